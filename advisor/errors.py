@@ -1,0 +1,69 @@
+"""Every error this package raises on purpose.
+
+    AdvisorError                     one line: what, which value, what to do next
+    ├── InputError                   the caller's value is wrong (exit 2)
+    │   ├── UnknownName              a model, GPU, method, module, rule ... that nobody knows
+    │   ├── BadValue                 a number or a word outside its allowed range
+    │   └── BadConfig                a config.json or GPU file that cannot be used, with the field
+    ├── UnsupportedArchitecture      a model the tape does not know; `calibrate --dry-run` measures it (exit 2)
+    └── SourceUnavailable            the Hub, NVML or a file could not be reached (exit 4)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdvisorError(Exception):
+    """Base of all errors that a user can cause; its text is one printable line."""
+
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        """Keep `message`, folded to a single line."""
+        super().__init__(" ".join(message.split()))
+
+
+class InputError(AdvisorError):
+    """A value that the caller gave is wrong."""
+
+
+class UnknownName(InputError):
+    """A name that is in no catalog; the message lists near matches."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        """Name the `kind` of thing, the `name` asked for, and the nearest of the `known` ones."""
+        shown = name if len(name) <= 80 else name[:77] + "..."
+        near = difflib.get_close_matches(shown.lower(), sorted({k.lower() for k in known}), n=4, cutoff=0.5)
+        parts = [f"unknown {kind} {shown!r}"]
+        if near:
+            parts.append(f"did you mean {', '.join(near)}?")
+        if hint:
+            parts.append(hint)
+        super().__init__("; ".join(parts))
+        self.near = tuple(near)
+
+
+class BadValue(InputError):
+    """A value outside its allowed range."""
+
+    def __init__(self, what: str, value: object, allowed: str) -> None:
+        """Say `what` was given which `value` and what is `allowed`."""
+        text = repr(value)
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        super().__init__(f"{what} is {shown}: {allowed}")
+
+
+class BadConfig(InputError):
+    """A configuration file that cannot be used; the message names the file and the field."""
+
+
+class UnsupportedArchitecture(AdvisorError):
+    """A model whose architecture the tape does not know."""
+
+
+class SourceUnavailable(AdvisorError):
+    """Something outside this process (the Hub, NVML, a file) could not be reached."""
+
+    exit_code = 4

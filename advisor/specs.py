@@ -1,0 +1,245 @@
+"""The nouns of a question, frozen: what is trained, on what, with which data, how.
+
+    ModelSpec   sizes and structure of a decoder        (from a Hugging Face config.json)
+    GpuSpec     a card: memory, rates, capability       (from profiles/gpus)
+    Workload    the data set and how long to train
+    Recipe      how one training step is run: every knob that changes memory or time
+    Placement   how many GPUs, and what is sharded over them
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from advisor.interval import Interval
+
+Method = Literal["full", "lora", "dora", "qlora", "qdora"]
+DType = Literal["float32", "bfloat16", "float16"]
+Quantization = Literal["none", "nf4", "fp4", "int8"]
+Optimizer = Literal[
+    "adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"
+]
+Attention = Literal["sdpa", "eager", "flash"]
+Loss = Literal["full", "chunked"]
+Sharding = Literal["none", "ddp", "zero2", "zero3"]
+Priority = Literal["quality", "speed", "memory"]
+
+METHODS: tuple[Method, ...] = get_args(Method)
+ADAPTER_METHODS: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora")
+QUANTIZED_METHODS: tuple[Method, ...] = ("qlora", "qdora")
+DORA_METHODS: tuple[Method, ...] = ("dora", "qdora")
+DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+Size = Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Frozen(BaseModel):
+    """Base of all specs: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LinearShape(Frozen):
+    """One linear layer: weight of shape (out_features, in_features), as nn.Linear stores it."""
+
+    name: str
+    in_features: int
+    out_features: int
+    bias: bool = False
+
+    @property
+    def weight_count(self) -> int:
+        """Elements of the weight, without the bias."""
+        return self.in_features * self.out_features
+
+
+class ModelSpec(Frozen):
+    """A dense decoder-only language model: sizes as config.json names them, structure as its code has it."""
+
+    name: str
+    architecture: str = Field(description="transformers' model_type, for example 'llama'")
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Annotated[int, Field(ge=1, le=1_000)]
+    num_attention_heads: Annotated[int, Field(ge=1, le=10_000)]
+    num_key_value_heads: Annotated[int, Field(ge=1, le=10_000)]
+    head_dim: Annotated[int, Field(ge=1, le=100_000)]
+    vocab_size: Size
+    max_position_embeddings: Annotated[int, Field(ge=1, le=1_000_000_000)] = 2048
+    tie_word_embeddings: bool = False
+
+    norm: Literal["rms", "rms_unit_offset", "layer", "layer_float"] = Field(
+        "rms", description="rms: Llama's; rms_unit_offset: Gemma's (1 + weight); layer: nn.LayerNorm; "
+        "layer_float: a LayerNorm written out in fp32 (Cohere, OLMo)")
+    norm_weight: bool = True
+    norm_bias: bool = False
+    norm_placement: Literal["pre", "sandwich", "post", "parallel_one", "parallel_two"] = Field(
+        "pre", description="pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); "
+        "parallel_*: attention and MLP read the same input, through one norm or two")
+    qk_norm: Literal["none", "head", "full"] = Field(
+        "none", description="norm of queries and keys: per head (Qwen 3) or over all heads (OLMo 2)")
+    fused_qkv: bool = False
+    qkv_bias: bool = False
+    attention_out_bias: bool = False
+    mlp: Literal["gated", "gated_fused", "plain"] = "gated"
+    mlp_bias: bool = False
+    activation: Literal["silu", "gelu", "gelu_tanh", "gelu_new", "relu", "relu2"] = "silu"
+    position: Literal["rope", "learned", "alibi", "none"] = "rope"
+    rotary_dim: Annotated[int, Field(ge=0, le=100_000)] = Field(0, description="rotated part of head_dim; 0 = all")
+    nope_every: Annotated[int, Field(ge=0)] = Field(0, description="every n-th layer has no RoPE (SmolLM 3); 0 = none")
+    sliding_window: Annotated[int, Field(ge=0)] = Field(0, description="tokens; 0 = full attention everywhere")
+    attention_softcap: bool = False
+    final_softcap: bool = False
+    embedding_norm: bool = False
+    embedding_multiplier: bool = False
+    residual_multiplier: bool = False
+    logits_multiplier: bool = False
+    lm_head_bias: bool = False
+    default_attention: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="what transformers picks when nothing is asked for")
+
+    qkv_names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    out_name: str = "o_proj"
+    mlp_names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+
+    @property
+    def q_size(self) -> int:
+        """Width of all query heads together."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Width of all key heads (or value heads) together."""
+        return self.num_key_value_heads * self.head_dim
+
+
+class Rate(Frozen):
+    """One figure of a card with where it comes from."""
+
+    value: Annotated[float, Field(gt=0)]
+    source: str
+
+
+class GpuSpec(Frozen):
+    """A card as the driver and the data sheet describe it. FLOP/s are dense, with fp32 accumulation."""
+
+    name: str = Field(description="as nvidia-smi and torch print it, for example 'NVIDIA GeForce RTX 4090'")
+    generation: str = Field(description="Turing, Ampere, Ada, Hopper, Blackwell ...; '' when unknown")
+    compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$|^$")] = ""
+    memory_bytes: Annotated[int, Field(ge=2**28, le=2**50)] = Field(description="total memory that the driver reports")
+    marketed_gb: Annotated[float, Field(gt=0)] = Field(description="what is printed on the box, in GB")
+    memory_bytes_per_s: Annotated[float, Field(ge=0)] = Field(0.0, description="peak bandwidth; 0 = unknown")
+    bf16_flop_per_s: Annotated[float, Field(ge=0)] = Field(0.0, description="0 = no bf16 matrix units, or unknown")
+    fp16_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
+    tf32_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
+    fp32_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
+    sources: tuple[str, ...] = ()
+
+    @property
+    def speed_known(self) -> bool:
+        """Whether a step time can be computed for this card."""
+        return self.memory_bytes_per_s > 0 and self.fp32_flop_per_s > 0
+
+
+class Workload(Frozen):
+    """The data set and the training length. Sequence lengths are in tokens."""
+
+    examples: Annotated[int, Field(ge=1, le=10**12)] = 10_000
+    epochs: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    seq_len: Annotated[int, Field(ge=1, le=10_000_000)] = Field(1024, description="longest row")
+    mean_seq_len: Annotated[int, Field(ge=1, le=10_000_000)] = Field(512, description="mean row; at most seq_len")
+    packing: bool = False
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(16, description="effective: rows per optimizer step")
+
+
+class Recipe(Frozen):
+    """How one training step is run: every knob that changes its memory or its time."""
+
+    method: Method
+    rank: Annotated[int, Field(ge=1, le=16_384)] = 16
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 32
+    target_modules: tuple[str, ...] = Field(("all-linear",), description="('all-linear',), ('attention',) or names")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    base_dtype: DType = "bfloat16"
+    adapter_dtype: DType = "float32"
+    quant: Quantization = "none"
+    double_quant: bool = True
+    kbit_upcast: bool = True
+    autocast: bool = True
+    optimizer: Optimizer = "adamw"
+    gradient_checkpointing: bool = True
+    reentrant: bool = False
+    attention: Attention = "sdpa"
+    loss: Loss = "full"
+    micro_batch: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    gradient_accumulation: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+    @property
+    def has_adapters(self) -> bool:
+        """LoRA or DoRA, on whatever base."""
+        return self.method in ADAPTER_METHODS
+
+    @property
+    def is_dora(self) -> bool:
+        """DoRA or QDoRA."""
+        return self.method in DORA_METHODS
+
+    @property
+    def is_quantized(self) -> bool:
+        """Base weights stored in 4 or 8 bits."""
+        return self.quant != "none"
+
+
+class Placement(Frozen):
+    """How many GPUs hold one job, and what is spread over them."""
+
+    gpus: Annotated[int, Field(ge=1, le=100_000)] = 1
+    sharding: Sharding = "none"
+
+
+class Term(Frozen):
+    """A named part of a memory peak."""
+
+    name: str
+    bytes: int
+
+
+class MemoryEstimate(Frozen):
+    """Peak memory of one GPU in bytes, by counter."""
+
+    peak_allocated_bytes: Interval = Field(description="torch.cuda.max_memory_allocated")
+    peak_reserved_bytes: Interval = Field(description="torch.cuda.max_memory_reserved")
+    device_bytes: Interval = Field(description="what nvidia-smi shows: reserved plus CUDA context")
+    peak_at: str = Field(description="phase and operation at which the peak stands")
+    terms: tuple[Term, ...] = Field(description="they add up to device_bytes.likely")
+
+
+class TimeEstimate(Frozen):
+    """Time of the job on one GPU (or over all of a placement), in seconds; evaluation and start-up excluded."""
+
+    micro_step_s: Interval
+    step_s: Interval
+    total_s: Interval
+    steps: int
+    tokens_per_s: float
+    bound: Literal["compute", "memory", "launch"]
+
+
+class Evidence(Frozen):
+    """On what an estimate stands."""
+
+    rung: Literal["formula", "trace", "burst"]
+    memory: str
+    time: str
+
+
+class Estimate(Frozen):
+    """One recipe on one card: what it needs and how long it takes."""
+
+    recipe: Recipe
+    memory: MemoryEstimate
+    time: TimeEstimate | None = Field(description="null when the card's speed is not known")
+    trainable_parameters: int
+    evidence: Evidence
