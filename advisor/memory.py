@@ -1,0 +1,278 @@
+"""Peak memory of a training step: static bytes counted, the rest walked on the tape.
+
+    static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor
+    moving   activations, gradients, logits, temporaries: the tape's segments, extended to all layers
+    peak     static plus the highest point of forward, backward or the optimizer's step
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from advisor.modules import layer_linears, layer_norms, outer_norms, resolve_targets
+from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
+from advisor.tape.decoder import other_dtype
+from advisor.tape.step import EMBEDDING, HEAD, Bytes, Segment, run_step
+from advisor.tape.tape import CATEGORY_NAMES, Device, block_bytes
+
+QUANTIZATION_BLOCK = 64
+NESTED_BLOCK = 256
+OPTIMIZER_BLOCK = 256
+MIN_8BIT_ELEMENTS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """Bytes that stand for the whole run: `exact` as numel times itemsize, `blocks` as the allocator rounds them."""
+
+    exact: dict[str, int]
+    blocks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """Peak of one step in bytes, with what it is made of."""
+
+    peak_bytes: int
+    peak_at: str
+    static: dict[str, int]
+    static_blocks: dict[str, int]
+    moving: dict[str, int]
+    after_forward_bytes: int
+    after_backward_bytes: int
+    phase_peaks: dict[str, int]
+
+
+def quantized_store_bytes(elements: int, quant: str, double_quant: bool) -> tuple[int, list[int]]:
+    """(packed weight bytes, sizes of the constants' tensors) of one weight that bitsandbytes stores.
+
+    nf4/fp4: half a byte, one fp32 absmax per 64, or with double quantisation one uint8 per 64, one fp32 per 256 of
+    those and an fp32 offset; tables of 16 and (nested) 256 fp32. int8: one byte and one fp32 per output row (the
+    rows are added by the caller). Source: bitsandbytes 0.50, functional.py, quantize_4bit.
+    """
+    if quant == "int8":
+        return elements, []
+    packed = -(-elements // 2)
+    blocks = -(-elements // QUANTIZATION_BLOCK)
+    if not double_quant:
+        return packed, [4 * blocks, 16 * 4]
+    return packed, [blocks, 4 * -(-blocks // NESTED_BLOCK), 256 * 4, 16 * 4, 4]
+
+
+class _Tally:
+    """Sums tensors by term, exact and in allocator blocks."""
+
+    def __init__(self) -> None:
+        self.exact: dict[str, int] = {}
+        self.blocks: dict[str, int] = {}
+
+    def add(self, term: str, size_bytes: int, times: int = 1) -> None:
+        self.exact[term] = self.exact.get(term, 0) + size_bytes * times
+        self.blocks[term] = self.blocks.get(term, 0) + block_bytes(size_bytes) * times
+
+
+def trained_shapes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int, int, str]]:
+    """Every trained tensor as (rows, columns or 0 for a vector, how many, dtype)."""
+    layers = m.num_hidden_layers
+    if recipe.has_adapters:
+        found = []
+        targets = resolve_targets(m, recipe.target_modules)
+        for name, shape in layer_linears(m).items():
+            if name in targets:
+                found += [(recipe.rank, shape.in_features, layers, recipe.adapter_dtype),
+                          (shape.out_features, recipe.rank, layers, recipe.adapter_dtype)]
+                if recipe.is_dora:
+                    found.append((shape.out_features, 0, layers, recipe.adapter_dtype))
+        return found
+    dtype = recipe.base_dtype
+    found = [(m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype)]
+    if m.position == "learned":
+        found.append((m.max_position_embeddings, m.hidden_size, 1, dtype))
+    if m.lm_head_bias:
+        found.append((m.vocab_size, 0, 1, dtype))
+    for shape in layer_linears(m).values():
+        found.append((shape.out_features, shape.in_features, layers, dtype))
+        if shape.bias:
+            found.append((shape.out_features, 0, layers, dtype))
+    found += [(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
+    found += [(n.width, 0, n.vectors, dtype) for n in outer_norms(m) if n.vectors]
+    return found
+
+
+def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
+    other = DTYPE_BYTES[other_dtype(recipe)]
+    layers = m.num_hidden_layers
+    term = "base weights"
+    tally.add(term, m.vocab_size * m.hidden_size * other, 1 if m.tie_word_embeddings else 2)
+    if m.position == "learned":
+        tally.add(term, m.max_position_embeddings * m.hidden_size * other)
+    if m.lm_head_bias:
+        tally.add(term, m.vocab_size * other)
+    for shape in layer_linears(m).values():
+        if recipe.is_quantized:
+            packed, constants = quantized_store_bytes(shape.weight_count, recipe.quant, recipe.double_quant)
+            tally.add(term, packed, layers)
+            for size in constants or [4 * shape.out_features]:
+                tally.add("quantisation constants", size, layers)
+        else:
+            tally.add(term, shape.weight_count * DTYPE_BYTES[recipe.base_dtype], layers)
+        if shape.bias:
+            tally.add(term, shape.out_features * other, layers)
+    for norm in layer_norms(m):
+        tally.add(term, norm.width * other, norm.vectors * layers)
+    for norm in outer_norms(m):
+        tally.add(term, norm.width * other, norm.vectors)
+
+
+def optimizer_state_sizes(rows: int, columns: int, dtype: str, optimizer: str) -> list[int]:
+    """Bytes of each state tensor that the optimizer keeps for one parameter, outside paged memory.
+
+    AdamW keeps two moments in the parameter's dtype. bitsandbytes' 8-bit AdamW keeps two uint8 and two fp32 per
+    256 elements, and 32-bit states below 4,096 elements; paged states of 100,000 elements and more live in managed
+    memory, which spills to the CPU. Adafactor keeps a row and a column in fp32, or a vector's full second moment.
+    """
+    elements = rows * max(columns, 1)
+    if optimizer == "sgd":
+        return []
+    if optimizer == "adafactor":
+        return [4 * rows, 4 * columns] if columns else [4 * rows]
+    if optimizer in ("adamw", "adamw_foreach"):
+        return [elements * DTYPE_BYTES[dtype]] * 2
+    if optimizer == "paged_adamw":
+        return [] if elements >= 100_000 else [4 * elements] * 2
+    if elements < MIN_8BIT_ELEMENTS:
+        return [4 * elements] * 2
+    blocks = 4 * -(-elements // OPTIMIZER_BLOCK)
+    if optimizer == "paged_adamw_8bit" and elements >= 100_000:
+        return [blocks] * 2
+    return [elements, elements, blocks, blocks]
+
+
+def optimizer_temporary_bytes(shapes: Iterable[tuple[int, int, int, str]], optimizer: str) -> int:
+    """Most that the optimizer's step allocates beside its states.
+
+    Fused AdamW and bitsandbytes work in place. foreach AdamW makes one copy of all parameters (a square root).
+    Adafactor makes, for the largest parameter, an fp32 gradient, its square and the update.
+    """
+    if optimizer == "adamw_foreach":
+        return sum(block_bytes(r * max(c, 1) * DTYPE_BYTES[d]) * n for r, c, n, d in shapes)
+    if optimizer == "adafactor":
+        return max((3 * block_bytes(4 * r * max(c, 1)) for r, c, _, _ in shapes), default=0)
+    return 0
+
+
+def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Static:
+    """Everything that stands from the first step to the last."""
+    tally = _Tally()
+    _add_base_weights(tally, m, recipe)
+    shapes = trained_shapes(m, recipe)
+    steps = 0
+    for rows, columns, times, dtype in shapes:
+        if recipe.has_adapters:
+            tally.add("adapters", rows * max(columns, 1) * DTYPE_BYTES[dtype], times)
+        for size in optimizer_state_sizes(rows, columns, dtype, recipe.optimizer):
+            tally.add("optimizer states", size, times)
+        steps += times
+    if recipe.optimizer in ("adamw", "adamw_foreach"):
+        tally.add("optimizer step counters", 4, steps)
+    if recipe.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
+        tally.add("optimizer states", 1024, 2)
+    if m.position == "rope":
+        tally.add("buffers", 4 * ((m.rotary_dim or m.head_dim) // 2), 2)
+    tally.add("batch", 8 * batch * length)
+    return Static(tally.exact, tally.blocks)
+
+
+def _plus(*parts: Bytes) -> Bytes:
+    return [sum(column) for column in zip(*parts, strict=True)]
+
+
+def _times(part: Bytes, factor: int) -> Bytes:
+    return [value * factor for value in part]
+
+
+def _minus(a: Bytes, b: Bytes) -> Bytes:
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def extended_peaks(segments: list[Segment]) -> list[tuple[Segment, Bytes]]:
+    """Each segment's peak with all the layers that it and its neighbours stand for.
+
+    A layer that was run once for n adds (n - 1) times what it left behind: saved tensors after forward, gradients
+    after backward. In between the sum is linear, so the larger end is the peak.
+    """
+    zero = [0] * len(CATEGORY_NAMES)
+    forward = {s.place: s for s in segments if s.phase == "forward"}
+    backward = {s.place: s for s in segments if s.phase == "backward"}
+    layers = sorted(p for p in forward if p not in (EMBEDDING, HEAD))
+    left = {p: _minus(forward[p].after, forward[p].before) for p in layers}
+    kept = {p: _minus(left[p], forward[p].dropped) for p in layers}
+    grads = {
+        p: _plus(_minus(backward[p].after, backward[p].before), kept[p]) if p in backward else zero for p in layers
+    }
+    extra = {p: forward[p].copies - 1 for p in layers}
+    found = []
+    for s in segments:
+        if s.phase == "forward":
+            parts = [_times(left[p], extra[p]) for p in layers if p <= s.place]
+        else:
+            parts = [_times(kept[p], extra[p]) for p in layers if p < s.place]
+            parts += [_times(grads[p], extra[p]) for p in layers if p > s.place]
+            if s.place in extra:
+                parts.append(_times(max(kept[s.place], grads[s.place], key=sum), extra[s.place]))
+        found.append((s, _plus(s.peak, zero, *parts)))
+    return found
+
+
+def _accumulated_gradients(m: ModelSpec, recipe: Recipe) -> int:
+    """Gradient bytes, in blocks, of all trained tensors."""
+    return sum(block_bytes(r * max(c, 1) * DTYPE_BYTES[d]) * n for r, c, n, d in trained_shapes(m, recipe))
+
+
+def predict_step_memory(m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, device: Device = "cuda") -> StepMemory:
+    """Peak memory of training `m` by `recipe` with micro-batches of `batch` rows of `seq_len` tokens.
+
+    `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step.
+    """
+    static = static_memory(m, recipe, batch, seq_len)
+    base = sum(static.blocks.values())
+    segments = run_step(m, recipe, batch, seq_len, device)
+    peaks = extended_peaks(segments)
+    all_grads = _accumulated_gradients(m, recipe)
+    if recipe.gradient_accumulation > 1:
+        missing = all_grads - segments[0].before[2]
+        peaks = [(s, _plus(p, [0, 0, missing, 0])) for s, p in peaks]
+    segment, peak = max(peaks, key=lambda found: sum(found[1]))
+    where = f"{segment.phase}, {segment.peak_at}"
+    moving = dict(zip(CATEGORY_NAMES, peak, strict=True))
+    temporary = optimizer_temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
+    phase_peaks = {
+        phase: base + max((sum(p) for s, p in peaks if s.phase == phase), default=0)
+        for phase in ("forward", "backward")
+    }
+    phase_peaks["optimizer"] = base + all_grads + temporary
+    if all_grads + temporary > sum(peak):
+        where = "optimizer step"
+        moving = {"saved activations": 0, "temporaries": temporary, "gradients": all_grads, "logits and loss": 0}
+    heads = [p for s, p in peaks if s.phase == "forward" and s.place == HEAD]
+    return StepMemory(
+        peak_bytes=base + sum(moving.values()),
+        peak_at=where,
+        static=static.exact,
+        static_blocks=static.blocks,
+        moving=moving,
+        after_forward_bytes=base + _after_forward(segments) if heads else base,
+        after_backward_bytes=base + all_grads,
+        phase_peaks=phase_peaks,
+    )
+
+
+def _after_forward(segments: list[Segment]) -> int:
+    """Live bytes once the forward is over and autocast has dropped its casts, static part excluded."""
+    forward = [s for s in segments if s.phase == "forward"]
+    live = sum(next((s.before for s in segments if s.phase == "backward"), forward[-1].after))
+    for s in forward:
+        if s.place not in (EMBEDDING, HEAD):
+            live += (s.copies - 1) * sum(_minus(_minus(s.after, s.before), s.dropped))
+    return live

@@ -1,0 +1,243 @@
+"""What a linear layer becomes: plain, stored in 4 or 8 bits, with LoRA, with DoRA.
+
+Mirrors bitsandbytes 0.50 (nn/modules.py, autograd/_functions.py) and peft 0.21 (tuners/lora/layer.py, bnb.py,
+dora.py, variants.py).
+"""
+
+from __future__ import annotations
+
+from advisor.specs import LinearShape, Recipe
+from advisor.tape.ops import add, cast, copy, dropout, mul, scale, shift
+from advisor.tape.tape import ITEM_BYTES, Tape, Tensor
+
+
+class Linear:
+    """One linear layer with its weights as tensors; an adapter where the recipe puts one."""
+
+    __slots__ = ("bias", "in_features", "lora_a", "lora_b", "magnitude", "out_features", "quant", "recipe", "weight")
+
+    def __init__(self, shape: LinearShape, recipe: Recipe, adapted: bool, quant: str, other_dtype: str) -> None:
+        """`other_dtype` is the dtype of what is not quantised (biases), after k-bit upcasting."""
+        trained = recipe.method == "full"
+        size = (shape.out_features, shape.in_features)
+        self.in_features, self.out_features = shape.in_features, shape.out_features
+        self.recipe = recipe
+        self.quant = quant
+        self.weight = Tensor(size, recipe.base_dtype, needs_grad=trained)
+        self.bias = Tensor((shape.out_features,), other_dtype, needs_grad=trained) if shape.bias else None
+        self.lora_a = self.lora_b = self.magnitude = None
+        if adapted:
+            self.lora_a = Tensor((recipe.rank, shape.in_features), recipe.adapter_dtype, needs_grad=True)
+            self.lora_b = Tensor((shape.out_features, recipe.rank), recipe.adapter_dtype, needs_grad=True)
+            if recipe.is_dora:
+                self.magnitude = Tensor((shape.out_features,), recipe.adapter_dtype, needs_grad=True)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        found = (self.weight, self.bias, self.lora_a, self.lora_b, self.magnitude)
+        return [p for p in found if p is not None and p.needs_grad]
+
+
+def _autocast_weight(t: Tape, weight: Tensor) -> Tensor:
+    """A weight as autocast hands it to a matrix product: trained fp32 leaves are cast once and cached."""
+    if not t.autocast or weight.dtype == t.autocast:
+        return weight
+    if not (weight.needs_grad and weight.dtype == "float32"):
+        return cast(t, weight, t.autocast)
+    found = t.autocast_cache.get(id(weight))
+    if found is None:
+        found = t.autocast_cache[id(weight)] = (t.segment, cast(t, weight, t.autocast))
+    return found[1]
+
+
+def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`: x (..., I) times weight (O, I). Keeps x if the weight trains, the weight if x needs a gradient."""
+    if t.autocast:
+        x, weight = cast(t, x, t.autocast), _autocast_weight(t, weight)
+        bias = _autocast_weight(t, bias) if bias is not None else None
+    out_features, in_features = weight.shape
+    dtype, shape, weight_shape = weight.dtype, x.shape, weight.shape
+    rows = x.count // in_features
+    flop = 2.0 * rows * in_features * out_features
+    moved = float(ITEM_BYTES[dtype] * (rows * (in_features + out_features) + in_features * out_features))
+    t.kernels.append(("matmul", dtype, flop, moved, (rows, out_features, in_features)))
+    x_needs, weight_needs, bias_needs = x.needs_grad, weight.needs_grad, bias is not None and bias.needs_grad
+
+    def backward(g: Tensor) -> tuple[Tensor | None, ...]:
+        gx = gw = gb = None
+        if bias_needs:
+            t.kernel("reduce", dtype, 0, g.bytes)
+            gb = t.empty((out_features,), dtype)
+        if x_needs:
+            t.kernels.append(("matmul", dtype, flop, moved, (rows, in_features, out_features)))
+            gx = t.empty(shape, dtype)
+        if weight_needs:
+            t.kernels.append(("matmul", dtype, flop, moved, (out_features, in_features, rows)))
+            gw = t.empty(weight_shape, dtype)
+        return gx, gw, gb
+
+    saved = ((x,) if weight_needs else ()) + ((weight,) if x_needs else ())
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    return t.op(inputs, (*shape[:-1], out_features), dtype, backward, saved)
+
+
+def dequantized(t: Tape, m: Linear) -> Tensor:
+    """The 16-bit weight (O, I) made from its 4-bit or 8-bit store."""
+    count = m.weight.count
+    stored = count * (0.5 if m.quant in ("nf4", "fp4") else 1.0)
+    t.kernel("dequantize", m.weight.dtype, 0, stored + m.weight.bytes)
+    if m.quant in ("nf4", "fp4") and m.recipe.double_quant:
+        absmax = t.empty((count // 64,), "float32")
+        t.kernel("dequantize", "float32", 0, 1.25 * absmax.bytes)
+        out = t.empty(m.weight.shape, m.weight.dtype)
+        del absmax
+        return out
+    return t.empty(m.weight.shape, m.weight.dtype)
+
+
+def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """bitsandbytes' Linear4bit: keeps nothing; backward dequantises the weight again."""
+    before = x.dtype
+    x = cast(t, x, m.weight.dtype)
+    shape, dtype = x.shape, x.dtype
+    rows = x.count // m.in_features
+    flop = 2.0 * rows * m.in_features * m.out_features
+    moved = float(ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features))
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        weight = cast(t, dequantized(t, m), g.dtype)
+        t.kernels.append(("matmul", g.dtype, flop, moved, (rows, m.in_features, m.out_features)))
+        out = t.empty(shape, g.dtype)
+        del weight
+        return (out,)
+
+    weight = dequantized(t, m) if t.device == "cuda" else None
+    t.kernels.append(("matmul", dtype, flop, moved, (rows, m.out_features, m.in_features)))
+    out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
+    del weight
+    return cast(t, out, before)
+
+
+def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """bitsandbytes' Linear8bitLt, which keeps its input on the graph, outside checkpointing's reach.
+
+    On CUDA the input is cast to fp16 and quantised; the CPU path dequantises the weight and multiplies.
+    """
+    shape, dtype = x.shape, x.dtype
+    rows = x.count // m.in_features
+    flop = 2.0 * rows * m.in_features * m.out_features
+    moved = float(ITEM_BYTES[dtype] * rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        weight = t.empty(m.weight.shape, dtype)
+        t.kernel("dequantize", dtype, 0, 1.5 * weight.bytes)
+        t.kernels.append(("matmul", dtype, flop, moved, (rows, m.in_features, m.out_features)))
+        out = t.empty(shape, dtype)
+        del weight
+        return (out,)
+
+    if t.device == "cpu":
+        weight = t.empty(m.weight.shape, dtype)
+        t.kernel("dequantize", dtype, 0, 1.5 * weight.bytes)
+        scratch = [weight]
+    else:
+        half = cast(t, x, "float16")
+        t.kernel("reduce", "float16", 0, 1.5 * half.bytes)
+        scratch = [half, t.empty((rows, m.in_features), "int8"), t.empty((rows, m.out_features), "float32")]
+    t.kernels.append(("matmul", "int8" if t.device == "cuda" else dtype, flop, moved,
+                      (rows, m.out_features, m.in_features)))
+    out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
+    scratch.clear()
+    if out.needs_grad and out.node is not None:
+        out.node.context = x.buffer  # type: ignore[union-attr]
+    return out
+
+
+def base_linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """The layer without its adapter."""
+    if m.quant == "none":
+        return product(t, x, m.weight, m.bias)
+    if m.quant == "int8":
+        return _linear_8bit(t, x, m)
+    return _linear_4bit(t, x, m)
+
+
+def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """A linear layer as the recipe has it: x (B, S, I) -> (B, S, O)."""
+    if m.lora_a is None or m.lora_b is None:
+        return base_linear(t, x, m)
+    if m.quant == "none":
+        result = base_linear(t, x, m)
+        dtype = result.dtype
+        inner = cast(t, x, m.lora_a.dtype)
+        if m.magnitude is not None:
+            result = _dora(t, inner, result, m)
+        else:
+            dropped = dropout(t, inner) if m.recipe.dropout else inner
+            result = add(t, result, scale(t, product(t, product(t, dropped, m.lora_a), m.lora_b)))
+        return cast(t, result, dtype)
+    result = base_linear(t, x, m)
+    if m.quant != "int8":
+        result = copy(t, result, result.shape)
+    # peft asks torch.is_autocast_enabled(), which answers for CUDA alone.
+    convert = not (t.autocast and t.device == "cuda")
+    expected = result.dtype
+    inner = cast(t, x, m.lora_a.dtype) if convert else x
+    if m.magnitude is not None:
+        result = _dora(t, inner, result, m)
+        return cast(t, result, expected) if convert else result
+    dropped = dropout(t, inner) if m.recipe.dropout else inner
+    output = scale(t, product(t, product(t, dropped, m.lora_a), m.lora_b))
+    if convert:
+        output = cast(t, output, expected)
+    return add(t, result, output)
+
+
+def _adapter_update(t: Tape, m: Linear) -> Tensor:
+    """B A as a weight (O, I): peft sends an identity matrix through both, with gradients on and then unused."""
+    assert m.lora_a is not None and m.lora_b is not None
+    eye = t.empty((m.in_features, m.in_features), m.lora_a.dtype)
+    t.kernel("elementwise", eye.dtype, 0, eye.bytes)
+    update = product(t, product(t, eye, m.lora_a), m.lora_b)
+    del eye
+    return update
+
+
+def _weight_norm(t: Tape, weight: Tensor, update: Tensor) -> Tensor:
+    """`linalg.norm(weight + scaling * update, dim=1)`: (O,)."""
+    summed = add(t, weight, scale(t, Tensor(weight.shape, update.dtype, update.buffer)))
+    t.kernel("reduce", summed.dtype, 0, summed.bytes)
+    return t.empty((weight.shape[0],), summed.dtype)
+
+
+def _dora(t: Tape, x: Tensor, result: Tensor, m: Linear) -> Tensor:
+    """peft's DoRA variant on top of the base layer's `result` (B, S, O).
+
+    `update` and `weight` stay alive to the end of this function, as peft's locals do.
+    """
+    assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
+    base_result: Tensor | None = result
+    if m.recipe.dropout:
+        x = dropout(t, x)
+        base_result = None
+    extra = _dora_extra(t, x, base_result, m)
+    return add(t, result, extra)
+
+
+def _dora_extra(t: Tape, x: Tensor, base_result: Tensor | None, m: Linear) -> Tensor:
+    """What DoRA adds to the base layer's result; with dropout the base product is made again from the weight."""
+    assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
+    update = cast(t, _adapter_update(t, m), x.dtype)
+    weight = m.weight if m.quant == "none" else dequantized(t, m)
+    weight = cast(t, weight, x.dtype)
+    norm = _weight_norm(t, weight, update)
+    ratio = mul(t, m.magnitude, norm)
+    lora_result = product(t, product(t, x, m.lora_a), m.lora_b)
+    if base_result is None:
+        base_result = product(t, x, weight)
+    elif m.bias is not None:
+        base_result = add(t, base_result, m.bias)
+    extra = add(t, mul(t, base_result, shift(t, ratio)), scale(t, mul(t, lora_result, ratio)))
+    del update, weight
+    return extra

@@ -1,0 +1,285 @@
+"""The operations of a decoder's step: what each allocates, keeps for backward, moves and computes.
+
+One function per operation, named as PyTorch names it. Shapes are tuples, sizes in elements; the last axis of a
+hidden state is its width. Sources: PyTorch 2.13, tools/autograd/derivatives.yaml and FunctionsManual.cpp for what
+is saved and made; kernels of which nothing is said move their inputs and outputs once.
+"""
+
+from __future__ import annotations
+
+from advisor.tape.tape import ITEM_BYTES, ManyNode, Shape, Slot, Tape, Tensor
+
+
+def promoted(a: str, b: str) -> str:
+    """The dtype of an operation on two floating-point tensors."""
+    return a if a == b else "float32"
+
+
+def cast(t: Tape, x: Tensor, dtype: str) -> Tensor:
+    """`x.to(dtype)`: the same tensor when it has that dtype already."""
+    if x.dtype == dtype:
+        return x
+    t.kernel("elementwise", dtype, 0, x.bytes + x.count * ITEM_BYTES[dtype])
+    before, shape = x.dtype, x.shape
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        if g.dtype == before:
+            return (g,)
+        t.kernel("elementwise", before, 0, g.bytes + g.count * ITEM_BYTES[before])
+        return (t.empty(shape, before),)
+
+    return t.op((x,), x.shape, dtype, backward)
+
+
+def unary(t: Tape, x: Tensor, keep: str, name: str = "elementwise", backward_temporaries: int = 0) -> Tensor:
+    """An elementwise function of one tensor: `keep` is 'input', 'output' or 'nothing'.
+
+    Backward makes `backward_temporaries` tensors of the same size beside its result.
+    """
+    shape, dtype = x.shape, x.dtype
+    moved = 2 * x.bytes
+    t.kernel(name, dtype, 0, moved)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel(name, g.dtype, 0, moved + g.bytes)
+        scratch = [t.empty(shape, dtype) for _ in range(backward_temporaries)]
+        out = t.empty(shape, promoted(g.dtype, dtype))
+        scratch.clear()
+        return (out,)
+
+    saved = (x,) if keep == "input" else ()
+    return t.op((x,), shape, dtype, backward, saved, keep_output=keep == "output")
+
+
+def scale(t: Tape, x: Tensor) -> Tensor:
+    """A tensor times or over a Python number, which PyTorch does not hand to saved-tensor hooks."""
+    return unary(t, x, "nothing")
+
+
+def shift(t: Tape, x: Tensor) -> Tensor:
+    """A tensor plus a Python number."""
+    t.kernel("elementwise", x.dtype, 0, 2 * x.bytes)
+    return t.op((x,), x.shape, x.dtype, lambda g: (g,))
+
+
+def negate(t: Tape, x: Tensor) -> Tensor:
+    """`-x`."""
+    return unary(t, x, "nothing")
+
+
+def add(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`a + b`, broadcasting `b`; both gradients are the one that came in."""
+    dtype = a.dtype if a.dtype == b.dtype else "float32"
+    out_bytes = a.count * ITEM_BYTES[dtype]
+    t.kernel("elementwise", dtype, 0, a.bytes + b.bytes + out_bytes)
+    a_needs, b_needs = a.needs_grad, b.needs_grad
+    return t.op((a, b), a.shape, dtype, lambda g: (g if a_needs else None, g if b_needs else None))
+
+
+def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`a * b`, broadcasting `b`; a gradient for `b` is made at full size and then reduced."""
+    shape = a.shape if len(a.shape) > len(b.shape) or a.count >= b.count else b.shape
+    dtype = a.dtype if a.dtype == b.dtype else "float32"
+    moved = a.bytes + b.bytes
+    t.kernel("elementwise", dtype, 0, 2.0 * moved if a.count == b.count else 2.0 * a.bytes)
+    a_needs, b_needs, a_dtype, b_dtype = a.needs_grad, b.needs_grad, a.dtype, b.dtype
+
+    def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        ga = gb = None
+        if a_needs:
+            t.kernel("elementwise", g.dtype, 0, 3 * g.bytes)
+            ga = t.empty(shape, promoted(g.dtype, b_dtype))
+        if b_needs:
+            t.kernel("elementwise", g.dtype, 0, 3 * g.bytes)
+            gb = t.empty(shape, promoted(g.dtype, a_dtype))
+        return ga, gb
+
+    saved = ((b,) if a_needs else ()) + ((a,) if b_needs else ())
+    return t.op((a, b), shape, dtype, backward, saved)
+
+
+def mean_last(t: Tape, x: Tensor) -> Tensor:
+    """Mean over the last axis, kept as size 1."""
+    shape, dtype = x.shape, x.dtype
+    t.kernel("reduce", dtype, 0, x.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        out = t.empty(shape, dtype)
+        t.kernel("elementwise", dtype, 0, out.bytes)
+        return (out,)
+
+    return t.op((x,), (*shape[:-1], 1), dtype, backward)
+
+
+def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
+    """`x[..., :size]`: a view; its backward fills a full tensor with zeros and copies into it."""
+    shape, dtype = x.shape, x.dtype
+    out = Tensor((*shape[:-1], size), dtype, x.buffer)
+    if x.needs_grad and t.grad_enabled:
+
+        def backward(g: Tensor) -> tuple[Tensor]:
+            full = t.empty(shape, dtype)
+            t.kernel("elementwise", dtype, 0, full.bytes)
+            t.kernel("elementwise", dtype, 0, 2 * g.bytes)
+            return (full,)
+
+        hollow = t.op((x,), (0,), dtype, backward)
+        out.node, out.needs_grad = hollow.node, True
+    return out
+
+
+def chunk_last(t: Tape, x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    """`x.split(sizes, dim=-1)`: views; their gradients are joined by one `cat`."""
+    shape, dtype = x.shape, x.dtype
+    outs = [Tensor((*shape[:-1], size), dtype, x.buffer) for size in sizes]
+    if not (x.needs_grad and t.grad_enabled):
+        return outs
+    parts: list[Tensor | None] = [None] * len(sizes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        filled = [p or t.empty((*shape[:-1], s), dtype) for p, s in zip(parts, sizes, strict=True)]
+        joined = t.empty(shape, dtype)
+        t.kernel("elementwise", dtype, 0, 2 * joined.bytes)
+        filled.clear()
+        parts[:] = [None] * len(sizes)
+        return (joined,)
+
+    node = ManyNode(t, (x,), backward)
+    node.parts = parts
+    for index, out in enumerate(outs):
+        out.node, out.needs_grad = Slot(node, index), True
+    return outs
+
+
+def cat_last(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`cat((a, b), dim=-1)`; its backward hands out views."""
+    split, dtype = (a.shape, b.shape), a.dtype
+    shape = (*a.shape[:-1], a.shape[-1] + b.shape[-1])
+    t.kernel("elementwise", dtype, 0, 2 * (a.bytes + b.bytes))
+    return t.op((a, b), shape, dtype, lambda g: (
+        Tensor(split[0], g.dtype, g.buffer), Tensor(split[1], g.dtype, g.buffer)))
+
+
+def copy(t: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """`clone`, or `contiguous`/`reshape` where the layout forces a copy; backward passes the gradient on."""
+    t.kernel("elementwise", x.dtype, 0, 2 * x.bytes)
+    before = x.shape
+    return t.op((x,), shape, x.dtype, lambda g: (Tensor(before, g.dtype, g.buffer),))
+
+
+def repeat_kv(t: Tape, x: Tensor, repeats: int) -> Tensor:
+    """Keys or values (B, KV, S, D) repeated for every query head: (B, KV * repeats, S, D)."""
+    if repeats == 1:
+        return x
+    batch, heads, length, width = x.shape
+    before, shape = x.shape, (batch, heads * repeats, length, width)
+    t.kernel("elementwise", x.dtype, 0, x.bytes * (1 + repeats))
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("reduce", g.dtype, 0, g.bytes * (1 + 1 / repeats))
+        return (t.empty(before, g.dtype),)
+
+    return t.op((x,), shape, x.dtype, backward)
+
+
+def dropout(t: Tape, x: Tensor) -> Tensor:
+    """`F.dropout` in training: CUDA keeps a bool mask, the CPU a noise tensor of x's dtype."""
+    shape, dtype = x.shape, x.dtype
+    if t.device == "cpu":
+        noise = t.empty(shape, dtype)
+        t.kernel("elementwise", dtype, 0, 3 * x.bytes)
+        return mul(t, x, noise)
+    mask = t.empty(shape, "bool")
+    t.kernel("elementwise", dtype, 0, 2 * x.bytes + mask.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", dtype, 0, 2.5 * g.bytes)
+        return (t.empty(shape, g.dtype),)
+
+    return t.op((x,), shape, dtype, backward, (mask,))
+
+
+def embedding(t: Tape, weight: Tensor, batch: int, length: int) -> Tensor:
+    """Rows of `weight` (V, H) for token ids (B, S): (B, S, H); a trained weight gets a dense gradient."""
+    vocabulary, width = weight.shape
+    dtype = weight.dtype
+    t.kernel("gather", dtype, 0, 2 * batch * length * width * ITEM_BYTES[dtype])
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        out = t.empty((vocabulary, width), g.dtype)
+        t.kernel("gather", dtype, 0, out.bytes + 2 * g.bytes)
+        return (out,)
+
+    return t.op((weight,), (batch, length, width), dtype, backward)
+
+
+def softmax(t: Tape, x: Tensor, dtype: str) -> Tensor:
+    """`softmax(x, dim=-1, dtype=dtype)`: keeps its output; the cast happens inside the kernel."""
+    shape, before = x.shape, x.dtype
+    t.kernel("reduce", dtype, 0, x.bytes + x.count * ITEM_BYTES[dtype])
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("reduce", before, 0, 3 * g.bytes)
+        return (t.empty(shape, before),)
+
+    return t.op((x,), shape, dtype, backward, keep_output=True)
+
+
+def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int) -> Tensor:
+    """`a @ b` over leading axes: output `shape` = (..., M, N), `inner` = K. Keeps both when both need gradients."""
+    if t.autocast:
+        a, b = cast(t, a, t.autocast), cast(t, b, t.autocast)
+    dtype = a.dtype
+    rows, columns = shape[-2], shape[-1]
+    batch = 1
+    for size in shape[:-2]:
+        batch *= size
+    flop = 2.0 * batch * rows * columns * inner
+    moved = float(a.bytes + b.bytes + batch * rows * columns * ITEM_BYTES[dtype])
+    t.kernels.append(("matmul", dtype, flop, moved, (batch * rows, columns, inner)))
+    a_shape, b_shape, a_needs, b_needs = a.shape, b.shape, a.needs_grad, b.needs_grad
+
+    def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        ga = gb = None
+        if a_needs:
+            t.kernels.append(("matmul", dtype, flop, moved, (batch * rows, inner, columns)))
+            ga = t.empty(a_shape, dtype)
+        if b_needs:
+            t.kernels.append(("matmul", dtype, flop, moved, (batch * inner, columns, rows)))
+            gb = t.empty(b_shape, dtype)
+        return ga, gb
+
+    saved = ((a,) if b_needs else ()) + ((b,) if a_needs else ())
+    return t.op((a, b), shape, dtype, backward, saved)
+
+
+def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, window: int = 0) -> Tensor:
+    """Flash attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
+
+    Keeps q, k, v, its output and one fp32 log-sum-exp per row. On CUDA backward also makes an fp32 accumulator
+    of q's size, and gradients of k and v for every query head before it sums them over a group.
+    """
+    if t.autocast:
+        q, k, v = cast(t, q, t.autocast), cast(t, k, t.autocast), cast(t, v, t.autocast)
+    batch, heads, length, width = q.shape
+    groups = heads // k.shape[1]
+    dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
+    seen = min(length, window) if window else length
+    pairs = batch * heads * (length * seen - seen * (seen - 1) / 2.0)
+    moved = float(2 * q.bytes + k.bytes + v.bytes)
+    t.kernels.append(("attention", dtype, 4.0 * pairs * width, moved, (0, 0, 0)))
+    lse = t.empty((batch, heads, length), "float32")
+
+    def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t.kernels.append(("attention", dtype, 10.0 * pairs * width, 2.0 * moved, (0, 0, 0)))
+        scratch = []
+        if t.device == "cuda":
+            scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]
+            if groups > 1:
+                wide = (batch, heads, length, width)
+                scratch += [t.empty(wide, dtype), t.empty(wide, dtype)]
+        out = (t.empty(q_shape, dtype), t.empty(k_shape, dtype), t.empty(v_shape, dtype))
+        scratch.clear()
+        return out
+
+    return t.op((q, k, v), q.shape, dtype, backward, (q, k, v, lse), keep_output=True)

@@ -1,0 +1,422 @@
+"""Shape-only autograd: one training step as sizes and lifetimes, no numbers.
+
+The idea: CPython frees an object at the moment its last reference goes, exactly as PyTorch's eager mode frees a
+tensor. A `Buffer` adds its bytes to the tape when it is made and gives them back when Python drops it, and a
+`Node` holds what its backward needs. A forward written like the model code, with the same locals, then has the
+real step's lifetimes for free; `backward` runs nodes in the order of PyTorch's engine (latest first).
+
+What it ignores: strides (a few copies that PyTorch makes for layout are written out where they happen), and
+allocator behaviour beyond rounding each block to 512 bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import prod
+from typing import Literal
+
+Shape = tuple[int, ...]
+Device = Literal["cpu", "cuda"]
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bool": 1, "uint8": 1, "int8": 1, "int64": 8}
+SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
+CATEGORY_NAMES = ("saved activations", "temporaries", "gradients", "logits and loss")
+BLOCK_BYTES = 512
+
+Kernel = tuple[str, str, float, float, tuple[int, int, int]]
+"""(kind, dtype, FLOP, bytes read and written, (m, n, k) of a matrix product or (0, 0, 0))."""
+
+
+def block_bytes(size_bytes: int) -> int:
+    """Bytes that the allocator counts for a tensor: rounded up to blocks of 512."""
+    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+class StopRecompute(Exception):
+    """Raised inside a recomputation once every tensor that backward needs exists again (PyTorch's early stop)."""
+
+
+class Buffer:
+    """Bytes that live as long as this object."""
+
+    __slots__ = ("category", "size", "tape")
+
+    def __init__(self, tape: Tape, size: int, category: int) -> None:
+        self.tape = tape
+        self.size = size
+        self.category = category
+        tape.by_category[category] += size
+        live = tape.live = tape.live + size
+        if live > tape.peak:
+            tape.peak = live
+            tape.peak_by_category = tape.by_category[:]
+            tape.peak_at = tape.at
+
+    def __del__(self) -> None:
+        tape = self.tape
+        tape.live -= self.size
+        tape.by_category[self.category] -= self.size
+
+    def move_to(self, category: int) -> None:
+        """Count these bytes under another category from now on."""
+        by_category = self.tape.by_category
+        by_category[self.category] -= self.size
+        by_category[category] += self.size
+        self.category = category
+
+
+class Tensor:
+    """A shape, a dtype, the buffer behind it (None for weights, which are counted apart) and its place in the graph."""
+
+    __slots__ = ("buffer", "dtype", "grad", "needs_grad", "node", "shape")
+
+    def __init__(self, shape: Shape, dtype: str, buffer: Buffer | None = None, needs_grad: bool = False) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.buffer = buffer
+        self.needs_grad = needs_grad
+        self.node: Node | Slot | None = None
+        self.grad: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of its data, without rounding."""
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+PENDING = Tensor((), "float32")
+"""Marks a node with several outputs whose gradients wait in its parts."""
+
+BackwardFunction = Callable[[Tensor], "tuple[Tensor | None, ...]"]
+
+
+class Node:
+    """One recorded operation: where its gradients go, and what it keeps for computing them."""
+
+    __slots__ = ("__weakref__", "backward", "context", "edges", "first_slot", "frame", "grad", "meta", "saved",
+                 "segment", "sequence", "slots")
+
+    def __init__(self, tape: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
+        self.backward = backward
+        self.edges = [(i.node or i) if i.needs_grad else None for i in inputs]
+        self.meta = [(i.shape, i.dtype) for i in inputs]
+        self.saved: list[Buffer | None] = []
+        self.context: Buffer | None = None
+        self.grad: Tensor | None = None
+        self.frame: Frame | None = None
+        self.first_slot = 0
+        self.slots = 0
+        self.segment = tape.segment
+        tape.sequence = self.sequence = tape.sequence + 1
+
+    def take_grad(self) -> Tensor:
+        """Hand over the gradient, so that nobody else holds it while backward runs."""
+        grad = self.grad
+        assert grad is not None
+        self.grad = None
+        return grad
+
+
+class Slot:
+    """One output of an operation with several outputs (chunk, split)."""
+
+    __slots__ = ("index", "node")
+
+    def __init__(self, node: ManyNode, index: int) -> None:
+        self.node = node
+        self.index = index
+
+
+class ManyNode(Node):
+    """An operation with several outputs; the gradients of outputs nobody used are zeros made for it."""
+
+    __slots__ = ("parts",)
+    parts: list[Tensor | None]
+
+
+class Frame:
+    """A checkpointed region: the recipe for running it again and what the rerun brought back."""
+
+    __slots__ = ("done", "function", "holders", "inputs", "next_slot", "store")
+
+    def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+        self.function = function
+        self.inputs = inputs
+        self.holders: list[weakref.ref[Node]] = []
+        self.store: dict[int, Buffer | None] = {}
+        self.next_slot = 0
+        self.done = False
+
+
+class Tape:
+    """Records a step: live bytes by category, the peak with the operation it stands at, and every kernel."""
+
+    def __init__(self, device: Device, autocast: str = "") -> None:
+        """`autocast` is the 16-bit dtype that matrix products are cast to inside `torch.autocast`, or ''."""
+        self.device = device
+        self.autocast = autocast
+        self.autocast_dtype = autocast
+        self.autocast_cache: dict[int, tuple[int, Tensor]] = {}
+        self.live = 0
+        self.by_category = [0] * len(CATEGORY_NAMES)
+        self.peak = 0
+        self.peak_by_category = self.by_category[:]
+        self.peak_at = ""
+        self.at = ""
+        self.grad_enabled = True
+        self.sequence = 0
+        self.segment = 0
+        self.frame: Frame | None = None
+        self.replaying = False
+        self.kernels: list[Kernel] = []
+        self.on_segment: Callable[[int], None] = lambda segment: None
+
+    # -- allocation and recording ---------------------------------------------------------------------------
+
+    def empty(self, shape: Shape, dtype: str, category: int = TEMPORARY) -> Tensor:
+        """A new tensor with memory of its own, outside the graph."""
+        size = -(-prod(shape) * ITEM_BYTES[dtype] // BLOCK_BYTES) * BLOCK_BYTES
+        return Tensor(shape, dtype, Buffer(self, size, category))
+
+    def op(
+        self,
+        inputs: tuple[Tensor, ...],
+        shape: Shape,
+        dtype: str,
+        backward: BackwardFunction,
+        saved: tuple[Tensor, ...] = (),
+        keep_output: bool = False,
+        category: int = TEMPORARY,
+    ) -> Tensor:
+        """Run one operation: allocate its output and, if a gradient flows, record a node.
+
+        `saved` are the inputs that backward needs; `keep_output` says that it needs the output.
+        """
+        node = None
+        if self.grad_enabled:
+            for i in inputs:
+                if i.needs_grad:
+                    node = Node(self, inputs, backward)
+                    if saved:
+                        self.save(node, saved)
+                    break
+        size = -(-prod(shape) * ITEM_BYTES[dtype] // BLOCK_BYTES) * BLOCK_BYTES
+        out = Tensor(shape, dtype, Buffer(self, size, category))
+        if node is not None:
+            out.node = node
+            out.needs_grad = True
+            if keep_output:
+                self.save(node, (out,))
+        return out
+
+    def view(self, x: Tensor, shape: Shape) -> Tensor:
+        """The same memory under another shape."""
+        out = Tensor(shape, x.dtype, x.buffer)
+        if x.needs_grad and self.grad_enabled:
+            before = x.shape
+            out.node = Node(self, (x,), lambda g: (Tensor(before, g.dtype, g.buffer),))
+            out.needs_grad = True
+        return out
+
+    def save(self, node: Node, tensors: tuple[Tensor, ...]) -> None:
+        """Keep `tensors` for the backward of `node`, or note them in the checkpoint frame that will remake them."""
+        frame = self.frame
+        if frame is None:
+            for tensor in tensors:
+                buffer = tensor.buffer
+                if buffer is not None:
+                    node.saved.append(buffer)
+                    if buffer.category == TEMPORARY:
+                        buffer.move_to(SAVED)
+            return
+        if not self.replaying:
+            if node.frame is None:
+                node.frame = frame
+                node.first_slot = len(frame.holders)
+            node.slots += len(tensors)
+            frame.holders += [weakref.ref(node)] * len(tensors)
+            return
+        for tensor in tensors:
+            slot = frame.next_slot
+            frame.next_slot = slot + 1
+            buffer = tensor.buffer
+            if buffer is not None and buffer.category == TEMPORARY:
+                buffer.move_to(SAVED)
+            if frame.holders[slot]() is not None:
+                frame.store[slot] = buffer
+            node.saved.append(buffer)
+            if frame.next_slot == len(frame.holders):
+                raise StopRecompute
+
+    def kernel(self, kind: str, dtype: str, flop: float, moved_bytes: float) -> None:
+        """Note one kernel launch that is not a matrix product."""
+        self.kernels.append((kind, dtype, flop, moved_bytes, (0, 0, 0)))
+
+    # -- checkpointing --------------------------------------------------------------------------------------
+
+    def checkpoint(self, function: Callable[..., Tensor], x: Tensor, reentrant: bool) -> Tensor:
+        """Run `function(x)` without keeping what its backward needs; it runs again during backward.
+
+        Source: torch/utils/checkpoint.py (PyTorch 2.13).
+        """
+        if reentrant:
+            return self._checkpoint_reentrant(function, x)
+        self.frame = Frame(function, (x,))
+        try:
+            return function(x)
+        finally:
+            self.frame = None
+
+    def _checkpoint_reentrant(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+        node = None
+        shape, dtype = x.shape, x.dtype
+        if x.needs_grad and self.grad_enabled:
+            held = [x.buffer]
+
+            def backward(g: Tensor) -> tuple[Tensor | None, ...]:
+                again = Tensor(shape, dtype, held.pop(), needs_grad=True)
+                self._enter_recompute()
+                out = function(again)
+                self._leave_recompute()
+                self.backward(out, g)
+                return (again.grad,)
+
+            node = Node(self, (x,), backward)
+            self.save(node, (x,))
+        was_enabled, self.grad_enabled = self.grad_enabled, False
+        out = function(Tensor(shape, dtype, x.buffer))
+        self.grad_enabled = was_enabled
+        if node is not None:
+            out.node = node
+            out.needs_grad = True
+        return out
+
+    def _enter_recompute(self) -> None:
+        self.autocast = self.autocast_dtype
+
+    def _leave_recompute(self) -> None:
+        self.autocast = ""
+        self.autocast_cache.clear()
+
+    def _recompute(self, frame: Frame) -> None:
+        self.frame, self.replaying = frame, True
+        frame.next_slot = 0
+        self._enter_recompute()
+        was_enabled, self.grad_enabled = self.grad_enabled, True
+        try:
+            frame.function(*frame.inputs)
+        except StopRecompute:
+            pass
+        finally:
+            self.frame, self.replaying = None, False
+            self.grad_enabled = was_enabled
+            self._leave_recompute()
+        frame.done = True
+
+    # -- backward -------------------------------------------------------------------------------------------
+
+    def backward(self, root: Tensor, grad: Tensor | None = None) -> None:
+        """Run the graph behind `root` from its latest node to its first, as PyTorch's engine does."""
+        node = root.node
+        assert isinstance(node, Node)
+        node.grad = grad if grad is not None else self.empty(root.shape, root.dtype)
+        del grad
+        heap: list[tuple[int, Node]] = [(-node.sequence, node)]
+        while heap:
+            node = heappop(heap)[1]
+            if node.segment != self.segment:
+                self.segment = node.segment
+                self.on_segment(node.segment)
+            frame = node.frame
+            if frame is None:
+                grads = self._validated(node, node.backward(node.take_grad()))
+            else:
+                if not frame.done:
+                    self._recompute(frame)
+                held = [frame.store.pop(s, None) for s in range(node.first_slot, node.first_slot + node.slots)]
+                found = node.backward(node.take_grad())
+                held.clear()
+                node.frame = frame = None
+                grads = self._validated(node, found)
+                del found
+            node.saved.clear()
+            for index, target in enumerate(node.edges):
+                g = grads[index]
+                if target is None or g is None:
+                    continue
+                grads[index] = None
+                kind = target.__class__
+                if kind is Node or kind is ManyNode:
+                    if target.grad is None:  # type: ignore[union-attr]
+                        target.grad = g  # type: ignore[union-attr]
+                        heappush(heap, (-target.sequence, target))  # type: ignore[union-attr, arg-type]
+                        g = None
+                        continue
+                    old, target.grad = target.grad, None  # type: ignore[union-attr]
+                    target.grad = self._sum(old, g)  # type: ignore[union-attr, arg-type]
+                    old = None
+                elif kind is Slot:
+                    self._route_slot(heap, target, g)  # type: ignore[arg-type]
+                else:
+                    self._accumulate(target, g)  # type: ignore[arg-type]
+                g = None
+            grads.clear()
+
+    def _validated(self, node: Node, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+        """Gradients reduced to the shape and cast to the dtype of the inputs they belong to."""
+        out = list(grads)
+        for index, g in enumerate(grads):
+            if g is None or node.edges[index] is None:
+                continue
+            shape, dtype = node.meta[index]
+            if g.shape != shape:
+                moved = g.bytes
+                g = self.empty(shape, g.dtype)
+                self.kernel("reduce", g.dtype, 0, moved + g.bytes)
+                out[index] = g
+            if g.dtype != dtype:
+                moved = g.bytes
+                g = self.empty(shape, dtype)
+                self.kernel("elementwise", dtype, 0, moved + g.bytes)
+                out[index] = g
+        return out
+
+    def _sum(self, old: Tensor, new: Tensor) -> Tensor:
+        """Two gradients for one node: in place where PyTorch may, else into a third tensor.
+
+        PyTorch adds in place when it holds the only reference; a trace with a dispatch mode never does.
+        """
+        self.kernel("elementwise", old.dtype, 0, 3 * old.bytes)
+        # Seen here: this function's argument and its caller's local, and getrefcount's own.
+        if self.device == "cuda" and sys.getrefcount(old) <= 3 and sys.getrefcount(old.buffer) <= 2:
+            return Tensor(old.shape, old.dtype, old.buffer)
+        return self.empty(old.shape, old.dtype)
+
+    def _route_slot(self, heap: list[tuple[int, Node]], slot: Slot, g: Tensor) -> None:
+        many = slot.node
+        if all(part is None for part in many.parts):
+            heappush(heap, (-many.sequence, many))
+            many.grad = PENDING
+        old = many.parts[slot.index]
+        many.parts[slot.index] = g if old is None else self._sum(old, g)
+
+    def _accumulate(self, leaf: Tensor, g: Tensor) -> None:
+        """Store a leaf's gradient, or add it to the one that is there."""
+        old = leaf.grad
+        if old is not None:
+            self.kernel("elementwise", old.dtype, 0, 3 * old.bytes)
+            if leaf.buffer is None:
+                return  # into the existing .grad, in place
+            leaf.grad = self.empty(old.shape, old.dtype)
+            return
+        leaf.grad = g
+        if g.buffer is not None and leaf.buffer is None:
+            g.buffer.move_to(GRADIENT)
