@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from advisor.modules import layer_linears, layer_norms, outer_norms, resolve_targets
+from advisor.modules import layer_linears, layer_norms, outer_norms
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 from advisor.tape.decoder import other_dtype
 from advisor.tape.step import EMBEDDING, HEAD, Bytes, Segment, run_step
 from advisor.tape.tape import CATEGORY_NAMES, Device, block_bytes
+from advisor.tape.trained import trained_shapes
 
 QUANTIZATION_BLOCK = 64
 NESTED_BLOCK = 256
@@ -72,36 +73,9 @@ class _Tally:
         self.blocks[term] = self.blocks.get(term, 0) + block_bytes(size_bytes) * times
 
 
-def trained_shapes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int, int, str]]:
-    """Every trained tensor as (rows, columns or 0 for a vector, how many, dtype)."""
-    layers = m.num_hidden_layers
-    if recipe.has_adapters:
-        found = []
-        targets = resolve_targets(m, recipe.target_modules)
-        for name, shape in layer_linears(m).items():
-            if name in targets:
-                found += [(recipe.rank, shape.in_features, layers, recipe.adapter_dtype),
-                          (shape.out_features, recipe.rank, layers, recipe.adapter_dtype)]
-                if recipe.is_dora:
-                    found.append((shape.out_features, 0, layers, recipe.adapter_dtype))
-        return found
-    dtype = recipe.base_dtype
-    found = [(m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype)]
-    if m.position == "learned":
-        found.append((m.max_position_embeddings, m.hidden_size, 1, dtype))
-    if m.lm_head_bias:
-        found.append((m.vocab_size, 0, 1, dtype))
-    for shape in layer_linears(m).values():
-        found.append((shape.out_features, shape.in_features, layers, dtype))
-        if shape.bias:
-            found.append((shape.out_features, 0, layers, dtype))
-    found += [(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
-    found += [(n.width, 0, n.vectors, dtype) for n in outer_norms(m) if n.vectors]
-    return found
-
-
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     other = DTYPE_BYTES[other_dtype(recipe)]
+    base = DTYPE_BYTES[recipe.base_dtype]
     layers = m.num_hidden_layers
     term = "base weights"
     tally.add(term, m.vocab_size * m.hidden_size * other, 1 if m.tie_word_embeddings else 2)
@@ -116,9 +90,9 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
             for size in constants or [4 * shape.out_features]:
                 tally.add("quantisation constants", size, layers)
         else:
-            tally.add(term, shape.weight_count * DTYPE_BYTES[recipe.base_dtype], layers)
+            tally.add(term, shape.weight_count * base, layers)
         if shape.bias:
-            tally.add(term, shape.out_features * other, layers)
+            tally.add(term, shape.out_features * (base if recipe.is_quantized else other), layers)
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for norm in outer_norms(m):

@@ -90,6 +90,7 @@ class ModelSpec(Frozen):
     rotary_dim: Annotated[int, Field(ge=0, le=100_000)] = Field(0, description="rotated part of head_dim; 0 = all")
     nope_every: Annotated[int, Field(ge=0)] = Field(0, description="every n-th layer has no RoPE (SmolLM 3); 0 = none")
     sliding_window: Annotated[int, Field(ge=0)] = Field(0, description="tokens; 0 = full attention everywhere")
+    sliding_layers: tuple[bool, ...] = Field((), description="which layers slide, where only some do; () = all")
     attention_softcap: bool = False
     final_softcap: bool = False
     embedding_norm: bool = False
@@ -97,6 +98,10 @@ class ModelSpec(Frozen):
     residual_multiplier: bool = False
     logits_multiplier: bool = False
     lm_head_bias: bool = False
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of the attention weights")
+    residual_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of what each block adds to the residual stream")
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     default_attention: Literal["sdpa", "eager"] = Field(
         "sdpa", description="what transformers picks when nothing is asked for")
 
@@ -130,8 +135,8 @@ class GpuSpec(Frozen):
     compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$|^$")] = ""
     memory_bytes: Annotated[int, Field(ge=2**28, le=2**50)] = Field(description="total memory that the driver reports")
     marketed_gb: Annotated[float, Field(gt=0)] = Field(description="what is printed on the box, in GB")
-    memory_bytes_per_s: Annotated[float, Field(ge=0)] = Field(0.0, description="peak bandwidth; 0 = unknown")
-    bf16_flop_per_s: Annotated[float, Field(ge=0)] = Field(0.0, description="0 = no bf16 matrix units, or unknown")
+    memory_bytes_per_s: Annotated[float, Field(ge=0)] = Field(default=0.0, description="peak bandwidth; 0 = unknown")
+    bf16_flop_per_s: Annotated[float, Field(ge=0)] = Field(default=0.0, description="0 = no bf16 matrix units, or unknown")
     fp16_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
     tf32_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
     fp32_flop_per_s: Annotated[float, Field(ge=0)] = 0.0

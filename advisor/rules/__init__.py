@@ -1,1 +1,53 @@
+"""The rules, in the order in which they are asked: the first recommending rule that answers decides."""
 
+from __future__ import annotations
+
+from advisor.errors import UnknownName
+from advisor.rules import (
+    base_in_fp32,
+    beyond_context,
+    chunked_loss,
+    data_parallel,
+    dora_dropout,
+    dora_evidence,
+    dora_for_small_data,
+    half_precision,
+    lora_for_medium_data,
+    lora_for_speed,
+    memory_first,
+    method_asked_for,
+    no_effect,
+    nothing_fits,
+    qlora_below_16_bits,
+    qlora_saves_nothing,
+    tight_memory,
+)
+from advisor.rules.context import Rule
+
+RULES: tuple[Rule, ...] = (
+    method_asked_for.RULE,
+    memory_first.RULE,
+    qlora_below_16_bits.RULE,
+    lora_for_speed.RULE,
+    dora_for_small_data.RULE,
+    lora_for_medium_data.RULE,
+    nothing_fits.RULE,
+    dora_evidence.RULE,
+    tight_memory.RULE,
+    dora_dropout.RULE,
+    qlora_saves_nothing.RULE,
+    base_in_fp32.RULE,
+    no_effect.RULE,
+    beyond_context.RULE,
+    half_precision.RULE,
+    data_parallel.RULE,
+    chunked_loss.RULE,
+)
+
+
+def find_rule(code: str) -> Rule:
+    """The rule with this code, in any case. Raises UnknownName."""
+    for rule in RULES:
+        if rule.code == code.strip().upper():
+            return rule
+    raise UnknownName("rule", code, [rule.code for rule in RULES], "see: advise rules")

@@ -11,6 +11,11 @@ from advisor.tape.ops import add, cast, copy, dropout, mul, scale, shift
 from advisor.tape.tape import ITEM_BYTES, Tape, Tensor
 
 
+def magnitude_dtype(recipe: Recipe) -> str:
+    """DoRA's magnitude stays fp32 on a quantised base, whatever the adapters are cast to."""
+    return "float32" if recipe.is_quantized else recipe.adapter_dtype
+
+
 class Linear:
     """One linear layer with its weights as tensors; an adapter where the recipe puts one."""
 
@@ -24,13 +29,15 @@ class Linear:
         self.recipe = recipe
         self.quant = quant
         self.weight = Tensor(size, recipe.base_dtype, needs_grad=trained)
-        self.bias = Tensor((shape.out_features,), other_dtype, needs_grad=trained) if shape.bias else None
+        # bitsandbytes casts a quantised layer's bias to the dtype it computes in.
+        bias_dtype = recipe.base_dtype if quant != "none" else other_dtype
+        self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None
         if adapted:
             self.lora_a = Tensor((recipe.rank, shape.in_features), recipe.adapter_dtype, needs_grad=True)
             self.lora_b = Tensor((shape.out_features, recipe.rank), recipe.adapter_dtype, needs_grad=True)
             if recipe.is_dora:
-                self.magnitude = Tensor((shape.out_features,), recipe.adapter_dtype, needs_grad=True)
+                self.magnitude = Tensor((shape.out_features,), magnitude_dtype(recipe), needs_grad=True)
 
     @property
     def trained(self) -> list[Tensor]:

@@ -6,6 +6,8 @@ what makes the peak right.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from advisor.modules import layer_linears, resolve_targets
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import Linear, linear
@@ -84,6 +86,21 @@ def other_dtype(recipe: Recipe) -> str:
     return "float32" if recipe.is_quantized and recipe.kbit_upcast else recipe.base_dtype
 
 
+class LayerKind(NamedTuple):
+    """What may differ between the layers of one model."""
+
+    rotated: bool
+    sliding: bool
+
+
+def layer_kinds(m: ModelSpec) -> list[LayerKind]:
+    """The kind of every layer, in order."""
+    slides = m.sliding_layers or (bool(m.sliding_window),) * m.num_hidden_layers
+    return [
+        LayerKind(not (m.nope_every and (i + 1) % m.nope_every == 0), slides[i]) for i in range(m.num_hidden_layers)
+    ]
+
+
 class Rope:
     """The tables of the rotary embedding, made once a step: cos and sin (1, 1, S, rotary)."""
 
@@ -106,9 +123,14 @@ def _rotated(t: Tape, x: Tensor, rope: Rope) -> Tensor:
     return add(t, mul(t, x, rope.cos), mul(t, _rotate_half(t, x), rope.sin))
 
 
-def _apply_rope(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+def joins_rotary(m: ModelSpec) -> bool:
+    """Whether the rotated part of a head is joined with the rest by `cat`; Phi-3's code does it in any case."""
+    return m.architecture == "phi3" or m.rotary_dim not in (0, m.head_dim)
+
+
+def _apply_rope(t: Tape, x: Tensor, rope: Rope, joined: bool) -> Tensor:
     width = x.shape[-1]
-    if rope.width == width:
+    if not joined:
         return _rotated(t, x, rope)
     rotated, passed = slice_last(t, x, rope.width), slice_last(t, x, width - rope.width)
     return cat_last(t, _rotated(t, rotated, rope), passed)
@@ -170,37 +192,53 @@ def _eager_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, m: ModelSpec, mas
     return copy(t, out, q.shape)
 
 
-def _attend(t: Tape, q: Tensor, k: Tensor, v: Tensor, m: ModelSpec, kind: str, mask: Tensor | None) -> Tensor:
-    if kind == "eager":
-        return _eager_attention(t, q, k, v, m, mask)
-    if mask is not None or m.head_dim > 256:
-        groups = m.num_attention_heads // m.num_key_value_heads
-        k, v = repeat_kv(t, k, groups), repeat_kv(t, v, groups)
-    return fused_attention(t, q, k, v)
-
-
 class Decoder:
     """The forward of one model under one recipe; `layer` runs one decoder layer."""
 
-    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, length: int, dtype: str) -> None:
-        """Makes what the forward makes once: rotary tables and, where one is needed, the attention mask."""
+    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, batch: int, length: int, dtype: str) -> None:
+        """Makes what the forward makes once: positions, rotary tables and, where they are needed, masks.
+
+        transformers drops a causal mask that the kernel knows by itself; a sliding window shorter than the row
+        keeps its mask, and eager attention keeps one of numbers for each kind of layer.
+        """
         self.t, self.m, self.recipe = t, m, recipe
         self.kind = "eager" if m.default_attention == "eager" and recipe.attention != "flash" else recipe.attention
+        self.position_ids = t.empty((1, length), "int64")
         self.rope = Rope(t, m, length, dtype) if m.position == "rope" else None
-        self.mask: Tensor | None = None
+        self.full_mask: Tensor | None = None
+        self.sliding_mask: Tensor | None = None
+        square = (batch, 1, length, length)
+        slides = bool(m.sliding_window)
         if self.kind == "eager":
-            self.mask = t.empty((1, 1, length, length), dtype)
-        elif self.kind == "sdpa" and m.sliding_window and m.sliding_window < length:
-            self.mask = t.empty((1, 1, length, length), "bool")
+            if not slides or not all(m.sliding_layers or (True,)):
+                self.full_mask = t.empty(square, dtype)
+            if slides:
+                self.sliding_mask = t.empty(square, dtype)
+        elif self.kind == "sdpa" and slides and m.sliding_window < length:
+            self.sliding_mask = t.empty((1, *square[1:]), "bool")
 
-    def attention(self, x: Tensor, w: Weights, rope: Rope | None) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sliding: bool) -> Tensor:
+        t, m = self.t, self.m
+        mask = self.sliding_mask if sliding else self.full_mask
+        if self.kind == "eager":
+            return _eager_attention(t, q, k, v, m, mask)
+        if mask is not None or m.head_dim > 256:
+            groups = m.num_attention_heads // m.num_key_value_heads
+            k, v = repeat_kv(t, k, groups), repeat_kv(t, v, groups)
+        return fused_attention(t, q, k, v, mask, m.sliding_window if sliding else 0)
+
+    def attention(self, x: Tensor, w: Weights, rope: Rope | None, sliding: bool) -> Tensor:
         """Self-attention of x (B, S, H); queries, keys and values live to its end, as the real locals do."""
         t, m = self.t, self.m
         batch, length, _ = x.shape
         q, k, v = _qkv(t, x, m, w)
         if rope is not None:
-            q, k = _apply_rope(t, q, rope), _apply_rope(t, k, rope)
-        out = _attend(t, q, k, v, m, self.kind, self.mask)
+            joined = joins_rotary(m)
+            q, k = _apply_rope(t, q, rope, joined), _apply_rope(t, k, rope, joined)
+        out = self._attend(q, k, v, sliding)
+        if rope is not None and self.kind != "eager" and joins_rotary(m):
+            # The attention's output has the layout of q, and `cat` made q head-major.
+            out = copy(t, out, out.shape)
         out = t.view(out, (batch, length, m.q_size))
         result = linear(t, out, w.linears[m.out_name])
         del q, k, v, out
@@ -221,20 +259,20 @@ class Decoder:
         activated = [_activation(t, m.activation, linear(t, x, w.linears[names[0]]))]
         return linear(t, mul(t, activated.pop(), linear(t, x, w.linears[names[1]])), w.linears[names[2]])
 
-    def layer(self, x: Tensor, w: Weights, rotated: bool = True) -> Tensor:
+    def layer(self, x: Tensor, w: Weights, kind: LayerKind) -> Tensor:
         """One decoder layer: x (B, S, H) -> (B, S, H)."""
         t, m, norms = self.t, self.m, w.norms
-        rope = self.rope if rotated else None
+        rope, sliding = (self.rope if kind.rotated else None), kind.sliding
         if m.norm_placement in ("parallel_one", "parallel_two"):
-            return self._parallel_layer(x, w, rope)
+            return self._parallel_layer(x, w, rope, sliding)
         if m.norm_placement == "post":
-            h = norms[0](t, self.attention(x, w, rope))
+            h = norms[0](t, self.attention(x, w, rope, sliding))
             x = add(t, x, h)
             h = norms[1](t, self.mlp(x, w))
             return add(t, x, h)
         sandwich = m.norm_placement == "sandwich"
         h = norms[0](t, x)
-        h = self.attention(h, w, rope)
+        h = self.attention(h, w, rope, sliding)
         if sandwich:
             h = norms[1](t, h)
         x = self._join(x, h)
@@ -249,13 +287,13 @@ class Decoder:
             h = scale(self.t, h)
         return add(self.t, x, h)
 
-    def _parallel_layer(self, x: Tensor, w: Weights, rope: Rope | None) -> Tensor:
+    def _parallel_layer(self, x: Tensor, w: Weights, rope: Rope | None, sliding: bool) -> Tensor:
         t, norms = self.t, w.norms
         if len(norms) == 1 or self.m.norm_placement == "parallel_one":
             h = norms[0](t, x)
-            attended = self.attention(h, w, rope)
+            attended = self.attention(h, w, rope, sliding)
             return add(t, add(t, attended, self.mlp(h, w)), x)
-        attended = self.attention(norms[0](t, x), w, rope)
+        attended = self.attention(norms[0](t, x), w, rope, sliding)
         mixed = self.mlp(norms[1](t, x), w)
         return add(t, add(t, mixed, attended), x)
 

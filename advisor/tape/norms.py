@@ -79,6 +79,9 @@ def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
     """
     rows, dtype = logits.shape, "float32"
     upcast = cast(t, logits, dtype)
+    batch, length = rows[0], rows[1]
+    padded_labels = t.empty((batch, length + 1), "int64")
+    labels = t.empty((batch, length), "int64")
 
     def log_softmax_backward(g: Tensor) -> tuple[Tensor]:
         t.kernel("reduce", dtype, 0, 3 * g.bytes)
@@ -92,5 +95,7 @@ def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
         t.kernel("elementwise", dtype, 0, out.bytes)
         return (out,)
 
-    t.kernel("reduce", dtype, 0, logits.shape[0] * logits.shape[1] * ITEM_BYTES[dtype])
-    return t.op((log_probabilities,), (1,), dtype, nll_backward, (log_probabilities,))
+    t.kernel("reduce", dtype, 0, batch * length * ITEM_BYTES[dtype])
+    loss = t.op((log_probabilities,), (1,), dtype, nll_backward, (log_probabilities, labels))
+    del padded_labels
+    return loss

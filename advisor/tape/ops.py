@@ -253,11 +253,12 @@ def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int) -> T
     return t.op((a, b), shape, dtype, backward, saved)
 
 
-def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, window: int = 0) -> Tensor:
+def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, window: int = 0) -> Tensor:
     """Flash attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
 
-    Keeps q, k, v, its output and one fp32 log-sum-exp per row. On CUDA backward also makes an fp32 accumulator
-    of q's size, and gradients of k and v for every query head before it sums them over a group.
+    Keeps q, k, v, its output, one fp32 log-sum-exp per row, and a bool `mask` (1, 1, S, S) as numbers of q's dtype, row by row.
+    On CUDA backward also makes an fp32 accumulator of q's size, and gradients of k and v for every query head
+    before it sums them over a group.
     """
     if t.autocast:
         q, k, v = cast(t, q, t.autocast), cast(t, k, t.autocast), cast(t, v, t.autocast)
@@ -268,6 +269,10 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, window: int = 0) -
     pairs = batch * heads * (length * seen - seen * (seen - 1) / 2.0)
     moved = float(2 * q.bytes + k.bytes + v.bytes)
     t.kernels.append(("attention", dtype, 4.0 * pairs * width, moved, (0, 0, 0)))
+    saved: tuple[Tensor, ...] = (q, k, v)
+    if mask is not None:
+        t.kernel("elementwise", dtype, 0, 3 * mask.bytes)
+        saved = (*saved, t.empty((batch, *mask.shape[1:]), dtype))
     lse = t.empty((batch, heads, length), "float32")
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -282,4 +287,4 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, window: int = 0) -
         scratch.clear()
         return out
 
-    return t.op((q, k, v), q.shape, dtype, backward, (q, k, v, lse), keep_output=True)
+    return t.op((q, k, v), q.shape, dtype, backward, (*saved, lse), keep_output=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import product
-from advisor.tape.decoder import Decoder, Norm, Weights, embed, head_logits, other_dtype
+from advisor.tape.decoder import Decoder, LayerKind, Norm, Weights, embed, head_logits, layer_kinds, other_dtype
 from advisor.tape.norms import log_softmax_loss
 from advisor.tape.tape import GRADIENT, LOGITS, Device, Kernel, Node, Tape, Tensor
 
@@ -62,13 +62,10 @@ class _Recorder:
             last.kernels = t.kernels
 
 
-def layer_plan(m: ModelSpec) -> list[tuple[bool, int]]:
-    """Which layers to run and how many each stands for: (has rotary embedding, copies), the first layer alone."""
-    kinds = [not (m.nope_every and (i + 1) % m.nope_every == 0) for i in range(m.num_hidden_layers)]
-    plan = [(kinds[0], 1)]
-    for kind in dict.fromkeys(kinds[1:]):
-        plan.append((kind, kinds[1:].count(kind)))
-    return plan
+def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
+    """Which layers to run and how many each stands for; the first layer stands for itself."""
+    kinds = layer_kinds(m)
+    return [(kinds[0], 1)] + [(kind, kinds[1:].count(kind)) for kind in dict.fromkeys(kinds[1:])]
 
 
 def run_step(m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device) -> list[Segment]:
@@ -115,7 +112,7 @@ def _shared(t: Tape, weight: Tensor) -> Tensor:
 
 def _forward(
     t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe, batch: int, length: int,
-    plan: list[tuple[bool, int]], layers: list[Weights], table: Tensor, head: Tensor, last_norm: Norm,
+    plan: list[tuple[LayerKind, int]], layers: list[Weights], table: Tensor, head: Tensor, last_norm: Norm,
 ) -> Tensor:
     """The causal language model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
     recorder.enter(EMBEDDING)
@@ -134,22 +131,23 @@ def _forward(
 
 def _decode(
     t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe, batch: int, length: int,
-    plan: list[tuple[bool, int]], layers: list[Weights], table: Tensor, last_norm: Norm,
+    plan: list[tuple[LayerKind, int]], layers: list[Weights], table: Tensor, last_norm: Norm,
 ) -> Tensor:
     """Embedding, layers and last norm: (B, S, H). The embedding's output lives as long as this function."""
     embedded = embed(t, m, table, batch, length)
-    if recipe.gradient_checkpointing and recipe.reentrant and not embedded.needs_grad:
+    # transformers turns this on with checkpointing, so that a frozen embedding does not cut the graph.
+    if recipe.gradient_checkpointing and not embedded.needs_grad:
         embedded.needs_grad = True
-    decoder = Decoder(t, m, recipe, length, embedded.dtype)
+    decoder = Decoder(t, m, recipe, batch, length, embedded.dtype)
     x = embedded
-    for index, (rotated, _) in enumerate(plan):
+    for index, (kind, _) in enumerate(plan):
         recorder.enter(index)
         t.at = "decoder layer"
         weights = layers[index]
         if recipe.gradient_checkpointing:
-            x = t.checkpoint(lambda h, w=weights, r=rotated: decoder.layer(h, w, r), x, recipe.reentrant)
+            x = t.checkpoint(lambda h, w=weights, k=kind: decoder.layer(h, w, k), x, recipe.reentrant)
         else:
-            x = decoder.layer(x, weights, rotated)
+            x = decoder.layer(x, weights, kind)
     recorder.enter(HEAD)
     t.at = "final norm"
     return last_norm(t, x)

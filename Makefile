@@ -1,0 +1,64 @@
+# The two commands a newcomer needs; each makes the environment that it runs in:
+#
+#   make demo     the light install in .venv, and one answer
+#   make test     the full install in .venv-test, and the whole test suite
+#
+# `make check` adds the linter, the types and the import contracts. PYTHON=python3.12 picks another interpreter;
+# a changed pyproject.toml or constraints.txt brings the environments up to date.
+
+PYTHON ?= python3
+DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000
+PYTEST_FLAGS ?=
+
+DEMO_BIN := .venv/bin
+TEST_BIN := .venv-test/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+SOURCES := $(shell find advisor calibrate profiles -type f ! -name '*.pyc')
+
+# One thread each: on a loaded machine, torch with more is up to a hundred times slower. And no network.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check lint types contracts environment python clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed
+	$(DEMO_BIN)/advise $(DEMO_FLAGS)
+
+test: .venv-test/installed
+	$(TEST_BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: lint types contracts test
+
+lint: .venv-test/installed
+	$(TEST_BIN)/ruff check .
+
+types: .venv-test/installed
+	$(TEST_BIN)/mypy
+
+contracts: .venv-test/installed
+	$(TEST_BIN)/lint-imports
+
+environment: .venv-test/installed
+
+# A plain install, as a user has it: the package data is proven to travel along.
+.venv/installed: pyproject.toml constraints.txt $(SOURCES) | python
+	$(PYTHON) -m venv .venv
+	$(DEMO_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt .
+	touch $@
+
+# torch first, alone and by its exact pin: only so does pip take a build that the machine already holds.
+.venv-test/installed: pyproject.toml constraints.txt | python
+	$(PYTHON) -m venv .venv-test
+	$(TEST_BIN)/python -m pip install $(PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
+	$(TEST_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[calibrate,hub,test]'
+	touch $@
+
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+
+clean:
+	rm -rf .venv .venv-test .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,218 @@
+"""The library's door: a question in, an Advice out.
+
+    knobs -> model, cards, workload -> for each method its best recipe -> rules -> advice
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import advisor.catalog
+from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation
+from advisor.dataset import CHARACTERS_PER_TOKEN, DataSummary, summarise
+from advisor.estimate import estimate
+from advisor.knobs import KNOBS, read_value
+from advisor.modules import parameter_count, resolve_targets
+from advisor.question import placement_of, read_knobs, share_of, workload_of
+from advisor.remedies import Catalog, remedies
+from advisor.rules import RULES
+from advisor.rules.context import Context, Finding
+from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES
+from advisor.search import DEFAULT_RANK, Estimator, Job, Outcome, best_outcome, has_bf16, time_over_cards
+from advisor.specs import METHODS, GpuSpec, Method, ModelSpec, Placement, Priority, Workload
+from advisor.units import GIB, format_gib
+
+ASSUMPTION = "assumption"
+_SEARCH_ORDER: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora", "full")
+_PRIORITIES: tuple[Priority, ...] = ("quality", "speed", "memory")
+
+
+def advise(
+    model: str | ModelSpec,
+    gpu: str | GpuSpec,
+    examples: int | None = None,
+    *,
+    catalog: Catalog = advisor.catalog,
+    estimator: Estimator = estimate,
+    **knobs: object,
+) -> Advice:
+    """Which method to fine-tune `model` with on `gpu`, how, in what memory and time.
+
+    `knobs` are the command line's flags with underscores (advisor.knobs.KNOBS); None leaves one open.
+    Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for what cannot be reached.
+    """
+    fixed = read_knobs({"examples": examples, **knobs})
+    if fixed.get("method") == "all":
+        del fixed["method"]
+    spec = catalog.find_model(str(read_value("model", model))) if isinstance(model, str) else model
+    cards = catalog.find_gpus(str(read_value("gpu", gpu))) if isinstance(gpu, str) else (gpu,)
+    placement = placement_of(fixed)
+    data = summarise(str(fixed["data"])) if "data" in fixed else None
+    workload = workload_of(fixed, spec, placement.gpus, data)
+    job = _job(spec, cards, workload, placement, fixed, estimator)
+    context = _context(job, workload, placement)
+    found, recommendation = _decide(context)
+    notes = (*_assumptions(fixed, workload, data), *_card_notes(cards, job.cards))
+    return Advice(
+        model=spec,
+        model_id=catalog.hub_id_of(model if isinstance(model, str) else spec.name),
+        parameters=parameter_count(spec),
+        gpu=GpuChoice(
+            asked=gpu if isinstance(gpu, str) else gpu.name, cards=context.cards,
+            memory_bytes=context.memory_bytes, gpus=placement.gpus, sharding=placement.sharding,
+            bf16=context.has_bf16,
+        ),
+        workload=workload,
+        priority=context.priority,
+        fixed=tuple(fixed),
+        chosen=tuple(k.name for k in KNOBS if k.home in ("workload", "recipe") and k.name not in fixed),
+        recommendation=recommendation,
+        candidates=tuple(_with_why(row, context, recommendation) for row in context.candidates.values()),
+        alternatives=() if recommendation else (*found, *remedies(job, context.candidates, catalog, placement.gpus)),
+        notes=notes if recommendation else (*notes, *_said(context, "warns")),
+    )
+
+
+def _priority(fixed: Mapping[str, object]) -> Priority:
+    return next(one for one in _PRIORITIES if one == fixed.get("priority", "quality"))
+
+
+def _job(
+    spec: ModelSpec, cards: tuple[GpuSpec, ...], workload: Workload, placement: Placement,
+    fixed: Mapping[str, object], estimator: Estimator,
+) -> Job:
+    """One card's part of the work. Of several cards those without bf16 are left out, if others have it."""
+    targets = fixed.get("target_modules")
+    if isinstance(targets, tuple) and fixed.get("method") != "full":
+        resolve_targets(spec, targets)
+    smallest = _priority(fixed) == "memory"
+    many = workload.examples >= MANY_EXAMPLES and not smallest
+    return Job(
+        spec, share_of(workload, placement.gpus), tuple(card for card in cards if has_bf16(card)) or cards, fixed,
+        estimator, rank=HIGH_RANK if many else DEFAULT_RANK, smallest=smallest,
+    )
+
+
+def _context(job: Job, workload: Workload, placement: Placement) -> Context:
+    """What the rules look at: the candidates and the question."""
+    card = job.smallest_card
+    return Context(
+        model=job.model, workload=workload, placement=placement, priority=_priority(job.fixed),
+        memory_bytes=card.memory_bytes, cards=tuple(one.name for one in job.cards), has_bf16=has_bf16(card),
+        fixed=job.fixed, candidates=_candidates(job, _methods(job.fixed), placement.gpus), estimate=job.estimate,
+    )
+
+
+def _methods(fixed: Mapping[str, object]) -> tuple[Method, ...]:
+    """The methods in question, in the order of their rows."""
+    return tuple(method for method in METHODS if fixed.get("method", method) == method)
+
+
+def _candidates(job: Job, methods: Sequence[Method], gpus: int) -> dict[Method, Candidate]:
+    """The best recipe of each method, in the order of `methods`."""
+    found: dict[Method, Candidate] = {}
+    hints: Mapping[bool, int] = {}
+    for method in _SEARCH_ORDER:
+        if method in methods:
+            outcome = best_outcome(job, method, hints)
+            hints = outcome.largest
+            found[method] = _candidate(job, outcome, gpus)
+    return {method: found[method] for method in methods}
+
+
+def _candidate(job: Job, outcome: Outcome, gpus: int) -> Candidate:
+    one = outcome.estimate
+    time, fastest, slowest = one.time, "", ""
+    if len(job.cards) > 1:
+        times = time_over_cards(job, one.recipe)
+        time = None if times is None else times.time
+        fastest, slowest = ("", "") if times is None else (times.fastest, times.slowest)
+    if time is not None and gpus > 1:
+        time = time.model_copy(update={"tokens_per_s": time.tokens_per_s * gpus})
+    return Candidate(
+        method=one.recipe.method, recipe=one.recipe, verdict=outcome.verdict, memory=one.memory, time=time,
+        evidence=one.evidence, trainable_parameters=one.trainable_parameters, fastest_card=fastest,
+        slowest_card=slowest,
+    )
+
+
+def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]:
+    """What the first recommending rule that answers says; its reasons apart when nothing fits."""
+    for rule in RULES:
+        finding: Finding | None = rule.check(context) if rule.kind == "recommends" else None
+        if finding is None:
+            continue
+        if finding.method is None:
+            return finding.reasons, None
+        chosen = context._replace(recommended=finding.method)
+        row = context.candidates[finding.method]
+        return (), Recommendation(
+            method=finding.method,
+            rank=row.recipe.rank if row.recipe.has_adapters else 0,
+            rule=rule.code,
+            reasons=(*finding.reasons, *_said(chosen, "remarks")),
+            warnings=_said(chosen, "warns"),
+        )
+    raise AssertionError("the last recommending rule answers whenever no other does")
+
+
+def _said(context: Context, kind: str) -> tuple[Reason, ...]:
+    """Everything that the rules of one kind say."""
+    findings = (rule.check(context) for rule in RULES if rule.kind == kind)
+    return tuple(reason for finding in findings if finding is not None for reason in finding.reasons)
+
+
+def _with_why(row: Candidate, context: Context, recommendation: Recommendation | None) -> Candidate:
+    return row.model_copy(update={"why": _why(row, context, recommendation)})
+
+
+def _why(row: Candidate, context: Context, recommendation: Recommendation | None) -> str:
+    """How the row compares: with the card when it does not fit, with LoRA (or the recommended row) when it does."""
+    card = format_gib(context.memory_bytes)
+    if row.verdict == "does_not_fit":
+        return f"{format_gib(row.memory.device_bytes.likely)} of {card} GiB"
+    if recommendation is not None and row.method == recommendation.method:
+        return f"recommended by {recommendation.rule}"
+    if row.verdict == "tight":
+        return f"up to {format_gib(row.memory.device_bytes.high)} of {card} GiB"
+    if recommendation is None:
+        return ""
+    base = context.candidates[recommendation.method]
+    memory = (row.memory.device_bytes.likely - base.memory.device_bytes.likely) / GIB
+    text = f"{memory:+.1f} GiB"
+    if row.time is not None and base.time is not None and base.time.total_s.likely > 0:
+        text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x the time"
+    return text
+
+
+def _assumptions(fixed: Mapping[str, object], workload: Workload, data: DataSummary | None) -> list[Reason]:
+    """What was assumed about the data because nobody said it."""
+    texts = []
+    if data is not None:
+        used = "--examples given instead" if "examples" in fixed else f"{data.rows:,} rows"
+        texts.append(
+            f"{used}; row lengths estimated from the file at {CHARACTERS_PER_TOKEN} characters a token: mean "
+            f"{data.mean_tokens:,}, longest {data.longest_tokens:,} tokens; the job uses {workload.mean_seq_len:,} "
+            f"and {workload.seq_len:,}."
+        )
+    else:
+        if "examples" not in fixed:
+            texts.append(f"{workload.examples:,} examples assumed: give --examples or --data.")
+        if not {"seq_len", "mean_seq_len"} <= set(fixed):
+            texts.append(
+                f"Rows of {workload.mean_seq_len:,} tokens on average and {workload.seq_len:,} at most assumed: "
+                "give --mean-seq-len and --seq-len, or --data."
+            )
+    return [Reason(code=ASSUMPTION, text=text, source="the question") for text in texts]
+
+
+def _card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec]) -> list[Reason]:
+    """Cards of a bare size that are not part of the answer, or whose speed nobody knows."""
+    texts = []
+    left_out = [card.name for card in cards if card not in usable]
+    if left_out:
+        texts.append(f"Left out, having no bf16: {', '.join(left_out)}. Name one to ask about it.")
+    unknown = [card.name for card in usable if not card.speed_known]
+    if unknown:
+        texts.append(f"No times for {', '.join(unknown)}: its speed is not known.")
+    return [Reason(code=ASSUMPTION, text=text, source="profiles/gpus") for text in texts]

@@ -1,0 +1,97 @@
+"""The nouns of an answer, frozen: what `advise()` returns and `advise --json` prints.
+
+    Advice            the whole answer
+    Recommendation    the method to use, the rule that says so, reasons and warnings
+    Candidate         one method with its best recipe, its verdict and its costs
+    Reason            one sentence with the rule it comes from and its source
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from advisor.specs import (
+    Evidence,
+    Frozen,
+    MemoryEstimate,
+    Method,
+    ModelSpec,
+    Priority,
+    Recipe,
+    Sharding,
+    TimeEstimate,
+    Workload,
+)
+
+Verdict = Literal["fits", "tight", "does_not_fit"]
+
+
+class Reason(Frozen):
+    """One sentence about this very job, the rule that says it, and where its claim comes from."""
+
+    code: str
+    text: str
+    source: str
+
+
+class Candidate(Frozen):
+    """One method with the best recipe found for it."""
+
+    method: Method
+    recipe: Recipe
+    verdict: Verdict = Field(description="fits: even the high bound does; tight: only the likely value does")
+    memory: MemoryEstimate
+    time: TimeEstimate | None = Field(description="over all cards; null when no card's speed is known")
+    evidence: Evidence
+    trainable_parameters: int
+    fastest_card: str = Field(default="", description="of several cards: where time is lowest")
+    slowest_card: str = Field(default="", description="of several cards: where time is highest")
+    why: str = Field(default="", description="how it compares, in a few words")
+
+
+class Recommendation(Frozen):
+    """The method to use."""
+
+    method: Method
+    rank: Annotated[int, Field(ge=0, description="0 for full fine-tuning, which has no adapters")]
+    rule: str
+    reasons: tuple[Reason, ...]
+    warnings: tuple[Reason, ...]
+
+
+class GpuChoice(Frozen):
+    """What the question's GPU stands for."""
+
+    asked: str
+    cards: tuple[str, ...] = Field(description="one name, or those of all cards of a bare size")
+    memory_bytes: int = Field(description="the smallest that the driver reports among the cards")
+    bf16: bool = Field(description="whether they compute in bf16; if not, mixed precision is fp16")
+    gpus: int
+    sharding: Sharding
+
+
+class Advice(Frozen):
+    """The whole answer."""
+
+    schema_version: Literal[1] = 1
+    model: ModelSpec
+    model_id: str = Field(description="what from_pretrained loads: a Hub id, or the path that was asked for")
+    parameters: int
+    gpu: GpuChoice
+    workload: Workload
+    priority: Priority
+    fixed: tuple[str, ...] = Field(description="knobs that the question fixed")
+    chosen: tuple[str, ...] = Field(description="knobs that were open")
+    recommendation: Recommendation | None = Field(description="null when nothing fits")
+    candidates: tuple[Candidate, ...]
+    alternatives: tuple[Reason, ...] = Field(description="what would fit, when nothing does")
+    notes: tuple[Reason, ...] = Field(description="assumptions behind the answer")
+
+    def candidate(self, method: Method) -> Candidate:
+        """The row of `method`. KeyError when the question left it out."""
+        for row in self.candidates:
+            if row.method == method:
+                return row
+        raise KeyError(method)

@@ -1,0 +1,116 @@
+"""A Hugging Face config.json -> ModelSpec, from whatever a stranger's file holds.
+
+Reading is guarded (regular file, at most 4 MiB, UTF-8, one JSON object) and every field is checked when
+it is used, so that a hostile file ends in one line that names the file and the field.
+What a family's code builds from these fields stands in `families.py`.
+
+Ignored on purpose: `quantization_config` (a checkpoint stored in fp8 or 4 bits is still described as the
+dense model it decodes to: how the base is stored is `Recipe.quant`), `dtype` (`Recipe.base_dtype`), and
+every key that changes neither a shape nor which operations run (RoPE base and scaling, norm epsilons, token ids).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from advisor.catalog.families import FAMILIES
+from advisor.catalog.fields import Fields, shown
+from advisor.errors import BadConfig, UnsupportedArchitecture
+from advisor.specs import ModelSpec
+
+MAX_FILE_BYTES = 4 * 2**20
+_MAX_WRAPPERS = 3
+
+
+def read_config(path: Path, origin: str = "") -> Mapping[str, object]:
+    """The JSON object in the file at `path`; errors name `origin`, or else the path.
+
+    Opened without waiting and judged before it is read, so that a pipe, a device or a huge file costs nothing.
+    Raises BadConfig, with one line that names the file.
+    """
+    origin = origin or shown(path)
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise BadConfig(f"{origin}: not a regular file; give a config.json or a folder that holds one")
+            if status.st_size > MAX_FILE_BYTES:
+                raise BadConfig(f"{origin}: {status.st_size} bytes, a config.json has a few thousand"
+                                f" (at most {MAX_FILE_BYTES} are read)")
+            with os.fdopen(os.dup(handle), "rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        raise BadConfig(f"{origin}: no such file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadConfig(f"{origin}: cannot be read: {reason}") from None
+    return parse_config(data, origin)
+
+
+def parse_config(data: bytes, origin: str) -> Mapping[str, object]:
+    """The JSON object in `data`; of a key that is there twice the last one counts. Raises BadConfig."""
+    try:
+        found = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"{origin}: not UTF-8 text (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise BadConfig(f"{origin}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except RecursionError:
+        raise BadConfig(f"{origin}: not a config.json: JSON nested too deeply") from None
+    except ValueError:
+        raise BadConfig(f"{origin}: not a config.json: a number with too many digits") from None
+    if not isinstance(found, dict):
+        raise BadConfig(f"{origin}: a JSON object is needed, found {type(found).__name__}")
+    return found
+
+
+def model_from_config(config: Mapping[str, object], name: str, origin: str) -> ModelSpec:
+    """The decoder that transformers builds from `config`, called `name`; `origin` is named in errors.
+
+    A multimodal wrapper with a `text_config` of a known family gives its text tower, and "(text)" in the name.
+    A missing key has the default of transformers 5.23's config class for that model_type.
+    Raises BadConfig for a field that cannot be, UnsupportedArchitecture for a model that the formula does not know.
+    """
+    fields = Fields(config, origin)
+    model_type = _model_type(fields)
+    for _ in range(_MAX_WRAPPERS):
+        if model_type in FAMILIES or not (fields.has("text_config") or model_type == "gemma3"):
+            break
+        fields = fields.text_tower()
+        model_type = fields.text("model_type", "gemma3_text") if model_type == "gemma3" else _model_type(fields)
+        name = name if name.endswith("(text)") else f"{name} (text)"
+    if model_type not in FAMILIES:
+        raise UnsupportedArchitecture(_unknown(fields, model_type, origin))
+    if fields.has("per_layer_config"):
+        raise fields.unsupported("per_layer_config", "layers that differ from each other")
+    structure = FAMILIES[model_type](fields)
+    try:
+        return ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadConfig(f"{origin}: {where} is {str(first['input'])[:60]}: {first['msg']}") from None
+
+
+def _model_type(fields: Fields) -> str:
+    """The field that says which code reads the rest."""
+    if not fields.has("model_type"):
+        raise fields.bad("model_type", "is missing: it names the architecture, for example 'llama'")
+    return fields.text("model_type", "")
+
+
+def _unknown(fields: Fields, model_type: str, origin: str) -> str:
+    """The message for an architecture that is in no family."""
+    experts = "moe" in model_type or any("expert" in key for key in fields.config)
+    kind = "a mixture of experts, which the formula does not know" if experts else "not one that the formula knows"
+    return (f"{origin}: architecture {model_type[:60]!r} is {kind};"
+            f" `calibrate --dry-run --model {origin}` measures it without a GPU")

@@ -1,0 +1,131 @@
+"""Models by name, by file or from the Hub: whatever `--model` was given becomes ModelSpec.
+
+Each model is a file profiles/models/<name>.json; profiles/models/index.json repeats their names, Hub ids, aliases
+and parameter counts so that a look-up opens two files and not a hundred. It is generated: after a change run
+`python -m advisor.catalog.index` (a test compares).
+
+A bare size class ("llama-70b", "qwen-7b") is an alias of the newest model of that size in the catalog.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from importlib import resources
+from importlib.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from advisor.catalog.config_json import model_from_config, read_config
+from advisor.catalog.fields import shown
+from advisor.errors import BadConfig, UnknownName
+from advisor.specs import ModelSpec
+
+_HINT = "`advise models` lists them; or give a Hub id or a path to a config.json"
+
+
+class ModelEntry(NamedTuple):
+    """One line of the catalog. `parameters` is the published count, tied embeddings counted once."""
+
+    name: str
+    hub_id: str
+    aliases: tuple[str, ...]
+    parameters: int
+
+
+def model_folder() -> Traversable:
+    """Where the catalog's files are."""
+    return resources.files("profiles") / "models"
+
+
+@cache
+def model_entries() -> tuple[ModelEntry, ...]:
+    """All models of the catalog, by name."""
+    rows = json.loads((model_folder() / "index.json").read_text(encoding="utf-8"))
+    return tuple(ModelEntry(r["name"], r["hub_id"], tuple(r["aliases"]), r["parameters"]) for r in rows)
+
+
+def model_names() -> tuple[str, ...]:
+    """Canonical names of all models of the catalog."""
+    return tuple(entry.name for entry in model_entries())
+
+
+def hub_id_of(name: str) -> str:
+    """The Hub id to put into a script for the model that a user called `name`.
+
+    A Hub id stays the one that was asked for (an -Instruct variant is not replaced by its base model);
+    a short name gives the catalog's; anything that the catalog does not know comes back as it is.
+    """
+    label = name.strip()
+    entry = _by_label().get(label.lower())
+    if entry is None:
+        return label
+    return next((a for a in (entry.hub_id, *entry.aliases) if "/" in a and a.lower() == label.lower()), entry.hub_id)
+
+
+def find_model(text: str, *, offline: bool = False) -> ModelSpec:
+    """The model that `text` names: catalog name, alias or Hub id; path of a config.json or its folder; Hub id.
+
+    Capitals do not matter in names. With `offline` the Hub is not asked beyond its local cache.
+    Raises UnknownName, BadConfig, UnsupportedArchitecture or SourceUnavailable.
+    """
+    label = text.strip()
+    entry = _by_label().get(label.lower())
+    if entry is not None:
+        return _catalog_model(entry.name)
+    path = _config_path(label)
+    if path is not None:
+        return model_from_config(read_config(path), _name_of(path), shown(path))
+    from advisor.catalog import hub
+
+    if hub.is_hub_id(label):
+        return model_from_config(hub.fetch_config(label, offline=offline), label, label)
+    raise UnknownName("model", label, _by_label(), _HINT)
+
+
+@cache
+def _by_label() -> dict[str, ModelEntry]:
+    """Every entry under its name, Hub id and aliases, in lower case."""
+    return {
+        label.lower(): entry
+        for entry in model_entries()
+        for label in (entry.name, entry.hub_id, *entry.aliases)
+    }
+
+
+@cache
+def _catalog_model(name: str) -> ModelSpec:
+    data: dict[str, Any] = json.loads((model_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    return model_from_config(data["config"], name, f"profiles/models/{name}.json")
+
+
+def _config_path(text: str) -> Path | None:
+    """The config.json that `text` points at; None when `text` neither exists nor looks like a path.
+
+    Raises BadConfig for something that looks like a path and is not there.
+    """
+    if not text:
+        return None
+    separators = tuple(s for s in (os.sep, os.altsep) if s)
+    looks_like_path = text.startswith((*separators, ".", "~")) or text.lower().endswith(".json")
+    try:
+        path = Path(text).expanduser()
+        exists = path.exists()
+        if path.is_dir():
+            path = path / "config.json"
+            if not path.exists() and not looks_like_path:
+                return None
+    except (OSError, ValueError, RuntimeError):
+        exists = False
+    if exists:
+        return path
+    if looks_like_path:
+        raise BadConfig(f"{shown(text)}: no such file")
+    return None
+
+
+def _name_of(path: Path) -> str:
+    """A model in a file is called as its folder, or as the file when it is not called config.json."""
+    absolute = Path(os.path.abspath(path))
+    return shown(absolute.parent.name or "model", 60) if path.name == "config.json" else shown(path.stem, 60)

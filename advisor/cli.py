@@ -1,0 +1,168 @@
+"""The `advise` command: parse, call, print.
+
+Exit codes: 0 advice given, 2 bad input, 3 nothing fits, 4 a source is unavailable, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from advisor.errors import AdvisorError, InputError
+from advisor.knobs import KNOBS, range_of
+
+EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
+EXIT_NOTHING_FITS = 3
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def knob_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each knob of the table; `advise()` reads and checks the texts, as it does for the library."""
+    for knob in reversed(KNOBS):
+        text = knob.help
+        if knob.kind in ("int", "float"):
+            text += f" ({range_of(knob).text(knob.kind == 'int').removeprefix('allowed are ')})"
+        if knob.kind == "bool":
+            command = click.option(knob.option, knob.name, default=None, help=text)(command)
+        else:
+            command = click.option(knob.option, knob.name, metavar=knob.metavar, help=text)(command)
+    return command
+
+
+class AdviseGroup(click.Group):
+    """A group whose errors are one line on stderr and whose exit codes are the documented ones."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+        standalone_mode: bool = True, **extra: Any,
+    ) -> Any:
+        """Run; in standalone mode turn every expected end into a line and an exit code."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, False, **extra)
+            sys.stdout.flush()
+        except AdvisorError as error:
+            _fail(str(error), error.exit_code)
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            _fail(error.format_message(), InputError.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # What reads our output is gone: point stdout elsewhere, or Python complains once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_BROKEN_PIPE)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"advise: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def _show_version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"advise {version('finetune-advisor')}")
+        except PackageNotFoundError:
+            click.echo("advise (not installed)")
+        context.exit()
+
+
+@click.group(cls=AdviseGroup, invoke_without_command=True, context_settings={"max_content_width": 80})
+@knob_options
+@click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
+@click.option("--explain", is_flag=True, help="list every term of the memory peak")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
+              help="print the version")
+@click.pass_context
+def cli(context: click.Context, /, as_json: bool, explain: bool, **knobs: Any) -> int:
+    r"""LoRA, QLoRA or DoRA? Will it fit? How long will it take? What do I type next?
+
+    Whatever a flag fixes is kept; what is left open is chosen, and the answer says which was which.
+
+    \b
+    Example: advise --model llama-8b --gpu 24GB --examples 3000
+    Exit codes: 0 advice, 2 bad input, 3 nothing fits, 4 source unavailable, 130 interrupted.
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_stray_flags(context.invoked_subcommand, knobs, as_json or explain)
+        return 0
+    for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
+        if knobs[name] is None:
+            raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
+    from advisor.advise import advise
+
+    answer = advise(**knobs)
+    if as_json:
+        click.echo(answer.model_dump_json(indent=2))
+        for warning in answer.recommendation.warnings if answer.recommendation else ():
+            click.echo(f"advise: warning: {warning.text}", err=True)
+    else:
+        from advisor.render import render
+
+        render(answer, sys.stdout, explain=explain)
+    return 0 if answer.recommendation else EXIT_NOTHING_FITS
+
+
+def _refuse_stray_flags(command: str, knobs: dict[str, Any], other: bool) -> None:
+    """A flag in front of a sub-command would do nothing."""
+    given = [name for name, value in knobs.items() if value is not None]
+    if given or other:
+        raise InputError(f"flags have no place before `advise {command}`; leave them out")
+
+
+@cli.command()
+def models() -> None:
+    """List the models of the catalog."""
+    from advisor.catalog import model_entries
+    from advisor.render import render_models
+
+    entries = [(entry.name, entry.parameters, entry.hub_id, entry.aliases) for entry in model_entries()]
+    render_models(entries, sys.stdout)
+
+
+@cli.command()
+def gpus() -> None:
+    """List the cards of the catalog."""
+    from advisor.catalog import all_gpus
+    from advisor.render import render_gpus
+
+    render_gpus(all_gpus(), sys.stdout)
+
+
+@cli.command()
+def rules() -> None:
+    """List the rules in the order in which they are asked."""
+    from advisor.render import render_rules
+    from advisor.rules import RULES
+
+    render_rules(RULES, sys.stdout)
+
+
+@cli.command()
+@click.argument("code")
+def explain(code: str) -> None:
+    """Explain the rule CODE, for example ADV003."""
+    from advisor.render import render_rule
+    from advisor.rules import find_rule
+
+    render_rule(find_rule(code), sys.stdout)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without a character's glyph is no reason to die
+    cli.main(args=None if arguments is None else list(arguments), prog_name="advise")
+    raise AssertionError("click's standalone mode ends the process")

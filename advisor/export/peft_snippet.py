@@ -1,0 +1,160 @@
+"""A complete training script for the transformers Trainer with PEFT, from a recipe.
+
+Sources: transformers 5.23 (TrainingArguments, BitsAndBytesConfig), peft 0.21 (LoraConfig,
+prepare_model_for_kbit_training). Ignores: learning-rate schedules, evaluation and checkpoints of the run, which
+change neither memory nor step time by much; the rates below are usual starting points.
+"""
+
+from __future__ import annotations
+
+from advisor.modules import attention_names
+from advisor.specs import ModelSpec, Optimizer, Recipe, Workload
+
+OPTIMIZERS: dict[Optimizer, str] = {
+    "adamw": "adamw_torch_fused",
+    "adamw_foreach": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+}
+"""transformers' names of the optimizers (transformers.training_args.OptimizerNames)."""
+
+_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+_BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+_ADAPTER_RATE = "2e-4"
+_FULL_RATE = "1e-5"
+
+
+def peft_snippet(
+    model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *, gpus: int = 1, bf16: bool = True
+) -> str:
+    """Python source that trains `model_id` as `recipe` says on rows {"text": ...} of train.jsonl.
+
+    Without `bf16` (a card that lacks it) mixed precision is fp16.
+    """
+    parts = [
+        _imports(recipe, gpus),
+        _load(model_id, recipe),
+        _adapters(model, recipe),
+        _data(workload),
+        _train(recipe, workload, bf16),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _imports(recipe: Recipe, gpus: int) -> str:
+    names = ["AutoModelForCausalLM", "AutoTokenizer", "DataCollatorForLanguageModeling", "Trainer",
+             "TrainingArguments"]
+    if recipe.is_quantized:
+        names.insert(2, "BitsAndBytesConfig")
+    packages = "torch transformers datasets accelerate"
+    packages += " peft" if recipe.has_adapters else ""
+    packages += " bitsandbytes" if recipe.is_quantized or recipe.optimizer in _BITSANDBYTES else ""
+    packages += " liger-kernel" if recipe.loss == "chunked" else ""
+    run = "python train.py" if gpus == 1 else f"torchrun --nproc-per-node {gpus} train.py"
+    lines = [f"# pip install {packages}", f"# run: {run}", "import torch", "from datasets import load_dataset"]
+    if recipe.has_adapters:
+        prepare = ", prepare_model_for_kbit_training" if _prepares(recipe) else ""
+        lines.append(f"from peft import LoraConfig, get_peft_model{prepare}")
+    lines += ["from transformers import (", *(f"    {name}," for name in names), ")"]
+    return "\n".join(lines)
+
+
+def _prepares(recipe: Recipe) -> bool:
+    return recipe.is_quantized and recipe.kbit_upcast
+
+
+def _load(model_id: str, recipe: Recipe) -> str:
+    source = model_id.removesuffix("config.json").rstrip("/") if model_id.endswith("/config.json") else model_id
+    dtype = f"torch.{recipe.base_dtype}"
+    lines = [f"model_id = {source!r}", "tokenizer = AutoTokenizer.from_pretrained(model_id)",
+             "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token"]
+    if recipe.is_quantized:
+        lines += ["quantization = BitsAndBytesConfig(", *_quantization(recipe, dtype), ")"]
+    lines += ["model = AutoModelForCausalLM.from_pretrained(", "    model_id,", f"    dtype={dtype},",
+              f"    attn_implementation={_ATTENTION[recipe.attention]!r},"]
+    if recipe.is_quantized:
+        lines.append("    quantization_config=quantization,")
+    return "\n".join([*lines, ")", "model.config.use_cache = False"])
+
+
+def _quantization(recipe: Recipe, dtype: str) -> list[str]:
+    if recipe.quant == "int8":
+        return ["    load_in_8bit=True,"]
+    return ["    load_in_4bit=True,", f"    bnb_4bit_quant_type={recipe.quant!r},",
+            f"    bnb_4bit_use_double_quant={recipe.double_quant},", f"    bnb_4bit_compute_dtype={dtype},"]
+
+
+def _checkpointing(recipe: Recipe) -> list[str]:
+    """Keyword lines that switch checkpointing on in the wanted variant, or off."""
+    lines = [f"    gradient_checkpointing={recipe.gradient_checkpointing},"]
+    if recipe.gradient_checkpointing:
+        lines.append(f'    gradient_checkpointing_kwargs={{"use_reentrant": {recipe.reentrant}}},')
+    return lines
+
+
+def _adapters(model: ModelSpec, recipe: Recipe) -> str:
+    if not recipe.has_adapters:
+        return ""
+    lines = []
+    if _prepares(recipe):
+        lines += ["model = prepare_model_for_kbit_training(", "    model,",
+                  *(line.replace(" gradient_checkpointing=", " use_gradient_checkpointing=")
+                    for line in _checkpointing(recipe)), ")"]
+    elif recipe.gradient_checkpointing and recipe.reentrant:
+        lines.append("model.enable_input_require_grads()  # re-entrant checkpointing needs an input with a gradient")
+    lines += ["lora = LoraConfig(", f"    r={recipe.rank},", f"    lora_alpha={recipe.alpha:g},",
+              f"    lora_dropout={recipe.dropout:g},", f"    target_modules={_targets(model, recipe)},"]
+    if recipe.is_dora:
+        lines.append("    use_dora=True,")
+    lines += ['    task_type="CAUSAL_LM",', ")", "model = get_peft_model(model, lora)"]
+    if recipe.adapter_dtype != "float32":
+        lines += ["for parameter in model.parameters():", "    if parameter.requires_grad:",
+                  f"        parameter.data = parameter.data.to(torch.{recipe.adapter_dtype})"]
+    return "\n".join([*lines, "model.print_trainable_parameters()"])
+
+
+def _targets(model: ModelSpec, recipe: Recipe) -> str:
+    if recipe.target_modules == ("all-linear",):
+        return '"all-linear"'
+    names = attention_names(model) if recipe.target_modules == ("attention",) else recipe.target_modules
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+
+
+def _data(workload: Workload) -> str:
+    lines = ['rows = load_dataset("json", data_files="train.jsonl", split="train")  # {"text": ...}', ""]
+    if not workload.packing:
+        lines += ["", "def tokenize(batch):",
+                  f'    return tokenizer(batch["text"], truncation=True, max_length={workload.seq_len})']
+    else:
+        lines += [
+            "", "def tokenize(batch):",
+            '    tokens = [t for row in tokenizer(batch["text"])["input_ids"] for t in [*row, tokenizer.eos_token_id]]',
+            f"    length = {workload.seq_len}",
+            '    return {"input_ids": [tokens[i : i + length] for i in range(0, len(tokens), length)]}',
+        ]
+    return "\n".join([*lines, "", "",
+                      "rows = rows.map(tokenize, batched=True, remove_columns=rows.column_names)"])
+
+
+def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
+    half = "bf16" if bf16 and recipe.base_dtype != "float16" else "fp16"
+    lines = [
+        "arguments = TrainingArguments(",
+        '    output_dir="out",',
+        f"    num_train_epochs={workload.epochs!r},",
+        f"    per_device_train_batch_size={recipe.micro_batch},",
+        f"    gradient_accumulation_steps={recipe.gradient_accumulation},",
+        f"    learning_rate={_ADAPTER_RATE if recipe.has_adapters else _FULL_RATE},",
+        f"    optim={OPTIMIZERS[recipe.optimizer]!r},",
+        *_checkpointing(recipe),
+    ]
+    lines += [f"    {half}=True,"] if recipe.autocast else []
+    lines += ["    use_liger_kernel=True,"] if recipe.loss == "chunked" else []
+    return "\n".join([
+        *lines, ")", "trainer = Trainer(", "    model=model,", "    args=arguments,", "    train_dataset=rows,",
+        "    data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),", ")", "trainer.train()",
+        'model.save_pretrained("out")',
+    ])

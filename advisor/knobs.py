@@ -1,0 +1,189 @@
+"""The one table of knobs: name, where it belongs, allowed values, help text.
+
+A knob has one name everywhere: `--seq-len` on the command line, `seq_len` as a keyword of `advise()`, in
+`Workload` or `Recipe`, and in JSON. Ranges of numbers are those of the spec that holds the field: they stand once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+from advisor.errors import BadValue, UnknownName
+from advisor.specs import (
+    METHODS,
+    Attention,
+    DType,
+    Loss,
+    Optimizer,
+    Placement,
+    Priority,
+    Recipe,
+    Sharding,
+    Workload,
+)
+
+Home = Literal["question", "workload", "recipe", "placement"]
+Kind = Literal["int", "float", "bool", "choice", "names", "text"]
+
+_SPECS: dict[str, Any] = {"workload": Workload, "recipe": Recipe, "placement": Placement}
+_DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_MAX_NAMES = 64
+
+
+class Knob(NamedTuple):
+    """One setting: `home` is the spec that holds it ('question' for those that no spec holds)."""
+
+    name: str
+    home: Home
+    kind: Kind
+    help: str
+    choices: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = {}
+
+    @property
+    def flag(self) -> str:
+        """Spelling on the command line: '--seq-len'."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def option(self) -> str:
+        """Declaration of the command-line option, with its negation where it is a switch."""
+        return f"{self.flag}/--no-{self.flag[2:]}" if self.kind == "bool" else self.flag
+
+    @property
+    def metavar(self) -> str:
+        """What the help text shows behind the flag."""
+        if self.kind == "choice":
+            return "[" + "|".join(self.choices) + "]"
+        return {"int": "N", "float": "X", "names": "NAMES", "text": "TEXT", "bool": ""}[self.kind]
+
+
+KNOBS: tuple[Knob, ...] = (
+    Knob("model", "question", "text", "model name, alias, Hub id, or path of a config.json"),
+    Knob("gpu", "question", "text", "card name, a size like 24GB, 'auto', or a file that describes a card"),
+    Knob("gpus", "placement", "int", "number of such cards (1 when left out)"),
+    Knob("examples", "workload", "int", "rows of the data set"),
+    Knob("data", "question", "text", "a .jsonl or .txt file: its rows are counted, their tokens estimated"),
+    Knob("epochs", "workload", "float", "passes over the data"),
+    Knob("method", "question", "choice", "only this method ('all' compares them)", ("all", *METHODS)),
+    Knob("rank", "recipe", "int", "rank of the adapters"),
+    Knob("alpha", "recipe", "float", "scaling of the adapters (twice the rank when left out)"),
+    Knob("target_modules", "recipe", "names", "all-linear, attention, or module names with commas"),
+    Knob("dropout", "recipe", "float", "dropout before the adapters"),
+    Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
+    Knob("adapter_dtype", "recipe", "choice", "dtype of the adapters", get_args(DType), _DTYPE_ALIASES),
+    Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8")),
+    Knob("double_quant", "recipe", "bool", "quantise the 4-bit constants as well"),
+    Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: the rest of the base in fp32"),
+    Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
+    Knob("optimizer", "recipe", "choice", "optimizer", get_args(Optimizer)),
+    Knob("gradient_checkpointing", "recipe", "bool", "recompute activations in the backward pass"),
+    Knob("reentrant", "recipe", "bool", "the re-entrant variant of checkpointing"),
+    Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention)),
+    Knob("loss", "recipe", "choice", "all logits at once, or in chunks", get_args(Loss)),
+    Knob("micro_batch", "recipe", "int", "rows per forward pass and card"),
+    Knob("batch_size", "workload", "int", "effective batch: rows per optimizer step, all cards together"),
+    Knob("seq_len", "workload", "int", "longest row in tokens"),
+    Knob("mean_seq_len", "workload", "int", "mean row in tokens"),
+    Knob("packing", "workload", "bool", "fill every row up to --seq-len with several examples"),
+    Knob("trainer", "question", "choice", "the stack that runs the training", ("transformers",)),
+    Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
+    Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
+)
+BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
+
+
+class Range(NamedTuple):
+    """Allowed numbers of a knob; `open_low` and `open_high` say that the end itself is not allowed."""
+
+    low: float
+    high: float
+    open_low: bool
+    open_high: bool
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` is a finite number in the range."""
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return math.isfinite(value) and above and below
+
+    def text(self, whole: bool) -> str:
+        """The range in words, as messages and help texts print it."""
+        low, high = _plain(self.low), _plain(self.high)
+        if whole:
+            return f"allowed are whole numbers from {low} to {high}"
+        above = f"more than {low}" if self.open_low else f"at least {low}"
+        below = f"less than {high}" if self.open_high else f"at most {high}"
+        return f"allowed are numbers of {above} and {below}"
+
+
+def _plain(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+
+
+def range_of(knob: Knob) -> Range:
+    """The range that the spec's own field declares. ValueError for a knob that is not a number."""
+    if knob.kind not in ("int", "float"):
+        raise ValueError(f"{knob.name} is not a number")
+    bounds: dict[str, float] = {}
+    for item in _SPECS[knob.home].model_fields[knob.name].metadata:
+        for end in ("ge", "gt", "le", "lt"):
+            if hasattr(item, end):
+                bounds[end] = getattr(item, end)
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if low is None or high is None:
+        raise ValueError(f"{knob.name} has no range in {knob.home}")
+    return Range(low, high, "gt" in bounds, "lt" in bounds)
+
+
+def read_value(name: str, value: object) -> object:
+    """`value` of the knob `name`, checked and in its own type; text is parsed, so "16" is 16.
+
+    Raises UnknownName for a knob or a choice that does not exist and BadValue for a value out of range.
+    """
+    if name not in BY_NAME:
+        raise UnknownName("knob", name, BY_NAME)
+    knob = BY_NAME[name]
+    if knob.kind in ("int", "float"):
+        return _read_number(knob, value)
+    if knob.kind == "bool":
+        if not isinstance(value, bool):
+            raise BadValue(knob.flag, value, "allowed are True and False")
+        return value
+    if knob.kind == "names":
+        return _read_names(knob, value)
+    text = value if isinstance(value, str) else repr(value)
+    if knob.kind == "choice":
+        chosen = knob.aliases.get(text.lower(), text.lower())
+        if chosen not in knob.choices:
+            known = "known: " + ", ".join(knob.choices)
+            raise UnknownName(knob.name.replace("_", " "), text, knob.choices, known)
+        return chosen
+    if not text.strip() or not text.isprintable() or len(text) > 4096:
+        raise BadValue(knob.flag, text, "allowed is one line of printable text")
+    return text
+
+
+def _read_number(knob: Knob, value: object) -> int | float:
+    allowed, whole = range_of(knob), knob.kind == "int"
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise BadValue(knob.flag, value, allowed.text(whole))
+    try:
+        number = int(value) if whole and isinstance(value, str) else float(value)
+        good = allowed.holds(number) and (not whole or number == int(number))
+    except (ValueError, OverflowError):
+        good = False
+    if not good:
+        raise BadValue(knob.flag, value, allowed.text(whole))
+    return int(number) if whole else float(number)
+
+
+def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, (list, tuple)) and 0 < len(parts) <= _MAX_NAMES:
+        names = tuple(dict.fromkeys(part.strip() for part in parts if isinstance(part, str)))
+        if names and all(name and name.isprintable() for name in names):
+            return names
+    raise BadValue(knob.flag, value, "allowed are all-linear, attention, or module names separated by commas")

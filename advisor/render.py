@@ -1,0 +1,236 @@
+"""An Advice for people: at most 80 columns, readable without colour. Rich's tables are imported only here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from advisor.answer import Advice, Candidate, Reason
+from advisor.export.peft_snippet import peft_snippet
+from advisor.rules.context import Rule
+from advisor.rules.wording import DISPLAY, how
+from advisor.specs import GpuSpec, TimeEstimate
+from advisor.units import format_count, format_gib, format_seconds
+
+WIDTH = 80
+_VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
+_TERMS_IN_SHORT = 4
+
+
+def console_for(file: TextIO) -> Console:
+    """A console of at most 80 columns that prints every text literally: no markup, no emoji, no highlighting."""
+    console = Console(file=file, markup=False, emoji=False, highlight=False)
+    console.width = min(console.width, WIDTH)
+    return console
+
+
+def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
+    """Print the verdict, a row per method, reasons, warnings, memory, knobs, and the script to run."""
+    console = console_for(file)
+    _say(console, verdict_line(advice), style="bold")
+    console.print()
+    console.print(_candidate_table(advice))
+    if len(advice.gpu.cards) > 1:
+        _say(console, "Memory against the smallest, times over all of: " + ", ".join(advice.gpu.cards) + ".")
+    recommendation = advice.recommendation
+    if recommendation is not None:
+        _list(console, "Why", recommendation.reasons)
+        _list(console, "Warnings", recommendation.warnings)
+    _list(console, "What would fit", advice.alternatives)
+    _list(console, "Notes", advice.notes)
+    rows = advice.candidates if recommendation is None else (advice.candidate(recommendation.method),)
+    if explain:
+        for row in rows:
+            _explain_memory(console, row)
+    elif recommendation is not None:
+        _memory_in_short(console, rows[0])
+    _knobs(console, advice, None if recommendation is None else rows[0])
+    if recommendation is not None:
+        _heading(console, "Run this (reads train.jsonl)")
+        row = rows[0]
+        file.write(peft_snippet(advice.model_id, advice.model, row.recipe, advice.workload,
+                                gpus=advice.gpu.gpus, bf16=advice.gpu.bf16))
+
+
+def verdict_line(advice: Advice) -> str:
+    """The answer in one sentence."""
+    size = format_count(advice.parameters)
+    job = f"{advice.model.name} ({size} parameters) on {_gpu_text(advice)}"
+    if advice.recommendation is None:
+        return f"Nothing fits: {job}."
+    row = advice.candidate(advice.recommendation.method)
+    device = row.memory.device_bytes
+    rank = f" r={advice.recommendation.rank}" if advice.recommendation.rank else ""
+    fits = "fits" if row.verdict == "fits" else "only just fits"
+    text = (f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(device.low)} to "
+            f"{format_gib(device.high)} of {format_gib(advice.gpu.memory_bytes)} GiB")
+    if row.time is not None:
+        text += f" and takes {_span(row.time)} for {advice.workload.examples:,} examples"
+        text += f" x {advice.workload.epochs:g} epochs" if advice.workload.epochs != 1 else ""
+    return text + "."
+
+
+def _gpu_text(advice: Advice) -> str:
+    cards, gpus = advice.gpu.cards, advice.gpu.gpus
+    name = cards[0] if len(cards) == 1 else f"a {advice.gpu.asked} card"
+    return name if gpus == 1 else f"{gpus} x {name}"
+
+
+def _span(time: TimeEstimate) -> str:
+    """'1.2 h to 1.9 h', or one value where both ends read the same."""
+    low, high = format_seconds(time.total_s.low), format_seconds(time.total_s.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _candidate_table(advice: Advice) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False, width=None, padding=(0, 1, 0, 0))
+    for name, right in (("method", False), ("GiB (at most)", True), ("fits", False), ("batch", True),
+                        ("step", True), ("total", True), ("why", False)):
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "why")
+    for row in advice.candidates:
+        table.add_row(*(Text(cell) for cell in _cells(advice, row)))
+    return table
+
+
+def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
+    """Cells of one row; the recommended method is marked with a star, checkpointing with a c."""
+    chosen = advice.recommendation is not None and advice.recommendation.method == row.method
+    device = row.memory.device_bytes
+    step, total = "-", "-"
+    if row.time is not None and row.verdict != "does_not_fit":
+        step, total = format_seconds(row.time.step_s.likely), format_seconds(row.time.total_s.likely)
+    recipe = row.recipe
+    return (
+        ("* " if chosen else "  ") + row.method,
+        f"{format_gib(device.likely)} ({format_gib(device.high)})",
+        _VERDICTS[row.verdict],
+        f"{recipe.micro_batch}x{recipe.gradient_accumulation}{' c' if recipe.gradient_checkpointing else ''}",
+        step,
+        total,
+        row.why,
+    )
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(Text(text, style="bold"))
+
+
+def _say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
+    """Print `text` wrapped, continuation lines indented by `indent`."""
+    lines = Text(text, style=style).wrap(console, console.width - indent)
+    for number, line in enumerate(lines):
+        line.rstrip()
+        console.print(Text(" " * indent if number else "") + line, soft_wrap=True)
+
+
+def _list(console: Console, title: str, reasons: Iterable[Reason]) -> None:
+    """A heading and one item for each reason, with its rule and source."""
+    items = tuple(reasons)
+    if not items:
+        return
+    _heading(console, title)
+    for reason in items:
+        _say(console, f"- {reason.text} [{reason.code}; {reason.source}]", indent=2)
+
+
+def _memory_in_short(console: Console, row: Candidate) -> None:
+    """One paragraph: the largest terms and where the peak stands."""
+    terms = sorted(row.memory.terms, key=lambda term: -term.bytes)
+    shown = [f"{term.name} {format_gib(term.bytes)}" for term in terms[:_TERMS_IN_SHORT] if term.bytes > 0]
+    rest = sum(term.bytes for term in terms[_TERMS_IN_SHORT:])
+    _heading(console, "Memory")
+    text = (f"{DISPLAY[row.method]}, {how(row.recipe)}: {', '.join(shown)}, the rest {format_gib(rest)} GiB; peak at "
+            f"{row.memory.peak_at}. --explain lists every byte.")
+    _say(console, text)
+
+
+def _explain_memory(console: Console, row: Candidate) -> None:
+    """Every term of the peak in bytes, their sum, the three counters, and what the numbers stand on."""
+    _heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("term", overflow="fold")
+    table.add_column("bytes", justify="right")
+    table.add_column("GiB", justify="right")
+    for term in row.memory.terms:
+        table.add_row(Text(term.name), f"{term.bytes:,}", format_gib(term.bytes))
+    memory = row.memory
+    table.add_section()
+    for name, value in (("allocated by tensors (likely)", memory.peak_allocated_bytes.likely),
+                        ("reserved by PyTorch (likely)", memory.peak_reserved_bytes.likely),
+                        ("on the device, at least", memory.device_bytes.low),
+                        ("on the device, likely", memory.device_bytes.likely),
+                        ("on the device, at most", memory.device_bytes.high)):
+        table.add_row(name, f"{value:,.0f}", format_gib(value))
+    console.print(table)
+    _say(console, f"Evidence ({row.evidence.rung}): {row.evidence.memory}; {row.evidence.time}")
+
+
+def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
+    """Which knobs the question fixed, and the values of those that were chosen."""
+    _heading(console, "Knobs")
+    fixed = ", ".join(name.replace("_", "-") for name in advice.fixed)
+    _say(console, f"fixed: {fixed or 'none'}", indent=2)
+    values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
+    chosen = [f"{name.replace('_', '-')} {_value(values[name])}" for name in advice.chosen if name in values]
+    _say(console, f"chosen: {', '.join(chosen)}", indent=2)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file: TextIO) -> None:
+    """A table of catalog models: name, parameters, Hub id, aliases."""
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("model", "size", "Hub id", "aliases"):
+        table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
+    for name, parameters, hub_id, aliases in entries:
+        short = [alias for alias in aliases if "/" not in alias][:3]
+        table.add_row(Text(name), format_count(parameters), Text(hub_id), Text(", ".join(short)))
+    console_for(file).print(table)
+
+
+def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
+    """A table of catalog cards: driver's memory, bandwidth, dense 16-bit rate."""
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("card", "generation", "GiB", "GB/s", "16-bit TFLOP/s"):
+        table.add_column(name, overflow="fold", justify="left" if name in ("card", "generation") else "right")
+    for card in cards:
+        half = card.bf16_flop_per_s or card.fp16_flop_per_s
+        table.add_row(Text(card.name), Text(card.generation), format_gib(card.memory_bytes),
+                      f"{card.memory_bytes_per_s / 1e9:,.0f}",
+                      f"{half / 1e12:,.0f}" + ("" if card.bf16_flop_per_s else " fp16"))
+    console_for(file).print(table)
+
+
+def render_rules(rules: Iterable[Rule], file: TextIO) -> None:
+    """A table of rules: code, kind, title."""
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("code", "kind", "rule"):
+        table.add_column(name)
+    for rule in rules:
+        table.add_row(rule.code, rule.kind, Text(rule.title))
+    console_for(file).print(table)
+
+
+def render_rule(rule: Rule, file: TextIO) -> None:
+    """One rule's explanation and sources."""
+    console = console_for(file)
+    _say(console, f"{rule.code}: {rule.title}", style="bold")
+    console.print()
+    _, _, body = rule.explanation.strip().partition("\n\n")
+    for paragraph in body.split("\n\n"):
+        _say(console, " ".join(paragraph.split()))
+        console.print()
+    for source in rule.sources:
+        _say(console, f"Source: {source}", indent=2)

@@ -1,0 +1,59 @@
+"""What a rule looks at, what it answers, and what a rule is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from advisor.answer import Candidate, Reason
+from advisor.specs import Estimate, Method, ModelSpec, Placement, Priority, Recipe, Workload
+
+
+class Context(NamedTuple):
+    """One question with its candidates. `estimate` costs a further recipe of the same job on the same card."""
+
+    model: ModelSpec
+    workload: Workload
+    placement: Placement
+    priority: Priority
+    memory_bytes: int
+    cards: tuple[str, ...]
+    has_bf16: bool
+    fixed: Mapping[str, object]
+    candidates: Mapping[Method, Candidate]
+    estimate: Callable[[Recipe], Estimate]
+    recommended: Method | None = None
+    """The method that a recommending rule chose; set for remarks and warnings only."""
+
+    def fits(self, method: Method) -> bool:
+        """Whether the method can be recommended: it fits, or it is tight and nothing fits."""
+        row = self.candidates.get(method)
+        if row is None:
+            return False
+        surely = any(other.verdict == "fits" for other in self.candidates.values())
+        return row.verdict == "fits" or (row.verdict == "tight" and not surely)
+
+    @property
+    def shown(self) -> Candidate | None:
+        """The row that remarks and warnings are about: the recommended one, or the only one there is."""
+        if self.recommended is not None:
+            return self.candidates[self.recommended]
+        return next(iter(self.candidates.values())) if len(self.candidates) == 1 else None
+
+
+class Finding(NamedTuple):
+    """What a rule says; `method` is None for a remark, for a warning, and when nothing fits."""
+
+    reasons: tuple[Reason, ...]
+    method: Method | None = None
+
+
+class Rule(NamedTuple):
+    """One rule. `explanation` is its module's docstring, which `advise explain CODE` prints."""
+
+    code: str
+    title: str
+    kind: Literal["recommends", "remarks", "warns"]
+    explanation: str
+    sources: tuple[str, ...]
+    check: Callable[[Context], Finding | None]

@@ -1,0 +1,32 @@
+"""DoRA with dropout keeps a copy of every adapted weight.
+
+With dropout 0, PEFT's DoRA reuses the base layer's output. With any dropout it multiplies the input by the base
+weight once more, and autograd keeps that weight, dequantised and cast, until the backward pass: 4 bytes a parameter,
+2 under autocast, of all adapted layers at once without gradient checkpointing. Use dropout 0, or checkpointing.
+"""
+
+from __future__ import annotations
+
+from advisor.answer import Reason
+from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.wording import DISPLAY, extra_bytes, extra_gib
+from advisor.specs import DORA_METHODS
+
+CODE = "ADV101"
+SOURCE = "peft 0.21.2, peft/tuners/lora/dora.py, DoraLinearLayer.forward"
+
+
+def check(context: Context) -> Finding | None:
+    """Speaks up for the first DoRA row with dropout, the recommended one before others."""
+    methods = sorted(DORA_METHODS, key=lambda method: method != context.recommended)
+    row = next((context.candidates[method] for method in methods if method in context.candidates), None)
+    if row is None or row.recipe.dropout == 0:
+        return None
+    extra = extra_bytes(context, row, {"dropout": 0.0})
+    when = "one layer at a time, thanks to checkpointing" if row.recipe.gradient_checkpointing else "of all layers"
+    text = (f"{DISPLAY[row.method]} with --dropout {row.recipe.dropout:g} keeps a full copy of every adapted weight "
+            f"for the backward pass ({when}): {extra_gib(extra)} more here than with --dropout 0.")
+    return Finding((Reason(code=CODE, text=text, source=SOURCE),))
+
+
+RULE = Rule(CODE, "DoRA with dropout", "warns", __doc__, (SOURCE,), check)

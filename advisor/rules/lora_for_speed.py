@@ -1,0 +1,48 @@
+"""LoRA when speed matters: asked for, or 100,000 examples and more.
+
+DoRA computes the norm of every adapted weight in every micro-batch. Over few examples that is cheap; over a
+hundred thousand it adds up. With so many examples a small adapter also becomes the bottleneck: full fine-tuning
+moves the weights by matrices of much higher rank than usual adapters have, and LoRA with a low rank falls behind on
+large data sets. So from 100,000 examples on the rank is 64 (alpha twice that) unless the rank is fixed.
+"""
+
+from __future__ import annotations
+
+from advisor.answer import Reason
+from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.wording import dora_cost, hours, where
+
+CODE = "ADV002"
+MANY_EXAMPLES = 100_000
+HIGH_RANK = 64
+SOURCE_COST = "Liu et al. 2024, arXiv:2402.09353, section 4.3"
+SOURCE_RANK = "Biderman et al. 2024, arXiv:2405.09673, section 5"
+
+
+def check(context: Context) -> Finding | None:
+    """LoRA if it fits and speed matters."""
+    many = context.workload.examples >= MANY_EXAMPLES
+    if not context.fits("lora") or not (many or context.priority == "speed"):
+        return None
+    row = context.candidates["lora"]
+    why = "speed was asked for" if context.priority == "speed" else (
+        f"at {context.workload.examples:,} examples every extra millisecond of a step adds up")
+    cost = dora_cost(context)
+    reasons = [Reason(code=CODE, source=SOURCE_COST, text=f"LoRA, because {why}" + (f": {cost}." if cost else "."))]
+    if many and "rank" not in context.fixed:
+        text = (f"Rank {row.recipe.rank}, alpha {row.recipe.alpha:g}: {context.workload.examples:,} examples can "
+                "teach more than a rank of 16 holds." if row.recipe.rank > 16 else
+                f"A rank of {HIGH_RANK} would suit {context.workload.examples:,} examples, but does not fit.")
+        reasons.append(Reason(code=CODE, text=text, source=SOURCE_RANK))
+    full = context.candidates.get("full")
+    if full is not None and full.verdict == "fits" and full.time is not None and row.time is not None \
+            and full.time.total_s.likely < row.time.total_s.likely:
+        reasons.append(Reason(
+            code=CODE, source="this job's own estimate",
+            text=f"Full fine-tuning fits too and would take {hours(full.time.total_s.likely)} instead of "
+            f"{hours(row.time.total_s.likely)} {where(context)}; ask for it with --method full.",
+        ))
+    return Finding(tuple(reasons), "lora")
+
+
+RULE = Rule(CODE, "LoRA when speed matters", "recommends", __doc__, (SOURCE_COST, SOURCE_RANK), check)

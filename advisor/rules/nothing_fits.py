@@ -1,0 +1,28 @@
+"""Nothing fits.
+
+No method fits on the card with what was fixed. The answer then lists what would fit, each found by estimating it:
+shorter sequences, fixed knobs let go, a bigger card, a smaller model of the same family. More cards of the same
+size do not help with plain data-parallel training, because each of them holds the whole job.
+"""
+
+from __future__ import annotations
+
+from advisor.answer import Reason
+from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.wording import DISPLAY, FORMULA, how, needs
+from advisor.units import format_gib
+
+CODE = "ADV005"
+
+
+def check(context: Context) -> Finding | None:
+    """Names the method that comes nearest."""
+    if any(context.fits(method) for method in context.candidates):
+        return None
+    nearest = min(context.candidates.values(), key=lambda row: row.memory.device_bytes.likely)
+    text = (f"Nothing fits: the smallest is {DISPLAY[nearest.method]} with {needs(nearest)} at {how(nearest.recipe)}, "
+            f"and the card has {format_gib(context.memory_bytes)} GiB.")
+    return Finding((Reason(code=CODE, text=text, source=FORMULA),))
+
+
+RULE = Rule(CODE, "nothing fits", "recommends", __doc__, (FORMULA,), check)

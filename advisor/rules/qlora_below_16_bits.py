@@ -1,0 +1,39 @@
+"""QLoRA when the model does not fit in 16 bits.
+
+If neither LoRA nor DoRA fits with a 16-bit base, even at the smallest micro-batch with gradient checkpointing,
+the base has to be stored in 4 bits. Its authors found nf4 with double quantisation as good as 16 bits after
+fine-tuning. The price is time: every micro-batch dequantises every layer, forward and backward.
+"""
+
+from __future__ import annotations
+
+from advisor.answer import Reason
+from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.wording import DISPLAY, how, needs
+from advisor.specs import Method
+from advisor.units import format_gib
+
+CODE = "ADV001"
+SOURCE = "Dettmers et al. 2023, arXiv:2305.14314, section 4"
+
+
+def check(context: Context) -> Finding | None:
+    """QLoRA if it fits and no 16-bit adapter method does."""
+    if context.fits("lora") or context.fits("dora") or not context.fits("qlora"):
+        return None
+    row = context.candidates["qlora"]
+    sixteen: Method = "lora" if "lora" in context.candidates else "dora"
+    reasons = [Reason(
+        code=CODE, source=SOURCE,
+        text=f"QLoRA stores the frozen weights in {row.recipe.quant} and needs {needs(row)} of "
+        f"{format_gib(context.memory_bytes)} GiB.",
+    )]
+    if sixteen in context.candidates:
+        other = context.candidates[sixteen]
+        text = (f"{DISPLAY[sixteen]} with a 16-bit base needs {needs(other)} at {how(other.recipe)}: "
+                f"not within {format_gib(context.memory_bytes)} GiB.")
+        reasons.insert(0, Reason(code=CODE, text=text, source=SOURCE))
+    return Finding(tuple(reasons), "qlora")
+
+
+RULE = Rule(CODE, "QLoRA when 16 bits do not fit", "recommends", __doc__, (SOURCE,), check)

@@ -1,0 +1,76 @@
+"""Sentences with this job's own numbers that several rules share."""
+
+from __future__ import annotations
+
+from advisor.answer import Candidate
+from advisor.rules.context import Context
+from advisor.specs import Method, Recipe
+from advisor.units import GIB, format_gib
+
+DISPLAY: dict[Method, str] = {
+    "full": "full fine-tuning", "lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA", "qdora": "QDoRA",
+}
+"""Methods as people write them."""
+
+FORMULA = "this job's own estimate"
+"""Source of a sentence that only states what was computed."""
+
+
+def hours(seconds: float) -> str:
+    """Hours with two significant digits: '0.012 h', '1.4 h', '130 h'."""
+    value = seconds / 3600
+    if value >= 1e6:
+        return f"{value:.1e} h"
+    return f"{value:,.0f} h" if value >= 10 else f"{value:.2g} h"
+
+
+def extra_gib(size_bytes: float) -> str:
+    """A difference of bytes in GiB, two digits behind the point below 10 GiB."""
+    return f"{size_bytes / GIB:,.2f} GiB" if abs(size_bytes) < 10 * GIB else f"{size_bytes / GIB:,.0f} GiB"
+
+
+def needs(row: Candidate) -> str:
+    """'15.2 GiB (at most 16.0)': the likely need of a candidate and its high bound."""
+    device = row.memory.device_bytes
+    return f"{format_gib(device.likely)} GiB (at most {format_gib(device.high)})"
+
+
+def how(recipe: Recipe) -> str:
+    """'micro-batch 2 with checkpointing'."""
+    return f"micro-batch {recipe.micro_batch} with{'' if recipe.gradient_checkpointing else 'out'} checkpointing"
+
+
+def where(context: Context) -> str:
+    """'here', or what the time of several cards stands for."""
+    count = len(context.cards)
+    return "here" if count == 1 else f"here (middle of the {count} cards' range)"
+
+
+def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) -> float:
+    """Bytes that `row` needs more than the same recipe with the fields of `without` replaced (likely values)."""
+    other = context.estimate(row.recipe.model_copy(update=without))
+    return row.memory.device_bytes.likely - other.memory.device_bytes.likely
+
+
+def dora_cost(context: Context) -> str:
+    """What DoRA costs against LoRA in this job, as a clause; '' when one of the two has no row.
+
+    Hours compare the best recipe of each; GiB compare both at DoRA's recipe.
+    """
+    dora, lora = context.candidates.get("dora"), context.candidates.get("lora")
+    if dora is None or lora is None:
+        return ""
+    memory = extra_gib(extra_bytes(context, dora, {"method": "lora"}))
+    if dora.time is None or lora.time is None:
+        return f"DoRA adds {memory} to LoRA at the same micro-batch"
+    base, extra = lora.time.total_s.likely, dora.time.total_s.likely - lora.time.total_s.likely
+    verb = "adds" if extra >= 0 else "saves"
+    return (
+        f"DoRA {verb} {hours(abs(extra))} {'to' if extra >= 0 else 'of'} LoRA's {hours(base)} "
+        f"{where(context)}, and {memory} at the same micro-batch"
+    )
+
+
+def takes(row: Candidate) -> str:
+    """'takes 1.4 h', or '' when no speed is known."""
+    return "" if row.time is None else f"takes {hours(row.time.total_s.likely)}"

@@ -1,0 +1,248 @@
+"""For each method, the best recipe that fits: what the user fixed is kept, what is open is chosen.
+
+Idea: memory only grows with the micro-batch, so the largest that fits is found by galloping from the answer
+of the method before; gradient accumulation keeps the effective batch. Of all recipes tried that fit, the fastest
+wins; of those within 1 % of it, the smallest.
+Ignores: only checkpointing, micro-batch and (downwards) the rank are searched; other open knobs have the defaults
+of the transformers Trainer with PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from advisor.answer import Verdict
+from advisor.interval import Interval
+from advisor.specs import (
+    QUANTIZED_METHODS,
+    Estimate,
+    GpuSpec,
+    Method,
+    ModelSpec,
+    Recipe,
+    TimeEstimate,
+    Workload,
+)
+
+Estimator = Callable[[ModelSpec, Recipe, Workload, GpuSpec], Estimate]
+
+DEFAULT_RANK = 16
+WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
+_TIE = 1.01
+ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
+ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype")
+RECIPE_KNOBS = tuple(name for name in Recipe.model_fields if name not in ("method", "gradient_accumulation"))
+
+
+class Job(NamedTuple):
+    """What is searched for: one card's share of the work, on any of `cards`, with `fixed` knobs kept."""
+
+    model: ModelSpec
+    workload: Workload
+    cards: tuple[GpuSpec, ...]
+    fixed: Mapping[str, object]
+    estimator: Estimator
+    rank: int = DEFAULT_RANK
+    smallest: bool = False
+    """Search for the least memory, not for the least time."""
+
+    @property
+    def smallest_card(self) -> GpuSpec:
+        """The card with the least memory: the verdict is about it."""
+        return min(self.cards, key=lambda card: card.memory_bytes)
+
+    def estimate(self, recipe: Recipe) -> Estimate:
+        """Costs of `recipe` on the smallest card."""
+        return self.estimator(self.model, recipe, self.workload, self.smallest_card)
+
+
+class Outcome(NamedTuple):
+    """The best recipe of a method, and whether it fits on the smallest card."""
+
+    estimate: Estimate
+    verdict: Verdict
+    largest: Mapping[bool, int] = {}
+    """Largest micro-batch that fits, without (False) and with (True) checkpointing; 0 when none does."""
+
+
+def has_bf16(card: GpuSpec) -> bool:
+    """Whether the card computes in bf16; a card that nobody knows is taken to be a recent one."""
+    return card.bf16_flop_per_s > 0 or card.generation not in WITHOUT_BF16
+
+
+def verdict_of(estimate: Estimate, memory_bytes: int) -> Verdict:
+    """fits when even the high bound does; tight when only the likely value does."""
+    needed = estimate.memory.device_bytes
+    if needed.high <= memory_bytes:
+        return "fits"
+    return "tight" if needed.likely <= memory_bytes else "does_not_fit"
+
+
+def first_recipe(job: Job, method: Method) -> Recipe:
+    """The recipe of `method` before anything is searched: what is fixed, and defaults for the rest.
+
+    A card without bf16 gets fp16; full fine-tuning then keeps fp32 weights, because torch.amp.GradScaler cannot
+    unscale fp16 gradients. A fixed knob that means nothing for the method is left out.
+    """
+    quantized = method in QUANTIZED_METHODS
+    half = "bfloat16" if any(has_bf16(card) for card in job.cards) else "float16"
+    fixed = {name: value for name, value in job.fixed.items() if name in RECIPE_KNOBS}
+    for name in (*(() if quantized else ONLY_QUANTIZED), *(ONLY_ADAPTERS if method == "full" else ())):
+        fixed.pop(name, None)
+    rank: Any = fixed.get("rank", job.rank)
+    quant = fixed.get("quant", "nf4") if quantized else "none"
+    settings: dict[str, Any] = {
+        "rank": rank,
+        "alpha": min(2.0 * rank, 1e6),
+        "base_dtype": "float32" if method == "full" and half == "float16" else half,
+        "quant": quant,
+        "double_quant": quant in ("nf4", "fp4"),
+        "kbit_upcast": quantized,
+        "attention": job.model.default_attention,
+        **fixed,
+    }
+    return Recipe(method=method, **settings)
+
+
+def micro_batch_options(job: Job) -> tuple[int, ...]:
+    """Micro-batches that divide the batch, ascending; only the fixed one when it is fixed."""
+    fixed = job.fixed.get("micro_batch")
+    if isinstance(fixed, int):
+        return (fixed,)
+    batch = job.workload.batch_size
+    small = [n for n in range(1, int(batch**0.5) + 1) if batch % n == 0]
+    return tuple(sorted({*small, *(batch // n for n in small)}))
+
+
+def best_outcome(job: Job, method: Method, hints: Mapping[bool, int] | None = None) -> Outcome:
+    """The fastest recipe of `method` that fits, or the smallest one when none does.
+
+    `hints`, the `largest` of another method's outcome, saves estimates and never changes the result.
+    """
+    outcome = _best_at_rank(job, method, hints or {})
+    if outcome.verdict != "fits" and method != "full" and "rank" not in job.fixed and job.rank > DEFAULT_RANK:
+        return _best_at_rank(job._replace(rank=DEFAULT_RANK), method, hints or {})
+    return outcome
+
+
+def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int]) -> Outcome:
+    start = first_recipe(job, method)
+    options = micro_batch_options(job)[: 1 if job.smallest else None]
+    memory_bytes = job.smallest_card.memory_bytes
+    tried: dict[tuple[bool, int], Estimate] = {}
+    largest: dict[bool, int] = {}
+
+    def fits(checkpointing: bool, index: int) -> bool:
+        if (checkpointing, index) not in tried:
+            micro_batch = options[index]
+            tried[checkpointing, index] = job.estimate(start.model_copy(update={
+                "gradient_checkpointing": checkpointing,
+                "micro_batch": micro_batch,
+                "gradient_accumulation": job.workload.batch_size // micro_batch,
+            }))
+        return verdict_of(tried[checkpointing, index], memory_bytes) == "fits"
+
+    fixed = job.fixed.get("gradient_checkpointing")
+    for way in (fixed,) if isinstance(fixed, bool) else (True,) if job.smallest else (False, True):
+        near = sum(option <= hints.get(way, 1) for option in options) - 1
+        last = last_that_fits(len(options), partial(fits, way), near)
+        largest[way] = options[last] if last >= 0 else 0
+        if last == len(options) - 1:
+            break  # the whole batch at once: recomputing activations cannot be faster
+    fitting = [one for one in tried.values() if verdict_of(one, memory_bytes) == "fits"]
+    if fitting:
+        return Outcome(_fastest(fitting), "fits", largest)
+    smallest = min(tried.values(), key=lambda one: one.memory.device_bytes.likely)
+    return Outcome(smallest, verdict_of(smallest, memory_bytes), largest)
+
+
+def last_that_fits(count: int, fits: Callable[[int], bool], near: int) -> int:
+    """The largest index below `count` that fits, -1 for none; `fits` holds up to some index and not beyond.
+
+    Gallops from `near` with doubling strides, then bisects: two calls when `near` is right.
+    """
+    low, high = -1, count
+    index, stride = min(max(near, 0), count - 1), 1
+    while high - low > 1:
+        if fits(index):
+            low = index
+        else:
+            high = index
+        if low == -1:
+            index = max(index - stride, 0)
+        elif high == count:
+            index = min(index + stride, count - 1)
+        else:
+            index = (low + high) // 2
+        stride *= 2
+    return low
+
+
+def _fastest(estimates: Sequence[Estimate]) -> Estimate:
+    """The smallest within 1 % of the shortest time; without known times, the least recomputation first."""
+    timed = [(one.time.total_s.likely, one) for one in estimates if one.time is not None]
+    if not timed:
+        return max(estimates, key=lambda one: (not one.recipe.gradient_checkpointing, one.recipe.micro_batch))
+    limit = min(total for total, _ in timed) * _TIE
+    return min((one for total, one in timed if total <= limit), key=lambda one: one.memory.device_bytes.high)
+
+
+class CardTimes(NamedTuple):
+    """The time over several cards: the hull of theirs, and the cards at its two ends."""
+
+    time: TimeEstimate
+    fastest: str
+    slowest: str
+
+
+def time_over_cards(job: Job, recipe: Recipe) -> CardTimes | None:
+    """Time of `recipe` over all cards whose speed is known; None when there is none.
+
+    Only cards that can be at an end are estimated: what another beats in every rate is no end.
+    The likely value is the geometric mean of the two ends' likely values.
+    """
+    known: list[tuple[str, TimeEstimate]] = []
+    for card in end_cards(job.cards):
+        time = job.estimator(job.model, recipe, job.workload, card).time
+        if time is not None:
+            known.append((card.name, time))
+    if not known:
+        return None
+    known.sort(key=lambda item: item[1].total_s.likely)
+    (fastest, quick), (slowest, slow) = known[0], known[-1]
+    times = [time for _, time in known]
+    middle = quick.model_copy(update={
+        "micro_step_s": _span([time.micro_step_s for time in times]),
+        "step_s": _span([time.step_s for time in times]),
+        "total_s": _span([time.total_s for time in times]),
+        "tokens_per_s": (quick.tokens_per_s * slow.tokens_per_s) ** 0.5,
+        "bound": slow.bound,
+    })
+    return CardTimes(middle, fastest, slowest)
+
+
+def _span(intervals: Sequence[Interval]) -> Interval:
+    likely = [interval.likely for interval in intervals]
+    hull = Interval.hull(intervals)
+    return Interval(hull.low, (min(likely) * max(likely)) ** 0.5, hull.high)
+
+
+def end_cards(cards: Sequence[GpuSpec]) -> tuple[GpuSpec, ...]:
+    """The cards that can be the fastest or slowest: no other is at least as good (or as bad) in every rate."""
+    known = [card for card in cards if card.speed_known]
+
+    def rates(card: GpuSpec) -> tuple[float, ...]:
+        return (card.memory_bytes_per_s, card.bf16_flop_per_s, card.fp16_flop_per_s, card.tf32_flop_per_s,
+                card.fp32_flop_per_s)
+
+    distinct = list({rates(card): card for card in known}.items())
+
+    def at_an_end(mine: tuple[float, ...]) -> bool:
+        others = [other for other, _ in distinct if other != mine]
+        beaten = any(all(o >= m for o, m in zip(other, mine, strict=True)) for other in others)
+        beats = any(all(o <= m for o, m in zip(other, mine, strict=True)) for other in others)
+        return not (beaten and beats)
+
+    return tuple(card for mine, card in distinct if at_an_end(mine))

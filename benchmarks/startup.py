@@ -1,0 +1,72 @@
+"""How long `advise` takes to start, against importing the libraries that it stands on.
+
+    python benchmarks/startup.py [--repeats 10]
+
+A fresh process each; the two commands take turns, so that a load on the machine meets both; the first run of each
+(which compiles and fills the disk cache) is dropped. Prints both medians and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+BAR = 2.0
+IMPORTS = [sys.executable, "-c", "import click, pydantic, rich.console, rich.table"]
+# What the installed console script does, with the interpreter of this process.
+ADVISE = [
+    sys.executable, "-c", "import sys; from advisor.cli import main; sys.exit(main())",
+    "--model", "llama-8b", "--gpu", "24GB", "--examples", "3000",
+]  # fmt: skip
+
+
+class Comparison(NamedTuple):
+    """Median wall time of two commands, in seconds."""
+
+    baseline_s: float
+    subject_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Subject over baseline."""
+        return self.subject_s / self.baseline_s
+
+
+def wall_time_s(command: Sequence[str]) -> float:
+    """Wall time of one process, in seconds. Raises CalledProcessError when it fails: a crash is no fast start."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def compare(baseline: Sequence[str], subject: Sequence[str], repeats: int) -> Comparison:
+    """Medians over `repeats` runs of each command, taking turns, after one run of each that does not count."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats + 1):
+        for command, kept in zip((baseline, subject), times, strict=True):
+            kept.append(wall_time_s(command))
+    return Comparison(*(statistics.median(kept[1:]) for kept in times))
+
+
+def main() -> int:
+    """Print the table; 1 when the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=10)
+    repeats = parser.parse_args().repeats
+    found = compare(IMPORTS, ADVISE, repeats)
+    print(f"median of {repeats}, Python {sys.version.split()[0]}")
+    print(f"{'import click, pydantic, rich':<30} {found.baseline_s * 1e3:7.0f} ms")
+    print(f"{'advise':<30} {found.subject_s * 1e3:7.0f} ms")
+    print(f"{'ratio':<30} {found.ratio:7.2f}   (bar: {BAR:g})")
+    return 0 if found.ratio <= BAR else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

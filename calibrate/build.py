@@ -1,0 +1,272 @@
+"""Builds the model that a recipe trains, with transformers, peft and bitsandbytes, on real or on fake tensors.
+
+A fake model is built on the meta device and given fake CPU storages afterwards: nothing is allocated or downloaded.
+The order of the steps is that of a script with transformers' Trainer: load (quantised), prepare for k-bit training,
+add adapters, enable checkpointing. What was found in transformers 5.23 and peft 0.21 on the way:
+
+- `activation_checkpointing_enable`, which Trainer calls, makes the embedding's output require a gradient for every
+  model that takes `input_ids`: full fine-tuning or adapters, re-entrant or not. So a frozen embedding's output is a
+  leaf that receives a gradient of (batch, seq_len, hidden), and the first layer is differentiated to its input.
+- With `autocast_adapter_dtype=False` adapters take the base's dtype, on 4-bit layers bitsandbytes' compute dtype,
+  on int8 layers fp32. Here all of them, DoRA's magnitudes too, are cast to the dtype asked for (TRL, which casts
+  the adapters of a quantised base to bf16, leaves the magnitudes in fp32).
+- A quantised layer's bias takes the dtype of the first input it sees, for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
+from advisor.specs import Recipe
+
+META = torch.device("meta")
+DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch_dtype", "architectures",
+                "_name_or_path", "transformers_version", "use_cache")
+
+
+def build_model(config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None = None) -> Any:
+    """The model in training mode, its parameters on meta when `fake`, else initialised on the CPU.
+
+    Raises BadValue for a recipe that cannot run on a CPU, UnsupportedArchitecture for an unknown model_type.
+    """
+    check_recipe(recipe)
+    model = _load(config, recipe, fake, layers)
+    if recipe.is_quantized:
+        quantize(model, recipe, fake)
+        if recipe.kbit_upcast:
+            from peft import prepare_model_for_kbit_training
+
+            prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if recipe.has_adapters:
+        model = _add_adapters(model, recipe, fake)
+    if recipe.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": recipe.reentrant})
+    model.train()
+    return model
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what contradicts itself and what a CPU cannot run."""
+    wants_quantized = recipe.method in ("qlora", "qdora")
+    if wants_quantized != recipe.is_quantized:
+        allowed = "nf4, fp4 or int8" if wants_quantized else "none"
+        raise BadValue(f"quant of method {recipe.method}", recipe.quant, f"allowed is {allowed}")
+    if recipe.attention == "flash":
+        raise BadValue("attention", "flash", "the dry run has no GPU; use sdpa, which keeps the same tensors")
+    if recipe.loss == "chunked":
+        raise BadValue("loss", "chunked", "the dry run traces transformers' own loss only; use full")
+    if recipe.quant == "int8" and recipe.is_dora:
+        raise BadValue("quant of method qdora", "int8", "peft's DoRA loses the int8 scales on a CPU; use nf4")
+
+
+def _load(config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise BadConfig("the config has no model_type: take the config.json of a causal language model")
+    try:
+        attributes = type(AutoConfig.for_model(model_type)).attribute_map
+    except ValueError:
+        raise UnsupportedArchitecture(
+            f"transformers does not know model_type {model_type!r}: its code must come from elsewhere"
+        ) from None
+    options = {key: value for key, value in config.items() if key not in DROPPED_KEYS}
+    if layers is not None:
+        _cut_layers(options, attributes.get("num_hidden_layers", "num_hidden_layers"), layers)
+    try:
+        hf_config = AutoConfig.for_model(model_type, **options)
+        kind = AutoModelForCausalLM._model_mapping[type(hf_config)]
+    except KeyError:
+        raise UnsupportedArchitecture(f"transformers has no causal language model of type {model_type!r}") from None
+    except Exception as error:  # whatever its validators raise: the config is at fault
+        raise BadConfig(f"transformers refuses this {model_type} config: {str(error)[:300]}") from None
+    if recipe.attention == "sdpa" and not kind._supports_sdpa:
+        raise BadValue("attention", "sdpa", f"transformers has only eager for {model_type}: use --attention eager")
+    with META if fake else torch.device("cpu"):
+        return AutoModelForCausalLM.from_config(
+            hf_config, dtype=getattr(torch, recipe.base_dtype), attn_implementation=recipe.attention
+        )
+
+
+def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
+    """Leave the first `layers` layers in a config."""
+    options[key] = layers
+    for name in ("layer_types", "no_rope_layers"):
+        if isinstance(options.get(name), list):
+            options[name] = options[name][:layers]
+
+
+def quantize(model: Any, recipe: Recipe, fake: bool) -> None:
+    """Turn the linear layers that transformers would quantise into bitsandbytes' own.
+
+    Fake ones get meta tensors of the shapes that bitsandbytes' quantisation makes: a plain parameter with the
+    quantisation state beside it, which is all that the layer reads.
+    """
+    from transformers import BitsAndBytesConfig
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    before = dict(model.named_modules())
+    int8 = recipe.quant == "int8"
+    options = {"load_in_8bit": True} if int8 else {
+        "load_in_4bit": True, "bnb_4bit_quant_type": recipe.quant, "bnb_4bit_use_double_quant": recipe.double_quant,
+        "bnb_4bit_compute_dtype": getattr(torch, recipe.base_dtype),
+    }
+    replace_with_bnb_linear(model, get_keys_to_not_convert(model), BitsAndBytesConfig(**options))
+    for name, layer in model.named_modules():
+        old = before.get(name)
+        if old is None or old is layer:
+            continue
+        # transformers' Conv1D keeps its weight as (in, out).
+        weight = old.weight.data if isinstance(old, nn.Linear) else old.weight.data.T.contiguous()
+        layer.bias = old.bias
+        fill = (_fill_fake_int8 if int8 else _fill_fake_4bit) if fake else (_fill_int8 if int8 else _fill_4bit)
+        fill(layer, weight, recipe)
+    model.is_loaded_in_8bit, model.is_loaded_in_4bit = int8, not int8
+    model.quantization_method = "bitsandbytes"
+
+
+def _fill_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
+    import bitsandbytes as bnb
+
+    layer.weight = bnb.nn.Params4bit(
+        weight, requires_grad=False, quant_type=recipe.quant, compress_statistics=recipe.double_quant, module=layer
+    ).to("cpu")
+
+
+def _fill_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
+    import bitsandbytes as bnb
+
+    layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False).to("cpu")
+
+
+def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
+    """Shapes as `bitsandbytes.functional.quantize_4bit` makes them: blocks of 64, of 256 for the second stage."""
+    from bitsandbytes.functional import QuantState
+
+    elements = weight.numel()
+    blocks = -(-elements // 64)
+    nested = QuantState(
+        absmax=torch.empty(-(-blocks // 256), device=META), code=torch.empty(256, device=META),
+        blocksize=256, dtype=torch.float32,
+    ) if recipe.double_quant else None
+    layer.quant_state = QuantState(
+        absmax=torch.empty(blocks, dtype=torch.uint8 if nested else torch.float32, device=META),
+        shape=weight.shape, code=torch.empty(16, device=META), blocksize=64, quant_type=recipe.quant,
+        dtype=weight.dtype, offset=torch.empty((), device=META) if nested else None, state2=nested,
+    )
+    layer.weight = nn.Parameter(torch.empty((elements + 1) // 2, 1, dtype=torch.uint8, device=META), False)
+    # What peft reads off bitsandbytes' own parameter class, which can hold neither a fake nor a copied meta tensor.
+    layer.weight.quant_type, layer.weight.compress_statistics = recipe.quant, recipe.double_quant
+
+
+def _fill_fake_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
+    """One int8 per weight and one fp32 scale per row, as after the first forward pass."""
+    layer.weight = nn.Parameter(torch.empty(weight.shape, dtype=torch.int8, device=META), False)
+    layer.state.SCB = torch.empty(weight.shape[0], device=META)
+
+
+def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets = recipe.target_modules
+    options = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_dora=recipe.is_dora,
+        target_modules=_attention_linears(model) if targets == ("attention",) else
+        targets[0] if targets == ("all-linear",) else list(targets), task_type="CAUSAL_LM",
+    )
+    upcast = recipe.adapter_dtype == "float32"
+    try:
+        with readable_4bit():
+            model = get_peft_model(model, options, low_cpu_mem_usage=fake, autocast_adapter_dtype=upcast)
+    except ValueError as error:
+        raise BadValue("--target-modules", ",".join(targets), f"peft says: {str(error)[:200]}") from None
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(getattr(torch, recipe.adapter_dtype))
+    return model
+
+
+def _attention_linears(model: nn.Module) -> list[str]:
+    """Names of the linear layers that are direct children of an attention module."""
+    names = {
+        name
+        for module in model.modules() if "attention" in type(module).__name__.lower()
+        for name, child in module.named_children() if hasattr(child, "weight") and child.weight.ndim == 2
+    }
+    return sorted(names)
+
+
+@contextlib.contextmanager
+def readable_4bit() -> Iterator[None]:
+    """Lets peft's DoRA dequantise a fake 4-bit layer.
+
+    peft knows a 4-bit weight by bitsandbytes' own parameter class alone, which cannot hold a fake tensor.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from peft.tuners.lora import dora
+
+    original = dora.dequantize_module_weight
+
+    def dequantize(module: Any) -> Any:
+        state = getattr(module, "quant_state", None)
+        if state is None or type(module.weight).__name__ == "Params4bit":
+            return original(module)
+        return dequantize_4bit(module.weight.data, state)
+
+    dora.dequantize_module_weight = dequantize
+    try:
+        yield
+    finally:
+        dora.dequantize_module_weight = original
+
+
+def quantization_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The constants of a quantised layer by name; empty for any other module."""
+    found: dict[str, Any] = {}
+    if (state := getattr(module, "quant_state", None)) is not None:
+        found = {"absmax": state.absmax, "code": state.code, "offset": state.offset}
+        if state.state2 is not None:
+            found |= {"state2.absmax": state.state2.absmax, "state2.code": state.state2.code}
+    elif (state := getattr(module, "state", None)) is not None:
+        found = {"SCB": state.SCB if state.SCB is not None else getattr(module.weight, "SCB", None)}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def materialize(model: nn.Module) -> None:
+    """Give every meta tensor of the model a fake CPU storage; call inside a FakeTensorMode. Ties stay ties."""
+    made: dict[int, tuple[Any, Any]] = {}
+
+    def fake(tensor: Any) -> Any:
+        if id(tensor) not in made:
+            new = torch.empty(tensor.shape, dtype=tensor.dtype)
+            if isinstance(tensor, nn.Parameter):
+                new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+            made[id(tensor)] = (new, tensor)
+        return made[id(tensor)][0]
+
+    for module in model.modules():
+        for register in (module._parameters, module._buffers, vars(module)):
+            for name, tensor in list(register.items()):
+                if isinstance(tensor, torch.Tensor) and tensor.device == META:
+                    register[name] = fake(tensor)
+        _materialize_quantization(module, fake)
+
+
+def _materialize_quantization(module: Any, fake: Any) -> None:
+    if (state := getattr(module, "quant_state", None)) is not None:
+        for owner in (state, state.state2):
+            for name in ("absmax", "code", "offset"):
+                if isinstance(value := getattr(owner, name, None), torch.Tensor):
+                    setattr(owner, name, fake(value))
+        module.weight.quant_state = state
+    elif (state := getattr(module, "state", None)) is not None and type(module).__name__ == "Linear8bitLt":
+        state.CB, state.SCB = module.weight.data, fake(state.SCB)
+        module.weight.CB = module.weight.SCB = None

@@ -1,0 +1,153 @@
+"""The immutable record of one burst or dry run. Written once, judged afterwards, never edited. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from advisor.specs import Frozen, Recipe
+
+SCHEMA_VERSION = 1
+
+
+class PhasePeak(Frozen):
+    """One phase of a step: bytes alive when it begins, at most, and when it ends."""
+
+    phase: str
+    begin_bytes: int
+    peak_bytes: int
+    end_bytes: int
+    op: str = Field(description="the operation whose output made the peak; '' when nothing rose above the begin")
+    module: str
+    move: int = Field(description="position in the timeline just after the peak was reached")
+
+
+class CensusRow(Frozen):
+    """Storages alive at one moment that differ only in the layer they belong to."""
+
+    category: str = Field(description="base_weights, quantization, adapters, buffers, inputs, optimizer_states, "
+                          "gradients, or the phase that made it: forward, recompute, backward, optimizer")
+    op: str
+    module: str = Field(description="path of the module that made it, the layer's number replaced by '*'")
+    layers: str = Field(description="'0-31', '31', or '' when in no layer")
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    bytes: int
+
+
+class Event(Frozen):
+    """An allocation (positive bytes) or a release (negative)."""
+
+    phase: str
+    op: str
+    module: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+class OpCount(Frozen):
+    """How often an operation ran in a phase, and its floating point operations where a formula is known."""
+
+    phase: str
+    op: str
+    count: int
+    flop: int
+
+
+class Trace(Frozen):
+    """One training step in its steady state, every storage rounded up to 512 bytes as CUDA's allocator does."""
+
+    recipe: Recipe
+    model_type: str
+    batch: int
+    seq_len: int
+    base_weights_bytes: int
+    quantization_bytes: int
+    adapters_bytes: int
+    buffers_bytes: int
+    inputs_bytes: int
+    optimizer_states_bytes: int
+    trainable_parameters: int
+    phases: tuple[PhasePeak, ...]
+    census: tuple[CensusRow, ...] = ()
+    events: tuple[Event, ...] = ()
+    op_counts: tuple[OpCount, ...] = ()
+    trace_s: float = Field(description="wall time of the trace, not of the step that it stands for")
+
+    def phase(self, name: str) -> PhasePeak:
+        """The phase called `name`: forward, backward or optimizer."""
+        return next(p for p in self.phases if p.phase == name)
+
+    @property
+    def highest(self) -> PhasePeak:
+        """The phase with the overall peak."""
+        return max(self.phases, key=lambda p: p.peak_bytes)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes alive at any moment of the step."""
+        return self.highest.peak_bytes
+
+    @property
+    def peak_at(self) -> str:
+        """Where the peak stands: 'backward: aten.mm in layers.0.mlp.down_proj'."""
+        where = self.highest
+        return f"{where.phase}: {where.op} in {where.module or 'the model'}"
+
+    @property
+    def after_load_bytes(self) -> int:
+        """Bytes alive before the forward pass: weights, optimizer states, inputs, and gradients when accumulating."""
+        return self.phase("forward").begin_bytes
+
+    @property
+    def after_forward_bytes(self) -> int:
+        """Bytes alive between forward and backward: all that is saved, the loss, and what was there before."""
+        return self.phase("forward").end_bytes
+
+
+class Memory(Frozen):
+    """The memory of one step by term, in bytes; the same keys for what was predicted and what was measured."""
+
+    peak_allocated_bytes: int
+    after_forward_bytes: int
+    base_weights_bytes: int
+    quantization_bytes: int
+    adapters_bytes: int
+    optimizer_states_bytes: int
+    peak_at: str
+
+
+class Environment(Frozen):
+    """The software that a measurement was made with."""
+
+    torch: str
+    transformers: str
+    peft: str
+    bitsandbytes: str
+    python: str
+    platform: str
+
+
+class Comparison(Frozen):
+    """Formula beside measurement for one recipe: one line of `calibrate --json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: str
+    method: str
+    recipe: Recipe
+    batch: int
+    seq_len: int
+    source: Literal["trace", "cpu", "cuda"]
+    predicted: Memory | None = Field(description="null when the formula does not know the architecture")
+    measured: Memory
+    environment: Environment
+
+    @property
+    def peak_error(self) -> float:
+        """Relative error of the predicted peak; 0 when nothing was predicted."""
+        if self.predicted is None:
+            return 0.0
+        return self.predicted.peak_allocated_bytes / self.measured.peak_allocated_bytes - 1

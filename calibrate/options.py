@@ -1,0 +1,87 @@
+"""Flags of the calibrate commands: the recipe's knobs, under the names that they have everywhere. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from advisor.catalog import find_model, hub, model_entries
+from advisor.catalog.config_json import read_config
+from advisor.catalog.models import model_folder
+from advisor.errors import BadConfig, BadValue, UnknownName
+from advisor.knobs import KNOBS, read_value
+from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe
+
+DEFAULT_SEQ_LEN = 512
+STEP_KNOBS = tuple(k for k in KNOBS if k.home == "recipe" or k.name in ("seq_len", "batch_size"))
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def recipe_options(command: Command) -> Command:
+    """Add a flag for every knob that changes one step; what is left out arrives as None."""
+    for knob in reversed(STEP_KNOBS):
+        if knob.kind == "bool":
+            option = click.option(knob.option, knob.name, default=None, help=knob.help)
+        else:
+            option = click.option(knob.option, knob.name, metavar=knob.metavar, help=knob.help)
+        command = option(command)
+    return command
+
+
+def recipe_of(method: str, knobs: Mapping[str, object]) -> tuple[Recipe, int]:
+    """The recipe and the sequence length (tokens) that the flags ask for.
+
+    Left out: Recipe's own defaults, nf4 for the quantised methods, an alpha of twice the rank, 512 tokens.
+    Raises UnknownName or BadValue.
+    """
+    if method not in METHODS:
+        raise UnknownName("method", method, (*METHODS, "all"), hint=f"allowed are all, {', '.join(METHODS)}")
+    fixed: dict[str, Any] = {name: read_value(name, v) for name, v in knobs.items() if v is not None}
+    seq_len = int(fixed.pop("seq_len", DEFAULT_SEQ_LEN))
+    micro_batch = fixed.get("micro_batch", 1)
+    batch_size = fixed.pop("batch_size", micro_batch)
+    if batch_size % micro_batch:
+        raise BadValue("--batch-size", batch_size, f"allowed are multiples of --micro-batch, which is {micro_batch}")
+    fixed["gradient_accumulation"] = batch_size // micro_batch
+    if method in QUANTIZED_METHODS:
+        fixed.setdefault("quant", "nf4")
+    else:
+        fixed.pop("quant", None)
+    if "rank" in fixed:
+        fixed.setdefault("alpha", 2.0 * fixed["rank"])
+    return Recipe(method=method, **fixed), seq_len
+
+
+def methods_of(text: str) -> tuple[str, ...]:
+    """The methods that `--method` names: 'all', or some with commas. Raises UnknownName."""
+    found = METHODS if text == "all" else tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for method in found:
+        read_value("method", method)
+    return found
+
+
+def config_of(text: str) -> dict[str, Any]:
+    """The Hugging Face config of a model given by name, alias, Hub id, config.json or folder.
+
+    Unlike `find_model` it also takes architectures that the formula does not know: transformers may know them.
+    Raises UnknownName, BadConfig or SourceUnavailable.
+    """
+    given = text.strip()
+    if not given.startswith(("/", ".", "~")) and not given.lower().endswith(".json"):
+        for entry in model_entries():
+            if given.lower() in (known.lower() for known in (entry.name, entry.hub_id, *entry.aliases)):
+                catalog_file = model_folder() / f"{entry.name}.json"
+                return dict(json.loads(catalog_file.read_text(encoding="utf-8"))["config"])
+    path = Path(given).expanduser()
+    for candidate in (path / "config.json", path):
+        if given and candidate.is_file():
+            return dict(read_config(candidate))
+    if hub.is_hub_id(given):
+        return dict(hub.fetch_config(given, offline=False))
+    find_model(given, offline=True)
+    raise BadConfig(f"{given[:80]}: not a config.json")

@@ -1,0 +1,88 @@
+"""Traces and comparisons for people, at 80 columns (traces wider). Needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from advisor.units import GIB, MIB
+from calibrate.measurement import Comparison, Memory, Trace
+from calibrate.timeline import STATIC
+
+COLUMNS = 80
+TRACE_COLUMNS = 170
+TERMS = {"base_weights_bytes": "weights", "quantization_bytes": "quant", "adapters_bytes": "adapters",
+         "optimizer_states_bytes": "optim", "after_forward_bytes": "fwd end", "peak_allocated_bytes": "peak"}
+
+
+def mib(size_bytes: int) -> str:
+    """Bytes as MiB with two decimals."""
+    return f"{size_bytes / MIB:,.2f}"
+
+
+def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = None) -> None:
+    """Formula and trace of one model, two lines a method, in GiB; then where each peak stands."""
+    if not comparisons:
+        return
+    first = comparisons[0]
+    console = Console(file=out or sys.stdout, width=COLUMNS, highlight=False, color_system=None)
+    console.print(f"{first.model}, {first.batch} x {first.seq_len} tokens, GiB", markup=False)
+    table = _table([("method", False), ("", False), *((title, True) for title in TERMS.values()), ("error", True)])
+    for found in comparisons:
+        if found.predicted is not None:
+            error = f"{found.peak_error:+.2%}".replace("-0.00%", "0.00%").replace("+0.00%", "0.00%")
+            table.add_row(found.method, "formula", *_gib_cells(found.predicted), error)
+        table.add_row("" if found.predicted else found.method, "trace", *_gib_cells(found.measured), "")
+    console.print(table)
+    for found in comparisons:
+        console.print(f"{found.method} peaks in {found.measured.peak_at}", markup=False)
+
+
+def _gib_cells(memory: Memory) -> list[str]:
+    sizes = [getattr(memory, field) / GIB for field in TERMS]
+    return [f"{size:.3f}" if size < 100 else f"{size:.2f}" for size in sizes]
+
+
+def print_trace(trace: Trace, out: TextIO | None = None) -> None:
+    """The static terms, the phases, and the census when the trace holds one."""
+    console = Console(file=out or sys.stdout, width=TRACE_COLUMNS, highlight=False, color_system=None)
+    console.print(f"{trace.model_type} {trace.recipe.method}, {trace.batch} x {trace.seq_len} tokens: peak "
+                  f"{mib(trace.peak_bytes)} MiB ({trace.peak_bytes:,} bytes) at {trace.peak_at}")
+    static = {name.removesuffix("_bytes"): getattr(trace, name) for name in Trace.model_fields
+              if name.endswith("_bytes")}
+    console.print("before the step, MiB: " + ", ".join(f"{name} {mib(size)}" for name, size in static.items()))
+    console.print(_phase_table(trace))
+    if trace.census:
+        console.print("alive at the peak besides:")
+        console.print(_census_table(trace))
+    console.print(f"traced in {trace.trace_s:.1f} s")
+
+
+def _table(columns: Sequence[tuple[str, bool]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name, is_number in columns:
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+    return table
+
+
+def _phase_table(trace: Trace) -> Table:
+    table = _table([("phase", False), ("begin MiB", True), ("peak MiB", True), ("end MiB", True), ("peak at", False)])
+    for phase in trace.phases:
+        table.add_row(phase.phase, mib(phase.begin_bytes), mib(phase.peak_bytes), mib(phase.end_bytes),
+                      f"{phase.op} {phase.module}")
+    return table
+
+
+def _census_table(trace: Trace) -> Table:
+    table = _table([("MiB", True), ("count", True), ("category", False), ("dtype", False), ("shape", False),
+                    ("op", False), ("module", False), ("layers", False)])
+    for row in trace.census:
+        if row.category in STATIC:
+            continue
+        shape = "x".join(str(n) for n in row.shape) or "scalar"
+        table.add_row(mib(row.bytes), str(row.count), row.category, row.dtype, shape, row.op, row.module, row.layers)
+    return table

@@ -1,0 +1,68 @@
+"""The child process: one JSON job a line in, one JSON answer a line out. Imports torch; run as `python -m`.
+
+First it says what it runs on: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
+`{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}` or `{"refused": "one line"}`.
+Libraries that print do so to stderr: standard output carries answers alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any, TextIO
+
+from advisor.errors import AdvisorError
+from advisor.specs import Recipe
+from calibrate.measurement import Environment
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+def environment() -> Environment:
+    """Versions of what the step is made of."""
+    versions = {name: version(name) for name in LIBRARIES}
+    return Environment(**versions, python=platform.python_version(), platform=platform.platform())
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one job."""
+    from calibrate.dryrun import trace_step
+
+    try:
+        recipe = Recipe.model_validate(job["recipe"])
+        trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"])
+    except AdvisorError as error:
+        return {"refused": str(error)}
+    return {"trace": trace.model_dump(mode="json", exclude={"census", "events"})}
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    replies = _claim_stdout()
+
+    def reply(message: dict[str, Any]) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    try:
+        from calibrate import dryrun  # noqa: F401
+        reply({"environment": environment().model_dump()})
+    except ImportError as error:
+        reply({"missing": error.name or str(error)})
+        return
+    for line in sys.stdin:
+        reply(answer(json.loads(line)))
+
+
+def _claim_stdout() -> TextIO:
+    """Standard output for answers alone; whatever else is printed goes to stderr."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return replies
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Every catalog model and every family against the model that transformers builds, on the meta device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from advisor.catalog.config_json import model_from_config
+from advisor.catalog.families import FAMILIES
+from advisor.catalog.models import model_folder
+from advisor.modules import layer_linears, parameter_count
+from advisor.specs import ModelSpec
+
+FILES = sorted(p for p in Path(str(model_folder())).glob("*.json") if p.name != "index.json")
+SMALL = {
+    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
+SMALL_GPT2 = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+SMALL_FALCON = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@lru_cache(maxsize=40)
+def built(text: str) -> Any:
+    """The model that transformers makes of the config.json `text`, on the meta device, and its config."""
+    config: dict[str, Any] = json.loads(text)
+    if "text_config" in config:
+        config = config["text_config"]
+    made = AutoConfig.for_model(**{"pad_token_id": None, **config})
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(made)
+
+
+def decoder_layer(model: Any) -> torch.nn.Module:
+    """Its first decoder layer."""
+    layers = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    return layers[0]
+
+
+def linears(layer: torch.nn.Module) -> Iterator[tuple[str, int, int, bool]]:
+    """Name, inputs, outputs and bias of its linear layers."""
+    for name, module in layer.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            yield name, module.in_features, module.out_features, module.bias is not None
+        elif isinstance(module, Conv1D):
+            yield name, module.weight.shape[0], module.weight.shape[1], True
+
+
+def check(spec: ModelSpec, model: Any) -> None:
+    """Count to the unit, and the linear layers by name suffix, shape and bias."""
+    assert parameter_count(spec) == sum(p.numel() for p in model.parameters())
+    found = list(linears(decoder_layer(model)))
+    shapes = layer_linears(spec)
+    assert len(found) == len(shapes)
+    for name, inputs, outputs, bias in found:
+        matching = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
+    assert spec.default_attention == model.config._attn_implementation
+    assert spec.tie_word_embeddings == model.config.tie_word_embeddings
+
+
+def spec_of(config: Mapping[str, Any]) -> ModelSpec:
+    """The spec of a config.json."""
+    return model_from_config(config, "m", "m")
+
+
+def test_the_catalog_is_all_here() -> None:
+    assert len(FILES) >= 150
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_catalog_model_is_what_transformers_builds(path: Path) -> None:
+    data = json.loads(path.read_text())
+    spec = spec_of(data["config"])
+    check(spec, built(json.dumps(data["config"], sort_keys=True)))
+    assert parameter_count(spec) == data["parameters"]
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_defaults_of_missing_keys_are_those_of_transformers(model_type: str) -> None:
+    made = AutoConfig.for_model(model_type)
+    attributes = made.to_dict() | {"model_type": model_type}
+    bare, full = spec_of({"model_type": model_type}), spec_of(attributes)
+    assert bare == full
+    assert bare.max_position_embeddings == made.max_position_embeddings
+    assert bare.num_hidden_layers == made.num_hidden_layers
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"model_type": "llama", **SMALL, "attention_bias": True},
+    {"model_type": "llama", **SMALL, "mlp_bias": True, "tie_word_embeddings": True},
+    {"model_type": "llama", **SMALL, "head_dim": 8},
+    {"model_type": "mistral", **SMALL, "head_dim": 32},
+    {"model_type": "qwen2", **SMALL, "use_sliding_window": True, "max_window_layers": 2},
+    {"model_type": "qwen3", **SMALL, "attention_bias": True, "head_dim": 8},
+    {"model_type": "gemma", **SMALL, "hidden_act": "gelu"},
+    {"model_type": "gemma2", **SMALL, "attn_logit_softcapping": None},
+    {"model_type": "gemma3_text", **SMALL, "sliding_window_pattern": 2},
+    {"model_type": "phi", **SMALL, "partial_rotary_factor": 0.25},
+    {"model_type": "phi3", **SMALL, "partial_rotary_factor": 0.75, "tie_word_embeddings": True},
+    {"model_type": "gpt_neox", **SMALL, "use_parallel_residual": False, "attention_bias": False},
+    {"model_type": "gpt2", **SMALL_GPT2, "n_inner": 80, "tie_word_embeddings": False},
+    {"model_type": "gpt_bigcode", **SMALL_GPT2, "multi_query": False},
+    {"model_type": "gpt_bigcode", **SMALL_GPT2},
+    {"model_type": "falcon", **SMALL_FALCON, "bias": True, "alibi": True, "parallel_attn": False},
+    {"model_type": "falcon", **SMALL_FALCON, "multi_query": False, "ffn_hidden_size": 80},
+    {"model_type": "falcon", **SMALL_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2},
+    {"model_type": "falcon", **SMALL_FALCON, "new_decoder_architecture": True, "num_ln_in_parallel_attn": 1},
+    {"model_type": "falcon", **SMALL_FALCON, "tie_word_embeddings": False},
+    {"model_type": "olmo", **SMALL, "attention_bias": True},
+    {"model_type": "olmo2", **SMALL},
+    {"model_type": "smollm3", **SMALL, "no_rope_layer_interval": 2, "mlp_bias": True},
+    {"model_type": "stablelm", **SMALL, "use_parallel_residual": True, "use_qkv_bias": True},
+    {"model_type": "granite", **SMALL, "attention_bias": True, "mlp_bias": True},
+    {"model_type": "starcoder2", **SMALL, "use_bias": False},
+    {"model_type": "cohere", **SMALL, "attention_bias": True},
+    {"model_type": "cohere2", **SMALL},
+    {"model_type": "glm", **SMALL, "head_dim": 16, "attention_bias": False},
+    {"model_type": "glm4", **SMALL, "head_dim": 16},
+]
+
+
+def test_every_family_has_a_variant() -> None:
+    assert {v["model_type"] for v in VARIANTS} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=lambda c: "-".join([c["model_type"], *list(c)[8:]]))
+def test_structural_flags_are_read_as_transformers_reads_them(config: dict[str, Any]) -> None:
+    check(spec_of(config), built(json.dumps(config, sort_keys=True)))
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=lambda c: "-".join([c["model_type"], *list(c)[8:]]))
+def test_a_file_that_transformers_writes_is_read_the_same(config: dict[str, Any], tmp_path: Path) -> None:
+    """save_pretrained drops defaults and renames keys; the spec must survive it."""
+    AutoConfig.for_model(**config).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert spec_of(written) == spec_of(config)
+
+
+def test_rotary_dim_matches_the_rotary_tables() -> None:
+    for config in VARIANTS:
+        spec = spec_of(config)
+        rotary = [m for m in built(json.dumps(config, sort_keys=True)).modules() if hasattr(m, "inv_freq")]
+        if rotary and spec.position == "rope":
+            assert 2 * rotary[0].inv_freq.numel() == (spec.rotary_dim or spec.head_dim), config

@@ -1,0 +1,255 @@
+"""config.json files of strangers: right, odd and hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.catalog.config_json import MAX_FILE_BYTES, model_from_config, parse_config, read_config
+from advisor.catalog.families import FAMILIES
+from advisor.errors import AdvisorError, BadConfig, UnsupportedArchitecture
+from advisor.modules import layer_linears, parameter_count
+from advisor.specs import ModelSpec
+
+T = TypeVar("T")
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96,
+}  # fmt: skip
+
+
+def spec_of(**config: Any) -> ModelSpec:
+    """The spec of a config with these keys."""
+    return model_from_config(config, "tiny", "config.json")
+
+
+def attempt(call: Callable[[], T]) -> T | str:
+    """What `call` returns, or the text of the AdvisorError that it raises."""
+    try:
+        return call()
+    except AdvisorError as error:
+        return str(error)
+
+
+def refusal(**config: Any) -> str:
+    """The one line with which a config is refused."""
+    with pytest.raises(AdvisorError) as caught:
+        spec_of(**config)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    assert len(text) < 400
+    assert text.startswith("config.json: ")
+    return text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", -4096), ("hidden_size", 0), ("hidden_size", 64.0), ("hidden_size", "64"),
+        ("hidden_size", True), ("hidden_size", float("nan")), ("hidden_size", None), ("hidden_size", [64]),
+        ("num_hidden_layers", 10**18), ("num_hidden_layers", -1), ("vocab_size", 10**8),
+        ("num_attention_heads", 7), ("num_key_value_heads", 3), ("num_key_value_heads", 0),
+        ("intermediate_size", {}), ("head_dim", 0), ("head_dim", 15), ("tie_word_embeddings", "false"),
+        ("attention_bias", 1), ("hidden_act", 3), ("max_position_embeddings", 10**12), ("model_type", 5),
+        ("model_type", None), ("attention_dropout", 2), ("attention_dropout", 1), ("attention_dropout", float("nan")),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named(field: str, value: object) -> None:
+    assert field in refusal(**{**LLAMA, field: value})
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"model_type": "gpt2", "n_embd": 64, "n_head": 5}, "n_head"),
+        ({"model_type": "gpt2", "n_embd": 64, "hidden_size": 128, "n_head": 4}, "hidden_size"),
+        ({"model_type": "gpt2", "n_embd": 9_000_000, "n_head": 4}, "intermediate_size"),
+        ({"model_type": "falcon", "hidden_size": 64, "num_attention_heads": 4, "num_kv_heads": 3}, "num_kv_heads"),
+        ({**LLAMA, "model_type": "gemma2", "layer_types": ["full_attention"]}, "layer_types"),
+        ({**LLAMA, "model_type": "gemma3", "text_config": 3}, "text_config"),
+        ({**LLAMA, "model_type": "gemma3", "text_config": {"hidden_size": -1}}, "text_config.hidden_size"),
+        ({**LLAMA, "model_type": "smollm3", "no_rope_layers": [1, 2]}, "no_rope_layers"),
+        ({**LLAMA, "model_type": "phi3", "rope_parameters": {"partial_rotary_factor": -1}},
+         "rope_parameters.partial_rotary_factor"),
+        ({**LLAMA, "model_type": "phi3", "rope_parameters": 7}, "rope_parameters"),
+    ],
+)
+def test_contradictions_are_named(config: dict[str, Any], field: str) -> None:
+    assert f"'{field}'" in refusal(**config) or f" {field} " in refusal(**config)
+
+
+def test_a_missing_model_type_is_said() -> None:
+    assert "'model_type' is missing" in refusal(hidden_size=64)
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts"),
+        ({"model_type": "qwen3_moe"}, "mixture of experts"),
+        ({"model_type": "mamba2"}, "not one that the formula knows"),
+        ({"model_type": "x" * 100_000}, "not one that the formula knows"),
+        ({**LLAMA, "hidden_act": "xielu"}, "xielu"),
+        ({**LLAMA, "model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv"),
+        ({**LLAMA, "model_type": "stablelm", "qk_layernorm": True}, "qk_layernorm"),
+        ({**LLAMA, "model_type": "cohere", "use_qk_norm": True}, "use_qk_norm"),
+        ({**LLAMA, "model_type": "smollm3", "no_rope_layers": [0, 1]}, "no_rope_layers"),
+        ({**LLAMA, "model_type": "qwen2", "use_sliding_window": True, "layer_types": ["linear_attention"] * 2},
+         "linear_attention"),
+        ({"model_type": "gpt2", "add_cross_attention": True}, "cross-attention"),
+        ({**LLAMA, "per_layer_config": [{}]}, "per_layer_config"),
+    ],
+)  # fmt: skip
+def test_what_the_formula_cannot_say_is_left_to_the_dry_run(config: dict[str, Any], what: str) -> None:
+    with pytest.raises(UnsupportedArchitecture, match=r"calibrate --dry-run --model config\.json"):
+        spec_of(**config)
+    assert what in refusal(**config)
+
+
+def test_old_and_new_spellings_mean_the_same() -> None:
+    old = spec_of(model_type="gpt2", n_embd=64, n_layer=3, n_head=4, n_positions=32)
+    new = spec_of(
+        model_type="gpt2", hidden_size=64, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=32
+    )
+    assert old == new
+    assert (old.hidden_size, old.num_hidden_layers, old.max_position_embeddings) == (64, 3, 32)
+    assert spec_of(**LLAMA, head_dim=None) == spec_of(**LLAMA)
+    assert spec_of(model_type="falcon", n_embed=128, num_attention_heads=4).hidden_size == 128
+
+
+def test_the_rotated_part_is_found_in_every_place() -> None:
+    phi = {**LLAMA, "model_type": "phi"}
+    assert spec_of(**phi).rotary_dim == 8
+    assert spec_of(**phi, partial_rotary_factor=0.25).rotary_dim == 4
+    assert spec_of(**phi, rope_parameters={"partial_rotary_factor": 0.75}).rotary_dim == 12
+    assert spec_of(**phi, partial_rotary_factor=1.0).rotary_dim == 0
+    assert spec_of(**{**LLAMA, "model_type": "gpt_neox"}, rotary_pct=0.5).rotary_dim == 8
+
+
+def test_sliding_windows() -> None:
+    assert spec_of(**{**LLAMA, "model_type": "mistral"}).sliding_window == 4096
+    assert spec_of(**{**LLAMA, "model_type": "mistral"}, sliding_window=None).sliding_window == 0
+    qwen = {**LLAMA, "model_type": "qwen2", "sliding_window": 512}
+    assert spec_of(**qwen).sliding_window == 0
+    assert spec_of(**qwen, use_sliding_window=True, max_window_layers=2).sliding_window == 0
+    assert spec_of(**qwen, use_sliding_window=True, max_window_layers=1).sliding_window == 512
+    gemma = {**LLAMA, "model_type": "gemma3_text", "sliding_window": 512, "head_dim": 16}
+    assert spec_of(**gemma).sliding_window == 512
+    assert spec_of(**gemma, layer_types=["full_attention"] * 2).sliding_window == 0
+
+
+def test_layers_without_rope() -> None:
+    assert spec_of(**{**LLAMA, "model_type": "smollm3", "num_hidden_layers": 8}).nope_every == 4
+    assert spec_of(**{**LLAMA, "model_type": "smollm3"}, no_rope_layers=[1, 1]).nope_every == 0
+    cohere = {**LLAMA, "model_type": "cohere2", "num_hidden_layers": 6}
+    assert spec_of(**cohere, sliding_window_pattern=3).nope_every == 3
+
+
+def test_a_multimodal_wrapper_gives_its_text_tower() -> None:
+    wrapper = {"model_type": "llava", "text_config": LLAMA, "vision_config": {"hidden_size": 8}}
+    spec = spec_of(**wrapper)
+    assert (spec.name, spec.architecture) == ("tiny (text)", "llama")
+    assert parameter_count(spec) == parameter_count(spec_of(**LLAMA))
+    assert spec_of(**wrapper, tie_word_embeddings=True).tie_word_embeddings
+    assert spec_of(model_type="gemma3").architecture == "gemma3_text"
+    assert "'text_config.model_type' is missing" in refusal(model_type="llava", text_config={"hidden_size": 64})
+
+
+def test_a_quantised_checkpoint_is_described_as_the_dense_model() -> None:
+    assert spec_of(**LLAMA, quantization_config={"quant_method": "fp8"}) == spec_of(**LLAMA)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "not JSON (line 1"),
+        (b'{"model_type": "llama", ', "not JSON (line 1"),
+        (b"\xff\xfe{}", "not UTF-8"),
+        (b"[1, 2]", "found list"),
+        (b"null", "found NoneType"),
+        (b"[" * 1_000_000, "nested too deeply"),
+        (b'{"a":' * 700_000, "nested too deeply"),
+        (b'{"hidden_size": ' + b"9" * 10_000 + b"}", "too many digits"),
+    ],
+)
+def test_files_that_are_no_config(data: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(data)
+    with pytest.raises(BadConfig) as caught:
+        read_config(path)
+    assert str(path) in str(caught.value)
+    assert what in str(caught.value)
+
+
+def test_a_byte_order_mark_and_doubled_keys_are_forgiven() -> None:
+    assert parse_config(b'\xef\xbb\xbf{"a": 1, "a": 2}', "f") == {"a": 2}
+
+
+def test_what_is_not_a_small_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.json"
+    with huge.open("wb") as file:
+        file.truncate(2**30)
+    limit = tmp_path / "limit.json"
+    limit.write_bytes(b" " * (MAX_FILE_BYTES - 2) + b"{}")
+    pipe, loop = tmp_path / "pipe.json", tmp_path / "loop.json"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    start = time.perf_counter()
+    none, too_long = tmp_path / "none.json", tmp_path / ("x" * 999)
+    for path in (huge, pipe, loop, tmp_path, Path("/dev/zero"), none, Path("a\0b"), too_long):
+        with pytest.raises(BadConfig) as caught:
+            read_config(path)
+        assert len(str(caught.value).splitlines()) == 1
+    assert time.perf_counter() - start < 1
+    assert read_config(limit) == {}
+
+
+def test_control_characters_in_a_path_are_not_printed() -> None:
+    with pytest.raises(BadConfig) as caught:
+        read_config(Path("\x1b[2J\n/config.json"))
+    assert str(caught.value).isprintable()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(-5, 300) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=6,
+)
+KEYS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "max_position_embeddings", "n_embd", "n_head", "n_layer", "n_inner", "n_positions", "num_kv_heads",
+    "ffn_hidden_size", "tie_word_embeddings", "attention_bias", "mlp_bias", "bias", "use_bias", "alibi", "multi_query",
+    "new_decoder_architecture", "parallel_attn", "num_ln_in_parallel_attn", "rope_parameters", "rope_scaling",
+    "partial_rotary_factor", "rotary_pct", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers",
+    "sliding_window_pattern", "no_rope_layers", "no_rope_layer_interval", "hidden_act", "hidden_activation",
+    "activation", "activation_function", "attention_dropout", "resid_pdrop", "clip_qkv", "text_config",
+    "attn_logit_softcapping", "qk_layernorm", "use_qk_norm", "quantization_config", "per_layer_config",
+)  # fmt: skip
+
+
+@given(
+    model_type=st.sampled_from([*sorted(FAMILIES), "gemma3", "llava", "mixtral"]) | ANYTHING,
+    rest=st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=6),
+)
+def test_no_config_ever_brings_a_traceback(model_type: object, rest: dict[str, Any]) -> None:
+    spec = attempt(lambda: model_from_config({"model_type": model_type, **rest}, "m", "config.json"))
+    if isinstance(spec, str):
+        assert spec.startswith("config.json: ")
+    else:
+        assert parameter_count(spec) >= sum(shape.weight_count for shape in layer_linears(spec).values())
+        assert spec.num_attention_heads % spec.num_key_value_heads == 0
+
+
+@given(data=st.binary(max_size=200) | ANYTHING.map(lambda v: json.dumps(v).encode()))
+def test_no_bytes_ever_bring_a_traceback(data: bytes) -> None:
+    found = attempt(lambda: parse_config(data, "config.json"))
+    assert isinstance(found, dict) or str(found).startswith("config.json: ")

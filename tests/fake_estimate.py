@@ -1,0 +1,84 @@
+"""A stand-in for advisor.estimate: monotone in everything, simple enough to check answers by hand."""
+
+from __future__ import annotations
+
+from advisor.interval import Interval
+from advisor.modules import adapter_parameter_count, parameter_count
+from advisor.specs import (
+    DTYPE_BYTES,
+    Estimate,
+    Evidence,
+    GpuSpec,
+    MemoryEstimate,
+    ModelSpec,
+    Recipe,
+    Term,
+    TimeEstimate,
+    Workload,
+)
+from advisor.units import GIB
+
+SPREAD = 0.05
+CONTEXT_BYTES = GIB // 2
+
+
+class CountingEstimator:
+    """Callable like estimate(); keeps the recipes that it was asked about."""
+
+    def __init__(self) -> None:
+        self.recipes: list[Recipe] = []
+
+    def __call__(self, model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
+        self.recipes.append(recipe)
+        return fake_estimate(model, recipe, workload, gpu)
+
+
+def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, int]:
+    """Named bytes: weights, trained state, activations, DoRA's copies, context."""
+    parameters = parameter_count(model)
+    weight = {"none": DTYPE_BYTES[recipe.base_dtype], "int8": 1.0}.get(recipe.quant, 0.5625)
+    weights = parameters * weight + (0.4e9 if recipe.is_quantized else 0)
+    trained = parameters if recipe.method == "full" else adapter_parameter_count(
+        model, recipe.target_modules, recipe.rank, recipe.is_dora)
+    per_token = model.num_hidden_layers * model.hidden_size * (2 if recipe.gradient_checkpointing else 34)
+    copies = 2 * parameters if recipe.is_dora and recipe.dropout and not recipe.gradient_checkpointing else 0
+    return {
+        "base weights": int(weights),
+        "trained state": 12 * trained,
+        "activations": recipe.micro_batch * workload.seq_len * (per_token + 12 * model.vocab_size),
+        "DoRA": (GIB if recipe.is_dora else 0) + copies,
+        "CUDA context": CONTEXT_BYTES,
+    }
+
+
+def fake_micro_step_s(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> float:
+    """6 flops a parameter and token, a third more with checkpointing, plus a cost per micro-batch."""
+    tokens = recipe.micro_batch * workload.mean_seq_len
+    rate = gpu.bf16_flop_per_s or gpu.fp32_flop_per_s
+    compute = tokens * 6 * parameter_count(model) / rate * (4 / 3 if recipe.gradient_checkpointing else 1)
+    fixed_cost = {"full": 0.0, "lora": 0.01, "dora": 0.2, "qlora": 0.1, "qdora": 0.3}[recipe.method]
+    return compute + fixed_cost
+
+
+def fake_estimate(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
+    """Memory with 5 % either way, time with 20 %."""
+    terms = fake_terms(model, recipe, workload)
+    device = Interval.around(sum(terms.values()), SPREAD, SPREAD)
+    steps = -(-workload.examples // workload.batch_size)
+    step_s = fake_micro_step_s(model, recipe, workload, gpu) * recipe.gradient_accumulation if gpu.speed_known else 0
+    time = TimeEstimate(
+        micro_step_s=Interval.around(step_s / recipe.gradient_accumulation, 0.2, 0.2),
+        step_s=Interval.around(step_s, 0.2, 0.2),
+        total_s=Interval.around(step_s * steps * workload.epochs, 0.2, 0.2),
+        steps=steps, tokens_per_s=workload.batch_size * workload.mean_seq_len / step_s, bound="compute",
+    ) if gpu.speed_known else None
+    return Estimate(
+        recipe=recipe,
+        memory=MemoryEstimate(
+            peak_allocated_bytes=device, peak_reserved_bytes=device, device_bytes=device,
+            peak_at="backward, lm_head", terms=tuple(Term(name=n, bytes=b) for n, b in terms.items()),
+        ),
+        time=time,
+        trainable_parameters=terms["trained state"] // 12,
+        evidence=Evidence(rung="formula", memory="fake", time="fake"),
+    )
