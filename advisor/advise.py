@@ -18,6 +18,7 @@ from advisor.remedies import Catalog, remedies
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding
 from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES
+from advisor.rules.wording import FORMULA
 from advisor.search import DEFAULT_RANK, Estimator, Job, Outcome, best_outcome, has_bf16, time_over_cards
 from advisor.specs import METHODS, GpuSpec, Method, ModelSpec, Placement, Priority, Workload
 from advisor.units import GIB, format_gib
@@ -181,7 +182,7 @@ def _why(row: Candidate, context: Context, recommendation: Recommendation | None
     memory = (row.memory.device_bytes.likely - base.memory.device_bytes.likely) / GIB
     text = f"{memory:+.1f} GiB"
     if row.time is not None and base.time is not None and base.time.total_s.likely > 0:
-        text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x the time"
+        text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x time"
     return text
 
 
@@ -203,7 +204,7 @@ def _assumptions(fixed: Mapping[str, object], workload: Workload, data: DataSumm
                 f"Rows of {workload.mean_seq_len:,} tokens on average and {workload.seq_len:,} at most assumed: "
                 "give --mean-seq-len and --seq-len, or --data."
             )
-    return [Reason(code=ASSUMPTION, text=text, source="the question") for text in texts]
+    return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
 
 
 def _card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec]) -> list[Reason]:

@@ -13,9 +13,18 @@ from typing import Any, NoReturn
 import click
 
 from advisor.errors import AdvisorError, InputError
-from advisor.knobs import KNOBS, range_of
+from advisor.knobs import KNOBS
 
 EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
+HELP = f"""LoRA, QLoRA or DoRA? Will it fit? How long will it take? What next?
+
+Whatever a flag fixes is kept; what is left open is chosen, and the answer says which was which.
+
+\b
+Example:    {EXAMPLE}
+Exit codes: 0 advice, 2 bad input, 3 nothing fits, 4 source unavailable,
+            130 interrupted
+"""
 EXIT_NOTHING_FITS = 3
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -24,13 +33,8 @@ EXIT_BROKEN_PIPE = 141
 def knob_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for each knob of the table; `advise()` reads and checks the texts, as it does for the library."""
     for knob in reversed(KNOBS):
-        text = knob.help
-        if knob.kind in ("int", "float"):
-            text += f" ({range_of(knob).text(knob.kind == 'int').removeprefix('allowed are ')})"
-        if knob.kind == "bool":
-            command = click.option(knob.option, knob.name, default=None, help=text)(command)
-        else:
-            command = click.option(knob.option, knob.name, metavar=knob.metavar, help=text)(command)
+        metavar = knob.metavar or None
+        command = click.option(knob.option, knob.name, default=None, metavar=metavar, help=knob.explanation)(command)
     return command
 
 
@@ -78,7 +82,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
         context.exit()
 
 
-@click.group(cls=AdviseGroup, invoke_without_command=True, context_settings={"max_content_width": 80})
+@click.group(cls=AdviseGroup, invoke_without_command=True, help=HELP)
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
@@ -86,14 +90,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
               help="print the version")
 @click.pass_context
 def cli(context: click.Context, /, as_json: bool, explain: bool, **knobs: Any) -> int:
-    r"""LoRA, QLoRA or DoRA? Will it fit? How long will it take? What do I type next?
-
-    Whatever a flag fixes is kept; what is left open is chosen, and the answer says which was which.
-
-    \b
-    Example: advise --model llama-8b --gpu 24GB --examples 3000
-    Exit codes: 0 advice, 2 bad input, 3 nothing fits, 4 source unavailable, 130 interrupted.
-    """
+    """Answer the question that the flags ask, or hand over to a sub-command."""
     if context.invoked_subcommand is not None:
         _refuse_stray_flags(context.invoked_subcommand, knobs, as_json or explain)
         return 0

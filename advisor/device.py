@@ -28,9 +28,9 @@ class DeviceProfile(Frozen):
     matrix_efficiency: Fraction = Field(description="of the 16-bit matrix peak, for a large product")
     vector_efficiency: Fraction = Field(description="of the fp32 peak, for a large fp32 product (no TF32)")
     padding: tuple[float, float, float] = Field(
-        description="a product of (m, n, k) takes the time of (m + a, n + b, k + c): half-filled tiles, filling the pipe")
+        description="a product of (m, n, k) takes the time of (m + a, n + b, k + c): tiles half filled, the pipe empty")
     attention_efficiency: Fraction = Field(description="of the 16-bit matrix peak, fused attention on long rows")
-    attention_padding_flop_per_byte: Positive = Field(description="extra work per byte of q, k, v: tiles on the diagonal")
+    attention_padding_flop_per_byte: Positive = Field(description="extra work per byte of q, k, v: half tiles")
 
     matmul_bandwidth: Fraction = Field(description="of peak bandwidth, operands of a matrix product")
     elementwise_bandwidth: Fraction
@@ -76,38 +76,44 @@ _PCIE3 = (4.0, 8.0, 12.0)
 _PCIE4 = (8.0, 15.0, 24.0)
 _PCIE5 = (15.0, 30.0, 48.0)
 
-# matrix     cuBLAS at 4096..8192 cubed over the dense peak with fp32 accumulation. GeForce cards run their halved
-#            matrix units at full clock; full-rate cards of 70 to 350 W (T4, L4, A10, L40S) hit their power limit
-#            first. An A100 gives 240..260 of 312 TFLOP/s, an H100 SXM 600..700 of 989, a V100 85..95 of 125
-#            (github.com/stas00/ml-engineering, compute/accelerator/benchmarks), an RTX 4090 about 150..165 of 165.
-# attention  FlashAttention 2 forward and backward, causal: 0.5..0.65 of peak on an A100, 0.35..0.45 on an H100
-#            (Dao 2023, arXiv:2307.08691, section 4). Before Ampere PyTorch falls back to memory-efficient kernels.
-# stream     elementwise kernels over peak bandwidth; PyTorch's own benchmarks and BabelStream give 0.8..0.93.
+# matrix     limit for large products, over the dense peak with fp32 accumulation. The best shapes reach 271 of
+#            312 TFLOP/s on an A100 SXM, 253 on a PCIe one, 794 of 989 on an H100 SXM, 1745 of 2250 on a B200
+#            (github.com/stas00/ml-engineering, compute/accelerator/README.md); ordinary shapes a tenth less.
+#            GeForce-like cards run their halved matrix units at full clock: an L20 gives 105..115 of 119.5
+#            (github.com/DefTruth/CUDA-Learn-Notes, hgemm). Full-rate cards of 70 to 350 W (T4, L4, A10, L40S) meet
+#            their power limit first: our judgement, nothing measured.
+# attention  FlashAttention 2: at best 0.73 of peak forward and 0.63 backward on an A100, 335 TFLOP/s (0.34) on an
+#            H100 (Dao 2023, arXiv:2307.08691, section 4), less with a causal mask. Before Ampere PyTorch falls back
+#            to memory-efficient kernels: our judgement.
+# stream     large elementwise kernels over peak bandwidth: our judgement, as copies reach 0.85..0.93.
 # cache_us   level-2 cache as microseconds of memory traffic: A100 40 MB / 1.56..2.0 TB/s, H100 50 MB / 3.35,
-#            RTX 4090 72 MB / 1.0, L40S 96 MB / 0.86, RTX 3090 6 MB / 0.94, V100 6 MB / 0.9 (NVIDIA's whitepapers).
-# kernel_us  an empty kernel in a full queue; 2..4 us by profilers' traces.
-# launch_us  CPU time, mean of forward (Python: 10..15 us) and the C++ autograd engine (5..7 us); the host that comes
-#            with a card is as old as the card. NVIDIA's CUDA-graph posts give 5..10 us for eager PyTorch.
-# link       ring all-reduce, bytes/s per card: low without, high with NVLink where the generation has it.
+#            RTX 4090 72 MB / 1.0, L40S 96 MB / 0.86, RTX 3090 6 MB / 0.94, V100 6 MB / 0.9 (NVIDIA's white papers).
+# kernel_us  an empty kernel in a full queue, with the gap to the next: our judgement.
+# launch_us  CPU time, mean of the forward (Python) and the C++ autograd engine: our judgement; one matrix product
+#            alone takes 15 us of CPU time from Python (github.com/pytorch/pytorch/pull/194311). The host that comes
+#            with a card is as old as the card.
+# link       ring all-reduce, GB/s per card: low without, high with NVLink where the generation has it.
 # context    the context alone is 256 MiB on an RTX 3090 (github.com/invoke-ai/InvokeAI/issues/9413), 426 MiB on an
 #            RTX 6000 Ada (github.com/unslothai/unsloth-zoo/pull/1053), 300..400 MiB with lazily loaded kernels
-#            (github.com/pytorch/pytorch/issues/107667, 109888), 616 MiB on a recent data-centre card
-#            (github.com/LMCache/LMCache/issues/4019); cuBLAS and bitsandbytes add 30..150 MiB as they load.
+#            (github.com/pytorch/pytorch/issues/107667 and 109888), 616 MiB on a data-centre card
+#            (github.com/LMCache/LMCache/issues/4019); cuBLAS and bitsandbytes load more as they are used.
+_G = _Generation
 _TABLE = {
-    "pascal": _Generation("Pascal", 0.80, 0.30, 0.75, 6, 4.0, 14, _PCIE3, (0.20, 0.32, 0.50)),
-    "volta": _Generation("Volta", 0.70, 0.25, 0.80, 7, 3.5, 13, (8, 60, 120), (0.25, 0.36, 0.55)),
-    "turing": _Generation("Turing, GeForce", 0.80, 0.35, 0.80, 10, 3.5, 12, _PCIE3, (0.15, 0.28, 0.50)),
-    "turing full": _Generation("Turing, full-rate matrix units", 0.45, 0.22, 0.78, 12, 3.5, 13, _PCIE3, (0.15, 0.28, 0.50)),
-    "ampere": _Generation("Ampere, GeForce", 0.88, 0.60, 0.85, 7, 3.0, 10, _PCIE4, (0.25, 0.38, 0.60)),
-    "ampere full": _Generation("Ampere, workstation and inference", 0.62, 0.45, 0.83, 9, 3.0, 11, _PCIE4, (0.25, 0.38, 0.60)),
-    "ampere hbm": _Generation("Ampere, data-centre (A100, A30)", 0.80, 0.52, 0.82, 22, 3.0, 11, (15, 150, 240), (0.40, 0.48, 0.70)),
-    "ada": _Generation("Ada, GeForce", 0.90, 0.68, 0.87, 80, 2.5, 8, _PCIE4, (0.38, 0.48, 0.70)),
-    "ada full": _Generation("Ada, workstation and inference", 0.58, 0.42, 0.83, 100, 2.5, 9, _PCIE4, (0.40, 0.50, 0.72)),
-    "hopper": _Generation("Hopper", 0.66, 0.38, 0.82, 14, 2.5, 9, (30, 280, 400), (0.48, 0.62, 0.85)),
-    "blackwell": _Generation("Blackwell, GeForce", 0.88, 0.60, 0.87, 60, 2.5, 8, _PCIE5, (0.38, 0.58, 0.90)),
-    "blackwell full": _Generation("Blackwell, workstation", 0.62, 0.42, 0.85, 75, 2.5, 8, _PCIE5, (0.38, 0.58, 0.90)),
-    "blackwell hbm": _Generation("Blackwell, data-centre", 0.65, 0.35, 0.82, 16, 2.5, 8, (60, 500, 800), (0.50, 0.75, 1.10)),
-    "": _Generation("unknown generation", 0.60, 0.35, 0.78, 8, 3.5, 11, _PCIE3, (0.20, 0.50, 1.00)),
+    #                                          matrix attn stream cache kernel launch
+    "pascal": _G("Pascal", 0.80, 0.30, 0.75, 6, 4.0, 14, _PCIE3, (0.20, 0.32, 0.50)),
+    "volta": _G("Volta", 0.72, 0.25, 0.80, 7, 3.5, 13, (8, 60, 120), (0.25, 0.36, 0.55)),
+    "turing": _G("Turing GeForce", 0.80, 0.35, 0.80, 10, 3.5, 12, _PCIE3, (0.15, 0.28, 0.50)),
+    "turing full": _G("Turing workstation and T4", 0.45, 0.22, 0.78, 12, 3.5, 13, _PCIE3, (0.15, 0.28, 0.50)),
+    "ampere": _G("Ampere GeForce", 0.90, 0.60, 0.85, 7, 3.0, 10, _PCIE4, (0.25, 0.38, 0.60)),
+    "ampere full": _G("Ampere workstation", 0.64, 0.45, 0.83, 9, 3.0, 11, _PCIE4, (0.25, 0.38, 0.60)),
+    "ampere hbm": _G("A100 and A30", 0.84, 0.52, 0.82, 22, 3.0, 11, (15, 150, 240), (0.40, 0.48, 0.70)),
+    "ada": _G("Ada GeForce", 0.92, 0.68, 0.87, 80, 2.5, 8, _PCIE4, (0.38, 0.48, 0.70)),
+    "ada full": _G("Ada workstation", 0.60, 0.42, 0.83, 100, 2.5, 9, _PCIE4, (0.40, 0.50, 0.72)),
+    "hopper": _G("Hopper", 0.74, 0.36, 0.82, 14, 2.5, 9, (30, 280, 400), (0.48, 0.62, 0.85)),
+    "blackwell": _G("Blackwell GeForce", 0.90, 0.60, 0.87, 60, 2.5, 8, _PCIE5, (0.38, 0.58, 0.90)),
+    "blackwell full": _G("Blackwell workstation", 0.64, 0.42, 0.85, 75, 2.5, 8, _PCIE5, (0.38, 0.58, 0.90)),
+    "blackwell hbm": _G("Blackwell data-centre", 0.72, 0.35, 0.82, 16, 2.5, 8, (60, 500, 800), (0.50, 0.75, 1.10)),
+    "": _G("unknown", 0.60, 0.35, 0.78, 8, 3.5, 11, _PCIE3, (0.20, 0.50, 1.00)),
 }  # fmt: skip
 
 _BY_CAPABILITY = {
@@ -151,7 +157,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         name=row.name,
         matrix_efficiency=row.matrix,
         vector_efficiency=0.75,
-        padding=(64.0, 64.0, 64.0),
+        padding=(96.0, 96.0, 64.0),  # half a tile of 128 x 256, as it may lie either way; a few steps of 32 to fill,
         attention_efficiency=row.attention,
         attention_padding_flop_per_byte=40.0,
         matmul_bandwidth=row.stream * 0.95,

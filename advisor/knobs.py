@@ -55,9 +55,16 @@ class Knob(NamedTuple):
     @property
     def metavar(self) -> str:
         """What the help text shows behind the flag."""
-        if self.kind == "choice":
-            return "[" + "|".join(self.choices) + "]"
-        return {"int": "N", "float": "X", "names": "NAMES", "text": "TEXT", "bool": ""}[self.kind]
+        kinds = {"int": "N", "float": "X", "names": "NAMES", "text": "TEXT", "bool": "", "choice": "NAME"}
+        return kinds[self.kind]
+
+    @property
+    def explanation(self) -> str:
+        """The help text with what is allowed."""
+        if self.kind in ("int", "float"):
+            allowed = range_of(self).text(self.kind == "int").removeprefix("allowed are ")
+            return f"{self.help} ({allowed})"
+        return self.help + (": " + ", ".join(self.choices) if self.choices else "")
 
 
 KNOBS: tuple[Knob, ...] = (

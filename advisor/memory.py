@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from advisor.modules import layer_linears, layer_norms, outer_norms
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 from advisor.tape.decoder import other_dtype
-from advisor.tape.step import EMBEDDING, HEAD, Bytes, Segment, run_step
-from advisor.tape.tape import CATEGORY_NAMES, Device, block_bytes
+from advisor.tape.program import Bytes, Segment, block_bytes
+from advisor.tape.step import EMBEDDING, HEAD, step_program
+from advisor.tape.tape import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.trained import trained_shapes
 
 QUANTIZATION_BLOCK = 64
@@ -127,12 +128,13 @@ def optimizer_temporary_bytes(shapes: Iterable[tuple[int, int, int, str]], optim
     """Most that the optimizer's step allocates beside its states.
 
     Fused AdamW and bitsandbytes work in place. foreach AdamW makes one copy of all parameters (a square root).
-    Adafactor makes, for the largest parameter, an fp32 gradient, its square and the update.
+    Adafactor makes, for the largest parameter, its update twice and, if it is in 16 bits, fp32 copies of it and of
+    its gradient. Source: transformers/optimization.py, Adafactor.step.
     """
     if optimizer == "adamw_foreach":
         return sum(block_bytes(r * max(c, 1) * DTYPE_BYTES[d]) * n for r, c, n, d in shapes)
     if optimizer == "adafactor":
-        return max((3 * block_bytes(4 * r * max(c, 1)) for r, c, _, _ in shapes), default=0)
+        return max((block_bytes(4 * r * max(c, 1)) * (2 if d == "float32" else 4) for r, c, _, d in shapes), default=0)
     return 0
 
 
@@ -148,30 +150,41 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
         for size in optimizer_state_sizes(rows, columns, dtype, recipe.optimizer):
             tally.add("optimizer states", size, times)
         steps += times
-    if recipe.optimizer in ("adamw", "adamw_foreach"):
+    if recipe.optimizer in ("adamw", "adamw_foreach", "adafactor"):
         tally.add("optimizer step counters", 4, steps)
     if recipe.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
         tally.add("optimizer states", 1024, 2)
     if m.position == "rope":
         tally.add("buffers", 4 * ((m.rotary_dim or m.head_dim) // 2), 2)
+    if m.embedding_multiplier and m.architecture.startswith("gemma"):
+        tally.add("buffers", 4)
     tally.add("batch", 8 * batch * length)
     return Static(tally.exact, tally.blocks)
-
-
-def _plus(*parts: Bytes) -> Bytes:
-    return [sum(column) for column in zip(*parts, strict=True)]
-
-
-def _times(part: Bytes, factor: int) -> Bytes:
-    return [value * factor for value in part]
 
 
 def _minus(a: Bytes, b: Bytes) -> Bytes:
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
-def extended_peaks(segments: list[Segment]) -> list[tuple[Segment, Bytes]]:
-    """Each segment's peak with all the layers that it and its neighbours stand for.
+@dataclass(frozen=True, slots=True)
+class _Extra:
+    """What the layers that were not run add to a segment: (bytes by category, how many layers) pairs."""
+
+    parts: list[tuple[Bytes, int]]
+
+    @property
+    def total(self) -> int:
+        return sum(sum(part) * times for part, times in self.parts)
+
+    def by_category(self) -> Bytes:
+        out = [0] * len(CATEGORY_NAMES)
+        for part, times in self.parts:
+            out = [x + y * times for x, y in zip(out, part, strict=True)]
+        return out
+
+
+def extended(segments: list[Segment]) -> list[tuple[Segment, _Extra]]:
+    """Each segment with what all the layers add that it and its neighbours stand for.
 
     A layer that was run once for n adds (n - 1) times what it left behind: saved tensors after forward, gradients
     after backward. In between the sum is linear, so the larger end is the peak.
@@ -179,28 +192,29 @@ def extended_peaks(segments: list[Segment]) -> list[tuple[Segment, Bytes]]:
     zero = [0] * len(CATEGORY_NAMES)
     forward = {s.place: s for s in segments if s.phase == "forward"}
     backward = {s.place: s for s in segments if s.phase == "backward"}
-    layers = sorted(p for p in forward if p not in (EMBEDDING, HEAD))
-    left = {p: _minus(forward[p].after, forward[p].before) for p in layers}
-    kept = {p: _minus(left[p], forward[p].dropped) for p in layers}
-    grads = {
-        p: _plus(_minus(backward[p].after, backward[p].before), kept[p]) if p in backward else zero for p in layers
-    }
+    layers = sorted(p for p in forward if EMBEDDING < p < HEAD)
     extra = {p: forward[p].copies - 1 for p in layers}
+    left = {p: _minus(forward[p].after, forward[p].before) for p in layers}
+    # What autocast drops is a net of releases, hence negative.
+    kept = {p: [a + b for a, b in zip(left[p], forward[p].dropped, strict=True)] for p in layers}
+    grads = {
+        p: _minus(kept[p], _minus(backward[p].before, backward[p].after)) if p in backward else zero for p in layers
+    }
     found = []
     for s in segments:
         if s.phase == "forward":
-            parts = [_times(left[p], extra[p]) for p in layers if p <= s.place]
+            parts = [(left[p], extra[p]) for p in layers if p <= s.place]
         else:
-            parts = [_times(kept[p], extra[p]) for p in layers if p < s.place]
-            parts += [_times(grads[p], extra[p]) for p in layers if p > s.place]
+            parts = [(kept[p], extra[p]) for p in layers if p < s.place]
+            parts += [(grads[p], extra[p]) for p in layers if p > s.place]
             if s.place in extra:
-                parts.append(_times(max(kept[s.place], grads[s.place], key=sum), extra[s.place]))
-        found.append((s, _plus(s.peak, zero, *parts)))
+                parts.append((max(kept[s.place], grads[s.place], key=sum), extra[s.place]))
+        found.append((s, _Extra([part for part in parts if part[1]])))
     return found
 
 
-def _accumulated_gradients(m: ModelSpec, recipe: Recipe) -> int:
-    """Gradient bytes, in blocks, of all trained tensors."""
+def gradient_bytes(m: ModelSpec, recipe: Recipe) -> int:
+    """Bytes, in blocks, of the gradients of all trained tensors."""
     return sum(block_bytes(r * max(c, 1) * DTYPE_BYTES[d]) * n for r, c, n, d in trained_shapes(m, recipe))
 
 
@@ -211,42 +225,42 @@ def predict_step_memory(m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, 
     """
     static = static_memory(m, recipe, batch, seq_len)
     base = sum(static.blocks.values())
-    segments = run_step(m, recipe, batch, seq_len, device)
-    peaks = extended_peaks(segments)
-    all_grads = _accumulated_gradients(m, recipe)
+    program = step_program(m, recipe, seq_len, device)
+    shape = (batch, seq_len, recipe.rank)
+    segments = program.segments(*shape)
+    grads = gradient_bytes(m, recipe)
+    standing = 0  # gradients of earlier micro-steps that belong to layers that were not run
     if recipe.gradient_accumulation > 1:
-        missing = all_grads - segments[0].before[2]
-        peaks = [(s, _plus(p, [0, 0, missing, 0])) for s, p in peaks]
-    segment, peak = max(peaks, key=lambda found: sum(found[1]))
-    where = f"{segment.phase}, {segment.peak_at}"
-    moving = dict(zip(CATEGORY_NAMES, peak, strict=True))
+        standing = grads - segments[0].before[GRADIENT]
+    heights = [(s, extra, s.peak_bytes + extra.total + standing) for s, extra in extended(segments)]
+    peak_of = {phase: max(h for s, _, h in heights if s.phase == phase) for phase in ("forward", "backward")}
     temporary = optimizer_temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
-    phase_peaks = {
-        phase: base + max((sum(p) for s, p in peaks if s.phase == phase), default=0)
-        for phase in ("forward", "backward")
-    }
-    phase_peaks["optimizer"] = base + all_grads + temporary
-    if all_grads + temporary > sum(peak):
-        where = "optimizer step"
-        moving = {"saved activations": 0, "temporaries": temporary, "gradients": all_grads, "logits and loss": 0}
-    heads = [p for s, p in peaks if s.phase == "forward" and s.place == HEAD]
+    peak_of["optimizer"] = grads + temporary
+    segment, extra, height = max(heights, key=lambda found: found[2])
+    if peak_of["optimizer"] > height:
+        where, parts = "optimizer step", [0, temporary, grads, 0]
+    else:
+        where = f"{segment.phase}, {program.label_at(segment.peak_event)}"
+        at_peak = program.live_at(segment.peak_event, *shape)
+        parts = [a + b for a, b in zip(at_peak, extra.by_category(), strict=True)]
+        parts[GRADIENT] += standing
     return StepMemory(
-        peak_bytes=base + sum(moving.values()),
+        peak_bytes=base + sum(parts),
         peak_at=where,
         static=static.exact,
         static_blocks=static.blocks,
-        moving=moving,
-        after_forward_bytes=base + _after_forward(segments) if heads else base,
-        after_backward_bytes=base + all_grads,
-        phase_peaks=phase_peaks,
+        moving=dict(zip(CATEGORY_NAMES, parts, strict=True)),
+        after_forward_bytes=base + standing + _after_forward(segments),
+        after_backward_bytes=base + grads,
+        phase_peaks={phase: base + height for phase, height in peak_of.items()},
     )
 
 
 def _after_forward(segments: list[Segment]) -> int:
     """Live bytes once the forward is over and autocast has dropped its casts, static part excluded."""
     forward = [s for s in segments if s.phase == "forward"]
-    live = sum(next((s.before for s in segments if s.phase == "backward"), forward[-1].after))
+    live = sum(forward[-1].after)
     for s in forward:
-        if s.place not in (EMBEDDING, HEAD):
-            live += (s.copies - 1) * sum(_minus(_minus(s.after, s.before), s.dropped))
+        if EMBEDDING < s.place < HEAD:
+            live += (s.copies - 1) * (sum(s.after) - sum(s.before) + sum(s.dropped))
     return live

@@ -13,7 +13,7 @@ from rich.text import Text
 from advisor.answer import Advice, Candidate, Reason
 from advisor.export.peft_snippet import peft_snippet
 from advisor.rules.context import Rule
-from advisor.rules.wording import DISPLAY, how
+from advisor.rules.wording import DISPLAY, FORMULA, how
 from advisor.specs import GpuSpec, TimeEstimate
 from advisor.units import format_count, format_gib, format_seconds
 
@@ -22,9 +22,17 @@ _VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
 _TERMS_IN_SHORT = 4
 
 
+class _Console(Console):
+    """A console that leaves a reader who has gone to the command, which knows the exit code for it."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while BrokenPipeError is handled; rich would end the process with code 1."""
+        raise BrokenPipeError
+
+
 def console_for(file: TextIO) -> Console:
     """A console of at most 80 columns that prints every text literally: no markup, no emoji, no highlighting."""
-    console = Console(file=file, markup=False, emoji=False, highlight=False)
+    console = _Console(file=file, markup=False, emoji=False, highlight=False)
     console.width = min(console.width, WIDTH)
     return console
 
@@ -35,6 +43,7 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
     _say(console, verdict_line(advice), style="bold")
     console.print()
     console.print(_candidate_table(advice))
+    _say(console, "* recommended; batch: micro-batch x accumulation, c: gradient checkpointing", style="dim")
     if len(advice.gpu.cards) > 1:
         _say(console, "Memory against the smallest, times over all of: " + ", ".join(advice.gpu.cards) + ".")
     recommendation = advice.recommendation
@@ -88,13 +97,17 @@ def _span(time: TimeEstimate) -> str:
 
 
 def _candidate_table(advice: Advice) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False, width=None, padding=(0, 1, 0, 0))
+    table = _table()
     for name, right in (("method", False), ("GiB (at most)", True), ("fits", False), ("batch", True),
                         ("step", True), ("total", True), ("why", False)):
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "why")
     for row in advice.candidates:
         table.add_row(*(Text(cell) for cell in _cells(advice, row)))
     return table
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
@@ -136,7 +149,9 @@ def _list(console: Console, title: str, reasons: Iterable[Reason]) -> None:
         return
     _heading(console, title)
     for reason in items:
-        _say(console, f"- {reason.text} [{reason.code}; {reason.source}]", indent=2)
+        _say(console, f"- {reason.text} [{reason.code}]", indent=2)
+        if reason.source != FORMULA:
+            _say(console, f"  {reason.source}", style="dim", indent=2)
 
 
 def _memory_in_short(console: Console, row: Candidate) -> None:
@@ -153,7 +168,7 @@ def _memory_in_short(console: Console, row: Candidate) -> None:
 def _explain_memory(console: Console, row: Candidate) -> None:
     """Every term of the peak in bytes, their sum, the three counters, and what the numbers stand on."""
     _heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = _table()
     table.add_column("term", overflow="fold")
     table.add_column("bytes", justify="right")
     table.add_column("GiB", justify="right")
@@ -191,7 +206,7 @@ def _value(value: object) -> str:
 
 def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file: TextIO) -> None:
     """A table of catalog models: name, parameters, Hub id, aliases."""
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = _table()
     for name in ("model", "size", "Hub id", "aliases"):
         table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
     for name, parameters, hub_id, aliases in entries:
@@ -202,7 +217,7 @@ def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file
 
 def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
     """A table of catalog cards: driver's memory, bandwidth, dense 16-bit rate."""
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = _table()
     for name in ("card", "generation", "GiB", "GB/s", "16-bit TFLOP/s"):
         table.add_column(name, overflow="fold", justify="left" if name in ("card", "generation") else "right")
     for card in cards:
@@ -215,7 +230,7 @@ def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
 
 def render_rules(rules: Iterable[Rule], file: TextIO) -> None:
     """A table of rules: code, kind, title."""
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    table = _table()
     for name in ("code", "kind", "rule"):
         table.add_column(name)
     for rule in rules:

@@ -195,10 +195,10 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 
 
 def _attention_linears(model: nn.Module) -> list[str]:
-    """Names of the linear layers that are direct children of an attention module."""
+    """The linear layers right inside attention modules, as 'self_attn.q_proj': alone, 'c_proj' is GPT-2's MLP too."""
     names = {
-        name
-        for module in model.modules() if "attention" in type(module).__name__.lower()
+        f"{path.rpartition('.')[2]}.{name}"
+        for path, module in model.named_modules() if "attention" in type(module).__name__.lower()
         for name, child in module.named_children() if hasattr(child, "weight") and child.weight.ndim == 2
     }
     return sorted(names)

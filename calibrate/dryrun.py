@@ -70,15 +70,20 @@ def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: boo
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, recipe)
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.autocast)
-    with torch.no_grad(), autocast:
-        # Settles what the first forward pass changes for good: the dtype of a quantised layer's bias.
-        model(input_ids=torch.zeros(1, WARM_UP_TOKENS, dtype=torch.long), use_cache=False)
+    if recipe.is_quantized:
+        # The first forward pass changes one thing for good: the dtype of a quantised layer's bias.
+        with torch.no_grad(), autocast:
+            model(input_ids=torch.zeros(1, WARM_UP_TOKENS, dtype=torch.long), use_cache=False)
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    if recipe.gradient_accumulation == 1:
-        optimizer.zero_grad()
+    optimizer.zero_grad()
     input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
+    if recipe.gradient_accumulation > 1:  # the last micro-batch finds the gradients of the first
+        with autocast:
+            loss = model(input_ids=input_ids, labels=input_ids, use_cache=False).loss
+        loss.backward()
+        del loss
     names = {id(module): _short(name) for name, module in model.named_modules()}
     tracker = AllocationTracker(names, name_modules)
     _add_static(tracker, model, optimizer, input_ids)
@@ -215,6 +220,7 @@ def main(
     model: str, method: str, layers: int | None, census: bool, real: bool, as_json: bool, **knobs: Any
 ) -> None:
     """Trace one training step and show its phases and, on demand, what is alive at the peak."""
+    torch.set_num_threads(1)
     try:
         recipe, seq_len = recipe_of(method, knobs)
         step = real_step if real else trace_step
@@ -227,8 +233,6 @@ def main(
     else:
         print_trace(trace)
 
-
-torch.set_num_threads(1)
 
 if __name__ == "__main__":
     main()

@@ -28,7 +28,7 @@ CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NU
 
 
 class BurstFailed(AdvisorError):
-    """A child crashed or ran out of time; the message has its last words."""
+    """A child crashed or ran out of time, or a library raised; the message has the last words."""
 
     exit_code = 1
 
@@ -68,6 +68,8 @@ class TraceWorker:
         except BaseException:
             self._stop()
             raise
+        if "failed" in answer:
+            raise BurstFailed(f"the step itself fails: {answer['failed']}")
         if "refused" in answer:
             raise BurstRefused(answer["refused"])
         return Trace.model_validate(answer["trace"]), environment

@@ -82,6 +82,8 @@ class AllocationTracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
+        if func.namespace == "prim":  # a question about a tensor, such as its device
+            return out
         op = self._op_names.get(func)
         if op is None:
             op = self._op_names[func] = str(func).removesuffix(".default")

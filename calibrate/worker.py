@@ -1,7 +1,8 @@
 """The child process: one JSON job a line in, one JSON answer a line out. Imports torch; run as `python -m`.
 
 First it says what it runs on: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
-`{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}` or `{"refused": "one line"}`.
+`{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
+cannot run"}` or `{"failed": "what a library raised"}`.
 Libraries that print do so to stderr: standard output carries answers alone.
 """
 
@@ -36,6 +37,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"])
     except AdvisorError as error:
         return {"refused": str(error)}
+    except Exception as error:  # a library's own: it costs this job, not the process
+        return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {"trace": trace.model_dump(mode="json", exclude={"census", "events"})}
 
 
@@ -48,7 +51,8 @@ def main() -> None:
         replies.flush()
 
     try:
-        from calibrate import dryrun  # noqa: F401
+        from calibrate import dryrun  # noqa: F401 - now, so that what is missing is known before the first job
+
         reply({"environment": environment().model_dump()})
     except ImportError as error:
         reply({"missing": error.name or str(error)})

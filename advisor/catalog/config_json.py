@@ -110,7 +110,7 @@ def _model_type(fields: Fields) -> str:
 
 def _unknown(fields: Fields, model_type: str, origin: str) -> str:
     """The message for an architecture that is in no family."""
-    experts = "moe" in model_type or any("expert" in key for key in fields.config)
+    experts = "moe" in model_type or any("expert" in key and value for key, value in fields.config.items())
     kind = "a mixture of experts, which the formula does not know" if experts else "not one that the formula knows"
     return (f"{origin}: architecture {model_type[:60]!r} is {kind};"
             f" `calibrate --dry-run --model {origin}` measures it without a GPU")

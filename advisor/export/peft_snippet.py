@@ -49,7 +49,7 @@ def _imports(recipe: Recipe, gpus: int) -> str:
              "TrainingArguments"]
     if recipe.is_quantized:
         names.insert(2, "BitsAndBytesConfig")
-    packages = "torch transformers datasets accelerate"
+    packages = "torch 'transformers>=5,<6' datasets accelerate"
     packages += " peft" if recipe.has_adapters else ""
     packages += " bitsandbytes" if recipe.is_quantized or recipe.optimizer in _BITSANDBYTES else ""
     packages += " liger-kernel" if recipe.loss == "chunked" else ""
@@ -74,7 +74,7 @@ def _load(model_id: str, recipe: Recipe) -> str:
     if recipe.is_quantized:
         lines += ["quantization = BitsAndBytesConfig(", *_quantization(recipe, dtype), ")"]
     lines += ["model = AutoModelForCausalLM.from_pretrained(", "    model_id,", f"    dtype={dtype},",
-              f"    attn_implementation={_ATTENTION[recipe.attention]!r},"]
+              f'    attn_implementation="{_ATTENTION[recipe.attention]}",']
     if recipe.is_quantized:
         lines.append("    quantization_config=quantization,")
     return "\n".join([*lines, ")", "model.config.use_cache = False"])
@@ -83,7 +83,7 @@ def _load(model_id: str, recipe: Recipe) -> str:
 def _quantization(recipe: Recipe, dtype: str) -> list[str]:
     if recipe.quant == "int8":
         return ["    load_in_8bit=True,"]
-    return ["    load_in_4bit=True,", f"    bnb_4bit_quant_type={recipe.quant!r},",
+    return ["    load_in_4bit=True,", f'    bnb_4bit_quant_type="{recipe.quant}",',
             f"    bnb_4bit_use_double_quant={recipe.double_quant},", f"    bnb_4bit_compute_dtype={dtype},"]
 
 
@@ -148,7 +148,7 @@ def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
         f"    per_device_train_batch_size={recipe.micro_batch},",
         f"    gradient_accumulation_steps={recipe.gradient_accumulation},",
         f"    learning_rate={_ADAPTER_RATE if recipe.has_adapters else _FULL_RATE},",
-        f"    optim={OPTIMIZERS[recipe.optimizer]!r},",
+        f'    optim="{OPTIMIZERS[recipe.optimizer]}",',
         *_checkpointing(recipe),
     ]
     lines += [f"    {half}=True,"] if recipe.autocast else []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import dora_cost, how, needs
+from advisor.rules.wording import FORMULA, dora_cost, how, needs
 from advisor.units import format_gib
 
 CODE = "ADV003"
@@ -29,7 +29,7 @@ def check(context: Context) -> Finding | None:
         reasons = [Reason(code=CODE, text=text, source=SOURCE)]
         cost = dora_cost(context)
         if cost:
-            reasons.append(Reason(code=CODE, text=cost + ".", source="this job's own estimate"))
+            reasons.append(Reason(code=CODE, text=cost + ".", source=FORMULA))
         return Finding(tuple(reasons), "dora")
     if not context.fits("lora"):
         return None

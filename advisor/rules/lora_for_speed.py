@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import dora_cost, hours, where
+from advisor.rules.wording import FORMULA, dora_cost, hours, where
 
 CODE = "ADV002"
 MANY_EXAMPLES = 100_000
@@ -38,7 +38,7 @@ def check(context: Context) -> Finding | None:
     if full is not None and full.verdict == "fits" and full.time is not None and row.time is not None \
             and full.time.total_s.likely < row.time.total_s.likely:
         reasons.append(Reason(
-            code=CODE, source="this job's own estimate",
+            code=CODE, source=FORMULA,
             text=f"Full fine-tuning fits too and would take {hours(full.time.total_s.likely)} instead of "
             f"{hours(row.time.total_s.likely)} {where(context)}; ask for it with --method full.",
         ))

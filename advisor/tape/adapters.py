@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.ops import add, cast, copy, dropout, mul, scale, shift
-from advisor.tape.tape import ITEM_BYTES, Tape, Tensor
-
-
-def magnitude_dtype(recipe: Recipe) -> str:
-    """DoRA's magnitude stays fp32 on a quantised base, whatever the adapters are cast to."""
-    return "float32" if recipe.is_quantized else recipe.adapter_dtype
+from advisor.tape.tape import ITEM_BYTES, Node, Tape, Tensor
 
 
 class Linear:
     """One linear layer with its weights as tensors; an adapter where the recipe puts one."""
 
-    __slots__ = ("bias", "in_features", "lora_a", "lora_b", "magnitude", "out_features", "quant", "recipe", "weight")
+    __slots__ = (
+        "bias", "in_features", "lora_a", "lora_b", "magnitude", "name", "out_features", "quant", "recipe", "weight",
+    )  # fmt: skip
 
-    def __init__(self, shape: LinearShape, recipe: Recipe, adapted: bool, quant: str, other_dtype: str) -> None:
-        """`other_dtype` is the dtype of what is not quantised (biases), after k-bit upcasting."""
+    def __init__(self, shape: LinearShape, recipe: Recipe, rank: int, quant: str, other_dtype: str) -> None:
+        """`rank` is 0 where no adapter goes; `other_dtype` is the dtype of what is not quantised (biases), after k-bit upcasting."""
         trained = recipe.method == "full"
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
+        self.name = shape.name
         self.recipe = recipe
         self.quant = quant
         self.weight = Tensor(size, recipe.base_dtype, needs_grad=trained)
@@ -33,11 +31,11 @@ class Linear:
         bias_dtype = recipe.base_dtype if quant != "none" else other_dtype
         self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None
-        if adapted:
-            self.lora_a = Tensor((recipe.rank, shape.in_features), recipe.adapter_dtype, needs_grad=True)
-            self.lora_b = Tensor((shape.out_features, recipe.rank), recipe.adapter_dtype, needs_grad=True)
+        if rank:
+            self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=True)
+            self.lora_b = Tensor((shape.out_features, rank), recipe.adapter_dtype, needs_grad=True)
             if recipe.is_dora:
-                self.magnitude = Tensor((shape.out_features,), magnitude_dtype(recipe), needs_grad=True)
+                self.magnitude = Tensor((shape.out_features,), recipe.adapter_dtype, needs_grad=True)
 
     @property
     def trained(self) -> list[Tensor]:
@@ -66,9 +64,8 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     out_features, in_features = weight.shape
     dtype, shape, weight_shape = weight.dtype, x.shape, weight.shape
     rows = x.count // in_features
-    flop = 2.0 * rows * in_features * out_features
-    moved = float(ITEM_BYTES[dtype] * (rows * (in_features + out_features) + in_features * out_features))
-    t.kernels.append(("matmul", dtype, flop, moved, (rows, out_features, in_features)))
+    moved = ITEM_BYTES[dtype] * (rows * (in_features + out_features) + in_features * out_features)
+    t.matmul(dtype, rows, out_features, in_features, moved)
     x_needs, weight_needs, bias_needs = x.needs_grad, weight.needs_grad, bias is not None and bias.needs_grad
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
@@ -77,10 +74,10 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
             t.kernel("reduce", dtype, 0, g.bytes)
             gb = t.empty((out_features,), dtype)
         if x_needs:
-            t.kernels.append(("matmul", dtype, flop, moved, (rows, in_features, out_features)))
+            t.matmul(dtype, rows, in_features, out_features, moved)
             gx = t.empty(shape, dtype)
         if weight_needs:
-            t.kernels.append(("matmul", dtype, flop, moved, (out_features, in_features, rows)))
+            t.matmul(dtype, out_features, in_features, rows, moved)
             gw = t.empty(weight_shape, dtype)
         return gx, gw, gb
 
@@ -92,11 +89,11 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 def dequantized(t: Tape, m: Linear) -> Tensor:
     """The 16-bit weight (O, I) made from its 4-bit or 8-bit store."""
     count = m.weight.count
-    stored = count * (0.5 if m.quant in ("nf4", "fp4") else 1.0)
+    stored = count // 2 if m.quant in ("nf4", "fp4") else count
     t.kernel("dequantize", m.weight.dtype, 0, stored + m.weight.bytes)
     if m.quant in ("nf4", "fp4") and m.recipe.double_quant:
         absmax = t.empty((count // 64,), "float32")
-        t.kernel("dequantize", "float32", 0, 1.25 * absmax.bytes)
+        t.kernel("dequantize", "float32", 0, absmax.bytes + absmax.count)
         out = t.empty(m.weight.shape, m.weight.dtype)
         del absmax
         return out
@@ -109,18 +106,17 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     x = cast(t, x, m.weight.dtype)
     shape, dtype = x.shape, x.dtype
     rows = x.count // m.in_features
-    flop = 2.0 * rows * m.in_features * m.out_features
-    moved = float(ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features))
+    moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
 
     def backward(g: Tensor) -> tuple[Tensor]:
         weight = cast(t, dequantized(t, m), g.dtype)
-        t.kernels.append(("matmul", g.dtype, flop, moved, (rows, m.in_features, m.out_features)))
+        t.matmul(g.dtype, rows, m.in_features, m.out_features, moved)
         out = t.empty(shape, g.dtype)
         del weight
         return (out,)
 
     weight = dequantized(t, m) if t.device == "cuda" else None
-    t.kernels.append(("matmul", dtype, flop, moved, (rows, m.out_features, m.in_features)))
+    t.matmul(dtype, rows, m.out_features, m.in_features, moved)
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
     del weight
     return cast(t, out, before)
@@ -129,35 +125,39 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
 def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """bitsandbytes' Linear8bitLt, which keeps its input on the graph, outside checkpointing's reach.
 
-    On CUDA the input is cast to fp16 and quantised; the CPU path dequantises the weight and multiplies.
+    On CUDA the input is cast to fp16 and quantised; the CPU path dequantises the weight and multiplies, in the
+    dtype of autocast where that is on.
     """
     shape, dtype = x.shape, x.dtype
     rows = x.count // m.in_features
-    flop = 2.0 * rows * m.in_features * m.out_features
-    moved = float(ITEM_BYTES[dtype] * rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
+    moved = ITEM_BYTES[dtype] * rows * (m.in_features + m.out_features) + m.in_features * m.out_features
 
     def backward(g: Tensor) -> tuple[Tensor]:
         weight = t.empty(m.weight.shape, dtype)
-        t.kernel("dequantize", dtype, 0, 1.5 * weight.bytes)
-        t.kernels.append(("matmul", dtype, flop, moved, (rows, m.in_features, m.out_features)))
+        t.kernel("dequantize", dtype, 0, weight.bytes + weight.count)
+        g = cast(t, g, dtype)
+        t.matmul(dtype, rows, m.in_features, m.out_features, moved)
         out = t.empty(shape, dtype)
         del weight
         return (out,)
 
+    out_dtype = dtype
     if t.device == "cpu":
-        weight = t.empty(m.weight.shape, dtype)
-        t.kernel("dequantize", dtype, 0, 1.5 * weight.bytes)
-        scratch = [weight]
+        scratch = [t.empty(m.weight.shape, dtype)]
+        t.kernel("dequantize", dtype, 0, scratch[0].bytes + scratch[0].count)
+        if t.autocast:
+            scratch += [cast(t, Tensor(shape, dtype, x.buffer), t.autocast), cast(t, scratch[0], t.autocast)]
+            out_dtype = t.autocast
     else:
-        half = cast(t, x, "float16")
-        t.kernel("reduce", "float16", 0, 1.5 * half.bytes)
+        half = cast(t, Tensor(shape, dtype, x.buffer), "float16")
+        t.kernel("reduce", "float16", 0, half.bytes + half.count)
         scratch = [half, t.empty((rows, m.in_features), "int8"), t.empty((rows, m.out_features), "float32")]
-    t.kernels.append(("matmul", "int8" if t.device == "cuda" else dtype, flop, moved,
-                      (rows, m.out_features, m.in_features)))
-    out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
+    product_dtype = "int8" if t.device == "cuda" else out_dtype
+    t.matmul(product_dtype, rows, m.out_features, m.in_features, moved)
+    out = t.op((x,), (*shape[:-1], m.out_features), out_dtype, backward)
     scratch.clear()
-    if out.needs_grad and out.node is not None:
-        out.node.context = x.buffer  # type: ignore[union-attr]
+    if isinstance(out.node, Node):
+        out.node.context = x.buffer
     return out
 
 
@@ -172,6 +172,7 @@ def base_linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
 
 def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """A linear layer as the recipe has it: x (B, S, I) -> (B, S, O)."""
+    t.label(m.name)
     if m.lora_a is None or m.lora_b is None:
         return base_linear(t, x, m)
     if m.quant == "none":

@@ -62,12 +62,12 @@ class Weights:
 
     __slots__ = ("linears", "norms")
 
-    def __init__(self, m: ModelSpec, recipe: Recipe) -> None:
+    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int) -> None:
         other = other_dtype(recipe)
         trained = recipe.method == "full"
         targets = resolve_targets(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
         self.linears = {
-            name: Linear(shape, recipe, name in targets, recipe.quant, other)
+            name: Linear(shape, recipe, rank if name in targets else 0, recipe.quant, other)
             for name, shape in layer_linears(m).items()
         }
         qk = {"none": (), "head": (m.head_dim, m.head_dim), "full": (m.q_size, m.kv_size)}[m.qk_norm]
@@ -195,10 +195,12 @@ def _eager_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, m: ModelSpec, mas
 class Decoder:
     """The forward of one model under one recipe; `layer` runs one decoder layer."""
 
-    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, batch: int, length: int, dtype: str) -> None:
+    def __init__(
+        self, t: Tape, m: ModelSpec, recipe: Recipe, batch: int, length: int, slides: bool, dtype: str
+    ) -> None:
         """Makes what the forward makes once: positions, rotary tables and, where they are needed, masks.
 
-        transformers drops a causal mask that the kernel knows by itself; a sliding window shorter than the row
+        `slides`: whether rows are longer than the window. transformers drops a causal mask that the kernel knows by itself; a sliding window shorter than the row
         keeps its mask, and eager attention keeps one of numbers for each kind of layer.
         """
         self.t, self.m, self.recipe = t, m, recipe
@@ -208,13 +210,13 @@ class Decoder:
         self.full_mask: Tensor | None = None
         self.sliding_mask: Tensor | None = None
         square = (batch, 1, length, length)
-        slides = bool(m.sliding_window)
+        self.window = m.sliding_window if slides else 0
         if self.kind == "eager":
-            if not slides or not all(m.sliding_layers or (True,)):
+            if not m.sliding_window or not all(m.sliding_layers or (True,)):
                 self.full_mask = t.empty(square, dtype)
-            if slides:
+            if m.sliding_window:
                 self.sliding_mask = t.empty(square, dtype)
-        elif self.kind == "sdpa" and slides and m.sliding_window < length:
+        elif self.kind == "sdpa" and slides:
             self.sliding_mask = t.empty((1, *square[1:]), "bool")
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sliding: bool) -> Tensor:
@@ -225,13 +227,14 @@ class Decoder:
         if mask is not None or m.head_dim > 256:
             groups = m.num_attention_heads // m.num_key_value_heads
             k, v = repeat_kv(t, k, groups), repeat_kv(t, v, groups)
-        return fused_attention(t, q, k, v, mask, m.sliding_window if sliding else 0)
+        return fused_attention(t, q, k, v, mask, self.window if sliding else 0)
 
     def attention(self, x: Tensor, w: Weights, rope: Rope | None, sliding: bool) -> Tensor:
         """Self-attention of x (B, S, H); queries, keys and values live to its end, as the real locals do."""
         t, m = self.t, self.m
         batch, length, _ = x.shape
         q, k, v = _qkv(t, x, m, w)
+        t.label("attention")
         if rope is not None:
             joined = joins_rotary(m)
             q, k = _apply_rope(t, q, rope, joined), _apply_rope(t, k, rope, joined)
@@ -262,6 +265,7 @@ class Decoder:
     def layer(self, x: Tensor, w: Weights, kind: LayerKind) -> Tensor:
         """One decoder layer: x (B, S, H) -> (B, S, H)."""
         t, m, norms = self.t, self.m, w.norms
+        t.label("norm")
         rope, sliding = (self.rope if kind.rotated else None), kind.sliding
         if m.norm_placement in ("parallel_one", "parallel_two"):
             return self._parallel_layer(x, w, rope, sliding)

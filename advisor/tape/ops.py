@@ -81,7 +81,7 @@ def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     shape = a.shape if len(a.shape) > len(b.shape) or a.count >= b.count else b.shape
     dtype = a.dtype if a.dtype == b.dtype else "float32"
     moved = a.bytes + b.bytes
-    t.kernel("elementwise", dtype, 0, 2.0 * moved if a.count == b.count else 2.0 * a.bytes)
+    t.kernel("elementwise", dtype, 0, 2 * moved if a.count == b.count else 2 * a.bytes)
     a_needs, b_needs, a_dtype, b_dtype = a.needs_grad, b.needs_grad, a.dtype, b.dtype
 
     def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -176,8 +176,9 @@ def repeat_kv(t: Tape, x: Tensor, repeats: int) -> Tensor:
     t.kernel("elementwise", x.dtype, 0, x.bytes * (1 + repeats))
 
     def backward(g: Tensor) -> tuple[Tensor]:
-        t.kernel("reduce", g.dtype, 0, g.bytes * (1 + 1 / repeats))
-        return (t.empty(before, g.dtype),)
+        out = t.empty(before, g.dtype)
+        t.kernel("reduce", g.dtype, 0, g.bytes + out.bytes)
+        return (out,)
 
     return t.op((x,), shape, x.dtype, backward)
 
@@ -193,7 +194,7 @@ def dropout(t: Tape, x: Tensor) -> Tensor:
     t.kernel("elementwise", dtype, 0, 2 * x.bytes + mask.bytes)
 
     def backward(g: Tensor) -> tuple[Tensor]:
-        t.kernel("elementwise", dtype, 0, 2.5 * g.bytes)
+        t.kernel("elementwise", dtype, 0, 2 * g.bytes + g.count)
         return (t.empty(shape, g.dtype),)
 
     return t.op((x,), shape, dtype, backward, (mask,))
@@ -234,18 +235,17 @@ def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int) -> T
     batch = 1
     for size in shape[:-2]:
         batch *= size
-    flop = 2.0 * batch * rows * columns * inner
-    moved = float(a.bytes + b.bytes + batch * rows * columns * ITEM_BYTES[dtype])
-    t.kernels.append(("matmul", dtype, flop, moved, (batch * rows, columns, inner)))
+    moved = a.bytes + b.bytes + batch * rows * columns * ITEM_BYTES[dtype]
+    t.matmul(dtype, batch * rows, columns, inner, moved)
     a_shape, b_shape, a_needs, b_needs = a.shape, b.shape, a.needs_grad, b.needs_grad
 
     def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         ga = gb = None
         if a_needs:
-            t.kernels.append(("matmul", dtype, flop, moved, (batch * rows, inner, columns)))
+            t.matmul(dtype, batch * rows, inner, columns, moved)
             ga = t.empty(a_shape, dtype)
         if b_needs:
-            t.kernels.append(("matmul", dtype, flop, moved, (batch * inner, columns, rows)))
+            t.matmul(dtype, batch * inner, columns, rows, moved)
             gb = t.empty(b_shape, dtype)
         return ga, gb
 
@@ -257,7 +257,7 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     """Flash attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
 
     Keeps q, k, v, its output, one fp32 log-sum-exp per row, and a bool `mask` (1, 1, S, S) as numbers of q's dtype, row by row.
-    On CUDA backward also makes an fp32 accumulator of q's size, and gradients of k and v for every query head
+    `window` is 0 unless it is shorter than the row. On CUDA backward also makes an fp32 accumulator of q's size, and gradients of k and v for every query head
     before it sums them over a group.
     """
     if t.autocast:
@@ -265,10 +265,10 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     batch, heads, length, width = q.shape
     groups = heads // k.shape[1]
     dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
-    seen = min(length, window) if window else length
-    pairs = batch * heads * (length * seen - seen * (seen - 1) / 2.0)
-    moved = float(2 * q.bytes + k.bytes + v.bytes)
-    t.kernels.append(("attention", dtype, 4.0 * pairs * width, moved, (0, 0, 0)))
+    row_pairs = 2 * length * window - window * (window - 1) if window else length * (length + 1)
+    flop = 2 * batch * heads * row_pairs * width
+    moved = 2 * q.bytes + k.bytes + v.bytes
+    t.kernel("attention", dtype, flop, moved)
     saved: tuple[Tensor, ...] = (q, k, v)
     if mask is not None:
         t.kernel("elementwise", dtype, 0, 3 * mask.bytes)
@@ -276,7 +276,7 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     lse = t.empty((batch, heads, length), "float32")
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t.kernels.append(("attention", dtype, 10.0 * pairs * width, 2.0 * moved, (0, 0, 0)))
+        t.kernel("attention", dtype, flop // 2 * 5, 2 * moved)
         scratch = []
         if t.device == "cuda":
             scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]

@@ -6,60 +6,40 @@ kind adds is exactly linear (a test checks that it is), so each segment carries 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from functools import lru_cache
 
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import product
 from advisor.tape.decoder import Decoder, LayerKind, Norm, Weights, embed, head_logits, layer_kinds, other_dtype
 from advisor.tape.norms import log_softmax_loss
-from advisor.tape.tape import GRADIENT, LOGITS, Device, Kernel, Node, Tape, Tensor
+from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
+from advisor.tape.tape import GRADIENT, LOGITS, Device, Node, RawKernel, Tape, Tensor
 
-EMBEDDING, HEAD = -1, 1_000_000
-
-Bytes = list[int]
-"""Live bytes by category, in the order of tape.CATEGORY_NAMES."""
-
-
-@dataclass(slots=True)
-class Segment:
-    """A stretch of the step: the embedding, one layer, or the head, forward or backward."""
-
-    phase: str
-    place: int
-    copies: int
-    before: Bytes
-    peak: Bytes = field(default_factory=list)
-    peak_at: str = ""
-    after: Bytes = field(default_factory=list)
-    dropped: Bytes = field(default_factory=lambda: [0, 0, 0, 0])
-    kernels: list[Kernel] = field(default_factory=list)
+EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 
 
 class _Recorder:
-    """Cuts the tape's record into segments."""
+    """Cuts the tape's record into stretches."""
 
     def __init__(self, t: Tape, copies: dict[int, int]) -> None:
         self.t = t
         self.copies = copies
-        self.segments: list[Segment] = []
+        self.parts: list[tuple[Stretch, list[RawKernel]]] = []
         self.phase = "forward"
         t.on_segment = self.enter
 
     def enter(self, place: int) -> None:
-        """Begin the segment of layer `place` in the present phase."""
+        """Begin the stretch of layer `place` in the present phase."""
         self.close()
         t = self.t
         t.segment = place
-        t.peak, t.peak_by_category, t.peak_at = t.live, t.by_category[:], t.at
         t.kernels = []
-        self.segments.append(Segment(self.phase, place, self.copies.get(place, 1), t.by_category[:]))
+        self.parts.append((Stretch(self.phase, place, self.copies.get(place, 1), len(t.events)), t.kernels))
 
     def close(self) -> None:
-        """End the segment that is open."""
-        if self.segments:
-            t, last = self.t, self.segments[-1]
-            last.peak, last.peak_at, last.after = t.peak_by_category, t.peak_at, t.by_category[:]
-            last.kernels = t.kernels
+        """End the stretch that is open."""
+        if self.parts:
+            self.parts[-1][0].end = len(self.t.events)
 
 
 def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
@@ -68,30 +48,47 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
     return [(kinds[0], 1)] + [(kind, kinds[1:].count(kind)) for kind in dict.fromkeys(kinds[1:])]
 
 
-def run_step(m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device) -> list[Segment]:
-    """Simulate one micro-step of `batch` rows of `length` tokens; weights and optimizer states are not on the tape."""
+@lru_cache(maxsize=512)
+def _recorded(m: ModelSpec, recipe: Recipe, slides: bool, device: Device) -> Program:
+    """The program of `recipe`, whose rank is ignored; `slides`: whether rows are longer than the sliding window."""
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = Tape(device, half if recipe.autocast else "")
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(m, recipe) for _ in plan]
-    trained_outside = recipe.method == "full"
+    layers = [Weights(m, recipe, RANK) for _ in plan]
+    full = recipe.method == "full"
     other = other_dtype(recipe)
-    table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=trained_outside)
-    head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=trained_outside)
-    last_norm = Norm(m.norm, m.hidden_size, other, trained_outside, m.norm_bias)
+    table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=full)
+    head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
+    last_norm = Norm(m.norm, m.hidden_size, other, full, m.norm_bias)
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + last_norm.trained
-                            + ([table, head] if trained_outside else []))
-    loss = _forward(t, recorder, m, recipe, batch, length, plan, layers, table, head, last_norm)
+                            + ([table, head] if full else []))
+    step = _Step(t, recorder, m, recipe, plan, layers, slides)
+    loss = step.forward(table, head, last_norm)
     _drop_autocast_cache(t, recorder)
     recorder.phase = "backward"
     t.segment = -2
     t.backward(loss)
-    del loss
     recorder.close()
-    t.on_segment = lambda segment: None
-    return recorder.segments
+    program = Program(t.events[:], t.slots, t.labels)
+    for stretch, kernels in recorder.parts:
+        program.add(stretch, kernels)
+    return program
+
+
+def step_program(m: ModelSpec, recipe: Recipe, length: int, device: Device) -> Program:
+    """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
+
+    `length` decides only whether the sliding window matters. Knobs that do not change the structure of the step
+    (rank, alpha, micro-batch, optimizer) share one program.
+    """
+    structure = recipe.model_copy(update={
+        "rank": 1, "alpha": 1.0, "micro_batch": 1, "optimizer": "adamw",
+        "dropout": 0.5 if recipe.dropout else 0.0,
+        "gradient_accumulation": min(recipe.gradient_accumulation, 2),
+    })  # fmt: skip
+    return _recorded(m, structure, bool(m.sliding_window) and m.sliding_window < length, device)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -110,58 +107,62 @@ def _shared(t: Tape, weight: Tensor) -> Tensor:
     return out
 
 
-def _forward(
-    t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe, batch: int, length: int,
-    plan: list[tuple[LayerKind, int]], layers: list[Weights], table: Tensor, head: Tensor, last_norm: Norm,
-) -> Tensor:
-    """The causal language model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
-    recorder.enter(EMBEDDING)
-    t.at = "embedding"
-    if table is head:
-        table = head = _shared(t, table)
-    hidden = _decode(t, recorder, m, recipe, batch, length, plan, layers, table, last_norm)
-    t.at = "lm_head"
-    logits = product(t, hidden, head)
-    logits = head_logits(t, m, logits)
-    t.at = "loss"
-    if logits.buffer is not None:
-        logits.buffer.move_to(LOGITS)
-    return log_softmax_loss(t, logits)
+class _Step:
+    """The forward of one micro-step, split as the model's own functions are."""
 
+    def __init__(
+        self, t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe,
+        plan: list[tuple[LayerKind, int]], layers: list[Weights], slides: bool,
+    ) -> None:  # fmt: skip
+        self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
+        self.plan, self.layers, self.slides = plan, layers, slides
 
-def _decode(
-    t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe, batch: int, length: int,
-    plan: list[tuple[LayerKind, int]], layers: list[Weights], table: Tensor, last_norm: Norm,
-) -> Tensor:
-    """Embedding, layers and last norm: (B, S, H). The embedding's output lives as long as this function."""
-    embedded = embed(t, m, table, batch, length)
-    # transformers turns this on with checkpointing, so that a frozen embedding does not cut the graph.
-    if recipe.gradient_checkpointing and not embedded.needs_grad:
-        embedded.needs_grad = True
-    decoder = Decoder(t, m, recipe, batch, length, embedded.dtype)
-    x = embedded
-    for index, (kind, _) in enumerate(plan):
-        recorder.enter(index)
-        t.at = "decoder layer"
-        weights = layers[index]
-        if recipe.gradient_checkpointing:
-            x = t.checkpoint(lambda h, w=weights, k=kind: decoder.layer(h, w, k), x, recipe.reentrant)
-        else:
-            x = decoder.layer(x, weights, kind)
-    recorder.enter(HEAD)
-    t.at = "final norm"
-    return last_norm(t, x)
+    def forward(self, table: Tensor, head: Tensor, last_norm: Norm) -> Tensor:
+        """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
+        t, m = self.t, self.m
+        self.recorder.enter(EMBEDDING)
+        t.label("embedding")
+        if table is head:
+            table = head = _shared(t, table)
+        hidden = self._decode(table, last_norm)
+        t.label("lm_head")
+        logits = head_logits(t, m, product(t, hidden, head))
+        t.label("loss")
+        if logits.buffer is not None:
+            logits.buffer.move_to(LOGITS)
+        return log_softmax_loss(t, logits)
+
+    def _decode(self, table: Tensor, last_norm: Norm) -> Tensor:
+        """Embedding, layers and last norm: (B, S, H). The embedding's output lives as long as this function."""
+        t, m, recipe = self.t, self.m, self.recipe
+        embedded = embed(t, m, table, BATCH, LENGTH)
+        # transformers turns this on with checkpointing, so that a frozen embedding does not cut the graph.
+        if recipe.gradient_checkpointing and not embedded.needs_grad:
+            embedded.needs_grad = True
+        decoder = Decoder(t, m, recipe, BATCH, LENGTH, self.slides, embedded.dtype)
+        x = embedded
+        for index, (kind, _) in enumerate(self.plan):
+            self.recorder.enter(index)
+            weights = self.layers[index]
+            if recipe.gradient_checkpointing:
+                x = t.checkpoint(lambda h, w=weights, k=kind: decoder.layer(h, w, k), x, recipe.reentrant)
+            else:
+                x = decoder.layer(x, weights, kind)
+        self.recorder.enter(HEAD)
+        t.label("final norm")
+        return last_norm(t, x)
 
 
 def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:
     """Leaving autocast frees its cached casts; note what each layer loses by that."""
-    recorder.close()
-    places = {s.place: s for s in recorder.segments}
+    recorder.enter(LEAVING_AUTOCAST)
+    places = {stretch.place: stretch for stretch, _ in recorder.parts}
+    lost: dict[int, list[int]] = {}
     while t.autocast_cache:
-        before = t.by_category[:]
+        start = len(t.events)
         _, (place, _cached) = t.autocast_cache.popitem()
         del _cached
-        places[place].dropped = [
-            d + b - a for d, b, a in zip(places[place].dropped, before, t.by_category, strict=True)
-        ]
+        lost.setdefault(place, []).extend(t.events[start:])
+    for place, events in lost.items():
+        places[place].dropped = net_of(events)
     t.autocast = ""

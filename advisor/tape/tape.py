@@ -5,6 +5,9 @@ tensor. A `Buffer` adds its bytes to the tape when it is made and gives them bac
 `Node` holds what its backward needs. A forward written like the model code, with the same locals, then has the
 real step's lifetimes for free; `backward` runs nodes in the order of PyTorch's engine (latest first).
 
+Batch, length and rank enter as powers of two so large that every size is a polynomial in them whose coefficients
+can be read off its digits (`program.py` does that): one recording serves all shapes.
+
 What it ignores: strides (a few copies that PyTorch makes for layout are written out where they happen), and
 allocator behaviour beyond rounding each block to 512 bytes.
 """
@@ -24,15 +27,9 @@ Device = Literal["cpu", "cuda"]
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bool": 1, "uint8": 1, "int8": 1, "int64": 8}
 SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
 CATEGORY_NAMES = ("saved activations", "temporaries", "gradients", "logits and loss")
-BLOCK_BYTES = 512
 
-Kernel = tuple[str, str, float, float, tuple[int, int, int]]
-"""(kind, dtype, FLOP, bytes read and written, (m, n, k) of a matrix product or (0, 0, 0))."""
-
-
-def block_bytes(size_bytes: int) -> int:
-    """Bytes that the allocator counts for a tensor: rounded up to blocks of 512."""
-    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+RawKernel = tuple[str, str, int, int, int, int, int]
+"""(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0), as the tape records it."""
 
 
 class StopRecompute(Exception):
@@ -40,32 +37,32 @@ class StopRecompute(Exception):
 
 
 class Buffer:
-    """Bytes that live as long as this object."""
+    """Bytes that live as long as this object. Events are size slots with category and sign: see `Tape.events`."""
 
-    __slots__ = ("category", "size", "tape")
+    __slots__ = ("code", "tape")
 
     def __init__(self, tape: Tape, size: int, category: int) -> None:
         self.tape = tape
-        self.size = size
-        self.category = category
-        tape.by_category[category] += size
-        live = tape.live = tape.live + size
-        if live > tape.peak:
-            tape.peak = live
-            tape.peak_by_category = tape.by_category[:]
-            tape.peak_at = tape.at
+        slot = tape.slots.get(size)
+        if slot is None:
+            slot = tape.slots[size] = len(tape.slots)
+        self.code = code = slot * 8 + category * 2
+        tape.events.append(code)
 
     def __del__(self) -> None:
-        tape = self.tape
-        tape.live -= self.size
-        tape.by_category[self.category] -= self.size
+        self.tape.events.append(self.code + 1)
+
+    @property
+    def category(self) -> int:
+        """What these bytes are counted under."""
+        return self.code % 8 // 2
 
     def move_to(self, category: int) -> None:
         """Count these bytes under another category from now on."""
-        by_category = self.tape.by_category
-        by_category[self.category] -= self.size
-        by_category[category] += self.size
-        self.category = category
+        events = self.tape.events
+        events.append(self.code + 1)
+        self.code = self.code // 8 * 8 + category * 2
+        events.append(self.code)
 
 
 class Tensor:
@@ -101,7 +98,7 @@ BackwardFunction = Callable[[Tensor], "tuple[Tensor | None, ...]"]
 class Node:
     """One recorded operation: where its gradients go, and what it keeps for computing them."""
 
-    __slots__ = ("__weakref__", "backward", "context", "edges", "first_slot", "frame", "grad", "meta", "saved",
+    __slots__ = ("__weakref__", "at", "backward", "context", "edges", "first_slot", "frame", "grad", "meta", "saved",
                  "segment", "sequence", "slots")
 
     def __init__(self, tape: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
@@ -115,6 +112,7 @@ class Node:
         self.first_slot = 0
         self.slots = 0
         self.segment = tape.segment
+        self.at = tape.at
         tape.sequence = self.sequence = tape.sequence + 1
 
     def take_grad(self) -> Tensor:
@@ -157,7 +155,10 @@ class Frame:
 
 
 class Tape:
-    """Records a step: live bytes by category, the peak with the operation it stands at, and every kernel."""
+    """Records a step: every allocation and release in order, where they happen, and every kernel.
+
+    `events` holds one number an event: slot * 8 + category * 2, plus 1 for a release; `slots` numbers the sizes.
+    """
 
     def __init__(self, device: Device, autocast: str = "") -> None:
         """`autocast` is the 16-bit dtype that matrix products are cast to inside `torch.autocast`, or ''."""
@@ -165,26 +166,29 @@ class Tape:
         self.autocast = autocast
         self.autocast_dtype = autocast
         self.autocast_cache: dict[int, tuple[int, Tensor]] = {}
-        self.live = 0
-        self.by_category = [0] * len(CATEGORY_NAMES)
-        self.peak = 0
-        self.peak_by_category = self.by_category[:]
-        self.peak_at = ""
+        self.events: list[int] = []
+        self.slots: dict[int, int] = {}
+        self.labels: list[tuple[int, str]] = []
         self.at = ""
         self.grad_enabled = True
         self.sequence = 0
         self.segment = 0
         self.frame: Frame | None = None
         self.replaying = False
-        self.kernels: list[Kernel] = []
+        self.kernels: list[RawKernel] = []
         self.on_segment: Callable[[int], None] = lambda segment: None
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
     def empty(self, shape: Shape, dtype: str, category: int = TEMPORARY) -> Tensor:
         """A new tensor with memory of its own, outside the graph."""
-        size = -(-prod(shape) * ITEM_BYTES[dtype] // BLOCK_BYTES) * BLOCK_BYTES
-        return Tensor(shape, dtype, Buffer(self, size, category))
+        return Tensor(shape, dtype, Buffer(self, prod(shape) * ITEM_BYTES[dtype], category))
+
+    def label(self, at: str) -> None:
+        """Name the part of the model that runs from here on."""
+        if at != self.at:
+            self.at = at
+            self.labels.append((len(self.events), at))
 
     def op(
         self,
@@ -208,8 +212,7 @@ class Tape:
                     if saved:
                         self.save(node, saved)
                     break
-        size = -(-prod(shape) * ITEM_BYTES[dtype] // BLOCK_BYTES) * BLOCK_BYTES
-        out = Tensor(shape, dtype, Buffer(self, size, category))
+        out = Tensor(shape, dtype, Buffer(self, prod(shape) * ITEM_BYTES[dtype], category))
         if node is not None:
             out.node = node
             out.needs_grad = True
@@ -256,9 +259,13 @@ class Tape:
             if frame.next_slot == len(frame.holders):
                 raise StopRecompute
 
-    def kernel(self, kind: str, dtype: str, flop: float, moved_bytes: float) -> None:
+    def kernel(self, kind: str, dtype: str, flop: int, moved_bytes: int) -> None:
         """Note one kernel launch that is not a matrix product."""
-        self.kernels.append((kind, dtype, flop, moved_bytes, (0, 0, 0)))
+        self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0))
+
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
+        """Note one matrix product (m, k) x (k, n)."""
+        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k))
 
     # -- checkpointing --------------------------------------------------------------------------------------
 
@@ -335,6 +342,8 @@ class Tape:
             if node.segment != self.segment:
                 self.segment = node.segment
                 self.on_segment(node.segment)
+            if node.at != self.at:
+                self.label(node.at)
             frame = node.frame
             if frame is None:
                 grads = self._validated(node, node.backward(node.take_grad()))

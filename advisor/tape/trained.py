@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from advisor.modules import layer_linears, layer_norms, outer_norms, resolve_targets
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.adapters import magnitude_dtype
 
 
 def trained_shapes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int, int, str]]:
     """Every trained tensor as (rows, columns or 0 for a vector, how many, dtype)."""
     layers = m.num_hidden_layers
+    found: list[tuple[int, int, int, str]] = []
     if recipe.has_adapters:
-        found = []
         targets = resolve_targets(m, recipe.target_modules)
         for name, shape in layer_linears(m).items():
             if name in targets:
                 found += [(recipe.rank, shape.in_features, layers, recipe.adapter_dtype),
                           (shape.out_features, recipe.rank, layers, recipe.adapter_dtype)]
                 if recipe.is_dora:
-                    found.append((shape.out_features, 0, layers, magnitude_dtype(recipe)))
+                    found.append((shape.out_features, 0, layers, recipe.adapter_dtype))
         return found
-    dtype = recipe.base_dtype
-    found = [(m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype)]
+    dtype: str = recipe.base_dtype
+    found.append((m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype))
     if m.position == "learned":
         found.append((m.max_position_embeddings, m.hidden_size, 1, dtype))
     if m.lm_head_bias:

@@ -97,6 +97,7 @@ def test_a_missing_model_type_is_said() -> None:
         ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts"),
         ({"model_type": "qwen3_moe"}, "mixture of experts"),
         ({"model_type": "mamba2"}, "not one that the formula knows"),
+        ({"model_type": "new_dense", "num_experts": 0}, "not one that the formula knows"),
         ({"model_type": "x" * 100_000}, "not one that the formula knows"),
         ({**LLAMA, "hidden_act": "xielu"}, "xielu"),
         ({**LLAMA, "model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv"),

@@ -1,7 +1,10 @@
-"""A stand-in for advisor.estimate: monotone in everything, simple enough to check answers by hand."""
+"""Stand-ins: a small model, cards, a catalog, and an estimate that grows with everything and is easy to check."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from advisor.errors import UnknownName
 from advisor.interval import Interval
 from advisor.modules import adapter_parameter_count, parameter_count
 from advisor.specs import (
@@ -18,8 +21,58 @@ from advisor.specs import (
 )
 from advisor.units import GIB
 
+
+class FakeEntry(NamedTuple):
+    """One row of the fake catalog."""
+
+    name: str
+    parameters: int
+
+
+class FakeCatalog:
+    """The small model in three sizes, and cards of 4, 8 and 80 GiB."""
+
+    def find_model(self, text: str) -> ModelSpec:
+        layers = {"small-3b": 66, "small-1b": 22, "small-0.1b": 2, "small-0.2b": 4, "other-0.2b": 4}
+        if text not in layers:
+            raise UnknownName("model", text, layers)
+        return MODEL.model_copy(update={"name": text, "num_hidden_layers": layers[text]})
+
+    def find_gpus(self, text: str) -> tuple[GpuSpec, ...]:
+        found = tuple(one for one in self.cards_with_at_least(0) if one.name == text)
+        if not found:
+            raise UnknownName("GPU", text, ("four", "eight", "eighty"))
+        return found
+
+    def cards_with_at_least(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
+        cards = (card(4, "four"), card(8, "eight"), card(80, "eighty"))
+        return tuple(one for one in cards if one.memory_bytes >= memory_bytes)
+
+    def model_entries(self) -> tuple[FakeEntry, ...]:
+        names = ("small-3b", "small-1b", "small-0.1b", "small-0.2b", "other-0.2b")
+        return tuple(FakeEntry(name, parameter_count(self.find_model(name))) for name in names)
+
+    def hub_id_of(self, name: str) -> str:
+        return f"maker/{name}"
+
+
 SPREAD = 0.05
 CONTEXT_BYTES = GIB // 2
+
+
+MODEL = ModelSpec(
+    name="small-1b", architecture="llama", hidden_size=2048, intermediate_size=5632, num_hidden_layers=22,
+    num_attention_heads=32, num_key_value_heads=4, head_dim=64, vocab_size=32000,
+)
+
+
+def card(gib: float, name: str = "card", generation: str = "Ada", tflops: float = 100.0, bf16: bool = True,
+         bandwidth: float = 1e12) -> GpuSpec:
+    return GpuSpec(
+        name=name, generation=generation, memory_bytes=int(gib * GIB), marketed_gb=gib,
+        memory_bytes_per_s=bandwidth, bf16_flop_per_s=tflops * 1e12 if bf16 else 0,
+        fp16_flop_per_s=tflops * 1e12, fp32_flop_per_s=tflops * 0.5e12,
+    )
 
 
 class CountingEstimator:

@@ -1,0 +1,195 @@
+"""A recorded step as a program: sizes as polynomials in batch, length and rank, evaluated for any shape.
+
+While the tape records, batch, length and rank are BATCH, LENGTH and RANK: powers of two so far apart that products
+and sums of sizes keep their coefficients in separate digits of one integer. `polynomial` reads them off. Running a
+recorded program costs a tenth of recording it, and a search evaluates one program at many shapes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from advisor.tape.tape import CATEGORY_NAMES, RawKernel
+
+DIGIT_BITS = 80
+BATCH = 1 << DIGIT_BITS
+LENGTH = 1 << 2 * DIGIT_BITS
+RANK = 1 << 6 * DIGIT_BITS
+BLOCK_BYTES = 512
+_MASK = (1 << DIGIT_BITS) - 1
+_SIGN = 1 << (DIGIT_BITS - 1)
+
+Polynomial = tuple[tuple[int, int], ...]
+"""(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power."""
+
+Kernel = tuple[str, str, float, float, tuple[int, int, int]]
+"""(kind, dtype, FLOP, bytes read and written, (m, n, k) of a matrix product or zeros)."""
+
+Bytes = list[int]
+"""Bytes by category, in the order of tape.CATEGORY_NAMES."""
+
+Net = list[tuple[int, int, int]]
+"""(slot, category, how many more were allocated than released)."""
+
+
+def block_bytes(size_bytes: int) -> int:
+    """Bytes that the allocator counts for a tensor: rounded up to blocks of 512."""
+    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def polynomial(number: int) -> Polynomial:
+    """The terms of a size that was computed from BATCH, LENGTH and RANK; coefficients may be negative."""
+    terms = []
+    digit = 0
+    while number:
+        coefficient = number & _MASK
+        if coefficient >= _SIGN:
+            coefficient -= 1 << DIGIT_BITS
+        if coefficient:
+            terms.append((coefficient, digit))
+        number = (number - coefficient) >> DIGIT_BITS
+        digit += 1
+    return tuple(terms)
+
+
+def basis(batch: int, length: int, rank: int) -> list[int]:
+    """The value of each digit's monomial."""
+    powers = [batch**b * length**s for s in range(3) for b in range(2)]
+    return powers + [p * rank for p in powers]
+
+
+def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
+    """Every polynomial at the monomials' values."""
+    out = []
+    for terms in polynomials:
+        if len(terms) == 1:
+            coefficient, digit = terms[0]
+            out.append(coefficient * values[digit])
+        else:
+            out.append(sum(c * values[d] for c, d in terms))
+    return out
+
+
+def net_of(events: list[int]) -> Net:
+    """What a stretch of events leaves behind."""
+    counts: Counter[int] = Counter()
+    for event in events:
+        counts[event >> 1] += -1 if event & 1 else 1
+    return [(code >> 2, code & 3, n) for code, n in counts.items() if n]
+
+
+def net_bytes(net: Net, sizes: list[int]) -> Bytes:
+    """The bytes of a net, by category."""
+    out = [0] * len(CATEGORY_NAMES)
+    for slot, category, count in net:
+        out[category] += sizes[slot] * count
+    return out
+
+
+@dataclass(slots=True)
+class Stretch:
+    """A segment of the program: the embedding, one layer, or the head, forward or backward."""
+
+    phase: str
+    place: int
+    copies: int
+    start: int
+    end: int = 0
+    net: Net = field(default_factory=list)
+    dropped: Net = field(default_factory=list)
+    kernels: list[tuple[str, str, int, int, int, int, int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Segment:
+    """A stretch at one shape: live bytes before and after, the height of its peak, and what autocast's end drops."""
+
+    phase: str
+    place: int
+    copies: int
+    before: Bytes
+    after: Bytes
+    dropped: Bytes
+    peak_bytes: int
+    peak_event: int
+
+
+class Program:
+    """A recorded step. Sizes are evaluated together; segments and kernels are read off for one shape."""
+
+    def __init__(self, events: list[int], slots: dict[int, int], labels: list[tuple[int, str]]) -> None:
+        self.events = events
+        self.labels = labels
+        self.sizes = [polynomial(size) for size in slots]
+        self.stretches: list[Stretch] = []
+        self._before: Net = []
+        self._numbers: dict[int, int] = {}
+        self._polynomials: list[Polynomial] = []
+
+    def number(self, encoded: int) -> int:
+        """The index of a kernel's figure among this program's polynomials."""
+        index = self._numbers.get(encoded)
+        if index is None:
+            index = self._numbers[encoded] = len(self._polynomials)
+            self._polynomials.append(polynomial(encoded))
+        return index
+
+    def add(self, stretch: Stretch, kernels: list[RawKernel]) -> None:
+        """Append a finished stretch with its kernels, equal ones counted together."""
+        if not self.stretches:
+            self._before = net_of(self.events[: stretch.start])
+        stretch.net = net_of(self.events[stretch.start : stretch.end])
+        counted = Counter(kernels)
+        stretch.kernels = [
+            (kind, dtype, *(self.number(figure) for figure in figures), times)
+            for (kind, dtype, *figures), times in counted.items()
+        ]
+        self.stretches.append(stretch)
+
+    def slot_bytes(self, batch: int, length: int, rank: int) -> list[int]:
+        """Bytes of each size slot, rounded up to the allocator's blocks."""
+        block = BLOCK_BYTES
+        return [-(-n // block) * block for n in evaluated(self.sizes, basis(batch, length, rank))]
+
+    def segments(self, batch: int, length: int, rank: int) -> list[Segment]:
+        """Every stretch with its live bytes and its peak at one shape."""
+        sizes = self.slot_bytes(batch, length, rank)
+        deltas: list[int] = []
+        for size in sizes:
+            deltas += (size, -size) * 4
+        running = list(accumulate(map(deltas.__getitem__, self.events), initial=0))
+        live = net_bytes(self._before, sizes)
+        out = []
+        for s in self.stretches:
+            peak = max(running[s.start : s.end + 1])
+            left = net_bytes(s.net, sizes)
+            after = [a + b for a, b in zip(live, left, strict=True)]
+            dropped = net_bytes(s.dropped, sizes)
+            event = running.index(peak, s.start, s.end + 1)
+            out.append(Segment(s.phase, s.place, s.copies, live, after, dropped, peak, event))
+            live = after
+        return out
+
+    def live_at(self, event: int, batch: int, length: int, rank: int) -> Bytes:
+        """Live bytes by category just before the event of that index."""
+        return net_bytes(net_of(self.events[:event]), self.slot_bytes(batch, length, rank))
+
+    def label_at(self, event: int) -> str:
+        """The part of the model that ran when the event of that index happened."""
+        index = bisect_right(self.labels, (event - 1, "\uffff")) - 1
+        return self.labels[index][1] if index >= 0 else ""
+
+    def kernels(self, batch: int, length: int, rank: int) -> list[tuple[int, list[tuple[Kernel, int]]]]:
+        """For every stretch: how many layers it stands for, and its kernels with how often each runs."""
+        values = evaluated(self._polynomials, basis(batch, length, rank))
+        return [
+            (s.copies, [
+                ((kind, dtype, float(values[flop]), float(values[moved]), (values[m], values[n], values[k])), times)
+                for kind, dtype, flop, moved, m, n, k, times in s.kernels
+            ])
+            for s in self.stretches
+        ]  # fmt: skip
+

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.errors import SourceUnavailable
+from advisor.specs import Recipe
+from calibrate import cli
+from calibrate.manager import BurstFailed
+from calibrate.measurement import Environment, PhasePeak, Trace
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = Environment(torch="1", transformers="2", peft="3", bitsandbytes="4", python="5", platform="6")
+STATIC_TERMS = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "optimizer_states_bytes")
+
+
+def made_up_trace(recipe: Recipe, batch: int, seq_len: int) -> Trace:
+    phases = tuple(
+        PhasePeak(phase=name, begin_bytes=2**30, peak_bytes=2**31, end_bytes=2**30,
+                  op="aten.mm", module="lm_head", move=1)
+        for name in ("forward", "backward", "optimizer")
+    )  # fmt: skip
+    return Trace(
+        recipe=recipe, model_type="llama", batch=batch, seq_len=seq_len, base_weights_bytes=2**30,
+        quantization_bytes=0, adapters_bytes=0, buffers_bytes=0, inputs_bytes=0, optimizer_states_bytes=0,
+        trainable_parameters=1, phases=phases, trace_s=0.1,
+    )  # fmt: skip
+
+
+class StubWorker:
+    """Answers every job at once; `broken` maps a method to the error that it raises."""
+
+    broken: dict[str, Exception] = {}  # noqa: RUF012 - tests replace it
+    asked: list[tuple[Recipe, int, int]] = []  # noqa: RUF012
+
+    def __init__(self, limit_s: float) -> None:
+        type(self).asked = []
+
+    def __enter__(self) -> StubWorker:
+        return self
+
+    def __exit__(self, *stop: object) -> None:
+        pass
+
+    def trace(self, config: Any, recipe: Recipe, batch: int, seq_len: int) -> tuple[Trace, Environment]:
+        self.asked.append((recipe, batch, seq_len))
+        if recipe.method in self.broken:
+            raise self.broken[recipe.method]
+        return made_up_trace(recipe, batch, seq_len), ENVIRONMENT
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubWorker]:
+    monkeypatch.setattr(cli, "TraceWorker", StubWorker)
+    monkeypatch.setattr(StubWorker, "broken", {})
+    return StubWorker
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit code of `calibrate` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["calibrate", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_without_dry_run_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "--dry-run" in errors
+
+
+def test_table_fits_and_names_every_method(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--dry-run", "--model", "llama-70b") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    for method in ("full", "lora", "dora", "qlora", "qdora"):
+        assert sum(line.startswith(f"{method} ") and "formula" in line for line in lines) == 1
+        assert f"{method} peaks in forward: aten.mm in lm_head" in lines
+    assert not any("…" in line for line in lines)
+    assert sum("2.000" in line for line in lines) == 5
+
+
+def test_json_has_the_same_keys_on_both_sides(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(monkeypatch, "--dry-run", "--model", "llama-8b", "--method", "lora,qdora", "--json", "--rank", "8",
+               "--batch-size", "6", "--micro-batch", "2", "--seq-len", "99", "--quant", "fp4")  # fmt: skip
+    assert code == 0
+    lora, qdora = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert lora["source"] == "trace"
+    assert lora["predicted"].keys() == lora["measured"].keys()
+    assert lora["environment"] == ENVIRONMENT.model_dump()
+    assert (lora["recipe"]["rank"], lora["recipe"]["alpha"], lora["recipe"]["quant"]) == (8, 16.0, "none")
+    assert (qdora["recipe"]["quant"], qdora["recipe"]["gradient_accumulation"]) == ("fp4", 3)
+    assert [(batch, seq_len) for _, batch, seq_len in stub.asked] == [(2, 99), (2, 99)]
+
+
+def test_attention_is_the_models_own_unless_asked(stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "--dry-run", "--model", "gemma-2-2b", "--method", "lora")
+    assert stub.asked[0][0].attention == "eager"
+    run(monkeypatch, "--dry-run", "--model", "gemma-2-2b", "--method", "lora", "--attention", "sdpa")
+    assert stub.asked[0][0].attention == "sdpa"
+
+
+def test_failed_burst_leaves_the_others(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stub, "broken", {"dora": BurstFailed("the worker ended")})
+    assert run(monkeypatch, "--dry-run", "--model", "llama-8b", "--json") == 1
+    printed = capsys.readouterr()
+    assert [json.loads(line)["method"] for line in printed.out.splitlines()] == ["full", "lora", "qlora", "qdora"]
+    assert printed.err == "llama-8b dora: the worker ended\n"
+
+
+def test_missing_torch_stops_at_once(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stub, "broken", {"full": SourceUnavailable("calibrate needs torch")})
+    assert run(monkeypatch, "--dry-run", "--model", "llama-8b") == 4
+    assert capsys.readouterr().err == "error: calibrate needs torch\n"
+    assert len(stub.asked) == 1
+
+
+def test_architecture_without_formula_is_still_traced(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", "hidden_size": 64}))
+    assert run(monkeypatch, "--dry-run", "--model", str(tmp_path), "--method", "lora") == 0
+    printed = capsys.readouterr()
+    assert "no formula" in printed.err
+    assert "formula" not in printed.out
+    assert "2.000" in printed.out
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--method", "lroa"), ("--model", "lama-8b"), ("--rank", "0"), ("--seq-len", "-1"), ("--dropout", "nan"),
+    ("--quant", "nf5"), ("--batch-size", "3", "--micro-batch", "2"), ("--no-such-flag",), ("--model", "./none.json"),
+    ("--timeout", "0"),
+])  # fmt: skip
+def test_bad_input_is_one_line(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:  # fmt: skip
+    assert run(monkeypatch, "--dry-run", *arguments) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n"), printed.err[:7]) == ("", 1, "error: ")
+
+
+def test_parent_never_loads_torch() -> None:
+    code = "import sys, calibrate.cli; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_real_dry_run_agrees_with_the_formula(tmp_path: Path, tiny: dict[str, dict[str, Any]]) -> None:
+    """From the command line to the child and back; the static terms are equal to the byte."""
+    pytest.importorskip("torch")
+    (tmp_path / "config.json").write_text(json.dumps(tiny["qwen2"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "calibrate.cli", "--dry-run", "--model", str(tmp_path), "--json", "--seq-len", "64"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["method"] for line in found] == ["full", "lora", "dora", "qlora", "qdora"]
+    for line in found:
+        assert [line["predicted"][term] for term in STATIC_TERMS] == [line["measured"][term] for term in STATIC_TERMS]

@@ -1,0 +1,128 @@
+"""The script: it compiles, and its configurations are what the installed libraries take."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.export.peft_snippet import OPTIMIZERS, peft_snippet
+from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
+from tests.fakes import MODEL
+
+# Its new name, activation_checkpointing, is not known to older 5.x releases.
+pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")
+
+CONFIGS = ("BitsAndBytesConfig", "LoraConfig", "TrainingArguments")
+
+
+def recipe_of(method: Method, **knobs: Any) -> Recipe:
+    quant = "nf4" if method in QUANTIZED_METHODS else "none"
+    return Recipe(method=method, **{"quant": quant, "kbit_upcast": quant != "none", **knobs})
+
+
+def calls(source: str) -> dict[str, str]:
+    """Source of each call of a plain name, by that name."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found[node.func.id] = ast.unparse(node)
+    return found
+
+
+recipes = st.builds(
+    recipe_of, st.sampled_from(METHODS), rank=st.integers(1, 512), dropout=st.sampled_from([0.0, 0.05]),
+    base_dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
+    adapter_dtype=st.sampled_from(["float32", "bfloat16"]),
+    target_modules=st.sampled_from([("all-linear",), ("attention",), ("q_proj", "v_proj")]),
+    autocast=st.booleans(), optimizer=st.sampled_from(list(OPTIMIZERS)), gradient_checkpointing=st.booleans(),
+    reentrant=st.booleans(), attention=st.sampled_from(["sdpa", "eager", "flash"]),
+    loss=st.sampled_from(["full", "chunked"]),
+)
+
+
+@given(recipe=recipes, packing=st.booleans(), gpus=st.sampled_from([1, 4]), name=st.text(max_size=40))
+def test_every_script_compiles_and_names_the_model_literally(
+    recipe: Recipe, packing: bool, gpus: int, name: str
+) -> None:
+    source = peft_snippet(name, MODEL, recipe, Workload(packing=packing), gpus=gpus)
+    compile(source, "train.py", "exec")
+    assigned = next(node for node in ast.walk(ast.parse(source))
+                    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model_id")
+    assert ast.literal_eval(assigned.value) in (name, name.removesuffix("/config.json").rstrip("/"))
+    imported = {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)
+                for alias in node.names}
+    for used in calls(source):
+        assert used in imported or used in ("print", "tokenizer", "range", "len"), used
+
+
+def configs(recipe: Recipe, **extra: Any) -> dict[str, Any]:
+    """The configuration objects of the script, built by the installed libraries."""
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    names = {"torch": torch, "LoraConfig": peft.LoraConfig, "TrainingArguments": _on_any_machine(transformers),
+             "BitsAndBytesConfig": transformers.BitsAndBytesConfig}
+    source = peft_snippet("maker/model", MODEL, recipe, Workload(batch_size=8, epochs=2.5), **extra)
+    return {name: eval(text, dict(names)) for name, text in calls(source).items() if name in CONFIGS}
+
+
+def _on_any_machine(transformers: Any) -> Any:
+    """TrainingArguments that do not insist on a GPU for mixed precision."""
+    return lambda **fields: transformers.TrainingArguments(**fields, use_cpu=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_libraries_take_the_configurations(method: Method) -> None:
+    recipe = recipe_of(method, rank=24, alpha=48.0, dropout=0.1, micro_batch=2, gradient_accumulation=4)
+    built = configs(recipe)
+    arguments = built["TrainingArguments"]
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 4)
+    assert (arguments.bf16, arguments.fp16, arguments.gradient_checkpointing) == (True, False, True)
+    assert arguments.gradient_checkpointing_kwargs == {"use_reentrant": False}
+    assert arguments.num_train_epochs == 2.5
+    assert ("LoraConfig" in built) == (method != "full")
+    if method != "full":
+        lora = built["LoraConfig"]
+        assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (24, 48, 0.1)
+        assert lora.use_dora == (method in ("dora", "qdora"))
+        assert lora.target_modules == "all-linear"
+    assert ("BitsAndBytesConfig" in built) == (method in QUANTIZED_METHODS)
+    if method in QUANTIZED_METHODS:
+        bits = built["BitsAndBytesConfig"]
+        assert (bits.load_in_4bit, bits.bnb_4bit_quant_type, bits.bnb_4bit_use_double_quant) == (True, "nf4", True)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_optimizers_are_known_to_transformers(optimizer: Any) -> None:
+    assert configs(recipe_of("lora", optimizer=optimizer))["TrainingArguments"].optim.value == OPTIMIZERS[optimizer]
+
+
+def test_other_knobs_reach_the_script() -> None:
+    eight = configs(recipe_of("qlora", quant="int8"))["BitsAndBytesConfig"]
+    assert (eight.load_in_8bit, eight.load_in_4bit) == (True, False)
+    named = configs(recipe_of("lora", target_modules=("attention",)))["LoraConfig"]
+    assert named.target_modules == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    half = configs(recipe_of("lora", base_dtype="float16"))["TrainingArguments"]
+    assert (half.fp16, half.bf16) == (True, False)
+    old_card = configs(recipe_of("full", base_dtype="float32"), bf16=False)["TrainingArguments"]
+    assert (old_card.fp16, old_card.bf16) == (True, False)
+    plain = configs(recipe_of("lora", autocast=False))["TrainingArguments"]
+    assert (plain.fp16, plain.bf16) == (False, False)
+    assert configs(recipe_of("lora", loss="chunked"))["TrainingArguments"].use_liger_kernel is True
+
+
+def test_k_bit_preparation_follows_the_recipe() -> None:
+    with_it = peft_snippet("m", MODEL, recipe_of("qlora", gradient_checkpointing=True), Workload())
+    assert "prepare_model_for_kbit_training" in calls(with_it)
+    assert "use_gradient_checkpointing=True" in calls(with_it)["prepare_model_for_kbit_training"]
+    without = peft_snippet("m", MODEL, recipe_of("qlora", kbit_upcast=False), Workload())
+    assert "prepare_model_for_kbit_training" not in without
+
+
+def test_a_config_json_is_loaded_from_its_folder() -> None:
+    source = peft_snippet("/models/mine/config.json", MODEL, recipe_of("lora"), Workload())
+    assert "model_id = '/models/mine'\n" in source

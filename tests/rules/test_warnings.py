@@ -1,0 +1,97 @@
+"""Rules that warn: each speaks with this job's own numbers, and is silent just beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.advise import advise
+from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe, Workload
+from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
+
+
+def warned(gpu: GpuSpec | None = None, model: ModelSpec = MODEL, estimator: Any = fake_estimate,
+           **knobs: Any) -> dict[str, str]:
+    """Warnings by code, texts of one code joined."""
+    advice = advise(model, gpu or card(24), catalog=FakeCatalog(), estimator=estimator, **{"examples": 3000, **knobs})
+    assert advice.recommendation is not None
+    found: dict[str, str] = {}
+    for warning in advice.recommendation.warnings:
+        found[warning.code] = f"{found.get(warning.code, '')} {warning.text}".strip()
+        assert warning.source
+    return found
+
+
+def test_an_ordinary_job_has_no_warnings() -> None:
+    assert warned() == {}
+
+
+def test_dora_with_dropout() -> None:
+    fixed = {"method": "dora", "gradient_checkpointing": False, "micro_batch": 1}
+    text = warned(dropout=0.05, **fixed)["ADV101"]
+    assert "--dropout 0.05" in text
+    assert "of all layers): 2.05 GiB more" in text, "the fake copies 2 bytes of each parameter"
+    assert warned(dropout=0.0, **fixed) == {}
+    assert "ADV101" not in warned(method="lora", dropout=0.05)
+
+
+def test_qlora_that_saves_nothing() -> None:
+    def costly(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
+        plain = recipe.model_copy(update={"quant": "none", "method": "lora"}) if recipe.method == "qlora" else recipe
+        one = fake_estimate(model, plain, workload, gpu)
+        return one.model_copy(update={"recipe": recipe})
+
+    assert "0.00 GiB more than LoRA" in warned(estimator=costly)["ADV102"]
+    assert "ADV102" not in warned()
+
+
+def test_a_base_in_fp32() -> None:
+    assert "2.05 GiB more here than bfloat16" in warned(method="lora", base_dtype="float32")["ADV103"]
+    assert "ADV103" not in warned(method="lora", base_dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("knobs", "flag"), [
+    ({"method": "full", "rank": 8}, "--rank"),
+    ({"method": "full", "target_modules": "nonsense"}, "--target-modules"),
+    ({"method": "lora", "double_quant": True}, "--double-quant"),
+    ({"method": "dora", "quant": "nf4"}, "--quant"),
+    ({"method": "qlora", "quant": "int8", "double_quant": True}, "--double-quant"),
+    ({"gradient_checkpointing": False, "reentrant": True}, "--reentrant"),
+    ({"sharding": "ddp"}, "--sharding"),
+])
+def test_settings_without_effect(knobs: dict[str, Any], flag: str) -> None:
+    assert f"{flag} has no effect" in warned(card(80), **knobs)["ADV104"]
+
+
+@pytest.mark.parametrize("knobs", [
+    {"rank": 8}, {"double_quant": True}, {"method": "qlora", "quant": "int8"}, {"reentrant": True},
+    {"sharding": "ddp", "gpus": 2},
+])
+def test_settings_with_effect(knobs: dict[str, Any]) -> None:
+    assert "ADV104" not in warned(card(80), **knobs)
+
+
+def test_rows_beyond_the_models_positions() -> None:
+    assert "2,049 is beyond the 2,048 positions" in warned(seq_len=2049)["ADV105"]
+    assert "ADV105" not in warned(seq_len=2048)
+    learned = MODEL.model_copy(update={"position": "learned"})
+    assert "the run will stop" in warned(model=learned, seq_len=2049)["ADV105"]
+    assert "ADV105" not in warned(model=MODEL.model_copy(update={"position": "alibi"}), seq_len=2049)
+
+
+def test_cards_without_bf16() -> None:
+    turing = card(24, "old", generation="Turing", bf16=False)
+    assert "fp16 with loss scaling" in warned(turing)["ADV106"]
+    assert "emulated" in warned(turing, base_dtype="bfloat16")["ADV106"]
+    assert "ADV106" not in warned(card(24))
+
+
+def test_data_parallel_says_what_it_leaves_out() -> None:
+    assert "divided by 2" in warned(gpus=2)["ADV108"]
+    assert "ADV108" not in warned(gpus=1)
+
+
+def test_a_chunked_loss_needs_a_kernel() -> None:
+    assert "liger-kernel" in warned(loss="chunked")["ADV109"]
+    assert "ADV109" not in warned(loss="full")

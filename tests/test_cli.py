@@ -1,0 +1,226 @@
+"""The command: exit codes, one-line errors, no traceback for anything that can be typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.answer import Advice
+from advisor.cli import cli
+from advisor.knobs import BY_NAME, KNOBS, Knob, range_of
+from advisor.rules import RULES
+
+ROOT = Path(__file__).resolve().parent.parent
+JOB = ("--model", "llama-8b", "--gpu", "24GB", "--examples", "3000")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def recommended(*arguments: str) -> tuple[str, int, str]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["recommendation"]
+    return found["method"], found["rank"], found["rule"]
+
+
+def one_line_error(result: Result) -> str:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("advise: error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_the_first_example_recommends_dora_and_says_its_cost() -> None:
+    assert recommended(*JOB) == ("dora", 16, "ADV003")
+    text = " ".join(run(*JOB).stdout.split())
+    assert text.startswith("Use DoRA r=16: llama-3.1-8b (8.03B parameters) on a 24GB card fits")
+    cost = text.partition("- DoRA adds ")[2].partition("at the same micro-batch")[0]
+    assert " h to LoRA's " in cost
+    assert " GiB " in cost
+
+
+@pytest.mark.parametrize(("more", "answer"), [
+    (("--gpu", "12GB"), ("qlora", 16, "ADV001")),
+    (("--priority", "speed"), ("lora", 16, "ADV002")),
+    (("--examples", "200000"), ("lora", 64, "ADV002")),
+    (("--examples", "60000"), ("lora", 16, "ADV004")),
+    (("--priority", "memory"), ("qlora", 16, "ADV006")),
+    (("--method", "qdora"), ("qdora", 16, "ADV007")),
+])
+def test_other_jobs_get_other_methods(more: tuple[str, ...], answer: tuple[str, int, str]) -> None:
+    assert recommended(*JOB, *more) == answer
+
+
+def test_nothing_fits_exits_three_and_says_what_would() -> None:
+    result = run("--model", "llama-70b", "--gpu", "24GB")
+    assert result.exit_code == 3
+    assert result.stdout.startswith("Nothing fits: ")
+    assert "A bigger card" in result.stdout
+    assert "A smaller model, llama-3.1-8b" in result.stdout
+    answer = json.loads(run("--model", "llama-70b", "--gpu", "24GB", "--json").stdout)
+    assert answer["recommendation"] is None
+    assert len(answer["alternatives"]) >= 3
+
+
+def test_json_is_the_librarys_model() -> None:
+    result = run(*JOB, "--json")
+    assert result.stderr == ""
+    answer = Advice.model_validate_json(result.stdout)
+    assert Advice.model_validate_json(answer.model_dump_json()) == answer
+    assert json.loads(answer.model_dump_json()) == json.loads(result.stdout)
+
+
+def test_warnings_stand_beside_json() -> None:
+    result = run(*JOB, "--json", "--method", "full", "--rank", "8", "--gpu", "80GB", "--model", "qwen2.5-0.5b")
+    assert "advise: warning: --rank has no effect" in result.stderr
+    json.loads(result.stdout)
+
+
+def test_explain_lists_every_term() -> None:
+    answer = json.loads(run(*JOB, "--json").stdout)
+    terms = next(row for row in answer["candidates"] if row["method"] == "dora")["memory"]["terms"]
+    text = run(*JOB, "--explain").stdout
+    assert len(terms) > 4
+    assert all(f"{term['bytes']:,}" in text for term in terms)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ((), "try: advise --model llama-8b --gpu 24GB --examples 3000"),
+    (("--model", "llama-8b"), "no --gpu given"),
+    (("--gpu", "24GB"), "no --model given"),
+    ((*JOB, "--model", "lama-8b"), "did you mean"),
+    ((*JOB, "--gpu", "rtx4091"), "rtx-4090"),
+    ((*JOB, "--method", "dorra"), "dora"),
+    ((*JOB, "--target-modules", "q_prj"), "q_proj"),
+    ((*JOB, "--rank", "0"), "1 to 16,384"),
+    ((*JOB, "--epochs", "nan"), "more than 0 and at most 10,000"),
+    ((*JOB, "--dropout", "1"), "less than 1"),
+    ((*JOB, "--seq-len", "9" * 5000), "1 to 10,000,000"),
+    ((*JOB, "--trainer", "axolotl"), "transformers"),
+    ((*JOB, "--sharding", "zero3", "--gpus", "8"), "not available yet"),
+    ((*JOB, "--micro-batch", "3", "--batch-size", "16"), "multiples of --micro-batch"),
+    ((*JOB, "--mean-seq-len", "4096", "--seq-len", "2048"), "at most --seq-len"),
+    ((*JOB, "--no-such-flag"), "--no-such-flag"),
+    ((*JOB, "--rank"), "--rank"),
+    (("frobnicate",), "frobnicate"),
+    (("explain", "ADV999"), "see: advise rules"),
+    (("explain",), "CODE"),
+    (("--rank", "8", "models"), "no place before"),
+    ((*JOB, "--data", "rows.parquet"), ".jsonl and .txt"),
+], ids=lambda value: value[:30] if isinstance(value, str) else "")
+def test_bad_input_is_one_line_and_exit_two(arguments: tuple[str, ...], words: str) -> None:
+    assert words in one_line_error(run(*arguments))
+
+
+def test_an_unreadable_file_exits_four() -> None:
+    result = run(*JOB, "--data", "/nonexistent/rows.jsonl")
+    assert result.exit_code == 4
+    assert result.stderr.count("\n") == 1
+
+
+def test_help_names_every_knob_and_range() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert len(KNOBS) == 30
+    for knob in KNOBS:
+        assert knob.flag in text
+        if knob.kind == "int":
+            assert f"{range_of(knob).low:,}" in text
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_version_and_listings() -> None:
+    assert run("--version").stdout.startswith("advise ")
+    assert "llama-3.1-8b" in run("models").stdout
+    assert "RTX 4090" in run("gpus").stdout
+    listed = run("rules").stdout
+    for rule in RULES:
+        assert rule.code in listed
+        assert run("explain", rule.code).stdout.startswith(f"{rule.code}: ")
+    for command in ("models", "gpus", "rules"):
+        assert max(map(len, run(command).stdout.splitlines())) <= 80, command
+
+
+def values_of(knob: Knob) -> st.SearchStrategy[list[str]]:
+    """Arguments for one knob: good ones, ones around the ends of the range, and rubbish."""
+    if knob.kind == "bool":
+        return st.sampled_from([[knob.flag], ["--no-" + knob.flag[2:]]])
+    rubbish = st.sampled_from(["", "nan", "-1", "1e9999", "[/]", "x" * 300, "\u0663", "0x10", "--"])
+    if knob.kind in ("int", "float"):
+        low, high = range_of(knob)[:2]
+        number = st.sampled_from([low, low + 1, low + 15, low + 4095, (low + high) / 2, high, high + 1, low - 1])
+        text = number.map(lambda n: str(int(n)) if knob.kind == "int" else repr(float(n)))
+        good = st.one_of(text, text, text, rubbish)
+    elif knob.kind == "choice":
+        good = st.one_of(st.sampled_from(knob.choices), st.sampled_from(knob.choices), rubbish)
+    elif knob.kind == "names":
+        good = st.sampled_from(["all-linear", "attention", "q_proj,v_proj", "q_proj", "lm_head", ",", "all-linear,x"])
+    else:
+        known = {"model": ["llama-8b", "gpt2", "qwen2.5-0.5b", "gemma-2-2b", "phi-2", "nope"],
+                 "gpu": ["24GB", "8GB", "rtx4090", "h100", "7GB", "t4", "auto", "none", "0GB"], "data": ["/", "a.txt"]}
+        good = st.sampled_from(known[knob.name])
+    return good.map(lambda value: [knob.flag, value])
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_any_flags_end_in_a_documented_exit(data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(sorted(BY_NAME)), max_size=6, unique=True))
+    arguments = [*JOB] if data.draw(st.booleans()) else []
+    for name in names:
+        arguments += data.draw(values_of(BY_NAME[name]))
+    arguments += data.draw(st.sampled_from([[], ["--json"], ["--explain"]]))
+    result = run(*arguments)
+    assert result.exit_code in (0, 2, 3, 4), (arguments, result.exception)
+    assert "Traceback" not in result.output
+    if result.exit_code in (2, 4):
+        assert result.stderr.count("\n") == 1
+        assert result.stdout == ""
+    elif "--json" in arguments:
+        answer = Advice.model_validate_json(result.stdout)
+        assert (answer.recommendation is None) == (result.exit_code == 3)
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    child = subprocess.run([sys.executable, "-c", "from advisor.cli import main; main()", "models"], cwd=ROOT,
+                           stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (child.returncode, child.stderr) == (141, "")
+
+
+def test_ctrl_c_exits_130_without_a_traceback() -> None:
+    code = ("import advisor.advise, time\n"
+            "def wait(**knobs):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+            "advisor.advise.advise = wait\nfrom advisor.cli import main\nmain()")
+    with subprocess.Popen([sys.executable, "-c", code, *JOB], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "waiting\n"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
+    rows = tmp_path / "zeilen-ü.txt"
+    rows.write_text("x\n" * 10)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    child = subprocess.run([sys.executable, "-c", "from advisor.cli import main; main()", *JOB, "--data", str(rows)],
+                           cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
