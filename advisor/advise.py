@@ -24,7 +24,11 @@ from advisor.specs import METHODS, GpuSpec, Method, ModelSpec, Placement, Priori
 from advisor.units import GIB, format_gib
 
 ASSUMPTION = "assumption"
-_SEARCH_ORDER: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora", "full")
+# Each method, the same without DoRA (which needs no more memory), and the one whose answer is likely to be near.
+_SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
+    ("lora", "lora", "lora"), ("dora", "lora", "lora"), ("qlora", "qlora", "lora"), ("qdora", "qlora", "qlora"),
+    ("full", "full", "dora"),
+)
 _PRIORITIES: tuple[Priority, ...] = ("quality", "speed", "memory")
 
 
@@ -111,21 +115,19 @@ def _methods(fixed: Mapping[str, object]) -> tuple[Method, ...]:
 
 def _candidates(job: Job, methods: Sequence[Method], gpus: int) -> dict[Method, Candidate]:
     """The best recipe of each method, in the order of `methods`."""
-    found: dict[Method, Candidate] = {}
-    hints: Mapping[bool, int] = {}
-    for method in _SEARCH_ORDER:
+    found: dict[Method, Outcome] = {}
+    for method, plain, like in _SEARCH_ORDER:
         if method in methods:
-            outcome = best_outcome(job, method, hints)
-            hints = outcome.largest
-            found[method] = _candidate(job, outcome, gpus)
-    return {method: found[method] for method in methods}
+            hints = found[like].largest if like in found else None
+            found[method] = best_outcome(job, method, hints, found.get(plain) if plain != method else None)
+    return {method: _candidate(job, found[method], gpus) for method in methods}
 
 
 def _candidate(job: Job, outcome: Outcome, gpus: int) -> Candidate:
     one = outcome.estimate
     time, fastest, slowest = one.time, "", ""
-    if len(job.cards) > 1:
-        times = time_over_cards(job, one.recipe)
+    if len(job.cards) > 1 and outcome.verdict != "does_not_fit":  # what never runs needs no range of times
+        times = time_over_cards(job, one)
         time = None if times is None else times.time
         fastest, slowest = ("", "") if times is None else (times.fastest, times.slowest)
     if time is not None and gpus > 1:

@@ -116,18 +116,33 @@ def micro_batch_options(job: Job) -> tuple[int, ...]:
     return tuple(sorted({*small, *(batch // n for n in small)}))
 
 
-def best_outcome(job: Job, method: Method, hints: Mapping[bool, int] | None = None) -> Outcome:
+def best_outcome(
+    job: Job, method: Method, hints: Mapping[bool, int] | None = None, plain: Outcome | None = None
+) -> Outcome:
     """The fastest recipe of `method` that fits, or the smallest one when none does.
 
-    `hints`, the `largest` of another method's outcome, saves estimates and never changes the result.
+    Two arguments save estimates and never change the result: `hints`, the `largest` of any other outcome, says where
+    to begin; `plain`, the outcome of the same method without DoRA, says where to stop, for DoRA needs more memory.
     """
-    outcome = _best_at_rank(job, method, hints or {})
+    outcome = _best_at_rank(job, method, hints or {}, plain.largest if plain else {})
     if outcome.verdict != "fits" and method != "full" and "rank" not in job.fixed and job.rank > DEFAULT_RANK:
-        return _best_at_rank(job._replace(rank=DEFAULT_RANK), method, hints or {})
+        bounds = plain.largest if plain and plain.estimate.recipe.rank == DEFAULT_RANK else {}
+        return _best_at_rank(job._replace(rank=DEFAULT_RANK), method, hints or {}, bounds)
     return outcome
 
 
-def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int]) -> Outcome:
+def _ways(job: Job, hints: Mapping[bool, int]) -> tuple[bool, ...]:
+    """Without and with checkpointing, as far as they are open; the one that is likely to fit first."""
+    fixed = job.fixed.get("gradient_checkpointing")
+    if isinstance(fixed, bool):
+        return (fixed,)
+    if job.smallest:
+        return (True,)
+    return (True, False) if hints.get(False, 1) == 0 else (False, True)
+
+
+def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int], bounds: Mapping[bool, int]) -> Outcome:
+    """The best outcome with `job.rank` where the rank is open; no micro-batch beyond `bounds` is tried."""
     start = first_recipe(job, method)
     options = micro_batch_options(job)[: 1 if job.smallest else None]
     memory_bytes = job.smallest_card.memory_bytes
@@ -144,16 +159,20 @@ def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int]) -> Outcom
             }))
         return verdict_of(tried[checkpointing, index], memory_bytes) == "fits"
 
-    fixed = job.fixed.get("gradient_checkpointing")
-    for way in (fixed,) if isinstance(fixed, bool) else (True,) if job.smallest else (False, True):
+    ways = _ways(job, hints)
+    for way in ways:
+        count = sum(option <= bounds.get(way, option) for option in options)
+        if largest.get(True) == 0:
+            count = 0  # what does not fit with checkpointing does not fit without
         near = sum(option <= hints.get(way, 1) for option in options) - 1
-        last = last_that_fits(len(options), partial(fits, way), near)
+        last = last_that_fits(count, partial(fits, way), near) if count else -1
         largest[way] = options[last] if last >= 0 else 0
-        if last == len(options) - 1:
+        if not way and last == len(options) - 1:
             break  # the whole batch at once: recomputing activations cannot be faster
-    fitting = [one for one in tried.values() if verdict_of(one, memory_bytes) == "fits"]
+    fitting = [key for key in tried if fits(*key)]
     if fitting:
-        return Outcome(_fastest(fitting), "fits", largest)
+        return Outcome(_fastest([tried[key] for key in fitting]), "fits", largest)
+    fits(True in ways, 0)  # the smallest of all, if bounds kept it from being tried
     smallest = min(tried.values(), key=lambda one: one.memory.device_bytes.likely)
     return Outcome(smallest, verdict_of(smallest, memory_bytes), largest)
 
@@ -197,15 +216,16 @@ class CardTimes(NamedTuple):
     slowest: str
 
 
-def time_over_cards(job: Job, recipe: Recipe) -> CardTimes | None:
-    """Time of `recipe` over all cards whose speed is known; None when there is none.
+def time_over_cards(job: Job, one: Estimate) -> CardTimes | None:
+    """Time of the recipe of `one`, an estimate for the smallest card, over all cards whose speed is known, if any.
 
     Only cards that can be at an end are estimated: what another beats in every rate is no end.
     The likely value is the geometric mean of the two ends' likely values.
     """
     known: list[tuple[str, TimeEstimate]] = []
     for card in end_cards(job.cards):
-        time = job.estimator(job.model, recipe, job.workload, card).time
+        here = card == job.smallest_card
+        time = (one if here else job.estimator(job.model, one.recipe, job.workload, card)).time
         if time is not None:
             known.append((card.name, time))
     if not known:
@@ -234,8 +254,8 @@ def end_cards(cards: Sequence[GpuSpec]) -> tuple[GpuSpec, ...]:
     known = [card for card in cards if card.speed_known]
 
     def rates(card: GpuSpec) -> tuple[float, ...]:
-        return (card.memory_bytes_per_s, card.bf16_flop_per_s, card.fp16_flop_per_s, card.tf32_flop_per_s,
-                card.fp32_flop_per_s)
+        half = card.bf16_flop_per_s or card.fp16_flop_per_s
+        return (card.memory_bytes_per_s, half, card.tf32_flop_per_s, card.fp32_flop_per_s)
 
     distinct = list({rates(card): card for card in known}.items())
 

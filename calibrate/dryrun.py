@@ -69,7 +69,8 @@ def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: boo
     """Bring the step into its steady state, then run it once under the tracker."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, recipe)
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.autocast)
+    half = torch.float16 if recipe.base_dtype == "float16" else torch.bfloat16  # Trainer's fp16=True or bf16=True
+    autocast = torch.autocast("cpu", dtype=half, enabled=recipe.autocast)
     if recipe.is_quantized:
         # The first forward pass changes one thing for good: the dtype of a quantised layer's bias.
         with torch.no_grad(), autocast:

@@ -154,35 +154,37 @@ def test_version_and_listings() -> None:
         assert max(map(len, run(command).stdout.splitlines())) <= 80, command
 
 
-def values_of(knob: Knob) -> st.SearchStrategy[list[str]]:
-    """Arguments for one knob: good ones, ones around the ends of the range, and rubbish."""
+RUBBISH = ("", "nan", "-1", "1e9999", "[/]", "x" * 300, "\u0663", "0x10", "--")
+TEXTS = {
+    "model": ("llama-8b", "gpt2", "qwen2.5-0.5b", "gemma-2-2b", "phi-2", "pythia-1.4b", "falcon-7b"),
+    "gpu": ("24GB", "8GB", "rtx4090", "h100", "7GB", "t4"),
+    "data": ("/", "a.txt"),
+}
+
+
+def good_values(knob: Knob) -> st.SearchStrategy[str]:
+    """Allowed values of one knob, those at the ends of its range as well."""
+    if knob.kind in ("int", "float"):
+        allowed = range_of(knob)
+        low = allowed.low + 1e-3 if allowed.open_low else allowed.low
+        high = allowed.high - 1e-3 if allowed.open_high else allowed.high
+        steps = {low, high, *(low + n for n in (1, 15, 2047, 99_999) if low + n <= high)}
+        return st.sampled_from(sorted(steps)).map(lambda n: str(int(n)) if knob.kind == "int" else repr(n))
+    if knob.kind == "names":
+        return st.sampled_from(["all-linear", "attention"])
+    return st.sampled_from(knob.choices or TEXTS[knob.name])
+
+
+def arguments_of(knob: Knob, others: tuple[str, ...] = ()) -> st.SearchStrategy[list[str]]:
+    """The flag with an allowed value or one of `others`."""
     if knob.kind == "bool":
         return st.sampled_from([[knob.flag], ["--no-" + knob.flag[2:]]])
-    rubbish = st.sampled_from(["", "nan", "-1", "1e9999", "[/]", "x" * 300, "\u0663", "0x10", "--"])
-    if knob.kind in ("int", "float"):
-        low, high = range_of(knob)[:2]
-        number = st.sampled_from([low, low + 1, low + 15, low + 4095, (low + high) / 2, high, high + 1, low - 1])
-        text = number.map(lambda n: str(int(n)) if knob.kind == "int" else repr(float(n)))
-        good = st.one_of(text, text, text, rubbish)
-    elif knob.kind == "choice":
-        good = st.one_of(st.sampled_from(knob.choices), st.sampled_from(knob.choices), rubbish)
-    elif knob.kind == "names":
-        good = st.sampled_from(["all-linear", "attention", "q_proj,v_proj", "q_proj", "lm_head", ",", "all-linear,x"])
-    else:
-        known = {"model": ["llama-8b", "gpt2", "qwen2.5-0.5b", "gemma-2-2b", "phi-2", "nope"],
-                 "gpu": ["24GB", "8GB", "rtx4090", "h100", "7GB", "t4", "auto", "none", "0GB"], "data": ["/", "a.txt"]}
-        good = st.sampled_from(known[knob.name])
-    return good.map(lambda value: [knob.flag, value])
+    values = st.one_of(good_values(knob), st.sampled_from(others)) if others else good_values(knob)
+    return values.map(lambda value: [knob.flag, value])
 
 
-@settings(max_examples=60)
-@given(st.data())
-def test_any_flags_end_in_a_documented_exit(data: st.DataObject) -> None:
-    names = data.draw(st.lists(st.sampled_from(sorted(BY_NAME)), max_size=6, unique=True))
-    arguments = [*JOB] if data.draw(st.booleans()) else []
-    for name in names:
-        arguments += data.draw(values_of(BY_NAME[name]))
-    arguments += data.draw(st.sampled_from([[], ["--json"], ["--explain"]]))
+def check_end(arguments: list[str]) -> int:
+    """Run, hold the end to what is documented, and return the exit code."""
     result = run(*arguments)
     assert result.exit_code in (0, 2, 3, 4), (arguments, result.exception)
     assert "Traceback" not in result.output
@@ -192,6 +194,31 @@ def test_any_flags_end_in_a_documented_exit(data: st.DataObject) -> None:
     elif "--json" in arguments:
         answer = Advice.model_validate_json(result.stdout)
         assert (answer.recommendation is None) == (result.exit_code == 3)
+        json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON: {arguments}"))
+    else:
+        assert max(map(len, result.stdout.partition("Run this")[0].splitlines())) <= 80, arguments
+    return result.exit_code
+
+
+ENDS = st.sampled_from([[], ["--json"], ["--explain"]])
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) -> None:
+    arguments = [*JOB]
+    for name in data.draw(st.lists(st.sampled_from(sorted(set(BY_NAME) - {"data"})), max_size=6, unique=True)):
+        arguments += data.draw(arguments_of(BY_NAME[name]))
+    assert check_end([*arguments, *data.draw(ENDS)]) != 4
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_anything_typed_ends_in_a_documented_exit(data: st.DataObject) -> None:
+    arguments = [*JOB]
+    for name in data.draw(st.lists(st.sampled_from(sorted(BY_NAME)), min_size=1, max_size=4, unique=True)):
+        arguments += data.draw(arguments_of(BY_NAME[name], RUBBISH))
+    check_end([*arguments, *data.draw(ENDS)])
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advisor.advise import advise
 from advisor.question import share_of, workload_of
 from advisor.search import (
     Job,
@@ -140,6 +141,26 @@ def test_a_high_rank_that_does_not_fit_falls_back() -> None:
     assert kept.estimate.recipe.rank == 512
 
 
+@given(
+    plain=st.sampled_from(["lora", "qlora"]), gib=st.floats(1, 24), rank=st.sampled_from([16, 64, 512]),
+    batch=st.sampled_from([1, 6, 16]), fixed=st.sampled_from([{}, {"gradient_checkpointing": False}, {"rank": 64}]),
+)
+def test_the_plain_methods_answer_does_not_change_doras(
+    plain: Method, gib: float, rank: int, batch: int, fixed: dict[str, object]
+) -> None:
+    one = job(gib, fixed, batch)._replace(rank=rank)
+    before = best_outcome(one, plain)
+    dora: Method = "dora" if plain == "lora" else "qdora"
+    bounded, free = best_outcome(one, dora, before.largest, before), best_outcome(one, dora)
+    assert bounded.verdict == free.verdict
+    if free.verdict == "fits":
+        assert bounded.estimate.time is not None
+        assert free.estimate.time is not None
+        assert bounded.estimate.time.total_s.likely <= free.estimate.time.total_s.likely * 1.01
+    else:
+        assert bounded.estimate == free.estimate
+
+
 def test_smallest_means_least_memory() -> None:
     recipe = best_outcome(job(80)._replace(smallest=True), "lora").estimate.recipe
     assert (recipe.micro_batch, recipe.gradient_checkpointing) == (1, True)
@@ -147,18 +168,22 @@ def test_smallest_means_least_memory() -> None:
 
 def test_all_methods_together_need_few_estimates() -> None:
     counter = CountingEstimator()
-    hints: dict[bool, int] = {}
-    for method in METHODS:
-        hints = dict(best_outcome(job(16)._replace(estimator=counter), method, hints).largest)
+    advise(MODEL, card(16), 1000, estimator=counter)
     assert len(counter.recipes) <= 25
-    assert len(set(counter.recipes)) == len(counter.recipes), "a recipe was estimated twice"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_recipe_is_estimated_twice(method: Method) -> None:
+    counter = CountingEstimator()
+    best_outcome(job(6)._replace(estimator=counter), method)
+    assert len(set(counter.recipes)) == len(counter.recipes)
 
 
 def test_time_over_cards_spans_the_slowest_and_the_fastest() -> None:
     cards = (card(24, "slow", tflops=50), card(24, "fast", tflops=200), card(24, "middle", tflops=100))
     one = job()._replace(cards=cards)
     recipe = first_recipe(one, "lora")
-    times = time_over_cards(one, recipe)
+    times = time_over_cards(one, one.estimate(recipe))
     assert times is not None
     assert (times.fastest, times.slowest) == ("fast", "slow")
     single = {c.name: fake_estimate(MODEL, recipe, one.workload, c).time for c in cards}
@@ -172,7 +197,7 @@ def test_time_over_cards_spans_the_slowest_and_the_fastest() -> None:
 def test_cards_of_unknown_speed_have_no_time() -> None:
     unknown = GpuSpec(name="a card with 24 GB", generation="", memory_bytes=24 * GIB, marketed_gb=24)
     one = job()._replace(cards=(unknown, unknown))
-    assert time_over_cards(one, Recipe(method="lora")) is None
+    assert time_over_cards(one, one.estimate(Recipe(method="lora"))) is None
     assert best_outcome(one._replace(cards=(unknown,)), "lora").estimate.time is None
 
 

@@ -2,7 +2,7 @@
 
 Its authors report gains over LoRA; PEFT's own comparison on MetaMathQA with Llama-3.2-3B does not: at rank 32 DoRA
 scored 0.469 and LoRA 0.478 on the test set, DoRA with the longer step. Try both on your own data if the
-difference matters. (Results as of commit a999426 of 2026-01-10.)
+difference matters. Numbers as of commit a999426.
 """
 
 from __future__ import annotations
