@@ -64,7 +64,7 @@ def _time(
     if not gpu.speed_known:
         return None
     batch, length = mean_shape(workload, recipe)
-    kernels = step_program(m, recipe, length, "cuda").kernels(batch, length, recipe.rank)
+    kernels = step_program(m, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
     return time_estimate(m, recipe, workload, gpu, profile, kernels, placement)
 
 

@@ -225,7 +225,7 @@ def predict_step_memory(m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, 
     """
     static = static_memory(m, recipe, batch, seq_len)
     base = sum(static.blocks.values())
-    program = step_program(m, recipe, seq_len, device)
+    program = step_program(m, recipe, batch, seq_len, device)
     shape = (batch, seq_len, recipe.rank)
     segments = program.segments(*shape)
     grads = gradient_bytes(m, recipe)

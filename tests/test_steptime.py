@@ -57,7 +57,7 @@ def seconds(kernel: Kernel, gpu: GpuSpec = A100) -> float:
 
 
 def tape(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
-    return step_program(m, recipe, length, "cuda").kernels(batch, length, recipe.rank)
+    return step_program(m, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
 
 
 def likely(m: ModelSpec, recipe: Recipe, batch: int, length: int, gpu: GpuSpec = A100) -> float:

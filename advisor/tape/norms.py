@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.tape.ops import add, cast, mean_last, mul, scale, shift, unary
-from advisor.tape.tape import ITEM_BYTES, Tape, Tensor
+from advisor.tape.tape import Tape, Tensor
 
 
 def _square(t: Tape, x: Tensor) -> Tensor:
@@ -70,32 +70,3 @@ def softcap(t: Tape, x: Tensor) -> Tensor:
     x = scale(t, x)
     x = unary(t, x, "output")
     return scale(t, x)
-
-
-def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
-    """Cross entropy of logits (B, S, V): upcast to fp32, log-softmax (kept), negative log likelihood.
-
-    Source: transformers/loss/loss_utils.py, ForCausalLMLoss; 12 bytes a logit at the peak of backward.
-    """
-    rows, dtype = logits.shape, "float32"
-    upcast = cast(t, logits, dtype)
-    batch, length = rows[0], rows[1]
-    padded_labels = t.empty((batch, length + 1), "int64")
-    labels = t.empty((batch, length), "int64")
-
-    def log_softmax_backward(g: Tensor) -> tuple[Tensor]:
-        t.kernel("reduce", dtype, 0, 3 * g.bytes)
-        return (t.empty(rows, dtype),)
-
-    t.kernel("reduce", dtype, 0, 2 * upcast.bytes)
-    log_probabilities = t.op((upcast,), rows, dtype, log_softmax_backward, keep_output=True)
-
-    def nll_backward(g: Tensor) -> tuple[Tensor]:
-        out = t.empty(rows, dtype)
-        t.kernel("elementwise", dtype, 0, out.bytes)
-        return (out,)
-
-    t.kernel("reduce", dtype, 0, batch * length * ITEM_BYTES[dtype])
-    loss = t.op((log_probabilities,), (1,), dtype, nll_backward, (log_probabilities, labels))
-    del padded_labels
-    return loss

@@ -11,7 +11,7 @@ from functools import lru_cache
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import product
 from advisor.tape.decoder import Decoder, LayerKind, Norm, Weights, embed, head_logits, layer_kinds, other_dtype
-from advisor.tape.norms import log_softmax_loss
+from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.tape import GRADIENT, LOGITS, Device, Node, RawKernel, Tape, Tensor
 
@@ -49,8 +49,11 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
 
 
 @lru_cache(maxsize=512)
-def _recorded(m: ModelSpec, recipe: Recipe, slides: bool, device: Device) -> Program:
-    """The program of `recipe`, whose rank is ignored; `slides`: whether rows are longer than the sliding window."""
+def _recorded(m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, device: Device) -> Program:
+    """The program of `recipe`, whose rank is ignored.
+
+    `slides`: rows are longer than the sliding window; `one_tile`: a chunked loss takes all tokens at once.
+    """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = Tape(device, half if recipe.autocast else "")
     plan = layer_plan(m)
@@ -64,7 +67,7 @@ def _recorded(m: ModelSpec, recipe: Recipe, slides: bool, device: Device) -> Pro
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + last_norm.trained
                             + ([table, head] if full else []))
-    step = _Step(t, recorder, m, recipe, plan, layers, slides)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile)
     loss = step.forward(table, head, last_norm)
     _drop_autocast_cache(t, recorder)
     recorder.phase = "backward"
@@ -77,10 +80,10 @@ def _recorded(m: ModelSpec, recipe: Recipe, slides: bool, device: Device) -> Pro
     return program
 
 
-def step_program(m: ModelSpec, recipe: Recipe, length: int, device: Device) -> Program:
+def step_program(m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device) -> Program:
     """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
 
-    `length` decides only whether the sliding window matters. Knobs that do not change the structure of the step
+    The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs that do not change the structure of the step
     (rank, alpha, micro-batch, optimizer) share one program.
     """
     structure = recipe.model_copy(update={
@@ -88,7 +91,9 @@ def step_program(m: ModelSpec, recipe: Recipe, length: int, device: Device) -> P
         "dropout": 0.5 if recipe.dropout else 0.0,
         "gradient_accumulation": min(recipe.gradient_accumulation, 2),
     })  # fmt: skip
-    return _recorded(m, structure, bool(m.sliding_window) and m.sliding_window < length, device)
+    slides = bool(m.sliding_window) and m.sliding_window < length
+    one_tile = recipe.loss == "chunked" and batch * length <= TILE_TOKENS
+    return _recorded(m, structure, slides, one_tile, device)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -112,10 +117,11 @@ class _Step:
 
     def __init__(
         self, t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe,
-        plan: list[tuple[LayerKind, int]], layers: list[Weights], slides: bool,
+        plan: list[tuple[LayerKind, int]], layers: list[Weights], slides: bool, one_tile: bool,
     ) -> None:  # fmt: skip
         self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
         self.plan, self.layers, self.slides = plan, layers, slides
+        self.tile_tokens = BATCH * LENGTH if one_tile else TILE_TOKENS
 
     def forward(self, table: Tensor, head: Tensor, last_norm: Norm) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -125,6 +131,9 @@ class _Step:
         if table is head:
             table = head = _shared(t, table)
         hidden = self._decode(table, last_norm)
+        if self.recipe.loss == "chunked":
+            t.label("loss")
+            return chunked_loss(t, hidden, head, self.tile_tokens)
         t.label("lm_head")
         logits = head_logits(t, m, product(t, hidden, head))
         t.label("loss")
