@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation
-from advisor.dataset import CHARACTERS_PER_TOKEN, DataSummary, summarise
 from advisor.estimate import estimate
 from advisor.knobs import KNOBS, read_value
 from advisor.modules import parameter_count, resolve_targets
 from advisor.question import placement_of, read_knobs, share_of, workload_of
-from advisor.remedies import Catalog, remedies
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding
 from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES
@@ -22,6 +21,10 @@ from advisor.rules.wording import FORMULA
 from advisor.search import DEFAULT_RANK, Estimator, Job, Outcome, best_outcome, has_bf16, time_over_cards
 from advisor.specs import METHODS, GpuSpec, Method, ModelSpec, Placement, Priority, Workload
 from advisor.units import GIB, format_gib
+
+if TYPE_CHECKING:
+    from advisor.dataset import DataSummary
+    from advisor.remedies import Catalog
 
 ASSUMPTION = "assumption"
 # Each method, the same without DoRA (which needs no more memory), and the one whose answer is likely to be near.
@@ -52,7 +55,7 @@ def advise(
     spec = catalog.find_model(str(read_value("model", model))) if isinstance(model, str) else model
     cards = catalog.find_gpus(str(read_value("gpu", gpu))) if isinstance(gpu, str) else (gpu,)
     placement = placement_of(fixed)
-    data = summarise(str(fixed["data"])) if "data" in fixed else None
+    data = _data(fixed)
     workload = workload_of(fixed, spec, placement.gpus, data)
     job = _job(spec, cards, workload, placement, fixed, estimator)
     context = _context(job, workload, placement)
@@ -73,9 +76,25 @@ def advise(
         chosen=tuple(k.name for k in KNOBS if k.home in ("workload", "recipe") and k.name not in fixed),
         recommendation=recommendation,
         candidates=tuple(_with_why(row, context, recommendation) for row in context.candidates.values()),
-        alternatives=() if recommendation else (*found, *remedies(job, context.candidates, catalog, placement.gpus)),
+        alternatives=() if recommendation else (*found, *_remedies(job, context, catalog)),
         notes=notes if recommendation else (*notes, *_said(context, "warns")),
     )
+
+
+def _data(fixed: Mapping[str, object]) -> DataSummary | None:
+    """What the data file says, if there is one; only then is its reader loaded."""
+    if "data" not in fixed:
+        return None
+    from advisor.dataset import summarise
+
+    return summarise(str(fixed["data"]))
+
+
+def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Reason, ...]:
+    """What would fit; the search for it is loaded only when nothing does."""
+    from advisor.remedies import remedies
+
+    return remedies(job, context.candidates, catalog, context.placement.gpus)
 
 
 def _priority(fixed: Mapping[str, object]) -> Priority:
@@ -194,7 +213,7 @@ def _assumptions(fixed: Mapping[str, object], workload: Workload, data: DataSumm
     if data is not None:
         used = "--examples given instead" if "examples" in fixed else f"{data.rows:,} rows"
         texts.append(
-            f"{used}; row lengths estimated from the file at {CHARACTERS_PER_TOKEN} characters a token: mean "
+            f"{used}; row lengths estimated from the file at {data.characters_per_token} characters a token: mean "
             f"{data.mean_tokens:,}, longest {data.longest_tokens:,} tokens; the job uses {workload.mean_seq_len:,} "
             f"and {workload.seq_len:,}."
         )

@@ -21,6 +21,7 @@ class DataSummary(NamedTuple):
     rows: int
     mean_tokens: int
     longest_tokens: int
+    characters_per_token: int = CHARACTERS_PER_TOKEN
 
 
 def summarise(path: str) -> DataSummary:

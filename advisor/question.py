@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from advisor.dataset import DataSummary
 from advisor.errors import BadValue
 from advisor.knobs import BY_NAME, range_of, read_value
 from advisor.specs import ModelSpec, Placement, Workload
+
+if TYPE_CHECKING:
+    from advisor.dataset import DataSummary
 
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_SEQ_LEN = 1024

@@ -21,6 +21,7 @@ from advisor.rules import (
     qlora_below_16_bits,
     qlora_saves_nothing,
     tight_memory,
+    what_is_left,
 )
 from advisor.rules.context import Rule
 
@@ -31,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     lora_for_speed.RULE,
     dora_for_small_data.RULE,
     lora_for_medium_data.RULE,
+    what_is_left.RULE,
     nothing_fits.RULE,
     dora_evidence.RULE,
     tight_memory.RULE,

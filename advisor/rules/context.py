@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from advisor.answer import Candidate, Reason
-from advisor.specs import Estimate, Method, ModelSpec, Placement, Priority, Recipe, Workload
+from advisor.specs import ADAPTER_METHODS, Estimate, Method, ModelSpec, Placement, Priority, Recipe, Workload
 
 
 class Context(NamedTuple):
@@ -26,11 +26,11 @@ class Context(NamedTuple):
     """The method that a recommending rule chose; set for remarks and warnings only."""
 
     def fits(self, method: Method) -> bool:
-        """Whether the method can be recommended: it fits, or it is tight and nothing fits."""
+        """Whether the method can be recommended: it fits, or it is tight and no method with adapters fits."""
         row = self.candidates.get(method)
         if row is None:
             return False
-        surely = any(other.verdict == "fits" for other in self.candidates.values())
+        surely = any(self.candidates[m].verdict == "fits" for m in ADAPTER_METHODS if m in self.candidates)
         return row.verdict == "fits" or (row.verdict == "tight" and not surely)
 
     @property

@@ -10,7 +10,16 @@ from functools import lru_cache
 
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import product
-from advisor.tape.decoder import Decoder, LayerKind, Norm, Weights, embed, head_logits, layer_kinds, other_dtype
+from advisor.tape.decoder import (
+    Decoder,
+    LayerKind,
+    Norm,
+    Weights,
+    embed,
+    head_logits,
+    layer_kinds,
+    other_dtype,
+)
 from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.tape import GRADIENT, LOGITS, Device, Node, RawKernel, Tape, Tensor

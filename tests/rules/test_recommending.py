@@ -43,6 +43,8 @@ def texts(advice: Advice, code: str) -> str:
     (24, {"examples": 3000, "method": "full"}, ("ADV007", "full", 0)),
     (24, {"examples": 3000, "method": "all"}, ("ADV003", "dora", 16)),
     (4, {"examples": 3000}, ("ADV003", "lora", 16)),
+    (24, {"examples": 3000, "rank": 4096}, ("ADV009", "full", 0)),
+    (24, {"examples": 3000, "rank": 4096, "priority": "memory"}, ("ADV009", "full", 0)),
 ])
 def test_which_rule_decides(gib: float, knobs: dict[str, Any], answer: tuple[str, str, int]) -> None:
     assert decided(gib, **knobs) == answer
@@ -102,10 +104,10 @@ def test_tight_counts_only_when_nothing_fits() -> None:
 
 
 def test_rules_have_distinct_codes_and_explain_themselves() -> None:
-    assert len(RULES) == 17
+    assert len(RULES) == 18
     assert len({rule.code for rule in RULES}) == len(RULES)
     recommending = [rule.code for rule in RULES if rule.kind == "recommends"]
-    assert recommending == ["ADV007", "ADV006", "ADV001", "ADV002", "ADV003", "ADV004", "ADV005"]
+    assert recommending == ["ADV007", "ADV006", "ADV001", "ADV002", "ADV003", "ADV004", "ADV009", "ADV005"]
     for rule in RULES:
         headline, _, body = rule.explanation.partition("\n\n")
         assert headline.endswith(".")
