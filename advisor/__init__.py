@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.advise import advise
+    from advisor.advice import advise
     from advisor.answer import Advice, Candidate, Reason, Recommendation
     from advisor.catalog import all_gpus, find_gpus, find_model, model_entries
     from advisor.errors import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         UnknownName,
         UnsupportedArchitecture,
     )
-    from advisor.estimate import estimate
+    from advisor.estimation import estimate
     from advisor.interval import Interval
     from advisor.modules import parameter_count
     from advisor.specs import (
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "advise": "advise",
+    "advise": "advice",
     **dict.fromkeys(("Advice", "Candidate", "Reason", "Recommendation"), "answer"),
     **dict.fromkeys(("all_gpus", "find_gpus", "find_model", "model_entries"), "catalog"),
     **dict.fromkeys(("AdvisorError", "BadConfig", "BadValue", "InputError", "SourceUnavailable", "UnknownName",
                      "UnsupportedArchitecture"), "errors"),
-    "estimate": "estimate",
+    "estimate": "estimation",
     "Interval": "interval",
     "parameter_count": "modules",
     **dict.fromkeys(("Estimate", "GpuSpec", "MemoryEstimate", "ModelSpec", "Placement", "Recipe", "TimeEstimate",
@@ -94,7 +94,7 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'advisor' has no attribute {name!r}")
-    # `advisor.advise` and `advisor.estimate` are also modules: importing one puts the module here, so the
+    # `advisor.advice` and `advisor.estimation` are also modules: importing one puts the module here, so the
     # function is put in its place.
     value = getattr(importlib.import_module(f"advisor.{home}"), name)
     globals()[name] = value

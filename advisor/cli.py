@@ -97,7 +97,7 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, **knobs: Any) -
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
-    from advisor.advise import advise
+    from advisor.advice import advise
 
     answer = advise(**knobs)
     if as_json:

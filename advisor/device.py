@@ -1,6 +1,6 @@
 """What a card achieves of its data sheet: efficiencies, launch costs, and the memory that CUDA takes for itself.
 
-A `DeviceProfile` holds numbers and no formula; `advisor.steptime` and `advisor.estimate` hold the formulas. These are
+A `DeviceProfile` holds numbers and no formula; `advisor.steptime` and `advisor.estimation` hold the formulas. These are
 defaults per generation, set from public benchmarks and not fitted to any training run: their spread says how far a
 card, a host or a library version may be from them. A calibration on the card itself replaces them.
 """

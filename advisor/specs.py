@@ -38,7 +38,7 @@ Size = Annotated[int, Field(ge=1, le=10_000_000)]
 class Frozen(BaseModel):
     """Base of all specs: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class LinearShape(Frozen):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advisor.advise import advise
+from advisor.advice import advise
 from advisor.answer import Advice
 from advisor.render import render, render_rule, verdict_line
 from advisor.rules import RULES

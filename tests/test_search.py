@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.advise import advise
+from advisor.advice import advise
 from advisor.question import share_of, workload_of
 from advisor.search import (
     Job,

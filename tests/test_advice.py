@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.advise import advise
+from advisor.advice import advise
 from advisor.answer import Advice
 from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.knobs import KNOBS

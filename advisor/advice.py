@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation
-from advisor.estimate import estimate
+from advisor.estimation import estimate
 from advisor.knobs import KNOBS, read_value
 from advisor.modules import parameter_count, resolve_targets
 from advisor.question import placement_of, read_knobs, share_of, workload_of
