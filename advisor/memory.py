@@ -14,7 +14,8 @@ from advisor.modules import layer_linears, layer_norms, outer_norms
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 from advisor.tape.decoder import other_dtype
 from advisor.tape.program import Bytes, Segment, block_bytes
-from advisor.tape.step import EMBEDDING, HEAD, step_program
+from advisor.tape.stack import Stack
+from advisor.tape.step import EMBEDDING, HEAD, THIS_STACK, step_program
 from advisor.tape.tape import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.trained import trained_shapes
 
@@ -218,14 +219,17 @@ def gradient_bytes(m: ModelSpec, recipe: Recipe) -> int:
     return sum(block_bytes(r * max(c, 1) * DTYPE_BYTES[d]) * n for r, c, n, d in trained_shapes(m, recipe))
 
 
-def predict_step_memory(m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, device: Device = "cuda") -> StepMemory:
+def predict_step_memory(
+    m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, device: Device = "cuda", stack: Stack = THIS_STACK
+) -> StepMemory:
     """Peak memory of training `m` by `recipe` with micro-batches of `batch` rows of `seq_len` tokens.
 
-    `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step.
+    `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step. `stack` is
+    another than the mirrored one only for comparing with measurements of older code.
     """
     static = static_memory(m, recipe, batch, seq_len)
     base = sum(static.blocks.values())
-    program = step_program(m, recipe, batch, seq_len, device)
+    program = step_program(m, recipe, batch, seq_len, device, stack)
     shape = (batch, seq_len, recipe.rank)
     segments = program.segments(*shape)
     grads = gradient_bytes(m, recipe)
@@ -251,9 +255,18 @@ def predict_step_memory(m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, 
         static_blocks=static.blocks,
         moving=dict(zip(CATEGORY_NAMES, parts, strict=True)),
         after_forward_bytes=base + standing + _after_forward(segments),
-        after_backward_bytes=base + grads,
+        after_backward_bytes=base + standing + _after_backward(segments),
         phase_peaks={phase: base + height for phase, height in peak_of.items()},
     )
+
+
+def _after_backward(segments: list[Segment]) -> int:
+    """Live bytes once backward is over: gradients, and what the loop still holds; static part excluded."""
+    live = sum(segments[-1].after)
+    for s in segments:
+        if EMBEDDING < s.place < HEAD:
+            live += (s.copies - 1) * (sum(s.after) - sum(s.before) + sum(s.dropped))
+    return live
 
 
 def _after_forward(segments: list[Segment]) -> int:

@@ -119,6 +119,8 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     t.matmul(dtype, rows, m.out_features, m.in_features, moved)
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
     del weight
+    if t.stack.keeps_quantized_input and isinstance(out.node, Node):
+        out.node.context = x.buffer
     return cast(t, out, before)
 
 

@@ -206,6 +206,7 @@ class Decoder:
         self.t, self.m, self.recipe = t, m, recipe
         self.kind = "eager" if m.default_attention == "eager" and recipe.attention != "flash" else recipe.attention
         self.position_ids = t.empty((1, length), "int64")
+        self.cache: list[Tensor] = []
         self.rope = Rope(t, m, length, dtype) if m.position == "rope" else None
         self.full_mask: Tensor | None = None
         self.sliding_mask: Tensor | None = None
@@ -238,6 +239,9 @@ class Decoder:
         if rope is not None:
             joined = joins_rotary(m)
             q, k = _apply_rope(t, q, rope, joined), _apply_rope(t, k, rope, joined)
+        if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
+            self.cache += [k, v]
+            q, k, v = copy(t, q, q.shape), copy(t, k, k.shape), copy(t, v, v.shape)
         out = self._attend(q, k, v, sliding)
         if rope is not None and self.kind != "eager" and joins_rotary(m):
             # The attention's output has the layout of q, and `cat` made q head-major.

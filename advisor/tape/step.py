@@ -20,11 +20,14 @@ from advisor.tape.decoder import (
     layer_kinds,
     other_dtype,
 )
-from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
+from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss, mean_of_logits
+from advisor.tape.ops import cast
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
+from advisor.tape.stack import Stack
 from advisor.tape.tape import GRADIENT, LOGITS, Device, Node, RawKernel, Tape, Tensor
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
+THIS_STACK = Stack()
 
 
 class _Recorder:
@@ -58,16 +61,21 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
 
 
 @lru_cache(maxsize=512)
-def _recorded(m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, device: Device) -> Program:
+def _recorded(
+    m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, device: Device, stack: Stack
+) -> Program:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are longer than the sliding window; `one_tile`: a chunked loss takes all tokens at once.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
-    t = Tape(device, half if recipe.autocast else "")
+    t = Tape(device, half if recipe.autocast else "", stack)
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(m, recipe, RANK) for _ in plan]
+    if stack.freezes_lora_a:
+        for part in (part for w in layers for part in w.linears.values() if part.lora_a is not None):
+            part.lora_a = Tensor(part.lora_a.shape, part.lora_a.dtype)
     full = recipe.method == "full"
     other = other_dtype(recipe)
     table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=full)
@@ -89,11 +97,13 @@ def _recorded(m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, device
     return program
 
 
-def step_program(m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device) -> Program:
+def step_program(
+    m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device, stack: Stack = THIS_STACK
+) -> Program:
     """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
 
-    The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs that do not change the structure of the step
-    (rank, alpha, micro-batch, optimizer) share one program.
+    The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
+    that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
     """
     structure = recipe.model_copy(update={
         "rank": 1, "alpha": 1.0, "micro_batch": 1, "optimizer": "adamw",
@@ -102,7 +112,7 @@ def step_program(m: ModelSpec, recipe: Recipe, batch: int, length: int, device: 
     })  # fmt: skip
     slides = bool(m.sliding_window) and m.sliding_window < length
     one_tile = recipe.loss == "chunked" and batch * length <= TILE_TOKENS
-    return _recorded(m, structure, slides, one_tile, device)
+    return _recorded(m, structure, slides, one_tile, device, stack)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -130,6 +140,7 @@ class _Step:
     ) -> None:  # fmt: skip
         self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
         self.plan, self.layers, self.slides = plan, layers, slides
+        self.held: list[Tensor] = []
         self.tile_tokens = BATCH * LENGTH if one_tile else TILE_TOKENS
 
     def forward(self, table: Tensor, head: Tensor, last_norm: Norm) -> Tensor:
@@ -148,6 +159,12 @@ class _Step:
         t.label("loss")
         if logits.buffer is not None:
             logits.buffer.move_to(LOGITS)
+        if t.stack.mean_of_logits:
+            logits = cast(t, logits, "float32")
+            self.held.append(logits)
+            return mean_of_logits(t, logits)
+        if t.stack.keeps_outputs:
+            self.held.append(logits)
         return log_softmax_loss(t, logits)
 
     def _decode(self, table: Tensor, last_norm: Norm) -> Tensor:
@@ -158,6 +175,7 @@ class _Step:
         if recipe.gradient_checkpointing and not embedded.needs_grad:
             embedded.needs_grad = True
         decoder = Decoder(t, m, recipe, BATCH, LENGTH, self.slides, embedded.dtype)
+        self.held = decoder.cache
         x = embedded
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)

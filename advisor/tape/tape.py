@@ -21,6 +21,8 @@ from heapq import heappop, heappush
 from math import prod
 from typing import Literal
 
+from advisor.tape.stack import Stack
+
 Shape = tuple[int, ...]
 Device = Literal["cpu", "cuda"]
 
@@ -160,9 +162,10 @@ class Tape:
     `events` holds one number an event: slot * 8 + category * 2, plus 1 for a release; `slots` numbers the sizes.
     """
 
-    def __init__(self, device: Device, autocast: str = "") -> None:
+    def __init__(self, device: Device, autocast: str = "", stack: Stack | None = None) -> None:
         """`autocast` is the 16-bit dtype that matrix products are cast to inside `torch.autocast`, or ''."""
         self.device = device
+        self.stack = stack or Stack()
         self.autocast = autocast
         self.autocast_dtype = autocast
         self.autocast_cache: dict[int, tuple[int, Tensor]] = {}

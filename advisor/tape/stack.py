@@ -1,0 +1,29 @@
+"""Other versions of the libraries and other training loops, where they hold other tensors than ours.
+
+The tape mirrors transformers 5.23's Trainer. Measurements that others published stand on older code; each flag is
+one mechanism of that code, read in its source, so that a row can be predicted as it was run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What differs from the mirrored stack; all off is the stack itself."""
+
+    keeps_outputs: bool = False
+    """The loop holds the model's outputs, hence the logits, until after backward (`out = model(...)`)."""
+
+    mean_of_logits: bool = False
+    """The loss is the mean of fp32 logits: transformers before 4.45 upcast them in the model."""
+
+    keeps_quantized_input: bool = False
+    """bitsandbytes before 0.43: MatMul4Bit holds its input on the graph, outside checkpointing's reach."""
+
+    caches_keys: bool = False
+    """transformers 4.38: `use_cache` stays on in training, and attention works on contiguous copies of q, k and v."""
+
+    freezes_lora_a: bool = False
+    """peft's LoRA-FA: the A matrices are not trained."""
