@@ -95,10 +95,12 @@ def _notebook_lines(row: dict[str, Any]) -> Iterator[Line]:
         return
     measured = row["mem_extra"]
     loaded = sum(step.static_blocks.values()) + aside
-    yield Line(row["id"], "after load", "GB", measured["alloc_model_gb"], loaded / GB)
-    yield Line(row["id"], "after forward", "GB", measured["alloc_after_fwd_gb"], (step.after_forward_bytes + aside) / GB)
-    yield Line(row["id"], "after backward", "GB", measured["alloc_after_bwd_gb"],
-               (step.after_backward_bytes + aside) / GB)  # fmt: skip
+    for what, key, predicted in (
+        ("after load", "alloc_model_gb", loaded),
+        ("after forward", "alloc_after_fwd_gb", step.after_forward_bytes + aside),
+        ("after backward", "alloc_after_bwd_gb", step.after_backward_bytes + aside),
+    ):
+        yield Line(row["id"], what, "GB", measured[key], predicted / GB)
 
 
 def lines() -> list[Line]:

@@ -113,7 +113,8 @@ def compare(row: Row) -> Comparison:
     (gpu,) = find_gpus(CARDS.get(row["gpu"], row["gpu"]))
     length = round(row["tokens_per_step"] / (recipe.micro_batch * recipe.gradient_accumulation))
     work = Workload(examples=1, seq_len=length, mean_seq_len=length)
-    kernels = step_program(m, recipe, recipe.micro_batch, length, "cuda").kernels(recipe.micro_batch, length, recipe.rank)
+    program = step_program(m, recipe, recipe.micro_batch, length, "cuda")
+    kernels = program.kernels(recipe.micro_batch, length, recipe.rank)
     estimate = time_estimate(m, recipe, work, gpu, profile_for(gpu), kernels, Placement())
     return Comparison(row, float(row["step_time_s"]), estimate)
 

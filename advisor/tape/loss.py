@@ -33,7 +33,8 @@ def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
         return (out,)
 
     t.kernel("reduce", dtype, 0, batch * length * ITEM_BYTES[dtype])
-    loss = t.op((log_probabilities,), (1,), dtype, nll_backward, (log_probabilities, labels))
+    total_weight = t.empty((1,), dtype)
+    loss = t.op((log_probabilities,), (1,), dtype, nll_backward, (log_probabilities, labels, total_weight))
     del padded_labels
     return loss
 
@@ -63,7 +64,7 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, tile_tokens: int) -> Ten
     del tile
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
-        out = []
+        out: list[Tensor | None] = []
         for found in shapes:
             if found is None:
                 out.append(None)

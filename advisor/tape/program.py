@@ -143,9 +143,10 @@ class Program:
             self._before = net_of(self.events[: stretch.start])
         stretch.net = net_of(self.events[stretch.start : stretch.end])
         counted = Counter(kernels)
+        number = self.number
         stretch.kernels = [
-            (kind, dtype, *(self.number(figure) for figure in figures), times)
-            for (kind, dtype, *figures), times in counted.items()
+            (kind, dtype, number(flop), number(moved), number(m), number(n), number(k), times)
+            for (kind, dtype, flop, moved, m, n, k), times in counted.items()
         ]
         self.stretches.append(stretch)
 

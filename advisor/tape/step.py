@@ -74,8 +74,9 @@ def _recorded(
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(m, recipe, RANK) for _ in plan]
     if stack.freezes_lora_a:
-        for part in (part for w in layers for part in w.linears.values() if part.lora_a is not None):
-            part.lora_a = Tensor(part.lora_a.shape, part.lora_a.dtype)
+        for part in (part for w in layers for part in w.linears.values()):
+            if part.lora_a is not None:
+                part.lora_a = Tensor(part.lora_a.shape, part.lora_a.dtype)
     full = recipe.method == "full"
     other = other_dtype(recipe)
     table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=full)

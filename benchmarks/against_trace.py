@@ -1,0 +1,127 @@
+"""The formula's peak beside the traced real step: models x methods x checkpointing x shapes x autocast.
+
+    python benchmarks/against_trace.py                     the whole table (400 traces of full models; about 40 min)
+    python benchmarks/against_trace.py --layers 3          the same models cut to three layers (about 10 min)
+    python benchmarks/against_trace.py --models qwen3-8b --methods lora,dora
+
+Needs the [calibrate] extra; no weights, no GPU, no network. Prints a row for each case (--all) or the worst per model
+and method, with where the peak stands. Exits with 1 when a case is off by more than 0.5 %, or when a static term
+(base weights, quantisation constants, adapters, optimizer states) is not equal to the byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any, NamedTuple
+
+from advisor.catalog.config_json import model_from_config
+from advisor.specs import METHODS, ModelSpec, Recipe
+from calibrate.compare import predicted_memory, traced_memory
+from calibrate.dryrun import trace_step
+
+BAR = 0.005
+MODELS = (
+    "llama-3.2-1b", "llama-3.1-8b", "llama-2-7b", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-8b", "mistral-7b-v0.1",
+    "gemma-2-2b", "phi-3-mini", "pythia-1.4b",
+)  # fmt: skip
+SHAPES = ((1, 512), (2, 2048))
+STATIC = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "optimizer_states_bytes")
+
+
+class Case(NamedTuple):
+    """One recipe at one shape, formula against trace."""
+
+    model: str
+    method: str
+    checkpointing: bool
+    autocast: bool
+    batch: int
+    length: int
+    predicted_bytes: int
+    traced_bytes: int
+    peak_at: str
+    static_equal: bool
+
+    @property
+    def error(self) -> float:
+        """Prediction over trace, minus 1."""
+        return self.predicted_bytes / self.traced_bytes - 1
+
+
+def catalog_config(name: str, layers: int) -> dict[str, Any]:
+    """The config.json of a catalog model, cut to `layers` layers (0: whole)."""
+    text = (resources.files("profiles") / "models" / f"{name}.json").read_text(encoding="utf-8")
+    config: dict[str, Any] = json.loads(text)["config"]
+    if layers:
+        config["num_hidden_layers"] = layers
+        if "layer_types" in config:
+            config["layer_types"] = config["layer_types"][:layers]
+    return config
+
+
+def recipe_of(spec: ModelSpec, method: str, checkpointing: bool, autocast: bool) -> Recipe:
+    """The recipe of one case: every other knob at its default."""
+    return Recipe.model_validate({
+        "method": method, "quant": "nf4" if method in ("qlora", "qdora") else "none", "autocast": autocast,
+        "gradient_checkpointing": checkpointing, "attention": spec.default_attention,
+    })  # fmt: skip
+
+
+def cases(models: list[str], methods: list[str], layers: int) -> Iterator[Case]:
+    """Trace and predict every case."""
+    for name in models:
+        config = catalog_config(name, layers)
+        spec = model_from_config(config, name, name)
+        for method, checkpointing, shape, autocast in itertools.product(methods, (False, True), SHAPES, (False, True)):
+            recipe = recipe_of(spec, method, checkpointing, autocast)
+            traced = traced_memory(trace_step(config, recipe, *shape, name_modules=False))
+            predicted = predicted_memory(spec, recipe, *shape)
+            yield Case(
+                name, method, checkpointing, autocast, *shape, predicted.peak_allocated_bytes,
+                traced.peak_allocated_bytes, predicted.peak_at,
+                all(getattr(predicted, term) == getattr(traced, term) for term in STATIC),
+            )  # fmt: skip
+
+
+def show(case: Case) -> str:
+    """One line of the table."""
+    return (
+        f"{case.model:16} {case.method:6} {'checkpointing' if case.checkpointing else '':13} "
+        f"{'autocast' if case.autocast else 'plain':8} {case.batch}x{case.length:<5} "
+        f"formula {case.predicted_bytes / 2**20:11.2f} MiB  trace {case.traced_bytes / 2**20:11.2f} MiB  "
+        f"{case.error:+.4%}  static terms {'equal' if case.static_equal else 'DIFFER'}  ({case.peak_at})"
+    )
+
+
+def main() -> int:
+    """Print the table; 1 when the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers; 0: whole")
+    parser.add_argument("--all", action="store_true", help="print every case, not the worst of a model and method")
+    options = parser.parse_args()
+    start_s = time.perf_counter()
+    found: list[Case] = []
+    for _, group in itertools.groupby(
+        cases(options.models.split(","), options.methods.split(","), options.layers), key=lambda c: (c.model, c.method)
+    ):
+        of_method = list(group)
+        found += of_method
+        for case in of_method if options.all else [max(of_method, key=lambda c: abs(c.error))]:
+            print(show(case), flush=True)
+    worst = max(found, key=lambda case: abs(case.error))
+    unequal = sum(not case.static_equal for case in found)
+    print(f"{len(found)} cases in {time.perf_counter() - start_s:.0f} s: worst {worst.error:+.4%} "
+          f"({worst.model} {worst.method}), static terms differ in {unequal}; bar {BAR:.1%}")  # fmt: skip
+    return int(abs(worst.error) > BAR or unequal > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
