@@ -201,7 +201,7 @@ def _why(row: Candidate, context: Context, recommendation: Recommendation | None
         return ""
     base = context.candidates[recommendation.method]
     memory = (row.memory.device_bytes.likely - base.memory.device_bytes.likely) / GIB
-    text = f"{memory:+.1f} GiB"
+    text = f"{memory:+.1f} GiB" if abs(memory) >= 0.05 else "same memory"
     if row.time is not None and base.time is not None and base.time.total_s.likely > 0:
         text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x time"
     return text

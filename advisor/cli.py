@@ -1,6 +1,6 @@
 """The `advise` command: parse, call, print.
 
-Exit codes: 0 advice given, 2 bad input, 3 nothing fits, 4 a source is unavailable, 130 interrupted.
+Exit codes: 0 advice given, 1 it could not be written, 2 bad input, 3 nothing fits, 4 a source is unavailable, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from advisor.errors import AdvisorError, InputError
+from advisor.errors import AdvisorError, InputError, UnknownName
 from advisor.knobs import KNOBS
 
 EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
@@ -22,9 +22,10 @@ Whatever a flag fixes is kept; what is left open is chosen, and the answer says 
 
 \b
 Example:    {EXAMPLE}
-Exit codes: 0 advice, 2 bad input, 3 nothing fits, 4 source unavailable,
-            130 interrupted
+Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
+            4 source unavailable, 130 interrupted
 """
+EXIT_NOT_WRITTEN = 1
 EXIT_NOTHING_FITS = 3
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -59,16 +60,34 @@ class AdviseGroup(click.Group):
             _fail(error.format_message(), InputError.exit_code)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):
+                _fail(f"the answer could not be written: {error.strerror or error}", EXIT_NOT_WRITTEN)
             # What reads our output is gone: point stdout elsewhere, or Python complains once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_BROKEN_PIPE)
         sys.exit(code if isinstance(code, int) else 0)
 
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Look a sub-command up; a stray word is most often a value that lost its quotes."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            raise UnknownName("command", args[0], known, hint=f"commands are {', '.join(known)}; a value with a "
+                              "space needs quotes, and switches take no value (--packing, --no-packing)")  # fmt: skip
+        return super().resolve_command(ctx, args)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"advise: error: {' '.join(message.split())}", err=True)
     sys.exit(code)
+
+
+def _refuse_compile(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        raise InputError("--compile: torch.compile changes memory and time and is not estimated; leave it out")
 
 
 def _show_version(context: click.Context, option: click.Parameter, asked: bool) -> None:
@@ -86,6 +105,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
+@click.option("--compile", is_flag=True, hidden=True, expose_value=False, callback=_refuse_compile)
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
               help="print the version")
 @click.pass_context
@@ -158,6 +178,8 @@ def explain(code: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
+    if sys.stdout is None:  # closed by whoever started this process
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without a character's glyph is no reason to die

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from advisor.device import DeviceProfile, profile_for
 from advisor.errors import BadValue
 from advisor.interval import Interval
@@ -18,7 +20,7 @@ from advisor.specs import (
     TimeEstimate,
     Workload,
 )
-from advisor.steptime import mean_shape, time_estimate
+from advisor.steptime import StepKernels, mean_shape, time_estimate
 from advisor.tape.step import step_program
 from advisor.tape.trained import trained_shapes
 
@@ -26,8 +28,8 @@ ALLOCATED_SPREAD = (0.02, 0.02)
 """Relative bounds of the peak that PyTorch allocates: what CUDA's kernels may differ by from the traced CPU step."""
 
 MEMORY_EVIDENCE = (
-    "formula: every tensor of the step (transformers 5.23, peft 0.21, bitsandbytes 0.50), equal to the traced CPU step; "
-    "fragmentation and CUDA context are defaults, not measured on this card"
+    "every tensor of the step (transformers 5.23, peft 0.21, bitsandbytes 0.50), checked against traces of the real "
+    "CPU step; CUDA's own kernels from their source; fragmentation and CUDA context are defaults"
 )
 
 
@@ -58,14 +60,24 @@ def memory_estimate(step: StepMemory, profile: DeviceProfile) -> MemoryEstimate:
     )
 
 
+@lru_cache(maxsize=256)
+def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
+    """What does not depend on the card: a bare size stands for many cards."""
+    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len)
+
+
+@lru_cache(maxsize=64)
+def _kernels(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
+    return step_program(m, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
+
+
 def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
 ) -> TimeEstimate | None:
     if not gpu.speed_known:
         return None
     batch, length = mean_shape(workload, recipe)
-    kernels = step_program(m, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
-    return time_estimate(m, recipe, workload, gpu, profile, kernels, placement)
+    return time_estimate(m, recipe, workload, gpu, profile, _kernels(m, recipe, batch, length), placement)
 
 
 def estimate(
@@ -81,7 +93,7 @@ def estimate(
     if placement.sharding in ("zero2", "zero3"):
         raise BadValue("--sharding", placement.sharding, "only none and ddp are estimated; use one card's answer")
     profile = profile_for(gpu)
-    step = predict_step_memory(model, recipe, recipe.micro_batch, workload.seq_len)
+    step = _step_memory(model, recipe, workload.seq_len)
     return Estimate(
         recipe=recipe,
         memory=memory_estimate(step, profile),

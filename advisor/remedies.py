@@ -1,7 +1,8 @@
 """What would fit when nothing does, found by estimating it.
 
-Each remedy changes one thing and is stated only if the changed job fits with the high bound.
-Ignores: combinations of remedies, and sharding and offload, which are not estimated yet.
+Each remedy is stated only if the changed job fits with the high bound. Most change one thing; knobs that save memory
+are tried together where none is enough alone, and then with shorter rows.
+Ignores: other combinations, and sharding and offload, which are not estimated yet.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from advisor.errors import AdvisorError
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.search import RECIPE_KNOBS, Job, Outcome, best_outcome, last_that_fits
-from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
+from advisor.specs import METHODS, QUANTIZED_METHODS, GpuSpec, Method, ModelSpec
 from advisor.units import format_gib
 
 SHORTEST_ROW = 64
 _SAVINGS: tuple[tuple[str, object], ...] = (
     ("loss", "chunked"),
+    ("kbit_upcast", False),
     ("optimizer", "paged_adamw_8bit"),
     ("target_modules", ("attention",)),
 )
@@ -100,15 +102,45 @@ def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
                 yield f"--method {method}: {_with(outcome)}."
 
 
+def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
+    """The savings that mean something for `method` and that the user left open."""
+    idle = {name for name, means_nothing in (
+        ("target_modules", method == "full"), ("kbit_upcast", method not in QUANTIZED_METHODS),
+    ) if means_nothing}  # fmt: skip
+    return [(name, value) for name, value in _SAVINGS if name not in job.fixed and name not in idle]
+
+
+def _flag(name: str, value: object) -> str:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option} {value[0] if isinstance(value, tuple) else value}"
+
+
 def _savings(job: Job, method: Method) -> Iterator[str]:
     """Knobs left open that save memory but change what is trained or how, so that search leaves them alone."""
-    for name, value in _SAVINGS:
-        if name in job.fixed or (name == "target_modules" and method == "full"):
-            continue
+    found = _open_savings(job, method)
+    enough = False
+    for name, value in found:
         outcome = _fits(job._replace(fixed={**job.fixed, name: value}), method)
         if outcome is not None:
-            shown = value[0] if isinstance(value, tuple) else value
-            yield f"--{name.replace('_', '-')} {shown}: {_with(outcome)}."
+            enough = True
+            yield f"{_flag(name, value)}: {_with(outcome)}."
+    if not enough:
+        yield from _together(job, method, found)
+
+
+def _together(job: Job, method: Method, savings: Sequence[tuple[str, object]]) -> Iterator[str]:
+    """The fewest of the savings, in their order, that are enough together; all of them with shorter rows else."""
+    for count in range(2, len(savings) + 1):
+        fixed = {**job.fixed, **dict(savings[:count])}
+        outcome = _fits(job._replace(fixed=fixed), method)
+        if outcome is not None:
+            yield f"{' '.join(_flag(*saving) for saving in savings[:count])} together: {_with(outcome)}."
+            return
+    flags = " ".join(_flag(*saving) for saving in savings)
+    for text in _shorter_rows(job._replace(fixed={**job.fixed, **dict(savings)}), method):
+        yield f"{flags} {text}"
 
 
 def _shorter_rows(job: Job, method: Method) -> Iterator[str]:
@@ -152,7 +184,7 @@ def _bigger_cards(
 def _smaller_models(job: Job, method: Method, catalog: Catalog) -> Iterator[str]:
     """The largest smaller model of the same series that fits, else of the same family."""
     entries = {entry.name: entry.parameters for entry in catalog.model_entries()}
-    own = entries.get(job.model.name)
+    own = entries.get(job.model.name.removesuffix(" (text)"))
     if own is None:
         return
     for same in (_series, _family):

@@ -92,12 +92,12 @@ def main() -> None:
     try:
         command(standalone_mode=False)
     except AdvisorError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"calibrate: error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     except click.exceptions.Exit as stop:
         raise SystemExit(stop.exit_code) from None
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        click.echo(f"calibrate: error: {error.format_message()}", err=True)
         raise SystemExit(2) from None
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)

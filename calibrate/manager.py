@@ -22,7 +22,7 @@ from calibrate.measurement import Environment, Trace
 
 START_LIMIT_S = 300.0
 WORKER = (sys.executable, "-m", "calibrate.worker")
-INSTALL = "pip install 'finetune-advisor[calibrate]'"
+INSTALL = "pip install 'finetune-advisor[calibrate]', or in a checkout pip install '.[calibrate]'"
 CHILD_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1",
                      "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from advisor.specs import Frozen, Recipe
+from advisor.specs import Recipe
 
 SCHEMA_VERSION = 1
 
 
-class PhasePeak(Frozen):
+class Record(BaseModel):
+    """Base of all records: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PhasePeak(Record):
     """One phase of a step: bytes alive when it begins, at most, and when it ends."""
 
     phase: str
@@ -23,7 +29,7 @@ class PhasePeak(Frozen):
     move: int = Field(description="position in the timeline just after the peak was reached")
 
 
-class CensusRow(Frozen):
+class CensusRow(Record):
     """Storages alive at one moment that differ only in the layer they belong to."""
 
     category: str = Field(description="base_weights, quantization, adapters, buffers, inputs, optimizer_states, "
@@ -37,7 +43,7 @@ class CensusRow(Frozen):
     bytes: int
 
 
-class Event(Frozen):
+class Event(Record):
     """An allocation (positive bytes) or a release (negative)."""
 
     phase: str
@@ -48,7 +54,7 @@ class Event(Frozen):
     bytes: int
 
 
-class OpCount(Frozen):
+class OpCount(Record):
     """How often an operation ran in a phase, and its floating point operations where a formula is known."""
 
     phase: str
@@ -57,7 +63,7 @@ class OpCount(Frozen):
     flop: int
 
 
-class Trace(Frozen):
+class Trace(Record):
     """One training step in its steady state, every storage rounded up to 512 bytes as CUDA's allocator does."""
 
     recipe: Recipe
@@ -108,7 +114,7 @@ class Trace(Frozen):
         return self.phase("forward").end_bytes
 
 
-class Memory(Frozen):
+class Memory(Record):
     """The memory of one step by term, in bytes; the same keys for what was predicted and what was measured."""
 
     peak_allocated_bytes: int
@@ -120,7 +126,7 @@ class Memory(Frozen):
     peak_at: str
 
 
-class Environment(Frozen):
+class Environment(Record):
     """The software that a measurement was made with."""
 
     torch: str
@@ -131,7 +137,7 @@ class Environment(Frozen):
     platform: str
 
 
-class Comparison(Frozen):
+class Comparison(Record):
     """Formula beside measurement for one recipe: one line of `calibrate --json`."""
 
     schema_version: int = SCHEMA_VERSION

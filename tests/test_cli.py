@@ -251,3 +251,35 @@ def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
     child = subprocess.run([sys.executable, "-c", "from advisor.cli import main; main()", *JOB, "--data", str(rows)],
                            cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert child.returncode == 0, child.stderr
+
+
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-c", "from advisor.cli import main; main()", *JOB]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("advise: error: the answer could not be written")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_closed_output_is_no_error() -> None:
+    script = f"{sys.executable} -c 'from advisor.cli import main; main()' {' '.join(JOB)} >&-"
+    ended = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands are explain, gpus"),
+    ((*JOB, "--packing", "yes"), "switches take no value"),
+    ((*JOB, "--compile"), "torch.compile changes memory and time"),
+])
+def test_stray_words_say_what_to_do(arguments: tuple[str, ...], words: str) -> None:
+    assert words in one_line_error(run(*arguments))
+
+
+def test_savings_are_tried_together_where_one_is_not_enough() -> None:
+    result = run("--model", "gemma-3-27b", "--gpu", "24GB", "--examples", "3000")
+    assert result.exit_code == 3
+    text = " ".join(result.stdout.split())
+    assert "--loss chunked --no-kbit-upcast together: QLoRA then needs" in text
+    assert "A smaller model, gemma-3-12b" in text

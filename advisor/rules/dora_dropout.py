@@ -11,6 +11,7 @@ from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import DISPLAY, extra_bytes, extra_gib
 from advisor.specs import DORA_METHODS
+from advisor.units import GIB
 
 CODE = "ADV101"
 SOURCE = "peft 0.21.2, peft/tuners/lora/dora.py, DoraLinearLayer.forward"
@@ -23,6 +24,8 @@ def check(context: Context) -> Finding | None:
     if row is None or row.recipe.dropout == 0:
         return None
     extra = extra_bytes(context, row, {"dropout": 0.0})
+    if extra < 0.005 * GIB:
+        return None
     when = "one layer at a time, thanks to checkpointing" if row.recipe.gradient_checkpointing else "of all layers"
     text = (f"{DISPLAY[row.method]} with --dropout {row.recipe.dropout:g} keeps a full copy of every adapted weight "
             f"for the backward pass ({when}): {extra_gib(extra)} more here than with --dropout 0.")

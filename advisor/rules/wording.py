@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.answer import Candidate
 from advisor.rules.context import Context
 from advisor.specs import Method, Recipe
-from advisor.units import GIB, format_gib
+from advisor.units import GIB, format_gib, format_seconds
 
 DISPLAY: dict[Method, str] = {
     "full": "full fine-tuning", "lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA", "qdora": "QDoRA",
@@ -17,8 +17,10 @@ FORMULA = "this job's own estimate"
 
 
 def hours(seconds: float) -> str:
-    """Hours with two significant digits: '0.012 h', '1.4 h', '130 h'."""
+    """Hours with two significant digits, '1.4 h', '130 h'; what is under six minutes in its own unit, '17 s'."""
     value = seconds / 3600
+    if value < 0.1:
+        return format_seconds(seconds)
     if value >= 1e6:
         return f"{value:.1e} h"
     return f"{value:,.0f} h" if value >= 10 else f"{value:.2g} h"
@@ -60,7 +62,8 @@ def dora_cost(context: Context) -> str:
     dora, lora = context.candidates.get("dora"), context.candidates.get("lora")
     if dora is None or lora is None:
         return ""
-    memory = extra_gib(extra_bytes(context, dora, {"method": "lora"}))
+    extra_memory = extra_bytes(context, dora, {"method": "lora"})
+    memory = extra_gib(extra_memory) if extra_memory >= 0.005 * GIB else "no memory"
     if dora.time is None or lora.time is None:
         return f"DoRA adds {memory} to LoRA at the same micro-batch"
     base, extra = lora.time.total_s.likely, dora.time.total_s.likely - lora.time.total_s.likely

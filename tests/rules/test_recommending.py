@@ -65,7 +65,7 @@ def test_qlora_states_what_16_bits_need() -> None:
 
 
 def test_dora_states_its_cost_in_hours_and_gib() -> None:
-    advice = ask(24, examples=3000)
+    advice = ask(24, examples=30_000)
     dora, lora = advice.candidate("dora"), advice.candidate("lora")
     assert dora.time is not None
     assert lora.time is not None
