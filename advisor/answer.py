@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
+from advisor.frozen import Frozen, Range
 from advisor.specs import (
     Evidence,
-    Frozen,
     MemoryEstimate,
     Method,
     ModelSpec,
@@ -41,21 +39,21 @@ class Candidate(Frozen):
 
     method: Method
     recipe: Recipe
-    verdict: Verdict = Field(description="fits: even the high bound does; tight: only the likely value does")
+    verdict: Verdict  # fits: even the high bound does; tight: only the likely value does
     memory: MemoryEstimate
-    time: TimeEstimate | None = Field(description="over all cards; null when no card's speed is known")
+    time: TimeEstimate | None  # over all cards; null when no card's speed is known
     evidence: Evidence
     trainable_parameters: int
-    fastest_card: str = Field(default="", description="of several cards: where time is lowest")
-    slowest_card: str = Field(default="", description="of several cards: where time is highest")
-    why: str = Field(default="", description="how it compares, in a few words")
+    fastest_card: str = ""  # of several cards: where time is lowest
+    slowest_card: str = ""  # of several cards: where time is highest
+    why: str = ""  # how it compares, in a few words
 
 
 class Recommendation(Frozen):
     """The method to use."""
 
     method: Method
-    rank: Annotated[int, Field(ge=0, description="0 for full fine-tuning, which has no adapters")]
+    rank: Annotated[int, Range(0)]  # 0 for full fine-tuning, which has no adapters
     rule: str
     reasons: tuple[Reason, ...]
     warnings: tuple[Reason, ...]
@@ -65,9 +63,9 @@ class GpuChoice(Frozen):
     """What the question's GPU stands for."""
 
     asked: str
-    cards: tuple[str, ...] = Field(description="one name, or those of all cards of a bare size")
-    memory_bytes: int = Field(description="the smallest that the driver reports among the cards")
-    bf16: bool = Field(description="whether they compute in bf16; if not, mixed precision is fp16")
+    cards: tuple[str, ...]  # one name, or those of all cards of a bare size
+    memory_bytes: int  # the smallest that the driver reports among the cards
+    bf16: bool  # whether they compute in bf16; if not, mixed precision is fp16
     gpus: int
     sharding: Sharding
 
@@ -77,17 +75,17 @@ class Advice(Frozen):
 
     schema_version: Literal[1] = 1
     model: ModelSpec
-    model_id: str = Field(description="what from_pretrained loads: a Hub id, or the path that was asked for")
+    model_id: str  # what from_pretrained loads: a Hub id, or the path that was asked for
     parameters: int
     gpu: GpuChoice
     workload: Workload
     priority: Priority
-    fixed: tuple[str, ...] = Field(description="knobs that the question fixed")
-    chosen: tuple[str, ...] = Field(description="knobs that were open")
-    recommendation: Recommendation | None = Field(description="null when nothing fits")
+    fixed: tuple[str, ...]  # knobs that the question fixed
+    chosen: tuple[str, ...]  # knobs that were open
+    recommendation: Recommendation | None  # null when nothing fits
     candidates: tuple[Candidate, ...]
-    alternatives: tuple[Reason, ...] = Field(description="what would fit, when nothing does")
-    notes: tuple[Reason, ...] = Field(description="assumptions behind the answer")
+    alternatives: tuple[Reason, ...]  # what would fit, when nothing does
+    notes: tuple[Reason, ...]  # assumptions behind the answer
 
     def candidate(self, method: Method) -> Candidate:
         """The row of `method`. KeyError when the question left it out."""

@@ -5,6 +5,7 @@ Exit codes: 0 advice given, 1 it could not be written, 2 bad input, 3 nothing fi
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -178,6 +179,7 @@ def explain(code: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
+    gc.disable()  # one answer, then the process ends: looking for cyclic garbage costs more than it brings
     if sys.stdout is None:  # closed by whoever started this process
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

@@ -10,47 +10,46 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
-from pydantic import Field
-
+from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
-from advisor.specs import Frozen, GpuSpec
+from advisor.specs import GpuSpec
 
 GIB = 2**30
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Range(0, 1, open_low=True)]
+Positive = Annotated[float, Range(0, open_low=True)]
 
 
 class DeviceProfile(Frozen):
     """Achieved rates as fractions of the data sheet, fixed costs in seconds, overheads in bytes."""
 
-    name: str = Field(description="class of cards that the numbers stand for")
+    name: str  # class of cards that the numbers stand for
 
-    matrix_efficiency: Fraction = Field(description="of the 16-bit matrix peak, for a large product")
-    vector_efficiency: Fraction = Field(description="of the fp32 peak, for a large fp32 product (no TF32)")
-    padding: tuple[float, float, float] = Field(
-        description="a product of (m, n, k) takes the time of (m + a, n + b, k + c): tiles half filled, the pipe empty")
-    attention_efficiency: Fraction = Field(description="of the 16-bit matrix peak, fused attention on long rows")
-    attention_padding_flop_per_byte: Positive = Field(description="extra work per byte of q, k, v: half tiles")
+    matrix_efficiency: Fraction  # of the 16-bit matrix peak, for a large product
+    vector_efficiency: Fraction  # of the fp32 peak, for a large fp32 product (no TF32)
+    # a product of (m, n, k) takes the time of (m + a, n + b, k + c): tiles half filled, the pipe empty
+    padding: tuple[float, float, float]
+    attention_efficiency: Fraction  # of the 16-bit matrix peak, fused attention on long rows
+    attention_padding_flop_per_byte: Positive  # extra work per byte of q, k, v: half tiles
 
-    matmul_bandwidth: Fraction = Field(description="of peak bandwidth, operands of a matrix product")
+    matmul_bandwidth: Fraction  # of peak bandwidth, operands of a matrix product
     elementwise_bandwidth: Fraction
     reduce_bandwidth: Fraction
     gather_bandwidth: Fraction
-    dequantize_bandwidth: Fraction = Field(description="4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels")
-    cache_bytes: Annotated[float, Field(ge=0)] = Field(description="level-2 cache, which serves what was just written")
-    cache_speedup: Annotated[float, Field(ge=1)] = Field(description="bandwidth of that cache over the memory's")
+    dequantize_bandwidth: Fraction  # 4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels
+    cache_bytes: Annotated[float, Range(0)]  # level-2 cache, which serves what was just written
+    cache_speedup: Annotated[float, Range(1)]  # bandwidth of that cache over the memory's
 
-    kernel_s: Positive = Field(description="time on the card of a kernel with no work: start, tail and gap")
-    launch_s: Positive = Field(description="CPU time per kernel of eager PyTorch below transformers and peft")
-    micro_step_s: Positive = Field(description="CPU time per micro-step outside the model: loader, copies, a sync")
-    optimizer_step_s: Positive = Field(description="CPU time per optimizer step: schedule, logging, callbacks")
-    link_bytes_per_s: Interval = Field(description="what a ring of cards moves, PCIe to NVLink")
-    device_spread: Interval = Field(description="time on the card over the predicted time")
-    launch_spread: Interval = Field(description="time on the CPU over the predicted time")
+    kernel_s: Positive  # time on the card of a kernel with no work: start, tail and gap
+    launch_s: Positive  # CPU time per kernel of eager PyTorch below transformers and peft
+    micro_step_s: Positive  # CPU time per micro-step outside the model: loader, copies, a sync
+    optimizer_step_s: Positive  # CPU time per optimizer step: schedule, logging, callbacks
+    link_bytes_per_s: Interval  # what a ring of cards moves, PCIe to NVLink
+    device_spread: Interval  # time on the card over the predicted time
+    launch_spread: Interval  # time on the CPU over the predicted time
 
-    context_bytes: Interval = Field(description="CUDA context and loaded kernels, outside PyTorch's allocator")
-    workspace_bytes: Annotated[int, Field(ge=0)] = Field(description="cuBLAS workspaces, inside PyTorch's allocator")
-    fragmentation: Interval = Field(description="reserved over peak allocated bytes, minus 1")
+    context_bytes: Interval  # CUDA context and loaded kernels, outside PyTorch's allocator
+    workspace_bytes: Annotated[int, Range(0)]  # cuBLAS workspaces, inside PyTorch's allocator
+    fragmentation: Interval  # reserved over peak allocated bytes, minus 1
     evidence: str
 
     def reserved(self, peak_allocated: float) -> Interval:

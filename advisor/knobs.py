@@ -6,11 +6,12 @@ A knob has one name everywhere: `--seq-len` on the command line, `seq_len` as a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from functools import cache
+from typing import Literal, NamedTuple, get_args
 
 from advisor.errors import BadValue, UnknownName
+from advisor.frozen import Frozen, Range, annotations_of
 from advisor.specs import (
     METHODS,
     Attention,
@@ -27,7 +28,7 @@ from advisor.specs import (
 Home = Literal["question", "workload", "recipe", "placement"]
 Kind = Literal["int", "float", "bool", "choice", "names", "text"]
 
-_SPECS: dict[str, Any] = {"workload": Workload, "recipe": Recipe, "placement": Placement}
+_SPECS: dict[str, type[Frozen]] = {"workload": Workload, "recipe": Recipe, "placement": Placement}
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MAX_NAMES = 64
 
@@ -102,47 +103,19 @@ KNOBS: tuple[Knob, ...] = (
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 
 
-class Range(NamedTuple):
-    """Allowed numbers of a knob; `open_low` and `open_high` say that the end itself is not allowed."""
-
-    low: float
-    high: float
-    open_low: bool
-    open_high: bool
-
-    def holds(self, value: float) -> bool:
-        """Whether `value` is a finite number in the range."""
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return math.isfinite(value) and above and below
-
-    def text(self, whole: bool) -> str:
-        """The range in words, as messages and help texts print it."""
-        low, high = _plain(self.low), _plain(self.high)
-        if whole:
-            return f"allowed are whole numbers from {low} to {high}"
-        above = f"more than {low}" if self.open_low else f"at least {low}"
-        below = f"less than {high}" if self.open_high else f"at most {high}"
-        return f"allowed are numbers of {above} and {below}"
-
-
-def _plain(value: float) -> str:
-    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+@cache
+def _annotations(home: Home) -> dict[str, object]:
+    return annotations_of(_SPECS[home])
 
 
 def range_of(knob: Knob) -> Range:
     """The range that the spec's own field declares. ValueError for a knob that is not a number."""
     if knob.kind not in ("int", "float"):
         raise ValueError(f"{knob.name} is not a number")
-    bounds: dict[str, float] = {}
-    for item in _SPECS[knob.home].model_fields[knob.name].metadata:
-        for end in ("ge", "gt", "le", "lt"):
-            if hasattr(item, end):
-                bounds[end] = getattr(item, end)
-    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
-    if low is None or high is None:
-        raise ValueError(f"{knob.name} has no range in {knob.home}")
-    return Range(low, high, "gt" in bounds, "lt" in bounds)
+    for mark in get_args(_annotations(knob.home)[knob.name]):
+        if isinstance(mark, Range):
+            return mark
+    raise ValueError(f"{knob.name} has no range in {knob.home}")
 
 
 def read_value(name: str, value: object) -> object:

@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.modules import layer_linears, layer_norms, outer_norms
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
-from advisor.tape.decoder import other_dtype
+from advisor.tape.decoder import layer_quant, other_dtype, unquantized_name
 from advisor.tape.program import Bytes, Segment, block_bytes
+from advisor.tape.rope import rope_kinds
 from advisor.tape.stack import Stack
 from advisor.tape.step import EMBEDDING, HEAD, THIS_STACK, step_program
 from advisor.tape.tape import CATEGORY_NAMES, GRADIENT, Device
@@ -25,16 +26,14 @@ OPTIMIZER_BLOCK = 256
 MIN_8BIT_ELEMENTS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Static:
+class Static(NamedTuple):
     """Bytes that stand for the whole run: `exact` as numel times itemsize, `blocks` as the allocator rounds them."""
 
     exact: dict[str, int]
     blocks: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class StepMemory:
+class StepMemory(NamedTuple):
     """Peak of one step in bytes, with what it is made of."""
 
     peak_bytes: int
@@ -78,6 +77,7 @@ class _Tally:
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     other = DTYPE_BYTES[other_dtype(recipe)]
     base = DTYPE_BYTES[recipe.base_dtype]
+    quant = layer_quant(m, recipe)
     layers = m.num_hidden_layers
     term = "base weights"
     tally.add(term, m.vocab_size * m.hidden_size * other, 1 if m.tie_word_embeddings else 2)
@@ -86,15 +86,17 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     if m.lm_head_bias:
         tally.add(term, m.vocab_size * other)
     for shape in layer_linears(m).values():
-        if recipe.is_quantized:
-            packed, constants = quantized_store_bytes(shape.weight_count, recipe.quant, recipe.double_quant)
-            tally.add(term, packed, layers)
+        if quant != "none":
+            whole = int(shape.name == unquantized_name(m))
+            packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
+            tally.add(term, packed, layers - whole)
+            tally.add(term, shape.weight_count * other, whole)
             for size in constants or [4 * shape.out_features]:
-                tally.add("quantisation constants", size, layers)
+                tally.add("quantisation constants", size, layers - whole)
         else:
-            tally.add(term, shape.weight_count * base, layers)
+            tally.add(term, shape.weight_count * other, layers)
         if shape.bias:
-            tally.add(term, shape.out_features * (base if recipe.is_quantized else other), layers)
+            tally.add(term, shape.out_features * (base if quant != "none" else other), layers)
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for norm in outer_norms(m):
@@ -155,8 +157,9 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
         tally.add("optimizer step counters", 4, steps)
     if recipe.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
         tally.add("optimizer states", 1024, 2)
-    if m.position == "rope":
-        tally.add("buffers", 4 * ((m.rotary_dim or m.head_dim) // 2), 2)
+    tally.add("buffers", 4 * ((m.rotary_dim or m.head_dim) // 2), 2 * len(rope_kinds(m)))
+    if m.architecture == "gpt_bigcode":  # a causal mask that its attention no longer reads
+        tally.add("buffers", m.max_position_embeddings**2)
     if m.embedding_multiplier and m.architecture.startswith("gemma"):
         tally.add("buffers", 4)
     tally.add("batch", 8 * batch * length)
@@ -167,8 +170,7 @@ def _minus(a: Bytes, b: Bytes) -> Bytes:
     return [x - y for x, y in zip(a, b, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Extra:
+class _Extra(NamedTuple):
     """What the layers that were not run add to a segment: (bytes by category, how many layers) pairs."""
 
     parts: list[tuple[Bytes, int]]

@@ -42,11 +42,13 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
     console = console_for(file)
     _say(console, verdict_line(advice), style="bold")
     console.print()
-    console.print(_candidate_table(advice))
-    _say(console, "* recommended; batch: micro-batch x accumulation, c: gradient checkpointing", style="dim")
-    if len(advice.gpu.cards) > 1:
-        _say(console, "Memory against the smallest, times over all of: " + ", ".join(advice.gpu.cards) + ".")
+    _print_table(file, _candidate_table(advice))
     recommendation = advice.recommendation
+    marked = "* recommended; why: GiB and time against it; " if recommendation and len(advice.candidates) > 1 else ""
+    _say(console, f"{marked}batch: micro-batch x accumulation, c: gradient checkpointing", style="dim")
+    if len(advice.gpu.cards) > 1:
+        times = ", times over all" if recommendation else ""
+        _say(console, f"Memory against the smallest{times} of: {', '.join(advice.gpu.cards)}.")
     if recommendation is not None:
         _list(console, "Why", recommendation.reasons)
         _list(console, "Warnings", recommendation.warnings)
@@ -55,7 +57,7 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
     rows = advice.candidates if recommendation is None else (advice.candidate(recommendation.method),)
     if explain:
         for row in rows:
-            _explain_memory(console, row)
+            _explain_memory(console, row, file)
     elif recommendation is not None:
         _memory_in_short(console, rows[0])
     _knobs(console, advice, None if recommendation is None else rows[0])
@@ -85,9 +87,12 @@ def verdict_line(advice: Advice) -> str:
 
 
 def _gpu_text(advice: Advice) -> str:
-    cards, gpus = advice.gpu.cards, advice.gpu.gpus
-    name = cards[0] if len(cards) == 1 else f"a {advice.gpu.asked} card"
-    return name if gpus == 1 else f"{gpus} x {name}"
+    cards, gpus, asked = advice.gpu.cards, advice.gpu.gpus, advice.gpu.asked
+    name = cards[0] if len(cards) == 1 else f"{asked} card"
+    if gpus > 1:
+        return f"{gpus} x {name}"
+    article = "an" if asked.startswith(("8", "11GB", "18GB")) else "a"
+    return name if len(cards) == 1 else f"{article} {name}"
 
 
 def _span(time: TimeEstimate) -> str:
@@ -104,6 +109,13 @@ def _candidate_table(advice: Advice) -> Table:
     for row in advice.candidates:
         table.add_row(*(Text(cell) for cell in _cells(advice, row)))
     return table
+
+
+def _print_table(file: TextIO, table: Table) -> None:
+    """A table keeps its 80 columns: a narrower terminal wraps its lines, where rich would cut the numbers off."""
+    console = console_for(file)
+    console.width = WIDTH
+    console.print(table)
 
 
 def _table() -> Table:
@@ -165,7 +177,7 @@ def _memory_in_short(console: Console, row: Candidate) -> None:
     _say(console, text)
 
 
-def _explain_memory(console: Console, row: Candidate) -> None:
+def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:
     """Every term of the peak in bytes, their sum, the three counters, and what the numbers stand on."""
     _heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
     table = _table()
@@ -182,8 +194,8 @@ def _explain_memory(console: Console, row: Candidate) -> None:
                         ("on the device, likely", memory.device_bytes.likely),
                         ("on the device, at most", memory.device_bytes.high)):
         table.add_row(name, f"{value:,.0f}", format_gib(value))
-    console.print(table)
-    _say(console, f"Evidence ({row.evidence.rung}): {row.evidence.memory}; {row.evidence.time}")
+    _print_table(file, table)
+    _say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
 
 
 def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
@@ -212,7 +224,7 @@ def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file
     for name, parameters, hub_id, aliases in entries:
         short = [alias for alias in aliases if "/" not in alias][:3]
         table.add_row(Text(name), format_count(parameters), Text(hub_id), Text(", ".join(short)))
-    console_for(file).print(table)
+    _print_table(file, table)
 
 
 def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
@@ -225,7 +237,7 @@ def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
         table.add_row(Text(card.name), Text(card.generation), format_gib(card.memory_bytes),
                       f"{card.memory_bytes_per_s / 1e9:,.0f}",
                       f"{half / 1e12:,.0f}" + ("" if card.bf16_flop_per_s else " fp16"))
-    console_for(file).print(table)
+    _print_table(file, table)
 
 
 def render_rules(rules: Iterable[Rule], file: TextIO) -> None:
@@ -235,7 +247,7 @@ def render_rules(rules: Iterable[Rule], file: TextIO) -> None:
         table.add_column(name)
     for rule in rules:
         table.add_row(rule.code, rule.kind, Text(rule.title))
-    console_for(file).print(table)
+    _print_table(file, table)
 
 
 def render_rule(rule: Rule, file: TextIO) -> None:

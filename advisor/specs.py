@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
@@ -32,13 +31,9 @@ QUANTIZED_METHODS: tuple[Method, ...] = ("qlora", "qdora")
 DORA_METHODS: tuple[Method, ...] = ("dora", "qdora")
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-Size = Annotated[int, Field(ge=1, le=10_000_000)]
-
-
-class Frozen(BaseModel):
-    """Base of all specs: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Size = Annotated[int, Range(1, 10_000_000)]
+Chance = Annotated[float, Range(0, 1, open_high=True)]
+Rate = Annotated[float, Range(0)]
 
 
 class LinearShape(Frozen):
@@ -59,27 +54,27 @@ class ModelSpec(Frozen):
     """A dense decoder-only language model: sizes as config.json names them, structure as its code has it."""
 
     name: str
-    architecture: str = Field(description="transformers' model_type, for example 'llama'")
+    architecture: str  # transformers' model_type, for example 'llama'
     hidden_size: Size
     intermediate_size: Size
-    num_hidden_layers: Annotated[int, Field(ge=1, le=1_000)]
-    num_attention_heads: Annotated[int, Field(ge=1, le=10_000)]
-    num_key_value_heads: Annotated[int, Field(ge=1, le=10_000)]
-    head_dim: Annotated[int, Field(ge=1, le=100_000)]
+    num_hidden_layers: Annotated[int, Range(1, 1_000)]
+    num_attention_heads: Annotated[int, Range(1, 10_000)]
+    num_key_value_heads: Annotated[int, Range(1, 10_000)]
+    head_dim: Annotated[int, Range(1, 100_000)]
     vocab_size: Size
-    max_position_embeddings: Annotated[int, Field(ge=1, le=1_000_000_000)] = 2048
+    max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)] = 2048
     tie_word_embeddings: bool = False
 
-    norm: Literal["rms", "rms_unit_offset", "layer", "layer_float"] = Field(
-        "rms", description="rms: Llama's; rms_unit_offset: Gemma's (1 + weight); layer: nn.LayerNorm; "
-        "layer_float: a LayerNorm written out in fp32 (Cohere, OLMo)")
+    # rms: Llama's; rms_unit_offset: Gemma's (1 + weight); rms_float: OLMo 2's, cast back after the weight;
+    # layer: nn.LayerNorm; layer_float: a LayerNorm in fp32 (Cohere's; OLMo's has no weight)
+    norm: Literal["rms", "rms_unit_offset", "rms_float", "layer", "layer_float"] = "rms"
     norm_weight: bool = True
     norm_bias: bool = False
-    norm_placement: Literal["pre", "sandwich", "post", "parallel_one", "parallel_two"] = Field(
-        "pre", description="pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); "
-        "parallel_*: attention and MLP read the same input, through one norm or two")
-    qk_norm: Literal["none", "head", "full"] = Field(
-        "none", description="norm of queries and keys: per head (Qwen 3) or over all heads (OLMo 2)")
+    # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); parallel_*:
+    # attention and MLP read the same input, through one norm or two
+    norm_placement: Literal["pre", "sandwich", "post", "parallel_one", "parallel_two"] = "pre"
+    # norm of queries and keys: per head (Qwen 3) or over all heads (OLMo 2)
+    qk_norm: Literal["none", "head", "full"] = "none"
     fused_qkv: bool = False
     qkv_bias: bool = False
     attention_out_bias: bool = False
@@ -87,10 +82,10 @@ class ModelSpec(Frozen):
     mlp_bias: bool = False
     activation: Literal["silu", "gelu", "gelu_tanh", "gelu_new", "relu", "relu2"] = "silu"
     position: Literal["rope", "learned", "alibi", "none"] = "rope"
-    rotary_dim: Annotated[int, Field(ge=0, le=100_000)] = Field(0, description="rotated part of head_dim; 0 = all")
-    nope_every: Annotated[int, Field(ge=0)] = Field(0, description="every n-th layer has no RoPE (SmolLM 3); 0 = none")
-    sliding_window: Annotated[int, Field(ge=0)] = Field(0, description="tokens; 0 = full attention everywhere")
-    sliding_layers: tuple[bool, ...] = Field((), description="which layers slide, where only some do; () = all")
+    rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # rotated part of head_dim; 0 = all
+    nope_every: Annotated[int, Range(0)] = 0  # every n-th layer has no RoPE (SmolLM 3); 0 = none
+    sliding_window: Annotated[int, Range(0)] = 0  # tokens; 0 = full attention everywhere
+    sliding_layers: tuple[bool, ...] = ()  # which layers slide, where only some do; () = all
     attention_softcap: bool = False
     final_softcap: bool = False
     embedding_norm: bool = False
@@ -98,12 +93,10 @@ class ModelSpec(Frozen):
     residual_multiplier: bool = False
     logits_multiplier: bool = False
     lm_head_bias: bool = False
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="of the attention weights")
-    residual_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="of what each block adds to the residual stream")
-    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    default_attention: Literal["sdpa", "eager"] = Field(
-        "sdpa", description="what transformers picks when nothing is asked for")
+    attention_dropout: Chance = 0.0  # of the attention weights
+    residual_dropout: Chance = 0.0  # of what each block adds to the residual stream
+    embedding_dropout: Chance = 0.0
+    default_attention: Literal["sdpa", "eager"] = "sdpa"  # what transformers picks when nothing is asked for
 
     qkv_names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     out_name: str = "o_proj"
@@ -120,26 +113,19 @@ class ModelSpec(Frozen):
         return self.num_key_value_heads * self.head_dim
 
 
-class Rate(Frozen):
-    """One figure of a card with where it comes from."""
-
-    value: Annotated[float, Field(gt=0)]
-    source: str
-
-
 class GpuSpec(Frozen):
     """A card as the driver and the data sheet describe it. FLOP/s are dense, with fp32 accumulation."""
 
-    name: str = Field(description="as nvidia-smi and torch print it, for example 'NVIDIA GeForce RTX 4090'")
-    generation: str = Field(description="Turing, Ampere, Ada, Hopper, Blackwell ...; '' when unknown")
-    compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$|^$")] = ""
-    memory_bytes: Annotated[int, Field(ge=2**28, le=2**50)] = Field(description="total memory that the driver reports")
-    marketed_gb: Annotated[float, Field(gt=0)] = Field(description="what is printed on the box, in GB")
-    memory_bytes_per_s: Annotated[float, Field(ge=0)] = Field(default=0.0, description="peak bandwidth; 0 = unknown")
-    bf16_flop_per_s: Annotated[float, Field(ge=0)] = Field(default=0.0, description="0 = no bf16 matrix units, or unknown")
-    fp16_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
-    tf32_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
-    fp32_flop_per_s: Annotated[float, Field(ge=0)] = 0.0
+    name: str  # as nvidia-smi and torch print it, for example 'NVIDIA GeForce RTX 4090'
+    generation: str  # Turing, Ampere, Ada, Hopper, Blackwell ...; '' when unknown
+    compute_capability: Annotated[str, Pattern(r"(\d{1,2}\.\d)?")] = ""
+    memory_bytes: Annotated[int, Range(2**28, 2**50)]  # total memory that the driver reports
+    marketed_gb: Annotated[float, Range(0, open_low=True)]  # what is printed on the box, in GB
+    memory_bytes_per_s: Rate = 0.0  # peak bandwidth; 0 = unknown
+    bf16_flop_per_s: Rate = 0.0  # 0 = no bf16 matrix units, or unknown
+    fp16_flop_per_s: Rate = 0.0
+    tf32_flop_per_s: Rate = 0.0
+    fp32_flop_per_s: Rate = 0.0
     sources: tuple[str, ...] = ()
 
     @property
@@ -151,22 +137,22 @@ class GpuSpec(Frozen):
 class Workload(Frozen):
     """The data set and the training length. Sequence lengths are in tokens."""
 
-    examples: Annotated[int, Field(ge=1, le=10**12)] = 10_000
-    epochs: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-    seq_len: Annotated[int, Field(ge=1, le=10_000_000)] = Field(1024, description="longest row")
-    mean_seq_len: Annotated[int, Field(ge=1, le=10_000_000)] = Field(512, description="mean row; at most seq_len")
+    examples: Annotated[int, Range(1, 10**12)] = 10_000
+    epochs: Annotated[float, Range(0, 10_000, open_low=True)] = 1.0
+    seq_len: Annotated[int, Range(1, 10_000_000)] = 1024  # longest row
+    mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(16, description="effective: rows per optimizer step")
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step
 
 
 class Recipe(Frozen):
     """How one training step is run: every knob that changes its memory or its time."""
 
     method: Method
-    rank: Annotated[int, Field(ge=1, le=16_384)] = 16
-    alpha: Annotated[float, Field(gt=0, le=1e6)] = 32
-    target_modules: tuple[str, ...] = Field(("all-linear",), description="('all-linear',), ('attention',) or names")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    rank: Annotated[int, Range(1, 16_384)] = 16
+    alpha: Annotated[float, Range(0, 1e6, open_low=True)] = 32.0
+    target_modules: tuple[str, ...] = ("all-linear",)  # ('all-linear',), ('attention',) or names
+    dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"
     adapter_dtype: DType = "float32"
     quant: Quantization = "none"
@@ -178,8 +164,8 @@ class Recipe(Frozen):
     reentrant: bool = False
     attention: Attention = "sdpa"
     loss: Loss = "full"
-    micro_batch: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    gradient_accumulation: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
+    gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1
 
     @property
     def has_adapters(self) -> bool:
@@ -200,7 +186,7 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs hold one job, and what is spread over them."""
 
-    gpus: Annotated[int, Field(ge=1, le=100_000)] = 1
+    gpus: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
 
 
@@ -214,11 +200,11 @@ class Term(Frozen):
 class MemoryEstimate(Frozen):
     """Peak memory of one GPU in bytes, by counter."""
 
-    peak_allocated_bytes: Interval = Field(description="torch.cuda.max_memory_allocated")
-    peak_reserved_bytes: Interval = Field(description="torch.cuda.max_memory_reserved")
-    device_bytes: Interval = Field(description="what nvidia-smi shows: reserved plus CUDA context")
-    peak_at: str = Field(description="phase and operation at which the peak stands")
-    terms: tuple[Term, ...] = Field(description="they add up to device_bytes.likely")
+    peak_allocated_bytes: Interval  # torch.cuda.max_memory_allocated
+    peak_reserved_bytes: Interval  # torch.cuda.max_memory_reserved
+    device_bytes: Interval  # what nvidia-smi shows: reserved plus CUDA context
+    peak_at: str  # phase and operation at which the peak stands
+    terms: tuple[Term, ...]  # they add up to device_bytes.likely
 
 
 class TimeEstimate(Frozen):
@@ -245,6 +231,6 @@ class Estimate(Frozen):
 
     recipe: Recipe
     memory: MemoryEstimate
-    time: TimeEstimate | None = Field(description="null when the card's speed is not known")
+    time: TimeEstimate | None  # null when the card's speed is not known
     trainable_parameters: int
     evidence: Evidence

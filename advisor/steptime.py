@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from advisor.device import DeviceProfile
@@ -97,8 +96,7 @@ def kernel_seconds(kernel: Kernel, gpu: GpuSpec, profile: DeviceProfile) -> floa
     return roofline.fixed_s + max(roofline.seconds(kernel))
 
 
-@dataclass(frozen=True, slots=True)
-class MicroStepTime:
+class MicroStepTime(NamedTuple):
     """Forward and backward of one micro-batch."""
 
     seconds: Interval
@@ -170,8 +168,7 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
     )
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizerStepTime:
+class OptimizerStepTime(NamedTuple):
     """Clipping, the optimizer and what the trainer does once a step."""
 
     seconds: Interval

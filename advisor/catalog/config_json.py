@@ -15,14 +15,15 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from advisor.catalog.families import FAMILIES
 from advisor.catalog.fields import Fields, shown
 from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_FILE_BYTES = 4 * 2**20
 _MAX_WRAPPERS = 3
@@ -95,7 +96,10 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     structure = FAMILIES[model_type](fields)
     try:
         return ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
-    except ValidationError as error:
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        assert isinstance(error, ValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadConfig(f"{origin}: {where} is {str(first['input'])[:60]}: {first['msg']}") from None

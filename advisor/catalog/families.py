@@ -35,16 +35,23 @@ def _mistral(f: Fields) -> Structure:
     return rope(f, {**s, "sliding_window": window(f, 4096)})
 
 
-def _qwen_window(f: Fields, layers: int) -> int:
+def _windowed(size: int, slides: list[bool]) -> Structure:
+    """The window of a model in which some layers slide; which ones is said where not all do."""
+    if not size or not any(slides):
+        return {}
+    return {"sliding_window": size, "sliding_layers": () if all(slides) else tuple(slides)}
+
+
+def _qwen_window(f: Fields, layers: int) -> Structure:
     if not f.flag("use_sliding_window", False):
-        return 0
+        return {}
     first = f.size("max_window_layers", 28, minimum=0)
-    return window(f, 4096) if any(sliding_layers(f, layers, lambda i: i >= first)) else 0
+    return _windowed(window(f, 4096), sliding_layers(f, layers, lambda i: i >= first))
 
 
 def _qwen2(f: Fields) -> Structure:
     s = sizes(f, Defaults(151_936, 4096, 22_016, 32, 32, 32_768, kv_heads=32))
-    return rope(f, {**s, "qkv_bias": True, "sliding_window": _qwen_window(f, s["num_hidden_layers"])})
+    return rope(f, {**s, "qkv_bias": True, **_qwen_window(f, s["num_hidden_layers"])})
 
 
 def _qwen3(f: Fields) -> Structure:
@@ -52,7 +59,7 @@ def _qwen3(f: Fields) -> Structure:
     bias = f.flag("attention_bias", False)
     return rope(f, {
         **s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias,
-        "sliding_window": _qwen_window(f, s["num_hidden_layers"]),
+        **_qwen_window(f, s["num_hidden_layers"]),
     })
 
 
@@ -72,11 +79,11 @@ def _gemma(f: Fields) -> Structure:
 def _gemma2_like(f: Fields, d: Defaults, pattern: int) -> Structure:
     s = sizes(f, d, must_divide=True)
     bias = f.flag("attention_bias", False)
-    sliding = any(sliding_layers(f, s["num_hidden_layers"], lambda i: bool((i + 1) % pattern)))
+    slides = sliding_layers(f, s["num_hidden_layers"], lambda i: bool((i + 1) % pattern))
     return rope(f, {
         **s, **_GEMMA, "activation": activation(f, "hidden_activation", d.activation),
         "norm_placement": "sandwich", "qkv_bias": bias, "attention_out_bias": bias,
-        "sliding_window": window(f, 4096) if sliding else 0,
+        **_windowed(window(f, 4096), slides),
     })
 
 
@@ -115,7 +122,9 @@ def _olmo2(f: Fields) -> Structure:
     s = sizes(f, Defaults(50_304, 4096, 11_008, 32, 32, 2048))
     bias = f.flag("attention_bias", False)
     return rope(f, {
-        **s, "norm_placement": "post", "qk_norm": "full", "qkv_bias": bias, "attention_out_bias": bias})
+        **s, "norm": "rms_float", "norm_placement": "post", "qk_norm": "full",
+        "qkv_bias": bias, "attention_out_bias": bias,
+    })
 
 
 def _smollm3(f: Fields) -> Structure:
@@ -125,12 +134,13 @@ def _smollm3(f: Fields) -> Structure:
     with_rope = f.items("no_rope_layers") or [int((i + 1) % every != 0) for i in range(layers)]
     if len(with_rope) != layers or any(flag not in (0, 1) for flag in with_rope):
         raise f.bad("no_rope_layers", f"needs 0 or 1 for each of the {layers} layers")
-    sliding = f.flag("use_sliding_window", False) and any(sliding_layers(f, layers, lambda i: not with_rope[i]))
+    slides = sliding_layers(f, layers, lambda i: not with_rope[i])
+    size = window(f, 0) if f.flag("use_sliding_window", False) and f.has("sliding_window") else 0
     bias = f.flag("attention_bias", False)
     return rope(f, {
         **s, "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": f.flag("mlp_bias", False),
         "nope_every": every_nth(f, "no_rope_layers", [not flag for flag in with_rope]),
-        "sliding_window": window(f, 0) if sliding and f.has("sliding_window") else 0,
+        **_windowed(size, slides),
     })
 
 
@@ -192,7 +202,7 @@ def _cohere2(f: Fields) -> Structure:
     if f.is_null("sliding_window"):
         raise f.unsupported("sliding_window", "no window, hence no RoPE at all")
     nope = every_nth(f, "layer_types", [not is_sliding for is_sliding in sliding])
-    return _cohere_like(f, {**s, "nope_every": nope, "sliding_window": window(f, 4096) if any(sliding) else 0})
+    return _cohere_like(f, {**s, "nope_every": nope, **_windowed(window(f, 4096), sliding)})
 
 
 def _glm(f: Fields) -> Structure:

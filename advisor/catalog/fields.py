@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from advisor.errors import BadConfig, UnsupportedArchitecture
 
@@ -18,8 +17,7 @@ def shown(value: object, limit: int = 160) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-@dataclass(frozen=True)
-class Fields:
+class Fields(NamedTuple):
     """The object `config` of the file `origin`; `prefix` is where it stands inside the file."""
 
     config: Mapping[str, Any]

@@ -1,22 +1,40 @@
-"""Writes profiles/models/index.json from the model files: `python -m advisor.catalog.index`."""
+"""Writes profiles/models/index.json and profiles/gpus/index.json from what people wrote there.
+
+    python -m advisor.catalog.index
+
+A look-up reads an index and not a hundred files; a test holds that they say what the files say.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from advisor.catalog.models import model_folder
+from advisor.catalog.data import data_folder
+from advisor.catalog.gpu_file import catalog_cards
 
 
-def index_text(folder: Path) -> str:
+def model_index_text(folder: Path) -> str:
     """The text of index.json for the model files in `folder`: one line a model, by name."""
-    rows = []
-    for path in sorted(p for p in folder.glob("*.json") if p.name != "index.json"):
-        model = json.loads(path.read_text(encoding="utf-8"))
-        rows.append({key: model[key] for key in ("name", "hub_id", "aliases", "parameters")})
+    paths = sorted(path for path in folder.glob("*.json") if path.name != "index.json")
+    models = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    return _lines({key: model[key] for key in ("name", "hub_id", "aliases", "parameters")} for model in models)
+
+
+def gpu_index_text(folder: Path) -> str:
+    """The text of index.json for the TOML files in `folder`: one line a card, in base units."""
+    return _lines(
+        {"aliases": card.aliases, "reported_as": card.reported_as or card.name, "spec": dict(spec)}
+        for card, spec in catalog_cards(folder)
+    )
+
+
+def _lines(rows: Iterable[object]) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
 
 if __name__ == "__main__":
-    _folder = Path(str(model_folder()))
-    (_folder / "index.json").write_text(index_text(_folder), encoding="utf-8")
+    for _name, _text_of in (("models", model_index_text), ("gpus", gpu_index_text)):
+        _folder = data_folder(_name)
+        (_folder / "index.json").write_text(_text_of(_folder), encoding="utf-8")

@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 import os
 from functools import cache
-from importlib import resources
-from importlib.abc import Traversable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.catalog.config_json import model_from_config, read_config
+from advisor.catalog.data import data_folder, data_text
 from advisor.catalog.fields import shown
 from advisor.errors import BadConfig, UnknownName
 from advisor.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _HINT = "`advise models` lists them; or give a Hub id or a path to a config.json"
 
@@ -34,15 +35,15 @@ class ModelEntry(NamedTuple):
     parameters: int
 
 
-def model_folder() -> Traversable:
+def model_folder() -> Path:
     """Where the catalog's files are."""
-    return resources.files("profiles") / "models"
+    return data_folder("models")
 
 
 @cache
 def model_entries() -> tuple[ModelEntry, ...]:
     """All models of the catalog, by name."""
-    rows = json.loads((model_folder() / "index.json").read_text(encoding="utf-8"))
+    rows = json.loads(data_text("models", "index.json"))
     return tuple(ModelEntry(r["name"], r["hub_id"], tuple(r["aliases"]), r["parameters"]) for r in rows)
 
 
@@ -96,7 +97,7 @@ def _by_label() -> dict[str, ModelEntry]:
 
 @cache
 def _catalog_model(name: str) -> ModelSpec:
-    data: dict[str, Any] = json.loads((model_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    data: dict[str, Any] = json.loads(data_text("models", f"{name}.json"))
     return model_from_config(data["config"], name, f"profiles/models/{name}.json")
 
 
@@ -107,6 +108,8 @@ def _config_path(text: str) -> Path | None:
     """
     if not text:
         return None
+    from pathlib import Path
+
     separators = tuple(s for s in (os.sep, os.altsep) if s)
     looks_like_path = text.startswith((*separators, ".", "~")) or text.lower().endswith(".json")
     try:
@@ -127,5 +130,5 @@ def _config_path(text: str) -> Path | None:
 
 def _name_of(path: Path) -> str:
     """A model in a file is called as its folder, or as the file when it is not called config.json."""
-    absolute = Path(os.path.abspath(path))
-    return shown(absolute.parent.name or "model", 60) if path.name == "config.json" else shown(path.stem, 60)
+    folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    return shown(folder or "model", 60) if path.name == "config.json" else shown(path.stem, 60)

@@ -15,18 +15,25 @@ class Linear:
     """One linear layer with its weights as tensors; an adapter where the recipe puts one."""
 
     __slots__ = (
-        "bias", "in_features", "lora_a", "lora_b", "magnitude", "name", "out_features", "quant", "recipe", "weight",
+        "bias", "bias_apart", "in_features", "lora_a", "lora_b", "magnitude", "name", "out_features", "quant", "recipe",
+        "weight",
     )  # fmt: skip
 
-    def __init__(self, shape: LinearShape, recipe: Recipe, rank: int, quant: str, other_dtype: str) -> None:
-        """`rank` is 0 where no adapter goes; `other_dtype` is the dtype of what is not quantised (biases), after k-bit upcasting."""
+    def __init__(
+        self, shape: LinearShape, recipe: Recipe, rank: int, quant: str, other_dtype: str, bias_apart: bool = False
+    ) -> None:
+        """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantised, after k-bit upcasting.
+
+        `bias_apart`: the bias is added by an operation of its own, as Falcon's code does.
+        """
         trained = recipe.method == "full"
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
         self.name = shape.name
         self.recipe = recipe
         self.quant = quant
-        self.weight = Tensor(size, recipe.base_dtype, needs_grad=trained)
+        self.bias_apart = bias_apart
+        self.weight = Tensor(size, recipe.base_dtype if quant != "none" else other_dtype, needs_grad=trained)
         # bitsandbytes casts a quantised layer's bias to the dtype it computes in.
         bias_dtype = recipe.base_dtype if quant != "none" else other_dtype
         self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
@@ -44,23 +51,26 @@ class Linear:
         return [p for p in found if p is not None and p.needs_grad]
 
 
-def _autocast_weight(t: Tape, weight: Tensor) -> Tensor:
-    """A weight as autocast hands it to a matrix product: trained fp32 leaves are cast once and cached."""
-    if not t.autocast or weight.dtype == t.autocast:
-        return weight
-    if not (weight.needs_grad and weight.dtype == "float32"):
-        return cast(t, weight, t.autocast)
-    found = t.autocast_cache.get(id(weight))
+def _autocast_operand(t: Tape, x: Tensor) -> Tensor:
+    """What autocast hands to a matrix product: fp32 leaves that get gradients are cast once and cached.
+
+    Such leaves are trained weights, and an embedding's output that checkpointing made one.
+    """
+    if not t.autocast or x.dtype == t.autocast:
+        return x
+    if not (x.needs_grad and x.node is None and x.dtype == "float32"):
+        return cast(t, x, t.autocast)
+    found = t.autocast_cache.get(id(x))
     if found is None:
-        found = t.autocast_cache[id(weight)] = (t.segment, cast(t, weight, t.autocast))
+        found = t.autocast_cache[id(x)] = (t.segment, cast(t, x, t.autocast))
     return found[1]
 
 
 def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: x (..., I) times weight (O, I). Keeps x if the weight trains, the weight if x needs a gradient."""
     if t.autocast:
-        x, weight = cast(t, x, t.autocast), _autocast_weight(t, weight)
-        bias = _autocast_weight(t, bias) if bias is not None else None
+        x, weight = _autocast_operand(t, x), _autocast_operand(t, weight)
+        bias = _autocast_operand(t, bias) if bias is not None else None
     out_features, in_features = weight.shape
     dtype, shape, weight_shape = weight.dtype, x.shape, weight.shape
     rows = x.count // in_features
@@ -166,6 +176,8 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
 def base_linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """The layer without its adapter."""
     if m.quant == "none":
+        if m.bias_apart and m.bias is not None:
+            return add(t, product(t, x, m.weight), m.bias)
         return product(t, x, m.weight, m.bias)
     if m.quant == "int8":
         return _linear_8bit(t, x, m)

@@ -19,6 +19,7 @@ def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
     batch, length = rows[0], rows[1]
     padded_labels = t.empty((batch, length + 1), "int64")
     labels = t.empty((batch, length), "int64")
+    total_weight = t.empty((1,), dtype)
 
     def log_softmax_backward(g: Tensor) -> tuple[Tensor]:
         t.kernel("reduce", dtype, 0, 3 * g.bytes)

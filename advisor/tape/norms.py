@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.tape.ops import add, cast, mean_last, mul, scale, shift, unary
+from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
 from advisor.tape.tape import Tape, Tensor
 
 
@@ -11,58 +11,108 @@ def _square(t: Tape, x: Tensor) -> Tensor:
     return unary(t, x, "input", backward_temporaries=2)
 
 
-def _inverse_root(t: Tape, x: Tensor) -> Tensor:
-    """`rsqrt(mean(x^2) + eps)` of the last axis."""
-    return unary(t, shift(t, mean_last(t, _square(t, x))), "output", backward_temporaries=2)
+def _inverse_root(t: Tape, variance: Tensor) -> Tensor:
+    """`rsqrt(variance + eps)`."""
+    return unary(t, shift(t, variance), "output", backward_temporaries=2)
+
+
+def _unit_norm(t: Tape, x: Tensor) -> Tensor:
+    """`x * rsqrt(mean(x^2) + eps)` over the last axis."""
+    return mul(t, x, _inverse_root(t, mean_last(t, _square(t, x))))
 
 
 def rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """Llama's RMSNorm: computed in fp32, cast back, then times the weight."""
     wide = cast(t, x, "float32")
     variance = mean_last(t, _square(t, wide))
-    wide = mul(t, wide, unary(t, shift(t, variance), "output", backward_temporaries=2))
+    wide = mul(t, wide, _inverse_root(t, variance))
     return mul(t, cast(t, wide, x.dtype), weight)
 
 
 def rms_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """Gemma's RMSNorm: x * rsqrt(...) * (1 + weight), all in fp32, cast back at the end."""
-    wide = cast(t, x, "float32")
-    output = mul(t, wide, _inverse_root(t, wide))
+    output = _unit_norm(t, cast(t, x, "float32"))
     output = mul(t, output, shift(t, cast(t, weight, "float32")))
     return cast(t, output, x.dtype)
 
 
-def layer_norm(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`nn.LayerNorm`: one kernel that keeps its input and two statistics per row. CUDA's autocast runs it in fp32."""
+def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
+    """OLMo 2's RMSNorm: Llama's, but multiplied with the weight before it is cast back."""
+    wide = cast(t, x, "float32")
+    variance = mean_last(t, _square(t, wide))
+    wide = mul(t, wide, _inverse_root(t, variance))
+    return cast(t, mul(t, wide, weight), x.dtype)
+
+
+def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """`F.layer_norm`: one kernel that keeps its input and two statistics per row. CUDA's autocast runs it in fp32.
+
+    The statistics are in fp32; on a CPU in x's dtype, unless the weight has another.
+    """
     if t.autocast and t.device == "cuda":
-        x, weight = cast(t, x, "float32"), cast(t, weight, "float32")
+        x = cast(t, x, "float32")
+        weight = cast(t, weight, "float32") if weight is not None else None
         bias = cast(t, bias, "float32") if bias is not None else None
     shape, dtype = x.shape, x.dtype
     rows = (*shape[:-1], 1)
     t.kernel("reduce", dtype, 0, 2 * x.bytes)
-    mean, rstd = t.empty(rows, "float32"), t.empty(rows, "float32")
-    weight_shape, weight_dtype = weight.shape, weight.dtype
-    needs = (x.needs_grad, weight.needs_grad)
+    statistics = dtype if t.device == "cpu" and (weight is None or weight.dtype == dtype) else "float32"
+    mean, rstd = t.empty(rows, statistics), t.empty(rows, statistics)
+    vectors = tuple(p for p in (weight, bias) if p is not None)
+    needs = [x.needs_grad] + [p.needs_grad for p in vectors]
+    shapes = [(shape, dtype)] + [(p.shape, p.dtype) for p in vectors]
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
         t.kernel("reduce", dtype, 0, 3 * g.bytes)
-        gx = t.empty(shape, dtype) if needs[0] else None
-        if not needs[1]:
-            return gx, None, None
-        return gx, t.empty(weight_shape, weight_dtype), t.empty(weight_shape, weight_dtype)
+        return tuple(t.empty(*like) if wanted else None for wanted, like in zip(needs, shapes, strict=True))
 
-    inputs = (x, weight, bias if bias is not None else weight)
-    return t.op(inputs, shape, dtype, backward, (x, weight, mean, rstd))
+    return t.op((x, *vectors), shape, dtype, backward, (x, *vectors, mean, rstd))
 
 
 def layer_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """A LayerNorm written out in fp32 (Cohere): subtract the mean, times the inverse root, times the weight."""
     wide = cast(t, x, "float32")
     mean = mean_last(t, wide)
-    centred = add(t, wide, mean)
-    variance = mean_last(t, _square(t, add(t, wide, mean)))
-    normed = mul(t, centred, unary(t, shift(t, variance), "output", backward_temporaries=2))
-    return cast(t, mul(t, normed, cast(t, weight, "float32")), x.dtype)
+    variance = mean_last(t, _square(t, subtract(t, wide, mean)))
+    wide = mul(t, subtract(t, wide, mean), _inverse_root(t, variance))
+    wide = mul(t, wide, cast(t, weight, "float32"))
+    return cast(t, wide, x.dtype)
+
+
+class Norm:
+    """The learnt vectors of one norm."""
+
+    __slots__ = ("bias", "kind", "weight")
+
+    def __init__(
+        self, kind: str, width: int, dtype: str, trained: bool, has_bias: bool, has_weight: bool = True
+    ) -> None:
+        """`kind` as in ModelSpec.norm."""
+        self.kind = kind
+        self.weight = Tensor((width,), dtype, needs_grad=trained) if has_weight else None
+        self.bias = Tensor((width,), dtype, needs_grad=trained) if has_bias else None
+
+    def __call__(self, t: Tape, x: Tensor) -> Tensor:
+        """The norm of x over its last axis."""
+        t.label("norm")
+        if self.weight is None:  # OLMo: in fp32, and back
+            return cast(t, layer_norm(t, cast(t, x, "float32"), None, None), x.dtype)
+        if self.kind == "layer":
+            return layer_norm(t, x, self.weight, self.bias)
+        return _WRITTEN_OUT[self.kind](t, x, self.weight)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        return [p for p in (self.weight, self.bias) if p is not None and p.needs_grad]
+
+
+_WRITTEN_OUT = {
+    "rms": rms_norm,
+    "rms_unit_offset": rms_norm_unit_offset,
+    "rms_float": rms_norm_float,
+    "layer_float": layer_norm_float,
+}
 
 
 def softcap(t: Tape, x: Tensor) -> Tensor:

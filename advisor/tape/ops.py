@@ -7,7 +7,9 @@ is saved and made; kernels of which nothing is said move their inputs and output
 
 from __future__ import annotations
 
-from advisor.tape.tape import ITEM_BYTES, ManyNode, Shape, Slot, Tape, Tensor
+from math import prod
+
+from advisor.tape.tape import ITEM_BYTES, BackwardFunction, ManyNode, Node, Shape, Slot, Tape, Tensor
 
 
 def promoted(a: str, b: str) -> str:
@@ -76,6 +78,35 @@ def add(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     return t.op((a, b), a.shape, dtype, lambda g: (g if a_needs else None, g if b_needs else None))
 
 
+def alias(t: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> Tensor:
+    """An operation whose output is the memory of its first input."""
+    x = inputs[0]
+    out = Tensor(x.shape, x.dtype, x.buffer)
+    if t.grad_enabled and any(i.needs_grad for i in inputs):
+        out.node, out.needs_grad = Node(t, inputs, backward), True
+    return out
+
+
+def add_in_place(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`a += b`: the memory of `a`."""
+    t.kernel("elementwise", a.dtype, 0, 2 * a.bytes + b.bytes)
+    a_needs, b_needs = a.needs_grad, b.needs_grad
+    return alias(t, (a, b), lambda g: (g if a_needs else None, g if b_needs else None))
+
+
+def subtract(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`a - b`, broadcasting `b`, of one dtype; the gradient of `b` is made at full size and then reduced."""
+    t.kernel("elementwise", a.dtype, 0, 2 * a.bytes + b.bytes)
+    shape, a_needs, b_needs = a.shape, a.needs_grad, b.needs_grad
+
+    def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if b_needs:
+            t.kernel("elementwise", g.dtype, 0, 2 * g.bytes)
+        return (g if a_needs else None), (t.empty(shape, g.dtype) if b_needs else None)
+
+    return t.op((a, b), shape, a.dtype, backward)
+
+
 def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     """`a * b`, broadcasting `b`; a gradient for `b` is made at full size and then reduced."""
     shape = a.shape if len(a.shape) > len(b.shape) or a.count >= b.count else b.shape
@@ -128,6 +159,24 @@ def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
     return out
 
 
+def pick_last(t: Tape, x: Tensor, size: int) -> Tensor:
+    """`x[..., [i]]`, as wide as `size`: a copy; its backward writes into zeros.
+
+    A trace with a dispatch mode writes into a second tensor, PyTorch itself in place.
+    """
+    shape, dtype = x.shape, x.dtype
+    picked = (*shape[:-1], size)
+    index = t.empty((1,), "int64")
+    t.kernel("gather", dtype, 0, 2 * prod(picked) * ITEM_BYTES[dtype])
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        zeros = t.empty(shape, dtype)
+        t.kernel("gather", dtype, 0, zeros.bytes + 2 * g.bytes)
+        return (t.empty(shape, dtype) if t.device == "cpu" else zeros,)
+
+    return t.op((x,), picked, dtype, backward, (index,))
+
+
 def chunk_last(t: Tape, x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
     """`x.split(sizes, dim=-1)`: views; their gradients are joined by one `cat`."""
     shape, dtype = x.shape, x.dtype
@@ -167,19 +216,26 @@ def copy(t: Tape, x: Tensor, shape: Shape) -> Tensor:
     return t.op((x,), shape, x.dtype, lambda g: (Tensor(before, g.dtype, g.buffer),))
 
 
-def repeat_kv(t: Tape, x: Tensor, repeats: int) -> Tensor:
-    """Keys or values (B, KV, S, D) repeated for every query head: (B, KV * repeats, S, D)."""
+def repeat_kv(t: Tape, x: Tensor, repeats: int, copied: bool = True) -> Tensor:
+    """Keys or values (B, KV, S, D) repeated for every query head: (B, KV * repeats, S, D).
+
+    `copied` is off where the layout allows a view that reads the same memory over and over.
+    """
     if repeats == 1:
         return x
     batch, heads, length, width = x.shape
     before, shape = x.shape, (batch, heads * repeats, length, width)
-    t.kernel("elementwise", x.dtype, 0, x.bytes * (1 + repeats))
 
     def backward(g: Tensor) -> tuple[Tensor]:
         out = t.empty(before, g.dtype)
         t.kernel("reduce", g.dtype, 0, g.bytes + out.bytes)
         return (out,)
 
+    if not copied:
+        out = alias(t, (x,), backward)
+        out.shape = shape
+        return out
+    t.kernel("elementwise", x.dtype, 0, x.bytes * (1 + repeats))
     return t.op((x,), shape, x.dtype, backward)
 
 
@@ -200,8 +256,11 @@ def dropout(t: Tape, x: Tensor) -> Tensor:
     return t.op((x,), shape, dtype, backward, (mask,))
 
 
-def embedding(t: Tape, weight: Tensor, batch: int, length: int) -> Tensor:
-    """Rows of `weight` (V, H) for token ids (B, S): (B, S, H); a trained weight gets a dense gradient."""
+def embedding(t: Tape, weight: Tensor, batch: int, length: int, ids: tuple[Tensor, ...] = ()) -> Tensor:
+    """Rows of `weight` (V, H) for token ids (B, S): (B, S, H); a trained weight gets a dense gradient.
+
+    `ids` is given where their memory is not counted elsewhere.
+    """
     vocabulary, width = weight.shape
     dtype = weight.dtype
     t.kernel("gather", dtype, 0, 2 * batch * length * width * ITEM_BYTES[dtype])
@@ -211,11 +270,13 @@ def embedding(t: Tape, weight: Tensor, batch: int, length: int) -> Tensor:
         t.kernel("gather", dtype, 0, out.bytes + 2 * g.bytes)
         return (out,)
 
-    return t.op((weight,), (batch, length, width), dtype, backward)
+    return t.op((weight,), (batch, length, width), dtype, backward, ids)
 
 
 def softmax(t: Tape, x: Tensor, dtype: str) -> Tensor:
-    """`softmax(x, dim=-1, dtype=dtype)`: keeps its output; the cast happens inside the kernel."""
+    """`softmax(x, dim=-1, dtype=dtype)`: keeps its output. CUDA casts inside the kernel, a CPU before it."""
+    if t.device == "cpu":
+        x = cast(t, x, dtype)
     shape, before = x.shape, x.dtype
     t.kernel("reduce", dtype, 0, x.bytes + x.count * ITEM_BYTES[dtype])
 
@@ -226,9 +287,12 @@ def softmax(t: Tape, x: Tensor, dtype: str) -> Tensor:
     return t.op((x,), shape, dtype, backward, keep_output=True)
 
 
-def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int) -> Tensor:
-    """`a @ b` over leading axes: output `shape` = (..., M, N), `inner` = K. Keeps both when both need gradients."""
-    if t.autocast:
+def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int, autocast: bool = True) -> Tensor:
+    """`a @ b` over leading axes: output `shape` = (..., M, N), `inner` = K. Keeps both when both need gradients.
+
+    `autocast` is off inside operations that autocast has handled as a whole.
+    """
+    if t.autocast and autocast:
         a, b = cast(t, a, t.autocast), cast(t, b, t.autocast)
     dtype = a.dtype
     rows, columns = shape[-2], shape[-1]
@@ -251,40 +315,3 @@ def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int) -> T
 
     saved = ((a,) if b_needs else ()) + ((b,) if a_needs else ())
     return t.op((a, b), shape, dtype, backward, saved)
-
-
-def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, window: int = 0) -> Tensor:
-    """Flash attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
-
-    Keeps q, k, v, its output, one fp32 log-sum-exp per row, and a bool `mask` (1, 1, S, S) as numbers of q's dtype, row by row.
-    `window` is 0 unless it is shorter than the row. On CUDA backward also makes an fp32 accumulator of q's size, and gradients of k and v for every query head
-    before it sums them over a group.
-    """
-    if t.autocast:
-        q, k, v = cast(t, q, t.autocast), cast(t, k, t.autocast), cast(t, v, t.autocast)
-    batch, heads, length, width = q.shape
-    groups = heads // k.shape[1]
-    dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
-    row_pairs = 2 * length * window - window * (window - 1) if window else length * (length + 1)
-    flop = 2 * batch * heads * row_pairs * width
-    moved = 2 * q.bytes + k.bytes + v.bytes
-    t.kernel("attention", dtype, flop, moved)
-    saved: tuple[Tensor, ...] = (q, k, v)
-    if mask is not None:
-        t.kernel("elementwise", dtype, 0, 3 * mask.bytes)
-        saved = (*saved, t.empty((batch, *mask.shape[1:]), dtype))
-    lse = t.empty((batch, heads, length), "float32")
-
-    def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t.kernel("attention", dtype, flop // 2 * 5, 2 * moved)
-        scratch = []
-        if t.device == "cuda":
-            scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]
-            if groups > 1:
-                wide = (batch, heads, length, width)
-                scratch += [t.empty(wide, dtype), t.empty(wide, dtype)]
-        out = (t.empty(q_shape, dtype), t.empty(k_shape, dtype), t.empty(v_shape, dtype))
-        scratch.clear()
-        return out
-
-    return t.op((q, k, v), q.shape, dtype, backward, (*saved, lse), keep_output=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from advisor.tape.tape import CATEGORY_NAMES, RawKernel
 
@@ -45,11 +45,13 @@ def polynomial(number: int) -> Polynomial:
     terms = []
     digit = 0
     while number:
+        zeros = ((number & -number).bit_length() - 1) // DIGIT_BITS
+        number >>= zeros * DIGIT_BITS
+        digit += zeros
         coefficient = number & _MASK
         if coefficient >= _SIGN:
             coefficient -= 1 << DIGIT_BITS
-        if coefficient:
-            terms.append((coefficient, digit))
+        terms.append((coefficient, digit))
         number = (number - coefficient) >> DIGIT_BITS
         digit += 1
     return tuple(terms)
@@ -75,10 +77,10 @@ def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
 
 def net_of(events: list[int]) -> Net:
     """What a stretch of events leaves behind."""
-    counts: Counter[int] = Counter()
-    for event in events:
-        counts[event >> 1] += -1 if event & 1 else 1
-    return [(code >> 2, code & 3, n) for code, n in counts.items() if n]
+    counts = Counter(events)
+    codes = {event & -2 for event in counts}
+    nets = ((code, counts[code] - counts[code + 1]) for code in codes)
+    return [(code >> 3, code >> 1 & 3, net) for code, net in nets if net]
 
 
 def net_bytes(net: Net, sizes: list[int]) -> Bytes:
@@ -89,22 +91,24 @@ def net_bytes(net: Net, sizes: list[int]) -> Bytes:
     return out
 
 
-@dataclass(slots=True)
 class Stretch:
     """A segment of the program: the embedding, one layer, or the head, forward or backward."""
 
-    phase: str
-    place: int
-    copies: int
-    start: int
-    end: int = 0
-    net: Net = field(default_factory=list)
-    dropped: Net = field(default_factory=list)
-    kernels: list[tuple[str, str, int, int, int, int, int, int]] = field(default_factory=list)
+    __slots__ = ("copies", "dropped", "end", "kernels", "net", "phase", "place", "start")
+
+    def __init__(self, phase: str, place: int, copies: int, start: int) -> None:
+        """Begin at the event of index `start`; `copies` is how many layers it stands for."""
+        self.phase = phase
+        self.place = place
+        self.copies = copies
+        self.start = start
+        self.end = start
+        self.net: Net = []
+        self.dropped: Net = []
+        self.kernels: list[tuple[str, str, int, int, int, int, int, int]] = []
 
 
-@dataclass(slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A stretch at one shape: live bytes before and after, the height of its peak, and what autocast's end drops."""
 
     phase: str
@@ -117,6 +121,18 @@ class Segment:
     peak_event: int
 
 
+class _Figures(dict[int, int]):
+    """Numbers the kernels' figures in the order in which they are asked for, and keeps their polynomials."""
+
+    def __init__(self) -> None:
+        self.polynomials: list[Polynomial] = []
+
+    def __missing__(self, encoded: int) -> int:
+        index = self[encoded] = len(self.polynomials)
+        self.polynomials.append(polynomial(encoded))
+        return index
+
+
 class Program:
     """A recorded step. Sizes are evaluated together; segments and kernels are read off for one shape."""
 
@@ -126,27 +142,17 @@ class Program:
         self.sizes = [polynomial(size) for size in slots]
         self.stretches: list[Stretch] = []
         self._before: Net = []
-        self._numbers: dict[int, int] = {}
-        self._polynomials: list[Polynomial] = []
-
-    def number(self, encoded: int) -> int:
-        """The index of a kernel's figure among this program's polynomials."""
-        index = self._numbers.get(encoded)
-        if index is None:
-            index = self._numbers[encoded] = len(self._polynomials)
-            self._polynomials.append(polynomial(encoded))
-        return index
+        self._figures = _Figures()
 
     def add(self, stretch: Stretch, kernels: list[RawKernel]) -> None:
         """Append a finished stretch with its kernels, equal ones counted together."""
         if not self.stretches:
             self._before = net_of(self.events[: stretch.start])
         stretch.net = net_of(self.events[stretch.start : stretch.end])
-        counted = Counter(kernels)
-        number = self.number
+        at = self._figures
         stretch.kernels = [
-            (kind, dtype, number(flop), number(moved), number(m), number(n), number(k), times)
-            for (kind, dtype, flop, moved, m, n, k), times in counted.items()
+            (kind, dtype, at[flop], at[moved], at[m], at[n], at[k], times)
+            for (kind, dtype, flop, moved, m, n, k), times in Counter(kernels).items()
         ]
         self.stretches.append(stretch)
 
@@ -185,10 +191,11 @@ class Program:
 
     def kernels(self, batch: int, length: int, rank: int) -> list[tuple[int, list[tuple[Kernel, int]]]]:
         """For every stretch: how many layers it stands for, and its kernels with how often each runs."""
-        values = evaluated(self._polynomials, basis(batch, length, rank))
+        values = evaluated(self._figures.polynomials, basis(batch, length, rank))
+        amounts = list(map(float, values))
         return [
             (s.copies, [
-                ((kind, dtype, float(values[flop]), float(values[moved]), (values[m], values[n], values[k])), times)
+                ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
                 for kind, dtype, flop, moved, m, n, k, times in s.kernels
             ])
             for s in self.stretches

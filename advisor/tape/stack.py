@@ -6,11 +6,10 @@ one mechanism of that code, read in its source, so that a row can be predicted a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(NamedTuple):
     """What differs from the mirrored stack; all off is the stack itself."""
 
     keeps_outputs: bool = False

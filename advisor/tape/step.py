@@ -6,21 +6,29 @@ kind adds is exactly linear (a test checks that it is), so each segment carries 
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
 
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import product
+from advisor.tape.attention import StepInputs
 from advisor.tape.decoder import (
     Decoder,
     LayerKind,
-    Norm,
     Weights,
+    composes_attention,
     embed,
     head_logits,
     layer_kinds,
     other_dtype,
+    outer_norm,
 )
 from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss, mean_of_logits
+from advisor.tape.norms import Norm
 from advisor.tape.ops import cast
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
@@ -53,26 +61,51 @@ class _Recorder:
         if self.parts:
             self.parts[-1][0].end = len(self.t.events)
 
+    def finish(self) -> None:
+        """End the record and let go of the tape: each would keep the other alive."""
+        self.close()
+        del self.t.on_segment
+
 
 def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
-    """Which layers to run and how many each stands for; the first layer stands for itself."""
+    """Which layers to run and how many each stands for; the first layer stands for itself.
+
+    Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
+    and tables that only one kind uses live as long as in the full model.
+    """
     kinds = layer_kinds(m)
-    return [(kinds[0], 1)] + [(kind, kinds[1:].count(kind)) for kind in dict.fromkeys(kinds[1:])]
+    seen = 1 + max(kinds.index(kind) for kind in set(kinds))
+    begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
+    return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause Python's collector of cycles: the tape makes none, and its thousands of objects would start it often."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @lru_cache(maxsize=512)
+@_without_collector()
 def _recorded(
-    m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, device: Device, stack: Stack
+    m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, single_row: bool, device: Device, stack: Stack
 ) -> Program:
     """The program of `recipe`, whose rank is ignored.
 
-    `slides`: rows are longer than the sliding window; `one_tile`: a chunked loss takes all tokens at once.
+    `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
+    `single_row`: the batch is 1 where that matters.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = Tape(device, half if recipe.autocast else "", stack)
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(m, recipe, RANK) for _ in plan]
+    layers = [Weights(m, recipe, RANK, kind.last) for kind, _ in plan]
     if stack.freezes_lora_a:
         for part in (part for w in layers for part in w.linears.values()):
             if part.lora_a is not None:
@@ -81,17 +114,21 @@ def _recorded(
     other = other_dtype(recipe)
     table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=full)
     head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
-    last_norm = Norm(m.norm, m.hidden_size, other, full, m.norm_bias)
+    places = Tensor((m.max_position_embeddings, m.hidden_size), other, needs_grad=full)
+    ends = _Ends(
+        table, head, places if m.position == "learned" else None,
+        Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None, outer_norm(m, other, full),
+    )  # fmt: skip
     if recipe.gradient_accumulation > 1:
-        _existing_gradients(t, [p for w in layers for p in w.trained] + last_norm.trained
-                            + ([table, head] if full else []))
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile)
-    loss = step.forward(table, head, last_norm)
+        _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row)
+    loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
     recorder.phase = "backward"
     t.segment = -2
-    t.backward(loss)
-    recorder.close()
+    ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
+    t.backward(loss, ones)
+    recorder.finish()
     program = Program(t.events[:], t.slots, t.labels)
     for stretch, kernels in recorder.parts:
         program.add(stretch, kernels)
@@ -111,9 +148,10 @@ def step_program(
         "dropout": 0.5 if recipe.dropout else 0.0,
         "gradient_accumulation": min(recipe.gradient_accumulation, 2),
     })  # fmt: skip
-    slides = bool(m.sliding_window) and m.sliding_window < length
+    slides = bool(m.sliding_window) and m.sliding_window <= length
     one_tile = recipe.loss == "chunked" and batch * length <= TILE_TOKENS
-    return _recorded(m, structure, slides, one_tile, device, stack)
+    single_row = batch == 1 and composes_attention(m, recipe, device)
+    return _recorded(m, structure, slides, one_tile, single_row, device, stack)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -132,31 +170,48 @@ def _shared(t: Tape, weight: Tensor) -> Tensor:
     return out
 
 
+class _Ends(NamedTuple):
+    """The weights before and after the layers."""
+
+    table: Tensor
+    head: Tensor
+    positions: Tensor | None
+    head_bias: Tensor | None
+    last_norm: Norm
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        outer = (self.table, self.head, self.positions, self.head_bias)
+        return [p for p in outer if p is not None and p.needs_grad] + self.last_norm.trained
+
+
 class _Step:
     """The forward of one micro-step, split as the model's own functions are."""
 
     def __init__(
         self, t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe,
-        plan: list[tuple[LayerKind, int]], layers: list[Weights], slides: bool, one_tile: bool,
+        plan: list[tuple[LayerKind, int]], layers: list[Weights], slides: bool, one_tile: bool, single_row: bool,
     ) -> None:  # fmt: skip
         self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
-        self.plan, self.layers, self.slides = plan, layers, slides
+        self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
         self.tile_tokens = BATCH * LENGTH if one_tile else TILE_TOKENS
 
-    def forward(self, table: Tensor, head: Tensor, last_norm: Norm) -> Tensor:
+    def forward(self, ends: _Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
         t, m = self.t, self.m
         self.recorder.enter(EMBEDDING)
         t.label("embedding")
+        table, head = ends.table, ends.head
         if table is head:
             table = head = _shared(t, table)
-        hidden = self._decode(table, last_norm)
+        hidden = self._decode(table, ends)
         if self.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, hidden, head, self.tile_tokens)
         t.label("lm_head")
-        logits = head_logits(t, m, product(t, hidden, head))
+        logits = head_logits(t, m, product(t, hidden, head, ends.head_bias))
         t.label("loss")
         if logits.buffer is not None:
             logits.buffer.move_to(LOGITS)
@@ -168,26 +223,23 @@ class _Step:
             self.held.append(logits)
         return log_softmax_loss(t, logits)
 
-    def _decode(self, table: Tensor, last_norm: Norm) -> Tensor:
-        """Embedding, layers and last norm: (B, S, H). The embedding's output lives as long as this function."""
+    def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
+        """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
-        embedded = embed(t, m, table, BATCH, LENGTH)
-        # transformers turns this on with checkpointing, so that a frozen embedding does not cut the graph.
-        if recipe.gradient_checkpointing and not embedded.needs_grad:
-            embedded.needs_grad = True
-        decoder = Decoder(t, m, recipe, BATCH, LENGTH, self.slides, embedded.dtype)
+        ids, _kept, x = embed(t, m, table, ends.positions, BATCH, LENGTH, recipe.gradient_checkpointing)
+        decoder = Decoder(t, m, recipe, self.single_row)
+        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype)
         self.held = decoder.cache
-        x = embedded
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
-            weights = self.layers[index]
+            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
             if recipe.gradient_checkpointing:
-                x = t.checkpoint(lambda h, w=weights, k=kind: decoder.layer(h, w, k), x, recipe.reentrant)
+                x = t.checkpoint(lambda h, w=weights, g=given: decoder.layer(h, w, g), x, recipe.reentrant)
             else:
-                x = decoder.layer(x, weights, kind)
+                x = decoder.layer(x, weights, given)
         self.recorder.enter(HEAD)
         t.label("final norm")
-        return last_norm(t, x)
+        return ends.last_norm(t, x)
 
 
 def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable
 from heapq import heappop, heappush
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from advisor.tape.stack import Stack
 
@@ -70,26 +70,22 @@ class Buffer:
 class Tensor:
     """A shape, a dtype, the buffer behind it (None for weights, which are counted apart) and its place in the graph."""
 
-    __slots__ = ("buffer", "dtype", "grad", "needs_grad", "node", "shape")
+    __slots__ = ("buffer", "bytes", "count", "dtype", "grad", "needs_grad", "node", "shape")
 
     def __init__(self, shape: Shape, dtype: str, buffer: Buffer | None = None, needs_grad: bool = False) -> None:
+        """`count` is the number of elements, `bytes` the size of its data without rounding."""
         self.shape = shape
+        self.count = count = prod(shape)
+        self.bytes = count * ITEM_BYTES[dtype]
         self.dtype = dtype
         self.buffer = buffer
         self.needs_grad = needs_grad
         self.node: Node | Slot | None = None
         self.grad: Tensor | None = None
 
-    @property
-    def count(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
 
-    @property
-    def bytes(self) -> int:
-        """Size of its data, without rounding."""
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
-
+_Heap = list[tuple[int, Any]]
+"""Nodes by the negative of their sequence, which is never the same for two: nodes themselves are not compared."""
 
 PENDING = Tensor((), "float32")
 """Marks a node with several outputs whose gradients wait in its parts."""
@@ -105,8 +101,11 @@ class Node:
 
     def __init__(self, tape: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
         self.backward = backward
-        self.edges = [(i.node or i) if i.needs_grad else None for i in inputs]
-        self.meta = [(i.shape, i.dtype) for i in inputs]
+        self.edges: list[Node | Slot | Tensor | None] = []
+        self.meta: list[tuple[Shape, str]] = []
+        for i in inputs:
+            self.edges.append((i.node or i) if i.needs_grad else None)
+            self.meta.append((i.shape, i.dtype))
         self.saved: list[Buffer | None] = []
         self.context: Buffer | None = None
         self.grad: Tensor | None = None
@@ -162,6 +161,9 @@ class Tape:
     `events` holds one number an event: slot * 8 + category * 2, plus 1 for a release; `slots` numbers the sizes.
     """
 
+    on_segment: Callable[[int], None] = staticmethod(lambda segment: None)
+    """Called when another part of the model begins to run backward."""
+
     def __init__(self, device: Device, autocast: str = "", stack: Stack | None = None) -> None:
         """`autocast` is the 16-bit dtype that matrix products are cast to inside `torch.autocast`, or ''."""
         self.device = device
@@ -179,13 +181,14 @@ class Tape:
         self.frame: Frame | None = None
         self.replaying = False
         self.kernels: list[RawKernel] = []
-        self.on_segment: Callable[[int], None] = lambda segment: None
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
     def empty(self, shape: Shape, dtype: str, category: int = TEMPORARY) -> Tensor:
         """A new tensor with memory of its own, outside the graph."""
-        return Tensor(shape, dtype, Buffer(self, prod(shape) * ITEM_BYTES[dtype], category))
+        out = Tensor(shape, dtype)
+        out.buffer = Buffer(self, out.bytes, category)
+        return out
 
     def label(self, at: str) -> None:
         """Name the part of the model that runs from here on."""
@@ -215,7 +218,8 @@ class Tape:
                     if saved:
                         self.save(node, saved)
                     break
-        out = Tensor(shape, dtype, Buffer(self, prod(shape) * ITEM_BYTES[dtype], category))
+        out = Tensor(shape, dtype)
+        out.buffer = Buffer(self, out.bytes, category)
         if node is not None:
             out.node = node
             out.needs_grad = True
@@ -339,7 +343,7 @@ class Tape:
         assert isinstance(node, Node)
         node.grad = grad if grad is not None else self.empty(root.shape, root.dtype)
         del grad
-        heap: list[tuple[int, Node]] = [(-node.sequence, node)]
+        heap: _Heap = [(-node.sequence, node)]
         while heap:
             node = heappop(heap)[1]
             if node.segment != self.segment:
@@ -365,20 +369,20 @@ class Tape:
                 if target is None or g is None:
                     continue
                 grads[index] = None
-                kind = target.__class__
-                if kind is Node or kind is ManyNode:
-                    if target.grad is None:  # type: ignore[union-attr]
-                        target.grad = g  # type: ignore[union-attr]
-                        heappush(heap, (-target.sequence, target))  # type: ignore[union-attr, arg-type]
+                if isinstance(target, Node):
+                    old = target.grad
+                    if old is None:
+                        target.grad = g
+                        heappush(heap, (-target.sequence, target))
                         g = None
                         continue
-                    old, target.grad = target.grad, None  # type: ignore[union-attr]
-                    target.grad = self._sum(old, g)  # type: ignore[union-attr, arg-type]
+                    target.grad = None
+                    target.grad = self._sum(old, g)
                     old = None
-                elif kind is Slot:
-                    self._route_slot(heap, target, g)  # type: ignore[arg-type]
+                elif isinstance(target, Slot):
+                    self._route_slot(heap, target, g)
                 else:
-                    self._accumulate(target, g)  # type: ignore[arg-type]
+                    self._accumulate(target, g)
                 g = None
             grads.clear()
 
@@ -412,7 +416,7 @@ class Tape:
             return Tensor(old.shape, old.dtype, old.buffer)
         return self.empty(old.shape, old.dtype)
 
-    def _route_slot(self, heap: list[tuple[int, Node]], slot: Slot, g: Tensor) -> None:
+    def _route_slot(self, heap: _Heap, slot: Slot, g: Tensor) -> None:
         many = slot.node
         if all(part is None for part in many.parts):
             heappush(heap, (-many.sequence, many))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from advisor.modules import layer_linears, layer_norms, outer_norms, resolve_targets
 from advisor.specs import ModelSpec, Recipe
 
+TrainedShape = tuple[int, int, int, str]
+"""(rows, columns or 0 for a vector, how many, dtype)."""
 
-def trained_shapes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int, int, str]]:
-    """Every trained tensor as (rows, columns or 0 for a vector, how many, dtype)."""
+
+@lru_cache(maxsize=64)
+def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[TrainedShape, ...]:
+    """Every trained tensor."""
     layers = m.num_hidden_layers
-    found: list[tuple[int, int, int, str]] = []
+    found: list[TrainedShape] = []
     if recipe.has_adapters:
         targets = resolve_targets(m, recipe.target_modules)
         for name, shape in layer_linears(m).items():
@@ -18,7 +24,7 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int, int, st
                           (shape.out_features, recipe.rank, layers, recipe.adapter_dtype)]
                 if recipe.is_dora:
                     found.append((shape.out_features, 0, layers, recipe.adapter_dtype))
-        return found
+        return tuple(found)
     dtype: str = recipe.base_dtype
     found.append((m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype))
     if m.position == "learned":
@@ -31,4 +37,4 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int, int, st
             found.append((shape.out_features, 0, layers, dtype))
     found += [(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
     found += [(n.width, 0, n.vectors, dtype) for n in outer_norms(m) if n.vectors]
-    return found
+    return tuple(found)

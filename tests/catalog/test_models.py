@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.catalog import find_model, hub_id_of, model_entries, model_names
-from advisor.catalog.index import index_text
+from advisor.catalog.index import model_index_text
 from advisor.catalog.models import model_folder
 from advisor.errors import AdvisorError, BadConfig, SourceUnavailable, UnknownName
 from advisor.modules import parameter_count
@@ -73,7 +73,7 @@ def test_the_files_are_complete() -> None:
 
 
 def test_the_index_says_what_the_files_say() -> None:
-    assert (FOLDER / "index.json").read_text(encoding="utf-8") == index_text(FOLDER)
+    assert (FOLDER / "index.json").read_text(encoding="utf-8") == model_index_text(FOLDER)
     assert model_names() == tuple(p.stem for p in FILES)
 
 

@@ -1,0 +1,149 @@
+"""Cards as people write them: the TOML files of profiles/gpus and a user's own GPU file, in people's units.
+
+Loaded for a user's file and to write the catalog's index; a plain question reads that index and needs none of this.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from advisor.errors import BadConfig, SourceUnavailable
+from advisor.specs import GpuSpec
+from advisor.units import MIB
+
+NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
+_FILE_LIMIT_BYTES = 1024**2
+
+Figure = Literal["memory", "bandwidth", "flops", "capability"]
+Tflops = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+
+
+class Card(BaseModel):
+    """One card as a file writes it, in people's units. A rate that is left out does not exist on the card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Annotated[str, Field(max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9 .,+()/_-]*$")]
+    generation: Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z0-9 ._-]*$")] = ""
+    reported_as: str = Field("", max_length=120, description="the driver's name, where two cards share it")
+    aliases: tuple[str, ...] = Field((), strict=False)
+    compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")] = Field("")
+    marketed_gb: Annotated[float, Field(ge=0.5, le=10_000, allow_inf_nan=False)]
+    memory_mib: Annotated[int, Field(ge=512, le=10_485_760)]
+    bandwidth_gb_per_s: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+    bf16_tflops: Tflops = Field(0.0)
+    fp16_tflops: Tflops
+    tf32_tflops: Tflops = Field(0.0)
+    fp32_tflops: Tflops
+    sources: dict[Figure, str] = Field(default_factory=dict)
+
+    def to_spec(self, links: Mapping[str, str]) -> GpuSpec:
+        """The card in base units; a source that starts with a key of `links` gets its address written out."""
+        return GpuSpec(
+            name=self.name,
+            generation=self.generation,
+            compute_capability=self.compute_capability,
+            memory_bytes=self.memory_mib * MIB,
+            marketed_gb=self.marketed_gb,
+            memory_bytes_per_s=self.bandwidth_gb_per_s * 1e9,
+            bf16_flop_per_s=self.bf16_tflops * 1e12,
+            fp16_flop_per_s=self.fp16_tflops * 1e12,
+            tf32_flop_per_s=self.tf32_tflops * 1e12,
+            fp32_flop_per_s=self.fp32_tflops * 1e12,
+            sources=tuple(f"{figure}: {_resolved(text, links)}" for figure, text in self.sources.items()),
+        )
+
+
+def _resolved(source: str, links: Mapping[str, str]) -> str:
+    """`source` with its first word, if that is a key of `links`, replaced by the address."""
+    first, _, remark = source.partition(" ")
+    return f"{links.get(first, first)} {remark}".rstrip()
+
+
+def card_from_file(path: str) -> GpuSpec:
+    """The one card that a .toml or .json file describes, with the fields of a catalog entry."""
+    text = _read_small_file(path)
+    try:
+        table = tomllib.loads(text) if path.lower().endswith(".toml") else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        kind = Path(path).suffix[1:].upper()
+        raise BadConfig(f"GPU file {_shown(path)} is not valid {kind}: {str(error)[:120]}") from None
+    if not isinstance(table, dict):
+        raise BadConfig(f"GPU file {_shown(path)} holds no table of fields; it needs {_required_fields()}")
+    try:
+        card = Card.model_validate(table)
+    except ValidationError as error:
+        raise BadConfig(f"GPU file {_shown(path)}: {_first_problem(error)}") from None
+    _check_sizes_agree(path, card)
+    return card.to_spec({})
+
+
+def _read_small_file(path: str) -> str:
+    """Text of a regular file of at most 1 MiB. A pipe is refused before it is opened, which could block."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise BadConfig(f"GPU file {_shown(path)} is not a regular file; give a .toml or .json file")
+        with Path(path).open("rb") as file:
+            data = file.read(_FILE_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raise SourceUnavailable(f"GPU file {_shown(path)} does not exist; {NEXT_STEP}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte or an unencodable character
+        reason = getattr(error, "strerror", None) or error
+        raise SourceUnavailable(f"GPU file {_shown(path)} cannot be read ({reason}); {NEXT_STEP}") from None
+    if len(data) > _FILE_LIMIT_BYTES:
+        raise BadConfig(f"GPU file {_shown(path)} is larger than 1 MiB; it needs only {_required_fields()}")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadConfig(f"GPU file {_shown(path)} is not UTF-8 text; give a .toml or .json file") from None
+
+
+def _shown(path: str) -> str:
+    """`path` for a message: short, and without characters that a terminal would obey."""
+    return ascii(path if len(path) <= 80 else f"...{path[-77:]}")
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line about the first field that is wrong: which, what it holds, what is allowed."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{field} is missing; the file needs {_required_fields()}"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field[:80], list(Card.model_fields), n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(Card.model_fields)}"
+        return f"unknown field {field[:80]!r}; {hint}"
+    value = repr(problem["input"])
+    return f"{field[:80]} is {value if len(value) <= 60 else value[:57] + '...'}: {problem['msg']}"
+
+
+def _check_sizes_agree(path: str, card: Card) -> None:
+    """Refuse a card whose two memory sizes contradict each other, which is a slip of the unit."""
+    share = card.memory_mib / 1024 / card.marketed_gb
+    if not 0.85 <= share <= 1.1:
+        raise BadConfig(
+            f"GPU file {_shown(path)}: memory_mib is {card.memory_mib}, which is {share:.2g} of marketed_gb "
+            f"({card.marketed_gb:g}); expected is 0.85 to 1.1 of it"
+        )
+
+
+def _required_fields() -> str:
+    """Names of the fields that a GPU file must have."""
+    return ", ".join(name for name, field in Card.model_fields.items() if field.is_required())
+def catalog_cards(folder: Path) -> Iterator[tuple[Card, GpuSpec]]:
+    """Every [[cards]] entry of the TOML files in `folder`, in their order, with its spec."""
+    for path in sorted(folder.glob("*.toml")):
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        usual = table["defaults"]
+        for entry in table["cards"]:
+            sources = usual["sources"] | entry.get("sources", {})
+            card = Card.model_validate(usual | entry | {"sources": sources})
+            yield card, card.to_spec(table["links"])

@@ -1,0 +1,233 @@
+"""Frozen value classes: closed, checked when they are made, and cheap to load.
+
+A class states its fields once, as annotations. pydantic is the authority on what they allow and it does all reading
+and writing of JSON, but building its schemas takes longer than a whole answer. So a value that has exactly the
+annotated type and lies in its range is taken as it is, and only what does not (a list for a tuple, an int for a float,
+a mistake) is shown to pydantic, which converts it or raises its ValidationError. A test holds that the two agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from inspect import get_annotations
+from operator import itemgetter
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Self,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema
+
+Check = Callable[[Any], bool]
+
+
+class Range(NamedTuple):
+    """Allowed numbers, infinity never among them; `open_low` and `open_high` say that the end itself is not."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` is a finite number in the range."""
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and math.isfinite(value)
+
+    def text(self, whole: bool) -> str:
+        """The range in words, as messages and help texts print it."""
+        low, high = _plain(self.low), _plain(self.high)
+        if whole:
+            return f"allowed are whole numbers from {low} to {high}"
+        above = f"more than {low}" if self.open_low else f"at least {low}"
+        below = f"less than {high}" if self.open_high else f"at most {high}"
+        return f"allowed are numbers of {above} and {below}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        limits: dict[str, Any] = {"gt" if self.open_low else "ge": self.low}
+        if self.high < math.inf:
+            limits["lt" if self.open_high else "le"] = self.high
+        schema: Any = handler(source)
+        if schema["type"] == "float":
+            limits["allow_inf_nan"] = False
+        return cast("CoreSchema", schema | limits)
+
+
+def _plain(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+
+
+class Pattern(NamedTuple):
+    """Texts that a regular expression matches from end to end."""
+
+    expression: str
+
+    def holds(self, value: str) -> bool:
+        """Whether all of `value` matches."""
+        import re
+
+        return re.fullmatch(self.expression, value) is not None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = handler(source)
+        return cast("CoreSchema", schema | {"pattern": f"^(?:{self.expression})$"})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Frozen:
+    """Base of all specs: immutable, and an unknown key is an error. Methods are named as those of pydantic's models."""
+
+    model_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields, in order."""
+
+    _defaults: ClassVar[dict[str, Any]] = {}
+    _values: ClassVar[Callable[[dict[str, Any]], Any]]
+    _checks: ClassVar[dict[str, Check]]
+    _adapter: ClassVar[TypeAdapter[Any] | None]
+
+    def __init_subclass__(cls) -> None:
+        names = [name for name in get_annotations(cls) if name not in cls.model_fields]
+        cls.model_fields = (*cls.model_fields, *names)
+        cls._defaults = {name: getattr(cls, name) for name in cls.model_fields if hasattr(cls, name)}
+        cls._values = itemgetter(*cls.model_fields)
+        cls._checks, cls._adapter = {}, None  # made when they are first needed
+
+    def __init__(self, **values: Any) -> None:
+        """Raises pydantic's ValidationError for a field that is missing, unknown or not allowed."""
+        cls = self.__class__
+        checks = cls._checks or _make_checks(cls)
+        for name, value in values.items():
+            check = checks.get(name)
+            if check is None or not check(value):
+                break
+        else:
+            state = cls._defaults | values
+            if len(state) == len(checks):
+                self.__dict__.update(state)
+                return
+        self.__dict__.update(_adapter(cls).validate_python(values).__dict__)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: make another with model_copy(update={{{name!r}: ...}})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name!r} stays")
+
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if other.__class__ is self.__class__ else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.__class__._values(self.__dict__))
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Pairs of name and value, so that dict(spec) holds the fields."""
+        return ((name, self.__dict__[name]) for name in self.model_fields)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self)})"
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """The same with other values for some fields, checked as in making one."""
+        return type(self)(**self.__dict__ | dict(update))
+
+    def model_dump(self, *, mode: Literal["json", "python"] = "python") -> dict[str, Any]:
+        """The fields as a dict, nested specs as dicts too."""
+        dumped: dict[str, Any] = _adapter(type(self)).dump_python(self, mode=mode)
+        return dumped
+
+    def model_dump_json(self, *, indent: int | None = None) -> str:
+        """The fields as a JSON object."""
+        return _adapter(type(self)).dump_json(self, indent=indent).decode()
+
+    @classmethod
+    def model_validate(cls, values: Mapping[str, Any]) -> Self:
+        """A spec from a dict. Raises pydantic's ValidationError."""
+        return cls(**values)
+
+    @classmethod
+    def model_validate_json(cls, text: str | bytes) -> Self:
+        """A spec from a JSON object. Raises pydantic's ValidationError."""
+        made: Self = _adapter(cls).validate_json(text)
+        return made
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        schemas = {name: handler.generate_schema(annotation) for name, annotation in annotations_of(cls).items()}
+        fields = [
+            core_schema.dataclass_field(
+                name, core_schema.with_default_schema(schema, default=cls._defaults[name])
+                if name in cls._defaults else schema, kw_only=True)
+            for name, schema in schemas.items()
+        ]  # fmt: skip
+        items = {name: core_schema.typed_dict_field(schema) for name, schema in schemas.items()}
+        return core_schema.dataclass_schema(
+            cls, core_schema.dataclass_args_schema(cls.__name__, fields, extra_behavior="forbid"),
+            list(cls.model_fields), frozen=True,
+            # pydantic writes only real dataclasses by itself.
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                dict, return_schema=core_schema.typed_dict_schema(items)),
+        )  # fmt: skip
+
+
+def annotations_of(spec: type[Frozen]) -> dict[str, Any]:
+    """The annotation of each field, with its Range where it has one."""
+    bases = [base for base in reversed(spec.__mro__) if issubclass(base, Frozen) and base is not Frozen]
+    return {name: found for base in bases for name, found in get_annotations(base, eval_str=True).items()}
+
+
+def _adapter(spec: type[Frozen]) -> TypeAdapter[Any]:
+    if spec._adapter is None:
+        from pydantic import TypeAdapter
+
+        spec._adapter = TypeAdapter(spec)
+    return spec._adapter
+
+
+def _make_checks(spec: type[Frozen]) -> dict[str, Check]:
+    spec._checks = {name: _check(annotation) for name, annotation in annotations_of(spec).items()}
+    return spec._checks
+
+
+def _check(annotation: Any) -> Check:
+    """Whether a value is certainly allowed and needs no conversion; what is not understood never is."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if annotation in (bool, int, float, str):
+        return lambda value: value.__class__ is annotation
+    if kind is Literal:
+        kinds = {part.__class__ for part in parts}
+        return lambda value: value.__class__ in kinds and value in parts
+    if kind is Annotated and len(parts) == 2 and isinstance(parts[1], (Range, Pattern)):
+        typed, holds = _check(parts[0]), parts[1].holds
+        return lambda value: typed(value) and holds(value)
+    if kind in (UnionType, Union):
+        options = [_check(part) for part in parts]
+        return lambda value: any(option(value) for option in options)
+    if kind is tuple and parts[-1:] == (Ellipsis,):
+        each = _check(parts[0])
+        return lambda value: value.__class__ is tuple and all(map(each, value))
+    if kind is tuple:
+        checks = [_check(part) for part in parts]
+        return lambda value: (
+            value.__class__ is tuple and len(value) == len(checks)
+            and all(check(one) for check, one in zip(checks, value, strict=True))
+        )
+    if annotation is NoneType or (isinstance(annotation, type) and kind is None):
+        return lambda value: isinstance(value, annotation)
+    return lambda value: False

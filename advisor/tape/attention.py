@@ -1,0 +1,237 @@
+"""Attention as the kernels compute it: fused, PyTorch's own composition of products, or eager model code."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.specs import ModelSpec
+from advisor.tape.ops import (
+    add,
+    add_in_place,
+    alias,
+    batched_matmul,
+    cast,
+    copy,
+    dropout,
+    repeat_kv,
+    scale,
+    softmax,
+    unary,
+)
+from advisor.tape.rope import Rope, rope_tables
+from advisor.tape.tape import Shape, Tape, Tensor
+
+
+class Layout(NamedTuple):
+    """Which of q, k and v a batched product reads in place: what lies in memory head by head, or a single row.
+
+    `grouped`: `enable_gqa` is set.
+    """
+
+    q: bool
+    k: bool
+    v: bool
+    grouped: bool
+    single_row: bool
+
+
+class StepInputs:
+    """What a model makes once a step for all its layers: positions, rotary tables and, where needed, masks.
+
+    transformers drops a causal mask that the kernel knows by itself. A sliding window shorter than the row keeps
+    its mask, eager attention keeps one of numbers for each kind of layer, and Falcon's code always makes one.
+    """
+
+    __slots__ = ("alibi", "masks", "position_ids", "ropes", "window")
+
+    def __init__(
+        self, t: Tape, m: ModelSpec, kind: str, batch: int, length: int, slides: bool, ids: Tensor, dtype: str
+    ) -> None:
+        """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states."""
+        self.position_ids = ids
+        self.window = m.sliding_window if slides else 0
+        self.alibi: Tensor | None = None
+        square = (batch, 1, length, length)
+        full: Tensor | None = None
+        sliding: Tensor | None = None
+        if m.position == "alibi":
+            self.alibi = t.empty((batch, m.num_attention_heads, 1, length), dtype)
+            full = t.empty((batch, m.num_attention_heads, length, length), dtype)
+        elif kind == "eager":
+            if not m.sliding_window or not all(m.sliding_layers or (True,)):
+                full = t.empty(square, dtype)
+            if m.sliding_window:
+                sliding = t.empty(square, dtype)
+        elif kind == "sdpa":
+            full = t.empty((1, *square[1:]), "bool") if m.architecture == "falcon" else None
+            sliding = t.empty((1, *square[1:]), "bool") if slides else None
+        self.masks = {False: full, True: sliding}
+        self.ropes = rope_tables(t, m, length, dtype)
+
+    def of(self, rotated: bool, sliding: bool) -> LayerInputs:
+        """What a layer of that kind is called with; a checkpointed layer holds it until its backward."""
+        return LayerInputs(
+            self.masks[sliding], self.window if sliding else 0, self.ropes.get(sliding), rotated,
+            (self.position_ids, self.alibi),
+        )  # fmt: skip
+
+
+class LayerInputs(NamedTuple):
+    """What one layer is called with beside its hidden states."""
+
+    mask: Tensor | None
+    window: int
+    rope: Rope | None
+    rotated: bool
+    unread: tuple[Tensor | None, ...]
+
+
+def _numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:
+    """A bool mask (1, 1, S, S) as numbers, row by row."""
+    if mask.dtype != "bool":
+        return mask
+    t.kernel("elementwise", dtype, 0, 3 * mask.bytes)
+    return t.empty((batch, *mask.shape[1:]), dtype)
+
+
+def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, window: int = 0) -> Tensor:
+    """Flash attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
+
+    Keeps q, k, v, its output, one fp32 log-sum-exp per row, and a mask as numbers of q's dtype. `window` is 0
+    unless it is shorter than the row. On CUDA backward also makes an fp32 accumulator of q's size, and gradients of
+    k and v for every query head before it sums them over a group.
+    """
+    if t.autocast:
+        q, k, v = cast(t, q, t.autocast), cast(t, k, t.autocast), cast(t, v, t.autocast)
+        if mask is not None and mask.dtype != "bool":
+            mask = cast(t, mask, t.autocast)
+    batch, heads, length, width = q.shape
+    groups = heads // k.shape[1]
+    dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
+    row_pairs = 2 * length * window - window * (window - 1) if window else length * (length + 1)
+    flop = 2 * batch * heads * row_pairs * width
+    moved = 2 * q.bytes + k.bytes + v.bytes
+    t.kernel("attention", dtype, flop, moved)
+    saved: tuple[Tensor, ...] = (q, k, v)
+    if mask is not None:
+        saved = (*saved, _numbers(t, mask, batch, dtype))
+    lse = t.empty((batch, heads, length), "float32")
+
+    def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t.kernel("attention", dtype, flop // 2 * 5, 2 * moved)
+        scratch = []
+        if t.device == "cuda":
+            scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]
+            if groups > 1:
+                wide = (batch, heads, length, width)
+                scratch += [t.empty(wide, dtype), t.empty(wide, dtype)]
+        out = (t.empty(q_shape, dtype), t.empty(k_shape, dtype), t.empty(v_shape, dtype))
+        scratch.clear()
+        return out
+
+    return t.op((q, k, v), q.shape, dtype, backward, (*saved, lse), keep_output=True)
+
+
+def _causal_numbers(t: Tape, length: int) -> Tensor:
+    """The causal mask (S, S) that the composed attention makes in every layer: bool, its triangle, fp32."""
+    ones = t.empty((length, length), "bool")
+    triangle = t.empty((length, length), "bool")
+    t.kernel("elementwise", "float32", 0, 4 * ones.bytes)
+    del ones
+    out = t.empty((length, length), "float32")
+    del triangle
+    return out
+
+
+def composed_attention(
+    t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drops: bool, layout: Layout
+) -> Tensor:
+    """PyTorch's own composition of fp32 products, where no fused kernel applies: (B, H, S, D), head-major.
+
+    It is taken on a CPU for dropout, and everywhere for one key head without `enable_gqa` (Falcon 7B).
+    What does not lie in memory head by head is copied for a batched product.
+    Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math.
+    """
+    if t.autocast:
+        q, k, v = cast(t, q, t.autocast), cast(t, k, t.autocast), cast(t, v, t.autocast)
+        if mask is not None and mask.dtype != "bool":
+            mask = cast(t, mask, t.autocast)
+    batch, heads, length, _ = q.shape
+    before, groups, arguments = q.dtype, heads // k.shape[1], (q, k, v)
+    square = (batch, heads, length, length)
+    if mask is not None:
+        mask = _numbers(t, mask, batch, before)
+    q, k, v = cast(t, q, "float32"), cast(t, k, "float32"), cast(t, v, "float32")
+    query = scale(t, q)
+    if mask is None:
+        mask = _causal_numbers(t, length)
+    keys, values = k, v
+    if layout.grouped and groups > 1:
+        keys, values = repeat_kv(t, k, groups), repeat_kv(t, v, groups)
+        layout = layout._replace(k=True, v=True)
+    weights = _scores(t, query, scale(t, keys), square, layout, autocast=False)
+    weights = add(t, weights, mask) if t.device == "cpu" else add_in_place(t, weights, mask)
+    weights = softmax(t, weights, "float32")
+    if drops:
+        weights = dropout(t, weights)
+    returned = cast(t, weights, before)  # a second output, which the caller drops
+    if values.shape[1] != heads:
+        values = repeat_kv(t, values, groups, copied=not layout.single_row)
+    elif not layout.v:
+        values = copy(t, values, values.shape)
+    out = cast(t, _gathered(t, batched_matmul(t, weights, values, q.shape, length, autocast=False), layout), before)
+    del returned, arguments
+    return out
+
+
+def _scores(t: Tape, query: Tensor, keys: Tensor, square: Shape, layout: Layout, autocast: bool = True) -> Tensor:
+    """Queries times keys: (B, H, S, S)."""
+    if t.autocast and autocast:
+        query, keys = cast(t, query, t.autocast), cast(t, keys, t.autocast)
+    first = query if layout.q else copy(t, query, query.shape)
+    if keys.shape[1] != square[1]:
+        second = repeat_kv(t, keys, square[1] // keys.shape[1], copied=not layout.single_row)
+    else:
+        second = keys if layout.k else copy(t, keys, keys.shape)
+    return batched_matmul(t, first, second, square, query.shape[-1], autocast)
+
+
+def _gathered(t: Tape, x: Tensor, layout: Layout) -> Tensor:
+    """A batched product under its four-dimensional shape; its gradient comes token by token and is copied."""
+    shape = x.shape
+    if layout.single_row:
+        return x
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", g.dtype, 0, 2 * g.bytes)
+        return (t.empty(shape, g.dtype),)
+
+    return alias(t, (x,), backward)
+
+
+def model_repeat_kv(t: Tape, m: ModelSpec, x: Tensor) -> Tensor:
+    """transformers' `repeat_kv`: keys or values for every query head; of a single head it makes a view."""
+    return repeat_kv(t, x, m.num_attention_heads // x.shape[1], copied=m.num_key_value_heads > 1)
+
+
+def eager_attention(
+    t: Tape, q: Tensor, k: Tensor, v: Tensor, m: ModelSpec, mask: Tensor | None, drops: bool, layout: Layout
+) -> tuple[Tensor, Tensor]:
+    """`eager_attention_forward` of the model code: (B, H, S, D), token by token, and the weights (B, H, S, S)."""
+    keys, values = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
+    batch, heads, length, _ = q.shape
+    if 1 < m.num_key_value_heads < heads:
+        layout = layout._replace(k=True, v=True)
+    weights = scale(t, _scores(t, q, keys, (batch, heads, length, length), layout))
+    if m.attention_softcap:
+        weights = scale(t, weights)
+        weights = unary(t, weights, "output")
+        weights = scale(t, weights)
+    if mask is not None:
+        weights = add(t, weights, mask)
+    weights = cast(t, softmax(t, weights, "float32"), q.dtype)
+    if drops:
+        weights = dropout(t, weights)
+    values = values if layout.v else copy(t, values, values.shape)
+    out = batched_matmul(t, weights, values, q.shape, length)
+    return copy(t, out, out.shape), weights

@@ -1,0 +1,64 @@
+"""From hidden states to queries, keys and values: separate or fused projections, and how each code splits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from advisor.specs import ModelSpec
+from advisor.tape.adapters import Linear, linear
+from advisor.tape.norms import Norm
+from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, slice_last
+from advisor.tape.tape import Tape, Tensor
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+def queries_keys_values(
+    t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], norms: Sequence[Norm]
+) -> Triple:
+    """Queries (B, heads, S, D), keys and values (B, KV, S, D) of x (B, S, H); `norms` are those of q and k, if any."""
+    if m.fused_qkv:
+        return _split(t, linear(t, x, linears[m.qkv_names[0]]), m)
+    batch, length, _ = x.shape
+    q_shape = (batch, m.num_attention_heads, length, m.head_dim)
+    kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
+    q_name, k_name, v_name = m.qkv_names
+    norms_last = m.qk_norm == "head" and m.architecture.startswith("gemma")
+    if m.qk_norm == "full":
+        q = t.view(norms[0](t, linear(t, x, linears[q_name])), q_shape)
+        k = t.view(norms[1](t, linear(t, x, linears[k_name])), kv_shape)
+    elif m.qk_norm == "head" and not norms_last:
+        q = norms[0](t, t.view(linear(t, x, linears[q_name]), q_shape))
+        k = norms[1](t, t.view(linear(t, x, linears[k_name]), kv_shape))
+    else:
+        q = t.view(linear(t, x, linears[q_name]), q_shape)
+        k = t.view(linear(t, x, linears[k_name]), kv_shape)
+    v = t.view(linear(t, x, linears[v_name]), kv_shape)
+    if norms_last:
+        q = norms[0](t, q)
+        k = norms[1](t, k)
+    return q, k, v
+
+
+def _split(t: Tape, fused: Tensor, m: ModelSpec) -> Triple:
+    """The three parts of a fused projection (B, S, all heads)."""
+    batch, length, _ = fused.shape
+    sizes = (m.q_size, m.kv_size, m.kv_size)
+    q_shape = (batch, m.num_attention_heads, length, m.head_dim)
+    kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
+    sliced = m.architecture in ("phi3", "falcon")
+    if sliced:
+        fused = t.view(fused, fused.shape)
+    if m.architecture == "falcon" and m.num_key_value_heads < m.num_attention_heads:
+        # A list of indices copies where a slice would not.
+        q = slice_last(t, fused, m.q_size)
+        k, v = pick_last(t, fused, m.kv_size), pick_last(t, fused, m.kv_size)
+    elif sliced:
+        q, k, v = (slice_last(t, fused, size) for size in sizes)
+    else:
+        q, k, v = chunk_last(t, fused, sizes)
+    q, k, v = t.view(q, q_shape), t.view(k, kv_shape), t.view(v, kv_shape)
+    if m.architecture == "falcon" and 1 < m.num_key_value_heads < m.num_attention_heads:
+        groups = m.num_attention_heads // m.num_key_value_heads
+        return copy(t, q, q_shape), repeat_kv(t, k, groups), repeat_kv(t, v, groups)
+    return q, k, v

@@ -1,0 +1,46 @@
+"""The feed-forward block and its activations, expression by expression as the model code writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from advisor.specs import ModelSpec
+from advisor.tape.adapters import Linear, linear
+from advisor.tape.ops import add, cast, chunk_last, mul, scale, shift, unary
+from advisor.tape.tape import Tape, Tensor
+
+
+def activation(t: Tape, kind: str, x: Tensor) -> Tensor:
+    """The activation of x, any shape."""
+    if kind == "relu":
+        return unary(t, x, "output")
+    if kind == "relu2":
+        return unary(t, unary(t, x, "output"), "input", backward_temporaries=2)
+    if kind == "gelu_new":
+        return _gelu_new(t, x)
+    return unary(t, x, "input")
+
+
+def _gelu_new(t: Tape, x: Tensor) -> Tensor:
+    """`0.5 * x * (1 + tanh(c * (x + 0.044715 * x**3)))` in eight operations; CUDA's autocast takes powers in fp32."""
+    half = scale(t, x)
+    base = cast(t, x, "float32") if t.autocast and t.device == "cuda" else x
+    cubed = [unary(t, base, "input", backward_temporaries=2)]  # popped: no operand outlives its operation
+    return mul(t, half, shift(t, unary(t, scale(t, add(t, x, scale(t, cubed.pop()))), "output")))
+
+
+def feed_forward(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H)."""
+    names = m.mlp_names
+    if m.mlp == "plain":
+        up = linear(t, x, linears[names[0]])
+        up = activation(t, m.activation, up)
+        return linear(t, up, linears[names[1]])
+    if m.mlp == "gated_fused":
+        joined = linear(t, x, linears[names[0]])
+        gate, up = chunk_last(t, joined, (m.intermediate_size, m.intermediate_size))
+        up = mul(t, up, activation(t, m.activation, gate))
+        return linear(t, up, linears[names[1]])
+    # Popped where it is used: the real expression has no name for the activated gate.
+    activated = [activation(t, m.activation, linear(t, x, linears[names[0]]))]
+    return linear(t, mul(t, activated.pop(), linear(t, x, linears[names[1]])), linears[names[2]])

@@ -1,0 +1,119 @@
+"""Recorded programs: identical layers extend linearly, polynomials hold any shape, and more never needs less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.memory import StepMemory, predict_step_memory
+from advisor.specs import METHODS, ModelSpec, Recipe
+from advisor.tape import step
+from advisor.tape.decoder import layer_kinds
+from advisor.tape.program import BATCH, DIGIT_BITS, LENGTH, RANK, basis, evaluated, polynomial
+from advisor.tape.step import step_program
+from tests.tape.tiny import CONFIGS, recipe, spec
+
+NAMES = ("llama", "gemma3-sliding", "gpt2", "falcon-7b", "cohere2", "smollm3-sliding", "gemma2", "starcoder2-dropout")
+
+
+@pytest.fixture
+def unrecorded() -> Iterator[None]:
+    """Programs are kept for a whole process: record anew here, and forget it afterwards."""
+    step._recorded.cache_clear()
+    yield
+    step._recorded.cache_clear()
+
+
+def every_layer(m: ModelSpec) -> list[tuple[Any, int]]:
+    """A plan that leaves no layer out."""
+    return [(kind, 1) for kind in layer_kinds(m)]
+
+
+def moving(memory: StepMemory) -> tuple[Any, ...]:
+    return memory.peak_bytes, memory.phase_peaks, memory.after_forward_bytes, memory.after_backward_bytes
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", METHODS)
+def test_running_one_layer_of_each_kind_equals_running_all(
+    name: str, method: Any, monkeypatch: pytest.MonkeyPatch, unrecorded: None
+) -> None:
+    chosen = [
+        (spec(name, layers), knobs)
+        for layers in (3, 5, 8)
+        for knobs in ({"gradient_checkpointing": False}, {"gradient_checkpointing": True, "autocast": False})
+    ]
+
+    def predicted() -> list[tuple[Any, ...]]:
+        return [moving(predict_step_memory(m, recipe(m, method, **knobs), 2, 48, "cpu")) for m, knobs in chosen]
+
+    short = predicted()
+    monkeypatch.setattr(step, "layer_plan", every_layer)
+    step._recorded.cache_clear()
+    assert short == predicted()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", ["full", "qdora"])
+def test_a_program_at_a_shape_equals_recording_that_shape(
+    name: str, method: Any, monkeypatch: pytest.MonkeyPatch, unrecorded: None
+) -> None:
+    m = spec(name)
+    shape = (3, 51, 5)
+    chosen = recipe(m, method, rank=5)
+    symbolic = step_program(m, chosen, *shape[:2], "cuda")
+    kernels, peaks = symbolic.kernels(*shape), [s.peak_bytes for s in symbolic.segments(*shape)]
+    for symbol, number in zip(("BATCH", "LENGTH", "RANK"), shape, strict=True):
+        monkeypatch.setattr(step, symbol, number)
+    step._recorded.cache_clear()
+    numeric = step_program(m, chosen, *shape[:2], "cuda")
+    assert peaks == [s.peak_bytes for s in numeric.segments(1, 1, 1)]
+    assert total(kernels) == total(numeric.kernels(1, 1, 1))
+
+
+def total(kernels: list[tuple[int, list[Any]]]) -> list[tuple[float, float, int]]:
+    """FLOP, bytes and launches of each stretch; equal kernels may be counted together in one and not in the other."""
+    return [
+        (sum(k[2] * n for k, n in found), sum(k[3] * n for k, n in found), sum(n for _, n in found))
+        for _, found in kernels
+    ]
+
+
+coefficients = st.integers(-(1 << (DIGIT_BITS - 2)), 1 << (DIGIT_BITS - 2))
+sizes = st.integers(1, 10_000)
+
+
+@given(terms=st.lists(coefficients, min_size=12, max_size=12), batch=sizes, length=sizes, rank=sizes)
+def test_a_number_made_of_symbols_is_its_polynomial(terms: list[int], batch: int, length: int, rank: int) -> None:
+    def value(b: int, s: int, r: int) -> int:
+        powers = [(i, j, k) for k in range(2) for j in range(3) for i in range(2)]
+        return sum(c * b**i * s**j * r**k for c, (i, j, k) in zip(terms, powers, strict=True))
+
+    found = polynomial(value(BATCH, LENGTH, RANK))
+    assert evaluated([found], basis(batch, length, rank)) == [value(batch, length, rank)]
+
+
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 300), st.integers(1, 64), st.integers(1, 9))
+
+
+@settings(max_examples=60)
+@given(
+    name=st.sampled_from(sorted(CONFIGS)), method=st.sampled_from(METHODS), knobs=st.tuples(st.booleans(), st.booleans()),
+    device=st.sampled_from(("cpu", "cuda")), small=SHAPES, more=st.tuples(*[st.integers(0, 40)] * 4),
+)
+def test_more_of_anything_never_needs_less(
+    name: str, method: Any, knobs: tuple[bool, bool], device: Any, small: tuple[int, ...], more: tuple[int, ...]
+) -> None:
+    """Rows, tokens, rank and layers."""
+
+    def peak(batch: int, length: int, rank: int, layers: int) -> int:
+        m = spec(name, layers)
+        chosen: Recipe = recipe(m, method, rank=rank, gradient_checkpointing=knobs[0], autocast=knobs[1])
+        return predict_step_memory(m, chosen, batch, length, device).peak_bytes
+
+    large = [a + b for a, b in zip(small, more, strict=True)]
+    assert peak(*small) <= peak(*large)
