@@ -128,7 +128,7 @@ def test_missing_torch_stops_at_once(
 ) -> None:
     monkeypatch.setattr(stub, "broken", {"full": SourceUnavailable("calibrate needs torch")})
     assert run(monkeypatch, "--dry-run", "--model", "llama-8b") == 4
-    assert capsys.readouterr().err == "error: calibrate needs torch\n"
+    assert capsys.readouterr().err == "calibrate: error: calibrate needs torch\n"
     assert len(stub.asked) == 1
 
 
@@ -154,7 +154,7 @@ def test_bad_input_is_one_line(
 ) -> None:  # fmt: skip
     assert run(monkeypatch, "--dry-run", *arguments) == 2
     printed = capsys.readouterr()
-    assert (printed.out, printed.err.count("\n"), printed.err[:7]) == ("", 1, "error: ")
+    assert (printed.out, printed.err.count("\n"), printed.err.startswith("calibrate: error: ")) == ("", 1, True)
 
 
 def test_parent_never_loads_torch() -> None:
