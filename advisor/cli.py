@@ -1,6 +1,7 @@
 """The `advise` command: parse, call, print.
 
-Exit codes: 0 advice given, 1 it could not be written, 2 bad input, 3 nothing fits, 4 a source is unavailable, 130 interrupted.
+Exit codes: 0 advice given, 1 it could not be written, 2 bad input, 3 nothing fits, 4 a source is unavailable,
+130 interrupted.
 """
 
 from __future__ import annotations
