@@ -48,7 +48,8 @@ class StepInputs:
         self, t: Tape, m: ModelSpec, kind: str, batch: int, length: int, slides: bool, ids: Tensor, dtype: str
     ) -> None:
         """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states."""
-        self.position_ids = ids
+        # GPT-BigCode's layers alone are called without them.
+        self.position_ids = ids if m.architecture != "gpt_bigcode" else None
         self.window = m.sliding_window if slides else 0
         self.alibi: Tensor | None = None
         square = (batch, 1, length, length)

@@ -274,8 +274,11 @@ def embedding(t: Tape, weight: Tensor, batch: int, length: int, ids: tuple[Tenso
 
 
 def softmax(t: Tape, x: Tensor, dtype: str) -> Tensor:
-    """`softmax(x, dim=-1, dtype=dtype)`: keeps its output. CUDA casts inside the kernel, a CPU before it."""
-    if t.device == "cpu":
+    """`softmax(x, dim=-1, dtype=dtype)`: keeps its output; only CUDA's fp16 is cast inside the kernel.
+
+    Source: PyTorch 2.13, aten/src/ATen/native/SoftMax.cpp.
+    """
+    if t.device == "cpu" or x.dtype != "float16":
         x = cast(t, x, dtype)
     shape, before = x.shape, x.dtype
     t.kernel("reduce", dtype, 0, x.bytes + x.count * ITEM_BYTES[dtype])

@@ -16,22 +16,30 @@ from calibrate.dryrun import trace_step
 from calibrate.measurement import Trace
 from tests.tape.tiny import CONFIGS, config, recipe, spec
 
-BATCH, LENGTH = 2, 49
+SHAPE = 2, 49
 TOLERANCE = 1e-4
+PHASE_TOLERANCE = 1e-3
+"""A phase that does not hold the peak: the tape leaves out a few vectors (sums of DoRA's magnitude gradients)."""
+ONE_ROW_TOLERANCE = 3e-4
+"""The labels of a single row need no contiguous copy, 8 bytes a token, which the tape makes for any batch."""
 COMBINATIONS = list(itertools.product(METHODS, (False, True), (False, True)))
 
 
-def some_combinations(index: int) -> list[tuple[Any, bool, bool]]:
-    """Full fine-tuning as it comes and two of the 20 combinations of method, checkpointing and autocast, in turn."""
-    drawn = [COMBINATIONS[(7 * index + step) % 20] for step in (3, 14)]
-    return [("full", False, False), *drawn]
+def some_combinations(index: int, name: str) -> list[tuple[Any, bool, bool]]:
+    """Of the 20 combinations of method, checkpointing and autocast, in turn, two for a family and one for a variant."""
+    return [COMBINATIONS[(7 * index + step) % 20] for step in ((3,) if "-" in name else (3, 14))]
+
+
+def layers_of(name: str) -> int:
+    """Enough layers for each kind."""
+    return 3 if "pattern" in str(CONFIGS[name]) or "sliding" in name else 2
 
 
 CASES = [
     pytest.param(name, *combination, id="-".join([name, combination[0], *("gc",) * combination[1],
                                                   *("autocast",) * combination[2]]))
     for index, name in enumerate(CONFIGS)
-    for combination in some_combinations(index)
+    for combination in some_combinations(index, name)
 ]
 
 
@@ -43,15 +51,17 @@ def static_of(trace: Trace) -> dict[str, int]:
     }  # fmt: skip
 
 
-def check(m: ModelSpec, traced: dict[str, Any], chosen: Recipe, batch: int = BATCH, length: int = LENGTH) -> None:
-    trace = trace_step(traced, chosen, batch, length, name_modules=False)
-    predicted = predict_step_memory(m, chosen, batch, length, "cpu")
+def check(
+    m: ModelSpec, traced: dict[str, Any], chosen: Recipe, shape: tuple[int, int] = SHAPE, tolerance: float = TOLERANCE
+) -> None:
+    trace = trace_step(traced, chosen, *shape, name_modules=False)
+    predicted = predict_step_memory(m, chosen, *shape, "cpu")
     blocks = dict(predicted.static_blocks)
     blocks["optimizer states"] = blocks.get("optimizer states", 0) + blocks.pop("optimizer step counters", 0)
     assert {name: blocks.get(name, 0) for name in static_of(trace)} == static_of(trace)
     for phase in ("forward", "backward"):
-        assert predicted.phase_peaks[phase] == pytest.approx(trace.phase(phase).peak_bytes, rel=TOLERANCE), phase
-    assert predicted.peak_bytes == pytest.approx(trace.peak_bytes, rel=TOLERANCE)
+        assert predicted.phase_peaks[phase] == pytest.approx(trace.phase(phase).peak_bytes, rel=PHASE_TOLERANCE), phase
+    assert predicted.peak_bytes == pytest.approx(trace.peak_bytes, rel=tolerance)
 
 
 def test_every_architecture_is_here() -> None:
@@ -60,8 +70,9 @@ def test_every_architecture_is_here() -> None:
 
 @pytest.mark.parametrize(("name", "method", "checkpointing", "autocast"), CASES)
 def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, autocast: bool) -> None:
-    m = spec(name)
-    check(m, config(name), recipe(m, method, gradient_checkpointing=checkpointing, autocast=autocast))
+    layers = layers_of(name)
+    m = spec(name, layers)
+    check(m, config(name, layers), recipe(m, method, gradient_checkpointing=checkpointing, autocast=autocast))
 
 
 @pytest.mark.parametrize(("name", "method", "knobs"), [
@@ -77,13 +88,21 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("granite-dropout", "lora", {"attention": "eager", "gradient_checkpointing": False}),
 ])
 def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
-    m = spec(name)
-    check(m, config(name), recipe(m, method, **knobs))
+    m = spec(name, 2)
+    check(m, config(name, 2), recipe(m, method, **knobs))
 
 
-@pytest.mark.parametrize(("name", "layers"), [("gemma3-sliding", 7), ("cohere2", 5), ("smollm3-sliding", 6)])
-@pytest.mark.parametrize("method", ["full", "qlora"])
-def test_layers_of_several_kinds_are_extended_right(name: str, layers: int, method: str) -> None:
+@pytest.mark.parametrize(("name", "layers", "method", "checkpointing"), [
+    ("llama", 6, "lora", False), ("gemma3-sliding", 7, "full", True), ("gemma3-sliding", 7, "qlora", True),
+    ("cohere2-sliding", 5, "lora", True), ("smollm3-sliding", 6, "full", False), ("gemma2", 5, "lora", True),
+    ("olmo-tied", 5, "qdora", True),
+])
+def test_layers_that_are_not_run_are_counted_right(name: str, layers: int, method: str, checkpointing: bool) -> None:
     m = spec(name, layers)
-    check(m, config(name, layers), recipe(m, method))
-    check(m, config(name, layers), recipe(m, method, gradient_checkpointing=False), batch=1, length=97)
+    check(m, config(name, layers), recipe(m, method, gradient_checkpointing=checkpointing))
+
+
+@pytest.mark.parametrize("name", ["falcon-7b", "gpt2", "granite-dropout", "gemma2", "starcoder2-dropout"])
+def test_a_single_row_spares_copies(name: str) -> None:
+    m = spec(name, 2)
+    check(m, config(name, 2), recipe(m, "lora", gradient_checkpointing=False), (1, 97), ONE_ROW_TOLERANCE)
