@@ -13,11 +13,11 @@ from typing import NamedTuple
 from advisor.modules import layer_linears, layer_norms, outer_norms
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 from advisor.tape.decoder import layer_quant, other_dtype, unquantized_name
+from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment, block_bytes
 from advisor.tape.rope import rope_kinds
 from advisor.tape.stack import Stack
 from advisor.tape.step import EMBEDDING, HEAD, THIS_STACK, step_program
-from advisor.tape.tape import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.trained import trained_shapes
 
 QUANTIZATION_BLOCK = 64

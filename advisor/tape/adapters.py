@@ -7,8 +7,9 @@ dora.py, variants.py).
 from __future__ import annotations
 
 from advisor.specs import LinearShape, Recipe
+from advisor.tape.graph import ITEM_BYTES, Node, Tensor
 from advisor.tape.ops import add, cast, copy, dropout, mul, scale, shift
-from advisor.tape.tape import ITEM_BYTES, Node, Tape, Tensor
+from advisor.tape.tape import Tape
 
 
 class Linear:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.specs import ModelSpec
+from advisor.tape.graph import Shape, Tensor
 from advisor.tape.ops import (
     add,
     add_in_place,
@@ -19,7 +20,7 @@ from advisor.tape.ops import (
     unary,
 )
 from advisor.tape.rope import Rope, rope_tables
-from advisor.tape.tape import Shape, Tape, Tensor
+from advisor.tape.tape import Tape
 
 
 class Layout(NamedTuple):

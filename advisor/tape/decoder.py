@@ -19,12 +19,13 @@ from advisor.tape.attention import (
     fused_attention,
     model_repeat_kv,
 )
+from advisor.tape.graph import Device, Tensor
 from advisor.tape.heads import queries_keys_values
 from advisor.tape.mlp import feed_forward
 from advisor.tape.norms import Norm, softcap
 from advisor.tape.ops import add, add_in_place, copy, dropout, embedding, scale
 from advisor.tape.rope import apply_rope, joins_parts
-from advisor.tape.tape import Device, Tape, Tensor
+from advisor.tape.tape import Tape
 
 DROPS_INSIDE = frozenset({"gpt2", "gpt_bigcode", "starcoder2"})
 """Residual dropout stands at the end of attention and MLP, not in the layer."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from advisor.specs import ModelSpec
 from advisor.tape.adapters import Linear, linear
+from advisor.tape.graph import Tensor
 from advisor.tape.norms import Norm
 from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, slice_last
-from advisor.tape.tape import Tape, Tensor
+from advisor.tape.tape import Tape
 
 Triple = tuple[Tensor, Tensor, Tensor]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from advisor.tape.graph import ITEM_BYTES, Tensor
 from advisor.tape.ops import cast
-from advisor.tape.tape import ITEM_BYTES, Tape, Tensor
+from advisor.tape.tape import Tape
 
 TILE_TOKENS = 4096
 TILE_VOCABULARY = 32_768

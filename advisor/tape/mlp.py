@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from advisor.specs import ModelSpec
 from advisor.tape.adapters import Linear, linear
+from advisor.tape.graph import Tensor
 from advisor.tape.ops import add, cast, chunk_last, mul, scale, shift, unary
-from advisor.tape.tape import Tape, Tensor
+from advisor.tape.tape import Tape
 
 
 def activation(t: Tape, kind: str, x: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
-from advisor.tape.tape import Tape, Tensor
+from advisor.tape.tape import Tape
 
 
 def _square(t: Tape, x: Tensor) -> Tensor:

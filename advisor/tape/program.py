@@ -12,7 +12,7 @@ from collections import Counter
 from itertools import accumulate
 from typing import NamedTuple
 
-from advisor.tape.tape import CATEGORY_NAMES, RawKernel
+from advisor.tape.graph import CATEGORY_NAMES, RawKernel
 
 DIGIT_BITS = 80
 BATCH = 1 << DIGIT_BITS

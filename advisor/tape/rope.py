@@ -6,8 +6,9 @@ Source: `apply_rotary_pos_emb` and the rotary embeddings of transformers 5.23, m
 from __future__ import annotations
 
 from advisor.specs import ModelSpec
+from advisor.tape.graph import Tensor
 from advisor.tape.ops import add, cast, cat_last, copy, mul, negate, slice_last
-from advisor.tape.tape import Tape, Tensor
+from advisor.tape.tape import Tape
 
 FLOAT_TABLES = frozenset({"olmo", "olmo2"})
 """Their tables stay in fp32, so that the turn happens in fp32."""

@@ -27,12 +27,13 @@ from advisor.tape.decoder import (
     other_dtype,
     outer_norm,
 )
+from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
 from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss, mean_of_logits
 from advisor.tape.norms import Norm
 from advisor.tape.ops import cast
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
-from advisor.tape.tape import GRADIENT, LOGITS, Device, Node, RawKernel, Tape, Tensor
+from advisor.tape.tape import Tape
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 THIS_STACK = Stack()

@@ -18,141 +18,28 @@ import sys
 import weakref
 from collections.abc import Callable
 from heapq import heappop, heappush
-from math import prod
-from typing import Any, Literal
+from typing import Any
 
+from advisor.tape.graph import (
+    GRADIENT,
+    PENDING,
+    SAVED,
+    TEMPORARY,
+    BackwardFunction,
+    Buffer,
+    Device,
+    Frame,
+    Node,
+    RawKernel,
+    Shape,
+    Slot,
+    StopRecompute,
+    Tensor,
+)
 from advisor.tape.stack import Stack
-
-Shape = tuple[int, ...]
-Device = Literal["cpu", "cuda"]
-
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bool": 1, "uint8": 1, "int8": 1, "int64": 8}
-SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
-CATEGORY_NAMES = ("saved activations", "temporaries", "gradients", "logits and loss")
-
-RawKernel = tuple[str, str, int, int, int, int, int]
-"""(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0), as the tape records it."""
-
-
-class StopRecompute(Exception):
-    """Raised inside a recomputation once every tensor that backward needs exists again (PyTorch's early stop)."""
-
-
-class Buffer:
-    """Bytes that live as long as this object. Events are size slots with category and sign: see `Tape.events`."""
-
-    __slots__ = ("code", "tape")
-
-    def __init__(self, tape: Tape, size: int, category: int) -> None:
-        self.tape = tape
-        slot = tape.slots.get(size)
-        if slot is None:
-            slot = tape.slots[size] = len(tape.slots)
-        self.code = code = slot * 8 + category * 2
-        tape.events.append(code)
-
-    def __del__(self) -> None:
-        self.tape.events.append(self.code + 1)
-
-    @property
-    def category(self) -> int:
-        """What these bytes are counted under."""
-        return self.code % 8 // 2
-
-    def move_to(self, category: int) -> None:
-        """Count these bytes under another category from now on."""
-        events = self.tape.events
-        events.append(self.code + 1)
-        self.code = self.code // 8 * 8 + category * 2
-        events.append(self.code)
-
-
-class Tensor:
-    """A shape, a dtype, the buffer behind it (None for weights, which are counted apart) and its place in the graph."""
-
-    __slots__ = ("buffer", "bytes", "count", "dtype", "grad", "needs_grad", "node", "shape")
-
-    def __init__(self, shape: Shape, dtype: str, buffer: Buffer | None = None, needs_grad: bool = False) -> None:
-        """`count` is the number of elements, `bytes` the size of its data without rounding."""
-        self.shape = shape
-        self.count = count = prod(shape)
-        self.bytes = count * ITEM_BYTES[dtype]
-        self.dtype = dtype
-        self.buffer = buffer
-        self.needs_grad = needs_grad
-        self.node: Node | Slot | None = None
-        self.grad: Tensor | None = None
-
 
 _Heap = list[tuple[int, Any]]
 """Nodes by the negative of their sequence, which is never the same for two: nodes themselves are not compared."""
-
-PENDING = Tensor((), "float32")
-"""Marks a node with several outputs whose gradients wait in its parts."""
-
-BackwardFunction = Callable[[Tensor], "tuple[Tensor | None, ...]"]
-
-
-class Node:
-    """One recorded operation: where its gradients go, and what it keeps for computing them."""
-
-    __slots__ = ("__weakref__", "at", "backward", "context", "edges", "first_slot", "frame", "grad", "meta", "saved",
-                 "segment", "sequence", "slots")
-
-    def __init__(self, tape: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
-        self.backward = backward
-        self.edges: list[Node | Slot | Tensor | None] = []
-        self.meta: list[tuple[Shape, str]] = []
-        for i in inputs:
-            self.edges.append((i.node or i) if i.needs_grad else None)
-            self.meta.append((i.shape, i.dtype))
-        self.saved: list[Buffer | None] = []
-        self.context: Buffer | None = None
-        self.grad: Tensor | None = None
-        self.frame: Frame | None = None
-        self.first_slot = 0
-        self.slots = 0
-        self.segment = tape.segment
-        self.at = tape.at
-        tape.sequence = self.sequence = tape.sequence + 1
-
-    def take_grad(self) -> Tensor:
-        """Hand over the gradient, so that nobody else holds it while backward runs."""
-        grad = self.grad
-        assert grad is not None
-        self.grad = None
-        return grad
-
-
-class Slot:
-    """One output of an operation with several outputs (chunk, split)."""
-
-    __slots__ = ("index", "node")
-
-    def __init__(self, node: ManyNode, index: int) -> None:
-        self.node = node
-        self.index = index
-
-
-class ManyNode(Node):
-    """An operation with several outputs; the gradients of outputs nobody used are zeros made for it."""
-
-    __slots__ = ("parts",)
-    parts: list[Tensor | None]
-
-
-class Frame:
-    """A checkpointed region: the recipe for running it again and what the rerun brought back."""
-
-    __slots__ = ("done", "function", "holders", "inputs", "next_slot", "store")
-
-    def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
-        self.function = function
-        self.inputs = inputs
-        self.holders: list[weakref.ref[Node]] = []
-        self.store: dict[int, Buffer | None] = {}
-        self.next_slot = 0
-        self.done = False
 
 
 class Tape:
