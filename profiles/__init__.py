@@ -1,1 +1,1 @@
-"""Data only: models, GPUs and measurements, read through importlib.resources."""
+"""Data only: models, GPUs and measurements, read as files of the installed package."""
