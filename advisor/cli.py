@@ -63,11 +63,11 @@ class AdviseGroup(click.Group):
         except (click.Abort, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
         except OSError as error:
-            if not isinstance(error, BrokenPipeError):
-                _fail(f"the answer could not be written: {error.strerror or error}", EXIT_NOT_WRITTEN)
-            # What reads our output is gone: point stdout elsewhere, or Python complains once more at its end.
+            # Point stdout elsewhere, or Python tries to write what is left once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(EXIT_BROKEN_PIPE)
+            if isinstance(error, BrokenPipeError):
+                sys.exit(EXIT_BROKEN_PIPE)  # what reads our output is gone
+            _fail(f"the answer could not be written: {error.strerror or error}", EXIT_NOT_WRITTEN)
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -16,6 +16,7 @@ from advisor.tape.ops import (
     dropout,
     repeat_kv,
     scale,
+    scale_in_place,
     softmax,
     unary,
 )
@@ -73,8 +74,8 @@ class StepInputs:
     def of(self, rotated: bool, sliding: bool) -> LayerInputs:
         """What a layer of that kind is called with; a checkpointed layer holds it until its backward."""
         return LayerInputs(
-            self.masks[sliding], self.window if sliding else 0, self.ropes.get(sliding), rotated,
-            (self.position_ids, self.alibi),
+            self.masks[sliding], self.alibi, self.window if sliding else 0, self.ropes.get(sliding), rotated,
+            self.position_ids,
         )  # fmt: skip
 
 
@@ -82,10 +83,11 @@ class LayerInputs(NamedTuple):
     """What one layer is called with beside its hidden states."""
 
     mask: Tensor | None
+    alibi: Tensor | None
     window: int
     rope: Rope | None
     rotated: bool
-    unread: tuple[Tensor | None, ...]
+    position_ids: Tensor | None
 
 
 def _numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:
@@ -231,9 +233,37 @@ def eager_attention(
         weights = scale(t, weights)
     if mask is not None:
         weights = add(t, weights, mask)
-    weights = cast(t, softmax(t, weights, "float32"), q.dtype)
+    # GPT-2's softmax is in the dtype it gets, which CUDA's autocast makes fp32.
+    wide = m.architecture != "gpt2" or (t.autocast and t.device == "cuda")
+    weights = cast(t, softmax(t, weights, "float32" if wide else weights.dtype), v.dtype)
     if drops:
         weights = dropout(t, weights)
     values = values if layout.v else copy(t, values, values.shape)
+    out = batched_matmul(t, weights, values, q.shape, length)
+    return copy(t, out, out.shape), weights
+
+
+def falcon_attention(
+    t: Tape, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, dtype: str, layout: Layout
+) -> tuple[Tensor, Tensor]:
+    """Falcon's eager attention: (B, H, S, D), token by token, and the weights (B, H, S, S) in hidden states' `dtype`.
+
+    With ALiBi the scores are biased in fp32, and every intermediate keeps a name.
+    """
+    heads, length = q.shape[1], q.shape[2]
+    scores = _scores(t, q, k, (q.shape[0], heads, length, length), layout)
+    if given.alibi is None:
+        biased = scale_in_place(t, scores)
+    else:
+        wide = cast(t, scores, "float32")
+        biased = scale_in_place(t, add(t, wide, given.alibi))
+    weights = softmax(t, add(t, biased, given.mask) if given.mask is not None else biased, dtype)
+    if given.alibi is None:
+        del scores, biased
+    values = v
+    if v.shape[1] != heads:
+        values = repeat_kv(t, v, heads, copied=not layout.single_row)
+    elif not layout.v:
+        values = copy(t, v, v.shape)
     out = batched_matmul(t, weights, values, q.shape, length)
     return copy(t, out, out.shape), weights

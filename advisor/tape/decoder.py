@@ -16,6 +16,7 @@ from advisor.tape.attention import (
     Layout,
     composed_attention,
     eager_attention,
+    falcon_attention,
     fused_attention,
     model_repeat_kv,
 )
@@ -134,14 +135,19 @@ class Decoder:
         self.composes = composes_attention(m, recipe, t.device)
         self.cache: list[Tensor] = []
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, kept: list[Tensor]) -> Tensor:
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, dtype: str, kept: list[Tensor]
+    ) -> Tensor:
         """The attention's output (B, H, S, D), copied where its heads lie one after the other in memory."""
         t, m, mask = self.t, self.m, given.mask
         drops, falcon, single = m.attention_dropout > 0, m.architecture == "falcon", self.single_row
         joined = given.rotated and joins_parts(m)
         layout = Layout(joined or single, joined or single, single, not falcon, single)
         if self.kind == "eager":
-            out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
+            if falcon:
+                out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
+            else:
+                out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
             return out
         if not falcon and self.kind == "sdpa" and (mask is not None or m.head_dim > 256):
@@ -171,7 +177,7 @@ class Decoder:
         if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
             self.cache += [k, v]
             q, k, v = copy(t, q, q.shape), copy(t, k, k.shape), copy(t, v, v.shape)
-        out = self._attend(q, k, v, given, kept)
+        out = self._attend(q, k, v, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.q_size))
         out = linear(t, out, w.linears[m.out_name])
         return self._dropped(out) if m.architecture in DROPS_INSIDE else out

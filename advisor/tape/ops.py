@@ -95,6 +95,13 @@ def add_in_place(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     return alias(t, (a, b), lambda g: (g if a_needs else None, g if b_needs else None))
 
 
+def scale_in_place(t: Tape, x: Tensor) -> Tensor:
+    """A tensor times or over a Python number, in its own memory."""
+    shape = x.shape
+    t.kernel("elementwise", x.dtype, 0, 2 * x.bytes)
+    return alias(t, (x,), lambda g: (t.empty(shape, g.dtype),))
+
+
 def subtract(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     """`a - b`, broadcasting `b`, of one dtype; the gradient of `b` is made at full size and then reduced."""
     t.kernel("elementwise", a.dtype, 0, 2 * a.bytes + b.bytes)
