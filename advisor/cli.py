@@ -70,7 +70,6 @@ class AdviseGroup(click.Group):
             _fail(f"the answer could not be written: {error.strerror or error}", EXIT_NOT_WRITTEN)
         sys.exit(code if isinstance(code, int) else 0)
 
-
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
