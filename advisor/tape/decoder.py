@@ -135,9 +135,7 @@ class Decoder:
         self.composes = composes_attention(m, recipe, t.device)
         self.cache: list[Tensor] = []
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, dtype: str, kept: list[Tensor]
-    ) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, dtype: str, kept: list[Tensor]) -> Tensor:
         """The attention's output (B, H, S, D), copied where its heads lie one after the other in memory."""
         t, m, mask = self.t, self.m, given.mask
         drops, falcon, single = m.attention_dropout > 0, m.architecture == "falcon", self.single_row

@@ -286,16 +286,15 @@ def softmax(t: Tape, x: Tensor, dtype: str) -> Tensor:
 
     Source: PyTorch 2.13, aten/src/ATen/native/SoftMax.cpp.
     """
-    if t.device == "cpu" or x.dtype != "float16":
-        x = cast(t, x, dtype)
-    shape, before = x.shape, x.dtype
-    t.kernel("reduce", dtype, 0, x.bytes + x.count * ITEM_BYTES[dtype])
+    inner = cast(t, x, dtype) if t.device == "cpu" or x.dtype != "float16" else x
+    shape, before = inner.shape, inner.dtype
+    t.kernel("reduce", dtype, 0, inner.bytes + inner.count * ITEM_BYTES[dtype])
 
     def backward(g: Tensor) -> tuple[Tensor]:
         t.kernel("reduce", before, 0, 3 * g.bytes)
         return (t.empty(shape, before),)
 
-    return t.op((x,), shape, dtype, backward, keep_output=True)
+    return t.op((inner,), shape, dtype, backward, keep_output=True)
 
 
 def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int, autocast: bool = True) -> Tensor:

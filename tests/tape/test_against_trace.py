@@ -89,6 +89,9 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("stablelm", "full", {"gradient_accumulation": 4}),
     ("smollm3", "lora", {"attention": "eager", "autocast": False}),
     ("granite-dropout", "lora", {"attention": "eager", "gradient_checkpointing": False}),
+    ("gpt2", "lora", {"attention": "eager"}),
+    ("falcon-7b", "lora", {"attention": "eager", "gradient_checkpointing": False}),
+    ("falcon-rw", "full", {"attention": "eager"}),
 ])
 def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     m = spec(name, 2)
