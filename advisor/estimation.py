@@ -98,6 +98,6 @@ def estimate(
         recipe=recipe,
         memory=memory_estimate(step, profile),
         time=_time(model, recipe, workload, gpu, profile, placement),
-        trainable_parameters=sum(r * max(c, 1) * n for r, c, n, _ in trained_shapes(model, recipe)),
+        trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
     )

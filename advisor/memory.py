@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from advisor.modules import layer_linears, layer_norms, outer_norms
+from advisor.modules import last_norm, layer_linears, layer_norms
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 from advisor.tape.decoder import layer_quant, other_dtype, unquantized_name
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
@@ -18,7 +18,7 @@ from advisor.tape.program import Bytes, Segment, block_bytes
 from advisor.tape.rope import rope_kinds
 from advisor.tape.stack import Stack
 from advisor.tape.step import EMBEDDING, HEAD, THIS_STACK, step_program
-from advisor.tape.trained import trained_shapes
+from advisor.tape.trained import Trained, trained_shapes
 
 QUANTIZATION_BLOCK = 64
 NESTED_BLOCK = 256
@@ -99,24 +99,24 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
             tally.add(term, shape.out_features * (base if quant != "none" else other), layers)
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
-    for norm in outer_norms(m):
-        tally.add(term, norm.width * other, norm.vectors)
+    last = last_norm(m)
+    tally.add(term, last.width * other, last.vectors)
 
 
-def optimizer_state_sizes(rows: int, columns: int, dtype: str, optimizer: str) -> list[int]:
+def optimizer_state_sizes(p: Trained, optimizer: str) -> list[int]:
     """Bytes of each state tensor that the optimizer keeps for one parameter, outside paged memory.
 
     AdamW keeps two moments in the parameter's dtype. bitsandbytes' 8-bit AdamW keeps two uint8 and two fp32 per
     256 elements, and 32-bit states below 4,096 elements; paged states of 100,000 elements and more live in managed
     memory, which spills to the CPU. Adafactor keeps a row and a column in fp32, or a vector's full second moment.
     """
-    elements = rows * max(columns, 1)
+    elements = p.elements
     if optimizer == "sgd":
         return []
     if optimizer == "adafactor":
-        return [4 * rows, 4 * columns] if columns else [4 * rows]
+        return [4 * p.rows, 4 * p.columns] if p.columns else [4 * p.rows]
     if optimizer in ("adamw", "adamw_foreach"):
-        return [elements * DTYPE_BYTES[dtype]] * 2
+        return [p.bytes] * 2
     if optimizer == "paged_adamw":
         return [] if elements >= 100_000 else [4 * elements] * 2
     if elements < MIN_8BIT_ELEMENTS:
@@ -127,7 +127,7 @@ def optimizer_state_sizes(rows: int, columns: int, dtype: str, optimizer: str) -
     return [elements, elements, blocks, blocks]
 
 
-def optimizer_temporary_bytes(shapes: Iterable[tuple[int, int, int, str]], optimizer: str) -> int:
+def optimizer_temporary_bytes(shapes: Iterable[Trained], optimizer: str) -> int:
     """Most that the optimizer's step allocates beside its states.
 
     Fused AdamW and bitsandbytes work in place. foreach AdamW makes one copy of all parameters (a square root).
@@ -135,9 +135,9 @@ def optimizer_temporary_bytes(shapes: Iterable[tuple[int, int, int, str]], optim
     its gradient. Source: transformers/optimization.py, Adafactor.step.
     """
     if optimizer == "adamw_foreach":
-        return sum(block_bytes(r * max(c, 1) * DTYPE_BYTES[d]) * n for r, c, n, d in shapes)
+        return sum(block_bytes(p.bytes) * p.times for p in shapes)
     if optimizer == "adafactor":
-        return max((block_bytes(4 * r * max(c, 1)) * (2 if d == "float32" else 4) for r, c, _, d in shapes), default=0)
+        return max((block_bytes(4 * p.elements) * (2 if p.dtype == "float32" else 4) for p in shapes), default=0)
     return 0
 
 
@@ -147,12 +147,12 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
     _add_base_weights(tally, m, recipe)
     shapes = trained_shapes(m, recipe)
     steps = 0
-    for rows, columns, times, dtype in shapes:
+    for p in shapes:
         if recipe.has_adapters:
-            tally.add("adapters", rows * max(columns, 1) * DTYPE_BYTES[dtype], times)
-        for size in optimizer_state_sizes(rows, columns, dtype, recipe.optimizer):
-            tally.add("optimizer states", size, times)
-        steps += times
+            tally.add("adapters", p.bytes, p.times)
+        for size in optimizer_state_sizes(p, recipe.optimizer):
+            tally.add("optimizer states", size, p.times)
+        steps += p.times
     if recipe.optimizer in ("adamw", "adamw_foreach", "adafactor"):
         tally.add("optimizer step counters", 4, steps)
     if recipe.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
@@ -218,7 +218,7 @@ def extended(segments: list[Segment]) -> list[tuple[Segment, _Extra]]:
 
 def gradient_bytes(m: ModelSpec, recipe: Recipe) -> int:
     """Bytes, in blocks, of the gradients of all trained tensors."""
-    return sum(block_bytes(r * max(c, 1) * DTYPE_BYTES[d]) * n for r, c, n, d in trained_shapes(m, recipe))
+    return sum(block_bytes(p.bytes) * p.times for p in trained_shapes(m, recipe))
 
 
 def predict_step_memory(
@@ -256,26 +256,19 @@ def predict_step_memory(
         static=static.exact,
         static_blocks=static.blocks,
         moving=dict(zip(CATEGORY_NAMES, parts, strict=True)),
-        after_forward_bytes=base + standing + _after_forward(segments),
-        after_backward_bytes=base + standing + _after_backward(segments),
+        after_forward_bytes=base + standing + _left_by([s for s in segments if s.phase == "forward"]),
+        after_backward_bytes=base + standing + _left_by(segments),
         phase_peaks={phase: base + height for phase, height in peak_of.items()},
     )
 
 
-def _after_backward(segments: list[Segment]) -> int:
-    """Live bytes once backward is over: gradients, and what the loop still holds; static part excluded."""
+def _left_by(segments: list[Segment]) -> int:
+    """Live bytes, static part excluded, after these segments and the layers that they stand for.
+
+    After the forward ones: what backward will need. After all: gradients, and what the loop still holds.
+    """
     live = sum(segments[-1].after)
     for s in segments:
-        if EMBEDDING < s.place < HEAD:
-            live += (s.copies - 1) * (sum(s.after) - sum(s.before) + sum(s.dropped))
-    return live
-
-
-def _after_forward(segments: list[Segment]) -> int:
-    """Live bytes once the forward is over and autocast has dropped its casts, static part excluded."""
-    forward = [s for s in segments if s.phase == "forward"]
-    live = sum(forward[-1].after)
-    for s in forward:
         if EMBEDDING < s.place < HEAD:
             live += (s.copies - 1) * (sum(s.after) - sum(s.before) + sum(s.dropped))
     return live

@@ -11,6 +11,9 @@ from typing import NamedTuple
 from advisor.errors import UnknownName
 from advisor.specs import LinearShape, ModelSpec
 
+HEAD_NORMS = ("q_norm", "k_norm")
+"""Norms of queries and keys, where a model has them."""
+
 
 class Norm(NamedTuple):
     """A norm of `width` features and how many learnt vectors of that width it has (0, 1 or 2)."""
@@ -53,18 +56,14 @@ def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
     vectors = int(m.norm_weight) + int(m.norm_bias)
     count = {"pre": 2, "sandwich": 4, "post": 2, "parallel_one": 1, "parallel_two": 2}[m.norm_placement]
     found = [Norm(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
-    if m.qk_norm == "head":
-        found += [Norm("q_norm", m.head_dim, 1), Norm("k_norm", m.head_dim, 1)]
-    elif m.qk_norm == "full":
-        found += [Norm("q_norm", m.q_size, 1), Norm("k_norm", m.kv_size, 1)]
+    widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": (m.q_size, m.kv_size)}[m.qk_norm]
+    found += [Norm(name, width, 1) for name, width in zip(HEAD_NORMS, widths, strict=False)]
     return tuple(found)
 
 
-def outer_norms(m: ModelSpec) -> tuple[Norm, ...]:
-    """The norms outside the layers: the last one, and the embedding's where there is one."""
-    vectors = int(m.norm_weight) + int(m.norm_bias)
-    last = (Norm("final_norm", m.hidden_size, vectors),)
-    return (Norm("embedding_norm", m.hidden_size, vectors), *last) if m.embedding_norm else last
+def last_norm(m: ModelSpec) -> Norm:
+    """The norm after the last layer."""
+    return Norm("final_norm", m.hidden_size, int(m.norm_weight) + int(m.norm_bias))
 
 
 def layer_parameter_count(m: ModelSpec) -> int:
@@ -81,7 +80,8 @@ def parameter_count(m: ModelSpec) -> int:
         count += m.vocab_size
     if m.position == "learned":
         count += m.max_position_embeddings * m.hidden_size
-    count += sum(n.width * n.vectors for n in outer_norms(m))
+    last = last_norm(m)
+    count += last.width * last.vectors
     return count + m.num_hidden_layers * layer_parameter_count(m)
 
 

@@ -88,7 +88,6 @@ class ModelSpec(Frozen):
     sliding_layers: tuple[bool, ...] = ()  # which layers slide, where only some do; () = all
     attention_softcap: bool = False
     final_softcap: bool = False
-    embedding_norm: bool = False
     embedding_multiplier: bool = False
     residual_multiplier: bool = False
     logits_multiplier: bool = False

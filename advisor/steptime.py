@@ -204,7 +204,7 @@ def exchanged_bytes(m: ModelSpec, recipe: Recipe, placement: Placement) -> Excha
     Source: Rajbhandari et al. 2020, arXiv:1910.02054, section 7.
     """
     share = (placement.gpus - 1) / placement.gpus
-    trained = sum(r * max(c, 1) * n * DTYPE_BYTES[d] for r, c, n, d in trained_shapes(m, recipe))
+    trained = sum(p.bytes * p.times for p in trained_shapes(m, recipe))
     if placement.sharding != "zero3":
         return Exchange(0.0, 2 * share * trained)
     stored = {"none": DTYPE_BYTES[recipe.base_dtype], "int8": 1.0, "nf4": 0.52, "fp4": 0.52}[recipe.quant]

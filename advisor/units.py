@@ -6,7 +6,6 @@ import re
 
 from advisor.errors import BadValue
 
-KIB = 1024
 MIB = 1024**2
 GIB = 1024**3
 

@@ -27,6 +27,7 @@ from advisor.steptime import (
 from advisor.tape.optimizer import optimizer_work
 from advisor.tape.program import Kernel
 from advisor.tape.step import step_program
+from advisor.tape.trained import Trained
 from benchmarks.published_time import compare, read_rows, usable
 
 METHODS: tuple[tuple[str, Quantization], ...] = (
@@ -227,7 +228,7 @@ def test_copies_count_as_layers() -> None:
 
 
 def test_optimizer_traffic_by_hand() -> None:
-    shapes = [(1000, 1000, 3, "bfloat16"), (1000, 0, 2, "bfloat16")]
+    shapes = [Trained(1000, 1000, 3, "bfloat16"), Trained(1000, 0, 2, "bfloat16")]
     parameter_bytes = 2 * (3_000_000 + 2_000)
     assert optimizer_work(shapes, "adamw").moved_bytes == (3 + 7) * parameter_bytes
     assert optimizer_work(shapes, "sgd").moved_bytes == (3 + 3) * parameter_bytes

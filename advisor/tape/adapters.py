@@ -34,10 +34,10 @@ class Linear:
         self.recipe = recipe
         self.quant = quant
         self.bias_apart = bias_apart
-        self.weight = Tensor(size, recipe.base_dtype if quant != "none" else other_dtype, needs_grad=trained)
-        # bitsandbytes casts a quantised layer's bias to the dtype it computes in.
-        bias_dtype = recipe.base_dtype if quant != "none" else other_dtype
-        self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
+        # bitsandbytes casts a quantised layer's bias to the dtype it computes in, that of the dequantised weight.
+        dtype = recipe.base_dtype if quant != "none" else other_dtype
+        self.weight = Tensor(size, dtype, needs_grad=trained)
+        self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None
         if rank:
             self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.modules import layer_linears, resolve_targets
+from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, resolve_targets
 from advisor.specs import ModelSpec, Quantization, Recipe
 from advisor.tape.adapters import Linear, linear
 from advisor.tape.attention import (
@@ -54,10 +54,9 @@ class Weights:
             )
             for name, shape in layer_linears(m).items()
         }
-        qk = {"none": (), "head": (m.head_dim, m.head_dim), "full": (m.q_size, m.kv_size)}[m.qk_norm]
-        count = {"pre": 2, "sandwich": 4, "post": 2, "parallel_one": 1, "parallel_two": 2}[m.norm_placement]
-        self.norms = [outer_norm(m, other, trained) for _ in range(count)]
-        self.qk_norms = [Norm(m.norm, width, other, trained, False) for width in qk]
+        of_heads = [norm.width for norm in layer_norms(m) if norm.name in HEAD_NORMS]
+        self.norms = [outer_norm(m, other, trained) for _ in range(len(layer_norms(m)) - len(of_heads))]
+        self.qk_norms = [Norm(m.norm, width, other, trained, False) for width in of_heads]
 
     @property
     def trained(self) -> list[Tensor]:

@@ -77,16 +77,3 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, tile_tokens: int) -> Ten
         return tuple(out)
 
     return t.op((hidden, head), (1,), "float32", backward, tuple(gradients))
-
-
-def mean_of_logits(t: Tape, logits: Tensor) -> Tensor:
-    """`logits.mean()`, a loss for measuring: its gradient is one fp32 number per logit."""
-    shape, dtype = logits.shape, logits.dtype
-    t.kernel("reduce", dtype, 0, logits.bytes)
-
-    def backward(g: Tensor) -> tuple[Tensor]:
-        out = t.empty(shape, dtype)
-        t.kernel("elementwise", dtype, 0, out.bytes)
-        return (out,)
-
-    return t.op((logits,), (1,), dtype, backward)

@@ -139,6 +139,11 @@ def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
 
 def mean_last(t: Tape, x: Tensor) -> Tensor:
     """Mean over the last axis, kept as size 1."""
+    return mean(t, x, (*x.shape[:-1], 1))
+
+
+def mean(t: Tape, x: Tensor, out_shape: Shape) -> Tensor:
+    """Mean over the axes that `out_shape` lacks; backward spreads the gradient over a full tensor."""
     shape, dtype = x.shape, x.dtype
     t.kernel("reduce", dtype, 0, x.bytes)
 
@@ -147,7 +152,7 @@ def mean_last(t: Tape, x: Tensor) -> Tensor:
         t.kernel("elementwise", dtype, 0, out.bytes)
         return (out,)
 
-    return t.op((x,), (*shape[:-1], 1), dtype, backward)
+    return t.op((x,), out_shape, dtype, backward)
 
 
 def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from advisor.specs import DTYPE_BYTES, Optimizer
+from advisor.specs import Optimizer
+from advisor.tape.trained import Trained
 
 FUSED_TENSORS = 36
 FUSED_ELEMENTS = 320 * 65_536
@@ -31,7 +32,7 @@ def _fused_launches(tensors: int, elements: int) -> float:
     return 1 + tensors / FUSED_TENSORS + elements / FUSED_ELEMENTS
 
 
-def optimizer_work(shapes: Iterable[tuple[int, int, int, str]], optimizer: Optimizer) -> OptimizerWork:
+def optimizer_work(shapes: Iterable[Trained], optimizer: Optimizer) -> OptimizerWork:
     """Traffic, kernels and host time of clipping to a norm (Trainer's max_grad_norm) and the optimizer's step.
 
     Passes over a parameter p with gradient g and moments m, v, in units of one tensor:
@@ -45,11 +46,10 @@ def optimizer_work(shapes: Iterable[tuple[int, int, int, str]], optimizer: Optim
     Ignores: paged states that do not fit on the card and travel over PCIe.
     """
     tensors = elements = parameter_bytes = 0
-    for rows, columns, count, dtype in shapes:
-        here = rows * max(columns, 1) * count
-        tensors += count
-        elements += here
-        parameter_bytes += here * DTYPE_BYTES[dtype]
+    for p in shapes:
+        tensors += p.times
+        elements += p.elements * p.times
+        parameter_bytes += p.bytes * p.times
     fused = _fused_launches(tensors, elements)
     clip = OptimizerWork(3.0 * parameter_bytes, 2 * fused + 4, tensors * TORCH_TENSOR_S)
     bitsandbytes_s = tensors * BITSANDBYTES_TENSOR_S

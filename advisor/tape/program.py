@@ -29,7 +29,7 @@ Kernel = tuple[str, str, float, float, tuple[int, int, int]]
 """(kind, dtype, FLOP, bytes read and written, (m, n, k) of a matrix product or zeros)."""
 
 Bytes = list[int]
-"""Bytes by category, in the order of tape.CATEGORY_NAMES."""
+"""Bytes by category, in the order of graph.CATEGORY_NAMES."""
 
 Net = list[tuple[int, int, int]]
 """(slot, category, how many more were allocated than released)."""

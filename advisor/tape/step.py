@@ -28,9 +28,9 @@ from advisor.tape.decoder import (
     outer_norm,
 )
 from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
-from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss, mean_of_logits
+from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
 from advisor.tape.norms import Norm
-from advisor.tape.ops import cast
+from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
 from advisor.tape.tape import Tape
@@ -219,7 +219,7 @@ class _Step:
         if t.stack.mean_of_logits:
             logits = cast(t, logits, "float32")
             self.held.append(logits)
-            return mean_of_logits(t, logits)
+            return mean(t, logits, (1,))
         if t.stack.keeps_outputs:
             self.held.append(logits)
         return log_softmax_loss(t, logits)

@@ -91,7 +91,6 @@ class Tape:
         backward: BackwardFunction,
         saved: tuple[Tensor, ...] = (),
         keep_output: bool = False,
-        category: int = TEMPORARY,
     ) -> Tensor:
         """Run one operation: allocate its output and, if a gradient flows, record a node.
 
@@ -106,7 +105,7 @@ class Tape:
                         self.save(node, saved)
                     break
         out = Tensor(shape, dtype)
-        out.buffer = Buffer(self, out.bytes, category)
+        out.buffer = Buffer(self, out.bytes, TEMPORARY)
         if node is not None:
             out.node = node
             out.needs_grad = True
@@ -224,11 +223,11 @@ class Tape:
 
     # -- backward -------------------------------------------------------------------------------------------
 
-    def backward(self, root: Tensor, grad: Tensor | None = None) -> None:
-        """Run the graph behind `root` from its latest node to its first, as PyTorch's engine does."""
+    def backward(self, root: Tensor, grad: Tensor) -> None:
+        """Run the graph behind `root`, whose gradient is `grad`, latest node first, as PyTorch's engine does."""
         node = root.node
         assert isinstance(node, Node)
-        node.grad = grad if grad is not None else self.empty(root.shape, root.dtype)
+        node.grad = grad
         del grad
         heap: _Heap = [(-node.sequence, node)]
         while heap:
