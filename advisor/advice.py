@@ -9,17 +9,38 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation
+from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
+from advisor.errors import InputError, UnsupportedArchitecture
 from advisor.estimation import estimate
 from advisor.knobs import KNOBS, read_value
 from advisor.modules import parameter_count, resolve_targets
 from advisor.question import placement_of, read_knobs, share_of, workload_of
 from advisor.rules import RULES
-from advisor.rules.context import Context, Finding
+from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES
 from advisor.rules.wording import FORMULA
-from advisor.search import DEFAULT_RANK, Estimator, Job, Outcome, best_outcome, has_bf16, time_over_cards
-from advisor.specs import METHODS, GpuSpec, Method, ModelSpec, Placement, Priority, Workload
+from advisor.search import (
+    DEFAULT_RANK,
+    Estimator,
+    Job,
+    Outcome,
+    best_outcome,
+    first_recipe,
+    has_bf16,
+    time_over_cards,
+)
+from advisor.specs import (
+    METHODS,
+    GpuSpec,
+    Method,
+    Model,
+    ModelSpec,
+    Placement,
+    Priority,
+    TracedModel,
+    Workload,
+)
 from advisor.units import GIB, format_gib
 
 if TYPE_CHECKING:
@@ -27,6 +48,7 @@ if TYPE_CHECKING:
     from advisor.remedies import Catalog
 
 ASSUMPTION = "assumption"
+TRACE = "trace"
 # Each method, the same without DoRA (which needs no more memory), and the one whose answer is likely to be near.
 _SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
     ("lora", "lora", "lora"), ("dora", "lora", "lora"), ("qlora", "qlora", "lora"), ("qdora", "qlora", "qlora"),
@@ -36,7 +58,7 @@ _PRIORITIES: tuple[Priority, ...] = ("quality", "speed", "memory")
 
 
 def advise(
-    model: str | ModelSpec,
+    model: str | Model,
     gpu: str | GpuSpec,
     examples: int | None = None,
     *,
@@ -52,19 +74,22 @@ def advise(
     fixed = read_knobs({"examples": examples, **knobs})
     if fixed.get("method") == "all":
         del fixed["method"]
-    spec = catalog.find_model(str(read_value("model", model))) if isinstance(model, str) else model
+    spec = _model(str(read_value("model", model)), catalog) if isinstance(model, str) else model
     cards = catalog.find_gpus(str(read_value("gpu", gpu))) if isinstance(gpu, str) else (gpu,)
     placement = placement_of(fixed)
     data = _data(fixed)
     workload = workload_of(fixed, spec, placement.gpus, data)
-    job = _job(spec, cards, workload, placement, fixed, estimator)
-    context = _context(job, workload, placement)
+    preset = find_trainer(str(fixed.get("trainer", DEFAULT_TRAINER)))
+    job = _job(spec, cards, workload, placement, fixed, estimator, preset)
+    trainer = _trainer(preset, job.fixed)
+    context = _context(job, workload, placement, trainer)
     found, recommendation = _decide(context)
-    notes = (*_assumptions(fixed, workload, data), *_card_notes(cards, job.cards))
+    notes = (*_traced_notes(job), *_trainer_notes(preset), *_assumptions(fixed, workload, data),
+             *_card_notes(cards, job.cards))
     return Advice(
         model=spec,
         model_id=catalog.hub_id_of(model if isinstance(model, str) else spec.name),
-        parameters=parameter_count(spec),
+        parameters=spec.parameters if isinstance(spec, TracedModel) else parameter_count(spec),
         gpu=GpuChoice(
             asked=gpu if isinstance(gpu, str) else gpu.name, cards=context.cards,
             memory_bytes=context.memory_bytes, gpus=placement.gpus, sharding=placement.sharding,
@@ -72,8 +97,10 @@ def advise(
         ),
         workload=workload,
         priority=context.priority,
+        trainer=trainer,
         fixed=tuple(fixed),
-        chosen=tuple(k.name for k in KNOBS if k.home in ("workload", "recipe") and k.name not in fixed),
+        chosen=tuple(k.name for k in KNOBS if k.home in ("workload", "recipe")
+                     and k.name not in fixed and k.name not in trainer.knobs),
         recommendation=recommendation,
         candidates=tuple(_with_why(row, context, recommendation) for row in context.candidates.values()),
         alternatives=() if recommendation else (*found, *_remedies(job, context, catalog)),
@@ -102,34 +129,94 @@ def _priority(fixed: Mapping[str, object]) -> Priority:
 
 
 def _job(
-    spec: ModelSpec, cards: tuple[GpuSpec, ...], workload: Workload, placement: Placement,
-    fixed: Mapping[str, object], estimator: Estimator,
+    spec: Model, cards: tuple[GpuSpec, ...], workload: Workload, placement: Placement,
+    fixed: Mapping[str, object], estimator: Estimator, preset: Preset,
 ) -> Job:
     """One card's part of the work. Of several cards those without bf16 are left out, if others have it."""
     targets = fixed.get("target_modules")
-    if isinstance(targets, tuple) and fixed.get("method") != "full":
+    if isinstance(targets, tuple) and fixed.get("method") != "full" and isinstance(spec, ModelSpec):
         resolve_targets(spec, targets)
     smallest = _priority(fixed) == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest
-    return Job(
+    job = Job(
         spec, share_of(workload, placement.gpus), tuple(card for card in cards if has_bf16(card)) or cards, fixed,
         estimator, rank=HIGH_RANK if many else DEFAULT_RANK, smallest=smallest,
+        preset={method: preset.values(method) for method in METHODS},
     )
+    return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
 
 
-def _context(job: Job, workload: Workload, placement: Placement) -> Context:
+def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]:
+    """Without and with checkpointing, for every method whose recipe was traced. Raises NotTraced where none was."""
+    from advisor.traced import traced_ways
+
+    methods = _methods(job.fixed)
+    recipes = {method: first_recipe(job, method) for method in methods}
+    found = {method: ways for method in methods if (ways := traced_ways(model, recipes[method]))}
+    if not found:
+        job.estimate(recipes[methods[0]])  # says what was traced
+    return found
+
+
+def _trainer_notes(preset: Preset) -> list[Reason]:
+    """That an estimate for a trainer of its own kind stands on transformers' step."""
+    if preset.traced:
+        return []
+    text = (f"{preset.name}'s own step was not traced: the estimate is of transformers' step with its knobs; "
+            f"`advise trainers {preset.name}` says what differs.")
+    return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
+
+
+def _trainer(preset: Preset, fixed: Mapping[str, object]) -> TrainerChoice:
+    """The preset with the knobs that it sets for any method in question and that the question left open."""
+    methods = _methods(fixed)
+    names = dict.fromkeys(k.name for k in preset.knobs if k.name not in fixed and set(k.methods) & set(methods))
+    return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
+
+
+def _context(job: Job, workload: Workload, placement: Placement, trainer: TrainerChoice) -> Context:
     """What the rules look at: the candidates and the question."""
     card = job.smallest_card
     return Context(
         model=job.model, workload=workload, placement=placement, priority=_priority(job.fixed),
         memory_bytes=card.memory_bytes, cards=tuple(one.name for one in job.cards), has_bf16=has_bf16(card),
-        fixed=job.fixed, candidates=_candidates(job, _methods(job.fixed), placement.gpus), estimate=job.estimate,
+        fixed=job.fixed, candidates=_candidates(job, _job_methods(job), placement.gpus), estimate=job.estimate,
+        trainer=trainer,
     )
 
 
 def _methods(fixed: Mapping[str, object]) -> tuple[Method, ...]:
     """The methods in question, in the order of their rows."""
     return tuple(method for method in METHODS if fixed.get("method", method) == method)
+
+
+def _job_methods(job: Job) -> tuple[Method, ...]:
+    """The methods in question, of a traced model those that were traced."""
+    return tuple(method for method in _methods(job.fixed) if job.traced is None or method in job.traced)
+
+
+def _model(text: str, catalog: Catalog) -> Model:
+    """The model by the formula, else by the profile of an earlier trace, which is looked for only then."""
+    try:
+        return catalog.find_model(text)
+    except UnsupportedArchitecture as error:
+        from advisor.catalog.traced_models import find_traced
+
+        return find_traced(text, error)
+
+
+def _traced_notes(job: Job) -> list[Reason]:
+    """That the answer stands on a trace, of what, and which methods it leaves out."""
+    if not isinstance(job.model, TracedModel):
+        return []
+    model = job.model
+    texts = [f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory stands on a trace "
+             f"of its own training step on a CPU ({model.traced_with}), times on operation counts alone."]
+    left_out = [method for method in _methods(job.fixed) if method not in _job_methods(job)]
+    if left_out:
+        texts.append(f"Left out, not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
+                     f"{model.source} --method {','.join(left_out)}` adds them where they can run.")
+    return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
 
 
 def _candidates(job: Job, methods: Sequence[Method], gpus: int) -> dict[Method, Candidate]:
@@ -161,7 +248,7 @@ def _candidate(job: Job, outcome: Outcome, gpus: int) -> Candidate:
 def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]:
     """What the first recommending rule that answers says; its reasons apart when nothing fits."""
     for rule in RULES:
-        finding: Finding | None = rule.check(context) if rule.kind == "recommends" else None
+        finding = _finding(rule, context) if rule.kind == "recommends" else None
         if finding is None:
             continue
         if finding.method is None:
@@ -178,9 +265,19 @@ def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None
     raise AssertionError("the last recommending rule answers whenever no other does")
 
 
+def _finding(rule: Rule, context: Context) -> Finding | None:
+    """What a rule says; nothing where it compares with a recipe that the profile of a traced model lacks."""
+    try:
+        return rule.check(context)
+    except InputError:
+        if isinstance(context.model, TracedModel):
+            return None
+        raise
+
+
 def _said(context: Context, kind: str) -> tuple[Reason, ...]:
     """Everything that the rules of one kind say."""
-    findings = (rule.check(context) for rule in RULES if rule.kind == kind)
+    findings = (_finding(rule, context) for rule in RULES if rule.kind == kind)
     return tuple(reason for finding in findings if finding is not None for reason in finding.reasons)
 
 
@@ -192,15 +289,15 @@ def _why(row: Candidate, context: Context, recommendation: Recommendation | None
     """How the row compares: with the card when it does not fit, with LoRA (or the recommended row) when it does."""
     card = format_gib(context.memory_bytes)
     if row.verdict == "does_not_fit":
-        return f"{format_gib(row.memory.device_bytes.likely)} of {card} GiB"
+        return f"{format_gib(row.memory.needed_bytes.likely)} of {card} GiB"
     if recommendation is not None and row.method == recommendation.method:
         return f"recommended by {recommendation.rule}"
     if row.verdict == "tight":
-        return f"up to {format_gib(row.memory.device_bytes.high)} of {card} GiB"
+        return f"up to {format_gib(row.memory.needed_bytes.high)} of {card} GiB"
     if recommendation is None:
         return ""
     base = context.candidates[recommendation.method]
-    memory = (row.memory.device_bytes.likely - base.memory.device_bytes.likely) / GIB
+    memory = (row.memory.needed_bytes.likely - base.memory.needed_bytes.likely) / GIB
     text = f"{memory:+.1f} GiB" if abs(memory) >= 0.05 else "same memory"
     if row.time is not None and base.time is not None and base.time.total_s.likely > 0:
         text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x time"

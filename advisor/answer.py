@@ -4,6 +4,7 @@
     Recommendation    the method to use, the rule that says so, reasons and warnings
     Candidate         one method with its best recipe, its verdict and its costs
     Reason            one sentence with the rule it comes from and its source
+    TrainerChoice     the training stack that was assumed, and the knobs that it set
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from advisor.specs import (
     Evidence,
     MemoryEstimate,
     Method,
-    ModelSpec,
+    Model,
     Priority,
     Recipe,
     Sharding,
     TimeEstimate,
+    Trainer,
     Workload,
 )
 
@@ -70,18 +72,28 @@ class GpuChoice(Frozen):
     sharding: Sharding
 
 
+class TrainerChoice(Frozen):
+    """The training stack that the answer assumes; `advise trainers NAME` says where it sets what."""
+
+    name: Trainer
+    version: str
+    traced: bool  # its own training step was run and compared with the estimate
+    knobs: tuple[str, ...]  # what it set because the question did not
+
+
 class Advice(Frozen):
     """The whole answer."""
 
     schema_version: Literal[1] = 1
-    model: ModelSpec
+    model: Model
     model_id: str  # what from_pretrained loads: a Hub id, or the path that was asked for
     parameters: int
     gpu: GpuChoice
     workload: Workload
     priority: Priority
+    trainer: TrainerChoice
     fixed: tuple[str, ...]  # knobs that the question fixed
-    chosen: tuple[str, ...]  # knobs that were open
+    chosen: tuple[str, ...]  # knobs that neither the question nor the trainer set for every method in question
     recommendation: Recommendation | None  # null when nothing fits
     candidates: tuple[Candidate, ...]
     alternatives: tuple[Reason, ...]  # what would fit, when nothing does

@@ -168,6 +168,37 @@ def rules() -> None:
 
 
 @cli.command()
+@click.argument("name", required=False)
+def trainers(name: str | None) -> None:
+    """List the trainers, or what the trainer NAME sets and where its code says so."""
+    from advisor.catalog.trainers import all_trainers, find_trainer
+    from advisor.render_trainers import render_trainer, render_trainers
+
+    if name is None:
+        render_trainers(all_trainers(), sys.stdout)
+    else:
+        render_trainer(find_trainer(name), sys.stdout)
+
+
+@cli.command()
+@click.option("--group", metavar="NAME", help="rows of one source only, for example peft-mm")
+@click.option("--framework", metavar="NAME", help="rows of one framework only, for example lit-gpt")
+@click.option("--json", "as_json", is_flag=True, help="print the table as one JSON document")
+def validate(group: str | None, framework: str | None, as_json: bool) -> None:
+    """Compare predicted with measured memory, row by row, for runs that others published."""
+    from advisor.validation.report import validate as compared
+    from advisor.validation.text import report_lines
+
+    report = compared(group, framework)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report.document(), indent=2))
+    else:
+        click.echo("\n".join(report_lines(report)))
+
+
+@cli.command()
 @click.argument("code")
 def explain(code: str) -> None:
     """Explain the rule CODE, for example ADV003."""

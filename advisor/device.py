@@ -49,12 +49,7 @@ class DeviceProfile(Frozen):
 
     context_bytes: Interval  # CUDA context and loaded kernels, outside PyTorch's allocator
     workspace_bytes: Annotated[int, Range(0)]  # cuBLAS workspaces, inside PyTorch's allocator
-    fragmentation: Interval  # reserved over peak allocated bytes, minus 1
     evidence: str
-
-    def reserved(self, peak_allocated: float) -> Interval:
-        """Bytes that the caching allocator reserves for a peak of `peak_allocated` bytes."""
-        return Interval(*(peak_allocated * (1 + extra) for extra in self.fragmentation))
 
 
 class _Generation(NamedTuple):
@@ -175,7 +170,6 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         launch_spread=Interval(0.6, 1.0, 1.7),
         context_bytes=Interval(*(size * GIB for size in row.context_gib)),
         workspace_bytes=workspace_bytes(gpu),
-        fragmentation=Interval(0.0, 0.02, 0.08),
         evidence=_evidence(gpu, key),
     )
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from advisor.device import DeviceProfile, profile_for
 from advisor.errors import BadValue
+from advisor.fragmentation import held_bytes, shares_of
 from advisor.interval import Interval
 from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import (
@@ -13,11 +14,13 @@ from advisor.specs import (
     Evidence,
     GpuSpec,
     MemoryEstimate,
+    Model,
     ModelSpec,
     Placement,
     Recipe,
     Term,
     TimeEstimate,
+    TracedModel,
     Workload,
 )
 from advisor.steptime import StepKernels, mean_shape, time_estimate
@@ -29,32 +32,47 @@ ALLOCATED_SPREAD = (0.02, 0.02)
 
 MEMORY_EVIDENCE = (
     "every tensor of the step (transformers 5.23, peft 0.21, bitsandbytes 0.50), checked against traces of the real "
-    "CPU step; CUDA's own kernels from their source; fragmentation and CUDA context are defaults"
+    "CPU step; CUDA's own kernels from their source; fragmentation from a simulated allocator; a default CUDA context"
 )
 
 
-def memory_estimate(step: StepMemory, profile: DeviceProfile) -> MemoryEstimate:
-    """What the card must hold for a step: allocated, reserved with fragmentation, and the CUDA context on top.
+TRACED_SPREAD = (0.05, 0.05)
+UNFUSED_SPREAD = (0.4, 0.05)
+"""The same for a model that was traced: no kernel of CUDA's is mirrored. With dropout, a CPU keeps masks and all
+attention scores, where CUDA's kernels keep a seed: the bytes are then an upper bound."""
 
-    The terms add up to `device_bytes.likely`.
+TRACED_EVIDENCE = "this model's own CPU step, traced with {}; not what CUDA's kernels keep"
+TRACED_TIME = "operation counts of the trace, without memory traffic: very rough; {}"
+NO_TRACED_TIME = "no time: the mean length of a row was not traced"
+
+
+def memory_estimate(
+    step: StepMemory, recipe: Recipe, profile: DeviceProfile, spread: tuple[float, float] = ALLOCATED_SPREAD
+) -> MemoryEstimate:
+    """What the card must hold for a step, and what it will show: two numbers.
+
+    PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
+    fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
+    The terms add up to `needed_bytes.likely`.
     """
     allocated = step.peak_bytes + profile.workspace_bytes
-    low, high = ALLOCATED_SPREAD
+    low, high = spread
     bounds = Interval.around(float(allocated), low, high)
-    reserved_at = [profile.reserved(value) for value in bounds]
-    reserved = Interval(reserved_at[0].low, reserved_at[1].likely, reserved_at[2].high)
-    device = reserved.plus(profile.context_bytes)
+    share, static = shares_of(recipe), sum(step.static_blocks.values()) + profile.workspace_bytes
+    reserved, needed = held_bytes(share.reserved, bounds, static), held_bytes(share.needed, bounds, static)
+    must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,
         **step.moving,
         "cuBLAS workspace": profile.workspace_bytes,
-        "fragmentation": round(reserved.likely) - allocated,
-        "CUDA context": round(device.likely) - round(reserved.likely),
+        "fragmentation": round(needed.likely) - allocated,
+        "CUDA context": round(must_fit.likely) - round(needed.likely),
     }
     return MemoryEstimate(
         peak_allocated_bytes=bounds,
         peak_reserved_bytes=reserved,
-        device_bytes=device,
+        needed_bytes=must_fit,
+        device_bytes=reserved.plus(profile.context_bytes),
         peak_at=step.peak_at,
         terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
     )
@@ -81,23 +99,44 @@ def _time(
 
 
 def estimate(
-    model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement | None = None
+    model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement | None = None
 ) -> Estimate:
     """Memory and time of training `model` by `recipe` on `gpu`.
 
     Memory is that of the longest rows (`workload.seq_len`), time that of an average micro-batch. Time is None when
-    the card's speed is not known. Raises UnknownName for target modules that the model does not have, and BadValue
-    for weights sharded over cards, which the tape does not model.
+    the card's speed is not known. Raises UnknownName for target modules that the model does not have, BadValue for
+    weights sharded over cards, which the tape does not model, and NotTraced for what a traced model's profile lacks.
     """
     placement = placement or Placement()
     if placement.sharding in ("zero2", "zero3"):
         raise BadValue("--sharding", placement.sharding, "only none and ddp are estimated; use one card's answer")
     profile = profile_for(gpu)
+    if isinstance(model, TracedModel):
+        return _traced_estimate(model, recipe, workload, gpu, profile)
     step = _step_memory(model, recipe, workload.seq_len)
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, profile),
+        memory=memory_estimate(step, recipe, profile),
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
+    )
+
+
+def _traced_estimate(
+    model: TracedModel, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile
+) -> Estimate:
+    """The same from a traced profile, whose evaluation is loaded only for such a model."""
+    from advisor import traced
+
+    step = traced.traced_step_memory(model, recipe, workload.seq_len)
+    spread = UNFUSED_SPREAD if traced.keeps_more_than_cuda(model, recipe) else TRACED_SPREAD
+    time = traced.traced_time(model, recipe, workload, gpu, profile) if gpu.speed_known else None
+    rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
+    return Estimate(
+        recipe=recipe,
+        memory=memory_estimate(step, recipe, profile, spread),
+        time=time,
+        trainable_parameters=traced.traced_parameter_count(model, recipe, workload.seq_len),
+        evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),
     )

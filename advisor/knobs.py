@@ -22,6 +22,7 @@ from advisor.specs import (
     Priority,
     Recipe,
     Sharding,
+    Trainer,
     Workload,
 )
 
@@ -31,6 +32,7 @@ Kind = Literal["int", "float", "bool", "choice", "names", "text"]
 _SPECS: dict[str, type[Frozen]] = {"workload": Workload, "recipe": Recipe, "placement": Placement}
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MAX_NAMES = 64
+TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
 
 
 class Knob(NamedTuple):
@@ -82,6 +84,8 @@ KNOBS: tuple[Knob, ...] = (
     Knob("dropout", "recipe", "float", "dropout before the adapters"),
     Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
     Knob("adapter_dtype", "recipe", "choice", "dtype of the adapters", get_args(DType), _DTYPE_ALIASES),
+    Knob("magnitude_dtype", "recipe", "choice", "dtype of DoRA's magnitudes (that of the adapters when left out)",
+         get_args(DType), _DTYPE_ALIASES),
     Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8")),
     Knob("double_quant", "recipe", "bool", "quantise the 4-bit constants as well"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: the rest of the base in fp32"),
@@ -92,11 +96,12 @@ KNOBS: tuple[Knob, ...] = (
     Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention)),
     Knob("loss", "recipe", "choice", "all logits at once, or in chunks", get_args(Loss)),
     Knob("micro_batch", "recipe", "int", "rows per forward pass and card"),
+    Knob("expandable_segments", "recipe", "bool", "PYTORCH_ALLOC_CONF=expandable_segments:True"),
     Knob("batch_size", "workload", "int", "effective batch: rows per optimizer step, all cards together"),
     Knob("seq_len", "workload", "int", "longest row in tokens"),
     Knob("mean_seq_len", "workload", "int", "mean row in tokens"),
     Knob("packing", "workload", "bool", "fill every row up to --seq-len with several examples"),
-    Knob("trainer", "question", "choice", "the stack that runs the training", ("transformers",)),
+    Knob("trainer", "question", "choice", "the stack that runs the training, whose defaults are taken", TRAINERS),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
 )

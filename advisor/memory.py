@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 from typing import NamedTuple
 
-from advisor.modules import last_norm, layer_linears, layer_norms
+from advisor.modules import last_norm, layer_groups, layer_linears, layer_norms, own_parameters
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 from advisor.tape.decoder import layer_quant, other_dtype, unquantized_name
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
@@ -76,15 +77,23 @@ class _Tally:
 
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     other = DTYPE_BYTES[other_dtype(recipe)]
-    base = DTYPE_BYTES[recipe.base_dtype]
-    quant = layer_quant(m, recipe)
-    layers = m.num_hidden_layers
     term = "base weights"
     tally.add(term, m.vocab_size * m.hidden_size * other, 1 if m.tie_word_embeddings else 2)
     if m.position == "learned":
-        tally.add(term, m.max_position_embeddings * m.hidden_size * other)
+        tally.add(term, m.position_rows * m.hidden_size * other)
     if m.lm_head_bias:
         tally.add(term, m.vocab_size * other)
+    for part, layers in layer_groups(m):
+        _add_layers(tally, part, recipe, layers)
+    last = last_norm(m)
+    tally.add(term, last.width * other, last.vectors)
+
+
+def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:
+    """The weights of `layers` equal layers."""
+    other, base = DTYPE_BYTES[other_dtype(recipe)], DTYPE_BYTES[recipe.base_dtype]
+    quant = layer_quant(m, recipe)
+    term = "base weights"
     for shape in layer_linears(m).values():
         if quant != "none":
             whole = int(shape.name == unquantized_name(m))
@@ -99,8 +108,8 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
             tally.add(term, shape.out_features * (base if quant != "none" else other), layers)
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
-    last = last_norm(m)
-    tally.add(term, last.width * other, last.vectors)
+    for own in own_parameters(m):
+        tally.add(term, prod(own) * other, layers)
 
 
 def optimizer_state_sizes(p: Trained, optimizer: str) -> list[int]:
@@ -160,6 +169,10 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
     tally.add("buffers", 4 * ((m.rotary_dim or m.head_dim) // 2), 2 * len(rope_kinds(m)))
     if m.architecture == "gpt_bigcode":  # a causal mask that its attention no longer reads
         tally.add("buffers", m.max_position_embeddings**2)
+    if m.architecture == "deepseek_v3" and m.num_experts:  # what balances the load, added to the scores
+        tally.add("buffers", 4 * m.num_experts, m.num_hidden_layers - m.dense_layers)
+    if m.architecture == "gptj":  # sines and cosines of every position, in every layer
+        tally.add("buffers", 4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers)
     if m.embedding_multiplier and m.architecture.startswith("gemma"):
         tally.add("buffers", 4)
     tally.add("batch", 8 * batch * length)

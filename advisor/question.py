@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from advisor.errors import BadValue
 from advisor.knobs import BY_NAME, range_of, read_value
-from advisor.specs import ModelSpec, Placement, Workload
+from advisor.specs import Model, Placement, Workload
 
 if TYPE_CHECKING:
     from advisor.dataset import DataSummary
@@ -36,7 +36,7 @@ def placement_of(fixed: Mapping[str, object]) -> Placement:
 
 
 def workload_of(
-    fixed: Mapping[str, object], model: ModelSpec, gpus: int, data: DataSummary | None = None
+    fixed: Mapping[str, object], model: Model, gpus: int, data: DataSummary | None = None
 ) -> Workload:
     """The data set: what is fixed, then what the file says, then defaults.
 

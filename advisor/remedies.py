@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from advisor.answer import Candidate, Reason
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, InputError
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.search import RECIPE_KNOBS, Job, Outcome, best_outcome, last_that_fits
@@ -26,6 +26,9 @@ _SAVINGS: tuple[tuple[str, object], ...] = (
     ("optimizer", "paged_adamw_8bit"),
     ("target_modules", ("attention",)),
 )
+_UNDOING: tuple[tuple[str, object], ...] = (("gradient_checkpointing", True), ("base_dtype", "bfloat16"))
+"""What saves memory where a trainer sets the opposite by itself."""
+
 _CARDS_TRIED = 4
 _SIBLINGS_TRIED = 8
 
@@ -58,7 +61,7 @@ class Catalog(Protocol):
 
 def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog, gpus: int) -> tuple[Reason, ...]:
     """Everything that would make the job fit, the least change first."""
-    nearest = min(rows.values(), key=lambda row: row.memory.device_bytes.likely)
+    nearest = min(rows.values(), key=lambda row: row.memory.needed_bytes.likely)
     texts = [
         *_let_go(job, nearest.method),
         *_other_methods(job, rows),
@@ -72,13 +75,18 @@ def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog, gpus:
 
 
 def _fits(job: Job, method: Method) -> Outcome | None:
-    outcome = best_outcome(job, method)
+    if job.traced is not None and method not in job.traced:
+        return None
+    try:
+        outcome = best_outcome(job, method)
+    except InputError:  # a traced model answers only for what was traced
+        return None
     return outcome if outcome.verdict == "fits" else None
 
 
 def _with(outcome: Outcome) -> str:
     """'QLoRA then needs 17.1 GiB (at most 18.0) at micro-batch 1 with checkpointing'."""
-    recipe, device = outcome.estimate.recipe, outcome.estimate.memory.device_bytes
+    recipe, device = outcome.estimate.recipe, outcome.estimate.memory.needed_bytes
     need = f"{format_gib(device.likely)} GiB (at most {format_gib(device.high)})"
     return f"{DISPLAY[recipe.method]} then needs {need} at {how(recipe)}"
 
@@ -107,7 +115,10 @@ def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
     idle = {name for name, means_nothing in (
         ("target_modules", method == "full"), ("kbit_upcast", method not in QUANTIZED_METHODS),
     ) if means_nothing}  # fmt: skip
-    return [(name, value) for name, value in _SAVINGS if name not in job.fixed and name not in idle]
+    preset = job.preset.get(method, {})
+    undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
+    found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]
+    return [(name, value) for name, value in (*undone, *found) if name not in job.fixed and name not in idle]
 
 
 def _flag(name: str, value: object) -> str:
@@ -168,7 +179,7 @@ def _bigger_cards(
     named: list[str] = []
     sixteen: tuple[Method, ...] = ("lora", "dora")
     for method in dict.fromkeys((nearest, *(method for method in sixteen if method in rows))):
-        needed = int(rows[method].memory.device_bytes.high)
+        needed = int(rows[method].memory.needed_bytes.high)
         for card in catalog.cards_with_at_least(needed)[:_CARDS_TRIED]:
             outcome = _fits(job._replace(cards=(card,)), method)
             if outcome is not None:
@@ -184,8 +195,8 @@ def _bigger_cards(
 def _smaller_models(job: Job, method: Method, catalog: Catalog) -> Iterator[str]:
     """The largest smaller model of the same series that fits, else of the same family."""
     entries = {entry.name: entry.parameters for entry in catalog.model_entries()}
-    own = entries.get(job.model.name.removesuffix(" (text)"))
-    if own is None:
+    own = entries.get(job.model.name.partition(" (")[0])
+    if own is None or job.traced is not None:
         return
     for same in (_series, _family):
         kin = [name for name, size in entries.items() if size < own and same(name) == same(job.model.name)]

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Reason
-from advisor.export.peft_snippet import peft_snippet
+from advisor.export.training_file import file_name, training_file
 from advisor.rules.context import Rule
 from advisor.rules.wording import DISPLAY, FORMULA, how
+from advisor.search import ONLY_DORA, idle_knobs
 from advisor.specs import GpuSpec, TimeEstimate
 from advisor.units import format_count, format_gib, format_seconds
 
@@ -40,15 +41,15 @@ def console_for(file: TextIO) -> Console:
 def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
     """Print the verdict, a row per method, reasons, warnings, memory, knobs, and the script to run."""
     console = console_for(file)
-    _say(console, verdict_line(advice), style="bold")
+    say(console, verdict_line(advice), style="bold")
     console.print()
-    _print_table(file, _candidate_table(advice))
+    print_table(file, _candidate_table(advice))
     recommendation = advice.recommendation
     marked = "* recommended; why: GiB and time against it; " if recommendation and len(advice.candidates) > 1 else ""
-    _say(console, f"{marked}batch: micro-batch x accumulation, c: gradient checkpointing", style="dim")
+    say(console, f"{marked}batch: micro-batch x accumulation, c: gradient checkpointing", style="dim")
     if len(advice.gpu.cards) > 1:
         times = ", times over all" if recommendation else ""
-        _say(console, f"Memory against the smallest{times} of: {', '.join(advice.gpu.cards)}.")
+        say(console, f"Memory against the smallest{times} of: {', '.join(advice.gpu.cards)}.")
     if recommendation is not None:
         _list(console, "Why", recommendation.reasons)
         _list(console, "Warnings", recommendation.warnings)
@@ -62,10 +63,14 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
         _memory_in_short(console, rows[0])
     _knobs(console, advice, None if recommendation is None else rows[0])
     if recommendation is not None:
-        _heading(console, "Run this (reads train.jsonl)")
+        heading(console, _run_this(advice))
         row = rows[0]
-        file.write(peft_snippet(advice.model_id, advice.model, row.recipe, advice.workload,
-                                gpus=advice.gpu.gpus, bf16=advice.gpu.bf16))
+        file.write(training_file(advice, row))
+
+
+def _run_this(advice: Advice) -> str:
+    name = file_name(advice.trainer.name)
+    return f"Run this ({'' if name.endswith('.py') else name + '; '}reads train.jsonl)"
 
 
 def verdict_line(advice: Advice) -> str:
@@ -75,7 +80,7 @@ def verdict_line(advice: Advice) -> str:
     if advice.recommendation is None:
         return f"Nothing fits: {job}."
     row = advice.candidate(advice.recommendation.method)
-    device = row.memory.device_bytes
+    device = row.memory.needed_bytes
     rank = f" r={advice.recommendation.rank}" if advice.recommendation.rank else ""
     fits = "fits" if row.verdict == "fits" else "only just fits"
     text = (f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(device.low)} to "
@@ -102,7 +107,7 @@ def _span(time: TimeEstimate) -> str:
 
 
 def _candidate_table(advice: Advice) -> Table:
-    table = _table()
+    table = new_table()
     for name, right in (("method", False), ("GiB (at most)", True), ("fits", False), ("batch", True),
                         ("step", True), ("total", True), ("why", False)):
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "why")
@@ -111,21 +116,22 @@ def _candidate_table(advice: Advice) -> Table:
     return table
 
 
-def _print_table(file: TextIO, table: Table) -> None:
+def print_table(file: TextIO, table: Table) -> None:
     """A table keeps its 80 columns: a narrower terminal wraps its lines, where rich would cut the numbers off."""
     console = console_for(file)
     console.width = WIDTH
     console.print(table)
 
 
-def _table() -> Table:
+def new_table() -> Table:
+    """An empty table of ours: a line under its head and nothing else."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
     """Cells of one row; the recommended method is marked with a star, checkpointing with a c."""
     chosen = advice.recommendation is not None and advice.recommendation.method == row.method
-    device = row.memory.device_bytes
+    device = row.memory.needed_bytes
     step, total = "-", "-"
     if row.time is not None and row.verdict != "does_not_fit":
         step, total = format_seconds(row.time.step_s.likely), format_seconds(row.time.total_s.likely)
@@ -141,12 +147,13 @@ def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
     )
 
 
-def _heading(console: Console, text: str) -> None:
+def heading(console: Console, text: str) -> None:
+    """An empty line and a title."""
     console.print()
     console.print(Text(text, style="bold"))
 
 
-def _say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
+def say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
     """Print `text` wrapped, continuation lines indented by `indent`."""
     lines = Text(text, style=style).wrap(console, console.width - indent)
     for number, line in enumerate(lines):
@@ -159,11 +166,11 @@ def _list(console: Console, title: str, reasons: Iterable[Reason]) -> None:
     items = tuple(reasons)
     if not items:
         return
-    _heading(console, title)
+    heading(console, title)
     for reason in items:
-        _say(console, f"- {reason.text} [{reason.code}]", indent=2)
+        say(console, f"- {reason.text} [{reason.code}]", indent=2)
         if reason.source != FORMULA:
-            _say(console, f"  {reason.source}", style="dim", indent=2)
+            say(console, f"  {reason.source}", style="dim", indent=2)
 
 
 def _memory_in_short(console: Console, row: Candidate) -> None:
@@ -171,16 +178,18 @@ def _memory_in_short(console: Console, row: Candidate) -> None:
     terms = sorted(row.memory.terms, key=lambda term: -term.bytes)
     shown = [f"{term.name} {format_gib(term.bytes)}" for term in terms[:_TERMS_IN_SHORT] if term.bytes > 0]
     rest = sum(term.bytes for term in terms[_TERMS_IN_SHORT:])
-    _heading(console, "Memory")
+    heading(console, "Memory")
     text = (f"{DISPLAY[row.method]}, {how(row.recipe)}: {', '.join(shown)}, the rest {format_gib(rest)} GiB; peak at "
-            f"{row.memory.peak_at}. --explain lists every byte.")
-    _say(console, text)
+            f"{row.memory.peak_at}. --explain lists every byte. {format_gib(row.memory.needed_bytes.likely)} GiB must "
+            f"fit; where there is room nvidia-smi shows {format_gib(row.memory.device_bytes.likely)}, because PyTorch "
+            "keeps freed memory.")
+    say(console, text)
 
 
 def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:
     """Every term of the peak in bytes, their sum, the three counters, and what the numbers stand on."""
-    _heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
-    table = _table()
+    heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
+    table = new_table()
     table.add_column("term", overflow="fold")
     table.add_column("bytes", justify="right")
     table.add_column("GiB", justify="right")
@@ -190,25 +199,41 @@ def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:
     table.add_section()
     for name, value in (("allocated by tensors (likely)", memory.peak_allocated_bytes.likely),
                         ("reserved by PyTorch (likely)", memory.peak_reserved_bytes.likely),
-                        ("on the device, at least", memory.device_bytes.low),
-                        ("on the device, likely", memory.device_bytes.likely),
-                        ("on the device, at most", memory.device_bytes.high)):
+                        ("must fit, at least", memory.needed_bytes.low),
+                        ("must fit, likely", memory.needed_bytes.likely),
+                        ("must fit, at most", memory.needed_bytes.high),
+                        ("nvidia-smi shows (likely, with room)", memory.device_bytes.likely)):
         table.add_row(name, f"{value:,.0f}", format_gib(value))
-    _print_table(file, table)
-    _say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
+    print_table(file, table)
+    say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
 
 
 def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
     """Which knobs the question fixed, and the values of those that were chosen."""
-    _heading(console, "Knobs")
+    heading(console, "Knobs")
     fixed = ", ".join(name.replace("_", "-") for name in advice.fixed)
-    _say(console, f"fixed: {fixed or 'none'}", indent=2)
+    say(console, f"fixed: {fixed or 'none'}", indent=2)
+    say(console, _trainer_line(advice, row), indent=2)
     values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
-    chosen = [f"{name.replace('_', '-')} {_value(values[name])}" for name in advice.chosen if name in values]
-    _say(console, f"chosen: {', '.join(chosen)}", indent=2)
+    hidden = () if row is None or row.recipe.is_dora else ONLY_DORA
+    chosen = [f"{name.replace('_', '-')} {value_text(values[name])}" for name in advice.chosen
+              if name in values and name not in hidden]
+    say(console, f"chosen: {', '.join(chosen)}", indent=2)
 
 
-def _value(value: object) -> str:
+def _trainer_line(advice: Advice, row: Candidate | None) -> str:
+    """The trainer that was assumed, whether it was traced, and what it set."""
+    trainer = advice.trainer
+    recipe = None if row is None else row.recipe
+    idle = () if recipe is None else idle_knobs(recipe.method)
+    knobs = [name.replace("_", "-") + ("" if recipe is None else f" {value_text(getattr(recipe, name))}")
+             for name in trainer.knobs if name not in idle]
+    note = "" if trainer.traced else " (not traced: see `advise trainers " + trainer.name + "`)"
+    return f"trainer {trainer.name} {trainer.version}{note}: {', '.join(knobs) or 'sets nothing else'}"
+
+
+def value_text(value: object) -> str:
+    """A knob's value for people."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
@@ -218,18 +243,18 @@ def _value(value: object) -> str:
 
 def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file: TextIO) -> None:
     """A table of catalog models: name, parameters, Hub id, aliases."""
-    table = _table()
+    table = new_table()
     for name in ("model", "size", "Hub id", "aliases"):
         table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
     for name, parameters, hub_id, aliases in entries:
         short = [alias for alias in aliases if "/" not in alias][:3]
         table.add_row(Text(name), format_count(parameters), Text(hub_id), Text(", ".join(short)))
-    _print_table(file, table)
+    print_table(file, table)
 
 
 def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
     """A table of catalog cards: driver's memory, bandwidth, dense 16-bit rate."""
-    table = _table()
+    table = new_table()
     for name in ("card", "generation", "GiB", "GB/s", "16-bit TFLOP/s"):
         table.add_column(name, overflow="fold", justify="left" if name in ("card", "generation") else "right")
     for card in cards:
@@ -237,27 +262,27 @@ def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
         table.add_row(Text(card.name), Text(card.generation), format_gib(card.memory_bytes),
                       f"{card.memory_bytes_per_s / 1e9:,.0f}",
                       f"{half / 1e12:,.0f}" + ("" if card.bf16_flop_per_s else " fp16"))
-    _print_table(file, table)
+    print_table(file, table)
 
 
 def render_rules(rules: Iterable[Rule], file: TextIO) -> None:
     """A table of rules: code, kind, title."""
-    table = _table()
+    table = new_table()
     for name in ("code", "kind", "rule"):
         table.add_column(name)
     for rule in rules:
         table.add_row(rule.code, rule.kind, Text(rule.title))
-    _print_table(file, table)
+    print_table(file, table)
 
 
 def render_rule(rule: Rule, file: TextIO) -> None:
     """One rule's explanation and sources."""
     console = console_for(file)
-    _say(console, f"{rule.code}: {rule.title}", style="bold")
+    say(console, f"{rule.code}: {rule.title}", style="bold")
     console.print()
     _, _, body = rule.explanation.strip().partition("\n\n")
     for paragraph in body.split("\n\n"):
-        _say(console, " ".join(paragraph.split()))
+        say(console, " ".join(paragraph.split()))
         console.print()
     for source in rule.sources:
-        _say(console, f"Source: {source}", indent=2)
+        say(console, f"Source: {source}", indent=2)

@@ -3,8 +3,8 @@
 Idea: memory only grows with the micro-batch, so the largest that fits is found by galloping from the answer
 of the method before; gradient accumulation keeps the effective batch. Of all recipes tried that fit, the fastest
 wins; of those within 1 % of it, the smallest.
-Ignores: only checkpointing, micro-batch and (downwards) the rank are searched; other open knobs have the defaults
-of the transformers Trainer with PEFT.
+Ignores: only checkpointing, micro-batch and (downwards) the rank are searched, where neither the user nor the
+trainer's preset fixed them; other open knobs have defaults.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from typing import Any, NamedTuple
 from advisor.answer import Verdict
 from advisor.interval import Interval
 from advisor.specs import (
+    DORA_METHODS,
     QUANTIZED_METHODS,
     Estimate,
     GpuSpec,
     Method,
-    ModelSpec,
+    Model,
     Recipe,
     TimeEstimate,
     Workload,
 )
 
-Estimator = Callable[[ModelSpec, Recipe, Workload, GpuSpec], Estimate]
+Estimator = Callable[[Model, Recipe, Workload, GpuSpec], Estimate]
 
 DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 _TIE = 1.01
 ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
-ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype")
+ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
+ONLY_DORA = ("magnitude_dtype",)
 RECIPE_KNOBS = tuple(name for name in Recipe.model_fields if name not in ("method", "gradient_accumulation"))
 
 
 class Job(NamedTuple):
     """What is searched for: one card's share of the work, on any of `cards`, with `fixed` knobs kept."""
 
-    model: ModelSpec
+    model: Model
     workload: Workload
     cards: tuple[GpuSpec, ...]
     fixed: Mapping[str, object]
@@ -47,6 +49,10 @@ class Job(NamedTuple):
     rank: int = DEFAULT_RANK
     smallest: bool = False
     """Search for the least memory, not for the least time."""
+    preset: Mapping[Method, Mapping[str, object]] = {}
+    """What the trainer sets by itself, by method; `fixed` goes before it."""
+    traced: Mapping[Method, tuple[bool, ...]] | None = None
+    """Of a model that stands on traces: without and with checkpointing, as far as traced; None for the formula."""
 
     @property
     def smallest_card(self) -> GpuSpec:
@@ -73,23 +79,37 @@ def has_bf16(card: GpuSpec) -> bool:
 
 
 def verdict_of(estimate: Estimate, memory_bytes: int) -> Verdict:
+    """The verdict on what an estimate says must fit."""
+    return fit_of(estimate.memory.needed_bytes, memory_bytes)
+
+
+def fit_of(needed: Interval, memory_bytes: int) -> Verdict:
     """fits when even the high bound does; tight when only the likely value does."""
-    needed = estimate.memory.device_bytes
     if needed.high <= memory_bytes:
         return "fits"
     return "tight" if needed.likely <= memory_bytes else "does_not_fit"
 
 
+def idle_knobs(method: Method) -> tuple[str, ...]:
+    """The knobs that mean nothing for `method`."""
+    quantized = () if method in QUANTIZED_METHODS else ONLY_QUANTIZED
+    adapters = ONLY_ADAPTERS if method == "full" else () if method in DORA_METHODS else ONLY_DORA
+    return (*quantized, *adapters)
+
+
 def first_recipe(job: Job, method: Method) -> Recipe:
-    """The recipe of `method` before anything is searched: what is fixed, and defaults for the rest.
+    """The recipe of `method` before anything is searched: what is fixed, the trainer's preset, defaults for the rest.
 
     A card without bf16 gets fp16; full fine-tuning then keeps fp32 weights, because torch.amp.GradScaler cannot
     unscale fp16 gradients. A fixed knob that means nothing for the method is left out.
     """
     quantized = method in QUANTIZED_METHODS
     half = "bfloat16" if any(has_bf16(card) for card in job.cards) else "float16"
-    fixed = {name: value for name, value in job.fixed.items() if name in RECIPE_KNOBS}
-    for name in (*(() if quantized else ONLY_QUANTIZED), *(ONLY_ADAPTERS if method == "full" else ())):
+    preset = dict(job.preset.get(method, {}))
+    if half == "float16" and preset.get("base_dtype") == "bfloat16":
+        del preset["base_dtype"]  # trainers, too, take fp16 on such a card
+    fixed = preset | {name: value for name, value in job.fixed.items() if name in RECIPE_KNOBS}
+    for name in idle_knobs(method):
         fixed.pop(name, None)
     rank: Any = fixed.get("rank", job.rank)
     quant = fixed.get("quant", "nf4") if quantized else "none"
@@ -103,6 +123,7 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "attention": job.model.default_attention,
         **fixed,
     }
+    settings.setdefault("magnitude_dtype", settings.get("adapter_dtype", "float32"))
     return Recipe(method=method, **settings)
 
 
@@ -131,11 +152,14 @@ def best_outcome(
     return outcome
 
 
-def _ways(job: Job, hints: Mapping[bool, int]) -> tuple[bool, ...]:
+def _ways(job: Job, method: Method, hints: Mapping[bool, int]) -> tuple[bool, ...]:
     """Without and with checkpointing, as far as they are open; the one that is likely to fit first."""
-    fixed = job.fixed.get("gradient_checkpointing")
+    preset = job.preset.get(method, {})
+    fixed = job.fixed.get("gradient_checkpointing", preset.get("gradient_checkpointing"))
     if isinstance(fixed, bool):
         return (fixed,)
+    if job.traced is not None and len(job.traced[method]) == 1:
+        return job.traced[method]
     if job.smallest:
         return (True,)
     return (True, False) if hints.get(False, 1) == 0 else (False, True)
@@ -159,7 +183,7 @@ def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int], bounds: M
             }))
         return verdict_of(tried[checkpointing, index], memory_bytes) == "fits"
 
-    ways = _ways(job, hints)
+    ways = _ways(job, method, hints)
     for way in ways:
         count = sum(option <= bounds.get(way, option) for option in options)
         if largest.get(True) == 0:
@@ -173,7 +197,7 @@ def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int], bounds: M
     if fitting:
         return Outcome(_fastest([tried[key] for key in fitting]), "fits", largest)
     fits(True in ways, 0)  # the smallest of all, if bounds kept it from being tried
-    smallest = min(tried.values(), key=lambda one: one.memory.device_bytes.likely)
+    smallest = min(tried.values(), key=lambda one: one.memory.needed_bytes.likely)
     return Outcome(smallest, verdict_of(smallest, memory_bytes), largest)
 
 
@@ -205,7 +229,7 @@ def _fastest(estimates: Sequence[Estimate]) -> Estimate:
     if not timed:
         return max(estimates, key=lambda one: (not one.recipe.gradient_checkpointing, one.recipe.micro_batch))
     limit = min(total for total, _ in timed) * _TIE
-    return min((one for total, one in timed if total <= limit), key=lambda one: one.memory.device_bytes.high)
+    return min((one for total, one in timed if total <= limit), key=lambda one: one.memory.needed_bytes.high)
 
 
 class CardTimes(NamedTuple):

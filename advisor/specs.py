@@ -24,6 +24,7 @@ Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
 Sharding = Literal["none", "ddp", "zero2", "zero3"]
 Priority = Literal["quality", "speed", "memory"]
+Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora")
@@ -66,28 +67,48 @@ class ModelSpec(Frozen):
     tie_word_embeddings: bool = False
 
     # rms: Llama's; rms_unit_offset: Gemma's (1 + weight); rms_float: OLMo 2's, cast back after the weight;
-    # layer: nn.LayerNorm; layer_float: a LayerNorm in fp32 (Cohere's; OLMo's has no weight)
-    norm: Literal["rms", "rms_unit_offset", "rms_float", "layer", "layer_float"] = "rms"
+    # layer: nn.LayerNorm; layer_unit_offset: Nemotron's (1 + weight); layer_float: a LayerNorm in fp32 (Cohere's;
+    # OLMo's has no weight)
+    norm: Literal["rms", "rms_unit_offset", "rms_float", "layer", "layer_unit_offset", "layer_float"] = "rms"
     norm_weight: bool = True
     norm_bias: bool = False
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); parallel_*:
     # attention and MLP read the same input, through one norm or two
     norm_placement: Literal["pre", "sandwich", "post", "parallel_one", "parallel_two"] = "pre"
-    # norm of queries and keys: per head (Qwen 3) or over all heads (OLMo 2)
-    qk_norm: Literal["none", "head", "full"] = "none"
+    # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
+    # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
+    qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit"] = "none"
     fused_qkv: bool = False
     qkv_bias: bool = False
     attention_out_bias: bool = False
-    mlp: Literal["gated", "gated_fused", "plain"] = "gated"
+    # oss_experts, llama4_experts: mixtures in every layer, whose experts' width is intermediate_size; experts: one of
+    # gated experts of expert_size
+    mlp: Literal["gated", "gated_fused", "plain", "oss_experts", "llama4_experts", "experts"] = "gated"
+    num_experts: Annotated[int, Range(0, 100_000)] = 0  # routed experts of a layer
+    experts_per_token: Annotated[int, Range(0, 100_000)] = 0
+    expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # inner width of one routed expert
+    shared_expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # of the expert that every token goes through
+    dense_layers: Annotated[int, Range(0, 1_000)] = 0  # so many layers, the first ones, have no experts (DeepSeek)
+    # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen alone
+    router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
+    router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
-    activation: Literal["silu", "gelu", "gelu_tanh", "gelu_new", "relu", "relu2"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_tanh", "gelu_new", "gelu_fast", "gelu_bloom", "relu", "relu2"] = "silu"
     position: Literal["rope", "learned", "alibi", "none"] = "rope"
     rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # rotated part of head_dim; 0 = all
+    # latent attention (MLA): widths of the latents that queries, keys and values are projected from; 0 = none
+    q_lora_rank: Annotated[int, Range(0, 100_000)] = 0
+    kv_lora_rank: Annotated[int, Range(0, 100_000)] = 0
+    v_head_dim: Annotated[int, Range(0, 100_000)] = 0  # width of a value head; 0 = head_dim
     nope_every: Annotated[int, Range(0)] = 0  # every n-th layer has no RoPE (SmolLM 3); 0 = none
     sliding_window: Annotated[int, Range(0)] = 0  # tokens; 0 = full attention everywhere
     sliding_layers: tuple[bool, ...] = ()  # which layers slide, where only some do; () = all
+    attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
+    attention_sinks: bool = False  # one learnt score a head beside every row of scores (gpt-oss)
     attention_softcap: bool = False
     final_softcap: bool = False
+    position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
+    embedding_norm: bool = False  # a norm right after the embedding (BLOOM)
     embedding_multiplier: bool = False
     residual_multiplier: bool = False
     logits_multiplier: bool = False
@@ -107,9 +128,43 @@ class ModelSpec(Frozen):
         return self.num_attention_heads * self.head_dim
 
     @property
+    def position_rows(self) -> int:
+        """Rows of the table of learned positions."""
+        return self.max_position_embeddings + self.position_offset
+
+    @property
     def kv_size(self) -> int:
         """Width of all key heads (or value heads) together."""
         return self.num_key_value_heads * self.head_dim
+
+    @property
+    def value_dim(self) -> int:
+        """Width of one value head."""
+        return self.v_head_dim or self.head_dim
+
+    @property
+    def attended_size(self) -> int:
+        """Width of what attention hands to its output projection."""
+        return self.num_attention_heads * self.value_dim
+
+
+class TracedModel(Frozen):
+    """A model that the formula does not know, whose step was traced: what is known about it without its code."""
+
+    name: str
+    architecture: str  # transformers' model_type
+    kind: str  # the Auto class that loads it for training, for example 'AutoModelForMaskedLM'
+    parameters: Annotated[int, Range(1)]
+    max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)]
+    default_attention: Literal["sdpa", "eager"] = "sdpa"
+    position: Literal["unknown"] = "unknown"
+    source: str  # what `--model` is given to name it: a Hub id, or the path of its config.json
+    profile: str  # the file that holds its traces
+    checksum: str
+    traced_with: str  # versions of the libraries whose step was traced
+
+
+Model = ModelSpec | TracedModel
 
 
 class GpuSpec(Frozen):
@@ -154,6 +209,7 @@ class Recipe(Frozen):
     dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"
     adapter_dtype: DType = "float32"
+    magnitude_dtype: DType = "float32"  # of DoRA's magnitudes: TRL keeps them in fp32 beside bf16 adapters
     quant: Quantization = "none"
     double_quant: bool = True
     kbit_upcast: bool = True
@@ -165,6 +221,7 @@ class Recipe(Frozen):
     loss: Loss = "full"
     micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
     gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1
+    expandable_segments: bool = False  # of PyTorch's allocator
 
     @property
     def has_adapters(self) -> bool:
@@ -201,9 +258,10 @@ class MemoryEstimate(Frozen):
 
     peak_allocated_bytes: Interval  # torch.cuda.max_memory_allocated
     peak_reserved_bytes: Interval  # torch.cuda.max_memory_reserved
-    device_bytes: Interval  # what nvidia-smi shows: reserved plus CUDA context
+    needed_bytes: Interval  # what must fit: the least to reserve, plus CUDA context
+    device_bytes: Interval  # what nvidia-smi shows where there is room: reserved plus CUDA context
     peak_at: str  # phase and operation at which the peak stands
-    terms: tuple[Term, ...]  # they add up to device_bytes.likely
+    terms: tuple[Term, ...]  # they add up to needed_bytes.likely
 
 
 class TimeEstimate(Frozen):

@@ -3,6 +3,8 @@
     python benchmarks/against_trace.py                     the whole table (400 traces of full models; about 40 min)
     python benchmarks/against_trace.py --layers 3          the same models cut to three layers (about 10 min)
     python benchmarks/against_trace.py --models qwen3-8b --methods lora,dora
+    python benchmarks/against_trace.py --every-architecture --layers 4
+                                                           the smallest model of each architecture in the catalog
 
 Needs the [calibrate] extra; no weights, no GPU, no network. Prints a row for each case (--all) or the worst per model
 and method, with where the peak stands. Exits with 1 when a case is off by more than 0.5 %, or when a static term
@@ -20,8 +22,10 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any, NamedTuple
 
+from advisor.catalog import find_model, model_entries
 from advisor.catalog.config_json import model_from_config
-from advisor.specs import METHODS, ModelSpec, Recipe
+from advisor.modules import FUSED_EXPERTS
+from advisor.specs import DORA_METHODS, METHODS, ModelSpec, Recipe
 from calibrate.compare import predicted_memory, traced_memory
 from calibrate.dryrun import trace_step
 
@@ -31,6 +35,7 @@ MODELS = (
     "gemma-2-2b", "phi-3-mini", "pythia-1.4b",
 )  # fmt: skip
 SHAPES = ((1, 512), (2, 2048))
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 STATIC = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "optimizer_states_bytes")
 
 
@@ -55,14 +60,33 @@ class Case(NamedTuple):
 
 
 def catalog_config(name: str, layers: int) -> dict[str, Any]:
-    """The config.json of a catalog model, cut to `layers` layers (0: whole)."""
+    """The config.json of a catalog model, cut to its first `layers` layers (0: whole)."""
     text = (resources.files("profiles") / "models" / f"{name}.json").read_text(encoding="utf-8")
     config: dict[str, Any] = json.loads(text)["config"]
-    if layers:
-        config["num_hidden_layers"] = layers
-        if "layer_types" in config:
-            config["layer_types"] = config["layer_types"][:layers]
+    if not layers:
+        return config
+    of_text = config.get("text_config", config)
+    key = next((key for key in LAYER_KEYS if key in of_text), LAYER_KEYS[0])
+    whole = of_text.get(key)
+    for name_of_list, value in of_text.items():  # what is said layer by layer
+        if isinstance(value, list) and len(value) == whole:
+            of_text[name_of_list] = value[:layers]
+    of_text[key] = layers
     return config
+
+
+def one_of_each_architecture() -> list[str]:
+    """The smallest catalog model of every architecture."""
+    found: dict[str, str] = {}
+    for entry in sorted(model_entries(), key=lambda entry: entry.parameters):
+        found.setdefault(find_model(entry.name).architecture, entry.name)
+    return list(found.values())
+
+
+def refuses_all_linear(spec: ModelSpec, method: str) -> bool:
+    """Whether peft fails with all-linear: on Llama 4's router, and on fused experts with DoRA."""
+    fused = spec.mlp == "experts" and spec.architecture in FUSED_EXPERTS
+    return spec.mlp == "llama4_experts" or (fused and method in DORA_METHODS)
 
 
 def recipe_of(spec: ModelSpec, method: str, checkpointing: bool, autocast: bool) -> Recipe:
@@ -70,6 +94,7 @@ def recipe_of(spec: ModelSpec, method: str, checkpointing: bool, autocast: bool)
     return Recipe.model_validate({
         "method": method, "quant": "nf4" if method in ("qlora", "qdora") else "none", "autocast": autocast,
         "gradient_checkpointing": checkpointing, "attention": spec.default_attention,
+        "target_modules": ("attention",) if refuses_all_linear(spec, method) else ("all-linear",),
     })  # fmt: skip
 
 
@@ -106,11 +131,13 @@ def main() -> int:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers; 0: whole")
     parser.add_argument("--all", action="store_true", help="print every case, not the worst of a model and method")
+    parser.add_argument("--every-architecture", action="store_true", help="the smallest model of each architecture")
     options = parser.parse_args()
+    models = one_of_each_architecture() if options.every_architecture else options.models.split(",")
     start_s = time.perf_counter()
     found: list[Case] = []
     for _, group in itertools.groupby(
-        cases(options.models.split(","), options.methods.split(","), options.layers), key=lambda c: (c.model, c.method)
+        cases(models, options.methods.split(","), options.layers), key=lambda c: (c.model, c.method)
     ):
         of_method = list(group)
         found += of_method

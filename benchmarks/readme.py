@@ -19,7 +19,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation
+from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog import all_gpus, find_model, model_entries
 from advisor.cli import cli
 from advisor.errors import BadValue
@@ -105,8 +105,8 @@ def _capability(card: GpuSpec) -> tuple[int, ...]:
 def contract(_: str) -> str:
     """The objects that `advise --json` is made of, with their keys."""
     objects: tuple[type[Frozen], ...] = (
-        Advice, GpuChoice, Workload, Recommendation, Reason, Candidate, Recipe, MemoryEstimate, Term, TimeEstimate,
-        Evidence,
+        Advice, GpuChoice, Workload, TrainerChoice, Recommendation, Reason, Candidate, Recipe, MemoryEstimate, Term,
+        TimeEstimate, Evidence,
     )  # fmt: skip
     rows = [(one.__name__, ", ".join(f"`{name}`" for name in one.model_fields)) for one in objects]
     rows.append((Interval.__name__, ", ".join(f"`{name}`" for name in Interval._fields)))

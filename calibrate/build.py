@@ -8,21 +8,24 @@ add adapters, enable checkpointing. What was found in transformers 5.23 and peft
   model that takes `input_ids`: full fine-tuning or adapters, re-entrant or not. So a frozen embedding's output is a
   leaf that receives a gradient of (batch, seq_len, hidden), and the first layer is differentiated to its input.
 - With `autocast_adapter_dtype=False` adapters take the base's dtype, on 4-bit layers bitsandbytes' compute dtype,
-  on int8 layers fp32. Here all of them, DoRA's magnitudes too, are cast to the dtype asked for (TRL, which casts
-  the adapters of a quantised base to bf16, leaves the magnitudes in fp32).
+  on int8 layers fp32. Here all of them, and DoRA's magnitudes apart, are cast to the dtypes asked for (TRL, which
+  casts the adapters of a quantised base to bf16, leaves the magnitudes in fp32).
 - A quantised layer's bias takes the dtype of the first input it sees, for good.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from advisor.catalog.config_json import decoder_config
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
+from advisor.modules import FUSED_EXPERTS
 from advisor.specs import Recipe
 
 META = torch.device("meta")
@@ -30,13 +33,16 @@ DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch
                 "_name_or_path", "transformers_version", "use_cache")
 
 
-def build_model(config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None = None) -> Any:
+def build_model(
+    config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None = None, code: str = ""
+) -> Any:
     """The model in training mode, its parameters on meta when `fake`, else initialised on the CPU.
 
+    `code` is the folder of a model that brings its own Python code, once the user has asked to run that code.
     Raises BadValue for a recipe that cannot run on a CPU, UnsupportedArchitecture for an unknown model_type.
     """
     check_recipe(recipe)
-    model = _load(config, recipe, fake, layers)
+    model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
     if recipe.is_quantized:
         quantize(model, recipe, fake)
         if recipe.kbit_upcast:
@@ -66,33 +72,100 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _load(config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    hf_config, kind = resolve(config, layers)
+    return _from_config(hf_config, kind, recipe, fake)
+
+
+def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, Any]:
+    """(transformers' config, the Auto class that builds its model) of a config.json.
+
+    Raises BadConfig or UnsupportedArchitecture.
+    """
+    from transformers import AutoConfig
 
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
-        raise BadConfig("the config has no model_type: take the config.json of a causal language model")
+        raise BadConfig("the config has no model_type: take the config.json of a language model")
+    config = decoder_config(config)  # of a multimodal model the text tower, which is what the formula describes
+    model_type = str(config["model_type"])
     try:
         attributes = type(AutoConfig.for_model(model_type)).attribute_map
     except ValueError:
-        raise UnsupportedArchitecture(
-            f"transformers does not know model_type {model_type!r}: its code must come from elsewhere"
-        ) from None
+        raise UnsupportedArchitecture(_unknown(model_type, config)) from None
     options = {key: value for key, value in config.items() if key not in DROPPED_KEYS}
     if layers is not None:
         _cut_layers(options, attributes.get("num_hidden_layers", "num_hidden_layers"), layers)
     try:
         hf_config = AutoConfig.for_model(model_type, **options)
-        kind = AutoModelForCausalLM._model_mapping[type(hf_config)]
-    except KeyError:
-        raise UnsupportedArchitecture(f"transformers has no causal language model of type {model_type!r}") from None
     except Exception as error:  # whatever its validators raise: the config is at fault
         raise BadConfig(f"transformers refuses this {model_type} config: {str(error)[:300]}") from None
-    if recipe.attention == "sdpa" and not kind._supports_sdpa:
-        raise BadValue("attention", "sdpa", f"transformers has only eager for {model_type}: use --attention eager")
+    if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
+        hf_config.decoder_start_token_id = 0  # shifts the labels; changes no tensor's size
+    return hf_config, auto_class(hf_config, config.get("architectures"))
+
+
+def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
+    """Why a model_type cannot be built, and what could be done."""
+    if "auto_map" in config:
+        return (f"model_type {model_type[:60]!r} comes with Python code of its own, which is not run unless you ask:"
+                " give the model's local folder and --trust-remote-code, once you trust that code")
+    return (f"transformers does not know model_type {model_type[:60]!r}: install a transformers that does, its code"
+            " must come from elsewhere")
+
+
+def auto_class(hf_config: Any, architectures: object = None) -> Any:
+    """The Auto class that a training script for this config would take.
+
+    A model with an encoder and a decoder is trained as such; an encoder for classification where its config says
+    so, else on masked tokens; everything else as a causal language model.
+    """
+    import transformers as hf
+
+    named = architectures[0] if isinstance(architectures, list) and architectures else ""
+    causal, masked = hf.AutoModelForCausalLM, hf.AutoModelForMaskedLM
+    both, classifier = hf.AutoModelForSeq2SeqLM, hf.AutoModelForSequenceClassification
+
+    def knows(kind: Any) -> bool:
+        return type(hf_config) in kind._model_mapping
+
+    encoder = knows(masked) and not getattr(hf_config, "is_decoder", False)
+    if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
+        return classifier
+    if getattr(hf_config, "is_encoder_decoder", False) and knows(both):
+        return both
+    for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
+        if fits and knows(kind):
+            return kind
+    raise UnsupportedArchitecture(f"transformers has no causal language model of type {hf_config.model_type!r}, no"
+                                  " masked one, none of an encoder with a decoder, and no classifier")
+
+
+def _from_config(hf_config: Any, kind: Any, recipe: Recipe, fake: bool, **options: Any) -> Any:
+    supports = getattr(kind._model_mapping.get(type(hf_config), None), "_supports_sdpa", True)
+    if recipe.attention == "sdpa" and not supports:
+        raise BadValue("attention", "sdpa",
+                       f"transformers has only eager for {hf_config.model_type}: use --attention eager")
     with META if fake else torch.device("cpu"):
-        return AutoModelForCausalLM.from_config(
-            hf_config, dtype=getattr(torch, recipe.base_dtype), attn_implementation=recipe.attention
+        return kind.from_config(
+            hf_config, dtype=getattr(torch, recipe.base_dtype), attn_implementation=recipe.attention, **options
         )
+
+
+def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: str) -> Any:
+    """A model built by the Python files in its own folder: runs them."""
+    import transformers as hf
+
+    named = config.get("auto_map", {})
+    kind = next((name for name in ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM",
+                                   "AutoModelForSequenceClassification") if name in named), "")
+    if not kind:
+        raise UnsupportedArchitecture("the config's auto_map names no class that can be trained: a model for causal,"
+                                      " masked or sequence-to-sequence language, or for classification, is needed")
+    try:
+        hf_config = hf.AutoConfig.from_pretrained(code, trust_remote_code=True)
+        return _from_config(hf_config, getattr(hf, kind), recipe, fake, trust_remote_code=True)
+    except (OSError, ImportError, AttributeError, ValueError) as error:
+        raise BadConfig(f"the model's own code cannot be used: {' '.join(str(error).split())[:300]}") from None
 
 
 def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
@@ -119,7 +192,8 @@ def quantize(model: Any, recipe: Recipe, fake: bool) -> None:
         "load_in_4bit": True, "bnb_4bit_quant_type": recipe.quant, "bnb_4bit_use_double_quant": recipe.double_quant,
         "bnb_4bit_compute_dtype": getattr(torch, recipe.base_dtype),
     }
-    replace_with_bnb_linear(model, get_keys_to_not_convert(model), BitsAndBytesConfig(**options))
+    kept = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]  # as transformers' quantizer
+    replace_with_bnb_linear(model, kept, BitsAndBytesConfig(**options))
     for name, layer in model.named_modules():
         old = before.get(name)
         if old is None or old is layer:
@@ -177,10 +251,12 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = recipe.target_modules
+    if targets == ("all-linear",) and (recipe.is_dora or recipe.dropout) and _fuses_experts(model):
+        targets = ("attention",)  # peft adapts fused experts neither by DoRA nor with dropout
     options = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_dora=recipe.is_dora,
         target_modules=_attention_linears(model) if targets == ("attention",) else
-        targets[0] if targets == ("all-linear",) else list(targets), task_type="CAUSAL_LM",
+        targets[0] if targets == ("all-linear",) else list(targets), task_type=_task_type(model),
     )
     upcast = recipe.adapter_dtype == "float32"
     try:
@@ -188,10 +264,46 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
             model = get_peft_model(model, options, low_cpu_mem_usage=fake, autocast_adapter_dtype=upcast)
     except ValueError as error:
         raise BadValue("--target-modules", ",".join(targets), f"peft says: {str(error)[:200]}") from None
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(getattr(torch, recipe.adapter_dtype))
+            dtype = recipe.magnitude_dtype if "lora_magnitude_vector" in name else recipe.adapter_dtype
+            parameter.data = parameter.data.to(getattr(torch, dtype))
     return model
+
+
+def _fuses_experts(model: Any) -> bool:
+    """Whether peft turns 'all-linear' into adapters on this model's fused experts."""
+    return model.config.model_type in FUSED_EXPERTS and any(p.ndim == 3 for p in model.parameters())
+
+
+def _task_type(model: Any) -> str | None:
+    """peft's name of what the model is trained for; None for masked language models, which it has no name for."""
+    name = type(model).__name__
+    if name.endswith("ForSequenceClassification"):
+        return "SEQ_CLS"
+    if model.config.is_encoder_decoder:
+        return "SEQ_2_SEQ_LM"
+    return None if name.endswith("ForMaskedLM") else "CAUSAL_LM"
+
+
+def auto_name(model: Any) -> str:
+    """The Auto class by which a training script loads this model."""
+    tasks = {"SEQ_CLS": "SequenceClassification", "SEQ_2_SEQ_LM": "Seq2SeqLM", "CAUSAL_LM": "CausalLM"}
+    return f"AutoModelFor{tasks.get(_task_type(model) or '', 'MaskedLM')}"
+
+
+def step_inputs(model: Any, batch: int, seq_len: int) -> dict[str, Any]:
+    """What a training script passes to the model for `batch` rows of `seq_len` tokens.
+
+    Labels are the tokens themselves (an encoder-decoder then has as many tokens on either side), or one class a row.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
+    one_a_row = type(base).__name__.endswith("ForSequenceClassification")
+    labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
+    inputs = {"input_ids": input_ids, "labels": labels}
+    takes_cache = "use_cache" in inspect.signature(type(base).forward).parameters
+    return inputs | ({"use_cache": False} if takes_cache else {})
 
 
 def _attention_linears(model: nn.Module) -> list[str]:

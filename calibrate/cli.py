@@ -6,18 +6,20 @@ Exit codes: 0 done; 1 a burst failed; 2 bad input; 4 torch or the Hub is missing
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 
 from advisor.catalog import find_model
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import ModelSpec
 from calibrate.compare import compare
 from calibrate.manager import TraceWorker
-from calibrate.measurement import Comparison
+from calibrate.measurement import Comparison, ModelFacts
 from calibrate.options import config_of, methods_of, recipe_of, recipe_options
+from calibrate.profiling import keep_profile
 from calibrate.show import print_comparisons
 
 DEFAULT_MODEL = "llama-3.2-1b"
@@ -32,9 +34,12 @@ DEFAULT_MODEL = "llama-3.2-1b"
 @recipe_options
 @click.option("--timeout", type=click.FloatRange(1, 86_400), default=600.0, show_default=True,
               help="seconds that one trace may take")
+@click.option("--retrace", is_flag=True, help="replace the traced profile of a model that has no formula")
+@click.option("--trust-remote-code", is_flag=True, help="run the Python code in the model's own folder")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line and burst")
 def command(
-    dry_run: bool, models: tuple[str, ...], method: str, timeout: float, as_json: bool, **knobs: Any
+    dry_run: bool, models: tuple[str, ...], method: str, timeout: float, retrace: bool, trust_remote_code: bool,
+    as_json: bool, **knobs: Any
 ) -> None:
     """Compare the memory formula with the real training step."""
     if not dry_run:
@@ -42,41 +47,104 @@ def command(
     failures: list[AdvisorError] = []
     with TraceWorker(limit_s=timeout) as worker:
         for name in models or (DEFAULT_MODEL,):
+            asked = _question(worker, name, knobs, trust_remote_code, failures)
+            if asked is None:
+                continue
             found = []
-            for comparison in _dry_run(worker, name, methods_of(method), knobs, failures):
+            for comparison in _dry_run(worker, asked, methods_of(method), failures):
                 if as_json:
                     click.echo(comparison.model_dump_json())
                 found.append(comparison)
             if not as_json:
                 print_comparisons(found)
+            if asked.facts is not None and found:
+                _keep(worker, asked, found, retrace, failures)
     if failures:
         raise SystemExit(failures[0].exit_code)
 
 
-def _dry_run(
-    worker: TraceWorker, name: str, methods: tuple[str, ...], knobs: dict[str, Any], failures: list[AdvisorError]
-) -> Iterator[Comparison]:
-    """Trace every method; one that fails is reported on stderr and left out."""
+class _Question(NamedTuple):
+    """One model to trace. `facts` are transformers' own where the formula does not know it."""
+
+    name: str
+    config: dict[str, Any]
+    model: ModelSpec | None
+    facts: ModelFacts | None
+    code: str
+    knobs: dict[str, Any]
+
+
+def _question(
+    worker: TraceWorker, name: str, knobs: dict[str, Any], trust: bool, failures: list[AdvisorError]
+) -> _Question | None:
+    """What there is to know about a model before it is traced; None, and a line, when it cannot be built."""
     config, model = config_of(name), _known_model(name)
-    for method in methods:
-        recipe, seq_len = _recipe(method, knobs, model)
-        if sys.stderr.isatty():
-            click.echo(f"tracing {name} {method} ...", err=True)
+    code = _own_code(name, config) if trust and model is None else ""
+    facts = None
+    if model is None:
         try:
-            trace, environment = worker.trace(config, recipe, recipe.micro_batch, seq_len)
-            yield compare(name, model, trace, environment)
+            facts = worker.facts(config, code)
         except SourceUnavailable:
             raise
         except AdvisorError as error:
-            click.echo(f"{name} {method}: {error}", err=True)
+            click.echo(f"{name}: {error}", err=True)
+            failures.append(error)
+            return None
+    source = facts or model
+    if source is not None and knobs["attention"] is None:  # what transformers would pick
+        knobs = knobs | {"attention": source.default_attention}
+    return _Question(name, config, model, facts, code, knobs)
+
+
+def _own_code(name: str, config: dict[str, Any]) -> str:
+    """The folder of a model that brings its own code. Raises InputError for one that is no local folder."""
+    if "auto_map" not in config:
+        return ""
+    path = Path(name).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "config.json").is_file():
+        raise InputError(f"--trust-remote-code: {name[:80]} is no local folder; download the model and give its path")
+    return str(folder.resolve())
+
+
+def _dry_run(
+    worker: TraceWorker, asked: _Question, methods: tuple[str, ...], failures: list[AdvisorError]
+) -> Iterator[Comparison]:
+    """Trace every method; one that fails is reported on stderr and left out."""
+    for method in methods:
+        recipe, seq_len = recipe_of(method, asked.knobs)
+        if sys.stderr.isatty():
+            click.echo(f"tracing {asked.name} {method} ...", err=True)
+        extra = {"code": asked.code} if asked.code else {}
+        try:
+            trace, environment = worker.trace(asked.config, recipe, recipe.micro_batch, seq_len, **extra)
+            yield compare(asked.name, asked.model, trace, environment)
+        except SourceUnavailable:
+            raise
+        except AdvisorError as error:
+            click.echo(f"{asked.name} {method}: {error}", err=True)
             failures.append(error)
 
 
-def _recipe(method: str, knobs: dict[str, Any], model: ModelSpec | None) -> tuple[Recipe, int]:
-    """The recipe, with the attention that transformers would pick when none was asked for."""
-    if model is not None and knobs["attention"] is None:
-        knobs = knobs | {"attention": model.default_attention}
-    return recipe_of(method, knobs)
+def _keep(
+    worker: TraceWorker, asked: _Question, found: Sequence[Comparison], retrace: bool, failures: list[AdvisorError]
+) -> None:
+    """Trace what was asked for at more shapes, and store it; what goes wrong is one line, the answer stands."""
+    assert asked.facts is not None
+    ways = (None,) if asked.knobs["gradient_checkpointing"] is not None else (True, False)
+    recipes = [
+        (one.recipe if way is None else one.recipe.model_copy(update={"gradient_checkpointing": way}), one.seq_len)
+        for one in found for way in ways
+    ]
+    try:
+        count = keep_profile(worker, asked.name, asked.config, asked.facts, found[0].environment, recipes,
+                             lambda text: click.echo(text, err=True), retrace=retrace, code=asked.code)
+    except AdvisorError as error:
+        click.echo(str(error), err=True)
+        failures.append(error)
+        return
+    if count:
+        click.echo(f"profile of {count} recipes stored: advise --model {asked.name} answers from it", err=True)
 
 
 def _known_model(name: str) -> ModelSpec | None:

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -25,31 +25,117 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
-from calibrate.build import build_model, materialize, quantization_tensors, readable_4bit
-from calibrate.measurement import OpCount, Trace
+from calibrate.build import (
+    auto_name,
+    build_model,
+    materialize,
+    quantization_tensors,
+    readable_4bit,
+    step_inputs,
+)
+from calibrate.measurement import ModelFacts, OpCount, ShapeTraces, StepEvents, Trace, TrainedTensor
 from calibrate.options import config_of, recipe_of, recipe_options
+from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
 from calibrate.tracker import AllocationTracker
 
 WARM_UP_TOKENS = 4
+UNFUSED = frozenset({
+    "aten.bernoulli_.float", "aten.native_dropout", "aten._scaled_dot_product_attention_math",
+})
+"""Operations of a CPU step that keep more than their CUDA kernels do: masks as wide as their input, all scores."""
 
 
 def trace_step(
     config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, *,
-    layers: int | None = None, census: bool = False, events: bool = False, name_modules: bool = True,
+    layers: int | None = None, census: bool = False, events: bool = False, name_modules: bool = True, code: str = "",
+    capacity: bool = False,
 ) -> Trace:
     """Trace one step of `recipe` for the model of a Hugging Face config, without allocating its tensors.
 
-    `layers` cuts the model; `census` adds what is alive at the peak; `events` adds every allocation and release.
+    `layers` cuts the model; `census` adds what is alive at the peak; `events` adds every allocation and release;
+    `code` is the folder of a model that brings its own Python code.
     Raises BadValue, BadConfig or UnsupportedArchitecture (see `calibrate.build`).
     """
     start_s = time.perf_counter()
     with _quiet():
-        model = build_model(config, recipe, fake=True, layers=layers)
+        model = build_model(config, recipe, fake=True, layers=layers, code=code)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), _no_data_dependence():
             materialize(model)
             tracker = _run(model, recipe, batch, seq_len, name_modules)
-    return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
+    trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
+    return trace.model_copy(update=_capacities(tracker)) if capacity else trace
+
+
+def _capacities(tracker: AllocationTracker) -> dict[str, int]:
+    return {
+        "needed_reserved_bytes": smallest_capacity_bytes(tracker.timeline),
+        "needed_reserved_expandable_bytes": smallest_capacity_bytes(tracker.timeline, expandable_segments=True),
+    }
+
+
+class Prepared:
+    """A fake model in its steady state, whose step can be traced at one shape after another."""
+
+    def __init__(self, config: Mapping[str, Any], recipe: Recipe, code: str = "") -> None:
+        """Build the model; raises what `trace_step` raises."""
+        self.recipe = recipe
+        with _quiet():
+            self.model = build_model(config, recipe, fake=True, code=code)
+            with self._fake():
+                materialize(self.model)
+                self.optimizer = _steady(self.model, recipe)
+
+    def shapes(self, shapes: Iterable[tuple[int, int]]) -> ShapeTraces:
+        """The step's bare events at each (batch, seq_len)."""
+        with _quiet(), self._fake():
+            steps = tuple(self._step(batch, seq_len) for batch, seq_len in shapes)
+        trained = tuple(TrainedTensor(shape=tuple(p.shape), dtype=str(p.dtype).removeprefix("torch."), count=1)
+                        for p in self.model.parameters() if p.requires_grad)
+        return ShapeTraces(steps=steps, trained=trained)
+
+    @contextlib.contextmanager
+    def _fake(self) -> Iterator[None]:
+        if not hasattr(self, "_mode"):
+            self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        with self._mode, readable_4bit(), _no_data_dependence():
+            yield
+
+    def _step(self, batch: int, seq_len: int) -> StepEvents:
+        tracker = _tracked(self.model, self.optimizer, self.recipe, batch, seq_len, True, accumulated=True)
+        timeline = tracker.timeline
+        flop: dict[str, int] = {}
+        launches: dict[str, int] = {}
+        for (phase, _), (count, amount) in tracker.counts.items():
+            flop[phase] = flop.get(phase, 0) + amount
+            launches[phase] = launches.get(phase, 0) + count
+        highest = max(timeline.phase_peaks(), key=lambda p: p.peak_bytes)
+        ops = {op for _, op in tracker.counts}
+        return StepEvents(
+            batch=batch, seq_len=seq_len, sizes=tuple(a.exact_bytes for a in timeline.allocations),
+            categories=tuple(a.category for a in timeline.allocations), moves=tuple(timeline.moves),
+            marks=tuple(timeline.marks), accumulated=tuple(timeline.accumulated), flop=flop, launches=launches,
+            peak_op=f"{highest.phase}, {highest.op} in {highest.module or 'the model'}",
+            unfused=bool(ops & UNFUSED),
+        )
+
+
+def model_facts(config: Mapping[str, Any], code: str = "") -> ModelFacts:
+    """What transformers says about a model, from its parameters on the meta device."""
+    recipe = Recipe(method="full", attention="eager", gradient_checkpointing=False)
+    with _quiet():
+        model = build_model(config, recipe, fake=True, code=code)
+    hf_config = model.config.get_text_config()
+    found: dict[str, Any] = {k: v for k, v in {**model.config.to_dict(), **hf_config.to_dict()}.items()
+                             if isinstance(v, int) and not isinstance(v, bool)}
+    positions = getattr(hf_config, "max_position_embeddings", None)
+    kind = auto_name(model)
+    return ModelFacts(
+        architecture=str(config["model_type"]), kind=kind, parameters=sum(p.numel() for p in model.parameters()),
+        max_position_embeddings=positions if isinstance(positions, int) and positions > 0 else 0,
+        default_attention="sdpa" if model._supports_sdpa else "eager",
+        breaks=tuple(sorted({v for k, v in found.items() if v > 0 and ("window" in k or "chunk" in k)})),
+    )
 
 
 def real_step(
@@ -67,31 +153,51 @@ def real_step(
 
 def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool) -> AllocationTracker:
     """Bring the step into its steady state, then run it once under the tracker."""
+    return _tracked(model, _steady(model, recipe), recipe, batch, seq_len, name_modules)
+
+
+def _steady(model: Any, recipe: Recipe) -> Any:
+    """The optimizer, with all that the first step makes for good."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, recipe)
-    half = torch.float16 if recipe.base_dtype == "float16" else torch.bfloat16  # Trainer's fp16=True or bf16=True
-    autocast = torch.autocast("cpu", dtype=half, enabled=recipe.autocast)
     if recipe.is_quantized:
         # The first forward pass changes one thing for good: the dtype of a quantised layer's bias.
-        with torch.no_grad(), autocast:
-            model(input_ids=torch.zeros(1, WARM_UP_TOKENS, dtype=torch.long), use_cache=False)
+        inputs = step_inputs(model, 1, WARM_UP_TOKENS)
+        with torch.no_grad(), _autocast(recipe):
+            model(**inputs)
+        del inputs
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
-    input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
+    return optimizer
+
+
+def _autocast(recipe: Recipe) -> Any:
+    half = torch.float16 if recipe.base_dtype == "float16" else torch.bfloat16  # Trainer's fp16=True or bf16=True
+    return torch.autocast("cpu", dtype=half, enabled=recipe.autocast)
+
+
+def _tracked(
+    model: Any, optimizer: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool,
+    accumulated: bool = False,
+) -> AllocationTracker:
+    """Run one step of the steady state under the tracker; `accumulated` notes when gradients are complete."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    inputs = step_inputs(model, batch, seq_len)
     if recipe.gradient_accumulation > 1:  # the last micro-batch finds the gradients of the first
-        with autocast:
-            loss = model(input_ids=input_ids, labels=input_ids, use_cache=False).loss
+        with _autocast(recipe):
+            loss = model(**inputs).loss
         loss.backward()
         del loss
     names = {id(module): _short(name) for name, module in model.named_modules()}
     tracker = AllocationTracker(names, name_modules)
-    _add_static(tracker, model, optimizer, input_ids)
+    _add_static(tracker, model, optimizer, inputs)
+    hooks = tracker.watch_gradients(trained) if accumulated else []
     with tracker:
         tracker.mark("forward")
-        with autocast:
-            loss = model(input_ids=input_ids, labels=input_ids, use_cache=False).loss
+        with _autocast(recipe):
+            loss = model(**inputs).loss
         tracker.mark("backward")
         loss.backward()
         del loss
@@ -99,6 +205,8 @@ def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: boo
         tracker.mark("optimizer")
         optimizer.step()
         optimizer.zero_grad()
+    for hook in hooks:
+        hook.remove()
     return tracker
 
 
@@ -122,7 +230,7 @@ def make_optimizer(parameters: list[torch.nn.Parameter], recipe: Recipe) -> Any:
         return kind(parameters, lr=1e-5, weight_decay=0.0, is_paged=recipe.optimizer.startswith("paged"))
 
 
-def _add_static(tracker: AllocationTracker, model: Any, optimizer: Any, input_ids: torch.Tensor) -> None:
+def _add_static(tracker: AllocationTracker, model: Any, optimizer: Any, inputs: Mapping[str, Any]) -> None:
     """Count everything that is there before the forward pass, by category."""
     has_adapters = hasattr(model, "peft_config")
     for name, parameter in model.named_parameters():
@@ -142,7 +250,9 @@ def _add_static(tracker: AllocationTracker, model: Any, optimizer: Any, input_id
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             tracker.add(parameter.grad, "gradients", _short(name))
-    tracker.add(input_ids, "inputs", "input_ids")
+    for name, tensor in inputs.items():
+        if isinstance(tensor, torch.Tensor):
+            tracker.add(tensor, "inputs", name)
 
 
 def _is_paged(key: str, parameter: torch.Tensor) -> bool:
@@ -168,6 +278,8 @@ def _summary(
         events=tuple(timeline.events()) if events else (),
         op_counts=tuple(OpCount(phase=phase, op=op, count=n, flop=flop)
                         for (phase, op), (n, flop) in tracker.counts.items()),
+        peak_reserved_bytes=replayed(timeline).peak_reserved_bytes,
+        peak_reserved_expandable_bytes=replayed(timeline, expandable_segments=True).peak_reserved_bytes,
         trace_s=time.perf_counter() - start_s,
     )
 
@@ -179,21 +291,31 @@ def _short(name: str) -> str:
 
 @contextlib.contextmanager
 def _no_data_dependence() -> Iterator[None]:
-    """Replace the two places that look at values, which fake tensors do not have.
+    """Replace the two places that look at values, which fake tensors do not have, and one that looks at a dtype.
 
     transformers looks for packed sequences in the position ids (there are none), foreach Adam reads its step count.
+    A fake grouped product of experts takes bf16 alone, a real one fp32 and fp16 too, with an output of the same shape.
     """
+    from torch import _meta_registrations
     from torch.optim import adam as _adam
     from transformers import masking_utils
 
     adam: Any = _adam
-    originals = masking_utils.find_packed_sequence_indices, adam._get_value
+    meta: Any = _meta_registrations
+    originals = masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common
+
+    def grouped(a: Any, b: Any, scale_a: Any, scale_b: Any, offs: Any = None, **options: Any) -> Any:
+        if scale_a is None and a.dtype == b.dtype != torch.bfloat16:
+            return meta._create_grouped_mm_output_tensor(a, b, offs, options.get("out_dtype"))
+        return originals[2](a, b, scale_a, scale_b, offs=offs, **options)
+
     masking_utils.find_packed_sequence_indices = lambda *_: None
     adam._get_value = lambda _: 1.0
+    meta._meta_grouped_mm_common = grouped
     try:
         yield
     finally:
-        masking_utils.find_packed_sequence_indices, adam._get_value = originals
+        masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common = originals
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from advisor.errors import AdvisorError, SourceUnavailable
 from advisor.specs import Recipe
-from calibrate.measurement import Environment, Trace
+from calibrate.measurement import Environment, ModelFacts, ShapeTraces, Trace
 
 START_LIMIT_S = 300.0
 WORKER = (sys.executable, "-m", "calibrate.worker")
@@ -53,17 +53,33 @@ class TraceWorker:
         self._stop()
 
     def trace(
-        self, config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int
+        self, config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, code: str = ""
     ) -> tuple[Trace, Environment]:
-        """The traced step and what it ran on.
+        """The traced step and what it ran on. `code` is the folder of a model whose own code may be run.
 
         Raises SourceUnavailable when torch or its companions are not installed, BurstRefused, BurstFailed.
         """
+        job = {"config": config, "recipe": recipe.model_dump(mode="json"), "batch": batch, "seq_len": seq_len}
+        answer, environment = self._ask(job, code)
+        return Trace.model_validate(answer["trace"]), environment
+
+    def shapes(
+        self, config: Mapping[str, Any], recipe: Recipe, shapes: Sequence[tuple[int, int]], code: str = ""
+    ) -> ShapeTraces:
+        """The bare events of the step at each (batch, seq_len). Raises what `trace` raises."""
+        job = {"config": config, "recipe": recipe.model_dump(mode="json"), "shapes": shapes}
+        return ShapeTraces.model_validate(self._ask(job, code)[0]["shapes"])
+
+    def facts(self, config: Mapping[str, Any], code: str = "") -> ModelFacts:
+        """What transformers says about a model. Raises what `trace` raises."""
+        return ModelFacts.model_validate(self._ask({"config": config}, code)[0]["facts"])
+
+    def _ask(self, job: Mapping[str, Any], code: str) -> tuple[dict[str, Any], Environment]:
+        """The answer of the child, which is started when there is none."""
         try:
             if self._child is None:
                 self._child = _Child(self._command)
-            job = {"config": config, "recipe": recipe.model_dump(mode="json"), "batch": batch, "seq_len": seq_len}
-            answer = self._child.ask(job, self._limit_s)
+            answer = self._child.ask({**job, "code": code} if code else job, self._limit_s)
             environment = self._child.environment
         except BaseException:
             self._stop()
@@ -72,7 +88,7 @@ class TraceWorker:
             raise BurstFailed(f"the step itself fails: {answer['failed']}")
         if "refused" in answer:
             raise BurstRefused(answer["refused"])
-        return Trace.model_validate(answer["trace"]), environment
+        return answer, environment
 
     def _stop(self) -> None:
         if self._child is not None:

@@ -81,6 +81,12 @@ class Trace(Record):
     census: tuple[CensusRow, ...] = ()
     events: tuple[Event, ...] = ()
     op_counts: tuple[OpCount, ...] = ()
+    peak_reserved_bytes: int = Field(
+        default=0, description="what CUDA's caching allocator would reserve: the trace, replayed"
+    )
+    peak_reserved_expandable_bytes: int = Field(default=0, description="the same with expandable_segments:True")
+    needed_reserved_bytes: int = Field(default=0, description="least to reserve for the step to run; 0: not asked")
+    needed_reserved_expandable_bytes: int = Field(default=0, description="the same with expandable_segments:True")
     trace_s: float = Field(description="wall time of the trace, not of the step that it stands for")
 
     def phase(self, name: str) -> PhasePeak:
@@ -114,10 +120,53 @@ class Trace(Record):
         return self.phase("forward").end_bytes
 
 
+class StepEvents(Record):
+    """One step at one shape, bare: what a traced profile is fitted on. Sizes are not rounded."""
+
+    batch: int
+    seq_len: int
+    sizes: tuple[int, ...] = Field(description="bytes of each allocation")
+    categories: tuple[str, ...] = Field(description="of each allocation, as in CensusRow")
+    moves: tuple[int, ...] = Field(description="+i: allocation i was made; -i - 1: it was given back")
+    marks: tuple[tuple[int, str], ...] = Field(description="moves made when each phase begins")
+    accumulated: tuple[tuple[int, int], ...] = Field(description="(moves made, allocation): a gradient is complete")
+    flop: dict[str, int] = Field(description="floating point operations by phase")
+    launches: dict[str, int] = Field(description="operations by phase")
+    peak_op: str
+    unfused: bool = Field(description="the CPU's dropout or attention kept tensors that CUDA's kernels do not")
+
+
+class TrainedTensor(Record):
+    """A tensor that the step trains."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+
+
+class ShapeTraces(Record):
+    """The same step at several shapes, and what it trains."""
+
+    steps: tuple[StepEvents, ...]
+    trained: tuple[TrainedTensor, ...]
+
+
+class ModelFacts(Record):
+    """What transformers says about a model that the formula does not know."""
+
+    architecture: str = Field(description="model_type")
+    kind: str = Field(description="the Auto class that a training script uses")
+    parameters: int
+    max_position_embeddings: int = Field(description="0 when the config names no limit")
+    default_attention: Literal["sdpa", "eager"]
+    breaks: tuple[int, ...] = Field(description="lengths at which the step may change: windows and chunks")
+
+
 class Memory(Record):
     """The memory of one step by term, in bytes; the same keys for what was predicted and what was measured."""
 
     peak_allocated_bytes: int
+    peak_reserved_bytes: int = Field(description="what CUDA's caching allocator would reserve: simulated")
     after_forward_bytes: int
     base_weights_bytes: int
     quantization_bytes: int

@@ -52,6 +52,8 @@ def recipe_of(method: str, knobs: Mapping[str, object]) -> tuple[Recipe, int]:
         fixed.setdefault("quant", "nf4")
     else:
         fixed.pop("quant", None)
+    if "adapter_dtype" in fixed:
+        fixed.setdefault("magnitude_dtype", fixed["adapter_dtype"])
     if "rank" in fixed:
         fixed.setdefault("alpha", 2.0 * fixed["rank"])
     return Recipe(method=method, **fixed), seq_len

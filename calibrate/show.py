@@ -40,6 +40,8 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
     console.print(table)
     for found in comparisons:
         console.print(f"{found.method} peaks in {found.measured.peak_at}", markup=False)
+    reserved = ", ".join(f"{one.method} {one.measured.peak_reserved_bytes / GIB:.2f}" for one in comparisons)
+    console.print(f"CUDA's caching allocator, simulated, would reserve GiB: {reserved}", markup=False)
 
 
 def _gib_cells(memory: Memory) -> list[str]:
@@ -52,8 +54,7 @@ def print_trace(trace: Trace, out: TextIO | None = None) -> None:
     console = Console(file=out or sys.stdout, width=TRACE_COLUMNS, highlight=False, color_system=None)
     console.print(f"{trace.model_type} {trace.recipe.method}, {trace.batch} x {trace.seq_len} tokens: peak "
                   f"{mib(trace.peak_bytes)} MiB ({trace.peak_bytes:,} bytes) at {trace.peak_at}")
-    static = {name.removesuffix("_bytes"): getattr(trace, name) for name in Trace.model_fields
-              if name.endswith("_bytes")}
+    static = {name: getattr(trace, f"{name}_bytes") for name in STATIC}
     console.print("before the step, MiB: " + ", ".join(f"{name} {mib(size)}" for name, size in static.items()))
     console.print(_phase_table(trace))
     if trace.census:

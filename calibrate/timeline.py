@@ -27,6 +27,7 @@ class Allocation:
     module: str
     shape: tuple[int, ...]
     dtype: str
+    exact_bytes: int = 0  # before rounding up to a block
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class Timeline:
     allocations: list[Allocation] = field(default_factory=list)
     moves: list[int] = field(default_factory=list)
     marks: list[tuple[int, str]] = field(default_factory=list)
+    accumulated: list[tuple[int, int]] = field(default_factory=list)
+    """(moves made so far, allocation) where a gradient was complete: accumulation would add it to an older one."""
 
     def mark(self, phase: str) -> None:
         """Begin a phase here."""

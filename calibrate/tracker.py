@@ -62,6 +62,16 @@ class AllocationTracker(TorchDispatchMode):
             if known is not None:
                 self.timeline.allocations[known[0]].category = "gradients"
 
+    def watch_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> list[Any]:
+        """Record when each parameter's gradient is complete; returns the hooks, for their removal."""
+
+        def complete(parameter: Any) -> None:
+            known = self._live.get(parameter.grad.untyped_storage()._cdata)
+            if known is not None:
+                self.timeline.accumulated.append((len(self.timeline.moves), known[0]))
+
+        return [parameter.register_post_accumulate_grad_hook(complete) for parameter in parameters]
+
     def __enter__(self) -> AllocationTracker:
         if self._name_modules:
             self._hooks = [
@@ -122,13 +132,15 @@ class AllocationTracker(TorchDispatchMode):
         key = storage._cdata
         if key in self._live:
             return
-        size_bytes = -(-storage.nbytes() // BLOCK_BYTES) * BLOCK_BYTES
+        exact_bytes = storage.nbytes()
+        size_bytes = -(-exact_bytes // BLOCK_BYTES) * BLOCK_BYTES
         if size_bytes == 0:
             return
         timeline = self.timeline
         index = len(timeline.allocations)
         dtype = str(tensor.dtype).removeprefix("torch.")
-        timeline.allocations.append(Allocation(size_bytes, category, op, module, tuple(tensor.shape), dtype))
+        timeline.allocations.append(
+            Allocation(size_bytes, category, op, module, tuple(tensor.shape), dtype, exact_bytes))
         timeline.moves.append(index)
         self._live[key] = (index, weakref.ref(storage, self._on_release(key, index)))
 

@@ -2,7 +2,9 @@
 
 First it says what it runs on: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
 `{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
-cannot run"}` or `{"failed": "what a library raised"}`.
+cannot run"}` or `{"failed": "what a library raised"}`. With `"shapes": [[1, 512], ...]` instead of one shape it answers
+`{"shapes": {...}}`, with a config alone `{"facts": {...}}`. `"code"` is the folder of a model whose own Python code the
+user has asked to run.
 Libraries that print do so to stderr: standard output carries answers alone.
 """
 
@@ -12,12 +14,16 @@ import json
 import os
 import platform
 import sys
+from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
 from calibrate.measurement import Environment
+
+if TYPE_CHECKING:
+    from calibrate.dryrun import Prepared
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 
@@ -30,16 +36,30 @@ def environment() -> Environment:
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """The answer to one job."""
-    from calibrate.dryrun import trace_step
+    from calibrate.dryrun import model_facts, trace_step
 
+    code = job.get("code", "")
     try:
+        if "recipe" not in job:
+            return {"facts": model_facts(job["config"], code).model_dump(mode="json")}
         recipe = Recipe.model_validate(job["recipe"])
-        trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"])
+        if "shapes" in job:
+            prepared = _prepared(json.dumps(job["config"]), recipe, code)
+            return {"shapes": prepared.shapes([(b, s) for b, s in job["shapes"]]).model_dump(mode="json")}
+        trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"], code=code)
     except AdvisorError as error:
         return {"refused": str(error)}
     except Exception as error:  # a library's own: it costs this job, not the process
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {"trace": trace.model_dump(mode="json", exclude={"census", "events"})}
+
+
+@lru_cache(maxsize=1)
+def _prepared(config: str, recipe: Recipe, code: str) -> Prepared:
+    """The last model, which the next job is likely to ask about again."""
+    from calibrate.dryrun import Prepared
+
+    return Prepared(json.loads(config), recipe, code)
 
 
 def main() -> None:

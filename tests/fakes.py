@@ -128,7 +128,7 @@ def fake_estimate(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: Gpu
     return Estimate(
         recipe=recipe,
         memory=MemoryEstimate(
-            peak_allocated_bytes=device, peak_reserved_bytes=device, device_bytes=device,
+            peak_allocated_bytes=device, peak_reserved_bytes=device, needed_bytes=device, device_bytes=device,
             peak_at="backward, lm_head", terms=tuple(Term(name=n, bytes=b) for n, b in terms.items()),
         ),
         time=time,

@@ -40,7 +40,8 @@ def test_the_json_contract() -> None:
         assert set(row["recipe"]) == set(Recipe.model_fields)
         assert row["verdict"] in ("fits", "tight", "does_not_fit")
         memory, time = row["memory"], row["time"]
-        assert set(memory) == {"peak_allocated_bytes", "peak_reserved_bytes", "device_bytes", "peak_at", "terms"}
+        counters = {"peak_allocated_bytes", "peak_reserved_bytes", "needed_bytes", "device_bytes"}
+        assert set(memory) == counters | {"peak_at", "terms"}
         assert set(memory["device_bytes"]) == {"low", "likely", "high"}
         assert set(memory["terms"][0]) == {"name", "bytes"}
         assert set(time) == {"micro_step_s", "step_s", "total_s", "steps", "tokens_per_s", "bound"}
@@ -70,7 +71,8 @@ def test_fixed_and_chosen_share_out_the_knobs() -> None:
     answer = ask(examples=3000, rank="8", quant=None, priority="speed")
     assert set(answer.fixed) == {"examples", "rank", "priority"}
     assert {"rank", "examples"}.isdisjoint(answer.chosen)
-    assert set(answer.chosen) | {"examples", "rank"} == {
+    assert set(answer.chosen).isdisjoint(answer.trainer.knobs)
+    assert {*answer.chosen, *answer.trainer.knobs, "examples", "rank"} == {
         knob.name for knob in KNOBS if knob.home in ("workload", "recipe")}
     assert all(row.recipe.rank == 8 for row in answer.candidates if row.method != "full")
 
@@ -172,7 +174,7 @@ def test_data_is_counted_and_said(tmp_path: Path) -> None:
     ({"rnak": 3}, UnknownName, "rank"),
     ({"rank": 0}, BadValue, "1 to 16,384"),
     ({"sharding": "zero3"}, BadValue, "not available yet"),
-    ({"trainer": "trl"}, UnknownName, "transformers"),
+    ({"trainer": "trll"}, UnknownName, "transformers"),
     ({"batch_size": 10, "gpus": 4}, BadValue, "--gpus"),
 ])
 def test_bad_input_is_one_line(knobs: dict[str, Any], error: type[AdvisorError], words: str) -> None:

@@ -55,7 +55,7 @@ def test_choices_list_near_matches() -> None:
         read_value("method", "qlorra")
     assert "qlora" in caught.value.near
     with pytest.raises(UnknownName, match="known: transformers"):
-        read_value("trainer", "axolotl")
+        read_value("trainer", "axolotle")
     with pytest.raises(UnknownName) as caught:
         read_knobs({"micro_batches": 3})
     assert "micro_batch" in caught.value.near

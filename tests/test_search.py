@@ -73,8 +73,8 @@ def test_the_choice_is_the_best_of_all_recipes(method: Method, gib: int, batch: 
         assert outcome.estimate.time.total_s.likely <= best * 1.01
     else:
         assert outcome.verdict != "fits"
-        needed = outcome.estimate.memory.device_bytes.likely
-        assert needed == min(e.memory.device_bytes.likely for e in every)
+        needed = outcome.estimate.memory.needed_bytes.likely
+        assert needed == min(e.memory.needed_bytes.likely for e in every)
     recipe = outcome.estimate.recipe
     assert recipe.micro_batch * recipe.gradient_accumulation == batch
 
@@ -94,8 +94,8 @@ def test_hints_do_not_change_the_answer(method: Method, near: int, batch: int) -
                                               (9.99, "does_not_fit")])
 def test_verdict_boundaries(gib: float, verdict: str) -> None:
     one = job().estimate(first_recipe(job(), "lora"))
-    device = one.memory.device_bytes._replace(low=9.5 * GIB, likely=10 * GIB, high=10.5 * GIB)
-    changed = one.model_copy(update={"memory": one.memory.model_copy(update={"device_bytes": device})})
+    device = one.memory.needed_bytes._replace(low=9.5 * GIB, likely=10 * GIB, high=10.5 * GIB)
+    changed = one.model_copy(update={"memory": one.memory.model_copy(update={"needed_bytes": device})})
     assert verdict_of(changed, int(gib * GIB)) == verdict
 
 

@@ -27,6 +27,26 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 4 * 2**20
 _MAX_WRAPPERS = 3
+_TEXT_PARTS = {
+    "gemma3": "gemma3_text", "mistral3": "mistral", "qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen3_vl": "qwen3_vl_text",
+}  # fmt: skip
+"""What the text part of a multimodal model is where its config does not say."""
+_FLAT = frozenset({"qwen2_vl", "qwen2_5_vl"})
+"""Their first files keep the text part's sizes outside of any `text_config`."""
+_QWEN2_VL: dict[str, object] = {
+    "vocab_size": 152_064, "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "max_window_layers": 80,
+}  # fmt: skip
+_LIKE: dict[str, tuple[str, dict[str, object]]] = {
+    "qwen2_vl_text": ("qwen2", _QWEN2_VL), "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
+    "qwen3_vl_text": ("qwen3", {"max_position_embeddings": 128_000}),
+}
+"""Text parts without a causal model of their own: the family that their layers are, and their own defaults.
+
+Ignored: their rotary tables are made for three axes of positions, which on text alone are equal; what scales or
+interleaves them changes no size.
+"""
 
 
 def read_config(path: Path, origin: str = "") -> Mapping[str, object]:
@@ -77,18 +97,13 @@ def parse_config(data: bytes, origin: str) -> Mapping[str, object]:
 def model_from_config(config: Mapping[str, object], name: str, origin: str) -> ModelSpec:
     """The decoder that transformers builds from `config`, called `name`; `origin` is named in errors.
 
-    A multimodal wrapper with a `text_config` of a known family gives its text tower, and "(text)" in the name.
+    A multimodal wrapper with a text part of a known family gives its text tower with a head, and says so in the name.
     A missing key has the default of transformers 5.23's config class for that model_type.
     Raises BadConfig for a field that cannot be, UnsupportedArchitecture for a model that the formula does not know.
     """
-    fields = Fields(config, origin)
-    model_type = _model_type(fields)
-    for _ in range(_MAX_WRAPPERS):
-        if model_type in FAMILIES or not (fields.has("text_config") or model_type == "gemma3"):
-            break
-        fields = fields.text_tower()
-        model_type = fields.text("model_type", "gemma3_text") if model_type == "gemma3" else _model_type(fields)
-        name = name if name.endswith("(text)") else f"{name} (text)"
+    fields, model_type, wrapper = _decoder_fields(config, origin)
+    if wrapper:
+        name = f"{name} (text tower of {shown(wrapper, 40)})"
     if model_type not in FAMILIES:
         raise UnsupportedArchitecture(_unknown(fields, model_type, origin))
     if fields.has("per_layer_config"):
@@ -103,6 +118,34 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadConfig(f"{origin}: {where} is {str(first['input'])[:60]}: {first['msg']}") from None
+
+
+def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[str, object]:
+    """The config of the decoder that `model_from_config` describes: `config` itself, or that of its text tower.
+
+    A text part of no known family leaves `config` as it is. Raises BadConfig.
+    """
+    fields, model_type, wrapper = _decoder_fields(config, origin or "the config")
+    return {**fields.config, "model_type": model_type} if wrapper and model_type in FAMILIES else config
+
+
+def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, str, str]:
+    """The fields of the decoder, its model_type, and that of the multimodal wrapper around it, or ''."""
+    fields = Fields(config, origin)
+    model_type, wrapper = _model_type(fields), ""
+    for _ in range(_MAX_WRAPPERS):
+        default = _TEXT_PARTS.get(model_type, "")
+        if model_type in FAMILIES or not (fields.has("text_config") or default):
+            break
+        wrapper = wrapper or model_type
+        flat = model_type in _FLAT and not fields.has("text_config")
+        fields = Fields({**fields.config, "model_type": default}, origin) if flat else fields.text_tower()
+        model_type = fields.text("model_type", default) or _model_type(fields)
+        if model_type in _LIKE:
+            model_type, defaults = _LIKE[model_type]
+            own = {key: value for key, value in fields.config.items() if key not in ("rope_scaling", "rope_parameters")}
+            fields = Fields({**defaults, **own}, origin, fields.prefix)
+    return fields, model_type, wrapper
 
 
 def _model_type(fields: Fields) -> str:

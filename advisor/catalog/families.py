@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from advisor.catalog.families_early import bloom, gptj, mpt, opt
 from advisor.catalog.families_fused import falcon, gpt2, gpt_bigcode, gpt_neox, phi, phi3
+from advisor.catalog.families_latent import deepseek_v2, deepseek_v3, gpt_oss, llama4_text
+from advisor.catalog.families_moe import granitemoe, mixtral, olmoe, qwen2_moe, qwen3_moe
+from advisor.catalog.families_recent import (
+    arcee,
+    ernie4_5,
+    exaone4,
+    hunyuan_dense,
+    ministral3,
+    nemotron,
+    olmo3,
+    seed_oss,
+)
 from advisor.catalog.fields import Fields
 from advisor.catalog.sizes import (
     Defaults,
@@ -21,6 +34,7 @@ from advisor.catalog.sizes import (
     sizes,
     sliding_layers,
     window,
+    windowed,
 )
 
 
@@ -35,18 +49,11 @@ def _mistral(f: Fields) -> Structure:
     return rope(f, {**s, "sliding_window": window(f, 4096)})
 
 
-def _windowed(size: int, slides: list[bool]) -> Structure:
-    """The window of a model in which some layers slide; which ones is said where not all do."""
-    if not size or not any(slides):
-        return {}
-    return {"sliding_window": size, "sliding_layers": () if all(slides) else tuple(slides)}
-
-
 def _qwen_window(f: Fields, layers: int) -> Structure:
     if not f.flag("use_sliding_window", False):
         return {}
     first = f.size("max_window_layers", 28, minimum=0)
-    return _windowed(window(f, 4096), sliding_layers(f, layers, lambda i: i >= first))
+    return windowed(window(f, 4096), sliding_layers(f, layers, lambda i: i >= first))
 
 
 def _qwen2(f: Fields) -> Structure:
@@ -83,7 +90,7 @@ def _gemma2_like(f: Fields, d: Defaults, pattern: int) -> Structure:
     return rope(f, {
         **s, **_GEMMA, "activation": activation(f, "hidden_activation", d.activation),
         "norm_placement": "sandwich", "qkv_bias": bias, "attention_out_bias": bias,
-        **_windowed(window(f, 4096), slides),
+        **windowed(window(f, 4096), slides),
     })
 
 
@@ -140,7 +147,7 @@ def _smollm3(f: Fields) -> Structure:
     return rope(f, {
         **s, "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": f.flag("mlp_bias", False),
         "nope_every": every_nth(f, "no_rope_layers", [not flag for flag in with_rope]),
-        **_windowed(size, slides),
+        **windowed(size, slides),
     })
 
 
@@ -157,12 +164,11 @@ def _llama_without_check(f: Fields) -> Structure:
 
 def _stablelm(f: Fields) -> Structure:
     s = sizes(f, Defaults(50_304, 2560, 6912, 32, 32, 4096, kv_heads=32), explicit_head_dim=False)
-    if f.flag("qk_layernorm", False):
-        raise f.unsupported("qk_layernorm", "a LayerNorm for each head")
     if f.number("hidden_dropout", 0.0) > 0:
         raise f.unsupported("hidden_dropout", "dropout after the MLP alone")
     return rope(f, {
         **s, "norm": "layer", "norm_bias": True, "qkv_bias": f.flag("use_qkv_bias", False),
+        "qk_norm": "each_apart" if f.flag("qk_layernorm", False) else "none",
         "norm_placement": "parallel_one" if f.flag("use_parallel_residual", False) else "pre",
     }, rotary_factor(f, 0.25))
 
@@ -189,9 +195,8 @@ def _cohere_like(f: Fields, s: Structure) -> Structure:
 
 
 def _cohere(f: Fields) -> Structure:
-    if f.flag("use_qk_norm", False):
-        raise f.unsupported("use_qk_norm", "a norm with weights of its own for each head")
-    return _cohere_like(f, sizes(f, Defaults(256_000, 8192, 22_528, 40, 64, 8192, tied=True)))
+    s = sizes(f, Defaults(256_000, 8192, 22_528, 40, 64, 8192, tied=True))
+    return _cohere_like(f, {**s, "qk_norm": "each" if f.flag("use_qk_norm", False) else "none"})
 
 
 def _cohere2(f: Fields) -> Structure:
@@ -202,7 +207,7 @@ def _cohere2(f: Fields) -> Structure:
     if f.is_null("sliding_window"):
         raise f.unsupported("sliding_window", "no window, hence no RoPE at all")
     nope = every_nth(f, "layer_types", [not is_sliding for is_sliding in sliding])
-    return _cohere_like(f, {**s, "nope_every": nope, **_windowed(window(f, 4096), sliding)})
+    return _cohere_like(f, {**s, "nope_every": nope, **windowed(window(f, 4096), sliding)})
 
 
 def _glm(f: Fields) -> Structure:
@@ -218,8 +223,14 @@ def _glm4(f: Fields) -> Structure:
 
 
 FAMILIES: dict[str, Callable[[Fields], Structure]] = {
+    "arcee": arcee,
+    "bloom": bloom,
     "cohere": _cohere,
     "cohere2": _cohere2,
+    "deepseek_v2": deepseek_v2,
+    "deepseek_v3": deepseek_v3,
+    "ernie4_5": ernie4_5,
+    "exaone4": exaone4,
     "falcon": falcon,
     "gemma": _gemma,
     "gemma2": _gemma2,
@@ -229,15 +240,30 @@ FAMILIES: dict[str, Callable[[Fields], Structure]] = {
     "gpt2": gpt2,
     "gpt_bigcode": gpt_bigcode,
     "gpt_neox": gpt_neox,
+    "gpt_oss": gpt_oss,
+    "gptj": gptj,
     "granite": _granite,
+    "granitemoe": granitemoe,
+    "hunyuan_v1_dense": hunyuan_dense,
     "llama": _llama,
+    "llama4_text": llama4_text,
+    "ministral3": ministral3,
     "mistral": _mistral,
+    "mixtral": mixtral,
+    "mpt": mpt,
+    "nemotron": nemotron,
     "olmo": _olmo,
     "olmo2": _olmo2,
+    "olmo3": olmo3,
+    "olmoe": olmoe,
+    "opt": opt,
     "phi": phi,
     "phi3": phi3,
     "qwen2": _qwen2,
+    "qwen2_moe": qwen2_moe,
     "qwen3": _qwen3,
+    "qwen3_moe": qwen3_moe,
+    "seed_oss": seed_oss,
     "smollm3": _smollm3,
     "stablelm": _stablelm,
     "starcoder2": _starcoder2,

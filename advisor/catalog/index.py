@@ -1,4 +1,4 @@
-"""Writes profiles/models/index.json and profiles/gpus/index.json from what people wrote there.
+"""Writes the index.json of profiles/models, profiles/gpus and profiles/trainers from what people wrote there.
 
     python -m advisor.catalog.index
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from advisor.catalog.data import data_folder
 from advisor.catalog.gpu_file import catalog_cards
+from advisor.catalog.trainers import preset_from_toml
 
 
 def model_index_text(folder: Path) -> str:
@@ -30,11 +31,19 @@ def gpu_index_text(folder: Path) -> str:
     )
 
 
+def trainer_index_text(folder: Path) -> str:
+    """The text of index.json for the TOML files in `folder`: one line a trainer, by name. Raises BadConfig."""
+    paths = sorted(folder.glob("*.toml"))
+    return _lines(
+        preset_from_toml(path.read_text(encoding="utf-8"), path.name).model_dump(mode="json") for path in paths
+    )
+
+
 def _lines(rows: Iterable[object]) -> str:
     return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
 
 if __name__ == "__main__":
-    for _name, _text_of in (("models", model_index_text), ("gpus", gpu_index_text)):
+    for _name, _text_of in (("models", model_index_text), ("gpus", gpu_index_text), ("trainers", trainer_index_text)):
         _folder = data_folder(_name)
         (_folder / "index.json").write_text(_text_of(_folder), encoding="utf-8")

@@ -21,6 +21,7 @@ from advisor.errors import BadConfig, UnknownName
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _HINT = "`advise models` lists them; or give a Hub id or a path to a config.json"
@@ -82,6 +83,19 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
 
     if hub.is_hub_id(label):
         return model_from_config(hub.fetch_config(label, offline=offline), label, label)
+    raise UnknownName("model", label, _by_label(), _HINT)
+
+
+def config_source(text: str) -> tuple[Path | None, Mapping[str, object], str]:
+    """(path or None for a Hub id, config.json, name) of a model outside of the catalog. Raises as `find_model`."""
+    label = text.strip()
+    path = _config_path(label)
+    if path is not None:
+        return path, read_config(path), _name_of(path)
+    from advisor.catalog import hub
+
+    if hub.is_hub_id(label):
+        return None, hub.fetch_config(label), label
     raise UnknownName("model", label, _by_label(), _HINT)
 
 

@@ -20,6 +20,7 @@ _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_new",
+    "gelu_fast": "gelu_fast",
     "relu": "relu",
     "relu2": "relu2",
 }
@@ -118,6 +119,13 @@ def sliding_layers(f: Fields, layers: int, pattern: Callable[[int], bool]) -> li
         if kind not in ("full_attention", "sliding_attention"):
             raise f.unsupported("layer_types", f"{str(kind)[:40]!r} layers")
     return [kind == "sliding_attention" for kind in types]
+
+
+def windowed(size: int, slides: list[bool]) -> Structure:
+    """The window of a model in which some layers slide; which ones is said where not all do."""
+    if not size or not any(slides):
+        return {}
+    return {"sliding_window": size, "sliding_layers": () if all(slides) else tuple(slides)}
 
 
 def every_nth(f: Fields, key: str, flags: list[bool]) -> int:

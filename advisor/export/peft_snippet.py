@@ -7,7 +7,7 @@ change neither memory nor step time by much; the rates below are usual starting 
 
 from __future__ import annotations
 
-from advisor.modules import attention_names
+from advisor.modules import attention_names, spelt_targets
 from advisor.specs import ModelSpec, Optimizer, Recipe, Workload
 
 OPTIMIZERS: dict[Optimizer, str] = {
@@ -21,10 +21,10 @@ OPTIMIZERS: dict[Optimizer, str] = {
 }
 """transformers' names of the optimizers (transformers.training_args.OptimizerNames)."""
 
-_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
 _BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit")
-_ADAPTER_RATE = "2e-4"
-_FULL_RATE = "1e-5"
+ADAPTER_RATE = "2e-4"
+FULL_RATE = "1e-5"
 
 
 def peft_snippet(
@@ -66,15 +66,20 @@ def _prepares(recipe: Recipe) -> bool:
     return recipe.is_quantized and recipe.kbit_upcast
 
 
+def loadable(model_id: str) -> str:
+    """What from_pretrained takes: the folder of a config.json, or the Hub id."""
+    return model_id.removesuffix("config.json").rstrip("/") if model_id.endswith("/config.json") else model_id
+
+
 def _load(model_id: str, recipe: Recipe) -> str:
-    source = model_id.removesuffix("config.json").rstrip("/") if model_id.endswith("/config.json") else model_id
+    source = loadable(model_id)
     dtype = f"torch.{recipe.base_dtype}"
     lines = [f"model_id = {source!r}", "tokenizer = AutoTokenizer.from_pretrained(model_id)",
              "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token"]
     if recipe.is_quantized:
         lines += ["quantization = BitsAndBytesConfig(", *_quantization(recipe, dtype), ")"]
     lines += ["model = AutoModelForCausalLM.from_pretrained(", "    model_id,", f"    dtype={dtype},",
-              f'    attn_implementation="{_ATTENTION[recipe.attention]}",']
+              f'    attn_implementation="{ATTENTION[recipe.attention]}",']
     if recipe.is_quantized:
         lines.append("    quantization_config=quantization,")
     return "\n".join([*lines, ")", "model.config.use_cache = False"])
@@ -110,16 +115,21 @@ def _adapters(model: ModelSpec, recipe: Recipe) -> str:
     if recipe.is_dora:
         lines.append("    use_dora=True,")
     lines += ['    task_type="CAUSAL_LM",', ")", "model = get_peft_model(model, lora)"]
-    if recipe.adapter_dtype != "float32":
-        lines += ["for parameter in model.parameters():", "    if parameter.requires_grad:",
-                  f"        parameter.data = parameter.data.to(torch.{recipe.adapter_dtype})"]
+    magnitudes = recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype
+    if recipe.adapter_dtype != "float32" or magnitudes:
+        lines += ["for name, parameter in model.named_parameters():", "    if parameter.requires_grad:",
+                  f"        dtype = torch.{recipe.adapter_dtype}"]
+        if magnitudes:
+            lines += ['        if "lora_magnitude_vector" in name:',
+                      f"            dtype = torch.{recipe.magnitude_dtype}"]
+        lines.append("        parameter.data = parameter.data.to(dtype)")
     return "\n".join([*lines, "model.print_trainable_parameters()"])
 
 
 def _targets(model: ModelSpec, recipe: Recipe) -> str:
-    if recipe.target_modules == ("all-linear",):
+    if spelt_targets(model, recipe) == ("all-linear",):
         return '"all-linear"'
-    names = attention_names(model) if recipe.target_modules == ("attention",) else recipe.target_modules
+    names = attention_names(model) if recipe.target_modules == ("attention",) else spelt_targets(model, recipe)
     return "[" + ", ".join(f'"{name}"' for name in names) + "]"
 
 
@@ -147,7 +157,7 @@ def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
         f"    num_train_epochs={workload.epochs!r},",
         f"    per_device_train_batch_size={recipe.micro_batch},",
         f"    gradient_accumulation_steps={recipe.gradient_accumulation},",
-        f"    learning_rate={_ADAPTER_RATE if recipe.has_adapters else _FULL_RATE},",
+        f"    learning_rate={ADAPTER_RATE if recipe.has_adapters else FULL_RATE},",
         f'    optim="{OPTIMIZERS[recipe.optimizer]}",',
         *_checkpointing(recipe),
     ]

@@ -15,15 +15,17 @@ SOURCE = "transformers 5.23, PreTrainedModel.from_pretrained(dtype=...)"
 
 
 def check(context: Context) -> Finding | None:
-    """Speaks up when --base-dtype float32 was fixed and costs memory."""
+    """Speaks up when fp32, asked for or the trainer's default, costs memory."""
     row = context.shown
-    if row is None or context.fixed.get("base_dtype") != "float32":
+    asked = {"base_dtype"} & {*context.fixed, *context.trainer.knobs}
+    if row is None or not asked or row.recipe.base_dtype != "float32":
         return None
     half = "bfloat16" if context.has_bf16 else "float16"
     extra = extra_bytes(context, row, {"base_dtype": half})
     if extra <= 0:
         return None
-    text = (f"--base-dtype float32 costs {DISPLAY[row.method]} {extra_gib(extra)} more here than {half}; "
+    whose = "--base-dtype float32" if "base_dtype" in context.fixed else f"fp32, {context.trainer.name}'s default,"
+    text = (f"{whose} costs {DISPLAY[row.method]} {extra_gib(extra)} more here than --base-dtype {half}; "
             "almost all checkpoints are published in 16 bits.")
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from advisor.answer import Candidate, Reason
-from advisor.specs import ADAPTER_METHODS, Estimate, Method, ModelSpec, Placement, Priority, Recipe, Workload
+from advisor.answer import Candidate, Reason, TrainerChoice
+from advisor.specs import ADAPTER_METHODS, Estimate, Method, Model, Placement, Priority, Recipe, Workload
 
 
 class Context(NamedTuple):
     """One question with its candidates. `estimate` costs a further recipe of the same job on the same card."""
 
-    model: ModelSpec
+    model: Model
     workload: Workload
     placement: Placement
     priority: Priority
@@ -22,6 +22,8 @@ class Context(NamedTuple):
     fixed: Mapping[str, object]
     candidates: Mapping[Method, Candidate]
     estimate: Callable[[Recipe], Estimate]
+    trainer: TrainerChoice = TrainerChoice(name="transformers", version="", traced=True, knobs=())
+    """The training stack whose defaults were taken."""
     recommended: Method | None = None
     """The method that a recommending rule chose; set for remarks and warnings only."""
 

@@ -21,7 +21,7 @@ def check(context: Context) -> Finding | None:
     rows = [context.candidates[method] for method in ADAPTER_METHODS if context.fits(method)]
     if context.priority != "memory" or not rows:
         return None
-    rows.sort(key=lambda row: row.memory.device_bytes.likely)
+    rows.sort(key=lambda row: row.memory.needed_bytes.likely)
     text = f"{DISPLAY[rows[0].method]} needs the least memory: {needs(rows[0])}"
     if len(rows) > 1:
         text += f"; next is {DISPLAY[rows[1].method]} with {needs(rows[1])}"

@@ -10,7 +10,7 @@ from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
 from advisor.search import ONLY_ADAPTERS, ONLY_QUANTIZED
-from advisor.specs import ADAPTER_METHODS, QUANTIZED_METHODS
+from advisor.specs import ADAPTER_METHODS, DORA_METHODS, QUANTIZED_METHODS
 
 CODE = "ADV104"
 
@@ -29,6 +29,8 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     idle: list[tuple[str, str]] = []
     if not any(method in ADAPTER_METHODS for method in methods):
         idle += [(name, "without adapters (--method full)") for name in ONLY_ADAPTERS if name in fixed]
+    elif "magnitude_dtype" in fixed and not any(method in DORA_METHODS for method in methods):
+        idle.append(("magnitude_dtype", "without DoRA's magnitudes"))
     if not any(method in QUANTIZED_METHODS for method in methods):
         why = f"without a quantised base (--method {methods[0]})"
         idle += [(name, why) for name in ONLY_QUANTIZED if name in fixed]

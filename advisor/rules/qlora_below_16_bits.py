@@ -30,7 +30,8 @@ def check(context: Context) -> Finding | None:
     )]
     if sixteen in context.candidates:
         other = context.candidates[sixteen]
-        text = (f"{DISPLAY[sixteen]} with a 16-bit base needs {needs(other)} at {how(other.recipe)}: "
+        base = "an fp32 base" if other.recipe.base_dtype == "float32" else "a 16-bit base"
+        text = (f"{DISPLAY[sixteen]} with {base} needs {needs(other)} at {how(other.recipe)}: "
                 f"not within {format_gib(context.memory_bytes)} GiB.")
         reasons.insert(0, Reason(code=CODE, text=text, source=SOURCE))
     return Finding(tuple(reasons), "qlora")

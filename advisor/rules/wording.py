@@ -33,7 +33,7 @@ def extra_gib(size_bytes: float) -> str:
 
 def needs(row: Candidate) -> str:
     """'15.2 GiB (at most 16.0)': the likely need of a candidate and its high bound."""
-    device = row.memory.device_bytes
+    device = row.memory.needed_bytes
     return f"{format_gib(device.likely)} GiB (at most {format_gib(device.high)})"
 
 
@@ -51,7 +51,7 @@ def where(context: Context) -> str:
 def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) -> float:
     """Bytes that `row` needs more than the same recipe with the fields of `without` replaced (likely values)."""
     other = context.estimate(row.recipe.model_copy(update=without))
-    return row.memory.device_bytes.likely - other.memory.device_bytes.likely
+    return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 
 def dora_cost(context: Context) -> str:

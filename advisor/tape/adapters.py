@@ -43,7 +43,7 @@ class Linear:
             self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=True)
             self.lora_b = Tensor((shape.out_features, rank), recipe.adapter_dtype, needs_grad=True)
             if recipe.is_dora:
-                self.magnitude = Tensor((shape.out_features,), recipe.adapter_dtype, needs_grad=True)
+                self.magnitude = Tensor((shape.out_features,), recipe.magnitude_dtype, needs_grad=True)
 
     @property
     def trained(self) -> list[Tensor]:
@@ -52,7 +52,7 @@ class Linear:
         return [p for p in found if p is not None and p.needs_grad]
 
 
-def _autocast_operand(t: Tape, x: Tensor) -> Tensor:
+def autocast_operand(t: Tape, x: Tensor) -> Tensor:
     """What autocast hands to a matrix product: fp32 leaves that get gradients are cast once and cached.
 
     Such leaves are trained weights, and an embedding's output that checkpointing made one.
@@ -70,8 +70,8 @@ def _autocast_operand(t: Tape, x: Tensor) -> Tensor:
 def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`: x (..., I) times weight (O, I). Keeps x if the weight trains, the weight if x needs a gradient."""
     if t.autocast:
-        x, weight = _autocast_operand(t, x), _autocast_operand(t, weight)
-        bias = _autocast_operand(t, bias) if bias is not None else None
+        x, weight = autocast_operand(t, x), autocast_operand(t, weight)
+        bias = autocast_operand(t, bias) if bias is not None else None
     out_features, in_features = weight.shape
     dtype, shape, weight_shape = weight.dtype, x.shape, weight.shape
     rows = x.count // in_features
@@ -81,15 +81,15 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
         gx = gw = gb = None
-        if bias_needs:
-            t.kernel("reduce", dtype, 0, g.bytes)
-            gb = t.empty((out_features,), dtype)
         if x_needs:
             t.matmul(dtype, rows, in_features, out_features, moved)
             gx = t.empty(shape, dtype)
         if weight_needs:
             t.matmul(dtype, out_features, in_features, rows, moved)
             gw = t.empty(weight_shape, dtype)
+        if bias_needs:
+            t.kernel("reduce", dtype, 0, g.bytes)
+            gb = t.empty((out_features,), dtype)
         return gx, gw, gb
 
     saved = ((x,) if weight_needs else ()) + ((weight,) if x_needs else ())
@@ -198,7 +198,7 @@ def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
             result = _dora(t, inner, result, m)
         else:
             dropped = dropout(t, inner) if m.recipe.dropout else inner
-            result = add(t, result, scale(t, product(t, product(t, dropped, m.lora_a), m.lora_b)))
+            result = add(t, result, _lora_update(t, dropped, m))
         return cast(t, result, dtype)
     result = base_linear(t, x, m)
     if m.quant != "int8":
@@ -211,10 +211,37 @@ def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
         result = _dora(t, inner, result, m)
         return cast(t, result, expected) if convert else result
     dropped = dropout(t, inner) if m.recipe.dropout else inner
-    output = scale(t, product(t, product(t, dropped, m.lora_a), m.lora_b))
+    output = _lora_update(t, dropped, m)
     if convert:
         output = cast(t, output, expected)
     return add(t, result, output)
+
+
+def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """What LoRA adds for x (B, S, I): (B, S, O). Only this function holds the product before it is scaled."""
+    assert m.lora_a is not None and m.lora_b is not None
+    update = product(t, product(t, x, m.lora_a), m.lora_b)
+    if t.stack.padded_update:
+        update = _padded(t, update)
+    return scale(t, update)
+
+
+def _padded(t: Tape, update: Tensor) -> Tensor:
+    """The part of `update` (B, S, O) that is meant, copied, and then copied again into zeros of its full width.
+
+    `Stack.padded_update` says how wide that part is. The index of its features goes to the card with every call.
+    """
+    narrow, shape, dtype = (*update.shape[:-1], t.stack.padded_update), update.shape, update.dtype
+    source = copy(t, Tensor(narrow, dtype, update.buffer), narrow)
+    zeros = t.empty(shape, dtype)
+    index = t.empty((t.stack.padded_update,), "int64")
+    t.kernel("gather", dtype, 0, zeros.bytes + 2 * source.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("gather", dtype, 0, 2 * g.bytes)
+        return (t.empty(shape, dtype),)
+
+    return t.op((update,), shape, dtype, backward, (source, index))
 
 
 def _adapter_update(t: Tape, m: Linear) -> Tensor:

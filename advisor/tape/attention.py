@@ -41,7 +41,8 @@ class StepInputs:
     """What a model makes once a step for all its layers: positions, rotary tables and, where needed, masks.
 
     transformers drops a causal mask that the kernel knows by itself. A sliding window shorter than the row keeps
-    its mask, eager attention keeps one of numbers for each kind of layer, and Falcon's code always makes one.
+    its mask, eager attention keeps one of numbers for each kind of layer, and Falcon's code always makes one. MPT's
+    biases are those of its longest row.
     """
 
     __slots__ = ("alibi", "masks", "position_ids", "ropes", "window")
@@ -51,13 +52,19 @@ class StepInputs:
     ) -> None:
         """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states."""
         # GPT-BigCode's layers alone are called without them.
-        self.position_ids = ids if m.architecture != "gpt_bigcode" else None
+        self.position_ids = ids if m.architecture not in ("bloom", "gpt_bigcode", "mpt") else None
         self.window = m.sliding_window if slides else 0
         self.alibi: Tensor | None = None
         square = (batch, 1, length, length)
         full: Tensor | None = None
         sliding: Tensor | None = None
-        if m.position == "alibi":
+        if m.architecture == "mpt":
+            self.alibi = t.empty((m.num_attention_heads, 1, m.max_position_embeddings), "float32")
+            full = t.empty(square, "bool")
+        elif m.architecture == "bloom":
+            self.alibi = t.empty((batch, m.num_attention_heads, 1, length), dtype)
+            full = t.empty(square, dtype)
+        elif m.position == "alibi":
             self.alibi = t.empty((batch, m.num_attention_heads, 1, length), dtype)
             full = t.empty((batch, m.num_attention_heads, length, length), dtype)
         elif kind == "eager":
@@ -67,7 +74,9 @@ class StepInputs:
                 sliding = t.empty(square, dtype)
         elif kind == "sdpa":
             full = t.empty((1, *square[1:]), "bool") if m.architecture == "falcon" else None
-            sliding = t.empty((1, *square[1:]), "bool") if slides else None
+            # A chunk's mask is made for every row of the batch.
+            rows = batch if m.architecture == "llama4_text" else 1
+            sliding = t.empty((rows, *square[1:]), "bool") if slides else None
         self.masks = {False: full, True: sliding}
         self.ropes = rope_tables(t, m, length, dtype)
 
@@ -112,8 +121,9 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     batch, heads, length, width = q.shape
     groups = heads // k.shape[1]
     dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
+    out_shape = (*q.shape[:-1], v.shape[-1])
     row_pairs = 2 * length * window - window * (window - 1) if window else length * (length + 1)
-    flop = 2 * batch * heads * row_pairs * width
+    flop = batch * heads * row_pairs * (width + out_shape[-1])
     moved = 2 * q.bytes + k.bytes + v.bytes
     t.kernel("attention", dtype, flop, moved)
     saved: tuple[Tensor, ...] = (q, k, v)
@@ -133,7 +143,7 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
         scratch.clear()
         return out
 
-    return t.op((q, k, v), q.shape, dtype, backward, (*saved, lse), keep_output=True)
+    return t.op((q, k, v), out_shape, dtype, backward, (*saved, lse), keep_output=True)
 
 
 def _causal_numbers(t: Tape, length: int) -> Tensor:
@@ -173,7 +183,7 @@ def composed_attention(
     if layout.grouped and groups > 1:
         keys, values = repeat_kv(t, k, groups), repeat_kv(t, v, groups)
         layout = layout._replace(k=True, v=True)
-    weights = _scores(t, query, scale(t, keys), square, layout, autocast=False)
+    weights = scores_of(t, query, scale(t, keys), square, layout, autocast=False)
     weights = add(t, weights, mask) if t.device == "cpu" else add_in_place(t, weights, mask)
     weights = softmax(t, weights, "float32")
     if drops:
@@ -183,12 +193,13 @@ def composed_attention(
         values = repeat_kv(t, values, groups, copied=not layout.single_row)
     elif not layout.v:
         values = copy(t, values, values.shape)
-    out = cast(t, _gathered(t, batched_matmul(t, weights, values, q.shape, length, autocast=False), layout), before)
+    shape = (*q.shape[:-1], v.shape[-1])
+    out = cast(t, _gathered(t, batched_matmul(t, weights, values, shape, length, autocast=False), layout), before)
     del returned, arguments
     return out
 
 
-def _scores(t: Tape, query: Tensor, keys: Tensor, square: Shape, layout: Layout, autocast: bool = True) -> Tensor:
+def scores_of(t: Tape, query: Tensor, keys: Tensor, square: Shape, layout: Layout, autocast: bool = True) -> Tensor:
     """Queries times keys: (B, H, S, S)."""
     if t.autocast and autocast:
         query, keys = cast(t, query, t.autocast), cast(t, keys, t.autocast)
@@ -198,6 +209,14 @@ def _scores(t: Tape, query: Tensor, keys: Tensor, square: Shape, layout: Layout,
     else:
         second = keys if layout.k else copy(t, keys, keys.shape)
     return batched_matmul(t, first, second, square, query.shape[-1], autocast)
+
+
+def weighted_sum(t: Tape, weights: Tensor, values: Tensor, layout: Layout) -> Tensor:
+    """Weights (B, H, S, S) times values (B, H, S, D). Autocast casts the values as they lie, then they are copied."""
+    if t.autocast:
+        values = cast(t, values, t.autocast)
+    stacked = values if layout.v else copy(t, values, values.shape)
+    return batched_matmul(t, weights, stacked, values.shape, values.shape[2])
 
 
 def _gathered(t: Tape, x: Tensor, layout: Layout) -> Tensor:
@@ -226,20 +245,21 @@ def eager_attention(
     batch, heads, length, _ = q.shape
     if 1 < m.num_key_value_heads < heads:
         layout = layout._replace(k=True, v=True)
-    weights = scale(t, _scores(t, q, keys, (batch, heads, length, length), layout))
+    weights = scale(t, scores_of(t, q, keys, (batch, heads, length, length), layout))
     if m.attention_softcap:
         weights = scale(t, weights)
         weights = unary(t, weights, "output")
         weights = scale(t, weights)
     if mask is not None:
         weights = add(t, weights, mask)
-    # GPT-2's softmax is in the dtype it gets, which CUDA's autocast makes fp32.
-    wide = m.architecture != "gpt2" or (t.autocast and t.device == "cuda")
-    weights = cast(t, softmax(t, weights, "float32" if wide else weights.dtype), v.dtype)
+    # GPT-2's softmax and Llama 4's are in the dtype they get, which CUDA's autocast makes fp32.
+    wide = m.architecture not in ("gpt2", "llama4_text") or (t.autocast and t.device == "cuda")
+    weights = softmax(t, weights, "float32" if wide else weights.dtype)
+    if m.architecture != "llama4_text":
+        weights = cast(t, weights, v.dtype)
     if drops:
         weights = dropout(t, weights)
-    values = values if layout.v else copy(t, values, values.shape)
-    out = batched_matmul(t, weights, values, q.shape, length)
+    out = weighted_sum(t, weights, values, layout)
     return copy(t, out, out.shape), weights
 
 
@@ -251,7 +271,7 @@ def falcon_attention(
     With ALiBi the scores are biased in fp32, and every intermediate keeps a name.
     """
     heads, length = q.shape[1], q.shape[2]
-    scores = _scores(t, q, k, (q.shape[0], heads, length, length), layout)
+    scores = scores_of(t, q, k, (q.shape[0], heads, length, length), layout)
     if given.alibi is None:
         biased = scale_in_place(t, scores)
     else:

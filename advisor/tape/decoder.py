@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, resolve_targets
+from advisor.modules import (
+    HEAD_NORMS,
+    UNGATED_SHARED,
+    layer_linears,
+    layer_norms,
+    own_parameters,
+    resolve_targets,
+)
 from advisor.specs import ModelSpec, Quantization, Recipe
 from advisor.tape.adapters import Linear, linear
 from advisor.tape.attention import (
@@ -20,26 +27,34 @@ from advisor.tape.attention import (
     fused_attention,
     model_repeat_kv,
 )
+from advisor.tape.deepseek_moe import deepseek_feed_forward
 from advisor.tape.graph import Device, Tensor
-from advisor.tape.heads import queries_keys_values
+from advisor.tape.heads import TURNS_FIRST, queries_keys_values
+from advisor.tape.llama4 import placed
+from advisor.tape.llama4_experts import Llama4Experts, llama4_feed_forward
+from advisor.tape.mla import latent_heads
 from advisor.tape.mlp import feed_forward
-from advisor.tape.norms import Norm, softcap
-from advisor.tape.ops import add, add_in_place, copy, dropout, embedding, scale
+from advisor.tape.moe import Experts, sparse_feed_forward
+from advisor.tape.norms import HeadNorms, Norm, softcap
+from advisor.tape.ops import add, add_in_place, copy, dropout, embedding, mul, scale
+from advisor.tape.oss_experts import OssExperts, oss_feed_forward
+from advisor.tape.own_layers import OWN_LAYERS
 from advisor.tape.rope import apply_rope, joins_parts
+from advisor.tape.sinks import sink_attention
 from advisor.tape.tape import Tape
 
-DROPS_INSIDE = frozenset({"gpt2", "gpt_bigcode", "starcoder2"})
+DROPS_INSIDE = frozenset({"gpt2", "gpt_bigcode", "seed_oss", "starcoder2"})
 """Residual dropout stands at the end of attention and MLP, not in the layer."""
 
 KEEPS_NORMED = frozenset({"falcon", "stablelm"})
-KEEPS_ATTENDED = frozenset({"falcon", "gpt2", "gpt_bigcode", "stablelm"})
+KEEPS_ATTENDED = frozenset({"falcon", "gpt2", "gpt_bigcode", "llama4_text", "stablelm"})
 """What the layer's code keeps a name for to its end: the first norm's output, the attention's output."""
 
 
 class Weights:
     """The weights of one decoder layer as the tape sees them."""
 
-    __slots__ = ("linears", "norms", "qk_norms")
+    __slots__ = ("experts", "linears", "norms", "qk_norms", "sinks")
 
     def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, last: bool = False) -> None:
         """`last`: the layer has a linear layer that is not quantised, see `unquantized_name`."""
@@ -54,15 +69,36 @@ class Weights:
             )
             for name, shape in layer_linears(m).items()
         }
-        of_heads = [norm.width for norm in layer_norms(m) if norm.name in HEAD_NORMS]
-        self.norms = [outer_norm(m, other, trained) for _ in range(len(layer_norms(m)) - len(of_heads))]
-        self.qk_norms = [Norm(m.norm, width, other, trained, False) for width in of_heads]
+        of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in HEAD_NORMS]
+        others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
+        self.norms = [outer_norm(m, other, trained) for _ in range(others)]
+        self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
+        self.experts = Experts(m, recipe, rank, other) if m.mlp == "experts" else _experts_of(m, other, trained)
+        self.qk_norms = [
+            HeadNorms(count, width, other, trained) if m.qk_norm == "each_apart"
+            else Norm(m.norm, width, other, trained, False)
+            for width, count in of_heads
+        ]
 
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
         norms = [p for norm in (*self.norms, *self.qk_norms) for p in norm.trained]
-        return [p for part in self.linears.values() for p in part.trained] + norms
+        sinks = [self.sinks] if self.sinks is not None and self.sinks.needs_grad else []
+        sinks += self.experts.trained if self.experts is not None else []
+        return [p for part in self.linears.values() for p in part.trained] + norms + sinks
+
+
+def _experts_of(m: ModelSpec, dtype: str, trained: bool) -> OssExperts | Llama4Experts | None:
+    """The mixture's own weights, where a layer has one."""
+    own = [Tensor(size, dtype, needs_grad=trained) for size in own_parameters(m)]
+    if m.mlp == "oss_experts":
+        router, router_bias, gate_up, gate_up_bias, down, down_bias = own
+        return OssExperts(router, router_bias, gate_up, gate_up_bias, down, down_bias, m.experts_per_token)
+    if m.mlp == "llama4_experts":
+        router, gate_up, down = own
+        return Llama4Experts(router, gate_up, down, m.experts_per_token)
+    return None
 
 
 def outer_norm(m: ModelSpec, dtype: str, trained: bool) -> Norm:
@@ -102,7 +138,8 @@ def composes_attention(m: ModelSpec, recipe: Recipe, device: Device) -> bool:
     """Whether attention is made of batched products: no fused kernel takes its dropout, heads or soft cap."""
     kind = attention_kind(m, recipe)
     one_key_head = m.architecture == "falcon" and m.num_key_value_heads == 1 < m.num_attention_heads
-    return kind == "eager" or (kind == "sdpa" and (one_key_head or (m.attention_dropout > 0 and device == "cpu")))
+    odd = m.attention_dropout > 0 or m.value_dim != m.head_dim  # what the CPU's fused kernel does not take
+    return kind == "eager" or (kind == "sdpa" and (one_key_head or (odd and device == "cpu")))
 
 
 class LayerKind(NamedTuple):
@@ -111,6 +148,7 @@ class LayerKind(NamedTuple):
     rotated: bool
     sliding: bool
     last: bool
+    dense: bool
 
 
 def layer_kinds(m: ModelSpec) -> list[LayerKind]:
@@ -118,7 +156,8 @@ def layer_kinds(m: ModelSpec) -> list[LayerKind]:
     slides = m.sliding_layers or (bool(m.sliding_window),) * m.num_hidden_layers
     rotates, odd_end, end = m.position == "rope", bool(unquantized_name(m)), m.num_hidden_layers - 1
     return [
-        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), slides[i], odd_end and i == end)
+        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), slides[i], odd_end and i == end,
+                  i < m.dense_layers)
         for i in range(m.num_hidden_layers)
     ]
 
@@ -133,8 +172,11 @@ class Decoder:
         self.kind = attention_kind(m, recipe)
         self.composes = composes_attention(m, recipe, t.device)
         self.cache: list[Tensor] = []
+        self.held: list[Tensor] = []
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, dtype: str, kept: list[Tensor]) -> Tensor:
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, given: LayerInputs, dtype: str, kept: list[Tensor]
+    ) -> Tensor:
         """The attention's output (B, H, S, D), copied where its heads lie one after the other in memory."""
         t, m, mask = self.t, self.m, given.mask
         drops, falcon, single = m.attention_dropout > 0, m.architecture == "falcon", self.single_row
@@ -143,6 +185,8 @@ class Decoder:
         if self.kind == "eager":
             if falcon:
                 out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
+            elif sinks is not None:
+                out, weights = sink_attention(t, q, k, v, sinks, m, mask, drops, layout)
             else:
                 out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
@@ -166,32 +210,62 @@ class Decoder:
         """
         t, m = self.t, self.m
         batch, length, _ = x.shape
-        q, k, v = queries_keys_values(t, x, m, w.linears, w.qk_norms)
-        t.label("attention")
         _parts: tuple[Tensor, ...] = ()
-        if given.rotated and given.rope is not None:
+        if m.kv_lora_rank and given.rope is not None:
+            q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+        else:
+            q, k, v = queries_keys_values(t, x, m, w.linears, w.qk_norms)
+        t.label("attention")
+        if t.stack.tables_by_layer and given.rope is not None:
+            given = given._replace(rope=given.rope.spread(t))
+        if t.stack.repeated_keys:
+            k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
+        if m.architecture == "llama4_text":
+            q, k = placed(t, m, q, k, given.rope if given.rotated else None)
+        elif given.rotated and given.rope is not None and not m.kv_lora_rank:
             q, k, _parts = apply_rope(t, m, q, k, given.rope)
+        if m.architecture in TURNS_FIRST:
+            q = w.qk_norms[0](t, q)
+            k = w.qk_norms[1](t, k)
+        if m.architecture == "ministral3":  # queries times a function of their position
+            q = mul(t, q, t.empty((1, 1, length, 1), q.dtype))
         if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
             self.cache += [k, v]
             q, k, v = copy(t, q, q.shape), copy(t, k, k.shape), copy(t, v, v.shape)
-        out = self._attend(q, k, v, given, x.dtype, kept)
-        out = t.view(out, (batch, length, m.q_size))
+        out = self._attend(q, k, v, w.sinks, given, x.dtype, kept)
+        out = t.view(out, (batch, length, m.attended_size))
         out = linear(t, out, w.linears[m.out_name])
-        return self._dropped(out) if m.architecture in DROPS_INSIDE else out
+        return self.dropped(out) if m.architecture in DROPS_INSIDE else out
 
     def mlp(self, x: Tensor, w: Weights) -> Tensor:
         """The feed-forward block of x (B, S, H)."""
+        if isinstance(w.experts, OssExperts):
+            return oss_feed_forward(self.t, x, w.experts)
+        if isinstance(w.experts, Experts) and self.m.architecture in UNGATED_SHARED:
+            return deepseek_feed_forward(self.t, x, self.m, w.experts, w.linears)
+        if isinstance(w.experts, Experts):
+            return sparse_feed_forward(self.t, x, self.m, w.experts, w.linears)
+        if isinstance(w.experts, Llama4Experts):
+            return llama4_feed_forward(self.t, x, self.m, w.experts, w.linears)
         out = feed_forward(self.t, x, self.m, w.linears)
-        return self._dropped(out) if self.m.architecture in DROPS_INSIDE else out
+        return self.dropped(out) if self.m.architecture in DROPS_INSIDE else out
 
-    def _dropped(self, h: Tensor) -> Tensor:
+    def hold(self, weights: Tensor) -> None:
+        """Keep a layer's attention weights until the next layer returns, as a loop with `outputs = block(...)` does."""
+        if not self.t.replaying:
+            self.held[:] = [weights]
+
+    def dropped(self, h: Tensor) -> Tensor:
+        """Residual dropout, where the model has it."""
         return dropout(self.t, h) if self.m.residual_dropout else h
 
     def _dropped_outside(self, h: Tensor) -> Tensor:
-        return h if self.m.architecture in DROPS_INSIDE else self._dropped(h)
+        return h if self.m.architecture in DROPS_INSIDE else self.dropped(h)
 
     def layer(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
         """One decoder layer: x (B, S, H) -> (B, S, H)."""
+        if self.m.architecture in OWN_LAYERS:
+            return OWN_LAYERS[self.m.architecture](self, x, w, given)
         match self.m.norm_placement:
             case "pre":
                 return self._sequential(x, w, given)
@@ -242,13 +316,13 @@ class Decoder:
         t, name = self.t, self.m.architecture
         kept: list[Tensor] = []
         if name == "gpt_neox":
-            attended = self._dropped(self.attention(w.norms[0](t, x), w, given, kept))
-            mixed = self._dropped(self.mlp(w.norms[1](t, x), w))
+            attended = self.dropped(self.attention(w.norms[0](t, x), w, given, kept))
+            mixed = self.dropped(self.mlp(w.norms[1](t, x), w))
             return add(t, add(t, mixed, attended), x)
         h = w.norms[0](t, x)
         h_mlp = w.norms[1](t, x) if len(w.norms) > 1 else h
-        attended = self._dropped(self.attention(h, w, given, kept))
-        mixed = self._dropped(self.mlp(h_mlp, w))
+        attended = self.dropped(self.attention(h, w, given, kept))
+        mixed = self.dropped(self.mlp(h_mlp, w))
         if name == "falcon":
             return add(t, x, add_in_place(t, mixed, attended))
         if name == "phi":
@@ -272,7 +346,9 @@ def embed(
     `leaf`: checkpointing makes the embedding's output require a gradient, so that a frozen one does not cut the
     graph; then autograd holds it too.
     """
-    ids = t.empty((1, length), "int64")
+    # OPT counts positions row by row; the ALiBi models make none that lasts.
+    rows = batch if m.architecture == "opt" else 0 if m.architecture in ("bloom", "mpt") else 1
+    ids = t.empty((rows, length), "int64")
     kept: list[Tensor] = []
     x = embedding(t, table, batch, length)
     if m.embedding_multiplier and m.architecture.startswith("gemma"):
@@ -282,7 +358,11 @@ def embed(
     if m.embedding_multiplier and not m.architecture.startswith("gemma"):
         x = scale(t, x)
     if positions is not None:
-        places = embedding(t, positions, 1, length, (ids,))
+        if m.position_offset:
+            kept.append(t.empty((batch, length), "float32"))  # a mask of ones
+            places = embedding(t, positions, batch, length, (t.empty(ids.shape, "int64"),))
+        else:
+            places = embedding(t, positions, 1, length, (ids,))
         kept += [x, places]
         x = add(t, x, places)
     elif not m.embedding_dropout or m.architecture != "phi":

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from advisor.specs import ModelSpec
 from advisor.tape.adapters import Linear, linear
 from advisor.tape.graph import Tensor
-from advisor.tape.norms import Norm
-from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, slice_last
+from advisor.tape.norms import HeadNorms, Norm
+from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, scale, slice_last
 from advisor.tape.tape import Tape
+
+TURNS_FIRST = frozenset({"hunyuan_v1_dense"})
+"""Their queries and keys are normed after RoPE has turned them."""
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
 
 def queries_keys_values(
-    t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], norms: Sequence[Norm]
+    t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], norms: Sequence[Norm | HeadNorms]
 ) -> Triple:
     """Queries (B, heads, S, D), keys and values (B, KV, S, D) of x (B, S, H); `norms` are those of q and k, if any."""
     if m.fused_qkv:
@@ -24,15 +27,21 @@ def queries_keys_values(
     q_shape = (batch, m.num_attention_heads, length, m.head_dim)
     kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
     q_name, k_name, v_name = m.qkv_names
-    norms_last = m.qk_norm == "head" and m.architecture.startswith("gemma")
-    if m.qk_norm == "full":
+    normed = m.qk_norm if m.architecture not in TURNS_FIRST else "none"
+    norms_last = normed in ("each", "each_apart") or (
+        normed == "head" and m.architecture.startswith(("gemma", "exaone4"))
+    )
+    if normed == "full":
         q = t.view(norms[0](t, linear(t, x, linears[q_name])), q_shape)
         k = t.view(norms[1](t, linear(t, x, linears[k_name])), kv_shape)
-    elif m.qk_norm == "head" and not norms_last:
+    elif normed == "head" and not norms_last:
         q = norms[0](t, t.view(linear(t, x, linears[q_name]), q_shape))
         k = norms[1](t, t.view(linear(t, x, linears[k_name]), kv_shape))
     else:
-        q = t.view(linear(t, x, linears[q_name]), q_shape)
+        projected = [linear(t, x, linears[q_name])]
+        if m.architecture == "opt":  # it scales its queries before attention
+            projected[0] = scale(t, projected[0])
+        q = t.view(projected.pop(), q_shape)
         k = t.view(linear(t, x, linears[k_name]), kv_shape)
     v = t.view(linear(t, x, linears[v_name]), kv_shape)
     if norms_last:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from advisor.specs import ModelSpec
 from advisor.tape.adapters import Linear, linear
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast, chunk_last, mul, scale, shift, unary
 from advisor.tape.tape import Tape
 
@@ -17,8 +17,8 @@ def activation(t: Tape, kind: str, x: Tensor) -> Tensor:
         return unary(t, x, "output")
     if kind == "relu2":
         return unary(t, unary(t, x, "output"), "input", backward_temporaries=2)
-    if kind == "gelu_new":
-        return _gelu_new(t, x)
+    if kind in _WRITTEN_OUT:
+        return _WRITTEN_OUT[kind](t, x)
     return unary(t, x, "input")
 
 
@@ -28,6 +28,60 @@ def _gelu_new(t: Tape, x: Tensor) -> Tensor:
     base = cast(t, x, "float32") if t.autocast and t.device == "cuda" else x
     cubed = [unary(t, base, "input", backward_temporaries=2)]  # popped: no operand outlives its operation
     return mul(t, half, shift(t, unary(t, scale(t, add(t, x, scale(t, cubed.pop()))), "output")))
+
+
+def _gelu_fast(t: Tape, x: Tensor) -> Tensor:
+    """`0.5 * x * (1 + tanh(x * c * (1 + 0.044715 * x * x)))`; lists are popped: no operand outlives its operation."""
+    half, scaled = [scale(t, x)], [scale(t, x)]
+    squared = [mul(t, scale(t, x), x)]
+    inner = [mul(t, scaled.pop(), shift(t, squared.pop()))]
+    return mul(t, half.pop(), shift(t, unary(t, inner.pop(), "output")))
+
+
+def _gelu_bloom(t: Tape, x: Tensor) -> Tensor:
+    """BLOOM's autograd function: `_gelu_fast` without a graph; backward computes it all again from x."""
+    was_enabled, t.grad_enabled = t.grad_enabled, False
+    out = _gelu_fast(t, x)
+    t.grad_enabled = was_enabled
+    if not (was_enabled and x.needs_grad):
+        return out
+    shape, dtype, held = x.shape, x.dtype, x.bytes
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        def again() -> Tensor:
+            t.kernel("elementwise", dtype, 0, 2 * held)
+            return t.empty(shape, dtype)
+
+        scaled, squared = again(), again()
+        squared = again()
+        squared = again()
+        scaled = again()
+        tanh = again()
+        del scaled, squared
+        half, inner = again(), again()
+        inner = again()
+        cubic = again()
+        cubic = again()
+        cubic = again()
+        inner = again()
+        del cubic
+        half = again()
+        del inner
+        second = again()
+        second = again()
+        half = again()
+        del second
+        out = t.empty(shape, g.dtype if g.dtype == dtype else "float32")
+        del half, tanh
+        return (out,)
+
+    node = Node(t, (x,), backward)
+    t.save(node, (x,))
+    out.node, out.needs_grad = node, True
+    return out
+
+
+_WRITTEN_OUT = {"gelu_new": _gelu_new, "gelu_fast": _gelu_fast, "gelu_bloom": _gelu_bloom}
 
 
 def feed_forward(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
+from advisor.tape.ops import cast, join_heads, mean_last, mul, scale, shift, split_heads, subtract, unary
 from advisor.tape.tape import Tape
 
 
@@ -20,6 +20,11 @@ def _inverse_root(t: Tape, variance: Tensor) -> Tensor:
 def _unit_norm(t: Tape, x: Tensor) -> Tensor:
     """`x * rsqrt(mean(x^2) + eps)` over the last axis."""
     return mul(t, x, _inverse_root(t, mean_last(t, _square(t, x))))
+
+
+def unit_norm(t: Tape, x: Tensor) -> Tensor:
+    """Llama 4's norm of queries and keys: x * rsqrt(...) in fp32, cast back, without weights."""
+    return cast(t, _unit_norm(t, cast(t, x, "float32")), x.dtype)
 
 
 def rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
@@ -54,6 +59,11 @@ def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -
         x = cast(t, x, "float32")
         weight = cast(t, weight, "float32") if weight is not None else None
         bias = cast(t, bias, "float32") if bias is not None else None
+    return _layer_norm(t, x, weight, bias)
+
+
+def _layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The kernel behind `F.layer_norm`, in the dtypes that it is given."""
     shape, dtype = x.shape, x.dtype
     rows = (*shape[:-1], 1)
     t.kernel("reduce", dtype, 0, 2 * x.bytes)
@@ -68,6 +78,15 @@ def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -
         return tuple(t.empty(*like) if wanted else None for wanted, like in zip(needs, shapes, strict=True))
 
     return t.op((x, *vectors), shape, dtype, backward, (x, *vectors, mean, rstd))
+
+
+def layer_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Nemotron's LayerNorm of (1 + weight), out of autocast's hands: on CUDA its code casts all to autocast's dtype."""
+    weight = shift(t, weight)
+    if t.autocast and t.device == "cuda":
+        x, weight = cast(t, x, t.autocast), cast(t, weight, t.autocast)
+        bias = cast(t, bias, t.autocast) if bias is not None else None
+    return _layer_norm(t, x, weight, bias)
 
 
 def layer_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
@@ -100,12 +119,32 @@ class Norm:
             return cast(t, layer_norm(t, cast(t, x, "float32"), None, None), x.dtype)
         if self.kind == "layer":
             return layer_norm(t, x, self.weight, self.bias)
+        if self.kind == "layer_unit_offset":
+            return layer_norm_unit_offset(t, x, self.weight, self.bias)
         return _WRITTEN_OUT[self.kind](t, x, self.weight)
 
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
         return [p for p in (self.weight, self.bias) if p is not None and p.needs_grad]
+
+
+class HeadNorms:
+    """A LayerNorm without bias for every head of queries or keys: StableLM 2 12B."""
+
+    __slots__ = ("norms",)
+
+    def __init__(self, heads: int, width: int, dtype: str, trained: bool) -> None:
+        self.norms = [Norm("layer", width, dtype, trained, has_bias=False) for _ in range(heads)]
+
+    def __call__(self, t: Tape, x: Tensor) -> Tensor:
+        """x (B, heads, S, D), cut into heads and joined again."""
+        return join_heads(t, [norm(t, part) for norm, part in zip(self.norms, split_heads(t, x), strict=True)])
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        return [p for norm in self.norms for p in norm.trained]
 
 
 _WRITTEN_OUT = {

@@ -137,6 +137,19 @@ def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     return t.op((a, b), shape, dtype, backward, saved)
 
 
+def masked_fill(t: Tape, x: Tensor, mask: Tensor) -> Tensor:
+    """`x.masked_fill(mask, value)`: keeps the mask."""
+    shape, dtype = x.shape, x.dtype
+    moved = 2 * x.bytes + mask.bytes
+    t.kernel("elementwise", dtype, 0, moved)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", g.dtype, 0, moved)
+        return (t.empty(shape, g.dtype),)
+
+    return t.op((x,), shape, dtype, backward, (mask,))
+
+
 def mean_last(t: Tape, x: Tensor) -> Tensor:
     """Mean over the last axis, kept as size 1."""
     return mean(t, x, (*x.shape[:-1], 1))
@@ -211,6 +224,25 @@ def chunk_last(t: Tape, x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
     for index, out in enumerate(outs):
         out.node, out.needs_grad = Slot(node, index), True
     return outs
+
+
+def split_heads(t: Tape, x: Tensor) -> list[Tensor]:
+    """`x.split(1, dim=1)` of x (B, heads, S, D): views, whose gradients one `cat` joins."""
+    batch, heads, length, width = x.shape
+    parts = chunk_last(t, t.view(x, (batch, length, heads * width)), (width,) * heads)
+    for part in parts:
+        part.shape = (batch, 1, length, width)
+    return parts
+
+
+def join_heads(t: Tape, parts: list[Tensor]) -> Tensor:
+    """`cat(parts, dim=1)` of (B, 1, S, D) each: (B, heads, S, D); backward hands out views."""
+    batch, _, length, width = part = parts[0].shape
+    dtype, heads = parts[0].dtype, len(parts)
+    t.kernel("elementwise", dtype, 0, 2 * heads * parts[0].bytes)
+    return t.op(
+        tuple(parts), (batch, heads, length, width), dtype, lambda g: (Tensor(part, g.dtype, g.buffer),) * heads
+    )
 
 
 def cat_last(t: Tape, a: Tensor, b: Tensor) -> Tensor:

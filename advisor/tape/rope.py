@@ -7,17 +7,26 @@ from __future__ import annotations
 
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add, cast, cat_last, copy, mul, negate, slice_last
+from advisor.tape.ops import add, cast, cat_last, chunk_last, copy, mul, negate, slice_last, subtract
 from advisor.tape.tape import Tape
 
-FLOAT_TABLES = frozenset({"olmo", "olmo2"})
+FLOAT_TABLES = frozenset({"ernie4_5", "olmo", "olmo2", "olmo3"})
 """Their tables stay in fp32, so that the turn happens in fp32."""
+
+HALF_TABLES = frozenset({"gpt_oss"})
+"""Their tables hold each angle once; both halves of a head are turned by them and joined."""
+
+COMPLEX_TABLES = frozenset({"deepseek_v2", "llama4_text"})
+"""Their one table holds complex fp32 numbers."""
 
 FLOAT_TURN = frozenset({"cohere", "cohere2"})
 """Their queries and keys are cast to fp32 before the turn."""
 
-SPREAD_TABLES = frozenset({"glm", "glm4"})
+SPREAD_TABLES = frozenset({"ernie4_5", "glm", "glm4"})
 """Each layer spreads half of the tables over neighbouring features, in new tensors."""
+
+JOINING = frozenset({"phi", "phi3", "gpt_neox", "lit-gpt", "nemotron", "stablelm", "glm", "glm4"}) | HALF_TABLES
+"""Their code joins the turned part of a head with the rest even when nothing is left over."""
 
 NAMED_PARTS = frozenset({"phi", "stablelm"})
 """Their code keeps a name for the turned parts until attention ends."""
@@ -26,11 +35,12 @@ NAMED_PARTS = frozenset({"phi", "stablelm"})
 def rope_kinds(m: ModelSpec) -> frozenset[bool]:
     """For which kinds of layers, sliding or not, there are tables of their own: {False} is one for all.
 
-    Gemma 3 has tables for each kind; Falcon's code makes them with ALiBi too and does not read them.
+    Gemma 3 and OLMo 3 have tables for each kind; Falcon's code makes them with ALiBi too and does not read them,
+    GPT-J's makes them in every layer.
     """
-    if m.position not in ("rope", "alibi"):
+    if (m.position != "rope" and m.architecture != "falcon") or m.architecture == "gptj":
         return frozenset()
-    if m.architecture.startswith("gemma3") and m.sliding_window:
+    if m.architecture.startswith(("gemma3", "olmo3")) and m.sliding_window:
         return frozenset(m.sliding_layers or (True,))
     return frozenset({False})
 
@@ -42,9 +52,12 @@ class Rope:
 
     def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str) -> None:
         self.width = m.rotary_dim or m.head_dim
-        table_dtype = "float32" if m.architecture in FLOAT_TABLES else dtype
-        self.cos = t.empty((1, 1, length, self.width), table_dtype)
-        self.sin = t.empty((1, 1, length, self.width), table_dtype)
+        table_dtype = "float32" if m.architecture in FLOAT_TABLES | COMPLEX_TABLES else dtype
+        shape = (1, 1, length, self.width // 2 if m.architecture in HALF_TABLES else self.width)
+        self.cos = t.empty(shape, table_dtype)
+        self.sin = self.cos
+        if m.architecture not in COMPLEX_TABLES:
+            self.sin = t.empty(shape, table_dtype)
 
     def spread(self, t: Tape) -> Rope:
         """Copies of the same size, made of half of each table."""
@@ -65,11 +78,11 @@ def joins_parts(m: ModelSpec) -> bool:
 
     Phi-3's code and GLM's do it even when nothing is left over.
     """
-    return m.architecture in ("phi", "phi3", "gpt_neox", "stablelm", *SPREAD_TABLES) or m.rotary_dim not in (
-        0, m.head_dim)  # fmt: skip
+    return m.architecture in JOINING or m.rotary_dim not in (0, m.head_dim)
 
 
-def _rotate_half(t: Tape, x: Tensor) -> Tensor:
+def rotate_half(t: Tape, x: Tensor) -> Tensor:
+    """`cat((-x2, x1))` of the two halves of a head, or of its even and odd features."""
     half = x.shape[-1] // 2
     first = slice_last(t, x, half)
     second = slice_last(t, x, x.shape[-1] - half)
@@ -77,15 +90,25 @@ def _rotate_half(t: Tape, x: Tensor) -> Tensor:
 
 
 def _turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
-    return add(t, mul(t, x, rope.cos), mul(t, _rotate_half(t, x), rope.sin))
+    return add(t, mul(t, x, rope.cos), mul(t, rotate_half(t, x), rope.sin))
 
 
 def _split(t: Tape, x: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return slice_last(t, x, width), slice_last(t, x, x.shape[-1] - width)
 
 
+def _turned_float(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """ERNIE's turn: both of its parts are cast to fp32, each for itself."""
+    first = [mul(t, cast(t, x, "float32"), rope.cos)]  # popped: no operand outlives its operation
+    return add(t, first.pop(), mul(t, cast(t, rotate_half(t, x), "float32"), rope.sin))
+
+
 def _turned_whole(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     dtype = q.dtype
+    if m.architecture == "ernie4_5":
+        rope = rope.spread(t)
+        turned_q, turned_k = _turned_float(t, q, rope), _turned_float(t, k, rope)
+        return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
     if m.architecture in FLOAT_TURN:
         q, k = cast(t, q, "float32"), cast(t, k, "float32")
     turned_q, turned_k = _turned(t, q, rope), _turned(t, k, rope)
@@ -94,15 +117,32 @@ def _turned_whole(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tu
     return turned_q, turned_k
 
 
+def turned_pairs(t: Tape, first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The halves of the features turned by half a table each, and joined."""
+    a = subtract(t, mul(t, first, cos), mul(t, second, sin))
+    return cat_last(t, a, add(t, mul(t, second, cos), mul(t, first, sin)))
+
+
+def _turned_halves(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    first, second = chunk_last(t, x, (rope.width // 2, rope.width // 2))
+    return turned_pairs(t, first, second, rope.cos, rope.sin)
+
+
 def apply_rope(
     t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Queries (B, heads, S, D) and keys (B, KV, S, D), turned, and the parts that stay alive until attention ends."""
     if not joins_parts(m):
         return *_turned_whole(t, m, q, k, rope), ()
+    if m.architecture in HALF_TABLES:
+        q = _turned_halves(t, q, rope)
+        return q, _turned_halves(t, k, rope), ()
     if m.architecture in SPREAD_TABLES:
         rope = rope.spread(t)
     (q_part, q_rest), (k_part, k_rest) = _split(t, q, rope.width), _split(t, k, rope.width)
+    if m.architecture == "nemotron":
+        q_part, k_part = _turned(t, q_part, rope), _turned(t, k_part, rope)
+        return cat_last(t, q_part, q_rest), cat_last(t, k_part, k_rest), ()
     if m.architecture == "phi3":
         q = cat_last(t, _turned(t, q_part, rope), q_rest)
         return q, cat_last(t, _turned(t, k_part, rope), k_rest), ()

@@ -26,3 +26,24 @@ class Stack(NamedTuple):
 
     freezes_lora_a: bool = False
     """peft's LoRA-FA: the A matrices are not trained."""
+
+    tables_by_layer: bool = False
+    """transformers before 4.39: each layer indexes or makes its own rotary tables, which autograd then keeps."""
+
+    shifts_logits: bool = False
+    """transformers before 4.45: logits are upcast in the model, and the loss reads a contiguous copy without the last
+    token's."""
+
+    padded_update: int = 0
+    """lit-gpt: LoRA's update of q and v, so many features wide, is copied into zeros as wide as q, k and v together;
+    `index_copy` keeps its source (lit_gpt/lora.py, LoRAQKVLinear.zero_pad; derivatives.yaml)."""
+
+    sliced_head: int = 0
+    """lit-gpt: head and loss run on slices of so many tokens, whose logits Fabric casts to fp32
+    (`lm_head_chunk_size`; lightning 2.1, plugins/precision/half.py, convert_output)."""
+
+    quantized_head: bool = False
+    """Fabric's bitsandbytes plugin replaces every nn.Linear, the head too."""
+
+    repeated_keys: bool = False
+    """lit-gpt and torchtune: keys and values are expanded to every query head before attention."""

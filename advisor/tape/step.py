@@ -13,8 +13,9 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from advisor.specs import ModelSpec, Recipe
-from advisor.tape.adapters import product
+from advisor.modules import dense_part
+from advisor.specs import LinearShape, ModelSpec, Recipe
+from advisor.tape.adapters import Linear, product
 from advisor.tape.attention import StepInputs
 from advisor.tape.decoder import (
     Decoder,
@@ -30,6 +31,7 @@ from advisor.tape.decoder import (
 from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
 from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
 from advisor.tape.norms import Norm
+from advisor.tape.older_loss import shifted, sliced_loss
 from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
@@ -106,7 +108,7 @@ def _recorded(
     t = Tape(device, half if recipe.autocast else "", stack)
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(m, recipe, RANK, kind.last) for kind, _ in plan]
+    layers = [Weights(dense_part(m) if kind.dense else m, recipe, RANK, kind.last) for kind, _ in plan]
     if stack.freezes_lora_a:
         for part in (part for w in layers for part in w.linears.values()):
             if part.lora_a is not None:
@@ -115,10 +117,11 @@ def _recorded(
     other = other_dtype(recipe)
     table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=full)
     head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
-    places = Tensor((m.max_position_embeddings, m.hidden_size), other, needs_grad=full)
+    places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
     ends = _Ends(
         table, head, places if m.position == "learned" else None,
         Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None, outer_norm(m, other, full),
+        outer_norm(m, other, full) if m.embedding_norm else None,
     )  # fmt: skip
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
@@ -145,12 +148,12 @@ def step_program(
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
     """
     structure = recipe.model_copy(update={
-        "rank": 1, "alpha": 1.0, "micro_batch": 1, "optimizer": "adamw",
+        "rank": 1, "alpha": 1.0, "micro_batch": 1, "optimizer": "adamw", "expandable_segments": False,
         "dropout": 0.5 if recipe.dropout else 0.0,
         "gradient_accumulation": min(recipe.gradient_accumulation, 2),
     })  # fmt: skip
     slides = bool(m.sliding_window) and m.sliding_window <= length
-    one_tile = recipe.loss == "chunked" and batch * length <= TILE_TOKENS
+    one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     single_row = batch == 1 and composes_attention(m, recipe, device)
     return _recorded(m, structure, slides, one_tile, single_row, device, stack)
 
@@ -179,12 +182,15 @@ class _Ends(NamedTuple):
     positions: Tensor | None
     head_bias: Tensor | None
     last_norm: Norm
+    first_norm: Norm | None
 
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
         outer = (self.table, self.head, self.positions, self.head_bias)
-        return [p for p in outer if p is not None and p.needs_grad] + self.last_norm.trained
+        return [p for p in outer if p is not None and p.needs_grad] + [
+            p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained
+        ]
 
 
 class _Step:
@@ -197,7 +203,7 @@ class _Step:
         self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
-        self.tile_tokens = BATCH * LENGTH if one_tile else TILE_TOKENS
+        self.one_tile = one_tile
 
     def forward(self, ends: _Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -210,7 +216,15 @@ class _Step:
         hidden = self._decode(table, ends)
         if self.recipe.loss == "chunked":
             t.label("loss")
-            return chunked_loss(t, hidden, head, self.tile_tokens)
+            return chunked_loss(t, hidden, head, ends.head_bias, self.one_tile)
+        if t.stack.sliced_head:
+            weight = Linear(
+                LinearShape(name="lm_head", in_features=m.hidden_size, out_features=m.vocab_size), self.recipe, 0,
+                self.recipe.quant if t.stack.quantized_head else "none", head.dtype,
+            )  # fmt: skip
+            logits, loss = sliced_loss(t, hidden, weight)
+            self.held.append(logits)
+            return loss
         t.label("lm_head")
         logits = head_logits(t, m, product(t, hidden, head, ends.head_bias))
         t.label("loss")
@@ -220,14 +234,18 @@ class _Step:
             logits = cast(t, logits, "float32")
             self.held.append(logits)
             return mean(t, logits, (1,))
+        if t.stack.shifts_logits:
+            logits = cast(t, logits, "float32")
         if t.stack.keeps_outputs:
             self.held.append(logits)
-        return log_softmax_loss(t, logits)
+        return log_softmax_loss(t, shifted(t, logits) if t.stack.shifts_logits else logits)
 
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
         ids, _kept, x = embed(t, m, table, ends.positions, BATCH, LENGTH, recipe.gradient_checkpointing)
+        if ends.first_norm is not None:
+            x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row)
         shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype)
         self.held = decoder.cache
@@ -240,7 +258,9 @@ class _Step:
                 x = decoder.layer(x, weights, given)
         self.recorder.enter(HEAD)
         t.label("final norm")
-        return ends.last_norm(t, x)
+        x = ends.last_norm(t, x)
+        decoder.held.clear()
+        return x
 
 
 def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
-from advisor.modules import last_norm, layer_linears, layer_norms, resolve_targets
+from advisor.modules import (
+    expert_adapters,
+    last_norm,
+    layer_groups,
+    layer_linears,
+    layer_norms,
+    own_parameters,
+    resolve_targets,
+)
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 
 
@@ -28,31 +37,52 @@ class Trained(NamedTuple):
         return self.elements * DTYPE_BYTES[self.dtype]
 
 
-@lru_cache(maxsize=64)
-def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
-    """Every trained tensor."""
-    layers = m.num_hidden_layers
+def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
+    """The adapters of `layers` equal layers."""
     found: list[Trained] = []
-    if recipe.has_adapters:
-        targets = resolve_targets(m, recipe.target_modules)
-        for name, shape in layer_linears(m).items():
-            if name in targets:
-                found += [Trained(recipe.rank, shape.in_features, layers, recipe.adapter_dtype),
-                          Trained(shape.out_features, recipe.rank, layers, recipe.adapter_dtype)]
-                if recipe.is_dora:
-                    found.append(Trained(shape.out_features, 0, layers, recipe.adapter_dtype))
-        return tuple(found)
-    dtype: str = recipe.base_dtype
-    found.append(Trained(m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype))
-    if m.position == "learned":
-        found.append(Trained(m.max_position_embeddings, m.hidden_size, 1, dtype))
-    if m.lm_head_bias:
-        found.append(Trained(m.vocab_size, 0, 1, dtype))
+    targets = resolve_targets(m, recipe.target_modules)
+    for name, shape in layer_linears(m).items():
+        if name in targets:
+            found += [Trained(recipe.rank, shape.in_features, layers, recipe.adapter_dtype),
+                      Trained(shape.out_features, recipe.rank, layers, recipe.adapter_dtype)]
+            if recipe.is_dora:
+                found.append(Trained(shape.out_features, 0, layers, recipe.magnitude_dtype))
+    for pair in expert_adapters(m, recipe, recipe.rank).values():
+        found += [Trained(rows, columns, layers, recipe.adapter_dtype) for rows, columns in pair]
+    return found
+
+
+def _weights(m: ModelSpec, dtype: str, layers: int) -> list[Trained]:
+    """All weights of `layers` equal layers."""
+    found: list[Trained] = []
     for shape in layer_linears(m).values():
         found.append(Trained(shape.out_features, shape.in_features, layers, dtype))
         if shape.bias:
             found.append(Trained(shape.out_features, 0, layers, dtype))
     found += [Trained(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
+    for size in own_parameters(m):
+        # A fused tensor (experts, rows, columns) counts as a tall matrix.
+        columns = size[-1] if len(size) > 1 else 0
+        found.append(Trained(prod(size[: 1 if columns == 0 else -1]), columns, layers, dtype))
+    return found
+
+
+@lru_cache(maxsize=64)
+def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
+    """Every trained tensor."""
+    found: list[Trained] = []
+    if recipe.has_adapters:
+        for part, layers in layer_groups(m):
+            found += _adapters(part, recipe, layers)
+        return tuple(found)
+    dtype: str = recipe.base_dtype
+    found.append(Trained(m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype))
+    if m.position == "learned":
+        found.append(Trained(m.position_rows, m.hidden_size, 1, dtype))
+    if m.lm_head_bias:
+        found.append(Trained(m.vocab_size, 0, 1, dtype))
+    for part, layers in layer_groups(m):
+        found += _weights(part, dtype, layers)
     last = last_norm(m)
     if last.vectors:
         found.append(Trained(last.width, 0, last.vectors, dtype))

@@ -11,8 +11,8 @@ import pytest
 from advisor.errors import SourceUnavailable
 from advisor.specs import Recipe
 from calibrate import cli
-from calibrate.manager import BurstFailed
-from calibrate.measurement import Environment, PhasePeak, Trace
+from calibrate.manager import BurstFailed, BurstRefused
+from calibrate.measurement import Environment, ModelFacts, PhasePeak, ShapeTraces, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = Environment(torch="1", transformers="2", peft="3", bitsandbytes="4", python="5", platform="6")
@@ -52,6 +52,15 @@ class StubWorker:
         if recipe.method in self.broken:
             raise self.broken[recipe.method]
         return made_up_trace(recipe, batch, seq_len), ENVIRONMENT
+
+    def facts(self, config: Any, code: str = "") -> ModelFacts:
+        if "facts" in self.broken:
+            raise self.broken["facts"]
+        return ModelFacts(architecture=config["model_type"], kind="AutoModelForCausalLM", parameters=7,
+                          max_position_embeddings=0, default_attention="eager", breaks=())
+
+    def shapes(self, config: Any, recipe: Recipe, shapes: Any, code: str = "") -> ShapeTraces:
+        raise BurstFailed("no shapes from a stub")
 
 
 @pytest.fixture
@@ -139,8 +148,30 @@ def test_architecture_without_formula_is_still_traced(
     assert run(monkeypatch, "--dry-run", "--model", str(tmp_path), "--method", "lora") == 0
     printed = capsys.readouterr()
     assert "no formula" in printed.err
+    assert "is not in the profile: no shapes from a stub" in printed.err
     assert "formula" not in printed.out
     assert "2.000" in printed.out
+    assert stub.asked[0][0].attention == "eager"
+
+
+def test_architecture_that_nobody_knows_is_one_line(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such"}))
+    monkeypatch.setattr(stub, "broken", {"facts": BurstRefused("transformers does not know it")})
+    assert run(monkeypatch, "--dry-run", "--model", str(tmp_path), "--method", "lora") == 2
+    printed = capsys.readouterr()
+    assert (printed.out, stub.asked) == ("", [])
+    assert printed.err.splitlines()[1:] == [f"{tmp_path}: transformers does not know it"]
+
+
+def test_own_code_needs_a_local_folder(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"model_type": "no_such", "auto_map": {"AutoModelForCausalLM": "m.M"}}))
+    assert run(monkeypatch, "--dry-run", "--model", str(path), "--trust-remote-code") == 2
+    assert "is no local folder" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("arguments", [

@@ -26,10 +26,20 @@ def test_refusal_is_an_answer(tiny: dict[str, dict[str, Any]]) -> None:
     assert "flash" in answer(job(tiny["llama"], attention="flash"))["refused"]
 
 
+def test_facts_and_shapes_are_answers_too(tiny: dict[str, dict[str, Any]]) -> None:
+    facts = answer({"config": tiny["gemma2"]})["facts"]
+    assert (facts["default_attention"], facts["kind"]) == ("eager", "AutoModelForCausalLM")
+    assert facts["breaks"] == [4096]  # Gemma 2's window
+    asked = {key: value for key, value in job(tiny["llama"]).items() if key in ("config", "recipe")}
+    found = answer(asked | {"shapes": [[1, 8], [2, 8]]})["shapes"]
+    assert [(step["batch"], step["seq_len"]) for step in found["steps"]] == [(1, 8), (2, 8)]
+    assert "refused" in answer({"config": {"model_type": "no_such_model"}})
+
+
 def test_error_of_a_library_is_an_answer(
     tiny: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("Expected\nBF16")
 
     monkeypatch.setattr(dryrun, "trace_step", fail)

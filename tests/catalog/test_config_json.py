@@ -13,7 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.catalog.config_json import MAX_FILE_BYTES, model_from_config, parse_config, read_config
+from advisor.catalog.config_json import (
+    MAX_FILE_BYTES,
+    decoder_config,
+    model_from_config,
+    parse_config,
+    read_config,
+)
 from advisor.catalog.families import FAMILIES
 from advisor.errors import AdvisorError, BadConfig, UnsupportedArchitecture
 from advisor.modules import layer_linears, parameter_count
@@ -94,15 +100,19 @@ def test_a_missing_model_type_is_said() -> None:
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        ({"model_type": "mixtral", "num_local_experts": 8}, "mixture of experts"),
-        ({"model_type": "qwen3_moe"}, "mixture of experts"),
+        ({"model_type": "jamba", "num_experts": 16}, "mixture of experts"),
+        ({"model_type": "llama4_text", "interleave_moe_layer_step": 2}, "layers with experts between layers without"),
+        ({"model_type": "deepseek_v3", "rope_interleave": False}, "rope_interleave"),
         ({"model_type": "mamba2"}, "not one that the formula knows"),
         ({"model_type": "new_dense", "num_experts": 0}, "not one that the formula knows"),
         ({"model_type": "x" * 100_000}, "not one that the formula knows"),
         ({**LLAMA, "hidden_act": "xielu"}, "xielu"),
         ({**LLAMA, "model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv"),
-        ({**LLAMA, "model_type": "stablelm", "qk_layernorm": True}, "qk_layernorm"),
-        ({**LLAMA, "model_type": "cohere", "use_qk_norm": True}, "use_qk_norm"),
+        ({**LLAMA, "model_type": "phi", "qk_layernorm": True}, "qk_layernorm"),
+        ({"model_type": "opt", "word_embed_proj_dim": 512}, "word_embed_proj_dim"),
+        ({"model_type": "bloom", "hidden_dropout": 0.1}, "hidden_dropout"),
+        ({"model_type": "mpt", "attn_config": {"clip_qkv": 6}}, "attn_config.clip_qkv"),
+        ({"model_type": "gptj", "rotary_dim": None}, "rotary_dim"),
         ({**LLAMA, "model_type": "smollm3", "no_rope_layers": [0, 1]}, "no_rope_layers"),
         ({**LLAMA, "model_type": "qwen2", "use_sliding_window": True, "layer_types": ["linear_attention"] * 2},
          "linear_attention"),
@@ -158,10 +168,30 @@ def test_layers_without_rope() -> None:
 def test_a_multimodal_wrapper_gives_its_text_tower() -> None:
     wrapper = {"model_type": "llava", "text_config": LLAMA, "vision_config": {"hidden_size": 8}}
     spec = spec_of(**wrapper)
-    assert (spec.name, spec.architecture) == ("tiny (text)", "llama")
+    assert (spec.name, spec.architecture) == ("tiny (text tower of llava)", "llama")
     assert parameter_count(spec) == parameter_count(spec_of(**LLAMA))
     assert spec_of(**wrapper, tie_word_embeddings=True).tie_word_embeddings
     assert spec_of(model_type="gemma3").architecture == "gemma3_text"
+    assert decoder_config(wrapper) == {**LLAMA, "model_type": "llama"}
+    assert decoder_config(LLAMA) is LLAMA
+
+
+def test_qwen_towers_are_read_with_or_without_a_text_config() -> None:
+    flat = {**LLAMA, "model_type": "qwen2_5_vl", "vision_config": {}}
+    parted = {"model_type": "qwen2_5_vl", "text_config": {**LLAMA, "model_type": "qwen2_5_vl_text"}}
+    assert spec_of(**flat) == spec_of(**parted)
+    assert (spec_of(**flat).name, spec_of(**flat).architecture) == ("tiny (text tower of qwen2_5_vl)", "qwen2")
+    assert spec_of(**flat, tie_word_embeddings=True).tie_word_embeddings
+    assert spec_of(model_type="qwen2_vl").num_hidden_layers == 80
+    assert spec_of(model_type="qwen3_vl").architecture == "qwen3"
+
+
+def test_a_text_part_of_no_known_family_is_traced_as_a_whole() -> None:
+    whole = {"model_type": "llava", "text_config": {"model_type": "mamba2"}}
+    assert decoder_config(whole) is whole
+
+
+def test_a_wrapper_without_a_text_model_type() -> None:
     assert "'text_config.model_type' is missing" in refusal(model_type="llava", text_config={"hidden_size": 64})
 
 

@@ -60,7 +60,7 @@ def test_nothing_fits_recommends_nothing() -> None:
 def test_qlora_states_what_16_bits_need() -> None:
     advice = ask(2.5, examples=3000)
     row = advice.candidate("lora")
-    assert f"LoRA with a 16-bit base needs {row.memory.device_bytes.likely / 2**30:.2f} GiB" in texts(advice, "ADV001")
+    assert f"LoRA with a 16-bit base needs {row.memory.needed_bytes.likely / 2**30:.2f} GiB" in texts(advice, "ADV001")
     assert (row.recipe.micro_batch, row.recipe.gradient_checkpointing) == (1, True)
 
 
@@ -94,7 +94,7 @@ def test_full_fine_tuning_that_is_faster_is_mentioned() -> None:
 
 
 def test_tight_counts_only_when_nothing_fits() -> None:
-    needed = ask(24, examples=3000, priority="memory").candidate("qlora").memory.device_bytes
+    needed = ask(24, examples=3000, priority="memory").candidate("qlora").memory.needed_bytes
     between = (needed.likely + needed.high) / 2 / 2**30
     advice = ask(between, examples=3000, priority="memory")
     assert [row.verdict for row in advice.candidates if row.method == "qlora"] == ["tight"]

@@ -47,7 +47,7 @@ def test_qlora_that_saves_nothing() -> None:
 
 
 def test_a_base_in_fp32() -> None:
-    assert "2.05 GiB more here than bfloat16" in warned(method="lora", base_dtype="float32")["ADV103"]
+    assert "2.05 GiB more here than --base-dtype bfloat16" in warned(method="lora", base_dtype="float32")["ADV103"]
     assert "ADV103" not in warned(method="lora", base_dtype="bfloat16")
 
 

@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("torch")
 
+from advisor.catalog.config_json import model_from_config
 from advisor.catalog.families import FAMILIES
 from advisor.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from calibrate.dryrun import trace_step
 from calibrate.measurement import Trace
-from tests.tape.tiny import CONFIGS, config, recipe, spec
+from tests.tape.tiny import CONFIGS, SIZES, config, recipe, spec
 
 SHAPE = 2, 49
 TOLERANCE = 1e-4
@@ -82,6 +83,8 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("gpt2", "lora", {"target_modules": ("attention",), "dropout": 0.1}),
     ("phi", "dora", {"dropout": 0.1, "autocast": False}),
     ("falcon-40b", "lora", {"adapter_dtype": "bfloat16", "autocast": False}),
+    ("llama", "qdora", {"adapter_dtype": "bfloat16", "kbit_upcast": False, "dropout": 0.05}),
+    ("qwen2", "dora", {"adapter_dtype": "bfloat16", "magnitude_dtype": "bfloat16", "autocast": False}),
     ("olmo2", "qlora", {"quant": "int8", "gradient_checkpointing": False}),
     ("cohere2", "qlora", {"kbit_upcast": False, "double_quant": False}),
     ("glm", "lora", {"reentrant": True}),
@@ -92,6 +95,12 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("gpt2", "lora", {"attention": "eager"}),
     ("falcon-7b", "lora", {"attention": "eager", "gradient_checkpointing": False}),
     ("falcon-rw", "full", {"attention": "eager"}),
+    ("opt", "lora", {"attention": "eager", "dropout": 0.1, "gradient_checkpointing": False}),
+    ("nemotron", "lora", {"reentrant": True}),
+    ("olmo3-sliding", "qlora", {"kbit_upcast": False, "attention": "eager"}),
+    ("bloom", "qlora", {"double_quant": False, "gradient_checkpointing": False}),
+    ("mpt", "full", {"gradient_accumulation": 4, "autocast": False}),
+    ("gptj", "lora", {"adapter_dtype": "bfloat16", "dropout": 0.1}),
 ])
 def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     m = spec(name, 2)
@@ -101,14 +110,34 @@ def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("name", "layers", "method", "checkpointing"), [
     ("llama", 6, "lora", False), ("gemma3-sliding", 7, "full", True), ("gemma3-sliding", 7, "qlora", True),
     ("cohere2-sliding", 5, "lora", True), ("smollm3-sliding", 6, "full", False), ("gemma2", 5, "lora", True),
-    ("olmo-tied", 5, "qdora", True),
+    ("olmo-tied", 5, "qdora", True), ("olmo3-sliding", 5, "lora", False), ("exaone4-sliding", 6, "full", True),
+    ("mpt", 5, "qlora", True), ("gptj", 5, "full", True),
 ])
 def test_layers_that_are_not_run_are_counted_right(name: str, layers: int, method: str, checkpointing: bool) -> None:
     m = spec(name, layers)
     check(m, config(name, layers), recipe(m, method, gradient_checkpointing=checkpointing))
 
 
-@pytest.mark.parametrize("name", ["falcon-7b", "gpt2", "granite-dropout", "gemma2", "starcoder2-dropout"])
+@pytest.mark.parametrize("name", [
+    "falcon-7b", "gpt2", "granite-dropout", "gemma2", "starcoder2-dropout", "bloom", "gptj", "mpt",
+])
 def test_a_single_row_spares_copies(name: str) -> None:
     m = spec(name, 2)
     check(m, config(name, 2), recipe(m, "lora", gradient_checkpointing=False), (1, 97), ONE_ROW_TOLERANCE)
+
+
+TOWERS: dict[str, dict[str, Any]] = {
+    "gemma3": {"text_config": {"model_type": "gemma3_text", "head_dim": 64, **SIZES}},
+    "mistral3": {"text_config": {"model_type": "mistral", "head_dim": 32, **SIZES}},
+    "qwen2_5_vl": {"vision_config": {"depth": 2}, "tie_word_embeddings": True, **SIZES},
+    "qwen3_vl": {"text_config": {"model_type": "qwen3_vl_text", "head_dim": 32, **SIZES, "rope_scaling": {
+        "rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 6, 6]}}},
+}
+
+
+@pytest.mark.parametrize("wrapper", TOWERS)
+def test_the_trace_of_a_multimodal_config_is_that_of_its_text_tower(wrapper: str) -> None:
+    traced = {"model_type": wrapper, **TOWERS[wrapper]}
+    m = model_from_config(traced, "tiny", "tiny")
+    assert m.name == f"tiny (text tower of {wrapper})"
+    check(m, traced, recipe(m, "full"))

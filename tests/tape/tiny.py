@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog.config_json import model_from_config
-from advisor.specs import ModelSpec, Recipe
+from advisor.modules import FUSED_EXPERTS
+from advisor.specs import DORA_METHODS, ModelSpec, Recipe
 
 SIZES: dict[str, Any] = {
     "vocab_size": 1009, "hidden_size": 192, "intermediate_size": 520, "num_hidden_layers": 3,
@@ -13,9 +14,20 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 EVERY_HEAD = SIZES | {"num_key_value_heads": 6}
 GPT2: dict[str, Any] = {"vocab_size": 1009, "n_embd": 192, "n_layer": 3, "n_head": 6, "n_positions": 300}
+OPT: dict[str, Any] = {"vocab_size": 1009, "hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6,
+                       "max_position_embeddings": 300}
 FALCON: dict[str, Any] = {"vocab_size": 1009, "hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6}
 NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
 WINDOW = 32
+
+LATENT: dict[str, Any] = {**EVERY_HEAD, "q_lora_rank": 72, "kv_lora_rank": 56, "qk_nope_head_dim": 24,
+                          "qk_rope_head_dim": 16, "v_head_dim": 32, "first_k_dense_replace": 99}
+LATENT_EXPERTS: dict[str, Any] = {"first_k_dense_replace": 1, "n_routed_experts": 8, "num_experts_per_tok": 2,
+                                  "moe_intermediate_size": 64}
+LLAMA4: dict[str, Any] = {"model_type": "llama4_text", "moe_layers": [], "no_rope_layer_interval": 2, "head_dim": 32,
+                          "intermediate_size_mlp": 520, "pad_token_id": 0, **SIZES}
+
+EXPERTS: dict[str, Any] = {**SIZES, "intermediate_size": 104, "num_experts_per_tok": 2}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
@@ -61,6 +73,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
                         "sliding_window": WINDOW, "pad_token_id": 0, **SIZES},
     "stablelm": {"model_type": "stablelm", **SIZES},
     "stablelm-parallel": {"model_type": "stablelm", "use_parallel_residual": True, "use_qkv_bias": True, **SIZES},
+    "stablelm-normed": {"model_type": "stablelm", "use_parallel_residual": True, "qk_layernorm": True, **SIZES},
+    "cohere-normed": {"model_type": "cohere", "use_qk_norm": True, **SIZES},
     "granite": {"model_type": "granite", **SIZES},
     "granite-dropout": {"model_type": "granite", "attention_dropout": 0.1, **SIZES},
     "starcoder2": {"model_type": "starcoder2", "sliding_window": WINDOW, **SIZES},
@@ -69,8 +83,45 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "cohere": {"model_type": "cohere", **SIZES},
     "cohere2": {"model_type": "cohere2", "sliding_window": 1000, "sliding_window_pattern": 3, **SIZES},
     "cohere2-sliding": {"model_type": "cohere2", "sliding_window": WINDOW, "sliding_window_pattern": 3, **SIZES},
+    "deepseek_v2": {"model_type": "deepseek_v2", **LATENT},
+    "deepseek_v2-direct": {"model_type": "deepseek_v2", **LATENT, "q_lora_rank": None, "attention_bias": True},
+    "deepseek_v3": {"model_type": "deepseek_v3", **LATENT},
+    "deepseek_v2-experts": {"model_type": "deepseek_v2", **LATENT, **LATENT_EXPERTS},
+    "deepseek_v3-experts": {"model_type": "deepseek_v3", **LATENT, **LATENT_EXPERTS, "n_group": 2, "topk_group": 1},
+    "gpt_oss": {"model_type": "gpt_oss", **SIZES, "head_dim": 32, "num_local_experts": 4, "num_experts_per_tok": 2,
+                "sliding_window": WINDOW, "intermediate_size": 136},
+    "llama4": {**LLAMA4, "attention_chunk_size": 1000},
+    "llama4-experts": {**LLAMA4, "attention_chunk_size": WINDOW, "moe_layers": None, "num_local_experts": 4,
+                       "intermediate_size": 136},
+    "llama4-sliding": {**LLAMA4, "attention_chunk_size": WINDOW},
     "glm": {"model_type": "glm", "pad_token_id": 0, "head_dim": 32, **SIZES},
     "glm4": {"model_type": "glm4", "pad_token_id": 0, "head_dim": 32, **SIZES},
+    "seed_oss": {"model_type": "seed_oss", "head_dim": 32, "attention_dropout": 0.0, "residual_dropout": 0.0, **SIZES},
+    "seed_oss-dropout": {"model_type": "seed_oss", "head_dim": 32, **SIZES},
+    "ernie4_5": {"model_type": "ernie4_5", "head_dim": 32, **SIZES},
+    "arcee": {"model_type": "arcee", **SIZES},
+    "nemotron": {"model_type": "nemotron", **SIZES},
+    "olmo3": {"model_type": "olmo3", "sliding_window": 1000, **SIZES, "layer_types": [
+        "sliding_attention", "sliding_attention", "full_attention"]},
+    "olmo3-sliding": {"model_type": "olmo3", "sliding_window": WINDOW, **SIZES, "layer_types": [
+        "sliding_attention", "sliding_attention", "full_attention"]},
+    "exaone4": {"model_type": "exaone4", "sliding_window": None, "layer_types": ["full_attention"] * 3, **SIZES},
+    "exaone4-sliding": {"model_type": "exaone4", "sliding_window": WINDOW, "sliding_window_pattern": 3, **SIZES},
+    "hunyuan_v1_dense": {"model_type": "hunyuan_v1_dense", "head_dim": 32, **SIZES},
+    "opt": {"model_type": "opt", "dropout": 0.0, "ffn_dim": 520, **OPT},
+    "opt-dropout": {"model_type": "opt", "attention_dropout": 0.1, "ffn_dim": 520, **OPT},
+    "gptj": {"model_type": "gptj", "rotary_dim": 16, **GPT2},
+    "gpt_neox-fast": {"model_type": "gpt_neox", "hidden_act": "gelu_fast", **EVERY_HEAD},
+    "bloom": {"model_type": "bloom", "hidden_size": 192, "n_layer": 3, "n_head": 6, "vocab_size": 1009},
+    "mpt": {"model_type": "mpt", "d_model": 192, "n_layers": 3, "n_heads": 6, "vocab_size": 1009, "max_seq_len": 300},
+    "mixtral": {"model_type": "mixtral", **EXPERTS, "num_local_experts": 4},
+    "qwen3_moe": {"model_type": "qwen3_moe", **EXPERTS, "num_experts": 8, "moe_intermediate_size": 72,
+                  "norm_topk_prob": True},
+    "qwen2_moe": {"model_type": "qwen2_moe", **EXPERTS, "num_experts": 6, "moe_intermediate_size": 72,
+                  "shared_expert_intermediate_size": 136},
+    "olmoe": {"model_type": "olmoe", **EXPERTS, "num_experts": 8},
+    "granitemoe": {"model_type": "granitemoe", **EXPERTS, "num_local_experts": 5},
+    "ministral3": {"model_type": "ministral3", "head_dim": 32, **SIZES},
 }
 
 
@@ -82,12 +133,19 @@ def spec(name: str, layers: int = 3) -> ModelSpec:
 def config(name: str, layers: int = 3) -> dict[str, Any]:
     """A tiny config with so many layers."""
     found = dict(CONFIGS[name])
-    found["n_layer" if "n_layer" in found else "num_hidden_layers"] = layers
+    key = next(k for k in ("n_layer", "n_layers", "num_hidden_layers") if k in found)
+    found[key] = layers
+    if "layer_types" in found:
+        found["layer_types"] = (found["layer_types"] * layers)[:layers]
     return found
 
 
 def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
     """A recipe that can be traced for `m`."""
     knobs.setdefault("attention", m.default_attention)
+    if m.architecture in FUSED_EXPERTS and m.num_experts and method in DORA_METHODS:  # peft refuses all-linear
+        knobs.setdefault("target_modules", ("attention",))
+    if m.mlp == "llama4_experts":  # peft fails on its router
+        knobs.setdefault("target_modules", ("q_proj", "o_proj", "down_proj"))
     knobs.setdefault("quant", "nf4" if method in ("qlora", "qdora") else "none")
     return Recipe(method=method, **knobs)

@@ -1,0 +1,133 @@
+"""Trainer presets: the knobs that a training stack sets by itself, each with its source.
+
+People write profiles/trainers/*.toml (`preset_from_toml` reads and checks them); a look-up opens only
+profiles/trainers/index.json, which repeats them and is generated (index.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from advisor.catalog.data import data_text
+from advisor.errors import AdvisorError, BadConfig, UnknownName
+from advisor.frozen import Frozen
+from advisor.knobs import BY_NAME, TRAINERS, read_value
+from advisor.specs import METHODS, Method, Trainer
+
+DEFAULT_TRAINER = "transformers"
+_KEYS = {"name", "version", "title", "traced", "differs", "knob"}
+_KNOB_KEYS = {"name", "value", "methods", "source"}
+
+
+class PresetKnob(Frozen):
+    """One knob as a trainer sets it, for some methods, and where its code says so."""
+
+    name: str
+    value: str | bool | float
+    methods: tuple[Method, ...]
+    source: str
+
+
+class Preset(Frozen):
+    """A version of a trainer: what it sets, and what it does that the estimate leaves out."""
+
+    name: Trainer
+    version: str
+    title: str
+    traced: bool  # its own training step was run and compared with the estimate
+    differs: tuple[str, ...]
+    knobs: tuple[PresetKnob, ...]
+
+    def values(self, method: Method) -> dict[str, object]:
+        """The knobs that it sets for `method`."""
+        return {knob.name: knob.value for knob in self.knobs if method in knob.methods}
+
+
+@cache
+def all_trainers() -> tuple[Preset, ...]:
+    """Every preset, in the order of the `trainer` knob's choices."""
+    found = {preset.name: preset for preset in map(_from_row, json.loads(data_text("trainers", "index.json")))}
+    return tuple(found[name] for name in TRAINERS)
+
+
+def find_trainer(name: str) -> Preset:
+    """The preset of this name. Raises UnknownName."""
+    for preset in all_trainers():
+        if preset.name == name.strip().lower():
+            return preset
+    raise UnknownName("trainer", name, TRAINERS, f"known: {', '.join(TRAINERS)}")
+
+
+def _from_row(row: Mapping[str, Any]) -> Preset:
+    """A preset of the index, whose values were checked when it was written."""
+    knobs = tuple(PresetKnob(**{**knob, "methods": tuple(knob["methods"])}) for knob in row["knobs"])
+    return Preset(**{**row, "differs": tuple(row["differs"]), "knobs": knobs})
+
+
+def preset_from_toml(text: str, where: str) -> Preset:
+    """A preset from the text of a TOML file; `where` names it in errors. Raises BadConfig, in one line."""
+    import tomllib
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{where}: not TOML: {error}") from None
+    _closed(table, _KEYS, where)
+    if table.get("name") not in TRAINERS:
+        raise BadConfig(f"{where}: name is {table.get('name')!r}; known: {', '.join(TRAINERS)}")
+    for key in ("version", "title"):
+        if not isinstance(table.get(key), str) or not table[key].strip():
+            raise BadConfig(f"{where}: {key} is {table.get(key)!r}; give a text")
+    if not isinstance(table.get("traced"), bool):
+        raise BadConfig(f"{where}: traced is {table.get('traced')!r}; give true or false")
+    differs = table.get("differs", [])
+    if not isinstance(differs, list) or not all(isinstance(line, str) for line in differs):
+        raise BadConfig(f"{where}: differs is {differs!r}; give a list of texts")
+    rows = table.get("knob")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadConfig(f"{where}: no [[knob]] tables; give one for each knob that the trainer sets")
+    knobs = tuple(_knob(row, where) for row in rows)
+    _once(knobs, where)
+    return Preset(
+        name=table["name"], version=table["version"], title=table["title"], traced=table["traced"],
+        differs=tuple(differs), knobs=knobs,
+    )  # fmt: skip
+
+
+def _closed(table: Mapping[str, Any], keys: set[str], where: str) -> None:
+    """Refuse a key that nobody reads."""
+    for key in table:
+        if key not in keys:
+            raise BadConfig(f"{where}: unknown key {key!r}; known: {', '.join(sorted(keys))}")
+
+
+def _knob(row: Mapping[str, Any], where: str) -> PresetKnob:
+    _closed(row, _KNOB_KEYS, where)
+    name, methods, source = row.get("name"), row.get("methods", METHODS), row.get("source")
+    if not isinstance(name, str) or name not in BY_NAME or BY_NAME[name].home != "recipe":
+        known = ", ".join(knob.name for knob in BY_NAME.values() if knob.home == "recipe")
+        raise BadConfig(f"{where}: {name!r} is no knob of a recipe; known: {known}")
+    if not isinstance(methods, Sequence) or not methods or not set(methods) <= set(METHODS):
+        raise BadConfig(f"{where}: methods of {name} are {methods!r}; known: {', '.join(METHODS)}")
+    if not isinstance(source, str) or not source.strip():
+        raise BadConfig(f"{where}: {name} has no source; give the place in the trainer's code")
+    try:
+        value = read_value(name, row.get("value"))
+    except AdvisorError as error:
+        raise BadConfig(f"{where}: {error}") from None
+    if not isinstance(value, (str, bool, float)):
+        raise BadConfig(f"{where}: {name} is {value!r}; presets set names, switches and fractions only")
+    return PresetKnob(name=name, value=value, methods=tuple(m for m in METHODS if m in methods), source=source)
+
+
+def _once(knobs: Sequence[PresetKnob], where: str) -> None:
+    """Refuse a knob that is set twice for one method."""
+    seen: set[tuple[str, Method]] = set()
+    for knob in knobs:
+        for method in knob.methods:
+            if (knob.name, method) in seen:
+                raise BadConfig(f"{where}: {knob.name} is set twice for {method}; leave one")
+            seen.add((knob.name, method))

@@ -1,0 +1,41 @@
+"""DeepSeek's mixture: scores in fp32, experts picked by groups, and an expert that all tokens share.
+
+Source: transformers 5.23, models/deepseek_v2 and models/deepseek_v3, modeling_*.py: `...TopkRouter`, `...MoE`.
+
+Ignores: the groups' own scores and masks, some tens of bytes a token and expert that are gone before the experts run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from advisor.specs import ModelSpec
+from advisor.tape.adapters import Linear, product
+from advisor.tape.graph import Tensor
+from advisor.tape.moe import Experts, adapted_router, mixed, normalised, shared_expert
+from advisor.tape.ops import add, cast, scale, softmax, unary
+from advisor.tape.oss_experts import best
+from advisor.tape.tape import Tape
+
+
+def deepseek_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H): the chosen experts, then the shared one."""
+    batch, length, width = x.shape
+    rows = t.view(x, (batch * length, width))
+    _logits, scores, _indices = _routed(t, rows, m, w)
+    out = t.view(mixed(t, rows, scores, m, w), x.shape)
+    return add(t, out, shared_expert(t, x, m, linears))
+
+
+def _routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (T, E) of x (T, H), and scores and indices (T, K) of the best experts."""
+    t.label("router")
+    logits = product(t, cast(t, x, "float32"), cast(t, adapted_router(t, w), "float32"))
+    if m.architecture == "deepseek_v2":
+        top, indices = best(t, softmax(t, logits, "float32"), w.top_k)
+        return logits, scale(t, top), indices
+    scores = unary(t, logits, "output")
+    top, indices = best(t, scores, w.top_k)
+    if m.router_normalised:
+        top = normalised(t, top)
+    return logits, scale(t, top), indices

@@ -1,0 +1,102 @@
+"""Rows run with transformers and peft: peft's method comparison, and fsdp_qlora's notebook and benchmarks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advisor.catalog import find_gpus, find_model
+from advisor.device import profile_for
+from advisor.estimation import memory_estimate
+from advisor.memory import StepMemory, predict_step_memory
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.stack import Stack
+from advisor.validation.figures import GB, Figure, Predicted, Row, Unanswered, peak_figure
+from advisor.validation.replayed import replayed
+
+EARLY_2024 = Stack(mean_of_logits=True, keeps_quantized_input=True, caches_keys=True, tables_by_layer=True)
+BENCHMARKS_2024 = Stack(keeps_outputs=True, keeps_quantized_input=True, tables_by_layer=True, shifts_logits=True)
+"""transformers of February and March 2024 with bitsandbytes 0.42 and 0.43, in fsdp_qlora's own training loop."""
+
+NOTEBOOK_MODEL = ModelSpec(
+    name="notebook-1b", architecture="llama", hidden_size=2048, intermediate_size=4096, num_hidden_layers=24,
+    num_attention_heads=16, num_key_value_heads=16, head_dim=128, vocab_size=32_000,
+)  # fmt: skip
+POSITIONS = 2048
+CUBLAS_WORKSPACE_BYTES = 8_519_680
+"""Of one thread: the forward's and the autograd engine's each make one and keep it."""
+
+
+def _adapters(row: Row) -> dict[str, Any]:
+    if row["method"] == "full":
+        return {}
+    return {"rank": row["rank"], "target_modules": tuple(row["target_modules"]), "dropout": row["lora_dropout"]}
+
+
+def _table_bytes(m: ModelSpec, seq_len: int) -> int:
+    """Sines and cosines that each layer keeps in 16 bits, made anew for rows beyond 2,048 tokens (before 4.39)."""
+    return 2 * 2 * max(seq_len, POSITIONS) * m.head_dim * m.num_hidden_layers
+
+
+def method_comparison(row: Row) -> Predicted:
+    """Peak reserved of the longest batch; peft's loop holds the outputs, and pads to at most 768 tokens."""
+    recipe = Recipe(method=row["method"], gradient_checkpointing=False, autocast=False, optimizer="adamw_foreach",
+                    **_adapters(row))  # fmt: skip
+    stack = Stack(keeps_outputs=True, freezes_lora_a=row["optimizer"] == "lora-fa")
+    model = find_model("llama-3.2-3b")
+    step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
+    card = find_gpus("l40s")[0]
+    memory = memory_estimate(step, recipe, profile_for(card))
+    return Predicted(peak_figure(row, "peak reserved", memory.peak_reserved_bytes.likely), memory, card.memory_bytes)
+
+
+def _notebook_step(row: Row) -> StepMemory:
+    recipe = Recipe(
+        method=row["method"], quant="nf4" if row["method"] == "qlora" else "none", double_quant=False,
+        kbit_upcast=False, adapter_dtype="bfloat16", autocast=False, optimizer="sgd",
+        gradient_checkpointing=bool(row["gradient_checkpointing"]), **_adapters(row),
+    )  # fmt: skip
+    return predict_step_memory(NOTEBOOK_MODEL, recipe, 1, row["seq_len"], "cuda", EARLY_2024)
+
+
+def notebook(row: Row) -> Predicted:
+    """Snapshots of allocated bytes after load, forward and backward, or the peak over both.
+
+    Beside the tape's tensors stand the tables of sines and cosines and both cuBLAS workspaces, which the notebook's
+    earlier cells left behind.
+    """
+    step, workspaces = _notebook_step(row), 2 * CUBLAS_WORKSPACE_BYTES
+    aside = _table_bytes(NOTEBOOK_MODEL, row["seq_len"]) + workspaces
+    if "peak_mem_gib" in row:
+        return Predicted(peak_figure(row, "peak allocated", step.peak_bytes + aside))
+    loaded = sum(step.static_blocks.values()) + _table_bytes(NOTEBOOK_MODEL, 0) + workspaces
+    snapshots = (
+        ("after load", "alloc_model_gb", loaded),
+        ("after forward", "alloc_after_fwd_gb", step.after_forward_bytes + aside),
+        ("after backward", "alloc_after_bwd_gb", step.after_backward_bytes + aside),
+    )
+    measured = row["mem_extra"]
+    return Predicted(tuple(Figure(what, measured[key] * GB, predicted) for what, key, predicted in snapshots))
+
+
+def benchmarks(row: Row) -> Predicted | Unanswered:
+    """fsdp_qlora's train.py where each card holds the whole model; FSDP without sharding adds nothing of weight.
+
+    All rows have one length, so that the allocator's reserve can be replayed.
+    """
+    if "peak_mem_gib" not in row:
+        return Unanswered("no memory figure")
+    if "no_shard" not in row["sharding"]:
+        return Unanswered("weights sharded over cards")
+    model = find_model("llama-2-7b")
+    recipe = Recipe(
+        method=row["method"], quant="nf4" if row["method"] == "qlora" else "none", double_quant=False,
+        kbit_upcast=False, adapter_dtype="bfloat16", autocast=False, optimizer="adamw_foreach",
+        gradient_checkpointing=True, reentrant=True, **_adapters(row),
+    )  # fmt: skip
+    batch, length = row["micro_batch"], row["seq_len"]
+    step = predict_step_memory(model, recipe, batch, length, "cuda", BENCHMARKS_2024)
+    aside = _table_bytes(model, length) + 2 * CUBLAS_WORKSPACE_BYTES
+    held = replayed(step, aside, model, recipe, batch, length, BENCHMARKS_2024)
+    card = find_gpus("rtx-3090")[0]
+    memory = memory_estimate(step, recipe, profile_for(card))
+    return Predicted(peak_figure(row, "peak reserved", held.peak_reserved_bytes), memory, card.memory_bytes)

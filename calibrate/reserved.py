@@ -1,0 +1,76 @@
+"""What a traced step would make CUDA's caching allocator reserve: the trace, replayed. Needs no torch.
+
+The process is followed from its start: weights, adapters and buffers are loaded, the first step runs, its optimizer
+creates the states, and further steps follow until nothing new is reserved. Sizes and lifetimes are those of the
+traced CPU step; CUDA's own kernels differ in a few tensors (see docs/notebook.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.allocator import CachingAllocator, OutOfMemory, Replay
+from calibrate.timeline import Timeline
+
+STEPS = 3
+LATE = ("optimizer_states",)
+"""Static tensors that the first optimizer step makes."""
+
+
+def replayed(timeline: Timeline, expandable_segments: bool = False, capacity_bytes: int = 0) -> Replay:
+    """Peak allocated and reserved bytes of loading and three steps.
+
+    Raises OutOfMemory when `capacity_bytes` (0: no limit) does not suffice.
+    """
+    allocator = CachingAllocator(expandable_segments, capacity_bytes)
+    for key, size in _moves(timeline):
+        if size:
+            allocator.allocate(key, size)
+        else:
+            allocator.release(key)
+    return allocator.summary
+
+
+def smallest_capacity_bytes(timeline: Timeline, expandable_segments: bool = False, accuracy: float = 0.002) -> int:
+    """The least memory with which the steps run: before it fails, the allocator empties its cache and tries again.
+
+    Between the allocated and the reserved peak; to `accuracy`, relative, from above.
+    """
+    whole = replayed(timeline, expandable_segments)
+    low, high = whole.peak_allocated_bytes - 1, whole.peak_reserved_bytes
+    while high - low > accuracy * high:
+        middle = (low + high) // 2
+        try:
+            replayed(timeline, expandable_segments, middle)
+        except OutOfMemory:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _moves(timeline: Timeline) -> Iterator[tuple[int, int]]:
+    """(allocation's number, its bytes) or, given back, (number, 0), over loading and all steps."""
+    found, start = timeline.allocations, timeline.marks[0][0]
+    optimizer = next((at for at, phase in timeline.marks if phase == "optimizer"), len(timeline.moves))
+    static = {move for move in timeline.moves[:start] if move >= 0}
+    static -= {-move - 1 for move in timeline.moves[:start] if move < 0}
+    late = sorted(index for index in static if found[index].category in LATE)
+    for index in sorted(static.difference(late)):
+        yield index, found[index].bytes
+    for step in range(STEPS):
+        shift = step * len(found)
+        made: set[int] = set()
+        for position in range(start, len(timeline.moves)):
+            if position == optimizer and step == 0:
+                yield from ((index, found[index].bytes) for index in late)
+            move = timeline.moves[position]
+            if move >= 0:
+                made.add(move)
+                yield move + shift, found[move].bytes
+            elif -move - 1 in made:  # what stood before the step stands in the next one as well
+                made.remove(-move - 1)
+                yield -move - 1 + shift, 0
+        if step == 0 and optimizer == len(timeline.moves):
+            yield from ((index, found[index].bytes) for index in late)
+        yield from ((index + shift, 0) for index in sorted(made))

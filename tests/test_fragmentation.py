@@ -1,0 +1,35 @@
+"""What the allocator holds beyond the tensors."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.fragmentation import held_bytes, shares_of
+from advisor.interval import Interval
+from advisor.specs import METHODS, Recipe
+
+RECIPES = [
+    Recipe(method=method, gradient_checkpointing=checkpointing, expandable_segments=expandable)
+    for method in METHODS for checkpointing in (False, True) for expandable in (False, True)
+]  # fmt: skip
+
+
+@given(st.sampled_from(RECIPES), st.floats(0, 1e12), st.floats(0, 1e12))
+def test_more_is_held_than_allocated_and_less_is_needed_than_held(recipe: Recipe, static: float, moving: float) -> None:
+    peak, shares = Interval.around(static + moving, 0.0, 0.0), shares_of(recipe)
+    needed, reserved = (held_bytes(share, peak, int(static)) for share in (shares.needed, shares.reserved))
+    assert peak.likely <= needed.low <= needed.likely <= needed.high
+    assert needed.likely <= reserved.likely
+    assert needed.high <= reserved.high
+
+
+def test_static_bytes_leave_no_holes() -> None:
+    peak = Interval(1e9, 1e9, 1e9)
+    assert held_bytes(shares_of(RECIPES[0]).reserved, peak, 10**9) == peak
+
+
+def test_expandable_segments_waste_less() -> None:
+    for recipe in RECIPES:
+        plain = recipe.model_copy(update={"expandable_segments": False})
+        assert shares_of(recipe).needed.high <= shares_of(plain).needed.high
