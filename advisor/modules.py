@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from advisor.errors import BadValue, UnknownName
-from advisor.specs import LinearShape, ModelSpec, Recipe
+from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 SINKS = "sinks"
 """The attention's sinks, counted with the norms: a learnt vector as they are."""
@@ -210,6 +210,16 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
         if name not in names:
             raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
     return frozenset(target_modules)
+
+
+def default_targets(m: Model) -> tuple[str, ...]:
+    """What is adapted when nothing is asked for: every linear layer, or the attention's where peft fails on that."""
+    return ("attention",) if isinstance(m, ModelSpec) and m.mlp == "llama4_experts" else ("all-linear",)
+
+
+def same_layers(m: Model) -> bool:
+    """Whether LoRA and DoRA adapt the same layers by default: peft's DoRA does not reach fused experts."""
+    return not (isinstance(m, ModelSpec) and m.mlp == "experts" and m.architecture in FUSED_EXPERTS)
 
 
 def adapts_experts(m: ModelSpec, target_modules: tuple[str, ...], dora: bool, dropout: float) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from advisor.answer import Verdict
 from advisor.interval import Interval
+from advisor.modules import default_targets, same_layers
 from advisor.specs import (
     DORA_METHODS,
     QUANTIZED_METHODS,
@@ -121,6 +122,7 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "double_quant": quant in ("nf4", "fp4"),
         "kbit_upcast": quantized,
         "attention": job.model.default_attention,
+        "target_modules": default_targets(job.model),
         **fixed,
     }
     settings.setdefault("magnitude_dtype", settings.get("adapter_dtype", "float32"))
@@ -145,6 +147,8 @@ def best_outcome(
     Two arguments save estimates and never change the result: `hints`, the `largest` of any other outcome, says where
     to begin; `plain`, the outcome of the same method without DoRA, says where to stop, for DoRA needs more memory.
     """
+    if not same_layers(job.model):
+        plain = None
     outcome = _best_at_rank(job, method, hints or {}, plain.largest if plain else {})
     if outcome.verdict != "fits" and method != "full" and "rank" not in job.fixed and job.rank > DEFAULT_RANK:
         bounds = plain.largest if plain and plain.estimate.recipe.rank == DEFAULT_RANK else {}

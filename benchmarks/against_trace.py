@@ -35,6 +35,7 @@ MODELS = (
     "gemma-2-2b", "phi-3-mini", "pythia-1.4b",
 )  # fmt: skip
 SHAPES = ((1, 512), (2, 2048))
+AUTOCASTS = {"both": (False, True), "on": (True,)}
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 STATIC = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "optimizer_states_bytes")
 
@@ -98,12 +99,12 @@ def recipe_of(spec: ModelSpec, method: str, checkpointing: bool, autocast: bool)
     })  # fmt: skip
 
 
-def cases(models: list[str], methods: list[str], layers: int) -> Iterator[Case]:
+def cases(models: list[str], methods: list[str], layers: int, autocasts: tuple[bool, ...]) -> Iterator[Case]:
     """Trace and predict every case."""
     for name in models:
         config = catalog_config(name, layers)
         spec = model_from_config(config, name, name)
-        for method, checkpointing, shape, autocast in itertools.product(methods, (False, True), SHAPES, (False, True)):
+        for method, checkpointing, shape, autocast in itertools.product(methods, (False, True), SHAPES, autocasts):
             recipe = recipe_of(spec, method, checkpointing, autocast)
             traced = traced_memory(trace_step(config, recipe, *shape, name_modules=False))
             predicted = predicted_memory(spec, recipe, *shape)
@@ -131,14 +132,14 @@ def main() -> int:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers; 0: whole")
     parser.add_argument("--all", action="store_true", help="print every case, not the worst of a model and method")
+    parser.add_argument("--autocast", choices=("both", "on"), default="both")
     parser.add_argument("--every-architecture", action="store_true", help="the smallest model of each architecture")
     options = parser.parse_args()
     models = one_of_each_architecture() if options.every_architecture else options.models.split(",")
     start_s = time.perf_counter()
     found: list[Case] = []
-    for _, group in itertools.groupby(
-        cases(models, options.methods.split(","), options.layers), key=lambda c: (c.model, c.method)
-    ):
+    every = cases(models, options.methods.split(","), options.layers, AUTOCASTS[options.autocast])
+    for _, group in itertools.groupby(every, key=lambda c: (c.model, c.method)):
         of_method = list(group)
         found += of_method
         for case in of_method if options.all else [max(of_method, key=lambda c: abs(c.error))]:
