@@ -201,9 +201,8 @@ class CachingAllocator:
         if pool.first is None:
             pool.first = _Block(ADDRESS_SPACE * (1 if pool.small else 2), ADDRESS_SPACE, mapped=False)
         page = SMALL_SEGMENT_BYTES if pool.small else LARGE_SEGMENT_BYTES
-        block = _first_room(pool.first, size)
-        if not block.mapped:
-            block = self._mapped_pages(pool, block, -(-size // page) * page)
+        found = _first_room(pool.first, size)
+        block = found if found.mapped else self._mapped_pages(pool, found, -(-size // page) * page)
         while block is not None and block.size < size:
             behind = block.after
             assert behind is not None
