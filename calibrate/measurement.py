@@ -55,12 +55,13 @@ class Event(Record):
 
 
 class OpCount(Record):
-    """How often an operation ran in a phase, and its floating point operations where a formula is known."""
+    """What one operation cost in a phase: see `calibrate.kernels`."""
 
     phase: str
     op: str
-    count: int
+    kernels: int
     flop: int
+    bytes: int = Field(description="read and written")
 
 
 class Trace(Record):

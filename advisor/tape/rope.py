@@ -58,6 +58,17 @@ class Rope:
         self.sin = self.cos
         if m.architecture not in COMPLEX_TABLES:
             self.sin = t.empty(shape, table_dtype)
+        self._note_kernels(t, length, m.architecture in HALF_TABLES | COMPLEX_TABLES)
+
+    def _note_kernels(self, t: Tape, length: int, single: bool) -> None:
+        """Positions to fp32, times the frequencies, doubled; cosine and sine, each scaled and cast."""
+        angles = 4 * length * (self.width // 2)
+        table = angles if single else 2 * angles
+        for moved in (12 * length, 4 * length + angles, *(() if single else (2 * table,)), *(2 * table,) * 4):
+            t.kernel("elementwise", "float32", 0, moved)
+        if self.cos.dtype != "float32":
+            for one in (self.cos, self.sin):
+                t.kernel("elementwise", "float32", 0, table + one.bytes)
 
     def spread(self, t: Tape) -> Rope:
         """Copies of the same size, made of half of each table."""
