@@ -133,6 +133,7 @@ _SPECIAL: dict[str, Callable[[Tensors, Tensors], tuple[int, int]]] = {
     "index_select": _picked,
     "nll_loss_backward": _nll_backward,
     "nll_loss_forward": _nll_forward,
+    "scatter": _put,
     "scatter_": _put,
     "scatter_add_": _put,
     "select_backward": _filled_and_copied,

@@ -79,7 +79,7 @@ class StepInputs:
             rows = batch if m.architecture == "llama4_text" else 1
             sliding = t.empty((rows, *square[1:]), "bool") if slides else None
         for mask, band in ((full, 0), (sliding, self.window)):
-            if mask is not None and m.architecture != "mpt":
+            if mask is not None:
                 _note_mask_kernels(t, mask, batch, length, band)
         self.masks = {False: full, True: sliding}
         self.ropes = rope_tables(t, m, length, dtype)
@@ -119,8 +119,10 @@ def _numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:
     """A bool mask (1, 1, S, S) as numbers, row by row."""
     if mask.dtype != "bool":
         return mask
-    t.kernel("elementwise", dtype, 0, 3 * mask.bytes)
-    return t.empty((batch, *mask.shape[1:]), dtype)
+    out = t.empty((batch, *mask.shape[1:]), dtype)
+    for moved in (2, 2, mask.bytes + out.bytes):  # zero, minus infinity, one of the two for each
+        t.kernel("elementwise", dtype, 0, moved)
+    return out
 
 
 def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, window: int = 0) -> Tensor:
@@ -144,18 +146,18 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     elif window:
         row_pairs = 2 * length * window - window * (window - 1)
     flop = batch * heads * row_pairs * (width + out_shape[-1])
-    inputs = q.bytes + k.bytes + v.bytes
+    inputs, mask_bytes = q.bytes + k.bytes + v.bytes, 0
     outputs = prod(out_shape) * ITEM_BYTES[dtype] + batch * heads * length * 4
     saved: tuple[Tensor, ...] = (q, k, v)
     if mask is not None:
         numbers = _numbers(t, mask, batch, dtype)
         saved = (*saved, numbers)
-        inputs += numbers.bytes
-    t.kernel("attention", dtype, flop, inputs + outputs)
+        mask_bytes = numbers.bytes
+    t.kernel("attention", dtype, flop, inputs + mask_bytes + outputs)
     lse = t.empty((batch, heads, length), "float32")
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t.kernel("attention", dtype, flop // 2 * 5, 2 * inputs + outputs + g.bytes)
+        t.kernel("attention", dtype, flop // 2 * 5, 2 * inputs + mask_bytes + outputs + g.bytes)
         scratch = []
         if t.device == "cuda":
             scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]
@@ -188,7 +190,9 @@ def _causal_numbers(t: Tape, length: int) -> Tensor:
     """The causal mask (S, S) that the composed attention makes in every layer: bool, its triangle, fp32."""
     ones = t.empty((length, length), "bool")
     triangle = t.empty((length, length), "bool")
-    t.kernel("elementwise", "float32", 0, 4 * ones.bytes)
+    out_bytes = 4 * length * length
+    for moved in (ones.bytes, 2 * ones.bytes, 4, 4, ones.bytes + out_bytes):
+        t.kernel("elementwise", "float32", 0, moved)
     del ones
     out = t.empty((length, length), "float32")
     del triangle

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add, cast, cat_last, chunk_last, copy, mul, negate, slice_last, subtract
+from advisor.tape.ops import (
+    add,
+    cast,
+    cat_last,
+    chunk_last,
+    copy,
+    mul,
+    negate,
+    regathered,
+    slice_last,
+    subtract,
+)
 from advisor.tape.tape import Tape
 
 FLOAT_TABLES = frozenset({"ernie4_5", "olmo", "olmo2", "olmo3"})
@@ -101,6 +112,7 @@ def rotate_half(t: Tape, x: Tensor) -> Tensor:
 
 
 def _turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    x = regathered(t, x)  # its gradient comes head by head
     return add(t, mul(t, x, rope.cos), mul(t, rotate_half(t, x), rope.sin))
 
 
