@@ -7,17 +7,18 @@ from advisor.interval import Interval
 from advisor.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.step import step_program
-from calibrate.measurement import Comparison, Environment, Memory, Trace, Work
+from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 
-def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Memory:
+def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Figures:
     """What the formula says about the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
     step = predict_step_memory(model, recipe, batch, seq_len, device="cpu")
     static = step.static_blocks
     peak = Interval.around(float(step.peak_bytes), 0.0, 0.0)
-    return Memory(
+    return Figures(
         peak_allocated_bytes=step.peak_bytes,
         peak_reserved_bytes=round(held_bytes(shares_of(recipe).reserved, peak, sum(static.values())).likely),
+        static_bytes=sum(static.values()),
         after_forward_bytes=step.after_forward_bytes,
         base_weights_bytes=static["base weights"],
         quantization_bytes=static.get("quantisation constants", 0),
@@ -27,11 +28,12 @@ def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int)
     )
 
 
-def traced_memory(trace: Trace) -> Memory:
+def traced_memory(trace: Trace) -> Figures:
     """The same terms from a trace."""
-    return Memory(
+    return Figures(
         peak_allocated_bytes=trace.peak_bytes,
         peak_reserved_bytes=trace.peak_reserved_bytes,
+        static_bytes=trace.static_bytes,
         after_forward_bytes=trace.after_forward_bytes,
         base_weights_bytes=trace.base_weights_bytes,
         quantization_bytes=trace.quantization_bytes,
