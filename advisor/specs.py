@@ -180,6 +180,7 @@ class GpuSpec(Frozen):
     fp16_flop_per_s: Rate = 0.0
     tf32_flop_per_s: Rate = 0.0
     fp32_flop_per_s: Rate = 0.0
+    power_w: Rate = 0.0  # what the maker lets it draw; 0 = unknown
     sources: tuple[str, ...] = ()
 
     @property

@@ -257,10 +257,10 @@ def traced_time(
         rate = (half or gpu.fp32_flop_per_s) * profile.matrix_efficiency
     else:
         rate = gpu.fp32_flop_per_s * profile.vector_efficiency
-    compute_s, launch_s = flop / rate, regime.launches * profile.launch_s
+    compute_s, launch_s = flop / rate, regime.launches * profile.forward_launch_s
     work = optimizer_work(structure.trained_at(recipe.rank), recipe.optimizer)
     optimizer_s = max(work.moved_bytes / (gpu.memory_bytes_per_s * profile.elementwise_bandwidth),
-                      work.launches * profile.launch_s + work.host_s)
+                      work.launches * profile.backward_launch_s + work.host_s)
     micro = TIME_SPREAD.times(max(compute_s, launch_s) + profile.micro_step_s)
     step = micro.times(recipe.gradient_accumulation).plus(TIME_SPREAD.times(optimizer_s))
     steps = step_count(workload, recipe, Placement())

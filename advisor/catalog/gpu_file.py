@@ -22,7 +22,7 @@ from advisor.units import MIB
 NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
 _FILE_LIMIT_BYTES = 1024**2
 
-Figure = Literal["memory", "bandwidth", "flops", "capability"]
+Figure = Literal["memory", "bandwidth", "flops", "capability", "power"]
 Tflops = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
@@ -43,6 +43,7 @@ class Card(BaseModel):
     fp16_tflops: Tflops
     tf32_tflops: Tflops = Field(0.0)
     fp32_tflops: Tflops
+    power_w: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = Field(0.0, description="0 = unknown")
     sources: dict[Figure, str] = Field(default_factory=dict)
 
     def to_spec(self, links: Mapping[str, str]) -> GpuSpec:
@@ -58,6 +59,7 @@ class Card(BaseModel):
             fp16_flop_per_s=self.fp16_tflops * 1e12,
             tf32_flop_per_s=self.tf32_tflops * 1e12,
             fp32_flop_per_s=self.fp32_tflops * 1e12,
+            power_w=float(self.power_w),
             sources=tuple(f"{figure}: {_resolved(text, links)}" for figure, text in self.sources.items()),
         )
 

@@ -62,7 +62,11 @@ class _Recorder:
     def close(self) -> None:
         """End the stretch that is open."""
         if self.parts:
-            self.parts[-1][0].end = len(self.t.events)
+            stretch, t = self.parts[-1][0], self.t
+            stretch.end = len(t.events)
+            stretch.recomputed += t.recomputed
+            stretch.hooked += t.hooked
+            t.recomputed = t.hooked = 0
 
     def finish(self) -> None:
         """End the record and let go of the tape: each would keep the other alive."""

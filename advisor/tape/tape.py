@@ -68,6 +68,7 @@ class Tape:
         self.frame: Frame | None = None
         self.replaying = False
         self.kernels: list[RawKernel] = []
+        self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
@@ -175,11 +176,12 @@ class Tape:
         """
         if reentrant:
             return self._checkpoint_reentrant(function, x)
-        self.frame = Frame(function, (x,))
+        self.frame, launched = Frame(function, (x,)), len(self.kernels)
         try:
             return function(x)
         finally:
             self.frame = None
+            self.hooked += len(self.kernels) - launched
 
     def _checkpoint_reentrant(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
         node = None
@@ -190,7 +192,9 @@ class Tape:
             def backward(g: Tensor) -> tuple[Tensor | None, ...]:
                 again = Tensor(shape, dtype, held.pop(), needs_grad=True)
                 self._enter_recompute()
+                launched = len(self.kernels)
                 out = function(again)
+                self.recomputed += len(self.kernels) - launched
                 self._leave_recompute()
                 self.backward(out, g)
                 return (again.grad,)
@@ -217,11 +221,14 @@ class Tape:
         frame.next_slot = 0
         self._enter_recompute()
         was_enabled, self.grad_enabled = self.grad_enabled, True
+        launched = len(self.kernels)
         try:
             frame.function(*frame.inputs)
         except StopRecompute:
             pass
         finally:
+            self.recomputed += len(self.kernels) - launched
+            self.hooked += len(self.kernels) - launched
             self.frame, self.replaying = None, False
             self.grad_enabled = was_enabled
             self._leave_recompute()
