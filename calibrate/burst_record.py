@@ -27,7 +27,8 @@ class DeviceFacts(Record):
     compute_capability: str = Field(default="", description="'9.0'; '' for a CPU")
     driver: str = Field(default="", description="version of the driver; '' for a CPU, or when NVML does not tell")
     cuda: str = Field(default="", description="version of CUDA that torch was built with; '' for a CPU")
-    cores: int = Field(description="multiprocessors of the card, logical cores of the CPU")
+    multiprocessors: int = Field(default=0, description="of the card; 0 for a CPU")
+    cores: int = Field(description="logical cores of the machine's CPU")
     threads: int = Field(description="threads that torch computes with on the CPU")
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from advisor.fragmentation import held_bytes, shares_of
 from advisor.interval import Interval
-from advisor.memory import predict_step_memory
+from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.step import step_program
 from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
@@ -20,12 +20,20 @@ def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int)
         peak_reserved_bytes=round(held_bytes(shares_of(recipe).reserved, peak, sum(static.values())).likely),
         static_bytes=sum(static.values()),
         after_forward_bytes=step.after_forward_bytes,
-        base_weights_bytes=static["base weights"],
-        quantization_bytes=static.get("quantisation constants", 0),
-        adapters_bytes=static.get("adapters", 0),
-        optimizer_states_bytes=static.get("optimizer states", 0) + static.get("optimizer step counters", 0),
         peak_at=step.peak_at,
+        **static_terms(step),
     )
+
+
+def static_terms(step: StepMemory) -> dict[str, int]:
+    """The terms that stand for the whole run, by the names that `Figures` has for them."""
+    static = step.static_blocks
+    return {
+        "base_weights_bytes": static["base weights"],
+        "quantization_bytes": static.get("quantisation constants", 0),
+        "adapters_bytes": static.get("adapters", 0),
+        "optimizer_states_bytes": static.get("optimizer states", 0) + static.get("optimizer step counters", 0),
+    }
 
 
 def traced_memory(trace: Trace) -> Figures:

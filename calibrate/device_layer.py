@@ -200,7 +200,7 @@ class CudaDevice:
         return DeviceFacts(
             kind="cuda", name=p.name, memory_bytes=int(p.total_memory), compute_capability=f"{p.major}.{p.minor}",
             driver=self._card.driver() if self._card else "", cuda=str(torch.version.cuda or ""),
-            cores=p.multi_processor_count, threads=torch.get_num_threads(),
+            multiprocessors=p.multi_processor_count, cores=os.cpu_count() or 1, threads=torch.get_num_threads(),
         )
 
     def available_bytes(self) -> int:
