@@ -10,6 +10,7 @@ schedule, the copy of the logits that accelerate makes under autocast, and fp16'
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -96,22 +97,22 @@ class Training:
         end = device.mark()
         device.synchronize()
         wall_s = time.perf_counter() - begin_s
-        micro = tuple(device.seconds(a, b) for a, b in zip(marks, marks[1:], strict=False))
+        micro = tuple(device.seconds(a, b) for a, b in itertools.pairwise(marks))
         return StepSeconds(wall_s, device.seconds(marks[0], end), micro, host_s)
 
-    def static_terms(self) -> dict[str, int]:
-        """Bytes, in blocks, of what stands for the whole run, by the names that `Figures` has for them."""
-        adapted = hasattr(self.model, "peft_config")
-        found: dict[str, list[torch.Tensor]] = {
-            "base_weights": [p for p in self.model.parameters() if not (adapted and p.requires_grad)],
-            "adapters": [p for p in self.model.parameters() if adapted and p.requires_grad],
-            "quantization": [t for m in self.model.modules() for t in quantization_tensors(m).values()],
-            "optimizer_states": [
-                value for state in self.optimizer.state.values() for value in state.values()
-                if isinstance(value, torch.Tensor)
-            ],
-        }
-        return {f"{name}_bytes": bytes_of(tensors) for name, tensors in found.items()}
+
+def static_terms(model: Any, optimizer: Any) -> dict[str, int]:
+    """Bytes, in blocks, of what stands for the whole run, by the names that `Figures` has for them."""
+    adapted = hasattr(model, "peft_config")
+    found: dict[str, list[torch.Tensor]] = {
+        "base_weights": [p for p in model.parameters() if not (adapted and p.requires_grad)],
+        "adapters": [p for p in model.parameters() if adapted and p.requires_grad],
+        "quantization": [t for m in model.modules() for t in quantization_tensors(m).values()],
+        "optimizer_states": [
+            value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+        ],
+    }
+    return {f"{name}_bytes": bytes_of(tensors) for name, tensors in found.items()}
 
 
 def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
@@ -144,7 +145,7 @@ def run_burst(
         peak_exact_bytes=memory.exact_bytes, before=before, after=after, cpu_share=share.cpu_share,
         others_cores=share.others_cores,
     )
-    return figures_of(memory, training.static_terms(), run), run
+    return figures_of(memory, static_terms(training.model, training.optimizer), run), run
 
 
 def figures_of(memory: MemoryReading, terms: dict[str, int], run: Run) -> Figures:
@@ -152,8 +153,9 @@ def figures_of(memory: MemoryReading, terms: dict[str, int], run: Run) -> Figure
     return Figures(
         peak_allocated_bytes=memory.peak_bytes, peak_reserved_bytes=memory.reserved_bytes,
         device_bytes=memory.device_bytes, static_bytes=memory.static_bytes,
-        after_forward_bytes=memory.after_forward_bytes, peak_at="", micro_step_s=statistics.median(run.micro_step_s),
-        step_s=statistics.median(run.step_s), host_s=statistics.median(run.host_s), **terms,
+        after_forward_bytes=memory.after_forward_bytes or None, peak_at="",
+        micro_step_s=statistics.median(run.micro_step_s), step_s=statistics.median(run.step_s),
+        host_s=statistics.median(run.host_s), **terms,
     )
 
 

@@ -12,10 +12,10 @@ import click
 from advisor.errors import BadValue
 from advisor.units import parse_seconds
 from calibrate.checks import is_worst
+from calibrate.cut import Whole
 from calibrate.dry_run_cli import known_model, own_code
 from calibrate.measurement import Comparison
 from calibrate.options import config_of, methods_of, recipe_of
-from calibrate.cut import Whole
 from calibrate.plan import DEFAULT_MODELS, Plan, Question, Rows, make_plan
 from calibrate.progress import audience_for
 from calibrate.records_show import print_records

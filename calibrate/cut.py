@@ -1,4 +1,4 @@
-"""Cuts a model down to a few layers and words, so that its full-width layers train on a small device. Needs no torch."""
+"""Cuts a model to a few layers and words, so that its full-width layers train on a small device. Needs no torch."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from calibrate.burst_record import Conditions, DeviceFacts, DeviceKind
 from calibrate.nvml import Card, open_card
 
 BLOCK_BYTES = 512
+MEMORY_EVENT = "[memory]"  # torch.profiler's name of an allocation or release
 AFTER_FORWARD = "calibrate: after forward"
 NO_CUDA = "torch.cuda sees no GPU here: use --device cpu, or auto"
 
@@ -39,6 +40,7 @@ class MemoryReading(NamedTuple):
     peak_bytes: int
     static_bytes: int
     after_forward_bytes: int
+    """0 when nobody said when that was."""
     reserved_bytes: int | None
     device_bytes: int | None
     exact_bytes: int | None
@@ -120,16 +122,30 @@ class CpuDevice:
 
     def read_memory(self, step: Step) -> MemoryReading:
         """One step under the profiler, over what was alive before it."""
+        watch = CpuWatch()
+        step(_after_forward)
+        return watch.stop()
+
+
+class CpuWatch:
+    """Records every allocation of the CPU from its making to `stop`."""
+
+    def __init__(self) -> None:
         gc.collect()
-        before = [storage.nbytes() for storage in living_storages()]
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            step(_after_forward)
-        sizes = list(_allocations(seen))
-        static, exact = sum(map(rounded, before)), sum(before)
+        self._before = [storage.nbytes() for storage in living_storages()]
+        self._seen = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self._seen.__enter__()
+
+    def stop(self) -> MemoryReading:
+        """What was needed at most; after the forward pass 0, unless a step said when that was."""
+        self._seen.__exit__(None, None, None)
+        sizes = list(_allocations(self._seen))
+        static, exact = sum(map(rounded, self._before)), sum(self._before)
         blocks = _heights(static, [rounded(size) if size else None for size in sizes])
-        alone = _heights(exact, sizes)
-        return MemoryReading(peak_bytes=blocks.peak, static_bytes=static, after_forward_bytes=blocks.at_mark,
-                             reserved_bytes=None, device_bytes=None, exact_bytes=alone.peak)
+        return MemoryReading(
+            peak_bytes=blocks.peak, static_bytes=static, after_forward_bytes=blocks.at_mark, reserved_bytes=None,
+            device_bytes=None, exact_bytes=_heights(exact, sizes).peak,
+        )
 
 
 class _Heights(NamedTuple):
@@ -139,7 +155,7 @@ class _Heights(NamedTuple):
 
 def _heights(live: int, sizes: list[int | None]) -> _Heights:
     """Most bytes that were alive, and those alive at the mark (None among the sizes)."""
-    peak = at_mark = live
+    peak, at_mark = live, 0
     for size in sizes:
         if size is None:
             at_mark = live
@@ -156,9 +172,9 @@ def _after_forward() -> None:
 
 def _allocations(seen: Any) -> Iterator[int | None]:
     """Sizes of allocations, negative for releases, in order; None where the forward pass is over."""
-    found = [event for event in seen.profiler.kineto_results.events() if event.name() in ("[memory]", AFTER_FORWARD)]
+    found = [event for event in seen.profiler.kineto_results.events() if event.name() in (MEMORY_EVENT, AFTER_FORWARD)]
     for event in sorted(found, key=lambda one: one.start_ns()):
-        yield event.nbytes() if event.name() == "[memory]" else None
+        yield event.nbytes() if event.name() == MEMORY_EVENT else None
 
 
 def rounded(size_bytes: int) -> int:
@@ -245,8 +261,9 @@ class CudaDevice:
         step(lambda: seen.append(int(self._cuda.memory_allocated())))
         self._cuda.synchronize()
         return MemoryReading(
-            peak_bytes=int(self._cuda.max_memory_allocated()), static_bytes=static, after_forward_bytes=seen[-1],
-            reserved_bytes=int(self._cuda.max_memory_reserved()), device_bytes=self._process_bytes(), exact_bytes=None,
+            peak_bytes=int(self._cuda.max_memory_allocated()), static_bytes=static,
+            after_forward_bytes=seen[-1] if seen else 0, reserved_bytes=int(self._cuda.max_memory_reserved()),
+            device_bytes=self._process_bytes(), exact_bytes=None,
         )
 
     def _process_bytes(self) -> int | None:

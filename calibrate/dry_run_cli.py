@@ -130,6 +130,7 @@ def _keep(
 
 
 def known_model(name: str) -> ModelSpec | None:
+    """The formula's model; None, and a line on stderr, for an architecture that it does not know."""
     try:
         return find_model(name)
     except UnsupportedArchitecture as error:

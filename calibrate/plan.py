@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import InputError
+from advisor.modules import default_targets
 from advisor.specs import METHODS, ModelSpec, Recipe
 from advisor.units import GIB, format_gib
 from calibrate.compare import predicted_work
@@ -151,6 +152,7 @@ def _recipe(
         knobs.setdefault("base_dtype", "float16")
     if model.spec is not None:
         knobs.setdefault("attention", model.spec.default_attention)
+        knobs.setdefault("target_modules", ",".join(default_targets(model.spec)))
     return recipe_of(method, knobs)[0]
 
 

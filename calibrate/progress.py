@@ -118,8 +118,8 @@ def result_text(record: Comparison) -> str:
         return f"{burst.outcome.replace('_', ' ')}: {burst.error}"
     peak = f"peak {gib(measured.peak_allocated_bytes)} GiB"
     if predicted is not None:
-        error = percent(record.error_of("peak_allocated_bytes"), 2)
-        peak = f"peak {gib(predicted.peak_allocated_bytes)} GiB, {gib(measured.peak_allocated_bytes)} measured ({error})"
+        sizes = f"{gib(predicted.peak_allocated_bytes)} GiB, {gib(measured.peak_allocated_bytes)} measured"
+        peak = f"peak {sizes} ({percent(record.error_of('peak_allocated_bytes'), 2)})"
     step = f"step {seconds(measured.step_s)}"
     if predicted is not None and predicted.step_s is not None:
         step = f"step {seconds(predicted.step_s)}, {seconds(measured.step_s)} measured"

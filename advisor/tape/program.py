@@ -93,7 +93,8 @@ def net_bytes(net: Net, sizes: list[int]) -> Bytes:
 
 class Launches(NamedTuple):
     """Kernels by who launches them: the model's Python code, or autograd's engine; `hooked` of the former under
-    checkpointing's hooks on saved tensors."""
+    checkpointing's hooks on saved tensors.
+    """
 
     python: int
     engine: int
