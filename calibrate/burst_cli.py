@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadValue
 from advisor.units import parse_seconds
 from calibrate.checks import is_worst
@@ -58,6 +59,8 @@ def measure(asked: Asked) -> int:
         raise BadValue("--device", asked.device, f"allowed are {', '.join(DEVICES)}")
     if asked.budget is not None:
         _seconds(asked.budget)
+    if asked.trainer:
+        find_trainer(asked.trainer)
     knobs = {name: value for name, value in asked.knobs.items() if name not in ("micro_batch", "seq_len")}
     for method in methods:
         for micro_batch in asked.knobs["micro_batch"] or (None,):
@@ -136,6 +139,8 @@ def _rows(micro_batches: Sequence[str], seq_lens: Sequence[str], kind: str) -> t
 
 
 def _say_machine(machine: Machine) -> None:
+    if machine.remark:
+        _say(machine.remark)
     others = machine.conditions.other_processes
     if others:
         _say(f"{others} other process{'es' if others > 1 else ''} on the card: times will be marked, and not fitted")

@@ -35,6 +35,7 @@ CAN_FORK = hasattr(os, "fork") and sys.platform == "linux"
 NO_CPU_MEMORY = "can't allocate memory"
 PRELOADED = ("peft", "bitsandbytes", "transformers.integrations.bitsandbytes", "torch._dynamo", "torch.profiler",
              "calibrate.burst")
+BF16_FROM = 8  # compute capability of the first cards with bf16 matrix units
 FORKED_CUDA = "forked subprocess"
 
 
@@ -70,7 +71,7 @@ def _load(forking: bool) -> bool:
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401 - most of transformers' import time
 
-    for name in ("accelerate", "bitsandbytes", "peft"):
+    for name in ("accelerate", "bitsandbytes", "peft", "psutil"):
         if importlib.util.find_spec(name) is None:
             raise ImportError(name=name)
     torch.set_num_threads(1)
@@ -151,11 +152,12 @@ def _failure(error: Exception) -> dict[str, str]:
 
 def _probe(kind: str) -> dict[str, Any]:
     """The device, what it offers, and why bitsandbytes cannot quantise on it ('' when it can)."""
-    device = _open(kind)
+    device, remark = _open(kind)
+    facts = device.facts()
     return {
-        "device": device.facts().model_dump(), "available_bytes": device.available_bytes(),
+        "device": facts.model_dump(), "available_bytes": device.available_bytes(), "remark": remark,
         "conditions": device.conditions().model_dump(), "quantization_problem": _quantization_problem(device.place),
-        "bf16": device.kind == "cpu" or int(device.facts().compute_capability.split(".")[0]) >= 8,
+        "bf16": facts.kind == "cpu" or int(facts.compute_capability.partition(".")[0]) >= BF16_FROM,
     }
 
 
@@ -167,11 +169,14 @@ def _open(kind: str) -> Any:
     from calibrate.device_layer import open_device
 
     try:
-        return open_device(kind)
+        found = open_device(kind)
     except AdvisorError as error:
         if FORKED_CUDA in str(error):
             raise ForkedCuda from None
         raise
+    if FORKED_CUDA in found.remark:
+        raise ForkedCuda
+    return found
 
 
 def _quantization_problem(place: str) -> str:
@@ -195,7 +200,7 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
     from calibrate.dryrun import _quiet
 
     with _quiet(), contextlib.redirect_stdout(sys.stderr):
-        device = _open(job["device"])
+        device = _open(job["device"]).device
         figures, run = run_burst(
             job["config"], Recipe.model_validate(job["recipe"]), job["seq_len"], device,
             Limits(job["steps"], job["limit_s"]), say, job.get("code", ""),

@@ -97,7 +97,7 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
     def _begin(self, args: Any, state: Any, kwargs: dict[str, Any]) -> None:
         described = describe(kwargs["model"], args)
         seq_len = self._seq_len or int(getattr(args, "max_length", None) or 0)
-        device = open_device(args.device.type)
+        device = open_device(args.device.type).device
         self._run = _Training(described, device, unwrapped(kwargs["model"]), int(state.max_steps), seq_len)
         for note in described.notes:
             self._say(f"calibrate: {note}")

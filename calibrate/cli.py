@@ -33,7 +33,9 @@ def _run() -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without a character's glyph is no reason to die
     try:
-        code = command(prog_name="calibrate", standalone_mode=False)
+        # Not `command.main()`: it has an exit code of its own for a reader that has gone.
+        with command.make_context("calibrate", sys.argv[1:]) as context:
+            code = command.invoke(context)
         sys.stdout.flush()
     except AdvisorError as error:
         return _fail(str(error), error.exit_code)

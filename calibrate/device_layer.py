@@ -281,8 +281,23 @@ def first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def open_device(kind: str) -> Device:
-    """The device that --device names: 'cpu', 'cuda', or 'auto' for a card where there is one. Raises BadValue."""
-    if kind == "cuda" or (kind == "auto" and torch.cuda.is_available()):
-        return CudaDevice()
-    return CpuDevice()
+class Opened(NamedTuple):
+    """A device, and a line on why it is not the one that one might expect; '' when it is."""
+
+    device: Device
+    remark: str
+
+
+def open_device(kind: str) -> Opened:
+    """The device that --device names: 'cpu', 'cuda', or 'auto' for a card where there is one that torch can use.
+
+    Raises BadValue for 'cuda' without such a card.
+    """
+    if kind == "cuda":
+        return Opened(CudaDevice(), "")
+    if kind == "auto" and (torch.cuda.is_available() or open_card() is not None):
+        try:
+            return Opened(CudaDevice(), "")
+        except BadValue as error:
+            return Opened(CpuDevice(), f"there is a GPU, but torch cannot use it, so this measures the CPU: {error}")
+    return Opened(CpuDevice(), "")

@@ -29,6 +29,7 @@ class Machine(NamedTuple):
     conditions: Conditions
     quantization_problem: str
     bf16: bool
+    remark: str = ""
 
 
 class Job(NamedTuple):
@@ -80,7 +81,7 @@ class BurstRunner:
         self._device = facts.kind
         environment = Environment.model_validate(hello["environment"]).model_copy(update={"device": facts})
         return Machine(environment, facts, found["available_bytes"], Conditions.model_validate(found["conditions"]),
-                       found["quantization_problem"], found["bf16"])
+                       found["quantization_problem"], found["bf16"], found["remark"])
 
     def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
         """Measure one burst; `hear` is told of its steps. Raises SourceUnavailable when the libraries are gone."""
