@@ -198,8 +198,7 @@ def is_stable(times_s: list[float]) -> bool:
     """Whether the median has settled: the later half's is that of all, and the error of the median is small."""
     if len(times_s) < TIMED_STEPS[0]:
         return False
-    middle = statistics.median(times_s)
+    low, middle, high = statistics.quantiles(times_s, n=4, method="inclusive")
     later = statistics.median(times_s[len(times_s) // 2 :])
-    deviation = statistics.median(abs(one - middle) for one in times_s)
-    error = 1.86 * deviation / len(times_s) ** 0.5  # of a median, from the median deviation of normal noise
+    error = 0.93 * (high - low) / len(times_s) ** 0.5  # of a median, from the quartiles of normal noise
     return abs(later / middle - 1) < STABLE and error < STABLE * middle

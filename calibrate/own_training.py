@@ -7,6 +7,7 @@ kernels that replace a model's own (Liger, Unsloth), a loss function of one's ow
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -60,6 +61,7 @@ def describe(model: Any, args: Any) -> Described:
         **(_adapters(model, adapter) if adapter is not None else {}),
     }
     config = {key: value for key, value in base.config.to_dict().items() if key not in VOLATILE}
+    config = json.loads(json.dumps(config, default=str))  # as it comes back from a record
     name = str(getattr(base.config, "_name_or_path", "") or config.get("model_type", "model"))
     return Described(name.rstrip("/").rpartition("/")[2] or name, config, Recipe(**values), tuple(notes))
 

@@ -105,11 +105,15 @@ def make_plan(asked: Question, machine: Machine) -> Plan:
     """
     rounds = [(model, rows, way) for (rows, way), model in itertools.product(_shapes(asked, machine), asked.models)]
     cuts: dict[tuple[str, bool], Cut] = {}
+    seen: set[tuple[str, Recipe, int]] = set()  # where checkpointing is fixed, both ways are one
     bursts: list[PlannedBurst] = []
     skipped: list[Skipped] = []
     for model, rows, checkpointing in rounds:
         for method in asked.methods:
             recipe = _recipe(asked, machine, model, method, rows, checkpointing)
+            if (model.name, recipe, rows[1]) in seen:
+                continue
+            seen.add((model.name, recipe, rows[1]))
             reason = why_not(recipe, machine)
             key = (model.name, method == "full")
             if not reason and key not in cuts:

@@ -68,10 +68,15 @@ class LiveAudience(Audience):
         from rich.console import Console
         from rich.status import Status
 
+        self._doing = self._steps = ""
         self._console = Console(file=self._out, highlight=False, markup=False)
-        self._status = Status("", console=self._console, refresh_per_second=4)
+        self._status = Status(self, console=self._console, refresh_per_second=4)
         self._status.start()
-        self._doing, self._steps = "", ""
+
+    def __rich__(self) -> str:
+        """The moving line as it is now, cut to the terminal's width."""
+        clock = f"{format_seconds(self.elapsed_s())} of {format_seconds(self._budget_s)}: "
+        return (clock + self._doing + self._steps)[: max(10, self._console.width - 4)]
 
     def stop(self) -> None:
         """Take the moving line away."""
@@ -82,7 +87,6 @@ class LiveAudience(Audience):
         figures = burst.prediction.figures
         peak = f", {gib(figures.peak_allocated_bytes)} GiB predicted" if figures is not None else ""
         self._doing, self._steps = f"[{number}/{total}] {burst.label}{peak}", ""
-        self._show()
 
     def hear(self, news: Mapping[str, Any]) -> None:
         """Show how many steps there are, and the last one's time."""
@@ -90,17 +94,10 @@ class LiveAudience(Audience):
             self._steps = f", step {news['steps']}: {seconds(news['step_s'])}"
         else:
             self._steps = f", warming up: {seconds(news['warm_up_s'])}"
-        self._show()
 
     def line(self, text: str) -> None:
         """Print above the moving line."""
         self._console.print(text, soft_wrap=True)
-
-    def _show(self) -> None:
-        from rich.text import Text
-
-        clock = f"{format_seconds(self.elapsed_s())} of {format_seconds(self._budget_s)}"
-        self._status.update(Text(f"{self._doing}{self._steps} ({clock})", overflow="ellipsis", no_wrap=True))
 
 
 def audience_for(as_json: bool, budget_s: float) -> Audience:
