@@ -44,7 +44,9 @@ def test_the_json_contract() -> None:
         assert set(memory) == counters | {"peak_at", "terms"}
         assert set(memory["device_bytes"]) == {"low", "likely", "high"}
         assert set(memory["terms"][0]) == {"name", "bytes"}
-        assert set(time) == {"micro_step_s", "step_s", "total_s", "steps", "tokens_per_s", "bound"}
+        assert set(time) == {
+            "micro_step_s", "step_s", "total_s", "steps", "tokens_per_s", "bound", "flop_per_step", "mfu", "energy_j",
+        }
         assert row["evidence"]["rung"] == "formula"
 
 

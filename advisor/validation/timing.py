@@ -102,9 +102,9 @@ def refusal(row: Row) -> str:
     """Why a row's time is not predicted; '' when it is."""
     if not row.get("step_time_s"):
         return "no step time"
-    if row["group"] == "fsdp_qlora" and "no_shard" not in row["sharding"] or row["group"].startswith("litgpt") and (
+    if (row["group"] == "fsdp_qlora" and "no_shard" not in row["sharding"]) or (row["group"].startswith("litgpt") and (
         row["num_gpus"] > 1
-    ):
+    )):
         return "weights sharded over cards"
     if not row.get("tokens_per_step"):
         return "the mean length of a row is not stated"

@@ -10,7 +10,6 @@ from advisor.specs import Recipe
 from advisor.tape.stack import Stack
 from advisor.validation.figures import Predicted, Row, Run, Unanswered, peak_figure
 
-
 MODULES = {"mlp": ("gate_proj", "up_proj", "down_proj")}
 
 

@@ -23,7 +23,7 @@ from advisor.errors import AdvisorError, BadConfig, BadValue, SourceUnavailable,
 from advisor.specs import GpuSpec
 from advisor.units import GIB, MIB
 
-FIGURES = {"memory", "bandwidth", "flops", "capability"}
+FIGURES = {"memory", "bandwidth", "flops", "capability", "power"}
 MATRIX_GENERATIONS = {"Ampere", "Ada", "Hopper", "Blackwell"}
 CAPABILITIES = {
     "Pascal": {"6.0", "6.1"},
@@ -98,6 +98,8 @@ def test_loaded_card_is_sourced_and_plausible(card: GpuSpec) -> None:
     assert card.speed_known
     assert 0.93 <= card.memory_bytes / GIB / card.marketed_gb <= 1.001
     assert 190e9 <= card.memory_bytes_per_s <= 8e12
+    assert 60 <= card.power_w <= 1200
+    assert 0.4 <= card.power_w / (max(card.bf16_flop_per_s, card.fp16_flop_per_s) * 1e-12) <= 30
     assert 4e12 <= card.fp32_flop_per_s <= 130e12
     if card.generation in MATRIX_GENERATIONS:
         assert card.bf16_flop_per_s == card.fp16_flop_per_s
