@@ -45,12 +45,12 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False, explain_time:
             _explain_memory(console, row, file)
     elif recommendation is not None:
         _memory_in_short(console, rows[0])
+    if recommendation is not None:
+        _time_in_short(console, advice, rows[0], hint=not explain_time)
     if explain_time:
         from advisor.render_time import render_times
 
         render_times(advice, file)
-    elif recommendation is not None:
-        _time_in_short(console, advice, rows[0])
     _knobs(console, advice, None if recommendation is None else rows[0])
     if recommendation is not None:
         heading(console, _run_this(advice))
@@ -150,7 +150,7 @@ def _memory_in_short(console: Console, row: Candidate) -> None:
     say(console, text)
 
 
-def _time_in_short(console: Console, advice: Advice, row: Candidate) -> None:
+def _time_in_short(console: Console, advice: Advice, row: Candidate, hint: bool) -> None:
     """One paragraph: what binds, how well the card is used, energy and cost."""
     time = row.time
     if time is None:
@@ -164,7 +164,8 @@ def _time_in_short(console: Console, advice: Advice, row: Candidate) -> None:
     if row.cost is not None:
         parts.append(f"cost {row.cost.low:,.2f} to {row.cost.high:,.2f}, likely {row.cost.likely:,.2f}")
     heading(console, "Time")
-    say(console, f"{'; '.join(parts)}. Evaluation, saving and start-up come on top. --explain-time lists the kernels.")
+    pointer = " --explain-time lists the kernels." if hint else ""
+    say(console, f"{'; '.join(parts)}. Evaluation, saving and start-up come on top.{pointer}")
 
 
 def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:

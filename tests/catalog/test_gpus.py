@@ -400,6 +400,13 @@ def test_file_needs_only_the_required_fields(tmp_path: Path) -> None:
     assert (card.bf16_flop_per_s, card.compute_capability, card.generation) == (0, "", "")
 
 
+def test_file_may_leave_out_every_rate_and_give_the_power(tmp_path: Path) -> None:
+    rates = {name for name in ENTRY if name.endswith(("_gb_per_s", "_tflops"))}
+    card = one(write(tmp_path, "card.toml", toml_of({k: v for k, v in ENTRY.items() if k not in rates})))
+    assert not card.speed_known
+    assert one(write(tmp_path, "card.toml", toml_of(ENTRY | {"power_w": 250}))).power_w == 250.0
+
+
 @pytest.mark.parametrize("field", sorted(ENTRY))
 def test_file_with_a_missing_field_is_refused(tmp_path: Path, field: str) -> None:
     path = write(tmp_path, "card.toml", toml_of({k: v for k, v in ENTRY.items() if k != field}))
