@@ -224,8 +224,8 @@ def _evidence(gpu: GpuSpec, key: str) -> str:
     if not key:
         return "no profile for this card's generation: cautious defaults, wide intervals; not measured on this card"
     known = "little published" if key in _UNMEASURED else "from published benchmarks"
-    text = (f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one and "
-            "the same run are up to 1.35 times apart")  # fmt: skip
+    text = (f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one "
+            "run are up to 1.35 times apart")  # fmt: skip
     if gpu.bf16_flop_per_s == 0:
         text += "; it has no bfloat16 matrix units: bfloat16 products are taken at the fp32 rate"
     return text

@@ -14,8 +14,16 @@ from advisor.specs import METHODS, ModelSpec, Recipe
 from advisor.tape import step
 from advisor.tape.decoder import layer_kinds
 from advisor.tape.program import (
-    BATCH, DIGIT_BITS, LENGTH, RANK, Launches, Run, basis, evaluated, polynomial,
-)  # fmt: skip
+    BATCH,
+    DIGIT_BITS,
+    LENGTH,
+    RANK,
+    Launches,
+    Run,
+    basis,
+    evaluated,
+    polynomial,
+)
 from advisor.tape.step import step_program
 from tests.tape.tiny import CONFIGS, recipe, spec
 
