@@ -40,6 +40,7 @@ class DeviceProfile(Frozen):
     elementwise_bandwidth: Fraction
     reduce_bandwidth: Fraction
     gather_bandwidth: Fraction
+    strided_bandwidth: Fraction  # a sum whose operands lie in different orders in memory, as in DoRA's norm
     dequantize_bandwidth: Fraction  # 4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels
     cache_bytes: Annotated[float, Range(0)]  # level-2 cache, which serves what was just written
     cache_speedup: Annotated[float, Range(1)]  # bandwidth of that cache over the memory's
@@ -169,6 +170,27 @@ def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
     return min(1.0, math.sqrt(gpu.power_w / (matrix * 1e-12 * watts_per_tflops)))
 
 
+HALF_LANES = frozenset({"pascal", "volta", "turing", "ampere hbm"})
+"""Classes whose multiprocessors add 64 pairs of fp32 numbers a cycle; those of all others add 128. Of Pascal this is
+true of the P100 alone."""
+
+STRIDED_BYTES = 10
+"""What DoRA's sum moves per element: a 16-bit weight, an fp32 update, an fp32 result."""
+
+
+def strided_share(gpu: GpuSpec) -> float:
+    """Of peak bandwidth, what a sum reaches of which one operand is read across its rows; no more than 1.
+
+    Each element of that operand lies in a cache line of its own, of which a multiprocessor fetches one a cycle: a
+    limit for cards with HBM alone. That the lines' other elements are then found in the cache is our assumption.
+    """
+    if not gpu.memory_bytes_per_s:
+        return 1.0
+    lanes = 64 if card_class(gpu) in HALF_LANES else 128
+    elements_per_s = gpu.fp32_flop_per_s / (2 * lanes)
+    return min(1.0, elements_per_s * STRIDED_BYTES / gpu.memory_bytes_per_s)
+
+
 @lru_cache(maxsize=256)
 def profile_for(gpu: GpuSpec) -> DeviceProfile:
     """The default profile of a card; wide intervals where its generation is not known or little was published."""
@@ -191,6 +213,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         elementwise_bandwidth=row.stream,
         reduce_bandwidth=row.stream * 0.9,
         gather_bandwidth=row.stream * 0.8,
+        strided_bandwidth=min(row.stream, strided_share(gpu)),
         dequantize_bandwidth=row.stream * 0.7,
         cache_bytes=row.cache_us * 1e-6 * gpu.memory_bytes_per_s,
         cache_speedup=3.0,

@@ -69,6 +69,7 @@ class Roofline:
             "elementwise": peak * profile.elementwise_bandwidth,
             "reduce": peak * profile.reduce_bandwidth,
             "gather": peak * profile.gather_bandwidth,
+            "strided": peak * profile.strided_bandwidth,
             "dequantize": peak * profile.dequantize_bandwidth,
         }
         self._cache_bytes = profile.cache_bytes

@@ -281,8 +281,12 @@ def _adapter_update(t: Tape, m: Linear) -> Tensor:
 
 
 def _weight_norm(t: Tape, weight: Tensor, update: Tensor) -> Tensor:
-    """`linalg.norm(weight + scaling * update, dim=1)`: (O,)."""
-    summed = add(t, weight, scale(t, Tensor(weight.shape, update.dtype, update.buffer)))
+    """`linalg.norm(weight + scaling * update, dim=1)`: (O,).
+
+    The update is the transposed view of an (I, O) product, so that the sum reads one operand across its rows. Ignores:
+    GPT-2's weights, which lie transposed too.
+    """
+    summed = add(t, weight, scale(t, Tensor(weight.shape, update.dtype, update.buffer)), "strided")
     t.kernel("reduce", summed.dtype, 0, summed.bytes)
     return t.empty((weight.shape[0],), summed.dtype)
 
