@@ -7,6 +7,7 @@ card, a host or a library version may be from them. A calibration on the card it
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
@@ -39,6 +40,7 @@ class DeviceProfile(Frozen):
     elementwise_bandwidth: Fraction
     reduce_bandwidth: Fraction
     gather_bandwidth: Fraction
+    strided_bandwidth: Fraction  # a sum whose operands lie in different orders in memory, as in DoRA's norm
     dequantize_bandwidth: Fraction  # 4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels
     cache_bytes: Annotated[float, Range(0)]  # level-2 cache, which serves what was just written
     cache_speedup: Annotated[float, Range(1)]  # bandwidth of that cache over the memory's
@@ -69,16 +71,18 @@ class _Generation(NamedTuple):
     stream: float
     cache_us: float
     kernel_us: float
-    host: tuple[float, float]
+    host: float | tuple[float, float]
     link_gb_per_s: tuple[float, float, float]
     context_gib: tuple[float, float, float]
 
 
 FORWARD_LAUNCH_S, BACKWARD_LAUNCH_S, HOOK_S = 10e-6, 6.5e-6, 4e-6
-"""CPU time per kernel of transformers 5.23 with peft on torch 2.13. On one core of an AMD EPYC (Zen 5), with tensors so small
-that the kernels themselves take about 1 us: 7 to 10 us forward (most where peft's code runs), 4 to 6 us in autograd's
-engine, 3 to 4 us more under non-reentrant checkpointing (`python -m benchmarks.host`). A CUDA launch takes 1 to 3 us
-(github.com/meta-pytorch/tritonbench/pull/1017)."""
+"""CPU time per kernel of transformers 5.23 with peft on torch 2.13.
+
+On one core of an AMD EPYC (Zen 5), with tensors so small that the kernels themselves take about 1 us: 7 to 10 us
+forward (most where peft's code runs), 4 to 6 us in autograd's engine, 3 to 5 us more under non-reentrant checkpointing
+(`python -m benchmarks.host`). A CUDA launch takes 1 to 3 us (github.com/meta-pytorch/tritonbench/pull/1017).
+"""
 
 _PCIE3 = (4.0, 8.0, 12.0)
 _PCIE4 = (8.0, 15.0, 24.0)
@@ -88,7 +92,8 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            312 TFLOP/s on an A100 SXM, 253 on a PCIe one, 794 of 989 on an H100 SXM, 1745 of 2250 on a B200
 #            (github.com/stas00/ml-engineering, compute/accelerator/README.md); ordinary shapes a little less.
 #            GeForce cards run their halved matrix units at full clock: an L20 gives 105..115 of 119.5
-#            (github.com/DefTruth/CUDA-Learn-Notes, hgemm), an RTX 4090 168 of 165 (github.com/tinygrad/tinygrad/pull/11390).
+#            (github.com/DefTruth/CUDA-Learn-Notes, hgemm), an RTX 4090 168 of 165
+#            (github.com/tinygrad/tinygrad/pull/11390).
 # watts      power per dense 16-bit TFLOP/s at which that limit is reached. A card with less meets its power limit
 #            first: its rate falls with the square root of what it has. Between cards of one generation this is an
 #            interpolation of ours: an RTX 4090 has 2.7 W, an L40S 0.97, an L4 0.6 from one process.
@@ -113,18 +118,19 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            (github.com/pytorch/pytorch/issues/107667 and 109888), 616 MiB on a data-centre card
 #            (github.com/LMCache/LMCache/issues/4019); cuBLAS and bitsandbytes load more as they are used.
 _G = _Generation
-_OLD, _GDDR = (0.45, 0.35), (0.93, 0.86)
+_OLD, _GDDR, _FAST = (0.45, 0.35), (0.93, 0.86), (0.46, 0.40)
+_A100_LINK, _HOPPER_LINK, _B200_LINK = (15, 150, 240), (30, 280, 400), (60, 500, 800)
 _TABLE = {
     #                                          matrix watts vector attn stream cache kernel host
     "pascal": _G("Pascal", 0.80, 0.0, 0.92, _OLD, 0.75, 6, 4.0, (1.6, 1.9), _PCIE3, (0.20, 0.32, 0.50)),
-    "volta": _G("Volta", 0.72, 0.0, 0.92, _OLD, 0.80, 7, 3.5, (1.9, 1.9), (8, 60, 120), (0.25, 0.36, 0.55)),
+    "volta": _G("Volta", 0.72, 0.0, 0.92, _OLD, 0.80, 7, 3.5, 1.9, (8, 60, 120), (0.25, 0.36, 0.55)),
     "turing": _G("Turing", 0.90, 4.0, 0.90, _OLD, 0.79, 11, 3.5, (1.4, 1.8), _PCIE3, (0.15, 0.28, 0.50)),
     "ampere": _G("Ampere", 0.90, 2.6, 0.82, _GDDR, 0.84, 8, 3.0, (1.1, 1.55), _PCIE4, (0.25, 0.38, 0.60)),
-    "ampere hbm": _G("A100 and A30", 0.84, 0.8, 0.92, (0.82, 0.70), 0.82, 22, 3.0, (1.6, 1.6), (15, 150, 240), (0.40, 0.48, 0.70)),
+    "ampere hbm": _G("A100 and A30", 0.84, 0.8, 0.92, (0.82, 0.70), 0.82, 22, 3.0, 1.6, _A100_LINK, (0.40, 0.48, 0.70)),
     "ada": _G("Ada", 0.90, 2.0, 0.82, _GDDR, 0.85, 90, 2.5, (0.85, 1.4), _PCIE4, (0.38, 0.49, 0.71)),
-    "hopper": _G("Hopper", 0.74, 0.6, 0.82, (0.46, 0.40), 0.82, 14, 2.5, (1.3, 1.3), (30, 280, 400), (0.48, 0.62, 0.85)),
+    "hopper": _G("Hopper", 0.74, 0.6, 0.82, _FAST, 0.82, 14, 2.5, 1.3, _HOPPER_LINK, (0.48, 0.62, 0.85)),
     "blackwell": _G("Blackwell", 0.90, 2.0, 0.82, _GDDR, 0.86, 65, 2.5, (0.8, 1.1), _PCIE5, (0.38, 0.58, 0.90)),
-    "blackwell hbm": _G("Blackwell data-centre", 0.72, 0.4, 0.82, (0.46, 0.40), 0.82, 16, 2.5, (1.1, 1.1), (60, 500, 800), (0.50, 0.75, 1.10)),
+    "blackwell hbm": _G("B200 and GB200", 0.72, 0.4, 0.82, _FAST, 0.82, 16, 2.5, 1.1, _B200_LINK, (0.50, 0.75, 1.10)),
     "": _G("unknown", 0.65, 0.0, 0.80, (0.6, 0.5), 0.78, 8, 3.5, (1.0, 1.4), _PCIE3, (0.20, 0.50, 1.00)),
 }  # fmt: skip
 
@@ -161,7 +167,28 @@ def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
     matrix = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
     if not (gpu.power_w and matrix and watts_per_tflops):
         return 1.0
-    return min(1.0, (gpu.power_w / (matrix * 1e-12 * watts_per_tflops)) ** 0.5)
+    return min(1.0, math.sqrt(gpu.power_w / (matrix * 1e-12 * watts_per_tflops)))
+
+
+HALF_LANES = frozenset({"pascal", "volta", "turing", "ampere hbm"})
+"""Classes whose multiprocessors add 64 pairs of fp32 numbers a cycle; those of all others add 128. Of Pascal this is
+true of the P100 alone."""
+
+STRIDED_BYTES = 10
+"""What DoRA's sum moves per element: a 16-bit weight, an fp32 update, an fp32 result."""
+
+
+def strided_share(gpu: GpuSpec) -> float:
+    """Of peak bandwidth, what a sum reaches of which one operand is read across its rows; no more than 1.
+
+    Each element of that operand lies in a cache line of its own, of which a multiprocessor fetches one a cycle: a
+    limit for cards with HBM alone. That the lines' other elements are then found in the cache is our assumption.
+    """
+    if not gpu.memory_bytes_per_s:
+        return 1.0
+    lanes = 64 if card_class(gpu) in HALF_LANES else 128
+    elements_per_s = gpu.fp32_flop_per_s / (2 * lanes)
+    return min(1.0, elements_per_s * STRIDED_BYTES / gpu.memory_bytes_per_s)
 
 
 @lru_cache(maxsize=256)
@@ -169,9 +196,10 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
     """The default profile of a card; wide intervals where its generation is not known or little was published."""
     key = card_class(gpu)
     row = _TABLE[key]
+    # published times of one run of PEFT's, 836 and 619 s, are 1.35 times apart: no interval may be narrower than that
     device = Interval(0.75, 1.0, 1.35) if key not in _UNMEASURED else Interval(0.65, 1.0, 1.6)
     matrix = row.matrix * powered_share(gpu, row.watts_per_tflops)
-    host = row.host[0 if "GeForce" in gpu.name else 1]
+    host = row.host if isinstance(row.host, float) else row.host["GeForce" not in gpu.name]
     return DeviceProfile(
         name=row.name,
         matrix_efficiency=matrix,
@@ -185,6 +213,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         elementwise_bandwidth=row.stream,
         reduce_bandwidth=row.stream * 0.9,
         gather_bandwidth=row.stream * 0.8,
+        strided_bandwidth=min(row.stream, strided_share(gpu)),
         dequantize_bandwidth=row.stream * 0.7,
         cache_bytes=row.cache_us * 1e-6 * gpu.memory_bytes_per_s,
         cache_speedup=3.0,
@@ -218,7 +247,8 @@ def _evidence(gpu: GpuSpec, key: str) -> str:
     if not key:
         return "no profile for this card's generation: cautious defaults, wide intervals; not measured on this card"
     known = "little published" if key in _UNMEASURED else "from published benchmarks"
-    text = f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card"
+    text = (f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one "
+            "run are up to 1.35 times apart")  # fmt: skip
     if gpu.bf16_flop_per_s == 0:
         text += "; it has no bfloat16 matrix units: bfloat16 products are taken at the fp32 rate"
     return text

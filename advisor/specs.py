@@ -247,6 +247,12 @@ class Placement(Frozen):
     sharding: Sharding = "none"
 
 
+class Rental(Frozen):
+    """What a card costs where it is rented."""
+
+    price_per_hour: Annotated[float, Range(0, 1_000_000)] = 0.0  # of one card, in any currency; 0 = not asked
+
+
 class Term(Frozen):
     """A named part of a memory peak."""
 
@@ -274,6 +280,9 @@ class TimeEstimate(Frozen):
     steps: int
     tokens_per_s: float
     bound: Literal["compute", "memory", "launch"]
+    flop_per_step: float  # that one card's part of a step needs, recomputation left out
+    mfu: float  # model FLOPs utilisation: those over what the card's data sheet could do in the time
+    energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
 
 
 class Evidence(Frozen):

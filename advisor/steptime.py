@@ -69,6 +69,7 @@ class Roofline:
             "elementwise": peak * profile.elementwise_bandwidth,
             "reduce": peak * profile.reduce_bandwidth,
             "gather": peak * profile.gather_bandwidth,
+            "strided": peak * profile.strided_bandwidth,
             "dequantize": peak * profile.dequantize_bandwidth,
         }
         self._cache_bytes = profile.cache_bytes
@@ -114,6 +115,7 @@ class MicroStepTime(NamedTuple):
     compute_s: float
     memory_s: float
     kernel_count: int
+    flop: float  # without recomputation
 
     @property
     def bound(self) -> Bound:
@@ -158,14 +160,16 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
     roofline = Roofline(gpu, profile)
     seconds, fixed_s = roofline.seconds, roofline.fixed_s
     loads: list[tuple[float, float]] = []
-    compute_s = memory_s = 0.0
+    compute_s = memory_s = flop = 0.0
     kernel_count = 0
-    for copies, kernels, by in stretches:
+    for copies, kernels, by, recomputed_flop in stretches:
+        flop -= recomputed_flop * copies
         arithmetic_bound_s = traffic_bound_s = 0.0
         launches = 0
         for kernel, times in kernels:
             arithmetic_s, traffic_s = seconds(kernel)
             launches += times
+            flop += kernel[2] * times * copies
             if arithmetic_s > traffic_s:
                 arithmetic_bound_s += arithmetic_s * times
             else:
@@ -185,6 +189,7 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
         compute_s=compute_s,
         memory_s=memory_s,
         kernel_count=kernel_count,
+        flop=flop,
     )
 
 
@@ -283,11 +288,13 @@ def time_estimate(
     repeats = recipe.gradient_accumulation
     step_s = micro_s.times(repeats).plus(optimizer.seconds).plus(slow_to_fast.times(exchange.step_bytes))
     steps = step_count(workload, recipe, placement)
+    total_s = step_s.times(steps)
+    busy = min(1.0, (micro.device_s * repeats + optimizer.device_s) / step_s.likely)
     row_tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
     return TimeEstimate(
         micro_step_s=micro_s,
         step_s=step_s,
-        total_s=step_s.times(steps),
+        total_s=total_s,
         steps=steps,
         tokens_per_s=recipe.micro_batch * repeats * placement.gpus * row_tokens / step_s.likely,
         bound=_bound(
@@ -296,4 +303,26 @@ def time_estimate(
             micro.compute_s * repeats,
             micro.memory_s * repeats + optimizer.device_s,
         ),
+        flop_per_step=micro.flop * repeats,
+        mfu=micro.flop * repeats / (step_s.likely * peak_flop_per_s(gpu, recipe)),
+        energy_j=energy(total_s, busy, gpu).times(placement.gpus) if gpu.power_w else None,
     )
+
+
+def peak_flop_per_s(gpu: GpuSpec, recipe: Recipe) -> float:
+    """What the data sheet promises for the products of a recipe: those of its 16-bit units, if it uses them."""
+    half = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
+    return half if half and (recipe.autocast or recipe.base_dtype != "float32") else gpu.fp32_flop_per_s
+
+
+IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)
+"""Of a card's power limit: what it draws between kernels, and while they run (our judgement)."""
+
+
+def energy(total_s: Interval, busy: float, gpu: GpuSpec) -> Interval:
+    """Joules of one card over the job; `busy` is the share of the time in which kernels run on it.
+
+    Ignores: the host, cooling, and losses of the power supply.
+    """
+    power = [gpu.power_w * (IDLE_POWER + (share - IDLE_POWER) * busy) for share in BUSY_POWER]
+    return Interval(*(seconds * watts for seconds, watts in zip(total_s, power, strict=True)))

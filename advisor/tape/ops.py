@@ -73,11 +73,11 @@ def negate(t: Tape, x: Tensor) -> Tensor:
     return unary(t, x, "nothing")
 
 
-def add(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+def add(t: Tape, a: Tensor, b: Tensor, kind: str = "elementwise") -> Tensor:
     """`a + b`, broadcasting `b`; both gradients are the one that came in."""
     dtype = a.dtype if a.dtype == b.dtype else "float32"
     out_bytes = a.count * ITEM_BYTES[dtype]
-    t.kernel("elementwise", dtype, 0, a.bytes + b.bytes + out_bytes)
+    t.kernel(kind, dtype, 0, a.bytes + b.bytes + out_bytes)
     a_needs, b_needs = a.needs_grad, b.needs_grad
     return t.op((a, b), a.shape, dtype, lambda g: (g if a_needs else None, g if b_needs else None))
 

@@ -69,6 +69,7 @@ class Tape:
         self.replaying = False
         self.kernels: list[RawKernel] = []
         self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
+        self.recomputed_flop = 0
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
@@ -194,7 +195,7 @@ class Tape:
                 self._enter_recompute()
                 launched = len(self.kernels)
                 out = function(again)
-                self.recomputed += len(self.kernels) - launched
+                self._note_recomputed(launched)
                 self._leave_recompute()
                 self.backward(out, g)
                 return (again.grad,)
@@ -208,6 +209,12 @@ class Tape:
             out.node = node
             out.needs_grad = True
         return out
+
+    def _note_recomputed(self, launched: int) -> None:
+        """All kernels after the first `launched` ran a second time."""
+        again = self.kernels[launched:]
+        self.recomputed += len(again)
+        self.recomputed_flop += sum(kernel[2] for kernel in again)
 
     def _enter_recompute(self) -> None:
         self.autocast = self.autocast_dtype
@@ -227,7 +234,7 @@ class Tape:
         except StopRecompute:
             pass
         finally:
-            self.recomputed += len(self.kernels) - launched
+            self._note_recomputed(launched)
             self.hooked += len(self.kernels) - launched
             self.frame, self.replaying = None, False
             self.grad_enabled = was_enabled
@@ -335,3 +342,15 @@ class Tape:
         leaf.grad = g
         if g.buffer is not None and leaf.buffer is None:
             g.buffer.move_to(GRADIENT)
+
+
+class LabelledTape(Tape):
+    """A tape whose kernels say where they run: behind their kind and a bar stands the part of the model."""
+
+    def kernel(self, kind: str, dtype: str, flop: int, moved_bytes: int) -> None:
+        """Note one kernel launch that is not a matrix product."""
+        super().kernel(f"{kind}|{self.at}", dtype, flop, moved_bytes)
+
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
+        """Note one matrix product (m, k) x (k, n)."""
+        self.kernels.append((f"matmul|{self.at}", dtype, 2 * m * n * k, moved_bytes, m, n, k))
