@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from calibrate.child import BurstFailed, BurstRefused
 from calibrate.runner import BurstRunner, Job, Result
 from tests.calibrate import made_up
 from tests.calibrate.made_up import CPU, TINY
+from tests.calibrate.processes import children_of
 
 HELLO = f"""
 import json, os, signal, sys, time
@@ -190,49 +189,3 @@ def test_kill_nine_of_the_burst_alone(worker: BurstRunner) -> None:
     assert "signal 9: killed" in found.error
     assert worker.run(JOB).outcome == "done"
     assert worker._child._process.pid == parent
-
-
-def children_of(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
-ORPHAN = """
-import sys
-from advisor.specs import Recipe
-from calibrate.runner import BurstRunner, Job
-with BurstRunner() as worker:
-    worker.probe("cpu")
-    print(worker._child._process.pid, flush=True)
-    job = Job({config!r}, Recipe(method="lora"), 16, 100_000, 600.0)
-    worker.run(job, lambda _: print("step", flush=True))
-"""
-
-
-def test_kill_nine_of_the_parent_takes_everybody_along() -> None:
-    pytest.importorskip("torch")
-    root = Path(__file__).resolve().parents[2]
-    parent = subprocess.Popen([sys.executable, "-c", ORPHAN.format(config=TINY)], cwd=root, stdout=subprocess.PIPE,
-                              text=True)  # fmt: skip
-    guard = threading.Timer(60.0, parent.kill)
-    guard.start()
-    assert parent.stdout is not None
-    worker = int(parent.stdout.readline())
-    assert parent.stdout.readline() == "step\n"
-    (burst,) = children_of(worker)
-    parent.kill()
-    parent.wait()
-    guard.cancel()
-    end_s = time.monotonic() + 20
-    for pid in (worker, burst):
-        while is_alive(pid):
-            assert time.monotonic() < end_s, f"{pid} outlived its parent"
-            time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie that nobody waits for is not alive."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -1,0 +1,360 @@
+"""`calibrate --method all`, as it is typed: with a stand-in for the worker, and with the worker itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.errors import SourceUnavailable
+from calibrate import burst_cli, cli, progress
+from calibrate.child import BurstRefused
+from calibrate.cut import Whole
+from calibrate.plan import Question, make_plan
+from calibrate.progress import Audience, LiveAudience
+from calibrate.runner import Job, Machine, Result
+from calibrate.store import Store
+from tests.calibrate import made_up
+from tests.calibrate.made_up import TINY, gpu, machine
+from tests.calibrate.processes import children_of, is_alive
+from tests.tape.tiny import spec
+
+ROOT = Path(__file__).resolve().parents[2]
+DONE = Result("done", made_up.figures(), made_up.run(), "")
+COMMAND = (sys.executable, "-m", "calibrate.cli")
+
+
+class StubRunner:
+    """Stands for BurstRunner; tests set what it finds and what becomes of each method."""
+
+    here: Any = machine()
+    results: Mapping[str, Result] = {}
+    jobs: list[Job] = []  # noqa: RUF012 - made anew for each test
+    asked_for = ""
+    takes_s = 0.0
+
+    def __init__(self, timeout_s: float) -> None:
+        pass
+
+    def __enter__(self) -> StubRunner:
+        return self
+
+    def __exit__(self, *stop: object) -> None:
+        pass
+
+    def probe(self, device: str) -> Machine:
+        type(self).asked_for = device
+        if isinstance(self.here, Exception):
+            raise self.here
+        assert isinstance(self.here, Machine)
+        return self.here
+
+    def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None]) -> Result:
+        self.jobs.append(job)
+        hear({"step_s": 0.1, "steps": 1})
+        time.sleep(self.takes_s)
+        return self.results.get(job.recipe.method, DONE)
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubRunner]:
+    monkeypatch.setattr(burst_cli, "BurstRunner", StubRunner)
+    for name, value in (("here", machine()), ("results", {}), ("jobs", []), ("takes_s", 0.0)):
+        monkeypatch.setattr(StubRunner, name, value)
+    return StubRunner
+
+
+class Door:
+    """Runs the command on the tiny model and keeps what it printed."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys, self.store = monkeypatch, capsys, Store(folder / "kept")
+        self.model = folder / "tiny" / "config.json"
+        self.model.parent.mkdir()
+        self.model.write_text(json.dumps(TINY))
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: object) -> int:
+        given = ["calibrate", *map(str, arguments)]
+        given += [] if "--model" in given else ["--model", str(self.model)]
+        given += [] if "--out" in given else ["--out", str(self.store.folder)]
+        self._monkeypatch.setattr(sys, "argv", given)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        self.out, self.err = self._capsys.readouterr()
+        return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def calibrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Door:
+    return Door(tmp_path, monkeypatch, capsys)
+
+
+def test_table_and_lines(stub: type[StubRunner], calibrate: Door) -> None:
+    assert calibrate("--seq-len", 16, "--seq-len", "32") == 0
+    lines = calibrate.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "tiny; cpu: Some CPU, 1 thread"
+    assert sum(line.startswith("qdora ") for line in lines) == 4
+    news = calibrate.err.splitlines()
+    assert news[0].startswith("[ 1/20] tiny full 1x16: peak ")
+    assert news[-1] == f"kept in {calibrate.store.path}"
+    assert len(news) == 21
+    assert stub.asked_for == "auto"
+    assert {job.steps for job in stub.jobs} == {0}
+
+
+def test_json_is_one_object_a_burst_with_equal_keys(stub: type[StubRunner], calibrate: Door) -> None:
+    assert calibrate("--json", "--seq-len", 16, "--method", "lora,qdora", "--no-gradient-checkpointing") == 0
+    found = [json.loads(line) for line in calibrate.out.splitlines()]
+    assert [one["method"] for one in found] == ["lora", "qdora"]
+    for one in found:
+        assert one["source"] == "cpu"
+        assert one["predicted"].keys() == one["measured"].keys()
+        assert {"peak_allocated_bytes", "peak_reserved_bytes", "micro_step_s", "step_s"} <= one["predicted"].keys()
+        assert one["environment"]["device"]["name"] == "Some CPU"
+        assert one["burst"]["run"]["step_s"] == [0.1] * 9
+
+
+def test_the_second_time_nothing_is_measured(stub: type[StubRunner], calibrate: Door) -> None:
+    assert calibrate("--seq-len", 16) == 0
+    assert len(stub.jobs) == 10
+    assert calibrate("--seq-len", 16) == 0
+    assert len(stub.jobs) == 10
+    assert calibrate.err.count("(measured before)") == 10
+    assert calibrate("--seq-len", 16, "--again", "--steps", 4) == 0
+    assert len(stub.jobs) == 20
+    assert stub.jobs[-1].steps == 4
+
+
+def test_a_crash_is_code_one_and_the_others_are_measured(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.results = {"dora": Result("crashed", None, None, "signal 11")}
+    assert calibrate("--seq-len", 16, "--no-gradient-checkpointing") == 1
+    assert len(stub.jobs) == 5
+    (dora,) = (line for line in calibrate.out.splitlines() if line.startswith("dora "))
+    assert "crashed" in dora
+    assert any("dora 1x16: crashed: signal 11" in line for line in calibrate.err.splitlines())
+
+
+def test_out_of_memory_where_it_fits_is_the_worst(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.results = {"full": Result("out_of_memory", None, None, "CUDA out of memory")}
+    assert calibrate("--seq-len", 16, "--no-gradient-checkpointing") == 1
+    assert "WORST: tiny full 1x16 ran out of memory, though it was predicted to fit" in calibrate.out
+    assert "OUT OF MEMORY, though 0.8" in calibrate.err
+
+
+def test_out_of_memory_where_it_was_tight_is_a_result(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.results = {"full": Result("out_of_memory", None, None, "CUDA out of memory")}
+    stub.here = machine(available_gib=1.0)
+    assert calibrate("--seq-len", 16, "--no-gradient-checkpointing") == 0
+    assert "WORST" not in calibrate.out
+    assert "full 1x16: out of memory: CUDA out of memory" in calibrate.err
+
+
+def test_what_is_left_out_is_told(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.here = machine(problem="no kernel image")
+    assert calibrate("--seq-len", 16) == 0
+    assert "skipped tiny qlora 1x16 and 3 more: bitsandbytes cannot quantise on this device: no kernel" in calibrate.err
+    assert {job.recipe.method for job in stub.jobs} == {"full", "lora", "dora"}
+
+
+def test_a_small_budget_leaves_bursts_for_later(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.takes_s = 0.3
+    assert calibrate("--seq-len", 16, "--budget", "1s") == 0
+    left = 10 - len(stub.jobs)
+    assert left > 0
+    assert f"no time was left for {left} more bursts: the same command goes on with them" in calibrate.err
+
+
+def test_remarks_on_the_machine(stub: type[StubRunner], calibrate: Door) -> None:
+    busy = made_up.Conditions(other_processes=2)
+    stub.here = machine(gpu(), 100.0)._replace(conditions=busy, remark="there is a GPU, but")
+    assert calibrate("--seq-len", 16, "--trainer", "trl") == 0
+    assert "there is a GPU, but" in calibrate.err
+    assert "2 other processes on the card: times will be marked" in calibrate.err
+    assert "trl computes its loss in parts" in calibrate.err
+
+
+def test_default_models_are_those_of_the_device(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.here = machine(gpu(), 139.0)
+    assert calibrate("--model", "llama-3.2-1b", "--method", "lora", "--micro-batch", 2) == 0
+    assert {(job.recipe.micro_batch, job.seq_len) for job in stub.jobs} == {(2, 512)}
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (BurstRefused("--device is 'cuda': torch.cuda sees no GPU here"), 2),
+    (SourceUnavailable("calibrate needs torch, which is not installed: pip install ..."), 4),
+])  # fmt: skip
+def test_a_machine_that_cannot(stub: type[StubRunner], calibrate: Door, error: Exception, code: int) -> None:
+    stub.here = error
+    assert calibrate("--device", "cuda") == code
+    assert (calibrate.out, calibrate.err) == ("", f"calibrate: error: {error}\n")
+
+
+def test_a_card_too_small_is_one_line(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.here = machine(gpu("NVIDIA Old", 1), 0.2)
+    assert calibrate() == 2
+    assert calibrate.err.count("\n") == 1
+    assert "too small for the smallest burst" in calibrate.err
+
+
+@pytest.mark.parametrize("arguments", [
+    ("--budget", "abc"), ("--budget", "0"), ("--budget", "-5min"), ("--budget", "9999h"), ("--budget", ""),
+    ("--device", "gpu"), ("--method", "lora,foo"), ("--model", "lama-8b"), ("--model", "./none.json"),
+    ("--seq-len", "x"), ("--seq-len", "0"), ("--micro-batch", "-1"), ("--steps", "0"), ("--rank", "0"),
+    ("--trainer", "tlr"), ("--batch-size", "3", "--micro-batch", "2"), ("--quant", "nf5"), ("--timeout", "0"),
+])  # fmt: skip
+def test_bad_input_is_one_line_before_torch_is_asked(
+    stub: type[StubRunner], calibrate: Door, arguments: tuple[str, ...]
+) -> None:
+    stub.asked_for = ""
+    assert calibrate(*arguments) == 2
+    assert (calibrate.out, calibrate.err.count("\n"), stub.asked_for) == ("", 1, "")
+    assert calibrate.err.startswith("calibrate: error: ")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_torch_is_asked(
+    stub: type[StubRunner], calibrate: Door, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    stub.asked_for = ""
+    assert calibrate("--out", tmp_path / "file") == 4
+    assert "cannot be written" in calibrate.err
+    assert stub.asked_for == ""
+
+
+def test_a_record_does_not_tell_where_a_model_lay(stub: type[StubRunner], calibrate: Door) -> None:
+    assert calibrate("--seq-len", 16, "--method", "lora") == 0
+    assert str(calibrate.model.parent.parent) not in calibrate.store.path.read_text()
+
+
+def audience_on(kind: type[Audience], **outcome: Any) -> str:
+    """What an audience of this kind writes about one burst."""
+    plan = make_plan(Question((Whole("tiny", TINY, spec("llama")),), rows=((1, 64),), methods=("lora",)), machine())
+    out = io.StringIO()
+    with kind(False, 60.0, out) as audience:
+        audience.begin(1, 12, plan.bursts[0])
+        audience.hear({"warm_up_s": 0.2})
+        audience.hear({"step_s": 0.1, "steps": 7})
+        audience.end(1, 12, plan.bursts[0], made_up.record(**outcome), kept=False)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", [Audience, LiveAudience])
+def test_predicted_against_measured_as_they_come(kind: type[Audience]) -> None:
+    text = audience_on(kind)
+    assert "[ 1/12] tiny lora 1x64: peak 1.010 GiB, 1.000 measured (+1.00%); step 110 ms, 100 ms measured" in text
+
+
+def test_the_moving_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    live = LiveAudience(False, 60.0, io.StringIO())
+    live._doing = "[1/12] a model with a name that is far too long for this terminal"
+    try:
+        assert len(live.__rich__()) <= 36
+    finally:
+        live.stop()
+
+
+def test_marks_and_the_worst_stand_in_the_line() -> None:
+    assert "marked: busy CPU" in audience_on(Audience, run=made_up.run(cpu_share=0.5))
+    assert "OUT OF MEMORY, though 2.000 of 8.000 GiB were predicted" in audience_on(Audience, outcome="out_of_memory")
+
+
+def test_a_terminal_gets_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(progress.audience_for(False, 1.0)) is Audience
+    monkeypatch.setattr(progress.sys, "stderr", Terminal())
+    live = progress.audience_for(False, 1.0)
+    live.stop()
+    assert type(live) is LiveAudience
+
+
+class Terminal(io.StringIO):
+    """Says that it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def typed(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The real command on the tiny model, both streams piped."""
+    (folder / "tiny").mkdir(exist_ok=True)
+    (folder / "tiny" / "config.json").write_text(json.dumps(TINY))
+    given = ("--model", str(folder / "tiny"), "--seq-len", "32", "--device", "cpu", "--out", str(folder / "kept"))
+    return subprocess.Popen([*COMMAND, *given, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)  # fmt: skip
+
+
+def test_all_five_methods_for_real(tmp_path: Path) -> None:
+    """From the command line to real training and back: the predicted peak is right within 1 %."""
+    pytest.importorskip("torch")
+    process = typed(tmp_path, "--steps", "3", "--gradient-checkpointing", "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [one["method"] for one in found] == ["full", "lora", "dora", "qlora", "qdora"]
+    for one in found:
+        predicted, measured = (one[side]["peak_allocated_bytes"] for side in ("predicted", "measured"))
+        assert predicted == pytest.approx(measured, rel=0.01), one["method"]
+        assert len(one["burst"]["run"]["step_s"]) == 3
+        assert one["environment"]["device"]["kind"] == "cpu"
+    assert len(Store(tmp_path / "kept").read().results) == 5
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, signal_number: signal.Signals) -> None:
+    """It takes its worker and the running burst along, loses no finished burst, and a second run repeats none."""
+    pytest.importorskip("torch")
+    arguments = ("--method", "lora,full", "--gradient-checkpointing", "--json")
+    first = typed(tmp_path, *arguments, "--steps", "400")
+    assert first.stdout is not None
+    done = json.loads(first.stdout.readline())
+    wait_for(lambda: len(Store(tmp_path / "kept").read().records) == 3)  # the second burst has begun
+    (worker,) = children_of(first.pid)
+    wait_for(lambda: len(children_of(worker)) == 1)
+    (burst,) = children_of(worker)
+    first.send_signal(signal_number)
+    _, err = first.communicate(timeout=60)
+    if signal_number == signal.SIGINT:
+        assert first.returncode == 130
+        assert "every finished burst is kept in" in err
+        assert err.splitlines()[-1] == "interrupted"
+        assert "Traceback" not in err
+    else:
+        assert first.returncode == -signal.SIGKILL
+    wait_for(lambda: not is_alive(worker) and not is_alive(burst))
+    second = typed(tmp_path, *arguments, "--steps", "3")
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    kept, fresh = (json.loads(line) for line in out.splitlines())
+    assert kept == done
+    assert (fresh["method"], len(fresh["burst"]["run"]["step_s"])) == ("full", 3)
+    assert err.count("(measured before)") == 1
+    assert Store(tmp_path / "kept").read().damaged == 0
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_reader_that_goes_away_ends_it(tmp_path: Path) -> None:
+    """And has an exit code of its own."""
+    Store(tmp_path).append(made_up.record())
+    process = subprocess.Popen([*COMMAND, "show", "--json", "--out", str(tmp_path)], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (cli.EXIT_BROKEN_PIPE, "")
