@@ -1,7 +1,7 @@
-"""The generated parts of README.md, each between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""The generated parts of README.md and of docs/contributing-a-card.md, each between `<!-- generated: NAME -->` and `<!-- end -->`.
 
     python -m benchmarks.readme            exits with 1 and names the parts that are out of date
-    python -m benchmarks.readme --write    brings README.md up to date
+    python -m benchmarks.readme --write    brings them up to date
 
 Everything generated is the same on every machine: it comes from the formulas, the catalog and the tables of the code.
 """
@@ -29,8 +29,11 @@ from advisor.question import placement_of
 from advisor.rules import RULES
 from advisor.specs import Evidence, Frozen, GpuSpec, MemoryEstimate, Recipe, Term, TimeEstimate, Workload
 from advisor.units import format_count, format_gib
+from calibrate.burst_record import BurstFacts, Conditions, DeviceFacts, Run
+from calibrate.measurement import Comparison, Environment, Figures
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+CARD = README.parent / "docs" / "contributing-a-card.md"
 SCREEN = ("--model", "llama-8b", "--gpu", "24GB", "--examples", "3000")
 SCRIPT_LINES_SHOWN = 1
 PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "FORCE_COLOR": None, "PYTHONIOENCODING": "utf-8"}
@@ -124,9 +127,19 @@ def library(text: str) -> str:
     return _fenced(printed.getvalue().rstrip())
 
 
+def records(_: str) -> str:
+    """The objects that a line of `calibrate export` is made of, with their keys."""
+    objects = (Comparison, Figures, Environment, DeviceFacts, BurstFacts, Run, Conditions)
+    rows = [(one.__name__, ", ".join(f"`{name}`" for name in one.model_fields)) for one in objects]
+    return _table(("object", "keys"), rows)
+
+
 PARTS: Mapping[str, Callable[[str], str]] = {
     part.__name__: part for part in (screen, library, contract, flags, rules, catalog)
 }
+
+CARD_PARTS: Mapping[str, Callable[[str], str]] = {"records": records}
+DOCUMENTS = ((README, PARTS), (CARD, CARD_PARTS))
 
 
 def _fenced(text: str) -> str:
@@ -153,22 +166,24 @@ def parts_of(text: str) -> dict[str, str]:
     return {found[1]: found[2] for found in _PART.finditer(text)}
 
 
-def regenerate(text: str) -> str:
-    """The README's text with every generated part made anew. KeyError for a name that nothing generates."""
-    return _PART.sub(lambda found: f"<!-- generated: {found[1]} -->\n{PARTS[found[1]](text)}<!-- end -->", text)
+def regenerate(text: str, parts: Mapping[str, Callable[[str], str]] = PARTS) -> str:
+    """A document's text with every generated part made anew. KeyError for a name that nothing generates."""
+    return _PART.sub(lambda found: f"<!-- generated: {found[1]} -->\n{parts[found[1]](text)}<!-- end -->", text)
 
 
 def main() -> int:
     """Compare, or with --write bring up to date."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="bring README.md up to date")
+    parser.add_argument("--write", action="store_true", help="bring them up to date")
     write = parser.parse_args().write
-    old = README.read_text(encoding="utf-8")
-    new = regenerate(old)
-    before, after = parts_of(old), parts_of(new)
-    changed = [name for name in after if before[name] != after[name]]
-    if write:
-        README.write_text(new, encoding="utf-8")
+    changed: list[str] = []
+    for path, parts in DOCUMENTS:
+        old = path.read_text(encoding="utf-8")
+        new = regenerate(old, parts)
+        before, after = parts_of(old), parts_of(new)
+        changed += [name for name in after if before[name] != after[name]]
+        if write:
+            path.write_text(new, encoding="utf-8")
     if changed:
         print(("rewritten: " if write else "out of date: ") + ", ".join(changed))
     return 1 if changed and not write else 0

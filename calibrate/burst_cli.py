@@ -112,7 +112,7 @@ def _seconds(text: str) -> float:
 
 def _whole(name: str, trust: bool) -> Whole:
     """A model by name. Raises what `config_of` raises."""
-    config = config_of(name)
+    config = {key: value for key, value in config_of(name).items() if key != "_name_or_path"}  # records are shared
     spec = known_model(name)
     code = own_code(name, config) if trust and spec is None else ""
     return Whole(_label(name), config, spec, code)
