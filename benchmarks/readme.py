@@ -1,4 +1,6 @@
-"""The generated parts of README.md and of docs/contributing-a-card.md, each between `<!-- generated: NAME -->` and `<!-- end -->`.
+"""The generated parts of README.md and docs/contributing-a-card.md.
+
+Each stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 
     python -m benchmarks.readme            exits with 1 and names the parts that are out of date
     python -m benchmarks.readme --write    brings them up to date

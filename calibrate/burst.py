@@ -22,7 +22,8 @@ from advisor.specs import Recipe
 from calibrate import host
 from calibrate.build import build_model, quantization_tensors, step_inputs
 from calibrate.burst_record import Run
-from calibrate.device_layer import Device, MemoryReading, rounded
+from calibrate.cpu_memory import MemoryReading, rounded
+from calibrate.device_layer import Device
 from calibrate.dryrun import make_optimizer
 from calibrate.measurement import Figures
 

@@ -31,8 +31,9 @@ from advisor.units import format_seconds
 from calibrate import host
 from calibrate.burst import figures_of, static_terms
 from calibrate.burst_record import BurstFacts, Conditions, Run, key_of
+from calibrate.cpu_memory import CpuWatch, MemoryReading
 from calibrate.cut import spec_of
-from calibrate.device_layer import CpuWatch, Device, MemoryReading, open_device
+from calibrate.device_layer import Device, open_device
 from calibrate.measurement import Comparison
 from calibrate.own_training import Described, describe, unwrapped
 from calibrate.predict import UNKNOWN, Prediction, predict

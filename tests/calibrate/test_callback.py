@@ -18,7 +18,7 @@ from transformers import PrinterCallback
 
 import calibrate
 from advisor.specs import METHODS, Recipe
-from calibrate import EstimateCallback, callback, device_layer, trainer_step
+from calibrate import EstimateCallback, callback, cpu_memory, device_layer, trainer_step
 from calibrate.device_layer import CudaDevice, Opened
 from calibrate.measurement import Comparison
 from calibrate.nvml import Card
@@ -61,7 +61,7 @@ def train(
 def left_over_bytes() -> int:
     """Tensors that other tests of this process have left alive."""
     gc.collect()
-    return sum(device_layer.rounded(storage.nbytes()) for storage in device_layer.living_storages())
+    return sum(cpu_memory.rounded(storage.nbytes()) for storage in cpu_memory.living_storages())
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])

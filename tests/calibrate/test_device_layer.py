@@ -14,7 +14,8 @@ import torch
 
 from advisor.errors import BadValue
 from calibrate import device_layer
-from calibrate.device_layer import CpuDevice, CudaDevice, open_device, rounded
+from calibrate.cpu_memory import rounded
+from calibrate.device_layer import CpuDevice, CudaDevice, open_device
 from calibrate.nvml import Card
 from tests.calibrate.fake_cuda import GIB, OLD_DRIVER, FakeCuda, FakeNvmlError, fake_nvml, process
 
