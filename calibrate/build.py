@@ -227,7 +227,8 @@ def _fill_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
 def _fill_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
     import bitsandbytes as bnb
 
-    layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False).to(weight.device)
+    # `to` quantises only what comes from a CPU; a weight made on the card is there already.
+    layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)._quantize(weight.device)
 
 
 def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:

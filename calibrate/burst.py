@@ -130,6 +130,7 @@ def run_burst(
     Raises torch.OutOfMemoryError (CUDA), RuntimeError (a CPU that has no memory left) and what `build_model` raises.
     """
     begin_s = time.perf_counter()
+    device.configure(recipe.expandable_segments)
     training = Training(config, recipe, seq_len, device, code)
     device.settle()
     build_s = time.perf_counter() - begin_s

@@ -15,6 +15,7 @@ from advisor.units import parse_seconds
 from calibrate.checks import is_worst
 from calibrate.cut import Whole
 from calibrate.dry_run_cli import known_model, own_code
+from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison
 from calibrate.options import config_of, methods_of, recipe_of
 from calibrate.plan import DEFAULT_MODELS, Plan, Question, Rows, make_plan
@@ -111,11 +112,14 @@ def _seconds(text: str) -> float:
 
 
 def _whole(name: str, trust: bool) -> Whole:
-    """A model by name. Raises what `config_of` raises."""
+    """A model by name. Raises what `config_of` raises, and what a model without a formula lets `facts` raise."""
     config = {key: value for key, value in config_of(name).items() if key != "_name_or_path"}  # records are shared
     spec = known_model(name)
     code = own_code(name, config) if trust and spec is None else ""
-    return Whole(_label(name), config, spec, code)
+    if spec is not None:
+        return Whole(_label(name), config, spec, code, spec.default_attention)
+    with TraceWorker() as worker:
+        return Whole(_label(name), config, None, code, worker.facts(config, code).default_attention)
 
 
 def _label(name: str) -> str:

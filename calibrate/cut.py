@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from advisor.catalog.config_json import decoder_config, model_from_config
 from advisor.errors import AdvisorError
@@ -13,12 +13,16 @@ LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 class Whole(NamedTuple):
-    """A model as it was asked for; `spec` is None when the formula does not know it, `code` a folder with its code."""
+    """A model as it was asked for; `spec` is None when the formula does not know it, `code` a folder with its code.
+
+    `attention` is what transformers picks when nothing else is asked for.
+    """
 
     name: str
     config: Mapping[str, Any]
     spec: ModelSpec | None
     code: str = ""
+    attention: Literal["sdpa", "eager"] = "sdpa"
 
 
 class Cut(NamedTuple):

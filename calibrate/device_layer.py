@@ -50,6 +50,9 @@ class Device(Protocol):
     def clock(self) -> tuple[float | None, tuple[str, ...]]:
         """(clock in Hz, why it is held down) now."""
 
+    def configure(self, expandable_segments: bool) -> None:
+        """Set up the allocator before anything is allocated."""
+
     def settle(self) -> None:
         """Give back what is cached and start the counters of peaks anew."""
 
@@ -89,6 +92,9 @@ class CpuDevice:
         """Not known of a CPU: what its cores do changes by the millisecond."""
         return None, ()
 
+    def configure(self, expandable_segments: bool) -> None:
+        """A CPU's allocator has no segments."""
+
     def settle(self) -> None:
         """Drop what Python still holds."""
         gc.collect()
@@ -116,9 +122,12 @@ class CudaDevice:
 
     kind: DeviceKind = "cuda"
 
-    def __init__(self, cuda: Any = None, place: str = "cuda", card: Card | None = None) -> None:
+    def __init__(
+        self, cuda: Any = None, place: str = "cuda", card: Card | None = None,
+        set_allocator: Callable[[str], object] = torch._C._accelerator_setAllocatorSettings,
+    ) -> None:
         """Begins to use the card. Raises BadValue when there is none, or the driver is too old for this torch."""
-        self.place = place
+        self.place, self._set_allocator = place, set_allocator
         self._cuda: Any = torch.cuda if cuda is None else cuda
         try:
             self._cuda.init()
@@ -150,6 +159,11 @@ class CudaDevice:
     def clock(self) -> tuple[float | None, tuple[str, ...]]:
         """The clock of the multiprocessors, and why it is held down."""
         return (self._card.clock_hz(), self._card.throttled()) if self._card else (None, ())
+
+    def configure(self, expandable_segments: bool) -> None:
+        """What PYTORCH_ALLOC_CONF would set."""
+        if expandable_segments:
+            self._set_allocator("expandable_segments:True")
 
     def settle(self) -> None:
         """Empty the cache, so that what was needed for loading is not counted as reserved."""

@@ -154,8 +154,8 @@ def _recipe(
     knobs.setdefault("gradient_checkpointing", checkpointing)
     if not machine.bf16:
         knobs.setdefault("base_dtype", "float16")
+    knobs.setdefault("attention", model.attention)
     if model.spec is not None:
-        knobs.setdefault("attention", model.spec.default_attention)
         knobs.setdefault("target_modules", ",".join(default_targets(model.spec)))
     return recipe_of(method, knobs)[0]
 

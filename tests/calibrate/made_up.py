@@ -35,7 +35,8 @@ def machine(device: DeviceFacts = CPU, available_gib: float = 12.0, problem: str
 
 
 def whole(name: str) -> Whole:
-    return Whole(name, config_of(name), find_model(name))
+    spec = find_model(name)
+    return Whole(name, config_of(name), spec, "", spec.default_attention)
 
 
 def run(**changes: Any) -> Run:

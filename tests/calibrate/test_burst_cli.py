@@ -231,6 +231,20 @@ def test_a_folder_that_cannot_be_written_is_told_before_torch_is_asked(
     assert stub.asked_for == ""
 
 
+def test_a_model_without_a_formula_is_measured_with_what_transformers_says(
+    stub: type[StubRunner], calibrate: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.calibrate.test_calibrate_cli import StubWorker
+
+    monkeypatch.setattr(burst_cli, "TraceWorker", lambda: StubWorker(1.0))
+    calibrate.model.write_text(json.dumps({"model_type": "mamba", "hidden_size": 64}))
+    assert calibrate("--seq-len", 16, "--method", "lora") == 0
+    assert {job.recipe.attention for job in stub.jobs} == {"eager"}
+    assert "no formula: " in calibrate.err
+    (lora, _) = (line.split() for line in calibrate.out.splitlines() if line.startswith("lora "))
+    assert lora[2] == "-"
+
+
 def test_a_record_does_not_tell_where_a_model_lay(stub: type[StubRunner], calibrate: Door) -> None:
     assert calibrate("--seq-len", 16, "--method", "lora") == 0
     assert str(calibrate.model.parent.parent) not in calibrate.store.path.read_text()

@@ -91,6 +91,15 @@ def test_settling_empties_the_cache_first() -> None:
     assert device._cuda.calls == ["synchronize", "empty_cache", "reset_peak_memory_stats"]
 
 
+def test_expandable_segments_are_asked_for_before_anything_is_allocated() -> None:
+    asked: list[str] = []
+    device = CudaDevice(FakeCuda(), "cpu", Card(fake_nvml(), "card"), asked.append)
+    device.configure(False)
+    assert asked == []
+    device.configure(True)
+    assert asked == ["expandable_segments:True"]
+
+
 def test_clock_and_conditions_of_a_card() -> None:
     assert cuda().clock() == (1.8e9, ("power limit", "temperature"))
     assert cuda().conditions().power_w == 210.0
@@ -166,6 +175,7 @@ def test_a_card_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_cpu_itself() -> None:
     device = CpuDevice()
+    device.configure(True)
     device.settle()
     device.synchronize()
     assert device.facts().signature.startswith("cpu: ")

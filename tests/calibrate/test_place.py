@@ -12,6 +12,7 @@ from calibrate.build import build_model, step_inputs
 from tests.tape.tiny import config, recipe, spec
 
 CASES = [("llama", "lora"), ("llama", "qdora"), ("gemma2", "full"), ("gpt2", "qlora"), ("mixtral", "lora")]
+INT8 = {"quant": "int8"}
 
 
 def census(model: Any) -> list[tuple[str, str, tuple[int, ...], bool]]:
@@ -32,6 +33,14 @@ def test_a_model_that_was_placed_is_the_model(name: str, method: str) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in placed.parameters() if p.grad is not None)
+
+
+def test_int8_weights_are_quantised_where_they_are() -> None:
+    chosen = recipe(spec("llama"), "qlora", **INT8)
+    plain, placed = (build_model(config("llama"), chosen, fake=False, device=device) for device in ("", "cpu"))
+    assert census(placed) == census(plain)
+    weight = placed.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
+    assert (weight.dtype, weight.SCB.shape) == (torch.int8, (weight.shape[0],))
 
 
 def test_tied_weights_stay_one() -> None:

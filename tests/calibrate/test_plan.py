@@ -132,6 +132,13 @@ def test_a_model_without_a_formula_runs_whole_and_unpredicted() -> None:
     assert len(found.bursts) == 20
 
 
+def test_attention_is_what_transformers_would_pick() -> None:
+    found = make_plan(Question((TINY_MODEL._replace(attention="eager"),)), machine())
+    assert {b.recipe.attention for b in found.bursts} == {"eager"}
+    assert {b.recipe.attention for b in plan(machine(), "gemma-2-2b").bursts} == {"eager"}
+    assert {b.recipe.attention for b in tiny_plan().bursts} == {"sdpa"}
+
+
 def test_knobs_that_cannot_be_are_errors() -> None:
     with pytest.raises(BadValue):
         tiny_plan(knobs={"rank": "0"})
