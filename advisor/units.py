@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from advisor.errors import BadValue
@@ -26,6 +27,19 @@ def parse_card_size_gb(text: str) -> float | None:
     if not 1 <= gigabytes <= 10_000:
         raise BadValue("GPU memory", text.strip(), "allowed are 1GB to 10000GB")
     return gigabytes
+
+
+_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,6})?)\s*(s|sec|m|min|h)?\s*", re.IGNORECASE)
+_SECONDS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_seconds(what: str, text: str, low_s: float, high_s: float) -> float:
+    """Seconds of "5min", "90s", "1.5h" or a bare "300". Raises BadValue for others, and outside of low_s .. high_s."""
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _SECONDS[(match[2] or "s").lower()] if match else math.nan
+    if not low_s <= seconds <= high_s:
+        raise BadValue(what, text, f"give a time such as 90s or 5min, from {low_s:g} s to {high_s / 3600:g} h")
+    return seconds
 
 
 def format_gib(size_bytes: float) -> str:

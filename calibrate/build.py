@@ -27,6 +27,7 @@ from advisor.catalog.config_json import decoder_config
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.modules import FUSED_EXPERTS
 from advisor.specs import Recipe
+from calibrate.place import fill, random_like, unfilled
 
 META = torch.device("meta")
 DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch_dtype", "architectures",
@@ -34,21 +35,27 @@ DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch
 
 
 def build_model(
-    config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None = None, code: str = ""
+    config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None = None, code: str = "", device: str = ""
 ) -> Any:
     """The model in training mode, its parameters on meta when `fake`, else initialised on the CPU.
 
+    With `device` ('cpu' or 'cuda') each weight is made there, random: see `calibrate.place`.
     `code` is the folder of a model that brings its own Python code, once the user has asked to run that code.
     Raises BadValue for a recipe that cannot run on a CPU, UnsupportedArchitecture for an unknown model_type.
     """
     check_recipe(recipe)
-    model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
+    with unfilled() if device else contextlib.nullcontext():
+        model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
+    if device:
+        model.tie_weights()  # which is part of what was left out
     if recipe.is_quantized:
-        quantize(model, recipe, fake)
-        if recipe.kbit_upcast:
-            from peft import prepare_model_for_kbit_training
+        quantize(model, recipe, fake, device)
+    if device:
+        fill(model, device)
+    if recipe.is_quantized and recipe.kbit_upcast:
+        from peft import prepare_model_for_kbit_training
 
-            prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if recipe.has_adapters:
         model = _add_adapters(model, recipe, fake)
     if recipe.gradient_checkpointing:
@@ -176,8 +183,8 @@ def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
             options[name] = options[name][:layers]
 
 
-def quantize(model: Any, recipe: Recipe, fake: bool) -> None:
-    """Turn the linear layers that transformers would quantise into bitsandbytes' own.
+def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
+    """Turn the linear layers that transformers would quantise into bitsandbytes' own, with `device` on that one.
 
     Fake ones get meta tensors of the shapes that bitsandbytes' quantisation makes: a plain parameter with the
     quantisation state beside it, which is all that the layer reads.
@@ -200,9 +207,11 @@ def quantize(model: Any, recipe: Recipe, fake: bool) -> None:
             continue
         # transformers' Conv1D keeps its weight as (in, out).
         weight = old.weight.data if isinstance(old, nn.Linear) else old.weight.data.T.contiguous()
+        if device:
+            weight = random_like(weight, device)
         layer.bias = old.bias
-        fill = (_fill_fake_int8 if int8 else _fill_fake_4bit) if fake else (_fill_int8 if int8 else _fill_4bit)
-        fill(layer, weight, recipe)
+        convert = (_fill_fake_int8 if int8 else _fill_fake_4bit) if fake else (_fill_int8 if int8 else _fill_4bit)
+        convert(layer, weight, recipe)
     model.is_loaded_in_8bit, model.is_loaded_in_4bit = int8, not int8
     model.quantization_method = "bitsandbytes"
 
@@ -212,13 +221,13 @@ def _fill_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
 
     layer.weight = bnb.nn.Params4bit(
         weight, requires_grad=False, quant_type=recipe.quant, compress_statistics=recipe.double_quant, module=layer
-    ).to("cpu")
+    ).to(weight.device)
 
 
 def _fill_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
     import bitsandbytes as bnb
 
-    layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False).to("cpu")
+    layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False).to(weight.device)
 
 
 def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:

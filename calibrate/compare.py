@@ -4,34 +4,44 @@ from __future__ import annotations
 
 from advisor.fragmentation import held_bytes, shares_of
 from advisor.interval import Interval
-from advisor.memory import predict_step_memory
+from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.step import step_program
-from calibrate.measurement import Comparison, Environment, Memory, Trace, Work
+from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 
-def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Memory:
+def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Figures:
     """What the formula says about the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
     step = predict_step_memory(model, recipe, batch, seq_len, device="cpu")
     static = step.static_blocks
     peak = Interval.around(float(step.peak_bytes), 0.0, 0.0)
-    return Memory(
+    return Figures(
         peak_allocated_bytes=step.peak_bytes,
         peak_reserved_bytes=round(held_bytes(shares_of(recipe).reserved, peak, sum(static.values())).likely),
+        static_bytes=sum(static.values()),
         after_forward_bytes=step.after_forward_bytes,
-        base_weights_bytes=static["base weights"],
-        quantization_bytes=static.get("quantisation constants", 0),
-        adapters_bytes=static.get("adapters", 0),
-        optimizer_states_bytes=static.get("optimizer states", 0) + static.get("optimizer step counters", 0),
         peak_at=step.peak_at,
+        **static_terms(step),
     )
 
 
-def traced_memory(trace: Trace) -> Memory:
+def static_terms(step: StepMemory) -> dict[str, int]:
+    """The terms that stand for the whole run, by the names that `Figures` has for them."""
+    static = step.static_blocks
+    return {
+        "base_weights_bytes": static["base weights"],
+        "quantization_bytes": static.get("quantisation constants", 0),
+        "adapters_bytes": static.get("adapters", 0),
+        "optimizer_states_bytes": static.get("optimizer states", 0) + static.get("optimizer step counters", 0),
+    }
+
+
+def traced_memory(trace: Trace) -> Figures:
     """The same terms from a trace."""
-    return Memory(
+    return Figures(
         peak_allocated_bytes=trace.peak_bytes,
         peak_reserved_bytes=trace.peak_reserved_bytes,
+        static_bytes=trace.static_bytes,
         after_forward_bytes=trace.after_forward_bytes,
         base_weights_bytes=trace.base_weights_bytes,
         quantization_bytes=trace.quantization_bytes,

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from advisor.specs import Recipe
+from calibrate.burst_record import BurstFacts, DeviceFacts
+from calibrate.record import Record
 
 SCHEMA_VERSION = 1
-
-
-class Record(BaseModel):
-    """Base of all records: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class PhasePeak(Record):
@@ -111,6 +107,12 @@ class Trace(Record):
         return f"{where.phase}: {where.op} in {where.module or 'the model'}"
 
     @property
+    def static_bytes(self) -> int:
+        """Bytes of what stands from the first step to the last."""
+        return (self.base_weights_bytes + self.quantization_bytes + self.adapters_bytes + self.buffers_bytes
+                + self.inputs_bytes + self.optimizer_states_bytes)
+
+    @property
     def after_load_bytes(self) -> int:
         """Bytes alive before the forward pass: weights, optimizer states, inputs, and gradients when accumulating."""
         return self.phase("forward").begin_bytes
@@ -164,17 +166,24 @@ class ModelFacts(Record):
     breaks: tuple[int, ...] = Field(description="lengths at which the step may change: windows and chunks")
 
 
-class Memory(Record):
-    """The memory of one step by term, in bytes; the same keys for what was predicted and what was measured."""
+class Figures(Record):
+    """What one step needs; the same keys for what was predicted and what was measured, null where there is no value."""
 
     peak_allocated_bytes: int
-    peak_reserved_bytes: int = Field(description="what CUDA's caching allocator would reserve: simulated")
-    after_forward_bytes: int
+    peak_reserved_bytes: int | None = Field(
+        default=None, description="what CUDA's caching allocator reserves; simulated in a dry run, null on a CPU"
+    )
+    device_bytes: int | None = Field(default=None, description="what the driver shows for the process: CUDA alone")
+    static_bytes: int | None = Field(default=None, description="what stands for the whole run: no gradients")
+    after_forward_bytes: int | None = None
     base_weights_bytes: int
     quantization_bytes: int
     adapters_bytes: int
     optimizer_states_bytes: int
-    peak_at: str
+    peak_at: str = Field(description="'' where it was not looked for")
+    micro_step_s: float | None = Field(default=None, description="forward and backward of one micro-batch")
+    step_s: float | None = Field(default=None, description="with clipping and the optimizer")
+    host_s: float | None = Field(default=None, description="CPU time to issue a step, waits for the card excluded")
 
 
 class Work(Record):
@@ -186,18 +195,27 @@ class Work(Record):
 
 
 class Environment(Record):
-    """The software that a measurement was made with."""
+    """What a measurement was made with: the software and, for bursts, the device."""
 
     torch: str
     transformers: str
     peft: str
     bitsandbytes: str
+    accelerate: str = ""
     python: str
     platform: str
+    device: DeviceFacts | None = None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions that a measurement may depend on: the libraries', the driver's and CUDA's."""
+        names = ("torch", "transformers", "peft", "bitsandbytes")
+        found = {name: str(getattr(self, name)) for name in names}
+        return found | ({"driver": self.device.driver, "cuda": self.device.cuda} if self.device else {})
 
 
 class Comparison(Record):
-    """Formula beside measurement for one recipe: one line of `calibrate --json`."""
+    """Formula beside measurement for one recipe: one line of `calibrate --json`, and of the store."""
 
     schema_version: int = SCHEMA_VERSION
     model: str
@@ -206,15 +224,19 @@ class Comparison(Record):
     batch: int
     seq_len: int
     source: Literal["trace", "cpu", "cuda"]
-    predicted: Memory | None = Field(description="null when the formula does not know the architecture")
-    measured: Memory
+    predicted: Figures | None = Field(description="null when the formula does not know the architecture")
+    measured: Figures | None = Field(description="null for a burst that was not finished")
     predicted_work: Work | None = Field(default=None, description="null when nothing was predicted")
     measured_work: Work | None = Field(default=None, description="null where no operation was recorded")
     environment: Environment
+    burst: BurstFacts | None = Field(default=None, description="null for a dry run")
 
     @property
     def peak_error(self) -> float:
-        """Relative error of the predicted peak; 0 when nothing was predicted."""
-        if self.predicted is None:
-            return 0.0
-        return self.predicted.peak_allocated_bytes / self.measured.peak_allocated_bytes - 1
+        """Relative error of the predicted peak; 0 when nothing was predicted or measured."""
+        return self.error_of("peak_allocated_bytes") or 0.0
+
+    def error_of(self, field: str) -> float | None:
+        """Predicted over measured, minus 1; None when either is missing."""
+        predicted, measured = getattr(self.predicted, field, None), getattr(self.measured, field, None)
+        return predicted / measured - 1 if predicted and measured else None

@@ -22,11 +22,17 @@ STEP_KNOBS = tuple(k for k in KNOBS if k.home == "recipe" or k.name in ("seq_len
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def recipe_options(command: Command) -> Command:
-    """Add a flag for every knob that changes one step; what is left out arrives as None."""
+def recipe_options(command: Command, several: tuple[str, ...] = ()) -> Command:
+    """Add a flag for every knob that changes one step; what is left out arrives as None.
+
+    Those named in `several` may be repeated and arrive as tuples.
+    """
     for knob in reversed(STEP_KNOBS):
         if knob.kind == "bool":
             option = click.option(knob.option, knob.name, default=None, help=knob.help)
+        elif knob.name in several:
+            option = click.option(knob.option, knob.name, metavar=knob.metavar, multiple=True,
+                                  help=f"{knob.help}; repeatable")
         else:
             option = click.option(knob.option, knob.name, metavar=knob.metavar, help=knob.help)
         command = option(command)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from advisor.tape.graph import ITEM_BYTES
 from advisor.tape.program import Kernel
-from calibrate.measurement import Record
+from calibrate.record import Record
 
 Op = Literal["product", "sum", "activation", "cast", "strided sum", "norm", "softmax", "rows", "dequantize",
              "attention", "attention backward"]  # fmt: skip

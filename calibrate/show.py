@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from advisor.units import GIB, MIB
-from calibrate.measurement import Comparison, Memory, Trace
+from calibrate.measurement import Comparison, Figures, Trace
 from calibrate.timeline import STATIC
 
 COLUMNS = 80
@@ -36,16 +36,18 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
         if found.predicted is not None:
             error = f"{found.peak_error:+.2%}".replace("-0.00%", "0.00%").replace("+0.00%", "0.00%")
             table.add_row(found.method, "formula", *_gib_cells(found.predicted), error)
-        table.add_row("" if found.predicted else found.method, "trace", *_gib_cells(found.measured), "")
+        if found.measured is not None:
+            table.add_row("" if found.predicted else found.method, "trace", *_gib_cells(found.measured), "")
     console.print(table)
-    for found in comparisons:
-        console.print(f"{found.method} peaks in {found.measured.peak_at}", markup=False)
-    reserved = ", ".join(f"{one.method} {one.measured.peak_reserved_bytes / GIB:.2f}" for one in comparisons)
+    traced = [(one.method, one.measured) for one in comparisons if one.measured is not None]
+    for method, figures in traced:
+        console.print(f"{method} peaks in {figures.peak_at}", markup=False)
+    reserved = ", ".join(f"{method} {(figures.peak_reserved_bytes or 0) / GIB:.2f}" for method, figures in traced)
     console.print(f"CUDA's caching allocator, simulated, would reserve GiB: {reserved}", markup=False)
 
 
-def _gib_cells(memory: Memory) -> list[str]:
-    sizes = [getattr(memory, field) / GIB for field in TERMS]
+def _gib_cells(figures: Figures) -> list[str]:
+    sizes = [getattr(figures, field) / GIB for field in TERMS]
     return [f"{size:.3f}" if size < 100 else f"{size:.2f}" for size in sizes]
 
 

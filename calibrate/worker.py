@@ -25,13 +25,13 @@ from calibrate.measurement import Environment
 if TYPE_CHECKING:
     from calibrate.dryrun import Prepared
 
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-
-
 def environment() -> Environment:
     """Versions of what the step is made of."""
-    versions = {name: version(name) for name in LIBRARIES}
-    return Environment(**versions, python=platform.python_version(), platform=platform.platform())
+    return Environment(
+        torch=version("torch"), transformers=version("transformers"), peft=version("peft"),
+        bitsandbytes=version("bitsandbytes"), accelerate=version("accelerate"),
+        python=platform.python_version(), platform=platform.platform(),
+    )  # fmt: skip
 
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _prepared(config: str, recipe: Recipe, code: str) -> Prepared:
 
 def main() -> None:
     """Answer jobs until standard input ends."""
-    replies = _claim_stdout()
+    replies = claim_stdout()
 
     def reply(message: dict[str, Any]) -> None:
         replies.write(json.dumps(message) + "\n")
@@ -81,7 +81,7 @@ def main() -> None:
         reply(answer(json.loads(line)))
 
 
-def _claim_stdout() -> TextIO:
+def claim_stdout() -> TextIO:
     """Standard output for answers alone; whatever else is printed goes to stderr."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -87,7 +87,7 @@ def test_the_quoted_questions_run(line: str, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("line", CALIBRATE)
 def test_the_quoted_dry_run_can_be_asked(line: str) -> None:
-    from calibrate.cli import command
+    from calibrate.commands import command
     from calibrate.options import config_of, methods_of
 
     context = command.make_context("calibrate", shlex.split(line)[1:])

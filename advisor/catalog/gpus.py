@@ -194,10 +194,10 @@ def _installed_card() -> GpuSpec:
     if memory_bytes < SMALLEST_CARD_BYTES:
         raise SourceUnavailable(f"--gpu auto: NVML reports {memory_bytes} bytes for GPU 0; {otherwise}")
     name = reported.decode("utf-8", "replace") if isinstance(reported, bytes) else str(reported)
-    return _matched(name, memory_bytes, capability)
+    return reported_card(name, memory_bytes, capability)
 
 
-def _matched(reported: str, memory_bytes: int, capability: str) -> GpuSpec:
+def reported_card(reported: str, memory_bytes: int, capability: str) -> GpuSpec:
     """The catalog card that the driver calls `reported`, with the memory found; if none, of unknown speed.
 
     Where two cards share the name, the one whose memory is nearer.

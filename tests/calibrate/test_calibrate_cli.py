@@ -10,7 +10,7 @@ import pytest
 
 from advisor.errors import SourceUnavailable
 from advisor.specs import Recipe
-from calibrate import cli
+from calibrate import cli, dry_run_cli
 from calibrate.manager import BurstFailed, BurstRefused
 from calibrate.measurement import Environment, ModelFacts, PhasePeak, ShapeTraces, Trace
 
@@ -65,7 +65,7 @@ class StubWorker:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubWorker]:
-    monkeypatch.setattr(cli, "TraceWorker", StubWorker)
+    monkeypatch.setattr(dry_run_cli, "TraceWorker", StubWorker)
     monkeypatch.setattr(StubWorker, "broken", {})
     return StubWorker
 
@@ -80,11 +80,11 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
-def test_without_dry_run_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch) == 2
-    errors = capsys.readouterr().err
-    assert errors.count("\n") == 1
-    assert "--dry-run" in errors
+def test_flags_of_bursts_mean_nothing_in_a_dry_run(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--dry-run", "--model", "llama-8b", "--method", "lora", "--budget", "1min", "--again") == 0
+    assert capsys.readouterr().err == "calibrate: warning: --budget, --again mean nothing with --dry-run\n"
 
 
 def test_table_fits_and_names_every_method(
@@ -177,7 +177,7 @@ def test_own_code_needs_a_local_folder(
 @pytest.mark.parametrize("arguments", [
     ("--method", "lroa"), ("--model", "lama-8b"), ("--rank", "0"), ("--seq-len", "-1"), ("--dropout", "nan"),
     ("--quant", "nf5"), ("--batch-size", "3", "--micro-batch", "2"), ("--no-such-flag",), ("--model", "./none.json"),
-    ("--timeout", "0"),
+    ("--timeout", "0"), ("--seq-len", "8", "--seq-len", "16"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(
     stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -189,7 +189,7 @@ def test_bad_input_is_one_line(
 
 
 def test_parent_never_loads_torch() -> None:
-    code = "import sys, calibrate.cli; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    code = "import sys, calibrate.commands; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

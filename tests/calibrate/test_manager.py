@@ -102,9 +102,10 @@ def test_child_that_never_starts_is_one_line() -> None:
 INTERRUPTED = """
 import functools, pathlib, sys
 import calibrate.cli as cli
+import calibrate.dry_run_cli
 from calibrate.manager import TraceWorker
 child = "import os, pathlib, time; pathlib.Path({pid!r}).write_text(str(os.getpid())); time.sleep(600)"
-cli.TraceWorker = functools.partial(TraceWorker, (sys.executable, "-c", child))
+calibrate.dry_run_cli.TraceWorker = functools.partial(TraceWorker, (sys.executable, "-c", child))
 sys.argv = ["calibrate", "--dry-run", "--model", {config!r}]
 cli.main()
 """

@@ -1,0 +1,161 @@
+"""`calibrate --method all`: plan, measure, show. Needs no torch itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from advisor.catalog.trainers import find_trainer
+from advisor.errors import BadValue
+from advisor.units import parse_seconds
+from calibrate.checks import is_worst
+from calibrate.cut import Whole
+from calibrate.dry_run_cli import known_model, own_code
+from calibrate.measurement import Comparison
+from calibrate.options import config_of, methods_of, recipe_of
+from calibrate.plan import DEFAULT_MODELS, Plan, Question, Rows, make_plan
+from calibrate.progress import audience_for
+from calibrate.records_show import print_records
+from calibrate.runner import BurstRunner, Machine
+from calibrate.session import Options, Summary, work
+from calibrate.store import Store
+
+DEFAULT_BUDGET = {"cpu": "3min", "cuda": "8min"}
+DEVICES = ("auto", "cpu", "cuda")
+LONGEST_S = 24 * 3600.0
+DEFAULT_SEQ_LEN = {"cpu": 128, "cuda": 512}
+"""When only the micro-batch was fixed, tokens."""
+
+
+class Asked(NamedTuple):
+    """What the flags say, as they were typed."""
+
+    models: tuple[str, ...]
+    method: str
+    knobs: Mapping[str, Any]
+    trainer: str
+    device: str
+    budget: str | None
+    steps: int
+    out: str | None
+    again: bool
+    timeout_s: float
+    trust: bool
+    as_json: bool
+
+
+def measure(asked: Asked) -> int:
+    """Measure what was asked for, as far as the budget goes; returns the exit code.
+
+    Everything that can be wrong with the flags is told before torch is started.
+    """
+    begin_s = time.monotonic()
+    methods = methods_of(asked.method)
+    if asked.device not in DEVICES:
+        raise BadValue("--device", asked.device, f"allowed are {', '.join(DEVICES)}")
+    if asked.budget is not None:
+        _seconds(asked.budget)
+    if asked.trainer:
+        find_trainer(asked.trainer)
+    knobs = {name: value for name, value in asked.knobs.items() if name not in ("micro_batch", "seq_len")}
+    for method in methods:
+        for micro_batch in asked.knobs["micro_batch"] or (None,):
+            for seq_len in asked.knobs["seq_len"] or (None,):
+                recipe_of(method, {**knobs, "micro_batch": micro_batch, "seq_len": seq_len})
+    models = tuple(_whole(name, asked.trust) for name in asked.models)
+    store = Store(None if asked.out is None else Path(asked.out).expanduser())
+    store.prepare()
+    with BurstRunner(timeout_s=asked.timeout_s) as runner:
+        machine = runner.probe(asked.device)
+        _say_machine(machine)
+        kind = machine.device.kind
+        models = models or tuple(_whole(name, False) for name in DEFAULT_MODELS[kind])
+        rows = _rows(asked.knobs["micro_batch"], asked.knobs["seq_len"], kind)
+        plan = make_plan(Question(models, methods, knobs, rows, asked.trainer), machine)
+        _say_plan(plan)
+        options = Options(_seconds(asked.budget or DEFAULT_BUDGET[kind]), time.monotonic() - begin_s, asked.steps,
+                          asked.again)
+        with audience_for(asked.as_json, options.budget_s) as audience:
+            try:
+                summary = work(plan, machine, store, runner, options, audience)
+            except KeyboardInterrupt:
+                audience.stop()
+                _say(f"every finished burst is kept in {store.path}; the same command goes on where it stopped")
+                raise
+    return _conclude(asked, summary, store)
+
+
+def _conclude(asked: Asked, summary: Summary, store: Store) -> int:
+    if not asked.as_json:
+        print_records(summary.records)
+    if summary.not_reached:
+        _say(f"no time was left for {summary.not_reached} more bursts: the same command goes on with them")
+    if remark := store.read().remark:
+        _say(remark)
+    _say(f"kept in {store.path}")
+    return int(any(failed(record) for record in summary.records))
+
+
+def failed(record: Comparison) -> bool:
+    """Whether a burst ended as nobody would expect: a crash, an error, or out of memory where it should have fitted."""
+    outcome = record.burst.outcome if record.burst else "done"
+    return outcome not in ("done", "out_of_memory") or is_worst(record)
+
+
+def _seconds(text: str) -> float:
+    return parse_seconds("--budget", text, 1.0, LONGEST_S)
+
+
+def _whole(name: str, trust: bool) -> Whole:
+    """A model by name. Raises what `config_of` raises."""
+    config = config_of(name)
+    spec = known_model(name)
+    code = own_code(name, config) if trust and spec is None else ""
+    return Whole(_label(name), config, spec, code)
+
+
+def _label(name: str) -> str:
+    """What a record calls a model: its name, of a file only the last part, for records are shared."""
+    path = Path(name).expanduser()
+    if not path.exists() or (not path.is_dir() and path.suffix != ".json"):
+        return name
+    path = path.resolve()
+    return path.parent.name if path.name == "config.json" else path.stem
+
+
+def _rows(micro_batches: Sequence[str], seq_lens: Sequence[str], kind: str) -> tuple[Rows, ...]:
+    """The shapes that were asked for, the one with the fewest tokens first; () when none was."""
+    if not micro_batches and not seq_lens:
+        return ()
+    pairs = {
+        (int(micro_batch), int(seq_len))
+        for micro_batch in micro_batches or (1,) for seq_len in seq_lens or (DEFAULT_SEQ_LEN[kind],)
+    }
+    return tuple(sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair)))
+
+
+def _say_machine(machine: Machine) -> None:
+    if machine.remark:
+        _say(machine.remark)
+    others = machine.conditions.other_processes
+    if others:
+        _say(f"{others} other process{'es' if others > 1 else ''} on the card: times will be marked, and not fitted")
+
+
+def _say_plan(plan: Plan) -> None:
+    for note in plan.notes:
+        _say(note)
+    by_reason: dict[str, list[str]] = {}
+    for label, reason in ((one.label, one.reason) for one in plan.skipped):
+        by_reason.setdefault(reason, []).append(label)
+    for reason, labels in by_reason.items():
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        _say(f"skipped {labels[0]}{more}: {reason}")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

@@ -1,0 +1,101 @@
+"""What is noted down about a burst besides its figures: the device, how it fared, every raw time. Needs no torch.
+
+A value that could not be had (a driver that does not tell, a CPU that has no driver) is null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from calibrate.record import Record
+
+DeviceKind = Literal["cpu", "cuda"]
+Outcome = Literal["started", "done", "out_of_memory", "crashed", "timed_out", "failed"]
+Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
+
+
+class DeviceFacts(Record):
+    """A device, by what does not change while it works."""
+
+    kind: DeviceKind
+    name: str = Field(description="as the driver prints it, or the CPU's model name")
+    memory_bytes: int = Field(description="of the card, or of the machine")
+    compute_capability: str = Field(default="", description="'9.0'; '' for a CPU")
+    driver: str = Field(default="", description="version of the driver; '' for a CPU, or when NVML does not tell")
+    cuda: str = Field(default="", description="version of CUDA that torch was built with; '' for a CPU")
+    multiprocessors: int = Field(default=0, description="of the card; 0 for a CPU")
+    cores: int = Field(description="logical cores of the machine's CPU")
+    threads: int = Field(description="threads that torch computes with on the CPU")
+
+    @property
+    def signature(self) -> str:
+        """What tells one kind of device from another; records of different signatures are kept apart."""
+        gib = round(self.memory_bytes / 2**30)
+        if self.kind == "cpu":
+            return f"cpu: {self.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"cuda: {self.name}, {gib} GiB"
+
+
+class Conditions(Record):
+    """How a device fares at one moment."""
+
+    sm_clock_hz: float | None = None
+    sm_clock_max_hz: float | None = None
+    sm_clock_base_hz: float | None = Field(default=None, description="the clock that applications get by default")
+    memory_clock_hz: float | None = None
+    memory_clock_max_hz: float | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    power_limit_default_w: float | None = None
+    temperature_c: float | None = None
+    throttled: tuple[str, ...] = Field(default=(), description="why the driver holds the clocks down")
+    other_processes: int | None = Field(default=None, description="processes of others that compute on the card")
+    other_bytes: int | None = Field(default=None, description="memory of the card that they hold")
+    load_average: float | None = Field(default=None, description="of the machine, over a minute")
+
+
+class Run(Record):
+    """The raw course of one burst; judged afterwards, by `calibrate.checks`."""
+
+    build_s: float
+    warm_up_s: tuple[float, ...] = Field(description="wall time of each step before those that count")
+    step_s: tuple[float, ...] = Field(description="wall time of each step, synchronised at its end")
+    device_step_s: tuple[float, ...] = Field(default=(), description="the same by CUDA events; empty on a CPU")
+    micro_step_s: tuple[float, ...] = Field(description="forward and backward, each of every step")
+    host_s: tuple[float, ...] = Field(description="CPU time to issue each step, waits for the card excluded")
+    clocks_hz: tuple[float, ...] = Field(default=(), description="clock of the card after each step")
+    throttled: tuple[str, ...] = Field(default=(), description="why the clocks were held down while steps were timed")
+    trainable_parameters: int
+    peak_exact_bytes: int | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
+    before: Conditions
+    after: Conditions
+    cpu_share: float = Field(description="processor time over wall time and threads, while steps were timed")
+    others_cores: float | None = Field(description="cores that other processes kept busy meanwhile")
+
+
+class BurstFacts(Record):
+    """What a burst was, and how it ended."""
+
+    id: str
+    key: str = Field(description="equal for bursts of the same model, recipe, shape, device and library versions")
+    origin: Literal["calibrate", "training"] = "calibrate"
+    started_at: str = Field(description="UTC, ISO 8601")
+    outcome: Outcome = Field(description="'started' is the note made before the burst, with the prediction")
+    error: str = Field(default="", description="last words of a burst that did not end well")
+    config: dict[str, Any] = Field(description="the model's config.json, as it was cut")
+    cut: str = Field(default="", description="'1 of 32 layers, 16,384 of 128,256 words'; '' for the whole model")
+    verdict: Verdict = Field(description="of the prediction, against `limit_bytes`")
+    limit_bytes: int = Field(description="what the device had to offer; 0 when not known")
+    needed_bytes: int = Field(default=0, description="likely need by the prediction, overheads included; 0: unknown")
+    run: Run | None = Field(default=None, description="null unless the burst was measured")
+
+
+def key_of(signature: str, versions: dict[str, str], config: dict[str, Any], recipe: dict[str, Any],
+           batch: int, seq_len: int) -> str:
+    """The key under which the same burst is found again."""
+    text = json.dumps([signature, versions, config, recipe, batch, seq_len], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

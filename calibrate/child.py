@@ -1,0 +1,109 @@
+"""A child process that answers in JSON lines: started, asked, outlived. Needs no torch itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+from advisor.errors import AdvisorError, SourceUnavailable
+
+START_LIMIT_S = 300.0
+INSTALL = "pip install 'finetune-advisor[calibrate]', or in a checkout pip install '.[calibrate]'"
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+           "TOKENIZERS_PARALLELISM": "false"}
+"""Environment of every child: one thread, no network."""
+
+
+class BurstFailed(AdvisorError):
+    """A child crashed or ran out of time, or a library raised; the message has the last words."""
+
+    exit_code = 1
+
+
+class BurstRefused(AdvisorError):
+    """The child says, in one line, why this job cannot run."""
+
+
+class TimedOut(BurstFailed):
+    """No answer in time."""
+
+
+class Child:
+    """One process and the lines it prints. `hello` is its first one."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start it. Raises SourceUnavailable when it misses a library, BurstFailed when it does not start."""
+        # The child searches for modules where its parent does, whatever directory either was started from.
+        search_path = os.pathsep.join(path for path in sys.path if path)
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True, bufsize=1,
+            env=os.environ | dict(environment) | {"PYTHONPATH": search_path},
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the child
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        try:
+            self.hello = self._next(START_LIMIT_S)
+            if "missing" in self.hello:
+                raise SourceUnavailable(f"calibrate needs {self.hello['missing']}, which is not installed: {INSTALL}")
+        except BaseException:
+            self.kill()
+            raise
+
+    def ask(
+        self, job: Mapping[str, Any], limit_s: float, hear: Callable[[dict[str, Any]], bool] = lambda _: False
+    ) -> dict[str, Any]:
+        """Send a job and wait for its answer, at most `limit_s` seconds.
+
+        `hear` is shown every line and says whether it was but news on the way. Raises BurstFailed, TimedOut.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already: reading says why
+            self._process.stdin.write(json.dumps(job) + "\n")
+        end_s = time.monotonic() + limit_s
+        while True:
+            answer = self._next(limit_s, end_s - time.monotonic())
+            if not hear(answer):
+                return answer
+
+    def kill(self) -> None:
+        """End the process and those that it started, and take its remains away."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session, hence a group, of its own
+        self._process.kill()
+        self._process.wait()
+        self._stderr.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _next(self, limit_s: float, left_s: float | None = None) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=max(0.0, limit_s if left_s is None else left_s))
+        except queue.Empty:
+            raise TimedOut(f"no answer within {limit_s:g} s: raise --timeout or cut the model") from None
+        if not line:
+            raise BurstFailed(f"the worker ended with code {self._process.wait()}: {self.last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def last_words(self) -> str:
+        """The last line that it wrote to stderr."""
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it printed nothing"

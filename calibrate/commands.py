@@ -1,0 +1,114 @@
+"""The commands of `calibrate`: parse, call. Needs no torch.
+
+    calibrate --method all              measure bursts on this machine
+    calibrate --method all --dry-run    compare formula and traced step
+    calibrate show | report | export | import
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from advisor.errors import BadValue, InputError, UnknownName
+from advisor.knobs import TRAINERS
+from calibrate.burst_cli import Asked, measure
+from calibrate.dry_run_cli import DEFAULT_MODEL, dry_run
+from calibrate.options import recipe_options
+from calibrate.plan import DEFAULT_MODELS
+from calibrate.records_cli import export_records, import_records, report, show
+
+SEVERAL = ("micro_batch", "seq_len")
+BURST_ONLY = ("device", "budget", "steps", "out", "again")
+HELP = f"""Measure short real training bursts on this machine, beside what the formula says.
+
+Nothing is downloaded: weights and tokens are random. Results are kept, and an interrupted run goes on where it stopped.
+
+\b
+Models:   {', '.join(DEFAULT_MODELS['cuda'])} on a GPU;
+          {', '.join(DEFAULT_MODELS['cpu'])} on a CPU;
+          each cut to a few layers where the device is small
+Example:  calibrate --method all --budget 5min
+"""
+
+
+class CalibrateGroup(click.Group):
+    """A group whose unknown sub-commands are told with near matches."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Look a sub-command up."""
+        if args and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            raise UnknownName("command", args[0], known, hint=f"commands are {', '.join(known)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=CalibrateGroup, invoke_without_command=True, help=HELP, context_settings={"max_content_width": 80})
+@click.option("--dry-run", is_flag=True, help="trace the real step on fake tensors: no GPU, weights or network "
+              f"[default model: {DEFAULT_MODEL}]")
+@click.option("--model", "models", multiple=True, metavar="NAME",
+              help="model name, Hub id or config.json; repeatable")
+@click.option("--method", default="all", show_default=True, metavar="NAMES",
+              help="all, or full, lora, dora, qlora, qdora with commas")
+@partial(recipe_options, several=SEVERAL)
+@click.option("--trainer", metavar="NAME", help=f"take the knobs that it sets: {', '.join(TRAINERS)}")
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cuda or cpu")
+@click.option("--budget", metavar="TIME", help="time for all bursts, as 90s or 5min [default: 3min; GPU: 8min]")
+@click.option("--steps", metavar="N", type=click.IntRange(1, 100_000),
+              help="timed steps of each burst [default: until their median is stable]")
+@click.option("--out", metavar="DIR", help="keep results there [default: the user's data folder]")
+@click.option("--again", is_flag=True, help="repeat bursts that are measured already")
+@click.option("--timeout", type=click.FloatRange(1, 86_400), default=600.0, show_default=True,
+              help="seconds that one burst or trace may take")
+@click.option("--retrace", is_flag=True, help="replace the traced profile of a model that has no formula")
+@click.option("--trust-remote-code", is_flag=True, help="run the Python code in the model's own folder")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line and burst")
+@click.pass_context
+def command(
+    context: click.Context, /, dry_run: bool, models: tuple[str, ...], method: str, timeout: float, retrace: bool,
+    trust_remote_code: bool, as_json: bool, **given: Any
+) -> int:
+    """Measure, compare, or hand over to a sub-command."""
+    if context.invoked_subcommand is not None:
+        _refuse_stray_flags(context)
+        return 0
+    knobs = {name: value for name, value in given.items() if name not in (*BURST_ONLY, "trainer")}
+    if dry_run:
+        return _dry_run(context, models, method, knobs, given, timeout, retrace, trust_remote_code, as_json)
+    return measure(Asked(
+        models=models, method=method, knobs=knobs, trainer=given["trainer"] or "", device=given["device"],
+        budget=given["budget"], steps=given["steps"] or 0, out=given["out"], again=given["again"], timeout_s=timeout,
+        trust=trust_remote_code, as_json=as_json,
+    ))  # fmt: skip
+
+
+def _dry_run(
+    context: click.Context, models: tuple[str, ...], method: str, knobs: dict[str, Any], given: dict[str, Any],
+    timeout_s: float, retrace: bool, trust: bool, as_json: bool,
+) -> int:
+    if given["trainer"]:
+        raise InputError("--trainer: only bursts take a trainer's knobs; leave it out with --dry-run")
+    for name in SEVERAL:
+        if len(knobs[name]) > 1:
+            raise BadValue(f"--{name.replace('_', '-')}", ", ".join(knobs[name]), "give one with --dry-run")
+        knobs[name] = knobs[name][0] if knobs[name] else None
+    idle = [f"--{name}" for name in BURST_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if idle:
+        click.echo(f"calibrate: warning: {', '.join(idle)} mean nothing with --dry-run", err=True)
+    return dry_run(models, method, knobs, timeout_s, retrace, trust, as_json)
+
+
+def _refuse_stray_flags(context: click.Context) -> None:
+    """A flag in front of a sub-command would do nothing."""
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"flags have no place before `calibrate {context.invoked_subcommand}`; leave them out")
+
+
+for one in (show, report, export_records, import_records):
+    command.add_command(one)

@@ -1,0 +1,79 @@
+"""Cuts a model to a few layers and words, so that its full-width layers train on a small device. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from advisor.catalog.config_json import decoder_config, model_from_config
+from advisor.errors import AdvisorError
+from advisor.specs import ModelSpec
+
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+
+
+class Whole(NamedTuple):
+    """A model as it was asked for; `spec` is None when the formula does not know it, `code` a folder with its code."""
+
+    name: str
+    config: Mapping[str, Any]
+    spec: ModelSpec | None
+    code: str = ""
+
+
+class Cut(NamedTuple):
+    """A model as it is trained; `text` says what is left, '' when that is all."""
+
+    name: str
+    config: Mapping[str, Any]
+    spec: ModelSpec | None
+    text: str
+    code: str = ""
+
+
+def uncut(model: Whole) -> Cut:
+    """The whole model."""
+    return Cut(model.name, model.config, model.spec, "", model.code)
+
+
+def cut(model: Whole, layers: int, words: int) -> Cut:
+    """The model's first `layers` layers and `words` words of its vocabulary, each at most what it has.
+
+    A model that the formula does not know stays whole: where its layers stand in the config is not known either.
+    """
+    spec = model.spec
+    if spec is None:
+        return uncut(model)
+    layers, words = min(layers, spec.num_hidden_layers), min(words, spec.vocab_size)
+    config = cut_config(model.config, spec, layers, words)
+    said = [
+        f"{left:,} of {whole:,} {name}"
+        for left, whole, name in ((layers, spec.num_hidden_layers, "layers"), (words, spec.vocab_size, "words"))
+        if left < whole
+    ]
+    if not said:
+        return uncut(model)
+    return Cut(model.name, config, model_from_config(config, model.name, model.name), ", ".join(said), model.code)
+
+
+def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: int) -> dict[str, Any]:
+    """The config.json of the decoder with so many layers and words; lists that speak layer by layer are cut too."""
+    found: dict[str, Any] = dict(decoder_config(config))
+    whole = spec.num_hidden_layers
+    if layers < whole:
+        for name, value in found.items():
+            if isinstance(value, list) and len(value) == whole:
+                found[name] = value[:layers]
+        found[next((key for key in LAYER_KEYS if key in found), LAYER_KEYS[0])] = layers
+    if words < spec.vocab_size:
+        found["vocab_size"] = words
+        found |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # they may lie beyond
+    return found
+
+
+def spec_of(name: str, config: Mapping[str, Any]) -> ModelSpec | None:
+    """What the formula makes of a config, None when it does not know the architecture."""
+    try:
+        return model_from_config(config, name, name)
+    except AdvisorError:
+        return None

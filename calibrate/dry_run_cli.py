@@ -1,0 +1,138 @@
+"""`calibrate --dry-run`: the traced step beside the formula. Needs no torch itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from advisor.catalog import find_model
+from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
+from advisor.specs import ModelSpec
+from calibrate.compare import compare
+from calibrate.manager import TraceWorker
+from calibrate.measurement import Comparison, ModelFacts
+from calibrate.options import config_of, methods_of, recipe_of
+from calibrate.profiling import keep_profile
+from calibrate.show import print_comparisons
+
+DEFAULT_MODEL = "llama-3.2-1b"
+
+
+def dry_run(
+    models: Sequence[str], method: str, knobs: Mapping[str, Any], timeout_s: float, retrace: bool, trust: bool,
+    as_json: bool,
+) -> int:
+    """Trace and compare every model and method; returns the exit code. Raises what stops all of them."""
+    failures: list[AdvisorError] = []
+    with TraceWorker(limit_s=timeout_s) as worker:
+        for name in models or (DEFAULT_MODEL,):
+            asked = _question(worker, name, dict(knobs), trust, failures)
+            if asked is None:
+                continue
+            found = []
+            for comparison in _dry_run(worker, asked, methods_of(method), failures):
+                if as_json:
+                    click.echo(comparison.model_dump_json())
+                found.append(comparison)
+            if not as_json:
+                print_comparisons(found)
+            if asked.facts is not None and found:
+                _keep(worker, asked, found, retrace, failures)
+    return failures[0].exit_code if failures else 0
+
+
+class _Question(NamedTuple):
+    """One model to trace. `facts` are transformers' own where the formula does not know it."""
+
+    name: str
+    config: dict[str, Any]
+    model: ModelSpec | None
+    facts: ModelFacts | None
+    code: str
+    knobs: dict[str, Any]
+
+
+def _question(
+    worker: TraceWorker, name: str, knobs: dict[str, Any], trust: bool, failures: list[AdvisorError]
+) -> _Question | None:
+    """What there is to know about a model before it is traced; None, and a line, when it cannot be built."""
+    config, model = config_of(name), known_model(name)
+    code = own_code(name, config) if trust and model is None else ""
+    facts = None
+    if model is None:
+        try:
+            facts = worker.facts(config, code)
+        except SourceUnavailable:
+            raise
+        except AdvisorError as error:
+            click.echo(f"{name}: {error}", err=True)
+            failures.append(error)
+            return None
+    source = facts or model
+    if source is not None and knobs["attention"] is None:  # what transformers would pick
+        knobs = knobs | {"attention": source.default_attention}
+    return _Question(name, config, model, facts, code, knobs)
+
+
+def own_code(name: str, config: dict[str, Any]) -> str:
+    """The folder of a model that brings its own code. Raises InputError for one that is no local folder."""
+    if "auto_map" not in config:
+        return ""
+    path = Path(name).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "config.json").is_file():
+        raise InputError(f"--trust-remote-code: {name[:80]} is no local folder; download the model and give its path")
+    return str(folder.resolve())
+
+
+def _dry_run(
+    worker: TraceWorker, asked: _Question, methods: tuple[str, ...], failures: list[AdvisorError]
+) -> Iterator[Comparison]:
+    """Trace every method; one that fails is reported on stderr and left out."""
+    for method in methods:
+        recipe, seq_len = recipe_of(method, asked.knobs)
+        if sys.stderr.isatty():
+            click.echo(f"tracing {asked.name} {method} ...", err=True)
+        extra = {"code": asked.code} if asked.code else {}
+        try:
+            trace, environment = worker.trace(asked.config, recipe, recipe.micro_batch, seq_len, **extra)
+            yield compare(asked.name, asked.model, trace, environment)
+        except SourceUnavailable:
+            raise
+        except AdvisorError as error:
+            click.echo(f"{asked.name} {method}: {error}", err=True)
+            failures.append(error)
+
+
+def _keep(
+    worker: TraceWorker, asked: _Question, found: Sequence[Comparison], retrace: bool, failures: list[AdvisorError]
+) -> None:
+    """Trace what was asked for at more shapes, and store it; what goes wrong is one line, the answer stands."""
+    assert asked.facts is not None
+    ways = (None,) if asked.knobs["gradient_checkpointing"] is not None else (True, False)
+    recipes = [
+        (one.recipe if way is None else one.recipe.model_copy(update={"gradient_checkpointing": way}), one.seq_len)
+        for one in found for way in ways
+    ]
+    try:
+        count = keep_profile(worker, asked.name, asked.config, asked.facts, found[0].environment, recipes,
+                             lambda text: click.echo(text, err=True), retrace=retrace, code=asked.code)
+    except AdvisorError as error:
+        click.echo(str(error), err=True)
+        failures.append(error)
+        return
+    if count:
+        click.echo(f"profile of {count} recipes stored: advise --model {asked.name} answers from it", err=True)
+
+
+def known_model(name: str) -> ModelSpec | None:
+    """The formula's model; None, and a line on stderr, for an architecture that it does not know."""
+    try:
+        return find_model(name)
+    except UnsupportedArchitecture as error:
+        click.echo(f"no formula: {error}", err=True)
+        return None

@@ -1,0 +1,147 @@
+"""Reads off a running trainer which recipe it trains. Looks at names and dtypes only, so it needs no torch itself.
+
+What it cannot see, and therefore takes for absent: padding to other lengths than those of the batches that came by,
+kernels that replace a model's own (Liger, Unsloth), a loss function of one's own, FSDP, DeepSpeed and other sharding,
+`torch.compile`, and tensors that callbacks or a reference model hold. `notes` names those that show in the arguments.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from advisor.export.peft_snippet import OPTIMIZERS
+from advisor.specs import Method, Recipe
+
+LINEAR = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
+OPTIMIZER_OF = {value: name for name, value in OPTIMIZERS.items()}
+ATTENTION_OF = {"sdpa": "sdpa", "eager": "eager", "flash_attention_2": "flash", "flash_attention_3": "flash"}
+VOLATILE = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype", "quantization_config",
+            "architectures")
+
+
+class Described(NamedTuple):
+    """What a trainer trains: its model's name and config, the recipe, and what the recipe does not say."""
+
+    name: str
+    config: dict[str, Any]
+    recipe: Recipe
+    notes: tuple[str, ...]
+
+
+def describe(model: Any, args: Any) -> Described:
+    """The recipe of a transformers Trainer or a trl SFTTrainer, from its model and its arguments.
+
+    Raises pydantic's ValidationError for values that no recipe has.
+    """
+    model = unwrapped(model)
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    notes = list(_notes(args))
+    loss = "chunked" if type(args).__name__ == "SFTConfig" else "full"
+    if loss == "chunked" and args.device.type == "cpu":
+        notes.append("on a CPU trl's loss holds tiles that its CUDA kernels do not; the predicted peak is that of CUDA")
+    adapter = next(iter(model.peft_config.values())) if hasattr(model, "peft_config") else None
+    quant = _quantization(base)
+    optimizer = str(getattr(args.optim, "value", args.optim))
+    if optimizer not in OPTIMIZER_OF:
+        notes.append(f"optimizer {optimizer} is taken for adamw")
+    checkpointing = bool(args.gradient_checkpointing)
+    values: dict[str, Any] = {
+        "method": _method(adapter, quant),
+        "autocast": bool(args.bf16 or args.fp16),
+        "optimizer": OPTIMIZER_OF.get(optimizer, "adamw"),
+        "gradient_checkpointing": checkpointing,
+        "reentrant": checkpointing and bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant", False)),
+        "attention": ATTENTION_OF.get(str(getattr(base.config, "_attn_implementation", "sdpa")), "sdpa"),
+        "loss": loss,
+        "micro_batch": int(args.per_device_train_batch_size),
+        "gradient_accumulation": int(args.gradient_accumulation_steps),
+        **_base(base, quant),
+        **(_adapters(model, adapter) if adapter is not None else {}),
+    }
+    config = {key: value for key, value in base.config.to_dict().items() if key not in VOLATILE}
+    config = json.loads(json.dumps(config, default=str))  # as it comes back from a record
+    name = str(getattr(base.config, "_name_or_path", "") or config.get("model_type", "model"))
+    return Described(name.rstrip("/").rpartition("/")[2] or name, config, Recipe(**values), tuple(notes))
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside DistributedDataParallel and its like."""
+    while not hasattr(model, "config") and hasattr(model, "module"):
+        model = model.module
+    return model
+
+
+def _notes(args: Any) -> Iterator[str]:
+    if getattr(args, "use_liger_kernel", False):
+        yield "Liger's kernels hold other tensors than those that are predicted"
+    if getattr(args, "torch_compile", False):
+        yield "torch.compile is not modelled"
+    for name in ("fsdp", "deepspeed"):
+        if getattr(args, name, None):
+            yield f"{name} shards what is predicted as a whole"
+    if int(getattr(args, "world_size", 1)) > 1:
+        yield f"figures are those of one of {args.world_size} processes"
+
+
+def _method(adapter: Any, quant: dict[str, Any]) -> Method:
+    if adapter is None:
+        return "full"
+    dora = bool(getattr(adapter, "use_dora", False))
+    if quant:
+        return "qdora" if dora else "qlora"
+    return "dora" if dora else "lora"
+
+
+def _quantization(base: Any) -> dict[str, Any]:
+    """quant, double_quant and the base's dtype of a quantised model; nothing for another."""
+    for module in base.modules():
+        weight: Any = getattr(module, "weight", None)
+        if type(module).__name__ == "Linear8bitLt":
+            return {"quant": "int8"}
+        if type(weight).__name__ == "Params4bit":
+            state = weight.quant_state
+            return {"quant": weight.quant_type, "double_quant": bool(state.nested), "base_dtype": _dtype(state)}
+    return {}
+
+
+def _base(base: Any, quant: dict[str, Any]) -> dict[str, Any]:
+    """How the base is stored."""
+    kept = _dtype(base.get_input_embeddings().weight)
+    if not quant:
+        return {"base_dtype": kept, "kbit_upcast": False}
+    dtype = quant.get("base_dtype") or str(getattr(base.config, "dtype", None) or "bfloat16").removeprefix("torch.")
+    return {**quant, "base_dtype": dtype, "kbit_upcast": kept == "float32" and dtype != "float32"}
+
+
+def _adapters(model: Any, adapter: Any) -> dict[str, Any]:
+    """Rank, scaling, targets and dtypes of the adapters."""
+    found = {"rank": int(adapter.r), "alpha": float(adapter.lora_alpha), "dropout": float(adapter.lora_dropout),
+             "target_modules": _targets(model)}
+    for name, parameter in model.named_parameters():
+        if "lora_A" in name:
+            found.setdefault("adapter_dtype", _dtype(parameter))
+        elif "lora_magnitude_vector" in name:
+            found.setdefault("magnitude_dtype", _dtype(parameter))
+    if "magnitude_dtype" not in found and "adapter_dtype" in found:
+        found["magnitude_dtype"] = found["adapter_dtype"]
+    return found
+
+
+def _targets(model: Any) -> tuple[str, ...]:
+    """The layers that carry adapters: 'all-linear' when no other linear layer is left but the output embedding."""
+    head = model.get_base_model().get_output_embeddings()
+    adapted: dict[str, None] = {}
+    left = False
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if getattr(module, "lora_A", None):
+            adapted[last] = None
+        elif type(module).__name__ in LINEAR and last != "base_layer" and ".lora_" not in name and module is not head:
+            left = True
+    return tuple(sorted(adapted)) if left else ("all-linear",)
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

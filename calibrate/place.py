@@ -1,0 +1,52 @@
+"""Puts a model's weights where they are trained, tensor by tensor, random: a burst needs no values, only sizes.
+
+A model of 8 billion parameters takes minutes to initialise on a CPU, and before quantisation it may not fit on the card
+that can train it. So it is built with nothing written into its weights (the operating system hands out no memory for
+them), and then each weight is made on the device, and quantised there, one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+SPREAD = 0.02
+"""Standard deviation of the weights, as most configs' `initializer_range`."""
+QUANTIZED = ("Params4bit", "Int8Params")
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Modules made in here hold weights that were never written."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        yield
+
+
+def random_like(weight: torch.Tensor, device: str) -> torch.Tensor:
+    """A random tensor of the same shape and dtype on `device`."""
+    made = torch.empty(weight.shape, dtype=weight.dtype, device=device)
+    return made.normal_(0.0, SPREAD)
+
+
+def fill(model: nn.Module, device: str) -> None:
+    """Give every parameter that is not quantised its values on `device`, and move the buffers there. Ties stay ties."""
+    for name, parameter in model.named_parameters():
+        if type(parameter).__name__ in QUANTIZED:
+            continue
+        if parameter.ndim >= 2:
+            parameter.data = random_like(parameter.data, device)
+        else:  # a bias, or the scale of a norm
+            value = 0.0 if name.endswith("bias") else 1.0
+            parameter.data = torch.full(parameter.shape, value, dtype=parameter.dtype, device=device)
+    for module in model.modules():
+        held: dict[str, Any]
+        for held in (module._buffers, vars(module)):
+            for name, tensor in list(held.items()):
+                if isinstance(tensor, torch.Tensor) and not isinstance(tensor, nn.Parameter):
+                    held[name] = tensor.to(device)

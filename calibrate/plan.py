@@ -1,0 +1,265 @@
+"""Which bursts to run, in which order: pure, from the question and the machine. Needs no torch.
+
+A round is every method at one model, shape and checkpointing. Rounds come with the cheap shapes first and the models in
+turn, so that wherever the time runs out, every method has been measured at the same places.
+
+A model is cut to its first layers, at its full width, where the device is too small for all of them: on a card by
+memory, on a CPU by arithmetic, and there its vocabulary too. The adapter methods of a model are cut alike, so that they
+can be compared with each other; full fine-tuning may need a deeper cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from advisor.catalog.trainers import find_trainer
+from advisor.errors import InputError
+from advisor.modules import default_targets
+from advisor.specs import METHODS, ModelSpec, Recipe
+from advisor.units import GIB, format_gib
+from calibrate.compare import predicted_work
+from calibrate.cut import Cut, Whole, cut, uncut
+from calibrate.options import recipe_of
+from calibrate.predict import Prediction, predict
+from calibrate.runner import Machine
+
+DEFAULT_MODELS = {
+    "cpu": ("smollm2-135m", "llama-3.2-1b", "pythia-70m"),
+    "cuda": ("llama-3.2-1b", "llama-3.1-8b", "llama-3.2-3b"),
+}
+DEFAULT_ROWS = {"cpu": ((1, 64), (1, 256)), "cuda": ((1, 512), (4, 1024))}
+"""(micro-batch, sequence length), the cheapest first."""
+SMALL_CARD_ROWS = ((1, 256), (1, 1024))
+SMALL_CARD_BYTES = 20 * GIB
+LAYER_CUTS = (32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+CPU_WORDS = 16_384
+CPU_FLOP = 1e11
+"""Arithmetic of one micro-step that a CPU shall do at most: a second or two on one core."""
+CPU_FLOP_PER_S = 4e10
+CUDA_FLOP_PER_S = 5e13
+"""Rough rates, for the time that a burst is planned with; the runner corrects them as it goes."""
+OVERHEAD_S = {"cpu": 2.0, "cuda": 4.0}
+STEPS = 11
+"""Steps of a slow burst, those that warm it up and weigh it included."""
+
+Rows = tuple[int, int]
+
+
+class Question(NamedTuple):
+    """What shall be measured. `knobs` are those that were fixed; without `rows` the plan chooses its shapes."""
+
+    models: tuple[Whole, ...]
+    methods: tuple[str, ...] = METHODS
+    knobs: Mapping[str, Any] = {}
+    rows: tuple[Rows, ...] = ()
+    trainer: str = ""
+
+
+class PlannedBurst(NamedTuple):
+    """One burst before it runs, with what is predicted for it; `cost_s` is a rough guess of how long it takes."""
+
+    model: Cut
+    recipe: Recipe
+    seq_len: int
+    prediction: Prediction
+    cost_s: float
+
+    @property
+    def label(self) -> str:
+        """'llama-3.1-8b qlora 1x512 c', as a progress line shows it."""
+        return f"{self.model.name} {self.recipe.method} {shape_text(self.recipe, self.seq_len)}"
+
+
+class Skipped(NamedTuple):
+    """A burst that will not run, and why; `needed_bytes` is 0 when it is not for its size."""
+
+    label: str
+    reason: str
+    needed_bytes: float = 0.0
+
+
+class Plan(NamedTuple):
+    """Bursts in the order to run them; what is left out; remarks for the person who asked."""
+
+    bursts: tuple[PlannedBurst, ...]
+    skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...]
+
+
+class NothingToRun(InputError):
+    """No burst of the plan can run here; the message says why not."""
+
+
+def shape_text(recipe: Recipe, seq_len: int) -> str:
+    """'4x1024 c': micro-batch, sequence length, checkpointing; '4x1024/2' with two micro-batches a step."""
+    repeats = f"/{recipe.gradient_accumulation}" if recipe.gradient_accumulation > 1 else ""
+    return f"{recipe.micro_batch}x{seq_len}{repeats}{' c' if recipe.gradient_checkpointing else ''}"
+
+
+def make_plan(asked: Question, machine: Machine) -> Plan:
+    """The bursts that answer a question on this machine.
+
+    Raises NothingToRun when none can, and what `recipe_of` and the formula raise for knobs that cannot be.
+    """
+    rounds = [(model, rows, way) for (rows, way), model in itertools.product(_shapes(asked, machine), asked.models)]
+    cuts: dict[tuple[str, bool], Cut] = {}
+    seen: set[tuple[str, Recipe, int]] = set()  # where checkpointing is fixed, both ways are one
+    bursts: list[PlannedBurst] = []
+    skipped: list[Skipped] = []
+    for model, rows, checkpointing in rounds:
+        for method in asked.methods:
+            recipe = _recipe(asked, machine, model, method, rows, checkpointing)
+            if (model.name, recipe, rows[1]) in seen:
+                continue
+            seen.add((model.name, recipe, rows[1]))
+            reason = why_not(recipe, machine)
+            key = (model.name, method == "full")
+            if not reason and key not in cuts:
+                cuts[key] = _cut(asked, machine, model, method == "full")
+            burst = _planned(cuts.get(key, uncut(model)), recipe, rows[1], machine)
+            large = _too_large(burst, machine)
+            reason = reason or large
+            if reason:
+                needed = burst.prediction.needed if reason == large else None
+                skipped.append(Skipped(burst.label, reason, 0.0 if needed is None else needed.likely))
+            else:
+                bursts.append(burst)
+    if not bursts:
+        raise NothingToRun(_nothing(skipped, machine))
+    return Plan(tuple(bursts), tuple(skipped), tuple(_notes(asked, bursts)))
+
+
+def _shapes(asked: Question, machine: Machine) -> Iterator[tuple[Rows, bool]]:
+    """(rows, checkpointing) in the order to measure them: every shape first one way, then the other."""
+    device = machine.device
+    small = device.kind == "cuda" and device.memory_bytes < SMALL_CARD_BYTES
+    rows = asked.rows or (SMALL_CARD_ROWS if small else DEFAULT_ROWS[device.kind])
+    for other in (False, True):
+        for number, shape in enumerate(rows):
+            # In turn with and without, so that the first shapes show both.
+            yield shape, (number % 2 == 1) != other
+
+
+def _recipe(
+    asked: Question, machine: Machine, model: Whole, method: str, rows: Rows, checkpointing: bool
+) -> Recipe:
+    """The trainer's recipe with what was fixed on top; of the loss only what a burst can run."""
+    knobs: dict[str, Any] = {"micro_batch": rows[0]}
+    if asked.trainer:
+        knobs |= find_trainer(asked.trainer).values(method)  # type: ignore[arg-type]
+        knobs |= {"loss": "full"}
+    knobs |= {name: value for name, value in asked.knobs.items() if value is not None}
+    knobs.setdefault("gradient_checkpointing", checkpointing)
+    if not machine.bf16:
+        knobs.setdefault("base_dtype", "float16")
+    if model.spec is not None:
+        knobs.setdefault("attention", model.spec.default_attention)
+        knobs.setdefault("target_modules", ",".join(default_targets(model.spec)))
+    return recipe_of(method, knobs)[0]
+
+
+def why_not(recipe: Recipe, machine: Machine) -> str:
+    """Why a recipe cannot run as a burst on this machine, whatever the model; '' when it can."""
+    if recipe.is_quantized and machine.quantization_problem:
+        return f"bitsandbytes cannot quantise on this device: {machine.quantization_problem}"
+    if recipe.quant == "int8" and recipe.is_dora:
+        return "peft's DoRA loses the scales of int8 weights; use nf4"
+    if recipe.attention == "flash":
+        return "bursts run sdpa or eager attention; sdpa uses flash kernels by itself"
+    if recipe.loss == "chunked":
+        return "bursts run transformers' own loss; use full"
+    if recipe.optimizer.startswith("paged") and machine.device.kind == "cpu":
+        return "paged optimizer states need a GPU"
+    return ""
+
+
+def _planned(model: Cut, recipe: Recipe, seq_len: int, machine: Machine) -> PlannedBurst:
+    prediction = predict(model.spec, recipe, seq_len, machine.device, machine.available_bytes)
+    return PlannedBurst(model, recipe, seq_len, prediction, _cost_s(model, recipe, seq_len, prediction, machine))
+
+
+def _cost_s(model: Cut, recipe: Recipe, seq_len: int, prediction: Prediction, machine: Machine) -> float:
+    kind = machine.device.kind
+    figures = prediction.figures
+    if figures is not None and figures.step_s is not None:
+        step_s = figures.step_s
+    elif model.spec is not None:
+        rate = CPU_FLOP_PER_S * machine.device.threads if kind == "cpu" else CUDA_FLOP_PER_S
+        flop = predicted_work(model.spec, recipe, recipe.micro_batch, seq_len).flop
+        step_s = 0.01 + recipe.gradient_accumulation * flop / rate
+    else:
+        step_s = 1.0
+    return OVERHEAD_S[kind] + STEPS * step_s
+
+
+def _too_large(burst: PlannedBurst, machine: Machine) -> str:
+    needed = burst.prediction.needed
+    if burst.prediction.verdict != "does_not_fit" or needed is None:
+        return ""
+    return (f"cannot fit: it needs {format_gib(needed.likely)} GiB by prediction, and"
+            f" {format_gib(machine.available_bytes)} GiB are free")
+
+
+def _cut(asked: Question, machine: Machine, model: Whole, full: bool) -> Cut:
+    """The largest cut of a model with which its group of methods can be measured: full, or all others."""
+    if model.spec is None:
+        return uncut(model)
+    group = [m for m in asked.methods if (m == "full") == full]
+    rows = list(dict.fromkeys(shape for shape, _ in _shapes(asked, machine)))
+    # On a card better some layers at one shape than one layer at all of them; on a CPU time decides.
+    for wanted in (rows, rows[:1]) if machine.device.kind == "cuda" else (rows,):
+        recipes = [(_recipe(asked, machine, model, m, shape, True), shape[1]) for m in group for shape in wanted]
+        for candidate in _candidates(model, machine):
+            if all(_suits(candidate, recipe, seq_len, machine) for recipe, seq_len in recipes):
+                return candidate
+    return candidate
+
+
+def _candidates(model: Whole, machine: Machine) -> Iterator[Cut]:
+    """Cuts of a model, the whole first."""
+    assert model.spec is not None
+    least = model.spec.dense_layers + 1 if model.spec.num_experts else 1
+    yield uncut(model)
+    words = CPU_WORDS if machine.device.kind == "cpu" else model.spec.vocab_size
+    for layers in LAYER_CUTS:
+        if least <= layers < model.spec.num_hidden_layers:
+            yield cut(model, layers, words)
+
+
+def _suits(model: Cut, recipe: Recipe, seq_len: int, machine: Machine) -> bool:
+    """Whether a burst fits, and on a CPU is done in a moment."""
+    if why_not(recipe, machine):
+        return True
+    assert model.spec is not None
+    if machine.device.kind == "cpu" and not _in_a_moment(model.spec, recipe, seq_len):
+        return False
+    return predict(model.spec, recipe, seq_len, machine.device, machine.available_bytes).verdict != "does_not_fit"
+
+
+def _in_a_moment(model: ModelSpec, recipe: Recipe, seq_len: int) -> bool:
+    """Whether a CPU is done with a step soon enough; by full fine-tuning, so that all methods are cut alike."""
+    whole = recipe.model_copy(update={"method": "full", "quant": "none"})
+    return predicted_work(model, whole, recipe.micro_batch, seq_len).flop <= CPU_FLOP
+
+
+def _nothing(skipped: Sequence[Skipped], machine: Machine) -> str:
+    """One line on why no burst can run."""
+    least = min(skipped, key=lambda one: one.needed_bytes)
+    more = f" (and {len(skipped) - 1} bursts more)" if len(skipped) > 1 else ""
+    if least.needed_bytes:  # else something that no smaller model would change
+        return (f"{machine.device.name} is too small for the smallest burst, {least.label}, which {least.reason}{more};"
+                " give a smaller --model, --seq-len or --micro-batch")
+    return f"nothing can be measured on {machine.device.name}: {least.label}: {least.reason}{more}"
+
+
+def _notes(asked: Question, bursts: Iterable[PlannedBurst]) -> Iterator[str]:
+    if asked.trainer and any(find_trainer(asked.trainer).values(one).get("loss") == "chunked" for one in METHODS):
+        yield f"{asked.trainer} computes its loss in parts; bursts compute transformers' own, on all logits"
+    told: dict[str, dict[str, None]] = {}
+    for burst in bursts:
+        told.setdefault(burst.model.name, {})[burst.model.text] = None
+    for name, cuts in told.items():
+        if any(cuts):
+            yield f"{name} is cut to {' and to '.join(text or 'all of it' for text in cuts)}"

@@ -1,0 +1,94 @@
+"""What the formula says about a burst before it runs: memory, time, and whether it fits. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.catalog.gpus import reported_card
+from advisor.estimation import estimate
+from advisor.interval import Interval
+from advisor.memory import predict_step_memory
+from advisor.specs import Estimate, ModelSpec, Recipe, Workload
+from advisor.units import GIB
+from calibrate.burst_record import DeviceFacts, Verdict
+from calibrate.compare import predicted_memory, static_terms
+from calibrate.measurement import Figures
+
+CPU_PROCESS_BYTES = Interval(0.4 * GIB, 0.8 * GIB, 1.2 * GIB)
+"""Libraries, and what a burst's process needs besides its tensors."""
+CPU_SPREAD = (0.0, 0.25)
+"""Of the tensors' bytes: what the C library's allocator adds."""
+
+
+class Times(NamedTuple):
+    """Seconds of one micro-step and of one optimizer step."""
+
+    micro_step_s: float
+    step_s: float
+
+
+class Prediction(NamedTuple):
+    """`needed` is what the device must offer, overheads included; both are None without a formula."""
+
+    figures: Figures | None
+    needed: Interval | None
+    verdict: Verdict
+
+
+UNKNOWN = Prediction(None, None, "unknown")
+
+
+def predict(model: ModelSpec | None, recipe: Recipe, seq_len: int, device: DeviceFacts, limit_bytes: int) -> Prediction:
+    """The prediction for one burst on `device`, which offers `limit_bytes` (0: not known).
+
+    Raises UnknownName for target modules that the model does not have.
+    """
+    if model is None:
+        return UNKNOWN
+    times = predicted_time(model, recipe, seq_len, device)
+    if device.kind == "cpu":
+        figures = predicted_memory(model, recipe, recipe.micro_batch, seq_len)
+        needed = Interval.around(float(figures.peak_allocated_bytes), *CPU_SPREAD).plus(CPU_PROCESS_BYTES)
+        figures = figures.model_copy(update={"peak_reserved_bytes": None})
+    else:
+        figures, needed = _on_card(model, recipe, seq_len, device)
+    if times is not None:
+        figures = figures.model_copy(update=times._asdict())
+    return Prediction(figures, needed, verdict_of(needed, limit_bytes))
+
+
+def predicted_time(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts) -> Times | None:
+    """Seconds of a step on `device`; None where its speed is not known, as that of every CPU."""
+    if device.kind == "cpu":
+        return None
+    time = _estimate(model, recipe, seq_len, device).time
+    return None if time is None else Times(time.micro_step_s.likely, time.step_s.likely)
+
+
+def verdict_of(needed: Interval, limit_bytes: int) -> Verdict:
+    """'fits' when the high end does, 'tight' when only the likely value does."""
+    if not limit_bytes:
+        return "unknown"
+    if needed.high <= limit_bytes:
+        return "fits"
+    return "tight" if needed.likely <= limit_bytes else "does_not_fit"
+
+
+def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts) -> Estimate:
+    card = reported_card(device.name, device.memory_bytes, device.compute_capability)
+    rows = recipe.micro_batch * recipe.gradient_accumulation
+    workload = Workload(examples=rows, seq_len=seq_len, mean_seq_len=seq_len, batch_size=rows)
+    return estimate(model, recipe, workload, card)
+
+
+def _on_card(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts) -> tuple[Figures, Interval]:
+    memory = _estimate(model, recipe, seq_len, device).memory
+    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len)
+    workspace = next((term.bytes for term in memory.terms if term.name == "cuBLAS workspace"), 0)
+    figures = Figures(
+        peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),
+        peak_reserved_bytes=round(memory.peak_reserved_bytes.likely), device_bytes=round(memory.device_bytes.likely),
+        static_bytes=sum(step.static_blocks.values()) + workspace,
+        after_forward_bytes=step.after_forward_bytes + workspace, peak_at=step.peak_at, **static_terms(step),
+    )
+    return figures, memory.needed_bytes

@@ -1,0 +1,96 @@
+"""`calibrate show`, `report`, `export` and `import`: what becomes of records once they are there. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from advisor.errors import InputError
+from calibrate.checks import is_clean
+from calibrate.measurement import Comparison
+from calibrate.records_show import print_records
+from calibrate.residuals import latest
+from calibrate.store import Store, parse_file, replace_file, write_file
+
+OUT = click.option("--out", metavar="DIR", help="records in that folder [default: the user's data folder]")
+NONE_YET = "there are no records yet: `calibrate --method all` measures some"
+
+
+def _store(out: str | None) -> Store:
+    return Store(None if out is None else Path(out).expanduser())
+
+
+def _results(store: Store) -> tuple[Comparison, ...]:
+    """Every result, with a remark on stderr about lines that were passed over."""
+    contents = store.read()
+    if contents.remark:
+        click.echo(f"{store.path}: {contents.remark}", err=True)
+    return contents.results
+
+
+@click.command()
+@OUT
+@click.option("--all", "every", is_flag=True, help="repeated bursts too, not only the newest of each")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+def show(out: str | None, every: bool, as_json: bool) -> None:
+    """Show measured bursts: predicted against measured, and marks."""
+    results = _results(_store(out))
+    records = results if every else latest(results)
+    if as_json:
+        for record in records:
+            click.echo(record.model_dump_json())
+    elif records:
+        print_records(records)
+    else:
+        click.echo(NONE_YET)
+
+
+@click.command()
+@OUT
+@click.option("--html", "file", required=True, metavar="FILE", help="the file to write, one that stands alone")
+def report(out: str | None, file: str) -> None:
+    """Draw predicted against measured into one HTML file."""
+    from calibrate.report import report_html
+
+    records = latest(_results(_store(out)))
+    replace_file(Path(file).expanduser(), report_html(records))
+    click.echo(f"{file}: {len(records)} bursts" if records else f"{file}: {NONE_YET}")
+
+
+@click.command("export")
+@click.argument("file")
+@OUT
+@click.option("--clean", "only_clean", is_flag=True, help="without records that carry a mark that spoils them")
+def export_records(file: str, out: str | None, only_clean: bool) -> None:
+    """Write the newest result of every burst to FILE, to be shared."""
+    records = latest(_results(_store(out)))
+    if only_clean:
+        records = tuple(one for one in records if is_clean(one, "time") and is_clean(one, "memory"))
+    if not records:
+        raise InputError(f"nothing to export: {NONE_YET}")
+    write_file(Path(file).expanduser(), records)
+    click.echo(f"{len(records)} records of {_devices(records)} in {file}")
+
+
+@click.command("import")
+@click.argument("file")
+@OUT
+def import_records(file: str, out: str | None) -> None:
+    """Add the records of FILE to the store: every line must be right."""
+    records = parse_file(Path(file).expanduser())
+    store = _store(out)
+    known = {one.burst.id for one in store.read().results if one.burst is not None}
+    fresh = [one for one in records if one.burst is not None and one.burst.id not in known]
+    if fresh:
+        store.append(*fresh)
+    known_already = f", {len(records) - len(fresh)} were there already" if len(fresh) < len(records) else ""
+    click.echo(f"{len(fresh)} records of {_devices(records)} added to {store.path}{known_already}")
+
+
+def _devices(records: tuple[Comparison, ...]) -> str:
+    """The devices that records are of: each keeps its own."""
+    names = dict.fromkeys(one.environment.device.signature if one.environment.device else "?" for one in records)
+    return "; ".join(names)
+
+

@@ -1,0 +1,145 @@
+"""Runs bursts, each in a process of its own, and turns whatever becomes of one into an outcome. Needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from advisor.errors import AdvisorError
+from advisor.specs import Recipe
+from calibrate.burst_record import Conditions, DeviceFacts, Outcome, Run
+from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut
+from calibrate.measurement import Environment, Figures
+
+WORKER = (sys.executable, "-m", "calibrate.burst_worker")
+FRESH = "--fresh"
+CHILD = OFFLINE | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""torch then counts cards without beginning to use them, so that the worker can be forked."""
+PROBE_LIMIT_S = 120.0
+KILLED = "signal 9"
+
+
+class Machine(NamedTuple):
+    """What bursts run on."""
+
+    environment: Environment
+    device: DeviceFacts
+    available_bytes: int
+    conditions: Conditions
+    quantization_problem: str
+    bf16: bool
+    remark: str = ""
+
+
+class Job(NamedTuple):
+    """One burst as the worker is told of it: what to train, how many steps (0: until stable), for how long."""
+
+    config: Mapping[str, Any]
+    recipe: Recipe
+    seq_len: int
+    steps: int
+    limit_s: float
+    code: str = ""
+
+
+class Result(NamedTuple):
+    """How a burst ended; figures and run when it was done, else the last words."""
+
+    outcome: Outcome
+    figures: Figures | None
+    run: Run | None
+    error: str
+
+
+class BurstRunner:
+    """Keeps a worker. Use as a context manager."""
+
+    def __init__(self, command: Sequence[str] = WORKER, timeout_s: float = 600.0) -> None:
+        """`command` starts the worker; `timeout_s` is the wall time that one burst may take."""
+        self._command = tuple(command)
+        self._timeout_s = timeout_s
+        self._child: Child | None = None
+        self._device = "auto"
+
+    def __enter__(self) -> BurstRunner:
+        return self
+
+    def __exit__(self, *stop: object) -> None:
+        self._stop()
+
+    def probe(self, device: str) -> Machine:
+        """The device that `device` ('auto', 'cpu' or 'cuda') means here; later bursts run on it.
+
+        Raises SourceUnavailable without torch, BurstRefused without such a device, BurstFailed.
+        """
+        answer, hello = self._ask({"probe": device}, PROBE_LIMIT_S, lambda _: None)
+        if "machine" not in answer:
+            raise self._error(answer)
+        found = answer["machine"]
+        facts = DeviceFacts.model_validate(found["device"])
+        self._device = facts.kind
+        environment = Environment.model_validate(hello["environment"]).model_copy(update={"device": facts})
+        return Machine(environment, facts, found["available_bytes"], Conditions.model_validate(found["conditions"]),
+                       found["quantization_problem"], found["bf16"], found["remark"])
+
+    def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
+        """Measure one burst; `hear` is told of its steps. Raises SourceUnavailable when the libraries are gone."""
+        burst = job._asdict() | {"recipe": job.recipe.model_dump(mode="json"), "device": self._device}
+        try:
+            answer, _ = self._ask({"burst": burst}, self._timeout_s, hear)
+        except TimedOut:
+            return Result("timed_out", None, None, f"not done within {self._timeout_s:g} s")
+        except BurstFailed as error:
+            return Result("crashed", None, None, str(error))
+        if "measured" in answer:
+            figures, run = Figures.model_validate(answer["measured"]), Run.model_validate(answer["run"])
+            return Result("done", figures, run, "")
+        if "out_of_memory" in answer:
+            return Result("out_of_memory", None, None, answer["out_of_memory"])
+        if "crashed" in answer:
+            return Result("crashed", None, None, str(self._error(answer)))
+        return Result("failed", None, None, str(self._error(answer)))
+
+    def _ask(
+        self, job: Mapping[str, Any], limit_s: float, hear: Callable[[Mapping[str, Any]], None]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(the last answer, what the worker said first). The worker is started when there is none."""
+
+        def on_the_way(line: Mapping[str, Any]) -> bool:
+            step = "step_s" in line or "warm_up_s" in line
+            if step:
+                hear(line)
+            return step
+
+        try:
+            if self._child is None:
+                self._child = Child(self._command, CHILD)
+            hello = self._child.hello
+            answer = self._child.ask(job, limit_s, on_the_way)
+        except BaseException:
+            self._stop()
+            raise
+        if not hello["forks"]:  # it ends after one job
+            self._stop()
+        if "fresh" in answer:
+            self._stop()
+            self._command = (*self._command, FRESH)
+            return self._ask(job, limit_s, hear)
+        return answer, hello
+
+    def _error(self, answer: Mapping[str, Any]) -> AdvisorError:
+        """What an answer that is no result says."""
+        if "refused" in answer:
+            return BurstRefused(answer["refused"])
+        if "crashed" in answer:
+            how = answer["crashed"]
+            why = ": killed, by hand or because this machine had no memory left" if how == KILLED else ""
+            words = self._child.last_words() if self._child is not None and not why else ""
+            return BurstFailed(f"the burst's process ended with {how}{why or f': {words}'}")
+        return BurstFailed(f"a library raised {answer.get('failed') or answer.get('out_of_memory')}")
+
+    def _stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child = None

@@ -1,0 +1,260 @@
+"""The store of measurements: one JSON record a line, only ever appended to. Needs no torch.
+
+A line is written whole and brought to the disk before the burst counts as finished; a lock keeps two runs apart. A last
+line that a power cut left half written is cut off by the next writer and passed over by readers. Records of a newer
+schema are counted, never guessed at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from advisor.data_file import FOLDER_VARIABLE, data_folder
+from advisor.errors import BadConfig, SourceUnavailable
+from calibrate.measurement import SCHEMA_VERSION, Comparison
+
+FILE_NAME = "records.jsonl"
+LOCK_LIMIT_S = 30.0
+MAX_LINE_BYTES = 2**20
+
+
+class Contents(NamedTuple):
+    """What a store holds: records in the order in which they were written, and how many lines are not to be read."""
+
+    records: tuple[Comparison, ...]
+    newer: int
+    damaged: int
+
+    @property
+    def results(self) -> tuple[Comparison, ...]:
+        """The bursts that came to an end, whichever. Of a burst that only has a note of its start nothing is known."""
+        return tuple(one for one in self.records if one.burst is not None and one.burst.outcome != "started")
+
+    @property
+    def remark(self) -> str:
+        """One line on what was passed over; '' when nothing was."""
+        said = []
+        if self.newer:
+            said.append(f"{self.newer} records of a newer version of this program were passed over: update it")
+        if self.damaged:
+            said.append(f"{self.damaged} damaged lines were passed over")
+        return "; ".join(said)
+
+
+def default_folder() -> Path:
+    """Where measurements lie: in FINETUNE_ADVISOR_DATA, or the user's data folder of this program."""
+    return data_folder() / "bursts"
+
+
+class Store:
+    """The records in one folder."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Without `folder` the user's own. Nothing is made or opened yet."""
+        self.folder = default_folder() if folder is None else folder
+        self.path = self.folder / FILE_NAME
+
+    def prepare(self) -> None:
+        """Make the folder and see that it can be written to. Raises SourceUnavailable."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked(), self._opened():
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def append(self, *records: Comparison) -> None:
+        """Write records behind the last one, all or nothing. Raises SourceUnavailable."""
+        data = "".join(record.model_dump_json() + "\n" for record in records).encode()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._locked(), self._opened() as file:
+                end = _repair(file)
+                try:
+                    _write(file, data)
+                    os.fsync(file)
+                except OSError:
+                    os.ftruncate(file, end)
+                    raise
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def read(self) -> Contents:
+        """Everything that can be read; nothing when there is no store yet. Raises SourceUnavailable."""
+        try:
+            data = self.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return Contents((), 0, 0)
+        except OSError as error:
+            raise SourceUnavailable(f"{self.path}: cannot be read ({error.strerror})") from None
+        records: list[Comparison] = []
+        newer = damaged = 0
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(parse(line))
+            except NewerRecord:
+                newer += 1
+            except BadRecord:
+                damaged += number < len(lines)  # the last one may be half written: it was never finished
+        return Contents(tuple(records), newer, damaged)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        file = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            end_s = time.monotonic() + LOCK_LIMIT_S
+            while not _lock(file):
+                if time.monotonic() > end_s:
+                    raise SourceUnavailable(f"{self.path}: another run has held it for {LOCK_LIMIT_S:g} s")
+                time.sleep(0.05)
+            yield
+        finally:
+            os.close(file)  # which unlocks
+
+    def _unwritable(self, error: OSError) -> SourceUnavailable:
+        return SourceUnavailable(f"{self.path}: cannot be written ({error.strerror}); name another folder with --out or"
+                                 f" {FOLDER_VARIABLE}")
+
+
+class BadRecord(BadConfig):
+    """A line that is no record."""
+
+
+class NewerRecord(BadRecord):
+    """A record that a newer version of this program wrote."""
+
+
+def parse(line: bytes) -> Comparison:
+    """The record in a line. Raises NewerRecord, BadRecord."""
+    try:
+        found = json.loads(line) if len(line) <= MAX_LINE_BYTES else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise BadRecord("no JSON object of a sensible size")
+    version = found.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerRecord(f"a record of schema {version}, this program reads {SCHEMA_VERSION}: update it")
+    try:
+        return Comparison.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadRecord(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def parse_file(path: Path) -> tuple[Comparison, ...]:
+    """The records of a file that somebody gave us, every line of which must be right.
+
+    Raises BadConfig, naming the line, NewerRecord or SourceUnavailable.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise SourceUnavailable(f"{path}: cannot be read ({error.strerror})") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = parse(line)
+        except BadRecord as error:
+            raise type(error)(f"{path}, line {number}: {error}") from None
+        if record.burst is None or record.burst.outcome == "started":
+            raise BadRecord(f"{path}, line {number}: not the result of a burst")
+        records.append(record)
+    if not records:
+        raise BadRecord(f"{path}: holds no records")
+    return tuple(records)
+
+
+def write_file(path: Path, records: Iterable[Comparison]) -> None:
+    """Write records to a file of their own, all or nothing. Raises SourceUnavailable."""
+    text = "".join(record.model_dump_json() + "\n" for record in records)
+    replace_file(path, text)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Put a text in the place of a file, all or nothing. Raises SourceUnavailable."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            draft.write_text(text, encoding="utf-8")
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise SourceUnavailable(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _repair(file: int) -> int:
+    """Cut off a last line that is half written, end one that only lacks its end; returns where the next one begins."""
+    size = os.fstat(file).st_size
+    start = size
+    while start > 0:  # look for the last line's end, from the back
+        begin = max(0, start - 65_536)
+        os.lseek(file, begin, os.SEEK_SET)
+        at = os.read(file, start - begin).rfind(b"\n")
+        if at >= 0:
+            start = begin + at + 1
+            break
+        start = begin
+    if start < size and _is_whole(file, start, size):
+        os.lseek(file, size, os.SEEK_SET)
+        _write(file, b"\n")
+        start = size + 1
+    elif start < size:
+        os.ftruncate(file, start)
+    os.lseek(file, start, os.SEEK_SET)
+    return start
+
+
+def _is_whole(file: int, start: int, size: int) -> bool:
+    if size - start > MAX_LINE_BYTES:
+        return False
+    os.lseek(file, start, os.SEEK_SET)
+    try:
+        parse(os.read(file, size - start))
+    except NewerRecord:
+        return True
+    except BadRecord:
+        return False
+    return True
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data):]
+
+
+def _lock(file: int) -> bool:
+    """Try to get the lock for this process alone; it ends with the file or the process."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from advisor.modules import parameter_count
+from calibrate.cut import Whole, cut, spec_of, uncut
+from tests.calibrate.made_up import whole
+from tests.tape.tiny import CONFIGS, config, spec
+
+
+def test_layers_and_words_are_cut() -> None:
+    found = cut(whole("llama-3.1-8b"), 2, 16_384)
+    assert found.text == "2 of 32 layers, 16,384 of 128,256 words"
+    assert found.spec is not None
+    assert (found.spec.num_hidden_layers, found.spec.vocab_size, found.spec.hidden_size) == (2, 16_384, 4096)
+    assert found.spec == spec_of("llama-3.1-8b", found.config)
+
+
+def test_what_is_small_stays_whole() -> None:
+    model = whole("pythia-70m")
+    assert cut(model, 100, 10**6) == uncut(model)
+    assert cut(model, 100, 10**6).text == ""
+
+
+def test_a_model_without_a_formula_stays_whole() -> None:
+    model = Whole("strange", {"model_type": "mamba", "num_hidden_layers": 9}, None)
+    assert cut(model, 2, 10).config["num_hidden_layers"] == 9
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_architecture_is_still_the_same_with_fewer_layers(name: str) -> None:
+    """Config and formula agree on what is left: transformers would build a model with as many parameters."""
+    m = spec(name)
+    layers = max(2, m.dense_layers + 1)
+    found = cut(Whole(name, config(name), m), layers, 500)
+    assert found.spec is not None
+    assert (found.spec.num_hidden_layers, found.spec.vocab_size) == (layers, 500)
+    assert parameter_count(found.spec) < parameter_count(m)
+
+
+def test_an_unknown_architecture_has_no_spec() -> None:
+    assert spec_of("x", {"model_type": "mamba"}) is None

@@ -1,0 +1,148 @@
+"""`calibrate show`, `report`, `export` and `import`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from calibrate import cli
+from calibrate.store import Store
+from tests.calibrate import made_up
+from tests.calibrate.made_up import figures, gpu, record
+
+NOISY = made_up.run(cpu_share=0.5)
+
+
+class Door:
+    """Runs the command and keeps what it printed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: object) -> int:
+        self._monkeypatch.setattr(sys, "argv", ["calibrate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        self.out, self.err = self._capsys.readouterr()
+        return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def calibrate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Door:
+    return Door(monkeypatch, capsys)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Store(tmp_path / "kept").append(
+        record("lora", id="1"), record("qdora", id="2", run=NOISY), record("full", id="3", outcome="crashed"),
+        record("lora", id="4", measured=figures(2.0, 0.2)), record("dora", id="5", device=gpu()),
+        record("qlora", id="6", outcome="started"),
+    )  # fmt: skip
+    return tmp_path / "kept"
+
+
+def test_show_groups_by_device_and_shows_the_newest(calibrate: Door, folder: Path) -> None:
+    assert calibrate("show", "--out", folder) == 0
+    lines = calibrate.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.startswith("tiny;")] == [
+        "tiny; cpu: Some CPU, 1 thread", "tiny; cuda: NVIDIA H200, 140 GiB"]  # fmt: skip
+    (lora,) = (line.split() for line in lines if line.startswith("lora "))
+    assert lora == ["lora", "1x64", "c", "1.010", "2.000", "-49.50%", "110", "ms", "200", "ms", "-45.0%"]
+    (full,) = (line.split() for line in lines if line.startswith("full "))
+    assert full[4] == "crashed"
+    assert not any(line.startswith("qlora ") for line in lines)
+    assert "only 50% of its cores; not fitted (time)" in " ".join(calibrate.out.split())
+    assert calibrate("show", "--all", "--out", folder) == 0
+    assert sum(line.startswith("lora ") for line in calibrate.out.splitlines()) == 2
+
+
+def test_show_keeps_its_width_on_a_narrow_terminal(
+    calibrate: Door, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert calibrate("show", "--out", folder) == 0
+    assert "…" not in calibrate.out
+    assert any(line.startswith("lora ") and "-49.50%" in line for line in calibrate.out.splitlines())
+
+
+def test_show_as_json(calibrate: Door, folder: Path) -> None:
+    assert calibrate("show", "--json", "--out", folder) == 0
+    found = [json.loads(line) for line in calibrate.out.splitlines()]
+    assert [one["method"] for one in found] == ["lora", "qdora", "full", "dora"]
+    assert {"method", "recipe", "source", "predicted", "measured", "environment"} <= found[0].keys()
+    assert found[0]["predicted"].keys() == found[0]["measured"].keys()
+
+
+def test_the_worst_stands_at_the_end(calibrate: Door, tmp_path: Path) -> None:
+    Store(tmp_path).append(record("full", outcome="out_of_memory", verdict="fits"), record("lora"))
+    assert calibrate("show", "--out", tmp_path) == 0
+    assert calibrate.out.splitlines()[-1] == "WORST: tiny full 1x64 c ran out of memory, though it was predicted to fit"
+
+
+def test_nothing_yet_is_one_line(calibrate: Door, tmp_path: Path) -> None:
+    assert calibrate("show", "--out", tmp_path) == 0
+    assert calibrate.out == "there are no records yet: `calibrate --method all` measures some\n"
+    assert calibrate("export", tmp_path / "card.jsonl", "--out", tmp_path) == 2
+    assert calibrate.err.count("\n") == 1
+    assert not (tmp_path / "card.jsonl").exists()
+    assert calibrate("report", "--html", tmp_path / "r.html", "--out", tmp_path) == 0
+    assert "There are no records yet" in (tmp_path / "r.html").read_text()
+
+
+def test_report_is_one_file(calibrate: Door, folder: Path, tmp_path: Path) -> None:
+    assert calibrate("report", "--html", tmp_path / "r.html", "--out", folder) == 0
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "r.html"]
+    assert calibrate("report", "--html", tmp_path / "no" / "r.html", "--out", folder) == 4
+    assert calibrate.err.count("\n") == 1
+    assert calibrate("report", "--out", folder) == 2
+
+
+def test_records_travel(calibrate: Door, folder: Path, tmp_path: Path) -> None:
+    """Exported, imported elsewhere, imported again, and still those of their own device."""
+    card = tmp_path / "card.jsonl"
+    assert calibrate("export", card, "--out", folder) == 0
+    assert calibrate.out.startswith("4 records of cpu: Some CPU, 1 thread; cuda: NVIDIA H200, 140 GiB in")
+    other = tmp_path / "other"
+    assert calibrate("import", card, "--out", other) == 0
+    assert calibrate.out.startswith("4 records of")
+    assert calibrate("import", card, "--out", other) == 0
+    assert "0 records of" in calibrate.out
+    assert "4 were there already" in calibrate.out
+    assert len(Store(other).read().results) == 4
+    assert calibrate("export", tmp_path / "clean.jsonl", "--clean", "--out", folder) == 0
+    kept = [json.loads(line)["method"] for line in (tmp_path / "clean.jsonl").read_text().splitlines()]
+    assert kept == ["lora", "dora"]
+
+
+def test_a_bad_file_adds_nothing(calibrate: Door, folder: Path, tmp_path: Path) -> None:
+    card, other = tmp_path / "card.jsonl", tmp_path / "other"
+    assert calibrate("export", card, "--out", folder) == 0
+    newer = json.dumps({**json.loads(card.read_text().splitlines()[0]), "schema_version": 7})
+    card.write_text(card.read_text() + newer + "\n")
+    assert calibrate("import", card, "--out", other) == 2
+    assert calibrate.err.endswith(f"{card}, line 5: a record of schema 7, this program reads 1: update it\n")
+    assert Store(other).read().records == ()
+
+
+def test_lines_that_are_passed_over_are_told(calibrate: Door, folder: Path) -> None:
+    path = Store(folder).path
+    path.write_text("rubbish\n" + '{"schema_version": 9}\n' + path.read_text())
+    assert calibrate("show", "--out", folder) == 0
+    assert "1 records of a newer version" in calibrate.err
+    assert "1 damaged lines" in calibrate.err
+
+
+@pytest.mark.parametrize("arguments", [
+    ("shw",), ("--json", "show"), ("show", "--nonsense"), ("import",), ("import", "/no/such/file"),
+])  # fmt: skip
+def test_bad_input_is_one_line(calibrate: Door, arguments: tuple[str, ...]) -> None:
+    assert calibrate(*arguments) == (4 if "/no/such/file" in arguments else 2)
+    assert (calibrate.out, calibrate.err.count("\n")) == ("", 1)
+    assert calibrate.err.startswith("calibrate: error: ")

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.errors import SourceUnavailable
+from calibrate.cut import Whole
+from calibrate.measurement import Comparison
+from calibrate.plan import Plan, PlannedBurst, Question, make_plan
+from calibrate.runner import Job, Result
+from calibrate.session import Options, Summary, work
+from calibrate.store import Store
+from tests.calibrate import made_up
+from tests.calibrate.made_up import TINY, machine
+from tests.tape.tiny import spec
+
+HERE = machine()
+PLAN = make_plan(Question((Whole("tiny", TINY, spec("llama")),), rows=((1, 16),)), HERE)
+DONE = Result("done", made_up.figures(), made_up.run(), "")
+
+
+class Clock:
+    """Moves only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Runner:
+    """Answers at once; `takes_s` moves the clock, `results` replaces the outcome of the n-th burst."""
+
+    def __init__(self, clock: Clock | None = None, takes_s: float = 0.0, results: Mapping[int, Any] = {}) -> None:
+        self.jobs: list[Job] = []
+        self._clock, self._takes_s, self._results = clock or Clock(), takes_s, results
+
+    def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
+        self.jobs.append(job)
+        self._clock.now_s += self._takes_s
+        result = self._results.get(len(self.jobs), DONE)
+        if isinstance(result, BaseException):
+            raise result
+        assert isinstance(result, Result)
+        return result
+
+
+class Listener:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[int, str, bool]] = []
+
+    def begin(self, number: int, total: int, burst: PlannedBurst) -> None:
+        self.begun = number
+
+    def hear(self, news: Mapping[str, Any]) -> None:
+        pass
+
+    def end(self, number: int, total: int, burst: PlannedBurst, record: Comparison, kept: bool) -> None:
+        assert record.burst is not None
+        self.ended.append((number, record.burst.outcome, kept))
+
+
+def go(store: Store, runner: Runner, plan: Plan = PLAN, clock: Clock | None = None, **options: Any) -> Summary:
+    wanted = Options(**{"budget_s": 1000.0} | options)
+    return work(plan, HERE, store, runner, wanted, Listener(), clock or Clock())
+
+
+def test_every_burst_is_noted_before_and_after(tmp_path: Path) -> None:
+    store, runner = Store(tmp_path), Runner()
+    summary = go(store, runner)
+    assert len(summary.records) == len(runner.jobs) == len(PLAN.bursts) == 10
+    outcomes = [one.burst.outcome for one in store.read().records if one.burst is not None]
+    assert outcomes == ["started", "done"] * 10
+    started, done = store.read().records[:2]
+    assert started.predicted == done.predicted
+    assert started.measured is None
+    assert done.measured == DONE.figures
+    assert done.burst is not None
+    assert started.burst is not None
+    assert (done.burst.id, done.burst.run) == (started.burst.id, DONE.run)
+    assert summary.not_reached == 0
+
+
+def test_the_prediction_is_on_the_disk_before_the_burst_runs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    seen: list[Comparison] = []
+
+    class Looking(Runner):
+        def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
+            seen.append(store.read().records[-1])
+            return super().run(job, hear)
+
+    go(store, Looking())
+    assert all(one.burst is not None and one.burst.outcome == "started" and one.predicted for one in seen)
+    assert len(seen) == 10
+
+
+def test_a_later_run_goes_on(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    broken = Runner(results={4: KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        go(store, broken)
+    assert len(store.read().results) == 3
+    second, listener = Runner(), Listener()
+    summary = work(PLAN, HERE, store, second, Options(1000.0), listener, Clock())
+    assert len(second.jobs) == 7
+    assert [kept for _, _, kept in listener.ended] == [True] * 3 + [False] * 7
+    assert len(summary.records) == 10
+    assert not go(store, third := Runner()).not_reached
+    assert third.jobs == []
+    assert len(go(store, fourth := Runner(), again=True).records) == len(fourth.jobs) == 10
+
+
+def test_other_versions_are_measured_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    go(store, Runner())
+    other = HERE._replace(environment=HERE.environment.model_copy(update={"torch": "2.14.0"}))
+    runner = Runner()
+    work(PLAN, other, store, runner, Options(1000.0), Listener(), Clock())
+    assert len(runner.jobs) == 10
+
+
+def test_a_crash_is_a_result_and_is_tried_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    bad = {2: Result("crashed", None, None, "signal 9"), 3: Result("out_of_memory", None, None, "no memory")}
+    first = go(store, Runner(results=bad))
+    outcomes = [one.burst.outcome for one in first.records if one.burst is not None]
+    assert outcomes == ["done", "crashed", "out_of_memory"] + ["done"] * 7
+    go(store, second := Runner())
+    assert [job.recipe.method for job in second.jobs] == [PLAN.bursts[1].recipe.method]
+
+
+def test_the_budget_ends_it(tmp_path: Path) -> None:
+    clock = Clock()
+    runner = Runner(clock, takes_s=10.0)
+    summary = go(Store(tmp_path), runner, clock=clock, budget_s=55.0)
+    assert 3 <= len(runner.jobs) <= 5
+    assert summary.not_reached == 10 - len(runner.jobs)
+    assert clock.now_s <= 55.0
+
+
+def test_time_spent_before_counts(tmp_path: Path) -> None:
+    clock = Clock()
+    runner = Runner(clock, takes_s=10.0)
+    go(Store(tmp_path), runner, clock=clock, budget_s=55.0, spent_s=40.0)
+    assert len(runner.jobs) == 1
+
+
+def test_the_first_burst_runs_however_small_the_budget(tmp_path: Path) -> None:
+    clock = Clock()
+    assert len(go(Store(tmp_path), Runner(clock, takes_s=10.0), clock=clock, budget_s=1.0).records) == 1
+
+
+def test_steps_and_their_time_are_handed_on(tmp_path: Path) -> None:
+    go(Store(tmp_path), runner := Runner(), steps=7, budget_s=100.0)
+    assert {job.steps for job in runner.jobs} == {7}
+    assert {job.limit_s for job in runner.jobs} == {100 / 10 * (1 / 3)}
+
+
+def test_a_disk_that_is_full_stops_it_with_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    append, count = store.append, 0
+
+    def full(*records: Comparison) -> None:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise SourceUnavailable("No space left on device")
+        append(*records)
+
+    monkeypatch.setattr(store, "append", full)
+    with pytest.raises(SourceUnavailable, match="No space"):
+        go(store, Runner())
+    assert len(store.read().results) == 2

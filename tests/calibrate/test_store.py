@@ -1,0 +1,190 @@
+"""The store against everything that can happen to a file: power cuts, full disks, two writers, newer programs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.errors import BadConfig, SourceUnavailable
+from calibrate import store as module
+from calibrate.store import NewerRecord, Store, default_folder, parse_file, write_file
+from tests.calibrate.made_up import record
+
+ONE, TWO, THREE = (record(id=name) for name in ("one", "two", "three"))
+
+
+def ids(store: Store) -> list[str]:
+    return [one.burst.id for one in store.read().records if one.burst is not None]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "deep" / "folder")
+    assert store.read() == ((), 0, 0)
+    store.append(ONE)
+    store.append(TWO, THREE)
+    assert store.read() == ((ONE, TWO, THREE), 0, 0)
+
+
+def test_a_note_of_a_start_is_no_result(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(record(outcome="started"), ONE)
+    assert store.read().results == (ONE,)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40, 700])
+def test_a_last_line_that_was_cut_short_is_cut_off(tmp_path: Path, cut: int) -> None:
+    """Power loss: every length of the last line, the whole of it without its end among them."""
+    store = Store(tmp_path)
+    store.append(ONE, TWO)
+    data = store.path.read_bytes()
+    store.path.write_bytes(data[:-cut])
+    left = ["one", "two"] if cut == 1 else ["one"]
+    assert ids(store) == left
+    assert store.read().damaged == 0
+    store.append(THREE)
+    assert ids(store) == [*left, "three"]
+    assert all(json.loads(line) for line in store.path.read_text().splitlines())
+
+
+def test_a_file_that_is_one_half_line_begins_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(ONE)
+    store.path.write_bytes(store.path.read_bytes()[:100])
+    store.append(TWO)
+    assert ids(store) == ["two"]
+
+
+def test_damage_in_the_middle_is_counted_and_costs_no_other_line(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(ONE, TWO, THREE)
+    lines = store.path.read_bytes().splitlines()
+    lines[1] = lines[1].replace(b'"method":"lora"', b'"method":"lara"')
+    lines.insert(1, b"\x00\xff garbage")
+    store.path.write_bytes(b"\n".join(lines) + b"\n")
+    assert ids(store) == ["one", "three"]
+    assert store.read().remark == "2 damaged lines were passed over"
+
+
+def test_newer_records_are_counted_and_not_guessed_at(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(ONE)
+    newer = json.dumps({"schema_version": 99, "colour": "blue"})
+    store.path.write_text(store.path.read_text() + newer + "\n")
+    assert ids(store) == ["one"]
+    assert "1 records of a newer version" in store.read().remark
+    store.append(TWO)
+    assert newer in store.path.read_text()
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes a part of the line and then nothing more."""
+    store = Store(tmp_path)
+    store.append(ONE)
+    before = store.path.read_bytes()
+    write = os.write
+    calls: list[int] = []
+
+    def full(file: int, data: bytes) -> int:
+        calls.append(len(data))
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data[:50])
+
+    monkeypatch.setattr(module.os, "write", full)
+    with pytest.raises(SourceUnavailable, match=r"No space left on device.*--out") as full_disk:
+        store.append(TWO)
+    assert full_disk.value.exit_code == 4
+    monkeypatch.undo()
+    assert len(calls) == 2
+    assert store.path.read_bytes() == before
+    store.append(THREE)
+    assert ids(store) == ["one", "three"]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file")
+    for act in (store.prepare, lambda: store.append(ONE)):
+        with pytest.raises(SourceUnavailable, match="cannot be written"):
+            act()
+    assert store.read().records == ()
+
+
+def test_a_read_only_folder_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by the system, for whoever runs the tests may be allowed everything."""
+
+    def refuse(*_: Any, **__: Any) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(module.os, "open", refuse)
+    with pytest.raises(SourceUnavailable, match="Permission denied"):
+        Store(tmp_path).prepare()
+
+
+def append_many(folder: str, name: str, count: int) -> None:
+    for number in range(count):
+        Store(Path(folder)).append(record(id=f"{name}{number}"))
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=append_many, args=(str(tmp_path), name, 25)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    assert sorted(ids(Store(tmp_path))) == sorted(f"{name}{number}" for name in "ab" for number in range(25))
+    assert store_is_clean(tmp_path)
+
+
+def store_is_clean(folder: Path) -> bool:
+    contents = Store(folder).read()
+    return (contents.newer, contents.damaged) == (0, 0)
+
+
+def test_a_lock_that_is_never_given_back_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_LIMIT_S", 0.1)
+    monkeypatch.setattr(module, "_lock", lambda _: False)
+    with pytest.raises(SourceUnavailable, match="another run"):
+        Store(tmp_path).append(ONE)
+
+
+def test_the_users_own_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINETUNE_ADVISOR_DATA", str(tmp_path))
+    assert default_folder() == tmp_path / "bursts"
+    monkeypatch.delenv("FINETUNE_ADVISOR_DATA")
+    assert default_folder().parts[-2:] == ("finetune-advisor", "bursts")
+
+
+def test_a_file_of_records_comes_back_whole(tmp_path: Path) -> None:
+    write_file(tmp_path / "card.jsonl", (ONE, TWO))
+    assert parse_file(tmp_path / "card.jsonl") == (ONE, TWO)
+    assert [path.name for path in tmp_path.iterdir()] == ["card.jsonl"]
+
+
+@pytest.mark.parametrize(("line", "kind", "says"), [
+    ("{}", BadConfig, r"line 2: model: Field required"),
+    ("no json", BadConfig, r"line 2: no JSON object"),
+    ('{"schema_version": 2}', NewerRecord, r"line 2: a record of schema 2, this program reads 1"),
+    (record(outcome="started").model_dump_json(), BadConfig, r"line 2: not the result of a burst"),
+])  # fmt: skip
+def test_a_file_with_one_bad_line_is_refused(tmp_path: Path, line: str, kind: type[Exception], says: str) -> None:
+    path = tmp_path / "card.jsonl"
+    path.write_text(f"{ONE.model_dump_json()}\n{line}\n")
+    with pytest.raises(kind, match=says):
+        parse_file(path)
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "card.jsonl").write_text("\n")
+    with pytest.raises(BadConfig, match="holds no records"):
+        parse_file(tmp_path / "card.jsonl")
+    with pytest.raises(SourceUnavailable, match="cannot be read"):
+        parse_file(tmp_path / "none.jsonl")
