@@ -34,17 +34,16 @@ class MeasuredDevice(NamedTuple):
 
     card: GpuSpec
     profile: DeviceProfile
-    versions: Mapping[str, str]
-    driver: str
+    versions: Mapping[str, str]  # of the libraries, the driver and CUDA
     fitted_at: str  # a date
     bursts: int
     held_out: tuple[float, float]  # median error of a step's time, on shapes and on methods the fit did not see
 
 
-def device_slug(name: str, memory_bytes: int) -> str:
-    """The name of a card's file: 'nvidia-geforce-rtx-4090-24gib'."""
-    words = "".join(c if c.isalnum() and c.isascii() else " " for c in name.lower()).split()
-    return f"{'-'.join(words)[:80]}-{round(memory_bytes / 2**30)}gib"
+def device_slug(card: GpuSpec) -> str:
+    """The name of a card's file: 'nvidia-geforce-rtx-4090-24gb'. Drivers differ in how much memory they report."""
+    words = "".join(c if c.isalnum() and c.isascii() else " " for c in card.name.lower()).split()
+    return f"{'-'.join(words)[:80]}-{card.marketed_gb:g}gb"
 
 
 def device_folder() -> Path:
@@ -67,17 +66,16 @@ def read_device(path: Path) -> MeasuredDevice:
     _, found = read_file(path, SCHEMA_VERSION, MAX_FILE_BYTES, what, AGAIN, BadDevice)
     if found.get("formula") != FORMULA_VERSION:
         raise BadDevice(f"{path}: {what} was fitted to another version of the formula; {AGAIN}")
-    return device_of(found, str(path))
+    return _device_of(found, str(path))
 
 
-def device_of(found: Mapping[str, Any], where: str) -> MeasuredDevice:
-    """The profile of its parsed fields. Raises BadDevice."""
+def _device_of(found: Mapping[str, Any], where: str) -> MeasuredDevice:
     try:
         shapes, methods = found["held_out"]
         return MeasuredDevice(
             card=GpuSpec.model_validate(found["card"]), profile=DeviceProfile.model_validate(found["profile"]),
             versions={str(name): str(version) for name, version in found["versions"].items()},
-            driver=str(found["driver"]), fitted_at=str(found["fitted_at"]), bursts=int(found["bursts"]),
+            fitted_at=str(found["fitted_at"]), bursts=int(found["bursts"]),
             held_out=(float(shapes), float(methods)),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -87,7 +85,7 @@ def device_of(found: Mapping[str, Any], where: str) -> MeasuredDevice:
 
 def measured_device(card: GpuSpec) -> tuple[MeasuredDevice | None, str]:
     """(the profile that was measured on this card, or None; a remark when one is there and cannot be used)."""
-    slug = device_slug(card.name, card.memory_bytes)
+    slug = device_slug(card)
     own = device_folder() / f"{slug}.json"
     try:
         if own.is_file():

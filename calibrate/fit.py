@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from advisor.device import DeviceProfile
 from advisor.interval import Interval
 from advisor.specs import GpuSpec, ModelSpec, Recipe
-from advisor.steptime import Roofline, StepKernels, micro_step_time, optimizer_step_time
+from advisor.steptime import Roofline, StepKernels
+from calibrate.predict import step_seconds
 from calibrate.rates import Sample
 
 SAMPLE_SIGMA, BURST_SIGMA = 0.15, 0.05
@@ -71,7 +72,7 @@ class Observation(NamedTuple):
     method: str
     model: ModelSpec
     recipe: Recipe
-    stretches: StepKernels
+    kernels: StepKernels
     micro_step_s: float
     step_s: float
 
@@ -96,13 +97,6 @@ def with_values(profile: DeviceProfile, values: Sequence[float]) -> DeviceProfil
     return profile.model_copy(update=update)
 
 
-def step_seconds(one: Observation, card: GpuSpec, profile: DeviceProfile) -> tuple[float, float]:
-    """(micro-step, step) as the profile predicts them."""
-    micro_s = micro_step_time(one.stretches, card, profile).seconds.likely
-    optimizer_s = optimizer_step_time(one.model, one.recipe, card, profile).seconds.likely
-    return micro_s, one.recipe.gradient_accumulation * micro_s + optimizer_s
-
-
 def sample_seconds(one: Sample, roofline: Roofline) -> float:
     """What the profile predicts for one operation of the micro-benchmarks."""
     return sum(max(roofline.seconds(kernel)) + roofline.fixed_s for kernel in one.kernels)
@@ -110,7 +104,11 @@ def sample_seconds(one: Sample, roofline: Roofline) -> float:
 
 def residuals(bursts: Iterable[Observation], card: GpuSpec, profile: DeviceProfile) -> tuple[float, ...]:
     """log(predicted / measured) of the steps."""
-    return tuple(math.log(step_seconds(one, card, profile)[1] / one.step_s) for one in bursts)
+    return tuple(math.log(_predicted(one, card, profile)[1] / one.step_s) for one in bursts)
+
+
+def _predicted(one: Observation, card: GpuSpec, profile: DeviceProfile) -> tuple[float, float]:
+    return step_seconds(one.model, one.recipe, one.kernels, card, profile)
 
 
 def fit(
@@ -134,7 +132,7 @@ def fit(
         roofline = Roofline(card, profile)
         found = [math.log(sample_seconds(one, roofline) / one.seconds) / SAMPLE_SIGMA for one in timed]
         for one in bursts:
-            micro_s, step_s = step_seconds(one, card, profile)
+            micro_s, step_s = _predicted(one, card, profile)
             found += [math.log(micro_s / one.micro_step_s) / BURST_SIGMA, math.log(step_s / one.step_s) / BURST_SIGMA]
         return np.array([*found, *((x - origin) / priors)])
 
