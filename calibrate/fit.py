@@ -26,6 +26,10 @@ from calibrate.rates import Sample
 SAMPLE_SIGMA, BURST_SIGMA = 0.15, 0.05
 """Relative errors at which a residual begins to count less: kernels alone vary more than their sums."""
 
+MARGIN = 1e-9
+"""The search must begin inside of its bounds, by this much of a logarithm."""
+MOST_EVALUATIONS = 40
+
 
 class Coefficient(NamedTuple):
     """One number of the profile that the fit may move; `at` where the field is a pair or a triple."""
@@ -33,6 +37,7 @@ class Coefficient(NamedTuple):
     field: str
     prior: float  # of its logarithm: how far from the value before it is believed to lie
     at: int = -1
+    low: float = 1e-12
     high: float = math.inf
 
     @property
@@ -57,7 +62,7 @@ COEFFICIENTS: tuple[Coefficient, ...] = (
         "elementwise_bandwidth", "reduce_bandwidth", "gather_bandwidth", "strided_bandwidth", "dequantize_bandwidth",
     )),
     *_triple("padding", 1.0), *_triple("vector_padding", 1.0), *_triple("attention_padding_flop_per_byte", 1.0, 2),
-    Coefficient("cache_bytes", COSTS), Coefficient("cache_speedup", RATES),
+    Coefficient("cache_bytes", COSTS), Coefficient("cache_speedup", RATES, low=1.0),
     *(Coefficient(field, COSTS) for field in (
         "kernel_s", "forward_launch_s", "backward_launch_s", "hook_s", "micro_step_s", "optimizer_step_s",
     )),
@@ -122,10 +127,11 @@ def fit(
     timed = [one for one in samples if not one.host_bound]
     origin = np.log([one.of(start) for one in COEFFICIENTS])
     priors = np.array([one.prior for one in COEFFICIENTS])
+    lows = np.log([one.low for one in COEFFICIENTS])
     highs = np.array([math.log(one.high) if one.high < math.inf else math.inf for one in COEFFICIENTS])
 
     def profile_at(x: Any) -> DeviceProfile:
-        return with_values(start, np.exp(np.minimum(x, highs)))
+        return with_values(start, np.exp(np.clip(x, lows, highs)))
 
     def misfit(x: Any) -> Any:
         profile = profile_at(x)
@@ -137,8 +143,8 @@ def fit(
         return np.array([*found, *((x - origin) / priors)])
 
     begin = origin if guess is None else np.log([one.of(guess) for one in COEFFICIENTS])
-    begin = np.minimum(begin, highs - 1e-9)
-    found = least_squares(misfit, begin, loss="soft_l1", bounds=(-math.inf, highs), max_nfev=40)
+    begin = np.clip(begin, lows + MARGIN, highs - MARGIN)
+    found = least_squares(misfit, begin, loss="soft_l1", bounds=(lows, highs), max_nfev=MOST_EVALUATIONS)
     profile = profile_at(found.x)
     roofline = Roofline(card, profile)
     return Fit(
