@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import advisor.catalog
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 ASSUMPTION = "assumption"
 TRACE = "trace"
+MEASURED = "measured"
 # Each method, the same without DoRA (which needs no more memory), and the one whose answer is likely to be near.
 _SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
     ("lora", "lora", "lora"), ("dora", "lora", "lora"), ("qlora", "qlora", "lora"), ("qdora", "qlora", "qlora"),
@@ -80,12 +82,15 @@ def advise(
     data = _data(fixed)
     workload = workload_of(fixed, spec, placement.gpus, data)
     preset = find_trainer(str(fixed.get("trainer", DEFAULT_TRAINER)))
+    measured: list[Reason] = []
+    if estimator is estimate and len(cards) == 1:
+        cards, estimator, measured = _measured(cards[0])
     job = _job(spec, cards, workload, placement, fixed, estimator, preset)
     trainer = _trainer(preset, job.fixed)
     stand_ins = _stand_ins(job, catalog)
     context = _context(job, workload, placement, trainer, stand_ins)
     found, recommendation = _decide(context)
-    notes = (*_traced_notes(job), *_trainer_notes(preset), *_assumptions(fixed, workload, data),
+    notes = (*measured, *_traced_notes(job), *_trainer_notes(preset), *_assumptions(fixed, workload, data),
              *_card_notes(cards, job.cards, stand_ins))
     return Advice(
         model=spec,
@@ -107,6 +112,22 @@ def advise(
         alternatives=() if recommendation else (*found, *_remedies(job, context, catalog)),
         notes=notes if recommendation else (*notes, *_said(context, "warns")),
     )
+
+
+def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], Estimator, list[Reason]]:
+    """The card as `calibrate` measured it, the estimator of its profile, and what the answer says of it.
+
+    The reader of such profiles is loaded only for a question about one card.
+    """
+    from advisor.measured import evidence_of, measured_device
+
+    device, remark = measured_device(card)
+    if device is None:
+        return (card,), estimate, [Reason(code=MEASURED, text=f"{remark}.", source=FORMULA)] if remark else []
+    known = card if card.speed_known else device.card.model_copy(update={"memory_bytes": card.memory_bytes})
+    text = f"Times stand on the {evidence_of(device)}."
+    estimator = partial(estimate, profile=device.profile)
+    return (known,), estimator, [Reason(code=MEASURED, text=text, source=FORMULA)]
 
 
 def _data(fixed: Mapping[str, object]) -> DataSummary | None:

@@ -99,9 +99,10 @@ def _time(
 
 
 def estimate(
-    model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement | None = None
+    model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement | None = None,
+    profile: DeviceProfile | None = None,
 ) -> Estimate:
-    """Memory and time of training `model` by `recipe` on `gpu`.
+    """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.
 
     Memory is that of the longest rows (`workload.seq_len`), time that of an average micro-batch. Time is None when
     the card's speed is not known. Raises UnknownName for target modules that the model does not have, BadValue for
@@ -110,7 +111,7 @@ def estimate(
     placement = placement or Placement()
     if placement.sharding in ("zero2", "zero3"):
         raise BadValue("--sharding", placement.sharding, "only none and ddp are estimated; use one card's answer")
-    profile = profile_for(gpu)
+    profile = profile or profile_for(gpu)
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, profile)
     step = _step_memory(model, recipe, workload.seq_len)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from advisor.device import profile_for
+from advisor.device import DeviceProfile, profile_for
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
 from advisor.steptime import (
     ATTENTION,
@@ -88,10 +88,12 @@ def _kernel_times(runs: list[Run], roofline: Roofline) -> list[KernelTime]:
     return sorted(rows, key=lambda row: -row.seconds)
 
 
-def explain_time(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> StepParts:
+def explain_time(
+    model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile | None = None
+) -> StepParts:
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     batch, length = mean_shape(workload, recipe)
-    profile = profile_for(gpu)
+    profile = profile or profile_for(gpu)
     program = step_program(model, recipe, batch, length, "cuda", labelled=True)
     runs = program.kernels(batch, length, recipe.rank)
     kernels = _kernel_times(runs, Roofline(gpu, profile))

@@ -11,6 +11,7 @@ from advisor.answer import Advice, Candidate
 from advisor.catalog import find_gpus
 from advisor.console import console_for, heading, new_table, print_table, say
 from advisor.explanation import StepParts, compared, explain_time
+from advisor.measured import measured_device
 from advisor.rules.wording import DISPLAY, how
 from advisor.search import has_bf16
 from advisor.specs import GpuSpec, Method, TracedModel
@@ -31,7 +32,9 @@ def render_times(advice: Advice, file: TextIO) -> None:
         return
     rows = advice.candidates
     chosen = rows[0] if advice.recommendation is None else advice.candidate(advice.recommendation.method)
-    steps = {row.method: explain_time(advice.model, row.recipe, advice.workload, card) for row in rows}
+    device, _ = measured_device(card)
+    profile = None if device is None else device.profile
+    steps = {row.method: explain_time(advice.model, row.recipe, advice.workload, card, profile) for row in rows}
     _dearest(file, chosen, steps[chosen.method], card)
     _side_by_side(file, rows, steps)
 

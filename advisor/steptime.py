@@ -29,6 +29,9 @@ Bound = Literal["compute", "memory", "launch"]
 ATTENTION = ("attention", "attention backward")
 """Kinds of fused attention kernels."""
 
+FORMULA_VERSION = 1
+"""Rises with every change that makes a profile fitted to the formula before it wrong for the one after."""
+
 StepKernels = Sequence[Run]
 """For each stretch in order what it runs; what tape.program.Program.kernels gives."""
 

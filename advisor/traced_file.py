@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import json
-import os
 import sys
 import zlib
 from array import array
@@ -20,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from advisor.data_file import canonical_text, data_folder, file_text, read_file, text_hash
 from advisor.errors import BadConfig
 from advisor.specs import DORA_METHODS, QUANTIZED_METHODS, Recipe
 
 SCHEMA_VERSION = 2
-FOLDER_VARIABLE = "FINETUNE_ADVISOR_DATA"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_EVENTS_BYTES = 256 * 2**20
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -39,24 +36,19 @@ class BadProfile(BadConfig):
 
 
 def profile_folder() -> Path:
-    """Where profiles lie: FINETUNE_ADVISOR_DATA, or the user's data folder of this program."""
-    given = os.environ.get(FOLDER_VARIABLE)
-    if given:
-        return Path(given) / "traced"
-    from platformdirs import user_data_path
-
-    return user_data_path("finetune-advisor", appauthor=False) / "traced"
+    """Where profiles lie."""
+    return data_folder() / "traced"
 
 
 def profile_path(label: str) -> Path:
     """The file of the model that is called `label`: a Hub id, or the absolute path of its config.json."""
     words = "".join(c if c.isalnum() and c.isascii() else "-" for c in label.removesuffix("/config.json"))[-40:]
-    return profile_folder() / f"{words.strip('-')}-{_hash(label)[:12]}.json"
+    return profile_folder() / f"{words.strip('-')}-{text_hash(label)[:12]}.json"
 
 
 def config_hash(config: Mapping[str, object]) -> str:
     """What identifies a model: its config without what libraries note down in passing."""
-    return _hash(_text({key: value for key, value in config.items() if key not in _VOLATILE}))
+    return text_hash(canonical_text({key: value for key, value in config.items() if key not in _VOLATILE}))
 
 
 def structure_of(recipe: Recipe) -> dict[str, Any]:
@@ -79,29 +71,13 @@ def structure_of(recipe: Recipe) -> dict[str, Any]:
 
 def profile_text(profile: Mapping[str, Any]) -> str:
     """The file's text for a profile."""
-    body = _text(profile)
-    return f'{{"schema_version": {SCHEMA_VERSION}, "checksum": "{_hash(body)}",\n"profile": {body}}}\n'
+    return file_text(SCHEMA_VERSION, profile)
 
 
 def read_profile(path: Path, model: str) -> tuple[str, dict[str, Any]]:
     """(checksum, profile) of a file; errors name `model` and how to trace it again. Raises BadProfile."""
     again = f"trace it again: `calibrate --dry-run --retrace --model {model}`"
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise BadProfile(f"{path}: the traced profile is damaged (too large); {again}")
-        found = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise BadProfile(f"{path}: the traced profile cannot be read ({error.strerror}); {again}") from None
-    except (ValueError, RecursionError):
-        raise BadProfile(f"{path}: the traced profile is damaged (no JSON); {again}") from None
-    version = found.get("schema_version") if isinstance(found, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BadProfile(f"{path}: the traced profile has version {str(version)[:20]}, this program reads "
-                         f"{SCHEMA_VERSION}; {again}")
-    profile = found.get("profile")
-    if not isinstance(profile, dict) or found.get("checksum") != _hash(_text(profile)):
-        raise BadProfile(f"{path}: the traced profile is damaged (its checksum differs); {again}")
-    return found["checksum"], profile
+    return read_file(path, SCHEMA_VERSION, MAX_FILE_BYTES, "the traced profile", again, BadProfile)
 
 
 def pack(events: Sequence[int]) -> str:
@@ -125,11 +101,3 @@ def _little(numbers: array[int]) -> array[int]:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()

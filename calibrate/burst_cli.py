@@ -15,6 +15,7 @@ from advisor.units import parse_seconds
 from calibrate.checks import is_worst
 from calibrate.cut import Whole
 from calibrate.dry_run_cli import known_model, own_code
+from calibrate.fit_cli import conclude, rates_of, speed_for
 from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison
 from calibrate.options import config_of, methods_of, recipe_of
@@ -74,6 +75,8 @@ def measure(asked: Asked) -> int:
         machine = runner.probe(asked.device)
         _say_machine(machine)
         kind = machine.device.kind
+        samples = rates_of(runner, machine, store, asked.again)
+        machine = machine._replace(speed=speed_for(machine, samples, store))
         models = models or tuple(_whole(name, False) for name in DEFAULT_MODELS[kind])
         rows = _rows(asked.knobs["micro_batch"], asked.knobs["seq_len"], kind)
         plan = make_plan(Question(models, methods, knobs, rows, asked.trainer), machine)
@@ -87,7 +90,9 @@ def measure(asked: Asked) -> int:
                 audience.stop()
                 _say(f"every finished burst is kept in {store.path}; the same command goes on where it stopped")
                 raise
-    return _conclude(asked, summary, store)
+    code = _conclude(asked, summary, store)
+    conclude(store, store.read().results, samples, machine)
+    return code
 
 
 def _conclude(asked: Asked, summary: Summary, store: Store) -> int:

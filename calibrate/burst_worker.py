@@ -3,6 +3,7 @@
 It answers `{"environment": {...}}` or `{"missing": "torch"}` when it is there. Jobs and their last answers:
 
     {"probe": "auto"}                    {"machine": {...}}: the device, what it offers, why it cannot quantise
+    {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
 or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": "signal 9"}`;
@@ -129,6 +130,8 @@ def answer(job: Mapping[str, Any], say: Say) -> None:
     try:
         if "probe" in job:
             say({"machine": _probe(str(job["probe"]))})
+        elif "rates" in job:
+            say({"samples": _rates(job["rates"])})
         else:
             say(_burst(job["burst"], say))
     except ForkedCuda:
@@ -192,6 +195,16 @@ def _quantization_problem(place: str) -> str:
     except Exception as error:  # a missing library, no kernel for this card: whatever it is, it is the reason
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""
+
+
+def _rates(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Micro-benchmarks of the device, as many as there is time for."""
+    from calibrate.microbench import measure
+    from calibrate.rates import cases
+
+    device = _open(job["device"]).device
+    samples = measure(device, cases(device.kind, job["half"], job["quantizes"]), job["limit_s"])
+    return [one.model_dump(mode="json") for one in samples]
 
 
 def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:

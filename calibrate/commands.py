@@ -2,7 +2,7 @@
 
     calibrate --method all              measure bursts on this machine
     calibrate --method all --dry-run    compare formula and traced step
-    calibrate show | report | export | import
+    calibrate show | fit | report | export | import
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from advisor.errors import BadValue, InputError, UnknownName
 from advisor.knobs import TRAINERS
 from calibrate.burst_cli import Asked, measure
 from calibrate.dry_run_cli import DEFAULT_MODEL, dry_run
+from calibrate.fit_cli import fit_records
 from calibrate.options import recipe_options
 from calibrate.plan import DEFAULT_MODELS
 from calibrate.records_cli import export_records, import_records, report, show
@@ -110,5 +111,5 @@ def _refuse_stray_flags(context: click.Context) -> None:
             raise InputError(f"flags have no place before `calibrate {context.invoked_subcommand}`; leave them out")
 
 
-for one in (show, report, export_records, import_records):
+for one in (show, fit_records, report, export_records, import_records):
     command.add_command(one)

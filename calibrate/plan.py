@@ -176,7 +176,8 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
 
 
 def _planned(model: Cut, recipe: Recipe, seq_len: int, machine: Machine) -> PlannedBurst:
-    prediction = predict(model.spec, recipe, seq_len, machine.device, machine.available_bytes)
+    device, speed = machine.device, machine.speed
+    prediction = predict(model.spec, recipe, seq_len, device, machine.available_bytes, speed)
     return PlannedBurst(model, recipe, seq_len, prediction, _cost_s(model, recipe, seq_len, prediction, machine))
 
 

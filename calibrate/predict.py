@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.catalog.gpus import reported_card
+from advisor.device import DeviceProfile
 from advisor.estimation import estimate
 from advisor.interval import Interval
 from advisor.memory import predict_step_memory
-from advisor.specs import Estimate, ModelSpec, Recipe, Workload
+from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe, Workload
+from advisor.steptime import StepKernels, micro_step_time, optimizer_step_time
+from advisor.tape.step import step_program
 from advisor.units import GIB
 from calibrate.burst_record import DeviceFacts, Verdict
 from calibrate.compare import predicted_memory, static_terms
@@ -18,6 +21,14 @@ CPU_PROCESS_BYTES = Interval(0.4 * GIB, 0.8 * GIB, 1.2 * GIB)
 """Libraries, and what a burst's process needs besides its tensors."""
 CPU_SPREAD = (0.0, 0.25)
 """Of the tensors' bytes: what the C library's allocator adds."""
+
+
+class Speed(NamedTuple):
+    """How fast a device is: its rates, what is reached of them, and in a few words where that is from."""
+
+    card: GpuSpec
+    profile: DeviceProfile
+    source: str
 
 
 class Times(NamedTuple):
@@ -38,31 +49,50 @@ class Prediction(NamedTuple):
 UNKNOWN = Prediction(None, None, "unknown")
 
 
-def predict(model: ModelSpec | None, recipe: Recipe, seq_len: int, device: DeviceFacts, limit_bytes: int) -> Prediction:
+def predict(
+    model: ModelSpec | None, recipe: Recipe, seq_len: int, device: DeviceFacts, limit_bytes: int,
+    speed: Speed | None = None,
+) -> Prediction:
     """The prediction for one burst on `device`, which offers `limit_bytes` (0: not known).
 
-    Raises UnknownName for target modules that the model does not have.
+    Without `speed` times are those of the card's default profile. Raises UnknownName for target modules that the model
+    does not have.
     """
     if model is None:
         return UNKNOWN
-    times = predicted_time(model, recipe, seq_len, device)
+    times = predicted_time(model, recipe, seq_len, device, speed)
     if device.kind == "cpu":
         figures = predicted_memory(model, recipe, recipe.micro_batch, seq_len)
         needed = Interval.around(float(figures.peak_allocated_bytes), *CPU_SPREAD).plus(CPU_PROCESS_BYTES)
         figures = figures.model_copy(update={"peak_reserved_bytes": None})
     else:
-        figures, needed = _on_card(model, recipe, seq_len, device)
+        figures, needed = _on_card(model, recipe, seq_len, device, speed)
     if times is not None:
         figures = figures.model_copy(update=times._asdict())
     return Prediction(figures, needed, verdict_of(needed, limit_bytes))
 
 
-def predicted_time(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts) -> Times | None:
-    """Seconds of a step on `device`; None where its speed is not known, as that of every CPU."""
+def predicted_time(
+    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None
+) -> Times | None:
+    """Seconds of a step on `device`; None where its speed is not known, as that of a CPU before it is measured."""
     if device.kind == "cpu":
-        return None
-    time = _estimate(model, recipe, seq_len, device).time
+        if speed is None:
+            return None
+        work = step_program(model, recipe, recipe.micro_batch, seq_len, "cpu")
+        kernels = work.kernels(recipe.micro_batch, seq_len, recipe.rank)
+        return Times(*step_seconds(model, recipe, kernels, speed.card, speed.profile))
+    time = _estimate(model, recipe, seq_len, device, speed).time
     return None if time is None else Times(time.micro_step_s.likely, time.step_s.likely)
+
+
+def step_seconds(
+    model: ModelSpec, recipe: Recipe, kernels: StepKernels, card: GpuSpec, profile: DeviceProfile
+) -> tuple[float, float]:
+    """(micro-step, step) in seconds of the tape's kernels, on one device."""
+    micro_s = micro_step_time(kernels, card, profile).seconds.likely
+    optimizer_s = optimizer_step_time(model, recipe, card, profile).seconds.likely
+    return micro_s, recipe.gradient_accumulation * micro_s + optimizer_s
 
 
 def verdict_of(needed: Interval, limit_bytes: int) -> Verdict:
@@ -74,15 +104,17 @@ def verdict_of(needed: Interval, limit_bytes: int) -> Verdict:
     return "tight" if needed.likely <= limit_bytes else "does_not_fit"
 
 
-def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts) -> Estimate:
-    card = reported_card(device.name, device.memory_bytes, device.compute_capability)
+def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None) -> Estimate:
+    card = reported_card(device.name, device.memory_bytes, device.compute_capability) if speed is None else speed.card
     rows = recipe.micro_batch * recipe.gradient_accumulation
     workload = Workload(examples=rows, seq_len=seq_len, mean_seq_len=seq_len, batch_size=rows)
-    return estimate(model, recipe, workload, card)
+    return estimate(model, recipe, workload, card, profile=None if speed is None else speed.profile)
 
 
-def _on_card(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts) -> tuple[Figures, Interval]:
-    memory = _estimate(model, recipe, seq_len, device).memory
+def _on_card(
+    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None
+) -> tuple[Figures, Interval]:
+    memory = _estimate(model, recipe, seq_len, device, speed).memory
     step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len)
     workspace = next((term.bytes for term in memory.terms if term.name == "cuBLAS workspace"), 0)
     figures = Figures(

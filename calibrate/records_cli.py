@@ -17,11 +17,12 @@ OUT = click.option("--out", metavar="DIR", help="records in that folder [default
 NONE_YET = "there are no records yet: `calibrate --method all` measures some"
 
 
-def _store(out: str | None) -> Store:
+def store_at(out: str | None) -> Store:
+    """The store of --out, or the user's own."""
     return Store(None if out is None else Path(out).expanduser())
 
 
-def _results(store: Store) -> tuple[Comparison, ...]:
+def results_of(store: Store) -> tuple[Comparison, ...]:
     """Every result, with a remark on stderr about lines that were passed over."""
     contents = store.read()
     if contents.remark:
@@ -35,7 +36,7 @@ def _results(store: Store) -> tuple[Comparison, ...]:
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
 def show(out: str | None, every: bool, as_json: bool) -> None:
     """Show measured bursts: predicted against measured, and marks."""
-    results = _results(_store(out))
+    results = results_of(store_at(out))
     records = results if every else latest(results)
     if as_json:
         for record in records:
@@ -53,7 +54,7 @@ def report(out: str | None, file: str) -> None:
     """Draw predicted against measured into one HTML file."""
     from calibrate.report import report_html
 
-    records = latest(_results(_store(out)))
+    records = latest(results_of(store_at(out)))
     replace_file(Path(file).expanduser(), report_html(records))
     click.echo(f"{file}: {len(records)} bursts" if records else f"{file}: {NONE_YET}")
 
@@ -64,7 +65,7 @@ def report(out: str | None, file: str) -> None:
 @click.option("--clean", "only_clean", is_flag=True, help="without records that carry a mark that spoils them")
 def export_records(file: str, out: str | None, only_clean: bool) -> None:
     """Write the newest result of every burst to FILE, to be shared."""
-    records = latest(_results(_store(out)))
+    records = latest(results_of(store_at(out)))
     if only_clean:
         records = tuple(one for one in records if is_clean(one, "time") and is_clean(one, "memory"))
     if not records:
@@ -79,7 +80,7 @@ def export_records(file: str, out: str | None, only_clean: bool) -> None:
 def import_records(file: str, out: str | None) -> None:
     """Add the records of FILE to the store: every line must be right."""
     records = parse_file(Path(file).expanduser())
-    store = _store(out)
+    store = store_at(out)
     known = {one.burst.id for one in store.read().results if one.burst is not None}
     fresh = [one for one in records if one.burst is not None and one.burst.id not in known]
     if fresh:

@@ -11,10 +11,15 @@ from advisor.specs import Recipe
 from calibrate.burst_record import Conditions, DeviceFacts, Outcome, Run
 from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut
 from calibrate.measurement import Environment, Figures
+from calibrate.predict import Speed
+from calibrate.rates import Sample
 
 WORKER = (sys.executable, "-m", "calibrate.burst_worker")
 FRESH = "--fresh"
-CHILD = OFFLINE | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**36), "MALLOC_TRIM_THRESHOLD_": str(2**36)}
+"""glibc then keeps what is freed, as PyTorch's allocator does on a card. Else the kernel clears every page of a large
+tensor anew, which takes longer than most operations on it."""
+CHILD = OFFLINE | KEEPS_MEMORY | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """torch then counts cards without beginning to use them, so that the worker can be forked."""
 PROBE_LIMIT_S = 120.0
 KILLED = "signal 9"
@@ -30,6 +35,7 @@ class Machine(NamedTuple):
     quantization_problem: str
     bf16: bool
     remark: str = ""
+    speed: Speed | None = None
 
 
 class Job(NamedTuple):
@@ -82,6 +88,15 @@ class BurstRunner:
         environment = Environment.model_validate(hello["environment"]).model_copy(update={"device": facts})
         return Machine(environment, facts, found["available_bytes"], Conditions.model_validate(found["conditions"]),
                        found["quantization_problem"], found["bf16"], found["remark"])
+
+    def rates(self, machine: Machine, limit_s: float) -> tuple[Sample, ...]:
+        """Micro-benchmarks of the device, for at most `limit_s` seconds. Raises SourceUnavailable, BurstFailed."""
+        job = {"device": machine.device.kind, "half": "bfloat16" if machine.bf16 else "float16",
+               "quantizes": not machine.quantization_problem, "limit_s": limit_s}
+        answer, _ = self._ask({"rates": job}, limit_s + PROBE_LIMIT_S, lambda _: None)
+        if "samples" not in answer:
+            raise self._error(answer)
+        return tuple(Sample.model_validate(one) for one in answer["samples"])
 
     def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
         """Measure one burst; `hear` is told of its steps. Raises SourceUnavailable when the libraries are gone."""

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from advisor.data_file import FOLDER_VARIABLE, data_folder
 from advisor.errors import BadConfig, SourceUnavailable
-from advisor.traced_file import FOLDER_VARIABLE, profile_folder
 from calibrate.measurement import SCHEMA_VERSION, Comparison
 
 FILE_NAME = "records.jsonl"
@@ -52,7 +52,7 @@ class Contents(NamedTuple):
 
 def default_folder() -> Path:
     """Where measurements lie: in FINETUNE_ADVISOR_DATA, or the user's data folder of this program."""
-    return profile_folder().parent / "bursts"
+    return data_folder() / "bursts"
 
 
 class Store:

@@ -14,6 +14,7 @@ from advisor.advice import advise
 from advisor.catalog import traced_models
 from advisor.catalog.models import find_model
 from advisor.cli import main
+from advisor.data_file import FOLDER_VARIABLE
 from advisor.errors import AdvisorError, UnsupportedArchitecture
 from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, TracedModel
 from advisor.traced import (
@@ -28,7 +29,6 @@ from advisor.traced import (
     traced_step_memory,
 )
 from advisor.traced_file import (
-    FOLDER_VARIABLE,
     LIBRARIES,
     BadProfile,
     config_hash,

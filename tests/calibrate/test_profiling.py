@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("torch")
 
 from advisor.advice import advise
-from advisor.traced_file import FOLDER_VARIABLE
+from advisor.data_file import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {

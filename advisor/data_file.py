@@ -1,0 +1,64 @@
+"""Files of the user's data folder that a wrong byte would turn into a wrong answer: JSON with a checksum.
+
+    {"schema_version": 1, "checksum": "SHA-256 of the profile's own text", "profile": {...}}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from advisor.errors import BadConfig
+
+FOLDER_VARIABLE = "FINETUNE_ADVISOR_DATA"
+
+
+def data_folder() -> Path:
+    """Where everything of the user's lies: FINETUNE_ADVISOR_DATA, or the user's data folder of this program."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    if given:
+        return Path(given)
+    from platformdirs import user_data_path
+
+    return user_data_path("finetune-advisor", appauthor=False)
+
+
+def file_text(version: int, profile: Mapping[str, Any]) -> str:
+    """The file's text for a profile."""
+    body = canonical_text(profile)
+    return f'{{"schema_version": {version}, "checksum": "{text_hash(body)}",\n"profile": {body}}}\n'
+
+
+def read_file(
+    path: Path, version: int, limit_bytes: int, what: str, again: str, error: type[BadConfig]
+) -> tuple[str, dict[str, Any]]:
+    """(checksum, profile) of a file. Raises `error`, which names `what` it should be and how to make it `again`."""
+    try:
+        if path.stat().st_size > limit_bytes:
+            raise error(f"{path}: {what} is damaged (too large); {again}")
+        found = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as problem:
+        raise error(f"{path}: {what} cannot be read ({problem.strerror}); {again}") from None
+    except (ValueError, RecursionError):
+        raise error(f"{path}: {what} is damaged (no JSON); {again}") from None
+    stated = found.get("schema_version") if isinstance(found, dict) else None
+    if stated != version:
+        raise error(f"{path}: {what} has version {str(stated)[:20]}, this program reads {version}; {again}")
+    profile = found.get("profile")
+    if not isinstance(profile, dict) or found.get("checksum") != text_hash(canonical_text(profile)):
+        raise error(f"{path}: {what} is damaged (its checksum differs); {again}")
+    return found["checksum"], profile
+
+
+def canonical_text(value: object) -> str:
+    """One JSON text for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def text_hash(text: str) -> str:
+    """Its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,190 @@
+"""Fits a DeviceProfile to what was measured: kernels timed one by one, and bursts, which are sums of thousands of them.
+
+Every coefficient is a physical rate of the profile, and moves on a logarithmic scale around the value it had before:
+
+    minimise  sum soft_l1(log(predicted / measured) / sigma)     over samples, micro-steps and steps
+            + sum (log(coefficient / before) / prior)^2          so that what nothing measured stays where it was
+
+Fits that leave out one shape, and fits that leave out one method, say how far the profile is off where it was not
+fitted: those residuals become the interval of `advise`, and decide whether the fit is used at all. Needs scipy.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from advisor.device import DeviceProfile
+from advisor.interval import Interval
+from advisor.specs import GpuSpec, ModelSpec, Recipe
+from advisor.steptime import Roofline, StepKernels
+from calibrate.predict import step_seconds
+from calibrate.rates import Sample
+
+SAMPLE_SIGMA, BURST_SIGMA = 0.15, 0.05
+"""Relative errors at which a residual begins to count less: kernels alone vary more than their sums."""
+
+MARGIN = 1e-9
+"""The search must begin inside of its bounds, by this much of a logarithm."""
+MOST_EVALUATIONS = 40
+
+
+class Coefficient(NamedTuple):
+    """One number of the profile that the fit may move; `at` where the field is a pair or a triple."""
+
+    field: str
+    prior: float  # of its logarithm: how far from the value before it is believed to lie
+    at: int = -1
+    low: float = 1e-12
+    high: float = math.inf
+
+    @property
+    def name(self) -> str:
+        """As a table shows it."""
+        return self.field if self.at < 0 else f"{self.field}[{self.at}]"
+
+    def of(self, profile: DeviceProfile) -> float:
+        """Its value in a profile."""
+        value = getattr(profile, self.field)
+        return float(value if self.at < 0 else value[self.at])
+
+
+def _triple(field: str, prior: float, count: int = 3) -> tuple[Coefficient, ...]:
+    return tuple(Coefficient(field, prior, index) for index in range(count))
+
+
+RATES, COSTS = 0.5, 0.7
+COEFFICIENTS: tuple[Coefficient, ...] = (
+    *(Coefficient(field, RATES, high=1.0) for field in (
+        "matrix_efficiency", "vector_efficiency", "attention_forward", "attention_backward", "matmul_bandwidth",
+        "elementwise_bandwidth", "reduce_bandwidth", "gather_bandwidth", "strided_bandwidth", "dequantize_bandwidth",
+    )),
+    *_triple("padding", 1.0), *_triple("vector_padding", 1.0), *_triple("attention_padding_flop_per_byte", 1.0, 2),
+    Coefficient("cache_bytes", COSTS), Coefficient("cache_speedup", RATES, low=1.0),
+    *(Coefficient(field, COSTS) for field in (
+        "kernel_s", "forward_launch_s", "backward_launch_s", "hook_s", "micro_step_s", "optimizer_step_s",
+    )),
+)  # fmt: skip
+
+
+class Observation(NamedTuple):
+    """The times of one clean burst, with what the tape says that it ran."""
+
+    label: str
+    shape: str  # fits are tested on shapes and on methods that they did not see
+    method: str
+    model: ModelSpec
+    recipe: Recipe
+    kernels: StepKernels
+    micro_step_s: float
+    step_s: float
+
+
+class Fit(NamedTuple):
+    """A fitted profile, and how well it did: log(predicted / measured) of each burst's step."""
+
+    profile: DeviceProfile
+    residuals: tuple[float, ...]
+    samples: tuple[float, ...]
+
+
+def with_values(profile: DeviceProfile, values: Sequence[float]) -> DeviceProfile:
+    """The profile with other values for COEFFICIENTS, in their order."""
+    update: dict[str, Any] = {}
+    for one, value in zip(COEFFICIENTS, values, strict=True):
+        if one.at < 0:
+            update[one.field] = float(value)
+        else:
+            before = update.get(one.field, getattr(profile, one.field))
+            update[one.field] = (*before[: one.at], float(value), *before[one.at + 1 :])
+    return profile.model_copy(update=update)
+
+
+def sample_seconds(one: Sample, roofline: Roofline) -> float:
+    """What the profile predicts for one operation of the micro-benchmarks."""
+    return sum(max(roofline.seconds(kernel)) + roofline.fixed_s for kernel in one.kernels)
+
+
+def residuals(bursts: Iterable[Observation], card: GpuSpec, profile: DeviceProfile) -> tuple[float, ...]:
+    """log(predicted / measured) of the steps."""
+    return tuple(math.log(_predicted(one, card, profile)[1] / one.step_s) for one in bursts)
+
+
+def _predicted(one: Observation, card: GpuSpec, profile: DeviceProfile) -> tuple[float, float]:
+    return step_seconds(one.model, one.recipe, one.kernels, card, profile)
+
+
+def fit(
+    start: DeviceProfile, card: GpuSpec, samples: Sequence[Sample], bursts: Sequence[Observation],
+    guess: DeviceProfile | None = None,
+) -> Fit:
+    """The profile nearest to `start` that explains the samples and the bursts; `guess` is where the search begins."""
+    import numpy as np
+    from scipy.optimize import least_squares
+
+    timed = [one for one in samples if not one.host_bound]
+    origin = np.log([one.of(start) for one in COEFFICIENTS])
+    priors = np.array([one.prior for one in COEFFICIENTS])
+    lows = np.log([one.low for one in COEFFICIENTS])
+    highs = np.array([math.log(one.high) if one.high < math.inf else math.inf for one in COEFFICIENTS])
+
+    def profile_at(x: Any) -> DeviceProfile:
+        return with_values(start, np.exp(np.clip(x, lows, highs)))
+
+    def misfit(x: Any) -> Any:
+        profile = profile_at(x)
+        roofline = Roofline(card, profile)
+        found = [math.log(sample_seconds(one, roofline) / one.seconds) / SAMPLE_SIGMA for one in timed]
+        for one in bursts:
+            micro_s, step_s = _predicted(one, card, profile)
+            found += [math.log(micro_s / one.micro_step_s) / BURST_SIGMA, math.log(step_s / one.step_s) / BURST_SIGMA]
+        return np.array([*found, *((x - origin) / priors)])
+
+    begin = origin if guess is None else np.log([one.of(guess) for one in COEFFICIENTS])
+    begin = np.clip(begin, lows + MARGIN, highs - MARGIN)
+    found = least_squares(misfit, begin, loss="soft_l1", bounds=(lows, highs), max_nfev=MOST_EVALUATIONS)
+    profile = profile_at(found.x)
+    roofline = Roofline(card, profile)
+    return Fit(
+        profile, residuals(bursts, card, profile),
+        tuple(math.log(sample_seconds(one, roofline) / one.seconds) for one in timed),
+    )  # fmt: skip
+
+
+class HeldOut(NamedTuple):
+    """Residuals of bursts that the fit did not see, by what was left out."""
+
+    shapes: tuple[float, ...]
+    methods: tuple[float, ...]
+
+
+def held_out(
+    start: DeviceProfile, card: GpuSpec, samples: Sequence[Sample], bursts: Sequence[Observation], whole: Fit
+) -> HeldOut:
+    """Fits without one shape, then without one method, each asked about what it did not see."""
+
+    def without(key: Callable[[Observation], str]) -> tuple[float, ...]:
+        found: list[float] = []
+        for group in dict.fromkeys(map(key, bursts)):
+            seen = [one for one in bursts if key(one) != group]
+            unseen = [one for one in bursts if key(one) == group]
+            if seen:
+                fitted = fit(start, card, samples, seen, whole.profile)
+                found += residuals(unseen, card, fitted.profile)
+        return tuple(found)
+
+    return HeldOut(without(lambda one: one.shape), without(lambda one: one.method))
+
+
+def typical(found: Sequence[float]) -> float:
+    """The median size of residuals, as a share of what was measured."""
+    return statistics.median(abs(math.expm1(one)) for one in found)
+
+
+def interval_of(found: Sequence[float], least: float = 0.05) -> Interval:
+    """The factor that nine of ten residuals lie within, about 1; no narrower than `least`."""
+    sizes = sorted(map(abs, found))
+    size = max(sizes[min(len(sizes) - 1, math.ceil(0.9 * len(sizes)) - 1)], least)
+    return Interval(math.exp(-size), 1.0, math.exp(size))

@@ -1,0 +1,163 @@
+"""`calibrate fit`, and the fit that ends a session: what was learnt, and where `advise` finds it. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from advisor.console import console_for, new_table, print_table, say
+from advisor.data_file import FOLDER_VARIABLE
+from advisor.errors import AdvisorError, InputError, SourceUnavailable
+from calibrate.burst_record import DeviceFacts
+from calibrate.fit import typical
+from calibrate.measurement import Comparison, Environment
+from calibrate.predict import Speed
+from calibrate.rates import Sample
+from calibrate.records_cli import NONE_YET, OUT, results_of, store_at
+from calibrate.residuals import latest
+from calibrate.runner import BurstRunner, Machine
+from calibrate.store import Store
+from calibrate.tuning import (
+    BadRates,
+    NotFitted,
+    Tuned,
+    devices_folder,
+    keep,
+    speed_of,
+    store_rates,
+    stored_rates,
+    tune,
+)
+
+RATES_LIMIT_S = {"cpu": 30.0, "cuda": 90.0}
+
+
+def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool) -> tuple[Sample, ...]:
+    """The micro-benchmarks of a machine: those in the store, or measured now. Says what it does on stderr.
+
+    Without them bursts still run, only their times are predicted by defaults, or on a CPU not at all.
+    """
+    folder = devices_folder(store)
+    try:
+        samples = () if again else stored_rates(machine.device, machine.environment, folder)
+    except BadRates as error:
+        click.echo(f"{error}", err=True)
+        samples = ()
+    if samples:
+        return samples
+    click.echo(f"measuring the rates of {machine.device.name}", err=True)
+    try:
+        samples = runner.rates(machine, RATES_LIMIT_S[machine.device.kind])
+        store_rates(machine.device, machine.environment, samples, folder)
+    except SourceUnavailable as error:
+        click.echo(f"the rates are not kept: {error}", err=True)
+    except AdvisorError as error:
+        click.echo(f"the rates of this device are not measured: {error}", err=True)
+    return samples
+
+
+def speed_for(machine: Machine, samples: tuple[Sample, ...], store: Store) -> Speed | None:
+    """What times are predicted by."""
+    return speed_of(machine.device, machine.environment, samples, devices_folder(store))
+
+
+def conclude(store: Store, records: Iterable[Comparison], samples: tuple[Sample, ...], machine: Machine) -> None:
+    """Fit what is in the store for this machine, keep it, and say so in a few lines on stderr."""
+    try:
+        tuned = tune(records, samples, machine.device, machine.environment)
+        path = keep(tuned, devices_folder(store))
+    except (NotFitted, SourceUnavailable) as error:
+        click.echo(str(error), err=True)
+        return
+    for line in summary(tuned, path, store):
+        click.echo(line, err=True)
+
+
+def summary(tuned: Tuned, path: Path, store: Store) -> list[str]:
+    """The fit in a few lines: errors before, after and on what was left out, the file, and who uses it."""
+    left_out = tuned.left_out
+    methods = f", {typical(left_out.methods):.1%} on methods left out" if left_out.methods else ""
+    lines = [
+        f"step time, {len(tuned.fit.residuals)} clean bursts, median errors: {typical(tuned.errors_before):.1%} by "
+        f"{tuned.before.source}; fitted {typical(tuned.fit.residuals):.1%}, "
+        f"{typical(left_out.shapes):.1%} on shapes left out{methods}",
+        f"profile kept in {path}",
+    ]
+    card = tuned.device.card
+    if card.generation:
+        elsewhere = f"{FOLDER_VARIABLE}={store.folder} " if path.parent != _own_folder() else ""
+        lines.append(f"from now on `{elsewhere}advise --gpu '{card.name}'` uses it")
+    return lines
+
+
+def _own_folder() -> Path:
+    return devices_folder(Store())
+
+
+@click.command("fit")
+@OUT
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a device")
+def fit_records(out: str | None, as_json: bool) -> None:
+    """Fit each device's profile to its records and keep it."""
+    store = store_at(out)
+    records = results_of(store)
+    devices = _devices(latest(records))
+    if not devices:
+        raise InputError(f"nothing to fit: {NONE_YET}")
+    refused: NotFitted | None = None
+    for device, environment in devices:
+        try:
+            tuned = tune(records, stored_rates(device, environment, devices_folder(store)), device, environment)
+        except NotFitted as error:
+            refused = NotFitted(f"{device.signature}: {error}")
+            click.echo(str(refused), err=True)
+            continue
+        path = keep(tuned, devices_folder(store))
+        if as_json:
+            click.echo(json.dumps(_as_json(tuned)))
+        else:
+            print_tuned(tuned)
+        for line in summary(tuned, path, store):
+            click.echo(line, err=as_json)
+    if refused is not None and len(devices) == 1:
+        raise refused
+
+
+def _devices(records: Iterable[Comparison]) -> list[tuple[DeviceFacts, Environment]]:
+    """Each device, with the versions of its newest record."""
+    found: dict[str, tuple[DeviceFacts, Environment]] = {}
+    for one in records:
+        if one.environment.device is not None:
+            found[one.environment.device.signature] = (one.environment.device, one.environment)
+    return list(found.values())
+
+
+def _as_json(tuned: Tuned) -> dict[str, object]:
+    device = tuned.device
+    return {
+        "card": device.card.name, "versions": dict(device.versions), "fitted_at": device.fitted_at,
+        "bursts": device.bursts, "error_before": typical(tuned.errors_before),
+        "error_fitted": typical(tuned.fit.residuals), "error_shapes_left_out": device.held_out[0],
+        "error_methods_left_out": device.held_out[1] if tuned.left_out.methods else None,
+        "coefficients": {name: {"before": before, "fitted": after} for name, before, after in tuned.table()},
+    }  # fmt: skip
+
+
+def print_tuned(tuned: Tuned) -> None:
+    """The coefficients before and after."""
+    console = console_for(sys.stdout)
+    say(console, f"{tuned.device.card.name}", style="bold")
+    table = new_table()
+    for name in ("coefficient", f"by {tuned.before.source}", "fitted"):
+        table.add_column(name, justify="left" if name == "coefficient" else "right")
+    for name, before, after in tuned.table():
+        table.add_row(Text(name), f"{before:.3g}", f"{after:.3g}")
+    low, _, high = tuned.device.profile.device_spread
+    table.add_section()
+    table.add_row(Text("interval of times"), "", f"{low:.2f} to {high:.2f}")
+    print_table(sys.stdout, table)

@@ -1,0 +1,115 @@
+"""Micro-benchmarks as data: which kernels are timed on a device, and what came out. Needs no torch.
+
+A sample is a kernel as the tape has it (kind, dtype, FLOP, bytes moved, shape of a product) and the seconds it took, so
+that the formula of `advisor.steptime` can be asked about the very same thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from advisor.tape.graph import ITEM_BYTES
+from advisor.tape.program import Kernel
+from calibrate.record import Record
+
+Op = Literal["product", "sum", "activation", "cast", "strided sum", "norm", "softmax", "rows", "dequantize",
+             "attention", "attention backward"]  # fmt: skip
+
+
+class Case(NamedTuple):
+    """One kernel to time. `size` means what the operation needs.
+
+    product (m, n, k); attention (batch, heads, length, head size); rows (rows picked, width, rows there are);
+    all others (rows, columns).
+    """
+
+    op: Op
+    dtype: str
+    size: tuple[int, ...]
+
+
+class Sample(Record):
+    """One operation and what a call of it took on the device."""
+
+    op: Op
+    kernels: tuple[Kernel, ...] = Field(description="what it launches, as the tape has it")
+    seconds: float = Field(description="lower quartile of the repetitions")
+    host_bound: bool = Field(default=False, description="the host was busy launching for most of that time")
+
+
+def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
+    """What a call launches on a 'cpu' or on 'cuda', by the conventions of `calibrate.kernels` and of the tape."""
+    item = ITEM_BYTES[case.dtype]
+    none = (0, 0, 0)
+    if case.op == "product":
+        m, n, k = case.size
+        return (("matmul", case.dtype, 2 * m * n * k, item * (m * k + k * n + m * n), (m, n, k)),)
+    if case.op in ("attention", "attention backward"):
+        batch, heads, length, width = case.size
+        pairs = batch * heads * length * (length + 1) // 2
+        one, statistics = item * batch * heads * length * width, 4 * batch * heads * length
+        if case.op == "attention":
+            return ((case.op, case.dtype, 4 * pairs * width, 4 * one + statistics, none),)
+        main = (case.op, case.dtype, 10 * pairs * width, 8 * one + statistics, none)
+        if device == "cpu":
+            return (main,)
+        wide = 4 * one // item  # fp32 sums, cleared and cast
+        return main, ("reduce", case.dtype, 0, 2 * one + wide, none), ("elementwise", case.dtype, 0, wide + one, none)
+    if case.op == "rows":
+        picked, width, _ = case.size
+        return (("gather", case.dtype, 0, 2 * picked * width * item + 8 * picked, none),)
+    rows, columns = case.size
+    count = rows * columns
+    kind, moved = {
+        "sum": ("elementwise", 3 * count * item), "activation": ("elementwise", 2 * count * item),
+        "cast": ("elementwise", 2 * count + 4 * count), "strided sum": ("strided", 10 * count),
+        "norm": ("reduce", count * item + rows * item), "softmax": ("reduce", 2 * count * item),
+        "dequantize": ("dequantize", count // 2 + 4 * (count // 64) + 2 * count),
+    }[case.op]  # fmt: skip
+    return ((kind, case.dtype, 0, moved, none),)
+
+
+CPU_PRODUCTS = (
+    (64, 576, 576), (256, 576, 576), (256, 1536, 576), (256, 576, 1536), (64, 2048, 2048), (256, 2048, 2048),
+    (64, 8192, 2048), (64, 2048, 8192), (256, 8192, 2048), (256, 16, 2048), (256, 2048, 16), (64, 16, 576),
+    (64, 576, 16), (2048, 2048, 64), (2048, 2048, 16), (2048, 16, 2048), (16, 2048, 256), (64, 16384, 576),
+)
+CUDA_PRODUCTS = (
+    (256, 2048, 2048), (512, 4096, 4096), (512, 14336, 4096), (512, 4096, 14336), (1024, 2048, 2048),
+    (1024, 8192, 2048), (1024, 2048, 8192), (2048, 4096, 4096), (4096, 4096, 4096), (4096, 14336, 4096),
+    (4096, 4096, 14336), (4096, 1024, 4096), (512, 128256, 4096), (1024, 16, 4096), (1024, 4096, 16),
+    (4096, 16, 4096), (4096, 4096, 16), (4096, 64, 4096), (16, 4096, 4096), (4096, 4096, 1024), (8192, 8192, 8192),
+)
+CUDA_VECTOR_PRODUCTS = ((4096, 16, 4096), (4096, 4096, 16), (2048, 16, 2048), (8192, 2048, 16), (1024, 4096, 4096))
+ROW = 1024
+
+
+def cases(kind: Literal["cpu", "cuda"], half: str, quantizes: bool) -> Iterator[Case]:
+    """What to time on a device, by rising size of each kind; `half` is its 16-bit dtype."""
+    large = 2**27 if kind == "cuda" else 2**24
+    for size in CUDA_PRODUCTS if kind == "cuda" else CPU_PRODUCTS:
+        yield Case("product", half, size)
+    for size in CUDA_VECTOR_PRODUCTS if kind == "cuda" else CPU_PRODUCTS:
+        yield Case("product", "float32", size)
+    count = 2**12
+    while count <= large:
+        yield Case("sum", "float32", (count // ROW, ROW))
+        yield Case("activation", half, (count // ROW, ROW))
+        yield Case("cast", half, (count // ROW, ROW))
+        count *= 8
+    for count in (2**16, 2**20, large):
+        yield Case("norm", "float32", (count // ROW, ROW))
+        yield Case("softmax", "float32", (count // ROW, ROW))
+    for side in (512, 2048, 4096) if kind == "cpu" else (2048, 4096, 8192):
+        yield Case("strided sum", "float32", (side, side))
+        if quantizes:
+            yield Case("dequantize", half, (side, side))
+    for picked in (256, 4096):
+        yield Case("rows", half, (picked, 2048, 16384))
+    for length in (128, 512, 2048) if kind == "cpu" else (512, 2048, 8192):
+        heads = (1, 8, length, 64) if kind == "cpu" else (1, 32, length, 128)
+        yield Case("attention", half, heads)
+        yield Case("attention backward", half, heads)

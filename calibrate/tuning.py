@@ -1,0 +1,279 @@
+"""From records to a profile that `advise` uses: which bursts are fitted, whether the fit is believed, where it lies.
+
+A profile that its own residuals do not support is refused, and the reason told: too few clean bursts, or errors on what
+was left out that are larger than LIMIT, or larger than without any fit. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from advisor.catalog.gpus import reported_card
+from advisor.data_file import file_text, read_file
+from advisor.device import CPU_PROFILE, profile_for
+from advisor.errors import InputError
+from advisor.interval import Interval
+from advisor.measured import BadDevice, MeasuredDevice, device_slug, device_text, read_device
+from advisor.specs import GpuSpec
+from advisor.tape.step import step_program
+from advisor.units import GIB
+from calibrate.burst_record import DeviceFacts
+from calibrate.checks import is_clean
+from calibrate.cut import spec_of
+from calibrate.fit import (
+    COEFFICIENTS,
+    Fit,
+    HeldOut,
+    Observation,
+    fit,
+    held_out,
+    interval_of,
+    residuals,
+    typical,
+)
+from calibrate.measurement import Comparison, Environment
+from calibrate.predict import Speed
+from calibrate.rates import Sample
+from calibrate.residuals import latest
+from calibrate.store import Store, replace_file
+
+FEWEST_BURSTS, FEWEST_SHAPES, MOST_BURSTS = 6, 2, 200
+LIMIT = 0.25
+"""Median error on what was left out, from which on a profile is not believed."""
+HEADROOM = 2.0
+"""A CPU's rates stand over the best that was measured of them, for the fit to find its own fractions."""
+ONE_METHOD_SPREAD = 0.2
+"""Least spread of a profile that only one method was measured for: others may be off by more than what was seen."""
+RATES_SCHEMA, RATES_LIMIT_BYTES = 1, 2**22
+AGAIN = "`calibrate --again` measures them anew"
+_SAMPLES = TypeAdapter(tuple[Sample, ...])
+
+
+class NotFitted(InputError):
+    """Why the records of a device do not make a profile."""
+
+
+class Tuned(NamedTuple):
+    """A fitted device with how it got there; errors are log(predicted / measured) of the steps."""
+
+    device: MeasuredDevice
+    fit: Fit
+    left_out: HeldOut
+    before: Speed
+    errors_before: tuple[float, ...]
+
+    def table(self) -> list[tuple[str, float, float]]:
+        """(coefficient, its value before, its value now)."""
+        return [(one.name, one.of(self.before.profile), one.of(self.device.profile)) for one in COEFFICIENTS]
+
+
+class BadRates(BadDevice):
+    """A file of micro-benchmarks that cannot be used."""
+
+
+def devices_folder(store: Store) -> Path:
+    """Where the profiles that go with a store lie: beside the user's own bursts, or in the folder of --out."""
+    return (Store().folder.parent if store.folder == Store().folder else store.folder) / "devices"
+
+
+def card_of(device: DeviceFacts, samples: Sequence[Sample]) -> GpuSpec:
+    """A device with its peak rates: the data sheet's, or for one that we have no sheet of, those that were measured.
+
+    Its speed is unknown when there is neither.
+    """
+    if device.kind == "cuda":
+        card = reported_card(device.name, device.memory_bytes, device.compute_capability)
+        return card if card.speed_known or not samples else card.model_copy(update=_peaks(samples))
+    name = f"{device.name}, {device.threads} thread{'s' if device.threads > 1 else ''}"
+    marketed = float(max(1, round(device.memory_bytes / GIB)))
+    card = GpuSpec(name=name, generation="", memory_bytes=device.memory_bytes, marketed_gb=marketed)
+    return card.model_copy(update=_peaks(samples)) if samples else card
+
+
+def _peaks(samples: Sequence[Sample]) -> dict[str, float]:
+    """HEADROOM times the best products of each width, and the fastest sum that no cache holds."""
+
+    def product(dtypes: tuple[str, ...]) -> float:
+        found = [one.kernels[0][2] / one.seconds for one in samples
+                 if one.op == "product" and one.kernels[0][1] in dtypes]
+        return HEADROOM * max(found, default=0.0)
+
+    sums = [one for one in samples if one.op == "sum"]
+    largest = max(sums, key=lambda one: one.kernels[0][3])
+    return {
+        "memory_bytes_per_s": HEADROOM * largest.kernels[0][3] / largest.seconds,
+        "bf16_flop_per_s": product(("bfloat16",)), "fp16_flop_per_s": product(("bfloat16", "float16")),
+        "fp32_flop_per_s": product(("float32",)),
+    }  # fmt: skip
+
+
+def first_speed(device: DeviceFacts, samples: Sequence[Sample]) -> Speed | None:
+    """A device by its micro-benchmarks alone; a card without them by the default of its generation."""
+    card = card_of(device, samples)
+    if not card.speed_known:
+        return None
+    default = CPU_PROFILE if device.kind == "cpu" else profile_for(card)
+    if not samples:
+        return Speed(card, default, "default profile")
+    return Speed(card, fit(default, card, samples, ()).profile, "micro-benchmarks")
+
+
+def speed_of(device: DeviceFacts, environment: Environment, samples: Sequence[Sample], folder: Path) -> Speed | None:
+    """What is known best: a fitted profile of these versions, else `first_speed`."""
+    path = folder / f"{device_slug(card_of(device, samples))}.json"
+    try:
+        stored = read_device(path) if path.is_file() else None
+    except BadDevice:
+        stored = None
+    if stored is not None and stored.versions == environment.versions:
+        return Speed(stored.card, stored.profile, f"profile fitted on {stored.fitted_at}")
+    return first_speed(device, samples)
+
+
+def rates_path(device: DeviceFacts, folder: Path) -> Path:
+    """Where the micro-benchmarks of a device lie."""
+    return folder / f"{device_slug(card_of(device, ()))}.rates.json"
+
+
+def stored_rates(device: DeviceFacts, environment: Environment, folder: Path) -> tuple[Sample, ...]:
+    """The micro-benchmarks of a device with these versions; () when there are none.
+
+    Raises BadRates for a file that cannot be read.
+    """
+    path = rates_path(device, folder)
+    if not path.is_file():
+        return ()
+    _, found = read_file(path, RATES_SCHEMA, RATES_LIMIT_BYTES, "the file of micro-benchmarks", AGAIN, BadRates)
+    if found.get("versions") != environment.versions:
+        return ()
+    try:
+        return _SAMPLES.validate_python(found.get("samples"), strict=False)
+    except ValidationError as error:
+        raise BadRates(f"{path}: {error.errors()[0]['msg']}; {AGAIN}") from None
+
+
+def store_rates(device: DeviceFacts, environment: Environment, samples: Sequence[Sample], folder: Path) -> None:
+    """Keep micro-benchmarks. Raises SourceUnavailable."""
+    profile = {
+        "device": device.model_dump(mode="json"), "versions": environment.versions, "measured_at": _today(),
+        "samples": [json.loads(one.model_dump_json()) for one in samples],
+    }  # fmt: skip
+    _write(rates_path(device, folder), file_text(RATES_SCHEMA, profile))
+
+
+def tune(
+    records: Iterable[Comparison], samples: Sequence[Sample], device: DeviceFacts, environment: Environment
+) -> Tuned:
+    """The profile that explains the clean bursts of this device and these versions. Raises NotFitted."""
+    before = first_speed(device, samples)
+    if before is None:
+        raise NotFitted(f"not fitted: the rates of {device.name} are not known; `calibrate` measures them")
+    chosen = suitable(records, device, environment)
+    bursts = observed(chosen)
+    shapes = len({one.shape for one in bursts})
+    if len(bursts) < FEWEST_BURSTS or shapes < FEWEST_SHAPES:
+        raise NotFitted(
+            f"not fitted: {len(bursts)} clean bursts at {shapes} shape{'s' if shapes != 1 else ''} are too few, "
+            f"{FEWEST_BURSTS} at {FEWEST_SHAPES} are needed; a longer --budget or a quieter machine gives more"
+        )
+    default = CPU_PROFILE if device.kind == "cpu" else profile_for(before.card)
+    whole = fit(default, before.card, samples, bursts, before.profile)
+    left_out = held_out(default, before.card, samples, bursts, whole)
+    errors_before = residuals(bursts, before.card, before.profile)
+    _check(whole, left_out, errors_before)
+    spread = _spread(left_out)
+    update: dict[str, Any] = {"device_spread": spread, "launch_spread": spread, "name": before.card.name}
+    if context := context_bytes(chosen):
+        update["context_bytes"] = context
+    off = (typical(left_out.shapes), typical(left_out.methods) if left_out.methods else 0.0)
+    measured = MeasuredDevice(
+        card=before.card, profile=whole.profile.model_copy(update=update), versions=environment.versions,
+        fitted_at=_today(), bursts=len(bursts), held_out=off,
+    )  # fmt: skip
+    evidence = f"profile measured on {before.card.name} on {measured.fitted_at}, {len(bursts)} bursts"
+    measured = measured._replace(profile=measured.profile.model_copy(update={"evidence": evidence}))
+    return Tuned(measured, whole, left_out, before, errors_before)
+
+
+def keep(tuned: Tuned, folder: Path) -> Path:
+    """Put a profile where `advise` finds it. Raises SourceUnavailable."""
+    path = folder / f"{device_slug(tuned.device.card)}.json"
+    _write(path, device_text(tuned.device))
+    return path
+
+
+def suitable(records: Iterable[Comparison], device: DeviceFacts, environment: Environment) -> list[Comparison]:
+    """The newest clean record of each burst on such a device with these versions."""
+    return [
+        one for one in latest(records)
+        if one.environment.device is not None and one.environment.device.signature == device.signature
+        and one.environment.versions == environment.versions and is_clean(one, "time")
+    ][-MOST_BURSTS:]  # fmt: skip
+
+
+def observed(records: Iterable[Comparison]) -> list[Observation]:
+    """What the fit compares: records of models that the formula knows, with their kernels."""
+    found = []
+    for one in records:
+        assert one.burst is not None and one.measured is not None
+        model = spec_of(one.model, one.burst.config)
+        micro_s, step_s = one.measured.micro_step_s, one.measured.step_s
+        if model is None or not micro_s or not step_s:
+            continue
+        recipe = one.recipe
+        place: Literal["cpu", "cuda"] = "cuda" if one.source == "cuda" else "cpu"
+        program = step_program(model, recipe, one.batch, one.seq_len, place)
+        kernels = program.kernels(one.batch, one.seq_len, recipe.rank)
+        shape = f"{one.batch}x{one.seq_len}{' c' if recipe.gradient_checkpointing else ''}"
+        found.append(Observation(f"{one.model} {one.method} {shape}", shape, one.method, model, recipe, kernels,
+                                 micro_s, step_s))  # fmt: skip
+    return found
+
+
+def context_bytes(records: Iterable[Comparison]) -> Interval | None:
+    """What the driver showed for the processes beyond what PyTorch had reserved; None where nothing was seen.
+
+    The likely value is the median, the ends are the extremes. Ignores what a process of another model loads more.
+    """
+    sizes = sorted(
+        float(one.measured.device_bytes - one.measured.peak_reserved_bytes) for one in records
+        if one.measured is not None and one.measured.device_bytes and one.measured.peak_reserved_bytes
+    )  # fmt: skip
+    if not sizes or sizes[0] <= 0:
+        return None
+    return Interval(sizes[0], sizes[len(sizes) // 2], sizes[-1])
+
+
+def _check(whole: Fit, left_out: HeldOut, before: Sequence[float]) -> None:
+    for name, found in (("shapes", left_out.shapes), ("methods", left_out.methods)):
+        if found and typical(found) > LIMIT:
+            raise NotFitted(f"not fitted: on {name} that it did not see, a fit is off by {typical(found):.0%} (median),"
+                            f" more than {LIMIT:.0%}; `calibrate show` lists the bursts")
+    both = (*left_out.shapes, *left_out.methods)
+    if typical(both) > typical(before):
+        raise NotFitted(f"not fitted: what a fit did not see, it predicts worse ({typical(both):.1%}) than was"
+                        f" predicted without it ({typical(before):.1%})")
+
+
+def _spread(left_out: HeldOut) -> Interval:
+    if left_out.methods:
+        return interval_of((*left_out.shapes, *left_out.methods))
+    return interval_of(left_out.shapes, math.log1p(ONE_METHOD_SPREAD))
+
+
+def _write(path: Path, text: str) -> None:
+    with contextlib.suppress(OSError):  # writing says why
+        path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
