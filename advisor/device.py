@@ -57,6 +57,7 @@ class DeviceProfile(Frozen):
 
     context_bytes: Interval  # CUDA context and loaded kernels, outside PyTorch's allocator
     workspace_bytes: Annotated[int, Range(0)]  # cuBLAS workspaces, inside PyTorch's allocator
+    fragmentation: Positive = 1.0  # what the allocator reserves beyond its tensors, over what a simulated one does
     evidence: str
 
 

@@ -59,7 +59,8 @@ def memory_estimate(
     low, high = spread
     bounds = Interval.around(float(allocated), low, high)
     share, static = shares_of(recipe), sum(step.static_blocks.values()) + profile.workspace_bytes
-    reserved, needed = held_bytes(share.reserved, bounds, static), held_bytes(share.needed, bounds, static)
+    reserved = held_bytes(share.reserved.times(profile.fragmentation), bounds, static)
+    needed = held_bytes(share.needed, bounds, static)
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,

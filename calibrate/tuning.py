@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,8 +40,8 @@ from calibrate.fit import (
     residuals,
     typical,
 )
-from calibrate.measurement import Comparison, Environment
-from calibrate.predict import Speed
+from calibrate.measurement import Comparison, Environment, Figures
+from calibrate.predict import Speed, predict
 from calibrate.rates import Sample
 from calibrate.residuals import latest
 from calibrate.store import Store, replace_file
@@ -52,6 +53,8 @@ HEADROOM = 2.0
 """A CPU's rates stand over the best that was measured of them, for the fit to find its own fractions."""
 ONE_METHOD_SPREAD = 0.2
 """Least spread of a profile that only one method was measured for: others may be off by more than what was seen."""
+FRAGMENTATION_RANGE = (0.2, 3.0)
+"""Beyond it, something else than fragmentation was seen."""
 RATES_SCHEMA, RATES_LIMIT_BYTES = 1, 2**22
 AGAIN = "`calibrate --again` measures them anew"
 _SAMPLES = TypeAdapter(tuple[Sample, ...])
@@ -191,8 +194,10 @@ def tune(
     _check(whole, left_out, errors_before)
     spread = _spread(left_out)
     update: dict[str, Any] = {"device_spread": spread, "launch_spread": spread, "name": before.card.name}
-    if context := context_bytes(chosen):
+    weighed = [one for one in chosen if is_clean(one, "memory")]
+    if context := context_bytes(weighed):
         update["context_bytes"] = context
+    update["fragmentation"] = fragmentation(weighed, device, Speed(before.card, default, ""))
     off = (typical(left_out.shapes), typical(left_out.methods) if left_out.methods else 0.0)
     measured = MeasuredDevice(
         card=before.card, profile=whole.profile.model_copy(update=update), versions=environment.versions,
@@ -250,6 +255,33 @@ def context_bytes(records: Iterable[Comparison]) -> Interval | None:
     if not sizes or sizes[0] <= 0:
         return None
     return Interval(sizes[0], sizes[len(sizes) // 2], sizes[-1])
+
+
+def fragmentation(records: Iterable[Comparison], device: DeviceFacts, default: Speed) -> float:
+    """What was reserved beyond the allocated peak, over what a simulated allocator reserves; 1 where too few tell.
+
+    The median. It says nothing about a full card: what must fit is left as it is. The record's own prediction may stand
+    on an earlier fit, so each is predicted again by the `default`.
+    """
+    found = []
+    for one in records:
+        model = spec_of(one.model, one.burst.config) if one.burst is not None else None
+        measured = _gap(one.measured)
+        if model is None or measured is None:
+            continue
+        predicted = _gap(predict(model, one.recipe, one.seq_len, device, 0, default).figures)
+        if predicted:
+            found.append(measured / predicted)
+    if len(found) < FEWEST_BURSTS:
+        return 1.0
+    low, high = FRAGMENTATION_RANGE
+    return min(max(statistics.median(found), low), high)
+
+
+def _gap(figures: Figures | None) -> int | None:
+    if figures is None or figures.peak_reserved_bytes is None:
+        return None
+    return figures.peak_reserved_bytes - figures.peak_allocated_bytes
 
 
 def _check(whole: Fit, left_out: HeldOut, before: Sequence[float]) -> None:

@@ -23,7 +23,7 @@ from calibrate.burst_record import DeviceFacts
 from calibrate.cut import spec_of
 from calibrate.fit import COEFFICIENTS, with_values
 from calibrate.measurement import Comparison, Figures
-from calibrate.predict import Speed, predicted_time, step_seconds
+from calibrate.predict import Speed, predict, predicted_time, step_seconds
 from calibrate.rates import Sample
 from calibrate.store import Store
 from calibrate.tuning import (
@@ -33,6 +33,7 @@ from calibrate.tuning import (
     context_bytes,
     devices_folder,
     first_speed,
+    fragmentation,
     keep,
     rates_path,
     speed_of,
@@ -106,6 +107,27 @@ def test_context_is_what_the_driver_shows_beyond_what_is_reserved() -> None:
         (("lora", 5), ("dora", 7), ("full", 9))]
     assert context_bytes(found) == Interval(5.0, 7.0, 9.0)
     assert context_bytes([record()]) is None
+
+
+def test_fragmentation_is_over_what_was_simulated() -> None:
+    device = gpu()
+    default = first_speed(device, ())
+    model = spec_of("tiny", TINY)
+    assert default is not None
+    assert model is not None
+
+    def reserved(seq_len: int, share: float) -> Comparison:
+        foreseen = predict(model, record().recipe, seq_len, device, 0, default).figures
+        assert foreseen is not None
+        assert foreseen.peak_reserved_bytes is not None
+        gap = foreseen.peak_reserved_bytes - foreseen.peak_allocated_bytes
+        measured = figures(1.0).model_copy(update={"peak_reserved_bytes": GIB + round(gap * share)})
+        return record(seq_len=seq_len, device=device, measured=measured)
+
+    found = [reserved(64 + n, share) for n, share in enumerate((0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 9.0))]
+    assert fragmentation(found, device, default) == pytest.approx(0.8, rel=1e-3)
+    assert fragmentation(found[:5], device, default) == 1.0
+    assert fragmentation([reserved(16 + n, 0.0) for n in range(8)], device, default) == 0.2
 
 
 def noisy(one: Comparison) -> Comparison:
