@@ -28,6 +28,10 @@ from calibrate.store import Store
 
 DEFAULT_BUDGET = {"cpu": "3min", "cuda": "8min"}
 DEVICES = ("auto", "cpu", "cuda")
+RATES_SHARE = 0.25
+"""Of the budget, for the micro-benchmarks at most."""
+CLOSING_S = 6.0
+"""Of the budget, for the fit at the end."""
 LONGEST_S = 24 * 3600.0
 DEFAULT_SEQ_LEN = {"cpu": 128, "cuda": 512}
 """When only the micro-batch was fixed, tokens."""
@@ -75,14 +79,16 @@ def measure(asked: Asked) -> int:
         machine = runner.probe(asked.device)
         _say_machine(machine)
         kind = machine.device.kind
-        samples = rates_of(runner, machine, store, asked.again)
-        machine = machine._replace(speed=speed_for(machine, samples, store))
         models = models or tuple(_whole(name, False) for name in DEFAULT_MODELS[kind])
         rows = _rows(asked.knobs["micro_batch"], asked.knobs["seq_len"], kind)
-        plan = make_plan(Question(models, methods, knobs, rows, asked.trainer), machine)
+        question = Question(models, methods, knobs, rows, asked.trainer)
+        make_plan(question, machine)  # what cannot be planned is told before anything is measured
+        budget_s = _seconds(asked.budget or DEFAULT_BUDGET[kind])
+        samples = rates_of(runner, machine, store, asked.again, budget_s * RATES_SHARE)
+        machine = machine._replace(speed=speed_for(machine, samples, store))
+        plan = make_plan(question, machine)
         _say_plan(plan)
-        options = Options(_seconds(asked.budget or DEFAULT_BUDGET[kind]), time.monotonic() - begin_s, asked.steps,
-                          asked.again)
+        options = Options(budget_s, time.monotonic() - begin_s + CLOSING_S, asked.steps, asked.again)
         with audience_for(asked.as_json, options.budget_s) as audience:
             try:
                 summary = work(plan, machine, store, runner, options, audience)

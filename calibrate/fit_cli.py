@@ -37,8 +37,10 @@ from calibrate.tuning import (
 RATES_LIMIT_S = {"cpu": 30.0, "cuda": 90.0}
 
 
-def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool) -> tuple[Sample, ...]:
-    """The micro-benchmarks of a machine: those in the store, or measured now. Says what it does on stderr.
+def rates_of(
+    runner: BurstRunner, machine: Machine, store: Store, again: bool, limit_s: float
+) -> tuple[Sample, ...]:
+    """The micro-benchmarks of a machine: those in the store, or measured now within `limit_s`. Tells it on stderr.
 
     Without them bursts still run, only their times are predicted by defaults, or on a CPU not at all.
     """
@@ -51,9 +53,11 @@ def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool) -
     if samples:
         return samples
     click.echo(f"measuring the rates of {machine.device.name}", err=True)
+    enough_s = RATES_LIMIT_S[machine.device.kind]
     try:
-        samples = runner.rates(machine, RATES_LIMIT_S[machine.device.kind])
-        store_rates(machine.device, machine.environment, samples, folder)
+        samples = runner.rates(machine, min(limit_s, enough_s))
+        if limit_s >= enough_s:  # a short session's few are for itself alone
+            store_rates(machine.device, machine.environment, samples, folder)
     except SourceUnavailable as error:
         click.echo(f"the rates are not kept: {error}", err=True)
     except AdvisorError as error:

@@ -40,6 +40,7 @@ class StubRunner:
     jobs: list[Job] = []  # noqa: RUF012 - made anew for each test
     asked_for = ""
     takes_s = 0.0
+    rates_limit_s = 0.0
 
     def __init__(self, timeout_s: float) -> None:
         pass
@@ -56,6 +57,10 @@ class StubRunner:
             raise self.here
         assert isinstance(self.here, Machine)
         return self.here
+
+    def rates(self, machine: Machine, limit_s: float) -> tuple[Any, ...]:
+        type(self).rates_limit_s = limit_s
+        return ()
 
     def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None]) -> Result:
         self.jobs.append(job)
@@ -104,10 +109,12 @@ def test_table_and_lines(stub: type[StubRunner], calibrate: Door) -> None:
     assert max(map(len, lines)) <= 80
     assert lines[0] == "tiny; cpu: Some CPU, 1 thread"
     assert sum(line.startswith("qdora ") for line in lines) == 4
-    news = calibrate.err.splitlines()
+    first, *news, kept, _ = calibrate.err.splitlines()
+    assert first == "measuring the rates of Some CPU"
     assert news[0].startswith("[ 1/20] tiny full 1x16: peak ")
-    assert news[-1] == f"kept in {calibrate.store.path}"
-    assert len(news) == 21
+    assert kept == f"kept in {calibrate.store.path}"
+    assert len(news) == 20
+    assert stub.rates_limit_s == 30.0
     assert stub.asked_for == "auto"
     assert {job.steps for job in stub.jobs} == {0}
 
@@ -172,6 +179,7 @@ def test_a_small_budget_leaves_bursts_for_later(stub: type[StubRunner], calibrat
     left = 10 - len(stub.jobs)
     assert left > 0
     assert f"no time was left for {left} more bursts: the same command goes on with them" in calibrate.err
+    assert stub.rates_limit_s == 0.25
 
 
 def test_remarks_on_the_machine(stub: type[StubRunner], calibrate: Door) -> None:

@@ -35,7 +35,7 @@ def test_a_card_outside_the_catalog_has_memory_and_no_time() -> None:
     assert found.figures is not None
     assert found.figures.step_s is None
     assert found.figures.peak_allocated_bytes > GIB
-    assert predicted_time(MODEL, RECIPE, 512, gpu("NVIDIA Whatever 9000", 24)) is None
+    assert predicted_time(MODEL, RECIPE, 512, gpu("NVIDIA Whatever 9000", 24), None) is None
 
 
 def test_on_a_cpu_it_is_the_formula_for_its_kernels() -> None:
