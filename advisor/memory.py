@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from advisor.modules import last_norm, layer_groups, layer_linears, layer_norms, own_parameters
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
-from advisor.tape.decoder import layer_quant, other_dtype, unquantized_name
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment, block_bytes
 from advisor.tape.rope import rope_kinds
 from advisor.tape.stack import Stack
 from advisor.tape.step import EMBEDDING, HEAD, THIS_STACK, step_program
 from advisor.tape.trained import Trained, trained_shapes
+from advisor.tape.weights import layer_quant, other_dtype, unquantized_name
 
 QUANTIZATION_BLOCK = 64
 NESTED_BLOCK = 256

@@ -28,7 +28,8 @@ from advisor.tape.rope import rotate_half
 from advisor.tape.tape import Tape
 
 if TYPE_CHECKING:
-    from advisor.tape.decoder import Decoder, Weights
+    from advisor.tape.decoder import Decoder
+    from advisor.tape.weights import Weights
 
 
 def _turned(t: Tape, x: Tensor, width: int, length: int, dtype: str) -> Tensor:

@@ -17,18 +17,10 @@ from advisor.modules import dense_part
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.tape.adapters import Linear, product
 from advisor.tape.attention import StepInputs
-from advisor.tape.decoder import (
-    Decoder,
-    LayerKind,
-    Weights,
-    composes_attention,
-    embed,
-    head_logits,
-    layer_kinds,
-    other_dtype,
-    outer_norm,
-)
+from advisor.tape.decoder import Decoder
+from advisor.tape.ends import embed, head_logits
 from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
+from advisor.tape.kinds import LayerKind, composes_attention, layer_kinds
 from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
 from advisor.tape.norms import Norm
 from advisor.tape.older_loss import shifted, sliced_loss
@@ -36,6 +28,7 @@ from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
 from advisor.tape.tape import Tape
+from advisor.tape.weights import Weights, other_dtype, outer_norm
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 THIS_STACK = Stack()
