@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from math import prod
 from typing import NamedTuple
 
-from advisor.modules import last_norm, layer_groups, layer_linears, layer_norms, own_parameters
+from advisor.buffers import buffer_bytes
+from advisor.layers import layer_groups
+from advisor.modules import last_norm, layer_linears, layer_norms, own_dtype, own_parameters
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment, block_bytes
-from advisor.tape.rope import rope_kinds
 from advisor.tape.stack import Stack
 from advisor.tape.step import EMBEDDING, HEAD, THIS_STACK, step_program
 from advisor.tape.trained import Trained, trained_shapes
@@ -103,13 +104,13 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
             for size in constants or [4 * shape.out_features]:
                 tally.add("quantisation constants", size, layers - whole)
         else:
-            tally.add(term, shape.weight_count * other, layers)
+            tally.add(term, shape.weight_count * (4 if shape.wide else other), layers)
         if shape.bias:
             tally.add(term, shape.out_features * (base if quant != "none" else other), layers)
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
-    for own in own_parameters(m):
-        tally.add(term, prod(own) * other, layers)
+    for own in own_parameters(m).values():
+        tally.add(term, prod(own.shape) * DTYPE_BYTES[own_dtype(own, other_dtype(recipe))], layers)
 
 
 def optimizer_state_sizes(p: Trained, optimizer: str) -> list[int]:
@@ -166,15 +167,8 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
         tally.add("optimizer step counters", 4, steps)
     if recipe.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
         tally.add("optimizer states", 1024, 2)
-    tally.add("buffers", 4 * ((m.rotary_dim or m.head_dim) // 2), 2 * len(rope_kinds(m)))
-    if m.architecture == "gpt_bigcode":  # a causal mask that its attention no longer reads
-        tally.add("buffers", m.max_position_embeddings**2)
-    if m.architecture == "deepseek_v3" and m.num_experts:  # what balances the load, added to the scores
-        tally.add("buffers", 4 * m.num_experts, m.num_hidden_layers - m.dense_layers)
-    if m.architecture == "gptj":  # sines and cosines of every position, in every layer
-        tally.add("buffers", 4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers)
-    if m.embedding_multiplier and m.architecture.startswith("gemma"):
-        tally.add("buffers", 4)
+    for size, times in buffer_bytes(m, recipe):
+        tally.add("buffers", size, times)
     tally.add("batch", 8 * batch * length)
     return Static(tally.exact, tally.blocks)
 

@@ -16,7 +16,6 @@ add adapters, enable checkpointing. What was found in transformers 5.23 and peft
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,8 +24,8 @@ from torch import nn
 
 from advisor.catalog.config_json import decoder_config
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
-from advisor.modules import FUSED_EXPERTS
 from advisor.specs import Recipe
+from advisor.targets import FUSED_EXPERTS
 
 META = torch.device("meta")
 DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch_dtype", "architectures",
@@ -43,6 +42,7 @@ def build_model(
     """
     check_recipe(recipe)
     model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
+    model.config.use_cache = False  # as Trainer does
     if recipe.is_quantized:
         quantize(model, recipe, fake)
         if recipe.kbit_upcast:
@@ -93,6 +93,7 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
     except ValueError:
         raise UnsupportedArchitecture(_unknown(model_type, config)) from None
     options = {key: value for key, value in config.items() if key not in DROPPED_KEYS}
+    _fix_rotary_frequencies(options, model_type)
     if layers is not None:
         _cut_layers(options, attributes.get("num_hidden_layers", "num_hidden_layers"), layers)
     try:
@@ -174,6 +175,23 @@ def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
     for name in ("layer_types", "no_rope_layers"):
         if isinstance(options.get(name), list):
             options[name] = options[name][:layers]
+    if isinstance(own := options.get("per_layer_config"), Mapping):
+        options["per_layer_config"] = {key: value for key, value in own.items() if int(key) < layers}
+
+
+def _fix_rotary_frequencies(options: dict[str, Any], model_type: str) -> None:
+    """Turn off frequencies that depend on the values of position ids, which fake tensors do not have.
+
+    They change no tensor's size: transformers' type 'dynamic', and any type in Phi's mixture.
+    """
+    for key in ("rope_scaling", "rope_parameters"):
+        found = options.get(key)
+        if not isinstance(found, Mapping):
+            continue
+        kind = found.get("rope_type", found.get("type"))
+        if kind == "dynamic" or (model_type == "phimoe" and kind != "default"):
+            kept = {name: found[name] for name in ("rope_theta", "partial_rotary_factor") if name in found}
+            options[key] = {"rope_type": "default", **kept}
 
 
 def quantize(model: Any, recipe: Recipe, fake: bool) -> None:
@@ -301,9 +319,7 @@ def step_inputs(model: Any, batch: int, seq_len: int) -> dict[str, Any]:
     input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
-    inputs = {"input_ids": input_ids, "labels": labels}
-    takes_cache = "use_cache" in inspect.signature(type(base).forward).parameters
-    return inputs | ({"use_cache": False} if takes_cache else {})
+    return {"input_ids": input_ids, "labels": labels}
 
 
 def _attention_linears(model: nn.Module) -> list[str]:

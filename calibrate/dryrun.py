@@ -1,7 +1,7 @@
 """One training step of the real transformers + peft + bitsandbytes code on fake CPU tensors, every byte recorded.
 
-What runs is what transformers' Trainer runs: `loss = model(input_ids, labels, use_cache=False).loss` (only the loss
-is kept), backward, optimizer step, zero_grad; no attention mask, labels are the input ids. Left out: gradient
+What runs is what transformers' Trainer runs: `loss = model(input_ids, labels).loss` with the cache off (only the
+loss is kept), backward, optimizer step, zero_grad; no attention mask, labels are the input ids. Left out: gradient
 clipping (scalars only) and the copy of the logits that accelerate makes under autocast (not at the peak).
 
 Shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantises its weight. Paged

@@ -6,7 +6,6 @@ what makes the peak right. Where families differ only in that, they are told apa
 
 from __future__ import annotations
 
-from advisor.modules import UNGATED_SHARED
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import linear
 from advisor.tape.attention import (
@@ -18,12 +17,12 @@ from advisor.tape.attention import (
     fused_attention,
     model_repeat_kv,
 )
-from advisor.tape.deepseek_moe import deepseek_feed_forward
 from advisor.tape.graph import Tensor
 from advisor.tape.heads import TURNS_FIRST, queries_keys_values
 from advisor.tape.kinds import attention_kind, composes_attention
 from advisor.tape.llama4 import placed
 from advisor.tape.llama4_experts import Llama4Experts, llama4_feed_forward
+from advisor.tape.mixtures import OWN_MIXTURES
 from advisor.tape.mla import latent_heads
 from advisor.tape.mlp import feed_forward
 from advisor.tape.moe import Experts, sparse_feed_forward
@@ -55,19 +54,19 @@ class Decoder:
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
 
-    def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, given: LayerInputs, dtype: str, kept: list[Tensor]
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
     ) -> Tensor:
         """The attention's output (B, H, S, D), copied where its heads lie one after the other in memory."""
-        t, m, mask = self.t, self.m, given.mask
+        t, m, mask = self.t, w.m, given.mask
         drops, falcon, single = m.attention_dropout > 0, m.architecture == "falcon", self.single_row
         joined = given.rotated and joins_parts(m)
         layout = Layout(joined or single, joined or single, single, not falcon, single)
         if self.kind == "eager":
             if falcon:
                 out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
-            elif sinks is not None:
-                out, weights = sink_attention(t, q, k, v, sinks, m, mask, drops, layout)
+            elif w.sinks is not None:
+                out, weights = sink_attention(t, q, k, v, w.sinks, m, mask, drops, layout)
             else:
                 out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
@@ -89,7 +88,7 @@ class Decoder:
 
         Appends to `kept` what lives to the end of the layer.
         """
-        t, m = self.t, self.m
+        t, m = self.t, w.m
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()
         if m.kv_lora_rank and given.rope is not None:
@@ -113,7 +112,7 @@ class Decoder:
         if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
             self.cache += [k, v]
             q, k, v = copy(t, q, q.shape), copy(t, k, k.shape), copy(t, v, v.shape)
-        out = self._attend(q, k, v, w.sinks, given, x.dtype, kept)
+        out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
         out = linear(t, out, w.linears[m.out_name])
         return self.dropped(out) if m.architecture in DROPS_INSIDE else out
@@ -122,18 +121,22 @@ class Decoder:
         """The feed-forward block of x (B, S, H)."""
         if isinstance(w.experts, OssExperts):
             return oss_feed_forward(self.t, x, w.experts)
-        if isinstance(w.experts, Experts) and self.m.architecture in UNGATED_SHARED:
-            return deepseek_feed_forward(self.t, x, self.m, w.experts, w.linears)
-        if isinstance(w.experts, Experts):
-            return sparse_feed_forward(self.t, x, self.m, w.experts, w.linears)
         if isinstance(w.experts, Llama4Experts):
-            return llama4_feed_forward(self.t, x, self.m, w.experts, w.linears)
-        out = feed_forward(self.t, x, self.m, w.linears)
+            return llama4_feed_forward(self.t, x, w.m, w.experts, w.linears)
+        if isinstance(w.experts, Experts):
+            mixture = OWN_MIXTURES.get(w.m.architecture, sparse_feed_forward)
+            return mixture(self.t, x, w.m, w.experts, w.linears)
+        out = feed_forward(self.t, x, w.m, w.linears, w.own)
         return self.dropped(out) if self.m.architecture in DROPS_INSIDE else out
 
     def hold(self, weights: Tensor) -> None:
-        """Keep a layer's attention weights until the next layer returns, as a loop with `outputs = block(...)` does."""
-        if not self.t.replaying:
+        """Keep a layer's attention weights until the next layer returns, as a loop with `outputs = block(...)` does.
+
+        For re-entrant checkpointing they are an output of the region beside the hidden states.
+        """
+        if self.t.side is not None:
+            self.t.side.append(weights)
+        if not self.t.replaying and not self.t.rerunning:
             self.held[:] = [weights]
 
     def dropped(self, h: Tensor) -> Tensor:

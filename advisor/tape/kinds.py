@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.layers import Kind, dense_flags, sliding_flags
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Device
 from advisor.tape.weights import unquantized_name
@@ -26,17 +27,20 @@ class LayerKind(NamedTuple):
     """What may differ between the layers of one model; `last`: its last layer has an unquantised linear layer."""
 
     rotated: bool
-    sliding: bool
     last: bool
-    dense: bool
+    parameters: Kind
+
+    @property
+    def sliding(self) -> bool:
+        """Whether it looks through the window."""
+        return self.parameters.sliding
 
 
 def layer_kinds(m: ModelSpec) -> list[LayerKind]:
     """The kind of every layer, in order."""
-    slides = m.sliding_layers or (bool(m.sliding_window),) * m.num_hidden_layers
     rotates, odd_end, end = m.position == "rope", bool(unquantized_name(m)), m.num_hidden_layers - 1
+    kinds = map(Kind, dense_flags(m), sliding_flags(m))
     return [
-        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), slides[i], odd_end and i == end,
-                  i < m.dense_layers)
-        for i in range(m.num_hidden_layers)
+        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), odd_end and i == end, kind)
+        for i, kind in enumerate(kinds)
     ]

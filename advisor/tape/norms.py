@@ -50,6 +50,19 @@ def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     return cast(t, mul(t, wide, weight), x.dtype)
 
 
+def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
+    """Gemma 4's RMSNorm: times a power of the mean square, in fp32, then the weight, if any, and cast back.
+
+    A power keeps its base, where the root keeps its result.
+    """
+    wide = cast(t, x, "float32")
+    power = unary(t, shift(t, mean_last(t, _square(t, wide))), "input", backward_temporaries=2)
+    wide = mul(t, wide, power)
+    if weight is not None:
+        wide = mul(t, wide, cast(t, weight, "float32"))
+    return cast(t, wide, x.dtype)
+
+
 def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """`F.layer_norm`: one kernel that keeps its input and two statistics per row. CUDA's autocast runs it in fp32.
 
@@ -151,6 +164,7 @@ _WRITTEN_OUT = {
     "rms": rms_norm,
     "rms_unit_offset": rms_norm_unit_offset,
     "rms_float": rms_norm_float,
+    "rms_power": rms_norm_power,
     "layer_float": layer_norm_float,
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from advisor.tape.adapters import linear
 from advisor.tape.attention import LayerInputs, Layout, scores_of, weighted_sum
+from advisor.tape.gemma4 import gemma4_layer
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.mlp import activation
 from advisor.tape.ops import (
@@ -203,4 +204,6 @@ def mpt_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
     return out
 
 
-OWN_LAYERS = {"bloom": bloom_layer, "gptj": gptj_layer, "mpt": mpt_layer, "opt": opt_layer}
+OWN_LAYERS = {
+    "bloom": bloom_layer, "gemma4_text": gemma4_layer, "gptj": gptj_layer, "mpt": mpt_layer, "opt": opt_layer,
+}  # fmt: skip

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from advisor.modules import dense_part
+from advisor.layers import part_of
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.tape.adapters import Linear, product
 from advisor.tape.attention import StepInputs
@@ -101,7 +101,7 @@ def _recorded(
     t = Tape(device, half if recipe.autocast else "", stack)
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(dense_part(m) if kind.dense else m, recipe, RANK, kind.last) for kind, _ in plan]
+    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, kind.last) for kind, _ in plan]
     if stack.freezes_lora_a:
         for part in (part for w in layers for part in w.linears.values()):
             if part.lora_a is not None:

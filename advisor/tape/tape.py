@@ -67,6 +67,8 @@ class Tape:
         self.segment = 0
         self.frame: Frame | None = None
         self.replaying = False
+        self.rerunning = False
+        self.side: list[Tensor] | None = None
         self.kernels: list[RawKernel] = []
 
     # -- allocation and recording ---------------------------------------------------------------------------
@@ -176,24 +178,33 @@ class Tape:
             self.frame = None
 
     def _checkpoint_reentrant(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """Tensors that `function` puts into `side` are further outputs, which get zeros for gradients."""
         node = None
         shape, dtype = x.shape, x.dtype
+        further: list[Tensor] = []
         if x.needs_grad and self.grad_enabled:
             held = [x.buffer]
 
             def backward(g: Tensor) -> tuple[Tensor | None, ...]:
+                zeros = [self.empty(one.shape, one.dtype) for one in further]
+                for one in zeros:
+                    self.kernel("elementwise", one.dtype, 0, one.bytes)
                 again = Tensor(shape, dtype, held.pop(), needs_grad=True)
                 self._enter_recompute()
-                out = function(again)
+                self.rerunning, self.side = True, []
+                out, side = function(again), self.side
+                self.rerunning, self.side = False, None
                 self._leave_recompute()
-                self.backward(out, g)
+                self.backward(out, g, *zip(side, zeros, strict=True))
                 return (again.grad,)
 
             node = Node(self, (x,), backward)
             self.save(node, (x,))
-        was_enabled, self.grad_enabled = self.grad_enabled, False
+        was_enabled, self.grad_enabled, self.side = self.grad_enabled, False, []
         out = function(Tensor(shape, dtype, x.buffer))
         self.grad_enabled = was_enabled
+        further += [Tensor(one.shape, one.dtype) for one in self.side]
+        self.side = None
         if node is not None:
             out.node = node
             out.needs_grad = True
@@ -223,13 +234,18 @@ class Tape:
 
     # -- backward -------------------------------------------------------------------------------------------
 
-    def backward(self, root: Tensor, grad: Tensor) -> None:
-        """Run the graph behind `root`, whose gradient is `grad`, latest node first, as PyTorch's engine does."""
-        node = root.node
-        assert isinstance(node, Node)
-        node.grad = grad
-        del grad
-        heap: _Heap = [(-node.sequence, node)]
+    def backward(self, root: Tensor, grad: Tensor, *further: tuple[Tensor, Tensor]) -> None:
+        """Run the graph behind `root`, whose gradient is `grad`, latest node first, as PyTorch's engine does.
+
+        `further` are other roots with their gradients.
+        """
+        heap: _Heap = []
+        for one, gradient in ((root, grad), *further):
+            node = one.node
+            assert isinstance(node, Node)
+            node.grad = gradient
+            heappush(heap, (-node.sequence, node))
+        del grad, gradient, further
         while heap:
             node = heappop(heap)[1]
             if node.segment != self.segment:
@@ -238,17 +254,17 @@ class Tape:
             if node.at != self.at:
                 self.label(node.at)
             frame = node.frame
-            if frame is None:
-                grads = self._validated(node, node.backward(node.take_grad()))
-            else:
+            held: list[Buffer | None] = []
+            if frame is not None:
                 if not frame.done:
                     self._recompute(frame)
                 held = [frame.store.pop(s, None) for s in range(node.first_slot, node.first_slot + node.slots)]
-                found = node.backward(node.take_grad())
-                held.clear()
-                node.frame = frame = None
-                grads = self._validated(node, found)
-                del found
+            incoming = node.take_grad()  # the engine lets go of it once the outgoing ones are checked
+            grads = list(node.backward(incoming))
+            held.clear()
+            node.frame = frame = None
+            self._validate(node, grads)
+            del incoming
             node.saved.clear()
             for index, target in enumerate(node.edges):
                 g = grads[index]
@@ -272,24 +288,23 @@ class Tape:
                 g = None
             grads.clear()
 
-    def _validated(self, node: Node, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-        """Gradients reduced to the shape and cast to the dtype of the inputs they belong to."""
-        out = list(grads)
+    def _validate(self, node: Node, grads: list[Tensor | None]) -> None:
+        """Reduce gradients to the shape and cast them to the dtype of the inputs they belong to, one after the other.
+
+        Source: PyTorch 2.13, torch/csrc/autograd/engine.cpp, call_function and validate_outputs.
+        """
         for index, g in enumerate(grads):
             if g is None or node.edges[index] is None:
                 continue
             shape, dtype = node.meta[index]
             if g.shape != shape:
                 moved = g.bytes
-                g = self.empty(shape, g.dtype)
+                grads[index] = g = self.empty(shape, g.dtype)
                 self.kernel("reduce", g.dtype, 0, moved + g.bytes)
-                out[index] = g
             if g.dtype != dtype:
                 moved = g.bytes
-                g = self.empty(shape, dtype)
+                grads[index] = g = self.empty(shape, dtype)
                 self.kernel("elementwise", dtype, 0, moved + g.bytes)
-                out[index] = g
-        return out
 
     def _sum(self, old: Tensor, new: Tensor) -> Tensor:
         """Two gradients for one node: in place where PyTorch may, else into a third tensor.

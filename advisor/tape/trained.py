@@ -6,16 +6,10 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from advisor.modules import (
-    expert_adapters,
-    last_norm,
-    layer_groups,
-    layer_linears,
-    layer_norms,
-    own_parameters,
-    resolve_targets,
-)
+from advisor.layers import layer_groups
+from advisor.modules import last_norm, layer_linears, layer_norms, own_dtype, own_parameters
 from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
+from advisor.targets import expert_adapters, resolve_targets, targets_in
 
 
 class Trained(NamedTuple):
@@ -40,7 +34,7 @@ class Trained(NamedTuple):
 def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
     """The adapters of `layers` equal layers."""
     found: list[Trained] = []
-    targets = resolve_targets(m, recipe.target_modules)
+    targets = targets_in(m, recipe.target_modules)
     for name, shape in layer_linears(m).items():
         if name in targets:
             found += [Trained(recipe.rank, shape.in_features, layers, recipe.adapter_dtype),
@@ -56,14 +50,15 @@ def _weights(m: ModelSpec, dtype: str, layers: int) -> list[Trained]:
     """All weights of `layers` equal layers."""
     found: list[Trained] = []
     for shape in layer_linears(m).values():
-        found.append(Trained(shape.out_features, shape.in_features, layers, dtype))
+        found.append(Trained(shape.out_features, shape.in_features, layers, "float32" if shape.wide else dtype))
         if shape.bias:
             found.append(Trained(shape.out_features, 0, layers, dtype))
     found += [Trained(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
-    for size in own_parameters(m):
-        # A fused tensor (experts, rows, columns) counts as a tall matrix.
-        columns = size[-1] if len(size) > 1 else 0
-        found.append(Trained(prod(size[: 1 if columns == 0 else -1]), columns, layers, dtype))
+    for own in own_parameters(m).values():
+        if not own.fixed:
+            # A fused tensor (experts, rows, columns) counts as a tall matrix.
+            *rows, columns = own.shape if len(own.shape) > 1 else (*own.shape, 0)
+            found.append(Trained(prod(rows), columns, layers, own_dtype(own, dtype)))
     return found
 
 
@@ -72,6 +67,7 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     """Every trained tensor."""
     found: list[Trained] = []
     if recipe.has_adapters:
+        resolve_targets(m, recipe.target_modules)  # it refuses what the model does not have
         for part, layers in layer_groups(m):
             found += _adapters(part, recipe, layers)
         return tuple(found)

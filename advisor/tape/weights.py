@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, own_parameters, resolve_targets
+from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, own_dtype, own_parameters
 from advisor.specs import ModelSpec, Quantization, Recipe
 from advisor.tape.adapters import Linear
 from advisor.tape.graph import Tensor
@@ -10,19 +10,21 @@ from advisor.tape.llama4_experts import Llama4Experts
 from advisor.tape.moe import Experts
 from advisor.tape.norms import HeadNorms, Norm
 from advisor.tape.oss_experts import OssExperts
+from advisor.targets import targets_in
 
 
 class Weights:
     """The weights of one decoder layer as the tape sees them."""
 
-    __slots__ = ("experts", "linears", "norms", "qk_norms", "sinks")
+    __slots__ = ("experts", "linears", "m", "norms", "own", "qk_norms", "sinks")
 
     def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, last: bool = False) -> None:
-        """`last`: the layer has a linear layer that is not quantised, see `unquantized_name`."""
+        """`m` is the model as this layer knows it; `last`: see `unquantized_name`."""
+        self.m = m
         other = other_dtype(recipe)
         whole = unquantized_name(m) if last else ""
         trained = recipe.method == "full"
-        targets = resolve_targets(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
+        targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
         self.linears = {
             name: Linear(
                 shape, recipe, rank if name in targets else 0, "none" if name == whole else layer_quant(m, recipe),
@@ -34,7 +36,11 @@ class Weights:
         others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
         self.norms = [outer_norm(m, other, trained) for _ in range(others)]
         self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
-        self.experts = Experts(m, recipe, rank, other) if m.mlp == "experts" else _experts_of(m, other, trained)
+        self.own = {
+            name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
+            for name, p in own_parameters(m).items()
+        }
+        self.experts = _experts_of(m, recipe, rank, self.own)
         self.qk_norms = [
             HeadNorms(count, width, other, trained) if m.qk_norm == "each_apart"
             else Norm(m.norm, width, other, trained, False)
@@ -46,19 +52,22 @@ class Weights:
         """The tensors that get gradients."""
         norms = [p for norm in (*self.norms, *self.qk_norms) for p in norm.trained]
         sinks = [self.sinks] if self.sinks is not None and self.sinks.needs_grad else []
-        sinks += self.experts.trained if self.experts is not None else []
-        return [p for part in self.linears.values() for p in part.trained] + norms + sinks
+        own = [p for p in self.own.values() if p.needs_grad]
+        own += self.experts.adapted if isinstance(self.experts, Experts) else []
+        return [p for part in self.linears.values() for p in part.trained] + norms + sinks + own
 
 
-def _experts_of(m: ModelSpec, dtype: str, trained: bool) -> OssExperts | Llama4Experts | None:
-    """The mixture's own weights, where a layer has one."""
-    own = [Tensor(size, dtype, needs_grad=trained) for size in own_parameters(m)]
-    if m.mlp == "oss_experts":
-        router, router_bias, gate_up, gate_up_bias, down, down_bias = own
-        return OssExperts(router, router_bias, gate_up, gate_up_bias, down, down_bias, m.experts_per_token)
-    if m.mlp == "llama4_experts":
-        router, gate_up, down = own
-        return Llama4Experts(router, gate_up, down, m.experts_per_token)
+def _experts_of(
+    m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor]
+) -> Experts | OssExperts | Llama4Experts | None:
+    """The mixture, where a layer has one."""
+    match m.mlp:
+        case "experts":
+            return Experts(m, recipe, rank, own)
+        case "oss_experts":
+            return OssExperts(**own, top_k=m.experts_per_token)
+        case "llama4_experts":
+            return Llama4Experts(**own, top_k=m.experts_per_token)
     return None
 
 

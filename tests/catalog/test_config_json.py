@@ -101,7 +101,10 @@ def test_a_missing_model_type_is_said() -> None:
     ("config", "what"),
     [
         ({"model_type": "jamba", "num_experts": 16}, "mixture of experts"),
-        ({"model_type": "llama4_text", "interleave_moe_layer_step": 2}, "layers with experts between layers without"),
+        ({"model_type": "gemma4_text"}, "hidden_size_per_layer_input"),
+        ({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}, "share keys"),
+        ({"model_type": "phimoe", "num_experts_per_tok": 4}, "num_experts_per_tok"),
+        ({"model_type": "hunyuan_v1_moe", "moe_topk": [1, 2]}, "layers that differ"),
         ({"model_type": "deepseek_v3", "rope_interleave": False}, "rope_interleave"),
         ({"model_type": "mamba2"}, "not one that the formula knows"),
         ({"model_type": "new_dense", "num_experts": 0}, "not one that the formula knows"),
