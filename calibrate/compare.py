@@ -6,7 +6,8 @@ from advisor.fragmentation import held_bytes, shares_of
 from advisor.interval import Interval
 from advisor.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
-from calibrate.measurement import Comparison, Environment, Memory, Trace
+from advisor.tape.step import step_program
+from calibrate.measurement import Comparison, Environment, Memory, Trace, Work
 
 
 def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Memory:
@@ -40,11 +41,32 @@ def traced_memory(trace: Trace) -> Memory:
     )
 
 
+def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Work:
+    """Kernels, FLOP and traffic of forward and backward as the tape records them for a CPU."""
+    kernels, flop, moved = 0, 0.0, 0.0
+    for copies, run in step_program(model, recipe, batch, seq_len, "cpu").kernels(batch, seq_len, recipe.rank):
+        for (_, _, kernel_flop, kernel_bytes, _), times in run:
+            kernels += copies * times
+            flop += copies * times * kernel_flop
+            moved += copies * times * kernel_bytes
+    return Work(kernels=kernels, flop=round(flop), bytes=round(moved))
+
+
+def traced_work(trace: Trace) -> Work:
+    """The same from a trace."""
+    counts = [one for one in trace.op_counts if one.phase != "optimizer"]
+    return Work(kernels=sum(one.kernels for one in counts), flop=sum(one.flop for one in counts),
+                bytes=sum(one.bytes for one in counts))
+
+
 def compare(name: str, model: ModelSpec | None, trace: Trace, environment: Environment) -> Comparison:
     """Formula against trace for one recipe; `model` is None for an architecture that the formula does not know."""
     recipe = trace.recipe
-    predicted = None if model is None else predicted_memory(model, recipe, trace.batch, trace.seq_len)
+    shape = (trace.batch, trace.seq_len)
+    predicted = None if model is None else predicted_memory(model, recipe, *shape)
     return Comparison(
         model=name, method=recipe.method, recipe=recipe, batch=trace.batch, seq_len=trace.seq_len, source="trace",
-        predicted=predicted, measured=traced_memory(trace), environment=environment,
+        predicted=predicted, measured=traced_memory(trace),
+        predicted_work=None if model is None else predicted_work(model, recipe, *shape),
+        measured_work=traced_work(trace), environment=environment,
     )

@@ -106,7 +106,7 @@ class Prepared:
         timeline = tracker.timeline
         flop: dict[str, int] = {}
         launches: dict[str, int] = {}
-        for (phase, _), (count, amount) in tracker.counts.items():
+        for (phase, _), (count, amount, _bytes) in tracker.counts.items():
             flop[phase] = flop.get(phase, 0) + amount
             launches[phase] = launches.get(phase, 0) + count
         highest = max(timeline.phase_peaks(), key=lambda p: p.peak_bytes)
@@ -276,8 +276,8 @@ def _summary(
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         phases=phases, census=timeline.census(highest.move) if census else (),
         events=tuple(timeline.events()) if events else (),
-        op_counts=tuple(OpCount(phase=phase, op=op, count=n, flop=flop)
-                        for (phase, op), (n, flop) in tracker.counts.items()),
+        op_counts=tuple(OpCount(phase=phase, op=op, kernels=kernels, flop=flop, bytes=moved)
+                        for (phase, op), (kernels, flop, moved) in tracker.counts.items()),
         peak_reserved_bytes=replayed(timeline).peak_reserved_bytes,
         peak_reserved_expandable_bytes=replayed(timeline, expandable_segments=True).peak_reserved_bytes,
         trace_s=time.perf_counter() - start_s,

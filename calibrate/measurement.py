@@ -55,12 +55,13 @@ class Event(Record):
 
 
 class OpCount(Record):
-    """How often an operation ran in a phase, and its floating point operations where a formula is known."""
+    """What one operation cost in a phase: see `calibrate.kernels`."""
 
     phase: str
     op: str
-    count: int
+    kernels: int
     flop: int
+    bytes: int = Field(description="read and written")
 
 
 class Trace(Record):
@@ -175,6 +176,14 @@ class Memory(Record):
     peak_at: str
 
 
+class Work(Record):
+    """What forward and backward of one step ask of a device: see `calibrate.kernels` for the conventions."""
+
+    kernels: int
+    flop: int
+    bytes: int = Field(description="read and written")
+
+
 class Environment(Record):
     """The software that a measurement was made with."""
 
@@ -198,6 +207,8 @@ class Comparison(Record):
     source: Literal["trace", "cpu", "cuda"]
     predicted: Memory | None = Field(description="null when the formula does not know the architecture")
     measured: Memory
+    predicted_work: Work | None = Field(default=None, description="null when nothing was predicted")
+    measured_work: Work | None = Field(default=None, description="null where no operation was recorded")
     environment: Environment
 
     @property

@@ -17,8 +17,8 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from calibrate.kernels import cost_of
 from calibrate.timeline import Allocation, Timeline
 
 BLOCK_BYTES = 512
@@ -33,7 +33,7 @@ class AllocationTracker(TorchDispatchMode):
     def __init__(self, names: Mapping[int, str], name_modules: bool = True) -> None:
         super().__init__()
         self.timeline = Timeline()
-        self.counts: dict[tuple[str, str], list[int]] = {}
+        self.counts: dict[tuple[str, str], list[int]] = {}  # (phase, operation): [kernels, FLOP, bytes]
         self._names = names
         self._name_modules = name_modules
         self._live: dict[int, tuple[int, weakref.ref[Any]]] = {}
@@ -98,9 +98,11 @@ class AllocationTracker(TorchDispatchMode):
         if op is None:
             op = self._op_names[func] = str(func).removesuffix(".default")
         phase, module = self._where()
-        count = self.counts.setdefault((phase, op), [0, 0])
-        count[0] += 1
-        count[1] += _flop(func, args, kwargs or {}, out)
+        cost = cost_of(func, args, kwargs or {}, out)
+        if cost.kernels:
+            count = self.counts.setdefault((phase, op), [0, 0, 0])
+            for index, amount in enumerate(cost):
+                count[index] += amount
         if isinstance(out, torch.Tensor):
             self._track(out, phase, op, module)
         else:
@@ -166,25 +168,3 @@ def _layer_of(module: str) -> str:
         if part.isdigit():
             return ".".join(parts[: position + 1])
     return module
-
-
-def _flop(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
-    """Floating point operations of one call, 0 where no formula is known.
-
-    Adds to torch's own table its CPU attention (two products of query by key length by head size forward, five
-    backward) and bitsandbytes' 4-bit product.
-    """
-    name = func._overloadpacket.__name__
-    if name == "_scaled_dot_product_flash_attention_for_cpu":
-        return _attention_flop(args[0], args[1], 2)
-    if name == "_scaled_dot_product_flash_attention_for_cpu_backward":
-        return _attention_flop(args[1], args[2], 5)
-    if name == "gemm_4bit":
-        return 2 * int(args[0].numel()) * int(args[2][0])
-    formula = flop_registry.get(func._overloadpacket)
-    return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
-
-
-def _attention_flop(query: torch.Tensor, key: torch.Tensor, products: int) -> int:
-    batch, heads, length, size = query.shape
-    return products * 2 * batch * heads * length * key.shape[2] * size

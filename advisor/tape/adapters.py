@@ -76,7 +76,7 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     dtype, shape, weight_shape = weight.dtype, x.shape, weight.shape
     rows = x.count // in_features
     moved = ITEM_BYTES[dtype] * (rows * (in_features + out_features) + in_features * out_features)
-    t.matmul(dtype, rows, out_features, in_features, moved)
+    t.matmul(dtype, rows, out_features, in_features, moved + (bias.bytes if bias is not None else 0))
     x_needs, weight_needs, bias_needs = x.needs_grad, weight.needs_grad, bias is not None and bias.needs_grad
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
@@ -100,15 +100,18 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 def dequantized(t: Tape, m: Linear) -> Tensor:
     """The 16-bit weight (O, I) made from its 4-bit or 8-bit store."""
     count = m.weight.count
-    stored = count // 2 if m.quant in ("nf4", "fp4") else count
-    t.kernel("dequantize", m.weight.dtype, 0, stored + m.weight.bytes)
-    if m.quant in ("nf4", "fp4") and m.recipe.double_quant:
-        absmax = t.empty((count // 64,), "float32")
-        t.kernel("dequantize", "float32", 0, absmax.bytes + absmax.count)
-        out = t.empty(m.weight.shape, m.weight.dtype)
-        del absmax
-        return out
-    return t.empty(m.weight.shape, m.weight.dtype)
+    if m.quant == "int8":
+        return _dequantized_int8(t, m, m.weight.dtype)
+    blocks = count // 64
+    absmax: Tensor | None = None
+    if m.recipe.double_quant:
+        absmax = t.empty((blocks,), "float32")
+        t.kernel("dequantize", "float32", 0, absmax.bytes + blocks + blocks // 64 + 1024)  # with a table of 256
+        t.kernel("elementwise", "float32", 0, 2 * absmax.bytes)
+    t.kernel("dequantize", m.weight.dtype, 0, count // 2 + 4 * blocks + m.weight.bytes)
+    out = t.empty(m.weight.shape, m.weight.dtype)
+    del absmax
+    return out
 
 
 def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -127,12 +130,22 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
         return (out,)
 
     weight = dequantized(t, m) if t.device == "cuda" else None
-    t.matmul(dtype, rows, m.out_features, m.in_features, moved)
+    unpacked = ITEM_BYTES[dtype] * m.weight.count
+    stored = m.weight.count // 2 + m.weight.count // 64  # what a CPU's one kernel reads in its place
+    t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if weight is not None else unpacked - stored))
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
     del weight
     if t.stack.keeps_quantized_input and isinstance(out.node, Node):
         out.node.context = x.buffer
     return cast(t, out, before)
+
+
+def _dequantized_int8(t: Tape, m: Linear, dtype: str) -> Tensor:
+    """The weight (O, I) in `dtype`: cast, then scaled by rows in place."""
+    weight, rows = t.empty(m.weight.shape, dtype), 4 * m.out_features
+    for moved in (2 * rows, weight.count + weight.bytes, 2 * weight.bytes + rows):
+        t.kernel("dequantize", dtype, 0, moved)
+    return weight
 
 
 def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -143,11 +156,11 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """
     shape, dtype = x.shape, x.dtype
     rows = x.count // m.in_features
-    moved = ITEM_BYTES[dtype] * rows * (m.in_features + m.out_features) + m.in_features * m.out_features
+    ends, weights = rows * (m.in_features + m.out_features), m.weight.count
+    moved = ITEM_BYTES[dtype] * (ends + weights)
 
     def backward(g: Tensor) -> tuple[Tensor]:
-        weight = t.empty(m.weight.shape, dtype)
-        t.kernel("dequantize", dtype, 0, weight.bytes + weight.count)
+        weight = _dequantized_int8(t, m, dtype)
         g = cast(t, g, dtype)
         t.matmul(dtype, rows, m.in_features, m.out_features, moved)
         out = t.empty(shape, dtype)
@@ -156,17 +169,18 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
 
     out_dtype = dtype
     if t.device == "cpu":
-        scratch = [t.empty(m.weight.shape, dtype)]
-        t.kernel("dequantize", dtype, 0, scratch[0].bytes + scratch[0].count)
+        scratch = [_dequantized_int8(t, m, dtype)]
         if t.autocast:
             scratch += [cast(t, Tensor(shape, dtype, x.buffer), t.autocast), cast(t, scratch[0], t.autocast)]
             out_dtype = t.autocast
+        t.matmul(out_dtype, rows, m.out_features, m.in_features, ITEM_BYTES[out_dtype] * (ends + weights))
     else:
         half = cast(t, Tensor(shape, dtype, x.buffer), "float16")
         t.kernel("reduce", "float16", 0, half.bytes + half.count)
         scratch = [half, t.empty((rows, m.in_features), "int8"), t.empty((rows, m.out_features), "float32")]
-    product_dtype = "int8" if t.device == "cuda" else out_dtype
-    t.matmul(product_dtype, rows, m.out_features, m.in_features, moved)
+        product = scratch[2].bytes
+        t.matmul("int8", rows, m.out_features, m.in_features, rows * m.in_features + weights + product)
+        t.kernel("elementwise", "float16", 0, product + product // 2)  # its int32 sums, scaled by rows and columns
     out = t.op((x,), (*shape[:-1], m.out_features), out_dtype, backward)
     scratch.clear()
     if isinstance(out.node, Node):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from advisor.specs import ModelSpec
-from advisor.tape.graph import Shape, Tensor
+from advisor.tape.graph import ITEM_BYTES, Shape, Tensor
 from advisor.tape.ops import (
     add,
     add_in_place,
-    alias,
     batched_matmul,
     cast,
     copy,
     dropout,
+    regathered,
     repeat_kv,
     scale,
     scale_in_place,
@@ -77,6 +78,9 @@ class StepInputs:
             # A chunk's mask is made for every row of the batch.
             rows = batch if m.architecture == "llama4_text" else 1
             sliding = t.empty((rows, *square[1:]), "bool") if slides else None
+        for mask, band in ((full, 0), (sliding, self.window)):
+            if mask is not None:
+                _note_mask_kernels(t, mask, batch, length, band)
         self.masks = {False: full, True: sliding}
         self.ropes = rope_tables(t, m, length, dtype)
 
@@ -86,6 +90,18 @@ class StepInputs:
             self.masks[sliding], self.alibi, self.window if sliding else 0, self.ropes.get(sliding), rotated,
             self.position_ids,
         )  # fmt: skip
+
+
+def _note_mask_kernels(t: Tape, mask: Tensor, batch: int, length: int, window: int) -> None:
+    """What transformers' masking_utils launches for one mask: indices, comparisons, and numbers in place of bools."""
+    axis, square = 8 * length, length * length
+    moved = [8 * batch, 8, axis, 2 * axis, axis, 2 * axis, 2 * axis + square]
+    if window:
+        moved += [1, 2 * axis, 2 * axis + square, 1 + 2 * square, 3 * square]
+    if mask.dtype != "bool":
+        moved += [2, 2, square + mask.bytes]
+    for size in moved:
+        t.kernel("elementwise", "int64", 0, size)
 
 
 class LayerInputs(NamedTuple):
@@ -103,8 +119,10 @@ def _numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:
     """A bool mask (1, 1, S, S) as numbers, row by row."""
     if mask.dtype != "bool":
         return mask
-    t.kernel("elementwise", dtype, 0, 3 * mask.bytes)
-    return t.empty((batch, *mask.shape[1:]), dtype)
+    out = t.empty((batch, *mask.shape[1:]), dtype)
+    for moved in (2, 2, mask.bytes + out.bytes):  # zero, minus infinity, one of the two for each
+        t.kernel("elementwise", dtype, 0, moved)
+    return out
 
 
 def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, window: int = 0) -> Tensor:
@@ -122,23 +140,31 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     groups = heads // k.shape[1]
     dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
     out_shape = (*q.shape[:-1], v.shape[-1])
-    row_pairs = 2 * length * window - window * (window - 1) if window else length * (length + 1)
+    row_pairs = length * (length + 1)  # twice as many as there are: causal, all under a mask, or those of a window
+    if mask is not None:
+        row_pairs = 2 * length * length
+    elif window:
+        row_pairs = 2 * length * window - window * (window - 1)
     flop = batch * heads * row_pairs * (width + out_shape[-1])
-    moved = 2 * q.bytes + k.bytes + v.bytes
-    t.kernel("attention", dtype, flop, moved)
+    inputs, mask_bytes = q.bytes + k.bytes + v.bytes, 0
+    outputs = prod(out_shape) * ITEM_BYTES[dtype] + batch * heads * length * 4
     saved: tuple[Tensor, ...] = (q, k, v)
     if mask is not None:
-        saved = (*saved, _numbers(t, mask, batch, dtype))
+        numbers = _numbers(t, mask, batch, dtype)
+        saved = (*saved, numbers)
+        mask_bytes = numbers.bytes
+    t.kernel("attention", dtype, flop, inputs + mask_bytes + outputs)
     lse = t.empty((batch, heads, length), "float32")
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t.kernel("attention", dtype, flop // 2 * 5, 2 * moved)
+        t.kernel("attention", dtype, flop // 2 * 5, 2 * inputs + mask_bytes + outputs + g.bytes)
         scratch = []
         if t.device == "cuda":
             scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]
             if groups > 1:
                 wide = (batch, heads, length, width)
                 scratch += [t.empty(wide, dtype), t.empty(wide, dtype)]
+            _flash_backward_ends(t, dtype, g.bytes, q_shape, k_shape if groups > 1 else None)
         out = (t.empty(q_shape, dtype), t.empty(k_shape, dtype), t.empty(v_shape, dtype))
         scratch.clear()
         return out
@@ -146,11 +172,27 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     return t.op((q, k, v), out_shape, dtype, backward, (*saved, lse), keep_output=True)
 
 
+def _flash_backward_ends(t: Tape, dtype: str, grad_bytes: int, q_shape: Shape, k_shape: Shape | None) -> None:
+    """What runs around flash attention's backward: rows of gradient times output, and the casts of its fp32 sums.
+
+    `k_shape` is that of keys which several heads share: their gradients are summed over each group.
+    Source: PyTorch 2.13, aten/src/ATen/native/transformers/cuda/flash_attn, flash_bwd_launch_template.h, flash_api.cpp.
+    """
+    wide = prod(q_shape)
+    t.kernel("reduce", dtype, 0, 2 * grad_bytes + 4 * wide)  # clears the accumulator as well
+    t.kernel("elementwise", dtype, 0, (4 + ITEM_BYTES[dtype]) * wide)
+    if k_shape is not None:
+        for _ in range(2):
+            t.kernel("reduce", dtype, 0, ITEM_BYTES[dtype] * (wide + prod(k_shape)))
+
+
 def _causal_numbers(t: Tape, length: int) -> Tensor:
     """The causal mask (S, S) that the composed attention makes in every layer: bool, its triangle, fp32."""
     ones = t.empty((length, length), "bool")
     triangle = t.empty((length, length), "bool")
-    t.kernel("elementwise", "float32", 0, 4 * ones.bytes)
+    out_bytes = 4 * length * length
+    for moved in (ones.bytes, 2 * ones.bytes, 4, 4, ones.bytes + out_bytes):
+        t.kernel("elementwise", "float32", 0, moved)
     del ones
     out = t.empty((length, length), "float32")
     del triangle
@@ -221,15 +263,7 @@ def weighted_sum(t: Tape, weights: Tensor, values: Tensor, layout: Layout) -> Te
 
 def _gathered(t: Tape, x: Tensor, layout: Layout) -> Tensor:
     """A batched product under its four-dimensional shape; its gradient comes token by token and is copied."""
-    shape = x.shape
-    if layout.single_row:
-        return x
-
-    def backward(g: Tensor) -> tuple[Tensor]:
-        t.kernel("elementwise", g.dtype, 0, 2 * g.bytes)
-        return (t.empty(shape, g.dtype),)
-
-    return alias(t, (x,), backward)
+    return x if layout.single_row else regathered(t, x)
 
 
 def model_repeat_kv(t: Tape, m: ModelSpec, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from advisor.tape.attention import (
 from advisor.tape.graph import Tensor
 from advisor.tape.heads import TURNS_FIRST, queries_keys_values
 from advisor.tape.kinds import attention_kind, composes_attention
-from advisor.tape.llama4 import placed
+from advisor.tape.llama4 import placed, position_factors
 from advisor.tape.llama4_experts import Llama4Experts, llama4_feed_forward
 from advisor.tape.mixtures import OWN_MIXTURES
 from advisor.tape.mla import latent_heads
@@ -108,7 +108,7 @@ class Decoder:
             q = w.qk_norms[0](t, q)
             k = w.qk_norms[1](t, k)
         if m.architecture == "ministral3":  # queries times a function of their position
-            q = mul(t, q, t.empty((1, 1, length, 1), q.dtype))
+            q = mul(t, q, position_factors(t, length, q.dtype))
         if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
             self.cache += [k, v]
             q, k, v = copy(t, q, q.shape), copy(t, k, k.shape), copy(t, v, v.shape)

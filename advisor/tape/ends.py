@@ -30,6 +30,8 @@ def embed(
     # OPT counts positions row by row; the ALiBi models make none that lasts.
     rows = batch if m.architecture == "opt" else 0 if m.architecture in ("bloom", "mpt") else 1
     ids = t.empty((rows, length), "int64")
+    for passes in (1, 2):  # counted, then moved to where the row begins
+        t.kernel("elementwise", "int64", 0, passes * ids.bytes)
     kept: list[Tensor] = []
     x = embedding(t, table, batch, length)
     if m.embedding_multiplier and m.architecture.startswith("gemma"):

@@ -21,8 +21,15 @@ def placed(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope | None) -> tu
             q = unit_norm(t, q)
             k = unit_norm(t, k)
     elif m.attention_temperature:
-        q = cast(t, mul(t, q, t.empty((1, 1, q.shape[2], 1), "float32")), q.dtype)
+        q = cast(t, mul(t, q, position_factors(t, q.shape[2], "float32")), q.dtype)
     return q, k
+
+
+def position_factors(t: Tape, length: int, dtype: str) -> Tensor:
+    """A number for each position (1, 1, S, 1), made anew in every layer by a handful of small kernels."""
+    for _ in range(7):  # scaled, floored, shifted, logarithm, scaled, shifted, cast
+        t.kernel("elementwise", "float32", 0, 8 * length)
+    return t.empty((1, 1, length, 1), dtype)
 
 
 def _turned(t: Tape, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,8 @@ def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
     batch, length = rows[0], rows[1]
     padded_labels = t.empty((batch, length + 1), "int64")
     labels = t.empty((batch, length), "int64")
+    for moved in (padded_labels.bytes, 2 * labels.bytes, 2 * labels.bytes):  # filled, copied into, cut and copied
+        t.kernel("elementwise", "int64", 0, moved)
     total_weight = t.empty((1,), dtype)
 
     def log_softmax_backward(g: Tensor) -> tuple[Tensor]:
@@ -32,9 +34,11 @@ def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
     def nll_backward(g: Tensor) -> tuple[Tensor]:
         out = t.empty(rows, dtype)
         t.kernel("elementwise", dtype, 0, out.bytes)
+        t.kernel("gather", dtype, 0, picked)
         return (out,)
 
-    t.kernel("reduce", dtype, 0, batch * length * ITEM_BYTES[dtype])
+    picked = labels.bytes + batch * length * ITEM_BYTES[dtype]
+    t.kernel("reduce", dtype, 0, picked)
     total_weight = t.empty((1,), dtype)
     loss = t.op((log_probabilities,), (1,), dtype, nll_backward, (log_probabilities, labels, total_weight))
     del padded_labels

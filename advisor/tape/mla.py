@@ -7,13 +7,14 @@ the attention, `apply_rotary_pos_emb_interleave` (V3) and `apply_rotary_emb` (V2
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import NamedTuple
 
 from advisor.specs import ModelSpec
 from advisor.tape.adapters import Linear, linear
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import ITEM_BYTES, Tensor
 from advisor.tape.norms import HeadNorms, Norm
-from advisor.tape.ops import alias, cast, cat_last, chunk_last, mul, slice_last
+from advisor.tape.ops import alias, cast, cat_last, chunk_last, mul, regathered, slice_last
 from advisor.tape.rope import Rope, turned_pairs
 from advisor.tape.tape import Tape
 
@@ -37,7 +38,7 @@ def latent_heads(
     q = linear(t, x, linears[q_names[0]])
     if len(q_names) > 1:
         q = linear(t, norms[0](t, q), linears[q_names[1]])
-    q = t.view(q, (batch, heads, length, m.head_dim))
+    q = regathered(t, t.view(q, (batch, heads, length, m.head_dim)))
     q_plain, q_turned = chunk_last(t, q, (plain, turned))
     compressed = linear(t, x, linears[kv_a_name])
     latent, k_turned = chunk_last(t, compressed, (m.kv_lora_rank, turned))
@@ -74,7 +75,7 @@ def _expanded(t: Tape, m: ModelSpec, projected: Tensor, k_turned: Tensor) -> tup
     """Keys and values of every head: keys are an empty tensor into which both parts are copied."""
     batch, _, length, _ = projected.shape
     heads, plain = m.num_attention_heads, m.head_dim - m.rotary_dim
-    projected = t.view(projected, (batch, heads, length, plain + m.value_dim))
+    projected = regathered(t, t.view(projected, (batch, heads, length, plain + m.value_dim)))
     k_plain, values = chunk_last(t, projected, (plain, m.value_dim))
     keys = t.empty((batch, heads, length, m.head_dim), projected.dtype)
     keys = _copied_into(t, keys, k_plain)
@@ -89,15 +90,17 @@ def _copied_into(t: Tape, whole: Tensor, part: Tensor) -> Tensor:
     """
     shape, part_shape, part_dtype, whole_needs = whole.shape, part.shape, part.dtype, whole.needs_grad
     wide = (*shape[:-1], part_shape[-1])
-    t.kernel("elementwise", whole.dtype, 0, 2 * part.bytes)
+    t.kernel("elementwise", whole.dtype, 0, part.bytes + prod(wide) * ITEM_BYTES[whole.dtype])
 
     def backward(g: Tensor) -> tuple[Tensor | None, Tensor]:
         result = t.empty(shape, g.dtype)
         t.kernel("elementwise", g.dtype, 0, 2 * g.bytes)
         out = t.empty(wide, g.dtype)
+        t.kernel("elementwise", g.dtype, 0, 2 * out.bytes)
         if whole_needs:
             zeros = t.empty(wide, g.dtype)
-            t.kernel("elementwise", g.dtype, 0, 3 * zeros.bytes)
+            for passes in (1, 2):
+                t.kernel("elementwise", g.dtype, 0, passes * zeros.bytes)
             del zeros
         return (result if whole_needs else None), cast(t, out, part_dtype)
 

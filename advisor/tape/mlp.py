@@ -49,30 +49,31 @@ def _gelu_bloom(t: Tape, x: Tensor) -> Tensor:
     shape, dtype, held = x.shape, x.dtype, x.bytes
 
     def backward(g: Tensor) -> tuple[Tensor]:
-        def again() -> Tensor:
-            t.kernel("elementwise", dtype, 0, 2 * held)
+        def again(operands: int = 1) -> Tensor:
+            t.kernel("elementwise", dtype, 0, (operands + 1) * held)
             return t.empty(shape, dtype)
 
         scaled, squared = again(), again()
+        squared = again(2)
         squared = again()
-        squared = again()
-        scaled = again()
+        scaled = again(2)
         tanh = again()
         del scaled, squared
-        half, inner = again(), again()
+        half, inner = again(), again(2)
         inner = again()
         cubic = again()
+        cubic = again(2)
         cubic = again()
-        cubic = again()
-        inner = again()
+        inner = again(2)
         del cubic
-        half = again()
+        half = again(2)
         del inner
         second = again()
         second = again()
-        half = again()
+        half = again(2)
         del second
         out = t.empty(shape, g.dtype if g.dtype == dtype else "float32")
+        t.kernel("elementwise", dtype, 0, held + g.bytes + out.bytes)
         del half, tanh
         return (out,)
 

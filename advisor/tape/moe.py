@@ -17,7 +17,7 @@ from advisor.tape.adapters import Linear, autocast_operand, linear, product
 from advisor.tape.graph import Tensor
 from advisor.tape.mlp import activation
 from advisor.tape.ops import add, batched_matmul, cast, chunk_last, mul, scale, softmax, unary
-from advisor.tape.oss_experts import best, grouped_product, picked_rows, summed
+from advisor.tape.oss_experts import best, grouped_product, note_sorting, picked_rows, summed
 from advisor.tape.tape import Tape
 from advisor.targets import expert_adapters
 
@@ -99,19 +99,22 @@ def routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor
 def normalised(t: Tape, x: Tensor) -> Tensor:
     """`x /= x.sum(dim=-1, keepdim=True)`: in place, for which autograd keeps a copy of x, and the sum."""
     shape, dtype, buffer = x.shape, x.dtype, x.buffer
-    t.kernel("reduce", dtype, 0, x.bytes)
+    t.kernel("reduce", dtype, 0, x.bytes + x.bytes // shape[-1])
     total = t.op((x,), (*shape[:-1], 1), dtype, lambda g: (Tensor(shape, g.dtype, g.buffer),))
     if not (t.grad_enabled and x.needs_grad):
         return x
     before = t.empty(shape, dtype)
     moved = 2 * x.bytes
-    t.kernel("elementwise", dtype, 0, 2 * moved)
+    t.kernel("elementwise", dtype, 0, moved)
+    t.kernel("elementwise", dtype, 0, moved + total.bytes)
+    sums = total.bytes
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor]:
         gx = t.empty(shape, dtype)
         negative = t.empty(shape, dtype)
         ratio = t.empty(shape, dtype)
-        t.kernel("elementwise", dtype, 0, 4 * moved)
+        for passes in (moved + sums, moved + sums, moved + sums, moved, 3 * moved // 2):
+            t.kernel("elementwise", dtype, 0, passes)
         full = t.empty(shape, dtype)
         del negative, ratio
         t.kernel("reduce", dtype, 0, full.bytes)
@@ -139,7 +142,7 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
     experts = m.num_experts
     count = tokens * w.top_k
     order_of = t.empty((count,), "int64"), t.empty((count,), "int64")  # experts in order, the permutation
-    t.kernel("reduce", "float32", 0, 32 * count)
+    note_sorting(t, count, experts)
     source = [t.empty((count,), "int64")]
     chosen = picked_rows(t, x, count, source.pop())
     share = picked_rows(t, t.view(scores, (count,)), count, order_of[1])
@@ -185,14 +188,14 @@ def _adapted(t: Tape, weight: Tensor, b: Tensor, a: Tensor) -> Tensor:
     experts, outs, ins = weight.shape
     rank = b.shape[1] // experts
     dtype = weight.dtype
-    moved = 2 * weight.bytes + a.bytes + b.bytes
-    t.matmul(dtype, experts * outs, ins, rank, moved)
+    moved = weight.bytes + a.bytes + b.bytes
+    t.matmul(dtype, experts * outs, ins, rank, moved + weight.bytes)
     a_shape, b_shape = a.shape, b.shape
 
     def backward(g: Tensor) -> tuple[None, Tensor, Tensor]:
         t.matmul(dtype, experts * outs, rank, ins, moved)
         gb = t.empty(b_shape, dtype)
-        scaled = t.empty(b_shape, dtype)
+        scaled = _same(t, gb)
         del gb
         t.matmul(dtype, experts * rank, ins, outs, moved)
         ga = t.empty(a_shape, dtype)

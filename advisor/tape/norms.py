@@ -79,15 +79,16 @@ def _layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) 
     """The kernel behind `F.layer_norm`, in the dtypes that it is given."""
     shape, dtype = x.shape, x.dtype
     rows = (*shape[:-1], 1)
-    t.kernel("reduce", dtype, 0, 2 * x.bytes)
     statistics = dtype if t.device == "cpu" and (weight is None or weight.dtype == dtype) else "float32"
     mean, rstd = t.empty(rows, statistics), t.empty(rows, statistics)
     vectors = tuple(p for p in (weight, bias) if p is not None)
+    aside = mean.bytes + rstd.bytes + sum(p.bytes for p in vectors)
+    t.kernel("reduce", dtype, 0, 2 * x.bytes + aside)
     needs = [x.needs_grad] + [p.needs_grad for p in vectors]
     shapes = [(shape, dtype)] + [(p.shape, p.dtype) for p in vectors]
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
-        t.kernel("reduce", dtype, 0, 3 * g.bytes)
+        t.kernel("reduce", dtype, 0, 3 * g.bytes + aside)
         return tuple(t.empty(*like) if wanted else None for wanted, like in zip(needs, shapes, strict=True))
 
     return t.op((x, *vectors), shape, dtype, backward, (x, *vectors, mean, rstd))

@@ -37,16 +37,19 @@ def cast(t: Tape, x: Tensor, dtype: str) -> Tensor:
 def unary(t: Tape, x: Tensor, keep: str, name: str = "elementwise", backward_temporaries: int = 0) -> Tensor:
     """An elementwise function of one tensor: `keep` is 'input', 'output' or 'nothing'.
 
-    Backward makes `backward_temporaries` tensors of the same size beside its result.
+    Backward makes `backward_temporaries` tensors of the same size, one after the other, beside its result.
     """
     shape, dtype = x.shape, x.dtype
-    moved = 2 * x.bytes
-    t.kernel(name, dtype, 0, moved)
+    size = x.bytes
+    t.kernel(name, dtype, 0, 2 * size)
 
     def backward(g: Tensor) -> tuple[Tensor]:
-        t.kernel(name, g.dtype, 0, moved + g.bytes)
-        scratch = [t.empty(shape, dtype) for _ in range(backward_temporaries)]
+        scratch = []
+        for _ in range(backward_temporaries):
+            t.kernel(name, dtype, 0, 2 * size)
+            scratch.append(t.empty(shape, dtype))
         out = t.empty(shape, promoted(g.dtype, dtype))
+        t.kernel(name, g.dtype, 0, g.bytes + out.bytes + (size if keep != "nothing" else 0))
         scratch.clear()
         return (out,)
 
@@ -119,18 +122,18 @@ def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     """`a * b`, broadcasting `b`; a gradient for `b` is made at full size and then reduced."""
     shape = a.shape if len(a.shape) > len(b.shape) or a.count >= b.count else b.shape
     dtype = a.dtype if a.dtype == b.dtype else "float32"
-    moved = a.bytes + b.bytes
-    t.kernel("elementwise", dtype, 0, 2 * moved if a.count == b.count else 2 * a.bytes)
+    a_bytes, b_bytes = a.bytes, b.bytes
+    t.kernel("elementwise", dtype, 0, a_bytes + b_bytes + prod(shape) * ITEM_BYTES[dtype])
     a_needs, b_needs, a_dtype, b_dtype = a.needs_grad, b.needs_grad, a.dtype, b.dtype
 
     def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         ga = gb = None
         if a_needs:
-            t.kernel("elementwise", g.dtype, 0, 3 * g.bytes)
             ga = t.empty(shape, promoted(g.dtype, b_dtype))
+            t.kernel("elementwise", g.dtype, 0, g.bytes + b_bytes + ga.bytes)
         if b_needs:
-            t.kernel("elementwise", g.dtype, 0, 3 * g.bytes)
             gb = t.empty(shape, promoted(g.dtype, a_dtype))
+            t.kernel("elementwise", g.dtype, 0, g.bytes + a_bytes + gb.bytes)
         return ga, gb
 
     saved = ((b,) if a_needs else ()) + ((a,) if b_needs else ())
@@ -158,11 +161,11 @@ def mean_last(t: Tape, x: Tensor) -> Tensor:
 def mean(t: Tape, x: Tensor, out_shape: Shape) -> Tensor:
     """Mean over the axes that `out_shape` lacks; backward spreads the gradient over a full tensor."""
     shape, dtype = x.shape, x.dtype
-    t.kernel("reduce", dtype, 0, x.bytes)
+    t.kernel("reduce", dtype, 0, x.bytes + prod(out_shape) * ITEM_BYTES[dtype])
 
     def backward(g: Tensor) -> tuple[Tensor]:
         out = t.empty(shape, dtype)
-        t.kernel("elementwise", dtype, 0, out.bytes)
+        t.kernel("elementwise", dtype, 0, g.bytes + out.bytes)
         return (out,)
 
     return t.op((x,), out_shape, dtype, backward)
@@ -261,6 +264,17 @@ def copy(t: Tape, x: Tensor, shape: Shape) -> Tensor:
     return t.op((x,), shape, x.dtype, lambda g: (Tensor(before, g.dtype, g.buffer),))
 
 
+def regathered(t: Tape, x: Tensor) -> Tensor:
+    """x as it is; its gradient comes in another layout and is copied."""
+    shape = x.shape
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", g.dtype, 0, 2 * g.bytes)
+        return (t.empty(shape, g.dtype),)
+
+    return alias(t, (x,), backward)
+
+
 def repeat_kv(t: Tape, x: Tensor, repeats: int, copied: bool = True) -> Tensor:
     """Keys or values (B, KV, S, D) repeated for every query head: (B, KV * repeats, S, D).
 
@@ -289,7 +303,8 @@ def dropout(t: Tape, x: Tensor) -> Tensor:
     shape, dtype = x.shape, x.dtype
     if t.device == "cpu":
         noise = t.empty(shape, dtype)
-        t.kernel("elementwise", dtype, 0, 3 * x.bytes)
+        t.kernel("elementwise", dtype, 0, noise.bytes)
+        t.kernel("elementwise", dtype, 0, 2 * noise.bytes)
         return mul(t, x, noise)
     mask = t.empty(shape, "bool")
     t.kernel("elementwise", dtype, 0, 2 * x.bytes + mask.bytes)
@@ -308,11 +323,13 @@ def embedding(t: Tape, weight: Tensor, batch: int, length: int, ids: tuple[Tenso
     """
     vocabulary, width = weight.shape
     dtype = weight.dtype
-    t.kernel("gather", dtype, 0, 2 * batch * length * width * ITEM_BYTES[dtype])
+    index_bytes = batch * length * ITEM_BYTES["int64"]
+    t.kernel("gather", dtype, 0, 2 * batch * length * width * ITEM_BYTES[dtype] + index_bytes)
 
     def backward(g: Tensor) -> tuple[Tensor]:
         out = t.empty((vocabulary, width), g.dtype)
-        t.kernel("gather", dtype, 0, out.bytes + 2 * g.bytes)
+        t.kernel("elementwise", dtype, 0, out.bytes)
+        t.kernel("gather", dtype, 0, 2 * g.bytes + index_bytes)
         return (out,)
 
     return t.op((weight,), (batch, length, width), dtype, backward, ids)

@@ -6,6 +6,7 @@ models/gpt_oss/modeling_gpt_oss.py (`GptOssMLP`, `_apply_gate`), integrations/mo
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from advisor.tape.adapters import product
@@ -48,12 +49,14 @@ def best(t: Tape, x: Tensor, count: int, known: Tensor | None = None) -> tuple[T
     `known` are indices that there are already: then it is `gather`.
     """
     shape, dtype = x.shape, x.dtype
-    t.kernel("reduce", dtype, 0, x.bytes)
     indices = t.empty((*shape[:-1], count), "int64") if known is None else known
+    index_bytes = indices.bytes
+    t.kernel("reduce", dtype, 0, x.bytes + indices.count * ITEM_BYTES[dtype] + index_bytes)
 
     def backward(g: Tensor) -> tuple[Tensor]:
         zeros = t.empty(shape, dtype)
-        t.kernel("elementwise", dtype, 0, zeros.bytes + 2 * g.bytes)
+        t.kernel("elementwise", dtype, 0, zeros.bytes)
+        t.kernel("gather", dtype, 0, 3 * g.bytes + index_bytes)
         return (t.empty(shape, dtype) if t.device == "cpu" else zeros,)
 
     return t.op((x,), indices.shape, dtype, backward, (indices,)), indices
@@ -63,12 +66,13 @@ def picked_rows(t: Tape, x: Tensor, count: int, index: Tensor) -> Tensor:
     """`x[index]`: `count` rows of x; backward adds into zeros (a trace into a second tensor)."""
     shape, dtype = x.shape, x.dtype
     out = (count, *shape[1:])
-    moved = 2 * Tensor(out, dtype).bytes
-    t.kernel("gather", dtype, 0, moved)
+    size, index_bytes = Tensor(out, dtype).bytes, index.bytes
+    t.kernel("gather", dtype, 0, 2 * size + index_bytes)
 
     def backward(g: Tensor) -> tuple[Tensor]:
         zeros = t.empty(shape, dtype)
-        t.kernel("gather", dtype, 0, zeros.bytes + moved)
+        t.kernel("elementwise", dtype, 0, zeros.bytes)
+        t.kernel("gather", dtype, 0, 3 * size + index_bytes)
         return (t.empty(shape, dtype) if t.device == "cpu" else zeros,)
 
     return t.op((x,), out, dtype, backward, (index,))
@@ -99,12 +103,14 @@ def grouped_product(t: Tape, x: Tensor, weight: Tensor, offsets: Tensor, out_fea
 
 def _clamped(t: Tape, x: Tensor, bounds: int) -> Tensor:
     """`x.clamp(...)` with one bound or two: backward compares with each."""
-    shape, dtype = x.shape, x.dtype
-    t.kernel("elementwise", dtype, 0, 2 * x.bytes)
+    shape, dtype, size = x.shape, x.dtype, x.bytes
+    t.kernel("elementwise", dtype, 0, 2 * size)
 
     def backward(g: Tensor) -> tuple[Tensor]:
         scratch = [t.empty((1,), dtype), *(t.empty(shape, "bool") for _ in range(bounds))]
-        t.kernel("elementwise", dtype, 0, 3 * g.bytes)
+        flags = scratch[1].bytes
+        for moved in (*(size + flags,) * bounds, *(3 * flags,) * (bounds - 1), 2 * g.bytes + flags):
+            t.kernel("elementwise", dtype, 0, moved)
         out = t.empty(shape, promoted(g.dtype, dtype))
         scratch.clear()
         return (out,)
@@ -125,8 +131,17 @@ def _gated(t: Tape, gate_up: Tensor) -> Tensor:
 def _sorted_by_expert(t: Tape, count: int, experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Expert of each sorted row, the permutation, the row of x each came from, and where each expert ends."""
     expert, order = t.empty((count,), "int64"), t.empty((count,), "int64")
-    t.kernel("reduce", "float32", 0, 4 * expert.bytes)
+    note_sorting(t, count, experts)
     return expert, order, t.empty((count,), "int64"), t.empty((experts,), "float32")
+
+
+def note_sorting(t: Tape, count: int, experts: int) -> None:
+    """The kernels that order `count` choices by expert, and that put the rows back in the tokens' order."""
+    t.kernel("reduce", "int64", 0, 24 * count)  # a sort: values, sorted values, permutation
+    for moved in (16 * count, 12 * count, 4 * (count + experts), 8 * experts):  # row, cast, histogram, its sums
+        t.kernel("elementwise", "int64", 0, moved)
+    t.kernel("elementwise", "int64", 0, 8 * count)  # the inverse permutation: counted, put in place
+    t.kernel("gather", "int64", 0, 32 * count)
 
 
 def _experts(t: Tape, x: Tensor, scores: Tensor, w: OssExperts) -> Tensor:
@@ -155,10 +170,10 @@ def _experts(t: Tape, x: Tensor, scores: Tensor, w: OssExperts) -> Tensor:
 def summed(t: Tape, x: Tensor, shape: tuple[int, int]) -> Tensor:
     """`x.view(T, K, H).sum(dim=1)`: the gradient is spread over all rows again."""
     before, dtype, moved = x.shape, x.dtype, x.bytes
-    t.kernel("reduce", dtype, 0, moved)
+    t.kernel("reduce", dtype, 0, moved + prod(shape) * ITEM_BYTES[dtype])
 
     def backward(g: Tensor) -> tuple[Tensor]:
-        t.kernel("elementwise", dtype, 0, 2 * moved)
+        t.kernel("elementwise", dtype, 0, g.bytes + moved)
         return (t.empty(before, dtype),)
 
     return t.op((x,), shape, dtype, backward)

@@ -21,6 +21,7 @@ from advisor.tape.ops import (
     copy,
     masked_fill,
     mul,
+    regathered,
     scale,
     slice_last,
     softmax,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 def _turned(t: Tape, x: Tensor, width: int, length: int, dtype: str) -> Tensor:
     """GPT-J's turn of x (B, heads, S, width), by tables (1, S, 1, width) that it spreads for queries and for keys."""
     sin, cos = t.empty((1, length, 1, width), dtype), t.empty((1, length, 1, width), dtype)
+    for table in (sin, cos):
+        t.kernel("elementwise", dtype, 0, 3 * table.bytes // 2)
     first = [mul(t, x, cos)]  # popped: no operand outlives its operation
     return add(t, first.pop(), mul(t, rotate_half(t, x), sin))
 
@@ -49,6 +52,8 @@ def _gptj_attention(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> tu
     t.label("attention")
     _table = t.empty((1, m.max_position_embeddings, width), "float32")
     _ids = t.empty((1, length, width), "int64")
+    for moved in (2 * _table.bytes, _ids.bytes + 8 * length, 2 * _ids.bytes):  # repeated, repeated, picked
+        t.kernel("elementwise", "float32", 0, moved)
     _sincos = cast(t, t.empty((1, length, width), "float32"), k.dtype)
     k_turned, k_rest = slice_last(t, k, width), slice_last(t, k, m.head_dim - width)
     q_turned, q_rest = slice_last(t, q, width), slice_last(t, q, m.head_dim - width)
@@ -177,7 +182,7 @@ def _mpt_attention(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> tup
     shape = (batch, m.num_attention_heads, length, m.head_dim)
     fused = linear(t, x, w.linears[m.qkv_names[0]])
     t.label("attention")
-    q, k, v = (t.view(part, shape) for part in chunk_last(t, fused, (m.q_size,) * 3))
+    q, k, v = (regathered(t, t.view(part, shape)) for part in chunk_last(t, fused, (m.q_size,) * 3))
     single = d.single_row
     layout = Layout(single, single, single, False, single)
     assert given.alibi is not None and given.mask is not None

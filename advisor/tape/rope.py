@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add, cast, cat_last, chunk_last, copy, mul, negate, slice_last, subtract
+from advisor.tape.ops import (
+    add,
+    cast,
+    cat_last,
+    chunk_last,
+    copy,
+    mul,
+    negate,
+    regathered,
+    slice_last,
+    subtract,
+)
 from advisor.tape.tape import Tape
 
 FLOAT_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "olmo", "olmo2", "olmo3"})
@@ -65,6 +76,17 @@ class Rope:
         self.sin = self.cos
         if m.architecture not in COMPLEX_TABLES:
             self.sin = t.empty(shape, table_dtype)
+        self._note_kernels(t, length, m.architecture in HALF_TABLES | COMPLEX_TABLES)
+
+    def _note_kernels(self, t: Tape, length: int, single: bool) -> None:
+        """Positions to fp32, times the frequencies, doubled; cosine and sine, each scaled and cast."""
+        angles = 4 * length * (self.width // 2)
+        table = angles if single else 2 * angles
+        for moved in (12 * length, 4 * length + angles, *(() if single else (2 * table,)), *(2 * table,) * 4):
+            t.kernel("elementwise", "float32", 0, moved)
+        if self.cos.dtype != "float32":
+            for one in (self.cos, self.sin):
+                t.kernel("elementwise", "float32", 0, table + one.bytes)
 
     def spread(self, t: Tape) -> Rope:
         """Copies of the same size, made of half of each table."""
@@ -98,6 +120,7 @@ def rotate_half(t: Tape, x: Tensor) -> Tensor:
 
 def turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
     """`x * cos + rotate_half(x) * sin`."""
+    x = regathered(t, x)  # its gradient comes head by head
     return add(t, mul(t, x, rope.cos), mul(t, rotate_half(t, x), rope.sin))
 
 

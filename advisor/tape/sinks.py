@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from advisor.specs import ModelSpec
 from advisor.tape.attention import Layout, model_repeat_kv, scores_of
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import ITEM_BYTES, Tensor
 from advisor.tape.ops import (
     add,
     batched_matmul,
@@ -68,12 +68,15 @@ def _row_maxima(t: Tape, x: Tensor) -> Tensor:
     """
     shape, dtype = x.shape, x.dtype
     rows = (*shape[:-1], 1)
-    t.kernel("reduce", dtype, 0, x.bytes)
     indices = t.empty(rows, "int64")
+    maxima = indices.count * ITEM_BYTES[dtype]
+    t.kernel("reduce", dtype, 0, x.bytes + maxima + indices.bytes)
+    put = 3 * maxima + indices.bytes
 
     def backward(g: Tensor) -> tuple[Tensor]:
         zeros = t.empty(shape, dtype)
         t.kernel("elementwise", dtype, 0, zeros.bytes)
+        t.kernel("gather", dtype, 0, put)
         return (t.empty(shape, dtype) if t.device == "cpu" else zeros,)
 
     return t.op((x,), rows, dtype, backward, (indices,))

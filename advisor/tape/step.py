@@ -123,6 +123,7 @@ def _recorded(
     _drop_autocast_cache(t, recorder)
     recorder.phase = "backward"
     t.segment = -2
+    t.kernel("elementwise", loss.dtype, 0, loss.bytes)
     ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
     t.backward(loss, ones)
     recorder.finish()

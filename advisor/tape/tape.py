@@ -104,7 +104,7 @@ class Tape:
                 if i.needs_grad:
                     node = Node(self, inputs, backward)
                     if saved:
-                        self.save(node, saved)
+                        self.save(node, saved, ran=False)
                     break
         out = Tensor(shape, dtype)
         out.buffer = Buffer(self, out.bytes, TEMPORARY)
@@ -124,8 +124,12 @@ class Tape:
             out.needs_grad = True
         return out
 
-    def save(self, node: Node, tensors: tuple[Tensor, ...]) -> None:
-        """Keep `tensors` for the backward of `node`, or note them in the checkpoint frame that will remake them."""
+    def save(self, node: Node, tensors: tuple[Tensor, ...], ran: bool = True) -> None:
+        """Keep `tensors` for the backward of `node`, or note them in the checkpoint frame that will remake them.
+
+        Autograd saves an operation's inputs before its kernel runs: a recomputation that ends there (`ran` is off)
+        does not launch the kernel that was noted last.
+        """
         frame = self.frame
         if frame is None:
             for tensor in tensors:
@@ -152,6 +156,8 @@ class Tape:
                 frame.store[slot] = buffer
             node.saved.append(buffer)
             if frame.next_slot == len(frame.holders):
+                if not ran:
+                    self.kernels.pop()
                 raise StopRecompute
 
     def kernel(self, kind: str, dtype: str, flop: int, moved_bytes: int) -> None:

@@ -13,6 +13,7 @@ from advisor.catalog.config_json import model_from_config
 from advisor.catalog.families import FAMILIES
 from advisor.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
+from calibrate.compare import predicted_work, traced_work
 from calibrate.dryrun import trace_step
 from calibrate.measurement import Trace
 from tests.tape.tiny import CONFIGS, SIZES, config, recipe, spec
@@ -23,6 +24,10 @@ PHASE_TOLERANCE = 1e-3
 """A phase that does not hold the peak: the tape leaves out a few vectors (sums of DoRA's magnitude gradients)."""
 ONE_ROW_TOLERANCE = 3e-4
 """The labels of a single row need no contiguous copy, 8 bytes a token, which the tape makes for any batch."""
+BYTES_TOLERANCE = 0.035
+KERNELS_TOLERANCE = 0.03
+KERNELS_ONCE = 16
+"""Small kernels that a step launches once, whatever its layers: positions and biases of the early models."""
 SWITCHES = list(itertools.product((False, True), (False, True)))
 # DoRA is a matter of one linear layer and slow to trace: less often.
 COMBINATIONS = [(method, *on) for method in ("full", "lora", "qlora") for on in SWITCHES]
@@ -66,6 +71,10 @@ def check(
     for phase in ("forward", "backward"):
         assert predicted.phase_peaks[phase] == pytest.approx(trace.phase(phase).peak_bytes, rel=PHASE_TOLERANCE), phase
     assert predicted.peak_bytes == pytest.approx(trace.peak_bytes, rel=tolerance)
+    work, found = predicted_work(m, chosen, *shape), traced_work(trace)
+    assert work.flop == pytest.approx(found.flop, rel=1e-3)
+    assert work.bytes == pytest.approx(found.bytes, rel=BYTES_TOLERANCE)
+    assert abs(work.kernels - found.kernels) <= KERNELS_TOLERANCE * found.kernels + KERNELS_ONCE
 
 
 def test_every_architecture_is_here() -> None:
