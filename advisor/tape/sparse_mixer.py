@@ -38,7 +38,8 @@ def _jittered(t: Tape, x: Tensor, seen_through_view: bool) -> Tensor:
 
     def backward(g: Tensor) -> tuple[Tensor]:
         whole = [t.empty(shape, g.dtype), t.empty(shape, g.dtype)] if seen_through_view else []
-        t.kernel("elementwise", g.dtype, 0, (7 if seen_through_view else 3) * g.bytes)
+        for moved in (3, *(2,) * (3 if seen_through_view else 0)):  # the product; into a copy, out of it, and back
+            t.kernel("elementwise", g.dtype, 0, moved * g.bytes)
         out = t.empty(shape, g.dtype)
         return (whole[0] if whole else out,)
 
@@ -58,6 +59,7 @@ def _mixed_sparsely(t: Tape, scores: Tensor) -> tuple[Tensor, Tensor]:
     left = t.empty(scores.shape, scores.dtype)
     second, other = _drawn(t, scores, left)
     both = t.empty((scores.shape[0], 2), "int64")
+    t.kernel("elementwise", "int64", 0, 2 * both.bytes)
     del index, other
     return cat_last(t, first, second), both
 
@@ -66,14 +68,24 @@ def _drawn(t: Tape, scores: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
     """Weight (T, 1) and index (T, 1) of one expert among `left` (T, E)."""
     shape, dtype = left.shape, left.dtype
     one = (shape[0], 1)
+    wide, narrow, flags = left.bytes, left.bytes // shape[1], left.count
     mask = t.empty(shape, "bool")
-    t.kernel("elementwise", dtype, 0, 8 * left.bytes)
+    t.kernel("reduce", dtype, 0, wide + narrow + 8 * shape[0])
+    # how far behind the best each is: magnitude, clamped, difference, ratio, whether it is too far, without those
+    for moved in (2 * wide, 2 * wide + narrow, 2 * wide + narrow, 3 * wide, wide + flags, 2 * wide + flags):
+        t.kernel("elementwise", dtype, 0, moved)
     masked = t.empty(shape, dtype)
+    for moved in (2 * wide, 2 * wide, 3 * wide):  # noise, its logarithm, subtracted
+        t.kernel("elementwise", dtype, 0, moved)
     index = t.empty(one, "int64")
-    t.kernel("elementwise", dtype, 0, 6 * left.bytes)
+    t.kernel("reduce", dtype, 0, wide + narrow + index.bytes)
     gates = t.empty(shape, dtype)
-    t.kernel("reduce", dtype, 0, 2 * left.bytes)
+    t.kernel("reduce", dtype, 0, 2 * wide)
     del masked
+    t.kernel("gather", dtype, 0, 2 * narrow + index.bytes)
+    t.kernel("reduce", dtype, 0, wide + narrow + index.bytes)
+    for _ in range(5):  # whether it is the best, or a draw says so, as a number
+        t.kernel("elementwise", dtype, 0, 2 * narrow + shape[0])
     weight = t.empty(one, dtype)
     return _multiplied(t, scores, (weight, index, gates, mask)), index
 
@@ -86,9 +98,12 @@ def _multiplied(t: Tape, scores: Tensor, kept: tuple[Tensor, ...]) -> Tensor:
 
     def backward(g: Tensor) -> tuple[Tensor]:
         scratch = [t.empty(one, dtype), t.empty(one, dtype)]
+        for moved in (3 * scratch[0].bytes, 2 * scratch[0].bytes):
+            t.kernel("elementwise", dtype, 0, moved)
         out = t.empty(shape, dtype)
+        t.kernel("elementwise", dtype, 0, 2 * out.bytes + scratch[0].bytes)
+        t.kernel("gather", dtype, 0, 3 * scratch[0].bytes + 8 * shape[0])
         scratch.clear()
-        t.kernel("gather", dtype, 0, 3 * out.bytes)
         return (out,)
 
     return t.op((scores,), one, dtype, backward, kept)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import ITEM_BYTES, Tensor
 from advisor.tape.ops import add, mul, promoted, shift, subtract, unary
 from advisor.tape.tape import Tape
 
@@ -37,12 +37,14 @@ def _softplus(t: Tape, x: Tensor) -> Tensor:
 
 def _minimum(t: Tape, x: Tensor) -> Tensor:
     """`min(x, eps)`: keeps both; backward compares them twice, and halves the gradient where they are equal."""
-    shape, dtype, eps = x.shape, x.dtype, Tensor((), x.dtype)
-    t.kernel("elementwise", dtype, 0, 2 * x.bytes)
+    shape, dtype, eps, size, count = x.shape, x.dtype, Tensor((), x.dtype), x.bytes, x.count
+    t.kernel("elementwise", dtype, 0, 2 * size)
 
     def backward(g: Tensor) -> tuple[Tensor]:
+        # equal, half, one of the two; larger, and there zeros
+        for moved in (size + count, 2 * g.bytes, 3 * g.bytes + count, size + count, 2 * g.bytes + count):
+            t.kernel("elementwise", g.dtype, 0, moved)
         scratch = [t.empty(shape, "bool"), t.empty(shape, g.dtype)]
-        t.kernel("elementwise", g.dtype, 0, 4 * g.bytes)
         halved = t.empty(shape, g.dtype)
         scratch.clear()
         return (halved,)
@@ -53,11 +55,12 @@ def _minimum(t: Tape, x: Tensor) -> Tensor:
 def _where(t: Tape, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """`where(condition, a, b)`: keeps the condition; backward fills each gradient with zeros where it was not taken."""
     shape, dtype = a.shape, promoted(a.dtype, b.dtype)
-    moved = a.bytes + b.bytes + condition.bytes
-    t.kernel("elementwise", dtype, 0, 2 * moved)
+    flags, size = condition.bytes, a.count * ITEM_BYTES[dtype]
+    t.kernel("elementwise", dtype, 0, a.bytes + b.bytes + flags + size)
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor]:
-        t.kernel("elementwise", dtype, 0, 2 * moved)
+        for _ in range(2):
+            t.kernel("elementwise", dtype, 0, flags + g.bytes + size)
         return t.empty(shape, dtype), t.empty(shape, dtype)
 
     return t.op((a, b), shape, dtype, backward, (condition,))
