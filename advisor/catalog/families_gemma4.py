@@ -6,7 +6,6 @@ from advisor.catalog.experts import chosen_experts, needed
 from advisor.catalog.fields import MAX_SIZE, Fields
 from advisor.catalog.sizes import (
     MAX_HEAD_DIM,
-    MAX_HEADS,
     Defaults,
     Structure,
     activation,
@@ -31,10 +30,8 @@ def gemma4(f: Fields) -> Structure:
         raise f.unsupported("use_bidirectional_attention", "attention that looks ahead (an embedding model)")
     slides = sliding_layers(f, s["num_hidden_layers"], lambda i: bool((i + 1) % 6))
     slides[-1] = False  # its config class sees to that
-    if all(not one for one in slides):
-        raise f.unsupported("layer_types", "no layer that slides")
     same = f.flag("attention_k_eq_v", False)
-    wide, heads = _global_heads(f, slides, s["num_key_value_heads"], same)
+    wide, heads = _global_heads(f, s, slides, same)
     found = rope(f, {
         **s, "activation": activation(f, "hidden_activation", "gelu_pytorch_tanh"), "norm": "rms_power",
         "norm_placement": "sandwich", "qk_norm": "head", "embedding_multiplier": True, "keys_are_values": same,
@@ -51,16 +48,19 @@ def gemma4(f: Fields) -> Structure:
     }
 
 
-def _global_heads(f: Fields, slides: list[bool], heads: int, same: bool) -> tuple[int, int]:
+def _global_heads(f: Fields, s: Structure, slides: list[bool], same: bool) -> tuple[int, int]:
     """(width of a head, key heads) in the layers that do not slide; files written by transformers list the layers."""
+    heads, key_heads = s["num_attention_heads"], s["num_key_value_heads"]
     if not f.has("per_layer_config"):
         wide = f.size("global_head_dim", 512, maximum=MAX_HEAD_DIM)
-        own = same and f.has("num_global_key_value_heads")
-        return wide, kv_heads(f, "num_global_key_value_heads", f.config["num_attention_heads"], heads) if own else heads
+        if same and f.has("num_global_key_value_heads"):
+            key_heads = kv_heads(f, "num_global_key_value_heads", heads, key_heads)
+        return wide, key_heads
     layers = f.part("per_layer_config")
-    found = {layers.part(key).size("head_dim", 512, maximum=MAX_HEAD_DIM) for key in layers.config}
-    key_heads = {layers.part(key).size("num_key_value_heads", heads, maximum=MAX_HEADS) for key in layers.config}
+    parts = [layers.part(key) for key in layers.config]
+    widths = {part.size("head_dim", 512, maximum=MAX_HEAD_DIM) for part in parts}
+    counts = {kv_heads(part, "num_key_value_heads", heads, key_heads) for part in parts}
     full = {str(i) for i, one in enumerate(slides) if not one}
-    if set(map(str, layers.config)) != full or len(found) != 1 or len(key_heads) != 1:
+    if set(map(str, layers.config)) != full or len(widths) != 1 or len(counts) != 1:
         raise f.unsupported("per_layer_config", "layers that differ beyond sliding and full attention")
-    return found.pop(), key_heads.pop()
+    return widths.pop(), counts.pop()

@@ -19,6 +19,7 @@ from advisor.tape.adapters import Linear, product
 from advisor.tape.attention import StepInputs
 from advisor.tape.decoder import Decoder
 from advisor.tape.ends import embed, head_logits
+from advisor.tape.engine import checkpoint, run_backward
 from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
 from advisor.tape.kinds import LayerKind, composes_attention, layer_kinds
 from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
@@ -125,7 +126,7 @@ def _recorded(
     t.segment = -2
     t.kernel("elementwise", loss.dtype, 0, loss.bytes)
     ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
-    t.backward(loss, ones)
+    run_backward(t, loss, ones)
     recorder.finish()
     program = Program(t.events[:], t.slots, t.labels)
     for stretch, kernels in recorder.parts:
@@ -247,7 +248,7 @@ class _Step:
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
             if recipe.gradient_checkpointing:
-                x = t.checkpoint(lambda h, w=weights, g=given: decoder.layer(h, w, g), x, recipe.reentrant)
+                x = checkpoint(t, lambda h, w=weights, g=given: decoder.layer(h, w, g), x, recipe.reentrant)
             else:
                 x = decoder.layer(x, weights, given)
         self.recorder.enter(HEAD)
