@@ -110,6 +110,18 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("bloom", "qlora", {"double_quant": False, "gradient_checkpointing": False}),
     ("mpt", "full", {"gradient_accumulation": 4, "autocast": False}),
     ("gptj", "lora", {"adapter_dtype": "bfloat16", "dropout": 0.1}),
+    ("gptj", "full", {"reentrant": True}),
+    ("mpt", "qlora", {"reentrant": True}),
+    ("bloom", "qdora", {"reentrant": True, "autocast": False}),
+    ("gemma4-experts-sliding", "lora", {"attention": "eager", "reentrant": True, "autocast": False}),
+    ("hunyuan_v1_moe", "dora", {"target_modules": ("all-linear",)}),
+    ("hunyuan_v1_moe", "full", {"reentrant": True, "autocast": False}),
+    ("glm4_moe", "lora", {"dropout": 0.1, "target_modules": ("all-linear",)}),
+    ("phimoe-jitter", "qlora", {"attention": "eager", "gradient_checkpointing": False}),
+    ("apertus", "full", {"gradient_accumulation": 4, "base_dtype": "float32"}),
+    ("llama4-interleaved", "full", {"attention": "eager", "gradient_checkpointing": False}),
+    ("ernie4_5_moe-alone", "qlora", {"kbit_upcast": False, "double_quant": False}),
+    ("granitemoeshared", "lora", {"target_modules": ("output_linear",), "adapter_dtype": "bfloat16"}),
 ])
 def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     m = spec(name, 2)
@@ -120,7 +132,8 @@ def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     ("llama", 6, "lora", False), ("gemma3-sliding", 7, "full", True), ("gemma3-sliding", 7, "qlora", True),
     ("cohere2-sliding", 5, "lora", True), ("smollm3-sliding", 6, "full", False), ("gemma2", 5, "lora", True),
     ("olmo-tied", 5, "qdora", True), ("olmo3-sliding", 5, "lora", False), ("exaone4-sliding", 6, "full", True),
-    ("mpt", 5, "qlora", True), ("gptj", 5, "full", True),
+    ("mpt", 5, "qlora", True), ("gptj", 5, "full", True), ("gemma4-experts-sliding", 7, "lora", False),
+    ("llama4-interleaved", 6, "full", True), ("dots1", 5, "qlora", True), ("ernie4_5_moe-alone", 6, "lora", True),
 ])
 def test_layers_that_are_not_run_are_counted_right(name: str, layers: int, method: str, checkpointing: bool) -> None:
     m = spec(name, layers)
