@@ -111,7 +111,6 @@ class Decoder:
             q = mul(t, q, position_factors(t, length, q.dtype))
         if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
             self.cache += [k, v]
-            q, k, v = copy(t, q, q.shape), copy(t, k, k.shape), copy(t, v, v.shape)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
         out = linear(t, out, w.linears[m.out_name])

@@ -30,7 +30,7 @@ def unit_norm(t: Tape, x: Tensor) -> Tensor:
 def rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """Llama's RMSNorm: computed in fp32, cast back, then times the weight."""
     wide = cast(t, x, "float32")
-    variance = mean_last(t, _square(t, wide))
+    variance = mean_last(t, _square(t, cast(t, x, "float32") if t.stack.norms_keep_twice else wide))
     wide = mul(t, wide, _inverse_root(t, variance))
     return mul(t, cast(t, wide, x.dtype), weight)
 

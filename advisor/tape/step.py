@@ -238,7 +238,8 @@ class _Step:
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
-        ids, _kept, x = embed(t, m, table, ends.positions, BATCH, LENGTH, recipe.gradient_checkpointing)
+        leaf = recipe.gradient_checkpointing and not t.stack.cuts_embedding
+        ids, _kept, x = embed(t, m, table, ends.positions, BATCH, LENGTH, leaf)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row)
