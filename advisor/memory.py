@@ -113,6 +113,29 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
         tally.add(term, prod(own.shape) * DTYPE_BYTES[own_dtype(own, other_dtype(recipe))], layers)
 
 
+class Unquantized(NamedTuple):
+    """Weights of the layers that bitsandbytes leaves alone: their bytes, and their share of the parameters there."""
+
+    bytes: int
+    share: float
+
+
+def unquantized_layers(m: ModelSpec, recipe: Recipe) -> Unquantized:
+    """What a quantised recipe leaves in 16 bits (fp32 after k-bit preparation): fused experts, layers of own classes.
+
+    Ignores: biases and norms, which are vectors.
+    """
+    left = whole = size = 0
+    for part, layers in layer_groups(m):
+        linears = sum(shape.weight_count for shape in layer_linears(part).values())
+        own = list(own_parameters(part).values())
+        stays = sum(prod(p.shape) for p in own) + (linears if layer_quant(part, recipe) == "none" else 0)
+        left += layers * stays
+        whole += layers * (linears + sum(prod(p.shape) for p in own))
+        size += layers * stays * DTYPE_BYTES[other_dtype(recipe)]
+    return Unquantized(size, left / whole)
+
+
 def optimizer_state_sizes(p: Trained, optimizer: str) -> list[int]:
     """Bytes of each state tensor that the optimizer keeps for one parameter, outside paged memory.
 
