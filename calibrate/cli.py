@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import click
 
 from advisor.catalog import find_model
+from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
+from advisor.knobs import TRAINERS
 from advisor.specs import ModelSpec
 from calibrate.compare import compare
 from calibrate.manager import TraceWorker
@@ -32,6 +34,7 @@ DEFAULT_MODEL = "llama-3.2-1b"
 @click.option("--method", default="all", show_default=True, metavar="NAMES",
               help="all, or full, lora, dora, qlora, qdora with commas")
 @recipe_options
+@click.option("--trainer", metavar="NAME", help=f"set what is left open as it does: {', '.join(TRAINERS)}")
 @click.option("--timeout", type=click.FloatRange(1, 86_400), default=600.0, show_default=True,
               help="seconds that one trace may take")
 @click.option("--retrace", is_flag=True, help="replace the traced profile of a model that has no formula")
@@ -39,19 +42,22 @@ DEFAULT_MODEL = "llama-3.2-1b"
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line and burst")
 def command(
     dry_run: bool, models: tuple[str, ...], method: str, timeout: float, retrace: bool, trust_remote_code: bool,
-    as_json: bool, **knobs: Any
+    as_json: bool, trainer: str | None, **knobs: Any
 ) -> None:
     """Compare the memory formula with the real training step."""
     if not dry_run:
         raise InputError("measured bursts are not there yet: add --dry-run, which compares formula and traced step")
     failures: list[AdvisorError] = []
+    if trainer is not None and not find_trainer(trainer).traced:
+        note = f"{trainer}: transformers' step with its knobs; `advise trainers {trainer}` says what differs"
+        click.echo(note, err=True)
     with TraceWorker(limit_s=timeout) as worker:
         for name in models or (DEFAULT_MODEL,):
             asked = _question(worker, name, knobs, trust_remote_code, failures)
             if asked is None:
                 continue
             found = []
-            for comparison in _dry_run(worker, asked, methods_of(method), failures):
+            for comparison in _dry_run(worker, asked, methods_of(method), trainer or "", failures):
                 if as_json:
                     click.echo(comparison.model_dump_json())
                 found.append(comparison)
@@ -108,11 +114,11 @@ def _own_code(name: str, config: dict[str, Any]) -> str:
 
 
 def _dry_run(
-    worker: TraceWorker, asked: _Question, methods: tuple[str, ...], failures: list[AdvisorError]
+    worker: TraceWorker, asked: _Question, methods: tuple[str, ...], trainer: str, failures: list[AdvisorError]
 ) -> Iterator[Comparison]:
     """Trace every method; one that fails is reported on stderr and left out."""
     for method in methods:
-        recipe, seq_len = recipe_of(method, asked.knobs)
+        recipe, seq_len = recipe_of(method, asked.knobs, trainer)
         if sys.stderr.isatty():
             click.echo(f"tracing {asked.name} {method} ...", err=True)
         extra = {"code": asked.code} if asked.code else {}
