@@ -268,6 +268,7 @@ def _summary(
     static = timeline.static_bytes()
     phases = timeline.phase_peaks()
     highest = max(phases, key=lambda p: p.peak_bytes)
+    held = replayed(timeline)
     return Trace(
         recipe=recipe, model_type=model_type, batch=batch, seq_len=seq_len,
         base_weights_bytes=static["base_weights"], quantization_bytes=static["quantization"],
@@ -278,7 +279,7 @@ def _summary(
         events=tuple(timeline.events()) if events else (),
         op_counts=tuple(OpCount(phase=phase, op=op, kernels=kernels, flop=flop, bytes=moved)
                         for (phase, op), (kernels, flop, moved) in tracker.counts.items()),
-        peak_reserved_bytes=replayed(timeline).peak_reserved_bytes,
+        peak_blocks_bytes=held.peak_allocated_bytes, peak_reserved_bytes=held.peak_reserved_bytes,
         peak_reserved_expandable_bytes=replayed(timeline, expandable_segments=True).peak_reserved_bytes,
         trace_s=time.perf_counter() - start_s,
     )
