@@ -13,8 +13,15 @@ from typing import NamedTuple
 
 from advisor.buffers import buffer_bytes
 from advisor.layers import layer_groups
-from advisor.modules import last_norm, layer_linears, layer_norms, own_dtype, own_parameters
-from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
+from advisor.modules import (
+    layer_linears,
+    layer_norms,
+    outer_linears,
+    outer_parameters,
+    own_dtype,
+    own_parameters,
+)
+from advisor.specs import DTYPE_BYTES, LinearShape, ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment, block_bytes
 from advisor.tape.stack import Stack
@@ -78,35 +85,35 @@ class _Tally:
 
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     other = DTYPE_BYTES[other_dtype(recipe)]
-    term = "base weights"
-    tally.add(term, m.vocab_size * m.hidden_size * other, 1 if m.tie_word_embeddings else 2)
-    if m.position == "learned":
-        tally.add(term, m.position_rows * m.hidden_size * other)
-    if m.lm_head_bias:
-        tally.add(term, m.vocab_size * other)
+    for shape, times in outer_parameters(m):
+        tally.add("base weights", prod(shape) * other, times)
+    for linear in outer_linears(m).values():
+        _add_linear(tally, m, linear, recipe, 1, 0)
     for part, layers in layer_groups(m):
         _add_layers(tally, part, recipe, layers)
-    last = last_norm(m)
-    tally.add(term, last.width * other, last.vectors)
+
+
+def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
+    """A linear layer that is there `times` times, `whole` of them not quantised."""
+    other, base = DTYPE_BYTES[other_dtype(recipe)], DTYPE_BYTES[recipe.base_dtype]
+    quant, term = layer_quant(m, recipe), "base weights"
+    if quant != "none":
+        packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
+        tally.add(term, packed, times - whole)
+        tally.add(term, shape.weight_count * other, whole)
+        for size in constants or [4 * shape.out_features]:
+            tally.add("quantisation constants", size, times - whole)
+    else:
+        tally.add(term, shape.weight_count * (4 if shape.wide else other), times)
+    if shape.bias:
+        tally.add(term, shape.out_features * (base if quant != "none" else other), times)
 
 
 def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:
     """The weights of `layers` equal layers."""
-    other, base = DTYPE_BYTES[other_dtype(recipe)], DTYPE_BYTES[recipe.base_dtype]
-    quant = layer_quant(m, recipe)
-    term = "base weights"
+    other, term = DTYPE_BYTES[other_dtype(recipe)], "base weights"
     for shape in layer_linears(m).values():
-        if quant != "none":
-            whole = int(shape.name == unquantized_name(m))
-            packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
-            tally.add(term, packed, layers - whole)
-            tally.add(term, shape.weight_count * other, whole)
-            for size in constants or [4 * shape.out_features]:
-                tally.add("quantisation constants", size, layers - whole)
-        else:
-            tally.add(term, shape.weight_count * (4 if shape.wide else other), layers)
-        if shape.bias:
-            tally.add(term, shape.out_features * (base if quant != "none" else other), layers)
+        _add_linear(tally, m, shape, recipe, layers, int(shape.name == unquantized_name(m)))
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for own in own_parameters(m).values():

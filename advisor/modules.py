@@ -111,7 +111,7 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
 def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
-    count = {"pre": 2, "sandwich": 4, "post": 2, "parallel_one": 1, "parallel_two": 2}[m.norm_placement]
+    count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
     if m.architecture == "gemma4_text" and m.num_experts:  # around the experts beside the MLP
         count += 3
     found = [Norm(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
@@ -161,9 +161,29 @@ def own_dtype(p: Parameter, other: str) -> str:
     return "float32" if p.wide else other
 
 
-def last_norm(m: ModelSpec) -> Norm:
-    """The norm after the last layer, and with it the one after the embedding where there is one."""
-    return Norm("final_norm", m.hidden_size, (int(m.norm_weight) + int(m.norm_bias)) * (2 if m.embedding_norm else 1))
+@lru_cache(maxsize=256)
+def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
+    """The linear layers around the decoder layers, the head apart: from narrower embeddings and back to them."""
+    if m.token_size == m.hidden_size:
+        return {}
+    there = LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size)
+    back = LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size)
+    return {shape.name: shape for shape in (there, back)}
+
+
+def outer_parameters(m: ModelSpec) -> list[tuple[tuple[int, ...], int]]:
+    """Shapes around the decoder layers outside of `outer_linears`, and how often each is there.
+
+    The embedding and the head, which are one tensor where they are tied; positions; the norms before and behind.
+    """
+    vectors = (int(m.norm_weight) + int(m.norm_bias)) * (int(m.final_norm) + int(m.embedding_norm))
+    found: list[tuple[tuple[int, ...], int]] = [
+        ((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2),
+        ((m.position_rows, m.hidden_size), int(m.position == "learned")),
+        ((m.vocab_size,), int(m.lm_head_bias)),
+        ((m.hidden_size,), vectors),
+    ]
+    return [(shape, times) for shape, times in found if times]
 
 
 def layer_parameter_count(m: ModelSpec) -> int:
@@ -175,12 +195,6 @@ def layer_parameter_count(m: ModelSpec) -> int:
 
 def parameter_count(m: ModelSpec) -> int:
     """All parameters, tied embeddings counted once: what `sum(p.numel() for p in model.parameters())` gives."""
-    embedding = m.vocab_size * m.hidden_size
-    count = embedding * (1 if m.tie_word_embeddings else 2)
-    if m.lm_head_bias:
-        count += m.vocab_size
-    if m.position == "learned":
-        count += m.position_rows * m.hidden_size
-    last = last_norm(m)
-    count += last.width * last.vectors
+    count = sum(prod(shape) * times for shape, times in outer_parameters(m))
+    count += sum(shape.weight_count for shape in outer_linears(m).values())
     return count + sum(layers * layer_parameter_count(part) for part, layers in layer_groups(m))

@@ -76,9 +76,10 @@ class ModelSpec(Frozen):
     ] = "rms"
     norm_weight: bool = True
     norm_bias: bool = False
-    # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); parallel_*:
-    # attention and MLP read the same input, through one norm or two
-    norm_placement: Literal["pre", "sandwich", "post", "parallel_one", "parallel_two"] = "pre"
+    # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block
+    # is added to (OPT 350M); parallel_*: attention and MLP read the same input, through one norm or two
+    norm_placement: Literal["pre", "sandwich", "post", "post_sum", "parallel_one", "parallel_two"] = "pre"
+    final_norm: bool = True  # one behind the last layer
     # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
     # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
     qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit"] = "none"
@@ -121,6 +122,7 @@ class ModelSpec(Frozen):
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
+    embedding_size: Annotated[int, Range(0, 10_000_000)] = 0  # of tokens and head, if narrower: projections between
     embedding_norm: bool = False  # a norm right after the embedding (BLOOM)
     embedding_multiplier: bool = False
     residual_multiplier: bool = False
@@ -139,6 +141,11 @@ class ModelSpec(Frozen):
     def q_size(self) -> int:
         """Width of all query heads together."""
         return self.num_attention_heads * self.head_dim
+
+    @property
+    def token_size(self) -> int:
+        """Width of an embedded token, and of what the head reads."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def position_rows(self) -> int:

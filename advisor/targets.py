@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from math import prod
 
 from advisor.errors import BadValue, UnknownName
 from advisor.layers import layer_groups
-from advisor.modules import layer_linears, own_parameters
-from advisor.specs import Model, ModelSpec, Recipe
+from advisor.modules import layer_linears, outer_linears, own_parameters
+from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 FUSED_EXPERTS = frozenset({
     "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe", "glm4_moe_lite", "hunyuan_v1_moe", "mixtral",
@@ -45,7 +46,13 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
         for name in target_modules:
             if name not in names:
                 raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
-    return frozenset(name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
+    inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
+    return frozenset((*inside, *outer_targets(m, target_modules)))
+
+
+def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[str]:
+    """Those around the decoder layers."""
+    return [name for name in outer_linears(m) if target_modules == ("all-linear",) or name in target_modules]
 
 
 def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
@@ -63,7 +70,8 @@ def _adaptable(part: ModelSpec) -> list[str]:
 
 
 def _names_of(m: ModelSpec) -> list[str]:
-    return list(dict.fromkeys(name for part, _ in layer_groups(m) for name in _adaptable(part)))
+    inside = (name for part, _ in layer_groups(m) for name in _adaptable(part))
+    return list(dict.fromkeys((*inside, *outer_linears(m))))
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:
@@ -124,13 +132,15 @@ def adapter_parameter_count(m: ModelSpec, target_modules: tuple[str, ...], rank:
 
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; Liu et al. 2024, arXiv:2402.09353, section 4.1.
     """
-    total, targets = 0, resolve_targets(m, target_modules)
+
+    def of(linears: dict[str, LinearShape], names: Iterable[str]) -> int:
+        shapes = [linears[name] for name in names]
+        return sum(rank * (shape.in_features + shape.out_features) + dora * shape.out_features for shape in shapes)
+
+    resolve_targets(m, target_modules)  # it refuses what the model does not have
+    total = of(outer_linears(m), outer_targets(m, target_modules))
     for part, layers in layer_groups(m):
-        linears = layer_linears(part)
-        per_layer = sum(
-            rank * (linears[n].in_features + linears[n].out_features) + (linears[n].out_features if dora else 0)
-            for n in targets & targets_in(part, target_modules)
-        )
+        per_layer = of(layer_linears(part), targets_in(part, target_modules))
         if adapts_experts(part, target_modules, dora, 0.0):
             per_layer += sum(prod(a) + prod(b) for a, b in _expert_adapter_shapes(part, rank).values())
         total += per_layer * layers

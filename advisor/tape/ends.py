@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.specs import ModelSpec
+from advisor.tape.adapters import Linear, linear
 from advisor.tape.graph import Tensor
 from advisor.tape.norms import softcap
 from advisor.tape.ops import add, dropout, embedding, scale
@@ -20,8 +21,9 @@ class Embedded(NamedTuple):
 
 
 def embed(
-    t: Tape, m: ModelSpec, table: Tensor, positions: Tensor | None, batch: int, length: int, leaf: bool
-) -> Embedded:
+    t: Tape, m: ModelSpec, table: Tensor, positions: Tensor | None, project: Linear | None,
+    batch: int, length: int, leaf: bool,
+) -> Embedded:  # fmt: skip
     """The embedding of token ids, with positions and dropout where the model has them.
 
     `leaf`: checkpointing makes the embedding's output require a gradient, so that a frozen one does not cut the
@@ -46,6 +48,8 @@ def embed(
             places = embedding(t, positions, batch, length, (t.empty(ids.shape, "int64"),))
         else:
             places = embedding(t, positions, 1, length, (ids,))
+        if project is not None:
+            x = linear(t, x, project)
         kept += [x, places]
         x = add(t, x, places)
     elif not m.embedding_dropout or m.architecture != "phi":

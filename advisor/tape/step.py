@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from advisor.layers import part_of
 from advisor.specs import LinearShape, ModelSpec, Recipe
-from advisor.tape.adapters import Linear, product
+from advisor.tape.adapters import Linear, linear, product
 from advisor.tape.attention import StepInputs
 from advisor.tape.decoder import Decoder
 from advisor.tape.ends import embed, head_logits
@@ -29,7 +29,7 @@ from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
 from advisor.tape.tape import Tape
-from advisor.tape.weights import Weights, other_dtype, outer_norm
+from advisor.tape.weights import Weights, other_dtype, outer_norm, projections
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 THIS_STACK = Stack()
@@ -109,13 +109,14 @@ def _recorded(
                 part.lora_a = Tensor(part.lora_a.shape, part.lora_a.dtype)
     full = recipe.method == "full"
     other = other_dtype(recipe)
-    table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=full)
+    table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
     head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
     ends = _Ends(
         table, head, places if m.position == "learned" else None,
-        Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None, outer_norm(m, other, full),
-        outer_norm(m, other, full) if m.embedding_norm else None,
+        Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None,
+        outer_norm(m, other, full) if m.final_norm else None, outer_norm(m, other, full) if m.embedding_norm else None,
+        projections(m, recipe, RANK),
     )  # fmt: skip
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
@@ -176,8 +177,9 @@ class _Ends(NamedTuple):
     head: Tensor
     positions: Tensor | None
     head_bias: Tensor | None
-    last_norm: Norm
+    last_norm: Norm | None
     first_norm: Norm | None
+    projections: dict[str, Linear]
 
     @property
     def trained(self) -> list[Tensor]:
@@ -185,7 +187,7 @@ class _Ends(NamedTuple):
         outer = (self.table, self.head, self.positions, self.head_bias)
         return [p for p in outer if p is not None and p.needs_grad] + [
             p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained
-        ]
+        ] + [p for part in self.projections.values() for p in part.trained]
 
 
 class _Step:
@@ -239,7 +241,7 @@ class _Step:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
         leaf = recipe.gradient_checkpointing and not t.stack.cuts_embedding
-        ids, _kept, x = embed(t, m, table, ends.positions, BATCH, LENGTH, leaf)
+        ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row)
@@ -254,7 +256,10 @@ class _Step:
                 x = decoder.layer(x, weights, given)
         self.recorder.enter(HEAD)
         t.label("final norm")
-        x = ends.last_norm(t, x)
+        if ends.last_norm is not None:
+            x = ends.last_norm(t, x)
+        if ends.projections:
+            x = linear(t, x, ends.projections["project_out"])
         decoder.held.clear()
         return x
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, own_dtype, own_parameters
+from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, outer_linears, own_dtype, own_parameters
 from advisor.specs import ModelSpec, Quantization, Recipe
 from advisor.tape.adapters import Linear
 from advisor.tape.graph import Tensor
@@ -10,7 +10,7 @@ from advisor.tape.llama4_experts import Llama4Experts
 from advisor.tape.moe import Experts
 from advisor.tape.norms import HeadNorms, Norm
 from advisor.tape.oss_experts import OssExperts
-from advisor.targets import targets_in
+from advisor.targets import outer_targets, targets_in
 
 
 class Weights:
@@ -74,6 +74,15 @@ def _experts_of(
 def outer_norm(m: ModelSpec, dtype: str, trained: bool) -> Norm:
     """A norm of hidden states."""
     return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight)
+
+
+def projections(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Linear]:
+    """The linear layers around the decoder layers."""
+    targets = outer_targets(m, recipe.target_modules) if recipe.has_adapters else ()
+    return {
+        name: Linear(shape, recipe, rank if name in targets else 0, layer_quant(m, recipe), other_dtype(recipe))
+        for name, shape in outer_linears(m).items()
+    }
 
 
 def other_dtype(recipe: Recipe) -> str:

@@ -172,6 +172,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "nemotron", **SMALL, "attention_bias": True, "mlp_bias": True},
     {"model_type": "olmo3", **SMALL, "attention_bias": True},
     {"model_type": "opt", **SMALL_OPT, "enable_bias": False},
+    {"model_type": "opt", **SMALL_OPT, "word_embed_proj_dim": 32, "do_layer_norm_before": False},
+    {"model_type": "opt", **SMALL_OPT, "_remove_final_layer_norm": True},
     {"model_type": "opt", **SMALL_OPT},
     {"model_type": "seed_oss", **SMALL, "head_dim": 32, "attention_out_bias": True},
     {"model_type": "stablelm", **SMALL, "qk_layernorm": True},

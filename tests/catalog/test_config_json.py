@@ -112,7 +112,7 @@ def test_a_missing_model_type_is_said() -> None:
         ({**LLAMA, "hidden_act": "xielu"}, "xielu"),
         ({**LLAMA, "model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv"),
         ({**LLAMA, "model_type": "phi", "qk_layernorm": True}, "qk_layernorm"),
-        ({"model_type": "opt", "word_embed_proj_dim": 512}, "word_embed_proj_dim"),
+        ({"model_type": "opt", "layerdrop": 0.1}, "layerdrop"),
         ({"model_type": "bloom", "hidden_dropout": 0.1}, "hidden_dropout"),
         ({"model_type": "mpt", "attn_config": {"clip_qkv": 6}}, "attn_config.clip_qkv"),
         ({"model_type": "gptj", "rotary_dim": None}, "rotary_dim"),

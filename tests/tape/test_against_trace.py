@@ -105,6 +105,7 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("falcon-7b", "lora", {"attention": "eager", "gradient_checkpointing": False}),
     ("falcon-rw", "full", {"attention": "eager"}),
     ("opt", "lora", {"attention": "eager", "dropout": 0.1, "gradient_checkpointing": False}),
+    ("opt-narrow", "qdora", {"target_modules": ("project_in", "fc2"), "dropout": 0.1}),
     ("nemotron", "lora", {"reentrant": True}),
     ("olmo3-sliding", "qlora", {"kbit_upcast": False, "attention": "eager"}),
     ("bloom", "qlora", {"double_quant": False, "gradient_checkpointing": False}),

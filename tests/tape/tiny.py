@@ -115,6 +115,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "exaone4-sliding": {"model_type": "exaone4", "sliding_window": WINDOW, "sliding_window_pattern": 3, **SIZES},
     "hunyuan_v1_dense": {"model_type": "hunyuan_v1_dense", "head_dim": 32, **SIZES},
     "opt": {"model_type": "opt", "dropout": 0.0, "ffn_dim": 520, **OPT},
+    "opt-narrow": {"model_type": "opt", "dropout": 0.0, "ffn_dim": 520, **OPT, "word_embed_proj_dim": 96,
+                   "do_layer_norm_before": False},
     "opt-dropout": {"model_type": "opt", "attention_dropout": 0.1, "ffn_dim": 520, **OPT},
     "gptj": {"model_type": "gptj", "rotary_dim": 16, **GPT2},
     "gpt_neox-fast": {"model_type": "gpt_neox", "hidden_act": "gelu_fast", **EVERY_HEAD},
