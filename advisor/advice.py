@@ -83,10 +83,11 @@ def advise(
     preset = find_trainer(str(fixed.get("trainer", DEFAULT_TRAINER)))
     job = _job(spec, cards, workload, placement, fixed, estimator, preset)
     trainer = _trainer(preset, job.fixed)
-    context = _context(job, workload, placement, trainer)
+    stand_ins = _stand_ins(job, catalog)
+    context = _context(job, workload, placement, trainer, stand_ins)
     found, recommendation = _decide(context)
     notes = (*_traced_notes(job), *_trainer_notes(preset), *_assumptions(fixed, workload, data),
-             *_card_notes(cards, job.cards))
+             *_card_notes(cards, job.cards, stand_ins))
     return Advice(
         model=spec,
         model_id=catalog.hub_id_of(model if isinstance(model, str) else spec.name),
@@ -175,14 +176,16 @@ def _trainer(preset: Preset, fixed: Mapping[str, object]) -> TrainerChoice:
     return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
 
 
-def _context(job: Job, workload: Workload, placement: Placement, trainer: TrainerChoice) -> Context:
+def _context(
+    job: Job, workload: Workload, placement: Placement, trainer: TrainerChoice, stand_ins: tuple[GpuSpec, ...]
+) -> Context:
     """What the rules look at: the candidates and the question."""
     card = job.smallest_card
     return Context(
         model=job.model, workload=workload, placement=placement, priority=_priority(job.fixed),
         memory_bytes=card.memory_bytes, cards=tuple(one.name for one in job.cards), has_bf16=has_bf16(card),
-        fixed=job.fixed, candidates=_candidates(job, _job_methods(job), placement.gpus), estimate=job.estimate,
-        trainer=trainer,
+        fixed=job.fixed, candidates=_candidates(job, _job_methods(job), placement.gpus, stand_ins),
+        estimate=job.estimate, trainer=trainer,
     )
 
 
@@ -212,7 +215,7 @@ def _traced_notes(job: Job) -> list[Reason]:
         return []
     model = job.model
     texts = [f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory stands on a trace "
-             f"of its own training step on a CPU ({model.traced_with}), times on operation counts alone."]
+             f"of its own training step on a CPU ({model.traced_with}), times on its FLOP and traffic."]
     left_out = [method for method in _methods(job.fixed) if method not in _job_methods(job)]
     if left_out:
         texts.append(f"Left out, not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
@@ -220,29 +223,44 @@ def _traced_notes(job: Job) -> list[Reason]:
     return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
 
 
-def _candidates(job: Job, methods: Sequence[Method], gpus: int) -> dict[Method, Candidate]:
+def _stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
+    """Cards of about the same memory, whose times stand for that of a card whose speed nobody knows."""
+    if any(card.speed_known for card in job.cards) or isinstance(job.model, TracedModel):
+        return ()
+    near = catalog.cards_near(job.smallest_card.memory_bytes)
+    return tuple(card for card in near if has_bf16(card)) or near
+
+
+def _candidates(
+    job: Job, methods: Sequence[Method], gpus: int, stand_ins: tuple[GpuSpec, ...]
+) -> dict[Method, Candidate]:
     """The best recipe of each method, in the order of `methods`."""
     found: dict[Method, Outcome] = {}
     for method, plain, like in _SEARCH_ORDER:
         if method in methods:
             hints = found[like].largest if like in found else None
             found[method] = best_outcome(job, method, hints, found.get(plain) if plain != method else None)
-    return {method: _candidate(job, found[method], gpus) for method in methods}
+    return {method: _candidate(job, found[method], gpus, stand_ins) for method in methods}
 
 
-def _candidate(job: Job, outcome: Outcome, gpus: int) -> Candidate:
+def _candidate(job: Job, outcome: Outcome, gpus: int, stand_ins: tuple[GpuSpec, ...]) -> Candidate:
     one = outcome.estimate
     time, fastest, slowest = one.time, "", ""
-    if len(job.cards) > 1 and outcome.verdict != "does_not_fit":  # what never runs needs no range of times
-        times = time_over_cards(job, one)
+    spans = len(job.cards) > 1 or bool(stand_ins)
+    if spans and outcome.verdict != "does_not_fit":  # what never runs needs no range of times
+        times = time_over_cards(job, one, stand_ins or job.cards)
         time = None if times is None else times.time
         fastest, slowest = ("", "") if times is None else (times.fastest, times.slowest)
     if time is not None and gpus > 1:
-        time = time.model_copy(update={"tokens_per_s": time.tokens_per_s * gpus})
+        energy_j = time.energy_j and time.energy_j.times(gpus)
+        time = time.model_copy(update={"tokens_per_s": time.tokens_per_s * gpus, "energy_j": energy_j})
+    price = job.fixed.get("price_per_hour", 0.0)
+    assert isinstance(price, float), "price_per_hour was not read by read_knobs"
     return Candidate(
         method=one.recipe.method, recipe=one.recipe, verdict=outcome.verdict, memory=one.memory, time=time,
-        evidence=one.evidence, trainable_parameters=one.trainable_parameters, fastest_card=fastest,
-        slowest_card=slowest,
+        evidence=one.evidence, trainable_parameters=one.trainable_parameters,
+        cost=time.total_s.times(price * gpus / 3600) if time is not None and price else None,
+        fastest_card=fastest, slowest_card=slowest,
     )
 
 
@@ -326,7 +344,9 @@ def _assumptions(fixed: Mapping[str, object], workload: Workload, data: DataSumm
     return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
 
 
-def _card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec]) -> list[Reason]:
+def _card_notes(
+    cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]
+) -> list[Reason]:
     """Cards of a bare size that are not part of the answer, or whose speed nobody knows."""
     texts = []
     left_out = [card.name for card in cards if card not in usable]
@@ -334,5 +354,10 @@ def _card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec]) -> list[Rea
         texts.append(f"Left out, having no bf16: {', '.join(left_out)}. Name one to ask about it.")
     unknown = [card.name for card in usable if not card.speed_known]
     if unknown:
-        texts.append(f"No times for {', '.join(unknown)}: its speed is not known.")
+        text = f"The speed of {', '.join(unknown)} is not known"
+        if stand_ins:
+            sizes = sorted(card.memory_bytes for card in stand_ins)
+            text += (f": times are the range over {len(stand_ins)} catalog cards of {format_gib(sizes[0])} to "
+                     f"{format_gib(sizes[-1])} GiB; a GPU file with its bandwidth and FLOP/s narrows them")
+        texts.append(text + ".")
     return [Reason(code=ASSUMPTION, text=text, source="profiles/gpus") for text in texts]

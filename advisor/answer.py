@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from advisor.frozen import Frozen, Range
+from advisor.interval import Interval
 from advisor.specs import (
     Evidence,
     MemoryEstimate,
@@ -46,6 +47,7 @@ class Candidate(Frozen):
     time: TimeEstimate | None  # over all cards; null when no card's speed is known
     evidence: Evidence
     trainable_parameters: int
+    cost: Interval | None = None  # of the whole job on all cards; null without --price-per-hour or times
     fastest_card: str = ""  # of several cards: where time is lowest
     slowest_card: str = ""  # of several cards: where time is highest
     why: str = ""  # how it compares, in a few words

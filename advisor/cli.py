@@ -106,14 +106,15 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
+@click.option("--explain-time", is_flag=True, help="list the dearest kernels, and what each method's step is made of")
 @click.option("--compile", is_flag=True, hidden=True, expose_value=False, callback=_refuse_compile)
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
               help="print the version")
 @click.pass_context
-def cli(context: click.Context, /, as_json: bool, explain: bool, **knobs: Any) -> int:
+def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: bool, **knobs: Any) -> int:
     """Answer the question that the flags ask, or hand over to a sub-command."""
     if context.invoked_subcommand is not None:
-        _refuse_stray_flags(context.invoked_subcommand, knobs, as_json or explain)
+        _refuse_stray_flags(context.invoked_subcommand, knobs, as_json or explain or explain_time)
         return 0
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
@@ -125,10 +126,13 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, **knobs: Any) -
         click.echo(answer.model_dump_json(indent=2))
         for warning in answer.recommendation.warnings if answer.recommendation else ():
             click.echo(f"advise: warning: {warning.text}", err=True)
+        for flag, given in (("--explain", explain), ("--explain-time", explain_time)):
+            if given:
+                click.echo(f"advise: warning: {flag} changes nothing with --json", err=True)
     else:
         from advisor.render import render
 
-        render(answer, sys.stdout, explain=explain)
+        render(answer, sys.stdout, explain=explain, explain_time=explain_time)
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
 
 
@@ -181,21 +185,29 @@ def trainers(name: str | None) -> None:
 
 
 @cli.command()
+@click.option("--time", "of_time", is_flag=True, help="step times in place of memory")
 @click.option("--group", metavar="NAME", help="rows of one source only, for example peft-mm")
-@click.option("--framework", metavar="NAME", help="rows of one framework only, for example lit-gpt")
+@click.option("--framework", metavar="NAME", help="rows of one framework only, for example lit-gpt (memory)")
 @click.option("--json", "as_json", is_flag=True, help="print the table as one JSON document")
-def validate(group: str | None, framework: str | None, as_json: bool) -> None:
-    """Compare predicted with measured memory, row by row, for runs that others published."""
-    from advisor.validation.report import validate as compared
-    from advisor.validation.text import report_lines
+def validate(of_time: bool, group: str | None, framework: str | None, as_json: bool) -> None:
+    """Compare predicted with measured memory or step time, row by row, for runs that others published."""
+    import json
 
-    report = compared(group, framework)
-    if as_json:
-        import json
+    from advisor.validation.text import report_lines, time_lines
 
-        click.echo(json.dumps(report.document(), indent=2))
+    if of_time:
+        if framework is not None:
+            raise InputError("--framework selects memory rows; give --group with --time")
+        from advisor.validation.timing import validate_time
+
+        times = validate_time(group)
+        document, lines = times.document(), time_lines(times)
     else:
-        click.echo("\n".join(report_lines(report)))
+        from advisor.validation.report import validate as compared
+
+        report = compared(group, framework)
+        document, lines = report.document(), report_lines(report)
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
 
 
 @cli.command()

@@ -42,7 +42,7 @@ UNFUSED_SPREAD = (0.4, 0.05)
 attention scores, where CUDA's kernels keep a seed: the bytes are then an upper bound."""
 
 TRACED_EVIDENCE = "this model's own CPU step, traced with {}; not what CUDA's kernels keep"
-TRACED_TIME = "operation counts of the trace, without memory traffic: very rough; {}"
+TRACED_TIME = "FLOP and traffic of the trace, without the shapes of its kernels: rough; {}"
 NO_TRACED_TIME = "no time: the mean length of a row was not traced"
 
 

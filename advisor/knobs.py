@@ -21,15 +21,18 @@ from advisor.specs import (
     Placement,
     Priority,
     Recipe,
+    Rental,
     Sharding,
     Trainer,
     Workload,
 )
 
-Home = Literal["question", "workload", "recipe", "placement"]
+Home = Literal["question", "workload", "recipe", "placement", "rental"]
 Kind = Literal["int", "float", "bool", "choice", "names", "text"]
 
-_SPECS: dict[str, type[Frozen]] = {"workload": Workload, "recipe": Recipe, "placement": Placement}
+_SPECS: dict[str, type[Frozen]] = {
+    "workload": Workload, "recipe": Recipe, "placement": Placement, "rental": Rental,
+}  # fmt: skip
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MAX_NAMES = 64
 TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
@@ -104,6 +107,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("trainer", "question", "choice", "the stack that runs the training, whose defaults are taken", TRAINERS),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
+    Knob("price_per_hour", "rental", "float", "price of one card and hour, in any currency: adds what the job costs"),
 )
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 

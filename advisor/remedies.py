@@ -53,6 +53,8 @@ class Catalog(Protocol):
         """The cards that a name or a size stands for."""
     def cards_with_at_least(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
         """Cards with that much memory, smallest first."""
+    def cards_near(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
+        """Cards with about that much memory."""
     def model_entries(self) -> Sequence[Entry]:
         """All models of the catalog."""
     def hub_id_of(self, name: str) -> str:

@@ -1,16 +1,16 @@
-"""An Advice for people: at most 80 columns, readable without colour. Rich's tables are imported only here."""
+"""An Advice for people: at most 80 columns, readable without colour."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TextIO
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Reason
+from advisor.console import console_for, heading, new_table, print_table, say, value_text
 from advisor.export.training_file import file_name, training_file
 from advisor.rules.context import Rule
 from advisor.rules.wording import DISPLAY, FORMULA, how
@@ -18,27 +18,11 @@ from advisor.search import ONLY_DORA, idle_knobs
 from advisor.specs import GpuSpec, TimeEstimate
 from advisor.units import format_count, format_gib, format_seconds
 
-WIDTH = 80
 _VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
 _TERMS_IN_SHORT = 4
 
 
-class _Console(Console):
-    """A console that leaves a reader who has gone to the command, which knows the exit code for it."""
-
-    def on_broken_pipe(self) -> None:
-        """Called while BrokenPipeError is handled; rich would end the process with code 1."""
-        raise BrokenPipeError
-
-
-def console_for(file: TextIO) -> Console:
-    """A console of at most 80 columns that prints every text literally: no markup, no emoji, no highlighting."""
-    console = _Console(file=file, markup=False, emoji=False, highlight=False)
-    console.width = min(console.width, WIDTH)
-    return console
-
-
-def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
+def render(advice: Advice, file: TextIO, *, explain: bool = False, explain_time: bool = False) -> None:
     """Print the verdict, a row per method, reasons, warnings, memory, knobs, and the script to run."""
     console = console_for(file)
     say(console, verdict_line(advice), style="bold")
@@ -61,6 +45,12 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False) -> None:
             _explain_memory(console, row, file)
     elif recommendation is not None:
         _memory_in_short(console, rows[0])
+    if recommendation is not None:
+        _time_in_short(console, advice, rows[0], hint=not explain_time)
+    if explain_time:
+        from advisor.render_time import render_times
+
+        render_times(advice, file)
     _knobs(console, advice, None if recommendation is None else rows[0])
     if recommendation is not None:
         heading(console, _run_this(advice))
@@ -116,18 +106,6 @@ def _candidate_table(advice: Advice) -> Table:
     return table
 
 
-def print_table(file: TextIO, table: Table) -> None:
-    """A table keeps its 80 columns: a narrower terminal wraps its lines, where rich would cut the numbers off."""
-    console = console_for(file)
-    console.width = WIDTH
-    console.print(table)
-
-
-def new_table() -> Table:
-    """An empty table of ours: a line under its head and nothing else."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-
-
 def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
     """Cells of one row; the recommended method is marked with a star, checkpointing with a c."""
     chosen = advice.recommendation is not None and advice.recommendation.method == row.method
@@ -145,20 +123,6 @@ def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
         total,
         row.why,
     )
-
-
-def heading(console: Console, text: str) -> None:
-    """An empty line and a title."""
-    console.print()
-    console.print(Text(text, style="bold"))
-
-
-def say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
-    """Print `text` wrapped, continuation lines indented by `indent`."""
-    lines = Text(text, style=style).wrap(console, console.width - indent)
-    for number, line in enumerate(lines):
-        line.rstrip()
-        console.print(Text(" " * indent if number else "") + line, soft_wrap=True)
 
 
 def _list(console: Console, title: str, reasons: Iterable[Reason]) -> None:
@@ -184,6 +148,24 @@ def _memory_in_short(console: Console, row: Candidate) -> None:
             f"fit; where there is room nvidia-smi shows {format_gib(row.memory.device_bytes.likely)}, because PyTorch "
             "keeps freed memory.")
     say(console, text)
+
+
+def _time_in_short(console: Console, advice: Advice, row: Candidate, hint: bool) -> None:
+    """One paragraph: what binds, how well the card is used, energy and cost."""
+    time = row.time
+    if time is None:
+        return
+    binds = {"compute": "matrix products", "memory": "memory traffic", "launch": "the host, which launches kernels"}
+    parts = [f"{format_seconds(time.micro_step_s.likely)} a micro-step, bound by {binds[time.bound]}",
+             f"{time.tokens_per_s:,.0f} tokens/s", f"{time.mfu:.0%} of the peak FLOP/s used"]
+    if time.energy_j is not None:
+        low, high = (f"{value / 3.6e6:,.2g}" for value in (time.energy_j.low, time.energy_j.high))
+        parts.append(f"{low} to {high} kWh at the card{'s' if advice.gpu.gpus > 1 else ''}")
+    if row.cost is not None:
+        parts.append(f"cost {row.cost.low:,.2f} to {row.cost.high:,.2f}, likely {row.cost.likely:,.2f}")
+    heading(console, "Time")
+    pointer = " --explain-time lists the kernels." if hint else ""
+    say(console, f"{'; '.join(parts)}. Evaluation, saving and start-up come on top.{pointer}")
 
 
 def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:
@@ -230,15 +212,6 @@ def _trainer_line(advice: Advice, row: Candidate | None) -> str:
              for name in trainer.knobs if name not in idle]
     note = "" if trainer.traced else " (not traced: see `advise trainers " + trainer.name + "`)"
     return f"trainer {trainer.name} {trainer.version}{note}: {', '.join(knobs) or 'sets nothing else'}"
-
-
-def value_text(value: object) -> str:
-    """A knob's value for people."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ",".join(str(part) for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file: TextIO) -> None:

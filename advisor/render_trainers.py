@@ -8,7 +8,7 @@ from typing import TextIO
 from rich.text import Text
 
 from advisor.catalog.trainers import Preset
-from advisor.render import console_for, heading, new_table, print_table, say, value_text
+from advisor.console import console_for, heading, new_table, print_table, say, value_text
 from advisor.specs import METHODS
 
 

@@ -244,14 +244,14 @@ class CardTimes(NamedTuple):
     slowest: str
 
 
-def time_over_cards(job: Job, one: Estimate) -> CardTimes | None:
-    """Time of the recipe of `one`, an estimate for the smallest card, over all cards whose speed is known, if any.
+def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTimes | None:
+    """Time of the recipe of `one`, an estimate for the smallest card, over all `cards` whose speed is known, if any.
 
     Only cards that can be at an end are estimated: what another beats in every rate is no end.
     The likely value is the geometric mean of the two ends' likely values.
     """
     known: list[tuple[str, TimeEstimate]] = []
-    for card in end_cards(job.cards):
+    for card in end_cards(cards):
         here = card == job.smallest_card
         time = (one if here else job.estimator(job.model, one.recipe, job.workload, card)).time
         if time is not None:
@@ -266,6 +266,8 @@ def time_over_cards(job: Job, one: Estimate) -> CardTimes | None:
         "step_s": _span([time.step_s for time in times]),
         "total_s": _span([time.total_s for time in times]),
         "tokens_per_s": (quick.tokens_per_s * slow.tokens_per_s) ** 0.5,
+        "mfu": (quick.mfu * slow.mfu) ** 0.5,
+        "energy_j": _span([time.energy_j for time in times if time.energy_j]) if quick.energy_j else None,
         "bound": slow.bound,
     })
     return CardTimes(middle, fastest, slowest)

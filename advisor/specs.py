@@ -200,6 +200,7 @@ class GpuSpec(Frozen):
     fp16_flop_per_s: Rate = 0.0
     tf32_flop_per_s: Rate = 0.0
     fp32_flop_per_s: Rate = 0.0
+    power_w: Rate = 0.0  # what the maker lets it draw; 0 = unknown
     sources: tuple[str, ...] = ()
 
     @property
@@ -266,6 +267,12 @@ class Placement(Frozen):
     sharding: Sharding = "none"
 
 
+class Rental(Frozen):
+    """What a card costs where it is rented."""
+
+    price_per_hour: Annotated[float, Range(0, 1_000_000)] = 0.0  # of one card, in any currency; 0 = not asked
+
+
 class Term(Frozen):
     """A named part of a memory peak."""
 
@@ -293,6 +300,9 @@ class TimeEstimate(Frozen):
     steps: int
     tokens_per_s: float
     bound: Literal["compute", "memory", "launch"]
+    flop_per_step: float  # that one card's part of a step needs, recomputation left out
+    mfu: float  # model FLOPs utilisation: those over what the card's data sheet could do in the time
+    energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
 
 
 class Evidence(Frozen):

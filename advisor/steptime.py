@@ -21,20 +21,24 @@ from advisor.interval import Interval
 from advisor.modules import parameter_count
 from advisor.specs import DTYPE_BYTES, GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
 from advisor.tape.optimizer import optimizer_work
-from advisor.tape.program import Kernel
+from advisor.tape.program import Kernel, Launches, Run
 from advisor.tape.trained import trained_shapes
 
 Bound = Literal["compute", "memory", "launch"]
 
-StepKernels = Sequence[tuple[int, Sequence[tuple[Kernel, int]]]]
-"""For each stretch in order: copies, and (kernel, times in one copy); what tape.program.Program.kernels gives."""
+ATTENTION = ("attention", "attention backward")
+"""Kinds of fused attention kernels."""
+
+StepKernels = Sequence[Run]
+"""For each stretch in order what it runs; what tape.program.Program.kernels gives."""
 
 
 class Roofline:
     """A card's achieved rates, worked out once for many kernels."""
 
     __slots__ = (
-        "_attention", "_bandwidth", "_cache_bytes", "_cached", "_diagonal", "_flop_per_s", "_padding", "fixed_s"
+        "_attention", "_bandwidth", "_cache_bytes", "_cached", "_flop_per_s", "_padding", "_vector_padding", "fixed_s",
+        "matrix_flop_per_s",
     )  # fmt: skip
 
     def __init__(self, gpu: GpuSpec, profile: DeviceProfile) -> None:
@@ -43,6 +47,7 @@ class Roofline:
             raise BadValue(f"the speed of {gpu.name}", "unknown", "give its bandwidth and FLOP/s in a GPU file")
         vector = gpu.fp32_flop_per_s * profile.vector_efficiency
         half = max(gpu.fp16_flop_per_s, gpu.bf16_flop_per_s) * profile.matrix_efficiency or vector
+        self.matrix_flop_per_s = half
         # float32 products run outside the matrix units: torch.backends.cuda.matmul.allow_tf32 is off by default.
         # Where bfloat16 has no units, cuBLAS emulates it.
         self._flop_per_s = {
@@ -51,13 +56,16 @@ class Roofline:
             "float16": gpu.fp16_flop_per_s * profile.matrix_efficiency or half,
             "int8": half,
         }
-        self._attention = profile.attention_efficiency / profile.matrix_efficiency
-        self._diagonal = profile.attention_padding_flop_per_byte
-        self._padding = profile.padding
+        self._attention = {
+            kind: (efficiency / profile.matrix_efficiency, padding) for kind, efficiency, padding in zip(
+                ATTENTION, (profile.attention_forward, profile.attention_backward),
+                profile.attention_padding_flop_per_byte, strict=True)
+        }  # fmt: skip
+        self._padding, self._vector_padding = profile.padding, profile.vector_padding
         peak = gpu.memory_bytes_per_s
         self._bandwidth = {
             "matmul": peak * profile.matmul_bandwidth,
-            "attention": peak * profile.matmul_bandwidth,
+            **dict.fromkeys(ATTENTION, peak * profile.matmul_bandwidth),
             "elementwise": peak * profile.elementwise_bandwidth,
             "reduce": peak * profile.reduce_bandwidth,
             "gather": peak * profile.gather_bandwidth,
@@ -76,13 +84,14 @@ class Roofline:
         kind, dtype, flop, moved, (m, n, k) = kernel
         bandwidth = self._bandwidth[kind]
         if kind == "matmul":
-            a, b, c = self._padding
+            a, b, c = self._padding if dtype != "float32" else self._vector_padding
             # flop is 2 m n k, or for batched products a multiple of it.
             padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
             return padded / self._flop_per_s[dtype], moved / bandwidth
-        if kind == "attention":
-            rate = self._flop_per_s[dtype] * (self._attention if dtype != "float32" else 1.0)
-            return (flop + self._diagonal * moved) / rate, moved / bandwidth
+        if kind in ATTENTION:
+            share, padding = self._attention[kind]
+            rate = self._flop_per_s[dtype] * (share if dtype != "float32" else 1.0)
+            return (flop + padding * moved) / rate, moved / bandwidth
         if kind == "dequantize":
             return 0.0, moved / bandwidth
         cache = self._cache_bytes
@@ -105,6 +114,7 @@ class MicroStepTime(NamedTuple):
     compute_s: float
     memory_s: float
     kernel_count: int
+    flop: float  # without recomputation
 
     @property
     def bound(self) -> Bound:
@@ -118,16 +128,26 @@ def _bound(launch_s: float, device_s: float, compute_s: float, memory_s: float) 
     return "compute" if compute_s > memory_s else "memory"
 
 
+def launch_seconds(launches: Launches, profile: DeviceProfile) -> float:
+    """CPU time of launching a stretch's kernels."""
+    forward, backward, hook = profile.forward_launch_s, profile.backward_launch_s, profile.hook_s
+    return launches.python * forward + launches.engine * backward + launches.hooked * hook
+
+
 def queue_seconds(
-    loads: Iterable[tuple[float, float]], device_factor: float = 1.0, launch_factor: float = 1.0
+    loads: Iterable[tuple[float, float]], device_factor: float = 1.0, launch_factor: float = 1.0,
+    asynchronous: bool = True,
 ) -> float:
     """Time until the card is done with stretches of (card seconds, CPU seconds), launched in order.
 
     The CPU does not wait for the card; the card begins a stretch when the CPU does, or when it is free, and cannot
-    end it before its last kernel was launched.
+    end it before its last kernel was launched. Not `asynchronous`, both are one processor.
     """
     cpu = card = 0.0
     for device_s, launch_s in loads:
+        if not asynchronous:
+            card += device_s * device_factor + launch_s * launch_factor
+            continue
         begun = cpu if cpu > card else card
         cpu += launch_s * launch_factor
         card = max(begun + device_s * device_factor, cpu)
@@ -137,16 +157,18 @@ def queue_seconds(
 def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
     """Time of the tape's stretches, in the order in which they ran, each as often as there are layers like it."""
     roofline = Roofline(gpu, profile)
-    seconds, fixed_s, launch_s = roofline.seconds, roofline.fixed_s, profile.launch_s
+    seconds, fixed_s = roofline.seconds, roofline.fixed_s
     loads: list[tuple[float, float]] = []
-    compute_s = memory_s = 0.0
+    compute_s = memory_s = flop = 0.0
     kernel_count = 0
-    for copies, kernels in stretches:
+    for copies, kernels, by, recomputed_flop in stretches:
+        flop -= recomputed_flop * copies
         arithmetic_bound_s = traffic_bound_s = 0.0
         launches = 0
         for kernel, times in kernels:
             arithmetic_s, traffic_s = seconds(kernel)
             launches += times
+            flop += kernel[2] * times * copies
             if arithmetic_s > traffic_s:
                 arithmetic_bound_s += arithmetic_s * times
             else:
@@ -155,9 +177,10 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
         memory_s += traffic_bound_s * copies
         kernel_count += launches * copies
         busy_s = arithmetic_bound_s + traffic_bound_s + launches * fixed_s
-        loads.append((busy_s * copies, launches * copies * launch_s))
+        loads.append((busy_s * copies, launch_seconds(by, profile) * copies))
     spread = zip(profile.device_spread, profile.launch_spread, strict=True)
-    times_s = [queue_seconds(loads, device, launch) + profile.micro_step_s * launch for device, launch in spread]
+    times_s = [queue_seconds(loads, device, launch, profile.asynchronous) + profile.micro_step_s * launch
+               for device, launch in spread]
     return MicroStepTime(
         seconds=Interval(*times_s),
         device_s=sum(device for device, _ in loads),
@@ -165,6 +188,7 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
         compute_s=compute_s,
         memory_s=memory_s,
         kernel_count=kernel_count,
+        flop=flop,
     )
 
 
@@ -183,9 +207,12 @@ def optimizer_step_time(
     work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
     bandwidth = gpu.memory_bytes_per_s * profile.elementwise_bandwidth
     device_s = work.moved_bytes / shards / bandwidth + work.launches * profile.kernel_s
-    launch_s = work.launches * profile.launch_s + work.host_s + profile.optimizer_step_s
+    launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s
     spread = zip(profile.device_spread, profile.launch_spread, strict=True)
-    times_s = [max(device_s * device, launch_s * launch) for device, launch in spread]
+    if profile.asynchronous:
+        times_s = [max(device_s * device, launch_s * launch) for device, launch in spread]
+    else:
+        times_s = [device_s * device + launch_s * launch for device, launch in spread]
     return OptimizerStepTime(Interval(*times_s), device_s, launch_s)
 
 
@@ -260,11 +287,13 @@ def time_estimate(
     repeats = recipe.gradient_accumulation
     step_s = micro_s.times(repeats).plus(optimizer.seconds).plus(slow_to_fast.times(exchange.step_bytes))
     steps = step_count(workload, recipe, placement)
+    total_s = step_s.times(steps)
+    busy = min(1.0, (micro.device_s * repeats + optimizer.device_s) / step_s.likely)
     row_tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
     return TimeEstimate(
         micro_step_s=micro_s,
         step_s=step_s,
-        total_s=step_s.times(steps),
+        total_s=total_s,
         steps=steps,
         tokens_per_s=recipe.micro_batch * repeats * placement.gpus * row_tokens / step_s.likely,
         bound=_bound(
@@ -273,4 +302,26 @@ def time_estimate(
             micro.compute_s * repeats,
             micro.memory_s * repeats + optimizer.device_s,
         ),
+        flop_per_step=micro.flop * repeats,
+        mfu=micro.flop * repeats / (step_s.likely * peak_flop_per_s(gpu, recipe)),
+        energy_j=energy(total_s, busy, gpu).times(placement.gpus) if gpu.power_w else None,
     )
+
+
+def peak_flop_per_s(gpu: GpuSpec, recipe: Recipe) -> float:
+    """What the data sheet promises for the products of a recipe: those of its 16-bit units, if it uses them."""
+    half = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
+    return half if half and (recipe.autocast or recipe.base_dtype != "float32") else gpu.fp32_flop_per_s
+
+
+IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)
+"""Of a card's power limit: what it draws between kernels, and while they run (our judgement)."""
+
+
+def energy(total_s: Interval, busy: float, gpu: GpuSpec) -> Interval:
+    """Joules of one card over the job; `busy` is the share of the time in which kernels run on it.
+
+    Ignores: the host, cooling, and losses of the power supply.
+    """
+    power = [gpu.power_w * (IDLE_POWER + (share - IDLE_POWER) * busy) for share in BUSY_POWER]
+    return Interval(*(seconds * watts for seconds, watts in zip(total_s, power, strict=True)))

@@ -23,7 +23,7 @@ from advisor.errors import InputError
 from advisor.interval import Interval
 from advisor.memory import StepMemory, optimizer_state_sizes, optimizer_temporary_bytes
 from advisor.specs import GpuSpec, Placement, Recipe, TimeEstimate, TracedModel, Workload
-from advisor.steptime import mean_shape, step_count
+from advisor.steptime import energy, mean_shape, peak_flop_per_s, step_count
 from advisor.tape.optimizer import optimizer_work
 from advisor.tape.program import basis, block_bytes, evaluated
 from advisor.tape.trained import Trained
@@ -34,8 +34,8 @@ CATEGORIES = ("saved activations", "temporaries", "gradients")
 MADE, GIVEN_BACK, COMPLETE, CLEARED = range(4)
 """What an event says: a tensor is made; given back; a gradient is complete; a gradient is cleared after the step."""
 
-TIME_SPREAD = Interval(0.4, 1.0, 3.0)
-"""The time stands on operation counts alone: no traffic, no shapes of products."""
+TIME_SPREAD = Interval(0.45, 1.0, 2.5)
+"""The time stands on sums of FLOP and traffic: no shapes of products, no kernels of CUDA's own."""
 
 
 class NotTraced(InputError):
@@ -58,6 +58,7 @@ class Regime(NamedTuple):
     events: Sequence[int]
     marks: tuple[int, int]
     flop: tuple[tuple[int, int], ...]
+    moved: tuple[tuple[int, int], ...]  # bytes of the kernels without FLOP
     launches: int
     peak_op: str
 
@@ -113,7 +114,8 @@ def _regime(one: Mapping[str, Any]) -> Regime:
         categories=one["categories"],
         static={name: [tuple(pair) for pair in pairs] for name, pairs in one["static"].items()},
         events=unpack(one["events"]), marks=tuple(one["marks"]),
-        flop=tuple((coefficient, digit) for coefficient, digit in one["flop"]), launches=one["launches"],
+        flop=tuple((coefficient, digit) for coefficient, digit in one["flop"]),
+        moved=tuple((coefficient, digit) for coefficient, digit in one["moved"]), launches=one["launches"],
         peak_op=one["peak_op"],
     )
 
@@ -241,32 +243,38 @@ def keeps_more_than_cuda(model: TracedModel, recipe: Recipe) -> bool:
 def traced_time(
     model: TracedModel, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile
 ) -> TimeEstimate | None:
-    """A rough time: floating point operations at the card's rate, or the CPU's launches, whichever is longer.
+    """A rough time: FLOP and traffic at the card's rates, or the CPU's launches, whichever is longer.
 
-    None when the mean row lies outside of what was traced. Ignores: memory traffic, the shapes of products, kernels
-    of other packages that replace a slow path of transformers, the exchange between cards.
+    None when the mean row lies outside of what was traced. Ignores: the shapes of products, kernels that CUDA fuses
+    and a CPU does not, those of other packages that replace a slow path of transformers, the exchange between cards.
     """
     batch, length = mean_shape(workload, recipe)
     try:
         structure, regime = _find(model, recipe, batch, length)
     except NotTraced:
         return None
-    flop = evaluated([regime.flop], basis(batch, length, recipe.rank))[0]
+    flop, moved = evaluated([regime.flop, regime.moved], basis(batch, length, recipe.rank))
     half = gpu.bf16_flop_per_s if recipe.base_dtype == "bfloat16" else gpu.fp16_flop_per_s
+    bandwidth = gpu.memory_bytes_per_s * profile.elementwise_bandwidth
     if recipe.autocast or recipe.base_dtype != "float32":
         rate = (half or gpu.fp32_flop_per_s) * profile.matrix_efficiency
     else:
         rate = gpu.fp32_flop_per_s * profile.vector_efficiency
-    compute_s, launch_s = flop / rate, regime.launches * profile.launch_s
+    compute_s, memory_s = flop / rate, moved / bandwidth
+    launch_s = regime.launches * (profile.forward_launch_s + profile.backward_launch_s) / 2
     work = optimizer_work(structure.trained_at(recipe.rank), recipe.optimizer)
-    optimizer_s = max(work.moved_bytes / (gpu.memory_bytes_per_s * profile.elementwise_bandwidth),
-                      work.launches * profile.launch_s + work.host_s)
-    micro = TIME_SPREAD.times(max(compute_s, launch_s) + profile.micro_step_s)
+    optimizer_s = max(work.moved_bytes / bandwidth, work.launches * profile.backward_launch_s + work.host_s)
+    busy_s = compute_s + memory_s
+    micro = TIME_SPREAD.times(max(busy_s, launch_s) + profile.micro_step_s)
     step = micro.times(recipe.gradient_accumulation).plus(TIME_SPREAD.times(optimizer_s))
     steps = step_count(workload, recipe, Placement())
     tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
+    total = step.times(steps)
+    flop_per_step = float(flop * recipe.gradient_accumulation)
     return TimeEstimate(
-        micro_step_s=micro, step_s=step, total_s=step.times(steps), steps=steps,
+        micro_step_s=micro, step_s=step, total_s=total, steps=steps,
         tokens_per_s=recipe.micro_batch * recipe.gradient_accumulation * tokens / step.likely,
-        bound="compute" if compute_s > launch_s else "launch",
+        bound="launch" if launch_s > busy_s else "compute" if compute_s > memory_s else "memory",
+        flop_per_step=flop_per_step, mfu=flop_per_step / (step.likely * peak_flop_per_s(gpu, recipe)),
+        energy_j=energy(total, min(1.0, busy_s / micro.likely), gpu) if gpu.power_w else None,
     )

@@ -23,7 +23,7 @@ from typing import Any
 from advisor.errors import BadConfig
 from advisor.specs import DORA_METHODS, QUANTIZED_METHODS, Recipe
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FOLDER_VARIABLE = "FINETUNE_ADVISOR_DATA"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_EVENTS_BYTES = 256 * 2**20

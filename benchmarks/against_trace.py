@@ -1,4 +1,4 @@
-"""The formula's peak beside the traced real step: models x methods x checkpointing x shapes x autocast.
+"""The formula's peak and work beside the traced real step: models x methods x checkpointing x shapes x autocast.
 
     python benchmarks/against_trace.py                     the whole table (400 traces of full models; about 40 min)
     python benchmarks/against_trace.py --layers 3          the same models cut to three layers (about 10 min)
@@ -7,8 +7,9 @@
                                                            the smallest model of each architecture in the catalog
 
 Needs the [calibrate] extra; no weights, no GPU, no network. Prints a row for each case (--all) or the worst per model
-and method, with where the peak stands. Exits with 1 when a case is off by more than 0.5 %, or when a static term
-(base weights, quantisation constants, adapters, optimizer states) is not equal to the byte.
+and method, with where the peak stands and how far kernels, FLOP and traffic are off. Exits with 1 when a peak is off by
+more than 0.5 %, when a static term (base weights, quantisation constants, adapters, optimizer states) is not equal to
+the byte, when FLOP differ by more than 0.1 %, or launches or traffic by more than 5 %.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from advisor.catalog import find_model, model_entries
 from advisor.catalog.config_json import model_from_config
 from advisor.specs import DORA_METHODS, METHODS, ModelSpec, Recipe
 from advisor.targets import FUSED_EXPERTS, fails_on_all_linear
-from calibrate.compare import predicted_memory, traced_memory
+from calibrate.compare import predicted_memory, predicted_work, traced_memory, traced_work
 from calibrate.dryrun import trace_step
+from calibrate.measurement import Work
 
 BAR = 0.005
+WORK_BARS = {"kernels": 0.05, "flop": 0.001, "bytes": 0.05}
 MODELS = (
     "llama-3.2-1b", "llama-3.1-8b", "llama-2-7b", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-8b", "mistral-7b-v0.1",
     "gemma-2-2b", "phi-3-mini", "pythia-1.4b",
@@ -53,6 +56,7 @@ class Case(NamedTuple):
     traced_bytes: int
     peak_at: str
     static_equal: bool
+    work_errors: dict[str, float]
 
     @property
     def error(self) -> float:
@@ -106,13 +110,20 @@ def cases(models: list[str], methods: list[str], layers: int, autocasts: tuple[b
         spec = model_from_config(config, name, name)
         for method, checkpointing, shape, autocast in itertools.product(methods, (False, True), SHAPES, autocasts):
             recipe = recipe_of(spec, method, checkpointing, autocast)
-            traced = traced_memory(trace_step(config, recipe, *shape, name_modules=False))
+            trace = trace_step(config, recipe, *shape, name_modules=False)
+            traced = traced_memory(trace)
             predicted = predicted_memory(spec, recipe, *shape)
             yield Case(
                 name, method, checkpointing, autocast, *shape, predicted.peak_allocated_bytes,
                 traced.peak_allocated_bytes, predicted.peak_at,
                 all(getattr(predicted, term) == getattr(traced, term) for term in STATIC),
+                work_errors(predicted_work(spec, recipe, *shape), traced_work(trace)),
             )  # fmt: skip
+
+
+def work_errors(predicted: Work, traced: Work) -> dict[str, float]:
+    """Prediction over trace, minus 1, of kernels, FLOP and bytes."""
+    return {name: getattr(predicted, name) / getattr(traced, name) - 1 for name in WORK_BARS}
 
 
 def show(case: Case) -> str:
@@ -121,7 +132,8 @@ def show(case: Case) -> str:
         f"{case.model:16} {case.method:6} {'checkpointing' if case.checkpointing else '':13} "
         f"{'autocast' if case.autocast else 'plain':8} {case.batch}x{case.length:<5} "
         f"formula {case.predicted_bytes / 2**20:11.2f} MiB  trace {case.traced_bytes / 2**20:11.2f} MiB  "
-        f"{case.error:+.4%}  static terms {'equal' if case.static_equal else 'DIFFER'}  ({case.peak_at})"
+        f"{case.error:+.4%}  static terms {'equal' if case.static_equal else 'DIFFER'}  ({case.peak_at})  "
+        + " ".join(f"{name} {error:+.2%}" for name, error in case.work_errors.items())
     )
 
 
@@ -148,7 +160,12 @@ def main() -> int:
     unequal = sum(not case.static_equal for case in found)
     print(f"{len(found)} cases in {time.perf_counter() - start_s:.0f} s: worst {worst.error:+.4%} "
           f"({worst.model} {worst.method}), static terms differ in {unequal}; bar {BAR:.1%}")  # fmt: skip
-    return int(abs(worst.error) > BAR or unequal > 0)
+    missed = abs(worst.error) > BAR or unequal > 0
+    for name, bar in WORK_BARS.items():
+        errors = [case.work_errors[name] for case in found]
+        print(f"{name}: {min(errors):+.2%} to {max(errors):+.2%}; bar {bar:.1%}")
+        missed |= max(map(abs, errors)) > bar
+    return int(missed)
 
 
 if __name__ == "__main__":

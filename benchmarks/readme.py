@@ -32,7 +32,7 @@ from advisor.units import format_count, format_gib
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 SCREEN = ("--model", "llama-8b", "--gpu", "24GB", "--examples", "3000")
-SCRIPT_LINES_SHOWN = 3
+SCRIPT_LINES_SHOWN = 1
 PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "FORCE_COLOR": None, "PYTHONIOENCODING": "utf-8"}
 
 _PART = re.compile(r"<!-- generated: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)

@@ -44,11 +44,11 @@ def traced_memory(trace: Trace) -> Memory:
 def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Work:
     """Kernels, FLOP and traffic of forward and backward as the tape records them for a CPU."""
     kernels, flop, moved = 0, 0.0, 0.0
-    for copies, run in step_program(model, recipe, batch, seq_len, "cpu").kernels(batch, seq_len, recipe.rank):
-        for (_, _, kernel_flop, kernel_bytes, _), times in run:
-            kernels += copies * times
-            flop += copies * times * kernel_flop
-            moved += copies * times * kernel_bytes
+    for run in step_program(model, recipe, batch, seq_len, "cpu").kernels(batch, seq_len, recipe.rank):
+        for (_, _, kernel_flop, kernel_bytes, _), times in run.kernels:
+            kernels += run.copies * times
+            flop += run.copies * times * kernel_flop
+            moved += run.copies * times * kernel_bytes
     return Work(kernels=kernels, flop=round(flop), bytes=round(moved))
 
 

@@ -106,16 +106,18 @@ class Prepared:
         timeline = tracker.timeline
         flop: dict[str, int] = {}
         launches: dict[str, int] = {}
-        for (phase, _), (count, amount, _bytes) in tracker.counts.items():
+        moved: dict[str, int] = {}
+        for (phase, _), (count, amount, size) in tracker.counts.items():
             flop[phase] = flop.get(phase, 0) + amount
             launches[phase] = launches.get(phase, 0) + count
+            moved[phase] = moved.get(phase, 0) + (0 if amount else size)
         highest = max(timeline.phase_peaks(), key=lambda p: p.peak_bytes)
         ops = {op for _, op in tracker.counts}
         return StepEvents(
             batch=batch, seq_len=seq_len, sizes=tuple(a.exact_bytes for a in timeline.allocations),
             categories=tuple(a.category for a in timeline.allocations), moves=tuple(timeline.moves),
             marks=tuple(timeline.marks), accumulated=tuple(timeline.accumulated), flop=flop, launches=launches,
-            peak_op=f"{highest.phase}, {highest.op} in {highest.module or 'the model'}",
+            moved=moved, peak_op=f"{highest.phase}, {highest.op} in {highest.module or 'the model'}",
             unfused=bool(ops & UNFUSED),
         )
 

@@ -135,7 +135,8 @@ class StepEvents(Record):
     marks: tuple[tuple[int, str], ...] = Field(description="moves made when each phase begins")
     accumulated: tuple[tuple[int, int], ...] = Field(description="(moves made, allocation): a gradient is complete")
     flop: dict[str, int] = Field(description="floating point operations by phase")
-    launches: dict[str, int] = Field(description="operations by phase")
+    launches: dict[str, int] = Field(description="kernels by phase")
+    moved: dict[str, int] = Field(description="bytes that kernels without FLOP read and write, by phase")
     peak_op: str
     unfused: bool = Field(description="the CPU's dropout or attention kept tensors that CUDA's kernels do not")
 

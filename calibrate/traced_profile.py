@@ -117,8 +117,10 @@ def _trained(
 class _Fit:
     """One regime while it is being solved: a polynomial for every allocation of the step."""
 
-    def __init__(self, step: StepEvents, polynomials: list[Slot], flop: Slot, batch: Shape, length: Shape) -> None:
-        self.step, self.polynomials, self.flop = step, polynomials, flop
+    def __init__(
+        self, step: StepEvents, polynomials: list[Slot], flop: Slot, moved: Slot, batch: Shape, length: Shape
+    ) -> None:
+        self.step, self.polynomials, self.flop, self.moved = step, polynomials, flop, moved
         self.batch, self.length = batch, length
         self.scaling: list[bool] = []
         self.flop_scale: Slot = ()
@@ -165,7 +167,8 @@ class _Fit:
             "static": {name: [list(pair) for pair in counts.items()] for name, counts in static.items()},
             "events": pack(events), "marks": [position_of(marks["backward"]), position_of(end)],
             "flop": [list(term) for term in _added(self.flop, self.flop_scale if rank else ())],
-            "launches": sum(count for phase, count in step.launches.items() if phase != "optimizer"),
+            "moved": [list(term) for term in self.moved],
+            "launches": _outside_optimizer(step.launches),
             "peak_op": step.peak_op,
         }
 
@@ -218,7 +221,13 @@ def _regime(traces: ShapeTraces, batch: Shape, length: Shape) -> _Fit:
 
     polynomials = [polynomial(sizes) for sizes in zip(*(step.sizes for step in steps), strict=True)]
     flop = polynomial(tuple(sum(step.flop.values()) for step in steps))
-    return _Fit(steps[-1], polynomials, flop, batch, length)
+    traffic = solve(shapes, tuple(_outside_optimizer(step.moved) for step in steps))  # a sum: close, not exact
+    moved = tuple((round(c), digit) for digit, c in sorted(traffic.items()) if round(c))
+    return _Fit(steps[-1], polynomials, flop, moved, batch, length)
+
+
+def _outside_optimizer(amounts: Mapping[str, int]) -> int:
+    return sum(amount for phase, amount in amounts.items() if phase != "optimizer")
 
 
 def canonical(step: StepEvents) -> StepEvents:

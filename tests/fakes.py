@@ -49,6 +49,10 @@ class FakeCatalog:
         cards = (card(4, "four"), card(8, "eight"), card(80, "eighty"))
         return tuple(one for one in cards if one.memory_bytes >= memory_bytes)
 
+    def cards_near(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
+        """Cards of about that size."""
+        return self.cards_with_at_least(memory_bytes // 2)
+
     def model_entries(self) -> tuple[FakeEntry, ...]:
         names = ("small-3b", "small-1b", "small-0.1b", "small-0.2b", "other-0.2b")
         return tuple(FakeEntry(name, parameter_count(self.find_model(name))) for name in names)
@@ -125,6 +129,7 @@ def fake_estimate(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: Gpu
         step_s=Interval.around(step_s, 0.2, 0.2),
         total_s=Interval.around(step_s * steps * workload.epochs, 0.2, 0.2),
         steps=steps, tokens_per_s=workload.batch_size * workload.mean_seq_len / step_s, bound="compute",
+        flop_per_step=1e12, mfu=0.4, energy_j=None,
     ) if gpu.speed_known else None
     return Estimate(
         recipe=recipe,

@@ -44,7 +44,9 @@ def test_the_json_contract() -> None:
         assert set(memory) == counters | {"peak_at", "terms"}
         assert set(memory["device_bytes"]) == {"low", "likely", "high"}
         assert set(memory["terms"][0]) == {"name", "bytes"}
-        assert set(time) == {"micro_step_s", "step_s", "total_s", "steps", "tokens_per_s", "bound"}
+        assert set(time) == {
+            "micro_step_s", "step_s", "total_s", "steps", "tokens_per_s", "bound", "flop_per_step", "mfu", "energy_j",
+        }
         assert row["evidence"]["rung"] == "formula"
 
 
@@ -95,6 +97,37 @@ def test_a_size_gives_one_verdict_and_a_range_of_times() -> None:
     assert row.time is not None
     assert row.time.total_s.high / row.time.total_s.low > 3
     assert any("old" in note.text for note in answer.notes)
+
+
+def unknown(gib: int = 8) -> GpuSpec:
+    return GpuSpec(name="odd", generation="", memory_bytes=gib * 2**30, marketed_gb=gib)
+
+
+def test_a_card_of_unknown_speed_gets_the_range_of_its_neighbours() -> None:
+    answer = advise(MODEL, unknown(), 3000, method="lora", catalog=FakeCatalog(), estimator=fake_estimate)
+    row, near = answer.candidates[0], FakeCatalog().cards_near(8 * 2**30)
+    assert row.time is not None
+    assert (row.fastest_card, row.slowest_card) != ("odd", "odd")
+    fixed = {"micro_batch": row.recipe.micro_batch, "gradient_checkpointing": row.recipe.gradient_checkpointing}
+    alone = [advise(MODEL, one, 3000, method="lora", **fixed, catalog=FakeCatalog(),
+                    estimator=fake_estimate).candidates[0].time for one in near]  # fmt: skip
+    assert row.time.total_s.high == max(time.total_s.high for time in alone if time)
+    (note,) = [note.text for note in answer.notes if "speed" in note.text]
+    assert f"{len(near)} catalog cards" in note
+
+
+def test_what_a_card_costs_is_its_hours() -> None:
+    one = ask(examples=3000, method="lora", price_per_hour=1.5)
+    row = one.candidates[0]
+    assert row.time is not None
+    assert row.cost is not None
+    assert row.cost.likely == pytest.approx(1.5 * row.time.total_s.likely / 3600)
+    four = ask(examples=3000, method="lora", price_per_hour=1.5, gpus=4, batch_size=16).candidates[0]
+    assert four.time is not None
+    assert four.cost is not None
+    assert four.cost.high == pytest.approx(4 * 1.5 * four.time.total_s.high / 3600)
+    assert ask(examples=3000, method="lora").candidates[0].cost is None
+    assert one.fixed == ("examples", "method", "price_per_hour")
 
 
 def test_cards_divide_the_time() -> None:

@@ -20,14 +20,14 @@ def card(name: str) -> GpuSpec:
         ("Tesla P100-PCIE-16GB", "pascal"),
         ("Tesla V100-SXM2-32GB", "volta"),
         ("NVIDIA GeForce RTX 2080 Ti", "turing"),
-        ("Tesla T4", "turing full"),
+        ("Tesla T4", "turing"),
         ("NVIDIA GeForce RTX 3090", "ampere"),
-        ("NVIDIA RTX A6000", "ampere full"),
+        ("NVIDIA RTX A6000", "ampere"),
         ("NVIDIA A100-SXM4-80GB", "ampere hbm"),
         ("NVIDIA A30", "ampere hbm"),
         ("NVIDIA GeForce RTX 4090", "ada"),
-        ("NVIDIA L40S", "ada full"),
-        ("NVIDIA L4", "ada full"),
+        ("NVIDIA L40S", "ada"),
+        ("NVIDIA L4", "ada"),
         ("NVIDIA H100 80GB HBM3", "hopper"),
         ("NVIDIA GeForce RTX 5090", "blackwell"),
         ("NVIDIA B200", "blackwell hbm"),
@@ -75,6 +75,33 @@ def test_cublas_workspaces_are_what_pytorch_allocates() -> None:
     # 8,519,680 bytes a handle: github.com/pytorch/pytorch/issues/95668, on an A10G.
     assert workspace_bytes(card("NVIDIA A10G")) == 2 * 8_519_680
     assert workspace_bytes(card("NVIDIA H100 80GB HBM3")) == 2 * 32 * 2**20
+
+
+def test_a_power_limit_lowers_the_matrix_rate_between_cards_of_one_chip() -> None:
+    achieved = {name: profile_for(card(name)).matrix_efficiency * card(name).bf16_flop_per_s
+                for name in ("NVIDIA GeForce RTX 4090", "NVIDIA L40S", "NVIDIA RTX 6000 Ada Generation", "NVIDIA L4")}
+    shares = [profile_for(card(name)).matrix_efficiency for name in achieved]
+    assert shares == sorted(shares, reverse=True)
+    assert achieved["NVIDIA L40S"] > achieved["NVIDIA RTX 6000 Ada Generation"] > achieved["NVIDIA GeForce RTX 4090"]
+    unlimited = card("NVIDIA L4").model_copy(update={"power_w": 0.0})
+    assert profile_for(unlimited).matrix_efficiency > 1.5 * profile_for(card("NVIDIA L4")).matrix_efficiency
+
+
+@pytest.mark.parametrize(("name", "published"), [
+    ("NVIDIA A100-SXM4-80GB", 271e12), ("NVIDIA A100 80GB PCIe", 253e12), ("NVIDIA H100 80GB HBM3", 794e12),
+    ("NVIDIA B200", 1745e12), ("NVIDIA GeForce RTX 4090", 165e12),
+])
+def test_the_limit_for_large_products_is_near_the_published_best(name: str, published: float) -> None:
+    assert 0.85 <= profile_for(card(name)).matrix_efficiency * card(name).bf16_flop_per_s / published <= 1.05
+
+
+@pytest.mark.parametrize(("name", "forward", "backward"), [
+    ("NVIDIA RTX A5000", 84e12, 77e12), ("NVIDIA H100 80GB HBM3", 370e12, 302e12),
+])
+def test_attention_is_near_what_was_published(name: str, forward: float, backward: float) -> None:
+    peak, profile = card(name).bf16_flop_per_s, profile_for(card(name))
+    assert profile.attention_forward * peak == pytest.approx(forward, rel=0.12)
+    assert profile.attention_backward * peak == pytest.approx(backward, rel=0.12)
 
 
 def test_a_card_without_bfloat16_says_so() -> None:

@@ -12,7 +12,7 @@ from advisor.dataset import DataSummary
 from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.knobs import BY_NAME, KNOBS, range_of, read_value
 from advisor.question import placement_of, read_knobs, workload_of
-from advisor.specs import Placement, Recipe, Workload
+from advisor.specs import Placement, Recipe, Rental, Workload
 from tests.fakes import MODEL
 
 NUMBERS = [knob for knob in KNOBS if knob.kind in ("int", "float")]
@@ -20,9 +20,9 @@ NUMBERS = [knob for knob in KNOBS if knob.kind in ("int", "float")]
 
 def test_every_field_of_the_specs_is_a_knob() -> None:
     derived = {"gradient_accumulation"}
-    fields = {*Workload.model_fields, *Recipe.model_fields, *Placement.model_fields} - derived
+    fields = {*Workload.model_fields, *Recipe.model_fields, *Placement.model_fields, *Rental.model_fields} - derived
     assert fields <= set(BY_NAME)
-    assert len(NUMBERS) == 10
+    assert len(NUMBERS) == 11
 
 
 @pytest.mark.parametrize("knob", NUMBERS, ids=lambda knob: knob.name)

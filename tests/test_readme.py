@@ -67,7 +67,7 @@ def test_it_stays_short() -> None:
 
 
 def test_commands_were_found() -> None:
-    assert len(ADVISE) == 6
+    assert len(ADVISE) == 7
     assert len(CALIBRATE) == 1
 
 

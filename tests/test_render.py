@@ -84,6 +84,14 @@ def test_explain_lists_every_byte() -> None:
     assert f"peak at {row.memory.peak_at}" in text
 
 
+def test_time_says_what_binds_and_what_it_costs() -> None:
+    text = " ".join(screen(ask(price_per_hour=2.0)).split())
+    assert "Time " in text
+    assert " a micro-step, bound by " in text
+    assert "; cost " in text
+    assert "; cost " not in screen(ask())
+
+
 def test_nothing_fits_prints_what_would_and_no_script() -> None:
     text = screen(ask(1))
     assert "What would fit" in text

@@ -183,7 +183,7 @@ def test_time_over_cards_spans_the_slowest_and_the_fastest() -> None:
     cards = (card(24, "slow", tflops=50), card(24, "fast", tflops=200), card(24, "middle", tflops=100))
     one = job()._replace(cards=cards)
     recipe = first_recipe(one, "lora")
-    times = time_over_cards(one, one.estimate(recipe))
+    times = time_over_cards(one, one.estimate(recipe), one.cards)
     assert times is not None
     assert (times.fastest, times.slowest) == ("fast", "slow")
     single = {c.name: fake_estimate(MODEL, recipe, one.workload, c).time for c in cards}
@@ -197,7 +197,7 @@ def test_time_over_cards_spans_the_slowest_and_the_fastest() -> None:
 def test_cards_of_unknown_speed_have_no_time() -> None:
     unknown = GpuSpec(name="a card with 24 GB", generation="", memory_bytes=24 * GIB, marketed_gb=24)
     one = job()._replace(cards=(unknown, unknown))
-    assert time_over_cards(one, one.estimate(Recipe(method="lora"))) is None
+    assert time_over_cards(one, one.estimate(Recipe(method="lora")), one.cards) is None
     assert best_outcome(one._replace(cards=(unknown,)), "lora").estimate.time is None
 
 

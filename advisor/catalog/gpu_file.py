@@ -22,7 +22,7 @@ from advisor.units import MIB
 NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
 _FILE_LIMIT_BYTES = 1024**2
 
-Figure = Literal["memory", "bandwidth", "flops", "capability"]
+Figure = Literal["memory", "bandwidth", "flops", "capability", "power"]
 Tflops = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
@@ -38,12 +38,19 @@ class Card(BaseModel):
     compute_capability: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")] = Field("")
     marketed_gb: Annotated[float, Field(ge=0.5, le=10_000, allow_inf_nan=False)]
     memory_mib: Annotated[int, Field(ge=512, le=10_485_760)]
-    bandwidth_gb_per_s: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+    bandwidth_gb_per_s: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = Field(0.0)
     bf16_tflops: Tflops = Field(0.0)
-    fp16_tflops: Tflops
+    fp16_tflops: Tflops = Field(0.0)
     tf32_tflops: Tflops = Field(0.0)
-    fp32_tflops: Tflops
+    fp32_tflops: Tflops = Field(0.0)
+    power_w: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = Field(0.0, description="0 = unknown")
     sources: dict[Figure, str] = Field(default_factory=dict)
+
+    def missing_rate(self) -> str:
+        """A rate that is needed beside those that are given; '' when none is, or when none are given."""
+        rates = {name: value for name, value in self if name.endswith(("_gb_per_s", "_tflops"))}
+        needed = ("bandwidth_gb_per_s", "fp16_tflops", "fp32_tflops")
+        return next((name for name in needed if not rates[name]), "") if any(rates.values()) else ""
 
     def to_spec(self, links: Mapping[str, str]) -> GpuSpec:
         """The card in base units; a source that starts with a key of `links` gets its address written out."""
@@ -58,6 +65,7 @@ class Card(BaseModel):
             fp16_flop_per_s=self.fp16_tflops * 1e12,
             tf32_flop_per_s=self.tf32_tflops * 1e12,
             fp32_flop_per_s=self.fp32_tflops * 1e12,
+            power_w=float(self.power_w),
             sources=tuple(f"{figure}: {_resolved(text, links)}" for figure, text in self.sources.items()),
         )
 
@@ -83,6 +91,9 @@ def card_from_file(path: str) -> GpuSpec:
     except ValidationError as error:
         raise BadConfig(f"GPU file {_shown(path)}: {_first_problem(error)}") from None
     _check_sizes_agree(path, card)
+    if missing := card.missing_rate():
+        raise BadConfig(f"GPU file {_shown(path)}: {missing} is missing; give it, or leave out every rate of a card "
+                        "whose speed you do not know")
     return card.to_spec({})
 
 

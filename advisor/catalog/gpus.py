@@ -83,6 +83,20 @@ def cards_with_at_least(memory_bytes: int) -> tuple[GpuSpec, ...]:
     return tuple(sorted(enough, key=lambda spec: (spec.memory_bytes, spec.name)))
 
 
+NEAR = 0.25
+"""Cards whose memory differs by at most this share may stand in for one whose speed is not known."""
+
+
+def cards_near(memory_bytes: int) -> tuple[GpuSpec, ...]:
+    """Catalog cards with about `memory_bytes`; when there are none, the nearest below and above."""
+    near = [spec for spec in all_gpus() if abs(spec.memory_bytes - memory_bytes) <= NEAR * memory_bytes]
+    if near:
+        return tuple(near)
+    ordered = sorted(all_gpus(), key=lambda spec: spec.memory_bytes)
+    below = [spec for spec in ordered if spec.memory_bytes < memory_bytes][-1:]
+    return (*below, *cards_with_at_least(memory_bytes)[:1])
+
+
 def find_gpus(text: str) -> tuple[GpuSpec, ...]:
     """The cards that `--gpu TEXT` means: one by name, alias, file or 'auto'; all of a size for "24GB".
 

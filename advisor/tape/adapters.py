@@ -11,6 +11,9 @@ from advisor.tape.graph import ITEM_BYTES, Node, Tensor
 from advisor.tape.ops import add, cast, copy, dropout, mul, scale, shift
 from advisor.tape.tape import Tape
 
+ADAPTER_LABELS = ("LoRA", "DoRA")
+"""What stands behind a layer's name while its adapter runs."""
+
 
 class Linear:
     """One linear layer with its weights as tensors; an adapter where the recipe puts one."""
@@ -204,8 +207,18 @@ def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
     t.label(m.name)
     if m.lora_a is None or m.lora_b is None:
         return base_linear(t, x, m)
+    results = [base_linear(t, x, m)]  # popped: peft rebinds the name of the base layer's result
+    t.label(f"{m.name}, {ADAPTER_LABELS[m.magnitude is not None]}")
+    out = _adapted(t, x, results, m)
+    t.label(m.name)
+    return out
+
+
+def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
+    """The base layer's result with what the adapter adds."""
+    assert m.lora_a is not None and m.lora_b is not None
+    result = results.pop()
     if m.quant == "none":
-        result = base_linear(t, x, m)
         dtype = result.dtype
         inner = cast(t, x, m.lora_a.dtype)
         if m.magnitude is not None:
@@ -214,7 +227,6 @@ def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
             dropped = dropout(t, inner) if m.recipe.dropout else inner
             result = add(t, result, _lora_update(t, dropped, m))
         return cast(t, result, dtype)
-    result = base_linear(t, x, m)
     if m.quant != "int8":
         result = copy(t, result, result.shape)
     # peft asks torch.is_autocast_enabled(), which answers for CUDA alone.

@@ -157,7 +157,7 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
     lse = t.empty((batch, heads, length), "float32")
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t.kernel("attention", dtype, flop // 2 * 5, 2 * inputs + mask_bytes + outputs + g.bytes)
+        t.kernel("attention backward", dtype, flop // 2 * 5, 2 * inputs + mask_bytes + outputs + g.bytes)
         scratch = []
         if t.device == "cuda":
             scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]

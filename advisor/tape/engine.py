@@ -21,11 +21,12 @@ def checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: b
     """
     if reentrant:
         return _checkpoint_reentrant(t, function, x)
-    t.frame = Frame(function, (x,))
+    t.frame, launched = Frame(function, (x,)), len(t.kernels)
     try:
         return function(x)
     finally:
         t.frame = None
+        t.hooked += len(t.kernels) - launched
 
 
 def _checkpoint_reentrant(t: Tape, function: Callable[..., Tensor], x: Tensor) -> Tensor:
@@ -42,9 +43,10 @@ def _checkpoint_reentrant(t: Tape, function: Callable[..., Tensor], x: Tensor) -
                 t.kernel("elementwise", one.dtype, 0, one.bytes)
             again = Tensor(shape, dtype, held.pop(), needs_grad=True)
             _enter_recompute(t)
-            t.rerunning, t.side = True, []
+            t.rerunning, t.side, launched = True, [], len(t.kernels)
             out, side = function(again), t.side
             t.rerunning, t.side = False, None
+            _note_recomputed(t, launched)
             _leave_recompute(t)
             run_backward(t, out, g, *zip(side, zeros, strict=True))
             return (again.grad,)
@@ -62,6 +64,13 @@ def _checkpoint_reentrant(t: Tape, function: Callable[..., Tensor], x: Tensor) -
     return out
 
 
+def _note_recomputed(t: Tape, launched: int) -> None:
+    """All kernels after the first `launched` ran a second time."""
+    again = t.kernels[launched:]
+    t.recomputed += len(again)
+    t.recomputed_flop += sum(kernel[2] for kernel in again)
+
+
 def _enter_recompute(t: Tape) -> None:
     t.autocast = t.autocast_dtype
 
@@ -76,11 +85,14 @@ def _recompute(t: Tape, frame: Frame) -> None:
     frame.next_slot = 0
     _enter_recompute(t)
     was_enabled, t.grad_enabled = t.grad_enabled, True
+    launched = len(t.kernels)
     try:
         frame.function(*frame.inputs)
     except StopRecompute:
         pass
     finally:
+        _note_recomputed(t, launched)
+        t.hooked += len(t.kernels) - launched
         t.frame, t.replaying = None, False
         t.grad_enabled = was_enabled
         _leave_recompute(t)

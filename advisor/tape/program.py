@@ -91,10 +91,34 @@ def net_bytes(net: Net, sizes: list[int]) -> Bytes:
     return out
 
 
+class Launches(NamedTuple):
+    """Kernels by who launches them: the model's Python code, or autograd's engine.
+
+    `hooked` of the former are launched under checkpointing's hooks on saved tensors.
+    """
+
+    python: int
+    engine: int
+    hooked: int
+
+
+class Run(NamedTuple):
+    """The kernels of a stretch at one shape, each with how often it runs; `copies` layers are like it.
+
+    `recomputed_flop` is the part of one layer's FLOP that checkpointing does a second time.
+    """
+
+    copies: int
+    kernels: list[tuple[Kernel, int]]
+    launches: Launches
+    recomputed_flop: float
+
+
 class Stretch:
     """A segment of the program: the embedding, one layer, or the head, forward or backward."""
 
-    __slots__ = ("copies", "dropped", "end", "kernels", "net", "phase", "place", "start")
+    __slots__ = ("copies", "dropped", "end", "hooked", "kernels", "launches", "net", "phase", "place", "recomputed",
+                 "recomputed_flop", "recomputed_slot", "start")
 
     def __init__(self, phase: str, place: int, copies: int, start: int) -> None:
         """Begin at the event of index `start`; `copies` is how many layers it stands for."""
@@ -105,6 +129,9 @@ class Stretch:
         self.end = start
         self.net: Net = []
         self.dropped: Net = []
+        self.recomputed = self.hooked = 0  # kernels that ran a second time, and that ran under checkpointing's hooks
+        self.recomputed_flop = self.recomputed_slot = 0
+        self.launches = Launches(0, 0, 0)
         self.kernels: list[tuple[str, str, int, int, int, int, int, int]] = []
 
 
@@ -150,6 +177,9 @@ class Program:
             self._before = net_of(self.events[: stretch.start])
         stretch.net = net_of(self.events[stretch.start : stretch.end])
         at = self._figures
+        python = len(kernels) if stretch.phase == "forward" else stretch.recomputed
+        stretch.launches = Launches(python, len(kernels) - python, stretch.hooked)
+        stretch.recomputed_slot = at[stretch.recomputed_flop]
         stretch.kernels = [
             (kind, dtype, at[flop], at[moved], at[m], at[n], at[k], times)
             for (kind, dtype, flop, moved, m, n, k), times in Counter(kernels).items()
@@ -189,15 +219,15 @@ class Program:
         index = bisect_right(self.labels, (event - 1, "\uffff")) - 1
         return self.labels[index][1] if index >= 0 else ""
 
-    def kernels(self, batch: int, length: int, rank: int) -> list[tuple[int, list[tuple[Kernel, int]]]]:
-        """For every stretch: how many layers it stands for, and its kernels with how often each runs."""
+    def kernels(self, batch: int, length: int, rank: int) -> list[Run]:
+        """What every stretch runs, in order."""
         values = evaluated(self._figures.polynomials, basis(batch, length, rank))
         amounts = list(map(float, values))
         return [
-            (s.copies, [
+            Run(s.copies, [
                 ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
                 for kind, dtype, flop, moved, m, n, k, times in s.kernels
-            ])
+            ], s.launches, amounts[s.recomputed_slot])
             for s in self.stretches
         ]  # fmt: skip
 

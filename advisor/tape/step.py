@@ -28,7 +28,7 @@ from advisor.tape.older_loss import shifted, sliced_loss
 from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
-from advisor.tape.tape import Tape
+from advisor.tape.tape import LabelledTape, Tape
 from advisor.tape.weights import Weights, other_dtype, outer_norm, projections
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
@@ -56,7 +56,12 @@ class _Recorder:
     def close(self) -> None:
         """End the stretch that is open."""
         if self.parts:
-            self.parts[-1][0].end = len(self.t.events)
+            stretch, t = self.parts[-1][0], self.t
+            stretch.end = len(t.events)
+            stretch.recomputed += t.recomputed
+            stretch.hooked += t.hooked
+            stretch.recomputed_flop += t.recomputed_flop
+            t.recomputed = t.hooked = t.recomputed_flop = 0
 
     def finish(self) -> None:
         """End the record and let go of the tape: each would keep the other alive."""
@@ -91,7 +96,8 @@ def _without_collector() -> Iterator[None]:
 @lru_cache(maxsize=512)
 @_without_collector()
 def _recorded(
-    m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, single_row: bool, device: Device, stack: Stack
+    m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, single_row: bool, device: Device, stack: Stack,
+    labelled: bool = False,
 ) -> Program:
     """The program of `recipe`, whose rank is ignored.
 
@@ -99,7 +105,7 @@ def _recorded(
     `single_row`: the batch is 1 where that matters.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
-    t = Tape(device, half if recipe.autocast else "", stack)
+    t = (LabelledTape if labelled else Tape)(device, half if recipe.autocast else "", stack)
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, kind.last) for kind, _ in plan]
@@ -136,9 +142,12 @@ def _recorded(
 
 
 def step_program(
-    m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device, stack: Stack = THIS_STACK
+    m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device, stack: Stack = THIS_STACK,
+    labelled: bool = False,
 ) -> Program:
     """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
+
+    `labelled`: the kinds of kernels say where they run, see LabelledTape.
 
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
@@ -151,7 +160,7 @@ def step_program(
     slides = bool(m.sliding_window) and m.sliding_window <= length
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     single_row = batch == 1 and composes_attention(m, recipe, device)
-    return _recorded(m, structure, slides, one_tile, single_row, device, stack)
+    return _recorded(m, structure, slides, one_tile, single_row, device, stack, labelled)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:

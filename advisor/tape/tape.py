@@ -61,6 +61,8 @@ class Tape:
         self.rerunning = False
         self.side: list[Tensor] | None = None
         self.kernels: list[RawKernel] = []
+        self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
+        self.recomputed_flop = 0
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
@@ -158,3 +160,15 @@ class Tape:
     def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
         """Note one matrix product (m, k) x (k, n)."""
         self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k))
+
+
+class LabelledTape(Tape):
+    """A tape whose kernels say where they run: behind their kind and a bar stands the part of the model."""
+
+    def kernel(self, kind: str, dtype: str, flop: int, moved_bytes: int) -> None:
+        """Note one kernel launch that is not a matrix product."""
+        super().kernel(f"{kind}|{self.at}", dtype, flop, moved_bytes)
+
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
+        """Note one matrix product (m, k) x (k, n)."""
+        self.kernels.append((f"matmul|{self.at}", dtype, 2 * m * n * k, moved_bytes, m, n, k))

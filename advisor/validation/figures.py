@@ -6,12 +6,22 @@ import json
 from importlib import resources
 from typing import Any, NamedTuple
 
-from advisor.specs import MemoryEstimate
+from advisor.specs import MemoryEstimate, ModelSpec, Recipe
+from advisor.tape.stack import Stack
 
 GIB, GB = 2**30, 10**9
 
 Row = dict[str, Any]
 """One row of the file; the keys are those of the file."""
+
+
+class Run(NamedTuple):
+    """How a row was run: what was trained, how, on which card, and what its code does differently from ours."""
+
+    model: ModelSpec
+    recipe: Recipe
+    gpu: str
+    stack: Stack = Stack()
 
 
 class Figure(NamedTuple):

@@ -10,7 +10,7 @@ from advisor.estimation import memory_estimate
 from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.stack import Stack
-from advisor.validation.figures import GB, Figure, Predicted, Row, Unanswered, peak_figure
+from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswered, peak_figure
 from advisor.validation.replayed import replayed
 
 EARLY_2024 = Stack(mean_of_logits=True, keeps_quantized_input=True, caches_keys=True, tables_by_layer=True,
@@ -38,14 +38,19 @@ def _table_bytes(m: ModelSpec, seq_len: int) -> int:
     return 2 * 2 * max(seq_len, POSITIONS) * m.head_dim * m.num_hidden_layers
 
 
-def method_comparison(row: Row) -> Predicted:
-    """Peak reserved of the longest batch; peft's loop holds the outputs, and pads to at most 768 tokens."""
+def comparison_run(row: Row) -> Run:
+    """A row of peft's method comparison: its loop holds the outputs."""
     recipe = Recipe(method=row["method"], gradient_checkpointing=False, autocast=False, optimizer="adamw_foreach",
-                    **_adapters(row))  # fmt: skip
+                    micro_batch=row["micro_batch"], **_adapters(row))  # fmt: skip
     stack = Stack(keeps_outputs=True, freezes_lora_a=row["optimizer"] == "lora-fa")
-    model = find_model("llama-3.2-3b")
+    return Run(find_model("llama-3.2-3b"), recipe, "NVIDIA L40S", stack)
+
+
+def method_comparison(row: Row) -> Predicted:
+    """Peak reserved of the longest batch, padded to at most 768 tokens."""
+    model, recipe, gpu, stack = comparison_run(row)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
-    card = find_gpus("l40s")[0]
+    card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))
     return Predicted(peak_figure(row, "peak reserved", memory.peak_reserved_bytes.likely), memory, card.memory_bytes)
 
@@ -79,6 +84,16 @@ def notebook(row: Row) -> Predicted:
     return Predicted(tuple(Figure(what, measured[key] * GB, predicted) for what, key, predicted in snapshots))
 
 
+def unsharded_run(row: Row) -> Run:
+    """fsdp_qlora's train.py on two cards, each of which holds the whole model."""
+    recipe = Recipe(
+        method=row["method"], quant="nf4" if row["method"] == "qlora" else "none", double_quant=False,
+        kbit_upcast=False, adapter_dtype="bfloat16", autocast=False, optimizer="adamw_foreach",
+        gradient_checkpointing=True, reentrant=True, micro_batch=row["micro_batch"], **_adapters(row),
+    )  # fmt: skip
+    return Run(find_model("llama-2-7b"), recipe, "NVIDIA GeForce RTX 3090", BENCHMARKS_2024)
+
+
 def benchmarks(row: Row) -> Predicted | Unanswered:
     """fsdp_qlora's train.py where each card holds the whole model; FSDP without sharding adds nothing of weight.
 
@@ -88,16 +103,11 @@ def benchmarks(row: Row) -> Predicted | Unanswered:
         return Unanswered("no memory figure")
     if "no_shard" not in row["sharding"]:
         return Unanswered("weights sharded over cards")
-    model = find_model("llama-2-7b")
-    recipe = Recipe(
-        method=row["method"], quant="nf4" if row["method"] == "qlora" else "none", double_quant=False,
-        kbit_upcast=False, adapter_dtype="bfloat16", autocast=False, optimizer="adamw_foreach",
-        gradient_checkpointing=True, reentrant=True, **_adapters(row),
-    )  # fmt: skip
+    model, recipe, gpu, _ = unsharded_run(row)
     batch, length = row["micro_batch"], row["seq_len"]
     step = predict_step_memory(model, recipe, batch, length, "cuda", BENCHMARKS_2024)
     aside = _table_bytes(model, length) + 2 * CUBLAS_WORKSPACE_BYTES
     held = replayed(step, aside, model, recipe, batch, length, BENCHMARKS_2024)
-    card = find_gpus("rtx-3090")[0]
+    card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))
     return Predicted(peak_figure(row, "peak reserved", held.peak_reserved_bytes), memory, card.memory_bytes)

@@ -7,7 +7,7 @@ from advisor.device import profile_for
 from advisor.estimation import memory_estimate
 from advisor.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
-from advisor.validation.figures import GB, Figure, Predicted, Row
+from advisor.validation.figures import GB, Figure, Predicted, Row, Run
 
 
 def _model(name: str, hidden: int, inner: int, layers: int, heads: int, vocabulary: int) -> ModelSpec:
@@ -27,20 +27,29 @@ MODELS = {
 TARGETS = {"c_attn": ("c_attn",), "c_proj": ("attn.c_proj", "mlp.c_proj"), "w1": ("w1",), "w2": ("w2",)}
 
 
-def finetune(row: Row) -> Predicted:
+def finetune_run(row: Row) -> Run:
     """finetune_lora_single_gpu.sh: the model is in bf16 by itself, peft 0.5 leaves its adapters in fp32.
 
-    The README says neither what counted the memory nor what its G is: they are taken as what the card shows, in 10^9
-    bytes. Sources: modeling_qwen.py, QWenLMHeadModel; peft 0.5.0, tuners/lora.py, LoraLayer.update_layer.
-    Ignores: the padding's mask.
+    Sources: modeling_qwen.py, QWenLMHeadModel; peft 0.5.0, tuners/lora.py, LoraLayer.update_layer.
     """
     recipe = Recipe(
         method="lora", rank=row["rank"], dropout=row["lora_dropout"], autocast=True, optimizer="adamw_foreach",
         target_modules=tuple(name for given in row["target_modules"] for name in TARGETS[given]),
-        gradient_checkpointing=True, reentrant=True,
+        gradient_checkpointing=True, reentrant=True, micro_batch=row["micro_batch"],
+        gradient_accumulation=row["grad_accum"],
     )  # fmt: skip
-    card = find_gpus("a100-80gb")[0]
-    step = predict_step_memory(MODELS[row["model_id"]], recipe, row["micro_batch"], row["seq_len"], "cuda")
+    return Run(MODELS[row["model_id"]], recipe, "NVIDIA A100-SXM4-80GB")
+
+
+def finetune(row: Row) -> Predicted:
+    """The README says neither what counted the memory nor what its G is: what the card shows, in 10^9 bytes.
+
+    Ignores: the padding's mask, and that the gradients of earlier micro-batches stand.
+    """
+    model, recipe, gpu, _ = finetune_run(row)
+    recipe = recipe.model_copy(update={"gradient_accumulation": 1})
+    card = find_gpus(gpu)[0]
+    step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda")
     memory = memory_estimate(step, recipe, profile_for(card))
     figure = Figure("on the card", row["peak_mem_gib"] * GB, memory.device_bytes.likely)
     return Predicted((figure,), memory, card.memory_bytes)

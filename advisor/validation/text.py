@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from statistics import median
 
 from advisor.units import format_gib
+from advisor.validation.figures import Row
 from advisor.validation.report import Report
+from advisor.validation.timing import TimeReport
 
 
 def report_lines(report: Report) -> Iterator[str]:
@@ -26,8 +29,41 @@ def report_lines(report: Report) -> Iterator[str]:
         right = sum(v.right for v in found)
         yield f"runs that {name}: {right} of {len(found)} verdicts right"
         yield from (f"  {v.row['id']}: said '{v.fits}'" for v in found if not v.right)
+    yield from _unanswered(report.unanswered)
+
+
+def time_lines(report: TimeReport) -> Iterator[str]:
+    """Every step time, absolute, as a ratio and as a shape, then how good they are, and what is not predicted."""
+    ratio_of = {id(one.timed): one for one in report.ratios}
+    shape_of = {id(timed): error for timed, error in report.shapes}
+    yield (f"{'row':16} {'method':6} {'tokens':>6} {'measured s':>10} {'predicted, low to high':>27} {'error':>6} "
+           f"{'ratio':>6} {'ours':>6} {'error':>6} {'shape':>6}  bound")  # fmt: skip
+    for one in report.rows:
+        step, ratio = one.estimate.step_s, ratio_of.get(id(one))
+        numbers = f"{ratio.measured:6.3f} {ratio.predicted:6.3f} {ratio.error:+6.1%}" if ratio else " " * 20
+        shape = f"{shape_of[id(one)]:+6.1%}" if id(one) in shape_of else " " * 6
+        yield (f"{one.row['id']:16} {one.row['method']:6} {one.micro_tokens:6} {one.measured_s:10.3f} "
+               f"{step.likely:8.3f} {step.low:8.3f} {step.high:8.3f}{' ' if one.covered else '*'} {one.error:+6.1%} "
+               f"{numbers} {shape}  {one.estimate.bound}{', compiled' if one.compiled else ''}")  # fmt: skip
+    yield ""
+    eager = [one for one in report.rows if not one.compiled]
+    yield from _spread("eager rows, absolute", [one.error for one in eager])
+    yield from _spread("ratios inside a source", [one.error for one in report.ratios])
+    yield from _spread("shapes over lengths", [error for _, error in report.shapes])
+    yield f"in our interval: {sum(one.covered for one in eager)} of {len(eager)} eager rows (* outside)"
+    yield "ratio: to the plain row of the same source and model; shape: what is left without the model's own factor"
+    yield from _unanswered(report.unanswered)
+
+
+def _spread(name: str, errors: list[float]) -> Iterator[str]:
+    if errors:
+        yield (f"{name:24} {len(errors):3} rows: median {median(map(abs, errors)):.1%}, "
+               f"{min(0.0, *errors):+.1%} to {max(0.0, *errors):+.1%}")  # fmt: skip
+
+
+def _unanswered(rows: Iterable[tuple[Row, str]]) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
-    for row, reason in report.unanswered:
+    for row, reason in rows:
         reasons.setdefault(reason, []).append(row["id"])
     for reason, ids in reasons.items():
         yield f"not predicted, {reason}: {len(ids)} rows ({ids[0]} .. {ids[-1]})"

@@ -8,21 +8,39 @@ from advisor.estimation import memory_estimate
 from advisor.memory import predict_step_memory
 from advisor.specs import Recipe
 from advisor.tape.stack import Stack
-from advisor.validation.figures import Predicted, Row, Unanswered, peak_figure
+from advisor.validation.figures import Predicted, Row, Run, Unanswered, peak_figure
+
+MODULES = {"mlp": ("gate_proj", "up_proj", "down_proj")}
 
 
-def full_finetune(row: Row) -> Predicted | Unanswered:
-    """full_finetune_single_device in plain PyTorch; the counter is the peak of active bytes.
+def recipe_run(row: Row) -> Run:
+    """A single-device recipe of torchtune, in bf16 throughout.
 
     `F.rms_norm` of the upcast input keeps what it multiplies by the trained weight in fp32, as OLMo 2's norm does.
     Source: torchtune 0.5, modules/rms_norm.py, modules/attention.py.
+    Ignores: offloading of activations.
     """
+    method = row["method"]
+    recipe = Recipe(
+        method=method, autocast=False, adapter_dtype="bfloat16", quant="nf4" if method == "qlora" else "none",
+        kbit_upcast=False, rank=row.get("rank", 16),
+        target_modules=tuple(n for given in row.get("target_modules", ("all-linear",))
+                             for n in MODULES.get(given, (given,))),
+        optimizer="adamw_8bit" if "8bit" in row["optimizer"].lower() else "adamw",
+        gradient_checkpointing=str(row["gradient_checkpointing"]).startswith("True"),
+        loss="chunked" if "chunked" in row["loss_impl"].lower() else "full", micro_batch=row["micro_batch"],
+        gradient_accumulation=row["grad_accum"],
+    )  # fmt: skip
+    model = find_model("llama-3.2-3b").model_copy(update={"norm": "rms_float"})
+    return Run(model, recipe, "NVIDIA A100-SXM4-80GB", Stack(repeated_keys=True))
+
+
+def full_finetune(row: Row) -> Predicted | Unanswered:
+    """full_finetune_single_device in plain PyTorch; the counter is the peak of active bytes."""
     if row["compile"]:
         return Unanswered("torch.compile changes what is kept")
-    model = find_model("llama-3.2-3b").model_copy(update={"norm": "rms_float"})
-    recipe = Recipe(method="full", autocast=False, optimizer="adamw", gradient_checkpointing=False)
-    stack = Stack(repeated_keys=True)
+    model, recipe, gpu, stack = recipe_run(row)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
-    card = find_gpus("a100-80gb")[0]
+    card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))
     return Predicted(peak_figure(row, "peak active", memory.peak_allocated_bytes.likely), memory, card.memory_bytes)

@@ -23,7 +23,7 @@ from advisor.errors import AdvisorError, BadConfig, BadValue, SourceUnavailable,
 from advisor.specs import GpuSpec
 from advisor.units import GIB, MIB
 
-FIGURES = {"memory", "bandwidth", "flops", "capability"}
+FIGURES = {"memory", "bandwidth", "flops", "capability", "power"}
 MATRIX_GENERATIONS = {"Ampere", "Ada", "Hopper", "Blackwell"}
 CAPABILITIES = {
     "Pascal": {"6.0", "6.1"},
@@ -98,6 +98,8 @@ def test_loaded_card_is_sourced_and_plausible(card: GpuSpec) -> None:
     assert card.speed_known
     assert 0.93 <= card.memory_bytes / GIB / card.marketed_gb <= 1.001
     assert 190e9 <= card.memory_bytes_per_s <= 8e12
+    assert 60 <= card.power_w <= 1200
+    assert 0.4 <= card.power_w / (max(card.bf16_flop_per_s, card.fp16_flop_per_s) * 1e-12) <= 30
     assert 4e12 <= card.fp32_flop_per_s <= 130e12
     if card.generation in MATRIX_GENERATIONS:
         assert card.bf16_flop_per_s == card.fp16_flop_per_s
@@ -396,6 +398,13 @@ def test_file_in_either_format_gives_the_card(tmp_path: Path) -> None:
 def test_file_needs_only_the_required_fields(tmp_path: Path) -> None:
     card = one(write(tmp_path, "card.toml", toml_of(ENTRY)))
     assert (card.bf16_flop_per_s, card.compute_capability, card.generation) == (0, "", "")
+
+
+def test_file_may_leave_out_every_rate_and_give_the_power(tmp_path: Path) -> None:
+    rates = {name for name in ENTRY if name.endswith(("_gb_per_s", "_tflops"))}
+    card = one(write(tmp_path, "card.toml", toml_of({k: v for k, v in ENTRY.items() if k not in rates})))
+    assert not card.speed_known
+    assert one(write(tmp_path, "card.toml", toml_of(ENTRY | {"power_w": 250}))).power_w == 250.0
 
 
 @pytest.mark.parametrize("field", sorted(ENTRY))

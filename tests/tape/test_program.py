@@ -13,7 +13,17 @@ from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import METHODS, ModelSpec, Recipe
 from advisor.tape import step
 from advisor.tape.kinds import layer_kinds
-from advisor.tape.program import BATCH, DIGIT_BITS, LENGTH, RANK, basis, evaluated, polynomial
+from advisor.tape.program import (
+    BATCH,
+    DIGIT_BITS,
+    LENGTH,
+    RANK,
+    Launches,
+    Run,
+    basis,
+    evaluated,
+    polynomial,
+)
 from advisor.tape.step import step_program
 from tests.tape.tiny import CONFIGS, recipe, spec
 
@@ -75,11 +85,12 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
     assert total(kernels) == total(numeric.kernels(1, 1, 1))
 
 
-def total(kernels: list[tuple[int, list[Any]]]) -> list[tuple[float, float, int]]:
+def total(runs: list[Run]) -> list[tuple[float, float, int, Launches, float]]:
     """FLOP, bytes and launches of each stretch; equal kernels may be counted together in one and not in the other."""
     return [
-        (sum(k[2] * n for k, n in found), sum(k[3] * n for k, n in found), sum(n for _, n in found))
-        for _, found in kernels
+        (sum(k[2] * n for k, n in run.kernels), sum(k[3] * n for k, n in run.kernels), sum(n for _, n in run.kernels),
+         run.launches, run.recomputed_flop)
+        for run in runs
     ]
 
 
