@@ -1,6 +1,6 @@
 """How much more than the traced peak PyTorch's caching allocator holds, and how much of that it needs.
 
-    python -m benchmarks.fragmentation                     whole models, one of each architecture (about 1 h)
+    python -m benchmarks.fragmentation                     whole models, one of each architecture (several hours)
     python -m benchmarks.fragmentation --models llama-3.2-1b
 
 Needs the [calibrate] extra. Every traced step is replayed through `advisor.allocator`: loading and three steps. For

@@ -46,6 +46,8 @@ def glm4_moe_lite(f: Fields) -> Structure:
     first = types.index("sparse") if "sparse" in types else layers
     s["router_normalised"] = f.flag("norm_topk_prob", True)
     s = latent(f, s, plain=192, value=256, q_rank=768)
+    if f.optional_size("head_dim", s["rotary_dim"]) != s["rotary_dim"]:  # transformers takes both names for one field
+        raise f.bad("head_dim", f"is another than qk_rope_head_dim, {s['rotary_dim']}: give one of the two")
     found = deepseek_mixture(f, s, first, ExpertDefaults(64, 4, 1536, 1))
     return found | expert_layers([kind == "sparse" for kind in types]) if first < layers else found
 

@@ -87,6 +87,8 @@ def test_a_bad_field_is_named(field: str, value: object) -> None:
         ({**LLAMA, "model_type": "phi3", "rope_parameters": {"partial_rotary_factor": -1}},
          "rope_parameters.partial_rotary_factor"),
         ({**LLAMA, "model_type": "phi3", "rope_parameters": 7}, "rope_parameters"),
+        ({"model_type": "glm4_moe_lite", "head_dim": 128}, "head_dim"),
+        ({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense"]}, "mlp_layer_types"),
     ],
 )
 def test_contradictions_are_named(config: dict[str, Any], field: str) -> None:
