@@ -1,6 +1,6 @@
 """How much more than the traced peak PyTorch's caching allocator holds, and how much of that it needs.
 
-    python -m benchmarks.fragmentation                     whole models, one of each architecture (several hours)
+    python -m benchmarks.fragmentation                     612 steps of 51 whole models (about an hour)
     python -m benchmarks.fragmentation --models llama-3.2-1b
 
 Needs the [calibrate] extra. Every traced step is replayed through `advisor.allocator`: loading and three steps. For
@@ -18,14 +18,26 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from advisor.catalog import find_model
 from advisor.catalog.config_json import model_from_config
-from advisor.specs import METHODS
+from advisor.modules import parameter_count
 from benchmarks.against_trace import SHAPES, catalog_config, one_of_each_architecture, recipe_of
 from calibrate.dryrun import trace_step
 from calibrate.measurement import Trace
 from calibrate.timeline import STATIC
 
 SPREAD = (0.05, 0.5, 0.95)
+METHODS = ("full", "lora", "qdora")
+MORE = ("llama-3.2-1b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-8b", "pythia-1.4b")
+"""Beside the smallest model of each architecture."""
+MOST_PARAMETERS = 120e9
+"""Larger ones take minutes a step."""
+
+
+def models() -> list[str]:
+    """What is replayed when no name is given."""
+    smallest = (name for name in one_of_each_architecture() if parameter_count(find_model(name)) < MOST_PARAMETERS)
+    return list(dict.fromkeys((*smallest, *MORE)))
 
 
 class Case(NamedTuple):
@@ -56,9 +68,9 @@ class Case(NamedTuple):
         return shares | {"unsplit": trace.peak_blocks_bytes / trace.peak_bytes - 1}
 
 
-def cases(models: list[str], methods: list[str], layers: int) -> Iterator[Case]:
+def cases(names: list[str], methods: list[str], layers: int) -> Iterator[Case]:
     """Trace every case."""
-    for name in models:
+    for name in names:
         config = catalog_config(name, layers)
         spec = model_from_config(config, name, name)
         for method, checkpointing, shape in itertools.product(methods, (False, True), SHAPES):
@@ -83,13 +95,13 @@ def spread(values: list[float]) -> str:
 def main() -> int:
     """Print every case and the spread of each figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default="", help="names with commas; left out: one of each architecture")
+    parser.add_argument("--models", default="", help="names with commas; left out: one of each architecture, and more")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers; 0: whole")
+    parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers: larger shares")
     options = parser.parse_args()
-    models = options.models.split(",") if options.models else one_of_each_architecture()
+    names = options.models.split(",") if options.models else models()
     found: list[Case] = []
-    for case in cases(models, options.methods.split(","), options.layers):
+    for case in cases(names, options.methods.split(","), options.layers):
         print(show(case), flush=True)
         found.append(case)
     print("5 %, median, 95 % and the largest share of the cases")
