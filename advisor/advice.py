@@ -15,7 +15,7 @@ from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.errors import InputError, UnsupportedArchitecture
 from advisor.estimation import estimate
 from advisor.knobs import KNOBS, read_value
-from advisor.modules import parameter_count, resolve_targets
+from advisor.modules import parameter_count
 from advisor.question import placement_of, read_knobs, share_of, workload_of
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding, Rule
@@ -42,6 +42,7 @@ from advisor.specs import (
     TracedModel,
     Workload,
 )
+from advisor.targets import resolve_targets
 from advisor.units import GIB, format_gib
 
 if TYPE_CHECKING:

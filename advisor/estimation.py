@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from advisor.device import DeviceProfile, profile_for
 from advisor.errors import BadValue
-from advisor.fragmentation import held_bytes, shares_of
+from advisor.fragmentation import counted_bytes, held_bytes, shares_of
 from advisor.interval import Interval
 from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import (
@@ -70,7 +70,7 @@ def memory_estimate(
         "CUDA context": round(must_fit.likely) - round(needed.likely),
     }
     return MemoryEstimate(
-        peak_allocated_bytes=bounds,
+        peak_allocated_bytes=counted_bytes(bounds, needed, recipe),
         peak_reserved_bytes=reserved,
         needed_bytes=must_fit,
         device_bytes=reserved.plus(profile.context_bytes),

@@ -1,37 +1,21 @@
 """Peak memory of a training step: static bytes counted, the rest walked on the tape.
 
-    static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor
+    static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor (advisor.static)
     moving   activations, gradients, logits, temporaries: the tape's segments, extended to all layers
     peak     static plus the highest point of forward, backward or the optimizer's step
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import prod
 from typing import NamedTuple
 
-from advisor.modules import last_norm, layer_groups, layer_linears, layer_norms, own_parameters
-from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
-from advisor.tape.decoder import layer_quant, other_dtype, unquantized_name
+from advisor.specs import ModelSpec, Recipe
+from advisor.static import optimizer_temporary_bytes, static_memory
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment, block_bytes
-from advisor.tape.rope import rope_kinds
 from advisor.tape.stack import Stack
 from advisor.tape.step import EMBEDDING, HEAD, THIS_STACK, step_program
-from advisor.tape.trained import Trained, trained_shapes
-
-QUANTIZATION_BLOCK = 64
-NESTED_BLOCK = 256
-OPTIMIZER_BLOCK = 256
-MIN_8BIT_ELEMENTS = 4096
-
-
-class Static(NamedTuple):
-    """Bytes that stand for the whole run: `exact` as numel times itemsize, `blocks` as the allocator rounds them."""
-
-    exact: dict[str, int]
-    blocks: dict[str, int]
+from advisor.tape.trained import trained_shapes
 
 
 class StepMemory(NamedTuple):
@@ -45,138 +29,6 @@ class StepMemory(NamedTuple):
     after_forward_bytes: int
     after_backward_bytes: int
     phase_peaks: dict[str, int]
-
-
-def quantized_store_bytes(elements: int, quant: str, double_quant: bool) -> tuple[int, list[int]]:
-    """(packed weight bytes, sizes of the constants' tensors) of one weight that bitsandbytes stores.
-
-    nf4/fp4: half a byte, one fp32 absmax per 64, or with double quantisation one uint8 per 64, one fp32 per 256 of
-    those and an fp32 offset; tables of 16 and (nested) 256 fp32. int8: one byte and one fp32 per output row (the
-    rows are added by the caller). Source: bitsandbytes 0.50, functional.py, quantize_4bit.
-    """
-    if quant == "int8":
-        return elements, []
-    packed = -(-elements // 2)
-    blocks = -(-elements // QUANTIZATION_BLOCK)
-    if not double_quant:
-        return packed, [4 * blocks, 16 * 4]
-    return packed, [blocks, 4 * -(-blocks // NESTED_BLOCK), 256 * 4, 16 * 4, 4]
-
-
-class _Tally:
-    """Sums tensors by term, exact and in allocator blocks."""
-
-    def __init__(self) -> None:
-        self.exact: dict[str, int] = {}
-        self.blocks: dict[str, int] = {}
-
-    def add(self, term: str, size_bytes: int, times: int = 1) -> None:
-        self.exact[term] = self.exact.get(term, 0) + size_bytes * times
-        self.blocks[term] = self.blocks.get(term, 0) + block_bytes(size_bytes) * times
-
-
-def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
-    other = DTYPE_BYTES[other_dtype(recipe)]
-    term = "base weights"
-    tally.add(term, m.vocab_size * m.hidden_size * other, 1 if m.tie_word_embeddings else 2)
-    if m.position == "learned":
-        tally.add(term, m.position_rows * m.hidden_size * other)
-    if m.lm_head_bias:
-        tally.add(term, m.vocab_size * other)
-    for part, layers in layer_groups(m):
-        _add_layers(tally, part, recipe, layers)
-    last = last_norm(m)
-    tally.add(term, last.width * other, last.vectors)
-
-
-def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:
-    """The weights of `layers` equal layers."""
-    other, base = DTYPE_BYTES[other_dtype(recipe)], DTYPE_BYTES[recipe.base_dtype]
-    quant = layer_quant(m, recipe)
-    term = "base weights"
-    for shape in layer_linears(m).values():
-        if quant != "none":
-            whole = int(shape.name == unquantized_name(m))
-            packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
-            tally.add(term, packed, layers - whole)
-            tally.add(term, shape.weight_count * other, whole)
-            for size in constants or [4 * shape.out_features]:
-                tally.add("quantisation constants", size, layers - whole)
-        else:
-            tally.add(term, shape.weight_count * other, layers)
-        if shape.bias:
-            tally.add(term, shape.out_features * (base if quant != "none" else other), layers)
-    for norm in layer_norms(m):
-        tally.add(term, norm.width * other, norm.vectors * layers)
-    for own in own_parameters(m):
-        tally.add(term, prod(own) * other, layers)
-
-
-def optimizer_state_sizes(p: Trained, optimizer: str) -> list[int]:
-    """Bytes of each state tensor that the optimizer keeps for one parameter, outside paged memory.
-
-    AdamW keeps two moments in the parameter's dtype. bitsandbytes' 8-bit AdamW keeps two uint8 and two fp32 per
-    256 elements, and 32-bit states below 4,096 elements; paged states of 100,000 elements and more live in managed
-    memory, which spills to the CPU. Adafactor keeps a row and a column in fp32, or a vector's full second moment.
-    """
-    elements = p.elements
-    if optimizer == "sgd":
-        return []
-    if optimizer == "adafactor":
-        return [4 * p.rows, 4 * p.columns] if p.columns else [4 * p.rows]
-    if optimizer in ("adamw", "adamw_foreach"):
-        return [p.bytes] * 2
-    if optimizer == "paged_adamw":
-        return [] if elements >= 100_000 else [4 * elements] * 2
-    if elements < MIN_8BIT_ELEMENTS:
-        return [4 * elements] * 2
-    blocks = 4 * -(-elements // OPTIMIZER_BLOCK)
-    if optimizer == "paged_adamw_8bit" and elements >= 100_000:
-        return [blocks] * 2
-    return [elements, elements, blocks, blocks]
-
-
-def optimizer_temporary_bytes(shapes: Iterable[Trained], optimizer: str) -> int:
-    """Most that the optimizer's step allocates beside its states.
-
-    Fused AdamW and bitsandbytes work in place. foreach AdamW makes one copy of all parameters (a square root).
-    Adafactor makes, for the largest parameter, its update twice and, if it is in 16 bits, fp32 copies of it and of
-    its gradient. Source: transformers/optimization.py, Adafactor.step.
-    """
-    if optimizer == "adamw_foreach":
-        return sum(block_bytes(p.bytes) * p.times for p in shapes)
-    if optimizer == "adafactor":
-        return max((block_bytes(4 * p.elements) * (2 if p.dtype == "float32" else 4) for p in shapes), default=0)
-    return 0
-
-
-def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Static:
-    """Everything that stands from the first step to the last."""
-    tally = _Tally()
-    _add_base_weights(tally, m, recipe)
-    shapes = trained_shapes(m, recipe)
-    steps = 0
-    for p in shapes:
-        if recipe.has_adapters:
-            tally.add("adapters", p.bytes, p.times)
-        for size in optimizer_state_sizes(p, recipe.optimizer):
-            tally.add("optimizer states", size, p.times)
-        steps += p.times
-    if recipe.optimizer in ("adamw", "adamw_foreach", "adafactor"):
-        tally.add("optimizer step counters", 4, steps)
-    if recipe.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
-        tally.add("optimizer states", 1024, 2)
-    tally.add("buffers", 4 * ((m.rotary_dim or m.head_dim) // 2), 2 * len(rope_kinds(m)))
-    if m.architecture == "gpt_bigcode":  # a causal mask that its attention no longer reads
-        tally.add("buffers", m.max_position_embeddings**2)
-    if m.architecture == "deepseek_v3" and m.num_experts:  # what balances the load, added to the scores
-        tally.add("buffers", 4 * m.num_experts, m.num_hidden_layers - m.dense_layers)
-    if m.architecture == "gptj":  # sines and cosines of every position, in every layer
-        tally.add("buffers", 4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers)
-    if m.embedding_multiplier and m.architecture.startswith("gemma"):
-        tally.add("buffers", 4)
-    tally.add("batch", 8 * batch * length)
-    return Static(tally.exact, tally.blocks)
 
 
 def _minus(a: Bytes, b: Bytes) -> Bytes:

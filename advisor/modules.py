@@ -9,31 +9,24 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from advisor.errors import BadValue, UnknownName
-from advisor.specs import LinearShape, Model, ModelSpec, Recipe
+from advisor.layers import layer_groups
+from advisor.specs import LinearShape, ModelSpec
 
 SINKS = "sinks"
 """The attention's sinks, counted with the norms: a learnt vector as they are."""
 
-FUSED_EXPERTS = frozenset({"deepseek_v2", "deepseek_v3", "mixtral", "olmoe", "qwen3_moe"})
-"""peft takes the gate, up and down projections of these for parts of fused experts: no dense MLP gets an adapter.
-
-With 'all-linear' it adapts router and fused experts themselves, but not by DoRA and not with dropout.
-
-Source: peft 0.21, utils/transformers_weight_conversion.py, _convert_peft_config_moe.
-"""
-
-EXPERT_PARAMETERS = ("router", "gate_up", "down")
-"""What `own_parameters` holds for a mixture of gated experts."""
-
-UNGATED_SHARED = frozenset({"deepseek_v2", "deepseek_v3"})
-"""The output of their shared expert is added as it is."""
-
-LLAMA4_ROUTER = ("peft 0.21 fails on Llama 4's router, which returns two tensors; ask for 'attention' or name modules,"
-                 " for example q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj")
-
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
+
+OSS_PARAMETERS = ("router", "router_bias", "gate_up", "gate_up_bias", "down", "down_bias")
+
+
+class Parameter(NamedTuple):
+    """A parameter outside of linear layers and norms. `wide`: in fp32 whatever the base; `fixed`: never trained."""
+
+    shape: tuple[int, ...]
+    wide: bool = False
+    fixed: bool = False
 
 
 class Norm(NamedTuple):
@@ -58,13 +51,11 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         found = [linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias)]
     else:
         sizes = (m.q_size, m.kv_size, m.kv_size)
-        found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=True)]
+        found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
     found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
-    if m.mlp == "oss_experts":
-        return {shape.name: shape for shape in found}
-    if m.mlp == "experts":
-        return {shape.name: shape for shape in (*found, *_shared_expert_linears(m))}
-    if m.mlp in ("gated", "llama4_experts"):
+    if m.num_experts:
+        return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
+    if m.mlp == "gated":
         gate, up, down = m.mlp_names
         found += [linear(gate, h, inner, m.mlp_bias), linear(up, h, inner, m.mlp_bias)]
     elif m.mlp == "gated_fused":
@@ -77,18 +68,22 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     return {shape.name: shape for shape in found}
 
 
-def _shared_expert_linears(m: ModelSpec) -> list[LinearShape]:
-    """The expert that every token goes through, and the gate on its output."""
+def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
+    """The linear layers of a mixture: its router where that is one, and the expert that every token goes through."""
     h, inner = m.hidden_size, m.shared_expert_size
+    found = []
+    if m.router_linear:
+        wide = m.architecture == "hunyuan_v1_moe"
+        found.append(LinearShape(name=m.router_linear, in_features=h, out_features=m.num_experts, wide=wide))
     if not inner:
-        return []
-    gate, up, down = m.mlp_names
-    found = [
-        LinearShape(name=gate, in_features=h, out_features=inner),
-        LinearShape(name=up, in_features=h, out_features=inner),
-        LinearShape(name=down, in_features=inner, out_features=h),
+        return found
+    *gates, up, down = m.mlp_names
+    found += [LinearShape(name=gate, in_features=h, out_features=inner, bias=m.mlp_bias) for gate in gates]
+    found += [
+        LinearShape(name=up, in_features=h, out_features=inner if gates else 2 * inner, bias=m.mlp_bias),
+        LinearShape(name=down, in_features=inner, out_features=h, bias=m.mlp_bias),
     ]
-    if m.architecture not in UNGATED_SHARED:
+    if m.shared_expert_gated:
         found.append(LinearShape(name="shared_expert_gate", in_features=h, out_features=1))
     return found
 
@@ -116,7 +111,9 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
 def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
-    count = {"pre": 2, "sandwich": 4, "post": 2, "parallel_one": 1, "parallel_two": 2}[m.norm_placement]
+    count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    if m.architecture == "gemma4_text" and m.num_experts:  # around the experts beside the MLP
+        count += 3
     found = [Norm(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
     each = (m.q_size, m.kv_size)
     widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
@@ -132,146 +129,72 @@ def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
 
 
 @lru_cache(maxsize=256)
-def own_parameters(m: ModelSpec) -> tuple[tuple[int, ...], ...]:
-    """Shapes of a layer's parameters that stand in no linear layer or norm: routers and fused experts.
+def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
+    """A layer's parameters that stand in no linear layer or norm: routers, fused experts, what an activation learns.
 
-    bitsandbytes does not quantise them. Llama 4's router is a linear layer whose class it does not replace.
+    bitsandbytes does not quantise them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
-    count, h, inner = m.num_experts, m.hidden_size, m.intermediate_size
-    if m.mlp == "experts":
-        return (count, h), (count, 2 * m.expert_size, h), (count, h, m.expert_size)
+    count, h, inner = m.num_experts, m.hidden_size, m.expert_size or m.intermediate_size
+    if m.activation == "xielu":
+        return {"alpha_p": Parameter((1,)), "alpha_n": Parameter((1,))}
     if m.mlp == "llama4_experts":
-        return (count, h), (count, h, 2 * inner), (count, inner, h)
-    if m.mlp != "oss_experts":
-        return ()
-    return ((count, h), (count,), (count, h, 2 * inner), (count, 2 * inner), (count, inner, h), (count, h))
+        return {"router": Parameter((count, h)), "gate_up": Parameter((count, h, 2 * inner)),
+                "down": Parameter((count, inner, h))}  # fmt: skip
+    if m.mlp == "oss_experts":
+        shapes = (count, h), (count,), (count, h, 2 * inner), (count, 2 * inner), (count, inner, h), (count, h)
+        return dict(zip(OSS_PARAMETERS, map(Parameter, shapes), strict=True))
+    if m.mlp != "experts":
+        return {}
+    found = {"gate_up": Parameter((count, 2 * inner, h)), "down": Parameter((count, h, inner))}
+    if m.architecture == "gemma4_text":
+        return found | {"router_scale": Parameter((h,)), "expert_scale": Parameter((count,))}
+    if m.router_linear:
+        return found
+    if m.architecture == "ernie4_5_moe":
+        fixed = Parameter((1, count), wide=True, fixed=True)
+        return {"router": Parameter((count, h), wide=True), **found, "router_bias": fixed}
+    return {"router": Parameter((count, h)), **found}
 
 
-def last_norm(m: ModelSpec) -> Norm:
-    """The norm after the last layer, and with it the one after the embedding where there is one."""
-    return Norm("final_norm", m.hidden_size, (int(m.norm_weight) + int(m.norm_bias)) * (2 if m.embedding_norm else 1))
+def own_dtype(p: Parameter, other: str) -> str:
+    """Its dtype, where `other` is that of the weights that are not quantised."""
+    return "float32" if p.wide else other
+
+
+@lru_cache(maxsize=256)
+def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
+    """The linear layers around the decoder layers, the head apart: from narrower embeddings and back to them."""
+    if m.token_size == m.hidden_size:
+        return {}
+    there = LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size)
+    back = LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size)
+    return {shape.name: shape for shape in (there, back)}
+
+
+def outer_parameters(m: ModelSpec) -> list[tuple[tuple[int, ...], int]]:
+    """Shapes around the decoder layers outside of `outer_linears`, and how often each is there.
+
+    The embedding and the head, which are one tensor where they are tied; positions; the norms before and behind.
+    """
+    vectors = (int(m.norm_weight) + int(m.norm_bias)) * (int(m.final_norm) + int(m.embedding_norm))
+    found: list[tuple[tuple[int, ...], int]] = [
+        ((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2),
+        ((m.position_rows, m.hidden_size), int(m.position == "learned")),
+        ((m.vocab_size,), int(m.lm_head_bias)),
+        ((m.hidden_size,), vectors),
+    ]
+    return [(shape, times) for shape, times in found if times]
 
 
 def layer_parameter_count(m: ModelSpec) -> int:
     """Parameters of one decoder layer."""
     linears = sum(s.weight_count + (s.out_features if s.bias else 0) for s in layer_linears(m).values())
-    return linears + sum(n.width * n.vectors for n in layer_norms(m)) + sum(map(prod, own_parameters(m)))
+    norms = sum(n.width * n.vectors for n in layer_norms(m))
+    return linears + norms + sum(prod(p.shape) for p in own_parameters(m).values())
 
 
 def parameter_count(m: ModelSpec) -> int:
     """All parameters, tied embeddings counted once: what `sum(p.numel() for p in model.parameters())` gives."""
-    embedding = m.vocab_size * m.hidden_size
-    count = embedding * (1 if m.tie_word_embeddings else 2)
-    if m.lm_head_bias:
-        count += m.vocab_size
-    if m.position == "learned":
-        count += m.position_rows * m.hidden_size
-    last = last_norm(m)
-    count += last.width * last.vectors
+    count = sum(prod(shape) * times for shape, times in outer_parameters(m))
+    count += sum(shape.weight_count for shape in outer_linears(m).values())
     return count + sum(layers * layer_parameter_count(part) for part, layers in layer_groups(m))
-
-
-@lru_cache(maxsize=256)
-def layer_groups(m: ModelSpec) -> tuple[tuple[ModelSpec, int], ...]:
-    """The model as each group of equal layers knows it, and how many layers are in the group."""
-    if not m.dense_layers:
-        return ((m, m.num_hidden_layers),)
-    return (dense_part(m), m.dense_layers), (m, m.num_hidden_layers - m.dense_layers)
-
-
-@lru_cache(maxsize=256)
-def dense_part(m: ModelSpec) -> ModelSpec:
-    """The model as its layers without experts know it."""
-    return m.model_copy(update={"mlp": "gated", "num_experts": 0, "shared_expert_size": 0, "dense_layers": 0})
-
-
-def attention_names(m: ModelSpec) -> tuple[str, ...]:
-    """The linear layers of the attention block."""
-    return (*m.qkv_names, m.out_name)
-
-
-@lru_cache(maxsize=1024)
-def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
-    """Names of the linear layers that get an adapter.
-
-    'all-linear' is every linear layer but the output embedding, as in peft; 'attention' those of the attention.
-    Raises UnknownName for a module that the model does not have.
-    """
-    names = layer_linears(m)
-    if m.architecture in FUSED_EXPERTS:
-        names = {name: shape for name, shape in names.items() if name not in m.mlp_names}
-    if target_modules == ("all-linear",):
-        if m.mlp == "llama4_experts":
-            raise BadValue("target modules", "all-linear", LLAMA4_ROUTER)
-        return frozenset(names)
-    if target_modules == ("attention",):
-        return frozenset(attention_names(m))
-    for name in target_modules:
-        if name not in names:
-            raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
-    return frozenset(target_modules)
-
-
-def default_targets(m: Model) -> tuple[str, ...]:
-    """What is adapted when nothing is asked for: every linear layer, or the attention's where peft fails on that."""
-    return ("attention",) if isinstance(m, ModelSpec) and m.mlp == "llama4_experts" else ("all-linear",)
-
-
-def same_layers(m: Model) -> bool:
-    """Whether LoRA and DoRA adapt the same layers by default: peft's DoRA does not reach fused experts."""
-    return not (isinstance(m, ModelSpec) and m.mlp == "experts" and m.architecture in FUSED_EXPERTS)
-
-
-def adapts_experts(m: ModelSpec, target_modules: tuple[str, ...], dora: bool, dropout: float) -> bool:
-    """Whether peft adapts the fused experts; it refuses to where the recipe asks for DoRA or dropout."""
-    known = m.mlp == "experts" and m.architecture in FUSED_EXPERTS
-    return known and target_modules == ("all-linear",) and not dora and not dropout
-
-
-def spelt_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's targets as peft must be told: by name where its 'all-linear' would reach experts and be refused."""
-    fused = m.mlp == "experts" and m.architecture in FUSED_EXPERTS
-    if fused and recipe.target_modules == ("all-linear",) and (recipe.is_dora or recipe.dropout):
-        return tuple(name for name in layer_linears(m) if name in resolve_targets(m, recipe.target_modules))
-    return recipe.target_modules
-
-
-Pair = tuple[tuple[int, int], tuple[int, int]]
-
-
-def _expert_adapter_shapes(m: ModelSpec, rank: int) -> dict[str, Pair]:
-    """Shapes of A and B for router, gate_up (whose rank is doubled, for it holds two projections) and down."""
-    count, h, inner = m.num_experts, m.hidden_size, m.expert_size
-    return {
-        "router": ((rank, h), (count, rank)),
-        "gate_up": ((count * 2 * rank, h), (2 * inner, count * 2 * rank)),
-        "down": ((count * rank, inner), (h, count * rank)),
-    }
-
-
-def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:
-    """Shapes of A and B of each adapted parameter of a layer's experts; empty where peft adapts none.
-
-    Source: peft 0.21, utils/transformers_weight_conversion.py and tuners/lora/layer.py, ParamWrapper.
-    """
-    if not recipe.has_adapters or not adapts_experts(m, recipe.target_modules, recipe.is_dora, recipe.dropout):
-        return {}
-    return _expert_adapter_shapes(m, rank)
-
-
-def adapter_parameter_count(m: ModelSpec, target_modules: tuple[str, ...], rank: int, dora: bool) -> int:
-    """Parameters that LoRA adds, rank * (in + out) per adapted linear layer; DoRA adds out more (its magnitude).
-
-    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; Liu et al. 2024, arXiv:2402.09353, section 4.1.
-    """
-    total = 0
-    for part, layers in layer_groups(m):
-        linears = layer_linears(part)
-        per_layer = sum(
-            rank * (linears[n].in_features + linears[n].out_features) + (linears[n].out_features if dora else 0)
-            for n in resolve_targets(part, target_modules)
-        )
-        if adapts_experts(part, target_modules, dora, 0.0):
-            per_layer += sum(prod(a) + prod(b) for a, b in _expert_adapter_shapes(part, rank).values())
-        total += per_layer * layers
-    return total

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from advisor.answer import Verdict
 from advisor.interval import Interval
-from advisor.modules import default_targets, same_layers
 from advisor.specs import (
     DORA_METHODS,
     QUANTIZED_METHODS,
@@ -27,6 +26,7 @@ from advisor.specs import (
     TimeEstimate,
     Workload,
 )
+from advisor.targets import default_targets, same_layers
 
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec], Estimate]
 

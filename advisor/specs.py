@@ -44,6 +44,7 @@ class LinearShape(Frozen):
     in_features: int
     out_features: int
     bias: bool = False
+    wide: bool = False  # in fp32 whatever the base
 
     @property
     def weight_count(self) -> int:
@@ -67,33 +68,42 @@ class ModelSpec(Frozen):
     tie_word_embeddings: bool = False
 
     # rms: Llama's; rms_unit_offset: Gemma's (1 + weight); rms_float: OLMo 2's, cast back after the weight;
+    # rms_power: Gemma 4's, of a power instead of a root;
     # layer: nn.LayerNorm; layer_unit_offset: Nemotron's (1 + weight); layer_float: a LayerNorm in fp32 (Cohere's;
     # OLMo's has no weight)
-    norm: Literal["rms", "rms_unit_offset", "rms_float", "layer", "layer_unit_offset", "layer_float"] = "rms"
+    norm: Literal[
+        "rms", "rms_unit_offset", "rms_float", "rms_power", "layer", "layer_unit_offset", "layer_float"
+    ] = "rms"
     norm_weight: bool = True
     norm_bias: bool = False
-    # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); parallel_*:
-    # attention and MLP read the same input, through one norm or two
-    norm_placement: Literal["pre", "sandwich", "post", "parallel_one", "parallel_two"] = "pre"
+    # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block
+    # is added to (OPT 350M); parallel_*: attention and MLP read the same input, through one norm or two
+    norm_placement: Literal["pre", "sandwich", "post", "post_sum", "parallel_one", "parallel_two"] = "pre"
+    final_norm: bool = True  # one behind the last layer
     # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
     # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
     qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit"] = "none"
     fused_qkv: bool = False
     qkv_bias: bool = False
     attention_out_bias: bool = False
-    # oss_experts, llama4_experts: mixtures in every layer, whose experts' width is intermediate_size; experts: one of
-    # gated experts of expert_size
+    # oss_experts: gpt-oss' mixture, whose experts' width is intermediate_size; llama4_experts: Llama 4's, experts: one
+    # of gated experts, of expert_size
     mlp: Literal["gated", "gated_fused", "plain", "oss_experts", "llama4_experts", "experts"] = "gated"
     num_experts: Annotated[int, Range(0, 100_000)] = 0  # routed experts of a layer
     experts_per_token: Annotated[int, Range(0, 100_000)] = 0
     expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # inner width of one routed expert
     shared_expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # of the expert that every token goes through
-    dense_layers: Annotated[int, Range(0, 1_000)] = 0  # so many layers, the first ones, have no experts (DeepSeek)
+    shared_expert_gated: bool = False  # its output goes through a gate of its own
+    router_jitter: bool = False  # its input is multiplied by noise, in place, and that of the experts (Phi)
+    router_linear: str = ""  # the router's name where it is a plain linear layer
+    expert_layers: tuple[bool, ...] = ()  # which layers have experts, where only some do; () = all
     # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen alone
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
     router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
-    activation: Literal["silu", "gelu", "gelu_tanh", "gelu_new", "gelu_fast", "gelu_bloom", "relu", "relu2"] = "silu"
+    activation: Literal[
+        "silu", "gelu", "gelu_tanh", "gelu_new", "gelu_fast", "gelu_bloom", "relu", "relu2", "xielu"
+    ] = "silu"
     position: Literal["rope", "learned", "alibi", "none"] = "rope"
     rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # rotated part of head_dim; 0 = all
     # latent attention (MLA): widths of the latents that queries, keys and values are projected from; 0 = none
@@ -103,11 +113,16 @@ class ModelSpec(Frozen):
     nope_every: Annotated[int, Range(0)] = 0  # every n-th layer has no RoPE (SmolLM 3); 0 = none
     sliding_window: Annotated[int, Range(0)] = 0  # tokens; 0 = full attention everywhere
     sliding_layers: tuple[bool, ...] = ()  # which layers slide, where only some do; () = all
+    # layers that do not slide may have heads of their own (Gemma 4): 0 = as the others
+    global_head_dim: Annotated[int, Range(0, 100_000)] = 0
+    global_key_value_heads: Annotated[int, Range(0, 10_000)] = 0
+    keys_are_values: bool = False  # those layers have no projection of values: keys, before their norm, are values
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_sinks: bool = False  # one learnt score a head beside every row of scores (gpt-oss)
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
+    embedding_size: Annotated[int, Range(0, 10_000_000)] = 0  # of tokens and head, if narrower: projections between
     embedding_norm: bool = False  # a norm right after the embedding (BLOOM)
     embedding_multiplier: bool = False
     residual_multiplier: bool = False
@@ -126,6 +141,11 @@ class ModelSpec(Frozen):
     def q_size(self) -> int:
         """Width of all query heads together."""
         return self.num_attention_heads * self.head_dim
+
+    @property
+    def token_size(self) -> int:
+        """Width of an embedded token, and of what the head reads."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def position_rows(self) -> int:

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from advisor.device import DeviceProfile
 from advisor.errors import InputError
 from advisor.interval import Interval
-from advisor.memory import StepMemory, optimizer_state_sizes, optimizer_temporary_bytes
+from advisor.memory import StepMemory
 from advisor.specs import GpuSpec, Placement, Recipe, TimeEstimate, TracedModel, Workload
+from advisor.static import optimizer_state_sizes, optimizer_temporary_bytes
 from advisor.steptime import energy, mean_shape, peak_flop_per_s, step_count
 from advisor.tape.optimizer import optimizer_work
 from advisor.tape.program import basis, block_bytes, evaluated
@@ -218,7 +219,7 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
 
 
 def _optimizer_static(shapes: Sequence[Trained], optimizer: str) -> dict[str, int]:
-    """Optimizer states in blocks, by the formula's rules (`advisor.memory.static_memory`)."""
+    """Optimizer states in blocks, by the formula's rules (`advisor.static.static_memory`)."""
     states = sum(block_bytes(size) * p.times for p in shapes for size in optimizer_state_sizes(p, optimizer))
     found = {"optimizer states": states}
     if optimizer in ("adamw", "adamw_foreach", "adafactor"):

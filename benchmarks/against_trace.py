@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 from advisor.catalog import find_model, model_entries
 from advisor.catalog.config_json import model_from_config
-from advisor.modules import FUSED_EXPERTS
 from advisor.specs import DORA_METHODS, METHODS, ModelSpec, Recipe
+from advisor.targets import FUSED_EXPERTS, fails_on_all_linear
 from calibrate.compare import predicted_memory, predicted_work, traced_memory, traced_work
 from calibrate.dryrun import trace_step
 from calibrate.measurement import Work
@@ -89,9 +89,9 @@ def one_of_each_architecture() -> list[str]:
 
 
 def refuses_all_linear(spec: ModelSpec, method: str) -> bool:
-    """Whether peft fails with all-linear: on Llama 4's router, and on fused experts with DoRA."""
+    """Whether peft fails with all-linear: on routers that return more than one tensor, on fused experts with DoRA."""
     fused = spec.mlp == "experts" and spec.architecture in FUSED_EXPERTS
-    return spec.mlp == "llama4_experts" or (fused and method in DORA_METHODS)
+    return fails_on_all_linear(spec) or (fused and method in DORA_METHODS)
 
 
 def recipe_of(spec: ModelSpec, method: str, checkpointing: bool, autocast: bool) -> Recipe:

@@ -1,12 +1,13 @@
-"""How much more than the allocated peak PyTorch's caching allocator reserves, and how much of that it needs.
+"""How much more than the traced peak PyTorch's caching allocator holds, and how much of that it needs.
 
-    python -m benchmarks.fragmentation                     whole models (about 15 min)
+    python -m benchmarks.fragmentation                     612 steps of 51 whole models (about an hour)
     python -m benchmarks.fragmentation --models llama-3.2-1b
 
 Needs the [calibrate] extra. Every traced step is replayed through `advisor.allocator`: loading and three steps. For
-each case four figures, as shares of the moving bytes (the traced peak less what stands for the whole run): what the
-allocator reserves beyond the peak where there is room, the least that it gets by with (it empties its cache before it
-fails), and both with expandable_segments:True. `advisor.fragmentation` takes its shares from the table at the end.
+each case figures as shares of the moving bytes (the traced peak less what stands for the whole run): what the allocator
+reserves beyond the peak where there is room, the least that it gets by with (it empties its cache before it fails), and
+both with expandable_segments:True. `advisor.fragmentation` takes its shares from the table at the end. The last figure
+is a share of the traced peak: what `max_memory_allocated` counts beyond it, blocks that were too small to split.
 """
 
 from __future__ import annotations
@@ -14,53 +15,99 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from advisor.catalog import find_model
 from advisor.catalog.config_json import model_from_config
-from advisor.specs import METHODS
-from benchmarks.against_trace import SHAPES, catalog_config, recipe_of
+from advisor.modules import parameter_count
+from benchmarks.against_trace import SHAPES, catalog_config, one_of_each_architecture, recipe_of
 from calibrate.dryrun import trace_step
+from calibrate.measurement import Trace
 from calibrate.timeline import STATIC
 
-MODELS = (
-    "llama-3.2-1b", "qwen2.5-0.5b", "smollm-135m", "gemma-2-2b", "pythia-1.4b", "qwen3-8b",
-)  # fmt: skip
-FIGURES = ("reserved", "needed", "reserved, expandable", "needed, expandable")
+SPREAD = (0.05, 0.5, 0.95)
+METHODS = ("full", "lora", "qdora")
+MORE = ("llama-3.2-1b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-8b", "pythia-1.4b")
+"""Beside the smallest model of each architecture."""
+MOST_PARAMETERS = 120e9
+"""Larger ones take minutes a step."""
 
 
-def _spread(values: list[float]) -> str:
+def models() -> list[str]:
+    """What is replayed when no name is given."""
+    smallest = (name for name in one_of_each_architecture() if parameter_count(find_model(name)) < MOST_PARAMETERS)
+    return list(dict.fromkeys((*smallest, *MORE)))
+
+
+class Case(NamedTuple):
+    """One traced step."""
+
+    model: str
+    trace: Trace
+
+    @property
+    def kind(self) -> str:
+        """What `advisor.fragmentation` tells apart."""
+        recipe = self.trace.recipe
+        return ("full" if recipe.method == "full" else "adapters") + ", checkpointing" * recipe.gradient_checkpointing
+
+    @property
+    def moving_bytes(self) -> int:
+        """The peak, less what stands for the whole run."""
+        return self.trace.peak_bytes - sum(getattr(self.trace, f"{name}_bytes") for name in STATIC)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Held beyond the peak, over the moving bytes; unsplit blocks over the peak."""
+        trace = self.trace
+        held = {"reserved": trace.peak_reserved_bytes, "needed": trace.needed_reserved_bytes,
+                "reserved, expandable": trace.peak_reserved_expandable_bytes,
+                "needed, expandable": trace.needed_reserved_expandable_bytes}  # fmt: skip
+        shares = {name: (size - trace.peak_bytes) / self.moving_bytes for name, size in held.items()}
+        return shares | {"unsplit": trace.peak_blocks_bytes / trace.peak_bytes - 1}
+
+
+def cases(names: list[str], methods: list[str], layers: int) -> Iterator[Case]:
+    """Trace every case."""
+    for name in names:
+        config = catalog_config(name, layers)
+        spec = model_from_config(config, name, name)
+        for method, checkpointing, shape in itertools.product(methods, (False, True), SHAPES):
+            recipe = recipe_of(spec, method, checkpointing, True)
+            yield Case(name, trace_step(config, recipe, *shape, name_modules=False, capacity=True))
+
+
+def show(case: Case) -> str:
+    """One line."""
+    trace = case.trace
+    return (f"{case.model:22} {trace.recipe.method:6} {'checkpointing' * trace.recipe.gradient_checkpointing:13} "
+            f"{trace.batch}x{trace.seq_len:<5} peak {trace.peak_bytes / 2**20:9.1f} MiB, moving "
+            f"{case.moving_bytes / 2**20:9.1f}  " + "  ".join(f"{share:+.4f}" for share in case.shares.values()))
+
+
+def spread(values: list[float]) -> str:
+    """5 %, median, 95 % and the largest."""
     ordered, last = sorted(values), len(values) - 1
-    return " ".join(f"{ordered[round(share * last)]:.2f}" for share in (0.05, 0.5, 0.95))
+    return " ".join(f"{ordered[round(share * last)]:.3f}" for share in (*SPREAD, 1))
 
 
 def main() -> int:
     """Print every case and the spread of each figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--models", default="", help="names with commas; left out: one of each architecture, and more")
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers: larger shares")
     options = parser.parse_args()
-    found: list[tuple[tuple[bool, bool], tuple[float, ...]]] = []
-    for name in options.models.split(","):
-        config = catalog_config(name, 0)
-        spec = model_from_config(config, name, name)
-        for method, checkpointing, shape in itertools.product(options.methods.split(","), (False, True), SHAPES):
-            recipe = recipe_of(spec, method, checkpointing, True)
-            trace = trace_step(config, recipe, *shape, name_modules=False, capacity=True)
-            moving = trace.peak_bytes - sum(getattr(trace, f"{name}_bytes") for name in STATIC)
-            shares = tuple((size - trace.peak_bytes) / moving for size in (
-                trace.peak_reserved_bytes, trace.needed_reserved_bytes,
-                trace.peak_reserved_expandable_bytes, trace.needed_reserved_expandable_bytes,
-            ))  # fmt: skip
-            found.append(((method == "full", checkpointing), shares))
-            print(f"{name:16} {method:6} {'checkpointing' if checkpointing else '':13} {shape[0]}x{shape[1]:<5} "
-                  f"allocated {trace.peak_bytes / 2**20:9.1f} MiB, moving {moving / 2**20:9.1f}  "
-                  + "  ".join(f"{value:+.3f}" for value in shares), flush=True)  # fmt: skip
-    print("5 %, median and 95 % of the cases")
-    for kind in sorted({kind for kind, _ in found}):
-        name = ("full" if kind[0] else "adapters") + (", checkpointing" if kind[1] else "")
-        print(f"{name:24} " + "  ".join(
-            f"{what} {_spread([shares[place] for one, shares in found if one == kind])}"
-            for place, what in enumerate(FIGURES)
-        ))  # fmt: skip
+    names = options.models.split(",") if options.models else models()
+    found: list[Case] = []
+    for case in cases(names, options.methods.split(","), options.layers):
+        print(show(case), flush=True)
+        found.append(case)
+    print("5 %, median, 95 % and the largest share of the cases")
+    for kind in sorted({case.kind for case in found}):
+        for name in found[0].shares:
+            print(f"{kind:24} {name:22} {spread([case.shares[name] for case in found if case.kind == kind])}")
     return 0
 
 

@@ -16,22 +16,21 @@ add adapters, enable checkpointing. What was found in transformers 5.23 and peft
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from advisor.catalog.config_json import decoder_config
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
-from advisor.modules import FUSED_EXPERTS
 from advisor.specs import Recipe
+from advisor.targets import FUSED_EXPERTS
+from calibrate.hf_config import resolve
 from calibrate.place import fill, random_like, unfilled
 
 META = torch.device("meta")
-DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch_dtype", "architectures",
-                "_name_or_path", "transformers_version", "use_cache")
+PARTS_OF_EXPERTS = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+"""Names of peft 0.21's utils/transformers_weight_conversion.py, _MOE_TARGET_MODULE_MAPPING."""
 
 
 def build_model(
@@ -48,6 +47,7 @@ def build_model(
         model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
     if device:
         model.tie_weights()  # which is part of what was left out
+    model.config.use_cache = False  # as Trainer does
     if recipe.is_quantized:
         quantize(model, recipe, fake, device)
     if device:
@@ -83,70 +83,6 @@ def _load(config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | N
     return _from_config(hf_config, kind, recipe, fake)
 
 
-def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, Any]:
-    """(transformers' config, the Auto class that builds its model) of a config.json.
-
-    Raises BadConfig or UnsupportedArchitecture.
-    """
-    from transformers import AutoConfig
-
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str):
-        raise BadConfig("the config has no model_type: take the config.json of a language model")
-    config = decoder_config(config)  # of a multimodal model the text tower, which is what the formula describes
-    model_type = str(config["model_type"])
-    try:
-        attributes = type(AutoConfig.for_model(model_type)).attribute_map
-    except ValueError:
-        raise UnsupportedArchitecture(_unknown(model_type, config)) from None
-    options = {key: value for key, value in config.items() if key not in DROPPED_KEYS}
-    if layers is not None:
-        _cut_layers(options, attributes.get("num_hidden_layers", "num_hidden_layers"), layers)
-    try:
-        hf_config = AutoConfig.for_model(model_type, **options)
-    except Exception as error:  # whatever its validators raise: the config is at fault
-        raise BadConfig(f"transformers refuses this {model_type} config: {str(error)[:300]}") from None
-    if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
-        hf_config.decoder_start_token_id = 0  # shifts the labels; changes no tensor's size
-    return hf_config, auto_class(hf_config, config.get("architectures"))
-
-
-def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
-    """Why a model_type cannot be built, and what could be done."""
-    if "auto_map" in config:
-        return (f"model_type {model_type[:60]!r} comes with Python code of its own, which is not run unless you ask:"
-                " give the model's local folder and --trust-remote-code, once you trust that code")
-    return (f"transformers does not know model_type {model_type[:60]!r}: install a transformers that does, its code"
-            " must come from elsewhere")
-
-
-def auto_class(hf_config: Any, architectures: object = None) -> Any:
-    """The Auto class that a training script for this config would take.
-
-    A model with an encoder and a decoder is trained as such; an encoder for classification where its config says
-    so, else on masked tokens; everything else as a causal language model.
-    """
-    import transformers as hf
-
-    named = architectures[0] if isinstance(architectures, list) and architectures else ""
-    causal, masked = hf.AutoModelForCausalLM, hf.AutoModelForMaskedLM
-    both, classifier = hf.AutoModelForSeq2SeqLM, hf.AutoModelForSequenceClassification
-
-    def knows(kind: Any) -> bool:
-        return type(hf_config) in kind._model_mapping
-
-    encoder = knows(masked) and not getattr(hf_config, "is_decoder", False)
-    if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
-        return classifier
-    if getattr(hf_config, "is_encoder_decoder", False) and knows(both):
-        return both
-    for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
-        if fits and knows(kind):
-            return kind
-    raise UnsupportedArchitecture(f"transformers has no causal language model of type {hf_config.model_type!r}, no"
-                                  " masked one, none of an encoder with a decoder, and no classifier")
-
-
 def _from_config(hf_config: Any, kind: Any, recipe: Recipe, fake: bool, **options: Any) -> Any:
     supports = getattr(kind._model_mapping.get(type(hf_config), None), "_supports_sdpa", True)
     if recipe.attention == "sdpa" and not supports:
@@ -173,14 +109,6 @@ def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: 
         return _from_config(hf_config, getattr(hf, kind), recipe, fake, trust_remote_code=True)
     except (OSError, ImportError, AttributeError, ValueError) as error:
         raise BadConfig(f"the model's own code cannot be used: {' '.join(str(error).split())[:300]}") from None
-
-
-def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
-    """Leave the first `layers` layers in a config."""
-    options[key] = layers
-    for name in ("layer_types", "no_rope_layers"):
-        if isinstance(options.get(name), list):
-            options[name] = options[name][:layers]
 
 
 def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
@@ -262,7 +190,7 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 
     targets = recipe.target_modules
     if targets == ("all-linear",) and (recipe.is_dora or recipe.dropout) and _fuses_experts(model):
-        targets = ("attention",)  # peft adapts fused experts neither by DoRA nor with dropout
+        targets = _outside_experts(model)  # peft adapts fused experts neither by DoRA nor with dropout
     options = LoraConfig(
         r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_dora=recipe.is_dora,
         target_modules=_attention_linears(model) if targets == ("attention",) else
@@ -284,6 +212,14 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 def _fuses_experts(model: Any) -> bool:
     """Whether peft turns 'all-linear' into adapters on this model's fused experts."""
     return model.config.model_type in FUSED_EXPERTS and any(p.ndim == 3 for p in model.parameters())
+
+
+def _outside_experts(model: Any) -> tuple[str, ...]:
+    """The linear layers that peft does not take for parts of fused experts, without the head."""
+    head = model.get_output_embeddings()
+    names = {path.rpartition(".")[2] for path, module in model.named_modules()
+             if isinstance(module, nn.Linear) and module is not head}
+    return tuple(sorted(names - PARTS_OF_EXPERTS))
 
 
 def _task_type(model: Any) -> str | None:
@@ -311,9 +247,7 @@ def step_inputs(model: Any, batch: int, seq_len: int) -> dict[str, Any]:
     input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
-    inputs = {"input_ids": input_ids, "labels": labels}
-    takes_cache = "use_cache" in inspect.signature(type(base).forward).parameters
-    return inputs | ({"use_cache": False} if takes_cache else {})
+    return {"input_ids": input_ids, "labels": labels}
 
 
 def _attention_linears(model: nn.Module) -> list[str]:

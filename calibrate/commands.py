@@ -92,8 +92,6 @@ def _dry_run(
     context: click.Context, models: tuple[str, ...], method: str, knobs: dict[str, Any], given: dict[str, Any],
     timeout_s: float, retrace: bool, trust: bool, as_json: bool,
 ) -> int:
-    if given["trainer"]:
-        raise InputError("--trainer: only bursts take a trainer's knobs; leave it out with --dry-run")
     for name in SEVERAL:
         if len(knobs[name]) > 1:
             raise BadValue(f"--{name.replace('_', '-')}", ", ".join(knobs[name]), "give one with --dry-run")
@@ -101,7 +99,7 @@ def _dry_run(
     idle = [f"--{name}" for name in BURST_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if idle:
         click.echo(f"calibrate: warning: {', '.join(idle)} mean nothing with --dry-run", err=True)
-    return dry_run(models, method, knobs, timeout_s, retrace, trust, as_json)
+    return dry_run(models, method, knobs, given["trainer"] or "", timeout_s, retrace, trust, as_json)
 
 
 def _refuse_stray_flags(context: click.Context) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from advisor.catalog import find_model
+from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.specs import ModelSpec
 from calibrate.compare import compare
@@ -23,18 +24,21 @@ DEFAULT_MODEL = "llama-3.2-1b"
 
 
 def dry_run(
-    models: Sequence[str], method: str, knobs: Mapping[str, Any], timeout_s: float, retrace: bool, trust: bool,
-    as_json: bool,
+    models: Sequence[str], method: str, knobs: Mapping[str, Any], trainer: str, timeout_s: float, retrace: bool,
+    trust: bool, as_json: bool,
 ) -> int:
     """Trace and compare every model and method; returns the exit code. Raises what stops all of them."""
     failures: list[AdvisorError] = []
+    if trainer and not find_trainer(trainer).traced:
+        note = f"{trainer}: transformers' step with its knobs; `advise trainers {trainer}` says what differs"
+        click.echo(note, err=True)
     with TraceWorker(limit_s=timeout_s) as worker:
         for name in models or (DEFAULT_MODEL,):
             asked = _question(worker, name, dict(knobs), trust, failures)
             if asked is None:
                 continue
             found = []
-            for comparison in _dry_run(worker, asked, methods_of(method), failures):
+            for comparison in _dry_run(worker, asked, methods_of(method), trainer, failures):
                 if as_json:
                     click.echo(comparison.model_dump_json())
                 found.append(comparison)
@@ -90,11 +94,11 @@ def own_code(name: str, config: dict[str, Any]) -> str:
 
 
 def _dry_run(
-    worker: TraceWorker, asked: _Question, methods: tuple[str, ...], failures: list[AdvisorError]
+    worker: TraceWorker, asked: _Question, methods: tuple[str, ...], trainer: str, failures: list[AdvisorError]
 ) -> Iterator[Comparison]:
     """Trace every method; one that fails is reported on stderr and left out."""
     for method in methods:
-        recipe, seq_len = recipe_of(method, asked.knobs)
+        recipe, seq_len = recipe_of(method, asked.knobs, trainer)
         if sys.stderr.isatty():
             click.echo(f"tracing {asked.name} {method} ...", err=True)
         extra = {"code": asked.code} if asked.code else {}

@@ -1,7 +1,7 @@
 """One training step of the real transformers + peft + bitsandbytes code on fake CPU tensors, every byte recorded.
 
-What runs is what transformers' Trainer runs: `loss = model(input_ids, labels, use_cache=False).loss` (only the loss
-is kept), backward, optimizer step, zero_grad; no attention mask, labels are the input ids. Left out: gradient
+What runs is what transformers' Trainer runs: `loss = model(input_ids, labels).loss` with the cache off (only the
+loss is kept), backward, optimizer step, zero_grad; no attention mask, labels are the input ids. Left out: gradient
 clipping (scalars only) and the copy of the logits that accelerate makes under autocast (not at the peak).
 
 Shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantises its weight. Paged
@@ -270,6 +270,7 @@ def _summary(
     static = timeline.static_bytes()
     phases = timeline.phase_peaks()
     highest = max(phases, key=lambda p: p.peak_bytes)
+    held = replayed(timeline)
     return Trace(
         recipe=recipe, model_type=model_type, batch=batch, seq_len=seq_len,
         base_weights_bytes=static["base_weights"], quantization_bytes=static["quantization"],
@@ -280,7 +281,7 @@ def _summary(
         events=tuple(timeline.events()) if events else (),
         op_counts=tuple(OpCount(phase=phase, op=op, kernels=kernels, flop=flop, bytes=moved)
                         for (phase, op), (kernels, flop, moved) in tracker.counts.items()),
-        peak_reserved_bytes=replayed(timeline).peak_reserved_bytes,
+        peak_blocks_bytes=held.peak_allocated_bytes, peak_reserved_bytes=held.peak_reserved_bytes,
         peak_reserved_expandable_bytes=replayed(timeline, expandable_segments=True).peak_reserved_bytes,
         trace_s=time.perf_counter() - start_s,
     )

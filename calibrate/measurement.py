@@ -78,6 +78,9 @@ class Trace(Record):
     census: tuple[CensusRow, ...] = ()
     events: tuple[Event, ...] = ()
     op_counts: tuple[OpCount, ...] = ()
+    peak_blocks_bytes: int = Field(
+        default=0, description="the peak as torch.cuda.max_memory_allocated counts it: with what no block was split for"
+    )
     peak_reserved_bytes: int = Field(
         default=0, description="what CUDA's caching allocator would reserve: the trace, replayed"
     )

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import InputError
-from advisor.modules import default_targets
+from advisor.layers import dense_flags
 from advisor.specs import METHODS, ModelSpec, Recipe
+from advisor.targets import default_targets
 from advisor.units import GIB, format_gib
 from calibrate.compare import predicted_work
 from calibrate.cut import Cut, Whole, cut, uncut
@@ -221,7 +222,7 @@ def _cut(asked: Question, machine: Machine, model: Whole, full: bool) -> Cut:
 def _candidates(model: Whole, machine: Machine) -> Iterator[Cut]:
     """Cuts of a model, the whole first."""
     assert model.spec is not None
-    least = model.spec.dense_layers + 1 if model.spec.num_experts else 1
+    least = dense_flags(model.spec).index(False) + 1  # experts, where there are any
     yield uncut(model)
     words = CPU_WORDS if machine.device.kind == "cpu" else model.spec.vocab_size
     for layers in LAYER_CUTS:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from advisor.errors import UnknownName
 from advisor.interval import Interval
-from advisor.modules import adapter_parameter_count, parameter_count
+from advisor.modules import parameter_count
 from advisor.specs import (
     DTYPE_BYTES,
     Estimate,
@@ -19,6 +19,7 @@ from advisor.specs import (
     TimeEstimate,
     Workload,
 )
+from advisor.targets import adapter_parameter_count
 from advisor.units import GIB
 
 

@@ -31,8 +31,9 @@ def test_small_requests_share_a_segment() -> None:
 
 
 def test_what_is_left_of_a_large_block_is_split_off_only_above_a_mebibyte() -> None:
-    whole = replay([(0, 12 * MIB), (0, 0), (1, 11 * MIB)])  # 1 MiB left: not worth a block
-    assert whole.peak_allocated_bytes == whole.peak_reserved_bytes == 12 * MIB
+    asked = [(0, 12 * MIB), (0, 0), (1, 11 * MIB), (2, 3 * MIB)]  # 1 MiB left: not worth a block
+    assert replay(asked).peak_allocated_bytes == (12 + 3) * MIB
+    assert replay(asked, expandable_segments=True).peak_allocated_bytes == (11 + 3) * MIB
     split = replay([(0, 14 * MIB), (0, 0), (1, 11 * MIB), (2, 3 * MIB)])
     assert (split.peak_allocated_bytes, split.peak_reserved_bytes) == (14 * MIB, 14 * MIB)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.fragmentation import held_bytes, shares_of
+from advisor.fragmentation import UNSPLIT_SHARE, counted_bytes, held_bytes, shares_of
 from advisor.interval import Interval
 from advisor.specs import METHODS, Recipe
 
@@ -22,6 +22,24 @@ def test_more_is_held_than_allocated_and_less_is_needed_than_held(recipe: Recipe
     assert peak.likely <= needed.low <= needed.likely <= needed.high
     assert needed.likely <= reserved.likely
     assert needed.high <= reserved.high
+
+
+@given(st.sampled_from(RECIPES), st.floats(0, 1e12), st.floats(0, 1e12))
+def test_whole_blocks_count_as_allocated_but_never_more_than_is_held(
+    recipe: Recipe, static: float, moving: float
+) -> None:
+    peak = Interval.around(static + moving, 0.02, 0.02)
+    needed = held_bytes(shares_of(recipe).needed, peak, int(static))
+    counted = counted_bytes(peak, needed, recipe)
+    assert counted[:2] == peak[:2]
+    assert peak.high <= counted.high <= needed.high
+    assert counted.high <= peak.high * (1 if recipe.expandable_segments else 1 + UNSPLIT_SHARE)
+
+
+def test_the_rests_of_blocks_are_counted_where_there_is_room_for_them() -> None:
+    peak, held = Interval.around(3e9, 0.02, 0.02), Interval.around(4e9, 0.02, 0.02)
+    assert counted_bytes(peak, held, RECIPES[0]).high == peak.high * (1 + UNSPLIT_SHARE)
+    assert counted_bytes(peak, peak, RECIPES[0]) == peak
 
 
 def test_static_bytes_leave_no_holes() -> None:

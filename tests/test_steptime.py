@@ -11,7 +11,7 @@ from advisor.catalog.gpus import all_gpus, find_gpus
 from advisor.catalog.models import find_model
 from advisor.device import profile_for
 from advisor.errors import BadValue
-from advisor.modules import adapter_parameter_count, parameter_count
+from advisor.modules import parameter_count
 from advisor.specs import GpuSpec, ModelSpec, Placement, Quantization, Recipe, TimeEstimate, Workload
 from advisor.steptime import (
     StepKernels,
@@ -30,6 +30,7 @@ from advisor.tape.optimizer import optimizer_work
 from advisor.tape.program import Kernel, Launches
 from advisor.tape.step import step_program
 from advisor.tape.trained import Trained
+from advisor.targets import adapter_parameter_count
 
 METHODS: tuple[tuple[str, Quantization], ...] = (
     ("full", "none"), ("lora", "none"), ("dora", "none"), ("qlora", "nf4"), ("qdora", "nf4"),

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from advisor.catalog.families import FAMILIES
+from advisor.catalog.families import FAMILIES, LAYERS_OF_TWO_KINDS
 from advisor.catalog.fields import Fields, shown
 from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.specs import ModelSpec
@@ -106,7 +106,7 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         name = f"{name} (text tower of {shown(wrapper, 40)})"
     if model_type not in FAMILIES:
         raise UnsupportedArchitecture(_unknown(fields, model_type, origin))
-    if fields.has("per_layer_config"):
+    if fields.has("per_layer_config") and model_type not in LAYERS_OF_TWO_KINDS:
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     structure = FAMILIES[model_type](fields)
     try:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 from advisor.catalog.families_early import bloom, gptj, mpt, opt
 from advisor.catalog.families_fused import falcon, gpt2, gpt_bigcode, gpt_neox, phi, phi3
+from advisor.catalog.families_gemma4 import gemma4
 from advisor.catalog.families_latent import deepseek_v2, deepseek_v3, gpt_oss, llama4_text
 from advisor.catalog.families_moe import granitemoe, mixtral, olmoe, qwen2_moe, qwen3_moe
 from advisor.catalog.families_recent import (
+    apertus,
     arcee,
     ernie4_5,
     exaone4,
@@ -22,6 +24,15 @@ from advisor.catalog.families_recent import (
     nemotron,
     olmo3,
     seed_oss,
+)
+from advisor.catalog.families_shared import (
+    dots1,
+    ernie4_5_moe,
+    glm4_moe,
+    glm4_moe_lite,
+    granitemoeshared,
+    hunyuan_moe,
+    phimoe,
 )
 from advisor.catalog.fields import Fields
 from advisor.catalog.sizes import (
@@ -222,21 +233,30 @@ def _glm4(f: Fields) -> Structure:
     return {**_glm(f), "norm_placement": "sandwich"}
 
 
+LAYERS_OF_TWO_KINDS = frozenset({"gemma4_text"})
+"""Their families read `per_layer_config`."""
+
 FAMILIES: dict[str, Callable[[Fields], Structure]] = {
+    "apertus": apertus,
     "arcee": arcee,
     "bloom": bloom,
     "cohere": _cohere,
     "cohere2": _cohere2,
     "deepseek_v2": deepseek_v2,
     "deepseek_v3": deepseek_v3,
+    "dots1": dots1,
     "ernie4_5": ernie4_5,
+    "ernie4_5_moe": ernie4_5_moe,
     "exaone4": exaone4,
     "falcon": falcon,
     "gemma": _gemma,
     "gemma2": _gemma2,
     "gemma3_text": _gemma3,
+    "gemma4_text": gemma4,
     "glm": _glm,
     "glm4": _glm4,
+    "glm4_moe": glm4_moe,
+    "glm4_moe_lite": glm4_moe_lite,
     "gpt2": gpt2,
     "gpt_bigcode": gpt_bigcode,
     "gpt_neox": gpt_neox,
@@ -244,7 +264,9 @@ FAMILIES: dict[str, Callable[[Fields], Structure]] = {
     "gptj": gptj,
     "granite": _granite,
     "granitemoe": granitemoe,
+    "granitemoeshared": granitemoeshared,
     "hunyuan_v1_dense": hunyuan_dense,
+    "hunyuan_v1_moe": hunyuan_moe,
     "llama": _llama,
     "llama4_text": llama4_text,
     "ministral3": ministral3,
@@ -259,6 +281,7 @@ FAMILIES: dict[str, Callable[[Fields], Structure]] = {
     "opt": opt,
     "phi": phi,
     "phi3": phi3,
+    "phimoe": phimoe,
     "qwen2": _qwen2,
     "qwen2_moe": qwen2_moe,
     "qwen3": _qwen3,

@@ -34,12 +34,9 @@ def _no_dropout(f: Fields, *keys: str) -> None:
 
 
 def opt(f: Fields) -> Structure:
-    """OPT: learned positions (two more than it says), queries scaled before attention."""
+    """OPT: learned positions (two more than it says), queries scaled before attention; 350M norms behind its blocks."""
     s = _sizes(f, _Names("hidden_size", "num_attention_heads", "num_hidden_layers"), 768, 12, 12)
-    if f.optional_size("word_embed_proj_dim", s["hidden_size"]) != s["hidden_size"]:
-        raise f.unsupported("word_embed_proj_dim", "embeddings narrower than the layers")
-    if not f.flag("do_layer_norm_before", True) or f.flag("_remove_final_layer_norm", False):
-        raise f.unsupported("do_layer_norm_before", "norms after the blocks and none at the end")
+    width, before = f.optional_size("word_embed_proj_dim", s["hidden_size"]), f.flag("do_layer_norm_before", True)
     if not f.flag("layer_norm_elementwise_affine", True):
         raise f.unsupported("layer_norm_elementwise_affine", "norms without weights")
     if f.number("layerdrop", 0.0) > 0:
@@ -47,6 +44,9 @@ def opt(f: Fields) -> Structure:
     bias = f.flag("enable_bias", True)
     return {
         **s, "intermediate_size": f.size("ffn_dim", 3072), "vocab_size": f.size("vocab_size", 50_272),
+        "embedding_size": 0 if width == s["hidden_size"] else width,
+        "norm_placement": "pre" if before else "post_sum",
+        "final_norm": before and not f.flag("_remove_final_layer_norm", False),
         "max_position_embeddings": f.size("max_position_embeddings", 2048, maximum=MAX_POSITIONS),
         "position": "learned", "position_offset": 2, "tie_word_embeddings": f.flag("tie_word_embeddings", True),
         "activation": activation(f, "activation_function", "relu"), "qkv_bias": bias, "attention_out_bias": bias,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.catalog.experts import ExpertDefaults, deepseek_mixture
 from advisor.catalog.fields import Fields
 from advisor.catalog.sizes import (
     MAX_HEAD_DIM,
@@ -9,6 +10,7 @@ from advisor.catalog.sizes import (
     Defaults,
     Structure,
     every_nth,
+    expert_layers,
     rope,
     sizes,
     sliding_layers,
@@ -19,40 +21,25 @@ from advisor.catalog.sizes import (
 KV_NAMES = ("kv_a_proj_with_mqa", "kv_b_proj")
 
 
-def _latent(f: Fields, s: Structure) -> Structure:
-    """The projections through latents, and the two parts of a head: one that RoPE turns and one that it leaves."""
-    plain, turned = f.size("qk_nope_head_dim", 128), f.size("qk_rope_head_dim", 64)
+def latent(f: Fields, s: Structure, plain: int = 128, value: int = 128, q_rank: int = 1536) -> Structure:
+    """The projections through latents, and the two parts of a head: one that RoPE turns and one that it leaves.
+
+    `plain`, `value` and `q_rank` are defaults: the part that RoPE leaves, a value head, the latent of queries.
+    """
+    plain, turned = f.size("qk_nope_head_dim", plain), f.size("qk_rope_head_dim", 64)
     if s["num_key_value_heads"] != s["num_attention_heads"]:
         raise f.bad("num_key_value_heads", f"is {s['num_key_value_heads']}: latent attention has one per query head")
     if plain + turned > MAX_HEAD_DIM or turned % 2:
         raise f.bad("qk_rope_head_dim", f"is {turned}: an even number is needed, small enough for one head")
-    q_rank = 0 if f.is_null("q_lora_rank") else f.size("q_lora_rank", 1536, maximum=MAX_HEAD_DIM)
+    q_rank = 0 if f.is_null("q_lora_rank") else f.size("q_lora_rank", q_rank, maximum=MAX_HEAD_DIM)
     bias = f.flag("attention_bias", False)
     found = rope(f, {
         **s, "head_dim": turned, "qkv_bias": bias, "attention_out_bias": bias, "q_lora_rank": q_rank,
         "kv_lora_rank": f.size("kv_lora_rank", 512, maximum=MAX_HEAD_DIM),
-        "v_head_dim": f.optional_size("v_head_dim", 128, maximum=MAX_HEAD_DIM),
+        "v_head_dim": f.optional_size("v_head_dim", value, maximum=MAX_HEAD_DIM),
         "qkv_names": (*(("q_a_proj", "q_b_proj") if q_rank else ("q_proj",)), *KV_NAMES),
     })
     return {**found, "head_dim": plain + turned, "rotary_dim": turned}
-
-
-def _mixture(f: Fields, s: Structure, first: int, per_token: int) -> Structure:
-    """The experts of the layers from `first` on; `per_token` is the default, 0 for none."""
-    if first >= s["num_hidden_layers"]:
-        return s
-    if s.get("mlp_bias"):
-        raise f.unsupported("mlp_bias", "shared experts with biases")
-    experts = f.size(f.key_of("n_routed_experts", "num_experts", "num_local_experts"), 64 if not per_token else 256,
-                     maximum=100_000)
-    inner = f.size("moe_intermediate_size", 2048 if per_token else 1407)
-    if not per_token and not f.has("num_experts_per_tok"):
-        raise f.bad("num_experts_per_tok", "is missing: how many experts does a token go to?")
-    return {
-        **s, "mlp": "experts", "num_experts": experts, "expert_size": inner, "dense_layers": first,
-        "experts_per_token": f.size("num_experts_per_tok", per_token, maximum=experts),
-        "shared_expert_size": inner * f.size("n_shared_experts", 1 if per_token else 2),
-    }
 
 
 def deepseek_v2(f: Fields) -> Structure:
@@ -61,7 +48,8 @@ def deepseek_v2(f: Fields) -> Structure:
     s["mlp_bias"] = f.flag("mlp_bias", False)
     if f.text("topk_method", "greedy") not in ("greedy", "group_limited_greedy"):
         raise f.unsupported("topk_method", "another way of picking experts")
-    return _mixture(f, _latent(f, s), f.size("first_k_dense_replace", 0, minimum=0), 0)
+    first = f.size("first_k_dense_replace", 0, minimum=0)
+    return deepseek_mixture(f, latent(f, s), first, ExpertDefaults(64, 0, 1407, 2))
 
 
 def deepseek_v3(f: Fields) -> Structure:
@@ -70,7 +58,8 @@ def deepseek_v3(f: Fields) -> Structure:
     if not f.flag("rope_interleave", True):
         raise f.unsupported("rope_interleave", "RoPE on halves of a head")
     s["router_normalised"] = f.flag("norm_topk_prob", True)
-    return _mixture(f, _latent(f, s), f.size("first_k_dense_replace", 3, minimum=0), 8)
+    first = f.size("first_k_dense_replace", 3, minimum=0)
+    return deepseek_mixture(f, latent(f, s), first, ExpertDefaults(256, 8, 2048, 1))
 
 
 def llama4_text(f: Fields) -> Structure:
@@ -86,17 +75,17 @@ def llama4_text(f: Fields) -> Structure:
         raise f.bad("attention_chunk_size", "is null, and some layers look at chunks")
     step = f.size("interleave_moe_layer_step", 1)
     mixed = f.items("moe_layers") if f.has("moe_layers") else list(range(step - 1, layers, step))
-    if mixed and mixed != list(range(layers)):
-        raise f.unsupported("moe_layers", "layers with experts between layers without")
-    inner = f.size("intermediate_size_mlp", 16_384)
+    if any(type(i) is not int or not 0 <= i < layers for i in mixed):
+        raise f.bad("moe_layers", f"needs indices of the {layers} layers, from 0")
     if mixed:
         count = f.size(f.key_of("num_local_experts", "num_experts"), 16, maximum=100_000)
         per_token = f.size("num_experts_per_tok", 1, maximum=count)
-        s |= {"mlp": "llama4_experts", "num_experts": count, "experts_per_token": per_token}
-        inner = s["intermediate_size"]
+        s |= {"mlp": "llama4_experts", "num_experts": count, "experts_per_token": per_token,
+              "expert_size": s["intermediate_size"], "shared_expert_size": s["intermediate_size"],
+              **expert_layers([i in mixed for i in range(layers)])}  # fmt: skip
     bias = f.flag("attention_bias", False)
     return rope(f, {
-        **s, "intermediate_size": inner, "qkv_bias": bias,
+        **s, "intermediate_size": f.size("intermediate_size_mlp", 16_384), "qkv_bias": bias,
         "attention_out_bias": bias, "qk_norm": "unit" if f.flag("use_qk_norm", True) else "none",
         "attention_temperature": f.flag("attn_temperature_tuning", True),
         "nope_every": every_nth(f, "no_rope_layers", [not flag for flag in with_rope]),

@@ -5,33 +5,30 @@ Sources as in `families.py`.
 
 from __future__ import annotations
 
+from advisor.catalog.experts import chosen_experts, no_balance
 from advisor.catalog.fields import Fields
-from advisor.catalog.sizes import Defaults, Structure, rope, sizes, sliding_layers, window, windowed
-
-MAX_EXPERTS = 100_000
+from advisor.catalog.sizes import (
+    Defaults,
+    Structure,
+    expert_layers,
+    rope,
+    sizes,
+    sliding_layers,
+    window,
+    windowed,
+)
 
 
 def _mixture(f: Fields, s: Structure, key: str, count: int, per_token: int, expert_size: int) -> Structure:
     """`key` of `count` experts, of which each token goes through `per_token`."""
-    experts = f.size(key, count, maximum=MAX_EXPERTS)
-    chosen = f.size("num_experts_per_tok", per_token, maximum=MAX_EXPERTS)
-    if chosen > experts:
-        raise f.bad("num_experts_per_tok", f"is {chosen}: there are {experts} experts")
-    return {
-        **s, "mlp": "experts", "num_experts": experts, "experts_per_token": chosen, "expert_size": expert_size,
-        "mlp_names": (),
-    }
-
-
-def _no_balance(f: Fields) -> None:
-    if f.flag("output_router_logits", False):
-        raise f.unsupported("output_router_logits", "a second loss on the routers' logits")
+    chosen = chosen_experts(f, (key,), count, ("num_experts_per_tok",), per_token)
+    return {**s, "mlp": "experts", **chosen, "expert_size": expert_size, "mlp_names": ()}
 
 
 def mixtral(f: Fields) -> Structure:
     """Mixtral."""
     s = sizes(f, Defaults(32_000, 4096, 14_336, 32, 32, 131_072, kv_heads=8))
-    _no_balance(f)
+    no_balance(f)
     if f.number("router_jitter_noise", 0.0) > 0:
         raise f.unsupported("router_jitter_noise", "noise on the router's input")
     return rope(f, {
@@ -42,16 +39,19 @@ def mixtral(f: Fields) -> Structure:
 
 
 def _qwen_moe(f: Fields, s: Structure, count: int, per_token: int, width: int) -> Structure:
-    """Experts of their own width; every layer must have them."""
-    _no_balance(f)
-    if f.size("decoder_sparse_step", 1) != 1:
-        raise f.unsupported("decoder_sparse_step", "layers with experts between layers without")
-    if f.items("mlp_only_layers"):
-        raise f.unsupported("mlp_only_layers", "layers with experts between layers without")
+    """Experts of their own width, in every n-th layer but those that are named."""
+    no_balance(f)
+    layers, step, without = s["num_hidden_layers"], f.size("decoder_sparse_step", 1), f.items("mlp_only_layers")
+    if any(type(i) is not int or not 0 <= i < layers for i in without):
+        raise f.bad("mlp_only_layers", f"needs indices of the {layers} layers, from 0")
+    mixed = [(i + 1) % step == 0 and i not in without for i in range(layers)]
+    if not any(mixed):
+        return s
     found = _mixture(
         f, s, f.key_of("num_experts", "num_local_experts"), count, per_token, f.size("moe_intermediate_size", width)
     )
-    return {**found, "router_normalised": f.flag("norm_topk_prob", False)}
+    names = ("gate_proj", "up_proj", "down_proj")
+    return {**found, "router_normalised": f.flag("norm_topk_prob", False), "mlp_names": names, **expert_layers(mixed)}
 
 
 def qwen3_moe(f: Fields) -> Structure:
@@ -75,15 +75,15 @@ def qwen2_moe(f: Fields) -> Structure:
         slides = windowed(window(f, 4096), sliding_layers(f, layers, lambda i: i >= first))
     return rope(f, {
         **_qwen_moe(f, s, 60, 4, 1408), "qkv_bias": f.flag("qkv_bias", True),
-        "shared_expert_size": f.size("shared_expert_intermediate_size", 5632),
-        "mlp_names": ("gate_proj", "up_proj", "down_proj"), **slides,
+        "shared_expert_size": f.size("shared_expert_intermediate_size", 5632), "shared_expert_gated": True,
+        **slides,
     })
 
 
 def olmoe(f: Fields) -> Structure:
     """OLMoE."""
     s = sizes(f, Defaults(50_304, 2048, 2048, 16, 16, 4096))
-    _no_balance(f)
+    no_balance(f)
     if f.has("clip_qkv"):
         raise f.unsupported("clip_qkv", "queries, keys and values clamped in place")
     bias = f.flag("attention_bias", False)
@@ -97,7 +97,7 @@ def olmoe(f: Fields) -> Structure:
 def granitemoe(f: Fields) -> Structure:
     """Granite 3 MoE."""
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
-    _no_balance(f)
+    no_balance(f)
     bias = f.flag("attention_bias", False)
     return rope(f, {
         **_mixture(f, s, f.key_of("num_local_experts", "num_experts"), 8, 2, s["intermediate_size"]),

@@ -104,3 +104,12 @@ def ministral3(f: Fields) -> Structure:
     """Ministral 3: a Mistral that scales its queries by their position."""
     d = Defaults(131_072, 4096, 14_336, 34, 32, 262_144, kv_heads=8, head_dim=_head_dim(f, 128))
     return rope(f, {**sizes(f, d), "sliding_window": window(f, 0) if f.has("sliding_window") else 0})
+
+
+def apertus(f: Fields) -> Structure:
+    """Apertus: a Llama with norms of queries and keys and a plain MLP whose activation learns two numbers."""
+    d, learns = Defaults(131_072, 4096, 14_336, 32, 32, 65_536), f.text("hidden_act", "xielu") == "xielu"
+    s = sizes(f.without("hidden_act") if learns else f, d)
+    if learns:
+        s["activation"] = "xielu"
+    return rope(f, {**s, **_biases(f), "qk_norm": "head", "mlp": "plain", "mlp_names": ("up_proj", "down_proj")})

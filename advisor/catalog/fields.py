@@ -105,6 +105,21 @@ class Fields(NamedTuple):
             raise self._wrong(key, "a list is needed")
         return value
 
+    def without(self, key: str) -> Fields:
+        """The same fields but one."""
+        return self._replace(config={name: value for name, value in self.config.items() if name != key})
+
+    def one_for_all(self, *keys: str) -> Fields:
+        """The same fields, where a list under one of `keys` that says the same for every layer is that number."""
+        changed = {}
+        for key in keys:
+            value = self.config.get(key)
+            if isinstance(value, list) and value:
+                if any(type(one) is not int or one != value[0] for one in value):
+                    raise self.unsupported(key, "layers that differ from each other")
+                changed[key] = value[0]
+        return self._replace(config={**self.config, **changed})
+
     def part(self, key: str) -> Fields:
         """The object under `key`; an empty one when the key is missing or null."""
         value = self.config.get(key)

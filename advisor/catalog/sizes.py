@@ -136,3 +136,8 @@ def every_nth(f: Fields, key: str, flags: list[bool]) -> int:
     if flags != [(i + 1) % n == 0 for i in range(len(flags))]:
         raise f.unsupported(key, "layers without RoPE at irregular places")
     return n
+
+
+def expert_layers(flags: list[bool]) -> Structure:
+    """Which layers have experts, said where not all do."""
+    return {} if all(flags) else {"expert_layers": tuple(flags)}

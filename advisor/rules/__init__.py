@@ -12,6 +12,7 @@ from advisor.rules import (
     dora_evidence,
     dora_for_small_data,
     half_precision,
+    left_in_16_bits,
     lora_for_medium_data,
     lora_for_speed,
     memory_first,
@@ -21,6 +22,7 @@ from advisor.rules import (
     qlora_below_16_bits,
     qlora_saves_nothing,
     tight_memory,
+    unlike_adapters,
     what_is_left,
 )
 from advisor.rules.context import Rule
@@ -44,6 +46,8 @@ RULES: tuple[Rule, ...] = (
     half_precision.RULE,
     data_parallel.RULE,
     chunked_loss.RULE,
+    unlike_adapters.RULE,
+    left_in_16_bits.RULE,
 )
 
 

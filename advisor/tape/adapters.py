@@ -38,7 +38,7 @@ class Linear:
         self.quant = quant
         self.bias_apart = bias_apart
         # bitsandbytes casts a quantised layer's bias to the dtype it computes in, that of the dequantised weight.
-        dtype = recipe.base_dtype if quant != "none" else other_dtype
+        dtype = recipe.base_dtype if quant != "none" else "float32" if shape.wide else other_dtype
         self.weight = Tensor(size, dtype, needs_grad=trained)
         self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None

@@ -35,7 +35,19 @@ def _routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tenso
         top, indices = best(t, softmax(t, logits, "float32"), w.top_k)
         return logits, scale(t, top), indices
     scores = unary(t, logits, "output")
+    _note_groups(t, scores)
     top, indices = best(t, scores, w.top_k)
     if m.router_normalised:
         top = normalised(t, top)
     return logits, scale(t, top), indices
+
+
+def _note_groups(t: Tape, scores: Tensor) -> None:
+    """The kernels that pick the best groups of experts and mask the others: on scores (T, E) and on the few groups."""
+    wide, flags, rows = scores.bytes, scores.count, 8 * scores.shape[0]
+    t.kernel("elementwise", "float32", 0, 2 * wide)  # balanced
+    for moved in (wide + rows, 2 * rows, 2 * rows, rows, rows):  # best two of a group, their sum, best groups, flags
+        t.kernel("reduce", "float32", 0, moved)
+    for moved in (wide, wide + flags, 2 * flags, 2 * wide + flags):  # spread over experts, as bools, negated, filled in
+        t.kernel("elementwise", "float32", 0, moved)
+    t.kernel("gather", "float32", 0, 3 * rows)

@@ -11,8 +11,11 @@ from advisor.tape.norms import HeadNorms, Norm
 from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, scale, slice_last
 from advisor.tape.tape import Tape
 
-TURNS_FIRST = frozenset({"hunyuan_v1_dense"})
+TURNS_FIRST = frozenset({"hunyuan_v1_dense", "hunyuan_v1_moe"})
 """Their queries and keys are normed after RoPE has turned them."""
+
+NORMS_LAST = frozenset({"apertus", "exaone4", "gemma3_text", "glm4_moe"})
+"""Their code projects values before it norms queries and keys."""
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -29,7 +32,7 @@ def queries_keys_values(
     q_name, k_name, v_name = m.qkv_names
     normed = m.qk_norm if m.architecture not in TURNS_FIRST else "none"
     norms_last = normed in ("each", "each_apart") or (
-        normed == "head" and m.architecture.startswith(("gemma", "exaone4"))
+        normed == "head" and m.architecture in NORMS_LAST
     )
     if normed == "full":
         q = t.view(norms[0](t, linear(t, x, linears[q_name])), q_shape)

@@ -25,11 +25,6 @@ class Llama4Experts(NamedTuple):
     down: Tensor
     top_k: int
 
-    @property
-    def trained(self) -> list[Tensor]:
-        """The tensors that get gradients."""
-        return [p for p in (self.router, self.gate_up, self.down) if p.needs_grad]
-
 
 def llama4_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Llama4Experts, shared: Mapping[str, Linear]) -> Tensor:
     """x (B, S, H) -> (B, S, H); `shared` are the linear layers of the shared expert."""

@@ -9,6 +9,7 @@ from advisor.tape.adapters import Linear, linear
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast, chunk_last, mul, scale, shift, unary
 from advisor.tape.tape import Tape
+from advisor.tape.xielu import xielu
 
 
 def activation(t: Tape, kind: str, x: Tensor) -> Tensor:
@@ -85,12 +86,14 @@ def _gelu_bloom(t: Tape, x: Tensor) -> Tensor:
 _WRITTEN_OUT = {"gelu_new": _gelu_new, "gelu_fast": _gelu_fast, "gelu_bloom": _gelu_bloom}
 
 
-def feed_forward(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear]) -> Tensor:
-    """x (B, S, H) -> (B, S, H)."""
+def feed_forward(
+    t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], own: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """x (B, S, H) -> (B, S, H); `own` is what the activation learns, if anything."""
     names = m.mlp_names
     if m.mlp == "plain":
         up = linear(t, x, linears[names[0]])
-        up = activation(t, m.activation, up)
+        up = xielu(t, up, own) if own else activation(t, m.activation, up)
         return linear(t, up, linears[names[1]])
     if m.mlp == "gated_fused":
         joined = linear(t, x, linears[names[0]])

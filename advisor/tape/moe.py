@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from advisor.modules import EXPERT_PARAMETERS, expert_adapters, own_parameters
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.adapters import Linear, autocast_operand, linear, product
 from advisor.tape.graph import Tensor
@@ -20,6 +19,7 @@ from advisor.tape.mlp import activation
 from advisor.tape.ops import add, batched_matmul, cast, chunk_last, mul, scale, softmax, unary
 from advisor.tape.oss_experts import best, grouped_product, note_sorting, picked_rows, summed
 from advisor.tape.tape import Tape
+from advisor.targets import expert_adapters
 
 
 class Experts:
@@ -27,32 +27,30 @@ class Experts:
 
     __slots__ = ("adapters", "top_k", "weights")
 
-    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, dtype: str) -> None:
-        trained = recipe.method == "full"
+    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor]) -> None:
+        """`weights` by the names of `own_parameters`."""
         self.top_k = m.experts_per_token
-        self.weights = dict(zip(
-            EXPERT_PARAMETERS, (Tensor(size, dtype, needs_grad=trained) for size in own_parameters(m)), strict=True
-        ))  # fmt: skip
+        self.weights = weights
         self.adapters = {
             name: (Tensor(a, recipe.adapter_dtype, needs_grad=True), Tensor(b, recipe.adapter_dtype, needs_grad=True))
             for name, (a, b) in expert_adapters(m, recipe, rank).items()
         }
 
     @property
-    def trained(self) -> list[Tensor]:
-        """The tensors that get gradients."""
-        return [p for p in self.weights.values() if p.needs_grad] + [p for pair in self.adapters.values() for p in pair]
+    def adapted(self) -> list[Tensor]:
+        """The adapters' tensors."""
+        return [p for pair in self.adapters.values() for p in pair]
 
 
 def sparse_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
-    """x (B, S, H) -> (B, S, H): the chosen experts, and the shared one where there is one."""
+    """x (B, S, H) -> (B, S, H): the chosen experts, and beside them the shared one, behind its gate, if any."""
     batch, length, width = x.shape
     rows = t.view(x, (batch * length, width))
     if not m.shared_expert_size:
-        _logits, scores, _indices = _routed(t, rows, m, w)
+        _logits, scores, _indices = routed(t, rows, m, w)
         return t.view(mixed(t, rows, scores, m, w), x.shape)
     shared = shared_expert(t, rows, m, linears)
-    _logits, scores, _indices = _routed(t, rows, m, w)
+    _logits, scores, _indices = routed(t, rows, m, w)
     out = mixed(t, rows, scores, m, w)
     shared = mul(t, shared, unary(t, linear(t, rows, linears["shared_expert_gate"]), "output"))
     out = add(t, out, shared)
@@ -61,6 +59,10 @@ def sparse_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: M
 
 def shared_expert(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear]) -> Tensor:
     """The expert that every token of x goes through, any leading axes."""
+    if len(m.mlp_names) == 2:
+        joined = linear(t, x, linears[m.mlp_names[0]])
+        first, second = chunk_last(t, joined, (m.shared_expert_size, m.shared_expert_size))
+        return linear(t, mul(t, activation(t, m.activation, first), second), linears[m.mlp_names[1]])
     gate, up, down = (linears[name] for name in m.mlp_names)
     activated = [activation(t, m.activation, linear(t, x, gate))]
     return linear(t, mul(t, activated.pop(), linear(t, x, up)), down)
@@ -77,7 +79,7 @@ def adapted_router(t: Tape, w: Experts) -> Tensor:
     return router
 
 
-def _routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
+def routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (T, E) of x (T, H), and scores and indices (T, K) of the best experts."""
     t.label("router")
     logits = product(t, x, adapted_router(t, w))

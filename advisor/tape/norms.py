@@ -30,7 +30,7 @@ def unit_norm(t: Tape, x: Tensor) -> Tensor:
 def rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """Llama's RMSNorm: computed in fp32, cast back, then times the weight."""
     wide = cast(t, x, "float32")
-    variance = mean_last(t, _square(t, wide))
+    variance = mean_last(t, _square(t, cast(t, x, "float32") if t.stack.norms_keep_twice else wide))
     wide = mul(t, wide, _inverse_root(t, variance))
     return mul(t, cast(t, wide, x.dtype), weight)
 
@@ -48,6 +48,19 @@ def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     variance = mean_last(t, _square(t, wide))
     wide = mul(t, wide, _inverse_root(t, variance))
     return cast(t, mul(t, wide, weight), x.dtype)
+
+
+def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
+    """Gemma 4's RMSNorm: times a power of the mean square, in fp32, then the weight, if any, and cast back.
+
+    A power keeps its base, where the root keeps its result.
+    """
+    wide = cast(t, x, "float32")
+    power = unary(t, shift(t, mean_last(t, _square(t, wide))), "input", backward_temporaries=2)
+    wide = mul(t, wide, power)
+    if weight is not None:
+        wide = mul(t, wide, cast(t, weight, "float32"))
+    return cast(t, wide, x.dtype)
 
 
 def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -152,6 +165,7 @@ _WRITTEN_OUT = {
     "rms": rms_norm,
     "rms_unit_offset": rms_norm_unit_offset,
     "rms_float": rms_norm_float,
+    "rms_power": rms_norm_power,
     "layer_float": layer_norm_float,
 }
 

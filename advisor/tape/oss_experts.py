@@ -26,12 +26,6 @@ class OssExperts(NamedTuple):
     down_bias: Tensor
     top_k: int
 
-    @property
-    def trained(self) -> list[Tensor]:
-        """The tensors that get gradients."""
-        found = (self.router, self.router_bias, self.gate_up, self.gate_up_bias, self.down, self.down_bias)
-        return [p for p in found if p.needs_grad]
-
 
 def oss_feed_forward(t: Tape, x: Tensor, w: OssExperts) -> Tensor:
     """x (B, S, H) -> (B, S, H)."""
@@ -49,10 +43,13 @@ def _routed(t: Tape, x: Tensor, w: OssExperts) -> tuple[Tensor, Tensor, Tensor]:
     return logits, softmax(t, top, top.dtype), indices
 
 
-def best(t: Tape, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`topk` over the last axis: values and indices; backward writes into zeros (a trace into a second tensor)."""
+def best(t: Tape, x: Tensor, count: int, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`topk` over the last axis: values and indices; backward writes into zeros (a trace into a second tensor).
+
+    `known` are indices that there are already: then it is `gather`.
+    """
     shape, dtype = x.shape, x.dtype
-    indices = t.empty((*shape[:-1], count), "int64")
+    indices = t.empty((*shape[:-1], count), "int64") if known is None else known
     index_bytes = indices.bytes
     t.kernel("reduce", dtype, 0, x.bytes + indices.count * ITEM_BYTES[dtype] + index_bytes)
 

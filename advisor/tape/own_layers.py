@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from advisor.tape.adapters import linear
 from advisor.tape.attention import LayerInputs, Layout, scores_of, weighted_sum
+from advisor.tape.gemma4 import gemma4_layer
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.mlp import activation
 from advisor.tape.ops import (
@@ -29,7 +30,8 @@ from advisor.tape.rope import rotate_half
 from advisor.tape.tape import Tape
 
 if TYPE_CHECKING:
-    from advisor.tape.decoder import Decoder, Weights
+    from advisor.tape.decoder import Decoder
+    from advisor.tape.weights import Weights
 
 
 def _turned(t: Tape, x: Tensor, width: int, length: int, dtype: str) -> Tensor:
@@ -92,20 +94,22 @@ def gptj_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
 
 
 def opt_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
-    """OPT: the MLP is written into the layer, one name for all that it makes."""
-    t, names = d.t, d.m.mlp_names
+    """OPT: the MLP is written into the layer, one name for all that it makes. 350M norms behind its blocks."""
+    t, names, before = d.t, d.m.mlp_names, d.m.norm_placement == "pre"
     kept: list[Tensor] = []
-    h = w.norms[0](t, x)
+    h = w.norms[0](t, x) if before else x
     h = d.attention(h, w, given, kept)
     h = d.dropped(h)
     h = add(t, x, h)
+    h = h if before else w.norms[0](t, h)
     x = h
-    h = w.norms[1](t, h)
+    h = w.norms[1](t, h) if before else h
     h = linear(t, h, w.linears[names[0]])
     h = activation(t, d.m.activation, h)
     h = linear(t, h, w.linears[names[1]])
     h = d.dropped(h)
-    return add(t, x, h)
+    h = add(t, x, h)
+    return h if before else w.norms[1](t, h)
 
 
 def _head_major(t: Tape, x: Tensor, shape: Shape, single_row: bool) -> Tensor:
@@ -207,4 +211,6 @@ def mpt_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
     return out
 
 
-OWN_LAYERS = {"bloom": bloom_layer, "gptj": gptj_layer, "mpt": mpt_layer, "opt": opt_layer}
+OWN_LAYERS = {
+    "bloom": bloom_layer, "gemma4_text": gemma4_layer, "gptj": gptj_layer, "mpt": mpt_layer, "opt": opt_layer,
+}  # fmt: skip

@@ -21,7 +21,7 @@ from advisor.tape.ops import (
 )
 from advisor.tape.tape import Tape
 
-FLOAT_TABLES = frozenset({"ernie4_5", "olmo", "olmo2", "olmo3"})
+FLOAT_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "olmo", "olmo2", "olmo3"})
 """Their tables stay in fp32, so that the turn happens in fp32."""
 
 HALF_TABLES = frozenset({"gpt_oss"})
@@ -33,10 +33,12 @@ COMPLEX_TABLES = frozenset({"deepseek_v2", "llama4_text"})
 FLOAT_TURN = frozenset({"cohere", "cohere2"})
 """Their queries and keys are cast to fp32 before the turn."""
 
-SPREAD_TABLES = frozenset({"ernie4_5", "glm", "glm4"})
+SPREAD_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "glm", "glm4"})
 """Each layer spreads half of the tables over neighbouring features, in new tensors."""
 
-JOINING = frozenset({"phi", "phi3", "gpt_neox", "lit-gpt", "nemotron", "stablelm", "glm", "glm4"}) | HALF_TABLES
+JOINING = HALF_TABLES | frozenset({
+    "glm", "glm4", "glm4_moe", "gpt_neox", "lit-gpt", "nemotron", "phi", "phi3", "stablelm",
+})  # fmt: skip
 """Their code joins the turned part of a head with the rest even when nothing is left over."""
 
 NAMED_PARTS = frozenset({"phi", "stablelm"})
@@ -51,9 +53,14 @@ def rope_kinds(m: ModelSpec) -> frozenset[bool]:
     """
     if (m.position != "rope" and m.architecture != "falcon") or m.architecture == "gptj":
         return frozenset()
-    if m.architecture.startswith(("gemma3", "olmo3")) and m.sliding_window:
+    if m.architecture.startswith(("gemma3", "gemma4", "olmo3")) and m.sliding_window:
         return frozenset(m.sliding_layers or (True,))
     return frozenset({False})
+
+
+def rope_width(m: ModelSpec, sliding: bool) -> int:
+    """How many features of a head the tables of such layers turn."""
+    return m.global_head_dim if m.global_head_dim and not sliding else m.rotary_dim or m.head_dim
 
 
 class Rope:
@@ -61,8 +68,8 @@ class Rope:
 
     __slots__ = ("cos", "sin", "width")
 
-    def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str) -> None:
-        self.width = m.rotary_dim or m.head_dim
+    def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str, sliding: bool = False) -> None:
+        self.width = rope_width(m, sliding)
         table_dtype = "float32" if m.architecture in FLOAT_TABLES | COMPLEX_TABLES else dtype
         shape = (1, 1, length, self.width // 2 if m.architecture in HALF_TABLES else self.width)
         self.cos = t.empty(shape, table_dtype)
@@ -91,7 +98,7 @@ class Rope:
 
 def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str) -> dict[bool, Rope]:
     """The tables for layers that slide (True) and for those that do not."""
-    made = {sliding: Rope(t, m, length, dtype) for sliding in sorted(rope_kinds(m))}
+    made = {sliding: Rope(t, m, length, dtype, sliding) for sliding in sorted(rope_kinds(m))}
     return {kind: made.get(kind) or made[next(iter(made))] for kind in (False, True)} if made else {}
 
 
@@ -111,7 +118,8 @@ def rotate_half(t: Tape, x: Tensor) -> Tensor:
     return cat_last(t, negate(t, second), first)
 
 
-def _turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+def turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """`x * cos + rotate_half(x) * sin`."""
     x = regathered(t, x)  # its gradient comes head by head
     return add(t, mul(t, x, rope.cos), mul(t, rotate_half(t, x), rope.sin))
 
@@ -128,13 +136,13 @@ def _turned_float(t: Tape, x: Tensor, rope: Rope) -> Tensor:
 
 def _turned_whole(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     dtype = q.dtype
-    if m.architecture == "ernie4_5":
+    if m.architecture.startswith("ernie4_5"):
         rope = rope.spread(t)
         turned_q, turned_k = _turned_float(t, q, rope), _turned_float(t, k, rope)
         return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
     if m.architecture in FLOAT_TURN:
         q, k = cast(t, q, "float32"), cast(t, k, "float32")
-    turned_q, turned_k = _turned(t, q, rope), _turned(t, k, rope)
+    turned_q, turned_k = turned(t, q, rope), turned(t, k, rope)
     if m.architecture in FLOAT_TURN | FLOAT_TABLES:
         return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
     return turned_q, turned_k
@@ -164,12 +172,12 @@ def apply_rope(
         rope = rope.spread(t)
     (q_part, q_rest), (k_part, k_rest) = _split(t, q, rope.width), _split(t, k, rope.width)
     if m.architecture == "nemotron":
-        q_part, k_part = _turned(t, q_part, rope), _turned(t, k_part, rope)
+        q_part, k_part = turned(t, q_part, rope), turned(t, k_part, rope)
         return cat_last(t, q_part, q_rest), cat_last(t, k_part, k_rest), ()
     if m.architecture == "phi3":
-        q = cat_last(t, _turned(t, q_part, rope), q_rest)
-        return q, cat_last(t, _turned(t, k_part, rope), k_rest), ()
-    q_part, k_part = _turned(t, q_part, rope), _turned(t, k_part, rope)
+        q = cat_last(t, turned(t, q_part, rope), q_rest)
+        return q, cat_last(t, turned(t, k_part, rope), k_rest), ()
+    q_part, k_part = turned(t, q_part, rope), turned(t, k_part, rope)
     kept = (q_part, k_part) if m.architecture in NAMED_PARTS else ()
     q = cat_last(t, q_part, q_rest)
     if not kept:

@@ -22,7 +22,19 @@ class Stack(NamedTuple):
     """bitsandbytes before 0.43: MatMul4Bit holds its input on the graph, outside checkpointing's reach."""
 
     caches_keys: bool = False
-    """transformers 4.38: `use_cache` stays on in training, and attention works on contiguous copies of q, k and v."""
+    """transformers before 5: `use_cache` stays on in training, so that the outputs hold keys and values after
+    backward. They are the tensors that attention saved; checkpointing turns the cache off."""
+
+    norms_keep_twice: bool = False
+    """Each RMSNorm whose input takes a gradient keeps two fp32 tensors instead of one: as if `x.float()` ran twice.
+
+    Not read in any source: it follows from fsdp_qlora's notebook, whose versions are not stated. What the card held
+    after forward beyond today's code is 4 bytes per hidden unit and token for 49 norms of 49 in full fine-tuning, 48 in
+    LoRA and QLoRA (the first one sees a frozen embedding), and one under checkpointing (the last, outside its regions).
+    """
+
+    cuts_embedding: bool = False
+    """Checkpointing was enabled after peft had wrapped the model: a frozen embedding's output takes no gradient."""
 
     freezes_lora_a: bool = False
     """peft's LoRA-FA: the A matrices are not trained."""

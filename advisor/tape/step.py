@@ -13,22 +13,15 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
-from advisor.modules import dense_part
+from advisor.layers import part_of
 from advisor.specs import LinearShape, ModelSpec, Recipe
-from advisor.tape.adapters import Linear, product
+from advisor.tape.adapters import Linear, linear, product
 from advisor.tape.attention import StepInputs
-from advisor.tape.decoder import (
-    Decoder,
-    LayerKind,
-    Weights,
-    composes_attention,
-    embed,
-    head_logits,
-    layer_kinds,
-    other_dtype,
-    outer_norm,
-)
+from advisor.tape.decoder import Decoder
+from advisor.tape.ends import embed, head_logits
+from advisor.tape.engine import checkpoint, run_backward
 from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
+from advisor.tape.kinds import LayerKind, composes_attention, layer_kinds
 from advisor.tape.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
 from advisor.tape.norms import Norm
 from advisor.tape.older_loss import shifted, sliced_loss
@@ -36,6 +29,7 @@ from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
 from advisor.tape.tape import LabelledTape, Tape
+from advisor.tape.weights import Weights, other_dtype, outer_norm, projections
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 THIS_STACK = Stack()
@@ -114,20 +108,21 @@ def _recorded(
     t = (LabelledTape if labelled else Tape)(device, half if recipe.autocast else "", stack)
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(dense_part(m) if kind.dense else m, recipe, RANK, kind.last) for kind, _ in plan]
+    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, kind.last) for kind, _ in plan]
     if stack.freezes_lora_a:
         for part in (part for w in layers for part in w.linears.values()):
             if part.lora_a is not None:
                 part.lora_a = Tensor(part.lora_a.shape, part.lora_a.dtype)
     full = recipe.method == "full"
     other = other_dtype(recipe)
-    table = Tensor((m.vocab_size, m.hidden_size), other, needs_grad=full)
+    table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
     head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
     ends = _Ends(
         table, head, places if m.position == "learned" else None,
-        Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None, outer_norm(m, other, full),
-        outer_norm(m, other, full) if m.embedding_norm else None,
+        Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None,
+        outer_norm(m, other, full) if m.final_norm else None, outer_norm(m, other, full) if m.embedding_norm else None,
+        projections(m, recipe, RANK),
     )  # fmt: skip
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
@@ -138,7 +133,7 @@ def _recorded(
     t.segment = -2
     t.kernel("elementwise", loss.dtype, 0, loss.bytes)
     ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
-    t.backward(loss, ones)
+    run_backward(t, loss, ones)
     recorder.finish()
     program = Program(t.events[:], t.slots, t.labels)
     for stretch, kernels in recorder.parts:
@@ -191,8 +186,9 @@ class _Ends(NamedTuple):
     head: Tensor
     positions: Tensor | None
     head_bias: Tensor | None
-    last_norm: Norm
+    last_norm: Norm | None
     first_norm: Norm | None
+    projections: dict[str, Linear]
 
     @property
     def trained(self) -> list[Tensor]:
@@ -200,7 +196,7 @@ class _Ends(NamedTuple):
         outer = (self.table, self.head, self.positions, self.head_bias)
         return [p for p in outer if p is not None and p.needs_grad] + [
             p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained
-        ]
+        ] + [p for part in self.projections.values() for p in part.trained]
 
 
 class _Step:
@@ -253,7 +249,8 @@ class _Step:
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
-        ids, _kept, x = embed(t, m, table, ends.positions, BATCH, LENGTH, recipe.gradient_checkpointing)
+        leaf = recipe.gradient_checkpointing and not t.stack.cuts_embedding
+        ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row)
@@ -263,12 +260,15 @@ class _Step:
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
             if recipe.gradient_checkpointing:
-                x = t.checkpoint(lambda h, w=weights, g=given: decoder.layer(h, w, g), x, recipe.reentrant)
+                x = checkpoint(t, lambda h, w=weights, g=given: decoder.layer(h, w, g), x, recipe.reentrant)
             else:
                 x = decoder.layer(x, weights, given)
         self.recorder.enter(HEAD)
         t.label("final norm")
-        x = ends.last_norm(t, x)
+        if ends.last_norm is not None:
+            x = ends.last_norm(t, x)
+        if ends.projections:
+            x = linear(t, x, ends.projections["project_out"])
         decoder.held.clear()
         return x
 

@@ -3,7 +3,7 @@
 The idea: CPython frees an object at the moment its last reference goes, exactly as PyTorch's eager mode frees a
 tensor. A `Buffer` adds its bytes to the tape when it is made and gives them back when Python drops it, and a
 `Node` holds what its backward needs. A forward written like the model code, with the same locals, then has the
-real step's lifetimes for free; `backward` runs nodes in the order of PyTorch's engine (latest first).
+real step's lifetimes for free; `engine.run_backward` runs nodes in the order of PyTorch's engine (latest first).
 
 Batch, length and rank enter as powers of two so large that every size is a polynomial in them whose coefficients
 can be read off its digits (`program.py` does that): one recording serves all shapes.
@@ -14,15 +14,10 @@ allocator behaviour beyond rounding each block to 512 bytes.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable
-from heapq import heappop, heappush
-from typing import Any
 
 from advisor.tape.graph import (
-    GRADIENT,
-    PENDING,
     SAVED,
     TEMPORARY,
     BackwardFunction,
@@ -32,14 +27,10 @@ from advisor.tape.graph import (
     Node,
     RawKernel,
     Shape,
-    Slot,
     StopRecompute,
     Tensor,
 )
 from advisor.tape.stack import Stack
-
-_Heap = list[tuple[int, Any]]
-"""Nodes by the negative of their sequence, which is never the same for two: nodes themselves are not compared."""
 
 
 class Tape:
@@ -67,6 +58,8 @@ class Tape:
         self.segment = 0
         self.frame: Frame | None = None
         self.replaying = False
+        self.rerunning = False
+        self.side: list[Tensor] | None = None
         self.kernels: list[RawKernel] = []
         self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
         self.recomputed_flop = 0
@@ -167,181 +160,6 @@ class Tape:
     def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
         """Note one matrix product (m, k) x (k, n)."""
         self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k))
-
-    # -- checkpointing --------------------------------------------------------------------------------------
-
-    def checkpoint(self, function: Callable[..., Tensor], x: Tensor, reentrant: bool) -> Tensor:
-        """Run `function(x)` without keeping what its backward needs; it runs again during backward.
-
-        Source: torch/utils/checkpoint.py (PyTorch 2.13).
-        """
-        if reentrant:
-            return self._checkpoint_reentrant(function, x)
-        self.frame, launched = Frame(function, (x,)), len(self.kernels)
-        try:
-            return function(x)
-        finally:
-            self.frame = None
-            self.hooked += len(self.kernels) - launched
-
-    def _checkpoint_reentrant(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
-        node = None
-        shape, dtype = x.shape, x.dtype
-        if x.needs_grad and self.grad_enabled:
-            held = [x.buffer]
-
-            def backward(g: Tensor) -> tuple[Tensor | None, ...]:
-                again = Tensor(shape, dtype, held.pop(), needs_grad=True)
-                self._enter_recompute()
-                launched = len(self.kernels)
-                out = function(again)
-                self._note_recomputed(launched)
-                self._leave_recompute()
-                self.backward(out, g)
-                return (again.grad,)
-
-            node = Node(self, (x,), backward)
-            self.save(node, (x,))
-        was_enabled, self.grad_enabled = self.grad_enabled, False
-        out = function(Tensor(shape, dtype, x.buffer))
-        self.grad_enabled = was_enabled
-        if node is not None:
-            out.node = node
-            out.needs_grad = True
-        return out
-
-    def _note_recomputed(self, launched: int) -> None:
-        """All kernels after the first `launched` ran a second time."""
-        again = self.kernels[launched:]
-        self.recomputed += len(again)
-        self.recomputed_flop += sum(kernel[2] for kernel in again)
-
-    def _enter_recompute(self) -> None:
-        self.autocast = self.autocast_dtype
-
-    def _leave_recompute(self) -> None:
-        self.autocast = ""
-        self.autocast_cache.clear()
-
-    def _recompute(self, frame: Frame) -> None:
-        self.frame, self.replaying = frame, True
-        frame.next_slot = 0
-        self._enter_recompute()
-        was_enabled, self.grad_enabled = self.grad_enabled, True
-        launched = len(self.kernels)
-        try:
-            frame.function(*frame.inputs)
-        except StopRecompute:
-            pass
-        finally:
-            self._note_recomputed(launched)
-            self.hooked += len(self.kernels) - launched
-            self.frame, self.replaying = None, False
-            self.grad_enabled = was_enabled
-            self._leave_recompute()
-        frame.done = True
-
-    # -- backward -------------------------------------------------------------------------------------------
-
-    def backward(self, root: Tensor, grad: Tensor) -> None:
-        """Run the graph behind `root`, whose gradient is `grad`, latest node first, as PyTorch's engine does."""
-        node = root.node
-        assert isinstance(node, Node)
-        node.grad = grad
-        del grad
-        heap: _Heap = [(-node.sequence, node)]
-        while heap:
-            node = heappop(heap)[1]
-            if node.segment != self.segment:
-                self.segment = node.segment
-                self.on_segment(node.segment)
-            if node.at != self.at:
-                self.label(node.at)
-            frame = node.frame
-            if frame is None:
-                grads = self._validated(node, node.backward(node.take_grad()))
-            else:
-                if not frame.done:
-                    self._recompute(frame)
-                held = [frame.store.pop(s, None) for s in range(node.first_slot, node.first_slot + node.slots)]
-                found = node.backward(node.take_grad())
-                held.clear()
-                node.frame = frame = None
-                grads = self._validated(node, found)
-                del found
-            node.saved.clear()
-            for index, target in enumerate(node.edges):
-                g = grads[index]
-                if target is None or g is None:
-                    continue
-                grads[index] = None
-                if isinstance(target, Node):
-                    old = target.grad
-                    if old is None:
-                        target.grad = g
-                        heappush(heap, (-target.sequence, target))
-                        g = None
-                        continue
-                    target.grad = None
-                    target.grad = self._sum(old, g)
-                    old = None
-                elif isinstance(target, Slot):
-                    self._route_slot(heap, target, g)
-                else:
-                    self._accumulate(target, g)
-                g = None
-            grads.clear()
-
-    def _validated(self, node: Node, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
-        """Gradients reduced to the shape and cast to the dtype of the inputs they belong to."""
-        out = list(grads)
-        for index, g in enumerate(grads):
-            if g is None or node.edges[index] is None:
-                continue
-            shape, dtype = node.meta[index]
-            if g.shape != shape:
-                moved = g.bytes
-                g = self.empty(shape, g.dtype)
-                self.kernel("reduce", g.dtype, 0, moved + g.bytes)
-                out[index] = g
-            if g.dtype != dtype:
-                moved = g.bytes
-                g = self.empty(shape, dtype)
-                self.kernel("elementwise", dtype, 0, moved + g.bytes)
-                out[index] = g
-        return out
-
-    def _sum(self, old: Tensor, new: Tensor) -> Tensor:
-        """Two gradients for one node: in place where PyTorch may, else into a third tensor.
-
-        PyTorch adds in place when it holds the only reference; a trace with a dispatch mode never does.
-        """
-        self.kernel("elementwise", old.dtype, 0, 3 * old.bytes)
-        # Seen here: this function's argument and its caller's local, and getrefcount's own.
-        if self.device == "cuda" and sys.getrefcount(old) <= 3 and sys.getrefcount(old.buffer) <= 2:
-            return Tensor(old.shape, old.dtype, old.buffer)
-        return self.empty(old.shape, old.dtype)
-
-    def _route_slot(self, heap: _Heap, slot: Slot, g: Tensor) -> None:
-        many = slot.node
-        if all(part is None for part in many.parts):
-            heappush(heap, (-many.sequence, many))
-            many.grad = PENDING
-        old = many.parts[slot.index]
-        many.parts[slot.index] = g if old is None else self._sum(old, g)
-
-    def _accumulate(self, leaf: Tensor, g: Tensor) -> None:
-        """Store a leaf's gradient, or add it to the one that is there."""
-        old = leaf.grad
-        if old is not None:
-            self.kernel("elementwise", old.dtype, 0, 3 * old.bytes)
-            if leaf.buffer is None:
-                return  # into the existing .grad, in place
-            leaf.grad = self.empty(old.shape, old.dtype)
-            return
-        leaf.grad = g
-        if g.buffer is not None and leaf.buffer is None:
-            g.buffer.move_to(GRADIENT)
 
 
 class LabelledTape(Tape):

@@ -6,16 +6,17 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
+from advisor.layers import layer_groups
 from advisor.modules import (
-    expert_adapters,
-    last_norm,
-    layer_groups,
     layer_linears,
     layer_norms,
+    outer_linears,
+    outer_parameters,
+    own_dtype,
     own_parameters,
-    resolve_targets,
 )
-from advisor.specs import DTYPE_BYTES, ModelSpec, Recipe
+from advisor.specs import DTYPE_BYTES, LinearShape, ModelSpec, Recipe
+from advisor.targets import expert_adapters, outer_targets, resolve_targets, targets_in
 
 
 class Trained(NamedTuple):
@@ -37,16 +38,20 @@ class Trained(NamedTuple):
         return self.elements * DTYPE_BYTES[self.dtype]
 
 
+def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
+    """The adapter of a linear layer that is there `times` times."""
+    found = [Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype),
+             Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype)]  # fmt: skip
+    return [*found, Trained(shape.out_features, 0, times, recipe.magnitude_dtype)] if recipe.is_dora else found
+
+
 def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
     """The adapters of `layers` equal layers."""
     found: list[Trained] = []
-    targets = resolve_targets(m, recipe.target_modules)
+    targets = targets_in(m, recipe.target_modules)
     for name, shape in layer_linears(m).items():
         if name in targets:
-            found += [Trained(recipe.rank, shape.in_features, layers, recipe.adapter_dtype),
-                      Trained(shape.out_features, recipe.rank, layers, recipe.adapter_dtype)]
-            if recipe.is_dora:
-                found.append(Trained(shape.out_features, 0, layers, recipe.magnitude_dtype))
+            found += _adapter(shape, recipe, layers)
     for pair in expert_adapters(m, recipe, recipe.rank).values():
         found += [Trained(rows, columns, layers, recipe.adapter_dtype) for rows, columns in pair]
     return found
@@ -56,14 +61,15 @@ def _weights(m: ModelSpec, dtype: str, layers: int) -> list[Trained]:
     """All weights of `layers` equal layers."""
     found: list[Trained] = []
     for shape in layer_linears(m).values():
-        found.append(Trained(shape.out_features, shape.in_features, layers, dtype))
+        found.append(Trained(shape.out_features, shape.in_features, layers, "float32" if shape.wide else dtype))
         if shape.bias:
             found.append(Trained(shape.out_features, 0, layers, dtype))
     found += [Trained(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
-    for size in own_parameters(m):
-        # A fused tensor (experts, rows, columns) counts as a tall matrix.
-        columns = size[-1] if len(size) > 1 else 0
-        found.append(Trained(prod(size[: 1 if columns == 0 else -1]), columns, layers, dtype))
+    for own in own_parameters(m).values():
+        if not own.fixed:
+            # A fused tensor (experts, rows, columns) counts as a tall matrix.
+            *rows, columns = own.shape if len(own.shape) > 1 else (*own.shape, 0)
+            found.append(Trained(prod(rows), columns, layers, own_dtype(own, dtype)))
     return found
 
 
@@ -72,18 +78,17 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     """Every trained tensor."""
     found: list[Trained] = []
     if recipe.has_adapters:
+        resolve_targets(m, recipe.target_modules)  # it refuses what the model does not have
         for part, layers in layer_groups(m):
             found += _adapters(part, recipe, layers)
+        for name in outer_targets(m, recipe.target_modules):
+            found += _adapter(outer_linears(m)[name], recipe, 1)
         return tuple(found)
     dtype: str = recipe.base_dtype
-    found.append(Trained(m.vocab_size, m.hidden_size, 1 if m.tie_word_embeddings else 2, dtype))
-    if m.position == "learned":
-        found.append(Trained(m.position_rows, m.hidden_size, 1, dtype))
-    if m.lm_head_bias:
-        found.append(Trained(m.vocab_size, 0, 1, dtype))
+    for size, times in outer_parameters(m):
+        rows, columns = size if len(size) > 1 else (*size, 0)
+        found.append(Trained(rows, columns, times, dtype))
+    found += [Trained(shape.out_features, shape.in_features, 1, dtype) for shape in outer_linears(m).values()]
     for part, layers in layer_groups(m):
         found += _weights(part, dtype, layers)
-    last = last_norm(m)
-    if last.vectors:
-        found.append(Trained(last.width, 0, last.vectors, dtype))
     return tuple(found)

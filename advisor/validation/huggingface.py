@@ -13,7 +13,8 @@ from advisor.tape.stack import Stack
 from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswered, peak_figure
 from advisor.validation.replayed import replayed
 
-EARLY_2024 = Stack(mean_of_logits=True, keeps_quantized_input=True, caches_keys=True, tables_by_layer=True)
+EARLY_2024 = Stack(mean_of_logits=True, keeps_quantized_input=True, caches_keys=True, tables_by_layer=True,
+                   norms_keep_twice=True, cuts_embedding=True)  # fmt: skip
 BENCHMARKS_2024 = Stack(keeps_outputs=True, keeps_quantized_input=True, tables_by_layer=True, shifts_logits=True)
 """transformers of February and March 2024 with bitsandbytes 0.42 and 0.43, in fsdp_qlora's own training loop."""
 

@@ -7,8 +7,9 @@ from typing import Any
 from advisor.catalog import find_gpus
 from advisor.device import profile_for
 from advisor.estimation import memory_estimate
-from advisor.memory import StepMemory, predict_step_memory, quantized_store_bytes
+from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Optimizer, Recipe
+from advisor.static import quantized_store_bytes
 from advisor.tape.program import block_bytes
 from advisor.tape.stack import Stack
 from advisor.validation.figures import Predicted, Row, Unanswered, peak_figure

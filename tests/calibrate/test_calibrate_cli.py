@@ -122,6 +122,23 @@ def test_attention_is_the_models_own_unless_asked(stub: type[StubWorker], monkey
     assert stub.asked[0][0].attention == "sdpa"
 
 
+def test_a_trainers_knobs_are_traced(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--dry-run", "--model", "llama-8b", "--method", "lora")
+    assert run(monkeypatch, *asked, "--trainer", "litgpt") == 0
+    assert (stub.asked[0][0].autocast, stub.asked[0][0].optimizer) == (True, "adamw_foreach")
+    assert capsys.readouterr().err == (
+        "litgpt: transformers' step with its knobs; `advise trainers litgpt` says what differs\n"
+    )
+    assert run(monkeypatch, *asked, "--trainer", "transformers") == 0
+    assert not capsys.readouterr().err
+    for trainer in ("trl", ""):
+        assert run(monkeypatch, *asked, "--trainer", trainer) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not stub.asked
+
+
 def test_failed_burst_leaves_the_others(
     stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

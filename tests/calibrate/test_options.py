@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from advisor.catalog import find_model
-from advisor.errors import BadConfig, UnknownName
-from advisor.specs import METHODS, Recipe
+from advisor.catalog.trainers import find_trainer
+from advisor.errors import BadConfig, BadValue, UnknownName
+from advisor.knobs import TRAINERS
+from advisor.search import idle_knobs
+from advisor.specs import METHODS, Method, Recipe
 from calibrate.options import STEP_KNOBS, config_of, methods_of, recipe_of
 
 
@@ -23,6 +26,33 @@ def test_defaults_are_the_recipes_own() -> None:
 @pytest.mark.parametrize(("method", "quant"), [("full", "none"), ("lora", "none"), ("qlora", "nf4"), ("qdora", "nf4")])
 def test_quantised_methods_get_nf4(method: str, quant: str) -> None:
     assert recipe_of(method, {})[0].quant == quant
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_trainer_sets_what_is_left_open(trainer: str, method: Method) -> None:
+    values = find_trainer(trainer).values(method)
+    sets = {name: value for name, value in values.items() if name not in idle_knobs(method)}
+    recipe = recipe_of(method, {"loss": "full"}, trainer)[0]
+    assert {name: getattr(recipe, name) for name in sets} == {**sets, "loss": "full"}
+    plain = recipe_of(method, {})[0]
+    assert {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(plain, name)} <= {
+        *sets, "magnitude_dtype"}  # fmt: skip
+
+
+def test_flags_come_before_the_trainer() -> None:
+    asked = {"base_dtype": "bfloat16", "gradient_checkpointing": False, "loss": "full"}
+    recipe = recipe_of("lora", asked, "trl")[0]
+    assert (recipe.base_dtype, recipe.gradient_checkpointing, recipe.dropout) == ("bfloat16", False, 0.05)
+
+
+def test_a_trainers_own_loss_is_refused() -> None:
+    with pytest.raises(BadValue, match=r"--loss full .*trainer_step"):
+        recipe_of("lora", {}, "trl")
+    with pytest.raises(BadValue, match=r"--loss full for the other knobs$"):
+        recipe_of("lora", {}, "unsloth")
+    with pytest.raises(UnknownName, match="trl, axolotl"):
+        recipe_of("lora", {}, "tlr")
 
 
 def test_methods() -> None:

@@ -87,6 +87,8 @@ def test_a_bad_field_is_named(field: str, value: object) -> None:
         ({**LLAMA, "model_type": "phi3", "rope_parameters": {"partial_rotary_factor": -1}},
          "rope_parameters.partial_rotary_factor"),
         ({**LLAMA, "model_type": "phi3", "rope_parameters": 7}, "rope_parameters"),
+        ({"model_type": "glm4_moe_lite", "head_dim": 128}, "head_dim"),
+        ({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense"]}, "mlp_layer_types"),
     ],
 )
 def test_contradictions_are_named(config: dict[str, Any], field: str) -> None:
@@ -101,7 +103,10 @@ def test_a_missing_model_type_is_said() -> None:
     ("config", "what"),
     [
         ({"model_type": "jamba", "num_experts": 16}, "mixture of experts"),
-        ({"model_type": "llama4_text", "interleave_moe_layer_step": 2}, "layers with experts between layers without"),
+        ({"model_type": "gemma4_text"}, "hidden_size_per_layer_input"),
+        ({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}, "share keys"),
+        ({"model_type": "phimoe", "num_experts_per_tok": 4}, "num_experts_per_tok"),
+        ({"model_type": "hunyuan_v1_moe", "moe_topk": [1, 2]}, "layers that differ"),
         ({"model_type": "deepseek_v3", "rope_interleave": False}, "rope_interleave"),
         ({"model_type": "mamba2"}, "not one that the formula knows"),
         ({"model_type": "new_dense", "num_experts": 0}, "not one that the formula knows"),
@@ -109,7 +114,7 @@ def test_a_missing_model_type_is_said() -> None:
         ({**LLAMA, "hidden_act": "xielu"}, "xielu"),
         ({**LLAMA, "model_type": "olmo", "clip_qkv": 8.0}, "clip_qkv"),
         ({**LLAMA, "model_type": "phi", "qk_layernorm": True}, "qk_layernorm"),
-        ({"model_type": "opt", "word_embed_proj_dim": 512}, "word_embed_proj_dim"),
+        ({"model_type": "opt", "layerdrop": 0.1}, "layerdrop"),
         ({"model_type": "bloom", "hidden_dropout": 0.1}, "hidden_dropout"),
         ({"model_type": "mpt", "attn_config": {"clip_qkv": 6}}, "attn_config.clip_qkv"),
         ({"model_type": "gptj", "rotary_dim": None}, "rotary_dim"),

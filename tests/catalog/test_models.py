@@ -33,7 +33,11 @@ PUBLISHED = {  # parameter counts that the makers give, or that the Hub shows fo
     "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552, "EleutherAI/pythia-1.4b": 1_414_647_808,
     "allenai/OLMo-2-1124-7B": 7_298_617_344, "HuggingFaceTB/SmolLM2-1.7B": 1_711_376_384,
     "bigcode/starcoder2-15b": 15_957_889_024, "ibm-granite/granite-3.1-8b-instruct": 8_170_848_256,
+    "facebook/opt-350m": 331_196_416,
     "01-ai/Yi-34B": 34_388_917_248, "openai-community/gpt2": 124_439_808, "openai-community/gpt2-xl": 1_557_611_200,
+    "mistralai/Mixtral-8x7B-v0.1": 46_702_792_704, "Qwen/Qwen1.5-MoE-A2.7B": 14_315_784_192,
+    "allenai/OLMoE-1B-7B-0924": 6_919_161_856, "deepseek-ai/DeepSeek-V2-Lite": 15_706_484_224,
+    "microsoft/Phi-3.5-MoE-instruct": 41_873_153_344, "swiss-ai/Apertus-8B-2509": 8_053_338_176,
     # described by the nearest family, and equal all the same
     "Qwen/Qwen-1_8B": 1_836_828_672, "Qwen/Qwen-7B": 7_721_324_544, "Qwen/Qwen-14B": 14_167_290_880,
     "Qwen/Qwen-72B": 72_287_920_128, "internlm/internlm2-7b": 7_737_708_544, "THUDM/chatglm3-6b": 6_243_584_000,

@@ -95,3 +95,36 @@ def test_data_parallel_says_what_it_leaves_out() -> None:
 def test_a_chunked_loss_needs_a_kernel() -> None:
     assert "liger-kernel" in warned(loss="chunked")["ADV109"]
     assert "ADV109" not in warned(loss="full")
+
+
+MIXTURE = MODEL.model_copy(update={
+    "architecture": "mixtral", "mlp": "experts", "num_experts": 4, "experts_per_token": 2, "expert_size": 512,
+    "mlp_names": (),
+})  # fmt: skip
+
+
+def test_adapters_that_reach_different_layers() -> None:
+    text = warned(card(80), MIXTURE)["ADV110"]
+    assert "LoRA and QLoRA (" in text
+    assert "DoRA and QDoRA (" in text
+    assert text.index("LoRA and QLoRA") < text.index("experts and attention") < text.index("DoRA and QDoRA")
+    # dropout takes the experts from LoRA as well, names take them from all
+    for knobs in ({"dropout": 0.1}, {"target_modules": "attention"}, {"method": "dora"}, {"method": "lora"}):
+        assert "ADV110" not in warned(card(80), MIXTURE, **knobs)
+    assert "ADV110" not in warned(card(80), MIXTURE.model_copy(update={"architecture": "granitemoe"}))
+
+
+def test_weights_left_in_16_bits() -> None:
+    experts = 22 * 4 * 3 * 512 * 2048
+    attention = 22 * (2 * 2048 + 2 * 256) * 2048
+    router = 22 * 4 * 2048
+    share = attention / (experts + attention + router)
+    text = warned(card(80), MIXTURE, method="qlora")["ADV111"]
+    assert f"quantises only {share:.0%}" in text
+    assert f"leaves {4 * (experts + router) / 2**30:.2f} GiB as they are" in text
+    assert f"--no-kbit-upcast leaves {2 * (experts + router) / 2**30:.2f} GiB" in text
+    assert "k-bit" not in warned(card(80), MIXTURE, method="qlora", kbit_upcast=False)["ADV111"]
+    falcon = MODEL.model_copy(update={"architecture": "falcon", "fused_qkv": True, "qkv_names": ("query_key_value",)})
+    assert "quantises none of the parameters" in warned(card(80), falcon, method="qdora")["ADV111"]
+    assert "ADV111" not in warned(card(80), MIXTURE, method="lora")
+    assert "ADV111" not in warned(card(80), method="qlora")

@@ -1,8 +1,13 @@
-"""The tape against the traced real step, for every architecture: static terms to the byte, peaks within 0.01 %."""
+"""The tape against the traced real step, for every architecture: static terms to the byte, peaks within 0.01 %.
+
+Of the methods, checkpointing and autocast each model takes a few in turn. All of them, at two shapes and with both
+kinds of checkpointing (an hour): EVERY_COMBINATION=1 make test PYTEST_FLAGS=tests/tape/test_against_trace.py
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 import pytest
@@ -12,7 +17,7 @@ pytest.importorskip("torch")
 from advisor.catalog.config_json import model_from_config
 from advisor.catalog.families import FAMILIES
 from advisor.memory import predict_step_memory
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import METHODS, ModelSpec, Recipe
 from calibrate.compare import predicted_work, traced_work
 from calibrate.dryrun import trace_step
 from calibrate.measurement import Trace
@@ -32,10 +37,14 @@ SWITCHES = list(itertools.product((False, True), (False, True)))
 # DoRA is a matter of one linear layer and slow to trace: less often.
 COMBINATIONS = [(method, *on) for method in ("full", "lora", "qlora") for on in SWITCHES]
 COMBINATIONS += [("dora", False, True), ("dora", True, False), ("qdora", False, False), ("qdora", True, True)]
+EVERY_COMBINATION = bool(os.environ.get("EVERY_COMBINATION"))
+SHAPES = (SHAPE, (3, 70)) if EVERY_COMBINATION else (SHAPE,)
 
 
 def some_combinations(index: int, name: str) -> list[tuple[Any, bool, bool]]:
     """Of all combinations of method, checkpointing and autocast, in turn, two for a family and one for a variant."""
+    if EVERY_COMBINATION:
+        return [(method, *on) for method in METHODS for on in SWITCHES]
     return [COMBINATIONS[(7 * index + step) % len(COMBINATIONS)] for step in ((3,) if "-" in name else (3, 14))]
 
 
@@ -85,7 +94,10 @@ def test_every_architecture_is_here() -> None:
 def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, autocast: bool) -> None:
     layers = layers_of(name)
     m = spec(name, layers)
-    check(m, config(name, layers), recipe(m, method, gradient_checkpointing=checkpointing, autocast=autocast))
+    kinds = (False, True) if EVERY_COMBINATION and checkpointing else (False,)
+    for shape, reentrant in itertools.product(SHAPES, kinds):
+        knobs = {"gradient_checkpointing": checkpointing, "autocast": autocast, "reentrant": reentrant}
+        check(m, config(name, layers), recipe(m, method, **knobs), shape)
 
 
 @pytest.mark.parametrize(("name", "method", "knobs"), [
@@ -105,11 +117,24 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("falcon-7b", "lora", {"attention": "eager", "gradient_checkpointing": False}),
     ("falcon-rw", "full", {"attention": "eager"}),
     ("opt", "lora", {"attention": "eager", "dropout": 0.1, "gradient_checkpointing": False}),
+    ("opt-narrow", "qdora", {"target_modules": ("project_in", "fc2"), "dropout": 0.1}),
     ("nemotron", "lora", {"reentrant": True}),
     ("olmo3-sliding", "qlora", {"kbit_upcast": False, "attention": "eager"}),
     ("bloom", "qlora", {"double_quant": False, "gradient_checkpointing": False}),
     ("mpt", "full", {"gradient_accumulation": 4, "autocast": False}),
     ("gptj", "lora", {"adapter_dtype": "bfloat16", "dropout": 0.1}),
+    ("gptj", "full", {"reentrant": True}),
+    ("mpt", "qlora", {"reentrant": True}),
+    ("bloom", "qdora", {"reentrant": True, "autocast": False}),
+    ("gemma4-experts-sliding", "lora", {"attention": "eager", "reentrant": True, "autocast": False}),
+    ("hunyuan_v1_moe", "dora", {"target_modules": ("all-linear",)}),
+    ("hunyuan_v1_moe", "full", {"reentrant": True, "autocast": False}),
+    ("glm4_moe", "lora", {"dropout": 0.1, "target_modules": ("all-linear",)}),
+    ("phimoe-jitter", "qlora", {"attention": "eager", "gradient_checkpointing": False}),
+    ("apertus", "full", {"gradient_accumulation": 4, "base_dtype": "float32"}),
+    ("llama4-interleaved", "full", {"attention": "eager", "gradient_checkpointing": False}),
+    ("ernie4_5_moe-alone", "qlora", {"kbit_upcast": False, "double_quant": False}),
+    ("granitemoeshared", "lora", {"target_modules": ("output_linear",), "adapter_dtype": "bfloat16"}),
 ])
 def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     m = spec(name, 2)
@@ -120,7 +145,8 @@ def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     ("llama", 6, "lora", False), ("gemma3-sliding", 7, "full", True), ("gemma3-sliding", 7, "qlora", True),
     ("cohere2-sliding", 5, "lora", True), ("smollm3-sliding", 6, "full", False), ("gemma2", 5, "lora", True),
     ("olmo-tied", 5, "qdora", True), ("olmo3-sliding", 5, "lora", False), ("exaone4-sliding", 6, "full", True),
-    ("mpt", 5, "qlora", True), ("gptj", 5, "full", True),
+    ("mpt", 5, "qlora", True), ("gptj", 5, "full", True), ("gemma4-experts-sliding", 7, "lora", False),
+    ("llama4-interleaved", 6, "full", True), ("dots1", 5, "qlora", True), ("ernie4_5_moe-alone", 6, "lora", True),
 ])
 def test_layers_that_are_not_run_are_counted_right(name: str, layers: int, method: str, checkpointing: bool) -> None:
     m = spec(name, layers)

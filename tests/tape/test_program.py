@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import METHODS, ModelSpec, Recipe
 from advisor.tape import step
-from advisor.tape.decoder import layer_kinds
+from advisor.tape.kinds import layer_kinds
 from advisor.tape.program import (
     BATCH,
     DIGIT_BITS,

@@ -85,3 +85,27 @@ def test_a_quantized_head_makes_its_weight_in_both_passes() -> None:
     plain, quantized = (step(Stack(sliced_head=128, quantized_head=on), **knobs) for on in (False, True))
     assert quantized.after_forward_bytes == plain.after_forward_bytes
     assert quantized.peak_bytes > plain.peak_bytes
+
+
+def test_cached_keys_are_what_attention_saved_and_outlive_backward() -> None:
+    knobs = {"target_modules": ("q_proj", "v_proj")}
+    ours, cached = step(Stack(), GROUPED, **knobs), step(Stack(caches_keys=True), GROUPED, **knobs)
+    assert cached.after_forward_bytes == ours.after_forward_bytes
+    keys = 2 * TOKENS * GROUPED.kv_size * GROUPED.num_hidden_layers
+    assert cached.after_backward_bytes - ours.after_backward_bytes == 2 * keys
+    assert kept(Stack(caches_keys=True), GROUPED, gradient_checkpointing=True, **knobs) == 0
+
+
+@pytest.mark.parametrize(("knobs", "norms"), [
+    ({"method": "full"}, 2 * 4 + 1), ({"target_modules": ("q_proj",)}, 2 * 4),
+    ({"target_modules": ("q_proj",), "gradient_checkpointing": True}, 1),
+])
+def test_norms_that_see_a_gradient_keep_a_second_fp32_tensor(knobs: dict[str, Any], norms: int) -> None:
+    assert kept(Stack(norms_keep_twice=True), GROUPED, **knobs) == norms * 4 * TOKENS * GROUPED.hidden_size
+
+
+def test_a_cut_embedding_spares_the_first_layer_its_quantized_input() -> None:
+    knobs = {"method": "qlora", "quant": "nf4", "kbit_upcast": False, "target_modules": ("q_proj",),
+             "gradient_checkpointing": True}
+    held, cut = (step(Stack(keeps_quantized_input=True, cuts_embedding=on), GROUPED, **knobs) for on in (False, True))
+    assert held.after_forward_bytes - cut.after_forward_bytes == 2 * TOKENS * GROUPED.hidden_size

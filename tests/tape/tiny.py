@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog.config_json import model_from_config
-from advisor.modules import FUSED_EXPERTS
 from advisor.specs import DORA_METHODS, ModelSpec, Recipe
+from advisor.targets import FUSED_EXPERTS, fails_on_all_linear
 
 SIZES: dict[str, Any] = {
     "vocab_size": 1009, "hidden_size": 192, "intermediate_size": 520, "num_hidden_layers": 3,
@@ -28,6 +28,12 @@ LLAMA4: dict[str, Any] = {"model_type": "llama4_text", "moe_layers": [], "no_rop
                           "intermediate_size_mlp": 520, "pad_token_id": 0, **SIZES}
 
 EXPERTS: dict[str, Any] = {**SIZES, "intermediate_size": 104, "num_experts_per_tok": 2}
+GLM_EXPERTS: dict[str, Any] = {"n_routed_experts": 8, "n_shared_experts": 2, "moe_intermediate_size": 72,
+                               "first_k_dense_replace": 1}
+GEMMA4: dict[str, Any] = {**SIZES, "head_dim": 32, "global_head_dim": 64, "num_global_key_value_heads": 1,
+                          "attention_k_eq_v": True, "hidden_size_per_layer_input": 0, "sliding_window": 1000,
+                          "final_logit_softcapping": 30.0,
+                          "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
@@ -109,6 +115,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "exaone4-sliding": {"model_type": "exaone4", "sliding_window": WINDOW, "sliding_window_pattern": 3, **SIZES},
     "hunyuan_v1_dense": {"model_type": "hunyuan_v1_dense", "head_dim": 32, **SIZES},
     "opt": {"model_type": "opt", "dropout": 0.0, "ffn_dim": 520, **OPT},
+    "opt-narrow": {"model_type": "opt", "dropout": 0.0, "ffn_dim": 520, **OPT, "word_embed_proj_dim": 96,
+                   "do_layer_norm_before": False},
     "opt-dropout": {"model_type": "opt", "attention_dropout": 0.1, "ffn_dim": 520, **OPT},
     "gptj": {"model_type": "gptj", "rotary_dim": 16, **GPT2},
     "gpt_neox-fast": {"model_type": "gpt_neox", "hidden_act": "gelu_fast", **EVERY_HEAD},
@@ -122,6 +130,30 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "olmoe": {"model_type": "olmoe", **EXPERTS, "num_experts": 8},
     "granitemoe": {"model_type": "granitemoe", **EXPERTS, "num_local_experts": 5},
     "ministral3": {"model_type": "ministral3", "head_dim": 32, **SIZES},
+    "llama4-interleaved": {**LLAMA4, "attention_chunk_size": WINDOW, "moe_layers": None, "num_local_experts": 4,
+                           "interleave_moe_layer_step": 2, "intermediate_size": 136},
+    "qwen3_moe-some": {"model_type": "qwen3_moe", **EXPERTS, "num_experts": 8, "moe_intermediate_size": 72,
+                       "mlp_only_layers": [1]},
+    "glm4_moe": {"model_type": "glm4_moe", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},
+    "glm4_moe-normed": {"model_type": "glm4_moe", "head_dim": 32, **EXPERTS, **GLM_EXPERTS, "use_qk_norm": True,
+                        "attention_bias": True, "norm_topk_prob": False},
+    "glm4_moe_lite": {"model_type": "glm4_moe_lite", **LATENT, **LATENT_EXPERTS},
+    "dots1": {"model_type": "dots1", **EXPERTS, **GLM_EXPERTS, "sliding_window": WINDOW, "max_window_layers": 2},
+    "ernie4_5_moe": {"model_type": "ernie4_5_moe", **EXPERTS, "moe_intermediate_size": 72, "moe_num_experts": 8,
+                     "moe_k": 2},
+    "ernie4_5_moe-alone": {"model_type": "ernie4_5_moe", **EXPERTS, "moe_intermediate_size": 72, "moe_num_experts": 8,
+                           "moe_k": 2, "moe_num_shared_experts": 0, "moe_layer_interval": 2, "use_bias": True},
+    "hunyuan_v1_moe": {"model_type": "hunyuan_v1_moe", "head_dim": 32, **EXPERTS, "num_experts": 4, "moe_topk": 2},
+    "granitemoeshared": {"model_type": "granitemoeshared", **EXPERTS, "num_local_experts": 5,
+                         "shared_intermediate_size": 136},
+    "apertus": {"model_type": "apertus", **SIZES},
+    "phimoe": {"model_type": "phimoe", **EXPERTS, "num_local_experts": 8},
+    "phimoe-jitter": {"model_type": "phimoe", **EXPERTS, "num_local_experts": 8, "input_jitter_noise": 0.01,
+                      "attention_bias": True, "lm_head_bias": True, "sliding_window": WINDOW},
+    "gemma4": {"model_type": "gemma4_text", **GEMMA4},
+    "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
+    "gemma4-experts-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "num_experts": 8,
+                               "enable_moe_block": True, "top_k_experts": 2, "moe_intermediate_size": 72},
 }
 
 
@@ -145,7 +177,7 @@ def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
     knobs.setdefault("attention", m.default_attention)
     if m.architecture in FUSED_EXPERTS and m.num_experts and method in DORA_METHODS:  # peft refuses all-linear
         knobs.setdefault("target_modules", ("attention",))
-    if m.mlp == "llama4_experts":  # peft fails on its router
-        knobs.setdefault("target_modules", ("q_proj", "o_proj", "down_proj"))
+    if fails_on_all_linear(m):
+        knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]))
     knobs.setdefault("quant", "nf4" if method in ("qlora", "qdora") else "none")
     return Recipe(method=method, **knobs)

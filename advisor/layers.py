@@ -1,0 +1,52 @@
+"""Which kinds of layers a model has, how many of each, and the model as a layer of each kind knows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from typing import NamedTuple
+
+from advisor.specs import ModelSpec
+
+
+class Kind(NamedTuple):
+    """What decides which parameters a layer has."""
+
+    dense: bool  # no experts, in a model whose other layers have some
+    sliding: bool  # looks through the window
+
+
+def sliding_flags(m: ModelSpec) -> tuple[bool, ...]:
+    """For each layer, whether it looks through the sliding window."""
+    return m.sliding_layers or (bool(m.sliding_window),) * m.num_hidden_layers
+
+
+def dense_flags(m: ModelSpec) -> tuple[bool, ...]:
+    """For each layer, whether it lacks the experts that others have."""
+    return tuple(not expert for expert in m.expert_layers) or (False,) * m.num_hidden_layers
+
+
+@lru_cache(maxsize=256)
+def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
+    """The model as a layer of that kind knows it: a model of such layers alone."""
+    changes: dict[str, object] = {}
+    if kind.dense:
+        changes |= {"mlp": "gated", "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
+    if m.global_head_dim and not kind.sliding:
+        changes |= {"head_dim": m.global_head_dim, "num_key_value_heads": m.global_key_value_heads,
+                    "global_head_dim": 0, "global_key_value_heads": 0}
+        if m.keys_are_values:
+            changes["qkv_names"] = m.qkv_names[:2]
+    return m.model_copy(update=changes) if changes else m
+
+
+@lru_cache(maxsize=256)
+def layer_groups(m: ModelSpec) -> tuple[tuple[ModelSpec, int], ...]:
+    """The model as each group of equal layers knows it, and how many layers are in the group."""
+    if not m.expert_layers and not m.global_head_dim:
+        return ((m, m.num_hidden_layers),)
+    kinds = Counter(Kind(*flags) for flags in zip(dense_flags(m), sliding_flags(m), strict=True))
+    groups: Counter[ModelSpec] = Counter()
+    for kind, count in kinds.items():
+        groups[part_of(m, kind)] += count
+    return tuple(groups.items())

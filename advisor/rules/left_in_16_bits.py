@@ -1,0 +1,45 @@
+"""Weights that bitsandbytes leaves in 16 bits.
+
+transformers replaces plain nn.Linear layers by 4-bit or 8-bit ones. Experts that it stores as fused 3-D parameters are
+none, and neither are the linear layers of models that define a class of their own for them (Falcon). They stay as they
+were loaded, and k-bit preparation then casts them to fp32: QLoRA may need several times what the quantised size of
+the model suggests, and more than LoRA. The rule says how many bytes that is.
+"""
+
+from __future__ import annotations
+
+from advisor.answer import Reason
+from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.wording import DISPLAY
+from advisor.specs import QUANTIZED_METHODS, ModelSpec
+from advisor.static import unquantized_layers
+from advisor.units import format_gib
+
+CODE = "ADV111"
+SOURCES = (
+    "transformers 5.23, integrations/bitsandbytes.py, replace_with_bnb_linear",
+    "peft 0.21.2, peft/utils/other.py, prepare_model_for_kbit_training",
+)
+LEAST_SHARE = 0.1
+"""Of the parameters in the layers: below it the routers of mixtures, which hold next to nothing."""
+
+
+def check(context: Context) -> Finding | None:
+    """Speaks up for the first quantised row, the recommended one before others."""
+    methods = sorted(QUANTIZED_METHODS, key=lambda method: method != context.recommended)
+    row = next((context.candidates[method] for method in methods if method in context.candidates), None)
+    if row is None or not isinstance(context.model, ModelSpec):
+        return None
+    left = unquantized_layers(context.model, row.recipe)
+    if left.share < LEAST_SHARE:
+        return None
+    cast = ""
+    if row.recipe.kbit_upcast and row.recipe.base_dtype != "float32":
+        cast = f", and k-bit preparation casts them to fp32 (--no-kbit-upcast leaves {format_gib(left.bytes / 2)} GiB)"
+    part = f"only {1 - left.share:.0%} of" if left.share < 1 else "none of"
+    text = (f"{DISPLAY[row.method]} quantises {part} the parameters in this model's layers: "
+            f"bitsandbytes leaves {format_gib(left.bytes)} GiB as they are{cast}.")
+    return Finding((Reason(code=CODE, text=text, source=SOURCES[0]),))
+
+
+RULE = Rule(CODE, "weights left in 16 bits", "warns", __doc__, SOURCES, check)

@@ -1,0 +1,208 @@
+"""Backward on the tape: PyTorch's autograd engine and its two kinds of checkpointing, on lifetimes alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from advisor.tape.graph import GRADIENT, PENDING, Buffer, Frame, Node, Slot, StopRecompute, Tensor
+from advisor.tape.tape import Tape
+
+_Heap = list[tuple[int, Any]]
+"""Nodes by the negative of their sequence, which is never the same for two: nodes themselves are not compared."""
+
+
+def checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool) -> Tensor:
+    """Run `function(x)` without keeping what its backward needs; it runs again during backward.
+
+    Source: torch/utils/checkpoint.py (PyTorch 2.13).
+    """
+    if reentrant:
+        return _checkpoint_reentrant(t, function, x)
+    t.frame, launched = Frame(function, (x,)), len(t.kernels)
+    try:
+        return function(x)
+    finally:
+        t.frame = None
+        t.hooked += len(t.kernels) - launched
+
+
+def _checkpoint_reentrant(t: Tape, function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """Tensors that `function` puts into `side` are further outputs, which get zeros for gradients."""
+    node = None
+    shape, dtype = x.shape, x.dtype
+    further: list[Tensor] = []
+    if x.needs_grad and t.grad_enabled:
+        held = [x.buffer]
+
+        def backward(g: Tensor) -> tuple[Tensor | None, ...]:
+            zeros = [t.empty(one.shape, one.dtype) for one in further]
+            for one in zeros:
+                t.kernel("elementwise", one.dtype, 0, one.bytes)
+            again = Tensor(shape, dtype, held.pop(), needs_grad=True)
+            _enter_recompute(t)
+            t.rerunning, t.side, launched = True, [], len(t.kernels)
+            out, side = function(again), t.side
+            t.rerunning, t.side = False, None
+            _note_recomputed(t, launched)
+            _leave_recompute(t)
+            run_backward(t, out, g, *zip(side, zeros, strict=True))
+            return (again.grad,)
+
+        node = Node(t, (x,), backward)
+        t.save(node, (x,))
+    was_enabled, t.grad_enabled, t.side = t.grad_enabled, False, []
+    out = function(Tensor(shape, dtype, x.buffer))
+    t.grad_enabled = was_enabled
+    further += [Tensor(one.shape, one.dtype) for one in t.side]
+    t.side = None
+    if node is not None:
+        out.node = node
+        out.needs_grad = True
+    return out
+
+
+def _note_recomputed(t: Tape, launched: int) -> None:
+    """All kernels after the first `launched` ran a second time."""
+    again = t.kernels[launched:]
+    t.recomputed += len(again)
+    t.recomputed_flop += sum(kernel[2] for kernel in again)
+
+
+def _enter_recompute(t: Tape) -> None:
+    t.autocast = t.autocast_dtype
+
+
+def _leave_recompute(t: Tape) -> None:
+    t.autocast = ""
+    t.autocast_cache.clear()
+
+
+def _recompute(t: Tape, frame: Frame) -> None:
+    t.frame, t.replaying = frame, True
+    frame.next_slot = 0
+    _enter_recompute(t)
+    was_enabled, t.grad_enabled = t.grad_enabled, True
+    launched = len(t.kernels)
+    try:
+        frame.function(*frame.inputs)
+    except StopRecompute:
+        pass
+    finally:
+        _note_recomputed(t, launched)
+        t.hooked += len(t.kernels) - launched
+        t.frame, t.replaying = None, False
+        t.grad_enabled = was_enabled
+        _leave_recompute(t)
+    frame.done = True
+
+
+def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Tensor]) -> None:
+    """Run the graph behind `root`, whose gradient is `grad`, latest node first, as PyTorch's engine does.
+
+    `further` are other roots with their gradients.
+    """
+    heap: _Heap = []
+    for one, gradient in ((root, grad), *further):
+        node = one.node
+        assert isinstance(node, Node)
+        node.grad = gradient
+        heappush(heap, (-node.sequence, node))
+    del grad, gradient, further
+    while heap:
+        node = heappop(heap)[1]
+        if node.segment != t.segment:
+            t.segment = node.segment
+            t.on_segment(node.segment)
+        if node.at != t.at:
+            t.label(node.at)
+        frame = node.frame
+        held: list[Buffer | None] = []
+        if frame is not None:
+            if not frame.done:
+                _recompute(t, frame)
+            held = [frame.store.pop(s, None) for s in range(node.first_slot, node.first_slot + node.slots)]
+        incoming = node.take_grad()  # the engine lets go of it once the outgoing ones are checked
+        grads = list(node.backward(incoming))
+        held.clear()
+        node.frame = frame = None
+        _validate(t, node, grads)
+        del incoming
+        node.saved.clear()
+        for index, target in enumerate(node.edges):
+            g = grads[index]
+            if target is None or g is None:
+                continue
+            grads[index] = None
+            if isinstance(target, Node):
+                old = target.grad
+                if old is None:
+                    target.grad = g
+                    heappush(heap, (-target.sequence, target))
+                    g = None
+                    continue
+                target.grad = None
+                target.grad = _sum(t, old, g)
+                old = None
+            elif isinstance(target, Slot):
+                _route_slot(t, heap, target, g)
+            else:
+                _accumulate(t, target, g)
+            g = None
+        grads.clear()
+
+
+def _validate(t: Tape, node: Node, grads: list[Tensor | None]) -> None:
+    """Reduce gradients to the shape and cast them to the dtype of the inputs they belong to, one after the other.
+
+    Source: PyTorch 2.13, torch/csrc/autograd/engine.cpp, call_function and validate_outputs.
+    """
+    for index, g in enumerate(grads):
+        if g is None or node.edges[index] is None:
+            continue
+        shape, dtype = node.meta[index]
+        if g.shape != shape:
+            moved = g.bytes
+            grads[index] = g = t.empty(shape, g.dtype)
+            t.kernel("reduce", g.dtype, 0, moved + g.bytes)
+        if g.dtype != dtype:
+            moved = g.bytes
+            grads[index] = g = t.empty(shape, dtype)
+            t.kernel("elementwise", dtype, 0, moved + g.bytes)
+
+
+def _sum(t: Tape, old: Tensor, new: Tensor) -> Tensor:
+    """Two gradients for one node: in place where PyTorch may, else into a third tensor.
+
+    PyTorch adds in place when it holds the only reference; a trace with a dispatch mode never does.
+    """
+    t.kernel("elementwise", old.dtype, 0, 3 * old.bytes)
+    # Seen here: this function's argument and its caller's local, and getrefcount's own.
+    if t.device == "cuda" and sys.getrefcount(old) <= 3 and sys.getrefcount(old.buffer) <= 2:
+        return Tensor(old.shape, old.dtype, old.buffer)
+    return t.empty(old.shape, old.dtype)
+
+
+def _route_slot(t: Tape, heap: _Heap, slot: Slot, g: Tensor) -> None:
+    many = slot.node
+    if all(part is None for part in many.parts):
+        heappush(heap, (-many.sequence, many))
+        many.grad = PENDING
+    old = many.parts[slot.index]
+    many.parts[slot.index] = g if old is None else _sum(t, old, g)
+
+
+def _accumulate(t: Tape, leaf: Tensor, g: Tensor) -> None:
+    """Store a leaf's gradient, or add it to the one that is there."""
+    old = leaf.grad
+    if old is not None:
+        t.kernel("elementwise", old.dtype, 0, 3 * old.bytes)
+        if leaf.buffer is None:
+            return  # into the existing .grad, in place
+        leaf.grad = t.empty(old.shape, old.dtype)
+        return
+    leaf.grad = g
+    if g.buffer is not None and leaf.buffer is None:
+        g.buffer.move_to(GRADIENT)

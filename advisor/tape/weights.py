@@ -1,0 +1,108 @@
+"""The weights of a decoder's layers as the tape sees them, and in which dtypes and stores they are."""
+
+from __future__ import annotations
+
+from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, outer_linears, own_dtype, own_parameters
+from advisor.specs import ModelSpec, Quantization, Recipe
+from advisor.tape.adapters import Linear
+from advisor.tape.graph import Tensor
+from advisor.tape.llama4_experts import Llama4Experts
+from advisor.tape.moe import Experts
+from advisor.tape.norms import HeadNorms, Norm
+from advisor.tape.oss_experts import OssExperts
+from advisor.targets import outer_targets, targets_in
+
+
+class Weights:
+    """The weights of one decoder layer as the tape sees them."""
+
+    __slots__ = ("experts", "linears", "m", "norms", "own", "qk_norms", "sinks")
+
+    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, last: bool = False) -> None:
+        """`m` is the model as this layer knows it; `last`: see `unquantized_name`."""
+        self.m = m
+        other = other_dtype(recipe)
+        whole = unquantized_name(m) if last else ""
+        trained = recipe.method == "full"
+        targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
+        self.linears = {
+            name: Linear(
+                shape, recipe, rank if name in targets else 0, "none" if name == whole else layer_quant(m, recipe),
+                other, bias_apart=m.architecture == "falcon",
+            )
+            for name, shape in layer_linears(m).items()
+        }
+        of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in HEAD_NORMS]
+        others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
+        self.norms = [outer_norm(m, other, trained) for _ in range(others)]
+        self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
+        self.own = {
+            name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
+            for name, p in own_parameters(m).items()
+        }
+        self.experts = _experts_of(m, recipe, rank, self.own)
+        self.qk_norms = [
+            HeadNorms(count, width, other, trained) if m.qk_norm == "each_apart"
+            else Norm(m.norm, width, other, trained, False)
+            for width, count in of_heads
+        ]
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        norms = [p for norm in (*self.norms, *self.qk_norms) for p in norm.trained]
+        sinks = [self.sinks] if self.sinks is not None and self.sinks.needs_grad else []
+        own = [p for p in self.own.values() if p.needs_grad]
+        own += self.experts.adapted if isinstance(self.experts, Experts) else []
+        return [p for part in self.linears.values() for p in part.trained] + norms + sinks + own
+
+
+def _experts_of(
+    m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor]
+) -> Experts | OssExperts | Llama4Experts | None:
+    """The mixture, where a layer has one."""
+    match m.mlp:
+        case "experts":
+            return Experts(m, recipe, rank, own)
+        case "oss_experts":
+            return OssExperts(**own, top_k=m.experts_per_token)
+        case "llama4_experts":
+            return Llama4Experts(**own, top_k=m.experts_per_token)
+    return None
+
+
+def outer_norm(m: ModelSpec, dtype: str, trained: bool) -> Norm:
+    """A norm of hidden states."""
+    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight)
+
+
+def projections(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Linear]:
+    """The linear layers around the decoder layers."""
+    targets = outer_targets(m, recipe.target_modules) if recipe.has_adapters else ()
+    return {
+        name: Linear(shape, recipe, rank if name in targets else 0, layer_quant(m, recipe), other_dtype(recipe))
+        for name, shape in outer_linears(m).items()
+    }
+
+
+def other_dtype(recipe: Recipe) -> str:
+    """The dtype of everything bitsandbytes does not quantise: fp32 after peft's k-bit preparation."""
+    return "float32" if recipe.is_quantized and recipe.kbit_upcast else recipe.base_dtype
+
+
+def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
+    """How the linear layers of the decoder are stored.
+
+    transformers 5.23 replaces nn.Linear and Conv1D, but no subclass: Falcon's layers stay as they are. Source:
+    transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
+    """
+    return "none" if m.architecture == "falcon" else recipe.quant
+
+
+def unquantized_name(m: ModelSpec) -> str:
+    """The linear layer of the last decoder layer that transformers leaves in 16 bits, or ''.
+
+    It spares the module of the model's last parameter, meant to be the head. OLMo's norms have no parameters: where
+    its head is tied, that is the last MLP. Source: transformers/quantizers/base.py, get_keys_to_not_convert.
+    """
+    return m.mlp_names[-1] if m.tie_word_embeddings and not m.norm_weight else ""

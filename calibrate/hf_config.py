@@ -1,0 +1,102 @@
+"""From a config.json to transformers' config object and the class that builds the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from advisor.catalog.config_json import decoder_config
+from advisor.errors import BadConfig, UnsupportedArchitecture
+
+DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch_dtype", "architectures",
+                "_name_or_path", "transformers_version", "use_cache")
+
+
+def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, Any]:
+    """(transformers' config, the Auto class that builds its model) of a config.json.
+
+    Raises BadConfig or UnsupportedArchitecture.
+    """
+    from transformers import AutoConfig
+
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise BadConfig("the config has no model_type: take the config.json of a language model")
+    config = decoder_config(config)  # of a multimodal model the text tower, which is what the formula describes
+    model_type = str(config["model_type"])
+    try:
+        attributes = type(AutoConfig.for_model(model_type)).attribute_map
+    except ValueError:
+        raise UnsupportedArchitecture(_unknown(model_type, config)) from None
+    options = {key: value for key, value in config.items() if key not in DROPPED_KEYS}
+    _fix_rotary_frequencies(options, model_type)
+    if layers is not None:
+        _cut_layers(options, attributes.get("num_hidden_layers", "num_hidden_layers"), layers)
+    try:
+        hf_config = AutoConfig.for_model(model_type, **options)
+    except Exception as error:  # whatever its validators raise: the config is at fault
+        raise BadConfig(f"transformers refuses this {model_type} config: {str(error)[:300]}") from None
+    if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
+        hf_config.decoder_start_token_id = 0  # shifts the labels; changes no tensor's size
+    return hf_config, auto_class(hf_config, config.get("architectures"))
+
+
+def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
+    """Why a model_type cannot be built, and what could be done."""
+    if "auto_map" in config:
+        return (f"model_type {model_type[:60]!r} comes with Python code of its own, which is not run unless you ask:"
+                " give the model's local folder and --trust-remote-code, once you trust that code")
+    return (f"transformers does not know model_type {model_type[:60]!r}: install a transformers that does, its code"
+            " must come from elsewhere")
+
+
+def auto_class(hf_config: Any, architectures: object = None) -> Any:
+    """The Auto class that a training script for this config would take.
+
+    A model with an encoder and a decoder is trained as such; an encoder for classification where its config says
+    so, else on masked tokens; everything else as a causal language model.
+    """
+    import transformers as hf
+
+    named = architectures[0] if isinstance(architectures, list) and architectures else ""
+    causal, masked = hf.AutoModelForCausalLM, hf.AutoModelForMaskedLM
+    both, classifier = hf.AutoModelForSeq2SeqLM, hf.AutoModelForSequenceClassification
+
+    def knows(kind: Any) -> bool:
+        return type(hf_config) in kind._model_mapping
+
+    encoder = knows(masked) and not getattr(hf_config, "is_decoder", False)
+    if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
+        return classifier
+    if getattr(hf_config, "is_encoder_decoder", False) and knows(both):
+        return both
+    for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
+        if fits and knows(kind):
+            return kind
+    raise UnsupportedArchitecture(f"transformers has no causal language model of type {hf_config.model_type!r}, no"
+                                  " masked one, none of an encoder with a decoder, and no classifier")
+
+
+def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
+    """Leave the first `layers` layers in a config."""
+    options[key] = layers
+    for name in ("layer_types", "no_rope_layers"):
+        if isinstance(options.get(name), list):
+            options[name] = options[name][:layers]
+    if isinstance(own := options.get("per_layer_config"), Mapping):
+        options["per_layer_config"] = {key: value for key, value in own.items() if int(key) < layers}
+
+
+def _fix_rotary_frequencies(options: dict[str, Any], model_type: str) -> None:
+    """Turn off frequencies that depend on the values of position ids, which fake tensors do not have.
+
+    They change no tensor's size: transformers' type 'dynamic', and any type in Phi's mixture.
+    """
+    for key in ("rope_scaling", "rope_parameters"):
+        found = options.get(key)
+        if not isinstance(found, Mapping):
+            continue
+        kind = found.get("rope_type", found.get("type"))
+        if kind == "dynamic" or (model_type == "phimoe" and kind != "default"):
+            kept = {name: found[name] for name in ("rope_theta", "partial_rotary_factor") if name in found}
+            options[key] = {"rope_type": "default", **kept}
