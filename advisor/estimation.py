@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from advisor.device import DeviceProfile, profile_for
 from advisor.errors import BadValue
-from advisor.fragmentation import counted_bytes, held_bytes, shares_of
+from advisor.fragmentation import counted_bytes, held_bytes
 from advisor.interval import Interval
 from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import (
@@ -58,9 +58,9 @@ def memory_estimate(
     allocated = step.peak_bytes + profile.workspace_bytes
     low, high = spread
     bounds = Interval.around(float(allocated), low, high)
-    share, static = shares_of(recipe), sum(step.static_blocks.values()) + profile.workspace_bytes
-    reserved = held_bytes(share.reserved.times(profile.fragmentation), bounds, static)
-    needed = held_bytes(share.needed, bounds, static)
+    static = sum(step.static_blocks.values()) + profile.workspace_bytes
+    head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
+    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation)
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,

@@ -29,6 +29,7 @@ class StepMemory(NamedTuple):
     after_forward_bytes: int
     after_backward_bytes: int
     phase_peaks: dict[str, int]
+    part_peaks: tuple[int, int]  # while the head and the loss run; while anything else does
 
 
 def _minus(a: Bytes, b: Bytes) -> Bytes:
@@ -124,6 +125,10 @@ def predict_step_memory(
         after_forward_bytes=base + standing + _left_by([s for s in segments if s.phase == "forward"]),
         after_backward_bytes=base + standing + _left_by(segments),
         phase_peaks={phase: base + height for phase, height in peak_of.items()},
+        part_peaks=(
+            base + max(h for s, _, h in heights if s.place == HEAD),
+            base + max(peak_of["optimizer"], *(h for s, _, h in heights if s.place != HEAD)),
+        ),
     )
 
 

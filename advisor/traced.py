@@ -215,6 +215,7 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
         after_forward_bytes=base + standing + found.after_forward,
         after_backward_bytes=base + standing + found.after_backward,
         phase_peaks={phase: base + height for phase, height in peaks.items()},
+        part_peaks=(base + sum(moving.values()),) * 2,  # where the head begins, a trace does not say
     )
 
 

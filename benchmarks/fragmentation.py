@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from advisor.catalog import find_model
 from advisor.catalog.config_json import model_from_config
+from advisor.memory import predict_step_memory
 from advisor.modules import parameter_count
 from benchmarks.against_trace import SHAPES, catalog_config, one_of_each_architecture, recipe_of
 from calibrate.dryrun import trace_step
@@ -45,12 +46,14 @@ class Case(NamedTuple):
 
     model: str
     trace: Trace
+    at_head: bool
 
     @property
     def kind(self) -> str:
         """What `advisor.fragmentation` tells apart."""
         recipe = self.trace.recipe
-        return ("full" if recipe.method == "full" else "adapters") + ", checkpointing" * recipe.gradient_checkpointing
+        method = "full" if recipe.method == "full" else "adapters"
+        return method + ", checkpointing" * recipe.gradient_checkpointing + (", at head" if self.at_head else "")
 
     @property
     def moving_bytes(self) -> int:
@@ -75,7 +78,8 @@ def cases(names: list[str], methods: list[str], layers: int) -> Iterator[Case]:
         spec = model_from_config(config, name, name)
         for method, checkpointing, shape in itertools.product(methods, (False, True), SHAPES):
             recipe = recipe_of(spec, method, checkpointing, True)
-            yield Case(name, trace_step(config, recipe, *shape, name_modules=False, capacity=True))
+            head, others = predict_step_memory(spec, recipe, *shape, "cpu").part_peaks
+            yield Case(name, trace_step(config, recipe, *shape, name_modules=False, capacity=True), head > others)
 
 
 def show(case: Case) -> str:
@@ -107,7 +111,8 @@ def main() -> int:
     print("5 %, median, 95 % and the largest share of the cases")
     for kind in sorted({case.kind for case in found}):
         for name in found[0].shares:
-            print(f"{kind:24} {name:22} {spread([case.shares[name] for case in found if case.kind == kind])}")
+            shares = [case.shares[name] for case in found if case.kind == kind]
+            print(f"{kind:34} {name:22} {spread(shares)} ({len(shares)})")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.fragmentation import held_bytes, shares_of
+from advisor.fragmentation import held_bytes
 from advisor.interval import Interval
 from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Recipe
@@ -14,10 +14,10 @@ def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int)
     """What the formula says about the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
     step = predict_step_memory(model, recipe, batch, seq_len, device="cpu")
     static = step.static_blocks
-    peak = Interval.around(float(step.peak_bytes), 0.0, 0.0)
+    head, others = map(Interval.exact, map(float, step.part_peaks))
     return Figures(
         peak_allocated_bytes=step.peak_bytes,
-        peak_reserved_bytes=round(held_bytes(shares_of(recipe).reserved, peak, sum(static.values())).likely),
+        peak_reserved_bytes=round(held_bytes(recipe, (head, others), sum(static.values())).reserved.likely),
         static_bytes=sum(static.values()),
         after_forward_bytes=step.after_forward_bytes,
         peak_at=step.peak_at,

@@ -17,8 +17,13 @@ RECIPES = [
 
 @given(st.sampled_from(RECIPES), st.floats(0, 1e12), st.floats(0, 1e12))
 def test_more_is_held_than_allocated_and_less_is_needed_than_held(recipe: Recipe, static: float, moving: float) -> None:
-    peak, shares = Interval.around(static + moving, 0.0, 0.0), shares_of(recipe)
-    needed, reserved = (held_bytes(share, peak, int(static)) for share in (shares.needed, shares.reserved))
+    peak, lower = Interval.exact(static + moving), Interval.exact(static + moving / 2)
+    for parts in ((peak, lower), (lower, peak)):
+        check_held(recipe, parts, static, peak)
+
+
+def check_held(recipe: Recipe, parts: tuple[Interval, Interval], static: float, peak: Interval) -> None:
+    reserved, needed = held_bytes(recipe, parts, int(static))
     assert peak.likely <= needed.low <= needed.likely <= needed.high
     assert needed.likely <= reserved.likely
     assert needed.high <= reserved.high
@@ -29,7 +34,7 @@ def test_whole_blocks_count_as_allocated_but_never_more_than_is_held(
     recipe: Recipe, static: float, moving: float
 ) -> None:
     peak = Interval.around(static + moving, 0.02, 0.02)
-    needed = held_bytes(shares_of(recipe).needed, peak, int(static))
+    needed = held_bytes(recipe, (peak, peak), int(static)).needed
     counted = counted_bytes(peak, needed, recipe)
     assert counted[:2] == peak[:2]
     assert peak.high <= counted.high <= needed.high
@@ -44,10 +49,18 @@ def test_the_rests_of_blocks_are_counted_where_there_is_room_for_them() -> None:
 
 def test_static_bytes_leave_no_holes() -> None:
     peak = Interval(1e9, 1e9, 1e9)
-    assert held_bytes(shares_of(RECIPES[0]).reserved, peak, 10**9) == peak
+    assert held_bytes(RECIPES[0], (peak, peak), 10**9) == (peak, peak)
 
 
 def test_expandable_segments_waste_less() -> None:
     for recipe in RECIPES:
         plain = recipe.model_copy(update={"expandable_segments": False})
-        assert shares_of(recipe).needed.high <= shares_of(plain).needed.high
+        for at_head in (False, True):
+            assert shares_of(recipe, at_head).needed.high <= shares_of(plain, at_head).needed.high
+
+
+def test_a_measured_factor_scales_what_is_reserved_alone() -> None:
+    peak, none = Interval.exact(2e9), Interval.exact(1e9)
+    plain, doubled = held_bytes(RECIPES[0], (peak, none), 10**9), held_bytes(RECIPES[0], (peak, none), 10**9, 2.0)
+    assert doubled.reserved.likely - 2e9 == 2 * (plain.reserved.likely - 2e9)
+    assert doubled.needed == plain.needed
