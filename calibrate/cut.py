@@ -10,6 +10,8 @@ from advisor.errors import AdvisorError
 from advisor.specs import ModelSpec
 
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+INDEX_LISTS = {"mlp_only_layers", "moe_layers"}
+"""Keys that name layers by their index."""
 
 
 class Whole(NamedTuple):
@@ -68,6 +70,8 @@ def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: i
         for name, value in found.items():
             if isinstance(value, list) and len(value) == whole:
                 found[name] = value[:layers]
+        for name in INDEX_LISTS & found.keys():
+            found[name] = [index for index in found[name] or () if index < layers]
         found[next((key for key in LAYER_KEYS if key in found), LAYER_KEYS[0])] = layers
     if words < spec.vocab_size:
         found["vocab_size"] = words

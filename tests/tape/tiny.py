@@ -169,6 +169,8 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     found[key] = layers
     if "layer_types" in found:
         found["layer_types"] = (found["layer_types"] * layers)[:layers]
+    if "mlp_only_layers" in found:
+        found["mlp_only_layers"] = [index for index in found["mlp_only_layers"] if index < layers]
     return found
 
 
