@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadValue
 from advisor.units import parse_seconds
 from calibrate.checks import is_worst
@@ -65,8 +64,6 @@ def measure(asked: Asked) -> int:
         raise BadValue("--device", asked.device, f"allowed are {', '.join(DEVICES)}")
     if asked.budget is not None:
         _seconds(asked.budget)
-    if asked.trainer:
-        find_trainer(asked.trainer)
     knobs = {name: value for name, value in asked.knobs.items() if name not in ("micro_batch", "seq_len")}
     for method in methods:
         for micro_batch in asked.knobs["micro_batch"] or (None,):

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadValue, InputError, UnknownName
 from advisor.knobs import TRAINERS
 from calibrate.burst_cli import Asked, measure
@@ -78,6 +79,8 @@ def command(
     if context.invoked_subcommand is not None:
         _refuse_stray_flags(context)
         return 0
+    if given["trainer"] is not None:
+        find_trainer(given["trainer"])
     knobs = {name: value for name, value in given.items() if name not in (*BURST_ONLY, "trainer")}
     if dry_run:
         return _dry_run(context, models, method, knobs, given, timeout, retrace, trust_remote_code, as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -85,12 +85,12 @@ def _preset(trainer: str, method: Method, fixed: Mapping[str, object]) -> dict[s
     return values
 
 
-def methods_of(text: str) -> tuple[str, ...]:
+def methods_of(text: str) -> tuple[Method, ...]:
     """The methods that `--method` names: 'all', or some with commas. Raises UnknownName."""
     found = METHODS if text == "all" else tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for method in found:
         read_value("method", method)
-    return found
+    return cast("tuple[Method, ...]", found)
 
 
 def config_of(text: str) -> dict[str, Any]:

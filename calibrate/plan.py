@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import InputError
 from advisor.layers import dense_flags
-from advisor.specs import METHODS, ModelSpec, Recipe
+from advisor.specs import METHODS, Method, ModelSpec, Recipe
 from advisor.targets import default_targets
 from advisor.units import GIB, format_gib
 from calibrate.compare import predicted_work
@@ -52,7 +52,7 @@ class Question(NamedTuple):
     """What shall be measured. `knobs` are those that were fixed; without `rows` the plan chooses its shapes."""
 
     models: tuple[Whole, ...]
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[Method, ...] = METHODS
     knobs: Mapping[str, Any] = {}
     rows: tuple[Rows, ...] = ()
     trainer: str = ""
@@ -144,21 +144,20 @@ def _shapes(asked: Question, machine: Machine) -> Iterator[tuple[Rows, bool]]:
 
 
 def _recipe(
-    asked: Question, machine: Machine, model: Whole, method: str, rows: Rows, checkpointing: bool
+    asked: Question, machine: Machine, model: Whole, method: Method, rows: Rows, checkpointing: bool
 ) -> Recipe:
     """The trainer's recipe with what was fixed on top; of the loss only what a burst can run."""
-    knobs: dict[str, Any] = {"micro_batch": rows[0]}
+    knobs = {"micro_batch": rows[0]} | {name: value for name, value in asked.knobs.items() if value is not None}
+    preset = find_trainer(asked.trainer).values(method) if asked.trainer else {}
+    defaults: dict[str, Any] = {"gradient_checkpointing": checkpointing, "attention": model.attention}
     if asked.trainer:
-        knobs |= find_trainer(asked.trainer).values(method)  # type: ignore[arg-type]
-        knobs |= {"loss": "full"}
-    knobs |= {name: value for name, value in asked.knobs.items() if value is not None}
-    knobs.setdefault("gradient_checkpointing", checkpointing)
-    if not machine.bf16:
+        knobs.setdefault("loss", "full")
+    if not machine.bf16 and preset.get("base_dtype", "bfloat16") == "bfloat16":
         knobs.setdefault("base_dtype", "float16")
-    knobs.setdefault("attention", model.attention)
     if model.spec is not None:
-        knobs.setdefault("target_modules", ",".join(default_targets(model.spec)))
-    return recipe_of(method, knobs)[0]
+        defaults["target_modules"] = ",".join(default_targets(model.spec))
+    knobs = {name: value for name, value in defaults.items() if name not in preset} | knobs
+    return recipe_of(method, knobs, asked.trainer)[0]
 
 
 def why_not(recipe: Recipe, machine: Machine) -> str:

@@ -301,7 +301,7 @@ def main(trainer: str, method: str, **knobs: Any) -> None:
     fixed = {name: value for name, value in knobs.items() if value is not None and name != "seq_len"}
     try:
         for one in methods_of(method):
-            recipe = preset_recipe(trainer, one, fixed)  # type: ignore[arg-type]
+            recipe = preset_recipe(trainer, one, fixed)
             _print(trainer, recipe, traced_step(trainer, recipe), predicted_step(recipe))
     except AdvisorError as error:
         click.echo(f"error: {error}", err=True)
