@@ -1,6 +1,6 @@
 """How much more than the traced peak PyTorch's caching allocator holds, and how much of that it needs.
 
-    python -m benchmarks.fragmentation                     612 steps of 51 whole models (about an hour)
+    python -m benchmarks.fragmentation                     three methods, 51 whole models (about an hour)
     python -m benchmarks.fragmentation --models llama-3.2-1b
 
 Needs the [calibrate] extra. Every traced step is replayed through `advisor.allocator`: loading and three steps. For
