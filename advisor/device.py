@@ -41,6 +41,7 @@ class DeviceProfile(Frozen):
     reduce_bandwidth: Fraction
     gather_bandwidth: Fraction
     strided_bandwidth: Fraction  # a sum whose operands lie in different orders in memory, as in DoRA's norm
+    optimizer_bandwidth: Fraction  # clipping and the optimizer, which work in place
     dequantize_bandwidth: Fraction  # 4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels
     cache_bytes: Annotated[float, Range(0)]  # level-2 cache, which serves what was just written
     cache_speedup: Annotated[float, Range(1)]  # bandwidth of that cache over the memory's
@@ -215,6 +216,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         reduce_bandwidth=row.stream * 0.9,
         gather_bandwidth=row.stream * 0.8,
         strided_bandwidth=min(row.stream, strided_share(gpu)),
+        optimizer_bandwidth=row.stream,
         dequantize_bandwidth=row.stream * 0.7,
         cache_bytes=row.cache_us * 1e-6 * gpu.memory_bytes_per_s,
         cache_speedup=3.0,
@@ -240,7 +242,7 @@ CPU_PROFILE = DeviceProfile(
     matrix_efficiency=0.5, vector_efficiency=0.5, padding=(16.0, 16.0, 8.0), vector_padding=(4.0, 4.0, 4.0),
     attention_forward=0.07, attention_backward=0.12, attention_padding_flop_per_byte=(30.0, 190.0),
     matmul_bandwidth=0.5, elementwise_bandwidth=0.4, reduce_bandwidth=0.25, gather_bandwidth=0.35,
-    strided_bandwidth=0.03, dequantize_bandwidth=0.3,
+    strided_bandwidth=0.03, optimizer_bandwidth=0.5, dequantize_bandwidth=0.3,
     cache_bytes=2e7, cache_speedup=4.0,
     kernel_s=2e-6, forward_launch_s=FORWARD_LAUNCH_S, backward_launch_s=BACKWARD_LAUNCH_S, hook_s=HOOK_S,
     micro_step_s=1e-3, optimizer_step_s=1e-4,

@@ -73,6 +73,7 @@ class Roofline:
             "reduce": peak * profile.reduce_bandwidth,
             "gather": peak * profile.gather_bandwidth,
             "strided": peak * profile.strided_bandwidth,
+            "optimizer": peak * profile.optimizer_bandwidth,
             "dequantize": peak * profile.dequantize_bandwidth,
         }
         self._cache_bytes = profile.cache_bytes
@@ -96,7 +97,7 @@ class Roofline:
             share, padding = self._attention[kind]
             rate = self._flop_per_s[dtype] * (share if dtype != "float32" else 1.0)
             return (flop + padding * moved) / rate, moved / bandwidth
-        if kind == "dequantize":
+        if kind in ("dequantize", "optimizer"):
             return 0.0, moved / bandwidth
         cache = self._cache_bytes
         from_cache = cache * moved / (cache + moved) if moved else 0.0
@@ -209,7 +210,7 @@ def optimizer_step_time(
 ) -> OptimizerStepTime:
     """Time after the last backward of a step, each of `shards` cards updating its part of the parameters."""
     work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
-    bandwidth = gpu.memory_bytes_per_s * profile.elementwise_bandwidth
+    bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
     device_s = work.moved_bytes / shards / bandwidth + work.launches * profile.kernel_s
     launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s
     spread = zip(profile.device_spread, profile.launch_spread, strict=True)

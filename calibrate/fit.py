@@ -59,7 +59,8 @@ RATES, COSTS = 0.5, 0.7
 COEFFICIENTS: tuple[Coefficient, ...] = (
     *(Coefficient(field, RATES, high=1.0) for field in (
         "matrix_efficiency", "vector_efficiency", "attention_forward", "attention_backward", "matmul_bandwidth",
-        "elementwise_bandwidth", "reduce_bandwidth", "gather_bandwidth", "strided_bandwidth", "dequantize_bandwidth",
+        "elementwise_bandwidth", "reduce_bandwidth", "gather_bandwidth", "strided_bandwidth", "optimizer_bandwidth",
+        "dequantize_bandwidth",
     )),
     *_triple("padding", 1.0), *_triple("vector_padding", 1.0), *_triple("attention_padding_flop_per_byte", 1.0, 2),
     Coefficient("cache_bytes", COSTS), Coefficient("cache_speedup", RATES, low=1.0),

@@ -16,7 +16,7 @@ from advisor.tape.program import Kernel
 from calibrate.record import Record
 
 Op = Literal["product", "sum", "activation", "cast", "strided sum", "norm", "softmax", "rows", "dequantize",
-             "attention", "attention backward"]  # fmt: skip
+             "attention", "attention backward", "adamw"]  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -66,7 +66,7 @@ def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
     kind, moved = {
         "sum": ("elementwise", 3 * count * item), "activation": ("elementwise", 2 * count * item),
         "cast": ("elementwise", 2 * count + 4 * count), "strided sum": ("strided", 10 * count),
-        "norm": ("reduce", count * item + rows * item), "softmax": ("reduce", 2 * count * item),
+        "adamw": ("optimizer", 7 * count * item), "norm": ("reduce", count * item + rows * item), "softmax": ("reduce", 2 * count * item),
         "dequantize": ("dequantize", count // 2 + 4 * (count // 64) + 2 * count),
     }[case.op]  # fmt: skip
     return ((kind, case.dtype, 0, moved, none),)
@@ -100,6 +100,8 @@ def cases(kind: Literal["cpu", "cuda"], half: str, quantizes: bool) -> Iterator[
         yield Case("activation", half, (count // ROW, ROW))
         yield Case("cast", half, (count // ROW, ROW))
         count *= 8
+    for count in (2**20, large // 4):
+        yield Case("adamw", "float32", (count // ROW, ROW))
     for count in (2**16, 2**20, large):
         yield Case("norm", "float32", (count // ROW, ROW))
         yield Case("softmax", "float32", (count // ROW, ROW))

@@ -51,6 +51,7 @@ LIMIT = 0.25
 """Median error on what was left out, from which on a profile is not believed."""
 HEADROOM = 2.0
 """A CPU's rates stand over the best that was measured of them, for the fit to find its own fractions."""
+LARGE_BYTES = 2**24
 ONE_METHOD_SPREAD = 0.2
 """Least spread of a profile that only one method was measured for: others may be off by more than what was seen."""
 FRAGMENTATION_RANGE = (0.2, 3.0)
@@ -102,17 +103,17 @@ def card_of(device: DeviceFacts, samples: Sequence[Sample]) -> GpuSpec:
 
 
 def _peaks(samples: Sequence[Sample]) -> dict[str, float]:
-    """HEADROOM times the best products of each width, and the fastest sum that no cache holds."""
+    """HEADROOM times the best products of each width, and the fastest of the larger sums, casts and optimizer steps."""
 
     def product(dtypes: tuple[str, ...]) -> float:
         found = [one.kernels[0][2] / one.seconds for one in samples
                  if one.op == "product" and one.kernels[0][1] in dtypes]
         return HEADROOM * max(found, default=0.0)
 
-    sums = [one for one in samples if one.op == "sum"]
-    largest = max(sums, key=lambda one: one.kernels[0][3])
+    speeds = [one.kernels[0][3] / one.seconds for one in samples
+              if one.op in ("sum", "cast", "adamw") and one.kernels[0][3] >= LARGE_BYTES]
     return {
-        "memory_bytes_per_s": HEADROOM * largest.kernels[0][3] / largest.seconds,
+        "memory_bytes_per_s": HEADROOM * max(speeds, default=0.0),
         "bf16_flop_per_s": product(("bfloat16",)), "fp16_flop_per_s": product(("bfloat16", "float16")),
         "fp32_flop_per_s": product(("float32",)),
     }  # fmt: skip
