@@ -265,7 +265,8 @@ def traced_time(
     compute_s, memory_s = flop / rate, moved / bandwidth
     launch_s = regime.launches * (profile.forward_launch_s + profile.backward_launch_s) / 2
     work = optimizer_work(structure.trained_at(recipe.rank), recipe.optimizer)
-    optimizer_s = max(work.moved_bytes / (gpu.memory_bytes_per_s * profile.optimizer_bandwidth), work.launches * profile.backward_launch_s + work.host_s)
+    in_place = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
+    optimizer_s = max(work.moved_bytes / in_place, work.launches * profile.backward_launch_s + work.host_s)
     busy_s = compute_s + memory_s
     micro = TIME_SPREAD.times(max(busy_s, launch_s) + profile.micro_step_s)
     step = micro.times(recipe.gradient_accumulation).plus(TIME_SPREAD.times(optimizer_s))

@@ -1,6 +1,6 @@
 """How much more than the traced peak PyTorch's caching allocator holds, and how much of that it needs.
 
-    python -m benchmarks.fragmentation                     three methods, 51 whole models (about an hour)
+    python -m benchmarks.fragmentation                     1,020 steps of 51 whole models (two hours)
     python -m benchmarks.fragmentation --models llama-3.2-1b
 
 Needs the [calibrate] extra. Every traced step is replayed through `advisor.allocator`: loading and three steps. For
@@ -22,13 +22,13 @@ from advisor.catalog import find_model
 from advisor.catalog.config_json import model_from_config
 from advisor.memory import predict_step_memory
 from advisor.modules import parameter_count
+from advisor.specs import METHODS
 from benchmarks.against_trace import SHAPES, catalog_config, one_of_each_architecture, recipe_of
 from calibrate.dryrun import trace_step
 from calibrate.measurement import Trace
 from calibrate.timeline import STATIC
 
 SPREAD = (0.05, 0.5, 0.95)
-METHODS = ("full", "lora", "qdora")
 MORE = ("llama-3.2-1b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-8b", "pythia-1.4b")
 """Beside the smallest model of each architecture."""
 MOST_PARAMETERS = 120e9
