@@ -67,7 +67,8 @@ def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
         "sum": ("elementwise", 3 * count * item), "activation": ("elementwise", 2 * count * item),
         "cast": ("elementwise", 2 * count + 4 * count), "strided sum": ("strided", 10 * count),
         "norm": ("reduce", count * item + rows * item), "softmax": ("reduce", 2 * count * item),
-        "adamw": ("optimizer", 7 * count * item), "dequantize": ("dequantize", count // 2 + 4 * (count // 64) + 2 * count),
+        "adamw": ("optimizer", 7 * count * item),
+        "dequantize": ("dequantize", count // 2 + 4 * (count // 64) + 2 * count),
     }[case.op]  # fmt: skip
     return ((kind, case.dtype, 0, moved, none),)
 
