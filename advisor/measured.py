@@ -1,6 +1,6 @@
 """A card's measured profile: what `calibrate` found on that very card, in place of the default for its generation.
 
-One JSON file a card: {"schema_version", "checksum", "profile"}, written by `calibrate.fitted` and read here without any
+One JSON file a card: {"schema_version", "checksum", "profile"}, written by `calibrate.tuning` and read here without any
 library of the training stack. The user's own file comes before those that are shipped in profiles/devices. A profile is
 used for a card of the same name and memory only, and only while the libraries that are installed are those that it was
 measured with; otherwise the default is used, and the answer says so.
@@ -98,8 +98,8 @@ def measured_device(card: GpuSpec) -> tuple[MeasuredDevice | None, str]:
                 device = read_device(path)
     except BadDevice as error:
         return None, f"{error}; the default profile is used"
-    except OSError:
-        return None, ""
+    except OSError as error:
+        return None, f"{own}: cannot be read ({error.strerror}); the default profile is used"
     changed = changed_versions(device.versions)
     if changed:
         return None, (f"The profile measured on this card on {device.fitted_at} is not used, for it was measured with "
