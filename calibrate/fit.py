@@ -23,8 +23,9 @@ from advisor.steptime import Roofline, StepKernels
 from calibrate.predict import step_seconds
 from calibrate.rates import Sample
 
-SAMPLE_SIGMA, BURST_SIGMA = 0.15, 0.05
-"""Relative errors at which a residual begins to count less: kernels alone vary more than their sums."""
+SAMPLE_SIGMA, BURST_SIGMA = 0.3, 0.05
+"""Relative errors at which a residual begins to count less: a kernel alone and the same kernel within a step differ
+more than sums of thousands of them do."""
 
 MARGIN = 1e-9
 """The search must begin inside of its bounds, by this much of a logarithm."""
@@ -55,14 +56,14 @@ def _triple(field: str, prior: float, count: int = 3) -> tuple[Coefficient, ...]
     return tuple(Coefficient(field, prior, index) for index in range(count))
 
 
-RATES, COSTS = 0.5, 0.7
+RATES, COSTS = 0.25, 0.35
 COEFFICIENTS: tuple[Coefficient, ...] = (
     *(Coefficient(field, RATES, high=1.0) for field in (
         "matrix_efficiency", "vector_efficiency", "attention_forward", "attention_backward", "matmul_bandwidth",
         "elementwise_bandwidth", "reduce_bandwidth", "gather_bandwidth", "strided_bandwidth", "optimizer_bandwidth",
         "dequantize_bandwidth",
     )),
-    *_triple("padding", 1.0), *_triple("vector_padding", 1.0), *_triple("attention_padding_flop_per_byte", 1.0, 2),
+    *_triple("padding", 0.5), *_triple("vector_padding", 0.5), *_triple("attention_padding_flop_per_byte", 0.5, 2),
     Coefficient("cache_bytes", COSTS), Coefficient("cache_speedup", RATES, low=1.0),
     *(Coefficient(field, COSTS) for field in (
         "kernel_s", "forward_launch_s", "backward_launch_s", "hook_s", "micro_step_s", "optimizer_step_s",

@@ -172,8 +172,13 @@ def mean(t: Tape, x: Tensor, out_shape: Shape) -> Tensor:
 
 
 def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
-    """`x[..., :size]`: a view; its backward fills a full tensor with zeros and copies into it."""
+    """`x[..., :size]`: a view; its backward fills a full tensor with zeros and copies into it.
+
+    Indexing with the whole width is no operation.
+    """
     shape, dtype = x.shape, x.dtype
+    if size == shape[-1]:
+        return x
     out = Tensor((*shape[:-1], size), dtype, x.buffer)
     if x.needs_grad and t.grad_enabled:
 
