@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from advisor.device import DeviceProfile
+from advisor.errors import SourceUnavailable
 from advisor.interval import Interval
 from advisor.specs import GpuSpec, ModelSpec, Recipe
 from advisor.steptime import Roofline, StepKernels
+from calibrate.child import INSTALL
 from calibrate.predict import step_seconds
 from calibrate.rates import Sample
 
@@ -122,9 +124,16 @@ def fit(
     start: DeviceProfile, card: GpuSpec, samples: Sequence[Sample], bursts: Sequence[Observation],
     guess: DeviceProfile | None = None,
 ) -> Fit:
-    """The profile nearest to `start` that explains the samples and the bursts; `guess` is where the search begins."""
-    import numpy as np
-    from scipy.optimize import least_squares
+    """The profile nearest to `start` that explains the samples and the bursts; `guess` is where the search begins.
+
+    Raises SourceUnavailable without scipy.
+    """
+    try:
+        import numpy as np
+        from scipy.optimize import least_squares
+    except ImportError as error:
+        name = str(error.name).partition(".")[0]
+        raise SourceUnavailable(f"a fit needs {name}, which is not installed: {INSTALL}") from None
 
     timed = [one for one in samples if not one.host_bound]
     origin = np.log([one.of(start) for one in COEFFICIENTS])

@@ -113,14 +113,17 @@ def fit_records(out: str | None, as_json: bool) -> None:
     devices = _devices(latest(records))
     if not devices:
         raise InputError(f"nothing to fit: {NONE_YET}")
-    refused: NotFitted | None = None
+    fitted = 0
     for device, environment in devices:
         try:
             tuned = tune(records, stored_rates(device, environment, devices_folder(store)), device, environment)
         except NotFitted as error:
             refused = NotFitted(f"{device.signature}: {error}")
+            if len(devices) == 1:
+                raise refused from None
             click.echo(str(refused), err=True)
             continue
+        fitted += 1
         path = keep(tuned, devices_folder(store))
         if as_json:
             click.echo(json.dumps(_as_json(tuned)))
@@ -128,8 +131,8 @@ def fit_records(out: str | None, as_json: bool) -> None:
             print_tuned(tuned)
         for line in summary(tuned, path, store):
             click.echo(line, err=as_json)
-    if refused is not None and len(devices) == 1:
-        raise refused
+    if not fitted:
+        raise InputError(f"none of {len(devices)} devices was fitted")
 
 
 def _devices(records: Iterable[Comparison]) -> list[tuple[DeviceFacts, Environment]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -255,10 +256,27 @@ def test_the_command_says_why_not(
     Store(tmp_path / "few").append(*records()[:2])
     assert calibrate("fit", "--out", tmp_path / "few") == 2
     assert "the rates of Some CPU are not known" in calibrate.err
+    assert len(calibrate.err.splitlines()) == 1
     store_rates(CPU, environment(), SAMPLES, tmp_path / "few" / "devices")
     assert calibrate("fit", "--out", tmp_path / "few") == 2
     assert "2 clean bursts at 1 shape are too few" in calibrate.err
     assert not list((tmp_path / "few" / "devices").glob("*gb.json"))
+
+
+def test_devices_that_were_all_refused_are_an_error(calibrate: Door, tmp_path: Path) -> None:  # noqa: F811
+    Store(tmp_path).append(*records()[:2], *records(gpu(), ())[:2])
+    assert calibrate("fit", "--out", tmp_path) == 2
+    assert len(calibrate.err.splitlines()) == 3
+    assert "none of 2 devices was fitted" in calibrate.err
+
+
+def test_without_scipy_it_says_what_to_install(
+    calibrate: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    Store(tmp_path).append(*records(gpu(), ()))
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    assert calibrate("fit", "--out", tmp_path) == 4
+    assert "a fit needs scipy, which is not installed: pip install" in calibrate.err
 
 
 def test_figures_without_times_are_left_out() -> None:
