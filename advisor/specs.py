@@ -301,7 +301,7 @@ class TimeEstimate(Frozen):
     tokens_per_s: float
     bound: Literal["compute", "memory", "launch"]
     flop_per_step: float  # that one card's part of a step needs, recomputation left out
-    mfu: float  # model FLOPs utilisation: those over what the card's data sheet could do in the time
+    mfu: float  # model FLOPs utilisation: the time of those at the data sheet's rates, over the time they take
     energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
 
 

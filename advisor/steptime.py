@@ -36,28 +36,40 @@ StepKernels = Sequence[Run]
 """For each stretch in order what it runs; what tape.program.Program.kernels gives."""
 
 
+def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
+    """What the data sheet promises for products, by dtype: the vector units' rate where there are no units for it.
+
+    float32 products run outside the matrix units: torch.backends.cuda.matmul.allow_tf32 is off by default.
+    """
+    half = max(gpu.fp16_flop_per_s, gpu.bf16_flop_per_s) or gpu.fp32_flop_per_s
+    return {
+        "float32": gpu.fp32_flop_per_s,
+        "bfloat16": gpu.bf16_flop_per_s or gpu.fp32_flop_per_s,  # emulated by cuBLAS
+        "float16": gpu.fp16_flop_per_s or half,
+        "int8": half,
+    }
+
+
 class Roofline:
     """A card's achieved rates, worked out once for many kernels."""
 
     __slots__ = (
         "_attention", "_bandwidth", "_cache_bytes", "_cached", "_flop_per_s", "_padding", "_vector_padding", "fixed_s",
-        "matrix_flop_per_s",
+        "peaks",
     )  # fmt: skip
 
     def __init__(self, gpu: GpuSpec, profile: DeviceProfile) -> None:
         """Raises BadValue when the card's speed is not known."""
         if not gpu.speed_known:
             raise BadValue(f"the speed of {gpu.name}", "unknown", "give its bandwidth and FLOP/s in a GPU file")
-        vector = gpu.fp32_flop_per_s * profile.vector_efficiency
-        half = max(gpu.fp16_flop_per_s, gpu.bf16_flop_per_s) * profile.matrix_efficiency or vector
-        self.matrix_flop_per_s = half
-        # float32 products run outside the matrix units: torch.backends.cuda.matmul.allow_tf32 is off by default.
-        # Where bfloat16 has no units, cuBLAS emulates it.
+        vector, matrix = profile.vector_efficiency, profile.matrix_efficiency
+        self.peaks = peaks = peak_flop_per_s(gpu)
+        half = matrix if gpu.fp16_flop_per_s or gpu.bf16_flop_per_s else vector
         self._flop_per_s = {
-            "float32": vector,
-            "bfloat16": gpu.bf16_flop_per_s * profile.matrix_efficiency or vector,
-            "float16": gpu.fp16_flop_per_s * profile.matrix_efficiency or half,
-            "int8": half,
+            "float32": peaks["float32"] * vector,
+            "bfloat16": peaks["bfloat16"] * (matrix if gpu.bf16_flop_per_s else vector),
+            "float16": peaks["float16"] * half,
+            "int8": peaks["int8"] * half,
         }
         self._attention = {
             kind: (efficiency / profile.matrix_efficiency, padding) for kind, efficiency, padding in zip(
@@ -120,6 +132,7 @@ class MicroStepTime(NamedTuple):
     memory_s: float
     kernel_count: int
     flop: float  # without recomputation
+    peak_s: float  # of those FLOP at the rates of the data sheet
 
     @property
     def bound(self) -> Bound:
@@ -164,20 +177,25 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
     roofline = Roofline(gpu, profile)
     seconds, fixed_s = roofline.seconds, roofline.fixed_s
     loads: list[tuple[float, float]] = []
-    compute_s = memory_s = flop = 0.0
+    compute_s = memory_s = flop = peak_s = 0.0
     kernel_count = 0
     for copies, kernels, by, recomputed_flop in stretches:
-        flop -= recomputed_flop * copies
-        arithmetic_bound_s = traffic_bound_s = 0.0
+        arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = 0.0
         launches = 0
         for kernel, times in kernels:
             arithmetic_s, traffic_s = seconds(kernel)
             launches += times
-            flop += kernel[2] * times * copies
+            if kernel[2]:
+                all_flop += kernel[2] * times
+                all_peak_s += kernel[2] * times / roofline.peaks[kernel[1]]
             if arithmetic_s > traffic_s:
                 arithmetic_bound_s += arithmetic_s * times
             else:
                 traffic_bound_s += traffic_s * times
+        if all_flop:
+            needed = 1 - recomputed_flop / all_flop
+            flop += all_flop * needed * copies
+            peak_s += all_peak_s * needed * copies
         compute_s += arithmetic_bound_s * copies
         memory_s += traffic_bound_s * copies
         kernel_count += launches * copies
@@ -194,6 +212,7 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
         memory_s=memory_s,
         kernel_count=kernel_count,
         flop=flop,
+        peak_s=peak_s,
     )
 
 
@@ -308,15 +327,9 @@ def time_estimate(
             micro.memory_s * repeats + optimizer.device_s,
         ),
         flop_per_step=micro.flop * repeats,
-        mfu=micro.flop * repeats / (step_s.likely * peak_flop_per_s(gpu, recipe)),
+        mfu=micro.peak_s * repeats / step_s.likely,
         energy_j=energy(total_s, busy, gpu).times(placement.gpus) if gpu.power_w else None,
     )
-
-
-def peak_flop_per_s(gpu: GpuSpec, recipe: Recipe) -> float:
-    """What the data sheet promises for the products of a recipe: those of its 16-bit units, if it uses them."""
-    half = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
-    return half if half and (recipe.autocast or recipe.base_dtype != "float32") else gpu.fp32_flop_per_s
 
 
 IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)

@@ -256,12 +256,10 @@ def traced_time(
     except NotTraced:
         return None
     flop, moved = evaluated([regime.flop, regime.moved], basis(batch, length, recipe.rank))
-    half = gpu.bf16_flop_per_s if recipe.base_dtype == "bfloat16" else gpu.fp16_flop_per_s
     bandwidth = gpu.memory_bytes_per_s * profile.elementwise_bandwidth
-    if recipe.autocast or recipe.base_dtype != "float32":
-        rate = (half or gpu.fp32_flop_per_s) * profile.matrix_efficiency
-    else:
-        rate = gpu.fp32_flop_per_s * profile.vector_efficiency
+    dtype = "float16" if recipe.autocast and recipe.base_dtype == "float32" else recipe.base_dtype
+    peak = peak_flop_per_s(gpu)[dtype]
+    rate = peak * (profile.matrix_efficiency if dtype != "float32" else profile.vector_efficiency)
     compute_s, memory_s = flop / rate, moved / bandwidth
     launch_s = regime.launches * (profile.forward_launch_s + profile.backward_launch_s) / 2
     work = optimizer_work(structure.trained_at(recipe.rank), recipe.optimizer)
@@ -278,6 +276,6 @@ def traced_time(
         micro_step_s=micro, step_s=step, total_s=total, steps=steps,
         tokens_per_s=recipe.micro_batch * recipe.gradient_accumulation * tokens / step.likely,
         bound="launch" if launch_s > busy_s else "compute" if compute_s > memory_s else "memory",
-        flop_per_step=flop_per_step, mfu=flop_per_step / (step.likely * peak_flop_per_s(gpu, recipe)),
+        flop_per_step=flop_per_step, mfu=flop_per_step / (step.likely * peak),
         energy_j=energy(total, min(1.0, busy_s / micro.likely), gpu) if gpu.power_w else None,
     )

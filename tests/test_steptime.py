@@ -297,6 +297,14 @@ def test_energy_lies_between_idle_and_the_power_limit() -> None:
     assert 0 < found.mfu < 0.7
 
 
+def test_no_card_does_more_than_its_data_sheet() -> None:
+    """Of 16-bit adapters as wide as the fp32 model that carries them, each product at its own dtype's peak."""
+    recipe = Recipe(method="dora", rank=4096, base_dtype="float32", adapter_dtype="bfloat16", autocast=False)
+    found = estimate(recipe, Workload(examples=16, seq_len=2048))
+    assert found.flop_per_step > found.step_s.likely * A100.fp32_flop_per_s
+    assert 0.05 < found.mfu < 0.7
+
+
 def test_what_binds_follows_from_the_work() -> None:
     small, large = find_model("smollm2-135m"), find_model("llama-3.1-8b")
     lora = Recipe(method="lora")
