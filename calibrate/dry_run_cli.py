@@ -138,5 +138,6 @@ def known_model(name: str) -> ModelSpec | None:
     try:
         return find_model(name)
     except UnsupportedArchitecture as error:
-        click.echo(f"no formula: {error}", err=True)
+        reason, _, _ = str(error).partition("; `calibrate")  # which is what runs here
+        click.echo(f"no formula: {reason}", err=True)
         return None

@@ -68,8 +68,11 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
     encoder = knows(masked) and not getattr(hf_config, "is_decoder", False)
     if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
         return classifier
-    if getattr(hf_config, "is_encoder_decoder", False) and knows(both):
-        return both
+    if getattr(hf_config, "is_encoder_decoder", False):
+        if knows(both):
+            return both
+        raise UnsupportedArchitecture(f"models of type {hf_config.model_type!r} encode something else than text, which"
+                                      " is not traced")
     for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
         if fits and knows(kind):
             return kind

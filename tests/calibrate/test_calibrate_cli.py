@@ -165,6 +165,7 @@ def test_architecture_without_formula_is_still_traced(
     assert run(monkeypatch, "--dry-run", "--model", str(tmp_path), "--method", "lora") == 0
     printed = capsys.readouterr()
     assert "no formula" in printed.err
+    assert "measures it without a GPU" not in printed.err
     assert "is not in the profile: no shapes from a stub" in printed.err
     assert "formula" not in printed.out
     assert "2.000" in printed.out

@@ -139,6 +139,7 @@ def test_attention_that_an_architecture_lacks_is_refused(tiny: Configs) -> None:
     ({"model_type": 7}, BadConfig),
     ({"model_type": "no_such_model"}, UnsupportedArchitecture),
     ({"model_type": "vit"}, UnsupportedArchitecture),
+    ({"model_type": "whisper"}, UnsupportedArchitecture),
     ({"model_type": "llama", "hidden_size": "wide"}, BadConfig),
 ])  # fmt: skip
 def test_configs_that_cannot_be_used(config: dict[str, Any], kind: type[Exception]) -> None:
