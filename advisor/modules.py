@@ -171,6 +171,12 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     return {shape.name: shape for shape in (there, back)}
 
 
+@lru_cache(maxsize=256)
+def head_linear(m: ModelSpec) -> LinearShape:
+    """The output embedding, which has one name in all of transformers 5."""
+    return LinearShape(name="lm_head", in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)
+
+
 def outer_parameters(m: ModelSpec) -> list[tuple[tuple[int, ...], int]]:
     """Shapes around the decoder layers outside of `outer_linears`, and how often each is there.
 

@@ -8,7 +8,7 @@ from math import prod
 
 from advisor.errors import BadValue, UnknownName
 from advisor.layers import layer_groups
-from advisor.modules import layer_linears, outer_linears, own_parameters
+from advisor.modules import head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 FUSED_EXPERTS = frozenset({
@@ -35,7 +35,8 @@ def attention_names(m: ModelSpec) -> tuple[str, ...]:
 def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
     """Names of the linear layers that get an adapter, in any layer of the model.
 
-    'all-linear' is every linear layer but the output embedding, as in peft; 'attention' those of the attention.
+    'all-linear' is every linear layer but the output embedding, as in peft; 'attention' those of the attention. The
+    output embedding ('lm_head') gets one where it is named.
     Raises UnknownName for a module that the model does not have, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
@@ -47,12 +48,15 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
             if name not in names:
                 raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
     inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
-    return frozenset((*inside, *outer_targets(m, target_modules)))
+    return frozenset((*inside, *(shape.name for shape in outer_targets(m, target_modules))))
 
 
-def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[str]:
-    """Those around the decoder layers."""
-    return [name for name in outer_linears(m) if target_modules == ("all-linear",) or name in target_modules]
+def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:
+    """Those around the decoder layers, in the order of the forward."""
+    found = [shape for name, shape in outer_linears(m).items()
+             if target_modules == ("all-linear",) or name in target_modules]
+    head = head_linear(m)
+    return [*found, head] if head.name in target_modules else found
 
 
 def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
@@ -71,7 +75,7 @@ def _adaptable(part: ModelSpec) -> list[str]:
 
 def _names_of(m: ModelSpec) -> list[str]:
     inside = (name for part, _ in layer_groups(m) for name in _adaptable(part))
-    return list(dict.fromkeys((*inside, *outer_linears(m))))
+    return list(dict.fromkeys((*inside, *outer_linears(m), head_linear(m).name)))
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:
@@ -133,14 +137,15 @@ def adapter_parameter_count(m: ModelSpec, target_modules: tuple[str, ...], rank:
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; Liu et al. 2024, arXiv:2402.09353, section 4.1.
     """
 
-    def of(linears: dict[str, LinearShape], names: Iterable[str]) -> int:
-        shapes = [linears[name] for name in names]
-        return sum(rank * (shape.in_features + shape.out_features) + dora * shape.out_features for shape in shapes)
+    def of(shapes: Iterable[LinearShape]) -> int:
+        return sum(rank * (shape.in_features + shape.out_features) + dora * shape.out_features
+                   for shape in shapes)
 
     resolve_targets(m, target_modules)  # it refuses what the model does not have
-    total = of(outer_linears(m), outer_targets(m, target_modules))
+    total = of(outer_targets(m, target_modules))
     for part, layers in layer_groups(m):
-        per_layer = of(layer_linears(part), targets_in(part, target_modules))
+        inside = targets_in(part, target_modules)
+        per_layer = of(shape for name, shape in layer_linears(part).items() if name in inside)
         if adapts_experts(part, target_modules, dora, 0.0):
             per_layer += sum(prod(a) + prod(b) for a, b in _expert_adapter_shapes(part, rank).values())
         total += per_layer * layers

@@ -277,6 +277,16 @@ def test_stray_words_say_what_to_do(arguments: tuple[str, ...], words: str) -> N
     assert words in one_line_error(run(*arguments))
 
 
+def test_the_head_gets_an_adapter_where_it_is_named() -> None:
+    asked = (*JOB, "--target-modules", "q_proj,lm_head", "--method", "lora", "--json")
+    with_head, without = (json.loads(run(*some).stdout)["candidates"][0] for some in (
+        asked, [word.removesuffix(",lm_head") for word in asked]))
+    assert with_head["trainable_parameters"] - without["trainable_parameters"] == 16 * (4096 + 128_256)
+    assert with_head["memory"]["needed_bytes"]["likely"] > without["memory"]["needed_bytes"]["likely"]
+    words = one_line_error(run(*asked, "--trainer", "trl"))
+    assert "--loss is 'chunked': it passes the adapter of lm_head by; add --loss full" in words
+
+
 def test_savings_are_tried_together_where_one_is_not_enough() -> None:
     result = run("--model", "gemma-3-27b", "--gpu", "24GB", "--examples", "3000")
     assert result.exit_code == 3

@@ -318,6 +318,6 @@ def _dora_extra(t: Tape, x: Tensor, base_result: Tensor | None, m: Linear) -> Te
         base_result = product(t, x, weight)
     elif m.bias is not None:
         base_result = add(t, base_result, m.bias)
-    extra = add(t, mul(t, base_result, shift(t, ratio)), scale(t, mul(t, lora_result, ratio)))
+    extra = add(t, mul(t, shift(t, ratio), base_result), scale(t, mul(t, ratio, lora_result)))
     del update, weight
     return extra

@@ -119,7 +119,7 @@ def subtract(t: Tape, a: Tensor, b: Tensor) -> Tensor:
 
 
 def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
-    """`a * b`, broadcasting `b`; a gradient for `b` is made at full size and then reduced."""
+    """`a * b`, broadcasting the smaller; its gradient is made at full size and then reduced."""
     shape = a.shape if len(a.shape) > len(b.shape) or a.count >= b.count else b.shape
     dtype = a.dtype if a.dtype == b.dtype else "float32"
     a_bytes, b_bytes = a.bytes, b.bytes

@@ -29,7 +29,7 @@ from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
 from advisor.tape.tape import LabelledTape, Tape
-from advisor.tape.weights import Weights, other_dtype, outer_norm, projections
+from advisor.tape.weights import Weights, adapted_head, other_dtype, outer_norm, projections
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 THIS_STACK = Stack()
@@ -118,9 +118,9 @@ def _recorded(
     table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
     head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
+    bias = Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None
     ends = _Ends(
-        table, head, places if m.position == "learned" else None,
-        Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None,
+        table, head, places if m.position == "learned" else None, bias, adapted_head(m, recipe, RANK, head, bias),
         outer_norm(m, other, full) if m.final_norm else None, outer_norm(m, other, full) if m.embedding_norm else None,
         projections(m, recipe, RANK),
     )  # fmt: skip
@@ -186,6 +186,7 @@ class _Ends(NamedTuple):
     head: Tensor
     positions: Tensor | None
     head_bias: Tensor | None
+    adapted_head: Linear | None
     last_norm: Norm | None
     first_norm: Norm | None
     projections: dict[str, Linear]
@@ -196,7 +197,7 @@ class _Ends(NamedTuple):
         outer = (self.table, self.head, self.positions, self.head_bias)
         return [p for p in outer if p is not None and p.needs_grad] + [
             p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained
-        ] + [p for part in self.projections.values() for p in part.trained]
+        ] + [p for part in (*self.projections.values(), self.adapted_head) if part is not None for p in part.trained]
 
 
 class _Step:
@@ -232,7 +233,10 @@ class _Step:
             self.held.append(logits)
             return loss
         t.label("lm_head")
-        logits = head_logits(t, m, product(t, hidden, head, ends.head_bias))
+        if ends.adapted_head is not None:
+            logits = head_logits(t, m, linear(t, hidden, ends.adapted_head))
+        else:
+            logits = head_logits(t, m, product(t, hidden, head, ends.head_bias))
         t.label("loss")
         if logits.buffer is not None:
             logits.buffer.move_to(LOGITS)

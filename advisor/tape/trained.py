@@ -81,8 +81,8 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
         resolve_targets(m, recipe.target_modules)  # it refuses what the model does not have
         for part, layers in layer_groups(m):
             found += _adapters(part, recipe, layers)
-        for name in outer_targets(m, recipe.target_modules):
-            found += _adapter(outer_linears(m)[name], recipe, 1)
+        for shape in outer_targets(m, recipe.target_modules):
+            found += _adapter(shape, recipe, 1)
         return tuple(found)
     dtype: str = recipe.base_dtype
     for size, times in outer_parameters(m):

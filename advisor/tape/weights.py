@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from advisor.modules import HEAD_NORMS, layer_linears, layer_norms, outer_linears, own_dtype, own_parameters
+from advisor.errors import BadValue
+from advisor.modules import (
+    HEAD_NORMS,
+    head_linear,
+    layer_linears,
+    layer_norms,
+    outer_linears,
+    own_dtype,
+    own_parameters,
+)
 from advisor.specs import ModelSpec, Quantization, Recipe
 from advisor.tape.adapters import Linear
 from advisor.tape.graph import Tensor
@@ -78,11 +87,26 @@ def outer_norm(m: ModelSpec, dtype: str, trained: bool) -> Norm:
 
 def projections(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Linear]:
     """The linear layers around the decoder layers."""
-    targets = outer_targets(m, recipe.target_modules) if recipe.has_adapters else ()
+    targets = outer_targets(m, recipe.target_modules) if recipe.has_adapters else []
     return {
-        name: Linear(shape, recipe, rank if name in targets else 0, layer_quant(m, recipe), other_dtype(recipe))
+        name: Linear(shape, recipe, rank if shape in targets else 0, layer_quant(m, recipe), other_dtype(recipe))
         for name, shape in outer_linears(m).items()
     }
+
+
+def adapted_head(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, bias: Tensor | None) -> Linear | None:
+    """The output embedding with its adapter, where it is named among the targets; it is never quantised.
+
+    Raises BadValue for a chunked loss, which multiplies by the weight and passes the adapter by.
+    """
+    shape = head_linear(m)
+    if not recipe.has_adapters or shape.name not in recipe.target_modules:
+        return None
+    if recipe.loss == "chunked":
+        raise BadValue("--loss", "chunked", f"it passes the adapter of {shape.name} by; add --loss full")
+    head = Linear(shape, recipe, rank, "none", other_dtype(recipe))
+    head.weight, head.bias = weight, bias
+    return head
 
 
 def other_dtype(recipe: Recipe) -> str:

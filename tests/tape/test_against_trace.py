@@ -135,6 +135,13 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     ("llama4-interleaved", "full", {"attention": "eager", "gradient_checkpointing": False}),
     ("ernie4_5_moe-alone", "qlora", {"kbit_upcast": False, "double_quant": False}),
     ("granitemoeshared", "lora", {"target_modules": ("output_linear",), "adapter_dtype": "bfloat16"}),
+    ("llama", "lora", {"target_modules": ("q_proj", "lm_head"), "dropout": 0.1, "gradient_checkpointing": False}),
+    ("olmo-tied", "qdora", {"target_modules": ("lm_head",)}),
+    ("gemma2", "qlora", {"target_modules": ("down_proj", "lm_head"), "kbit_upcast": False}),
+    ("phi", "dora", {"target_modules": ("lm_head", "dense"), "adapter_dtype": "bfloat16", "autocast": False}),
+    ("gpt_neox", "lora", {"target_modules": ("lm_head",), "gradient_checkpointing": False, "autocast": False}),
+    ("mixtral", "lora", {"target_modules": ("o_proj", "lm_head"), "reentrant": True}),
+    ("opt-narrow", "qlora", {"target_modules": ("project_out", "lm_head"), "gradient_accumulation": 4}),
 ])
 def test_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     m = spec(name, 2)
