@@ -55,8 +55,8 @@ class CalibrateGroup(click.Group):
               f"[default model: {DEFAULT_MODEL}]")
 @click.option("--model", "models", multiple=True, metavar="NAME",
               help="model name, Hub id or config.json; repeatable")
-@click.option("--method", default="all", show_default=True, metavar="NAMES",
-              help="all, or full, lora, dora, qlora, qdora with commas")
+@click.option("--method", "methods", multiple=True, metavar="NAMES",
+              help="all, or full, lora, dora, qlora, qdora with commas; repeatable [default: all]")
 @partial(recipe_options, several=SEVERAL)
 @click.option("--trainer", metavar="NAME", help=f"take the knobs that it sets: {', '.join(TRAINERS)}")
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cuda or cpu")
@@ -72,8 +72,8 @@ class CalibrateGroup(click.Group):
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line and burst")
 @click.pass_context
 def command(
-    context: click.Context, /, dry_run: bool, models: tuple[str, ...], method: str, timeout: float, retrace: bool,
-    trust_remote_code: bool, as_json: bool, **given: Any
+    context: click.Context, /, dry_run: bool, models: tuple[str, ...], methods: tuple[str, ...], timeout: float,
+    retrace: bool, trust_remote_code: bool, as_json: bool, **given: Any
 ) -> int:
     """Measure, compare, or hand over to a sub-command."""
     if context.invoked_subcommand is not None:
@@ -81,6 +81,7 @@ def command(
         return 0
     if given["trainer"] is not None:
         find_trainer(given["trainer"])
+    method = ",".join(methods) if methods else "all"
     knobs = {name: value for name, value in given.items() if name not in (*BURST_ONLY, "trainer")}
     if dry_run:
         return _dry_run(context, models, method, knobs, given, timeout, retrace, trust_remote_code, as_json)

@@ -102,7 +102,7 @@ def test_the_quoted_calibrations_can_be_asked(line: str) -> None:
         command.commands[words[0]].make_context(words[0], words[1:])
         return
     assert context.params["dry_run"] == ("--dry-run" in words)
-    assert len(methods_of(context.params["method"])) == 5
+    assert len(methods_of(",".join(context.params["methods"]) or "all")) == 5
     assert all(config_of(name)["model_type"] for name in context.params["models"])
 
 

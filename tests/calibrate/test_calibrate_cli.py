@@ -158,6 +158,13 @@ def test_missing_torch_stops_at_once(
     assert len(stub.asked) == 1
 
 
+def test_methods_may_be_repeated(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--dry-run", "--model", "llama-8b", "--method", "lora", "--method", "dora") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if " formula " in line] == ["lora", "dora"]
+
+
 def test_architecture_without_formula_is_still_traced(
     stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_trainers_own_loss_is_refused() -> None:
 def test_methods() -> None:
     assert methods_of("all") == METHODS
     assert methods_of("qlora, lora,qlora") == ("qlora", "lora")
+    assert methods_of("lora,all") == METHODS
     with pytest.raises(UnknownName, match="did you mean"):
         methods_of("lora,quora")
 
