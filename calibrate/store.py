@@ -46,7 +46,7 @@ class Contents(NamedTuple):
         if self.newer:
             said.append(f"{self.newer} records of a newer version of this program were passed over: update it")
         if self.damaged:
-            said.append(f"{self.damaged} damaged lines were passed over")
+            said.append(f"{self.damaged} damaged line{'s were' if self.damaged > 1 else ' was'} passed over")
         return "; ".join(said)
 
 
