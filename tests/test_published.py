@@ -116,6 +116,20 @@ def test_compiled_runs_are_refused() -> None:
     assert isinstance(full_finetune(compiled[0]), Unanswered)
 
 
+@pytest.mark.parametrize(("group", "changes", "words"), [
+    ("peft-mm", {"group": "somebody"}, "is not described here"),
+    ("raschka", {"model_id": "some/model"}, "is not described here"),
+    ("raschka", {"target_modules": ["q", "v", "mlp"]}, "other layers"),
+    ("qwen1", {"method": "qlora"}, "GPTQ"),
+])
+def test_rows_that_nothing_is_known_of_are_refused(
+    group: str, changes: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("advisor.validation.report.published_rows", lambda: [published_rows(group)[0] | changes])
+    (_, reason), = validate().unanswered
+    assert words in reason
+
+
 def test_quality_of_known_errors() -> None:
     row = published_rows("peft-mm")[0]
     lines = [Line(row, "x", Figure("peak", 100.0, 100.0 * (1 + e))) for e in (0.1, -0.2, 0.0, 0.04)]

@@ -73,7 +73,11 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
     if "gpu" not in row:
         return Unanswered("card, version and LoRA settings are not stated")
     if "lm_head" in row["target_modules"]:
-        return Unanswered("LoRA on the head, which the tape does not adapt")
+        return Unanswered("LoRA on a head that is run in slices")
+    if row["target_modules"] != ["q", "v"]:
+        return Unanswered("LoRA on other layers than queries and values")
+    if row["model_id"] not in MODELS:
+        return Unanswered("the model is not described here")
     model, quant = MODELS[row["model_id"]], row["quant"]
     mixed = "mixed" in row["base_dtype"]
     recipe = Recipe(

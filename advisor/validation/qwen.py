@@ -7,7 +7,7 @@ from advisor.device import profile_for
 from advisor.estimation import memory_estimate
 from advisor.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
-from advisor.validation.figures import GB, Figure, Predicted, Row, Run
+from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswered
 
 
 def _model(name: str, hidden: int, inner: int, layers: int, heads: int, vocabulary: int) -> ModelSpec:
@@ -21,6 +21,7 @@ def _model(name: str, hidden: int, inner: int, layers: int, heads: int, vocabula
 
 
 MODELS = {
+    "Qwen/Qwen-1_8B-Chat": _model("Qwen-1_8B-Chat", 2048, 5504, 24, 16, 151_936),
     "Qwen/Qwen-7B-Chat": _model("Qwen-7B-Chat", 4096, 11_008, 32, 32, 151_936),
     "Qwen/Qwen-14B-Chat": _model("Qwen-14B-Chat", 5120, 13_696, 40, 40, 152_064),
 }
@@ -41,11 +42,13 @@ def finetune_run(row: Row) -> Run:
     return Run(MODELS[row["model_id"]], recipe, "NVIDIA A100-SXM4-80GB")
 
 
-def finetune(row: Row) -> Predicted:
+def finetune(row: Row) -> Predicted | Unanswered:
     """The README says neither what counted the memory nor what its G is: what the card shows, in 10^9 bytes.
 
     Ignores: the padding's mask, and that the gradients of earlier micro-batches stand.
     """
+    if row["method"] != "lora":
+        return Unanswered("GPTQ weights or sharding, which the tape does not know")
     model, recipe, gpu, _ = finetune_run(row)
     recipe = recipe.model_copy(update={"gradient_accumulation": 1})
     card = find_gpus(gpu)[0]

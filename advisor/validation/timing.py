@@ -109,7 +109,9 @@ def refusal(row: Row) -> str:
     if not row.get("tokens_per_step"):
         return "the mean length of a row is not stated"
     if row["group"] not in RUNS:
-        return "the card is not named"
+        return "the card is not named, or how its source trains is not described here"
+    if row["group"] == "qwen1" and row["method"] != "lora":
+        return "GPTQ weights or sharding, which the tape does not know"
     if "fa" in row["optimizer"].lower().split("-"):
         return "an optimizer of its own (LoRA-FA)"
     return ""
