@@ -33,6 +33,7 @@ from advisor.specs import Evidence, Frozen, GpuSpec, MemoryEstimate, Recipe, Ter
 from advisor.units import format_count, format_gib
 from calibrate.burst_record import BurstFacts, Conditions, DeviceFacts, Run
 from calibrate.measurement import Comparison, Environment, Figures
+from calibrate.rates import Rates, Sample
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARD = README.parent / "docs" / "contributing-a-card.md"
@@ -131,7 +132,7 @@ def library(text: str) -> str:
 
 def records(_: str) -> str:
     """The objects that a line of `calibrate export` is made of, with their keys."""
-    objects = (Comparison, Figures, Environment, DeviceFacts, BurstFacts, Run, Conditions)
+    objects = (Comparison, Figures, Environment, DeviceFacts, BurstFacts, Run, Conditions, Rates, Sample)
     rows = [(one.__name__, ", ".join(f"`{name}`" for name in one.model_fields)) for one in objects]
     return _table(("object", "keys"), rows)
 

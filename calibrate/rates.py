@@ -13,7 +13,10 @@ from pydantic import Field
 
 from advisor.tape.graph import ITEM_BYTES
 from advisor.tape.program import Kernel
+from calibrate.burst_record import DeviceFacts
 from calibrate.record import Record
+
+SCHEMA_VERSION = 1
 
 Op = Literal["product", "sum", "activation", "cast", "strided sum", "norm", "softmax", "rows", "dequantize",
              "attention", "attention backward", "adamw"]  # fmt: skip
@@ -38,6 +41,16 @@ class Sample(Record):
     kernels: tuple[Kernel, ...] = Field(description="what it launches, as the tape has it")
     seconds: float = Field(description="lower quartile of the repetitions")
     host_bound: bool = Field(default=False, description="the host was busy launching for most of that time")
+
+
+class Rates(Record):
+    """The micro-benchmarks of a device with one set of versions."""
+
+    schema_version: int = SCHEMA_VERSION
+    device: DeviceFacts
+    versions: dict[str, str] = Field(description="of the libraries, the driver and CUDA")
+    measured_at: str = Field(description="a date")
+    samples: tuple[Sample, ...] = Field(min_length=1)
 
 
 def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -9,9 +10,11 @@ import click
 from advisor.errors import InputError
 from calibrate.checks import is_clean
 from calibrate.measurement import Comparison
+from calibrate.rates import Rates
 from calibrate.records_show import print_records
 from calibrate.residuals import latest
-from calibrate.store import Store, parse_file, replace_file, write_file
+from calibrate.store import Shared, Store, parse_file, replace_file, write_file
+from calibrate.tuning import devices_folder, keep_rates, rates_in
 
 OUT = click.option("--out", metavar="DIR", help="records in that folder [default: the user's data folder]")
 NONE_YET = "there are no records yet: `calibrate --method all` measures some"
@@ -64,29 +67,50 @@ def report(out: str | None, file: str) -> None:
 @OUT
 @click.option("--clean", "only_clean", is_flag=True, help="without records that carry a mark that spoils them")
 def export_records(file: str, out: str | None, only_clean: bool) -> None:
-    """Write the newest result of every burst to FILE, to be shared."""
+    """Write the newest result of every burst to FILE, and the micro-benchmarks, to be shared."""
     records = latest(results_of(store_at(out)))
     if only_clean:
         records = tuple(one for one in records if is_clean(one, "time") and is_clean(one, "memory"))
     if not records:
         raise InputError(f"nothing to export: {NONE_YET}")
-    write_file(Path(file).expanduser(), records)
-    click.echo(f"{len(records)} records of {_devices(records)} in {file}")
+    store = store_at(out)
+    rates = _rates_of(records, devices_folder(store))
+    write_file(Path(file).expanduser(), Shared(records, rates))
+    click.echo(f"{len(records)} records{_with(rates)} of {_devices(records)} in {file}")
 
 
 @click.command("import")
 @click.argument("file")
 @OUT
 def import_records(file: str, out: str | None) -> None:
-    """Add the records of FILE to the store: every line must be right."""
-    records = parse_file(Path(file).expanduser())
+    """Add what FILE holds to the store: every line must be right."""
+    records, rates = parse_file(Path(file).expanduser())
     store = store_at(out)
+    folder = devices_folder(store)
+    rates = tuple(one for one in rates if rates_in(one.device, one.versions, folder) is None)  # one's own stay
+    for one in rates:
+        keep_rates(one, folder)
     known = {one.burst.id for one in store.read().results if one.burst is not None}
     fresh = [one for one in records if one.burst is not None and one.burst.id not in known]
     if fresh:
         store.append(*fresh)
     known_already = f", {len(records) - len(fresh)} were there already" if len(fresh) < len(records) else ""
-    click.echo(f"{len(fresh)} records of {_devices(records)} added to {store.path}{known_already}")
+    click.echo(f"{len(fresh)} records{_with(rates)} of {_devices(records)} added to {store.path}{known_already}")
+
+
+def _rates_of(records: Iterable[Comparison], folder: Path) -> tuple[Rates, ...]:
+    """The micro-benchmarks of the devices and versions of some records, once each."""
+    found: dict[str, Rates] = {}
+    for one in records:
+        device = one.environment.device
+        rates = None if device is None else rates_in(device, one.environment.versions, folder)
+        if rates is not None:
+            found[rates.model_dump_json()] = rates
+    return tuple(found.values())
+
+
+def _with(rates: Sequence[Rates]) -> str:
+    return " and the micro-benchmarks" if rates else ""
 
 
 def _devices(records: tuple[Comparison, ...]) -> str:

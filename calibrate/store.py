@@ -12,19 +12,21 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from advisor.data_file import FOLDER_VARIABLE, data_folder
 from advisor.errors import BadConfig, SourceUnavailable
 from calibrate.measurement import SCHEMA_VERSION, Comparison
+from calibrate.rates import Rates
 
 FILE_NAME = "records.jsonl"
 LOCK_LIMIT_S = 30.0
 MAX_LINE_BYTES = 2**20
+Kind = TypeVar("Kind", Comparison, Rates)
 
 
 class Contents(NamedTuple):
@@ -144,24 +146,39 @@ class NewerRecord(BadRecord):
 
 def parse(line: bytes) -> Comparison:
     """The record in a line. Raises NewerRecord, BadRecord."""
+    return _valid(Comparison, _object_in(line))
+
+
+def _object_in(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line) if len(line) <= MAX_LINE_BYTES else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise BadRecord("no JSON object of a sensible size")
+    return found
+
+
+def _valid(kind: type[Kind], found: dict[str, Any]) -> Kind:
     version = found.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise NewerRecord(f"a record of schema {version}, this program reads {SCHEMA_VERSION}: update it")
     try:
-        return Comparison.model_validate(found)
+        return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         raise BadRecord(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def parse_file(path: Path) -> tuple[Comparison, ...]:
-    """The records of a file that somebody gave us, every line of which must be right.
+class Shared(NamedTuple):
+    """What a file that somebody gave us holds."""
+
+    records: tuple[Comparison, ...]
+    rates: tuple[Rates, ...]
+
+
+def parse_file(path: Path) -> Shared:
+    """Records and micro-benchmarks of a file that somebody gave us, every line of which must be right.
 
     Raises BadConfig, naming the line, NewerRecord or SourceUnavailable.
     """
@@ -169,12 +186,17 @@ def parse_file(path: Path) -> tuple[Comparison, ...]:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise SourceUnavailable(f"{path}: cannot be read ({error.strerror})") from None
-    records = []
+    records: list[Comparison] = []
+    rates: list[Rates] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            record = parse(line)
+            found = _object_in(line)
+            if "samples" in found:
+                rates.append(_valid(Rates, found))
+                continue
+            record = _valid(Comparison, found)
         except BadRecord as error:
             raise type(error)(f"{path}, line {number}: {error}") from None
         if record.burst is None or record.burst.outcome == "started":
@@ -182,13 +204,12 @@ def parse_file(path: Path) -> tuple[Comparison, ...]:
         records.append(record)
     if not records:
         raise BadRecord(f"{path}: holds no records")
-    return tuple(records)
+    return Shared(tuple(records), tuple(rates))
 
 
-def write_file(path: Path, records: Iterable[Comparison]) -> None:
-    """Write records to a file of their own, all or nothing. Raises SourceUnavailable."""
-    text = "".join(record.model_dump_json() + "\n" for record in records)
-    replace_file(path, text)
+def write_file(path: Path, shared: Shared) -> None:
+    """Write records and micro-benchmarks to a file of their own, all or nothing. Raises SourceUnavailable."""
+    replace_file(path, "".join(one.model_dump_json() + "\n" for one in (*shared.records, *shared.rates)))
 
 
 def replace_file(path: Path, text: str) -> None:

@@ -7,15 +7,14 @@ was left out that are larger than LIMIT, or larger than without any fit. Needs n
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from advisor.catalog.gpus import reported_card
 from advisor.data_file import file_text, read_file
@@ -42,7 +41,7 @@ from calibrate.fit import (
 )
 from calibrate.measurement import Comparison, Environment, Figures
 from calibrate.predict import Speed, predict
-from calibrate.rates import Sample
+from calibrate.rates import SCHEMA_VERSION, Rates, Sample
 from calibrate.residuals import latest
 from calibrate.store import Store, replace_file
 
@@ -56,9 +55,8 @@ ONE_METHOD_SPREAD = 0.2
 """Least spread of a profile that only one method was measured for: others may be off by more than what was seen."""
 FRAGMENTATION_RANGE = (0.2, 3.0)
 """Beyond it, something else than fragmentation was seen."""
-RATES_SCHEMA, RATES_LIMIT_BYTES = 1, 2**22
+RATES_LIMIT_BYTES = 2**22
 AGAIN = "`calibrate --again` measures them anew"
-_SAMPLES = TypeAdapter(tuple[Sample, ...])
 
 
 class NotFitted(InputError):
@@ -147,30 +145,37 @@ def rates_path(device: DeviceFacts, folder: Path) -> Path:
     return folder / f"{device_slug(card_of(device, ()))}.rates.json"
 
 
-def stored_rates(device: DeviceFacts, environment: Environment, folder: Path) -> tuple[Sample, ...]:
-    """The micro-benchmarks of a device with these versions; () when there are none.
+def rates_in(device: DeviceFacts, versions: Mapping[str, str], folder: Path) -> Rates | None:
+    """The micro-benchmarks of a device with these versions; None when there are none.
 
     Raises BadRates for a file that cannot be read.
     """
     path = rates_path(device, folder)
     if not path.is_file():
-        return ()
-    _, found = read_file(path, RATES_SCHEMA, RATES_LIMIT_BYTES, "the file of micro-benchmarks", AGAIN, BadRates)
-    if found.get("versions") != environment.versions:
-        return ()
+        return None
+    _, found = read_file(path, SCHEMA_VERSION, RATES_LIMIT_BYTES, "the file of micro-benchmarks", AGAIN, BadRates)
     try:
-        return _SAMPLES.validate_python(found.get("samples"), strict=False)
+        rates = Rates.model_validate(found)
     except ValidationError as error:
         raise BadRates(f"{path}: {error.errors()[0]['msg']}; {AGAIN}") from None
+    return rates if rates.versions == versions else None
+
+
+def stored_rates(device: DeviceFacts, environment: Environment, folder: Path) -> tuple[Sample, ...]:
+    """The samples of `rates_in`; () when there are none. Raises BadRates."""
+    rates = rates_in(device, environment.versions, folder)
+    return () if rates is None else rates.samples
 
 
 def store_rates(device: DeviceFacts, environment: Environment, samples: Sequence[Sample], folder: Path) -> None:
     """Keep micro-benchmarks. Raises SourceUnavailable."""
-    profile = {
-        "device": device.model_dump(mode="json"), "versions": environment.versions, "measured_at": _today(),
-        "samples": [json.loads(one.model_dump_json()) for one in samples],
-    }  # fmt: skip
-    _write(rates_path(device, folder), file_text(RATES_SCHEMA, profile))
+    versions = environment.versions
+    keep_rates(Rates(device=device, versions=versions, measured_at=_today(), samples=tuple(samples)), folder)
+
+
+def keep_rates(rates: Rates, folder: Path) -> None:
+    """Keep what was measured here or elsewhere, in place of older ones. Raises SourceUnavailable."""
+    _write(rates_path(rates.device, folder), file_text(SCHEMA_VERSION, rates.model_dump(mode="json")))
 
 
 def tune(

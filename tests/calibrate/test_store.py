@@ -13,7 +13,7 @@ import pytest
 
 from advisor.errors import BadConfig, SourceUnavailable
 from calibrate import store as module
-from calibrate.store import NewerRecord, Store, default_folder, parse_file, write_file
+from calibrate.store import NewerRecord, Shared, Store, default_folder, parse_file, write_file
 from tests.calibrate.made_up import record
 
 ONE, TWO, THREE = (record(id=name) for name in ("one", "two", "three"))
@@ -164,8 +164,8 @@ def test_the_users_own_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_file_of_records_comes_back_whole(tmp_path: Path) -> None:
-    write_file(tmp_path / "card.jsonl", (ONE, TWO))
-    assert parse_file(tmp_path / "card.jsonl") == (ONE, TWO)
+    write_file(tmp_path / "card.jsonl", Shared((ONE, TWO), ()))
+    assert parse_file(tmp_path / "card.jsonl") == ((ONE, TWO), ())
     assert [path.name for path in tmp_path.iterdir()] == ["card.jsonl"]
 
 

@@ -223,6 +223,31 @@ def test_rates_are_kept_by_device_and_versions(tmp_path: Path) -> None:
         stored_rates(CPU, environment(), tmp_path)
 
 
+def test_rates_travel_with_the_records(calibrate: Door, tmp_path: Path) -> None:  # noqa: F811
+    """What is fitted elsewhere is what would have been fitted here; one's own rates are not replaced."""
+    here, there, card = tmp_path / "here", tmp_path / "there", tmp_path / "card.jsonl"
+    Store(here).append(*records())
+    store_rates(CPU, environment(), SAMPLES, here / "devices")
+    assert calibrate("export", card, "--out", here) == 0
+    assert f"{len(records())} records and the micro-benchmarks of cpu: Some CPU, 1 thread in" in calibrate.out
+    assert calibrate("import", card, "--out", there) == 0
+    assert f"{len(records())} records and the micro-benchmarks of" in calibrate.out
+    assert stored_rates(CPU, environment(), there / "devices") == tuple(SAMPLES)
+    fitted = []
+    for folder in (here, there):
+        assert calibrate("fit", "--json", "--out", folder) == 0
+        fitted.append(json.loads(calibrate.out))
+    assert fitted[0] == fitted[1]
+    store_rates(CPU, environment(), SAMPLES[:3], there / "devices")
+    assert calibrate("import", card, "--out", there) == 0
+    assert "micro-benchmarks" not in calibrate.out
+    assert stored_rates(CPU, environment(), there / "devices") == tuple(SAMPLES[:3])
+    lines = card.read_text().splitlines()
+    card.write_text("\n".join([*lines[:-1], lines[-1].replace('"samples":[', '"samples":[7,', 1)]))
+    assert calibrate("import", card, "--out", there) == 2
+    assert f"line {len(lines)}: samples.0" in calibrate.err
+
+
 def test_where_profiles_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     assert devices_folder(Store()) == tmp_path / "devices"
