@@ -61,6 +61,9 @@ class StepInputs:
         sliding: Tensor | None = None
         if m.architecture == "mpt":
             self.alibi = t.empty((m.num_attention_heads, 1, m.max_position_embeddings), "float32")
+            heads, positions = 8 * m.num_attention_heads, 4 * m.max_position_embeddings
+            for moved in (positions, *(heads,) * 6, self.alibi.bytes + positions):  # positions, slopes, their product
+                t.kernel("elementwise", "float32", 0, moved)
             full = t.empty(square, "bool")
         elif m.architecture == "bloom":
             self.alibi = t.empty((batch, m.num_attention_heads, 1, length), dtype)

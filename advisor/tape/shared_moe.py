@@ -45,20 +45,28 @@ def _clamped_sum(t: Tape, x: Tensor) -> Tensor:
     """`clamp(x.sum(dim=-1, keepdim=True), min=...)`, which keeps the sum."""
     shape, dtype = x.shape, x.dtype
     t.kernel("reduce", dtype, 0, x.bytes)
-    total = t.op((x,), (*shape[:-1], 1), dtype, lambda g: (Tensor(shape, g.dtype, g.buffer),))
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", dtype, 0, g.bytes + g.count)  # where it was not clamped, and the zero for elsewhere
+        t.kernel("elementwise", dtype, 0, 0)
+        return (Tensor(shape, g.dtype, g.buffer),)
+
+    total = t.op((x,), (*shape[:-1], 1), dtype, backward)
     return unary(t, total, "input", backward_temporaries=1)
 
 
 def _divided(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     """`a / b`, b broadcast: keeps both; the gradient of b is made at full size in three steps, then reduced."""
-    shape, dtype, moved = a.shape, a.dtype, 2 * a.bytes + b.bytes
+    shape, dtype, a_bytes, moved = a.shape, a.dtype, a.bytes, 2 * a.bytes + b.bytes
     t.kernel("elementwise", dtype, 0, moved)
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor]:
         ga = t.empty(shape, dtype)
         negative, ratio = t.empty(shape, dtype), t.empty(shape, dtype)
         ratio = t.empty(shape, dtype)
-        t.kernel("elementwise", dtype, 0, 4 * moved)
+        # of a one pass; of b its sign, the ratio, divided once more, and times the gradient
+        for passes in (moved, 2 * a_bytes, moved, moved, 3 * a_bytes):
+            t.kernel("elementwise", dtype, 0, passes)
         gb = t.empty(shape, dtype)
         del negative, ratio
         return ga, gb

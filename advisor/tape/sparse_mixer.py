@@ -84,7 +84,7 @@ def _drawn(t: Tape, scores: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
     del masked
     t.kernel("gather", dtype, 0, 2 * narrow + index.bytes)
     t.kernel("reduce", dtype, 0, wide + narrow + index.bytes)
-    for _ in range(5):  # whether it is the best, or a draw says so, as a number
+    for _ in range(6):  # whether it is the best, or a draw says so, as a number
         t.kernel("elementwise", dtype, 0, 2 * narrow + shape[0])
     weight = t.empty(one, dtype)
     return _multiplied(t, scores, (weight, index, gates, mask)), index
