@@ -56,7 +56,7 @@ def rates_of(
     enough_s = RATES_LIMIT_S[machine.device.kind]
     try:
         samples = runner.rates(machine, min(limit_s, enough_s))
-        if limit_s >= enough_s:  # a short session's few are for itself alone
+        if samples and limit_s >= enough_s:  # a short session's few are for itself alone
             store_rates(machine.device, machine.environment, samples, folder)
     except SourceUnavailable as error:
         click.echo(f"the rates are not kept: {error}", err=True)
