@@ -130,7 +130,7 @@ def _adapters(model: Any, adapter: Any) -> dict[str, Any]:
 
 
 def _targets(model: Any) -> tuple[str, ...]:
-    """The layers that carry adapters: 'all-linear' when no other linear layer is left but the output embedding."""
+    """The layers that carry adapters: 'all-linear' when of the linear layers the output embedding alone has none."""
     head = model.get_base_model().get_output_embeddings()
     adapted: dict[str, None] = {}
     left = False
@@ -140,7 +140,7 @@ def _targets(model: Any) -> tuple[str, ...]:
             adapted[last] = None
         elif type(module).__name__ in LINEAR and last != "base_layer" and ".lora_" not in name and module is not head:
             left = True
-    return tuple(sorted(adapted)) if left else ("all-linear",)
+    return tuple(sorted(adapted)) if left or getattr(head, "lora_A", None) else ("all-linear",)
 
 
 def _dtype(tensor: Any) -> str:

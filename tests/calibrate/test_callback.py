@@ -124,6 +124,7 @@ def test_every_recipe_is_read_off_the_trainer(name: str, method: Any, tmp_path: 
 @pytest.mark.parametrize("knobs", [
     {"target_modules": ("q_proj", "v_proj")}, {"dropout": 0.1}, {"adapter_dtype": "bfloat16"}, {"reentrant": True},
     {"optimizer": "adafactor"}, {"gradient_checkpointing": False}, {"attention": "eager"}, {"autocast": False},
+    {"target_modules": ("down_proj", "gate_proj", "k_proj", "lm_head", "o_proj", "q_proj", "up_proj", "v_proj")},
 ])  # fmt: skip
 def test_other_knobs_are_read_too(knobs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "target_modules" in knobs:
