@@ -14,8 +14,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from advisor.layers import part_of
-from advisor.specs import LinearShape, ModelSpec, Recipe
-from advisor.tape.adapters import Linear, linear, product
+from advisor.modules import head_linear
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.adapters import Linear, linear
 from advisor.tape.attention import StepInputs
 from advisor.tape.decoder import Decoder
 from advisor.tape.ends import embed, head_logits
@@ -29,7 +30,7 @@ from advisor.tape.ops import cast, mean
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
 from advisor.tape.stack import Stack
 from advisor.tape.tape import LabelledTape, Tape
-from advisor.tape.weights import Weights, adapted_head, other_dtype, outer_norm, projections
+from advisor.tape.weights import Weights, other_dtype, outer_norm, output_embedding, projections
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 THIS_STACK = Stack()
@@ -118,9 +119,8 @@ def _recorded(
     table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
     head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
-    bias = Tensor((m.vocab_size,), other, needs_grad=full) if m.lm_head_bias else None
     ends = _Ends(
-        table, head, places if m.position == "learned" else None, bias, adapted_head(m, recipe, RANK, head, bias),
+        table, output_embedding(m, recipe, RANK, head), places if m.position == "learned" else None,
         outer_norm(m, other, full) if m.final_norm else None, outer_norm(m, other, full) if m.embedding_norm else None,
         projections(m, recipe, RANK),
     )  # fmt: skip
@@ -183,10 +183,8 @@ class _Ends(NamedTuple):
     """The weights before and after the layers."""
 
     table: Tensor
-    head: Tensor
+    head: Linear
     positions: Tensor | None
-    head_bias: Tensor | None
-    adapted_head: Linear | None
     last_norm: Norm | None
     first_norm: Norm | None
     projections: dict[str, Linear]
@@ -194,10 +192,9 @@ class _Ends(NamedTuple):
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
-        outer = (self.table, self.head, self.positions, self.head_bias)
-        return [p for p in outer if p is not None and p.needs_grad] + [
+        return [p for p in (self.table, self.positions) if p is not None and p.needs_grad] + [
             p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained
-        ] + [p for part in (*self.projections.values(), self.adapted_head) if part is not None for p in part.trained]
+        ] + [p for part in (*self.projections.values(), self.head) for p in part.trained]
 
 
 class _Step:
@@ -218,25 +215,18 @@ class _Step:
         self.recorder.enter(EMBEDDING)
         t.label("embedding")
         table, head = ends.table, ends.head
-        if table is head:
-            table = head = _shared(t, table)
+        if table is head.weight:
+            table = head.weight = _shared(t, table)
         hidden = self._decode(table, ends)
         if self.recipe.loss == "chunked":
             t.label("loss")
-            return chunked_loss(t, hidden, head, ends.head_bias, self.one_tile)
+            return chunked_loss(t, hidden, head.weight, head.bias, self.one_tile)
         if t.stack.sliced_head:
-            weight = Linear(
-                LinearShape(name="lm_head", in_features=m.hidden_size, out_features=m.vocab_size), self.recipe, 0,
-                self.recipe.quant if t.stack.quantized_head else "none", head.dtype,
-            )  # fmt: skip
-            logits, loss = sliced_loss(t, hidden, weight)
+            quant = self.recipe.quant if t.stack.quantized_head else "none"
+            logits, loss = sliced_loss(t, hidden, Linear(head_linear(m), self.recipe, 0, quant, head.weight.dtype))
             self.held.append(logits)
             return loss
-        t.label("lm_head")
-        if ends.adapted_head is not None:
-            logits = head_logits(t, m, linear(t, hidden, ends.adapted_head))
-        else:
-            logits = head_logits(t, m, product(t, hidden, head, ends.head_bias))
+        logits = head_logits(t, m, linear(t, hidden, head))
         t.label("loss")
         if logits.buffer is not None:
             logits.buffer.move_to(LOGITS)

@@ -94,18 +94,17 @@ def projections(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Linear]:
     }
 
 
-def adapted_head(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, bias: Tensor | None) -> Linear | None:
-    """The output embedding with its adapter, where it is named among the targets; it is never quantised.
+def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor) -> Linear:
+    """The head, never quantised, with an adapter where it is named among the targets; `weight` may be the embedding's.
 
     Raises BadValue for a chunked loss, which multiplies by the weight and passes the adapter by.
     """
     shape = head_linear(m)
-    if not recipe.has_adapters or shape.name not in recipe.target_modules:
-        return None
-    if recipe.loss == "chunked":
+    adapted = recipe.has_adapters and shape.name in recipe.target_modules
+    if adapted and recipe.loss == "chunked":
         raise BadValue("--loss", "chunked", f"it passes the adapter of {shape.name} by; add --loss full")
-    head = Linear(shape, recipe, rank, "none", other_dtype(recipe))
-    head.weight, head.bias = weight, bias
+    head = Linear(shape, recipe, rank if adapted else 0, "none", other_dtype(recipe))
+    head.weight = weight
     return head
 
 
