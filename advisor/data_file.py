@@ -15,6 +15,8 @@ from typing import Any
 from advisor.errors import BadConfig
 
 FOLDER_VARIABLE = "FINETUNE_ADVISOR_DATA"
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
+"""Whose versions decide whether what was traced or measured still holds."""
 
 
 def data_folder() -> Path:
@@ -25,6 +27,16 @@ def data_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("finetune-advisor", appauthor=False)
+
+
+def installed_version(library: str) -> str | None:
+    """The version that is installed; None where it is not, and nothing is known about the training machine's."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def file_text(version: int, profile: Mapping[str, Any]) -> str:

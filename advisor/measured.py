@@ -13,14 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from advisor.data_file import data_folder, file_text, read_file
+from advisor.data_file import LIBRARIES, data_folder, file_text, installed_version, read_file
 from advisor.device import DeviceProfile
 from advisor.errors import BadConfig
 from advisor.specs import GpuSpec
 from advisor.steptime import FORMULA_VERSION
 
 SCHEMA_VERSION = 1
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 MAX_FILE_BYTES = 2**20
 AGAIN = "`calibrate` on the card renews it"
 
@@ -117,15 +116,10 @@ def evidence_of(device: MeasuredDevice) -> str:
 
 def changed_versions(measured: Mapping[str, str]) -> str:
     """'torch 2.13.0 (now 2.14.1)' for each library that is installed in another version; '' when none is."""
-    from importlib.metadata import PackageNotFoundError, version
-
     changed = []
     for name in LIBRARIES:
-        try:
-            now = version(name)
-        except PackageNotFoundError:
-            continue  # nothing is known about the training machine's: taken to be the same
-        if name in measured and _plain(now) != _plain(measured[name]):
+        now = installed_version(name)
+        if now is not None and name in measured and _plain(now) != _plain(measured[name]):
             changed.append(f"{name} {_plain(measured[name])} (now {_plain(now)})")
     return ", ".join(changed)
 

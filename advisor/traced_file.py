@@ -24,7 +24,6 @@ from advisor.specs import DORA_METHODS, QUANTIZED_METHODS, Recipe
 SCHEMA_VERSION = 2
 MAX_FILE_BYTES = 64 * 2**20
 MAX_EVENTS_BYTES = 256 * 2**20
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation")
 """Knobs of a recipe that do not change which tensors its step makes, or that are keys of their own."""
 

@@ -28,6 +28,7 @@ from advisor.catalog.config_json import model_from_config
 from advisor.specs import DORA_METHODS, METHODS, ModelSpec, Recipe
 from advisor.targets import FUSED_EXPERTS, fails_on_all_linear
 from calibrate.compare import predicted_memory, predicted_work, traced_memory, traced_work
+from calibrate.cut import cut_config
 from calibrate.dryrun import trace_step
 from calibrate.measurement import Work
 
@@ -39,7 +40,6 @@ MODELS = (
 )  # fmt: skip
 SHAPES = ((1, 512), (2, 2048))
 AUTOCASTS = {"both": (False, True), "on": (True,)}
-LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 STATIC = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "optimizer_states_bytes")
 
 
@@ -70,14 +70,8 @@ def catalog_config(name: str, layers: int) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(text)["config"]
     if not layers:
         return config
-    of_text = config.get("text_config", config)
-    key = next((key for key in LAYER_KEYS if key in of_text), LAYER_KEYS[0])
-    whole = of_text.get(key)
-    for name_of_list, value in of_text.items():  # what is said layer by layer
-        if isinstance(value, list) and len(value) == whole:
-            of_text[name_of_list] = value[:layers]
-    of_text[key] = layers
-    return config
+    spec = model_from_config(config, name, name)
+    return cut_config(config, spec, layers, spec.vocab_size)
 
 
 def one_of_each_architecture() -> list[str]:

@@ -20,6 +20,7 @@ from calibrate.measurement import Comparison
 from calibrate.options import config_of, methods_of, recipe_of
 from calibrate.plan import DEFAULT_MODELS, Plan, Question, Rows, make_plan
 from calibrate.progress import audience_for
+from calibrate.records_cli import store_at
 from calibrate.records_show import print_records
 from calibrate.runner import BurstRunner, Machine
 from calibrate.session import Options, Summary, work
@@ -70,7 +71,7 @@ def measure(asked: Asked) -> int:
             for seq_len in asked.knobs["seq_len"] or (None,):
                 recipe_of(method, {**knobs, "micro_batch": micro_batch, "seq_len": seq_len})
     models = tuple(_whole(name, asked.trust) for name in asked.models)
-    store = Store(None if asked.out is None else Path(asked.out).expanduser())
+    store = store_at(asked.out)
     store.prepare()
     with BurstRunner(timeout_s=asked.timeout_s) as runner:
         machine = runner.probe(asked.device)

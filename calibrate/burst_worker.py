@@ -42,12 +42,7 @@ FORKED_CUDA = "forked subprocess"
 
 def main() -> None:
     """Say hello, then do every job of standard input."""
-    replies = claim_stdout()
-
-    def say(message: Mapping[str, Any]) -> None:
-        replies.write(json.dumps(message) + "\n")
-        replies.flush()
-
+    say = claim_stdout()
     try:
         forks = _load("--fresh" not in sys.argv[1:])
     except ImportError as error:

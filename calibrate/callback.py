@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from advisor.specs import ModelSpec
 from advisor.units import format_seconds
 from calibrate import host
 from calibrate.burst import figures_of, static_terms
-from calibrate.burst_record import BurstFacts, Conditions, Run, key_of
+from calibrate.burst_record import Conditions, Run
 from calibrate.cpu_memory import CpuWatch, MemoryReading
 from calibrate.cut import spec_of
 from calibrate.device_layer import Device, open_device
@@ -38,7 +37,7 @@ from calibrate.measurement import Comparison
 from calibrate.own_training import Described, describe, unwrapped
 from calibrate.predict import UNKNOWN, Prediction, predict
 from calibrate.records_show import gib, percent, seconds
-from calibrate.session import now_text
+from calibrate.session import burst_facts, now_text
 from calibrate.store import Store
 from calibrate.worker import environment
 
@@ -233,11 +232,8 @@ class _Training:
         return Comparison(
             model=described.name, method=recipe.method, recipe=recipe, batch=self.rows, seq_len=self.seq_len,
             source=self.device.kind, predicted=prediction.figures, measured=measured, environment=here,
-            burst=BurstFacts(
-                id=uuid.uuid4().hex, origin="training", started_at=self._started_at, outcome="done",
-                key=key_of(facts.signature, here.versions, described.config, recipe.model_dump(mode="json"), self.rows,
-                           self.seq_len),
-                config=described.config, verdict=prediction.verdict, limit_bytes=self.limit_bytes,
-                needed_bytes=0 if prediction.needed is None else round(prediction.needed.likely), run=run,
+            burst=burst_facts(
+                here, described.config, recipe, self.seq_len, prediction, self.limit_bytes, origin="training",
+                started_at=self._started_at, outcome="done", run=run,
             ),
         )  # fmt: skip

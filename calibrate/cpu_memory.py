@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-BLOCK_BYTES = 512
+from advisor.tape.program import block_bytes
+
 MEMORY_EVENT = "[memory]"  # torch.profiler's name of an allocation or release
 AFTER_FORWARD = "calibrate: after forward"
 
@@ -84,7 +85,7 @@ def _allocations(seen: Any) -> Iterator[int | None]:
 
 def rounded(size_bytes: int) -> int:
     """Bytes up to whole blocks, a release's too."""
-    blocks = -(-abs(size_bytes) // BLOCK_BYTES) * BLOCK_BYTES
+    blocks = block_bytes(abs(size_bytes))
     return blocks if size_bytes >= 0 else -blocks
 
 

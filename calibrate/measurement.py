@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from advisor.data_file import LIBRARIES
 from advisor.specs import Recipe
 from calibrate.burst_record import BurstFacts, DeviceFacts
 from calibrate.record import Record
@@ -212,8 +213,7 @@ class Environment(Record):
     @property
     def versions(self) -> dict[str, str]:
         """The versions that a measurement may depend on: the libraries', the driver's and CUDA's."""
-        names = ("torch", "transformers", "peft", "bitsandbytes")
-        found = {name: str(getattr(self, name)) for name in names}
+        found = {name: str(getattr(self, name)) for name in LIBRARIES}
         return found | ({"driver": self.device.driver, "cuda": self.device.cuda} if self.device else {})
 
 

@@ -9,7 +9,8 @@ from advisor.device import DeviceProfile
 from advisor.estimation import estimate
 from advisor.interval import Interval
 from advisor.memory import predict_step_memory
-from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe, Workload
+from advisor.search import fit_of
+from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
 from advisor.steptime import StepKernels, micro_step_time, optimizer_step_time
 from advisor.tape.step import step_program
 from advisor.units import GIB
@@ -60,13 +61,15 @@ def predict(
     """
     if model is None:
         return UNKNOWN
-    times = predicted_time(model, recipe, seq_len, device, speed)
     if device.kind == "cpu":
         figures = predicted_memory(model, recipe, recipe.micro_batch, seq_len)
         needed = Interval.around(float(figures.peak_allocated_bytes), *CPU_SPREAD).plus(CPU_PROCESS_BYTES)
         figures = figures.model_copy(update={"peak_reserved_bytes": None})
+        times = predicted_time(model, recipe, seq_len, device, speed)
     else:
-        figures, needed = _on_card(model, recipe, seq_len, device, speed)
+        found = _estimate(model, recipe, seq_len, device, speed)
+        figures, needed = _on_card(model, recipe, seq_len, found.memory)
+        times = _times_of(found)
     if times is not None:
         figures = figures.model_copy(update=times._asdict())
     return Prediction(figures, needed, verdict_of(needed, limit_bytes))
@@ -82,8 +85,11 @@ def predicted_time(
         work = step_program(model, recipe, recipe.micro_batch, seq_len, "cpu")
         kernels = work.kernels(recipe.micro_batch, seq_len, recipe.rank)
         return Times(*step_seconds(model, recipe, kernels, speed.card, speed.profile))
-    time = _estimate(model, recipe, seq_len, device, speed).time
-    return None if time is None else Times(time.micro_step_s.likely, time.step_s.likely)
+    return _times_of(_estimate(model, recipe, seq_len, device, speed))
+
+
+def _times_of(found: Estimate) -> Times | None:
+    return None if found.time is None else Times(found.time.micro_step_s.likely, found.time.step_s.likely)
 
 
 def step_seconds(
@@ -96,12 +102,8 @@ def step_seconds(
 
 
 def verdict_of(needed: Interval, limit_bytes: int) -> Verdict:
-    """'fits' when the high end does, 'tight' when only the likely value does."""
-    if not limit_bytes:
-        return "unknown"
-    if needed.high <= limit_bytes:
-        return "fits"
-    return "tight" if needed.likely <= limit_bytes else "does_not_fit"
+    """As `advise` judges; 'unknown' when the limit is not known."""
+    return fit_of(needed, limit_bytes) if limit_bytes else "unknown"
 
 
 def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None) -> Estimate:
@@ -112,9 +114,8 @@ def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFact
 
 
 def _on_card(
-    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None
+    model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate
 ) -> tuple[Figures, Interval]:
-    memory = _estimate(model, recipe, seq_len, device, speed).memory
     step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len)
     workspace = next((term.bytes for term in memory.terms if term.name == "cuBLAS workspace"), 0)
     figures = Figures(

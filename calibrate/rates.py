@@ -14,9 +14,8 @@ from pydantic import Field
 from advisor.tape.graph import ITEM_BYTES
 from advisor.tape.program import Kernel
 from calibrate.burst_record import DeviceFacts
+from calibrate.measurement import SCHEMA_VERSION
 from calibrate.record import Record
-
-SCHEMA_VERSION = 1
 
 Op = Literal["product", "sum", "activation", "cast", "strided sum", "norm", "softmax", "rows", "dequantize",
              "attention", "attention backward", "adamw"]  # fmt: skip

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
+from advisor.specs import Recipe
 from calibrate.burst_record import BurstFacts, key_of
-from calibrate.measurement import Comparison
+from calibrate.measurement import Comparison, Environment
 from calibrate.plan import Plan, PlannedBurst
+from calibrate.predict import Prediction
 from calibrate.runner import Job, Machine, Result
 from calibrate.store import Store
 
@@ -101,18 +103,28 @@ def work(
 def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
     """The record of a burst before it runs: all but the measurement."""
     environment, device = machine.environment, machine.device
-    recipe, config = burst.recipe, dict(burst.model.config)
-    prediction = burst.prediction
-    key = key_of(device.signature, environment.versions, config, recipe.model_dump(mode="json"), recipe.micro_batch,
-                 burst.seq_len)
+    recipe, prediction = burst.recipe, burst.prediction
     return Comparison(
         model=burst.model.name, method=recipe.method, recipe=recipe, batch=recipe.micro_batch, seq_len=burst.seq_len,
         source=device.kind, predicted=prediction.figures, measured=None, environment=environment,
-        burst=BurstFacts(
-            id=uuid.uuid4().hex, key=key, started_at=now_text(), outcome="started", config=config,
-            cut=burst.model.text, verdict=prediction.verdict, limit_bytes=machine.available_bytes,
-            needed_bytes=0 if prediction.needed is None else round(prediction.needed.likely),
+        burst=burst_facts(
+            environment, dict(burst.model.config), recipe, burst.seq_len, prediction, machine.available_bytes,
+            started_at=now_text(), outcome="started", cut=burst.model.text,
         ),
+    )  # fmt: skip
+
+
+def burst_facts(
+    environment: Environment, config: dict[str, Any], recipe: Recipe, seq_len: int, prediction: Prediction,
+    limit_bytes: int, **more: Any
+) -> BurstFacts:
+    """What a record says of a burst on the environment's device; `more` are further fields of BurstFacts."""
+    assert environment.device is not None
+    key = key_of(environment.device.signature, environment.versions, config, recipe.model_dump(mode="json"),
+                 recipe.micro_batch, seq_len)
+    return BurstFacts(
+        id=uuid.uuid4().hex, key=key, config=config, verdict=prediction.verdict, limit_bytes=limit_bytes,
+        needed_bytes=0 if prediction.needed is None else round(prediction.needed.likely), **more,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from advisor.units import GIB, MIB
 from calibrate.measurement import Comparison, Figures, Trace
+from calibrate.records_show import gib, percent
 from calibrate.timeline import STATIC
 
 COLUMNS = 80
@@ -34,8 +35,7 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
     table = _table([("method", False), ("", False), *((title, True) for title in TERMS.values()), ("error", True)])
     for found in comparisons:
         if found.predicted is not None:
-            error = f"{found.peak_error:+.2%}".replace("-0.00%", "0.00%").replace("+0.00%", "0.00%")
-            table.add_row(found.method, "formula", *_gib_cells(found.predicted), error)
+            table.add_row(found.method, "formula", *_gib_cells(found.predicted), percent(found.peak_error, 2))
         if found.measured is not None:
             table.add_row("" if found.predicted else found.method, "trace", *_gib_cells(found.measured), "")
     console.print(table)
@@ -47,8 +47,7 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
 
 
 def _gib_cells(figures: Figures) -> list[str]:
-    sizes = [getattr(figures, field) / GIB for field in TERMS]
-    return [f"{size:.3f}" if size < 100 else f"{size:.2f}" for size in sizes]
+    return [gib(getattr(figures, field)) for field in TERMS]
 
 
 def print_trace(trace: Trace, out: TextIO | None = None) -> None:

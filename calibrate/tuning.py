@@ -39,9 +39,9 @@ from calibrate.fit import (
     residuals,
     typical,
 )
-from calibrate.measurement import Comparison, Environment, Figures
+from calibrate.measurement import SCHEMA_VERSION, Comparison, Environment, Figures
 from calibrate.predict import Speed, predict
-from calibrate.rates import SCHEMA_VERSION, Rates, Sample
+from calibrate.rates import Rates, Sample
 from calibrate.residuals import latest
 from calibrate.store import Store, replace_file
 

@@ -14,9 +14,10 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
@@ -24,6 +25,7 @@ from calibrate.measurement import Environment
 
 if TYPE_CHECKING:
     from calibrate.dryrun import Prepared
+
 
 def environment() -> Environment:
     """Versions of what the step is made of."""
@@ -64,12 +66,7 @@ def _prepared(config: str, recipe: Recipe, code: str) -> Prepared:
 
 def main() -> None:
     """Answer jobs until standard input ends."""
-    replies = claim_stdout()
-
-    def reply(message: dict[str, Any]) -> None:
-        replies.write(json.dumps(message) + "\n")
-        replies.flush()
-
+    reply = claim_stdout()
     try:
         from calibrate import dryrun  # noqa: F401 - now, so that what is missing is known before the first job
 
@@ -81,11 +78,16 @@ def main() -> None:
         reply(answer(json.loads(line)))
 
 
-def claim_stdout() -> TextIO:
-    """Standard output for answers alone; whatever else is printed goes to stderr."""
+def claim_stdout() -> Callable[[Mapping[str, Any]], None]:
+    """What writes an answer to standard output, which is for them alone: whatever else is printed goes to stderr."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return replies
+
+    def reply(message: Mapping[str, Any]) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    return reply
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from advisor.advice import advise
 from advisor.catalog import traced_models
 from advisor.catalog.models import find_model
 from advisor.cli import main
-from advisor.data_file import FOLDER_VARIABLE
+from advisor.data_file import FOLDER_VARIABLE, LIBRARIES
 from advisor.errors import AdvisorError, UnsupportedArchitecture
 from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, TracedModel
 from advisor.traced import (
@@ -29,7 +29,6 @@ from advisor.traced import (
     traced_step_memory,
 )
 from advisor.traced_file import (
-    LIBRARIES,
     BadProfile,
     config_hash,
     pack,
@@ -72,7 +71,7 @@ def profile(**changes: Any) -> dict[str, Any]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model of an architecture that nobody knows, with a profile; none of the libraries is installed."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "data"))
-    monkeypatch.setattr(traced_models, "_installed", lambda library: None)
+    monkeypatch.setattr(traced_models, "installed_version", lambda library: None)
     model = tmp_path / "odd"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(CONFIG))
@@ -204,7 +203,7 @@ def _other_version(path: Path) -> None:
 
 def _other_library(path: Path) -> None:
     path.write_text(profile_text(profile(environment=dict.fromkeys(LIBRARIES, "0"))))
-    traced_models._installed = lambda library: "1"  # undone by the fixture
+    traced_models.installed_version = lambda library: "1"  # undone by the fixture
 
 
 @pytest.mark.parametrize(("damage", "words"), [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 from advisor.catalog.models import config_source
+from advisor.data_file import LIBRARIES, installed_version
 from advisor.errors import UnsupportedArchitecture
 from advisor.specs import TracedModel
-from advisor.traced_file import LIBRARIES, BadProfile, config_hash, profile_path, read_profile
+from advisor.traced_file import BadProfile, config_hash, profile_path, read_profile
 
 UNLIMITED = 1_000_000_000
 """Positions of a model whose config names no limit."""
@@ -43,7 +43,7 @@ def traced_model(text: str, config: Mapping[str, object], name: str) -> TracedMo
         raise BadProfile(f"{text}: the model has changed since it was traced; {again}")
     environment = profile["environment"]
     for library in LIBRARIES:
-        installed = _installed(library)
+        installed = installed_version(library)
         if installed is not None and installed != environment[library]:
             raise BadProfile(f"{text}: traced with {library} {environment[library]}, installed is {installed}; {again}")
     return TracedModel(
@@ -52,10 +52,3 @@ def traced_model(text: str, config: Mapping[str, object], name: str) -> TracedMo
         default_attention=model["default_attention"], source=text, profile=str(path), checksum=checksum,
         traced_with=", ".join(f"{library} {environment[library]}" for library in LIBRARIES),
     )
-
-
-def _installed(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
