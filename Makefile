@@ -33,6 +33,7 @@ test: .venv-test/installed
 check: lint types contracts test
 
 lint: .venv-test/installed
+	$(TEST_BIN)/ruff format --check .
 	$(TEST_BIN)/ruff check .
 
 types: .venv-test/installed

@@ -49,14 +49,26 @@ _HOME = {
     "advise": "advice",
     **dict.fromkeys(("Advice", "Candidate", "Reason", "Recommendation"), "answer"),
     **dict.fromkeys(("all_gpus", "find_gpus", "find_model", "model_entries"), "catalog"),
-    **dict.fromkeys(("AdvisorError", "BadConfig", "BadValue", "InputError", "SourceUnavailable", "UnknownName",
-                     "UnsupportedArchitecture"), "errors"),
+    **dict.fromkeys(
+        (
+            "AdvisorError",
+            "BadConfig",
+            "BadValue",
+            "InputError",
+            "SourceUnavailable",
+            "UnknownName",
+            "UnsupportedArchitecture",
+        ),
+        "errors",
+    ),
     "estimate": "estimation",
     "Interval": "interval",
     "parameter_count": "modules",
-    **dict.fromkeys(("Estimate", "GpuSpec", "MemoryEstimate", "ModelSpec", "Placement", "Recipe", "TimeEstimate",
-                     "Workload"), "specs"),
-}  # fmt: skip
+    **dict.fromkeys(
+        ("Estimate", "GpuSpec", "MemoryEstimate", "ModelSpec", "Placement", "Recipe", "TimeEstimate", "Workload"),
+        "specs",
+    ),
+}
 
 __all__ = [
     "Advice",

@@ -1,6 +1,6 @@
 """The library's door: a question in, an Advice out.
 
-    knobs -> model, cards, workload -> for each method its best recipe -> rules -> advice
+knobs -> model, cards, workload -> for each method its best recipe -> rules -> advice
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ TRACE = "trace"
 MEASURED = "measured"
 # Each method, the same without DoRA (which needs no more memory), and the one whose answer is likely to be near.
 _SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
-    ("lora", "lora", "lora"), ("dora", "lora", "lora"), ("qlora", "qlora", "lora"), ("qdora", "qlora", "qlora"),
+    ("lora", "lora", "lora"),
+    ("dora", "lora", "lora"),
+    ("qlora", "qlora", "lora"),
+    ("qdora", "qlora", "qlora"),
     ("full", "full", "dora"),
 )
 _PRIORITIES: tuple[Priority, ...] = ("quality", "speed", "memory")
@@ -91,23 +94,34 @@ def advise(
     stand_ins = _stand_ins(job, catalog)
     context = _context(job, workload, placement, trainer, stand_ins)
     found, recommendation = _decide(context)
-    notes = (*measured, *_traced_notes(job), *_trainer_notes(preset), *_assumptions(fixed, workload, data),
-             *_card_notes(cards, job.cards, stand_ins))
+    notes = (
+        *measured,
+        *_traced_notes(job),
+        *_trainer_notes(preset),
+        *_assumptions(fixed, workload, data),
+        *_card_notes(cards, job.cards, stand_ins),
+    )
     return Advice(
         model=spec,
         model_id=catalog.hub_id_of(model if isinstance(model, str) else spec.name),
         parameters=spec.parameters if isinstance(spec, TracedModel) else parameter_count(spec),
         gpu=GpuChoice(
-            asked=gpu if isinstance(gpu, str) else gpu.name, cards=context.cards,
-            memory_bytes=context.memory_bytes, gpus=placement.gpus, sharding=placement.sharding,
+            asked=gpu if isinstance(gpu, str) else gpu.name,
+            cards=context.cards,
+            memory_bytes=context.memory_bytes,
+            gpus=placement.gpus,
+            sharding=placement.sharding,
             bf16=context.has_bf16,
         ),
         workload=workload,
         priority=context.priority,
         trainer=trainer,
         fixed=tuple(fixed),
-        chosen=tuple(k.name for k in KNOBS if k.home in ("workload", "recipe")
-                     and k.name not in fixed and k.name not in trainer.knobs),
+        chosen=tuple(
+            k.name
+            for k in KNOBS
+            if k.home in ("workload", "recipe") and k.name not in fixed and k.name not in trainer.knobs
+        ),
         recommendation=recommendation,
         candidates=tuple(_with_why(row, context, recommendation) for row in context.candidates.values()),
         alternatives=() if recommendation else (*found, *_remedies(job, context, catalog)),
@@ -152,8 +166,13 @@ def _priority(fixed: Mapping[str, object]) -> Priority:
 
 
 def _job(
-    spec: Model, cards: tuple[GpuSpec, ...], workload: Workload, placement: Placement,
-    fixed: Mapping[str, object], estimator: Estimator, preset: Preset,
+    spec: Model,
+    cards: tuple[GpuSpec, ...],
+    workload: Workload,
+    placement: Placement,
+    fixed: Mapping[str, object],
+    estimator: Estimator,
+    preset: Preset,
 ) -> Job:
     """One card's part of the work. Of several cards those without bf16 are left out, if others have it."""
     targets = fixed.get("target_modules")
@@ -162,8 +181,13 @@ def _job(
     smallest = _priority(fixed) == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest
     job = Job(
-        spec, share_of(workload, placement.gpus), tuple(card for card in cards if has_bf16(card)) or cards, fixed,
-        estimator, rank=HIGH_RANK if many else DEFAULT_RANK, smallest=smallest,
+        spec,
+        share_of(workload, placement.gpus),
+        tuple(card for card in cards if has_bf16(card)) or cards,
+        fixed,
+        estimator,
+        rank=HIGH_RANK if many else DEFAULT_RANK,
+        smallest=smallest,
         preset={method: preset.values(method) for method in METHODS},
     )
     return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
@@ -185,8 +209,10 @@ def _trainer_notes(preset: Preset) -> list[Reason]:
     """That an estimate for a trainer of its own kind stands on transformers' step."""
     if preset.traced:
         return []
-    text = (f"{preset.name}'s own step was not traced: the estimate is of transformers' step with its knobs; "
-            f"`advise trainers {preset.name}` says what differs.")
+    text = (
+        f"{preset.name}'s own step was not traced: the estimate is of transformers' step with its knobs; "
+        f"`advise trainers {preset.name}` says what differs."
+    )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
 
 
@@ -203,10 +229,17 @@ def _context(
     """What the rules look at: the candidates and the question."""
     card = job.smallest_card
     return Context(
-        model=job.model, workload=workload, placement=placement, priority=_priority(job.fixed),
-        memory_bytes=card.memory_bytes, cards=tuple(one.name for one in job.cards), has_bf16=has_bf16(card),
-        fixed=job.fixed, candidates=_candidates(job, _job_methods(job), placement.gpus, stand_ins),
-        estimate=job.estimate, trainer=trainer,
+        model=job.model,
+        workload=workload,
+        placement=placement,
+        priority=_priority(job.fixed),
+        memory_bytes=card.memory_bytes,
+        cards=tuple(one.name for one in job.cards),
+        has_bf16=has_bf16(card),
+        fixed=job.fixed,
+        candidates=_candidates(job, _job_methods(job), placement.gpus, stand_ins),
+        estimate=job.estimate,
+        trainer=trainer,
     )
 
 
@@ -235,12 +268,16 @@ def _traced_notes(job: Job) -> list[Reason]:
     if not isinstance(job.model, TracedModel):
         return []
     model = job.model
-    texts = [f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory stands on a trace "
-             f"of its own training step on a CPU ({model.traced_with}), times on its FLOP and traffic."]
+    texts = [
+        f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory stands on a trace "
+        f"of its own training step on a CPU ({model.traced_with}), times on its FLOP and traffic."
+    ]
     left_out = [method for method in _methods(job.fixed) if method not in _job_methods(job)]
     if left_out:
-        texts.append(f"Left out, not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
-                     f"{model.source} --method {','.join(left_out)}` adds them where they can run.")
+        texts.append(
+            f"Left out, not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
+            f"{model.source} --method {','.join(left_out)}` adds them where they can run."
+        )
     return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
 
 
@@ -278,10 +315,16 @@ def _candidate(job: Job, outcome: Outcome, gpus: int, stand_ins: tuple[GpuSpec, 
     price = job.fixed.get("price_per_hour", 0.0)
     assert isinstance(price, float), "price_per_hour was not read by read_knobs"
     return Candidate(
-        method=one.recipe.method, recipe=one.recipe, verdict=outcome.verdict, memory=one.memory, time=time,
-        evidence=one.evidence, trainable_parameters=one.trainable_parameters,
+        method=one.recipe.method,
+        recipe=one.recipe,
+        verdict=outcome.verdict,
+        memory=one.memory,
+        time=time,
+        evidence=one.evidence,
+        trainable_parameters=one.trainable_parameters,
         cost=time.total_s.times(price * gpus / 3600) if time is not None and price else None,
-        fastest_card=fastest, slowest_card=slowest,
+        fastest_card=fastest,
+        slowest_card=slowest,
     )
 
 
@@ -365,9 +408,7 @@ def _assumptions(fixed: Mapping[str, object], workload: Workload, data: DataSumm
     return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
 
 
-def _card_notes(
-    cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]
-) -> list[Reason]:
+def _card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]) -> list[Reason]:
     """Cards of a bare size that are not part of the answer, or whose speed nobody knows."""
     texts = []
     left_out = [card.name for card in cards if card not in usable]
@@ -378,7 +419,9 @@ def _card_notes(
         text = f"The speed of {', '.join(unknown)} is not known"
         if stand_ins:
             sizes = sorted(card.memory_bytes for card in stand_ins)
-            text += (f": times are the range over {len(stand_ins)} catalog cards of {format_gib(sizes[0])} to "
-                     f"{format_gib(sizes[-1])} GiB; a GPU file with its bandwidth and FLOP/s narrows them")
+            text += (
+                f": times are the range over {len(stand_ins)} catalog cards of {format_gib(sizes[0])} to "
+                f"{format_gib(sizes[-1])} GiB; a GPU file with its bandwidth and FLOP/s narrows them"
+            )
         texts.append(text + ".")
     return [Reason(code=ASSUMPTION, text=text, source="profiles/gpus") for text in texts]

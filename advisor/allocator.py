@@ -286,9 +286,7 @@ def _first_room(first: _Block, size: int) -> _Block:
     raise OutOfMemory("the address space of an expandable segment")
 
 
-def replay(
-    events: Iterable[tuple[int, int]], expandable_segments: bool = False, capacity_bytes: int = 0
-) -> Replay:
+def replay(events: Iterable[tuple[int, int]], expandable_segments: bool = False, capacity_bytes: int = 0) -> Replay:
     """Serve a stream of (key, bytes): positive bytes allocate, 0 releases what the key stands for.
 
     Raises OutOfMemory when `capacity_bytes` (0: no limit) does not suffice.

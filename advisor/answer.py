@@ -1,10 +1,10 @@
 """The nouns of an answer, frozen: what `advise()` returns and `advise --json` prints.
 
-    Advice            the whole answer
-    Recommendation    the method to use, the rule that says so, reasons and warnings
-    Candidate         one method with its best recipe, its verdict and its costs
-    Reason            one sentence with the rule it comes from and its source
-    TrainerChoice     the training stack that was assumed, and the knobs that it set
+Advice            the whole answer
+Recommendation    the method to use, the rule that says so, reasons and warnings
+Candidate         one method with its best recipe, its verdict and its costs
+Reason            one sentence with the rule it comes from and its source
+TrainerChoice     the training stack that was assumed, and the knobs that it set
 """
 
 from __future__ import annotations

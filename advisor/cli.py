@@ -45,8 +45,12 @@ class AdviseGroup(click.Group):
     """A group whose errors are one line on stderr and whose exit codes are the documented ones."""
 
     def main(
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
-        standalone_mode: bool = True, **extra: Any,
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
     ) -> Any:
         """Run; in standalone mode turn every expected end into a line and an exit code."""
         if not standalone_mode:
@@ -76,8 +80,13 @@ class AdviseGroup(click.Group):
         """Look a sub-command up; a stray word is most often a value that lost its quotes."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             known = self.list_commands(ctx)
-            raise UnknownName("command", args[0], known, hint=f"commands are {', '.join(known)}; a value with a "
-                              "space needs quotes, and switches take no value (--packing, --no-packing)")  # fmt: skip
+            raise UnknownName(
+                "command",
+                args[0],
+                known,
+                hint=f"commands are {', '.join(known)}; a value with a "
+                "space needs quotes, and switches take no value (--packing, --no-packing)",
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -108,8 +117,9 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
 @click.option("--explain-time", is_flag=True, help="list the dearest kernels, and what each method's step is made of")
 @click.option("--compile", is_flag=True, hidden=True, expose_value=False, callback=_refuse_compile)
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
-              help="print the version")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="print the version"
+)
 @click.pass_context
 def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: bool, **knobs: Any) -> int:
     """Answer the question that the flags ask, or hand over to a sub-command."""

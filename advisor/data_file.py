@@ -1,6 +1,6 @@
 """Files of the user's data folder that a wrong byte would turn into a wrong answer: JSON with a checksum.
 
-    {"schema_version": 1, "checksum": "SHA-256 of the profile's own text", "profile": {...}}
+{"schema_version": 1, "checksum": "SHA-256 of the profile's own text", "profile": {...}}
 """
 
 from __future__ import annotations

@@ -134,13 +134,24 @@ _TABLE = {
     "blackwell": _G("Blackwell", 0.90, 2.0, 0.82, _GDDR, 0.86, 65, 2.5, (0.8, 1.1), _PCIE5, (0.38, 0.58, 0.90)),
     "blackwell hbm": _G("B200 and GB200", 0.72, 0.4, 0.82, _FAST, 0.82, 16, 2.5, 1.1, _B200_LINK, (0.50, 0.75, 1.10)),
     "": _G("unknown", 0.65, 0.0, 0.80, (0.6, 0.5), 0.78, 8, 3.5, (1.0, 1.4), _PCIE3, (0.20, 0.50, 1.00)),
-}  # fmt: skip
+}
 
 _BY_CAPABILITY = {
-    "6.0": "pascal", "6.1": "pascal", "7.0": "volta", "7.2": "volta", "7.5": "turing", "8.0": "ampere", "8.6": "ampere",
-    "8.7": "ampere", "8.9": "ada", "9.0": "hopper", "10.0": "blackwell", "10.3": "blackwell", "12.0": "blackwell",
+    "6.0": "pascal",
+    "6.1": "pascal",
+    "7.0": "volta",
+    "7.2": "volta",
+    "7.5": "turing",
+    "8.0": "ampere",
+    "8.6": "ampere",
+    "8.7": "ampere",
+    "8.9": "ada",
+    "9.0": "hopper",
+    "10.0": "blackwell",
+    "10.3": "blackwell",
+    "12.0": "blackwell",
     "12.1": "blackwell",
-}  # fmt: skip
+}
 _NAMES = frozenset(_BY_CAPABILITY.values())
 
 _UNMEASURED = frozenset({"blackwell", "blackwell hbm", "pascal", "turing", ""})
@@ -239,17 +250,35 @@ NO_OVERHEAD = Interval(0.0, 0.0, 0.0)
 CPU_PROFILE = DeviceProfile(
     name="CPU",
     asynchronous=False,
-    matrix_efficiency=0.5, vector_efficiency=0.5, padding=(16.0, 16.0, 8.0), vector_padding=(4.0, 4.0, 4.0),
-    attention_forward=0.07, attention_backward=0.12, attention_padding_flop_per_byte=(30.0, 190.0),
-    matmul_bandwidth=0.5, elementwise_bandwidth=0.4, reduce_bandwidth=0.25, gather_bandwidth=0.35,
-    strided_bandwidth=0.03, optimizer_bandwidth=0.5, dequantize_bandwidth=0.3,
-    cache_bytes=2e7, cache_speedup=4.0,
-    kernel_s=2e-6, forward_launch_s=FORWARD_LAUNCH_S, backward_launch_s=BACKWARD_LAUNCH_S, hook_s=HOOK_S,
-    micro_step_s=1e-3, optimizer_step_s=1e-4,
-    link_bytes_per_s=Interval(1e9, 1e9, 1e9), device_spread=Interval(0.5, 1.0, 2.0),
-    launch_spread=Interval(0.5, 1.0, 2.0), context_bytes=NO_OVERHEAD, workspace_bytes=0,
+    matrix_efficiency=0.5,
+    vector_efficiency=0.5,
+    padding=(16.0, 16.0, 8.0),
+    vector_padding=(4.0, 4.0, 4.0),
+    attention_forward=0.07,
+    attention_backward=0.12,
+    attention_padding_flop_per_byte=(30.0, 190.0),
+    matmul_bandwidth=0.5,
+    elementwise_bandwidth=0.4,
+    reduce_bandwidth=0.25,
+    gather_bandwidth=0.35,
+    strided_bandwidth=0.03,
+    optimizer_bandwidth=0.5,
+    dequantize_bandwidth=0.3,
+    cache_bytes=2e7,
+    cache_speedup=4.0,
+    kernel_s=2e-6,
+    forward_launch_s=FORWARD_LAUNCH_S,
+    backward_launch_s=BACKWARD_LAUNCH_S,
+    hook_s=HOOK_S,
+    micro_step_s=1e-3,
+    optimizer_step_s=1e-4,
+    link_bytes_per_s=Interval(1e9, 1e9, 1e9),
+    device_spread=Interval(0.5, 1.0, 2.0),
+    launch_spread=Interval(0.5, 1.0, 2.0),
+    context_bytes=NO_OVERHEAD,
+    workspace_bytes=0,
     evidence="where a fit to this CPU's own rates begins",
-)  # fmt: skip
+)
 """Of a CPU: fractions of rates twice the best that its micro-benchmarks reach, for it has no data sheet that we read.
 
 The numbers are those of one core of an AMD EPYC (Zen 5), rounded: a place to begin, since `calibrate` fits them all.
@@ -271,8 +300,10 @@ def _evidence(gpu: GpuSpec, key: str) -> str:
     if not key:
         return "no profile for this card's generation: cautious defaults, wide intervals; not measured on this card"
     known = "little published" if key in _UNMEASURED else "from published benchmarks"
-    text = (f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one "
-            "run are up to 1.35 times apart")  # fmt: skip
+    text = (
+        f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one "
+        "run are up to 1.35 times apart"
+    )
     if gpu.bf16_flop_per_s == 0:
         text += "; it has no bfloat16 matrix units: bfloat16 products are taken at the fp32 rate"
     return text

@@ -1,12 +1,12 @@
 """Every error this package raises on purpose.
 
-    AdvisorError                     one line: what, which value, what to do next
-    ├── InputError                   the caller's value is wrong (exit 2)
-    │   ├── UnknownName              a model, GPU, method, module, rule ... that nobody knows
-    │   ├── BadValue                 a number or a word outside its allowed range
-    │   └── BadConfig                a config.json or GPU file that cannot be used, with the field
-    ├── UnsupportedArchitecture      a model the tape does not know; `calibrate --dry-run` measures it (exit 2)
-    └── SourceUnavailable            the Hub, NVML or a file could not be reached (exit 4)
+AdvisorError                     one line: what, which value, what to do next
+├── InputError                   the caller's value is wrong (exit 2)
+│   ├── UnknownName              a model, GPU, method, module, rule ... that nobody knows
+│   ├── BadValue                 a number or a word outside its allowed range
+│   └── BadConfig                a config.json or GPU file that cannot be used, with the field
+├── UnsupportedArchitecture      a model the tape does not know; `calibrate --dry-run` measures it (exit 2)
+└── SourceUnavailable            the Hub, NVML or a file could not be reached (exit 4)
 """
 
 from __future__ import annotations

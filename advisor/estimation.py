@@ -100,7 +100,11 @@ def _time(
 
 
 def estimate(
-    model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement | None = None,
+    model: Model,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement | None = None,
     profile: DeviceProfile | None = None,
 ) -> Estimate:
     """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.

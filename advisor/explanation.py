@@ -22,7 +22,12 @@ from advisor.tape.program import Run
 from advisor.tape.step import step_program
 
 PARTS = (
-    "base products", "LoRA adapters", "DoRA: adapters, weights, norms", "dequantisation", "attention", "head and loss",
+    "base products",
+    "LoRA adapters",
+    "DoRA: adapters, weights, norms",
+    "dequantisation",
+    "attention",
+    "head and loss",
     "norms, activations, sums",
 )
 """What the kernels of a micro-step are counted under."""

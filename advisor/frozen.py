@@ -172,18 +172,25 @@ class Frozen:
         schemas = {name: handler.generate_schema(annotation) for name, annotation in annotations_of(cls).items()}
         fields = [
             core_schema.dataclass_field(
-                name, core_schema.with_default_schema(schema, default=cls._defaults[name])
-                if name in cls._defaults else schema, kw_only=True)
+                name,
+                core_schema.with_default_schema(schema, default=cls._defaults[name])
+                if name in cls._defaults
+                else schema,
+                kw_only=True,
+            )
             for name, schema in schemas.items()
-        ]  # fmt: skip
+        ]
         items = {name: core_schema.typed_dict_field(schema) for name, schema in schemas.items()}
         return core_schema.dataclass_schema(
-            cls, core_schema.dataclass_args_schema(cls.__name__, fields, extra_behavior="forbid"),
-            list(cls.model_fields), frozen=True,
+            cls,
+            core_schema.dataclass_args_schema(cls.__name__, fields, extra_behavior="forbid"),
+            list(cls.model_fields),
+            frozen=True,
             # pydantic writes only real dataclasses by itself.
             serialization=core_schema.plain_serializer_function_ser_schema(
-                dict, return_schema=core_schema.typed_dict_schema(items)),
-        )  # fmt: skip
+                dict, return_schema=core_schema.typed_dict_schema(items)
+            ),
+        )
 
 
 def annotations_of(spec: type[Frozen]) -> dict[str, Any]:
@@ -225,7 +232,8 @@ def _check(annotation: Any) -> Check:
     if kind is tuple:
         checks = [_check(part) for part in parts]
         return lambda value: (
-            value.__class__ is tuple and len(value) == len(checks)
+            value.__class__ is tuple
+            and len(value) == len(checks)
             and all(check(one) for check, one in zip(checks, value, strict=True))
         )
     if annotation is NoneType or (isinstance(annotation, type) and kind is None):

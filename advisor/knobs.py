@@ -31,8 +31,11 @@ Home = Literal["question", "workload", "recipe", "placement", "rental"]
 Kind = Literal["int", "float", "bool", "choice", "names", "text"]
 
 _SPECS: dict[str, type[Frozen]] = {
-    "workload": Workload, "recipe": Recipe, "placement": Placement, "rental": Rental,
-}  # fmt: skip
+    "workload": Workload,
+    "recipe": Recipe,
+    "placement": Placement,
+    "rental": Rental,
+}
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _MAX_NAMES = 64
 TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
@@ -87,8 +90,14 @@ KNOBS: tuple[Knob, ...] = (
     Knob("dropout", "recipe", "float", "dropout before the adapters"),
     Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
     Knob("adapter_dtype", "recipe", "choice", "dtype of the adapters", get_args(DType), _DTYPE_ALIASES),
-    Knob("magnitude_dtype", "recipe", "choice", "dtype of DoRA's magnitudes (that of the adapters when left out)",
-         get_args(DType), _DTYPE_ALIASES),
+    Knob(
+        "magnitude_dtype",
+        "recipe",
+        "choice",
+        "dtype of DoRA's magnitudes (that of the adapters when left out)",
+        get_args(DType),
+        _DTYPE_ALIASES,
+    ),
     Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8")),
     Knob("double_quant", "recipe", "bool", "quantise the 4-bit constants as well"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: the rest of the base in fp32"),

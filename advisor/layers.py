@@ -33,8 +33,12 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
     if kind.dense:
         changes |= {"mlp": "gated", "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
     if m.global_head_dim and not kind.sliding:
-        changes |= {"head_dim": m.global_head_dim, "num_key_value_heads": m.global_key_value_heads,
-                    "global_head_dim": 0, "global_key_value_heads": 0}
+        changes |= {
+            "head_dim": m.global_head_dim,
+            "num_key_value_heads": m.global_key_value_heads,
+            "global_head_dim": 0,
+            "global_key_value_heads": 0,
+        }
         if m.keys_are_values:
             changes["qkv_names"] = m.qkv_names[:2]
     return m.model_copy(update=changes) if changes else m

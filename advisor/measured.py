@@ -53,9 +53,11 @@ def device_folder() -> Path:
 def device_text(device: MeasuredDevice) -> str:
     """The file's text."""
     fields = device._asdict() | {
-        "card": device.card.model_dump(mode="json"), "profile": device.profile.model_dump(mode="json"),
-        "versions": dict(device.versions), "formula": FORMULA_VERSION,
-    }  # fmt: skip
+        "card": device.card.model_dump(mode="json"),
+        "profile": device.profile.model_dump(mode="json"),
+        "versions": dict(device.versions),
+        "formula": FORMULA_VERSION,
+    }
     return file_text(SCHEMA_VERSION, fields)
 
 
@@ -72,14 +74,17 @@ def _device_of(found: Mapping[str, Any], where: str) -> MeasuredDevice:
     try:
         shapes, methods = found["held_out"]
         return MeasuredDevice(
-            card=GpuSpec.model_validate(found["card"]), profile=DeviceProfile.model_validate(found["profile"]),
+            card=GpuSpec.model_validate(found["card"]),
+            profile=DeviceProfile.model_validate(found["profile"]),
             versions={str(name): str(version) for name, version in found["versions"].items()},
-            fitted_at=str(found["fitted_at"]), bursts=int(found["bursts"]),
+            fitted_at=str(found["fitted_at"]),
+            bursts=int(found["bursts"]),
             held_out=(float(shapes), float(methods)),
-        )  # fmt: skip
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadDevice(f"{where}: the measured profile of a card lacks or garbles {str(error).splitlines()[0][:80]}; "
-                        f"{AGAIN}") from None
+        raise BadDevice(
+            f"{where}: the measured profile of a card lacks or garbles {str(error).splitlines()[0][:80]}; {AGAIN}"
+        ) from None
 
 
 def measured_device(card: GpuSpec) -> tuple[MeasuredDevice | None, str]:
@@ -101,8 +106,10 @@ def measured_device(card: GpuSpec) -> tuple[MeasuredDevice | None, str]:
         return None, f"{own}: cannot be read ({error.strerror}); the default profile is used"
     changed = changed_versions(device.versions)
     if changed:
-        return None, (f"The profile measured on this card on {device.fitted_at} is not used, for it was measured with "
-                      f"{changed}; {AGAIN}. The default profile is used")  # fmt: skip
+        return None, (
+            f"The profile measured on this card on {device.fitted_at} is not used, for it was measured with "
+            f"{changed}; {AGAIN}. The default profile is used"
+        )
     return device, ""
 
 
@@ -110,8 +117,10 @@ def evidence_of(device: MeasuredDevice) -> str:
     """One sentence on what the profile's numbers stand on."""
     shapes, methods = device.held_out
     torch = _plain(device.versions.get("torch", "unknown"))
-    return (f"profile measured on this card on {device.fitted_at} ({device.bursts} bursts, torch {torch}): median "
-            f"error of a step's time {shapes:.0%} on shapes and {methods:.0%} on methods that the fit did not see")
+    return (
+        f"profile measured on this card on {device.fitted_at} ({device.bursts} bursts, torch {torch}): median "
+        f"error of a step's time {shapes:.0%} on shapes and {methods:.0%} on methods that the fit did not see"
+    )
 
 
 def changed_versions(measured: Mapping[str, str]) -> str:

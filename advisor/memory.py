@@ -1,8 +1,8 @@
 """Peak memory of a training step: static bytes counted, the rest walked on the tape.
 
-    static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor (advisor.static)
-    moving   activations, gradients, logits, temporaries: the tape's segments, extended to all layers
-    peak     static plus the highest point of forward, backward or the optimizer's step
+static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor (advisor.static)
+moving   activations, gradients, logits, temporaries: the tape's segments, extended to all layers
+peak     static plus the highest point of forward, backward or the optimizer's step
 """
 
 from __future__ import annotations

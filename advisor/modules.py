@@ -138,8 +138,11 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     if m.activation == "xielu":
         return {"alpha_p": Parameter((1,)), "alpha_n": Parameter((1,))}
     if m.mlp == "llama4_experts":
-        return {"router": Parameter((count, h)), "gate_up": Parameter((count, h, 2 * inner)),
-                "down": Parameter((count, inner, h))}  # fmt: skip
+        return {
+            "router": Parameter((count, h)),
+            "gate_up": Parameter((count, h, 2 * inner)),
+            "down": Parameter((count, inner, h)),
+        }
     if m.mlp == "oss_experts":
         shapes = (count, h), (count,), (count, h, 2 * inner), (count, 2 * inner), (count, inner, h), (count, h)
         return dict(zip(OSS_PARAMETERS, map(Parameter, shapes), strict=True))

@@ -35,9 +35,7 @@ def placement_of(fixed: Mapping[str, object]) -> Placement:
     return Placement(gpus=_whole(fixed, "gpus", 1), sharding="ddp" if sharding == "ddp" else "none")
 
 
-def workload_of(
-    fixed: Mapping[str, object], model: Model, gpus: int, data: DataSummary | None = None
-) -> Workload:
+def workload_of(fixed: Mapping[str, object], model: Model, gpus: int, data: DataSummary | None = None) -> Workload:
     """The data set: what is fixed, then what the file says, then defaults.
 
     The defaults: 10,000 examples, one epoch, rows of at most 1024 tokens (less if the model has fewer
@@ -56,8 +54,12 @@ def workload_of(
     epochs = fixed.get("epochs", 1.0)
     assert isinstance(epochs, float), "epochs was not read by read_knobs"
     return Workload(
-        examples=examples, epochs=epochs, seq_len=seq_len, mean_seq_len=mean,
-        packing=fixed.get("packing", False) is True, batch_size=_batch_size(fixed, gpus),
+        examples=examples,
+        epochs=epochs,
+        seq_len=seq_len,
+        mean_seq_len=mean,
+        packing=fixed.get("packing", False) is True,
+        batch_size=_batch_size(fixed, gpus),
     )
 
 
@@ -79,6 +81,9 @@ def _batch_size(fixed: Mapping[str, object], gpus: int) -> int:
 
 def share_of(workload: Workload, gpus: int) -> Workload:
     """What each of `gpus` data-parallel cards has to do: its part of the rows and of every batch."""
-    return workload.model_copy(update={
-        "examples": -(-workload.examples // gpus), "batch_size": workload.batch_size // gpus,
-    })
+    return workload.model_copy(
+        update={
+            "examples": -(-workload.examples // gpus),
+            "batch_size": workload.batch_size // gpus,
+        }
+    )

@@ -39,6 +39,7 @@ class Entry(Protocol):
     @property
     def name(self) -> str:
         """The catalog's name."""
+
     @property
     def parameters(self) -> int:
         """All parameters."""
@@ -49,14 +50,19 @@ class Catalog(Protocol):
 
     def find_model(self, text: str) -> ModelSpec:
         """The model of this name, alias, Hub id or path."""
+
     def find_gpus(self, text: str) -> tuple[GpuSpec, ...]:
         """The cards that a name or a size stands for."""
+
     def cards_with_at_least(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
         """Cards with that much memory, smallest first."""
+
     def cards_near(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
         """Cards with about that much memory."""
+
     def model_entries(self) -> Sequence[Entry]:
         """All models of the catalog."""
+
     def hub_id_of(self, name: str) -> str:
         """The Hub id of the model that was asked for; what the catalog does not know comes back as it is."""
 
@@ -114,9 +120,14 @@ def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
 
 def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
     """The savings that mean something for `method` and that the user left open."""
-    idle = {name for name, means_nothing in (
-        ("target_modules", method == "full"), ("kbit_upcast", method not in QUANTIZED_METHODS),
-    ) if means_nothing}  # fmt: skip
+    idle = {
+        name
+        for name, means_nothing in (
+            ("target_modules", method == "full"),
+            ("kbit_upcast", method not in QUANTIZED_METHODS),
+        )
+        if means_nothing
+    }
     preset = job.preset.get(method, {})
     undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
     found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]
@@ -174,9 +185,7 @@ def _shorter_rows(job: Job, method: Method) -> Iterator[str]:
         yield f"--seq-len {lengths[index]}: {_with(outcome)}."
 
 
-def _bigger_cards(
-    job: Job, rows: Mapping[Method, Candidate], nearest: Method, catalog: Catalog
-) -> Iterator[str]:
+def _bigger_cards(job: Job, rows: Mapping[Method, Candidate], nearest: Method, catalog: Catalog) -> Iterator[str]:
     """The smallest catalog card for the nearest method, and for 16-bit LoRA where that is another."""
     named: list[str] = []
     sixteen: tuple[Method, ...] = ("lora", "dora")
@@ -224,5 +233,7 @@ def _family(name: str) -> str:
 
 def _more_cards(gpus: int) -> str:
     more = "More cards do" if gpus == 1 else "Data-parallel cards do"
-    return (f"{more} not help by themselves: with data-parallel each holds the whole job. Sharding over them (ZeRO-3, "
-            "FSDP) and offload to the CPU's memory would, but are not estimated yet.")
+    return (
+        f"{more} not help by themselves: with data-parallel each holds the whole job. Sharding over them (ZeRO-3, "
+        "FSDP) and offload to the CPU's memory would, but are not estimated yet."
+    )

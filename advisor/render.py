@@ -73,8 +73,10 @@ def verdict_line(advice: Advice) -> str:
     device = row.memory.needed_bytes
     rank = f" r={advice.recommendation.rank}" if advice.recommendation.rank else ""
     fits = "fits" if row.verdict == "fits" else "only just fits"
-    text = (f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(device.low)} to "
-            f"{format_gib(device.high)} of {format_gib(advice.gpu.memory_bytes)} GiB")
+    text = (
+        f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(device.low)} to "
+        f"{format_gib(device.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
+    )
     if row.time is not None:
         text += f" and takes {_span(row.time)} for {advice.workload.examples:,} examples"
         text += f" x {advice.workload.epochs:g} epochs" if advice.workload.epochs != 1 else ""
@@ -98,8 +100,15 @@ def _span(time: TimeEstimate) -> str:
 
 def _candidate_table(advice: Advice) -> Table:
     table = new_table()
-    for name, right in (("method", False), ("GiB (at most)", True), ("fits", False), ("batch", True),
-                        ("step", True), ("total", True), ("why", False)):
+    for name, right in (
+        ("method", False),
+        ("GiB (at most)", True),
+        ("fits", False),
+        ("batch", True),
+        ("step", True),
+        ("total", True),
+        ("why", False),
+    ):
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "why")
     for row in advice.candidates:
         table.add_row(*(Text(cell) for cell in _cells(advice, row)))
@@ -143,10 +152,12 @@ def _memory_in_short(console: Console, row: Candidate) -> None:
     shown = [f"{term.name} {format_gib(term.bytes)}" for term in terms[:_TERMS_IN_SHORT] if term.bytes > 0]
     rest = sum(term.bytes for term in terms[_TERMS_IN_SHORT:])
     heading(console, "Memory")
-    text = (f"{DISPLAY[row.method]}, {how(row.recipe)}: {', '.join(shown)}, the rest {format_gib(rest)} GiB; peak at "
-            f"{row.memory.peak_at}. --explain lists every byte. {format_gib(row.memory.needed_bytes.likely)} GiB must "
-            f"fit; where there is room nvidia-smi shows {format_gib(row.memory.device_bytes.likely)}, because PyTorch "
-            "keeps freed memory.")
+    text = (
+        f"{DISPLAY[row.method]}, {how(row.recipe)}: {', '.join(shown)}, the rest {format_gib(rest)} GiB; peak at "
+        f"{row.memory.peak_at}. --explain lists every byte. {format_gib(row.memory.needed_bytes.likely)} GiB must "
+        f"fit; where there is room nvidia-smi shows {format_gib(row.memory.device_bytes.likely)}, because PyTorch "
+        "keeps freed memory."
+    )
     say(console, text)
 
 
@@ -156,8 +167,11 @@ def _time_in_short(console: Console, advice: Advice, row: Candidate, hint: bool)
     if time is None:
         return
     binds = {"compute": "matrix products", "memory": "memory traffic", "launch": "the host, which launches kernels"}
-    parts = [f"{format_seconds(time.micro_step_s.likely)} a micro-step, bound by {binds[time.bound]}",
-             f"{time.tokens_per_s:,.0f} tokens/s", f"{time.mfu:.0%} of the peak FLOP/s used"]
+    parts = [
+        f"{format_seconds(time.micro_step_s.likely)} a micro-step, bound by {binds[time.bound]}",
+        f"{time.tokens_per_s:,.0f} tokens/s",
+        f"{time.mfu:.0%} of the peak FLOP/s used",
+    ]
     if time.energy_j is not None:
         low, high = (f"{value / 3.6e6:,.2g}" for value in (time.energy_j.low, time.energy_j.high))
         parts.append(f"{low} to {high} kWh at the card{'s' if advice.gpu.gpus > 1 else ''}")
@@ -179,12 +193,14 @@ def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:
         table.add_row(Text(term.name), f"{term.bytes:,}", format_gib(term.bytes))
     memory = row.memory
     table.add_section()
-    for name, value in (("allocated by tensors (likely)", memory.peak_allocated_bytes.likely),
-                        ("reserved by PyTorch (likely)", memory.peak_reserved_bytes.likely),
-                        ("must fit, at least", memory.needed_bytes.low),
-                        ("must fit, likely", memory.needed_bytes.likely),
-                        ("must fit, at most", memory.needed_bytes.high),
-                        ("nvidia-smi shows (likely, with room)", memory.device_bytes.likely)):
+    for name, value in (
+        ("allocated by tensors (likely)", memory.peak_allocated_bytes.likely),
+        ("reserved by PyTorch (likely)", memory.peak_reserved_bytes.likely),
+        ("must fit, at least", memory.needed_bytes.low),
+        ("must fit, likely", memory.needed_bytes.likely),
+        ("must fit, at most", memory.needed_bytes.high),
+        ("nvidia-smi shows (likely, with room)", memory.device_bytes.likely),
+    ):
         table.add_row(name, f"{value:,.0f}", format_gib(value))
     print_table(file, table)
     say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
@@ -198,8 +214,11 @@ def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
     say(console, _trainer_line(advice, row), indent=2)
     values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
     hidden = () if row is None or row.recipe.is_dora else ONLY_DORA
-    chosen = [f"{name.replace('_', '-')} {value_text(values[name])}" for name in advice.chosen
-              if name in values and name not in hidden]
+    chosen = [
+        f"{name.replace('_', '-')} {value_text(values[name])}"
+        for name in advice.chosen
+        if name in values and name not in hidden
+    ]
     say(console, f"chosen: {', '.join(chosen)}", indent=2)
 
 
@@ -208,8 +227,11 @@ def _trainer_line(advice: Advice, row: Candidate | None) -> str:
     trainer = advice.trainer
     recipe = None if row is None else row.recipe
     idle = () if recipe is None else idle_knobs(recipe.method)
-    knobs = [name.replace("_", "-") + ("" if recipe is None else f" {value_text(getattr(recipe, name))}")
-             for name in trainer.knobs if name not in idle]
+    knobs = [
+        name.replace("_", "-") + ("" if recipe is None else f" {value_text(getattr(recipe, name))}")
+        for name in trainer.knobs
+        if name not in idle
+    ]
     note = "" if trainer.traced else " (not traced: see `advise trainers " + trainer.name + "`)"
     return f"trainer {trainer.name} {trainer.version}{note}: {', '.join(knobs) or 'sets nothing else'}"
 
@@ -232,9 +254,13 @@ def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
         table.add_column(name, overflow="fold", justify="left" if name in ("card", "generation") else "right")
     for card in cards:
         half = card.bf16_flop_per_s or card.fp16_flop_per_s
-        table.add_row(Text(card.name), Text(card.generation), format_gib(card.memory_bytes),
-                      f"{card.memory_bytes_per_s / 1e9:,.0f}",
-                      f"{half / 1e12:,.0f}" + ("" if card.bf16_flop_per_s else " fp16"))
+        table.add_row(
+            Text(card.name),
+            Text(card.generation),
+            format_gib(card.memory_bytes),
+            f"{card.memory_bytes_per_s / 1e9:,.0f}",
+            f"{half / 1e12:,.0f}" + ("" if card.bf16_flop_per_s else " fp16"),
+        )
     print_table(file, table)
 
 

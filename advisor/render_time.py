@@ -48,8 +48,11 @@ def _card(advice: Advice) -> GpuSpec | None:
 
 def _dearest(file: TextIO, row: Candidate, step: StepParts, card: GpuSpec) -> None:
     console = console_for(file)
-    heading(console, f"Time of {DISPLAY[row.method]}, {how(row.recipe)}, on {card.name}: "
-                     f"{format_seconds(step.micro_step_s)} a micro-step")  # fmt: skip
+    heading(
+        console,
+        f"Time of {DISPLAY[row.method]}, {how(row.recipe)}, on {card.name}: "
+        f"{format_seconds(step.micro_step_s)} a micro-step",
+    )
     table = new_table()
     table.add_column("dearest kernels", overflow="fold")
     for name in ("launches", "each", "share", "bound"):
@@ -57,13 +60,20 @@ def _dearest(file: TextIO, row: Candidate, step: StepParts, card: GpuSpec) -> No
     for kernel in step.kernels[:DEAREST]:
         size = " x ".join(map(str, kernel.shape)) if any(kernel.shape) else f"{kernel.moved_bytes / 2**20:,.1f} MiB"
         table.add_row(
-            Text(f"{kernel.place}: {kernel.kind} {size}, {kernel.dtype}"), f"{kernel.times:,}",
-            format_seconds(kernel.seconds / kernel.times), f"{kernel.seconds / step.kernels_s:.1%}", kernel.bound,
-        )  # fmt: skip
+            Text(f"{kernel.place}: {kernel.kind} {size}, {kernel.dtype}"),
+            f"{kernel.times:,}",
+            format_seconds(kernel.seconds / kernel.times),
+            f"{kernel.seconds / step.kernels_s:.1%}",
+            kernel.bound,
+        )
     print_table(file, table)
     rest = step.kernels[DEAREST:]
-    say(console, f"{len(rest):,} more kinds of kernels take {sum(k.seconds for k in rest) / step.kernels_s:.0%}; "
-                 "m x n x k of a product, or what one launch reads and writes.", style="dim")  # fmt: skip
+    say(
+        console,
+        f"{len(rest):,} more kinds of kernels take {sum(k.seconds for k in rest) / step.kernels_s:.0%}; "
+        "m x n x k of a product, or what one launch reads and writes.",
+        style="dim",
+    )
 
 
 def _side_by_side(file: TextIO, rows: tuple[Candidate, ...], steps: Mapping[Method, StepParts]) -> None:
@@ -75,7 +85,8 @@ def _side_by_side(file: TextIO, rows: tuple[Candidate, ...], steps: Mapping[Meth
     for name, values in compared(steps):
         table.add_row(name, *(format_seconds(value) if value else "-" for value in values))
     table.add_section()
-    table.add_row("micro-batch", *(f"{row.recipe.micro_batch}{' c' if row.recipe.gradient_checkpointing else ''}"
-                                   for row in rows))  # fmt: skip
+    table.add_row(
+        "micro-batch", *(f"{row.recipe.micro_batch}{' c' if row.recipe.gradient_checkpointing else ''}" for row in rows)
+    )
     table.add_row("total", *(format_seconds(sum(step.parts.values())) for step in steps.values()))
     print_table(file, table)

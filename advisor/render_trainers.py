@@ -26,8 +26,11 @@ def render_trainer(preset: Preset, file: TextIO) -> None:
     """What one preset sets, where its code says so, and what the estimate leaves out."""
     console = console_for(file)
     say(console, f"{preset.name} {preset.version}: {preset.title}", style="bold")
-    traced = "yes, its own training step was run and compared with the estimate" if preset.traced else (
-        "no, the estimate is of the transformers step with these knobs")  # fmt: skip
+    traced = (
+        "yes, its own training step was run and compared with the estimate"
+        if preset.traced
+        else ("no, the estimate is of the transformers step with these knobs")
+    )
     say(console, f"Traced: {traced}.")
     heading(console, "Knobs")
     for knob in preset.knobs:

@@ -180,11 +180,15 @@ def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int], bounds: M
     def fits(checkpointing: bool, index: int) -> bool:
         if (checkpointing, index) not in tried:
             micro_batch = options[index]
-            tried[checkpointing, index] = job.estimate(start.model_copy(update={
-                "gradient_checkpointing": checkpointing,
-                "micro_batch": micro_batch,
-                "gradient_accumulation": job.workload.batch_size // micro_batch,
-            }))
+            tried[checkpointing, index] = job.estimate(
+                start.model_copy(
+                    update={
+                        "gradient_checkpointing": checkpointing,
+                        "micro_batch": micro_batch,
+                        "gradient_accumulation": job.workload.batch_size // micro_batch,
+                    }
+                )
+            )
         return verdict_of(tried[checkpointing, index], memory_bytes) == "fits"
 
     ways = _ways(job, method, hints)
@@ -261,15 +265,17 @@ def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTi
     known.sort(key=lambda item: item[1].total_s.likely)
     (fastest, quick), (slowest, slow) = known[0], known[-1]
     times = [time for _, time in known]
-    middle = quick.model_copy(update={
-        "micro_step_s": _span([time.micro_step_s for time in times]),
-        "step_s": _span([time.step_s for time in times]),
-        "total_s": _span([time.total_s for time in times]),
-        "tokens_per_s": (quick.tokens_per_s * slow.tokens_per_s) ** 0.5,
-        "mfu": (quick.mfu * slow.mfu) ** 0.5,
-        "energy_j": _span([time.energy_j for time in times if time.energy_j]) if quick.energy_j else None,
-        "bound": slow.bound,
-    })
+    middle = quick.model_copy(
+        update={
+            "micro_step_s": _span([time.micro_step_s for time in times]),
+            "step_s": _span([time.step_s for time in times]),
+            "total_s": _span([time.total_s for time in times]),
+            "tokens_per_s": (quick.tokens_per_s * slow.tokens_per_s) ** 0.5,
+            "mfu": (quick.mfu * slow.mfu) ** 0.5,
+            "energy_j": _span([time.energy_j for time in times if time.energy_j]) if quick.energy_j else None,
+            "bound": slow.bound,
+        }
+    )
     return CardTimes(middle, fastest, slowest)
 
 

@@ -1,10 +1,10 @@
 """The nouns of a question, frozen: what is trained, on what, with which data, how.
 
-    ModelSpec   sizes and structure of a decoder        (from a Hugging Face config.json)
-    GpuSpec     a card: memory, rates, capability       (from profiles/gpus)
-    Workload    the data set and how long to train
-    Recipe      how one training step is run: every knob that changes memory or time
-    Placement   how many GPUs, and what is sharded over them
+ModelSpec   sizes and structure of a decoder        (from a Hugging Face config.json)
+GpuSpec     a card: memory, rates, capability       (from profiles/gpus)
+Workload    the data set and how long to train
+Recipe      how one training step is run: every knob that changes memory or time
+Placement   how many GPUs, and what is sharded over them
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from advisor.interval import Interval
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
-Optimizer = Literal[
-    "adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"
-]
+Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
 Sharding = Literal["none", "ddp", "zero2", "zero3"]
@@ -71,9 +69,9 @@ class ModelSpec(Frozen):
     # rms_power: Gemma 4's, of a power instead of a root;
     # layer: nn.LayerNorm; layer_unit_offset: Nemotron's (1 + weight); layer_float: a LayerNorm in fp32 (Cohere's;
     # OLMo's has no weight)
-    norm: Literal[
-        "rms", "rms_unit_offset", "rms_float", "rms_power", "layer", "layer_unit_offset", "layer_float"
-    ] = "rms"
+    norm: Literal["rms", "rms_unit_offset", "rms_float", "rms_power", "layer", "layer_unit_offset", "layer_float"] = (
+        "rms"
+    )
     norm_weight: bool = True
     norm_bias: bool = False
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block

@@ -54,9 +54,16 @@ class Roofline:
     """A card's achieved rates, worked out once for many kernels."""
 
     __slots__ = (
-        "_attention", "_bandwidth", "_cache_bytes", "_cached", "_flop_per_s", "_padding", "_vector_padding", "fixed_s",
+        "_attention",
+        "_bandwidth",
+        "_cache_bytes",
+        "_cached",
+        "_flop_per_s",
+        "_padding",
+        "_vector_padding",
+        "fixed_s",
         "peaks",
-    )  # fmt: skip
+    )
 
     def __init__(self, gpu: GpuSpec, profile: DeviceProfile) -> None:
         """Raises BadValue when the card's speed is not known."""
@@ -72,10 +79,14 @@ class Roofline:
             "int8": peaks["int8"] * half,
         }
         self._attention = {
-            kind: (efficiency / profile.matrix_efficiency, padding) for kind, efficiency, padding in zip(
-                ATTENTION, (profile.attention_forward, profile.attention_backward),
-                profile.attention_padding_flop_per_byte, strict=True)
-        }  # fmt: skip
+            kind: (efficiency / profile.matrix_efficiency, padding)
+            for kind, efficiency, padding in zip(
+                ATTENTION,
+                (profile.attention_forward, profile.attention_backward),
+                profile.attention_padding_flop_per_byte,
+                strict=True,
+            )
+        }
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
         peak = gpu.memory_bytes_per_s
         self._bandwidth = {
@@ -153,7 +164,9 @@ def launch_seconds(launches: Launches, profile: DeviceProfile) -> float:
 
 
 def queue_seconds(
-    loads: Iterable[tuple[float, float]], device_factor: float = 1.0, launch_factor: float = 1.0,
+    loads: Iterable[tuple[float, float]],
+    device_factor: float = 1.0,
+    launch_factor: float = 1.0,
     asynchronous: bool = True,
 ) -> float:
     """Time until the card is done with stretches of (card seconds, CPU seconds), launched in order.
@@ -202,8 +215,10 @@ def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile
         busy_s = arithmetic_bound_s + traffic_bound_s + launches * fixed_s
         loads.append((busy_s * copies, launch_seconds(by, profile) * copies))
     spread = zip(profile.device_spread, profile.launch_spread, strict=True)
-    times_s = [queue_seconds(loads, device, launch, profile.asynchronous) + profile.micro_step_s * launch
-               for device, launch in spread]
+    times_s = [
+        queue_seconds(loads, device, launch, profile.asynchronous) + profile.micro_step_s * launch
+        for device, launch in spread
+    ]
     return MicroStepTime(
         seconds=Interval(*times_s),
         device_s=sum(device for device, _ in loads),
@@ -294,7 +309,12 @@ def step_count(workload: Workload, recipe: Recipe, placement: Placement) -> int:
 
 
 def time_estimate(
-    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, stretches: StepKernels,
+    m: ModelSpec,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    profile: DeviceProfile,
+    stretches: StepKernels,
     placement: Placement,
 ) -> TimeEstimate:
     """Time of the job, from the tape's kernels at `mean_shape`.

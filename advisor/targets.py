@@ -11,10 +11,20 @@ from advisor.layers import layer_groups
 from advisor.modules import head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
-FUSED_EXPERTS = frozenset({
-    "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe", "glm4_moe_lite", "hunyuan_v1_moe", "mixtral",
-    "olmoe", "qwen3_moe",
-})  # fmt: skip
+FUSED_EXPERTS = frozenset(
+    {
+        "deepseek_v2",
+        "deepseek_v3",
+        "dots1",
+        "ernie4_5_moe",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "hunyuan_v1_moe",
+        "mixtral",
+        "olmoe",
+        "qwen3_moe",
+    }
+)
 """peft takes the gate, up and down projections of these for parts of fused experts: no dense MLP gets an adapter.
 
 With 'all-linear' it adapts router and fused experts themselves, but not by DoRA and not with dropout.
@@ -40,8 +50,12 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName for a module that the model does not have, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
-        raise BadValue("target modules", "all-linear", f"peft 0.21 fails on the router of {m.architecture}, a linear "
-                       f"layer that returns several tensors; use attention, or name some of {', '.join(_names_of(m))}")
+        raise BadValue(
+            "target modules",
+            "all-linear",
+            f"peft 0.21 fails on the router of {m.architecture}, a linear "
+            f"layer that returns several tensors; use attention, or name some of {', '.join(_names_of(m))}",
+        )
     if target_modules not in (("all-linear",), ("attention",)):
         names = _names_of(m)
         for name in target_modules:
@@ -53,8 +67,9 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
 
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:
     """Those around the decoder layers, in the order of the forward."""
-    found = [shape for name, shape in outer_linears(m).items()
-             if target_modules == ("all-linear",) or name in target_modules]
+    found = [
+        shape for name, shape in outer_linears(m).items() if target_modules == ("all-linear",) or name in target_modules
+    ]
     head = head_linear(m)
     return [*found, head] if head.name in target_modules else found
 
@@ -138,8 +153,7 @@ def adapter_parameter_count(m: ModelSpec, target_modules: tuple[str, ...], rank:
     """
 
     def of(shapes: Iterable[LinearShape]) -> int:
-        return sum(rank * (shape.in_features + shape.out_features) + dora * shape.out_features
-                   for shape in shapes)
+        return sum(rank * (shape.in_features + shape.out_features) + dora * shape.out_features for shape in shapes)
 
     resolve_targets(m, target_modules)  # it refuses what the model does not have
     total = of(outer_targets(m, target_modules))

@@ -44,8 +44,10 @@ class NotTraced(InputError):
 
     def __init__(self, model: TracedModel, asked: str, flags: str) -> None:
         """Name what was `asked` for, and the `flags` that trace it."""
-        super().__init__(f"{asked}: not among the traces of {model.name}; `calibrate --dry-run --model {model.source} "
-                         f"{flags}` adds it")
+        super().__init__(
+            f"{asked}: not among the traces of {model.name}; `calibrate --dry-run --model {model.source} "
+            f"{flags}` adds it"
+        )
 
 
 class Regime(NamedTuple):
@@ -100,9 +102,12 @@ def _structure(model: TracedModel, key: str) -> Structure | None:
     for recipe, one in _structures(model.profile, model.checksum, model.name):
         if _key(recipe) == key:
             return Structure(
-                rank=one["rank"], unfused=one["unfused"],
-                trained=tuple((tuple((size, scales) for size, scales in dims), dtype, times)
-                              for dims, dtype, times in one["trained"]),
+                rank=one["rank"],
+                unfused=one["unfused"],
+                trained=tuple(
+                    (tuple((size, scales) for size, scales in dims), dtype, times)
+                    for dims, dtype, times in one["trained"]
+                ),
                 regimes=tuple(_regime(regime) for regime in one["regimes"]),
             )
     return None
@@ -110,13 +115,16 @@ def _structure(model: TracedModel, key: str) -> Structure | None:
 
 def _regime(one: Mapping[str, Any]) -> Regime:
     return Regime(
-        batch=tuple(one["batch"]), length=tuple(one["length"]),
+        batch=tuple(one["batch"]),
+        length=tuple(one["length"]),
         slots=[tuple((coefficient, digit) for coefficient, digit in slot) for slot in one["slots"]],
         categories=one["categories"],
         static={name: [tuple(pair) for pair in pairs] for name, pairs in one["static"].items()},
-        events=unpack(one["events"]), marks=tuple(one["marks"]),
+        events=unpack(one["events"]),
+        marks=tuple(one["marks"]),
         flop=tuple((coefficient, digit) for coefficient, digit in one["flop"]),
-        moved=tuple((coefficient, digit) for coefficient, digit in one["moved"]), launches=one["launches"],
+        moved=tuple((coefficient, digit) for coefficient, digit in one["moved"]),
+        launches=one["launches"],
         peak_op=one["peak_op"],
     )
 
@@ -201,8 +209,11 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
     accumulating = recipe.gradient_accumulation > 1
     standing = gradients if accumulating else 0
     found = _replay(regime, sizes, accumulating)
-    peaks = {"forward": found.forward + standing, "backward": found.backward + standing,
-             "optimizer": found.after_backward + standing + optimizer_temporary_bytes(shapes, recipe.optimizer)}
+    peaks = {
+        "forward": found.forward + standing,
+        "backward": found.backward + standing,
+        "optimizer": found.after_backward + standing + optimizer_temporary_bytes(shapes, recipe.optimizer),
+    }
     if peaks["optimizer"] > max(peaks["forward"], peaks["backward"]):
         moving = {"gradients": gradients, "temporaries": peaks["optimizer"] - gradients}
         where = "optimizer step"
@@ -211,7 +222,11 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
         where = "backward" if found.in_backward else "forward"
         where = regime.peak_op if regime.peak_op.startswith(where) else where
     return StepMemory(
-        peak_bytes=base + sum(moving.values()), peak_at=where, static=static, static_blocks=static, moving=moving,
+        peak_bytes=base + sum(moving.values()),
+        peak_at=where,
+        static=static,
+        static_blocks=static,
+        moving=moving,
         after_forward_bytes=base + standing + found.after_forward,
         after_backward_bytes=base + standing + found.after_backward,
         phase_peaks={phase: base + height for phase, height in peaks.items()},
@@ -273,9 +288,13 @@ def traced_time(
     total = step.times(steps)
     flop_per_step = float(flop * recipe.gradient_accumulation)
     return TimeEstimate(
-        micro_step_s=micro, step_s=step, total_s=total, steps=steps,
+        micro_step_s=micro,
+        step_s=step,
+        total_s=total,
+        steps=steps,
         tokens_per_s=recipe.micro_batch * recipe.gradient_accumulation * tokens / step.likely,
         bound="launch" if launch_s > busy_s else "compute" if compute_s > memory_s else "memory",
-        flop_per_step=flop_per_step, mfu=flop_per_step / (step.likely * peak),
+        flop_per_step=flop_per_step,
+        mfu=flop_per_step / (step.likely * peak),
         energy_j=energy(total, min(1.0, busy_s / micro.likely), gpu) if gpu.power_w else None,
     )

@@ -35,9 +35,17 @@ from calibrate.measurement import Work
 BAR = 0.005
 WORK_BARS = {"kernels": 0.03, "flop": 0.001, "bytes": 0.03}
 MODELS = (
-    "llama-3.2-1b", "llama-3.1-8b", "llama-2-7b", "qwen2.5-0.5b", "qwen2.5-7b", "qwen3-8b", "mistral-7b-v0.1",
-    "gemma-2-2b", "phi-3-mini", "pythia-1.4b",
-)  # fmt: skip
+    "llama-3.2-1b",
+    "llama-3.1-8b",
+    "llama-2-7b",
+    "qwen2.5-0.5b",
+    "qwen2.5-7b",
+    "qwen3-8b",
+    "mistral-7b-v0.1",
+    "gemma-2-2b",
+    "phi-3-mini",
+    "pythia-1.4b",
+)
 SHAPES = ((1, 512), (2, 2048))
 AUTOCASTS = {"both": (False, True), "on": (True,)}
 STATIC = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "optimizer_states_bytes")
@@ -90,11 +98,16 @@ def refuses_all_linear(spec: ModelSpec, method: str) -> bool:
 
 def recipe_of(spec: ModelSpec, method: str, checkpointing: bool, autocast: bool) -> Recipe:
     """The recipe of one case: every other knob at its default."""
-    return Recipe.model_validate({
-        "method": method, "quant": "nf4" if method in ("qlora", "qdora") else "none", "autocast": autocast,
-        "gradient_checkpointing": checkpointing, "attention": spec.default_attention,
-        "target_modules": ("attention",) if refuses_all_linear(spec, method) else ("all-linear",),
-    })  # fmt: skip
+    return Recipe.model_validate(
+        {
+            "method": method,
+            "quant": "nf4" if method in ("qlora", "qdora") else "none",
+            "autocast": autocast,
+            "gradient_checkpointing": checkpointing,
+            "attention": spec.default_attention,
+            "target_modules": ("attention",) if refuses_all_linear(spec, method) else ("all-linear",),
+        }
+    )
 
 
 def cases(models: list[str], methods: list[str], layers: int, autocasts: tuple[bool, ...]) -> Iterator[Case]:
@@ -108,11 +121,17 @@ def cases(models: list[str], methods: list[str], layers: int, autocasts: tuple[b
             traced = traced_memory(trace)
             predicted = predicted_memory(spec, recipe, *shape)
             yield Case(
-                name, method, checkpointing, autocast, *shape, predicted.peak_allocated_bytes,
-                traced.peak_allocated_bytes, predicted.peak_at,
+                name,
+                method,
+                checkpointing,
+                autocast,
+                *shape,
+                predicted.peak_allocated_bytes,
+                traced.peak_allocated_bytes,
+                predicted.peak_at,
                 all(getattr(predicted, term) == getattr(traced, term) for term in STATIC),
                 work_errors(predicted_work(spec, recipe, *shape), traced_work(trace)),
-            )  # fmt: skip
+            )
 
 
 def work_errors(predicted: Work, traced: Work) -> dict[str, float]:
@@ -152,8 +171,10 @@ def main() -> int:
             print(show(case), flush=True)
     worst = max(found, key=lambda case: abs(case.error))
     unequal = sum(not case.static_equal for case in found)
-    print(f"{len(found)} cases in {time.perf_counter() - start_s:.0f} s: worst {worst.error:+.4%} "
-          f"({worst.model} {worst.method}), static terms differ in {unequal}; bar {BAR:.1%}")  # fmt: skip
+    print(
+        f"{len(found)} cases in {time.perf_counter() - start_s:.0f} s: worst {worst.error:+.4%} "
+        f"({worst.model} {worst.method}), static terms differ in {unequal}; bar {BAR:.1%}"
+    )
     missed = abs(worst.error) > BAR or unequal > 0
     for name, bar in WORK_BARS.items():
         errors = [case.work_errors[name] for case in found]

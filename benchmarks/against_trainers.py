@@ -42,8 +42,11 @@ def main() -> int:
         error = predicted.peak / real.peak - 1
         equal = real.static == predicted.static and real.trained_dtypes == predicted.trained_dtypes
         worst, broken, cases = max(worst, abs(error)), broken + (not equal or abs(error) > BAR), cases + 1
-        print(f"{trainer:12} {method:6} {dtype:8} {'on' if checkpointing else 'off':13} {real.peak / 1e6:9.1f} "
-              f"{error:+8.3%}  {'equal' if equal else 'DIFFERENT'}", flush=True)
+        print(
+            f"{trainer:12} {method:6} {dtype:8} {'on' if checkpointing else 'off':13} {real.peak / 1e6:9.1f} "
+            f"{error:+8.3%}  {'equal' if equal else 'DIFFERENT'}",
+            flush=True,
+        )
     print(f"{cases} cases: worst peak {worst:.3%}, {broken} beyond {BAR:.1%} or with other static terms")
     return 1 if broken else 0
 

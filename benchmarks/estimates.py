@@ -64,15 +64,17 @@ def any_recipe(draw: random.Random) -> Recipe:
     """A recipe with every knob at random."""
     start = sweep_recipe(draw)
     switches: dict[str, Any] = {name: draw.random() < 0.5 for name in ("kbit_upcast", "autocast", "reentrant")}
-    return start.model_copy(update={
-        "base_dtype": draw.choice(get_args(DType)),
-        "adapter_dtype": draw.choice(get_args(DType)),
-        "quant": draw.choice(("nf4", "fp4", "int8")) if start.is_quantized else "none",
-        "double_quant": draw.random() < 0.5,
-        "attention": draw.choice(get_args(Attention)),
-        "loss": draw.choice(get_args(Loss)),
-        **switches,
-    })
+    return start.model_copy(
+        update={
+            "base_dtype": draw.choice(get_args(DType)),
+            "adapter_dtype": draw.choice(get_args(DType)),
+            "quant": draw.choice(("nf4", "fp4", "int8")) if start.is_quantized else "none",
+            "double_quant": draw.random() < 0.5,
+            "attention": draw.choice(get_args(Attention)),
+            "loss": draw.choice(get_args(Loss)),
+            **switches,
+        }
+    )
 
 
 def drawn_questions(count: int, anything: bool, seed: int = SEED) -> list[Question]:

@@ -64,9 +64,12 @@ class Case(NamedTuple):
     def shares(self) -> dict[str, float]:
         """Held beyond the peak, over the moving bytes; unsplit blocks over the peak."""
         trace = self.trace
-        held = {"reserved": trace.peak_reserved_bytes, "needed": trace.needed_reserved_bytes,
-                "reserved, expandable": trace.peak_reserved_expandable_bytes,
-                "needed, expandable": trace.needed_reserved_expandable_bytes}  # fmt: skip
+        held = {
+            "reserved": trace.peak_reserved_bytes,
+            "needed": trace.needed_reserved_bytes,
+            "reserved, expandable": trace.peak_reserved_expandable_bytes,
+            "needed, expandable": trace.needed_reserved_expandable_bytes,
+        }
         shares = {name: (size - trace.peak_bytes) / self.moving_bytes for name, size in held.items()}
         return shares | {"unsplit": trace.peak_blocks_bytes / trace.peak_bytes - 1}
 
@@ -85,9 +88,11 @@ def cases(names: list[str], methods: list[str], layers: int) -> Iterator[Case]:
 def show(case: Case) -> str:
     """One line."""
     trace = case.trace
-    return (f"{case.model:22} {trace.recipe.method:6} {'checkpointing' * trace.recipe.gradient_checkpointing:13} "
-            f"{trace.batch}x{trace.seq_len:<5} peak {trace.peak_bytes / 2**20:9.1f} MiB, moving "
-            f"{case.moving_bytes / 2**20:9.1f}  " + "  ".join(f"{share:+.4f}" for share in case.shares.values()))
+    return (
+        f"{case.model:22} {trace.recipe.method:6} {'checkpointing' * trace.recipe.gradient_checkpointing:13} "
+        f"{trace.batch}x{trace.seq_len:<5} peak {trace.peak_bytes / 2**20:9.1f} MiB, moving "
+        f"{case.moving_bytes / 2**20:9.1f}  " + "  ".join(f"{share:+.4f}" for share in case.shares.values())
+    )
 
 
 def spread(values: list[float]) -> str:

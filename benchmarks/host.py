@@ -36,9 +36,15 @@ class Half(NamedTuple):
 def config_of(layers: int) -> dict[str, Any]:
     """A narrow Llama."""
     return {
-        "model_type": "llama", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 128, "num_hidden_layers": layers,
-    }  # fmt: skip
+        "model_type": "llama",
+        "vocab_size": 64,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "num_hidden_layers": layers,
+    }
 
 
 def measured(recipe: Recipe, layers: int) -> tuple[Half, Half]:
@@ -69,10 +75,16 @@ def main() -> int:
     torch.set_num_threads(1)
     for method in parser.parse_args().methods.split(","):
         for checkpointing, reentrant in WAYS:
-            recipe = Recipe.model_validate({
-                "method": method, "rank": 8, "autocast": False, "adapter_dtype": "bfloat16",
-                "gradient_checkpointing": checkpointing, "reentrant": reentrant,
-            })  # fmt: skip
+            recipe = Recipe.model_validate(
+                {
+                    "method": method,
+                    "rank": 8,
+                    "autocast": False,
+                    "adapter_dtype": "bfloat16",
+                    "gradient_checkpointing": checkpointing,
+                    "reentrant": reentrant,
+                }
+            )
             short, tall = measured(recipe, SHORT), measured(recipe, TALL)
             way = "re-entrant" if reentrant else "checkpointing" if checkpointing else "plain"
             costs = [(b.seconds - a.seconds) / (b.kernels - a.kernels) * 1e6 for a, b in zip(short, tall, strict=True)]

@@ -111,9 +111,19 @@ def _capability(card: GpuSpec) -> tuple[int, ...]:
 def contract(_: str) -> str:
     """The objects that `advise --json` is made of, with their keys."""
     objects: tuple[type[Frozen], ...] = (
-        Advice, GpuChoice, Workload, TrainerChoice, Recommendation, Reason, Candidate, Recipe, MemoryEstimate, Term,
-        TimeEstimate, Evidence,
-    )  # fmt: skip
+        Advice,
+        GpuChoice,
+        Workload,
+        TrainerChoice,
+        Recommendation,
+        Reason,
+        Candidate,
+        Recipe,
+        MemoryEstimate,
+        Term,
+        TimeEstimate,
+        Evidence,
+    )
     rows = [(one.__name__, ", ".join(f"`{name}`" for name in one.model_fields)) for one in objects]
     rows.append((Interval.__name__, ", ".join(f"`{name}`" for name in Interval._fields)))
     return _table(("object", "keys"), rows)

@@ -25,9 +25,16 @@ BAR = 2.0
 IMPORTS = [sys.executable, "-c", "import click, pydantic, rich.console, rich.table"]
 # What the installed console script does, with the interpreter of this process.
 ADVISE = [
-    sys.executable, "-c", "import sys; from advisor.cli import main; sys.exit(main())",
-    "--model", "llama-8b", "--gpu", "24GB", "--examples", "3000",
-]  # fmt: skip
+    sys.executable,
+    "-c",
+    "import sys; from advisor.cli import main; sys.exit(main())",
+    "--model",
+    "llama-8b",
+    "--gpu",
+    "24GB",
+    "--examples",
+    "3000",
+]
 
 
 class Comparison(NamedTuple):

@@ -86,8 +86,9 @@ def _load(config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | N
 def _from_config(hf_config: Any, kind: Any, recipe: Recipe, fake: bool, **options: Any) -> Any:
     supports = getattr(kind._model_mapping.get(type(hf_config), None), "_supports_sdpa", True)
     if recipe.attention == "sdpa" and not supports:
-        raise BadValue("attention", "sdpa",
-                       f"transformers has only eager for {hf_config.model_type}: use --attention eager")
+        raise BadValue(
+            "attention", "sdpa", f"transformers has only eager for {hf_config.model_type}: use --attention eager"
+        )
     with META if fake else torch.device("cpu"):
         return kind.from_config(
             hf_config, dtype=getattr(torch, recipe.base_dtype), attn_implementation=recipe.attention, **options
@@ -99,11 +100,24 @@ def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: 
     import transformers as hf
 
     named = config.get("auto_map", {})
-    kind = next((name for name in ("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM",
-                                   "AutoModelForSequenceClassification") if name in named), "")
+    kind = next(
+        (
+            name
+            for name in (
+                "AutoModelForCausalLM",
+                "AutoModelForMaskedLM",
+                "AutoModelForSeq2SeqLM",
+                "AutoModelForSequenceClassification",
+            )
+            if name in named
+        ),
+        "",
+    )
     if not kind:
-        raise UnsupportedArchitecture("the config's auto_map names no class that can be trained: a model for causal,"
-                                      " masked or sequence-to-sequence language, or for classification, is needed")
+        raise UnsupportedArchitecture(
+            "the config's auto_map names no class that can be trained: a model for causal,"
+            " masked or sequence-to-sequence language, or for classification, is needed"
+        )
     try:
         hf_config = hf.AutoConfig.from_pretrained(code, trust_remote_code=True)
         return _from_config(hf_config, getattr(hf, kind), recipe, fake, trust_remote_code=True)
@@ -123,10 +137,16 @@ def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
 
     before = dict(model.named_modules())
     int8 = recipe.quant == "int8"
-    options = {"load_in_8bit": True} if int8 else {
-        "load_in_4bit": True, "bnb_4bit_quant_type": recipe.quant, "bnb_4bit_use_double_quant": recipe.double_quant,
-        "bnb_4bit_compute_dtype": getattr(torch, recipe.base_dtype),
-    }
+    options = (
+        {"load_in_8bit": True}
+        if int8
+        else {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": recipe.quant,
+            "bnb_4bit_use_double_quant": recipe.double_quant,
+            "bnb_4bit_compute_dtype": getattr(torch, recipe.base_dtype),
+        }
+    )
     kept = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]  # as transformers' quantizer
     replace_with_bnb_linear(model, kept, BitsAndBytesConfig(**options))
     for name, layer in model.named_modules():
@@ -165,14 +185,25 @@ def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
 
     elements = weight.numel()
     blocks = -(-elements // 64)
-    nested = QuantState(
-        absmax=torch.empty(-(-blocks // 256), device=META), code=torch.empty(256, device=META),
-        blocksize=256, dtype=torch.float32,
-    ) if recipe.double_quant else None
+    nested = (
+        QuantState(
+            absmax=torch.empty(-(-blocks // 256), device=META),
+            code=torch.empty(256, device=META),
+            blocksize=256,
+            dtype=torch.float32,
+        )
+        if recipe.double_quant
+        else None
+    )
     layer.quant_state = QuantState(
         absmax=torch.empty(blocks, dtype=torch.uint8 if nested else torch.float32, device=META),
-        shape=weight.shape, code=torch.empty(16, device=META), blocksize=64, quant_type=recipe.quant,
-        dtype=weight.dtype, offset=torch.empty((), device=META) if nested else None, state2=nested,
+        shape=weight.shape,
+        code=torch.empty(16, device=META),
+        blocksize=64,
+        quant_type=recipe.quant,
+        dtype=weight.dtype,
+        offset=torch.empty((), device=META) if nested else None,
+        state2=nested,
     )
     layer.weight = nn.Parameter(torch.empty((elements + 1) // 2, 1, dtype=torch.uint8, device=META), False)
     # What peft reads off bitsandbytes' own parameter class, which can hold neither a fake nor a copied meta tensor.
@@ -192,9 +223,16 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
     if targets == ("all-linear",) and (recipe.is_dora or recipe.dropout) and _fuses_experts(model):
         targets = _outside_experts(model)  # peft adapts fused experts neither by DoRA nor with dropout
     options = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_dora=recipe.is_dora,
-        target_modules=_attention_linears(model) if targets == ("attention",) else
-        targets[0] if targets == ("all-linear",) else list(targets), task_type=_task_type(model),
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        use_dora=recipe.is_dora,
+        target_modules=_attention_linears(model)
+        if targets == ("attention",)
+        else targets[0]
+        if targets == ("all-linear",)
+        else list(targets),
+        task_type=_task_type(model),
     )
     upcast = recipe.adapter_dtype == "float32"
     try:
@@ -217,8 +255,11 @@ def _fuses_experts(model: Any) -> bool:
 def _outside_experts(model: Any) -> tuple[str, ...]:
     """The linear layers that peft does not take for parts of fused experts, without the head."""
     head = model.get_output_embeddings()
-    names = {path.rpartition(".")[2] for path, module in model.named_modules()
-             if isinstance(module, nn.Linear) and module is not head}
+    names = {
+        path.rpartition(".")[2]
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
     return tuple(sorted(names - PARTS_OF_EXPERTS))
 
 
@@ -254,8 +295,10 @@ def _attention_linears(model: nn.Module) -> list[str]:
     """The linear layers right inside attention modules, as 'self_attn.q_proj': alone, 'c_proj' is GPT-2's MLP too."""
     names = {
         f"{path.rpartition('.')[2]}.{name}"
-        for path, module in model.named_modules() if "attention" in type(module).__name__.lower()
-        for name, child in module.named_children() if hasattr(child, "weight") and child.weight.ndim == 2
+        for path, module in model.named_modules()
+        if "attention" in type(module).__name__.lower()
+        for name, child in module.named_children()
+        if hasattr(child, "weight") and child.weight.ndim == 2
     }
     return sorted(names)
 

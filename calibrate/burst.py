@@ -140,11 +140,19 @@ def run_burst(
     after = device.conditions()
     memory = device.read_memory(training.step)
     run = Run(
-        build_s=build_s, warm_up_s=warm_up, step_s=tuple(one.wall_s for one in timed),
+        build_s=build_s,
+        warm_up_s=warm_up,
+        step_s=tuple(one.wall_s for one in timed),
         device_step_s=tuple(one.device_s for one in timed) if device.kind == "cuda" else (),
-        micro_step_s=tuple(micro for one in timed for micro in one.micro_s), host_s=tuple(one.host_s for one in timed),
-        clocks_hz=clocks, throttled=reasons, trainable_parameters=sum(p.numel() for p in training.trained),
-        peak_exact_bytes=memory.exact_bytes, before=before, after=after, cpu_share=share.cpu_share,
+        micro_step_s=tuple(micro for one in timed for micro in one.micro_s),
+        host_s=tuple(one.host_s for one in timed),
+        clocks_hz=clocks,
+        throttled=reasons,
+        trainable_parameters=sum(p.numel() for p in training.trained),
+        peak_exact_bytes=memory.exact_bytes,
+        before=before,
+        after=after,
+        cpu_share=share.cpu_share,
         others_cores=share.others_cores,
     )
     return figures_of(memory, static_terms(training.model, training.optimizer), run), run
@@ -153,11 +161,16 @@ def run_burst(
 def figures_of(memory: MemoryReading, terms: dict[str, int], run: Run) -> Figures:
     """The measured side of a comparison: peaks, terms, and medians of the times."""
     return Figures(
-        peak_allocated_bytes=memory.peak_bytes, peak_reserved_bytes=memory.reserved_bytes,
-        device_bytes=memory.device_bytes, static_bytes=memory.static_bytes,
-        after_forward_bytes=memory.after_forward_bytes or None, peak_at="",
-        micro_step_s=statistics.median(run.micro_step_s), step_s=statistics.median(run.step_s),
-        host_s=statistics.median(run.host_s), **terms,
+        peak_allocated_bytes=memory.peak_bytes,
+        peak_reserved_bytes=memory.reserved_bytes,
+        device_bytes=memory.device_bytes,
+        static_bytes=memory.static_bytes,
+        after_forward_bytes=memory.after_forward_bytes or None,
+        peak_at="",
+        micro_step_s=statistics.median(run.micro_step_s),
+        step_s=statistics.median(run.step_s),
+        host_s=statistics.median(run.host_s),
+        **terms,
     )
 
 

@@ -146,7 +146,8 @@ def _rows(micro_batches: Sequence[str], seq_lens: Sequence[str], kind: str) -> t
         return ()
     pairs = {
         (int(micro_batch), int(seq_len))
-        for micro_batch in micro_batches or (1,) for seq_len in seq_lens or (DEFAULT_SEQ_LEN[kind],)
+        for micro_batch in micro_batches or (1,)
+        for seq_len in seq_lens or (DEFAULT_SEQ_LEN[kind],)
     }
     return tuple(sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair)))
 

@@ -94,8 +94,9 @@ class BurstFacts(Record):
     run: Run | None = Field(default=None, description="null unless the burst was measured")
 
 
-def key_of(signature: str, versions: dict[str, str], config: dict[str, Any], recipe: dict[str, Any],
-           batch: int, seq_len: int) -> str:
+def key_of(
+    signature: str, versions: dict[str, str], config: dict[str, Any], recipe: dict[str, Any], batch: int, seq_len: int
+) -> str:
     """The key under which the same burst is found again."""
     text = json.dumps([signature, versions, config, recipe, batch, seq_len], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -34,8 +34,14 @@ from calibrate.worker import claim_stdout, environment
 Say = Callable[[Mapping[str, Any]], None]
 CAN_FORK = hasattr(os, "fork") and sys.platform == "linux"
 NO_CPU_MEMORY = "can't allocate memory"
-PRELOADED = ("peft", "bitsandbytes", "transformers.integrations.bitsandbytes", "torch._dynamo", "torch.profiler",
-             "calibrate.burst")
+PRELOADED = (
+    "peft",
+    "bitsandbytes",
+    "transformers.integrations.bitsandbytes",
+    "torch._dynamo",
+    "torch.profiler",
+    "calibrate.burst",
+)
 BF16_FROM = 8  # compute capability of the first cards with bf16 matrix units
 FORKED_CUDA = "forked subprocess"
 
@@ -153,8 +159,11 @@ def _probe(kind: str) -> dict[str, Any]:
     device, remark = _open(kind)
     facts = device.facts()
     return {
-        "device": facts.model_dump(), "available_bytes": device.available_bytes(), "remark": remark,
-        "conditions": device.conditions().model_dump(), "quantization_problem": _quantization_problem(device.place),
+        "device": facts.model_dump(),
+        "available_bytes": device.available_bytes(),
+        "remark": remark,
+        "conditions": device.conditions().model_dump(),
+        "quantization_problem": _quantization_problem(device.place),
         "bf16": facts.kind == "cpu" or int(facts.compute_capability.partition(".")[0]) >= BF16_FROM,
     }
 
@@ -210,9 +219,14 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
     with _quiet(), contextlib.redirect_stdout(sys.stderr):
         device = _open(job["device"]).device
         figures, run = run_burst(
-            job["config"], Recipe.model_validate(job["recipe"]), job["seq_len"], device,
-            Limits(job["steps"], job["limit_s"]), say, job.get("code", ""),
-        )  # fmt: skip
+            job["config"],
+            Recipe.model_validate(job["recipe"]),
+            job["seq_len"],
+            device,
+            Limits(job["steps"], job["limit_s"]),
+            say,
+            job.get("code", ""),
+        )
     return {"measured": figures.model_dump(), "run": run.model_dump()}
 
 

@@ -54,7 +54,11 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
     """Records predicted against measured peak memory and step time of the run that it is a callback of."""
 
     def __init__(
-        self, *, store: bool | str | Path = False, planned_s: float = 0.0, seq_len: int = 0,
+        self,
+        *,
+        store: bool | str | Path = False,
+        planned_s: float = 0.0,
+        seq_len: int = 0,
         say: Callable[[str], None] = log.warning,
     ) -> None:
         """Nothing is looked at before training begins.
@@ -119,19 +123,25 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
         if prediction.needed is None or prediction.verdict in ("fits", "unknown"):
             return
         will = "will not fit" if prediction.verdict == "does_not_fit" else "will only just fit"
-        self._say(f"calibrate: this run {will}: {gib(round(prediction.needed.likely))} GiB are needed for rows of"
-                  f" {run.seq_len} tokens, {gib(run.limit_bytes)} GiB are there; `advise` lists what would fit")
+        self._say(
+            f"calibrate: this run {will}: {gib(round(prediction.needed.likely))} GiB are needed for rows of"
+            f" {run.seq_len} tokens, {gib(run.limit_bytes)} GiB are there; `advise` lists what would fit"
+        )
 
     def _warn_of_time(self, prediction: Prediction, run: _Training) -> None:
         first_s = run.times_s[0]
         predicted_s = prediction.figures.step_s if prediction.figures is not None else None
         if predicted_s is not None and first_s > SLOW_FIRST_STEP * predicted_s:
-            self._say(f"calibrate: the first step took {format_seconds(first_s)}, predicted were"
-                      f" {format_seconds(predicted_s)}")
+            self._say(
+                f"calibrate: the first step took {format_seconds(first_s)}, predicted were"
+                f" {format_seconds(predicted_s)}"
+            )
         whole_s = run.max_steps * (predicted_s or first_s)
         if self._planned_s and whole_s > LATE * self._planned_s:
-            self._say(f"calibrate: {run.max_steps} steps will take {format_seconds(whole_s)}, planned were"
-                      f" {format_seconds(self._planned_s)}")
+            self._say(
+                f"calibrate: {run.max_steps} steps will take {format_seconds(whole_s)}, planned were"
+                f" {format_seconds(self._planned_s)}"
+            )
 
     def _end(self, kwargs: dict[str, Any]) -> None:
         run, self._run = self._run, None
@@ -219,21 +229,42 @@ class _Training:
         share, facts, described = self._shares.read(), self.device.facts(), self.described
         counted = self.times_s[1:] or self.times_s
         run = Run(
-            build_s=0.0, warm_up_s=tuple(self.times_s[: len(self.times_s) - len(counted)]), step_s=tuple(counted),
-            micro_step_s=tuple(one / described.recipe.gradient_accumulation for one in counted), host_s=tuple(counted),
+            build_s=0.0,
+            warm_up_s=tuple(self.times_s[: len(self.times_s) - len(counted)]),
+            step_s=tuple(counted),
+            micro_step_s=tuple(one / described.recipe.gradient_accumulation for one in counted),
+            host_s=tuple(counted),
             trainable_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            peak_exact_bytes=self._memory.exact_bytes, before=self._before, after=self.device.conditions(),
-            cpu_share=share.cpu_share, others_cores=share.others_cores,
+            peak_exact_bytes=self._memory.exact_bytes,
+            before=self._before,
+            after=self.device.conditions(),
+            cpu_share=share.cpu_share,
+            others_cores=share.others_cores,
         )
         measured = figures_of(self._memory, static_terms(self.model, optimizer), run)
         measured = measured.model_copy(update={"micro_step_s": None, "host_s": None})  # a step was timed as a whole
         here = environment().model_copy(update={"device": facts})
         recipe = described.recipe.model_copy(update={"micro_batch": self.rows})
         return Comparison(
-            model=described.name, method=recipe.method, recipe=recipe, batch=self.rows, seq_len=self.seq_len,
-            source=self.device.kind, predicted=prediction.figures, measured=measured, environment=here,
+            model=described.name,
+            method=recipe.method,
+            recipe=recipe,
+            batch=self.rows,
+            seq_len=self.seq_len,
+            source=self.device.kind,
+            predicted=prediction.figures,
+            measured=measured,
+            environment=here,
             burst=burst_facts(
-                here, described.config, recipe, self.seq_len, prediction, self.limit_bytes, origin="training",
-                started_at=self._started_at, outcome="done", run=run,
+                here,
+                described.config,
+                recipe,
+                self.seq_len,
+                prediction,
+                self.limit_bytes,
+                origin="training",
+                started_at=self._started_at,
+                outcome="done",
+                run=run,
             ),
-        )  # fmt: skip
+        )

@@ -39,8 +39,10 @@ def marks_of(record: Comparison) -> tuple[Mark, ...]:
     if burst is None:
         return ()
     if burst.run is None:
-        return (Mark("no result", f"ended as {burst.outcome.replace('_', ' ')}: {burst.error}", "time"),
-                Mark("no result", "no memory was read", "memory"))
+        return (
+            Mark("no result", f"ended as {burst.outcome.replace('_', ' ')}: {burst.error}", "time"),
+            Mark("no result", "no memory was read", "memory"),
+        )
     run, device = burst.run, record.environment.device
     found = [mark for check in _CHECKS for mark in check(run, device)]
     if record.recipe.loss == "chunked" and record.source == "cpu":
@@ -121,5 +123,9 @@ def _processors(run: Run, device: DeviceFacts | None) -> Iterator[Mark]:
 
 
 _CHECKS: tuple[Callable[[Run, DeviceFacts | None], Iterator[Mark]], ...] = (
-    _steps, _throttled, _clocks, _neighbours, _processors,
+    _steps,
+    _throttled,
+    _clocks,
+    _neighbours,
+    _processors,
 )

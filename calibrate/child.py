@@ -19,8 +19,13 @@ from advisor.errors import AdvisorError, SourceUnavailable
 
 START_LIMIT_S = 300.0
 INSTALL = "pip install 'finetune-advisor[calibrate]', or in a checkout pip install '.[calibrate]'"
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-           "TOKENIZERS_PARALLELISM": "false"}
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 """Environment of every child: one thread, no network."""
 
 
@@ -47,7 +52,12 @@ class Child:
         search_path = os.pathsep.join(path for path in sys.path if path)
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True, bufsize=1,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+            bufsize=1,
             env=os.environ | dict(environment) | {"PYTHONPATH": search_path},
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the child
         )

@@ -1,8 +1,8 @@
 """The commands of `calibrate`: parse, call. Needs no torch.
 
-    calibrate --method all              measure bursts on this machine
-    calibrate --method all --dry-run    compare formula and traced step
-    calibrate show | fit | report | export | import
+calibrate --method all              measure bursts on this machine
+calibrate --method all --dry-run    compare formula and traced step
+calibrate show | fit | report | export | import
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ HELP = f"""Measure short real training bursts on this machine, beside what the f
 Nothing is downloaded: weights and tokens are random. Results are kept, and an interrupted run goes on where it stopped.
 
 \b
-Models:   {', '.join(DEFAULT_MODELS['cuda'])} on a GPU;
-          {', '.join(DEFAULT_MODELS['cpu'])} on a CPU;
+Models:   {", ".join(DEFAULT_MODELS["cuda"])} on a GPU;
+          {", ".join(DEFAULT_MODELS["cpu"])} on a CPU;
           each cut to a few layers where the device is small
 Example:  calibrate --method all --budget 5min
 """
@@ -51,29 +51,53 @@ class CalibrateGroup(click.Group):
 
 
 @click.group(cls=CalibrateGroup, invoke_without_command=True, help=HELP, context_settings={"max_content_width": 80})
-@click.option("--dry-run", is_flag=True, help="trace the real step on fake tensors: no GPU, weights or network "
-              f"[default model: {DEFAULT_MODEL}]")
-@click.option("--model", "models", multiple=True, metavar="NAME",
-              help="model name, Hub id or config.json; repeatable")
-@click.option("--method", "methods", multiple=True, metavar="NAMES",
-              help="all, or full, lora, dora, qlora, qdora with commas; repeatable [default: all]")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help=f"trace the real step on fake tensors: no GPU, weights or network [default model: {DEFAULT_MODEL}]",
+)
+@click.option("--model", "models", multiple=True, metavar="NAME", help="model name, Hub id or config.json; repeatable")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAMES",
+    help="all, or full, lora, dora, qlora, qdora with commas; repeatable [default: all]",
+)
 @partial(recipe_options, several=SEVERAL)
 @click.option("--trainer", metavar="NAME", help=f"take the knobs that it sets: {', '.join(TRAINERS)}")
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cuda or cpu")
 @click.option("--budget", metavar="TIME", help="time for all bursts, as 90s or 5min [default: 3min; GPU: 8min]")
-@click.option("--steps", metavar="N", type=click.IntRange(1, 100_000),
-              help="timed steps of each burst [default: until their median is stable]")
+@click.option(
+    "--steps",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    help="timed steps of each burst [default: until their median is stable]",
+)
 @click.option("--out", metavar="DIR", help="keep results there [default: the user's data folder]")
 @click.option("--again", is_flag=True, help="repeat bursts that are measured already")
-@click.option("--timeout", type=click.FloatRange(1, 86_400), default=600.0, show_default=True,
-              help="seconds that one burst or trace may take")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 86_400),
+    default=600.0,
+    show_default=True,
+    help="seconds that one burst or trace may take",
+)
 @click.option("--retrace", is_flag=True, help="replace the traced profile of a model that has no formula")
 @click.option("--trust-remote-code", is_flag=True, help="run the Python code in the model's own folder")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line and burst")
 @click.pass_context
 def command(
-    context: click.Context, /, dry_run: bool, models: tuple[str, ...], methods: tuple[str, ...], timeout: float,
-    retrace: bool, trust_remote_code: bool, as_json: bool, **given: Any
+    context: click.Context,
+    /,
+    dry_run: bool,
+    models: tuple[str, ...],
+    methods: tuple[str, ...],
+    timeout: float,
+    retrace: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+    **given: Any,
 ) -> int:
     """Measure, compare, or hand over to a sub-command."""
     if context.invoked_subcommand is not None:
@@ -85,16 +109,34 @@ def command(
     knobs = {name: value for name, value in given.items() if name not in (*BURST_ONLY, "trainer")}
     if dry_run:
         return _dry_run(context, models, method, knobs, given, timeout, retrace, trust_remote_code, as_json)
-    return measure(Asked(
-        models=models, method=method, knobs=knobs, trainer=given["trainer"] or "", device=given["device"],
-        budget=given["budget"], steps=given["steps"] or 0, out=given["out"], again=given["again"], timeout_s=timeout,
-        trust=trust_remote_code, as_json=as_json,
-    ))  # fmt: skip
+    return measure(
+        Asked(
+            models=models,
+            method=method,
+            knobs=knobs,
+            trainer=given["trainer"] or "",
+            device=given["device"],
+            budget=given["budget"],
+            steps=given["steps"] or 0,
+            out=given["out"],
+            again=given["again"],
+            timeout_s=timeout,
+            trust=trust_remote_code,
+            as_json=as_json,
+        )
+    )
 
 
 def _dry_run(
-    context: click.Context, models: tuple[str, ...], method: str, knobs: dict[str, Any], given: dict[str, Any],
-    timeout_s: float, retrace: bool, trust: bool, as_json: bool,
+    context: click.Context,
+    models: tuple[str, ...],
+    method: str,
+    knobs: dict[str, Any],
+    given: dict[str, Any],
+    timeout_s: float,
+    retrace: bool,
+    trust: bool,
+    as_json: bool,
 ) -> int:
     for name in SEVERAL:
         if len(knobs[name]) > 1:

@@ -65,8 +65,11 @@ def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -
 def traced_work(trace: Trace) -> Work:
     """The same from a trace."""
     counts = [one for one in trace.op_counts if one.phase != "optimizer"]
-    return Work(kernels=sum(one.kernels for one in counts), flop=sum(one.flop for one in counts),
-                bytes=sum(one.bytes for one in counts))
+    return Work(
+        kernels=sum(one.kernels for one in counts),
+        flop=sum(one.flop for one in counts),
+        bytes=sum(one.bytes for one in counts),
+    )
 
 
 def compare(name: str, model: ModelSpec | None, trace: Trace, environment: Environment) -> Comparison:
@@ -75,8 +78,15 @@ def compare(name: str, model: ModelSpec | None, trace: Trace, environment: Envir
     shape = (trace.batch, trace.seq_len)
     predicted = None if model is None else predicted_memory(model, recipe, *shape)
     return Comparison(
-        model=name, method=recipe.method, recipe=recipe, batch=trace.batch, seq_len=trace.seq_len, source="trace",
-        predicted=predicted, measured=traced_memory(trace),
+        model=name,
+        method=recipe.method,
+        recipe=recipe,
+        batch=trace.batch,
+        seq_len=trace.seq_len,
+        source="trace",
+        predicted=predicted,
+        measured=traced_memory(trace),
         predicted_work=None if model is None else predicted_work(model, recipe, *shape),
-        measured_work=traced_work(trace), environment=environment,
+        measured_work=traced_work(trace),
+        environment=environment,
     )

@@ -48,8 +48,12 @@ class CpuWatch:
         static, exact = sum(map(rounded, self._before)), sum(self._before)
         blocks = _heights(static, [rounded(size) if size else None for size in sizes])
         return MemoryReading(
-            peak_bytes=blocks.peak, static_bytes=static, after_forward_bytes=blocks.at_mark, reserved_bytes=None,
-            device_bytes=None, exact_bytes=_heights(exact, sizes).peak,
+            peak_bytes=blocks.peak,
+            static_bytes=static,
+            after_forward_bytes=blocks.at_mark,
+            reserved_bytes=None,
+            device_bytes=None,
+            exact_bytes=_heights(exact, sizes).peak,
         )
 
 

@@ -77,8 +77,13 @@ class CpuDevice:
 
     def facts(self) -> DeviceFacts:
         """Name, memory and threads."""
-        return DeviceFacts(kind="cpu", name=host.cpu_name(), memory_bytes=host.memory_bytes(),
-                           cores=os.cpu_count() or 1, threads=torch.get_num_threads())
+        return DeviceFacts(
+            kind="cpu",
+            name=host.cpu_name(),
+            memory_bytes=host.memory_bytes(),
+            cores=os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
+        )
 
     def available_bytes(self) -> int:
         """What other programs leave."""
@@ -123,7 +128,10 @@ class CudaDevice:
     kind: DeviceKind = "cuda"
 
     def __init__(
-        self, cuda: Any = None, place: str = "cuda", card: Card | None = None,
+        self,
+        cuda: Any = None,
+        place: str = "cuda",
+        card: Card | None = None,
         set_allocator: Callable[[str], object] = torch._C._accelerator_setAllocatorSettings,
     ) -> None:
         """Begins to use the card. Raises BadValue when there is none, or the driver is too old for this torch."""
@@ -141,9 +149,15 @@ class CudaDevice:
         """Name, memory, capability and versions."""
         p = self._properties
         return DeviceFacts(
-            kind="cuda", name=p.name, memory_bytes=int(p.total_memory), compute_capability=f"{p.major}.{p.minor}",
-            driver=self._card.driver() if self._card else "", cuda=str(torch.version.cuda or ""),
-            multiprocessors=p.multi_processor_count, cores=os.cpu_count() or 1, threads=torch.get_num_threads(),
+            kind="cuda",
+            name=p.name,
+            memory_bytes=int(p.total_memory),
+            compute_capability=f"{p.major}.{p.minor}",
+            driver=self._card.driver() if self._card else "",
+            cuda=str(torch.version.cuda or ""),
+            multiprocessors=p.multi_processor_count,
+            cores=os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
         )
 
     def available_bytes(self) -> int:
@@ -193,9 +207,12 @@ class CudaDevice:
         step(lambda: seen.append(int(self._cuda.memory_allocated())))
         self._cuda.synchronize()
         return MemoryReading(
-            peak_bytes=int(self._cuda.max_memory_allocated()), static_bytes=static,
-            after_forward_bytes=seen[-1] if seen else 0, reserved_bytes=int(self._cuda.max_memory_reserved()),
-            device_bytes=self._process_bytes(), exact_bytes=None,
+            peak_bytes=int(self._cuda.max_memory_allocated()),
+            static_bytes=static,
+            after_forward_bytes=seen[-1] if seen else 0,
+            reserved_bytes=int(self._cuda.max_memory_reserved()),
+            device_bytes=self._process_bytes(),
+            exact_bytes=None,
         )
 
     def _process_bytes(self) -> int | None:

@@ -24,8 +24,14 @@ DEFAULT_MODEL = "llama-3.2-1b"
 
 
 def dry_run(
-    models: Sequence[str], method: str, knobs: Mapping[str, Any], trainer: str, timeout_s: float, retrace: bool,
-    trust: bool, as_json: bool,
+    models: Sequence[str],
+    method: str,
+    knobs: Mapping[str, Any],
+    trainer: str,
+    timeout_s: float,
+    retrace: bool,
+    trust: bool,
+    as_json: bool,
 ) -> int:
     """Trace and compare every model and method; returns the exit code. Raises what stops all of them."""
     failures: list[AdvisorError] = []
@@ -120,11 +126,21 @@ def _keep(
     ways = (None,) if asked.knobs["gradient_checkpointing"] is not None else (True, False)
     recipes = [
         (one.recipe if way is None else one.recipe.model_copy(update={"gradient_checkpointing": way}), one.seq_len)
-        for one in found for way in ways
+        for one in found
+        for way in ways
     ]
     try:
-        count = keep_profile(worker, asked.name, asked.config, asked.facts, found[0].environment, recipes,
-                             lambda text: click.echo(text, err=True), retrace=retrace, code=asked.code)
+        count = keep_profile(
+            worker,
+            asked.name,
+            asked.config,
+            asked.facts,
+            found[0].environment,
+            recipes,
+            lambda text: click.echo(text, err=True),
+            retrace=retrace,
+            code=asked.code,
+        )
     except AdvisorError as error:
         click.echo(str(error), err=True)
         failures.append(error)

@@ -40,15 +40,27 @@ from calibrate.show import print_trace
 from calibrate.tracker import AllocationTracker
 
 WARM_UP_TOKENS = 4
-UNFUSED = frozenset({
-    "aten.bernoulli_.float", "aten.native_dropout", "aten._scaled_dot_product_attention_math",
-})
+UNFUSED = frozenset(
+    {
+        "aten.bernoulli_.float",
+        "aten.native_dropout",
+        "aten._scaled_dot_product_attention_math",
+    }
+)
 """Operations of a CPU step that keep more than their CUDA kernels do: masks as wide as their input, all scores."""
 
 
 def trace_step(
-    config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, *,
-    layers: int | None = None, census: bool = False, events: bool = False, name_modules: bool = True, code: str = "",
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    *,
+    layers: int | None = None,
+    census: bool = False,
+    events: bool = False,
+    name_modules: bool = True,
+    code: str = "",
     capacity: bool = False,
 ) -> Trace:
     """Trace one step of `recipe` for the model of a Hugging Face config, without allocating its tensors.
@@ -90,8 +102,11 @@ class Prepared:
         """The step's bare events at each (batch, seq_len)."""
         with _quiet(), self._fake():
             steps = tuple(self._step(batch, seq_len) for batch, seq_len in shapes)
-        trained = tuple(TrainedTensor(shape=tuple(p.shape), dtype=str(p.dtype).removeprefix("torch."), count=1)
-                        for p in self.model.parameters() if p.requires_grad)
+        trained = tuple(
+            TrainedTensor(shape=tuple(p.shape), dtype=str(p.dtype).removeprefix("torch."), count=1)
+            for p in self.model.parameters()
+            if p.requires_grad
+        )
         return ShapeTraces(steps=steps, trained=trained)
 
     @contextlib.contextmanager
@@ -114,10 +129,17 @@ class Prepared:
         highest = max(timeline.phase_peaks(), key=lambda p: p.peak_bytes)
         ops = {op for _, op in tracker.counts}
         return StepEvents(
-            batch=batch, seq_len=seq_len, sizes=tuple(a.exact_bytes for a in timeline.allocations),
-            categories=tuple(a.category for a in timeline.allocations), moves=tuple(timeline.moves),
-            marks=tuple(timeline.marks), accumulated=tuple(timeline.accumulated), flop=flop, launches=launches,
-            moved=moved, peak_op=f"{highest.phase}, {highest.op} in {highest.module or 'the model'}",
+            batch=batch,
+            seq_len=seq_len,
+            sizes=tuple(a.exact_bytes for a in timeline.allocations),
+            categories=tuple(a.category for a in timeline.allocations),
+            moves=tuple(timeline.moves),
+            marks=tuple(timeline.marks),
+            accumulated=tuple(timeline.accumulated),
+            flop=flop,
+            launches=launches,
+            moved=moved,
+            peak_op=f"{highest.phase}, {highest.op} in {highest.module or 'the model'}",
             unfused=bool(ops & UNFUSED),
         )
 
@@ -128,12 +150,17 @@ def model_facts(config: Mapping[str, Any], code: str = "") -> ModelFacts:
     with _quiet():
         model = build_model(config, recipe, fake=True, code=code)
     hf_config = model.config.get_text_config()
-    found: dict[str, Any] = {k: v for k, v in {**model.config.to_dict(), **hf_config.to_dict()}.items()
-                             if isinstance(v, int) and not isinstance(v, bool)}
+    found: dict[str, Any] = {
+        k: v
+        for k, v in {**model.config.to_dict(), **hf_config.to_dict()}.items()
+        if isinstance(v, int) and not isinstance(v, bool)
+    }
     positions = getattr(hf_config, "max_position_embeddings", None)
     kind = auto_name(model)
     return ModelFacts(
-        architecture=str(config["model_type"]), kind=kind, parameters=sum(p.numel() for p in model.parameters()),
+        architecture=str(config["model_type"]),
+        kind=kind,
+        parameters=sum(p.numel() for p in model.parameters()),
         max_position_embeddings=positions if isinstance(positions, int) and positions > 0 else 0,
         default_attention="sdpa" if model._supports_sdpa else "eager",
         breaks=tuple(sorted({v for k, v in found.items() if v > 0 and ("window" in k or "chunk" in k)})),
@@ -141,8 +168,15 @@ def model_facts(config: Mapping[str, Any], code: str = "") -> ModelFacts:
 
 
 def real_step(
-    config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, *,
-    layers: int | None = None, census: bool = False, events: bool = False, name_modules: bool = True,
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    *,
+    layers: int | None = None,
+    census: bool = False,
+    events: bool = False,
+    name_modules: bool = True,
 ) -> Trace:
     """The same step really executed on CPU tensors with random weights: only for tiny configs."""
     start_s = time.perf_counter()
@@ -181,7 +215,12 @@ def _autocast(recipe: Recipe) -> Any:
 
 
 def _tracked(
-    model: Any, optimizer: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool,
+    model: Any,
+    optimizer: Any,
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    name_modules: bool,
     accumulated: bool = False,
 ) -> AllocationTracker:
     """Run one step of the steady state under the tracker; `accumulated` notes when gradients are complete."""
@@ -263,8 +302,15 @@ def _is_paged(key: str, parameter: torch.Tensor) -> bool:
 
 
 def _summary(
-    tracker: AllocationTracker, model: Any, recipe: Recipe, model_type: str, batch: int, seq_len: int,
-    census: bool, events: bool, start_s: float,
+    tracker: AllocationTracker,
+    model: Any,
+    recipe: Recipe,
+    model_type: str,
+    batch: int,
+    seq_len: int,
+    census: bool,
+    events: bool,
+    start_s: float,
 ) -> Trace:
     timeline = tracker.timeline
     static = timeline.static_bytes()
@@ -272,16 +318,26 @@ def _summary(
     highest = max(phases, key=lambda p: p.peak_bytes)
     held = replayed(timeline)
     return Trace(
-        recipe=recipe, model_type=model_type, batch=batch, seq_len=seq_len,
-        base_weights_bytes=static["base_weights"], quantization_bytes=static["quantization"],
-        adapters_bytes=static["adapters"], buffers_bytes=static["buffers"], inputs_bytes=static["inputs"],
+        recipe=recipe,
+        model_type=model_type,
+        batch=batch,
+        seq_len=seq_len,
+        base_weights_bytes=static["base_weights"],
+        quantization_bytes=static["quantization"],
+        adapters_bytes=static["adapters"],
+        buffers_bytes=static["buffers"],
+        inputs_bytes=static["inputs"],
         optimizer_states_bytes=static["optimizer_states"],
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        phases=phases, census=timeline.census(highest.move) if census else (),
+        phases=phases,
+        census=timeline.census(highest.move) if census else (),
         events=tuple(timeline.events()) if events else (),
-        op_counts=tuple(OpCount(phase=phase, op=op, kernels=kernels, flop=flop, bytes=moved)
-                        for (phase, op), (kernels, flop, moved) in tracker.counts.items()),
-        peak_blocks_bytes=held.peak_allocated_bytes, peak_reserved_bytes=held.peak_reserved_bytes,
+        op_counts=tuple(
+            OpCount(phase=phase, op=op, kernels=kernels, flop=flop, bytes=moved)
+            for (phase, op), (kernels, flop, moved) in tracker.counts.items()
+        ),
+        peak_blocks_bytes=held.peak_allocated_bytes,
+        peak_reserved_bytes=held.peak_reserved_bytes,
         peak_reserved_expandable_bytes=replayed(timeline, expandable_segments=True).peak_reserved_bytes,
         trace_s=time.perf_counter() - start_s,
     )
@@ -342,9 +398,7 @@ def _quiet() -> Iterator[None]:
 @click.option("--census", is_flag=True, help="list what is alive at the peak")
 @click.option("--real", is_flag=True, help="really execute the step: only for tiny models")
 @click.option("--json", "as_json", is_flag=True, help="print the trace as JSON")
-def main(
-    model: str, method: str, layers: int | None, census: bool, real: bool, as_json: bool, **knobs: Any
-) -> None:
+def main(model: str, method: str, layers: int | None, census: bool, real: bool, as_json: bool, **knobs: Any) -> None:
     """Trace one training step and show its phases and, on demand, what is alive at the peak."""
     torch.set_num_threads(1)
     try:

@@ -60,17 +60,39 @@ def _triple(field: str, prior: float, count: int = 3) -> tuple[Coefficient, ...]
 
 RATES, COSTS = 0.25, 0.35
 COEFFICIENTS: tuple[Coefficient, ...] = (
-    *(Coefficient(field, RATES, high=1.0) for field in (
-        "matrix_efficiency", "vector_efficiency", "attention_forward", "attention_backward", "matmul_bandwidth",
-        "elementwise_bandwidth", "reduce_bandwidth", "gather_bandwidth", "strided_bandwidth", "optimizer_bandwidth",
-        "dequantize_bandwidth",
-    )),
-    *_triple("padding", 0.5), *_triple("vector_padding", 0.5), *_triple("attention_padding_flop_per_byte", 0.5, 2),
-    Coefficient("cache_bytes", COSTS), Coefficient("cache_speedup", RATES, low=1.0),
-    *(Coefficient(field, COSTS) for field in (
-        "kernel_s", "forward_launch_s", "backward_launch_s", "hook_s", "micro_step_s", "optimizer_step_s",
-    )),
-)  # fmt: skip
+    *(
+        Coefficient(field, RATES, high=1.0)
+        for field in (
+            "matrix_efficiency",
+            "vector_efficiency",
+            "attention_forward",
+            "attention_backward",
+            "matmul_bandwidth",
+            "elementwise_bandwidth",
+            "reduce_bandwidth",
+            "gather_bandwidth",
+            "strided_bandwidth",
+            "optimizer_bandwidth",
+            "dequantize_bandwidth",
+        )
+    ),
+    *_triple("padding", 0.5),
+    *_triple("vector_padding", 0.5),
+    *_triple("attention_padding_flop_per_byte", 0.5, 2),
+    Coefficient("cache_bytes", COSTS),
+    Coefficient("cache_speedup", RATES, low=1.0),
+    *(
+        Coefficient(field, COSTS)
+        for field in (
+            "kernel_s",
+            "forward_launch_s",
+            "backward_launch_s",
+            "hook_s",
+            "micro_step_s",
+            "optimizer_step_s",
+        )
+    ),
+)
 
 
 class Observation(NamedTuple):
@@ -121,7 +143,10 @@ def _predicted(one: Observation, card: GpuSpec, profile: DeviceProfile) -> tuple
 
 
 def fit(
-    start: DeviceProfile, card: GpuSpec, samples: Sequence[Sample], bursts: Sequence[Observation],
+    start: DeviceProfile,
+    card: GpuSpec,
+    samples: Sequence[Sample],
+    bursts: Sequence[Observation],
     guess: DeviceProfile | None = None,
 ) -> Fit:
     """The profile nearest to `start` that explains the samples and the bursts; `guess` is where the search begins.
@@ -159,9 +184,10 @@ def fit(
     profile = profile_at(found.x)
     roofline = Roofline(card, profile)
     return Fit(
-        profile, residuals(bursts, card, profile),
+        profile,
+        residuals(bursts, card, profile),
         tuple(math.log(sample_seconds(one, roofline) / one.seconds) for one in timed),
-    )  # fmt: skip
+    )
 
 
 class HeldOut(NamedTuple):

@@ -37,9 +37,7 @@ from calibrate.tuning import (
 RATES_LIMIT_S = {"cpu": 30.0, "cuda": 90.0}
 
 
-def rates_of(
-    runner: BurstRunner, machine: Machine, store: Store, again: bool, limit_s: float
-) -> tuple[Sample, ...]:
+def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool, limit_s: float) -> tuple[Sample, ...]:
     """The micro-benchmarks of a machine: those in the store, or measured now within `limit_s`. Tells it on stderr.
 
     Without them bursts still run, only their times are predicted by defaults, or on a CPU not at all.
@@ -147,12 +145,16 @@ def _devices(records: Iterable[Comparison]) -> list[tuple[DeviceFacts, Environme
 def _as_json(tuned: Tuned) -> dict[str, object]:
     device = tuned.device
     return {
-        "card": device.card.name, "versions": dict(device.versions), "fitted_at": device.fitted_at,
-        "bursts": device.bursts, "error_before": typical(tuned.errors_before),
-        "error_fitted": typical(tuned.fit.residuals), "error_shapes_left_out": device.held_out[0],
+        "card": device.card.name,
+        "versions": dict(device.versions),
+        "fitted_at": device.fitted_at,
+        "bursts": device.bursts,
+        "error_before": typical(tuned.errors_before),
+        "error_fitted": typical(tuned.fit.residuals),
+        "error_shapes_left_out": device.held_out[0],
         "error_methods_left_out": device.held_out[1] if tuned.left_out.methods else None,
         "coefficients": {name: {"before": before, "fitted": after} for name, before, after in tuned.table()},
-    }  # fmt: skip
+    }
 
 
 def print_tuned(tuned: Tuned) -> None:

@@ -8,8 +8,17 @@ from typing import Any
 from advisor.catalog.config_json import decoder_config
 from advisor.errors import BadConfig, UnsupportedArchitecture
 
-DROPPED_KEYS = ("model_type", "quantization_config", "auto_map", "dtype", "torch_dtype", "architectures",
-                "_name_or_path", "transformers_version", "use_cache")
+DROPPED_KEYS = (
+    "model_type",
+    "quantization_config",
+    "auto_map",
+    "dtype",
+    "torch_dtype",
+    "architectures",
+    "_name_or_path",
+    "transformers_version",
+    "use_cache",
+)
 
 
 def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, Any]:
@@ -44,10 +53,14 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
 def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
     """Why a model_type cannot be built, and what could be done."""
     if "auto_map" in config:
-        return (f"model_type {model_type[:60]!r} comes with Python code of its own, which is not run unless you ask:"
-                " give the model's local folder and --trust-remote-code, once you trust that code")
-    return (f"transformers does not know model_type {model_type[:60]!r}: install a transformers that does, its code"
-            " must come from elsewhere")
+        return (
+            f"model_type {model_type[:60]!r} comes with Python code of its own, which is not run unless you ask:"
+            " give the model's local folder and --trust-remote-code, once you trust that code"
+        )
+    return (
+        f"transformers does not know model_type {model_type[:60]!r}: install a transformers that does, its code"
+        " must come from elsewhere"
+    )
 
 
 def auto_class(hf_config: Any, architectures: object = None) -> Any:
@@ -71,13 +84,16 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
     if getattr(hf_config, "is_encoder_decoder", False):
         if knows(both):
             return both
-        raise UnsupportedArchitecture(f"models of type {hf_config.model_type!r} encode something else than text, which"
-                                      " is not traced")
+        raise UnsupportedArchitecture(
+            f"models of type {hf_config.model_type!r} encode something else than text, which is not traced"
+        )
     for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
         if fits and knows(kind):
             return kind
-    raise UnsupportedArchitecture(f"transformers has no causal language model of type {hf_config.model_type!r}, no"
-                                  " masked one, none of an encoder with a decoder, and no classifier")
+    raise UnsupportedArchitecture(
+        f"transformers has no causal language model of type {hf_config.model_type!r}, no"
+        " masked one, none of an encoder with a decoder, and no classifier"
+    )
 
 
 def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:

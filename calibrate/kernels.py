@@ -20,16 +20,50 @@ import torch
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-NO_KERNEL = frozenset({
-    "_local_scalar_dense", "_reshape_alias", "_unsafe_view", "alias", "empty", "empty_like", "empty_strided", "detach",
-    "is_same_size", "lift_fresh", "new_empty", "new_empty_strided", "resize_", "set_", "sym_size", "record_stream",
-})
+NO_KERNEL = frozenset(
+    {
+        "_local_scalar_dense",
+        "_reshape_alias",
+        "_unsafe_view",
+        "alias",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "detach",
+        "is_same_size",
+        "lift_fresh",
+        "new_empty",
+        "new_empty_strided",
+        "resize_",
+        "set_",
+        "sym_size",
+        "record_stream",
+    }
+)
 """Operations beside the views that only allocate or look, and launch nothing."""
 
-WRITE_ONLY = frozenset({
-    "arange", "bernoulli_", "fill_", "full", "full_like", "new_full", "new_ones", "new_zeros", "normal_", "ones",
-    "ones_like", "rand_like", "random_", "scalar_tensor", "uniform_", "zero_", "zeros", "zeros_like",
-})
+WRITE_ONLY = frozenset(
+    {
+        "arange",
+        "bernoulli_",
+        "fill_",
+        "full",
+        "full_like",
+        "new_full",
+        "new_ones",
+        "new_zeros",
+        "normal_",
+        "ones",
+        "ones_like",
+        "rand_like",
+        "random_",
+        "scalar_tensor",
+        "uniform_",
+        "zero_",
+        "zeros",
+        "zeros_like",
+    }
+)
 
 
 class Cost(NamedTuple):

@@ -29,8 +29,10 @@ class PhasePeak(Record):
 class CensusRow(Record):
     """Storages alive at one moment that differ only in the layer they belong to."""
 
-    category: str = Field(description="base_weights, quantization, adapters, buffers, inputs, optimizer_states, "
-                          "gradients, or the phase that made it: forward, recompute, backward, optimizer")
+    category: str = Field(
+        description="base_weights, quantization, adapters, buffers, inputs, optimizer_states, "
+        "gradients, or the phase that made it: forward, recompute, backward, optimizer"
+    )
     op: str
     module: str = Field(description="path of the module that made it, the layer's number replaced by '*'")
     layers: str = Field(description="'0-31', '31', or '' when in no layer")
@@ -113,8 +115,14 @@ class Trace(Record):
     @property
     def static_bytes(self) -> int:
         """Bytes of what stands from the first step to the last."""
-        return (self.base_weights_bytes + self.quantization_bytes + self.adapters_bytes + self.buffers_bytes
-                + self.inputs_bytes + self.optimizer_states_bytes)
+        return (
+            self.base_weights_bytes
+            + self.quantization_bytes
+            + self.adapters_bytes
+            + self.buffers_bytes
+            + self.inputs_bytes
+            + self.optimizer_states_bytes
+        )
 
     @property
     def after_load_bytes(self) -> int:

@@ -188,7 +188,16 @@ def _adamw(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
 
 
 _MAKERS: dict[str, Callable[[tuple[int, ...], torch.dtype, str], Call]] = {
-    "product": _product, "sum": _sum, "activation": _activation, "cast": _cast, "strided sum": _strided_sum,
-    "norm": _norm, "softmax": _softmax, "rows": _rows, "dequantize": _dequantize, "attention": _attention,
-    "attention backward": _attention_backward, "adamw": _adamw,
-}  # fmt: skip
+    "product": _product,
+    "sum": _sum,
+    "activation": _activation,
+    "cast": _cast,
+    "strided sum": _strided_sum,
+    "norm": _norm,
+    "softmax": _softmax,
+    "rows": _rows,
+    "dequantize": _dequantize,
+    "attention": _attention,
+    "attention backward": _attention_backward,
+    "adamw": _adamw,
+}

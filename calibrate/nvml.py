@@ -14,8 +14,12 @@ from calibrate.burst_record import Conditions
 
 MHZ = 1e6
 REASONS = {
-    0x04: "power limit", 0x08: "hardware slowdown", 0x10: "synchronised with other cards", 0x20: "temperature",
-    0x40: "temperature (hardware)", 0x80: "power brake",
+    0x04: "power limit",
+    0x08: "hardware slowdown",
+    0x10: "synchronised with other cards",
+    0x20: "temperature",
+    0x40: "temperature (hardware)",
+    0x80: "power brake",
 }
 """Bits of nvmlDeviceGetCurrentClocksEventReasons that hold the clocks down; an idle card and clocks that a person set
 are none. Source: nvml.h, nvmlClocksEventReason*."""

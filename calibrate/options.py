@@ -33,8 +33,9 @@ def recipe_options(command: Command, several: tuple[str, ...] = ()) -> Command:
         if knob.kind == "bool":
             option = click.option(knob.option, knob.name, default=None, help=knob.help)
         elif knob.name in several:
-            option = click.option(knob.option, knob.name, metavar=knob.metavar, multiple=True,
-                                  help=f"{knob.help}; repeatable")
+            option = click.option(
+                knob.option, knob.name, metavar=knob.metavar, multiple=True, help=f"{knob.help}; repeatable"
+            )
         else:
             option = click.option(knob.option, knob.name, metavar=knob.metavar, help=knob.help)
         command = option(command)
@@ -80,8 +81,11 @@ def _preset(trainer: str, method: Method, fixed: Mapping[str, object]) -> dict[s
     loss = values.get("loss", "full")
     if loss != "full" and "loss" not in fixed:
         own = "; `python -m calibrate.trainer_step` runs its own step on a tiny model" if preset.traced else ""
-        raise BadValue(f"loss of {preset.name}", loss,
-                       f"a dry run has transformers' full loss only: add --loss full for the other knobs{own}")
+        raise BadValue(
+            f"loss of {preset.name}",
+            loss,
+            f"a dry run has transformers' full loss only: add --loss full for the other knobs{own}",
+        )
     return values
 
 

@@ -17,8 +17,15 @@ from advisor.specs import Method, Recipe
 LINEAR = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
 OPTIMIZER_OF = {value: name for name, value in OPTIMIZERS.items()}
 ATTENTION_OF = {"sdpa": "sdpa", "eager": "eager", "flash_attention_2": "flash", "flash_attention_3": "flash"}
-VOLATILE = ("_name_or_path", "transformers_version", "use_cache", "torch_dtype", "dtype", "quantization_config",
-            "architectures")
+VOLATILE = (
+    "_name_or_path",
+    "transformers_version",
+    "use_cache",
+    "torch_dtype",
+    "dtype",
+    "quantization_config",
+    "architectures",
+)
 
 
 class Described(NamedTuple):
@@ -117,8 +124,12 @@ def _base(base: Any, quant: dict[str, Any]) -> dict[str, Any]:
 
 def _adapters(model: Any, adapter: Any) -> dict[str, Any]:
     """Rank, scaling, targets and dtypes of the adapters."""
-    found = {"rank": int(adapter.r), "alpha": float(adapter.lora_alpha), "dropout": float(adapter.lora_dropout),
-             "target_modules": _targets(model)}
+    found = {
+        "rank": int(adapter.r),
+        "alpha": float(adapter.lora_alpha),
+        "dropout": float(adapter.lora_dropout),
+        "target_modules": _targets(model),
+    }
     for name, parameter in model.named_parameters():
         if "lora_A" in name:
             found.setdefault("adapter_dtype", _dtype(parameter))

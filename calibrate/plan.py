@@ -143,9 +143,7 @@ def _shapes(asked: Question, machine: Machine) -> Iterator[tuple[Rows, bool]]:
             yield shape, (number % 2 == 1) != other
 
 
-def _recipe(
-    asked: Question, machine: Machine, model: Whole, method: Method, rows: Rows, checkpointing: bool
-) -> Recipe:
+def _recipe(asked: Question, machine: Machine, model: Whole, method: Method, rows: Rows, checkpointing: bool) -> Recipe:
     """The trainer's recipe with what was fixed on top; of the loss only what a burst can run."""
     knobs = {"micro_batch": rows[0]} | {name: value for name, value in asked.knobs.items() if value is not None}
     preset = find_trainer(asked.trainer).values(method) if asked.trainer else {}
@@ -199,8 +197,10 @@ def _too_large(burst: PlannedBurst, machine: Machine) -> str:
     needed = burst.prediction.needed
     if burst.prediction.verdict != "does_not_fit" or needed is None:
         return ""
-    return (f"cannot fit: it needs {format_gib(needed.likely)} GiB by prediction, and"
-            f" {format_gib(machine.available_bytes)} GiB are free")
+    return (
+        f"cannot fit: it needs {format_gib(needed.likely)} GiB by prediction, and"
+        f" {format_gib(machine.available_bytes)} GiB are free"
+    )
 
 
 def _cut(asked: Question, machine: Machine, model: Whole, full: bool) -> Cut:
@@ -250,8 +250,10 @@ def _nothing(skipped: Sequence[Skipped], machine: Machine) -> str:
     least = min(skipped, key=lambda one: one.needed_bytes)
     more = f" (and {len(skipped) - 1} bursts more)" if len(skipped) > 1 else ""
     if least.needed_bytes:  # else something that no smaller model would change
-        return (f"{machine.device.name} is too small for the smallest burst, {least.label}, which {least.reason}{more};"
-                " give a smaller --model, --seq-len or --micro-batch")
+        return (
+            f"{machine.device.name} is too small for the smallest burst, {least.label}, which {least.reason}{more};"
+            " give a smaller --model, --seq-len or --micro-batch"
+        )
     return f"nothing can be measured on {machine.device.name}: {least.label}: {least.reason}{more}"
 
 

@@ -51,7 +51,11 @@ UNKNOWN = Prediction(None, None, "unknown")
 
 
 def predict(
-    model: ModelSpec | None, recipe: Recipe, seq_len: int, device: DeviceFacts, limit_bytes: int,
+    model: ModelSpec | None,
+    recipe: Recipe,
+    seq_len: int,
+    device: DeviceFacts,
+    limit_bytes: int,
     speed: Speed | None = None,
 ) -> Prediction:
     """The prediction for one burst on `device`, which offers `limit_bytes` (0: not known).
@@ -113,15 +117,16 @@ def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFact
     return estimate(model, recipe, workload, card, profile=None if speed is None else speed.profile)
 
 
-def _on_card(
-    model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate
-) -> tuple[Figures, Interval]:
+def _on_card(model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate) -> tuple[Figures, Interval]:
     step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len)
     workspace = next((term.bytes for term in memory.terms if term.name == "cuBLAS workspace"), 0)
     figures = Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),
-        peak_reserved_bytes=round(memory.peak_reserved_bytes.likely), device_bytes=round(memory.device_bytes.likely),
+        peak_reserved_bytes=round(memory.peak_reserved_bytes.likely),
+        device_bytes=round(memory.device_bytes.likely),
         static_bytes=sum(step.static_blocks.values()) + workspace,
-        after_forward_bytes=step.after_forward_bytes + workspace, peak_at=step.peak_at, **static_terms(step),
+        after_forward_bytes=step.after_forward_bytes + workspace,
+        peak_at=step.peak_at,
+        **static_terms(step),
     )
     return figures, memory.needed_bytes

@@ -31,8 +31,16 @@ def stored_structures(name: str, config: Mapping[str, Any], retrace: bool) -> di
 
 
 def keep_profile(
-    worker: TraceWorker, name: str, config: Mapping[str, Any], facts: ModelFacts, environment: Environment,
-    recipes: Sequence[tuple[Recipe, int]], say: Say, *, retrace: bool = False, code: str = "",
+    worker: TraceWorker,
+    name: str,
+    config: Mapping[str, Any],
+    facts: ModelFacts,
+    environment: Environment,
+    recipes: Sequence[tuple[Recipe, int]],
+    say: Say,
+    *,
+    retrace: bool = False,
+    code: str = "",
 ) -> int:
     """Trace each (recipe, sequence length) that no profile holds yet, and store all; returns how many are stored.
 
@@ -49,7 +57,8 @@ def keep_profile(
         say(f"tracing {name} for its profile, {number} of {len(recipes)}: {recipe.method} {way} checkpointing")
         try:
             known[key] = trace_structure(
-                lambda one, shapes: worker.shapes(config, one, shapes, code), recipe, facts, seq_len)
+                lambda one, shapes: worker.shapes(config, one, shapes, code), recipe, facts, seq_len
+            )
             fresh += 1
         except SourceUnavailable:
             raise

@@ -17,8 +17,20 @@ from calibrate.burst_record import DeviceFacts
 from calibrate.measurement import SCHEMA_VERSION
 from calibrate.record import Record
 
-Op = Literal["product", "sum", "activation", "cast", "strided sum", "norm", "softmax", "rows", "dequantize",
-             "attention", "attention backward", "adamw"]  # fmt: skip
+Op = Literal[
+    "product",
+    "sum",
+    "activation",
+    "cast",
+    "strided sum",
+    "norm",
+    "softmax",
+    "rows",
+    "dequantize",
+    "attention",
+    "attention backward",
+    "adamw",
+]
 
 
 class Case(NamedTuple):
@@ -76,25 +88,60 @@ def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
     rows, columns = case.size
     count = rows * columns
     kind, moved = {
-        "sum": ("elementwise", 3 * count * item), "activation": ("elementwise", 2 * count * item),
-        "cast": ("elementwise", 2 * count + 4 * count), "strided sum": ("strided", 10 * count),
-        "norm": ("reduce", count * item + rows * item), "softmax": ("reduce", 2 * count * item),
+        "sum": ("elementwise", 3 * count * item),
+        "activation": ("elementwise", 2 * count * item),
+        "cast": ("elementwise", 2 * count + 4 * count),
+        "strided sum": ("strided", 10 * count),
+        "norm": ("reduce", count * item + rows * item),
+        "softmax": ("reduce", 2 * count * item),
         "adamw": ("optimizer", 7 * count * item),
         "dequantize": ("dequantize", count // 2 + 4 * (count // 64) + 2 * count),
-    }[case.op]  # fmt: skip
+    }[case.op]
     return ((kind, case.dtype, 0, moved, none),)
 
 
 CPU_PRODUCTS = (
-    (64, 576, 576), (256, 576, 576), (256, 1536, 576), (256, 576, 1536), (64, 2048, 2048), (256, 2048, 2048),
-    (64, 8192, 2048), (64, 2048, 8192), (256, 8192, 2048), (256, 16, 2048), (256, 2048, 16), (64, 16, 576),
-    (64, 576, 16), (2048, 2048, 64), (2048, 2048, 16), (2048, 16, 2048), (16, 2048, 256), (64, 16384, 576),
+    (64, 576, 576),
+    (256, 576, 576),
+    (256, 1536, 576),
+    (256, 576, 1536),
+    (64, 2048, 2048),
+    (256, 2048, 2048),
+    (64, 8192, 2048),
+    (64, 2048, 8192),
+    (256, 8192, 2048),
+    (256, 16, 2048),
+    (256, 2048, 16),
+    (64, 16, 576),
+    (64, 576, 16),
+    (2048, 2048, 64),
+    (2048, 2048, 16),
+    (2048, 16, 2048),
+    (16, 2048, 256),
+    (64, 16384, 576),
 )
 CUDA_PRODUCTS = (
-    (256, 2048, 2048), (512, 4096, 4096), (512, 14336, 4096), (512, 4096, 14336), (1024, 2048, 2048),
-    (1024, 8192, 2048), (1024, 2048, 8192), (2048, 4096, 4096), (4096, 4096, 4096), (4096, 14336, 4096),
-    (4096, 4096, 14336), (4096, 1024, 4096), (512, 128256, 4096), (1024, 16, 4096), (1024, 4096, 16),
-    (4096, 16, 4096), (4096, 4096, 16), (4096, 64, 4096), (16, 4096, 4096), (4096, 4096, 1024), (8192, 8192, 8192),
+    (256, 2048, 2048),
+    (512, 4096, 4096),
+    (512, 14336, 4096),
+    (512, 4096, 14336),
+    (1024, 2048, 2048),
+    (1024, 8192, 2048),
+    (1024, 2048, 8192),
+    (2048, 4096, 4096),
+    (4096, 4096, 4096),
+    (4096, 14336, 4096),
+    (4096, 4096, 14336),
+    (4096, 1024, 4096),
+    (512, 128256, 4096),
+    (1024, 16, 4096),
+    (1024, 4096, 16),
+    (4096, 16, 4096),
+    (4096, 4096, 16),
+    (4096, 64, 4096),
+    (16, 4096, 4096),
+    (4096, 4096, 1024),
+    (8192, 8192, 8192),
 )
 CUDA_VECTOR_PRODUCTS = ((4096, 16, 4096), (4096, 4096, 16), (2048, 16, 2048), (8192, 2048, 16), (1024, 4096, 4096))
 ROW = 1024

@@ -117,5 +117,3 @@ def _devices(records: tuple[Comparison, ...]) -> str:
     """The devices that records are of: each keeps its own."""
     names = dict.fromkeys(one.environment.device.signature if one.environment.device else "?" for one in records)
     return "; ".join(names)
-
-

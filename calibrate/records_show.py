@@ -16,8 +16,17 @@ from calibrate.measurement import Comparison
 from calibrate.plan import shape_text
 from calibrate.residuals import PEAK, RESERVED, STEP, Spread, errors, spread
 
-COLUMNS = (("method", False), ("shape", False), ("peak GiB", True), ("measured", True), ("error", True),
-           ("step", True), ("measured", True), ("error", True), ("marks", False))
+COLUMNS = (
+    ("method", False),
+    ("shape", False),
+    ("peak GiB", True),
+    ("measured", True),
+    ("error", True),
+    ("step", True),
+    ("measured", True),
+    ("error", True),
+    ("marks", False),
+)
 OUTCOMES = {"out_of_memory": "no memory", "crashed": "crashed", "timed_out": "too slow", "failed": "failed"}
 EXPLAINED = 8
 
@@ -77,9 +86,16 @@ def _cells(record: Comparison) -> tuple[str, ...]:
         worst = "WORST" if is_worst(record) else ""
         return record.method, shape, peak, outcome, "-", step, "-", "-", worst
     return (
-        record.method, shape, peak, gib(measured.peak_allocated_bytes), percent(record.error_of(PEAK), 2), step,
-        seconds(measured.step_s), percent(record.error_of(STEP)), codes,
-    )  # fmt: skip
+        record.method,
+        shape,
+        peak,
+        gib(measured.peak_allocated_bytes),
+        percent(record.error_of(PEAK), 2),
+        step,
+        seconds(measured.step_s),
+        percent(record.error_of(STEP)),
+        codes,
+    )
 
 
 def gib(size_bytes: int) -> str:
@@ -102,8 +118,10 @@ def _print_errors(console: Console, records: Sequence[Comparison]) -> None:
 
 def summary(found: Spread, digits: int = 1) -> str:
     """Count, typical and worst error in words."""
-    return (f"predicted within {found.typical:.{digits}%} (median of {found.bursts} clean bursts), at worst"
-            f" {percent(found.worst, digits)}")
+    return (
+        f"predicted within {found.typical:.{digits}%} (median of {found.bursts} clean bursts), at worst"
+        f" {percent(found.worst, digits)}"
+    )
 
 
 def _print_marks(console: Console, records: Sequence[Comparison]) -> None:

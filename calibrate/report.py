@@ -1,6 +1,6 @@
 """Records of bursts as one HTML page that stands alone: no script, no font, no picture from elsewhere. Pure.
 
-    for each device   predicted against measured, memory and time; errors by method; step time over tokens; all rows
+for each device   predicted against measured, memory and time; errors by method; step time over tokens; all rows
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ td:nth-child(-n+3),th:nth-child(-n+3),td:last-child,th:last-child{text-align:lef
 def report_html(records: Sequence[Comparison]) -> str:
     """The page for these records; one sentence when there are none."""
     body = "".join(_sections(records)) or f"<p>{NOTHING}</p>"
-    return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width,initial-scale=1">'
-            f"<title>Predicted and measured fine-tuning steps</title><style>{STYLE}</style></head>\n"
-            f"<body><h1>Predicted and measured fine-tuning steps</h1>\n{body}</body></html>\n")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Predicted and measured fine-tuning steps</title><style>{STYLE}</style></head>\n"
+        f"<body><h1>Predicted and measured fine-tuning steps</h1>\n{body}</body></html>\n"
+    )
 
 
 def _sections(records: Sequence[Comparison]) -> Iterator[str]:
@@ -64,8 +66,7 @@ def _sections(records: Sequence[Comparison]) -> Iterator[str]:
 
 def _software(group: Sequence[Comparison]) -> str:
     stacks = dict.fromkeys(
-        ", ".join(f"{name} {version}" for name, version in one.environment.versions.items() if version)
-        for one in group
+        ", ".join(f"{name} {version}" for name, version in one.environment.versions.items() if version) for one in group
     )
     return "".join(f"<p>{escape(stack)}</p>\n" for stack in stacks)
 
@@ -87,8 +88,11 @@ def _pictures(group: Sequence[Comparison]) -> Iterator[str]:
             picture = svg.scatter(points, f"predicted{figure.unit}", f"measured{figure.unit}", figure.write)
             yield _figure(picture, f"{figure.title}: each burst, predicted and measured")
         groups = {
-            method: [(error, f"{label(one)}: {percent(error, 2)}") for one in group
-                     if one.method == method and (error := one.error_of(figure.field)) is not None]
+            method: [
+                (error, f"{label(one)}: {percent(error, 2)}")
+                for one in group
+                if one.method == method and (error := one.error_of(figure.field)) is not None
+            ]
             for method in by_method(group, figure.field)
         }
         if groups:
@@ -138,7 +142,8 @@ def _curves(group: Sequence[Comparison]) -> Iterator[str]:
         series = [one for one in (*measured, *predicted) if len(one[2]) > 1 or (one[2] and not one[1])]
         times = [point.y for _, _, points in series for point in points]
         picture = svg.curves(
-            series, svg.log_axis([float(_tokens(one)) for one in records], "tokens a step", lambda v: f"{v:g}"),
+            series,
+            svg.log_axis([float(_tokens(one)) for one in records], "tokens a step", lambda v: f"{v:g}"),
             svg.log_axis(times, "step", format_seconds),
         )
         way = "with" if checkpointing else "without"
@@ -146,12 +151,11 @@ def _curves(group: Sequence[Comparison]) -> Iterator[str]:
         yield _figure(picture, f"{model}{f', {cut}' if cut else ''}, {way} checkpointing{dashed}")
 
 
-def _line(
-    records: Iterable[Comparison], method: str, time_of: Callable[[Comparison], float | None]
-) -> list[svg.Point]:
+def _line(records: Iterable[Comparison], method: str, time_of: Callable[[Comparison], float | None]) -> list[svg.Point]:
     points = [
         svg.Point(float(_tokens(one)), time_s, method, f"{label(one)}: {format_seconds(time_s)}")
-        for one in records if one.method == method and (time_s := time_of(one))
+        for one in records
+        if one.method == method and (time_s := time_of(one))
     ]
     return sorted(points)
 
@@ -183,12 +187,15 @@ def _row(one: Comparison) -> str:
     outcome = burst.outcome.replace("_", " ") if burst is not None else ""
     cells = (
         f"{one.model} ({burst.cut})" if burst is not None and burst.cut else one.model,
-        one.method, shape_text(one.recipe, one.seq_len),
+        one.method,
+        shape_text(one.recipe, one.seq_len),
         "-" if predicted is None else gib(predicted.peak_allocated_bytes),
-        outcome if measured is None else gib(measured.peak_allocated_bytes), percent(one.error_of(PEAK), 2),
+        outcome if measured is None else gib(measured.peak_allocated_bytes),
+        percent(one.error_of(PEAK), 2),
         "-" if predicted is None else seconds(predicted.step_s),
-        "-" if measured is None else seconds(measured.step_s), percent(one.error_of(STEP)),
+        "-" if measured is None else seconds(measured.step_s),
+        percent(one.error_of(STEP)),
         "; ".join(mark.text for mark in marks_of(one) if measured is not None),
-    )  # fmt: skip
+    )
     bad = ' class="bad"' if is_worst(one) else ""
     return f"<tr{bad}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"

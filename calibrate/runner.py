@@ -86,13 +86,24 @@ class BurstRunner:
         facts = DeviceFacts.model_validate(found["device"])
         self._device = facts.kind
         environment = Environment.model_validate(hello["environment"]).model_copy(update={"device": facts})
-        return Machine(environment, facts, found["available_bytes"], Conditions.model_validate(found["conditions"]),
-                       found["quantization_problem"], found["bf16"], found["remark"])
+        return Machine(
+            environment,
+            facts,
+            found["available_bytes"],
+            Conditions.model_validate(found["conditions"]),
+            found["quantization_problem"],
+            found["bf16"],
+            found["remark"],
+        )
 
     def rates(self, machine: Machine, limit_s: float) -> tuple[Sample, ...]:
         """Micro-benchmarks of the device, for at most `limit_s` seconds. Raises SourceUnavailable, BurstFailed."""
-        job = {"device": machine.device.kind, "half": "bfloat16" if machine.bf16 else "float16",
-               "quantizes": not machine.quantization_problem, "limit_s": limit_s}
+        job = {
+            "device": machine.device.kind,
+            "half": "bfloat16" if machine.bf16 else "float16",
+            "quantizes": not machine.quantization_problem,
+            "limit_s": limit_s,
+        }
         answer, _ = self._ask({"rates": job}, limit_s + PROBE_LIMIT_S, lambda _: None)
         if "samples" not in answer:
             raise self._error(answer)

@@ -62,7 +62,12 @@ class Summary(NamedTuple):
 
 
 def work(
-    plan: Plan, machine: Machine, store: Store, runner: Runner, options: Options, audience: Audience,
+    plan: Plan,
+    machine: Machine,
+    store: Store,
+    runner: Runner,
+    options: Options,
+    audience: Audience,
     clock: Callable[[], float] = time.monotonic,
 ) -> Summary:
     """Measure the bursts of a plan that are not in the store yet, as many as the budget has time for.
@@ -105,27 +110,57 @@ def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
     environment, device = machine.environment, machine.device
     recipe, prediction = burst.recipe, burst.prediction
     return Comparison(
-        model=burst.model.name, method=recipe.method, recipe=recipe, batch=recipe.micro_batch, seq_len=burst.seq_len,
-        source=device.kind, predicted=prediction.figures, measured=None, environment=environment,
+        model=burst.model.name,
+        method=recipe.method,
+        recipe=recipe,
+        batch=recipe.micro_batch,
+        seq_len=burst.seq_len,
+        source=device.kind,
+        predicted=prediction.figures,
+        measured=None,
+        environment=environment,
         burst=burst_facts(
-            environment, dict(burst.model.config), recipe, burst.seq_len, prediction, machine.available_bytes,
-            started_at=now_text(), outcome="started", cut=burst.model.text,
+            environment,
+            dict(burst.model.config),
+            recipe,
+            burst.seq_len,
+            prediction,
+            machine.available_bytes,
+            started_at=now_text(),
+            outcome="started",
+            cut=burst.model.text,
         ),
-    )  # fmt: skip
+    )
 
 
 def burst_facts(
-    environment: Environment, config: dict[str, Any], recipe: Recipe, seq_len: int, prediction: Prediction,
-    limit_bytes: int, **more: Any
+    environment: Environment,
+    config: dict[str, Any],
+    recipe: Recipe,
+    seq_len: int,
+    prediction: Prediction,
+    limit_bytes: int,
+    **more: Any,
 ) -> BurstFacts:
     """What a record says of a burst on the environment's device; `more` are further fields of BurstFacts."""
     assert environment.device is not None
-    key = key_of(environment.device.signature, environment.versions, config, recipe.model_dump(mode="json"),
-                 recipe.micro_batch, seq_len)
+    key = key_of(
+        environment.device.signature,
+        environment.versions,
+        config,
+        recipe.model_dump(mode="json"),
+        recipe.micro_batch,
+        seq_len,
+    )
     return BurstFacts(
-        id=uuid.uuid4().hex, key=key, config=config, verdict=prediction.verdict, limit_bytes=limit_bytes,
-        needed_bytes=0 if prediction.needed is None else round(prediction.needed.likely), **more,
-    )  # fmt: skip
+        id=uuid.uuid4().hex,
+        key=key,
+        config=config,
+        verdict=prediction.verdict,
+        limit_bytes=limit_bytes,
+        needed_bytes=0 if prediction.needed is None else round(prediction.needed.likely),
+        **more,
+    )
 
 
 def finished(started: Comparison, result: Result) -> Comparison:

@@ -16,8 +16,14 @@ from calibrate.timeline import STATIC
 
 COLUMNS = 80
 TRACE_COLUMNS = 170
-TERMS = {"base_weights_bytes": "weights", "quantization_bytes": "quant", "adapters_bytes": "adapters",
-         "optimizer_states_bytes": "optim", "after_forward_bytes": "fwd end", "peak_allocated_bytes": "peak"}
+TERMS = {
+    "base_weights_bytes": "weights",
+    "quantization_bytes": "quant",
+    "adapters_bytes": "adapters",
+    "optimizer_states_bytes": "optim",
+    "after_forward_bytes": "fwd end",
+    "peak_allocated_bytes": "peak",
+}
 
 
 def mib(size_bytes: int) -> str:
@@ -53,8 +59,10 @@ def _gib_cells(figures: Figures) -> list[str]:
 def print_trace(trace: Trace, out: TextIO | None = None) -> None:
     """The static terms, the phases, and the census when the trace holds one."""
     console = Console(file=out or sys.stdout, width=TRACE_COLUMNS, highlight=False, color_system=None)
-    console.print(f"{trace.model_type} {trace.recipe.method}, {trace.batch} x {trace.seq_len} tokens: peak "
-                  f"{mib(trace.peak_bytes)} MiB ({trace.peak_bytes:,} bytes) at {trace.peak_at}")
+    console.print(
+        f"{trace.model_type} {trace.recipe.method}, {trace.batch} x {trace.seq_len} tokens: peak "
+        f"{mib(trace.peak_bytes)} MiB ({trace.peak_bytes:,} bytes) at {trace.peak_at}"
+    )
     static = {name: getattr(trace, f"{name}_bytes") for name in STATIC}
     console.print("before the step, MiB: " + ", ".join(f"{name} {mib(size)}" for name, size in static.items()))
     console.print(_phase_table(trace))
@@ -74,14 +82,29 @@ def _table(columns: Sequence[tuple[str, bool]]) -> Table:
 def _phase_table(trace: Trace) -> Table:
     table = _table([("phase", False), ("begin MiB", True), ("peak MiB", True), ("end MiB", True), ("peak at", False)])
     for phase in trace.phases:
-        table.add_row(phase.phase, mib(phase.begin_bytes), mib(phase.peak_bytes), mib(phase.end_bytes),
-                      f"{phase.op} {phase.module}")
+        table.add_row(
+            phase.phase,
+            mib(phase.begin_bytes),
+            mib(phase.peak_bytes),
+            mib(phase.end_bytes),
+            f"{phase.op} {phase.module}",
+        )
     return table
 
 
 def _census_table(trace: Trace) -> Table:
-    table = _table([("MiB", True), ("count", True), ("category", False), ("dtype", False), ("shape", False),
-                    ("op", False), ("module", False), ("layers", False)])
+    table = _table(
+        [
+            ("MiB", True),
+            ("count", True),
+            ("category", False),
+            ("dtype", False),
+            ("shape", False),
+            ("op", False),
+            ("module", False),
+            ("layers", False),
+        ]
+    )
     for row in trace.census:
         if row.category in STATIC:
             continue

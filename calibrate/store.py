@@ -132,8 +132,9 @@ class Store:
             os.close(file)  # which unlocks
 
     def _unwritable(self, error: OSError) -> SourceUnavailable:
-        return SourceUnavailable(f"{self.path}: cannot be written ({error.strerror}); name another folder with --out or"
-                                 f" {FOLDER_VARIABLE}")
+        return SourceUnavailable(
+            f"{self.path}: cannot be written ({error.strerror}); name another folder with --out or {FOLDER_VARIABLE}"
+        )
 
 
 class BadRecord(BadConfig):
@@ -262,7 +263,7 @@ def _is_whole(file: int, start: int, size: int) -> bool:
 
 def _write(file: int, data: bytes) -> None:
     while data:
-        data = data[os.write(file, data):]
+        data = data[os.write(file, data) :]
 
 
 def _lock(file: int) -> bool:

@@ -114,17 +114,25 @@ def _dot(x: Axis, y: Axis, point: Point) -> str:
 
 def _picture(x: Axis, y: Axis, marks: Iterable[str], x_ticks: Sequence[float] | None = None) -> str:
     base, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{y.title} over {x.title}")}">',
-             f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{base - TOP}"/>']
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{y.title} over {x.title}")}">',
+        f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{right - LEFT}" height="{base - TOP}"/>',
+    ]
     for value in x.ticks() if x_ticks is None else x_ticks:
         at = f"{_x(x, value):.1f}"
-        parts.append(f'<line class="tick" x1="{at}" y1="{base}" x2="{at}" y2="{base + 4}"/>'
-                     f'<text class="x" x="{at}" y="{base + 17}">{escape(x.write(value))}</text>')
+        parts.append(
+            f'<line class="tick" x1="{at}" y1="{base}" x2="{at}" y2="{base + 4}"/>'
+            f'<text class="x" x="{at}" y="{base + 17}">{escape(x.write(value))}</text>'
+        )
     for value in y.ticks():
         at = f"{_y(y, value):.1f}"
-        parts.append(f'<line class="tick" x1="{LEFT - 4}" y1="{at}" x2="{LEFT}" y2="{at}"/>'
-                     f'<text class="y" x="{LEFT - 7}" y="{at}" dy="4">{escape(y.write(value))}</text>')
+        parts.append(
+            f'<line class="tick" x1="{LEFT - 4}" y1="{at}" x2="{LEFT}" y2="{at}"/>'
+            f'<text class="y" x="{LEFT - 7}" y="{at}" dy="4">{escape(y.write(value))}</text>'
+        )
     middle = (base + TOP) / 2
-    parts.append(f'<text class="x" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}">{escape(x.title)}</text>'
-                 f'<text class="x" transform="translate(13 {middle}) rotate(-90)">{escape(y.title)}</text>')
+    parts.append(
+        f'<text class="x" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}">{escape(x.title)}</text>'
+        f'<text class="x" transform="translate(13 {middle}) rotate(-90)">{escape(y.title)}</text>'
+    )
     return "".join([*parts, *marks, "</svg>"])

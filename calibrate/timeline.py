@@ -57,8 +57,17 @@ class Timeline:
                 if live > peak_bytes:
                     peak_bytes, peak_move = live, position + 1
             op, module = ("", "") if peak_move == start else self._who(peak_move - 1)
-            peaks.append(PhasePeak(phase=phase, begin_bytes=begin_bytes, peak_bytes=peak_bytes, end_bytes=live,
-                                   op=op, module=module, move=peak_move))
+            peaks.append(
+                PhasePeak(
+                    phase=phase,
+                    begin_bytes=begin_bytes,
+                    peak_bytes=peak_bytes,
+                    end_bytes=live,
+                    op=op,
+                    module=module,
+                    move=peak_move,
+                )
+            )
         return tuple(peaks)
 
     def live_bytes(self, moves: int) -> int:
@@ -79,8 +88,16 @@ class Timeline:
             key = (a.category, a.op, _LAYER.sub("*", a.module), a.shape, a.dtype)
             groups.setdefault(key, []).append(a)
         rows = [
-            CensusRow(category=category, op=op, module=module, layers=_layer_span(members), shape=shape,
-                      dtype=dtype, count=len(members), bytes=sum(a.bytes for a in members))
+            CensusRow(
+                category=category,
+                op=op,
+                module=module,
+                layers=_layer_span(members),
+                shape=shape,
+                dtype=dtype,
+                count=len(members),
+                bytes=sum(a.bytes for a in members),
+            )
             for (category, op, module, shape, dtype), members in groups.items()
         ]
         return tuple(sorted(rows, key=lambda row: (-row.bytes, row.category, row.module, row.op)))
@@ -100,8 +117,14 @@ class Timeline:
             for position in range(start, end):
                 move = self.moves[position]
                 a = self.allocations[move if move >= 0 else -move - 1]
-                yield Event(phase=phase, op=a.op, module=a.module, shape=a.shape, dtype=a.dtype,
-                            bytes=a.bytes if move >= 0 else -a.bytes)
+                yield Event(
+                    phase=phase,
+                    op=a.op,
+                    module=a.module,
+                    shape=a.shape,
+                    dtype=a.dtype,
+                    bytes=a.bytes if move >= 0 else -a.bytes,
+                )
 
     def _delta(self, position: int) -> int:
         move = self.moves[position]

@@ -35,8 +35,13 @@ Tracer = Callable[[Recipe, Sequence[Shape]], ShapeTraces]
 LONGEST = 2048
 MANY = 1_000_000
 PILOT = (9, 14)
-STATIC_NAMES = {"base_weights": "base weights", "quantization": "quantisation constants", "adapters": "adapters",
-                "buffers": "buffers", "inputs": "batch"}
+STATIC_NAMES = {
+    "base_weights": "base weights",
+    "quantization": "quantisation constants",
+    "adapters": "adapters",
+    "buffers": "buffers",
+    "inputs": "batch",
+}
 
 
 class NotAligned(AdvisorError):
@@ -80,16 +85,15 @@ def trace_structure(tracer: Tracer, recipe: Recipe, facts: ModelFacts, seq_len: 
         at = seq_len
     ranks = _second_rank(trace, recipe, at, found) if recipe.has_adapters else []
     return {
-        "recipe": structure_of(recipe), "rank": 0 if ranks or not recipe.has_adapters else recipe.rank,
+        "recipe": structure_of(recipe),
+        "rank": 0 if ranks or not recipe.has_adapters else recipe.rank,
         "trained": _trained(many.trained, ranks, recipe.rank),
         "regimes": [regime.stored(recipe.rank if ranks else 0) for regime in found],
         "unfused": many.steps[0].unfused,
     }
 
 
-def _second_rank(
-    trace: Tracer, recipe: Recipe, length: int, regimes: Sequence[_Fit]
-) -> tuple[TrainedTensor, ...]:
+def _second_rank(trace: Tracer, recipe: Recipe, length: int, regimes: Sequence[_Fit]) -> tuple[TrainedTensor, ...]:
     """Mark what scales with the rank; returns what is trained at twice the rank, nothing if that cannot be told."""
     other = recipe.model_copy(update={"rank": 2 * recipe.rank, "alpha": 2 * recipe.alpha})
     traces = trace(other, [(2, length), (1, length)])
@@ -103,9 +107,7 @@ def _second_rank(
     return traces.trained
 
 
-def _trained(
-    tensors: Sequence[TrainedTensor], doubled: Sequence[TrainedTensor], rank: int
-) -> list[list[Any]]:
+def _trained(tensors: Sequence[TrainedTensor], doubled: Sequence[TrainedTensor], rank: int) -> list[list[Any]]:
     """[[[size, scales with the rank], ...], dtype, count] of each kind of trained tensor."""
     found: Counter[tuple[tuple[tuple[int, bool], ...], str]] = Counter()
     for mine, other in zip(tensors, doubled or tensors, strict=True):
@@ -161,11 +163,13 @@ class _Fit:
                 static.setdefault(name, Counter())[slot_of[move]] += 1
         events, position_of = _events(step, slot_of, start, end)
         return {
-            "batch": list(self.batch), "length": list(self.length),
+            "batch": list(self.batch),
+            "length": list(self.length),
             "slots": [[list(term) for term in slot] for slot, _ in numbers],
             "categories": [category for _, category in numbers],
             "static": {name: [list(pair) for pair in counts.items()] for name, counts in static.items()},
-            "events": pack(events), "marks": [position_of(marks["backward"]), position_of(end)],
+            "events": pack(events),
+            "marks": [position_of(marks["backward"]), position_of(end)],
             "flop": [list(term) for term in _added(self.flop, self.flop_scale if rank else ())],
             "moved": [list(term) for term in self.moved],
             "launches": _outside_optimizer(step.launches),
@@ -173,9 +177,7 @@ class _Fit:
         }
 
 
-def _events(
-    step: StepEvents, slot_of: Sequence[int], start: int, end: int
-) -> tuple[list[int], Callable[[int], int]]:
+def _events(step: StepEvents, slot_of: Sequence[int], start: int, end: int) -> tuple[list[int], Callable[[int], int]]:
     """The events of forward and backward, and where a position in the moves stands among them."""
     complete: dict[int, list[int]] = {}
     for position, allocation in step.accumulated:
@@ -250,9 +252,15 @@ def _aligned(steps: Sequence[StepEvents]) -> None:
 
 def _same(one: StepEvents, other: StepEvents) -> None:
     if (one.moves, one.categories, one.marks, one.accumulated) != (
-            other.moves, other.categories, other.marks, other.accumulated):
-        raise NotAligned(f"the step makes other tensors at {one.batch} x {one.seq_len} than at "
-                         f"{other.batch} x {other.seq_len} tokens")
+        other.moves,
+        other.categories,
+        other.marks,
+        other.accumulated,
+    ):
+        raise NotAligned(
+            f"the step makes other tensors at {one.batch} x {one.seq_len} than at "
+            f"{other.batch} x {other.seq_len} tokens"
+        )
 
 
 Terms = dict[int, Fraction]
@@ -316,12 +324,18 @@ def _added(one: Slot, other: Slot) -> Slot:
 
 
 def profile_of(
-    name: str, config_sha256: str, facts: ModelFacts, environment: Environment,
+    name: str,
+    config_sha256: str,
+    facts: ModelFacts,
+    environment: Environment,
     structures: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """A profile: the model, what it was traced with, and one structure for each traced recipe."""
-    return {"model": {"name": name, "config_sha256": config_sha256, **facts.model_dump(mode="json")},
-            "environment": environment.model_dump(), "structures": list(structures.values())}
+    return {
+        "model": {"name": name, "config_sha256": config_sha256, **facts.model_dump(mode="json")},
+        "environment": environment.model_dump(),
+        "structures": list(structures.values()),
+    }
 
 
 def store(path: Path, profile: Mapping[str, Any]) -> None:
@@ -334,8 +348,10 @@ def store(path: Path, profile: Mapping[str, Any]) -> None:
                 file.write(text)
             os.replace(temporary, path)
     except OSError as error:
-        raise SourceUnavailable(f"the profile cannot be stored: {path.parent}: {error.strerror or error}; set "
-                                "FINETUNE_ADVISOR_DATA to a folder that can be written to") from None
+        raise SourceUnavailable(
+            f"the profile cannot be stored: {path.parent}: {error.strerror or error}; set "
+            "FINETUNE_ADVISOR_DATA to a folder that can be written to"
+        ) from None
 
 
 @contextlib.contextmanager

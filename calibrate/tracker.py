@@ -142,7 +142,8 @@ class AllocationTracker(TorchDispatchMode):
         index = len(timeline.allocations)
         dtype = str(tensor.dtype).removeprefix("torch.")
         timeline.allocations.append(
-            Allocation(size_bytes, category, op, module, tuple(tensor.shape), dtype, exact_bytes))
+            Allocation(size_bytes, category, op, module, tuple(tensor.shape), dtype, exact_bytes)
+        )
         timeline.moves.append(index)
         self._live[key] = (index, weakref.ref(storage, self._on_release(key, index)))
 

@@ -35,9 +35,15 @@ from calibrate.options import methods_of, recipe_options
 from calibrate.tracker import AllocationTracker
 
 CONFIG: dict[str, Any] = {
-    "model_type": "llama", "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 512,
-}  # fmt: skip
+    "model_type": "llama",
+    "vocab_size": 4096,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 512,
+}
 BATCH, SEQ_LEN = 4, 128
 TRACED = ("transformers", "trl")
 STATIC = ("base weights", "quantisation constants", "adapters", "optimizer states", "buffers")
@@ -62,8 +68,14 @@ class Terms(NamedTuple):
 def preset_recipe(trainer: str, method: Method, knobs: Mapping[str, Any] | None = None) -> Recipe:
     """What `trainer` sets for `method`, with other `knobs` on top. Raises UnknownName."""
     quant = {"quant": "nf4"} if method in QUANTIZED_METHODS else {"kbit_upcast": False}
-    values: dict[str, Any] = {"micro_batch": BATCH, "rank": 8, "alpha": 16.0, **quant,
-                              **find_trainer(trainer).values(method), **(knobs or {})}  # fmt: skip
+    values: dict[str, Any] = {
+        "micro_batch": BATCH,
+        "rank": 8,
+        "alpha": 16.0,
+        **quant,
+        **find_trainer(trainer).values(method),
+        **(knobs or {}),
+    }
     values.setdefault("magnitude_dtype", values.get("adapter_dtype", "float32"))
     return Recipe(method=method, **values)
 
@@ -77,14 +89,14 @@ def predicted_step(recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: 
     adapters = {("lora_A", recipe.adapter_dtype), ("lora_B", recipe.adapter_dtype)}
     adapters |= {("magnitude", recipe.magnitude_dtype)} if recipe.is_dora else set()
     return Terms(
-        {name: blocks.get(name, 0) for name in STATIC}, dict(step.phase_peaks), step.after_forward_bytes,
+        {name: blocks.get(name, 0) for name in STATIC},
+        dict(step.phase_peaks),
+        step.after_forward_bytes,
         frozenset(adapters if recipe.has_adapters else {("parameter", recipe.base_dtype)}),
-    )  # fmt: skip
+    )
 
 
-def traced_step(
-    trainer: str, recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: int = SEQ_LEN
-) -> Terms:
+def traced_step(trainer: str, recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: int = SEQ_LEN) -> Terms:
     """Train for two steps with the trainer's own loop and return what the second one held.
 
     Raises BadValue for a trainer whose step cannot be run here, and for the loss that it does not have.
@@ -157,8 +169,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         names = {"base weights": "base_weights", "quantisation constants": "quantization"}
         return Terms(
             {name: static[names.get(name, name.replace(" ", "_"))] for name in STATIC},
-            {name: phase.peak_bytes for name, phase in phases.items()}, phases["backward"].begin_bytes, self.dtypes,
-        )  # fmt: skip
+            {name: phase.peak_bytes for name, phase in phases.items()},
+            phases["backward"].begin_bytes,
+            self.dtypes,
+        )
 
 
 def _kind(name: str) -> str:
@@ -167,8 +181,9 @@ def _kind(name: str) -> str:
 
 def _base_model(config: Mapping[str, Any], recipe: Recipe) -> Any:
     """The model as it is loaded: quantised where the recipe says so, without adapters."""
-    plain = Recipe(method="full", base_dtype=recipe.base_dtype, attention=recipe.attention,
-                   gradient_checkpointing=False)  # fmt: skip
+    plain = Recipe(
+        method="full", base_dtype=recipe.base_dtype, attention=recipe.attention, gradient_checkpointing=False
+    )
     model = build_model(config, plain, fake=False)
     if recipe.is_quantized:
         quantize(model, recipe, fake=False)
@@ -179,19 +194,30 @@ def _lora(recipe: Recipe) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, use_dora=recipe.is_dora,
-        target_modules="all-linear", task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        use_dora=recipe.is_dora,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def _arguments(recipe: Recipe, folder: str) -> dict[str, Any]:
     return {
-        "output_dir": folder, "max_steps": STEPS, "per_device_train_batch_size": recipe.micro_batch,
-        "gradient_checkpointing": recipe.gradient_checkpointing, "optim": OPTIMIZERS[recipe.optimizer],
+        "output_dir": folder,
+        "max_steps": STEPS,
+        "per_device_train_batch_size": recipe.micro_batch,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "optim": OPTIMIZERS[recipe.optimizer],
         "gradient_checkpointing_kwargs": {"use_reentrant": recipe.reentrant} if recipe.gradient_checkpointing else None,
-        "bf16": recipe.autocast, "use_cpu": True, "report_to": [], "save_strategy": "no", "disable_tqdm": True,
+        "bf16": recipe.autocast,
+        "use_cpu": True,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
         "logging_strategy": "no",
-    }  # fmt: skip
+    }
 
 
 def _rows(config: Mapping[str, Any], recipe: Recipe, seq_len: int) -> list[dict[str, list[int]]]:
@@ -207,7 +233,8 @@ def _transformers_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: in
     model = _base_model(config, recipe)
     if recipe.is_quantized and recipe.kbit_upcast:
         model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=recipe.gradient_checkpointing,
+            model,
+            use_gradient_checkpointing=recipe.gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": recipe.reentrant},
         )
     if recipe.has_adapters:
@@ -217,9 +244,11 @@ def _transformers_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: in
                 if parameter.requires_grad:
                     parameter.data = parameter.data.to(getattr(torch, recipe.adapter_dtype))
     return Trainer(
-        model=model, args=TrainingArguments(**_arguments(recipe, folder)), data_collator=default_data_collator,
+        model=model,
+        args=TrainingArguments(**_arguments(recipe, folder)),
+        data_collator=default_data_collator,
         train_dataset=_rows(config, recipe, seq_len),
-    )  # fmt: skip
+    )
 
 
 def _sft_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: int, folder: str) -> Any:
@@ -229,8 +258,10 @@ def _sft_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: int, folder
 
     options = {"max_length": seq_len, "dataset_kwargs": {"skip_prepare_dataset": True}}
     return SFTTrainer(
-        model=_base_model(config, recipe), args=SFTConfig(**_arguments(recipe, folder), **options),
-        train_dataset=Dataset.from_list(_rows(config, recipe, seq_len)), processing_class=_tokenizer(),
+        model=_base_model(config, recipe),
+        args=SFTConfig(**_arguments(recipe, folder), **options),
+        train_dataset=Dataset.from_list(_rows(config, recipe, seq_len)),
+        processing_class=_tokenizer(),
         peft_config=_lora(recipe) if recipe.has_adapters else None,
     )
 
@@ -263,9 +294,12 @@ def _silent_tiles(active: bool) -> Iterator[None]:
 
     tiles: Any = chunked_logprob
     changes: dict[str, Any] = {
-        "_use_triton": lambda device: True, "_forward_kernel": _Kernel(), "_backward_kernel": _Kernel(),
-        "_addmm_fp32": lambda total, a, b: None, "triton": SimpleNamespace(cdiv=lambda a, b: -(-a // b)),
-    }  # fmt: skip
+        "_use_triton": lambda device: True,
+        "_forward_kernel": _Kernel(),
+        "_backward_kernel": _Kernel(),
+        "_addmm_fp32": lambda total, a, b: None,
+        "triton": SimpleNamespace(cdiv=lambda a, b: -(-a // b)),
+    }
     before = {name: getattr(tiles, name, None) for name in changes}
     elsewhere, utils_module = utils._use_triton, utils
     for name, value in changes.items():

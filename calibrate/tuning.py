@@ -104,17 +104,22 @@ def _peaks(samples: Sequence[Sample]) -> dict[str, float]:
     """HEADROOM times the best products of each width, and the fastest of the larger sums, casts and optimizer steps."""
 
     def product(dtypes: tuple[str, ...]) -> float:
-        found = [one.kernels[0][2] / one.seconds for one in samples
-                 if one.op == "product" and one.kernels[0][1] in dtypes]
+        found = [
+            one.kernels[0][2] / one.seconds for one in samples if one.op == "product" and one.kernels[0][1] in dtypes
+        ]
         return HEADROOM * max(found, default=0.0)
 
-    speeds = [one.kernels[0][3] / one.seconds for one in samples
-              if one.op in ("sum", "cast", "adamw") and one.kernels[0][3] >= LARGE_BYTES]
+    speeds = [
+        one.kernels[0][3] / one.seconds
+        for one in samples
+        if one.op in ("sum", "cast", "adamw") and one.kernels[0][3] >= LARGE_BYTES
+    ]
     return {
         "memory_bytes_per_s": HEADROOM * max(speeds, default=0.0),
-        "bf16_flop_per_s": product(("bfloat16",)), "fp16_flop_per_s": product(("bfloat16", "float16")),
+        "bf16_flop_per_s": product(("bfloat16",)),
+        "fp16_flop_per_s": product(("bfloat16", "float16")),
         "fp32_flop_per_s": product(("float32",)),
-    }  # fmt: skip
+    }
 
 
 def first_speed(device: DeviceFacts, samples: Sequence[Sample]) -> Speed | None:
@@ -206,9 +211,13 @@ def tune(
     update["fragmentation"] = fragmentation(weighed, device, Speed(before.card, default, ""))
     off = (typical(left_out.shapes), typical(left_out.methods) if left_out.methods else 0.0)
     measured = MeasuredDevice(
-        card=before.card, profile=whole.profile.model_copy(update=update), versions=environment.versions,
-        fitted_at=_today(), bursts=len(bursts), held_out=off,
-    )  # fmt: skip
+        card=before.card,
+        profile=whole.profile.model_copy(update=update),
+        versions=environment.versions,
+        fitted_at=_today(),
+        bursts=len(bursts),
+        held_out=off,
+    )
     evidence = f"profile measured on {before.card.name} on {measured.fitted_at}, {len(bursts)} bursts"
     measured = measured._replace(profile=measured.profile.model_copy(update={"evidence": evidence}))
     return Tuned(measured, whole, left_out, before, errors_before)
@@ -224,10 +233,13 @@ def keep(tuned: Tuned, folder: Path) -> Path:
 def suitable(records: Iterable[Comparison], device: DeviceFacts, environment: Environment) -> list[Comparison]:
     """The newest clean record of each burst on such a device with these versions."""
     return [
-        one for one in latest(records)
-        if one.environment.device is not None and one.environment.device.signature == device.signature
-        and one.environment.versions == environment.versions and is_clean(one, "time")
-    ][-MOST_BURSTS:]  # fmt: skip
+        one
+        for one in latest(records)
+        if one.environment.device is not None
+        and one.environment.device.signature == device.signature
+        and one.environment.versions == environment.versions
+        and is_clean(one, "time")
+    ][-MOST_BURSTS:]
 
 
 def observed(records: Iterable[Comparison]) -> list[Observation]:
@@ -244,8 +256,9 @@ def observed(records: Iterable[Comparison]) -> list[Observation]:
         program = step_program(model, recipe, one.batch, one.seq_len, place)
         kernels = program.kernels(one.batch, one.seq_len, recipe.rank)
         shape = f"{one.batch}x{one.seq_len}{' c' if recipe.gradient_checkpointing else ''}"
-        found.append(Observation(f"{one.model} {one.method} {shape}", shape, one.method, model, recipe, kernels,
-                                 micro_s, step_s))  # fmt: skip
+        found.append(
+            Observation(f"{one.model} {one.method} {shape}", shape, one.method, model, recipe, kernels, micro_s, step_s)
+        )
     return found
 
 
@@ -255,9 +268,10 @@ def context_bytes(records: Iterable[Comparison]) -> Interval | None:
     The likely value is the median, the ends are the extremes. Ignores what a process of another model loads more.
     """
     sizes = sorted(
-        float(one.measured.device_bytes - one.measured.peak_reserved_bytes) for one in records
+        float(one.measured.device_bytes - one.measured.peak_reserved_bytes)
+        for one in records
         if one.measured is not None and one.measured.device_bytes and one.measured.peak_reserved_bytes
-    )  # fmt: skip
+    )
     if not sizes or sizes[0] <= 0:
         return None
     return Interval(sizes[0], sizes[len(sizes) // 2], sizes[-1])
@@ -293,12 +307,16 @@ def _gap(figures: Figures | None) -> int | None:
 def _check(whole: Fit, left_out: HeldOut, before: Sequence[float]) -> None:
     for name, found in (("shapes", left_out.shapes), ("methods", left_out.methods)):
         if found and typical(found) > LIMIT:
-            raise NotFitted(f"not fitted: on {name} that it did not see, a fit is off by {typical(found):.0%} (median),"
-                            f" more than {LIMIT:.0%}; `calibrate show` lists the bursts")
+            raise NotFitted(
+                f"not fitted: on {name} that it did not see, a fit is off by {typical(found):.0%} (median),"
+                f" more than {LIMIT:.0%}; `calibrate show` lists the bursts"
+            )
     both = (*left_out.shapes, *left_out.methods)
     if typical(both) > typical(before):
-        raise NotFitted(f"not fitted: what a fit did not see, it predicts worse ({typical(both):.1%}) than was"
-                        f" predicted without it ({typical(before):.1%})")
+        raise NotFitted(
+            f"not fitted: what a fit did not see, it predicts worse ({typical(both):.1%}) than was"
+            f" predicted without it ({typical(before):.1%})"
+        )
 
 
 def _spread(left_out: HeldOut) -> Interval:

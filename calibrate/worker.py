@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 def environment() -> Environment:
     """Versions of what the step is made of."""
     return Environment(
-        torch=version("torch"), transformers=version("transformers"), peft=version("peft"),
-        bitsandbytes=version("bitsandbytes"), accelerate=version("accelerate"),
-        python=platform.python_version(), platform=platform.platform(),
-    )  # fmt: skip
+        torch=version("torch"),
+        transformers=version("transformers"),
+        peft=version("peft"),
+        bitsandbytes=version("bitsandbytes"),
+        accelerate=version("accelerate"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+    )
 
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:

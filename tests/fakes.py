@@ -66,17 +66,35 @@ CONTEXT_BYTES = GIB // 2
 
 
 MODEL = ModelSpec(
-    name="small-1b", architecture="llama", hidden_size=2048, intermediate_size=5632, num_hidden_layers=22,
-    num_attention_heads=32, num_key_value_heads=4, head_dim=64, vocab_size=32000,
+    name="small-1b",
+    architecture="llama",
+    hidden_size=2048,
+    intermediate_size=5632,
+    num_hidden_layers=22,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+    head_dim=64,
+    vocab_size=32000,
 )
 
 
-def card(gib: float, name: str = "card", generation: str = "Ada", tflops: float = 100.0, bf16: bool = True,
-         bandwidth: float = 1e12) -> GpuSpec:
+def card(
+    gib: float,
+    name: str = "card",
+    generation: str = "Ada",
+    tflops: float = 100.0,
+    bf16: bool = True,
+    bandwidth: float = 1e12,
+) -> GpuSpec:
     return GpuSpec(
-        name=name, generation=generation, memory_bytes=int(gib * GIB), marketed_gb=gib,
-        memory_bytes_per_s=bandwidth, bf16_flop_per_s=tflops * 1e12 if bf16 else 0,
-        fp16_flop_per_s=tflops * 1e12, fp32_flop_per_s=tflops * 0.5e12,
+        name=name,
+        generation=generation,
+        memory_bytes=int(gib * GIB),
+        marketed_gb=gib,
+        memory_bytes_per_s=bandwidth,
+        bf16_flop_per_s=tflops * 1e12 if bf16 else 0,
+        fp16_flop_per_s=tflops * 1e12,
+        fp32_flop_per_s=tflops * 0.5e12,
     )
 
 
@@ -96,8 +114,11 @@ def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str
     parameters = parameter_count(model)
     weight = {"none": DTYPE_BYTES[recipe.base_dtype], "int8": 1.0}.get(recipe.quant, 0.5625)
     weights = parameters * weight + (0.4e9 if recipe.is_quantized else 0)
-    trained = parameters if recipe.method == "full" else adapter_parameter_count(
-        model, recipe.target_modules, recipe.rank, recipe.is_dora)
+    trained = (
+        parameters
+        if recipe.method == "full"
+        else adapter_parameter_count(model, recipe.target_modules, recipe.rank, recipe.is_dora)
+    )
     per_token = model.num_hidden_layers * model.hidden_size * (2 if recipe.gradient_checkpointing else 34)
     copies = 2 * parameters if recipe.is_dora and recipe.dropout and not recipe.gradient_checkpointing else 0
     return {
@@ -124,18 +145,30 @@ def fake_estimate(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: Gpu
     device = Interval.around(sum(terms.values()), SPREAD, SPREAD)
     steps = -(-workload.examples // workload.batch_size)
     step_s = fake_micro_step_s(model, recipe, workload, gpu) * recipe.gradient_accumulation if gpu.speed_known else 0
-    time = TimeEstimate(
-        micro_step_s=Interval.around(step_s / recipe.gradient_accumulation, 0.2, 0.2),
-        step_s=Interval.around(step_s, 0.2, 0.2),
-        total_s=Interval.around(step_s * steps * workload.epochs, 0.2, 0.2),
-        steps=steps, tokens_per_s=workload.batch_size * workload.mean_seq_len / step_s, bound="compute",
-        flop_per_step=1e12, mfu=0.4, energy_j=None,
-    ) if gpu.speed_known else None
+    time = (
+        TimeEstimate(
+            micro_step_s=Interval.around(step_s / recipe.gradient_accumulation, 0.2, 0.2),
+            step_s=Interval.around(step_s, 0.2, 0.2),
+            total_s=Interval.around(step_s * steps * workload.epochs, 0.2, 0.2),
+            steps=steps,
+            tokens_per_s=workload.batch_size * workload.mean_seq_len / step_s,
+            bound="compute",
+            flop_per_step=1e12,
+            mfu=0.4,
+            energy_j=None,
+        )
+        if gpu.speed_known
+        else None
+    )
     return Estimate(
         recipe=recipe,
         memory=MemoryEstimate(
-            peak_allocated_bytes=device, peak_reserved_bytes=device, needed_bytes=device, device_bytes=device,
-            peak_at="backward, lm_head", terms=tuple(Term(name=n, bytes=b) for n, b in terms.items()),
+            peak_allocated_bytes=device,
+            peak_reserved_bytes=device,
+            needed_bytes=device,
+            device_bytes=device,
+            peak_at="backward, lm_head",
+            terms=tuple(Term(name=n, bytes=b) for n, b in terms.items()),
         ),
         time=time,
         trainable_parameters=terms["trained state"] // 12,

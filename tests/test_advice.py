@@ -22,8 +22,11 @@ class SeveralCards(FakeCatalog):
     """'24GB' stands for three cards, one of them without bf16."""
 
     def find_gpus(self, text: str) -> tuple[GpuSpec, ...]:
-        return (card(24, "quick", tflops=200), card(23, "slow", tflops=50),
-                card(22, "old", generation="Turing", bf16=False))
+        return (
+            card(24, "quick", tflops=200),
+            card(23, "slow", tflops=50),
+            card(22, "old", generation="Turing", bf16=False),
+        )
 
 
 def ask(gpu: str | GpuSpec = "eighty", **knobs: Any) -> Advice:
@@ -45,18 +48,37 @@ def test_the_json_contract() -> None:
         assert set(memory["device_bytes"]) == {"low", "likely", "high"}
         assert set(memory["terms"][0]) == {"name", "bytes"}
         assert set(time) == {
-            "micro_step_s", "step_s", "total_s", "steps", "tokens_per_s", "bound", "flop_per_step", "mfu", "energy_j",
+            "micro_step_s",
+            "step_s",
+            "total_s",
+            "steps",
+            "tokens_per_s",
+            "bound",
+            "flop_per_step",
+            "mfu",
+            "energy_j",
         }
         assert row["evidence"]["rung"] == "formula"
 
 
 @given(
-    gib=st.sampled_from([1, 2, 4, 8, 24, 80]), method=st.sampled_from(["all", *METHODS]),
-    examples=st.integers(1, 10**12), epochs=st.floats(1e-6, 10_000), gpus=st.sampled_from([1, 2, 16]),
+    gib=st.sampled_from([1, 2, 4, 8, 24, 80]),
+    method=st.sampled_from(["all", *METHODS]),
+    examples=st.integers(1, 10**12),
+    epochs=st.floats(1e-6, 10_000),
+    gpus=st.sampled_from([1, 2, 16]),
 )
 def test_json_goes_there_and_back(gib: int, method: str, examples: int, epochs: float, gpus: int) -> None:
-    answer = advise(MODEL, card(gib), examples, method=method, epochs=epochs, gpus=gpus,
-                    catalog=FakeCatalog(), estimator=fake_estimate)
+    answer = advise(
+        MODEL,
+        card(gib),
+        examples,
+        method=method,
+        epochs=epochs,
+        gpus=gpus,
+        catalog=FakeCatalog(),
+        estimator=fake_estimate,
+    )
     text = answer.model_dump_json()
     assert Advice.model_validate_json(text) == answer
     json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
@@ -75,7 +97,8 @@ def test_fixed_and_chosen_share_out_the_knobs() -> None:
     assert {"rank", "examples"}.isdisjoint(answer.chosen)
     assert set(answer.chosen).isdisjoint(answer.trainer.knobs)
     assert {*answer.chosen, *answer.trainer.knobs, "examples", "rank"} == {
-        knob.name for knob in KNOBS if knob.home in ("workload", "recipe")}
+        knob.name for knob in KNOBS if knob.home in ("workload", "recipe")
+    }
     assert all(row.recipe.rank == 8 for row in answer.candidates if row.method != "full")
 
 
@@ -109,8 +132,12 @@ def test_a_card_of_unknown_speed_gets_the_range_of_its_neighbours() -> None:
     assert row.time is not None
     assert (row.fastest_card, row.slowest_card) != ("odd", "odd")
     fixed = {"micro_batch": row.recipe.micro_batch, "gradient_checkpointing": row.recipe.gradient_checkpointing}
-    alone = [advise(MODEL, one, 3000, method="lora", **fixed, catalog=FakeCatalog(),
-                    estimator=fake_estimate).candidates[0].time for one in near]  # fmt: skip
+    alone = [
+        advise(MODEL, one, 3000, method="lora", **fixed, catalog=FakeCatalog(), estimator=fake_estimate)
+        .candidates[0]
+        .time
+        for one in near
+    ]
     assert row.time.total_s.high == max(time.total_s.high for time in alone if time)
     (note,) = [note.text for note in answer.notes if "speed" in note.text]
     assert f"{len(near)} catalog cards" in note
@@ -201,15 +228,18 @@ def test_data_is_counted_and_said(tmp_path: Path) -> None:
     assert "--examples given instead" in both.notes[0].text
 
 
-@pytest.mark.parametrize(("knobs", "error", "words"), [
-    ({"target_modules": "q_projj"}, UnknownName, "q_proj"),
-    ({"method": "loraa"}, UnknownName, "lora"),
-    ({"rnak": 3}, UnknownName, "rank"),
-    ({"rank": 0}, BadValue, "1 to 16,384"),
-    ({"sharding": "zero3"}, BadValue, "not available yet"),
-    ({"trainer": "trll"}, UnknownName, "transformers"),
-    ({"batch_size": 10, "gpus": 4}, BadValue, "--gpus"),
-])
+@pytest.mark.parametrize(
+    ("knobs", "error", "words"),
+    [
+        ({"target_modules": "q_projj"}, UnknownName, "q_proj"),
+        ({"method": "loraa"}, UnknownName, "lora"),
+        ({"rnak": 3}, UnknownName, "rank"),
+        ({"rank": 0}, BadValue, "1 to 16,384"),
+        ({"sharding": "zero3"}, BadValue, "not available yet"),
+        ({"trainer": "trll"}, UnknownName, "transformers"),
+        ({"batch_size": 10, "gpus": 4}, BadValue, "--gpus"),
+    ],
+)
 def test_bad_input_is_one_line(knobs: dict[str, Any], error: type[AdvisorError], words: str) -> None:
     with pytest.raises(error, match=words) as caught:
         ask(**knobs)

@@ -14,11 +14,19 @@ SIZES = st.integers(1, 64 * MIB)
 STREAMS = st.lists(st.tuples(st.booleans(), SIZES, st.integers(0, 1000)), min_size=1, max_size=60)
 
 
-@pytest.mark.parametrize(("asked", "served", "taken"), [
-    (1, 512, 2 * MIB), (512, 512, 2 * MIB), (513, 1024, 2 * MIB), (MIB, MIB, 2 * MIB),
-    (MIB + 1, MIB + 512, 20 * MIB), (10 * MIB - 512, 10 * MIB - 512, 20 * MIB), (10 * MIB, 10 * MIB, 10 * MIB),
-    (11 * MIB, 11 * MIB, 12 * MIB),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "served", "taken"),
+    [
+        (1, 512, 2 * MIB),
+        (512, 512, 2 * MIB),
+        (513, 1024, 2 * MIB),
+        (MIB, MIB, 2 * MIB),
+        (MIB + 1, MIB + 512, 20 * MIB),
+        (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
+        (10 * MIB, 10 * MIB, 10 * MIB),
+        (11 * MIB, 11 * MIB, 12 * MIB),
+    ],
+)
 def test_sizes_of_blocks_and_segments(asked: int, served: int, taken: int) -> None:
     assert rounded_request(asked) == served
     assert segment_bytes(served) == taken

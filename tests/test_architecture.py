@@ -33,9 +33,7 @@ print(json.dumps(sorted(set({HEAVY!r}) & set(sys.modules))), file=sys.stderr)
 
 def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
     """Check the contracts of pyproject.toml against the packages in `tree`."""
-    return subprocess.run(
-        [sys.executable, "-c", LINT_IMPORTS], cwd=tree, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", LINT_IMPORTS], cwd=tree, capture_output=True, text=True, check=False)
 
 
 def heavy_modules_loaded(first: str = "", path: Path | None = None) -> list[str]:
@@ -43,8 +41,11 @@ def heavy_modules_loaded(first: str = "", path: Path | None = None) -> list[str]
     search_path = os.pathsep.join([str(p) for p in (path, ROOT) if p])
     done = subprocess.run(
         [sys.executable, "-c", LOADED_BY_ADVISE.format(first=first)],
-        env=os.environ | {"PYTHONPATH": search_path}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONPATH": search_path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     loaded: list[str] = json.loads(done.stderr.splitlines()[-1])
     return loaded

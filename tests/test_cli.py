@@ -51,14 +51,17 @@ def test_the_first_example_recommends_dora_and_says_its_cost() -> None:
     assert " GiB " in cost
 
 
-@pytest.mark.parametrize(("more", "answer"), [
-    (("--gpu", "12GB"), ("qlora", 16, "ADV001")),
-    (("--priority", "speed"), ("lora", 16, "ADV002")),
-    (("--examples", "200000"), ("lora", 64, "ADV002")),
-    (("--examples", "60000"), ("lora", 16, "ADV004")),
-    (("--priority", "memory"), ("qlora", 16, "ADV006")),
-    (("--method", "qdora"), ("qdora", 16, "ADV007")),
-])
+@pytest.mark.parametrize(
+    ("more", "answer"),
+    [
+        (("--gpu", "12GB"), ("qlora", 16, "ADV001")),
+        (("--priority", "speed"), ("lora", 16, "ADV002")),
+        (("--examples", "200000"), ("lora", 64, "ADV002")),
+        (("--examples", "60000"), ("lora", 16, "ADV004")),
+        (("--priority", "memory"), ("qlora", 16, "ADV006")),
+        (("--method", "qdora"), ("qdora", 16, "ADV007")),
+    ],
+)
 def test_other_jobs_get_other_methods(more: tuple[str, ...], answer: tuple[str, int, str]) -> None:
     assert recommended(*JOB, *more) == answer
 
@@ -96,30 +99,34 @@ def test_explain_lists_every_term() -> None:
     assert all(f"{term['bytes']:,}" in text for term in terms)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ((), "try: advise --model llama-8b --gpu 24GB --examples 3000"),
-    (("--model", "llama-8b"), "no --gpu given"),
-    (("--gpu", "24GB"), "no --model given"),
-    ((*JOB, "--model", "lama-8b"), "did you mean"),
-    ((*JOB, "--gpu", "rtx4091"), "rtx-4090"),
-    ((*JOB, "--method", "dorra"), "dora"),
-    ((*JOB, "--target-modules", "q_prj"), "q_proj"),
-    ((*JOB, "--rank", "0"), "1 to 16,384"),
-    ((*JOB, "--epochs", "nan"), "more than 0 and at most 10,000"),
-    ((*JOB, "--dropout", "1"), "less than 1"),
-    ((*JOB, "--seq-len", "9" * 5000), "1 to 10,000,000"),
-    ((*JOB, "--trainer", "axolotle"), "did you mean"),
-    ((*JOB, "--sharding", "zero3", "--gpus", "8"), "not available yet"),
-    ((*JOB, "--micro-batch", "3", "--batch-size", "16"), "multiples of --micro-batch"),
-    ((*JOB, "--mean-seq-len", "4096", "--seq-len", "2048"), "at most --seq-len"),
-    ((*JOB, "--no-such-flag"), "--no-such-flag"),
-    ((*JOB, "--rank"), "--rank"),
-    (("frobnicate",), "frobnicate"),
-    (("explain", "ADV999"), "see: advise rules"),
-    (("explain",), "CODE"),
-    (("--rank", "8", "models"), "no place before"),
-    ((*JOB, "--data", "rows.parquet"), ".jsonl and .txt"),
-], ids=lambda value: value[:30] if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "try: advise --model llama-8b --gpu 24GB --examples 3000"),
+        (("--model", "llama-8b"), "no --gpu given"),
+        (("--gpu", "24GB"), "no --model given"),
+        ((*JOB, "--model", "lama-8b"), "did you mean"),
+        ((*JOB, "--gpu", "rtx4091"), "rtx-4090"),
+        ((*JOB, "--method", "dorra"), "dora"),
+        ((*JOB, "--target-modules", "q_prj"), "q_proj"),
+        ((*JOB, "--rank", "0"), "1 to 16,384"),
+        ((*JOB, "--epochs", "nan"), "more than 0 and at most 10,000"),
+        ((*JOB, "--dropout", "1"), "less than 1"),
+        ((*JOB, "--seq-len", "9" * 5000), "1 to 10,000,000"),
+        ((*JOB, "--trainer", "axolotle"), "did you mean"),
+        ((*JOB, "--sharding", "zero3", "--gpus", "8"), "not available yet"),
+        ((*JOB, "--micro-batch", "3", "--batch-size", "16"), "multiples of --micro-batch"),
+        ((*JOB, "--mean-seq-len", "4096", "--seq-len", "2048"), "at most --seq-len"),
+        ((*JOB, "--no-such-flag"), "--no-such-flag"),
+        ((*JOB, "--rank"), "--rank"),
+        (("frobnicate",), "frobnicate"),
+        (("explain", "ADV999"), "see: advise rules"),
+        (("explain",), "CODE"),
+        (("--rank", "8", "models"), "no place before"),
+        ((*JOB, "--data", "rows.parquet"), ".jsonl and .txt"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
 def test_bad_input_is_one_line_and_exit_two(arguments: tuple[str, ...], words: str) -> None:
     assert words in one_line_error(run(*arguments))
 
@@ -224,18 +231,27 @@ def test_anything_typed_ends_in_a_documented_exit(data: st.DataObject) -> None:
 def test_a_reader_that_leaves_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    child = subprocess.run([sys.executable, "-c", "from advisor.cli import main; main()", "models"], cwd=ROOT,
-                           stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", "from advisor.cli import main; main()", "models"],
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     os.close(writing)
     assert (child.returncode, child.stderr) == (141, "")
 
 
 def test_ctrl_c_exits_130_without_a_traceback() -> None:
-    code = ("import advisor.advice, time\n"
-            "def wait(**knobs):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
-            "advisor.advice.advise = wait\nfrom advisor.cli import main\nmain()")
-    with subprocess.Popen([sys.executable, "-c", code, *JOB], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as child:
+    code = (
+        "import advisor.advice, time\n"
+        "def wait(**knobs):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+        "advisor.advice.advise = wait\nfrom advisor.cli import main\nmain()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *JOB], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "waiting\n"
         child.send_signal(signal.SIGINT)
@@ -248,8 +264,14 @@ def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
     rows = tmp_path / "zeilen-ü.txt"
     rows.write_text("x\n" * 10)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    child = subprocess.run([sys.executable, "-c", "from advisor.cli import main; main()", *JOB, "--data", str(rows)],
-                           cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", "from advisor.cli import main; main()", *JOB, "--data", str(rows)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert child.returncode == 0, child.stderr
 
 
@@ -268,19 +290,24 @@ def test_a_closed_output_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands are explain, gpus"),
-    ((*JOB, "--packing", "yes"), "switches take no value"),
-    ((*JOB, "--compile"), "torch.compile changes memory and time"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands are explain, gpus"),
+        ((*JOB, "--packing", "yes"), "switches take no value"),
+        ((*JOB, "--compile"), "torch.compile changes memory and time"),
+    ],
+)
 def test_stray_words_say_what_to_do(arguments: tuple[str, ...], words: str) -> None:
     assert words in one_line_error(run(*arguments))
 
 
 def test_the_head_gets_an_adapter_where_it_is_named() -> None:
     asked = (*JOB, "--target-modules", "q_proj,lm_head", "--method", "lora", "--json")
-    with_head, without = (json.loads(run(*some).stdout)["candidates"][0] for some in (
-        asked, [word.removesuffix(",lm_head") for word in asked]))
+    with_head, without = (
+        json.loads(run(*some).stdout)["candidates"][0]
+        for some in (asked, [word.removesuffix(",lm_head") for word in asked])
+    )
     assert with_head["trainable_parameters"] - without["trainable_parameters"] == 16 * (4096 + 128_256)
     assert with_head["memory"]["needed_bytes"]["likely"] > without["memory"]["needed_bytes"]["likely"]
     words = one_line_error(run(*asked, "--trainer", "trl"))

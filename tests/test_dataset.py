@@ -25,12 +25,15 @@ def test_txt_counts_lines(tmp_path: Path) -> None:
     assert summarise(str(path)) == DataSummary(rows=2, mean_tokens=51, longest_tokens=100)
 
 
-@pytest.mark.parametrize(("name", "content", "words"), [
-    ("data.csv", "a,b", r"\.jsonl and \.txt"),
-    ("empty.txt", "\n \n", "no rows"),
-    ("bad.jsonl", '{"a": 1}\n{"a": \n', "line 2 is not JSON"),
-    ("deep.jsonl", "[" * 200_000, "line 1 is not JSON"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("data.csv", "a,b", r"\.jsonl and \.txt"),
+        ("empty.txt", "\n \n", "no rows"),
+        ("bad.jsonl", '{"a": 1}\n{"a": \n', "line 2 is not JSON"),
+        ("deep.jsonl", "[" * 200_000, "line 1 is not JSON"),
+    ],
+)
 def test_unusable_files(tmp_path: Path, name: str, content: str, words: str) -> None:
     path = tmp_path / name
     path.write_text(content)

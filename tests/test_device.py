@@ -78,8 +78,10 @@ def test_cublas_workspaces_are_what_pytorch_allocates() -> None:
 
 
 def test_a_power_limit_lowers_the_matrix_rate_between_cards_of_one_chip() -> None:
-    achieved = {name: profile_for(card(name)).matrix_efficiency * card(name).bf16_flop_per_s
-                for name in ("NVIDIA GeForce RTX 4090", "NVIDIA L40S", "NVIDIA RTX 6000 Ada Generation", "NVIDIA L4")}
+    achieved = {
+        name: profile_for(card(name)).matrix_efficiency * card(name).bf16_flop_per_s
+        for name in ("NVIDIA GeForce RTX 4090", "NVIDIA L40S", "NVIDIA RTX 6000 Ada Generation", "NVIDIA L4")
+    }
     shares = [profile_for(card(name)).matrix_efficiency for name in achieved]
     assert shares == sorted(shares, reverse=True)
     assert achieved["NVIDIA L40S"] > achieved["NVIDIA RTX 6000 Ada Generation"] > achieved["NVIDIA GeForce RTX 4090"]
@@ -87,17 +89,27 @@ def test_a_power_limit_lowers_the_matrix_rate_between_cards_of_one_chip() -> Non
     assert profile_for(unlimited).matrix_efficiency > 1.5 * profile_for(card("NVIDIA L4")).matrix_efficiency
 
 
-@pytest.mark.parametrize(("name", "published"), [
-    ("NVIDIA A100-SXM4-80GB", 271e12), ("NVIDIA A100 80GB PCIe", 253e12), ("NVIDIA H100 80GB HBM3", 794e12),
-    ("NVIDIA B200", 1745e12), ("NVIDIA GeForce RTX 4090", 165e12),
-])
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 271e12),
+        ("NVIDIA A100 80GB PCIe", 253e12),
+        ("NVIDIA H100 80GB HBM3", 794e12),
+        ("NVIDIA B200", 1745e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+    ],
+)
 def test_the_limit_for_large_products_is_near_the_published_best(name: str, published: float) -> None:
     assert 0.85 <= profile_for(card(name)).matrix_efficiency * card(name).bf16_flop_per_s / published <= 1.05
 
 
-@pytest.mark.parametrize(("name", "forward", "backward"), [
-    ("NVIDIA RTX A5000", 84e12, 77e12), ("NVIDIA H100 80GB HBM3", 370e12, 302e12),
-])
+@pytest.mark.parametrize(
+    ("name", "forward", "backward"),
+    [
+        ("NVIDIA RTX A5000", 84e12, 77e12),
+        ("NVIDIA H100 80GB HBM3", 370e12, 302e12),
+    ],
+)
 def test_attention_is_near_what_was_published(name: str, forward: float, backward: float) -> None:
     peak, profile = card(name).bf16_flop_per_s, profile_for(card(name))
     assert profile.attention_forward * peak == pytest.approx(forward, rel=0.12)

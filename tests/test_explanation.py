@@ -18,10 +18,11 @@ WORK = Workload(seq_len=1024, mean_seq_len=1024)
 
 def steps(model: str = "llama-3.2-1b") -> dict[Method, Any]:
     return {
-        method: explain_time(find_model(model), Recipe(method=method, quant="nf4" if method[0] == "q" else "none"),
-                             WORK, CARD)
+        method: explain_time(
+            find_model(model), Recipe(method=method, quant="nf4" if method[0] == "q" else "none"), WORK, CARD
+        )
         for method in METHODS
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +60,19 @@ def test_a_narrow_model_waits_for_its_launches() -> None:
     assert step.parts[WAITING] > 0.3 * step.micro_step_s
 
 
-@pytest.mark.parametrize(("kind", "place", "part"), [
-    ("matmul", "q_proj", "base products"), ("matmul", "q_proj, LoRA", "LoRA adapters"),
-    ("elementwise", "up_proj, DoRA", PARTS[2]), ("dequantize", "up_proj", "dequantisation"),
-    ("attention backward", "o_proj", "attention"), ("elementwise", "attention", "attention"),
-    ("reduce", "loss", "head and loss"), ("reduce", "norm", "norms, activations, sums"),
-])
+@pytest.mark.parametrize(
+    ("kind", "place", "part"),
+    [
+        ("matmul", "q_proj", "base products"),
+        ("matmul", "q_proj, LoRA", "LoRA adapters"),
+        ("elementwise", "up_proj, DoRA", PARTS[2]),
+        ("dequantize", "up_proj", "dequantisation"),
+        ("attention backward", "o_proj", "attention"),
+        ("elementwise", "attention", "attention"),
+        ("reduce", "loss", "head and loss"),
+        ("reduce", "norm", "norms, activations, sums"),
+    ],
+)
 def test_where_a_kernel_is_counted(kind: str, place: str, part: str) -> None:
     assert part_of(kind, place) == part
 

@@ -11,8 +11,10 @@ from advisor.specs import METHODS, Recipe
 
 RECIPES = [
     Recipe(method=method, gradient_checkpointing=checkpointing, expandable_segments=expandable)
-    for method in METHODS for checkpointing in (False, True) for expandable in (False, True)
-]  # fmt: skip
+    for method in METHODS
+    for checkpointing in (False, True)
+    for expandable in (False, True)
+]
 
 
 @given(st.sampled_from(RECIPES), st.floats(0, 1e12), st.floats(0, 1e12))

@@ -18,10 +18,14 @@ from advisor.frozen import Frozen, Pattern, Range, annotations_of
 from advisor.interval import Interval
 
 CLASSES = sorted(
-    {found for module in (specs, answer, device) for found in vars(module).values()
-     if isinstance(found, type) and issubclass(found, Frozen) and found is not Frozen},
+    {
+        found
+        for module in (specs, answer, device)
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, Frozen) and found is not Frozen
+    },
     key=lambda found: found.__name__,
-)  # fmt: skip
+)
 
 
 class Inner(Frozen):
@@ -48,13 +52,17 @@ class Outer(Frozen):
 
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-4, 12), st.sampled_from([10**30, -(10**30)]),
-    st.floats(-1, 2), st.sampled_from([float("nan"), float("inf"), float("-inf"), 0.0, 1.0]),
+    st.none(),
+    st.booleans(),
+    st.integers(-4, 12),
+    st.sampled_from([10**30, -(10**30)]),
+    st.floats(-1, 2),
+    st.sampled_from([float("nan"), float("inf"), float("-inf"), 0.0, 1.0]),
     st.sampled_from(["a", "b", "c", "", "1.2", "1.2\n", "1", "0.5", "true"]),
     st.sampled_from([(), (1,), ("a",), ["a"], (0.5, 1), (1, 1), [0.5, 1], (0.5, 1, 2), (Inner(size=2),)]),
     st.sampled_from([Inner(size=1), {"size": 3}, {"size": 11}, {"size": 3, "x": 1}, {"a": 1}, {"a": "b"}]),
     st.sampled_from([Interval(0.0, 1.0, 2.0), {"low": 0, "likely": 1, "high": 2}, (0.0, 1.0, 2.0)]),
-)  # fmt: skip
+)
 
 
 def made(make: Any, values: dict[str, Any]) -> list[Any] | str:
@@ -98,7 +106,8 @@ def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
 
 def test_pydantic_converts_what_is_nearly_right() -> None:
     assert Outer(share=0.25, names=["x", "y"], inner={"size": 2}) == Outer(  # type: ignore[arg-type]
-        share=0.25, names=("x", "y"), inner=Inner(size=2))
+        share=0.25, names=("x", "y"), inner=Inner(size=2)
+    )
     assert type(Outer(rate=3).rate) is float
 
 

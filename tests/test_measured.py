@@ -38,12 +38,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def device(card: GpuSpec = CARD, **versions: str) -> MeasuredDevice:
-    profile = profile_for(card).model_copy(update={
-        "matrix_efficiency": 0.2, "device_spread": Interval(0.9, 1.0, 1.1), "launch_spread": Interval(0.9, 1.0, 1.1),
-        "context_bytes": Interval(3e9, 3e9, 3e9),
-    })  # fmt: skip
-    return MeasuredDevice(card=card, profile=profile, versions={"torch": "2.13.0+cu130", **versions},
-                          fitted_at="2026-02-03", bursts=31, held_out=(0.04, 0.05))
+    profile = profile_for(card).model_copy(
+        update={
+            "matrix_efficiency": 0.2,
+            "device_spread": Interval(0.9, 1.0, 1.1),
+            "launch_spread": Interval(0.9, 1.0, 1.1),
+            "context_bytes": Interval(3e9, 3e9, 3e9),
+        }
+    )
+    return MeasuredDevice(
+        card=card,
+        profile=profile,
+        versions={"torch": "2.13.0+cu130", **versions},
+        fitted_at="2026-02-03",
+        bursts=31,
+        held_out=(0.04, 0.05),
+    )
 
 
 def keep(folder: Path, one: MeasuredDevice, text: str = "") -> Path:
@@ -129,10 +139,15 @@ def damaged(change: Any) -> str:
     return json.dumps(document)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{", "damaged (no JSON)"), ("[]", "version None"), (damaged(lambda d: d.update(schema_version=9)), "version 9"),
-    (damaged(lambda d: d["profile"].update(bursts=99)), "its checksum differs"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "damaged (no JSON)"),
+        ("[]", "version None"),
+        (damaged(lambda d: d.update(schema_version=9)), "version 9"),
+        (damaged(lambda d: d["profile"].update(bursts=99)), "its checksum differs"),
+    ],
+)
 def test_a_damaged_file_falls_back_aloud(folder: Path, text: str, words: str) -> None:
     path = keep(folder, device(), text)
     with pytest.raises(BadDevice, match="calibrate") as caught:

@@ -19,13 +19,28 @@ from advisor.specs import Frozen
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = {"advise", "all_gpus", "estimate", "find_gpus", "find_model", "model_entries", "parameter_count"}
 ERRORS = {
-    "AdvisorError", "BadConfig", "BadValue", "InputError", "SourceUnavailable", "UnknownName",
+    "AdvisorError",
+    "BadConfig",
+    "BadValue",
+    "InputError",
+    "SourceUnavailable",
+    "UnknownName",
     "UnsupportedArchitecture",
-}  # fmt: skip
+}
 MODELS = {
-    "Advice", "Candidate", "Estimate", "GpuSpec", "MemoryEstimate", "ModelSpec", "Placement", "Reason", "Recipe",
-    "Recommendation", "TimeEstimate", "Workload",
-}  # fmt: skip
+    "Advice",
+    "Candidate",
+    "Estimate",
+    "GpuSpec",
+    "MemoryEstimate",
+    "ModelSpec",
+    "Placement",
+    "Reason",
+    "Recipe",
+    "Recommendation",
+    "TimeEstimate",
+    "Workload",
+}
 OTHERS = {"Interval", "__version__"}
 HEAVY = {"pydantic", "rich", "click", "torch", "numpy"}
 

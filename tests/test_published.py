@@ -16,8 +16,15 @@ from advisor.validation.torchtune import full_finetune
 from benchmarks.published_memory import MEDIAN_BARS, judged_lines, missed_bars
 
 REPORT = validate()
-ROWS = {"peft-mm": 5, "litgpt-a100": 39, "raschka": 8, "torchtune": 9, "qwen1": 12, "fsdp_qlora": 16,
-        "fsdp_qlora-nb": 24}  # fmt: skip
+ROWS = {
+    "peft-mm": 5,
+    "litgpt-a100": 39,
+    "raschka": 8,
+    "torchtune": 9,
+    "qwen1": 12,
+    "fsdp_qlora": 16,
+    "fsdp_qlora-nb": 24,
+}
 
 
 def error_of(row: str, what: str) -> float:
@@ -116,17 +123,20 @@ def test_compiled_runs_are_refused() -> None:
     assert isinstance(full_finetune(compiled[0]), Unanswered)
 
 
-@pytest.mark.parametrize(("group", "changes", "words"), [
-    ("peft-mm", {"group": "somebody"}, "is not described here"),
-    ("raschka", {"model_id": "some/model"}, "is not described here"),
-    ("raschka", {"target_modules": ["q", "v", "mlp"]}, "other layers"),
-    ("qwen1", {"method": "qlora"}, "GPTQ"),
-])
+@pytest.mark.parametrize(
+    ("group", "changes", "words"),
+    [
+        ("peft-mm", {"group": "somebody"}, "is not described here"),
+        ("raschka", {"model_id": "some/model"}, "is not described here"),
+        ("raschka", {"target_modules": ["q", "v", "mlp"]}, "other layers"),
+        ("qwen1", {"method": "qlora"}, "GPTQ"),
+    ],
+)
 def test_rows_that_nothing_is_known_of_are_refused(
     group: str, changes: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("advisor.validation.report.published_rows", lambda: [published_rows(group)[0] | changes])
-    (_, reason), = validate().unanswered
+    ((_, reason),) = validate().unanswered
     assert words in reason
 
 

@@ -37,8 +37,23 @@ def test_numbers_are_held_to_their_range(knob) -> None:
         number = int(value) if whole else value
         assert read_value(knob.name, number) == number
         assert read_value(knob.name, str(number)) == number
-    outside = [allowed.low - step, allowed.high + high_step, -1, "nan", "inf", "-inf", "1e999",
-               "", "many", math.nan, math.inf, True, None, [3], "9" * 5000]
+    outside = [
+        allowed.low - step,
+        allowed.high + high_step,
+        -1,
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "",
+        "many",
+        math.nan,
+        math.inf,
+        True,
+        None,
+        [3],
+        "9" * 5000,
+    ]
     outside += [allowed.low] if allowed.open_low else []
     outside += [allowed.high] if allowed.open_high else []
     outside += [1.5, "1.5"] if whole else []
@@ -95,14 +110,17 @@ def test_a_data_file_fills_what_is_open() -> None:
     assert (fixed.examples, fixed.mean_seq_len, fixed.seq_len) == (5, 128, 128)
 
 
-@pytest.mark.parametrize(("fixed", "gpus", "words"), [
-    ({"mean_seq_len": 2000, "seq_len": 1000}, 1, "--mean-seq-len is 2000"),
-    ({"batch_size": 6, "micro_batch": 4}, 1, "multiples of --micro-batch, which is 4"),
-    ({"batch_size": 2, "micro_batch": 4}, 1, "multiples of --micro-batch"),
-    ({"batch_size": 6}, 4, "multiples of --gpus, which is 4"),
-    ({"batch_size": 12, "micro_batch": 2}, 4, "multiples of --gpus times --micro-batch, which is 8"),
-    ({"micro_batch": 1_000_000}, 100_000, "at most 1,000,000 rows"),
-])
+@pytest.mark.parametrize(
+    ("fixed", "gpus", "words"),
+    [
+        ({"mean_seq_len": 2000, "seq_len": 1000}, 1, "--mean-seq-len is 2000"),
+        ({"batch_size": 6, "micro_batch": 4}, 1, "multiples of --micro-batch, which is 4"),
+        ({"batch_size": 2, "micro_batch": 4}, 1, "multiples of --micro-batch"),
+        ({"batch_size": 6}, 4, "multiples of --gpus, which is 4"),
+        ({"batch_size": 12, "micro_batch": 2}, 4, "multiples of --gpus times --micro-batch, which is 8"),
+        ({"micro_batch": 1_000_000}, 100_000, "at most 1,000,000 rows"),
+    ],
+)
 def test_contradictions_are_refused(fixed: dict[str, object], gpus: int, words: str) -> None:
     with pytest.raises(BadValue, match=words):
         workload_of(fixed, MODEL, gpus)

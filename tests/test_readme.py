@@ -119,5 +119,10 @@ def test_what_it_names_exists() -> None:
 def test_the_exit_codes_are_those_of_the_code() -> None:
     sentence = TEXT.partition("\nExit codes: ")[2].partition(". ")[0].partition("\n`")[0]
     codes = [int(code) for code in re.findall(r"\*\*(\d+)\*\*", sentence)]
-    assert codes == [0, InputError.exit_code, door.EXIT_NOTHING_FITS, SourceUnavailable.exit_code,
-                     door.EXIT_INTERRUPTED]  # fmt: skip
+    assert codes == [
+        0,
+        InputError.exit_code,
+        door.EXIT_NOTHING_FITS,
+        SourceUnavailable.exit_code,
+        door.EXIT_INTERRUPTED,
+    ]

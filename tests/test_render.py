@@ -17,8 +17,7 @@ from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
 def ask(gib: float = 24, name: str = "small-1b", gpu: str = "card", **knobs: Any) -> Advice:
     model = MODEL.model_copy(update={"name": name})
-    return advise(model, card(gib, gpu), catalog=FakeCatalog(), estimator=fake_estimate,
-                  **{"examples": 3000, **knobs})
+    return advise(model, card(gib, gpu), catalog=FakeCatalog(), estimator=fake_estimate, **{"examples": 3000, **knobs})
 
 
 def screen(answer: Advice, explain: bool = False) -> str:
@@ -32,8 +31,18 @@ def before_script(text: str) -> str:
 
 
 @pytest.mark.parametrize("explain", [False, True])
-@pytest.mark.parametrize("knobs", [{}, {"gib": 2.5}, {"gib": 1}, {"method": "full", "gib": 80}, {"examples": 200_000},
-                                   {"examples": 10**12, "epochs": 10_000.0}, {"gpus": 1000}])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"gib": 2.5},
+        {"gib": 1},
+        {"method": "full", "gib": 80},
+        {"examples": 200_000},
+        {"examples": 10**12, "epochs": 10_000.0},
+        {"gpus": 1000},
+    ],
+)
 def test_eighty_columns_and_no_colour(knobs: dict[str, Any], explain: bool) -> None:
     text = screen(ask(**knobs), explain)
     assert "\x1b" not in text

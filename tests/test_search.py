@@ -32,15 +32,24 @@ def all_recipes(one: Job, method: Method) -> list[Estimate]:
     """Every recipe that search may choose from, estimated."""
     start = first_recipe(one, method)
     return [
-        one.estimate(start.model_copy(update={
-            "gradient_checkpointing": checkpointing, "micro_batch": n,
-            "gradient_accumulation": one.workload.batch_size // n}))
-        for checkpointing in (False, True) for n in micro_batch_options(one)
+        one.estimate(
+            start.model_copy(
+                update={
+                    "gradient_checkpointing": checkpointing,
+                    "micro_batch": n,
+                    "gradient_accumulation": one.workload.batch_size // n,
+                }
+            )
+        )
+        for checkpointing in (False, True)
+        for n in micro_batch_options(one)
     ]
 
 
 @given(
-    count=st.integers(1, 60), last=st.integers(-1, 59), near=st.integers(-5, 70),
+    count=st.integers(1, 60),
+    last=st.integers(-1, 59),
+    near=st.integers(-5, 70),
 )
 def test_galloping_finds_the_last_that_fits(count: int, last: int, near: int) -> None:
     last = min(last, count - 1)
@@ -58,8 +67,10 @@ def test_galloping_finds_the_last_that_fits(count: int, last: int, near: int) ->
 
 
 @given(
-    method=st.sampled_from(METHODS), gib=st.sampled_from([2, 3, 5, 8, 12, 16, 24, 48, 80]),
-    batch=st.sampled_from([1, 2, 7, 12, 16, 60, 64]), seq_len=st.sampled_from([64, 512, 2048]),
+    method=st.sampled_from(METHODS),
+    gib=st.sampled_from([2, 3, 5, 8, 12, 16, 24, 48, 80]),
+    batch=st.sampled_from([1, 2, 7, 12, 16, 60, 64]),
+    seq_len=st.sampled_from([64, 512, 2048]),
 )
 def test_the_choice_is_the_best_of_all_recipes(method: Method, gib: int, batch: int, seq_len: int) -> None:
     one = job(gib, batch=batch, seq_len=seq_len)
@@ -90,8 +101,9 @@ def test_hints_do_not_change_the_answer(method: Method, near: int, batch: int) -
     assert hinted.estimate.time.total_s.likely <= plain.estimate.time.total_s.likely * 1.01
 
 
-@pytest.mark.parametrize(("gib", "verdict"), [(10.51, "fits"), (10.49, "tight"), (10.01, "tight"),
-                                              (9.99, "does_not_fit")])
+@pytest.mark.parametrize(
+    ("gib", "verdict"), [(10.51, "fits"), (10.49, "tight"), (10.01, "tight"), (9.99, "does_not_fit")]
+)
 def test_verdict_boundaries(gib: float, verdict: str) -> None:
     one = job().estimate(first_recipe(job(), "lora"))
     device = one.memory.needed_bytes._replace(low=9.5 * GIB, likely=10 * GIB, high=10.5 * GIB)
@@ -101,10 +113,22 @@ def test_verdict_boundaries(gib: float, verdict: str) -> None:
 
 def test_fixed_knobs_are_kept_exactly() -> None:
     fixed: dict[str, object] = {
-        "rank": 7, "alpha": 3.5, "target_modules": ("q_proj",), "dropout": 0.25, "base_dtype": "float32",
-        "adapter_dtype": "bfloat16", "autocast": False, "optimizer": "sgd", "gradient_checkpointing": True,
-        "reentrant": True, "attention": "eager", "loss": "chunked", "micro_batch": 4, "quant": "fp4",
-        "double_quant": False, "kbit_upcast": False,
+        "rank": 7,
+        "alpha": 3.5,
+        "target_modules": ("q_proj",),
+        "dropout": 0.25,
+        "base_dtype": "float32",
+        "adapter_dtype": "bfloat16",
+        "autocast": False,
+        "optimizer": "sgd",
+        "gradient_checkpointing": True,
+        "reentrant": True,
+        "attention": "eager",
+        "loss": "chunked",
+        "micro_batch": 4,
+        "quant": "fp4",
+        "double_quant": False,
+        "kbit_upcast": False,
     }
     recipe = best_outcome(job(fixed=fixed), "qlora").estimate.recipe
     assert {name: getattr(recipe, name) for name in fixed} == fixed
@@ -123,9 +147,15 @@ def test_int8_has_no_second_quantisation() -> None:
     assert first_recipe(job(fixed={"quant": "int8"}), "qlora").double_quant is False
 
 
-@pytest.mark.parametrize(("generation", "method", "dtype"), [
-    ("Turing", "lora", "float16"), ("Turing", "full", "float32"), ("Ada", "lora", "bfloat16"), ("", "lora", "bfloat16"),
-])
+@pytest.mark.parametrize(
+    ("generation", "method", "dtype"),
+    [
+        ("Turing", "lora", "float16"),
+        ("Turing", "full", "float32"),
+        ("Ada", "lora", "bfloat16"),
+        ("", "lora", "bfloat16"),
+    ],
+)
 def test_cards_without_bf16_get_fp16(generation: str, method: Method, dtype: str) -> None:
     one = job()._replace(cards=(card(24, generation=generation, bf16=False),))
     assert first_recipe(one, method).base_dtype == dtype
@@ -142,8 +172,11 @@ def test_a_high_rank_that_does_not_fit_falls_back() -> None:
 
 
 @given(
-    plain=st.sampled_from(["lora", "qlora"]), gib=st.floats(1, 24), rank=st.sampled_from([16, 64, 512]),
-    batch=st.sampled_from([1, 6, 16]), fixed=st.sampled_from([{}, {"gradient_checkpointing": False}, {"rank": 64}]),
+    plain=st.sampled_from(["lora", "qlora"]),
+    gib=st.floats(1, 24),
+    rank=st.sampled_from([16, 64, 512]),
+    batch=st.sampled_from([1, 6, 16]),
+    fixed=st.sampled_from([{}, {"gradient_checkpointing": False}, {"rank": 64}]),
 )
 def test_the_plain_methods_answer_does_not_change_doras(
     plain: Method, gib: float, rank: int, batch: int, fixed: dict[str, object]
@@ -206,8 +239,10 @@ def test_end_cards_hold_every_extreme(rates: list[tuple[int, int]]) -> None:
     cards = [card(24, str(i), tflops=t, bandwidth=b * 1e11) for i, (t, b) in enumerate(rates)]
     ends = end_cards(cards)
     for weight in (0.0, 0.3, 1.0):  # any mixture of the two rates has its extremes among the ends
+
         def cost(c: GpuSpec, weight: float = weight) -> float:
             return weight / c.bf16_flop_per_s * 1e12 + (1 - weight) / c.memory_bytes_per_s * 1e11
+
         assert min(map(cost, ends)) == min(map(cost, cards))
         assert max(map(cost, ends)) == max(map(cost, cards))
 

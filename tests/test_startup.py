@@ -40,8 +40,13 @@ def test_runs_on_compiled_files_whatever_the_shell_says(tmp_path: Path, monkeypa
 
 def test_a_plain_answer_needs_neither_pydantic_nor_toml() -> None:
     """Building pydantic's schemas takes longer than the answer; the doors that read and write files load it."""
-    lines = ("import sys", "try:", "    from advisor.cli import main; main()", "finally:",
-             "    print(sorted(sys.modules), file=sys.stderr)")  # fmt: skip
+    lines = (
+        "import sys",
+        "try:",
+        "    from advisor.cli import main; main()",
+        "finally:",
+        "    print(sorted(sys.modules), file=sys.stderr)",
+    )
     command = [sys.executable, "-c", "\n".join(lines), *ADVISE[3:]]
     loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
     assert "'advisor.render'" in loaded

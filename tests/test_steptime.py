@@ -33,8 +33,12 @@ from advisor.tape.trained import Trained
 from advisor.targets import adapter_parameter_count
 
 METHODS: tuple[tuple[str, Quantization], ...] = (
-    ("full", "none"), ("lora", "none"), ("dora", "none"), ("qlora", "nf4"), ("qdora", "nf4"),
-)  # fmt: skip
+    ("full", "none"),
+    ("lora", "none"),
+    ("dora", "none"),
+    ("qlora", "nf4"),
+    ("qdora", "nf4"),
+)
 
 
 def card(name: str) -> GpuSpec:
@@ -230,6 +234,7 @@ def test_what_dora_adds_is_a_sum_over_modules_and_hardly_depends_on_tokens() -> 
 
 def test_what_dora_adds_comes_once_a_micro_batch() -> None:
     m, work = find_model("llama-3.2-1b"), Workload(seq_len=512, mean_seq_len=512)
+
     def step(method: Any, accumulation: int) -> float:
         recipe = Recipe(method=method, gradient_accumulation=accumulation)
         stretches = tape(m, recipe, 1, 512)
@@ -241,8 +246,10 @@ def test_what_dora_adds_comes_once_a_micro_batch() -> None:
 
 def test_doras_ratio_falls_towards_its_limit_per_token() -> None:
     m = find_model("llama-3.2-1b")
-    ratios = [likely(m, Recipe(method="dora"), 1, n) / likely(m, Recipe(method="lora"), 1, n)
-              for n in (2**p for p in range(9, 18))]
+    ratios = [
+        likely(m, Recipe(method="dora"), 1, n) / likely(m, Recipe(method="lora"), 1, n)
+        for n in (2**p for p in range(9, 18))
+    ]
     assert ratios == sorted(ratios, reverse=True)
     assert 1 < ratios[-1] < 1.15 < 1.9 < ratios[0]
 
@@ -251,11 +258,14 @@ def test_doras_ratio_rises_as_modules_shrink() -> None:
     whole = find_model("llama-3.1-8b")
     ratios = []
     for divisor in (1, 2, 4, 8, 16):
-        m = whole.model_copy(update={
-            "hidden_size": whole.hidden_size // divisor, "intermediate_size": whole.intermediate_size // divisor,
-            "num_attention_heads": max(1, whole.num_attention_heads // divisor),
-            "num_key_value_heads": max(1, whole.num_key_value_heads // divisor),
-        })  # fmt: skip
+        m = whole.model_copy(
+            update={
+                "hidden_size": whole.hidden_size // divisor,
+                "intermediate_size": whole.intermediate_size // divisor,
+                "num_attention_heads": max(1, whole.num_attention_heads // divisor),
+                "num_key_value_heads": max(1, whole.num_key_value_heads // divisor),
+            }
+        )
         ratios.append(likely(m, Recipe(method="dora"), 4, 2048) / likely(m, Recipe(method="lora"), 4, 2048))
     assert ratios == sorted(ratios)
     assert ratios[-1] > 1.2 * ratios[0]
@@ -263,8 +273,10 @@ def test_doras_ratio_rises_as_modules_shrink() -> None:
 
 def test_recomputation_does_not_count_as_used_flop() -> None:
     m = find_model("llama-3.2-1b")
-    plain, again = (micro_step_time(tape(m, Recipe(method="lora", gradient_checkpointing=on), 1, 512), A100,
-                                    profile_for(A100)) for on in (False, True))
+    plain, again = (
+        micro_step_time(tape(m, Recipe(method="lora", gradient_checkpointing=on), 1, 512), A100, profile_for(A100))
+        for on in (False, True)
+    )
     assert again.flop == pytest.approx(plain.flop, rel=0.02)  # checkpointing carries gradients to the embedding, too
     assert again.seconds.likely > 1.2 * plain.seconds.likely
 
@@ -279,7 +291,8 @@ def test_hooks_and_the_engine_have_their_own_launch_cost() -> None:
     assert plain.launch_s < plain.kernel_count * profile.forward_launch_s + profile.micro_step_s
     assert reentrant.launch_s < hooked.launch_s
     assert launch_seconds(Launches(3, 5, 2), profile) == pytest.approx(
-        3 * profile.forward_launch_s + 5 * profile.backward_launch_s + 2 * profile.hook_s)
+        3 * profile.forward_launch_s + 5 * profile.backward_launch_s + 2 * profile.hook_s
+    )
 
 
 def test_a_device_that_is_its_own_host_takes_the_sum() -> None:

@@ -49,20 +49,38 @@ def regime(batch: tuple[int, int]) -> dict[str, Any]:
     slots = [[[8 * KIB, 0]], [[2 * KIB, 3]], [[8, 3]]]
     events = [1 * 4 + MADE, 0 * 4 + MADE, 1 * 4 + GIVEN_BACK, 0 * 4 + COMPLETE, 0 * 4 + CLEARED]
     return {
-        "batch": batch, "length": [4, 600], "slots": slots, "categories": [GRADIENT, KEPT, KEPT],
-        "static": {"base weights": [[0, 1]], "batch": [[2, 1]]}, "events": pack(events), "marks": [1, 4],
-        "flop": [[10**9, 3]], "moved": [[10**6, 3]], "launches": 100, "peak_op": "backward, mm in the model",
-    }  # fmt: skip
+        "batch": batch,
+        "length": [4, 600],
+        "slots": slots,
+        "categories": [GRADIENT, KEPT, KEPT],
+        "static": {"base weights": [[0, 1]], "batch": [[2, 1]]},
+        "events": pack(events),
+        "marks": [1, 4],
+        "flop": [[10**9, 3]],
+        "moved": [[10**6, 3]],
+        "launches": 100,
+        "peak_op": "backward, mm in the model",
+    }
 
 
 def profile(**changes: Any) -> dict[str, Any]:
     structure = {
-        "recipe": structure_of(FULL), "rank": 0, "unfused": False,
+        "recipe": structure_of(FULL),
+        "rank": 0,
+        "unfused": False,
         "trained": [[[[64, False], [64, False]], "bfloat16", 1]],
         "regimes": [regime((1, 1)), regime((2, 1000))],
-    }  # fmt: skip
-    model = {"name": "odd", "config_sha256": config_hash(CONFIG), "architecture": "odd_net", "parameters": 4096,
-             "kind": "AutoModelForMaskedLM", "max_position_embeddings": 600, "default_attention": "sdpa", "breaks": []}
+    }
+    model = {
+        "name": "odd",
+        "config_sha256": config_hash(CONFIG),
+        "architecture": "odd_net",
+        "parameters": 4096,
+        "kind": "AutoModelForMaskedLM",
+        "max_position_embeddings": 600,
+        "default_attention": "sdpa",
+        "breaks": [],
+    }
     environment = dict.fromkeys((*LIBRARIES, "python", "platform"), "1")
     return {"model": model, "environment": environment, "structures": [structure]} | changes
 
@@ -90,8 +108,12 @@ def test_peak_is_replayed_at_the_shape(folder: Path) -> None:
     for batch, length in ((1, 10), (3, 512)):
         found = traced_step_memory(model, FULL.model_copy(update={"micro_batch": batch}), length)
         kept, rows = 2 * KIB * batch * length, -(-8 * batch * length // 512) * 512
-        assert found.static == {"base weights": 8 * KIB, "batch": rows, "optimizer states": 16 * KIB,
-                                "optimizer step counters": 512}
+        assert found.static == {
+            "base weights": 8 * KIB,
+            "batch": rows,
+            "optimizer states": 16 * KIB,
+            "optimizer step counters": 512,
+        }
         assert found.moving == {"saved activations": kept, "temporaries": 0, "gradients": 8 * KIB}
         assert found.peak_bytes == sum(found.static.values()) + kept + 8 * KIB
         assert found.after_forward_bytes == sum(found.static.values()) + kept
@@ -108,8 +130,10 @@ def test_accumulation_holds_one_gradient_more_until_it_is_added(folder: Path) ->
 
 def test_every_optimizer_follows_from_the_trained_shapes(folder: Path) -> None:
     model = model_of(folder)
-    states = {name: traced_step_memory(model, FULL.model_copy(update={"optimizer": name}), 10)
-              .static["optimizer states"] for name in ("sgd", "adamw", "adafactor", "adamw_8bit")}
+    states = {
+        name: traced_step_memory(model, FULL.model_copy(update={"optimizer": name}), 10).static["optimizer states"]
+        for name in ("sgd", "adamw", "adafactor", "adamw_8bit")
+    }
     assert states == {"sgd": 0, "adamw": 16 * KIB, "adafactor": 2 * 512, "adamw_8bit": 2 * 4096 + 2 * 512 + 2 * 1024}
     foreach = traced_step_memory(model, FULL.model_copy(update={"optimizer": "adamw_foreach"}), 10)
     assert foreach.phase_peaks["optimizer"] == sum(foreach.static.values()) + 16 * KIB
@@ -166,8 +190,11 @@ def test_any_part_of_the_methods_is_enough(folder: Path, count: int, priority: s
     for methods in itertools.combinations(METHODS, count):
         structures = []
         for method in methods:
-            recipe = Recipe(method=method, quant="nf4" if method in QUANTIZED_METHODS else "none",
-                            gradient_checkpointing=method != "full")
+            recipe = Recipe(
+                method=method,
+                quant="nf4" if method in QUANTIZED_METHODS else "none",
+                gradient_checkpointing=method != "full",
+            )
             structures.append(profile()["structures"][0] | {"recipe": structure_of(recipe)})
         profile_path(str(folder / "config.json")).write_text(profile_text(profile(structures=structures)))
         for asked in (None, *methods):
@@ -206,15 +233,20 @@ def _other_library(path: Path) -> None:
     traced_models.installed_version = lambda library: "1"  # undone by the fixture
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda path: path.write_text("{"), "no JSON"),
-    (lambda path: path.write_text("[]"), "has version None"),
-    (lambda path: path.write_bytes(b"\xff\xfe"), "no JSON"),
-    (lambda path: path.write_text('{"schema_version": 2, "profile": 3, "checksum": ""}'), "checksum"),
-    (_cut, "no JSON"), (_other_number, "checksum differs"), (_other_version, "version 99"),
-    (_other_library, "traced with torch 0, installed is 1"),
-    (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_text("{"), "no JSON"),
+        (lambda path: path.write_text("[]"), "has version None"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "no JSON"),
+        (lambda path: path.write_text('{"schema_version": 2, "profile": 3, "checksum": ""}'), "checksum"),
+        (_cut, "no JSON"),
+        (_other_number, "checksum differs"),
+        (_other_version, "version 99"),
+        (_other_library, "traced with torch 0, installed is 1"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+    ],
+)
 def test_profile_that_cannot_be_used_is_one_line(
     folder: Path, damage: Callable[[Path], object], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,9 +6,18 @@ from advisor.errors import BadValue
 from advisor.units import parse_seconds
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("90", 90.0), ("90s", 90.0), (" 90 sec ", 90.0), ("5min", 300.0), ("5 m", 300.0), ("1.5h", 5400.0), ("2H", 7200.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90.0),
+        ("90s", 90.0),
+        (" 90 sec ", 90.0),
+        ("5min", 300.0),
+        ("5 m", 300.0),
+        ("1.5h", 5400.0),
+        ("2H", 7200.0),
+    ],
+)
 def test_times_as_people_write_them(text: str, seconds: float) -> None:
     assert parse_seconds("--budget", text, 1.0, 86_400.0) == seconds
 

@@ -8,7 +8,8 @@ from advisor.catalog.models import ModelEntry, find_model, hub_id_of, model_entr
 __all__ = [
     "ModelEntry",
     "all_gpus",
-    "cards_near", "cards_with_at_least",
+    "cards_near",
+    "cards_with_at_least",
     "find_gpus",
     "find_model",
     "gpu_aliases",

@@ -28,18 +28,27 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 4 * 2**20
 _MAX_WRAPPERS = 3
 _TEXT_PARTS = {
-    "gemma3": "gemma3_text", "mistral3": "mistral", "qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text",
+    "gemma3": "gemma3_text",
+    "mistral3": "mistral",
+    "qwen2_vl": "qwen2_vl_text",
+    "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen3_vl": "qwen3_vl_text",
-}  # fmt: skip
+}
 """What the text part of a multimodal model is where its config does not say."""
 _FLAT = frozenset({"qwen2_vl", "qwen2_5_vl"})
 """Their first files keep the text part's sizes outside of any `text_config`."""
 _QWEN2_VL: dict[str, object] = {
-    "vocab_size": 152_064, "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80,
-    "num_attention_heads": 64, "num_key_value_heads": 8, "max_window_layers": 80,
-}  # fmt: skip
+    "vocab_size": 152_064,
+    "hidden_size": 8192,
+    "intermediate_size": 29_568,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "max_window_layers": 80,
+}
 _LIKE: dict[str, tuple[str, dict[str, object]]] = {
-    "qwen2_vl_text": ("qwen2", _QWEN2_VL), "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
+    "qwen2_vl_text": ("qwen2", _QWEN2_VL),
+    "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
     "qwen3_vl_text": ("qwen3", {"max_position_embeddings": 128_000}),
 }
 """Text parts without a causal model of their own: the family that their layers are, and their own defaults.
@@ -63,8 +72,10 @@ def read_config(path: Path, origin: str = "") -> Mapping[str, object]:
             if not stat.S_ISREG(status.st_mode):
                 raise BadConfig(f"{origin}: not a regular file; give a config.json or a folder that holds one")
             if status.st_size > MAX_FILE_BYTES:
-                raise BadConfig(f"{origin}: {status.st_size} bytes, a config.json has a few thousand"
-                                f" (at most {MAX_FILE_BYTES} are read)")
+                raise BadConfig(
+                    f"{origin}: {status.st_size} bytes, a config.json has a few thousand"
+                    f" (at most {MAX_FILE_BYTES} are read)"
+                )
             with os.fdopen(os.dup(handle), "rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         finally:
@@ -159,5 +170,7 @@ def _unknown(fields: Fields, model_type: str, origin: str) -> str:
     """The message for an architecture that is in no family."""
     experts = "moe" in model_type or any("expert" in key and value for key, value in fields.config.items())
     kind = "a mixture of experts, which the formula does not know" if experts else "not one that the formula knows"
-    return (f"{origin}: architecture {model_type[:60]!r} is {kind};"
-            f" `calibrate --dry-run --model {origin}` measures it without a GPU")
+    return (
+        f"{origin}: architecture {model_type[:60]!r} is {kind};"
+        f" `calibrate --dry-run --model {origin}` measures it without a GPU"
+    )

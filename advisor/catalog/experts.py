@@ -55,7 +55,10 @@ def deepseek_mixture(f: Fields, s: Structure, first: int, d: ExpertDefaults) -> 
     width = f.size("moe_intermediate_size", d.width)
     shared = needed(f, "n_shared_experts", d.shared, "how many experts do all tokens share?", 1_000)
     return {
-        **s, "mlp": "experts", **chosen_experts(f, keys, d.experts, ("num_experts_per_tok",), d.per_token),
-        "expert_size": width, **expert_layers([i >= first for i in range(layers)]),
+        **s,
+        "mlp": "experts",
+        **chosen_experts(f, keys, d.experts, ("num_experts_per_tok",), d.per_token),
+        "expert_size": width,
+        **expert_layers([i >= first for i in range(layers)]),
         "shared_expert_size": width * shared,
     }

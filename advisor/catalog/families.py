@@ -75,18 +75,25 @@ def _qwen2(f: Fields) -> Structure:
 def _qwen3(f: Fields) -> Structure:
     s = sizes(f, Defaults(151_936, 4096, 22_016, 32, 32, 32_768, kv_heads=32, head_dim=128))
     bias = f.flag("attention_bias", False)
-    return rope(f, {
-        **s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias,
-        **_qwen_window(f, s["num_hidden_layers"]),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "qk_norm": "head",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            **_qwen_window(f, s["num_hidden_layers"]),
+        },
+    )
 
 
 _GEMMA: Structure = {"norm": "rms_unit_offset", "embedding_multiplier": True}
 
 
 def _gemma(f: Fields) -> Structure:
-    d = Defaults(256_000, 3072, 24_576, 28, 16, 8192, kv_heads=16, head_dim=256, tied=True,
-                 activation="gelu_pytorch_tanh")
+    d = Defaults(
+        256_000, 3072, 24_576, 28, 16, 8192, kv_heads=16, head_dim=256, tied=True, activation="gelu_pytorch_tanh"
+    )
     s = sizes(f, d)
     if s["activation"] == "gelu":  # the first files say "gelu" and mean the tanh form; the config class corrects it
         s["activation"] = "gelu_tanh"
@@ -98,11 +105,18 @@ def _gemma2_like(f: Fields, d: Defaults, pattern: int) -> Structure:
     s = sizes(f, d, must_divide=True)
     bias = f.flag("attention_bias", False)
     slides = sliding_layers(f, s["num_hidden_layers"], lambda i: bool((i + 1) % pattern))
-    return rope(f, {
-        **s, **_GEMMA, "activation": activation(f, "hidden_activation", d.activation),
-        "norm_placement": "sandwich", "qkv_bias": bias, "attention_out_bias": bias,
-        **windowed(window(f, 4096), slides),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            **_GEMMA,
+            "activation": activation(f, "hidden_activation", d.activation),
+            "norm_placement": "sandwich",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            **windowed(window(f, 4096), slides),
+        },
+    )
 
 
 def _gemma2(f: Fields) -> Structure:
@@ -116,8 +130,9 @@ def _gemma2(f: Fields) -> Structure:
 
 
 def _gemma3(f: Fields) -> Structure:
-    d = Defaults(262_208, 2304, 9216, 26, 8, 131_072, kv_heads=4, head_dim=256, tied=True,
-                 activation="gelu_pytorch_tanh")
+    d = Defaults(
+        262_208, 2304, 9216, 26, 8, 131_072, kv_heads=4, head_dim=256, tied=True, activation="gelu_pytorch_tanh"
+    )
     if f.flag("use_bidirectional_attention", False):
         raise f.unsupported("use_bidirectional_attention", "attention that looks ahead (an embedding model)")
     return {
@@ -139,10 +154,17 @@ def _olmo(f: Fields) -> Structure:
 def _olmo2(f: Fields) -> Structure:
     s = sizes(f, Defaults(50_304, 4096, 11_008, 32, 32, 2048))
     bias = f.flag("attention_bias", False)
-    return rope(f, {
-        **s, "norm": "rms_float", "norm_placement": "post", "qk_norm": "full",
-        "qkv_bias": bias, "attention_out_bias": bias,
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "norm": "rms_float",
+            "norm_placement": "post",
+            "qk_norm": "full",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+        },
+    )
 
 
 def _smollm3(f: Fields) -> Structure:
@@ -155,16 +177,26 @@ def _smollm3(f: Fields) -> Structure:
     slides = sliding_layers(f, layers, lambda i: not with_rope[i])
     size = window(f, 0) if f.flag("use_sliding_window", False) and f.has("sliding_window") else 0
     bias = f.flag("attention_bias", False)
-    return rope(f, {
-        **s, "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": f.flag("mlp_bias", False),
-        "nope_every": every_nth(f, "no_rope_layers", [not flag for flag in with_rope]),
-        **windowed(size, slides),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "mlp_bias": f.flag("mlp_bias", False),
+            "nope_every": every_nth(f, "no_rope_layers", [not flag for flag in with_rope]),
+            **windowed(size, slides),
+        },
+    )
 
 
 def _granite(f: Fields) -> Structure:
-    return {**_llama_without_check(f), "embedding_multiplier": True, "residual_multiplier": True,
-            "logits_multiplier": True}
+    return {
+        **_llama_without_check(f),
+        "embedding_multiplier": True,
+        "residual_multiplier": True,
+        "logits_multiplier": True,
+    }
 
 
 def _llama_without_check(f: Fields) -> Structure:
@@ -177,32 +209,55 @@ def _stablelm(f: Fields) -> Structure:
     s = sizes(f, Defaults(50_304, 2560, 6912, 32, 32, 4096, kv_heads=32), explicit_head_dim=False)
     if f.number("hidden_dropout", 0.0) > 0:
         raise f.unsupported("hidden_dropout", "dropout after the MLP alone")
-    return rope(f, {
-        **s, "norm": "layer", "norm_bias": True, "qkv_bias": f.flag("use_qkv_bias", False),
-        "qk_norm": "each_apart" if f.flag("qk_layernorm", False) else "none",
-        "norm_placement": "parallel_one" if f.flag("use_parallel_residual", False) else "pre",
-    }, rotary_factor(f, 0.25))
+    return rope(
+        f,
+        {
+            **s,
+            "norm": "layer",
+            "norm_bias": True,
+            "qkv_bias": f.flag("use_qkv_bias", False),
+            "qk_norm": "each_apart" if f.flag("qk_layernorm", False) else "none",
+            "norm_placement": "parallel_one" if f.flag("use_parallel_residual", False) else "pre",
+        },
+        rotary_factor(f, 0.25),
+    )
 
 
 def _starcoder2(f: Fields) -> Structure:
     d = Defaults(49_152, 3072, 12_288, 30, 24, 4096, kv_heads=2, tied=True, activation="gelu_pytorch_tanh")
     s = sizes(f, d)
     bias = f.flag("use_bias", True)
-    return rope(f, {
-        **s, "norm": "layer", "norm_bias": True, "mlp": "plain", "mlp_names": ("c_fc", "c_proj"),
-        "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": bias,
-        "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
-        "residual_dropout": f.number("residual_dropout", 0.0),
-        "embedding_dropout": f.number("embedding_dropout", 0.0),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "norm": "layer",
+            "norm_bias": True,
+            "mlp": "plain",
+            "mlp_names": ("c_fc", "c_proj"),
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "mlp_bias": bias,
+            "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
+            "residual_dropout": f.number("residual_dropout", 0.0),
+            "embedding_dropout": f.number("embedding_dropout", 0.0),
+        },
+    )
 
 
 def _cohere_like(f: Fields, s: Structure) -> Structure:
     bias = f.flag("attention_bias", False)
-    return rope(f, {
-        **s, "norm": "layer_float", "norm_placement": "parallel_one", "logits_multiplier": True,
-        "qkv_bias": bias, "attention_out_bias": bias,
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "norm": "layer_float",
+            "norm_placement": "parallel_one",
+            "logits_multiplier": True,
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+        },
+    )
 
 
 def _cohere(f: Fields) -> Structure:
@@ -223,10 +278,16 @@ def _cohere2(f: Fields) -> Structure:
 
 def _glm(f: Fields) -> Structure:
     s = sizes(f, Defaults(151_552, 4096, 13_696, 40, 32, 131_072, kv_heads=2, head_dim=128))
-    return rope(f, {
-        **s, "qkv_bias": f.flag("attention_bias", True), "mlp": "gated_fused",
-        "mlp_names": ("gate_up_proj", "down_proj"),
-    }, rotary_factor(f, 0.5))
+    return rope(
+        f,
+        {
+            **s,
+            "qkv_bias": f.flag("attention_bias", True),
+            "mlp": "gated_fused",
+            "mlp_names": ("gate_up_proj", "down_proj"),
+        },
+        rotary_factor(f, 0.5),
+    )
 
 
 def _glm4(f: Fields) -> Structure:

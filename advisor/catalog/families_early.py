@@ -21,9 +21,15 @@ def _sizes(f: Fields, names: _Names, hidden: int, heads: int, layers: int) -> St
     if hidden % heads:
         raise f.bad(heads_key, f"is {heads}: {hidden_key} {hidden} is not a multiple of it")
     return {
-        "hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": hidden // heads,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": hidden // heads,
         "num_hidden_layers": f.size(f.key_of(names.layers, "num_hidden_layers"), layers, maximum=MAX_LAYERS),
-        "intermediate_size": 4 * hidden, "norm": "layer", "norm_bias": True, "mlp": "plain",
+        "intermediate_size": 4 * hidden,
+        "norm": "layer",
+        "norm_bias": True,
+        "mlp": "plain",
     }
 
 
@@ -43,15 +49,24 @@ def opt(f: Fields) -> Structure:
         raise f.unsupported("layerdrop", "layers skipped at random")
     bias = f.flag("enable_bias", True)
     return {
-        **s, "intermediate_size": f.size("ffn_dim", 3072), "vocab_size": f.size("vocab_size", 50_272),
+        **s,
+        "intermediate_size": f.size("ffn_dim", 3072),
+        "vocab_size": f.size("vocab_size", 50_272),
         "embedding_size": 0 if width == s["hidden_size"] else width,
         "norm_placement": "pre" if before else "post_sum",
         "final_norm": before and not f.flag("_remove_final_layer_norm", False),
         "max_position_embeddings": f.size("max_position_embeddings", 2048, maximum=MAX_POSITIONS),
-        "position": "learned", "position_offset": 2, "tie_word_embeddings": f.flag("tie_word_embeddings", True),
-        "activation": activation(f, "activation_function", "relu"), "qkv_bias": bias, "attention_out_bias": bias,
-        "mlp_bias": bias, "out_name": "out_proj", "mlp_names": ("fc1", "fc2"),
-        "attention_dropout": f.number("attention_dropout", 0.0), "residual_dropout": f.number("dropout", 0.1),
+        "position": "learned",
+        "position_offset": 2,
+        "tie_word_embeddings": f.flag("tie_word_embeddings", True),
+        "activation": activation(f, "activation_function", "relu"),
+        "qkv_bias": bias,
+        "attention_out_bias": bias,
+        "mlp_bias": bias,
+        "out_name": "out_proj",
+        "mlp_names": ("fc1", "fc2"),
+        "attention_dropout": f.number("attention_dropout", 0.0),
+        "residual_dropout": f.number("dropout", 0.1),
     }
 
 
@@ -64,14 +79,24 @@ def gptj(f: Fields) -> Structure:
     rotary = f.size("rotary_dim", 64)
     if rotary > s["head_dim"]:
         raise f.bad("rotary_dim", f"is {rotary}: a head has {s['head_dim']} features")
-    return rope(f, {
-        **s, "intermediate_size": f.optional_size("n_inner", 4 * s["hidden_size"]),
-        "vocab_size": f.size("vocab_size", 50_400), "tie_word_embeddings": f.flag("tie_word_embeddings", False),
-        "max_position_embeddings": f.size(f.key_of("n_positions", "max_position_embeddings"), 2048),
-        "activation": activation(f, "activation_function", "gelu_new"), "norm_placement": "parallel_one",
-        "mlp_bias": True, "lm_head_bias": True, "out_name": "out_proj", "mlp_names": ("fc_in", "fc_out"),
-        "default_attention": "eager",
-    }, rotary / s["head_dim"])
+    return rope(
+        f,
+        {
+            **s,
+            "intermediate_size": f.optional_size("n_inner", 4 * s["hidden_size"]),
+            "vocab_size": f.size("vocab_size", 50_400),
+            "tie_word_embeddings": f.flag("tie_word_embeddings", False),
+            "max_position_embeddings": f.size(f.key_of("n_positions", "max_position_embeddings"), 2048),
+            "activation": activation(f, "activation_function", "gelu_new"),
+            "norm_placement": "parallel_one",
+            "mlp_bias": True,
+            "lm_head_bias": True,
+            "out_name": "out_proj",
+            "mlp_names": ("fc_in", "fc_out"),
+            "default_attention": "eager",
+        },
+        rotary / s["head_dim"],
+    )
 
 
 def bloom(f: Fields) -> Structure:
@@ -84,11 +109,21 @@ def bloom(f: Fields) -> Structure:
     if f.size("pretraining_tp", 1) > 1 and f.flag("slow_but_exact", False):
         raise f.unsupported("slow_but_exact", "projections in slices")
     return {
-        **s, "vocab_size": f.size("vocab_size", 250_880), "tie_word_embeddings": f.flag("tie_word_embeddings", True),
-        "position": "alibi", "max_position_embeddings": f.optional_size("seq_length", 2048, maximum=MAX_POSITIONS),
-        "embedding_norm": True, "fused_qkv": True, "qkv_bias": True, "attention_out_bias": True, "mlp_bias": True,
-        "activation": "gelu_bloom", "qkv_names": ("query_key_value",), "out_name": "dense",
-        "mlp_names": ("dense_h_to_4h", "dense_4h_to_h"), "default_attention": "eager",
+        **s,
+        "vocab_size": f.size("vocab_size", 250_880),
+        "tie_word_embeddings": f.flag("tie_word_embeddings", True),
+        "position": "alibi",
+        "max_position_embeddings": f.optional_size("seq_length", 2048, maximum=MAX_POSITIONS),
+        "embedding_norm": True,
+        "fused_qkv": True,
+        "qkv_bias": True,
+        "attention_out_bias": True,
+        "mlp_bias": True,
+        "activation": "gelu_bloom",
+        "qkv_names": ("query_key_value",),
+        "out_name": "dense",
+        "mlp_names": ("dense_h_to_4h", "dense_4h_to_h"),
+        "default_attention": "eager",
     }
 
 
@@ -100,8 +135,16 @@ def mpt(f: Fields) -> Structure:
         raise attention.unsupported("clip_qkv", "queries, keys and values clamped")
     _no_dropout(attention, "attn_pdrop")
     return {
-        **s, "vocab_size": f.size("vocab_size", 50_368), "tie_word_embeddings": f.flag("tie_word_embeddings", True),
-        "position": "alibi", "max_position_embeddings": f.size("max_seq_len", 2048, maximum=MAX_POSITIONS),
-        "norm_bias": False, "fused_qkv": True, "activation": "gelu", "qkv_names": ("Wqkv",), "out_name": "out_proj",
-        "mlp_names": ("up_proj", "down_proj"), "default_attention": "eager",
+        **s,
+        "vocab_size": f.size("vocab_size", 50_368),
+        "tie_word_embeddings": f.flag("tie_word_embeddings", True),
+        "position": "alibi",
+        "max_position_embeddings": f.size("max_seq_len", 2048, maximum=MAX_POSITIONS),
+        "norm_bias": False,
+        "fused_qkv": True,
+        "activation": "gelu",
+        "qkv_names": ("Wqkv",),
+        "out_name": "out_proj",
+        "mlp_names": ("up_proj", "down_proj"),
+        "default_attention": "eager",
     }

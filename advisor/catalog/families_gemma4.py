@@ -32,17 +32,32 @@ def gemma4(f: Fields) -> Structure:
     slides[-1] = False  # its config class sees to that
     same = f.flag("attention_k_eq_v", False)
     wide, heads = _global_heads(f, s, slides, same)
-    found = rope(f, {
-        **s, "activation": activation(f, "hidden_activation", "gelu_pytorch_tanh"), "norm": "rms_power",
-        "norm_placement": "sandwich", "qk_norm": "head", "embedding_multiplier": True, "keys_are_values": same,
-        "qkv_bias": f.flag("attention_bias", False), "attention_out_bias": f.flag("attention_bias", False),
-        "final_softcap": f.has("final_logit_softcapping"), "sliding_window": f.size("sliding_window", 512),
-        "sliding_layers": tuple(slides), "global_head_dim": wide, "global_key_value_heads": heads,
-    })
+    found = rope(
+        f,
+        {
+            **s,
+            "activation": activation(f, "hidden_activation", "gelu_pytorch_tanh"),
+            "norm": "rms_power",
+            "norm_placement": "sandwich",
+            "qk_norm": "head",
+            "embedding_multiplier": True,
+            "keys_are_values": same,
+            "qkv_bias": f.flag("attention_bias", False),
+            "attention_out_bias": f.flag("attention_bias", False),
+            "final_softcap": f.has("final_logit_softcapping"),
+            "sliding_window": f.size("sliding_window", 512),
+            "sliding_layers": tuple(slides),
+            "global_head_dim": wide,
+            "global_key_value_heads": heads,
+        },
+    )
     if not f.flag("enable_moe_block", False):
         return found
     return {
-        **found, "mlp": "experts", "router_linear": "router.proj", "shared_expert_size": s["intermediate_size"],
+        **found,
+        "mlp": "experts",
+        "router_linear": "router.proj",
+        "shared_expert_size": s["intermediate_size"],
         "expert_size": needed(f, "moe_intermediate_size", 0, "how wide is an expert?", MAX_SIZE),
         **chosen_experts(f, ("num_experts",), 0, ("top_k_experts",), 0),
     }

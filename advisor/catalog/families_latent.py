@@ -33,12 +33,19 @@ def latent(f: Fields, s: Structure, plain: int = 128, value: int = 128, q_rank: 
         raise f.bad("qk_rope_head_dim", f"is {turned}: an even number is needed, small enough for one head")
     q_rank = 0 if f.is_null("q_lora_rank") else f.size("q_lora_rank", q_rank, maximum=MAX_HEAD_DIM)
     bias = f.flag("attention_bias", False)
-    found = rope(f, {
-        **s, "head_dim": turned, "qkv_bias": bias, "attention_out_bias": bias, "q_lora_rank": q_rank,
-        "kv_lora_rank": f.size("kv_lora_rank", 512, maximum=MAX_HEAD_DIM),
-        "v_head_dim": f.optional_size("v_head_dim", value, maximum=MAX_HEAD_DIM),
-        "qkv_names": (*(("q_a_proj", "q_b_proj") if q_rank else ("q_proj",)), *KV_NAMES),
-    })
+    found = rope(
+        f,
+        {
+            **s,
+            "head_dim": turned,
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "q_lora_rank": q_rank,
+            "kv_lora_rank": f.size("kv_lora_rank", 512, maximum=MAX_HEAD_DIM),
+            "v_head_dim": f.optional_size("v_head_dim", value, maximum=MAX_HEAD_DIM),
+            "qkv_names": (*(("q_a_proj", "q_b_proj") if q_rank else ("q_proj",)), *KV_NAMES),
+        },
+    )
     return {**found, "head_dim": plain + turned, "rotary_dim": turned}
 
 
@@ -80,17 +87,28 @@ def llama4_text(f: Fields) -> Structure:
     if mixed:
         count = f.size(f.key_of("num_local_experts", "num_experts"), 16, maximum=100_000)
         per_token = f.size("num_experts_per_tok", 1, maximum=count)
-        s |= {"mlp": "llama4_experts", "num_experts": count, "experts_per_token": per_token,
-              "expert_size": s["intermediate_size"], "shared_expert_size": s["intermediate_size"],
-              **expert_layers([i in mixed for i in range(layers)])}  # fmt: skip
+        s |= {
+            "mlp": "llama4_experts",
+            "num_experts": count,
+            "experts_per_token": per_token,
+            "expert_size": s["intermediate_size"],
+            "shared_expert_size": s["intermediate_size"],
+            **expert_layers([i in mixed for i in range(layers)]),
+        }
     bias = f.flag("attention_bias", False)
-    return rope(f, {
-        **s, "intermediate_size": f.size("intermediate_size_mlp", 16_384), "qkv_bias": bias,
-        "attention_out_bias": bias, "qk_norm": "unit" if f.flag("use_qk_norm", True) else "none",
-        "attention_temperature": f.flag("attn_temperature_tuning", True),
-        "nope_every": every_nth(f, "no_rope_layers", [not flag for flag in with_rope]),
-        **windowed(f.size("attention_chunk_size", 8192, maximum=MAX_POSITIONS), chunked),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "intermediate_size": f.size("intermediate_size_mlp", 16_384),
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "qk_norm": "unit" if f.flag("use_qk_norm", True) else "none",
+            "attention_temperature": f.flag("attn_temperature_tuning", True),
+            "nope_every": every_nth(f, "no_rope_layers", [not flag for flag in with_rope]),
+            **windowed(f.size("attention_chunk_size", 8192, maximum=MAX_POSITIONS), chunked),
+        },
+    )
 
 
 def _chunked_layers(f: Fields, layers: int, default: list[bool]) -> list[bool]:
@@ -124,9 +142,19 @@ def gpt_oss(f: Fields) -> Structure:
     slides = sliding_layers(f, s["num_hidden_layers"], lambda i: i % 2 == 0)
     if f.is_null("sliding_window") and any(slides):
         raise f.bad("sliding_window", "is null, and some layers slide")
-    return rope(f, {
-        **s, "norm": "rms_float", "qkv_bias": bias, "attention_out_bias": bias, "attention_sinks": True,
-        "mlp": "oss_experts", "mlp_names": (), "num_experts": _experts(f), "experts_per_token": _per_token(f),
-        "default_attention": "eager",  # GptOssPreTrainedModel._supports_sdpa is False
-        **windowed(window(f, 128), slides),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "norm": "rms_float",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "attention_sinks": True,
+            "mlp": "oss_experts",
+            "mlp_names": (),
+            "num_experts": _experts(f),
+            "experts_per_token": _per_token(f),
+            "default_attention": "eager",  # GptOssPreTrainedModel._supports_sdpa is False
+            **windowed(window(f, 128), slides),
+        },
+    )

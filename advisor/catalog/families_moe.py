@@ -31,11 +31,15 @@ def mixtral(f: Fields) -> Structure:
     no_balance(f)
     if f.number("router_jitter_noise", 0.0) > 0:
         raise f.unsupported("router_jitter_noise", "noise on the router's input")
-    return rope(f, {
-        **_mixture(f, s, f.key_of("num_local_experts", "num_experts"), 8, 2, s["intermediate_size"]),
-        "router": "softmax_float", "router_normalised": True,
-        "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
-    })
+    return rope(
+        f,
+        {
+            **_mixture(f, s, f.key_of("num_local_experts", "num_experts"), 8, 2, s["intermediate_size"]),
+            "router": "softmax_float",
+            "router_normalised": True,
+            "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
+        },
+    )
 
 
 def _qwen_moe(f: Fields, s: Structure, count: int, per_token: int, width: int) -> Structure:
@@ -60,9 +64,15 @@ def qwen3_moe(f: Fields) -> Structure:
     bias = f.flag("attention_bias", False)
     if f.flag("use_sliding_window", False):
         s["sliding_window"] = window(f, 4096)
-    return rope(f, {
-        **_qwen_moe(f, s, 128, 8, 768), "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias,
-    })
+    return rope(
+        f,
+        {
+            **_qwen_moe(f, s, 128, 8, 768),
+            "qk_norm": "head",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+        },
+    )
 
 
 def qwen2_moe(f: Fields) -> Structure:
@@ -73,11 +83,16 @@ def qwen2_moe(f: Fields) -> Structure:
     if f.flag("use_sliding_window", False):
         first = f.size("max_window_layers", 28, minimum=0)
         slides = windowed(window(f, 4096), sliding_layers(f, layers, lambda i: i >= first))
-    return rope(f, {
-        **_qwen_moe(f, s, 60, 4, 1408), "qkv_bias": f.flag("qkv_bias", True),
-        "shared_expert_size": f.size("shared_expert_intermediate_size", 5632), "shared_expert_gated": True,
-        **slides,
-    })
+    return rope(
+        f,
+        {
+            **_qwen_moe(f, s, 60, 4, 1408),
+            "qkv_bias": f.flag("qkv_bias", True),
+            "shared_expert_size": f.size("shared_expert_intermediate_size", 5632),
+            "shared_expert_gated": True,
+            **slides,
+        },
+    )
 
 
 def olmoe(f: Fields) -> Structure:
@@ -88,10 +103,16 @@ def olmoe(f: Fields) -> Structure:
         raise f.unsupported("clip_qkv", "queries, keys and values clamped in place")
     bias = f.flag("attention_bias", False)
     found = _mixture(f, s, f.key_of("num_experts", "num_local_experts"), 64, 8, s["intermediate_size"])
-    return rope(f, {
-        **found, "router_normalised": f.flag("norm_topk_prob", False), "qk_norm": "full",
-        "qkv_bias": bias, "attention_out_bias": bias,
-    })
+    return rope(
+        f,
+        {
+            **found,
+            "router_normalised": f.flag("norm_topk_prob", False),
+            "qk_norm": "full",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+        },
+    )
 
 
 def granitemoe(f: Fields) -> Structure:
@@ -99,8 +120,15 @@ def granitemoe(f: Fields) -> Structure:
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
     no_balance(f)
     bias = f.flag("attention_bias", False)
-    return rope(f, {
-        **_mixture(f, s, f.key_of("num_local_experts", "num_experts"), 8, 2, s["intermediate_size"]),
-        "router": "best_softmax", "qkv_bias": bias, "attention_out_bias": bias,
-        "embedding_multiplier": True, "residual_multiplier": True, "logits_multiplier": True,
-    })
+    return rope(
+        f,
+        {
+            **_mixture(f, s, f.key_of("num_local_experts", "num_experts"), 8, 2, s["intermediate_size"]),
+            "router": "best_softmax",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "embedding_multiplier": True,
+            "residual_multiplier": True,
+            "logits_multiplier": True,
+        },
+    )

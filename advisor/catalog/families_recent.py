@@ -32,12 +32,17 @@ def _biases(f: Fields, default: bool = False) -> Structure:
 def seed_oss(f: Fields) -> Structure:
     """Seed-OSS: a Llama with biased queries, keys and values, and dropout inside its blocks."""
     d = Defaults(155_136, 4096, 27_648, 64, 80, 524_288, kv_heads=8, head_dim=_head_dim(f, 128))
-    return rope(f, {
-        **sizes(f, d), "qkv_bias": f.flag("attention_bias", True),
-        "attention_out_bias": f.flag("attention_out_bias", False), "mlp_bias": f.flag("mlp_bias", False),
-        "attention_dropout": f.number("attention_dropout", 0.1),
-        "residual_dropout": f.number("residual_dropout", 0.1),
-    })
+    return rope(
+        f,
+        {
+            **sizes(f, d),
+            "qkv_bias": f.flag("attention_bias", True),
+            "attention_out_bias": f.flag("attention_out_bias", False),
+            "mlp_bias": f.flag("mlp_bias", False),
+            "attention_dropout": f.number("attention_dropout", 0.1),
+            "residual_dropout": f.number("residual_dropout", 0.1),
+        },
+    )
 
 
 def ernie4_5(f: Fields) -> Structure:
@@ -51,19 +56,34 @@ def ernie4_5(f: Fields) -> Structure:
 def arcee(f: Fields) -> Structure:
     """Arcee's AFM: a Llama with a plain MLP of squared ReLU."""
     d = Defaults(32_000, 2560, 18_432, 32, 32, 4096, activation="relu2")
-    return rope(f, {
-        **sizes(f, d, must_divide=True), **_biases(f), "mlp": "plain", "mlp_names": ("up_proj", "down_proj"),
-        "mlp_bias": f.flag("mlp_bias", False),
-    })
+    return rope(
+        f,
+        {
+            **sizes(f, d, must_divide=True),
+            **_biases(f),
+            "mlp": "plain",
+            "mlp_names": ("up_proj", "down_proj"),
+            "mlp_bias": f.flag("mlp_bias", False),
+        },
+    )
 
 
 def nemotron(f: Fields) -> Structure:
     """Nemotron 3 and 4, Minitron: LayerNorm of (1 + weight), partial RoPE, a plain MLP of squared ReLU."""
     d = Defaults(256_000, 6144, 24_576, 32, 48, 4096, activation="relu2")
-    return rope(f, {
-        **sizes(f, d), **_biases(f), "norm": "layer_unit_offset", "norm_bias": True,
-        "mlp": "plain", "mlp_names": ("up_proj", "down_proj"), "mlp_bias": f.flag("mlp_bias", False),
-    }, rotary_factor(f, 0.5))
+    return rope(
+        f,
+        {
+            **sizes(f, d),
+            **_biases(f),
+            "norm": "layer_unit_offset",
+            "norm_bias": True,
+            "mlp": "plain",
+            "mlp_names": ("up_proj", "down_proj"),
+            "mlp_bias": f.flag("mlp_bias", False),
+        },
+        rotary_factor(f, 0.5),
+    )
 
 
 def olmo3(f: Fields) -> Structure:
@@ -72,10 +92,17 @@ def olmo3(f: Fields) -> Structure:
     slides = sliding_layers(f, s["num_hidden_layers"], lambda i: bool((i + 1) % 4))
     if f.is_null("sliding_window"):
         raise f.unsupported("sliding_window", "sliding layers without a window")
-    return rope(f, {
-        **s, **_biases(f), "norm": "rms_float", "norm_placement": "post", "qk_norm": "full",
-        **windowed(window(f, 4096), slides),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            **_biases(f),
+            "norm": "rms_float",
+            "norm_placement": "post",
+            "qk_norm": "full",
+            **windowed(window(f, 4096), slides),
+        },
+    )
 
 
 def exaone4(f: Fields) -> Structure:
@@ -88,10 +115,16 @@ def exaone4(f: Fields) -> Structure:
     slides = sliding_layers(f, s["num_hidden_layers"], lambda i: bool((i + 1) % every))
     if not size and any(slides):
         raise f.unsupported("sliding_window", "sliding layers without a window")
-    return rope(f, {
-        **s, "norm_placement": "post", "qk_norm": "head", **windowed(size, slides),
-        "nope_every": every_nth(f, "layer_types", [not s for s in slides]) if size else 0,
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "norm_placement": "post",
+            "qk_norm": "head",
+            **windowed(size, slides),
+            "nope_every": every_nth(f, "layer_types", [not s for s in slides]) if size else 0,
+        },
+    )
 
 
 def hunyuan_dense(f: Fields) -> Structure:

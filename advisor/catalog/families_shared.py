@@ -25,11 +25,16 @@ def glm4_moe(f: Fields) -> Structure:
     """GLM 4.5 and 4.6: grouped attention with partial RoPE, DeepSeek V3's experts behind dense layers."""
     s = sizes(f, Defaults(151_552, 4096, 10_944, 46, 96, 131_072, kv_heads=8))
     no_balance(f)
-    s = rope(f, {
-        **s, "qkv_bias": f.flag("attention_bias", False),
-        "qk_norm": "head" if f.flag("use_qk_norm", False) else "none",
-        "router_normalised": f.flag("norm_topk_prob", True),
-    }, rotary_factor(f, 0.5))
+    s = rope(
+        f,
+        {
+            **s,
+            "qkv_bias": f.flag("attention_bias", False),
+            "qk_norm": "head" if f.flag("use_qk_norm", False) else "none",
+            "router_normalised": f.flag("norm_topk_prob", True),
+        },
+        rotary_factor(f, 0.5),
+    )
     return deepseek_mixture(f, s, f.size("first_k_dense_replace", 1, minimum=0), ExpertDefaults(128, 8, 1408, 1))
 
 
@@ -62,10 +67,17 @@ def dots1(f: Fields) -> Structure:
     if any(slides) and not size:
         raise f.bad("sliding_window", "is null, and some layers slide")
     bias = f.flag("attention_bias", False)
-    s = rope(f, {
-        **s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias, **windowed(size, slides),
-        "router_normalised": f.flag("norm_topk_prob", False),
-    })
+    s = rope(
+        f,
+        {
+            **s,
+            "qk_norm": "head",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            **windowed(size, slides),
+            "router_normalised": f.flag("norm_topk_prob", False),
+        },
+    )
     return deepseek_mixture(f, s, f.size("first_k_dense_replace", 0, minimum=0), ExpertDefaults(0, 0, 1408, 0))
 
 
@@ -74,8 +86,17 @@ def ernie4_5_moe(f: Fields) -> Structure:
     s = sizes(f, Defaults(103_424, 2560, 12_288, 28, 20, 131_072, kv_heads=4, tied=True))
     no_balance(f)
     bias, layers = f.flag("use_bias", False), s["num_hidden_layers"]
-    s = rope(f, {**s, "attention_dropout": 0.0, "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": bias,
-                 "lm_head_bias": bias})  # fmt: skip
+    s = rope(
+        f,
+        {
+            **s,
+            "attention_dropout": 0.0,
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "mlp_bias": bias,
+            "lm_head_bias": bias,
+        },
+    )
     end = f.size("moe_layer_end_index", -1, minimum=-1)
     start, every = f.size("moe_layer_start_index", 1, minimum=0), f.size("moe_layer_interval", 1)
     mixed = [(i + 1) % every == 0 and start <= i <= (layers - 1 if end == -1 else end) for i in range(layers)]
@@ -83,7 +104,10 @@ def ernie4_5_moe(f: Fields) -> Structure:
         return s
     width = f.size("moe_intermediate_size", 1536)
     return {
-        **s, "mlp": "experts", "expert_size": width, **expert_layers(mixed),
+        **s,
+        "mlp": "experts",
+        "expert_size": width,
+        **expert_layers(mixed),
         **chosen_experts(f, ("moe_num_experts", "num_experts"), 64, ("moe_k", "num_experts_per_tok"), 6),
         "shared_expert_size": width * f.size("moe_num_shared_experts", 2, minimum=0),
     }
@@ -95,12 +119,20 @@ def hunyuan_moe(f: Fields) -> Structure:
     no_balance(f)
     bias = f.flag("attention_bias", False)
     one = f.one_for_all("moe_topk", "num_experts_per_tok")
-    return rope(f, {
-        **s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias, "mlp": "experts",
-        **chosen_experts(one, ("num_experts", "num_local_experts"), 1, ("moe_topk", "num_experts_per_tok"), 1),
-        "expert_size": s["intermediate_size"], "shared_expert_size": s["intermediate_size"],
-        "router_linear": "gate.wg",
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "qk_norm": "head",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "mlp": "experts",
+            **chosen_experts(one, ("num_experts", "num_local_experts"), 1, ("moe_topk", "num_experts_per_tok"), 1),
+            "expert_size": s["intermediate_size"],
+            "shared_expert_size": s["intermediate_size"],
+            "router_linear": "gate.wg",
+        },
+    )
 
 
 def granitemoeshared(f: Fields) -> Structure:
@@ -108,13 +140,23 @@ def granitemoeshared(f: Fields) -> Structure:
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
     no_balance(f)
     bias = f.flag("attention_bias", False)
-    return rope(f, {
-        **s, "mlp": "experts", "expert_size": s["intermediate_size"], "router": "best_softmax", "qkv_bias": bias,
-        **chosen_experts(f, ("num_local_experts", "num_experts"), 8, ("num_experts_per_tok",), 2),
-        "attention_out_bias": bias, "embedding_multiplier": True, "residual_multiplier": True,
-        "logits_multiplier": True, "shared_expert_size": f.size("shared_intermediate_size", 0, minimum=0),
-        "mlp_names": ("input_linear", "output_linear"),
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "mlp": "experts",
+            "expert_size": s["intermediate_size"],
+            "router": "best_softmax",
+            "qkv_bias": bias,
+            **chosen_experts(f, ("num_local_experts", "num_experts"), 8, ("num_experts_per_tok",), 2),
+            "attention_out_bias": bias,
+            "embedding_multiplier": True,
+            "residual_multiplier": True,
+            "logits_multiplier": True,
+            "shared_expert_size": f.size("shared_intermediate_size", 0, minimum=0),
+            "mlp_names": ("input_linear", "output_linear"),
+        },
+    )
 
 
 def phimoe(f: Fields) -> Structure:
@@ -124,10 +166,20 @@ def phimoe(f: Fields) -> Structure:
     bias = f.flag("attention_bias", False)
     if f.size("num_experts_per_tok", 2, maximum=MAX_EXPERTS) != 2:
         raise f.unsupported("num_experts_per_tok", "other than two experts a token, which its router always draws")
-    return rope(f, {
-        **s, "norm": "layer", "norm_bias": True, "mlp": "experts", "expert_size": s["intermediate_size"],
-        **chosen_experts(f, ("num_local_experts", "num_experts"), 16, ("num_experts_per_tok",), 2),
-        "router_jitter": f.number("input_jitter_noise", 0.0) > 0, "qkv_bias": bias, "attention_out_bias": bias,
-        "lm_head_bias": f.flag("lm_head_bias", False), "mlp_names": (),
-        "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
-    })
+    return rope(
+        f,
+        {
+            **s,
+            "norm": "layer",
+            "norm_bias": True,
+            "mlp": "experts",
+            "expert_size": s["intermediate_size"],
+            **chosen_experts(f, ("num_local_experts", "num_experts"), 16, ("num_experts_per_tok",), 2),
+            "router_jitter": f.number("input_jitter_noise", 0.0) > 0,
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "lm_head_bias": f.flag("lm_head_bias", False),
+            "mlp_names": (),
+            "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
+        },
+    )

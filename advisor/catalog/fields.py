@@ -40,7 +40,8 @@ class Fields(NamedTuple):
         """The error for a field that asks for something that ModelSpec cannot say."""
         return UnsupportedArchitecture(
             f"{self.origin}: field '{self.prefix}{key}' asks for {what}, which the formula does not know;"
-            f" `calibrate --dry-run --model {self.origin}` measures it without a GPU")
+            f" `calibrate --dry-run --model {self.origin}` measures it without a GPU"
+        )
 
     def _wrong(self, key: str, needed: str) -> BadConfig:
         return self.bad(key, f"is {shown(repr(self.config.get(key)), 60)}: {needed}")

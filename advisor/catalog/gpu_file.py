@@ -92,8 +92,10 @@ def card_from_file(path: str) -> GpuSpec:
         raise BadConfig(f"GPU file {_shown(path)}: {_first_problem(error)}") from None
     _check_sizes_agree(path, card)
     if missing := card.missing_rate():
-        raise BadConfig(f"GPU file {_shown(path)}: {missing} is missing; give it, or leave out every rate of a card "
-                        "whose speed you do not know")
+        raise BadConfig(
+            f"GPU file {_shown(path)}: {missing} is missing; give it, or leave out every rate of a card "
+            "whose speed you do not know"
+        )
     return card.to_spec({})
 
 
@@ -149,6 +151,8 @@ def _check_sizes_agree(path: str, card: Card) -> None:
 def _required_fields() -> str:
     """Names of the fields that a GPU file must have."""
     return ", ".join(name for name, field in Card.model_fields.items() if field.is_required())
+
+
 def catalog_cards(folder: Path) -> Iterator[tuple[Card, GpuSpec]]:
     """Every [[cards]] entry of the TOML files in `folder`, in their order, with its spec."""
     for path in sorted(folder.glob("*.toml")):

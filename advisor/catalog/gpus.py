@@ -146,9 +146,7 @@ def _cards_of_size(size_gb: float) -> tuple[GpuSpec, ...]:
         return found
     source = f"memory: {UNKNOWN_CARD_USABLE:.0%} of the size asked for, which no catalog card has"
     return (
-        _of_unknown_speed(
-            f"a card with {size_gb:g} GB", int(size_gb * GIB * UNKNOWN_CARD_USABLE), size_gb, source
-        ),
+        _of_unknown_speed(f"a card with {size_gb:g} GB", int(size_gb * GIB * UNKNOWN_CARD_USABLE), size_gb, source),
     )
 
 

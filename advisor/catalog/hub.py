@@ -40,14 +40,16 @@ def fetch_config(hub_id: str, *, offline: bool = False) -> Mapping[str, object]:
     except ImportError:
         raise SourceUnavailable(
             f"{hub_id} is not in the catalog, and asking the Hub needs a package:"
-            f" `pip install huggingface_hub`, {_GIVE_A_PATH}") from None
+            f" `pip install huggingface_hub`, {_GIVE_A_PATH}"
+        ) from None
     cached = huggingface_hub.try_to_load_from_cache(hub_id, "config.json")
     if isinstance(cached, str):
         return read_config(Path(cached), f"{hub_id} config.json")
     if offline or constants.HF_HUB_OFFLINE:
         raise SourceUnavailable(
             f"{hub_id} is neither in the catalog nor in the Hub's local cache, and we are offline:"
-            f" go online once (unset HF_HUB_OFFLINE), {_GIVE_A_PATH}")
+            f" go online once (unset HF_HUB_OFFLINE), {_GIVE_A_PATH}"
+        )
     answer: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
     threading.Thread(target=_download, args=(hub_id, answer), daemon=True).start()
     try:
@@ -55,7 +57,8 @@ def fetch_config(hub_id: str, *, offline: bool = False) -> Mapping[str, object]:
     except queue.Empty:
         raise SourceUnavailable(
             f"{hub_id} is not in the catalog, and the Hub did not send its config.json within {TIMEOUT_S:.0f} s:"
-            f" try again, {_GIVE_A_PATH}") from None
+            f" try again, {_GIVE_A_PATH}"
+        ) from None
     if isinstance(found, Exception):
         raise SourceUnavailable(_explain(hub_id, found)) from None
     return read_config(Path(found), f"{hub_id} config.json")
@@ -95,16 +98,22 @@ def _explain(hub_id: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return (f"{hub_id} is gated on the Hub: accept its terms on its page and run `hf auth login`, {_GIVE_A_PATH}")
+        return f"{hub_id} is gated on the Hub: accept its terms on its page and run `hf auth login`, {_GIVE_A_PATH}"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return (f"{hub_id} is neither in the catalog nor on the Hub (or it is private: `hf auth login`):"
-                f" `advise models` lists the catalog, {_GIVE_A_PATH}")
+        return (
+            f"{hub_id} is neither in the catalog nor on the Hub (or it is private: `hf auth login`):"
+            f" `advise models` lists the catalog, {_GIVE_A_PATH}"
+        )
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return (f"{hub_id} is not in the catalog, and the Hub cannot be reached from here:"
-                f" check the network, {_GIVE_A_PATH}")
+        return (
+            f"{hub_id} is not in the catalog, and the Hub cannot be reached from here:"
+            f" check the network, {_GIVE_A_PATH}"
+        )
     if isinstance(error, errors.EntryNotFoundError):
         return f"{hub_id} has no config.json on the Hub: give the id of the model it was made from, {_GIVE_A_PATH}"
     reason = str(error).strip().splitlines()
     shown = reason[0][:120] if reason else ""
-    return f"{hub_id} is not in the catalog, and the Hub gave no config.json ({type(error).__name__}: {shown}):" \
-           f" try again later, {_GIVE_A_PATH}"
+    return (
+        f"{hub_id} is not in the catalog, and the Hub gave no config.json ({type(error).__name__}: {shown}):"
+        f" try again later, {_GIVE_A_PATH}"
+    )

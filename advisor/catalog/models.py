@@ -102,11 +102,7 @@ def config_source(text: str) -> tuple[Path | None, Mapping[str, object], str]:
 @cache
 def _by_label() -> dict[str, ModelEntry]:
     """Every entry under its name, Hub id and aliases, in lower case."""
-    return {
-        label.lower(): entry
-        for entry in model_entries()
-        for label in (entry.name, entry.hub_id, *entry.aliases)
-    }
+    return {label.lower(): entry for entry in model_entries() for label in (entry.name, entry.hub_id, *entry.aliases)}
 
 
 @cache

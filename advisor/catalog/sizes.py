@@ -52,8 +52,9 @@ def sizes(f: Fields, d: Defaults, *, explicit_head_dim: bool = True, must_divide
     given = explicit_head_dim and (f.has("head_dim") or d.head_dim > 0)
     if hidden % heads and (must_divide or not given):
         raise f.bad("num_attention_heads", f"is {heads}: hidden_size {hidden} is not a multiple of it")
-    head_dim = f.optional_size("head_dim", d.head_dim or hidden // heads, maximum=MAX_HEAD_DIM) if given \
-        else hidden // heads
+    head_dim = (
+        f.optional_size("head_dim", d.head_dim or hidden // heads, maximum=MAX_HEAD_DIM) if given else hidden // heads
+    )
     return {
         "hidden_size": hidden,
         "intermediate_size": f.size("intermediate_size", d.intermediate),

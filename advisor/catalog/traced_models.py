@@ -47,8 +47,14 @@ def traced_model(text: str, config: Mapping[str, object], name: str) -> TracedMo
         if installed is not None and installed != environment[library]:
             raise BadProfile(f"{text}: traced with {library} {environment[library]}, installed is {installed}; {again}")
     return TracedModel(
-        name=name, architecture=model["architecture"], kind=model["kind"], parameters=model["parameters"],
+        name=name,
+        architecture=model["architecture"],
+        kind=model["kind"],
+        parameters=model["parameters"],
         max_position_embeddings=model["max_position_embeddings"] or UNLIMITED,
-        default_attention=model["default_attention"], source=text, profile=str(path), checksum=checksum,
+        default_attention=model["default_attention"],
+        source=text,
+        profile=str(path),
+        checksum=checksum,
         traced_with=", ".join(f"{library} {environment[library]}" for library in LIBRARIES),
     )

@@ -92,9 +92,13 @@ def preset_from_toml(text: str, where: str) -> Preset:
     knobs = tuple(_knob(row, where) for row in rows)
     _once(knobs, where)
     return Preset(
-        name=table["name"], version=table["version"], title=table["title"], traced=table["traced"],
-        differs=tuple(differs), knobs=knobs,
-    )  # fmt: skip
+        name=table["name"],
+        version=table["version"],
+        title=table["title"],
+        traced=table["traced"],
+        differs=tuple(differs),
+        knobs=knobs,
+    )
 
 
 def _closed(table: Mapping[str, Any], keys: set[str], where: str) -> None:

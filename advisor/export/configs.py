@@ -45,23 +45,28 @@ def _comments(*pairs: tuple[bool, str]) -> str:
 def _shared(recipe: Recipe, workload: Workload) -> dict[str, Value]:
     """Keys that TRL and LLaMA-Factory take from transformers' TrainingArguments."""
     return {
-        "output_dir": "out", "num_train_epochs": _whole(workload.epochs),
+        "output_dir": "out",
+        "num_train_epochs": _whole(workload.epochs),
         "per_device_train_batch_size": recipe.micro_batch,
-        "gradient_accumulation_steps": recipe.gradient_accumulation, "learning_rate": _rate(recipe),
+        "gradient_accumulation_steps": recipe.gradient_accumulation,
+        "learning_rate": _rate(recipe),
         "optim": OPTIMIZERS[recipe.optimizer],
-    }  # fmt: skip
+    }
 
 
 def trl_yaml(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *, gpus: int, bf16: bool) -> str:
     """A file for `trl sft --config` that trains as `recipe` says on rows {"text": ...} of train.jsonl."""
     run = "trl sft --config train.yaml" + ("" if gpus == 1 else f" --num_processes {gpus}")
-    packages = "'trl[peft]'" + (" bitsandbytes" if recipe.is_quantized or "bit" in recipe.optimizer
-                                or recipe.optimizer == "paged_adamw" else "")  # fmt: skip
+    packages = "'trl[peft]'" + (
+        " bitsandbytes" if recipe.is_quantized or "bit" in recipe.optimizer or recipe.optimizer == "paged_adamw" else ""
+    )
     values: dict[str, Value] = {
-        "model_name_or_path": loadable(model_id), "dtype": recipe.base_dtype,
+        "model_name_or_path": loadable(model_id),
+        "dtype": recipe.base_dtype,
         "attn_implementation": ATTENTION[recipe.attention],
         "datasets": [{"path": "json", "data_files": "train.jsonl"}],
-        "max_length": workload.seq_len, "packing": workload.packing,
+        "max_length": workload.seq_len,
+        "packing": workload.packing,
         **({"packing_strategy": "wrapped"} if workload.packing else {}),
         **_shared(recipe, workload),
         "bf16": recipe.autocast and _half(recipe, bf16) == "bf16",
@@ -71,46 +76,64 @@ def trl_yaml(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload
     if recipe.gradient_checkpointing:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
-        values |= {"use_peft": True, "lora_r": recipe.rank, "lora_alpha": round(recipe.alpha),
-                   "lora_dropout": recipe.dropout, "lora_target_modules": _targets(model, recipe),
-                   "use_dora": recipe.is_dora}  # fmt: skip
+        values |= {
+            "use_peft": True,
+            "lora_r": recipe.rank,
+            "lora_alpha": round(recipe.alpha),
+            "lora_dropout": recipe.dropout,
+            "lora_target_modules": _targets(model, recipe),
+            "use_dora": recipe.is_dora,
+        }
     if recipe.quant == "int8":
         values["load_in_8bit"] = True
     elif recipe.is_quantized:
-        values |= {"load_in_4bit": True, "bnb_4bit_quant_type": recipe.quant,
-                   "use_bnb_nested_quant": recipe.double_quant}  # fmt: skip
+        values |= {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": recipe.quant,
+            "use_bnb_nested_quant": recipe.double_quant,
+        }
     usual = "bfloat16" if recipe.is_quantized else "float32"
     missing = _comments(
         (recipe.loss == "full", "loss full (TRL has its own, in chunks)"),
         (recipe.has_adapters and recipe.adapter_dtype != usual, f"adapter-dtype {recipe.adapter_dtype}"),
         (recipe.is_dora and recipe.magnitude_dtype != "float32", f"magnitude-dtype {recipe.magnitude_dtype}"),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
-    )  # fmt: skip
+    )
     return f"# pip install {packages}\n# run: {run}\n{missing}{_yaml(values)}"
 
 
-def axolotl_yaml(
-    model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *, gpus: int, bf16: bool
-) -> str:
+def axolotl_yaml(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *, gpus: int, bf16: bool) -> str:
     """A file for `axolotl train` that trains as `recipe` says on rows {"text": ...} of train.jsonl."""
     run = "axolotl train train.yaml" + ("" if gpus == 1 else f" --num-processes {gpus}")
     values: dict[str, Value] = {
-        "base_model": loadable(model_id), "attn_implementation": ATTENTION[recipe.attention],
+        "base_model": loadable(model_id),
+        "attn_implementation": ATTENTION[recipe.attention],
         "datasets": [{"path": "train.jsonl", "ds_type": "json", "type": "completion"}],
-        "sequence_len": workload.seq_len, "sample_packing": workload.packing,
-        "micro_batch_size": recipe.micro_batch, "gradient_accumulation_steps": recipe.gradient_accumulation,
-        "num_epochs": _whole(workload.epochs), "optimizer": OPTIMIZERS[recipe.optimizer],
-        "learning_rate": _rate(recipe), "lr_scheduler": "linear",
+        "sequence_len": workload.seq_len,
+        "sample_packing": workload.packing,
+        "micro_batch_size": recipe.micro_batch,
+        "gradient_accumulation_steps": recipe.gradient_accumulation,
+        "num_epochs": _whole(workload.epochs),
+        "optimizer": OPTIMIZERS[recipe.optimizer],
+        "learning_rate": _rate(recipe),
+        "lr_scheduler": "linear",
         "bf16": recipe.autocast and _half(recipe, bf16) == "bf16",
         "fp16": recipe.autocast and _half(recipe, bf16) == "fp16",
-        "gradient_checkpointing": recipe.gradient_checkpointing, "output_dir": "out",
-        "lora_mlp_kernel": False, "lora_qkv_kernel": False, "lora_o_kernel": False,
-    }  # fmt: skip
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "output_dir": "out",
+        "lora_mlp_kernel": False,
+        "lora_qkv_kernel": False,
+        "lora_o_kernel": False,
+    }
     if recipe.gradient_checkpointing:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
-        values |= {"adapter": "qlora" if recipe.quant in ("nf4", "fp4") else "lora", "lora_r": recipe.rank,
-                   "lora_alpha": round(recipe.alpha), "lora_dropout": recipe.dropout}  # fmt: skip
+        values |= {
+            "adapter": "qlora" if recipe.quant in ("nf4", "fp4") else "lora",
+            "lora_r": recipe.rank,
+            "lora_alpha": round(recipe.alpha),
+            "lora_dropout": recipe.dropout,
+        }
         everything = spelt_targets(model, recipe) == ("all-linear",)
         values |= {"lora_target_linear": True} if everything else {"lora_target_modules": _targets(model, recipe)}
         values |= {"peft_use_dora": True} if recipe.is_dora else {}
@@ -122,7 +145,7 @@ def axolotl_yaml(
         (recipe.quant == "fp4" or (recipe.is_quantized and not recipe.double_quant), "another store than nf4, doubly"),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (recipe.base_dtype == "float32", "base-dtype float32"),
-    )  # fmt: skip
+    )
     note = "# its own kernels are off, as in the estimate: remove the three *_kernel lines to save memory\n"
     return f"# pip install axolotl\n# run: {run}\n{note}{missing}{_yaml(values)}"
 
@@ -132,21 +155,30 @@ def llamafactory_yaml(
 ) -> str:
     """A file for `llamafactory-cli train` that trains as `recipe` says; train.jsonl must be in dataset_info.json."""
     values: dict[str, Value] = {
-        "model_name_or_path": loadable(model_id), "stage": "pt", "do_train": True,
+        "model_name_or_path": loadable(model_id),
+        "stage": "pt",
+        "do_train": True,
         "finetuning_type": "lora" if recipe.has_adapters else "full",
         "flash_attn": {"eager": "disabled", "sdpa": "sdpa", "flash": "fa2"}[recipe.attention],
-        "dataset": "train", "cutoff_len": workload.seq_len, "packing": workload.packing,
+        "dataset": "train",
+        "cutoff_len": workload.seq_len,
+        "packing": workload.packing,
         **_shared(recipe, workload),
         "bf16": recipe.autocast and _half(recipe, bf16) == "bf16",
         "fp16": recipe.autocast and _half(recipe, bf16) == "fp16",
-        "disable_gradient_checkpointing": not recipe.gradient_checkpointing, "use_reentrant_gc": recipe.reentrant,
+        "disable_gradient_checkpointing": not recipe.gradient_checkpointing,
+        "use_reentrant_gc": recipe.reentrant,
         "enable_liger_kernel": recipe.loss == "chunked",
-    }  # fmt: skip
+    }
     if recipe.has_adapters:
         all_of_them = spelt_targets(model, recipe) == ("all-linear",)
-        values |= {"lora_rank": recipe.rank, "lora_alpha": round(recipe.alpha), "lora_dropout": recipe.dropout,
-                   "lora_target": "all" if all_of_them else ",".join(_targets(model, recipe)),
-                   "use_dora": recipe.is_dora}  # fmt: skip
+        values |= {
+            "lora_rank": recipe.rank,
+            "lora_alpha": round(recipe.alpha),
+            "lora_dropout": recipe.dropout,
+            "lora_target": "all" if all_of_them else ",".join(_targets(model, recipe)),
+            "use_dora": recipe.is_dora,
+        }
     if recipe.is_quantized:
         values |= {"quantization_bit": 8 if recipe.quant == "int8" else 4, "quantization_method": "bnb"}
     if recipe.quant in ("nf4", "fp4"):
@@ -154,8 +186,10 @@ def llamafactory_yaml(
     if recipe.adapter_dtype == "bfloat16" and not recipe.is_quantized:
         values["pure_bf16"] = True
         values["bf16"] = False
-    missing = _comments((recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
-                        (recipe.is_quantized and recipe.adapter_dtype != "float32", "16-bit adapters"))  # fmt: skip
+    missing = _comments(
+        (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
+        (recipe.is_quantized and recipe.adapter_dtype != "float32", "16-bit adapters"),
+    )
     run = "llamafactory-cli train train.yaml" + ("" if gpus == 1 else f"   # FORCE_TORCHRUN=1, {gpus} cards")
     entry = '# data/dataset_info.json: {"train": {"file_name": "train.jsonl", "columns": {"prompt": "text"}}}\n'
     return f"# pip install llamafactory\n# run: {run}\n{entry}{missing}{_yaml(values)}"

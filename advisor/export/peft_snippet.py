@@ -45,8 +45,7 @@ def peft_snippet(
 
 
 def _imports(recipe: Recipe, gpus: int) -> str:
-    names = ["AutoModelForCausalLM", "AutoTokenizer", "DataCollatorForLanguageModeling", "Trainer",
-             "TrainingArguments"]
+    names = ["AutoModelForCausalLM", "AutoTokenizer", "DataCollatorForLanguageModeling", "Trainer", "TrainingArguments"]
     if recipe.is_quantized:
         names.insert(2, "BitsAndBytesConfig")
     packages = "torch 'transformers>=5,<6' datasets accelerate"
@@ -74,12 +73,19 @@ def loadable(model_id: str) -> str:
 def _load(model_id: str, recipe: Recipe) -> str:
     source = loadable(model_id)
     dtype = f"torch.{recipe.base_dtype}"
-    lines = [f"model_id = {source!r}", "tokenizer = AutoTokenizer.from_pretrained(model_id)",
-             "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token"]
+    lines = [
+        f"model_id = {source!r}",
+        "tokenizer = AutoTokenizer.from_pretrained(model_id)",
+        "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token",
+    ]
     if recipe.is_quantized:
         lines += ["quantization = BitsAndBytesConfig(", *_quantization(recipe, dtype), ")"]
-    lines += ["model = AutoModelForCausalLM.from_pretrained(", "    model_id,", f"    dtype={dtype},",
-              f'    attn_implementation="{ATTENTION[recipe.attention]}",']
+    lines += [
+        "model = AutoModelForCausalLM.from_pretrained(",
+        "    model_id,",
+        f"    dtype={dtype},",
+        f'    attn_implementation="{ATTENTION[recipe.attention]}",',
+    ]
     if recipe.is_quantized:
         lines.append("    quantization_config=quantization,")
     return "\n".join([*lines, ")", "model.config.use_cache = False"])
@@ -88,8 +94,12 @@ def _load(model_id: str, recipe: Recipe) -> str:
 def _quantization(recipe: Recipe, dtype: str) -> list[str]:
     if recipe.quant == "int8":
         return ["    load_in_8bit=True,"]
-    return ["    load_in_4bit=True,", f'    bnb_4bit_quant_type="{recipe.quant}",',
-            f"    bnb_4bit_use_double_quant={recipe.double_quant},", f"    bnb_4bit_compute_dtype={dtype},"]
+    return [
+        "    load_in_4bit=True,",
+        f'    bnb_4bit_quant_type="{recipe.quant}",',
+        f"    bnb_4bit_use_double_quant={recipe.double_quant},",
+        f"    bnb_4bit_compute_dtype={dtype},",
+    ]
 
 
 def _checkpointing(recipe: Recipe) -> list[str]:
@@ -105,23 +115,39 @@ def _adapters(model: ModelSpec, recipe: Recipe) -> str:
         return ""
     lines = []
     if _prepares(recipe):
-        lines += ["model = prepare_model_for_kbit_training(", "    model,",
-                  *(line.replace(" gradient_checkpointing=", " use_gradient_checkpointing=")
-                    for line in _checkpointing(recipe)), ")"]
+        lines += [
+            "model = prepare_model_for_kbit_training(",
+            "    model,",
+            *(
+                line.replace(" gradient_checkpointing=", " use_gradient_checkpointing=")
+                for line in _checkpointing(recipe)
+            ),
+            ")",
+        ]
     elif recipe.gradient_checkpointing and recipe.reentrant:
         lines.append("model.enable_input_require_grads()  # re-entrant checkpointing needs an input with a gradient")
-    lines += ["lora = LoraConfig(", f"    r={recipe.rank},", f"    lora_alpha={recipe.alpha:g},",
-              f"    lora_dropout={recipe.dropout:g},", f"    target_modules={_targets(model, recipe)},"]
+    lines += [
+        "lora = LoraConfig(",
+        f"    r={recipe.rank},",
+        f"    lora_alpha={recipe.alpha:g},",
+        f"    lora_dropout={recipe.dropout:g},",
+        f"    target_modules={_targets(model, recipe)},",
+    ]
     if recipe.is_dora:
         lines.append("    use_dora=True,")
     lines += ['    task_type="CAUSAL_LM",', ")", "model = get_peft_model(model, lora)"]
     magnitudes = recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype
     if recipe.adapter_dtype != "float32" or magnitudes:
-        lines += ["for name, parameter in model.named_parameters():", "    if parameter.requires_grad:",
-                  f"        dtype = torch.{recipe.adapter_dtype}"]
+        lines += [
+            "for name, parameter in model.named_parameters():",
+            "    if parameter.requires_grad:",
+            f"        dtype = torch.{recipe.adapter_dtype}",
+        ]
         if magnitudes:
-            lines += ['        if "lora_magnitude_vector" in name:',
-                      f"            dtype = torch.{recipe.magnitude_dtype}"]
+            lines += [
+                '        if "lora_magnitude_vector" in name:',
+                f"            dtype = torch.{recipe.magnitude_dtype}",
+            ]
         lines.append("        parameter.data = parameter.data.to(dtype)")
     return "\n".join([*lines, "model.print_trainable_parameters()"])
 
@@ -136,17 +162,20 @@ def _targets(model: ModelSpec, recipe: Recipe) -> str:
 def _data(workload: Workload) -> str:
     lines = ['rows = load_dataset("json", data_files="train.jsonl", split="train")  # {"text": ...}', ""]
     if not workload.packing:
-        lines += ["", "def tokenize(batch):",
-                  f'    return tokenizer(batch["text"], truncation=True, max_length={workload.seq_len})']
+        lines += [
+            "",
+            "def tokenize(batch):",
+            f'    return tokenizer(batch["text"], truncation=True, max_length={workload.seq_len})',
+        ]
     else:
         lines += [
-            "", "def tokenize(batch):",
+            "",
+            "def tokenize(batch):",
             '    tokens = [t for row in tokenizer(batch["text"])["input_ids"] for t in [*row, tokenizer.eos_token_id]]',
             f"    length = {workload.seq_len}",
             '    return {"input_ids": [tokens[i : i + length] for i in range(0, len(tokens), length)]}',
         ]
-    return "\n".join([*lines, "", "",
-                      "rows = rows.map(tokenize, batched=True, remove_columns=rows.column_names)"])
+    return "\n".join([*lines, "", "", "rows = rows.map(tokenize, batched=True, remove_columns=rows.column_names)"])
 
 
 def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
@@ -163,8 +192,17 @@ def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
     ]
     lines += [f"    {half}=True,"] if recipe.autocast else []
     lines += ["    use_liger_kernel=True,"] if recipe.loss == "chunked" else []
-    return "\n".join([
-        *lines, ")", "trainer = Trainer(", "    model=model,", "    args=arguments,", "    train_dataset=rows,",
-        "    data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),", ")", "trainer.train()",
-        'model.save_pretrained("out")',
-    ])
+    return "\n".join(
+        [
+            *lines,
+            ")",
+            "trainer = Trainer(",
+            "    model=model,",
+            "    args=arguments,",
+            "    train_dataset=rows,",
+            "    data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),",
+            ")",
+            "trainer.train()",
+            'model.save_pretrained("out")',
+        ]
+    )

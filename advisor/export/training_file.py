@@ -16,8 +16,10 @@ def file_name(trainer: Trainer) -> str:
 def training_file(advice: Advice, row: Candidate) -> str:
     """The text of the file that runs `row`; for a trainer without an export the transformers script, which says so."""
     if isinstance(advice.model, TracedModel):
-        return (f"# No script yet for a model that stands on a trace: load it with\n# "
-                f"{advice.model.kind}.from_pretrained({advice.model_id!r}) and set the knobs above.\n")
+        return (
+            f"# No script yet for a model that stands on a trace: load it with\n# "
+            f"{advice.model.kind}.from_pretrained({advice.model_id!r}) and set the knobs above.\n"
+        )
     trainer, gpus, bf16 = advice.trainer.name, advice.gpu.gpus, advice.gpu.bf16
     if trainer in _CONFIGS:
         from advisor.export import configs

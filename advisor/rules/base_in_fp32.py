@@ -25,8 +25,10 @@ def check(context: Context) -> Finding | None:
     if extra <= 0:
         return None
     whose = "--base-dtype float32" if "base_dtype" in context.fixed else f"fp32, {context.trainer.name}'s default,"
-    text = (f"{whose} costs {DISPLAY[row.method]} {extra_gib(extra)} more here than --base-dtype {half}; "
-            "almost all checkpoints are published in 16 bits.")
+    text = (
+        f"{whose} costs {DISPLAY[row.method]} {extra_gib(extra)} more here than --base-dtype {half}; "
+        "almost all checkpoints are published in 16 bits."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

@@ -19,8 +19,10 @@ def check(context: Context) -> Finding | None:
     if context.workload.seq_len <= limit or context.model.position in ("alibi", "none"):
         return None
     end = "the run will stop" if context.model.position == "learned" else "expect worse answers beyond it"
-    text = (f"--seq-len {context.workload.seq_len:,} is beyond the {limit:,} positions that {context.model.name} "
-            f"was made for: {end}.")
+    text = (
+        f"--seq-len {context.workload.seq_len:,} is beyond the {limit:,} positions that {context.model.name} "
+        f"was made for: {end}."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

@@ -19,8 +19,10 @@ def check(context: Context) -> Finding | None:
     gpus = context.placement.gpus
     if gpus == 1:
         return None
-    text = (f"{gpus:,} cards as data-parallel: the memory is that of one card, and the time is divided by {gpus:,}, "
-            "without the exchange of gradients and without waiting for the slowest card.")
+    text = (
+        f"{gpus:,} cards as data-parallel: the memory is that of one card, and the time is divided by {gpus:,}, "
+        "without the exchange of gradients and without waiting for the slowest card."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

@@ -27,8 +27,10 @@ def check(context: Context) -> Finding | None:
     if extra < 0.005 * GIB:
         return None
     when = "one layer at a time, thanks to checkpointing" if row.recipe.gradient_checkpointing else "of all layers"
-    text = (f"{DISPLAY[row.method]} with --dropout {row.recipe.dropout:g} keeps a full copy of every adapted weight "
-            f"for the backward pass ({when}): {extra_gib(extra)} more here than with --dropout 0.")
+    text = (
+        f"{DISPLAY[row.method]} with --dropout {row.recipe.dropout:g} keeps a full copy of every adapted weight "
+        f"for the backward pass ({when}): {extra_gib(extra)} more here than with --dropout 0."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

@@ -19,8 +19,10 @@ def check(context: Context) -> Finding | None:
     """Speaks up whenever DoRA or QDoRA is recommended."""
     if context.recommended not in DORA_METHODS:
         return None
-    text = ("The evidence is mixed: in PEFT's own MetaMathQA comparison DoRA at rank 32 scored 0.469 and LoRA 0.478 "
-            "on the test set.")
+    text = (
+        "The evidence is mixed: in PEFT's own MetaMathQA comparison DoRA at rank 32 scored 0.469 and LoRA 0.478 "
+        "on the test set."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

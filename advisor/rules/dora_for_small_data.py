@@ -24,8 +24,10 @@ def check(context: Context) -> Finding | None:
     if examples >= FEW_EXAMPLES:
         return None
     if context.fits("dora"):
-        text = (f"DoRA, because {examples:,} examples are fewer than {FEW_EXAMPLES:,}: its authors report 85.2 "
-                "against LoRA's 80.8 on eight commonsense tasks (LLaMA3-8B).")
+        text = (
+            f"DoRA, because {examples:,} examples are fewer than {FEW_EXAMPLES:,}: its authors report 85.2 "
+            "against LoRA's 80.8 on eight commonsense tasks (LLaMA3-8B)."
+        )
         reasons = [Reason(code=CODE, text=text, source=SOURCE)]
         cost = dora_cost(context)
         if cost:
@@ -36,8 +38,9 @@ def check(context: Context) -> Finding | None:
     dora = context.candidates.get("dora")
     text = f"LoRA, although {examples:,} examples are few enough for DoRA"
     if dora is not None:
-        text += (f": DoRA needs {needs(dora)} at {how(dora.recipe)}, and the card has "
-                 f"{format_gib(context.memory_bytes)} GiB")
+        text += (
+            f": DoRA needs {needs(dora)} at {how(dora.recipe)}, and the card has {format_gib(context.memory_bytes)} GiB"
+        )
     return Finding((Reason(code=CODE, text=text + ".", source=SOURCE),), "lora")
 
 

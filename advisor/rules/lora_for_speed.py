@@ -25,23 +25,37 @@ def check(context: Context) -> Finding | None:
     if not context.fits("lora") or not (many or context.priority == "speed"):
         return None
     row = context.candidates["lora"]
-    why = "speed was asked for" if context.priority == "speed" else (
-        f"at {context.workload.examples:,} examples every extra millisecond of a step adds up")
+    why = (
+        "speed was asked for"
+        if context.priority == "speed"
+        else (f"at {context.workload.examples:,} examples every extra millisecond of a step adds up")
+    )
     cost = dora_cost(context)
     reasons = [Reason(code=CODE, source=SOURCE_COST, text=f"LoRA, because {why}" + (f": {cost}." if cost else "."))]
     if many and "rank" not in context.fixed:
-        text = (f"Rank {row.recipe.rank}, alpha {row.recipe.alpha:g}: {context.workload.examples:,} examples can "
-                "teach more than a rank of 16 holds." if row.recipe.rank > 16 else
-                f"A rank of {HIGH_RANK} would suit {context.workload.examples:,} examples, but does not fit.")
+        text = (
+            f"Rank {row.recipe.rank}, alpha {row.recipe.alpha:g}: {context.workload.examples:,} examples can "
+            "teach more than a rank of 16 holds."
+            if row.recipe.rank > 16
+            else f"A rank of {HIGH_RANK} would suit {context.workload.examples:,} examples, but does not fit."
+        )
         reasons.append(Reason(code=CODE, text=text, source=SOURCE_RANK))
     full = context.candidates.get("full")
-    if full is not None and full.verdict == "fits" and full.time is not None and row.time is not None \
-            and full.time.total_s.likely < row.time.total_s.likely:
-        reasons.append(Reason(
-            code=CODE, source=FORMULA,
-            text=f"Full fine-tuning fits too and would take {hours(full.time.total_s.likely)} instead of "
-            f"{hours(row.time.total_s.likely)} {where(context)}; ask for it with --method full.",
-        ))
+    if (
+        full is not None
+        and full.verdict == "fits"
+        and full.time is not None
+        and row.time is not None
+        and full.time.total_s.likely < row.time.total_s.likely
+    ):
+        reasons.append(
+            Reason(
+                code=CODE,
+                source=FORMULA,
+                text=f"Full fine-tuning fits too and would take {hours(full.time.total_s.likely)} instead of "
+                f"{hours(row.time.total_s.likely)} {where(context)}; ask for it with --method full.",
+            )
+        )
     return Finding(tuple(reasons), "lora")
 
 

@@ -24,8 +24,10 @@ def check(context: Context) -> Finding | None:
     reasons = [Reason(code=CODE, source=FORMULA, text=f"{DISPLAY[method]} was asked for and needs {needs(row)}.")]
     if method in DORA_METHODS:
         plain: Method = "lora" if method == "dora" else "qlora"
-        text = (f"{DISPLAY[method]} adds {extra_gib(extra_bytes(context, row, {'method': plain}))}"
-                f"{_extra_time(context, method, plain)} to {DISPLAY[plain]} with the same recipe.")
+        text = (
+            f"{DISPLAY[method]} adds {extra_gib(extra_bytes(context, row, {'method': plain}))}"
+            f"{_extra_time(context, method, plain)} to {DISPLAY[plain]} with the same recipe."
+        )
         reasons.append(Reason(code=CODE, text=text, source=FORMULA))
     return Finding(tuple(reasons), method)
 

@@ -20,8 +20,10 @@ def check(context: Context) -> Finding | None:
     if any(context.fits(method) for method in context.candidates):
         return None
     nearest = min(context.candidates.values(), key=lambda row: row.memory.needed_bytes.likely)
-    text = (f"Nothing fits: the smallest is {DISPLAY[nearest.method]} with {needs(nearest)} at {how(nearest.recipe)}, "
-            f"and the card has {format_gib(context.memory_bytes)} GiB.")
+    text = (
+        f"Nothing fits: the smallest is {DISPLAY[nearest.method]} with {needs(nearest)} at {how(nearest.recipe)}, "
+        f"and the card has {format_gib(context.memory_bytes)} GiB."
+    )
     return Finding((Reason(code=CODE, text=text, source=FORMULA),))
 
 

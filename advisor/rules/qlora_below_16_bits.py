@@ -23,16 +23,21 @@ def check(context: Context) -> Finding | None:
         return None
     row = context.candidates["qlora"]
     sixteen: Method = "lora" if "lora" in context.candidates else "dora"
-    reasons = [Reason(
-        code=CODE, source=SOURCE,
-        text=f"QLoRA stores the frozen weights in {row.recipe.quant} and needs {needs(row)} of "
-        f"{format_gib(context.memory_bytes)} GiB.",
-    )]
+    reasons = [
+        Reason(
+            code=CODE,
+            source=SOURCE,
+            text=f"QLoRA stores the frozen weights in {row.recipe.quant} and needs {needs(row)} of "
+            f"{format_gib(context.memory_bytes)} GiB.",
+        )
+    ]
     if sixteen in context.candidates:
         other = context.candidates[sixteen]
         base = "an fp32 base" if other.recipe.base_dtype == "float32" else "a 16-bit base"
-        text = (f"{DISPLAY[sixteen]} with {base} needs {needs(other)} at {how(other.recipe)}: "
-                f"not within {format_gib(context.memory_bytes)} GiB.")
+        text = (
+            f"{DISPLAY[sixteen]} with {base} needs {needs(other)} at {how(other.recipe)}: "
+            f"not within {format_gib(context.memory_bytes)} GiB."
+        )
         reasons.insert(0, Reason(code=CODE, text=text, source=SOURCE))
     return Finding(tuple(reasons), "qlora")
 

@@ -21,9 +21,11 @@ def check(context: Context) -> Finding | None:
     if context.recommended is None or context.candidates[context.recommended].verdict != "tight":
         return None
     row = context.candidates[context.recommended]
-    text = (f"{DISPLAY[row.method]} only just fits: it needs {needs(row)} of "
-            f"{format_gib(context.memory_bytes)} GiB. Keep the card free of other processes, and set "
-            "PYTORCH_ALLOC_CONF=expandable_segments:True (--expandable-segments estimates with it).")
+    text = (
+        f"{DISPLAY[row.method]} only just fits: it needs {needs(row)} of "
+        f"{format_gib(context.memory_bytes)} GiB. Keep the card free of other processes, and set "
+        "PYTORCH_ALLOC_CONF=expandable_segments:True (--expandable-segments estimates with it)."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

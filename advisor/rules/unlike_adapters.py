@@ -26,13 +26,16 @@ def check(context: Context) -> Finding | None:
     if not isinstance(m, ModelSpec):
         return None
     rows = [row for row in context.candidates.values() if row.recipe.has_adapters]
-    reach = {row.method: adapts_experts(m, row.recipe.target_modules, row.recipe.is_dora, row.recipe.dropout)
-             for row in rows}  # fmt: skip
+    reach = {
+        row.method: adapts_experts(m, row.recipe.target_modules, row.recipe.is_dora, row.recipe.dropout) for row in rows
+    }
     if len(set(reach.values())) < 2:
         return None
     whole, part = (_named([row for row in rows if reach[row.method] is on]) for on in (True, False))
-    text = (f"On this mixture PEFT adapts the fused experts by LoRA without dropout only: {whole} reach experts and "
-            f"attention, {part} the attention alone. --target-modules attention compares like with like.")
+    text = (
+        f"On this mixture PEFT adapts the fused experts by LoRA without dropout only: {whole} reach experts and "
+        f"attention, {part} the attention alone. --target-modules attention compares like with like."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

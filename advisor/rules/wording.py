@@ -8,7 +8,11 @@ from advisor.specs import Method, Recipe
 from advisor.units import GIB, format_gib, format_seconds
 
 DISPLAY: dict[Method, str] = {
-    "full": "full fine-tuning", "lora": "LoRA", "dora": "DoRA", "qlora": "QLoRA", "qdora": "QDoRA",
+    "full": "full fine-tuning",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "qlora": "QLoRA",
+    "qdora": "QDoRA",
 }
 """Methods as people write them."""
 

@@ -19,9 +19,18 @@ class Linear:
     """One linear layer with its weights as tensors; an adapter where the recipe puts one."""
 
     __slots__ = (
-        "bias", "bias_apart", "in_features", "lora_a", "lora_b", "magnitude", "name", "out_features", "quant", "recipe",
+        "bias",
+        "bias_apart",
+        "in_features",
+        "lora_a",
+        "lora_b",
+        "magnitude",
+        "name",
+        "out_features",
+        "quant",
+        "recipe",
         "weight",
-    )  # fmt: skip
+    )
 
     def __init__(
         self, shape: LinearShape, recipe: Recipe, rank: int, quant: str, other_dtype: str, bias_apart: bool = False

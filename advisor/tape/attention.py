@@ -90,9 +90,13 @@ class StepInputs:
     def of(self, rotated: bool, sliding: bool) -> LayerInputs:
         """What a layer of that kind is called with; a checkpointed layer holds it until its backward."""
         return LayerInputs(
-            self.masks[sliding], self.alibi, self.window if sliding else 0, self.ropes.get(sliding), rotated,
+            self.masks[sliding],
+            self.alibi,
+            self.window if sliding else 0,
+            self.ropes.get(sliding),
+            rotated,
             self.position_ids,
-        )  # fmt: skip
+        )
 
 
 def _note_mask_kernels(t: Tape, mask: Tensor, batch: int, length: int, window: int) -> None:

@@ -21,9 +21,15 @@ class Embedded(NamedTuple):
 
 
 def embed(
-    t: Tape, m: ModelSpec, table: Tensor, positions: Tensor | None, project: Linear | None,
-    batch: int, length: int, leaf: bool,
-) -> Embedded:  # fmt: skip
+    t: Tape,
+    m: ModelSpec,
+    table: Tensor,
+    positions: Tensor | None,
+    project: Linear | None,
+    batch: int,
+    length: int,
+    leaf: bool,
+) -> Embedded:
     """The embedding of token ids, with positions and dropout where the model has them.
 
     `leaf`: checkpointing makes the embedding's output require a gradient, so that a frozen one does not cut the

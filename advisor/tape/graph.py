@@ -80,8 +80,21 @@ BackwardFunction = Callable[[Tensor], "tuple[Tensor | None, ...]"]
 class Node:
     """One recorded operation: where its gradients go, and what it keeps for computing them."""
 
-    __slots__ = ("__weakref__", "at", "backward", "context", "edges", "first_slot", "frame", "grad", "meta", "saved",
-                 "segment", "sequence", "slots")
+    __slots__ = (
+        "__weakref__",
+        "at",
+        "backward",
+        "context",
+        "edges",
+        "first_slot",
+        "frame",
+        "grad",
+        "meta",
+        "saved",
+        "segment",
+        "sequence",
+        "slots",
+    )
 
     def __init__(self, tape: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
         self.backward = backward

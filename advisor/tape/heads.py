@@ -31,9 +31,7 @@ def queries_keys_values(
     kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
     q_name, k_name, v_name = m.qkv_names
     normed = m.qk_norm if m.architecture not in TURNS_FIRST else "none"
-    norms_last = normed in ("each", "each_apart") or (
-        normed == "head" and m.architecture in NORMS_LAST
-    )
+    norms_last = normed in ("each", "each_apart") or (normed == "head" and m.architecture in NORMS_LAST)
     if normed == "full":
         q = t.view(norms[0](t, linear(t, x, linears[q_name])), q_shape)
         k = t.view(norms[1](t, linear(t, x, linears[k_name])), kv_shape)

@@ -93,8 +93,10 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, one
         return made
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
-        shapes = [one.shape if one is not None and needed else None
-                  for one, needed in zip((x_like, head, bias), needs, strict=True)]
+        shapes = [
+            one.shape if one is not None and needed else None
+            for one, needed in zip((x_like, head, bias), needs, strict=True)
+        ]
         sums = [None if shape is None else t.empty(shape, "float32") for shape in shapes]
         scratch = tiles()
         t.kernel("elementwise", compute, 0, 2 * counted * vocabulary * ITEM_BYTES[compute])

@@ -258,8 +258,9 @@ def cat_last(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     split, dtype = (a.shape, b.shape), a.dtype
     shape = (*a.shape[:-1], a.shape[-1] + b.shape[-1])
     t.kernel("elementwise", dtype, 0, 2 * (a.bytes + b.bytes))
-    return t.op((a, b), shape, dtype, lambda g: (
-        Tensor(split[0], g.dtype, g.buffer), Tensor(split[1], g.dtype, g.buffer)))
+    return t.op(
+        (a, b), shape, dtype, lambda g: (Tensor(split[0], g.dtype, g.buffer), Tensor(split[1], g.dtype, g.buffer))
+    )
 
 
 def copy(t: Tape, x: Tensor, shape: Shape) -> Tensor:

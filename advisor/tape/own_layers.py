@@ -212,5 +212,9 @@ def mpt_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
 
 
 OWN_LAYERS = {
-    "bloom": bloom_layer, "gemma4_text": gemma4_layer, "gptj": gptj_layer, "mpt": mpt_layer, "opt": opt_layer,
-}  # fmt: skip
+    "bloom": bloom_layer,
+    "gemma4_text": gemma4_layer,
+    "gptj": gptj_layer,
+    "mpt": mpt_layer,
+    "opt": opt_layer,
+}

@@ -117,8 +117,21 @@ class Run(NamedTuple):
 class Stretch:
     """A segment of the program: the embedding, one layer, or the head, forward or backward."""
 
-    __slots__ = ("copies", "dropped", "end", "hooked", "kernels", "launches", "net", "phase", "place", "recomputed",
-                 "recomputed_flop", "recomputed_slot", "start")
+    __slots__ = (
+        "copies",
+        "dropped",
+        "end",
+        "hooked",
+        "kernels",
+        "launches",
+        "net",
+        "phase",
+        "place",
+        "recomputed",
+        "recomputed_flop",
+        "recomputed_slot",
+        "start",
+    )
 
     def __init__(self, phase: str, place: int, copies: int, start: int) -> None:
         """Begin at the event of index `start`; `copies` is how many layers it stands for."""
@@ -224,10 +237,14 @@ class Program:
         values = evaluated(self._figures.polynomials, basis(batch, length, rank))
         amounts = list(map(float, values))
         return [
-            Run(s.copies, [
-                ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
-                for kind, dtype, flop, moved, m, n, k, times in s.kernels
-            ], s.launches, amounts[s.recomputed_slot])
+            Run(
+                s.copies,
+                [
+                    ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
+                    for kind, dtype, flop, moved, m, n, k, times in s.kernels
+                ],
+                s.launches,
+                amounts[s.recomputed_slot],
+            )
             for s in self.stretches
-        ]  # fmt: skip
-
+        ]

@@ -36,9 +36,19 @@ FLOAT_TURN = frozenset({"cohere", "cohere2"})
 SPREAD_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "glm", "glm4"})
 """Each layer spreads half of the tables over neighbouring features, in new tensors."""
 
-JOINING = HALF_TABLES | frozenset({
-    "glm", "glm4", "glm4_moe", "gpt_neox", "lit-gpt", "nemotron", "phi", "phi3", "stablelm",
-})  # fmt: skip
+JOINING = HALF_TABLES | frozenset(
+    {
+        "glm",
+        "glm4",
+        "glm4_moe",
+        "gpt_neox",
+        "lit-gpt",
+        "nemotron",
+        "phi",
+        "phi3",
+        "stablelm",
+    }
+)
 """Their code joins the turned part of a head with the rest even when nothing is left over."""
 
 NAMED_PARTS = frozenset({"phi", "stablelm"})
@@ -159,9 +169,7 @@ def _turned_halves(t: Tape, x: Tensor, rope: Rope) -> Tensor:
     return turned_pairs(t, first, second, rope.cos, rope.sin)
 
 
-def apply_rope(
-    t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def apply_rope(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Queries (B, heads, S, D) and keys (B, KV, S, D), turned, and the parts that stay alive until attention ends."""
     if not joins_parts(m):
         return *_turned_whole(t, m, q, k, rope), ()

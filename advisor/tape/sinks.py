@@ -24,9 +24,16 @@ from advisor.tape.tape import Tape
 
 
 def sink_attention(
-    t: Tape, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, m: ModelSpec, mask: Tensor | None, drops: bool,
+    t: Tape,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks: Tensor,
+    m: ModelSpec,
+    mask: Tensor | None,
+    drops: bool,
     layout: Layout,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """q (B, H, S, D), `sinks` (H,) -> (B, H, S, D), token by token, and the weights (B, H, S, S)."""
     keys, values = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
     batch, heads, length, _ = q.shape

@@ -97,7 +97,13 @@ def _without_collector() -> Iterator[None]:
 @lru_cache(maxsize=512)
 @_without_collector()
 def _recorded(
-    m: ModelSpec, recipe: Recipe, slides: bool, one_tile: bool, single_row: bool, device: Device, stack: Stack,
+    m: ModelSpec,
+    recipe: Recipe,
+    slides: bool,
+    one_tile: bool,
+    single_row: bool,
+    device: Device,
+    stack: Stack,
     labelled: bool = False,
 ) -> Program:
     """The program of `recipe`, whose rank is ignored.
@@ -120,10 +126,13 @@ def _recorded(
     head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
     ends = _Ends(
-        table, output_embedding(m, recipe, RANK, head), places if m.position == "learned" else None,
-        outer_norm(m, other, full) if m.final_norm else None, outer_norm(m, other, full) if m.embedding_norm else None,
+        table,
+        output_embedding(m, recipe, RANK, head),
+        places if m.position == "learned" else None,
+        outer_norm(m, other, full) if m.final_norm else None,
+        outer_norm(m, other, full) if m.embedding_norm else None,
         projections(m, recipe, RANK),
-    )  # fmt: skip
+    )
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
     step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row)
@@ -142,7 +151,12 @@ def _recorded(
 
 
 def step_program(
-    m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device, stack: Stack = THIS_STACK,
+    m: ModelSpec,
+    recipe: Recipe,
+    batch: int,
+    length: int,
+    device: Device,
+    stack: Stack = THIS_STACK,
     labelled: bool = False,
 ) -> Program:
     """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
@@ -152,11 +166,17 @@ def step_program(
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
     """
-    structure = recipe.model_copy(update={
-        "rank": 1, "alpha": 1.0, "micro_batch": 1, "optimizer": "adamw", "expandable_segments": False,
-        "dropout": 0.5 if recipe.dropout else 0.0,
-        "gradient_accumulation": min(recipe.gradient_accumulation, 2),
-    })  # fmt: skip
+    structure = recipe.model_copy(
+        update={
+            "rank": 1,
+            "alpha": 1.0,
+            "micro_batch": 1,
+            "optimizer": "adamw",
+            "expandable_segments": False,
+            "dropout": 0.5 if recipe.dropout else 0.0,
+            "gradient_accumulation": min(recipe.gradient_accumulation, 2),
+        }
+    )
     slides = bool(m.sliding_window) and m.sliding_window <= length
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     single_row = batch == 1 and composes_attention(m, recipe, device)
@@ -192,18 +212,28 @@ class _Ends(NamedTuple):
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
-        return [p for p in (self.table, self.positions) if p is not None and p.needs_grad] + [
-            p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained
-        ] + [p for part in (*self.projections.values(), self.head) for p in part.trained]
+        return (
+            [p for p in (self.table, self.positions) if p is not None and p.needs_grad]
+            + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
+            + [p for part in (*self.projections.values(), self.head) for p in part.trained]
+        )
 
 
 class _Step:
     """The forward of one micro-step, split as the model's own functions are."""
 
     def __init__(
-        self, t: Tape, recorder: _Recorder, m: ModelSpec, recipe: Recipe,
-        plan: list[tuple[LayerKind, int]], layers: list[Weights], slides: bool, one_tile: bool, single_row: bool,
-    ) -> None:  # fmt: skip
+        self,
+        t: Tape,
+        recorder: _Recorder,
+        m: ModelSpec,
+        recipe: Recipe,
+        plan: list[tuple[LayerKind, int]],
+        layers: list[Weights],
+        slides: bool,
+        one_tile: bool,
+        single_row: bool,
+    ) -> None:
         self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []

@@ -40,8 +40,10 @@ class Trained(NamedTuple):
 
 def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
     """The adapter of a linear layer that is there `times` times."""
-    found = [Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype),
-             Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype)]  # fmt: skip
+    found = [
+        Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype),
+        Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype),
+    ]
     return [*found, Trained(shape.out_features, 0, times, recipe.magnitude_dtype)] if recipe.is_dora else found
 
 

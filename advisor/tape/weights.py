@@ -36,8 +36,12 @@ class Weights:
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
         self.linears = {
             name: Linear(
-                shape, recipe, rank if name in targets else 0, "none" if name == whole else layer_quant(m, recipe),
-                other, bias_apart=m.architecture == "falcon",
+                shape,
+                recipe,
+                rank if name in targets else 0,
+                "none" if name == whole else layer_quant(m, recipe),
+                other,
+                bias_apart=m.architecture == "falcon",
             )
             for name, shape in layer_linears(m).items()
         }
@@ -51,7 +55,8 @@ class Weights:
         }
         self.experts = _experts_of(m, recipe, rank, self.own)
         self.qk_norms = [
-            HeadNorms(count, width, other, trained) if m.qk_norm == "each_apart"
+            HeadNorms(count, width, other, trained)
+            if m.qk_norm == "each_apart"
             else Norm(m.norm, width, other, trained, False)
             for width, count in of_heads
         ]

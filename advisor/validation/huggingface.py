@@ -13,15 +13,28 @@ from advisor.tape.stack import Stack
 from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswered, peak_figure
 from advisor.validation.replayed import replayed
 
-EARLY_2024 = Stack(mean_of_logits=True, keeps_quantized_input=True, caches_keys=True, tables_by_layer=True,
-                   norms_keep_twice=True, cuts_embedding=True)  # fmt: skip
+EARLY_2024 = Stack(
+    mean_of_logits=True,
+    keeps_quantized_input=True,
+    caches_keys=True,
+    tables_by_layer=True,
+    norms_keep_twice=True,
+    cuts_embedding=True,
+)
 BENCHMARKS_2024 = Stack(keeps_outputs=True, keeps_quantized_input=True, tables_by_layer=True, shifts_logits=True)
 """transformers of February and March 2024 with bitsandbytes 0.42 and 0.43, in fsdp_qlora's own training loop."""
 
 NOTEBOOK_MODEL = ModelSpec(
-    name="notebook-1b", architecture="llama", hidden_size=2048, intermediate_size=4096, num_hidden_layers=24,
-    num_attention_heads=16, num_key_value_heads=16, head_dim=128, vocab_size=32_000,
-)  # fmt: skip
+    name="notebook-1b",
+    architecture="llama",
+    hidden_size=2048,
+    intermediate_size=4096,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    num_key_value_heads=16,
+    head_dim=128,
+    vocab_size=32_000,
+)
 POSITIONS = 2048
 CUBLAS_WORKSPACE_BYTES = 8_519_680
 """Of one thread: the forward's and the autograd engine's each make one and keep it."""
@@ -40,8 +53,14 @@ def _table_bytes(m: ModelSpec, seq_len: int) -> int:
 
 def comparison_run(row: Row) -> Run:
     """A row of peft's method comparison: its loop holds the outputs."""
-    recipe = Recipe(method=row["method"], gradient_checkpointing=False, autocast=False, optimizer="adamw_foreach",
-                    micro_batch=row["micro_batch"], **_adapters(row))  # fmt: skip
+    recipe = Recipe(
+        method=row["method"],
+        gradient_checkpointing=False,
+        autocast=False,
+        optimizer="adamw_foreach",
+        micro_batch=row["micro_batch"],
+        **_adapters(row),
+    )
     stack = Stack(keeps_outputs=True, freezes_lora_a=row["optimizer"] == "lora-fa")
     return Run(find_model("llama-3.2-3b"), recipe, "NVIDIA L40S", stack)
 
@@ -57,10 +76,16 @@ def method_comparison(row: Row) -> Predicted:
 
 def _notebook_step(row: Row) -> StepMemory:
     recipe = Recipe(
-        method=row["method"], quant="nf4" if row["method"] == "qlora" else "none", double_quant=False,
-        kbit_upcast=False, adapter_dtype="bfloat16", autocast=False, optimizer="sgd",
-        gradient_checkpointing=bool(row["gradient_checkpointing"]), **_adapters(row),
-    )  # fmt: skip
+        method=row["method"],
+        quant="nf4" if row["method"] == "qlora" else "none",
+        double_quant=False,
+        kbit_upcast=False,
+        adapter_dtype="bfloat16",
+        autocast=False,
+        optimizer="sgd",
+        gradient_checkpointing=bool(row["gradient_checkpointing"]),
+        **_adapters(row),
+    )
     return predict_step_memory(NOTEBOOK_MODEL, recipe, 1, row["seq_len"], "cuda", EARLY_2024)
 
 
@@ -87,10 +112,18 @@ def notebook(row: Row) -> Predicted:
 def unsharded_run(row: Row) -> Run:
     """fsdp_qlora's train.py on two cards, each of which holds the whole model."""
     recipe = Recipe(
-        method=row["method"], quant="nf4" if row["method"] == "qlora" else "none", double_quant=False,
-        kbit_upcast=False, adapter_dtype="bfloat16", autocast=False, optimizer="adamw_foreach",
-        gradient_checkpointing=True, reentrant=True, micro_batch=row["micro_batch"], **_adapters(row),
-    )  # fmt: skip
+        method=row["method"],
+        quant="nf4" if row["method"] == "qlora" else "none",
+        double_quant=False,
+        kbit_upcast=False,
+        adapter_dtype="bfloat16",
+        autocast=False,
+        optimizer="adamw_foreach",
+        gradient_checkpointing=True,
+        reentrant=True,
+        micro_batch=row["micro_batch"],
+        **_adapters(row),
+    )
     return Run(find_model("llama-2-7b"), recipe, "NVIDIA GeForce RTX 3090", BENCHMARKS_2024)
 
 

@@ -19,36 +19,71 @@ HEAD_TOKENS = 128
 
 def _model(name: str, hidden: int, inner: int, layers: int, heads: int, vocabulary: int, **more: Any) -> ModelSpec:
     """A model as lit_gpt/config.py describes it; one product makes queries, keys and values."""
-    return ModelSpec(**{
-        "name": name, "architecture": "lit-gpt", "hidden_size": hidden, "intermediate_size": inner,
-        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
-        "head_dim": hidden // heads, "vocab_size": vocabulary, "fused_qkv": True, "qkv_names": ("attn",),
-        "out_name": "proj", "mlp": "plain", "mlp_names": ("fc", "mlp.proj"), "activation": "gelu", "norm": "layer",
-        "norm_bias": True, **more,
-    })  # fmt: skip
+    return ModelSpec(
+        **{
+            "name": name,
+            "architecture": "lit-gpt",
+            "hidden_size": hidden,
+            "intermediate_size": inner,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "head_dim": hidden // heads,
+            "vocab_size": vocabulary,
+            "fused_qkv": True,
+            "qkv_names": ("attn",),
+            "out_name": "proj",
+            "mlp": "plain",
+            "mlp_names": ("fc", "mlp.proj"),
+            "activation": "gelu",
+            "norm": "layer",
+            "norm_bias": True,
+            **more,
+        }
+    )
 
 
 # RMSNorm in fp32, cast back at its end, as lit_gpt/rmsnorm.py has it since commit 98898ca; before, in 16 bits.
-_LLAMA = {"norm": "rms_float", "norm_bias": False, "mlp": "gated", "mlp_names": ("fc_1", "fc_2", "mlp.proj"),
-          "activation": "silu"}  # fmt: skip
+_LLAMA = {
+    "norm": "rms_float",
+    "norm_bias": False,
+    "mlp": "gated",
+    "mlp_names": ("fc_1", "fc_2", "mlp.proj"),
+    "activation": "silu",
+}
 _BIASES = {"qkv_bias": True, "attention_out_bias": True, "mlp_bias": True}
 MODELS = {
-    "microsoft/phi-1_5": _model("phi-1_5", 2048, 8192, 24, 32, 51_200, norm_placement="parallel_one", rotary_dim=32,
-                                lm_head_bias=True, **_BIASES),
-    "stabilityai/stablelm-base-alpha-3b": _model("stablelm-base-alpha-3b", 4096, 16_384, 16, 32, 50_688,
-                                                 norm_placement="parallel_two", rotary_dim=32, **_BIASES),
+    "microsoft/phi-1_5": _model(
+        "phi-1_5",
+        2048,
+        8192,
+        24,
+        32,
+        51_200,
+        norm_placement="parallel_one",
+        rotary_dim=32,
+        lm_head_bias=True,
+        **_BIASES,
+    ),
+    "stabilityai/stablelm-base-alpha-3b": _model(
+        "stablelm-base-alpha-3b", 4096, 16_384, 16, 32, 50_688, norm_placement="parallel_two", rotary_dim=32, **_BIASES
+    ),
     "meta-llama/Llama-2-7b-hf": _model("Llama-2-7b-hf", 4096, 11_008, 32, 32, 32_000, **_LLAMA),
     "meta-llama/Llama-2-13b-hf": _model("Llama-2-13b-hf", 5120, 13_824, 40, 40, 32_000, **_LLAMA),
-    "tiiuae/falcon-40b": _model("falcon-40b", 8192, 32_768, 60, 128, 65_024, norm_placement="parallel_two",
-                                num_key_value_heads=8),
-}  # fmt: skip
+    "tiiuae/falcon-40b": _model(
+        "falcon-40b", 8192, 32_768, 60, 128, 65_024, norm_placement="parallel_two", num_key_value_heads=8
+    ),
+}
 
 
 def _stack(m: ModelSpec, quantized: bool) -> Stack:
     return Stack(
-        padded_update=m.q_size + m.kv_size, sliced_head=HEAD_TOKENS, quantized_head=quantized,
-        keeps_quantized_input=True, repeated_keys=m.num_key_value_heads != m.num_attention_heads,
-    )  # fmt: skip
+        padded_update=m.q_size + m.kv_size,
+        sliced_head=HEAD_TOKENS,
+        quantized_head=quantized,
+        keeps_quantized_input=True,
+        repeated_keys=m.num_key_value_heads != m.num_attention_heads,
+    )
 
 
 def _with_quantized_head(step: StepMemory, m: ModelSpec, double_quant: bool) -> StepMemory:
@@ -81,11 +116,19 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
     model, quant = MODELS[row["model_id"]], row["quant"]
     mixed = "mixed" in row["base_dtype"]
     recipe = Recipe(
-        method=row["method"], rank=row["rank"], target_modules=("attn",), dropout=row["lora_dropout"],
-        base_dtype="float32" if mixed else "bfloat16", adapter_dtype="float32" if mixed else "bfloat16",
-        autocast=mixed, quant=quant, double_quant=bool(row.get("double_quant")), kbit_upcast=False,
-        optimizer=_optimizer(row), gradient_checkpointing=False,
-    )  # fmt: skip
+        method=row["method"],
+        rank=row["rank"],
+        target_modules=("attn",),
+        dropout=row["lora_dropout"],
+        base_dtype="float32" if mixed else "bfloat16",
+        adapter_dtype="float32" if mixed else "bfloat16",
+        autocast=mixed,
+        quant=quant,
+        double_quant=bool(row.get("double_quant")),
+        kbit_upcast=False,
+        optimizer=_optimizer(row),
+        gradient_checkpointing=False,
+    )
     stack = _stack(model, recipe.is_quantized)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
     if recipe.is_quantized:

@@ -13,11 +13,21 @@ from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswer
 def _model(name: str, hidden: int, inner: int, layers: int, heads: int, vocabulary: int) -> ModelSpec:
     """QWenLMHeadModel: one biased product for queries, keys and values, a gated MLP of w1, w2 and c_proj."""
     return ModelSpec(
-        name=name, architecture="qwen", hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, head_dim=hidden // heads, vocab_size=vocabulary,
-        fused_qkv=True, qkv_names=("c_attn",), qkv_bias=True, out_name="attn.c_proj",
+        name=name,
+        architecture="qwen",
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=hidden // heads,
+        vocab_size=vocabulary,
+        fused_qkv=True,
+        qkv_names=("c_attn",),
+        qkv_bias=True,
+        out_name="attn.c_proj",
         mlp_names=("w2", "w1", "mlp.c_proj"),
-    )  # fmt: skip
+    )
 
 
 MODELS = {
@@ -34,11 +44,17 @@ def finetune_run(row: Row) -> Run:
     Sources: modeling_qwen.py, QWenLMHeadModel; peft 0.5.0, tuners/lora.py, LoraLayer.update_layer.
     """
     recipe = Recipe(
-        method="lora", rank=row["rank"], dropout=row["lora_dropout"], autocast=True, optimizer="adamw_foreach",
+        method="lora",
+        rank=row["rank"],
+        dropout=row["lora_dropout"],
+        autocast=True,
+        optimizer="adamw_foreach",
         target_modules=tuple(name for given in row["target_modules"] for name in TARGETS[given]),
-        gradient_checkpointing=True, reentrant=True, micro_batch=row["micro_batch"],
+        gradient_checkpointing=True,
+        reentrant=True,
+        micro_batch=row["micro_batch"],
         gradient_accumulation=row["grad_accum"],
-    )  # fmt: skip
+    )
     return Run(MODELS[row["model_id"]], recipe, "NVIDIA A100-SXM4-80GB")
 
 

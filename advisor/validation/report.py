@@ -43,11 +43,20 @@ class Line(NamedTuple):
         """As `--json` prints it."""
         row, figure = self.row, self.figure
         return {
-            "id": row["id"], "group": row["group"], "framework": self.framework, "model": row["model_id"],
-            "method": row["method"], "what": figure.what, "counter": row["mem_counter"], "unit": row["source_unit"],
-            "completeness": row["completeness_mem"], "measured_bytes": round(figure.measured_bytes),
-            "predicted_bytes": round(figure.predicted_bytes), "error": round(figure.error, 4), "url": row["url"],
-        }  # fmt: skip
+            "id": row["id"],
+            "group": row["group"],
+            "framework": self.framework,
+            "model": row["model_id"],
+            "method": row["method"],
+            "what": figure.what,
+            "counter": row["mem_counter"],
+            "unit": row["source_unit"],
+            "completeness": row["completeness_mem"],
+            "measured_bytes": round(figure.measured_bytes),
+            "predicted_bytes": round(figure.predicted_bytes),
+            "error": round(figure.error, 4),
+            "url": row["url"],
+        }
 
 
 class Verdict(NamedTuple):
@@ -109,7 +118,7 @@ class Report(NamedTuple):
                 "ended": {"rows": len(ended), "right": sum(v.right for v in ended)},
             },
             "not_predicted": [{"id": row["id"], "reason": reason} for row, reason in self.unanswered],
-        }  # fmt: skip
+        }
 
 
 def quality_of(part: str, lines: list[Line]) -> Quality:

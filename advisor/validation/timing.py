@@ -23,8 +23,11 @@ from advisor.validation.qwen import finetune_run
 from advisor.validation.torchtune import recipe_run
 
 RUNS: dict[str, Callable[[Row], Run]] = {
-    "peft-mm": comparison_run, "qwen1": finetune_run, "torchtune": recipe_run, "fsdp_qlora": unsharded_run,
-}  # fmt: skip
+    "peft-mm": comparison_run,
+    "qwen1": finetune_run,
+    "torchtune": recipe_run,
+    "fsdp_qlora": unsharded_run,
+}
 PLAIN = {"peft-mm": "lora", "qwen1": "lora", "torchtune": "full", "fsdp_qlora": "lora"}
 """The method of the row that the others of a source are divided by."""
 SHAPE_ROWS = 4
@@ -83,28 +86,40 @@ class TimeReport(NamedTuple):
         rows = []
         for one in self.rows:
             ratio, step = ratio_of.get(id(one)), one.estimate.step_s
-            rows.append({
-                "id": one.row["id"], "group": one.row["group"], "model": one.row["model_id"],
-                "method": one.row["method"], "gpu": one.row["gpu"], "micro_batch_tokens": one.micro_tokens,
-                "compiled": one.compiled, "measured_s": one.measured_s, "predicted_s": step._asdict(),
-                "covered": one.covered, "bound": one.estimate.bound, "error": round(one.error, 4),
-                "ratio": ratio and {"measured": ratio.measured, "predicted": ratio.predicted,
-                                    "error": round(ratio.error, 4)},
-                "shape_error": round(shape_of[id(one)], 4) if id(one) in shape_of else None, "url": one.row["url"],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "id": one.row["id"],
+                    "group": one.row["group"],
+                    "model": one.row["model_id"],
+                    "method": one.row["method"],
+                    "gpu": one.row["gpu"],
+                    "micro_batch_tokens": one.micro_tokens,
+                    "compiled": one.compiled,
+                    "measured_s": one.measured_s,
+                    "predicted_s": step._asdict(),
+                    "covered": one.covered,
+                    "bound": one.estimate.bound,
+                    "error": round(one.error, 4),
+                    "ratio": ratio
+                    and {"measured": ratio.measured, "predicted": ratio.predicted, "error": round(ratio.error, 4)},
+                    "shape_error": round(shape_of[id(one)], 4) if id(one) in shape_of else None,
+                    "url": one.row["url"],
+                }
+            )
         return {
-            "schema_version": 1, "rows": rows,
+            "schema_version": 1,
+            "rows": rows,
             "not_predicted": [{"id": row["id"], "reason": reason} for row, reason in self.unanswered],
-        }  # fmt: skip
+        }
 
 
 def refusal(row: Row) -> str:
     """Why a row's time is not predicted; '' when it is."""
     if not row.get("step_time_s"):
         return "no step time"
-    if (row["group"] == "fsdp_qlora" and "no_shard" not in row["sharding"]) or (row["group"].startswith("litgpt") and (
-        row["num_gpus"] > 1
-    )):
+    if (row["group"] == "fsdp_qlora" and "no_shard" not in row["sharding"]) or (
+        row["group"].startswith("litgpt") and (row["num_gpus"] > 1)
+    ):
         return "weights sharded over cards"
     if not row.get("tokens_per_step"):
         return "the mean length of a row is not stated"
@@ -125,7 +140,8 @@ def timed(row: Row) -> Timed:
     length = round(tokens / recipe.micro_batch)
     work = Workload(examples=1, seq_len=length, mean_seq_len=length)
     kernels = step_program(model, recipe, recipe.micro_batch, length, "cuda", stack).kernels(
-        recipe.micro_batch, length, recipe.rank)  # fmt: skip
+        recipe.micro_batch, length, recipe.rank
+    )
     placement = Placement(gpus=row["num_gpus"], sharding="ddp" if row["num_gpus"] > 1 else "none")
     estimate = time_estimate(model, recipe, work, card, profile_for(card), kernels, placement)
     return Timed(row, float(row["step_time_s"]), estimate, round(tokens))

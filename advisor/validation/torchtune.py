@@ -22,15 +22,21 @@ def recipe_run(row: Row) -> Run:
     """
     method = row["method"]
     recipe = Recipe(
-        method=method, autocast=False, adapter_dtype="bfloat16", quant="nf4" if method == "qlora" else "none",
-        kbit_upcast=False, rank=row.get("rank", 16),
-        target_modules=tuple(n for given in row.get("target_modules", ("all-linear",))
-                             for n in MODULES.get(given, (given,))),
+        method=method,
+        autocast=False,
+        adapter_dtype="bfloat16",
+        quant="nf4" if method == "qlora" else "none",
+        kbit_upcast=False,
+        rank=row.get("rank", 16),
+        target_modules=tuple(
+            n for given in row.get("target_modules", ("all-linear",)) for n in MODULES.get(given, (given,))
+        ),
         optimizer="adamw_8bit" if "8bit" in row["optimizer"].lower() else "adamw",
         gradient_checkpointing=str(row["gradient_checkpointing"]).startswith("True"),
-        loss="chunked" if "chunked" in row["loss_impl"].lower() else "full", micro_batch=row["micro_batch"],
+        loss="chunked" if "chunked" in row["loss_impl"].lower() else "full",
+        micro_batch=row["micro_batch"],
         gradient_accumulation=row["grad_accum"],
-    )  # fmt: skip
+    )
     model = find_model("llama-3.2-3b").model_copy(update={"norm": "rms_float"})
     return Run(model, recipe, "NVIDIA A100-SXM4-80GB", Stack(repeated_keys=True))
 

@@ -41,8 +41,9 @@ class FakeCuda:
             raise RuntimeError(self._error)
 
     def get_device_properties(self, index: int) -> Any:
-        return types.SimpleNamespace(name="NVIDIA Fake 8", total_memory=8 * GIB, major=8, minor=6,
-                                     multi_processor_count=46, uuid="1234")
+        return types.SimpleNamespace(
+            name="NVIDIA Fake 8", total_memory=8 * GIB, major=8, minor=6, multi_processor_count=46, uuid="1234"
+        )
 
     def synchronize(self) -> None:
         self.calls.append("synchronize")
@@ -78,14 +79,21 @@ def process(pid: int, gib: float) -> Any:
 def fake_nvml(**answers: Any) -> Any:
     """The module pynvml for one card; a keyword replaces an answer, by an exception for one that is refused."""
     values: dict[str, Any] = {
-        "nvmlInit": None, "nvmlDeviceGetHandleByUUID": "card", "nvmlDeviceGetHandleByIndex": "first card",
-        "nvmlSystemGetDriverVersion": b"580.65", "nvmlDeviceGetClockInfo": 1800, "nvmlDeviceGetMaxClockInfo": 2100,
-        "nvmlDeviceGetDefaultApplicationsClock": 1700, "nvmlDeviceGetPowerUsage": 210_000,
-        "nvmlDeviceGetPowerManagementLimit": 220_000, "nvmlDeviceGetPowerManagementDefaultLimit": 240_000,
-        "nvmlDeviceGetTemperature": 61, "nvmlDeviceGetCurrentClocksEventReasons": 0x04 | 0x20,
+        "nvmlInit": None,
+        "nvmlDeviceGetHandleByUUID": "card",
+        "nvmlDeviceGetHandleByIndex": "first card",
+        "nvmlSystemGetDriverVersion": b"580.65",
+        "nvmlDeviceGetClockInfo": 1800,
+        "nvmlDeviceGetMaxClockInfo": 2100,
+        "nvmlDeviceGetDefaultApplicationsClock": 1700,
+        "nvmlDeviceGetPowerUsage": 210_000,
+        "nvmlDeviceGetPowerManagementLimit": 220_000,
+        "nvmlDeviceGetPowerManagementDefaultLimit": 240_000,
+        "nvmlDeviceGetTemperature": 61,
+        "nvmlDeviceGetCurrentClocksEventReasons": 0x04 | 0x20,
         "nvmlDeviceGetComputeRunningProcesses": [process(os.getpid(), 6.5)],
         "nvmlDeviceGetMemoryInfo": types.SimpleNamespace(free=GIB, total=8 * GIB),
-    } | answers  # fmt: skip
+    } | answers
     module: Any = types.ModuleType("pynvml")
     module.NVMLError = FakeNvmlError
 

@@ -21,9 +21,16 @@ from calibrate.nvml import Card
 from tests.calibrate.fake_cuda import GIB, FakeCuda, fake_nvml
 
 CONFIG: dict[str, Any] = {
-    "model_type": "llama", "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 2,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 512, "tie_word_embeddings": False,
-}  # fmt: skip
+    "model_type": "llama",
+    "vocab_size": 4096,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
 TERMS = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "optimizer_states_bytes")
 FEW = Limits(3, 10.0)
 SEQ_LEN = 64
@@ -111,13 +118,16 @@ def test_what_cannot_be_built_is_refused() -> None:
         run_burst(CONFIG, recipe("lora", attention="flash"), 16, CpuDevice(), FEW, lambda _: None)
 
 
-@pytest.mark.parametrize(("times_s", "stable"), [
-    ([0.1] * 4, False),  # too few
-    ([0.1] * 5, True),
-    ([0.2, 0.15, 0.12, 0.1, 0.1, 0.1], False),  # still getting faster
-    ([0.1, 0.12] * 4, False),  # noisy
-    ([0.1, 0.1005] * 40, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("times_s", "stable"),
+    [
+        ([0.1] * 4, False),  # too few
+        ([0.1] * 5, True),
+        ([0.2, 0.15, 0.12, 0.1, 0.1, 0.1], False),  # still getting faster
+        ([0.1, 0.12] * 4, False),  # noisy
+        ([0.1, 0.1005] * 40, True),
+    ],
+)
 def test_when_a_median_is_stable(times_s: list[float], stable: bool) -> None:
     assert is_stable(times_s) is stable
 

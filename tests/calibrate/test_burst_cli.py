@@ -199,10 +199,13 @@ def test_default_models_are_those_of_the_device(stub: type[StubRunner], calibrat
     assert {(job.recipe.micro_batch, job.seq_len) for job in stub.jobs} == {(2, 512)}
 
 
-@pytest.mark.parametrize(("error", "code"), [
-    (BurstRefused("--device is 'cuda': torch.cuda sees no GPU here"), 2),
-    (SourceUnavailable("calibrate needs torch, which is not installed: pip install ..."), 4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BurstRefused("--device is 'cuda': torch.cuda sees no GPU here"), 2),
+        (SourceUnavailable("calibrate needs torch, which is not installed: pip install ..."), 4),
+    ],
+)
 def test_a_machine_that_cannot(stub: type[StubRunner], calibrate: Door, error: Exception, code: int) -> None:
     stub.here = error
     assert calibrate("--device", "cuda") == code
@@ -216,12 +219,29 @@ def test_a_card_too_small_is_one_line(stub: type[StubRunner], calibrate: Door) -
     assert "too small for the smallest burst" in calibrate.err
 
 
-@pytest.mark.parametrize("arguments", [
-    ("--budget", "abc"), ("--budget", "0"), ("--budget", "-5min"), ("--budget", "9999h"), ("--budget", ""),
-    ("--device", "gpu"), ("--method", "lora,foo"), ("--model", "lama-8b"), ("--model", "./none.json"),
-    ("--seq-len", "x"), ("--seq-len", "0"), ("--micro-batch", "-1"), ("--steps", "0"), ("--rank", "0"),
-    ("--trainer", "tlr"), ("--batch-size", "3", "--micro-batch", "2"), ("--quant", "nf5"), ("--timeout", "0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--budget", "abc"),
+        ("--budget", "0"),
+        ("--budget", "-5min"),
+        ("--budget", "9999h"),
+        ("--budget", ""),
+        ("--device", "gpu"),
+        ("--method", "lora,foo"),
+        ("--model", "lama-8b"),
+        ("--model", "./none.json"),
+        ("--seq-len", "x"),
+        ("--seq-len", "0"),
+        ("--micro-batch", "-1"),
+        ("--steps", "0"),
+        ("--rank", "0"),
+        ("--trainer", "tlr"),
+        ("--batch-size", "3", "--micro-batch", "2"),
+        ("--quant", "nf5"),
+        ("--timeout", "0"),
+    ],
+)
 def test_bad_input_is_one_line_before_torch_is_asked(
     stub: type[StubRunner], calibrate: Door, arguments: tuple[str, ...]
 ) -> None:
@@ -313,8 +333,9 @@ def typed(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     (folder / "tiny").mkdir(exist_ok=True)
     (folder / "tiny" / "config.json").write_text(json.dumps(TINY))
     given = ("--model", str(folder / "tiny"), "--seq-len", "32", "--device", "cpu", "--out", str(folder / "kept"))
-    return subprocess.Popen([*COMMAND, *given, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True)  # fmt: skip
+    return subprocess.Popen(
+        [*COMMAND, *given, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 class Measured(NamedTuple):
@@ -390,8 +411,13 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
 def test_a_reader_that_goes_away_ends_it(tmp_path: Path) -> None:
     """And has an exit code of its own."""
     Store(tmp_path).append(made_up.record())
-    process = subprocess.Popen([*COMMAND, "show", "--json", "--out", str(tmp_path)], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [*COMMAND, "show", "--json", "--out", str(tmp_path)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None

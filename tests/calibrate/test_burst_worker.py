@@ -77,13 +77,16 @@ def test_a_driver_that_is_too_old_is_a_refusal(monkeypatch: pytest.MonkeyPatch) 
     assert "too old" in said["refused"]
 
 
-@pytest.mark.parametrize(("error", "key", "says"), [
-    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", "Tried to allocate"),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory", "CPUAllocator"),
-    (MemoryError(), "out_of_memory", "no memory left"),
-    (BadValue("attention", "flash", "use sdpa"), "refused", "use sdpa"),
-    (ValueError("Expected\nBF16"), "failed", "ValueError: Expected BF16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "key", "says"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", "Tried to allocate"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory", "CPUAllocator"),
+        (MemoryError(), "out_of_memory", "no memory left"),
+        (BadValue("attention", "flash", "use sdpa"), "refused", "use sdpa"),
+        (ValueError("Expected\nBF16"), "failed", "ValueError: Expected BF16"),
+    ],
+)
 def test_errors_are_answers(monkeypatch: pytest.MonkeyPatch, error: Exception, key: str, says: str) -> None:
     from calibrate import burst
 
@@ -91,8 +94,14 @@ def test_errors_are_answers(monkeypatch: pytest.MonkeyPatch, error: Exception, k
         raise error
 
     monkeypatch.setattr(burst, "run_burst", fail)
-    job = {"config": TINY, "recipe": Recipe(method="lora").model_dump(mode="json"), "seq_len": 16, "steps": 3,
-           "limit_s": 1.0, "device": "cpu"}  # fmt: skip
+    job = {
+        "config": TINY,
+        "recipe": Recipe(method="lora").model_dump(mode="json"),
+        "seq_len": 16,
+        "steps": 3,
+        "limit_s": 1.0,
+        "device": "cpu",
+    }
     (said,) = answers({"burst": job})
     assert list(said) == [key]
     assert says in said[key]

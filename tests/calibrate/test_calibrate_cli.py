@@ -21,15 +21,26 @@ STATIC_TERMS = ("base_weights_bytes", "quantization_bytes", "adapters_bytes", "o
 
 def made_up_trace(recipe: Recipe, batch: int, seq_len: int) -> Trace:
     phases = tuple(
-        PhasePeak(phase=name, begin_bytes=2**30, peak_bytes=2**31, end_bytes=2**30,
-                  op="aten.mm", module="lm_head", move=1)
+        PhasePeak(
+            phase=name, begin_bytes=2**30, peak_bytes=2**31, end_bytes=2**30, op="aten.mm", module="lm_head", move=1
+        )
         for name in ("forward", "backward", "optimizer")
-    )  # fmt: skip
+    )
     return Trace(
-        recipe=recipe, model_type="llama", batch=batch, seq_len=seq_len, base_weights_bytes=2**30,
-        quantization_bytes=0, adapters_bytes=0, buffers_bytes=0, inputs_bytes=0, optimizer_states_bytes=0,
-        trainable_parameters=1, phases=phases, trace_s=0.1,
-    )  # fmt: skip
+        recipe=recipe,
+        model_type="llama",
+        batch=batch,
+        seq_len=seq_len,
+        base_weights_bytes=2**30,
+        quantization_bytes=0,
+        adapters_bytes=0,
+        buffers_bytes=0,
+        inputs_bytes=0,
+        optimizer_states_bytes=0,
+        trainable_parameters=1,
+        phases=phases,
+        trace_s=0.1,
+    )
 
 
 class StubWorker:
@@ -56,8 +67,14 @@ class StubWorker:
     def facts(self, config: Any, code: str = "") -> ModelFacts:
         if "facts" in self.broken:
             raise self.broken["facts"]
-        return ModelFacts(architecture=config["model_type"], kind="AutoModelForCausalLM", parameters=7,
-                          max_position_embeddings=0, default_attention="eager", breaks=())
+        return ModelFacts(
+            architecture=config["model_type"],
+            kind="AutoModelForCausalLM",
+            parameters=7,
+            max_position_embeddings=0,
+            default_attention="eager",
+            breaks=(),
+        )
 
     def shapes(self, config: Any, recipe: Recipe, shapes: Any, code: str = "") -> ShapeTraces:
         raise BurstFailed("no shapes from a stub")
@@ -103,8 +120,25 @@ def test_table_fits_and_names_every_method(
 def test_json_has_the_same_keys_on_both_sides(
     stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run(monkeypatch, "--dry-run", "--model", "llama-8b", "--method", "lora,qdora", "--json", "--rank", "8",
-               "--batch-size", "6", "--micro-batch", "2", "--seq-len", "99", "--quant", "fp4")  # fmt: skip
+    code = run(
+        monkeypatch,
+        "--dry-run",
+        "--model",
+        "llama-8b",
+        "--method",
+        "lora,qdora",
+        "--json",
+        "--rank",
+        "8",
+        "--batch-size",
+        "6",
+        "--micro-batch",
+        "2",
+        "--seq-len",
+        "99",
+        "--quant",
+        "fp4",
+    )
     assert code == 0
     lora, qdora = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert lora["source"] == "trace"
@@ -199,15 +233,28 @@ def test_own_code_needs_a_local_folder(
     assert "is no local folder" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments", [
-    ("--method", "lroa"), ("--model", "lama-8b"), ("--rank", "0"), ("--seq-len", "-1"), ("--dropout", "nan"),
-    ("--quant", "nf5"), ("--batch-size", "3", "--micro-batch", "2"), ("--no-such-flag",), ("--model", "./none.json"),
-    ("--timeout", "0"), ("--seq-len", "8", "--seq-len", "16"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--method", "lroa"),
+        ("--model", "lama-8b"),
+        ("--rank", "0"),
+        ("--seq-len", "-1"),
+        ("--dropout", "nan"),
+        ("--quant", "nf5"),
+        ("--batch-size", "3", "--micro-batch", "2"),
+        ("--no-such-flag",),
+        ("--model", "./none.json"),
+        ("--timeout", "0"),
+        ("--seq-len", "8", "--seq-len", "16"),
+    ],
+)
 def test_bad_input_is_one_line(
-    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    stub: type[StubWorker],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     assert run(monkeypatch, "--dry-run", *arguments) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err.count("\n"), printed.err.startswith("calibrate: error: ")) == ("", 1, True)
@@ -225,8 +272,11 @@ def test_real_dry_run_agrees_with_the_formula(tmp_path: Path, tiny: dict[str, di
     (tmp_path / "config.json").write_text(json.dumps(tiny["qwen2"]))
     done = subprocess.run(
         [sys.executable, "-m", "calibrate.cli", "--dry-run", "--model", str(tmp_path), "--json", "--seq-len", "64"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["method"] for line in found] == ["full", "lora", "dora", "qlora", "qdora"]

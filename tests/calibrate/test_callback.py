@@ -121,11 +121,20 @@ def test_every_recipe_is_read_off_the_trainer(name: str, method: Any, tmp_path: 
     assert found.name == "llama"
 
 
-@pytest.mark.parametrize("knobs", [
-    {"target_modules": ("q_proj", "v_proj")}, {"dropout": 0.1}, {"adapter_dtype": "bfloat16"}, {"reentrant": True},
-    {"optimizer": "adafactor"}, {"gradient_checkpointing": False}, {"attention": "eager"}, {"autocast": False},
-    {"target_modules": ("down_proj", "gate_proj", "k_proj", "lm_head", "o_proj", "q_proj", "up_proj", "v_proj")},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"target_modules": ("q_proj", "v_proj")},
+        {"dropout": 0.1},
+        {"adapter_dtype": "bfloat16"},
+        {"reentrant": True},
+        {"optimizer": "adafactor"},
+        {"gradient_checkpointing": False},
+        {"attention": "eager"},
+        {"autocast": False},
+        {"target_modules": ("down_proj", "gate_proj", "k_proj", "lm_head", "o_proj", "q_proj", "up_proj", "v_proj")},
+    ],
+)
 def test_other_knobs_are_read_too(knobs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "target_modules" in knobs:
         lora = trainer_step._lora
@@ -144,18 +153,28 @@ def _aimed(options: Any, targets: tuple[str, ...]) -> Any:
 
 def test_what_the_arguments_say_besides_is_noted(tmp_path: Path) -> None:
     trainer = trainer_of("transformers", preset_recipe("transformers", "full"), tmp_path)
-    args = SimpleNamespace(**{name: getattr(trainer.args, name) for name in (
-        "bf16", "fp16", "optim", "gradient_checkpointing", "gradient_checkpointing_kwargs", "device",
-        "per_device_train_batch_size", "gradient_accumulation_steps")})  # fmt: skip
+    args = SimpleNamespace(
+        **{
+            name: getattr(trainer.args, name)
+            for name in (
+                "bf16",
+                "fp16",
+                "optim",
+                "gradient_checkpointing",
+                "gradient_checkpointing_kwargs",
+                "device",
+                "per_device_train_batch_size",
+                "gradient_accumulation_steps",
+            )
+        }
+    )
     args.use_liger_kernel, args.torch_compile, args.fsdp, args.world_size, args.optim = True, True, "full", 4, "lion"
     notes = " ".join(describe(trainer.model, args).notes)
     for word in ("Liger", "torch.compile", "fsdp", "one of 4", "lion is taken for adamw"):
         assert word in notes
 
 
-def test_a_job_that_will_not_fit_is_told_before_the_first_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_will_not_fit_is_told_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_layer.host, "available_bytes", lambda: 64 * 2**20)
     _, said = train("transformers", preset_recipe("transformers", "lora"), tmp_path, seq_len=SEQ_LEN)
     assert said[0].startswith("calibrate: this run will not fit: ")

@@ -44,23 +44,26 @@ def test_every_method_equals_the_real_step(tiny: Configs, method: str, on: bool)
     assert bytes_of(fake) == bytes_of(real)
 
 
-@pytest.mark.parametrize(("model_type", "method", "knobs"), [
-    ("qwen2", "qlora", {}),
-    ("qwen2", "qdora", {"kbit_upcast": False, "adapter_dtype": "bfloat16"}),
-    ("gemma2", "dora", {"attention": "eager", "dropout": 0.1, "gradient_checkpointing": False}),
-    ("phi3", "lora", {"base_dtype": "float32"}),
-    ("gpt_neox", "lora", {"adapter_dtype": "bfloat16", "autocast": False}),
-    ("gpt2", "qlora", {"quant": "fp4", "double_quant": False}),
-    ("llama", "qlora", {"quant": "int8", "gradient_checkpointing": False}),
-    ("llama", "qlora", {"quant": "int8", "adapter_dtype": "bfloat16", "autocast": False}),
-    ("llama", "lora", {"reentrant": True, "target_modules": ("attention",)}),
-    ("llama", "lora", {"target_modules": ("q_proj", "v_proj"), "optimizer": "adamw_foreach"}),
-    ("llama", "full", {"optimizer": "adafactor"}),
-    ("llama", "full", {"optimizer": "sgd", "gradient_accumulation": 4}),
-    ("llama", "full", {"optimizer": "adamw_8bit"}),
-    ("llama", "full", {"optimizer": "paged_adamw_8bit"}),
-    ("llama", "full", {"optimizer": "paged_adamw"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model_type", "method", "knobs"),
+    [
+        ("qwen2", "qlora", {}),
+        ("qwen2", "qdora", {"kbit_upcast": False, "adapter_dtype": "bfloat16"}),
+        ("gemma2", "dora", {"attention": "eager", "dropout": 0.1, "gradient_checkpointing": False}),
+        ("phi3", "lora", {"base_dtype": "float32"}),
+        ("gpt_neox", "lora", {"adapter_dtype": "bfloat16", "autocast": False}),
+        ("gpt2", "qlora", {"quant": "fp4", "double_quant": False}),
+        ("llama", "qlora", {"quant": "int8", "gradient_checkpointing": False}),
+        ("llama", "qlora", {"quant": "int8", "adapter_dtype": "bfloat16", "autocast": False}),
+        ("llama", "lora", {"reentrant": True, "target_modules": ("attention",)}),
+        ("llama", "lora", {"target_modules": ("q_proj", "v_proj"), "optimizer": "adamw_foreach"}),
+        ("llama", "full", {"optimizer": "adafactor"}),
+        ("llama", "full", {"optimizer": "sgd", "gradient_accumulation": 4}),
+        ("llama", "full", {"optimizer": "adamw_8bit"}),
+        ("llama", "full", {"optimizer": "paged_adamw_8bit"}),
+        ("llama", "full", {"optimizer": "paged_adamw"}),
+    ],
+)
 def test_knobs_equal_the_real_step(tiny: Configs, model_type: str, method: str, knobs: dict[str, Any]) -> None:
     fake, real = both(tiny[model_type], recipe(method, **knobs))
     assert bytes_of(fake) == bytes_of(real)
@@ -100,9 +103,15 @@ def test_accumulation_keeps_gradients(tiny: Configs) -> None:
 def test_static_bytes_of_a_published_model() -> None:
     """Llama 3.2 1B has 1,235,814,400 parameters (its model card); 16 layers of 9 tensors and 2 outside of them."""
     config = {
-        "model_type": "llama", "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192,
-        "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True,
-    }  # fmt: skip
+        "model_type": "llama",
+        "vocab_size": 128_256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    }
     trace = trace_step(config, recipe("full"), 1, 8)
     assert trace.trainable_parameters == 1_235_814_400
     assert trace.base_weights_bytes == 2 * 1_235_814_400
@@ -115,14 +124,17 @@ def test_layers_cut_the_model(tiny: Configs) -> None:
     assert one.adapters_bytes * 2 == two.adapters_bytes
 
 
-@pytest.mark.parametrize(("chosen", "words"), [
-    (Recipe(method="lora", attention="flash"), "flash"),
-    (Recipe(method="lora", loss="chunked"), "chunked"),
-    (Recipe(method="qdora", quant="int8"), "int8"),
-    (Recipe(method="qlora"), "quant of method qlora"),
-    (Recipe(method="full", quant="nf4"), "quant of method full"),
-    (Recipe(method="lora", target_modules=("query",)), "query"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (Recipe(method="lora", attention="flash"), "flash"),
+        (Recipe(method="lora", loss="chunked"), "chunked"),
+        (Recipe(method="qdora", quant="int8"), "int8"),
+        (Recipe(method="qlora"), "quant of method qlora"),
+        (Recipe(method="full", quant="nf4"), "quant of method full"),
+        (Recipe(method="lora", target_modules=("query",)), "query"),
+    ],
+)
 def test_what_cannot_run_is_refused(tiny: Configs, chosen: Recipe, words: str) -> None:
     with pytest.raises(BadValue, match=words) as refusal:
         trace_step(tiny["llama"], chosen, 1, SEQ_LEN)
@@ -134,14 +146,17 @@ def test_attention_that_an_architecture_lacks_is_refused(tiny: Configs) -> None:
         trace_step(tiny["gemma2"], recipe("lora", attention="sdpa"), 1, SEQ_LEN)
 
 
-@pytest.mark.parametrize(("config", "kind"), [
-    ({}, BadConfig),
-    ({"model_type": 7}, BadConfig),
-    ({"model_type": "no_such_model"}, UnsupportedArchitecture),
-    ({"model_type": "vit"}, UnsupportedArchitecture),
-    ({"model_type": "whisper"}, UnsupportedArchitecture),
-    ({"model_type": "llama", "hidden_size": "wide"}, BadConfig),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({}, BadConfig),
+        ({"model_type": 7}, BadConfig),
+        ({"model_type": "no_such_model"}, UnsupportedArchitecture),
+        ({"model_type": "vit"}, UnsupportedArchitecture),
+        ({"model_type": "whisper"}, UnsupportedArchitecture),
+        ({"model_type": "llama", "hidden_size": "wide"}, BadConfig),
+    ],
+)
 def test_configs_that_cannot_be_used(config: dict[str, Any], kind: type[Exception]) -> None:
     with pytest.raises(kind):
         trace_step(config, recipe("lora"), 1, SEQ_LEN)

@@ -31,8 +31,16 @@ from calibrate.predict import step_seconds
 from calibrate.rates import Sample, cases, kernels_of
 from tests.calibrate.made_up import whole
 
-CPU_CARD = GpuSpec(name="cpu", generation="", memory_bytes=2**34, marketed_gb=16, memory_bytes_per_s=8e10,
-                   bf16_flop_per_s=1e12, fp16_flop_per_s=1e12, fp32_flop_per_s=2.4e11)
+CPU_CARD = GpuSpec(
+    name="cpu",
+    generation="",
+    memory_bytes=2**34,
+    marketed_gb=16,
+    memory_bytes_per_s=8e10,
+    bf16_flop_per_s=1e12,
+    fp16_flop_per_s=1e12,
+    fp32_flop_per_s=2.4e11,
+)
 H100 = find_gpus("h100-sxm")[0]
 SHAPES = ((1, 64, False), (1, 256, True), (2, 128, False))
 NOISE = 0.02
@@ -66,13 +74,27 @@ def made_up_bursts(card: GpuSpec, profile: DeviceProfile, place: Any) -> list[Ob
         assert one.spec is not None
         for batch, length, checkpointing in SHAPES:
             for method in METHODS:
-                recipe = Recipe(method=method, quant="nf4" if method[0] == "q" else "none", micro_batch=batch,
-                                gradient_checkpointing=checkpointing)
+                recipe = Recipe(
+                    method=method,
+                    quant="nf4" if method[0] == "q" else "none",
+                    micro_batch=batch,
+                    gradient_checkpointing=checkpointing,
+                )
                 kernels = step_program(one.spec, recipe, batch, length, place).kernels(batch, length, recipe.rank)
                 noise = math.exp(chance.gauss(0, NOISE))
                 micro_s, step_s = step_seconds(one.spec, recipe, kernels, card, profile)
-                found.append(Observation(f"{one.name} {method} {batch}x{length}", f"{batch}x{length}", method, one.spec,
-                                         recipe, kernels, micro_s * noise, step_s * noise))
+                found.append(
+                    Observation(
+                        f"{one.name} {method} {batch}x{length}",
+                        f"{batch}x{length}",
+                        method,
+                        one.spec,
+                        recipe,
+                        kernels,
+                        micro_s * noise,
+                        step_s * noise,
+                    )
+                )
     return found
 
 
@@ -157,5 +179,3 @@ def test_nothing_it_moves_leaves_its_range(device: Any) -> None:
     found = fit(start, card, faster, ()).profile
     DeviceProfile.model_validate(found.model_dump())
     assert found.matrix_efficiency <= 1.0
-
-

@@ -48,13 +48,17 @@ def test_trace_and_environment_arrive() -> None:
 
 
 def test_crash_costs_one_job() -> None:
-    code = HELLO + TRACE + """
+    code = (
+        HELLO
+        + TRACE
+        + """
 for line in sys.stdin:
     job = json.loads(line)
     if job["config"]["model_type"] == "bad":
         sys.exit("out of everything")
     print(json.dumps(trace(job)), flush=True)
 """
+    )
     with worker(code) as w:
         with pytest.raises(BurstFailed, match="code 1: out of everything"):
             ask(w, "bad")
@@ -123,8 +127,11 @@ def test_interrupt_takes_the_child_along(tmp_path: Path) -> None:
     config.write_text('{"model_type": "llama"}')
     parent = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED.format(pid=str(pid_file), config=str(config))],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for(lambda: pid_file.exists() and pid_file.read_text() != "")
     parent.send_signal(signal.SIGINT)
     _, errors = parent.communicate(timeout=30)

@@ -21,12 +21,19 @@ from calibrate.rates import Case, cases, kernels_of
 from tests.calibrate.fake_cuda import FakeCuda, fake_nvml
 
 SMALL = [
-    Case("product", "bfloat16", (24, 48, 16)), Case("product", "float32", (8, 16, 64)),
-    Case("sum", "float32", (4, 64)), Case("activation", "bfloat16", (4, 64)), Case("cast", "bfloat16", (4, 64)),
-    Case("strided sum", "float32", (64, 32)), Case("norm", "float32", (16, 64)), Case("softmax", "float32", (16, 64)),
-    Case("rows", "bfloat16", (8, 32, 100)), Case("attention", "bfloat16", (1, 2, 64, 16)),
-    Case("attention backward", "bfloat16", (1, 2, 64, 16)), Case("dequantize", "bfloat16", (64, 64)),
-]  # fmt: skip
+    Case("product", "bfloat16", (24, 48, 16)),
+    Case("product", "float32", (8, 16, 64)),
+    Case("sum", "float32", (4, 64)),
+    Case("activation", "bfloat16", (4, 64)),
+    Case("cast", "bfloat16", (4, 64)),
+    Case("strided sum", "float32", (64, 32)),
+    Case("norm", "float32", (16, 64)),
+    Case("softmax", "float32", (16, 64)),
+    Case("rows", "bfloat16", (8, 32, 100)),
+    Case("attention", "bfloat16", (1, 2, 64, 16)),
+    Case("attention backward", "bfloat16", (1, 2, 64, 16)),
+    Case("dequantize", "bfloat16", (64, 64)),
+]
 
 
 class Counter(TorchDispatchMode):

@@ -17,10 +17,19 @@ def card(**answers: Any) -> Card:
 
 def test_what_the_driver_says_in_base_units() -> None:
     assert card().conditions(os.getpid()) == Conditions(
-        sm_clock_hz=1.8e9, sm_clock_max_hz=2.1e9, sm_clock_base_hz=1.7e9, memory_clock_hz=1.8e9,
-        memory_clock_max_hz=2.1e9, power_w=210.0, power_limit_w=220.0, power_limit_default_w=240.0,
-        temperature_c=61.0, throttled=("power limit", "temperature"), other_processes=0, other_bytes=0,
-    )  # fmt: skip
+        sm_clock_hz=1.8e9,
+        sm_clock_max_hz=2.1e9,
+        sm_clock_base_hz=1.7e9,
+        memory_clock_hz=1.8e9,
+        memory_clock_max_hz=2.1e9,
+        power_w=210.0,
+        power_limit_w=220.0,
+        power_limit_default_w=240.0,
+        temperature_c=61.0,
+        throttled=("power limit", "temperature"),
+        other_processes=0,
+        other_bytes=0,
+    )
     assert card().driver() == "580.65"
     assert card(nvmlSystemGetDriverVersion="581.1").driver() == "581.1"
     assert card().free_bytes() == GIB
@@ -42,12 +51,15 @@ def test_reasons_had_another_name_before() -> None:
     assert neither.throttled() == ()
 
 
-@pytest.mark.parametrize(("processes", "others", "held"), [
-    ([], 0, 0),
-    ([process(7, 2), process(9, 1)], 1, GIB),
-    ([process(9, 1)], 0, 0),  # a container's own number for this process
-    ([process(9, 1), process(11, 1)], 1, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("processes", "others", "held"),
+    [
+        ([], 0, 0),
+        ([process(7, 2), process(9, 1)], 1, GIB),
+        ([process(9, 1)], 0, 0),  # a container's own number for this process
+        ([process(9, 1), process(11, 1)], 1, None),
+    ],
+)
 def test_other_processes(processes: list[Any], others: int, held: int | None) -> None:
     found = card(nvmlDeviceGetComputeRunningProcesses=processes).conditions(7)
     assert (found.other_processes, found.other_bytes) == (others, held)

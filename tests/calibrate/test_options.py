@@ -37,7 +37,9 @@ def test_a_trainer_sets_what_is_left_open(trainer: str, method: Method) -> None:
     assert {name: getattr(recipe, name) for name in sets} == {**sets, "loss": "full"}
     plain = recipe_of(method, {})[0]
     assert {name for name in Recipe.model_fields if getattr(recipe, name) != getattr(plain, name)} <= {
-        *sets, "magnitude_dtype"}  # fmt: skip
+        *sets,
+        "magnitude_dtype",
+    }
 
 
 def test_flags_come_before_the_trainer() -> None:

@@ -86,10 +86,15 @@ def test_without_kernels_only_the_quantised_methods_are_left_out() -> None:
         tiny_plan(machine(problem="no kernel image"), methods=("qlora",))
 
 
-@pytest.mark.parametrize(("knobs", "left_out", "says"), [
-    ({"quant": "int8"}, {"qdora"}, "int8"), ({"optimizer": "paged_adamw"}, set(METHODS), "need a GPU"),
-    ({"attention": "flash"}, set(METHODS), "flash kernels"), ({"loss": "chunked"}, set(METHODS), "use full"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("knobs", "left_out", "says"),
+    [
+        ({"quant": "int8"}, {"qdora"}, "int8"),
+        ({"optimizer": "paged_adamw"}, set(METHODS), "need a GPU"),
+        ({"attention": "flash"}, set(METHODS), "flash kernels"),
+        ({"loss": "chunked"}, set(METHODS), "use full"),
+    ],
+)
 def test_what_cannot_be_is_left_out_with_the_reason(knobs: dict[str, str], left_out: set[str], says: str) -> None:
     if left_out == set(METHODS):
         with pytest.raises(NothingToRun, match=says):
@@ -101,8 +106,11 @@ def test_what_cannot_be_is_left_out_with_the_reason(knobs: dict[str, str], left_
 
 
 def test_what_was_fixed_stays() -> None:
-    found = tiny_plan(rows=((2, 16), (1, 64)), methods=("lora",),
-                      knobs={"rank": "8", "gradient_checkpointing": False, "batch_size": "4"})  # fmt: skip
+    found = tiny_plan(
+        rows=((2, 16), (1, 64)),
+        methods=("lora",),
+        knobs={"rank": "8", "gradient_checkpointing": False, "batch_size": "4"},
+    )
     shapes = {(b.recipe.micro_batch, b.seq_len, b.recipe.gradient_accumulation) for b in found.bursts}
     assert shapes == {(2, 16, 2), (1, 64, 4)}
     assert {(b.recipe.rank, b.recipe.gradient_checkpointing) for b in found.bursts} == {(8, False)}
@@ -149,6 +157,9 @@ def test_knobs_that_cannot_be_are_errors() -> None:
 
 
 def test_guesses_of_time_grow_with_the_work() -> None:
-    cost = {(b.recipe.method, b.seq_len, b.recipe.gradient_checkpointing): b.cost_s for b in plan(machine()).bursts
-            if b.model.name == "pythia-70m"}  # fmt: skip
+    cost = {
+        (b.recipe.method, b.seq_len, b.recipe.gradient_checkpointing): b.cost_s
+        for b in plan(machine()).bursts
+        if b.model.name == "pythia-70m"
+    }
     assert all(cost[m, 64, way] < cost[m, 256, way] for m in METHODS for way in (False, True))

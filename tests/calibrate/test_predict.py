@@ -49,7 +49,8 @@ def test_without_a_formula_nothing_is_said() -> None:
     assert predict(None, RECIPE, 512, CPU, GIB) == UNKNOWN
 
 
-@pytest.mark.parametrize(("limit", "verdict"), [(9, "does_not_fit"), (10, "tight"), (11, "tight"), (12, "fits"),
-                                                (0, "unknown")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "verdict"), [(9, "does_not_fit"), (10, "tight"), (11, "tight"), (12, "fits"), (0, "unknown")]
+)
 def test_verdicts(limit: int, verdict: str) -> None:
     assert verdict_of(Interval(8, 10, 12), limit) == verdict

@@ -20,9 +20,14 @@ from advisor.data_file import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
-    "model_type": "bert", "vocab_size": 211, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "max_position_embeddings": 128,
-}  # fmt: skip
+    "model_type": "bert",
+    "vocab_size": 211,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+}
 
 
 @pytest.fixture

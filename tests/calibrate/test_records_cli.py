@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from calibrate import cli
 from calibrate.store import Store
 from tests.calibrate import made_up
+from tests.calibrate.door import Door
 from tests.calibrate.made_up import figures, gpu, record
 
 NOISY = made_up.run(cpu_share=0.5)
 
 
-class Door:
-    """Runs the command and keeps what it printed."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-        self.out = self.err = ""
-
-    def __call__(self, *arguments: object) -> int:
-        self._monkeypatch.setattr(sys, "argv", ["calibrate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        self.out, self.err = self._capsys.readouterr()
-        return int(stop.value.code or 0)
-
-
-@pytest.fixture
-def calibrate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Door:
-    return Door(monkeypatch, capsys)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     Store(tmp_path / "kept").append(
-        record("lora", id="1"), record("qdora", id="2", run=NOISY), record("full", id="3", outcome="crashed"),
-        record("lora", id="4", measured=figures(2.0, 0.2)), record("dora", id="5", device=gpu()),
+        record("lora", id="1"),
+        record("qdora", id="2", run=NOISY),
+        record("full", id="3", outcome="crashed"),
+        record("lora", id="4", measured=figures(2.0, 0.2)),
+        record("dora", id="5", device=gpu()),
         record("qlora", id="6", outcome="started"),
-    )  # fmt: skip
+    )
     return tmp_path / "kept"
 
 
@@ -51,7 +33,9 @@ def test_show_groups_by_device_and_shows_the_newest(calibrate: Door, folder: Pat
     lines = calibrate.out.splitlines()
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line.startswith("tiny;")] == [
-        "tiny; cpu: Some CPU, 1 thread", "tiny; cuda: NVIDIA H200, 140 GiB"]  # fmt: skip
+        "tiny; cpu: Some CPU, 1 thread",
+        "tiny; cuda: NVIDIA H200, 140 GiB",
+    ]
     (lora,) = (line.split() for line in lines if line.startswith("lora "))
     assert lora == ["lora", "1x64", "c", "1.010", "2.000", "-49.50%", "110", "ms", "200", "ms", "-45.0%"]
     (full,) = (line.split() for line in lines if line.startswith("full "))
@@ -139,9 +123,16 @@ def test_lines_that_are_passed_over_are_told(calibrate: Door, folder: Path) -> N
     assert "1 damaged line was passed over" in calibrate.err
 
 
-@pytest.mark.parametrize("arguments", [
-    ("shw",), ("--json", "show"), ("show", "--nonsense"), ("import",), ("import", "/no/such/file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("shw",),
+        ("--json", "show"),
+        ("show", "--nonsense"),
+        ("import",),
+        ("import", "/no/such/file"),
+    ],
+)
 def test_bad_input_is_one_line(calibrate: Door, arguments: tuple[str, ...]) -> None:
     assert calibrate(*arguments) == (4 if "/no/such/file" in arguments else 2)
     assert (calibrate.out, calibrate.err.count("\n")) == ("", 1)

@@ -15,10 +15,15 @@ from tests.calibrate.made_up import CPU, figures, gpu, record
 
 METHODS = ("full", "lora", "dora", "qlora", "qdora")
 RECORDS = [
-    record(method, seq_len=seq_len, measured=figures(1.0 + number / 10, 0.1 * seq_len / 64),
-           predicted=figures(1.01 + number / 10, 0.11 * seq_len / 64))
-    for number, method in enumerate(METHODS) for seq_len in (64, 128, 256)
-]  # fmt: skip
+    record(
+        method,
+        seq_len=seq_len,
+        measured=figures(1.0 + number / 10, 0.1 * seq_len / 64),
+        predicted=figures(1.01 + number / 10, 0.11 * seq_len / 64),
+    )
+    for number, method in enumerate(METHODS)
+    for seq_len in (64, 128, 256)
+]
 
 
 class Tags(HTMLParser):
@@ -73,8 +78,11 @@ def test_what_is_predicted_too_low_lies_above_the_line() -> None:
     page = report_html([record(predicted=figures(1.0), measured=figures(4.0)), record("full")])
     dots = {dot.get("class"): dot for dot in pictures(page)[0].findall("circle")}
     x, y = (float(dots["lora"].get(name, "0")) for name in ("cx", "cy"))
-    on_the_line = svg.HEIGHT - svg.BOTTOM - (x - svg.LEFT) / (svg.WIDTH - svg.LEFT - svg.RIGHT) * (
-        svg.HEIGHT - svg.TOP - svg.BOTTOM)  # fmt: skip
+    on_the_line = (
+        svg.HEIGHT
+        - svg.BOTTOM
+        - (x - svg.LEFT) / (svg.WIDTH - svg.LEFT - svg.RIGHT) * (svg.HEIGHT - svg.TOP - svg.BOTTOM)
+    )
     assert y < on_the_line - 20
 
 
@@ -114,10 +122,20 @@ def test_without_predicted_times_there_are_none() -> None:
     assert len(found[2].findall("polyline")) == 5
 
 
-@pytest.mark.parametrize(("low", "high", "log"), [
-    (0.1, 1000.0, True), (0.30, 0.36, True), (1.0, 1.0000001, True), (2e-3, 3e-3, True), (1e6, 1e12, True),
-    (-0.05, 0.05, False), (-1e-9, 1e-9, False), (0.0, 7.0, False), (-300.0, 20.0, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [
+        (0.1, 1000.0, True),
+        (0.30, 0.36, True),
+        (1.0, 1.0000001, True),
+        (2e-3, 3e-3, True),
+        (1e6, 1e12, True),
+        (-0.05, 0.05, False),
+        (-1e-9, 1e-9, False),
+        (0.0, 7.0, False),
+        (-300.0, 20.0, False),
+    ],
+)
 def test_ticks_are_few_and_inside(low: float, high: float, log: bool) -> None:
     axis = svg.Axis(low, high, log, "", str)
     ticks = axis.ticks()

@@ -27,8 +27,10 @@ say(environment={made_up.environment(None).model_dump()!r}, forks="--fresh" not 
 """
 EACH = "for line in sys.stdin:\n    job = json.loads(line)\n"
 MEASURED = f"say(measured={made_up.figures().model_dump()!r}, run={made_up.run().model_dump(mode='json')!r})"
-MACHINE = (f"say(machine=dict(device={CPU.model_dump()!r}, available_bytes=5, conditions={{}}, "
-           "quantization_problem='no', bf16=True, remark='so it is'))")  # fmt: skip
+MACHINE = (
+    f"say(machine=dict(device={CPU.model_dump()!r}, available_bytes=5, conditions={{}}, "
+    "quantization_problem='no', bf16=True, remark='so it is'))"
+)
 JOB = Job(TINY, Recipe(method="lora"), 16, 3, 1.0)
 
 
@@ -60,15 +62,22 @@ def test_steps_are_heard_on_the_way() -> None:
     assert heard == [{"warm_up_s": 1.0}, {"step_s": 0.5, "steps": 1}]
 
 
-@pytest.mark.parametrize(("code", "kind", "says"), [
-    ("say(out_of_memory='CUDA out of memory')", "out_of_memory", "CUDA out of memory"),
-    ("say(failed='ValueError: no')", "failed", "a library raised ValueError: no"),
-    ("say(refused='no flash here')", "failed", "no flash here"),
-    ("say(crashed='signal 9')", "crashed", "signal 9: killed, by hand or because this machine had no memory left"),
-    ("print('bad kernel', file=sys.stderr, flush=True); say(crashed='signal 11')", "crashed", "signal 11: bad kernel"),
-    ("os._exit(7)", "crashed", "code 7"),
-    ("os.kill(os.getpid(), signal.SIGKILL)", "crashed", "code -9"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        ("say(out_of_memory='CUDA out of memory')", "out_of_memory", "CUDA out of memory"),
+        ("say(failed='ValueError: no')", "failed", "a library raised ValueError: no"),
+        ("say(refused='no flash here')", "failed", "no flash here"),
+        ("say(crashed='signal 9')", "crashed", "signal 9: killed, by hand or because this machine had no memory left"),
+        (
+            "print('bad kernel', file=sys.stderr, flush=True); say(crashed='signal 11')",
+            "crashed",
+            "signal 11: bad kernel",
+        ),
+        ("os._exit(7)", "crashed", "code 7"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "crashed", "code -9"),
+    ],
+)
 def test_whatever_becomes_of_a_burst_is_an_outcome(code: str, kind: str, says: str) -> None:
     found = outcome(code)
     assert (found.outcome, found.figures, found.run) == (kind, None, None)
@@ -104,9 +113,10 @@ def test_the_machine() -> None:
 
 
 def test_a_device_that_is_not_there() -> None:
-    with runner(EACH + "    say(refused='--device is cuda: no GPU')") as worker, pytest.raises(
-        BurstRefused, match="no GPU"
-    ) as refused:
+    with (
+        runner(EACH + "    say(refused='--device is cuda: no GPU')") as worker,
+        pytest.raises(BurstRefused, match="no GPU") as refused,
+    ):
         worker.probe("cuda")
     assert refused.value.exit_code == 2
     with runner(EACH + "    say(failed='RuntimeError: odd')") as worker, pytest.raises(BurstFailed, match="odd"):
@@ -131,8 +141,11 @@ else:
 
 def test_missing_torch_names_the_remedy() -> None:
     code = """print('{"missing": "torch"}', flush=True)"""
-    with BurstRunner((sys.executable, "-c", code)) as worker, pytest.raises(
-        SourceUnavailable, match=r"torch, which is not installed: pip install 'finetune-advisor\[calibrate\]'"
+    with (
+        BurstRunner((sys.executable, "-c", code)) as worker,
+        pytest.raises(
+            SourceUnavailable, match=r"torch, which is not installed: pip install 'finetune-advisor\[calibrate\]'"
+        ),
     ):
         worker.probe("auto")
 

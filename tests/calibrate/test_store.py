@@ -169,12 +169,15 @@ def test_a_file_of_records_comes_back_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["card.jsonl"]
 
 
-@pytest.mark.parametrize(("line", "kind", "says"), [
-    ("{}", BadConfig, r"line 2: model: Field required"),
-    ("no json", BadConfig, r"line 2: no JSON object"),
-    ('{"schema_version": 2}', NewerRecord, r"line 2: a record of schema 2, this program reads 1"),
-    (record(outcome="started").model_dump_json(), BadConfig, r"line 2: not the result of a burst"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "kind", "says"),
+    [
+        ("{}", BadConfig, r"line 2: model: Field required"),
+        ("no json", BadConfig, r"line 2: no JSON object"),
+        ('{"schema_version": 2}', NewerRecord, r"line 2: a record of schema 2, this program reads 1"),
+        (record(outcome="started").model_dump_json(), BadConfig, r"line 2: not the result of a burst"),
+    ],
+)
 def test_a_file_with_one_bad_line_is_refused(tmp_path: Path, line: str, kind: type[Exception], says: str) -> None:
     path = tmp_path / "card.jsonl"
     path.write_text(f"{ONE.model_dump_json()}\n{line}\n")

@@ -14,7 +14,9 @@ def by_hand() -> Timeline:
     """Weights of 100; forward makes 30 and 50, drops 30; backward makes 20, drops everything it can."""
     timeline = Timeline()
     timeline.allocations = [
-        allocation(100, "head", "base_weights"), allocation(30, "layers.0.mlp"), allocation(50, "layers.1.mlp"),
+        allocation(100, "head", "base_weights"),
+        allocation(30, "layers.0.mlp"),
+        allocation(50, "layers.1.mlp"),
         allocation(20, "layers.1.mlp", "backward"),
     ]
     timeline.moves = [0]

@@ -23,25 +23,54 @@ from calibrate.measurement import Environment, ShapeTraces
 from calibrate.traced_profile import PILOT, NotAligned, lengths_of, profile_of, store, trace_structure
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 1009, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024,
-}  # fmt: skip
+    "vocab_size": 1009,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": SMALL,
     "bert": {key: value for key, value in SMALL.items() if key != "num_key_value_heads"},
-    "t5": {"vocab_size": 1009, "d_model": 64, "d_kv": 16, "d_ff": 160, "num_layers": 2, "num_heads": 4,
-           "is_encoder_decoder": True},
+    "t5": {
+        "vocab_size": 1009,
+        "d_model": 64,
+        "d_kv": 16,
+        "d_ff": 160,
+        "num_layers": 2,
+        "num_heads": 4,
+        "is_encoder_decoder": True,
+    },
     "lfm2": SMALL | {"layer_types": ["conv", "full_attention"]},
-    "qwen3_next": SMALL | {
-        "num_hidden_layers": 4, "head_dim": 16, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
-        "linear_key_head_dim": 16, "linear_value_head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
-    "granitemoehybrid": SMALL | {
-        "num_local_experts": 0, "num_experts_per_tok": 0, "shared_intermediate_size": 160, "mamba_n_heads": 8,
-        "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 16, "mamba_chunk_size": 32,
-        "layer_types": ["mamba", "attention"]},
+    "qwen3_next": SMALL
+    | {
+        "num_hidden_layers": 4,
+        "head_dim": 16,
+        "linear_num_value_heads": 4,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+    },
+    "granitemoehybrid": SMALL
+    | {
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "shared_intermediate_size": 160,
+        "mamba_n_heads": 8,
+        "mamba_d_head": 16,
+        "mamba_n_groups": 1,
+        "mamba_d_state": 16,
+        "mamba_chunk_size": 32,
+        "layer_types": ["mamba", "attention"],
+    },
     "mamba": {"vocab_size": 1009, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8},
-}  # fmt: skip
+}
 ENVIRONMENT = Environment(torch="1", transformers="2", peft="3", bitsandbytes="4", python="5", platform="6")
 SEQ_LEN = 40
 
@@ -66,9 +95,17 @@ def traced(name: str, recipe: Recipe, folder: Path) -> tuple[TracedModel, dict[s
     store(path, profile_of(name, "", facts, ENVIRONMENT, {"one": structure}))
     checksum, profile = read_profile(path, name)
     model = TracedModel(
-        name=name, architecture=name, kind=facts.kind, parameters=facts.parameters, max_position_embeddings=1024,
-        default_attention=facts.default_attention, source=name, profile=str(path), checksum=checksum, traced_with="",
-    )  # fmt: skip
+        name=name,
+        architecture=name,
+        kind=facts.kind,
+        parameters=facts.parameters,
+        max_position_embeddings=1024,
+        default_attention=facts.default_attention,
+        source=name,
+        profile=str(path),
+        checksum=checksum,
+        traced_with="",
+    )
     return model, profile["structures"][0]
 
 
@@ -77,17 +114,20 @@ def recipe_for(name: str, method: Any, **knobs: Any) -> Recipe:
     return Recipe(method=method, rank=8, quant="nf4" if method in ("qlora", "qdora") else "none", **knobs)
 
 
-@pytest.mark.parametrize(("name", "method", "on", "shapes"), [
-    ("llama", "qdora", True, [(1, 333), (5, 77)]),
-    ("bert", "lora", True, [(1, 333), (4, 201)]),
-    ("bert", "full", False, [(1, 61), (4, 201)]),
-    ("t5", "lora", False, [(1, 333), (4, 77)]),
-    ("t5", "full", True, [(1, 41), (3, 401)]),
-    ("lfm2", "dora", False, [(1, 333), (5, 77)]),
-    ("qwen3_next", "full", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
-    ("granitemoehybrid", "lora", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
-    ("mamba", "full", False, [(1, SEQ_LEN), (5, SEQ_LEN)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "method", "on", "shapes"),
+    [
+        ("llama", "qdora", True, [(1, 333), (5, 77)]),
+        ("bert", "lora", True, [(1, 333), (4, 201)]),
+        ("bert", "full", False, [(1, 61), (4, 201)]),
+        ("t5", "lora", False, [(1, 333), (4, 77)]),
+        ("t5", "full", True, [(1, 41), (3, 401)]),
+        ("lfm2", "dora", False, [(1, 333), (5, 77)]),
+        ("qwen3_next", "full", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
+        ("granitemoehybrid", "lora", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
+        ("mamba", "full", False, [(1, SEQ_LEN), (5, SEQ_LEN)]),
+    ],
+)
 def test_equals_a_fresh_trace_elsewhere(
     name: str, method: str, on: bool, shapes: list[tuple[int, int]], tmp_path: Path
 ) -> None:
@@ -124,9 +164,12 @@ def test_loop_over_the_tokens_holds_one_length(tmp_path: Path) -> None:
 def test_what_was_not_traced_is_refused(tmp_path: Path) -> None:
     recipe = recipe_for("bert", "full", gradient_checkpointing=False)
     model, _ = traced("bert", recipe, tmp_path)
-    for changes, words in (({"autocast": False}, "--no-autocast"), ({"base_dtype": "float16"}, "float16"),
-                           ({"gradient_checkpointing": True}, "--gradient-checkpointing"),
-                           ({"method": "lora"}, "lora")):
+    for changes, words in (
+        ({"autocast": False}, "--no-autocast"),
+        ({"base_dtype": "float16"}, "float16"),
+        ({"gradient_checkpointing": True}, "--gradient-checkpointing"),
+        ({"method": "lora"}, "lora"),
+    ):
         with pytest.raises(NotTraced, match=words):
             traced_step_memory(model, recipe.model_copy(update=changes), 64)
 
@@ -137,8 +180,10 @@ def test_events_that_differ_are_not_solved() -> None:
 
     def tracer(one: Recipe, shapes: Sequence[tuple[int, int]]) -> ShapeTraces:
         found = prepared.shapes(shapes)
-        grown = tuple(step.model_copy(update={"sizes": tuple(size + step.batch**3 for size in step.sizes)})
-                      for step in found.steps)
+        grown = tuple(
+            step.model_copy(update={"sizes": tuple(size + step.batch**3 for size in step.sizes)})
+            for step in found.steps
+        )
         return found.model_copy(update={"steps": grown})
 
     with pytest.raises(NotAligned, match="no polynomial"):
@@ -154,13 +199,16 @@ def test_lengths_stay_within_the_model() -> None:
     assert max(PILOT) < 16
 
 
-@pytest.mark.parametrize(("config", "kind"), [
-    (config_of("bert"), "BertForMaskedLM"),
-    (config_of("bert") | {"is_decoder": True}, "BertLMHeadModel"),
-    (config_of("bert") | {"architectures": ["BertForSequenceClassification"]}, "BertForSequenceClassification"),
-    (config_of("t5"), "T5ForConditionalGeneration"),
-    (config_of("llama"), "LlamaForCausalLM"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (config_of("bert"), "BertForMaskedLM"),
+        (config_of("bert") | {"is_decoder": True}, "BertLMHeadModel"),
+        (config_of("bert") | {"architectures": ["BertForSequenceClassification"]}, "BertForSequenceClassification"),
+        (config_of("t5"), "T5ForConditionalGeneration"),
+        (config_of("llama"), "LlamaForCausalLM"),
+    ],
+)
 def test_the_class_that_is_trained(config: dict[str, Any], kind: str) -> None:
     recipe = Recipe(method="lora", target_modules=("all-linear",))
     model = build_model(config, recipe, fake=True)
@@ -169,8 +217,11 @@ def test_the_class_that_is_trained(config: dict[str, Any], kind: str) -> None:
 
 
 def test_own_code_is_refused_unless_asked(tmp_path: Path) -> None:
-    config = {"model_type": "own_llama", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
-              **SMALL}
+    config = {
+        "model_type": "own_llama",
+        "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+        **SMALL,
+    }
     with pytest.raises(UnsupportedArchitecture, match="--trust-remote-code"):
         trace_step(config, Recipe(method="full"), 1, 16)
     (tmp_path / "config.json").write_text(json.dumps(config))

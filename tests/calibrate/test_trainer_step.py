@@ -47,11 +47,14 @@ def test_transformers(method: Method) -> None:
     check("transformers", method)
 
 
-@pytest.mark.parametrize(("method", "knobs"), [
-    ("dora", {"gradient_checkpointing": False, "autocast": False}),
-    ("qlora", {"gradient_checkpointing": False, "adapter_dtype": "bfloat16"}),
-    ("lora", {"reentrant": True, "dropout": 0.1}),
-])
+@pytest.mark.parametrize(
+    ("method", "knobs"),
+    [
+        ("dora", {"gradient_checkpointing": False, "autocast": False}),
+        ("qlora", {"gradient_checkpointing": False, "adapter_dtype": "bfloat16"}),
+        ("lora", {"reentrant": True, "dropout": 0.1}),
+    ],
+)
 def test_transformers_with_other_knobs(method: Method, knobs: dict[str, Any]) -> None:
     check("transformers", method, **knobs)
 
@@ -62,13 +65,16 @@ def test_trl(method: Method) -> None:
     check("trl", method)
 
 
-@pytest.mark.parametrize(("method", "name", "knobs"), [
-    ("qdora", "llama", {"base_dtype": "bfloat16", "gradient_checkpointing": False, "dropout": 0.0}),
-    ("qlora", "llama", {"base_dtype": "bfloat16", "double_quant": True}),
-    ("full", "phi", {"gradient_checkpointing": False}),
-    ("lora", "gemma2", {"base_dtype": "bfloat16", "gradient_checkpointing": False}),
-    ("full", "olmo-tied", {"base_dtype": "bfloat16"}),
-])
+@pytest.mark.parametrize(
+    ("method", "name", "knobs"),
+    [
+        ("qdora", "llama", {"base_dtype": "bfloat16", "gradient_checkpointing": False, "dropout": 0.0}),
+        ("qlora", "llama", {"base_dtype": "bfloat16", "double_quant": True}),
+        ("full", "phi", {"gradient_checkpointing": False}),
+        ("lora", "gemma2", {"base_dtype": "bfloat16", "gradient_checkpointing": False}),
+        ("full", "olmo-tied", {"base_dtype": "bfloat16"}),
+    ],
+)
 def test_trl_with_other_models_and_knobs(method: Method, name: str, knobs: dict[str, Any]) -> None:
     """A head with a bias, soft caps on the logits (eager attention), tied embeddings."""
     pytest.importorskip("trl")

@@ -44,13 +44,21 @@ from calibrate.tuning import (
     tune,
 )
 from tests.calibrate import made_up
+from tests.calibrate.door import Door
 from tests.calibrate.made_up import CPU, GIB, TINY, environment, figures, gpu, record
 from tests.calibrate.test_fit import made_up_samples
-from tests.calibrate.test_records_cli import Door, calibrate  # noqa: F401 - a fixture
 
 CONFIG = TINY | {"hidden_size": 512, "intermediate_size": 1408}
-CPU_RATES = GpuSpec(name="cpu", generation="", memory_bytes=2**34, marketed_gb=16, memory_bytes_per_s=8e10,
-                    bf16_flop_per_s=1e12, fp16_flop_per_s=1e12, fp32_flop_per_s=2.4e11)
+CPU_RATES = GpuSpec(
+    name="cpu",
+    generation="",
+    memory_bytes=2**34,
+    marketed_gb=16,
+    memory_bytes_per_s=8e10,
+    bf16_flop_per_s=1e12,
+    fp16_flop_per_s=1e12,
+    fp32_flop_per_s=2.4e11,
+)
 SAMPLES = made_up_samples(CPU_RATES, CPU_PROFILE, "cpu")
 
 
@@ -65,8 +73,13 @@ def timed(
             recipe = Recipe(method=method, quant="nf4" if method[0] == "q" else "none")
             kernels = step_program(model, recipe, 1, seq_len, device.kind).kernels(1, seq_len, recipe.rank)
             micro_s, step_s = step_seconds(model, recipe, kernels, speed.card, speed.profile)
-            one = record(method, seq_len=seq_len, model="small", device=device,
-                         measured=figures(1.0, step_s).model_copy(update={"micro_step_s": micro_s}))
+            one = record(
+                method,
+                seq_len=seq_len,
+                model="small",
+                device=device,
+                measured=figures(1.0, step_s).model_copy(update={"micro_step_s": micro_s}),
+            )
             assert one.burst is not None
             yield one.model_copy(update={"burst": one.burst.model_copy(update={"config": CONFIG})})
 
@@ -103,9 +116,14 @@ def test_a_card_is_fitted_without_rates_too() -> None:
 
 def test_context_is_what_the_driver_shows_beyond_what_is_reserved() -> None:
     device = gpu()
-    found = [record(method, device=device, measured=figures().model_copy(update={
-        "peak_reserved_bytes": 2 * GIB, "device_bytes": 2 * GIB + extra})) for method, extra in
-        (("lora", 5), ("dora", 7), ("full", 9))]
+    found = [
+        record(
+            method,
+            device=device,
+            measured=figures().model_copy(update={"peak_reserved_bytes": 2 * GIB, "device_bytes": 2 * GIB + extra}),
+        )
+        for method, extra in (("lora", 5), ("dora", 7), ("full", 9))
+    ]
     assert context_bytes(found) == Interval(5.0, 7.0, 9.0)
     assert context_bytes([record()]) is None
 
@@ -143,10 +161,13 @@ def test_only_clean_bursts_of_this_device_and_these_versions_are_fitted() -> Non
     assert suitable(good, CPU, environment().model_copy(update={"torch": "2.12.0"})) == []
 
 
-@pytest.mark.parametrize(("chosen", "words"), [
-    (slice(0, 0), "0 clean bursts at 0 shapes are too few, 6 at 2 are needed"),
-    (slice(0, 5), "5 clean bursts at 1 shape are too few"),
-])
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (slice(0, 0), "0 clean bursts at 0 shapes are too few, 6 at 2 are needed"),
+        (slice(0, 5), "5 clean bursts at 1 shape are too few"),
+    ],
+)
 def test_too_few_are_refused(chosen: slice, words: str) -> None:
     with pytest.raises(NotFitted, match=words):
         tune(records()[chosen], SAMPLES, CPU, environment())
@@ -223,7 +244,7 @@ def test_rates_are_kept_by_device_and_versions(tmp_path: Path) -> None:
         stored_rates(CPU, environment(), tmp_path)
 
 
-def test_rates_travel_with_the_records(calibrate: Door, tmp_path: Path) -> None:  # noqa: F811
+def test_rates_travel_with_the_records(calibrate: Door, tmp_path: Path) -> None:
     """What is fitted elsewhere is what would have been fitted here; one's own rates are not replaced."""
     here, there, card = tmp_path / "here", tmp_path / "there", tmp_path / "card.jsonl"
     Store(here).append(*records())
@@ -255,7 +276,9 @@ def test_where_profiles_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_command_fits_and_advise_uses_it(
-    calibrate: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    calibrate: Door,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     device = gpu()
@@ -274,7 +297,8 @@ def test_the_command_fits_and_advise_uses_it(
 
 
 def test_the_command_says_why_not(
-    calibrate: Door, tmp_path: Path  # noqa: F811
+    calibrate: Door,
+    tmp_path: Path,
 ) -> None:
     assert calibrate("fit", "--out", tmp_path / "none") == 2
     assert "nothing to fit: there are no records yet" in calibrate.err
@@ -288,7 +312,7 @@ def test_the_command_says_why_not(
     assert not list((tmp_path / "few" / "devices").glob("*gb.json"))
 
 
-def test_devices_that_were_all_refused_are_an_error(calibrate: Door, tmp_path: Path) -> None:  # noqa: F811
+def test_devices_that_were_all_refused_are_an_error(calibrate: Door, tmp_path: Path) -> None:
     Store(tmp_path).append(*records()[:2], *records(gpu(), ())[:2])
     assert calibrate("fit", "--out", tmp_path) == 2
     assert len(calibrate.err.splitlines()) == 3
@@ -296,7 +320,9 @@ def test_devices_that_were_all_refused_are_an_error(calibrate: Door, tmp_path: P
 
 
 def test_without_scipy_it_says_what_to_install(
-    calibrate: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    calibrate: Door,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Store(tmp_path).append(*records(gpu(), ()))
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)

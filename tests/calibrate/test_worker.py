@@ -36,9 +36,7 @@ def test_facts_and_shapes_are_answers_too(tiny: dict[str, dict[str, Any]]) -> No
     assert "refused" in answer({"config": {"model_type": "no_such_model"}})
 
 
-def test_error_of_a_library_is_an_answer(
-    tiny: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_of_a_library_is_an_answer(tiny: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("Expected\nBF16")
 
@@ -50,9 +48,13 @@ def test_answers_alone_on_standard_output(tiny: dict[str, dict[str, Any]]) -> No
     """Two jobs, of which the first is refused, in one process; what libraries print stays away."""
     jobs = [job(tiny["llama"], loss="chunked"), job(tiny["llama"])]
     done = subprocess.run(
-        [sys.executable, "-m", "calibrate.worker"], cwd=ROOT, input="".join(json.dumps(j) + "\n" for j in jobs),
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "calibrate.worker"],
+        cwd=ROOT,
+        input="".join(json.dumps(j) + "\n" for j in jobs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     hello, refused, traced = (json.loads(line) for line in done.stdout.splitlines())
     assert hello["environment"]["torch"].startswith("2.")
     assert list(refused) == ["refused"]

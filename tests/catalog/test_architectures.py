@@ -23,18 +23,31 @@ from advisor.specs import ModelSpec
 
 FILES = sorted(p for p in Path(str(model_folder())).glob("*.json") if p.name != "index.json")
 SMALL = {
-    "vocab_size": 96, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-}  # fmt: skip
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 80,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
 INCOMPLETE = {
-    "deepseek_v2": "num_experts_per_tok", "dots1": "n_shared_experts", "gemma4_text": "hidden_size_per_layer_input",
+    "deepseek_v2": "num_experts_per_tok",
+    "dots1": "n_shared_experts",
+    "gemma4_text": "hidden_size_per_layer_input",
     "glm4_moe": "num_attention_heads",
-}  # fmt: skip
+}
 """By default tokens go to None experts, layers have an embedding of their own, or 96 heads do not divide 4,096."""
 
 SMALL_GPT2 = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
-SMALL_OPT = {"vocab_size": 96, "hidden_size": 64, "ffn_dim": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "max_position_embeddings": 64}
+SMALL_OPT = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "ffn_dim": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
 SMALL_FALCON = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -110,13 +123,26 @@ def test_defaults_of_missing_keys_are_those_of_transformers(model_type: str) -> 
     assert bare.num_hidden_layers == made.num_hidden_layers
 
 
-LATENT = SMALL | {"num_key_value_heads": 4, "q_lora_rank": 24, "kv_lora_rank": 16, "qk_nope_head_dim": 24,
-                  "qk_rope_head_dim": 8, "v_head_dim": 16, "first_k_dense_replace": 4}
+LATENT = SMALL | {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 24,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 16,
+    "first_k_dense_replace": 4,
+}
 LLAMA4 = SMALL | {"intermediate_size_mlp": 80, "moe_layers": []}
 
 MOE = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
-GEMMA4 = SMALL | {"head_dim": 16, "global_head_dim": 32, "num_global_key_value_heads": 1, "attention_k_eq_v": True,
-                  "hidden_size_per_layer_input": 0, "sliding_window": 32}
+GEMMA4 = SMALL | {
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "sliding_window": 32,
+}
 
 VARIANTS: list[dict[str, Any]] = [
     {"model_type": "llama", **SMALL, "attention_bias": True},
@@ -182,13 +208,26 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "apertus", **SMALL, "attention_bias": True},
     {"model_type": "apertus", **SMALL, "hidden_act": "relu2"},
     {"model_type": "dots1", **SMALL, **MOE, "first_k_dense_replace": 1, "attention_bias": True},
-    {"model_type": "ernie4_5_moe", **SMALL, "moe_intermediate_size": 48, "moe_num_experts": 4, "moe_k": 2,
-     "use_bias": True, "tie_word_embeddings": False},
+    {
+        "model_type": "ernie4_5_moe",
+        **SMALL,
+        "moe_intermediate_size": 48,
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "use_bias": True,
+        "tie_word_embeddings": False,
+    },
     {"model_type": "ernie4_5_moe", **SMALL, "moe_layer_start_index": 9},
     {"model_type": "gemma4_text", **GEMMA4},
     {"model_type": "gemma4_text", **GEMMA4, "attention_k_eq_v": False, "attention_bias": True},
-    {"model_type": "gemma4_text", **GEMMA4, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2,
-     "moe_intermediate_size": 48},
+    {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 48,
+    },
     {"model_type": "glm4_moe", **SMALL, **MOE, "head_dim": 16, "use_qk_norm": True, "attention_bias": True},
     {"model_type": "glm4_moe", **SMALL, "head_dim": 16, "first_k_dense_replace": 9},
     {"model_type": "glm4_moe_lite", **LATENT, **MOE},

@@ -28,9 +28,14 @@ from advisor.specs import ModelSpec
 T = TypeVar("T")
 
 LLAMA: dict[str, Any] = {
-    "model_type": "llama", "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 96,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 96,
+}
 
 
 def spec_of(**config: Any) -> ModelSpec:
@@ -60,15 +65,34 @@ def refusal(**config: Any) -> str:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("hidden_size", -4096), ("hidden_size", 0), ("hidden_size", 64.0), ("hidden_size", "64"),
-        ("hidden_size", True), ("hidden_size", float("nan")), ("hidden_size", None), ("hidden_size", [64]),
-        ("num_hidden_layers", 10**18), ("num_hidden_layers", -1), ("vocab_size", 10**8),
-        ("num_attention_heads", 7), ("num_key_value_heads", 3), ("num_key_value_heads", 0),
-        ("intermediate_size", {}), ("head_dim", 0), ("head_dim", 15), ("tie_word_embeddings", "false"),
-        ("attention_bias", 1), ("hidden_act", 3), ("max_position_embeddings", 10**12), ("model_type", 5),
-        ("model_type", None), ("attention_dropout", 2), ("attention_dropout", 1), ("attention_dropout", float("nan")),
+        ("hidden_size", -4096),
+        ("hidden_size", 0),
+        ("hidden_size", 64.0),
+        ("hidden_size", "64"),
+        ("hidden_size", True),
+        ("hidden_size", float("nan")),
+        ("hidden_size", None),
+        ("hidden_size", [64]),
+        ("num_hidden_layers", 10**18),
+        ("num_hidden_layers", -1),
+        ("vocab_size", 10**8),
+        ("num_attention_heads", 7),
+        ("num_key_value_heads", 3),
+        ("num_key_value_heads", 0),
+        ("intermediate_size", {}),
+        ("head_dim", 0),
+        ("head_dim", 15),
+        ("tie_word_embeddings", "false"),
+        ("attention_bias", 1),
+        ("hidden_act", 3),
+        ("max_position_embeddings", 10**12),
+        ("model_type", 5),
+        ("model_type", None),
+        ("attention_dropout", 2),
+        ("attention_dropout", 1),
+        ("attention_dropout", float("nan")),
     ],
-)  # fmt: skip
+)
 def test_a_bad_field_is_named(field: str, value: object) -> None:
     assert field in refusal(**{**LLAMA, field: value})
 
@@ -84,8 +108,10 @@ def test_a_bad_field_is_named(field: str, value: object) -> None:
         ({**LLAMA, "model_type": "gemma3", "text_config": 3}, "text_config"),
         ({**LLAMA, "model_type": "gemma3", "text_config": {"hidden_size": -1}}, "text_config.hidden_size"),
         ({**LLAMA, "model_type": "smollm3", "no_rope_layers": [1, 2]}, "no_rope_layers"),
-        ({**LLAMA, "model_type": "phi3", "rope_parameters": {"partial_rotary_factor": -1}},
-         "rope_parameters.partial_rotary_factor"),
+        (
+            {**LLAMA, "model_type": "phi3", "rope_parameters": {"partial_rotary_factor": -1}},
+            "rope_parameters.partial_rotary_factor",
+        ),
         ({**LLAMA, "model_type": "phi3", "rope_parameters": 7}, "rope_parameters"),
         ({"model_type": "glm4_moe_lite", "head_dim": 128}, "head_dim"),
         ({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense"]}, "mlp_layer_types"),
@@ -119,12 +145,14 @@ def test_a_missing_model_type_is_said() -> None:
         ({"model_type": "mpt", "attn_config": {"clip_qkv": 6}}, "attn_config.clip_qkv"),
         ({"model_type": "gptj", "rotary_dim": None}, "rotary_dim"),
         ({**LLAMA, "model_type": "smollm3", "no_rope_layers": [0, 1]}, "no_rope_layers"),
-        ({**LLAMA, "model_type": "qwen2", "use_sliding_window": True, "layer_types": ["linear_attention"] * 2},
-         "linear_attention"),
+        (
+            {**LLAMA, "model_type": "qwen2", "use_sliding_window": True, "layer_types": ["linear_attention"] * 2},
+            "linear_attention",
+        ),
         ({"model_type": "gpt2", "add_cross_attention": True}, "cross-attention"),
         ({**LLAMA, "per_layer_config": [{}]}, "per_layer_config"),
     ],
-)  # fmt: skip
+)
 def test_what_the_formula_cannot_say_is_left_to_the_dry_run(config: dict[str, Any], what: str) -> None:
     with pytest.raises(UnsupportedArchitecture, match=r"calibrate --dry-run --model config\.json"):
         spec_of(**config)
@@ -261,15 +289,56 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 KEYS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "vocab_size", "max_position_embeddings", "n_embd", "n_head", "n_layer", "n_inner", "n_positions", "num_kv_heads",
-    "ffn_hidden_size", "tie_word_embeddings", "attention_bias", "mlp_bias", "bias", "use_bias", "alibi", "multi_query",
-    "new_decoder_architecture", "parallel_attn", "num_ln_in_parallel_attn", "rope_parameters", "rope_scaling",
-    "partial_rotary_factor", "rotary_pct", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers",
-    "sliding_window_pattern", "no_rope_layers", "no_rope_layer_interval", "hidden_act", "hidden_activation",
-    "activation", "activation_function", "attention_dropout", "resid_pdrop", "clip_qkv", "text_config",
-    "attn_logit_softcapping", "qk_layernorm", "use_qk_norm", "quantization_config", "per_layer_config",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "n_embd",
+    "n_head",
+    "n_layer",
+    "n_inner",
+    "n_positions",
+    "num_kv_heads",
+    "ffn_hidden_size",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "bias",
+    "use_bias",
+    "alibi",
+    "multi_query",
+    "new_decoder_architecture",
+    "parallel_attn",
+    "num_ln_in_parallel_attn",
+    "rope_parameters",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "rotary_pct",
+    "layer_types",
+    "sliding_window",
+    "use_sliding_window",
+    "max_window_layers",
+    "sliding_window_pattern",
+    "no_rope_layers",
+    "no_rope_layer_interval",
+    "hidden_act",
+    "hidden_activation",
+    "activation",
+    "activation_function",
+    "attention_dropout",
+    "resid_pdrop",
+    "clip_qkv",
+    "text_config",
+    "attn_logit_softcapping",
+    "qk_layernorm",
+    "use_qk_norm",
+    "quantization_config",
+    "per_layer_config",
+)
 
 
 @given(

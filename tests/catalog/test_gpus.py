@@ -158,9 +158,19 @@ def test_well_known_cards(
 
 @pytest.mark.parametrize(
     ("faster", "slower"),
-    [("b200", "h200"), ("h200", "a100-80gb"), ("h100", "h100-pcie"), ("h100-pcie", "a100-80gb-pcie"), ("a100", "v100"),
-     ("5090", "4090"), ("4090", "3090"), ("3090", "2080ti"), ("4090", "4090-laptop"), ("a6000", "a4000")],
-)  # fmt: skip
+    [
+        ("b200", "h200"),
+        ("h200", "a100-80gb"),
+        ("h100", "h100-pcie"),
+        ("h100-pcie", "a100-80gb-pcie"),
+        ("a100", "v100"),
+        ("5090", "4090"),
+        ("4090", "3090"),
+        ("3090", "2080ti"),
+        ("4090", "4090-laptop"),
+        ("a6000", "a4000"),
+    ],
+)
 def test_order_of_cards(faster: str, slower: str) -> None:
     assert one(faster).fp16_flop_per_s > one(slower).fp16_flop_per_s
     assert one(faster).memory_bytes_per_s > one(slower).memory_bytes_per_s
@@ -173,10 +183,14 @@ def test_l40_is_not_l4() -> None:
 
 @pytest.mark.parametrize(
     ("bare", "chosen", "larger"),
-    [("a100", "NVIDIA A100-SXM4-40GB", "a100-80gb"), ("v100", "Tesla V100-SXM2-16GB", "v100-32gb"),
-     ("3080", "NVIDIA GeForce RTX 3080", "3080-12gb"), ("4060ti", "NVIDIA GeForce RTX 4060 Ti", "4060ti-16gb"),
-     ("5060ti", "NVIDIA GeForce RTX 5060 Ti", "5060ti-16gb")],
-)  # fmt: skip
+    [
+        ("a100", "NVIDIA A100-SXM4-40GB", "a100-80gb"),
+        ("v100", "Tesla V100-SXM2-16GB", "v100-32gb"),
+        ("3080", "NVIDIA GeForce RTX 3080", "3080-12gb"),
+        ("4060ti", "NVIDIA GeForce RTX 4060 Ti", "4060ti-16gb"),
+        ("5060ti", "NVIDIA GeForce RTX 5060 Ti", "5060ti-16gb"),
+    ],
+)
 def test_bare_name_is_the_smallest_card_sold(bare: str, chosen: str, larger: str) -> None:
     assert one(bare).name == chosen
     assert one(bare).memory_bytes < one(larger).memory_bytes
@@ -226,9 +240,7 @@ def test_model_number_is_not_read_as_tebibytes() -> None:
         find_gpus("4080 Ti")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "   ", "rtx", "nvidia", "rtx6000", "409", "h1000", "geforce", "rtx4090x", "-"]
-)
+@pytest.mark.parametrize("text", ["", "   ", "rtx", "nvidia", "rtx6000", "409", "h1000", "geforce", "rtx4090x", "-"])
 def test_part_of_a_name_is_refused(text: str) -> None:
     with pytest.raises(UnknownName):
         find_gpus(text)
@@ -240,9 +252,7 @@ def test_part_of_a_name_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["24GB", "24 GiB", "24g", "24576MB"])
 def test_size_gives_all_cards_sold_with_it(text: str) -> None:
     found = find_gpus(text)
-    assert {"NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3090", "NVIDIA L4", "NVIDIA A10G"} <= {
-        c.name for c in found
-    }
+    assert {"NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3090", "NVIDIA L4", "NVIDIA A10G"} <= {c.name for c in found}
     assert [c.name for c in found] == [c.name for c in all_gpus() if c.marketed_gb == 24]
 
 
@@ -267,9 +277,7 @@ def test_bigger_cards_come_smallest_first() -> None:
     found = cards_with_at_least(need)
     assert found[0].name == "NVIDIA A100-PCIE-40GB"
     assert found[-1].name == "NVIDIA GB200"
-    assert [c.memory_bytes for c in found] == sorted(
-        c.memory_bytes for c in all_gpus() if c.memory_bytes >= need
-    )
+    assert [c.memory_bytes for c in found] == sorted(c.memory_bytes for c in all_gpus() if c.memory_bytes >= need)
     assert cards_with_at_least(2**49) == ()
 
 
@@ -280,9 +288,7 @@ class FakeNvmlError(Exception):
     """Stands for pynvml.NVMLError."""
 
 
-def install_nvml(
-    monkeypatch: pytest.MonkeyPatch, name: str | bytes, mib: int, fails_in: str = ""
-) -> list[str]:
+def install_nvml(monkeypatch: pytest.MonkeyPatch, name: str | bytes, mib: int, fails_in: str = "") -> list[str]:
     """Put a pynvml into sys.modules that reports one card; returns the log of calls."""
     calls: list[str] = []
     module = types.ModuleType("pynvml")
@@ -324,9 +330,7 @@ def test_auto_takes_rates_from_the_catalog_and_memory_from_the_driver(
 @pytest.mark.parametrize(
     ("mib", "name"), [(8188, "NVIDIA GeForce RTX 4060 Ti"), (16380, "NVIDIA GeForce RTX 4060 Ti 16GB")]
 )
-def test_auto_tells_cards_of_one_name_apart_by_memory(
-    monkeypatch: pytest.MonkeyPatch, mib: int, name: str
-) -> None:
+def test_auto_tells_cards_of_one_name_apart_by_memory(monkeypatch: pytest.MonkeyPatch, mib: int, name: str) -> None:
     install_nvml(monkeypatch, "NVIDIA GeForce RTX 4060 Ti", mib)
     assert one("auto").name == name
 
@@ -389,10 +393,17 @@ def test_file_in_either_format_gives_the_card(tmp_path: Path) -> None:
     from_json = one(write(tmp_path, "card.JSON", json.dumps(entry | {"sources": {"memory": "my notes"}})))
     assert from_toml == from_json
     assert from_toml == GpuSpec(
-        name="My Card 9000", generation="Ada", compute_capability="8.9", memory_bytes=24_000 * MIB, marketed_gb=24,
-        memory_bytes_per_s=900e9, bf16_flop_per_s=99e12, fp16_flop_per_s=100e12, fp32_flop_per_s=50.5e12,
+        name="My Card 9000",
+        generation="Ada",
+        compute_capability="8.9",
+        memory_bytes=24_000 * MIB,
+        marketed_gb=24,
+        memory_bytes_per_s=900e9,
+        bf16_flop_per_s=99e12,
+        fp16_flop_per_s=100e12,
+        fp32_flop_per_s=50.5e12,
         sources=("memory: my notes",),
-    )  # fmt: skip
+    )
 
 
 def test_file_needs_only_the_required_fields(tmp_path: Path) -> None:
@@ -415,9 +426,7 @@ def test_file_with_a_missing_field_is_refused(tmp_path: Path, field: str) -> Non
 
 
 @pytest.mark.parametrize("field", [*sorted(set(ENTRY) - {"name"}), "bf16_tflops", "tf32_tflops"])
-@pytest.mark.parametrize(
-    "value", [0, -1, float("nan"), float("inf"), 10**12, True, "24", None, [24], 10**400]
-)
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 10**12, True, "24", None, [24], 10**400])
 def test_file_with_a_bad_number_is_refused(tmp_path: Path, field: str, value: object) -> None:
     path = write(tmp_path, "card.json", json.dumps(ENTRY | {field: value}))
     with pytest.raises(BadConfig, match=rf"card\.json.*{field} is "):

@@ -74,23 +74,26 @@ def test_an_unknown_trainer() -> None:
         find_trainer("axolotle")
 
 
-@pytest.mark.parametrize(("old", "new", "words"), [
-    ('name = "trl"', "name = ", "not TOML"),
-    ('name = "trl"', 'name = "mine"', "known: transformers, trl"),
-    ('version = "1.0"', "", "version is None"),
-    ("traced = true", 'traced = "yes"', "give true or false"),
-    ("traced = true", "traced = true\ndiffers = 3", "give a list of texts"),
-    ("traced = true", "traced = true\ntrased = 1", "unknown key 'trased'"),
-    ("[[knob]]", "[knob]", "no [[knob]] tables"),
-    ('name = "autocast"', 'name = "autocats"', "no knob of a recipe"),
-    ('name = "autocast"', 'name = "examples"', "no knob of a recipe"),
-    ("value = true", "value = 3", "--autocast"),
-    ("value = true", "value = true\nwhy = 1", "unknown key 'why'"),
-    ("value = true", 'value = true\nmethods = ["lara"]', "methods of autocast"),
-    ('source = "its code"', 'source = ""', "has no source"),
-    ('source = "its code"', 'source = "x"\n[[knob]]\nname = "autocast"\nvalue = false\nsource = "y"', "set twice"),
-    ('name = "autocast"\nvalue = true', 'name = "rank"\nvalue = 8', "names, switches and fractions only"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('name = "trl"', "name = ", "not TOML"),
+        ('name = "trl"', 'name = "mine"', "known: transformers, trl"),
+        ('version = "1.0"', "", "version is None"),
+        ("traced = true", 'traced = "yes"', "give true or false"),
+        ("traced = true", "traced = true\ndiffers = 3", "give a list of texts"),
+        ("traced = true", "traced = true\ntrased = 1", "unknown key 'trased'"),
+        ("[[knob]]", "[knob]", "no [[knob]] tables"),
+        ('name = "autocast"', 'name = "autocats"', "no knob of a recipe"),
+        ('name = "autocast"', 'name = "examples"', "no knob of a recipe"),
+        ("value = true", "value = 3", "--autocast"),
+        ("value = true", "value = true\nwhy = 1", "unknown key 'why'"),
+        ("value = true", 'value = true\nmethods = ["lara"]', "methods of autocast"),
+        ('source = "its code"', 'source = ""', "has no source"),
+        ('source = "its code"', 'source = "x"\n[[knob]]\nname = "autocast"\nvalue = false\nsource = "y"', "set twice"),
+        ('name = "autocast"\nvalue = true', 'name = "rank"\nvalue = 8', "names, switches and fractions only"),
+    ],
+)
 def test_a_damaged_file_is_one_line(old: str, new: str, words: str) -> None:
     assert preset_from_toml(GOOD, "trl.toml").name == "trl"
     with pytest.raises(BadConfig) as caught:

@@ -22,14 +22,17 @@ from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
 from tests.fakes import MODEL
 
 WRITERS: dict[str, Callable[..., str]] = {
-    "trl": trl_yaml, "axolotl": axolotl_yaml, "llamafactory": llamafactory_yaml,
+    "trl": trl_yaml,
+    "axolotl": axolotl_yaml,
+    "llamafactory": llamafactory_yaml,
 }
 
 
 def recipe_of(trainer: str, method: Method, **knobs: Any) -> Recipe:
     quant = "nf4" if method in QUANTIZED_METHODS else "none"
-    return Recipe(method=method, **{"quant": quant, "kbit_upcast": False, **find_trainer(trainer).values(method),
-                                    **knobs})  # fmt: skip
+    return Recipe(
+        method=method, **{"quant": quant, "kbit_upcast": False, **find_trainer(trainer).values(method), **knobs}
+    )
 
 
 def written(trainer: str, recipe: Recipe, workload: Workload | None = None, gpus: int = 1) -> str:
@@ -45,18 +48,24 @@ def values_of(text: str) -> dict[str, Any]:
 
 recipes = st.builds(
     lambda trainer, method, knobs: (trainer, recipe_of(trainer, method, **knobs)),
-    st.sampled_from(sorted(WRITERS)), st.sampled_from(METHODS), st.fixed_dictionaries({
-        "rank": st.integers(1, 512), "dropout": st.sampled_from([0.0, 0.05]),
-        "base_dtype": st.sampled_from(["float32", "bfloat16"]), "optimizer": st.sampled_from(list(OPTIMIZERS)),
-        "target_modules": st.sampled_from([("all-linear",), ("attention",), ("q_proj", "v_proj")]),
-        "gradient_checkpointing": st.booleans(), "attention": st.sampled_from(["sdpa", "eager", "flash"]),
-    }))  # fmt: skip
+    st.sampled_from(sorted(WRITERS)),
+    st.sampled_from(METHODS),
+    st.fixed_dictionaries(
+        {
+            "rank": st.integers(1, 512),
+            "dropout": st.sampled_from([0.0, 0.05]),
+            "base_dtype": st.sampled_from(["float32", "bfloat16"]),
+            "optimizer": st.sampled_from(list(OPTIMIZERS)),
+            "target_modules": st.sampled_from([("all-linear",), ("attention",), ("q_proj", "v_proj")]),
+            "gradient_checkpointing": st.booleans(),
+            "attention": st.sampled_from(["sdpa", "eager", "flash"]),
+        }
+    ),
+)
 
 
 @given(pair=recipes, packing=st.booleans(), gpus=st.sampled_from([1, 4]))
-def test_every_file_is_flat_yaml_with_the_recipes_values(
-    pair: tuple[str, Recipe], packing: bool, gpus: int
-) -> None:
+def test_every_file_is_flat_yaml_with_the_recipes_values(pair: tuple[str, Recipe], packing: bool, gpus: int) -> None:
     trainer, recipe = pair
     values = values_of(written(trainer, recipe, Workload(packing=packing), gpus))
     assert recipe.micro_batch in (values.get("micro_batch_size"), values.get("per_device_train_batch_size"))
@@ -71,10 +80,18 @@ def test_what_a_file_cannot_say_is_said() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("knobs", [
-    {}, {"base_dtype": "bfloat16", "target_modules": ("attention",), "optimizer": "paged_adamw_8bit",
-         "gradient_checkpointing": False},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {
+            "base_dtype": "bfloat16",
+            "target_modules": ("attention",),
+            "optimizer": "paged_adamw_8bit",
+            "gradient_checkpointing": False,
+        },
+    ],
+)
 def test_trl_takes_its_file(method: Method, knobs: dict[str, Any], tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     recipe = recipe_of("trl", method, **knobs)

@@ -34,12 +34,18 @@ def calls(source: str) -> dict[str, str]:
 
 
 recipes = st.builds(
-    recipe_of, st.sampled_from(METHODS), rank=st.integers(1, 512), dropout=st.sampled_from([0.0, 0.05]),
+    recipe_of,
+    st.sampled_from(METHODS),
+    rank=st.integers(1, 512),
+    dropout=st.sampled_from([0.0, 0.05]),
     base_dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
     adapter_dtype=st.sampled_from(["float32", "bfloat16"]),
     target_modules=st.sampled_from([("all-linear",), ("attention",), ("q_proj", "v_proj")]),
-    autocast=st.booleans(), optimizer=st.sampled_from(list(OPTIMIZERS)), gradient_checkpointing=st.booleans(),
-    reentrant=st.booleans(), attention=st.sampled_from(["sdpa", "eager", "flash"]),
+    autocast=st.booleans(),
+    optimizer=st.sampled_from(list(OPTIMIZERS)),
+    gradient_checkpointing=st.booleans(),
+    reentrant=st.booleans(),
+    attention=st.sampled_from(["sdpa", "eager", "flash"]),
     loss=st.sampled_from(["full", "chunked"]),
 )
 
@@ -50,11 +56,15 @@ def test_every_script_compiles_and_names_the_model_literally(
 ) -> None:
     source = peft_snippet(name, MODEL, recipe, Workload(packing=packing), gpus=gpus)
     compile(source, "train.py", "exec")
-    assigned = next(node for node in ast.walk(ast.parse(source))
-                    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model_id")
+    assigned = next(
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model_id"
+    )
     assert ast.literal_eval(assigned.value) in (name, name.removesuffix("/config.json").rstrip("/"))
-    imported = {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)
-                for alias in node.names}
+    imported = {
+        alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     for used in calls(source):
         assert used in imported or used in ("print", "tokenizer", "range", "len"), used
 
@@ -64,8 +74,12 @@ def configs(recipe: Recipe, **extra: Any) -> dict[str, Any]:
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
     transformers = pytest.importorskip("transformers")
-    names = {"torch": torch, "LoraConfig": peft.LoraConfig, "TrainingArguments": _on_any_machine(transformers),
-             "BitsAndBytesConfig": transformers.BitsAndBytesConfig}
+    names = {
+        "torch": torch,
+        "LoraConfig": peft.LoraConfig,
+        "TrainingArguments": _on_any_machine(transformers),
+        "BitsAndBytesConfig": transformers.BitsAndBytesConfig,
+    }
     source = peft_snippet("maker/model", MODEL, recipe, Workload(batch_size=8, epochs=2.5), **extra)
     return {name: eval(text, dict(names)) for name, text in calls(source).items() if name in CONFIGS}
 

@@ -27,25 +27,28 @@ def texts(advice: Advice, code: str) -> str:
     return " ".join(reason.text for reason in advice.recommendation.reasons if reason.code == code)
 
 
-@pytest.mark.parametrize(("gib", "knobs", "answer"), [
-    (2.5, {"examples": 3000}, ("ADV001", "qlora", 16)),
-    (2.5, {"examples": 3000, "priority": "speed"}, ("ADV001", "qlora", 16)),
-    (24, {"examples": 3000}, ("ADV003", "dora", 16)),
-    (24, {"examples": 49_999}, ("ADV003", "dora", 16)),
-    (24, {"examples": 50_000}, ("ADV004", "lora", 16)),
-    (24, {"examples": 99_999}, ("ADV004", "lora", 16)),
-    (24, {"examples": 100_000}, ("ADV002", "lora", 64)),
-    (24, {"examples": 100_000, "rank": 8}, ("ADV002", "lora", 8)),
-    (24, {"examples": 3000, "priority": "speed"}, ("ADV002", "lora", 16)),
-    (24, {"examples": 3000, "priority": "memory"}, ("ADV006", "qlora", 16)),
-    (24, {"examples": 200_000, "priority": "memory"}, ("ADV006", "qlora", 16)),
-    (24, {"examples": 3000, "method": "qdora"}, ("ADV007", "qdora", 16)),
-    (24, {"examples": 3000, "method": "full"}, ("ADV007", "full", 0)),
-    (24, {"examples": 3000, "method": "all"}, ("ADV003", "dora", 16)),
-    (4, {"examples": 3000}, ("ADV003", "lora", 16)),
-    (24, {"examples": 3000, "rank": 4096}, ("ADV009", "full", 0)),
-    (24, {"examples": 3000, "rank": 4096, "priority": "memory"}, ("ADV009", "full", 0)),
-])
+@pytest.mark.parametrize(
+    ("gib", "knobs", "answer"),
+    [
+        (2.5, {"examples": 3000}, ("ADV001", "qlora", 16)),
+        (2.5, {"examples": 3000, "priority": "speed"}, ("ADV001", "qlora", 16)),
+        (24, {"examples": 3000}, ("ADV003", "dora", 16)),
+        (24, {"examples": 49_999}, ("ADV003", "dora", 16)),
+        (24, {"examples": 50_000}, ("ADV004", "lora", 16)),
+        (24, {"examples": 99_999}, ("ADV004", "lora", 16)),
+        (24, {"examples": 100_000}, ("ADV002", "lora", 64)),
+        (24, {"examples": 100_000, "rank": 8}, ("ADV002", "lora", 8)),
+        (24, {"examples": 3000, "priority": "speed"}, ("ADV002", "lora", 16)),
+        (24, {"examples": 3000, "priority": "memory"}, ("ADV006", "qlora", 16)),
+        (24, {"examples": 200_000, "priority": "memory"}, ("ADV006", "qlora", 16)),
+        (24, {"examples": 3000, "method": "qdora"}, ("ADV007", "qdora", 16)),
+        (24, {"examples": 3000, "method": "full"}, ("ADV007", "full", 0)),
+        (24, {"examples": 3000, "method": "all"}, ("ADV003", "dora", 16)),
+        (4, {"examples": 3000}, ("ADV003", "lora", 16)),
+        (24, {"examples": 3000, "rank": 4096}, ("ADV009", "full", 0)),
+        (24, {"examples": 3000, "rank": 4096, "priority": "memory"}, ("ADV009", "full", 0)),
+    ],
+)
 def test_which_rule_decides(gib: float, knobs: dict[str, Any], answer: tuple[str, str, int]) -> None:
     assert decided(gib, **knobs) == answer
 

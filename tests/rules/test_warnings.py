@@ -11,8 +11,9 @@ from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe, Workload
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
 
-def warned(gpu: GpuSpec | None = None, model: ModelSpec = MODEL, estimator: Any = fake_estimate,
-           **knobs: Any) -> dict[str, str]:
+def warned(
+    gpu: GpuSpec | None = None, model: ModelSpec = MODEL, estimator: Any = fake_estimate, **knobs: Any
+) -> dict[str, str]:
     """Warnings by code, texts of one code joined."""
     advice = advise(model, gpu or card(24), catalog=FakeCatalog(), estimator=estimator, **{"examples": 3000, **knobs})
     assert advice.recommendation is not None
@@ -51,23 +52,32 @@ def test_a_base_in_fp32() -> None:
     assert "ADV103" not in warned(method="lora", base_dtype="bfloat16")
 
 
-@pytest.mark.parametrize(("knobs", "flag"), [
-    ({"method": "full", "rank": 8}, "--rank"),
-    ({"method": "full", "target_modules": "nonsense"}, "--target-modules"),
-    ({"method": "lora", "double_quant": True}, "--double-quant"),
-    ({"method": "dora", "quant": "nf4"}, "--quant"),
-    ({"method": "qlora", "quant": "int8", "double_quant": True}, "--double-quant"),
-    ({"gradient_checkpointing": False, "reentrant": True}, "--reentrant"),
-    ({"sharding": "ddp"}, "--sharding"),
-])
+@pytest.mark.parametrize(
+    ("knobs", "flag"),
+    [
+        ({"method": "full", "rank": 8}, "--rank"),
+        ({"method": "full", "target_modules": "nonsense"}, "--target-modules"),
+        ({"method": "lora", "double_quant": True}, "--double-quant"),
+        ({"method": "dora", "quant": "nf4"}, "--quant"),
+        ({"method": "qlora", "quant": "int8", "double_quant": True}, "--double-quant"),
+        ({"gradient_checkpointing": False, "reentrant": True}, "--reentrant"),
+        ({"sharding": "ddp"}, "--sharding"),
+    ],
+)
 def test_settings_without_effect(knobs: dict[str, Any], flag: str) -> None:
     assert f"{flag} has no effect" in warned(card(80), **knobs)["ADV104"]
 
 
-@pytest.mark.parametrize("knobs", [
-    {"rank": 8}, {"double_quant": True}, {"method": "qlora", "quant": "int8"}, {"reentrant": True},
-    {"sharding": "ddp", "gpus": 2},
-])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"rank": 8},
+        {"double_quant": True},
+        {"method": "qlora", "quant": "int8"},
+        {"reentrant": True},
+        {"sharding": "ddp", "gpus": 2},
+    ],
+)
 def test_settings_with_effect(knobs: dict[str, Any]) -> None:
     assert "ADV104" not in warned(card(80), **knobs)
 
@@ -97,10 +107,16 @@ def test_a_chunked_loss_needs_a_kernel() -> None:
     assert "ADV109" not in warned(loss="full")
 
 
-MIXTURE = MODEL.model_copy(update={
-    "architecture": "mixtral", "mlp": "experts", "num_experts": 4, "experts_per_token": 2, "expert_size": 512,
-    "mlp_names": (),
-})  # fmt: skip
+MIXTURE = MODEL.model_copy(
+    update={
+        "architecture": "mixtral",
+        "mlp": "experts",
+        "num_experts": 4,
+        "experts_per_token": 2,
+        "expert_size": 512,
+        "mlp_names": (),
+    }
+)
 
 
 def test_adapters_that_reach_different_layers() -> None:

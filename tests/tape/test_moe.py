@@ -23,8 +23,10 @@ def test_the_fused_projection_gets_twice_the_rank_for_every_expert() -> None:
     assert found["down"] == ((4 * 8, 104), (192, 4 * 8))
     assert found["router"] == ((8, 192), (4, 8))
     assert {name: p.shape for name, p in own_parameters(m).items()} == {
-        "router": (4, 192), "gate_up": (4, 208, 192), "down": (4, 192, 104)
-    }  # fmt: skip
+        "router": (4, 192),
+        "gate_up": (4, 208, 192),
+        "down": (4, 192, 104),
+    }
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "granitemoe"])

@@ -88,8 +88,13 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
 def total(runs: list[Run]) -> list[tuple[float, float, int, Launches, float]]:
     """FLOP, bytes and launches of each stretch; equal kernels may be counted together in one and not in the other."""
     return [
-        (sum(k[2] * n for k, n in run.kernels), sum(k[3] * n for k, n in run.kernels), sum(n for _, n in run.kernels),
-         run.launches, run.recomputed_flop)
+        (
+            sum(k[2] * n for k, n in run.kernels),
+            sum(k[3] * n for k, n in run.kernels),
+            sum(n for _, n in run.kernels),
+            run.launches,
+            run.recomputed_flop,
+        )
         for run in runs
     ]
 
@@ -113,8 +118,12 @@ SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 300), st.integers(1, 64), s
 
 @settings(max_examples=60)
 @given(
-    name=st.sampled_from(sorted(CONFIGS)), method=st.sampled_from(METHODS), device=st.sampled_from(("cpu", "cuda")),
-    knobs=st.tuples(st.booleans(), st.booleans()), small=SHAPES, more=st.tuples(*[st.integers(0, 40)] * 4),
+    name=st.sampled_from(sorted(CONFIGS)),
+    method=st.sampled_from(METHODS),
+    device=st.sampled_from(("cpu", "cuda")),
+    knobs=st.tuples(st.booleans(), st.booleans()),
+    small=SHAPES,
+    more=st.tuples(*[st.integers(0, 40)] * 4),
 )
 def test_more_of_anything_never_needs_less(
     name: str, method: Any, device: Any, knobs: tuple[bool, bool], small: tuple[int, ...], more: tuple[int, ...]

@@ -11,24 +11,48 @@ from advisor.specs import ModelSpec, Recipe
 from advisor.tape.stack import Stack
 
 MODEL = ModelSpec(
-    name="small", architecture="lit-gpt", hidden_size=256, intermediate_size=512, num_hidden_layers=4,
-    num_attention_heads=4, num_key_value_heads=4, head_dim=64, vocab_size=4096, fused_qkv=True, qkv_names=("attn",),
-    out_name="proj", mlp_names=("fc_1", "fc_2", "mlp.proj"),
-)  # fmt: skip
+    name="small",
+    architecture="lit-gpt",
+    hidden_size=256,
+    intermediate_size=512,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    head_dim=64,
+    vocab_size=4096,
+    fused_qkv=True,
+    qkv_names=("attn",),
+    out_name="proj",
+    mlp_names=("fc_1", "fc_2", "mlp.proj"),
+)
 GROUPED = ModelSpec(
-    name="grouped", architecture="llama", hidden_size=256, intermediate_size=512, num_hidden_layers=4,
-    num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=4096,
-)  # fmt: skip
+    name="grouped",
+    architecture="llama",
+    hidden_size=256,
+    intermediate_size=512,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=64,
+    vocab_size=4096,
+)
 BATCH, LENGTH = 2, 512
 TOKENS = BATCH * LENGTH
 LOGITS = TOKENS * MODEL.vocab_size
 
 
 def step(stack: Stack, model: ModelSpec = MODEL, **knobs: Any) -> StepMemory:
-    recipe = Recipe.model_validate({
-        "method": "lora", "rank": 8, "target_modules": ("attn",), "adapter_dtype": "bfloat16", "autocast": False,
-        "gradient_checkpointing": False, **knobs,
-    })  # fmt: skip
+    recipe = Recipe.model_validate(
+        {
+            "method": "lora",
+            "rank": 8,
+            "target_modules": ("attn",),
+            "adapter_dtype": "bfloat16",
+            "autocast": False,
+            "gradient_checkpointing": False,
+            **knobs,
+        }
+    )
     return predict_step_memory(model, recipe, BATCH, LENGTH, "cuda", stack)
 
 
@@ -96,16 +120,25 @@ def test_cached_keys_are_what_attention_saved_and_outlive_backward() -> None:
     assert kept(Stack(caches_keys=True), GROUPED, gradient_checkpointing=True, **knobs) == 0
 
 
-@pytest.mark.parametrize(("knobs", "norms"), [
-    ({"method": "full"}, 2 * 4 + 1), ({"target_modules": ("q_proj",)}, 2 * 4),
-    ({"target_modules": ("q_proj",), "gradient_checkpointing": True}, 1),
-])
+@pytest.mark.parametrize(
+    ("knobs", "norms"),
+    [
+        ({"method": "full"}, 2 * 4 + 1),
+        ({"target_modules": ("q_proj",)}, 2 * 4),
+        ({"target_modules": ("q_proj",), "gradient_checkpointing": True}, 1),
+    ],
+)
 def test_norms_that_see_a_gradient_keep_a_second_fp32_tensor(knobs: dict[str, Any], norms: int) -> None:
     assert kept(Stack(norms_keep_twice=True), GROUPED, **knobs) == norms * 4 * TOKENS * GROUPED.hidden_size
 
 
 def test_a_cut_embedding_spares_the_first_layer_its_quantized_input() -> None:
-    knobs = {"method": "qlora", "quant": "nf4", "kbit_upcast": False, "target_modules": ("q_proj",),
-             "gradient_checkpointing": True}
+    knobs = {
+        "method": "qlora",
+        "quant": "nf4",
+        "kbit_upcast": False,
+        "target_modules": ("q_proj",),
+        "gradient_checkpointing": True,
+    }
     held, cut = (step(Stack(keeps_quantized_input=True, cuts_embedding=on), GROUPED, **knobs) for on in (False, True))
     assert held.after_forward_bytes - cut.after_forward_bytes == 2 * TOKENS * GROUPED.hidden_size

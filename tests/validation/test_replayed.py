@@ -10,9 +10,16 @@ from advisor.tape.stack import Stack
 from advisor.validation.replayed import replayed
 
 MODEL = ModelSpec(
-    name="small", architecture="llama", hidden_size=512, intermediate_size=1024, num_hidden_layers=6,
-    num_attention_heads=4, num_key_value_heads=4, head_dim=128, vocab_size=8192,
-)  # fmt: skip
+    name="small",
+    architecture="llama",
+    hidden_size=512,
+    intermediate_size=1024,
+    num_hidden_layers=6,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    head_dim=128,
+    vocab_size=8192,
+)
 ASIDE = 2**20
 
 
