@@ -17,9 +17,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from advisor.advice import advise
+    from advisor.advice.advise import advise
     from advisor.answer import Advice, Candidate, Reason, Recommendation
     from advisor.catalog import all_gpus, find_gpus, find_model, model_entries
+    from advisor.costs.estimation import estimate
     from advisor.errors import (
         AdvisorError,
         BadConfig,
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
         UnknownName,
         UnsupportedArchitecture,
     )
-    from advisor.estimation import estimate
     from advisor.interval import Interval
-    from advisor.modules import parameter_count
+    from advisor.parameters.modules import parameter_count
     from advisor.specs import (
         Estimate,
         GpuSpec,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "advise": "advice",
+    "advise": "advice.advise",
     **dict.fromkeys(("Advice", "Candidate", "Reason", "Recommendation"), "answer"),
     **dict.fromkeys(("all_gpus", "find_gpus", "find_model", "model_entries"), "catalog"),
     **dict.fromkeys(
@@ -61,9 +61,9 @@ _HOME = {
         ),
         "errors",
     ),
-    "estimate": "estimation",
+    "estimate": "costs.estimation",
     "Interval": "interval",
-    "parameter_count": "modules",
+    "parameter_count": "parameters.modules",
     **dict.fromkeys(
         ("Estimate", "GpuSpec", "MemoryEstimate", "ModelSpec", "Placement", "Recipe", "TimeEstimate", "Workload"),
         "specs",
@@ -106,8 +106,6 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'advisor' has no attribute {name!r}")
-    # `advisor.advice` and `advisor.estimation` are also modules: importing one puts the module here, so the
-    # function is put in its place.
     value = getattr(importlib.import_module(f"advisor.{home}"), name)
     globals()[name] = value
     return value

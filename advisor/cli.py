@@ -129,7 +129,7 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
-    from advisor.advice import advise
+    from advisor.advice.advise import advise
 
     answer = advise(**knobs)
     if as_json:
@@ -140,7 +140,7 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
             if given:
                 click.echo(f"advise: warning: {flag} changes nothing with --json", err=True)
     else:
-        from advisor.render import render
+        from advisor.render.answer import render
 
         render(answer, sys.stdout, explain=explain, explain_time=explain_time)
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
@@ -157,7 +157,7 @@ def _refuse_stray_flags(command: str, knobs: dict[str, Any], other: bool) -> Non
 def models() -> None:
     """List the models of the catalog."""
     from advisor.catalog import model_entries
-    from advisor.render import render_models
+    from advisor.render.answer import render_models
 
     entries = [(entry.name, entry.parameters, entry.hub_id, entry.aliases) for entry in model_entries()]
     render_models(entries, sys.stdout)
@@ -167,7 +167,7 @@ def models() -> None:
 def gpus() -> None:
     """List the cards of the catalog."""
     from advisor.catalog import all_gpus
-    from advisor.render import render_gpus
+    from advisor.render.answer import render_gpus
 
     render_gpus(all_gpus(), sys.stdout)
 
@@ -175,7 +175,7 @@ def gpus() -> None:
 @cli.command()
 def rules() -> None:
     """List the rules in the order in which they are asked."""
-    from advisor.render import render_rules
+    from advisor.render.answer import render_rules
     from advisor.rules import RULES
 
     render_rules(RULES, sys.stdout)
@@ -186,7 +186,7 @@ def rules() -> None:
 def trainers(name: str | None) -> None:
     """List the trainers, or what the trainer NAME sets and where its code says so."""
     from advisor.catalog.trainers import all_trainers, find_trainer
-    from advisor.render_trainers import render_trainer, render_trainers
+    from advisor.render.trainers import render_trainer, render_trainers
 
     if name is None:
         render_trainers(all_trainers(), sys.stdout)
@@ -224,7 +224,7 @@ def validate(of_time: bool, group: str | None, framework: str | None, as_json: b
 @click.argument("code")
 def explain(code: str) -> None:
     """Explain the rule CODE, for example ADV003."""
-    from advisor.render import render_rule
+    from advisor.render.answer import render_rule
     from advisor.rules import find_rule
 
     render_rule(find_rule(code), sys.stdout)

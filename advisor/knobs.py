@@ -13,10 +13,13 @@ from typing import Literal, NamedTuple, get_args
 from advisor.errors import BadValue, UnknownName
 from advisor.frozen import Frozen, Range, annotations_of
 from advisor.specs import (
+    DORA_METHODS,
     METHODS,
+    QUANTIZED_METHODS,
     Attention,
     DType,
     Loss,
+    Method,
     Optimizer,
     Placement,
     Priority,
@@ -185,3 +188,15 @@ def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
         if names and all(name and name.isprintable() for name in names):
             return names
     raise BadValue(knob.flag, value, "allowed are all-linear, attention, or module names separated by commas")
+
+
+ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
+ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
+ONLY_DORA = ("magnitude_dtype",)
+
+
+def idle_knobs(method: Method) -> tuple[str, ...]:
+    """The knobs that mean nothing for `method`."""
+    quantized = () if method in QUANTIZED_METHODS else ONLY_QUANTIZED
+    adapters = ONLY_ADAPTERS if method == "full" else () if method in DORA_METHODS else ONLY_DORA
+    return (*quantized, *adapters)

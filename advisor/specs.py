@@ -28,7 +28,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora")
 QUANTIZED_METHODS: tuple[Method, ...] = ("qlora", "qdora")
 DORA_METHODS: tuple[Method, ...] = ("dora", "qdora")
-DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 Size = Annotated[int, Range(1, 10_000_000)]
 Chance = Annotated[float, Range(0, 1, open_high=True)]

@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 
 from advisor.catalog import find_model, model_entries
 from advisor.catalog.config_json import model_from_config
+from advisor.parameters.targets import FUSED_EXPERTS, fails_on_all_linear
 from advisor.specs import DORA_METHODS, METHODS, ModelSpec, Recipe
-from advisor.targets import FUSED_EXPERTS, fails_on_all_linear
 from calibrate.compare import predicted_memory, predicted_work, traced_memory, traced_work
 from calibrate.cut import cut_config
-from calibrate.dryrun import trace_step
 from calibrate.measurement import Work
+from calibrate.worker.dryrun import trace_step
 
 BAR = 0.005
 WORK_BARS = {"kernels": 0.03, "flop": 0.001, "bytes": 0.03}

@@ -3,7 +3,7 @@
     python -m benchmarks.against_trainers
 
 Each trainer trains a tiny random model on the CPU with the knobs of its preset, all five methods, with and without
-checkpointing, the base in each dtype; what its last step held is compared with the formula (calibrate.trainer_step
+checkpointing, the base in each dtype; what its last step held is compared with the formula (`trainer_step`
 says how TRL's kernels, which need a GPU, are bridged). Exits with 1 when a peak is off by more than 0.1 %, or a
 static term or a dtype differs.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from advisor.specs import METHODS
-from calibrate.trainer_step import CONFIG, TRACED, predicted_step, preset_recipe, traced_step
+from calibrate.worker.trainer_step import CONFIG, TRACED, predicted_step, preset_recipe, traced_step
 
 BAR = 0.001
 TWO_TILES = CONFIG | {"vocab_size": 40_000, "max_position_embeddings": 2048}

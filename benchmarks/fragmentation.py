@@ -3,10 +3,10 @@
     python -m benchmarks.fragmentation                     1,020 steps of 51 whole models (two hours)
     python -m benchmarks.fragmentation --models llama-3.2-1b
 
-Needs the [calibrate] extra. Every traced step is replayed through `advisor.allocator`: loading and three steps. For
+Needs the [calibrate] extra. Every traced step is replayed through `costs.allocator`: loading and three steps. For
 each case figures as shares of the moving bytes (the traced peak less what stands for the whole run): what the allocator
 reserves beyond the peak where there is room, the least that it gets by with (it empties its cache before it fails), and
-both with expandable_segments:True. `advisor.fragmentation` takes its shares from the table at the end. The last figure
+both with expandable_segments:True. `costs.fragmentation` takes its shares from the table at the end. The last figure
 is a share of the traced peak: what `max_memory_allocated` counts beyond it, blocks that were too small to split.
 """
 
@@ -20,13 +20,13 @@ from typing import NamedTuple
 
 from advisor.catalog import find_model
 from advisor.catalog.config_json import model_from_config
-from advisor.memory import predict_step_memory
-from advisor.modules import parameter_count
+from advisor.costs.memory import predict_step_memory
+from advisor.parameters.modules import parameter_count
 from advisor.specs import METHODS
 from benchmarks.against_trace import SHAPES, catalog_config, one_of_each_architecture, recipe_of
-from calibrate.dryrun import trace_step
 from calibrate.measurement import Trace
 from calibrate.timeline import STATIC
+from calibrate.worker.dryrun import trace_step
 
 SPREAD = (0.05, 0.5, 0.95)
 MORE = ("llama-3.2-1b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-8b", "pythia-1.4b")
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What `advisor.fragmentation` tells apart."""
+        """What `advisor.costs.fragmentation` tells apart."""
         recipe = self.trace.recipe
         method = "full" if recipe.method == "full" else "adapters"
         return method + ", checkpointing" * recipe.gradient_checkpointing + (", at head" if self.at_head else "")

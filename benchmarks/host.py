@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 
 from advisor.catalog.config_json import model_from_config
+from advisor.decoders.step import step_program
 from advisor.specs import Recipe
-from advisor.tape.step import step_program
-from calibrate.build import build_model, step_inputs
+from calibrate.worker.build import build_model, step_inputs
 
 SHORT, TALL = 4, 12
 BATCH, LENGTH, STEPS = 1, 8, 25

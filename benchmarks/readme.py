@@ -21,13 +21,13 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from advisor.advice.question import placement_of
 from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog import all_gpus, find_model, model_entries
 from advisor.cli import cli
 from advisor.errors import BadValue
 from advisor.interval import Interval
 from advisor.knobs import KNOBS, Knob, range_of
-from advisor.question import placement_of
 from advisor.rules import RULES
 from advisor.specs import Evidence, Frozen, GpuSpec, MemoryEstimate, Recipe, Term, TimeEstimate, Workload
 from advisor.units import format_count, format_gib

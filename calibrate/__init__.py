@@ -1,6 +1,6 @@
 """calibrate: measures what `advise` estimates.
 
-    from calibrate import EstimateCallback    # a transformers TrainerCallback; loads torch and transformers
+    from calibrate import EstimateCallback # a transformers TrainerCallback; loads torch and transformers
 
 Everything else is the command `calibrate`. Importing the package loads nothing.
 """
@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from calibrate.callback import EstimateCallback
+    from calibrate.worker.callback import EstimateCallback
 
 __all__ = ["EstimateCallback"]
 
@@ -20,4 +20,4 @@ def __getattr__(name: str) -> object:
     if name != "EstimateCallback":
         raise AttributeError(f"module 'calibrate' has no attribute {name!r}")
     # By its name as a text: torch stays out of every process that only imports the package.
-    return importlib.import_module("calibrate.callback").EstimateCallback
+    return importlib.import_module("calibrate.worker.callback").EstimateCallback

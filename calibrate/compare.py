@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from advisor.fragmentation import held_bytes
+from advisor.costs.fragmentation import held_bytes
+from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.decoders.step import step_program
 from advisor.interval import Interval
-from advisor.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.step import step_program
 from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 

@@ -16,8 +16,8 @@ from advisor.specs import ModelSpec
 from calibrate.compare import compare
 from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison, ModelFacts
+from calibrate.model_traces import keep_profile
 from calibrate.options import config_of, methods_of, recipe_of
-from calibrate.profiling import keep_profile
 from calibrate.show import print_comparisons
 
 DEFAULT_MODEL = "llama-3.2-1b"

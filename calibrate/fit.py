@@ -16,11 +16,11 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from advisor.device import DeviceProfile
+from advisor.costs.device import DeviceProfile
+from advisor.costs.steptime import Roofline, StepKernels
 from advisor.errors import SourceUnavailable
 from advisor.interval import Interval
 from advisor.specs import GpuSpec, ModelSpec, Recipe
-from advisor.steptime import Roofline, StepKernels
 from calibrate.child import INSTALL
 from calibrate.predict import step_seconds
 from calibrate.rates import Sample

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from advisor.console import console_for, new_table, print_table, say
-from advisor.data_file import FOLDER_VARIABLE
 from advisor.errors import AdvisorError, InputError, SourceUnavailable
+from advisor.files.checked import FOLDER_VARIABLE
+from advisor.render.console import console_for, new_table, print_table, say
 from calibrate.burst_record import DeviceFacts
 from calibrate.fit import typical
 from calibrate.measurement import Comparison, Environment

@@ -15,7 +15,7 @@ from calibrate.measurement import Environment, ModelFacts, ShapeTraces, Trace
 
 __all__ = ["INSTALL", "BurstFailed", "BurstRefused", "TraceWorker"]
 
-WORKER = (sys.executable, "-m", "calibrate.worker")
+WORKER = (sys.executable, "-m", "calibrate.worker.trace_worker")
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 

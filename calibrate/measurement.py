@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from advisor.data_file import LIBRARIES
+from advisor.files.checked import LIBRARIES
 from advisor.specs import Recipe
 from calibrate.burst_record import BurstFacts, DeviceFacts
 from calibrate.record import Record
@@ -54,7 +54,7 @@ class Event(Record):
 
 
 class OpCount(Record):
-    """What one operation cost in a phase: see `calibrate.kernels`."""
+    """What one operation cost in a phase: see `calibrate.worker.kernels`."""
 
     phase: str
     op: str
@@ -199,7 +199,7 @@ class Figures(Record):
 
 
 class Work(Record):
-    """What forward and backward of one step ask of a device: see `calibrate.kernels` for the conventions."""
+    """What forward and backward of one step ask of a device: see `calibrate.worker.kernels` for the conventions."""
 
     kernels: int
     flop: int

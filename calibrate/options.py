@@ -14,8 +14,7 @@ from advisor.catalog.config_json import read_config
 from advisor.catalog.models import model_folder
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadConfig, BadValue, UnknownName
-from advisor.knobs import KNOBS, read_value
-from advisor.search import idle_knobs
+from advisor.knobs import KNOBS, idle_knobs, read_value
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe
 
 DEFAULT_SEQ_LEN = 512
@@ -80,7 +79,7 @@ def _preset(trainer: str, method: Method, fixed: Mapping[str, object]) -> dict[s
     values = {name: value for name, value in preset.values(method).items() if name not in idle_knobs(method)}
     loss = values.get("loss", "full")
     if loss != "full" and "loss" not in fixed:
-        own = "; `python -m calibrate.trainer_step` runs its own step on a tiny model" if preset.traced else ""
+        own = "; `python -m calibrate.worker.trainer_step` runs its own step on a tiny model" if preset.traced else ""
         raise BadValue(
             f"loss of {preset.name}",
             loss,

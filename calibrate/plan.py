@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import InputError
-from advisor.layers import dense_flags
+from advisor.parameters.layers import dense_flags
+from advisor.parameters.targets import default_targets
 from advisor.specs import METHODS, Method, ModelSpec, Recipe
-from advisor.targets import default_targets
 from advisor.units import GIB, format_gib
 from calibrate.compare import predicted_work
 from calibrate.cut import Cut, Whole, cut, uncut

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.advice.search import fit_of
 from advisor.catalog.gpus import reported_card
-from advisor.device import DeviceProfile
-from advisor.estimation import estimate
+from advisor.costs.device import DeviceProfile
+from advisor.costs.estimation import estimate
+from advisor.costs.memory import predict_step_memory
+from advisor.costs.steptime import StepKernels, micro_step_time, optimizer_step_time
+from advisor.decoders.step import step_program
 from advisor.interval import Interval
-from advisor.memory import predict_step_memory
-from advisor.search import fit_of
 from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
-from advisor.steptime import StepKernels, micro_step_time, optimizer_step_time
-from advisor.tape.step import step_program
 from advisor.units import GIB
 from calibrate.burst_record import DeviceFacts, Verdict
 from calibrate.compare import predicted_memory, static_terms

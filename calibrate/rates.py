@@ -1,7 +1,7 @@
 """Micro-benchmarks as data: which kernels are timed on a device, and what came out. Needs no torch.
 
 A sample is a kernel as the tape has it (kind, dtype, FLOP, bytes moved, shape of a product) and the seconds it took, so
-that the formula of `advisor.steptime` can be asked about the very same thing.
+that the formula of `advisor.costs.steptime` can be asked about the very same thing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from advisor.tape.graph import ITEM_BYTES
+from advisor.blocks import ITEM_BYTES
 from advisor.tape.program import Kernel
 from calibrate.burst_record import DeviceFacts
 from calibrate.measurement import SCHEMA_VERSION
@@ -65,7 +65,7 @@ class Rates(Record):
 
 
 def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
-    """What a call launches on a 'cpu' or on 'cuda', by the conventions of `calibrate.kernels` and of the tape."""
+    """What a call launches on a 'cpu' or on 'cuda', by the conventions of `worker.kernels` and of the tape."""
     item = ITEM_BYTES[case.dtype]
     none = (0, 0, 0)
     if case.op == "product":

@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from advisor.console import console_for, new_table, print_table, say
+from advisor.render.console import console_for, new_table, print_table, say
 from advisor.units import GIB, format_seconds
 from calibrate.checks import Mark, is_worst, marks_of
 from calibrate.measurement import Comparison

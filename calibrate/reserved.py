@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.allocator import CachingAllocator, OutOfMemory, Replay
+from advisor.costs.allocator import CachingAllocator, OutOfMemory, Replay
 from calibrate.timeline import Timeline
 
 STEPS = 3

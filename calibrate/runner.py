@@ -14,7 +14,7 @@ from calibrate.measurement import Environment, Figures
 from calibrate.predict import Speed
 from calibrate.rates import Sample
 
-WORKER = (sys.executable, "-m", "calibrate.burst_worker")
+WORKER = (sys.executable, "-m", "calibrate.worker.burst_worker")
 FRESH = "--fresh"
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**36), "MALLOC_TRIM_THRESHOLD_": str(2**36)}
 """glibc then keeps what is freed, as PyTorch's allocator does on a card. Else the kernel clears every page of a large

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from advisor.data_file import FOLDER_VARIABLE, data_folder
 from advisor.errors import BadConfig, SourceUnavailable
+from advisor.files.checked import FOLDER_VARIABLE, data_folder
 from calibrate.measurement import SCHEMA_VERSION, Comparison
 from calibrate.rates import Rates
 

@@ -21,10 +21,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from advisor.costs.traced import CLEARED, COMPLETE, GIVEN_BACK, GRADIENT, KEPT, MADE, TEMPORARY
 from advisor.errors import AdvisorError, SourceUnavailable
+from advisor.files.traced import pack, profile_text, structure_of
 from advisor.specs import Recipe
-from advisor.traced import CLEARED, COMPLETE, GIVEN_BACK, GRADIENT, KEPT, MADE, TEMPORARY
-from advisor.traced_file import pack, profile_text, structure_of
 from calibrate.measurement import Environment, ModelFacts, ShapeTraces, StepEvents, TrainedTensor
 from calibrate.timeline import STATIC
 

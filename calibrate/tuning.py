@@ -17,13 +17,13 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from advisor.catalog.gpus import reported_card
-from advisor.data_file import file_text, read_file
-from advisor.device import CPU_PROFILE, profile_for
+from advisor.costs.device import CPU_PROFILE, profile_for
+from advisor.costs.measured import BadDevice, MeasuredDevice, device_slug, device_text, read_device
+from advisor.decoders.step import step_program
 from advisor.errors import InputError
+from advisor.files.checked import file_text, read_file
 from advisor.interval import Interval
-from advisor.measured import BadDevice, MeasuredDevice, device_slug, device_text, read_device
 from advisor.specs import GpuSpec
-from advisor.tape.step import step_program
 from advisor.units import GIB
 from calibrate.burst_record import DeviceFacts
 from calibrate.checks import is_clean

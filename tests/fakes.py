@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.blocks import ITEM_BYTES
 from advisor.errors import UnknownName
 from advisor.interval import Interval
-from advisor.modules import parameter_count
-from advisor.specs import (
-    DTYPE_BYTES,
-    Estimate,
-    Evidence,
-    GpuSpec,
-    MemoryEstimate,
-    ModelSpec,
-    Recipe,
-    Term,
-    TimeEstimate,
-    Workload,
-)
-from advisor.targets import adapter_parameter_count
+from advisor.parameters.modules import parameter_count
+from advisor.parameters.targets import adapter_parameter_count
+from advisor.specs import Estimate, Evidence, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Term, TimeEstimate, Workload
 from advisor.units import GIB
 
 
@@ -112,7 +102,7 @@ class CountingEstimator:
 def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, int]:
     """Named bytes: weights, trained state, activations, DoRA's copies, context."""
     parameters = parameter_count(model)
-    weight = {"none": DTYPE_BYTES[recipe.base_dtype], "int8": 1.0}.get(recipe.quant, 0.5625)
+    weight = {"none": ITEM_BYTES[recipe.base_dtype], "int8": 1.0}.get(recipe.quant, 0.5625)
     weights = parameters * weight + (0.4e9 if recipe.is_quantized else 0)
     trained = (
         parameters

@@ -245,9 +245,9 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 def test_ctrl_c_exits_130_without_a_traceback() -> None:
     code = (
-        "import advisor.advice, time\n"
+        "import advisor.advice.advise, time\n"
         "def wait(**knobs):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
-        "advisor.advice.advise = wait\nfrom advisor.cli import main\nmain()"
+        "advisor.advice.advise.advise = wait\nfrom advisor.cli import main\nmain()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, *JOB], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

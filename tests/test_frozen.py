@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from advisor import answer, device, specs
+from advisor import answer, specs
+from advisor.costs import device
 from advisor.frozen import Frozen, Pattern, Range, annotations_of
 from advisor.interval import Interval
 

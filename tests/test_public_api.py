@@ -90,13 +90,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("name", ["advise", "estimate"])
 def test_functions_stay_functions_beside_the_modules(name: str) -> None:
-    for module in ("advisor.advice", "advisor.estimation"):
+    for module in ("advisor.advice.advise", "advisor.costs.estimation"):
         assert isinstance(importlib.import_module(module), ModuleType)
     value: Callable[..., object] = getattr(advisor, name)
     assert isinstance(value, FunctionType)
 
 
-@pytest.mark.parametrize("first", ["", "import advisor.advice, advisor.estimation"])
+@pytest.mark.parametrize("first", ["", "import advisor.advice.advise, advisor.costs.estimation"])
 def test_functions_whatever_is_imported_first(first: str) -> None:
     code = f"import json\n{first}\nfrom advisor import advise, estimate\n"
     assert python(code + "print(json.dumps([type(advise).__name__, type(estimate).__name__]))") == ["function"] * 2

@@ -49,6 +49,6 @@ def test_a_plain_answer_needs_neither_pydantic_nor_toml() -> None:
     )
     command = [sys.executable, "-c", "\n".join(lines), *ADVISE[3:]]
     loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
-    assert "'advisor.render'" in loaded
+    assert "'advisor.render.answer'" in loaded
     for module in ("pydantic", "tomllib", "importlib.metadata", "importlib.resources", "pathlib", "tempfile"):
         assert f"'{module}'" not in loaded, module

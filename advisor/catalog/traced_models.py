@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 
 from advisor.catalog.models import config_source
-from advisor.data_file import LIBRARIES, installed_version
 from advisor.errors import UnsupportedArchitecture
+from advisor.files.checked import LIBRARIES, installed_version
+from advisor.files.traced import BadProfile, config_hash, profile_path, read_profile
 from advisor.specs import TracedModel
-from advisor.traced_file import BadProfile, config_hash, profile_path, read_profile
 
 UNLIMITED = 1_000_000_000
 """Positions of a model whose config names no limit."""

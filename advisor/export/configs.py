@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping
 
 from advisor.export.peft_snippet import ADAPTER_RATE, ATTENTION, FULL_RATE, OPTIMIZERS, loadable
+from advisor.parameters.targets import attention_names, spelt_targets
 from advisor.specs import ModelSpec, Recipe, Workload
-from advisor.targets import attention_names, spelt_targets
 
 Value = str | int | float | bool | list[str] | list[dict[str, str]] | dict[str, bool]
 

@@ -7,8 +7,8 @@ change neither memory nor step time by much; the rates below are usual starting 
 
 from __future__ import annotations
 
+from advisor.parameters.targets import attention_names, spelt_targets
 from advisor.specs import ModelSpec, Optimizer, Recipe, Workload
-from advisor.targets import attention_names, spelt_targets
 
 OPTIMIZERS: dict[Optimizer, str] = {
     "adamw": "adamw_torch_fused",

@@ -9,10 +9,10 @@ the model suggests, and more than LoRA. The rule says how many bytes that is.
 from __future__ import annotations
 
 from advisor.answer import Reason
+from advisor.parameters.storage import unquantized_layers
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import DISPLAY
 from advisor.specs import QUANTIZED_METHODS, ModelSpec
-from advisor.static import unquantized_layers
 from advisor.units import format_gib
 
 CODE = "ADV111"

@@ -7,9 +7,9 @@ kept out of the recipe; the warning is there so that nobody waits for what it wo
 from __future__ import annotations
 
 from advisor.answer import Reason
+from advisor.knobs import ONLY_ADAPTERS, ONLY_QUANTIZED
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
-from advisor.search import ONLY_ADAPTERS, ONLY_QUANTIZED
 from advisor.specs import ADAPTER_METHODS, DORA_METHODS, QUANTIZED_METHODS
 
 CODE = "ADV104"

@@ -10,10 +10,10 @@ compares like with like.
 from __future__ import annotations
 
 from advisor.answer import Candidate, Reason
+from advisor.parameters.targets import adapts_experts
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import DISPLAY
 from advisor.specs import ModelSpec
-from advisor.targets import adapts_experts
 from advisor.units import format_count
 
 CODE = "ADV110"

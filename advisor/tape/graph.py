@@ -5,15 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
-if TYPE_CHECKING:
-    from advisor.tape.tape import Tape
+from advisor.blocks import ITEM_BYTES
 
 Shape = tuple[int, ...]
 Device = Literal["cpu", "cuda"]
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bool": 1, "uint8": 1, "int8": 1, "int64": 8}
 SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
 CATEGORY_NAMES = ("saved activations", "temporaries", "gradients", "logits and loss")
 
@@ -25,12 +23,22 @@ class StopRecompute(Exception):
     """Raised inside a recomputation once every tensor that backward needs exists again (PyTorch's early stop)."""
 
 
+class Recorder(Protocol):
+    """What buffers and nodes need of the tape: where they note their events, and where in the model they are made."""
+
+    events: list[int]
+    slots: dict[int, int]
+    sequence: int
+    segment: int
+    at: str
+
+
 class Buffer:
     """Bytes that live as long as this object. Events are size slots with category and sign: see `Tape.events`."""
 
     __slots__ = ("code", "tape")
 
-    def __init__(self, tape: Tape, size: int, category: int) -> None:
+    def __init__(self, tape: Recorder, size: int, category: int) -> None:
         self.tape = tape
         slot = tape.slots.get(size)
         if slot is None:
@@ -96,7 +104,7 @@ class Node:
         "slots",
     )
 
-    def __init__(self, tape: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
+    def __init__(self, tape: Recorder, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
         self.backward = backward
         self.edges: list[Node | Slot | Tensor | None] = []
         self.meta: list[tuple[Shape, str]] = []

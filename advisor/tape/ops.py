@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from math import prod
 
-from advisor.tape.graph import ITEM_BYTES, BackwardFunction, ManyNode, Node, Shape, Slot, Tensor
+from advisor.blocks import ITEM_BYTES
+from advisor.tape.graph import BackwardFunction, ManyNode, Node, Shape, Slot, Tensor
 from advisor.tape.tape import Tape
 
 

@@ -12,13 +12,13 @@ from collections import Counter
 from itertools import accumulate
 from typing import NamedTuple
 
+from advisor.blocks import BLOCK_BYTES
 from advisor.tape.graph import CATEGORY_NAMES, RawKernel
 
 DIGIT_BITS = 80
 BATCH = 1 << DIGIT_BITS
 LENGTH = 1 << 2 * DIGIT_BITS
 RANK = 1 << 6 * DIGIT_BITS
-BLOCK_BYTES = 512
 _MASK = (1 << DIGIT_BITS) - 1
 _SIGN = 1 << (DIGIT_BITS - 1)
 
@@ -33,11 +33,6 @@ Bytes = list[int]
 
 Net = list[tuple[int, int, int]]
 """(slot, category, how many more were allocated than released)."""
-
-
-def block_bytes(size_bytes: int) -> int:
-    """Bytes that the allocator counts for a tensor: rounded up to blocks of 512."""
-    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def polynomial(number: int) -> Polynomial:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from advisor.blocks import block_bytes
 from advisor.catalog import find_gpus
-from advisor.device import profile_for
-from advisor.estimation import memory_estimate
-from advisor.memory import StepMemory, predict_step_memory
+from advisor.costs.device import profile_for
+from advisor.costs.estimation import memory_estimate
+from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.parameters.storage import quantized_store_bytes
 from advisor.specs import ModelSpec, Optimizer, Recipe
-from advisor.static import quantized_store_bytes
-from advisor.tape.program import block_bytes
 from advisor.tape.stack import Stack
 from advisor.validation.figures import Predicted, Row, Unanswered, peak_figure
 

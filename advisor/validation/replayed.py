@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from advisor.allocator import Replay, replay
-from advisor.memory import StepMemory
+from advisor.costs.allocator import Replay, replay
+from advisor.costs.memory import StepMemory
+from advisor.decoders.step import step_program
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.program import Program
 from advisor.tape.stack import Stack
-from advisor.tape.step import step_program
 
 PIECE_BYTES = 64 * 2**20
 """What stands for the whole run is laid out in pieces of this size: it is never released."""

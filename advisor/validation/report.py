@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from advisor.advice.search import fit_of
 from advisor.errors import UnknownName
-from advisor.search import fit_of
 from advisor.validation import huggingface, litgpt, qwen, torchtune
 from advisor.validation.figures import Figure, Predicted, Row, Unanswered, published_rows
 

@@ -12,11 +12,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from advisor.catalog import find_gpus
-from advisor.device import profile_for
+from advisor.costs.device import profile_for
+from advisor.costs.steptime import time_estimate
+from advisor.decoders.step import step_program
 from advisor.errors import UnknownName
 from advisor.specs import Placement, TimeEstimate, Workload
-from advisor.steptime import time_estimate
-from advisor.tape.step import step_program
 from advisor.validation.figures import Row, Run, published_rows
 from advisor.validation.huggingface import comparison_run, unsharded_run
 from advisor.validation.qwen import finetune_run

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from advisor.catalog import find_gpus, find_model
-from advisor.device import profile_for
-from advisor.estimation import memory_estimate
-from advisor.memory import predict_step_memory
+from advisor.costs.device import profile_for
+from advisor.costs.estimation import memory_estimate
+from advisor.costs.memory import predict_step_memory
 from advisor.specs import Recipe
 from advisor.tape.stack import Stack
 from advisor.validation.figures import Predicted, Row, Run, Unanswered, peak_figure

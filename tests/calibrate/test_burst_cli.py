@@ -27,7 +27,7 @@ from calibrate.tuning import devices_folder
 from tests.calibrate import made_up
 from tests.calibrate.made_up import TINY, gpu, machine
 from tests.calibrate.processes import children_of, is_alive
-from tests.tape.tiny import spec
+from tests.decoders.tiny import spec
 
 ROOT = Path(__file__).resolve().parents[2]
 DONE = Result("done", made_up.figures(), made_up.run(), "")

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.modules import parameter_count
+from advisor.parameters.modules import parameter_count
 from calibrate.cut import Whole, cut, spec_of, uncut
 from tests.calibrate.made_up import whole
-from tests.tape.tiny import CONFIGS, config, spec
+from tests.decoders.tiny import CONFIGS, config, spec
 
 
 def test_layers_and_words_are_cut() -> None:

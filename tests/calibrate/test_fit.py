@@ -11,10 +11,10 @@ import pytest
 pytest.importorskip("scipy")
 
 from advisor.catalog import find_gpus
-from advisor.device import CPU_PROFILE, DeviceProfile, profile_for
+from advisor.costs.device import CPU_PROFILE, DeviceProfile, profile_for
+from advisor.costs.steptime import Roofline
+from advisor.decoders.step import step_program
 from advisor.specs import METHODS, GpuSpec, Recipe
-from advisor.steptime import Roofline
-from advisor.tape.step import step_program
 from calibrate.cut import cut, uncut
 from calibrate.fit import (
     COEFFICIENTS,

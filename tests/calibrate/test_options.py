@@ -8,8 +8,7 @@ import pytest
 from advisor.catalog import find_model
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadConfig, BadValue, UnknownName
-from advisor.knobs import TRAINERS
-from advisor.search import idle_knobs
+from advisor.knobs import TRAINERS, idle_knobs
 from advisor.specs import METHODS, Method, Recipe
 from calibrate.options import STEP_KNOBS, config_of, methods_of, recipe_of
 

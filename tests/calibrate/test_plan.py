@@ -10,7 +10,7 @@ from calibrate.cut import Whole
 from calibrate.plan import DEFAULT_MODELS, NothingToRun, Plan, Question, make_plan
 from calibrate.runner import Machine
 from tests.calibrate.made_up import TINY, gpu, machine, whole
-from tests.tape.tiny import spec
+from tests.decoders.tiny import spec
 
 TINY_MODEL = Whole("tiny", TINY, spec("llama"))
 

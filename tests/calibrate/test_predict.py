@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from advisor.catalog import find_gpus, find_model
-from advisor.estimation import estimate
+from advisor.costs.estimation import estimate
 from advisor.interval import Interval
 from advisor.specs import Recipe, Workload
 from calibrate.compare import predicted_memory

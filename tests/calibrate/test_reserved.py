@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.allocator import MIB, OutOfMemory
+from advisor.costs.allocator import MIB, OutOfMemory
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.timeline import Allocation, Timeline
 

@@ -15,7 +15,7 @@ from calibrate.session import Options, Summary, work
 from calibrate.store import Store
 from tests.calibrate import made_up
 from tests.calibrate.made_up import TINY, machine
-from tests.tape.tiny import spec
+from tests.decoders.tiny import spec
 
 HERE = machine()
 PLAN = make_plan(Question((Whole("tiny", TINY, spec("llama")),), rows=((1, 16),)), HERE)

@@ -12,15 +12,15 @@ import pytest
 pytest.importorskip("torch")
 
 from advisor.catalog.config_json import model_from_config
+from advisor.costs.memory import predict_step_memory
+from advisor.costs.traced import NotTraced, traced_parameter_count, traced_step_memory
 from advisor.errors import BadConfig, UnsupportedArchitecture
-from advisor.memory import predict_step_memory
+from advisor.files.traced import read_profile
 from advisor.specs import Recipe, TracedModel
-from advisor.traced import NotTraced, traced_parameter_count, traced_step_memory
-from advisor.traced_file import read_profile
-from calibrate.build import build_model
-from calibrate.dryrun import Prepared, model_facts, trace_step
 from calibrate.measurement import Environment, ShapeTraces
 from calibrate.traced_profile import PILOT, NotAligned, lengths_of, profile_of, store, trace_structure
+from calibrate.worker.build import build_model
+from calibrate.worker.dryrun import Prepared, model_facts, trace_step
 
 SMALL: dict[str, Any] = {
     "vocab_size": 1009,

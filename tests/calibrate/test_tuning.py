@@ -13,13 +13,13 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from advisor.advice import advise
-from advisor.data_file import FOLDER_VARIABLE
-from advisor.device import CPU_PROFILE, profile_for
+from advisor.advice.advise import advise
+from advisor.costs.device import CPU_PROFILE, profile_for
+from advisor.costs.measured import read_device
+from advisor.decoders.step import step_program
+from advisor.files.checked import FOLDER_VARIABLE
 from advisor.interval import Interval
-from advisor.measured import read_device
 from advisor.specs import METHODS, GpuSpec, Recipe
-from advisor.tape.step import step_program
 from calibrate.burst_record import DeviceFacts
 from calibrate.cut import spec_of
 from calibrate.fit import COEFFICIENTS, with_values

@@ -17,8 +17,8 @@ from advisor.catalog.config_json import decoder_config, model_from_config
 from advisor.catalog.families import FAMILIES
 from advisor.catalog.models import model_folder
 from advisor.errors import BadConfig, UnsupportedArchitecture
-from advisor.layers import Kind, dense_flags, part_of, sliding_flags
-from advisor.modules import layer_linears, parameter_count
+from advisor.parameters.layers import Kind, dense_flags, part_of, sliding_flags
+from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.specs import ModelSpec
 
 FILES = sorted(p for p in Path(str(model_folder())).glob("*.json") if p.name != "index.json")

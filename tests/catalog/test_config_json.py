@@ -22,7 +22,7 @@ from advisor.catalog.config_json import (
 )
 from advisor.catalog.families import FAMILIES
 from advisor.errors import AdvisorError, BadConfig, UnsupportedArchitecture
-from advisor.modules import layer_linears, parameter_count
+from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.specs import ModelSpec
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from advisor.catalog import find_model, hub_id_of, model_entries, model_names
 from advisor.catalog.index import model_index_text
 from advisor.catalog.models import model_folder
 from advisor.errors import AdvisorError, BadConfig, SourceUnavailable, UnknownName
-from advisor.modules import parameter_count
+from advisor.parameters.modules import parameter_count
 
 FOLDER = Path(str(model_folder()))
 FILES = sorted(p for p in FOLDER.glob("*.json") if p.name != "index.json")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advisor.advice import advise
+from advisor.advice.advise import advise
 from advisor.answer import Advice
 from advisor.catalog.data import data_folder
 from advisor.catalog.index import trainer_index_text

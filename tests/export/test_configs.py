@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.advice import advise
+from advisor.advice.advise import advise
 from advisor.catalog.trainers import find_trainer
 from advisor.export.configs import axolotl_yaml, llamafactory_yaml, trl_yaml
 from advisor.export.peft_snippet import OPTIMIZERS

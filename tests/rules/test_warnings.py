@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from advisor.advice import advise
+from advisor.advice.advise import advise
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe, Workload
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 

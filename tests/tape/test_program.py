@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.memory import StepMemory, predict_step_memory
+from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.decoders import step
+from advisor.decoders.kinds import layer_kinds
+from advisor.decoders.step import step_program
 from advisor.specs import METHODS, ModelSpec, Recipe
-from advisor.tape import step
-from advisor.tape.kinds import layer_kinds
 from advisor.tape.program import (
     BATCH,
     DIGIT_BITS,
@@ -24,8 +25,7 @@ from advisor.tape.program import (
     evaluated,
     polynomial,
 )
-from advisor.tape.step import step_program
-from tests.tape.tiny import CONFIGS, recipe, spec
+from tests.decoders.tiny import CONFIGS, recipe, spec
 
 NAMES = ("llama", "gemma3-sliding", "gpt2", "falcon-7b", "cohere2", "smollm3-sliding", "gemma2", "starcoder2-dropout")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.memory import predict_step_memory
+from advisor.costs.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.stack import Stack
 from advisor.validation.replayed import replayed

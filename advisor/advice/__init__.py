@@ -1,0 +1,1 @@
+"""The use case: a question in, an Advice out."""

@@ -1,0 +1,14 @@
+"""Bytes of an element, and the blocks in which PyTorch's allocators count."""
+
+from __future__ import annotations
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bool": 1, "uint8": 1, "int8": 1, "int64": 8}
+"""Bytes of one element, by dtype."""
+
+BLOCK_BYTES = 512
+"""kMinBlockSize of PyTorch's c10/cuda/CUDACachingAllocator.cpp."""
+
+
+def block_bytes(size_bytes: int) -> int:
+    """Bytes that the allocator counts for a tensor: rounded up to blocks of 512."""
+    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES

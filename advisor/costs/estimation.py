@@ -1,0 +1,148 @@
+"""The one place where the terms meet: a recipe on a card becomes memory, time and what they stand on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from advisor.costs.device import DeviceProfile, profile_for
+from advisor.costs.fragmentation import counted_bytes, held_bytes
+from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.steptime import StepKernels, mean_shape, time_estimate
+from advisor.decoders.step import step_program
+from advisor.errors import BadValue
+from advisor.interval import Interval
+from advisor.parameters.trained import trained_shapes
+from advisor.specs import (
+    Estimate,
+    Evidence,
+    GpuSpec,
+    MemoryEstimate,
+    Model,
+    ModelSpec,
+    Placement,
+    Recipe,
+    Term,
+    TimeEstimate,
+    TracedModel,
+    Workload,
+)
+
+ALLOCATED_SPREAD = (0.02, 0.02)
+"""Relative bounds of the peak that PyTorch allocates: what CUDA's kernels may differ by from the traced CPU step."""
+
+MEMORY_EVIDENCE = (
+    "every tensor of the step (transformers 5.23, peft 0.21, bitsandbytes 0.50), checked against traces of the real "
+    "CPU step; CUDA's own kernels from their source; fragmentation from a simulated allocator; a default CUDA context"
+)
+
+
+TRACED_SPREAD = (0.05, 0.05)
+UNFUSED_SPREAD = (0.4, 0.05)
+"""The same for a model that was traced: no kernel of CUDA's is mirrored. With dropout, a CPU keeps masks and all
+attention scores, where CUDA's kernels keep a seed: the bytes are then an upper bound."""
+
+TRACED_EVIDENCE = "this model's own CPU step, traced with {}; not what CUDA's kernels keep"
+TRACED_TIME = "FLOP and traffic of the trace, without the shapes of its kernels: rough; {}"
+NO_TRACED_TIME = "no time: the mean length of a row was not traced"
+
+
+def memory_estimate(
+    step: StepMemory, recipe: Recipe, profile: DeviceProfile, spread: tuple[float, float] = ALLOCATED_SPREAD
+) -> MemoryEstimate:
+    """What the card must hold for a step, and what it will show: two numbers.
+
+    PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
+    fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
+    The terms add up to `needed_bytes.likely`.
+    """
+    allocated = step.peak_bytes + profile.workspace_bytes
+    low, high = spread
+    bounds = Interval.around(float(allocated), low, high)
+    static = sum(step.static_blocks.values()) + profile.workspace_bytes
+    head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
+    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation)
+    must_fit = needed.plus(profile.context_bytes)
+    terms = {
+        **step.static_blocks,
+        **step.moving,
+        "cuBLAS workspace": profile.workspace_bytes,
+        "fragmentation": round(needed.likely) - allocated,
+        "CUDA context": round(must_fit.likely) - round(needed.likely),
+    }
+    return MemoryEstimate(
+        peak_allocated_bytes=counted_bytes(bounds, needed, recipe),
+        peak_reserved_bytes=reserved,
+        needed_bytes=must_fit,
+        device_bytes=reserved.plus(profile.context_bytes),
+        peak_at=step.peak_at,
+        terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
+    )
+
+
+@lru_cache(maxsize=256)
+def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
+    """What does not depend on the card: a bare size stands for many cards."""
+    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len)
+
+
+@lru_cache(maxsize=64)
+def _kernels(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
+    return step_program(m, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
+
+
+def _time(
+    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
+) -> TimeEstimate | None:
+    if not gpu.speed_known:
+        return None
+    batch, length = mean_shape(workload, recipe)
+    return time_estimate(m, recipe, workload, gpu, profile, _kernels(m, recipe, batch, length), placement)
+
+
+def estimate(
+    model: Model,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement | None = None,
+    profile: DeviceProfile | None = None,
+) -> Estimate:
+    """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.
+
+    Memory is that of the longest rows (`workload.seq_len`), time that of an average micro-batch. Time is None when
+    the card's speed is not known. Raises UnknownName for target modules that the model does not have, BadValue for
+    weights sharded over cards, which the tape does not model, and NotTraced for what a traced model's profile lacks.
+    """
+    placement = placement or Placement()
+    if placement.sharding in ("zero2", "zero3"):
+        raise BadValue("--sharding", placement.sharding, "only none and ddp are estimated; use one card's answer")
+    profile = profile or profile_for(gpu)
+    if isinstance(model, TracedModel):
+        return _traced_estimate(model, recipe, workload, gpu, profile)
+    step = _step_memory(model, recipe, workload.seq_len)
+    return Estimate(
+        recipe=recipe,
+        memory=memory_estimate(step, recipe, profile),
+        time=_time(model, recipe, workload, gpu, profile, placement),
+        trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
+        evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
+    )
+
+
+def _traced_estimate(
+    model: TracedModel, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile
+) -> Estimate:
+    """The same from a traced profile, whose evaluation is loaded only for such a model."""
+    from advisor.costs import traced
+
+    step = traced.traced_step_memory(model, recipe, workload.seq_len)
+    spread = UNFUSED_SPREAD if traced.keeps_more_than_cuda(model, recipe) else TRACED_SPREAD
+    time = traced.traced_time(model, recipe, workload, gpu, profile) if gpu.speed_known else None
+    rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
+    return Estimate(
+        recipe=recipe,
+        memory=memory_estimate(step, recipe, profile, spread),
+        time=time,
+        trainable_parameters=traced.traced_parameter_count(model, recipe, workload.seq_len),
+        evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),
+    )

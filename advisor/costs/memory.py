@@ -1,0 +1,145 @@
+"""Peak memory of a training step: static bytes counted, the rest walked on the tape.
+
+static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor (advisor.costs.static)
+moving   activations, gradients, logits, temporaries: the tape's segments, extended to all layers
+peak     static plus the highest point of forward, backward or the optimizer's step
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.blocks import block_bytes
+from advisor.costs.static import optimizer_temporary_bytes, static_memory
+from advisor.decoders.step import EMBEDDING, HEAD, THIS_STACK, step_program
+from advisor.parameters.trained import trained_shapes
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
+from advisor.tape.program import Bytes, Segment
+from advisor.tape.stack import Stack
+
+
+class StepMemory(NamedTuple):
+    """Peak of one step in bytes, with what it is made of."""
+
+    peak_bytes: int
+    peak_at: str
+    static: dict[str, int]
+    static_blocks: dict[str, int]
+    moving: dict[str, int]
+    after_forward_bytes: int
+    after_backward_bytes: int
+    phase_peaks: dict[str, int]
+    part_peaks: tuple[int, int]  # while the head and the loss run; while anything else does
+
+
+def _minus(a: Bytes, b: Bytes) -> Bytes:
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+class _Extra(NamedTuple):
+    """What the layers that were not run add to a segment: (bytes by category, how many layers) pairs."""
+
+    parts: list[tuple[Bytes, int]]
+
+    @property
+    def total(self) -> int:
+        return sum(sum(part) * times for part, times in self.parts)
+
+    def by_category(self) -> Bytes:
+        out = [0] * len(CATEGORY_NAMES)
+        for part, times in self.parts:
+            out = [x + y * times for x, y in zip(out, part, strict=True)]
+        return out
+
+
+def extended(segments: list[Segment]) -> list[tuple[Segment, _Extra]]:
+    """Each segment with what all the layers add that it and its neighbours stand for.
+
+    A layer that was run once for n adds (n - 1) times what it left behind: saved tensors after forward, gradients
+    after backward. In between the sum is linear, so the larger end is the peak.
+    """
+    zero = [0] * len(CATEGORY_NAMES)
+    forward = {s.place: s for s in segments if s.phase == "forward"}
+    backward = {s.place: s for s in segments if s.phase == "backward"}
+    layers = sorted(p for p in forward if EMBEDDING < p < HEAD)
+    extra = {p: forward[p].copies - 1 for p in layers}
+    left = {p: _minus(forward[p].after, forward[p].before) for p in layers}
+    # What autocast drops is a net of releases, hence negative.
+    kept = {p: [a + b for a, b in zip(left[p], forward[p].dropped, strict=True)] for p in layers}
+    grads = {
+        p: _minus(kept[p], _minus(backward[p].before, backward[p].after)) if p in backward else zero for p in layers
+    }
+    found = []
+    for s in segments:
+        if s.phase == "forward":
+            parts = [(left[p], extra[p]) for p in layers if p <= s.place]
+        else:
+            parts = [(kept[p], extra[p]) for p in layers if p < s.place]
+            parts += [(grads[p], extra[p]) for p in layers if p > s.place]
+            if s.place in extra:
+                parts.append((max(kept[s.place], grads[s.place], key=sum), extra[s.place]))
+        found.append((s, _Extra([part for part in parts if part[1]])))
+    return found
+
+
+def gradient_bytes(m: ModelSpec, recipe: Recipe) -> int:
+    """Bytes, in blocks, of the gradients of all trained tensors."""
+    return sum(block_bytes(p.bytes) * p.times for p in trained_shapes(m, recipe))
+
+
+def predict_step_memory(
+    m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, device: Device = "cuda", stack: Stack = THIS_STACK
+) -> StepMemory:
+    """Peak memory of training `m` by `recipe` with micro-batches of `batch` rows of `seq_len` tokens.
+
+    `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step. `stack` is
+    another than the mirrored one only for comparing with measurements of older code.
+    """
+    static = static_memory(m, recipe, batch, seq_len)
+    base = sum(static.blocks.values())
+    program = step_program(m, recipe, batch, seq_len, device, stack)
+    shape = (batch, seq_len, recipe.rank)
+    segments = program.segments(*shape)
+    grads = gradient_bytes(m, recipe)
+    standing = 0  # gradients of earlier micro-steps that belong to layers that were not run
+    if recipe.gradient_accumulation > 1:
+        standing = grads - segments[0].before[GRADIENT]
+    heights = [(s, extra, s.peak_bytes + extra.total + standing) for s, extra in extended(segments)]
+    peak_of = {phase: max(h for s, _, h in heights if s.phase == phase) for phase in ("forward", "backward")}
+    temporary = optimizer_temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
+    peak_of["optimizer"] = grads + temporary
+    segment, extra, height = max(heights, key=lambda found: found[2])
+    if peak_of["optimizer"] > height:
+        where, parts = "optimizer step", [0, temporary, grads, 0]
+    else:
+        where = f"{segment.phase}, {program.label_at(segment.peak_event)}"
+        at_peak = program.live_at(segment.peak_event, *shape)
+        parts = [a + b for a, b in zip(at_peak, extra.by_category(), strict=True)]
+        parts[GRADIENT] += standing
+    return StepMemory(
+        peak_bytes=base + sum(parts),
+        peak_at=where,
+        static=static.exact,
+        static_blocks=static.blocks,
+        moving=dict(zip(CATEGORY_NAMES, parts, strict=True)),
+        after_forward_bytes=base + standing + _left_by([s for s in segments if s.phase == "forward"]),
+        after_backward_bytes=base + standing + _left_by(segments),
+        phase_peaks={phase: base + height for phase, height in peak_of.items()},
+        part_peaks=(
+            base + max(h for s, _, h in heights if s.place == HEAD),
+            base + max(peak_of["optimizer"], *(h for s, _, h in heights if s.place != HEAD)),
+        ),
+    )
+
+
+def _left_by(segments: list[Segment]) -> int:
+    """Live bytes, static part excluded, after these segments and the layers that they stand for.
+
+    After the forward ones: what backward will need. After all: gradients, and what the loop still holds.
+    """
+    live = sum(segments[-1].after)
+    for s in segments:
+        if EMBEDDING < s.place < HEAD:
+            live += (s.copies - 1) * (sum(s.after) - sum(s.before) + sum(s.dropped))
+    return live

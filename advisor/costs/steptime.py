@@ -1,0 +1,366 @@
+"""Seconds of a training step: a roofline per kernel of the tape, against the CPU that launches them.
+
+    kernel      the longer of its arithmetic and its traffic, at the rates that the card achieves, plus a fixed time
+    micro-step  card and CPU run side by side; the CPU runs ahead until its queue is empty, and waits at the end
+    step        micro-steps, gradient clipping, the optimizer, and what several cards exchange
+    job         steps times their number; evaluation, warm-up and start-up excluded
+
+What it ignores: tile quantisation beyond a smooth padding, overlap of communication with the backward pass, and data
+loading that is slower than the step. The spreads of the DeviceProfile are to cover these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from advisor.blocks import ITEM_BYTES
+from advisor.costs.device import DeviceProfile
+from advisor.costs.optimizer import optimizer_work
+from advisor.errors import BadValue
+from advisor.interval import Interval
+from advisor.parameters.modules import parameter_count
+from advisor.parameters.trained import trained_shapes
+from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
+from advisor.tape.program import Kernel, Launches, Run
+
+Bound = Literal["compute", "memory", "launch"]
+
+ATTENTION = ("attention", "attention backward")
+"""Kinds of fused attention kernels."""
+
+FORMULA_VERSION = 1
+"""Rises with every change that makes a profile fitted to the formula before it wrong for the one after."""
+
+StepKernels = Sequence[Run]
+"""For each stretch in order what it runs; what tape.program.Program.kernels gives."""
+
+
+def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
+    """What the data sheet promises for products, by dtype: the vector units' rate where there are no units for it.
+
+    float32 products run outside the matrix units: torch.backends.cuda.matmul.allow_tf32 is off by default.
+    """
+    half = max(gpu.fp16_flop_per_s, gpu.bf16_flop_per_s) or gpu.fp32_flop_per_s
+    return {
+        "float32": gpu.fp32_flop_per_s,
+        "bfloat16": gpu.bf16_flop_per_s or gpu.fp32_flop_per_s,  # emulated by cuBLAS
+        "float16": gpu.fp16_flop_per_s or half,
+        "int8": half,
+    }
+
+
+class Roofline:
+    """A card's achieved rates, worked out once for many kernels."""
+
+    __slots__ = (
+        "_attention",
+        "_bandwidth",
+        "_cache_bytes",
+        "_cached",
+        "_flop_per_s",
+        "_padding",
+        "_vector_padding",
+        "fixed_s",
+        "peaks",
+    )
+
+    def __init__(self, gpu: GpuSpec, profile: DeviceProfile) -> None:
+        """Raises BadValue when the card's speed is not known."""
+        if not gpu.speed_known:
+            raise BadValue(f"the speed of {gpu.name}", "unknown", "give its bandwidth and FLOP/s in a GPU file")
+        vector, matrix = profile.vector_efficiency, profile.matrix_efficiency
+        self.peaks = peaks = peak_flop_per_s(gpu)
+        half = matrix if gpu.fp16_flop_per_s or gpu.bf16_flop_per_s else vector
+        self._flop_per_s = {
+            "float32": peaks["float32"] * vector,
+            "bfloat16": peaks["bfloat16"] * (matrix if gpu.bf16_flop_per_s else vector),
+            "float16": peaks["float16"] * half,
+            "int8": peaks["int8"] * half,
+        }
+        self._attention = {
+            kind: (efficiency / profile.matrix_efficiency, padding)
+            for kind, efficiency, padding in zip(
+                ATTENTION,
+                (profile.attention_forward, profile.attention_backward),
+                profile.attention_padding_flop_per_byte,
+                strict=True,
+            )
+        }
+        self._padding, self._vector_padding = profile.padding, profile.vector_padding
+        peak = gpu.memory_bytes_per_s
+        self._bandwidth = {
+            "matmul": peak * profile.matmul_bandwidth,
+            **dict.fromkeys(ATTENTION, peak * profile.matmul_bandwidth),
+            "elementwise": peak * profile.elementwise_bandwidth,
+            "reduce": peak * profile.reduce_bandwidth,
+            "gather": peak * profile.gather_bandwidth,
+            "strided": peak * profile.strided_bandwidth,
+            "optimizer": peak * profile.optimizer_bandwidth,
+            "dequantize": peak * profile.dequantize_bandwidth,
+        }
+        self._cache_bytes = profile.cache_bytes
+        self._cached = 1 - 1 / profile.cache_speedup
+        self.fixed_s = profile.kernel_s
+
+    def seconds(self, kernel: Kernel) -> tuple[float, float]:
+        """(arithmetic, traffic) of one kernel in seconds; both only grow with every size.
+
+        Elementwise kernels read what the one before has just written: cache * bytes / (cache + bytes) of their
+        traffic, which is all of a small tensor and a cache full of a large one, runs at the cache's speed.
+        """
+        kind, dtype, flop, moved, (m, n, k) = kernel
+        bandwidth = self._bandwidth[kind]
+        if kind == "matmul":
+            a, b, c = self._padding if dtype != "float32" else self._vector_padding
+            # flop is 2 m n k, or for batched products a multiple of it.
+            padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
+            return padded / self._flop_per_s[dtype], moved / bandwidth
+        if kind in ATTENTION:
+            share, padding = self._attention[kind]
+            rate = self._flop_per_s[dtype] * (share if dtype != "float32" else 1.0)
+            return (flop + padding * moved) / rate, moved / bandwidth
+        if kind in ("dequantize", "optimizer"):
+            return 0.0, moved / bandwidth
+        cache = self._cache_bytes
+        from_cache = cache * moved / (cache + moved) if moved else 0.0
+        return 0.0, (moved - self._cached * from_cache) / bandwidth
+
+
+def kernel_seconds(kernel: Kernel, gpu: GpuSpec, profile: DeviceProfile) -> float:
+    """Time of one kernel on the card, its launch by the CPU excluded."""
+    roofline = Roofline(gpu, profile)
+    return roofline.fixed_s + max(roofline.seconds(kernel))
+
+
+class MicroStepTime(NamedTuple):
+    """Forward and backward of one micro-batch."""
+
+    seconds: Interval
+    device_s: float
+    launch_s: float
+    compute_s: float
+    memory_s: float
+    kernel_count: int
+    flop: float  # without recomputation
+    peak_s: float  # of those FLOP at the rates of the data sheet
+
+    @property
+    def bound(self) -> Bound:
+        """What to speed up first: the host, the arithmetic units, or the memory."""
+        return _bound(self.launch_s, self.device_s, self.compute_s, self.memory_s)
+
+
+def _bound(launch_s: float, device_s: float, compute_s: float, memory_s: float) -> Bound:
+    if launch_s > device_s:
+        return "launch"
+    return "compute" if compute_s > memory_s else "memory"
+
+
+def launch_seconds(launches: Launches, profile: DeviceProfile) -> float:
+    """CPU time of launching a stretch's kernels."""
+    forward, backward, hook = profile.forward_launch_s, profile.backward_launch_s, profile.hook_s
+    return launches.python * forward + launches.engine * backward + launches.hooked * hook
+
+
+def queue_seconds(
+    loads: Iterable[tuple[float, float]],
+    device_factor: float = 1.0,
+    launch_factor: float = 1.0,
+    asynchronous: bool = True,
+) -> float:
+    """Time until the card is done with stretches of (card seconds, CPU seconds), launched in order.
+
+    The CPU does not wait for the card; the card begins a stretch when the CPU does, or when it is free, and cannot
+    end it before its last kernel was launched. Not `asynchronous`, both are one processor.
+    """
+    cpu = card = 0.0
+    for device_s, launch_s in loads:
+        if not asynchronous:
+            card += device_s * device_factor + launch_s * launch_factor
+            continue
+        begun = cpu if cpu > card else card
+        cpu += launch_s * launch_factor
+        card = max(begun + device_s * device_factor, cpu)
+    return card
+
+
+def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
+    """Time of the tape's stretches, in the order in which they ran, each as often as there are layers like it."""
+    roofline = Roofline(gpu, profile)
+    seconds, fixed_s = roofline.seconds, roofline.fixed_s
+    loads: list[tuple[float, float]] = []
+    compute_s = memory_s = flop = peak_s = 0.0
+    kernel_count = 0
+    for copies, kernels, by, recomputed_flop in stretches:
+        arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = 0.0
+        launches = 0
+        for kernel, times in kernels:
+            arithmetic_s, traffic_s = seconds(kernel)
+            launches += times
+            if kernel[2]:
+                all_flop += kernel[2] * times
+                all_peak_s += kernel[2] * times / roofline.peaks[kernel[1]]
+            if arithmetic_s > traffic_s:
+                arithmetic_bound_s += arithmetic_s * times
+            else:
+                traffic_bound_s += traffic_s * times
+        if all_flop:
+            needed = 1 - recomputed_flop / all_flop
+            flop += all_flop * needed * copies
+            peak_s += all_peak_s * needed * copies
+        compute_s += arithmetic_bound_s * copies
+        memory_s += traffic_bound_s * copies
+        kernel_count += launches * copies
+        busy_s = arithmetic_bound_s + traffic_bound_s + launches * fixed_s
+        loads.append((busy_s * copies, launch_seconds(by, profile) * copies))
+    spread = zip(profile.device_spread, profile.launch_spread, strict=True)
+    times_s = [
+        queue_seconds(loads, device, launch, profile.asynchronous) + profile.micro_step_s * launch
+        for device, launch in spread
+    ]
+    return MicroStepTime(
+        seconds=Interval(*times_s),
+        device_s=sum(device for device, _ in loads),
+        launch_s=sum(launch for _, launch in loads) + profile.micro_step_s,
+        compute_s=compute_s,
+        memory_s=memory_s,
+        kernel_count=kernel_count,
+        flop=flop,
+        peak_s=peak_s,
+    )
+
+
+class OptimizerStepTime(NamedTuple):
+    """Clipping, the optimizer and what the trainer does once a step."""
+
+    seconds: Interval
+    device_s: float
+    launch_s: float
+
+
+def optimizer_step_time(
+    m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile, shards: int = 1
+) -> OptimizerStepTime:
+    """Time after the last backward of a step, each of `shards` cards updating its part of the parameters."""
+    work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+    bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
+    device_s = work.moved_bytes / shards / bandwidth + work.launches * profile.kernel_s
+    launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s
+    spread = zip(profile.device_spread, profile.launch_spread, strict=True)
+    if profile.asynchronous:
+        times_s = [max(device_s * device, launch_s * launch) for device, launch in spread]
+    else:
+        times_s = [device_s * device + launch_s * launch for device, launch in spread]
+    return OptimizerStepTime(Interval(*times_s), device_s, launch_s)
+
+
+class Exchange(NamedTuple):
+    """Bytes that each card sends over the ring: once a micro-step, and once a step."""
+
+    micro_step_bytes: float
+    step_bytes: float
+
+
+def exchanged_bytes(m: ModelSpec, recipe: Recipe, placement: Placement) -> Exchange:
+    """Traffic of data-parallel training over n cards, on a ring: (n - 1) / n of the data for each gather or scatter.
+
+    Gradients are all-reduced (scattered and gathered, twice the data); ZeRO 2 gathers parameters in place of
+    gradients, the same volume. ZeRO 3 gathers every weight in forward and in backward, and scatters gradients.
+    Source: Rajbhandari et al. 2020, arXiv:1910.02054, section 7.
+    """
+    share = (placement.gpus - 1) / placement.gpus
+    trained = sum(p.bytes * p.times for p in trained_shapes(m, recipe))
+    if placement.sharding != "zero3":
+        return Exchange(0.0, 2 * share * trained)
+    stored = {"none": ITEM_BYTES[recipe.base_dtype], "int8": 1.0, "nf4": 0.52, "fp4": 0.52}[recipe.quant]
+    return Exchange(2 * share * parameter_count(m) * stored, share * trained)
+
+
+def expected_longest(rows: int, mean: float, longest: float) -> float:
+    """Expected length of the longest of `rows` rows whose lengths average `mean` and never exceed `longest`.
+
+    Assumes P(length <= x) = (x / longest)^a with the a that gives the mean: uniform for a mean of half the maximum,
+    skewed to short rows below. The longest of k rows has a k in place of a. It is `mean` for one row and tends to
+    `longest`; rows grouped by length stay below it.
+    """
+    return longest * rows * mean / (rows * mean + longest - mean)
+
+
+def mean_shape(workload: Workload, recipe: Recipe) -> tuple[int, int]:
+    """(rows, tokens per row) of an average micro-batch, padding included: the shape to run the tape at."""
+    if workload.packing:
+        return recipe.micro_batch, workload.seq_len
+    mean = min(workload.mean_seq_len, workload.seq_len)
+    return recipe.micro_batch, round(expected_longest(recipe.micro_batch, mean, workload.seq_len))
+
+
+def row_count(workload: Workload) -> int:
+    """Rows of one epoch: examples, or the full rows that they fill when packed."""
+    if not workload.packing:
+        return workload.examples
+    return max(1, math.ceil(workload.examples * min(workload.mean_seq_len, workload.seq_len) / workload.seq_len))
+
+
+def step_count(workload: Workload, recipe: Recipe, placement: Placement) -> int:
+    """Optimizer steps of the whole job."""
+    batch = recipe.micro_batch * recipe.gradient_accumulation * placement.gpus
+    return max(1, math.ceil(row_count(workload) * workload.epochs / batch))
+
+
+def time_estimate(
+    m: ModelSpec,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    profile: DeviceProfile,
+    stretches: StepKernels,
+    placement: Placement,
+) -> TimeEstimate:
+    """Time of the job, from the tape's kernels at `mean_shape`.
+
+    Tokens per second count real tokens, without padding, over all cards. Raises BadValue for a card without rates.
+    """
+    micro = micro_step_time(stretches, gpu, profile)
+    shards = placement.gpus if placement.sharding in ("zero2", "zero3") else 1
+    optimizer = optimizer_step_time(m, recipe, gpu, profile, shards)
+    exchange = exchanged_bytes(m, recipe, placement)
+    link = profile.link_bytes_per_s
+    slow_to_fast = Interval(1 / link.high, 1 / link.likely, 1 / link.low)
+    micro_s = micro.seconds.plus(slow_to_fast.times(exchange.micro_step_bytes))
+    repeats = recipe.gradient_accumulation
+    step_s = micro_s.times(repeats).plus(optimizer.seconds).plus(slow_to_fast.times(exchange.step_bytes))
+    steps = step_count(workload, recipe, placement)
+    total_s = step_s.times(steps)
+    busy = min(1.0, (micro.device_s * repeats + optimizer.device_s) / step_s.likely)
+    row_tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
+    return TimeEstimate(
+        micro_step_s=micro_s,
+        step_s=step_s,
+        total_s=total_s,
+        steps=steps,
+        tokens_per_s=recipe.micro_batch * repeats * placement.gpus * row_tokens / step_s.likely,
+        bound=_bound(
+            micro.launch_s * repeats + optimizer.launch_s,
+            micro.device_s * repeats + optimizer.device_s,
+            micro.compute_s * repeats,
+            micro.memory_s * repeats + optimizer.device_s,
+        ),
+        flop_per_step=micro.flop * repeats,
+        mfu=micro.peak_s * repeats / step_s.likely,
+        energy_j=energy(total_s, busy, gpu).times(placement.gpus) if gpu.power_w else None,
+    )
+
+
+IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)
+"""Of a card's power limit: what it draws between kernels, and while they run (our judgement)."""
+
+
+def energy(total_s: Interval, busy: float, gpu: GpuSpec) -> Interval:
+    """Joules of one card over the job; `busy` is the share of the time in which kernels run on it.
+
+    Ignores: the host, cooling, and losses of the power supply.
+    """
+    power = [gpu.power_w * (IDLE_POWER + (share - IDLE_POWER) * busy) for share in BUSY_POWER]
+    return Interval(*(seconds * watts for seconds, watts in zip(total_s, power, strict=True)))

@@ -1,0 +1,1 @@
+"""The mirror of transformers' model code on the tape."""

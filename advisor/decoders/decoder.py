@@ -1,0 +1,213 @@
+"""A dense decoder's forward, written like the model code it mirrors (transformers 5.23, models/*/modeling_*.py).
+
+Hidden states are (B, S, H), heads (B, heads, S, D). Locals are kept as long as the real code keeps them: that is
+what makes the peak right. Where families differ only in that, they are told apart by name.
+"""
+
+from __future__ import annotations
+
+from advisor.decoders.adapters import linear
+from advisor.decoders.attention import (
+    LayerInputs,
+    Layout,
+    composed_attention,
+    eager_attention,
+    falcon_attention,
+    fused_attention,
+    model_repeat_kv,
+)
+from advisor.decoders.experts import Experts, sparse_feed_forward
+from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward
+from advisor.decoders.heads import TURNS_FIRST, queries_keys_values
+from advisor.decoders.kinds import attention_kind, composes_attention
+from advisor.decoders.llama4 import placed, position_factors
+from advisor.decoders.llama4_experts import Llama4Experts, llama4_feed_forward
+from advisor.decoders.mixtures import OWN_MIXTURES
+from advisor.decoders.mla import latent_heads
+from advisor.decoders.mlp import feed_forward
+from advisor.decoders.rope import apply_rope, joins_parts
+from advisor.decoders.sinks import sink_attention
+from advisor.decoders.weights import Weights
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import add, add_in_place, copy, dropout, mul, scale
+from advisor.tape.tape import Tape
+
+DROPS_INSIDE = frozenset({"gpt2", "gpt_bigcode", "seed_oss", "starcoder2"})
+"""Residual dropout stands at the end of attention and MLP, not in the layer."""
+
+KEEPS_NORMED = frozenset({"falcon", "stablelm"})
+KEEPS_ATTENDED = frozenset({"falcon", "gpt2", "gpt_bigcode", "llama4_text", "stablelm"})
+"""What the layer's code keeps a name for to its end: the first norm's output, the attention's output."""
+
+
+class Decoder:
+    """The code of one model under one recipe; the toolbox that every layer is made with."""
+
+    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, single_row: bool) -> None:
+        """`single_row`: the batch is 1, which spares a batched product some copies."""
+        self.t, self.m, self.recipe = t, m, recipe
+        self.single_row = single_row
+        self.kind = attention_kind(m, recipe)
+        self.composes = composes_attention(m, recipe, t.device)
+        self.cache: list[Tensor] = []
+        self.held: list[Tensor] = []
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
+    ) -> Tensor:
+        """The attention's output (B, H, S, D), copied where its heads lie one after the other in memory."""
+        t, m, mask = self.t, w.m, given.mask
+        drops, falcon, single = m.attention_dropout > 0, m.architecture == "falcon", self.single_row
+        joined = given.rotated and joins_parts(m)
+        layout = Layout(joined or single, joined or single, single, not falcon, single)
+        if self.kind == "eager":
+            if falcon:
+                out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
+            elif w.sinks is not None:
+                out, weights = sink_attention(t, q, k, v, w.sinks, m, mask, drops, layout)
+            else:
+                out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
+            kept.append(weights)
+            return out
+        if not falcon and self.kind == "sdpa" and (mask is not None or m.head_dim > 256):
+            k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
+            if 1 < m.num_key_value_heads < m.num_attention_heads:
+                layout = layout._replace(k=True, v=True)
+        if self.composes:
+            out = composed_attention(t, q, k, v, mask, drops, layout)
+        else:
+            out = fused_attention(t, q, k, v, mask, given.window)
+            if not joined:  # the fused kernels' output has the layout of q
+                return out
+        return copy(t, out, out.shape)
+
+    def attention(self, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:
+        """Self-attention of x (B, S, H); queries, keys and values live to its end, as the real locals do.
+
+        Appends to `kept` what lives to the end of the layer.
+        """
+        t, m = self.t, w.m
+        batch, length, _ = x.shape
+        _parts: tuple[Tensor, ...] = ()
+        if m.kv_lora_rank and given.rope is not None:
+            q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+        else:
+            q, k, v = queries_keys_values(t, x, m, w.linears, w.qk_norms)
+        t.label("attention")
+        if t.stack.tables_by_layer and given.rope is not None:
+            given = given._replace(rope=given.rope.spread(t))
+        if t.stack.repeated_keys:
+            k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
+        if m.architecture == "llama4_text":
+            q, k = placed(t, m, q, k, given.rope if given.rotated else None)
+        elif given.rotated and given.rope is not None and not m.kv_lora_rank:
+            q, k, _parts = apply_rope(t, m, q, k, given.rope)
+        if m.architecture in TURNS_FIRST:
+            q = w.qk_norms[0](t, q)
+            k = w.qk_norms[1](t, k)
+        if m.architecture == "ministral3":  # queries times a function of their position
+            q = mul(t, q, position_factors(t, length, q.dtype))
+        if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
+            self.cache += [k, v]
+        out = self.attend(q, k, v, w, given, x.dtype, kept)
+        out = t.view(out, (batch, length, m.attended_size))
+        out = linear(t, out, w.linears[m.out_name])
+        return self.dropped(out) if m.architecture in DROPS_INSIDE else out
+
+    def mlp(self, x: Tensor, w: Weights) -> Tensor:
+        """The feed-forward block of x (B, S, H)."""
+        if isinstance(w.experts, OssExperts):
+            return oss_feed_forward(self.t, x, w.experts)
+        if isinstance(w.experts, Llama4Experts):
+            return llama4_feed_forward(self.t, x, w.m, w.experts, w.linears)
+        if isinstance(w.experts, Experts):
+            mixture = OWN_MIXTURES.get(w.m.architecture, sparse_feed_forward)
+            return mixture(self.t, x, w.m, w.experts, w.linears)
+        out = feed_forward(self.t, x, w.m, w.linears, w.own)
+        return self.dropped(out) if self.m.architecture in DROPS_INSIDE else out
+
+    def hold(self, weights: Tensor) -> None:
+        """Keep a layer's attention weights until the next layer returns, as a loop with `outputs = block(...)` does.
+
+        For re-entrant checkpointing they are an output of the region beside the hidden states.
+        """
+        if self.t.side is not None:
+            self.t.side.append(weights)
+        if not self.t.replaying and not self.t.rerunning:
+            self.held[:] = [weights]
+
+    def dropped(self, h: Tensor) -> Tensor:
+        """Residual dropout, where the model has it."""
+        return dropout(self.t, h) if self.m.residual_dropout else h
+
+    def _dropped_outside(self, h: Tensor) -> Tensor:
+        return h if self.m.architecture in DROPS_INSIDE else self.dropped(h)
+
+    def sequential(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
+        """Attention, then the MLP, each behind its norm."""
+        t, name = self.t, self.m.architecture
+        kept: list[Tensor] = []
+        h = w.norms[0](t, x)
+        if name in KEEPS_NORMED:
+            kept.append(h)
+        h = self.attention(h, w, given, kept)
+        if name in KEEPS_ATTENDED:
+            kept.append(h)
+        x = self._join(x, h)
+        del h
+        h = w.norms[1](t, x)
+        if name == "falcon":
+            kept.append(h)
+        h = self.mlp(h, w)
+        return self._join(x, h)
+
+    def _join(self, x: Tensor, h: Tensor) -> Tensor:
+        h = self._dropped_outside(h)
+        if self.m.residual_multiplier:
+            h = scale(self.t, h)
+        return add(self.t, x, h)
+
+    def normed_after(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
+        """Attention, then the MLP, each before a norm (and, in a sandwich, behind one)."""
+        t, norms = self.t, w.norms
+        kept: list[Tensor] = []
+        before = self.m.norm_placement == "sandwich"
+        h = norms[0](t, x) if before else x
+        h = self.attention(h, w, given, kept)
+        h = norms[1 if before else 0](t, h)
+        x = add(t, x, h)
+        del h
+        h = norms[2](t, x) if before else x
+        h = self.mlp(h, w)
+        h = norms[3 if before else 1](t, h)
+        return add(t, x, h)
+
+    def parallel(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
+        """Attention and MLP on the same input; what is added to what first differs, and what keeps a name."""
+        t, name = self.t, self.m.architecture
+        kept: list[Tensor] = []
+        if name == "gpt_neox":
+            attended = self.dropped(self.attention(w.norms[0](t, x), w, given, kept))
+            mixed = self.dropped(self.mlp(w.norms[1](t, x), w))
+            return add(t, add(t, mixed, attended), x)
+        h = w.norms[0](t, x)
+        h_mlp = w.norms[1](t, x) if len(w.norms) > 1 else h
+        attended = self.dropped(self.attention(h, w, given, kept))
+        mixed = self.dropped(self.mlp(h_mlp, w))
+        if name == "falcon":
+            return add(t, x, add_in_place(t, mixed, attended))
+        if name == "phi":
+            return add(t, add(t, attended, mixed), x)
+        return add(t, add(t, x, attended), mixed)
+
+
+def decoder_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
+    """One decoder layer: x (B, S, H) -> (B, S, H)."""
+    match d.m.norm_placement:
+        case "pre":
+            return d.sequential(x, w, given)
+        case "sandwich" | "post":
+            return d.normed_after(x, w, given)
+        case _:
+            return d.parallel(x, w, given)

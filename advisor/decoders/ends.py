@@ -1,0 +1,75 @@
+"""What a model does before its first layer and behind its head."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.decoders.adapters import linear
+from advisor.decoders.linear import Linear
+from advisor.decoders.norms import softcap
+from advisor.specs import ModelSpec
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import add, dropout, embedding, scale
+from advisor.tape.tape import Tape
+
+
+class Embedded(NamedTuple):
+    """Position ids (1, S), what the model's forward keeps a name for to its end, hidden states (B, S, H)."""
+
+    position_ids: Tensor
+    kept: list[Tensor]
+    hidden: Tensor
+
+
+def embed(
+    t: Tape,
+    m: ModelSpec,
+    table: Tensor,
+    positions: Tensor | None,
+    project: Linear | None,
+    batch: int,
+    length: int,
+    leaf: bool,
+) -> Embedded:
+    """The embedding of token ids, with positions and dropout where the model has them.
+
+    `leaf`: checkpointing makes the embedding's output require a gradient, so that a frozen one does not cut the
+    graph; then autograd holds it too.
+    """
+    # OPT counts positions row by row; the ALiBi models make none that lasts.
+    rows = batch if m.architecture == "opt" else 0 if m.architecture in ("bloom", "mpt") else 1
+    ids = t.empty((rows, length), "int64")
+    for passes in (1, 2):  # counted, then moved to where the row begins
+        t.kernel("elementwise", "int64", 0, passes * ids.bytes)
+    kept: list[Tensor] = []
+    x = embedding(t, table, batch, length)
+    if m.embedding_multiplier and m.architecture.startswith("gemma"):
+        x = scale(t, x)
+    if leaf and not x.needs_grad:
+        x.needs_grad = True
+    if m.embedding_multiplier and not m.architecture.startswith("gemma"):
+        x = scale(t, x)
+    if positions is not None:
+        if m.position_offset:
+            kept.append(t.empty((batch, length), "float32"))  # a mask of ones
+            places = embedding(t, positions, batch, length, (t.empty(ids.shape, "int64"),))
+        else:
+            places = embedding(t, positions, 1, length, (ids,))
+        if project is not None:
+            x = linear(t, x, project)
+        kept += [x, places]
+        x = add(t, x, places)
+    elif not m.embedding_dropout or m.architecture != "phi":
+        kept.append(x)
+    if m.embedding_dropout:
+        x = dropout(t, x)
+        if m.architecture == "phi":
+            kept.append(x)
+    return Embedded(ids, kept, x)
+
+
+def head_logits(t: Tape, m: ModelSpec, logits: Tensor) -> Tensor:
+    """What the model does to the output of its head before the loss."""
+    if m.logits_multiplier:
+        logits = scale(t, logits)
+    return softcap(t, logits) if m.final_softcap else logits

@@ -1,0 +1,211 @@
+"""Mixtures of experts as transformers 5 stores and runs them: fused 3-D weights, one grouped product a projection.
+
+A token's row is copied once for each expert that the router picks, so every size is known: T tokens, K experts a
+token, T * K rows. Where peft adapts the experts, each forward makes whole adapted weights, W + B A, and a first time
+only to check their shape. Sources: transformers 5.23, integrations/moe.py (`grouped_mm_experts_forward`) and the
+routers of models/*/modeling_*.py; peft 0.21, tuners/lora/layer.py (`ParamWrapper`, `_LoraFactorsProxy`).
+
+Ignores: noise on the router's input and the loss that balances experts, both off by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from advisor.decoders.adapters import linear
+from advisor.decoders.gpt_oss import best, grouped_product, note_sorting, picked_rows, summed
+from advisor.decoders.linear import Linear, autocast_operand, product
+from advisor.decoders.mlp import activation
+from advisor.parameters.targets import expert_adapters
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import add, batched_matmul, cast, chunk_last, mul, scale, softmax, unary
+from advisor.tape.tape import Tape
+
+
+class Experts:
+    """The weights of one layer: router (E, H), gate_up (E, 2 I, H) and down (E, H, I), each with its adapter if any."""
+
+    __slots__ = ("adapters", "top_k", "weights")
+
+    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor]) -> None:
+        """`weights` by the names of `own_parameters`."""
+        self.top_k = m.experts_per_token
+        self.weights = weights
+        self.adapters = {
+            name: (Tensor(a, recipe.adapter_dtype, needs_grad=True), Tensor(b, recipe.adapter_dtype, needs_grad=True))
+            for name, (a, b) in expert_adapters(m, recipe, rank).items()
+        }
+
+    @property
+    def adapted(self) -> list[Tensor]:
+        """The adapters' tensors."""
+        return [p for pair in self.adapters.values() for p in pair]
+
+
+def sparse_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H): the chosen experts, and beside them the shared one, behind its gate, if any."""
+    batch, length, width = x.shape
+    rows = t.view(x, (batch * length, width))
+    if not m.shared_expert_size:
+        _logits, scores, _indices = routed(t, rows, m, w)
+        return t.view(mixed(t, rows, scores, m, w), x.shape)
+    shared = shared_expert(t, rows, m, linears)
+    _logits, scores, _indices = routed(t, rows, m, w)
+    out = mixed(t, rows, scores, m, w)
+    shared = mul(t, shared, unary(t, linear(t, rows, linears["shared_expert_gate"]), "output"))
+    out = add(t, out, shared)
+    return t.view(out, x.shape)
+
+
+def shared_expert(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear]) -> Tensor:
+    """The expert that every token of x goes through, any leading axes."""
+    if len(m.mlp_names) == 2:
+        joined = linear(t, x, linears[m.mlp_names[0]])
+        first, second = chunk_last(t, joined, (m.shared_expert_size, m.shared_expert_size))
+        return linear(t, mul(t, activation(t, m.activation, first), second), linears[m.mlp_names[1]])
+    gate, up, down = (linears[name] for name in m.mlp_names)
+    activated = [activation(t, m.activation, linear(t, x, gate))]
+    return linear(t, mul(t, activated.pop(), linear(t, x, up)), down)
+
+
+def adapted_router(t: Tape, w: Experts) -> Tensor:
+    """The router's weight (E, H), with its adapter if it has one, added a first time to check the shape."""
+    router = w.weights["router"]
+    if "router" in w.adapters:
+        delta = _router_update(t, w)
+        checked = add(t, router, delta)
+        del checked
+        router = add(t, router, delta)
+    return router
+
+
+def routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (T, E) of x (T, H), and scores and indices (T, K) of the best experts."""
+    t.label("router")
+    logits = product(t, x, adapted_router(t, w))
+    if m.router == "best_softmax":
+        logits = cast(t, logits, "float32")
+        top, indices = best(t, logits, w.top_k)
+        return logits, cast(t, softmax(t, top, top.dtype), x.dtype), indices
+    probabilities = softmax(t, logits if m.router == "softmax" else cast(t, logits, "float32"), "float32")
+    scores, indices = best(t, probabilities, w.top_k)
+    if m.router_normalised:
+        scores = normalised(t, scores)
+    if m.router == "softmax":
+        scores = cast(t, scores, logits.dtype)
+    return logits, scores, indices
+
+
+def normalised(t: Tape, x: Tensor) -> Tensor:
+    """`x /= x.sum(dim=-1, keepdim=True)`: in place, for which autograd keeps a copy of x, and the sum."""
+    shape, dtype, buffer = x.shape, x.dtype, x.buffer
+    t.kernel("reduce", dtype, 0, x.bytes + x.bytes // shape[-1])
+    total = t.op((x,), (*shape[:-1], 1), dtype, lambda g: (Tensor(shape, g.dtype, g.buffer),))
+    if not (t.grad_enabled and x.needs_grad):
+        return x
+    before = t.empty(shape, dtype)
+    moved = 2 * x.bytes
+    t.kernel("elementwise", dtype, 0, moved)
+    t.kernel("elementwise", dtype, 0, moved + total.bytes)
+    sums = total.bytes
+
+    def backward(g: Tensor) -> tuple[Tensor, Tensor]:
+        gx = t.empty(shape, dtype)
+        negative = t.empty(shape, dtype)
+        ratio = t.empty(shape, dtype)
+        for passes in (moved + sums, moved + sums, moved + sums, moved, 3 * moved // 2):
+            t.kernel("elementwise", dtype, 0, passes)
+        full = t.empty(shape, dtype)
+        del negative, ratio
+        t.kernel("reduce", dtype, 0, full.bytes)
+        return gx, t.empty((*shape[:-1], 1), dtype)
+
+    hollow = t.op((x, total), (0,), dtype, backward, (before, total))
+    out = Tensor(shape, dtype, buffer)
+    out.node, out.needs_grad = hollow.node, True
+    return out
+
+
+def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tensor:
+    """The chosen experts of x (T, H), summed by their scores: (T, H), with adapted weights where there are adapters."""
+    t.label("experts")
+    factors = {name: _factors(t, w, name) for name in ("down", "gate_up") if name in w.adapters}
+    cache: dict[str, Tensor] = {}
+
+    def weight(name: str) -> Tensor:
+        if name not in factors:
+            return w.weights[name]
+        cache[name] = _adapted(t, w.weights[name], *factors[name])
+        return cache[name]
+
+    tokens, width = x.shape
+    experts = m.num_experts
+    count = tokens * w.top_k
+    order_of = t.empty((count,), "int64"), t.empty((count,), "int64")  # experts in order, the permutation
+    note_sorting(t, count, experts)
+    source = [t.empty((count,), "int64")]
+    chosen = picked_rows(t, x, count, source.pop())
+    share = picked_rows(t, t.view(scores, (count,)), count, order_of[1])
+    _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
+    offsets = t.empty((experts,), "float32")
+    gate_up = grouped_product(t, chosen, weight("gate_up"), offsets, 2 * m.expert_size)
+    out = _gated(t, gate_up, m)
+    del gate_up
+    out = grouped_product(t, out, weight("down"), offsets, width)
+    weighted = mul(t, out, t.view(share, (count, 1)))
+    inverse, arange = t.empty((count,), "int64"), t.empty((count,), "int64")
+    del arange
+    weighted = picked_rows(t, weighted, count, inverse)
+    return cast(t, summed(t, weighted, (tokens, width)), x.dtype)
+
+
+def _gated(t: Tape, gate_up: Tensor, m: ModelSpec) -> Tensor:
+    gate, up = chunk_last(t, gate_up, (m.expert_size, m.expert_size))
+    return mul(t, activation(t, m.activation, gate), up)
+
+
+def _router_update(t: Tape, w: Experts) -> Tensor:
+    """`B @ A * scaling` as a weight (E, H)."""
+    a, b = w.adapters["router"]
+    experts, width = w.weights["router"].shape
+    made = batched_matmul(t, autocast_operand(t, b), autocast_operand(t, a), (experts, width), b.shape[1])
+    made = scale(t, made)
+    return cast(t, made, w.weights["router"].dtype)
+
+
+def _factors(t: Tape, w: Experts, name: str) -> tuple[Tensor, Tensor]:
+    """B and A as stacks over experts, in the dtype of the weight; then the check that a parametrisation makes."""
+    a, b = w.adapters[name]
+    weight = w.weights[name]
+    found = cast(t, b, weight.dtype), cast(t, a, weight.dtype)
+    checked = _adapted(t, weight, *found)
+    del checked
+    return found
+
+
+def _adapted(t: Tape, weight: Tensor, b: Tensor, a: Tensor) -> Tensor:
+    """`baddbmm(W, B, A)`: a whole weight (E, O, I)."""
+    experts, outs, ins = weight.shape
+    rank = b.shape[1] // experts
+    dtype = weight.dtype
+    moved = weight.bytes + a.bytes + b.bytes
+    t.matmul(dtype, experts * outs, ins, rank, moved + weight.bytes)
+    a_shape, b_shape = a.shape, b.shape
+
+    def backward(g: Tensor) -> tuple[None, Tensor, Tensor]:
+        t.matmul(dtype, experts * outs, rank, ins, moved)
+        gb = t.empty(b_shape, dtype)
+        scaled = _same(t, gb)
+        del gb
+        t.matmul(dtype, experts * rank, ins, outs, moved)
+        ga = t.empty(a_shape, dtype)
+        return None, scaled, _same(t, ga)
+
+    return t.op((weight, b, a), weight.shape, dtype, backward, (b, a))
+
+
+def _same(t: Tape, x: Tensor) -> Tensor:
+    """A gradient times a Python number: another tensor."""
+    t.kernel("elementwise", x.dtype, 0, 2 * x.bytes)
+    return t.empty(x.shape, x.dtype)

@@ -1,0 +1,76 @@
+"""From hidden states to queries, keys and values: separate or fused projections, and how each code splits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from advisor.decoders.adapters import linear
+from advisor.decoders.linear import Linear
+from advisor.decoders.norms import HeadNorms, Norm
+from advisor.specs import ModelSpec
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, scale, slice_last
+from advisor.tape.tape import Tape
+
+TURNS_FIRST = frozenset({"hunyuan_v1_dense", "hunyuan_v1_moe"})
+"""Their queries and keys are normed after RoPE has turned them."""
+
+NORMS_LAST = frozenset({"apertus", "exaone4", "gemma3_text", "glm4_moe"})
+"""Their code projects values before it norms queries and keys."""
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+def queries_keys_values(
+    t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], norms: Sequence[Norm | HeadNorms]
+) -> Triple:
+    """Queries (B, heads, S, D), keys and values (B, KV, S, D) of x (B, S, H); `norms` are those of q and k, if any."""
+    if m.fused_qkv:
+        return _split(t, linear(t, x, linears[m.qkv_names[0]]), m)
+    batch, length, _ = x.shape
+    q_shape = (batch, m.num_attention_heads, length, m.head_dim)
+    kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
+    q_name, k_name, v_name = m.qkv_names
+    normed = m.qk_norm if m.architecture not in TURNS_FIRST else "none"
+    norms_last = normed in ("each", "each_apart") or (normed == "head" and m.architecture in NORMS_LAST)
+    if normed == "full":
+        q = t.view(norms[0](t, linear(t, x, linears[q_name])), q_shape)
+        k = t.view(norms[1](t, linear(t, x, linears[k_name])), kv_shape)
+    elif normed == "head" and not norms_last:
+        q = norms[0](t, t.view(linear(t, x, linears[q_name]), q_shape))
+        k = norms[1](t, t.view(linear(t, x, linears[k_name]), kv_shape))
+    else:
+        projected = [linear(t, x, linears[q_name])]
+        if m.architecture == "opt":  # it scales its queries before attention
+            projected[0] = scale(t, projected[0])
+        q = t.view(projected.pop(), q_shape)
+        k = t.view(linear(t, x, linears[k_name]), kv_shape)
+    v = t.view(linear(t, x, linears[v_name]), kv_shape)
+    if norms_last:
+        q = norms[0](t, q)
+        k = norms[1](t, k)
+    return q, k, v
+
+
+def _split(t: Tape, fused: Tensor, m: ModelSpec) -> Triple:
+    """The three parts of a fused projection (B, S, all heads)."""
+    batch, length, _ = fused.shape
+    sizes = (m.q_size, m.kv_size, m.kv_size)
+    q_shape = (batch, m.num_attention_heads, length, m.head_dim)
+    kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
+    sliced = m.architecture in ("phi3", "falcon")
+    if sliced:
+        fused = t.view(fused, fused.shape)
+    if m.architecture == "falcon" and m.num_key_value_heads < m.num_attention_heads:
+        # A list of indices copies where a slice would not.
+        q = slice_last(t, fused, m.q_size)
+        k, v = pick_last(t, fused, m.kv_size), pick_last(t, fused, m.kv_size)
+    elif sliced:
+        q, k, v = (slice_last(t, fused, size) for size in sizes)
+    else:
+        q, k, v = chunk_last(t, fused, sizes)
+    q, k, v = t.view(q, q_shape), t.view(k, kv_shape), t.view(v, kv_shape)
+    if m.architecture == "falcon" and 1 < m.num_key_value_heads < m.num_attention_heads:
+        groups = m.num_attention_heads // m.num_key_value_heads
+        return copy(t, q, q_shape), repeat_kv(t, k, groups), repeat_kv(t, v, groups)
+    return q, k, v

@@ -1,0 +1,27 @@
+"""Which decoder layers have code of their own, by architecture; all others run `decoder_layer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from advisor.decoders.attention import LayerInputs
+from advisor.decoders.decoder import Decoder, decoder_layer
+from advisor.decoders.early import bloom_layer, gptj_layer, mpt_layer, opt_layer
+from advisor.decoders.gemma4 import gemma4_layer
+from advisor.decoders.weights import Weights
+from advisor.tape.graph import Tensor
+
+Layer = Callable[[Decoder, Tensor, Weights, LayerInputs], Tensor]
+
+OWN_LAYERS: dict[str, Layer] = {
+    "bloom": bloom_layer,
+    "gemma4_text": gemma4_layer,
+    "gptj": gptj_layer,
+    "mpt": mpt_layer,
+    "opt": opt_layer,
+}
+
+
+def layer_of(architecture: str) -> Layer:
+    """The code of one decoder layer: x (B, S, H) -> (B, S, H)."""
+    return OWN_LAYERS.get(architecture, decoder_layer)

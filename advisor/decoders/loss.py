@@ -1,0 +1,121 @@
+"""The loss: full logits as transformers computes them, or in tiles as TRL and Liger do."""
+
+from __future__ import annotations
+
+from advisor.blocks import ITEM_BYTES
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import alias, cast
+from advisor.tape.tape import Tape
+
+TILE_TOKENS = 4096
+TILE_VOCABULARY = 32_768
+
+
+def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
+    """Cross entropy of logits (B, S, V): upcast to fp32, log-softmax (kept), negative log likelihood.
+
+    Source: transformers/loss/loss_utils.py, ForCausalLMLoss; 12 bytes a logit at the peak of backward.
+    """
+    rows, dtype = logits.shape, "float32"
+    upcast = cast(t, logits, dtype)
+    batch, length = rows[0], rows[1]
+    padded_labels = t.empty((batch, length + 1), "int64")
+    labels = t.empty((batch, length), "int64")
+    for moved in (padded_labels.bytes, 2 * labels.bytes, 2 * labels.bytes):  # filled, copied into, cut and copied
+        t.kernel("elementwise", "int64", 0, moved)
+    total_weight = t.empty((1,), dtype)
+
+    def log_softmax_backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("reduce", dtype, 0, 3 * g.bytes)
+        return (t.empty(rows, dtype),)
+
+    t.kernel("reduce", dtype, 0, 2 * upcast.bytes)
+    log_probabilities = t.op((upcast,), rows, dtype, log_softmax_backward, keep_output=True)
+
+    def nll_backward(g: Tensor) -> tuple[Tensor]:
+        out = t.empty(rows, dtype)
+        t.kernel("elementwise", dtype, 0, out.bytes)
+        t.kernel("gather", dtype, 0, picked)
+        return (out,)
+
+    picked = labels.bytes + batch * length * ITEM_BYTES[dtype]
+    t.kernel("reduce", dtype, 0, picked)
+    total_weight = t.empty((1,), dtype)
+    loss = t.op((log_probabilities,), (1,), dtype, nll_backward, (log_probabilities, labels, total_weight))
+    del padded_labels
+    return loss
+
+
+def scored_states(t: Tape, hidden: Tensor) -> Tensor:
+    """`hidden[:, :-1][mask]`: the states (N, H) of all tokens that have a successor, copied.
+
+    Source: trl 1.16, trainer/utils.py, add_fused_lm_head. Nothing is masked here: every label counts.
+    """
+    batch, length, width = hidden.shape
+    shape, dtype = hidden.shape, hidden.dtype
+    cut = alias(t, (hidden,), lambda g: (t.empty(shape, g.dtype),))
+    rows = batch * (length - 1)
+    places = [t.empty((rows,), "int64") for _ in range(2)]
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", dtype, 0, 3 * g.bytes)
+        return (t.empty((batch, length - 1, width), dtype),)
+
+    t.kernel("elementwise", dtype, 0, 2 * rows * width * ITEM_BYTES[dtype])
+    return t.op((cut,), (rows, width), dtype, backward, tuple(places))
+
+
+def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, one_tile: bool) -> Tensor:
+    """Head and cross entropy of hidden states (B, S, H) in tiles of 4,096 tokens and 32,768 logits, on CUDA.
+
+    Full logits never exist: forward folds each tile into running sums, backward makes it again and adds up the
+    gradients in fp32. Multipliers and soft caps of the logits run inside the kernel. `one_tile`: at most 4,096 tokens.
+    Source: trl 1.16, trl/kernels/chunked_logprob.py, ChunkedLogProbFunction.
+    Ignores: rows of padding and of prompts, whose labels TRL leaves out.
+    """
+    x = scored_states(t, hidden)
+    vocabulary, width = head.shape
+    rows, dtype = x.shape[0], x.dtype
+    compute = t.autocast or dtype
+    tile_rows = rows if one_tile else TILE_TOKENS
+    counted = hidden.count // width  # with the last token of each row: a row of one token costs something, too
+    moved = ITEM_BYTES[compute] * (counted * (width + vocabulary) + vocabulary * width)
+    needs = [one.needs_grad if one is not None else False for one in (x, head, bias)]
+
+    def tiles() -> list[Tensor]:
+        """What a pass over the tiles works in: the tile, and parts of states and head where they need a cast."""
+        made = [t.empty((tile_rows, TILE_VOCABULARY), compute)]
+        if dtype != compute:
+            made.append(t.empty((tile_rows, width), compute))
+        if head.dtype != compute:
+            made.append(t.empty((min(vocabulary, TILE_VOCABULARY), width), compute))
+        t.matmul(compute, counted, vocabulary, width, moved)
+        t.kernel("reduce", compute, 0, counted * vocabulary * ITEM_BYTES[compute])
+        return made
+
+    def backward(g: Tensor) -> tuple[Tensor | None, ...]:
+        shapes = [
+            one.shape if one is not None and needed else None
+            for one, needed in zip((x_like, head, bias), needs, strict=True)
+        ]
+        sums = [None if shape is None else t.empty(shape, "float32") for shape in shapes]
+        scratch = tiles()
+        t.kernel("elementwise", compute, 0, 2 * counted * vocabulary * ITEM_BYTES[compute])
+        if sums[0] is not None:
+            t.matmul(compute, counted, width, vocabulary, moved)
+        if sums[1] is not None:
+            t.matmul(compute, vocabulary, width, counted, moved)
+        out = [None if one is None else cast(t, one, d) for one, d in zip(sums, dtypes, strict=True)]
+        scratch.clear()
+        return tuple(out)
+
+    x_like = Tensor(x.shape, dtype)
+    dtypes = (dtype, head.dtype, bias.dtype if bias is not None else "")
+    targets = t.empty((rows,), "int64")
+    running = [t.empty((rows,), "float32") for _ in range(7)]
+    scratch = tiles()
+    kept = (x, targets, t.empty((rows,), "float32"), t.empty((rows,), "float32"))
+    running.clear()
+    scratch.clear()
+    inputs = (x, head) if bias is None else (x, head, bias)
+    return t.op(inputs, (1,), "float32", backward, kept)

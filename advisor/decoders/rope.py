@@ -1,0 +1,176 @@
+"""Rotary positions: the tables, made once a step, and what turning queries and keys by them makes.
+
+Source: `apply_rotary_pos_emb` and the rotary embeddings of transformers 5.23, models/*/modeling_*.py.
+"""
+
+from __future__ import annotations
+
+from advisor.parameters.buffers import rope_kinds, rope_width
+from advisor.specs import ModelSpec
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import (
+    add,
+    cast,
+    cat_last,
+    chunk_last,
+    copy,
+    mul,
+    negate,
+    regathered,
+    slice_last,
+    subtract,
+)
+from advisor.tape.tape import Tape
+
+FLOAT_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "olmo", "olmo2", "olmo3"})
+"""Their tables stay in fp32, so that the turn happens in fp32."""
+
+HALF_TABLES = frozenset({"gpt_oss"})
+"""Their tables hold each angle once; both halves of a head are turned by them and joined."""
+
+COMPLEX_TABLES = frozenset({"deepseek_v2", "llama4_text"})
+"""Their one table holds complex fp32 numbers."""
+
+FLOAT_TURN = frozenset({"cohere", "cohere2"})
+"""Their queries and keys are cast to fp32 before the turn."""
+
+SPREAD_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "glm", "glm4"})
+"""Each layer spreads half of the tables over neighbouring features, in new tensors."""
+
+JOINING = HALF_TABLES | frozenset(
+    {
+        "glm",
+        "glm4",
+        "glm4_moe",
+        "gpt_neox",
+        "lit-gpt",
+        "nemotron",
+        "phi",
+        "phi3",
+        "stablelm",
+    }
+)
+"""Their code joins the turned part of a head with the rest even when nothing is left over."""
+
+NAMED_PARTS = frozenset({"phi", "stablelm"})
+"""Their code keeps a name for the turned parts until attention ends."""
+
+
+class Rope:
+    """The tables of the rotary embedding: cos and sin (1, 1, S, rotary)."""
+
+    __slots__ = ("cos", "sin", "width")
+
+    def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str, sliding: bool = False) -> None:
+        self.width = rope_width(m, sliding)
+        table_dtype = "float32" if m.architecture in FLOAT_TABLES | COMPLEX_TABLES else dtype
+        shape = (1, 1, length, self.width // 2 if m.architecture in HALF_TABLES else self.width)
+        self.cos = t.empty(shape, table_dtype)
+        self.sin = self.cos
+        if m.architecture not in COMPLEX_TABLES:
+            self.sin = t.empty(shape, table_dtype)
+        self._note_kernels(t, length, m.architecture in HALF_TABLES | COMPLEX_TABLES)
+
+    def _note_kernels(self, t: Tape, length: int, single: bool) -> None:
+        """Positions to fp32, times the frequencies, doubled; cosine and sine, each scaled and cast."""
+        angles = 4 * length * (self.width // 2)
+        table = angles if single else 2 * angles
+        for moved in (12 * length, 4 * length + angles, *(() if single else (2 * table,)), *(2 * table,) * 4):
+            t.kernel("elementwise", "float32", 0, moved)
+        if self.cos.dtype != "float32":
+            for one in (self.cos, self.sin):
+                t.kernel("elementwise", "float32", 0, table + one.bytes)
+
+    def spread(self, t: Tape) -> Rope:
+        """Copies of the same size, made of half of each table."""
+        out = Rope.__new__(Rope)
+        out.width = self.width
+        out.cos, out.sin = copy(t, self.cos, self.cos.shape), copy(t, self.sin, self.sin.shape)
+        return out
+
+
+def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str) -> dict[bool, Rope]:
+    """The tables for layers that slide (True) and for those that do not."""
+    made = {sliding: Rope(t, m, length, dtype, sliding) for sliding in sorted(rope_kinds(m))}
+    return {kind: made.get(kind) or made[next(iter(made))] for kind in (False, True)} if made else {}
+
+
+def joins_parts(m: ModelSpec) -> bool:
+    """Whether the turned part of a head is joined with the rest by `cat`, which makes the result head-major.
+
+    Phi-3's code and GLM's do it even when nothing is left over.
+    """
+    return m.architecture in JOINING or m.rotary_dim not in (0, m.head_dim)
+
+
+def rotate_half(t: Tape, x: Tensor) -> Tensor:
+    """`cat((-x2, x1))` of the two halves of a head, or of its even and odd features."""
+    half = x.shape[-1] // 2
+    first = slice_last(t, x, half)
+    second = slice_last(t, x, x.shape[-1] - half)
+    return cat_last(t, negate(t, second), first)
+
+
+def turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """`x * cos + rotate_half(x) * sin`."""
+    x = regathered(t, x)  # its gradient comes head by head
+    return add(t, mul(t, x, rope.cos), mul(t, rotate_half(t, x), rope.sin))
+
+
+def _split(t: Tape, x: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    return slice_last(t, x, width), slice_last(t, x, x.shape[-1] - width)
+
+
+def _turned_float(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """ERNIE's turn: both of its parts are cast to fp32, each for itself."""
+    first = [mul(t, cast(t, x, "float32"), rope.cos)]  # popped: no operand outlives its operation
+    return add(t, first.pop(), mul(t, cast(t, rotate_half(t, x), "float32"), rope.sin))
+
+
+def _turned_whole(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+    dtype = q.dtype
+    if m.architecture.startswith("ernie4_5"):
+        rope = rope.spread(t)
+        turned_q, turned_k = _turned_float(t, q, rope), _turned_float(t, k, rope)
+        return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
+    if m.architecture in FLOAT_TURN:
+        q, k = cast(t, q, "float32"), cast(t, k, "float32")
+    turned_q, turned_k = turned(t, q, rope), turned(t, k, rope)
+    if m.architecture in FLOAT_TURN | FLOAT_TABLES:
+        return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
+    return turned_q, turned_k
+
+
+def turned_pairs(t: Tape, first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The halves of the features turned by half a table each, and joined."""
+    a = subtract(t, mul(t, first, cos), mul(t, second, sin))
+    return cat_last(t, a, add(t, mul(t, second, cos), mul(t, first, sin)))
+
+
+def _turned_halves(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    first, second = chunk_last(t, x, (rope.width // 2, rope.width // 2))
+    return turned_pairs(t, first, second, rope.cos, rope.sin)
+
+
+def apply_rope(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Queries (B, heads, S, D) and keys (B, KV, S, D), turned, and the parts that stay alive until attention ends."""
+    if not joins_parts(m):
+        return *_turned_whole(t, m, q, k, rope), ()
+    if m.architecture in HALF_TABLES:
+        q = _turned_halves(t, q, rope)
+        return q, _turned_halves(t, k, rope), ()
+    if m.architecture in SPREAD_TABLES:
+        rope = rope.spread(t)
+    (q_part, q_rest), (k_part, k_rest) = _split(t, q, rope.width), _split(t, k, rope.width)
+    if m.architecture == "nemotron":
+        q_part, k_part = turned(t, q_part, rope), turned(t, k_part, rope)
+        return cat_last(t, q_part, q_rest), cat_last(t, k_part, k_rest), ()
+    if m.architecture == "phi3":
+        q = cat_last(t, turned(t, q_part, rope), q_rest)
+        return q, cat_last(t, turned(t, k_part, rope), k_rest), ()
+    q_part, k_part = turned(t, q_part, rope), turned(t, k_part, rope)
+    kept = (q_part, k_part) if m.architecture in NAMED_PARTS else ()
+    q = cat_last(t, q_part, q_rest)
+    if not kept:
+        del q_part
+    return q, cat_last(t, k_part, k_rest), kept

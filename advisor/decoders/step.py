@@ -1,0 +1,315 @@
+"""One training step of a decoder on the tape: forward, loss, backward, in segments.
+
+Identical layers are run once: the first layer, then one layer of each kind that follows. What a further layer of a
+kind adds is exactly linear (a test checks that it is), so each segment carries how many layers it stands for.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
+
+from advisor.decoders.adapters import linear
+from advisor.decoders.attention import StepInputs
+from advisor.decoders.decoder import Decoder
+from advisor.decoders.ends import embed, head_logits
+from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds
+from advisor.decoders.layers import layer_of
+from advisor.decoders.linear import Linear
+from advisor.decoders.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
+from advisor.decoders.norms import Norm
+from advisor.decoders.older_loss import shifted, sliced_loss
+from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
+from advisor.parameters.layers import part_of
+from advisor.parameters.modules import head_linear
+from advisor.parameters.storage import other_dtype
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.engine import checkpoint, run_backward
+from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
+from advisor.tape.ops import cast, mean
+from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
+from advisor.tape.stack import Stack
+from advisor.tape.tape import LabelledTape, Tape
+
+EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
+THIS_STACK = Stack()
+
+
+class _Recorder:
+    """Cuts the tape's record into stretches."""
+
+    def __init__(self, t: Tape, copies: dict[int, int]) -> None:
+        self.t = t
+        self.copies = copies
+        self.parts: list[tuple[Stretch, list[RawKernel]]] = []
+        self.phase = "forward"
+        t.on_segment = self.enter
+
+    def enter(self, place: int) -> None:
+        """Begin the stretch of layer `place` in the present phase."""
+        self.close()
+        t = self.t
+        t.segment = place
+        t.kernels = []
+        self.parts.append((Stretch(self.phase, place, self.copies.get(place, 1), len(t.events)), t.kernels))
+
+    def close(self) -> None:
+        """End the stretch that is open."""
+        if self.parts:
+            stretch, t = self.parts[-1][0], self.t
+            stretch.end = len(t.events)
+            stretch.recomputed += t.recomputed
+            stretch.hooked += t.hooked
+            stretch.recomputed_flop += t.recomputed_flop
+            t.recomputed = t.hooked = t.recomputed_flop = 0
+
+    def finish(self) -> None:
+        """End the record and let go of the tape: each would keep the other alive."""
+        self.close()
+        del self.t.on_segment
+
+
+def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
+    """Which layers to run and how many each stands for; the first layer stands for itself.
+
+    Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
+    and tables that only one kind uses live as long as in the full model.
+    """
+    kinds = layer_kinds(m)
+    seen = 1 + max(kinds.index(kind) for kind in set(kinds))
+    begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
+    return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause Python's collector of cycles: the tape makes none, and its thousands of objects would start it often."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@lru_cache(maxsize=512)
+@_without_collector()
+def _recorded(
+    m: ModelSpec,
+    recipe: Recipe,
+    slides: bool,
+    one_tile: bool,
+    single_row: bool,
+    device: Device,
+    stack: Stack,
+    labelled: bool = False,
+) -> Program:
+    """The program of `recipe`, whose rank is ignored.
+
+    `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
+    `single_row`: the batch is 1 where that matters.
+    """
+    half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
+    t = (LabelledTape if labelled else Tape)(device, half if recipe.autocast else "", stack)
+    plan = layer_plan(m)
+    recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
+    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, kind.last) for kind, _ in plan]
+    if stack.freezes_lora_a:
+        for part in (part for w in layers for part in w.linears.values()):
+            if part.lora_a is not None:
+                part.lora_a = Tensor(part.lora_a.shape, part.lora_a.dtype)
+    full = recipe.method == "full"
+    other = other_dtype(recipe)
+    table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
+    head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
+    places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
+    ends = _Ends(
+        table,
+        output_embedding(m, recipe, RANK, head),
+        places if m.position == "learned" else None,
+        outer_norm(m, other, full) if m.final_norm else None,
+        outer_norm(m, other, full) if m.embedding_norm else None,
+        projections(m, recipe, RANK),
+    )
+    if recipe.gradient_accumulation > 1:
+        _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row)
+    loss = step.forward(ends)
+    _drop_autocast_cache(t, recorder)
+    recorder.phase = "backward"
+    t.segment = -2
+    t.kernel("elementwise", loss.dtype, 0, loss.bytes)
+    ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
+    run_backward(t, loss, ones)
+    recorder.finish()
+    program = Program(t.events[:], t.slots, t.labels)
+    for stretch, kernels in recorder.parts:
+        program.add(stretch, kernels)
+    return program
+
+
+def step_program(
+    m: ModelSpec,
+    recipe: Recipe,
+    batch: int,
+    length: int,
+    device: Device,
+    stack: Stack = THIS_STACK,
+    labelled: bool = False,
+) -> Program:
+    """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
+
+    `labelled`: the kinds of kernels say where they run, see LabelledTape.
+
+    The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
+    that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
+    """
+    structure = recipe.model_copy(
+        update={
+            "rank": 1,
+            "alpha": 1.0,
+            "micro_batch": 1,
+            "optimizer": "adamw",
+            "expandable_segments": False,
+            "dropout": 0.5 if recipe.dropout else 0.0,
+            "gradient_accumulation": min(recipe.gradient_accumulation, 2),
+        }
+    )
+    slides = bool(m.sliding_window) and m.sliding_window <= length
+    one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
+    single_row = batch == 1 and composes_attention(m, recipe, device)
+    return _recorded(m, structure, slides, one_tile, single_row, device, stack, labelled)
+
+
+def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
+    """Under accumulation, gradients of the earlier micro-steps stand from the start."""
+    for p in parameters:
+        if p.grad is None:
+            p.grad = t.empty(p.shape, p.dtype, GRADIENT)
+
+
+def _shared(t: Tape, weight: Tensor) -> Tensor:
+    """A weight used twice: its gradients meet before they reach it."""
+    if not weight.needs_grad:
+        return weight
+    out = Tensor(weight.shape, weight.dtype, needs_grad=True)
+    out.node = Node(t, (weight,), lambda g: (g,))
+    return out
+
+
+class _Ends(NamedTuple):
+    """The weights before and after the layers."""
+
+    table: Tensor
+    head: Linear
+    positions: Tensor | None
+    last_norm: Norm | None
+    first_norm: Norm | None
+    projections: dict[str, Linear]
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        return (
+            [p for p in (self.table, self.positions) if p is not None and p.needs_grad]
+            + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
+            + [p for part in (*self.projections.values(), self.head) for p in part.trained]
+        )
+
+
+class _Step:
+    """The forward of one micro-step, split as the model's own functions are."""
+
+    def __init__(
+        self,
+        t: Tape,
+        recorder: _Recorder,
+        m: ModelSpec,
+        recipe: Recipe,
+        plan: list[tuple[LayerKind, int]],
+        layers: list[Weights],
+        slides: bool,
+        one_tile: bool,
+        single_row: bool,
+    ) -> None:
+        self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
+        self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
+        self.held: list[Tensor] = []
+        self.one_tile = one_tile
+
+    def forward(self, ends: _Ends) -> Tensor:
+        """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
+        t, m = self.t, self.m
+        self.recorder.enter(EMBEDDING)
+        t.label("embedding")
+        table, head = ends.table, ends.head
+        if table is head.weight:
+            table = head.weight = _shared(t, table)
+        hidden = self._decode(table, ends)
+        if self.recipe.loss == "chunked":
+            t.label("loss")
+            return chunked_loss(t, hidden, head.weight, head.bias, self.one_tile)
+        if t.stack.sliced_head:
+            quant = self.recipe.quant if t.stack.quantized_head else "none"
+            logits, loss = sliced_loss(t, hidden, Linear(head_linear(m), self.recipe, 0, quant, head.weight.dtype))
+            self.held.append(logits)
+            return loss
+        logits = head_logits(t, m, linear(t, hidden, head))
+        t.label("loss")
+        if logits.buffer is not None:
+            logits.buffer.move_to(LOGITS)
+        if t.stack.mean_of_logits:
+            logits = cast(t, logits, "float32")
+            self.held.append(logits)
+            return mean(t, logits, (1,))
+        if t.stack.shifts_logits:
+            logits = cast(t, logits, "float32")
+        if t.stack.keeps_outputs:
+            self.held.append(logits)
+        return log_softmax_loss(t, shifted(t, logits) if t.stack.shifts_logits else logits)
+
+    def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
+        """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
+        t, m, recipe = self.t, self.m, self.recipe
+        leaf = recipe.gradient_checkpointing and not t.stack.cuts_embedding
+        ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
+        if ends.first_norm is not None:
+            x = ends.first_norm(t, x)
+        decoder = Decoder(t, m, recipe, self.single_row)
+        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype)
+        self.held, layer = decoder.cache, layer_of(m.architecture)
+        for index, (kind, _) in enumerate(self.plan):
+            self.recorder.enter(index)
+            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
+            if recipe.gradient_checkpointing:
+                x = checkpoint(t, lambda h, w=weights, g=given: layer(decoder, h, w, g), x, recipe.reentrant)
+            else:
+                x = layer(decoder, x, weights, given)
+        self.recorder.enter(HEAD)
+        t.label("final norm")
+        if ends.last_norm is not None:
+            x = ends.last_norm(t, x)
+        if ends.projections:
+            x = linear(t, x, ends.projections["project_out"])
+        decoder.held.clear()
+        return x
+
+
+def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:
+    """Leaving autocast frees its cached casts; note what each layer loses by that."""
+    recorder.enter(LEAVING_AUTOCAST)
+    places = {stretch.place: stretch for stretch, _ in recorder.parts}
+    lost: dict[int, list[int]] = {}
+    while t.autocast_cache:
+        start = len(t.events)
+        _, (place, _cached) = t.autocast_cache.popitem()
+        del _cached
+        lost.setdefault(place, []).extend(t.events[start:])
+    for place, events in lost.items():
+        places[place].dropped = net_of(events)
+    t.autocast = ""

@@ -1,0 +1,114 @@
+"""The weights of a decoder's layers as the tape sees them, and in which dtypes and stores they are."""
+
+from __future__ import annotations
+
+from advisor.decoders.experts import Experts
+from advisor.decoders.gpt_oss import OssExperts
+from advisor.decoders.linear import Linear
+from advisor.decoders.llama4_experts import Llama4Experts
+from advisor.decoders.norms import HeadNorms, Norm
+from advisor.errors import BadValue
+from advisor.parameters.modules import (
+    HEAD_NORMS,
+    head_linear,
+    layer_linears,
+    layer_norms,
+    outer_linears,
+    own_dtype,
+    own_parameters,
+)
+from advisor.parameters.storage import layer_quant, other_dtype, unquantized_name
+from advisor.parameters.targets import outer_targets, targets_in
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import Tensor
+
+
+class Weights:
+    """The weights of one decoder layer as the tape sees them."""
+
+    __slots__ = ("experts", "linears", "m", "norms", "own", "qk_norms", "sinks")
+
+    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, last: bool = False) -> None:
+        """`m` is the model as this layer knows it; `last`: see `unquantized_name`."""
+        self.m = m
+        other = other_dtype(recipe)
+        whole = unquantized_name(m) if last else ""
+        trained = recipe.method == "full"
+        targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
+        self.linears = {
+            name: Linear(
+                shape,
+                recipe,
+                rank if name in targets else 0,
+                "none" if name == whole else layer_quant(m, recipe),
+                other,
+                bias_apart=m.architecture == "falcon",
+            )
+            for name, shape in layer_linears(m).items()
+        }
+        of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in HEAD_NORMS]
+        others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
+        self.norms = [outer_norm(m, other, trained) for _ in range(others)]
+        self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
+        self.own = {
+            name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
+            for name, p in own_parameters(m).items()
+        }
+        self.experts = _experts_of(m, recipe, rank, self.own)
+        self.qk_norms = [
+            HeadNorms(count, width, other, trained)
+            if m.qk_norm == "each_apart"
+            else Norm(m.norm, width, other, trained, False)
+            for width, count in of_heads
+        ]
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        norms = [p for norm in (*self.norms, *self.qk_norms) for p in norm.trained]
+        sinks = [self.sinks] if self.sinks is not None and self.sinks.needs_grad else []
+        own = [p for p in self.own.values() if p.needs_grad]
+        own += self.experts.adapted if isinstance(self.experts, Experts) else []
+        return [p for part in self.linears.values() for p in part.trained] + norms + sinks + own
+
+
+def _experts_of(
+    m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor]
+) -> Experts | OssExperts | Llama4Experts | None:
+    """The mixture, where a layer has one."""
+    match m.mlp:
+        case "experts":
+            return Experts(m, recipe, rank, own)
+        case "oss_experts":
+            return OssExperts(**own, top_k=m.experts_per_token)
+        case "llama4_experts":
+            return Llama4Experts(**own, top_k=m.experts_per_token)
+    return None
+
+
+def outer_norm(m: ModelSpec, dtype: str, trained: bool) -> Norm:
+    """A norm of hidden states."""
+    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight)
+
+
+def projections(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Linear]:
+    """The linear layers around the decoder layers."""
+    targets = outer_targets(m, recipe.target_modules) if recipe.has_adapters else []
+    return {
+        name: Linear(shape, recipe, rank if shape in targets else 0, layer_quant(m, recipe), other_dtype(recipe))
+        for name, shape in outer_linears(m).items()
+    }
+
+
+def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor) -> Linear:
+    """The head, never quantised, with an adapter where it is named among the targets; `weight` may be the embedding's.
+
+    Raises BadValue for a chunked loss, which multiplies by the weight and passes the adapter by.
+    """
+    shape = head_linear(m)
+    adapted = recipe.has_adapters and shape.name in recipe.target_modules
+    if adapted and recipe.loss == "chunked":
+        raise BadValue("--loss", "chunked", f"it passes the adapter of {shape.name} by; add --loss full")
+    head = Linear(shape, recipe, rank if adapted else 0, "none", other_dtype(recipe))
+    head.weight = weight
+    return head

@@ -1,0 +1,1 @@
+"""Formats of the files in the user's data folder."""

@@ -1,0 +1,1 @@
+"""What a model consists of before anything runs: layers, parameters, adapters, storage."""

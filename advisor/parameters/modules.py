@@ -1,0 +1,209 @@
+"""Which parameters a decoder has: the linear layers, norms and embeddings that its code builds.
+
+One table for everybody: parameter counts, adapters, quantisation and the tape all read it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
+
+from advisor.parameters.layers import layer_groups
+from advisor.specs import LinearShape, ModelSpec
+
+SINKS = "sinks"
+"""The attention's sinks, counted with the norms: a learnt vector as they are."""
+
+HEAD_NORMS = ("q_norm", "k_norm")
+"""Norms of queries and keys, where a model has them."""
+
+OSS_PARAMETERS = ("router", "router_bias", "gate_up", "gate_up_bias", "down", "down_bias")
+
+
+class Parameter(NamedTuple):
+    """A parameter outside of linear layers and norms. `wide`: in fp32 whatever the base; `fixed`: never trained."""
+
+    shape: tuple[int, ...]
+    wide: bool = False
+    fixed: bool = False
+
+
+class Norm(NamedTuple):
+    """A norm of `width` features and how many learnt vectors of that width it has (0, 1 or 2)."""
+
+    name: str
+    width: int
+    vectors: int
+
+
+@lru_cache(maxsize=256)
+def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
+    """The linear layers of one decoder layer by name, in the order in which the forward calls them."""
+
+    def linear(name: str, in_features: int, out_features: int, bias: bool) -> LinearShape:
+        return LinearShape(name=name, in_features=in_features, out_features=out_features, bias=bias)
+
+    h, inner = m.hidden_size, m.intermediate_size
+    if m.kv_lora_rank:
+        found = _latent_linears(m)
+    elif m.fused_qkv:
+        found = [linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias)]
+    else:
+        sizes = (m.q_size, m.kv_size, m.kv_size)
+        found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
+    found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
+    if m.num_experts:
+        return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
+    if m.mlp == "gated":
+        gate, up, down = m.mlp_names
+        found += [linear(gate, h, inner, m.mlp_bias), linear(up, h, inner, m.mlp_bias)]
+    elif m.mlp == "gated_fused":
+        up, down = m.mlp_names
+        found.append(linear(up, h, 2 * inner, m.mlp_bias))
+    else:
+        up, down = m.mlp_names
+        found.append(linear(up, h, inner, m.mlp_bias))
+    found.append(linear(down, inner, h, m.mlp_bias))
+    return {shape.name: shape for shape in found}
+
+
+def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
+    """The linear layers of a mixture: its router where that is one, and the expert that every token goes through."""
+    h, inner = m.hidden_size, m.shared_expert_size
+    found = []
+    if m.router_linear:
+        wide = m.architecture == "hunyuan_v1_moe"
+        found.append(LinearShape(name=m.router_linear, in_features=h, out_features=m.num_experts, wide=wide))
+    if not inner:
+        return found
+    *gates, up, down = m.mlp_names
+    found += [LinearShape(name=gate, in_features=h, out_features=inner, bias=m.mlp_bias) for gate in gates]
+    found += [
+        LinearShape(name=up, in_features=h, out_features=inner if gates else 2 * inner, bias=m.mlp_bias),
+        LinearShape(name=down, in_features=inner, out_features=h, bias=m.mlp_bias),
+    ]
+    if m.shared_expert_gated:
+        found.append(LinearShape(name="shared_expert_gate", in_features=h, out_features=1))
+    return found
+
+
+def _latent_linears(m: ModelSpec) -> list[LinearShape]:
+    """The projections of latent attention: to the latents (with the bias, if any) and from them to the heads."""
+    h, heads = m.hidden_size, m.num_attention_heads
+    *q_names, kv_a, kv_b = m.qkv_names
+    plain = m.head_dim - m.rotary_dim
+    if m.q_lora_rank:
+        found = [
+            LinearShape(name=q_names[0], in_features=h, out_features=m.q_lora_rank, bias=m.qkv_bias),
+            LinearShape(name=q_names[1], in_features=m.q_lora_rank, out_features=m.q_size),
+        ]
+    else:
+        found = [LinearShape(name=q_names[0], in_features=h, out_features=m.q_size)]
+    return [
+        *found,
+        LinearShape(name=kv_a, in_features=h, out_features=m.kv_lora_rank + m.rotary_dim, bias=m.qkv_bias),
+        LinearShape(name=kv_b, in_features=m.kv_lora_rank, out_features=heads * (plain + m.value_dim)),
+    ]
+
+
+@lru_cache(maxsize=256)
+def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
+    """The norms of one decoder layer, and the sinks of its attention."""
+    vectors = int(m.norm_weight) + int(m.norm_bias)
+    count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    if m.architecture == "gemma4_text" and m.num_experts:  # around the experts beside the MLP
+        count += 3
+    found = [Norm(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
+    each = (m.q_size, m.kv_size)
+    widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
+    if m.qk_norm == "each_apart":
+        heads = (m.num_attention_heads, m.num_key_value_heads)
+        found += [Norm(name, m.head_dim, count) for name, count in zip(HEAD_NORMS, heads, strict=True)]
+    if m.kv_lora_rank:
+        widths = (m.q_lora_rank, m.kv_lora_rank)
+    found += [Norm(name, width, 1) for name, width in zip(HEAD_NORMS, widths, strict=False) if width]
+    if m.attention_sinks:
+        found.append(Norm(SINKS, m.num_attention_heads, 1))
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
+    """A layer's parameters that stand in no linear layer or norm: routers, fused experts, what an activation learns.
+
+    bitsandbytes does not quantise them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
+    """
+    count, h, inner = m.num_experts, m.hidden_size, m.expert_size or m.intermediate_size
+    if m.activation == "xielu":
+        return {"alpha_p": Parameter((1,)), "alpha_n": Parameter((1,))}
+    if m.mlp == "llama4_experts":
+        return {
+            "router": Parameter((count, h)),
+            "gate_up": Parameter((count, h, 2 * inner)),
+            "down": Parameter((count, inner, h)),
+        }
+    if m.mlp == "oss_experts":
+        shapes = (count, h), (count,), (count, h, 2 * inner), (count, 2 * inner), (count, inner, h), (count, h)
+        return dict(zip(OSS_PARAMETERS, map(Parameter, shapes), strict=True))
+    if m.mlp != "experts":
+        return {}
+    found = {"gate_up": Parameter((count, 2 * inner, h)), "down": Parameter((count, h, inner))}
+    if m.architecture == "gemma4_text":
+        return found | {"router_scale": Parameter((h,)), "expert_scale": Parameter((count,))}
+    if m.router_linear:
+        return found
+    if m.architecture == "ernie4_5_moe":
+        fixed = Parameter((1, count), wide=True, fixed=True)
+        return {"router": Parameter((count, h), wide=True), **found, "router_bias": fixed}
+    return {"router": Parameter((count, h)), **found}
+
+
+def own_dtype(p: Parameter, other: str) -> str:
+    """Its dtype, where `other` is that of the weights that are not quantised."""
+    return "float32" if p.wide else other
+
+
+@lru_cache(maxsize=256)
+def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
+    """The linear layers around the decoder layers, the head apart: from narrower embeddings and back to them."""
+    if m.token_size == m.hidden_size:
+        return {}
+    there = LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size)
+    back = LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size)
+    return {shape.name: shape for shape in (there, back)}
+
+
+@lru_cache(maxsize=256)
+def head_linear(m: ModelSpec) -> LinearShape:
+    """The output embedding, which has one name in all of transformers 5."""
+    return LinearShape(name="lm_head", in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)
+
+
+def outer_parameters(m: ModelSpec) -> list[tuple[tuple[int, ...], int]]:
+    """Shapes around the decoder layers outside of `outer_linears`, and how often each is there.
+
+    The embedding and the head, which are one tensor where they are tied; positions; the norms before and behind.
+    """
+    vectors = (int(m.norm_weight) + int(m.norm_bias)) * (int(m.final_norm) + int(m.embedding_norm))
+    found: list[tuple[tuple[int, ...], int]] = [
+        ((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2),
+        ((m.position_rows, m.hidden_size), int(m.position == "learned")),
+        ((m.vocab_size,), int(m.lm_head_bias)),
+        ((m.hidden_size,), vectors),
+    ]
+    return [(shape, times) for shape, times in found if times]
+
+
+def layer_parameter_count(m: ModelSpec) -> int:
+    """Parameters of one decoder layer."""
+    linears = sum(s.weight_count + (s.out_features if s.bias else 0) for s in layer_linears(m).values())
+    norms = sum(n.width * n.vectors for n in layer_norms(m))
+    return linears + norms + sum(prod(p.shape) for p in own_parameters(m).values())
+
+
+def parameter_count(m: ModelSpec) -> int:
+    """All parameters, tied embeddings counted once: what `sum(p.numel() for p in model.parameters())` gives."""
+    count = sum(prod(shape) * times for shape, times in outer_parameters(m))
+    count += sum(shape.weight_count for shape in outer_linears(m).values())
+    return count + sum(layers * layer_parameter_count(part) for part, layers in layer_groups(m))

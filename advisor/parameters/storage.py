@@ -1,0 +1,76 @@
+"""In which dtype or quantized form each tensor of a model lies."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import NamedTuple
+
+from advisor.blocks import ITEM_BYTES
+from advisor.parameters.layers import layer_groups
+from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.specs import ModelSpec, Quantization, Recipe
+
+QUANTIZATION_BLOCK = 64
+NESTED_BLOCK = 256
+
+
+def other_dtype(recipe: Recipe) -> str:
+    """The dtype of everything bitsandbytes does not quantise: fp32 after peft's k-bit preparation."""
+    return "float32" if recipe.is_quantized and recipe.kbit_upcast else recipe.base_dtype
+
+
+def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
+    """How the linear layers of the decoder are stored.
+
+    transformers 5.23 replaces nn.Linear and Conv1D, but no subclass: Falcon's layers stay as they are. Source:
+    transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
+    """
+    return "none" if m.architecture == "falcon" else recipe.quant
+
+
+def unquantized_name(m: ModelSpec) -> str:
+    """The linear layer of the last decoder layer that transformers leaves in 16 bits, or ''.
+
+    It spares the module of the model's last parameter, meant to be the head. OLMo's norms have no parameters: where
+    its head is tied, that is the last MLP. Source: transformers/quantizers/base.py, get_keys_to_not_convert.
+    """
+    return m.mlp_names[-1] if m.tie_word_embeddings and not m.norm_weight else ""
+
+
+def quantized_store_bytes(elements: int, quant: str, double_quant: bool) -> tuple[int, list[int]]:
+    """(packed weight bytes, sizes of the constants' tensors) of one weight that bitsandbytes stores.
+
+    nf4/fp4: half a byte, one fp32 absmax per 64, or with double quantisation one uint8 per 64, one fp32 per 256 of
+    those and an fp32 offset; tables of 16 and (nested) 256 fp32. int8: one byte and one fp32 per output row (the
+    rows are added by the caller). Source: bitsandbytes 0.50, functional.py, quantize_4bit.
+    """
+    if quant == "int8":
+        return elements, []
+    packed = -(-elements // 2)
+    blocks = -(-elements // QUANTIZATION_BLOCK)
+    if not double_quant:
+        return packed, [4 * blocks, 16 * 4]
+    return packed, [blocks, 4 * -(-blocks // NESTED_BLOCK), 256 * 4, 16 * 4, 4]
+
+
+class Unquantized(NamedTuple):
+    """Weights of the layers that bitsandbytes leaves alone: their bytes, and their share of the parameters there."""
+
+    bytes: int
+    share: float
+
+
+def unquantized_layers(m: ModelSpec, recipe: Recipe) -> Unquantized:
+    """What a quantised recipe leaves in 16 bits (fp32 after k-bit preparation): fused experts, layers of own classes.
+
+    Ignores: biases and norms, which are vectors.
+    """
+    left = whole = size = 0
+    for part, layers in layer_groups(m):
+        linears = sum(shape.weight_count for shape in layer_linears(part).values())
+        own = list(own_parameters(part).values())
+        stays = sum(prod(p.shape) for p in own) + (linears if layer_quant(part, recipe) == "none" else 0)
+        left += layers * stays
+        whole += layers * (linears + sum(prod(p.shape) for p in own))
+        size += layers * stays * ITEM_BYTES[other_dtype(recipe)]
+    return Unquantized(size, left / whole)

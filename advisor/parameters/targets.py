@@ -1,0 +1,166 @@
+"""Which parameters get adapters: what peft makes of `target_modules` for each architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from math import prod
+
+from advisor.errors import BadValue, UnknownName
+from advisor.parameters.layers import layer_groups
+from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
+from advisor.specs import LinearShape, Model, ModelSpec, Recipe
+
+FUSED_EXPERTS = frozenset(
+    {
+        "deepseek_v2",
+        "deepseek_v3",
+        "dots1",
+        "ernie4_5_moe",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "hunyuan_v1_moe",
+        "mixtral",
+        "olmoe",
+        "qwen3_moe",
+    }
+)
+"""peft takes the gate, up and down projections of these for parts of fused experts: no dense MLP gets an adapter.
+
+With 'all-linear' it adapts router and fused experts themselves, but not by DoRA and not with dropout.
+
+Source: peft 0.21, utils/transformers_weight_conversion.py, _convert_peft_config_moe.
+"""
+
+ROUTER_FAILS = frozenset({"llama4_text", "phimoe"})
+"""Their routers are linear layers that return more than one tensor, which peft 0.21 wraps and then fails on."""
+
+
+def attention_names(m: ModelSpec) -> tuple[str, ...]:
+    """The linear layers of the attention block."""
+    return (*m.qkv_names, m.out_name)
+
+
+@lru_cache(maxsize=1024)
+def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
+    """Names of the linear layers that get an adapter, in any layer of the model.
+
+    'all-linear' is every linear layer but the output embedding, as in peft; 'attention' those of the attention. The
+    output embedding ('lm_head') gets one where it is named.
+    Raises UnknownName for a module that the model does not have, BadValue for what peft fails on.
+    """
+    if target_modules == ("all-linear",) and fails_on_all_linear(m):
+        raise BadValue(
+            "target modules",
+            "all-linear",
+            f"peft 0.21 fails on the router of {m.architecture}, a linear "
+            f"layer that returns several tensors; use attention, or name some of {', '.join(_names_of(m))}",
+        )
+    if target_modules not in (("all-linear",), ("attention",)):
+        names = _names_of(m)
+        for name in target_modules:
+            if name not in names:
+                raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
+    inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
+    return frozenset((*inside, *(shape.name for shape in outer_targets(m, target_modules))))
+
+
+def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:
+    """Those around the decoder layers, in the order of the forward."""
+    found = [
+        shape for name, shape in outer_linears(m).items() if target_modules == ("all-linear",) or name in target_modules
+    ]
+    head = head_linear(m)
+    return [*found, head] if head.name in target_modules else found
+
+
+def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
+    """Those of one kind of layer; a name that only other layers know is left out."""
+    if target_modules == ("attention",):
+        return frozenset(attention_names(part))
+    names = _adaptable(part)
+    return frozenset(names) if target_modules == ("all-linear",) else frozenset(names) & frozenset(target_modules)
+
+
+def _adaptable(part: ModelSpec) -> list[str]:
+    """The linear layers that peft can adapt, in the order of the forward."""
+    fused = part.mlp_names if part.architecture in FUSED_EXPERTS else ()
+    return [name for name in layer_linears(part) if name not in fused]
+
+
+def _names_of(m: ModelSpec) -> list[str]:
+    inside = (name for part, _ in layer_groups(m) for name in _adaptable(part))
+    return list(dict.fromkeys((*inside, *outer_linears(m), head_linear(m).name)))
+
+
+def fails_on_all_linear(m: ModelSpec) -> bool:
+    """Whether peft cannot be asked for every linear layer."""
+    return m.architecture in ROUTER_FAILS and m.num_experts > 0
+
+
+def default_targets(m: Model) -> tuple[str, ...]:
+    """What is adapted when nothing is asked for: every linear layer, or the attention's where peft fails on that."""
+    return ("attention",) if isinstance(m, ModelSpec) and fails_on_all_linear(m) else ("all-linear",)
+
+
+def same_layers(m: Model) -> bool:
+    """Whether LoRA and DoRA adapt the same layers by default: peft's DoRA does not reach fused experts."""
+    return not (isinstance(m, ModelSpec) and m.mlp == "experts" and m.architecture in FUSED_EXPERTS)
+
+
+def adapts_experts(m: ModelSpec, target_modules: tuple[str, ...], dora: bool, dropout: float) -> bool:
+    """Whether peft adapts the fused experts; it refuses to where the recipe asks for DoRA or dropout."""
+    known = m.mlp == "experts" and m.architecture in FUSED_EXPERTS
+    return known and target_modules == ("all-linear",) and not dora and not dropout
+
+
+def spelt_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's targets as peft must be told: by name where its 'all-linear' would reach experts and be refused."""
+    fused = m.mlp == "experts" and m.architecture in FUSED_EXPERTS
+    if fused and recipe.target_modules == ("all-linear",) and (recipe.is_dora or recipe.dropout):
+        return tuple(name for name in _names_of(m) if name in resolve_targets(m, recipe.target_modules))
+    return recipe.target_modules
+
+
+Pair = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _expert_adapter_shapes(m: ModelSpec, rank: int) -> dict[str, Pair]:
+    """Shapes of A and B for router, gate_up (whose rank is doubled, for it holds two projections) and down."""
+    count, h, inner = m.num_experts, m.hidden_size, m.expert_size
+    found = {
+        "router": ((rank, h), (count, rank)),
+        "gate_up": ((count * 2 * rank, h), (2 * inner, count * 2 * rank)),
+        "down": ((count * rank, inner), (h, count * rank)),
+    }
+    return {name: pair for name, pair in found.items() if name in own_parameters(m)}
+
+
+def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:
+    """Shapes of A and B of each adapted parameter of a layer's experts; empty where peft adapts none.
+
+    Source: peft 0.21, utils/transformers_weight_conversion.py and tuners/lora/layer.py, ParamWrapper.
+    """
+    if not recipe.has_adapters or not adapts_experts(m, recipe.target_modules, recipe.is_dora, recipe.dropout):
+        return {}
+    return _expert_adapter_shapes(m, rank)
+
+
+def adapter_parameter_count(m: ModelSpec, target_modules: tuple[str, ...], rank: int, dora: bool) -> int:
+    """Parameters that LoRA adds, rank * (in + out) per adapted linear layer; DoRA adds out more (its magnitude).
+
+    Source: Hu et al. 2021, arXiv:2106.09685, section 4.1; Liu et al. 2024, arXiv:2402.09353, section 4.1.
+    """
+
+    def of(shapes: Iterable[LinearShape]) -> int:
+        return sum(rank * (shape.in_features + shape.out_features) + dora * shape.out_features for shape in shapes)
+
+    resolve_targets(m, target_modules)  # it refuses what the model does not have
+    total = of(outer_targets(m, target_modules))
+    for part, layers in layer_groups(m):
+        inside = targets_in(part, target_modules)
+        per_layer = of(shape for name, shape in layer_linears(part).items() if name in inside)
+        if adapts_experts(part, target_modules, dora, 0.0):
+            per_layer += sum(prod(a) + prod(b) for a, b in _expert_adapter_shapes(part, rank).values())
+        total += per_layer * layers
+    return total

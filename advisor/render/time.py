@@ -1,0 +1,92 @@
+"""Where the time goes, for people: the dearest kernels of a step, and its parts method by method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TextIO
+
+from rich.text import Text
+
+from advisor.advice.search import has_bf16
+from advisor.answer import Advice, Candidate
+from advisor.catalog import find_gpus
+from advisor.costs.explanation import StepParts, compared, explain_time
+from advisor.costs.measured import measured_device
+from advisor.render.console import console_for, heading, new_table, print_table, say
+from advisor.rules.wording import DISPLAY, how
+from advisor.specs import GpuSpec, Method, TracedModel
+from advisor.units import format_seconds
+
+DEAREST = 10
+
+
+def render_times(advice: Advice, file: TextIO) -> None:
+    """Print the ten dearest kernels of the recommended row, or of the first, and what every row is made of."""
+    console = console_for(file)
+    if isinstance(advice.model, TracedModel):
+        say(console, f"No kernels to show: {advice.model.name} stands on a trace, which holds sums alone.")
+        return
+    card = _card(advice)
+    if card is None:
+        say(console, f"No kernels to show: the speed of {advice.gpu.asked} is not known.")
+        return
+    rows = advice.candidates
+    chosen = rows[0] if advice.recommendation is None else advice.candidate(advice.recommendation.method)
+    device, _ = measured_device(card)
+    profile = None if device is None else device.profile
+    steps = {row.method: explain_time(advice.model, row.recipe, advice.workload, card, profile) for row in rows}
+    _dearest(file, chosen, steps[chosen.method], card)
+    _side_by_side(file, rows, steps)
+
+
+def _card(advice: Advice) -> GpuSpec | None:
+    """The card whose kernels are shown: the one with the least memory, which the verdict is about."""
+    known = [card for card in find_gpus(advice.gpu.asked) if card.speed_known]
+    usable = [card for card in known if has_bf16(card)] or known
+    return min(usable, key=lambda card: card.memory_bytes, default=None)
+
+
+def _dearest(file: TextIO, row: Candidate, step: StepParts, card: GpuSpec) -> None:
+    console = console_for(file)
+    heading(
+        console,
+        f"Time of {DISPLAY[row.method]}, {how(row.recipe)}, on {card.name}: "
+        f"{format_seconds(step.micro_step_s)} a micro-step",
+    )
+    table = new_table()
+    table.add_column("dearest kernels", overflow="fold")
+    for name in ("launches", "each", "share", "bound"):
+        table.add_column(name, justify="left" if name == "bound" else "right")
+    for kernel in step.kernels[:DEAREST]:
+        size = " x ".join(map(str, kernel.shape)) if any(kernel.shape) else f"{kernel.moved_bytes / 2**20:,.1f} MiB"
+        table.add_row(
+            Text(f"{kernel.place}: {kernel.kind} {size}, {kernel.dtype}"),
+            f"{kernel.times:,}",
+            format_seconds(kernel.seconds / kernel.times),
+            f"{kernel.seconds / step.kernels_s:.1%}",
+            kernel.bound,
+        )
+    print_table(file, table)
+    rest = step.kernels[DEAREST:]
+    say(
+        console,
+        f"{len(rest):,} more kinds of kernels take {sum(k.seconds for k in rest) / step.kernels_s:.0%}; "
+        "m x n x k of a product, or what one launch reads and writes.",
+        style="dim",
+    )
+
+
+def _side_by_side(file: TextIO, rows: tuple[Candidate, ...], steps: Mapping[Method, StepParts]) -> None:
+    heading(console_for(file), "A micro-step of each, by part")
+    table = new_table()
+    table.add_column("part", overflow="fold")
+    for row in rows:
+        table.add_column(row.method, justify="right")
+    for name, values in compared(steps):
+        table.add_row(name, *(format_seconds(value) if value else "-" for value in values))
+    table.add_section()
+    table.add_row(
+        "micro-batch", *(f"{row.recipe.micro_batch}{' c' if row.recipe.gradient_checkpointing else ''}" for row in rows)
+    )
+    table.add_row("total", *(format_seconds(sum(step.parts.values())) for step in steps.values()))
+    print_table(file, table)

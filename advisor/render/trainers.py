@@ -1,0 +1,43 @@
+"""The trainer presets for people: one line each, or every knob of one with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.text import Text
+
+from advisor.catalog.trainers import Preset
+from advisor.render.console import console_for, heading, new_table, print_table, say, value_text
+from advisor.specs import METHODS
+
+
+def render_trainers(presets: Iterable[Preset], file: TextIO) -> None:
+    """A table of presets: name, version, whether its own step was traced, what it stands for."""
+    table = new_table()
+    for name in ("trainer", "version", "traced", "what it stands for"):
+        table.add_column(name, overflow="fold")
+    for preset in presets:
+        table.add_row(preset.name, preset.version, "yes" if preset.traced else "no", Text(preset.title))
+    print_table(file, table)
+
+
+def render_trainer(preset: Preset, file: TextIO) -> None:
+    """What one preset sets, where its code says so, and what the estimate leaves out."""
+    console = console_for(file)
+    say(console, f"{preset.name} {preset.version}: {preset.title}", style="bold")
+    traced = (
+        "yes, its own training step was run and compared with the estimate"
+        if preset.traced
+        else ("no, the estimate is of the transformers step with these knobs")
+    )
+    say(console, f"Traced: {traced}.")
+    heading(console, "Knobs")
+    for knob in preset.knobs:
+        methods = "" if knob.methods == METHODS else f" ({', '.join(knob.methods)})"
+        say(console, f"{knob.name.replace('_', '-')} {value_text(knob.value)}{methods}", indent=2)
+        say(console, f"  {knob.source}", style="dim", indent=2)
+    if preset.differs:
+        heading(console, "Not in the estimate")
+        for line in preset.differs:
+            say(console, f"- {line}", indent=2)

@@ -1,0 +1,1 @@
+"""Everything that runs beside torch; started as processes, imported by nobody else."""

@@ -1,0 +1,219 @@
+"""One burst: the real training step of transformers, peft and bitsandbytes, timed and weighed on a device.
+
+The loop is that of transformers' Trainer: forward under autocast, backward, a look at the loss (which waits for the
+card, as Trainer's `logging_nan_inf_filter` does after every micro-batch), gradient clipping at 1.0, the optimizer,
+zero_grad. Weights are random and tokens too; the batch stays on the device.
+
+Left out, as in the dry run: the attention mask of a data collator, the data loader, logging, the learning rate
+schedule, the copy of the logits that accelerate makes under autocast, and fp16's gradient scaler.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from advisor.specs import Recipe
+from calibrate import host
+from calibrate.burst_record import Run
+from calibrate.measurement import Figures
+from calibrate.worker.build import build_model, quantization_tensors, step_inputs
+from calibrate.worker.cpu_memory import MemoryReading, rounded
+from calibrate.worker.device import Device
+from calibrate.worker.dryrun import make_optimizer
+
+WARM_UP_STEPS = (2, 6)
+"""At least and at most so many steps before those that count."""
+WARM = 0.05
+"""A step that takes this much less than the one before it is still warming up."""
+TIMED_STEPS = (5, 200)
+STABLE = 0.01
+"""The median counts as stable when dropping the first half of the steps moves it by less than this."""
+
+Say = Callable[[Mapping[str, Any]], None]
+
+
+class StepSeconds(NamedTuple):
+    """Times of one optimizer step; `device_s` by the device's own clock."""
+
+    wall_s: float
+    device_s: float
+    micro_s: tuple[float, ...]
+    host_s: float
+
+
+class Limits(NamedTuple):
+    """How long a burst may time steps: a fixed number of them (0: until stable), and the seconds for all."""
+
+    steps: int
+    seconds: float
+
+
+class Training:
+    """A model in training, one step after the other."""
+
+    def __init__(self, config: Mapping[str, Any], recipe: Recipe, seq_len: int, device: Device, code: str = "") -> None:
+        """Builds the model on the device; raises what `build_model` raises."""
+        torch.manual_seed(0)
+        self.recipe, self.device = recipe, device
+        self.model = build_model(config, recipe, fake=False, code=code, device=device.place)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self.trained, recipe)
+        inputs = step_inputs(self.model, recipe.micro_batch, seq_len)
+        words = int(self.model.config.get_text_config().vocab_size)
+        inputs["input_ids"].random_(0, words)  # the labels are the same tensor
+        moved = {key: value.to(device.place) for key, value in inputs.items() if isinstance(value, torch.Tensor)}
+        if inputs["labels"] is inputs["input_ids"]:
+            moved["labels"] = moved["input_ids"]
+        self.inputs = inputs | moved
+
+    def step(self, after_forward: Callable[[], None] = lambda: None) -> StepSeconds:
+        """One optimizer step."""
+        device, repeats = self.device, self.recipe.gradient_accumulation
+        half = torch.float16 if self.recipe.base_dtype == "float16" else torch.bfloat16
+        device.synchronize()
+        begin_s = time.perf_counter()
+        waited_s, marks = 0.0, [device.mark()]
+        for _ in range(repeats):
+            with torch.autocast(device.kind, dtype=half, enabled=self.recipe.autocast):
+                loss = self.model(**self.inputs).loss
+            after_forward()
+            if repeats > 1:
+                loss = loss / repeats
+            loss.backward()
+            loss = loss.detach()
+            asked_s = time.perf_counter()
+            bool(torch.isnan(loss) or torch.isinf(loss))
+            waited_s += time.perf_counter() - asked_s
+            marks.append(device.mark())
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.model.zero_grad()
+        host_s = time.perf_counter() - begin_s - waited_s
+        end = device.mark()
+        device.synchronize()
+        wall_s = time.perf_counter() - begin_s
+        micro = tuple(device.seconds(a, b) for a, b in itertools.pairwise(marks))
+        return StepSeconds(wall_s, device.seconds(marks[0], end), micro, host_s)
+
+
+def static_terms(model: Any, optimizer: Any) -> dict[str, int]:
+    """Bytes, in blocks, of what stands for the whole run, by the names that `Figures` has for them."""
+    adapted = hasattr(model, "peft_config")
+    found: dict[str, list[torch.Tensor]] = {
+        "base_weights": [p for p in model.parameters() if not (adapted and p.requires_grad)],
+        "adapters": [p for p in model.parameters() if adapted and p.requires_grad],
+        "quantization": [t for m in model.modules() for t in quantization_tensors(m).values()],
+        "optimizer_states": [
+            value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+        ],
+    }
+    return {f"{name}_bytes": bytes_of(tensors) for name, tensors in found.items()}
+
+
+def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the storages of tensors, each storage once, in whole blocks."""
+    storages = {storage._cdata: storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    return sum(map(rounded, storages.values()))
+
+
+def run_burst(
+    config: Mapping[str, Any], recipe: Recipe, seq_len: int, device: Device, limits: Limits, say: Say, code: str = ""
+) -> tuple[Figures, Run]:
+    """Build, warm up, time, weigh. `say` hears of every step.
+
+    Raises torch.OutOfMemoryError (CUDA), RuntimeError (a CPU that has no memory left) and what `build_model` raises.
+    """
+    begin_s = time.perf_counter()
+    device.configure(recipe.expandable_segments)
+    training = Training(config, recipe, seq_len, device, code)
+    device.settle()
+    build_s = time.perf_counter() - begin_s
+    warm_up = _warm_up(training, limits, say)
+    before = device.conditions()
+    timed, clocks, reasons, share = _timed(training, limits, say)
+    after = device.conditions()
+    memory = device.read_memory(training.step)
+    run = Run(
+        build_s=build_s,
+        warm_up_s=warm_up,
+        step_s=tuple(one.wall_s for one in timed),
+        device_step_s=tuple(one.device_s for one in timed) if device.kind == "cuda" else (),
+        micro_step_s=tuple(micro for one in timed for micro in one.micro_s),
+        host_s=tuple(one.host_s for one in timed),
+        clocks_hz=clocks,
+        throttled=reasons,
+        trainable_parameters=sum(p.numel() for p in training.trained),
+        peak_exact_bytes=memory.exact_bytes,
+        before=before,
+        after=after,
+        cpu_share=share.cpu_share,
+        others_cores=share.others_cores,
+    )
+    return figures_of(memory, static_terms(training.model, training.optimizer), run), run
+
+
+def figures_of(memory: MemoryReading, terms: dict[str, int], run: Run) -> Figures:
+    """The measured side of a comparison: peaks, terms, and medians of the times."""
+    return Figures(
+        peak_allocated_bytes=memory.peak_bytes,
+        peak_reserved_bytes=memory.reserved_bytes,
+        device_bytes=memory.device_bytes,
+        static_bytes=memory.static_bytes,
+        after_forward_bytes=memory.after_forward_bytes or None,
+        peak_at="",
+        micro_step_s=statistics.median(run.micro_step_s),
+        step_s=statistics.median(run.step_s),
+        host_s=statistics.median(run.host_s),
+        **terms,
+    )
+
+
+def _warm_up(training: Training, limits: Limits, say: Say) -> tuple[float, ...]:
+    """Steps until they become no faster; a slow model gets no more of them than its time allows."""
+    least, most = WARM_UP_STEPS
+    times: list[float] = []
+    while len(times) < most:
+        times.append(training.step().wall_s)
+        say({"warm_up_s": times[-1]})
+        settled = len(times) >= least and times[-1] > (1 - WARM) * times[-2]
+        if settled or (len(times) >= least and sum(times) > limits.seconds / 2):
+            break
+    return tuple(times)
+
+
+def _timed(
+    training: Training, limits: Limits, say: Say
+) -> tuple[list[StepSeconds], tuple[float, ...], tuple[str, ...], host.Share]:
+    """(steps, clocks, reasons for slow clocks, shares of the processors) of the steps that count."""
+    least, most = (limits.steps, limits.steps) if limits.steps else TIMED_STEPS
+    watch = host.Watch(torch.get_num_threads())
+    timed: list[StepSeconds] = []
+    clocks: list[float] = []
+    reasons: dict[str, None] = {}
+    begin_s = time.perf_counter()
+    while len(timed) < most:
+        timed.append(training.step())
+        clock_hz, why = training.device.clock()
+        clocks += [] if clock_hz is None else [clock_hz]
+        reasons |= dict.fromkeys(why)
+        say({"step_s": timed[-1].wall_s, "steps": len(timed)})
+        late = time.perf_counter() - begin_s > limits.seconds
+        if len(timed) >= least and (late or is_stable([one.wall_s for one in timed])):
+            break
+    return timed, tuple(clocks), tuple(reasons), watch.read()
+
+
+def is_stable(times_s: list[float]) -> bool:
+    """Whether the median has settled: the later half's is that of all, and the error of the median is small."""
+    if len(times_s) < TIMED_STEPS[0]:
+        return False
+    low, middle, high = statistics.quantiles(times_s, n=4, method="inclusive")
+    later = statistics.median(times_s[len(times_s) // 2 :])
+    error = 0.93 * (high - low) / len(times_s) ** 0.5  # of a median, from the quartiles of normal noise
+    return abs(later / middle - 1) < STABLE and error < STABLE * middle

@@ -1,0 +1,234 @@
+"""The child process of bursts: one JSON job a line in, JSON answers out. Imports torch; run as `python -m`.
+
+It answers `{"environment": {...}}` or `{"missing": "torch"}` when it is there. Jobs and their last answers:
+
+    {"probe": "auto"}                    {"machine": {...}}: the device, what it offers, why it cannot quantise
+    {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
+    {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
+
+or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": "signal 9"}`;
+`{"fresh": true}` when the job must be given to a worker that was started with `--fresh`.
+
+Each job gets a process of its own: this one loads the libraries once and forks. Where that cannot be (no fork, or
+CUDA was begun here, which no fork survives) it works in this process and ends; `--fresh` asks for that.
+A process whose parent is gone ends too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from advisor.errors import AdvisorError
+from advisor.specs import Recipe
+from calibrate.worker.trace_worker import claim_stdout, environment
+
+Say = Callable[[Mapping[str, Any]], None]
+CAN_FORK = hasattr(os, "fork") and sys.platform == "linux"
+NO_CPU_MEMORY = "can't allocate memory"
+PRELOADED = (
+    "peft",
+    "bitsandbytes",
+    "transformers.integrations.bitsandbytes",
+    "torch._dynamo",
+    "torch.profiler",
+    "calibrate.worker.burst",
+)
+BF16_FROM = 8  # compute capability of the first cards with bf16 matrix units
+FORKED_CUDA = "forked subprocess"
+
+
+def main() -> None:
+    """Say hello, then do every job of standard input."""
+    say = claim_stdout()
+    try:
+        forks = _load("--fresh" not in sys.argv[1:])
+    except ImportError as error:
+        say({"missing": error.name or str(error)})
+        return
+    say({"environment": environment().model_dump(), "forks": forks})
+    while line := _next_line():
+        job = json.loads(line)
+        if not forks:
+            _end_with_parent()
+            answer(job, say)
+            return
+        _in_a_fork(job, say)
+
+
+def _load(forking: bool) -> bool:
+    """Import what all jobs need; whether jobs can be forked from here. Raises ImportError.
+
+    Where torch was built with CUDA, bitsandbytes begins to use the card when it is imported, and peft imports it:
+    those are then left to each job's own process.
+    """
+    import torch
+    import transformers.models.llama.modeling_llama  # noqa: F401 - most of transformers' import time
+
+    for name in ("accelerate", "bitsandbytes", "peft", "psutil"):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(name=name)
+    torch.set_num_threads(1)
+    if not torch.backends.cuda.is_built():
+        for name in PRELOADED:
+            importlib.import_module(name)
+    return forking and CAN_FORK and not torch.cuda.is_initialized()
+
+
+def _next_line() -> bytes:
+    """A line of standard input, read byte by byte: a reader that reads ahead would take it from the next process."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return b""
+        line += byte
+    return line
+
+
+def _in_a_fork(job: Mapping[str, Any], say: Say) -> None:
+    """Answer a job in a child of this process, and say so when it does not come to an end."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _end_with_parent()
+            answer(job, say)
+            code = 0
+        finally:
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        say({"crashed": f"signal {os.WTERMSIG(status)}"})
+    elif os.waitstatus_to_exitcode(status):
+        say({"crashed": f"code {os.waitstatus_to_exitcode(status)}"})
+
+
+def _end_with_parent() -> None:
+    """End this process when nobody holds the other end of its standard input any more."""
+    if not hasattr(select, "poll"):
+        return
+
+    def wait() -> None:
+        gone = select.poll()
+        gone.register(0, 0)  # nothing but the hang-up, which is always told
+        gone.poll()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def answer(job: Mapping[str, Any], say: Say) -> None:
+    """Do one job and say its answers."""
+    try:
+        if "probe" in job:
+            say({"machine": _probe(str(job["probe"]))})
+        elif "rates" in job:
+            say({"samples": _rates(job["rates"])})
+        else:
+            say(_burst(job["burst"], say))
+    except ForkedCuda:
+        say({"fresh": True})
+    except AdvisorError as error:
+        say({"refused": str(error)})
+    except MemoryError:
+        say({"out_of_memory": "this machine has no memory left"})
+    except Exception as error:  # a library's own: it costs this job
+        say(_failure(error))
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    import torch
+
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if isinstance(error, torch.OutOfMemoryError) or NO_CPU_MEMORY in text:
+        return {"out_of_memory": text}
+    return {"failed": text}
+
+
+def _probe(kind: str) -> dict[str, Any]:
+    """The device, what it offers, and why bitsandbytes cannot quantise on it ('' when it can)."""
+    device, remark = _open(kind)
+    facts = device.facts()
+    return {
+        "device": facts.model_dump(),
+        "available_bytes": device.available_bytes(),
+        "remark": remark,
+        "conditions": device.conditions().model_dump(),
+        "quantization_problem": _quantization_problem(device.place),
+        "bf16": facts.kind == "cpu" or int(facts.compute_capability.partition(".")[0]) >= BF16_FROM,
+    }
+
+
+class ForkedCuda(Exception):
+    """A fork of this process cannot use CUDA: something began to use it before."""
+
+
+def _open(kind: str) -> Any:
+    from calibrate.worker.device import open_device
+
+    try:
+        found = open_device(kind)
+    except AdvisorError as error:
+        if FORKED_CUDA in str(error):
+            raise ForkedCuda from None
+        raise
+    if FORKED_CUDA in found.remark:
+        raise ForkedCuda
+    return found
+
+
+def _quantization_problem(place: str) -> str:
+    """What bitsandbytes says when it quantises a small weight on the device and multiplies by it."""
+    import torch
+
+    try:
+        import bitsandbytes.functional as bnb
+
+        weight = torch.ones(64, 64, dtype=torch.bfloat16, device=place)
+        packed, state = bnb.quantize_4bit(weight, quant_type="nf4")
+        bnb.dequantize_4bit(packed, state)
+    except Exception as error:  # a missing library, no kernel for this card: whatever it is, it is the reason
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def _rates(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Micro-benchmarks of the device, as many as there is time for."""
+    from calibrate.rates import cases
+    from calibrate.worker.microbench import measure
+
+    device = _open(job["device"]).device
+    samples = measure(device, cases(device.kind, job["half"], job["quantizes"]), job["limit_s"])
+    return [one.model_dump(mode="json") for one in samples]
+
+
+def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Measure one burst."""
+    from calibrate.worker.burst import Limits, run_burst
+    from calibrate.worker.dryrun import _quiet
+
+    with _quiet(), contextlib.redirect_stdout(sys.stderr):
+        device = _open(job["device"]).device
+        figures, run = run_burst(
+            job["config"],
+            Recipe.model_validate(job["recipe"]),
+            job["seq_len"],
+            device,
+            Limits(job["steps"], job["limit_s"]),
+            say,
+            job.get("code", ""),
+        )
+    return {"measured": figures.model_dump(), "run": run.model_dump()}
+
+
+if __name__ == "__main__":
+    main()

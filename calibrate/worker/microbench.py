@@ -1,0 +1,203 @@
+"""Times the kernels of `calibrate.rates` on a device. Worker-side: imports torch."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from calibrate.rates import Case, Sample, kernels_of
+
+LEAST_S, MOST_S = 0.02, 0.5
+"""Seconds that one case is repeated for: at least (with REPEATS), at most."""
+REPEATS = (5, 200)
+GROUP_S = 2e-4
+"""Calls shorter than this are timed in groups that last about so long."""
+HOST_BOUND = 0.7
+COLD_BYTES, MOST_COPIES = 2**27, 64
+"""Weights are read from memory, not from a cache: so many bytes of them are multiplied by in turn."""
+
+
+class Clock(Protocol):
+    """The part of `calibrate.worker.device.Device` that timing needs."""
+
+    kind: Any
+    place: str
+
+    def synchronize(self) -> None:
+        """Wait until the device is done."""
+
+    def mark(self) -> Any:
+        """A moment on the device's own clock."""
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Time between two marks of a synchronised device."""
+
+
+Call = Callable[[], Any]
+
+
+def measure(device: Clock, cases: Iterable[Case], limit_s: float) -> Iterator[Sample]:
+    """A sample for each case, in order, as long as there is time.
+
+    A case that the device has no memory for is left out.
+    """
+    end_s = time.perf_counter() + limit_s
+    for case in cases:
+        if time.perf_counter() > end_s:
+            return
+        try:
+            call = _spread(prepared(case, device.place))
+            seconds, host_bound = _timed(device, call)
+        except torch.OutOfMemoryError:
+            continue
+        yield Sample(op=case.op, kernels=kernels_of(case, device.kind), seconds=seconds, host_bound=host_bound)
+        del call
+
+
+def _spread(call: Call) -> Call:
+    """The call, with its last results kept, so that each one is written to memory that was not just in a cache."""
+    first = call()
+    made = first if isinstance(first, tuple) else (first,)
+    size = sum(one.nbytes for one in made if isinstance(one, torch.Tensor))
+    kept: deque[object] = deque(maxlen=min(MOST_COPIES, 1 + COLD_BYTES // max(1, size)))
+    return lambda: kept.append(call())
+
+
+def _timed(device: Clock, call: Call) -> tuple[float, bool]:
+    """(seconds of one call, whether the host was the slower side)."""
+    group = max(1, round(GROUP_S / max(_once(device, call, 1)[0], 1e-7)))
+    found: list[tuple[float, float]] = []
+    begin_s = time.perf_counter()
+    while len(found) < REPEATS[1]:
+        found.append(_once(device, call, group))
+        spent_s = time.perf_counter() - begin_s
+        if spent_s > MOST_S or (spent_s > LEAST_S and len(found) >= REPEATS[0]):
+            break
+    device_s = statistics.quantiles((one for one, _ in found), n=4)[0] if len(found) > 1 else found[0][0]
+    host_s = min(host for _, host in found)
+    return device_s / group, device.kind != "cpu" and host_s > HOST_BOUND * device_s
+
+
+def _once(device: Clock, call: Call, group: int) -> tuple[float, float]:
+    """(device seconds, host seconds) of `group` calls in a row."""
+    device.synchronize()
+    begin, begin_s = device.mark(), time.perf_counter()
+    for _ in range(group):
+        call()
+    host_s = time.perf_counter() - begin_s
+    end = device.mark()
+    device.synchronize()
+    return device.seconds(begin, end), host_s
+
+
+def prepared(case: Case, place: str) -> Call:
+    """The operation of a case as a call without arguments, its inputs made."""
+    return _MAKERS[case.op](case.size, getattr(torch, case.dtype), place)
+
+
+def _product(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    """Each call takes another weight: in a step, all others were read since this one was."""
+    m, n, k = size
+    x = torch.randn(m, k, dtype=dtype, device=place)
+    turn = _copies(torch.randn(n, k, dtype=dtype, device=place))
+    return lambda: F.linear(x, next(turn))
+
+
+def _copies(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensor and copies of it in turn, more than a cache holds."""
+    count = min(MOST_COPIES, COLD_BYTES // tensor.nbytes)
+    return itertools.cycle([tensor, *(tensor.clone() for _ in range(count))])
+
+
+def _sum(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    a, b = torch.randn(size, dtype=dtype, device=place), torch.randn(size, dtype=dtype, device=place)
+    return lambda: a + b
+
+
+def _activation(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    x = torch.randn(size, dtype=dtype, device=place)
+    return lambda: F.silu(x)
+
+
+def _cast(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    x = torch.randn(size, device=place)
+    return lambda: x.to(dtype)
+
+
+def _strided_sum(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    weight = torch.randn(size, device=place).to(torch.bfloat16 if place == "cpu" else torch.float16)
+    update = torch.randn((size[1], size[0]), dtype=dtype, device=place).T
+    return lambda: weight + update
+
+
+def _norm(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    x = torch.randn(size, dtype=dtype, device=place)
+    return lambda: torch.linalg.norm(x, dim=1)
+
+
+def _softmax(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    x = torch.randn(size, dtype=dtype, device=place)
+    return lambda: torch.softmax(x, dim=1)
+
+
+def _rows(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    picked, width, rows = size
+    table = torch.randn(rows, width, dtype=dtype, device=place)
+    index = torch.randint(rows, (picked,), device=place)
+    return lambda: F.embedding(index, table)
+
+
+def _dequantize(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    import bitsandbytes.functional as bnb
+
+    packed, state = bnb.quantize_4bit(torch.randn(size, dtype=dtype, device=place), quant_type="nf4")
+    turn = _copies(packed)
+    return lambda: bnb.dequantize_4bit(next(turn), state)
+
+
+def _heads(size: tuple[int, ...], dtype: torch.dtype, place: str) -> list[torch.Tensor]:
+    return [torch.randn(size, dtype=dtype, device=place, requires_grad=True) for _ in range(3)]
+
+
+def _attention(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    q, k, v = (one.detach() for one in _heads(size, dtype, place))
+    return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def _attention_backward(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    inputs = _heads(size, dtype, place)
+    q, k, v = inputs
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    grad = torch.randn_like(out)
+    return lambda: torch.autograd.grad(out, inputs, grad, retain_graph=True)
+
+
+def _adamw(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    """The fused step of one weight matrix, its gradient there."""
+    weight = torch.nn.Parameter(torch.randn(size, dtype=dtype, device=place))
+    weight.grad = torch.randn(size, dtype=dtype, device=place)
+    optimizer = torch.optim.AdamW([weight], lr=1e-5, weight_decay=0.0, fused=True)
+    return lambda: optimizer.step()
+
+
+_MAKERS: dict[str, Callable[[tuple[int, ...], torch.dtype, str], Call]] = {
+    "product": _product,
+    "sum": _sum,
+    "activation": _activation,
+    "cast": _cast,
+    "strided sum": _strided_sum,
+    "norm": _norm,
+    "softmax": _softmax,
+    "rows": _rows,
+    "dequantize": _dequantize,
+    "attention": _attention,
+    "attention backward": _attention_backward,
+    "adamw": _adamw,
+}

@@ -1,0 +1,98 @@
+"""The child process: one JSON job a line in, one JSON answer a line out. Imports torch; run as `python -m`.
+
+First it says what it runs on: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
+`{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
+cannot run"}` or `{"failed": "what a library raised"}`. With `"shapes": [[1, 512], ...]` instead of one shape it answers
+`{"shapes": {...}}`, with a config alone `{"facts": {...}}`. `"code"` is the folder of a model whose own Python code the
+user has asked to run.
+Libraries that print do so to stderr: standard output carries answers alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from advisor.errors import AdvisorError
+from advisor.specs import Recipe
+from calibrate.measurement import Environment
+
+if TYPE_CHECKING:
+    from calibrate.worker.dryrun import Prepared
+
+
+def environment() -> Environment:
+    """Versions of what the step is made of."""
+    return Environment(
+        torch=version("torch"),
+        transformers=version("transformers"),
+        peft=version("peft"),
+        bitsandbytes=version("bitsandbytes"),
+        accelerate=version("accelerate"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+    )
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one job."""
+    from calibrate.worker.dryrun import model_facts, trace_step
+
+    code = job.get("code", "")
+    try:
+        if "recipe" not in job:
+            return {"facts": model_facts(job["config"], code).model_dump(mode="json")}
+        recipe = Recipe.model_validate(job["recipe"])
+        if "shapes" in job:
+            prepared = _prepared(json.dumps(job["config"]), recipe, code)
+            return {"shapes": prepared.shapes([(b, s) for b, s in job["shapes"]]).model_dump(mode="json")}
+        trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"], code=code)
+    except AdvisorError as error:
+        return {"refused": str(error)}
+    except Exception as error:  # a library's own: it costs this job, not the process
+        return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return {"trace": trace.model_dump(mode="json", exclude={"census", "events"})}
+
+
+@lru_cache(maxsize=1)
+def _prepared(config: str, recipe: Recipe, code: str) -> Prepared:
+    """The last model, which the next job is likely to ask about again."""
+    from calibrate.worker.dryrun import Prepared
+
+    return Prepared(json.loads(config), recipe, code)
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    reply = claim_stdout()
+    try:
+        from calibrate.worker import dryrun  # noqa: F401 - now, so that what is missing is known before the first job
+
+        reply({"environment": environment().model_dump()})
+    except ImportError as error:
+        reply({"missing": error.name or str(error)})
+        return
+    for line in sys.stdin:
+        reply(answer(json.loads(line)))
+
+
+def claim_stdout() -> Callable[[Mapping[str, Any]], None]:
+    """What writes an answer to standard output, which is for them alone: whatever else is printed goes to stderr."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def reply(message: Mapping[str, Any]) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    return reply
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Knobs and the question made of them: ranges, defaults, contradictions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.advice.dataset import DataSummary
+from advisor.advice.question import placement_of, read_knobs, workload_of
+from advisor.errors import AdvisorError, BadValue, UnknownName
+from advisor.knobs import BY_NAME, KNOBS, range_of, read_value
+from advisor.specs import Placement, Recipe, Rental, Workload
+from tests.fakes import MODEL
+
+NUMBERS = [knob for knob in KNOBS if knob.kind in ("int", "float")]
+
+
+def test_every_field_of_the_specs_is_a_knob() -> None:
+    derived = {"gradient_accumulation"}
+    fields = {*Workload.model_fields, *Recipe.model_fields, *Placement.model_fields, *Rental.model_fields} - derived
+    assert fields <= set(BY_NAME)
+    assert len(NUMBERS) == 11
+
+
+@pytest.mark.parametrize("knob", NUMBERS, ids=lambda knob: knob.name)
+def test_numbers_are_held_to_their_range(knob) -> None:
+    allowed, whole = range_of(knob), knob.kind == "int"
+    step = 1 if whole else 1e-6
+    high_step = step if whole else step * max(1, abs(allowed.high))
+    inside = [allowed.low + step, allowed.high - high_step]
+    inside += [] if allowed.open_low else [allowed.low]
+    inside += [] if allowed.open_high else [allowed.high]
+    for value in inside:
+        number = int(value) if whole else value
+        assert read_value(knob.name, number) == number
+        assert read_value(knob.name, str(number)) == number
+    outside = [
+        allowed.low - step,
+        allowed.high + high_step,
+        -1,
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "",
+        "many",
+        math.nan,
+        math.inf,
+        True,
+        None,
+        [3],
+        "9" * 5000,
+    ]
+    outside += [allowed.low] if allowed.open_low else []
+    outside += [allowed.high] if allowed.open_high else []
+    outside += [1.5, "1.5"] if whole else []
+    for value in outside:
+        with pytest.raises(BadValue, match="allowed are") as caught:
+            read_value(knob.name, value)
+        assert knob.flag in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 250
+
+
+def test_choices_list_near_matches() -> None:
+    with pytest.raises(UnknownName) as caught:
+        read_value("method", "qlorra")
+    assert "qlora" in caught.value.near
+    with pytest.raises(UnknownName, match="known: transformers"):
+        read_value("trainer", "axolotle")
+    with pytest.raises(UnknownName) as caught:
+        read_knobs({"micro_batches": 3})
+    assert "micro_batch" in caught.value.near
+
+
+def test_choices_know_aliases_and_capitals() -> None:
+    assert read_value("base_dtype", "BF16") == "bfloat16"
+    assert read_value("method", "DoRA") == "dora"
+
+
+@pytest.mark.parametrize("value", ["", "  ", "a\nb", "a\x00b", "\udcff", "x" * 5000, "\x1b[31mred"])
+def test_texts_are_one_printable_line(value: str) -> None:
+    with pytest.raises(BadValue):
+        read_value("model", value)
+
+
+def test_target_modules_are_split_and_deduplicated() -> None:
+    assert read_value("target_modules", "q_proj, v_proj,q_proj") == ("q_proj", "v_proj")
+    for bad in ("", "q_proj,,v_proj", ",", 5, ",".join(f"m{i}" for i in range(100))):
+        with pytest.raises(BadValue):
+            read_value("target_modules", bad)
+
+
+def test_defaults() -> None:
+    workload = workload_of({}, MODEL, 1)
+    assert workload == Workload(examples=10_000, epochs=1, seq_len=1024, mean_seq_len=512, batch_size=16)
+    short = MODEL.model_copy(update={"max_position_embeddings": 256})
+    assert workload_of({}, short, 1).seq_len == 256
+    assert workload_of({"mean_seq_len": 3000}, MODEL, 1).seq_len == 3000
+
+
+def test_a_data_file_fills_what_is_open() -> None:
+    data = DataSummary(rows=77, mean_tokens=300, longest_tokens=900)
+    workload = workload_of({}, MODEL, 1, data)
+    assert (workload.examples, workload.mean_seq_len, workload.seq_len) == (77, 300, 900)
+    fixed = workload_of({"examples": 5, "seq_len": 128}, MODEL, 1, data)
+    assert (fixed.examples, fixed.mean_seq_len, fixed.seq_len) == (5, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "gpus", "words"),
+    [
+        ({"mean_seq_len": 2000, "seq_len": 1000}, 1, "--mean-seq-len is 2000"),
+        ({"batch_size": 6, "micro_batch": 4}, 1, "multiples of --micro-batch, which is 4"),
+        ({"batch_size": 2, "micro_batch": 4}, 1, "multiples of --micro-batch"),
+        ({"batch_size": 6}, 4, "multiples of --gpus, which is 4"),
+        ({"batch_size": 12, "micro_batch": 2}, 4, "multiples of --gpus times --micro-batch, which is 8"),
+        ({"micro_batch": 1_000_000}, 100_000, "at most 1,000,000 rows"),
+    ],
+)
+def test_contradictions_are_refused(fixed: dict[str, object], gpus: int, words: str) -> None:
+    with pytest.raises(BadValue, match=words):
+        workload_of(fixed, MODEL, gpus)
+
+
+@given(micro=st.integers(1, 1000), gpus=st.integers(1, 100))
+def test_an_open_batch_is_a_multiple_of_what_the_cards_do(micro: int, gpus: int) -> None:
+    batch = workload_of({"micro_batch": micro}, MODEL, gpus).batch_size
+    assert batch % (micro * gpus) == 0
+    assert 16 <= batch < 16 + micro * gpus
+
+
+@pytest.mark.parametrize("sharding", ["zero2", "zero3"])
+def test_sharding_is_not_there_yet(sharding: str) -> None:
+    with pytest.raises(AdvisorError, match="not available yet"):
+        placement_of({"sharding": sharding, "gpus": 2})
+    assert placement_of({"gpus": 2, "sharding": "ddp"}) == Placement(gpus=2, sharding="ddp")

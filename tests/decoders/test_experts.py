@@ -1,0 +1,63 @@
+"""Which parts of a mixture of experts get adapters, and what a grouped product costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.decoders.step import step_program
+from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.parameters.targets import adapter_parameter_count, expert_adapters, spelt_targets
+from advisor.parameters.trained import trained_shapes
+from advisor.specs import Recipe
+from tests.decoders.tiny import spec
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def test_the_fused_projection_gets_twice_the_rank_for_every_expert() -> None:
+    m = spec("mixtral")
+    found = expert_adapters(m, Recipe(method="lora", rank=8), 8)
+    assert found["gate_up"] == ((4 * 16, 192), (2 * 104, 4 * 16))
+    assert found["down"] == ((4 * 8, 104), (192, 4 * 8))
+    assert found["router"] == ((8, 192), (4, 8))
+    assert {name: p.shape for name, p in own_parameters(m).items()} == {
+        "router": (4, 192),
+        "gate_up": (4, 208, 192),
+        "down": (4, 192, 104),
+    }
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "granitemoe"])
+def test_adapter_count_is_that_of_the_trained_tensors(name: str) -> None:
+    m = spec(name)
+    shapes = trained_shapes(m, Recipe(method="lora", rank=8))
+    assert sum(p.elements * p.times for p in shapes) == adapter_parameter_count(m, ("all-linear",), 8, dora=False)
+
+
+@pytest.mark.parametrize("knobs", [{"method": "dora"}, {"method": "lora", "dropout": 0.1}])
+def test_what_peft_refuses_on_experts_is_spelt_without_them(knobs: dict[str, Any]) -> None:
+    m, recipe = spec("qwen3_moe"), Recipe(**knobs)
+    assert expert_adapters(m, recipe, 8) == {}
+    assert spelt_targets(m, recipe) == ATTENTION
+    assert spelt_targets(m, Recipe(method="lora")) == ("all-linear",)
+
+
+def test_peft_does_not_know_granite_experts() -> None:
+    m = spec("granitemoe")
+    assert expert_adapters(m, Recipe(method="lora"), 8) == {}
+    assert tuple(layer_linears(m)) == ATTENTION
+
+
+def test_experts_compute_for_the_chosen_alone() -> None:
+    few, many = (
+        sum(
+            copies * times * kernel[2]
+            for copies, kernels, *_ in step_program(m, Recipe(method="full"), 2, 64, "cuda").kernels(2, 64, 16)
+            for kernel, times in kernels
+        )
+        for m in (spec("mixtral").model_copy(update={"experts_per_token": k}) for k in (1, 2))
+    )
+    per_token = 3 * 2 * 3 * 192 * 104  # forward and twice backward, two FLOPs, three projections
+    assert many - few >= 3 * 128 * per_token

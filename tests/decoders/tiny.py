@@ -1,0 +1,359 @@
+"""Tiny configs of every architecture and of the forms that its config.json can ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advisor.catalog.config_json import model_from_config
+from advisor.parameters.targets import FUSED_EXPERTS, fails_on_all_linear
+from advisor.specs import DORA_METHODS, ModelSpec, Recipe
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 1009,
+    "hidden_size": 192,
+    "intermediate_size": 520,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 300,
+}
+EVERY_HEAD = SIZES | {"num_key_value_heads": 6}
+GPT2: dict[str, Any] = {"vocab_size": 1009, "n_embd": 192, "n_layer": 3, "n_head": 6, "n_positions": 300}
+OPT: dict[str, Any] = {
+    "vocab_size": 1009,
+    "hidden_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 300,
+}
+FALCON: dict[str, Any] = {"vocab_size": 1009, "hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6}
+NO_DROPOUT = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+WINDOW = 32
+
+LATENT: dict[str, Any] = {
+    **EVERY_HEAD,
+    "q_lora_rank": 72,
+    "kv_lora_rank": 56,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 32,
+    "first_k_dense_replace": 99,
+}
+LATENT_EXPERTS: dict[str, Any] = {
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+}
+LLAMA4: dict[str, Any] = {
+    "model_type": "llama4_text",
+    "moe_layers": [],
+    "no_rope_layer_interval": 2,
+    "head_dim": 32,
+    "intermediate_size_mlp": 520,
+    "pad_token_id": 0,
+    **SIZES,
+}
+
+EXPERTS: dict[str, Any] = {**SIZES, "intermediate_size": 104, "num_experts_per_tok": 2}
+GLM_EXPERTS: dict[str, Any] = {
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 72,
+    "first_k_dense_replace": 1,
+}
+GEMMA4: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "sliding_window": 1000,
+    "final_logit_softcapping": 30.0,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+}
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", **SIZES},
+    "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True, **SIZES},
+    "mistral": {"model_type": "mistral", "sliding_window": WINDOW, **SIZES},
+    "qwen2": {"model_type": "qwen2", **SIZES},
+    "qwen2-sliding": {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "max_window_layers": 2,
+        **SIZES,
+    },
+    "qwen3": {"model_type": "qwen3", **SIZES},
+    "gemma": {"model_type": "gemma", "head_dim": 64, **SIZES},
+    "gemma2": {"model_type": "gemma2", "head_dim": 64, "sliding_window": WINDOW, **SIZES},
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "head_dim": 64,
+        "sliding_window": 1000,
+        "sliding_window_pattern": 3,
+        **SIZES,
+    },
+    "gemma3-sliding": {
+        "model_type": "gemma3_text",
+        "head_dim": 64,
+        "sliding_window": WINDOW,
+        "sliding_window_pattern": 3,
+        **SIZES,
+    },
+    "phi": {"model_type": "phi", "partial_rotary_factor": 0.5, **EVERY_HEAD},
+    "phi-dropout": {
+        "model_type": "phi",
+        "partial_rotary_factor": 0.5,
+        "resid_pdrop": 0.1,
+        "embd_pdrop": 0.1,
+        "attention_dropout": 0.1,
+        **EVERY_HEAD,
+    },
+    "phi3": {"model_type": "phi3", "pad_token_id": 0, **SIZES},
+    "phi3-dropout": {"model_type": "phi3", "pad_token_id": 0, "resid_pdrop": 0.1, "attention_dropout": 0.1, **SIZES},
+    "phi3-partial": {
+        "model_type": "phi3",
+        "pad_token_id": 0,
+        "partial_rotary_factor": 0.75,
+        **SIZES,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+    },
+    "gpt2": {"model_type": "gpt2", **GPT2},
+    "gpt2-plain": {"model_type": "gpt2", **NO_DROPOUT, **GPT2},
+    "gpt_bigcode": {"model_type": "gpt_bigcode", **GPT2},
+    "gpt_bigcode-plain": {"model_type": "gpt_bigcode", **NO_DROPOUT, **GPT2},
+    "gpt_bigcode-heads": {"model_type": "gpt_bigcode", "multi_query": False, **GPT2},
+    "gpt_neox": {"model_type": "gpt_neox", **EVERY_HEAD},
+    "gpt_neox-dropout": {"model_type": "gpt_neox", "hidden_dropout": 0.1, "attention_dropout": 0.1, **EVERY_HEAD},
+    "gpt_neox-sequential": {"model_type": "gpt_neox", "use_parallel_residual": False, **EVERY_HEAD},
+    "falcon-7b": {"model_type": "falcon", **FALCON},
+    "falcon-40b": {"model_type": "falcon", "new_decoder_architecture": True, "num_kv_heads": 2, **FALCON},
+    "falcon-11b": {
+        "model_type": "falcon",
+        "new_decoder_architecture": True,
+        "num_kv_heads": 2,
+        "num_ln_in_parallel_attn": 1,
+        **FALCON,
+    },
+    "falcon-rw": {
+        "model_type": "falcon",
+        "alibi": True,
+        "bias": True,
+        "parallel_attn": False,
+        "multi_query": False,
+        **FALCON,
+    },
+    "falcon-heads": {"model_type": "falcon", "multi_query": False, "bias": True, **FALCON},
+    "olmo": {"model_type": "olmo", **SIZES},
+    "olmo-tied": {"model_type": "olmo", "tie_word_embeddings": True, **SIZES},
+    "olmo2": {"model_type": "olmo2", **SIZES},
+    "smollm3": {"model_type": "smollm3", "no_rope_layer_interval": 2, "pad_token_id": 0, **SIZES},
+    "smollm3-sliding": {
+        "model_type": "smollm3",
+        "no_rope_layer_interval": 2,
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "pad_token_id": 0,
+        **SIZES,
+    },
+    "stablelm": {"model_type": "stablelm", **SIZES},
+    "stablelm-parallel": {"model_type": "stablelm", "use_parallel_residual": True, "use_qkv_bias": True, **SIZES},
+    "stablelm-normed": {"model_type": "stablelm", "use_parallel_residual": True, "qk_layernorm": True, **SIZES},
+    "cohere-normed": {"model_type": "cohere", "use_qk_norm": True, **SIZES},
+    "granite": {"model_type": "granite", **SIZES},
+    "granite-dropout": {"model_type": "granite", "attention_dropout": 0.1, **SIZES},
+    "starcoder2": {"model_type": "starcoder2", "sliding_window": WINDOW, **SIZES},
+    "starcoder2-dropout": {
+        "model_type": "starcoder2",
+        "sliding_window": WINDOW,
+        "attention_dropout": 0.1,
+        "residual_dropout": 0.1,
+        "embedding_dropout": 0.1,
+        **SIZES,
+    },
+    "cohere": {"model_type": "cohere", **SIZES},
+    "cohere2": {"model_type": "cohere2", "sliding_window": 1000, "sliding_window_pattern": 3, **SIZES},
+    "cohere2-sliding": {"model_type": "cohere2", "sliding_window": WINDOW, "sliding_window_pattern": 3, **SIZES},
+    "deepseek_v2": {"model_type": "deepseek_v2", **LATENT},
+    "deepseek_v2-direct": {"model_type": "deepseek_v2", **LATENT, "q_lora_rank": None, "attention_bias": True},
+    "deepseek_v3": {"model_type": "deepseek_v3", **LATENT},
+    "deepseek_v2-experts": {"model_type": "deepseek_v2", **LATENT, **LATENT_EXPERTS},
+    "deepseek_v3-experts": {"model_type": "deepseek_v3", **LATENT, **LATENT_EXPERTS, "n_group": 2, "topk_group": 1},
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        **SIZES,
+        "head_dim": 32,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": WINDOW,
+        "intermediate_size": 136,
+    },
+    "llama4": {**LLAMA4, "attention_chunk_size": 1000},
+    "llama4-experts": {
+        **LLAMA4,
+        "attention_chunk_size": WINDOW,
+        "moe_layers": None,
+        "num_local_experts": 4,
+        "intermediate_size": 136,
+    },
+    "llama4-sliding": {**LLAMA4, "attention_chunk_size": WINDOW},
+    "glm": {"model_type": "glm", "pad_token_id": 0, "head_dim": 32, **SIZES},
+    "glm4": {"model_type": "glm4", "pad_token_id": 0, "head_dim": 32, **SIZES},
+    "seed_oss": {"model_type": "seed_oss", "head_dim": 32, "attention_dropout": 0.0, "residual_dropout": 0.0, **SIZES},
+    "seed_oss-dropout": {"model_type": "seed_oss", "head_dim": 32, **SIZES},
+    "ernie4_5": {"model_type": "ernie4_5", "head_dim": 32, **SIZES},
+    "arcee": {"model_type": "arcee", **SIZES},
+    "nemotron": {"model_type": "nemotron", **SIZES},
+    "olmo3": {
+        "model_type": "olmo3",
+        "sliding_window": 1000,
+        **SIZES,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    },
+    "olmo3-sliding": {
+        "model_type": "olmo3",
+        "sliding_window": WINDOW,
+        **SIZES,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    },
+    "exaone4": {"model_type": "exaone4", "sliding_window": None, "layer_types": ["full_attention"] * 3, **SIZES},
+    "exaone4-sliding": {"model_type": "exaone4", "sliding_window": WINDOW, "sliding_window_pattern": 3, **SIZES},
+    "hunyuan_v1_dense": {"model_type": "hunyuan_v1_dense", "head_dim": 32, **SIZES},
+    "opt": {"model_type": "opt", "dropout": 0.0, "ffn_dim": 520, **OPT},
+    "opt-narrow": {
+        "model_type": "opt",
+        "dropout": 0.0,
+        "ffn_dim": 520,
+        **OPT,
+        "word_embed_proj_dim": 96,
+        "do_layer_norm_before": False,
+    },
+    "opt-dropout": {"model_type": "opt", "attention_dropout": 0.1, "ffn_dim": 520, **OPT},
+    "gptj": {"model_type": "gptj", "rotary_dim": 16, **GPT2},
+    "gpt_neox-fast": {"model_type": "gpt_neox", "hidden_act": "gelu_fast", **EVERY_HEAD},
+    "bloom": {"model_type": "bloom", "hidden_size": 192, "n_layer": 3, "n_head": 6, "vocab_size": 1009},
+    "mpt": {"model_type": "mpt", "d_model": 192, "n_layers": 3, "n_heads": 6, "vocab_size": 1009, "max_seq_len": 300},
+    "mixtral": {"model_type": "mixtral", **EXPERTS, "num_local_experts": 4},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        **EXPERTS,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "norm_topk_prob": True,
+    },
+    "qwen2_moe": {
+        "model_type": "qwen2_moe",
+        **EXPERTS,
+        "num_experts": 6,
+        "moe_intermediate_size": 72,
+        "shared_expert_intermediate_size": 136,
+    },
+    "olmoe": {"model_type": "olmoe", **EXPERTS, "num_experts": 8},
+    "granitemoe": {"model_type": "granitemoe", **EXPERTS, "num_local_experts": 5},
+    "ministral3": {"model_type": "ministral3", "head_dim": 32, **SIZES},
+    "llama4-interleaved": {
+        **LLAMA4,
+        "attention_chunk_size": WINDOW,
+        "moe_layers": None,
+        "num_local_experts": 4,
+        "interleave_moe_layer_step": 2,
+        "intermediate_size": 136,
+    },
+    "qwen3_moe-some": {
+        "model_type": "qwen3_moe",
+        **EXPERTS,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "mlp_only_layers": [1],
+    },
+    "glm4_moe": {"model_type": "glm4_moe", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},
+    "glm4_moe-normed": {
+        "model_type": "glm4_moe",
+        "head_dim": 32,
+        **EXPERTS,
+        **GLM_EXPERTS,
+        "use_qk_norm": True,
+        "attention_bias": True,
+        "norm_topk_prob": False,
+    },
+    "glm4_moe_lite": {"model_type": "glm4_moe_lite", **LATENT, **LATENT_EXPERTS},
+    "dots1": {"model_type": "dots1", **EXPERTS, **GLM_EXPERTS, "sliding_window": WINDOW, "max_window_layers": 2},
+    "ernie4_5_moe": {
+        "model_type": "ernie4_5_moe",
+        **EXPERTS,
+        "moe_intermediate_size": 72,
+        "moe_num_experts": 8,
+        "moe_k": 2,
+    },
+    "ernie4_5_moe-alone": {
+        "model_type": "ernie4_5_moe",
+        **EXPERTS,
+        "moe_intermediate_size": 72,
+        "moe_num_experts": 8,
+        "moe_k": 2,
+        "moe_num_shared_experts": 0,
+        "moe_layer_interval": 2,
+        "use_bias": True,
+    },
+    "hunyuan_v1_moe": {"model_type": "hunyuan_v1_moe", "head_dim": 32, **EXPERTS, "num_experts": 4, "moe_topk": 2},
+    "granitemoeshared": {
+        "model_type": "granitemoeshared",
+        **EXPERTS,
+        "num_local_experts": 5,
+        "shared_intermediate_size": 136,
+    },
+    "apertus": {"model_type": "apertus", **SIZES},
+    "phimoe": {"model_type": "phimoe", **EXPERTS, "num_local_experts": 8},
+    "phimoe-jitter": {
+        "model_type": "phimoe",
+        **EXPERTS,
+        "num_local_experts": 8,
+        "input_jitter_noise": 0.01,
+        "attention_bias": True,
+        "lm_head_bias": True,
+        "sliding_window": WINDOW,
+    },
+    "gemma4": {"model_type": "gemma4_text", **GEMMA4},
+    "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
+    "gemma4-experts-sliding": {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "sliding_window": WINDOW,
+        "num_experts": 8,
+        "enable_moe_block": True,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 72,
+    },
+}
+
+
+def spec(name: str, layers: int = 3) -> ModelSpec:
+    """The spec of a tiny config, with so many layers."""
+    return model_from_config(config(name, layers), name, name)
+
+
+def config(name: str, layers: int = 3) -> dict[str, Any]:
+    """A tiny config with so many layers."""
+    found = dict(CONFIGS[name])
+    key = next(k for k in ("n_layer", "n_layers", "num_hidden_layers") if k in found)
+    found[key] = layers
+    if "layer_types" in found:
+        found["layer_types"] = (found["layer_types"] * layers)[:layers]
+    if "mlp_only_layers" in found:
+        found["mlp_only_layers"] = [index for index in found["mlp_only_layers"] if index < layers]
+    return found
+
+
+def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
+    """A recipe that can be traced for `m`."""
+    knobs.setdefault("attention", m.default_attention)
+    if m.architecture in FUSED_EXPERTS and m.num_experts and method in DORA_METHODS:  # peft refuses all-linear
+        knobs.setdefault("target_modules", ("attention",))
+    if fails_on_all_linear(m):
+        knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]))
+    knobs.setdefault("quant", "nf4" if method in ("qlora", "qdora") else "none")
+    return Recipe(method=method, **knobs)
