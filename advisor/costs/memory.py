@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from advisor.blocks import block_bytes
 from advisor.costs.static import optimizer_temporary_bytes, static_memory
-from advisor.decoders.step import EMBEDDING, HEAD, THIS_STACK, step_program
+from advisor.decoders.stack import THIS_STACK, Stack
+from advisor.decoders.step import EMBEDDING, HEAD, step_program
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment
-from advisor.tape.stack import Stack
 
 
 class StepMemory(NamedTuple):

@@ -27,6 +27,7 @@ from advisor.decoders.mla import latent_heads
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.rope import apply_rope, joins_parts
 from advisor.decoders.sinks import sink_attention
+from advisor.decoders.stack import Stack
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -44,9 +45,9 @@ KEEPS_ATTENDED = frozenset({"falcon", "gpt2", "gpt_bigcode", "llama4_text", "sta
 class Decoder:
     """The code of one model under one recipe; the toolbox that every layer is made with."""
 
-    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, single_row: bool) -> None:
+    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, single_row: bool, stack: Stack) -> None:
         """`single_row`: the batch is 1, which spares a batched product some copies."""
-        self.t, self.m, self.recipe = t, m, recipe
+        self.t, self.m, self.recipe, self.stack = t, m, recipe, stack
         self.single_row = single_row
         self.kind = attention_kind(m, recipe)
         self.composes = composes_attention(m, recipe, t.device)
@@ -95,10 +96,9 @@ class Decoder:
         else:
             q, k, v = queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
-        if t.stack.tables_by_layer and given.rope is not None:
-            given = given._replace(rope=given.rope.spread(t))
-        if t.stack.repeated_keys:
-            k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
+        if given.rope is not None:
+            given = given._replace(rope=self.stack.rope(t, given.rope))
+        k, v = self.stack.keys_values(t, m, k, v)
         if m.architecture == "llama4_text":
             q, k = placed(t, m, q, k, given.rope if given.rotated else None)
         elif given.rotated and given.rope is not None and not m.kv_lora_rank:
@@ -108,8 +108,7 @@ class Decoder:
             k = w.qk_norms[1](t, k)
         if m.architecture == "ministral3":  # queries times a function of their position
             q = mul(t, q, position_factors(t, length, q.dtype))
-        if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
-            self.cache += [k, v]
+        self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
         out = linear(t, out, w.linears[m.out_name])

@@ -30,7 +30,6 @@ from advisor.tape.graph import (
     StopRecompute,
     Tensor,
 )
-from advisor.tape.stack import Stack
 
 
 class Tape:
@@ -42,10 +41,9 @@ class Tape:
     on_segment: Callable[[int], None] = staticmethod(lambda segment: None)
     """Called when another part of the model begins to run backward."""
 
-    def __init__(self, device: Device, autocast: str = "", stack: Stack | None = None) -> None:
+    def __init__(self, device: Device, autocast: str = "") -> None:
         """`autocast` is the 16-bit dtype that matrix products are cast to inside `torch.autocast`, or ''."""
         self.device = device
-        self.stack = stack or Stack()
         self.autocast = autocast
         self.autocast_dtype = autocast
         self.autocast_cache: dict[int, tuple[int, Tensor]] = {}
