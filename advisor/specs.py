@@ -20,7 +20,7 @@ Quantization = Literal["none", "nf4", "fp4", "int8"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
-Sharding = Literal["none", "ddp", "zero2", "zero3"]
+Sharding = Literal["none", "ddp"]
 Priority = Literal["quality", "speed", "memory"]
 Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
 
@@ -214,7 +214,7 @@ class Workload(Frozen):
     seq_len: Annotated[int, Range(1, 10_000_000)] = 1024  # longest row
     mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
-    batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
 
 
 class Recipe(Frozen):
@@ -238,7 +238,7 @@ class Recipe(Frozen):
     attention: Attention = "sdpa"
     loss: Loss = "full"
     micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
-    gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1
+    gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1  # micro-batches of each card per optimizer step
     expandable_segments: bool = False  # of PyTorch's allocator
 
     @property
@@ -258,10 +258,15 @@ class Recipe(Frozen):
 
 
 class Placement(Frozen):
-    """How many GPUs hold one job, and what is spread over them."""
+    """How many GPUs share one job, and how: `ddp` copies the model to each and averages their gradients."""
 
     gpus: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
+
+    @property
+    def effective_sharding(self) -> Sharding:
+        """How the cards work together: several that shard nothing run as plain data parallelism."""
+        return "ddp" if self.gpus > 1 and self.sharding == "none" else self.sharding
 
 
 class Rental(Frozen):

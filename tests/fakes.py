@@ -9,7 +9,18 @@ from advisor.errors import UnknownName
 from advisor.interval import Interval
 from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import adapter_parameter_count
-from advisor.specs import Estimate, Evidence, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Term, TimeEstimate, Workload
+from advisor.specs import (
+    Estimate,
+    Evidence,
+    GpuSpec,
+    MemoryEstimate,
+    ModelSpec,
+    Placement,
+    Recipe,
+    Term,
+    TimeEstimate,
+    Workload,
+)
 from advisor.units import GIB
 
 
@@ -94,9 +105,11 @@ class CountingEstimator:
     def __init__(self) -> None:
         self.recipes: list[Recipe] = []
 
-    def __call__(self, model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
+    def __call__(
+        self, model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement
+    ) -> Estimate:
         self.recipes.append(recipe)
-        return fake_estimate(model, recipe, workload, gpu)
+        return fake_estimate(model, recipe, workload, gpu, placement)
 
 
 def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, int]:
@@ -129,8 +142,10 @@ def fake_micro_step_s(model: ModelSpec, recipe: Recipe, workload: Workload, gpu:
     return compute + fixed_cost
 
 
-def fake_estimate(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
-    """Memory with 5 % either way, time with 20 %."""
+def fake_estimate(
+    model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement | None = None
+) -> Estimate:
+    """Memory with 5 % either way, time with 20 %; cards exchange nothing."""
     terms = fake_terms(model, recipe, workload)
     device = Interval.around(sum(terms.values()), SPREAD, SPREAD)
     steps = -(-workload.examples // workload.batch_size)

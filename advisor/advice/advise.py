@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.question import placement_of, read_knobs, share_of, workload_of
+from advisor.advice.question import placement_of, read_knobs, workload_of
 from advisor.advice.search import (
     DEFAULT_RANK,
     Estimator,
@@ -92,7 +92,7 @@ def advise(
     job = _job(spec, cards, workload, placement, fixed, estimator, preset)
     trainer = _trainer(preset, job.fixed)
     stand_ins = _stand_ins(job, catalog)
-    context = _context(job, workload, placement, trainer, stand_ins)
+    context = _context(job, trainer, stand_ins)
     found, recommendation = _decide(context)
     notes = (
         *measured,
@@ -110,7 +110,7 @@ def advise(
             cards=context.cards,
             memory_bytes=context.memory_bytes,
             gpus=placement.gpus,
-            sharding=placement.sharding,
+            sharding=placement.effective_sharding,
             bf16=context.has_bf16,
         ),
         workload=workload,
@@ -158,7 +158,7 @@ def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Reason, ...
     """What would fit; the search for it is loaded only when nothing does."""
     from advisor.advice.remedies import remedies
 
-    return remedies(job, context.candidates, catalog, context.placement.gpus)
+    return remedies(job, context.candidates, catalog)
 
 
 def _priority(fixed: Mapping[str, object]) -> Priority:
@@ -174,7 +174,7 @@ def _job(
     estimator: Estimator,
     preset: Preset,
 ) -> Job:
-    """One card's part of the work. Of several cards those without bf16 are left out, if others have it."""
+    """What is searched for. Of several cards those without bf16 are left out, if others have it."""
     targets = fixed.get("target_modules")
     if isinstance(targets, tuple) and fixed.get("method") != "full" and isinstance(spec, ModelSpec):
         resolve_targets(spec, targets)
@@ -182,7 +182,8 @@ def _job(
     many = workload.examples >= MANY_EXAMPLES and not smallest
     job = Job(
         spec,
-        share_of(workload, placement.gpus),
+        workload,
+        placement,
         tuple(card for card in cards if has_bf16(card)) or cards,
         fixed,
         estimator,
@@ -223,21 +224,19 @@ def _trainer(preset: Preset, fixed: Mapping[str, object]) -> TrainerChoice:
     return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
 
 
-def _context(
-    job: Job, workload: Workload, placement: Placement, trainer: TrainerChoice, stand_ins: tuple[GpuSpec, ...]
-) -> Context:
+def _context(job: Job, trainer: TrainerChoice, stand_ins: tuple[GpuSpec, ...]) -> Context:
     """What the rules look at: the candidates and the question."""
     card = job.smallest_card
     return Context(
         model=job.model,
-        workload=workload,
-        placement=placement,
+        workload=job.workload,
+        placement=job.placement,
         priority=_priority(job.fixed),
         memory_bytes=card.memory_bytes,
         cards=tuple(one.name for one in job.cards),
         has_bf16=has_bf16(card),
         fixed=job.fixed,
-        candidates=_candidates(job, _job_methods(job), placement.gpus, stand_ins),
+        candidates=_candidates(job, _job_methods(job), stand_ins),
         estimate=job.estimate,
         trainer=trainer,
     )
@@ -289,19 +288,17 @@ def _stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
     return tuple(card for card in near if has_bf16(card)) or near
 
 
-def _candidates(
-    job: Job, methods: Sequence[Method], gpus: int, stand_ins: tuple[GpuSpec, ...]
-) -> dict[Method, Candidate]:
+def _candidates(job: Job, methods: Sequence[Method], stand_ins: tuple[GpuSpec, ...]) -> dict[Method, Candidate]:
     """The best recipe of each method, in the order of `methods`."""
     found: dict[Method, Outcome] = {}
     for method, plain, like in _SEARCH_ORDER:
         if method in methods:
             hints = found[like].largest if like in found else None
             found[method] = best_outcome(job, method, hints, found.get(plain) if plain != method else None)
-    return {method: _candidate(job, found[method], gpus, stand_ins) for method in methods}
+    return {method: _candidate(job, found[method], stand_ins) for method in methods}
 
 
-def _candidate(job: Job, outcome: Outcome, gpus: int, stand_ins: tuple[GpuSpec, ...]) -> Candidate:
+def _candidate(job: Job, outcome: Outcome, stand_ins: tuple[GpuSpec, ...]) -> Candidate:
     one = outcome.estimate
     time, fastest, slowest = one.time, "", ""
     spans = len(job.cards) > 1 or bool(stand_ins)
@@ -309,9 +306,6 @@ def _candidate(job: Job, outcome: Outcome, gpus: int, stand_ins: tuple[GpuSpec, 
         times = time_over_cards(job, one, stand_ins or job.cards)
         time = None if times is None else times.time
         fastest, slowest = ("", "") if times is None else (times.fastest, times.slowest)
-    if time is not None and gpus > 1:
-        energy_j = time.energy_j and time.energy_j.times(gpus)
-        time = time.model_copy(update={"tokens_per_s": time.tokens_per_s * gpus, "energy_j": energy_j})
     price = job.fixed.get("price_per_hour", 0.0)
     assert isinstance(price, float), "price_per_hour was not read by read_knobs"
     return Candidate(
@@ -322,7 +316,7 @@ def _candidate(job: Job, outcome: Outcome, gpus: int, stand_ins: tuple[GpuSpec, 
         time=time,
         evidence=one.evidence,
         trainable_parameters=one.trainable_parameters,
-        cost=time.total_s.times(price * gpus / 3600) if time is not None and price else None,
+        cost=time.total_s.times(price * job.placement.gpus / 3600) if time is not None and price else None,
         fastest_card=fastest,
         slowest_card=slowest,
     )

@@ -28,11 +28,8 @@ def _whole(fixed: Mapping[str, object], name: str, default: int) -> int:
 
 
 def placement_of(fixed: Mapping[str, object]) -> Placement:
-    """How many cards, and how the job is spread over them. Raises BadValue for unknown sharding."""
-    sharding = str(fixed.get("sharding", "none"))
-    if sharding not in ("none", "ddp"):
-        raise BadValue("--sharding", sharding, "not available yet; allowed are none and ddp (data-parallel)")
-    return Placement(gpus=_whole(fixed, "gpus", 1), sharding="ddp" if sharding == "ddp" else "none")
+    """How many cards, and how the job is spread over them."""
+    return Placement(gpus=_whole(fixed, "gpus", 1), sharding="ddp" if fixed.get("sharding") == "ddp" else "none")
 
 
 def workload_of(fixed: Mapping[str, object], model: Model, gpus: int, data: DataSummary | None = None) -> Workload:
@@ -77,13 +74,3 @@ def _batch_size(fixed: Mapping[str, object], gpus: int) -> int:
         what = "--micro-batch" if gpus == 1 else "--gpus" if unit == gpus else "--gpus times --micro-batch"
         raise BadValue("--batch-size", batch_size, f"allowed are multiples of {what}, which is {unit:,}")
     return batch_size
-
-
-def share_of(workload: Workload, gpus: int) -> Workload:
-    """What each of `gpus` data-parallel cards has to do: its part of the rows and of every batch."""
-    return workload.model_copy(
-        update={
-            "examples": -(-workload.examples // gpus),
-            "batch_size": workload.batch_size // gpus,
-        }
-    )

@@ -67,7 +67,7 @@ class Catalog(Protocol):
         """The Hub id of the model that was asked for; what the catalog does not know comes back as it is."""
 
 
-def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog, gpus: int) -> tuple[Reason, ...]:
+def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Reason, ...]:
     """Everything that would make the job fit, the least change first."""
     nearest = min(rows.values(), key=lambda row: row.memory.needed_bytes.likely)
     texts = [
@@ -77,7 +77,7 @@ def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog, gpus:
         *_shorter_rows(job, nearest.method),
         *_bigger_cards(job, rows, nearest.method, catalog),
         *_smaller_models(job, nearest.method, catalog),
-        _more_cards(gpus),
+        _more_cards(job.placement.gpus),
     ]
     return tuple(Reason(code=CODE, text=text, source=FORMULA) for text in texts)
 
@@ -234,6 +234,6 @@ def _family(name: str) -> str:
 def _more_cards(gpus: int) -> str:
     more = "More cards do" if gpus == 1 else "Data-parallel cards do"
     return (
-        f"{more} not help by themselves: with data-parallel each holds the whole job. Sharding over them (ZeRO-3, "
-        "FSDP) and offload to the CPU's memory would, but are not estimated yet."
+        f"{more} not help by themselves: under data parallelism each holds a full copy of the model. Sharding it over "
+        "them (FSDP, DeepSpeed) and offloading to the CPU's memory would, but are not estimated yet."
     )

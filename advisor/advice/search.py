@@ -23,12 +23,13 @@ from advisor.specs import (
     GpuSpec,
     Method,
     Model,
+    Placement,
     Recipe,
     TimeEstimate,
     Workload,
 )
 
-Estimator = Callable[[Model, Recipe, Workload, GpuSpec], Estimate]
+Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement], Estimate]
 
 DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
@@ -37,10 +38,11 @@ RECIPE_KNOBS = tuple(name for name in Recipe.model_fields if name not in ("metho
 
 
 class Job(NamedTuple):
-    """What is searched for: one card's share of the work, on any of `cards`, with `fixed` knobs kept."""
+    """What is searched for: the whole work, on so many of any of `cards`, with `fixed` knobs kept."""
 
     model: Model
     workload: Workload
+    placement: Placement
     cards: tuple[GpuSpec, ...]
     fixed: Mapping[str, object]
     estimator: Estimator
@@ -57,9 +59,18 @@ class Job(NamedTuple):
         """The card with the least memory: the verdict is about it."""
         return min(self.cards, key=lambda card: card.memory_bytes)
 
+    @property
+    def batch_per_card(self) -> int:
+        """Rows of an optimizer step that each card does."""
+        return self.workload.batch_size // self.placement.gpus
+
     def estimate(self, recipe: Recipe) -> Estimate:
         """Costs of `recipe` on the smallest card."""
-        return self.estimator(self.model, recipe, self.workload, self.smallest_card)
+        return self.estimate_on(self.smallest_card, recipe)
+
+    def estimate_on(self, card: GpuSpec, recipe: Recipe) -> Estimate:
+        """Costs of `recipe` where all cards are like `card`."""
+        return self.estimator(self.model, recipe, self.workload, card, self.placement)
 
 
 class Outcome(NamedTuple):
@@ -120,11 +131,11 @@ def first_recipe(job: Job, method: Method) -> Recipe:
 
 
 def micro_batch_options(job: Job) -> tuple[int, ...]:
-    """Micro-batches that divide the batch, ascending; only the fixed one when it is fixed."""
+    """Micro-batches that divide a card's part of the batch, ascending; only the fixed one when it is fixed."""
     fixed = job.fixed.get("micro_batch")
     if isinstance(fixed, int):
         return (fixed,)
-    batch = job.workload.batch_size
+    batch = job.batch_per_card
     small = [n for n in range(1, int(batch**0.5) + 1) if batch % n == 0]
     return tuple(sorted({*small, *(batch // n for n in small)}))
 
@@ -175,7 +186,7 @@ def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int], bounds: M
                     update={
                         "gradient_checkpointing": checkpointing,
                         "micro_batch": micro_batch,
-                        "gradient_accumulation": job.workload.batch_size // micro_batch,
+                        "gradient_accumulation": job.batch_per_card // micro_batch,
                     }
                 )
             )
@@ -247,7 +258,7 @@ def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTi
     known: list[tuple[str, TimeEstimate]] = []
     for card in end_cards(cards):
         here = card == job.smallest_card
-        time = (one if here else job.estimator(job.model, one.recipe, job.workload, card)).time
+        time = (one if here else job.estimate_on(card, one.recipe)).time
         if time is not None:
             known.append((card.name, time))
     if not known:

@@ -23,7 +23,7 @@ from advisor.costs.device import DeviceProfile
 from advisor.costs.memory import StepMemory
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.static import optimizer_state_sizes, optimizer_temporary_bytes
-from advisor.costs.steptime import energy, mean_shape, peak_flop_per_s, step_count
+from advisor.costs.steptime import energy, exchange_seconds, mean_shape, peak_flop_per_s, step_count
 from advisor.errors import InputError
 from advisor.files.traced import read_profile, structure_of, unpack
 from advisor.interval import Interval
@@ -259,12 +259,17 @@ def keeps_more_than_cuda(model: TracedModel, recipe: Recipe) -> bool:
 
 
 def traced_time(
-    model: TracedModel, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile
+    model: TracedModel,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement,
+    profile: DeviceProfile,
 ) -> TimeEstimate | None:
     """A rough time: FLOP and traffic at the card's rates, or the CPU's launches, whichever is longer.
 
     None when the mean row lies outside of what was traced. Ignores: the shapes of products, kernels that CUDA fuses
-    and a CPU does not, those of other packages that replace a slow path of transformers, the exchange between cards.
+    and a CPU does not, those of other packages that replace a slow path of transformers.
     """
     batch, length = mean_shape(workload, recipe)
     try:
@@ -278,13 +283,15 @@ def traced_time(
     rate = peak * (profile.matrix_efficiency if dtype != "float32" else profile.vector_efficiency)
     compute_s, memory_s = flop / rate, moved / bandwidth
     launch_s = regime.launches * (profile.forward_launch_s + profile.backward_launch_s) / 2
-    work = optimizer_work(structure.trained_at(recipe.rank), recipe.optimizer)
+    trained = structure.trained_at(recipe.rank)
+    work = optimizer_work(trained, recipe.optimizer)
     in_place = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
     optimizer_s = max(work.moved_bytes / in_place, work.launches * profile.backward_launch_s + work.host_s)
     busy_s = compute_s + memory_s
     micro = TIME_SPREAD.times(max(busy_s, launch_s) + profile.micro_step_s)
     step = micro.times(recipe.gradient_accumulation).plus(TIME_SPREAD.times(optimizer_s))
-    steps = step_count(workload, recipe, Placement())
+    step = step.plus(exchange_seconds(trained, placement, profile))
+    steps = step_count(workload, recipe, placement)
     tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
     total = step.times(steps)
     flop_per_step = float(flop * recipe.gradient_accumulation)
@@ -293,9 +300,9 @@ def traced_time(
         step_s=step,
         total_s=total,
         steps=steps,
-        tokens_per_s=recipe.micro_batch * recipe.gradient_accumulation * tokens / step.likely,
+        tokens_per_s=recipe.micro_batch * recipe.gradient_accumulation * placement.gpus * tokens / step.likely,
         bound="launch" if launch_s > busy_s else "compute" if compute_s > memory_s else "memory",
         flop_per_step=flop_per_step,
         mfu=flop_per_step / (step.likely * peak),
-        energy_j=energy(total, min(1.0, busy_s / micro.likely), gpu) if gpu.power_w else None,
+        energy_j=energy(total, min(1.0, busy_s / micro.likely), gpu).times(placement.gpus) if gpu.power_w else None,
     )

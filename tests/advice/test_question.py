@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from advisor.advice.dataset import DataSummary
 from advisor.advice.question import placement_of, read_knobs, workload_of
-from advisor.errors import AdvisorError, BadValue, UnknownName
+from advisor.errors import BadValue, UnknownName
 from advisor.knobs import BY_NAME, KNOBS, range_of, read_value
 from advisor.specs import Placement, Recipe, Rental, Workload
 from tests.fakes import MODEL
@@ -133,8 +133,7 @@ def test_an_open_batch_is_a_multiple_of_what_the_cards_do(micro: int, gpus: int)
     assert 16 <= batch < 16 + micro * gpus
 
 
-@pytest.mark.parametrize("sharding", ["zero2", "zero3"])
-def test_sharding_is_not_there_yet(sharding: str) -> None:
-    with pytest.raises(AdvisorError, match="not available yet"):
-        placement_of({"sharding": sharding, "gpus": 2})
+def test_several_cards_are_data_parallel() -> None:
     assert placement_of({"gpus": 2, "sharding": "ddp"}) == Placement(gpus=2, sharding="ddp")
+    assert placement_of({"gpus": 2}).effective_sharding == "ddp"
+    assert placement_of({}).effective_sharding == "none"
