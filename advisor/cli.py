@@ -7,14 +7,14 @@ Exit codes: 0 advice given, 1 it could not be written, 2 bad input, 3 nothing fi
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
 
-from advisor.errors import AdvisorError, InputError, UnknownName
+from advisor.command import CommandGroup, run
+from advisor.errors import InputError
 from advisor.knobs import KNOBS
 
 EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
@@ -27,10 +27,7 @@ Example:    {EXAMPLE}
 Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
             4 source unavailable, 130 interrupted
 """
-EXIT_NOT_WRITTEN = 1
 EXIT_NOTHING_FITS = 3
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
 
 
 def knob_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -41,58 +38,10 @@ def knob_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class AdviseGroup(click.Group):
-    """A group whose errors are one line on stderr and whose exit codes are the documented ones."""
+class AdviseGroup(CommandGroup):
+    """The group; a stray word is most often a value that lost its quotes."""
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run; in standalone mode turn every expected end into a line and an exit code."""
-        if not standalone_mode:
-            return super().main(args, prog_name, complete_var, False, **extra)
-        try:
-            code = super().main(args, prog_name, complete_var, False, **extra)
-            sys.stdout.flush()
-        except AdvisorError as error:
-            _fail(str(error), error.exit_code)
-        except click.exceptions.Exit as error:
-            sys.exit(error.exit_code)
-        except click.ClickException as error:
-            _fail(error.format_message(), InputError.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            sys.exit(EXIT_INTERRUPTED)
-        except OSError as error:
-            # Point stdout elsewhere, or Python tries to write what is left once more at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):
-                sys.exit(EXIT_BROKEN_PIPE)  # what reads our output is gone
-            _fail(f"the answer could not be written: {error.strerror or error}", EXIT_NOT_WRITTEN)
-        sys.exit(code if isinstance(code, int) else 0)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Look a sub-command up; a stray word is most often a value that lost its quotes."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            known = self.list_commands(ctx)
-            raise UnknownName(
-                "command",
-                args[0],
-                known,
-                hint=f"commands are {', '.join(known)}; a value with a "
-                "space needs quotes, and switches take no value (--packing, --no-packing)",
-            )
-        return super().resolve_command(ctx, args)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"advise: error: {' '.join(message.split())}", err=True)
-    sys.exit(code)
+    hint = "a value with a space needs quotes, and switches take no value (--packing, --no-packing)"
 
 
 def _refuse_compile(context: click.Context, option: click.Parameter, asked: bool) -> None:
@@ -111,7 +60,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
         context.exit()
 
 
-@click.group(cls=AdviseGroup, invoke_without_command=True, help=HELP)
+@click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
@@ -233,10 +182,8 @@ def explain(code: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
     gc.disable()  # one answer, then the process ends: looking for cyclic garbage costs more than it brings
-    if sys.stdout is None:  # closed by whoever started this process
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without a character's glyph is no reason to die
-    cli.main(args=None if arguments is None else list(arguments), prog_name="advise")
-    raise AssertionError("click's standalone mode ends the process")
+    run(cli, arguments)
+
+
+if __name__ == "__main__":
+    main()

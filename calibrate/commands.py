@@ -14,7 +14,8 @@ import click
 from click.core import ParameterSource
 
 from advisor.catalog.trainers import find_trainer
-from advisor.errors import BadValue, InputError, UnknownName
+from advisor.command import CommandGroup
+from advisor.errors import BadValue, InputError
 from advisor.knobs import TRAINERS
 from calibrate.burst_cli import Asked, measure
 from calibrate.dry_run_cli import DEFAULT_MODEL, dry_run
@@ -37,20 +38,9 @@ Example:  calibrate --method all --budget 5min
 """
 
 
-class CalibrateGroup(click.Group):
-    """A group whose unknown sub-commands are told with near matches."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Look a sub-command up."""
-        if args and self.get_command(ctx, args[0]) is None:
-            known = self.list_commands(ctx)
-            raise UnknownName("command", args[0], known, hint=f"commands are {', '.join(known)}")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=CalibrateGroup, invoke_without_command=True, help=HELP, context_settings={"max_content_width": 80})
+@click.group(
+    "calibrate", cls=CommandGroup, invoke_without_command=True, help=HELP, context_settings={"max_content_width": 80}
+)
 @click.option(
     "--dry-run",
     is_flag=True,

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from advisor import cli as door
+from advisor.command import EXIT_INTERRUPTED
 from advisor.errors import InputError, SourceUnavailable
 from benchmarks.readme import CARD, CARD_PARTS, PARTS, README, parts_of, regenerate
 
@@ -124,5 +125,5 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
         InputError.exit_code,
         door.EXIT_NOTHING_FITS,
         SourceUnavailable.exit_code,
-        door.EXIT_INTERRUPTED,
+        EXIT_INTERRUPTED,
     ]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from advisor.command import EXIT_BROKEN_PIPE
 from advisor.errors import SourceUnavailable
 from calibrate import burst_cli, cli, progress
 from calibrate.child import BurstRefused
@@ -422,4 +423,4 @@ def test_a_reader_that_goes_away_ends_it(tmp_path: Path) -> None:
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (cli.EXIT_BROKEN_PIPE, "")
+    assert (process.returncode, err) == (EXIT_BROKEN_PIPE, "")
