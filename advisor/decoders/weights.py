@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from advisor.architectures import architecture_of
 from advisor.decoders.experts import Experts
 from advisor.decoders.gpt_oss import OssExperts
 from advisor.decoders.linear import Linear
-from advisor.decoders.llama4_experts import Llama4Experts
+from advisor.decoders.llama4 import Llama4Experts
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.errors import BadValue
 from advisor.parameters.modules import (
@@ -34,6 +35,7 @@ class Weights:
         other = other_dtype(recipe)
         whole = unquantized_name(m) if last else ""
         trained = recipe.method == "full"
+        bias_apart = architecture_of(m.architecture).bias_apart
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
         self.linears = {
             name: Linear(
@@ -42,7 +44,7 @@ class Weights:
                 rank if name in targets else 0,
                 "none" if name == whole else layer_quant(m, recipe),
                 other,
-                bias_apart=m.architecture == "falcon",
+                bias_apart=bias_apart,
             )
             for name, shape in layer_linears(m).items()
         }
