@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
+from advisor.architectures import NormKind
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
 
@@ -64,13 +65,7 @@ class ModelSpec(Frozen):
     max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)] = 2048
     tie_word_embeddings: bool = False
 
-    # rms: Llama's; rms_unit_offset: Gemma's (1 + weight); rms_float: OLMo 2's, cast back after the weight;
-    # rms_power: Gemma 4's, of a power instead of a root;
-    # layer: nn.LayerNorm; layer_unit_offset: Nemotron's (1 + weight); layer_float: a LayerNorm in fp32 (Cohere's;
-    # OLMo's has no weight)
-    norm: Literal["rms", "rms_unit_offset", "rms_float", "rms_power", "layer", "layer_unit_offset", "layer_float"] = (
-        "rms"
-    )
+    norm: NormKind = "rms"
     norm_weight: bool = True
     norm_bias: bool = False
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block

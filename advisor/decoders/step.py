@@ -18,7 +18,7 @@ from advisor.decoders.attention import StepInputs
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.ends import embed
 from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds
-from advisor.decoders.layers import layer_of
+from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
@@ -255,7 +255,7 @@ class _Step:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack)
         shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype)
-        self.held, layer = decoder.cache, layer_of(m.architecture)
+        self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)

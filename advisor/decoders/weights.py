@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from advisor.architectures import architecture_of
 from advisor.decoders.experts import Experts
 from advisor.decoders.gpt_oss import OssExperts
 from advisor.decoders.linear import Linear
-from advisor.decoders.llama4_experts import Llama4Experts
+from advisor.decoders.llama4 import Llama4Experts
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.decoders.stack import Stack
 from advisor.errors import BadValue
@@ -35,6 +36,7 @@ class Weights:
         other = other_dtype(recipe)
         whole = unquantized_name(m) if last else ""
         trained = recipe.method == "full"
+        bias_apart = architecture_of(m.architecture).bias_apart
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
         self.linears = {
             name: Linear(
@@ -44,7 +46,7 @@ class Weights:
                 "none" if name == whole else layer_quant(m, recipe),
                 other,
                 stack.linear,
-                bias_apart=m.architecture == "falcon",
+                bias_apart=bias_apart,
             )
             for name, shape in layer_linears(m).items()
         }
