@@ -147,15 +147,14 @@ def _recipe(asked: Question, machine: Machine, model: Whole, method: Method, row
     """The trainer's recipe with what was fixed on top; of the loss only what a burst can run."""
     knobs = {"micro_batch": rows[0]} | {name: value for name, value in asked.knobs.items() if value is not None}
     preset = find_trainer(asked.trainer).values(method) if asked.trainer else {}
-    defaults: dict[str, Any] = {"gradient_checkpointing": checkpointing, "attention": model.attention}
+    defaults: dict[str, object] = {"gradient_checkpointing": checkpointing, "attention": model.attention}
     if asked.trainer:
         knobs.setdefault("loss", "full")
     if not machine.bf16 and preset.get("base_dtype", "bfloat16") == "bfloat16":
         knobs.setdefault("base_dtype", "float16")
     if model.spec is not None:
-        defaults["target_modules"] = ",".join(default_targets(model.spec))
-    knobs = {name: value for name, value in defaults.items() if name not in preset} | knobs
-    return recipe_of(method, knobs, asked.trainer)[0]
+        defaults["target_modules"] = default_targets(model.spec)
+    return recipe_of(method, knobs, asked.trainer, defaults)[0]
 
 
 def why_not(recipe: Recipe, machine: Machine) -> str:

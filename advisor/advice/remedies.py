@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from advisor.advice.search import RECIPE_KNOBS, Job, Outcome, best_outcome, last_that_fits
+from advisor.advice.search import Job, Outcome, best_outcome, last_that_fits
 from advisor.answer import Candidate, Reason
 from advisor.errors import AdvisorError, InputError
+from advisor.knobs import RECIPE_KNOBS, idle_knobs
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
-from advisor.specs import METHODS, QUANTIZED_METHODS, GpuSpec, Method, ModelSpec
+from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
 from advisor.units import format_gib
 
 SHORTEST_ROW = 64
@@ -120,14 +121,7 @@ def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
 
 def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
     """The savings that mean something for `method` and that the user left open."""
-    idle = {
-        name
-        for name, means_nothing in (
-            ("target_modules", method == "full"),
-            ("kbit_upcast", method not in QUANTIZED_METHODS),
-        )
-        if means_nothing
-    }
+    idle = idle_knobs(method)
     preset = job.preset.get(method, {})
     undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
     found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]

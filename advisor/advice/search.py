@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from advisor.answer import Verdict
 from advisor.interval import Interval
-from advisor.knobs import idle_knobs
+from advisor.knobs import RECIPE_KNOBS
 from advisor.parameters.targets import default_targets, same_layers
+from advisor.recipes import build_recipe
 from advisor.specs import (
-    QUANTIZED_METHODS,
     Estimate,
     GpuSpec,
     Method,
@@ -34,7 +34,6 @@ Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement], Estimate]
 DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 _TIE = 1.01
-RECIPE_KNOBS = tuple(name for name in Recipe.model_fields if name not in ("method", "gradient_accumulation"))
 
 
 class Job(NamedTuple):
@@ -103,31 +102,20 @@ def first_recipe(job: Job, method: Method) -> Recipe:
     """The recipe of `method` before anything is searched: what is fixed, the trainer's preset, defaults for the rest.
 
     A card without bf16 gets fp16; full fine-tuning then keeps fp32 weights, because torch.amp.GradScaler cannot
-    unscale fp16 gradients. A fixed knob that means nothing for the method is left out.
+    unscale fp16 gradients.
     """
-    quantized = method in QUANTIZED_METHODS
     half = "bfloat16" if any(has_bf16(card) for card in job.cards) else "float16"
     preset = dict(job.preset.get(method, {}))
     if half == "float16" and preset.get("base_dtype") == "bfloat16":
         del preset["base_dtype"]  # trainers, too, take fp16 on such a card
-    fixed = preset | {name: value for name, value in job.fixed.items() if name in RECIPE_KNOBS}
-    for name in idle_knobs(method):
-        fixed.pop(name, None)
-    rank: Any = fixed.get("rank", job.rank)
-    quant = fixed.get("quant", "nf4") if quantized else "none"
-    settings: dict[str, Any] = {
-        "rank": rank,
-        "alpha": min(2.0 * rank, 1e6),
+    fixed = {name: value for name, value in job.fixed.items() if name in RECIPE_KNOBS}
+    defaults: dict[str, object] = {
+        "rank": job.rank,
         "base_dtype": "float32" if method == "full" and half == "float16" else half,
-        "quant": quant,
-        "double_quant": quant in ("nf4", "fp4"),
-        "kbit_upcast": quantized,
         "attention": job.model.default_attention,
         "target_modules": default_targets(job.model),
-        **fixed,
     }
-    settings.setdefault("magnitude_dtype", settings.get("adapter_dtype", "float32"))
-    return Recipe(method=method, **settings)
+    return build_recipe(method, fixed, preset, defaults)
 
 
 def micro_batch_options(job: Job) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Reason
 from advisor.export.training_file import file_name, training_file
-from advisor.knobs import ONLY_DORA, idle_knobs
+from advisor.knobs import idle_knobs
 from advisor.render.console import console_for, heading, new_table, print_table, say, value_text
 from advisor.rules.context import Rule
 from advisor.rules.wording import DISPLAY, FORMULA, how
@@ -213,7 +213,7 @@ def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
     say(console, f"fixed: {fixed or 'none'}", indent=2)
     say(console, _trainer_line(advice, row), indent=2)
     values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
-    hidden = () if row is None or row.recipe.is_dora else ONLY_DORA
+    hidden = {"magnitude_dtype"} if row is not None and not row.recipe.is_dora else set()
     chosen = [
         f"{name.replace('_', '-')} {value_text(values[name])}"
         for name in advice.chosen
@@ -226,7 +226,7 @@ def _trainer_line(advice: Advice, row: Candidate | None) -> str:
     """The trainer that was assumed, whether it was traced, and what it set."""
     trainer = advice.trainer
     recipe = None if row is None else row.recipe
-    idle = () if recipe is None else idle_knobs(recipe.method)
+    idle = {} if recipe is None else idle_knobs(recipe.method)
     knobs = [
         name.replace("_", "-") + ("" if recipe is None else f" {value_text(getattr(recipe, name))}")
         for name in trainer.knobs

@@ -28,7 +28,8 @@ from advisor.catalog.trainers import find_trainer
 from advisor.costs.memory import predict_step_memory
 from advisor.errors import AdvisorError, BadValue
 from advisor.export.peft_snippet import OPTIMIZERS
-from advisor.specs import QUANTIZED_METHODS, Method, Recipe
+from advisor.recipes import build_recipe
+from advisor.specs import Method, Recipe
 from calibrate.options import methods_of, recipe_options
 from calibrate.worker.build import build_model, quantize
 from calibrate.worker.dryrun import _add_static, _quiet, _short
@@ -67,17 +68,7 @@ class Terms(NamedTuple):
 
 def preset_recipe(trainer: str, method: Method, knobs: Mapping[str, Any] | None = None) -> Recipe:
     """What `trainer` sets for `method`, with other `knobs` on top. Raises UnknownName."""
-    quant = {"quant": "nf4"} if method in QUANTIZED_METHODS else {"kbit_upcast": False}
-    values: dict[str, Any] = {
-        "micro_batch": BATCH,
-        "rank": 8,
-        "alpha": 16.0,
-        **quant,
-        **find_trainer(trainer).values(method),
-        **(knobs or {}),
-    }
-    values.setdefault("magnitude_dtype", values.get("adapter_dtype", "float32"))
-    return Recipe(method=method, **values)
+    return build_recipe(method, knobs or {}, find_trainer(trainer).values(method), {"micro_batch": BATCH, "rank": 8})
 
 
 def predicted_step(recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: int = SEQ_LEN) -> Terms:
