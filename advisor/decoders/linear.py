@@ -12,7 +12,7 @@ from advisor.blocks import ITEM_BYTES
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast
-from advisor.tape.tape import Tape
+from advisor.tape.tape import CachedCast, Tape
 
 
 class LinearCode(NamedTuple):
@@ -94,8 +94,8 @@ def autocast_operand(t: Tape, x: Tensor) -> Tensor:
         return cast(t, x, t.autocast)
     found = t.autocast_cache.get(id(x))
     if found is None:
-        found = t.autocast_cache[id(x)] = (t.segment, cast(t, x, t.autocast))
-    return found[1]
+        found = t.autocast_cache[id(x)] = CachedCast(t.segment, x, cast(t, x, t.autocast))
+    return found.cast
 
 
 def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -280,8 +280,9 @@ def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:
     lost: dict[int, list[int]] = {}
     while t.autocast_cache:
         start = len(t.events)
-        _, (place, _cached) = t.autocast_cache.popitem()
-        del _cached
+        _, entry = t.autocast_cache.popitem()
+        place = entry.segment
+        del entry
         lost.setdefault(place, []).extend(t.events[start:])
     for place, events in lost.items():
         places[place].dropped = net_of(events)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import NamedTuple
 
 from advisor.tape.graph import (
     SAVED,
@@ -32,6 +33,14 @@ from advisor.tape.graph import (
 )
 
 
+class CachedCast(NamedTuple):
+    """One of autocast's cached casts. It holds its source: while the entry stands, no other tensor has that id."""
+
+    segment: int
+    source: Tensor
+    cast: Tensor
+
+
 class Tape:
     """Records a step: every allocation and release in order, where they happen, and every kernel.
 
@@ -46,7 +55,7 @@ class Tape:
         self.device = device
         self.autocast = autocast
         self.autocast_dtype = autocast
-        self.autocast_cache: dict[int, tuple[int, Tensor]] = {}
+        self.autocast_cache: dict[int, CachedCast] = {}  # by the id of the source
         self.events: list[int] = []
         self.slots: dict[int, int] = {}
         self.labels: list[tuple[int, str]] = []
