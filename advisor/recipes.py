@@ -18,12 +18,12 @@ def build_recipe(
 
     Where none of them says: an alpha of twice the rank, nf4 with double quantization and k-bit preparation for the
     quantized methods, DoRA's magnitudes in the adapters' dtype, and `Recipe`'s own defaults for the rest. What means
-    nothing for the method is left out, whoever set it.
+    nothing for the method is left out of `fixed` and `preset`.
     Raises pydantic's ValidationError for a field or a value that a recipe does not have.
     """
     idle = idle_knobs(method)
-    given = {**(defaults or {}), **(preset or {}), **fixed}
-    settings = {name: value for name, value in given.items() if name not in idle}
+    given = {**(preset or {}), **fixed}
+    settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
     quantized = method in QUANTIZED_METHODS
     quant = settings.setdefault("quant", "nf4" if quantized else "none")
     settings.setdefault("double_quant", quant in ("nf4", "fp4"))

@@ -16,6 +16,10 @@ def test_fixed_goes_before_the_preset_and_that_before_defaults() -> None:
     assert (recipe.rank, recipe.dropout, recipe.micro_batch) == (4, 0.1, 3)
 
 
+def test_a_default_stays_where_a_knob_means_nothing() -> None:
+    assert build_recipe("full", {"rank": 4}, None, {"rank": 64}).rank == 64
+
+
 def test_what_follows_from_other_knobs() -> None:
     assert build_recipe("lora", {"rank": 4}).alpha == 8.0
     assert build_recipe("dora", {"adapter_dtype": "bfloat16"}).magnitude_dtype == "bfloat16"
