@@ -3,12 +3,14 @@
 #   make demo     the light install in .venv, and one answer
 #   make test     the full install in .venv-test, and the whole test suite
 #
-# `make check` adds the linter, the types and the import contracts. PYTHON=python3.12 picks another interpreter;
+# `make check` adds the linter, the types and the import contracts; `make interpreters` records steps under every other
+# Python of this machine and, under Node, Python 3.14. PYTHON=python3.12 picks another interpreter;
 # a changed pyproject.toml or constraints.txt brings the environments up to date.
 
 PYTHON ?= python3
 DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000
 PYTEST_FLAGS ?=
+PYODIDE_VERSION ?= 314.0.7
 
 DEMO_BIN := .venv/bin
 TEST_BIN := .venv-test/bin
@@ -21,7 +23,7 @@ export MKL_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test check lint types contracts environment python clean
+.PHONY: demo test check lint types contracts interpreters environment python clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -41,6 +43,14 @@ types: .venv-test/installed
 
 contracts: .venv-test/installed
 	$(TEST_BIN)/lint-imports
+
+# Python 3.14 as WebAssembly, from the npm registry.
+interpreters: .venv-test/installed .pyodide/installed
+	$(TEST_BIN)/python -m pytest tests/tape/test_interpreters.py
+
+.pyodide/installed:
+	npm install --prefix .pyodide --no-audit --no-fund --silent pyodide@$(PYODIDE_VERSION)
+	touch $@
 
 environment: .venv-test/installed
 
@@ -62,4 +72,4 @@ python:
 		{ echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 
 clean:
-	rm -rf .venv .venv-test .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-test .pyodide .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

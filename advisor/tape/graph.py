@@ -46,6 +46,13 @@ class Buffer:
         self.code = code = slot * 8 + category * 2
         tape.events.append(code)
 
+    @classmethod
+    def standing(cls, tape: Recorder, code: int) -> Buffer:
+        """Bytes that were noted before, by the `code` of their event, and are still there."""
+        buffer = cls.__new__(cls)
+        buffer.tape, buffer.code = tape, code
+        return buffer
+
     def __del__(self) -> None:
         self.tape.events.append(self.code + 1)
 
