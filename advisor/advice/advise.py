@@ -6,7 +6,6 @@ knobs -> model, cards, workload -> for each method its best recipe -> rules -> a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import advisor.catalog
@@ -23,6 +22,7 @@ from advisor.advice.search import (
 )
 from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
+from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.errors import InputError, UnsupportedArchitecture
 from advisor.knobs import KNOBS, read_value
@@ -87,9 +87,10 @@ def advise(
     workload = workload_of(fixed, spec, placement.gpus, data)
     preset = find_trainer(str(fixed.get("trainer", DEFAULT_TRAINER)))
     measured: list[Reason] = []
-    if estimator is estimate and len(cards) == 1:
-        cards, estimator, measured = _measured(cards[0])
-    job = _job(spec, cards, workload, placement, fixed, estimator, preset)
+    profile: DeviceProfile | None = None
+    if len(cards) == 1:
+        cards, profile, measured = _measured(cards[0])
+    job = _job(spec, cards, workload, placement, fixed, estimator, preset, profile)
     trainer = _trainer(preset, job.fixed)
     stand_ins = _stand_ins(job, catalog)
     context = _context(job, trainer, stand_ins)
@@ -129,8 +130,8 @@ def advise(
     )
 
 
-def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], Estimator, list[Reason]]:
-    """The card as `calibrate` measured it, the estimator of its profile, and what the answer says of it.
+def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], DeviceProfile | None, list[Reason]]:
+    """The card as `calibrate` measured it, its profile if there is one, and what the answer says of it.
 
     The reader of such profiles is loaded only for a question about one card.
     """
@@ -138,11 +139,10 @@ def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], Estimator, list[Reaso
 
     device, remark = measured_device(card)
     if device is None:
-        return (card,), estimate, [Reason(code=MEASURED, text=f"{remark}.", source=FORMULA)] if remark else []
+        return (card,), None, [Reason(code=MEASURED, text=f"{remark}.", source=FORMULA)] if remark else []
     known = card if card.speed_known else device.card.model_copy(update={"memory_bytes": card.memory_bytes})
     text = f"Times stand on the {evidence_of(device)}."
-    estimator = partial(estimate, profile=device.profile)
-    return (known,), estimator, [Reason(code=MEASURED, text=text, source=FORMULA)]
+    return (known,), device.profile, [Reason(code=MEASURED, text=text, source=FORMULA)]
 
 
 def _data(fixed: Mapping[str, object]) -> DataSummary | None:
@@ -173,6 +173,7 @@ def _job(
     fixed: Mapping[str, object],
     estimator: Estimator,
     preset: Preset,
+    profile: DeviceProfile | None,
 ) -> Job:
     """What is searched for. Of several cards those without bf16 are left out, if others have it."""
     targets = fixed.get("target_modules")
@@ -190,6 +191,7 @@ def _job(
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: preset.values(method) for method in METHODS},
+        profile=profile,
     )
     return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
 
