@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.costs.device import DeviceProfile
 from advisor.errors import UnknownName
 from advisor.interval import Interval
 from advisor.parameters.modules import parameter_count
@@ -106,10 +107,16 @@ class CountingEstimator:
         self.recipes: list[Recipe] = []
 
     def __call__(
-        self, model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement
+        self,
+        model: ModelSpec,
+        recipe: Recipe,
+        workload: Workload,
+        gpu: GpuSpec,
+        placement: Placement,
+        profile: DeviceProfile | None,
     ) -> Estimate:
         self.recipes.append(recipe)
-        return fake_estimate(model, recipe, workload, gpu, placement)
+        return fake_estimate(model, recipe, workload, gpu, placement, profile)
 
 
 def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, int]:
@@ -143,9 +150,14 @@ def fake_micro_step_s(model: ModelSpec, recipe: Recipe, workload: Workload, gpu:
 
 
 def fake_estimate(
-    model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement | None = None
+    model: ModelSpec,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement | None = None,
+    profile: DeviceProfile | None = None,
 ) -> Estimate:
-    """Memory with 5 % either way, time with 20 %; cards exchange nothing."""
+    """Memory with 5 % either way, time with 20 %; cards exchange nothing, and none was measured."""
     terms = fake_terms(model, recipe, workload)
     device = Interval.around(sum(terms.values()), SPREAD, SPREAD)
     steps = -(-workload.examples // workload.batch_size)

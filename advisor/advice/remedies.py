@@ -95,8 +95,8 @@ def _fits(job: Job, method: Method) -> Outcome | None:
 
 def _with(outcome: Outcome) -> str:
     """'QLoRA then needs 17.1 GiB (at most 18.0) at micro-batch 1 with checkpointing'."""
-    recipe, device = outcome.estimate.recipe, outcome.estimate.memory.needed_bytes
-    need = f"{format_gib(device.likely)} GiB (at most {format_gib(device.high)})"
+    recipe, needed = outcome.estimate.recipe, outcome.estimate.memory.needed_bytes
+    need = f"{format_gib(needed.likely)} GiB (at most {format_gib(needed.high)})"
     return f"{DISPLAY[recipe.method]} then needs {need} at {how(recipe)}"
 
 

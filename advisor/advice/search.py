@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from advisor.answer import Verdict
+from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
 from advisor.knobs import RECIPE_KNOBS
 from advisor.parameters.targets import default_targets, same_layers
@@ -29,7 +30,7 @@ from advisor.specs import (
     Workload,
 )
 
-Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement], Estimate]
+Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 
 DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
@@ -52,6 +53,8 @@ class Job(NamedTuple):
     """What the trainer sets by itself, by method; `fixed` goes before it."""
     traced: Mapping[Method, tuple[bool, ...]] | None = None
     """Of a model that stands on traces: without and with checkpointing, as far as traced; None for the formula."""
+    profile: DeviceProfile | None = None
+    """How the card was measured; None for the default of each card's generation."""
 
     @property
     def smallest_card(self) -> GpuSpec:
@@ -69,7 +72,7 @@ class Job(NamedTuple):
 
     def estimate_on(self, card: GpuSpec, recipe: Recipe) -> Estimate:
         """Costs of `recipe` where all cards are like `card`."""
-        return self.estimator(self.model, recipe, self.workload, card, self.placement)
+        return self.estimator(self.model, recipe, self.workload, card, self.placement, self.profile)
 
 
 class Outcome(NamedTuple):

@@ -126,12 +126,6 @@ class Roofline:
         return 0.0, (moved - self._cached * from_cache) / bandwidth
 
 
-def kernel_seconds(kernel: Kernel, gpu: GpuSpec, profile: DeviceProfile) -> float:
-    """Time of one kernel on the card, its launch by the CPU excluded."""
-    roofline = Roofline(gpu, profile)
-    return roofline.fixed_s + max(roofline.seconds(kernel))
-
-
 class MicroStepTime(NamedTuple):
     """Forward and backward of one micro-batch."""
 

@@ -70,12 +70,12 @@ def verdict_line(advice: Advice) -> str:
     if advice.recommendation is None:
         return f"Nothing fits: {job}."
     row = advice.candidate(advice.recommendation.method)
-    device = row.memory.needed_bytes
+    needed = row.memory.needed_bytes
     rank = f" r={advice.recommendation.rank}" if advice.recommendation.rank else ""
     fits = "fits" if row.verdict == "fits" else "only just fits"
     text = (
-        f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(device.low)} to "
-        f"{format_gib(device.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
+        f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(needed.low)} to "
+        f"{format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
     )
     if row.time is not None:
         text += f" and takes {_span(row.time)} for {advice.workload.examples:,} examples"
@@ -118,14 +118,14 @@ def _candidate_table(advice: Advice) -> Table:
 def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
     """Cells of one row; the recommended method is marked with a star, checkpointing with a c."""
     chosen = advice.recommendation is not None and advice.recommendation.method == row.method
-    device = row.memory.needed_bytes
+    needed = row.memory.needed_bytes
     step, total = "-", "-"
     if row.time is not None and row.verdict != "does_not_fit":
         step, total = format_seconds(row.time.step_s.likely), format_seconds(row.time.total_s.likely)
     recipe = row.recipe
     return (
         ("* " if chosen else "  ") + row.method,
-        f"{format_gib(device.likely)} ({format_gib(device.high)})",
+        f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
         _VERDICTS[row.verdict],
         f"{recipe.micro_batch}x{recipe.gradient_accumulation}{' c' if recipe.gradient_checkpointing else ''}",
         step,

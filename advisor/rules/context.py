@@ -54,8 +54,12 @@ class Rule(NamedTuple):
     """One rule. `explanation` is its module's docstring, which `advise explain CODE` prints."""
 
     code: str
-    title: str
     kind: Literal["recommends", "remarks", "warns"]
     explanation: str
     sources: tuple[str, ...]
     check: Callable[[Context], Finding | None]
+
+    @property
+    def title(self) -> str:
+        """The first line of its explanation."""
+        return self.explanation.strip().partition("\n")[0].rstrip(".")

@@ -59,4 +59,4 @@ def check(context: Context) -> Finding | None:
     return Finding(tuple(reasons), "lora")
 
 
-RULE = Rule(CODE, "LoRA when speed matters", "recommends", __doc__, (SOURCE_COST, SOURCE_RANK), check)
+RULE = Rule(CODE, "recommends", __doc__, (SOURCE_COST, SOURCE_RANK), check)

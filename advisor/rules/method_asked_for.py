@@ -41,4 +41,4 @@ def _extra_time(context: Context, method: Method, plain: Method) -> str:
     return f" and {hours(mine.total_s.likely - other.total_s.likely)}"
 
 
-RULE = Rule(CODE, "the method that was asked for", "recommends", __doc__, (FORMULA,), check)
+RULE = Rule(CODE, "recommends", __doc__, (FORMULA,), check)

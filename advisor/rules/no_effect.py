@@ -38,4 +38,4 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     return idle
 
 
-RULE = Rule(CODE, "a setting without effect", "warns", __doc__, (FORMULA,), check)
+RULE = Rule(CODE, "warns", __doc__, (FORMULA,), check)

@@ -12,10 +12,10 @@ from advisor.catalog.models import find_model
 from advisor.costs.device import profile_for
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.steptime import (
+    Roofline,
     StepKernels,
     exchanged_bytes,
     expected_longest,
-    kernel_seconds,
     launch_seconds,
     mean_shape,
     micro_step_time,
@@ -59,7 +59,8 @@ def moved(size: float, kind: str = "elementwise") -> Kernel:
 
 
 def seconds(kernel: Kernel, gpu: GpuSpec = A100) -> float:
-    return kernel_seconds(kernel, gpu, profile_for(gpu))
+    roofline = Roofline(gpu, profile_for(gpu))
+    return roofline.fixed_s + max(roofline.seconds(kernel))
 
 
 def tape(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:

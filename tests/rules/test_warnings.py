@@ -38,7 +38,9 @@ def test_dora_with_dropout() -> None:
 
 
 def test_qlora_that_saves_nothing() -> None:
-    def costly(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement) -> Estimate:
+    def costly(
+        model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement, profile: Any
+    ) -> Estimate:
         plain = recipe.model_copy(update={"quant": "none", "method": "lora"}) if recipe.method == "qlora" else recipe
         one = fake_estimate(model, plain, workload, gpu, placement)
         return one.model_copy(update={"recipe": recipe})
