@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 from advisor.errors import BadValue, UnknownName
 from advisor.frozen import Frozen, Range, annotations_of
+from advisor.optimizers import Optimizer
 from advisor.specs import (
     DORA_METHODS,
     METHODS,
@@ -20,7 +21,6 @@ from advisor.specs import (
     DType,
     Loss,
     Method,
-    Optimizer,
     Placement,
     Priority,
     Recipe,

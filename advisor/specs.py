@@ -13,11 +13,11 @@ from typing import Annotated, Literal, get_args
 
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
+from advisor.optimizers import Optimizer
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
-Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
 Sharding = Literal["none", "ddp", "zero2", "zero3"]

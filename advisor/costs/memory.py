@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.blocks import block_bytes
-from advisor.costs.static import optimizer_temporary_bytes, static_memory
+from advisor.costs.optimizer import temporary_bytes
+from advisor.costs.static import static_memory
 from advisor.decoders.step import EMBEDDING, HEAD, THIS_STACK, step_program
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
@@ -107,7 +108,7 @@ def predict_step_memory(
         standing = grads - segments[0].before[GRADIENT]
     heights = [(s, extra, s.peak_bytes + extra.total + standing) for s, extra in extended(segments)]
     peak_of = {phase: max(h for s, _, h in heights if s.phase == phase) for phase in ("forward", "backward")}
-    temporary = optimizer_temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
+    temporary = temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
     peak_of["optimizer"] = grads + temporary
     segment, extra, height = max(heights, key=lambda found: found[2])
     if peak_of["optimizer"] > height:

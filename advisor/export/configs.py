@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from advisor.export.peft_snippet import ADAPTER_RATE, ATTENTION, FULL_RATE, OPTIMIZERS, loadable
+from advisor.export.peft_snippet import ADAPTER_RATE, ATTENTION, FULL_RATE, loadable
+from advisor.optimizers import optimizer_row
 from advisor.parameters.targets import attention_names, spelt_targets
 from advisor.specs import ModelSpec, Recipe, Workload
 
@@ -50,7 +51,7 @@ def _shared(recipe: Recipe, workload: Workload) -> dict[str, Value]:
         "per_device_train_batch_size": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "learning_rate": _rate(recipe),
-        "optim": OPTIMIZERS[recipe.optimizer],
+        "optim": optimizer_row(recipe.optimizer).transformers_name,
     }
 
 
@@ -58,7 +59,7 @@ def trl_yaml(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload
     """A file for `trl sft --config` that trains as `recipe` says on rows {"text": ...} of train.jsonl."""
     run = "trl sft --config train.yaml" + ("" if gpus == 1 else f" --num_processes {gpus}")
     packages = "'trl[peft]'" + (
-        " bitsandbytes" if recipe.is_quantized or "bit" in recipe.optimizer or recipe.optimizer == "paged_adamw" else ""
+        " bitsandbytes" if recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
     )
     values: dict[str, Value] = {
         "model_name_or_path": loadable(model_id),
@@ -114,7 +115,7 @@ def axolotl_yaml(model_id: str, model: ModelSpec, recipe: Recipe, workload: Work
         "micro_batch_size": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "num_epochs": _whole(workload.epochs),
-        "optimizer": OPTIMIZERS[recipe.optimizer],
+        "optimizer": optimizer_row(recipe.optimizer).transformers_name,
         "learning_rate": _rate(recipe),
         "lr_scheduler": "linear",
         "bf16": recipe.autocast and _half(recipe, bf16) == "bf16",

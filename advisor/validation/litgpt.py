@@ -9,8 +9,9 @@ from advisor.catalog import find_gpus
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.optimizers import Optimizer
 from advisor.parameters.storage import quantized_store_bytes
-from advisor.specs import ModelSpec, Optimizer, Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.stack import Stack
 from advisor.validation.figures import Predicted, Row, Unanswered, peak_figure
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
@@ -37,6 +37,7 @@ from calibrate.worker.build import (
     readable_4bit,
     step_inputs,
 )
+from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.tracker import AllocationTracker
 
 WARM_UP_TOKENS = 4
@@ -195,7 +196,7 @@ def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: boo
 def _steady(model: Any, recipe: Recipe) -> Any:
     """The optimizer, with all that the first step makes for good."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(trained, recipe)
+    optimizer = make_optimizer(trained, recipe.optimizer)
     if recipe.is_quantized:
         # The first forward pass changes one thing for good: the dtype of a quantised layer's bias.
         inputs = step_inputs(model, 1, WARM_UP_TOKENS)
@@ -249,26 +250,6 @@ def _tracked(
     for hook in hooks:
         hook.remove()
     return tracker
-
-
-def make_optimizer(parameters: list[torch.nn.Parameter], recipe: Recipe) -> Any:
-    """The optimizer as Trainer configures it (weight decay 0)."""
-    match recipe.optimizer:
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0, fused=True)
-        case "adamw_foreach":
-            return torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0, foreach=True)
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=1e-5, foreach=True)
-        case "adafactor":
-            from transformers.optimization import Adafactor
-
-            return Adafactor(parameters, lr=1e-5, scale_parameter=False, relative_step=False)
-    import bitsandbytes as bnb
-
-    kind = bnb.optim.AdamW if recipe.optimizer == "paged_adamw" else bnb.optim.AdamW8bit
-    with unset_fake_temporarily():  # its tables of 256 values are computed value by value
-        return kind(parameters, lr=1e-5, weight_decay=0.0, is_paged=recipe.optimizer.startswith("paged"))
 
 
 def _add_static(tracker: AllocationTracker, model: Any, optimizer: Any, inputs: Mapping[str, Any]) -> None:

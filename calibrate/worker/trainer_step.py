@@ -27,7 +27,7 @@ from advisor.catalog.config_json import model_from_config
 from advisor.catalog.trainers import find_trainer
 from advisor.costs.memory import predict_step_memory
 from advisor.errors import AdvisorError, BadValue
-from advisor.export.peft_snippet import OPTIMIZERS
+from advisor.optimizers import optimizer_row
 from advisor.specs import QUANTIZED_METHODS, Method, Recipe
 from calibrate.options import methods_of, recipe_options
 from calibrate.worker.build import build_model, quantize
@@ -209,7 +209,7 @@ def _arguments(recipe: Recipe, folder: str) -> dict[str, Any]:
         "max_steps": STEPS,
         "per_device_train_batch_size": recipe.micro_batch,
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "optim": OPTIMIZERS[recipe.optimizer],
+        "optim": optimizer_row(recipe.optimizer).transformers_name,
         "gradient_checkpointing_kwargs": {"use_reentrant": recipe.reentrant} if recipe.gradient_checkpointing else None,
         "bf16": recipe.autocast,
         "use_cpu": True,

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from advisor.advice.advise import advise
 from advisor.catalog.trainers import find_trainer
 from advisor.export.configs import axolotl_yaml, llamafactory_yaml, trl_yaml
-from advisor.export.peft_snippet import OPTIMIZERS
 from advisor.export.training_file import training_file
 from advisor.knobs import TRAINERS
+from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
 from tests.fakes import MODEL
 
@@ -103,7 +103,7 @@ def test_trl_takes_its_file(method: Method, knobs: dict[str, Any], tmp_path: Pat
     assert training.max_length == 2048
     assert training.bf16 is recipe.autocast
     assert training.gradient_checkpointing is recipe.gradient_checkpointing
-    assert training.optim == OPTIMIZERS[recipe.optimizer]
+    assert training.optim == OPTIMIZERS[recipe.optimizer].transformers_name
     assert model.dtype == recipe.base_dtype
     assert model.load_in_4bit is recipe.is_quantized
     assert data.datasets[0].path == "json"
