@@ -1,6 +1,6 @@
 """Peak memory of a training step: static bytes counted, the rest walked on the tape.
 
-static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor (advisor.costs.static)
+static   weights, quantization constants, adapters, optimizer states, the batch: tensor by tensor (advisor.costs.static)
 moving   activations, gradients, logits, temporaries: the tape's segments, extended to all layers
 peak     static plus the highest point of forward, backward or the optimizer's step
 """
@@ -18,6 +18,7 @@ from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment
 from advisor.tape.stack import Stack
+from advisor.terms import TermName
 
 
 class StepMemory(NamedTuple):
@@ -25,9 +26,9 @@ class StepMemory(NamedTuple):
 
     peak_bytes: int
     peak_at: str
-    static: dict[str, int]
-    static_blocks: dict[str, int]
-    moving: dict[str, int]
+    static: dict[TermName, int]
+    static_blocks: dict[TermName, int]
+    moving: dict[TermName, int]
     after_forward_bytes: int
     after_backward_bytes: int
     phase_peaks: dict[str, int]

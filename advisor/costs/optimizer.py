@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from advisor.optimizers import optimizer_row
 from advisor.parameters.trained import Trained
+from advisor.terms import TermName
 
 FUSED_TENSORS = 36
 FUSED_ELEMENTS = 320 * 65_536
@@ -27,7 +28,7 @@ CLIPPING_PASSES = 3.0
 class KeptTensor(NamedTuple):
     """A tensor that the optimizer keeps, and how many of it there are."""
 
-    term: str
+    term: TermName
     bytes: int
     times: int
 
@@ -37,11 +38,11 @@ def kept_tensors(shapes: Sequence[Trained], optimizer: str) -> Iterator[KeptTens
     row = optimizer_row(optimizer)
     for p in shapes:
         for size in row.states(p):
-            yield KeptTensor("optimizer states", size, p.times)
+            yield KeptTensor(TermName.OPTIMIZER_STATES, size, p.times)
     if row.step_counter_bytes:
-        yield KeptTensor("optimizer step counters", row.step_counter_bytes, sum(p.times for p in shapes))
+        yield KeptTensor(TermName.STEP_COUNTERS, row.step_counter_bytes, sum(p.times for p in shapes))
     for size in row.table_bytes:
-        yield KeptTensor("optimizer states", size, 1)
+        yield KeptTensor(TermName.OPTIMIZER_STATES, size, 1)
 
 
 def temporary_bytes(shapes: Sequence[Trained], optimizer: str) -> int:

@@ -1,4 +1,4 @@
-"""What stands for the whole run, tensor by tensor: weights, quantisation constants, adapters, optimizer states."""
+"""What stands for the whole run, tensor by tensor: weights, quantization constants, adapters, optimizer states."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from advisor.parameters.modules import (
 from advisor.parameters.storage import layer_quant, other_dtype, quantized_store_bytes, unquantized_name
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
+from advisor.terms import TermName
 
 
 class Static(NamedTuple):
     """Bytes that stand for the whole run: `exact` as numel times itemsize, `blocks` as the allocator rounds them."""
 
-    exact: dict[str, int]
-    blocks: dict[str, int]
+    exact: dict[TermName, int]
+    blocks: dict[TermName, int]
 
 
 class _Tally:
     """Sums tensors by term, exact and in allocator blocks."""
 
     def __init__(self) -> None:
-        self.exact: dict[str, int] = {}
-        self.blocks: dict[str, int] = {}
+        self.exact: dict[TermName, int] = {}
+        self.blocks: dict[TermName, int] = {}
 
-    def add(self, term: str, size_bytes: int, times: int = 1) -> None:
+    def add(self, term: TermName, size_bytes: int, times: int = 1) -> None:
         self.exact[term] = self.exact.get(term, 0) + size_bytes * times
         self.blocks[term] = self.blocks.get(term, 0) + block_bytes(size_bytes) * times
 
@@ -44,7 +45,7 @@ class _Tally:
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     other = ITEM_BYTES[other_dtype(recipe)]
     for shape, times in outer_parameters(m):
-        tally.add("base weights", prod(shape) * other, times)
+        tally.add(TermName.BASE_WEIGHTS, prod(shape) * other, times)
     for linear in outer_linears(m).values():
         _add_linear(tally, m, linear, recipe, 1, 0)
     for part, layers in layer_groups(m):
@@ -54,13 +55,13 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
 def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
     """A linear layer that is there `times` times, `whole` of them not quantised."""
     other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
-    quant, term = layer_quant(m, recipe), "base weights"
+    quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
         packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
         tally.add(term, packed, times - whole)
         tally.add(term, shape.weight_count * other, whole)
         for size in constants or [4 * shape.out_features]:
-            tally.add("quantisation constants", size, times - whole)
+            tally.add(TermName.QUANTIZATION_CONSTANTS, size, times - whole)
     else:
         tally.add(term, shape.weight_count * (4 if shape.wide else other), times)
     if shape.bias:
@@ -69,7 +70,7 @@ def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe,
 
 def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:
     """The weights of `layers` equal layers."""
-    other, term = ITEM_BYTES[other_dtype(recipe)], "base weights"
+    other, term = ITEM_BYTES[other_dtype(recipe)], TermName.BASE_WEIGHTS
     for shape in layer_linears(m).values():
         _add_linear(tally, m, shape, recipe, layers, int(shape.name == unquantized_name(m)))
     for norm in layer_norms(m):
@@ -85,10 +86,10 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
     shapes = trained_shapes(m, recipe)
     if recipe.has_adapters:
         for p in shapes:
-            tally.add("adapters", p.bytes, p.times)
+            tally.add(TermName.ADAPTERS, p.bytes, p.times)
     for term, size, times in kept_tensors(shapes, recipe.optimizer):
         tally.add(term, size, times)
     for size, times in buffer_bytes(m, recipe):
-        tally.add("buffers", size, times)
-    tally.add("batch", 8 * batch * length)
+        tally.add(TermName.BUFFERS, size, times)
+    tally.add(TermName.BATCH, 8 * batch * length)
     return Static(tally.exact, tally.blocks)

@@ -29,9 +29,10 @@ from advisor.interval import Interval
 from advisor.parameters.trained import Trained
 from advisor.specs import GpuSpec, Placement, Recipe, TimeEstimate, TracedModel, Workload
 from advisor.tape.program import basis, evaluated
+from advisor.terms import TermName
 
 KEPT, TEMPORARY, GRADIENT = range(3)
-CATEGORIES = ("saved activations", "temporaries", "gradients")
+CATEGORIES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRADIENTS)
 MADE, GIVEN_BACK, COMPLETE, CLEARED = range(4)
 """What an event says: a tensor is made; given back; a gradient is complete; a gradient is cleared after the step."""
 
@@ -57,7 +58,7 @@ class Regime(NamedTuple):
     length: tuple[int, int]
     slots: list[tuple[tuple[int, int], ...]]
     categories: list[int]
-    static: dict[str, list[tuple[int, int]]]
+    static: dict[TermName, list[tuple[int, int]]]
     events: Sequence[int]
     marks: tuple[int, int]
     flop: tuple[tuple[int, int], ...]
@@ -119,7 +120,7 @@ def _regime(one: Mapping[str, Any]) -> Regime:
         length=tuple(one["length"]),
         slots=[tuple((coefficient, digit) for coefficient, digit in slot) for slot in one["slots"]],
         categories=one["categories"],
-        static={name: [tuple(pair) for pair in pairs] for name, pairs in one["static"].items()},
+        static={TermName(name): [tuple(pair) for pair in pairs] for name, pairs in one["static"].items()},
         events=unpack(one["events"]),
         marks=tuple(one["marks"]),
         flop=tuple((coefficient, digit) for coefficient, digit in one["flop"]),
@@ -175,7 +176,7 @@ class _Replay(NamedTuple):
     backward: int
     after_forward: int
     after_backward: int
-    moving: dict[str, int]
+    moving: dict[TermName, int]
     in_backward: bool
 
 
@@ -216,10 +217,10 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
         "optimizer": found.after_backward + standing + temporary_bytes(shapes, recipe.optimizer),
     }
     if peaks["optimizer"] > max(peaks["forward"], peaks["backward"]):
-        moving = {"gradients": gradients, "temporaries": peaks["optimizer"] - gradients}
+        moving = {TermName.GRADIENTS: gradients, TermName.TEMPORARIES: peaks["optimizer"] - gradients}
         where = "optimizer step"
     else:
-        moving = found.moving | {"gradients": found.moving["gradients"] + standing}
+        moving = found.moving | {TermName.GRADIENTS: found.moving[TermName.GRADIENTS] + standing}
         where = "backward" if found.in_backward else "forward"
         where = regime.peak_op if regime.peak_op.startswith(where) else where
     return StepMemory(

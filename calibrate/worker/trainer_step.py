@@ -29,7 +29,9 @@ from advisor.costs.memory import predict_step_memory
 from advisor.errors import AdvisorError, BadValue
 from advisor.optimizers import optimizer_row
 from advisor.specs import QUANTIZED_METHODS, Method, Recipe
+from advisor.terms import TermName
 from calibrate.options import methods_of, recipe_options
+from calibrate.timeline import STATIC
 from calibrate.worker.build import build_model, quantize
 from calibrate.worker.dryrun import _add_static, _quiet, _short
 from calibrate.worker.tracker import AllocationTracker
@@ -46,14 +48,14 @@ CONFIG: dict[str, Any] = {
 }
 BATCH, SEQ_LEN = 4, 128
 TRACED = ("transformers", "trl")
-STATIC = ("base weights", "quantisation constants", "adapters", "optimizer states", "buffers")
+STATIC_TERMS = {category: term for category, term in STATIC.items() if term is not TermName.BATCH}
 STEPS = 2
 
 
 class Terms(NamedTuple):
     """Bytes of one step, every storage rounded up to 512: static terms, and the most that was alive in each phase."""
 
-    static: dict[str, int]
+    static: dict[TermName, int]
     phase_peaks: dict[str, int]
     after_forward: int
     trained_dtypes: frozenset[tuple[str, str]]
@@ -85,11 +87,12 @@ def predicted_step(recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: 
     m = model_from_config(config, "tiny", "tiny")
     step = predict_step_memory(m, recipe, recipe.micro_batch, seq_len, "cpu")
     blocks = dict(step.static_blocks)
-    blocks["optimizer states"] = blocks.get("optimizer states", 0) + blocks.pop("optimizer step counters", 0)
+    states = blocks.get(TermName.OPTIMIZER_STATES, 0) + blocks.pop(TermName.STEP_COUNTERS, 0)
+    blocks[TermName.OPTIMIZER_STATES] = states
     adapters = {("lora_A", recipe.adapter_dtype), ("lora_B", recipe.adapter_dtype)}
     adapters |= {("magnitude", recipe.magnitude_dtype)} if recipe.is_dora else set()
     return Terms(
-        {name: blocks.get(name, 0) for name in STATIC},
+        {term: blocks.get(term, 0) for term in STATIC_TERMS.values()},
         dict(step.phase_peaks),
         step.after_forward_bytes,
         frozenset(adapters if recipe.has_adapters else {("parameter", recipe.base_dtype)}),
@@ -166,9 +169,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         assert self.tracker is not None, "the trainer made fewer steps than asked"
         timeline = self.tracker.timeline
         static, phases = timeline.static_bytes(), {p.phase: p for p in timeline.phase_peaks()}
-        names = {"base weights": "base_weights", "quantisation constants": "quantization"}
         return Terms(
-            {name: static[names.get(name, name.replace(" ", "_"))] for name in STATIC},
+            {term: static[category] for category, term in STATIC_TERMS.items()},
             {name: phase.peak_bytes for name, phase in phases.items()},
             phases["backward"].begin_bytes,
             self.dtypes,
@@ -315,7 +317,7 @@ def _silent_tiles(active: bool) -> Iterator[None]:
 
 def _print(trainer: str, recipe: Recipe, traced: Terms, predicted: Terms) -> None:
     error = predicted.peak / traced.peak - 1
-    static = [name for name in STATIC if traced.static[name] != predicted.static[name]]
+    static = [name for name in STATIC_TERMS.values() if traced.static[name] != predicted.static[name]]
     click.echo(
         f"{trainer:12} {recipe.method:5} base {recipe.base_dtype:8} peak {traced.peak:>12,} traced "
         f"{predicted.peak:>12,} predicted {error:+.3%}; after forward "

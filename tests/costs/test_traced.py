@@ -38,6 +38,7 @@ from advisor.files.traced import (
     unpack,
 )
 from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, TracedModel
+from advisor.terms import TermName
 
 CONFIG: dict[str, Any] = {"model_type": "odd_net", "hidden_size": 64}
 FULL = Recipe(method="full", gradient_checkpointing=False)
@@ -289,3 +290,12 @@ def test_errors_are_the_packages_own() -> None:
     assert issubclass(NotTraced, AdvisorError)
     with pytest.raises(BadProfile):
         read_profile(Path("/nowhere/profile.json"), "x")
+
+
+def test_a_profile_with_an_older_name_of_a_term_is_read(folder: Path) -> None:
+    found = profile()
+    for one in found["structures"][0]["regimes"]:
+        one["static"]["quantisation constants"] = [[0, 1]]
+    profile_path(str(folder / "config.json")).write_text(profile_text(found))
+    static = traced_step_memory(model_of(folder), FULL, 10).static
+    assert static[TermName.QUANTIZATION_CONSTANTS] == static[TermName.BASE_WEIGHTS] == 8 * KIB
