@@ -7,6 +7,7 @@ change neither memory nor step time by much; the rates below are usual starting 
 
 from __future__ import annotations
 
+from advisor.export.command import run_line
 from advisor.optimizers import optimizer_row
 from advisor.parameters.targets import attention_names, spelt_targets
 from advisor.specs import ModelSpec, Recipe, Workload
@@ -42,7 +43,7 @@ def _imports(recipe: Recipe, gpus: int) -> str:
     packages += " bitsandbytes" if recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
     packages += " liger-kernel" if recipe.loss == "chunked" else ""
     run = "python train.py" if gpus == 1 else f"torchrun --nproc-per-node {gpus} train.py"
-    lines = [f"# pip install {packages}", f"# run: {run}", "import torch", "from datasets import load_dataset"]
+    lines = [f"# pip install {packages}", run_line(run, recipe), "import torch", "from datasets import load_dataset"]
     if recipe.has_adapters:
         prepare = ", prepare_model_for_kbit_training" if _prepares(recipe) else ""
         lines.append(f"from peft import LoraConfig, get_peft_model{prepare}")
