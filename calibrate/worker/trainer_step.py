@@ -33,7 +33,7 @@ from advisor.terms import TermName
 from calibrate.options import methods_of, recipe_options
 from calibrate.timeline import STATIC
 from calibrate.worker.build import build_model, quantize
-from calibrate.worker.dryrun import _add_static, _quiet, _short
+from calibrate.worker.dryrun import add_static, quiet, short_name
 from calibrate.worker.tracker import AllocationTracker
 
 CONFIG: dict[str, Any] = {
@@ -109,7 +109,7 @@ def traced_step(trainer: str, recipe: Recipe, config: Mapping[str, Any] = CONFIG
     loss = {"transformers": "full", "trl": "chunked"}[trainer]
     if recipe.loss != loss:
         raise BadValue("--loss", recipe.loss, f"{trainer} has {loss} only")
-    with _quiet(), tempfile.TemporaryDirectory() as folder, _silent_tiles(trainer == "trl"):
+    with quiet(), tempfile.TemporaryDirectory() as folder, _silent_tiles(trainer == "trl"):
         torch.manual_seed(0)
         make = _transformers_trainer if trainer == "transformers" else _sft_trainer
         it = make(config, recipe, seq_len, folder)
@@ -147,8 +147,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def begin(self, inputs: Mapping[str, torch.Tensor]) -> None:
         """Count what is there before the forward pass, and watch from here."""
         model = self.trainer.model
-        self.tracker = AllocationTracker({id(m): _short(name) for name, m in model.named_modules()})
-        _add_static(self.tracker, model, self.trainer.optimizer, inputs)
+        self.tracker = AllocationTracker({id(m): short_name(name) for name, m in model.named_modules()})
+        add_static(self.tracker, model, self.trainer.optimizer, inputs)
         trained = ((name, p.dtype) for name, p in model.named_parameters() if p.requires_grad)
         self.dtypes = frozenset((_kind(name), str(dtype).removeprefix("torch.")) for name, dtype in trained)
         self.tracker.__enter__()
