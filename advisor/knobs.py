@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 
 from advisor.errors import BadValue, UnknownName
 from advisor.frozen import Frozen, Range, annotations_of
+from advisor.optimizers import Optimizer
 from advisor.specs import (
     ADAPTER_METHODS,
     DORA_METHODS,
@@ -21,7 +22,6 @@ from advisor.specs import (
     DType,
     Loss,
     Method,
-    Optimizer,
     Placement,
     Priority,
     Quantization,

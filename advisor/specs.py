@@ -14,11 +14,12 @@ from typing import Annotated, Literal, get_args
 from advisor.architectures import NormKind
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
+from advisor.optimizers import Optimizer
+from advisor.terms import TermName
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
-Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
 Sharding = Literal["none", "ddp"]
@@ -273,7 +274,7 @@ class Rental(Frozen):
 class Term(Frozen):
     """A named part of a memory peak."""
 
-    name: str
+    name: TermName
     bytes: int
 
 
@@ -286,6 +287,10 @@ class MemoryEstimate(Frozen):
     device_bytes: Interval  # what nvidia-smi shows where there is room: reserved plus CUDA context
     peak_at: str  # phase and operation at which the peak stands
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
+
+    def bytes_of(self, name: TermName) -> int:
+        """Bytes of one term; 0 where the peak has no such part."""
+        return sum(term.bytes for term in self.terms if term.name is name)
 
 
 class TimeEstimate(Frozen):

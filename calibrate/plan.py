@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import InputError
+from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import dense_flags
 from advisor.parameters.targets import default_targets
 from advisor.specs import METHODS, Method, ModelSpec, Recipe
@@ -167,7 +168,7 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
         return "bursts run sdpa or eager attention; sdpa uses flash kernels by itself"
     if recipe.loss == "chunked":
         return "bursts run transformers' own loss; use full"
-    if recipe.optimizer.startswith("paged") and machine.device.kind == "cpu":
+    if optimizer_row(recipe.optimizer).paged and machine.device.kind == "cpu":
         return "paged optimizer states need a GPU"
     return ""
 

@@ -22,6 +22,7 @@ from advisor.specs import (
     TimeEstimate,
     Workload,
 )
+from advisor.terms import TermName
 from advisor.units import GIB
 
 
@@ -119,7 +120,7 @@ class CountingEstimator:
         return fake_estimate(model, recipe, workload, gpu, placement, profile)
 
 
-def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, int]:
+def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[TermName, int]:
     """Named bytes: weights, trained state, activations, DoRA's copies, context."""
     parameters = parameter_count(model)
     weight = {"none": ITEM_BYTES[recipe.base_dtype], "int8": 1.0}.get(recipe.quant, 0.5625)
@@ -132,11 +133,11 @@ def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str
     per_token = model.num_hidden_layers * model.hidden_size * (2 if recipe.gradient_checkpointing else 34)
     copies = 2 * parameters if recipe.is_dora and recipe.dropout and not recipe.gradient_checkpointing else 0
     return {
-        "base weights": int(weights),
-        "trained state": 12 * trained,
-        "activations": recipe.micro_batch * workload.seq_len * (per_token + 12 * model.vocab_size),
-        "DoRA": (GIB if recipe.is_dora else 0) + copies,
-        "CUDA context": CONTEXT_BYTES,
+        TermName.BASE_WEIGHTS: int(weights),
+        TermName.OPTIMIZER_STATES: 12 * trained,
+        TermName.SAVED_ACTIVATIONS: recipe.micro_batch * workload.seq_len * (per_token + 12 * model.vocab_size),
+        TermName.TEMPORARIES: (GIB if recipe.is_dora else 0) + copies,
+        TermName.CONTEXT: CONTEXT_BYTES,
     }
 
 
@@ -188,6 +189,6 @@ def fake_estimate(
             terms=tuple(Term(name=n, bytes=b) for n, b in terms.items()),
         ),
         time=time,
-        trainable_parameters=terms["trained state"] // 12,
+        trainable_parameters=terms[TermName.OPTIMIZER_STATES] // 12,
         evidence=Evidence(rung="formula", memory="fake", time="fake"),
     )

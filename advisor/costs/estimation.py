@@ -25,6 +25,7 @@ from advisor.specs import (
     TracedModel,
     Workload,
 )
+from advisor.terms import TermName
 
 ALLOCATED_SPREAD = (0.02, 0.02)
 """Relative bounds of the peak that PyTorch allocates: what CUDA's kernels may differ by from the traced CPU step."""
@@ -64,9 +65,9 @@ def memory_estimate(
     terms = {
         **step.static_blocks,
         **step.moving,
-        "cuBLAS workspace": profile.workspace_bytes,
-        "fragmentation": round(needed.likely) - allocated,
-        "CUDA context": round(must_fit.likely) - round(needed.likely),
+        TermName.WORKSPACE: profile.workspace_bytes,
+        TermName.FRAGMENTATION: round(needed.likely) - allocated,
+        TermName.CONTEXT: round(must_fit.likely) - round(needed.likely),
     }
     return MemoryEstimate(
         peak_allocated_bytes=counted_bytes(bounds, needed, recipe),

@@ -8,12 +8,13 @@ from math import prod
 from typing import Literal, Protocol
 
 from advisor.blocks import ITEM_BYTES
+from advisor.terms import TermName
 
 Shape = tuple[int, ...]
 Device = Literal["cpu", "cuda"]
 
 SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
-CATEGORY_NAMES = ("saved activations", "temporaries", "gradients", "logits and loss")
+CATEGORY_NAMES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRADIENTS, TermName.LOGITS)
 
 RawKernel = tuple[str, str, int, int, int, int, int]
 """(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0), as the tape records it."""

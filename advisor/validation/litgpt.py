@@ -9,9 +9,11 @@ from advisor.catalog import find_gpus
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.optimizers import Optimizer
 from advisor.parameters.storage import quantized_store_bytes
-from advisor.specs import ModelSpec, Optimizer, Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.litgpt import LitGpt
+from advisor.terms import TermName
 from advisor.validation.figures import Predicted, Row, Unanswered, peak_figure
 
 
@@ -79,7 +81,7 @@ def _with_quantized_head(step: StepMemory, m: ModelSpec, double_quant: bool) -> 
     elements = m.vocab_size * m.hidden_size
     packed, constants = quantized_store_bytes(elements, "nf4", double_quant)
     saved = block_bytes(2 * elements) - block_bytes(packed) - sum(map(block_bytes, constants))
-    blocks = dict(step.static_blocks) | {"base weights": step.static_blocks["base weights"] - saved}
+    blocks = dict(step.static_blocks) | {TermName.BASE_WEIGHTS: step.static_blocks[TermName.BASE_WEIGHTS] - saved}
     return step._replace(peak_bytes=step.peak_bytes - saved, static_blocks=blocks)
 
 
