@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -18,11 +18,14 @@ from advisor.rules.wording import DISPLAY, FORMULA, how
 from advisor.specs import GpuSpec, TimeEstimate
 from advisor.units import format_count, format_gib, format_seconds
 
+if TYPE_CHECKING:
+    from advisor.advice.breakdown import TimeBreakdown
+
 _VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
 _TERMS_IN_SHORT = 4
 
 
-def render(advice: Advice, file: TextIO, *, explain: bool = False, explain_time: bool = False) -> None:
+def render(advice: Advice, file: TextIO, *, explain: bool = False, breakdown: TimeBreakdown | None = None) -> None:
     """Print the verdict, a row per method, reasons, warnings, memory, knobs, and the script to run."""
     console = console_for(file)
     say(console, verdict_line(advice), style="bold")
@@ -46,11 +49,11 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False, explain_time:
     elif recommendation is not None:
         _memory_in_short(console, rows[0])
     if recommendation is not None:
-        _time_in_short(console, advice, rows[0], hint=not explain_time)
-    if explain_time:
+        _time_in_short(console, advice, rows[0], hint=breakdown is None)
+    if breakdown is not None:
         from advisor.render.time import render_times
 
-        render_times(advice, file)
+        render_times(advice, breakdown, file)
     _knobs(console, advice, None if recommendation is None else rows[0])
     if recommendation is not None:
         heading(console, _run_this(advice))
