@@ -15,6 +15,7 @@ from advisor.catalog.models import model_folder
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadConfig, BadValue, UnknownName
 from advisor.knobs import KNOBS, read_value
+from advisor.question import Question, read_question
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Method, Recipe
 
@@ -52,24 +53,24 @@ def recipe_of(
     """
     if method not in METHODS:
         raise UnknownName("method", method, (*METHODS, "all"), hint=f"allowed are all, {', '.join(METHODS)}")
-    fixed: dict[str, Any] = {name: read_value(name, v) for name, v in knobs.items() if v is not None}
-    seq_len = int(fixed.pop("seq_len", DEFAULT_SEQ_LEN))
-    micro_batch = fixed.get("micro_batch", 1)
-    batch_size = fixed.pop("batch_size", micro_batch)
+    question = read_question(knobs)
+    micro_batch = question.micro_batch or 1
+    batch_size = question.batch_size or micro_batch
     if batch_size % micro_batch:
         raise BadValue("--batch-size", batch_size, f"allowed are multiples of --micro-batch, which is {micro_batch}")
-    fixed["gradient_accumulation"] = batch_size // micro_batch
-    return build_recipe(method, fixed, _preset(trainer, method, fixed), defaults), seq_len
+    fixed = question.recipe_fields | {"gradient_accumulation": batch_size // micro_batch}
+    recipe = build_recipe(method, fixed, _preset(trainer, method, question), defaults)
+    return recipe, question.seq_len or DEFAULT_SEQ_LEN
 
 
-def _preset(trainer: str, method: Method, fixed: Mapping[str, object]) -> dict[str, object]:
+def _preset(trainer: str, method: Method, question: Question) -> dict[str, object]:
     """The knobs that `trainer` sets for `method`. Raises UnknownName, and BadValue for a loss that cannot be traced."""
     if not trainer:
         return {}
     preset = find_trainer(trainer)
     values = preset.values(method)
     loss = values.get("loss", "full")
-    if loss != "full" and "loss" not in fixed:
+    if loss != "full" and question.loss is None:
         own = "; `python -m calibrate.worker.trainer_step` runs its own step on a tiny model" if preset.traced else ""
         raise BadValue(
             f"loss of {preset.name}",

@@ -5,13 +5,11 @@ knobs -> model, cards, workload -> for each method its best recipe -> rules -> a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.advice.candidates import best_candidates, stand_ins
 from advisor.advice.notes import assumptions, card_notes, traced_notes, trainer_notes, with_why
-from advisor.advice.question import placement_of, read_knobs, workload_of
 from advisor.advice.search import (
     DEFAULT_RANK,
     Estimator,
@@ -19,6 +17,7 @@ from advisor.advice.search import (
     first_recipe,
     has_bf16,
 )
+from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
@@ -27,6 +26,7 @@ from advisor.errors import InputError, UnsupportedArchitecture
 from advisor.knobs import KNOBS, read_value
 from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import resolve_targets
+from advisor.question import Question, read_question
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES
@@ -38,7 +38,6 @@ from advisor.specs import (
     Model,
     ModelSpec,
     Placement,
-    Priority,
     TracedModel,
     Workload,
 )
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from advisor.advice.remedies import Catalog
 
 MEASURED = "measured"
-_PRIORITIES: tuple[Priority, ...] = ("quality", "speed", "memory")
 
 
 def advise(
@@ -65,29 +63,27 @@ def advise(
     `knobs` are the command line's flags with underscores (advisor.knobs.KNOBS); None leaves one open.
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for what cannot be reached.
     """
-    fixed = read_knobs({"examples": examples, **knobs})
-    if fixed.get("method") == "all":
-        del fixed["method"]
+    question = read_question({"examples": examples, **knobs})
     spec = _model(str(read_value("model", model)), catalog) if isinstance(model, str) else model
     cards = catalog.find_gpus(str(read_value("gpu", gpu))) if isinstance(gpu, str) else (gpu,)
-    placement = placement_of(fixed)
-    data = _data(fixed)
-    workload = workload_of(fixed, spec, placement.gpus, data)
-    preset = find_trainer(str(fixed.get("trainer", DEFAULT_TRAINER)))
+    placement = placement_of(question)
+    data = _data(question)
+    workload = workload_of(question, spec, data)
+    preset = find_trainer(question.trainer or DEFAULT_TRAINER)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = _measured(cards[0])
-    job = _job(spec, cards, workload, placement, fixed, estimator, preset, profile)
-    trainer = _trainer(preset, job.fixed)
+    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)
+    trainer = _trainer(preset, question)
     neighbors = stand_ins(job, catalog)
     context = _context(job, trainer, neighbors)
     found, recommendation = _decide(context)
     notes = (
         *measured,
-        *traced_notes(job.model, [method for method in _methods(job.fixed) if method not in _job_methods(job)]),
+        *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
-        *assumptions(fixed, workload, data),
+        *assumptions(question, workload, data),
         *card_notes(cards, job.cards, neighbors),
     )
     return Advice(
@@ -105,11 +101,11 @@ def advise(
         workload=workload,
         priority=context.priority,
         trainer=trainer,
-        fixed=tuple(fixed),
+        fixed=question.fixed,
         chosen=tuple(
             k.name
             for k in KNOBS
-            if k.home in ("workload", "recipe") and k.name not in fixed and k.name not in trainer.knobs
+            if k.home in ("workload", "recipe") and k.name not in question.fixed and k.name not in trainer.knobs
         ),
         recommendation=recommendation,
         candidates=tuple(with_why(row, context, recommendation) for row in context.candidates.values()),
@@ -133,13 +129,13 @@ def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], DeviceProfile | None,
     return (known,), device.profile, [Reason(code=MEASURED, text=text, source=FORMULA)]
 
 
-def _data(fixed: Mapping[str, object]) -> DataSummary | None:
+def _data(question: Question) -> DataSummary | None:
     """What the data file says, if there is one; only then is its reader loaded."""
-    if "data" not in fixed:
+    if question.data is None:
         return None
     from advisor.advice.dataset import summarise
 
-    return summarise(str(fixed["data"]))
+    return summarise(question.data)
 
 
 def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Reason, ...]:
@@ -149,32 +145,28 @@ def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Reason, ...
     return remedies(job, context.candidates, catalog)
 
 
-def _priority(fixed: Mapping[str, object]) -> Priority:
-    return next(one for one in _PRIORITIES if one == fixed.get("priority", "quality"))
-
-
 def _job(
     spec: Model,
     cards: tuple[GpuSpec, ...],
     workload: Workload,
     placement: Placement,
-    fixed: Mapping[str, object],
+    question: Question,
     estimator: Estimator,
     preset: Preset,
     profile: DeviceProfile | None,
 ) -> Job:
     """What is searched for. Of several cards those without bf16 are left out, if others have it."""
-    targets = fixed.get("target_modules")
-    if isinstance(targets, tuple) and fixed.get("method") != "full" and isinstance(spec, ModelSpec):
+    targets = question.target_modules
+    if targets is not None and question.method != "full" and isinstance(spec, ModelSpec):
         resolve_targets(spec, targets)
-    smallest = _priority(fixed) == "memory"
+    smallest = question.priority == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest
     job = Job(
         spec,
         workload,
         placement,
         tuple(card for card in cards if has_bf16(card)) or cards,
-        fixed,
+        question,
         estimator,
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
@@ -188,7 +180,7 @@ def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]
     """Without and with checkpointing, for every method whose recipe was traced. Raises NotTraced where none was."""
     from advisor.costs.traced import traced_ways
 
-    methods = _methods(job.fixed)
+    methods = job.question.methods
     recipes = {method: first_recipe(job, method) for method in methods}
     found = {method: ways for method in methods if (ways := traced_ways(model, recipes[method]))}
     if not found:
@@ -196,10 +188,10 @@ def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]
     return found
 
 
-def _trainer(preset: Preset, fixed: Mapping[str, object]) -> TrainerChoice:
+def _trainer(preset: Preset, question: Question) -> TrainerChoice:
     """The preset with the knobs that it sets for any method in question and that the question left open."""
-    methods = _methods(fixed)
-    names = dict.fromkeys(k.name for k in preset.knobs if k.name not in fixed and set(k.methods) & set(methods))
+    open_knobs = (k for k in preset.knobs if k.name not in question.fixed)
+    names = dict.fromkeys(k.name for k in open_knobs if set(k.methods) & set(question.methods))
     return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
 
 
@@ -210,25 +202,20 @@ def _context(job: Job, trainer: TrainerChoice, neighbors: tuple[GpuSpec, ...]) -
         model=job.model,
         workload=job.workload,
         placement=job.placement,
-        priority=_priority(job.fixed),
+        priority=job.question.priority or "quality",
         memory_bytes=card.memory_bytes,
         cards=tuple(one.name for one in job.cards),
         has_bf16=has_bf16(card),
-        fixed=job.fixed,
+        question=job.question,
         candidates=best_candidates(job, _job_methods(job), neighbors),
         estimate=job.estimate,
         trainer=trainer,
     )
 
 
-def _methods(fixed: Mapping[str, object]) -> tuple[Method, ...]:
-    """The methods in question, in the order of their rows."""
-    return tuple(method for method in METHODS if fixed.get("method", method) == method)
-
-
 def _job_methods(job: Job) -> tuple[Method, ...]:
     """The methods in question, of a traced model those that were traced."""
-    return tuple(method for method in _methods(job.fixed) if job.traced is None or method in job.traced)
+    return tuple(method for method in job.question.methods if job.traced is None or method in job.traced)
 
 
 def _model(text: str, catalog: Catalog) -> Model:

@@ -48,8 +48,7 @@ def _candidate(job: Job, outcome: Outcome, stand_ins: tuple[GpuSpec, ...]) -> Ca
         times = time_over_cards(job, one, stand_ins or job.cards)
         time = None if times is None else times.time
         fastest, slowest = ("", "") if times is None else (times.fastest, times.slowest)
-    price = job.fixed.get("price_per_hour", 0.0)
-    assert isinstance(price, float), "price_per_hour was not read by read_knobs"
+    price = job.question.price_per_hour
     return Candidate(
         method=one.recipe.method,
         recipe=one.recipe,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from advisor.answer import Candidate, Reason, Recommendation
 from advisor.catalog.trainers import Preset
+from advisor.question import Question
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA
 from advisor.specs import GpuSpec, Method, Model, TracedModel, Workload
@@ -46,20 +47,20 @@ def traced_notes(model: Model, left_out: Sequence[Method]) -> list[Reason]:
     return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
 
 
-def assumptions(fixed: Mapping[str, object], workload: Workload, data: DataSummary | None) -> list[Reason]:
+def assumptions(question: Question, workload: Workload, data: DataSummary | None) -> list[Reason]:
     """What was assumed about the data because nobody said it."""
     texts = []
     if data is not None:
-        used = "--examples given instead" if "examples" in fixed else f"{data.rows:,} rows"
+        used = "--examples given instead" if question.examples is not None else f"{data.rows:,} rows"
         texts.append(
             f"{used}; row lengths estimated from the file at {data.characters_per_token} characters a token: mean "
             f"{data.mean_tokens:,}, longest {data.longest_tokens:,} tokens; the job uses {workload.mean_seq_len:,} "
             f"and {workload.seq_len:,}."
         )
     else:
-        if "examples" not in fixed:
+        if question.examples is None:
             texts.append(f"{workload.examples:,} examples assumed: give --examples or --data.")
-        if not {"seq_len", "mean_seq_len"} <= set(fixed):
+        if question.seq_len is None or question.mean_seq_len is None:
             texts.append(
                 f"Rows of {workload.mean_seq_len:,} tokens on average and {workload.seq_len:,} at most assumed: "
                 "give --mean-seq-len and --seq-len, or --data."

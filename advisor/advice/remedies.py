@@ -14,7 +14,7 @@ from typing import Protocol
 from advisor.advice.search import Job, Outcome, best_outcome, last_that_fits
 from advisor.answer import Candidate, Reason
 from advisor.errors import AdvisorError, InputError
-from advisor.knobs import RECIPE_KNOBS, idle_knobs
+from advisor.knobs import idle_knobs
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
@@ -102,12 +102,10 @@ def _with(outcome: Outcome) -> str:
 
 def _let_go(job: Job, method: Method) -> Iterator[str]:
     """Fixed knobs that stand in the way on their own."""
-    for name in job.fixed:
-        if name in RECIPE_KNOBS:
-            others = {other: value for other, value in job.fixed.items() if other != name}
-            outcome = _fits(job._replace(fixed=others), method)
-            if outcome is not None:
-                yield f"Leave --{name.replace('_', '-')} open: {_with(outcome)}."
+    for name in job.question.recipe_fields:
+        outcome = _fits(job._replace(question=job.question.leaving_open(name)), method)
+        if outcome is not None:
+            yield f"Leave --{name.replace('_', '-')} open: {_with(outcome)}."
 
 
 def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
@@ -125,7 +123,7 @@ def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
     preset = job.preset.get(method, {})
     undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
     found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]
-    return [(name, value) for name, value in (*undone, *found) if name not in job.fixed and name not in idle]
+    return [(name, value) for name, value in (*undone, *found) if name not in job.question.fixed and name not in idle]
 
 
 def _flag(name: str, value: object) -> str:
@@ -140,7 +138,7 @@ def _savings(job: Job, method: Method) -> Iterator[str]:
     found = _open_savings(job, method)
     enough = False
     for name, value in found:
-        outcome = _fits(job._replace(fixed={**job.fixed, name: value}), method)
+        outcome = _fits(job._replace(question=job.question.fixing({name: value})), method)
         if outcome is not None:
             enough = True
             yield f"{_flag(name, value)}: {_with(outcome)}."
@@ -151,13 +149,12 @@ def _savings(job: Job, method: Method) -> Iterator[str]:
 def _together(job: Job, method: Method, savings: Sequence[tuple[str, object]]) -> Iterator[str]:
     """The fewest of the savings, in their order, that are enough together; all of them with shorter rows else."""
     for count in range(2, len(savings) + 1):
-        fixed = {**job.fixed, **dict(savings[:count])}
-        outcome = _fits(job._replace(fixed=fixed), method)
+        outcome = _fits(job._replace(question=job.question.fixing(dict(savings[:count]))), method)
         if outcome is not None:
             yield f"{' '.join(_flag(*saving) for saving in savings[:count])} together: {_with(outcome)}."
             return
     flags = " ".join(_flag(*saving) for saving in savings)
-    for text in _shorter_rows(job._replace(fixed={**job.fixed, **dict(savings)}), method):
+    for text in _shorter_rows(job._replace(question=job.question.fixing(dict(savings))), method):
         yield f"{flags} {text}"
 
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from advisor.answer import Verdict
 from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
-from advisor.knobs import RECIPE_KNOBS
 from advisor.parameters.targets import default_targets, same_layers
+from advisor.question import Question
 from advisor.recipes import build_recipe
 from advisor.specs import (
     Estimate,
@@ -38,19 +38,19 @@ _TIE = 1.01
 
 
 class Job(NamedTuple):
-    """What is searched for: the whole work, on so many of any of `cards`, with `fixed` knobs kept."""
+    """What is searched for: the whole work, on so many of any of `cards`, with the knobs of `question` kept."""
 
     model: Model
     workload: Workload
     placement: Placement
     cards: tuple[GpuSpec, ...]
-    fixed: Mapping[str, object]
+    question: Question
     estimator: Estimator
     rank: int = DEFAULT_RANK
     smallest: bool = False
     """Search for the least memory, not for the least time."""
     preset: Mapping[Method, Mapping[str, object]] = {}
-    """What the trainer sets by itself, by method; `fixed` goes before it."""
+    """What the trainer sets by itself, by method; `question` goes before it."""
     traced: Mapping[Method, tuple[bool, ...]] | None = None
     """Of a model that stands on traces: without and with checkpointing, as far as traced; None for the formula."""
     profile: DeviceProfile | None = None
@@ -111,21 +111,19 @@ def first_recipe(job: Job, method: Method) -> Recipe:
     preset = dict(job.preset.get(method, {}))
     if half == "float16" and preset.get("base_dtype") == "bfloat16":
         del preset["base_dtype"]  # trainers, too, take fp16 on such a card
-    fixed = {name: value for name, value in job.fixed.items() if name in RECIPE_KNOBS}
     defaults: dict[str, object] = {
         "rank": job.rank,
         "base_dtype": "float32" if method == "full" and half == "float16" else half,
         "attention": job.model.default_attention,
         "target_modules": default_targets(job.model),
     }
-    return build_recipe(method, fixed, preset, defaults)
+    return build_recipe(method, job.question.recipe_fields, preset, defaults)
 
 
 def micro_batch_options(job: Job) -> tuple[int, ...]:
     """Micro-batches that divide a card's part of the batch, ascending; only the fixed one when it is fixed."""
-    fixed = job.fixed.get("micro_batch")
-    if isinstance(fixed, int):
-        return (fixed,)
+    if job.question.micro_batch is not None:
+        return (job.question.micro_batch,)
     batch = job.batch_per_card
     small = [n for n in range(1, int(batch**0.5) + 1) if batch % n == 0]
     return tuple(sorted({*small, *(batch // n for n in small)}))
@@ -142,7 +140,7 @@ def best_outcome(
     if not same_layers(job.model):
         plain = None
     outcome = _best_at_rank(job, method, hints or {}, plain.largest if plain else {})
-    if outcome.verdict != "fits" and method != "full" and "rank" not in job.fixed and job.rank > DEFAULT_RANK:
+    if outcome.verdict != "fits" and method != "full" and job.question.rank is None and job.rank > DEFAULT_RANK:
         bounds = plain.largest if plain and plain.estimate.recipe.rank == DEFAULT_RANK else {}
         return _best_at_rank(job._replace(rank=DEFAULT_RANK), method, hints or {}, bounds)
     return outcome
@@ -151,8 +149,9 @@ def best_outcome(
 def _ways(job: Job, method: Method, hints: Mapping[bool, int]) -> tuple[bool, ...]:
     """Without and with checkpointing, as far as they are open; the one that is likely to fit first."""
     preset = job.preset.get(method, {})
-    fixed = job.fixed.get("gradient_checkpointing", preset.get("gradient_checkpointing"))
-    if isinstance(fixed, bool):
+    asked = job.question.gradient_checkpointing
+    fixed = preset.get("gradient_checkpointing") if asked is None else asked
+    if isinstance(fixed, bool):  # neither may say
         return (fixed,)
     if job.traced is not None and len(job.traced[method]) == 1:
         return job.traced[method]

@@ -16,7 +16,7 @@ CODE = "ADV007"
 
 def check(context: Context) -> Finding | None:
     """The fixed method if it fits, with what DoRA adds to it where it is DoRA."""
-    if "method" not in context.fixed or len(context.candidates) != 1:
+    if context.question.method is None or len(context.candidates) != 1:
         return None
     method, row = next(iter(context.candidates.items()))
     if not context.fits(method):

@@ -10,7 +10,6 @@ from advisor.answer import Reason
 from advisor.knobs import idle_knobs
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
-from advisor.specs import Quantization
 
 CODE = "ADV104"
 
@@ -25,11 +24,10 @@ def check(context: Context) -> Finding | None:
 
 
 def _idle(context: Context) -> list[tuple[str, str]]:
-    fixed = context.fixed
-    quant: Quantization = "int8" if fixed.get("quant") == "int8" else "nf4"
-    checkpointing = fixed.get("gradient_checkpointing") is not False
+    question = context.question
+    fixed, checkpointing = question.fixed, question.gradient_checkpointing in (None, True)
     # What is idle for one method only may be there for another.
-    each = [idle_knobs(method, quant, checkpointing) for method in context.candidates]
+    each = [idle_knobs(method, question.quant or "nf4", checkpointing) for method in context.candidates]
     idle = [(name, why) for name, why in each[-1].items() if name in fixed and all(name in one for one in each)]
     if "data" in fixed and all(name in fixed for name in ("examples", "seq_len", "mean_seq_len")):
         idle.append(("data", "when --examples, --seq-len and --mean-seq-len are given"))

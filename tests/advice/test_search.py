@@ -17,6 +17,7 @@ from advisor.advice.search import (
     time_over_cards,
     verdict_of,
 )
+from advisor.question import read_question
 from advisor.specs import METHODS, Estimate, GpuSpec, Method, Placement, Recipe, Workload
 from advisor.units import GIB
 from tests.fakes import MODEL, CountingEstimator, card, fake_estimate
@@ -24,7 +25,7 @@ from tests.fakes import MODEL, CountingEstimator, card, fake_estimate
 
 def job(gib: float = 24, fixed: dict[str, object] | None = None, batch: int = 16, seq_len: int = 1024) -> Job:
     workload = Workload(examples=1000, seq_len=seq_len, mean_seq_len=seq_len // 2, batch_size=batch)
-    return Job(MODEL, workload, Placement(), (card(gib),), fixed or {}, fake_estimate)
+    return Job(MODEL, workload, Placement(), (card(gib),), read_question(fixed or {}), fake_estimate)
 
 
 def all_recipes(one: Job, method: Method) -> list[Estimate]:

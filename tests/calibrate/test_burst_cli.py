@@ -20,7 +20,7 @@ from advisor.errors import SourceUnavailable
 from calibrate import burst_cli, cli, progress
 from calibrate.child import BurstRefused
 from calibrate.cut import Whole
-from calibrate.plan import Question, make_plan
+from calibrate.plan import Request, make_plan
 from calibrate.progress import Audience, LiveAudience
 from calibrate.runner import Job, Machine, Result
 from calibrate.store import Store
@@ -283,7 +283,7 @@ def test_a_record_does_not_tell_where_a_model_lay(stub: type[StubRunner], calibr
 
 def audience_on(kind: type[Audience], **outcome: Any) -> str:
     """What an audience of this kind writes about one burst."""
-    plan = make_plan(Question((Whole("tiny", TINY, spec("llama")),), rows=((1, 64),), methods=("lora",)), machine())
+    plan = make_plan(Request((Whole("tiny", TINY, spec("llama")),), rows=((1, 64),), methods=("lora",)), machine())
     out = io.StringIO()
     with kind(False, 60.0, out) as audience:
         audience.begin(1, 12, plan.bursts[0])
