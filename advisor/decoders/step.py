@@ -156,7 +156,7 @@ def step_program(
 ) -> Program:
     """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
 
-    `labelled`: the kinds of kernels say where they run, see LabelledTape.
+    `labelled`: the kernels say where they run, see LabelledTape.
 
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.

@@ -67,7 +67,7 @@ def _note_recomputed(t: Tape, launched: int) -> None:
     """All kernels after the first `launched` ran a second time."""
     again = t.kernels[launched:]
     t.recomputed += len(again)
-    t.recomputed_flop += sum(kernel[2] for kernel in again)
+    t.recomputed_flop += sum(flop for _, _, flop, *_ in again)
 
 
 def _enter_recompute(t: Tape) -> None:

@@ -16,8 +16,12 @@ Device = Literal["cpu", "cuda"]
 SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
 CATEGORY_NAMES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRADIENTS, TermName.LOGITS)
 
-RawKernel = tuple[str, str, int, int, int, int, int]
-"""(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0), as the tape records it."""
+RawKernel = tuple[str, str, int, int, int, int, int, str]
+"""(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0, place), as the tape records it.
+
+`place` is the part of the model, or '' where the tape does not note it. A bare tuple, for thousands are made for a
+step: as a NamedTuple, recording took a tenth longer.
+"""
 
 
 class StopRecompute(Exception):

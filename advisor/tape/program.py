@@ -150,6 +150,20 @@ class Run(NamedTuple):
     recomputed_flop: float
 
 
+class RecordedKernel(NamedTuple):
+    """A kernel whose figures are numbers of the program's polynomials, and how often it is launched."""
+
+    kind: str
+    dtype: str
+    flop: int
+    moved_bytes: int
+    m: int
+    n: int
+    k: int
+    place: str
+    times: int
+
+
 class Stretch:
     """A segment of the program: the embedding, one layer, or the head, forward or backward."""
 
@@ -181,7 +195,7 @@ class Stretch:
         self.recomputed = self.hooked = 0  # kernels that ran a second time, and that ran under checkpointing's hooks
         self.recomputed_flop = self.recomputed_slot = 0
         self.launches = Launches(0, 0, 0)
-        self.kernels: list[tuple[str, str, int, int, int, int, int, int]] = []
+        self.kernels: list[RecordedKernel] = []
 
 
 class Segment(NamedTuple):
@@ -230,8 +244,8 @@ class Program:
         stretch.launches = Launches(python, len(kernels) - python, stretch.hooked)
         stretch.recomputed_slot = at[stretch.recomputed_flop]
         stretch.kernels = [
-            (kind, dtype, at[flop], at[moved], at[m], at[n], at[k], times)
-            for (kind, dtype, flop, moved, m, n, k), times in Counter(kernels).items()
+            RecordedKernel(kind, dtype, at[flop], at[moved], at[m], at[n], at[k], place, times)
+            for (kind, dtype, flop, moved, m, n, k, place), times in Counter(kernels).items()
         ]
         self.stretches.append(stretch)
 
@@ -277,10 +291,14 @@ class Program:
                 s.copies,
                 [
                     ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
-                    for kind, dtype, flop, moved, m, n, k, times in s.kernels
+                    for kind, dtype, flop, moved, m, n, k, _, times in s.kernels
                 ],
                 s.launches,
                 amounts[s.recomputed_slot],
             )
             for s in self.stretches
         ]
+
+    def kernel_places(self) -> list[list[str]]:
+        """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""
+        return [[kernel.place for kernel in s.kernels] for s in self.stretches]

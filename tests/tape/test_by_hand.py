@@ -51,9 +51,9 @@ EXPECTED = {
     # the base layer's result and what is between A and B are made, then the run stops.
     "LoRA, checkpointed": Bytes(X + 3 * Y + Y + M, X + Y, X + A + B),
     # Forward keeps x, what is between A and B, the base layer's result, the update, the norm, the magnitude over the
-    # norm, and that less one. Backward is highest where the product of ratio and update hands out its gradients:
-    # all that was kept, the output, its gradient, the scaled one, those of ratio and update at full size, and the
-    # ratio's once reduced.
+    # norm, and that less one. Backward's highest point is where the product of ratio and update hands out its
+    # gradients: all that was kept, the output, its gradient, the scaled one, those of ratio and update at full size,
+    # and the ratio's once reduced.
     # (Forward's, at the last sum: x, B A with the identity and what it became behind A, what is between, three vectors,
     # and the base layer's result, the update, both times their ratio and the sum: X + W + EYE + EYE_A + M + 3 V + 5 Y.)
     "DoRA": Bytes((X + M + 2 * Y + 3 * V) + 2 * Y + Y + 2 * Y + V, X + M + 2 * Y + 3 * V + Y, X + A + B + V),
