@@ -3,7 +3,8 @@
 #   make demo     the light install in .venv, and one answer
 #   make test     the full install in .venv-test, and the whole test suite
 #
-# `make check` adds the linter, the types and the import contracts. PYTHON=python3.12 picks another interpreter;
+# `make quick` runs the tests that need no torch and no process: a minute. `make bench` holds the bars on time, on a
+# machine that does nothing else. `make check` adds the linter, the types and the import contracts. PYTHON=python3.12 picks another interpreter;
 # a changed pyproject.toml or constraints.txt brings the environments up to date.
 
 PYTHON ?= python3
@@ -20,8 +21,10 @@ export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
+# Or each of the many processes under test compiles the packages anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types contracts environment python clean
+.PHONY: demo test quick bench check lint types contracts environment python clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -29,6 +32,14 @@ demo: .venv/installed
 
 test: .venv-test/installed
 	$(TEST_BIN)/python -m pytest $(PYTEST_FLAGS)
+
+quick: .venv-test/installed
+	$(TEST_BIN)/python -m pytest --quick $(PYTEST_FLAGS)
+
+bench: .venv-test/installed
+	$(TEST_BIN)/python -m benchmarks.startup
+	$(TEST_BIN)/python -m benchmarks.estimates
+	$(TEST_BIN)/python -m benchmarks.lookups
 
 check: lint types contracts test
 
