@@ -3,9 +3,10 @@
 #   make demo     the light install in .venv, and one answer
 #   make test     the full install in .venv-test, and the whole test suite
 #
-# `make check` adds the linter, the types and the import contracts; `make interpreters` records steps under every other
-# Python of this machine and, under Node, Python 3.14. PYTHON=python3.12 picks another interpreter;
-# a changed pyproject.toml or constraints.txt brings the environments up to date.
+# `make quick` runs the tests that need no torch and no process: a minute. `make bench` holds the bars on time, on a
+# machine that does nothing else. `make check` adds the linter, the types and the import contracts. `make interpreters`
+# records steps under every other Python of this machine and, under Node, Python 3.14. PYTHON=python3.12 picks another
+# interpreter; a changed pyproject.toml or constraints.txt brings the environments up to date.
 
 PYTHON ?= python3
 DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000
@@ -22,8 +23,10 @@ export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
+# Or each of the many processes under test compiles the packages anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check lint types contracts interpreters environment python clean
+.PHONY: demo test quick bench check lint types contracts interpreters environment python clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -31,6 +34,14 @@ demo: .venv/installed
 
 test: .venv-test/installed
 	$(TEST_BIN)/python -m pytest $(PYTEST_FLAGS)
+
+quick: .venv-test/installed
+	$(TEST_BIN)/python -m pytest --quick $(PYTEST_FLAGS)
+
+bench: .venv-test/installed
+	$(TEST_BIN)/python -m benchmarks.startup
+	$(TEST_BIN)/python -m benchmarks.estimates
+	$(TEST_BIN)/python -m benchmarks.lookups
 
 check: lint types contracts test
 

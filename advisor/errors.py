@@ -1,12 +1,24 @@
-"""Every error this package raises on purpose.
+"""Every error that a user can cause, calibrate's too; a module's own stand in it, the others here.
 
-AdvisorError                     one line: what, which value, what to do next
-├── InputError                   the caller's value is wrong (exit 2)
+AdvisorError                     one line: what, which value, what to do next (exit 2 unless it says otherwise)
+├── InputError                   the caller's value is wrong
 │   ├── UnknownName              a model, GPU, method, module, rule ... that nobody knows
 │   ├── BadValue                 a number or a word outside its allowed range
-│   └── BadConfig                a config.json or GPU file that cannot be used, with the field
-├── UnsupportedArchitecture      a model the tape does not know; `calibrate --dry-run` measures it (exit 2)
-└── SourceUnavailable            the Hub, NVML or a file could not be reached (exit 4)
+│   ├── BadConfig                a config.json or GPU file that cannot be used, with the field
+│   │   ├── BadProfile           a traced profile that cannot be used
+│   │   ├── BadDevice            a card's measured profile that cannot be used
+│   │   │   └── BadRates         a file of micro-benchmarks that cannot be used
+│   │   └── BadRecord            a line of the store that is no record
+│   │       └── NewerRecord      a record that a newer version wrote
+│   ├── NotTraced                a recipe or a shape that no trace covers
+│   ├── NothingToRun             no burst of the plan can run here
+│   └── NotFitted                a device whose records make no profile
+├── UnsupportedArchitecture      a model the tape does not know; `calibrate --dry-run` measures it
+├── NotAligned                   a step that makes other tensors at another shape, so that it gets no traced profile
+├── BurstRefused                 a job that the child process cannot run, and why
+├── BurstFailed                  a child process that crashed, or a library that raised there (exit 1)
+│   └── TimedOut                 no answer in time (exit 1)
+└── SourceUnavailable            the Hub, NVML, a library or a file could not be reached (exit 4)
 """
 
 from __future__ import annotations

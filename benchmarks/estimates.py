@@ -1,6 +1,6 @@
 """How long 1,000 estimates of different recipes take in one process.
 
-    python benchmarks/estimates.py [--count 1000]
+    python -m benchmarks.estimates [--count 1000]
 
 Two draws, with a fixed seed. A sweep: one model on one card, as someone compares recipes for a job: method, rank,
 alpha, target modules, dropout, optimizer, checkpointing, micro-batch, accumulation and lengths. Anything: seven models,

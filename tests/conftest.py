@@ -9,6 +9,8 @@ import tempfile
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.quick"]
+
 # Before anything imports torch, which reads these once.
 for name, value in {
     "OMP_NUM_THREADS": "1",
@@ -17,6 +19,9 @@ for name, value in {
     "HF_HUB_OFFLINE": "1",
 }.items():
     os.environ.setdefault(name, value)
+
+# Each process that a test starts would compile the packages anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Caches and earlier calibrations of whoever runs the tests must not change their outcome.
 _home = tempfile.TemporaryDirectory(prefix="finetune-advisor-tests-")

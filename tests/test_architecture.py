@@ -60,12 +60,14 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.process
 def test_contracts_hold() -> None:
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [
@@ -89,10 +91,12 @@ def test_contracts_can_break(tree: Path, file: str, line: str, contract: str) ->
     assert any(row.startswith(contract) for row in broken), done.stdout
 
 
+@pytest.mark.process
 def test_advise_loads_nothing_heavy() -> None:
     assert heavy_modules_loaded() == []
 
 
+@pytest.mark.process
 def test_heavy_probe_can_fail(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("")
     assert heavy_modules_loaded("import torch", tmp_path) == ["torch"]

@@ -210,7 +210,8 @@ def check_end(arguments: list[str]) -> int:
 ENDS = st.sampled_from([[], ["--json"], ["--explain"]])
 
 
-@settings(max_examples=150)
+@pytest.mark.slow
+@settings(max_examples=75)
 @given(st.data())
 def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) -> None:
     arguments = [*JOB]
@@ -219,7 +220,8 @@ def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) ->
     assert check_end([*arguments, *data.draw(ENDS)]) != 4
 
 
-@settings(max_examples=100)
+@pytest.mark.slow
+@settings(max_examples=60)
 @given(st.data())
 def test_anything_typed_ends_in_a_documented_exit(data: st.DataObject) -> None:
     arguments = [*JOB]
@@ -228,6 +230,7 @@ def test_anything_typed_ends_in_a_documented_exit(data: st.DataObject) -> None:
     check_end([*arguments, *data.draw(ENDS)])
 
 
+@pytest.mark.process
 def test_a_reader_that_leaves_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -243,6 +246,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (child.returncode, child.stderr) == (141, "")
 
 
+@pytest.mark.process
 def test_ctrl_c_exits_130_without_a_traceback() -> None:
     code = (
         "import advisor.advice.advise, time\n"
@@ -260,6 +264,7 @@ def test_ctrl_c_exits_130_without_a_traceback() -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.process
 def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
     rows = tmp_path / "zeilen-ü.txt"
     rows.write_text("x\n" * 10)
@@ -275,6 +280,7 @@ def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
     assert child.returncode == 0, child.stderr
 
 
+@pytest.mark.process
 def test_a_full_disk_is_one_line() -> None:
     command = [sys.executable, "-c", "from advisor.cli import main; main()", *JOB]
     with open("/dev/full", "w") as full:
@@ -284,6 +290,7 @@ def test_a_full_disk_is_one_line() -> None:
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.process
 def test_a_closed_output_is_no_error() -> None:
     script = f"{sys.executable} -c 'from advisor.cli import main; main()' {' '.join(JOB)} >&-"
     ended = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)

@@ -84,6 +84,7 @@ def test_construction_allows_what_pydantic_allows(values: dict[str, Any]) -> Non
     assert made(lambda v: Outer(**v), values) == made(TypeAdapter(Outer).validate_python, values)
 
 
+@pytest.mark.process
 def test_what_is_right_is_made_without_pydantic() -> None:
     line = "import sys; import advisor.specs as s; s.Recipe(method={!r}); print('pydantic' in sys.modules)"
     for method, loaded in (("lora", "False"), ("lorra", "")):

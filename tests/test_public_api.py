@@ -96,16 +96,19 @@ def test_functions_stay_functions_beside_the_modules(name: str) -> None:
     assert isinstance(value, FunctionType)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("first", ["", "import advisor.advice.advise, advisor.costs.estimation"])
 def test_functions_whatever_is_imported_first(first: str) -> None:
     code = f"import json\n{first}\nfrom advisor import advise, estimate\n"
     assert python(code + "print(json.dumps([type(advise).__name__, type(estimate).__name__]))") == ["function"] * 2
 
 
+@pytest.mark.process
 def test_the_package_alone_loads_nothing() -> None:
     assert loaded_by("import advisor") == set()
 
 
+@pytest.mark.process
 def test_the_probe_sees_what_is_loaded() -> None:
     assert loaded_by("import advisor, click") == {"click"}
 

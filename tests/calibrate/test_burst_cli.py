@@ -357,6 +357,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return Measured(Store(folder / "kept"), [json.loads(line) for line in out.splitlines()])
 
 
+@pytest.mark.process
 def test_all_five_methods_for_real(measured: Measured) -> None:
     """From the command line to real training and back: the predicted peak is right within 1 %."""
     assert [one["method"] for one in measured.rows] == ["full", "lora", "dora", "qlora", "qdora"]
@@ -368,6 +369,7 @@ def test_all_five_methods_for_real(measured: Measured) -> None:
     assert len(measured.store.read().results) == 5
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_at_any_moment_it_goes_on_where_it_was(
     tmp_path: Path, measured: Measured, signal_number: signal.Signals
@@ -409,6 +411,7 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.process
 def test_a_reader_that_goes_away_ends_it(tmp_path: Path) -> None:
     """And has an exit code of its own."""
     Store(tmp_path).append(made_up.record())

@@ -260,12 +260,14 @@ def test_bad_input_is_one_line(
     assert (printed.out, printed.err.count("\n"), printed.err.startswith("calibrate: error: ")) == ("", 1, True)
 
 
+@pytest.mark.process
 def test_parent_never_loads_torch() -> None:
     code = "import sys, calibrate.commands; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.process
 def test_real_dry_run_agrees_with_the_formula(tmp_path: Path, tiny: dict[str, dict[str, Any]]) -> None:
     """From the command line to the child and back; the static terms are equal to the byte."""
     pytest.importorskip("torch")

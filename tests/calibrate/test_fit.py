@@ -18,6 +18,7 @@ from advisor.specs import METHODS, GpuSpec, Recipe
 from calibrate.cut import cut, uncut
 from calibrate.fit import (
     COEFFICIENTS,
+    Fit,
     Observation,
     fit,
     held_out,
@@ -107,6 +108,12 @@ def device(request: pytest.FixtureRequest) -> Any:
     return start, card, made_up_samples(card, real, request.param), made_up_bursts(card, real, request.param)
 
 
+@pytest.fixture(scope="module")
+def fitted(device: Any) -> Fit:
+    """Of all its samples and bursts."""
+    return fit(*device)
+
+
 def test_coefficients_go_in_and_out() -> None:
     values = [one.of(CPU_PROFILE) for one in COEFFICIENTS]
     assert with_values(CPU_PROFILE, values) == CPU_PROFILE
@@ -116,14 +123,15 @@ def test_coefficients_go_in_and_out() -> None:
     assert changed.padding == CPU_PROFILE.padding
 
 
-def test_it_explains_what_made_the_times(device: Any) -> None:
-    start, card, samples, bursts = device
+@pytest.mark.slow
+def test_it_explains_what_made_the_times(device: Any, fitted: Fit) -> None:
+    start, card, _, bursts = device
     before = typical(residuals(bursts, card, start))
-    found = fit(start, card, samples, bursts)
-    assert typical(found.residuals) < min(1.5 * NOISE, before)
-    assert typical(found.samples) < 3 * NOISE
+    assert typical(fitted.residuals) < min(1.5 * NOISE, before)
+    assert typical(fitted.samples) < 3 * NOISE
 
 
+@pytest.mark.slow
 def test_half_of_the_records_predict_the_other_half(device: Any) -> None:
     start, card, samples, bursts = device
     seen, unseen = bursts[::2], bursts[1::2]
@@ -131,9 +139,10 @@ def test_half_of_the_records_predict_the_other_half(device: Any) -> None:
     assert typical(residuals(unseen, card, found.profile)) < 1.5 * max(typical(found.residuals), NOISE)
 
 
-def test_what_is_left_out_is_predicted_nearly_as_well(device: Any) -> None:
+@pytest.mark.slow
+def test_what_is_left_out_is_predicted_nearly_as_well(device: Any, fitted: Fit) -> None:
     start, card, samples, bursts = device
-    found = held_out(start, card, samples, bursts, fit(start, card, samples, bursts))
+    found = held_out(start, card, samples, bursts, fitted)
     assert len(found.shapes) == len(found.methods) == len(bursts)
     assert typical((*found.shapes, *found.methods)) < 0.05
 
@@ -147,12 +156,12 @@ def test_what_nothing_measured_stays_where_it_was() -> None:
     assert found.vector_efficiency == pytest.approx(real.vector_efficiency, rel=0.1)
 
 
-def test_one_wild_burst_moves_little(device: Any) -> None:
+@pytest.mark.slow
+def test_one_wild_burst_moves_little(device: Any, fitted: Fit) -> None:
     start, card, samples, bursts = device
-    calm = fit(start, card, samples, bursts)
     wild = [bursts[0]._replace(micro_step_s=5 * bursts[0].micro_step_s, step_s=5 * bursts[0].step_s), *bursts[1:]]
     found = fit(start, card, samples, wild)
-    assert typical(residuals(bursts, card, found.profile)) < typical(calm.residuals) + 0.02
+    assert typical(residuals(bursts, card, found.profile)) < typical(fitted.residuals) + 0.02
 
 
 def test_a_launch_bound_sample_is_not_believed() -> None:

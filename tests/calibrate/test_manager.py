@@ -15,6 +15,8 @@ from advisor.specs import Recipe
 from calibrate.manager import BurstFailed, BurstRefused, TraceWorker
 from calibrate.measurement import Environment, Trace
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 HELLO = """
 import json, sys, time

@@ -18,6 +18,8 @@ pytest.importorskip("torch")
 from advisor.advice.advise import advise
 from advisor.files.checked import FOLDER_VARIABLE
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
     "model_type": "bert",

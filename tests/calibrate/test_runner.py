@@ -19,6 +19,8 @@ from tests.calibrate import made_up
 from tests.calibrate.made_up import CPU, TINY
 from tests.calibrate.processes import children_of
 
+pytestmark = pytest.mark.process
+
 HELLO = f"""
 import json, os, signal, sys, time
 def say(**message):

@@ -132,6 +132,7 @@ def append_many(folder: str, name: str, count: int) -> None:
         Store(Path(folder)).append(record(id=f"{name}{number}"))
 
 
+@pytest.mark.process
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=append_many, args=(str(tmp_path), name, 25)) for name in "ab"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from advisor.decoders.step import step_program
 from advisor.files.checked import FOLDER_VARIABLE
 from advisor.interval import Interval
 from advisor.specs import METHODS, GpuSpec, Recipe
+from calibrate import fit as fitting
+from calibrate import tuning
 from calibrate.burst_record import DeviceFacts
 from calibrate.cut import spec_of
 from calibrate.fit import COEFFICIENTS, with_values
@@ -60,6 +63,26 @@ CPU_RATES = GpuSpec(
     fp32_flop_per_s=2.4e11,
 )
 SAMPLES = made_up_samples(CPU_RATES, CPU_PROFILE, "cpu")
+FEW: dict[str, Any] = {"methods": ("full", "lora", "dora"), "lengths": (64, 256)}
+"""The fewest bursts that are fitted."""
+FIT = fitting.fit
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fits_are_remembered() -> Iterator[None]:
+    """A fit is a function of its arguments and takes seconds: the same one is not made again for the next test."""
+    answers: dict[bytes, fitting.Fit] = {}
+
+    def remembered(*given: Any) -> fitting.Fit:
+        key = pickle.dumps(given)
+        if key not in answers:
+            answers[key] = FIT(*given)
+        return answers[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (fitting, tuning):
+            patch.setattr(module, "fit", remembered)
+        yield
 
 
 def timed(
@@ -96,6 +119,7 @@ def records(device: DeviceFacts = CPU, samples: Any = SAMPLES, **more: Any) -> l
     return list(timed(device, slower(device, samples), **more))
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_rates_could_not_tell() -> None:
     tuned = tune(records(), SAMPLES, CPU, environment())
     assert tuned.device.bursts == 15
@@ -106,9 +130,10 @@ def test_it_learns_what_the_rates_could_not_tell() -> None:
     assert tuned.device.profile.device_spread.high < 1.2
 
 
+@pytest.mark.slow
 def test_a_card_is_fitted_without_rates_too() -> None:
     device = gpu()
-    tuned = tune(records(device, ()), (), device, environment(device))
+    tuned = tune(records(device, (), **FEW), (), device, environment(device))
     assert tuned.device.card.name == "NVIDIA H200"
     assert tuned.device.versions["driver"] == "580.1"
     assert tuned.device.profile.name == "NVIDIA H200"
@@ -187,6 +212,7 @@ def changed(one: Comparison, factor: float) -> Comparison:
     return one.model_copy(update={"measured": one.measured.model_copy(update=times)})
 
 
+@pytest.mark.slow
 def test_times_that_no_rates_explain_are_refused() -> None:
     """Each shape at a speed of its own: what is fitted to two says nothing about the third."""
     wild = [changed(one, {64: 1.0, 256: 0.1, 512: 1.0}[one.seq_len]) for one in records()]
@@ -194,6 +220,7 @@ def test_times_that_no_rates_explain_are_refused() -> None:
         tune(wild, SAMPLES, CPU, environment())
 
 
+@pytest.mark.slow
 def test_one_method_alone_gets_a_wide_interval() -> None:
     tuned = tune(records(methods=("lora", "dora")), SAMPLES, CPU, environment())
     alone = records(methods=("lora",), lengths=(32, 64, 128, 256, 384, 512))
@@ -202,6 +229,7 @@ def test_one_method_alone_gets_a_wide_interval() -> None:
     assert single.device.profile.device_spread.high >= 1.2 > tuned.device.profile.device_spread.high
 
 
+@pytest.mark.slow
 def test_a_fitted_profile_is_what_is_predicted_by(tmp_path: Path) -> None:
     tuned = tune(records(), SAMPLES, CPU, environment())
     path = keep(tuned, tmp_path / "devices")
@@ -244,15 +272,17 @@ def test_rates_are_kept_by_device_and_versions(tmp_path: Path) -> None:
         stored_rates(CPU, environment(), tmp_path)
 
 
+@pytest.mark.slow
 def test_rates_travel_with_the_records(calibrate: Door, tmp_path: Path) -> None:
     """What is fitted elsewhere is what would have been fitted here; one's own rates are not replaced."""
     here, there, card = tmp_path / "here", tmp_path / "there", tmp_path / "card.jsonl"
-    Store(here).append(*records())
+    kept = records(**FEW)
+    Store(here).append(*kept)
     store_rates(CPU, environment(), SAMPLES, here / "devices")
     assert calibrate("export", card, "--out", here) == 0
-    assert f"{len(records())} records and the micro-benchmarks of cpu: Some CPU, 1 thread in" in calibrate.out
+    assert f"{len(kept)} records and the micro-benchmarks of cpu: Some CPU, 1 thread in" in calibrate.out
     assert calibrate("import", card, "--out", there) == 0
-    assert f"{len(records())} records and the micro-benchmarks of" in calibrate.out
+    assert f"{len(kept)} records and the micro-benchmarks of" in calibrate.out
     assert stored_rates(CPU, environment(), there / "devices") == tuple(SAMPLES)
     fitted = []
     for folder in (here, there):
@@ -275,6 +305,7 @@ def test_where_profiles_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert devices_folder(Store(tmp_path / "out")) == tmp_path / "out" / "devices"
 
 
+@pytest.mark.slow
 def test_the_command_fits_and_advise_uses_it(
     calibrate: Door,
     tmp_path: Path,
@@ -282,14 +313,14 @@ def test_the_command_fits_and_advise_uses_it(
 ) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     device = gpu()
-    Store().append(*records(device, ()))
+    Store().append(*records(device, (), **FEW))
     assert calibrate("fit") == 0
     assert "forward_launch_s" in calibrate.out
     assert "median errors" in calibrate.out
     assert "advise --gpu 'NVIDIA H200'` uses it" in calibrate.out
     assert calibrate("fit", "--json") == 0
     found = json.loads(calibrate.out)
-    assert found["bursts"] == 15
+    assert found["bursts"] == 6
     assert found["error_fitted"] < found["error_before"]
     monkeypatch.setattr("importlib.metadata.version", environment().versions.__getitem__)
     notes = advise("llama-3.2-1b", "h200", 3000, method="lora").notes
@@ -324,8 +355,9 @@ def test_without_scipy_it_says_what_to_install(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Store(tmp_path).append(*records(gpu(), ()))
+    Store(tmp_path).append(*records(gpu(), (), **FEW))
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    monkeypatch.setattr(tuning, "fit", FIT)
     assert calibrate("fit", "--out", tmp_path) == 4
     assert "a fit needs scipy, which is not installed: pip install" in calibrate.err
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -258,22 +257,21 @@ def test_a_byte_order_mark_and_doubled_keys_are_forgiven() -> None:
     assert parse_config(b'\xef\xbb\xbf{"a": 1, "a": 2}', "f") == {"a": 2}
 
 
-def test_what_is_not_a_small_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_what_is_not_a_small_regular_file_is_refused_unread(tmp_path: Path) -> None:
+    """Read, the first would take a tebibyte of memory, and the pipe and /dev/zero would never end."""
     huge = tmp_path / "huge.json"
     with huge.open("wb") as file:
-        file.truncate(2**30)
+        file.truncate(2**40)
     limit = tmp_path / "limit.json"
     limit.write_bytes(b" " * (MAX_FILE_BYTES - 2) + b"{}")
     pipe, loop = tmp_path / "pipe.json", tmp_path / "loop.json"
     os.mkfifo(pipe)
     loop.symlink_to(loop)
-    start = time.perf_counter()
     none, too_long = tmp_path / "none.json", tmp_path / ("x" * 999)
     for path in (huge, pipe, loop, tmp_path, Path("/dev/zero"), none, Path("a\0b"), too_long):
         with pytest.raises(BadConfig) as caught:
             read_config(path)
         assert len(str(caught.value).splitlines()) == 1
-    assert time.perf_counter() - start < 1
     assert read_config(limit) == {}
 
 

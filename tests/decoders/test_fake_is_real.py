@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("torch")
+
 from advisor.specs import METHODS
 from benchmarks.against_trace import refuses_all_linear
 from calibrate.worker.dryrun import real_step, trace_step

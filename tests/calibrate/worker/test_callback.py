@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from calibrate import EstimateCallback
 from calibrate.measurement import Comparison
 from calibrate.nvml import Card
 from calibrate.store import Store
-from calibrate.worker import callback, cpu_memory, trainer_step
+from calibrate.worker import callback, trainer_step
 from calibrate.worker import device as device_layer
 from calibrate.worker.device import CudaDevice, Opened
 from calibrate.worker.own_training import describe
@@ -60,17 +59,10 @@ def train(
     return watch.record, said
 
 
-def left_over_bytes() -> int:
-    """Tensors that other tests of this process have left alive."""
-    gc.collect()
-    return sum(cpu_memory.rounded(storage.nbytes()) for storage in cpu_memory.living_storages())
-
-
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])
-def test_transformers_trainer(method: Any, tmp_path: Path) -> None:
+def test_transformers_trainer(method: Any, tmp_path: Path, foreign_bytes: int) -> None:
     """The recipe is the one that was trained, and the peak is what the formula says."""
     recipe = preset_recipe("transformers", method)
-    foreign = left_over_bytes()
     found, said = train("transformers", recipe, tmp_path, store=tmp_path / "kept")
     assert found is not None
     assert found.measured is not None
@@ -79,7 +71,7 @@ def test_transformers_trainer(method: Any, tmp_path: Path) -> None:
     assert found.recipe == recipe.model_copy(update={"rank": 16, "alpha": 32.0} if method == "full" else {})
     assert (found.batch, found.seq_len, found.source) == (recipe.micro_batch, SEQ_LEN, "cpu")
     assert found.predicted is not None
-    own = found.measured.peak_allocated_bytes - foreign
+    own = found.measured.peak_allocated_bytes - foreign_bytes
     assert own == pytest.approx(found.predicted.peak_allocated_bytes, rel=0.01)
     assert len(found.burst.run.warm_up_s) == 1
     assert len(found.burst.run.step_s) == STEPS - 2  # the third ran under the profiler
@@ -91,18 +83,17 @@ def test_transformers_trainer(method: Any, tmp_path: Path) -> None:
     assert len(said) == 2
 
 
-def test_trls_trainer(tmp_path: Path) -> None:
+def test_trls_trainer(tmp_path: Path, foreign_bytes: int) -> None:
     """Its loss takes the way of CUDA here, so that its memory is the one that is predicted."""
     pytest.importorskip("trl")
     recipe = preset_recipe("trl", "lora")
-    foreign = left_over_bytes()
     with trainer_step._silent_tiles(True):
         found, said = train("trl", recipe, tmp_path)
     assert found is not None
     assert found.recipe == recipe
     assert found.measured is not None
     assert found.predicted is not None
-    own = found.measured.peak_allocated_bytes - foreign
+    own = found.measured.peak_allocated_bytes - foreign_bytes
     assert own == pytest.approx(found.predicted.peak_allocated_bytes, rel=0.02)
     assert "tiles that its CUDA kernels do not" in said[0]
 
