@@ -40,7 +40,7 @@ class Architecture(NamedTuple):
     router_returns_several: bool = False  # it is a linear layer that returns several tensors: peft fails on it
     router_in_float: bool = False  # its weight is in fp32 whatever the base
     balancing_bias: Literal["none", "buffer", "parameter"] = "none"  # added to the scores that experts are picked by
-    experts_beside_mlp: bool = False  # with three more norms, and learnt scales of the router
+    experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
     layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
     causal_mask_buffer: bool = False  # of all positions by all positions
     embedding_scales_itself: bool = False  # the multiplier is a buffer of the embedding, not a line of the model
@@ -55,7 +55,7 @@ class Architecture(NamedTuple):
     # Rotary positions.
     rope_made: Literal["where_used", "always", "by_kind", "in_layers"] = "where_used"  # by kind: sliding or not
     rope_tables: Literal["base", "float", "half", "complex"] = "base"  # dtype of hidden states; half: each angle once
-    spreads_rope_tables: bool = False  # each layer makes tables for neighbouring features
+    spreads_rope_tables: bool = False  # each layer makes tables for neighboring features
     rope_turn: Literal["base", "float", "float_parts"] = "base"  # fp32 of the inputs, or of both products' operands
     rope_type_reads_positions: bool = False  # any type but the default branches on the values of position ids
     # Whether the turned part of a head is joined with the rest even when nothing is left over, and how long it lives.

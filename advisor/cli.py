@@ -64,7 +64,9 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
-@click.option("--explain-time", is_flag=True, help="list the dearest kernels, and what each method's step is made of")
+@click.option(
+    "--explain-time", is_flag=True, help="list the most expensive kernels, and what each method's step is made of"
+)
 @click.option("--compile", is_flag=True, hidden=True, expose_value=False, callback=_refuse_compile)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="print the version"
@@ -104,7 +106,7 @@ def _refuse_stray_flags(command: str, knobs: dict[str, Any], other: bool) -> Non
     """A flag in front of a sub-command would do nothing."""
     given = [name for name, value in knobs.items() if value is not None]
     if given or other:
-        raise InputError(f"flags have no place before `advise {command}`; leave them out")
+        raise InputError(f"options before a subcommand have no effect: remove those before `advise {command}`")
 
 
 @cli.command()

@@ -61,10 +61,11 @@ class BadValue(InputError):
     """A value outside its allowed range."""
 
     def __init__(self, what: str, value: object, allowed: str) -> None:
-        """Say `what` was given which `value` and what is `allowed`."""
+        """Say `what` was given which `value` and what is `allowed`, as 'must be ...' or as what to do."""
         text = repr(value)
         shown = text if len(text) <= 80 else text[:77] + "..."
-        super().__init__(f"{what} is {shown}: {allowed}")
+        joined = f", but {allowed}" if allowed.startswith("must ") else f": {allowed}"
+        super().__init__(f"{what} is {shown}{joined}")
 
 
 class BadConfig(InputError):

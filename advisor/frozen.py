@@ -53,10 +53,10 @@ class Range(NamedTuple):
         """The range in words, as messages and help texts print it."""
         low, high = _plain(self.low), _plain(self.high)
         if whole:
-            return f"allowed are whole numbers from {low} to {high}"
-        above = f"more than {low}" if self.open_low else f"at least {low}"
+            return f"must be an integer from {low} to {high}"
+        above = f"greater than {low}" if self.open_low else f"at least {low}"
         below = f"less than {high}" if self.open_high else f"at most {high}"
-        return f"allowed are numbers of {above} and {below}"
+        return f"must be a number {above} and {below}"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         limits: dict[str, Any] = {"gt" if self.open_low else "ge": self.low}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Interval(NamedTuple):
     """`low <= likely <= high`, all in the same base unit as the field that holds it.
 
-    Serialised as an object with these three keys.
+    Serialized as an object with these three keys.
     """
 
     low: float

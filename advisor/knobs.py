@@ -76,7 +76,7 @@ class Knob(NamedTuple):
     def explanation(self) -> str:
         """The help text with what is allowed."""
         if self.kind in ("int", "float"):
-            allowed = range_of(self).text(self.kind == "int").removeprefix("allowed are ")
+            allowed = range_of(self).text(self.kind == "int").removeprefix("must be ")
             return f"{self.help} ({allowed})"
         return self.help + (": " + ", ".join(self.choices) if self.choices else "")
 
@@ -104,7 +104,7 @@ KNOBS: tuple[Knob, ...] = (
         _DTYPE_ALIASES,
     ),
     Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8")),
-    Knob("double_quant", "recipe", "bool", "quantise the 4-bit constants as well"),
+    Knob("double_quant", "recipe", "bool", "quantize the 4-bit constants as well"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: the rest of the base in fp32"),
     Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
     Knob("optimizer", "recipe", "choice", "optimizer", get_args(Optimizer)),
@@ -154,7 +154,7 @@ def read_value(name: str, value: object) -> object:
         return _read_number(knob, value)
     if knob.kind == "bool":
         if not isinstance(value, bool):
-            raise BadValue(knob.flag, value, "allowed are True and False")
+            raise BadValue(knob.flag, value, "must be True or False")
         return value
     if knob.kind == "names":
         return _read_names(knob, value)
@@ -166,7 +166,7 @@ def read_value(name: str, value: object) -> object:
             raise UnknownName(knob.name.replace("_", " "), text, knob.choices, known)
         return chosen
     if not text.strip() or not text.isprintable() or len(text) > 4096:
-        raise BadValue(knob.flag, text, "allowed is one line of printable text")
+        raise BadValue(knob.flag, text, "must be one line of printable text")
     return text
 
 
@@ -190,7 +190,7 @@ def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(part.strip() for part in parts if isinstance(part, str)))
         if names and all(name and name.isprintable() for name in names):
             return names
-    raise BadValue(knob.flag, value, "allowed are all-linear, attention, or module names separated by commas")
+    raise BadValue(knob.flag, value, "must be all-linear, attention, or module names separated by commas")
 
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
@@ -208,7 +208,7 @@ def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointi
     elif method not in DORA_METHODS:
         idle["magnitude_dtype"] = "without DoRA's magnitudes"
     if method not in QUANTIZED_METHODS:
-        idle |= dict.fromkeys(_ONLY_QUANTIZED, f"without a quantised base (--method {method})")
+        idle |= dict.fromkeys(_ONLY_QUANTIZED, f"without a quantized base (--method {method})")
     elif quant == "int8":
         idle["double_quant"] = "with --quant int8, which has no second level"
     if not gradient_checkpointing:

@@ -24,7 +24,7 @@ MIN_8BIT_ELEMENTS = 4_096
 MIN_PAGED_ELEMENTS = 100_000
 """bitsandbytes pages the states of tensors of this size and more."""
 BITSANDBYTES_TENSOR_S = 50e-6
-"""CPU time of bitsandbytes' Python loop per parameter tensor (our judgement)."""
+"""CPU time of bitsandbytes' Python loop per parameter tensor (our judgment)."""
 
 
 class Parameter(Protocol):

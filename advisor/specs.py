@@ -111,7 +111,7 @@ class ModelSpec(Frozen):
     global_key_value_heads: Annotated[int, Range(0, 10_000)] = 0
     keys_are_values: bool = False  # those layers have no projection of values: keys, before their norm, are values
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
-    attention_sinks: bool = False  # one learnt score a head beside every row of scores (gpt-oss)
+    attention_sinks: bool = False  # one learned score a head beside every row of scores (gpt-oss)
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
@@ -303,7 +303,7 @@ class TimeEstimate(Frozen):
     tokens_per_s: float
     bound: Literal["compute", "memory", "launch"]
     flop_per_step: float  # that one card's part of a step needs, recomputation left out
-    mfu: float  # model FLOPs utilisation: the time of those at the data sheet's rates, over the time they take
+    mfu: float  # model FLOPs utilization: the time of those at the data sheet's rates, over the time they take
     energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
 
 

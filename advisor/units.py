@@ -25,7 +25,7 @@ def parse_card_size_gb(text: str) -> float | None:
         return None
     gigabytes = float(match[1]) * 1024.0 ** (_POWER[match[2].upper()] - 3)
     if not 1 <= gigabytes <= 10_000:
-        raise BadValue("GPU memory", text.strip(), "allowed are 1GB to 10000GB")
+        raise BadValue("GPU memory", text.strip(), "must be from 1GB to 10000GB")
     return gigabytes
 
 

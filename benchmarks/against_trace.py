@@ -8,7 +8,7 @@
 
 Needs the [calibrate] extra; no weights, no GPU, no network. Prints a row for each case (--all) or the worst per model
 and method, with where the peak stands and how far kernels, FLOP and traffic are off. Exits with 1 when a peak is off by
-more than 0.5 %, when a static term (base weights, quantisation constants, adapters, optimizer states) is not equal to
+more than 0.5 %, when a static term (base weights, quantization constants, adapters, optimizer states) is not equal to
 the byte, when FLOP differ by more than 0.1 %, or launches or traffic by more than 3 %.
 """
 

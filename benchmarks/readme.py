@@ -67,7 +67,7 @@ def _spelling(knob: Knob) -> str:
 
 def _allowed(knob: Knob) -> str:
     if knob.kind in ("int", "float"):
-        return range_of(knob).text(knob.kind == "int").removeprefix("allowed are ").removeprefix("whole numbers from ")
+        return range_of(knob).text(knob.kind == "int").removeprefix("must be ").removeprefix("an integer from ")
     return ", ".join(f"`{choice}`" for choice in knob.choices)
 
 

@@ -62,7 +62,7 @@ def measure(asked: Asked) -> int:
     begin_s = time.monotonic()
     methods = methods_of(asked.method)
     if asked.device not in DEVICES:
-        raise BadValue("--device", asked.device, f"allowed are {', '.join(DEVICES)}")
+        raise BadValue("--device", asked.device, f"must be {', '.join(DEVICES)}")
     if asked.budget is not None:
         _seconds(asked.budget)
     knobs = {name: value for name, value in asked.knobs.items() if name not in ("micro_batch", "seq_len")}

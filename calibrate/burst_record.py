@@ -63,7 +63,7 @@ class Run(Record):
 
     build_s: float
     warm_up_s: tuple[float, ...] = Field(description="wall time of each step before those that count")
-    step_s: tuple[float, ...] = Field(description="wall time of each step, synchronised at its end")
+    step_s: tuple[float, ...] = Field(description="wall time of each step, synchronized at its end")
     device_step_s: tuple[float, ...] = Field(default=(), description="the same by CUDA events; empty on a CPU")
     micro_step_s: tuple[float, ...] = Field(description="forward and backward, each of every step")
     host_s: tuple[float, ...] = Field(description="CPU time to issue each step, waits for the card excluded")

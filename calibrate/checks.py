@@ -102,7 +102,7 @@ def _clocks(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
             yield Mark("slow clock", f"the clock was {clock / 1e6:.0f} MHz, its base is {base / 1e6:.0f} MHz", "time")
 
 
-def _neighbours(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
+def _neighbors(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
     def count(moment: Conditions) -> int:
         return moment.other_processes or 0
 
@@ -126,6 +126,6 @@ _CHECKS: tuple[Callable[[Run, DeviceFacts | None], Iterator[Mark]], ...] = (
     _steps,
     _throttled,
     _clocks,
-    _neighbours,
+    _neighbors,
     _processors,
 )

@@ -28,7 +28,7 @@ SEVERAL = ("micro_batch", "seq_len")
 BURST_ONLY = ("device", "budget", "steps", "out", "again")
 HELP = f"""Measure short real training bursts on this machine, beside what the formula says.
 
-Nothing is downloaded: weights and tokens are random. Results are kept, and an interrupted run goes on where it stopped.
+Nothing is downloaded: weights and tokens are random. Results are saved; an interrupted run resumes where it stopped.
 
 \b
 Models:   {", ".join(DEFAULT_MODELS["cuda"])} on a GPU;
@@ -134,7 +134,10 @@ def _dry_run(
         knobs[name] = knobs[name][0] if knobs[name] else None
     idle = [f"--{name}" for name in BURST_ONLY if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if idle:
-        click.echo(f"calibrate: warning: {', '.join(idle)} mean nothing with --dry-run", err=True)
+        click.echo(
+            f"calibrate: warning: {', '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect with --dry-run",
+            err=True,
+        )
     return dry_run(models, method, knobs, given["trainer"] or "", timeout_s, retrace, trust, as_json)
 
 
@@ -142,7 +145,10 @@ def _refuse_stray_flags(context: click.Context) -> None:
     """A flag in front of a sub-command would do nothing."""
     for name in context.params:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise InputError(f"flags have no place before `calibrate {context.invoked_subcommand}`; leave them out")
+            raise InputError(
+                "options before a subcommand have no effect: remove those before "
+                f"`calibrate {context.invoked_subcommand}`"
+            )
 
 
 for one in (show, fit_records, report, export_records, import_records):

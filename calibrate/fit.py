@@ -2,7 +2,7 @@
 
 Every coefficient is a physical rate of the profile, and moves on a logarithmic scale around the value it had before:
 
-    minimise  sum soft_l1(log(predicted / measured) / sigma)     over samples, micro-steps and steps
+    minimize  sum soft_l1(log(predicted / measured) / sigma)     over samples, micro-steps and steps
             + sum (log(coefficient / before) / prior)^2          so that what nothing measured stays where it was
 
 Fits that leave out one shape, and fits that leave out one method, say how far the profile is off where it was not

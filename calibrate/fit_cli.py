@@ -1,4 +1,4 @@
-"""`calibrate fit`, and the fit that ends a session: what was learnt, and where `advise` finds it. Needs no torch."""
+"""`calibrate fit`, and the fit that ends a session: what was learned, and where `advise` finds it. Needs no torch."""
 
 from __future__ import annotations
 

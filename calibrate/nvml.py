@@ -16,7 +16,7 @@ MHZ = 1e6
 REASONS = {
     0x04: "power limit",
     0x08: "hardware slowdown",
-    0x10: "synchronised with other cards",
+    0x10: "synchronized with other cards",
     0x20: "temperature",
     0x40: "temperature (hardware)",
     0x80: "power brake",

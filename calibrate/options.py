@@ -52,12 +52,12 @@ def recipe_of(
     Raises UnknownName or BadValue.
     """
     if method not in METHODS:
-        raise UnknownName("method", method, (*METHODS, "all"), hint=f"allowed are all, {', '.join(METHODS)}")
+        raise UnknownName("method", method, (*METHODS, "all"), hint=f"must be all, {', '.join(METHODS)}")
     question = read_question(knobs)
     micro_batch = question.micro_batch or 1
     batch_size = question.batch_size or micro_batch
     if batch_size % micro_batch:
-        raise BadValue("--batch-size", batch_size, f"allowed are multiples of --micro-batch, which is {micro_batch}")
+        raise BadValue("--batch-size", batch_size, f"must be a multiple of --micro-batch, which is {micro_batch}")
     fixed = question.recipe_fields | {"gradient_accumulation": batch_size // micro_batch}
     recipe = build_recipe(method, fixed, _preset(trainer, method, question), defaults)
     return recipe, question.seq_len or DEFAULT_SEQ_LEN

@@ -161,7 +161,7 @@ def _recipe(asked: Request, machine: Machine, model: Whole, method: Method, rows
 def why_not(recipe: Recipe, machine: Machine) -> str:
     """Why a recipe cannot run as a burst on this machine, whatever the model; '' when it can."""
     if recipe.is_quantized and machine.quantization_problem:
-        return f"bitsandbytes cannot quantise on this device: {machine.quantization_problem}"
+        return f"bitsandbytes cannot quantize on this device: {machine.quantization_problem}"
     if recipe.quant == "int8" and recipe.is_dora:
         return "peft's DoRA loses the scales of int8 weights; use nf4"
     if recipe.attention == "flash":

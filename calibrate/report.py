@@ -34,9 +34,9 @@ table{border-collapse:collapse;font-size:13px}td,th{padding:.15rem .6rem;text-al
 td:nth-child(-n+3),th:nth-child(-n+3),td:last-child,th:last-child{text-align:left}tr.bad td{font-weight:bold}
 .key span{margin-right:1rem;white-space:nowrap}
 """ + "".join(
-    f"circle.{name}{{fill:{colour}}}polyline.{name}{{stroke:{colour}}}.key .{name}::before{{content:'\\25cf ';"
-    f"color:{colour}}}"
-    for name, colour in COLOURS.items()
+    f"circle.{name}{{fill:{color}}}polyline.{name}{{stroke:{color}}}.key .{name}::before{{content:'\\25cf ';"
+    f"color:{color}}}"
+    for name, color in COLOURS.items()
 )
 
 

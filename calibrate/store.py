@@ -38,7 +38,7 @@ class Contents(NamedTuple):
 
     @property
     def results(self) -> tuple[Comparison, ...]:
-        """The bursts that came to an end, whichever. Of a burst that only has a note of its start nothing is known."""
+        """Finished bursts, whatever the outcome; bursts with only a start record are omitted."""
         return tuple(one for one in self.records if one.burst is not None and one.burst.outcome != "started")
 
     @property

@@ -1,6 +1,6 @@
 """Small pictures as SVG text: points, strips and lines between two axes. Pure, no library, no script.
 
-Colours are classes ('full', 'lora', ...), which the page that holds the picture defines.
+Colors are classes ('full', 'lora', ...), which the page that holds the picture defines.
 """
 
 from __future__ import annotations

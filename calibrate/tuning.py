@@ -314,8 +314,8 @@ def _check(whole: Fit, left_out: HeldOut, before: Sequence[float]) -> None:
     both = (*left_out.shapes, *left_out.methods)
     if typical(both) > typical(before):
         raise NotFitted(
-            f"not fitted: what a fit did not see, it predicts worse ({typical(both):.1%}) than was"
-            f" predicted without it ({typical(before):.1%})"
+            f"profile not saved: its held-out error ({typical(both):.1%}) exceeds the default profile's"
+            f" ({typical(before):.1%})"
         )
 
 

@@ -133,9 +133,9 @@ def _data(question: Question) -> DataSummary | None:
     """What the data file says, if there is one; only then is its reader loaded."""
     if question.data is None:
         return None
-    from advisor.advice.dataset import summarise
+    from advisor.advice.dataset import summarize
 
-    return summarise(question.data)
+    return summarize(question.data)
 
 
 def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Reason, ...]:

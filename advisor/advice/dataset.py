@@ -24,7 +24,7 @@ class DataSummary(NamedTuple):
     characters_per_token: int = CHARACTERS_PER_TOKEN
 
 
-def summarise(path: str) -> DataSummary:
+def summarize(path: str) -> DataSummary:
     """Count the rows of a .jsonl or .txt file; a row's tokens are its characters / 4.
 
     Of a JSON row all texts inside count, keys do not. Empty lines are no rows.
@@ -32,7 +32,7 @@ def summarise(path: str) -> DataSummary:
     """
     kind = os.path.splitext(path)[1].lower()
     if kind not in (".jsonl", ".txt"):
-        raise BadValue("--data", path, "allowed are .jsonl and .txt files; or give --examples N")
+        raise BadValue("--data", path, "must be a .jsonl or .txt file; or give --examples N")
     if os.path.exists(path) and not os.path.isfile(path):
         raise BadValue("--data", path, "not a regular file")
     lengths = _row_lengths(path, is_json=kind == ".jsonl")

@@ -25,8 +25,8 @@ def trainer_notes(preset: Preset) -> list[Reason]:
     if preset.traced:
         return []
     text = (
-        f"{preset.name}'s own step was not traced: the estimate is of transformers' step with its knobs; "
-        f"`advise trainers {preset.name}` says what differs."
+        f"We have not traced {preset.name}'s own step; this estimates the transformers step with {preset.name}'s "
+        f"settings. `advise trainers {preset.name}` lists the differences."
     )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
 
@@ -73,7 +73,7 @@ def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: S
     texts = []
     left_out = [card.name for card in cards if card not in usable]
     if left_out:
-        texts.append(f"Left out, having no bf16: {', '.join(left_out)}. Name one to ask about it.")
+        texts.append(f"Excluded because they lack bf16: {', '.join(left_out)}. Pass one to --gpu to evaluate it.")
     unknown = [card.name for card in usable if not card.speed_known]
     if unknown:
         text = f"The speed of {', '.join(unknown)} is not known"

@@ -242,7 +242,8 @@ class CardTimes(NamedTuple):
 def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTimes | None:
     """Time of the recipe of `one`, an estimate for the smallest card, over all `cards` whose speed is known, if any.
 
-    Only cards that can be at an end are estimated: what another beats in every rate is no end.
+    Only cards that could be the fastest or the slowest are estimated: a card dominated in every rate cannot be the
+    fastest.
     The likely value is the geometric mean of the two ends' likely values.
     """
     known: list[tuple[str, TimeEstimate]] = []

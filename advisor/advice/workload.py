@@ -36,7 +36,7 @@ def workload_of(question: Question, model: Model, data: DataSummary | None = Non
     seq_len = question.seq_len or longest
     mean = question.mean_seq_len or (min(data.mean_tokens, seq_len) if data else max(1, seq_len // 2))
     if mean > seq_len:
-        raise BadValue("--mean-seq-len", mean, f"allowed is at most --seq-len, which is {seq_len:,}")
+        raise BadValue("--mean-seq-len", mean, f"must be at most --seq-len, which is {seq_len:,}")
     return Workload(
         examples=examples,
         epochs=question.epochs or 1.0,
@@ -55,9 +55,9 @@ def _batch_size(question: Question) -> int:
         batch_size = -(-DEFAULT_BATCH_SIZE // unit) * unit
         limit = int(range_of(BY_NAME["batch_size"]).high)
         if batch_size > limit:
-            raise BadValue("--micro-batch times --gpus", unit, f"allowed are at most {limit:,} rows per step")
+            raise BadValue("--micro-batch times --gpus", unit, f"must be at most {limit:,} rows per step")
         return batch_size
     if question.batch_size % unit:
         what = "--micro-batch" if gpus == 1 else "--gpus" if unit == gpus else "--gpus times --micro-batch"
-        raise BadValue("--batch-size", question.batch_size, f"allowed are multiples of {what}, which is {unit:,}")
+        raise BadValue("--batch-size", question.batch_size, f"must be a multiple of {what}, which is {unit:,}")
     return question.batch_size

@@ -130,7 +130,7 @@ def _unknown(wanted: str) -> UnknownName:
 
 @lru_cache(maxsize=1)
 def _by_key() -> dict[str, str]:
-    """Names of catalog cards by normalised name and alias; a test holds that no two cards share one."""
+    """Names of catalog cards by normalized name and alias; a test holds that no two cards share one."""
     return {_key(label): entry.name for entry in _catalog().values() for label in (entry.name, *entry.aliases)}
 
 

@@ -25,7 +25,7 @@ _GIVE_A_PATH = "or give a path to its config.json"
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether `text` looks like "organisation/model"."""
+    """Whether `text` looks like "organization/model"."""
     return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
 
 

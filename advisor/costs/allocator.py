@@ -149,7 +149,7 @@ class CachingAllocator:
         self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
 
     def release(self, key: int) -> None:
-        """Free what `allocate` gave for `key`; its free neighbours become one block with it."""
+        """Free what `allocate` gave for `key`; its free neighbors become one block with it."""
         block, pool = self._in_use.pop(key)
         self.allocated_bytes -= block.size
         for near in (block.before, block.after):
@@ -262,7 +262,7 @@ def _split(block: _Block, size: int) -> _Block:
 
 
 def _joined(block: _Block, behind: _Block) -> _Block:
-    """The first of two neighbours, grown over the second."""
+    """The first of two neighbors, grown over the second."""
     block.size += behind.size
     block.after = behind.after
     if block.after is not None:

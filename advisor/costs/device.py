@@ -105,11 +105,11 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            (Dao 2023, arXiv:2307.08691, section 4), 84 and 77 of 111 TFLOP/s on an RTX A5000
 #            (github.com/gpu-mode/ring-attention/issues/10), 370 forward on an H100 (Shah et al. 2024,
 #            arXiv:2407.08608, figure 5), 300 backward (github.com/Dao-AILab/flash-attention/pull/2688). Before Ampere
-#            PyTorch falls back to memory-efficient kernels: our judgement.
-# stream     large elementwise kernels over peak bandwidth: our judgement, as copies reach 0.85..0.93.
+#            PyTorch falls back to memory-efficient kernels: our judgment.
+# stream     large elementwise kernels over peak bandwidth: our judgment, as copies reach 0.85..0.93.
 # cache_us   level-2 cache as microseconds of memory traffic: A100 40 MB / 1.56..2.0 TB/s, H100 50 MB / 3.35,
 #            RTX 4090 72 MB / 1.0, L40S 96 MB / 0.86, RTX 3090 6 MB / 0.94, V100 6 MB / 0.9 (NVIDIA's white papers).
-# kernel_us  an empty kernel in a full queue, with the gap to the next: our judgement.
+# kernel_us  an empty kernel in a full queue, with the gap to the next: our judgment.
 # host       CPU time per launch over that of the EPYC above, a core of 2024: in a desktop with a GeForce card, in a
 #            server. The host that comes with a card is as old as the card: single-thread ratings put an EPYC 7742 or
 #            Xeon of 2019 at 0.6 of that core, one of 2023 at 0.75, a desktop's Core i9-13900K at 1.2
@@ -117,7 +117,7 @@ _PCIE5 = (15.0, 30.0, 48.0)
 # link       ring all-reduce, GB/s per card: low without, high with NVLink where the generation has it.
 # context    the context alone is 256 MiB on an RTX 3090 (github.com/invoke-ai/InvokeAI/issues/9413), 426 MiB on an
 #            RTX 6000 Ada (github.com/unslothai/unsloth-zoo/pull/1053), 300..400 MiB with lazily loaded kernels
-#            (github.com/pytorch/pytorch/issues/107667 and 109888), 616 MiB on a data-centre card
+#            (github.com/pytorch/pytorch/issues/107667 and 109888), 616 MiB on a data-center card
 #            (github.com/LMCache/LMCache/issues/4019); cuBLAS and bitsandbytes load more as they are used.
 _G = _Generation
 _OLD, _GDDR, _FAST = (0.45, 0.35), (0.93, 0.86), (0.46, 0.40)
@@ -158,7 +158,7 @@ _UNMEASURED = frozenset({"blackwell", "blackwell hbm", "pascal", "turing", ""})
 """Classes for which we found few public figures."""
 
 _HBM_RATIO = 10
-"""16-bit matrix operations per fp32 operation, from which on an Ampere or Blackwell card is a data-centre one."""
+"""16-bit matrix operations per fp32 operation, from which on an Ampere or Blackwell card is a data-center one."""
 
 
 def card_class(gpu: GpuSpec) -> str:

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: its dearest kernels, and its parts side by side for several methods.
+"""Where the time of a step goes: its most expensive kernels, and its parts side by side for several methods.
 
 The step is recorded once more on a tape that notes where each kernel runs; the seconds are those of `steptime`.
 """
@@ -25,7 +25,7 @@ PARTS = (
     "base products",
     "LoRA adapters",
     "DoRA: adapters, weights, norms",
-    "dequantisation",
+    "dequantization",
     "attention",
     "head and loss",
     "norms, activations, sums",
@@ -53,7 +53,7 @@ class StepParts(NamedTuple):
     """A micro-step of one recipe on one card, and the optimizer's step, in seconds."""
 
     micro_step_s: float
-    kernels: list[KernelTime]  # the dearest first
+    kernels: list[KernelTime]  # the most expensive first
     parts: dict[str, float]  # PARTS, OPTIMIZER (a micro-step's share) and WAITING
 
     @property
@@ -99,7 +99,7 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     batch, length = mean_shape(workload, recipe)
     profile = profile or profile_for(gpu)
-    program = step_program(model, recipe, batch, length, "cuda", labelled=True)
+    program = step_program(model, recipe, batch, length, "cuda", labeled=True)
     runs = program.kernels(batch, length, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
     plain = step_program(model, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)

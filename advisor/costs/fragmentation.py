@@ -72,7 +72,7 @@ class Held(NamedTuple):
 
 
 def held_bytes(recipe: Recipe, part_peaks: tuple[Interval, Interval], static: int, scale: float = 1.0) -> Held:
-    """What is held for a step whose head peaks at the first, and whose other parts peak at the second of `part_peaks`.
+    """Segment bytes of a step, given the peaks of its head and of everything else.
 
     `static` bytes of each stand for the whole run; `scale` is a measured factor of what is reserved. The larger of the
     two parts counts.

@@ -56,7 +56,7 @@ class _Extra(NamedTuple):
 
 
 def extended(segments: list[Segment]) -> list[tuple[Segment, _Extra]]:
-    """Each segment with what all the layers add that it and its neighbours stand for.
+    """Each segment with what all the layers add that it and its neighbors stand for.
 
     A layer that was run once for n adds (n - 1) times what it left behind: saved tensors after forward, gradients
     after backward. In between the sum is linear, so the larger end is the peak.

@@ -20,7 +20,7 @@ Source: PyTorch, aten/src/ATen/native/cuda/MultiTensorApply.cuh.
 """
 
 TORCH_TENSOR_S = 6e-6
-"""CPU time per parameter tensor for torch's grouping, clipping and zeroing (our judgement)."""
+"""CPU time per parameter tensor for torch's grouping, clipping and zeroing (our judgment)."""
 CLIPPING_PASSES = 3.0
 """Read g; read and write g."""
 

@@ -53,7 +53,7 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
 
 
 def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
-    """A linear layer that is there `times` times, `whole` of them not quantised."""
+    """A linear layer that is there `times` times, `whole` of them not quantized."""
     other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
     quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":

@@ -5,7 +5,7 @@
     step        micro-steps, gradient clipping, the optimizer, and what several cards exchange
     job         steps times their number; evaluation, warm-up and start-up excluded
 
-What it ignores: tile quantisation beyond a smooth padding, overlap of communication with the backward pass, and data
+What it ignores: tile quantization beyond a smooth padding, overlap of communication with the backward pass, and data
 loading that is slower than the step. The spreads of the DeviceProfile are to cover these.
 """
 
@@ -339,7 +339,7 @@ def time_estimate(
 
 
 IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)
-"""Of a card's power limit: what it draws between kernels, and while they run (our judgement)."""
+"""Of a card's power limit: what it draws between kernels, and while they run (our judgment)."""
 
 
 def energy(total_s: Interval, busy: float, gpu: GpuSpec) -> Interval:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.adapters import linear
-from advisor.decoders.experts import Experts, adapted_router, mixed, normalised, shared_expert
+from advisor.decoders.experts import Experts, adapted_router, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best
 from advisor.decoders.linear import Linear, product
 from advisor.decoders.norms import HeadNorms, Norm
@@ -88,7 +88,7 @@ def _turned(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Te
 
 
 def turned_complex(t: Tape, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
-    """Neighbouring features as complex fp32 numbers, times the table, and back."""
+    """Neighboring features as complex fp32 numbers, times the table, and back."""
     wide_q, wide_k = cast(t, q, "float32"), cast(t, k, "float32")
     q_out = cast(t, mul(t, wide_q, rope.cos), q.dtype)
     return q_out, cast(t, mul(t, wide_k, rope.cos), k.dtype)
@@ -172,7 +172,7 @@ def _sigmoid_scores(t: Tape, logits: Tensor, m: ModelSpec, w: Experts) -> tuple[
     _note_groups(t, scores)
     top, indices = best(t, scores, w.top_k)
     if m.router_normalised:
-        top = normalised(t, top)
+        top = normalized(t, top)
     return scale(t, top), indices
 
 

@@ -91,13 +91,13 @@ def routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor
     probabilities = softmax(t, logits if m.router == "softmax" else cast(t, logits, "float32"), "float32")
     scores, indices = best(t, probabilities, w.top_k)
     if m.router_normalised:
-        scores = normalised(t, scores)
+        scores = normalized(t, scores)
     if m.router == "softmax":
         scores = cast(t, scores, logits.dtype)
     return logits, scores, indices
 
 
-def normalised(t: Tape, x: Tensor) -> Tensor:
+def normalized(t: Tape, x: Tensor) -> Tensor:
     """`x /= x.sum(dim=-1, keepdim=True)`: in place, for which autograd keeps a copy of x, and the sum."""
     shape, dtype, buffer = x.shape, x.dtype, x.buffer
     t.kernel("reduce", dtype, 0, x.bytes + x.bytes // shape[-1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from advisor.decoders.adapters import linear
 from advisor.decoders.attention import LayerInputs
 from advisor.decoders.decoder import Decoder
-from advisor.decoders.experts import Experts, mixed, normalised, shared_expert
+from advisor.decoders.experts import Experts, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best, picked_rows
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import rms_norm_power
@@ -92,6 +92,6 @@ def _routed(t: Tape, x: Tensor, w: Weights, top_k: int) -> tuple[list[Tensor], T
     t.label("router")
     probabilities = softmax(t, logits, "float32")
     scores, indices = best(t, probabilities, top_k)
-    scores = normalised(t, scores)
+    scores = normalized(t, scores)
     factors = t.view(picked_rows(t, w.own["expert_scale"], scores.count, indices), scores.shape)
     return [probabilities], mul(t, scores, factors), indices

@@ -1,7 +1,7 @@
 """gpt-oss: attention sinks, and experts behind a router with a bias, with a clamped gate over interleaved columns.
 
-A sink is one learnt score a head that stands beside every row of scores before the softmax. The rows of the experts are
-sorted by expert and multiplied in one grouped product.
+A sink is one learned score a head that stands beside every row of scores before the softmax. The rows of the experts
+are sorted by expert and multiplied in one grouped product.
 
 Sources: transformers 5.23, models/gpt_oss/modeling_gpt_oss.py (`eager_attention_forward`, `GptOssMLP`, `_apply_gate`),
 integrations/moe.py (`grouped_mm_experts_forward`).

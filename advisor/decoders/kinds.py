@@ -26,7 +26,7 @@ def composes_attention(m: ModelSpec, recipe: Recipe, device: Device) -> bool:
 
 
 class LayerKind(NamedTuple):
-    """What may differ between the layers of one model; `last`: its last layer has an unquantised linear layer."""
+    """What may differ between the layers of one model; `last`: its last layer has an unquantized linear layer."""
 
     rotated: bool
     last: bool

@@ -53,7 +53,7 @@ class Linear:
         code: LinearCode = LinearCode(),  # noqa: B008 - immutable
         bias_apart: bool = False,
     ) -> None:
-        """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantised, after k-bit upcasting.
+        """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantized, after k-bit upcasting.
 
         `bias_apart`: the bias is added by an operation of its own, as Falcon's code does.
         """
@@ -65,7 +65,7 @@ class Linear:
         self.recipe = recipe
         self.quant = quant
         self.bias_apart = bias_apart
-        # bitsandbytes casts a quantised layer's bias to the dtype it computes in, that of the dequantised weight.
+        # bitsandbytes casts a quantized layer's bias to the dtype it computes in, that of the dequantized weight.
         dtype = recipe.base_dtype if quant != "none" else "float32" if shape.wide else other_dtype
         self.weight = Tensor(size, dtype, needs_grad=trained)
         self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
@@ -146,7 +146,7 @@ def dequantized(t: Tape, m: Linear) -> Tensor:
 
 
 def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
-    """bitsandbytes' Linear4bit: keeps nothing; backward dequantises the weight again."""
+    """bitsandbytes' Linear4bit: keeps nothing; backward dequantizes the weight again."""
     before = x.dtype
     x = cast(t, x, m.weight.dtype)
     shape, dtype = x.shape, x.dtype
@@ -182,7 +182,7 @@ def _dequantized_int8(t: Tape, m: Linear, dtype: str) -> Tensor:
 def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """bitsandbytes' Linear8bitLt, which keeps its input on the graph, outside checkpointing's reach.
 
-    On CUDA the input is cast to fp16 and quantised; the CPU path dequantises the weight and multiplies, in the
+    On CUDA the input is cast to fp16 and quantized; the CPU path dequantizes the weight and multiplies, in the
     dtype of autocast where that is on.
     """
     shape, dtype = x.shape, x.dtype

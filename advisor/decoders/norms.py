@@ -122,7 +122,7 @@ def layer_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Norm:
-    """The learnt vectors of one norm."""
+    """The learned vectors of one norm."""
 
     __slots__ = ("bias", "code", "kind", "weight")
 

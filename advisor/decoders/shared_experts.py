@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.experts import Experts, adapted_router, mixed, normalised, routed, shared_expert
+from advisor.decoders.experts import Experts, adapted_router, mixed, normalized, routed, shared_expert
 from advisor.decoders.gpt_oss import best
 from advisor.decoders.linear import Linear, product
 from advisor.specs import ModelSpec
@@ -89,7 +89,7 @@ def _hunyuan_routed(t: Tape, x: Tensor, w: Experts, router: Linear) -> tuple[Ten
     logits = linear(t, x if router.quant != "none" else cast(t, x, "float32"), router)
     t.label("router")
     scores, indices = best(t, softmax(t, logits, "float32"), w.top_k)
-    scores = normalised(t, scores)
+    scores = normalized(t, scores)
     return logits, cast(t, scores, logits.dtype), indices
 
 

@@ -30,7 +30,7 @@ from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
 from advisor.tape.graph import GRADIENT, Device, Node, RawKernel, Tensor
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
-from advisor.tape.tape import LabelledTape, Tape
+from advisor.tape.tape import LabeledTape, Tape
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 
@@ -103,7 +103,7 @@ def _recorded(
     single_row: bool,
     device: Device,
     stack: Stack,
-    labelled: bool = False,
+    labeled: bool = False,
 ) -> Program:
     """The program of `recipe`, whose rank is ignored.
 
@@ -111,7 +111,7 @@ def _recorded(
     `single_row`: the batch is 1 where that matters.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
-    t = (LabelledTape if labelled else Tape)(device, half if recipe.autocast else "")
+    t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
@@ -152,11 +152,11 @@ def step_program(
     length: int,
     device: Device,
     stack: Stack = THIS_STACK,
-    labelled: bool = False,
+    labeled: bool = False,
 ) -> Program:
     """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
 
-    `labelled`: the kernels say where they run, see LabelledTape.
+    `labeled`: the kernels say where they run, see LabeledTape.
 
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
@@ -175,7 +175,7 @@ def step_program(
     slides = bool(m.sliding_window) and m.sliding_window <= length
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     single_row = batch == 1 and composes_attention(m, recipe, device)
-    return _recorded(m, structure, slides, one_tile, single_row, device, stack, labelled)
+    return _recorded(m, structure, slides, one_tile, single_row, device, stack, labeled)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:

@@ -107,7 +107,7 @@ def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[s
 
 
 def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, stack: Stack) -> Linear:
-    """The head, never quantised, with an adapter where it is named among the targets; `weight` may be the embedding's.
+    """The head, never quantized, with an adapter where it is named among the targets; `weight` may be the embedding's.
 
     Raises BadValue for a chunked loss, which multiplies by the weight and passes the adapter by.
     """

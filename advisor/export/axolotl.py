@@ -17,7 +17,7 @@ from advisor.export.yaml_values import (
     whole,
 )
 from advisor.optimizers import optimizer_row
-from advisor.parameters.targets import spelt_targets
+from advisor.parameters.targets import spelled_targets
 from advisor.specs import ModelSpec, Recipe, Workload
 
 FILE_NAME = "train.yaml"
@@ -55,7 +55,7 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
             "lora_alpha": round(recipe.alpha),
             "lora_dropout": recipe.dropout,
         }
-        everything = spelt_targets(model, recipe) == ("all-linear",)
+        everything = spelled_targets(model, recipe) == ("all-linear",)
         values |= {"lora_target_linear": True} if everything else {"lora_target_modules": targets_of(model, recipe)}
         values |= {"peft_use_dora": True} if recipe.is_dora else {}
         values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
@@ -63,7 +63,10 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
         values |= {"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {}
     missing = unsaid(
         (recipe.loss == "chunked", "loss chunked (axolotl's plugins have several)"),
-        (recipe.quant == "fp4" or (recipe.is_quantized and not recipe.double_quant), "another store than nf4, doubly"),
+        (
+            recipe.quant == "fp4" or (recipe.is_quantized and not recipe.double_quant),
+            "a 4-bit format other than double-quantized nf4",
+        ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (recipe.base_dtype == "float32", "base-dtype float32"),
     )

@@ -15,7 +15,7 @@ from advisor.export.yaml_values import (
     training_arguments,
     unsaid,
 )
-from advisor.parameters.targets import spelt_targets
+from advisor.parameters.targets import spelled_targets
 from advisor.specs import ModelSpec, Recipe, Workload
 
 FILE_NAME = "train.yaml"
@@ -40,7 +40,7 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
         "enable_liger_kernel": recipe.loss == "chunked",
     }
     if recipe.has_adapters:
-        all_of_them = spelt_targets(model, recipe) == ("all-linear",)
+        all_of_them = spelled_targets(model, recipe) == ("all-linear",)
         values |= {
             "lora_rank": recipe.rank,
             "lora_alpha": round(recipe.alpha),

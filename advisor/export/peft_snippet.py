@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from advisor.export.command import run_line
 from advisor.optimizers import optimizer_row
-from advisor.parameters.targets import attention_names, spelt_targets
+from advisor.parameters.targets import attention_names, spelled_targets
 from advisor.specs import ModelSpec, Recipe, Workload
 
 ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
@@ -143,9 +143,9 @@ def _adapters(model: ModelSpec, recipe: Recipe) -> str:
 
 
 def _targets(model: ModelSpec, recipe: Recipe) -> str:
-    if spelt_targets(model, recipe) == ("all-linear",):
+    if spelled_targets(model, recipe) == ("all-linear",):
         return '"all-linear"'
-    names = attention_names(model) if recipe.target_modules == ("attention",) else spelt_targets(model, recipe)
+    names = attention_names(model) if recipe.target_modules == ("attention",) else spelled_targets(model, recipe)
     return "[" + ", ".join(f'"{name}"' for name in names) + "]"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from advisor.export.peft_snippet import ADAPTER_RATE, FULL_RATE
 from advisor.optimizers import optimizer_row
-from advisor.parameters.targets import attention_names, spelt_targets
+from advisor.parameters.targets import attention_names, spelled_targets
 from advisor.specs import ModelSpec, Recipe, Workload
 
 Value = str | int | float | bool | list[str] | list[dict[str, str]] | dict[str, bool]
@@ -35,12 +35,12 @@ def half_dtype(recipe: Recipe, bf16: bool) -> str:
 
 def targets_of(model: ModelSpec, recipe: Recipe) -> list[str]:
     """The names of the modules that get adapters, as peft takes them."""
-    return list(attention_names(model) if recipe.target_modules == ("attention",) else spelt_targets(model, recipe))
+    return list(attention_names(model) if recipe.target_modules == ("attention",) else spelled_targets(model, recipe))
 
 
 def unsaid(*pairs: tuple[bool, str]) -> str:
     """A line for each setting that the file has no key for."""
-    return "".join(f"# no key says: {text}\n" for missing, text in pairs if missing)
+    return "".join(f"# not configurable here: {text}\n" for missing, text in pairs if missing)
 
 
 def training_arguments(recipe: Recipe, workload: Workload) -> dict[str, Value]:

@@ -1,6 +1,6 @@
 """Which parameters a decoder has: the linear layers, norms and embeddings that its code builds.
 
-One table for everybody: parameter counts, adapters, quantisation and the tape all read it.
+One table for everybody: parameter counts, adapters, quantization and the tape all read it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from advisor.parameters.layers import layer_groups
 from advisor.specs import LinearShape, ModelSpec
 
 SINKS = "sinks"
-"""The attention's sinks, counted with the norms: a learnt vector as they are."""
+"""The attention's sinks, counted with the norms: a learned vector as they are."""
 
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """A norm of `width` features and how many learnt vectors of that width it has (0, 1 or 2)."""
+    """A norm of `width` features and how many learned vectors of that width it has (0, 1 or 2)."""
 
     name: str
     width: int
@@ -133,7 +133,7 @@ def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
 def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     """A layer's parameters that stand in no linear layer or norm: routers, fused experts, what an activation learns.
 
-    bitsandbytes does not quantise them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
+    bitsandbytes does not quantize them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
     count, h, inner = m.num_experts, m.hidden_size, m.expert_size or m.intermediate_size
     if m.activation == "xielu":
@@ -162,7 +162,7 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
 
 
 def own_dtype(p: Parameter, other: str) -> str:
-    """Its dtype, where `other` is that of the weights that are not quantised."""
+    """Its dtype, where `other` is that of the weights that are not quantized."""
     return "float32" if p.wide else other
 
 

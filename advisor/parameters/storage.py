@@ -16,7 +16,7 @@ NESTED_BLOCK = 256
 
 
 def other_dtype(recipe: Recipe) -> str:
-    """The dtype of everything bitsandbytes does not quantise: fp32 after peft's k-bit preparation."""
+    """The dtype of everything bitsandbytes does not quantize: fp32 after peft's k-bit preparation."""
     return "float32" if recipe.is_quantized and recipe.kbit_upcast else recipe.base_dtype
 
 
@@ -41,7 +41,7 @@ def unquantized_name(m: ModelSpec) -> str:
 def quantized_store_bytes(elements: int, quant: str, double_quant: bool) -> tuple[int, list[int]]:
     """(packed weight bytes, sizes of the constants' tensors) of one weight that bitsandbytes stores.
 
-    nf4/fp4: half a byte, one fp32 absmax per 64, or with double quantisation one uint8 per 64, one fp32 per 256 of
+    nf4/fp4: half a byte, one fp32 absmax per 64, or with double quantization one uint8 per 64, one fp32 per 256 of
     those and an fp32 offset; tables of 16 and (nested) 256 fp32. int8: one byte and one fp32 per output row (the
     rows are added by the caller). Source: bitsandbytes 0.50, functional.py, quantize_4bit.
     """
@@ -62,7 +62,7 @@ class Unquantized(NamedTuple):
 
 
 def unquantized_layers(m: ModelSpec, recipe: Recipe) -> Unquantized:
-    """What a quantised recipe leaves in 16 bits (fp32 after k-bit preparation): fused experts, layers of own classes.
+    """What a quantized recipe leaves in 16 bits (fp32 after k-bit preparation): fused experts, layers of own classes.
 
     Ignores: biases and norms, which are vectors.
     """

@@ -100,7 +100,7 @@ def adapts_experts(m: ModelSpec, target_modules: tuple[str, ...], dora: bool, dr
     return fuses_experts(m) and target_modules == ("all-linear",) and not dora and not dropout
 
 
-def spelt_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+def spelled_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
     """The recipe's targets as peft must be told: by name where its 'all-linear' would reach experts and be refused."""
     if fuses_experts(m) and recipe.target_modules == ("all-linear",) and (recipe.is_dora or recipe.dropout):
         return tuple(name for name in _names_of(m) if name in resolve_targets(m, recipe.target_modules))

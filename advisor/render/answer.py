@@ -1,4 +1,4 @@
-"""An Advice for people: at most 80 columns, readable without colour."""
+"""An Advice for people: at most 80 columns, readable without color."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False, breakdown: Ti
     console.print()
     print_table(file, _candidate_table(advice))
     recommendation = advice.recommendation
-    marked = "* recommended; why: GiB and time against it; " if recommendation and len(advice.candidates) > 1 else ""
-    say(console, f"{marked}batch: micro-batch x accumulation, c: gradient checkpointing", style="dim")
+    marked = '* recommended; "why" compares each row with it; ' if recommendation and len(advice.candidates) > 1 else ""
+    say(console, f"{marked}batch = micro-batch x accumulation; c = gradient checkpointing", style="dim")
     if len(advice.gpu.cards) > 1:
-        times = ", times over all" if recommendation else ""
-        say(console, f"Memory against the smallest{times} of: {', '.join(advice.gpu.cards)}.")
+        times = "; times cover all of them" if recommendation else ""
+        say(console, f"Memory must fit the smallest of these cards{times}: {', '.join(advice.gpu.cards)}.")
     if recommendation is not None:
         _list(console, "Why", recommendation.reasons)
         _list(console, "Warnings", recommendation.warnings)
@@ -157,9 +157,9 @@ def _memory_in_short(console: Console, row: Candidate) -> None:
     heading(console, "Memory")
     text = (
         f"{DISPLAY[row.method]}, {how(row.recipe)}: {', '.join(shown)}, the rest {format_gib(rest)} GiB; peak at "
-        f"{row.memory.peak_at}. --explain lists every byte. {format_gib(row.memory.needed_bytes.likely)} GiB must "
-        f"fit; where there is room nvidia-smi shows {format_gib(row.memory.device_bytes.likely)}, because PyTorch "
-        "keeps freed memory."
+        f"{row.memory.peak_at}. --explain lists every byte. The run needs "
+        f"{format_gib(row.memory.needed_bytes.likely)} GiB. nvidia-smi may report "
+        f"{format_gib(row.memory.device_bytes.likely)}, because PyTorch caches freed memory."
     )
     say(console, text)
 

@@ -1,4 +1,4 @@
-"""Where the time goes, for people: the dearest kernels of a step, and its parts method by method."""
+"""Where the time goes, for people: the most expensive kernels of a step, and its parts method by method."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ DEAREST = 10
 
 
 def render_times(advice: Advice, times: TimeBreakdown, file: TextIO) -> None:
-    """Print the ten dearest kernels of the recommended row, or of the first, and what every row is made of."""
+    """Print the ten most expensive kernels of the recommended row, or of the first, and what every row is made of."""
     console = console_for(file)
     if times.missing:
         say(console, f"No kernels to show: {times.missing}")
         return
     rows = advice.candidates
     chosen = rows[0] if advice.recommendation is None else advice.candidate(advice.recommendation.method)
-    _dearest(file, chosen, times.steps[chosen.method], times.card)
+    _most_expensive(file, chosen, times.steps[chosen.method], times.card)
     _side_by_side(file, rows, times.steps)
 
 
-def _dearest(file: TextIO, row: Candidate, step: StepParts, card: str) -> None:
+def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) -> None:
     console = console_for(file)
     heading(
         console,
@@ -38,7 +38,7 @@ def _dearest(file: TextIO, row: Candidate, step: StepParts, card: str) -> None:
         f"{format_seconds(step.micro_step_s)} a micro-step",
     )
     table = new_table()
-    table.add_column("dearest kernels", overflow="fold")
+    table.add_column("most expensive kernels", overflow="fold")
     for name in ("launches", "each", "share", "bound"):
         table.add_column(name, justify="left" if name == "bound" else "right")
     for kernel in step.kernels[:DEAREST]:

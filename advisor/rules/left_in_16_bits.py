@@ -2,7 +2,7 @@
 
 transformers replaces plain nn.Linear layers by 4-bit or 8-bit ones. Experts that it stores as fused 3-D parameters are
 none, and neither are the linear layers of models that define a class of their own for them (Falcon). They stay as they
-were loaded, and k-bit preparation then casts them to fp32: QLoRA may need several times what the quantised size of
+were loaded, and k-bit preparation then casts them to fp32: QLoRA may need several times what the quantized size of
 the model suggests, and more than LoRA. The rule says how many bytes that is.
 """
 
@@ -25,7 +25,7 @@ LEAST_SHARE = 0.1
 
 
 def check(context: Context) -> Finding | None:
-    """Speaks up for the first quantised row, the recommended one before others."""
+    """Speaks up for the first quantized row, the recommended one before others."""
     methods = sorted(QUANTIZED_METHODS, key=lambda method: method != context.recommended)
     row = next((context.candidates[method] for method in methods if method in context.candidates), None)
     if row is None or not isinstance(context.model, ModelSpec):
@@ -38,7 +38,7 @@ def check(context: Context) -> Finding | None:
         cast = f", and k-bit preparation casts them to fp32 (--no-kbit-upcast leaves {format_gib(left.bytes / 2)} GiB)"
     part = f"only {1 - left.share:.0%} of" if left.share < 1 else "none of"
     text = (
-        f"{DISPLAY[row.method]} quantises {part} the parameters in this model's layers: "
+        f"{DISPLAY[row.method]} quantizes {part} the parameters in this model's layers: "
         f"bitsandbytes leaves {format_gib(left.bytes)} GiB as they are{cast}."
     )
     return Finding((Reason(code=CODE, text=text, source=SOURCES[0]),))

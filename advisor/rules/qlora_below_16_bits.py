@@ -1,8 +1,8 @@
 """QLoRA when the model does not fit in 16 bits.
 
 If neither LoRA nor DoRA fits with a 16-bit base, even at the smallest micro-batch with gradient checkpointing,
-the base has to be stored in 4 bits. Its authors found nf4 with double quantisation as good as 16 bits after
-fine-tuning. The price is time: every micro-batch dequantises every layer, forward and backward.
+the base has to be stored in 4 bits. Its authors found nf4 with double quantization as good as 16 bits after
+fine-tuning. The price is time: every micro-batch dequantizes every layer, forward and backward.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 prepare_model_for_kbit_training casts everything that is not in 4 bits to fp32: embeddings, output layer, norms. For
 a small model with a large vocabulary that costs more than the 4-bit layers save, and each micro-batch pays for the
-dequantising. The rule compares QLoRA with LoRA at the same recipe.
+dequantizing. The rule compares QLoRA with LoRA at the same recipe.
 """
 
 from __future__ import annotations

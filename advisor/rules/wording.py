@@ -49,7 +49,7 @@ def how(recipe: Recipe) -> str:
 def where(context: Context) -> str:
     """'here', or what the time of several cards stands for."""
     count = len(context.cards)
-    return "here" if count == 1 else f"here (middle of the {count} cards' range)"
+    return "here" if count == 1 else f"here, midpoint of {count} cards"
 
 
 def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) -> float:

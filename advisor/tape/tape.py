@@ -9,7 +9,7 @@ Batch, length and rank enter as powers of two so large that every size is a poly
 can be read off its digits (`program.py` does that): one recording serves all shapes.
 
 What it ignores: strides (a few copies that PyTorch makes for layout are written out where they happen), and
-allocator behaviour beyond rounding each block to 512 bytes.
+allocator behavior beyond rounding each block to 512 bytes.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Tape:
         self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
 
 
-class LabelledTape(Tape):
+class LabeledTape(Tape):
     """A tape whose kernels say in which part of the model they run."""
 
     def kernel(self, kind: str, dtype: str, flop: int, moved_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """Builds the model that a recipe trains, with transformers, peft and bitsandbytes, on real or on fake tensors.
 
 A fake model is built on the meta device and given fake CPU storages afterwards: nothing is allocated or downloaded.
-The order of the steps is that of a script with transformers' Trainer: load (quantised), prepare for k-bit training,
+The order of the steps is that of a script with transformers' Trainer: load (quantized), prepare for k-bit training,
 add adapters, enable checkpointing. What was found in transformers 5.23 and peft 0.21 on the way:
 
 - `activation_checkpointing_enable`, which Trainer calls, makes the embedding's output require a gradient for every
@@ -9,8 +9,8 @@ add adapters, enable checkpointing. What was found in transformers 5.23 and peft
   leaf that receives a gradient of (batch, seq_len, hidden), and the first layer is differentiated to its input.
 - With `autocast_adapter_dtype=False` adapters take the base's dtype, on 4-bit layers bitsandbytes' compute dtype,
   on int8 layers fp32. Here all of them, and DoRA's magnitudes apart, are cast to the dtypes asked for (TRL, which
-  casts the adapters of a quantised base to bf16, leaves the magnitudes in fp32).
-- A quantised layer's bias takes the dtype of the first input it sees, for good.
+  casts the adapters of a quantized base to bf16, leaves the magnitudes in fp32).
+- A quantized layer's bias takes the dtype of the first input it sees, for good.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PARTS_OF_EXPERTS = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3
 def build_model(
     config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None = None, code: str = "", device: str = ""
 ) -> Any:
-    """The model in training mode, its parameters on meta when `fake`, else initialised on the CPU.
+    """The model in training mode, its parameters on meta when `fake`, else initialized on the CPU.
 
     With `device` ('cpu' or 'cuda') each weight is made there, random: see `calibrate.worker.place`.
     `code` is the folder of a model that brings its own Python code, once the user has asked to run that code.
@@ -69,7 +69,7 @@ def check_recipe(recipe: Recipe) -> None:
     wants_quantized = recipe.method in ("qlora", "qdora")
     if wants_quantized != recipe.is_quantized:
         allowed = "nf4, fp4 or int8" if wants_quantized else "none"
-        raise BadValue(f"quant of method {recipe.method}", recipe.quant, f"allowed is {allowed}")
+        raise BadValue(f"quant of method {recipe.method}", recipe.quant, f"must be {allowed}")
     if recipe.attention == "flash":
         raise BadValue("attention", "flash", "the dry run has no GPU; use sdpa, which keeps the same tensors")
     if recipe.loss == "chunked":
@@ -126,10 +126,10 @@ def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: 
 
 
 def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
-    """Turn the linear layers that transformers would quantise into bitsandbytes' own, with `device` on that one.
+    """Turn the linear layers that transformers would quantize into bitsandbytes' own, with `device` on that one.
 
-    Fake ones get meta tensors of the shapes that bitsandbytes' quantisation makes: a plain parameter with the
-    quantisation state beside it, which is all that the layer reads.
+    Fake ones get meta tensors of the shapes that bitsandbytes' quantization makes: a plain parameter with the
+    quantization state beside it, which is all that the layer reads.
     """
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -175,7 +175,7 @@ def _fill_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
 def _fill_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
     import bitsandbytes as bnb
 
-    # `to` quantises only what comes from a CPU; a weight made on the card is there already.
+    # `to` quantizes only what comes from a CPU; a weight made on the card is there already.
     layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)._quantize(weight.device)
 
 
@@ -306,7 +306,7 @@ def _attention_linears(model: nn.Module) -> list[str]:
 
 @contextlib.contextmanager
 def readable_4bit() -> Iterator[None]:
-    """Lets peft's DoRA dequantise a fake 4-bit layer.
+    """Lets peft's DoRA dequantize a fake 4-bit layer.
 
     peft knows a 4-bit weight by bitsandbytes' own parameter class alone, which cannot hold a fake tensor.
     """
@@ -329,7 +329,7 @@ def readable_4bit() -> Iterator[None]:
 
 
 def quantization_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The constants of a quantised layer by name; empty for any other module."""
+    """The constants of a quantized layer by name; empty for any other module."""
     found: dict[str, Any] = {}
     if (state := getattr(module, "quant_state", None)) is not None:
         found = {"absmax": state.absmax, "code": state.code, "offset": state.offset}

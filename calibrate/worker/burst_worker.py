@@ -2,7 +2,7 @@
 
 It answers `{"environment": {...}}` or `{"missing": "torch"}` when it is there. Jobs and their last answers:
 
-    {"probe": "auto"}                    {"machine": {...}}: the device, what it offers, why it cannot quantise
+    {"probe": "auto"}                    {"machine": {...}}: the device, what it offers, why it cannot quantize
     {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
@@ -155,7 +155,7 @@ def _failure(error: Exception) -> dict[str, str]:
 
 
 def _probe(kind: str) -> dict[str, Any]:
-    """The device, what it offers, and why bitsandbytes cannot quantise on it ('' when it can)."""
+    """The device, what it offers, and why bitsandbytes cannot quantize on it ('' when it can)."""
     device, remark = _open(kind)
     facts = device.facts()
     return {
@@ -187,7 +187,7 @@ def _open(kind: str) -> Any:
 
 
 def _quantization_problem(place: str) -> str:
-    """What bitsandbytes says when it quantises a small weight on the device and multiplies by it."""
+    """What bitsandbytes says when it quantizes a small weight on the device and multiplies by it."""
     import torch
 
     try:

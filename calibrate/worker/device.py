@@ -3,7 +3,7 @@
 All that differs between the two stands here, so that a burst's own code is one for both, and so that a stand-in for
 `torch.cuda` and for NVML reaches every line that a card alone would run.
 
-    time     CUDA: events on the stream, and the wall clock around a synchronised step; CPU: perf_counter
+    time     CUDA: events on the stream, and the wall clock around a synchronized step; CPU: perf_counter
     memory   CUDA: the caching allocator's own counters, and what the driver says about the process
              CPU: allocation events of torch.profiler in a step of its own, each rounded up to 512 bytes as CUDA's
              allocator does, over the tensors that were alive before that step
@@ -63,7 +63,7 @@ class Device(Protocol):
         """A moment on the device's own clock."""
 
     def seconds(self, begin: Any, end: Any) -> float:
-        """Time between two marks of a synchronised device."""
+        """Time between two marks of a synchronized device."""
 
     def read_memory(self, step: Step) -> MemoryReading:
         """Run one step in its steady state and say what it needed, with all that ran before on a card."""

@@ -4,7 +4,7 @@ What runs is what transformers' Trainer runs: `loss = model(input_ids, labels).l
 loss is kept), backward, optimizer step, zero_grad; no attention mask, labels are the input ids. Left out: gradient
 clipping (scalars only) and the copy of the logits that accelerate makes under autocast (not at the peak).
 
-Shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantises its weight. Paged
+Shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantizes its weight. Paged
 optimizer states of 100,000 elements and more are not counted: on a GPU they are outside of torch's allocator.
 
     python -m calibrate.worker.dryrun --model llama-8b --method lora --seq-len 512 --census
@@ -198,7 +198,7 @@ def _steady(model: Any, recipe: Recipe) -> Any:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, recipe.optimizer)
     if recipe.is_quantized:
-        # The first forward pass changes one thing for good: the dtype of a quantised layer's bias.
+        # The first forward pass changes one thing for good: the dtype of a quantized layer's bias.
         inputs = step_inputs(model, 1, WARM_UP_TOKENS)
         with torch.no_grad(), _autocast(recipe):
             model(**inputs)

@@ -37,7 +37,7 @@ class Clock(Protocol):
         """A moment on the device's own clock."""
 
     def seconds(self, begin: Any, end: Any) -> float:
-        """Time between two marks of a synchronised device."""
+        """Time between two marks of a synchronized device."""
 
 
 Call = Callable[[], Any]

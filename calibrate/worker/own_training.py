@@ -84,7 +84,7 @@ def _notes(args: Any) -> Iterator[str]:
     if getattr(args, "use_liger_kernel", False):
         yield "Liger's kernels hold other tensors than those that are predicted"
     if getattr(args, "torch_compile", False):
-        yield "torch.compile is not modelled"
+        yield "torch.compile is not modeled"
     for name in ("fsdp", "deepspeed"):
         if getattr(args, name, None):
             yield f"{name} shards what is predicted as a whole"
@@ -102,7 +102,7 @@ def _method(adapter: Any, quant: dict[str, Any]) -> Method:
 
 
 def _quantization(base: Any) -> dict[str, Any]:
-    """quant, double_quant and the base's dtype of a quantised model; nothing for another."""
+    """quant, double_quant and the base's dtype of a quantized model; nothing for another."""
     for module in base.modules():
         weight: Any = getattr(module, "weight", None)
         if type(module).__name__ == "Linear8bitLt":

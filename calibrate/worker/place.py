@@ -1,8 +1,8 @@
 """Puts a model's weights where they are trained, tensor by tensor, random: a burst needs no values, only sizes.
 
-A model of 8 billion parameters takes minutes to initialise on a CPU, and before quantisation it may not fit on the card
+A model of 8 billion parameters takes minutes to initialize on a CPU, and before quantization it may not fit on the card
 that can train it. So it is built with nothing written into its weights (the operating system hands out no memory for
-them), and then each weight is made on the device, and quantised there, one after the other.
+them), and then each weight is made on the device, and quantized there, one after the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def random_like(weight: torch.Tensor, device: str) -> torch.Tensor:
 
 
 def fill(model: nn.Module, device: str) -> None:
-    """Give every parameter that is not quantised its values on `device`, and move the buffers there. Ties stay ties."""
+    """Give every parameter that is not quantized its values on `device`, and move the buffers there. Ties stay ties."""
     for name, parameter in model.named_parameters():
         if type(parameter).__name__ in QUANTIZED:
             continue

@@ -173,7 +173,7 @@ def _kind(name: str) -> str:
 
 
 def _base_model(config: Mapping[str, Any], recipe: Recipe) -> Any:
-    """The model as it is loaded: quantised where the recipe says so, without adapters."""
+    """The model as it is loaded: quantized where the recipe says so, without adapters."""
     plain = Recipe(
         method="full", base_dtype=recipe.base_dtype, attention=recipe.attention, gradient_checkpointing=False
     )

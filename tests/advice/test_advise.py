@@ -126,7 +126,7 @@ def unknown(gib: int = 8) -> GpuSpec:
     return GpuSpec(name="odd", generation="", memory_bytes=gib * 2**30, marketed_gb=gib)
 
 
-def test_a_card_of_unknown_speed_gets_the_range_of_its_neighbours() -> None:
+def test_a_card_of_unknown_speed_gets_the_range_of_its_neighbors() -> None:
     answer = advise(MODEL, unknown(), 3000, method="lora", catalog=FakeCatalog(), estimator=fake_estimate)
     row, near = answer.candidates[0], FakeCatalog().cards_near(8 * 2**30)
     assert row.time is not None

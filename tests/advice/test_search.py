@@ -143,7 +143,7 @@ def test_a_knob_without_meaning_stays_out_of_the_recipe() -> None:
     assert (full.rank, full.dropout) == (16, 0.0)
 
 
-def test_int8_has_no_second_quantisation() -> None:
+def test_int8_has_no_second_quantization() -> None:
     assert first_recipe(job(fixed={"quant": "int8"}), "qlora").double_quant is False
 
 

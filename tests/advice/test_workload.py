@@ -59,7 +59,7 @@ def test_numbers_are_held_to_their_range(knob) -> None:
     outside += [allowed.high] if allowed.open_high else []
     outside += [1.5, "1.5"] if whole else []
     for value in outside:
-        with pytest.raises(BadValue, match="allowed are") as caught:
+        with pytest.raises(BadValue, match="must be") as caught:
             read_value(knob.name, value)
         assert knob.flag in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -114,11 +114,11 @@ def test_a_data_file_fills_what_is_open() -> None:
 @pytest.mark.parametrize(
     ("fixed", "gpus", "words"),
     [
-        ({"mean_seq_len": 2000, "seq_len": 1000}, 1, "--mean-seq-len is 2000"),
-        ({"batch_size": 6, "micro_batch": 4}, 1, "multiples of --micro-batch, which is 4"),
-        ({"batch_size": 2, "micro_batch": 4}, 1, "multiples of --micro-batch"),
-        ({"batch_size": 6}, 4, "multiples of --gpus, which is 4"),
-        ({"batch_size": 12, "micro_batch": 2}, 4, "multiples of --gpus times --micro-batch, which is 8"),
+        ({"mean_seq_len": 2000, "seq_len": 1000}, 1, "--mean-seq-len is 2000, but must be at most --seq-len"),
+        ({"batch_size": 6, "micro_batch": 4}, 1, "a multiple of --micro-batch, which is 4"),
+        ({"batch_size": 2, "micro_batch": 4}, 1, "a multiple of --micro-batch"),
+        ({"batch_size": 6}, 4, "a multiple of --gpus, which is 4"),
+        ({"batch_size": 12, "micro_batch": 2}, 4, "a multiple of --gpus times --micro-batch, which is 8"),
         ({"micro_batch": 1_000_000}, 100_000, "at most 1,000,000 rows"),
     ],
 )

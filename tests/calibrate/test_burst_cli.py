@@ -172,7 +172,7 @@ def test_out_of_memory_where_it_was_tight_is_a_result(stub: type[StubRunner], ca
 def test_what_is_left_out_is_told(stub: type[StubRunner], calibrate: Door) -> None:
     stub.here = machine(problem="no kernel image")
     assert calibrate("--seq-len", 16) == 0
-    assert "skipped tiny qlora 1x16 and 3 more: bitsandbytes cannot quantise on this device: no kernel" in calibrate.err
+    assert "skipped tiny qlora 1x16 and 3 more: bitsandbytes cannot quantize on this device: no kernel" in calibrate.err
     assert {job.recipe.method for job in stub.jobs} == {"full", "lora", "dora"}
 
 

@@ -101,7 +101,7 @@ def test_flags_of_bursts_mean_nothing_in_a_dry_run(
     stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "--dry-run", "--model", "llama-8b", "--method", "lora", "--budget", "1min", "--again") == 0
-    assert capsys.readouterr().err == "calibrate: warning: --budget, --again mean nothing with --dry-run\n"
+    assert capsys.readouterr().err == "calibrate: warning: --budget, --again have no effect with --dry-run\n"
 
 
 def test_table_fits_and_names_every_method(

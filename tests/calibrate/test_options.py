@@ -25,7 +25,7 @@ def test_defaults_are_the_recipes_own() -> None:
 
 
 @pytest.mark.parametrize(("method", "quant"), [("full", "none"), ("lora", "none"), ("qlora", "nf4"), ("qdora", "nf4")])
-def test_quantised_methods_get_nf4(method: str, quant: str) -> None:
+def test_quantized_methods_get_nf4(method: str, quant: str) -> None:
     assert recipe_of(method, {})[0].quant == quant
 
 

@@ -78,10 +78,10 @@ def test_a_card_too_small_for_anything() -> None:
         plan(machine(gpu("NVIDIA Old", 2), 1.0), "llama-3.2-1b")
 
 
-def test_without_kernels_only_the_quantised_methods_are_left_out() -> None:
+def test_without_kernels_only_the_quantized_methods_are_left_out() -> None:
     found = tiny_plan(machine(problem="no kernel image"))
     assert {b.recipe.method for b in found.bursts} == {"full", "lora", "dora"}
-    assert {s.reason for s in found.skipped} == {"bitsandbytes cannot quantise on this device: no kernel image"}
+    assert {s.reason for s in found.skipped} == {"bitsandbytes cannot quantize on this device: no kernel image"}
     with pytest.raises(NothingToRun, match="no kernel image"):
         tiny_plan(machine(problem="no kernel image"), methods=("qlora",))
 

@@ -74,7 +74,7 @@ def test_damage_in_the_middle_is_counted_and_costs_no_other_line(tmp_path: Path)
 def test_newer_records_are_counted_and_not_guessed_at(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.append(ONE)
-    newer = json.dumps({"schema_version": 99, "colour": "blue"})
+    newer = json.dumps({"schema_version": 99, "color": "blue"})
     store.path.write_text(store.path.read_text() + newer + "\n")
     assert ids(store) == ["one"]
     assert "1 records of a newer version" in store.read().remark

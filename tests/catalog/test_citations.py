@@ -12,6 +12,8 @@ import pytest
 
 from advisor import architectures
 
+pytest.importorskip("transformers")
+
 CITATION = re.compile(r"# (?:(peft|lit_gpt)[,/] ?)?([\w/]+\.py)(?:, ([\w.]+))?: (.*)$", re.MULTILINE)
 CITED = [found for found in CITATION.findall(Path(architectures.__file__).read_text()) if found[0] != "lit_gpt"]
 

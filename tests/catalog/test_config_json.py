@@ -227,7 +227,7 @@ def test_a_wrapper_without_a_text_model_type() -> None:
     assert "'text_config.model_type' is missing" in refusal(model_type="llava", text_config={"hidden_size": 64})
 
 
-def test_a_quantised_checkpoint_is_described_as_the_dense_model() -> None:
+def test_a_quantized_checkpoint_is_described_as_the_dense_model() -> None:
     assert spec_of(**LLAMA, quantization_config={"quant_method": "fp8"}) == spec_of(**LLAMA)
 
 

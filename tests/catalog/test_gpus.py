@@ -418,7 +418,7 @@ def test_file_with_a_bad_number_is_refused(tmp_path: Path, field: str, value: ob
         find_gpus(path)
 
 
-def test_file_with_a_misspelt_field_is_refused(tmp_path: Path) -> None:
+def test_file_with_a_misspelled_field_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "card.toml", toml_of(ENTRY | {"bandwith_gb_per_s": 900}))
     with pytest.raises(BadConfig, match=r"'bandwith_gb_per_s'; did you mean bandwidth_gb_per_s"):
         find_gpus(path)

@@ -47,7 +47,7 @@ def test_what_is_left_of_a_large_block_is_split_off_only_above_a_mebibyte() -> N
     assert (split.peak_allocated_bytes, split.peak_reserved_bytes) == (14 * MIB, 14 * MIB)
 
 
-def test_free_neighbours_become_one_block() -> None:
+def test_free_neighbors_become_one_block() -> None:
     events = [(0, 8 * MIB), (1, 8 * MIB), (0, 0), (1, 0), (2, 16 * MIB)]
     assert replay(events).peak_reserved_bytes == 20 * MIB
 

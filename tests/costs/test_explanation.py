@@ -45,11 +45,11 @@ def test_the_dearest_come_first(found: dict[Method, Any]) -> None:
 
 
 def test_methods_differ_where_they_should(found: dict[Method, Any]) -> None:
-    base, lora, dora, dequantisation = PARTS[:4]
+    base, lora, dora, dequantization = PARTS[:4]
     assert found["full"].parts[lora] == found["full"].parts[dora] == 0
     assert found["lora"].parts[lora] > 0 == found["lora"].parts[dora]
     assert found["dora"].parts[dora] > found["lora"].parts[lora]
-    assert found["qlora"].parts[dequantisation] > 0 == found["lora"].parts[dequantisation]
+    assert found["qlora"].parts[dequantization] > 0 == found["lora"].parts[dequantization]
     assert found["full"].parts[base] > 1.2 * found["lora"].parts[base]  # gradients of weights
     assert found["full"].parts[OPTIMIZER] > 5 * found["lora"].parts[OPTIMIZER]
     assert found["dora"].parts[base] == pytest.approx(found["lora"].parts[base])
@@ -66,7 +66,7 @@ def test_a_narrow_model_waits_for_its_launches() -> None:
         ("matmul", "q_proj", "base products"),
         ("matmul", "q_proj, LoRA", "LoRA adapters"),
         ("elementwise", "up_proj, DoRA", PARTS[2]),
-        ("dequantize", "up_proj", "dequantisation"),
+        ("dequantize", "up_proj", "dequantization"),
         ("attention backward", "o_proj", "attention"),
         ("elementwise", "attention", "attention"),
         ("reduce", "loss", "head and loss"),
@@ -79,7 +79,7 @@ def test_where_a_kernel_is_counted(kind: str, place: str, part: str) -> None:
 
 def test_parts_that_take_no_time_are_left_out(found: dict[Method, Any]) -> None:
     names = [name for name, _ in compared({"lora": found["lora"]})]
-    assert "dequantisation" not in names
+    assert "dequantization" not in names
     assert "base products" in names
 
 
@@ -91,7 +91,7 @@ def run(*arguments: str) -> str:
 
 def test_the_command_shows_ten_kernels_and_every_method() -> None:
     shown = run("--gpu", "rtx4090", "--explain-time")
-    assert "dearest kernels" in shown
+    assert "most expensive kernels" in shown
     assert all(method in shown for method in METHODS)
     assert "DoRA: adapters, weights, norms" in shown
     assert "more kinds of kernels" in shown

@@ -295,7 +295,7 @@ def test_errors_are_the_packages_own() -> None:
 def test_a_profile_with_an_older_name_of_a_term_is_read(folder: Path) -> None:
     found = profile()
     for one in found["structures"][0]["regimes"]:
-        one["static"]["quantisation constants"] = [[0, 1]]
+        one["static"]["quantization constants"] = [[0, 1]]
     profile_path(str(folder / "config.json")).write_text(profile_text(found))
     static = traced_step_memory(model_of(folder), FULL, 10).static
     assert static[TermName.QUANTIZATION_CONSTANTS] == static[TermName.BASE_WEIGHTS] == 8 * KIB

@@ -8,7 +8,7 @@ import pytest
 
 from advisor.decoders.step import step_program
 from advisor.parameters.modules import layer_linears, own_parameters
-from advisor.parameters.targets import adapter_parameter_count, expert_adapters, spelt_targets
+from advisor.parameters.targets import adapter_parameter_count, expert_adapters, spelled_targets
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import Recipe
 from tests.decoders.tiny import spec
@@ -37,11 +37,11 @@ def test_adapter_count_is_that_of_the_trained_tensors(name: str) -> None:
 
 
 @pytest.mark.parametrize("knobs", [{"method": "dora"}, {"method": "lora", "dropout": 0.1}])
-def test_what_peft_refuses_on_experts_is_spelt_without_them(knobs: dict[str, Any]) -> None:
+def test_what_peft_refuses_on_experts_is_spelled_without_them(knobs: dict[str, Any]) -> None:
     m, recipe = spec("qwen3_moe"), Recipe(**knobs)
     assert expert_adapters(m, recipe, 8) == {}
-    assert spelt_targets(m, recipe) == ATTENTION
-    assert spelt_targets(m, Recipe(method="lora")) == ("all-linear",)
+    assert spelled_targets(m, recipe) == ATTENTION
+    assert spelled_targets(m, Recipe(method="lora")) == ("all-linear",)
 
 
 def test_peft_does_not_know_granite_experts() -> None:

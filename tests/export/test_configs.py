@@ -70,8 +70,8 @@ def test_every_file_is_flat_yaml_with_the_recipes_values(pair: tuple[str, Recipe
 
 def test_what_a_file_cannot_say_is_said() -> None:
     text = written("trl", recipe_of("trl", "qlora", kbit_upcast=True, adapter_dtype="float32", loss="full"))
-    assert text.count("# no key says:") == 3
-    assert "# no key says:" not in written("trl", recipe_of("trl", "qdora"))
+    assert text.count("# not configurable here:") == 3
+    assert "# not configurable here:" not in written("trl", recipe_of("trl", "qdora"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -112,7 +112,7 @@ def test_trl_takes_its_file(method: Method, knobs: dict[str, Any], tmp_path: Pat
         assert adapters.target_modules == wanted
 
 
-def test_trl_refuses_a_misspelt_key(tmp_path: Path) -> None:
+def test_trl_refuses_a_misspelled_key(tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     path = tmp_path / "train.yaml"
     path.write_text(written("trl", recipe_of("trl", "lora")).replace("lora_r:", "use_cpu: true\nlora_rr:"))

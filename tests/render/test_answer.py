@@ -1,4 +1,4 @@
-"""What people read: 80 columns, no colour needed, every name literal."""
+"""What people read: 80 columns, no color needed, every name literal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def before_script(text: str) -> str:
         {"gpus": 1000},
     ],
 )
-def test_eighty_columns_and_no_colour(knobs: dict[str, Any], explain: bool) -> None:
+def test_eighty_columns_and_no_color(knobs: dict[str, Any], explain: bool) -> None:
     text = screen(ask(**knobs), explain)
     assert "\x1b" not in text
     assert max(map(len, before_script(text).splitlines())) <= 80

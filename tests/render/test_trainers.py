@@ -61,7 +61,7 @@ def test_an_answer_says_which_trainer_and_what_it_set() -> None:
     assert "trainer trl 1.16.0: adapter-dtype bfloat16, kbit-upcast off" in text
     text = shown(trainer="unsloth", method="lora")
     assert "(not traced: see `advise trainers unsloth`)" in text
-    assert "unsloth's own step was not traced: the estimate is of transformers' step with its knobs" in text
+    assert "We have not traced unsloth's own step" in text
     assert "magnitude-dtype float32" in shown(trainer="trl", method="qdora")
 
 

@@ -138,11 +138,11 @@ def test_weights_left_in_16_bits() -> None:
     router = 22 * 4 * 2048
     share = attention / (experts + attention + router)
     text = warned(card(80), MIXTURE, method="qlora")["ADV111"]
-    assert f"quantises only {share:.0%}" in text
+    assert f"quantizes only {share:.0%}" in text
     assert f"leaves {4 * (experts + router) / 2**30:.2f} GiB as they are" in text
     assert f"--no-kbit-upcast leaves {2 * (experts + router) / 2**30:.2f} GiB" in text
     assert "k-bit" not in warned(card(80), MIXTURE, method="qlora", kbit_upcast=False)["ADV111"]
     falcon = MODEL.model_copy(update={"architecture": "falcon", "fused_qkv": True, "qkv_names": ("query_key_value",)})
-    assert "quantises none of the parameters" in warned(card(80), falcon, method="qdora")["ADV111"]
+    assert "quantizes none of the parameters" in warned(card(80), falcon, method="qdora")["ADV111"]
     assert "ADV111" not in warned(card(80), MIXTURE, method="lora")
     assert "ADV111" not in warned(card(80), method="qlora")

@@ -18,6 +18,7 @@ import pytest
 
 from tests.tape.step_digests import step_digests
 
+pytestmark = pytest.mark.process
 ROOT = Path(__file__).resolve().parents[2]
 PYODIDE = ROOT / ".pyodide"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")

@@ -71,7 +71,7 @@ def test_a_bar_can_be_missed() -> None:
     assert len(missed_bars(REPORT._replace(lines=spoilt))) == len(MEDIAN_BARS)
 
 
-def test_lit_gpt_without_quantisation_is_within_half_a_percent_where_layers_have_layer_norm() -> None:
+def test_lit_gpt_without_quantization_is_within_half_a_percent_where_layers_have_layer_norm() -> None:
     for number in (235, 238, 239, 240, 243, 244):
         assert abs(error_of(f"litgpt-a100-0{number}", "peak allocated")) <= 0.005, number
 

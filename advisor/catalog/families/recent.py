@@ -47,7 +47,7 @@ def seed_oss(f: Fields) -> Structure:
 
 
 def ernie4_5(f: Fields) -> Structure:
-    """ERNIE 4.5: a Llama whose rotary turn happens in fp32, on neighbouring features."""
+    """ERNIE 4.5: a Llama whose rotary turn happens in fp32, on neighboring features."""
     d = Defaults(103_424, 1024, 3072, 18, 16, 131_072, kv_heads=2, head_dim=_head_dim(f, 128), tied=True)
     bias = f.flag("use_bias", False)
     s = {**sizes(f, d), "attention_dropout": 0.0}  # its code reads none

@@ -35,7 +35,7 @@ def test_a_model_that_was_placed_is_the_model(name: str, method: str) -> None:
     assert all(torch.isfinite(p.grad).all() for p in placed.parameters() if p.grad is not None)
 
 
-def test_int8_weights_are_quantised_where_they_are() -> None:
+def test_int8_weights_are_quantized_where_they_are() -> None:
     chosen = recipe(spec("llama"), "qlora", **INT8)
     plain, placed = (build_model(config("llama"), chosen, fake=False, device=device) for device in ("", "cpu"))
     assert census(placed) == census(plain)
