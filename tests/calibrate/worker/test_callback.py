@@ -22,7 +22,7 @@ from calibrate import EstimateCallback
 from calibrate.measurement import Comparison
 from calibrate.nvml import Card
 from calibrate.store import Store
-from calibrate.worker import callback, cpu_memory, trainer_step
+from calibrate.worker import callback, cpu_memory, patches, trainer_step
 from calibrate.worker import device as device_layer
 from calibrate.worker.device import CudaDevice, Opened
 from calibrate.worker.own_training import describe
@@ -96,7 +96,7 @@ def test_trls_trainer(tmp_path: Path) -> None:
     pytest.importorskip("trl")
     recipe = preset_recipe("trl", "lora")
     foreign = left_over_bytes()
-    with trainer_step._silent_tiles(True):
+    with patches.silent_tiles(True):
         found, said = train("trl", recipe, tmp_path)
     assert found is not None
     assert found.recipe == recipe
