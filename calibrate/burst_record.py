@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from advisor.units import GIB
 from calibrate.record import Record
 
 DeviceKind = Literal["cpu", "cuda"]
@@ -34,7 +35,7 @@ class DeviceFacts(Record):
     @property
     def signature(self) -> str:
         """What tells one kind of device from another; records of different signatures are kept apart."""
-        gib = round(self.memory_bytes / 2**30)
+        gib = round(self.memory_bytes / GIB)
         if self.kind == "cpu":
             return f"cpu: {self.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"cuda: {self.name}, {gib} GiB"

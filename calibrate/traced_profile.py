@@ -17,20 +17,18 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from advisor.costs.traced import CLEARED, COMPLETE, GIVEN_BACK, GRADIENT, KEPT, MADE, TEMPORARY
-from advisor.errors import AdvisorError, SourceUnavailable
+from advisor.errors import SourceUnavailable
 from advisor.files.traced import pack, profile_text, structure_of
 from advisor.specs import Recipe
 from advisor.terms import TermName
 from calibrate.measurement import Environment, ModelFacts, ShapeTraces, StepEvents, TrainedTensor
+from calibrate.polynomials import NotAligned, Shape, Slot, added, at, solve, whole
 from calibrate.timeline import STATIC
 
-Slot = tuple[tuple[int, int], ...]
-Shape = tuple[int, int]
 Tracer = Callable[[Recipe, Sequence[Shape]], ShapeTraces]
 
 LONGEST = 2048
@@ -38,10 +36,6 @@ MANY = 1_000_000
 PILOT = (9, 14)
 STATIC_TERMS = {category: term for category, term in STATIC.items() if term is not TermName.OPTIMIZER_STATES}
 """Of each structure as it was traced; what an optimizer keeps follows from the trained tensors."""
-
-
-class NotAligned(AdvisorError):
-    """The step makes other tensors at another shape; the message says where."""
 
 
 def lengths_of(facts: ModelFacts, seq_len: int) -> tuple[int, int, int, int]:
@@ -125,7 +119,7 @@ class _Fit:
 
     def mark_scaling(self, other: StepEvents, rank: int) -> None:
         """Compare with the step at twice the rank: each size must stay or double. Raises NotAligned."""
-        mine = [_at(p, other.batch, other.seq_len) for p in self.polynomials]
+        mine = [at(p, other.batch, other.seq_len) for p in self.polynomials]
         _same(self.step, other)
         scaling = []
         for number, (a, b) in enumerate(zip(mine, other.sizes, strict=True)):
@@ -133,7 +127,7 @@ class _Fit:
                 raise NotAligned(f"allocation {number} does not scale with the rank")
             scaling.append(b != a)
         self.scaling = scaling
-        more = sum(other.flop.values()) - _at(self.flop, other.batch, other.seq_len)
+        more = sum(other.flop.values()) - at(self.flop, other.batch, other.seq_len)
         scale = other.batch * other.seq_len * rank
         # Products with adapters are linear in tokens and rank; DoRA's of weights are not in tokens: kept as they are.
         if more > 0 and more % scale == 0:
@@ -166,7 +160,7 @@ class _Fit:
             "static": {name: [list(pair) for pair in counts.items()] for name, counts in static.items()},
             "events": pack(events),
             "marks": [position_of(marks["backward"]), position_of(end)],
-            "flop": [list(term) for term in _added(self.flop, self.flop_scale if rank else ())],
+            "flop": [list(term) for term in added(self.flop, self.flop_scale if rank else ())],
             "moved": [list(term) for term in self.moved],
             "launches": _outside_optimizer(step.launches),
             "peak_op": step.peak_op,
@@ -205,15 +199,14 @@ def _regime(traces: ShapeTraces, batch: Shape, length: Shape) -> _Fit:
     """Solve every allocation and check it at the remaining shape. Raises NotAligned."""
     steps = traces.steps
     _aligned(steps)
-    solve = {5: _solve_many, 4: _solve_one, 3: _solve_rows, 1: _solve_single}[len(steps)]
     shapes = [(step.batch, step.seq_len) for step in steps]
     known: dict[tuple[int, ...], Slot] = {}
 
     def polynomial(sizes: tuple[int, ...]) -> Slot:
         if sizes not in known:
-            found = known[sizes] = _whole(solve(shapes, sizes))
+            found = known[sizes] = whole(solve(shapes, sizes))
             for (rows, tokens), size in zip(shapes, sizes, strict=True):
-                if _at(found, rows, tokens) != size:
+                if at(found, rows, tokens) != size:
                     raise NotAligned(f"a tensor of {size:,} bytes at {rows} x {tokens} is no polynomial in the shape")
         return known[sizes]
 
@@ -257,66 +250,6 @@ def _same(one: StepEvents, other: StepEvents) -> None:
             f"the step makes other tensors at {one.batch} x {one.seq_len} than at "
             f"{other.batch} x {other.seq_len} tokens"
         )
-
-
-Terms = dict[int, Fraction]
-"""Coefficient by digit: batch power + 2 * length power, as in advisor.tape.program."""
-
-
-def _in_length(lengths: Sequence[int], sizes: Sequence[int]) -> list[Fraction]:
-    """Coefficients of the parabola through three points."""
-    (x, y, z), (a, b, c) = lengths, sizes
-    first, second = Fraction(b - a, y - x), Fraction(c - b, z - y)
-    square = (second - first) / (z - x)
-    slope = first - square * (x + y)
-    return [a - slope * x - square * x * x, slope, square]
-
-
-def _solve_many(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
-    """Two rows at three lengths, three rows at the second of them."""
-    rows_free = _in_length([n for _, n in shapes[:3]], sizes[:3])
-    a, b = sizes[1], sizes[3]
-    if a == b:
-        return {2 * power: c for power, c in enumerate(rows_free)}
-    per_row = b - a
-    left = a - 2 * per_row  # what does not depend on the rows: nothing, or a constant
-    return {0: Fraction(left)} | {
-        2 * power + 1: (c - (left if power == 0 else 0)) / 2 for power, c in enumerate(rows_free)
-    }
-
-
-def _solve_one(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
-    """One row at three lengths."""
-    return {2 * power: c for power, c in enumerate(_in_length([n for _, n in shapes[:3]], sizes[:3]))}
-
-
-def _solve_rows(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
-    """Two and three rows at one length."""
-    per_row = sizes[1] - sizes[0]
-    return {0: Fraction(sizes[0] - 2 * per_row), 1: Fraction(per_row)}
-
-
-def _solve_single(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
-    """One shape."""
-    return {0: Fraction(sizes[0])}
-
-
-def _whole(terms: Terms) -> Slot:
-    found = tuple((int(c), digit) for digit, c in sorted(terms.items()) if c)
-    if any(c.denominator != 1 for c in terms.values()):
-        raise NotAligned("a tensor's size is no polynomial with whole coefficients")
-    return found
-
-
-def _at(polynomial: Slot, batch: int, length: int) -> int:
-    return sum(c * batch ** (digit % 2) * length ** (digit // 2) for c, digit in polynomial)
-
-
-def _added(one: Slot, other: Slot) -> Slot:
-    total = Counter({digit: c for c, digit in one})
-    for c, digit in other:
-        total[digit] += c
-    return tuple((c, digit) for digit, c in sorted(total.items()) if c)
 
 
 def profile_of(

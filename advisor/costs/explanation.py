@@ -9,13 +9,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from advisor.costs.device import DeviceProfile, profile_for
-from advisor.costs.steptime import (
-    ATTENTION,
-    Roofline,
-    mean_shape,
-    micro_step_time,
-    optimizer_step_time,
-)
+from advisor.costs.roofline import ATTENTION, Roofline
+from advisor.costs.steptime import mean_shape, micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload

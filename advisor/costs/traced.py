@@ -22,7 +22,8 @@ from advisor.blocks import block_bytes
 from advisor.costs.device import DeviceProfile
 from advisor.costs.memory import StepMemory
 from advisor.costs.optimizer import kept_tensors, optimizer_work, temporary_bytes
-from advisor.costs.steptime import energy, exchange_seconds, mean_shape, peak_flop_per_s, step_count
+from advisor.costs.roofline import peak_flop_per_s
+from advisor.costs.steptime import energy, exchange_seconds, mean_shape, step_count
 from advisor.errors import InputError
 from advisor.files.traced import read_profile, structure_of, unpack
 from advisor.interval import Interval

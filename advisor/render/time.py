@@ -13,7 +13,7 @@ from advisor.costs.explanation import StepParts, compared
 from advisor.render.console import console_for, heading, new_table, print_table, say
 from advisor.rules.wording import DISPLAY, how
 from advisor.specs import Method
-from advisor.units import format_seconds
+from advisor.units import MIB, format_seconds
 
 DEAREST = 10
 
@@ -42,7 +42,7 @@ def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) ->
     for name in ("launches", "each", "share", "bound"):
         table.add_column(name, justify="left" if name == "bound" else "right")
     for kernel in step.kernels[:DEAREST]:
-        size = " x ".join(map(str, kernel.shape)) if any(kernel.shape) else f"{kernel.moved_bytes / 2**20:,.1f} MiB"
+        size = " x ".join(map(str, kernel.shape)) if any(kernel.shape) else f"{kernel.moved_bytes / MIB:,.1f} MiB"
         table.add_row(
             Text(f"{kernel.place}: {kernel.kind} {size}, {kernel.dtype}"),
             f"{kernel.times:,}",

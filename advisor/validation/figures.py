@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.specs import MemoryEstimate, ModelSpec, Recipe
+from advisor.units import GIB
 
-GIB, GB = 2**30, 10**9
+GB = 10**9
 
 Row = dict[str, Any]
 """One row of the file; the keys are those of the file."""

@@ -22,10 +22,11 @@ from advisor.specs import Recipe
 from calibrate import host
 from calibrate.burst_record import Run
 from calibrate.measurement import Figures
-from calibrate.worker.build import build_model, quantization_tensors, step_inputs
+from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.cpu_memory import MemoryReading, rounded
 from calibrate.worker.device import Device
 from calibrate.worker.optimizers import make_optimizer
+from calibrate.worker.quantized import quantization_tensors
 
 WARM_UP_STEPS = (2, 6)
 """At least and at most so many steps before those that count."""

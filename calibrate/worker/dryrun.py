@@ -13,9 +13,7 @@ optimizer states of 100,000 elements and more are not counted: on a GPU they are
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -29,15 +27,10 @@ from calibrate.measurement import ModelFacts, OpCount, ShapeTraces, StepEvents, 
 from calibrate.options import config_of, recipe_of, recipe_options
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
-from calibrate.worker.build import (
-    auto_name,
-    build_model,
-    materialize,
-    quantization_tensors,
-    readable_4bit,
-    step_inputs,
-)
+from calibrate.worker.build import auto_name, build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
+from calibrate.worker.patches import no_data_dependence, quiet, readable_4bit
+from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
 WARM_UP_TOKENS = 4
@@ -73,7 +66,7 @@ def trace_step(
     start_s = time.perf_counter()
     with quiet():
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
-        with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), _no_data_dependence():
+        with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence():
             materialize(model)
             tracker = _run(model, recipe, batch, seq_len, name_modules)
     trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
@@ -114,7 +107,7 @@ class Prepared:
     def _fake(self) -> Iterator[None]:
         if not hasattr(self, "_mode"):
             self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with self._mode, readable_4bit(), _no_data_dependence():
+        with self._mode, readable_4bit(), no_data_dependence():
             yield
 
     def _step(self, batch: int, seq_len: int) -> StepEvents:
@@ -327,48 +320,6 @@ def _summary(
 def short_name(name: str) -> str:
     """A module's path without peft's wrappers."""
     return "" if name in ("base_model", "base_model.model") else name.removeprefix("base_model.model.")
-
-
-@contextlib.contextmanager
-def _no_data_dependence() -> Iterator[None]:
-    """Replace the two places that look at values, which fake tensors do not have, and one that looks at a dtype.
-
-    transformers looks for packed sequences in the position ids (there are none), foreach Adam reads its step count.
-    A fake grouped product of experts takes bf16 alone, a real one fp32 and fp16 too, with an output of the same shape.
-    """
-    from torch import _meta_registrations
-    from torch.optim import adam as _adam
-    from transformers import masking_utils
-
-    adam: Any = _adam
-    meta: Any = _meta_registrations
-    originals = masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common
-
-    def grouped(a: Any, b: Any, scale_a: Any, scale_b: Any, offs: Any = None, **options: Any) -> Any:
-        if scale_a is None and a.dtype == b.dtype != torch.bfloat16:
-            return meta._create_grouped_mm_output_tensor(a, b, offs, options.get("out_dtype"))
-        return originals[2](a, b, scale_a, scale_b, offs=offs, **options)
-
-    masking_utils.find_packed_sequence_indices = lambda *_: None
-    adam._get_value = lambda _: 1.0
-    meta._meta_grouped_mm_common = grouped
-    try:
-        yield
-    finally:
-        masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common = originals
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and no log lines from the libraries."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 @click.command()

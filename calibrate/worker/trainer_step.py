@@ -13,10 +13,8 @@ are left out: cuBLAS and the kernels write into tensors that are there. So its m
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import click
@@ -33,8 +31,10 @@ from advisor.specs import Method, Recipe
 from advisor.terms import TermName
 from calibrate.options import methods_of, recipe_options
 from calibrate.timeline import STATIC
-from calibrate.worker.build import build_model, quantize
-from calibrate.worker.dryrun import add_static, quiet, short_name
+from calibrate.worker.build import build_model
+from calibrate.worker.dryrun import add_static, short_name
+from calibrate.worker.patches import quiet, silent_tiles
+from calibrate.worker.quantized import quantize
 from calibrate.worker.tracker import AllocationTracker
 
 CONFIG: dict[str, Any] = {
@@ -100,7 +100,7 @@ def traced_step(trainer: str, recipe: Recipe, config: Mapping[str, Any] = CONFIG
     loss = {"transformers": "full", "trl": "chunked"}[trainer]
     if recipe.loss != loss:
         raise BadValue("--loss", recipe.loss, f"{trainer} has {loss} only")
-    with quiet(), tempfile.TemporaryDirectory() as folder, _silent_tiles(trainer == "trl"):
+    with quiet(), tempfile.TemporaryDirectory() as folder, silent_tiles(trainer == "trl"):
         torch.manual_seed(0)
         make = _transformers_trainer if trainer == "transformers" else _sft_trainer
         it = make(config, recipe, seq_len, folder)
@@ -267,43 +267,6 @@ def _tokenizer() -> Any:
 
     words = Tokenizer(WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-
-
-class _Kernel:
-    """A Triton kernel that leaves its tile alone."""
-
-    def __getitem__(self, grid: Any) -> Any:
-        return lambda *arguments, **_: None
-
-
-@contextlib.contextmanager
-def _silent_tiles(active: bool) -> Iterator[None]:
-    """Let TRL's loss take the path of CUDA on the CPU, its two kernels and its sums in fp32 doing nothing."""
-    if not active:
-        yield
-        return
-    from trl.kernels import chunked_logprob
-    from trl.trainer import utils
-
-    tiles: Any = chunked_logprob
-    changes: dict[str, Any] = {
-        "_use_triton": lambda device: True,
-        "_forward_kernel": _Kernel(),
-        "_backward_kernel": _Kernel(),
-        "_addmm_fp32": lambda total, a, b: None,
-        "triton": SimpleNamespace(cdiv=lambda a, b: -(-a // b)),
-    }
-    before = {name: getattr(tiles, name, None) for name in changes}
-    elsewhere, utils_module = utils._use_triton, utils
-    for name, value in changes.items():
-        setattr(tiles, name, value)
-    utils_module._use_triton = changes["_use_triton"]
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(tiles, name, value)
-        utils_module._use_triton = elsewhere
 
 
 def _print(trainer: str, recipe: Recipe, traced: Terms, predicted: Terms) -> None:

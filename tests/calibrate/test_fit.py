@@ -12,7 +12,7 @@ pytest.importorskip("scipy")
 
 from advisor.catalog import find_gpus
 from advisor.costs.device import CPU_PROFILE, DeviceProfile, profile_for
-from advisor.costs.steptime import Roofline
+from advisor.costs.roofline import Roofline
 from advisor.decoders.step import step_program
 from advisor.specs import METHODS, GpuSpec, Recipe
 from calibrate.cut import cut, uncut

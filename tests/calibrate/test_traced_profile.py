@@ -18,7 +18,8 @@ from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.files.traced import read_profile
 from advisor.specs import Recipe, TracedModel
 from calibrate.measurement import Environment, ShapeTraces
-from calibrate.traced_profile import PILOT, NotAligned, lengths_of, profile_of, store, trace_structure
+from calibrate.polynomials import NotAligned
+from calibrate.traced_profile import PILOT, lengths_of, profile_of, store, trace_structure
 from calibrate.worker.build import build_model
 from calibrate.worker.dryrun import Prepared, model_facts, trace_step
 

@@ -21,7 +21,7 @@ from calibrate import EstimateCallback
 from calibrate.measurement import Comparison
 from calibrate.nvml import Card
 from calibrate.store import Store
-from calibrate.worker import callback, trainer_step
+from calibrate.worker import callback, patches
 from calibrate.worker import device as device_layer
 from calibrate.worker.device import CudaDevice, Opened
 from calibrate.worker.own_training import describe
@@ -87,7 +87,7 @@ def test_trls_trainer(tmp_path: Path, foreign_bytes: int) -> None:
     """Its loss takes the way of CUDA here, so that its memory is the one that is predicted."""
     pytest.importorskip("trl")
     recipe = preset_recipe("trl", "lora")
-    with trainer_step._silent_tiles(True):
+    with patches.silent_tiles(True):
         found, said = train("trl", recipe, tmp_path)
     assert found is not None
     assert found.recipe == recipe

@@ -1,0 +1,102 @@
+"""Seconds of one kernel: its arithmetic and its memory traffic, at the rates that a card achieves."""
+
+from __future__ import annotations
+
+from advisor.costs.device import DeviceProfile
+from advisor.errors import BadValue
+from advisor.specs import GpuSpec
+from advisor.tape.program import Kernel
+
+ATTENTION = ("attention", "attention backward")
+"""Kinds of fused attention kernels."""
+
+
+def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
+    """What the data sheet promises for products, by dtype: the vector units' rate where there are no units for it.
+
+    float32 products run outside the matrix units: torch.backends.cuda.matmul.allow_tf32 is off by default.
+    """
+    half = max(gpu.fp16_flop_per_s, gpu.bf16_flop_per_s) or gpu.fp32_flop_per_s
+    return {
+        "float32": gpu.fp32_flop_per_s,
+        "bfloat16": gpu.bf16_flop_per_s or gpu.fp32_flop_per_s,  # emulated by cuBLAS
+        "float16": gpu.fp16_flop_per_s or half,
+        "int8": half,
+    }
+
+
+class Roofline:
+    """A card's achieved rates, worked out once for many kernels."""
+
+    __slots__ = (
+        "_attention",
+        "_bandwidth",
+        "_cache_bytes",
+        "_cached",
+        "_flop_per_s",
+        "_padding",
+        "_vector_padding",
+        "fixed_s",
+        "peaks",
+    )
+
+    def __init__(self, gpu: GpuSpec, profile: DeviceProfile) -> None:
+        """Raises BadValue when the card's speed is not known."""
+        if not gpu.speed_known:
+            raise BadValue(f"the speed of {gpu.name}", "unknown", "give its bandwidth and FLOP/s in a GPU file")
+        vector, matrix = profile.vector_efficiency, profile.matrix_efficiency
+        self.peaks = peaks = peak_flop_per_s(gpu)
+        half = matrix if gpu.fp16_flop_per_s or gpu.bf16_flop_per_s else vector
+        self._flop_per_s = {
+            "float32": peaks["float32"] * vector,
+            "bfloat16": peaks["bfloat16"] * (matrix if gpu.bf16_flop_per_s else vector),
+            "float16": peaks["float16"] * half,
+            "int8": peaks["int8"] * half,
+        }
+        self._attention = {
+            kind: (efficiency / profile.matrix_efficiency, padding)
+            for kind, efficiency, padding in zip(
+                ATTENTION,
+                (profile.attention_forward, profile.attention_backward),
+                profile.attention_padding_flop_per_byte,
+                strict=True,
+            )
+        }
+        self._padding, self._vector_padding = profile.padding, profile.vector_padding
+        peak = gpu.memory_bytes_per_s
+        self._bandwidth = {
+            "matmul": peak * profile.matmul_bandwidth,
+            **dict.fromkeys(ATTENTION, peak * profile.matmul_bandwidth),
+            "elementwise": peak * profile.elementwise_bandwidth,
+            "reduce": peak * profile.reduce_bandwidth,
+            "gather": peak * profile.gather_bandwidth,
+            "strided": peak * profile.strided_bandwidth,
+            "optimizer": peak * profile.optimizer_bandwidth,
+            "dequantize": peak * profile.dequantize_bandwidth,
+        }
+        self._cache_bytes = profile.cache_bytes
+        self._cached = 1 - 1 / profile.cache_speedup
+        self.fixed_s = profile.kernel_s
+
+    def seconds(self, kernel: Kernel) -> tuple[float, float]:
+        """(arithmetic, traffic) of one kernel in seconds; both only grow with every size.
+
+        Elementwise kernels read what the one before has just written: cache * bytes / (cache + bytes) of their
+        traffic, which is all of a small tensor and a cache full of a large one, runs at the cache's speed.
+        """
+        kind, dtype, flop, moved, (m, n, k) = kernel
+        bandwidth = self._bandwidth[kind]
+        if kind == "matmul":
+            a, b, c = self._padding if dtype != "float32" else self._vector_padding
+            # flop is 2 m n k, or for batched products a multiple of it.
+            padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
+            return padded / self._flop_per_s[dtype], moved / bandwidth
+        if kind in ATTENTION:
+            share, padding = self._attention[kind]
+            rate = self._flop_per_s[dtype] * (share if dtype != "float32" else 1.0)
+            return (flop + padding * moved) / rate, moved / bandwidth
+        if kind in ("dequantize", "optimizer"):
+            return 0.0, moved / bandwidth
+        cache = self._cache_bytes
+        from_cache = cache * moved / (cache + moved) if moved else 0.0
+        return 0.0, (moved - self._cached * from_cache) / bandwidth

@@ -1,0 +1,115 @@
+"""Replacements inside torch, transformers, peft and trl, in force within a `with` block."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+
+@contextlib.contextmanager
+def no_data_dependence() -> Iterator[None]:
+    """Replace the two places that look at values, which fake tensors do not have, and one that looks at a dtype.
+
+    transformers looks for packed sequences in the position ids (there are none), foreach Adam reads its step count.
+    A fake grouped product of experts takes bf16 alone, a real one fp32 and fp16 too, with an output of the same shape.
+    """
+    from torch import _meta_registrations
+    from torch.optim import adam as _adam
+    from transformers import masking_utils
+
+    adam: Any = _adam
+    meta: Any = _meta_registrations
+    originals = masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common
+
+    def grouped(a: Any, b: Any, scale_a: Any, scale_b: Any, offs: Any = None, **options: Any) -> Any:
+        if scale_a is None and a.dtype == b.dtype != torch.bfloat16:
+            return meta._create_grouped_mm_output_tensor(a, b, offs, options.get("out_dtype"))
+        return originals[2](a, b, scale_a, scale_b, offs=offs, **options)
+
+    masking_utils.find_packed_sequence_indices = lambda *_: None
+    adam._get_value = lambda _: 1.0
+    meta._meta_grouped_mm_common = grouped
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common = originals
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings and no log lines from the libraries."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def readable_4bit() -> Iterator[None]:
+    """Let peft's DoRA dequantize a fake 4-bit layer.
+
+    peft knows a 4-bit weight by bitsandbytes' own parameter class alone, which cannot hold a fake tensor.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from peft.tuners.lora import dora
+
+    original = dora.dequantize_module_weight
+
+    def dequantize(module: Any) -> Any:
+        state = getattr(module, "quant_state", None)
+        if state is None or type(module.weight).__name__ == "Params4bit":
+            return original(module)
+        return dequantize_4bit(module.weight.data, state)
+
+    dora.dequantize_module_weight = dequantize
+    try:
+        yield
+    finally:
+        dora.dequantize_module_weight = original
+
+
+class _Kernel:
+    """A Triton kernel that leaves its tile alone."""
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *arguments, **_: None
+
+
+@contextlib.contextmanager
+def silent_tiles(active: bool) -> Iterator[None]:
+    """Let TRL's loss take the path of CUDA on the CPU, its two kernels and its sums in fp32 doing nothing."""
+    if not active:
+        yield
+        return
+    from trl.kernels import chunked_logprob
+    from trl.trainer import utils
+
+    tiles: Any = chunked_logprob
+    changes: dict[str, Any] = {
+        "_use_triton": lambda device: True,
+        "_forward_kernel": _Kernel(),
+        "_backward_kernel": _Kernel(),
+        "_addmm_fp32": lambda total, a, b: None,
+        "triton": SimpleNamespace(cdiv=lambda a, b: -(-a // b)),
+    }
+    before = {name: getattr(tiles, name, None) for name in changes}
+    elsewhere, utils_module = utils._use_triton, utils
+    for name, value in changes.items():
+        setattr(tiles, name, value)
+    utils_module._use_triton = changes["_use_triton"]
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(tiles, name, value)
+        utils_module._use_triton = elsewhere
