@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from advisor.decoders.linear import Linear, base_linear, dequantized, product
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add, cast, copy, dropout, mul, scale, shift
+from advisor.tape.layout import copy
+from advisor.tape.ops import add, cast, dropout, mul, scale, shift
 from advisor.tape.tape import Tape
 
 ADAPTER_LABELS = ("LoRA", "DoRA")

@@ -10,20 +10,8 @@ from advisor.blocks import ITEM_BYTES
 from advisor.decoders.rope import Rope, rope_tables
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Shape, Tensor
-from advisor.tape.ops import (
-    add,
-    add_in_place,
-    batched_matmul,
-    cast,
-    copy,
-    dropout,
-    regathered,
-    repeat_kv,
-    scale,
-    scale_in_place,
-    softmax,
-    unary,
-)
+from advisor.tape.layout import copy, regathered, repeat_kv
+from advisor.tape.ops import add, add_in_place, batched_matmul, cast, dropout, scale, scale_in_place, softmax, unary
 from advisor.tape.tape import Tape
 
 

@@ -30,7 +30,8 @@ from advisor.decoders.stack import Stack
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add, add_in_place, copy, dropout, mul, scale
+from advisor.tape.layout import copy
+from advisor.tape.ops import add, add_in_place, dropout, mul, scale
 from advisor.tape.tape import Tape
 
 

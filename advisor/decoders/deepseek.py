@@ -26,19 +26,8 @@ from advisor.decoders.norms import HeadNorms, Norm
 from advisor.decoders.rope import Rope, turned_pairs
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import (
-    add,
-    alias,
-    cast,
-    cat_last,
-    chunk_last,
-    mul,
-    regathered,
-    scale,
-    slice_last,
-    softmax,
-    unary,
-)
+from advisor.tape.layout import alias, cat_last, chunk_last, regathered, slice_last
+from advisor.tape.ops import add, cast, mul, scale, softmax, unary
 from advisor.tape.tape import Tape
 
 

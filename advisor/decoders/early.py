@@ -12,20 +12,8 @@ from advisor.decoders.mlp import activation
 from advisor.decoders.rope import rotate_half
 from advisor.decoders.weights import Weights
 from advisor.tape.graph import Shape, Tensor
-from advisor.tape.ops import (
-    add,
-    batched_matmul,
-    cast,
-    cat_last,
-    chunk_last,
-    copy,
-    masked_fill,
-    mul,
-    regathered,
-    scale,
-    slice_last,
-    softmax,
-)
+from advisor.tape.layout import cat_last, chunk_last, copy, regathered, slice_last
+from advisor.tape.ops import add, batched_matmul, cast, masked_fill, mul, scale, softmax
 from advisor.tape.tape import Tape
 
 

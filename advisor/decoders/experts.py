@@ -19,7 +19,8 @@ from advisor.decoders.mlp import activation
 from advisor.parameters.targets import expert_adapters
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add, batched_matmul, cast, chunk_last, mul, scale, softmax, unary
+from advisor.tape.layout import chunk_last
+from advisor.tape.ops import add, batched_matmul, cast, mul, scale, softmax, unary
 from advisor.tape.tape import Tape
 
 

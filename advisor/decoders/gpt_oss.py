@@ -17,19 +17,17 @@ from advisor.decoders.attention import Layout, model_repeat_kv, scores_of
 from advisor.decoders.linear import product
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
+from advisor.tape.layout import cat_last, copy, slice_last
 from advisor.tape.ops import (
     add,
     add_in_place,
     batched_matmul,
     cast,
-    cat_last,
-    copy,
     dropout,
     mul,
     promoted,
     scale,
     shift,
-    slice_last,
     softmax,
     subtract,
     unary,

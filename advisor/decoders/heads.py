@@ -10,7 +10,8 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, scale, slice_last
+from advisor.tape.layout import chunk_last, copy, pick_last, repeat_kv, slice_last
+from advisor.tape.ops import scale
 from advisor.tape.tape import Tape
 
 Triple = tuple[Tensor, Tensor, Tensor]

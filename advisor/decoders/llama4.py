@@ -19,7 +19,8 @@ from advisor.decoders.norms import unit_norm
 from advisor.decoders.rope import Rope
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add_in_place, batched_matmul, cast, chunk_last, copy, mul, unary
+from advisor.tape.layout import chunk_last, copy
+from advisor.tape.ops import add_in_place, batched_matmul, cast, mul, unary
 from advisor.tape.tape import Tape
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from advisor.blocks import ITEM_BYTES
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import alias, cast
+from advisor.tape.layout import alias
+from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
 TILE_TOKENS = 4096

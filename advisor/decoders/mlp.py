@@ -9,7 +9,8 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.xielu import xielu
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Node, Tensor
-from advisor.tape.ops import add, cast, chunk_last, mul, scale, shift, unary
+from advisor.tape.layout import chunk_last
+from advisor.tape.ops import add, cast, mul, scale, shift, unary
 from advisor.tape.tape import Tape
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import cast, join_heads, mean_last, mul, scale, shift, split_heads, subtract, unary
+from advisor.tape.layout import join_heads, split_heads
+from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
 from advisor.tape.tape import Tape
 
 NormFunction = Callable[[Tape, Tensor, Tensor], Tensor]

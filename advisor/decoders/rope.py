@@ -9,18 +9,8 @@ from advisor.architectures import Architecture, architecture_of
 from advisor.parameters.buffers import rope_kinds, rope_width
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import (
-    add,
-    cast,
-    cat_last,
-    chunk_last,
-    copy,
-    mul,
-    negate,
-    regathered,
-    slice_last,
-    subtract,
-)
+from advisor.tape.layout import cat_last, chunk_last, copy, regathered, slice_last
+from advisor.tape.ops import add, cast, mul, negate, subtract
 from advisor.tape.tape import Tape
 
 

@@ -12,7 +12,8 @@ from advisor.decoders.stack import Stack
 from advisor.parameters.modules import head_linear
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import cast, copy
+from advisor.tape.layout import copy
+from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
 

@@ -14,7 +14,8 @@ from advisor.specs import Recipe
 from advisor.tape import engine
 from advisor.tape.engine import run_backward
 from advisor.tape.graph import Device, Tensor
-from advisor.tape.ops import add, chunk_last, scale, shift
+from advisor.tape.layout import chunk_last
+from advisor.tape.ops import add, scale, shift
 from advisor.tape.tape import Tape
 
 FLOAT32 = 4

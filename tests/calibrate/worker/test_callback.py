@@ -21,7 +21,7 @@ from calibrate import EstimateCallback
 from calibrate.measurement import Comparison
 from calibrate.nvml import Card
 from calibrate.store import Store
-from calibrate.worker import callback, patches
+from calibrate.worker import callback, patches, trainer_step
 from calibrate.worker import device as device_layer
 from calibrate.worker.device import CudaDevice, Opened
 from calibrate.worker.own_training import describe
