@@ -11,9 +11,7 @@ from advisor.decoders.experts import Experts, mixed
 from advisor.decoders.linear import Linear, product
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Node, Tensor
-from advisor.tape.layout import cat_last
-from advisor.tape.ops import 
-from advisor.tape.layout import alias
+from advisor.tape.layout import alias, cat_last
 from advisor.tape.tape import Tape
 
 

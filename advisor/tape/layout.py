@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from advisor.blocks import ITEM_BYTES
-from advisor.tape.graph import BackwardFunction, ManyNode, Shape, Slot, Tensor
+from advisor.tape.graph import BackwardFunction, ManyNode, Node, Shape, Slot, Tensor
 from advisor.tape.tape import Tape
 
 
