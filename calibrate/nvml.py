@@ -6,10 +6,10 @@ package `nvidia-ml-py` there is no card to ask at all.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
+from advisor.catalog import nvml as catalog_nvml
 from calibrate.burst_record import Conditions
 
 MHZ = 1e6
@@ -108,12 +108,10 @@ class Card:
 def open_card(uuid: str = "") -> Card | None:
     """The card with this UUID ('GPU-...'), or the first; None without NVML."""
     try:
-        nvml: Any = importlib.import_module("pynvml")
+        nvml = catalog_nvml.nvml_module()
     except ImportError:
         return None
     try:
-        nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByUUID(uuid) if uuid else nvml.nvmlDeviceGetHandleByIndex(0)
+        return Card(nvml, catalog_nvml.open_card(nvml, uuid))
     except (nvml.NVMLError, AttributeError):
         return None
-    return Card(nvml, handle)

@@ -8,7 +8,6 @@ else does.
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Mapping
@@ -171,17 +170,18 @@ def _installed_card() -> GpuSpec:
 
     NVML counts all cards of the machine: CUDA_VISIBLE_DEVICES does not change which one is asked.
     """
+    from advisor.catalog.nvml import nvml_module, open_card
+
     otherwise = "name the card instead, for example --gpu rtx4090 or --gpu 24GB"
     try:
-        nvml: Any = importlib.import_module("pynvml")
+        nvml = nvml_module()
     except ImportError:
         raise SourceUnavailable(
             f"--gpu auto needs the package nvidia-ml-py: pip install nvidia-ml-py, or {otherwise}"
         ) from None
     try:
-        nvml.nvmlInit()
+        handle = open_card(nvml)
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(0)
             reported = nvml.nvmlDeviceGetName(handle)
             memory_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
             capability = "{}.{}".format(*nvml.nvmlDeviceGetCudaComputeCapability(handle))
