@@ -4,12 +4,14 @@
 #   make test     the full install in .venv-test, and the whole test suite
 #
 # `make quick` runs the tests that need no torch and no process: a minute. `make bench` holds the bars on time, on a
-# machine that does nothing else. `make check` adds the linter, the types and the import contracts. PYTHON=python3.12 picks another interpreter;
-# a changed pyproject.toml or constraints.txt brings the environments up to date.
+# machine that does nothing else. `make check` adds the linter, the types and the import contracts. `make interpreters`
+# records steps under every other Python of this machine and, under Node, Python 3.14. PYTHON=python3.12 picks another
+# interpreter; a changed pyproject.toml or constraints.txt brings the environments up to date.
 
 PYTHON ?= python3
 DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000
 PYTEST_FLAGS ?=
+PYODIDE_VERSION ?= 314.0.7
 
 DEMO_BIN := .venv/bin
 TEST_BIN := .venv-test/bin
@@ -24,7 +26,7 @@ export HF_HUB_OFFLINE := 1
 # Or each of the many processes under test compiles the packages anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick bench check lint types contracts environment python clean
+.PHONY: demo test quick bench check lint types contracts interpreters environment python clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -53,6 +55,14 @@ types: .venv-test/installed
 contracts: .venv-test/installed
 	$(TEST_BIN)/lint-imports
 
+# Python 3.14 as WebAssembly, from the npm registry.
+interpreters: .venv-test/installed .pyodide/installed
+	$(TEST_BIN)/python -m pytest tests/tape/test_interpreters.py
+
+.pyodide/installed:
+	npm install --prefix .pyodide --no-audit --no-fund --silent pyodide@$(PYODIDE_VERSION)
+	touch $@
+
 environment: .venv-test/installed
 
 # A plain install, as a user has it: the package data is proven to travel along.
@@ -73,4 +83,4 @@ python:
 		{ echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 
 clean:
-	rm -rf .venv .venv-test .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-test .pyodide .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -91,7 +91,12 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
     else:
         from advisor.render.answer import render
 
-        render(answer, sys.stdout, explain=explain, explain_time=explain_time)
+        breakdown = None
+        if explain_time:
+            from advisor.advice.breakdown import time_breakdown
+
+            breakdown = time_breakdown(answer)
+        render(answer, sys.stdout, explain=explain, breakdown=breakdown)
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
 
 

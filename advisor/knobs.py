@@ -12,7 +12,9 @@ from typing import Literal, NamedTuple, get_args
 
 from advisor.errors import BadValue, UnknownName
 from advisor.frozen import Frozen, Range, annotations_of
+from advisor.optimizers import Optimizer
 from advisor.specs import (
+    ADAPTER_METHODS,
     DORA_METHODS,
     METHODS,
     QUANTIZED_METHODS,
@@ -20,9 +22,9 @@ from advisor.specs import (
     DType,
     Loss,
     Method,
-    Optimizer,
     Placement,
     Priority,
+    Quantization,
     Recipe,
     Rental,
     Sharding,
@@ -122,6 +124,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("price_per_hour", "rental", "float", "price of one card and hour, in any currency: adds what the job costs"),
 )
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
+RECIPE_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "recipe")
 
 
 @cache
@@ -190,13 +193,24 @@ def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
     raise BadValue(knob.flag, value, "allowed are all-linear, attention, or module names separated by commas")
 
 
-ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
-ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
-ONLY_DORA = ("magnitude_dtype",)
+_ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
+_ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
 
 
-def idle_knobs(method: Method) -> tuple[str, ...]:
-    """The knobs that mean nothing for `method`."""
-    quantized = () if method in QUANTIZED_METHODS else ONLY_QUANTIZED
-    adapters = ONLY_ADAPTERS if method == "full" else () if method in DORA_METHODS else ONLY_DORA
-    return (*quantized, *adapters)
+def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True) -> dict[str, str]:
+    """The recipe's knobs that mean nothing for `method`, each with why; `quant` is what a quantized base is stored in.
+
+    Some mean nothing beside another one: re-entrant checkpointing without checkpointing, for example.
+    """
+    idle: dict[str, str] = {}
+    if method not in ADAPTER_METHODS:
+        idle |= dict.fromkeys(_ONLY_ADAPTERS, f"without adapters (--method {method})")
+    elif method not in DORA_METHODS:
+        idle["magnitude_dtype"] = "without DoRA's magnitudes"
+    if method not in QUANTIZED_METHODS:
+        idle |= dict.fromkeys(_ONLY_QUANTIZED, f"without a quantised base (--method {method})")
+    elif quant == "int8":
+        idle["double_quant"] = "with --quant int8, which has no second level"
+    if not gradient_checkpointing:
+        idle["reentrant"] = "without gradient checkpointing"
+    return idle

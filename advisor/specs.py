@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
+from advisor.architectures import NormKind
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
+from advisor.optimizers import Optimizer
+from advisor.terms import TermName
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
-Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
-Sharding = Literal["none", "ddp", "zero2", "zero3"]
+Sharding = Literal["none", "ddp"]
 Priority = Literal["quality", "speed", "memory"]
 Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
 
@@ -64,13 +66,7 @@ class ModelSpec(Frozen):
     max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)] = 2048
     tie_word_embeddings: bool = False
 
-    # rms: Llama's; rms_unit_offset: Gemma's (1 + weight); rms_float: OLMo 2's, cast back after the weight;
-    # rms_power: Gemma 4's, of a power instead of a root;
-    # layer: nn.LayerNorm; layer_unit_offset: Nemotron's (1 + weight); layer_float: a LayerNorm in fp32 (Cohere's;
-    # OLMo's has no weight)
-    norm: Literal["rms", "rms_unit_offset", "rms_float", "rms_power", "layer", "layer_unit_offset", "layer_float"] = (
-        "rms"
-    )
+    norm: NormKind = "rms"
     norm_weight: bool = True
     norm_bias: bool = False
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block
@@ -214,7 +210,7 @@ class Workload(Frozen):
     seq_len: Annotated[int, Range(1, 10_000_000)] = 1024  # longest row
     mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
-    batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
 
 
 class Recipe(Frozen):
@@ -238,7 +234,7 @@ class Recipe(Frozen):
     attention: Attention = "sdpa"
     loss: Loss = "full"
     micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
-    gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1
+    gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1  # micro-batches of each card per optimizer step
     expandable_segments: bool = False  # of PyTorch's allocator
 
     @property
@@ -258,10 +254,15 @@ class Recipe(Frozen):
 
 
 class Placement(Frozen):
-    """How many GPUs hold one job, and what is spread over them."""
+    """How many GPUs share one job, and how: `ddp` copies the model to each and averages their gradients."""
 
     gpus: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
+
+    @property
+    def effective_sharding(self) -> Sharding:
+        """How the cards work together: several that shard nothing run as plain data parallelism."""
+        return "ddp" if self.gpus > 1 and self.sharding == "none" else self.sharding
 
 
 class Rental(Frozen):
@@ -273,7 +274,7 @@ class Rental(Frozen):
 class Term(Frozen):
     """A named part of a memory peak."""
 
-    name: str
+    name: TermName
     bytes: int
 
 
@@ -286,6 +287,10 @@ class MemoryEstimate(Frozen):
     device_bytes: Interval  # what nvidia-smi shows where there is room: reserved plus CUDA context
     peak_at: str  # phase and operation at which the peak stands
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
+
+    def bytes_of(self, name: TermName) -> int:
+        """Bytes of one term; 0 where the peak has no such part."""
+        return sum(term.bytes for term in self.terms if term.name is name)
 
 
 class TimeEstimate(Frozen):

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from advisor.catalog import find_model, model_entries
 from advisor.catalog.config_json import model_from_config
-from advisor.parameters.targets import FUSED_EXPERTS, fails_on_all_linear
+from advisor.parameters.targets import fails_on_all_linear, fuses_experts
 from advisor.specs import DORA_METHODS, METHODS, ModelSpec, Recipe
 from calibrate.compare import predicted_memory, predicted_work, traced_memory, traced_work
 from calibrate.cut import cut_config
@@ -92,8 +92,7 @@ def one_of_each_architecture() -> list[str]:
 
 def refuses_all_linear(spec: ModelSpec, method: str) -> bool:
     """Whether peft fails with all-linear: on routers that return more than one tensor, on fused experts with DoRA."""
-    fused = spec.mlp == "experts" and spec.architecture in FUSED_EXPERTS
-    return fails_on_all_linear(spec) or (fused and method in DORA_METHODS)
+    return fails_on_all_linear(spec) or (fuses_experts(spec) and method in DORA_METHODS)
 
 
 def recipe_of(spec: ModelSpec, method: str, checkpointing: bool, autocast: bool) -> Recipe:

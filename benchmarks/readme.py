@@ -21,11 +21,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from advisor.advice.question import placement_of
 from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog import all_gpus, find_model, model_entries
 from advisor.cli import cli
-from advisor.errors import BadValue
 from advisor.interval import Interval
 from advisor.knobs import KNOBS, Knob, range_of
 from advisor.rules import RULES
@@ -70,16 +68,7 @@ def _spelling(knob: Knob) -> str:
 def _allowed(knob: Knob) -> str:
     if knob.kind in ("int", "float"):
         return range_of(knob).text(knob.kind == "int").removeprefix("allowed are ").removeprefix("whole numbers from ")
-    choices = [choice for choice in knob.choices if knob.name != "sharding" or _is_estimated(choice)]
-    return ", ".join(f"`{choice}`" for choice in choices)
-
-
-def _is_estimated(sharding: str) -> bool:
-    try:
-        placement_of({"sharding": sharding})
-    except BadValue:
-        return False
-    return True
+    return ", ".join(f"`{choice}`" for choice in knob.choices)
 
 
 def rules(_: str) -> str:

@@ -18,7 +18,7 @@ from calibrate.fit_cli import conclude, rates_of, speed_for
 from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison
 from calibrate.options import config_of, methods_of, recipe_of
-from calibrate.plan import DEFAULT_MODELS, Plan, Question, Rows, make_plan
+from calibrate.plan import DEFAULT_MODELS, Plan, Request, Rows, make_plan
 from calibrate.progress import audience_for
 from calibrate.records_cli import store_at
 from calibrate.records_show import print_records
@@ -79,7 +79,7 @@ def measure(asked: Asked) -> int:
         kind = machine.device.kind
         models = models or tuple(_whole(name, False) for name in DEFAULT_MODELS[kind])
         rows = _rows(asked.knobs["micro_batch"], asked.knobs["seq_len"], kind)
-        question = Question(models, methods, knobs, rows, asked.trainer)
+        question = Request(models, methods, knobs, rows, asked.trainer)
         make_plan(question, machine)  # what cannot be planned is told before anything is measured
         budget_s = _seconds(asked.budget or DEFAULT_BUDGET[kind])
         samples = rates_of(runner, machine, store, asked.again, budget_s * RATES_SHARE)

@@ -7,6 +7,7 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe
+from advisor.terms import TermName
 from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 
@@ -29,10 +30,10 @@ def static_terms(step: StepMemory) -> dict[str, int]:
     """The terms that stand for the whole run, by the names that `Figures` has for them."""
     static = step.static_blocks
     return {
-        "base_weights_bytes": static["base weights"],
-        "quantization_bytes": static.get("quantisation constants", 0),
-        "adapters_bytes": static.get("adapters", 0),
-        "optimizer_states_bytes": static.get("optimizer states", 0) + static.get("optimizer step counters", 0),
+        "base_weights_bytes": static[TermName.BASE_WEIGHTS],
+        "quantization_bytes": static.get(TermName.QUANTIZATION_CONSTANTS, 0),
+        "adapters_bytes": static.get(TermName.ADAPTERS, 0),
+        "optimizer_states_bytes": static.get(TermName.OPTIMIZER_STATES, 0) + static.get(TermName.STEP_COUNTERS, 0),
     }
 
 

@@ -55,7 +55,7 @@ def dry_run(
     return failures[0].exit_code if failures else 0
 
 
-class _Question(NamedTuple):
+class _Traced(NamedTuple):
     """One model to trace. `facts` are transformers' own where the formula does not know it."""
 
     name: str
@@ -68,7 +68,7 @@ class _Question(NamedTuple):
 
 def _question(
     worker: TraceWorker, name: str, knobs: dict[str, Any], trust: bool, failures: list[AdvisorError]
-) -> _Question | None:
+) -> _Traced | None:
     """What there is to know about a model before it is traced; None, and a line, when it cannot be built."""
     config, model = config_of(name), known_model(name)
     code = own_code(name, config) if trust and model is None else ""
@@ -85,7 +85,7 @@ def _question(
     source = facts or model
     if source is not None and knobs["attention"] is None:  # what transformers would pick
         knobs = knobs | {"attention": source.default_attention}
-    return _Question(name, config, model, facts, code, knobs)
+    return _Traced(name, config, model, facts, code, knobs)
 
 
 def own_code(name: str, config: dict[str, Any]) -> str:
@@ -100,7 +100,7 @@ def own_code(name: str, config: dict[str, Any]) -> str:
 
 
 def _dry_run(
-    worker: TraceWorker, asked: _Question, methods: tuple[str, ...], trainer: str, failures: list[AdvisorError]
+    worker: TraceWorker, asked: _Traced, methods: tuple[str, ...], trainer: str, failures: list[AdvisorError]
 ) -> Iterator[Comparison]:
     """Trace every method; one that fails is reported on stderr and left out."""
     for method in methods:
@@ -119,7 +119,7 @@ def _dry_run(
 
 
 def _keep(
-    worker: TraceWorker, asked: _Question, found: Sequence[Comparison], retrace: bool, failures: list[AdvisorError]
+    worker: TraceWorker, asked: _Traced, found: Sequence[Comparison], retrace: bool, failures: list[AdvisorError]
 ) -> None:
     """Trace what was asked for at more shapes, and store it; what goes wrong is one line, the answer stands."""
     assert asked.facts is not None

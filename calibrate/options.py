@@ -14,8 +14,10 @@ from advisor.catalog.config_json import read_config
 from advisor.catalog.models import model_folder
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadConfig, BadValue, UnknownName
-from advisor.knobs import KNOBS, idle_knobs, read_value
-from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe
+from advisor.knobs import KNOBS, read_value
+from advisor.question import Question, read_question
+from advisor.recipes import build_recipe
+from advisor.specs import METHODS, Method, Recipe
 
 DEFAULT_SEQ_LEN = 512
 STEP_KNOBS = tuple(k for k in KNOBS if k.home == "recipe" or k.name in ("seq_len", "batch_size"))
@@ -41,44 +43,34 @@ def recipe_options(command: Command, several: tuple[str, ...] = ()) -> Command:
     return command
 
 
-def recipe_of(method: str, knobs: Mapping[str, object], trainer: str = "") -> tuple[Recipe, int]:
+def recipe_of(
+    method: str, knobs: Mapping[str, object], trainer: str = "", defaults: Mapping[str, object] | None = None
+) -> tuple[Recipe, int]:
     """The recipe and the sequence length (tokens) that the flags ask for.
 
-    Left out: what `trainer` sets, then Recipe's own defaults, nf4 for the quantised methods, an alpha of twice the
-    rank, 512 tokens. Raises UnknownName or BadValue.
+    Left out: what `trainer` sets, then `defaults`, then those of `build_recipe`, and 512 tokens.
+    Raises UnknownName or BadValue.
     """
     if method not in METHODS:
         raise UnknownName("method", method, (*METHODS, "all"), hint=f"allowed are all, {', '.join(METHODS)}")
-    fixed: dict[str, Any] = {name: read_value(name, v) for name, v in knobs.items() if v is not None}
-    seq_len = int(fixed.pop("seq_len", DEFAULT_SEQ_LEN))
-    micro_batch = fixed.get("micro_batch", 1)
-    batch_size = fixed.pop("batch_size", micro_batch)
+    question = read_question(knobs)
+    micro_batch = question.micro_batch or 1
+    batch_size = question.batch_size or micro_batch
     if batch_size % micro_batch:
         raise BadValue("--batch-size", batch_size, f"allowed are multiples of --micro-batch, which is {micro_batch}")
-    fixed = {**_preset(trainer, method, fixed), **fixed}
-    fixed["gradient_accumulation"] = batch_size // micro_batch
-    if method in QUANTIZED_METHODS:
-        fixed.setdefault("quant", "nf4")
-    else:
-        fixed.pop("quant", None)
-    if "adapter_dtype" in fixed:
-        fixed.setdefault("magnitude_dtype", fixed["adapter_dtype"])
-    if "rank" in fixed:
-        fixed.setdefault("alpha", 2.0 * fixed["rank"])
-    return Recipe(method=method, **fixed), seq_len
+    fixed = question.recipe_fields | {"gradient_accumulation": batch_size // micro_batch}
+    recipe = build_recipe(method, fixed, _preset(trainer, method, question), defaults)
+    return recipe, question.seq_len or DEFAULT_SEQ_LEN
 
 
-def _preset(trainer: str, method: Method, fixed: Mapping[str, object]) -> dict[str, Any]:
-    """The knobs that `trainer` sets for `method`, without those that mean nothing for it.
-
-    Raises UnknownName, and BadValue for a loss that no dry run can trace.
-    """
+def _preset(trainer: str, method: Method, question: Question) -> dict[str, object]:
+    """The knobs that `trainer` sets for `method`. Raises UnknownName, and BadValue for a loss that cannot be traced."""
     if not trainer:
         return {}
     preset = find_trainer(trainer)
-    values = {name: value for name, value in preset.values(method).items() if name not in idle_knobs(method)}
+    values = preset.values(method)
     loss = values.get("loss", "full")
-    if loss != "full" and "loss" not in fixed:
+    if loss != "full" and question.loss is None:
         own = "; `python -m calibrate.worker.trainer_step` runs its own step on a tiny model" if preset.traced else ""
         raise BadValue(
             f"loss of {preset.name}",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import InputError
+from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import dense_flags
 from advisor.parameters.targets import default_targets
 from advisor.specs import METHODS, Method, ModelSpec, Recipe
@@ -48,7 +49,7 @@ STEPS = 11
 Rows = tuple[int, int]
 
 
-class Question(NamedTuple):
+class Request(NamedTuple):
     """What shall be measured. `knobs` are those that were fixed; without `rows` the plan chooses its shapes."""
 
     models: tuple[Whole, ...]
@@ -99,7 +100,7 @@ def shape_text(recipe: Recipe, seq_len: int) -> str:
     return f"{recipe.micro_batch}x{seq_len}{repeats}{' c' if recipe.gradient_checkpointing else ''}"
 
 
-def make_plan(asked: Question, machine: Machine) -> Plan:
+def make_plan(asked: Request, machine: Machine) -> Plan:
     """The bursts that answer a question on this machine.
 
     Raises NothingToRun when none can, and what `recipe_of` and the formula raise for knobs that cannot be.
@@ -132,7 +133,7 @@ def make_plan(asked: Question, machine: Machine) -> Plan:
     return Plan(tuple(bursts), tuple(skipped), tuple(_notes(asked, bursts)))
 
 
-def _shapes(asked: Question, machine: Machine) -> Iterator[tuple[Rows, bool]]:
+def _shapes(asked: Request, machine: Machine) -> Iterator[tuple[Rows, bool]]:
     """(rows, checkpointing) in the order to measure them: every shape first one way, then the other."""
     device = machine.device
     small = device.kind == "cuda" and device.memory_bytes < SMALL_CARD_BYTES
@@ -143,19 +144,18 @@ def _shapes(asked: Question, machine: Machine) -> Iterator[tuple[Rows, bool]]:
             yield shape, (number % 2 == 1) != other
 
 
-def _recipe(asked: Question, machine: Machine, model: Whole, method: Method, rows: Rows, checkpointing: bool) -> Recipe:
+def _recipe(asked: Request, machine: Machine, model: Whole, method: Method, rows: Rows, checkpointing: bool) -> Recipe:
     """The trainer's recipe with what was fixed on top; of the loss only what a burst can run."""
     knobs = {"micro_batch": rows[0]} | {name: value for name, value in asked.knobs.items() if value is not None}
     preset = find_trainer(asked.trainer).values(method) if asked.trainer else {}
-    defaults: dict[str, Any] = {"gradient_checkpointing": checkpointing, "attention": model.attention}
+    defaults: dict[str, object] = {"gradient_checkpointing": checkpointing, "attention": model.attention}
     if asked.trainer:
         knobs.setdefault("loss", "full")
     if not machine.bf16 and preset.get("base_dtype", "bfloat16") == "bfloat16":
         knobs.setdefault("base_dtype", "float16")
     if model.spec is not None:
-        defaults["target_modules"] = ",".join(default_targets(model.spec))
-    knobs = {name: value for name, value in defaults.items() if name not in preset} | knobs
-    return recipe_of(method, knobs, asked.trainer)[0]
+        defaults["target_modules"] = default_targets(model.spec)
+    return recipe_of(method, knobs, asked.trainer, defaults)[0]
 
 
 def why_not(recipe: Recipe, machine: Machine) -> str:
@@ -168,7 +168,7 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
         return "bursts run sdpa or eager attention; sdpa uses flash kernels by itself"
     if recipe.loss == "chunked":
         return "bursts run transformers' own loss; use full"
-    if recipe.optimizer.startswith("paged") and machine.device.kind == "cpu":
+    if optimizer_row(recipe.optimizer).paged and machine.device.kind == "cpu":
         return "paged optimizer states need a GPU"
     return ""
 
@@ -203,7 +203,7 @@ def _too_large(burst: PlannedBurst, machine: Machine) -> str:
     )
 
 
-def _cut(asked: Question, machine: Machine, model: Whole, full: bool) -> Cut:
+def _cut(asked: Request, machine: Machine, model: Whole, full: bool) -> Cut:
     """The largest cut of a model with which its group of methods can be measured: full, or all others."""
     if model.spec is None:
         return uncut(model)
@@ -257,7 +257,7 @@ def _nothing(skipped: Sequence[Skipped], machine: Machine) -> str:
     return f"nothing can be measured on {machine.device.name}: {least.label}: {least.reason}{more}"
 
 
-def _notes(asked: Question, bursts: Iterable[PlannedBurst]) -> Iterator[str]:
+def _notes(asked: Request, bursts: Iterable[PlannedBurst]) -> Iterator[str]:
     if asked.trainer and any(find_trainer(asked.trainer).values(one).get("loss") == "chunked" for one in METHODS):
         yield f"{asked.trainer} computes its loss in parts; bursts compute transformers' own, on all logits"
     told: dict[str, dict[str, None]] = {}

@@ -13,6 +13,7 @@ from advisor.costs.steptime import StepKernels, micro_step_time, optimizer_step_
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
+from advisor.terms import TermName
 from advisor.units import GIB
 from calibrate.burst_record import DeviceFacts, Verdict
 from calibrate.compare import predicted_memory, static_terms
@@ -119,7 +120,7 @@ def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFact
 
 def _on_card(model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate) -> tuple[Figures, Interval]:
     step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len)
-    workspace = next((term.bytes for term in memory.terms if term.name == "cuBLAS workspace"), 0)
+    workspace = memory.bytes_of(TermName.WORKSPACE)
     figures = Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),
         peak_reserved_bytes=round(memory.peak_reserved_bytes.likely),

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from advisor.terms import TermName
 from calibrate.measurement import CensusRow, Event, PhasePeak
 
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-STATIC = ("base_weights", "quantization", "adapters", "buffers", "inputs", "optimizer_states")
+STATIC: Mapping[str, TermName] = {
+    "base_weights": TermName.BASE_WEIGHTS,
+    "quantization": TermName.QUANTIZATION_CONSTANTS,
+    "adapters": TermName.ADAPTERS,
+    "buffers": TermName.BUFFERS,
+    "inputs": TermName.BATCH,
+    "optimizer_states": TermName.OPTIMIZER_STATES,
+}
+"""Categories of a trace that stand for the whole run, and what the formula calls them."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from advisor.costs.traced import CLEARED, COMPLETE, GIVEN_BACK, GRADIENT, KEPT, 
 from advisor.errors import AdvisorError, SourceUnavailable
 from advisor.files.traced import pack, profile_text, structure_of
 from advisor.specs import Recipe
+from advisor.terms import TermName
 from calibrate.measurement import Environment, ModelFacts, ShapeTraces, StepEvents, TrainedTensor
 from calibrate.timeline import STATIC
 
@@ -35,13 +36,8 @@ Tracer = Callable[[Recipe, Sequence[Shape]], ShapeTraces]
 LONGEST = 2048
 MANY = 1_000_000
 PILOT = (9, 14)
-STATIC_NAMES = {
-    "base_weights": "base weights",
-    "quantization": "quantisation constants",
-    "adapters": "adapters",
-    "buffers": "buffers",
-    "inputs": "batch",
-}
+STATIC_TERMS = {category: term for category, term in STATIC.items() if term is not TermName.OPTIMIZER_STATES}
+"""Of each structure as it was traced; what an optimizer keeps follows from the trained tensors."""
 
 
 class NotAligned(AdvisorError):
@@ -156,9 +152,9 @@ class _Fit:
             slot_of.append(numbers.setdefault((slot, _category(step.categories[index])), len(numbers)))
         marks = {phase: position for position, phase in step.marks}
         start, end = marks["forward"], marks["optimizer"]
-        static: dict[str, Counter[int]] = {}
+        static: dict[TermName, Counter[int]] = {}
         for move in step.moves[:start]:
-            name = STATIC_NAMES.get(step.categories[move])
+            name = STATIC_TERMS.get(step.categories[move])
             if name is not None:
                 static.setdefault(name, Counter())[slot_of[move]] += 1
         events, position_of = _events(step, slot_of, start, end)

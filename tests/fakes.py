@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.costs.device import DeviceProfile
 from advisor.errors import UnknownName
 from advisor.interval import Interval
 from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import adapter_parameter_count
-from advisor.specs import Estimate, Evidence, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Term, TimeEstimate, Workload
+from advisor.specs import (
+    Estimate,
+    Evidence,
+    GpuSpec,
+    MemoryEstimate,
+    ModelSpec,
+    Placement,
+    Recipe,
+    Term,
+    TimeEstimate,
+    Workload,
+)
+from advisor.terms import TermName
 from advisor.units import GIB
 
 
@@ -94,12 +107,20 @@ class CountingEstimator:
     def __init__(self) -> None:
         self.recipes: list[Recipe] = []
 
-    def __call__(self, model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
+    def __call__(
+        self,
+        model: ModelSpec,
+        recipe: Recipe,
+        workload: Workload,
+        gpu: GpuSpec,
+        placement: Placement,
+        profile: DeviceProfile | None,
+    ) -> Estimate:
         self.recipes.append(recipe)
-        return fake_estimate(model, recipe, workload, gpu)
+        return fake_estimate(model, recipe, workload, gpu, placement, profile)
 
 
-def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, int]:
+def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[TermName, int]:
     """Named bytes: weights, trained state, activations, DoRA's copies, context."""
     parameters = parameter_count(model)
     weight = {"none": ITEM_BYTES[recipe.base_dtype], "int8": 1.0}.get(recipe.quant, 0.5625)
@@ -112,11 +133,11 @@ def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str
     per_token = model.num_hidden_layers * model.hidden_size * (2 if recipe.gradient_checkpointing else 34)
     copies = 2 * parameters if recipe.is_dora and recipe.dropout and not recipe.gradient_checkpointing else 0
     return {
-        "base weights": int(weights),
-        "trained state": 12 * trained,
-        "activations": recipe.micro_batch * workload.seq_len * (per_token + 12 * model.vocab_size),
-        "DoRA": (GIB if recipe.is_dora else 0) + copies,
-        "CUDA context": CONTEXT_BYTES,
+        TermName.BASE_WEIGHTS: int(weights),
+        TermName.OPTIMIZER_STATES: 12 * trained,
+        TermName.SAVED_ACTIVATIONS: recipe.micro_batch * workload.seq_len * (per_token + 12 * model.vocab_size),
+        TermName.TEMPORARIES: (GIB if recipe.is_dora else 0) + copies,
+        TermName.CONTEXT: CONTEXT_BYTES,
     }
 
 
@@ -129,8 +150,15 @@ def fake_micro_step_s(model: ModelSpec, recipe: Recipe, workload: Workload, gpu:
     return compute + fixed_cost
 
 
-def fake_estimate(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
-    """Memory with 5 % either way, time with 20 %."""
+def fake_estimate(
+    model: ModelSpec,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement | None = None,
+    profile: DeviceProfile | None = None,
+) -> Estimate:
+    """Memory with 5 % either way, time with 20 %; cards exchange nothing, and none was measured."""
     terms = fake_terms(model, recipe, workload)
     device = Interval.around(sum(terms.values()), SPREAD, SPREAD)
     steps = -(-workload.examples // workload.batch_size)
@@ -161,6 +189,6 @@ def fake_estimate(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: Gpu
             terms=tuple(Term(name=n, bytes=b) for n, b in terms.items()),
         ),
         time=time,
-        trainable_parameters=terms["trained state"] // 12,
+        trainable_parameters=terms[TermName.OPTIMIZER_STATES] // 12,
         evidence=Evidence(rung="formula", memory="fake", time="fake"),
     )

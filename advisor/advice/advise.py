@@ -5,29 +5,28 @@ knobs -> model, cards, workload -> for each method its best recipe -> rules -> a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.question import placement_of, read_knobs, share_of, workload_of
+from advisor.advice.candidates import best_candidates, stand_ins
+from advisor.advice.notes import assumptions, card_notes, traced_notes, trainer_notes, with_why
 from advisor.advice.search import (
     DEFAULT_RANK,
     Estimator,
     Job,
-    Outcome,
-    best_outcome,
     first_recipe,
     has_bf16,
-    time_over_cards,
 )
-from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.advice.workload import placement_of, workload_of
+from advisor.answer import Advice, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
+from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.errors import InputError, UnsupportedArchitecture
 from advisor.knobs import KNOBS, read_value
 from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import resolve_targets
+from advisor.question import Question, read_question
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES
@@ -39,28 +38,15 @@ from advisor.specs import (
     Model,
     ModelSpec,
     Placement,
-    Priority,
     TracedModel,
     Workload,
 )
-from advisor.units import GIB, format_gib
 
 if TYPE_CHECKING:
     from advisor.advice.dataset import DataSummary
     from advisor.advice.remedies import Catalog
 
-ASSUMPTION = "assumption"
-TRACE = "trace"
 MEASURED = "measured"
-# Each method, the same without DoRA (which needs no more memory), and the one whose answer is likely to be near.
-_SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
-    ("lora", "lora", "lora"),
-    ("dora", "lora", "lora"),
-    ("qlora", "qlora", "lora"),
-    ("qdora", "qlora", "qlora"),
-    ("full", "full", "dora"),
-)
-_PRIORITIES: tuple[Priority, ...] = ("quality", "speed", "memory")
 
 
 def advise(
@@ -77,29 +63,28 @@ def advise(
     `knobs` are the command line's flags with underscores (advisor.knobs.KNOBS); None leaves one open.
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for what cannot be reached.
     """
-    fixed = read_knobs({"examples": examples, **knobs})
-    if fixed.get("method") == "all":
-        del fixed["method"]
+    question = read_question({"examples": examples, **knobs})
     spec = _model(str(read_value("model", model)), catalog) if isinstance(model, str) else model
     cards = catalog.find_gpus(str(read_value("gpu", gpu))) if isinstance(gpu, str) else (gpu,)
-    placement = placement_of(fixed)
-    data = _data(fixed)
-    workload = workload_of(fixed, spec, placement.gpus, data)
-    preset = find_trainer(str(fixed.get("trainer", DEFAULT_TRAINER)))
+    placement = placement_of(question)
+    data = _data(question)
+    workload = workload_of(question, spec, data)
+    preset = find_trainer(question.trainer or DEFAULT_TRAINER)
     measured: list[Reason] = []
-    if estimator is estimate and len(cards) == 1:
-        cards, estimator, measured = _measured(cards[0])
-    job = _job(spec, cards, workload, placement, fixed, estimator, preset)
-    trainer = _trainer(preset, job.fixed)
-    stand_ins = _stand_ins(job, catalog)
-    context = _context(job, workload, placement, trainer, stand_ins)
+    profile: DeviceProfile | None = None
+    if len(cards) == 1:
+        cards, profile, measured = _measured(cards[0])
+    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)
+    trainer = _trainer(preset, question)
+    neighbors = stand_ins(job, catalog)
+    context = _context(job, trainer, neighbors)
     found, recommendation = _decide(context)
     notes = (
         *measured,
-        *_traced_notes(job),
-        *_trainer_notes(preset),
-        *_assumptions(fixed, workload, data),
-        *_card_notes(cards, job.cards, stand_ins),
+        *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
+        *trainer_notes(preset),
+        *assumptions(question, workload, data),
+        *card_notes(cards, job.cards, neighbors),
     )
     return Advice(
         model=spec,
@@ -110,27 +95,27 @@ def advise(
             cards=context.cards,
             memory_bytes=context.memory_bytes,
             gpus=placement.gpus,
-            sharding=placement.sharding,
+            sharding=placement.effective_sharding,
             bf16=context.has_bf16,
         ),
         workload=workload,
         priority=context.priority,
         trainer=trainer,
-        fixed=tuple(fixed),
+        fixed=question.fixed,
         chosen=tuple(
             k.name
             for k in KNOBS
-            if k.home in ("workload", "recipe") and k.name not in fixed and k.name not in trainer.knobs
+            if k.home in ("workload", "recipe") and k.name not in question.fixed and k.name not in trainer.knobs
         ),
         recommendation=recommendation,
-        candidates=tuple(_with_why(row, context, recommendation) for row in context.candidates.values()),
+        candidates=tuple(with_why(row, context, recommendation) for row in context.candidates.values()),
         alternatives=() if recommendation else (*found, *_remedies(job, context, catalog)),
         notes=notes if recommendation else (*notes, *_said(context, "warns")),
     )
 
 
-def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], Estimator, list[Reason]]:
-    """The card as `calibrate` measured it, the estimator of its profile, and what the answer says of it.
+def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], DeviceProfile | None, list[Reason]]:
+    """The card as `calibrate` measured it, its profile if there is one, and what the answer says of it.
 
     The reader of such profiles is loaded only for a question about one card.
     """
@@ -138,31 +123,26 @@ def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], Estimator, list[Reaso
 
     device, remark = measured_device(card)
     if device is None:
-        return (card,), estimate, [Reason(code=MEASURED, text=f"{remark}.", source=FORMULA)] if remark else []
+        return (card,), None, [Reason(code=MEASURED, text=f"{remark}.", source=FORMULA)] if remark else []
     known = card if card.speed_known else device.card.model_copy(update={"memory_bytes": card.memory_bytes})
     text = f"Times stand on the {evidence_of(device)}."
-    estimator = partial(estimate, profile=device.profile)
-    return (known,), estimator, [Reason(code=MEASURED, text=text, source=FORMULA)]
+    return (known,), device.profile, [Reason(code=MEASURED, text=text, source=FORMULA)]
 
 
-def _data(fixed: Mapping[str, object]) -> DataSummary | None:
+def _data(question: Question) -> DataSummary | None:
     """What the data file says, if there is one; only then is its reader loaded."""
-    if "data" not in fixed:
+    if question.data is None:
         return None
     from advisor.advice.dataset import summarise
 
-    return summarise(str(fixed["data"]))
+    return summarise(question.data)
 
 
 def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Reason, ...]:
     """What would fit; the search for it is loaded only when nothing does."""
     from advisor.advice.remedies import remedies
 
-    return remedies(job, context.candidates, catalog, context.placement.gpus)
-
-
-def _priority(fixed: Mapping[str, object]) -> Priority:
-    return next(one for one in _PRIORITIES if one == fixed.get("priority", "quality"))
+    return remedies(job, context.candidates, catalog)
 
 
 def _job(
@@ -170,25 +150,28 @@ def _job(
     cards: tuple[GpuSpec, ...],
     workload: Workload,
     placement: Placement,
-    fixed: Mapping[str, object],
+    question: Question,
     estimator: Estimator,
     preset: Preset,
+    profile: DeviceProfile | None,
 ) -> Job:
-    """One card's part of the work. Of several cards those without bf16 are left out, if others have it."""
-    targets = fixed.get("target_modules")
-    if isinstance(targets, tuple) and fixed.get("method") != "full" and isinstance(spec, ModelSpec):
+    """What is searched for. Of several cards those without bf16 are left out, if others have it."""
+    targets = question.target_modules
+    if targets is not None and question.method != "full" and isinstance(spec, ModelSpec):
         resolve_targets(spec, targets)
-    smallest = _priority(fixed) == "memory"
+    smallest = question.priority == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest
     job = Job(
         spec,
-        share_of(workload, placement.gpus),
+        workload,
+        placement,
         tuple(card for card in cards if has_bf16(card)) or cards,
-        fixed,
+        question,
         estimator,
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: preset.values(method) for method in METHODS},
+        profile=profile,
     )
     return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
 
@@ -197,7 +180,7 @@ def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]
     """Without and with checkpointing, for every method whose recipe was traced. Raises NotTraced where none was."""
     from advisor.costs.traced import traced_ways
 
-    methods = _methods(job.fixed)
+    methods = job.question.methods
     recipes = {method: first_recipe(job, method) for method in methods}
     found = {method: ways for method in methods if (ways := traced_ways(model, recipes[method]))}
     if not found:
@@ -205,52 +188,34 @@ def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]
     return found
 
 
-def _trainer_notes(preset: Preset) -> list[Reason]:
-    """That an estimate for a trainer of its own kind stands on transformers' step."""
-    if preset.traced:
-        return []
-    text = (
-        f"{preset.name}'s own step was not traced: the estimate is of transformers' step with its knobs; "
-        f"`advise trainers {preset.name}` says what differs."
-    )
-    return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
-
-
-def _trainer(preset: Preset, fixed: Mapping[str, object]) -> TrainerChoice:
+def _trainer(preset: Preset, question: Question) -> TrainerChoice:
     """The preset with the knobs that it sets for any method in question and that the question left open."""
-    methods = _methods(fixed)
-    names = dict.fromkeys(k.name for k in preset.knobs if k.name not in fixed and set(k.methods) & set(methods))
+    open_knobs = (k for k in preset.knobs if k.name not in question.fixed)
+    names = dict.fromkeys(k.name for k in open_knobs if set(k.methods) & set(question.methods))
     return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
 
 
-def _context(
-    job: Job, workload: Workload, placement: Placement, trainer: TrainerChoice, stand_ins: tuple[GpuSpec, ...]
-) -> Context:
+def _context(job: Job, trainer: TrainerChoice, neighbors: tuple[GpuSpec, ...]) -> Context:
     """What the rules look at: the candidates and the question."""
     card = job.smallest_card
     return Context(
         model=job.model,
-        workload=workload,
-        placement=placement,
-        priority=_priority(job.fixed),
+        workload=job.workload,
+        placement=job.placement,
+        priority=job.question.priority or "quality",
         memory_bytes=card.memory_bytes,
         cards=tuple(one.name for one in job.cards),
         has_bf16=has_bf16(card),
-        fixed=job.fixed,
-        candidates=_candidates(job, _job_methods(job), placement.gpus, stand_ins),
+        question=job.question,
+        candidates=best_candidates(job, _job_methods(job), neighbors),
         estimate=job.estimate,
         trainer=trainer,
     )
 
 
-def _methods(fixed: Mapping[str, object]) -> tuple[Method, ...]:
-    """The methods in question, in the order of their rows."""
-    return tuple(method for method in METHODS if fixed.get("method", method) == method)
-
-
 def _job_methods(job: Job) -> tuple[Method, ...]:
     """The methods in question, of a traced model those that were traced."""
-    return tuple(method for method in _methods(job.fixed) if job.traced is None or method in job.traced)
+    return tuple(method for method in job.question.methods if job.traced is None or method in job.traced)
 
 
 def _model(text: str, catalog: Catalog) -> Model:
@@ -261,71 +226,6 @@ def _model(text: str, catalog: Catalog) -> Model:
         from advisor.catalog.traced_models import find_traced
 
         return find_traced(text, error)
-
-
-def _traced_notes(job: Job) -> list[Reason]:
-    """That the answer stands on a trace, of what, and which methods it leaves out."""
-    if not isinstance(job.model, TracedModel):
-        return []
-    model = job.model
-    texts = [
-        f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory stands on a trace "
-        f"of its own training step on a CPU ({model.traced_with}), times on its FLOP and traffic."
-    ]
-    left_out = [method for method in _methods(job.fixed) if method not in _job_methods(job)]
-    if left_out:
-        texts.append(
-            f"Left out, not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
-            f"{model.source} --method {','.join(left_out)}` adds them where they can run."
-        )
-    return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
-
-
-def _stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
-    """Cards of about the same memory, whose times stand for that of a card whose speed nobody knows."""
-    if any(card.speed_known for card in job.cards) or isinstance(job.model, TracedModel):
-        return ()
-    near = catalog.cards_near(job.smallest_card.memory_bytes)
-    return tuple(card for card in near if has_bf16(card)) or near
-
-
-def _candidates(
-    job: Job, methods: Sequence[Method], gpus: int, stand_ins: tuple[GpuSpec, ...]
-) -> dict[Method, Candidate]:
-    """The best recipe of each method, in the order of `methods`."""
-    found: dict[Method, Outcome] = {}
-    for method, plain, like in _SEARCH_ORDER:
-        if method in methods:
-            hints = found[like].largest if like in found else None
-            found[method] = best_outcome(job, method, hints, found.get(plain) if plain != method else None)
-    return {method: _candidate(job, found[method], gpus, stand_ins) for method in methods}
-
-
-def _candidate(job: Job, outcome: Outcome, gpus: int, stand_ins: tuple[GpuSpec, ...]) -> Candidate:
-    one = outcome.estimate
-    time, fastest, slowest = one.time, "", ""
-    spans = len(job.cards) > 1 or bool(stand_ins)
-    if spans and outcome.verdict != "does_not_fit":  # what never runs needs no range of times
-        times = time_over_cards(job, one, stand_ins or job.cards)
-        time = None if times is None else times.time
-        fastest, slowest = ("", "") if times is None else (times.fastest, times.slowest)
-    if time is not None and gpus > 1:
-        energy_j = time.energy_j and time.energy_j.times(gpus)
-        time = time.model_copy(update={"tokens_per_s": time.tokens_per_s * gpus, "energy_j": energy_j})
-    price = job.fixed.get("price_per_hour", 0.0)
-    assert isinstance(price, float), "price_per_hour was not read by read_knobs"
-    return Candidate(
-        method=one.recipe.method,
-        recipe=one.recipe,
-        verdict=outcome.verdict,
-        memory=one.memory,
-        time=time,
-        evidence=one.evidence,
-        trainable_parameters=one.trainable_parameters,
-        cost=time.total_s.times(price * gpus / 3600) if time is not None and price else None,
-        fastest_card=fastest,
-        slowest_card=slowest,
-    )
 
 
 def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]:
@@ -362,66 +262,3 @@ def _said(context: Context, kind: str) -> tuple[Reason, ...]:
     """Everything that the rules of one kind say."""
     findings = (_finding(rule, context) for rule in RULES if rule.kind == kind)
     return tuple(reason for finding in findings if finding is not None for reason in finding.reasons)
-
-
-def _with_why(row: Candidate, context: Context, recommendation: Recommendation | None) -> Candidate:
-    return row.model_copy(update={"why": _why(row, context, recommendation)})
-
-
-def _why(row: Candidate, context: Context, recommendation: Recommendation | None) -> str:
-    """How the row compares: with the card when it does not fit, with LoRA (or the recommended row) when it does."""
-    card = format_gib(context.memory_bytes)
-    if row.verdict == "does_not_fit":
-        return f"{format_gib(row.memory.needed_bytes.likely)} of {card} GiB"
-    if recommendation is not None and row.method == recommendation.method:
-        return f"recommended by {recommendation.rule}"
-    if row.verdict == "tight":
-        return f"up to {format_gib(row.memory.needed_bytes.high)} of {card} GiB"
-    if recommendation is None:
-        return ""
-    base = context.candidates[recommendation.method]
-    memory = (row.memory.needed_bytes.likely - base.memory.needed_bytes.likely) / GIB
-    text = f"{memory:+.1f} GiB" if abs(memory) >= 0.05 else "same memory"
-    if row.time is not None and base.time is not None and base.time.total_s.likely > 0:
-        text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x time"
-    return text
-
-
-def _assumptions(fixed: Mapping[str, object], workload: Workload, data: DataSummary | None) -> list[Reason]:
-    """What was assumed about the data because nobody said it."""
-    texts = []
-    if data is not None:
-        used = "--examples given instead" if "examples" in fixed else f"{data.rows:,} rows"
-        texts.append(
-            f"{used}; row lengths estimated from the file at {data.characters_per_token} characters a token: mean "
-            f"{data.mean_tokens:,}, longest {data.longest_tokens:,} tokens; the job uses {workload.mean_seq_len:,} "
-            f"and {workload.seq_len:,}."
-        )
-    else:
-        if "examples" not in fixed:
-            texts.append(f"{workload.examples:,} examples assumed: give --examples or --data.")
-        if not {"seq_len", "mean_seq_len"} <= set(fixed):
-            texts.append(
-                f"Rows of {workload.mean_seq_len:,} tokens on average and {workload.seq_len:,} at most assumed: "
-                "give --mean-seq-len and --seq-len, or --data."
-            )
-    return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
-
-
-def _card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]) -> list[Reason]:
-    """Cards of a bare size that are not part of the answer, or whose speed nobody knows."""
-    texts = []
-    left_out = [card.name for card in cards if card not in usable]
-    if left_out:
-        texts.append(f"Left out, having no bf16: {', '.join(left_out)}. Name one to ask about it.")
-    unknown = [card.name for card in usable if not card.speed_known]
-    if unknown:
-        text = f"The speed of {', '.join(unknown)} is not known"
-        if stand_ins:
-            sizes = sorted(card.memory_bytes for card in stand_ins)
-            text += (
-                f": times are the range over {len(stand_ins)} catalog cards of {format_gib(sizes[0])} to "
-                f"{format_gib(sizes[-1])} GiB; a GPU file with its bandwidth and FLOP/s narrows them"
-            )
-        texts.append(text + ".")
-    return [Reason(code=ASSUMPTION, text=text, source="profiles/gpus") for text in texts]

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from advisor.advice.search import RECIPE_KNOBS, Job, Outcome, best_outcome, last_that_fits
+from advisor.advice.search import Job, Outcome, best_outcome, last_that_fits
 from advisor.answer import Candidate, Reason
 from advisor.errors import AdvisorError, InputError
+from advisor.knobs import idle_knobs
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
-from advisor.specs import METHODS, QUANTIZED_METHODS, GpuSpec, Method, ModelSpec
+from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
 from advisor.units import format_gib
 
 SHORTEST_ROW = 64
@@ -67,7 +68,7 @@ class Catalog(Protocol):
         """The Hub id of the model that was asked for; what the catalog does not know comes back as it is."""
 
 
-def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog, gpus: int) -> tuple[Reason, ...]:
+def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Reason, ...]:
     """Everything that would make the job fit, the least change first."""
     nearest = min(rows.values(), key=lambda row: row.memory.needed_bytes.likely)
     texts = [
@@ -77,7 +78,7 @@ def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog, gpus:
         *_shorter_rows(job, nearest.method),
         *_bigger_cards(job, rows, nearest.method, catalog),
         *_smaller_models(job, nearest.method, catalog),
-        _more_cards(gpus),
+        _more_cards(job.placement.gpus),
     ]
     return tuple(Reason(code=CODE, text=text, source=FORMULA) for text in texts)
 
@@ -94,19 +95,17 @@ def _fits(job: Job, method: Method) -> Outcome | None:
 
 def _with(outcome: Outcome) -> str:
     """'QLoRA then needs 17.1 GiB (at most 18.0) at micro-batch 1 with checkpointing'."""
-    recipe, device = outcome.estimate.recipe, outcome.estimate.memory.needed_bytes
-    need = f"{format_gib(device.likely)} GiB (at most {format_gib(device.high)})"
+    recipe, needed = outcome.estimate.recipe, outcome.estimate.memory.needed_bytes
+    need = f"{format_gib(needed.likely)} GiB (at most {format_gib(needed.high)})"
     return f"{DISPLAY[recipe.method]} then needs {need} at {how(recipe)}"
 
 
 def _let_go(job: Job, method: Method) -> Iterator[str]:
     """Fixed knobs that stand in the way on their own."""
-    for name in job.fixed:
-        if name in RECIPE_KNOBS:
-            others = {other: value for other, value in job.fixed.items() if other != name}
-            outcome = _fits(job._replace(fixed=others), method)
-            if outcome is not None:
-                yield f"Leave --{name.replace('_', '-')} open: {_with(outcome)}."
+    for name in job.question.recipe_fields:
+        outcome = _fits(job._replace(question=job.question.leaving_open(name)), method)
+        if outcome is not None:
+            yield f"Leave --{name.replace('_', '-')} open: {_with(outcome)}."
 
 
 def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
@@ -120,18 +119,11 @@ def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
 
 def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
     """The savings that mean something for `method` and that the user left open."""
-    idle = {
-        name
-        for name, means_nothing in (
-            ("target_modules", method == "full"),
-            ("kbit_upcast", method not in QUANTIZED_METHODS),
-        )
-        if means_nothing
-    }
+    idle = idle_knobs(method)
     preset = job.preset.get(method, {})
     undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
     found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]
-    return [(name, value) for name, value in (*undone, *found) if name not in job.fixed and name not in idle]
+    return [(name, value) for name, value in (*undone, *found) if name not in job.question.fixed and name not in idle]
 
 
 def _flag(name: str, value: object) -> str:
@@ -146,7 +138,7 @@ def _savings(job: Job, method: Method) -> Iterator[str]:
     found = _open_savings(job, method)
     enough = False
     for name, value in found:
-        outcome = _fits(job._replace(fixed={**job.fixed, name: value}), method)
+        outcome = _fits(job._replace(question=job.question.fixing({name: value})), method)
         if outcome is not None:
             enough = True
             yield f"{_flag(name, value)}: {_with(outcome)}."
@@ -157,13 +149,12 @@ def _savings(job: Job, method: Method) -> Iterator[str]:
 def _together(job: Job, method: Method, savings: Sequence[tuple[str, object]]) -> Iterator[str]:
     """The fewest of the savings, in their order, that are enough together; all of them with shorter rows else."""
     for count in range(2, len(savings) + 1):
-        fixed = {**job.fixed, **dict(savings[:count])}
-        outcome = _fits(job._replace(fixed=fixed), method)
+        outcome = _fits(job._replace(question=job.question.fixing(dict(savings[:count]))), method)
         if outcome is not None:
             yield f"{' '.join(_flag(*saving) for saving in savings[:count])} together: {_with(outcome)}."
             return
     flags = " ".join(_flag(*saving) for saving in savings)
-    for text in _shorter_rows(job._replace(fixed={**job.fixed, **dict(savings)}), method):
+    for text in _shorter_rows(job._replace(question=job.question.fixing(dict(savings))), method):
         yield f"{flags} {text}"
 
 
@@ -234,6 +225,6 @@ def _family(name: str) -> str:
 def _more_cards(gpus: int) -> str:
     more = "More cards do" if gpus == 1 else "Data-parallel cards do"
     return (
-        f"{more} not help by themselves: with data-parallel each holds the whole job. Sharding over them (ZeRO-3, "
-        "FSDP) and offload to the CPU's memory would, but are not estimated yet."
+        f"{more} not help by themselves: under data parallelism each holds a full copy of the model. Sharding it over "
+        "them (FSDP, DeepSpeed) and offloading to the CPU's memory would, but are not estimated yet."
     )

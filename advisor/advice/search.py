@@ -11,55 +11,68 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from advisor.answer import Verdict
+from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
-from advisor.knobs import idle_knobs
 from advisor.parameters.targets import default_targets, same_layers
+from advisor.question import Question
+from advisor.recipes import build_recipe
 from advisor.specs import (
-    QUANTIZED_METHODS,
     Estimate,
     GpuSpec,
     Method,
     Model,
+    Placement,
     Recipe,
     TimeEstimate,
     Workload,
 )
 
-Estimator = Callable[[Model, Recipe, Workload, GpuSpec], Estimate]
+Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 
 DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 _TIE = 1.01
-RECIPE_KNOBS = tuple(name for name in Recipe.model_fields if name not in ("method", "gradient_accumulation"))
 
 
 class Job(NamedTuple):
-    """What is searched for: one card's share of the work, on any of `cards`, with `fixed` knobs kept."""
+    """What is searched for: the whole work, on so many of any of `cards`, with the knobs of `question` kept."""
 
     model: Model
     workload: Workload
+    placement: Placement
     cards: tuple[GpuSpec, ...]
-    fixed: Mapping[str, object]
+    question: Question
     estimator: Estimator
     rank: int = DEFAULT_RANK
     smallest: bool = False
     """Search for the least memory, not for the least time."""
     preset: Mapping[Method, Mapping[str, object]] = {}
-    """What the trainer sets by itself, by method; `fixed` goes before it."""
+    """What the trainer sets by itself, by method; `question` goes before it."""
     traced: Mapping[Method, tuple[bool, ...]] | None = None
     """Of a model that stands on traces: without and with checkpointing, as far as traced; None for the formula."""
+    profile: DeviceProfile | None = None
+    """How the card was measured; None for the default of each card's generation."""
 
     @property
     def smallest_card(self) -> GpuSpec:
         """The card with the least memory: the verdict is about it."""
         return min(self.cards, key=lambda card: card.memory_bytes)
 
+    @property
+    def batch_per_card(self) -> int:
+        """Rows of an optimizer step that each card does."""
+        return self.workload.batch_size // self.placement.gpus
+
     def estimate(self, recipe: Recipe) -> Estimate:
         """Costs of `recipe` on the smallest card."""
-        return self.estimator(self.model, recipe, self.workload, self.smallest_card)
+        return self.estimate_on(self.smallest_card, recipe)
+
+    def estimate_on(self, card: GpuSpec, recipe: Recipe) -> Estimate:
+        """Costs of `recipe` where all cards are like `card`."""
+        return self.estimator(self.model, recipe, self.workload, card, self.placement, self.profile)
 
 
 class Outcome(NamedTuple):
@@ -92,39 +105,26 @@ def first_recipe(job: Job, method: Method) -> Recipe:
     """The recipe of `method` before anything is searched: what is fixed, the trainer's preset, defaults for the rest.
 
     A card without bf16 gets fp16; full fine-tuning then keeps fp32 weights, because torch.amp.GradScaler cannot
-    unscale fp16 gradients. A fixed knob that means nothing for the method is left out.
+    unscale fp16 gradients.
     """
-    quantized = method in QUANTIZED_METHODS
     half = "bfloat16" if any(has_bf16(card) for card in job.cards) else "float16"
     preset = dict(job.preset.get(method, {}))
     if half == "float16" and preset.get("base_dtype") == "bfloat16":
         del preset["base_dtype"]  # trainers, too, take fp16 on such a card
-    fixed = preset | {name: value for name, value in job.fixed.items() if name in RECIPE_KNOBS}
-    for name in idle_knobs(method):
-        fixed.pop(name, None)
-    rank: Any = fixed.get("rank", job.rank)
-    quant = fixed.get("quant", "nf4") if quantized else "none"
-    settings: dict[str, Any] = {
-        "rank": rank,
-        "alpha": min(2.0 * rank, 1e6),
+    defaults: dict[str, object] = {
+        "rank": job.rank,
         "base_dtype": "float32" if method == "full" and half == "float16" else half,
-        "quant": quant,
-        "double_quant": quant in ("nf4", "fp4"),
-        "kbit_upcast": quantized,
         "attention": job.model.default_attention,
         "target_modules": default_targets(job.model),
-        **fixed,
     }
-    settings.setdefault("magnitude_dtype", settings.get("adapter_dtype", "float32"))
-    return Recipe(method=method, **settings)
+    return build_recipe(method, job.question.recipe_fields, preset, defaults)
 
 
 def micro_batch_options(job: Job) -> tuple[int, ...]:
-    """Micro-batches that divide the batch, ascending; only the fixed one when it is fixed."""
-    fixed = job.fixed.get("micro_batch")
-    if isinstance(fixed, int):
-        return (fixed,)
-    batch = job.workload.batch_size
+    """Micro-batches that divide a card's part of the batch, ascending; only the fixed one when it is fixed."""
+    if job.question.micro_batch is not None:
+        return (job.question.micro_batch,)
+    batch = job.batch_per_card
     small = [n for n in range(1, int(batch**0.5) + 1) if batch % n == 0]
     return tuple(sorted({*small, *(batch // n for n in small)}))
 
@@ -140,7 +140,7 @@ def best_outcome(
     if not same_layers(job.model):
         plain = None
     outcome = _best_at_rank(job, method, hints or {}, plain.largest if plain else {})
-    if outcome.verdict != "fits" and method != "full" and "rank" not in job.fixed and job.rank > DEFAULT_RANK:
+    if outcome.verdict != "fits" and method != "full" and job.question.rank is None and job.rank > DEFAULT_RANK:
         bounds = plain.largest if plain and plain.estimate.recipe.rank == DEFAULT_RANK else {}
         return _best_at_rank(job._replace(rank=DEFAULT_RANK), method, hints or {}, bounds)
     return outcome
@@ -149,8 +149,9 @@ def best_outcome(
 def _ways(job: Job, method: Method, hints: Mapping[bool, int]) -> tuple[bool, ...]:
     """Without and with checkpointing, as far as they are open; the one that is likely to fit first."""
     preset = job.preset.get(method, {})
-    fixed = job.fixed.get("gradient_checkpointing", preset.get("gradient_checkpointing"))
-    if isinstance(fixed, bool):
+    asked = job.question.gradient_checkpointing
+    fixed = preset.get("gradient_checkpointing") if asked is None else asked
+    if isinstance(fixed, bool):  # neither may say
         return (fixed,)
     if job.traced is not None and len(job.traced[method]) == 1:
         return job.traced[method]
@@ -175,7 +176,7 @@ def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int], bounds: M
                     update={
                         "gradient_checkpointing": checkpointing,
                         "micro_batch": micro_batch,
-                        "gradient_accumulation": job.workload.batch_size // micro_batch,
+                        "gradient_accumulation": job.batch_per_card // micro_batch,
                     }
                 )
             )
@@ -247,7 +248,7 @@ def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTi
     known: list[tuple[str, TimeEstimate]] = []
     for card in end_cards(cards):
         here = card == job.smallest_card
-        time = (one if here else job.estimator(job.model, one.recipe, job.workload, card)).time
+        time = (one if here else job.estimate_on(card, one.recipe)).time
         if time is not None:
             known.append((card.name, time))
     if not known:

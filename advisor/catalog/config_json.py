@@ -2,7 +2,7 @@
 
 Reading is guarded (regular file, at most 4 MiB, UTF-8, one JSON object) and every field is checked when
 it is used, so that a hostile file ends in one line that names the file and the field.
-What a family's code builds from these fields stands in `families.py`.
+What a family's code builds from these fields stands in `families`.
 
 Ignored on purpose: `quantization_config` (a checkpoint stored in fp8 or 4 bits is still described as the
 dense model it decodes to: how the base is stored is `Recipe.quant`), `dtype` (`Recipe.base_dtype`), and
@@ -17,7 +17,8 @@ import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from advisor.catalog.families import FAMILIES, LAYERS_OF_TWO_KINDS
+from advisor.architectures import architecture_of
+from advisor.catalog.families import FAMILIES
 from advisor.catalog.fields import Fields, shown
 from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.specs import ModelSpec
@@ -117,7 +118,7 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         name = f"{name} (text tower of {shown(wrapper, 40)})"
     if model_type not in FAMILIES:
         raise UnsupportedArchitecture(_unknown(fields, model_type, origin))
-    if fields.has("per_layer_config") and model_type not in LAYERS_OF_TWO_KINDS:
+    if fields.has("per_layer_config") and not architecture_of(model_type).reads_per_layer_config:
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     structure = FAMILIES[model_type](fields)
     try:

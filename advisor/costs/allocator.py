@@ -15,8 +15,9 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from typing import NamedTuple
 
-MIB = 2**20
-BLOCK_BYTES = 512
+from advisor.blocks import BLOCK_BYTES, block_bytes
+from advisor.units import MIB
+
 SMALL_BYTES = MIB
 """Requests up to this size live in the small pool."""
 SMALL_SEGMENT_BYTES = 2 * MIB
@@ -102,7 +103,7 @@ class _Pool:
 
 def rounded_request(size_bytes: int) -> int:
     """Bytes of the block that serves a request: a multiple of 512."""
-    return max(BLOCK_BYTES, -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES)
+    return max(BLOCK_BYTES, block_bytes(size_bytes))
 
 
 def segment_bytes(size_bytes: int) -> int:

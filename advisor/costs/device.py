@@ -14,8 +14,8 @@ from typing import Annotated, NamedTuple
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
+from advisor.units import GIB
 
-GIB = 2**30
 Fraction = Annotated[float, Range(0, 1, open_low=True)]
 Positive = Annotated[float, Range(0, open_low=True)]
 

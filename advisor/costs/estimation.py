@@ -9,7 +9,6 @@ from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.steptime import StepKernels, mean_shape, time_estimate
 from advisor.decoders.step import step_program
-from advisor.errors import BadValue
 from advisor.interval import Interval
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
@@ -26,6 +25,7 @@ from advisor.specs import (
     TracedModel,
     Workload,
 )
+from advisor.terms import TermName
 
 ALLOCATED_SPREAD = (0.02, 0.02)
 """Relative bounds of the peak that PyTorch allocates: what CUDA's kernels may differ by from the traced CPU step."""
@@ -65,9 +65,9 @@ def memory_estimate(
     terms = {
         **step.static_blocks,
         **step.moving,
-        "cuBLAS workspace": profile.workspace_bytes,
-        "fragmentation": round(needed.likely) - allocated,
-        "CUDA context": round(must_fit.likely) - round(needed.likely),
+        TermName.WORKSPACE: profile.workspace_bytes,
+        TermName.FRAGMENTATION: round(needed.likely) - allocated,
+        TermName.CONTEXT: round(must_fit.likely) - round(needed.likely),
     }
     return MemoryEstimate(
         peak_allocated_bytes=counted_bytes(bounds, needed, recipe),
@@ -110,15 +110,14 @@ def estimate(
     """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.
 
     Memory is that of the longest rows (`workload.seq_len`), time that of an average micro-batch. Time is None when
-    the card's speed is not known. Raises UnknownName for target modules that the model does not have, BadValue for
-    weights sharded over cards, which the tape does not model, and NotTraced for what a traced model's profile lacks.
+    the card's speed is not known; it is that of the whole job over all cards of `placement`, one where that is left
+    out. Raises UnknownName for target modules that the model does not have and NotTraced for what a traced model's
+    profile lacks.
     """
     placement = placement or Placement()
-    if placement.sharding in ("zero2", "zero3"):
-        raise BadValue("--sharding", placement.sharding, "only none and ddp are estimated; use one card's answer")
     profile = profile or profile_for(gpu)
     if isinstance(model, TracedModel):
-        return _traced_estimate(model, recipe, workload, gpu, profile)
+        return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     step = _step_memory(model, recipe, workload.seq_len)
     return Estimate(
         recipe=recipe,
@@ -130,14 +129,19 @@ def estimate(
 
 
 def _traced_estimate(
-    model: TracedModel, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile
+    model: TracedModel,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement,
+    profile: DeviceProfile,
 ) -> Estimate:
     """The same from a traced profile, whose evaluation is loaded only for such a model."""
     from advisor.costs import traced
 
     step = traced.traced_step_memory(model, recipe, workload.seq_len)
     spread = UNFUSED_SPREAD if traced.keeps_more_than_cuda(model, recipe) else TRACED_SPREAD
-    time = traced.traced_time(model, recipe, workload, gpu, profile) if gpu.speed_known else None
+    time = traced.traced_time(model, recipe, workload, gpu, placement, profile) if gpu.speed_known else None
     rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
     return Estimate(
         recipe=recipe,

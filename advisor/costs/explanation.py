@@ -78,12 +78,12 @@ def part_of(kind: str, place: str) -> str:
     return PARTS[0] if kind == "matmul" else PARTS[6]
 
 
-def _kernel_times(runs: list[Run], roofline: Roofline) -> list[KernelTime]:
+def _kernel_times(runs: list[Run], places: list[list[str]], roofline: Roofline) -> list[KernelTime]:
     found: dict[tuple[str, str, str, tuple[int, int, int], float], tuple[int, float, str]] = {}
-    for run in runs:
-        for (labelled, dtype, flop, moved, shape), times in run.kernels:
-            kind, _, place = labelled.partition("|")
-            compute_s, memory_s = roofline.seconds((kind, dtype, flop, moved, shape))
+    for run, run_places in zip(runs, places, strict=True):
+        for (kernel, times), place in zip(run.kernels, run_places, strict=True):
+            kind, dtype, _, moved, shape = kernel
+            compute_s, memory_s = roofline.seconds(kernel)
             count = run.copies * times
             seconds = count * (max(compute_s, memory_s) + roofline.fixed_s)
             key = (place, kind, dtype, shape, moved)
@@ -101,7 +101,7 @@ def explain_time(
     profile = profile or profile_for(gpu)
     program = step_program(model, recipe, batch, length, "cuda", labelled=True)
     runs = program.kernels(batch, length, recipe.rank)
-    kernels = _kernel_times(runs, Roofline(gpu, profile))
+    kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
     plain = step_program(model, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
     total_s = micro_step_time(plain, gpu, profile).seconds.likely
     parts = dict.fromkeys((*PARTS, OPTIMIZER, WAITING), 0.0)

@@ -1,6 +1,6 @@
 """Peak memory of a training step: static bytes counted, the rest walked on the tape.
 
-static   weights, quantisation constants, adapters, optimizer states, the batch: tensor by tensor (advisor.costs.static)
+static   weights, quantization constants, adapters, optimizer states, the batch: tensor by tensor (advisor.costs.static)
 moving   activations, gradients, logits, temporaries: the tape's segments, extended to all layers
 peak     static plus the highest point of forward, backward or the optimizer's step
 """
@@ -10,13 +10,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.blocks import block_bytes
-from advisor.costs.static import optimizer_temporary_bytes, static_memory
-from advisor.decoders.step import EMBEDDING, HEAD, THIS_STACK, step_program
+from advisor.costs.optimizer import temporary_bytes
+from advisor.costs.static import static_memory
+from advisor.decoders.stack import THIS_STACK, Stack
+from advisor.decoders.step import EMBEDDING, HEAD, step_program
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
 from advisor.tape.program import Bytes, Segment
-from advisor.tape.stack import Stack
+from advisor.terms import TermName
 
 
 class StepMemory(NamedTuple):
@@ -24,9 +26,9 @@ class StepMemory(NamedTuple):
 
     peak_bytes: int
     peak_at: str
-    static: dict[str, int]
-    static_blocks: dict[str, int]
-    moving: dict[str, int]
+    static: dict[TermName, int]
+    static_blocks: dict[TermName, int]
+    moving: dict[TermName, int]
     after_forward_bytes: int
     after_backward_bytes: int
     phase_peaks: dict[str, int]
@@ -107,7 +109,7 @@ def predict_step_memory(
         standing = grads - segments[0].before[GRADIENT]
     heights = [(s, extra, s.peak_bytes + extra.total + standing) for s, extra in extended(segments)]
     peak_of = {phase: max(h for s, _, h in heights if s.phase == phase) for phase in ("forward", "backward")}
-    temporary = optimizer_temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
+    temporary = temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
     peak_of["optimizer"] = grads + temporary
     segment, extra, height = max(heights, key=lambda found: found[2])
     if peak_of["optimizer"] > height:

@@ -1,12 +1,12 @@
-"""What stands for the whole run, tensor by tensor: weights, quantisation constants, adapters, optimizer states."""
+"""What stands for the whole run, tensor by tensor: weights, quantization constants, adapters, optimizer states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import prod
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.costs.optimizer import kept_tensors
 from advisor.parameters.buffers import buffer_bytes
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
@@ -18,28 +18,26 @@ from advisor.parameters.modules import (
     own_parameters,
 )
 from advisor.parameters.storage import layer_quant, other_dtype, quantized_store_bytes, unquantized_name
-from advisor.parameters.trained import Trained, trained_shapes
+from advisor.parameters.trained import trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
-
-OPTIMIZER_BLOCK = 256
-MIN_8BIT_ELEMENTS = 4096
+from advisor.terms import TermName
 
 
 class Static(NamedTuple):
     """Bytes that stand for the whole run: `exact` as numel times itemsize, `blocks` as the allocator rounds them."""
 
-    exact: dict[str, int]
-    blocks: dict[str, int]
+    exact: dict[TermName, int]
+    blocks: dict[TermName, int]
 
 
 class _Tally:
     """Sums tensors by term, exact and in allocator blocks."""
 
     def __init__(self) -> None:
-        self.exact: dict[str, int] = {}
-        self.blocks: dict[str, int] = {}
+        self.exact: dict[TermName, int] = {}
+        self.blocks: dict[TermName, int] = {}
 
-    def add(self, term: str, size_bytes: int, times: int = 1) -> None:
+    def add(self, term: TermName, size_bytes: int, times: int = 1) -> None:
         self.exact[term] = self.exact.get(term, 0) + size_bytes * times
         self.blocks[term] = self.blocks.get(term, 0) + block_bytes(size_bytes) * times
 
@@ -47,7 +45,7 @@ class _Tally:
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     other = ITEM_BYTES[other_dtype(recipe)]
     for shape, times in outer_parameters(m):
-        tally.add("base weights", prod(shape) * other, times)
+        tally.add(TermName.BASE_WEIGHTS, prod(shape) * other, times)
     for linear in outer_linears(m).values():
         _add_linear(tally, m, linear, recipe, 1, 0)
     for part, layers in layer_groups(m):
@@ -57,13 +55,13 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
 def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
     """A linear layer that is there `times` times, `whole` of them not quantised."""
     other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
-    quant, term = layer_quant(m, recipe), "base weights"
+    quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
         packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
         tally.add(term, packed, times - whole)
         tally.add(term, shape.weight_count * other, whole)
         for size in constants or [4 * shape.out_features]:
-            tally.add("quantisation constants", size, times - whole)
+            tally.add(TermName.QUANTIZATION_CONSTANTS, size, times - whole)
     else:
         tally.add(term, shape.weight_count * (4 if shape.wide else other), times)
     if shape.bias:
@@ -72,7 +70,7 @@ def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe,
 
 def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:
     """The weights of `layers` equal layers."""
-    other, term = ITEM_BYTES[other_dtype(recipe)], "base weights"
+    other, term = ITEM_BYTES[other_dtype(recipe)], TermName.BASE_WEIGHTS
     for shape in layer_linears(m).values():
         _add_linear(tally, m, shape, recipe, layers, int(shape.name == unquantized_name(m)))
     for norm in layer_norms(m):
@@ -81,61 +79,17 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
         tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
 
 
-def optimizer_state_sizes(p: Trained, optimizer: str) -> list[int]:
-    """Bytes of each state tensor that the optimizer keeps for one parameter, outside paged memory.
-
-    AdamW keeps two moments in the parameter's dtype. bitsandbytes' 8-bit AdamW keeps two uint8 and two fp32 per
-    256 elements, and 32-bit states below 4,096 elements; paged states of 100,000 elements and more live in managed
-    memory, which spills to the CPU. Adafactor keeps a row and a column in fp32, or a vector's full second moment.
-    """
-    elements = p.elements
-    if optimizer == "sgd":
-        return []
-    if optimizer == "adafactor":
-        return [4 * p.rows, 4 * p.columns] if p.columns else [4 * p.rows]
-    if optimizer in ("adamw", "adamw_foreach"):
-        return [p.bytes] * 2
-    if optimizer == "paged_adamw":
-        return [] if elements >= 100_000 else [4 * elements] * 2
-    if elements < MIN_8BIT_ELEMENTS:
-        return [4 * elements] * 2
-    blocks = 4 * -(-elements // OPTIMIZER_BLOCK)
-    if optimizer == "paged_adamw_8bit" and elements >= 100_000:
-        return [blocks] * 2
-    return [elements, elements, blocks, blocks]
-
-
-def optimizer_temporary_bytes(shapes: Iterable[Trained], optimizer: str) -> int:
-    """Most that the optimizer's step allocates beside its states.
-
-    Fused AdamW and bitsandbytes work in place. foreach AdamW makes one copy of all parameters (a square root).
-    Adafactor makes, for the largest parameter, its update twice and, if it is in 16 bits, fp32 copies of it and of
-    its gradient. Source: transformers/optimization.py, Adafactor.step.
-    """
-    if optimizer == "adamw_foreach":
-        return sum(block_bytes(p.bytes) * p.times for p in shapes)
-    if optimizer == "adafactor":
-        return max((block_bytes(4 * p.elements) * (2 if p.dtype == "float32" else 4) for p in shapes), default=0)
-    return 0
-
-
 def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Static:
-    """Everything that stands from the first step to the last."""
+    """Everything that stands from the first step to the last. Raises UnknownName for an optimizer without a row."""
     tally = _Tally()
     _add_base_weights(tally, m, recipe)
     shapes = trained_shapes(m, recipe)
-    steps = 0
-    for p in shapes:
-        if recipe.has_adapters:
-            tally.add("adapters", p.bytes, p.times)
-        for size in optimizer_state_sizes(p, recipe.optimizer):
-            tally.add("optimizer states", size, p.times)
-        steps += p.times
-    if recipe.optimizer in ("adamw", "adamw_foreach", "adafactor"):
-        tally.add("optimizer step counters", 4, steps)
-    if recipe.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
-        tally.add("optimizer states", 1024, 2)
+    if recipe.has_adapters:
+        for p in shapes:
+            tally.add(TermName.ADAPTERS, p.bytes, p.times)
+    for term, size, times in kept_tensors(shapes, recipe.optimizer):
+        tally.add(term, size, times)
     for size, times in buffer_bytes(m, recipe):
-        tally.add("buffers", size, times)
-    tally.add("batch", 8 * batch * length)
+        tally.add(TermName.BUFFERS, size, times)
+    tally.add(TermName.BATCH, 8 * batch * length)
     return Static(tally.exact, tally.blocks)

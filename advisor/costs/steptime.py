@@ -15,13 +15,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from advisor.blocks import ITEM_BYTES
 from advisor.costs.device import DeviceProfile
 from advisor.costs.optimizer import optimizer_work
 from advisor.errors import BadValue
 from advisor.interval import Interval
-from advisor.parameters.modules import parameter_count
-from advisor.parameters.trained import trained_shapes
+from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
 from advisor.tape.program import Kernel, Launches, Run
 
@@ -126,12 +124,6 @@ class Roofline:
         cache = self._cache_bytes
         from_cache = cache * moved / (cache + moved) if moved else 0.0
         return 0.0, (moved - self._cached * from_cache) / bandwidth
-
-
-def kernel_seconds(kernel: Kernel, gpu: GpuSpec, profile: DeviceProfile) -> float:
-    """Time of one kernel on the card, its launch by the CPU excluded."""
-    roofline = Roofline(gpu, profile)
-    return roofline.fixed_s + max(roofline.seconds(kernel))
 
 
 class MicroStepTime(NamedTuple):
@@ -240,13 +232,11 @@ class OptimizerStepTime(NamedTuple):
     launch_s: float
 
 
-def optimizer_step_time(
-    m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile, shards: int = 1
-) -> OptimizerStepTime:
-    """Time after the last backward of a step, each of `shards` cards updating its part of the parameters."""
+def optimizer_step_time(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile) -> OptimizerStepTime:
+    """Time after the last backward of a step, in which each card updates all parameters."""
     work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
     bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
-    device_s = work.moved_bytes / shards / bandwidth + work.launches * profile.kernel_s
+    device_s = work.moved_bytes / bandwidth + work.launches * profile.kernel_s
     launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s
     spread = zip(profile.device_spread, profile.launch_spread, strict=True)
     if profile.asynchronous:
@@ -256,26 +246,25 @@ def optimizer_step_time(
     return OptimizerStepTime(Interval(*times_s), device_s, launch_s)
 
 
-class Exchange(NamedTuple):
-    """Bytes that each card sends over the ring: once a micro-step, and once a step."""
+def exchanged_bytes(trained: Iterable[Trained], placement: Placement) -> float:
+    """Bytes that each of n cards sends once per optimizer step: its gradients, all-reduced over a ring.
 
-    micro_step_bytes: float
-    step_bytes: float
-
-
-def exchanged_bytes(m: ModelSpec, recipe: Recipe, placement: Placement) -> Exchange:
-    """Traffic of data-parallel training over n cards, on a ring: (n - 1) / n of the data for each gather or scatter.
-
-    Gradients are all-reduced (scattered and gathered, twice the data); ZeRO 2 gathers parameters in place of
-    gradients, the same volume. ZeRO 3 gathers every weight in forward and in backward, and scatters gradients.
+    A ring all-reduce scatters and gathers, and each of the two moves (n - 1) / n of the data.
     Source: Rajbhandari et al. 2020, arXiv:1910.02054, section 7.
     """
-    share = (placement.gpus - 1) / placement.gpus
-    trained = sum(p.bytes * p.times for p in trained_shapes(m, recipe))
-    if placement.sharding != "zero3":
-        return Exchange(0.0, 2 * share * trained)
-    stored = {"none": ITEM_BYTES[recipe.base_dtype], "int8": 1.0, "nf4": 0.52, "fp4": 0.52}[recipe.quant]
-    return Exchange(2 * share * parameter_count(m) * stored, share * trained)
+    if placement.effective_sharding == "none":
+        return 0.0
+    return 2 * (placement.gpus - 1) / placement.gpus * sum(p.bytes * p.times for p in trained)
+
+
+def exchange_seconds(trained: Iterable[Trained], placement: Placement, profile: DeviceProfile) -> Interval:
+    """Time per optimizer step of what the cards exchange, over the links of the profile.
+
+    Ignores: the overlap with the last micro-batch's backward pass, and the latency of each bucket.
+    """
+    link = profile.link_bytes_per_s
+    slow_to_fast = Interval(1 / link.high, 1 / link.likely, 1 / link.low)
+    return slow_to_fast.times(exchanged_bytes(trained, placement))
 
 
 def expected_longest(rows: int, mean: float, longest: float) -> float:
@@ -318,25 +307,21 @@ def time_estimate(
     stretches: StepKernels,
     placement: Placement,
 ) -> TimeEstimate:
-    """Time of the job, from the tape's kernels at `mean_shape`.
+    """Time of the job over all cards of the placement, from the tape's kernels at `mean_shape`.
 
     Tokens per second count real tokens, without padding, over all cards. Raises BadValue for a card without rates.
     """
     micro = micro_step_time(stretches, gpu, profile)
-    shards = placement.gpus if placement.sharding in ("zero2", "zero3") else 1
-    optimizer = optimizer_step_time(m, recipe, gpu, profile, shards)
-    exchange = exchanged_bytes(m, recipe, placement)
-    link = profile.link_bytes_per_s
-    slow_to_fast = Interval(1 / link.high, 1 / link.likely, 1 / link.low)
-    micro_s = micro.seconds.plus(slow_to_fast.times(exchange.micro_step_bytes))
+    optimizer = optimizer_step_time(m, recipe, gpu, profile)
+    exchange_s = exchange_seconds(trained_shapes(m, recipe), placement, profile)
     repeats = recipe.gradient_accumulation
-    step_s = micro_s.times(repeats).plus(optimizer.seconds).plus(slow_to_fast.times(exchange.step_bytes))
+    step_s = micro.seconds.times(repeats).plus(optimizer.seconds).plus(exchange_s)
     steps = step_count(workload, recipe, placement)
     total_s = step_s.times(steps)
     busy = min(1.0, (micro.device_s * repeats + optimizer.device_s) / step_s.likely)
     row_tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
     return TimeEstimate(
-        micro_step_s=micro_s,
+        micro_step_s=micro.seconds,
         step_s=step_s,
         total_s=total_s,
         steps=steps,

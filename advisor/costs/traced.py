@@ -21,18 +21,18 @@ from typing import Any, NamedTuple
 from advisor.blocks import block_bytes
 from advisor.costs.device import DeviceProfile
 from advisor.costs.memory import StepMemory
-from advisor.costs.optimizer import optimizer_work
-from advisor.costs.static import optimizer_state_sizes, optimizer_temporary_bytes
-from advisor.costs.steptime import energy, mean_shape, peak_flop_per_s, step_count
+from advisor.costs.optimizer import kept_tensors, optimizer_work, temporary_bytes
+from advisor.costs.steptime import energy, exchange_seconds, mean_shape, peak_flop_per_s, step_count
 from advisor.errors import InputError
 from advisor.files.traced import read_profile, structure_of, unpack
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained
 from advisor.specs import GpuSpec, Placement, Recipe, TimeEstimate, TracedModel, Workload
 from advisor.tape.program import basis, evaluated
+from advisor.terms import TermName
 
 KEPT, TEMPORARY, GRADIENT = range(3)
-CATEGORIES = ("saved activations", "temporaries", "gradients")
+CATEGORIES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRADIENTS)
 MADE, GIVEN_BACK, COMPLETE, CLEARED = range(4)
 """What an event says: a tensor is made; given back; a gradient is complete; a gradient is cleared after the step."""
 
@@ -58,7 +58,7 @@ class Regime(NamedTuple):
     length: tuple[int, int]
     slots: list[tuple[tuple[int, int], ...]]
     categories: list[int]
-    static: dict[str, list[tuple[int, int]]]
+    static: dict[TermName, list[tuple[int, int]]]
     events: Sequence[int]
     marks: tuple[int, int]
     flop: tuple[tuple[int, int], ...]
@@ -120,7 +120,7 @@ def _regime(one: Mapping[str, Any]) -> Regime:
         length=tuple(one["length"]),
         slots=[tuple((coefficient, digit) for coefficient, digit in slot) for slot in one["slots"]],
         categories=one["categories"],
-        static={name: [tuple(pair) for pair in pairs] for name, pairs in one["static"].items()},
+        static={TermName(name): [tuple(pair) for pair in pairs] for name, pairs in one["static"].items()},
         events=unpack(one["events"]),
         marks=tuple(one["marks"]),
         flop=tuple((coefficient, digit) for coefficient, digit in one["flop"]),
@@ -176,7 +176,7 @@ class _Replay(NamedTuple):
     backward: int
     after_forward: int
     after_backward: int
-    moving: dict[str, int]
+    moving: dict[TermName, int]
     in_backward: bool
 
 
@@ -204,7 +204,8 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
     sizes = [block_bytes(size) for size in evaluated(list(regime.slots), values)]
     static = {name: sum(sizes[slot] * times for slot, times in pairs) for name, pairs in regime.static.items()}
     shapes = structure.trained_at(recipe.rank)
-    static |= _optimizer_static(shapes, recipe.optimizer)
+    for term, size, times in kept_tensors(shapes, recipe.optimizer):
+        static[term] = static.get(term, 0) + block_bytes(size) * times
     base = sum(static.values())
     gradients = sum(block_bytes(p.bytes) * p.times for p in shapes)
     accumulating = recipe.gradient_accumulation > 1
@@ -213,13 +214,13 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
     peaks = {
         "forward": found.forward + standing,
         "backward": found.backward + standing,
-        "optimizer": found.after_backward + standing + optimizer_temporary_bytes(shapes, recipe.optimizer),
+        "optimizer": found.after_backward + standing + temporary_bytes(shapes, recipe.optimizer),
     }
     if peaks["optimizer"] > max(peaks["forward"], peaks["backward"]):
-        moving = {"gradients": gradients, "temporaries": peaks["optimizer"] - gradients}
+        moving = {TermName.GRADIENTS: gradients, TermName.TEMPORARIES: peaks["optimizer"] - gradients}
         where = "optimizer step"
     else:
-        moving = found.moving | {"gradients": found.moving["gradients"] + standing}
+        moving = found.moving | {TermName.GRADIENTS: found.moving[TermName.GRADIENTS] + standing}
         where = "backward" if found.in_backward else "forward"
         where = regime.peak_op if regime.peak_op.startswith(where) else where
     return StepMemory(
@@ -235,17 +236,6 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
     )
 
 
-def _optimizer_static(shapes: Sequence[Trained], optimizer: str) -> dict[str, int]:
-    """Optimizer states in blocks, by the formula's rules (`advisor.costs.static.static_memory`)."""
-    states = sum(block_bytes(size) * p.times for p in shapes for size in optimizer_state_sizes(p, optimizer))
-    found = {"optimizer states": states}
-    if optimizer in ("adamw", "adamw_foreach", "adafactor"):
-        found["optimizer step counters"] = block_bytes(4) * sum(p.times for p in shapes)
-    if optimizer in ("adamw_8bit", "paged_adamw_8bit"):
-        found["optimizer states"] += 2 * block_bytes(1024)
-    return found
-
-
 def traced_parameter_count(model: TracedModel, recipe: Recipe, seq_len: int) -> int:
     """Elements that the recipe trains."""
     structure, _ = _find(model, recipe, recipe.micro_batch, seq_len)
@@ -259,12 +249,17 @@ def keeps_more_than_cuda(model: TracedModel, recipe: Recipe) -> bool:
 
 
 def traced_time(
-    model: TracedModel, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile
+    model: TracedModel,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement,
+    profile: DeviceProfile,
 ) -> TimeEstimate | None:
     """A rough time: FLOP and traffic at the card's rates, or the CPU's launches, whichever is longer.
 
     None when the mean row lies outside of what was traced. Ignores: the shapes of products, kernels that CUDA fuses
-    and a CPU does not, those of other packages that replace a slow path of transformers, the exchange between cards.
+    and a CPU does not, those of other packages that replace a slow path of transformers.
     """
     batch, length = mean_shape(workload, recipe)
     try:
@@ -278,13 +273,15 @@ def traced_time(
     rate = peak * (profile.matrix_efficiency if dtype != "float32" else profile.vector_efficiency)
     compute_s, memory_s = flop / rate, moved / bandwidth
     launch_s = regime.launches * (profile.forward_launch_s + profile.backward_launch_s) / 2
-    work = optimizer_work(structure.trained_at(recipe.rank), recipe.optimizer)
+    trained = structure.trained_at(recipe.rank)
+    work = optimizer_work(trained, recipe.optimizer)
     in_place = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
     optimizer_s = max(work.moved_bytes / in_place, work.launches * profile.backward_launch_s + work.host_s)
     busy_s = compute_s + memory_s
     micro = TIME_SPREAD.times(max(busy_s, launch_s) + profile.micro_step_s)
     step = micro.times(recipe.gradient_accumulation).plus(TIME_SPREAD.times(optimizer_s))
-    steps = step_count(workload, recipe, Placement())
+    step = step.plus(exchange_seconds(trained, placement, profile))
+    steps = step_count(workload, recipe, placement)
     tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
     total = step.times(steps)
     flop_per_step = float(flop * recipe.gradient_accumulation)
@@ -293,9 +290,9 @@ def traced_time(
         step_s=step,
         total_s=total,
         steps=steps,
-        tokens_per_s=recipe.micro_batch * recipe.gradient_accumulation * tokens / step.likely,
+        tokens_per_s=recipe.micro_batch * recipe.gradient_accumulation * placement.gpus * tokens / step.likely,
         bound="launch" if launch_s > busy_s else "compute" if compute_s > memory_s else "memory",
         flop_per_step=flop_per_step,
         mfu=flop_per_step / (step.likely * peak),
-        energy_j=energy(total, min(1.0, busy_s / micro.likely), gpu) if gpu.power_w else None,
+        energy_j=energy(total, min(1.0, busy_s / micro.likely), gpu).times(placement.gpus) if gpu.power_w else None,
     )

@@ -59,27 +59,9 @@ def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """What LoRA adds for x (B, S, I): (B, S, O). Only this function holds the product before it is scaled."""
     assert m.lora_a is not None and m.lora_b is not None
     update = product(t, product(t, x, m.lora_a), m.lora_b)
-    if t.stack.padded_update:
-        update = _padded(t, update)
+    if m.code.update is not None:
+        update = m.code.update(t, update)
     return scale(t, update)
-
-
-def _padded(t: Tape, update: Tensor) -> Tensor:
-    """The part of `update` (B, S, O) that is meant, copied, and then copied again into zeros of its full width.
-
-    `Stack.padded_update` says how wide that part is. The index of its features goes to the card with every call.
-    """
-    narrow, shape, dtype = (*update.shape[:-1], t.stack.padded_update), update.shape, update.dtype
-    source = copy(t, Tensor(narrow, dtype, update.buffer), narrow)
-    zeros = t.empty(shape, dtype)
-    index = t.empty((t.stack.padded_update,), "int64")
-    t.kernel("gather", dtype, 0, zeros.bytes + 2 * source.bytes)
-
-    def backward(g: Tensor) -> tuple[Tensor]:
-        t.kernel("gather", dtype, 0, 2 * g.bytes)
-        return (t.empty(shape, dtype),)
-
-    return t.op((update,), shape, dtype, backward, (source, index))
 
 
 def _adapter_update(t: Tape, m: Linear) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.rope import Rope, rope_tables
 from advisor.specs import ModelSpec
@@ -53,20 +54,20 @@ class StepInputs:
         self, t: Tape, m: ModelSpec, kind: str, batch: int, length: int, slides: bool, ids: Tensor, dtype: str
     ) -> None:
         """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states."""
-        # GPT-BigCode's layers alone are called without them.
-        self.position_ids = ids if m.architecture not in ("bloom", "gpt_bigcode", "mpt") else None
+        quirks = architecture_of(m.architecture)
+        self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
         self.window = m.sliding_window if slides else 0
         self.alibi: Tensor | None = None
         square = (batch, 1, length, length)
         full: Tensor | None = None
         sliding: Tensor | None = None
-        if m.architecture == "mpt":
+        if quirks.alibi == "longest_row":
             self.alibi = t.empty((m.num_attention_heads, 1, m.max_position_embeddings), "float32")
             heads, positions = 8 * m.num_attention_heads, 4 * m.max_position_embeddings
             for moved in (positions, *(heads,) * 6, self.alibi.bytes + positions):  # positions, slopes, their product
                 t.kernel("elementwise", "float32", 0, moved)
             full = t.empty(square, "bool")
-        elif m.architecture == "bloom":
+        elif quirks.alibi == "by_row":
             self.alibi = t.empty((batch, m.num_attention_heads, 1, length), dtype)
             full = t.empty(square, dtype)
         elif m.position == "alibi":
@@ -78,9 +79,8 @@ class StepInputs:
             if m.sliding_window:
                 sliding = t.empty(square, dtype)
         elif kind == "sdpa":
-            full = t.empty((1, *square[1:]), "bool") if m.architecture == "falcon" else None
-            # A chunk's mask is made for every row of the batch.
-            rows = batch if m.architecture == "llama4_text" else 1
+            full = t.empty((1, *square[1:]), "bool") if quirks.always_makes_mask else None
+            rows = batch if quirks.mask_by_row else 1
             sliding = t.empty((rows, *square[1:]), "bool") if slides else None
         for mask, band in ((full, 0), (sliding, self.window)):
             if mask is not None:
@@ -294,10 +294,10 @@ def eager_attention(
         weights = scale(t, weights)
     if mask is not None:
         weights = add(t, weights, mask)
-    # GPT-2's softmax and Llama 4's are in the dtype they get, which CUDA's autocast makes fp32.
-    wide = m.architecture not in ("gpt2", "llama4_text") or (t.autocast and t.device == "cuda")
+    dtype = architecture_of(m.architecture).eager_softmax
+    wide = dtype == "float" or (t.autocast and t.device == "cuda")  # CUDA's autocast makes every softmax fp32
     weights = softmax(t, weights, "float32" if wide else weights.dtype)
-    if m.architecture != "llama4_text":
+    if dtype != "given_uncast":
         weights = cast(t, weights, v.dtype)
     if drops:
         weights = dropout(t, weights)

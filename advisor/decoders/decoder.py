@@ -1,11 +1,12 @@
 """A dense decoder's forward, written like the model code it mirrors (transformers 5.23, models/*/modeling_*.py).
 
 Hidden states are (B, S, H), heads (B, heads, S, D). Locals are kept as long as the real code keeps them: that is
-what makes the peak right. Where families differ only in that, they are told apart by name.
+what makes the peak right. How families differ in that stands in `advisor.architectures`.
 """
 
 from __future__ import annotations
 
+from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.attention import (
     LayerInputs,
@@ -16,37 +17,30 @@ from advisor.decoders.attention import (
     fused_attention,
     model_repeat_kv,
 )
-from advisor.decoders.experts import Experts, sparse_feed_forward
-from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward
-from advisor.decoders.heads import TURNS_FIRST, queries_keys_values
+from advisor.decoders.deepseek import latent_heads
+from advisor.decoders.experts import Experts
+from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
+from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.kinds import attention_kind, composes_attention
-from advisor.decoders.llama4 import placed, position_factors
-from advisor.decoders.llama4_experts import Llama4Experts, llama4_feed_forward
-from advisor.decoders.mixtures import OWN_MIXTURES
-from advisor.decoders.mla import latent_heads
+from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
+from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.rope import apply_rope, joins_parts
-from advisor.decoders.sinks import sink_attention
+from advisor.decoders.stack import Stack
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add, add_in_place, copy, dropout, mul, scale
 from advisor.tape.tape import Tape
 
-DROPS_INSIDE = frozenset({"gpt2", "gpt_bigcode", "seed_oss", "starcoder2"})
-"""Residual dropout stands at the end of attention and MLP, not in the layer."""
-
-KEEPS_NORMED = frozenset({"falcon", "stablelm"})
-KEEPS_ATTENDED = frozenset({"falcon", "gpt2", "gpt_bigcode", "llama4_text", "stablelm"})
-"""What the layer's code keeps a name for to its end: the first norm's output, the attention's output."""
-
 
 class Decoder:
     """The code of one model under one recipe; the toolbox that every layer is made with."""
 
-    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, single_row: bool) -> None:
+    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, single_row: bool, stack: Stack) -> None:
         """`single_row`: the batch is 1, which spares a batched product some copies."""
-        self.t, self.m, self.recipe = t, m, recipe
+        self.t, self.m, self.recipe, self.stack = t, m, recipe, stack
+        self.quirks = architecture_of(m.architecture)
         self.single_row = single_row
         self.kind = attention_kind(m, recipe)
         self.composes = composes_attention(m, recipe, t.device)
@@ -58,11 +52,11 @@ class Decoder:
     ) -> Tensor:
         """The attention's output (B, H, S, D), copied where its heads lie one after the other in memory."""
         t, m, mask = self.t, w.m, given.mask
-        drops, falcon, single = m.attention_dropout > 0, m.architecture == "falcon", self.single_row
+        drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
         joined = given.rotated and joins_parts(m)
-        layout = Layout(joined or single, joined or single, single, not falcon, single)
+        layout = Layout(joined or single, joined or single, single, not own, single)
         if self.kind == "eager":
-            if falcon:
+            if own:
                 out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
             elif w.sinks is not None:
                 out, weights = sink_attention(t, q, k, v, w.sinks, m, mask, drops, layout)
@@ -70,7 +64,7 @@ class Decoder:
                 out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
             return out
-        if not falcon and self.kind == "sdpa" and (mask is not None or m.head_dim > 256):
+        if not own and self.kind == "sdpa" and (mask is not None or m.head_dim > 256):
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)
@@ -95,25 +89,23 @@ class Decoder:
         else:
             q, k, v = queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
-        if t.stack.tables_by_layer and given.rope is not None:
-            given = given._replace(rope=given.rope.spread(t))
-        if t.stack.repeated_keys:
-            k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
-        if m.architecture == "llama4_text":
+        if given.rope is not None:
+            given = given._replace(rope=self.stack.rope(t, given.rope))
+        k, v = self.stack.keys_values(t, m, k, v)
+        if self.quirks.rope_tables == "complex" and not m.kv_lora_rank:
             q, k = placed(t, m, q, k, given.rope if given.rotated else None)
         elif given.rotated and given.rope is not None and not m.kv_lora_rank:
             q, k, _parts = apply_rope(t, m, q, k, given.rope)
-        if m.architecture in TURNS_FIRST:
+        if self.quirks.norms_after_rope:
             q = w.qk_norms[0](t, q)
             k = w.qk_norms[1](t, k)
-        if m.architecture == "ministral3":  # queries times a function of their position
+        if self.quirks.scales_queries_by_position:
             q = mul(t, q, position_factors(t, length, q.dtype))
-        if t.stack.caches_keys and not self.recipe.gradient_checkpointing:
-            self.cache += [k, v]
+        self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
         out = linear(t, out, w.linears[m.out_name])
-        return self.dropped(out) if m.architecture in DROPS_INSIDE else out
+        return self.dropped(out) if self.quirks.drops_inside else out
 
     def mlp(self, x: Tensor, w: Weights) -> Tensor:
         """The feed-forward block of x (B, S, H)."""
@@ -122,10 +114,9 @@ class Decoder:
         if isinstance(w.experts, Llama4Experts):
             return llama4_feed_forward(self.t, x, w.m, w.experts, w.linears)
         if isinstance(w.experts, Experts):
-            mixture = OWN_MIXTURES.get(w.m.architecture, sparse_feed_forward)
-            return mixture(self.t, x, w.m, w.experts, w.linears)
+            return MIXTURES[self.quirks.mixture](self.t, x, w.m, w.experts, w.linears)
         out = feed_forward(self.t, x, w.m, w.linears, w.own)
-        return self.dropped(out) if self.m.architecture in DROPS_INSIDE else out
+        return self.dropped(out) if self.quirks.drops_inside else out
 
     def hold(self, weights: Tensor) -> None:
         """Keep a layer's attention weights until the next layer returns, as a loop with `outputs = block(...)` does.
@@ -142,22 +133,22 @@ class Decoder:
         return dropout(self.t, h) if self.m.residual_dropout else h
 
     def _dropped_outside(self, h: Tensor) -> Tensor:
-        return h if self.m.architecture in DROPS_INSIDE else self.dropped(h)
+        return h if self.quirks.drops_inside else self.dropped(h)
 
     def sequential(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
         """Attention, then the MLP, each behind its norm."""
-        t, name = self.t, self.m.architecture
+        t, quirks = self.t, self.quirks
         kept: list[Tensor] = []
         h = w.norms[0](t, x)
-        if name in KEEPS_NORMED:
+        if quirks.keeps_normed != "none":
             kept.append(h)
         h = self.attention(h, w, given, kept)
-        if name in KEEPS_ATTENDED:
+        if quirks.keeps_attended:
             kept.append(h)
         x = self._join(x, h)
         del h
         h = w.norms[1](t, x)
-        if name == "falcon":
+        if quirks.keeps_normed == "both":
             kept.append(h)
         h = self.mlp(h, w)
         return self._join(x, h)
@@ -185,9 +176,9 @@ class Decoder:
 
     def parallel(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
         """Attention and MLP on the same input; what is added to what first differs, and what keeps a name."""
-        t, name = self.t, self.m.architecture
+        t, order = self.t, self.quirks.parallel_sum
         kept: list[Tensor] = []
-        if name == "gpt_neox":
+        if order == "mlp_first":
             attended = self.dropped(self.attention(w.norms[0](t, x), w, given, kept))
             mixed = self.dropped(self.mlp(w.norms[1](t, x), w))
             return add(t, add(t, mixed, attended), x)
@@ -195,9 +186,9 @@ class Decoder:
         h_mlp = w.norms[1](t, x) if len(w.norms) > 1 else h
         attended = self.dropped(self.attention(h, w, given, kept))
         mixed = self.dropped(self.mlp(h_mlp, w))
-        if name == "falcon":
+        if order == "mlp_in_place":
             return add(t, x, add_in_place(t, mixed, attended))
-        if name == "phi":
+        if order == "residual_last":
             return add(t, add(t, attended, mixed), x)
         return add(t, add(t, x, attended), mixed)
 

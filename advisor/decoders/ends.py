@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import softcap
@@ -36,18 +37,18 @@ def embed(
     `leaf`: checkpointing makes the embedding's output require a gradient, so that a frozen one does not cut the
     graph; then autograd holds it too.
     """
-    # OPT counts positions row by row; the ALiBi models make none that lasts.
-    rows = batch if m.architecture == "opt" else 0 if m.architecture in ("bloom", "mpt") else 1
+    quirks = architecture_of(m.architecture)
+    rows = {"by_row": batch, "none": 0}.get(quirks.position_ids, 1)
     ids = t.empty((rows, length), "int64")
     for passes in (1, 2):  # counted, then moved to where the row begins
         t.kernel("elementwise", "int64", 0, passes * ids.bytes)
     kept: list[Tensor] = []
     x = embedding(t, table, batch, length)
-    if m.embedding_multiplier and m.architecture.startswith("gemma"):
+    if m.embedding_multiplier and quirks.embedding_scales_itself:
         x = scale(t, x)
     if leaf and not x.needs_grad:
         x.needs_grad = True
-    if m.embedding_multiplier and not m.architecture.startswith("gemma"):
+    if m.embedding_multiplier and not quirks.embedding_scales_itself:
         x = scale(t, x)
     if positions is not None:
         if m.position_offset:
@@ -59,11 +60,11 @@ def embed(
             x = linear(t, x, project)
         kept += [x, places]
         x = add(t, x, places)
-    elif not m.embedding_dropout or m.architecture != "phi":
+    elif not m.embedding_dropout or quirks.keeps_embedding == "undropped":
         kept.append(x)
     if m.embedding_dropout:
         x = dropout(t, x)
-        if m.architecture == "phi":
+        if quirks.keeps_embedding == "dropped":
             kept.append(x)
     return Embedded(ids, kept, x)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import HeadNorms, Norm
@@ -11,12 +12,6 @@ from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import chunk_last, copy, pick_last, repeat_kv, scale, slice_last
 from advisor.tape.tape import Tape
-
-TURNS_FIRST = frozenset({"hunyuan_v1_dense", "hunyuan_v1_moe"})
-"""Their queries and keys are normed after RoPE has turned them."""
-
-NORMS_LAST = frozenset({"apertus", "exaone4", "gemma3_text", "glm4_moe"})
-"""Their code projects values before it norms queries and keys."""
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -31,8 +26,9 @@ def queries_keys_values(
     q_shape = (batch, m.num_attention_heads, length, m.head_dim)
     kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
     q_name, k_name, v_name = m.qkv_names
-    normed = m.qk_norm if m.architecture not in TURNS_FIRST else "none"
-    norms_last = normed in ("each", "each_apart") or (normed == "head" and m.architecture in NORMS_LAST)
+    quirks = architecture_of(m.architecture)
+    normed = m.qk_norm if not quirks.norms_after_rope else "none"
+    norms_last = normed != "none" and quirks.norms_after_values
     if normed == "full":
         q = t.view(norms[0](t, linear(t, x, linears[q_name])), q_shape)
         k = t.view(norms[1](t, linear(t, x, linears[k_name])), kv_shape)
@@ -41,7 +37,7 @@ def queries_keys_values(
         k = norms[1](t, t.view(linear(t, x, linears[k_name]), kv_shape))
     else:
         projected = [linear(t, x, linears[q_name])]
-        if m.architecture == "opt":  # it scales its queries before attention
+        if quirks.scales_projected_queries:
             projected[0] = scale(t, projected[0])
         q = t.view(projected.pop(), q_shape)
         k = t.view(linear(t, x, linears[k_name]), kv_shape)
@@ -58,19 +54,19 @@ def _split(t: Tape, fused: Tensor, m: ModelSpec) -> Triple:
     sizes = (m.q_size, m.kv_size, m.kv_size)
     q_shape = (batch, m.num_attention_heads, length, m.head_dim)
     kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
-    sliced = m.architecture in ("phi3", "falcon")
-    if sliced:
+    splits = architecture_of(m.architecture).splits_fused
+    if splits != "chunks":
         fused = t.view(fused, fused.shape)
-    if m.architecture == "falcon" and m.num_key_value_heads < m.num_attention_heads:
+    if splits == "indices" and m.num_key_value_heads < m.num_attention_heads:
         # A list of indices copies where a slice would not.
         q = slice_last(t, fused, m.q_size)
         k, v = pick_last(t, fused, m.kv_size), pick_last(t, fused, m.kv_size)
-    elif sliced:
+    elif splits != "chunks":
         q, k, v = (slice_last(t, fused, size) for size in sizes)
     else:
         q, k, v = chunk_last(t, fused, sizes)
     q, k, v = t.view(q, q_shape), t.view(k, kv_shape), t.view(v, kv_shape)
-    if m.architecture == "falcon" and 1 < m.num_key_value_heads < m.num_attention_heads:
+    if splits == "indices" and 1 < m.num_key_value_heads < m.num_attention_heads:
         groups = m.num_attention_heads // m.num_key_value_heads
         return copy(t, q, q_shape), repeat_kv(t, k, groups), repeat_kv(t, v, groups)
     return q, k, v

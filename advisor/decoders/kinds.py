@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.parameters.layers import Kind, dense_flags, sliding_flags
 from advisor.parameters.storage import unquantized_name
 from advisor.specs import ModelSpec, Recipe
@@ -18,7 +19,8 @@ def attention_kind(m: ModelSpec, recipe: Recipe) -> str:
 def composes_attention(m: ModelSpec, recipe: Recipe, device: Device) -> bool:
     """Whether attention is made of batched products: no fused kernel takes its dropout, heads or soft cap."""
     kind = attention_kind(m, recipe)
-    one_key_head = m.architecture == "falcon" and m.num_key_value_heads == 1 < m.num_attention_heads
+    ungrouped = architecture_of(m.architecture).attention == "own"
+    one_key_head = ungrouped and m.num_key_value_heads == 1 < m.num_attention_heads
     odd = m.attention_dropout > 0 or m.value_dim != m.head_dim  # what the CPU's fused kernel does not take
     return kind == "eager" or (kind == "sdpa" and (one_key_head or (odd and device == "cpu")))
 

@@ -1,4 +1,4 @@
-"""Which decoder layers have code of their own, by architecture; all others run `decoder_layer`."""
+"""The code of a decoder layer, x (B, S, H) -> (B, S, H), by `Architecture.layer`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from advisor.tape.graph import Tensor
 
 Layer = Callable[[Decoder, Tensor, Weights, LayerInputs], Tensor]
 
-OWN_LAYERS: dict[str, Layer] = {
+LAYERS: dict[str, Layer] = {
+    "shared": decoder_layer,
     "bloom": bloom_layer,
-    "gemma4_text": gemma4_layer,
+    "gemma4": gemma4_layer,
     "gptj": gptj_layer,
     "mpt": mpt_layer,
     "opt": opt_layer,
 }
-
-
-def layer_of(architecture: str) -> Layer:
-    """The code of one decoder layer: x (B, S, H) -> (B, S, H)."""
-    return OWN_LAYERS.get(architecture, decoder_layer)

@@ -5,11 +5,24 @@ Mirrors bitsandbytes 0.50 (nn/modules.py, autograd/_functions.py) and torch.auto
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from advisor.blocks import ITEM_BYTES
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast
-from advisor.tape.tape import Tape
+from advisor.tape.tape import CachedCast, Tape
+
+
+class LinearCode(NamedTuple):
+    """What a training stack does its own way in a linear layer."""
+
+    trains_lora_a: bool = True
+    holds_quantized_input: bool = False
+    """bitsandbytes' 4-bit product holds its input on the graph, outside checkpointing's reach."""
+    update: Callable[[Tape, Tensor], Tensor] | None = None
+    """What becomes of LoRA's update (B, S, O) before it is scaled."""
 
 
 class Linear:
@@ -18,6 +31,7 @@ class Linear:
     __slots__ = (
         "bias",
         "bias_apart",
+        "code",
         "in_features",
         "lora_a",
         "lora_b",
@@ -30,7 +44,14 @@ class Linear:
     )
 
     def __init__(
-        self, shape: LinearShape, recipe: Recipe, rank: int, quant: str, other_dtype: str, bias_apart: bool = False
+        self,
+        shape: LinearShape,
+        recipe: Recipe,
+        rank: int,
+        quant: str,
+        other_dtype: str,
+        code: LinearCode = LinearCode(),  # noqa: B008 - immutable
+        bias_apart: bool = False,
     ) -> None:
         """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantised, after k-bit upcasting.
 
@@ -40,6 +61,7 @@ class Linear:
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
         self.name = shape.name
+        self.code = code
         self.recipe = recipe
         self.quant = quant
         self.bias_apart = bias_apart
@@ -49,7 +71,7 @@ class Linear:
         self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None
         if rank:
-            self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=True)
+            self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=code.trains_lora_a)
             self.lora_b = Tensor((shape.out_features, rank), recipe.adapter_dtype, needs_grad=True)
             if recipe.is_dora:
                 self.magnitude = Tensor((shape.out_features,), recipe.magnitude_dtype, needs_grad=True)
@@ -72,8 +94,8 @@ def autocast_operand(t: Tape, x: Tensor) -> Tensor:
         return cast(t, x, t.autocast)
     found = t.autocast_cache.get(id(x))
     if found is None:
-        found = t.autocast_cache[id(x)] = (t.segment, cast(t, x, t.autocast))
-    return found[1]
+        found = t.autocast_cache[id(x)] = CachedCast(t.segment, x, cast(t, x, t.autocast))
+    return found.cast
 
 
 def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -144,7 +166,7 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if weight is not None else unpacked - stored))
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
     del weight
-    if t.stack.keeps_quantized_input and isinstance(out.node, Node):
+    if m.code.holds_quantized_input and isinstance(out.node, Node):
         out.node.context = x.buffer
     return cast(t, out, before)
 

@@ -1,11 +1,11 @@
-"""Which mixtures of gated experts have code of their own, by architecture; all others run `sparse_feed_forward`."""
+"""The code of a mixture of gated experts, x (B, S, H) -> (B, S, H), by `Architecture.mixture`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from advisor.decoders.deepseek_moe import deepseek_feed_forward
-from advisor.decoders.experts import Experts
+from advisor.decoders.deepseek import deepseek_v2_feed_forward, deepseek_v3_feed_forward
+from advisor.decoders.experts import Experts, sparse_feed_forward
 from advisor.decoders.linear import Linear
 from advisor.decoders.phimoe import phi_feed_forward
 from advisor.decoders.shared_experts import ernie_feed_forward, granite_feed_forward, hunyuan_feed_forward
@@ -15,14 +15,12 @@ from advisor.tape.tape import Tape
 
 Mixture = Callable[[Tape, Tensor, ModelSpec, Experts, Mapping[str, Linear]], Tensor]
 
-OWN_MIXTURES: dict[str, Mixture] = {
-    "deepseek_v2": deepseek_feed_forward,
-    "deepseek_v3": deepseek_feed_forward,
-    "dots1": deepseek_feed_forward,
-    "ernie4_5_moe": ernie_feed_forward,
-    "glm4_moe": deepseek_feed_forward,
-    "glm4_moe_lite": deepseek_feed_forward,
-    "granitemoeshared": granite_feed_forward,
-    "hunyuan_v1_moe": hunyuan_feed_forward,
-    "phimoe": phi_feed_forward,
+MIXTURES: dict[str, Mixture] = {
+    "shared": sparse_feed_forward,
+    "deepseek_v2": deepseek_v2_feed_forward,
+    "deepseek_v3": deepseek_v3_feed_forward,
+    "ernie": ernie_feed_forward,
+    "granite": granite_feed_forward,
+    "hunyuan": hunyuan_feed_forward,
+    "phi": phi_feed_forward,
 }

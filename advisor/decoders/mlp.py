@@ -41,7 +41,11 @@ def _gelu_fast(t: Tape, x: Tensor) -> Tensor:
 
 
 def _gelu_bloom(t: Tape, x: Tensor) -> Tensor:
-    """BLOOM's autograd function: `_gelu_fast` without a graph; backward computes it all again from x."""
+    """BLOOM's autograd function: `_gelu_fast` without a graph; backward computes it all again from x.
+
+    Backward's names are rebound as soon as the real expression lets go of a value.
+    Source: transformers 5.23, models/bloom/modeling_bloom.py, `GeLUFunction`, `bloom_gelu_back`.
+    """
     was_enabled, t.grad_enabled = t.grad_enabled, False
     out = _gelu_fast(t, x)
     t.grad_enabled = was_enabled
@@ -54,25 +58,28 @@ def _gelu_bloom(t: Tape, x: Tensor) -> Tensor:
             t.kernel("elementwise", dtype, 0, (operands + 1) * held)
             return t.empty(shape, dtype)
 
-        scaled, squared = again(), again()
-        squared = again(2)
-        squared = again()
-        scaled = again(2)
+        # tanh_out = torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x))
+        scaled, squared = again(), again()  # 0.79788456 * x, 0.044715 * x
+        squared = again(2)  # 0.044715 * x * x
+        squared = again()  # 1 + 0.044715 * x * x
+        scaled = again(2)  # 0.79788456 * x * (...)
         tanh = again()
         del scaled, squared
-        half, inner = again(), again(2)
-        inner = again()
-        cubic = again()
-        cubic = again(2)
-        cubic = again()
-        inner = again(2)
+        # ff = 0.5 * x * ((1 - tanh_out * tanh_out) * (0.79788456 + 0.1070322243 * x * x)) + 0.5 * (1 + tanh_out)
+        half, inner = again(), again(2)  # 0.5 * x, tanh_out * tanh_out
+        inner = again()  # 1 - tanh_out * tanh_out
+        cubic = again()  # 0.1070322243 * x
+        cubic = again(2)  # 0.1070322243 * x * x
+        cubic = again()  # 0.79788456 + 0.1070322243 * x * x
+        inner = again(2)  # (1 - ...) * (0.79788456 + ...)
         del cubic
-        half = again(2)
+        half = again(2)  # 0.5 * x * (...)
         del inner
-        second = again()
-        second = again()
-        half = again(2)
+        second = again()  # 1 + tanh_out
+        second = again()  # 0.5 * (1 + tanh_out)
+        half = again(2)  # their sum
         del second
+        # return ff * g
         out = t.empty(shape, g.dtype if g.dtype == dtype else "float32")
         t.kernel("elementwise", dtype, 0, held + g.bytes + out.bytes)
         del half, tanh

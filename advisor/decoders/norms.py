@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast, join_heads, mean_last, mul, scale, shift, split_heads, subtract, unary
 from advisor.tape.tape import Tape
+
+NormFunction = Callable[[Tape, Tensor, Tensor], Tensor]
+"""(tape, x (..., width), weight (width,)) -> the norm of x."""
 
 
 def _square(t: Tape, x: Tensor) -> Tensor:
@@ -27,10 +32,13 @@ def unit_norm(t: Tape, x: Tensor) -> Tensor:
     return cast(t, _unit_norm(t, cast(t, x, "float32")), x.dtype)
 
 
-def rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
-    """Llama's RMSNorm: computed in fp32, cast back, then times the weight."""
+def rms_norm(t: Tape, x: Tensor, weight: Tensor, keeps_twice: bool = False) -> Tensor:
+    """Llama's RMSNorm: computed in fp32, cast back, then times the weight.
+
+    `keeps_twice`: x is cast to fp32 once more for its square.
+    """
     wide = cast(t, x, "float32")
-    variance = mean_last(t, _square(t, cast(t, x, "float32") if t.stack.norms_keep_twice else wide))
+    variance = mean_last(t, _square(t, cast(t, x, "float32") if keeps_twice else wide))
     wide = mul(t, wide, _inverse_root(t, variance))
     return mul(t, cast(t, wide, x.dtype), weight)
 
@@ -116,13 +124,20 @@ def layer_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
 class Norm:
     """The learnt vectors of one norm."""
 
-    __slots__ = ("bias", "kind", "weight")
+    __slots__ = ("bias", "code", "kind", "weight")
 
     def __init__(
-        self, kind: str, width: int, dtype: str, trained: bool, has_bias: bool, has_weight: bool = True
+        self,
+        kind: str,
+        width: int,
+        dtype: str,
+        trained: bool,
+        has_bias: bool,
+        has_weight: bool = True,
+        code: NormFunction | None = None,
     ) -> None:
-        """`kind` as in ModelSpec.norm."""
-        self.kind = kind
+        """`kind` as in ModelSpec.norm; `code` is what the training stack runs for it, unless `F.layer_norm` does."""
+        self.kind, self.code = kind, code
         self.weight = Tensor((width,), dtype, needs_grad=trained) if has_weight else None
         self.bias = Tensor((width,), dtype, needs_grad=trained) if has_bias else None
 
@@ -135,7 +150,8 @@ class Norm:
             return layer_norm(t, x, self.weight, self.bias)
         if self.kind == "layer_unit_offset":
             return layer_norm_unit_offset(t, x, self.weight, self.bias)
-        return _WRITTEN_OUT[self.kind](t, x, self.weight)
+        assert self.code is not None, f"no code for the norm {self.kind!r}"
+        return self.code(t, x, self.weight)
 
     @property
     def trained(self) -> list[Tensor]:
@@ -161,13 +177,14 @@ class HeadNorms:
         return [p for norm in self.norms for p in norm.trained]
 
 
-_WRITTEN_OUT = {
+WRITTEN_OUT: dict[str, NormFunction] = {
     "rms": rms_norm,
     "rms_unit_offset": rms_norm_unit_offset,
     "rms_float": rms_norm_float,
     "rms_power": rms_norm_power,
     "layer_float": layer_norm_float,
 }
+"""The norms that the model code writes out, by ModelSpec.norm."""
 
 
 def softcap(t: Tape, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Source: `apply_rotary_pos_emb` and the rotary embeddings of transformers 5.23, m
 
 from __future__ import annotations
 
+from advisor.architectures import Architecture, architecture_of
 from advisor.parameters.buffers import rope_kinds, rope_width
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
@@ -22,39 +23,6 @@ from advisor.tape.ops import (
 )
 from advisor.tape.tape import Tape
 
-FLOAT_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "olmo", "olmo2", "olmo3"})
-"""Their tables stay in fp32, so that the turn happens in fp32."""
-
-HALF_TABLES = frozenset({"gpt_oss"})
-"""Their tables hold each angle once; both halves of a head are turned by them and joined."""
-
-COMPLEX_TABLES = frozenset({"deepseek_v2", "llama4_text"})
-"""Their one table holds complex fp32 numbers."""
-
-FLOAT_TURN = frozenset({"cohere", "cohere2"})
-"""Their queries and keys are cast to fp32 before the turn."""
-
-SPREAD_TABLES = frozenset({"ernie4_5", "ernie4_5_moe", "glm", "glm4"})
-"""Each layer spreads half of the tables over neighbouring features, in new tensors."""
-
-JOINING = HALF_TABLES | frozenset(
-    {
-        "glm",
-        "glm4",
-        "glm4_moe",
-        "gpt_neox",
-        "lit-gpt",
-        "nemotron",
-        "phi",
-        "phi3",
-        "stablelm",
-    }
-)
-"""Their code joins the turned part of a head with the rest even when nothing is left over."""
-
-NAMED_PARTS = frozenset({"phi", "stablelm"})
-"""Their code keeps a name for the turned parts until attention ends."""
-
 
 class Rope:
     """The tables of the rotary embedding: cos and sin (1, 1, S, rotary)."""
@@ -63,13 +31,14 @@ class Rope:
 
     def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str, sliding: bool = False) -> None:
         self.width = rope_width(m, sliding)
-        table_dtype = "float32" if m.architecture in FLOAT_TABLES | COMPLEX_TABLES else dtype
-        shape = (1, 1, length, self.width // 2 if m.architecture in HALF_TABLES else self.width)
+        tables = architecture_of(m.architecture).rope_tables
+        table_dtype = "float32" if tables in ("float", "complex") else dtype
+        shape = (1, 1, length, self.width // 2 if tables == "half" else self.width)
         self.cos = t.empty(shape, table_dtype)
         self.sin = self.cos
-        if m.architecture not in COMPLEX_TABLES:
+        if tables != "complex":
             self.sin = t.empty(shape, table_dtype)
-        self._note_kernels(t, length, m.architecture in HALF_TABLES | COMPLEX_TABLES)
+        self._note_kernels(t, length, tables in ("half", "complex"))
 
     def _note_kernels(self, t: Tape, length: int, single: bool) -> None:
         """Positions to fp32, times the frequencies, doubled; cosine and sine, each scaled and cast."""
@@ -96,11 +65,8 @@ def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str) -> dict[bool, Ro
 
 
 def joins_parts(m: ModelSpec) -> bool:
-    """Whether the turned part of a head is joined with the rest by `cat`, which makes the result head-major.
-
-    Phi-3's code and GLM's do it even when nothing is left over.
-    """
-    return m.architecture in JOINING or m.rotary_dim not in (0, m.head_dim)
+    """Whether the turned part of a head is joined with the rest by `cat`, which makes the result head-major."""
+    return architecture_of(m.architecture).rope_parts != "whole" or m.rotary_dim not in (0, m.head_dim)
 
 
 def rotate_half(t: Tape, x: Tensor) -> Tensor:
@@ -122,21 +88,20 @@ def _split(t: Tape, x: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _turned_float(t: Tape, x: Tensor, rope: Rope) -> Tensor:
-    """ERNIE's turn: both of its parts are cast to fp32, each for itself."""
+    """A turn whose two parts are cast to fp32, each for itself."""
     first = [mul(t, cast(t, x, "float32"), rope.cos)]  # popped: no operand outlives its operation
     return add(t, first.pop(), mul(t, cast(t, rotate_half(t, x), "float32"), rope.sin))
 
 
-def _turned_whole(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
+def _turned_whole(t: Tape, quirks: Architecture, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     dtype = q.dtype
-    if m.architecture.startswith("ernie4_5"):
-        rope = rope.spread(t)
+    if quirks.rope_turn == "float_parts":
         turned_q, turned_k = _turned_float(t, q, rope), _turned_float(t, k, rope)
         return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
-    if m.architecture in FLOAT_TURN:
+    if quirks.rope_turn == "float":
         q, k = cast(t, q, "float32"), cast(t, k, "float32")
     turned_q, turned_k = turned(t, q, rope), turned(t, k, rope)
-    if m.architecture in FLOAT_TURN | FLOAT_TABLES:
+    if quirks.rope_turn == "float" or quirks.rope_tables == "float":
         return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
     return turned_q, turned_k
 
@@ -154,22 +119,23 @@ def _turned_halves(t: Tape, x: Tensor, rope: Rope) -> Tensor:
 
 def apply_rope(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Queries (B, heads, S, D) and keys (B, KV, S, D), turned, and the parts that stay alive until attention ends."""
+    quirks = architecture_of(m.architecture)
+    if quirks.spreads_rope_tables:
+        rope = rope.spread(t)
     if not joins_parts(m):
-        return *_turned_whole(t, m, q, k, rope), ()
-    if m.architecture in HALF_TABLES:
+        return *_turned_whole(t, quirks, q, k, rope), ()
+    if quirks.rope_tables == "half":
         q = _turned_halves(t, q, rope)
         return q, _turned_halves(t, k, rope), ()
-    if m.architecture in SPREAD_TABLES:
-        rope = rope.spread(t)
     (q_part, q_rest), (k_part, k_rest) = _split(t, q, rope.width), _split(t, k, rope.width)
-    if m.architecture == "nemotron":
+    if quirks.rope_parts == "joined_at_return":
         q_part, k_part = turned(t, q_part, rope), turned(t, k_part, rope)
         return cat_last(t, q_part, q_rest), cat_last(t, k_part, k_rest), ()
-    if m.architecture == "phi3":
+    if quirks.rope_parts == "joined_in_expression":
         q = cat_last(t, turned(t, q_part, rope), q_rest)
         return q, cat_last(t, turned(t, k_part, rope), k_rest), ()
     q_part, k_part = turned(t, q_part, rope), turned(t, k_part, rope)
-    kept = (q_part, k_part) if m.architecture in NAMED_PARTS else ()
+    kept = (q_part, k_part) if quirks.rope_parts == "kept_in_attention" else ()
     q = cat_last(t, q_part, q_rest)
     if not kept:
         del q_part

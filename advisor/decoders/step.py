@@ -16,27 +16,23 @@ from typing import NamedTuple
 from advisor.decoders.adapters import linear
 from advisor.decoders.attention import StepInputs
 from advisor.decoders.decoder import Decoder
-from advisor.decoders.ends import embed, head_logits
+from advisor.decoders.ends import embed
 from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds
-from advisor.decoders.layers import layer_of
+from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
-from advisor.decoders.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
+from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
-from advisor.decoders.older_loss import shifted, sliced_loss
+from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
-from advisor.parameters.modules import head_linear
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.engine import checkpoint, run_backward
-from advisor.tape.graph import GRADIENT, LOGITS, Device, Node, RawKernel, Tensor
-from advisor.tape.ops import cast, mean
+from advisor.tape.engine import run_backward
+from advisor.tape.graph import GRADIENT, Device, Node, RawKernel, Tensor
 from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
-from advisor.tape.stack import Stack
 from advisor.tape.tape import LabelledTape, Tape
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
-THIS_STACK = Stack()
 
 
 class _Recorder:
@@ -115,14 +111,10 @@ def _recorded(
     `single_row`: the batch is 1 where that matters.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
-    t = (LabelledTape if labelled else Tape)(device, half if recipe.autocast else "", stack)
+    t = (LabelledTape if labelled else Tape)(device, half if recipe.autocast else "")
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, kind.last) for kind, _ in plan]
-    if stack.freezes_lora_a:
-        for part in (part for w in layers for part in w.linears.values()):
-            if part.lora_a is not None:
-                part.lora_a = Tensor(part.lora_a.shape, part.lora_a.dtype)
+    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
     full = recipe.method == "full"
     other = other_dtype(recipe)
     table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
@@ -130,15 +122,15 @@ def _recorded(
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
     ends = _Ends(
         table,
-        output_embedding(m, recipe, RANK, head),
+        output_embedding(m, recipe, RANK, head, stack),
         places if m.position == "learned" else None,
-        outer_norm(m, other, full) if m.final_norm else None,
-        outer_norm(m, other, full) if m.embedding_norm else None,
-        projections(m, recipe, RANK),
+        outer_norm(m, other, full, stack) if m.final_norm else None,
+        outer_norm(m, other, full, stack) if m.embedding_norm else None,
+        projections(m, recipe, RANK, stack),
     )
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
     recorder.phase = "backward"
@@ -164,7 +156,7 @@ def step_program(
 ) -> Program:
     """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
 
-    `labelled`: the kinds of kernels say where they run, see LabelledTape.
+    `labelled`: the kernels say where they run, see LabelledTape.
 
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
@@ -236,8 +228,9 @@ class _Step:
         slides: bool,
         one_tile: bool,
         single_row: bool,
+        stack: Stack,
     ) -> None:
-        self.t, self.recorder, self.m, self.recipe = t, recorder, m, recipe
+        self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
         self.one_tile = one_tile
@@ -251,43 +244,23 @@ class _Step:
         if table is head.weight:
             table = head.weight = _shared(t, table)
         hidden = self._decode(table, ends)
-        if self.recipe.loss == "chunked":
-            t.label("loss")
-            return chunked_loss(t, hidden, head.weight, head.bias, self.one_tile)
-        if t.stack.sliced_head:
-            quant = self.recipe.quant if t.stack.quantized_head else "none"
-            logits, loss = sliced_loss(t, hidden, Linear(head_linear(m), self.recipe, 0, quant, head.weight.dtype))
-            self.held.append(logits)
-            return loss
-        logits = head_logits(t, m, linear(t, hidden, head))
-        t.label("loss")
-        if logits.buffer is not None:
-            logits.buffer.move_to(LOGITS)
-        if t.stack.mean_of_logits:
-            logits = cast(t, logits, "float32")
-            self.held.append(logits)
-            return mean(t, logits, (1,))
-        if t.stack.shifts_logits:
-            logits = cast(t, logits, "float32")
-        if t.stack.keeps_outputs:
-            self.held.append(logits)
-        return log_softmax_loss(t, shifted(t, logits) if t.stack.shifts_logits else logits)
+        return self.stack.loss(t, m, self.recipe, hidden, head, self.one_tile, self.held)
 
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
-        leaf = recipe.gradient_checkpointing and not t.stack.cuts_embedding
+        leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing
         ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
-        decoder = Decoder(t, m, recipe, self.single_row)
+        decoder = Decoder(t, m, recipe, self.single_row, self.stack)
         shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype)
-        self.held, layer = decoder.cache, layer_of(m.architecture)
+        self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
             if recipe.gradient_checkpointing:
-                x = checkpoint(t, lambda h, w=weights, g=given: layer(decoder, h, w, g), x, recipe.reentrant)
+                x = self.stack.checkpoint(t, lambda h, w=weights, g=given: layer(decoder, h, w, g), x, recipe.reentrant)
             else:
                 x = layer(decoder, x, weights, given)
         self.recorder.enter(HEAD)
@@ -307,8 +280,9 @@ def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:
     lost: dict[int, list[int]] = {}
     while t.autocast_cache:
         start = len(t.events)
-        _, (place, _cached) = t.autocast_cache.popitem()
-        del _cached
+        _, entry = t.autocast_cache.popitem()
+        place = entry.segment
+        del entry
         lost.setdefault(place, []).extend(t.events[start:])
     for place, events in lost.items():
         places[place].dropped = net_of(events)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from advisor.architectures import architecture_of
 from advisor.decoders.experts import Experts
 from advisor.decoders.gpt_oss import OssExperts
 from advisor.decoders.linear import Linear
-from advisor.decoders.llama4_experts import Llama4Experts
+from advisor.decoders.llama4 import Llama4Experts
 from advisor.decoders.norms import HeadNorms, Norm
+from advisor.decoders.stack import Stack
 from advisor.errors import BadValue
 from advisor.parameters.modules import (
     HEAD_NORMS,
@@ -28,12 +30,13 @@ class Weights:
 
     __slots__ = ("experts", "linears", "m", "norms", "own", "qk_norms", "sinks")
 
-    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, last: bool = False) -> None:
+    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, stack: Stack, last: bool = False) -> None:
         """`m` is the model as this layer knows it; `last`: see `unquantized_name`."""
         self.m = m
         other = other_dtype(recipe)
         whole = unquantized_name(m) if last else ""
         trained = recipe.method == "full"
+        bias_apart = architecture_of(m.architecture).bias_apart
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
         self.linears = {
             name: Linear(
@@ -42,13 +45,14 @@ class Weights:
                 rank if name in targets else 0,
                 "none" if name == whole else layer_quant(m, recipe),
                 other,
-                bias_apart=m.architecture == "falcon",
+                stack.linear,
+                bias_apart=bias_apart,
             )
             for name, shape in layer_linears(m).items()
         }
         of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in HEAD_NORMS]
         others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
-        self.norms = [outer_norm(m, other, trained) for _ in range(others)]
+        self.norms = [outer_norm(m, other, trained, stack) for _ in range(others)]
         self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
         self.own = {
             name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
@@ -58,7 +62,7 @@ class Weights:
         self.qk_norms = [
             HeadNorms(count, width, other, trained)
             if m.qk_norm == "each_apart"
-            else Norm(m.norm, width, other, trained, False)
+            else Norm(m.norm, width, other, trained, False, code=stack.norm(m.norm))
             for width, count in of_heads
         ]
 
@@ -86,21 +90,23 @@ def _experts_of(
     return None
 
 
-def outer_norm(m: ModelSpec, dtype: str, trained: bool) -> Norm:
+def outer_norm(m: ModelSpec, dtype: str, trained: bool, stack: Stack) -> Norm:
     """A norm of hidden states."""
-    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight)
+    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight, stack.norm(m.norm))
 
 
-def projections(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Linear]:
+def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[str, Linear]:
     """The linear layers around the decoder layers."""
     targets = outer_targets(m, recipe.target_modules) if recipe.has_adapters else []
     return {
-        name: Linear(shape, recipe, rank if shape in targets else 0, layer_quant(m, recipe), other_dtype(recipe))
+        name: Linear(
+            shape, recipe, rank if shape in targets else 0, layer_quant(m, recipe), other_dtype(recipe), stack.linear
+        )
         for name, shape in outer_linears(m).items()
     }
 
 
-def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor) -> Linear:
+def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, stack: Stack) -> Linear:
     """The head, never quantised, with an adapter where it is named among the targets; `weight` may be the embedding's.
 
     Raises BadValue for a chunked loss, which multiplies by the weight and passes the adapter by.
@@ -109,6 +115,6 @@ def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor) ->
     adapted = recipe.has_adapters and shape.name in recipe.target_modules
     if adapted and recipe.loss == "chunked":
         raise BadValue("--loss", "chunked", f"it passes the adapter of {shape.name} by; add --loss full")
-    head = Linear(shape, recipe, rank if adapted else 0, "none", other_dtype(recipe))
+    head = Linear(shape, recipe, rank if adapted else 0, "none", other_dtype(recipe), stack.linear)
     head.weight = weight
     return head

@@ -7,22 +7,12 @@ change neither memory nor step time by much; the rates below are usual starting 
 
 from __future__ import annotations
 
+from advisor.export.command import run_line
+from advisor.optimizers import optimizer_row
 from advisor.parameters.targets import attention_names, spelt_targets
-from advisor.specs import ModelSpec, Optimizer, Recipe, Workload
-
-OPTIMIZERS: dict[Optimizer, str] = {
-    "adamw": "adamw_torch_fused",
-    "adamw_foreach": "adamw_torch",
-    "adamw_8bit": "adamw_bnb_8bit",
-    "paged_adamw": "paged_adamw_32bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-    "adafactor": "adafactor",
-    "sgd": "sgd",
-}
-"""transformers' names of the optimizers (transformers.training_args.OptimizerNames)."""
+from advisor.specs import ModelSpec, Recipe, Workload
 
 ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
-_BITSANDBYTES = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit")
 ADAPTER_RATE = "2e-4"
 FULL_RATE = "1e-5"
 
@@ -50,10 +40,10 @@ def _imports(recipe: Recipe, gpus: int) -> str:
         names.insert(2, "BitsAndBytesConfig")
     packages = "torch 'transformers>=5,<6' datasets accelerate"
     packages += " peft" if recipe.has_adapters else ""
-    packages += " bitsandbytes" if recipe.is_quantized or recipe.optimizer in _BITSANDBYTES else ""
+    packages += " bitsandbytes" if recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
     packages += " liger-kernel" if recipe.loss == "chunked" else ""
     run = "python train.py" if gpus == 1 else f"torchrun --nproc-per-node {gpus} train.py"
-    lines = [f"# pip install {packages}", f"# run: {run}", "import torch", "from datasets import load_dataset"]
+    lines = [f"# pip install {packages}", run_line(run, recipe), "import torch", "from datasets import load_dataset"]
     if recipe.has_adapters:
         prepare = ", prepare_model_for_kbit_training" if _prepares(recipe) else ""
         lines.append(f"from peft import LoraConfig, get_peft_model{prepare}")
@@ -187,7 +177,7 @@ def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
         f"    per_device_train_batch_size={recipe.micro_batch},",
         f"    gradient_accumulation_steps={recipe.gradient_accumulation},",
         f"    learning_rate={ADAPTER_RATE if recipe.has_adapters else FULL_RATE},",
-        f'    optim="{OPTIMIZERS[recipe.optimizer]}",',
+        f'    optim="{optimizer_row(recipe.optimizer).transformers_name}",',
         *_checkpointing(recipe),
     ]
     lines += [f"    {half}=True,"] if recipe.autocast else []

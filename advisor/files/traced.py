@@ -19,7 +19,8 @@ from typing import Any
 
 from advisor.errors import BadConfig
 from advisor.files.checked import canonical_text, data_folder, file_text, read_file, text_hash
-from advisor.specs import DORA_METHODS, QUANTIZED_METHODS, Recipe
+from advisor.knobs import idle_knobs
+from advisor.specs import Recipe
 
 SCHEMA_VERSION = 2
 MAX_FILE_BYTES = 64 * 2**20
@@ -56,15 +57,7 @@ def structure_of(recipe: Recipe) -> dict[str, Any]:
     found["dropout"] = recipe.dropout > 0
     found["reentrant"] = recipe.reentrant and recipe.gradient_checkpointing
     found["target_modules"] = list(recipe.target_modules)
-    idle: tuple[str, ...] = ()
-    if recipe.method not in QUANTIZED_METHODS:
-        idle += ("quant", "double_quant", "kbit_upcast")
-    elif recipe.quant == "int8":
-        idle += ("double_quant",)
-    if not recipe.has_adapters:
-        idle += ("target_modules", "dropout", "adapter_dtype")
-    if recipe.method not in DORA_METHODS:
-        idle += ("magnitude_dtype",)
+    idle = idle_knobs(recipe.method, recipe.quant)
     return {"method": recipe.method, **{name: value for name, value in found.items() if name not in idle}}
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.parameters.layers import layer_groups
 from advisor.specs import ModelSpec, Recipe
 
-BALANCED = frozenset({"deepseek_v3", "dots1", "glm4_moe", "glm4_moe_lite"})
-"""Their routers add a number for each expert to the scores by which experts are picked."""
-
 
 def rope_kinds(m: ModelSpec) -> frozenset[bool]:
-    """For which kinds of layers, sliding or not, there are tables of their own: {False} is one for all.
-
-    Gemma 3 and OLMo 3 have tables for each kind; Falcon's code makes them with ALiBi too and does not read them,
-    GPT-J's makes them in every layer.
-    """
-    if (m.position != "rope" and m.architecture != "falcon") or m.architecture == "gptj":
+    """For which kinds of layers, sliding or not, the model makes tables of their own: {False} is one for all."""
+    made = architecture_of(m.architecture).rope_made
+    if (m.position != "rope" and made != "always") or made == "in_layers":
         return frozenset()
-    if m.architecture.startswith(("gemma3", "gemma4", "olmo3")) and m.sliding_window:
+    if made == "by_kind" and m.sliding_window:
         return frozenset(m.sliding_layers or (True,))
     return frozenset({False})
 
@@ -31,15 +26,16 @@ def rope_width(m: ModelSpec, sliding: bool) -> int:
 def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
     """(bytes of a buffer, how many of that size) for all of the model's buffers."""
     found = [(4 * (rope_width(m, sliding) // 2), 2) for sliding in sorted(rope_kinds(m))]
-    if m.architecture == "gpt_bigcode":  # a causal mask that its attention no longer reads
+    quirks = architecture_of(m.architecture)
+    if quirks.causal_mask_buffer:
         found.append((m.max_position_embeddings**2, 1))
-    if m.architecture in BALANCED:
+    if quirks.balancing_bias == "buffer":
         found += [(4 * part.num_experts, layers) for part, layers in layer_groups(m) if part.num_experts]
-    if m.architecture == "gptj":  # sines and cosines of every position, in every layer
+    if quirks.rope_made == "in_layers":  # sines and cosines of every position
         found.append((4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers))
-    if m.embedding_multiplier and m.architecture.startswith("gemma"):
+    if quirks.embedding_scales_itself:
         found.append((4, 1))
-    if m.architecture == "gemma4_text":  # what each layer's output is multiplied with
+    if quirks.layer_scalar:
         found.append((ITEM_BYTES[recipe.base_dtype], m.num_hidden_layers))
     if m.activation == "xielu":  # its beta and eps
         found.append((ITEM_BYTES[recipe.base_dtype], 2 * m.num_hidden_layers))

@@ -9,6 +9,7 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.parameters.layers import layer_groups
 from advisor.specs import LinearShape, ModelSpec
 
@@ -73,7 +74,7 @@ def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
     h, inner = m.hidden_size, m.shared_expert_size
     found = []
     if m.router_linear:
-        wide = m.architecture == "hunyuan_v1_moe"
+        wide = architecture_of(m.architecture).router_in_float
         found.append(LinearShape(name=m.router_linear, in_features=h, out_features=m.num_experts, wide=wide))
     if not inner:
         return found
@@ -112,7 +113,7 @@ def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
     count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
-    if m.architecture == "gemma4_text" and m.num_experts:  # around the experts beside the MLP
+    if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, behind and beside them
         count += 3
     found = [Norm(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
     each = (m.q_size, m.kv_size)
@@ -149,14 +150,15 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     if m.mlp != "experts":
         return {}
     found = {"gate_up": Parameter((count, 2 * inner, h)), "down": Parameter((count, h, inner))}
-    if m.architecture == "gemma4_text":
+    quirks = architecture_of(m.architecture)
+    if quirks.experts_beside_mlp:
         return found | {"router_scale": Parameter((h,)), "expert_scale": Parameter((count,))}
     if m.router_linear:
         return found
-    if m.architecture == "ernie4_5_moe":
-        fixed = Parameter((1, count), wide=True, fixed=True)
-        return {"router": Parameter((count, h), wide=True), **found, "router_bias": fixed}
-    return {"router": Parameter((count, h)), **found}
+    found = {"router": Parameter((count, h), wide=quirks.router_in_float), **found}
+    if quirks.balancing_bias == "parameter":
+        found["router_bias"] = Parameter((1, count), wide=True, fixed=True)
+    return found
 
 
 def own_dtype(p: Parameter, other: str) -> str:

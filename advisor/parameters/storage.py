@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
@@ -22,10 +23,10 @@ def other_dtype(recipe: Recipe) -> str:
 def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
     """How the linear layers of the decoder are stored.
 
-    transformers 5.23 replaces nn.Linear and Conv1D, but no subclass: Falcon's layers stay as they are. Source:
+    transformers 5.23 replaces nn.Linear and Conv1D, but no subclass. Source:
     transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
     """
-    return "none" if m.architecture == "falcon" else recipe.quant
+    return "none" if architecture_of(m.architecture).linears_stay_unquantized else recipe.quant
 
 
 def unquantized_name(m: ModelSpec) -> str:

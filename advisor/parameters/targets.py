@@ -6,34 +6,21 @@ from collections.abc import Iterable
 from functools import lru_cache
 from math import prod
 
+from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
-FUSED_EXPERTS = frozenset(
-    {
-        "deepseek_v2",
-        "deepseek_v3",
-        "dots1",
-        "ernie4_5_moe",
-        "glm4_moe",
-        "glm4_moe_lite",
-        "hunyuan_v1_moe",
-        "mixtral",
-        "olmoe",
-        "qwen3_moe",
-    }
-)
-"""peft takes the gate, up and down projections of these for parts of fused experts: no dense MLP gets an adapter.
 
-With 'all-linear' it adapts router and fused experts themselves, but not by DoRA and not with dropout.
+def fuses_experts(m: ModelSpec) -> bool:
+    """Whether peft takes the gate, up and down projections for parts of fused experts: no dense MLP gets an adapter.
 
-Source: peft 0.21, utils/transformers_weight_conversion.py, _convert_peft_config_moe.
-"""
+    With 'all-linear' it adapts router and fused experts themselves, but not by DoRA and not with dropout.
 
-ROUTER_FAILS = frozenset({"llama4_text", "phimoe"})
-"""Their routers are linear layers that return more than one tensor, which peft 0.21 wraps and then fails on."""
+    Source: peft 0.21, utils/transformers_weight_conversion.py, _convert_peft_config_moe.
+    """
+    return m.mlp == "experts" and architecture_of(m.architecture).fused_experts_in_peft
 
 
 def attention_names(m: ModelSpec) -> tuple[str, ...]:
@@ -84,7 +71,7 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
 
 def _adaptable(part: ModelSpec) -> list[str]:
     """The linear layers that peft can adapt, in the order of the forward."""
-    fused = part.mlp_names if part.architecture in FUSED_EXPERTS else ()
+    fused = part.mlp_names if architecture_of(part.architecture).fused_experts_in_peft else ()
     return [name for name in layer_linears(part) if name not in fused]
 
 
@@ -94,8 +81,8 @@ def _names_of(m: ModelSpec) -> list[str]:
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:
-    """Whether peft cannot be asked for every linear layer."""
-    return m.architecture in ROUTER_FAILS and m.num_experts > 0
+    """Whether peft 0.21 cannot be asked for every linear layer: it fails on a router that returns several tensors."""
+    return m.num_experts > 0 and architecture_of(m.architecture).router_returns_several
 
 
 def default_targets(m: Model) -> tuple[str, ...]:
@@ -105,19 +92,17 @@ def default_targets(m: Model) -> tuple[str, ...]:
 
 def same_layers(m: Model) -> bool:
     """Whether LoRA and DoRA adapt the same layers by default: peft's DoRA does not reach fused experts."""
-    return not (isinstance(m, ModelSpec) and m.mlp == "experts" and m.architecture in FUSED_EXPERTS)
+    return not (isinstance(m, ModelSpec) and fuses_experts(m))
 
 
 def adapts_experts(m: ModelSpec, target_modules: tuple[str, ...], dora: bool, dropout: float) -> bool:
     """Whether peft adapts the fused experts; it refuses to where the recipe asks for DoRA or dropout."""
-    known = m.mlp == "experts" and m.architecture in FUSED_EXPERTS
-    return known and target_modules == ("all-linear",) and not dora and not dropout
+    return fuses_experts(m) and target_modules == ("all-linear",) and not dora and not dropout
 
 
 def spelt_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
     """The recipe's targets as peft must be told: by name where its 'all-linear' would reach experts and be refused."""
-    fused = m.mlp == "experts" and m.architecture in FUSED_EXPERTS
-    if fused and recipe.target_modules == ("all-linear",) and (recipe.is_dora or recipe.dropout):
+    if fuses_experts(m) and recipe.target_modules == ("all-linear",) and (recipe.is_dora or recipe.dropout):
         return tuple(name for name in _names_of(m) if name in resolve_targets(m, recipe.target_modules))
     return recipe.target_modules
 

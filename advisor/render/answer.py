@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -11,18 +11,21 @@ from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Reason
 from advisor.export.training_file import file_name, training_file
-from advisor.knobs import ONLY_DORA, idle_knobs
+from advisor.knobs import idle_knobs
 from advisor.render.console import console_for, heading, new_table, print_table, say, value_text
 from advisor.rules.context import Rule
 from advisor.rules.wording import DISPLAY, FORMULA, how
 from advisor.specs import GpuSpec, TimeEstimate
 from advisor.units import format_count, format_gib, format_seconds
 
+if TYPE_CHECKING:
+    from advisor.advice.breakdown import TimeBreakdown
+
 _VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
 _TERMS_IN_SHORT = 4
 
 
-def render(advice: Advice, file: TextIO, *, explain: bool = False, explain_time: bool = False) -> None:
+def render(advice: Advice, file: TextIO, *, explain: bool = False, breakdown: TimeBreakdown | None = None) -> None:
     """Print the verdict, a row per method, reasons, warnings, memory, knobs, and the script to run."""
     console = console_for(file)
     say(console, verdict_line(advice), style="bold")
@@ -46,11 +49,11 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False, explain_time:
     elif recommendation is not None:
         _memory_in_short(console, rows[0])
     if recommendation is not None:
-        _time_in_short(console, advice, rows[0], hint=not explain_time)
-    if explain_time:
+        _time_in_short(console, advice, rows[0], hint=breakdown is None)
+    if breakdown is not None:
         from advisor.render.time import render_times
 
-        render_times(advice, file)
+        render_times(advice, breakdown, file)
     _knobs(console, advice, None if recommendation is None else rows[0])
     if recommendation is not None:
         heading(console, _run_this(advice))
@@ -70,12 +73,12 @@ def verdict_line(advice: Advice) -> str:
     if advice.recommendation is None:
         return f"Nothing fits: {job}."
     row = advice.candidate(advice.recommendation.method)
-    device = row.memory.needed_bytes
+    needed = row.memory.needed_bytes
     rank = f" r={advice.recommendation.rank}" if advice.recommendation.rank else ""
     fits = "fits" if row.verdict == "fits" else "only just fits"
     text = (
-        f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(device.low)} to "
-        f"{format_gib(device.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
+        f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(needed.low)} to "
+        f"{format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
     )
     if row.time is not None:
         text += f" and takes {_span(row.time)} for {advice.workload.examples:,} examples"
@@ -118,14 +121,14 @@ def _candidate_table(advice: Advice) -> Table:
 def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
     """Cells of one row; the recommended method is marked with a star, checkpointing with a c."""
     chosen = advice.recommendation is not None and advice.recommendation.method == row.method
-    device = row.memory.needed_bytes
+    needed = row.memory.needed_bytes
     step, total = "-", "-"
     if row.time is not None and row.verdict != "does_not_fit":
         step, total = format_seconds(row.time.step_s.likely), format_seconds(row.time.total_s.likely)
     recipe = row.recipe
     return (
         ("* " if chosen else "  ") + row.method,
-        f"{format_gib(device.likely)} ({format_gib(device.high)})",
+        f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
         _VERDICTS[row.verdict],
         f"{recipe.micro_batch}x{recipe.gradient_accumulation}{' c' if recipe.gradient_checkpointing else ''}",
         step,
@@ -213,7 +216,7 @@ def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
     say(console, f"fixed: {fixed or 'none'}", indent=2)
     say(console, _trainer_line(advice, row), indent=2)
     values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
-    hidden = () if row is None or row.recipe.is_dora else ONLY_DORA
+    hidden = {"magnitude_dtype"} if row is not None and not row.recipe.is_dora else set()
     chosen = [
         f"{name.replace('_', '-')} {value_text(values[name])}"
         for name in advice.chosen
@@ -226,7 +229,7 @@ def _trainer_line(advice: Advice, row: Candidate | None) -> str:
     """The trainer that was assumed, whether it was traced, and what it set."""
     trainer = advice.trainer
     recipe = None if row is None else row.recipe
-    idle = () if recipe is None else idle_knobs(recipe.method)
+    idle = {} if recipe is None else idle_knobs(recipe.method)
     knobs = [
         name.replace("_", "-") + ("" if recipe is None else f" {value_text(getattr(recipe, name))}")
         for name in trainer.knobs

@@ -7,50 +7,34 @@ from typing import TextIO
 
 from rich.text import Text
 
-from advisor.advice.search import has_bf16
+from advisor.advice.breakdown import TimeBreakdown
 from advisor.answer import Advice, Candidate
-from advisor.catalog import find_gpus
-from advisor.costs.explanation import StepParts, compared, explain_time
-from advisor.costs.measured import measured_device
+from advisor.costs.explanation import StepParts, compared
 from advisor.render.console import console_for, heading, new_table, print_table, say
 from advisor.rules.wording import DISPLAY, how
-from advisor.specs import GpuSpec, Method, TracedModel
+from advisor.specs import Method
 from advisor.units import format_seconds
 
 DEAREST = 10
 
 
-def render_times(advice: Advice, file: TextIO) -> None:
+def render_times(advice: Advice, times: TimeBreakdown, file: TextIO) -> None:
     """Print the ten dearest kernels of the recommended row, or of the first, and what every row is made of."""
     console = console_for(file)
-    if isinstance(advice.model, TracedModel):
-        say(console, f"No kernels to show: {advice.model.name} stands on a trace, which holds sums alone.")
-        return
-    card = _card(advice)
-    if card is None:
-        say(console, f"No kernels to show: the speed of {advice.gpu.asked} is not known.")
+    if times.missing:
+        say(console, f"No kernels to show: {times.missing}")
         return
     rows = advice.candidates
     chosen = rows[0] if advice.recommendation is None else advice.candidate(advice.recommendation.method)
-    device, _ = measured_device(card)
-    profile = None if device is None else device.profile
-    steps = {row.method: explain_time(advice.model, row.recipe, advice.workload, card, profile) for row in rows}
-    _dearest(file, chosen, steps[chosen.method], card)
-    _side_by_side(file, rows, steps)
+    _dearest(file, chosen, times.steps[chosen.method], times.card)
+    _side_by_side(file, rows, times.steps)
 
 
-def _card(advice: Advice) -> GpuSpec | None:
-    """The card whose kernels are shown: the one with the least memory, which the verdict is about."""
-    known = [card for card in find_gpus(advice.gpu.asked) if card.speed_known]
-    usable = [card for card in known if has_bf16(card)] or known
-    return min(usable, key=lambda card: card.memory_bytes, default=None)
-
-
-def _dearest(file: TextIO, row: Candidate, step: StepParts, card: GpuSpec) -> None:
+def _dearest(file: TextIO, row: Candidate, step: StepParts, card: str) -> None:
     console = console_for(file)
     heading(
         console,
-        f"Time of {DISPLAY[row.method]}, {how(row.recipe)}, on {card.name}: "
+        f"Time of {DISPLAY[row.method]}, {how(row.recipe)}, on {card}: "
         f"{format_seconds(step.micro_step_s)} a micro-step",
     )
     table = new_table()

@@ -17,14 +17,18 @@ SOURCE = "transformers 5.23, PreTrainedModel.from_pretrained(dtype=...)"
 def check(context: Context) -> Finding | None:
     """Speaks up when fp32, asked for or the trainer's default, costs memory."""
     row = context.shown
-    asked = {"base_dtype"} & {*context.fixed, *context.trainer.knobs}
+    asked = {"base_dtype"} & {*context.question.fixed, *context.trainer.knobs}
     if row is None or not asked or row.recipe.base_dtype != "float32":
         return None
     half = "bfloat16" if context.has_bf16 else "float16"
     extra = extra_bytes(context, row, {"base_dtype": half})
     if extra <= 0:
         return None
-    whose = "--base-dtype float32" if "base_dtype" in context.fixed else f"fp32, {context.trainer.name}'s default,"
+    whose = (
+        "--base-dtype float32"
+        if context.question.base_dtype is not None
+        else f"fp32, {context.trainer.name}'s default,"
+    )
     text = (
         f"{whose} costs {DISPLAY[row.method]} {extra_gib(extra)} more here than --base-dtype {half}; "
         "almost all checkpoints are published in 16 bits."
@@ -32,4 +36,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-RULE = Rule(CODE, "a 16-bit base loaded in fp32", "warns", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "warns", __doc__, (SOURCE,), check)

@@ -16,10 +16,10 @@ SOURCE = "transformers 5.23, TrainingArguments.use_liger_kernel"
 
 def check(context: Context) -> Finding | None:
     """Speaks up when --loss chunked was fixed for transformers' Trainer."""
-    if context.fixed.get("loss") != "chunked" or context.trainer.name != "transformers":
+    if context.question.loss != "chunked" or context.trainer.name != "transformers":
         return None
     text = "--loss chunked: the script below uses Liger's kernel for it; install liger-kernel and check your model."
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-RULE = Rule(CODE, "a chunked loss", "warns", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "warns", __doc__, (SOURCE,), check)

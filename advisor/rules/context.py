@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from advisor.answer import Candidate, Reason, TrainerChoice
+from advisor.question import Question
 from advisor.specs import ADAPTER_METHODS, Estimate, Method, Model, Placement, Priority, Recipe, Workload
 
 
@@ -19,7 +20,7 @@ class Context(NamedTuple):
     memory_bytes: int
     cards: tuple[str, ...]
     has_bf16: bool
-    fixed: Mapping[str, object]
+    question: Question
     candidates: Mapping[Method, Candidate]
     estimate: Callable[[Recipe], Estimate]
     trainer: TrainerChoice = TrainerChoice(name="transformers", version="", traced=True, knobs=())
@@ -54,8 +55,12 @@ class Rule(NamedTuple):
     """One rule. `explanation` is its module's docstring, which `advise explain CODE` prints."""
 
     code: str
-    title: str
     kind: Literal["recommends", "remarks", "warns"]
     explanation: str
     sources: tuple[str, ...]
     check: Callable[[Context], Finding | None]
+
+    @property
+    def title(self) -> str:
+        """The first line of its explanation."""
+        return self.explanation.strip().partition("\n")[0].rstrip(".")

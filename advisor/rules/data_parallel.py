@@ -1,8 +1,9 @@
-"""Several cards as plain data-parallel.
+"""What data parallelism leaves out.
 
-Each card holds the whole job's memory and does its share of the rows, so the verdict is that of one card and the
-time is divided by the number of cards. What is left out: exchanging the gradients after every step (little for
-adapters, a copy of all weights for full fine-tuning), DDP's gradient buckets, and waiting for the slowest card.
+Each card holds a full copy of the model and does its share of the rows, so the verdict is that of one card. The time
+includes the exchange of the gradients after every step (little for adapters, a copy of all trained weights for full
+fine-tuning). What is left out: DDP's gradient buckets, which take the bytes of the gradients once more, waiting for
+the slowest card, and loading the data for all of them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ def check(context: Context) -> Finding | None:
     if gpus == 1:
         return None
     text = (
-        f"{gpus:,} cards as data-parallel: the memory is that of one card, and the time is divided by {gpus:,}, "
-        "without the exchange of gradients and without waiting for the slowest card."
+        f"{gpus:,} data-parallel cards: each needs the memory of a single-card run and DDP's gradient buckets, which "
+        "are not counted; neither are waiting for the slowest card and loading the data."
     )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-RULE = Rule(CODE, "what data-parallel leaves out", "warns", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "warns", __doc__, (SOURCE,), check)

@@ -26,4 +26,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-RULE = Rule(CODE, "the evidence for DoRA", "remarks", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "remarks", __doc__, (SOURCE,), check)

@@ -44,4 +44,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text + ".", source=SOURCE),), "lora")
 
 
-RULE = Rule(CODE, "DoRA below 50,000 examples", "recommends", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "recommends", __doc__, (SOURCE,), check)

@@ -19,11 +19,11 @@ def check(context: Context) -> Finding | None:
     if context.has_bf16:
         return None
     card = context.cards[0]
-    if context.fixed.get("base_dtype") == "bfloat16":
+    if context.question.base_dtype == "bfloat16":
         text = f"{card} has no bf16 units: --base-dtype bfloat16 is emulated there, much slower than float16."
     else:
         text = f"{card} has no bf16 units: the recipe uses fp16 with loss scaling; watch the loss for NaN."
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-RULE = Rule(CODE, "fp16 instead of bf16", "warns", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "warns", __doc__, (SOURCE,), check)

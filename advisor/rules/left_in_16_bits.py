@@ -44,4 +44,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=SOURCES[0]),))
 
 
-RULE = Rule(CODE, "weights left in 16 bits", "warns", __doc__, SOURCES, check)
+RULE = Rule(CODE, "warns", __doc__, SOURCES, check)

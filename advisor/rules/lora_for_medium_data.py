@@ -23,4 +23,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=SOURCE),), "lora")
 
 
-RULE = Rule(CODE, "LoRA between 50,000 and 100,000 examples", "recommends", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "recommends", __doc__, (SOURCE,), check)

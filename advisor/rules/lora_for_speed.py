@@ -32,7 +32,7 @@ def check(context: Context) -> Finding | None:
     )
     cost = dora_cost(context)
     reasons = [Reason(code=CODE, source=SOURCE_COST, text=f"LoRA, because {why}" + (f": {cost}." if cost else "."))]
-    if many and "rank" not in context.fixed:
+    if many and context.question.rank is None:
         text = (
             f"Rank {row.recipe.rank}, alpha {row.recipe.alpha:g}: {context.workload.examples:,} examples can "
             "teach more than a rank of 16 holds."
@@ -59,4 +59,4 @@ def check(context: Context) -> Finding | None:
     return Finding(tuple(reasons), "lora")
 
 
-RULE = Rule(CODE, "LoRA when speed matters", "recommends", __doc__, (SOURCE_COST, SOURCE_RANK), check)
+RULE = Rule(CODE, "recommends", __doc__, (SOURCE_COST, SOURCE_RANK), check)

@@ -28,4 +28,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text + ".", source=SOURCE),), rows[0].method)
 
 
-RULE = Rule(CODE, "the smallest when memory matters", "recommends", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "recommends", __doc__, (SOURCE,), check)

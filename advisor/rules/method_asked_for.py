@@ -16,7 +16,7 @@ CODE = "ADV007"
 
 def check(context: Context) -> Finding | None:
     """The fixed method if it fits, with what DoRA adds to it where it is DoRA."""
-    if "method" not in context.fixed or len(context.candidates) != 1:
+    if context.question.method is None or len(context.candidates) != 1:
         return None
     method, row = next(iter(context.candidates.items()))
     if not context.fits(method):
@@ -41,4 +41,4 @@ def _extra_time(context: Context, method: Method, plain: Method) -> str:
     return f" and {hours(mine.total_s.likely - other.total_s.likely)}"
 
 
-RULE = Rule(CODE, "the method that was asked for", "recommends", __doc__, (FORMULA,), check)
+RULE = Rule(CODE, "recommends", __doc__, (FORMULA,), check)

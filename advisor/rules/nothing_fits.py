@@ -27,4 +27,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=FORMULA),))
 
 
-RULE = Rule(CODE, "nothing fits", "recommends", __doc__, (FORMULA,), check)
+RULE = Rule(CODE, "recommends", __doc__, (FORMULA,), check)

@@ -42,4 +42,4 @@ def check(context: Context) -> Finding | None:
     return Finding(tuple(reasons), "qlora")
 
 
-RULE = Rule(CODE, "QLoRA when 16 bits do not fit", "recommends", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "recommends", __doc__, (SOURCE,), check)

@@ -28,4 +28,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-RULE = Rule(CODE, "QLoRA that saves nothing", "warns", __doc__, (SOURCE, FORMULA), check)
+RULE = Rule(CODE, "warns", __doc__, (SOURCE, FORMULA), check)

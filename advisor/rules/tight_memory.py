@@ -29,4 +29,4 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-RULE = Rule(CODE, "only just fits", "warns", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "warns", __doc__, (SOURCE,), check)

@@ -45,4 +45,4 @@ def _named(rows: list[Candidate]) -> str:
     return f"{names} ({format_count(max(row.trainable_parameters for row in rows))} trained parameters)"
 
 
-RULE = Rule(CODE, "adapters that reach different layers", "warns", __doc__, (SOURCE,), check)
+RULE = Rule(CODE, "warns", __doc__, (SOURCE,), check)

@@ -24,4 +24,4 @@ def check(context: Context) -> Finding | None:
     return None
 
 
-RULE = Rule(CODE, "the only method that fits", "recommends", __doc__, (FORMULA,), check)
+RULE = Rule(CODE, "recommends", __doc__, (FORMULA,), check)

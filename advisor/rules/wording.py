@@ -37,8 +37,8 @@ def extra_gib(size_bytes: float) -> str:
 
 def needs(row: Candidate) -> str:
     """'15.2 GiB (at most 16.0)': the likely need of a candidate and its high bound."""
-    device = row.memory.needed_bytes
-    return f"{format_gib(device.likely)} GiB (at most {format_gib(device.high)})"
+    needed = row.memory.needed_bytes
+    return f"{format_gib(needed.likely)} GiB (at most {format_gib(needed.high)})"
 
 
 def how(recipe: Recipe) -> str:
@@ -76,8 +76,3 @@ def dora_cost(context: Context) -> str:
         f"DoRA {verb} {hours(abs(extra))} {'to' if extra >= 0 else 'of'} LoRA's {hours(base)} "
         f"{where(context)}, and {memory} at the same micro-batch"
     )
-
-
-def takes(row: Candidate) -> str:
-    """'takes 1.4 h', or '' when no speed is known."""
-    return "" if row.time is None else f"takes {hours(row.time.total_s.likely)}"

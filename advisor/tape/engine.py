@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
@@ -68,7 +67,7 @@ def _note_recomputed(t: Tape, launched: int) -> None:
     """All kernels after the first `launched` ran a second time."""
     again = t.kernels[launched:]
     t.recomputed += len(again)
-    t.recomputed_flop += sum(kernel[2] for kernel in again)
+    t.recomputed_flop += sum(flop for _, _, flop, *_ in again)
 
 
 def _enter_recompute(t: Tape) -> None:
@@ -137,15 +136,11 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Te
                 continue
             grads[index] = None
             if isinstance(target, Node):
-                old = target.grad
-                if old is None:
+                if target.grad is None:
                     target.grad = g
                     heappush(heap, (-target.sequence, target))
-                    g = None
-                    continue
-                target.grad = None
-                target.grad = _sum(t, old, g)
-                old = None
+                else:
+                    target.grad = _sum(t, [target.take_grad()], g)
             elif isinstance(target, Slot):
                 _route_slot(t, heap, target, g)
             else:
@@ -173,25 +168,36 @@ def _validate(t: Tape, node: Node, grads: list[Tensor | None]) -> None:
             t.kernel("elementwise", dtype, 0, moved + g.bytes)
 
 
-def _sum(t: Tape, old: Tensor, new: Tensor) -> Tensor:
+def _sum(t: Tape, held: list[Tensor], new: Tensor) -> Tensor:
     """Two gradients for one node: in place where PyTorch may, else into a third tensor.
 
-    PyTorch adds in place when it holds the only reference; a trace with a dispatch mode never does.
+    PyTorch adds in place when it holds the only reference; a trace with a dispatch mode never does. Whether `held`
+    is the only one shows when it is let go: its memory is given back, and that is undone. Reference counts would
+    say the same, but other numbers on other versions of Python.
+
+    Source: PyTorch 2.13, torch/csrc/autograd/input_buffer.cpp, can_accumulate_inplace.
     """
-    t.kernel("elementwise", old.dtype, 0, 3 * old.bytes)
-    # Seen here: this function's argument and its caller's local, and getrefcount's own.
-    if t.device == "cuda" and sys.getrefcount(old) <= 3 and sys.getrefcount(old.buffer) <= 2:
-        return Tensor(old.shape, old.dtype, old.buffer)
-    return t.empty(old.shape, old.dtype)
+    old = held.pop()
+    shape, dtype, buffer_code = old.shape, old.dtype, old.buffer.code if old.buffer is not None else None
+    t.kernel("elementwise", dtype, 0, 3 * old.bytes)
+    if t.device != "cuda":
+        return t.empty(shape, dtype)
+    events = len(t.events)
+    del old
+    if len(t.events) == events or buffer_code is None:
+        return t.empty(shape, dtype)
+    t.events.pop()
+    return Tensor(shape, dtype, Buffer.standing(t, buffer_code))
 
 
 def _route_slot(t: Tape, heap: _Heap, slot: Slot, g: Tensor) -> None:
-    many = slot.node
+    many, index = slot.node, slot.index
     if all(part is None for part in many.parts):
         heappush(heap, (-many.sequence, many))
         many.grad = PENDING
-    old = many.parts[slot.index]
-    many.parts[slot.index] = g if old is None else _sum(t, old, g)
+    held = [part for part in many.parts[index : index + 1] if part is not None]
+    many.parts[index] = None
+    many.parts[index] = _sum(t, held, g) if held else g
 
 
 def _accumulate(t: Tape, leaf: Tensor, g: Tensor) -> None:

@@ -8,15 +8,20 @@ from math import prod
 from typing import Literal, Protocol
 
 from advisor.blocks import ITEM_BYTES
+from advisor.terms import TermName
 
 Shape = tuple[int, ...]
 Device = Literal["cpu", "cuda"]
 
 SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
-CATEGORY_NAMES = ("saved activations", "temporaries", "gradients", "logits and loss")
+CATEGORY_NAMES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRADIENTS, TermName.LOGITS)
 
-RawKernel = tuple[str, str, int, int, int, int, int]
-"""(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0), as the tape records it."""
+RawKernel = tuple[str, str, int, int, int, int, int, str]
+"""(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0, place), as the tape records it.
+
+`place` is the part of the model, or '' where the tape does not note it. A bare tuple, for thousands are made for a
+step: as a NamedTuple, recording took a tenth longer.
+"""
 
 
 class StopRecompute(Exception):
@@ -45,6 +50,13 @@ class Buffer:
             slot = tape.slots[size] = len(tape.slots)
         self.code = code = slot * 8 + category * 2
         tape.events.append(code)
+
+    @classmethod
+    def standing(cls, tape: Recorder, code: int) -> Buffer:
+        """Bytes that were noted before, by the `code` of their event, and are still there."""
+        buffer = cls.__new__(cls)
+        buffer.tape, buffer.code = tape, code
+        return buffer
 
     def __del__(self) -> None:
         self.tape.events.append(self.code + 1)

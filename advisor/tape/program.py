@@ -3,6 +3,10 @@
 While the tape records, batch, length and rank are BATCH, LENGTH and RANK: powers of two so far apart that products
 and sums of sizes keep their coefficients in separate digits of one integer. `polynomial` reads them off. Running a
 recorded program costs a tenth of recording it, and a search evaluates one program at many shapes.
+
+Sizes have batch and rank to the power 0 or 1, length up to 2. Between these twelve products lie digits that no size
+may touch: a product or quotient of two sizes that is not one of the twelve ends up there and is refused, as is the
+large coefficient that a division leaves behind when it does not come out even.
 """
 
 from __future__ import annotations
@@ -15,12 +19,29 @@ from typing import NamedTuple
 from advisor.blocks import BLOCK_BYTES
 from advisor.tape.graph import CATEGORY_NAMES, RawKernel
 
-DIGIT_BITS = 80
-BATCH = 1 << DIGIT_BITS
-LENGTH = 1 << 2 * DIGIT_BITS
-RANK = 1 << 6 * DIGIT_BITS
+DIGIT_BITS = 64
+COEFFICIENT_BITS = 48
+"""Coefficients are smaller than this power of two (the largest of the catalog takes 37 bits); BATCH // n leaves one of
+2 ** DIGIT_BITS / n, which is refused for every n up to 65,536."""
+
+_BATCH_AT, _LENGTH_AT, _RANK_AT = 1, 4, 20
+BATCH = 1 << _BATCH_AT * DIGIT_BITS
+LENGTH = 1 << _LENGTH_AT * DIGIT_BITS
+RANK = 1 << _RANK_AT * DIGIT_BITS
 _MASK = (1 << DIGIT_BITS) - 1
 _SIGN = 1 << (DIGIT_BITS - 1)
+_LARGEST = (1 << COEFFICIENT_BITS) - 1
+
+_POWERS = [(b, s, r) for r in range(2) for s in range(3) for b in range(2)]
+"""The powers of batch, length and rank in a term, by the term's digit in a Polynomial."""
+
+
+def _position(batch: int, length: int, rank: int) -> int:
+    """Where the product of these powers of BATCH, LENGTH and RANK has its digit."""
+    return batch * _BATCH_AT + length * _LENGTH_AT + rank * _RANK_AT
+
+
+_DIGITS = {_position(*powers): digit for digit, powers in enumerate(_POWERS)}
 
 Polynomial = tuple[tuple[int, int], ...]
 """(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power."""
@@ -36,26 +57,46 @@ Net = list[tuple[int, int, int]]
 
 
 def polynomial(number: int) -> Polynomial:
-    """The terms of a size that was computed from BATCH, LENGTH and RANK; coefficients may be negative."""
+    """The terms of a size that was computed from BATCH, LENGTH and RANK; coefficients may be negative.
+
+    Raises AssertionError, for the decoder that made the size has a bug, if the number has another power of them than
+    a Polynomial's digits, or a coefficient that only a division with a remainder can have left.
+    """
     terms = []
-    digit = 0
+    position = 0
     while number:
         zeros = ((number & -number).bit_length() - 1) // DIGIT_BITS
         number >>= zeros * DIGIT_BITS
-        digit += zeros
+        position += zeros
         coefficient = number & _MASK
         if coefficient >= _SIGN:
             coefficient -= 1 << DIGIT_BITS
+        digit = _DIGITS.get(position)
+        if digit is None or not -_LARGEST <= coefficient <= _LARGEST:
+            raise AssertionError(_refusal(coefficient, position))
         terms.append((coefficient, digit))
         number = (number - coefficient) >> DIGIT_BITS
-        digit += 1
+        position += 1
     return tuple(terms)
+
+
+def _refusal(coefficient: int, position: int) -> str:
+    """Why a number with this digit is no size, naming what has its digit there."""
+    near = [(b, s, r) for b in range(-1, 4) for s in range(-2, 5) for r in range(-1, 3)]
+    power = " or ".join(_named(*powers) for powers in near if _position(*powers) == position) or f"digit {position}"
+    if abs(coefficient) > _LARGEST:
+        return f"{coefficient:,} for {power} in a recorded size: a division of the power above left a remainder"
+    return f"{coefficient:,} {power} in a recorded size: only batch^0..1, length^0..2 and rank^0..1 are evaluated"
+
+
+def _named(batch: int, length: int, rank: int) -> str:
+    powers = (("batch", batch), ("length", length), ("rank", rank))
+    return " ".join(f"{name}^{exponent}" for name, exponent in powers if exponent) or "the constant"
 
 
 def basis(batch: int, length: int, rank: int) -> list[int]:
     """The value of each digit's monomial."""
-    powers = [batch**b * length**s for s in range(3) for b in range(2)]
-    return powers + [p * rank for p in powers]
+    return [batch**b * length**s * rank**r for b, s, r in _POWERS]
 
 
 def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
@@ -109,6 +150,20 @@ class Run(NamedTuple):
     recomputed_flop: float
 
 
+class RecordedKernel(NamedTuple):
+    """A kernel whose figures are numbers of the program's polynomials, and how often it is launched."""
+
+    kind: str
+    dtype: str
+    flop: int
+    moved_bytes: int
+    m: int
+    n: int
+    k: int
+    place: str
+    times: int
+
+
 class Stretch:
     """A segment of the program: the embedding, one layer, or the head, forward or backward."""
 
@@ -140,7 +195,7 @@ class Stretch:
         self.recomputed = self.hooked = 0  # kernels that ran a second time, and that ran under checkpointing's hooks
         self.recomputed_flop = self.recomputed_slot = 0
         self.launches = Launches(0, 0, 0)
-        self.kernels: list[tuple[str, str, int, int, int, int, int, int]] = []
+        self.kernels: list[RecordedKernel] = []
 
 
 class Segment(NamedTuple):
@@ -189,8 +244,8 @@ class Program:
         stretch.launches = Launches(python, len(kernels) - python, stretch.hooked)
         stretch.recomputed_slot = at[stretch.recomputed_flop]
         stretch.kernels = [
-            (kind, dtype, at[flop], at[moved], at[m], at[n], at[k], times)
-            for (kind, dtype, flop, moved, m, n, k), times in Counter(kernels).items()
+            RecordedKernel(kind, dtype, at[flop], at[moved], at[m], at[n], at[k], place, times)
+            for (kind, dtype, flop, moved, m, n, k, place), times in Counter(kernels).items()
         ]
         self.stretches.append(stretch)
 
@@ -236,10 +291,14 @@ class Program:
                 s.copies,
                 [
                     ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
-                    for kind, dtype, flop, moved, m, n, k, times in s.kernels
+                    for kind, dtype, flop, moved, m, n, k, _, times in s.kernels
                 ],
                 s.launches,
                 amounts[s.recomputed_slot],
             )
             for s in self.stretches
         ]
+
+    def kernel_places(self) -> list[list[str]]:
+        """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""
+        return [[kernel.place for kernel in s.kernels] for s in self.stretches]

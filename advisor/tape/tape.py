@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import NamedTuple
 
 from advisor.tape.graph import (
     SAVED,
@@ -30,7 +31,14 @@ from advisor.tape.graph import (
     StopRecompute,
     Tensor,
 )
-from advisor.tape.stack import Stack
+
+
+class CachedCast(NamedTuple):
+    """One of autocast's cached casts. It holds its source: while the entry stands, no other tensor has that id."""
+
+    segment: int
+    source: Tensor
+    cast: Tensor
 
 
 class Tape:
@@ -42,13 +50,12 @@ class Tape:
     on_segment: Callable[[int], None] = staticmethod(lambda segment: None)
     """Called when another part of the model begins to run backward."""
 
-    def __init__(self, device: Device, autocast: str = "", stack: Stack | None = None) -> None:
+    def __init__(self, device: Device, autocast: str = "") -> None:
         """`autocast` is the 16-bit dtype that matrix products are cast to inside `torch.autocast`, or ''."""
         self.device = device
-        self.stack = stack or Stack()
         self.autocast = autocast
         self.autocast_dtype = autocast
-        self.autocast_cache: dict[int, tuple[int, Tensor]] = {}
+        self.autocast_cache: dict[int, CachedCast] = {}  # by the id of the source
         self.events: list[int] = []
         self.slots: dict[int, int] = {}
         self.labels: list[tuple[int, str]] = []
@@ -155,20 +162,20 @@ class Tape:
 
     def kernel(self, kind: str, dtype: str, flop: int, moved_bytes: int) -> None:
         """Note one kernel launch that is not a matrix product."""
-        self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0))
+        self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, ""))
 
     def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
         """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k))
+        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
 
 
 class LabelledTape(Tape):
-    """A tape whose kernels say where they run: behind their kind and a bar stands the part of the model."""
+    """A tape whose kernels say in which part of the model they run."""
 
     def kernel(self, kind: str, dtype: str, flop: int, moved_bytes: int) -> None:
         """Note one kernel launch that is not a matrix product."""
-        super().kernel(f"{kind}|{self.at}", dtype, flop, moved_bytes)
+        self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, self.at))
 
     def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
         """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append((f"matmul|{self.at}", dtype, 2 * m * n * k, moved_bytes, m, n, k))
+        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, self.at))

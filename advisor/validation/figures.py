@@ -6,8 +6,8 @@ import json
 from importlib import resources
 from typing import Any, NamedTuple
 
+from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.specs import MemoryEstimate, ModelSpec, Recipe
-from advisor.tape.stack import Stack
 
 GIB, GB = 2**30, 10**9
 
@@ -21,7 +21,7 @@ class Run(NamedTuple):
     model: ModelSpec
     recipe: Recipe
     gpu: str
-    stack: Stack = Stack()
+    stack: Stack = THIS_STACK
 
 
 class Figure(NamedTuple):

@@ -9,20 +9,10 @@ from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.stack import Stack
+from advisor.stacks.early_2024 import Early2024, Notebook2024
+from advisor.stacks.own_loop import OwnLoop
 from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswered, peak_figure
 from advisor.validation.replayed import replayed
-
-EARLY_2024 = Stack(
-    mean_of_logits=True,
-    keeps_quantized_input=True,
-    caches_keys=True,
-    tables_by_layer=True,
-    norms_keep_twice=True,
-    cuts_embedding=True,
-)
-BENCHMARKS_2024 = Stack(keeps_outputs=True, keeps_quantized_input=True, tables_by_layer=True, shifts_logits=True)
-"""transformers of February and March 2024 with bitsandbytes 0.42 and 0.43, in fsdp_qlora's own training loop."""
 
 NOTEBOOK_MODEL = ModelSpec(
     name="notebook-1b",
@@ -61,7 +51,7 @@ def comparison_run(row: Row) -> Run:
         micro_batch=row["micro_batch"],
         **_adapters(row),
     )
-    stack = Stack(keeps_outputs=True, freezes_lora_a=row["optimizer"] == "lora-fa")
+    stack = OwnLoop(freezes_lora_a=row["optimizer"] == "lora-fa")
     return Run(find_model("llama-3.2-3b"), recipe, "NVIDIA L40S", stack)
 
 
@@ -86,7 +76,7 @@ def _notebook_step(row: Row) -> StepMemory:
         gradient_checkpointing=bool(row["gradient_checkpointing"]),
         **_adapters(row),
     )
-    return predict_step_memory(NOTEBOOK_MODEL, recipe, 1, row["seq_len"], "cuda", EARLY_2024)
+    return predict_step_memory(NOTEBOOK_MODEL, recipe, 1, row["seq_len"], "cuda", Notebook2024())
 
 
 def notebook(row: Row) -> Predicted:
@@ -124,7 +114,7 @@ def unsharded_run(row: Row) -> Run:
         micro_batch=row["micro_batch"],
         **_adapters(row),
     )
-    return Run(find_model("llama-2-7b"), recipe, "NVIDIA GeForce RTX 3090", BENCHMARKS_2024)
+    return Run(find_model("llama-2-7b"), recipe, "NVIDIA GeForce RTX 3090", Early2024())
 
 
 def benchmarks(row: Row) -> Predicted | Unanswered:
@@ -138,9 +128,9 @@ def benchmarks(row: Row) -> Predicted | Unanswered:
         return Unanswered("weights sharded over cards")
     model, recipe, gpu, _ = unsharded_run(row)
     batch, length = row["micro_batch"], row["seq_len"]
-    step = predict_step_memory(model, recipe, batch, length, "cuda", BENCHMARKS_2024)
+    step = predict_step_memory(model, recipe, batch, length, "cuda", Early2024())
     aside = _table_bytes(model, length) + 2 * CUBLAS_WORKSPACE_BYTES
-    held = replayed(step, aside, model, recipe, batch, length, BENCHMARKS_2024)
+    held = replayed(step, aside, model, recipe, batch, length, Early2024())
     card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))
     return Predicted(peak_figure(row, "peak reserved", held.peak_reserved_bytes), memory, card.memory_bytes)

@@ -9,12 +9,12 @@ from advisor.catalog import find_gpus
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.optimizers import Optimizer
 from advisor.parameters.storage import quantized_store_bytes
-from advisor.specs import ModelSpec, Optimizer, Recipe
-from advisor.tape.stack import Stack
+from advisor.specs import ModelSpec, Recipe
+from advisor.stacks.litgpt import LitGpt
+from advisor.terms import TermName
 from advisor.validation.figures import Predicted, Row, Unanswered, peak_figure
-
-HEAD_TOKENS = 128
 
 
 def _model(name: str, hidden: int, inner: int, layers: int, heads: int, vocabulary: int, **more: Any) -> ModelSpec:
@@ -76,22 +76,12 @@ MODELS = {
 }
 
 
-def _stack(m: ModelSpec, quantized: bool) -> Stack:
-    return Stack(
-        padded_update=m.q_size + m.kv_size,
-        sliced_head=HEAD_TOKENS,
-        quantized_head=quantized,
-        keeps_quantized_input=True,
-        repeated_keys=m.num_key_value_heads != m.num_attention_heads,
-    )
-
-
 def _with_quantized_head(step: StepMemory, m: ModelSpec, double_quant: bool) -> StepMemory:
     """The head is stored in 4 bits like every other linear layer."""
     elements = m.vocab_size * m.hidden_size
     packed, constants = quantized_store_bytes(elements, "nf4", double_quant)
     saved = block_bytes(2 * elements) - block_bytes(packed) - sum(map(block_bytes, constants))
-    blocks = dict(step.static_blocks) | {"base weights": step.static_blocks["base weights"] - saved}
+    blocks = dict(step.static_blocks) | {TermName.BASE_WEIGHTS: step.static_blocks[TermName.BASE_WEIGHTS] - saved}
     return step._replace(peak_bytes=step.peak_bytes - saved, static_blocks=blocks)
 
 
@@ -129,7 +119,7 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
         optimizer=_optimizer(row),
         gradient_checkpointing=False,
     )
-    stack = _stack(model, recipe.is_quantized)
+    stack = LitGpt(adapted_features=model.q_size + model.kv_size)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
     if recipe.is_quantized:
         step = _with_quantized_head(step, model, recipe.double_quant)

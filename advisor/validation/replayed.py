@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from advisor.costs.allocator import Replay, replay
 from advisor.costs.memory import StepMemory
+from advisor.decoders.stack import Stack
 from advisor.decoders.step import step_program
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.program import Program
-from advisor.tape.stack import Stack
 
 PIECE_BYTES = 64 * 2**20
 """What stands for the whole run is laid out in pieces of this size: it is never released."""

@@ -7,7 +7,7 @@ from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import predict_step_memory
 from advisor.specs import Recipe
-from advisor.tape.stack import Stack
+from advisor.stacks.torchtune import Torchtune
 from advisor.validation.figures import Predicted, Row, Run, Unanswered, peak_figure
 
 MODULES = {"mlp": ("gate_proj", "up_proj", "down_proj")}
@@ -38,7 +38,7 @@ def recipe_run(row: Row) -> Run:
         gradient_accumulation=row["grad_accum"],
     )
     model = find_model("llama-3.2-3b").model_copy(update={"norm": "rms_float"})
-    return Run(model, recipe, "NVIDIA A100-SXM4-80GB", Stack(repeated_keys=True))
+    return Run(model, recipe, "NVIDIA A100-SXM4-80GB", Torchtune())
 
 
 def full_finetune(row: Row) -> Predicted | Unanswered:

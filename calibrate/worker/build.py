@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from advisor.architectures import ARCHITECTURES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
-from advisor.parameters.targets import FUSED_EXPERTS
 from advisor.specs import Recipe
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.place import fill, random_like, unfilled
@@ -249,7 +249,8 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 
 def _fuses_experts(model: Any) -> bool:
     """Whether peft turns 'all-linear' into adapters on this model's fused experts."""
-    return model.config.model_type in FUSED_EXPERTS and any(p.ndim == 3 for p in model.parameters())
+    known = ARCHITECTURES.get(model.config.model_type)  # calibrate traces others, too
+    return known is not None and known.fused_experts_in_peft and any(p.ndim == 3 for p in model.parameters())
 
 
 def _outside_experts(model: Any) -> tuple[str, ...]:

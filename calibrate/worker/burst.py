@@ -25,7 +25,7 @@ from calibrate.measurement import Figures
 from calibrate.worker.build import build_model, quantization_tensors, step_inputs
 from calibrate.worker.cpu_memory import MemoryReading, rounded
 from calibrate.worker.device import Device
-from calibrate.worker.dryrun import make_optimizer
+from calibrate.worker.optimizers import make_optimizer
 
 WARM_UP_STEPS = (2, 6)
 """At least and at most so many steps before those that count."""
@@ -63,7 +63,7 @@ class Training:
         self.recipe, self.device = recipe, device
         self.model = build_model(config, recipe, fake=False, code=code, device=device.place)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.trained, recipe)
+        self.optimizer = make_optimizer(self.trained, recipe.optimizer)
         inputs = step_inputs(self.model, recipe.micro_batch, seq_len)
         words = int(self.model.config.get_text_config().vocab_size)
         inputs["input_ids"].random_(0, words)  # the labels are the same tensor

@@ -214,9 +214,9 @@ def _rates(job: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
     """Measure one burst."""
     from calibrate.worker.burst import Limits, run_burst
-    from calibrate.worker.dryrun import _quiet
+    from calibrate.worker.dryrun import quiet
 
-    with _quiet(), contextlib.redirect_stdout(sys.stderr):
+    with quiet(), contextlib.redirect_stdout(sys.stderr):
         device = _open(job["device"]).device
         figures, run = run_burst(
             job["config"],

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
@@ -37,6 +37,7 @@ from calibrate.worker.build import (
     readable_4bit,
     step_inputs,
 )
+from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.tracker import AllocationTracker
 
 WARM_UP_TOKENS = 4
@@ -70,7 +71,7 @@ def trace_step(
     Raises BadValue, BadConfig or UnsupportedArchitecture (see `calibrate.worker.build`).
     """
     start_s = time.perf_counter()
-    with _quiet():
+    with quiet():
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), _no_data_dependence():
             materialize(model)
@@ -92,7 +93,7 @@ class Prepared:
     def __init__(self, config: Mapping[str, Any], recipe: Recipe, code: str = "") -> None:
         """Build the model; raises what `trace_step` raises."""
         self.recipe = recipe
-        with _quiet():
+        with quiet():
             self.model = build_model(config, recipe, fake=True, code=code)
             with self._fake():
                 materialize(self.model)
@@ -100,7 +101,7 @@ class Prepared:
 
     def shapes(self, shapes: Iterable[tuple[int, int]]) -> ShapeTraces:
         """The step's bare events at each (batch, seq_len)."""
-        with _quiet(), self._fake():
+        with quiet(), self._fake():
             steps = tuple(self._step(batch, seq_len) for batch, seq_len in shapes)
         trained = tuple(
             TrainedTensor(shape=tuple(p.shape), dtype=str(p.dtype).removeprefix("torch."), count=1)
@@ -147,7 +148,7 @@ class Prepared:
 def model_facts(config: Mapping[str, Any], code: str = "") -> ModelFacts:
     """What transformers says about a model, from its parameters on the meta device."""
     recipe = Recipe(method="full", attention="eager", gradient_checkpointing=False)
-    with _quiet():
+    with quiet():
         model = build_model(config, recipe, fake=True, code=code)
     hf_config = model.config.get_text_config()
     found: dict[str, Any] = {
@@ -180,7 +181,7 @@ def real_step(
 ) -> Trace:
     """The same step really executed on CPU tensors with random weights: only for tiny configs."""
     start_s = time.perf_counter()
-    with _quiet():
+    with quiet():
         torch.manual_seed(0)
         model = build_model(config, recipe, fake=False, layers=layers)
         tracker = _run(model, recipe, batch, seq_len, name_modules)
@@ -195,7 +196,7 @@ def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: boo
 def _steady(model: Any, recipe: Recipe) -> Any:
     """The optimizer, with all that the first step makes for good."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(trained, recipe)
+    optimizer = make_optimizer(trained, recipe.optimizer)
     if recipe.is_quantized:
         # The first forward pass changes one thing for good: the dtype of a quantised layer's bias.
         inputs = step_inputs(model, 1, WARM_UP_TOKENS)
@@ -231,9 +232,9 @@ def _tracked(
             loss = model(**inputs).loss
         loss.backward()
         del loss
-    names = {id(module): _short(name) for name, module in model.named_modules()}
+    names = {id(module): short_name(name) for name, module in model.named_modules()}
     tracker = AllocationTracker(names, name_modules)
-    _add_static(tracker, model, optimizer, inputs)
+    add_static(tracker, model, optimizer, inputs)
     hooks = tracker.watch_gradients(trained) if accumulated else []
     with tracker:
         tracker.mark("forward")
@@ -251,38 +252,18 @@ def _tracked(
     return tracker
 
 
-def make_optimizer(parameters: list[torch.nn.Parameter], recipe: Recipe) -> Any:
-    """The optimizer as Trainer configures it (weight decay 0)."""
-    match recipe.optimizer:
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0, fused=True)
-        case "adamw_foreach":
-            return torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.0, foreach=True)
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=1e-5, foreach=True)
-        case "adafactor":
-            from transformers.optimization import Adafactor
-
-            return Adafactor(parameters, lr=1e-5, scale_parameter=False, relative_step=False)
-    import bitsandbytes as bnb
-
-    kind = bnb.optim.AdamW if recipe.optimizer == "paged_adamw" else bnb.optim.AdamW8bit
-    with unset_fake_temporarily():  # its tables of 256 values are computed value by value
-        return kind(parameters, lr=1e-5, weight_decay=0.0, is_paged=recipe.optimizer.startswith("paged"))
-
-
-def _add_static(tracker: AllocationTracker, model: Any, optimizer: Any, inputs: Mapping[str, Any]) -> None:
+def add_static(tracker: AllocationTracker, model: Any, optimizer: Any, inputs: Mapping[str, Any]) -> None:
     """Count everything that is there before the forward pass, by category."""
     has_adapters = hasattr(model, "peft_config")
     for name, parameter in model.named_parameters():
         adapter = has_adapters and parameter.requires_grad
-        tracker.add(parameter, "adapters" if adapter else "base_weights", _short(name))
+        tracker.add(parameter, "adapters" if adapter else "base_weights", short_name(name))
     for name, buffer in model.named_buffers():
-        tracker.add(buffer, "buffers", _short(name))
+        tracker.add(buffer, "buffers", short_name(name))
     for name, module in model.named_modules():
         for constant, tensor in quantization_tensors(module).items():
-            tracker.add(tensor, "quantization", f"{_short(name)}.{constant}")
-    names = {id(p): _short(name) for name, p in model.named_parameters()}
+            tracker.add(tensor, "quantization", f"{short_name(name)}.{constant}")
+    names = {id(p): short_name(name) for name, p in model.named_parameters()}
     paged = getattr(optimizer, "is_paged", False)
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
@@ -290,7 +271,7 @@ def _add_static(tracker: AllocationTracker, model: Any, optimizer: Any, inputs: 
                 tracker.add(value, "optimizer_states", f"{names[id(parameter)]}.{key}")
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            tracker.add(parameter.grad, "gradients", _short(name))
+            tracker.add(parameter.grad, "gradients", short_name(name))
     for name, tensor in inputs.items():
         if isinstance(tensor, torch.Tensor):
             tracker.add(tensor, "inputs", name)
@@ -343,7 +324,7 @@ def _summary(
     )
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A module's path without peft's wrappers."""
     return "" if name in ("base_model", "base_model.model") else name.removeprefix("base_model.model.")
 
@@ -378,7 +359,7 @@ def _no_data_dependence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No warnings and no log lines from the libraries."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from advisor.architectures import ARCHITECTURES
 from advisor.catalog.config_json import decoder_config
 from advisor.errors import BadConfig, UnsupportedArchitecture
 
@@ -109,13 +110,15 @@ def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
 def _fix_rotary_frequencies(options: dict[str, Any], model_type: str) -> None:
     """Turn off frequencies that depend on the values of position ids, which fake tensors do not have.
 
-    They change no tensor's size: transformers' type 'dynamic', and any type in Phi's mixture.
+    They change no tensor's size: transformers' type 'dynamic', and in Phi's mixture any type but the default.
     """
+    known = ARCHITECTURES.get(model_type)  # calibrate traces others, too
+    reads_positions = known is not None and known.rope_type_reads_positions
     for key in ("rope_scaling", "rope_parameters"):
         found = options.get(key)
         if not isinstance(found, Mapping):
             continue
         kind = found.get("rope_type", found.get("type"))
-        if kind == "dynamic" or (model_type == "phimoe" and kind != "default"):
+        if kind == "dynamic" or (reads_positions and kind != "default"):
             kept = {name: found[name] for name in ("rope_theta", "partial_rotary_factor") if name in found}
             options[key] = {"rope_type": "default", **kept}

@@ -11,11 +11,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from advisor.export.peft_snippet import OPTIMIZERS
+from advisor.optimizers import named_in_transformers
 from advisor.specs import Method, Recipe
 
 LINEAR = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
-OPTIMIZER_OF = {value: name for name, value in OPTIMIZERS.items()}
 ATTENTION_OF = {"sdpa": "sdpa", "eager": "eager", "flash_attention_2": "flash", "flash_attention_3": "flash"}
 VOLATILE = (
     "_name_or_path",
@@ -50,14 +49,15 @@ def describe(model: Any, args: Any) -> Described:
         notes.append("on a CPU trl's loss holds tiles that its CUDA kernels do not; the predicted peak is that of CUDA")
     adapter = next(iter(model.peft_config.values())) if hasattr(model, "peft_config") else None
     quant = _quantization(base)
-    optimizer = str(getattr(args.optim, "value", args.optim))
-    if optimizer not in OPTIMIZER_OF:
-        notes.append(f"optimizer {optimizer} is taken for adamw")
+    asked_for = str(getattr(args.optim, "value", args.optim))
+    optimizer = named_in_transformers(asked_for)
+    if optimizer is None:
+        notes.append(f"optimizer {asked_for} is taken for adamw")
     checkpointing = bool(args.gradient_checkpointing)
     values: dict[str, Any] = {
         "method": _method(adapter, quant),
         "autocast": bool(args.bf16 or args.fp16),
-        "optimizer": OPTIMIZER_OF.get(optimizer, "adamw"),
+        "optimizer": optimizer or "adamw",
         "gradient_checkpointing": checkpointing,
         "reentrant": checkpointing and bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant", False)),
         "attention": ATTENTION_OF.get(str(getattr(base.config, "_attn_implementation", "sdpa")), "sdpa"),

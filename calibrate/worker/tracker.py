@@ -18,10 +18,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from advisor.blocks import block_bytes
 from calibrate.timeline import Allocation, Timeline
 from calibrate.worker.kernels import cost_of
-
-BLOCK_BYTES = 512
 
 
 class AllocationTracker(TorchDispatchMode):
@@ -135,7 +134,7 @@ class AllocationTracker(TorchDispatchMode):
         if key in self._live:
             return
         exact_bytes = storage.nbytes()
-        size_bytes = -(-exact_bytes // BLOCK_BYTES) * BLOCK_BYTES
+        size_bytes = block_bytes(exact_bytes)
         if size_bytes == 0:
             return
         timeline = self.timeline

@@ -27,11 +27,14 @@ from advisor.catalog.config_json import model_from_config
 from advisor.catalog.trainers import find_trainer
 from advisor.costs.memory import predict_step_memory
 from advisor.errors import AdvisorError, BadValue
-from advisor.export.peft_snippet import OPTIMIZERS
-from advisor.specs import QUANTIZED_METHODS, Method, Recipe
+from advisor.optimizers import optimizer_row
+from advisor.recipes import build_recipe
+from advisor.specs import Method, Recipe
+from advisor.terms import TermName
 from calibrate.options import methods_of, recipe_options
+from calibrate.timeline import STATIC
 from calibrate.worker.build import build_model, quantize
-from calibrate.worker.dryrun import _add_static, _quiet, _short
+from calibrate.worker.dryrun import add_static, quiet, short_name
 from calibrate.worker.tracker import AllocationTracker
 
 CONFIG: dict[str, Any] = {
@@ -46,14 +49,14 @@ CONFIG: dict[str, Any] = {
 }
 BATCH, SEQ_LEN = 4, 128
 TRACED = ("transformers", "trl")
-STATIC = ("base weights", "quantisation constants", "adapters", "optimizer states", "buffers")
+STATIC_TERMS = {category: term for category, term in STATIC.items() if term is not TermName.BATCH}
 STEPS = 2
 
 
 class Terms(NamedTuple):
     """Bytes of one step, every storage rounded up to 512: static terms, and the most that was alive in each phase."""
 
-    static: dict[str, int]
+    static: dict[TermName, int]
     phase_peaks: dict[str, int]
     after_forward: int
     trained_dtypes: frozenset[tuple[str, str]]
@@ -67,17 +70,7 @@ class Terms(NamedTuple):
 
 def preset_recipe(trainer: str, method: Method, knobs: Mapping[str, Any] | None = None) -> Recipe:
     """What `trainer` sets for `method`, with other `knobs` on top. Raises UnknownName."""
-    quant = {"quant": "nf4"} if method in QUANTIZED_METHODS else {"kbit_upcast": False}
-    values: dict[str, Any] = {
-        "micro_batch": BATCH,
-        "rank": 8,
-        "alpha": 16.0,
-        **quant,
-        **find_trainer(trainer).values(method),
-        **(knobs or {}),
-    }
-    values.setdefault("magnitude_dtype", values.get("adapter_dtype", "float32"))
-    return Recipe(method=method, **values)
+    return build_recipe(method, knobs or {}, find_trainer(trainer).values(method), {"micro_batch": BATCH, "rank": 8})
 
 
 def predicted_step(recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: int = SEQ_LEN) -> Terms:
@@ -85,11 +78,12 @@ def predicted_step(recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: 
     m = model_from_config(config, "tiny", "tiny")
     step = predict_step_memory(m, recipe, recipe.micro_batch, seq_len, "cpu")
     blocks = dict(step.static_blocks)
-    blocks["optimizer states"] = blocks.get("optimizer states", 0) + blocks.pop("optimizer step counters", 0)
+    states = blocks.get(TermName.OPTIMIZER_STATES, 0) + blocks.pop(TermName.STEP_COUNTERS, 0)
+    blocks[TermName.OPTIMIZER_STATES] = states
     adapters = {("lora_A", recipe.adapter_dtype), ("lora_B", recipe.adapter_dtype)}
     adapters |= {("magnitude", recipe.magnitude_dtype)} if recipe.is_dora else set()
     return Terms(
-        {name: blocks.get(name, 0) for name in STATIC},
+        {term: blocks.get(term, 0) for term in STATIC_TERMS.values()},
         dict(step.phase_peaks),
         step.after_forward_bytes,
         frozenset(adapters if recipe.has_adapters else {("parameter", recipe.base_dtype)}),
@@ -106,7 +100,7 @@ def traced_step(trainer: str, recipe: Recipe, config: Mapping[str, Any] = CONFIG
     loss = {"transformers": "full", "trl": "chunked"}[trainer]
     if recipe.loss != loss:
         raise BadValue("--loss", recipe.loss, f"{trainer} has {loss} only")
-    with _quiet(), tempfile.TemporaryDirectory() as folder, _silent_tiles(trainer == "trl"):
+    with quiet(), tempfile.TemporaryDirectory() as folder, _silent_tiles(trainer == "trl"):
         torch.manual_seed(0)
         make = _transformers_trainer if trainer == "transformers" else _sft_trainer
         it = make(config, recipe, seq_len, folder)
@@ -144,8 +138,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def begin(self, inputs: Mapping[str, torch.Tensor]) -> None:
         """Count what is there before the forward pass, and watch from here."""
         model = self.trainer.model
-        self.tracker = AllocationTracker({id(m): _short(name) for name, m in model.named_modules()})
-        _add_static(self.tracker, model, self.trainer.optimizer, inputs)
+        self.tracker = AllocationTracker({id(m): short_name(name) for name, m in model.named_modules()})
+        add_static(self.tracker, model, self.trainer.optimizer, inputs)
         trained = ((name, p.dtype) for name, p in model.named_parameters() if p.requires_grad)
         self.dtypes = frozenset((_kind(name), str(dtype).removeprefix("torch.")) for name, dtype in trained)
         self.tracker.__enter__()
@@ -166,9 +160,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         assert self.tracker is not None, "the trainer made fewer steps than asked"
         timeline = self.tracker.timeline
         static, phases = timeline.static_bytes(), {p.phase: p for p in timeline.phase_peaks()}
-        names = {"base weights": "base_weights", "quantisation constants": "quantization"}
         return Terms(
-            {name: static[names.get(name, name.replace(" ", "_"))] for name in STATIC},
+            {term: static[category] for category, term in STATIC_TERMS.items()},
             {name: phase.peak_bytes for name, phase in phases.items()},
             phases["backward"].begin_bytes,
             self.dtypes,
@@ -209,7 +202,7 @@ def _arguments(recipe: Recipe, folder: str) -> dict[str, Any]:
         "max_steps": STEPS,
         "per_device_train_batch_size": recipe.micro_batch,
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "optim": OPTIMIZERS[recipe.optimizer],
+        "optim": optimizer_row(recipe.optimizer).transformers_name,
         "gradient_checkpointing_kwargs": {"use_reentrant": recipe.reentrant} if recipe.gradient_checkpointing else None,
         "bf16": recipe.autocast,
         "use_cpu": True,
@@ -315,7 +308,7 @@ def _silent_tiles(active: bool) -> Iterator[None]:
 
 def _print(trainer: str, recipe: Recipe, traced: Terms, predicted: Terms) -> None:
     error = predicted.peak / traced.peak - 1
-    static = [name for name in STATIC if traced.static[name] != predicted.static[name]]
+    static = [name for name in STATIC_TERMS.values() if traced.static[name] != predicted.static[name]]
     click.echo(
         f"{trainer:12} {recipe.method:5} base {recipe.base_dtype:8} peak {traced.peak:>12,} traced "
         f"{predicted.peak:>12,} predicted {error:+.3%}; after forward "

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.advice.advise import advise
-from advisor.advice.question import share_of, workload_of
 from advisor.advice.search import (
     Job,
     best_outcome,
@@ -18,14 +17,15 @@ from advisor.advice.search import (
     time_over_cards,
     verdict_of,
 )
-from advisor.specs import METHODS, Estimate, GpuSpec, Method, Recipe, Workload
+from advisor.question import read_question
+from advisor.specs import METHODS, Estimate, GpuSpec, Method, Placement, Recipe, Workload
 from advisor.units import GIB
 from tests.fakes import MODEL, CountingEstimator, card, fake_estimate
 
 
 def job(gib: float = 24, fixed: dict[str, object] | None = None, batch: int = 16, seq_len: int = 1024) -> Job:
     workload = Workload(examples=1000, seq_len=seq_len, mean_seq_len=seq_len // 2, batch_size=batch)
-    return Job(MODEL, workload, (card(gib),), fixed or {}, fake_estimate)
+    return Job(MODEL, workload, Placement(), (card(gib),), read_question(fixed or {}), fake_estimate)
 
 
 def all_recipes(one: Job, method: Method) -> list[Estimate]:
@@ -247,7 +247,8 @@ def test_end_cards_hold_every_extreme(rates: list[tuple[int, int]]) -> None:
         assert max(map(cost, ends)) == max(map(cost, cards))
 
 
-def test_a_share_of_the_work() -> None:
-    whole = workload_of({"examples": 1001, "batch_size": 32}, MODEL, 4)
-    assert (share_of(whole, 4).examples, share_of(whole, 4).batch_size) == (251, 8)
-    assert share_of(whole, 1) == whole
+def test_each_card_does_its_part_of_the_batch() -> None:
+    one = job(80, batch=32)._replace(placement=Placement(gpus=4))
+    assert micro_batch_options(one) == (1, 2, 4, 8)
+    recipe = best_outcome(one, "lora").estimate.recipe
+    assert recipe.micro_batch * recipe.gradient_accumulation == 8

@@ -19,7 +19,9 @@ def test_every_knob_of_the_recipe_has_a_flag() -> None:
 
 
 def test_defaults_are_the_recipes_own() -> None:
-    assert recipe_of("dora", {"rank": None}) == (Recipe(method="dora"), 512)
+    assert recipe_of("qdora", {"rank": None}) == (Recipe(method="qdora", quant="nf4"), 512)
+    plain = Recipe(method="dora", double_quant=False, kbit_upcast=False)
+    assert recipe_of("dora", {"rank": None}) == (plain, 512)
 
 
 @pytest.mark.parametrize(("method", "quant"), [("full", "none"), ("lora", "none"), ("qlora", "nf4"), ("qdora", "nf4")])

@@ -7,7 +7,7 @@ import pytest
 from advisor.errors import BadValue, UnknownName
 from advisor.specs import METHODS
 from calibrate.cut import Whole
-from calibrate.plan import DEFAULT_MODELS, NothingToRun, Plan, Question, make_plan
+from calibrate.plan import DEFAULT_MODELS, NothingToRun, Plan, Request, make_plan
 from calibrate.runner import Machine
 from tests.calibrate.made_up import TINY, gpu, machine, whole
 from tests.decoders.tiny import spec
@@ -17,11 +17,11 @@ TINY_MODEL = Whole("tiny", TINY, spec("llama"))
 
 def plan(here: Machine, *names: str, **question: Any) -> Plan:
     models = tuple(whole(name) for name in names or DEFAULT_MODELS[here.device.kind])
-    return make_plan(Question(models, **question), here)
+    return make_plan(Request(models, **question), here)
 
 
 def tiny_plan(here: Machine | None = None, **question: Any) -> Plan:
-    return make_plan(Question((TINY_MODEL,), **question), here or machine())
+    return make_plan(Request((TINY_MODEL,), **question), here or machine())
 
 
 @pytest.mark.parametrize("here", [machine(), machine(gpu(), 139.0)], ids=["cpu", "cuda"])
@@ -135,13 +135,13 @@ def test_a_card_without_bf16_trains_in_fp16() -> None:
 
 
 def test_a_model_without_a_formula_runs_whole_and_unpredicted() -> None:
-    found = make_plan(Question((Whole("strange", {"model_type": "mamba"}, None),)), machine())
+    found = make_plan(Request((Whole("strange", {"model_type": "mamba"}, None),)), machine())
     assert {b.prediction.verdict for b in found.bursts} == {"unknown"}
     assert len(found.bursts) == 20
 
 
 def test_attention_is_what_transformers_would_pick() -> None:
-    found = make_plan(Question((TINY_MODEL._replace(attention="eager"),)), machine())
+    found = make_plan(Request((TINY_MODEL._replace(attention="eager"),)), machine())
     assert {b.recipe.attention for b in found.bursts} == {"eager"}
     assert {b.recipe.attention for b in plan(machine(), "gemma-2-2b").bursts} == {"eager"}
     assert {b.recipe.attention for b in tiny_plan().bursts} == {"sdpa"}

@@ -9,7 +9,7 @@ import pytest
 
 from calibrate import progress
 from calibrate.cut import Whole
-from calibrate.plan import Question, make_plan
+from calibrate.plan import Request, make_plan
 from calibrate.progress import Audience, LiveAudience
 from tests.calibrate import made_up
 from tests.calibrate.made_up import TINY, machine
@@ -18,7 +18,7 @@ from tests.decoders.tiny import spec
 
 def audience_on(kind: type[Audience], **outcome: Any) -> str:
     """What an audience of this kind writes about one burst."""
-    plan = make_plan(Question((Whole("tiny", TINY, spec("llama")),), rows=((1, 64),), methods=("lora",)), machine())
+    plan = make_plan(Request((Whole("tiny", TINY, spec("llama")),), rows=((1, 64),), methods=("lora",)), machine())
     out = io.StringIO()
     with kind(False, 60.0, out) as audience:
         audience.begin(1, 12, plan.bursts[0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.costs.allocator import MIB, OutOfMemory
+from advisor.costs.allocator import OutOfMemory
+from advisor.units import MIB
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.timeline import Allocation, Timeline
 

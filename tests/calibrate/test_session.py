@@ -9,7 +9,7 @@ import pytest
 from advisor.errors import SourceUnavailable
 from calibrate.cut import Whole
 from calibrate.measurement import Comparison
-from calibrate.plan import Plan, PlannedBurst, Question, make_plan
+from calibrate.plan import Plan, PlannedBurst, Request, make_plan
 from calibrate.runner import Job, Result
 from calibrate.session import Options, Summary, work
 from calibrate.store import Store
@@ -18,7 +18,7 @@ from tests.calibrate.made_up import TINY, machine
 from tests.decoders.tiny import spec
 
 HERE = machine()
-PLAN = make_plan(Question((Whole("tiny", TINY, spec("llama")),), rows=((1, 16),)), HERE)
+PLAN = make_plan(Request((Whole("tiny", TINY, spec("llama")),), rows=((1, 16),)), HERE)
 DONE = Result("done", made_up.figures(), made_up.run(), "")
 
 

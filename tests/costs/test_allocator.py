@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.costs.allocator import MIB, CachingAllocator, OutOfMemory, replay, rounded_request, segment_bytes
+from advisor.costs.allocator import CachingAllocator, OutOfMemory, replay, rounded_request, segment_bytes
+from advisor.units import MIB
 
 SIZES = st.integers(1, 64 * MIB)
 STREAMS = st.lists(st.tuples(st.booleans(), SIZES, st.integers(0, 1000)), min_size=1, max_size=60)

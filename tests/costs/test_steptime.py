@@ -12,10 +12,10 @@ from advisor.catalog.models import find_model
 from advisor.costs.device import profile_for
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.steptime import (
+    Roofline,
     StepKernels,
     exchanged_bytes,
     expected_longest,
-    kernel_seconds,
     launch_seconds,
     mean_shape,
     micro_step_time,
@@ -26,9 +26,8 @@ from advisor.costs.steptime import (
 )
 from advisor.decoders.step import step_program
 from advisor.errors import BadValue
-from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import adapter_parameter_count
-from advisor.parameters.trained import Trained
+from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import GpuSpec, ModelSpec, Placement, Quantization, Recipe, TimeEstimate, Workload
 from advisor.tape.program import Kernel, Launches
 
@@ -60,7 +59,8 @@ def moved(size: float, kind: str = "elementwise") -> Kernel:
 
 
 def seconds(kernel: Kernel, gpu: GpuSpec = A100) -> float:
-    return kernel_seconds(kernel, gpu, profile_for(gpu))
+    roofline = Roofline(gpu, profile_for(gpu))
+    return roofline.fixed_s + max(roofline.seconds(kernel))
 
 
 def tape(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
@@ -322,11 +322,12 @@ def test_the_terms_of_a_step_add_up() -> None:
 
 def test_gradients_travel_the_ring_once() -> None:
     m, recipe = find_model("llama-3.1-8b"), Recipe(method="lora", rank=16)
-    trained = 4 * adapter_parameter_count(m, ("all-linear",), 16, dora=False)
-    assert exchanged_bytes(m, recipe, Placement()) == (0, 0)
-    assert exchanged_bytes(m, recipe, Placement(gpus=2, sharding="ddp")) == (0, trained)
-    weights = 2 * parameter_count(m)
-    assert exchanged_bytes(m, recipe, Placement(gpus=2, sharding="zero3")) == (weights, trained / 2)
+    gradients = 4 * adapter_parameter_count(m, ("all-linear",), 16, dora=False)
+    trained = trained_shapes(m, recipe)
+    assert exchanged_bytes(trained, Placement()) == 0
+    assert exchanged_bytes(trained, Placement(gpus=1, sharding="ddp")) == 0
+    assert exchanged_bytes(trained, Placement(gpus=2)) == gradients
+    assert exchanged_bytes(trained, Placement(gpus=4, sharding="ddp")) == 1.5 * gradients
 
 
 def test_more_cards_finish_sooner_but_not_proportionally() -> None:

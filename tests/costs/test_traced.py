@@ -38,6 +38,7 @@ from advisor.files.traced import (
     unpack,
 )
 from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, TracedModel
+from advisor.terms import TermName
 
 CONFIG: dict[str, Any] = {"model_type": "odd_net", "hidden_size": 64}
 FULL = Recipe(method="full", gradient_checkpointing=False)
@@ -131,7 +132,9 @@ def test_accumulation_holds_one_gradient_more_until_it_is_added(folder: Path) ->
 def test_every_optimizer_follows_from_the_trained_shapes(folder: Path) -> None:
     model = model_of(folder)
     states = {
-        name: traced_step_memory(model, FULL.model_copy(update={"optimizer": name}), 10).static["optimizer states"]
+        name: traced_step_memory(model, FULL.model_copy(update={"optimizer": name}), 10).static.get(
+            "optimizer states", 0
+        )
         for name in ("sgd", "adamw", "adafactor", "adamw_8bit")
     }
     assert states == {"sgd": 0, "adamw": 16 * KIB, "adafactor": 2 * 512, "adamw_8bit": 2 * 4096 + 2 * 512 + 2 * 1024}
@@ -287,3 +290,12 @@ def test_errors_are_the_packages_own() -> None:
     assert issubclass(NotTraced, AdvisorError)
     with pytest.raises(BadProfile):
         read_profile(Path("/nowhere/profile.json"), "x")
+
+
+def test_a_profile_with_an_older_name_of_a_term_is_read(folder: Path) -> None:
+    found = profile()
+    for one in found["structures"][0]["regimes"]:
+        one["static"]["quantisation constants"] = [[0, 1]]
+    profile_path(str(folder / "config.json")).write_text(profile_text(found))
+    static = traced_step_memory(model_of(folder), FULL, 10).static
+    assert static[TermName.QUANTIZATION_CONSTANTS] == static[TermName.BASE_WEIGHTS] == 8 * KIB

@@ -67,7 +67,7 @@ CASES = [
 def static_of(trace: Trace) -> dict[str, int]:
     return {
         "base weights": trace.base_weights_bytes,
-        "quantisation constants": trace.quantization_bytes,
+        "quantization constants": trace.quantization_bytes,
         "adapters": trace.adapters_bytes,
         "optimizer states": trace.optimizer_states_bytes,
         "buffers": trace.buffers_bytes,

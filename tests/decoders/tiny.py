@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog.config_json import model_from_config
-from advisor.parameters.targets import FUSED_EXPERTS, fails_on_all_linear
+from advisor.parameters.targets import fails_on_all_linear, fuses_experts
 from advisor.specs import DORA_METHODS, ModelSpec, Recipe
 
 SIZES: dict[str, Any] = {
@@ -351,7 +351,7 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
 def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
     """A recipe that can be traced for `m`."""
     knobs.setdefault("attention", m.default_attention)
-    if m.architecture in FUSED_EXPERTS and m.num_experts and method in DORA_METHODS:  # peft refuses all-linear
+    if fuses_experts(m) and method in DORA_METHODS:  # peft refuses all-linear
         knobs.setdefault("target_modules", ("attention",))
     if fails_on_all_linear(m):
         knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]))

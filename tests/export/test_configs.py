@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,13 @@ from hypothesis import strategies as st
 
 from advisor.advice.advise import advise
 from advisor.catalog.trainers import find_trainer
-from advisor.export.configs import axolotl_yaml, llamafactory_yaml, trl_yaml
-from advisor.export.peft_snippet import OPTIMIZERS
-from advisor.export.training_file import training_file
+from advisor.export.training_file import Export, export_of, training_file
 from advisor.knobs import TRAINERS
+from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
 from tests.fakes import MODEL
 
-WRITERS: dict[str, Callable[..., str]] = {
-    "trl": trl_yaml,
-    "axolotl": axolotl_yaml,
-    "llamafactory": llamafactory_yaml,
-}
+EXPORTS = {trainer: export for trainer in TRAINERS if (export := export_of(trainer)) is not None}
 
 
 def recipe_of(trainer: str, method: Method, **knobs: Any) -> Recipe:
@@ -36,7 +31,7 @@ def recipe_of(trainer: str, method: Method, **knobs: Any) -> Recipe:
 
 
 def written(trainer: str, recipe: Recipe, workload: Workload | None = None, gpus: int = 1) -> str:
-    return WRITERS[trainer]("maker/small", MODEL, recipe, workload or Workload(), gpus=gpus, bf16=True)
+    return EXPORTS[trainer].write("maker/small", MODEL, recipe, workload or Workload(), gpus=gpus, bf16=True)
 
 
 def values_of(text: str) -> dict[str, Any]:
@@ -48,7 +43,7 @@ def values_of(text: str) -> dict[str, Any]:
 
 recipes = st.builds(
     lambda trainer, method, knobs: (trainer, recipe_of(trainer, method, **knobs)),
-    st.sampled_from(sorted(WRITERS)),
+    st.sampled_from(sorted(EXPORTS)),
     st.sampled_from(METHODS),
     st.fixed_dictionaries(
         {
@@ -103,7 +98,7 @@ def test_trl_takes_its_file(method: Method, knobs: dict[str, Any], tmp_path: Pat
     assert training.max_length == 2048
     assert training.bf16 is recipe.autocast
     assert training.gradient_checkpointing is recipe.gradient_checkpointing
-    assert training.optim == OPTIMIZERS[recipe.optimizer]
+    assert training.optim == OPTIMIZERS[recipe.optimizer].transformers_name
     assert model.dtype == recipe.base_dtype
     assert model.load_in_4bit is recipe.is_quantized
     assert data.datasets[0].path == "json"
@@ -156,4 +151,25 @@ def test_the_answer_comes_with_the_trainers_own_file(trainer: str) -> None:
     answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer=trainer, method="lora")
     text = training_file(answer, answer.candidates[0])
     assert text.startswith("# Written for transformers") is (trainer in ("unsloth", "torchtune", "litgpt"))
-    assert ("import torch" in text) is (trainer not in WRITERS)
+    assert ("import torch" in text) is (trainer not in EXPORTS)
+
+
+def test_there_are_exports() -> None:
+    assert set(EXPORTS) == {"trl", "axolotl", "llamafactory"}
+
+
+@pytest.mark.parametrize("trainer", sorted(EXPORTS))
+def test_every_export_has_the_same_signature(trainer: str) -> None:
+    wanted = list(inspect.signature(Export.write).parameters.values())[1:]
+    found = inspect.signature(EXPORTS[trainer].write)
+    assert list(found.parameters.values()) == wanted
+    assert found.return_annotation == "str"
+    assert EXPORTS[trainer].FILE_NAME == "train.yaml"
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_command_sets_the_allocator_where_the_recipe_does(trainer: str) -> None:
+    for expandable in (True, False):
+        answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer=trainer, method="lora", expandable_segments=expandable)
+        (line,) = [row for row in training_file(answer, answer.candidates[0]).splitlines() if row.startswith("# run: ")]
+        assert line.startswith("# run: PYTORCH_ALLOC_CONF=expandable_segments:True ") is expandable

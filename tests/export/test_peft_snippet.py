@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.export.peft_snippet import OPTIMIZERS, peft_snippet
+from advisor.export.peft_snippet import peft_snippet
+from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
 from tests.fakes import MODEL
 
@@ -112,7 +113,10 @@ def test_the_libraries_take_the_configurations(method: Method) -> None:
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 def test_optimizers_are_known_to_transformers(optimizer: Any) -> None:
-    assert configs(recipe_of("lora", optimizer=optimizer))["TrainingArguments"].optim.value == OPTIMIZERS[optimizer]
+    assert (
+        configs(recipe_of("lora", optimizer=optimizer))["TrainingArguments"].optim.value
+        == OPTIMIZERS[optimizer].transformers_name
+    )
 
 
 def test_other_knobs_reach_the_script() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.advice.advise import advise
-from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe, Workload
+from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
 
@@ -38,9 +38,11 @@ def test_dora_with_dropout() -> None:
 
 
 def test_qlora_that_saves_nothing() -> None:
-    def costly(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> Estimate:
+    def costly(
+        model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement, profile: Any
+    ) -> Estimate:
         plain = recipe.model_copy(update={"quant": "none", "method": "lora"}) if recipe.method == "qlora" else recipe
-        one = fake_estimate(model, plain, workload, gpu)
+        one = fake_estimate(model, plain, workload, gpu, placement)
         return one.model_copy(update={"recipe": recipe})
 
     assert "0.00 GiB more than LoRA" in warned(estimator=costly)["ADV102"]
@@ -98,7 +100,7 @@ def test_cards_without_bf16() -> None:
 
 
 def test_data_parallel_says_what_it_leaves_out() -> None:
-    assert "divided by 2" in warned(gpus=2)["ADV108"]
+    assert "2 data-parallel cards" in warned(gpus=2)["ADV108"]
     assert "ADV108" not in warned(gpus=1)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
+from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from advisor.costs.memory import StepMemory, predict_step_memory
@@ -16,7 +18,7 @@ from advisor.decoders.step import step_program
 from advisor.specs import METHODS, ModelSpec, Recipe
 from advisor.tape.program import (
     BATCH,
-    DIGIT_BITS,
+    COEFFICIENT_BITS,
     LENGTH,
     RANK,
     Launches,
@@ -99,7 +101,8 @@ def total(runs: list[Run]) -> list[tuple[float, float, int, Launches, float]]:
     ]
 
 
-coefficients = st.integers(-(1 << (DIGIT_BITS - 2)), 1 << (DIGIT_BITS - 2))
+LARGEST = (1 << COEFFICIENT_BITS) - 1
+coefficients = st.integers(-LARGEST, LARGEST)
 sizes = st.integers(1, 10_000)
 
 
@@ -111,6 +114,53 @@ def test_a_number_made_of_symbols_is_its_polynomial(terms: list[int], batch: int
 
     found = polynomial(value(BATCH, LENGTH, RANK))
     assert evaluated([found], basis(batch, length, rank)) == [value(batch, length, rank)]
+
+
+IN_BASIS = set(product(range(2), range(3), range(2)))
+
+
+def test_the_digits_of_a_polynomial_are_those_of_traced_profiles() -> None:
+    """Files hold (coefficient, digit) with digit = batch power + 2 * length power + 6 * rank power."""
+    for b, s, r in IN_BASIS:
+        assert polynomial(7 * BATCH**b * LENGTH**s * RANK**r) == ((7, b + 2 * s + 6 * r),)
+
+
+def symbols(batch: int, length: int, rank: int) -> Fraction:
+    return Fraction(BATCH) ** batch * Fraction(LENGTH) ** length * Fraction(RANK) ** rank
+
+
+NEARBY = set(product(range(-1, 4), range(-2, 5), range(-1, 3)))
+
+
+@pytest.mark.parametrize("powers", sorted(p for p in NEARBY - IN_BASIS if symbols(*p) > 1))
+def test_products_and_quotients_of_sizes_outside_the_basis_are_refused(powers: tuple[int, int, int]) -> None:
+    with pytest.raises(AssertionError, match=r"^5 .* in a recorded size: only"):
+        polynomial(int(5 * symbols(*powers)) + 3 * BATCH)
+
+
+@pytest.mark.parametrize(
+    ("number", "named"),
+    [
+        (BATCH * BATCH, r"^1 batch\^2 in a recorded size: only"),
+        (24 * BATCH**2 * LENGTH + 8, r"24 batch\^2 length\^1 "),
+        (LENGTH**3, r"^1 .*length\^3 in"),
+        (2 * RANK * RANK, r"2 rank\^2 "),
+        (LENGTH // BATCH, r"^1 batch\^-1 length\^1 "),
+        (3 * BATCH // 2, r"for the constant .* division"),
+        (BATCH * LENGTH // 3, r"for the constant .* division|1 .* in a recorded size"),
+        (5 * BATCH * LENGTH // 4, r"for length\^1 .* division"),
+    ],
+)
+def test_a_refusal_names_the_power(number: int, named: str) -> None:
+    with pytest.raises(AssertionError, match=named):
+        polynomial(number)
+
+
+@given(st.integers(1, 10**9), st.integers(2, 1 << 16), st.sampled_from(sorted(IN_BASIS - {(0, 0, 0)})))
+def test_a_division_that_leaves_a_remainder_is_refused(times: int, divisor: int, powers: tuple[int, int, int]) -> None:
+    assume(times % divisor)
+    with pytest.raises(AssertionError, match="in a recorded size"):
+        polynomial(int(times * symbols(*powers) / divisor))
 
 
 SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 300), st.integers(1, 64), st.integers(1, 9))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from advisor.costs.memory import predict_step_memory
+from advisor.decoders.stack import Stack
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.stack import Stack
+from advisor.stacks.early_2024 import Early2024
 from advisor.validation.replayed import replayed
 
 MODEL = ModelSpec(
@@ -24,7 +25,7 @@ ASIDE = 2**20
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("stack", [Stack(), Stack(keeps_outputs=True, shifts_logits=True)])
+@pytest.mark.parametrize("stack", [Stack(), Early2024()])
 def test_replay_allocates_the_peak_of_the_tape(checkpointing: bool, stack: Stack) -> None:
     recipe = Recipe(method="lora", rank=8, gradient_checkpointing=checkpointing, reentrant=checkpointing)
     step = predict_step_memory(MODEL, recipe, 2, 512, "cuda", stack)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.catalog.families.sizes import (
     Defaults,
+    Family,
     Structure,
     every_nth,
     rope,
@@ -66,3 +67,11 @@ def glm(f: Fields) -> Structure:
 def glm4(f: Fields) -> Structure:
     """GLM 4 of 2025: norms before and behind each block."""
     return {**glm(f), "norm_placement": "sandwich"}
+
+
+FAMILIES: dict[str, Family] = {
+    "cohere": cohere,
+    "cohere2": cohere2,
+    "glm": glm,
+    "glm4": glm4,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.catalog.families.sizes import MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, Structure, activation, rope
+from advisor.catalog.families.sizes import MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, Family, Structure, activation, rope
 from advisor.catalog.fields import Fields
 
 
@@ -148,3 +148,11 @@ def mpt(f: Fields) -> Structure:
         "mlp_names": ("up_proj", "down_proj"),
         "default_attention": "eager",
     }
+
+
+FAMILIES: dict[str, Family] = {
+    "bloom": bloom,
+    "gptj": gptj,
+    "mpt": mpt,
+    "opt": opt,
+}

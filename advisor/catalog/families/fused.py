@@ -7,6 +7,7 @@ from advisor.catalog.families.sizes import (
     MAX_LAYERS,
     MAX_POSITIONS,
     Defaults,
+    Family,
     Structure,
     activation,
     kv_heads,
@@ -185,3 +186,13 @@ def _falcon_norms(f: Fields, new: bool) -> str:
     if not parallel:
         return "pre"
     return "parallel_two" if norms == 2 else "parallel_one"
+
+
+FAMILIES: dict[str, Family] = {
+    "falcon": falcon,
+    "gpt2": gpt2,
+    "gpt_bigcode": gpt_bigcode,
+    "gpt_neox": gpt_neox,
+    "phi": phi,
+    "phi3": phi3,
+}

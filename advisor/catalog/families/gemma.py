@@ -6,6 +6,7 @@ from advisor.catalog.families.experts import chosen_experts, needed
 from advisor.catalog.families.sizes import (
     MAX_HEAD_DIM,
     Defaults,
+    Family,
     Structure,
     activation,
     kv_heads,
@@ -139,3 +140,11 @@ def _global_heads(f: Fields, s: Structure, slides: list[bool], same: bool) -> tu
     if set(map(str, layers.config)) != full or len(widths) != 1 or len(counts) != 1:
         raise f.unsupported("per_layer_config", "layers that differ beyond sliding and full attention")
     return widths.pop(), counts.pop()
+
+
+FAMILIES: dict[str, Family] = {
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3_text": gemma3,
+    "gemma4_text": gemma4,
+}

@@ -7,6 +7,7 @@ from advisor.catalog.families.sizes import (
     MAX_HEAD_DIM,
     MAX_POSITIONS,
     Defaults,
+    Family,
     Structure,
     every_nth,
     expert_layers,
@@ -158,3 +159,11 @@ def gpt_oss(f: Fields) -> Structure:
             **windowed(window(f, 128), slides),
         },
     )
+
+
+FAMILIES: dict[str, Family] = {
+    "deepseek_v2": deepseek_v2,
+    "deepseek_v3": deepseek_v3,
+    "gpt_oss": gpt_oss,
+    "llama4_text": llama4_text,
+}

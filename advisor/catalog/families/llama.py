@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.catalog.families.sizes import (
     Defaults,
+    Family,
     Structure,
     every_nth,
     rope,
@@ -165,3 +166,17 @@ def olmo2(f: Fields) -> Structure:
             "attention_out_bias": bias,
         },
     )
+
+
+FAMILIES: dict[str, Family] = {
+    "granite": granite,
+    "llama": llama,
+    "mistral": mistral,
+    "olmo": olmo,
+    "olmo2": olmo2,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "smollm3": smollm3,
+    "stablelm": stablelm,
+    "starcoder2": starcoder2,
+}

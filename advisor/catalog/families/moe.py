@@ -8,6 +8,7 @@ from __future__ import annotations
 from advisor.catalog.families.experts import chosen_experts, no_balance
 from advisor.catalog.families.sizes import (
     Defaults,
+    Family,
     Structure,
     expert_layers,
     rope,
@@ -132,3 +133,12 @@ def granitemoe(f: Fields) -> Structure:
             "logits_multiplier": True,
         },
     )
+
+
+FAMILIES: dict[str, Family] = {
+    "granitemoe": granitemoe,
+    "mixtral": mixtral,
+    "olmoe": olmoe,
+    "qwen2_moe": qwen2_moe,
+    "qwen3_moe": qwen3_moe,
+}

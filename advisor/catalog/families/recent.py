@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from advisor.catalog.families.sizes import (
     Defaults,
+    Family,
     Structure,
     every_nth,
     rope,
@@ -146,3 +147,16 @@ def apertus(f: Fields) -> Structure:
     if learns:
         s["activation"] = "xielu"
     return rope(f, {**s, **_biases(f), "qk_norm": "head", "mlp": "plain", "mlp_names": ("up_proj", "down_proj")})
+
+
+FAMILIES: dict[str, Family] = {
+    "apertus": apertus,
+    "arcee": arcee,
+    "ernie4_5": ernie4_5,
+    "exaone4": exaone4,
+    "hunyuan_v1_dense": hunyuan_dense,
+    "ministral3": ministral3,
+    "nemotron": nemotron,
+    "olmo3": olmo3,
+    "seed_oss": seed_oss,
+}

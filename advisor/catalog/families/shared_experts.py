@@ -9,6 +9,7 @@ from advisor.catalog.families.experts import MAX_EXPERTS, ExpertDefaults, chosen
 from advisor.catalog.families.latent import latent
 from advisor.catalog.families.sizes import (
     Defaults,
+    Family,
     Structure,
     expert_layers,
     rope,
@@ -183,3 +184,14 @@ def phimoe(f: Fields) -> Structure:
             "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
         },
     )
+
+
+FAMILIES: dict[str, Family] = {
+    "dots1": dots1,
+    "ernie4_5_moe": ernie4_5_moe,
+    "glm4_moe": glm4_moe,
+    "glm4_moe_lite": glm4_moe_lite,
+    "granitemoeshared": granitemoeshared,
+    "hunyuan_v1_moe": hunyuan_moe,
+    "phimoe": phimoe,
+}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from advisor.catalog.fields import Fields
 
 Structure = dict[str, Any]
+Family = Callable[[Fields], Structure]
 
 MAX_LAYERS = 1_000
 MAX_HEADS = 10_000

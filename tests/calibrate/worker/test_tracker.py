@@ -34,7 +34,7 @@ def profiled_peak_bytes(model: nn.Module, x: torch.Tensor) -> int:
 
 
 def test_peak_is_the_allocators_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_module, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(tracker_module, "block_bytes", int)
     model, x = network(), torch.randn(100, 64)
     step(model, x)
     tracker = AllocationTracker({})

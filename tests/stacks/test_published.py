@@ -1,4 +1,4 @@
-"""Mechanisms of other stacks: each flag does what its name says, and nothing where it is off."""
+"""Mechanisms of other stacks: what each override keeps beyond the mirrored stack, in bytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.stack import Stack
+from advisor.stacks.early_2024 import Early2024, Notebook2024
+from advisor.stacks.litgpt import LitGpt
+from advisor.stacks.own_loop import OwnLoop
+from advisor.stacks.torchtune import Torchtune
 
 MODEL = ModelSpec(
     name="small",
@@ -36,6 +40,33 @@ GROUPED = ModelSpec(
     head_dim=64,
     vocab_size=4096,
 )
+
+
+class CachesKeys(Stack):
+    cached = Notebook2024.cached
+
+
+class OwnTables(Stack):
+    rope = Early2024.rope
+
+
+class NormsKeepTwice(Stack):
+    norm = Notebook2024.norm
+
+
+class HoldsQuantizedInput(Stack):
+    linear = Early2024.linear
+
+
+class CutsEmbedding(HoldsQuantizedInput):
+    leaf_under_checkpointing = Notebook2024.leaf_under_checkpointing
+
+
+class SlicedHead(Stack):
+    head_tokens = 128
+    loss = LitGpt.loss
+
+
 BATCH, LENGTH = 2, 512
 TOKENS = BATCH * LENGTH
 LOGITS = TOKENS * MODEL.vocab_size
@@ -57,18 +88,30 @@ def step(stack: Stack, model: ModelSpec = MODEL, **knobs: Any) -> StepMemory:
 
 
 def kept(stack: Stack, model: ModelSpec = MODEL, **knobs: Any) -> int:
-    return step(stack, model, **knobs).after_forward_bytes - step(Stack(), model, **knobs).after_forward_bytes
+    return step(stack, model, **knobs).after_forward_bytes - step(THIS_STACK, model, **knobs).after_forward_bytes
 
 
-def test_padded_update_keeps_its_source_and_index() -> None:
+def test_stacks_are_values() -> None:
+    assert LitGpt(adapted_features=4) == LitGpt(adapted_features=4)
+    assert LitGpt(adapted_features=4) != LitGpt(adapted_features=8)
+    assert OwnLoop() != THIS_STACK
+    assert len({THIS_STACK, Stack(), OwnLoop(), OwnLoop(freezes_lora_a=True), Torchtune()}) == 4
+
+
+@pytest.mark.parametrize("stack", [THIS_STACK, Early2024(), Notebook2024(), LitGpt(0), OwnLoop(), Torchtune()])
+def test_a_stack_names_its_versions(stack: Stack) -> None:
+    assert any(letter.isdigit() for letter in stack.name)
+
+
+def test_a_padded_update_keeps_its_source_and_index() -> None:
     width = 2 * MODEL.hidden_size
-    assert kept(Stack(padded_update=width)) == MODEL.num_hidden_layers * (2 * TOKENS * width + 8 * width)
+    padded, plain = (step(LitGpt(adapted_features=features)).after_forward_bytes for features in (width, 0))
+    assert padded - plain == MODEL.num_hidden_layers * (2 * TOKENS * width + 8 * width)
 
 
-def test_sliced_head_keeps_fp32_logits_and_log_softmax() -> None:
+def test_a_sliced_head_keeps_fp32_logits_and_log_softmax() -> None:
     # ours: log-softmax alone, beside labels
-    more = kept(Stack(sliced_head=128))
-    assert more == pytest.approx(4 * LOGITS, rel=0.01)
+    assert kept(SlicedHead()) == pytest.approx(4 * LOGITS, rel=0.01)
 
 
 def test_a_mixed_sliced_head_keeps_a_cast_weight_for_each_slice() -> None:
@@ -76,48 +119,54 @@ def test_a_mixed_sliced_head_keeps_a_cast_weight_for_each_slice() -> None:
     slices = LENGTH // 128
     one = 2 * MODEL.vocab_size * MODEL.hidden_size
     # ours keeps one such cast
-    assert kept(Stack(sliced_head=128), **mixed) == pytest.approx(4 * LOGITS + (slices - 1) * one, rel=0.05)
+    assert kept(SlicedHead(), **mixed) == pytest.approx(4 * LOGITS + (slices - 1) * one, rel=0.05)
 
 
-def test_sliced_head_spares_the_gradients_of_full_logits() -> None:
-    ours, sliced = step(Stack(keeps_outputs=True)), step(Stack(sliced_head=128))
-    assert sliced.peak_bytes < ours.peak_bytes
+def test_a_sliced_head_spares_the_gradients_of_full_logits() -> None:
+    assert step(SlicedHead()).peak_bytes < step(OwnLoop()).peak_bytes
 
 
 def test_repeated_keys_are_kept_for_every_query_head() -> None:
     heads = GROUPED.num_attention_heads - GROUPED.num_key_value_heads
     more = 2 * 2 * TOKENS * heads * GROUPED.head_dim * GROUPED.num_hidden_layers
-    assert kept(Stack(repeated_keys=True), GROUPED, target_modules=("q_proj",)) == more
-    assert kept(Stack(repeated_keys=True)) == 0
+    assert kept(Torchtune(), GROUPED, target_modules=("q_proj",)) == more
+    assert kept(Torchtune()) == 0
 
 
 def test_tables_are_kept_once_a_layer() -> None:
     one = 2 * 2 * LENGTH * MODEL.head_dim
     # ours keeps one for all layers
-    assert kept(Stack(tables_by_layer=True)) == (MODEL.num_hidden_layers - 1) * one
+    assert kept(OwnTables()) == (MODEL.num_hidden_layers - 1) * one
 
 
 def test_shifted_logits_are_upcast_and_copied() -> None:
-    ours, older = step(Stack(keeps_outputs=True)), step(Stack(keeps_outputs=True, shifts_logits=True))
+    ours, older = step(OwnLoop()), step(Early2024())
     assert older.peak_bytes > ours.peak_bytes
     # outputs are held in fp32 instead of bf16
-    assert older.after_forward_bytes - ours.after_forward_bytes == pytest.approx(2 * LOGITS, rel=0.02)
+    tables = 2 * 2 * LENGTH * MODEL.head_dim * (MODEL.num_hidden_layers - 1)
+    assert older.after_forward_bytes - ours.after_forward_bytes - tables == pytest.approx(2 * LOGITS, rel=0.02)
+
+
+def test_a_frozen_lora_a_has_no_gradient() -> None:
+    trained, frozen = step(OwnLoop()), step(OwnLoop(freezes_lora_a=True))
+    spared = MODEL.num_hidden_layers * 8 * MODEL.hidden_size * 2
+    assert trained.after_backward_bytes - frozen.after_backward_bytes == spared
 
 
 def test_a_quantized_head_makes_its_weight_in_both_passes() -> None:
     knobs = {"method": "qlora", "quant": "nf4", "kbit_upcast": False}
-    plain, quantized = (step(Stack(sliced_head=128, quantized_head=on), **knobs) for on in (False, True))
-    assert quantized.after_forward_bytes == plain.after_forward_bytes
-    assert quantized.peak_bytes > plain.peak_bytes
+    plain, quantized = (step(SlicedHead(), **k) for k in ({**knobs, "quant": "none", "method": "lora"}, knobs))
+    moving = [sum(one.moving.values()) for one in (plain, quantized)]
+    assert moving[1] > moving[0]
 
 
 def test_cached_keys_are_what_attention_saved_and_outlive_backward() -> None:
     knobs = {"target_modules": ("q_proj", "v_proj")}
-    ours, cached = step(Stack(), GROUPED, **knobs), step(Stack(caches_keys=True), GROUPED, **knobs)
+    ours, cached = step(THIS_STACK, GROUPED, **knobs), step(CachesKeys(), GROUPED, **knobs)
     assert cached.after_forward_bytes == ours.after_forward_bytes
     keys = 2 * TOKENS * GROUPED.kv_size * GROUPED.num_hidden_layers
     assert cached.after_backward_bytes - ours.after_backward_bytes == 2 * keys
-    assert kept(Stack(caches_keys=True), GROUPED, gradient_checkpointing=True, **knobs) == 0
+    assert kept(CachesKeys(), GROUPED, gradient_checkpointing=True, **knobs) == 0
 
 
 @pytest.mark.parametrize(
@@ -129,7 +178,7 @@ def test_cached_keys_are_what_attention_saved_and_outlive_backward() -> None:
     ],
 )
 def test_norms_that_see_a_gradient_keep_a_second_fp32_tensor(knobs: dict[str, Any], norms: int) -> None:
-    assert kept(Stack(norms_keep_twice=True), GROUPED, **knobs) == norms * 4 * TOKENS * GROUPED.hidden_size
+    assert kept(NormsKeepTwice(), GROUPED, **knobs) == norms * 4 * TOKENS * GROUPED.hidden_size
 
 
 def test_a_cut_embedding_spares_the_first_layer_its_quantized_input() -> None:
@@ -140,5 +189,5 @@ def test_a_cut_embedding_spares_the_first_layer_its_quantized_input() -> None:
         "target_modules": ("q_proj",),
         "gradient_checkpointing": True,
     }
-    held, cut = (step(Stack(keeps_quantized_input=True, cuts_embedding=on), GROUPED, **knobs) for on in (False, True))
+    held, cut = (step(stack, GROUPED, **knobs) for stack in (HoldsQuantizedInput(), CutsEmbedding()))
     assert held.after_forward_bytes - cut.after_forward_bytes == 2 * TOKENS * GROUPED.hidden_size

@@ -1,23 +1,44 @@
-"""Multi-head latent attention: queries, keys and values from low-rank latents, RoPE on a part of each head.
+"""DeepSeek's latent attention and its mixture, both of which other families use too.
+
+Latent attention (MLA) makes queries, keys and values from low-rank latents, with RoPE on a part of each head. The
+mixture scores in fp32, picks experts by groups, and adds an expert that all tokens share.
 
 Source: transformers 5.23, models/deepseek_v2 and models/deepseek_v3, modeling_*.py: `forward` and `expand_kv` of
-the attention, `apply_rotary_pos_emb_interleave` (V3) and `apply_rotary_emb` (V2, on complex numbers).
+the attention, `apply_rotary_pos_emb_interleave` (V3) and `apply_rotary_emb` (V2, on complex numbers),
+`...TopkRouter`, `...MoE`.
+
+Ignores: the groups' own scores and masks, some tens of bytes a token and expert that are gone before the experts run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.adapters import linear
-from advisor.decoders.linear import Linear
+from advisor.decoders.experts import Experts, adapted_router, mixed, normalised, shared_expert
+from advisor.decoders.gpt_oss import best
+from advisor.decoders.linear import Linear, product
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.decoders.rope import Rope, turned_pairs
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import alias, cast, cat_last, chunk_last, mul, regathered, slice_last
+from advisor.tape.ops import (
+    add,
+    alias,
+    cast,
+    cat_last,
+    chunk_last,
+    mul,
+    regathered,
+    scale,
+    slice_last,
+    softmax,
+    unary,
+)
 from advisor.tape.tape import Tape
 
 
@@ -55,7 +76,7 @@ def latent_heads(
 
 
 def _turned(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
-    if m.architecture == "deepseek_v2":
+    if architecture_of(m.architecture).rope_tables == "complex":
         return turned_complex(t, q, k, rope)
     half = rope.width // 2
     shape = (*rope.cos.shape[:-1], half)
@@ -107,3 +128,60 @@ def _copied_into(t: Tape, whole: Tensor, part: Tensor) -> Tensor:
         return (result if whole_needs else None), cast(t, out, part_dtype)
 
     return alias(t, (whole, part), backward)
+
+
+Scores = Callable[[Tape, Tensor, ModelSpec, Experts], tuple[Tensor, Tensor]]
+
+
+def deepseek_v2_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H): the chosen experts, then the shared one."""
+    return _feed_forward(t, x, m, w, linears, _softmax_scores)
+
+
+def deepseek_v3_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H): the chosen experts, then the shared one."""
+    return _feed_forward(t, x, m, w, linears, _sigmoid_scores)
+
+
+def _feed_forward(
+    t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear], scored: Scores
+) -> Tensor:
+    batch, length, width = x.shape
+    rows = t.view(x, (batch * length, width))
+    _logits, scores, _indices = _routed(t, rows, m, w, scored)
+    out = t.view(mixed(t, rows, scores, m, w), x.shape)
+    return add(t, out, shared_expert(t, x, m, linears))
+
+
+def _routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts, scored: Scores) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (T, E) of x (T, H), and scores and indices (T, K) of the best experts."""
+    t.label("router")
+    logits = product(t, cast(t, x, "float32"), cast(t, adapted_router(t, w), "float32"))
+    return logits, *scored(t, logits, m, w)
+
+
+def _softmax_scores(t: Tape, logits: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor]:
+    """V2's scores and indices (T, K) of logits (T, E)."""
+    top, indices = best(t, softmax(t, logits, "float32"), w.top_k)
+    return scale(t, top), indices
+
+
+def _sigmoid_scores(t: Tape, logits: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor]:
+    """V3's scores and indices (T, K) of logits (T, E): the experts are picked by groups."""
+    scores = unary(t, logits, "output")
+    _note_groups(t, scores)
+    top, indices = best(t, scores, w.top_k)
+    if m.router_normalised:
+        top = normalised(t, top)
+    return scale(t, top), indices
+
+
+def _note_groups(t: Tape, scores: Tensor) -> None:
+    """The kernels that pick the best groups of experts and mask the others: on scores (T, E) and on the few groups."""
+    wide, flags, rows = scores.bytes, scores.count, 8 * scores.shape[0]
+    t.kernel("elementwise", "float32", 0, 2 * wide)  # balanced
+    for moved in (wide + rows, 2 * rows, 2 * rows, rows, rows):  # best two of a group, their sum, best groups, flags
+        t.kernel("reduce", "float32", 0, moved)
+    for moved in (wide, wide + flags, 2 * flags, 2 * wide + flags):  # spread over experts, as bools, negated, filled in
+        t.kernel("elementwise", "float32", 0, moved)
+    t.kernel("gather", "float32", 0, 3 * rows)

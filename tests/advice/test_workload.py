@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.advice.dataset import DataSummary
-from advisor.advice.question import placement_of, read_knobs, workload_of
-from advisor.errors import AdvisorError, BadValue, UnknownName
+from advisor.advice.workload import placement_of, workload_of
+from advisor.errors import BadValue, UnknownName
 from advisor.knobs import BY_NAME, KNOBS, range_of, read_value
+from advisor.question import Question, read_question
 from advisor.specs import Placement, Recipe, Rental, Workload
 from tests.fakes import MODEL
 
@@ -72,7 +73,7 @@ def test_choices_list_near_matches() -> None:
     with pytest.raises(UnknownName, match="known: transformers"):
         read_value("trainer", "axolotle")
     with pytest.raises(UnknownName) as caught:
-        read_knobs({"micro_batches": 3})
+        read_question({"micro_batches": 3})
     assert "micro_batch" in caught.value.near
 
 
@@ -95,18 +96,18 @@ def test_target_modules_are_split_and_deduplicated() -> None:
 
 
 def test_defaults() -> None:
-    workload = workload_of({}, MODEL, 1)
+    workload = workload_of(read_question({}), MODEL)
     assert workload == Workload(examples=10_000, epochs=1, seq_len=1024, mean_seq_len=512, batch_size=16)
     short = MODEL.model_copy(update={"max_position_embeddings": 256})
-    assert workload_of({}, short, 1).seq_len == 256
-    assert workload_of({"mean_seq_len": 3000}, MODEL, 1).seq_len == 3000
+    assert workload_of(read_question({}), short).seq_len == 256
+    assert workload_of(read_question({"mean_seq_len": 3000}), MODEL).seq_len == 3000
 
 
 def test_a_data_file_fills_what_is_open() -> None:
     data = DataSummary(rows=77, mean_tokens=300, longest_tokens=900)
-    workload = workload_of({}, MODEL, 1, data)
+    workload = workload_of(read_question({}), MODEL, data)
     assert (workload.examples, workload.mean_seq_len, workload.seq_len) == (77, 300, 900)
-    fixed = workload_of({"examples": 5, "seq_len": 128}, MODEL, 1, data)
+    fixed = workload_of(read_question({"examples": 5, "seq_len": 128}), MODEL, data)
     assert (fixed.examples, fixed.mean_seq_len, fixed.seq_len) == (5, 128, 128)
 
 
@@ -123,18 +124,40 @@ def test_a_data_file_fills_what_is_open() -> None:
 )
 def test_contradictions_are_refused(fixed: dict[str, object], gpus: int, words: str) -> None:
     with pytest.raises(BadValue, match=words):
-        workload_of(fixed, MODEL, gpus)
+        workload_of(read_question(fixed | {"gpus": gpus}), MODEL)
 
 
 @given(micro=st.integers(1, 1000), gpus=st.integers(1, 100))
 def test_an_open_batch_is_a_multiple_of_what_the_cards_do(micro: int, gpus: int) -> None:
-    batch = workload_of({"micro_batch": micro}, MODEL, gpus).batch_size
+    batch = workload_of(read_question({"micro_batch": micro, "gpus": gpus}), MODEL).batch_size
     assert batch % (micro * gpus) == 0
     assert 16 <= batch < 16 + micro * gpus
 
 
-@pytest.mark.parametrize("sharding", ["zero2", "zero3"])
-def test_sharding_is_not_there_yet(sharding: str) -> None:
-    with pytest.raises(AdvisorError, match="not available yet"):
-        placement_of({"sharding": sharding, "gpus": 2})
-    assert placement_of({"gpus": 2, "sharding": "ddp"}) == Placement(gpus=2, sharding="ddp")
+def test_several_cards_are_data_parallel() -> None:
+    assert placement_of(read_question({"gpus": 2, "sharding": "ddp"})) == Placement(gpus=2, sharding="ddp")
+    assert placement_of(read_question({"gpus": 2})).effective_sharding == "ddp"
+    assert placement_of(read_question({})).effective_sharding == "none"
+
+
+def test_a_question_has_one_field_a_knob() -> None:
+    apart = {"model", "gpu"}  # asked beside it: they may be objects
+    assert {*Question.model_fields} - {"fixed"} == set(BY_NAME) - apart
+
+
+@pytest.mark.parametrize("knob", [knob for knob in KNOBS if knob.kind == "choice"], ids=lambda knob: knob.name)
+def test_a_question_takes_every_choice(knob) -> None:
+    for choice in knob.choices:
+        question = read_question({knob.name: choice})
+        assert question.fixed == (() if choice == "all" else (knob.name,))
+        assert getattr(question, knob.name) == (None if choice == "all" else choice)
+
+
+def test_questions_are_changed_by_making_others() -> None:
+    asked = read_question({"rank": 8, "method": "lora", "examples": None})
+    assert (asked.fixed, asked.methods, asked.recipe_fields) == (("rank", "method"), ("lora",), {"rank": 8})
+    wider = asked.fixing({"loss": "chunked", "rank": 4})
+    assert (wider.fixed, wider.rank, wider.loss) == (("rank", "method", "loss"), 4, "chunked")
+    opened = wider.leaving_open("rank")
+    assert (opened.fixed, opened.rank) == (("method", "loss"), None)
+    assert asked.rank == 8

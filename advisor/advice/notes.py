@@ -1,0 +1,111 @@
+"""The sentences of an answer: what it assumes and leaves out, and how its rows compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from advisor.answer import Candidate, Reason, Recommendation
+from advisor.catalog.trainers import Preset
+from advisor.question import Question
+from advisor.rules.context import Context
+from advisor.rules.wording import FORMULA
+from advisor.specs import GpuSpec, Method, Model, TracedModel, Workload
+from advisor.units import GIB, format_gib
+
+if TYPE_CHECKING:
+    from advisor.advice.dataset import DataSummary
+
+ASSUMPTION = "assumption"
+TRACE = "trace"
+
+
+def trainer_notes(preset: Preset) -> list[Reason]:
+    """That an estimate for a trainer of its own kind stands on transformers' step."""
+    if preset.traced:
+        return []
+    text = (
+        f"{preset.name}'s own step was not traced: the estimate is of transformers' step with its knobs; "
+        f"`advise trainers {preset.name}` says what differs."
+    )
+    return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
+
+
+def traced_notes(model: Model, left_out: Sequence[Method]) -> list[Reason]:
+    """That the answer stands on a trace, of what, and which methods it leaves out."""
+    if not isinstance(model, TracedModel):
+        return []
+    texts = [
+        f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory stands on a trace "
+        f"of its own training step on a CPU ({model.traced_with}), times on its FLOP and traffic."
+    ]
+    if left_out:
+        texts.append(
+            f"Left out, not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
+            f"{model.source} --method {','.join(left_out)}` adds them where they can run."
+        )
+    return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
+
+
+def assumptions(question: Question, workload: Workload, data: DataSummary | None) -> list[Reason]:
+    """What was assumed about the data because nobody said it."""
+    texts = []
+    if data is not None:
+        used = "--examples given instead" if question.examples is not None else f"{data.rows:,} rows"
+        texts.append(
+            f"{used}; row lengths estimated from the file at {data.characters_per_token} characters a token: mean "
+            f"{data.mean_tokens:,}, longest {data.longest_tokens:,} tokens; the job uses {workload.mean_seq_len:,} "
+            f"and {workload.seq_len:,}."
+        )
+    else:
+        if question.examples is None:
+            texts.append(f"{workload.examples:,} examples assumed: give --examples or --data.")
+        if question.seq_len is None or question.mean_seq_len is None:
+            texts.append(
+                f"Rows of {workload.mean_seq_len:,} tokens on average and {workload.seq_len:,} at most assumed: "
+                "give --mean-seq-len and --seq-len, or --data."
+            )
+    return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
+
+
+def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]) -> list[Reason]:
+    """Cards of a bare size that are not part of the answer, or whose speed nobody knows."""
+    texts = []
+    left_out = [card.name for card in cards if card not in usable]
+    if left_out:
+        texts.append(f"Left out, having no bf16: {', '.join(left_out)}. Name one to ask about it.")
+    unknown = [card.name for card in usable if not card.speed_known]
+    if unknown:
+        text = f"The speed of {', '.join(unknown)} is not known"
+        if stand_ins:
+            sizes = sorted(card.memory_bytes for card in stand_ins)
+            text += (
+                f": times are the range over {len(stand_ins)} catalog cards of {format_gib(sizes[0])} to "
+                f"{format_gib(sizes[-1])} GiB; a GPU file with its bandwidth and FLOP/s narrows them"
+            )
+        texts.append(text + ".")
+    return [Reason(code=ASSUMPTION, text=text, source="profiles/gpus") for text in texts]
+
+
+def with_why(row: Candidate, context: Context, recommendation: Recommendation | None) -> Candidate:
+    """The row with how it compares with the recommended one."""
+    return row.model_copy(update={"why": _why(row, context, recommendation)})
+
+
+def _why(row: Candidate, context: Context, recommendation: Recommendation | None) -> str:
+    """How the row compares: with the card when it does not fit, with LoRA (or the recommended row) when it does."""
+    card = format_gib(context.memory_bytes)
+    if row.verdict == "does_not_fit":
+        return f"{format_gib(row.memory.needed_bytes.likely)} of {card} GiB"
+    if recommendation is not None and row.method == recommendation.method:
+        return f"recommended by {recommendation.rule}"
+    if row.verdict == "tight":
+        return f"up to {format_gib(row.memory.needed_bytes.high)} of {card} GiB"
+    if recommendation is None:
+        return ""
+    base = context.candidates[recommendation.method]
+    memory = (row.memory.needed_bytes.likely - base.memory.needed_bytes.likely) / GIB
+    text = f"{memory:+.1f} GiB" if abs(memory) >= 0.05 else "same memory"
+    if row.time is not None and base.time is not None and base.time.total_s.likely > 0:
+        text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x time"
+    return text

@@ -1,0 +1,63 @@
+"""The data set and the cards that a question means: gaps filled with defaults, contradictions refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advisor.errors import BadValue
+from advisor.knobs import BY_NAME, range_of
+from advisor.question import Question
+from advisor.specs import Model, Placement, Workload
+
+if TYPE_CHECKING:
+    from advisor.advice.dataset import DataSummary
+
+DEFAULT_EXAMPLES = 10_000
+DEFAULT_BATCH_SIZE = 16
+DEFAULT_SEQ_LEN = 1024
+
+
+def placement_of(question: Question) -> Placement:
+    """How many cards, and how the job is spread over them."""
+    return Placement(gpus=question.gpus or 1, sharding=question.sharding or "none")
+
+
+def workload_of(question: Question, model: Model, data: DataSummary | None = None) -> Workload:
+    """The data set: what the question says, then what the file says, then defaults.
+
+    The defaults: 10,000 examples, one epoch, rows of at most 1024 tokens (less if the model has fewer
+    positions) and half of that on average, 16 rows per optimizer step.
+    Raises BadValue for numbers that contradict each other.
+    """
+    examples = question.examples or (data.rows if data else DEFAULT_EXAMPLES)
+    longest = min(data.longest_tokens if data else DEFAULT_SEQ_LEN, model.max_position_embeddings)
+    if question.mean_seq_len is not None:
+        longest = max(longest, question.mean_seq_len)
+    seq_len = question.seq_len or longest
+    mean = question.mean_seq_len or (min(data.mean_tokens, seq_len) if data else max(1, seq_len // 2))
+    if mean > seq_len:
+        raise BadValue("--mean-seq-len", mean, f"allowed is at most --seq-len, which is {seq_len:,}")
+    return Workload(
+        examples=examples,
+        epochs=question.epochs or 1.0,
+        seq_len=seq_len,
+        mean_seq_len=mean,
+        packing=question.packing or False,
+        batch_size=_batch_size(question),
+    )
+
+
+def _batch_size(question: Question) -> int:
+    """Rows per optimizer step: a multiple of what the cards do at once."""
+    gpus = question.gpus or 1
+    unit = gpus * (question.micro_batch or 1)
+    if question.batch_size is None:
+        batch_size = -(-DEFAULT_BATCH_SIZE // unit) * unit
+        limit = int(range_of(BY_NAME["batch_size"]).high)
+        if batch_size > limit:
+            raise BadValue("--micro-batch times --gpus", unit, f"allowed are at most {limit:,} rows per step")
+        return batch_size
+    if question.batch_size % unit:
+        what = "--micro-batch" if gpus == 1 else "--gpus" if unit == gpus else "--gpus times --micro-batch"
+        raise BadValue("--batch-size", question.batch_size, f"allowed are multiples of {what}, which is {unit:,}")
+    return question.batch_size

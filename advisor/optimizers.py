@@ -1,0 +1,200 @@
+"""One row an optimizer: what it keeps, what its step allocates, moves and launches, and what trainers call it.
+
+Everything that differs between optimizers stands here; `advisor.costs.optimizer` sums it over the trained tensors.
+The dry run builds the optimizers themselves from a table of its own, because it checks the rows below.
+
+Sources: PyTorch, torch/optim/adamw.py; bitsandbytes 0.50, optim; transformers 5.23, optimization.py (Adafactor) and
+training_args.py (OptimizerNames).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from advisor.blocks import block_bytes
+from advisor.errors import UnknownName
+
+Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
+
+BLOCK_ELEMENTS = 256
+"""Elements of an 8-bit state that share one fp32 scale."""
+MIN_8BIT_ELEMENTS = 4_096
+"""bitsandbytes keeps the states of smaller tensors in fp32."""
+MIN_PAGED_ELEMENTS = 100_000
+"""bitsandbytes pages the states of tensors of this size and more."""
+BITSANDBYTES_TENSOR_S = 50e-6
+"""CPU time of bitsandbytes' Python loop per parameter tensor (our judgement)."""
+
+
+class Parameter(Protocol):
+    """A kind of trained tensor: a matrix of rows x columns, or a vector with 0 columns, that is there `times` times."""
+
+    @property
+    def rows(self) -> int:
+        """Rows, or the elements of a vector."""
+
+    @property
+    def columns(self) -> int:
+        """Columns, 0 for a vector."""
+
+    @property
+    def times(self) -> int:
+        """How many there are."""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype's name in torch."""
+
+    @property
+    def elements(self) -> int:
+        """Elements of one."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one."""
+
+
+class StepCost(NamedTuple):
+    """What one optimizer step costs, clipping not included."""
+
+    passes: float
+    """Times that a tensor of the parameter's size and dtype is read or written."""
+    element_bytes: float = 0.0
+    """Bytes moved besides those, for each element."""
+    fused_kernels: float = 0.0
+    """Kernels that take many tensors at once."""
+    tensor_kernels: float = 0.0
+    """Kernels for each tensor."""
+    tensor_s: float = 0.0
+    """CPU time for each tensor, in seconds."""
+
+
+def _no_states(p: Parameter) -> list[int]:
+    return []
+
+
+def _nothing(shapes: Sequence[Parameter]) -> int:
+    return 0
+
+
+class OptimizerRow(NamedTuple):
+    """What is to be known about one optimizer."""
+
+    transformers_name: str
+    """What `optim` of transformers and TRL and LLaMA-Factory calls it, and `optimizer` of Axolotl."""
+    step: StepCost
+    states: Callable[[Parameter], list[int]] = _no_states
+    """Bytes of each state tensor that it keeps for one parameter inside torch's allocator."""
+    step_counter_bytes: int = 0
+    """Bytes of a tensor on the card that counts the steps of one parameter; 0 where there is none."""
+    table_bytes: tuple[int, ...] = ()
+    """Tensors that it keeps once."""
+    temporary_bytes: Callable[[Sequence[Parameter]], int] = _nothing
+    """Most that its step allocates besides its states."""
+    needs_bitsandbytes: bool = False
+    paged: bool = False
+    """Large states lie in managed memory, outside torch's allocator, and may spill to the CPU."""
+
+
+def _two_moments(p: Parameter) -> list[int]:
+    return [p.bytes] * 2
+
+
+def _rows_and_columns(p: Parameter) -> list[int]:
+    """Adafactor's factors in fp32: a row and a column, or the whole second moment of a vector."""
+    return [4 * p.rows, 4 * p.columns] if p.columns else [4 * p.rows]
+
+
+def _paged_moments(p: Parameter) -> list[int]:
+    return [] if p.elements >= MIN_PAGED_ELEMENTS else [4 * p.elements] * 2
+
+
+def _8bit_moments(p: Parameter) -> list[int]:
+    """Two moments in uint8 with an fp32 scale for each block; in fp32 for a small tensor."""
+    if p.elements < MIN_8BIT_ELEMENTS:
+        return [4 * p.elements] * 2
+    scales = 4 * -(-p.elements // BLOCK_ELEMENTS)
+    return [p.elements, p.elements, scales, scales]
+
+
+def _paged_8bit_moments(p: Parameter) -> list[int]:
+    """As above; of a large tensor the scales alone, which are not paged."""
+    sizes = _8bit_moments(p)
+    return sizes[2:] if p.elements >= MIN_PAGED_ELEMENTS else sizes
+
+
+def _copy_of_all(shapes: Sequence[Parameter]) -> int:
+    """foreach AdamW: the square roots of all second moments at once."""
+    return sum(block_bytes(p.bytes) * p.times for p in shapes)
+
+
+def _adafactor_update(shapes: Sequence[Parameter]) -> int:
+    """For the largest parameter, its update twice; if it is in 16 bits, also fp32 copies of it and of its gradient."""
+    return max((block_bytes(4 * p.elements) * (2 if p.dtype == "float32" else 4) for p in shapes), default=0)
+
+
+_TABLES_OF_8_BITS = (1024, 1024)
+"""bitsandbytes' quantization maps of the two moments: 256 values in fp32 each."""
+
+OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
+    "adamw": OptimizerRow(
+        "adamw_torch_fused",
+        StepCost(passes=7.0, fused_kernels=1.0),  # read p, g, m, v; write p, m, v
+        states=_two_moments,
+        step_counter_bytes=4,
+    ),
+    "adamw_foreach": OptimizerRow(
+        "adamw_torch",
+        StepCost(passes=20.0, fused_kernels=9.0),  # nine multi-tensor operations, one after the other
+        states=_two_moments,
+        step_counter_bytes=4,
+        temporary_bytes=_copy_of_all,
+    ),
+    "adamw_8bit": OptimizerRow(
+        "adamw_bnb_8bit",
+        # One byte each way and moment.
+        StepCost(passes=3.0, element_bytes=4.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
+        states=_8bit_moments,
+        table_bytes=_TABLES_OF_8_BITS,
+        needs_bitsandbytes=True,
+    ),
+    "paged_adamw": OptimizerRow(
+        "paged_adamw_32bit",
+        # Four bytes each way and moment.
+        StepCost(passes=3.0, element_bytes=16.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
+        states=_paged_moments,
+        needs_bitsandbytes=True,
+        paged=True,
+    ),
+    "paged_adamw_8bit": OptimizerRow(
+        "paged_adamw_8bit",
+        StepCost(passes=3.0, element_bytes=4.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
+        states=_paged_8bit_moments,
+        table_bytes=_TABLES_OF_8_BITS,
+        needs_bitsandbytes=True,
+        paged=True,
+    ),
+    "adafactor": OptimizerRow(
+        "adafactor",
+        StepCost(passes=3.0, element_bytes=60.0, tensor_kernels=25.0),  # about 25 small kernels a tensor, in fp32
+        states=_rows_and_columns,
+        step_counter_bytes=4,
+        temporary_bytes=_adafactor_update,
+    ),
+    "sgd": OptimizerRow("sgd", StepCost(passes=3.0, fused_kernels=1.0)),
+}
+"""All that there are, by the name that --optimizer takes."""
+
+
+def optimizer_row(name: str) -> OptimizerRow:
+    """The row of an optimizer. Raises UnknownName."""
+    for known, row in OPTIMIZERS.items():
+        if known == name:
+            return row
+    raise UnknownName("optimizer", name, OPTIMIZERS)
+
+
+def named_in_transformers(name: str) -> Optimizer | None:
+    """The optimizer that transformers' `optim` calls `name`; None for one that has no row."""
+    return next((ours for ours, row in OPTIMIZERS.items() if row.transformers_name == name), None)

@@ -1,0 +1,111 @@
+"""transformers of early 2024 (4.37 and 4.38) with bitsandbytes 0.42 and 0.43, in fsdp_qlora's loop and notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from advisor.decoders.linear import Linear, LinearCode
+from advisor.decoders.loss import log_softmax_loss
+from advisor.decoders.norms import NormFunction, rms_norm
+from advisor.decoders.rope import Rope
+from advisor.decoders.stack import Stack, full_logits
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import cast, mean
+from advisor.tape.tape import Tape
+
+
+@dataclass(frozen=True)
+class Early2024(Stack):
+    """Logits upcast in the model, tables of each layer's own, 4-bit inputs held; the loop holds the outputs."""
+
+    @property
+    def name(self) -> str:
+        """The libraries and versions whose code this is."""
+        return "transformers 4.37 and 4.38, bitsandbytes 0.42 and 0.43"
+
+    @property
+    def linear(self) -> LinearCode:
+        """bitsandbytes before 0.43: MatMul4Bit holds its input on the graph, outside checkpointing's reach."""
+        return LinearCode(holds_quantized_input=True)
+
+    def rope(self, t: Tape, rope: Rope) -> Rope:
+        """transformers before 4.39: each layer indexes or makes its own tables, which autograd then keeps."""
+        return rope.spread(t)
+
+    def loss(
+        self,
+        t: Tape,
+        m: ModelSpec,
+        recipe: Recipe,
+        hidden: Tensor,
+        head: Linear,
+        one_tile: bool,
+        held: list[Tensor],
+    ) -> Tensor:
+        """transformers before 4.45: logits upcast in the model; the loss reads a copy without the last token's."""
+        logits = full_logits(t, m, hidden, head)
+        logits = cast(t, logits, "float32")
+        held.append(logits)
+        return log_softmax_loss(t, shifted(t, logits))
+
+
+@dataclass(frozen=True)
+class Notebook2024(Early2024):
+    """fsdp_qlora's notebook: its loss is the mean of the logits, and it enables checkpointing after peft's wrapping."""
+
+    @property
+    def leaf_under_checkpointing(self) -> bool:
+        """Checkpointing was enabled when peft had wrapped the model: a frozen embedding's output takes no gradient."""
+        return False
+
+    def norm(self, kind: str) -> NormFunction | None:
+        """Each RMSNorm whose input takes a gradient keeps two fp32 tensors, as if `x.float()` ran twice.
+
+        Not read in any source: it follows from the notebook, whose versions are not stated. What the card held after
+        forward beyond today's code is 4 bytes per hidden unit and token for 49 norms of 49 in full fine-tuning, 48 in
+        LoRA and QLoRA (the first one sees a frozen embedding), and one under checkpointing (the last, outside its
+        regions).
+        """
+        return partial(rms_norm, keeps_twice=True) if kind == "rms" else super().norm(kind)
+
+    def cached(self, recipe: Recipe, k: Tensor, v: Tensor) -> list[Tensor]:
+        """transformers before 5: `use_cache` stays on in training, so that the outputs hold keys and values.
+
+        They are the tensors that attention saved; checkpointing turns the cache off.
+        """
+        return [] if recipe.gradient_checkpointing else [k, v]
+
+    def loss(
+        self,
+        t: Tape,
+        m: ModelSpec,
+        recipe: Recipe,
+        hidden: Tensor,
+        head: Linear,
+        one_tile: bool,
+        held: list[Tensor],
+    ) -> Tensor:
+        """The mean of fp32 logits."""
+        logits = full_logits(t, m, hidden, head)
+        logits = cast(t, logits, "float32")
+        held.append(logits)
+        return mean(t, logits, (1,))
+
+
+def shifted(t: Tape, logits: Tensor) -> Tensor:
+    """`logits[..., :-1, :].contiguous()`; backward copies the gradient into a full tensor of zeros.
+
+    Source: transformers 4.38, models/llama/modeling_llama.py, LlamaForCausalLM.forward.
+    """
+    shape, dtype = logits.shape, logits.dtype
+    batch, length, vocabulary = shape
+    t.kernel("elementwise", dtype, 0, 2 * logits.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        full = t.empty(shape, dtype)
+        t.kernel("elementwise", dtype, 0, full.bytes + 2 * g.bytes)
+        return (full,)
+
+    return t.op((logits,), (batch, length - 1, vocabulary), dtype, backward)

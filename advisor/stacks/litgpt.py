@@ -1,0 +1,134 @@
+"""lit-gpt of October 2023 (finetune/lora.py) in Lightning Fabric, with bitsandbytes 0.41."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from advisor.blocks import ITEM_BYTES
+from advisor.decoders.attention import model_repeat_kv
+from advisor.decoders.linear import Linear, LinearCode, dequantized
+from advisor.decoders.stack import Stack
+from advisor.parameters.modules import head_linear
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import cast, copy
+from advisor.tape.tape import Tape
+
+
+@dataclass(frozen=True)
+class LitGpt(Stack):
+    """Its own LoRA on fused projections, head and loss in slices, and what Fabric's bitsandbytes plugin replaces."""
+
+    adapted_features: int
+    """Width of the update of q and v, which is copied into zeros as wide as q, k and v together."""
+    head_tokens: int = 128
+    """`lm_head_chunk_size`: head and loss run on slices of so many tokens."""
+
+    @property
+    def name(self) -> str:
+        """The libraries and versions whose code this is."""
+        return "lit-gpt of October 2023, bitsandbytes 0.41"
+
+    @property
+    def linear(self) -> LinearCode:
+        """MatMul4Bit of bitsandbytes before 0.43 holds its input."""
+        update = partial(padded, features=self.adapted_features) if self.adapted_features else None
+        return LinearCode(holds_quantized_input=True, update=update)
+
+    def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Expanded to every query head. Source: lit_gpt/model.py, CausalSelfAttention.forward."""
+        return model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
+
+    def loss(
+        self,
+        t: Tape,
+        m: ModelSpec,
+        recipe: Recipe,
+        hidden: Tensor,
+        head: Linear,
+        one_tile: bool,
+        held: list[Tensor],
+    ) -> Tensor:
+        """In slices, whose logits Fabric casts to fp32; its bitsandbytes plugin replaces every nn.Linear, the head too.
+
+        Sources: lit_gpt/utils.py, chunked_cross_entropy; lightning 2.1, plugins/precision/half.py, convert_output.
+        """
+        logits, loss = sliced_loss(
+            t, hidden, Linear(head_linear(m), recipe, 0, recipe.quant, head.weight.dtype), self.head_tokens
+        )
+        held.append(logits)
+        return loss
+
+
+def padded(t: Tape, update: Tensor, features: int) -> Tensor:
+    """The part of `update` (B, S, O) that is meant, so many `features` wide, copied, and again into zeros of width O.
+
+    `index_copy` keeps its source. The index of the features goes to the card with every call.
+    Source: lit_gpt/lora.py, LoRAQKVLinear.zero_pad; PyTorch, derivatives.yaml.
+    """
+    narrow, shape, dtype = (*update.shape[:-1], features), update.shape, update.dtype
+    source = copy(t, Tensor(narrow, dtype, update.buffer), narrow)
+    zeros = t.empty(shape, dtype)
+    index = t.empty((features,), "int64")
+    t.kernel("gather", dtype, 0, zeros.bytes + 2 * source.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("gather", dtype, 0, 2 * g.bytes)
+        return (t.empty(shape, dtype),)
+
+    return t.op((update,), shape, dtype, backward, (source, index))
+
+
+def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int) -> tuple[Tensor, Tensor]:
+    """(fp32 logits, loss) of hidden states (B, S, H), head and cross entropy in slices of `tokens`.
+
+    All slices' logits exist before they are cast to fp32 one after the other, and their log-softmax is kept; backward
+    takes slice by slice, so that its temporaries are those of one slice. A row is taken as whole slices and a part of
+    one, where autocast keeps a cast head for each slice.
+    Source: lit-gpt, lit_gpt/lora.py, GPT.forward, and lit_gpt/utils.py, chunked_cross_entropy.
+    """
+    dtype = t.autocast or hidden.dtype
+    shape, vocabulary, width = hidden.shape, head.out_features, head.in_features
+    batch, length = shape[0], shape[1]
+    rows, wide = batch * length, (batch, length, vocabulary)
+    moved = ITEM_BYTES[dtype] * (rows * (width + vocabulary) + vocabulary * width)
+    hidden_dtype = hidden.dtype
+
+    def weight() -> list[Tensor]:
+        """What a product with the head makes of its weight."""
+        if head.quant != "none":
+            made = dequantized(t, head)
+            return [made, t.empty(made.shape, dtype)]
+        return [cast(t, head.weight, dtype)] if head.weight.dtype != dtype else []
+
+    t.label("lm_head")
+    states = cast(t, hidden, dtype)
+    scratch = weight()
+    t.matmul(dtype, rows, vocabulary, width, moved)
+    narrow = t.empty(wide, dtype)
+    scratch.clear()
+    logits = t.empty(wide, "float32")
+    t.kernel("elementwise", "float32", 0, narrow.bytes + logits.bytes)
+    del narrow
+    t.label("loss")
+    log_probabilities = t.empty(wide, "float32")
+    t.kernel("reduce", "float32", 0, 2 * logits.bytes)
+    kept = [log_probabilities]
+    if head.quant == "none" and head.weight.dtype != dtype:  # each slice makes and keeps a cast head of its own
+        kept.append(t.empty((length, vocabulary * width // tokens), dtype))
+    if head.quant != "none":  # bitsandbytes of that time holds the input of its product
+        kept.append(states)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        piece = (batch, tokens, vocabulary)
+        scratch = [t.empty(piece, "float32"), t.empty(piece, "float32")]
+        t.kernel("reduce", "float32", 0, 3 * rows * vocabulary * 4)
+        scratch.pop(0)
+        scratch += [t.empty(piece, dtype), *weight()]
+        t.matmul(dtype, rows, width, vocabulary, moved)
+        out = t.empty(shape, hidden_dtype)
+        scratch.clear()
+        return (out,)
+
+    return logits, t.op((hidden,), (1,), "float32", backward, tuple(kept))

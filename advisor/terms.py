@@ -1,0 +1,34 @@
+"""The parts of a memory peak, by the names that people read."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class TermName(StrEnum):
+    """A part of a memory peak; its value is what answers and their JSON call it."""
+
+    # They stand for the whole run.
+    BASE_WEIGHTS = "base weights"
+    QUANTIZATION_CONSTANTS = "quantization constants"
+    ADAPTERS = "adapters"
+    OPTIMIZER_STATES = "optimizer states"
+    STEP_COUNTERS = "optimizer step counters"
+    BUFFERS = "buffers"
+    BATCH = "batch"
+
+    # They come and go within a step.
+    SAVED_ACTIVATIONS = "saved activations"
+    TEMPORARIES = "temporaries"
+    GRADIENTS = "gradients"
+    LOGITS = "logits and loss"
+
+    # They depend on the card.
+    WORKSPACE = "cuBLAS workspace"
+    FRAGMENTATION = "fragmentation"
+    CONTEXT = "CUDA context"
+
+    @classmethod
+    def _missing_(cls, value: object) -> TermName | None:
+        """Older traced profiles spell one of them in British English."""
+        return cls.QUANTIZATION_CONSTANTS if value == "quantisation constants" else None

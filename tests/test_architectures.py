@@ -1,0 +1,191 @@
+"""The table of architectures: complete, sourced, and the only place that tells architectures apart by name."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from advisor import architectures
+from advisor.architectures import ARCHITECTURES, Architecture, NormKind, architecture_of
+from advisor.catalog import families
+from advisor.catalog.families import FAMILIES
+from advisor.decoders.layers import LAYERS
+from advisor.decoders.mixtures import MIXTURES
+from advisor.decoders.norms import WRITTEN_OUT, Norm
+from advisor.errors import UnsupportedArchitecture
+from advisor.tape.graph import Tensor
+from advisor.tape.tape import Tape
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = Path(architectures.__file__)
+OF_PUBLISHED_ROWS = {"lit-gpt", "qwen"}
+"""Models of other code, which only `advisor.validation` knows."""
+
+BY_NAME = (TABLE, ROOT / "advisor/catalog")
+"""Where an architecture's name decides: the table, and how its config.json is read."""
+
+
+def python_files(*folders: str) -> list[Path]:
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in files if not any(path.is_relative_to(place) for place in BY_NAME)]
+
+
+def strings(node: ast.AST) -> set[str]:
+    """The string constants in an expression."""
+    return {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+def comparisons_with_a_name(source: str) -> Iterator[str]:
+    """Expressions that compare something with the name of an architecture, or ask whether a name begins so."""
+    names = set(ARCHITECTURES)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare | ast.MatchValue):
+            found = strings(node) & names
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and "with" in node.func.attr:
+            found = {s for part in node.args for s in strings(part) if len(s) > 2 and any(s in name for name in names)}
+        else:
+            continue
+        if found:
+            yield ast.unparse(node)
+
+
+def other_uses_of_a_name(source: str) -> Iterator[str]:
+    """What is done with `x.architecture` besides asking for its row, handing it on by keyword, or printing it."""
+    for parent in ast.walk(ast.parse(source)):
+        asks = isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "architecture_of"
+        for child in ast.iter_child_nodes(parent):
+            named = isinstance(child, ast.Attribute) and child.attr == "architecture"
+            if named and not asks and not isinstance(parent, ast.keyword | ast.FormattedValue):
+                yield ast.unparse(parent)
+
+
+def unsourced_fields(source: str) -> Iterator[str]:
+    """Fields of rows without a comment that names a source file, beside them or on the line above."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    lines = source.splitlines()
+    for name, row in rows(source):
+        for field in row.keywords:
+            above = field.lineno - 1
+            own_line = lines[above - 1].strip().startswith("#")
+            beside = comments.get(field.lineno, "") or (comments.get(above, "") if own_line else "")
+            if ".py" not in beside:
+                yield f"{name}.{field.arg}"
+
+
+def rows(source: str) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "ARCHITECTURES":
+            assert isinstance(node.value, ast.Dict)
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                assert isinstance(key, ast.Constant)
+                assert isinstance(value, ast.Call)
+                yield key.value, value
+
+
+def test_every_family_has_a_row_and_every_row_a_family() -> None:
+    assert set(ARCHITECTURES) - OF_PUBLISHED_ROWS == set(FAMILIES)
+    assert set(ARCHITECTURES) >= OF_PUBLISHED_ROWS
+    assert list(ARCHITECTURES) == sorted(ARCHITECTURES)
+
+
+def test_no_family_stands_in_two_files() -> None:
+    tables = [
+        table for module in vars(families).values() if isinstance(table := getattr(module, "FAMILIES", None), dict)
+    ]
+    assert len(tables) >= 9
+    assert sum(map(len, tables)) == len(FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["", "llama5", "Llama", "falcon "])
+def test_an_unknown_architecture_is_an_error(name: str) -> None:
+    with pytest.raises(UnsupportedArchitecture, match=f"architecture '{name}'"):
+        architecture_of(name)
+
+
+def test_llama_is_the_default() -> None:
+    assert architecture_of("llama") == Architecture()
+
+
+def test_every_layer_and_mixture_has_its_code() -> None:
+    assert {row.layer for row in ARCHITECTURES.values()} == set(LAYERS)
+    assert {row.mixture for row in ARCHITECTURES.values()} == set(MIXTURES)
+
+
+@pytest.mark.parametrize("kind", get_args(NormKind))
+def test_every_norm_has_its_code(kind: str) -> None:
+    t = Tape("cpu")
+    out = Norm(kind, 8, "bfloat16", trained=True, has_bias=False, code=WRITTEN_OUT.get(kind))(
+        t, Tensor((1, 2, 8), "bfloat16")
+    )
+    assert (out.shape, out.dtype) == ((1, 2, 8), "bfloat16")
+    assert len(t.kernels) >= 1
+
+
+def test_rows_say_only_what_differs_and_from_where() -> None:
+    source = TABLE.read_text()
+    found = dict(rows(source))
+    assert set(found) == set(ARCHITECTURES)
+    defaults = Architecture()
+    idle = [
+        f"{name}.{field.arg}"
+        for name, row in found.items()
+        for field in row.keywords
+        if getattr(ARCHITECTURES[name], str(field.arg)) == getattr(defaults, str(field.arg))
+    ]
+    assert idle == []
+    assert list(unsourced_fields(source)) == []
+
+
+def test_every_field_is_some_rows_and_read_somewhere() -> None:
+    code = "".join(path.read_text() for path in [*python_files("advisor", "calibrate"), *BY_NAME[1].rglob("*.py")])
+    defaults = Architecture()
+    for field in Architecture._fields:
+        assert any(getattr(row, field) != getattr(defaults, field) for row in ARCHITECTURES.values()), field
+        assert f".{field}" in code, field
+
+
+def test_a_row_without_its_source_is_found() -> None:
+    source = 'ARCHITECTURES: dict[str, A] = {"x": A(\n  a=1,  # x.py: a\n  b=2,\n  c=3,  # so\n)}'
+    assert list(unsourced_fields(source)) == ["x.b", "x.c"]
+
+
+def test_no_other_file_compares_an_architectures_name() -> None:
+    files = python_files("advisor", "calibrate", "benchmarks")
+    assert len(files) >= 150
+    found = {f"{path}: {hit}" for path in files for hit in comparisons_with_a_name(path.read_text())}
+    found |= {f"{p}: {hit}" for p in python_files("advisor") for hit in other_uses_of_a_name(p.read_text())}
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'falcon = m.architecture == "falcon"',
+        'if name in ("phi3", "falcon"): pass',
+        'x = name.startswith(("gemma3", "olmo3"))',
+        'x = m.architecture.startswith("ernie")',
+        'match name:\n    case "gptj": pass',
+    ],
+)
+def test_a_comparison_is_found(line: str) -> None:
+    assert list(comparisons_with_a_name(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x = m.architecture in BALANCED", "f = OWN.get(m.architecture)", "f = OWN[m.architecture]", "n = m.architecture"],
+)
+def test_a_name_put_to_another_use_is_found(line: str) -> None:
+    assert list(other_uses_of_a_name(line))
+
+
+def test_a_name_may_be_asked_about_handed_on_and_printed() -> None:
+    source = 'q = architecture_of(m.architecture); f(architecture=m.architecture); print(f"{m.architecture}")'
+    assert list(other_uses_of_a_name(source)) == []
