@@ -12,7 +12,6 @@ from advisor.catalog.models import find_model
 from advisor.costs.device import profile_for
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.steptime import (
-    Roofline,
     StepKernels,
     exchanged_bytes,
     expected_longest,
@@ -29,7 +28,7 @@ from advisor.errors import BadValue
 from advisor.parameters.targets import adapter_parameter_count
 from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import GpuSpec, ModelSpec, Placement, Quantization, Recipe, TimeEstimate, Workload
-from advisor.tape.program import Kernel, Launches
+from advisor.tape.program import Launches
 
 METHODS: tuple[tuple[str, Quantization], ...] = (
     ("full", "none"),
@@ -45,22 +44,8 @@ def card(name: str) -> GpuSpec:
     return found
 
 
-A100, T4, L40S = card("NVIDIA A100-SXM4-80GB"), card("Tesla T4"), card("NVIDIA L40S")
+A100 = card("NVIDIA A100-SXM4-80GB")
 SPEEDS = ("memory_bytes_per_s", "bf16_flop_per_s", "fp16_flop_per_s", "tf32_flop_per_s", "fp32_flop_per_s")
-
-
-def product(m: int, n: int, k: int, dtype: str = "bfloat16") -> Kernel:
-    size = 4 if dtype == "float32" else 2
-    return ("matmul", dtype, 2.0 * m * n * k, float(size * (m * n + n * k + m * k)), (m, n, k))
-
-
-def moved(size: float, kind: str = "elementwise") -> Kernel:
-    return (kind, "bfloat16", 0.0, size, (0, 0, 0))
-
-
-def seconds(kernel: Kernel, gpu: GpuSpec = A100) -> float:
-    roofline = Roofline(gpu, profile_for(gpu))
-    return roofline.fixed_s + max(roofline.seconds(kernel))
 
 
 def tape(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:

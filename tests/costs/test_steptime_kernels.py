@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from advisor.catalog.gpus import find_gpus
 from advisor.costs.device import profile_for
-from advisor.costs.steptime import kernel_seconds, queue_seconds
+from advisor.costs.steptime import Roofline, queue_seconds
 from advisor.specs import GpuSpec
 from advisor.tape.program import Kernel
 
@@ -31,7 +31,8 @@ def moved(size: float, kind: str = "elementwise") -> Kernel:
 
 
 def seconds(kernel: Kernel, gpu: GpuSpec = A100) -> float:
-    return kernel_seconds(kernel, gpu, profile_for(gpu))
+    roofline = Roofline(gpu, profile_for(gpu))
+    return roofline.fixed_s + max(roofline.seconds(kernel))
 
 
 # -- one kernel -------------------------------------------------------------------------------------------------
