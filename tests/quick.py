@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import NoReturn
 
@@ -22,6 +23,7 @@ HEAVY = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "trl", "
 LEFT_OUT = ("process", "slow")
 FORBIDDEN: tuple[tuple[object, str], ...] = (
     (subprocess.Popen, "__init__"),
+    (BaseProcess, "start"),
     (os, "system"),
     (os, "fork"),
     (os, "posix_spawn"),

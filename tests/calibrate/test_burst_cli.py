@@ -1,38 +1,25 @@
-"""`calibrate --method all`, as it is typed: with a stand-in for the worker, and with the worker itself."""
+"""`calibrate --method all`, as it is typed, with a stand-in for the worker."""
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from advisor.command import EXIT_BROKEN_PIPE
 from advisor.errors import SourceUnavailable
-from calibrate import burst_cli, cli, progress
+from calibrate import burst_cli, cli
 from calibrate.child import BurstRefused
-from calibrate.cut import Whole
-from calibrate.plan import Request, make_plan
-from calibrate.progress import Audience, LiveAudience
 from calibrate.runner import Job, Machine, Result
 from calibrate.store import Store
-from calibrate.tuning import devices_folder
 from tests.calibrate import made_up
 from tests.calibrate.made_up import TINY, gpu, machine
-from tests.calibrate.processes import children_of, is_alive
-from tests.decoders.tiny import spec
 
-ROOT = Path(__file__).resolve().parents[2]
 DONE = Result("done", made_up.figures(), made_up.run(), "")
-COMMAND = (sys.executable, "-m", "calibrate.cli")
 
 
 class StubRunner:
@@ -68,7 +55,8 @@ class StubRunner:
     def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None]) -> Result:
         self.jobs.append(job)
         hear({"step_s": 0.1, "steps": 1})
-        time.sleep(self.takes_s)
+        if self.takes_s:
+            time.sleep(self.takes_s)
         return self.results.get(job.recipe.method, DONE)
 
 
@@ -176,6 +164,7 @@ def test_what_is_left_out_is_told(stub: type[StubRunner], calibrate: Door) -> No
     assert {job.recipe.method for job in stub.jobs} == {"full", "lora", "dora"}
 
 
+@pytest.mark.slow
 def test_a_small_budget_leaves_bursts_for_later(stub: type[StubRunner], calibrate: Door) -> None:
     stub.takes_s = 0.3
     assert calibrate("--seq-len", 16, "--budget", "1s") == 0
@@ -279,151 +268,3 @@ def test_a_model_without_a_formula_is_measured_with_what_transformers_says(
 def test_a_record_does_not_tell_where_a_model_lay(stub: type[StubRunner], calibrate: Door) -> None:
     assert calibrate("--seq-len", 16, "--method", "lora") == 0
     assert str(calibrate.model.parent.parent) not in calibrate.store.path.read_text()
-
-
-def audience_on(kind: type[Audience], **outcome: Any) -> str:
-    """What an audience of this kind writes about one burst."""
-    plan = make_plan(Request((Whole("tiny", TINY, spec("llama")),), rows=((1, 64),), methods=("lora",)), machine())
-    out = io.StringIO()
-    with kind(False, 60.0, out) as audience:
-        audience.begin(1, 12, plan.bursts[0])
-        audience.hear({"warm_up_s": 0.2})
-        audience.hear({"step_s": 0.1, "steps": 7})
-        audience.end(1, 12, plan.bursts[0], made_up.record(**outcome), kept=False)
-    return out.getvalue()
-
-
-@pytest.mark.parametrize("kind", [Audience, LiveAudience])
-def test_predicted_against_measured_as_they_come(kind: type[Audience]) -> None:
-    text = audience_on(kind)
-    assert "[ 1/12] tiny lora 1x64: peak 1.010 GiB, 1.000 measured (+1.00%); step 110 ms, 100 ms measured" in text
-
-
-def test_the_moving_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    live = LiveAudience(False, 60.0, io.StringIO())
-    live._doing = "[1/12] a model with a name that is far too long for this terminal"
-    try:
-        assert len(live.__rich__()) <= 36
-    finally:
-        live.stop()
-
-
-def test_marks_and_the_worst_stand_in_the_line() -> None:
-    assert "marked: busy CPU" in audience_on(Audience, run=made_up.run(cpu_share=0.5))
-    assert "OUT OF MEMORY, though 2.000 of 8.000 GiB were predicted" in audience_on(Audience, outcome="out_of_memory")
-
-
-def test_a_terminal_gets_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert type(progress.audience_for(False, 1.0)) is Audience
-    monkeypatch.setattr(progress.sys, "stderr", Terminal())
-    live = progress.audience_for(False, 1.0)
-    live.stop()
-    assert type(live) is LiveAudience
-
-
-class Terminal(io.StringIO):
-    """Says that it is one."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def typed(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The real command on the tiny model, both streams piped."""
-    (folder / "tiny").mkdir(exist_ok=True)
-    (folder / "tiny" / "config.json").write_text(json.dumps(TINY))
-    given = ("--model", str(folder / "tiny"), "--seq-len", "32", "--device", "cpu", "--out", str(folder / "kept"))
-    return subprocess.Popen(
-        [*COMMAND, *given, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-class Measured(NamedTuple):
-    """What a real run left and printed."""
-
-    store: Store
-    rows: list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """All five methods for real, once; the rates of this machine with them."""
-    pytest.importorskip("torch")
-    folder = tmp_path_factory.mktemp("measured")
-    process = typed(folder, "--steps", "3", "--gradient-checkpointing", "--json")
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
-    return Measured(Store(folder / "kept"), [json.loads(line) for line in out.splitlines()])
-
-
-@pytest.mark.process
-def test_all_five_methods_for_real(measured: Measured) -> None:
-    """From the command line to real training and back: the predicted peak is right within 1 %."""
-    assert [one["method"] for one in measured.rows] == ["full", "lora", "dora", "qlora", "qdora"]
-    for one in measured.rows:
-        predicted, found = (one[side]["peak_allocated_bytes"] for side in ("predicted", "measured"))
-        assert predicted == pytest.approx(found, rel=0.01), one["method"]
-        assert len(one["burst"]["run"]["step_s"]) == 3
-        assert one["environment"]["device"]["kind"] == "cpu"
-    assert len(measured.store.read().results) == 5
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_at_any_moment_it_goes_on_where_it_was(
-    tmp_path: Path, measured: Measured, signal_number: signal.Signals
-) -> None:
-    """It takes its worker and the running burst along, loses no finished burst, and a second run repeats none."""
-    shutil.copytree(devices_folder(measured.store), devices_folder(Store(tmp_path / "kept")))
-    arguments = ("--method", "lora,full", "--gradient-checkpointing", "--json")
-    first = typed(tmp_path, *arguments, "--steps", "400")
-    assert first.stdout is not None
-    done = json.loads(first.stdout.readline())
-    wait_for(lambda: len(Store(tmp_path / "kept").read().records) == 3)  # the second burst has begun
-    (worker,) = children_of(first.pid)
-    wait_for(lambda: len(children_of(worker)) == 1)
-    (burst,) = children_of(worker)
-    first.send_signal(signal_number)
-    _, err = first.communicate(timeout=60)
-    if signal_number == signal.SIGINT:
-        assert first.returncode == 130
-        assert "every finished burst is kept in" in err
-        assert err.splitlines()[-1] == "interrupted"
-        assert "Traceback" not in err
-    else:
-        assert first.returncode == -signal.SIGKILL
-    wait_for(lambda: not is_alive(worker) and not is_alive(burst))
-    second = typed(tmp_path, *arguments, "--steps", "3")
-    out, err = second.communicate(timeout=120)
-    assert second.returncode == 0, err
-    kept, fresh = (json.loads(line) for line in out.splitlines())
-    assert kept == done
-    assert (fresh["method"], len(fresh["burst"]["run"]["step_s"])) == ("full", 3)
-    assert err.count("(measured before)") == 1
-    assert Store(tmp_path / "kept").read().damaged == 0
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
-    end_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end_s, "waited in vain"
-        time.sleep(0.02)
-
-
-@pytest.mark.process
-def test_a_reader_that_goes_away_ends_it(tmp_path: Path) -> None:
-    """And has an exit code of its own."""
-    Store(tmp_path).append(made_up.record())
-    process = subprocess.Popen(
-        [*COMMAND, "show", "--json", "--out", str(tmp_path)],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    process.stdout.close()
-    process.stdout = None
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (EXIT_BROKEN_PIPE, "")

@@ -150,6 +150,7 @@ def store_is_clean(folder: Path) -> bool:
     return (contents.newer, contents.damaged) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_never_given_back_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_LIMIT_S", 0.1)
     monkeypatch.setattr(module, "_lock", lambda _: False)

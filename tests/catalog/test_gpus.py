@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import sys
-import types
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,11 +12,11 @@ from advisor.catalog.data import data_folder
 from advisor.catalog.gpu_file import catalog_cards
 from advisor.catalog.gpus import all_gpus, cards_with_at_least, find_gpus, gpu_aliases, gpu_names
 from advisor.catalog.index import gpu_index_text
-from advisor.errors import AdvisorError, BadConfig, BadValue, SourceUnavailable, UnknownName
+from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.specs import GpuSpec
 from advisor.units import GIB, MIB
+from tests.catalog.cards import FIGURES, one
 
-FIGURES = {"memory", "bandwidth", "flops", "capability", "power"}
 MATRIX_GENERATIONS = {"Ampere", "Ada", "Hopper", "Blackwell"}
 CAPABILITIES = {
     "Pascal": {"6.0", "6.1"},
@@ -32,27 +27,6 @@ CAPABILITIES = {
     "Hopper": {"9.0"},
     "Blackwell": {"10.0", "12.0"},
 }
-ENTRY = {
-    "name": "My Card 9000",
-    "marketed_gb": 24,
-    "memory_mib": 24000,
-    "bandwidth_gb_per_s": 900,
-    "fp16_tflops": 100,
-    "fp32_tflops": 50.5,
-}
-
-
-def one(text: str) -> GpuSpec:
-    """The only card that `text` means."""
-    found = find_gpus(text)
-    assert len(found) == 1, [card.name for card in found]
-    return found[0]
-
-
-def write(folder: Path, name: str, text: str) -> str:
-    """A file in `folder`; its path as a person would type it."""
-    (folder / name).write_text(text, encoding="utf-8")
-    return str(folder / name)
 
 
 # ---- the loaded catalog ------------------------------------------------------------------------------------
@@ -266,214 +240,10 @@ def test_bigger_cards_come_smallest_first() -> None:
     assert cards_with_at_least(2**49) == ()
 
 
-# ---- the driver --------------------------------------------------------------------------------------------
-
-
-class FakeNvmlError(Exception):
-    """Stands for pynvml.NVMLError."""
-
-
-def install_nvml(monkeypatch: pytest.MonkeyPatch, name: str | bytes, mib: int, fails_in: str = "") -> list[str]:
-    """Put a pynvml into sys.modules that reports one card; returns the log of calls."""
-    calls: list[str] = []
-    module = types.ModuleType("pynvml")
-
-    def answer(function: str, value: object) -> None:
-        def call(*args: object) -> object:
-            calls.append(function)
-            if function == fails_in:
-                raise FakeNvmlError("Driver Not Loaded")
-            return value
-
-        setattr(module, function, call)
-
-    answer("nvmlInit", None)
-    answer("nvmlShutdown", None)
-    answer("nvmlDeviceGetHandleByIndex", "handle")
-    answer("nvmlDeviceGetName", name)
-    answer("nvmlDeviceGetMemoryInfo", types.SimpleNamespace(total=mib * MIB))
-    answer("nvmlDeviceGetCudaComputeCapability", [12, 1])
-    module.NVMLError = FakeNvmlError  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pynvml", module)
-    return calls
-
-
-def test_auto_takes_rates_from_the_catalog_and_memory_from_the_driver(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls = install_nvml(monkeypatch, b"NVIDIA GeForce RTX 4090", 24_210)
-    card = one("AUTO")
-    assert card.memory_bytes == 24_210 * MIB
-    assert card.bf16_flop_per_s == one("rtx4090").bf16_flop_per_s
-    assert card.marketed_gb == 24
-    assert card.sources[0] == "memory: NVML, 24210 MiB on this machine"
-    assert {text.split(":")[0] for text in card.sources} == FIGURES
-    assert calls[-1] == "nvmlShutdown"
-    assert one("rtx4090").memory_bytes == 24_564 * MIB
-
-
-@pytest.mark.parametrize(
-    ("mib", "name"), [(8188, "NVIDIA GeForce RTX 4060 Ti"), (16380, "NVIDIA GeForce RTX 4060 Ti 16GB")]
-)
-def test_auto_tells_cards_of_one_name_apart_by_memory(monkeypatch: pytest.MonkeyPatch, mib: int, name: str) -> None:
-    install_nvml(monkeypatch, "NVIDIA GeForce RTX 4060 Ti", mib)
-    assert one("auto").name == name
-
-
-def test_auto_with_a_rebuilt_card_keeps_its_speed_and_changes_its_size(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    install_nvml(monkeypatch, "NVIDIA GeForce RTX 4090", 49_140)
-    card = one("auto")
-    assert (card.marketed_gb, card.memory_bytes) == (48, 49_140 * MIB)
-    assert card.fp32_flop_per_s == one("rtx4090").fp32_flop_per_s
-
-
-def test_auto_with_an_unknown_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    install_nvml(monkeypatch, "NVIDIA Whatever 1", 32_000)
-    card = one("auto")
-    assert (card.name, card.memory_bytes, card.marketed_gb) == ("NVIDIA Whatever 1", 32_000 * MIB, 31)
-    assert (card.compute_capability, card.generation, card.speed_known) == ("12.1", "", False)
-
-
-@pytest.mark.parametrize(
-    ("function", "shut_down"),
-    [("nvmlInit", False), ("nvmlDeviceGetHandleByIndex", True), ("nvmlDeviceGetMemoryInfo", True)],
-)
-def test_auto_without_a_driver(monkeypatch: pytest.MonkeyPatch, function: str, shut_down: bool) -> None:
-    calls = install_nvml(monkeypatch, "NVIDIA L4", 23_034, fails_in=function)
-    with pytest.raises(SourceUnavailable, match=r"Driver Not Loaded.*--gpu rtx4090 or --gpu 24GB"):
-        find_gpus("auto")
-    assert (calls[-1] == "nvmlShutdown") is shut_down
-
-
-def test_auto_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(SourceUnavailable, match="pip install nvidia-ml-py"):
-        find_gpus("auto")
-
-
-def test_auto_with_a_driver_that_reports_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    install_nvml(monkeypatch, "NVIDIA L4", 0)
-    with pytest.raises(SourceUnavailable, match="0 bytes"):
-        find_gpus("auto")
-
-
-# ---- files -------------------------------------------------------------------------------------------------
-
-
-def toml_of(entry: dict[str, object]) -> str:
-    """`entry` as TOML; JSON's spelling of strings, numbers and lists is TOML's too."""
-    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in entry.items())
-
-
-def test_file_in_either_format_gives_the_card(tmp_path: Path) -> None:
-    entry = ENTRY | {
-        "bf16_tflops": 99.0,
-        "compute_capability": "8.9",
-        "generation": "Ada",
-        "aliases": ["mine"],
-    }
-    from_toml = one(write(tmp_path, "card.toml", toml_of(entry) + '\nsources = { memory = "my notes" }'))
-    from_json = one(write(tmp_path, "card.JSON", json.dumps(entry | {"sources": {"memory": "my notes"}})))
-    assert from_toml == from_json
-    assert from_toml == GpuSpec(
-        name="My Card 9000",
-        generation="Ada",
-        compute_capability="8.9",
-        memory_bytes=24_000 * MIB,
-        marketed_gb=24,
-        memory_bytes_per_s=900e9,
-        bf16_flop_per_s=99e12,
-        fp16_flop_per_s=100e12,
-        fp32_flop_per_s=50.5e12,
-        sources=("memory: my notes",),
-    )
-
-
-def test_file_needs_only_the_required_fields(tmp_path: Path) -> None:
-    card = one(write(tmp_path, "card.toml", toml_of(ENTRY)))
-    assert (card.bf16_flop_per_s, card.compute_capability, card.generation) == (0, "", "")
-
-
-def test_file_may_leave_out_every_rate_and_give_the_power(tmp_path: Path) -> None:
-    rates = {name for name in ENTRY if name.endswith(("_gb_per_s", "_tflops"))}
-    card = one(write(tmp_path, "card.toml", toml_of({k: v for k, v in ENTRY.items() if k not in rates})))
-    assert not card.speed_known
-    assert one(write(tmp_path, "card.toml", toml_of(ENTRY | {"power_w": 250}))).power_w == 250.0
-
-
-@pytest.mark.parametrize("field", sorted(ENTRY))
-def test_file_with_a_missing_field_is_refused(tmp_path: Path, field: str) -> None:
-    path = write(tmp_path, "card.toml", toml_of({k: v for k, v in ENTRY.items() if k != field}))
-    with pytest.raises(BadConfig, match=rf"card\.toml.*{field} is missing"):
-        find_gpus(path)
-
-
-@pytest.mark.parametrize("field", [*sorted(set(ENTRY) - {"name"}), "bf16_tflops", "tf32_tflops"])
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 10**12, True, "24", None, [24], 10**400])
-def test_file_with_a_bad_number_is_refused(tmp_path: Path, field: str, value: object) -> None:
-    path = write(tmp_path, "card.json", json.dumps(ENTRY | {field: value}))
-    with pytest.raises(BadConfig, match=rf"card\.json.*{field} is "):
-        find_gpus(path)
-
-
-def test_file_with_a_misspelled_field_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "card.toml", toml_of(ENTRY | {"bandwith_gb_per_s": 900}))
-    with pytest.raises(BadConfig, match=r"'bandwith_gb_per_s'; did you mean bandwidth_gb_per_s"):
-        find_gpus(path)
-
-
-def test_file_whose_two_sizes_disagree_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match=r"memory_mib is 24000, which is 0\.49 of marketed_gb \(48\)"):
-        find_gpus(write(tmp_path, "card.toml", toml_of(ENTRY | {"marketed_gb": 48})))
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.toml", "name = ", "not valid TOML"),
-        ("a.json", "{", "not valid JSON"),
-        ("a.json", "", "not valid JSON"),
-        ("a.json", "[1]", "no table of fields"),
-        ("a.json", "[" * 100_000, "not valid JSON"),
-        ("a.toml", "a = " + "[" * 100_000, "not valid TOML"),
-        ("a.toml", "", "name is missing"),
-        ("a.toml", "#" * (1024**2 + 1), "larger than 1 MiB"),
-    ],
-)
-def test_file_that_is_not_a_card_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
-    with pytest.raises(BadConfig, match=message) as caught:
-        find_gpus(write(tmp_path, name, text))
-    assert len(str(caught.value)) < 600
-
-
-def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadConfig, match="not UTF-8"):
-        find_gpus(str(tmp_path / "a.json"))
-
-
-def test_what_is_no_regular_file_is_refused_without_opening_it(tmp_path: Path) -> None:
-    (tmp_path / "folder.toml").mkdir()
-    os.mkfifo(tmp_path / "pipe.toml")
-    for name in ("folder.toml", "pipe.toml"):
-        with pytest.raises(BadConfig, match="not a regular file"):
-            find_gpus(str(tmp_path / name))
-
-
-@pytest.mark.parametrize("path", ["no/such/card.toml", "bad\0name.json", "x" * 5000 + ".toml", "\ud800.json"])
-def test_file_that_cannot_be_reached(path: str) -> None:
-    with pytest.raises(SourceUnavailable, match=r"does not exist|cannot be read") as caught:
-        find_gpus(path)
-    assert str(caught.value).isprintable()
-
-
 # ---- anything ----------------------------------------------------------------------------------------------
 
 
 SIZE_LIKE = st.from_regex(r"[0-9.]{1,14} ?[kmgtKMGT]?i?[bB]?", fullmatch=True)
-ANYTHING = st.one_of(st.integers(), st.floats(), st.text())
 
 
 def outcome(text: str) -> GpuSpec | AdvisorError:
@@ -491,16 +261,3 @@ def test_any_text_gives_cards_or_a_one_line_error(text: str) -> None:
         assert len(str(found).splitlines()) == 1
     else:
         assert found.memory_bytes >= 0.93 * GIB
-
-
-@given(st.dictionaries(st.sampled_from([*ENTRY, "bf16_tflops", "odd"]), ANYTHING))
-def test_any_file_gives_a_card_or_names_the_file(
-    tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]
-) -> None:
-    found = outcome(write(tmp_path_factory.getbasetemp(), "any.json", json.dumps(ENTRY | changes)))
-    if isinstance(found, AdvisorError):
-        assert isinstance(found, BadConfig)
-        assert "any.json" in str(found)
-    else:
-        assert found.speed_known
-        assert found.name == (ENTRY | changes)["name"]

@@ -30,7 +30,12 @@ from tests.calibrate.fake_cuda import GIB, FakeCuda, fake_nvml, process
 from tests.calibrate.made_up import figures
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIG = trainer_step.CONFIG | {"num_hidden_layers": 2, "vocab_size": 1024}
+CONFIG = trainer_step.CONFIG | {
+    "num_hidden_layers": 2,
+    "vocab_size": 1024,
+    "hidden_size": 128,
+    "intermediate_size": 352,
+}
 STEPS = 4
 
 

@@ -1,0 +1,83 @@
+"""What peft adapts: names as peft resolves them, and counts that its print_trainable_parameters() is known for."""
+
+from __future__ import annotations
+
+import pytest
+
+from advisor.catalog import find_model
+from advisor.errors import BadValue, UnknownName
+from advisor.parameters.targets import (
+    adapter_parameter_count,
+    adapts_experts,
+    default_targets,
+    resolve_targets,
+    same_layers,
+    spelled_targets,
+)
+from advisor.specs import Recipe
+
+ALL, ATTENTION = ("all-linear",), ("attention",)
+LLAMA_ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+COUNTS = [
+    ("llama-2-7b", ("q_proj", "v_proj"), 8, 4_194_304),  # peft's own example
+    ("llama-2-7b", ALL, 64, 159_907_840),  # QLoRA's recipe
+    ("llama-3.1-8b", ALL, 16, 41_943_040),
+    ("llama-3.2-1b", ALL, 16, 11_272_192),
+    ("mistral-7b", ALL, 16, 41_943_040),
+    ("gpt2", ("c_attn",), 8, 12 * 8 * (768 + 2304)),
+]
+
+
+@pytest.mark.parametrize(("name", "targets", "rank", "count"), COUNTS)
+def test_known_counts(name: str, targets: tuple[str, ...], rank: int, count: int) -> None:
+    assert adapter_parameter_count(find_model(name), targets, rank, dora=False) == count
+
+
+def test_dora_adds_a_magnitude_for_each_output() -> None:
+    llama = find_model("llama-2-7b")
+    lora, dora = (adapter_parameter_count(llama, ALL, 8, dora=dora) for dora in (False, True))
+    assert dora - lora == 32 * (4 * 4096 + 2 * 11008 + 4096)
+
+
+def test_the_head_gets_one_where_it_is_named() -> None:
+    llama = find_model("llama-3.1-8b")
+    assert resolve_targets(llama, ALL) == LLAMA_ALL
+    assert resolve_targets(llama, ("q_proj", "lm_head")) == {"q_proj", "lm_head"}
+    without, with_head = (
+        adapter_parameter_count(llama, names, 16, False) for names in (("q_proj",), ("q_proj", "lm_head"))
+    )
+    assert with_head - without == 16 * (4096 + 128_256)
+
+
+def test_attention_is_its_projections() -> None:
+    assert resolve_targets(find_model("phi-3-mini"), ATTENTION) == {"qkv_proj", "o_proj"}
+    assert resolve_targets(find_model("gpt2"), ATTENTION) == {"c_attn", "attn.c_proj"}
+
+
+def test_what_the_model_does_not_have_is_refused_with_what_it_has() -> None:
+    with pytest.raises(UnknownName, match=r"'qproj'; did you mean q_proj.*down_proj"):
+        resolve_targets(find_model("llama-3.1-8b"), ("qproj",))
+
+
+def test_peft_fails_on_routers_that_return_two_tensors() -> None:
+    scout = find_model("llama-4-scout")
+    assert default_targets(scout) == ATTENTION
+    with pytest.raises(BadValue, match="router of llama4_text"):
+        resolve_targets(scout, ALL)
+    assert default_targets(find_model("llama-3.1-8b")) == ALL
+
+
+def test_fused_experts_are_adapted_by_plain_lora_alone() -> None:
+    mixtral = find_model("mixtral-8x7b")
+    assert adapts_experts(mixtral, ALL, dora=False, dropout=0.0)
+    assert not adapts_experts(mixtral, ALL, dora=True, dropout=0.0)
+    assert not adapts_experts(mixtral, ALL, dora=False, dropout=0.05)
+    assert not adapts_experts(mixtral, ATTENTION, dora=False, dropout=0.0)
+    assert not same_layers(mixtral)
+    assert same_layers(find_model("llama-3.1-8b"))
+
+
+def test_where_peft_would_refuse_the_names_are_spelled_out() -> None:
+    mixtral = find_model("mixtral-8x7b")
+    assert spelled_targets(mixtral, Recipe(method="lora")) == ALL
+    assert spelled_targets(mixtral, Recipe(method="dora")) == ("q_proj", "k_proj", "v_proj", "o_proj")
