@@ -63,8 +63,8 @@ def measured(recipe: Recipe, layers: int) -> tuple[Half, Half]:
         model.zero_grad()
     program = step_program(model_from_config(config, "narrow", "narrow"), recipe, BATCH, LENGTH, "cpu")
     kernels = {"forward": 0, "backward": 0}
-    for stretch, run in zip(program.stretches, program.kernels(BATCH, LENGTH, recipe.rank), strict=True):
-        kernels[stretch.phase] += run.copies * sum(times for _, times in run.kernels)
+    for part, run in zip(program.parts, program.kernels(BATCH, LENGTH, recipe.rank), strict=True):
+        kernels[part.phase] += run.copies * sum(times for _, times in run.kernels)
     return Half(min(forward_s), kernels["forward"]), Half(min(backward_s), kernels["backward"])
 
 

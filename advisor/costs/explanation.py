@@ -14,7 +14,7 @@ from advisor.costs.steptime import mean_shape, micro_step_time, optimizer_step_t
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
-from advisor.tape.program import Run
+from advisor.tape.program import PartKernels
 
 PARTS = (
     "base products",
@@ -73,7 +73,7 @@ def part_of(kind: str, place: str) -> str:
     return PARTS[0] if kind == "matmul" else PARTS[6]
 
 
-def _kernel_times(runs: list[Run], places: list[list[str]], roofline: Roofline) -> list[KernelTime]:
+def _kernel_times(runs: list[PartKernels], places: list[list[str]], roofline: Roofline) -> list[KernelTime]:
     found: dict[tuple[str, str, str, tuple[int, int, int], float], tuple[int, float, str]] = {}
     for run, run_places in zip(runs, places, strict=True):
         for (kernel, times), place in zip(run.kernels, run_places, strict=True):

@@ -17,7 +17,7 @@ from advisor.decoders.step import EMBEDDING, HEAD, step_program
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
-from advisor.tape.program import Bytes, Segment
+from advisor.tape.program import Bytes, PartMemory
 from advisor.terms import TermName
 
 
@@ -55,7 +55,7 @@ class _Extra(NamedTuple):
         return out
 
 
-def extended(segments: list[Segment]) -> list[tuple[Segment, _Extra]]:
+def extended(segments: list[PartMemory]) -> list[tuple[PartMemory, _Extra]]:
     """Each segment with what all the layers add that it and its neighbors stand for.
 
     A layer that was run once for n adds (n - 1) times what it left behind: saved tensors after forward, gradients
@@ -102,7 +102,7 @@ def predict_step_memory(
     base = sum(static.blocks.values())
     program = step_program(m, recipe, batch, seq_len, device, stack)
     shape = (batch, seq_len, recipe.rank)
-    segments = program.segments(*shape)
+    segments = program.memory(*shape)
     grads = gradient_bytes(m, recipe)
     standing = 0  # gradients of earlier micro-steps that belong to layers that were not run
     if recipe.gradient_accumulation > 1:
@@ -135,7 +135,7 @@ def predict_step_memory(
     )
 
 
-def _left_by(segments: list[Segment]) -> int:
+def _left_by(segments: list[PartMemory]) -> int:
     """Live bytes, static part excluded, after these segments and the layers that they stand for.
 
     After the forward ones: what backward will need. After all: gradients, and what the loop still holds.

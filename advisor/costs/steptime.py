@@ -21,15 +21,15 @@ from advisor.costs.roofline import Roofline
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
-from advisor.tape.program import Launches, Run
+from advisor.tape.program import Launches, PartKernels
 
 Bound = Literal["compute", "memory", "launch"]
 
 FORMULA_VERSION = 1
 """Rises with every change that makes a profile fitted to the formula before it wrong for the one after."""
 
-StepKernels = Sequence[Run]
-"""For each stretch in order what it runs; what tape.program.Program.kernels gives."""
+StepKernels = Sequence[PartKernels]
+"""For each part in order what it runs; what tape.program.Program.kernels gives."""
 
 
 class MicroStepTime(NamedTuple):
@@ -57,7 +57,7 @@ def _bound(launch_s: float, device_s: float, compute_s: float, memory_s: float) 
 
 
 def launch_seconds(launches: Launches, profile: DeviceProfile) -> float:
-    """CPU time of launching a stretch's kernels."""
+    """CPU time of launching a part's kernels."""
     forward, backward, hook = profile.forward_launch_s, profile.backward_launch_s, profile.hook_s
     return launches.python * forward + launches.engine * backward + launches.hooked * hook
 
@@ -68,9 +68,9 @@ def queue_seconds(
     launch_factor: float = 1.0,
     asynchronous: bool = True,
 ) -> float:
-    """Time until the card is done with stretches of (card seconds, CPU seconds), launched in order.
+    """Time until the card is done with parts of (card seconds, CPU seconds), launched in order.
 
-    The CPU does not wait for the card; the card begins a stretch when the CPU does, or when it is free, and cannot
+    The CPU does not wait for the card; the card begins a part when the CPU does, or when it is free, and cannot
     end it before its last kernel was launched. Not `asynchronous`, both are one processor.
     """
     cpu = card = 0.0
@@ -84,14 +84,14 @@ def queue_seconds(
     return card
 
 
-def micro_step_time(stretches: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
-    """Time of the tape's stretches, in the order in which they ran, each as often as there are layers like it."""
+def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
+    """Time of the tape's parts, in the order in which they ran, each as often as there are layers like it."""
     roofline = Roofline(gpu, profile)
     seconds, fixed_s = roofline.seconds, roofline.fixed_s
     loads: list[tuple[float, float]] = []
     compute_s = memory_s = flop = peak_s = 0.0
     kernel_count = 0
-    for copies, kernels, by, recomputed_flop in stretches:
+    for copies, kernels, by, recomputed_flop in parts:
         arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = 0.0
         launches = 0
         for kernel, times in kernels:
@@ -210,14 +210,14 @@ def time_estimate(
     workload: Workload,
     gpu: GpuSpec,
     profile: DeviceProfile,
-    stretches: StepKernels,
+    parts: StepKernels,
     placement: Placement,
 ) -> TimeEstimate:
     """Time of the job over all cards of the placement, from the tape's kernels at `mean_shape`.
 
     Tokens per second count real tokens, without padding, over all cards. Raises BadValue for a card without rates.
     """
-    micro = micro_step_time(stretches, gpu, profile)
+    micro = micro_step_time(parts, gpu, profile)
     optimizer = optimizer_step_time(m, recipe, gpu, profile)
     exchange_s = exchange_seconds(trained_shapes(m, recipe), placement, profile)
     repeats = recipe.gradient_accumulation

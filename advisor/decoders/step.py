@@ -29,38 +29,38 @@ from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
 from advisor.tape.graph import GRADIENT, Device, Node, RawKernel, Tensor
-from advisor.tape.program import BATCH, LENGTH, RANK, Program, Stretch, net_of
+from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
 from advisor.tape.tape import LabeledTape, Tape
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 
 
 class _Recorder:
-    """Cuts the tape's record into stretches."""
+    """Cuts the tape's record into parts."""
 
     def __init__(self, t: Tape, copies: dict[int, int]) -> None:
         self.t = t
         self.copies = copies
-        self.parts: list[tuple[Stretch, list[RawKernel]]] = []
+        self.parts: list[tuple[Part, list[RawKernel]]] = []
         self.phase = "forward"
         t.on_segment = self.enter
 
     def enter(self, place: int) -> None:
-        """Begin the stretch of layer `place` in the present phase."""
+        """Begin the part of layer `place` in the present phase."""
         self.close()
         t = self.t
         t.segment = place
         t.kernels = []
-        self.parts.append((Stretch(self.phase, place, self.copies.get(place, 1), len(t.events)), t.kernels))
+        self.parts.append((Part(self.phase, place, self.copies.get(place, 1), len(t.events)), t.kernels))
 
     def close(self) -> None:
-        """End the stretch that is open."""
+        """End the part that is open."""
         if self.parts:
-            stretch, t = self.parts[-1][0], self.t
-            stretch.end = len(t.events)
-            stretch.recomputed += t.recomputed
-            stretch.hooked += t.hooked
-            stretch.recomputed_flop += t.recomputed_flop
+            part, t = self.parts[-1][0], self.t
+            part.end = len(t.events)
+            part.recomputed += t.recomputed
+            part.hooked += t.hooked
+            part.recomputed_flop += t.recomputed_flop
             t.recomputed = t.hooked = t.recomputed_flop = 0
 
     def finish(self) -> None:
@@ -140,8 +140,8 @@ def _recorded(
     run_backward(t, loss, ones)
     recorder.finish()
     program = Program(t.events[:], t.slots, t.labels)
-    for stretch, kernels in recorder.parts:
-        program.add(stretch, kernels)
+    for part, kernels in recorder.parts:
+        program.add(part, kernels)
     return program
 
 
@@ -276,7 +276,7 @@ class _Step:
 def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:
     """Leaving autocast frees its cached casts; note what each layer loses by that."""
     recorder.enter(LEAVING_AUTOCAST)
-    places = {stretch.place: stretch for stretch, _ in recorder.parts}
+    places = {part.place: part for part, _ in recorder.parts}
     lost: dict[int, list[int]] = {}
     while t.autocast_cache:
         start = len(t.events)

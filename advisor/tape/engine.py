@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
-from advisor.tape.graph import GRADIENT, PENDING, Buffer, Frame, Node, Slot, StopRecompute, Tensor
+from advisor.tape.graph import GRADIENT, PENDING, Buffer, Frame, Node, Output, StopRecompute, Tensor
 from advisor.tape.tape import Tape
 
 _Heap = list[tuple[int, Any]]
@@ -141,8 +141,8 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Te
                     heappush(heap, (-target.sequence, target))
                 else:
                     target.grad = _sum(t, [target.take_grad()], g)
-            elif isinstance(target, Slot):
-                _route_slot(t, heap, target, g)
+            elif isinstance(target, Output):
+                _route_output(t, heap, target, g)
             else:
                 _accumulate(t, target, g)
             g = None
@@ -190,8 +190,8 @@ def _sum(t: Tape, held: list[Tensor], new: Tensor) -> Tensor:
     return Tensor(shape, dtype, Buffer.standing(t, buffer_code))
 
 
-def _route_slot(t: Tape, heap: _Heap, slot: Slot, g: Tensor) -> None:
-    many, index = slot.node, slot.index
+def _route_output(t: Tape, heap: _Heap, output: Output, g: Tensor) -> None:
+    many, index = output.node, output.index
     if all(part is None for part in many.parts):
         heappush(heap, (-many.sequence, many))
         many.grad = PENDING

@@ -87,7 +87,7 @@ class Tensor:
         self.dtype = dtype
         self.buffer = buffer
         self.needs_grad = needs_grad
-        self.node: Node | Slot | None = None
+        self.node: Node | Output | None = None
         self.grad: Tensor | None = None
 
 
@@ -118,7 +118,7 @@ class Node:
 
     def __init__(self, tape: Recorder, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
         self.backward = backward
-        self.edges: list[Node | Slot | Tensor | None] = []
+        self.edges: list[Node | Output | Tensor | None] = []
         self.meta: list[tuple[Shape, str]] = []
         for i in inputs:
             self.edges.append((i.node or i) if i.needs_grad else None)
@@ -141,7 +141,7 @@ class Node:
         return grad
 
 
-class Slot:
+class Output:
     """One output of an operation with several outputs (chunk, split)."""
 
     __slots__ = ("index", "node")

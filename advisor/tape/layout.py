@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from advisor.blocks import ITEM_BYTES
-from advisor.tape.graph import BackwardFunction, ManyNode, Node, Shape, Slot, Tensor
+from advisor.tape.graph import BackwardFunction, ManyNode, Node, Output, Shape, Tensor
 from advisor.tape.tape import Tape
 
 
@@ -77,7 +77,7 @@ def chunk_last(t: Tape, x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
     node = ManyNode(t, (x,), backward)
     node.parts = parts
     for index, out in enumerate(outs):
-        out.node, out.needs_grad = Slot(node, index), True
+        out.node, out.needs_grad = Output(node, index), True
     return outs
 
 

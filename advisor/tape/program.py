@@ -112,7 +112,7 @@ def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
 
 
 def net_of(events: list[int]) -> Net:
-    """What a stretch of events leaves behind."""
+    """What a run of events leaves behind."""
     counts = Counter(events)
     codes = {event & -2 for event in counts}
     nets = ((code, counts[code] - counts[code + 1]) for code in codes)
@@ -138,8 +138,8 @@ class Launches(NamedTuple):
     hooked: int
 
 
-class Run(NamedTuple):
-    """The kernels of a stretch at one shape, each with how often it runs; `copies` layers are like it.
+class PartKernels(NamedTuple):
+    """The kernels of a part at one shape, each with how often it runs; `copies` layers are like it.
 
     `recomputed_flop` is the part of one layer's FLOP that checkpointing does a second time.
     """
@@ -164,8 +164,8 @@ class RecordedKernel(NamedTuple):
     times: int
 
 
-class Stretch:
-    """A segment of the program: the embedding, one layer, or the head, forward or backward."""
+class Part:
+    """One part of the program: the embedding, one layer, or the head, forward or backward."""
 
     __slots__ = (
         "copies",
@@ -198,8 +198,8 @@ class Stretch:
         self.kernels: list[RecordedKernel] = []
 
 
-class Segment(NamedTuple):
-    """A stretch at one shape: live bytes before and after, the height of its peak, and what autocast's end drops."""
+class PartMemory(NamedTuple):
+    """The memory of a part at one shape: live bytes before and after, its peak, and what autocast's end drops."""
 
     phase: str
     place: int
@@ -230,32 +230,32 @@ class Program:
         self.events = events
         self.labels = labels
         self.sizes = [polynomial(size) for size in slots]
-        self.stretches: list[Stretch] = []
+        self.parts: list[Part] = []
         self._before: Net = []
         self._figures = _Figures()
 
-    def add(self, stretch: Stretch, kernels: list[RawKernel]) -> None:
-        """Append a finished stretch with its kernels, equal ones counted together."""
-        if not self.stretches:
-            self._before = net_of(self.events[: stretch.start])
-        stretch.net = net_of(self.events[stretch.start : stretch.end])
+    def add(self, part: Part, kernels: list[RawKernel]) -> None:
+        """Append a finished part with its kernels, equal ones counted together."""
+        if not self.parts:
+            self._before = net_of(self.events[: part.start])
+        part.net = net_of(self.events[part.start : part.end])
         at = self._figures
-        python = len(kernels) if stretch.phase == "forward" else stretch.recomputed
-        stretch.launches = Launches(python, len(kernels) - python, stretch.hooked)
-        stretch.recomputed_slot = at[stretch.recomputed_flop]
-        stretch.kernels = [
+        python = len(kernels) if part.phase == "forward" else part.recomputed
+        part.launches = Launches(python, len(kernels) - python, part.hooked)
+        part.recomputed_slot = at[part.recomputed_flop]
+        part.kernels = [
             RecordedKernel(kind, dtype, at[flop], at[moved], at[m], at[n], at[k], place, times)
             for (kind, dtype, flop, moved, m, n, k, place), times in Counter(kernels).items()
         ]
-        self.stretches.append(stretch)
+        self.parts.append(part)
 
     def slot_bytes(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size slot, rounded up to the allocator's blocks."""
         block = BLOCK_BYTES
         return [-(-n // block) * block for n in evaluated(self.sizes, basis(batch, length, rank))]
 
-    def segments(self, batch: int, length: int, rank: int) -> list[Segment]:
-        """Every stretch with its live bytes and its peak at one shape."""
+    def memory(self, batch: int, length: int, rank: int) -> list[PartMemory]:
+        """The memory of every part at one shape."""
         sizes = self.slot_bytes(batch, length, rank)
         deltas: list[int] = []
         for size in sizes:
@@ -263,13 +263,13 @@ class Program:
         running = list(accumulate(map(deltas.__getitem__, self.events), initial=0))
         live = net_bytes(self._before, sizes)
         out = []
-        for s in self.stretches:
+        for s in self.parts:
             peak = max(running[s.start : s.end + 1])
             left = net_bytes(s.net, sizes)
             after = [a + b for a, b in zip(live, left, strict=True)]
             dropped = net_bytes(s.dropped, sizes)
             event = running.index(peak, s.start, s.end + 1)
-            out.append(Segment(s.phase, s.place, s.copies, live, after, dropped, peak, event))
+            out.append(PartMemory(s.phase, s.place, s.copies, live, after, dropped, peak, event))
             live = after
         return out
 
@@ -282,12 +282,12 @@ class Program:
         index = bisect_right(self.labels, (event - 1, "\uffff")) - 1
         return self.labels[index][1] if index >= 0 else ""
 
-    def kernels(self, batch: int, length: int, rank: int) -> list[Run]:
-        """What every stretch runs, in order."""
+    def kernels(self, batch: int, length: int, rank: int) -> list[PartKernels]:
+        """What every part runs, in order."""
         values = evaluated(self._figures.polynomials, basis(batch, length, rank))
         amounts = list(map(float, values))
         return [
-            Run(
+            PartKernels(
                 s.copies,
                 [
                     ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
@@ -296,9 +296,9 @@ class Program:
                 s.launches,
                 amounts[s.recomputed_slot],
             )
-            for s in self.stretches
+            for s in self.parts
         ]
 
     def kernel_places(self) -> list[list[str]]:
         """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""
-        return [[kernel.place for kernel in s.kernels] for s in self.stretches]
+        return [[kernel.place for kernel in s.kernels] for s in self.parts]

@@ -30,7 +30,7 @@ class _Keys:
 
 
 def _played(events: list[int], sizes: list[int], keys: _Keys) -> Iterator[tuple[int, int]]:
-    """A stretch of events as the allocator's requests; moving bytes to another category asks for nothing."""
+    """A part of events as the allocator's requests; moving bytes to another category asks for nothing."""
     moved = False
     for index, event in enumerate(events):
         slot = event >> 3
@@ -48,11 +48,11 @@ def _played(events: list[int], sizes: list[int], keys: _Keys) -> Iterator[tuple[
 
 def _step(program: Program, sizes: list[int], keys: _Keys) -> Iterator[tuple[int, int]]:
     """One step of all layers: a layer that was run once for n is played n times. At its end all is released."""
-    stretches = program.stretches
-    yield from _played(program.events[: stretches[0].start], sizes, keys)
-    for stretch in stretches:
-        for _ in range(stretch.copies):
-            yield from _played(program.events[stretch.start : stretch.end], sizes, keys)
+    parts = program.parts
+    yield from _played(program.events[: parts[0].start], sizes, keys)
+    for part in parts:
+        for _ in range(part.copies):
+            yield from _played(program.events[part.start : part.end], sizes, keys)
     for live in keys.live.values():
         while live:
             yield live.pop(), 0

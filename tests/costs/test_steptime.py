@@ -60,8 +60,8 @@ def estimate(
     recipe: Recipe, workload: Workload, gpu: GpuSpec = A100, placement: Placement | None = None
 ) -> TimeEstimate:
     m = find_model("smollm2-135m")
-    stretches = tape(m, recipe, *mean_shape(workload, recipe))
-    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), stretches, placement or Placement())
+    parts = tape(m, recipe, *mean_shape(workload, recipe))
+    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), parts, placement or Placement())
 
 
 # -- a micro-step -----------------------------------------------------------------------------------------------
@@ -85,13 +85,13 @@ def test_more_tokens_rows_layers_or_rank_are_never_faster(
 @pytest.mark.parametrize("name", ["NVIDIA A100-SXM4-80GB", "Tesla T4", "NVIDIA GeForce RTX 4090"])
 def test_a_faster_card_is_never_slower(method: tuple[str, Quantization], name: str) -> None:
     gpu = card(name)
-    stretches = tape(find_model("llama-3.2-1b"), Recipe(method=method[0], quant=method[1]), 1, 512)
-    base = micro_step_time(stretches, gpu, profile_for(gpu)).seconds
+    parts = tape(find_model("llama-3.2-1b"), Recipe(method=method[0], quant=method[1]), 1, 512)
+    base = micro_step_time(parts, gpu, profile_for(gpu)).seconds
     for field in SPEEDS:
         faster = gpu.model_copy(update={field: 2 * getattr(gpu, field)})
-        assert micro_step_time(stretches, faster, profile_for(gpu)).seconds.likely <= base.likely, field
+        assert micro_step_time(parts, faster, profile_for(gpu)).seconds.likely <= base.likely, field
     all_faster = gpu.model_copy(update={field: 2 * getattr(gpu, field) for field in SPEEDS})
-    assert micro_step_time(stretches, all_faster, profile_for(all_faster)).seconds.likely <= base.likely
+    assert micro_step_time(parts, all_faster, profile_for(all_faster)).seconds.likely <= base.likely
 
 
 def test_dora_and_qlora_cost_more_than_lora_on_every_card() -> None:
@@ -137,8 +137,8 @@ def test_what_dora_adds_comes_once_a_micro_batch() -> None:
 
     def step(method: Any, accumulation: int) -> float:
         recipe = Recipe(method=method, gradient_accumulation=accumulation)
-        stretches = tape(m, recipe, 1, 512)
-        return time_estimate(m, recipe, work, A100, profile_for(A100), stretches, Placement()).step_s.likely
+        parts = tape(m, recipe, 1, 512)
+        return time_estimate(m, recipe, work, A100, profile_for(A100), parts, Placement()).step_s.likely
 
     once, often = (step("dora", n) - step("lora", n) for n in (2, 16))
     assert often == pytest.approx(8 * once, rel=0.01)
@@ -228,9 +228,9 @@ def test_what_binds_follows_from_the_work() -> None:
 
 def test_copies_count_as_layers() -> None:
     m = find_model("llama-3.2-1b")
-    stretches = tape(m, Recipe(method="lora", gradient_checkpointing=False), 1, 256)
-    time = micro_step_time(stretches, A100, profile_for(A100))
-    assert time.kernel_count == sum(copies * times for copies, kernels, *_ in stretches for _, times in kernels)
+    parts = tape(m, Recipe(method="lora", gradient_checkpointing=False), 1, 256)
+    time = micro_step_time(parts, A100, profile_for(A100))
+    assert time.kernel_count == sum(copies * times for copies, kernels, *_ in parts for _, times in kernels)
     assert time.kernel_count > m.num_hidden_layers * 100
 
 

@@ -22,7 +22,7 @@ from advisor.tape.program import (
     LENGTH,
     RANK,
     Launches,
-    Run,
+    PartKernels,
     basis,
     evaluated,
     polynomial,
@@ -78,17 +78,17 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
     shape = (3, 51, 5)
     chosen = recipe(m, method, rank=5)
     symbolic = step_program(m, chosen, *shape[:2], "cuda")
-    kernels, peaks = symbolic.kernels(*shape), [s.peak_bytes for s in symbolic.segments(*shape)]
+    kernels, peaks = symbolic.kernels(*shape), [s.peak_bytes for s in symbolic.memory(*shape)]
     for symbol, number in zip(("BATCH", "LENGTH", "RANK"), shape, strict=True):
         monkeypatch.setattr(step, symbol, number)
     step._recorded.cache_clear()
     numeric = step_program(m, chosen, *shape[:2], "cuda")
-    assert peaks == [s.peak_bytes for s in numeric.segments(1, 1, 1)]
+    assert peaks == [s.peak_bytes for s in numeric.memory(1, 1, 1)]
     assert total(kernels) == total(numeric.kernels(1, 1, 1))
 
 
-def total(runs: list[Run]) -> list[tuple[float, float, int, Launches, float]]:
-    """FLOP, bytes and launches of each stretch; equal kernels may be counted together in one and not in the other."""
+def total(runs: list[PartKernels]) -> list[tuple[float, float, int, Launches, float]]:
+    """FLOP, bytes and launches of each part; equal kernels may be counted together in one and not in the other."""
     return [
         (
             sum(k[2] * n for k, n in run.kernels),
