@@ -28,7 +28,7 @@ def test_txt_counts_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("data.csv", "a,b", r"\.jsonl and \.txt"),
+        ("data.csv", "a,b", r"\.jsonl or \.txt"),
         ("empty.txt", "\n \n", "no rows"),
         ("bad.jsonl", '{"a": 1}\n{"a": \n', "line 2 is not JSON"),
         ("deep.jsonl", "[" * 200_000, "line 1 is not JSON"),
