@@ -6,9 +6,6 @@ kind adds is exactly linear (a test checks that it is), so each segment carries 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
@@ -81,20 +78,7 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
     return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Pause Python's collector of cycles: the tape makes none, and its thousands of objects would start it often."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 @lru_cache(maxsize=512)
-@_without_collector()
 def _recorded(
     m: ModelSpec,
     recipe: Recipe,
@@ -143,6 +127,11 @@ def _recorded(
     for part, kernels in recorder.parts:
         program.add(part, kernels)
     return program
+
+
+def forget_recordings() -> None:
+    """Record every program anew from here on: for tests and benchmarks that count or time recordings."""
+    _recorded.cache_clear()
 
 
 def step_program(

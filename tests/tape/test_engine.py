@@ -111,8 +111,8 @@ def test_memory_that_was_added_to_in_place_is_released_once() -> None:
 
 @pytest.mark.parametrize(("model", "shared"), [("gpt-neox-20b", True), ("gpt-oss-20b", False), ("llama-3-8b", False)])
 def test_a_parallel_residual_shares_gradients_and_a_serial_one_does_not(model: str, shared: bool, sums: Sums) -> None:
-    step._recorded.cache_clear()
+    step.forget_recordings()
     predict_step_memory(find_model(model), Recipe(method="lora", target_modules=("attention",)), 1, 64, "cuda")
-    step._recorded.cache_clear()
+    step.forget_recordings()
     assert sums[True]
     assert bool(sums[False]) == shared

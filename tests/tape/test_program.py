@@ -35,9 +35,9 @@ NAMES = ("llama", "gemma3-sliding", "gpt2", "falcon-7b", "cohere2", "smollm3-sli
 @pytest.fixture
 def unrecorded() -> Iterator[None]:
     """Programs are kept for a whole process: record anew here, and forget it afterwards."""
-    step._recorded.cache_clear()
+    step.forget_recordings()
     yield
-    step._recorded.cache_clear()
+    step.forget_recordings()
 
 
 def every_layer(m: ModelSpec) -> list[tuple[Any, int]]:
@@ -65,7 +65,7 @@ def test_running_one_layer_of_each_kind_equals_running_all(
 
     short = predicted()
     monkeypatch.setattr(step, "layer_plan", every_layer)
-    step._recorded.cache_clear()
+    step.forget_recordings()
     assert short == predicted()
 
 
@@ -81,7 +81,7 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
     kernels, peaks = symbolic.kernels(*shape), [s.peak_bytes for s in symbolic.memory(*shape)]
     for symbol, number in zip(("BATCH", "LENGTH", "RANK"), shape, strict=True):
         monkeypatch.setattr(step, symbol, number)
-    step._recorded.cache_clear()
+    step.forget_recordings()
     numeric = step_program(m, chosen, *shape[:2], "cuda")
     assert peaks == [s.peak_bytes for s in numeric.memory(1, 1, 1)]
     assert total(kernels) == total(numeric.kernels(1, 1, 1))
