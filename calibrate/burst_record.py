@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from advisor.answer import Verdict
 from advisor.units import GIB
 from calibrate.record import Record
 
 DeviceKind = Literal["cpu", "cuda"]
 Outcome = Literal["started", "done", "out_of_memory", "crashed", "timed_out", "failed"]
-Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
+PredictedVerdict = Verdict | Literal["unknown"]
 
 
 class DeviceFacts(Record):
@@ -89,7 +90,7 @@ class BurstFacts(Record):
     error: str = Field(default="", description="last words of a burst that did not end well")
     config: dict[str, Any] = Field(description="the model's config.json, as it was cut")
     cut: str = Field(default="", description="'1 of 32 layers, 16,384 of 128,256 words'; '' for the whole model")
-    verdict: Verdict = Field(description="of the prediction, against `limit_bytes`")
+    verdict: PredictedVerdict = Field(description="of the prediction, against `limit_bytes`")
     limit_bytes: int = Field(description="what the device had to offer; 0 when not known")
     needed_bytes: int = Field(default=0, description="likely need by the prediction, overheads included; 0: unknown")
     run: Run | None = Field(default=None, description="null unless the burst was measured")

@@ -27,7 +27,7 @@ SM, MEMORY = 1, 2
 """nvmlClockType_t."""
 
 
-class Card:
+class WatchedCard:
     """One card, asked through NVML."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
@@ -105,13 +105,13 @@ class Card:
             return None
 
 
-def open_card(uuid: str = "") -> Card | None:
+def open_card(uuid: str = "") -> WatchedCard | None:
     """The card with this UUID ('GPU-...'), or the first; None without NVML."""
     try:
         nvml = catalog_nvml.nvml_module()
     except ImportError:
         return None
     try:
-        return Card(nvml, catalog_nvml.open_card(nvml, uuid))
+        return WatchedCard(nvml, catalog_nvml.open_card(nvml, uuid))
     except (nvml.NVMLError, AttributeError):
         return None

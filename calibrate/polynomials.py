@@ -8,9 +8,9 @@ from fractions import Fraction
 
 from advisor.errors import AdvisorError
 
-Shape = tuple[int, int]
+BatchLength = tuple[int, int]
 """(micro-batch, sequence length)."""
-Slot = tuple[tuple[int, int], ...]
+SizeTerms = tuple[tuple[int, int], ...]
 """(coefficient, digit) of each term; digit: batch power + 2 * length power, as in advisor.tape.program."""
 Terms = dict[int, Fraction]
 """Coefficient by digit."""
@@ -20,7 +20,7 @@ class NotAligned(AdvisorError):
     """The step makes other tensors at another shape; the message says where."""
 
 
-def solve(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
+def solve(shapes: Sequence[BatchLength], sizes: Sequence[int]) -> Terms:
     """The polynomial through what a tensor measures at the shapes of a regime; a last shape is left to check it.
 
     The number of shapes tells which regime: 5 for many rows, 4 for one row, 3 for one length, 1 for one shape.
@@ -37,7 +37,7 @@ def _in_length(lengths: Sequence[int], sizes: Sequence[int]) -> list[Fraction]:
     return [a - slope * x - square * x * x, slope, square]
 
 
-def _solve_many(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
+def _solve_many(shapes: Sequence[BatchLength], sizes: Sequence[int]) -> Terms:
     """Two rows at three lengths, three rows at the second of them."""
     rows_free = _in_length([n for _, n in shapes[:3]], sizes[:3])
     a, b = sizes[1], sizes[3]
@@ -50,23 +50,23 @@ def _solve_many(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
     }
 
 
-def _solve_one(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
+def _solve_one(shapes: Sequence[BatchLength], sizes: Sequence[int]) -> Terms:
     """One row at three lengths."""
     return {2 * power: c for power, c in enumerate(_in_length([n for _, n in shapes[:3]], sizes[:3]))}
 
 
-def _solve_rows(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
+def _solve_rows(shapes: Sequence[BatchLength], sizes: Sequence[int]) -> Terms:
     """Two and three rows at one length."""
     per_row = sizes[1] - sizes[0]
     return {0: Fraction(sizes[0] - 2 * per_row), 1: Fraction(per_row)}
 
 
-def _solve_single(shapes: Sequence[Shape], sizes: Sequence[int]) -> Terms:
+def _solve_single(shapes: Sequence[BatchLength], sizes: Sequence[int]) -> Terms:
     """One shape."""
     return {0: Fraction(sizes[0])}
 
 
-def whole(terms: Terms) -> Slot:
+def whole(terms: Terms) -> SizeTerms:
     """The terms that are not zero. Raises NotAligned when a coefficient is no whole number."""
     found = tuple((int(c), digit) for digit, c in sorted(terms.items()) if c)
     if any(c.denominator != 1 for c in terms.values()):
@@ -74,12 +74,12 @@ def whole(terms: Terms) -> Slot:
     return found
 
 
-def at(polynomial: Slot, batch: int, length: int) -> int:
+def at(polynomial: SizeTerms, batch: int, length: int) -> int:
     """The size at a shape."""
     return sum(c * batch ** (digit % 2) * length ** (digit // 2) for c, digit in polynomial)
 
 
-def added(one: Slot, other: Slot) -> Slot:
+def added(one: SizeTerms, other: SizeTerms) -> SizeTerms:
     """The sum of two polynomials, without terms that cancel."""
     total = Counter({digit: c for c, digit in one})
     for c, digit in other:

@@ -15,7 +15,7 @@ from advisor.interval import Interval
 from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
 from advisor.terms import TermName
 from advisor.units import GIB
-from calibrate.burst_record import DeviceFacts, Verdict
+from calibrate.burst_record import DeviceFacts, PredictedVerdict
 from calibrate.compare import predicted_memory, static_terms
 from calibrate.measurement import Figures
 
@@ -45,7 +45,7 @@ class Prediction(NamedTuple):
 
     figures: Figures | None
     needed: Interval | None
-    verdict: Verdict
+    verdict: PredictedVerdict
 
 
 UNKNOWN = Prediction(None, None, "unknown")
@@ -106,7 +106,7 @@ def step_seconds(
     return micro_s, recipe.gradient_accumulation * micro_s + optimizer_s
 
 
-def verdict_of(needed: Interval, limit_bytes: int) -> Verdict:
+def verdict_of(needed: Interval, limit_bytes: int) -> PredictedVerdict:
     """As `advise` judges; 'unknown' when the limit is not known."""
     return fit_of(needed, limit_bytes) if limit_bytes else "unknown"
 

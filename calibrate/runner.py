@@ -38,7 +38,7 @@ class Machine(NamedTuple):
     speed: Speed | None = None
 
 
-class Job(NamedTuple):
+class BurstJob(NamedTuple):
     """One burst as the worker is told of it: what to train, how many steps (0: until stable), for how long."""
 
     config: Mapping[str, Any]
@@ -109,7 +109,7 @@ class BurstRunner:
             raise self._error(answer)
         return tuple(Sample.model_validate(one) for one in answer["samples"])
 
-    def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
+    def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
         """Measure one burst; `hear` is told of its steps. Raises SourceUnavailable when the libraries are gone."""
         burst = job._asdict() | {"recipe": job.recipe.model_dump(mode="json"), "device": self._device}
         try:

@@ -13,7 +13,7 @@ from calibrate.burst_record import BurstFacts, key_of
 from calibrate.measurement import Comparison, Environment
 from calibrate.plan import Plan, PlannedBurst
 from calibrate.predict import Prediction
-from calibrate.runner import Job, Machine, Result
+from calibrate.runner import BurstJob, Machine, Result
 from calibrate.store import Store
 
 TIMING_SHARE = 1 / 3
@@ -37,7 +37,7 @@ class Options(NamedTuple):
 class Runner(Protocol):
     """What runs one burst."""
 
-    def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = ...) -> Result:
+    def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = ...) -> Result:
         """Its outcome."""
 
 
@@ -96,7 +96,7 @@ def work(
         audience.begin(number, total, burst)
         store.append(started)
         begin_s = clock()
-        job = Job(burst.model.config, burst.recipe, burst.seq_len, options.steps, timing_s, burst.model.code)
+        job = BurstJob(burst.model.config, burst.recipe, burst.seq_len, options.steps, timing_s, burst.model.code)
         result = runner.run(job, audience.hear)
         spent_s, planned_s = spent_s + clock() - begin_s, planned_s + burst.cost_s
         found.append(finished(started, result))

@@ -26,10 +26,10 @@ from advisor.files.traced import pack, profile_text, structure_of
 from advisor.specs import Recipe
 from advisor.terms import TermName
 from calibrate.measurement import Environment, ModelFacts, ShapeTraces, StepEvents, TrainedTensor
-from calibrate.polynomials import NotAligned, Shape, Slot, added, at, solve, whole
+from calibrate.polynomials import BatchLength, NotAligned, SizeTerms, added, at, solve, whole
 from calibrate.timeline import STATIC
 
-Tracer = Callable[[Recipe, Sequence[Shape]], ShapeTraces]
+Tracer = Callable[[Recipe, Sequence[BatchLength]], ShapeTraces]
 
 LONGEST = 2048
 MANY = 1_000_000
@@ -54,7 +54,7 @@ def trace_structure(tracer: Tracer, recipe: Recipe, facts: ModelFacts, seq_len: 
     """
     recipe = recipe.model_copy(update={"micro_batch": 1, "gradient_accumulation": 1})
 
-    def trace(recipe: Recipe, shapes: Sequence[Shape]) -> ShapeTraces:
+    def trace(recipe: Recipe, shapes: Sequence[BatchLength]) -> ShapeTraces:
         found = tracer(recipe, shapes)
         return found.model_copy(update={"steps": tuple(canonical(step) for step in found.steps)})
 
@@ -110,12 +110,18 @@ class _Fit:
     """One regime while it is being solved: a polynomial for every allocation of the step."""
 
     def __init__(
-        self, step: StepEvents, polynomials: list[Slot], flop: Slot, moved: Slot, batch: Shape, length: Shape
+        self,
+        step: StepEvents,
+        polynomials: list[SizeTerms],
+        flop: SizeTerms,
+        moved: SizeTerms,
+        batch: BatchLength,
+        length: BatchLength,
     ) -> None:
         self.step, self.polynomials, self.flop, self.moved = step, polynomials, flop, moved
         self.batch, self.length = batch, length
         self.scaling: list[bool] = []
-        self.flop_scale: Slot = ()
+        self.flop_scale: SizeTerms = ()
 
     def mark_scaling(self, other: StepEvents, rank: int) -> None:
         """Compare with the step at twice the rank: each size must stay or double. Raises NotAligned."""
@@ -137,7 +143,7 @@ class _Fit:
     def stored(self, rank: int) -> dict[str, Any]:
         """The regime as a profile holds it; `rank` is the traced one, 0 where sizes hold for that one alone."""
         step = self.step
-        numbers: dict[tuple[Slot, int], int] = {}
+        numbers: dict[tuple[SizeTerms, int], int] = {}
         slot_of = []
         for index, polynomial in enumerate(self.polynomials):
             slot = polynomial
@@ -195,14 +201,14 @@ def _category(name: str) -> int:
     return KEPT if name == "forward" or name in STATIC else TEMPORARY
 
 
-def _regime(traces: ShapeTraces, batch: Shape, length: Shape) -> _Fit:
+def _regime(traces: ShapeTraces, batch: BatchLength, length: BatchLength) -> _Fit:
     """Solve every allocation and check it at the remaining shape. Raises NotAligned."""
     steps = traces.steps
     _aligned(steps)
     shapes = [(step.batch, step.seq_len) for step in steps]
-    known: dict[tuple[int, ...], Slot] = {}
+    known: dict[tuple[int, ...], SizeTerms] = {}
 
-    def polynomial(sizes: tuple[int, ...]) -> Slot:
+    def polynomial(sizes: tuple[int, ...]) -> SizeTerms:
         if sizes not in known:
             found = known[sizes] = whole(solve(shapes, sizes))
             for (rows, tokens), size in zip(shapes, sizes, strict=True):

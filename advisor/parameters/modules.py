@@ -30,7 +30,7 @@ class Parameter(NamedTuple):
     fixed: bool = False
 
 
-class Norm(NamedTuple):
+class NormVectors(NamedTuple):
     """A norm of `width` features and how many learned vectors of that width it has (0, 1 or 2)."""
 
     name: str
@@ -109,23 +109,23 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
 
 
 @lru_cache(maxsize=256)
-def layer_norms(m: ModelSpec) -> tuple[Norm, ...]:
+def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
     count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, behind and beside them
         count += 3
-    found = [Norm(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
+    found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
     each = (m.q_size, m.kv_size)
     widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
     if m.qk_norm == "each_apart":
         heads = (m.num_attention_heads, m.num_key_value_heads)
-        found += [Norm(name, m.head_dim, count) for name, count in zip(HEAD_NORMS, heads, strict=True)]
+        found += [NormVectors(name, m.head_dim, count) for name, count in zip(HEAD_NORMS, heads, strict=True)]
     if m.kv_lora_rank:
         widths = (m.q_lora_rank, m.kv_lora_rank)
-    found += [Norm(name, width, 1) for name, width in zip(HEAD_NORMS, widths, strict=False) if width]
+    found += [NormVectors(name, width, 1) for name, width in zip(HEAD_NORMS, widths, strict=False) if width]
     if m.attention_sinks:
-        found.append(Norm(SINKS, m.num_attention_heads, 1))
+        found.append(NormVectors(SINKS, m.num_attention_heads, 1))
     return tuple(found)
 
 

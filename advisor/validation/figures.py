@@ -16,7 +16,7 @@ Row = dict[str, Any]
 """One row of the file; the keys are those of the file."""
 
 
-class Run(NamedTuple):
+class PublishedRun(NamedTuple):
     """How a row was run: what was trained, how, on which card, and what its code does differently from ours."""
 
     model: ModelSpec

@@ -11,7 +11,7 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.early_2024 import Early2024, Notebook2024
 from advisor.stacks.own_loop import OwnLoop
-from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswered, peak_figure
+from advisor.validation.figures import GB, Figure, Predicted, PublishedRun, Row, Unanswered, peak_figure
 from advisor.validation.replayed import replayed
 
 NOTEBOOK_MODEL = ModelSpec(
@@ -41,7 +41,7 @@ def _table_bytes(m: ModelSpec, seq_len: int) -> int:
     return 2 * 2 * max(seq_len, POSITIONS) * m.head_dim * m.num_hidden_layers
 
 
-def comparison_run(row: Row) -> Run:
+def comparison_run(row: Row) -> PublishedRun:
     """A row of peft's method comparison: its loop holds the outputs."""
     recipe = Recipe(
         method=row["method"],
@@ -52,7 +52,7 @@ def comparison_run(row: Row) -> Run:
         **_adapters(row),
     )
     stack = OwnLoop(freezes_lora_a=row["optimizer"] == "lora-fa")
-    return Run(find_model("llama-3.2-3b"), recipe, "NVIDIA L40S", stack)
+    return PublishedRun(find_model("llama-3.2-3b"), recipe, "NVIDIA L40S", stack)
 
 
 def method_comparison(row: Row) -> Predicted:
@@ -99,7 +99,7 @@ def notebook(row: Row) -> Predicted:
     return Predicted(tuple(Figure(what, measured[key] * GB, predicted) for what, key, predicted in snapshots))
 
 
-def unsharded_run(row: Row) -> Run:
+def unsharded_run(row: Row) -> PublishedRun:
     """fsdp_qlora's train.py on two cards, each of which holds the whole model."""
     recipe = Recipe(
         method=row["method"],
@@ -114,7 +114,7 @@ def unsharded_run(row: Row) -> Run:
         micro_batch=row["micro_batch"],
         **_adapters(row),
     )
-    return Run(find_model("llama-2-7b"), recipe, "NVIDIA GeForce RTX 3090", Early2024())
+    return PublishedRun(find_model("llama-2-7b"), recipe, "NVIDIA GeForce RTX 3090", Early2024())
 
 
 def benchmarks(row: Row) -> Predicted | Unanswered:

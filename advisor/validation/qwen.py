@@ -7,7 +7,7 @@ from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
-from advisor.validation.figures import GB, Figure, Predicted, Row, Run, Unanswered
+from advisor.validation.figures import GB, Figure, Predicted, PublishedRun, Row, Unanswered
 
 
 def _model(name: str, hidden: int, inner: int, layers: int, heads: int, vocabulary: int) -> ModelSpec:
@@ -38,7 +38,7 @@ MODELS = {
 TARGETS = {"c_attn": ("c_attn",), "c_proj": ("attn.c_proj", "mlp.c_proj"), "w1": ("w1",), "w2": ("w2",)}
 
 
-def finetune_run(row: Row) -> Run:
+def finetune_run(row: Row) -> PublishedRun:
     """finetune_lora_single_gpu.sh: the model is in bf16 by itself, peft 0.5 leaves its adapters in fp32.
 
     Sources: modeling_qwen.py, QWenLMHeadModel; peft 0.5.0, tuners/lora.py, LoraLayer.update_layer.
@@ -55,7 +55,7 @@ def finetune_run(row: Row) -> Run:
         micro_batch=row["micro_batch"],
         gradient_accumulation=row["grad_accum"],
     )
-    return Run(MODELS[row["model_id"]], recipe, "NVIDIA A100-SXM4-80GB")
+    return PublishedRun(MODELS[row["model_id"]], recipe, "NVIDIA A100-SXM4-80GB")
 
 
 def finetune(row: Row) -> Predicted | Unanswered:

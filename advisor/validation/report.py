@@ -59,7 +59,7 @@ class Line(NamedTuple):
         }
 
 
-class Verdict(NamedTuple):
+class FitCheck(NamedTuple):
     """Whether a run was rightly said to fit on its card."""
 
     row: Row
@@ -88,7 +88,7 @@ class Report(NamedTuple):
 
     lines: list[Line]
     unanswered: list[tuple[Row, str]]
-    verdicts: list[Verdict]
+    verdicts: list[FitCheck]
 
     def qualities(self) -> list[Quality]:
         """All lines, then by framework, by framework and completeness, and by method."""
@@ -158,5 +158,5 @@ def validate(group: str | None = None, framework: str | None = None) -> Report:
         report.lines.extend(Line(row, source.framework, figure) for figure in found.figures)
         if found.memory is not None:
             verdict = fit_of(found.memory.needed_bytes, found.card_bytes)
-            report.verdicts.append(Verdict(row, row["status"] == "ok", verdict))
+            report.verdicts.append(FitCheck(row, row["status"] == "ok", verdict))
     return report

@@ -17,12 +17,12 @@ from advisor.costs.steptime import time_estimate
 from advisor.decoders.step import step_program
 from advisor.errors import UnknownName
 from advisor.specs import Placement, TimeEstimate, Workload
-from advisor.validation.figures import Row, Run, published_rows
+from advisor.validation.figures import PublishedRun, Row, published_rows
 from advisor.validation.huggingface import comparison_run, unsharded_run
 from advisor.validation.qwen import finetune_run
 from advisor.validation.torchtune import recipe_run
 
-RUNS: dict[str, Callable[[Row], Run]] = {
+RUNS: dict[str, Callable[[Row], PublishedRun]] = {
     "peft-mm": comparison_run,
     "qwen1": finetune_run,
     "torchtune": recipe_run,
@@ -58,7 +58,7 @@ class Timed(NamedTuple):
         return bool(self.row.get("compile"))
 
 
-class Comparison(NamedTuple):
+class Ratio(NamedTuple):
     """A row as a ratio to the plain row of its source and model."""
 
     timed: Timed
@@ -75,7 +75,7 @@ class TimeReport(NamedTuple):
     """The evidence table for step times."""
 
     rows: list[Timed]
-    ratios: list[Comparison]
+    ratios: list[Ratio]
     shapes: list[tuple[Timed, float]]  # with the error that is left when the model's common factor is removed
     unanswered: list[tuple[Row, str]]
 
@@ -154,14 +154,14 @@ def _plain_row(one: Timed, group: Sequence[Timed]) -> Timed:
     return max(plain, key=lambda o: o.micro_tokens)
 
 
-def ratios_of(group: Sequence[Timed]) -> list[Comparison]:
+def ratios_of(group: Sequence[Timed]) -> list[Ratio]:
     """Every row of one source over the plain row of its model."""
     found = []
     for one in group:
         base = _plain_row(one, group)
         if base is not one:
             ours = one.estimate.step_s.likely / base.estimate.step_s.likely
-            found.append(Comparison(one, one.measured_s / base.measured_s, ours))
+            found.append(Ratio(one, one.measured_s / base.measured_s, ours))
     return found
 
 

@@ -8,12 +8,12 @@ from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import predict_step_memory
 from advisor.specs import Recipe
 from advisor.stacks.torchtune import Torchtune
-from advisor.validation.figures import Predicted, Row, Run, Unanswered, peak_figure
+from advisor.validation.figures import Predicted, PublishedRun, Row, Unanswered, peak_figure
 
 MODULES = {"mlp": ("gate_proj", "up_proj", "down_proj")}
 
 
-def recipe_run(row: Row) -> Run:
+def recipe_run(row: Row) -> PublishedRun:
     """A single-device recipe of torchtune, in bf16 throughout.
 
     `F.rms_norm` of the upcast input keeps what it multiplies by the trained weight in fp32, as OLMo 2's norm does.
@@ -38,7 +38,7 @@ def recipe_run(row: Row) -> Run:
         gradient_accumulation=row["grad_accum"],
     )
     model = find_model("llama-3.2-3b").model_copy(update={"norm": "rms_float"})
-    return Run(model, recipe, "NVIDIA A100-SXM4-80GB", Torchtune())
+    return PublishedRun(model, recipe, "NVIDIA A100-SXM4-80GB", Torchtune())
 
 
 def full_finetune(row: Row) -> Predicted | Unanswered:

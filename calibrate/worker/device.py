@@ -22,7 +22,7 @@ import torch
 from advisor.errors import BadValue
 from calibrate import host
 from calibrate.burst_record import Conditions, DeviceFacts, DeviceKind
-from calibrate.nvml import Card, open_card
+from calibrate.nvml import WatchedCard, open_card
 from calibrate.worker.cpu_memory import CpuWatch, MemoryReading, mark_after_forward
 
 NO_CUDA = "torch.cuda sees no GPU here: use --device cpu, or auto"
@@ -131,7 +131,7 @@ class CudaDevice:
         self,
         cuda: Any = None,
         place: str = "cuda",
-        card: Card | None = None,
+        card: WatchedCard | None = None,
         set_allocator: Callable[[str], object] = torch._C._accelerator_setAllocatorSettings,
     ) -> None:
         """Begins to use the card. Raises BadValue when there is none, or the driver is too old for this torch."""

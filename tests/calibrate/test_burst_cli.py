@@ -14,7 +14,7 @@ import pytest
 from advisor.errors import SourceUnavailable
 from calibrate import burst_cli, cli
 from calibrate.child import BurstRefused
-from calibrate.runner import Job, Machine, Result
+from calibrate.runner import BurstJob, Machine, Result
 from calibrate.store import Store
 from tests.calibrate import made_up
 from tests.calibrate.made_up import TINY, gpu, machine
@@ -27,7 +27,7 @@ class StubRunner:
 
     here: Any = machine()
     results: Mapping[str, Result] = {}
-    jobs: list[Job] = []  # noqa: RUF012 - made anew for each test
+    jobs: list[BurstJob] = []  # noqa: RUF012 - made anew for each test
     asked_for = ""
     takes_s = 0.0
     rates_limit_s = 0.0
@@ -52,7 +52,7 @@ class StubRunner:
         type(self).rates_limit_s = limit_s
         return ()
 
-    def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None]) -> Result:
+    def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None]) -> Result:
         self.jobs.append(job)
         hear({"step_s": 0.1, "steps": 1})
         if self.takes_s:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from calibrate.burst_record import Conditions
-from calibrate.nvml import Card, open_card
+from calibrate.nvml import WatchedCard, open_card
 from tests.calibrate.fake_cuda import GIB, FakeNvmlError, fake_nvml, process
 
 
-def card(**answers: Any) -> Card:
-    return Card(fake_nvml(**answers), "card")
+def card(**answers: Any) -> WatchedCard:
+    return WatchedCard(fake_nvml(**answers), "card")
 
 
 def test_what_the_driver_says_in_base_units() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibrate.polynomials import NotAligned, Shape, Slot, added, at, solve, whole
+from calibrate.polynomials import BatchLength, NotAligned, SizeTerms, added, at, solve, whole
 
 MANY = ((2, 10), (2, 24), (2, 31), (3, 24), (7, 60))
 ONE = ((1, 10), (1, 24), (1, 31), (1, 60))
@@ -14,7 +14,7 @@ ROWS = ((2, 24), (3, 24), (7, 24))
 NUMBERS = st.integers(1, 10**6)
 
 
-def sizes(slot: Slot, shapes: Sequence[Shape]) -> list[int]:
+def sizes(slot: SizeTerms, shapes: Sequence[BatchLength]) -> list[int]:
     return [at(slot, *shape) for shape in shapes]
 
 

@@ -14,7 +14,7 @@ import pytest
 from advisor.errors import SourceUnavailable
 from advisor.specs import Recipe
 from calibrate.child import BurstFailed, BurstRefused
-from calibrate.runner import BurstRunner, Job, Result
+from calibrate.runner import BurstJob, BurstRunner, Result
 from tests.calibrate import made_up
 from tests.calibrate.made_up import CPU, TINY
 from tests.calibrate.processes import children_of
@@ -33,7 +33,7 @@ MACHINE = (
     f"say(machine=dict(device={CPU.model_dump()!r}, available_bytes=5, conditions={{}}, "
     "quantization_problem='no', bf16=True, remark='so it is'))"
 )
-JOB = Job(TINY, Recipe(method="lora"), 16, 3, 1.0)
+JOB = BurstJob(TINY, Recipe(method="lora"), 16, 3, 1.0)
 
 
 def runner(code: str, timeout_s: float = 20.0) -> BurstRunner:

@@ -10,7 +10,7 @@ from advisor.errors import SourceUnavailable
 from calibrate.cut import Whole
 from calibrate.measurement import Comparison
 from calibrate.plan import Plan, PlannedBurst, Request, make_plan
-from calibrate.runner import Job, Result
+from calibrate.runner import BurstJob, Result
 from calibrate.session import Options, Summary, work
 from calibrate.store import Store
 from tests.calibrate import made_up
@@ -36,10 +36,10 @@ class Runner:
     """Answers at once; `takes_s` moves the clock, `results` replaces the outcome of the n-th burst."""
 
     def __init__(self, clock: Clock | None = None, takes_s: float = 0.0, results: Mapping[int, Any] = {}) -> None:
-        self.jobs: list[Job] = []
+        self.jobs: list[BurstJob] = []
         self._clock, self._takes_s, self._results = clock or Clock(), takes_s, results
 
-    def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
+    def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
         self.jobs.append(job)
         self._clock.now_s += self._takes_s
         result = self._results.get(len(self.jobs), DONE)
@@ -92,7 +92,7 @@ def test_the_prediction_is_on_the_disk_before_the_burst_runs(tmp_path: Path) -> 
     seen: list[Comparison] = []
 
     class Looking(Runner):
-        def run(self, job: Job, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
+        def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
             seen.append(store.read().records[-1])
             return super().run(job, hear)
 

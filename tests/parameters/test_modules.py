@@ -9,7 +9,7 @@ import pytest
 from advisor.catalog import find_model
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
-    Norm,
+    NormVectors,
     head_linear,
     layer_linears,
     layer_norms,
@@ -85,10 +85,10 @@ def test_experts_are_fused_tensors() -> None:
 
 
 def test_norms_and_what_they_learn() -> None:
-    assert layer_norms(find_model("gpt2")) == (Norm("norm_0", 768, 2), Norm("norm_1", 768, 2))
+    assert layer_norms(find_model("gpt2")) == (NormVectors("norm_0", 768, 2), NormVectors("norm_1", 768, 2))
     assert [norm.width for norm in layer_norms(find_model("gemma-3-12b"))] == [3840] * 4 + [256] * 2
     assert [norm.width for norm in layer_norms(find_model("olmo-2-7b"))] == [4096] * 4  # queries and keys whole
-    assert layer_norms(find_model("gpt-oss-20b"))[-1] == Norm("sinks", 64, 1)
+    assert layer_norms(find_model("gpt-oss-20b"))[-1] == NormVectors("sinks", 64, 1)
 
 
 def test_around_the_layers() -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from advisor.cli import cli
 from advisor.errors import UnknownName
 from advisor.validation.figures import Figure, Unanswered, published_rows
-from advisor.validation.report import SOURCES, Line, Verdict, quality_of, validate
+from advisor.validation.report import SOURCES, FitCheck, Line, quality_of, validate
 from advisor.validation.torchtune import full_finetune
 from benchmarks.published_memory import MEDIAN_BARS, judged_lines, missed_bars
 
@@ -112,9 +112,9 @@ def test_verdicts_on_runs_that_ran_out_of_memory() -> None:
 
 def test_a_verdict_can_be_wrong() -> None:
     row = published_rows("raschka")[0]
-    assert not Verdict(row, True, "does_not_fit").right
-    assert not Verdict(row, False, "fits").right
-    assert not Verdict(row, False, "tight").right
+    assert not FitCheck(row, True, "does_not_fit").right
+    assert not FitCheck(row, False, "fits").right
+    assert not FitCheck(row, False, "tight").right
 
 
 def test_compiled_runs_are_refused() -> None:

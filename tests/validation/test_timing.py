@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from advisor.cli import cli
 from advisor.errors import UnknownName
 from advisor.validation.figures import published_rows
-from advisor.validation.timing import Comparison, Timed, ratios_of, refusal, shapes_of, validate_time
+from advisor.validation.timing import Ratio, Timed, ratios_of, refusal, shapes_of, validate_time
 
 REPORT = validate_time()
 
@@ -21,7 +21,7 @@ def one(row: str) -> Timed:
     return found
 
 
-def ratio(row: str) -> Comparison:
+def ratio(row: str) -> Ratio:
     (found,) = [comparison for comparison in REPORT.ratios if comparison.timed.row["id"] == row]
     return found
 

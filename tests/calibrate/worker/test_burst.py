@@ -14,7 +14,7 @@ from advisor.errors import BadValue
 from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe
 from calibrate.compare import predicted_memory
 from calibrate.cut import spec_of
-from calibrate.nvml import Card
+from calibrate.nvml import WatchedCard
 from calibrate.worker import burst
 from calibrate.worker.burst import Limits, Training, is_stable, run_burst, static_terms
 from calibrate.worker.device import CpuDevice, CudaDevice
@@ -95,7 +95,7 @@ def test_the_step_learns() -> None:
 
 def test_on_a_card_its_own_counters_and_events_count() -> None:
     fake = FakeCuda()
-    device = CudaDevice(fake, "cpu", Card(fake_nvml(), "card"))
+    device = CudaDevice(fake, "cpu", WatchedCard(fake_nvml(), "card"))
     measured, run = run_burst(CONFIG, recipe("lora", autocast=False), 16, device, FEW, lambda _: None)
     assert (measured.peak_allocated_bytes, measured.peak_reserved_bytes) == (5 * GIB, 6 * GIB)
     assert measured.device_bytes == int(6.5 * GIB)

@@ -13,7 +13,7 @@ import torch
 
 from advisor.errors import BadValue
 from advisor.specs import Recipe
-from calibrate.nvml import Card
+from calibrate.nvml import WatchedCard
 from calibrate.worker import burst_worker
 from calibrate.worker import device as device_layer
 from calibrate.worker.device import CpuDevice, CudaDevice, Opened
@@ -34,7 +34,7 @@ def open_with(monkeypatch: pytest.MonkeyPatch, device: Any, remark: str = "") ->
 
 
 def card(minor: int = 6) -> CudaDevice:
-    return CudaDevice(FakeCuda(), "cpu", Card(fake_nvml(), "card"))
+    return CudaDevice(FakeCuda(), "cpu", WatchedCard(fake_nvml(), "card"))
 
 
 def test_a_card_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

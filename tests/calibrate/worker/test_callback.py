@@ -19,7 +19,7 @@ import calibrate
 from advisor.specs import METHODS, Recipe
 from calibrate import EstimateCallback
 from calibrate.measurement import Comparison
-from calibrate.nvml import Card
+from calibrate.nvml import WatchedCard
 from calibrate.store import Store
 from calibrate.worker import callback, patches, trainer_step
 from calibrate.worker import device as device_layer
@@ -234,7 +234,7 @@ def test_trouble_of_its_own_never_ends_a_run(tmp_path: Path, monkeypatch: pytest
 
 def test_on_a_card_its_own_counters_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = fake_nvml(nvmlDeviceGetComputeRunningProcesses=[process(1, 2.0), process(2, 2.0)])
-    device = CudaDevice(FakeCuda(), "cpu", Card(shared, "card"))
+    device = CudaDevice(FakeCuda(), "cpu", WatchedCard(shared, "card"))
     monkeypatch.setattr(callback, "open_device", lambda _: Opened(device, ""))
     found, _ = train("transformers", preset_recipe("transformers", "lora"), tmp_path)
     assert found is not None

@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 import torch
 
 from advisor.errors import BadValue
-from calibrate.nvml import Card
+from calibrate.nvml import WatchedCard
 from calibrate.worker import device as device_layer
 from calibrate.worker.cpu_memory import rounded
 from calibrate.worker.device import CpuDevice, CudaDevice, open_device
@@ -23,7 +23,7 @@ MIB = 2**20
 
 
 def cuda(nvml: Any = None, **fake: Any) -> CudaDevice:
-    return CudaDevice(FakeCuda(**fake), "cpu", Card(nvml or fake_nvml(), "card"))
+    return CudaDevice(FakeCuda(**fake), "cpu", WatchedCard(nvml or fake_nvml(), "card"))
 
 
 def test_facts_of_a_card() -> None:
@@ -93,7 +93,7 @@ def test_settling_empties_the_cache_first() -> None:
 
 def test_expandable_segments_are_asked_for_before_anything_is_allocated() -> None:
     asked: list[str] = []
-    device = CudaDevice(FakeCuda(), "cpu", Card(fake_nvml(), "card"), asked.append)
+    device = CudaDevice(FakeCuda(), "cpu", WatchedCard(fake_nvml(), "card"), asked.append)
     device.configure(False)
     assert asked == []
     device.configure(True)

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from calibrate.nvml import Card
+from calibrate.nvml import WatchedCard
 from calibrate.rates import Case, cases, kernels_of
 from calibrate.worker import microbench
 from calibrate.worker.device import CudaDevice
@@ -120,6 +120,6 @@ def test_time_and_memory_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_through_the_layer_of_a_card() -> None:
-    device = CudaDevice(FakeCuda(), "cpu", Card(fake_nvml(), "card"))
+    device = CudaDevice(FakeCuda(), "cpu", WatchedCard(fake_nvml(), "card"))
     (one,) = measure(device, SMALL[:1], 10.0)
     assert one.seconds > 0
