@@ -25,6 +25,7 @@ from advisor.specs import (
     TracedModel,
     Workload,
 )
+from advisor.stacks import stack_for
 from advisor.terms import TermName
 
 ALLOCATED_SPREAD = (0.02, 0.02)
@@ -82,12 +83,12 @@ def memory_estimate(
 @lru_cache(maxsize=256)
 def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
     """What does not depend on the card: a bare size stands for many cards."""
-    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len)
+    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len, stack=stack_for(recipe))
 
 
 @lru_cache(maxsize=64)
 def _kernels(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
-    return step_program(m, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
+    return step_program(m, recipe, batch, length, "cuda", stack_for(recipe)).kernels(batch, length, recipe.rank)
 
 
 def _time(

@@ -14,6 +14,7 @@ from advisor.costs.steptime import mean_shape, micro_step_time, optimizer_step_t
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
+from advisor.stacks import stack_for
 from advisor.tape.program import PartKernels
 
 PARTS = (
@@ -94,10 +95,10 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     batch, length = mean_shape(workload, recipe)
     profile = profile or profile_for(gpu)
-    program = step_program(model, recipe, batch, length, "cuda", labeled=True)
+    program = step_program(model, recipe, batch, length, "cuda", stack_for(recipe), labeled=True)
     runs = program.kernels(batch, length, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
-    plain = step_program(model, recipe, batch, length, "cuda").kernels(batch, length, recipe.rank)
+    plain = step_program(model, recipe, batch, length, "cuda", stack_for(recipe)).kernels(batch, length, recipe.rank)
     total_s = micro_step_time(plain, gpu, profile).seconds.likely
     parts = dict.fromkeys((*PARTS, OPTIMIZER, WAITING), 0.0)
     for kernel in kernels:
