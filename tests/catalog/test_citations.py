@@ -15,7 +15,8 @@ from advisor import architectures
 pytest.importorskip("transformers")
 
 CITATION = re.compile(r"# (?:(peft|lit_gpt)[,/] ?)?([\w/]+\.py)(?:, ([\w.]+))?: (.*)$", re.MULTILINE)
-CITED = [found for found in CITATION.findall(Path(architectures.__file__).read_text()) if found[0] != "lit_gpt"]
+TABLES = sorted(Path(architectures.__file__).parent.glob("*.py"))
+CITED = [found for table in TABLES for found in CITATION.findall(table.read_text()) if found[0] != "lit_gpt"]
 
 
 def folder_of(package: str) -> Path:

@@ -1,0 +1,166 @@
+"""Architectures without experts."""
+
+from __future__ import annotations
+
+from advisor.architectures.row import Architecture
+
+DENSE: dict[str, Architecture] = {
+    "apertus": Architecture(
+        norms_after_values=True,  # modeling_apertus.py, ApertusAttention.forward: q_norm after v_proj
+    ),
+    "arcee": Architecture(),
+    "bloom": Architecture(
+        layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
+        position_ids="none",  # modeling_bloom.py, BloomModel.forward: block(...) without position_ids
+        alibi="by_row",  # modeling_bloom.py, BloomModel.forward: alibi = alibi.repeat(batch_size, 1, 1)
+    ),
+    "cohere": Architecture(
+        norms_after_values=True,  # modeling_cohere.py, CohereAttention.forward: q_norm after v_proj
+        rope_turn="float",  # modeling_cohere.py, apply_rotary_pos_emb: q = q.float()
+    ),
+    "cohere2": Architecture(
+        rope_turn="float",  # modeling_cohere2.py, apply_rotary_pos_emb: q = q.float()
+    ),
+    "ernie4_5": Architecture(
+        rope_tables="float",  # modeling_ernie4_5.py, Ernie4_5RotaryEmbedding.forward: return cos, sin
+        # modeling_ernie4_5.py, apply_rotary_pos_emb: cos[..., : cos.shape[-1] // 2].repeat_interleave(2, dim=-1)
+        spreads_rope_tables=True,
+        # modeling_ernie4_5.py, apply_rotary_pos_emb: (q.float() * cos) + (rotate_half(q).float() * sin)
+        rope_turn="float_parts",
+    ),
+    "exaone4": Architecture(
+        norms_after_values=True,  # modeling_exaone4.py, Exaone4Attention.forward: q_norm after v_proj
+    ),
+    "falcon": Architecture(
+        # modeling_falcon.py, FalconAttention.forward: scaled_dot_product_attention(...) without enable_gqa
+        attention="own",
+        # integrations/bitsandbytes.py, replace_with_bnb_linear: type(module) is nn.Linear
+        linears_stay_unquantized=True,
+        bias_apart=True,  # modeling_falcon.py, FalconLinear.forward: return hidden_states + self.bias
+        # modeling_falcon.py, FalconModel.forward: causal_mask = torch.masked_fill(alibi / ..., causal_mask < -1, ...)
+        alibi="in_mask",
+        always_makes_mask=True,  # modeling_falcon.py, FalconModel.forward: allow_is_causal_skip=False
+        # modeling_falcon.py, FalconModel.forward: position_embeddings = self.rotary_emb(...)
+        rope_made="always",
+        splits_fused="indices",  # modeling_falcon.py, FalconAttention._split_heads: key = qkv[:, :, :, [-2]]
+        keeps_normed="both",  # modeling_falcon.py, FalconDecoderLayer.forward: attention_layernorm_out
+        keeps_attended=True,  # modeling_falcon.py, FalconDecoderLayer.forward: attention_output
+        parallel_sum="mlp_in_place",  # modeling_falcon.py, FalconDecoderLayer.forward: mlp_output += attention_output
+    ),
+    "gemma": Architecture(
+        # modeling_gemma.py, GemmaTextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+    ),
+    "gemma2": Architecture(
+        # modeling_gemma2.py, Gemma2TextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+    ),
+    "gemma3_text": Architecture(
+        # modeling_gemma3.py, Gemma3TextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+        # modeling_gemma3.py, Gemma3RotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", nn.Buffer(...))
+        rope_made="by_kind",
+        norms_after_values=True,  # modeling_gemma3.py, Gemma3Attention.forward: q_norm after v_proj
+    ),
+    "glm": Architecture(
+        # modeling_glm.py, apply_rotary_pos_emb: cos[..., : cos.shape[-1] // 2].repeat_interleave(2, dim=-1)
+        spreads_rope_tables=True,
+        rope_parts="joined",  # modeling_glm.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "glm4": Architecture(
+        # modeling_glm4.py, apply_rotary_pos_emb: cos[..., : cos.shape[-1] // 2].repeat_interleave(2, dim=-1)
+        spreads_rope_tables=True,
+        rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "gpt2": Architecture(
+        eager_softmax="given",  # modeling_gpt2.py, eager_attention_forward: softmax(attn_weights, dim=-1)
+        drops_inside=True,  # modeling_gpt2.py, GPT2Attention.forward: self.resid_dropout(attn_output)
+        keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual
+    ),
+    "gpt_bigcode": Architecture(
+        causal_mask_buffer=True,  # modeling_gpt_bigcode.py, GPTBigCodeModel: self.bias = nn.Buffer(torch.tril(...))
+        # modeling_gpt_bigcode.py, GPTBigCodeModel.forward: block(...) without position_ids
+        position_ids="not_passed_on",
+        drops_inside=True,  # modeling_gpt_bigcode.py, GPTBigCodeAttention.forward: self.resid_dropout(attn_output)
+        keeps_attended=True,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.forward: attn_output + residual
+    ),
+    "gpt_neox": Architecture(
+        rope_parts="joined",  # modeling_gpt_neox.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], ...)
+        # modeling_gpt_neox.py, GPTNeoXLayer.forward: hidden_states = mlp_output + attn_output + hidden_states
+        parallel_sum="mlp_first",
+    ),
+    "gptj": Architecture(
+        layer="gptj",  # modeling_gptj.py, GPTJBlock.forward: attn_outputs + feed_forward_hidden_states + residual
+        rope_made="in_layers",  # modeling_gptj.py, GPTJAttention: self.embed_positions = nn.Buffer(...)
+    ),
+    "granite": Architecture(),
+    "hunyuan_v1_dense": Architecture(
+        # modeling_hunyuan_v1_dense.py, HunYuanDenseV1Attention.forward: query_layernorm after apply_rotary_pos_emb
+        norms_after_rope=True,
+    ),
+    "lit-gpt": Architecture(  # in no catalog: the models of its published measurements
+        rope_parts="joined",  # lit_gpt/model.py, CausalSelfAttention.forward: q = torch.cat((q_roped, ...), dim=-1)
+    ),
+    "llama": Architecture(),
+    "ministral3": Architecture(
+        # modeling_ministral3.py, Ministral3Attention.forward: query_states * get_llama_4_attn_scale(...)
+        scales_queries_by_position=True,
+    ),
+    "mistral": Architecture(),
+    "mpt": Architecture(
+        layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
+        position_ids="none",  # modeling_mpt.py, MptModel.forward: block(...) without position_ids
+        # modeling_mpt.py, MptModel.forward: build_mpt_alibi_tensor(self.num_heads, self.config.max_seq_len, ...)
+        alibi="longest_row",
+    ),
+    "nemotron": Architecture(
+        # modeling_nemotron.py, apply_rotary_pos_emb: return torch.cat((q_embed, q_pass), dim=-1), torch.cat(...)
+        rope_parts="joined_at_return",
+    ),
+    "olmo": Architecture(
+        rope_tables="float",  # modeling_olmo.py, OlmoRotaryEmbedding.forward: return cos, sin
+    ),
+    "olmo2": Architecture(
+        rope_tables="float",  # modeling_olmo2.py, Olmo2RotaryEmbedding.forward: return cos, sin
+    ),
+    "olmo3": Architecture(
+        # modeling_olmo3.py, Olmo3RotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", nn.Buffer(...))
+        rope_made="by_kind",
+        rope_tables="float",  # modeling_olmo3.py, Olmo3RotaryEmbedding.forward: return cos, sin
+    ),
+    "opt": Architecture(
+        layer="opt",  # modeling_opt.py, OPTDecoderLayer.forward: hidden_states = self.fc1(hidden_states)
+        position_ids="by_row",  # modeling_opt.py, OPTDecoder.forward: torch.cumsum(position_attention_mask, dim=1)
+        # modeling_opt.py, OPTAttention.forward: query_states = self.q_proj(hidden_states) * self.scaling
+        scales_projected_queries=True,
+    ),
+    "phi": Architecture(
+        keeps_embedding="dropped",  # modeling_phi.py, PhiModel.forward: inputs_embeds = self.embed_dropout(...)
+        # modeling_phi.py, PhiAttention.forward: query_states = torch.cat((query_rot, query_pass), dim=-1)
+        rope_parts="kept_in_attention",
+        # modeling_phi.py, PhiDecoderLayer.forward: attn_outputs + feed_forward_hidden_states + residual
+        parallel_sum="residual_last",
+    ),
+    "phi3": Architecture(
+        # modeling_phi3.py, apply_rotary_pos_emb: torch.cat([(q_rot * cos) + (rotate_half(q_rot) * sin), q_pass], ...)
+        rope_parts="joined_in_expression",
+        splits_fused="slices",  # modeling_phi3.py, Phi3Attention.forward: query_states = qkv[..., :query_pos]
+    ),
+    "qwen": Architecture(),  # in no catalog: Qwen 1, whose published measurements are checked
+    "qwen2": Architecture(),
+    "qwen3": Architecture(),
+    "seed_oss": Architecture(
+        drops_inside=True,  # modeling_seed_oss.py, SeedOssAttention.forward: nn.functional.dropout(attn_output, ...)
+    ),
+    "smollm3": Architecture(),
+    "stablelm": Architecture(
+        # modeling_stablelm.py, StableLmAttention.forward: query_states = torch.cat((query_rot, query_pass), dim=-1)
+        rope_parts="kept_in_attention",
+        norms_after_values=True,  # modeling_stablelm.py, StableLmAttention.forward: q_layernorm after v_proj
+        keeps_normed="first",  # modeling_stablelm.py, StableLmDecoderLayer.forward: self.mlp(self.post_attention_...)
+        keeps_attended=True,  # modeling_stablelm.py, StableLmDecoderLayer.forward: residual + self_attn_output
+    ),
+    "starcoder2": Architecture(
+        drops_inside=True,  # modeling_starcoder2.py, Starcoder2Attention.forward: nn.functional.dropout(attn_output)
+    ),
+}

@@ -1,0 +1,110 @@
+"""Architectures with experts, in all layers or in some, of all their models or of some."""
+
+from __future__ import annotations
+
+from advisor.architectures.row import Architecture
+
+MIXTURES: dict[str, Architecture] = {
+    "deepseek_v2": Architecture(
+        # modeling_deepseek_v2.py, DeepseekV2TopkRouter.forward: scores = router_logits.softmax(...)
+        mixture="deepseek_v2",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_deepseek_v2.py, DeepseekV2RotaryEmbedding.forward: freqs_cis = torch.polar(...)
+        rope_tables="complex",
+    ),
+    "deepseek_v3": Architecture(
+        # modeling_deepseek_v3.py, DeepseekV3TopkRouter.forward: scores = router_logits.sigmoid()
+        mixture="deepseek_v3",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_deepseek_v3.py, DeepseekV3TopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+    ),
+    "dots1": Architecture(
+        mixture="deepseek_v3",  # modeling_dots1.py, Dots1TopkRouter.forward: scores = router_logits.sigmoid()
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        balancing_bias="buffer",  # modeling_dots1.py, Dots1TopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+    ),
+    "ernie4_5_moe": Architecture(
+        # modeling_ernie4_5_moe.py, Ernie4_5_MoeTopKRouter.forward: with maybe_autocast(..., enabled=False)
+        mixture="ernie",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_ernie4_5_moe.py, Ernie4_5_MoePreTrainedModel: _keep_in_fp32_modules_strict = ["gate.weight", ...]
+        router_in_float=True,
+        # modeling_ernie4_5_moe.py, Ernie4_5_MoeStatics: nn.Parameter(..., requires_grad=False)
+        balancing_bias="parameter",
+        rope_tables="float",  # modeling_ernie4_5_moe.py, Ernie4_5_MoeRotaryEmbedding.forward: return cos, sin
+        # modeling_ernie4_5_moe.py, apply_rotary_pos_emb: cos[..., : cos.shape[-1] // 2].repeat_interleave(2, dim=-1)
+        spreads_rope_tables=True,
+        # modeling_ernie4_5_moe.py, apply_rotary_pos_emb: (q.float() * cos) + (rotate_half(q).float() * sin)
+        rope_turn="float_parts",
+    ),
+    "gemma4_text": Architecture(
+        layer="gemma4",  # modeling_gemma4.py, Gemma4TextAttention.forward: value_states = self.v_norm(value_states)
+        reads_per_layer_config=True,  # configuration_gemma4.py, Gemma4TextConfig.__post_init__: "per_layer_config"
+        # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states = hidden_states_1 + hidden_states_2
+        experts_beside_mlp=True,
+        layer_scalar=True,  # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states *= self.layer_scalar
+        # modeling_gemma4.py, Gemma4TextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+        # modeling_gemma4.py, Gemma4TextRotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", nn.Buffer(...))
+        rope_made="by_kind",
+    ),
+    "glm4_moe": Architecture(
+        mixture="deepseek_v3",  # modeling_glm4_moe.py, Glm4MoeTopkRouter.forward: scores = router_logits.sigmoid()
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_glm4_moe.py, Glm4MoeTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        rope_parts="joined",  # modeling_glm4_moe.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], ...)
+        norms_after_values=True,  # modeling_glm4_moe.py, Glm4MoeAttention.forward: q_norm after v_proj
+    ),
+    "glm4_moe_lite": Architecture(
+        # modeling_glm4_moe_lite.py, Glm4MoeLiteTopkRouter.forward: scores = router_logits.sigmoid()
+        mixture="deepseek_v3",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_glm4_moe_lite.py, Glm4MoeLiteTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+    ),
+    "gpt_oss": Architecture(
+        rope_tables="half",  # modeling_gpt_oss.py, GptOssRotaryEmbedding.forward: emb = freqs
+        rope_parts="joined",  # modeling_gpt_oss.py, _apply_rotary_emb: return torch.cat((first_, second_), dim=-1)
+    ),
+    "granitemoe": Architecture(),
+    "granitemoeshared": Architecture(
+        # modeling_granitemoeshared.py, GraniteMoeSharedDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
+        mixture="granite",
+    ),
+    "hunyuan_v1_moe": Architecture(
+        # modeling_hunyuan_v1_moe.py, HunYuanMoEV1Gate.forward: router_logits = self.wg(hidden_states)
+        mixture="hunyuan",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        router_in_float=True,  # modeling_hunyuan_v1_moe.py, HunYuanMoEV1Gate: nn.Linear(..., dtype=torch.float32)
+        # modeling_hunyuan_v1_moe.py, HunYuanMoEV1Attention.forward: query_layernorm after apply_rotary_pos_emb
+        norms_after_rope=True,
+    ),
+    "llama4_text": Architecture(
+        router_returns_several=True,  # modeling_llama4.py, Llama4Router.forward: return router_scores, router_logits
+        mask_by_row=True,  # masking_utils.py, chunked_overlay: left_padding[batch_idx]
+        rope_tables="complex",  # modeling_llama4.py, Llama4TextRotaryEmbedding.forward: freqs_cis = torch.polar(...)
+        eager_softmax="given_uncast",  # modeling_llama4.py, eager_attention_forward: softmax(attn_weights, dim=-1)
+        # modeling_llama4.py, Llama4TextDecoderLayer.forward: hidden_states = residual + attention_states
+        keeps_attended=True,
+    ),
+    "mixtral": Architecture(
+        # peft, utils/transformers_weight_conversion.py: _MODEL_TO_CONVERSION_PATTERN["mixtral"] = "mixtral"
+        fused_experts_in_peft=True,
+    ),
+    "olmoe": Architecture(
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+    ),
+    "phimoe": Architecture(
+        mixture="phi",  # modeling_phimoe.py, PhimoeTopKRouter.forward: sparsemixer(...)
+        # modeling_phimoe.py, PhimoeTopKRouter.forward: return router_logits, routing_weights, selected_experts
+        router_returns_several=True,
+        # modeling_phimoe.py, PhimoeRotaryEmbedding.forward: seq_len = torch.max(position_ids) + 1
+        rope_type_reads_positions=True,
+    ),
+    "qwen2_moe": Architecture(),
+    "qwen3_moe": Architecture(
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+    ),
+}

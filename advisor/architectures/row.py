@@ -1,0 +1,68 @@
+"""What a row of the table of architectures can say."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+NormKind = Literal["rms", "rms_unit_offset", "rms_float", "rms_power", "layer", "layer_unit_offset", "layer_float"]
+"""
+rms                 Llama's
+rms_unit_offset     Gemma's, of (1 + weight)
+rms_float           OLMo 2's, cast back after the weight
+rms_power           Gemma 4's, of a power instead of a root
+layer               nn.LayerNorm
+layer_unit_offset   Nemotron's, of (1 + weight)
+layer_float         a LayerNorm in fp32 (Cohere's; OLMo's has no weight)
+"""
+
+
+class Architecture(NamedTuple):
+    """What the code of an architecture does; each default is what Llama's does."""
+
+    # Whose code runs: the shared one, or one of their own.
+    layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
+    mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "phi"] = "shared"
+    attention: Literal["shared", "own"] = "shared"
+
+    # Parameters, buffers and what libraries make of them.
+    reads_per_layer_config: bool = False  # its config may hold sizes of single layers
+    linears_stay_unquantized: bool = False  # of a class of their own, which transformers' bitsandbytes passes over
+    bias_apart: bool = False  # a linear layer adds its bias in an operation of its own
+    fused_experts_in_peft: bool = False  # peft takes gate, up and down projections for parts of fused experts
+    router_returns_several: bool = False  # it is a linear layer that returns several tensors: peft fails on it
+    router_in_float: bool = False  # its weight is in fp32 whatever the base
+    balancing_bias: Literal["none", "buffer", "parameter"] = "none"  # added to the scores that experts are picked by
+    experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
+    layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
+    causal_mask_buffer: bool = False  # of all positions by all positions
+    embedding_scales_itself: bool = False  # the multiplier is a buffer of the embedding, not a line of the model
+
+    # Before the first layer.
+    position_ids: Literal["shared", "by_row", "not_passed_on", "none"] = "shared"  # one row for all rows of the batch
+    keeps_embedding: Literal["undropped", "dropped"] = "undropped"  # what the model has a name for to its end
+    alibi: Literal["none", "in_mask", "by_row", "longest_row"] = "none"
+    always_makes_mask: bool = False  # also where the attention kernel is causal by itself
+    mask_by_row: bool = False  # the mask of sliding layers is made for every row of the batch
+
+    # Rotary positions.
+    rope_made: Literal["where_used", "always", "by_kind", "in_layers"] = "where_used"  # by kind: sliding or not
+    rope_tables: Literal["base", "float", "half", "complex"] = "base"  # dtype of hidden states; half: each angle once
+    spreads_rope_tables: bool = False  # each layer makes tables for neighboring features
+    rope_turn: Literal["base", "float", "float_parts"] = "base"  # fp32 of the inputs, or of both products' operands
+    rope_type_reads_positions: bool = False  # any type but the default branches on the values of position ids
+    # Whether the turned part of a head is joined with the rest even when nothing is left over, and how long it lives.
+    rope_parts: Literal["whole", "joined", "joined_in_expression", "joined_at_return", "kept_in_attention"] = "whole"
+
+    # Queries, keys, values and attention.
+    splits_fused: Literal["chunks", "slices", "indices"] = "chunks"  # of one projection for all three
+    norms_after_values: bool = False  # values are projected before queries and keys are normed
+    norms_after_rope: bool = False
+    scales_projected_queries: bool = False  # before attention, which scales no more
+    scales_queries_by_position: bool = False
+    eager_softmax: Literal["float", "given", "given_uncast"] = "float"  # dtype; uncast: not cast back to that of values
+
+    # The residual stream.
+    drops_inside: bool = False  # residual dropout stands at the end of attention and MLP, not in the layer
+    keeps_normed: Literal["none", "first", "both"] = "none"  # names for the norms' outputs that last to the layer's end
+    keeps_attended: bool = False  # a name for the attention's output that lasts to the layer's end
+    parallel_sum: Literal["residual_first", "residual_last", "mlp_first", "mlp_in_place"] = "residual_first"
