@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
@@ -20,6 +21,18 @@ from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
 from advisor.tape.tape import Tape
+
+
+class LossInputs(NamedTuple):
+    """What head and loss start from."""
+
+    m: ModelSpec
+    recipe: Recipe
+    hidden: Tensor  # (B, S, H)
+    head: Linear
+    one_tile: bool  # a chunked loss takes all tokens at once
+    held: list[Tensor]
+    """What the loop holds until after backward: a stack appends to it."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +74,18 @@ class Stack:
         """What the model's outputs hold of a layer's keys and values until after backward."""
         return []
 
-    def loss(
-        self,
-        t: Tape,
-        m: ModelSpec,
-        recipe: Recipe,
-        hidden: Tensor,
-        head: Linear,
-        one_tile: bool,
-        held: list[Tensor],
-    ) -> Tensor:
-        """Head and loss of hidden states (B, S, H): (1,). Appends to `held` what the loop holds until after backward.
-
-        `one_tile`: a chunked loss takes all tokens at once.
-        """
-        if recipe.loss == "chunked":
+    def loss(self, t: Tape, given: LossInputs) -> Tensor:
+        """Head and loss: (1,)."""
+        if given.recipe.loss == "chunked":
             t.label("loss")
-            return chunked_loss(t, hidden, head.weight, head.bias, one_tile)
-        logits = full_logits(t, m, hidden, head)
+            return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
+        logits = full_logits(t, given)
         return log_softmax_loss(t, logits)
 
 
-def full_logits(t: Tape, m: ModelSpec, hidden: Tensor, head: Linear) -> Tensor:
+def full_logits(t: Tape, given: LossInputs) -> Tensor:
     """Logits (B, S, V) of all tokens; the loss runs next."""
-    logits = head_logits(t, m, linear(t, hidden, head))
+    logits = head_logits(t, given.m, linear(t, given.hidden, given.head))
     t.label("loss")
     if logits.buffer is not None:
         logits.buffer.move_to(LOGITS)

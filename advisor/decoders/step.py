@@ -19,7 +19,7 @@ from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
-from advisor.decoders.stack import THIS_STACK, Stack
+from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
 from advisor.parameters.storage import other_dtype
@@ -233,7 +233,7 @@ class _Step:
         if table is head.weight:
             table = head.weight = _shared(t, table)
         hidden = self._decode(table, ends)
-        return self.stack.loss(t, m, self.recipe, hidden, head, self.one_tile, self.held)
+        return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.one_tile, self.held))
 
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""

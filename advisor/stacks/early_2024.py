@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from advisor.decoders.linear import Linear, LinearCode
+from advisor.decoders.linear import LinearCode
 from advisor.decoders.loss import log_softmax_loss
 from advisor.decoders.norms import NormFunction, rms_norm
 from advisor.decoders.rope import Rope
-from advisor.decoders.stack import Stack, full_logits
-from advisor.specs import ModelSpec, Recipe
+from advisor.decoders.stack import LossInputs, Stack, full_logits
+from advisor.specs import Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast, mean
 from advisor.tape.tape import Tape
@@ -34,20 +34,11 @@ class Early2024(Stack):
         """transformers before 4.39: each layer indexes or makes its own tables, which autograd then keeps."""
         return rope.spread(t)
 
-    def loss(
-        self,
-        t: Tape,
-        m: ModelSpec,
-        recipe: Recipe,
-        hidden: Tensor,
-        head: Linear,
-        one_tile: bool,
-        held: list[Tensor],
-    ) -> Tensor:
+    def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """transformers before 4.45: logits upcast in the model; the loss reads a copy without the last token's."""
-        logits = full_logits(t, m, hidden, head)
+        logits = full_logits(t, given)
         logits = cast(t, logits, "float32")
-        held.append(logits)
+        given.held.append(logits)
         return log_softmax_loss(t, shifted(t, logits))
 
 
@@ -77,20 +68,11 @@ class Notebook2024(Early2024):
         """
         return [] if recipe.gradient_checkpointing else [k, v]
 
-    def loss(
-        self,
-        t: Tape,
-        m: ModelSpec,
-        recipe: Recipe,
-        hidden: Tensor,
-        head: Linear,
-        one_tile: bool,
-        held: list[Tensor],
-    ) -> Tensor:
+    def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """The mean of fp32 logits."""
-        logits = full_logits(t, m, hidden, head)
+        logits = full_logits(t, given)
         logits = cast(t, logits, "float32")
-        held.append(logits)
+        given.held.append(logits)
         return mean(t, logits, (1,))
 
 

@@ -8,9 +8,9 @@ from functools import partial
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import model_repeat_kv
 from advisor.decoders.linear import Linear, LinearCode, dequantized
-from advisor.decoders.stack import Stack
+from advisor.decoders.stack import LossInputs, Stack
 from advisor.parameters.modules import head_linear
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy
 from advisor.tape.ops import cast
@@ -41,24 +41,14 @@ class LitGpt(Stack):
         """Expanded to every query head. Source: lit_gpt/model.py, CausalSelfAttention.forward."""
         return model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
 
-    def loss(
-        self,
-        t: Tape,
-        m: ModelSpec,
-        recipe: Recipe,
-        hidden: Tensor,
-        head: Linear,
-        one_tile: bool,
-        held: list[Tensor],
-    ) -> Tensor:
+    def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """In slices, whose logits Fabric casts to fp32; its bitsandbytes plugin replaces every nn.Linear, the head too.
 
         Sources: lit_gpt/utils.py, chunked_cross_entropy; lightning 2.1, plugins/precision/half.py, convert_output.
         """
-        logits, loss = sliced_loss(
-            t, hidden, Linear(head_linear(m), recipe, 0, recipe.quant, head.weight.dtype), self.head_tokens
-        )
-        held.append(logits)
+        head = Linear(head_linear(given.m), given.recipe, 0, given.recipe.quant, given.head.weight.dtype)
+        logits, loss = sliced_loss(t, given.hidden, head, self.head_tokens)
+        given.held.append(logits)
         return loss
 
 

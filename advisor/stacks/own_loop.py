@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.decoders.linear import Linear, LinearCode
+from advisor.decoders.linear import LinearCode
 from advisor.decoders.loss import log_softmax_loss
-from advisor.decoders.stack import Stack, full_logits
-from advisor.specs import ModelSpec, Recipe
+from advisor.decoders.stack import LossInputs, Stack, full_logits
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
 
@@ -29,17 +28,8 @@ class OwnLoop(Stack):
         """LoRA-FA freezes A."""
         return LinearCode(trains_lora_a=not self.freezes_lora_a)
 
-    def loss(
-        self,
-        t: Tape,
-        m: ModelSpec,
-        recipe: Recipe,
-        hidden: Tensor,
-        head: Linear,
-        one_tile: bool,
-        held: list[Tensor],
-    ) -> Tensor:
+    def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Full logits, held."""
-        logits = full_logits(t, m, hidden, head)
-        held.append(logits)
+        logits = full_logits(t, given)
+        given.held.append(logits)
         return log_softmax_loss(t, logits)
