@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from advisor.optimizers import named_in_transformers
+from advisor.recipes import build_recipe
 from advisor.specs import Method, Recipe
 
 LINEAR = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
@@ -55,7 +56,6 @@ def describe(model: Any, args: Any) -> Described:
         notes.append(f"optimizer {asked_for} is taken for adamw")
     checkpointing = bool(args.gradient_checkpointing)
     values: dict[str, Any] = {
-        "method": _method(adapter, quant),
         "autocast": bool(args.bf16 or args.fp16),
         "optimizer": optimizer or "adamw",
         "gradient_checkpointing": checkpointing,
@@ -70,7 +70,8 @@ def describe(model: Any, args: Any) -> Described:
     config = {key: value for key, value in base.config.to_dict().items() if key not in VOLATILE}
     config = json.loads(json.dumps(config, default=str))  # as it comes back from a record
     name = str(getattr(base.config, "_name_or_path", "") or config.get("model_type", "model"))
-    return Described(name.rstrip("/").rpartition("/")[2] or name, config, Recipe(**values), tuple(notes))
+    recipe = build_recipe(_method(adapter, quant), values)
+    return Described(name.rstrip("/").rpartition("/")[2] or name, config, recipe, tuple(notes))
 
 
 def unwrapped(model: Any) -> Any:
