@@ -20,7 +20,7 @@ from advisor.knobs import KNOBS
 EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
 HELP = f"""LoRA, QLoRA or DoRA? Will it fit? How long will it take? What next?
 
-Whatever a flag fixes is kept; what is left open is chosen, and the answer says which was which.
+Flags that you set are kept; everything else is chosen, and the answer says which is which.
 
 \b
 Example:    {EXAMPLE}
@@ -65,7 +65,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
 @click.option(
-    "--explain-time", is_flag=True, help="list the most expensive kernels, and what each method's step is made of"
+    "--explain-time", is_flag=True, help="list the most expensive kernels, and where each method's step spends its time"
 )
 @click.option("--compile", is_flag=True, hidden=True, expose_value=False, callback=_refuse_compile)
 @click.option(
@@ -89,7 +89,7 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
             click.echo(f"advise: warning: {warning.text}", err=True)
         for flag, given in (("--explain", explain), ("--explain-time", explain_time)):
             if given:
-                click.echo(f"advise: warning: {flag} changes nothing with --json", err=True)
+                click.echo(f"advise: warning: {flag} has no effect with --json", err=True)
     else:
         from advisor.render.answer import render
 
@@ -103,7 +103,7 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
 
 
 def _refuse_stray_flags(command: str, knobs: dict[str, Any], other: bool) -> None:
-    """A flag in front of a sub-command would do nothing."""
+    """Refuse flags in front of a sub-command, where they would have no effect."""
     given = [name for name, value in knobs.items() if value is not None]
     if given or other:
         raise InputError(f"options before a subcommand have no effect: remove those before `advise {command}`")
@@ -130,7 +130,7 @@ def gpus() -> None:
 
 @cli.command()
 def rules() -> None:
-    """List the rules in the order in which they are asked."""
+    """List the rules in the order in which they are evaluated."""
     from advisor.render.answer import render_rules
     from advisor.rules import RULES
 
@@ -151,7 +151,7 @@ def trainers(name: str | None) -> None:
 
 
 @cli.command()
-@click.option("--time", "of_time", is_flag=True, help="step times in place of memory")
+@click.option("--time", "of_time", is_flag=True, help="step times instead of memory")
 @click.option("--group", metavar="NAME", help="rows of one source only, for example peft-mm")
 @click.option("--framework", metavar="NAME", help="rows of one framework only, for example lit-gpt (memory)")
 @click.option("--json", "as_json", is_flag=True, help="print the table as one JSON document")

@@ -1,6 +1,6 @@
-"""What `advise` and `calibrate` have in common: one line for an error, and a documented exit code for every end.
+"""What `advise` and `calibrate` have in common: one line for an error, and a documented exit code for every outcome.
 
-Exit codes beside the command's own: 1 the answer could not be written, 2 bad input, 4 a source is unavailable,
+Exit codes besides the command's own: 1 the answer could not be written, 2 bad input, 4 a source is unavailable,
 130 interrupted, 141 the reader of the output is gone.
 """
 
@@ -24,11 +24,11 @@ EXIT_BROKEN_PIPE = 141
 class CommandGroup(click.Group):
     """A group whose errors are one line on stderr and whose exit codes are the documented ones.
 
-    Its `name` stands in front of each error. A command's integer result is its exit code.
+    Each error starts with its `name`. A command's integer result is its exit code.
     """
 
     hint = ""
-    """What to tell, beside the names of the sub-commands, to someone who typed one that does not exist."""
+    """A hint for an unknown sub-command, printed after the names of the known ones."""
 
     def main(
         self,
@@ -38,7 +38,7 @@ class CommandGroup(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run; in standalone mode turn every expected end into a line and an exit code."""
+        """Run; in standalone mode turn every expected outcome into a line and an exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         try:
@@ -54,7 +54,7 @@ class CommandGroup(click.Group):
             click.echo("interrupted", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except OSError as error:
-            # Point stdout elsewhere, or Python tries to write what is left once more at its end.
+            # Point stdout elsewhere, or Python tries to flush the rest again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):
                 sys.exit(EXIT_BROKEN_PIPE)
@@ -76,10 +76,10 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Look a sub-command up; an unknown one is told with near matches."""
+        """Look a sub-command up; the error for an unknown one lists near matches."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             known = self.list_commands(ctx)
-            hints = (f"commands are {', '.join(known)}", self.hint)
+            hints = (f"commands: {', '.join(known)}", self.hint)
             raise UnknownName("command", args[0], known, hint="; ".join(hint for hint in hints if hint))
         return super().resolve_command(ctx, args)
 
@@ -90,7 +90,7 @@ class CommandGroup(click.Group):
 
 @contextmanager
 def _own_code_for_a_broken_pipe() -> Iterator[None]:
-    """Keep a broken pipe from click, which would end with its code for any failure, 1."""
+    """Keep a broken pipe from click, which would exit with its code for any failure, 1."""
     try:
         yield
     except BrokenPipeError:
@@ -103,6 +103,6 @@ def run(group: CommandGroup, arguments: Sequence[str] | None = None) -> NoReturn
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without a character's glyph is no reason to die
+            stream.reconfigure(errors="replace")  # a character that the terminal cannot show is not a reason to fail
     group.main(args=None if arguments is None else list(arguments), prog_name=group.name)
     raise AssertionError("click's standalone mode ends the process")

@@ -1,14 +1,14 @@
-"""Every error that a user can cause, calibrate's too; a module's own stand in it, the others here.
+"""Every error that a user can cause, calibrate's included; a module's own are defined in it, the others here.
 
 AdvisorError                     one line: what, which value, what to do next (exit 2 unless it says otherwise)
 ├── InputError                   the caller's value is wrong
-│   ├── UnknownName              a model, GPU, method, module, rule ... that nobody knows
+│   ├── UnknownName              a model, GPU, method, module, rule ... that is not known
 │   ├── BadValue                 a number or a word outside its allowed range
 │   ├── BadConfig                a config.json or GPU file that cannot be used, with the field
 │   │   ├── BadProfile           a traced profile that cannot be used
 │   │   ├── BadDevice            a card's measured profile that cannot be used
 │   │   │   └── BadRates         a file of micro-benchmarks that cannot be used
-│   │   └── BadRecord            a line of the store that is no record
+│   │   └── BadRecord            a line of the store that is not a record
 │   │       └── NewerRecord      a record that a newer version wrote
 │   ├── NotTraced                a recipe or a shape that no trace covers
 │   ├── NothingToRun             no burst of the plan can run here
@@ -61,7 +61,7 @@ class BadValue(InputError):
     """A value outside its allowed range."""
 
     def __init__(self, what: str, value: object, allowed: str) -> None:
-        """Say `what` was given which `value` and what is `allowed`, as 'must be ...' or as what to do."""
+        """Say `what` has which `value` and what is `allowed`: 'must be ...' or what to do instead."""
         text = repr(value)
         shown = text if len(text) <= 80 else text[:77] + "..."
         joined = f", but {allowed}" if allowed.startswith("must ") else f": {allowed}"

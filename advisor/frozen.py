@@ -3,7 +3,7 @@
 A class states its fields once, as annotations. pydantic is the authority on what they allow and it does all reading
 and writing of JSON, but building its schemas takes longer than a whole answer. So a value that has exactly the
 annotated type and lies in its range is taken as it is, and only what does not (a list for a tuple, an int for a float,
-a mistake) is shown to pydantic, which converts it or raises its ValidationError. A test holds that the two agree.
+a mistake) goes to pydantic, which converts it or raises its ValidationError. A test checks that the two agree.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Check = Callable[[Any], bool]
 
 
 class Range(NamedTuple):
-    """Allowed numbers, infinity never among them; `open_low` and `open_high` say that the end itself is not."""
+    """Allowed numbers, never infinity; `open_low` and `open_high` exclude the end itself."""
 
     low: float
     high: float = math.inf
@@ -126,7 +126,7 @@ class Frozen:
         raise AttributeError(f"{type(self).__name__} is frozen: make another with model_copy(update={{{name!r}: ...}})")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"{type(self).__name__} is frozen: {name!r} stays")
+        raise AttributeError(f"{type(self).__name__} is frozen: {name!r} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
         return self.__dict__ == other.__dict__ if other.__class__ is self.__class__ else NotImplemented
@@ -142,7 +142,7 @@ class Frozen:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self)})"
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
-        """The same with other values for some fields, checked as in making one."""
+        """A copy with other values for some fields, checked like a new one."""
         return type(self)(**self.__dict__ | dict(update))
 
     def model_dump(self, *, mode: Literal["json", "python"] = "python") -> dict[str, Any]:

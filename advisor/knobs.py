@@ -1,7 +1,7 @@
 """The one table of knobs: name, where it belongs, allowed values, help text.
 
 A knob has one name everywhere: `--seq-len` on the command line, `seq_len` as a keyword of `advise()`, in
-`Workload` or `Recipe`, and in JSON. Ranges of numbers are those of the spec that holds the field: they stand once.
+`Workload` or `Recipe`, and in JSON. Ranges of numbers are stated once, in the spec that holds the field.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Knob(NamedTuple):
 
     @property
     def metavar(self) -> str:
-        """What the help text shows behind the flag."""
+        """What the help text shows after the flag."""
         kinds = {"int": "N", "float": "X", "names": "NAMES", "text": "TEXT", "bool": "", "choice": "NAME"}
         return kinds[self.kind]
 
@@ -84,13 +84,13 @@ class Knob(NamedTuple):
 KNOBS: tuple[Knob, ...] = (
     Knob("model", "question", "text", "model name, alias, Hub id, or path of a config.json"),
     Knob("gpu", "question", "text", "card name, a size like 24GB, 'auto', or a file that describes a card"),
-    Knob("gpus", "placement", "int", "number of such cards (1 when left out)"),
+    Knob("gpus", "placement", "int", "number of these cards (default: 1)"),
     Knob("examples", "workload", "int", "rows of the data set"),
     Knob("data", "question", "text", "a .jsonl or .txt file: its rows are counted, their tokens estimated"),
     Knob("epochs", "workload", "float", "passes over the data"),
     Knob("method", "question", "choice", "only this method ('all' compares them)", ("all", *METHODS)),
     Knob("rank", "recipe", "int", "rank of the adapters"),
-    Knob("alpha", "recipe", "float", "scaling of the adapters (twice the rank when left out)"),
+    Knob("alpha", "recipe", "float", "scaling of the adapters (default: twice the rank)"),
     Knob("target_modules", "recipe", "names", "all-linear, attention, or module names with commas"),
     Knob("dropout", "recipe", "float", "dropout before the adapters"),
     Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
@@ -99,13 +99,13 @@ KNOBS: tuple[Knob, ...] = (
         "magnitude_dtype",
         "recipe",
         "choice",
-        "dtype of DoRA's magnitudes (that of the adapters when left out)",
+        "dtype of DoRA's magnitudes (default: that of the adapters)",
         get_args(DType),
         _DTYPE_ALIASES,
     ),
     Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8")),
-    Knob("double_quant", "recipe", "bool", "quantize the 4-bit constants as well"),
-    Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: the rest of the base in fp32"),
+    Knob("double_quant", "recipe", "bool", "also quantize the 4-bit quantization constants"),
+    Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: cast the rest of the base to fp32"),
     Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
     Knob("optimizer", "recipe", "choice", "optimizer", get_args(Optimizer)),
     Knob("gradient_checkpointing", "recipe", "bool", "recompute activations in the backward pass"),
@@ -118,10 +118,10 @@ KNOBS: tuple[Knob, ...] = (
     Knob("seq_len", "workload", "int", "longest row in tokens"),
     Knob("mean_seq_len", "workload", "int", "mean row in tokens"),
     Knob("packing", "workload", "bool", "fill every row up to --seq-len with several examples"),
-    Knob("trainer", "question", "choice", "the stack that runs the training, whose defaults are taken", TRAINERS),
+    Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
-    Knob("price_per_hour", "rental", "float", "price of one card and hour, in any currency: adds what the job costs"),
+    Knob("price_per_hour", "rental", "float", "price of one card per hour, in any currency: adds the job's cost"),
 )
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 RECIPE_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "recipe")
@@ -200,7 +200,7 @@ _ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
 def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True) -> dict[str, str]:
     """The recipe's knobs that mean nothing for `method`, each with why; `quant` is what a quantized base is stored in.
 
-    Some mean nothing beside another one: re-entrant checkpointing without checkpointing, for example.
+    Some mean nothing given another knob: re-entrant checkpointing without checkpointing, for example.
     """
     idle: dict[str, str] = {}
     if method not in ADAPTER_METHODS:

@@ -1,7 +1,7 @@
-"""One row an optimizer: what it keeps, what its step allocates, moves and launches, and what trainers call it.
+"""One row per optimizer: what it keeps, what its step allocates, moves and launches, and what trainers call it.
 
-Everything that differs between optimizers stands here; `advisor.costs.optimizer` sums it over the trained tensors.
-The dry run builds the optimizers themselves from a table of its own, because it checks the rows below.
+Everything that differs between optimizers is here; `advisor.costs.optimizer` sums it over the trained tensors.
+The dry run builds the optimizers themselves from its own table, because it checks the rows below.
 
 Sources: PyTorch, torch/optim/adamw.py; bitsandbytes 0.50, optim; transformers 5.23, optimization.py (Adafactor) and
 training_args.py (OptimizerNames).
@@ -28,7 +28,7 @@ BITSANDBYTES_TENSOR_S = 50e-6
 
 
 class Parameter(Protocol):
-    """A kind of trained tensor: a matrix of rows x columns, or a vector with 0 columns, that is there `times` times."""
+    """A kind of trained tensor: a matrix of rows x columns, or a vector with 0 columns, that occurs `times` times."""
 
     @property
     def rows(self) -> int:
@@ -79,10 +79,10 @@ def _nothing(shapes: Sequence[Parameter]) -> int:
 
 
 class OptimizerRow(NamedTuple):
-    """What is to be known about one optimizer."""
+    """The properties of one optimizer."""
 
     transformers_name: str
-    """What `optim` of transformers and TRL and LLaMA-Factory calls it, and `optimizer` of Axolotl."""
+    """Its name in `optim` of transformers, TRL and LLaMA-Factory, and in `optimizer` of Axolotl."""
     step: StepCost
     states: Callable[[Parameter], list[int]] = _no_states
     """Bytes of each state tensor that it keeps for one parameter inside torch's allocator."""
@@ -94,7 +94,7 @@ class OptimizerRow(NamedTuple):
     """Most that its step allocates besides its states."""
     needs_bitsandbytes: bool = False
     paged: bool = False
-    """Large states lie in managed memory, outside torch's allocator, and may spill to the CPU."""
+    """Large states are in managed memory, outside torch's allocator, and may spill to the CPU."""
 
 
 def _two_moments(p: Parameter) -> list[int]:
@@ -119,7 +119,7 @@ def _8bit_moments(p: Parameter) -> list[int]:
 
 
 def _paged_8bit_moments(p: Parameter) -> list[int]:
-    """As above; of a large tensor the scales alone, which are not paged."""
+    """As above; for a large tensor only the scales, which are not paged."""
     sizes = _8bit_moments(p)
     return sizes[2:] if p.elements >= MIN_PAGED_ELEMENTS else sizes
 
@@ -153,7 +153,7 @@ OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
     ),
     "adamw_8bit": OptimizerRow(
         "adamw_bnb_8bit",
-        # One byte each way and moment.
+        # One byte each way per moment.
         StepCost(passes=3.0, element_bytes=4.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
         states=_8bit_moments,
         table_bytes=_TABLES_OF_8_BITS,
@@ -161,7 +161,7 @@ OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
     ),
     "paged_adamw": OptimizerRow(
         "paged_adamw_32bit",
-        # Four bytes each way and moment.
+        # Four bytes each way per moment.
         StepCost(passes=3.0, element_bytes=16.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
         states=_paged_moments,
         needs_bitsandbytes=True,
@@ -184,7 +184,7 @@ OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
     ),
     "sgd": OptimizerRow("sgd", StepCost(passes=3.0, fused_kernels=1.0)),
 }
-"""All that there are, by the name that --optimizer takes."""
+"""All optimizers, by the name that --optimizer takes."""
 
 
 def optimizer_row(name: str) -> OptimizerRow:

@@ -1,4 +1,4 @@
-"""What was asked: one optional field a knob, checked when it is read."""
+"""What was asked: one optional field per knob, checked when it is read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advisor.specs import (
 
 
 class Question(Frozen):
-    """One field for each knob of `knobs.KNOBS` but the model and the card; None leaves it open."""
+    """One field for each knob of `knobs.KNOBS` except the model and the card; None leaves it open."""
 
     gpus: int | None = None
     examples: int | None = None
@@ -68,7 +68,7 @@ class Question(Frozen):
         return {name: getattr(self, name) for name in self.fixed if name in RECIPE_KNOBS}
 
     def fixing(self, changes: Mapping[str, object]) -> Question:
-        """The same question with further knobs given, or given otherwise."""
+        """The same question with further knobs given, or with other values."""
         return self.model_copy(update={**changes, "fixed": tuple(dict.fromkeys((*self.fixed, *changes)))})
 
     def leaving_open(self, name: str) -> Question:

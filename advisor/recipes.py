@@ -16,9 +16,9 @@ def build_recipe(
 ) -> Recipe:
     """The recipe of `method` with the fields of `fixed`, else of a trainer's `preset`, else of `defaults`.
 
-    Where none of them says: an alpha of twice the rank, nf4 with double quantization and k-bit preparation for the
-    quantized methods, DoRA's magnitudes in the adapters' dtype, and `Recipe`'s own defaults for the rest. What means
-    nothing for the method is left out of `fixed` and `preset`.
+    If none of them sets it: an alpha of twice the rank, nf4 with double quantization and k-bit preparation for the
+    quantized methods, DoRA's magnitudes in the adapters' dtype, and `Recipe`'s own defaults for the rest. Knobs that
+    mean nothing for the method are left out of `fixed` and `preset`.
     Raises pydantic's ValidationError for a field or a value that a recipe does not have.
     """
     idle = idle_knobs(method)

@@ -72,25 +72,25 @@ class ModelSpec(Frozen):
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block
     # is added to (OPT 350M); parallel_*: attention and MLP read the same input, through one norm or two
     norm_placement: Literal["pre", "sandwich", "post", "post_sum", "parallel_one", "parallel_two"] = "pre"
-    final_norm: bool = True  # one behind the last layer
+    final_norm: bool = True  # one after the last layer
     # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
     # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
     qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit"] = "none"
     fused_qkv: bool = False
     qkv_bias: bool = False
     attention_out_bias: bool = False
-    # oss_experts: gpt-oss' mixture, whose experts' width is intermediate_size; llama4_experts: Llama 4's, experts: one
+    # oss_experts: gpt-oss's mixture, whose experts' width is intermediate_size; llama4_experts: Llama 4's, experts: one
     # of gated experts, of expert_size
     mlp: Literal["gated", "gated_fused", "plain", "oss_experts", "llama4_experts", "experts"] = "gated"
     num_experts: Annotated[int, Range(0, 100_000)] = 0  # routed experts of a layer
     experts_per_token: Annotated[int, Range(0, 100_000)] = 0
     expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # inner width of one routed expert
     shared_expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # of the expert that every token goes through
-    shared_expert_gated: bool = False  # its output goes through a gate of its own
+    shared_expert_gated: bool = False  # its output goes through its own gate
     router_jitter: bool = False  # its input is multiplied by noise, in place, and that of the experts (Phi)
     router_linear: str = ""  # the router's name where it is a plain linear layer
     expert_layers: tuple[bool, ...] = ()  # which layers have experts, where only some do; () = all
-    # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen alone
+    # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen only
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
     router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
@@ -111,7 +111,7 @@ class ModelSpec(Frozen):
     global_key_value_heads: Annotated[int, Range(0, 10_000)] = 0
     keys_are_values: bool = False  # those layers have no projection of values: keys, before their norm, are values
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
-    attention_sinks: bool = False  # one learned score a head beside every row of scores (gpt-oss)
+    attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
@@ -124,7 +124,7 @@ class ModelSpec(Frozen):
     attention_dropout: Chance = 0.0  # of the attention weights
     residual_dropout: Chance = 0.0  # of what each block adds to the residual stream
     embedding_dropout: Chance = 0.0
-    default_attention: Literal["sdpa", "eager"] = "sdpa"  # what transformers picks when nothing is asked for
+    default_attention: Literal["sdpa", "eager"] = "sdpa"  # what transformers picks by default
 
     qkv_names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     out_name: str = "o_proj"
@@ -239,7 +239,7 @@ class Recipe(Frozen):
 
     @property
     def has_adapters(self) -> bool:
-        """LoRA or DoRA, on whatever base."""
+        """LoRA or DoRA, on any base."""
         return self.method in ADAPTER_METHODS
 
     @property
@@ -285,7 +285,7 @@ class MemoryEstimate(Frozen):
     peak_reserved_bytes: Interval  # torch.cuda.max_memory_reserved
     needed_bytes: Interval  # what must fit: the least to reserve, plus CUDA context
     device_bytes: Interval  # what nvidia-smi shows where there is room: reserved plus CUDA context
-    peak_at: str  # phase and operation at which the peak stands
+    peak_at: str  # phase and operation at which the peak occurs
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
 
     def bytes_of(self, name: TermName) -> int:
@@ -308,7 +308,7 @@ class TimeEstimate(Frozen):
 
 
 class Evidence(Frozen):
-    """On what an estimate stands."""
+    """What an estimate is based on."""
 
     rung: Literal["formula", "trace", "burst"]
     memory: str

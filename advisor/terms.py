@@ -8,7 +8,7 @@ from enum import StrEnum
 class TermName(StrEnum):
     """A part of a memory peak; its value is what answers and their JSON call it."""
 
-    # They stand for the whole run.
+    # Held for the whole run.
     BASE_WEIGHTS = "base weights"
     QUANTIZATION_CONSTANTS = "quantization constants"
     ADAPTERS = "adapters"
@@ -17,13 +17,13 @@ class TermName(StrEnum):
     BUFFERS = "buffers"
     BATCH = "batch"
 
-    # They come and go within a step.
+    # Allocated and freed within a step.
     SAVED_ACTIVATIONS = "saved activations"
     TEMPORARIES = "temporaries"
     GRADIENTS = "gradients"
     LOGITS = "logits and loss"
 
-    # They depend on the card.
+    # Dependent on the card.
     WORKSPACE = "cuBLAS workspace"
     FRAGMENTATION = "fragmentation"
     CONTEXT = "CUDA context"

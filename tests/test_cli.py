@@ -300,7 +300,7 @@ def test_a_closed_output_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands are explain, gpus"),
+        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: explain, gpus"),
         ((*JOB, "--packing", "yes"), "switches take no value"),
         ((*JOB, "--compile"), "torch.compile changes memory and time"),
     ],
@@ -318,7 +318,7 @@ def test_the_head_gets_an_adapter_where_it_is_named() -> None:
     assert with_head["trainable_parameters"] - without["trainable_parameters"] == 16 * (4096 + 128_256)
     assert with_head["memory"]["needed_bytes"]["likely"] > without["memory"]["needed_bytes"]["likely"]
     words = one_line_error(run(*asked, "--trainer", "trl"))
-    assert "--loss is 'chunked': it passes the adapter of lm_head by; add --loss full" in words
+    assert "--loss is 'chunked': it bypasses the adapter of lm_head; add --loss full" in words
 
 
 def test_savings_are_tried_together_where_one_is_not_enough() -> None:

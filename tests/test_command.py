@@ -60,7 +60,7 @@ def test_what_is_not_there_is_one_line(words: list[str]) -> None:
 
 def test_an_unknown_command_is_told_with_the_known_ones() -> None:
     result = CliRunner().invoke(group_that(lambda: None), ["gone"])
-    assert result.stderr == "tool: error: unknown command 'gone'; did you mean go?; commands are go\n"
+    assert result.stderr == "tool: error: unknown command 'gone'; did you mean go?; commands: go\n"
 
 
 def test_without_standalone_mode_errors_reach_the_caller() -> None:

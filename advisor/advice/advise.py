@@ -1,4 +1,4 @@
-"""The library's door: a question in, an Advice out.
+"""The library's entry point: a question in, an Advice out.
 
 knobs -> model, cards, workload -> for each method its best recipe -> rules -> advice
 """
@@ -58,10 +58,10 @@ def advise(
     estimator: Estimator = estimate,
     **knobs: object,
 ) -> Advice:
-    """Which method to fine-tune `model` with on `gpu`, how, in what memory and time.
+    """Recommend a method for fine-tuning `model` on `gpu`, with its recipe, memory and time.
 
     `knobs` are the command line's flags with underscores (advisor.knobs.KNOBS); None leaves one open.
-    Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for what cannot be reached.
+    Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for a source that cannot be reached.
     """
     question = read_question({"examples": examples, **knobs})
     spec = _model(str(read_value("model", model)), catalog) if isinstance(model, str) else model
@@ -115,7 +115,7 @@ def advise(
 
 
 def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], DeviceProfile | None, list[Reason]]:
-    """The card as `calibrate` measured it, its profile if there is one, and what the answer says of it.
+    """The card, the profile that `calibrate` measured on it (if any), and the answer's note about that profile.
 
     The reader of such profiles is loaded only for a question about one card.
     """
@@ -125,7 +125,7 @@ def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], DeviceProfile | None,
     if device is None:
         return (card,), None, [Reason(code=MEASURED, text=f"{remark}.", source=FORMULA)] if remark else []
     known = card if card.speed_known else device.card.model_copy(update={"memory_bytes": card.memory_bytes})
-    text = f"Times stand on the {evidence_of(device)}."
+    text = f"Times are based on the {evidence_of(device)}."
     return (known,), device.profile, [Reason(code=MEASURED, text=text, source=FORMULA)]
 
 
@@ -155,7 +155,7 @@ def _job(
     preset: Preset,
     profile: DeviceProfile | None,
 ) -> Job:
-    """What is searched for. Of several cards those without bf16 are left out, if others have it."""
+    """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
     targets = question.target_modules
     if targets is not None and question.method != "full" and isinstance(spec, ModelSpec):
         resolve_targets(spec, targets)
@@ -177,7 +177,7 @@ def _job(
 
 
 def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]:
-    """Without and with checkpointing, for every method whose recipe was traced. Raises NotTraced where none was."""
+    """The checkpointing settings that were traced, by method. Raises NotTraced if no method's recipe was traced."""
     from advisor.costs.traced import traced_ways
 
     methods = job.question.methods
@@ -214,12 +214,12 @@ def _context(job: Job, trainer: TrainerChoice, neighbors: tuple[GpuSpec, ...]) -
 
 
 def _job_methods(job: Job) -> tuple[Method, ...]:
-    """The methods in question, of a traced model those that were traced."""
+    """The methods in question; for a traced model, only those that were traced."""
     return tuple(method for method in job.question.methods if job.traced is None or method in job.traced)
 
 
 def _model(text: str, catalog: Catalog) -> Model:
-    """The model by the formula, else by the profile of an earlier trace, which is looked for only then."""
+    """The model as the formula knows it or, failing that, from the profile of an earlier trace."""
     try:
         return catalog.find_model(text)
     except UnsupportedArchitecture as error:
@@ -229,7 +229,7 @@ def _model(text: str, catalog: Catalog) -> Model:
 
 
 def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]:
-    """What the first recommending rule that answers says; its reasons apart when nothing fits."""
+    """The recommendation of the first rule that makes one; when nothing fits, only that rule's reasons."""
     for rule in RULES:
         finding = _finding(rule, context) if rule.kind == "recommends" else None
         if finding is None:
@@ -249,7 +249,7 @@ def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None
 
 
 def _finding(rule: Rule, context: Context) -> Finding | None:
-    """What a rule says; nothing where it compares with a recipe that the profile of a traced model lacks."""
+    """What a rule says; None if it needs a recipe that the traced model's profile lacks."""
     try:
         return rule.check(context)
     except InputError:

@@ -24,7 +24,7 @@ class TimeBreakdown(NamedTuple):
 def time_breakdown(advice: Advice) -> TimeBreakdown:
     """The breakdown of every row of an answer, on the smallest card whose speed is known."""
     if isinstance(advice.model, TracedModel):
-        return TimeBreakdown("", {}, f"{advice.model.name} stands on a trace, which holds sums alone.")
+        return TimeBreakdown("", {}, f"{advice.model.name} is estimated from a trace, which holds only sums.")
     card = _card(advice)
     if card is None:
         return TimeBreakdown("", {}, f"the speed of {advice.gpu.asked} is not known.")

@@ -12,7 +12,7 @@ from advisor.specs import GpuSpec, Method, TracedModel
 if TYPE_CHECKING:
     from advisor.advice.remedies import Catalog
 
-# Each method, the same without DoRA (which needs no more memory), and the one whose answer is likely to be near.
+# Each method; its counterpart without DoRA, which needs no more memory; the method whose answer is likely to be close.
 _SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
     ("lora", "lora", "lora"),
     ("dora", "lora", "lora"),
@@ -23,7 +23,7 @@ _SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
 
 
 def stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
-    """Cards of about the same memory, whose times stand for that of a card whose speed nobody knows."""
+    """Cards with about the same memory, whose times stand in for those of a card of unknown speed."""
     if any(card.speed_known for card in job.cards) or isinstance(job.model, TracedModel):
         return ()
     near = catalog.cards_near(job.smallest_card.memory_bytes)

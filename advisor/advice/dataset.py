@@ -10,7 +10,7 @@ from typing import NamedTuple
 from advisor.errors import BadValue, SourceUnavailable
 
 CHARACTERS_PER_TOKEN = 4
-"""A rough mean for English text with today's vocabularies; other languages and code take fewer."""
+"""A rough mean for English text with today's vocabularies; other languages and code have fewer."""
 
 _MAX_LINE_CHARACTERS = 64 * 1024**2
 
@@ -27,7 +27,7 @@ class DataSummary(NamedTuple):
 def summarize(path: str) -> DataSummary:
     """Count the rows of a .jsonl or .txt file; a row's tokens are its characters / 4.
 
-    Of a JSON row all texts inside count, keys do not. Empty lines are no rows.
+    All texts inside a JSON row count, its keys do not. Empty lines are skipped.
     Raises BadValue for a file of another kind or without rows, SourceUnavailable for one that cannot be read.
     """
     kind = os.path.splitext(path)[1].lower()

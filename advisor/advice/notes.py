@@ -21,7 +21,7 @@ TRACE = "trace"
 
 
 def trainer_notes(preset: Preset) -> list[Reason]:
-    """That an estimate for a trainer of its own kind stands on transformers' step."""
+    """A note that the trainer's own step was not traced, so that the estimate is of transformers' step."""
     if preset.traced:
         return []
     text = (
@@ -32,23 +32,23 @@ def trainer_notes(preset: Preset) -> list[Reason]:
 
 
 def traced_notes(model: Model, left_out: Sequence[Method]) -> list[Reason]:
-    """That the answer stands on a trace, of what, and which methods it leaves out."""
+    """A note that the answer comes from a trace: what was traced, and which methods are left out."""
     if not isinstance(model, TracedModel):
         return []
     texts = [
-        f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory stands on a trace "
-        f"of its own training step on a CPU ({model.traced_with}), times on its FLOP and traffic."
+        f"{model.name} ({model.architecture}, {model.kind}) is not known to the formula: memory comes from a trace "
+        f"of its own training step on a CPU ({model.traced_with}), times from its FLOP and memory traffic."
     ]
     if left_out:
         texts.append(
-            f"Left out, not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
-            f"{model.source} --method {','.join(left_out)}` adds them where they can run."
+            f"Left out because not traced with these knobs: {', '.join(left_out)}; `calibrate --dry-run --model "
+            f"{model.source} --method {','.join(left_out)}` adds those that can run."
         )
     return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
 
 
 def assumptions(question: Question, workload: Workload, data: DataSummary | None) -> list[Reason]:
-    """What was assumed about the data because nobody said it."""
+    """What was assumed about the data because it was not stated."""
     texts = []
     if data is not None:
         used = "--examples given instead" if question.examples is not None else f"{data.rows:,} rows"
@@ -59,17 +59,17 @@ def assumptions(question: Question, workload: Workload, data: DataSummary | None
         )
     else:
         if question.examples is None:
-            texts.append(f"{workload.examples:,} examples assumed: give --examples or --data.")
+            texts.append(f"Assumed {workload.examples:,} examples; give --examples or --data.")
         if question.seq_len is None or question.mean_seq_len is None:
             texts.append(
-                f"Rows of {workload.mean_seq_len:,} tokens on average and {workload.seq_len:,} at most assumed: "
+                f"Assumed rows of {workload.mean_seq_len:,} tokens on average and {workload.seq_len:,} at most; "
                 "give --mean-seq-len and --seq-len, or --data."
             )
     return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
 
 
 def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]) -> list[Reason]:
-    """Cards of a bare size that are not part of the answer, or whose speed nobody knows."""
+    """Notes on the cards of a bare size that are left out of the answer, or whose speed is unknown."""
     texts = []
     left_out = [card.name for card in cards if card not in usable]
     if left_out:
@@ -88,7 +88,7 @@ def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: S
 
 
 def with_why(row: Candidate, context: Context, recommendation: Recommendation | None) -> Candidate:
-    """The row with how it compares with the recommended one."""
+    """The row, with its comparison to the recommended one filled in."""
     return row.model_copy(update={"why": _why(row, context, recommendation)})
 
 

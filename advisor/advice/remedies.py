@@ -1,7 +1,7 @@
 """What would fit when nothing does, found by estimating it.
 
-Each remedy is stated only if the changed job fits with the high bound. Most change one thing; knobs that save memory
-are tried together where none is enough alone, and then with shorter rows.
+A remedy is stated only if the changed job fits even at its high bound. Most remedies change one thing. Knobs that save
+memory are tried together if no single one is enough, and then with shorter rows.
 Ignores: other combinations, and sharding and offload, which are not estimated yet.
 """
 
@@ -28,7 +28,7 @@ _SAVINGS: tuple[tuple[str, object], ...] = (
     ("target_modules", ("attention",)),
 )
 _UNDOING: tuple[tuple[str, object], ...] = (("gradient_checkpointing", True), ("base_dtype", "bfloat16"))
-"""What saves memory where a trainer sets the opposite by itself."""
+"""Settings that save memory where a trainer's preset has the opposite."""
 
 _CARDS_TRIED = 4
 _SIBLINGS_TRIED = 8
@@ -47,7 +47,7 @@ class Entry(Protocol):
 
 
 class Catalog(Protocol):
-    """The part of advisor.catalog that answers need; tests put their own in its place."""
+    """The part of advisor.catalog that answers need; tests substitute their own."""
 
     def find_model(self, text: str) -> ModelSpec:
         """The model of this name, alias, Hub id or path."""
@@ -65,7 +65,7 @@ class Catalog(Protocol):
         """All models of the catalog."""
 
     def hub_id_of(self, name: str) -> str:
-        """The Hub id of the model that was asked for; what the catalog does not know comes back as it is."""
+        """The Hub id of the requested model; a name that the catalog does not know is returned unchanged."""
 
 
 def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Reason, ...]:
@@ -101,7 +101,7 @@ def _with(outcome: Outcome) -> str:
 
 
 def _let_go(job: Job, method: Method) -> Iterator[str]:
-    """Fixed knobs that stand in the way on their own."""
+    """Single fixed knobs without which the job would fit."""
     for name in job.question.recipe_fields:
         outcome = _fits(job._replace(question=job.question.leaving_open(name)), method)
         if outcome is not None:
@@ -118,7 +118,7 @@ def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
 
 
 def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
-    """The savings that mean something for `method` and that the user left open."""
+    """The savings that apply to `method` and that the user left open."""
     idle = idle_knobs(method)
     preset = job.preset.get(method, {})
     undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
@@ -147,7 +147,7 @@ def _savings(job: Job, method: Method) -> Iterator[str]:
 
 
 def _together(job: Job, method: Method, savings: Sequence[tuple[str, object]]) -> Iterator[str]:
-    """The fewest of the savings, in their order, that are enough together; all of them with shorter rows else."""
+    """The fewest savings, in their order, that are enough together; otherwise all of them with shorter rows."""
     for count in range(2, len(savings) + 1):
         outcome = _fits(job._replace(question=job.question.fixing(dict(savings[:count]))), method)
         if outcome is not None:
@@ -177,7 +177,7 @@ def _shorter_rows(job: Job, method: Method) -> Iterator[str]:
 
 
 def _bigger_cards(job: Job, rows: Mapping[Method, Candidate], nearest: Method, catalog: Catalog) -> Iterator[str]:
-    """The smallest catalog card for the nearest method, and for 16-bit LoRA where that is another."""
+    """The smallest catalog card for the nearest method, and for 16-bit adapters if that is a different card."""
     named: list[str] = []
     sixteen: tuple[Method, ...] = ("lora", "dora")
     for method in dict.fromkeys((nearest, *(method for method in sixteen if method in rows))):
@@ -195,7 +195,7 @@ def _bigger_cards(job: Job, rows: Mapping[Method, Candidate], nearest: Method, c
 
 
 def _smaller_models(job: Job, method: Method, catalog: Catalog) -> Iterator[str]:
-    """The largest smaller model of the same series that fits, else of the same family."""
+    """The largest smaller model that fits: of the same series or, failing that, of the same family."""
     entries = {entry.name: entry.parameters for entry in catalog.model_entries()}
     own = entries.get(job.model.name.partition(" (")[0])
     if own is None or job.traced is not None:
@@ -206,7 +206,7 @@ def _smaller_models(job: Job, method: Method, catalog: Catalog) -> Iterator[str]
             try:
                 outcome = _fits(job._replace(model=catalog.find_model(name)), method)
             except AdvisorError:
-                continue  # a model without the modules that were asked for is no remedy
+                continue  # a model without the requested modules is not a remedy
             if outcome is not None:
                 yield f"A smaller model, {name}: {_with(outcome)}."
                 return
@@ -225,6 +225,6 @@ def _family(name: str) -> str:
 def _more_cards(gpus: int) -> str:
     more = "More cards do" if gpus == 1 else "Data-parallel cards do"
     return (
-        f"{more} not help by themselves: under data parallelism each holds a full copy of the model. Sharding it over "
-        "them (FSDP, DeepSpeed) and offloading to the CPU's memory would, but are not estimated yet."
+        f"{more} not help by themselves: under data parallelism each holds a full copy of the model. Sharding it "
+        "over the cards (FSDP, DeepSpeed) or offloading to CPU memory would help, but neither is estimated yet."
     )

@@ -1,8 +1,8 @@
 """For each method, the best recipe that fits: what the user fixed is kept, what is open is chosen.
 
-Idea: memory only grows with the micro-batch, so the largest that fits is found by galloping from the answer
-of the method before; gradient accumulation keeps the effective batch. Of all recipes tried that fit, the fastest
-wins; of those within 1 % of it, the smallest.
+Idea: memory only grows with the micro-batch, so the largest that fits is found by galloping from the previous
+method's answer; gradient accumulation keeps the effective batch. Of all recipes tried that fit, the fastest
+wins; among those within 1 % of it, the smallest.
 Ignores: only checkpointing, micro-batch and (downwards) the rank are searched, where neither the user nor the
 trainer's preset fixed them; other open knobs have defaults.
 """
@@ -38,7 +38,10 @@ _TIE = 1.01
 
 
 class Job(NamedTuple):
-    """What is searched for: the whole work, on so many of any of `cards`, with the knobs of `question` kept."""
+    """What to search for: the whole workload on cards like any of `cards`, as many as `placement` says.
+
+    The knobs of `question` are kept.
+    """
 
     model: Model
     workload: Workload
@@ -50,9 +53,9 @@ class Job(NamedTuple):
     smallest: bool = False
     """Search for the least memory, not for the least time."""
     preset: Mapping[Method, Mapping[str, object]] = {}
-    """What the trainer sets by itself, by method; `question` goes before it."""
+    """What the trainer sets by itself, by method; `question` takes precedence."""
     traced: Mapping[Method, tuple[bool, ...]] | None = None
-    """Of a model that stands on traces: without and with checkpointing, as far as traced; None for the formula."""
+    """For a traced model, the checkpointing settings that were traced, by method; None for the formula."""
     profile: DeviceProfile | None = None
     """How the card was measured; None for the default of each card's generation."""
 
@@ -85,7 +88,7 @@ class Outcome(NamedTuple):
 
 
 def has_bf16(card: GpuSpec) -> bool:
-    """Whether the card computes in bf16; a card that nobody knows is taken to be a recent one."""
+    """Whether the card computes in bf16; an unknown card is assumed to be recent."""
     return card.bf16_flop_per_s > 0 or card.generation not in WITHOUT_BF16
 
 
@@ -134,8 +137,8 @@ def best_outcome(
 ) -> Outcome:
     """The fastest recipe of `method` that fits, or the smallest one when none does.
 
-    Two arguments save estimates and never change the result: `hints`, the `largest` of any other outcome, says where
-    to begin; `plain`, the outcome of the same method without DoRA, says where to stop, for DoRA needs more memory.
+    Two arguments save estimates and never change the result. `hints`, the `largest` of any other outcome, says where
+    to start. `plain`, the outcome of the same method without DoRA, says where to stop: DoRA needs more memory.
     """
     if not same_layers(job.model):
         plain = None
@@ -147,7 +150,7 @@ def best_outcome(
 
 
 def _ways(job: Job, method: Method, hints: Mapping[bool, int]) -> tuple[bool, ...]:
-    """Without and with checkpointing, as far as they are open; the one that is likely to fit first."""
+    """The checkpointing settings that are open, the one that is more likely to fit first."""
     preset = job.preset.get(method, {})
     asked = job.question.gradient_checkpointing
     fixed = preset.get("gradient_checkpointing") if asked is None else asked
@@ -232,7 +235,7 @@ def _fastest(estimates: Sequence[Estimate]) -> Estimate:
 
 
 class CardTimes(NamedTuple):
-    """The time over several cards: the hull of theirs, and the cards at its two ends."""
+    """The time over several cards (the hull of their intervals), with the fastest and the slowest card."""
 
     time: TimeEstimate
     fastest: str
@@ -240,7 +243,7 @@ class CardTimes(NamedTuple):
 
 
 def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTimes | None:
-    """Time of the recipe of `one`, an estimate for the smallest card, over all `cards` whose speed is known, if any.
+    """Time of the recipe of `one` over all `cards` of known speed, if any; `one` is its estimate for the smallest card.
 
     Only cards that could be the fastest or the slowest are estimated: a card dominated in every rate cannot be the
     fastest.

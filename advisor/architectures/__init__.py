@@ -1,9 +1,11 @@
-"""How the code of each architecture differs from Llama's: one row an architecture, with the line that shows each point.
+"""How each architecture's code differs from Llama's: one row per architecture, with the line that shows each point.
 
-What a config.json decides is in `ModelSpec`; what the code does whatever the config is here. A field about RoPE, ALiBi,
-experts or a fused projection counts for those models of the architecture that have them. Every family of the catalog
-has a row: a test checks it. Sources are transformers 5.23 (models/x/modeling_x.py is cited as modeling_x.py) and
-peft 0.21, whose _convert_peft_config_moe reads transformers' _MODEL_TO_CONVERSION_PATTERN.
+`ModelSpec` holds what a config.json decides; a row holds what the code does whatever the config says. A field about
+RoPE, ALiBi, experts or a fused projection applies only to models of the architecture that have them. Every family of
+the catalog has a row, which a test checks.
+
+Sources: transformers 5.23 (models/x/modeling_x.py is cited as modeling_x.py) and peft 0.21, whose
+_convert_peft_config_moe reads transformers' _MODEL_TO_CONVERSION_PATTERN.
 """
 
 from __future__ import annotations

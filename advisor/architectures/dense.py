@@ -98,7 +98,7 @@ DENSE: dict[str, Architecture] = {
         # modeling_hunyuan_v1_dense.py, HunYuanDenseV1Attention.forward: query_layernorm after apply_rotary_pos_emb
         norms_after_rope=True,
     ),
-    "lit-gpt": Architecture(  # in no catalog: the models of its published measurements
+    "lit-gpt": Architecture(  # not in the catalog: the models of its published measurements
         rope_parts="joined",  # lit_gpt/model.py, CausalSelfAttention.forward: q = torch.cat((q_roped, ...), dim=-1)
     ),
     "llama": Architecture(),
@@ -146,7 +146,7 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined_in_expression",
         splits_fused="slices",  # modeling_phi3.py, Phi3Attention.forward: query_states = qkv[..., :query_pos]
     ),
-    "qwen": Architecture(),  # in no catalog: Qwen 1, whose published measurements are checked
+    "qwen": Architecture(),  # not in the catalog: Qwen 1, whose published measurements are checked
     "qwen2": Architecture(),
     "qwen3": Architecture(),
     "seed_oss": Architecture(

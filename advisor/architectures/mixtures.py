@@ -1,4 +1,4 @@
-"""Architectures with experts, in all layers or in some, of all their models or of some."""
+"""Architectures with experts, in all or some layers of all or some of their models."""
 
 from __future__ import annotations
 

@@ -19,16 +19,16 @@ layer_float         a LayerNorm in fp32 (Cohere's; OLMo's has no weight)
 class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
-    # Whose code runs: the shared one, or one of their own.
+    # Whose code runs: the shared code, or the architecture's own.
     layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "phi"] = "shared"
     attention: Literal["shared", "own"] = "shared"
 
     # Parameters, buffers and what libraries make of them.
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers
-    linears_stay_unquantized: bool = False  # of a class of their own, which transformers' bitsandbytes passes over
-    bias_apart: bool = False  # a linear layer adds its bias in an operation of its own
-    fused_experts_in_peft: bool = False  # peft takes gate, up and down projections for parts of fused experts
+    linears_stay_unquantized: bool = False  # they have their own class, which transformers' bitsandbytes skips
+    bias_apart: bool = False  # a linear layer adds its bias in a separate operation
+    fused_experts_in_peft: bool = False  # peft mistakes gate, up and down projections for parts of fused experts
     router_returns_several: bool = False  # it is a linear layer that returns several tensors: peft fails on it
     router_in_float: bool = False  # its weight is in fp32 whatever the base
     balancing_bias: Literal["none", "buffer", "parameter"] = "none"  # added to the scores that experts are picked by
@@ -39,9 +39,9 @@ class Architecture(NamedTuple):
 
     # Before the first layer.
     position_ids: Literal["shared", "by_row", "not_passed_on", "none"] = "shared"  # one row for all rows of the batch
-    keeps_embedding: Literal["undropped", "dropped"] = "undropped"  # what the model has a name for to its end
+    keeps_embedding: Literal["undropped", "dropped"] = "undropped"  # the one that the model's forward keeps a name for
     alibi: Literal["none", "in_mask", "by_row", "longest_row"] = "none"
-    always_makes_mask: bool = False  # also where the attention kernel is causal by itself
+    always_makes_mask: bool = False  # even where the attention kernel is causal by itself
     mask_by_row: bool = False  # the mask of sliding layers is made for every row of the batch
 
     # Rotary positions.
@@ -62,7 +62,7 @@ class Architecture(NamedTuple):
     eager_softmax: Literal["float", "given", "given_uncast"] = "float"  # dtype; uncast: not cast back to that of values
 
     # The residual stream.
-    drops_inside: bool = False  # residual dropout stands at the end of attention and MLP, not in the layer
+    drops_inside: bool = False  # residual dropout is at the end of attention and MLP, not in the layer
     keeps_normed: Literal["none", "first", "both"] = "none"  # names for the norms' outputs that last to the layer's end
     keeps_attended: bool = False  # a name for the attention's output that lasts to the layer's end
     parallel_sum: Literal["residual_first", "residual_last", "mlp_first", "mlp_in_place"] = "residual_first"

@@ -2,7 +2,7 @@
 
 Reading is guarded (regular file, at most 4 MiB, UTF-8, one JSON object) and every field is checked when
 it is used, so that a hostile file ends in one line that names the file and the field.
-What a family's code builds from these fields stands in `families`.
+`families` says what each family's code builds from these fields.
 
 Ignored on purpose: `quantization_config` (a checkpoint stored in fp8 or 4 bits is still described as the
 dense model it decodes to: how the base is stored is `Recipe.quant`), `dtype` (`Recipe.base_dtype`), and
@@ -35,9 +35,9 @@ _TEXT_PARTS = {
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen3_vl": "qwen3_vl_text",
 }
-"""What the text part of a multimodal model is where its config does not say."""
+"""The model_type of a multimodal model's text part, for configs that do not state it."""
 _FLAT = frozenset({"qwen2_vl", "qwen2_5_vl"})
-"""Their first files keep the text part's sizes outside of any `text_config`."""
+"""Models whose early config files keep the text part's sizes outside any `text_config`."""
 _QWEN2_VL: dict[str, object] = {
     "vocab_size": 152_064,
     "hidden_size": 8192,
@@ -52,17 +52,17 @@ _LIKE: dict[str, tuple[str, dict[str, object]]] = {
     "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
     "qwen3_vl_text": ("qwen3", {"max_position_embeddings": 128_000}),
 }
-"""Text parts without a causal model of their own: the family that their layers are, and their own defaults.
+"""Text parts that have no causal model class: the family that their layers belong to, and their own defaults.
 
-Ignored: their rotary tables are made for three axes of positions, which on text alone are equal; what scales or
-interleaves them changes no size.
+Ignored: their rotary tables cover three axes of positions, which are equal for text. Scaling or interleaving them
+changes no size.
 """
 
 
 def read_config(path: Path, origin: str = "") -> Mapping[str, object]:
     """The JSON object in the file at `path`; errors name `origin`, or else the path.
 
-    Opened without waiting and judged before it is read, so that a pipe, a device or a huge file costs nothing.
+    It is opened without blocking and checked before it is read, so that a pipe, a device or a huge file costs nothing.
     Raises BadConfig, with one line that names the file.
     """
     origin = origin or shown(path)
@@ -90,7 +90,7 @@ def read_config(path: Path, origin: str = "") -> Mapping[str, object]:
 
 
 def parse_config(data: bytes, origin: str) -> Mapping[str, object]:
-    """The JSON object in `data`; of a key that is there twice the last one counts. Raises BadConfig."""
+    """The JSON object in `data`; if a key occurs twice, the last one counts. Raises BadConfig."""
     try:
         found = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -102,16 +102,16 @@ def parse_config(data: bytes, origin: str) -> Mapping[str, object]:
     except ValueError:
         raise BadConfig(f"{origin}: not a config.json: a number with too many digits") from None
     if not isinstance(found, dict):
-        raise BadConfig(f"{origin}: a JSON object is needed, found {type(found).__name__}")
+        raise BadConfig(f"{origin}: expected a JSON object, found {type(found).__name__}")
     return found
 
 
 def model_from_config(config: Mapping[str, object], name: str, origin: str) -> ModelSpec:
     """The decoder that transformers builds from `config`, called `name`; `origin` is named in errors.
 
-    A multimodal wrapper with a text part of a known family gives its text tower with a head, and says so in the name.
-    A missing key has the default of transformers 5.23's config class for that model_type.
-    Raises BadConfig for a field that cannot be, UnsupportedArchitecture for a model that the formula does not know.
+    For a multimodal wrapper whose text part is of a known family, it is the text tower with a head, as its name says.
+    A missing key takes the default of transformers 5.23's config class for that model_type.
+    Raises BadConfig for an invalid field, UnsupportedArchitecture for a model that the formula does not know.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin)
     if wrapper:
@@ -135,7 +135,7 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
 def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[str, object]:
     """The config of the decoder that `model_from_config` describes: `config` itself, or that of its text tower.
 
-    A text part of no known family leaves `config` as it is. Raises BadConfig.
+    If the text part belongs to no known family, it is `config` itself. Raises BadConfig.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin or "the config")
     return {**fields.config, "model_type": model_type} if wrapper and model_type in FAMILIES else config

@@ -11,7 +11,7 @@ MAX_SIZE = 10_000_000
 
 
 def shown(value: object, limit: int = 160) -> str:
-    """A path or a name for a message: printable, on one line, not endless."""
+    """A path or a name for a message: printable, on one line, of limited length."""
     text = str(value)
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
@@ -37,7 +37,7 @@ class Fields(NamedTuple):
         return BadConfig(f"{self.origin}: field '{self.prefix}{key}' {problem}")
 
     def unsupported(self, key: str, what: str) -> UnsupportedArchitecture:
-        """The error for a field that asks for something that ModelSpec cannot say."""
+        """The error for a field that asks for something that ModelSpec cannot express."""
         return UnsupportedArchitecture(
             f"{self.origin}: field '{self.prefix}{key}' asks for {what}, which the formula does not know;"
             f" `calibrate --dry-run --model {self.origin}` measures it without a GPU"
@@ -54,7 +54,7 @@ class Fields(NamedTuple):
         used = [key for key in spellings if self.has(key)]
         for other in used[1:]:
             if self.config[other] != self.config[used[0]]:
-                raise self._wrong(other, f"'{used[0]}' says something else for the same thing")
+                raise self._wrong(other, f"'{used[0]}' gives another value for the same setting")
         return used[0] if used else spellings[0]
 
     def size(self, key: str, default: int, *, maximum: int = MAX_SIZE, minimum: int = 1) -> int:
@@ -63,11 +63,11 @@ class Fields(NamedTuple):
             return default
         value = self.config[key]
         if type(value) is not int or not minimum <= value <= maximum:
-            raise self._wrong(key, f"a whole number from {minimum} to {maximum} is needed")
+            raise self._wrong(key, f"expected an integer from {minimum} to {maximum}")
         return value
 
     def optional_size(self, key: str, default: int, *, maximum: int = MAX_SIZE) -> int:
-        """As `size`, and null means `default` too (where transformers derives the value from others)."""
+        """Like `size`, but null also means `default` (where transformers derives the value from others)."""
         return self.size(key, default, maximum=maximum) if self.has(key) else default
 
     def flag(self, key: str, default: bool) -> bool:
@@ -76,7 +76,7 @@ class Fields(NamedTuple):
             return default
         value = self.config[key]
         if not isinstance(value, bool):
-            raise self._wrong(key, "true or false is needed")
+            raise self._wrong(key, "expected true or false")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -85,7 +85,7 @@ class Fields(NamedTuple):
             return default
         value = self.config[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise self._wrong(key, "a number from 0 to 1 is needed")
+            raise self._wrong(key, "expected a number from 0 to 1")
         return float(value)
 
     def text(self, key: str, default: str) -> str:
@@ -94,24 +94,24 @@ class Fields(NamedTuple):
             return default
         value = self.config[key]
         if not isinstance(value, str):
-            raise self._wrong(key, "a string is needed")
+            raise self._wrong(key, "expected a string")
         return value
 
     def items(self, key: str) -> list[Any]:
-        """A list with an entry a layer; empty when the key is missing or null."""
+        """A list with one entry per layer; empty when the key is missing or null."""
         if not self.has(key):
             return []
         value = self.config[key]
         if not isinstance(value, list):
-            raise self._wrong(key, "a list is needed")
+            raise self._wrong(key, "expected a list")
         return value
 
     def without(self, key: str) -> Fields:
-        """The same fields but one."""
+        """The same fields without one of them."""
         return self._replace(config={name: value for name, value in self.config.items() if name != key})
 
     def one_for_all(self, *keys: str) -> Fields:
-        """The same fields, where a list under one of `keys` that says the same for every layer is that number."""
+        """The same fields, with a list of equal per-layer values under one of `keys` replaced by that value."""
         changed = {}
         for key in keys:
             value = self.config.get(key)
@@ -127,11 +127,11 @@ class Fields(NamedTuple):
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            raise self._wrong(key, "an object is needed")
+            raise self._wrong(key, "expected an object")
         return Fields(value, self.origin, f"{self.prefix}{key}.")
 
     def text_tower(self) -> Fields:
-        """The `text_config` of a multimodal wrapper; ties embeddings as the wrapper does unless it says so itself."""
+        """The `text_config` of a multimodal wrapper; ties embeddings as the wrapper does unless it sets that itself."""
         inner = self.part("text_config")
         if self.has("tie_word_embeddings") and not inner.has("tie_word_embeddings"):
             merged = {**inner.config, "tie_word_embeddings": self.config["tie_word_embeddings"]}

@@ -1,6 +1,6 @@
 """Cards as people write them: the TOML files of profiles/gpus and a user's own GPU file, in people's units.
 
-Loaded for a user's file and to write the catalog's index; a plain question reads that index and needs none of this.
+Loaded only for a user's file and to write the catalog's index; an ordinary question reads that index instead.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Card(BaseModel):
     sources: dict[Figure, str] = Field(default_factory=dict)
 
     def missing_rate(self) -> str:
-        """A rate that is needed beside those that are given; '' when none is, or when none are given."""
+        """A rate that is required besides the given ones; '' if none is missing or none is given."""
         rates = {name: value for name, value in self if name.endswith(("_gb_per_s", "_tflops"))}
         needed = ("bandwidth_gb_per_s", "fp16_tflops", "fp32_tflops")
         return next((name for name in needed if not rates[name]), "") if any(rates.values()) else ""
@@ -93,8 +93,8 @@ def card_from_file(path: str) -> GpuSpec:
     _check_sizes_agree(path, card)
     if missing := card.missing_rate():
         raise BadConfig(
-            f"GPU file {_shown(path)}: {missing} is missing; give it, or leave out every rate of a card "
-            "whose speed you do not know"
+            f"GPU file {_shown(path)}: {missing} is missing; give it, or leave out all rates "
+            "if you do not know the card's speed"
         )
     return card.to_spec({})
 
@@ -132,19 +132,19 @@ def _first_problem(error: ValidationError) -> str:
         return f"{field} is missing; the file needs {_required_fields()}"
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field[:80], list(Card.model_fields), n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(Card.model_fields)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(Card.model_fields)}"
         return f"unknown field {field[:80]!r}; {hint}"
     value = repr(problem["input"])
     return f"{field[:80]} is {value if len(value) <= 60 else value[:57] + '...'}: {problem['msg']}"
 
 
 def _check_sizes_agree(path: str, card: Card) -> None:
-    """Refuse a card whose two memory sizes contradict each other, which is a slip of the unit."""
+    """Refuse a card whose two memory sizes contradict each other: one of them is in the wrong unit."""
     share = card.memory_mib / 1024 / card.marketed_gb
     if not 0.85 <= share <= 1.1:
         raise BadConfig(
             f"GPU file {_shown(path)}: memory_mib is {card.memory_mib}, which is {share:.2g} of marketed_gb "
-            f"({card.marketed_gb:g}); expected is 0.85 to 1.1 of it"
+            f"({card.marketed_gb:g}); expected 0.85 to 1.1 of it"
         )
 
 

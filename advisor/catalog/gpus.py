@@ -1,6 +1,6 @@
-"""GPUs by name, by size, by file or from the driver: whatever `--gpu` was given becomes GpuSpec.
+"""GPUs by name, by size, by file or from the driver: what `--gpu` was given, as GpuSpecs.
 
-People write cards in profiles/gpus/*.toml and in files of their own (gpu_file.py reads those); a look-up opens only
+People write cards in profiles/gpus/*.toml and in their own files (gpu_file.py reads those); a look-up opens only
 profiles/gpus/index.json, which repeats the catalog in base units and is generated (index.py).
 Names and aliases are exact: spaces, dashes, underscores, capitals and a leading "NVIDIA" do not matter, everything
 else does.
@@ -21,7 +21,7 @@ from advisor.specs import GpuSpec
 from advisor.units import GIB, MIB, parse_card_size_gb
 
 UNKNOWN_CARD_USABLE = 0.98
-"""Part of the marketed size (as GiB) that we take a card outside the catalog to report.
+"""Share of the marketed size (as GiB) that we assume a card outside the catalog reports.
 
 GeForce cards report 0.995 to 1.0 of it, cards that keep ECC codes in GDDR 0.937; so this errs by at most 5 %.
 """
@@ -112,7 +112,7 @@ def find_gpus(text: str) -> tuple[GpuSpec, ...]:
         from advisor.catalog.gpu_file import card_from_file
 
         return (card_from_file(wanted),)
-    is_model_number = wanted.lower().endswith("ti")  # "4080 Ti" is no card, but neither is it 4080 TiB
+    is_model_number = wanted.lower().endswith("ti")  # "4080 Ti" is not a card, but it is not 4080 TiB either
     size_gb = None if is_model_number else parse_card_size_gb(wanted)
     if size_gb is not None:
         return _cards_of_size(size_gb)
@@ -120,16 +120,16 @@ def find_gpus(text: str) -> tuple[GpuSpec, ...]:
 
 
 def _unknown(wanted: str) -> UnknownName:
-    """The error for a name that is no card's; it lists the cards of which it is only a part, but picks none."""
+    """The error for an unknown name; it lists the cards whose names contain it, but picks none."""
     key = _key(wanted)
     longer = [alias for alias in gpu_aliases() if key and key in _key(alias)]
-    hint = f"it fits {', '.join(longer)}; {_NEXT_STEP}" if 1 <= len(longer) <= 6 else _NEXT_STEP
+    hint = f"it matches {', '.join(longer)}; {_NEXT_STEP}" if 1 <= len(longer) <= 6 else _NEXT_STEP
     return UnknownName("GPU", wanted, (*gpu_names(), *gpu_aliases()), hint)
 
 
 @lru_cache(maxsize=1)
 def _by_key() -> dict[str, str]:
-    """Names of catalog cards by normalized name and alias; a test holds that no two cards share one."""
+    """Names of catalog cards by normalized name and alias; a test checks that no two cards share one."""
     return {_key(label): entry.name for entry in _catalog().values() for label in (entry.name, *entry.aliases)}
 
 
@@ -166,9 +166,9 @@ def _of_unknown_speed(
 
 
 def _installed_card() -> GpuSpec:
-    """This machine's GPU 0, asked through NVML: catalog rates, but the memory that the driver reports here.
+    """This machine's GPU 0, as NVML reports it: the catalog's rates, but the memory that the driver reports here.
 
-    NVML counts all cards of the machine: CUDA_VISIBLE_DEVICES does not change which one is asked.
+    NVML counts all cards of the machine: CUDA_VISIBLE_DEVICES does not change which one is GPU 0.
     """
     from advisor.catalog.nvml import nvml_module, open_card
 
@@ -188,7 +188,7 @@ def _installed_card() -> GpuSpec:
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
-        raise SourceUnavailable(f"--gpu auto finds no NVIDIA GPU here (NVML: {error}); {otherwise}") from None
+        raise SourceUnavailable(f"--gpu auto found no NVIDIA GPU here (NVML: {error}); {otherwise}") from None
     if memory_bytes < SMALLEST_CARD_BYTES:
         raise SourceUnavailable(f"--gpu auto: NVML reports {memory_bytes} bytes for GPU 0; {otherwise}")
     name = reported.decode("utf-8", "replace") if isinstance(reported, bytes) else str(reported)

@@ -18,7 +18,7 @@ from advisor.catalog.config_json import read_config
 from advisor.errors import SourceUnavailable
 
 TIMEOUT_S = 3.0
-"""In total: connecting, waiting and reading, so that a server that sends a byte a second does not hold us either."""
+"""Total for connecting, waiting and reading, so that a server sending one byte per second cannot stall us."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _GIVE_A_PATH = "or give a path to its config.json"
@@ -32,7 +32,7 @@ def is_hub_id(text: str) -> bool:
 def fetch_config(hub_id: str, *, offline: bool = False) -> Mapping[str, object]:
     """The config.json of `hub_id`, from the cache or else within `TIMEOUT_S` from the Hub.
 
-    Raises SourceUnavailable, with the next step, or BadConfig when the Hub's file is no config.json.
+    Raises SourceUnavailable, with the next step, or BadConfig when the Hub's file is not a config.json.
     """
     try:
         import huggingface_hub
@@ -65,13 +65,13 @@ def fetch_config(hub_id: str, *, offline: bool = False) -> Mapping[str, object]:
 
 
 def _download(hub_id: str, answer: queue.SimpleQueue[str | Exception]) -> None:
-    """Puts the path of the downloaded file, or what went wrong, into `answer`. Runs in a thread of its own."""
+    """Puts the path of the downloaded file, or what went wrong, into `answer`. Runs in its own thread."""
     from huggingface_hub import hf_hub_download
 
     try:
         with _silence():
             answer.put(hf_hub_download(hub_id, "config.json", etag_timeout=TIMEOUT_S))
-    except Exception as error:  # whatever a network, a proxy or a cache on a full disk can raise: one line tells it
+    except Exception as error:  # whatever a network, a proxy or a cache on a full disk can raise
         answer.put(error)
 
 

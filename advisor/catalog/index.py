@@ -2,7 +2,7 @@
 
     python -m advisor.catalog.index
 
-A look-up reads an index and not a hundred files; a test holds that they say what the files say.
+A look-up reads one index instead of a hundred files; a test checks that each index agrees with its files.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from advisor.catalog.trainers import preset_from_toml
 
 
 def model_index_text(folder: Path) -> str:
-    """The text of index.json for the model files in `folder`: one line a model, by name."""
+    """The text of index.json for the model files in `folder`: one line per model, by name."""
     paths = sorted(path for path in folder.glob("*.json") if path.name != "index.json")
     models = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
     return _lines({key: model[key] for key in ("name", "hub_id", "aliases", "parameters")} for model in models)
 
 
 def gpu_index_text(folder: Path) -> str:
-    """The text of index.json for the TOML files in `folder`: one line a card, in base units."""
+    """The text of index.json for the TOML files in `folder`: one line per card, in base units."""
     return _lines(
         {"aliases": card.aliases, "reported_as": card.reported_as or card.name, "spec": dict(spec)}
         for card, spec in catalog_cards(folder)
@@ -32,7 +32,7 @@ def gpu_index_text(folder: Path) -> str:
 
 
 def trainer_index_text(folder: Path) -> str:
-    """The text of index.json for the TOML files in `folder`: one line a trainer, by name. Raises BadConfig."""
+    """The text of index.json for the TOML files in `folder`: one line per trainer, by name. Raises BadConfig."""
     paths = sorted(folder.glob("*.toml"))
     return _lines(
         preset_from_toml(path.read_text(encoding="utf-8"), path.name).model_dump(mode="json") for path in paths

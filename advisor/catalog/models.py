@@ -1,7 +1,7 @@
-"""Models by name, by file or from the Hub: whatever `--model` was given becomes ModelSpec.
+"""Models by name, by file or from the Hub: what `--model` was given, as a ModelSpec.
 
 Each model is a file profiles/models/<name>.json; profiles/models/index.json repeats their names, Hub ids, aliases
-and parameter counts so that a look-up opens two files and not a hundred. It is generated: after a change run
+and parameter counts so that a look-up opens two files instead of a hundred. It is generated: after a change run
 `python -m advisor.catalog.index` (a test compares).
 
 A bare size class ("llama-70b", "qwen-7b") is an alias of the newest model of that size in the catalog.
@@ -57,7 +57,7 @@ def hub_id_of(name: str) -> str:
     """The Hub id to put into a script for the model that a user called `name`.
 
     A Hub id stays the one that was asked for (an -Instruct variant is not replaced by its base model);
-    a short name gives the catalog's; anything that the catalog does not know comes back as it is.
+    a short name gives the catalog's; anything that the catalog does not know is returned unchanged.
     """
     label = name.strip()
     entry = _by_label().get(label.lower())
@@ -114,7 +114,7 @@ def _catalog_model(name: str) -> ModelSpec:
 def _config_path(text: str) -> Path | None:
     """The config.json that `text` points at; None when `text` neither exists nor looks like a path.
 
-    Raises BadConfig for something that looks like a path and is not there.
+    Raises BadConfig for something that looks like a path and does not exist.
     """
     if not text:
         return None
@@ -139,6 +139,6 @@ def _config_path(text: str) -> Path | None:
 
 
 def _name_of(path: Path) -> str:
-    """A model in a file is called as its folder, or as the file when it is not called config.json."""
+    """A model in a file is named after its folder, or after the file if that is not called config.json."""
     folder = os.path.basename(os.path.dirname(os.path.abspath(path)))
     return shown(folder or "model", 60) if path.name == "config.json" else shown(path.stem, 60)

@@ -1,4 +1,4 @@
-"""Opening a card through NVML, the library of NVIDIA's driver, for whoever asks about one."""
+"""Opening a card through NVML, the management library of NVIDIA's driver."""
 
 from __future__ import annotations
 

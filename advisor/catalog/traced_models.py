@@ -1,4 +1,4 @@
-"""Models by the profile that a trace left in the user's data folder. Opened only for what the formula does not know."""
+"""Models from the profiles of earlier traces in the user's data folder, for models that the formula does not know."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def traced_model(text: str, config: Mapping[str, object], name: str) -> TracedMo
     for library in LIBRARIES:
         installed = installed_version(library)
         if installed is not None and installed != environment[library]:
-            raise BadProfile(f"{text}: traced with {library} {environment[library]}, installed is {installed}; {again}")
+            raise BadProfile(
+                f"{text}: traced with {library} {environment[library]}, but {installed} is installed; {again}"
+            )
     return TracedModel(
         name=name,
         architecture=model["architecture"],

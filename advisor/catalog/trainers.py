@@ -80,12 +80,12 @@ def preset_from_toml(text: str, where: str) -> Preset:
         raise BadConfig(f"{where}: name is {table.get('name')!r}; known: {', '.join(TRAINERS)}")
     for key in ("version", "title"):
         if not isinstance(table.get(key), str) or not table[key].strip():
-            raise BadConfig(f"{where}: {key} is {table.get(key)!r}; give a text")
+            raise BadConfig(f"{where}: {key} is {table.get(key)!r}; give a string")
     if not isinstance(table.get("traced"), bool):
         raise BadConfig(f"{where}: traced is {table.get('traced')!r}; give true or false")
     differs = table.get("differs", [])
     if not isinstance(differs, list) or not all(isinstance(line, str) for line in differs):
-        raise BadConfig(f"{where}: differs is {differs!r}; give a list of texts")
+        raise BadConfig(f"{where}: differs is {differs!r}; give a list of strings")
     rows = table.get("knob")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadConfig(f"{where}: no [[knob]] tables; give one for each knob that the trainer sets")
@@ -102,7 +102,7 @@ def preset_from_toml(text: str, where: str) -> Preset:
 
 
 def _closed(table: Mapping[str, Any], keys: set[str], where: str) -> None:
-    """Refuse a key that nobody reads."""
+    """Refuse an unknown key."""
     for key in table:
         if key not in keys:
             raise BadConfig(f"{where}: unknown key {key!r}; known: {', '.join(sorted(keys))}")
@@ -113,7 +113,7 @@ def _knob(row: Mapping[str, Any], where: str) -> PresetKnob:
     name, methods, source = row.get("name"), row.get("methods", METHODS), row.get("source")
     if not isinstance(name, str) or name not in BY_NAME or BY_NAME[name].home != "recipe":
         known = ", ".join(knob.name for knob in BY_NAME.values() if knob.home == "recipe")
-        raise BadConfig(f"{where}: {name!r} is no knob of a recipe; known: {known}")
+        raise BadConfig(f"{where}: {name!r} is not a knob of a recipe; known: {known}")
     if not isinstance(methods, Sequence) or not methods or not set(methods) <= set(METHODS):
         raise BadConfig(f"{where}: methods of {name} are {methods!r}; known: {', '.join(METHODS)}")
     if not isinstance(source, str) or not source.strip():

@@ -1,8 +1,8 @@
 """PyTorch's CUDA caching allocator, replayed: what a stream of allocations makes it reserve from the driver.
 
 The allocator takes memory from the driver in segments and never gives them back by itself. A request takes the
-smallest free block that is large enough, and what is left of the block is split off where that is worth it. So the
-reserved bytes exceed the allocated ones by what no request fitted into.
+smallest free block that is large enough, and the rest of the block is split off if it is worth keeping. So the
+reserved bytes exceed the allocated ones by the free space that no request fitted into.
 
 Mirrors c10/cuda/CUDACachingAllocator.cpp of PyTorch 2.13 with its default settings: `round_size`,
 `get_allocation_size`, `get_free_block`, `should_split`, `try_merge_blocks`, `release_cached_blocks`, and for
@@ -50,7 +50,7 @@ class Replay(NamedTuple):
 
 
 class _Block:
-    """A stretch of a segment: in use, free, or (of an expandable segment) not mapped to memory."""
+    """A range of a segment: in use, free, or (of an expandable segment) not mapped to memory."""
 
     __slots__ = ("address", "after", "before", "free", "mapped", "size")
 
@@ -64,7 +64,7 @@ class _Block:
 
     @property
     def room(self) -> int:
-        """Its size with what lies behind it unmapped."""
+        """Its size plus that of an unmapped block right after it."""
         return self.size + (self.after.size if self.after is not None and not self.after.mapped else 0)
 
 
@@ -88,7 +88,7 @@ class _Pool:
         block.free = False
 
     def best_fit(self, size: int) -> _Block | None:
-        """The smallest free block of at least `size`; one that can still grow counts as large as it can grow."""
+        """The smallest free block of at least `size`; one that can still grow counts at its largest possible size."""
         index = bisect_left(self.free, (size, 0))
         if index == len(self.free):
             return None
@@ -271,7 +271,7 @@ def _joined(block: _Block, behind: _Block) -> _Block:
 
 
 def _first_room(first: _Block, size: int) -> _Block:
-    """Where free and unmapped blocks that lie side by side, one of them unmapped, first make `size` bytes."""
+    """Start of the first run of adjacent free and unmapped blocks, one of them unmapped, of `size` bytes or more."""
     block: _Block | None = first
     while block is not None:
         if not block.mapped:

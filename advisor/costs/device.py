@@ -1,4 +1,4 @@
-"""What a card achieves of its data sheet: efficiencies, launch costs, and the memory that CUDA takes for itself.
+"""How much of its data sheet a card achieves: efficiencies, launch costs, and the memory that CUDA takes for itself.
 
 A `DeviceProfile` holds numbers and no formula; `steptime` and `estimation` hold the formulas. These are
 defaults per generation, set from public benchmarks and not fitted to any training run: their spread says how far a
@@ -24,11 +24,11 @@ class DeviceProfile(Frozen):
     """Achieved rates as fractions of the data sheet, fixed costs in seconds, overheads in bytes."""
 
     name: str  # class of cards that the numbers stand for
-    asynchronous: bool = True  # the device computes beside the host that launches; a CPU does both in turn
+    asynchronous: bool = True  # the device computes while the host launches; a CPU does both in turn
 
     matrix_efficiency: Fraction  # of the 16-bit matrix peak, for a large product
     vector_efficiency: Fraction  # of the fp32 peak, for a large fp32 product (no TF32)
-    # a product of (m, n, k) takes the time of (m + a, n + b, k + c): tiles half filled, the pipe empty
+    # tile padding: a product of (m, n, k) takes the time of (m + a, n + b, k + c), for half-filled tiles, an empty pipe
     padding: tuple[float, float, float]
     vector_padding: tuple[float, float, float]  # the same for fp32 products, whose tiles are smaller
     attention_forward: Fraction  # of the 16-bit matrix peak, fused attention on long rows
@@ -49,7 +49,7 @@ class DeviceProfile(Frozen):
     kernel_s: Positive  # time on the card of a kernel with no work: start, tail and gap
     forward_launch_s: Positive  # CPU time per kernel that the model's Python code launches
     backward_launch_s: Positive  # per kernel that autograd's engine launches
-    hook_s: Annotated[float, Range(0)]  # more of it per kernel under checkpointing's hooks on saved tensors
+    hook_s: Annotated[float, Range(0)]  # extra CPU time per kernel under checkpointing's hooks on saved tensors
     micro_step_s: Positive  # CPU time per micro-step outside the model: loader, copies, a sync
     optimizer_step_s: Positive  # CPU time per optimizer step: schedule, logging, callbacks
     link_bytes_per_s: Interval  # what a ring of cards moves, PCIe to NVLink
@@ -97,8 +97,8 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            (github.com/DefTruth/CUDA-Learn-Notes, hgemm), an RTX 4090 168 of 165
 #            (github.com/tinygrad/tinygrad/pull/11390).
 # watts      power per dense 16-bit TFLOP/s at which that limit is reached. A card with less meets its power limit
-#            first: its rate falls with the square root of what it has. Between cards of one generation this is an
-#            interpolation of ours: an RTX 4090 has 2.7 W, an L40S 0.97, an L4 0.6 from one process.
+#            first: its rate falls with the square root of what it has. Between cards of one generation this is our
+#            interpolation: an RTX 4090 has 2.7 W, an L40S 0.97, an L4 0.6 from one process.
 # vector     large fp32 products: 18.9 of 19.5 TFLOP/s on an A100, 29.2 of 35.5 on an RTX 4070 Ti, whose peak counts
 #            pairs of operations (github.com/Yinghan-Li/YHs_Sample/issues/4).
 # attention  FlashAttention 2 over the matrix limit, forward and backward: at best 0.73 and 0.63 of an A100's peak
@@ -158,7 +158,7 @@ _UNMEASURED = frozenset({"blackwell", "blackwell hbm", "pascal", "turing", ""})
 """Classes for which we found few public figures."""
 
 _HBM_RATIO = 10
-"""16-bit matrix operations per fp32 operation, from which on an Ampere or Blackwell card is a data-center one."""
+"""The ratio of 16-bit matrix to fp32 operations from which an Ampere or Blackwell card is a data-center one."""
 
 
 def card_class(gpu: GpuSpec) -> str:
@@ -176,7 +176,7 @@ def card_class(gpu: GpuSpec) -> str:
 
 
 def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
-    """What the power limit leaves of a card's matrix rate: 1 where it is no limit or not known."""
+    """The fraction of a card's matrix rate that its power limit allows: 1 if it does not limit or is unknown."""
     matrix = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
     if not (gpu.power_w and matrix and watts_per_tflops):
         return 1.0
@@ -192,10 +192,10 @@ STRIDED_BYTES = 10
 
 
 def strided_share(gpu: GpuSpec) -> float:
-    """Of peak bandwidth, what a sum reaches of which one operand is read across its rows; no more than 1.
+    """The fraction of peak bandwidth, at most 1, that a sum reaches when it reads one operand across its rows.
 
-    Each element of that operand lies in a cache line of its own, of which a multiprocessor fetches one a cycle: a
-    limit for cards with HBM alone. That the lines' other elements are then found in the cache is our assumption.
+    Each element of that operand is in its own cache line, and a multiprocessor fetches one line per cycle: a limit
+    only for cards with HBM. We assume that the lines' other elements are then found in the cache.
     """
     if not gpu.memory_bytes_per_s:
         return 1.0
@@ -217,7 +217,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         name=row.name,
         matrix_efficiency=matrix,
         vector_efficiency=row.vector,
-        padding=(96.0, 96.0, 64.0),  # half a tile of 128 x 256, as it may lie either way; a few steps of 32 to fill
+        padding=(96.0, 96.0, 64.0),  # half a tile of 128 x 256, in either orientation; a few steps of 32 to fill
         vector_padding=(48.0, 48.0, 32.0),
         attention_forward=matrix * row.attention[0],
         attention_backward=matrix * row.attention[1],
@@ -279,9 +279,9 @@ CPU_PROFILE = DeviceProfile(
     workspace_bytes=0,
     evidence="where a fit to this CPU's own rates begins",
 )
-"""Of a CPU: fractions of rates twice the best that its micro-benchmarks reach, for it has no data sheet that we read.
+"""Profile of a CPU. We read no data sheet for it: fractions are of twice the best rates of its micro-benchmarks.
 
-The numbers are those of one core of an AMD EPYC (Zen 5), rounded: a place to begin, since `calibrate` fits them all.
+The numbers are those of one core of an AMD EPYC (Zen 5), rounded: a starting point, since `calibrate` fits them all.
 """
 
 
@@ -296,7 +296,7 @@ def workspace_bytes(gpu: GpuSpec) -> int:
 
 
 def _evidence(gpu: GpuSpec, key: str) -> str:
-    """One sentence on what the profile's numbers stand on."""
+    """One sentence on what the profile's numbers are based on."""
     if not key:
         return "no profile for this card's generation: cautious defaults, wide intervals; not measured on this card"
     known = "little published" if key in _UNMEASURED else "from published benchmarks"
@@ -305,5 +305,5 @@ def _evidence(gpu: GpuSpec, key: str) -> str:
         "run are up to 1.35 times apart"
     )
     if gpu.bf16_flop_per_s == 0:
-        text += "; it has no bfloat16 matrix units: bfloat16 products are taken at the fp32 rate"
+        text += "; it has no bfloat16 matrix units: bfloat16 products are estimated at the fp32 rate"
     return text

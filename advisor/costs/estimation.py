@@ -1,4 +1,4 @@
-"""The one place where the terms meet: a recipe on a card becomes memory, time and what they stand on."""
+"""The one place where the terms meet: a recipe on a card becomes memory, time and their evidence."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ MEMORY_EVIDENCE = (
 
 TRACED_SPREAD = (0.05, 0.05)
 UNFUSED_SPREAD = (0.4, 0.05)
-"""The same for a model that was traced: no kernel of CUDA's is mirrored. With dropout, a CPU keeps masks and all
-attention scores, where CUDA's kernels keep a seed: the bytes are then an upper bound."""
+"""The same for a model that was traced: no CUDA kernel is mirrored. With dropout, a CPU keeps masks and all attention
+scores, where CUDA's kernels keep a seed: the bytes are then an upper bound."""
 
 TRACED_EVIDENCE = "this model's own CPU step, traced with {}; not what CUDA's kernels keep"
-TRACED_TIME = "FLOP and traffic of the trace, without the shapes of its kernels: rough; {}"
+TRACED_TIME = "FLOP and memory traffic of the trace, without kernel shapes: rough; {}"
 NO_TRACED_TIME = "no time: the mean length of a row was not traced"
 
 
@@ -82,7 +82,7 @@ def memory_estimate(
 
 @lru_cache(maxsize=256)
 def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
-    """What does not depend on the card: a bare size stands for many cards."""
+    """The part that does not depend on the card, computed once for the many cards of a bare size."""
     return predict_step_memory(m, recipe, recipe.micro_batch, seq_len, stack=stack_for(recipe))
 
 
@@ -110,9 +110,9 @@ def estimate(
 ) -> Estimate:
     """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.
 
-    Memory is that of the longest rows (`workload.seq_len`), time that of an average micro-batch. Time is None when
-    the card's speed is not known; it is that of the whole job over all cards of `placement`, one where that is left
-    out. Raises UnknownName for target modules that the model does not have and NotTraced for what a traced model's
+    Memory is for the longest rows (`workload.seq_len`), time for an average micro-batch. Time covers the whole job
+    over all cards of `placement` (one by default); it is None when the card's speed is unknown.
+    Raises UnknownName for target modules that the model does not have and NotTraced for what a traced model's
     profile lacks.
     """
     placement = placement or Placement()

@@ -4,7 +4,7 @@ Weights, optimizer states and the like fill their segments for good; holes open 
 term is a share of the moving bytes (peak less static): one for the head with the loss, one for everything else. The
 shares are 5 %, median and 95 % over the 1,020 traced steps of 51 whole models of 46 architectures, mixtures of experts
 included, that `python -m benchmarks.fragmentation` replays through `advisor.costs.allocator`. Fitted to all other
-architectures, `needed` holds 90 % of an architecture's steps, `reserved` 88 %.
+architectures, `needed` covers 90 % of an architecture's steps, `reserved` 88 %.
 
     reserved   where there is room: what nvidia-smi shows, less the context
     needed     where there is not: before it fails, the allocator empties its cache and tries again
@@ -50,16 +50,16 @@ _EXPANDABLE = {
 }
 
 UNSPLIT_SHARE = 0.0079
-"""What `torch.cuda.max_memory_allocated` counts beyond the tensors, over the peak: 95 % of those steps; their median is
-0.01 %, their worst 3.2 %. It counts whole blocks, and of one beyond 1 MiB no rest of 1 MiB or less is split off: models
-below a billion parameters have many matrices of that size.
+"""What `torch.cuda.max_memory_allocated` counts beyond the tensors, over the peak: the 95 % bound of those steps, whose
+median is 0.01 % and whose worst is 3.2 %. It counts whole blocks, and from a block beyond 1 MiB no rest of 1 MiB or
+less is split off. Models below a billion parameters have many matrices of that size.
 
 Source: c10/cuda/CUDACachingAllocator.cpp, should_split and the statistics of alloc_found_block.
 """
 
 
 def shares_of(recipe: Recipe, at_head: bool) -> Shares:
-    """The shares of a recipe's kind of step whose peak is at the head and the loss, or elsewhere."""
+    """The shares for a recipe's kind of step, with its peak at the head and the loss or elsewhere."""
     table = _EXPANDABLE if recipe.expandable_segments else _SEGMENTS
     return table[recipe.method == "full", recipe.gradient_checkpointing, at_head]
 
@@ -74,8 +74,8 @@ class Held(NamedTuple):
 def held_bytes(recipe: Recipe, part_peaks: tuple[Interval, Interval], static: int, scale: float = 1.0) -> Held:
     """Segment bytes of a step, given the peaks of its head and of everything else.
 
-    `static` bytes of each stand for the whole run; `scale` is a measured factor of what is reserved. The larger of the
-    two parts counts.
+    `static` bytes of each are held for the whole run; `scale` is a measured factor of what is reserved. The larger of
+    the two parts counts.
     """
     found = []
     for at_head, peak in zip((True, False), part_peaks, strict=True):

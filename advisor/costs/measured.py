@@ -1,9 +1,9 @@
 """A card's measured profile: what `calibrate` found on that very card, in place of the default for its generation.
 
-One JSON file a card: {"schema_version", "checksum", "profile"}, written by `calibrate.tuning` and read here without any
-library of the training stack. The user's own file comes before those that are shipped in profiles/devices. A profile is
-used for a card of the same name and memory only, and only while the libraries that are installed are those that it was
-measured with; otherwise the default is used, and the answer says so.
+One JSON file per card: {"schema_version", "checksum", "profile"}, written by `calibrate.tuning` and read here without
+any library of the training stack. The user's own file takes precedence over those shipped in profiles/devices. A
+profile is used only for a card of the same name and memory, and only while the installed libraries are those that it
+was measured with; otherwise the default is used, and the answer says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BadDevice(BadConfig):
 
 
 class MeasuredDevice(NamedTuple):
-    """A card with the rates of its data sheet, and what was measured of them."""
+    """A card with the rates of its data sheet, and the profile that was measured on it."""
 
     card: GpuSpec
     profile: DeviceProfile
@@ -46,7 +46,7 @@ def device_slug(card: GpuSpec) -> str:
 
 
 def device_folder() -> Path:
-    """Where the user's own measured profiles lie."""
+    """The folder of the user's own measured profiles."""
     return data_folder() / "devices"
 
 
@@ -83,7 +83,7 @@ def _device_of(found: Mapping[str, Any], where: str) -> MeasuredDevice:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadDevice(
-            f"{where}: the measured profile of a card lacks or garbles {str(error).splitlines()[0][:80]}; {AGAIN}"
+            f"{where}: the measured profile of a card lacks or has a bad {str(error).splitlines()[0][:80]}; {AGAIN}"
         ) from None
 
 
@@ -107,19 +107,19 @@ def measured_device(card: GpuSpec) -> tuple[MeasuredDevice | None, str]:
     changed = changed_versions(device.versions)
     if changed:
         return None, (
-            f"The profile measured on this card on {device.fitted_at} is not used, for it was measured with "
+            f"The profile measured on this card on {device.fitted_at} is not used, because it was measured with "
             f"{changed}; {AGAIN}. The default profile is used"
         )
     return device, ""
 
 
 def evidence_of(device: MeasuredDevice) -> str:
-    """One sentence on what the profile's numbers stand on."""
+    """One sentence on what the profile's numbers are based on."""
     shapes, methods = device.held_out
     torch = _plain(device.versions.get("torch", "unknown"))
     return (
         f"profile measured on this card on {device.fitted_at} ({device.bursts} bursts, torch {torch}): median "
-        f"error of a step's time {shapes:.0%} on shapes and {methods:.0%} on methods that the fit did not see"
+        f"step-time error {shapes:.0%} on shapes and {methods:.0%} on methods held out of the fit"
     )
 
 

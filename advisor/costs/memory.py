@@ -22,7 +22,7 @@ from advisor.terms import TermName
 
 
 class StepMemory(NamedTuple):
-    """Peak of one step in bytes, with what it is made of."""
+    """Peak of one step in bytes, with its breakdown."""
 
     peak_bytes: int
     peak_at: str
@@ -56,10 +56,10 @@ class _Extra(NamedTuple):
 
 
 def extended(segments: list[PartMemory]) -> list[tuple[PartMemory, _Extra]]:
-    """Each segment with what all the layers add that it and its neighbors stand for.
+    """Each segment with what is added by all the layers that it and its neighbors stand for.
 
-    A layer that was run once for n adds (n - 1) times what it left behind: saved tensors after forward, gradients
-    after backward. In between the sum is linear, so the larger end is the peak.
+    A layer that was run once for n layers adds (n - 1) times what it left behind: saved tensors after forward,
+    gradients after backward. In between the sum is linear, so the larger end is the peak.
     """
     zero = [0] * len(CATEGORY_NAMES)
     forward = {s.place: s for s in segments if s.phase == "forward"}
@@ -96,7 +96,7 @@ def predict_step_memory(
     """Peak memory of training `m` by `recipe` with micro-batches of `batch` rows of `seq_len` tokens.
 
     `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step. `stack` is
-    another than the mirrored one only for comparing with measurements of older code.
+    not the mirrored one only when comparing with measurements of other code.
     """
     static = static_memory(m, recipe, batch, seq_len)
     base = sum(static.blocks.values())

@@ -14,7 +14,7 @@ from advisor.terms import TermName
 
 FUSED_TENSORS = 36
 FUSED_ELEMENTS = 320 * 65_536
-"""A multi-tensor kernel of four lists takes so many tensors, or 320 chunks of 65,536 elements, whichever is less.
+"""A multi-tensor kernel of four lists takes at most this many tensors, and at most 320 chunks of 65,536 elements.
 
 Source: PyTorch, aten/src/ATen/native/cuda/MultiTensorApply.cuh.
 """
@@ -63,7 +63,7 @@ def _fused_launches(tensors: int, elements: int) -> float:
 
 
 def optimizer_work(shapes: Sequence[Trained], optimizer: str) -> OptimizerWork:
-    """Traffic, kernels and host time of clipping to a norm (Trainer's max_grad_norm) and the optimizer's step.
+    """Memory traffic, kernels and host time of clipping to a norm (Trainer's max_grad_norm) and the optimizer's step.
 
     Raises UnknownName. Ignores: paged states that do not fit on the card and travel over PCIe.
     """

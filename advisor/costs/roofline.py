@@ -12,7 +12,7 @@ ATTENTION = ("attention", "attention backward")
 
 
 def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
-    """What the data sheet promises for products, by dtype: the vector units' rate where there are no units for it.
+    """The data sheet's rate of matrix products by dtype: that of the vector units where no matrix units support it.
 
     float32 products run outside the matrix units: torch.backends.cuda.matmul.allow_tf32 is off by default.
     """
@@ -81,8 +81,8 @@ class Roofline:
     def seconds(self, kernel: Kernel) -> tuple[float, float]:
         """(arithmetic, traffic) of one kernel in seconds; both only grow with every size.
 
-        Elementwise kernels read what the one before has just written: cache * bytes / (cache + bytes) of their
-        traffic, which is all of a small tensor and a cache full of a large one, runs at the cache's speed.
+        An elementwise kernel reads what the previous one has just written, so a part of its traffic runs at the cache's
+        speed: cache * bytes / (cache + bytes), which is all of a small tensor and one cache's worth of a large one.
         """
         kind, dtype, flop, moved, (m, n, k) = kernel
         bandwidth = self._bandwidth[kind]

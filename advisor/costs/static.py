@@ -1,4 +1,4 @@
-"""What stands for the whole run, tensor by tensor: weights, quantization constants, adapters, optimizer states."""
+"""What is held for the whole run, tensor by tensor: weights, quantization constants, adapters, optimizer states."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from advisor.terms import TermName
 
 
 class Static(NamedTuple):
-    """Bytes that stand for the whole run: `exact` as numel times itemsize, `blocks` as the allocator rounds them."""
+    """Bytes that are held for the whole run: `exact` as numel times itemsize, `blocks` as the allocator rounds them."""
 
     exact: dict[TermName, int]
     blocks: dict[TermName, int]
@@ -53,7 +53,7 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
 
 
 def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
-    """A linear layer that is there `times` times, `whole` of them not quantized."""
+    """A linear layer that occurs `times` times, `whole` of them not quantized."""
     other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
     quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
@@ -80,7 +80,7 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
 
 
 def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Static:
-    """Everything that stands from the first step to the last. Raises UnknownName for an optimizer without a row."""
+    """Everything that is held from the first step to the last. Raises UnknownName for an optimizer without a row."""
     tally = _Tally()
     _add_base_weights(tally, m, recipe)
     shapes = trained_shapes(m, recipe)

@@ -1,12 +1,13 @@
 """Seconds of a training step: a roofline per kernel of the tape, against the CPU that launches them.
 
-    kernel      the longer of its arithmetic and its traffic, at the rates that the card achieves, plus a fixed time
-    micro-step  card and CPU run side by side; the CPU runs ahead until its queue is empty, and waits at the end
+    kernel      the longer of its arithmetic and its memory traffic, at the card's achieved rates, plus a fixed time
+    micro-step  forward and backward of one micro-batch; card and CPU run side by side, the CPU runs ahead until its
+                queue is empty, and waits at the end
     step        micro-steps, gradient clipping, the optimizer, and what several cards exchange
     job         steps times their number; evaluation, warm-up and start-up excluded
 
-What it ignores: tile quantization beyond a smooth padding, overlap of communication with the backward pass, and data
-loading that is slower than the step. The spreads of the DeviceProfile are to cover these.
+What it ignores: tile quantization beyond a smooth tile padding, overlap of communication with the backward pass, and
+data loading that is slower than the step. The spreads of the DeviceProfile are meant to cover these.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from advisor.tape.program import Launches, PartKernels
 Bound = Literal["compute", "memory", "launch"]
 
 FORMULA_VERSION = 1
-"""Rises with every change that makes a profile fitted to the formula before it wrong for the one after."""
+"""Incremented by every change of the formula that invalidates the profiles fitted before it."""
 
 StepKernels = Sequence[PartKernels]
 """For each part in order what it runs; what tape.program.Program.kernels gives."""
@@ -71,7 +72,7 @@ def queue_seconds(
     """Time until the card is done with parts of (card seconds, CPU seconds), launched in order.
 
     The CPU does not wait for the card; the card begins a part when the CPU does, or when it is free, and cannot
-    end it before its last kernel was launched. Not `asynchronous`, both are one processor.
+    end it before its last kernel was launched. If not `asynchronous`, both are one processor.
     """
     cpu = card = 0.0
     for device_s, launch_s in loads:
@@ -85,7 +86,7 @@ def queue_seconds(
 
 
 def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
-    """Time of the tape's parts, in the order in which they ran, each as often as there are layers like it."""
+    """Time of the tape's parts, in the order in which they ran, each repeated for all layers like it."""
     roofline = Roofline(gpu, profile)
     seconds, fixed_s = roofline.seconds, roofline.fixed_s
     loads: list[tuple[float, float]] = []
@@ -177,7 +178,7 @@ def expected_longest(rows: int, mean: float, longest: float) -> float:
     """Expected length of the longest of `rows` rows whose lengths average `mean` and never exceed `longest`.
 
     Assumes P(length <= x) = (x / longest)^a with the a that gives the mean: uniform for a mean of half the maximum,
-    skewed to short rows below. The longest of k rows has a k in place of a. It is `mean` for one row and tends to
+    skewed to short rows below. For the longest of k rows, a is replaced by a k. It is `mean` for one row and tends to
     `longest`; rows grouped by length stay below it.
     """
     return longest * rows * mean / (rows * mean + longest - mean)
@@ -245,7 +246,7 @@ def time_estimate(
 
 
 IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)
-"""Of a card's power limit: what it draws between kernels, and while they run (our judgment)."""
+"""Fractions of its power limit that a card draws between kernels and while they run (our judgment)."""
 
 
 def energy(total_s: Interval, busy: float, gpu: GpuSpec) -> Interval:

@@ -38,7 +38,7 @@ MADE, GIVEN_BACK, COMPLETE, CLEARED = range(4)
 """What an event says: a tensor is made; given back; a gradient is complete; a gradient is cleared after the step."""
 
 TIME_SPREAD = Interval(0.45, 1.0, 2.5)
-"""The time stands on sums of FLOP and traffic: no shapes of products, no kernels of CUDA's own."""
+"""The time comes from sums of FLOP and memory traffic: no shapes of products, no CUDA-specific kernels."""
 
 
 class NotTraced(InputError):
@@ -136,7 +136,7 @@ def _key(recipe: Mapping[str, Any]) -> str:
 
 
 def traced_ways(model: TracedModel, recipe: Recipe) -> tuple[bool, ...]:
-    """Without (False) and with (True) checkpointing, as far as the recipe was traced that way."""
+    """The settings of checkpointing (False, True) with which the recipe was traced."""
     ways = ((on, recipe.model_copy(update={"gradient_checkpointing": on})) for on in (False, True))
     return tuple(on for on, one in ways if _structure(model, _key(structure_of(one))) is not None)
 
@@ -158,7 +158,7 @@ def _find(model: TracedModel, recipe: Recipe, batch: int, length: int) -> tuple[
 
 
 def _untraced(model: TracedModel, recipe: Recipe, wanted: Mapping[str, Any]) -> NotTraced:
-    """Names the one knob that differs from a traced recipe, if it is one."""
+    """Names the knob that differs from a traced recipe, if only one does."""
     flags = f"--method {recipe.method}"
     for known, _ in _structures(model.profile, model.checksum, model.name):
         different = [name for name, value in wanted.items() if known.get(name) != value]
@@ -233,7 +233,7 @@ def traced_step_memory(model: TracedModel, recipe: Recipe, seq_len: int) -> Step
         after_forward_bytes=base + standing + found.after_forward,
         after_backward_bytes=base + standing + found.after_backward,
         phase_peaks={phase: base + height for phase, height in peaks.items()},
-        part_peaks=(base + sum(moving.values()),) * 2,  # where the head begins, a trace does not say
+        part_peaks=(base + sum(moving.values()),) * 2,  # a trace does not say where the head begins
     )
 
 
@@ -257,10 +257,10 @@ def traced_time(
     placement: Placement,
     profile: DeviceProfile,
 ) -> TimeEstimate | None:
-    """A rough time: FLOP and traffic at the card's rates, or the CPU's launches, whichever is longer.
+    """A rough time: FLOP and memory traffic at the card's rates, or the CPU's launches, whichever is longer.
 
-    None when the mean row lies outside of what was traced. Ignores: the shapes of products, kernels that CUDA fuses
-    and a CPU does not, those of other packages that replace a slow path of transformers.
+    None when the mean row is outside of what was traced. Ignores: the shapes of products, kernels that CUDA fuses
+    and a CPU does not, and kernels of other packages that replace a slow path of transformers.
     """
     batch, length = mean_shape(workload, recipe)
     try:

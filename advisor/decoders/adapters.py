@@ -12,7 +12,7 @@ from advisor.tape.ops import add, cast, dropout, mul, scale, shift
 from advisor.tape.tape import Tape
 
 ADAPTER_LABELS = ("LoRA", "DoRA")
-"""What stands behind a layer's name while its adapter runs."""
+"""What follows a layer's name in a label while its adapter runs."""
 
 
 def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -42,7 +42,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
         return cast(t, result, dtype)
     if m.quant != "int8":
         result = copy(t, result, result.shape)
-    # peft asks torch.is_autocast_enabled(), which answers for CUDA alone.
+    # peft asks torch.is_autocast_enabled(), which answers for CUDA only.
     convert = not (t.autocast and t.device == "cuda")
     expected = result.dtype
     inner = cast(t, x, m.lora_a.dtype) if convert else x
@@ -79,7 +79,7 @@ def _weight_norm(t: Tape, weight: Tensor, update: Tensor) -> Tensor:
     """`linalg.norm(weight + scaling * update, dim=1)`: (O,).
 
     The update is the transposed view of an (I, O) product, so that the sum reads one operand across its rows. Ignores:
-    GPT-2's weights, which lie transposed too.
+    GPT-2's weights, which are also stored transposed.
     """
     summed = add(t, weight, scale(t, Tensor(weight.shape, update.dtype, update.buffer)), "strided")
     t.kernel("reduce", summed.dtype, 0, summed.bytes)

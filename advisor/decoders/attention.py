@@ -16,7 +16,7 @@ from advisor.tape.tape import Tape
 
 
 class Layout(NamedTuple):
-    """Which of q, k and v a batched product reads in place: what lies in memory head by head, or a single row.
+    """Which of q, k and v a batched product reads in place: those stored head by head, or with a single row.
 
     `grouped`: `enable_gqa` is set.
     """
@@ -29,10 +29,10 @@ class Layout(NamedTuple):
 
 
 class StepInputs:
-    """What a model makes once a step for all its layers: positions, rotary tables and, where needed, masks.
+    """What a model makes once per step for all its layers: positions, rotary tables and, where needed, masks.
 
-    transformers drops a causal mask that the kernel knows by itself. A sliding window shorter than the row keeps
-    its mask, eager attention keeps one of numbers for each kind of layer, and Falcon's code always makes one. MPT's
+    transformers drops a causal mask that the kernel applies by itself. A sliding window shorter than the row keeps
+    its mask, eager attention keeps a numeric one for each kind of layer, and Falcon's code always makes one. MPT's
     biases are those of its longest row.
     """
 
@@ -101,7 +101,7 @@ def _note_mask_kernels(t: Tape, mask: Tensor, batch: int, length: int, window: i
 
 
 class LayerInputs(NamedTuple):
-    """What one layer is called with beside its hidden states."""
+    """What one layer is called with besides its hidden states."""
 
     mask: Tensor | None
     alibi: Tensor | None
@@ -200,8 +200,8 @@ def composed_attention(
 ) -> Tensor:
     """PyTorch's own composition of fp32 products, where no fused kernel applies: (B, H, S, D), head-major.
 
-    It is taken on a CPU for dropout, and everywhere for one key head without `enable_gqa` (Falcon 7B).
-    What does not lie in memory head by head is copied for a batched product.
+    It is used on a CPU for dropout, and everywhere for one key head without `enable_gqa` (Falcon 7B).
+    What is not stored head by head is copied for a batched product.
     Source: PyTorch 2.13, aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math.
     """
     if t.autocast:
@@ -250,7 +250,7 @@ def scores_of(t: Tape, query: Tensor, keys: Tensor, square: Shape, layout: Layou
 
 
 def weighted_sum(t: Tape, weights: Tensor, values: Tensor, layout: Layout) -> Tensor:
-    """Weights (B, H, S, S) times values (B, H, S, D). Autocast casts the values as they lie, then they are copied."""
+    """Weights (B, H, S, S) times values (B, H, S, D). Autocast casts the values as stored, then they are copied."""
     if t.autocast:
         values = cast(t, values, t.autocast)
     stacked = values if layout.v else copy(t, values, values.shape)

@@ -1,7 +1,7 @@
 """A dense decoder's forward, written like the model code it mirrors (transformers 5.23, models/*/modeling_*.py).
 
-Hidden states are (B, S, H), heads (B, heads, S, D). Locals are kept as long as the real code keeps them: that is
-what makes the peak right. How families differ in that stands in `advisor.architectures`.
+Hidden states are (B, S, H), heads (B, heads, S, D). Locals are kept as long as the real code keeps them, which is
+what makes the peak right. `advisor.architectures` says how families differ in that.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Decoder:
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
     ) -> Tensor:
-        """The attention's output (B, H, S, D), copied where its heads lie one after the other in memory."""
+        """The attention's output (B, H, S, D), copied where its heads are stored one after the other."""
         t, m, mask = self.t, w.m, given.mask
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
         joined = given.rotated and joins_parts(m)
@@ -122,7 +122,7 @@ class Decoder:
     def hold(self, weights: Tensor) -> None:
         """Keep a layer's attention weights until the next layer returns, as a loop with `outputs = block(...)` does.
 
-        For re-entrant checkpointing they are an output of the region beside the hidden states.
+        For re-entrant checkpointing they are an output of the region besides the hidden states.
         """
         if self.t.side is not None:
             self.t.side.append(weights)
@@ -137,7 +137,7 @@ class Decoder:
         return h if self.quirks.drops_inside else self.dropped(h)
 
     def sequential(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
-        """Attention, then the MLP, each behind its norm."""
+        """Attention, then the MLP, each followed by its norm."""
         t, quirks = self.t, self.quirks
         kept: list[Tensor] = []
         h = w.norms[0](t, x)
@@ -161,7 +161,7 @@ class Decoder:
         return add(self.t, x, h)
 
     def normed_after(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
-        """Attention, then the MLP, each before a norm (and, in a sandwich, behind one)."""
+        """Attention, then the MLP, each before a norm (and, in a sandwich, after one)."""
         t, norms = self.t, w.norms
         kept: list[Tensor] = []
         before = self.m.norm_placement == "sandwich"
@@ -176,7 +176,7 @@ class Decoder:
         return add(t, x, h)
 
     def parallel(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
-        """Attention and MLP on the same input; what is added to what first differs, and what keeps a name."""
+        """Attention and MLP on the same input; codes differ in the order of the sums and in what keeps a name."""
         t, order = self.t, self.quirks.parallel_sum
         kept: list[Tensor] = []
         if order == "mlp_first":

@@ -1,4 +1,4 @@
-"""DeepSeek's latent attention and its mixture, both of which other families use too.
+"""DeepSeek's latent attention and its mixture, both also used by other families.
 
 Latent attention (MLA) makes queries, keys and values from low-rank latents, with RoPE on a part of each head. The
 mixture scores in fp32, picks experts by groups, and adds an expert that all tokens share.
@@ -7,7 +7,7 @@ Source: transformers 5.23, models/deepseek_v2 and models/deepseek_v3, modeling_*
 the attention, `apply_rotary_pos_emb_interleave` (V3) and `apply_rotary_emb` (V2, on complex numbers),
 `...TopkRouter`, `...MoE`.
 
-Ignores: the groups' own scores and masks, some tens of bytes a token and expert that are gone before the experts run.
+Ignores: the groups' own scores and masks: tens of bytes per token and expert, freed before the experts run.
 """
 
 from __future__ import annotations

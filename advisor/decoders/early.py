@@ -1,4 +1,4 @@
-"""The layers of early models whose code is their own: OPT, GPT-J, BLOOM, MPT. All but OPT's know eager attention alone.
+"""The layers of early models with their own code: OPT, GPT-J, BLOOM, MPT. All but OPT's support only eager attention.
 
 Sources: transformers 5.23, models/{opt,gptj,bloom,mpt}/modeling_*.py; locals live as long as they do there.
 """
@@ -18,7 +18,7 @@ from advisor.tape.tape import Tape
 
 
 def _turned(t: Tape, x: Tensor, width: int, length: int, dtype: str) -> Tensor:
-    """GPT-J's turn of x (B, heads, S, width), by tables (1, S, 1, width) that it spreads for queries and for keys."""
+    """GPT-J's rotation of x (B, heads, S, width), by tables (1, S, 1, width) spread for queries and for keys."""
     sin, cos = t.empty((1, length, 1, width), dtype), t.empty((1, length, 1, width), dtype)
     for table in (sin, cos):
         t.kernel("elementwise", dtype, 0, 3 * table.bytes // 2)
@@ -77,7 +77,7 @@ def gptj_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
 
 
 def opt_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
-    """OPT: the MLP is written into the layer, one name for all that it makes. 350M norms behind its blocks."""
+    """OPT: the MLP is inlined in the layer and reuses one name. 350M norms after its blocks."""
     t, names, before = d.t, d.m.mlp_names, d.m.norm_placement == "pre"
     kept: list[Tensor] = []
     h = w.norms[0](t, x) if before else x
@@ -96,7 +96,7 @@ def opt_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
 
 
 def _head_major(t: Tape, x: Tensor, shape: Shape, single_row: bool) -> Tensor:
-    """(B, heads, S, D) as one matrix a head: a copy, unless there is a single row."""
+    """(B, heads, S, D) as one matrix per head: a copy, unless there is a single row."""
     return x if single_row else copy(t, x, shape)
 
 

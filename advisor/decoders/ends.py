@@ -1,4 +1,4 @@
-"""What a model does before its first layer and behind its head."""
+"""What a model does before its first layer and after its head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advisor.tape.tape import Tape
 
 
 class Embedded(NamedTuple):
-    """Position ids (1, S), what the model's forward keeps a name for to its end, hidden states (B, S, H)."""
+    """Position ids (1, S), what the model's forward keeps a name for until it ends, hidden states (B, S, H)."""
 
     position_ids: Tensor
     kept: list[Tensor]

@@ -1,10 +1,11 @@
-"""Mixtures of experts as transformers 5 stores and runs them: fused 3-D weights, one grouped product a projection.
+"""Mixtures of experts as transformers 5 stores and runs them: fused 3-D weights, one grouped product per projection.
 
-A token's row is copied once for each expert that the router picks, so every size is known: T tokens, K experts a
-token, T * K rows. Where peft adapts the experts, each forward makes whole adapted weights, W + B A, and a first time
-only to check their shape. Sources: transformers 5.23, integrations/moe.py (`grouped_mm_experts_forward`) and the
-routers of models/*/modeling_*.py; peft 0.21, tuners/lora/layer.py (`ParamWrapper`, `_LoraFactorsProxy`).
+A token's row is copied once for each expert that the router picks, so every size is known: T tokens, K experts per
+token, T * K rows. Where peft adapts the experts, each forward makes whole adapted weights, W + B A, and makes them once
+before that only to check their shape.
 
+Sources: transformers 5.23, integrations/moe.py (`grouped_mm_experts_forward`) and the routers of
+models/*/modeling_*.py; peft 0.21, tuners/lora/layer.py (`ParamWrapper`, `_LoraFactorsProxy`).
 Ignores: noise on the router's input and the loss that balances experts, both off by default.
 """
 
@@ -71,7 +72,7 @@ def shared_expert(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear
 
 
 def adapted_router(t: Tape, w: Experts) -> Tensor:
-    """The router's weight (E, H), with its adapter if it has one, added a first time to check the shape."""
+    """The router's weight (E, H), with its adapter if it has one, which is added once before to check the shape."""
     router = w.weights["router"]
     if "router" in w.adapters:
         delta = _router_update(t, w)

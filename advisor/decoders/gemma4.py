@@ -1,4 +1,4 @@
-"""Gemma 4's layer: values are normed as well, and experts stand beside the MLP.
+"""Gemma 4's layer: values are normed too, and experts run beside the MLP.
 
 Source: transformers 5.23, models/gemma4/modeling_gemma4.py, `Gemma4TextDecoderLayer`, `Gemma4TextAttention`,
 `Gemma4TextRouter`. Locals live as long as they do there.
@@ -21,7 +21,7 @@ from advisor.tape.tape import Tape
 
 
 def gemma4_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
-    """x (B, S, H) -> (B, S, H); its output is multiplied by a number of its own, in place."""
+    """x (B, S, H) -> (B, S, H); its output is multiplied by the layer's own scalar, in place."""
     t = d.t
     before, after, before_mlp, after_mlp, *_ = w.norms
     kept: list[Tensor] = []

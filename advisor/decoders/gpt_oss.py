@@ -1,6 +1,6 @@
 """gpt-oss: attention sinks, and experts behind a router with a bias, with a clamped gate over interleaved columns.
 
-A sink is one learned score a head that stands beside every row of scores before the softmax. The rows of the experts
+A sink is one learned score per head that joins every row of scores before the softmax. The rows of the experts
 are sorted by expert and multiplied in one grouped product.
 
 Sources: transformers 5.23, models/gpt_oss/modeling_gpt_oss.py (`eager_attention_forward`, `GptOssMLP`, `_apply_gate`),
@@ -66,7 +66,7 @@ def _routed(t: Tape, x: Tensor, w: OssExperts) -> tuple[Tensor, Tensor, Tensor]:
 def best(t: Tape, x: Tensor, count: int, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`topk` over the last axis: values and indices; backward writes into zeros (a trace into a second tensor).
 
-    `known` are indices that there are already: then it is `gather`.
+    With `known`, indices that exist already, it is `gather`.
     """
     shape, dtype = x.shape, x.dtype
     indices = t.empty((*shape[:-1], count), "int64") if known is None else known

@@ -1,4 +1,4 @@
-"""What a recipe makes of attention, and how the layers of one model differ."""
+"""Which attention a recipe runs, and how the layers of one model differ."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def attention_kind(m: ModelSpec, recipe: Recipe) -> str:
 
 
 def composes_attention(m: ModelSpec, recipe: Recipe, device: Device) -> bool:
-    """Whether attention is made of batched products: no fused kernel takes its dropout, heads or soft cap."""
+    """Whether attention runs as batched products: no fused kernel supports its dropout, heads or soft cap."""
     kind = attention_kind(m, recipe)
     ungrouped = architecture_of(m.architecture).attention == "own"
     one_key_head = ungrouped and m.num_key_value_heads == 1 < m.num_attention_heads
-    odd = m.attention_dropout > 0 or m.value_dim != m.head_dim  # what the CPU's fused kernel does not take
+    odd = m.attention_dropout > 0 or m.value_dim != m.head_dim  # what the CPU's fused kernel does not support
     return kind == "eager" or (kind == "sdpa" and (one_key_head or (odd and device == "cpu")))
 
 
@@ -34,7 +34,7 @@ class LayerKind(NamedTuple):
 
     @property
     def sliding(self) -> bool:
-        """Whether it looks through the window."""
+        """Whether it uses the sliding window."""
         return self.parameters.sliding
 
 

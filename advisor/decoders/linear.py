@@ -16,13 +16,13 @@ from advisor.tape.tape import CachedCast, Tape
 
 
 class LinearCode(NamedTuple):
-    """What a training stack does its own way in a linear layer."""
+    """How the linear layers of a training stack differ."""
 
     trains_lora_a: bool = True
     holds_quantized_input: bool = False
     """bitsandbytes' 4-bit product holds its input on the graph, outside checkpointing's reach."""
     update: Callable[[Tape, Tensor], Tensor] | None = None
-    """What becomes of LoRA's update (B, S, O) before it is scaled."""
+    """What is done to LoRA's update (B, S, O) before it is scaled."""
 
 
 class Linear:
@@ -55,7 +55,7 @@ class Linear:
     ) -> None:
         """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantized, after k-bit upcasting.
 
-        `bias_apart`: the bias is added by an operation of its own, as Falcon's code does.
+        `bias_apart`: the bias is added by a separate operation, as in Falcon's code.
         """
         trained = recipe.method == "full"
         size = (shape.out_features, shape.in_features)

@@ -1,6 +1,6 @@
 """Llama 4's queries and keys, and its mixture.
 
-Queries and keys are turned on complex numbers and normed where a layer has RoPE, else scaled by position. In the
+Queries and keys are rotated as complex numbers and normed where a layer has RoPE, else scaled by position. In the
 mixture every expert sees every token, scaled by its score, beside an expert that all share.
 
 Source: transformers 5.23, models/llama4/modeling_llama4.py, `Llama4TextAttention.forward`, `apply_rotary_emb`,
@@ -37,7 +37,7 @@ def placed(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope | None) -> tu
 
 
 def position_factors(t: Tape, length: int, dtype: str) -> Tensor:
-    """A number for each position (1, 1, S, 1), made anew in every layer by a handful of small kernels."""
+    """A number for each position (1, 1, S, 1), recomputed in every layer by a handful of small kernels."""
     for _ in range(7):  # scaled, floored, shifted, logarithm, scaled, shifted, cast
         t.kernel("elementwise", "float32", 0, 8 * length)
     return t.empty((1, 1, length, 1), dtype)
@@ -104,7 +104,7 @@ def _repeated(t: Tape, x: Tensor, times: int) -> Tensor:
 
 
 def _experts(t: Tape, m: ModelSpec, x: Tensor, w: Llama4Experts) -> Tensor:
-    """All experts on rows (E T, H) that lie expert by expert."""
+    """All experts on rows (E T, H) that are ordered expert by expert."""
     experts, width, inner = w.gate_up.shape
     tokens = x.shape[0] // experts
     apart = t.view(x, (experts, tokens, width))

@@ -24,7 +24,7 @@ def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
     labels = t.empty((batch, length), "int64")
     for moved in (padded_labels.bytes, 2 * labels.bytes, 2 * labels.bytes):  # filled, copied into, cut and copied
         t.kernel("elementwise", "int64", 0, moved)
-    # Too early: the real loss makes it in nll_loss_forward alone, as below. No peak of 5,920 steps depends on this one,
+    # Too early: the real loss makes it only in nll_loss_forward, as below. No peak of 5,920 steps depends on this one,
     # but in 30 of them it decides between two equally high moments, and so how the peak is split into terms.
     total_weight = t.empty((1,), dtype)
 
@@ -71,7 +71,7 @@ def scored_states(t: Tape, hidden: Tensor) -> Tensor:
 def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, one_tile: bool) -> Tensor:
     """Head and cross entropy of hidden states (B, S, H) in tiles of 4,096 tokens and 32,768 logits, on CUDA.
 
-    Full logits never exist: forward folds each tile into running sums, backward makes it again and adds up the
+    Full logits never exist: forward folds each tile into running sums, backward recomputes it and adds up the
     gradients in fp32. Multipliers and soft caps of the logits run inside the kernel. `one_tile`: at most 4,096 tokens.
     Source: trl 1.16, trl/kernels/chunked_logprob.py, ChunkedLogProbFunction.
     Ignores: rows of padding and of prompts, whose labels TRL leaves out.
@@ -81,7 +81,7 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, one
     rows, dtype = x.shape[0], x.dtype
     compute = t.autocast or dtype
     tile_rows = rows if one_tile else TILE_TOKENS
-    counted = hidden.count // width  # with the last token of each row: a row of one token costs something, too
+    counted = hidden.count // width  # with the last token of each row: a row of one token costs something too
     moved = ITEM_BYTES[compute] * (counted * (width + vocabulary) + vocabulary * width)
     needs = [one.needs_grad if one is not None else False for one in (x, head, bias)]
 

@@ -52,7 +52,7 @@ def rms_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
-    """OLMo 2's RMSNorm: Llama's, but multiplied with the weight before it is cast back."""
+    """OLMo 2's RMSNorm: Llama's, but multiplied by the weight before it is cast back."""
     wide = cast(t, x, "float32")
     variance = mean_last(t, _square(t, wide))
     wide = mul(t, wide, _inverse_root(t, variance))
@@ -104,7 +104,7 @@ def _layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) 
 
 
 def layer_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Nemotron's LayerNorm of (1 + weight), out of autocast's hands: on CUDA its code casts all to autocast's dtype."""
+    """Nemotron's LayerNorm of (1 + weight), outside autocast: on CUDA its code casts everything to autocast's dtype."""
     weight = shift(t, weight)
     if t.autocast and t.device == "cuda":
         x, weight = cast(t, x, t.autocast), cast(t, weight, t.autocast)

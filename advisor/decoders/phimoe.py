@@ -50,7 +50,7 @@ def _jittered(t: Tape, x: Tensor, seen_through_view: bool) -> Tensor:
 
 
 def _mixed_sparsely(t: Tape, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights and indices (T, 2) of two experts drawn from scores (T, E), the second among what the first left.
+    """Weights and indices (T, 2) of two experts drawn from scores (T, E), the second from those that the first left.
 
     No gradient comes back through what is drawn, only to the scores themselves.
     """
@@ -91,7 +91,7 @@ def _drawn(t: Tape, scores: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _multiplied(t: Tape, scores: Tensor, kept: tuple[Tensor, ...]) -> Tensor:
-    """`PhimoeMultiplier`: a weight (T, 1) whose gradient goes to the scores (T, E); with it lives what drew it."""
+    """`PhimoeMultiplier`: a weight (T, 1) whose gradient goes to the scores (T, E); it keeps what drew it."""
     weight, _, gates, _ = kept
     shape, one, dtype = gates.shape, weight.shape, gates.dtype
     t.kernel("elementwise", dtype, 0, 3 * weight.bytes)

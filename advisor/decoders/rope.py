@@ -1,4 +1,4 @@
-"""Rotary positions: the tables, made once a step, and what turning queries and keys by them makes.
+"""Rotary positions: the tables, made once per step, and the tensors made in rotating queries and keys by them.
 
 Source: `apply_rotary_pos_emb` and the rotary embeddings of transformers 5.23, models/*/modeling_*.py.
 """
@@ -55,7 +55,7 @@ def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str) -> dict[bool, Ro
 
 
 def joins_parts(m: ModelSpec) -> bool:
-    """Whether the turned part of a head is joined with the rest by `cat`, which makes the result head-major."""
+    """Whether the rotated part of a head is joined with the rest by `cat`, which makes the result head-major."""
     return architecture_of(m.architecture).rope_parts != "whole" or m.rotary_dim not in (0, m.head_dim)
 
 
@@ -78,7 +78,7 @@ def _split(t: Tape, x: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _turned_float(t: Tape, x: Tensor, rope: Rope) -> Tensor:
-    """A turn whose two parts are cast to fp32, each for itself."""
+    """A rotation whose two parts are cast to fp32 separately."""
     first = [mul(t, cast(t, x, "float32"), rope.cos)]  # popped: no operand outlives its operation
     return add(t, first.pop(), mul(t, cast(t, rotate_half(t, x), "float32"), rope.sin))
 
@@ -97,7 +97,7 @@ def _turned_whole(t: Tape, quirks: Architecture, q: Tensor, k: Tensor, rope: Rop
 
 
 def turned_pairs(t: Tape, first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The halves of the features turned by half a table each, and joined."""
+    """The halves of the features, each rotated by half a table, and joined."""
     a = subtract(t, mul(t, first, cos), mul(t, second, sin))
     return cat_last(t, a, add(t, mul(t, second, cos), mul(t, first, sin)))
 
@@ -108,7 +108,7 @@ def _turned_halves(t: Tape, x: Tensor, rope: Rope) -> Tensor:
 
 
 def apply_rope(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Queries (B, heads, S, D) and keys (B, KV, S, D), turned, and the parts that stay alive until attention ends."""
+    """Queries (B, heads, S, D) and keys (B, KV, S, D), rotated, and the parts that stay alive until attention ends."""
     quirks = architecture_of(m.architecture)
     if quirks.spreads_rope_tables:
         rope = rope.spread(t)

@@ -29,7 +29,7 @@ def ernie_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Ma
 
 
 def _ernie_routed(t: Tape, x: Tensor, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (T, E) of x (T, H), and scores and indices (T, K): in fp32, out of autocast's hands."""
+    """Logits (T, E) of x (T, H), and scores and indices (T, K): in fp32, outside autocast."""
     t.label("router")
     router = adapted_router(t, w)
     was_autocast, t.autocast = t.autocast, ""

@@ -1,7 +1,7 @@
-"""The code around a decoder's layers that differs between training stacks, as one object that the step is given.
+"""The code around a decoder's layers that differs between training stacks, as one object passed to the step.
 
 `Stack` is transformers 5.23 with peft 0.21 and bitsandbytes 0.50 in transformers' Trainer, the stack that the decoders
-mirror. Another stack (advisor.stacks) is a subclass that overrides what its own code does otherwise; nothing else of
+mirror. Another stack (advisor.stacks) is a subclass that overrides what its own code does differently; nothing else in
 the tape or the decoders asks which stack runs.
 """
 
@@ -46,7 +46,7 @@ class Stack:
 
     @property
     def linear(self) -> LinearCode:
-        """What a linear layer does its own way."""
+        """How a linear layer differs."""
         return LinearCode()
 
     @property

@@ -1,7 +1,7 @@
 """One training step of a decoder on the tape: forward, loss, backward, in segments.
 
-Identical layers are run once: the first layer, then one layer of each kind that follows. What a further layer of a
-kind adds is exactly linear (a test checks that it is), so each segment carries how many layers it stands for.
+Identical layers are run once: the first layer, then one layer of each kind that follows. Memory grows exactly linearly
+with further layers of a kind (a test checks this), so each segment carries how many layers it stands for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Recorder:
         t.on_segment = self.enter
 
     def enter(self, place: int) -> None:
-        """Begin the part of layer `place` in the present phase."""
+        """Begin the part of layer `place` in the current phase."""
         self.close()
         t = self.t
         t.segment = place
@@ -130,7 +130,7 @@ def _recorded(
 
 
 def forget_recordings() -> None:
-    """Record every program anew from here on: for tests and benchmarks that count or time recordings."""
+    """Forget all recorded programs: for tests and benchmarks that count or time recordings."""
     _recorded.cache_clear()
 
 
@@ -143,7 +143,7 @@ def step_program(
     stack: Stack = THIS_STACK,
     labeled: bool = False,
 ) -> Program:
-    """The recorded micro-step of `recipe`; weights and optimizer states are not on the tape.
+    """The recorded micro-step of `recipe` (forward and backward of a micro-batch), without weights and optimizer state.
 
     `labeled`: the kernels say where they run, see LabeledTape.
 
@@ -168,7 +168,7 @@ def step_program(
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
-    """Under accumulation, gradients of the earlier micro-steps stand from the start."""
+    """Under accumulation, gradients of the earlier micro-steps exist from the start."""
     for p in parameters:
         if p.grad is None:
             p.grad = t.empty(p.shape, p.dtype, GRADIENT)

@@ -109,12 +109,12 @@ def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[s
 def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, stack: Stack) -> Linear:
     """The head, never quantized, with an adapter where it is named among the targets; `weight` may be the embedding's.
 
-    Raises BadValue for a chunked loss, which multiplies by the weight and passes the adapter by.
+    Raises BadValue for a chunked loss, which multiplies by the weight and bypasses the adapter.
     """
     shape = head_linear(m)
     adapted = recipe.has_adapters and shape.name in recipe.target_modules
     if adapted and recipe.loss == "chunked":
-        raise BadValue("--loss", "chunked", f"it passes the adapter of {shape.name} by; add --loss full")
+        raise BadValue("--loss", "chunked", f"it bypasses the adapter of {shape.name}; add --loss full")
     head = Linear(shape, recipe, rank if adapted else 0, "none", other_dtype(recipe), stack.linear)
     head.weight = weight
     return head

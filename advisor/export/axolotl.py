@@ -1,6 +1,6 @@
 """A configuration file of Axolotl: the keys and values of axolotl 0.19.0, read in AxolotlInputConfig.
 
-What the format cannot say is said in a comment.
+What the format cannot express is stated in a comment.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
         values |= {"load_in_4bit": True} if recipe.quant in ("nf4", "fp4") else {}
         values |= {"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {}
     missing = unsaid(
-        (recipe.loss == "chunked", "loss chunked (axolotl's plugins have several)"),
+        (recipe.loss == "chunked", "chunked loss (several of axolotl's plugins offer one)"),
         (
             recipe.quant == "fp4" or (recipe.is_quantized and not recipe.double_quant),
             "a 4-bit format other than double-quantized nf4",

@@ -1,6 +1,6 @@
 """A configuration file of LLaMA-Factory: the keys and values of llamafactory 0.9.5, read in get_train_args.
 
-What the format cannot say is said in a comment.
+What the format cannot express is stated in a comment.
 """
 
 from __future__ import annotations

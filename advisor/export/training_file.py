@@ -1,6 +1,6 @@
 """What to run, in the form that the assumed trainer reads: a script, or a configuration file.
 
-The export of a trainer is the module of its name in this package, with FILE_NAME and `write`: see `Export`. A trainer
+A trainer's export is the module of the same name in this package, with FILE_NAME and `write`: see `Export`. A trainer
 without one gets the script for transformers.
 """
 
@@ -42,7 +42,7 @@ def training_file(advice: Advice, row: Candidate) -> str:
     """The text of the file that runs `row`; for a trainer without an export the transformers script, which says so."""
     if isinstance(advice.model, TracedModel):
         return (
-            f"# No script yet for a model that stands on a trace: load it with\n# "
+            f"# No script yet for a traced model: load it with\n# "
             f"{advice.model.kind}.from_pretrained({advice.model_id!r}) and set the knobs above.\n"
         )
     trainer, gpus, bf16 = advice.trainer.name, advice.gpu.gpus, advice.gpu.bf16

@@ -1,6 +1,6 @@
 """A configuration file of TRL: the keys and values of trl 1.16.0's `trl sft`, read in ModelConfig and SFTConfig.
 
-What the format cannot say is said in a comment.
+What the format cannot express is stated in a comment.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
         }
     usual = "bfloat16" if recipe.is_quantized else "float32"
     missing = unsaid(
-        (recipe.loss == "full", "loss full (TRL has its own, in chunks)"),
+        (recipe.loss == "full", "full-logits loss (TRL always uses its chunked loss)"),
         (recipe.has_adapters and recipe.adapter_dtype != usual, f"adapter-dtype {recipe.adapter_dtype}"),
         (recipe.is_dora and recipe.magnitude_dtype != "float32", f"magnitude-dtype {recipe.magnitude_dtype}"),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),

@@ -1,4 +1,4 @@
-"""Files of the user's data folder that a wrong byte would turn into a wrong answer: JSON with a checksum.
+"""Files of the user's data folder in which one wrong byte would mean a wrong answer: JSON with a checksum.
 
 {"schema_version": 1, "checksum": "SHA-256 of the profile's own text", "profile": {...}}
 """
@@ -16,11 +16,11 @@ from advisor.errors import BadConfig
 
 FOLDER_VARIABLE = "FINETUNE_ADVISOR_DATA"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
-"""Whose versions decide whether what was traced or measured still holds."""
+"""Libraries whose versions decide whether a trace or a measurement is still valid."""
 
 
 def data_folder() -> Path:
-    """Where everything of the user's lies: FINETUNE_ADVISOR_DATA, or the user's data folder of this program."""
+    """Where the user's data is kept: FINETUNE_ADVISOR_DATA, or this program's folder for user data."""
     given = os.environ.get(FOLDER_VARIABLE)
     if given:
         return Path(given)
@@ -56,7 +56,7 @@ def read_file(
     except OSError as problem:
         raise error(f"{path}: {what} cannot be read ({problem.strerror}); {again}") from None
     except (ValueError, RecursionError):
-        raise error(f"{path}: {what} is damaged (no JSON); {again}") from None
+        raise error(f"{path}: {what} is damaged (not JSON); {again}") from None
     stated = found.get("schema_version") if isinstance(found, dict) else None
     if stated != version:
         raise error(f"{path}: {what} has version {str(stated)[:20]}, this program reads {version}; {again}")

@@ -1,9 +1,9 @@
 """The file of a traced profile: what `calibrate --dry-run` found out about a model that the formula does not know.
 
-One JSON file a model in the user's data folder: {"schema_version", "checksum", "profile"}, where the checksum is the
-SHA-256 of the profile's own text. What stands in a profile, `calibrate.traced_profile` writes and `costs.traced`
-evaluates. A profile that is damaged, from another version or about another config is refused: it is traced again
-in minutes, and a wrong one would be believed.
+One JSON file per model in the user's data folder: {"schema_version", "checksum", "profile"}, where the checksum is the
+SHA-256 of the profile's own text. `calibrate.traced_profile` writes what is in a profile, `costs.traced` evaluates
+it. A profile that is damaged, from another version or about another config is refused: tracing again takes minutes,
+and a wrong profile would go unnoticed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCHEMA_VERSION = 2
 MAX_FILE_BYTES = 64 * 2**20
 MAX_EVENTS_BYTES = 256 * 2**20
 EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation")
-"""Knobs of a recipe that do not change which tensors its step makes, or that are keys of their own."""
+"""Knobs of a recipe that do not change which tensors its step makes, or that are stored under separate keys."""
 
 _VOLATILE = ("_name_or_path", "transformers_version", "use_cache")
 
@@ -36,7 +36,7 @@ class BadProfile(BadConfig):
 
 
 def profile_folder() -> Path:
-    """Where profiles lie."""
+    """The folder of the profiles."""
     return data_folder() / "traced"
 
 
@@ -47,7 +47,7 @@ def profile_path(label: str) -> Path:
 
 
 def config_hash(config: Mapping[str, object]) -> str:
-    """What identifies a model: its config without what libraries note down in passing."""
+    """What identifies a model: a hash of its config without the keys that libraries add for bookkeeping."""
     return text_hash(canonical_text({key: value for key, value in config.items() if key not in _VOLATILE}))
 
 

@@ -1,4 +1,4 @@
-"""Tensors of a model that are neither trained nor weights: rotary frequencies, masks, what balances experts."""
+"""Tensors of a model that are neither trained nor weights: rotary frequencies, masks, biases that balance experts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from advisor.specs import ModelSpec, Recipe
 
 
 def rope_kinds(m: ModelSpec) -> frozenset[bool]:
-    """For which kinds of layers, sliding or not, the model makes tables of their own: {False} is one for all."""
+    """For which kinds of layers, sliding or not, the model makes separate tables: {False} is one for all."""
     made = architecture_of(m.architecture).rope_made
     if (m.position != "rope" and made != "always") or made == "in_layers":
         return frozenset()
@@ -19,7 +19,7 @@ def rope_kinds(m: ModelSpec) -> frozenset[bool]:
 
 
 def rope_width(m: ModelSpec, sliding: bool) -> int:
-    """How many features of a head the tables of such layers turn."""
+    """How many features of a head the tables of such layers rotate."""
     return m.global_head_dim if m.global_head_dim and not sliding else m.rotary_dim or m.head_dim
 
 

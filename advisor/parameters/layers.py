@@ -1,4 +1,4 @@
-"""Which kinds of layers a model has, how many of each, and the model as a layer of each kind knows it."""
+"""Which kinds of layers a model has, how many of each, and the model as a layer of each kind sees it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Kind(NamedTuple):
     """What decides which parameters a layer has."""
 
     dense: bool  # no experts, in a model whose other layers have some
-    sliding: bool  # looks through the window
+    sliding: bool  # uses the sliding window
 
 
 def sliding_flags(m: ModelSpec) -> tuple[bool, ...]:
-    """For each layer, whether it looks through the sliding window."""
+    """For each layer, whether it uses the sliding window."""
     return m.sliding_layers or (bool(m.sliding_window),) * m.num_hidden_layers
 
 
@@ -28,7 +28,7 @@ def dense_flags(m: ModelSpec) -> tuple[bool, ...]:
 
 @lru_cache(maxsize=256)
 def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
-    """The model as a layer of that kind knows it: a model of such layers alone."""
+    """The model as a layer of that kind sees it: a model with only such layers."""
     changes: dict[str, object] = {}
     if kind.dense:
         changes |= {"mlp": "gated", "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
@@ -46,7 +46,7 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
 
 @lru_cache(maxsize=256)
 def layer_groups(m: ModelSpec) -> tuple[tuple[ModelSpec, int], ...]:
-    """The model as each group of equal layers knows it, and how many layers are in the group."""
+    """The model as each group of equal layers sees it, and how many layers are in the group."""
     if not m.expert_layers and not m.global_head_dim:
         return ((m, m.num_hidden_layers),)
     kinds = Counter(Kind(*flags) for flags in zip(dense_flags(m), sliding_flags(m), strict=True))

@@ -1,6 +1,6 @@
 """Which parameters a decoder has: the linear layers, norms and embeddings that its code builds.
 
-One table for everybody: parameter counts, adapters, quantization and the tape all read it.
+One table for all: parameter counts, adapters, quantization and the tape all read it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
     count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
-    if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, behind and beside them
+    if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
     found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
     each = (m.q_size, m.kv_size)
@@ -131,7 +131,7 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
 
 @lru_cache(maxsize=256)
 def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
-    """A layer's parameters that stand in no linear layer or norm: routers, fused experts, what an activation learns.
+    """A layer's parameters that belong to no linear layer or norm: routers, fused experts, what an activation learns.
 
     bitsandbytes does not quantize them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
@@ -178,14 +178,14 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
 
 @lru_cache(maxsize=256)
 def head_linear(m: ModelSpec) -> LinearShape:
-    """The output embedding, which has one name in all of transformers 5."""
+    """The output embedding, which has the same name throughout transformers 5."""
     return LinearShape(name="lm_head", in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)
 
 
 def outer_parameters(m: ModelSpec) -> list[tuple[tuple[int, ...], int]]:
-    """Shapes around the decoder layers outside of `outer_linears`, and how often each is there.
+    """Shapes around the decoder layers outside of `outer_linears`, and how often each occurs.
 
-    The embedding and the head, which are one tensor where they are tied; positions; the norms before and behind.
+    The embedding and the head, which are one tensor where they are tied; positions; the norms before and after.
     """
     vectors = (int(m.norm_weight) + int(m.norm_bias)) * (int(m.final_norm) + int(m.embedding_norm))
     found: list[tuple[tuple[int, ...], int]] = [

@@ -1,4 +1,4 @@
-"""In which dtype or quantized form each tensor of a model lies."""
+"""In which dtype or quantized form each tensor of a model is stored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
 def unquantized_name(m: ModelSpec) -> str:
     """The linear layer of the last decoder layer that transformers leaves in 16 bits, or ''.
 
-    It spares the module of the model's last parameter, meant to be the head. OLMo's norms have no parameters: where
+    It skips the module of the model's last parameter, meant to be the head. OLMo's norms have no parameters: where
     its head is tied, that is the last MLP. Source: transformers/quantizers/base.py, get_keys_to_not_convert.
     """
     return m.mlp_names[-1] if m.tie_word_embeddings and not m.norm_weight else ""
@@ -62,7 +62,7 @@ class Unquantized(NamedTuple):
 
 
 def unquantized_layers(m: ModelSpec, recipe: Recipe) -> Unquantized:
-    """What a quantized recipe leaves in 16 bits (fp32 after k-bit preparation): fused experts, layers of own classes.
+    """What a quantized recipe leaves in 16 bits (fp32 after k-bit preparation): fused experts, special linear classes.
 
     Ignores: biases and norms, which are vectors.
     """

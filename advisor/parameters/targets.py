@@ -1,4 +1,4 @@
-"""Which parameters get adapters: what peft makes of `target_modules` for each architecture."""
+"""Which parameters get adapters: how peft resolves `target_modules` for each architecture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 
 def fuses_experts(m: ModelSpec) -> bool:
-    """Whether peft takes the gate, up and down projections for parts of fused experts: no dense MLP gets an adapter.
+    """Whether peft mistakes gate, up and down projections for parts of fused experts, so that no dense MLP is adapted.
 
     With 'all-linear' it adapts router and fused experts themselves, but not by DoRA and not with dropout.
 
@@ -32,7 +32,7 @@ def attention_names(m: ModelSpec) -> tuple[str, ...]:
 def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
     """Names of the linear layers that get an adapter, in any layer of the model.
 
-    'all-linear' is every linear layer but the output embedding, as in peft; 'attention' those of the attention. The
+    'all-linear' is every linear layer except the output embedding, as in peft; 'attention' those of the attention. The
     output embedding ('lm_head') gets one where it is named.
     Raises UnknownName for a module that the model does not have, BadValue for what peft fails on.
     """
@@ -62,7 +62,7 @@ def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearS
 
 
 def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
-    """Those of one kind of layer; a name that only other layers know is left out."""
+    """Those of one kind of layer; a name that only other layers have is left out."""
     if target_modules == ("attention",):
         return frozenset(attention_names(part))
     names = _adaptable(part)
@@ -81,12 +81,12 @@ def _names_of(m: ModelSpec) -> list[str]:
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:
-    """Whether peft 0.21 cannot be asked for every linear layer: it fails on a router that returns several tensors."""
+    """Whether peft 0.21 cannot adapt every linear layer: it fails on a router that returns several tensors."""
     return m.num_experts > 0 and architecture_of(m.architecture).router_returns_several
 
 
 def default_targets(m: Model) -> tuple[str, ...]:
-    """What is adapted when nothing is asked for: every linear layer, or the attention's where peft fails on that."""
+    """What is adapted by default: every linear layer, or the attention's where peft fails on that."""
     return ("attention",) if isinstance(m, ModelSpec) and fails_on_all_linear(m) else ("all-linear",)
 
 
@@ -101,7 +101,7 @@ def adapts_experts(m: ModelSpec, target_modules: tuple[str, ...], dora: bool, dr
 
 
 def spelled_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's targets as peft must be told: by name where its 'all-linear' would reach experts and be refused."""
+    """The recipe's targets as peft needs them: by name where its 'all-linear' would reach experts and be refused."""
     if fuses_experts(m) and recipe.target_modules == ("all-linear",) and (recipe.is_dora or recipe.dropout):
         return tuple(name for name in _names_of(m) if name in resolve_targets(m, recipe.target_modules))
     return recipe.target_modules
@@ -140,7 +140,7 @@ def adapter_parameter_count(m: ModelSpec, target_modules: tuple[str, ...], rank:
     def of(shapes: Iterable[LinearShape]) -> int:
         return sum(rank * (shape.in_features + shape.out_features) + dora * shape.out_features for shape in shapes)
 
-    resolve_targets(m, target_modules)  # it refuses what the model does not have
+    resolve_targets(m, target_modules)  # raises for what the model does not have
     total = of(outer_targets(m, target_modules))
     for part, layers in layer_groups(m):
         inside = targets_in(part, target_modules)

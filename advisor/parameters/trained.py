@@ -21,7 +21,7 @@ from advisor.specs import LinearShape, ModelSpec, Recipe
 
 
 class Trained(NamedTuple):
-    """A trained tensor (rows, columns), or a vector with 0 columns, and how many of it there are."""
+    """A trained tensor (rows, columns), or a vector with 0 columns, and how often it occurs."""
 
     rows: int
     columns: int
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 
 
 def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
-    """The adapter of a linear layer that is there `times` times."""
+    """The adapter of a linear layer that occurs `times` times."""
     found = [
         Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype),
         Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype),
@@ -81,7 +81,7 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     """Every trained tensor."""
     found: list[Trained] = []
     if recipe.has_adapters:
-        resolve_targets(m, recipe.target_modules)  # it refuses what the model does not have
+        resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
         for part, layers in layer_groups(m):
             found += _adapters(part, recipe, layers)
         for shape in outer_targets(m, recipe.target_modules):

@@ -150,7 +150,7 @@ def _list(console: Console, title: str, reasons: Iterable[Reason]) -> None:
 
 
 def _memory_in_short(console: Console, row: Candidate) -> None:
-    """One paragraph: the largest terms and where the peak stands."""
+    """One paragraph: the largest terms and where the peak occurs."""
     terms = sorted(row.memory.terms, key=lambda term: -term.bytes)
     shown = [f"{term.name} {format_gib(term.bytes)}" for term in terms[:_TERMS_IN_SHORT] if term.bytes > 0]
     rest = sum(term.bytes for term in terms[_TERMS_IN_SHORT:])
@@ -169,9 +169,9 @@ def _time_in_short(console: Console, advice: Advice, row: Candidate, hint: bool)
     time = row.time
     if time is None:
         return
-    binds = {"compute": "matrix products", "memory": "memory traffic", "launch": "the host, which launches kernels"}
+    binds = {"compute": "matrix products", "memory": "memory traffic", "launch": "kernel launches on the host"}
     parts = [
-        f"{format_seconds(time.micro_step_s.likely)} a micro-step, bound by {binds[time.bound]}",
+        f"{format_seconds(time.micro_step_s.likely)} per micro-step, bound by {binds[time.bound]}",
         f"{time.tokens_per_s:,.0f} tokens/s",
         f"{time.mfu:.0%} of the peak FLOP/s used",
     ]
@@ -182,11 +182,11 @@ def _time_in_short(console: Console, advice: Advice, row: Candidate, hint: bool)
         parts.append(f"cost {row.cost.low:,.2f} to {row.cost.high:,.2f}, likely {row.cost.likely:,.2f}")
     heading(console, "Time")
     pointer = " --explain-time lists the kernels." if hint else ""
-    say(console, f"{'; '.join(parts)}. Evaluation, saving and start-up come on top.{pointer}")
+    say(console, f"{'; '.join(parts)}. Evaluation, saving and start-up are not included.{pointer}")
 
 
 def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:
-    """Every term of the peak in bytes, their sum, the three counters, and what the numbers stand on."""
+    """Every term of the peak in bytes, their sum, the three counters, and the evidence for the numbers."""
     heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
     table = new_table()
     table.add_column("term", overflow="fold")

@@ -13,7 +13,7 @@ WIDTH = 80
 
 
 class _Console(Console):
-    """A console that leaves a reader who has gone to the command, which knows the exit code for it."""
+    """A console that leaves a closed output pipe to the command, which has an exit code for it."""
 
     def on_broken_pipe(self) -> None:
         """Called while BrokenPipeError is handled; rich would end the process with code 1."""
@@ -35,7 +35,7 @@ def print_table(file: TextIO, table: Table) -> None:
 
 
 def new_table() -> Table:
-    """An empty table of ours: a line under its head and nothing else."""
+    """An empty table in our style: a line under its header and no other rules."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 

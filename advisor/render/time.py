@@ -19,7 +19,7 @@ DEAREST = 10
 
 
 def render_times(advice: Advice, times: TimeBreakdown, file: TextIO) -> None:
-    """Print the ten most expensive kernels of the recommended row, or of the first, and what every row is made of."""
+    """Print the ten most expensive kernels of the recommended row, or of the first, and the breakdown of every row."""
     console = console_for(file)
     if times.missing:
         say(console, f"No kernels to show: {times.missing}")
@@ -35,7 +35,7 @@ def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) ->
     heading(
         console,
         f"Time of {DISPLAY[row.method]}, {how(row.recipe)}, on {card}: "
-        f"{format_seconds(step.micro_step_s)} a micro-step",
+        f"{format_seconds(step.micro_step_s)} per micro-step",
     )
     table = new_table()
     table.add_column("most expensive kernels", overflow="fold")
@@ -54,14 +54,14 @@ def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) ->
     rest = step.kernels[DEAREST:]
     say(
         console,
-        f"{len(rest):,} more kinds of kernels take {sum(k.seconds for k in rest) / step.kernels_s:.0%}; "
-        "m x n x k of a product, or what one launch reads and writes.",
+        f"{len(rest):,} more kinds of kernels take {sum(k.seconds for k in rest) / step.kernels_s:.0%}. "
+        "Sizes: m x n x k of a product, or what one launch reads and writes.",
         style="dim",
     )
 
 
 def _side_by_side(file: TextIO, rows: tuple[Candidate, ...], steps: Mapping[Method, StepParts]) -> None:
-    heading(console_for(file), "A micro-step of each, by part")
+    heading(console_for(file), "A micro-step of each method, by part")
     table = new_table()
     table.add_column("part", overflow="fold")
     for row in rows:

@@ -1,4 +1,4 @@
-"""The rules, in the order in which they are asked: the first recommending rule that answers decides."""
+"""The rules, in the order in which they are evaluated: the first recommending rule that answers decides."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ def check(context: Context) -> Finding | None:
     if gpus == 1:
         return None
     text = (
-        f"{gpus:,} data-parallel cards: each needs the memory of a single-card run and DDP's gradient buckets, which "
-        "are not counted; neither are waiting for the slowest card and loading the data."
+        f"{gpus:,} data-parallel cards: each needs the memory of a single-card run plus DDP's gradient buckets, which "
+        "are not counted. Waiting for the slowest card and loading the data are not included either."
     )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 

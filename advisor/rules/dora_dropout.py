@@ -1,7 +1,7 @@
 """DoRA with dropout keeps a copy of every adapted weight.
 
 With dropout 0, PEFT's DoRA reuses the base layer's output. With any dropout it multiplies the input by the base
-weight once more, and autograd keeps that weight, dequantized and cast, until the backward pass: 4 bytes a parameter,
+weight once more, and autograd keeps that weight, dequantized and cast, until the backward pass: 4 bytes per parameter,
 2 under autocast, of all adapted layers at once without gradient checkpointing. Use dropout 0, or checkpointing.
 """
 

@@ -1,7 +1,7 @@
 """How good the evidence for DoRA is.
 
 Its authors report gains over LoRA; PEFT's own comparison on MetaMathQA with Llama-3.2-3B does not: at rank 32 DoRA
-scored 0.469 and LoRA 0.478 on the test set, DoRA with the longer step. Try both on your own data if the
+scored 0.469 and LoRA 0.478 on the test set, and DoRA's step took longer. Try both on your own data if the
 difference matters. Numbers as of commit a999426.
 """
 

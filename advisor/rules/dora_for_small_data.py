@@ -1,9 +1,9 @@
 """DoRA at rank 16 below 50,000 examples.
 
-DoRA trains the length of each weight column apart from its direction. Its authors report better scores than LoRA's
-at the same rank (LLaMA3-8B, eight commonsense tasks: 85.2 against 80.8), and below 50,000 examples the longer step
-costs little in total. Not everybody sees the gain: read ADV008 beside it. If DoRA does not fit and LoRA does,
-this rule falls through to LoRA.
+DoRA trains the length of each weight column separately from its direction. Its authors report better scores than
+LoRA's at the same rank (LLaMA3-8B, eight commonsense tasks: 85.2 against 80.8), and below 50,000 examples the longer
+step costs little in total. Not everyone sees this gain: see ADV008. If DoRA does not fit and LoRA does, this rule
+falls back to LoRA.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """fp16 because the card has no bf16.
 
 Cards before NVIDIA's Ampere have no bf16 matrix units. fp16 has the same size, but a range of 6e-5 to 65504: the loss
-has to be scaled, and models trained in bf16 can overflow. The recipe is fp16; watch the loss for NaN. Where bf16 was
-fixed all the same, such a card emulates it at a fraction of its speed.
+has to be scaled, and models trained in bf16 can overflow. The recipe is fp16; watch the loss for NaN. If bf16 is
+requested anyway, such a card emulates it at a fraction of its speed.
 """
 
 from __future__ import annotations

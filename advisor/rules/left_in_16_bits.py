@@ -1,9 +1,9 @@
 """Weights that bitsandbytes leaves in 16 bits.
 
-transformers replaces plain nn.Linear layers by 4-bit or 8-bit ones. Experts that it stores as fused 3-D parameters are
-none, and neither are the linear layers of models that define a class of their own for them (Falcon). They stay as they
-were loaded, and k-bit preparation then casts them to fp32: QLoRA may need several times what the quantized size of
-the model suggests, and more than LoRA. The rule says how many bytes that is.
+transformers replaces plain nn.Linear layers with 4-bit or 8-bit ones. It does not replace experts stored as fused 3-D
+parameters, nor the linear layers of models that define their own class for them (Falcon). Those stay as they were
+loaded, and k-bit preparation then casts them to fp32: QLoRA may need several times what the quantized size of the
+model suggests, and more than LoRA. The rule says how many bytes stay unquantized.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SOURCES = (
     "peft 0.21.2, peft/utils/other.py, prepare_model_for_kbit_training",
 )
 LEAST_SHARE = 0.1
-"""Of the parameters in the layers: below it the routers of mixtures, which hold next to nothing."""
+"""Share of the layers' parameters below which the rule is silent: routers of mixtures hold next to nothing."""
 
 
 def check(context: Context) -> Finding | None:

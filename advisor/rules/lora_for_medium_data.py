@@ -1,7 +1,7 @@
 """LoRA at rank 16 between 50,000 and 100,000 examples.
 
 Here DoRA's longer step begins to cost hours, and more data makes up for a simpler adapter. The rule says what DoRA
-would add, so that the choice can be turned round with --method dora.
+would add, so that you can reverse the choice with --method dora.
 """
 
 from __future__ import annotations

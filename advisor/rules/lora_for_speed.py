@@ -1,6 +1,6 @@
-"""LoRA when speed matters: asked for, or 100,000 examples and more.
+"""LoRA when speed matters: on request, or from 100,000 examples.
 
-DoRA computes the norm of every adapted weight in every micro-batch. Over few examples that is cheap; over a
+DoRA computes the norm of every adapted weight in every micro-batch. For few examples that is cheap; for a
 hundred thousand it adds up. With so many examples a small adapter also becomes the bottleneck: full fine-tuning
 moves the weights by matrices of much higher rank than usual adapters have, and LoRA with a low rank falls behind on
 large data sets. So from 100,000 examples on the rank is 64 (alpha twice that) unless the rank is fixed.
@@ -35,7 +35,7 @@ def check(context: Context) -> Finding | None:
     if many and context.question.rank is None:
         text = (
             f"Rank {row.recipe.rank}, alpha {row.recipe.alpha:g}: {context.workload.examples:,} examples can "
-            "teach more than a rank of 16 holds."
+            "teach more than rank 16 can hold."
             if row.recipe.rank > 16
             else f"A rank of {HIGH_RANK} would suit {context.workload.examples:,} examples, but does not fit."
         )

@@ -17,7 +17,7 @@ SOURCE = "Dettmers et al. 2023, arXiv:2305.14314"
 
 
 def check(context: Context) -> Finding | None:
-    """The adapter method with the smallest likely need, if memory was asked for."""
+    """The adapter method with the smallest likely need, with --priority memory."""
     rows = [context.candidates[method] for method in ADAPTER_METHODS if context.fits(method)]
     if context.priority != "memory" or not rows:
         return None

@@ -1,7 +1,7 @@
 """A setting that has no effect.
 
-A knob was fixed that means nothing for the methods in question, for example --rank with --method full. It is
-kept out of the recipe; the warning is there so that nobody waits for what it would have done.
+A knob was set that means nothing for the methods in question, for example --rank with --method full. It is
+left out of the recipe; the warning makes sure that nobody counts on its effect.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Nothing fits.
 
 No method fits on the card with what was fixed. The answer then lists what would fit, each found by estimating it:
-shorter sequences, fixed knobs let go, a bigger card, a smaller model of the same family. More cards of the same
-size do not help with plain data-parallel training, because each of them holds the whole job.
+shorter sequences, fixed knobs left open, a bigger card, a smaller model of the same family. More cards of the same
+size do not help with plain data-parallel training, because each of them holds a full copy of the model.
 """
 
 from __future__ import annotations

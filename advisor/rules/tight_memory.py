@@ -1,6 +1,6 @@
-"""Only just.
+"""The job only just fits.
 
-The likely need is within the card's memory, its upper bound is not. What can go wrong: fragmentation of PyTorch's
+The likely need is within the card's memory, but its upper bound is not. What can go wrong: fragmentation of PyTorch's
 allocator, a desktop or another process on the card, a longer row than stated. PYTORCH_ALLOC_CONF with
 expandable_segments:True lowers fragmentation.
 """

@@ -1,9 +1,9 @@
 """Adapters that reach different layers.
 
-On a mixture of experts whose weights transformers fuses, PEFT's 'all-linear' adapts router and experts by LoRA without
-dropout alone: its wrapper of a fused parameter refuses DoRA and dropout. So DoRA, and LoRA with dropout, reach the
-attention (and what else is a plain linear layer) and leave the experts as they are. Such candidates train other
-parts of the model: their memory, time and quality are not those of the same adapters. `--target-modules attention`
+On a mixture of experts whose weights transformers fuses, PEFT's 'all-linear' adapts router and experts only by LoRA
+without dropout: its wrapper of a fused parameter refuses DoRA and dropout. So DoRA, and LoRA with dropout, adapt only
+the attention (and any other plain linear layers) and leave the experts as they are. Such candidates train different
+parts of the model, so their memory, time and quality cannot be compared directly. `--target-modules attention`
 compares like with like.
 """
 
@@ -33,8 +33,8 @@ def check(context: Context) -> Finding | None:
         return None
     whole, part = (_named([row for row in rows if reach[row.method] is on]) for on in (True, False))
     text = (
-        f"On this mixture PEFT adapts the fused experts by LoRA without dropout only: {whole} reach experts and "
-        f"attention, {part} the attention alone. --target-modules attention compares like with like."
+        f"On this mixture PEFT adapts the fused experts only by LoRA without dropout. With {whole}, experts and "
+        f"attention are adapted; with {part}, only the attention. --target-modules attention compares like with like."
     )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 

@@ -1,7 +1,7 @@
 """The only method that fits.
 
-When neither LoRA nor QLoRA fits, but something else does, that is what is left. It takes unusual knobs: adapters of
-so high a rank that they are larger than the model they adapt, so that full fine-tuning is the smaller job.
+When neither LoRA nor QLoRA fits but another method does, that method is recommended. This takes unusual knobs, such as
+a rank so high that the adapters are larger than the model they adapt, which makes full fine-tuning the smaller job.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def hours(seconds: float) -> str:
 
 
 def extra_gib(size_bytes: float) -> str:
-    """A difference of bytes in GiB, two digits behind the point below 10 GiB."""
+    """A difference of bytes in GiB, with two decimals below 10 GiB."""
     return f"{size_bytes / GIB:,.2f} GiB" if abs(size_bytes) < 10 * GIB else f"{size_bytes / GIB:,.0f} GiB"
 
 
@@ -53,13 +53,13 @@ def where(context: Context) -> str:
 
 
 def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) -> float:
-    """Bytes that `row` needs more than the same recipe with the fields of `without` replaced (likely values)."""
+    """Bytes that `row` needs beyond the same recipe with the fields of `without` replaced (likely values)."""
     other = context.estimate(row.recipe.model_copy(update=without))
     return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 
 def dora_cost(context: Context) -> str:
-    """What DoRA costs against LoRA in this job, as a clause; '' when one of the two has no row.
+    """What DoRA costs compared with LoRA in this job, as a clause; '' when one of the two has no row.
 
     Hours compare the best recipe of each; GiB compare both at DoRA's recipe.
     """

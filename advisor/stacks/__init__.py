@@ -1,6 +1,6 @@
-"""Training stacks: one file for each whose code differs from the one that the decoders mirror, and the choice of one.
+"""Training stacks: one file per stack whose code differs from the mirrored one, and the choice of a stack.
 
-A stack is a subclass of `decoders.stack.Stack`. Whoever estimates asks `stack_for` and hands the answer to the step;
+A stack is a subclass of `decoders.stack.Stack`. An estimate calls `stack_for` and passes the result to the step;
 nothing else asks which stack runs.
 """
 
@@ -13,6 +13,6 @@ from advisor.specs import Recipe
 def stack_for(recipe: Recipe) -> Stack:
     """The stack whose code a recipe runs: no knob of a recipe leaves the mirrored stack yet.
 
-    The other stacks are those of published measurements, which `advisor.validation` hands over by itself.
+    The other stacks are those of published measurements, which `advisor.validation` passes to the step directly.
     """
     return THIS_STACK

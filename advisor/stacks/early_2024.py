@@ -18,7 +18,7 @@ from advisor.tape.tape import Tape
 
 @dataclass(frozen=True)
 class Early2024(Stack):
-    """Logits upcast in the model, tables of each layer's own, 4-bit inputs held; the loop holds the outputs."""
+    """Logits upcast in the model, rotary tables made in each layer, 4-bit inputs held; the loop holds the outputs."""
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class Notebook2024(Early2024):
     def norm(self, kind: str) -> NormFunction | None:
         """Each RMSNorm whose input takes a gradient keeps two fp32 tensors, as if `x.float()` ran twice.
 
-        Not read in any source: it follows from the notebook, whose versions are not stated. What the card held after
+        Not found in any source: it follows from the notebook, whose versions are not stated. What the card held after
         forward beyond today's code is 4 bytes per hidden unit and token for 49 norms of 49 in full fine-tuning, 48 in
         LoRA and QLoRA (the first one sees a frozen embedding), and one under checkpointing (the last, outside its
         regions).

@@ -24,7 +24,7 @@ class LitGpt(Stack):
     adapted_features: int
     """Width of the update of q and v, which is copied into zeros as wide as q, k and v together."""
     head_tokens: int = 128
-    """`lm_head_chunk_size`: head and loss run on slices of so many tokens."""
+    """`lm_head_chunk_size`: head and loss run on slices of this many tokens."""
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class LitGpt(Stack):
 
 
 def padded(t: Tape, update: Tensor, features: int) -> Tensor:
-    """The part of `update` (B, S, O) that is meant, so many `features` wide, copied, and again into zeros of width O.
+    """The part of `update` (B, S, O) that belongs here, `features` wide, copied, and again into zeros of width O.
 
     `index_copy` keeps its source. The index of the features goes to the card with every call.
     Source: lit_gpt/lora.py, LoRAQKVLinear.zero_pad; PyTorch, derivatives.yaml.
@@ -106,7 +106,7 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int) -> tuple[Ten
     log_probabilities = t.empty(wide, "float32")
     t.kernel("reduce", "float32", 0, 2 * logits.bytes)
     kept = [log_probabilities]
-    if head.quant == "none" and head.weight.dtype != dtype:  # each slice makes and keeps a cast head of its own
+    if head.quant == "none" and head.weight.dtype != dtype:  # each slice makes and keeps its own cast head
         kept.append(t.empty((length, vocabulary * width // tokens), dtype))
     if head.quant != "none":  # bitsandbytes of that time holds the input of its product
         kept.append(states)

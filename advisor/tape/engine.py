@@ -1,4 +1,4 @@
-"""Backward on the tape: PyTorch's autograd engine and its two kinds of checkpointing, on lifetimes alone."""
+"""Backward on the tape: PyTorch's autograd engine and its two kinds of checkpointing, modeling lifetimes only."""
 
 from __future__ import annotations
 
@@ -172,8 +172,8 @@ def _sum(t: Tape, held: list[Tensor], new: Tensor) -> Tensor:
     """Two gradients for one node: in place where PyTorch may, else into a third tensor.
 
     PyTorch adds in place when it holds the only reference; a trace with a dispatch mode never does. Whether `held`
-    is the only one shows when it is let go: its memory is given back, and that is undone. Reference counts would
-    say the same, but other numbers on other versions of Python.
+    is the only one shows when it is dropped: its memory is given back, and that is undone. Reference counts would
+    tell the same, but they differ between versions of Python.
 
     Source: PyTorch 2.13, torch/csrc/autograd/input_buffer.cpp, can_accumulate_inplace.
     """
@@ -201,7 +201,7 @@ def _route_output(t: Tape, heap: _Heap, output: Output, g: Tensor) -> None:
 
 
 def _accumulate(t: Tape, leaf: Tensor, g: Tensor) -> None:
-    """Store a leaf's gradient, or add it to the one that is there."""
+    """Store a leaf's gradient, or add it to the existing one."""
     old = leaf.grad
     if old is not None:
         t.kernel("elementwise", old.dtype, 0, 3 * old.bytes)

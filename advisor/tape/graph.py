@@ -19,8 +19,8 @@ CATEGORY_NAMES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRA
 RawKernel = tuple[str, str, int, int, int, int, int, str]
 """(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0, place), as the tape records it.
 
-`place` is the part of the model, or '' where the tape does not note it. A bare tuple, for thousands are made for a
-step: as a NamedTuple, recording took a tenth longer.
+`place` is the part of the model, or '' where the tape does not note it. A bare tuple, because thousands are made per
+step: with a NamedTuple, recording took a tenth longer.
 """
 
 
@@ -29,7 +29,7 @@ class StopRecompute(Exception):
 
 
 class Recorder(Protocol):
-    """What buffers and nodes need of the tape: where they note their events, and where in the model they are made."""
+    """What buffers and nodes need from the tape: where they note their events, and where in the model they are made."""
 
     events: list[int]
     slots: dict[int, int]

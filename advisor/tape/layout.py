@@ -21,7 +21,7 @@ def alias(t: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> Te
 def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
     """`x[..., :size]`: a view; its backward fills a full tensor with zeros and copies into it.
 
-    Indexing with the whole width is no operation.
+    Indexing with the whole width is a no-op.
     """
     shape, dtype = x.shape, x.dtype
     if size == shape[-1]:

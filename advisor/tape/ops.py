@@ -2,7 +2,7 @@
 
 One function per operation, named as PyTorch names it. Shapes are tuples, sizes in elements; the last axis of a
 hidden state is its width. Sources: PyTorch 2.13, tools/autograd/derivatives.yaml and FunctionsManual.cpp for what
-is saved and made; kernels of which nothing is said move their inputs and outputs once.
+is saved and made; unless stated otherwise, a kernel moves its inputs and outputs once.
 """
 
 from __future__ import annotations

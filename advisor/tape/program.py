@@ -4,9 +4,9 @@ While the tape records, batch, length and rank are BATCH, LENGTH and RANK: power
 and sums of sizes keep their coefficients in separate digits of one integer. `polynomial` reads them off. Running a
 recorded program costs a tenth of recording it, and a search evaluates one program at many shapes.
 
-Sizes have batch and rank to the power 0 or 1, length up to 2. Between these twelve products lie digits that no size
+Sizes have batch and rank to the power 0 or 1, length up to 2. Between these twelve products are digits that no size
 may touch: a product or quotient of two sizes that is not one of the twelve ends up there and is refused, as is the
-large coefficient that a division leaves behind when it does not come out even.
+large coefficient that a division with a remainder leaves behind.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Net = list[tuple[int, int, int]]
 def polynomial(number: int) -> Polynomial:
     """The terms of a size that was computed from BATCH, LENGTH and RANK; coefficients may be negative.
 
-    Raises AssertionError, for the decoder that made the size has a bug, if the number has another power of them than
+    Raises AssertionError (a bug in the decoder that made the size) if the number has a power of them that is not among
     a Polynomial's digits, or a coefficient that only a division with a remainder can have left.
     """
     terms = []
@@ -81,7 +81,7 @@ def polynomial(number: int) -> Polynomial:
 
 
 def _refusal(coefficient: int, position: int) -> str:
-    """Why a number with this digit is no size, naming what has its digit there."""
+    """Why a number with this digit is not a size, naming what has its digit there."""
     near = [(b, s, r) for b in range(-1, 4) for s in range(-2, 5) for r in range(-1, 3)]
     power = " or ".join(_named(*powers) for powers in near if _position(*powers) == position) or f"digit {position}"
     if abs(coefficient) > _LARGEST:

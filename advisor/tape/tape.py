@@ -34,7 +34,7 @@ from advisor.tape.graph import (
 
 
 class CachedCast(NamedTuple):
-    """One of autocast's cached casts. It holds its source: while the entry stands, no other tensor has that id."""
+    """One of autocast's cached casts. It holds its source: while the entry exists, no other tensor has that id."""
 
     segment: int
     source: Tensor
@@ -44,7 +44,7 @@ class CachedCast(NamedTuple):
 class Tape:
     """Records a step: every allocation and release in order, where they happen, and every kernel.
 
-    `events` holds one number an event: slot * 8 + category * 2, plus 1 for a release; `slots` numbers the sizes.
+    `events` holds one number per event: slot * 8 + category * 2, plus 1 for a release; `slots` numbers the sizes.
     """
 
     on_segment: Callable[[int], None] = staticmethod(lambda segment: None)

@@ -1,1 +1,1 @@
-"""What others measured and published, beside what the tape predicts for the same run."""
+"""Published measurements, compared with what the tape predicts for the same runs."""

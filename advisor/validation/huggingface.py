@@ -37,7 +37,7 @@ def _adapters(row: Row) -> dict[str, Any]:
 
 
 def _table_bytes(m: ModelSpec, seq_len: int) -> int:
-    """Sines and cosines that each layer keeps in 16 bits, made anew for rows beyond 2,048 tokens (before 4.39)."""
+    """Sines and cosines that each layer keeps in 16 bits, recomputed for rows beyond 2,048 tokens (before 4.39)."""
     return 2 * 2 * max(seq_len, POSITIONS) * m.head_dim * m.num_hidden_layers
 
 
@@ -82,8 +82,8 @@ def _notebook_step(row: Row) -> StepMemory:
 def notebook(row: Row) -> Predicted:
     """Snapshots of allocated bytes after load, forward and backward, or the peak over both.
 
-    Beside the tape's tensors stand the tables of sines and cosines and both cuBLAS workspaces, which the notebook's
-    earlier cells left behind.
+    Besides the tape's tensors, these contain the tables of sines and cosines and both cuBLAS workspaces, which the
+    notebook's earlier cells left behind.
     """
     step, workspaces = _notebook_step(row), 2 * CUBLAS_WORKSPACE_BYTES
     aside = _table_bytes(NOTEBOOK_MODEL, row["seq_len"]) + workspaces
@@ -118,7 +118,7 @@ def unsharded_run(row: Row) -> PublishedRun:
 
 
 def benchmarks(row: Row) -> Predicted | Unanswered:
-    """fsdp_qlora's train.py where each card holds the whole model; FSDP without sharding adds nothing of weight.
+    """fsdp_qlora's train.py where each card holds the whole model; FSDP without sharding adds nothing significant.
 
     All rows have one length, so that the allocator's reserve can be replayed.
     """

@@ -100,7 +100,7 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
     if "lm_head" in row["target_modules"]:
         return Unanswered("LoRA on a head that is run in slices")
     if row["target_modules"] != ["q", "v"]:
-        return Unanswered("LoRA on other layers than queries and values")
+        return Unanswered("LoRA on layers other than queries and values")
     if row["model_id"] not in MODELS:
         return Unanswered("the model is not described here")
     model, quant = MODELS[row["model_id"]], row["quant"]

@@ -59,9 +59,9 @@ def finetune_run(row: Row) -> PublishedRun:
 
 
 def finetune(row: Row) -> Predicted | Unanswered:
-    """The README says neither what counted the memory nor what its G is: what the card shows, in 10^9 bytes.
+    """The README does not say how memory was counted or what its G is; assumed: what the card shows, in 10^9 bytes.
 
-    Ignores: the padding's mask, and that the gradients of earlier micro-batches stand.
+    Ignores: the padding's mask, and the gradients of earlier micro-batches.
     """
     if row["method"] != "lora":
         return Unanswered("GPTQ weights or sharding, which the tape does not know")

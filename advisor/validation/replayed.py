@@ -13,7 +13,7 @@ from advisor.specs import ModelSpec, Recipe
 from advisor.tape.program import Program
 
 PIECE_BYTES = 64 * 2**20
-"""What stands for the whole run is laid out in pieces of this size: it is never released."""
+"""What is held for the whole run is laid out in pieces of this size: it is never released."""
 STEPS = 2
 
 

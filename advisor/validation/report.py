@@ -68,7 +68,7 @@ class FitCheck(NamedTuple):
 
     @property
     def right(self) -> bool:
-        """A run that ended is not called too large; one that ran out of memory is not called safe."""
+        """A run that completed is not called too large; one that ran out of memory is not called safe."""
         return self.fits != "does_not_fit" if self.ran else self.fits == "does_not_fit"
 
 

@@ -28,7 +28,7 @@ def report_lines(report: Report) -> Iterator[str]:
             f"{part.worst_under:+11.1%}"
         )
     yield ""
-    for ran, name in ((False, "ran out of memory"), (True, "ended")):
+    for ran, name in ((False, "ran out of memory"), (True, "completed")):
         found = [v for v in report.verdicts if v.ran is ran]
         right = sum(v.right for v in found)
         yield f"runs that {name}: {right} of {len(found)} verdicts right"
@@ -59,7 +59,7 @@ def time_lines(report: TimeReport) -> Iterator[str]:
     yield from _spread("ratios inside a source", [one.error for one in report.ratios])
     yield from _spread("shapes over lengths", [error for _, error in report.shapes])
     yield f"in our interval: {sum(one.covered for one in eager)} of {len(eager)} eager rows (* outside)"
-    yield "ratio: to the plain row of the same source and model; shape: what is left without the model's own factor"
+    yield "ratio: to the plain row of the same source and model; shape: error without the model's common factor"
     yield from _unanswered(report.unanswered)
 
 

@@ -1,8 +1,8 @@
-"""Step times that others measured and published, beside what the tape's kernels take on the same card.
+"""Published step times, compared with what the tape's kernels take on the same card.
 
-Absolute times carry what is unknown of a machine; of two rows of one source and model that cancels. So each row also
-stands as a ratio to one row of its kind, and the rows of one model over several lengths as a shape: one common factor
-removed. Nothing is fitted to these rows. Steps under torch.compile are compared with each other alone.
+Absolute times include what is unknown about a machine, which cancels between two rows of one source and model. So each
+row is also given as a ratio to one row of its kind, and the rows of one model over several lengths as a shape, with
+one common factor removed. Nothing is fitted to these rows. Steps under torch.compile are only compared with each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RUNS: dict[str, Callable[[Row], PublishedRun]] = {
 PLAIN = {"peft-mm": "lora", "qwen1": "lora", "torchtune": "full", "fsdp_qlora": "lora"}
 """The method of the row that the others of a source are divided by."""
 SHAPE_ROWS = 4
-"""So many lengths of one model and method make a shape."""
+"""This many lengths of one model and method make a shape."""
 
 
 class Timed(NamedTuple):
@@ -128,7 +128,7 @@ def refusal(row: Row) -> str:
     if row["group"] == "qwen1" and row["method"] != "lora":
         return "GPTQ weights or sharding, which the tape does not know"
     if "fa" in row["optimizer"].lower().split("-"):
-        return "an optimizer of its own (LoRA-FA)"
+        return "its own optimizer (LoRA-FA)"
     return ""
 
 
@@ -166,7 +166,7 @@ def ratios_of(group: Sequence[Timed]) -> list[Ratio]:
 
 
 def shapes_of(group: Sequence[Timed]) -> list[tuple[Timed, float]]:
-    """The errors of eager rows that differ in length alone, their common factor (the median) removed."""
+    """The errors of eager rows that differ only in length, their common factor (the median) removed."""
     models: dict[tuple[str, str], list[Timed]] = {}
     for one in group:
         if not one.compiled:

@@ -190,7 +190,7 @@ def test_unknown_name_lists_near_matches_and_the_next_step() -> None:
 
 
 def test_ambiguous_name_lists_the_cards_it_fits_and_picks_none() -> None:
-    with pytest.raises(UnknownName, match="it fits rtx-5000-ada, rtx-5000-turing; "):
+    with pytest.raises(UnknownName, match="it matches rtx-5000-ada, rtx-5000-turing; "):
         find_gpus("RTX 5000")
 
 

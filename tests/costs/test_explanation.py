@@ -103,4 +103,4 @@ def test_without_a_known_speed_it_says_so() -> None:
 
 def test_json_says_that_the_flag_changes_nothing() -> None:
     result = CliRunner().invoke(cli, ["--model", "llama-3.2-1b", "--gpu", "t4", "--json", "--explain-time"])
-    assert "--explain-time changes nothing with --json" in result.stderr
+    assert "--explain-time has no effect with --json" in result.stderr

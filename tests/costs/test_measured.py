@@ -113,7 +113,7 @@ def test_other_versions_fall_back_aloud(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(measured, "LIBRARIES", ("torch", "peft"))
     answer = advise("llama-3.2-1b", "rtx4090", **KNOBS)
     (note,) = [note.text for note in answer.notes if note.code == "measured"]
-    assert "is not used, for it was measured with peft 0.1.0 (now 0.21.2)" in note
+    assert "is not used, because it was measured with peft 0.1.0 (now 0.21.2)" in note
     assert "calibrate" in note
     assert time_of(answer).high / time_of(answer).low > 1.5
 
@@ -143,7 +143,7 @@ def damaged(change: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "damaged (no JSON)"),
+        ("{", "damaged (not JSON)"),
         ("[]", "version None"),
         (damaged(lambda d: d.update(schema_version=9)), "version 9"),
         (damaged(lambda d: d["profile"].update(bursts=99)), "its checksum differs"),
@@ -171,7 +171,7 @@ def test_a_field_of_the_wrong_kind_is_refused(folder: Path) -> None:
     fields = json.loads(device_text(device()))["profile"]
     fields["profile"]["kernel_s"] = -1.0
     path = keep(folder, device(), file_text(measured.SCHEMA_VERSION, fields))
-    with pytest.raises(BadDevice, match="lacks or garbles"):
+    with pytest.raises(BadDevice, match="lacks or has a bad"):
         read_device(path)
 
 

@@ -159,7 +159,7 @@ def test_advise_answers_from_the_profile_and_says_so(folder: Path) -> None:
     assert answer.parameters == 4096
     assert answer.workload.seq_len == 600
     notes = [note.text for note in answer.notes if note.code == "trace"]
-    assert "stands on a trace" in notes[0]
+    assert "comes from a trace" in notes[0]
     assert "lora, dora, qlora, qdora" in notes[1]
     assert row.time is not None
     assert row.time.total_s.high > 5 * row.time.total_s.low
@@ -239,14 +239,14 @@ def _other_library(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda path: path.write_text("{"), "no JSON"),
+        (lambda path: path.write_text("{"), "not JSON"),
         (lambda path: path.write_text("[]"), "has version None"),
-        (lambda path: path.write_bytes(b"\xff\xfe"), "no JSON"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "not JSON"),
         (lambda path: path.write_text('{"schema_version": 2, "profile": 3, "checksum": ""}'), "checksum"),
-        (_cut, "no JSON"),
+        (_cut, "not JSON"),
         (_other_number, "checksum differs"),
         (_other_version, "version 99"),
-        (_other_library, "traced with torch 0, installed is 1"),
+        (_other_library, "traced with torch 0, but 1 is installed"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
     ],
 )

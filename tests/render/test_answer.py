@@ -96,7 +96,7 @@ def test_explain_lists_every_byte() -> None:
 def test_time_says_what_binds_and_what_it_costs() -> None:
     text = " ".join(screen(ask(price_per_hour=2.0)).split())
     assert "Time " in text
-    assert " a micro-step, bound by " in text
+    assert " per micro-step, bound by " in text
     assert "; cost " in text
     assert "; cost " not in screen(ask())
 

@@ -128,7 +128,7 @@ def test_compiled_runs_are_refused() -> None:
     [
         ("peft-mm", {"group": "somebody"}, "is not described here"),
         ("raschka", {"model_id": "some/model"}, "is not described here"),
-        ("raschka", {"target_modules": ["q", "v", "mlp"]}, "other layers"),
+        ("raschka", {"target_modules": ["q", "v", "mlp"]}, "layers other"),
         ("qwen1", {"method": "qlora"}, "GPTQ"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What each architecture's code builds from its config.json: one small function a family, and a table in each file.
+"""What each architecture's code builds from its config.json: one small function per family, and a table in each file.
 
 Structure (which linear layers exist, where biases, norms and softcaps sit) follows modeling_*.py and the
 defaults of missing keys follow configuration_*.py of transformers 5.23 under src/transformers/models/<model_type>.

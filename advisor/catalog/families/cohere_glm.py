@@ -50,7 +50,7 @@ def cohere2(f: Fields) -> Structure:
 
 
 def glm(f: Fields) -> Structure:
-    """GLM 4 of 2024: half of each head turned, gate and up in one projection."""
+    """GLM 4 of 2024: RoPE on half of each head, gate and up in one projection."""
     s = sizes(f, Defaults(151_552, 4096, 13_696, 40, 32, 131_072, kv_heads=2, head_dim=128))
     return rope(
         f,
@@ -65,7 +65,7 @@ def glm(f: Fields) -> Structure:
 
 
 def glm4(f: Fields) -> Structure:
-    """GLM 4 of 2025: norms before and behind each block."""
+    """GLM 4 of 2025: norms before and after each block."""
     return {**glm(f), "norm_placement": "sandwich"}
 
 

@@ -1,4 +1,4 @@
-"""Families of 2021 to 2023 with code of their own: OPT, GPT-J, BLOOM, MPT. Sources: see the package."""
+"""Families of 2021 to 2023 with their own code: OPT, GPT-J, BLOOM, MPT. Sources: see the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Names:
 
 
 def _sizes(f: Fields, names: _Names, hidden: int, heads: int, layers: int) -> Structure:
-    """Sizes of a model in which every head has keys and values of its own."""
+    """Sizes of a model in which every head has its own keys and values."""
     hidden_key = f.key_of(names.hidden, "hidden_size")
     heads_key = f.key_of(names.heads, "num_attention_heads")
     hidden, heads = f.size(hidden_key, hidden), f.size(heads_key, heads, maximum=MAX_HEADS)
@@ -40,7 +40,7 @@ def _no_dropout(f: Fields, *keys: str) -> None:
 
 
 def opt(f: Fields) -> Structure:
-    """OPT: learned positions (two more than it says), queries scaled before attention; 350M norms behind its blocks."""
+    """OPT: learned positions (two more than stated), queries scaled before attention; 350M norms after its blocks."""
     s = _sizes(f, _Names("hidden_size", "num_attention_heads", "num_hidden_layers"), 768, 12, 12)
     width, before = f.optional_size("word_embed_proj_dim", s["hidden_size"]), f.flag("do_layer_norm_before", True)
     if not f.flag("layer_norm_elementwise_affine", True):
@@ -71,7 +71,7 @@ def opt(f: Fields) -> Structure:
 
 
 def gptj(f: Fields) -> Structure:
-    """GPT-J: attention and MLP in parallel behind one LayerNorm, rotary tables in every layer, a biased head."""
+    """GPT-J: attention and MLP in parallel after one LayerNorm, rotary tables in every layer, a biased head."""
     s = _sizes(f, _Names("n_embd", "n_head", "n_layer"), 4096, 16, 28)
     _no_dropout(f, "resid_pdrop", "embd_pdrop", "attn_pdrop")
     if f.is_null("rotary_dim"):
@@ -100,7 +100,7 @@ def gptj(f: Fields) -> Structure:
 
 
 def bloom(f: Fields) -> Structure:
-    """BLOOM: ALiBi inside a fused product, a norm after the embedding, a GELU with a backward of its own."""
+    """BLOOM: ALiBi inside a fused product, a norm after the embedding, a GELU with its own backward."""
     hidden_key = "n_embed" if f.has("n_embed") else "hidden_size"
     s = _sizes(f, _Names(hidden_key, "n_head", "n_layer"), 64, 8, 2)
     _no_dropout(f, "hidden_dropout", "attention_dropout")

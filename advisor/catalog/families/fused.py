@@ -20,7 +20,7 @@ from advisor.catalog.fields import Fields
 
 
 def phi(f: Fields) -> Structure:
-    """Phi 1, 1.5, 2: attention and MLP in parallel behind one LayerNorm, biases everywhere."""
+    """Phi 1, 1.5, 2: attention and MLP in parallel after one LayerNorm, biases everywhere."""
     s = sizes(f, Defaults(51_200, 2048, 8192, 24, 32, 2048, activation="gelu_new"))
     if f.flag("qk_layernorm", False):
         raise f.unsupported("qk_layernorm", "a LayerNorm of queries and keys")
@@ -64,7 +64,7 @@ def phi3(f: Fields) -> Structure:
 
 
 def gpt_neox(f: Fields) -> Structure:
-    """GPT-NeoX, Pythia: fused projection per head, parallel residual behind two LayerNorms."""
+    """GPT-NeoX, Pythia: fused projection per head, parallel residual after two LayerNorms."""
     d = Defaults(50_432, 6144, 24_576, 44, 64, 2048, activation="gelu")
     s = sizes(f, d, explicit_head_dim=False, must_divide=True)
     bias, dropout = f.flag("attention_bias", True), f.number("hidden_dropout", 0.0)
@@ -92,7 +92,7 @@ def gpt_neox(f: Fields) -> Structure:
 
 
 def _gpt2_like(f: Fields, activation_default: str) -> Structure:
-    """GPT-2 and its heirs: learned positions, one fused projection, old key spellings (`n_embd` ...) beside the new."""
+    """GPT-2 and its heirs: learned positions, one fused projection, old and new key spellings (`n_embd` ...)."""
     hidden = f.size(f.key_of("n_embd", "hidden_size"), 768)
     heads_key = f.key_of("n_head", "num_attention_heads")
     heads = f.size(heads_key, 12, maximum=MAX_HEADS)

@@ -52,7 +52,7 @@ def _gemma2_like(f: Fields, d: Defaults, pattern: int) -> Structure:
 
 
 def gemma2(f: Fields) -> Structure:
-    """Gemma 2: soft caps, norms before and behind each block, every other layer slides."""
+    """Gemma 2: soft caps, norms before and after each block, a sliding window in every other layer."""
     d = Defaults(256_000, 2304, 9216, 26, 8, 8192, kv_heads=4, head_dim=256, tied=True, activation="gelu_pytorch_tanh")
     return {
         **_gemma2_like(f, d, pattern=2),
@@ -78,7 +78,7 @@ def gemma3(f: Fields) -> Structure:
 
 
 def gemma4(f: Fields) -> Structure:
-    """Gemma 4: full layers have wider heads, fewer of them for keys, and may take keys for values."""
+    """Gemma 4: full-attention layers have wider heads, fewer key heads, and may use keys as values."""
     d = Defaults(262_144, 2304, 9216, 30, 8, 131_072, kv_heads=4, head_dim=256, tied=True)
     s = sizes(f, d)
     for key, default, what in (
@@ -90,7 +90,7 @@ def gemma4(f: Fields) -> Structure:
     if f.text("use_bidirectional_attention", "") == "all":
         raise f.unsupported("use_bidirectional_attention", "attention that looks ahead (an embedding model)")
     slides = sliding_layers(f, s["num_hidden_layers"], lambda i: bool((i + 1) % 6))
-    slides[-1] = False  # its config class sees to that
+    slides[-1] = False  # its config class enforces that
     same = f.flag("attention_k_eq_v", False)
     wide, heads = _global_heads(f, s, slides, same)
     found = rope(

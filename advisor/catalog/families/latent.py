@@ -23,7 +23,7 @@ KV_NAMES = ("kv_a_proj_with_mqa", "kv_b_proj")
 
 
 def latent(f: Fields, s: Structure, plain: int = 128, value: int = 128, q_rank: int = 1536) -> Structure:
-    """The projections through latents, and the two parts of a head: one that RoPE turns and one that it leaves.
+    """The projections through latents, and the two parts of a head: one that RoPE rotates and one that it leaves.
 
     `plain`, `value` and `q_rank` are defaults: the part that RoPE leaves, a value head, the latent of queries.
     """
@@ -31,7 +31,7 @@ def latent(f: Fields, s: Structure, plain: int = 128, value: int = 128, q_rank: 
     if s["num_key_value_heads"] != s["num_attention_heads"]:
         raise f.bad("num_key_value_heads", f"is {s['num_key_value_heads']}: latent attention has one per query head")
     if plain + turned > MAX_HEAD_DIM or turned % 2:
-        raise f.bad("qk_rope_head_dim", f"is {turned}: an even number is needed, small enough for one head")
+        raise f.bad("qk_rope_head_dim", f"is {turned}: it must be even and small enough for one head")
     q_rank = 0 if f.is_null("q_lora_rank") else f.size("q_lora_rank", q_rank, maximum=MAX_HEAD_DIM)
     bias = f.flag("attention_bias", False)
     found = rope(
@@ -77,14 +77,14 @@ def llama4_text(f: Fields) -> Structure:
     every = f.size("no_rope_layer_interval", 4)
     with_rope = f.items("no_rope_layers") or [int((i + 1) % every != 0) for i in range(layers)]
     if len(with_rope) != layers or any(flag not in (0, 1) for flag in with_rope):
-        raise f.bad("no_rope_layers", f"needs 0 or 1 for each of the {layers} layers")
+        raise f.bad("no_rope_layers", f"must be a list of 0 or 1 for each of the {layers} layers")
     chunked = _chunked_layers(f, layers, [bool(flag) for flag in with_rope])
     if f.is_null("attention_chunk_size") and any(chunked):
-        raise f.bad("attention_chunk_size", "is null, and some layers look at chunks")
+        raise f.bad("attention_chunk_size", "is null, but some layers look at chunks")
     step = f.size("interleave_moe_layer_step", 1)
     mixed = f.items("moe_layers") if f.has("moe_layers") else list(range(step - 1, layers, step))
     if any(type(i) is not int or not 0 <= i < layers for i in mixed):
-        raise f.bad("moe_layers", f"needs indices of the {layers} layers, from 0")
+        raise f.bad("moe_layers", f"must list indices of the {layers} layers, counted from 0")
     if mixed:
         count = f.size(f.key_of("num_local_experts", "num_experts"), 16, maximum=100_000)
         per_token = f.size("num_experts_per_tok", 1, maximum=count)
@@ -137,12 +137,12 @@ def _per_token(f: Fields) -> int:
 
 
 def gpt_oss(f: Fields) -> Structure:
-    """gpt-oss: attention with sinks, every second layer through a window, eager alone; every layer has experts."""
+    """gpt-oss: eager attention with sinks, through a window in every second layer; experts in every layer."""
     s = sizes(f, Defaults(201_088, 2880, 2880, 36, 64, 131_072, kv_heads=8, head_dim=64))
     bias = f.flag("attention_bias", True)
     slides = sliding_layers(f, s["num_hidden_layers"], lambda i: i % 2 == 0)
     if f.is_null("sliding_window") and any(slides):
-        raise f.bad("sliding_window", "is null, and some layers slide")
+        raise f.bad("sliding_window", "is null, but some layers have a sliding window")
     return rope(
         f,
         {

@@ -1,4 +1,4 @@
-"""Llama and what varies it least: Mistral, Qwen 2 and 3, SmolLM 3, Granite, OLMo, StableLM, StarCoder 2."""
+"""Llama and its closest variants: Mistral, Qwen 2 and 3, SmolLM 3, Granite, OLMo, StableLM, StarCoder 2."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def smollm3(f: Fields) -> Structure:
     every = f.size("no_rope_layer_interval", 4)
     with_rope = f.items("no_rope_layers") or [int((i + 1) % every != 0) for i in range(layers)]
     if len(with_rope) != layers or any(flag not in (0, 1) for flag in with_rope):
-        raise f.bad("no_rope_layers", f"needs 0 or 1 for each of the {layers} layers")
+        raise f.bad("no_rope_layers", f"must be a list of 0 or 1 for each of the {layers} layers")
     slides = sliding_layers(f, layers, lambda i: not with_rope[i])
     size = window(f, 0) if f.flag("use_sliding_window", False) and f.has("sliding_window") else 0
     bias = f.flag("attention_bias", False)
@@ -94,17 +94,17 @@ def granite(f: Fields) -> Structure:
 
 
 def llama_without_check(f: Fields) -> Structure:
-    """Llama's plan where the hidden size need not be a multiple of the heads."""
+    """Llama's structure where the hidden size need not be a multiple of the heads."""
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
     bias = f.flag("attention_bias", False)
     return rope(f, {**s, "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": f.flag("mlp_bias", False)})
 
 
 def stablelm(f: Fields) -> Structure:
-    """StableLM 2: LayerNorms, a quarter of each head turned."""
+    """StableLM 2: LayerNorms, RoPE on a quarter of each head."""
     s = sizes(f, Defaults(50_304, 2560, 6912, 32, 32, 4096, kv_heads=32), explicit_head_dim=False)
     if f.number("hidden_dropout", 0.0) > 0:
-        raise f.unsupported("hidden_dropout", "dropout after the MLP alone")
+        raise f.unsupported("hidden_dropout", "dropout after the MLP only")
     return rope(
         f,
         {
@@ -152,7 +152,7 @@ def olmo(f: Fields) -> Structure:
 
 
 def olmo2(f: Fields) -> Structure:
-    """OLMo 2: norms behind each block, queries and keys normed over all heads."""
+    """OLMo 2: norms after each block, queries and keys normed over all heads."""
     s = sizes(f, Defaults(50_304, 4096, 11_008, 32, 32, 2048))
     bias = f.flag("attention_bias", False)
     return rope(

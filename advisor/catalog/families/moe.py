@@ -44,11 +44,11 @@ def mixtral(f: Fields) -> Structure:
 
 
 def _qwen_moe(f: Fields, s: Structure, count: int, per_token: int, width: int) -> Structure:
-    """Experts of their own width, in every n-th layer but those that are named."""
+    """Experts with their own width, in every n-th layer except those listed."""
     no_balance(f)
     layers, step, without = s["num_hidden_layers"], f.size("decoder_sparse_step", 1), f.items("mlp_only_layers")
     if any(type(i) is not int or not 0 <= i < layers for i in without):
-        raise f.bad("mlp_only_layers", f"needs indices of the {layers} layers, from 0")
+        raise f.bad("mlp_only_layers", f"must list indices of the {layers} layers, counted from 0")
     mixed = [(i + 1) % step == 0 and i not in without for i in range(layers)]
     if not any(mixed):
         return s

@@ -1,4 +1,4 @@
-"""Dense families of 2024 and later that vary Llama's plan in a norm, an activation or a window.
+"""Dense families of 2024 and later that differ from Llama in a norm, an activation or a window.
 
 Sources: see the package.
 """
@@ -47,7 +47,7 @@ def seed_oss(f: Fields) -> Structure:
 
 
 def ernie4_5(f: Fields) -> Structure:
-    """ERNIE 4.5: a Llama whose rotary turn happens in fp32, on neighboring features."""
+    """ERNIE 4.5: a Llama that applies RoPE in fp32, on neighboring features."""
     d = Defaults(103_424, 1024, 3072, 18, 16, 131_072, kv_heads=2, head_dim=_head_dim(f, 128), tied=True)
     bias = f.flag("use_bias", False)
     s = {**sizes(f, d), "attention_dropout": 0.0}  # its code reads none
@@ -129,7 +129,7 @@ def exaone4(f: Fields) -> Structure:
 
 
 def hunyuan_dense(f: Fields) -> Structure:
-    """Hunyuan's dense models: a Llama with norms of queries and keys after their turn."""
+    """Hunyuan's dense models: a Llama with norms of queries and keys after RoPE."""
     d = Defaults(290_943, 4096, 11_008, 32, 32, 2048)
     return rope(f, {**sizes(f, d), **_biases(f), "qk_norm": "head"})
 

@@ -1,4 +1,4 @@
-"""Families of experts beside an expert that all tokens share: GLM-4 MoE, dots.llm1, ERNIE, Hunyuan, Granite; and Phi.
+"""Families with shared and routed experts: GLM-4 MoE, dots.llm1, ERNIE, Hunyuan, Granite; and Phi.
 
 Sources: see the package.
 """
@@ -48,12 +48,12 @@ def glm4_moe_lite(f: Fields) -> Structure:
     layers = s["num_hidden_layers"]
     types = f.items("mlp_layer_types") or ["dense"] + ["sparse"] * (layers - 1)
     if len(types) != layers or not set(types) <= {"dense", "sparse"}:
-        raise f.bad("mlp_layer_types", f"needs 'dense' or 'sparse' for each of the {layers} layers")
+        raise f.bad("mlp_layer_types", f"must be a list of 'dense' or 'sparse' for each of the {layers} layers")
     first = types.index("sparse") if "sparse" in types else layers
     s["router_normalised"] = f.flag("norm_topk_prob", True)
     s = latent(f, s, plain=192, value=256, q_rank=768)
     if f.optional_size("head_dim", s["rotary_dim"]) != s["rotary_dim"]:  # transformers takes both names for one field
-        raise f.bad("head_dim", f"is another than qk_rope_head_dim, {s['rotary_dim']}: give one of the two")
+        raise f.bad("head_dim", f"differs from qk_rope_head_dim, which is {s['rotary_dim']}: give one of the two")
     found = deepseek_mixture(f, s, first, ExpertDefaults(64, 4, 1536, 1))
     return found | expert_layers([kind == "sparse" for kind in types]) if first < layers else found
 
@@ -66,7 +66,7 @@ def dots1(f: Fields) -> Structure:
     late = f.size("max_window_layers", 62, minimum=0)
     slides = sliding_layers(f, layers, lambda i: bool(size) and i >= late)
     if any(slides) and not size:
-        raise f.bad("sliding_window", "is null, and some layers slide")
+        raise f.bad("sliding_window", "is null, but some layers have a sliding window")
     bias = f.flag("attention_bias", False)
     s = rope(
         f,

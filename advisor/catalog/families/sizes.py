@@ -92,7 +92,7 @@ def rope(f: Fields, s: Structure, factor: float = 1.0) -> Structure:
     head_dim: int = s["head_dim"]
     rotated = int(head_dim * factor)
     if rotated < 2 or rotated % 2:
-        raise f.bad("head_dim", f"is {head_dim}, of which RoPE turns {rotated}: that must be an even number")
+        raise f.bad("head_dim", f"is {head_dim}, of which RoPE rotates {rotated} features: that must be an even number")
     return {**s, "position": "rope", "rotary_dim": 0 if rotated == head_dim else rotated}
 
 
@@ -124,7 +124,7 @@ def sliding_layers(f: Fields, layers: int, pattern: Callable[[int], bool]) -> li
 
 
 def windowed(size: int, slides: list[bool]) -> Structure:
-    """The window of a model in which some layers slide; which ones is said where not all do."""
+    """The window of a model in which some layers slide, and which layers those are if not all."""
     if not size or not any(slides):
         return {}
     return {"sliding_window": size, "sliding_layers": () if all(slides) else tuple(slides)}
@@ -141,5 +141,5 @@ def every_nth(f: Fields, key: str, flags: list[bool]) -> int:
 
 
 def expert_layers(flags: list[bool]) -> Structure:
-    """Which layers have experts, said where not all do."""
+    """Which layers have experts, if not all do."""
     return {} if all(flags) else {"expert_layers": tuple(flags)}
