@@ -1,4 +1,4 @@
-"""The formula's peak and work beside the traced real step: models x methods x checkpointing x shapes x autocast.
+"""The formula's peak and work against the traced real step: models x methods x checkpointing x shapes x autocast.
 
     python benchmarks/against_trace.py                     the whole table (400 traces of full models; about 40 min)
     python benchmarks/against_trace.py --layers 3          the same models cut to three layers (about 10 min)
@@ -7,9 +7,9 @@
                                                            the smallest model of each architecture in the catalog
 
 Needs the [calibrate] extra; no weights, no GPU, no network. Prints a row for each case (--all) or the worst per model
-and method, with where the peak stands and how far kernels, FLOP and traffic are off. Exits with 1 when a peak is off by
-more than 0.5 %, when a static term (base weights, quantization constants, adapters, optimizer states) is not equal to
-the byte, when FLOP differ by more than 0.1 %, or launches or traffic by more than 3 %.
+and method, with the position of the peak and the errors of kernels, FLOP and memory traffic. Exits with 1 when a peak
+is off by more than 0.5 %, when a static term (base weights, quantization constants, adapters, optimizer states) is not
+equal to the byte, when FLOP differ by more than 0.1 %, or launches or memory traffic by more than 3 %.
 """
 
 from __future__ import annotations
@@ -150,12 +150,12 @@ def show(case: Case) -> str:
 
 
 def main() -> int:
-    """Print the table; 1 when the bar is missed."""
+    """Print the table; returns 1 when an error exceeds its limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers; 0: whole")
-    parser.add_argument("--all", action="store_true", help="print every case, not the worst of a model and method")
+    parser.add_argument("--layers", type=int, default=0, help="cut the models to this many layers; 0: whole")
+    parser.add_argument("--all", action="store_true", help="print every case, not only the worst per model and method")
     parser.add_argument("--autocast", choices=("both", "on"), default="both")
     parser.add_argument("--every-architecture", action="store_true", help="the smallest model of each architecture")
     options = parser.parse_args()

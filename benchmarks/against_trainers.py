@@ -1,10 +1,10 @@
-"""The formula beside the trainers' own training loops: transformers' Trainer and trl's SFTTrainer.
+"""The formula against the trainers' own training loops: transformers' Trainer and trl's SFTTrainer.
 
     python -m benchmarks.against_trainers
 
 Each trainer trains a tiny random model on the CPU with the knobs of its preset, all five methods, with and without
-checkpointing, the base in each dtype; what its last step held is compared with the formula (`trainer_step`
-says how TRL's kernels, which need a GPU, are bridged). Exits with 1 when a peak is off by more than 0.1 %, or a
+checkpointing, the base in each dtype; the memory of its last step is compared with the formula (`trainer_step`
+explains how TRL's kernels, which need a GPU, are replaced). Exits with 1 when a peak is off by more than 0.1 %, or a
 static term or a dtype differs.
 """
 
@@ -21,7 +21,7 @@ from calibrate.worker.trainer_step import CONFIG, TRACED, predicted_step, preset
 
 BAR = 0.001
 TWO_TILES = CONFIG | {"vocab_size": 40_000, "max_position_embeddings": 2048}
-"""More logits than one tile of TRL's loss holds; with 4 x 1,100 tokens more tokens, too."""
+"""More logits than one tile of TRL's loss holds; with 4 x 1,100 tokens, more tokens as well."""
 SHAPES: tuple[tuple[dict[str, Any], int], ...] = ((CONFIG, 128), (TWO_TILES, 1_100))
 LARGE = (("trl", "full"), ("trl", "qlora"), ("transformers", "lora"))
 

@@ -1,10 +1,10 @@
-"""Questions drawn at random and answered, to hold two versions of the tool against each other.
+"""Questions drawn at random and answered, to compare two versions of the tool.
 
     python -m benchmarks.answers --out before.jsonl                    2,000 questions, one JSON object a line
     python -m benchmarks.answers --out after.jsonl --against before.jsonl
     python -m benchmarks.answers --out after.jsonl --against before.jsonl --figures     texts left out
 
-The draw depends on the seed alone, so two versions are asked the same questions as long as their catalogs list the
+The draw depends only on the seed, so two versions are asked the same questions as long as their catalogs list the
 same models and cards. Exits with 1 when an answer differs.
 """
 
@@ -81,7 +81,7 @@ def answered(question: dict[str, Any]) -> Any:
 
 
 def without_texts(found: Any) -> Any:
-    """The same without sentences, and terms by place in place of name."""
+    """The same without sentences, and with terms by position instead of by name."""
     if isinstance(found, dict):
         if set(found) == {"name", "bytes"}:
             return found["bytes"]
@@ -93,7 +93,7 @@ def without_texts(found: Any) -> Any:
 
 
 def differences(mine: Any, theirs: Any, where: str = "") -> Iterator[str]:
-    """Where two answers part, as 'path: this, that'."""
+    """The differences between two answers, as 'path: theirs -> mine'."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
         for key in [*mine, *(key for key in theirs if key not in mine)]:
             yield from differences(mine.get(key), theirs.get(key), f"{where}.{key}")
@@ -108,7 +108,7 @@ def main() -> int:
     """Answer, write, compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", required=True, help="file to write")
-    parser.add_argument("--against", help="file of another version's answers to the same questions")
+    parser.add_argument("--against", help="file with another version's answers to the same questions")
     parser.add_argument("--questions", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gpus", action="store_true", help="several cards")

@@ -4,9 +4,9 @@
 
 Two draws, with a fixed seed. A sweep: one model on one card, as someone compares recipes for a job: method, rank,
 alpha, target modules, dropout, optimizer, checkpointing, micro-batch, accumulation and lengths. Anything: seven models,
-four cards, and loss, dtypes, autocast, attention, re-entrant checkpointing and k-bit upcasting too, so that next to no
-two estimates share the structure of their step, and each has to be recorded (5 to 10 ms).
-The bar is for the sweep; 1 is returned when it is missed.
+four cards, and also loss, dtypes, autocast, attention, re-entrant checkpointing and k-bit upcasting. Then almost no two
+estimates share the structure of their step, and each has to be recorded (5 to 10 ms).
+The limit is for the sweep; exits with 1 when it is exceeded.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def drawn_questions(count: int, anything: bool, seed: int = SEED) -> list[Questi
 
 
 def seconds_for(questions: Sequence[Question]) -> float:
-    """Processor time of estimating all of them: the wall time of a machine that does nothing else."""
+    """CPU time of estimating all of them, which is the wall time on an otherwise idle machine."""
     start = time.process_time()
     for question in questions:
         estimate(*question)
@@ -100,7 +100,7 @@ def seconds_for(questions: Sequence[Question]) -> float:
 
 
 def main() -> int:
-    """Print both times; 1 when the sweep misses the bar."""
+    """Print both times; returns 1 when the sweep exceeds its limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=1000)
     count = parser.parse_args().count

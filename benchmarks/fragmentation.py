@@ -1,13 +1,13 @@
-"""How much more than the traced peak PyTorch's caching allocator holds, and how much of that it needs.
+"""How much memory PyTorch's caching allocator holds beyond the traced peak, and how much of that it needs.
 
     python -m benchmarks.fragmentation                     1,020 steps of 51 whole models (two hours)
     python -m benchmarks.fragmentation --models llama-3.2-1b
 
 Needs the [calibrate] extra. Every traced step is replayed through `costs.allocator`: loading and three steps. For
-each case figures as shares of the moving bytes (the traced peak less what stands for the whole run): what the allocator
-reserves beyond the peak where there is room, the least that it gets by with (it empties its cache before it fails), and
-both with expandable_segments:True. `costs.fragmentation` takes its shares from the table at the end. The last figure
-is a share of the traced peak: what `max_memory_allocated` counts beyond it, blocks that were too small to split.
+each case it prints shares of the moving bytes (the traced peak less what stays allocated for the whole run): what the
+allocator reserves beyond the peak when there is room, the least it needs (it empties its cache before it fails), and
+both with expandable_segments:True. `costs.fragmentation` takes its shares from the table at the end. The last figure is
+a share of the traced peak: what `max_memory_allocated` counts beyond it, from blocks too small to split.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from calibrate.worker.dryrun import trace_step
 
 SPREAD = (0.05, 0.5, 0.95)
 MORE = ("llama-3.2-1b", "llama-3.1-8b", "qwen2.5-0.5b", "qwen3-8b", "pythia-1.4b")
-"""Beside the smallest model of each architecture."""
+"""Replayed in addition to the smallest model of each architecture."""
 MOST_PARAMETERS = 120e9
-"""Larger ones take minutes a step."""
+"""Larger ones take minutes per step."""
 
 
 def models() -> list[str]:
-    """What is replayed when no name is given."""
+    """The models replayed when no name is given."""
     smallest = (name for name in one_of_each_architecture() if parameter_count(find_model(name)) < MOST_PARAMETERS)
     return list(dict.fromkeys((*smallest, *MORE)))
 
@@ -50,14 +50,14 @@ class Case(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What `advisor.costs.fragmentation` tells apart."""
+        """The kind of step that `advisor.costs.fragmentation` distinguishes."""
         recipe = self.trace.recipe
         method = "full" if recipe.method == "full" else "adapters"
         return method + ", checkpointing" * recipe.gradient_checkpointing + (", at head" if self.at_head else "")
 
     @property
     def moving_bytes(self) -> int:
-        """The peak, less what stands for the whole run."""
+        """The peak, less what stays allocated for the whole run."""
         return self.trace.peak_bytes - sum(getattr(self.trace, f"{name}_bytes") for name in STATIC)
 
     @property
@@ -104,9 +104,9 @@ def spread(values: list[float]) -> str:
 def main() -> int:
     """Print every case and the spread of each figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default="", help="names with commas; left out: one of each architecture, and more")
+    parser.add_argument("--models", default="", help="names with commas [default: one of each architecture, and more]")
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--layers", type=int, default=0, help="cut the models to so many layers: larger shares")
+    parser.add_argument("--layers", type=int, default=0, help="cut the models to this many layers: larger shares")
     options = parser.parse_args()
     names = options.models.split(",") if options.models else models()
     found: list[Case] = []

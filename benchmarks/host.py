@@ -1,10 +1,10 @@
-"""CPU time per kernel that eager PyTorch spends before a card has anything to do.
+"""CPU time per kernel that eager PyTorch spends before a card has any work to do.
 
     python -m benchmarks.host [--methods full,lora,dora]
 
-Runs real training steps of a decoder so narrow that its kernels take next to no time, at 4 and at 12 layers: what the
-8 layers between them add, divided by their kernels on the tape, is the cost of Python, peft, autograd and dispatch per
-kernel, forward and backward. One thread, one core; the fastest of 25 steps.
+Runs real training steps of a decoder so narrow that its kernels take almost no time, with 4 and with 12 layers. The
+time of the 8 additional layers, divided by their kernels on the tape, is the cost of Python, peft, autograd and
+dispatch per kernel, forward and backward. One thread, one core; the fastest of 25 steps.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def config_of(layers: int) -> dict[str, Any]:
 
 
 def measured(recipe: Recipe, layers: int) -> tuple[Half, Half]:
-    """Forward and backward of a step with so many layers."""
+    """Forward and backward of a step with this many layers."""
     config = config_of(layers)
     model = build_model(config, recipe, fake=False)
     inputs = step_inputs(model, BATCH, LENGTH)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.lookups
 
-The shortest of several times, each with empty caches; 1 is returned when a bar is missed.
+Takes the shortest of several times, each with empty caches; exits with 1 when a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MODEL_BAR_S, CARDS_BAR_S = 0.010, 0.015
 
 
 def caches_of(module: Any) -> list[Any]:
-    """Everything in `module` that remembers answers."""
+    """The functions in `module` that cache their answers."""
     return [thing for thing in vars(module).values() if isinstance(thing, type(cache(len)))]
 
 
 def shortest_s(module: Any, ask: Callable[[], object]) -> float:
-    """Seconds that `ask` takes with nothing remembered by `module`; another load can only make it longer."""
+    """Seconds that `ask` takes with empty caches in `module`; other load can only make it longer."""
     times_s = []
     for _ in range(TIMES):
         for one in caches_of(module):
@@ -38,7 +38,7 @@ def shortest_s(module: Any, ask: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    """Print both; 1 when a bar is missed."""
+    """Print both; returns 1 when a limit is exceeded."""
     model_s = shortest_s(models, partial(models.find_model, MODEL))
     print(f"look-up of {MODEL}:  {model_s * 1e3:6.1f} ms   (bar: {MODEL_BAR_S * 1e3:g})")
     cards_s = shortest_s(gpus, gpus.all_gpus)

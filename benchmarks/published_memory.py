@@ -1,9 +1,9 @@
-"""Predicted memory beside what others measured and published: `advise validate`, and a bar.
+"""Predicted memory against published measurements: `advise validate`, with limits on the errors.
 
     python benchmarks/published_memory.py
 
-Exits with 1 when the median error of a framework's complete rows, or of all its rows where none is complete, is above
-its bar: 2 % for transformers and peft, 5 % for other stacks.
+Exits with 1 when the median error of a framework's complete rows (all its rows if none is complete) exceeds its
+limit: 2 % for transformers and peft, 5 % for other stacks.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ MEDIAN_BARS = {"huggingface": 0.02, "lit-gpt": 0.05, "torchtune": 0.05, "qwen": 
 
 
 def judged_lines(report: Report, framework: str) -> list[Line]:
-    """The lines of a framework by which it is judged."""
+    """The rows by which a framework is judged."""
     lines = [line for line in report.lines if line.framework == framework]
     return [line for line in lines if line.row["completeness_mem"] == "A"] or lines
 
 
 def missed_bars(report: Report) -> list[str]:
-    """The frameworks that are further off than their bar, each with its median."""
+    """The frameworks whose error exceeds their limit, each with its median."""
     missed = []
     for framework, bar in MEDIAN_BARS.items():
         lines = judged_lines(report, framework)
@@ -34,7 +34,7 @@ def missed_bars(report: Report) -> list[str]:
 
 
 def main() -> int:
-    """Print the table; 1 when a framework misses its bar."""
+    """Print the table; returns 1 when a framework exceeds its limit."""
     report = validate()
     print("\n".join(report_lines(report)))
     missed = missed_bars(report)

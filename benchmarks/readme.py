@@ -1,11 +1,11 @@
 """The generated parts of README.md and docs/contributing-a-card.md.
 
-Each stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+Each is between `<!-- generated: NAME -->` and `<!-- end -->`.
 
     python -m benchmarks.readme            exits with 1 and names the parts that are out of date
     python -m benchmarks.readme --write    brings them up to date
 
-Everything generated is the same on every machine: it comes from the formulas, the catalog and the tables of the code.
+The generated text is the same on every machine: it comes from the formulas, the catalog and the code's tables.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _EXAMPLE = re.compile(r"<!-- example: library -->\n```python\n(.*?)```", re.DOTA
 
 
 def screen(_: str) -> str:
-    """What the first command prints; of the training script at its end only the first lines."""
+    """What the first command prints, with only the first lines of the training script at its end."""
     output = CliRunner(env=PLAIN).invoke(cli, list(SCREEN), catch_exceptions=False).stdout
     answer, heading, script = output.partition("Run this")
     lines = [line.rstrip() for line in answer.splitlines()]
@@ -72,13 +72,13 @@ def _allowed(knob: Knob) -> str:
 
 
 def rules(_: str) -> str:
-    """The table of rules, in the order in which they are asked, each with the first line of its docstring."""
+    """The table of rules, in the order in which they are applied, each with the first line of its docstring."""
     rows = [(rule.code, rule.kind, rule.explanation.strip().splitlines()[0].rstrip(".")) for rule in RULES]
     return _table(("code", "kind", "rule"), rows)
 
 
 def catalog(_: str) -> str:
-    """How many models and cards there are, and of which kinds."""
+    """The number of models and cards by kind."""
     models, cards = model_entries(), all_gpus()
     kinds = Counter(find_model(entry.name).architecture for entry in models)
     sizes = sorted(entry.parameters for entry in models)
@@ -98,7 +98,7 @@ def _capability(card: GpuSpec) -> tuple[int, ...]:
 
 
 def contract(_: str) -> str:
-    """The objects that `advise --json` is made of, with their keys."""
+    """The objects in the output of `advise --json`, with their keys."""
     objects: tuple[type[Frozen], ...] = (
         Advice,
         GpuChoice,
@@ -122,7 +122,7 @@ def library(text: str) -> str:
     """What the README's library example prints."""
     found = _EXAMPLE.search(text)
     if found is None:
-        raise SystemExit("README.md has no python block behind <!-- example: library -->")
+        raise SystemExit("README.md has no python block after <!-- example: library -->")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(found[1], "README.md", "exec"), {"__name__": "__main__"})
@@ -130,7 +130,7 @@ def library(text: str) -> str:
 
 
 def records(_: str) -> str:
-    """The objects that a line of `calibrate export` is made of, with their keys."""
+    """The objects in a line of `calibrate export`, with their keys."""
     objects = (Comparison, Figures, Environment, DeviceFacts, BurstFacts, Run, Conditions, Rates, Sample)
     rows = [(one.__name__, ", ".join(f"`{name}`" for name in one.model_fields)) for one in objects]
     return _table(("object", "keys"), rows)
@@ -169,7 +169,7 @@ def parts_of(text: str) -> dict[str, str]:
 
 
 def regenerate(text: str, parts: Mapping[str, Callable[[str], str]] = PARTS) -> str:
-    """A document's text with every generated part made anew. KeyError for a name that nothing generates."""
+    """A document's text with every generated part regenerated. Raises KeyError for an unknown part."""
     return _PART.sub(lambda found: f"<!-- generated: {found[1]} -->\n{parts[found[1]](text)}<!-- end -->", text)
 
 

@@ -1,11 +1,11 @@
-"""How long `advise` takes to start, against importing the libraries that it stands on.
+"""How long `advise` takes to start, compared with importing the libraries that it uses.
 
     python -m benchmarks.startup [--repeats 10] [--attempts 3]
 
-A fresh process each; the two commands take turns, so that a load on the machine meets both. Both run on compiled
-files, as an installed package does, whatever the shell says: without PYTHONDONTWRITEBYTECODE and with a folder of their
-own for the cache, which the first, dropped run of each fills. Prints both medians and their ratio. Another load can
-only slow the longer of the two down, so that the bar is missed, and 1 returned, when every attempt misses it.
+Every run is a fresh process; the two commands alternate, so that other load affects both. Both run on compiled files,
+as an installed package does, whatever the shell's settings: PYTHONDONTWRITEBYTECODE is unset and the cache has its own
+folder, which the first, discarded run of each command fills. Prints both medians and their ratio. Other load slows down
+the longer command more, so it exits with 1 only when every attempt exceeds the limit.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Comparison(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Subject over baseline."""
+        """The subject's time over the baseline's."""
         return self.subject_s / self.baseline_s
 
 
 def wall_time_s(command: Sequence[str], cache: str) -> float:
     """Wall time of one process that keeps its compiled files in the folder `cache`, in seconds.
 
-    Raises CalledProcessError when it fails: a crash is no fast start.
+    Raises CalledProcessError when it fails: a crash is not a fast start.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = cache
@@ -63,7 +63,7 @@ def wall_time_s(command: Sequence[str], cache: str) -> float:
 
 
 def compare(baseline: Sequence[str], subject: Sequence[str], repeats: int) -> Comparison:
-    """Medians over `repeats` runs of each command, taking turns, after one run of each that does not count."""
+    """Medians over `repeats` runs of each command, alternating, after one discarded run of each."""
     times: tuple[list[float], list[float]] = ([], [])
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(repeats + 1):
@@ -73,7 +73,7 @@ def compare(baseline: Sequence[str], subject: Sequence[str], repeats: int) -> Co
 
 
 def main() -> int:
-    """Print the table; 1 when the bar is missed."""
+    """Print the table; returns 1 when the ratio exceeds its limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--attempts", type=int, default=3)

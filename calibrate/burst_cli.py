@@ -29,16 +29,16 @@ from calibrate.store import Store
 DEFAULT_BUDGET = {"cpu": "3min", "cuda": "8min"}
 DEVICES = ("auto", "cpu", "cuda")
 RATES_SHARE = 0.25
-"""Of the budget, for the micro-benchmarks at most."""
+"""Largest share of the budget that the micro-benchmarks may take."""
 CLOSING_S = 6.0
-"""Of the budget, for the fit at the end."""
+"""Seconds of the budget reserved for the fit at the end."""
 LONGEST_S = 24 * 3600.0
 DEFAULT_SEQ_LEN = {"cpu": 128, "cuda": 512}
-"""When only the micro-batch was fixed, tokens."""
+"""Sequence length in tokens when only the micro-batch was given."""
 
 
 class Asked(NamedTuple):
-    """What the flags say, as they were typed."""
+    """The values of the flags, as typed."""
 
     models: tuple[str, ...]
     method: str
@@ -55,9 +55,9 @@ class Asked(NamedTuple):
 
 
 def measure(asked: Asked) -> int:
-    """Measure what was asked for, as far as the budget goes; returns the exit code.
+    """Measure what was asked for, as far as the budget allows; returns the exit code.
 
-    Everything that can be wrong with the flags is told before torch is started.
+    Every error in the flags is reported before torch is started.
     """
     begin_s = time.monotonic()
     methods = methods_of(asked.method)
@@ -80,7 +80,7 @@ def measure(asked: Asked) -> int:
         models = models or tuple(_whole(name, False) for name in DEFAULT_MODELS[kind])
         rows = _rows(asked.knobs["micro_batch"], asked.knobs["seq_len"], kind)
         question = Request(models, methods, knobs, rows, asked.trainer)
-        make_plan(question, machine)  # what cannot be planned is told before anything is measured
+        make_plan(question, machine)  # report what cannot be planned before anything is measured
         budget_s = _seconds(asked.budget or DEFAULT_BUDGET[kind])
         samples = rates_of(runner, machine, store, asked.again, budget_s * RATES_SHARE)
         machine = machine._replace(speed=speed_for(machine, samples, store))
@@ -92,7 +92,7 @@ def measure(asked: Asked) -> int:
                 summary = work(plan, machine, store, runner, options, audience)
             except KeyboardInterrupt:
                 audience.stop()
-                _say(f"every finished burst is kept in {store.path}; the same command goes on where it stopped")
+                _say(f"finished bursts are saved in {store.path}; run the same command to resume")
                 raise
     code = _conclude(asked, summary, store)
     conclude(store, store.read().results, samples, machine)
@@ -103,15 +103,15 @@ def _conclude(asked: Asked, summary: Summary, store: Store) -> int:
     if not asked.as_json:
         print_records(summary.records)
     if summary.not_reached:
-        _say(f"no time was left for {summary.not_reached} more bursts: the same command goes on with them")
+        _say(f"no time left for {summary.not_reached} more bursts: run the same command to measure them")
     if remark := store.read().remark:
         _say(remark)
-    _say(f"kept in {store.path}")
+    _say(f"saved in {store.path}")
     return int(any(failed(record) for record in summary.records))
 
 
 def failed(record: Comparison) -> bool:
-    """Whether a burst ended as nobody would expect: a crash, an error, or out of memory where it should have fitted."""
+    """Whether a burst ended unexpectedly: a crash, an error, or out of memory although it was predicted to fit."""
     outcome = record.burst.outcome if record.burst else "done"
     return outcome not in ("done", "out_of_memory") or is_worst(record)
 
@@ -121,7 +121,7 @@ def _seconds(text: str) -> float:
 
 
 def _whole(name: str, trust: bool) -> Whole:
-    """A model by name. Raises what `config_of` raises, and what a model without a formula lets `facts` raise."""
+    """A model by name. Raises what `config_of` raises and, for a model without a formula, what `facts` raises."""
     config = {key: value for key, value in config_of(name).items() if key != "_name_or_path"}  # records are shared
     spec = known_model(name)
     code = own_code(name, config) if trust and spec is None else ""
@@ -132,7 +132,7 @@ def _whole(name: str, trust: bool) -> Whole:
 
 
 def _label(name: str) -> str:
-    """What a record calls a model: its name, of a file only the last part, for records are shared."""
+    """What a record calls a model: its name or, for a file, only the last part of the path, as records are shared."""
     path = Path(name).expanduser()
     if not path.exists() or (not path.is_dir() and path.suffix != ".json"):
         return name
@@ -141,7 +141,7 @@ def _label(name: str) -> str:
 
 
 def _rows(micro_batches: Sequence[str], seq_lens: Sequence[str], kind: str) -> tuple[Rows, ...]:
-    """The shapes that were asked for, the one with the fewest tokens first; () when none was."""
+    """The requested shapes, fewest tokens first; () when none was requested."""
     if not micro_batches and not seq_lens:
         return ()
     pairs = {
@@ -157,7 +157,7 @@ def _say_machine(machine: Machine) -> None:
         _say(machine.remark)
     others = machine.conditions.other_processes
     if others:
-        _say(f"{others} other process{'es' if others > 1 else ''} on the card: times will be marked, and not fitted")
+        _say(f"{others} other process{'es' if others > 1 else ''} on the card: times will be marked and not fitted")
 
 
 def _say_plan(plan: Plan) -> None:

@@ -1,6 +1,6 @@
-"""What is noted down about a burst besides its figures: the device, how it fared, every raw time. Needs no torch.
+"""What is recorded about a burst besides its figures: the device, its conditions, every raw time. Needs no torch.
 
-A value that could not be had (a driver that does not tell, a CPU that has no driver) is null.
+A value that is not available (the driver does not report it, or a CPU has no driver) is null.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PredictedVerdict = Verdict | Literal["unknown"]
 
 
 class DeviceFacts(Record):
-    """A device, by what does not change while it works."""
+    """The facts about a device that do not change while it works."""
 
     kind: DeviceKind
     name: str = Field(description="as the driver prints it, or the CPU's model name")
     memory_bytes: int = Field(description="of the card, or of the machine")
     compute_capability: str = Field(default="", description="'9.0'; '' for a CPU")
-    driver: str = Field(default="", description="version of the driver; '' for a CPU, or when NVML does not tell")
+    driver: str = Field(default="", description="version of the driver; '' for a CPU, or when NVML does not report it")
     cuda: str = Field(default="", description="version of CUDA that torch was built with; '' for a CPU")
     multiprocessors: int = Field(default=0, description="of the card; 0 for a CPU")
     cores: int = Field(description="logical cores of the machine's CPU")
@@ -35,7 +35,7 @@ class DeviceFacts(Record):
 
     @property
     def signature(self) -> str:
-        """What tells one kind of device from another; records of different signatures are kept apart."""
+        """Identifies a kind of device; records of different signatures are kept apart."""
         gib = round(self.memory_bytes / GIB)
         if self.kind == "cpu":
             return f"cpu: {self.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -43,40 +43,40 @@ class DeviceFacts(Record):
 
 
 class Conditions(Record):
-    """How a device fares at one moment."""
+    """The conditions of a device at one moment."""
 
     sm_clock_hz: float | None = None
     sm_clock_max_hz: float | None = None
-    sm_clock_base_hz: float | None = Field(default=None, description="the clock that applications get by default")
+    sm_clock_base_hz: float | None = Field(default=None, description="the default application clock")
     memory_clock_hz: float | None = None
     memory_clock_max_hz: float | None = None
     power_w: float | None = None
     power_limit_w: float | None = None
     power_limit_default_w: float | None = None
     temperature_c: float | None = None
-    throttled: tuple[str, ...] = Field(default=(), description="why the driver holds the clocks down")
-    other_processes: int | None = Field(default=None, description="processes of others that compute on the card")
-    other_bytes: int | None = Field(default=None, description="memory of the card that they hold")
-    load_average: float | None = Field(default=None, description="of the machine, over a minute")
+    throttled: tuple[str, ...] = Field(default=(), description="why the driver lowers the clocks")
+    other_processes: int | None = Field(default=None, description="other processes that compute on the card")
+    other_bytes: int | None = Field(default=None, description="card memory that they hold")
+    load_average: float | None = Field(default=None, description="of the machine, over one minute")
 
 
 class Run(Record):
-    """The raw course of one burst; judged afterwards, by `calibrate.checks`."""
+    """The raw data of one burst; judged afterwards by `calibrate.checks`."""
 
     build_s: float
     warm_up_s: tuple[float, ...] = Field(description="wall time of each step before those that count")
     step_s: tuple[float, ...] = Field(description="wall time of each step, synchronized at its end")
     device_step_s: tuple[float, ...] = Field(default=(), description="the same by CUDA events; empty on a CPU")
     micro_step_s: tuple[float, ...] = Field(description="forward and backward, each of every step")
-    host_s: tuple[float, ...] = Field(description="CPU time to issue each step, waits for the card excluded")
+    host_s: tuple[float, ...] = Field(description="CPU time to issue each step, excluding waits for the card")
     clocks_hz: tuple[float, ...] = Field(default=(), description="clock of the card after each step")
-    throttled: tuple[str, ...] = Field(default=(), description="why the clocks were held down while steps were timed")
+    throttled: tuple[str, ...] = Field(default=(), description="why the clocks were lowered while steps were timed")
     trainable_parameters: int
     peak_exact_bytes: int | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
     before: Conditions
     after: Conditions
-    cpu_share: float = Field(description="processor time over wall time and threads, while steps were timed")
-    others_cores: float | None = Field(description="cores that other processes kept busy meanwhile")
+    cpu_share: float = Field(description="CPU time over (wall time x threads) while steps were timed")
+    others_cores: float | None = Field(description="cores that other processes kept busy during that time")
 
 
 class BurstFacts(Record):
@@ -87,12 +87,12 @@ class BurstFacts(Record):
     origin: Literal["calibrate", "training"] = "calibrate"
     started_at: str = Field(description="UTC, ISO 8601")
     outcome: Outcome = Field(description="'started' is the note made before the burst, with the prediction")
-    error: str = Field(default="", description="last words of a burst that did not end well")
-    config: dict[str, Any] = Field(description="the model's config.json, as it was cut")
+    error: str = Field(default="", description="error message of a burst that failed")
+    config: dict[str, Any] = Field(description="the model's config.json, after cutting")
     cut: str = Field(default="", description="'1 of 32 layers, 16,384 of 128,256 words'; '' for the whole model")
     verdict: PredictedVerdict = Field(description="of the prediction, against `limit_bytes`")
-    limit_bytes: int = Field(description="what the device had to offer; 0 when not known")
-    needed_bytes: int = Field(default=0, description="likely need by the prediction, overheads included; 0: unknown")
+    limit_bytes: int = Field(description="memory that the device had available; 0: unknown")
+    needed_bytes: int = Field(default=0, description="predicted likely need, including overheads; 0: unknown")
     run: Run | None = Field(default=None, description="null unless the burst was measured")
 
 

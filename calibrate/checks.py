@@ -1,7 +1,7 @@
-"""Is a measurement to be trusted? Judged afterwards, on the record; nothing is thrown away. Needs no torch.
+"""Whether a measurement can be trusted: judged afterwards, from the record; nothing is discarded. Needs no torch.
 
-A mark names what was wrong and what it spoils: 'time', 'memory', or '' for a mere remark. `clean` records are those
-that a fit may use.
+A mark names what was wrong and what it spoils: 'time', 'memory', or '' for a remark only. A fit uses only records that
+are clean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SLOW_CLOCK = 0.98
 OWN_SHARE = 0.95
 CROWDED_CORES = 0.1
 POWER_LIMIT = "power limit"
-"""The one reason for lower clocks that is a card's everyday life under load: its speed is what that leaves."""
+"""The one reason for lower clocks that is normal under load: the speed at the power limit is the card's speed."""
 
 Spoils = Literal["time", "memory", ""]
 
@@ -41,28 +41,28 @@ def marks_of(record: Comparison) -> tuple[Mark, ...]:
     if burst.run is None:
         return (
             Mark("no result", f"ended as {burst.outcome.replace('_', ' ')}: {burst.error}", "time"),
-            Mark("no result", "no memory was read", "memory"),
+            Mark("no result", "no memory was measured", "memory"),
         )
     run, device = burst.run, record.environment.device
     found = [mark for check in _CHECKS for mark in check(run, device)]
     if record.recipe.loss == "chunked" and record.source == "cpu":
-        found.append(Mark("CPU loss", "trl's loss holds tiles on a CPU that its CUDA kernels do not", "memory"))
+        found.append(Mark("CPU loss", "on a CPU trl's loss keeps tiles that its CUDA kernels do not", "memory"))
     return tuple(found)
 
 
 def is_clean(record: Comparison, what: Literal["time", "memory"]) -> bool:
-    """Whether a fit may use this record's times, or its memory."""
+    """Whether a fit may use this record's times or memory."""
     return record.measured is not None and all(mark.spoils != what for mark in marks_of(record))
 
 
 def is_worst(record: Comparison) -> bool:
-    """Out of memory where 'fits' was said: the one error that costs a user a run."""
+    """Out of memory where 'fits' was predicted: the one error that costs a user a run."""
     burst = record.burst
     return burst is not None and burst.outcome == "out_of_memory" and burst.verdict == "fits"
 
 
 def spread_of(times_s: Sequence[float]) -> float:
-    """The middle half of the times, over their median."""
+    """The interquartile range of the times over their median."""
     if len(times_s) < 2:
         return 0.0
     low, middle, high = statistics.quantiles(times_s, n=4, method="inclusive")
@@ -77,9 +77,9 @@ def _steps(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
     third = max(1, len(times_s) // 3)
     early, late = statistics.median(times_s[:third]), statistics.median(times_s[-third:])
     if len(times_s) >= 2 * FEW_STEPS and abs(early / late - 1) > max(DRIFT, spread_of(times_s)):
-        yield Mark("drift", f"the last steps took {late / early - 1:+.0%} of the first: still warming up", "time")
+        yield Mark("drift", f"step time drifted by {late / early - 1:+.0%}: still warming up", "time")
     if spread_of(times_s) >= SPREAD:
-        yield Mark("spread", f"the middle half of the steps spreads over {spread_of(times_s):.0%}", "time")
+        yield Mark("spread", f"the interquartile range of step times is {spread_of(times_s):.0%}", "time")
 
 
 def _throttled(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
@@ -90,7 +90,7 @@ def _throttled(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
         yield Mark("power", "the card ran at its power limit", "")
     limit, default = run.after.power_limit_w, run.after.power_limit_default_w
     if limit is not None and default is not None and limit < 0.98 * default:
-        yield Mark("lowered", f"the power limit is set to {limit:.0f} of {default:.0f} W", "time")
+        yield Mark("lowered", f"the power limit is set to {limit:.0f} W instead of {default:.0f} W", "time")
 
 
 def _clocks(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
@@ -99,7 +99,7 @@ def _clocks(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
     if run.clocks_hz and base and POWER_LIMIT not in run.throttled:
         clock = statistics.median(run.clocks_hz)
         if clock < SLOW_CLOCK * base:
-            yield Mark("slow clock", f"the clock was {clock / 1e6:.0f} MHz, its base is {base / 1e6:.0f} MHz", "time")
+            yield Mark("slow clock", f"the clock was {clock / 1e6:.0f} MHz, the base is {base / 1e6:.0f} MHz", "time")
 
 
 def _neighbors(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
@@ -112,12 +112,12 @@ def _neighbors(run: Run, _: DeviceFacts | None) -> Iterator[Mark]:
 
 
 def _processors(run: Run, device: DeviceFacts | None) -> Iterator[Mark]:
-    """On a CPU others must leave us our cores; beside a card, one to launch from and one for autograd."""
+    """Other processes must leave free our cores on a CPU; on a card, one to launch from and one for autograd."""
     if device is None:
         return
     wanted = device.threads if device.kind == "cpu" else 2
     if device.kind == "cpu" and run.cpu_share < OWN_SHARE:
-        yield Mark("busy CPU", f"the step had only {run.cpu_share:.0%} of its cores", "time")
+        yield Mark("busy CPU", f"the step got only {run.cpu_share:.0%} of its cores", "time")
     elif run.others_cores is not None and run.others_cores > max(0, device.cores - wanted) + CROWDED_CORES:
         yield Mark("busy CPU", f"other processes kept {run.others_cores:.1f} cores busy", "time")
 

@@ -1,4 +1,4 @@
-"""A child process that answers in JSON lines: started, asked, outlived. Needs no torch itself."""
+"""A child process that answers in JSON lines; its crash does not end the parent. Needs no torch itself."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ OFFLINE = {
 
 
 class BurstFailed(AdvisorError):
-    """A child crashed or ran out of time, or a library raised; the message has the last words."""
+    """A child crashed or timed out, or a library raised; the message has the last line of its output."""
 
     exit_code = 1
 
 
 class BurstRefused(AdvisorError):
-    """The child says, in one line, why this job cannot run."""
+    """The child refused the job; the message says in one line why."""
 
 
 class TimedOut(BurstFailed):
@@ -47,7 +47,7 @@ class Child:
     """One process and the lines it prints. `hello` is its first one."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it. Raises SourceUnavailable when it misses a library, BurstFailed when it does not start."""
+        """Start it. Raises SourceUnavailable when a library is missing, BurstFailed when it does not start."""
         # The child searches for modules where its parent does, whatever directory either was started from.
         search_path = os.pathsep.join(path for path in sys.path if path)
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -59,7 +59,7 @@ class Child:
             text=True,
             bufsize=1,
             env=os.environ | dict(environment) | {"PYTHONPATH": search_path},
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the child
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then ends the child
         )
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -76,10 +76,10 @@ class Child:
     ) -> dict[str, Any]:
         """Send a job and wait for its answer, at most `limit_s` seconds.
 
-        `hear` is shown every line and says whether it was but news on the way. Raises BurstFailed, TimedOut.
+        `hear` gets every line and returns whether it was only a progress message. Raises BurstFailed, TimedOut.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended already: reading says why
+        with contextlib.suppress(OSError):  # it has ended already: reading gives the reason
             self._process.stdin.write(json.dumps(job) + "\n")
         end_s = time.monotonic() + limit_s
         while True:
@@ -88,7 +88,7 @@ class Child:
                 return answer
 
     def kill(self) -> None:
-        """End the process and those that it started, and take its remains away."""
+        """End the process and those that it started, and reap it."""
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session, hence a group, of its own

@@ -1,4 +1,4 @@
-"""`calibrate`: what a training step really needs, beside what the formula says. The entry point.
+"""`calibrate`: what a training step really needs, compared with the formula. The entry point.
 
 Exit codes: 0 done; 1 a burst or trace failed, or the answer could not be written; 2 bad input; 4 torch, the Hub or the
 store is missing; 130 interrupted.
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """One line and an exit code for every end that a user can cause, from the first import on."""
+    """Turn every error that a user can cause into one line and an exit code, from the first import on."""
     try:
         from advisor.command import run
         from calibrate.commands import command

@@ -26,7 +26,7 @@ from calibrate.records_cli import export_records, import_records, report, show
 
 SEVERAL = ("micro_batch", "seq_len")
 BURST_ONLY = ("device", "budget", "steps", "out", "again")
-HELP = f"""Measure short real training bursts on this machine, beside what the formula says.
+HELP = f"""Measure short real training bursts on this machine, and compare them with the formula.
 
 Nothing is downloaded: weights and tokens are random. Results are saved; an interrupted run resumes where it stopped.
 
@@ -55,27 +55,27 @@ Example:  calibrate --method all --budget 5min
     help="all, or full, lora, dora, qlora, qdora with commas; repeatable [default: all]",
 )
 @partial(recipe_options, several=SEVERAL)
-@click.option("--trainer", metavar="NAME", help=f"take the knobs that it sets: {', '.join(TRAINERS)}")
+@click.option("--trainer", metavar="NAME", help=f"use this trainer's defaults: {', '.join(TRAINERS)}")
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cuda or cpu")
-@click.option("--budget", metavar="TIME", help="time for all bursts, as 90s or 5min [default: 3min; GPU: 8min]")
+@click.option("--budget", metavar="TIME", help="time for all bursts, such as 90s or 5min [default: 3min; GPU: 8min]")
 @click.option(
     "--steps",
     metavar="N",
     type=click.IntRange(1, 100_000),
     help="timed steps of each burst [default: until their median is stable]",
 )
-@click.option("--out", metavar="DIR", help="keep results there [default: the user's data folder]")
-@click.option("--again", is_flag=True, help="repeat bursts that are measured already")
+@click.option("--out", metavar="DIR", help="save results in this folder [default: the user's data folder]")
+@click.option("--again", is_flag=True, help="repeat bursts that have been measured")
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 86_400),
     default=600.0,
     show_default=True,
-    help="seconds that one burst or trace may take",
+    help="time limit of one burst or trace in seconds",
 )
 @click.option("--retrace", is_flag=True, help="replace the traced profile of a model that has no formula")
 @click.option("--trust-remote-code", is_flag=True, help="run the Python code in the model's own folder")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object a line and burst")
+@click.option("--json", "as_json", is_flag=True, help="one line of JSON per burst")
 @click.pass_context
 def command(
     context: click.Context,
@@ -89,7 +89,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> int:
-    """Measure, compare, or hand over to a sub-command."""
+    """Measure, compare, or pass control to a sub-command."""
     if context.invoked_subcommand is not None:
         _refuse_stray_flags(context)
         return 0
@@ -142,7 +142,7 @@ def _dry_run(
 
 
 def _refuse_stray_flags(context: click.Context) -> None:
-    """A flag in front of a sub-command would do nothing."""
+    """Refuse flags in front of a sub-command, where they would have no effect."""
     for name in context.params:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Formula beside measurement, term by term. Needs no torch."""
+"""Formula against measurement, term by term. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 
 def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Figures:
-    """What the formula says about the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
+    """The formula's figures for the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
     step = predict_step_memory(model, recipe, batch, seq_len, device="cpu")
     static = step.static_blocks
     head, others = map(Interval.exact, map(float, step.part_peaks))
@@ -27,7 +27,7 @@ def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int)
 
 
 def static_terms(step: StepMemory) -> dict[str, int]:
-    """The terms that stand for the whole run, by the names that `Figures` has for them."""
+    """The terms that stay allocated for the whole run, by their names in `Figures`."""
     static = step.static_blocks
     return {
         "base_weights_bytes": static[TermName.BASE_WEIGHTS],
@@ -53,7 +53,7 @@ def traced_memory(trace: Trace) -> Figures:
 
 
 def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Work:
-    """Kernels, FLOP and traffic of forward and backward as the tape records them for a CPU."""
+    """Kernels, FLOP and memory traffic of forward and backward as the tape records them for a CPU."""
     kernels, flop, moved = 0, 0.0, 0.0
     for run in step_program(model, recipe, batch, seq_len, "cpu").kernels(batch, seq_len, recipe.rank):
         for (_, _, kernel_flop, kernel_bytes, _), times in run.kernels:

@@ -15,9 +15,9 @@ INDEX_LISTS = {"mlp_only_layers", "moe_layers"}
 
 
 class Whole(NamedTuple):
-    """A model as it was asked for; `spec` is None when the formula does not know it, `code` a folder with its code.
+    """A model as requested; `spec` is None when the formula does not know it, `code` a folder with its code.
 
-    `attention` is what transformers picks when nothing else is asked for.
+    `attention` is what transformers picks by default.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Whole(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """A model as it is trained; `text` says what is left, '' when that is all."""
+    """A model as it is trained; `text` says what the cut keeps, '' for the whole model."""
 
     name: str
     config: Mapping[str, Any]
@@ -43,9 +43,9 @@ def uncut(model: Whole) -> Cut:
 
 
 def cut(model: Whole, layers: int, words: int) -> Cut:
-    """The model's first `layers` layers and `words` words of its vocabulary, each at most what it has.
+    """The model's first `layers` layers and `words` words of its vocabulary, each capped at the size of the model.
 
-    A model that the formula does not know stays whole: where its layers stand in the config is not known either.
+    A model that the formula does not know is not cut, because the layout of its config is unknown.
     """
     spec = model.spec
     if spec is None:
@@ -63,7 +63,7 @@ def cut(model: Whole, layers: int, words: int) -> Cut:
 
 
 def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: int) -> dict[str, Any]:
-    """The config.json of the decoder with so many layers and words; lists that speak layer by layer are cut too."""
+    """The config.json of the decoder with this many layers and words; per-layer lists are cut too."""
     found: dict[str, Any] = dict(decoder_config(config))
     whole = spec.num_hidden_layers
     if layers < whole:
@@ -75,12 +75,12 @@ def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: i
         found[next((key for key in LAYER_KEYS if key in found), LAYER_KEYS[0])] = layers
     if words < spec.vocab_size:
         found["vocab_size"] = words
-        found |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # they may lie beyond
+        found |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # they may be beyond the cut
     return found
 
 
 def spec_of(name: str, config: Mapping[str, Any]) -> ModelSpec | None:
-    """What the formula makes of a config, None when it does not know the architecture."""
+    """The formula's spec of a config; None when it does not know the architecture."""
     try:
         return model_from_config(config, name, name)
     except AdvisorError:

@@ -1,4 +1,4 @@
-"""`calibrate --dry-run`: the traced step beside the formula. Needs no torch itself."""
+"""`calibrate --dry-run`: the traced step compared with the formula. Needs no torch itself."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def dry_run(
     trust: bool,
     as_json: bool,
 ) -> int:
-    """Trace and compare every model and method; returns the exit code. Raises what stops all of them."""
+    """Trace and compare every model and method; returns the exit code. Raises errors that stop all of them."""
     failures: list[AdvisorError] = []
     if trainer and not find_trainer(trainer).traced:
-        note = f"{trainer}: transformers' step with its knobs; `advise trainers {trainer}` says what differs"
+        note = f"{trainer}: transformers' step with its defaults; `advise trainers {trainer}` says what differs"
         click.echo(note, err=True)
     with TraceWorker(limit_s=timeout_s) as worker:
         for name in models or (DEFAULT_MODEL,):
@@ -56,7 +56,7 @@ def dry_run(
 
 
 class _Traced(NamedTuple):
-    """One model to trace. `facts` are transformers' own where the formula does not know it."""
+    """One model to trace. `facts` come from transformers where the formula does not know the model."""
 
     name: str
     config: dict[str, Any]
@@ -69,7 +69,7 @@ class _Traced(NamedTuple):
 def _question(
     worker: TraceWorker, name: str, knobs: dict[str, Any], trust: bool, failures: list[AdvisorError]
 ) -> _Traced | None:
-    """What there is to know about a model before it is traced; None, and a line, when it cannot be built."""
+    """The facts about a model before it is traced; prints a line and returns None when it cannot be built."""
     config, model = config_of(name), known_model(name)
     code = own_code(name, config) if trust and model is None else ""
     facts = None
@@ -89,13 +89,13 @@ def _question(
 
 
 def own_code(name: str, config: dict[str, Any]) -> str:
-    """The folder of a model that brings its own code. Raises InputError for one that is no local folder."""
+    """The folder of a model that brings its own code. Raises InputError when it is not a local folder."""
     if "auto_map" not in config:
         return ""
     path = Path(name).expanduser()
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").is_file():
-        raise InputError(f"--trust-remote-code: {name[:80]} is no local folder; download the model and give its path")
+        raise InputError(f"--trust-remote-code: {name[:80]} is not a local folder: download it and give its path")
     return str(folder.resolve())
 
 
@@ -121,7 +121,7 @@ def _dry_run(
 def _keep(
     worker: TraceWorker, asked: _Traced, found: Sequence[Comparison], retrace: bool, failures: list[AdvisorError]
 ) -> None:
-    """Trace what was asked for at more shapes, and store it; what goes wrong is one line, the answer stands."""
+    """Trace the same recipes at more shapes and store them; an error is one line and leaves the answer unchanged."""
     assert asked.facts is not None
     ways = (None,) if asked.knobs["gradient_checkpointing"] is not None else (True, False)
     recipes = [
@@ -150,7 +150,7 @@ def _keep(
 
 
 def known_model(name: str) -> ModelSpec | None:
-    """The formula's model; None, and a line on stderr, for an architecture that it does not know."""
+    """The formula's model; for an unknown architecture, prints a line to stderr and returns None."""
     try:
         return find_model(name)
     except UnsupportedArchitecture as error:

@@ -1,12 +1,12 @@
 """Fits a DeviceProfile to what was measured: kernels timed one by one, and bursts, which are sums of thousands of them.
 
-Every coefficient is a physical rate of the profile, and moves on a logarithmic scale around the value it had before:
+Every coefficient is a physical rate of the profile and is fitted on a logarithmic scale around its previous value:
 
     minimize  sum soft_l1(log(predicted / measured) / sigma)     over samples, micro-steps and steps
-            + sum (log(coefficient / before) / prior)^2          so that what nothing measured stays where it was
+            + sum (log(coefficient / before) / prior)^2          so that what was not measured keeps its value
 
-Fits that leave out one shape, and fits that leave out one method, say how far the profile is off where it was not
-fitted: those residuals become the interval of `advise`, and decide whether the fit is used at all. Needs scipy.
+Fits that hold out one shape, and fits that hold out one method, show the errors where the profile was not fitted. These
+residuals become the interval of `advise` and decide whether the fit is used at all. Needs scipy.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from calibrate.predict import step_seconds
 from calibrate.rates import Sample
 
 SAMPLE_SIGMA, BURST_SIGMA = 0.3, 0.05
-"""Relative errors at which a residual begins to count less: a kernel alone and the same kernel within a step differ
-more than sums of thousands of them do."""
+"""Relative errors beyond which a residual counts less. They are larger for kernels: a kernel alone differs more from
+the same kernel within a step than sums of thousands of kernels do."""
 
 MARGIN = 1e-9
-"""The search must begin inside of its bounds, by this much of a logarithm."""
+"""The search must begin inside its bounds by this much, in units of the logarithm."""
 MOST_EVALUATIONS = 40
 
 
@@ -39,14 +39,14 @@ class Coefficient(NamedTuple):
     """One number of the profile that the fit may move; `at` where the field is a pair or a triple."""
 
     field: str
-    prior: float  # of its logarithm: how far from the value before it is believed to lie
+    prior: float  # standard deviation of its logarithm around the previous value
     at: int = -1
     low: float = 1e-12
     high: float = math.inf
 
     @property
     def name(self) -> str:
-        """As a table shows it."""
+        """The name in a table."""
         return self.field if self.at < 0 else f"{self.field}[{self.at}]"
 
     def of(self, profile: DeviceProfile) -> float:
@@ -97,10 +97,10 @@ COEFFICIENTS: tuple[Coefficient, ...] = (
 
 
 class Observation(NamedTuple):
-    """The times of one clean burst, with what the tape says that it ran."""
+    """The times of one clean burst and the kernels that ran, according to the tape."""
 
     label: str
-    shape: str  # fits are tested on shapes and on methods that they did not see
+    shape: str  # fits are tested on held-out shapes and methods
     method: str
     model: ModelSpec
     recipe: Recipe
@@ -110,7 +110,7 @@ class Observation(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A fitted profile, and how well it did: log(predicted / measured) of each burst's step."""
+    """A fitted profile and its residuals: log(predicted / measured) of each burst's step."""
 
     profile: DeviceProfile
     residuals: tuple[float, ...]
@@ -192,7 +192,7 @@ def fit(
 
 
 class HeldOut(NamedTuple):
-    """Residuals of bursts that the fit did not see, by what was left out."""
+    """Residuals of held-out bursts, by what was held out."""
 
     shapes: tuple[float, ...]
     methods: tuple[float, ...]
@@ -201,7 +201,7 @@ class HeldOut(NamedTuple):
 def held_out(
     start: DeviceProfile, card: GpuSpec, samples: Sequence[Sample], bursts: Sequence[Observation], whole: Fit
 ) -> HeldOut:
-    """Fits without one shape, then without one method, each asked about what it did not see."""
+    """Fit without each shape, then without each method, and predict what was held out."""
 
     def without(key: Callable[[Observation], str]) -> tuple[float, ...]:
         found: list[float] = []
@@ -217,12 +217,12 @@ def held_out(
 
 
 def typical(found: Sequence[float]) -> float:
-    """The median size of residuals, as a share of what was measured."""
+    """The median absolute residual, as a share of the measured value."""
     return statistics.median(abs(math.expm1(one)) for one in found)
 
 
 def interval_of(found: Sequence[float], least: float = 0.05) -> Interval:
-    """The factor that nine of ten residuals lie within, about 1; no narrower than `least`."""
+    """The interval of factors around 1 that holds nine of ten residuals; no narrower than `least`."""
     sizes = sorted(map(abs, found))
     size = max(sizes[min(len(sizes) - 1, math.ceil(0.9 * len(sizes)) - 1)], least)
     return Interval(math.exp(-size), 1.0, math.exp(size))

@@ -1,4 +1,4 @@
-"""`calibrate fit`, and the fit that ends a session: what was learned, and where `advise` finds it. Needs no torch."""
+"""`calibrate fit`, and the fit that ends a session: what it found, and where `advise` finds it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ RATES_LIMIT_S = {"cpu": 30.0, "cuda": 90.0}
 
 
 def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool, limit_s: float) -> tuple[Sample, ...]:
-    """The micro-benchmarks of a machine: those in the store, or measured now within `limit_s`. Tells it on stderr.
+    """The micro-benchmarks of a machine: those in the store, or measured now within `limit_s`. Reports to stderr.
 
-    Without them bursts still run, only their times are predicted by defaults, or on a CPU not at all.
+    Without them bursts still run, but their times are predicted from defaults or, on a CPU, not at all.
     """
     folder = devices_folder(store)
     try:
@@ -54,22 +54,22 @@ def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool, l
     enough_s = RATES_LIMIT_S[machine.device.kind]
     try:
         samples = runner.rates(machine, min(limit_s, enough_s))
-        if samples and limit_s >= enough_s:  # a short session's few are for itself alone
+        if samples and limit_s >= enough_s:  # the few samples of a short session are used by that session only
             store_rates(machine.device, machine.environment, samples, folder)
     except SourceUnavailable as error:
-        click.echo(f"the rates are not kept: {error}", err=True)
+        click.echo(f"the rates were not saved: {error}", err=True)
     except AdvisorError as error:
-        click.echo(f"the rates of this device are not measured: {error}", err=True)
+        click.echo(f"the rates of this device were not measured: {error}", err=True)
     return samples
 
 
 def speed_for(machine: Machine, samples: tuple[Sample, ...], store: Store) -> Speed | None:
-    """What times are predicted by."""
+    """The rates that times are predicted from."""
     return speed_of(machine.device, machine.environment, samples, devices_folder(store))
 
 
 def conclude(store: Store, records: Iterable[Comparison], samples: tuple[Sample, ...], machine: Machine) -> None:
-    """Fit what is in the store for this machine, keep it, and say so in a few lines on stderr."""
+    """Fit what is in the store for this machine, save it, and report it in a few lines on stderr."""
     try:
         tuned = tune(records, samples, machine.device, machine.environment)
         path = keep(tuned, devices_folder(store))
@@ -81,19 +81,19 @@ def conclude(store: Store, records: Iterable[Comparison], samples: tuple[Sample,
 
 
 def summary(tuned: Tuned, path: Path, store: Store) -> list[str]:
-    """The fit in a few lines: errors before, after and on what was left out, the file, and who uses it."""
+    """The fit in a few lines: errors before, after and on held-out bursts, the file, and when it is used."""
     left_out = tuned.left_out
-    methods = f", {typical(left_out.methods):.1%} on methods left out" if left_out.methods else ""
+    methods = f", {typical(left_out.methods):.1%} on held-out methods" if left_out.methods else ""
     lines = [
-        f"step time, {len(tuned.fit.residuals)} clean bursts, median errors: {typical(tuned.errors_before):.1%} by "
-        f"{tuned.before.source}; fitted {typical(tuned.fit.residuals):.1%}, "
-        f"{typical(left_out.shapes):.1%} on shapes left out{methods}",
-        f"profile kept in {path}",
+        f"step time of {len(tuned.fit.residuals)} clean bursts, median error: {typical(tuned.errors_before):.1%} with "
+        f"{tuned.before.source}; {typical(tuned.fit.residuals):.1%} fitted, "
+        f"{typical(left_out.shapes):.1%} on held-out shapes{methods}",
+        f"profile saved in {path}",
     ]
     card = tuned.device.card
     if card.generation:
         elsewhere = f"{FOLDER_VARIABLE}={store.folder} " if path.parent != _own_folder() else ""
-        lines.append(f"from now on `{elsewhere}advise --gpu '{card.name}'` uses it")
+        lines.append(f"`{elsewhere}advise --gpu '{card.name}'` uses it from now on")
     return lines
 
 
@@ -103,9 +103,9 @@ def _own_folder() -> Path:
 
 @click.command("fit")
 @OUT
-@click.option("--json", "as_json", is_flag=True, help="one JSON object a device")
+@click.option("--json", "as_json", is_flag=True, help="one line of JSON per device")
 def fit_records(out: str | None, as_json: bool) -> None:
-    """Fit each device's profile to its records and keep it."""
+    """Fit each device's profile to its records and save it."""
     store = store_at(out)
     records = results_of(store)
     devices = _devices(latest(records))
@@ -130,7 +130,7 @@ def fit_records(out: str | None, as_json: bool) -> None:
         for line in summary(tuned, path, store):
             click.echo(line, err=as_json)
     if not fitted:
-        raise InputError(f"none of {len(devices)} devices was fitted")
+        raise InputError(f"none of the {len(devices)} devices could be fitted")
 
 
 def _devices(records: Iterable[Comparison]) -> list[tuple[DeviceFacts, Environment]]:
@@ -162,7 +162,7 @@ def print_tuned(tuned: Tuned) -> None:
     console = console_for(sys.stdout)
     say(console, f"{tuned.device.card.name}", style="bold")
     table = new_table()
-    for name in ("coefficient", f"by {tuned.before.source}", "fitted"):
+    for name in ("coefficient", f"with {tuned.before.source}", "fitted"):
         table.add_column(name, justify="left" if name == "coefficient" else "right")
     for name, before, after in tuned.table():
         table.add_row(Text(name), f"{before:.3g}", f"{after:.3g}")

@@ -1,4 +1,4 @@
-"""The machine that a process runs on: its processor, its memory, and who else keeps it busy. Needs no torch."""
+"""The machine that a process runs on: its processor, its memory, and what else keeps it busy. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USED_FILES = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory
 
 
 def cpu_name() -> str:
-    """The processor's model name, as Linux prints it, else what Python knows."""
+    """The processor's model name as Linux reports it, else as Python does."""
     try:
         lines = CPU_FILE.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -28,12 +28,12 @@ def cpu_name() -> str:
 
 
 def memory_bytes() -> int:
-    """The machine's memory, or what this container may use of it."""
+    """The machine's memory, or this container's limit."""
     return min(int(psutil.virtual_memory().total), _number(LIMIT_FILES) or 2**62)
 
 
 def available_bytes() -> int:
-    """What new processes can have without swapping."""
+    """Memory that new processes can get without swapping."""
     limit, used = _number(LIMIT_FILES), _number(USED_FILES)
     machine = int(psutil.virtual_memory().available)
     return machine if limit is None or used is None else max(0, min(machine, limit - used))
@@ -43,7 +43,7 @@ def _number(files: tuple[Path, ...]) -> int | None:
     for file in files:
         try:
             return int(file.read_text())
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # missing, or "max"
             continue
     return None
 
@@ -57,14 +57,14 @@ def conditions() -> Conditions:
 
 
 class Share(NamedTuple):
-    """Who had the processors during a stretch of time."""
+    """The use of the processors over an interval."""
 
     cpu_share: float
     others_cores: float
 
 
 class Watch:
-    """Measures from its making on how much of the processors this process and others used."""
+    """Measures how much of the processors this process and others have used since it was created."""
 
     def __init__(self, threads: int) -> None:
         """`threads` is how many cores this process wants."""
@@ -82,6 +82,6 @@ class Watch:
         """(wall time, this process's processor time, everybody's) in seconds."""
         all_cores = psutil.cpu_times()
         idle = all_cores.idle + getattr(all_cores, "iowait", 0.0)
-        # Time of guests is contained in that of users.
+        # Guest time is included in user time.
         guests = getattr(all_cores, "guest", 0.0) + getattr(all_cores, "guest_nice", 0.0)
         return time.perf_counter(), time.process_time(), sum(all_cores) - idle - guests

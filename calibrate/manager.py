@@ -1,4 +1,4 @@
-"""Keeps the child process that holds torch: starts it, asks it, outlives it. Needs no torch itself.
+"""Manages the child process that imports torch: starts it, sends it jobs, survives it. Needs no torch itself.
 
 A child that crashes or exceeds its time costs the one job it was on; the next job gets a fresh child.
 """
@@ -20,7 +20,7 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 class TraceWorker:
-    """Traces recipes in a child process, one after the other. Use as a context manager."""
+    """Traces recipes one by one in a child process. Use as a context manager."""
 
     def __init__(self, command: Sequence[str] = WORKER, limit_s: float = 600.0) -> None:
         """`command` starts the child; `limit_s` is the wall time that one job may take."""
@@ -57,7 +57,7 @@ class TraceWorker:
         return ModelFacts.model_validate(self._ask({"config": config}, code)[0]["facts"])
 
     def _ask(self, job: Mapping[str, Any], code: str) -> tuple[dict[str, Any], Environment]:
-        """The answer of the child, which is started when there is none."""
+        """The answer of the child, which is started if it is not running."""
         try:
             if self._child is None:
                 self._child = Child(self._command, OFFLINE | NO_GPU)
@@ -67,7 +67,7 @@ class TraceWorker:
             self._stop()
             raise
         if "failed" in answer:
-            raise BurstFailed(f"the step itself fails: {answer['failed']}")
+            raise BurstFailed(f"the step itself failed: {answer['failed']}")
         if "refused" in answer:
             raise BurstRefused(answer["refused"])
         return answer, environment

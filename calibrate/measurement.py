@@ -21,7 +21,7 @@ class PhasePeak(Record):
     begin_bytes: int
     peak_bytes: int
     end_bytes: int
-    op: str = Field(description="the operation whose output made the peak; '' when nothing rose above the begin")
+    op: str = Field(description="the operation whose output set the peak; '' when the phase begins at its peak")
     module: str
     move: int = Field(description="position in the timeline just after the peak was reached")
 
@@ -82,15 +82,15 @@ class Trace(Record):
     events: tuple[Event, ...] = ()
     op_counts: tuple[OpCount, ...] = ()
     peak_blocks_bytes: int = Field(
-        default=0, description="the peak as torch.cuda.max_memory_allocated counts it: with what no block was split for"
+        default=0, description="the peak as torch.cuda.max_memory_allocated counts it, with the slack of unsplit blocks"
     )
     peak_reserved_bytes: int = Field(
         default=0, description="what CUDA's caching allocator would reserve: the trace, replayed"
     )
     peak_reserved_expandable_bytes: int = Field(default=0, description="the same with expandable_segments:True")
-    needed_reserved_bytes: int = Field(default=0, description="least to reserve for the step to run; 0: not asked")
+    needed_reserved_bytes: int = Field(default=0, description="least reserved bytes for the step to run; 0: unknown")
     needed_reserved_expandable_bytes: int = Field(default=0, description="the same with expandable_segments:True")
-    trace_s: float = Field(description="wall time of the trace, not of the step that it stands for")
+    trace_s: float = Field(description="wall time of tracing, not of the traced step")
 
     def phase(self, name: str) -> PhasePeak:
         """The phase called `name`: forward, backward or optimizer."""
@@ -108,13 +108,13 @@ class Trace(Record):
 
     @property
     def peak_at(self) -> str:
-        """Where the peak stands: 'backward: aten.mm in layers.0.mlp.down_proj'."""
+        """Where the peak occurs: 'backward: aten.mm in layers.0.mlp.down_proj'."""
         where = self.highest
         return f"{where.phase}: {where.op} in {where.module or 'the model'}"
 
     @property
     def static_bytes(self) -> int:
-        """Bytes of what stands from the first step to the last."""
+        """Bytes that stay allocated from the first step to the last."""
         return (
             self.base_weights_bytes
             + self.quantization_bytes
@@ -131,25 +131,25 @@ class Trace(Record):
 
     @property
     def after_forward_bytes(self) -> int:
-        """Bytes alive between forward and backward: all that is saved, the loss, and what was there before."""
+        """Bytes alive between forward and backward: everything saved, the loss, and what was alive before the step."""
         return self.phase("forward").end_bytes
 
 
 class StepEvents(Record):
-    """One step at one shape, bare: what a traced profile is fitted on. Sizes are not rounded."""
+    """One step at one shape: the raw input of a traced profile. Sizes are not rounded."""
 
     batch: int
     seq_len: int
     sizes: tuple[int, ...] = Field(description="bytes of each allocation")
     categories: tuple[str, ...] = Field(description="of each allocation, as in CensusRow")
-    moves: tuple[int, ...] = Field(description="+i: allocation i was made; -i - 1: it was given back")
+    moves: tuple[int, ...] = Field(description="+i: allocation i was made; -i - 1: it was freed")
     marks: tuple[tuple[int, str], ...] = Field(description="moves made when each phase begins")
     accumulated: tuple[tuple[int, int], ...] = Field(description="(moves made, allocation): a gradient is complete")
     flop: dict[str, int] = Field(description="floating point operations by phase")
     launches: dict[str, int] = Field(description="kernels by phase")
     moved: dict[str, int] = Field(description="bytes that kernels without FLOP read and write, by phase")
     peak_op: str
-    unfused: bool = Field(description="the CPU's dropout or attention kept tensors that CUDA's kernels do not")
+    unfused: bool = Field(description="dropout or attention kept tensors on the CPU that CUDA's kernels do not keep")
 
 
 class TrainedTensor(Record):
@@ -161,7 +161,7 @@ class TrainedTensor(Record):
 
 
 class ShapeTraces(Record):
-    """The same step at several shapes, and what it trains."""
+    """The same step at several shapes, and the tensors that it trains."""
 
     steps: tuple[StepEvents, ...]
     trained: tuple[TrainedTensor, ...]
@@ -179,27 +179,27 @@ class ModelFacts(Record):
 
 
 class Figures(Record):
-    """What one step needs; the same keys for what was predicted and what was measured, null where there is no value."""
+    """What one step needs; the same keys for predicted and measured figures, null where there is no value."""
 
     peak_allocated_bytes: int
     peak_reserved_bytes: int | None = Field(
         default=None, description="what CUDA's caching allocator reserves; simulated in a dry run, null on a CPU"
     )
-    device_bytes: int | None = Field(default=None, description="what the driver shows for the process: CUDA alone")
-    static_bytes: int | None = Field(default=None, description="what stands for the whole run: no gradients")
+    device_bytes: int | None = Field(default=None, description="what the driver shows for the process; CUDA only")
+    static_bytes: int | None = Field(default=None, description="what stays allocated for the whole run: no gradients")
     after_forward_bytes: int | None = None
     base_weights_bytes: int
     quantization_bytes: int
     adapters_bytes: int
     optimizer_states_bytes: int
-    peak_at: str = Field(description="'' where it was not looked for")
+    peak_at: str = Field(description="'' where it was not determined")
     micro_step_s: float | None = Field(default=None, description="forward and backward of one micro-batch")
-    step_s: float | None = Field(default=None, description="with clipping and the optimizer")
-    host_s: float | None = Field(default=None, description="CPU time to issue a step, waits for the card excluded")
+    step_s: float | None = Field(default=None, description="including clipping and the optimizer")
+    host_s: float | None = Field(default=None, description="CPU time to issue a step, excluding waits for the card")
 
 
 class Work(Record):
-    """What forward and backward of one step ask of a device: see `calibrate.worker.kernels` for the conventions."""
+    """The work of forward and backward of one step: see `calibrate.worker.kernels` for the conventions."""
 
     kernels: int
     flop: int
@@ -207,7 +207,7 @@ class Work(Record):
 
 
 class Environment(Record):
-    """What a measurement was made with: the software and, for bursts, the device."""
+    """The environment of a measurement: the software and, for bursts, the device."""
 
     torch: str
     transformers: str
@@ -226,7 +226,7 @@ class Environment(Record):
 
 
 class Comparison(Record):
-    """Formula beside measurement for one recipe: one line of `calibrate --json`, and of the store."""
+    """Formula against measurement for one recipe: one line of `calibrate --json` and of the store."""
 
     schema_version: int = SCHEMA_VERSION
     model: str
@@ -236,7 +236,7 @@ class Comparison(Record):
     seq_len: int
     source: Literal["trace", "cpu", "cuda"]
     predicted: Figures | None = Field(description="null when the formula does not know the architecture")
-    measured: Figures | None = Field(description="null for a burst that was not finished")
+    measured: Figures | None = Field(description="null for a burst that did not finish")
     predicted_work: Work | None = Field(default=None, description="null when nothing was predicted")
     measured_work: Work | None = Field(default=None, description="null where no operation was recorded")
     environment: Environment

@@ -18,9 +18,9 @@ Say = Callable[[str], None]
 
 
 def stored_structures(name: str, config: Mapping[str, Any], retrace: bool) -> dict[str, Mapping[str, Any]]:
-    """What an earlier profile of this model holds, by recipe; nothing when it shall be traced anew.
+    """What an earlier profile of this model holds, by recipe; nothing when it is to be traced again.
 
-    Raises BadProfile for a profile that is there and cannot be used, unless `retrace` replaces it.
+    Raises BadProfile for an existing profile that cannot be used, unless `retrace` replaces it.
     """
     path = profile_path(label_of(name))
     if retrace or not path.exists():
@@ -44,7 +44,7 @@ def keep_profile(
 ) -> int:
     """Trace each (recipe, sequence length) that no profile holds yet, and store all; returns how many are stored.
 
-    A recipe that cannot be traced is told through `say` and left out. Nothing is written before all are traced.
+    A recipe that cannot be traced is reported through `say` and skipped. Nothing is written until all are traced.
     Raises BadProfile, or SourceUnavailable when the profile cannot be written.
     """
     known = stored_structures(name, config, retrace)

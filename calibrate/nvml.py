@@ -1,7 +1,7 @@
-"""What the NVIDIA driver says about a card, through NVML. Needs no torch; every answer may be missing.
+"""What the NVIDIA driver says about a card, through NVML. Needs no torch; any answer may be missing.
 
-Drivers of older and of virtual cards do not answer everything: what is refused is None, never an error. Without the
-package `nvidia-ml-py` there is no card to ask at all.
+Drivers of older and of virtual cards do not answer every query: an unanswered query is None, never an error. Without
+the package `nvidia-ml-py`, no card can be queried.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ REASONS = {
     0x40: "temperature (hardware)",
     0x80: "power brake",
 }
-"""Bits of nvmlDeviceGetCurrentClocksEventReasons that hold the clocks down; an idle card and clocks that a person set
-are none. Source: nvml.h, nvmlClocksEventReason*."""
+"""Bits of nvmlDeviceGetCurrentClocksEventReasons for lowered clocks; an idle card and clocks set by a user are not
+among them. Source: nvml.h, nvmlClocksEventReason*."""
 SM, MEMORY = 1, 2
 """nvmlClockType_t."""
 
 
 class WatchedCard:
-    """One card, asked through NVML."""
+    """One card, queried through NVML."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
-        """`nvml` is the module pynvml, `handle` its name of the card."""
+        """`nvml` is the module pynvml, `handle` its handle of the card."""
         self._nvml, self._handle = nvml, handle
 
     def driver(self) -> str:
-        """Version of the driver; '' when it does not tell."""
+        """Version of the driver; '' when it does not report one."""
         found = self._ask(self._nvml.nvmlSystemGetDriverVersion)
         return found.decode() if isinstance(found, bytes) else found or ""
 
     def conditions(self, own_pid: int) -> Conditions:
-        """How the card fares now; `own_pid` is not counted among other processes."""
+        """The card's conditions now; `own_pid` is not counted among other processes."""
         nvml, card = self._nvml, self._handle
         others = self._others(own_pid)
         return Conditions(
@@ -63,31 +63,31 @@ class WatchedCard:
         return self._scaled(MHZ, lambda: self._nvml.nvmlDeviceGetClockInfo(self._handle, SM))
 
     def throttled(self) -> tuple[str, ...]:
-        """Why the driver holds the clocks down now."""
+        """Why the driver lowers the clocks now."""
         ask = getattr(self._nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
         ask = ask or getattr(self._nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", None)  # its name before 2023
         bits = self._ask(lambda: ask(self._handle)) if ask else None
         return tuple(text for bit, text in REASONS.items() if int(bits or 0) & bit)
 
     def process_bytes(self, pid: int) -> int | None:
-        """Memory of the card that a process holds; None in a container that hides its number."""
+        """Card memory that a process holds; None in a container that hides its process id."""
         for process in self._processes() or ():
             if process.pid == pid and process.usedGpuMemory:
                 return int(process.usedGpuMemory)
         return None
 
     def free_bytes(self) -> int | None:
-        """Memory that nobody holds."""
+        """Free memory."""
         found = self._ask(lambda: self._nvml.nvmlDeviceGetMemoryInfo(self._handle))
         return None if found is None else int(found.free)
 
     def _others(self, own_pid: int) -> tuple[int | None, int | None]:
-        """(other processes, memory that they hold). A container may show this process under another number."""
+        """(other processes, memory that they hold). A container may show this process under another process id."""
         found = self._processes()
         if found is None:
             return None, None
         others = [p for p in found if p.pid != own_pid]
-        if others and len(others) == len(found):  # one of them is this process, and which one cannot be told
+        if others and len(others) == len(found):  # one of them is this process, but which one is unknown
             return len(others) - 1, None if len(others) > 1 else 0
         return len(others), sum(int(p.usedGpuMemory or 0) for p in others)
 
@@ -101,7 +101,7 @@ class WatchedCard:
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return question()
-        except (self._nvml.NVMLError, AttributeError):  # refused, or a function that this pynvml does not have
+        except (self._nvml.NVMLError, AttributeError):  # unanswered, or a function that this pynvml does not have
             return None
 
 

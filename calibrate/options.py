@@ -1,4 +1,4 @@
-"""Flags of the calibrate commands: the recipe's knobs, under the names that they have everywhere. Needs no torch."""
+"""Flags of the calibrate commands: the recipe's knobs, under their usual names. Needs no torch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def recipe_options(command: Command, several: tuple[str, ...] = ()) -> Command:
-    """Add a flag for every knob that changes one step; what is left out arrives as None.
+    """Add a flag for every knob that changes one step; a flag left out is passed as None.
 
-    Those named in `several` may be repeated and arrive as tuples.
+    Those named in `several` may be repeated and are passed as tuples.
     """
     for knob in reversed(STEP_KNOBS):
         if knob.kind == "bool":
@@ -48,7 +48,7 @@ def recipe_of(
 ) -> tuple[Recipe, int]:
     """The recipe and the sequence length (tokens) that the flags ask for.
 
-    Left out: what `trainer` sets, then `defaults`, then those of `build_recipe`, and 512 tokens.
+    Flags left out take what `trainer` sets, then `defaults`, then the defaults of `build_recipe`, and 512 tokens.
     Raises UnknownName or BadValue.
     """
     if method not in METHODS:
@@ -75,13 +75,13 @@ def _preset(trainer: str, method: Method, question: Question) -> dict[str, objec
         raise BadValue(
             f"loss of {preset.name}",
             loss,
-            f"a dry run has transformers' full loss only: add --loss full for the other knobs{own}",
+            f"a dry run computes only transformers' full loss: add --loss full to use the other knobs{own}",
         )
     return values
 
 
 def methods_of(text: str) -> tuple[Method, ...]:
-    """The methods that `--method` names, with commas; with 'all' among them every one. Raises UnknownName."""
+    """The methods that `--method` names, comma-separated; 'all' means every method. Raises UnknownName."""
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for method in found:
         read_value("method", method)
@@ -91,7 +91,7 @@ def methods_of(text: str) -> tuple[Method, ...]:
 def config_of(text: str) -> dict[str, Any]:
     """The Hugging Face config of a model given by name, alias, Hub id, config.json or folder.
 
-    Unlike `find_model` it also takes architectures that the formula does not know: transformers may know them.
+    Unlike `find_model`, it accepts architectures that the formula does not know: transformers may know them.
     Raises UnknownName, BadConfig or SourceUnavailable.
     """
     given = text.strip()
@@ -107,4 +107,4 @@ def config_of(text: str) -> dict[str, Any]:
     if hub.is_hub_id(given):
         return dict(hub.fetch_config(given, offline=False))
     find_model(given, offline=True)
-    raise BadConfig(f"{given[:80]}: not a config.json")
+    raise BadConfig(f"{given[:80]} is not a config.json")

@@ -1,11 +1,11 @@
-"""Which bursts to run, in which order: pure, from the question and the machine. Needs no torch.
+"""Which bursts to run and in which order: a pure function of the question and the machine. Needs no torch.
 
-A round is every method at one model, shape and checkpointing. Rounds come with the cheap shapes first and the models in
-turn, so that wherever the time runs out, every method has been measured at the same places.
+A round is every method at one model, shape and checkpointing. Rounds start with the cheap shapes and alternate between
+the models, so that whenever time runs out, every method has been measured at the same points.
 
-A model is cut to its first layers, at its full width, where the device is too small for all of them: on a card by
-memory, on a CPU by arithmetic, and there its vocabulary too. The adapter methods of a model are cut alike, so that they
-can be compared with each other; full fine-tuning may need a deeper cut.
+Where the device is too small, a model is cut to its first layers at full width: on a card if its memory is too small,
+on a CPU if the arithmetic takes too long, and then its vocabulary is cut too. All adapter methods use the same cut of a
+model, so that they can be compared; full fine-tuning may need a deeper cut.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ SMALL_CARD_BYTES = 20 * GIB
 LAYER_CUTS = (32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 CPU_WORDS = 16_384
 CPU_FLOP = 1e11
-"""Arithmetic of one micro-step that a CPU shall do at most: a second or two on one core."""
+"""Most arithmetic of one micro-step on a CPU: a second or two on one core."""
 CPU_FLOP_PER_S = 4e10
 CUDA_FLOP_PER_S = 5e13
-"""Rough rates, for the time that a burst is planned with; the runner corrects them as it goes."""
+"""Rough rates for a burst's planned time; the runner corrects them as it goes."""
 OVERHEAD_S = {"cpu": 2.0, "cuda": 4.0}
 STEPS = 11
-"""Steps of a slow burst, those that warm it up and weigh it included."""
+"""Steps of a slow burst, including those for warm-up and for the memory measurement."""
 
 Rows = tuple[int, int]
 
 
 class Request(NamedTuple):
-    """What shall be measured. `knobs` are those that were fixed; without `rows` the plan chooses its shapes."""
+    """What to measure. `knobs` are those that were given; without `rows` the plan chooses its shapes."""
 
     models: tuple[Whole, ...]
     methods: tuple[Method, ...] = METHODS
@@ -75,7 +75,7 @@ class PlannedBurst(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A burst that will not run, and why; `needed_bytes` is 0 when it is not for its size."""
+    """A burst that will not run, and why; `needed_bytes` is 0 when the reason is not its size."""
 
     label: str
     reason: str
@@ -83,7 +83,7 @@ class Skipped(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Bursts in the order to run them; what is left out; remarks for the person who asked."""
+    """Bursts in the order to run them; those that are skipped; notes for the user."""
 
     bursts: tuple[PlannedBurst, ...]
     skipped: tuple[Skipped, ...]
@@ -95,7 +95,7 @@ class NothingToRun(InputError):
 
 
 def shape_text(recipe: Recipe, seq_len: int) -> str:
-    """'4x1024 c': micro-batch, sequence length, checkpointing; '4x1024/2' with two micro-batches a step."""
+    """'4x1024 c': micro-batch, sequence length, checkpointing; '4x1024/2' with two micro-batches per step."""
     repeats = f"/{recipe.gradient_accumulation}" if recipe.gradient_accumulation > 1 else ""
     return f"{recipe.micro_batch}x{seq_len}{repeats}{' c' if recipe.gradient_checkpointing else ''}"
 
@@ -103,7 +103,7 @@ def shape_text(recipe: Recipe, seq_len: int) -> str:
 def make_plan(asked: Request, machine: Machine) -> Plan:
     """The bursts that answer a question on this machine.
 
-    Raises NothingToRun when none can, and what `recipe_of` and the formula raise for knobs that cannot be.
+    Raises NothingToRun when none can run, and what `recipe_of` and the formula raise for impossible knobs.
     """
     rounds = [(model, rows, way) for (rows, way), model in itertools.product(_shapes(asked, machine), asked.models)]
     cuts: dict[tuple[str, bool], Cut] = {}
@@ -134,18 +134,18 @@ def make_plan(asked: Request, machine: Machine) -> Plan:
 
 
 def _shapes(asked: Request, machine: Machine) -> Iterator[tuple[Rows, bool]]:
-    """(rows, checkpointing) in the order to measure them: every shape first one way, then the other."""
+    """(rows, checkpointing) in the order to measure them: every shape one way, then every shape the other way."""
     device = machine.device
     small = device.kind == "cuda" and device.memory_bytes < SMALL_CARD_BYTES
     rows = asked.rows or (SMALL_CARD_ROWS if small else DEFAULT_ROWS[device.kind])
     for other in (False, True):
         for number, shape in enumerate(rows):
-            # In turn with and without, so that the first shapes show both.
+            # Alternate between with and without, so that the first shapes cover both.
             yield shape, (number % 2 == 1) != other
 
 
 def _recipe(asked: Request, machine: Machine, model: Whole, method: Method, rows: Rows, checkpointing: bool) -> Recipe:
-    """The trainer's recipe with what was fixed on top; of the loss only what a burst can run."""
+    """The trainer's recipe, overridden by the knobs that were given, with a loss that a burst can run."""
     knobs = {"micro_batch": rows[0]} | {name: value for name, value in asked.knobs.items() if value is not None}
     preset = find_trainer(asked.trainer).values(method) if asked.trainer else {}
     defaults: dict[str, object] = {"gradient_checkpointing": checkpointing, "attention": model.attention}
@@ -165,9 +165,9 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
     if recipe.quant == "int8" and recipe.is_dora:
         return "peft's DoRA loses the scales of int8 weights; use nf4"
     if recipe.attention == "flash":
-        return "bursts run sdpa or eager attention; sdpa uses flash kernels by itself"
+        return "bursts run sdpa or eager attention; sdpa already uses flash kernels"
     if recipe.loss == "chunked":
-        return "bursts run transformers' own loss; use full"
+        return "bursts run only transformers' own loss; use --loss full"
     if optimizer_row(recipe.optimizer).paged and machine.device.kind == "cpu":
         return "paged optimizer states need a GPU"
     return ""
@@ -198,18 +198,18 @@ def _too_large(burst: PlannedBurst, machine: Machine) -> str:
     if burst.prediction.verdict != "does_not_fit" or needed is None:
         return ""
     return (
-        f"cannot fit: it needs {format_gib(needed.likely)} GiB by prediction, and"
+        f"cannot fit: it needs a predicted {format_gib(needed.likely)} GiB and only"
         f" {format_gib(machine.available_bytes)} GiB are free"
     )
 
 
 def _cut(asked: Request, machine: Machine, model: Whole, full: bool) -> Cut:
-    """The largest cut of a model with which its group of methods can be measured: full, or all others."""
+    """The largest cut of a model at which its group of methods (full, or all others) can be measured."""
     if model.spec is None:
         return uncut(model)
     group = [m for m in asked.methods if (m == "full") == full]
     rows = list(dict.fromkeys(shape for shape, _ in _shapes(asked, machine)))
-    # On a card better some layers at one shape than one layer at all of them; on a CPU time decides.
+    # On a card, some layers at one shape are better than one layer at all of them; on a CPU, time decides.
     for wanted in (rows, rows[:1]) if machine.device.kind == "cuda" else (rows,):
         recipes = [(_recipe(asked, machine, model, m, shape, True), shape[1]) for m in group for shape in wanted]
         for candidate in _candidates(model, machine):
@@ -219,9 +219,9 @@ def _cut(asked: Request, machine: Machine, model: Whole, full: bool) -> Cut:
 
 
 def _candidates(model: Whole, machine: Machine) -> Iterator[Cut]:
-    """Cuts of a model, the whole first."""
+    """Cuts of a model, starting with the whole model."""
     assert model.spec is not None
-    least = dense_flags(model.spec).index(False) + 1  # experts, where there are any
+    least = dense_flags(model.spec).index(False) + 1  # include a layer with experts, if there is one
     yield uncut(model)
     words = CPU_WORDS if machine.device.kind == "cpu" else model.spec.vocab_size
     for layers in LAYER_CUTS:
@@ -230,7 +230,7 @@ def _candidates(model: Whole, machine: Machine) -> Iterator[Cut]:
 
 
 def _suits(model: Cut, recipe: Recipe, seq_len: int, machine: Machine) -> bool:
-    """Whether a burst fits, and on a CPU is done in a moment."""
+    """Whether a burst fits and, on a CPU, is short enough."""
     if why_not(recipe, machine):
         return True
     assert model.spec is not None
@@ -240,7 +240,7 @@ def _suits(model: Cut, recipe: Recipe, seq_len: int, machine: Machine) -> bool:
 
 
 def _in_a_moment(model: ModelSpec, recipe: Recipe, seq_len: int) -> bool:
-    """Whether a CPU is done with a step soon enough; by full fine-tuning, so that all methods are cut alike."""
+    """Whether a step is short enough on a CPU; judged by full fine-tuning, so that all methods get the same cut."""
     whole = recipe.model_copy(update={"method": "full", "quant": "none"})
     return predicted_work(model, whole, recipe.micro_batch, seq_len).flop <= CPU_FLOP
 
@@ -248,21 +248,21 @@ def _in_a_moment(model: ModelSpec, recipe: Recipe, seq_len: int) -> bool:
 def _nothing(skipped: Sequence[Skipped], machine: Machine) -> str:
     """One line on why no burst can run."""
     least = min(skipped, key=lambda one: one.needed_bytes)
-    more = f" (and {len(skipped) - 1} bursts more)" if len(skipped) > 1 else ""
-    if least.needed_bytes:  # else something that no smaller model would change
+    more = f" (and {len(skipped) - 1} more bursts)" if len(skipped) > 1 else ""
+    if least.needed_bytes:  # else the reason is one that a smaller model would not change
         return (
             f"{machine.device.name} is too small for the smallest burst, {least.label}, which {least.reason}{more};"
-            " give a smaller --model, --seq-len or --micro-batch"
+            " choose a smaller --model, --seq-len or --micro-batch"
         )
     return f"nothing can be measured on {machine.device.name}: {least.label}: {least.reason}{more}"
 
 
 def _notes(asked: Request, bursts: Iterable[PlannedBurst]) -> Iterator[str]:
     if asked.trainer and any(find_trainer(asked.trainer).values(one).get("loss") == "chunked" for one in METHODS):
-        yield f"{asked.trainer} computes its loss in parts; bursts compute transformers' own, on all logits"
+        yield f"{asked.trainer} computes its loss in chunks; bursts compute transformers' own loss, on all logits"
     told: dict[str, dict[str, None]] = {}
     for burst in bursts:
         told.setdefault(burst.model.name, {})[burst.model.text] = None
     for name, cuts in told.items():
         if any(cuts):
-            yield f"{name} is cut to {' and to '.join(text or 'all of it' for text in cuts)}"
+            yield f"{name} is cut to {' and to '.join(text or 'the whole model' for text in cuts)}"

@@ -17,13 +17,13 @@ Terms = dict[int, Fraction]
 
 
 class NotAligned(AdvisorError):
-    """The step makes other tensors at another shape; the message says where."""
+    """The step allocates different tensors at different shapes; the message says where."""
 
 
 def solve(shapes: Sequence[BatchLength], sizes: Sequence[int]) -> Terms:
-    """The polynomial through what a tensor measures at the shapes of a regime; a last shape is left to check it.
+    """The polynomial through the sizes of a tensor at the shapes of a regime; the last shape is kept to check it.
 
-    The number of shapes tells which regime: 5 for many rows, 4 for one row, 3 for one length, 1 for one shape.
+    The number of shapes identifies the regime: 5 for many rows, 4 for one row, 3 for one length, 1 for one shape.
     """
     return {5: _solve_many, 4: _solve_one, 3: _solve_rows, 1: _solve_single}[len(shapes)](shapes, sizes)
 
@@ -67,10 +67,10 @@ def _solve_single(shapes: Sequence[BatchLength], sizes: Sequence[int]) -> Terms:
 
 
 def whole(terms: Terms) -> SizeTerms:
-    """The terms that are not zero. Raises NotAligned when a coefficient is no whole number."""
+    """The terms that are not zero. Raises NotAligned when a coefficient is not an integer."""
     found = tuple((int(c), digit) for digit, c in sorted(terms.items()) if c)
     if any(c.denominator != 1 for c in terms.values()):
-        raise NotAligned("a tensor's size is no polynomial with whole coefficients")
+        raise NotAligned("a tensor's size is not a polynomial with integer coefficients")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the formula says about a burst before it runs: memory, time, and whether it fits. Needs no torch."""
+"""The formula's prediction for a burst before it runs: memory, time, and whether it fits. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from calibrate.compare import predicted_memory, static_terms
 from calibrate.measurement import Figures
 
 CPU_PROCESS_BYTES = Interval(0.4 * GIB, 0.8 * GIB, 1.2 * GIB)
-"""Libraries, and what a burst's process needs besides its tensors."""
+"""Libraries and whatever else a burst's process needs besides its tensors."""
 CPU_SPREAD = (0.0, 0.25)
-"""Of the tensors' bytes: what the C library's allocator adds."""
+"""Overhead of the C library's allocator, as a share of the tensors' bytes."""
 
 
 class Speed(NamedTuple):
-    """How fast a device is: its rates, what is reached of them, and in a few words where that is from."""
+    """How fast a device is: its rates, the fractions of them that are reached, and a short note on their source."""
 
     card: GpuSpec
     profile: DeviceProfile
@@ -41,7 +41,7 @@ class Times(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """`needed` is what the device must offer, overheads included; both are None without a formula."""
+    """`needed` is the memory that the device must have, including overheads; both are None without a formula."""
 
     figures: Figures | None
     needed: Interval | None
@@ -59,9 +59,9 @@ def predict(
     limit_bytes: int,
     speed: Speed | None = None,
 ) -> Prediction:
-    """The prediction for one burst on `device`, which offers `limit_bytes` (0: not known).
+    """The prediction for one burst on `device`, which has `limit_bytes` available (0: unknown).
 
-    Without `speed` times are those of the card's default profile. Raises UnknownName for target modules that the model
+    Without `speed`, times come from the card's default profile. Raises UnknownName for target modules that the model
     does not have.
     """
     if model is None:
@@ -83,7 +83,7 @@ def predict(
 def predicted_time(
     model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None
 ) -> Times | None:
-    """Seconds of a step on `device`; None where its speed is not known, as that of a CPU before it is measured."""
+    """Seconds of a step on `device`; None where its speed is unknown, such as that of a CPU before it is measured."""
     if device.kind == "cpu":
         if speed is None:
             return None
@@ -107,7 +107,7 @@ def step_seconds(
 
 
 def verdict_of(needed: Interval, limit_bytes: int) -> PredictedVerdict:
-    """As `advise` judges; 'unknown' when the limit is not known."""
+    """As `advise` judges; 'unknown' when the limit is unknown."""
     return fit_of(needed, limit_bytes) if limit_bytes else "unknown"
 
 

@@ -1,4 +1,4 @@
-"""Tells how a session gets on: a live line on a terminal, else plain lines; JSON on request. Needs no torch."""
+"""Reports the progress of a session: a live line on a terminal, else plain lines; JSON on request. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from calibrate.records_show import gib, percent, seconds
 
 
 class Audience:
-    """Hears what a session does and prints it: results as lines, on standard output as JSON when asked for."""
+    """Prints what a session does: results as lines and, on request, as JSON on standard output."""
 
     def __init__(self, as_json: bool, budget_s: float, out: TextIO | None = None) -> None:
         """`budget_s` is shown beside the time that has passed."""
@@ -34,7 +34,7 @@ class Audience:
         self.stop()
 
     def stop(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
     def begin(self, number: int, total: int, burst: PlannedBurst) -> None:
         """A burst is about to run."""
@@ -43,7 +43,7 @@ class Audience:
         """One of its steps is done."""
 
     def end(self, number: int, total: int, burst: PlannedBurst, record: Comparison, kept: bool) -> None:
-        """It is measured; `kept` when that was an earlier run."""
+        """It has been measured; `kept` if by an earlier run."""
         width = len(str(total))
         before = " (measured before)" if kept else ""
         self.line(f"[{number:{width}}/{total}] {burst.label}{before}: {result_text(record)}")
@@ -60,7 +60,7 @@ class Audience:
 
 
 class LiveAudience(Audience):
-    """The same with a line that moves, on a terminal."""
+    """The same with a live line, on a terminal."""
 
     def __init__(self, as_json: bool, budget_s: float, out: TextIO | None = None) -> None:
         """See Audience."""
@@ -74,12 +74,12 @@ class LiveAudience(Audience):
         self._status.start()
 
     def __rich__(self) -> str:
-        """The moving line as it is now, cut to the terminal's width."""
+        """The live line as it is now, cut to the terminal's width."""
         clock = f"{format_seconds(self.elapsed_s())} of {format_seconds(self._budget_s)}: "
         return (clock + self._doing + self._steps)[: max(10, self._console.width - 4)]
 
     def stop(self) -> None:
-        """Take the moving line away."""
+        """Remove the live line."""
         self._status.stop()
 
     def begin(self, number: int, total: int, burst: PlannedBurst) -> None:
@@ -96,12 +96,12 @@ class LiveAudience(Audience):
             self._steps = f", warming up: {seconds(news['warm_up_s'])}"
 
     def line(self, text: str) -> None:
-        """Print above the moving line."""
+        """Print above the live line."""
         self._console.print(text, soft_wrap=True)
 
 
 def audience_for(as_json: bool, budget_s: float) -> Audience:
-    """A live one on a terminal, else a plain one."""
+    """A LiveAudience on a terminal, else a plain one."""
     return (LiveAudience if sys.stderr.isatty() else Audience)(as_json, budget_s)
 
 
@@ -111,7 +111,7 @@ def result_text(record: Comparison) -> str:
     assert burst is not None
     if measured is None:
         if is_worst(record):
-            return f"OUT OF MEMORY, though {gib(burst.needed_bytes)} of {gib(burst.limit_bytes)} GiB were predicted"
+            return f"OUT OF MEMORY, though only {gib(burst.needed_bytes)} of {gib(burst.limit_bytes)} GiB predicted"
         return f"{burst.outcome.replace('_', ' ')}: {burst.error}"
     peak = f"peak {gib(measured.peak_allocated_bytes)} GiB"
     if predicted is not None:

@@ -1,7 +1,7 @@
-"""Micro-benchmarks as data: which kernels are timed on a device, and what came out. Needs no torch.
+"""Micro-benchmarks as data: which kernels are timed on a device, and the results. Needs no torch.
 
-A sample is a kernel as the tape has it (kind, dtype, FLOP, bytes moved, shape of a product) and the seconds it took, so
-that the formula of `advisor.costs.steptime` can be asked about the very same thing.
+A sample is a kernel as on the tape (kind, dtype, FLOP, bytes moved, shape of a product) and the seconds it took, so
+that the formula of `advisor.costs.steptime` can predict exactly the same kernel.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Op = Literal[
 
 
 class Case(NamedTuple):
-    """One kernel to time. `size` means what the operation needs.
+    """One kernel to time. The meaning of `size` depends on the operation.
 
-    product (m, n, k); attention (batch, heads, length, head size); rows (rows picked, width, rows there are);
+    product (m, n, k); attention (batch, heads, length, head size); rows (rows picked, width, rows in the table);
     all others (rows, columns).
     """
 
@@ -46,10 +46,10 @@ class Case(NamedTuple):
 
 
 class Sample(Record):
-    """One operation and what a call of it took on the device."""
+    """One operation and the time of a call on the device."""
 
     op: Op
-    kernels: tuple[Kernel, ...] = Field(description="what it launches, as the tape has it")
+    kernels: tuple[Kernel, ...] = Field(description="the kernels it launches, as on the tape")
     seconds: float = Field(description="lower quartile of the repetitions")
     host_bound: bool = Field(default=False, description="the host was busy launching for most of that time")
 
@@ -65,7 +65,7 @@ class Rates(Record):
 
 
 def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
-    """What a call launches on a 'cpu' or on 'cuda', by the conventions of `worker.kernels` and of the tape."""
+    """The kernels that a call launches on 'cpu' or 'cuda', by the conventions of `worker.kernels` and of the tape."""
     item = ITEM_BYTES[case.dtype]
     none = (0, 0, 0)
     if case.op == "product":
@@ -148,7 +148,7 @@ ROW = 1024
 
 
 def cases(kind: Literal["cpu", "cuda"], half: str, quantizes: bool) -> Iterator[Case]:
-    """What to time on a device, by rising size of each kind; `half` is its 16-bit dtype."""
+    """What to time on a device, each kind in order of size; `half` is its 16-bit dtype."""
     large = 2**27 if kind == "cuda" else 2**24
     for size in CUDA_PRODUCTS if kind == "cuda" else CPU_PRODUCTS:
         yield Case("product", half, size)

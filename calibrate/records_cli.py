@@ -1,4 +1,4 @@
-"""`calibrate show`, `report`, `export` and `import`: what becomes of records once they are there. Needs no torch."""
+"""`calibrate show`, `report`, `export` and `import`: commands on stored records. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from calibrate.residuals import latest
 from calibrate.store import Shared, Store, parse_file, replace_file, write_file
 from calibrate.tuning import devices_folder, keep_rates, rates_in
 
-OUT = click.option("--out", metavar="DIR", help="records in that folder [default: the user's data folder]")
-NONE_YET = "there are no records yet: `calibrate --method all` measures some"
+OUT = click.option("--out", metavar="DIR", help="folder with the records [default: the user's data folder]")
+NONE_YET = "there are no records yet; run `calibrate --method all` to measure some"
 
 
 def store_at(out: str | None) -> Store:
@@ -26,7 +26,7 @@ def store_at(out: str | None) -> Store:
 
 
 def results_of(store: Store) -> tuple[Comparison, ...]:
-    """Every result, with a remark on stderr about lines that were passed over."""
+    """Every result, with a remark on stderr about skipped lines."""
     contents = store.read()
     if contents.remark:
         click.echo(f"{store.path}: {contents.remark}", err=True)
@@ -35,8 +35,8 @@ def results_of(store: Store) -> tuple[Comparison, ...]:
 
 @click.command()
 @OUT
-@click.option("--all", "every", is_flag=True, help="repeated bursts too, not only the newest of each")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+@click.option("--all", "every", is_flag=True, help="include repeated bursts, not only the newest of each")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object per line")
 def show(out: str | None, every: bool, as_json: bool) -> None:
     """Show measured bursts: predicted against measured, and marks."""
     results = results_of(store_at(out))
@@ -52,9 +52,9 @@ def show(out: str | None, every: bool, as_json: bool) -> None:
 
 @click.command()
 @OUT
-@click.option("--html", "file", required=True, metavar="FILE", help="the file to write, one that stands alone")
+@click.option("--html", "file", required=True, metavar="FILE", help="the self-contained file to write")
 def report(out: str | None, file: str) -> None:
-    """Draw predicted against measured into one HTML file."""
+    """Plot predicted against measured in one HTML file."""
     from calibrate.report import report_html
 
     records = latest(results_of(store_at(out)))
@@ -65,9 +65,9 @@ def report(out: str | None, file: str) -> None:
 @click.command("export")
 @click.argument("file")
 @OUT
-@click.option("--clean", "only_clean", is_flag=True, help="without records that carry a mark that spoils them")
+@click.option("--clean", "only_clean", is_flag=True, help="leave out records whose marks keep them from being fitted")
 def export_records(file: str, out: str | None, only_clean: bool) -> None:
-    """Write the newest result of every burst to FILE, and the micro-benchmarks, to be shared."""
+    """Write the newest result of every burst, and the micro-benchmarks, to FILE for sharing."""
     records = latest(results_of(store_at(out)))
     if only_clean:
         records = tuple(one for one in records if is_clean(one, "time") and is_clean(one, "memory"))
@@ -83,18 +83,18 @@ def export_records(file: str, out: str | None, only_clean: bool) -> None:
 @click.argument("file")
 @OUT
 def import_records(file: str, out: str | None) -> None:
-    """Add what FILE holds to the store: every line must be right."""
+    """Add the records in FILE to the store; every line must be valid."""
     records, rates = parse_file(Path(file).expanduser())
     store = store_at(out)
     folder = devices_folder(store)
-    rates = tuple(one for one in rates if rates_in(one.device, one.versions, folder) is None)  # one's own stay
+    rates = tuple(one for one in rates if rates_in(one.device, one.versions, folder) is None)  # keep our own
     for one in rates:
         keep_rates(one, folder)
     known = {one.burst.id for one in store.read().results if one.burst is not None}
     fresh = [one for one in records if one.burst is not None and one.burst.id not in known]
     if fresh:
         store.append(*fresh)
-    known_already = f", {len(records) - len(fresh)} were there already" if len(fresh) < len(records) else ""
+    known_already = f", {len(records) - len(fresh)} already there" if len(fresh) < len(records) else ""
     click.echo(f"{len(fresh)} records{_with(rates)} of {_devices(records)} added to {store.path}{known_already}")
 
 
@@ -114,6 +114,6 @@ def _with(rates: Sequence[Rates]) -> str:
 
 
 def _devices(records: tuple[Comparison, ...]) -> str:
-    """The devices that records are of: each keeps its own."""
+    """The devices that the records belong to."""
     names = dict.fromkeys(one.environment.device.signature if one.environment.device else "?" for one in records)
     return "; ".join(names)

@@ -32,7 +32,7 @@ EXPLAINED = 8
 
 
 def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> None:
-    """Predicted against measured, burst by burst, and what the errors come to."""
+    """Predicted against measured, burst by burst, and a summary of the errors."""
     file = out or sys.stdout
     console = console_for(file)
     for title, group in _groups(records).items():
@@ -48,7 +48,7 @@ def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> N
     _print_marks(console, records)
     for record in records:
         if is_worst(record):
-            say(console, f"WORST: {label(record)} ran out of memory, though it was predicted to fit", style="bold")
+            say(console, f"WORST: {label(record)} ran out of memory although it was predicted to fit", style="bold")
 
 
 def label(record: Comparison) -> str:
@@ -57,7 +57,7 @@ def label(record: Comparison) -> str:
 
 
 def percent(error: float | None, digits: int = 1) -> str:
-    """'+2.4%', '-' for none; what rounds to nothing has no sign."""
+    """'+2.4%', '-' for none; a value that rounds to zero has no sign."""
     if error is None:
         return "-"
     text = f"{error:+.{digits}%}"
@@ -99,7 +99,7 @@ def _cells(record: Comparison) -> tuple[str, ...]:
 
 
 def gib(size_bytes: int) -> str:
-    """Bytes in GiB, to about 1 MiB where there are few."""
+    """Bytes in GiB, to about 1 MiB for small values."""
     size = size_bytes / GIB
     return f"{size:.3f}" if size < 100 else f"{size:.2f}"
 
@@ -119,7 +119,7 @@ def _print_errors(console: Console, records: Sequence[Comparison]) -> None:
 def summary(found: Spread, digits: int = 1) -> str:
     """Count, typical and worst error in words."""
     return (
-        f"predicted within {found.typical:.{digits}%} (median of {found.bursts} clean bursts), at worst"
+        f"median error {found.typical:.{digits}%} over {found.bursts} clean bursts, worst"
         f" {percent(found.worst, digits)}"
     )
 

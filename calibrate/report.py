@@ -1,4 +1,4 @@
-"""Records of bursts as one HTML page that stands alone: no script, no font, no picture from elsewhere. Pure.
+"""Records of bursts as one self-contained HTML page: no script, no external font or image. Pure.
 
 for each device   predicted against measured, memory and time; errors by method; step time over tokens; all rows
 """
@@ -19,7 +19,7 @@ from calibrate.plan import shape_text
 from calibrate.records_show import gib, label, percent, seconds, summary
 from calibrate.residuals import PEAK, RESERVED, STEP, by_method, errors, spread
 
-NOTHING = "There are no records yet: calibrate --method all measures some."
+NOTHING = "There are no records yet. Run calibrate --method all to measure some."
 COLOURS = {"full": "#555555", "lora": "#1f77b4", "dora": "#d1495b", "qlora": "#2a9d8f", "qdora": "#e08e1b"}
 STYLE = """
 :root{color-scheme:light dark;--ink:#222;--line:#bbb;--page:#fff}
@@ -77,7 +77,7 @@ def _in_short(group: Sequence[Comparison]) -> str:
         for name, field, digits in (("peak allocated", PEAK, 2), ("peak reserved", RESERVED, 1), ("step time", STEP, 1))
         if (found := spread(errors(group, field))) is not None
     ]
-    lines += [f"{label(one)} ran out of memory, though it was predicted to fit" for one in group if is_worst(one)]
+    lines += [f"{label(one)} ran out of memory although it was predicted to fit" for one in group if is_worst(one)]
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>\n" if lines else ""
 
 
@@ -102,7 +102,7 @@ def _pictures(group: Sequence[Comparison]) -> Iterator[str]:
 
 
 class _Figure(NamedTuple):
-    """One figure of a record, and how it is drawn: in which unit, with how many digits, errors at least how wide."""
+    """One figure of a record and how it is plotted: unit, digits, and least width of the error axis."""
 
     field: str
     title: str
@@ -128,7 +128,7 @@ def _points(group: Iterable[Comparison], figure: _Figure) -> Iterator[svg.Point]
 
 
 def _curves(group: Sequence[Comparison]) -> Iterator[str]:
-    """For each model and way of checkpointing: step time over the tokens of a step, a line a method."""
+    """For each model, with and without checkpointing: step time over tokens per step, one line per method."""
     models: dict[tuple[str, str, bool], list[Comparison]] = {}
     for one in group:
         if one.measured is not None and one.measured.step_s and one.burst is not None:
@@ -143,7 +143,7 @@ def _curves(group: Sequence[Comparison]) -> Iterator[str]:
         times = [point.y for _, _, points in series for point in points]
         picture = svg.curves(
             series,
-            svg.log_axis([float(_tokens(one)) for one in records], "tokens a step", lambda v: f"{v:g}"),
+            svg.log_axis([float(_tokens(one)) for one in records], "tokens per step", lambda v: f"{v:g}"),
             svg.log_axis(times, "step", format_seconds),
         )
         way = "with" if checkpointing else "without"

@@ -1,4 +1,4 @@
-"""What a traced step would make CUDA's caching allocator reserve: the trace, replayed. Needs no torch.
+"""What CUDA's caching allocator would reserve for a traced step: the trace, replayed. Needs no torch.
 
 The process is followed from its start: weights, adapters and buffers are loaded, the first step runs, its optimizer
 creates the states, and further steps follow until nothing new is reserved. Sizes and lifetimes are those of the
@@ -20,7 +20,7 @@ LATE = ("optimizer_states",)
 def replayed(timeline: Timeline, expandable_segments: bool = False, capacity_bytes: int = 0) -> Replay:
     """Peak allocated and reserved bytes of loading and three steps.
 
-    Raises OutOfMemory when `capacity_bytes` (0: no limit) does not suffice.
+    Raises OutOfMemory when `capacity_bytes` (0: no limit) is too small.
     """
     allocator = CachingAllocator(expandable_segments, capacity_bytes)
     for key, size in _moves(timeline):
@@ -34,7 +34,7 @@ def replayed(timeline: Timeline, expandable_segments: bool = False, capacity_byt
 def smallest_capacity_bytes(timeline: Timeline, expandable_segments: bool = False, accuracy: float = 0.002) -> int:
     """The least memory with which the steps run: before it fails, the allocator empties its cache and tries again.
 
-    Between the allocated and the reserved peak; to `accuracy`, relative, from above.
+    Between the allocated and the reserved peak; an upper bound within the relative `accuracy`.
     """
     whole = replayed(timeline, expandable_segments)
     low, high = whole.peak_allocated_bytes - 1, whole.peak_reserved_bytes
@@ -50,7 +50,7 @@ def smallest_capacity_bytes(timeline: Timeline, expandable_segments: bool = Fals
 
 
 def _moves(timeline: Timeline) -> Iterator[tuple[int, int]]:
-    """(allocation's number, its bytes) or, given back, (number, 0), over loading and all steps."""
+    """(allocation's number, its bytes) or, when freed, (number, 0), over loading and all steps."""
     found, start = timeline.allocations, timeline.marks[0][0]
     optimizer = next((at for at, phase in timeline.marks if phase == "optimizer"), len(timeline.moves))
     static = {move for move in timeline.moves[:start] if move >= 0}
@@ -68,7 +68,7 @@ def _moves(timeline: Timeline) -> Iterator[tuple[int, int]]:
             if move >= 0:
                 made.add(move)
                 yield move + shift, found[move].bytes
-            elif -move - 1 in made:  # what stood before the step stands in the next one as well
+            elif -move - 1 in made:  # what was alive before the step is alive in the next one too
                 made.remove(-move - 1)
                 yield -move - 1 + shift, 0
         if step == 0 and optimizer == len(timeline.moves):

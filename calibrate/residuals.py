@@ -1,4 +1,4 @@
-"""Errors of the predictions over many records: who, how much, per method. Pure; needs no torch."""
+"""Errors of the predictions over many records, in total and by method. Pure; needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPOILED_BY: dict[str, Literal["memory", "time"]] = {PEAK: "memory", RESERVED: "m
 
 
 class Spread(NamedTuple):
-    """Signed relative errors (predicted over measured, minus 1) in short."""
+    """A summary of signed relative errors (predicted over measured, minus 1)."""
 
     bursts: int
     median: float
@@ -26,7 +26,7 @@ class Spread(NamedTuple):
 
 
 def latest(records: Iterable[Comparison]) -> tuple[Comparison, ...]:
-    """Of each burst the newest result, in the order in which they were first measured."""
+    """The newest result of each burst, in the order in which they were first measured."""
     found: dict[str, Comparison] = {}
     for record in records:
         if record.burst is not None:

@@ -1,4 +1,4 @@
-"""Runs bursts, each in a process of its own, and turns whatever becomes of one into an outcome. Needs no torch."""
+"""Runs bursts, each in a process of its own, and turns whatever happens to it into an outcome. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from calibrate.rates import Sample
 WORKER = (sys.executable, "-m", "calibrate.worker.burst_worker")
 FRESH = "--fresh"
 KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**36), "MALLOC_TRIM_THRESHOLD_": str(2**36)}
-"""glibc then keeps what is freed, as PyTorch's allocator does on a card. Else the kernel clears every page of a large
-tensor anew, which takes longer than most operations on it."""
+"""glibc then keeps freed memory, as PyTorch's allocator does on a card. Otherwise the kernel clears every page of a
+large tensor again, which takes longer than most operations on it."""
 CHILD = OFFLINE | KEEPS_MEMORY | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-"""torch then counts cards without beginning to use them, so that the worker can be forked."""
+"""torch then counts cards without initializing CUDA, so that the worker can be forked."""
 PROBE_LIMIT_S = 120.0
 KILLED = "signal 9"
 
@@ -39,7 +39,7 @@ class Machine(NamedTuple):
 
 
 class BurstJob(NamedTuple):
-    """One burst as the worker is told of it: what to train, how many steps (0: until stable), for how long."""
+    """One burst as sent to the worker: what to train, how many steps (0: until stable), for how long."""
 
     config: Mapping[str, Any]
     recipe: Recipe
@@ -50,7 +50,7 @@ class BurstJob(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a burst ended; figures and run when it was done, else the last words."""
+    """How a burst ended: figures and run when it finished, else the error."""
 
     outcome: Outcome
     figures: Figures | None
@@ -59,7 +59,7 @@ class Result(NamedTuple):
 
 
 class BurstRunner:
-    """Keeps a worker. Use as a context manager."""
+    """Manages a worker process. Use as a context manager."""
 
     def __init__(self, command: Sequence[str] = WORKER, timeout_s: float = 600.0) -> None:
         """`command` starts the worker; `timeout_s` is the wall time that one burst may take."""
@@ -110,12 +110,12 @@ class BurstRunner:
         return tuple(Sample.model_validate(one) for one in answer["samples"])
 
     def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
-        """Measure one burst; `hear` is told of its steps. Raises SourceUnavailable when the libraries are gone."""
+        """Measure one burst; `hear` gets its steps. Raises SourceUnavailable when the libraries are missing."""
         burst = job._asdict() | {"recipe": job.recipe.model_dump(mode="json"), "device": self._device}
         try:
             answer, _ = self._ask({"burst": burst}, self._timeout_s, hear)
         except TimedOut:
-            return Result("timed_out", None, None, f"not done within {self._timeout_s:g} s")
+            return Result("timed_out", None, None, f"not finished within {self._timeout_s:g} s")
         except BurstFailed as error:
             return Result("crashed", None, None, str(error))
         if "measured" in answer:
@@ -130,7 +130,7 @@ class BurstRunner:
     def _ask(
         self, job: Mapping[str, Any], limit_s: float, hear: Callable[[Mapping[str, Any]], None]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(the last answer, what the worker said first). The worker is started when there is none."""
+        """(the last answer, the worker's first message). The worker is started if it is not running."""
 
         def on_the_way(line: Mapping[str, Any]) -> bool:
             step = "step_s" in line or "warm_up_s" in line
@@ -155,12 +155,12 @@ class BurstRunner:
         return answer, hello
 
     def _error(self, answer: Mapping[str, Any]) -> AdvisorError:
-        """What an answer that is no result says."""
+        """The outcome of an answer that is not a result."""
         if "refused" in answer:
             return BurstRefused(answer["refused"])
         if "crashed" in answer:
             how = answer["crashed"]
-            why = ": killed, by hand or because this machine had no memory left" if how == KILLED else ""
+            why = ": killed by a user or because the machine ran out of memory" if how == KILLED else ""
             words = self._child.last_words() if self._child is not None and not why else ""
             return BurstFailed(f"the burst's process ended with {how}{why or f': {words}'}")
         return BurstFailed(f"a library raised {answer.get('failed') or answer.get('out_of_memory')}")

@@ -1,4 +1,4 @@
-"""Works through a plan: notes each prediction, runs the burst, keeps the result, watches the time. Needs no torch."""
+"""Works through a plan: records each prediction, runs the burst, saves the result, watches the time. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from calibrate.store import Store
 
 TIMING_SHARE = 1 / 3
 TIMING_S = (1.5, 10.0)
-"""Seconds at least and at most that the steps of one burst are timed for, when their number is not fixed."""
+"""Least and most seconds for which the steps of one burst are timed when their number is not fixed."""
 RESERVE = 1.2
-"""No burst begins that may last longer than what is left of the budget; the first one always does."""
+"""A burst starts only if it should end within the remaining budget; the first one always starts."""
 WORTH_KEEPING = ("done", "out_of_memory")
-"""Outcomes that a later run does not repeat; a crash may have been bad luck."""
+"""Outcomes that a later run does not repeat; a crash is repeated, as it may have been an accident."""
 
 
 class Options(NamedTuple):
-    """How to work through a plan; `spent_s` of the budget are gone already."""
+    """How to work through a plan; `spent_s` seconds of the budget are already used."""
 
     budget_s: float
     spent_s: float = 0.0
@@ -42,7 +42,7 @@ class Runner(Protocol):
 
 
 class Audience(Protocol):
-    """Whom a session tells what happens."""
+    """The receiver of a session's events."""
 
     def begin(self, number: int, total: int, burst: PlannedBurst) -> None:
         """A burst is about to run."""
@@ -51,11 +51,11 @@ class Audience(Protocol):
         """One of its steps is done."""
 
     def end(self, number: int, total: int, burst: PlannedBurst, record: Comparison, kept: bool) -> None:
-        """It is measured; `kept` when that was an earlier run."""
+        """It has been measured; `kept` if by an earlier run."""
 
 
 class Summary(NamedTuple):
-    """What a session has: results in the order of the plan, and how many bursts there was no time for."""
+    """The outcome of a session: results in the order of the plan, and how many bursts there was no time for."""
 
     records: tuple[Comparison, ...]
     not_reached: int
@@ -70,10 +70,10 @@ def work(
     audience: Audience,
     clock: Callable[[], float] = time.monotonic,
 ) -> Summary:
-    """Measure the bursts of a plan that are not in the store yet, as many as the budget has time for.
+    """Measure the bursts of a plan that are not in the store yet, as many as the budget allows.
 
     Each result is on the disk before the next burst begins, so an exception or a kill at any moment loses only the
-    burst that was running. Raises SourceUnavailable when the store or the libraries are gone.
+    burst that was running. Raises SourceUnavailable when the store or the libraries are missing.
     """
     known = {} if options.again else _known(store)
     end_s = clock() + options.budget_s - options.spent_s
@@ -106,7 +106,7 @@ def work(
 
 
 def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
-    """The record of a burst before it runs: all but the measurement."""
+    """The record of a burst before it runs: everything except the measurement."""
     environment, device = machine.environment, machine.device
     recipe, prediction = burst.recipe, burst.prediction
     return Comparison(

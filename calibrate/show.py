@@ -32,7 +32,7 @@ def mib(size_bytes: int) -> str:
 
 
 def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = None) -> None:
-    """Formula and trace of one model, two lines a method, in GiB; then where each peak stands."""
+    """Formula and trace of one model, two lines per method, in GiB; then the position of each peak."""
     if not comparisons:
         return
     first = comparisons[0]
@@ -49,7 +49,7 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
     for method, figures in traced:
         console.print(f"{method} peaks in {figures.peak_at}", markup=False)
     reserved = ", ".join(f"{method} {(figures.peak_reserved_bytes or 0) / GIB:.2f}" for method, figures in traced)
-    console.print(f"CUDA's caching allocator, simulated, would reserve GiB: {reserved}", markup=False)
+    console.print(f"Reserved by a simulated CUDA caching allocator, GiB: {reserved}", markup=False)
 
 
 def _gib_cells(figures: Figures) -> list[str]:
@@ -67,7 +67,7 @@ def print_trace(trace: Trace, out: TextIO | None = None) -> None:
     console.print("before the step, MiB: " + ", ".join(f"{name} {mib(size)}" for name, size in static.items()))
     console.print(_phase_table(trace))
     if trace.census:
-        console.print("alive at the peak besides:")
+        console.print("also alive at the peak:")
         console.print(_census_table(trace))
     console.print(f"traced in {trace.trace_s:.1f} s")
 

@@ -1,8 +1,8 @@
 """The store of measurements: one JSON record a line, only ever appended to. Needs no torch.
 
-A line is written whole and brought to the disk before the burst counts as finished; a lock keeps two runs apart. A last
-line that a power cut left half written is cut off by the next writer and passed over by readers. Records of a newer
-schema are counted, never guessed at.
+A line is written in full and synced to disk before the burst counts as finished; a lock keeps two runs apart. If a
+power cut leaves the last line half written, readers skip it and the next writer removes it. Records of a newer schema
+are counted but not interpreted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Kind = TypeVar("Kind", Comparison, Rates)
 
 
 class Contents(NamedTuple):
-    """What a store holds: records in the order in which they were written, and how many lines are not to be read."""
+    """What a store holds: records in the order in which they were written, and the number of unreadable lines."""
 
     records: tuple[Comparison, ...]
     newer: int
@@ -43,17 +43,17 @@ class Contents(NamedTuple):
 
     @property
     def remark(self) -> str:
-        """One line on what was passed over; '' when nothing was."""
+        """One line on what was skipped; '' when nothing was."""
         said = []
         if self.newer:
-            said.append(f"{self.newer} records of a newer version of this program were passed over: update it")
+            said.append(f"skipped {self.newer} records of a newer version of this program: update it")
         if self.damaged:
-            said.append(f"{self.damaged} damaged line{'s were' if self.damaged > 1 else ' was'} passed over")
+            said.append(f"skipped {self.damaged} damaged line{'s' if self.damaged > 1 else ''}")
         return "; ".join(said)
 
 
 def default_folder() -> Path:
-    """Where measurements lie: in FINETUNE_ADVISOR_DATA, or the user's data folder of this program."""
+    """The folder of the measurements: in FINETUNE_ADVISOR_DATA, or this program's user data folder."""
     return data_folder() / "bursts"
 
 
@@ -61,12 +61,12 @@ class Store:
     """The records in one folder."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Without `folder` the user's own. Nothing is made or opened yet."""
+        """Without `folder`, the user's own store. Nothing is created or opened yet."""
         self.folder = default_folder() if folder is None else folder
         self.path = self.folder / FILE_NAME
 
     def prepare(self) -> None:
-        """Make the folder and see that it can be written to. Raises SourceUnavailable."""
+        """Create the folder and check that it is writable. Raises SourceUnavailable."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked(), self._opened():
@@ -75,7 +75,7 @@ class Store:
             raise self._unwritable(error) from None
 
     def append(self, *records: Comparison) -> None:
-        """Write records behind the last one, all or nothing. Raises SourceUnavailable."""
+        """Append records, all or nothing. Raises SourceUnavailable."""
         data = "".join(record.model_dump_json() + "\n" for record in records).encode()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class Store:
             raise self._unwritable(error) from None
 
     def read(self) -> Contents:
-        """Everything that can be read; nothing when there is no store yet. Raises SourceUnavailable."""
+        """Everything readable; nothing when there is no store yet. Raises SourceUnavailable."""
         try:
             data = self.path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -107,7 +107,7 @@ class Store:
             except NewerRecord:
                 newer += 1
             except BadRecord:
-                damaged += number < len(lines)  # the last one may be half written: it was never finished
+                damaged += number < len(lines)  # the last line may be half written: it was never finished
         return Contents(tuple(records), newer, damaged)
 
     @contextlib.contextmanager
@@ -125,7 +125,7 @@ class Store:
             end_s = time.monotonic() + LOCK_LIMIT_S
             while not _lock(file):
                 if time.monotonic() > end_s:
-                    raise SourceUnavailable(f"{self.path}: another run has held it for {LOCK_LIMIT_S:g} s")
+                    raise SourceUnavailable(f"{self.path}: locked by another run for {LOCK_LIMIT_S:g} s")
                 time.sleep(0.05)
             yield
         finally:
@@ -138,7 +138,7 @@ class Store:
 
 
 class BadRecord(BadConfig):
-    """A line that is no record."""
+    """A line that is not a record."""
 
 
 class NewerRecord(BadRecord):
@@ -156,14 +156,14 @@ def _object_in(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise BadRecord("no JSON object of a sensible size")
+        raise BadRecord("not a JSON object of a reasonable size")
     return found
 
 
 def _valid(kind: type[Kind], found: dict[str, Any]) -> Kind:
     version = found.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise NewerRecord(f"a record of schema {version}, this program reads {SCHEMA_VERSION}: update it")
+        raise NewerRecord(f"the record has schema {version} but this program reads {SCHEMA_VERSION}: update it")
     try:
         return kind.model_validate(found)
     except ValidationError as error:
@@ -172,14 +172,14 @@ def _valid(kind: type[Kind], found: dict[str, Any]) -> Kind:
 
 
 class Shared(NamedTuple):
-    """What a file that somebody gave us holds."""
+    """The contents of an imported file."""
 
     records: tuple[Comparison, ...]
     rates: tuple[Rates, ...]
 
 
 def parse_file(path: Path) -> Shared:
-    """Records and micro-benchmarks of a file that somebody gave us, every line of which must be right.
+    """Records and micro-benchmarks of an imported file; every line must be valid.
 
     Raises BadConfig, naming the line, NewerRecord or SourceUnavailable.
     """
@@ -204,7 +204,7 @@ def parse_file(path: Path) -> Shared:
             raise BadRecord(f"{path}, line {number}: not the result of a burst")
         records.append(record)
     if not records:
-        raise BadRecord(f"{path}: holds no records")
+        raise BadRecord(f"{path}: contains no records")
     return Shared(tuple(records), tuple(rates))
 
 
@@ -214,7 +214,7 @@ def write_file(path: Path, shared: Shared) -> None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Put a text in the place of a file, all or nothing. Raises SourceUnavailable."""
+    """Replace a file's contents atomically. Raises SourceUnavailable."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
@@ -227,10 +227,10 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _repair(file: int) -> int:
-    """Cut off a last line that is half written, end one that only lacks its end; returns where the next one begins."""
+    """Remove a half-written last line, or add its missing newline; returns where the next line begins."""
     size = os.fstat(file).st_size
     start = size
-    while start > 0:  # look for the last line's end, from the back
+    while start > 0:  # search backwards for the end of the last full line
         begin = max(0, start - 65_536)
         os.lseek(file, begin, os.SEEK_SET)
         at = os.read(file, start - begin).rfind(b"\n")
@@ -267,7 +267,7 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _lock(file: int) -> bool:
-    """Try to get the lock for this process alone; it ends with the file or the process."""
+    """Try to take the exclusive lock; it is released with the file or the process."""
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -18,7 +18,7 @@ Format = Callable[[float], str]
 
 
 class Point(NamedTuple):
-    """One mark: where, of which class, and what it says when pointed at."""
+    """One mark: its position, its class, and the text shown on hover."""
 
     x: float
     y: float
@@ -27,7 +27,7 @@ class Point(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A range of values, linear or logarithmic, and how to write a value."""
+    """A range of values, linear or logarithmic, and how to format a value."""
 
     low: float
     high: float
@@ -36,13 +36,13 @@ class Axis(NamedTuple):
     write: Format
 
     def share(self, value: float) -> float:
-        """Where a value lies, 0 at the low end and 1 at the high one."""
+        """The position of a value, from 0 at the low end to 1 at the high end."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Round values to write at the axis."""
+        """Round values for the axis labels."""
         if self.log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             for steps in ((1, 2, 5), (1, 3), (1,)):
@@ -56,7 +56,7 @@ class Axis(NamedTuple):
 
 
 def log_axis(values: Iterable[float], title: str, write: Format) -> Axis:
-    """An axis that holds all values, which are positive, with some air."""
+    """An axis that holds all values, which must be positive, with some margin."""
     found = list(values)
     return Axis(min(found) / 1.2, max(found) * 1.2, True, title, write)
 
@@ -68,7 +68,7 @@ def symmetric_axis(values: Iterable[float], title: str, write: Format, least: fl
 
 
 def scatter(points: Sequence[Point], x_title: str, y_title: str, write: Format) -> str:
-    """Points on two equal logarithmic axes, with the line on which both are the same."""
+    """Points on two equal logarithmic axes, with the line of equality."""
     both = [value for point in points for value in (point.x, point.y)]
     x, y = log_axis(both, x_title, write), log_axis(both, y_title, write)
     diagonal = f'<line class="equal" x1="{LEFT}" y1="{HEIGHT - BOTTOM}" x2="{WIDTH - RIGHT}" y2="{TOP}"/>'

@@ -1,7 +1,7 @@
-"""What was allocated and freed during one step, in order, and what follows from that. Needs no torch.
+"""What was allocated and freed during one step, in order, and the peaks derived from that. Needs no torch.
 
 A step is recorded as a list of allocations and a list of moves: `+i` for "allocation i was made", `-i - 1` for
-"allocation i was given back". Peaks, and what was alive at a peak, are read off afterwards.
+"allocation i was freed". Peaks, and what was alive at a peak, are computed afterwards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STATIC: Mapping[str, TermName] = {
     "inputs": TermName.BATCH,
     "optimizer_states": TermName.OPTIMIZER_STATES,
 }
-"""Categories of a trace that stand for the whole run, and what the formula calls them."""
+"""Categories of a trace that stay allocated for the whole run, and the formula's names for them."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Timeline:
         self.marks.append((len(self.moves), phase))
 
     def phase_peaks(self) -> tuple[PhasePeak, ...]:
-        """For every phase, the most bytes alive during it and which allocation brought them about."""
+        """For every phase, the most bytes alive during it and the allocation that caused them."""
         peaks = []
         ends = [start for start, _ in self.marks[1:]] + [len(self.moves)]
         live = self.live_bytes(self.marks[0][0])
@@ -112,7 +112,7 @@ class Timeline:
         return tuple(sorted(rows, key=lambda row: (-row.bytes, row.category, row.module, row.op)))
 
     def static_bytes(self) -> dict[str, int]:
-        """Bytes that are there before the step begins, by category."""
+        """Bytes alive before the step begins, by category."""
         totals = dict.fromkeys((*STATIC, "gradients"), 0)
         for move in self.moves[: self.marks[0][0]]:
             allocation = self.allocations[move if move >= 0 else -move - 1]
@@ -145,7 +145,7 @@ class Timeline:
 
 
 def _layer_span(members: list[Allocation]) -> str:
-    """The layers that `members` stand in: '0-31', '31', '0,2,4', or '' for what is in no layer."""
+    """The layers that `members` belong to: '0-31', '31', '0,2,4', or '' when not in a layer."""
     found = sorted({int(m[0]) for a in members if (m := _LAYER.search(a.module))})
     if not found:
         return ""

@@ -1,13 +1,13 @@
 """Traces of one step at several shapes -> the polynomials and events of a traced profile. Needs no torch.
 
-Nothing is fitted to a peak. Each tensor of the step has a size at every traced shape; where the step makes the same
-tensors in the same order everywhere, that size is solved for as an exact polynomial: in the length from three
-lengths, in the micro-batch from two (a tensor either holds every row or does not depend on them, or is a sum of the
-two), in the rank from a second rank. A further, larger shape then has to come out equal, tensor by tensor. A
-micro-batch of one row is a regime of its own: with one row, views stand where two rows need copies.
+Nothing is fitted to a peak. Each tensor of the step has a size at every traced shape. Where the step makes the same
+tensors in the same order at every shape, that size is solved for as an exact polynomial: in the length from three
+lengths, in the micro-batch from two (a tensor holds every row, does not depend on the rows, or is a sum of both), in
+the rank from a second rank. The polynomials must then match one more, larger shape, tensor by tensor. A micro-batch of
+one row is a separate regime: with one row there are views where two rows need copies.
 
 A step whose tensors change with the length (a loop over tokens or chunks, windows) is traced at the one length asked
-for, and its profile answers for that length alone.
+for, and its profile covers only that length.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ LONGEST = 2048
 MANY = 1_000_000
 PILOT = (9, 14)
 STATIC_TERMS = {category: term for category, term in STATIC.items() if term is not TermName.OPTIMIZER_STATES}
-"""Of each structure as it was traced; what an optimizer keeps follows from the trained tensors."""
+"""Static terms stored as traced; optimizer states are derived from the trained tensors instead."""
 
 
 def lengths_of(facts: ModelFacts, seq_len: int) -> tuple[int, int, int, int]:
-    """Three lengths to solve at and a longer one to check at, up to the model's positions."""
+    """Three lengths to solve at and a longer one to check, up to the model's positions."""
     longest = max(LONGEST, seq_len, *(2 * size for size in facts.breaks if size <= LONGEST))
     if facts.max_position_embeddings:
         longest = min(longest, max(facts.max_position_embeddings, seq_len))
@@ -50,7 +50,7 @@ def lengths_of(facts: ModelFacts, seq_len: int) -> tuple[int, int, int, int]:
 def trace_structure(tracer: Tracer, recipe: Recipe, facts: ModelFacts, seq_len: int) -> dict[str, Any]:
     """Trace a recipe at a few shapes and solve: one structure of a profile.
 
-    Raises NotAligned when even the one length asked for does not make a regime.
+    Raises NotAligned when not even the requested length alone gives a regime.
     """
     recipe = recipe.model_copy(update={"micro_batch": 1, "gradient_accumulation": 1})
 
@@ -62,7 +62,7 @@ def trace_structure(tracer: Tracer, recipe: Recipe, facts: ModelFacts, seq_len: 
     try:
         _aligned(trace(recipe, [(2, n) for n in PILOT]).steps)
         first = trace(recipe, [(2, short), (2, middle)])
-        _aligned(first.steps)  # before longer ones are paid for
+        _aligned(first.steps)  # before spending time on longer ones
         many = trace(recipe, [(2, long), (3, middle), (7, longest)])
         many = many.model_copy(update={"steps": (*first.steps, *many.steps)})
         one = trace(recipe, [(1, short), (1, middle), (1, long), (1, longest)])
@@ -84,7 +84,7 @@ def trace_structure(tracer: Tracer, recipe: Recipe, facts: ModelFacts, seq_len: 
 
 
 def _second_rank(trace: Tracer, recipe: Recipe, length: int, regimes: Sequence[_Fit]) -> tuple[TrainedTensor, ...]:
-    """Mark what scales with the rank; returns what is trained at twice the rank, nothing if that cannot be told."""
+    """Mark what scales with the rank; returns what is trained at twice the rank, or nothing if that is unknown."""
     other = recipe.model_copy(update={"rank": 2 * recipe.rank, "alpha": 2 * recipe.alpha})
     traces = trace(other, [(2, length), (1, length)])
     try:
@@ -141,7 +141,7 @@ class _Fit:
             self.flop_scale = ((per_token, 9), (-per_token * rank, 3))
 
     def stored(self, rank: int) -> dict[str, Any]:
-        """The regime as a profile holds it; `rank` is the traced one, 0 where sizes hold for that one alone."""
+        """The regime as a profile stores it; `rank` is the traced one, or 0 when sizes are valid only for that rank."""
         step = self.step
         numbers: dict[tuple[SizeTerms, int], int] = {}
         slot_of = []
@@ -174,7 +174,7 @@ class _Fit:
 
 
 def _events(step: StepEvents, slot_of: Sequence[int], start: int, end: int) -> tuple[list[int], Callable[[int], int]]:
-    """The events of forward and backward, and where a position in the moves stands among them."""
+    """The events of forward and backward, and the index among them of a position in the moves."""
     complete: dict[int, list[int]] = {}
     for position, allocation in step.accumulated:
         complete.setdefault(position, []).append(allocation)
@@ -213,7 +213,7 @@ def _regime(traces: ShapeTraces, batch: BatchLength, length: BatchLength) -> _Fi
             found = known[sizes] = whole(solve(shapes, sizes))
             for (rows, tokens), size in zip(shapes, sizes, strict=True):
                 if at(found, rows, tokens) != size:
-                    raise NotAligned(f"a tensor of {size:,} bytes at {rows} x {tokens} is no polynomial in the shape")
+                    raise NotAligned(f"a tensor of {size:,} bytes at {rows} x {tokens} is not polynomial in the shape")
         return known[sizes]
 
     polynomials = [polynomial(sizes) for sizes in zip(*(step.sizes for step in steps), strict=True)]
@@ -228,7 +228,7 @@ def _outside_optimizer(amounts: Mapping[str, int]) -> int:
 
 
 def canonical(step: StepEvents) -> StepEvents:
-    """The step with what is given back together in a fixed order: autocast empties its cache by address."""
+    """The step, with simultaneous releases in a fixed order: autocast empties its cache in address order."""
     fences = {position for position, _ in (*step.marks, *step.accumulated)}
     moves: list[int] = []
     together: list[int] = []
@@ -253,7 +253,7 @@ def _same(one: StepEvents, other: StepEvents) -> None:
         other.accumulated,
     ):
         raise NotAligned(
-            f"the step makes other tensors at {one.batch} x {one.seq_len} than at "
+            f"the step allocates different tensors at {one.batch} x {one.seq_len} and at "
             f"{other.batch} x {other.seq_len} tokens"
         )
 
@@ -274,7 +274,7 @@ def profile_of(
 
 
 def store(path: Path, profile: Mapping[str, Any]) -> None:
-    """Write a profile whole or not at all. Raises SourceUnavailable when the folder cannot be written to."""
+    """Write a profile atomically. Raises SourceUnavailable when the folder cannot be written to."""
     text = profile_text(profile)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,14 +284,14 @@ def store(path: Path, profile: Mapping[str, Any]) -> None:
             os.replace(temporary, path)
     except OSError as error:
         raise SourceUnavailable(
-            f"the profile cannot be stored: {path.parent}: {error.strerror or error}; set "
-            "FINETUNE_ADVISOR_DATA to a folder that can be written to"
+            f"cannot save the profile: {path.parent}: {error.strerror or error}; set "
+            "FINETUNE_ADVISOR_DATA to a writable folder"
         ) from None
 
 
 @contextlib.contextmanager
 def _new_file(folder: Path) -> Iterator[tuple[int, str]]:
-    """A file beside the one to replace; gone afterwards, whatever happens."""
+    """A temporary file next to the one to replace; always removed afterwards."""
     handle, temporary = tempfile.mkstemp(prefix=".profile-", dir=folder)
     try:
         yield handle, temporary

@@ -1,7 +1,7 @@
-"""From records to a profile that `advise` uses: which bursts are fitted, whether the fit is believed, where it lies.
+"""From records to a profile that `advise` uses: which bursts are fitted, whether to trust the fit, where to store it.
 
-A profile that its own residuals do not support is refused, and the reason told: too few clean bursts, or errors on what
-was left out that are larger than LIMIT, or larger than without any fit. Needs no torch.
+A profile that its own residuals do not support is refused, with the reason: too few clean bursts, or held-out errors
+that are larger than LIMIT or larger than without a fit. Needs no torch.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from calibrate.store import Store, replace_file
 
 FEWEST_BURSTS, FEWEST_SHAPES, MOST_BURSTS = 6, 2, 200
 LIMIT = 0.25
-"""Median error on what was left out, from which on a profile is not believed."""
+"""Median held-out error above which a profile is refused."""
 HEADROOM = 2.0
-"""A CPU's rates stand over the best that was measured of them, for the fit to find its own fractions."""
+"""A CPU's rates are set to this multiple of the best ones measured, so that the fit can find its own fractions."""
 LARGE_BYTES = 2**24
 ONE_METHOD_SPREAD = 0.2
-"""Least spread of a profile that only one method was measured for: others may be off by more than what was seen."""
+"""Least spread of a profile fitted to one method only: the errors of other methods may be larger."""
 FRAGMENTATION_RANGE = (0.2, 3.0)
-"""Beyond it, something else than fragmentation was seen."""
+"""Above this, something other than fragmentation was measured."""
 RATES_LIMIT_BYTES = 2**22
-AGAIN = "`calibrate --again` measures them anew"
+AGAIN = "`calibrate --again` measures them again"
 
 
 class NotFitted(InputError):
@@ -82,14 +82,14 @@ class BadRates(BadDevice):
 
 
 def devices_folder(store: Store) -> Path:
-    """Where the profiles that go with a store lie: beside the user's own bursts, or in the folder of --out."""
+    """The folder of the profiles that belong to a store: next to the user's own bursts, or in the folder of --out."""
     return (Store().folder.parent if store.folder == Store().folder else store.folder) / "devices"
 
 
 def card_of(device: DeviceFacts, samples: Sequence[Sample]) -> GpuSpec:
-    """A device with its peak rates: the data sheet's, or for one that we have no sheet of, those that were measured.
+    """A device with its peak rates: the data sheet's or, without a data sheet, the measured ones.
 
-    Its speed is unknown when there is neither.
+    Its speed is unknown when there are neither.
     """
     if device.kind == "cuda":
         card = reported_card(device.name, device.memory_bytes, device.compute_capability)
@@ -123,7 +123,7 @@ def _peaks(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def first_speed(device: DeviceFacts, samples: Sequence[Sample]) -> Speed | None:
-    """A device by its micro-benchmarks alone; a card without them by the default of its generation."""
+    """A device's speed from its micro-benchmarks only; without them, a card gets the default of its generation."""
     card = card_of(device, samples)
     if not card.speed_known:
         return None
@@ -134,7 +134,7 @@ def first_speed(device: DeviceFacts, samples: Sequence[Sample]) -> Speed | None:
 
 
 def speed_of(device: DeviceFacts, environment: Environment, samples: Sequence[Sample], folder: Path) -> Speed | None:
-    """What is known best: a fitted profile of these versions, else `first_speed`."""
+    """The best available speed: a fitted profile of these versions, else `first_speed`."""
     path = folder / f"{device_slug(card_of(device, samples))}.json"
     try:
         stored = read_device(path) if path.is_file() else None
@@ -146,7 +146,7 @@ def speed_of(device: DeviceFacts, environment: Environment, samples: Sequence[Sa
 
 
 def rates_path(device: DeviceFacts, folder: Path) -> Path:
-    """Where the micro-benchmarks of a device lie."""
+    """The file of a device's micro-benchmarks."""
     return folder / f"{device_slug(card_of(device, ()))}.rates.json"
 
 
@@ -173,13 +173,13 @@ def stored_rates(device: DeviceFacts, environment: Environment, folder: Path) ->
 
 
 def store_rates(device: DeviceFacts, environment: Environment, samples: Sequence[Sample], folder: Path) -> None:
-    """Keep micro-benchmarks. Raises SourceUnavailable."""
+    """Save micro-benchmarks. Raises SourceUnavailable."""
     versions = environment.versions
     keep_rates(Rates(device=device, versions=versions, measured_at=_today(), samples=tuple(samples)), folder)
 
 
 def keep_rates(rates: Rates, folder: Path) -> None:
-    """Keep what was measured here or elsewhere, in place of older ones. Raises SourceUnavailable."""
+    """Save micro-benchmarks measured here or elsewhere, replacing older ones. Raises SourceUnavailable."""
     _write(rates_path(rates.device, folder), file_text(SCHEMA_VERSION, rates.model_dump(mode="json")))
 
 
@@ -195,8 +195,8 @@ def tune(
     shapes = len({one.shape for one in bursts})
     if len(bursts) < FEWEST_BURSTS or shapes < FEWEST_SHAPES:
         raise NotFitted(
-            f"not fitted: {len(bursts)} clean bursts at {shapes} shape{'s' if shapes != 1 else ''} are too few, "
-            f"{FEWEST_BURSTS} at {FEWEST_SHAPES} are needed; a longer --budget or a quieter machine gives more"
+            f"not fitted: {len(bursts)} clean bursts at {shapes} shape{'s' if shapes != 1 else ''} are too few; "
+            f"need {FEWEST_BURSTS} at {FEWEST_SHAPES}: use a longer --budget or a less busy machine"
         )
     default = CPU_PROFILE if device.kind == "cpu" else profile_for(before.card)
     whole = fit(default, before.card, samples, bursts, before.profile)
@@ -263,9 +263,9 @@ def observed(records: Iterable[Comparison]) -> list[Observation]:
 
 
 def context_bytes(records: Iterable[Comparison]) -> Interval | None:
-    """What the driver showed for the processes beyond what PyTorch had reserved; None where nothing was seen.
+    """Bytes that the driver showed for a process beyond PyTorch's reserved bytes; None without records.
 
-    The likely value is the median, the ends are the extremes. Ignores what a process of another model loads more.
+    The likely value is the median, the ends are the extremes. Ignores what the process of another model also loads.
     """
     sizes = sorted(
         float(one.measured.device_bytes - one.measured.peak_reserved_bytes)
@@ -278,10 +278,10 @@ def context_bytes(records: Iterable[Comparison]) -> Interval | None:
 
 
 def fragmentation(records: Iterable[Comparison], device: DeviceFacts, default: Speed) -> float:
-    """What was reserved beyond the allocated peak, over what a simulated allocator reserves; 1 where too few tell.
+    """Bytes reserved beyond the allocated peak, over those of a simulated allocator; 1 with too few records.
 
-    The median. It says nothing about a full card: what must fit is left as it is. The record's own prediction may stand
-    on an earlier fit, so each is predicted again by the `default`.
+    The median. It says nothing about a full card, so what must fit is left unchanged. The record's own prediction may
+    use an earlier fit, so each is predicted again with the `default`.
     """
     found = []
     for one in records:
@@ -308,7 +308,7 @@ def _check(whole: Fit, left_out: HeldOut, before: Sequence[float]) -> None:
     for name, found in (("shapes", left_out.shapes), ("methods", left_out.methods)):
         if found and typical(found) > LIMIT:
             raise NotFitted(
-                f"not fitted: on {name} that it did not see, a fit is off by {typical(found):.0%} (median),"
+                f"not fitted: the median error on held-out {name} is {typical(found):.0%},"
                 f" more than {LIMIT:.0%}; `calibrate show` lists the bursts"
             )
     both = (*left_out.shapes, *left_out.methods)
@@ -326,7 +326,7 @@ def _spread(left_out: HeldOut) -> Interval:
 
 
 def _write(path: Path, text: str) -> None:
-    with contextlib.suppress(OSError):  # writing says why
+    with contextlib.suppress(OSError):  # writing reports the reason
         path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, text)
 

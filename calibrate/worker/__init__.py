@@ -1,1 +1,1 @@
-"""Everything that runs beside torch; started as processes, imported by nobody else."""
+"""Everything that imports torch; started as processes, not imported by the rest of the package."""

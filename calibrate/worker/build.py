@@ -2,15 +2,15 @@
 
 A fake model is built on the meta device and given fake CPU storages afterwards: nothing is allocated or downloaded.
 The order of the steps is that of a script with transformers' Trainer: load (quantized), prepare for k-bit training,
-add adapters, enable checkpointing. What was found in transformers 5.23 and peft 0.21 on the way:
+add adapters, enable checkpointing. Details found in transformers 5.23 and peft 0.21:
 
 - `activation_checkpointing_enable`, which Trainer calls, makes the embedding's output require a gradient for every
   model that takes `input_ids`: full fine-tuning or adapters, re-entrant or not. So a frozen embedding's output is a
-  leaf that receives a gradient of (batch, seq_len, hidden), and the first layer is differentiated to its input.
+  leaf that receives a gradient of (batch, seq_len, hidden), and the first layer is differentiated down to its input.
 - With `autocast_adapter_dtype=False` adapters take the base's dtype, on 4-bit layers bitsandbytes' compute dtype,
-  on int8 layers fp32. Here all of them, and DoRA's magnitudes apart, are cast to the dtypes asked for (TRL, which
-  casts the adapters of a quantized base to bf16, leaves the magnitudes in fp32).
-- A quantized layer's bias takes the dtype of the first input it sees, for good.
+  on int8 layers fp32. Here all of them are cast to the dtypes asked for, DoRA's magnitudes separately (TRL casts the
+  adapters of a quantized base to bf16 and leaves the magnitudes in fp32).
+- A quantized layer's bias permanently takes the dtype of the first input it sees.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def build_model(
     with unfilled() if device else contextlib.nullcontext():
         model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
     if device:
-        model.tie_weights()  # which is part of what was left out
+        model.tie_weights()  # part of what was left out
     model.config.use_cache = False  # as Trainer does
     if recipe.is_quantized:
         quantize(model, recipe, fake, device)
@@ -66,17 +66,17 @@ def build_model(
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse what contradicts itself and what a CPU cannot run."""
+    """Reject recipes that are inconsistent or that a CPU cannot run."""
     wants_quantized = recipe.method in ("qlora", "qdora")
     if wants_quantized != recipe.is_quantized:
         allowed = "nf4, fp4 or int8" if wants_quantized else "none"
         raise BadValue(f"quant of method {recipe.method}", recipe.quant, f"must be {allowed}")
     if recipe.attention == "flash":
-        raise BadValue("attention", "flash", "the dry run has no GPU; use sdpa, which keeps the same tensors")
+        raise BadValue("attention", "flash", "must be sdpa or eager without a GPU; sdpa keeps the same tensors")
     if recipe.loss == "chunked":
-        raise BadValue("loss", "chunked", "the dry run traces transformers' own loss only; use full")
+        raise BadValue("loss", "chunked", "must be full: the dry run traces only transformers' own loss")
     if recipe.quant == "int8" and recipe.is_dora:
-        raise BadValue("quant of method qdora", "int8", "peft's DoRA loses the int8 scales on a CPU; use nf4")
+        raise BadValue("quant of method qdora", "int8", "must be nf4 or fp4: DoRA loses the int8 scales on a CPU")
 
 
 def _load(config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None) -> Any:
@@ -88,7 +88,7 @@ def _from_config(hf_config: Any, kind: Any, recipe: Recipe, fake: bool, **option
     supports = getattr(kind._model_mapping.get(type(hf_config), None), "_supports_sdpa", True)
     if recipe.attention == "sdpa" and not supports:
         raise BadValue(
-            "attention", "sdpa", f"transformers has only eager for {hf_config.model_type}: use --attention eager"
+            "attention", "sdpa", f"{hf_config.model_type} in transformers has no sdpa: use --attention eager"
         )
     with META if fake else torch.device("cpu"):
         return kind.from_config(
@@ -116,8 +116,8 @@ def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: 
     )
     if not kind:
         raise UnsupportedArchitecture(
-            "the config's auto_map names no class that can be trained: a model for causal,"
-            " masked or sequence-to-sequence language, or for classification, is needed"
+            "the config's auto_map names no class that can be trained: it must have one for causal, masked or"
+            " sequence-to-sequence language modeling, or for classification"
         )
     try:
         hf_config = hf.AutoConfig.from_pretrained(code, trust_remote_code=True)
@@ -131,7 +131,7 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 
     targets = recipe.target_modules
     if targets == ("all-linear",) and (recipe.is_dora or recipe.dropout) and _fuses_experts(model):
-        targets = _outside_experts(model)  # peft adapts fused experts neither by DoRA nor with dropout
+        targets = _outside_experts(model)  # peft adapts fused experts neither with DoRA nor with dropout
     options = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -149,7 +149,7 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         with readable_4bit():
             model = get_peft_model(model, options, low_cpu_mem_usage=fake, autocast_adapter_dtype=upcast)
     except ValueError as error:
-        raise BadValue("--target-modules", ",".join(targets), f"peft says: {str(error)[:200]}") from None
+        raise BadValue("--target-modules", ",".join(targets), f"peft reports: {str(error)[:200]}") from None
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             dtype = recipe.magnitude_dtype if "lora_magnitude_vector" in name else recipe.adapter_dtype
@@ -159,12 +159,12 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 
 def _fuses_experts(model: Any) -> bool:
     """Whether peft turns 'all-linear' into adapters on this model's fused experts."""
-    known = ARCHITECTURES.get(model.config.model_type)  # calibrate traces others, too
+    known = ARCHITECTURES.get(model.config.model_type)  # calibrate also traces unknown ones
     return known is not None and known.fused_experts_in_peft and any(p.ndim == 3 for p in model.parameters())
 
 
 def _outside_experts(model: Any) -> tuple[str, ...]:
-    """The linear layers that peft does not take for parts of fused experts, without the head."""
+    """The linear layers, without the head, that peft does not treat as parts of fused experts."""
     head = model.get_output_embeddings()
     names = {
         path.rpartition(".")[2]
@@ -175,7 +175,7 @@ def _outside_experts(model: Any) -> tuple[str, ...]:
 
 
 def _task_type(model: Any) -> str | None:
-    """peft's name of what the model is trained for; None for masked language models, which it has no name for."""
+    """peft's name for the model's task; None for masked language models, for which it has no name."""
     name = type(model).__name__
     if name.endswith("ForSequenceClassification"):
         return "SEQ_CLS"
@@ -193,7 +193,7 @@ def auto_name(model: Any) -> str:
 def step_inputs(model: Any, batch: int, seq_len: int) -> dict[str, Any]:
     """What a training script passes to the model for `batch` rows of `seq_len` tokens.
 
-    Labels are the tokens themselves (an encoder-decoder then has as many tokens on either side), or one class a row.
+    Labels are the tokens themselves (so an encoder-decoder has the same number on both sides), or one class per row.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     input_ids = torch.zeros(batch, seq_len, dtype=torch.long)

@@ -1,8 +1,8 @@
-"""One burst: the real training step of transformers, peft and bitsandbytes, timed and weighed on a device.
+"""One burst: the real training step of transformers, peft and bitsandbytes, timed and measured in memory on a device.
 
-The loop is that of transformers' Trainer: forward under autocast, backward, a look at the loss (which waits for the
+The loop is that of transformers' Trainer: forward under autocast, backward, reading the loss (which waits for the
 card, as Trainer's `logging_nan_inf_filter` does after every micro-batch), gradient clipping at 1.0, the optimizer,
-zero_grad. Weights are random and tokens too; the batch stays on the device.
+zero_grad. Weights and tokens are random; the batch stays on the device.
 
 Left out, as in the dry run: the attention mask of a data collator, the data loader, logging, the learning rate
 schedule, the copy of the logits that accelerate makes under autocast, and fp16's gradient scaler.
@@ -29,12 +29,12 @@ from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.quantized import quantization_tensors
 
 WARM_UP_STEPS = (2, 6)
-"""At least and at most so many steps before those that count."""
+"""Least and most warm-up steps before the timed ones."""
 WARM = 0.05
-"""A step that takes this much less than the one before it is still warming up."""
+"""A step is still warming up if it takes less than the previous one by more than this share."""
 TIMED_STEPS = (5, 200)
 STABLE = 0.01
-"""The median counts as stable when dropping the first half of the steps moves it by less than this."""
+"""The median is stable when dropping the first half of the steps changes it by less than this."""
 
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -49,7 +49,7 @@ class StepSeconds(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How long a burst may time steps: a fixed number of them (0: until stable), and the seconds for all."""
+    """How long a burst may time steps: their number (0: until stable), and the seconds for all of them."""
 
     steps: int
     seconds: float
@@ -104,7 +104,7 @@ class Training:
 
 
 def static_terms(model: Any, optimizer: Any) -> dict[str, int]:
-    """Bytes, in blocks, of what stands for the whole run, by the names that `Figures` has for them."""
+    """Bytes, in whole blocks, of what stays allocated for the whole run, by their names in `Figures`."""
     adapted = hasattr(model, "peft_config")
     found: dict[str, list[torch.Tensor]] = {
         "base_weights": [p for p in model.parameters() if not (adapted and p.requires_grad)],
@@ -126,9 +126,9 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
 def run_burst(
     config: Mapping[str, Any], recipe: Recipe, seq_len: int, device: Device, limits: Limits, say: Say, code: str = ""
 ) -> tuple[Figures, Run]:
-    """Build, warm up, time, weigh. `say` hears of every step.
+    """Build, warm up, time, measure memory. `say` gets every step.
 
-    Raises torch.OutOfMemoryError (CUDA), RuntimeError (a CPU that has no memory left) and what `build_model` raises.
+    Raises torch.OutOfMemoryError (CUDA), RuntimeError (a CPU without enough memory) and what `build_model` raises.
     """
     begin_s = time.perf_counter()
     device.configure(recipe.expandable_segments)
@@ -176,7 +176,7 @@ def figures_of(memory: MemoryReading, terms: dict[str, int], run: Run) -> Figure
 
 
 def _warm_up(training: Training, limits: Limits, say: Say) -> tuple[float, ...]:
-    """Steps until they become no faster; a slow model gets no more of them than its time allows."""
+    """Run steps until they stop getting faster, or until a slow model's time is used up."""
     least, most = WARM_UP_STEPS
     times: list[float] = []
     while len(times) < most:
@@ -191,7 +191,7 @@ def _warm_up(training: Training, limits: Limits, say: Say) -> tuple[float, ...]:
 def _timed(
     training: Training, limits: Limits, say: Say
 ) -> tuple[list[StepSeconds], tuple[float, ...], tuple[str, ...], host.Share]:
-    """(steps, clocks, reasons for slow clocks, shares of the processors) of the steps that count."""
+    """(steps, clocks, reasons for slow clocks, shares of the processors) of the timed steps."""
     least, most = (limits.steps, limits.steps) if limits.steps else TIMED_STEPS
     watch = host.Watch(torch.get_num_threads())
     timed: list[StepSeconds] = []
@@ -211,10 +211,10 @@ def _timed(
 
 
 def is_stable(times_s: list[float]) -> bool:
-    """Whether the median has settled: the later half's is that of all, and the error of the median is small."""
+    """Whether the median is stable: that of the later half agrees with that of all, and its error is small."""
     if len(times_s) < TIMED_STEPS[0]:
         return False
     low, middle, high = statistics.quantiles(times_s, n=4, method="inclusive")
     later = statistics.median(times_s[len(times_s) // 2 :])
-    error = 0.93 * (high - low) / len(times_s) ** 0.5  # of a median, from the quartiles of normal noise
+    error = 0.93 * (high - low) / len(times_s) ** 0.5  # standard error of a median, from the quartiles of normal noise
     return abs(later / middle - 1) < STABLE and error < STABLE * middle

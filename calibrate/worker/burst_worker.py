@@ -1,17 +1,17 @@
 """The child process of bursts: one JSON job a line in, JSON answers out. Imports torch; run as `python -m`.
 
-It answers `{"environment": {...}}` or `{"missing": "torch"}` when it is there. Jobs and their last answers:
+It answers `{"environment": {...}}` or `{"missing": "torch"}` on startup. Jobs and their final answers:
 
-    {"probe": "auto"}                    {"machine": {...}}: the device, what it offers, why it cannot quantize
+    {"probe": "auto"}                    {"machine": {...}}: the device, its available memory, why it cannot quantize
     {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
 or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": "signal 9"}`;
-`{"fresh": true}` when the job must be given to a worker that was started with `--fresh`.
+`{"fresh": true}` means that the job needs a worker that was started with `--fresh`.
 
-Each job gets a process of its own: this one loads the libraries once and forks. Where that cannot be (no fork, or
-CUDA was begun here, which no fork survives) it works in this process and ends; `--fresh` asks for that.
-A process whose parent is gone ends too.
+Each job gets its own process: this one loads the libraries once and forks. Where that is impossible (no fork, or CUDA
+was initialized here, which a fork cannot use), it does the job in this process and exits; `--fresh` asks for that.
+A process whose parent has exited exits too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FORKED_CUDA = "forked subprocess"
 
 
 def main() -> None:
-    """Say hello, then do every job of standard input."""
+    """Send the first message, then do every job from standard input."""
     say = claim_stdout()
     try:
         forks = _load("--fresh" not in sys.argv[1:])
@@ -65,10 +65,10 @@ def main() -> None:
 
 
 def _load(forking: bool) -> bool:
-    """Import what all jobs need; whether jobs can be forked from here. Raises ImportError.
+    """Import what all jobs need; returns whether jobs can be forked from here. Raises ImportError.
 
-    Where torch was built with CUDA, bitsandbytes begins to use the card when it is imported, and peft imports it:
-    those are then left to each job's own process.
+    Where torch was built with CUDA, importing bitsandbytes initializes the card, and peft imports it: each job's own
+    process then imports those two.
     """
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401 - most of transformers' import time
@@ -95,7 +95,7 @@ def _next_line() -> bytes:
 
 
 def _in_a_fork(job: Mapping[str, Any], say: Say) -> None:
-    """Answer a job in a child of this process, and say so when it does not come to an end."""
+    """Answer a job in a child of this process, and report it when the child dies."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -113,13 +113,13 @@ def _in_a_fork(job: Mapping[str, Any], say: Say) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when nobody holds the other end of its standard input any more."""
+    """End this process once the other end of its standard input is closed."""
     if not hasattr(select, "poll"):
         return
 
     def wait() -> None:
         gone = select.poll()
-        gone.register(0, 0)  # nothing but the hang-up, which is always told
+        gone.register(0, 0)  # only the hang-up, which is always reported
         gone.poll()
         os._exit(1)
 
@@ -127,7 +127,7 @@ def _end_with_parent() -> None:
 
 
 def answer(job: Mapping[str, Any], say: Say) -> None:
-    """Do one job and say its answers."""
+    """Do one job and send its answers."""
     try:
         if "probe" in job:
             say({"machine": _probe(str(job["probe"]))})
@@ -140,8 +140,8 @@ def answer(job: Mapping[str, Any], say: Say) -> None:
     except AdvisorError as error:
         say({"refused": str(error)})
     except MemoryError:
-        say({"out_of_memory": "this machine has no memory left"})
-    except Exception as error:  # a library's own: it costs this job
+        say({"out_of_memory": "this machine ran out of memory"})
+    except Exception as error:  # raised by a library: it fails only this job
         say(_failure(error))
 
 
@@ -155,7 +155,7 @@ def _failure(error: Exception) -> dict[str, str]:
 
 
 def _probe(kind: str) -> dict[str, Any]:
-    """The device, what it offers, and why bitsandbytes cannot quantize on it ('' when it can)."""
+    """The device, its available memory, and why bitsandbytes cannot quantize on it ('' when it can)."""
     device, remark = _open(kind)
     facts = device.facts()
     return {
@@ -169,7 +169,7 @@ def _probe(kind: str) -> dict[str, Any]:
 
 
 class ForkedCuda(Exception):
-    """A fork of this process cannot use CUDA: something began to use it before."""
+    """A fork of this process cannot use CUDA, because something has initialized it already."""
 
 
 def _open(kind: str) -> Any:
@@ -187,7 +187,7 @@ def _open(kind: str) -> Any:
 
 
 def _quantization_problem(place: str) -> str:
-    """What bitsandbytes says when it quantizes a small weight on the device and multiplies by it."""
+    """The error that bitsandbytes raises when it quantizes a small weight on the device and multiplies by it."""
     import torch
 
     try:
@@ -196,13 +196,13 @@ def _quantization_problem(place: str) -> str:
         weight = torch.ones(64, 64, dtype=torch.bfloat16, device=place)
         packed, state = bnb.quantize_4bit(weight, quant_type="nf4")
         bnb.dequantize_4bit(packed, state)
-    except Exception as error:  # a missing library, no kernel for this card: whatever it is, it is the reason
+    except Exception as error:  # a missing library, no kernel for this card: whatever was raised is the reason
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""
 
 
 def _rates(job: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Micro-benchmarks of the device, as many as there is time for."""
+    """Micro-benchmarks of the device, as many as time allows."""
     from calibrate.rates import cases
     from calibrate.worker.microbench import measure
 

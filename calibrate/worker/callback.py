@@ -8,11 +8,11 @@
 
 Before the first step it says what the formula expects, and whether that fits. After the first step it has seen a real
 batch and says, before step 2, whether the job will not fit or will take much longer than planned. At the end it has
-the peak, the median step time, and their errors. It never stops a run: what it cannot do it logs in one line.
+the peak, the median step time, and their errors. It never stops a run; its own errors are logged in one line.
 
-Its times are from the beginning of a step to its end: fetching the batch lies outside, as the data loader's business.
-On a card the peak is that of the whole run (its counters are set back once, when training begins); on a CPU one step
-runs under torch's profiler, and its time is left out. `calibrate.worker.own_training` says what it cannot see.
+Times run from the beginning of a step to its end and exclude fetching the batch, which is the data loader's work. On a
+card the peak is that of the whole run (the counters are reset once, when training begins); on a CPU one step runs under
+torch's profiler, and its time is left out. `calibrate.worker.own_training` lists what it cannot see.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from calibrate.worker.own_training import Described, describe, unwrapped
 from calibrate.worker.trace_worker import environment
 
 LATE = 1.5
-"""A run is much longer than planned when it takes this many times as long."""
+"""A run is much longer than planned when it takes this multiple of the planned time."""
 SLOW_FIRST_STEP = 3.0
-"""The first step is slow in any run; this many times what is predicted is too slow for that."""
+"""The first step is always slow; beyond this multiple of the prediction, something else is wrong."""
 MEMORY_STEP = 3
 """The step that runs under the profiler on a CPU; the last one in a shorter run."""
 log = logging.getLogger("calibrate")
 
 
 class EstimateCallback(TrainerCallback):  # type: ignore[misc]
-    """Records predicted against measured peak memory and step time of the run that it is a callback of."""
+    """Records predicted and measured peak memory and step time of the run that it is attached to."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
         seq_len: int = 0,
         say: Callable[[str], None] = log.warning,
     ) -> None:
-        """Nothing is looked at before training begins.
+        """Nothing is inspected before training begins.
 
-        `store` adds the record to the user's store, or to the one in that folder. `planned_s` is how long the whole
-        run may take, in seconds (0: only the formula's own time is compared). `seq_len` is the longest row in tokens
-        (0: what the arguments say, else the first batch). `say` gets every line.
+        `store` adds the record to the user's store, or to the one in the given folder. `planned_s` is the planned
+        duration of the whole run in seconds (0: compare only with the formula's time). `seq_len` is the longest row
+        in tokens (0: from the arguments, else from the first batch). `say` gets every line.
         """
         self._store, self._planned_s, self._seq_len, self._say = store, planned_s, seq_len, say
         self.record: Comparison | None = None
@@ -86,17 +86,17 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
             self._guarded(self._end_step, state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Compare, and keep the record."""
+        """Compare, and save the record."""
         if self._run is not None:
             self._guarded(lambda: self._end(kwargs))
 
     def _guarded(self, do: Callable[..., None], *arguments: Any) -> None:
-        """Whatever goes wrong in here is a line, and the end of the watching, not of the user's training."""
+        """On any error, log one line and stop watching; the user's training continues."""
         try:
             do(*arguments)
         except Exception as error:
             self._run = None
-            self._say(f"calibrate: this run is not watched: {' '.join(str(error).split())[:300]}")
+            self._say(f"calibrate: this run is no longer watched: {' '.join(str(error).split())[:300]}")
 
     def _begin(self, args: Any, state: Any, kwargs: dict[str, Any]) -> None:
         described = describe(kwargs["model"], args)
@@ -124,8 +124,8 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
             return
         will = "will not fit" if prediction.verdict == "does_not_fit" else "will only just fit"
         self._say(
-            f"calibrate: this run {will}: {gib(round(prediction.needed.likely))} GiB are needed for rows of"
-            f" {run.seq_len} tokens, {gib(run.limit_bytes)} GiB are there; `advise` lists what would fit"
+            f"calibrate: this run {will}: {gib(round(prediction.needed.likely))} GiB needed for rows of"
+            f" {run.seq_len} tokens, {gib(run.limit_bytes)} GiB available; `advise` lists what would fit"
         )
 
     def _warn_of_time(self, prediction: Prediction, run: _Training) -> None:
@@ -133,14 +133,14 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
         predicted_s = prediction.figures.step_s if prediction.figures is not None else None
         if predicted_s is not None and first_s > SLOW_FIRST_STEP * predicted_s:
             self._say(
-                f"calibrate: the first step took {format_seconds(first_s)}, predicted were"
-                f" {format_seconds(predicted_s)}"
+                f"calibrate: the first step took {format_seconds(first_s)}; the prediction"
+                f" was {format_seconds(predicted_s)}"
             )
         whole_s = run.max_steps * (predicted_s or first_s)
         if self._planned_s and whole_s > LATE * self._planned_s:
             self._say(
-                f"calibrate: {run.max_steps} steps will take {format_seconds(whole_s)}, planned were"
-                f" {format_seconds(self._planned_s)}"
+                f"calibrate: {run.max_steps} steps will take {format_seconds(whole_s)}; the plan"
+                f" was {format_seconds(self._planned_s)}"
             )
 
     def _end(self, kwargs: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
         if self._store:
             store = Store(None if self._store is True else Path(self._store))
             store.append(self.record)
-            self._say(f"calibrate: kept in {store.path}")
+            self._say(f"calibrate: saved in {store.path}")
 
 
 def _in_short(record: Comparison) -> str:
@@ -170,7 +170,7 @@ def _in_short(record: Comparison) -> str:
 
 
 class _Training:
-    """The run that is watched: shapes that came by, times, and the memory."""
+    """The watched run: the shapes of its batches, times and memory."""
 
     def __init__(self, described: Described, device: Device, model: Any, max_steps: int, seq_len: int) -> None:
         self.described, self.device, self.model = described, device, model
@@ -194,7 +194,7 @@ class _Training:
             self._shapes.append((int(tokens.shape[0]), int(tokens.shape[1])))
 
     def predict(self) -> Prediction:
-        """The prediction for the largest batch that came by, or for the longest row that is known of."""
+        """The prediction for the largest batch seen so far, or for the longest known row."""
         if self._shapes:
             self.rows, self.seq_len = max(self._shapes, key=lambda shape: (shape[0] * shape[1], shape))
         if not self.seq_len:
@@ -221,7 +221,7 @@ class _Training:
             self.times_s.append(took_s)
 
     def record(self, optimizer: Any) -> Comparison | None:
-        """What came out; None for a run without a whole step."""
+        """The record; None for a run without a complete step."""
         self._hook.remove()
         if self._memory is None or not self.times_s:
             return None

@@ -1,4 +1,4 @@
-"""What a step allocates on a CPU: torch.profiler's allocation events, over the tensors that were alive before."""
+"""What a step allocates on a CPU: torch.profiler's allocation events, plus the tensors that were alive before."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MemoryReading(NamedTuple):
     peak_bytes: int
     static_bytes: int
     after_forward_bytes: int
-    """0 when nobody said when that was."""
+    """0 when the end of the forward pass was not marked."""
     reserved_bytes: int | None
     device_bytes: int | None
     exact_bytes: int | None
@@ -29,10 +29,10 @@ class MemoryReading(NamedTuple):
 
 
 class CpuWatch:
-    """Records every allocation of the CPU from its making to `stop`.
+    """Records every allocation of the CPU from its construction until `stop`.
 
-    torch.profiler does not tell of the release of a block that is older than itself: what was there before counts to
-    the end. A training step in its steady state releases nothing of that.
+    torch.profiler does not report the release of a block that is older than itself, so what was alive before counts
+    until the end. A training step in its steady state releases none of it.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class CpuWatch:
         self._seen.__enter__()
 
     def stop(self) -> MemoryReading:
-        """What was needed at most; after the forward pass 0, unless a step said when that was."""
+        """The most bytes needed; after the forward pass 0, unless the step marked its end."""
         self._seen.__exit__(None, None, None)
         sizes = list(_allocations(self._seen))
         static, exact = sum(map(rounded, self._before)), sum(self._before)
@@ -88,13 +88,13 @@ def _allocations(seen: Any) -> Iterator[int | None]:
 
 
 def rounded(size_bytes: int) -> int:
-    """Bytes up to whole blocks, a release's too."""
+    """Bytes rounded up to whole blocks, also for a release."""
     blocks = block_bytes(abs(size_bytes))
     return blocks if size_bytes >= 0 else -blocks
 
 
 def living_storages() -> list[Any]:
-    """Every storage that a tensor known to Python holds, once."""
+    """Every storage held by a tensor known to Python, once each."""
     found: dict[int, Any] = {}
     for thing in gc.get_objects():
         if issubclass(type(thing), torch.Tensor) and thing.layout == torch.strided:

@@ -1,12 +1,12 @@
 """What a burst asks of a device, for a CPU and for a CUDA card: clocks, timers, memory counters, conditions.
 
-All that differs between the two stands here, so that a burst's own code is one for both, and so that a stand-in for
-`torch.cuda` and for NVML reaches every line that a card alone would run.
+All differences between the two are here, so that a burst has one code path for both, and so that a fake `torch.cuda`
+and a fake NVML reach every line that otherwise only a card would run.
 
     time     CUDA: events on the stream, and the wall clock around a synchronized step; CPU: perf_counter
     memory   CUDA: the caching allocator's own counters, and what the driver says about the process
-             CPU: allocation events of torch.profiler in a step of its own, each rounded up to 512 bytes as CUDA's
-             allocator does, over the tensors that were alive before that step
+             CPU: allocation events of torch.profiler in a separate step, each rounded up to 512 bytes as CUDA's
+             allocator does, plus the tensors that were alive before that step
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Device(Protocol):
     """Where tensors are made: torch's name of the device."""
 
     def facts(self) -> DeviceFacts:
-        """What does not change."""
+        """The facts that do not change."""
 
     def available_bytes(self) -> int:
         """Memory that a burst could have."""
 
     def conditions(self) -> Conditions:
-        """How the device fares now."""
+        """The device's conditions now."""
 
     def clock(self) -> tuple[float | None, tuple[str, ...]]:
         """(clock in Hz, why it is held down) now."""
@@ -54,7 +54,7 @@ class Device(Protocol):
         """Set up the allocator before anything is allocated."""
 
     def settle(self) -> None:
-        """Give back what is cached and start the counters of peaks anew."""
+        """Release cached memory and reset the peak counters."""
 
     def synchronize(self) -> None:
         """Wait until the device is done."""
@@ -66,7 +66,7 @@ class Device(Protocol):
         """Time between two marks of a synchronized device."""
 
     def read_memory(self, step: Step) -> MemoryReading:
-        """Run one step in its steady state and say what it needed, with all that ran before on a card."""
+        """Run one step in its steady state; return what it needed, on a card including everything that ran before."""
 
 
 class CpuDevice:
@@ -86,7 +86,7 @@ class CpuDevice:
         )
 
     def available_bytes(self) -> int:
-        """What other programs leave."""
+        """Memory that other programs leave free."""
         return host.available_bytes()
 
     def conditions(self) -> Conditions:
@@ -94,7 +94,7 @@ class CpuDevice:
         return host.conditions()
 
     def clock(self) -> tuple[float | None, tuple[str, ...]]:
-        """Not known of a CPU: what its cores do changes by the millisecond."""
+        """Unknown for a CPU: its clocks change every millisecond."""
         return None, ()
 
     def configure(self, expandable_segments: bool) -> None:
@@ -116,7 +116,7 @@ class CpuDevice:
         return end - begin
 
     def read_memory(self, step: Step) -> MemoryReading:
-        """One step under the profiler, over what was alive before it."""
+        """One step under the profiler, plus what was alive before it."""
         watch = CpuWatch()
         step(mark_after_forward)
         return watch.stop()
@@ -134,7 +134,7 @@ class CudaDevice:
         card: WatchedCard | None = None,
         set_allocator: Callable[[str], object] = torch._C._accelerator_setAllocatorSettings,
     ) -> None:
-        """Begins to use the card. Raises BadValue when there is none, or the driver is too old for this torch."""
+        """Initialize the card. Raises BadValue when there is none, or the driver is too old for this torch."""
         self.place, self._set_allocator = place, set_allocator
         self._cuda: Any = torch.cuda if cuda is None else cuda
         try:
@@ -161,13 +161,13 @@ class CudaDevice:
         )
 
     def available_bytes(self) -> int:
-        """What is free, together with what this process holds: a burst's own process would begin with neither."""
+        """Free memory plus what this process holds, since a burst's own process starts with nothing."""
         free, total = self._cuda.mem_get_info()
         others = self.conditions().other_bytes
         return int(free) if others is None else int(total) - others
 
     def conditions(self) -> Conditions:
-        """What NVML tells; nothing without it."""
+        """NVML's readings; empty without NVML."""
         return self._card.conditions(os.getpid()) if self._card else host.conditions()
 
     def clock(self) -> tuple[float | None, tuple[str, ...]]:
@@ -180,7 +180,7 @@ class CudaDevice:
             self._set_allocator("expandable_segments:True")
 
     def settle(self) -> None:
-        """Empty the cache, so that what was needed for loading is not counted as reserved."""
+        """Empty the cache, so that memory used for loading is not counted as reserved."""
         gc.collect()
         self._cuda.synchronize()
         self._cuda.empty_cache()
@@ -201,7 +201,7 @@ class CudaDevice:
         return float(begin.elapsed_time(end)) / 1e3
 
     def read_memory(self, step: Step) -> MemoryReading:
-        """The allocator's counters since `settle`, the driver's word on this process, and one step more."""
+        """Run one more step; return the counters since `settle` and the driver's figure for this process."""
         static = int(self._cuda.memory_allocated())
         seen: list[int] = []
         step(lambda: seen.append(int(self._cuda.memory_allocated())))
@@ -216,7 +216,7 @@ class CudaDevice:
         )
 
     def _process_bytes(self) -> int | None:
-        """What the driver shows for this process; where it does not know it, what is gone, if nobody else is there."""
+        """The driver's figure for this process; without one, all memory in use if nobody else is on the card."""
         own = self._card.process_bytes(os.getpid()) if self._card else None
         if own is not None:
             return own
@@ -231,7 +231,7 @@ def first_line(error: BaseException) -> str:
 
 
 class Opened(NamedTuple):
-    """A device, and a line on why it is not the one that one might expect; '' when it is."""
+    """A device, and a line on why it is not the expected one; '' when it is."""
 
     device: Device
     remark: str
@@ -248,5 +248,5 @@ def open_device(kind: str) -> Opened:
         try:
             return Opened(CudaDevice(), "")
         except BadValue as error:
-            return Opened(CpuDevice(), f"there is a GPU, but torch cannot use it, so this measures the CPU: {error}")
+            return Opened(CpuDevice(), f"torch cannot use the GPU, so the CPU is measured instead: {error}")
     return Opened(CpuDevice(), "")

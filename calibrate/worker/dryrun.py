@@ -1,11 +1,11 @@
 """One training step of the real transformers + peft + bitsandbytes code on fake CPU tensors, every byte recorded.
 
-What runs is what transformers' Trainer runs: `loss = model(input_ids, labels).loss` with the cache off (only the
+It runs what transformers' Trainer runs: `loss = model(input_ids, labels).loss` with the cache off (only the
 loss is kept), backward, optimizer step, zero_grad; no attention mask, labels are the input ids. Left out: gradient
 clipping (scalars only) and the copy of the logits that accelerate makes under autocast (not at the peak).
 
-Shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantizes its weight. Paged
-optimizer states of 100,000 elements and more are not counted: on a GPU they are outside of torch's allocator.
+It shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantizes its weight. Paged
+optimizer states of 100,000 elements and more are not counted: on a GPU they are outside torch's allocator.
 
     python -m calibrate.worker.dryrun --model llama-8b --method lora --seq-len 512 --census
 """
@@ -81,7 +81,7 @@ def _capacities(tracker: AllocationTracker) -> dict[str, int]:
 
 
 class Prepared:
-    """A fake model in its steady state, whose step can be traced at one shape after another."""
+    """A fake model in its steady state, whose step can be traced at several shapes."""
 
     def __init__(self, config: Mapping[str, Any], recipe: Recipe, code: str = "") -> None:
         """Build the model; raises what `trace_step` raises."""
@@ -182,16 +182,16 @@ def real_step(
 
 
 def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool) -> AllocationTracker:
-    """Bring the step into its steady state, then run it once under the tracker."""
+    """Run the step until its steady state, then once under the tracker."""
     return _tracked(model, _steady(model, recipe), recipe, batch, seq_len, name_modules)
 
 
 def _steady(model: Any, recipe: Recipe) -> Any:
-    """The optimizer, with all that the first step makes for good."""
+    """The optimizer, with everything that its first step allocates permanently."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, recipe.optimizer)
     if recipe.is_quantized:
-        # The first forward pass changes one thing for good: the dtype of a quantized layer's bias.
+        # The first forward pass changes one thing permanently: the dtype of a quantized layer's bias.
         inputs = step_inputs(model, 1, WARM_UP_TOKENS)
         with torch.no_grad(), _autocast(recipe):
             model(**inputs)
@@ -246,7 +246,7 @@ def _tracked(
 
 
 def add_static(tracker: AllocationTracker, model: Any, optimizer: Any, inputs: Mapping[str, Any]) -> None:
-    """Count everything that is there before the forward pass, by category."""
+    """Count everything that is alive before the forward pass, by category."""
     has_adapters = hasattr(model, "peft_config")
     for name, parameter in model.named_parameters():
         adapter = has_adapters and parameter.requires_grad
@@ -327,11 +327,11 @@ def short_name(name: str) -> str:
 @click.option("--method", default="lora", show_default=True, help="full, lora, dora, qlora or qdora")
 @recipe_options
 @click.option("--layers", type=click.IntRange(1), help="cut the model to its first layers")
-@click.option("--census", is_flag=True, help="list what is alive at the peak")
-@click.option("--real", is_flag=True, help="really execute the step: only for tiny models")
+@click.option("--census", is_flag=True, help="list the tensors alive at the peak")
+@click.option("--real", is_flag=True, help="execute the step for real; only for tiny models")
 @click.option("--json", "as_json", is_flag=True, help="print the trace as JSON")
 def main(model: str, method: str, layers: int | None, census: bool, real: bool, as_json: bool, **knobs: Any) -> None:
-    """Trace one training step and show its phases and, on demand, what is alive at the peak."""
+    """Trace one training step and show its phases and, with --census, what is alive at the peak."""
     torch.set_num_threads(1)
     try:
         recipe, seq_len = recipe_of(method, knobs)

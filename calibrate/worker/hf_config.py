@@ -31,8 +31,8 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
 
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
-        raise BadConfig("the config has no model_type: take the config.json of a language model")
-    config = decoder_config(config)  # of a multimodal model the text tower, which is what the formula describes
+        raise BadConfig("the config has no model_type: use the config.json of a language model")
+    config = decoder_config(config)  # for a multimodal model, the text tower: that is what the formula describes
     model_type = str(config["model_type"])
     try:
         attributes = type(AutoConfig.for_model(model_type)).attribute_map
@@ -44,31 +44,31 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
         _cut_layers(options, attributes.get("num_hidden_layers", "num_hidden_layers"), layers)
     try:
         hf_config = AutoConfig.for_model(model_type, **options)
-    except Exception as error:  # whatever its validators raise: the config is at fault
-        raise BadConfig(f"transformers refuses this {model_type} config: {str(error)[:300]}") from None
+    except Exception as error:  # whatever its validators raise, the config is at fault
+        raise BadConfig(f"transformers rejects this {model_type} config: {str(error)[:300]}") from None
     if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
         hf_config.decoder_start_token_id = 0  # shifts the labels; changes no tensor's size
     return hf_config, auto_class(hf_config, config.get("architectures"))
 
 
 def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
-    """Why a model_type cannot be built, and what could be done."""
+    """Why a model_type cannot be built, and what to do about it."""
     if "auto_map" in config:
         return (
-            f"model_type {model_type[:60]!r} comes with Python code of its own, which is not run unless you ask:"
-            " give the model's local folder and --trust-remote-code, once you trust that code"
+            f"model_type {model_type[:60]!r} comes with its own Python code, which runs only on request:"
+            " if you trust that code, pass the model's local folder and --trust-remote-code"
         )
     return (
-        f"transformers does not know model_type {model_type[:60]!r}: install a transformers that does, its code"
-        " must come from elsewhere"
+        f"transformers does not know model_type {model_type[:60]!r}: install a version that does, or use a"
+        " model that brings its own code"
     )
 
 
 def auto_class(hf_config: Any, architectures: object = None) -> Any:
-    """The Auto class that a training script for this config would take.
+    """The Auto class that a training script for this config would use.
 
-    A model with an encoder and a decoder is trained as such; an encoder for classification where its config says
-    so, else on masked tokens; everything else as a causal language model.
+    An encoder-decoder is trained as one; an encoder is trained for classification if its config says so, else on
+    masked tokens; everything else is trained as a causal language model.
     """
     import transformers as hf
 
@@ -86,19 +86,19 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         if knows(both):
             return both
         raise UnsupportedArchitecture(
-            f"models of type {hf_config.model_type!r} encode something else than text, which is not traced"
+            f"models of type {hf_config.model_type!r} encode something other than text and cannot be traced"
         )
     for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
         if fits and knows(kind):
             return kind
     raise UnsupportedArchitecture(
-        f"transformers has no causal language model of type {hf_config.model_type!r}, no"
-        " masked one, none of an encoder with a decoder, and no classifier"
+        f"transformers has no model of type {hf_config.model_type!r} that can be traced: no causal"
+        " or masked language model, no encoder-decoder and no classifier"
     )
 
 
 def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
-    """Leave the first `layers` layers in a config."""
+    """Keep only the first `layers` layers in a config."""
     options[key] = layers
     for name in ("layer_types", "no_rope_layers"):
         if isinstance(options.get(name), list):
@@ -110,9 +110,9 @@ def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:
 def _fix_rotary_frequencies(options: dict[str, Any], model_type: str) -> None:
     """Turn off frequencies that depend on the values of position ids, which fake tensors do not have.
 
-    They change no tensor's size: transformers' type 'dynamic', and in Phi's mixture any type but the default.
+    Which ones: transformers' type 'dynamic' and, in Phi's mixture, any type but the default. No tensor's size changes.
     """
-    known = ARCHITECTURES.get(model_type)  # calibrate traces others, too
+    known = ARCHITECTURES.get(model_type)  # calibrate also traces unknown ones
     reads_positions = known is not None and known.rope_type_reads_positions
     for key in ("rope_scaling", "rope_parameters"):
         found = options.get(key)

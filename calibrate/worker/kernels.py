@@ -1,11 +1,11 @@
-"""What an operation that PyTorch dispatches costs a card: kernels it launches, bytes it moves, FLOP it does.
+"""The cost on a card of an operation that PyTorch dispatches: kernels launched, bytes moved, FLOP computed.
 
 The conventions, which the tape follows too:
 
     kernels   0 for a view or a bare allocation, 1 for nearly everything else; operations that CUDA composes of several
               kernels (`slice_backward` fills, then copies) count as those
-    bytes     each element that is read or written, once; of a broadcast operand the elements that exist; of a table
-              the rows that are picked
+    bytes     each element that is read or written, once; for a broadcast operand, the elements that exist; for a
+              table, the rows that are picked
     FLOP      of matrix products and attention, a causal mask halving the pairs; elementwise arithmetic is not counted
 
 Source of the special cases: PyTorch 2.13, aten/src/ATen/native/ (Embedding, LossNLL, TensorShape, TensorFactories).
@@ -40,7 +40,7 @@ NO_KERNEL = frozenset(
         "record_stream",
     }
 )
-"""Operations beside the views that only allocate or look, and launch nothing."""
+"""Operations other than views that only allocate or inspect, and launch nothing."""
 
 WRITE_ONLY = frozenset(
     {
@@ -67,7 +67,7 @@ WRITE_ONLY = frozenset(
 
 
 class Cost(NamedTuple):
-    """Of one dispatched operation."""
+    """The cost of one dispatched operation."""
 
     kernels: int
     flop: int
@@ -104,7 +104,7 @@ def _bytes(tensors: list[torch.Tensor]) -> int:
 
 
 def _size(tensor: torch.Tensor) -> int:
-    """Bytes of the elements that exist: an expanded axis holds one."""
+    """Bytes of the elements that exist: an expanded axis has one."""
     count = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         if stride != 0:
@@ -131,7 +131,7 @@ def _nll_forward(inputs: Tensors, outputs: Tensors) -> tuple[int, int]:
 
 
 def _nll_backward(inputs: Tensors, outputs: Tensors) -> tuple[int, int]:
-    """Zeros for all scores, then one number a row."""
+    """Zeros for all scores, then one number per row."""
     labels = next(t for t in inputs if not t.is_floating_point())
     return 2, _bytes(outputs) + _size(labels) + labels.numel() * outputs[0].element_size()
 

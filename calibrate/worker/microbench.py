@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from calibrate.rates import Case, Sample, kernels_of
 
 LEAST_S, MOST_S = 0.02, 0.5
-"""Seconds that one case is repeated for: at least (with REPEATS), at most."""
+"""Least (with REPEATS) and most seconds for which one case is repeated."""
 REPEATS = (5, 200)
 GROUP_S = 2e-4
-"""Calls shorter than this are timed in groups that last about so long."""
+"""Calls shorter than this are timed in groups of about this duration."""
 HOST_BOUND = 0.7
 COLD_BYTES, MOST_COPIES = 2**27, 64
-"""Weights are read from memory, not from a cache: so many bytes of them are multiplied by in turn."""
+"""Bytes of weights that products cycle through, so that they are read from memory and not from a cache."""
 
 
 class Clock(Protocol):
@@ -34,7 +34,7 @@ class Clock(Protocol):
         """Wait until the device is done."""
 
     def mark(self) -> Any:
-        """A moment on the device's own clock."""
+        """A time mark on the device's own clock."""
 
     def seconds(self, begin: Any, end: Any) -> float:
         """Time between two marks of a synchronized device."""
@@ -44,9 +44,9 @@ Call = Callable[[], Any]
 
 
 def measure(device: Clock, cases: Iterable[Case], limit_s: float) -> Iterator[Sample]:
-    """A sample for each case, in order, as long as there is time.
+    """A sample for each case, in order, until time runs out.
 
-    A case that the device has no memory for is left out.
+    A case that does not fit in the device's memory is skipped.
     """
     end_s = time.perf_counter() + limit_s
     for case in cases:
@@ -62,7 +62,7 @@ def measure(device: Clock, cases: Iterable[Case], limit_s: float) -> Iterator[Sa
 
 
 def _spread(call: Call) -> Call:
-    """The call, with its last results kept, so that each one is written to memory that was not just in a cache."""
+    """The call, with its last results kept, so that each result is written to memory that is not in a cache."""
     first = call()
     made = first if isinstance(first, tuple) else (first,)
     size = sum(one.nbytes for one in made if isinstance(one, torch.Tensor))
@@ -98,12 +98,12 @@ def _once(device: Clock, call: Call, group: int) -> tuple[float, float]:
 
 
 def prepared(case: Case, place: str) -> Call:
-    """The operation of a case as a call without arguments, its inputs made."""
+    """The operation of a case as a call without arguments, with its inputs allocated."""
     return _MAKERS[case.op](case.size, getattr(torch, case.dtype), place)
 
 
 def _product(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
-    """Each call takes another weight: in a step, all others were read since this one was."""
+    """Each call uses a different weight: in a step, all others have been read since this one was last used."""
     m, n, k = size
     x = torch.randn(m, k, dtype=dtype, device=place)
     turn = _copies(torch.randn(n, k, dtype=dtype, device=place))
@@ -111,7 +111,7 @@ def _product(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
 
 
 def _copies(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensor and copies of it in turn, more than a cache holds."""
+    """The tensor and its copies in rotation, more than a cache holds."""
     count = min(MOST_COPIES, COLD_BYTES // tensor.nbytes)
     return itertools.cycle([tensor, *(tensor.clone() for _ in range(count))])
 
@@ -180,7 +180,7 @@ def _attention_backward(size: tuple[int, ...], dtype: torch.dtype, place: str) -
 
 
 def _adamw(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
-    """The fused step of one weight matrix, its gradient there."""
+    """The fused step of one weight matrix whose gradient exists."""
     weight = torch.nn.Parameter(torch.randn(size, dtype=dtype, device=place))
     weight.grad = torch.randn(size, dtype=dtype, device=place)
     optimizer = torch.optim.AdamW([weight], lr=1e-5, weight_decay=0.0, fused=True)

@@ -1,6 +1,6 @@
-"""The optimizers themselves, as transformers' Trainer makes them: the real ones, which the formula is checked against.
+"""The optimizers themselves, as transformers' Trainer makes them: the real ones, against which the formula is checked.
 
-So the table stands on its own and takes nothing from `advisor.optimizers` but the names.
+The table is therefore independent: it takes only the names from `advisor.optimizers`.
 """
 
 from __future__ import annotations

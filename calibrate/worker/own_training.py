@@ -1,8 +1,8 @@
-"""Reads off a running trainer which recipe it trains. Looks at names and dtypes only, so it needs no torch itself.
+"""Reads the recipe from a running trainer. Looks only at names and dtypes, so it needs no torch itself.
 
-What it cannot see, and therefore takes for absent: padding to other lengths than those of the batches that came by,
-kernels that replace a model's own (Liger, Unsloth), a loss function of one's own, FSDP, DeepSpeed and other sharding,
-`torch.compile`, and tensors that callbacks or a reference model hold. `notes` names those that show in the arguments.
+It cannot see, and therefore assumes absent: padding to lengths other than those of the batches seen, kernels that
+replace a model's own (Liger, Unsloth), a custom loss function, FSDP, DeepSpeed and other sharding, `torch.compile`, and
+tensors that callbacks or a reference model hold. `notes` lists those that the arguments reveal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VOLATILE = (
 
 
 class Described(NamedTuple):
-    """What a trainer trains: its model's name and config, the recipe, and what the recipe does not say."""
+    """What a trainer trains: its model's name and config, the recipe, and facts that the recipe does not hold."""
 
     name: str
     config: dict[str, Any]
@@ -40,20 +40,20 @@ class Described(NamedTuple):
 def describe(model: Any, args: Any) -> Described:
     """The recipe of a transformers Trainer or a trl SFTTrainer, from its model and its arguments.
 
-    Raises pydantic's ValidationError for values that no recipe has.
+    Raises pydantic's ValidationError for values that a recipe does not allow.
     """
     model = unwrapped(model)
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     notes = list(_notes(args))
     loss = "chunked" if type(args).__name__ == "SFTConfig" else "full"
     if loss == "chunked" and args.device.type == "cpu":
-        notes.append("on a CPU trl's loss holds tiles that its CUDA kernels do not; the predicted peak is that of CUDA")
+        notes.append("on a CPU trl's loss keeps tiles that its CUDA kernels do not; the predicted peak is for CUDA")
     adapter = next(iter(model.peft_config.values())) if hasattr(model, "peft_config") else None
     quant = _quantization(base)
     asked_for = str(getattr(args.optim, "value", args.optim))
     optimizer = named_in_transformers(asked_for)
     if optimizer is None:
-        notes.append(f"optimizer {asked_for} is taken for adamw")
+        notes.append(f"optimizer {asked_for} is treated as adamw")
     checkpointing = bool(args.gradient_checkpointing)
     values: dict[str, Any] = {
         "autocast": bool(args.bf16 or args.fp16),
@@ -75,7 +75,7 @@ def describe(model: Any, args: Any) -> Described:
 
 
 def unwrapped(model: Any) -> Any:
-    """The model inside DistributedDataParallel and its like."""
+    """The model inside DistributedDataParallel and similar wrappers."""
     while not hasattr(model, "config") and hasattr(model, "module"):
         model = model.module
     return model
@@ -83,14 +83,14 @@ def unwrapped(model: Any) -> Any:
 
 def _notes(args: Any) -> Iterator[str]:
     if getattr(args, "use_liger_kernel", False):
-        yield "Liger's kernels hold other tensors than those that are predicted"
+        yield "Liger's kernels keep different tensors from the predicted ones"
     if getattr(args, "torch_compile", False):
         yield "torch.compile is not modeled"
     for name in ("fsdp", "deepspeed"):
         if getattr(args, name, None):
-            yield f"{name} shards what is predicted as a whole"
+            yield f"{name} shards what the prediction counts in full"
     if int(getattr(args, "world_size", 1)) > 1:
-        yield f"figures are those of one of {args.world_size} processes"
+        yield f"figures are for one of {args.world_size} processes"
 
 
 def _method(adapter: Any, quant: dict[str, Any]) -> Method:
@@ -103,7 +103,7 @@ def _method(adapter: Any, quant: dict[str, Any]) -> Method:
 
 
 def _quantization(base: Any) -> dict[str, Any]:
-    """quant, double_quant and the base's dtype of a quantized model; nothing for another."""
+    """quant, double_quant and the base's dtype of a quantized model; empty otherwise."""
     for module in base.modules():
         weight: Any = getattr(module, "weight", None)
         if type(module).__name__ == "Linear8bitLt":
@@ -142,7 +142,7 @@ def _adapters(model: Any, adapter: Any) -> dict[str, Any]:
 
 
 def _targets(model: Any) -> tuple[str, ...]:
-    """The layers that carry adapters: 'all-linear' when of the linear layers the output embedding alone has none."""
+    """The layers with adapters; 'all-linear' when every linear layer except the output embedding has one."""
     head = model.get_base_model().get_output_embeddings()
     adapted: dict[str, None] = {}
     left = False

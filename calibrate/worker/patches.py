@@ -1,4 +1,4 @@
-"""Replacements inside torch, transformers, peft and trl, in force within a `with` block."""
+"""Replacements inside torch, transformers, peft and trl, active within a `with` block."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 
 @contextlib.contextmanager
 def no_data_dependence() -> Iterator[None]:
-    """Replace the two places that look at values, which fake tensors do not have, and one that looks at a dtype.
+    """Replace the two places that read values, which fake tensors do not have, and one that checks a dtype.
 
     transformers looks for packed sequences in the position ids (there are none), foreach Adam reads its step count.
-    A fake grouped product of experts takes bf16 alone, a real one fp32 and fp16 too, with an output of the same shape.
+    A fake grouped product of experts accepts only bf16; a real one also accepts fp32 and fp16. The shape is the same.
     """
     from torch import _meta_registrations
     from torch.optim import adam as _adam
@@ -58,7 +58,7 @@ def quiet() -> Iterator[None]:
 def readable_4bit() -> Iterator[None]:
     """Let peft's DoRA dequantize a fake 4-bit layer.
 
-    peft knows a 4-bit weight by bitsandbytes' own parameter class alone, which cannot hold a fake tensor.
+    peft recognizes a 4-bit weight only by bitsandbytes' parameter class, which cannot hold a fake tensor.
     """
     from bitsandbytes.functional import dequantize_4bit
     from peft.tuners.lora import dora
@@ -79,7 +79,7 @@ def readable_4bit() -> Iterator[None]:
 
 
 class _Kernel:
-    """A Triton kernel that leaves its tile alone."""
+    """A Triton kernel that leaves its tile unchanged."""
 
     def __getitem__(self, grid: Any) -> Any:
         return lambda *arguments, **_: None
@@ -87,7 +87,7 @@ class _Kernel:
 
 @contextlib.contextmanager
 def silent_tiles(active: bool) -> Iterator[None]:
-    """Let TRL's loss take the path of CUDA on the CPU, its two kernels and its sums in fp32 doing nothing."""
+    """Let TRL's loss take the CUDA path on the CPU; its two kernels and its fp32 sums do nothing."""
     if not active:
         yield
         return

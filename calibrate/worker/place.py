@@ -1,8 +1,8 @@
-"""Puts a model's weights where they are trained, tensor by tensor, random: a burst needs no values, only sizes.
+"""Creates a model's random weights on the training device, tensor by tensor: a burst needs only their sizes.
 
 A model of 8 billion parameters takes minutes to initialize on a CPU, and before quantization it may not fit on the card
-that can train it. So it is built with nothing written into its weights (the operating system hands out no memory for
-them), and then each weight is made on the device, and quantized there, one after the other.
+that can train it. So it is built with unwritten weights, for which the operating system allocates no memory. Then the
+weights are created and quantized on the device, one after the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUANTIZED = ("Params4bit", "Int8Params")
 
 @contextlib.contextmanager
 def unfilled() -> Iterator[None]:
-    """Modules made in here hold weights that were never written."""
+    """Modules created within this context hold weights that were never written."""
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
@@ -35,7 +35,7 @@ def random_like(weight: torch.Tensor, device: str) -> torch.Tensor:
 
 
 def fill(model: nn.Module, device: str) -> None:
-    """Give every parameter that is not quantized its values on `device`, and move the buffers there. Ties stay ties."""
+    """Give every parameter that is not quantized its values on `device`, and move buffers there; ties are kept."""
     for name, parameter in model.named_parameters():
         if type(parameter).__name__ in QUANTIZED:
             continue

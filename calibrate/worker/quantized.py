@@ -14,10 +14,10 @@ META = torch.device("meta")
 
 
 def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
-    """Turn the linear layers that transformers would quantize into bitsandbytes' own, with `device` on that one.
+    """Replace the linear layers that transformers would quantize by bitsandbytes' own, on `device` if given.
 
-    Fake ones get meta tensors of the shapes that bitsandbytes' quantization makes: a plain parameter with the
-    quantization state beside it, which is all that the layer reads.
+    Fake ones get meta tensors of the shapes that bitsandbytes' quantization makes: a plain parameter and its
+    quantization state, which is all that the layer reads.
     """
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
@@ -63,7 +63,7 @@ def _fill_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
 def _fill_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
     import bitsandbytes as bnb
 
-    # `to` quantizes only what comes from a CPU; a weight made on the card is there already.
+    # `to` quantizes only what comes from a CPU; a weight created on the card is already there.
     layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)._quantize(weight.device)
 
 
@@ -94,7 +94,7 @@ def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
         state2=nested,
     )
     layer.weight = nn.Parameter(torch.empty((elements + 1) // 2, 1, dtype=torch.uint8, device=META), False)
-    # What peft reads off bitsandbytes' own parameter class, which can hold neither a fake nor a copied meta tensor.
+    # What peft reads from bitsandbytes' parameter class, which can hold neither a fake nor a copied meta tensor.
     layer.weight.quant_type, layer.weight.compress_statistics = recipe.quant, recipe.double_quant
 
 
@@ -117,7 +117,7 @@ def quantization_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def materialize(model: nn.Module) -> None:
-    """Give every meta tensor of the model a fake CPU storage; call inside a FakeTensorMode. Ties stay ties."""
+    """Give every meta tensor of the model a fake CPU storage; call inside a FakeTensorMode. Tied weights stay tied."""
     made: dict[int, tuple[Any, Any]] = {}
 
     def fake(tensor: Any) -> Any:

@@ -1,11 +1,11 @@
-"""The child process: one JSON job a line in, one JSON answer a line out. Imports torch; run as `python -m`.
+"""The child process: reads one JSON job per line, writes one JSON answer per line. Imports torch; run as `python -m`.
 
-First it says what it runs on: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
+First it reports its environment: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
 `{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
 cannot run"}` or `{"failed": "what a library raised"}`. With `"shapes": [[1, 512], ...]` instead of one shape it answers
-`{"shapes": {...}}`, with a config alone `{"facts": {...}}`. `"code"` is the folder of a model whose own Python code the
+`{"shapes": {...}}`, with only a config `{"facts": {...}}`. `"code"` is the folder of a model whose own Python code the
 user has asked to run.
-Libraries that print do so to stderr: standard output carries answers alone.
+Whatever libraries print goes to stderr: standard output carries only answers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def environment() -> Environment:
-    """Versions of what the step is made of."""
+    """Versions of the libraries that the step uses."""
     return Environment(
         torch=version("torch"),
         transformers=version("transformers"),
@@ -55,14 +55,14 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"], code=code)
     except AdvisorError as error:
         return {"refused": str(error)}
-    except Exception as error:  # a library's own: it costs this job, not the process
+    except Exception as error:  # raised by a library: it fails this job, not the process
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {"trace": trace.model_dump(mode="json", exclude={"census", "events"})}
 
 
 @lru_cache(maxsize=1)
 def _prepared(config: str, recipe: Recipe, code: str) -> Prepared:
-    """The last model, which the next job is likely to ask about again."""
+    """The last model, which the next job is likely to use again."""
     from calibrate.worker.dryrun import Prepared
 
     return Prepared(json.loads(config), recipe, code)
@@ -72,7 +72,7 @@ def main() -> None:
     """Answer jobs until standard input ends."""
     reply = claim_stdout()
     try:
-        from calibrate.worker import dryrun  # noqa: F401 - now, so that what is missing is known before the first job
+        from calibrate.worker import dryrun  # noqa: F401 - now, so that a missing library is known before the first job
 
         reply({"environment": environment().model_dump()})
     except ImportError as error:
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def claim_stdout() -> Callable[[Mapping[str, Any]], None]:
-    """What writes an answer to standard output, which is for them alone: whatever else is printed goes to stderr."""
+    """The function that writes an answer to standard output; everything else that is printed goes to stderr."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

@@ -1,10 +1,10 @@
-"""Watches every tensor storage that a stretch of PyTorch code makes and drops.
+"""Records every tensor storage that a piece of PyTorch code allocates and frees.
 
-A `TorchDispatchMode` sees the output of every operation below autograd; a weak reference on its storage tells
-when it is given back. Works on real CPU tensors and on fake ones.
+A `TorchDispatchMode` sees the output of every operation below autograd; a weak reference to its storage tells
+when it is freed. Works on real CPU tensors and on fake ones.
 
-Not seen: what a kernel allocates and frees inside itself (workspaces), and on CUDA what the caching allocator
-rounds and fragments. Storages are rounded up to 512 bytes, CUDA's smallest block.
+Not seen: what a kernel allocates and frees internally (workspaces) and, on CUDA, the caching allocator's rounding
+and fragmentation. Storages are rounded up to 512 bytes, CUDA's smallest block.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class AllocationTracker(TorchDispatchMode):
         self.timeline.mark(phase)
 
     def add(self, tensor: torch.Tensor, category: str, module: str) -> None:
-        """Count a tensor that is there before the step."""
+        """Count a tensor that is alive before the step."""
         self._track(tensor, category, "", module)
 
     def label_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Call the storages that became gradients by that name, whichever operation made them."""
+        """Label storages that became gradients as gradients, whatever operation made them."""
         for parameter in parameters:
             if parameter.grad is None:
                 continue
@@ -62,7 +62,7 @@ class AllocationTracker(TorchDispatchMode):
                 self.timeline.allocations[known[0]].category = "gradients"
 
     def watch_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> list[Any]:
-        """Record when each parameter's gradient is complete; returns the hooks, for their removal."""
+        """Record when each parameter's gradient is complete; returns the hooks, so that they can be removed."""
 
         def complete(parameter: Any) -> None:
             known = self._live.get(parameter.grad.untyped_storage()._cdata)
@@ -75,7 +75,7 @@ class AllocationTracker(TorchDispatchMode):
         if self._name_modules:
             self._hooks = [
                 register_module_forward_pre_hook(self._enter_module),
-                # Early stop of a recomputation leaves modules by an exception: hence always_call.
+                # Early stop of a recomputation leaves modules through an exception, hence always_call.
                 register_module_forward_hook(self._leave_module, always_call=True),
             ]
         super().__enter__()
@@ -91,7 +91,7 @@ class AllocationTracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.namespace == "prim":  # a question about a tensor, such as its device
+        if func.namespace == "prim":  # a query about a tensor, such as its device
             return out
         op = self._op_names.get(func)
         if op is None:
@@ -111,7 +111,7 @@ class AllocationTracker(TorchDispatchMode):
         return out
 
     def _where(self) -> tuple[str, str]:
-        """The phase and the module of the operation that is running."""
+        """The phase and the module of the running operation."""
         if self._phase == "forward":
             # The autograd node of a forward operation exists already, and its number is the last one given out.
             module = self._stack[-1] if self._stack else ""
@@ -121,7 +121,7 @@ class AllocationTracker(TorchDispatchMode):
             return self._phase, ""
         node = torch._C._current_autograd_node()
         module = "" if node is None else self._module_of_node.get(node._sequence_nr(), "")
-        # Only a checkpointed layer that runs again enters modules, or has gradients enabled, inside an autograd node.
+        # Only the recomputation of a checkpointed layer enters modules, or enables gradients, inside an autograd node.
         if not self._stack and (node is None or not torch.is_grad_enabled()):
             return "backward", module
         module = self._stack[-1] if self._stack else _layer_of(module)
@@ -162,7 +162,7 @@ class AllocationTracker(TorchDispatchMode):
 
 
 def _layer_of(module: str) -> str:
-    """The decoder layer that a module path lies in: 'layers.3' of 'layers.3.mlp.up_proj'."""
+    """The decoder layer that contains a module path: 'layers.3' of 'layers.3.mlp.up_proj'."""
     parts = module.split(".")
     for position, part in enumerate(parts):
         if part.isdigit():

@@ -1,12 +1,12 @@
 """One training step as the trainers themselves run it, on a tiny CPU model, every byte recorded.
 
 transformers' Trainer and trl's SFTTrainer run `train()` for two optimizer steps with random weights; the tracker
-watches the second from the moment the batch is there. So autocast, the loss, checkpointing, gradient clipping and the
-casts of adapters are the trainer's own, and what the formula says for the same preset stands beside it.
+watches the second one, from the moment the batch exists. So autocast, the loss, checkpointing, gradient clipping and
+the casts of adapters are the trainer's own. They are compared with the formula for the same preset.
 
 Real tensors only: the training loop reads values (the loss, the number of tokens), which fake tensors do not have.
-TRL's loss works on tiles in Triton kernels, which need a GPU. Here those two kernels do nothing and its sums in fp32
-are left out: cuBLAS and the kernels write into tensors that are there. So its memory is that of CUDA, not the CPU's.
+TRL's loss works on tiles in Triton kernels, which need a GPU. Here those two kernels do nothing and its fp32 sums are
+left out: cuBLAS and the kernels write into existing tensors. So the traced memory is that of CUDA, not the CPU's.
 
     python -m calibrate.worker.trainer_step --trainer trl --method all
 """
@@ -54,13 +54,13 @@ STEPS = 2
 
 
 class Terms(NamedTuple):
-    """Bytes of one step, every storage rounded up to 512: static terms, and the most that was alive in each phase."""
+    """Bytes of one step, every storage rounded up to 512: static terms, and the most bytes alive in each phase."""
 
     static: dict[TermName, int]
     phase_peaks: dict[str, int]
     after_forward: int
     trained_dtypes: frozenset[tuple[str, str]]
-    """(lora_A, lora_B, magnitude or parameter; dtype) of what is trained."""
+    """(lora_A, lora_B, magnitude or parameter; dtype) of the trained tensors."""
 
     @property
     def peak(self) -> int:
@@ -69,7 +69,7 @@ class Terms(NamedTuple):
 
 
 def preset_recipe(trainer: str, method: Method, knobs: Mapping[str, Any] | None = None) -> Recipe:
-    """What `trainer` sets for `method`, with other `knobs` on top. Raises UnknownName."""
+    """What `trainer` sets for `method`, overridden by `knobs`. Raises UnknownName."""
     return build_recipe(method, knobs or {}, find_trainer(trainer).values(method), {"micro_batch": BATCH, "rank": 8})
 
 
@@ -93,13 +93,13 @@ def predicted_step(recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: 
 def traced_step(trainer: str, recipe: Recipe, config: Mapping[str, Any] = CONFIG, seq_len: int = SEQ_LEN) -> Terms:
     """Train for two steps with the trainer's own loop and return what the second one held.
 
-    Raises BadValue for a trainer whose step cannot be run here, and for the loss that it does not have.
+    Raises BadValue for a trainer whose step cannot be run here, and for a loss that it does not have.
     """
     if trainer not in TRACED:
-        raise BadValue("--trainer", trainer, f"only the steps of {' and '.join(TRACED)} can be run here")
+        raise BadValue("--trainer", trainer, f"must be {' or '.join(TRACED)}, whose steps can be run here")
     loss = {"transformers": "full", "trl": "chunked"}[trainer]
     if recipe.loss != loss:
-        raise BadValue("--loss", recipe.loss, f"{trainer} has {loss} only")
+        raise BadValue("--loss", recipe.loss, f"must be {loss} for {trainer}")
     with quiet(), tempfile.TemporaryDirectory() as folder, silent_tiles(trainer == "trl"):
         torch.manual_seed(0)
         make = _transformers_trainer if trainer == "transformers" else _sft_trainer
@@ -136,7 +136,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         trainer.training_step = watched
 
     def begin(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        """Count what is there before the forward pass, and watch from here."""
+        """Count what is alive before the forward pass, and start watching."""
         model = self.trainer.model
         self.tracker = AllocationTracker({id(m): short_name(name) for name, m in model.named_modules()})
         add_static(self.tracker, model, self.trainer.optimizer, inputs)
@@ -151,13 +151,13 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self.tracker.mark("optimizer")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End behind the optimizer."""
+        """Stop watching after the optimizer."""
         if self.tracker is not None:
             self.tracker.__exit__(None, None, None)
 
     def terms(self) -> Terms:
         """What was seen."""
-        assert self.tracker is not None, "the trainer made fewer steps than asked"
+        assert self.tracker is not None, "the trainer made fewer steps than requested"
         timeline = self.tracker.timeline
         static, phases = timeline.static_bytes(), {p.phase: p for p in timeline.phase_peaks()}
         return Terms(
@@ -173,7 +173,7 @@ def _kind(name: str) -> str:
 
 
 def _base_model(config: Mapping[str, Any], recipe: Recipe) -> Any:
-    """The model as it is loaded: quantized where the recipe says so, without adapters."""
+    """The model as loaded: quantized if the recipe says so, without adapters."""
     plain = Recipe(
         method="full", base_dtype=recipe.base_dtype, attention=recipe.attention, gradient_checkpointing=False
     )
@@ -260,7 +260,7 @@ def _sft_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: int, folder
 
 
 def _tokenizer() -> Any:
-    """A tokenizer that knows the special tokens and nothing else."""
+    """A tokenizer that knows only the special tokens."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -286,7 +286,7 @@ def _print(trainer: str, recipe: Recipe, traced: Terms, predicted: Terms) -> Non
 @click.option("--method", default="all", show_default=True, help="methods with commas, or all")
 @recipe_options
 def main(trainer: str, method: str, **knobs: Any) -> None:
-    """Run the trainer's own step on a tiny model and print it beside the formula's."""
+    """Run the trainer's own step on a tiny model and compare it with the formula."""
     torch.set_num_threads(1)
     fixed = {name: value for name, value in knobs.items() if value is not None and name != "seq_len"}
     try:

@@ -103,7 +103,7 @@ def test_table_and_lines(stub: type[StubRunner], calibrate: Door) -> None:
     first, *news, kept, _ = calibrate.err.splitlines()
     assert first == "measuring the rates of Some CPU"
     assert news[0].startswith("[ 1/20] tiny full 1x16: peak ")
-    assert kept == f"kept in {calibrate.store.path}"
+    assert kept == f"saved in {calibrate.store.path}"
     assert len(news) == 20
     assert stub.rates_limit_s == 30.0
     assert stub.asked_for == "auto"
@@ -145,8 +145,8 @@ def test_a_crash_is_code_one_and_the_others_are_measured(stub: type[StubRunner],
 def test_out_of_memory_where_it_fits_is_the_worst(stub: type[StubRunner], calibrate: Door) -> None:
     stub.results = {"full": Result("out_of_memory", None, None, "CUDA out of memory")}
     assert calibrate("--seq-len", 16, "--no-gradient-checkpointing") == 1
-    assert "WORST: tiny full 1x16 ran out of memory, though it was predicted to fit" in calibrate.out
-    assert "OUT OF MEMORY, though 0.8" in calibrate.err
+    assert "WORST: tiny full 1x16 ran out of memory although it was predicted to fit" in calibrate.out
+    assert "OUT OF MEMORY, though only 0.8" in calibrate.err
 
 
 def test_out_of_memory_where_it_was_tight_is_a_result(stub: type[StubRunner], calibrate: Door) -> None:
@@ -170,7 +170,7 @@ def test_a_small_budget_leaves_bursts_for_later(stub: type[StubRunner], calibrat
     assert calibrate("--seq-len", 16, "--budget", "1s") == 0
     left = 10 - len(stub.jobs)
     assert left > 0
-    assert f"no time was left for {left} more bursts: the same command goes on with them" in calibrate.err
+    assert f"no time left for {left} more bursts: run the same command to measure them" in calibrate.err
     assert stub.rates_limit_s == 0.25
 
 
@@ -180,7 +180,7 @@ def test_remarks_on_the_machine(stub: type[StubRunner], calibrate: Door) -> None
     assert calibrate("--seq-len", 16, "--trainer", "trl") == 0
     assert "there is a GPU, but" in calibrate.err
     assert "2 other processes on the card: times will be marked" in calibrate.err
-    assert "trl computes its loss in parts" in calibrate.err
+    assert "trl computes its loss in chunks" in calibrate.err
 
 
 def test_default_models_are_those_of_the_device(stub: type[StubRunner], calibrate: Door) -> None:

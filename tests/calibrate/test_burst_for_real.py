@@ -84,7 +84,7 @@ def test_stopped_at_any_moment_it_goes_on_where_it_was(
     _, err = first.communicate(timeout=60)
     if signal_number == signal.SIGINT:
         assert first.returncode == 130
-        assert "every finished burst is kept in" in err
+        assert "finished bursts are saved in" in err
         assert err.splitlines()[-1] == "interrupted"
         assert "Traceback" not in err
     else:

@@ -163,7 +163,7 @@ def test_a_trainers_knobs_are_traced(
     assert run(monkeypatch, *asked, "--trainer", "litgpt") == 0
     assert (stub.asked[0][0].autocast, stub.asked[0][0].optimizer) == (True, "adamw_foreach")
     assert capsys.readouterr().err == (
-        "litgpt: transformers' step with its knobs; `advise trainers litgpt` says what differs\n"
+        "litgpt: transformers' step with its defaults; `advise trainers litgpt` says what differs\n"
     )
     assert run(monkeypatch, *asked, "--trainer", "transformers") == 0
     assert not capsys.readouterr().err
@@ -230,7 +230,7 @@ def test_own_code_needs_a_local_folder(
     path = tmp_path / "other.json"
     path.write_text(json.dumps({"model_type": "no_such", "auto_map": {"AutoModelForCausalLM": "m.M"}}))
     assert run(monkeypatch, "--dry-run", "--model", str(path), "--trust-remote-code") == 2
-    assert "is no local folder" in capsys.readouterr().err.splitlines()[-1]
+    assert "is not a local folder" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_folder_that_cannot_be_written_leaves_the_answer(model: Path) -> None:
     output, errors = (process := calibrate(model, "--method", "full")).communicate()
     assert process.returncode == 4
     assert "full" in output
-    assert errors.splitlines()[-1].startswith("the profile cannot be stored: ")
+    assert errors.splitlines()[-1].startswith("cannot save the profile: ")
 
 
 def test_interrupt_leaves_nothing_half_written(model: Path) -> None:

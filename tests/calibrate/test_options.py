@@ -52,7 +52,7 @@ def test_flags_come_before_the_trainer() -> None:
 def test_a_trainers_own_loss_is_refused() -> None:
     with pytest.raises(BadValue, match=r"--loss full .*trainer_step"):
         recipe_of("lora", {}, "trl")
-    with pytest.raises(BadValue, match=r"--loss full for the other knobs$"):
+    with pytest.raises(BadValue, match=r"--loss full to use the other knobs$"):
         recipe_of("lora", {}, "unsloth")
     with pytest.raises(UnknownName, match="trl, axolotl"):
         recipe_of("lora", {}, "tlr")

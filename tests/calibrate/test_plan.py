@@ -74,7 +74,9 @@ def test_tiny_models_stay_whole() -> None:
 
 
 def test_a_card_too_small_for_anything() -> None:
-    with pytest.raises(NothingToRun, match=r"too small for the smallest burst, llama-3.2-1b \w+ 1x256.*give a smaller"):
+    with pytest.raises(
+        NothingToRun, match=r"too small for the smallest burst, llama-3.2-1b \w+ 1x256.*choose a smaller"
+    ):
         plan(machine(gpu("NVIDIA Old", 2), 1.0), "llama-3.2-1b")
 
 
@@ -92,7 +94,7 @@ def test_without_kernels_only_the_quantized_methods_are_left_out() -> None:
         ({"quant": "int8"}, {"qdora"}, "int8"),
         ({"optimizer": "paged_adamw"}, set(METHODS), "need a GPU"),
         ({"attention": "flash"}, set(METHODS), "flash kernels"),
-        ({"loss": "chunked"}, set(METHODS), "use full"),
+        ({"loss": "chunked"}, set(METHODS), "use --loss full"),
     ],
 )
 def test_what_cannot_be_is_left_out_with_the_reason(knobs: dict[str, str], left_out: set[str], says: str) -> None:
@@ -125,7 +127,7 @@ def test_knobs_of_a_trainer() -> None:
     found = tiny_plan(trainer="trl", methods=("qlora",))
     assert all((b.recipe.adapter_dtype, b.recipe.loss) == ("bfloat16", "full") for b in found.bursts)
     assert {b.recipe.dropout for b in found.bursts} == {0.05}
-    assert found.notes == ("trl computes its loss in parts; bursts compute transformers' own, on all logits",)
+    assert found.notes == ("trl computes its loss in chunks; bursts compute transformers' own loss, on all logits",)
     assert tiny_plan(trainer="trl", methods=("qlora",), knobs={"dropout": "0"}).bursts[0].recipe.dropout == 0
 
 

@@ -30,7 +30,7 @@ def test_a_size_is_found_again(constant: int, linear: int, square: int) -> None:
 
 
 def test_a_size_with_broken_coefficients_is_refused() -> None:
-    with pytest.raises(NotAligned, match="whole coefficients"):
+    with pytest.raises(NotAligned, match="integer coefficients"):
         whole(solve(ONE, [1, 2, 4, 8]))
 
 

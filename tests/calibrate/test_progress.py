@@ -46,7 +46,7 @@ def test_the_moving_line_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch)
 
 def test_marks_and_the_worst_stand_in_the_line() -> None:
     assert "marked: busy CPU" in audience_on(Audience, run=made_up.run(cpu_share=0.5))
-    assert "OUT OF MEMORY, though 2.000 of 8.000 GiB were predicted" in audience_on(Audience, outcome="out_of_memory")
+    assert "OUT OF MEMORY, though only 2.000 of 8.000 GiB predicted" in audience_on(Audience, outcome="out_of_memory")
 
 
 def test_a_terminal_gets_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,12 +66,14 @@ def test_show_as_json(calibrate: Door, folder: Path) -> None:
 def test_the_worst_stands_at_the_end(calibrate: Door, tmp_path: Path) -> None:
     Store(tmp_path).append(record("full", outcome="out_of_memory", verdict="fits"), record("lora"))
     assert calibrate("show", "--out", tmp_path) == 0
-    assert calibrate.out.splitlines()[-1] == "WORST: tiny full 1x64 c ran out of memory, though it was predicted to fit"
+    assert (
+        calibrate.out.splitlines()[-1] == "WORST: tiny full 1x64 c ran out of memory although it was predicted to fit"
+    )
 
 
 def test_nothing_yet_is_one_line(calibrate: Door, tmp_path: Path) -> None:
     assert calibrate("show", "--out", tmp_path) == 0
-    assert calibrate.out == "there are no records yet: `calibrate --method all` measures some\n"
+    assert calibrate.out == "there are no records yet; run `calibrate --method all` to measure some\n"
     assert calibrate("export", tmp_path / "card.jsonl", "--out", tmp_path) == 2
     assert calibrate.err.count("\n") == 1
     assert not (tmp_path / "card.jsonl").exists()
@@ -98,7 +100,7 @@ def test_records_travel(calibrate: Door, folder: Path, tmp_path: Path) -> None:
     assert calibrate.out.startswith("4 records of")
     assert calibrate("import", card, "--out", other) == 0
     assert "0 records of" in calibrate.out
-    assert "4 were there already" in calibrate.out
+    assert "4 already there" in calibrate.out
     assert len(Store(other).read().results) == 4
     assert calibrate("export", tmp_path / "clean.jsonl", "--clean", "--out", folder) == 0
     kept = [json.loads(line)["method"] for line in (tmp_path / "clean.jsonl").read_text().splitlines()]
@@ -111,7 +113,7 @@ def test_a_bad_file_adds_nothing(calibrate: Door, folder: Path, tmp_path: Path) 
     newer = json.dumps({**json.loads(card.read_text().splitlines()[0]), "schema_version": 7})
     card.write_text(card.read_text() + newer + "\n")
     assert calibrate("import", card, "--out", other) == 2
-    assert calibrate.err.endswith(f"{card}, line 5: a record of schema 7, this program reads 1: update it\n")
+    assert calibrate.err.endswith(f"{card}, line 5: the record has schema 7 but this program reads 1: update it\n")
     assert Store(other).read().records == ()
 
 
@@ -119,8 +121,8 @@ def test_lines_that_are_passed_over_are_told(calibrate: Door, folder: Path) -> N
     path = Store(folder).path
     path.write_text("rubbish\n" + '{"schema_version": 9}\n' + path.read_text())
     assert calibrate("show", "--out", folder) == 0
-    assert "1 records of a newer version" in calibrate.err
-    assert "1 damaged line was passed over" in calibrate.err
+    assert "skipped 1 records of a newer version" in calibrate.err
+    assert "skipped 1 damaged line" in calibrate.err
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,9 @@ def test_failures_and_marks_are_shown() -> None:
     worst = record("full", outcome="out_of_memory", verdict="fits")
     noisy = record(run=made_up.run(cpu_share=0.5))
     page = report_html([worst, noisy])
-    assert "tiny full 1x64 c ran out of memory, though it was predicted to fit" in page
+    assert "tiny full 1x64 c ran out of memory although it was predicted to fit" in page
     assert '<tr class="bad">' in page
-    assert "the step had only 50% of its cores" in page
+    assert "the step got only 50% of its cores" in page
 
 
 def test_without_predicted_times_there_are_none() -> None:

@@ -70,7 +70,7 @@ def test_steps_are_heard_on_the_way() -> None:
         ("say(out_of_memory='CUDA out of memory')", "out_of_memory", "CUDA out of memory"),
         ("say(failed='ValueError: no')", "failed", "a library raised ValueError: no"),
         ("say(refused='no flash here')", "failed", "no flash here"),
-        ("say(crashed='signal 9')", "crashed", "signal 9: killed, by hand or because this machine had no memory left"),
+        ("say(crashed='signal 9')", "crashed", "signal 9: killed by a user or because the machine ran out of memory"),
         (
             "print('bad kernel', file=sys.stderr, flush=True); say(crashed='signal 11')",
             "crashed",
@@ -90,7 +90,7 @@ def test_a_burst_that_takes_too_long_is_ended() -> None:
     """Though it keeps on telling of its steps."""
     begin_s = time.monotonic()
     found = outcome("[(say(step_s=0.1, steps=1), time.sleep(0.1)) for _ in range(600)]", timeout_s=0.6)
-    assert (found.outcome, found.error) == ("timed_out", "not done within 0.6 s")
+    assert (found.outcome, found.error) == ("timed_out", "not finished within 0.6 s")
     assert time.monotonic() - begin_s < 15
 
 
@@ -172,7 +172,7 @@ def test_two_bursts_in_two_processes(worker: BurstRunner) -> None:
 def test_a_library_that_raises(worker: BurstRunner) -> None:
     odd = TINY | {"hidden_size": 65}  # no multiple of the heads
     assert worker.run(JOB._replace(config=odd)).outcome == "failed"
-    assert "refuses" in worker.run(JOB._replace(config={"model_type": "llama", "hidden_size": "wide"})).error
+    assert "rejects" in worker.run(JOB._replace(config={"model_type": "llama", "hidden_size": "wide"})).error
 
 
 def test_a_recipe_that_cannot_be(worker: BurstRunner) -> None:

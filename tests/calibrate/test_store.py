@@ -68,7 +68,7 @@ def test_damage_in_the_middle_is_counted_and_costs_no_other_line(tmp_path: Path)
     lines.insert(1, b"\x00\xff garbage")
     store.path.write_bytes(b"\n".join(lines) + b"\n")
     assert ids(store) == ["one", "three"]
-    assert store.read().remark == "2 damaged lines were passed over"
+    assert store.read().remark == "skipped 2 damaged lines"
 
 
 def test_newer_records_are_counted_and_not_guessed_at(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_a_file_of_records_comes_back_whole(tmp_path: Path) -> None:
     ("line", "kind", "says"),
     [
         ("{}", BadConfig, r"line 2: model: Field required"),
-        ("no json", BadConfig, r"line 2: no JSON object"),
-        ('{"schema_version": 2}', NewerRecord, r"line 2: a record of schema 2, this program reads 1"),
+        ("no json", BadConfig, r"line 2: not a JSON object"),
+        ('{"schema_version": 2}', NewerRecord, r"line 2: the record has schema 2 but this program reads 1"),
         (record(outcome="started").model_dump_json(), BadConfig, r"line 2: not the result of a burst"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_file_with_one_bad_line_is_refused(tmp_path: Path, line: str, kind: ty
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "card.jsonl").write_text("\n")
-    with pytest.raises(BadConfig, match="holds no records"):
+    with pytest.raises(BadConfig, match="contains no records"):
         parse_file(tmp_path / "card.jsonl")
     with pytest.raises(SourceUnavailable, match="cannot be read"):
         parse_file(tmp_path / "none.jsonl")

@@ -187,7 +187,7 @@ def test_events_that_differ_are_not_solved() -> None:
         )
         return found.model_copy(update={"steps": grown})
 
-    with pytest.raises(NotAligned, match="no polynomial"):
+    with pytest.raises(NotAligned, match="not polynomial"):
         trace_structure(tracer, recipe_for("bert", "full", gradient_checkpointing=False), facts, SEQ_LEN)
 
 

@@ -83,7 +83,7 @@ def test_a_driver_that_is_too_old_is_a_refusal(monkeypatch: pytest.MonkeyPatch) 
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", "Tried to allocate"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory", "CPUAllocator"),
-        (MemoryError(), "out_of_memory", "no memory left"),
+        (MemoryError(), "out_of_memory", "ran out of memory"),
         (BadValue("attention", "flash", "use sdpa"), "refused", "use sdpa"),
         (ValueError("Expected\nBF16"), "failed", "ValueError: Expected BF16"),
     ],

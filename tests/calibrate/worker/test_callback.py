@@ -84,7 +84,7 @@ def test_transformers_trainer(method: Any, tmp_path: Path, foreign_bytes: int) -
     assert "_name_or_path" not in found.burst.config
     assert Store(tmp_path / "kept").read().results == (found,)
     assert said[0].startswith("calibrate: peak 0.0")
-    assert said[1].startswith("calibrate: kept in ")
+    assert said[1].startswith("calibrate: saved in ")
     assert len(said) == 2
 
 
@@ -168,7 +168,7 @@ def test_what_the_arguments_say_besides_is_noted(tmp_path: Path) -> None:
     )
     args.use_liger_kernel, args.torch_compile, args.fsdp, args.world_size, args.optim = True, True, "full", 4, "lion"
     notes = " ".join(describe(trainer.model, args).notes)
-    for word in ("Liger", "torch.compile", "fsdp", "one of 4", "lion is taken for adamw"):
+    for word in ("Liger", "torch.compile", "fsdp", "one of 4", "lion is treated as adamw"):
         assert word in notes
 
 
@@ -176,7 +176,7 @@ def test_a_job_that_will_not_fit_is_told_before_the_first_step(tmp_path: Path, m
     monkeypatch.setattr(device_layer.host, "available_bytes", lambda: 64 * 2**20)
     _, said = train("transformers", preset_recipe("transformers", "lora"), tmp_path, seq_len=SEQ_LEN)
     assert said[0].startswith("calibrate: this run will not fit: ")
-    assert f"rows of {SEQ_LEN} tokens, 0.062 GiB are there" in said[0]
+    assert f"rows of {SEQ_LEN} tokens, 0.062 GiB available" in said[0]
     assert sum("will not fit" in line for line in said) == 1
 
 
@@ -194,7 +194,7 @@ def test_without_a_known_length_it_is_told_before_the_second_step(
 
 def test_a_job_that_takes_longer_than_planned_is_told(tmp_path: Path) -> None:
     _, said = train("transformers", preset_recipe("transformers", "lora"), tmp_path, planned_s=0.001)
-    assert sum(f"{STEPS} steps will take" in line and "planned were" in line for line in said) == 1
+    assert sum(f"{STEPS} steps will take" in line and "the plan was" in line for line in said) == 1
 
 
 def test_a_first_step_that_is_far_too_slow_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_trouble_of_its_own_never_ends_a_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(callback, "describe", fail)
     found, said = train("transformers", preset_recipe("transformers", "lora"), tmp_path)
     assert found is None
-    assert said == ["calibrate: this run is not watched: of its own"]
+    assert said == ["calibrate: this run is no longer watched: of its own"]
     monkeypatch.undo()
     monkeypatch.setattr(trainer_step, "STEPS", STEPS)
     (tmp_path / "file").write_text("")

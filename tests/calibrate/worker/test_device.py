@@ -159,7 +159,7 @@ def test_auto_says_why_a_card_is_not_used(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "init", lambda: FakeCuda(error=OLD_DRIVER).init())
     found = open_device("auto")
     assert found.device.kind == "cpu"
-    assert "torch cannot use it" in found.remark
+    assert "torch cannot use the GPU" in found.remark
     assert "too old" in found.remark
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlInit=FakeNvmlError("no driver")))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
