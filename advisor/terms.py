@@ -31,4 +31,4 @@ class TermName(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> TermName | None:
         """Older traced profiles spell one of them in British English."""
-        return cls.QUANTIZATION_CONSTANTS if value == "quantization constants" else None
+        return cls.QUANTIZATION_CONSTANTS if value == "quantisation constants" else None

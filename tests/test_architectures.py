@@ -14,7 +14,7 @@ import pytest
 from advisor import architectures
 from advisor.architectures import ARCHITECTURES, Architecture, NormKind, architecture_of
 from advisor.catalog import families
-from advisor.catalog.families import FAMILIES
+from advisor.catalog.families import all_families
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.norms import WRITTEN_OUT, Norm
@@ -89,17 +89,21 @@ def rows(source: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def test_every_family_has_a_row_and_every_row_a_family() -> None:
-    assert set(ARCHITECTURES) - OF_PUBLISHED_ROWS == set(FAMILIES)
+    assert set(ARCHITECTURES) - OF_PUBLISHED_ROWS == set(all_families())
     assert set(ARCHITECTURES) >= OF_PUBLISHED_ROWS
     assert list(ARCHITECTURES) == sorted(ARCHITECTURES)
 
 
-def test_no_family_stands_in_two_files() -> None:
-    tables = [
-        table for module in vars(families).values() if isinstance(table := getattr(module, "FAMILIES", None), dict)
-    ]
-    assert len(tables) >= 9
-    assert sum(map(len, tables)) == len(FAMILIES)
+def test_no_family_stands_in_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(all_families()) > 50
+    monkeypatch.setitem(families.COMMON, "gemma", families.COMMON["llama"])
+    with pytest.raises(ValueError, match="in two files: gemma"):
+        all_families()
+
+
+def test_a_family_is_found_in_whichever_file_it_is() -> None:
+    assert all(families.find_family(name) is family for name, family in all_families().items())
+    assert families.find_family("llama5") is None
 
 
 @pytest.mark.parametrize("name", ["", "llama5", "Llama", "falcon "])

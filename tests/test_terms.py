@@ -14,8 +14,8 @@ def test_its_json_is_the_name_that_people_read() -> None:
 
 
 def test_an_older_spelling_is_still_read() -> None:
-    found = Term.model_validate_json('{"name": "quantization constants", "bytes": 1}')
-    assert found.name is TermName("quantization constants") is TermName.QUANTIZATION_CONSTANTS
+    found = Term.model_validate_json('{"name": "quantisation constants", "bytes": 1}')
+    assert found.name is TermName("quantisation constants") is TermName.QUANTIZATION_CONSTANTS
     assert found.model_dump(mode="json")["name"] == "quantization constants"
 
 

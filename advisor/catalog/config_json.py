@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
-from advisor.catalog.families import FAMILIES
+from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields, shown
 from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.specs import ModelSpec
@@ -116,11 +116,12 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     fields, model_type, wrapper = _decoder_fields(config, origin)
     if wrapper:
         name = f"{name} (text tower of {shown(wrapper, 40)})"
-    if model_type not in FAMILIES:
+    family = find_family(model_type)
+    if family is None:
         raise UnsupportedArchitecture(_unknown(fields, model_type, origin))
     if fields.has("per_layer_config") and not architecture_of(model_type).reads_per_layer_config:
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
-    structure = FAMILIES[model_type](fields)
+    structure = family(fields)
     try:
         return ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
     except ValueError as error:
@@ -138,7 +139,7 @@ def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[st
     If the text part belongs to no known family, it is `config` itself. Raises BadConfig.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin or "the config")
-    return {**fields.config, "model_type": model_type} if wrapper and model_type in FAMILIES else config
+    return {**fields.config, "model_type": model_type} if wrapper and find_family(model_type) else config
 
 
 def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, str, str]:
@@ -147,7 +148,7 @@ def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, 
     model_type, wrapper = _model_type(fields), ""
     for _ in range(_MAX_WRAPPERS):
         default = _TEXT_PARTS.get(model_type, "")
-        if model_type in FAMILIES or not (fields.has("text_config") or default):
+        if find_family(model_type) or not (fields.has("text_config") or default):
             break
         wrapper = wrapper or model_type
         flat = model_type in _FLAT and not fields.has("text_config")
