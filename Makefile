@@ -11,6 +11,7 @@
 PYTHON ?= python3
 DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000
 PYTEST_FLAGS ?=
+TEST_WORKERS ?= 2
 PYODIDE_VERSION ?= 314.0.7
 
 DEMO_BIN := .venv/bin
@@ -33,7 +34,7 @@ demo: .venv/installed
 	$(DEMO_BIN)/advise $(DEMO_FLAGS)
 
 test: .venv-test/installed
-	$(TEST_BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(TEST_BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 quick: .venv-test/installed
 	$(TEST_BIN)/python -m pytest --quick $(PYTEST_FLAGS)
