@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from advisor.architectures import NormKind
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
 from advisor.optimizers import Optimizer
@@ -66,7 +65,7 @@ class ModelSpec(Frozen):
     max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)] = 2048
     tie_word_embeddings: bool = False
 
-    norm: NormKind = "rms"
+    norm: str = "rms"  # a key of decoders.norms.NORMS
     norm_weight: bool = True
     norm_bias: bool = False
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block

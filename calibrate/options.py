@@ -14,8 +14,7 @@ from advisor.catalog.config_json import read_config
 from advisor.catalog.models import model_folder
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadConfig, BadValue, UnknownName
-from advisor.knobs import KNOBS, read_value
-from advisor.question import Question, read_question
+from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Method, Recipe
 

@@ -7,18 +7,17 @@ import io
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from advisor import architectures
-from advisor.architectures import ARCHITECTURES, Architecture, NormKind, architecture_of
-from advisor.catalog import families
+from advisor.architectures import ARCHITECTURES, Architecture, architecture_of
+from advisor.catalog import families, find_model, model_entries
 from advisor.catalog.families import all_families
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.mixtures import MIXTURES
-from advisor.decoders.norms import WRITTEN_OUT, Norm
-from advisor.errors import UnsupportedArchitecture
+from advisor.decoders.norms import NORMS, WRITTEN_OUT, Norm
+from advisor.errors import UnknownName, UnsupportedArchitecture
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
 
@@ -121,7 +120,7 @@ def test_every_layer_and_mixture_has_its_code() -> None:
     assert {row.mixture for row in ARCHITECTURES.values()} == set(MIXTURES)
 
 
-@pytest.mark.parametrize("kind", get_args(NormKind))
+@pytest.mark.parametrize("kind", NORMS)
 def test_every_norm_has_its_code(kind: str) -> None:
     t = Tape("cpu")
     out = Norm(kind, 8, "bfloat16", trained=True, has_bias=False, code=WRITTEN_OUT.get(kind))(
@@ -129,6 +128,14 @@ def test_every_norm_has_its_code(kind: str) -> None:
     )
     assert (out.shape, out.dtype) == ((1, 2, 8), "bfloat16")
     assert len(t.kernels) >= 1
+
+
+def test_norms_are_those_that_families_have() -> None:
+    used = {find_model(entry.name).norm for entry in model_entries()}
+    assert used <= set(NORMS)
+    assert len(used) >= 6
+    with pytest.raises(UnknownName, match="norm 'rsm'; did you mean rms"):
+        Norm("rsm", 8, "bfloat16", trained=True, has_bias=False)
 
 
 def test_rows_say_only_what_differs_and_from_where() -> None:

@@ -23,10 +23,9 @@ from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.errors import InputError, UnsupportedArchitecture
-from advisor.knobs import KNOBS, read_value
+from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import resolve_targets
-from advisor.question import Question, read_question
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES

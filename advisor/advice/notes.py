@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from advisor.answer import Candidate, Reason, Recommendation
 from advisor.catalog.trainers import Preset
-from advisor.question import Question
+from advisor.knobs import Question
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA
 from advisor.specs import GpuSpec, Method, Model, TracedModel, Workload

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from advisor.answer import Verdict
 from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
+from advisor.knobs import Question
 from advisor.parameters.targets import default_targets, same_layers
-from advisor.question import Question
 from advisor.recipes import build_recipe
 from advisor.specs import (
     Estimate,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.errors import BadValue
-from advisor.knobs import BY_NAME, range_of
-from advisor.question import Question
+from advisor.knobs import BY_NAME, Question, range_of
 from advisor.specs import Model, Placement, Workload
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from advisor.architectures.dense import DENSE
 from advisor.architectures.mixtures import MIXTURES
-from advisor.architectures.row import Architecture, NormKind
+from advisor.architectures.row import Architecture
 from advisor.errors import UnsupportedArchitecture
 
-__all__ = ["ARCHITECTURES", "Architecture", "NormKind", "architecture_of"]
+__all__ = ["ARCHITECTURES", "Architecture", "architecture_of"]
 
 ARCHITECTURES: dict[str, Architecture] = dict(sorted((DENSE | MIXTURES).items()))
 

@@ -4,17 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-NormKind = Literal["rms", "rms_unit_offset", "rms_float", "rms_power", "layer", "layer_unit_offset", "layer_float"]
-"""
-rms                 Llama's
-rms_unit_offset     Gemma's, of (1 + weight)
-rms_float           OLMo 2's, cast back after the weight
-rms_power           Gemma 4's, of a power instead of a root
-layer               nn.LayerNorm
-layer_unit_offset   Nemotron's, of (1 + weight)
-layer_float         a LayerNorm in fp32 (Cohere's; OLMo's has no weight)
-"""
-
 
 class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""

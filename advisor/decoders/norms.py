@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from advisor.errors import UnknownName
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import join_heads, split_heads
 from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
@@ -137,7 +138,12 @@ class Norm:
         has_weight: bool = True,
         code: NormFunction | None = None,
     ) -> None:
-        """`kind` as in ModelSpec.norm; `code` is what the training stack runs for it, unless `F.layer_norm` does."""
+        """`kind` as in ModelSpec.norm; `code` is what the training stack runs for it, unless `F.layer_norm` does.
+
+        Raises UnknownName for a kind that NORMS lacks.
+        """
+        if kind not in NORMS:
+            raise UnknownName("norm", kind, NORMS, f"known: {', '.join(NORMS)}")
         self.kind, self.code = kind, code
         self.weight = Tensor((width,), dtype, needs_grad=trained) if has_weight else None
         self.bias = Tensor((width,), dtype, needs_grad=trained) if has_bias else None
@@ -186,6 +192,17 @@ WRITTEN_OUT: dict[str, NormFunction] = {
     "layer_float": layer_norm_float,
 }
 """The norms that the model code writes out, by ModelSpec.norm."""
+
+NORMS: dict[str, str] = {
+    "rms": "Llama's",
+    "rms_unit_offset": "Gemma's, of (1 + weight)",
+    "rms_float": "OLMo 2's, cast back after the weight",
+    "rms_power": "Gemma 4's, of a power instead of a root",
+    "layer": "nn.LayerNorm",
+    "layer_unit_offset": "Nemotron's, of (1 + weight)",
+    "layer_float": "a LayerNorm in fp32 (Cohere's; OLMo's has no weight)",
+}
+"""Every kind of norm that the tape knows, and what it is."""
 
 
 def softcap(t: Tape, x: Tensor) -> Tensor:

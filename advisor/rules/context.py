@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from advisor.answer import Candidate, Reason, TrainerChoice
-from advisor.question import Question
+from advisor.knobs import Question
 from advisor.specs import ADAPTER_METHODS, Estimate, Method, Model, Placement, Priority, Recipe, Workload
 
 

@@ -17,7 +17,7 @@ from advisor.advice.search import (
     time_over_cards,
     verdict_of,
 )
-from advisor.question import read_question
+from advisor.knobs import read_question
 from advisor.specs import METHODS, Estimate, GpuSpec, Method, Placement, Recipe, Workload
 from advisor.units import GIB
 from tests.fakes import MODEL, CountingEstimator, card, fake_estimate

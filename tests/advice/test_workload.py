@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from advisor.advice.dataset import DataSummary
 from advisor.advice.workload import placement_of, workload_of
 from advisor.errors import BadValue, UnknownName
-from advisor.knobs import BY_NAME, KNOBS, range_of, read_value
-from advisor.question import Question, read_question
+from advisor.knobs import BY_NAME, KNOBS, Question, range_of, read_question, read_value
 from advisor.specs import Placement, Recipe, Rental, Workload
 from tests.fakes import MODEL
 

@@ -1,7 +1,7 @@
 """The tape against the traced real step, for every architecture: static terms to the byte, peaks within 0.01 %.
 
 Of the methods, checkpointing and autocast each model takes a few in turn. All of them, at two shapes and with both
-kinds of checkpointing (an hour): EVERY_COMBINATION=1 make test PYTEST_FLAGS=tests/tape/test_against_trace.py
+kinds of checkpointing (an hour): EVERY_COMBINATION=1 make test PYTEST_FLAGS=tests/decoders/test_against_trace.py
 """
 
 from __future__ import annotations
