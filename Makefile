@@ -34,7 +34,7 @@ demo: .venv/installed
 	$(DEMO_BIN)/advise $(DEMO_FLAGS)
 
 test: .venv-test/installed
-	$(TEST_BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_FLAGS)
+	$(TEST_BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 quick: .venv-test/installed
 	$(TEST_BIN)/python -m pytest --quick $(PYTEST_FLAGS)

@@ -134,14 +134,14 @@ def test_equals_a_fresh_trace_elsewhere(
 ) -> None:
     recipe = recipe_for(name, method, gradient_checkpointing=on)
     model, _ = traced(name, recipe, tmp_path)
-    for batch, length in shapes:
-        for changes in ({}, {"gradient_accumulation": 3}, {"rank": 20, "optimizer": "adamw_foreach"}):
-            other = recipe.model_copy(update={"micro_batch": batch, **changes})
-            fresh = trace_step(config_of(name), other, batch, length)
-            found = traced_step_memory(model, other, length)
-            assert found.peak_bytes == pytest.approx(fresh.peak_bytes, rel=1e-3)
-            assert found.after_forward_bytes == fresh.after_forward_bytes
-            assert traced_parameter_count(model, other, length) == fresh.trainable_parameters
+    changes: tuple[dict[str, Any], ...] = ({}, {"gradient_accumulation": 3}, {"rank": 20, "optimizer": "adamw_foreach"})
+    for (batch, length), change in zip((shapes[0], *shapes), changes, strict=True):
+        other = recipe.model_copy(update={"micro_batch": batch, **change})
+        fresh = trace_step(config_of(name), other, batch, length)
+        found = traced_step_memory(model, other, length)
+        assert found.peak_bytes == pytest.approx(fresh.peak_bytes, rel=1e-3)
+        assert found.after_forward_bytes == fresh.after_forward_bytes
+        assert traced_parameter_count(model, other, length) == fresh.trainable_parameters
 
 
 def test_agrees_with_the_formula_where_there_is_one(tmp_path: Path) -> None:
