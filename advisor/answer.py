@@ -5,6 +5,7 @@ Recommendation    the method to use, the rule that says so, reasons and warnings
 Candidate         one method with its best recipe, its verdict and its costs
 Reason            one sentence with the rule it comes from and its source
 TrainerChoice     the training stack that was assumed, and the knobs that it set
+DataFile          the user's data file, as a training script has to read it
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from advisor.specs import (
 )
 
 Verdict = Literal["fits", "tight", "does_not_fit"]
+DataFormat = Literal["jsonl", "json", "csv", "parquet", "text"]
+DataForm = Literal["text", "messages", "prompt_completion", "alpaca", "sharegpt"]
 
 
 class Reason(Frozen):
@@ -83,6 +86,20 @@ class TrainerChoice(Frozen):
     knobs: tuple[str, ...]  # what it set because the question did not
 
 
+class DataFile(Frozen):
+    """A data file, as a training script has to read it.
+
+    By form, the columns that training reads: text (one column of text); messages (one list of {role, content});
+    prompt_completion (two columns, of text or of messages); alpaca (instruction, output and, if there is one, input
+    between them); sharegpt (one list of {from, value}).
+    """
+
+    path: str = "train.jsonl"
+    format: DataFormat = "jsonl"
+    form: DataForm = "text"
+    columns: tuple[str, ...] = ("text",)  # names in the file; empty for plain text, whose lines are rows
+
+
 class Advice(Frozen):
     """The whole answer."""
 
@@ -92,6 +109,7 @@ class Advice(Frozen):
     parameters: int
     gpu: GpuChoice
     workload: Workload
+    data_file: DataFile | None = None  # null without --data
     priority: Priority
     trainer: TrainerChoice
     fixed: tuple[str, ...]  # knobs that the question fixed
