@@ -2,7 +2,9 @@
 
 Advice            the whole answer
 Recommendation    the method to use, the rule that says so, reasons and warnings
-Candidate         one method with its best recipe, its verdict and its costs
+Plan              a recipe with its verdict and its costs
+Candidate         one method with its best plan
+Change            a change of the question, with the plan that it leads to
 Reason            one sentence with the rule it comes from and its source
 TrainerChoice     the training stack that was assumed, and the knobs that it set
 DataFile          the user's data file, as a training script has to read it
@@ -40,10 +42,9 @@ class Reason(Frozen):
     source: str
 
 
-class Candidate(Frozen):
-    """One method with the best recipe found for it."""
+class Plan(Frozen):
+    """One way to run the job, with what it costs."""
 
-    method: Method
     recipe: Recipe
     verdict: Verdict  # fits: even the high bound does; tight: only the likely value does
     memory: MemoryEstimate
@@ -53,7 +54,37 @@ class Candidate(Frozen):
     cost: Interval | None = None  # of the whole job on all cards; null without --price-per-hour or times
     fastest_card: str = ""  # of several cards: where time is lowest
     slowest_card: str = ""  # of several cards: where time is highest
+
+
+class Comparison(Frozen):
+    """A method beside the recommended one, both by the recommended recipe: only the method differs."""
+
+    memory_bytes: float  # likely need less that of the recommended method
+    time_ratio: float | None  # likely time over that of the recommended method; null without times
+    trainable_parameters: int
+
+
+class Candidate(Plan):
+    """One method with the best plan found for it."""
+
+    method: Method
+    least: Plan  # the plan that needs the least memory, by its high bound
+    compared: Comparison | None = None  # null for the recommended method, and when nothing fits
     why: str = ""  # how it compares, in a few words
+
+
+class Change(Reason):
+    """One change of the question, estimated: what it is, the flags that make it, and the plan with it."""
+
+    flags: tuple[str, ...] = ()  # added to the question's; () for a sentence without an estimate
+    knobs: tuple[str, ...] = ()  # names of the knobs that change
+    changes_training: bool = False  # the model that comes out is not the same: other layers, rows, numbers
+    model: str = ""  # where it is not the question's
+    card: str = ""  # where it is not the question's
+    workload: Workload | None = None  # of the plan
+    plan: Plan | None = None
+    memory_bytes: float = 0.0  # likely need less that of the recommended plan; 0 when there is none
+    time_s: float | None = None  # likely time less that of the recommended plan; null without one or without times
 
 
 class Recommendation(Frozen):
@@ -116,7 +147,9 @@ class Advice(Frozen):
     chosen: tuple[str, ...]  # knobs that neither the question nor the trainer set for every method in question
     recommendation: Recommendation | None  # null when nothing fits
     candidates: tuple[Candidate, ...]
-    alternatives: tuple[Reason, ...]  # what would fit, when nothing does
+    alternatives: tuple[Change, ...]  # what would fit, when nothing does
+    frontier: tuple[Plan, ...] = ()  # plans of the recommended method that none beats in both memory and time
+    prices: tuple[Change, ...] = ()  # single changes of the recommended plan, and what each brings
     notes: tuple[Reason, ...]  # assumptions behind the answer
 
     def candidate(self, method: Method) -> Candidate:

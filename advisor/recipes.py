@@ -1,11 +1,22 @@
-"""The one builder of a recipe: what was asked for, what a trainer sets, and defaults for the rest."""
+"""The one builder of a recipe, and the way back: the flags that ask for one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from advisor.knobs import idle_knobs
+from advisor.knobs import BY_NAME, idle_knobs
 from advisor.specs import QUANTIZED_METHODS, Method, Recipe
+
+_SEARCHED = (
+    "rank",
+    "alpha",
+    "target_modules",
+    "gradient_checkpointing",
+    "micro_batch",
+    "gradient_accumulation",
+    "expandable_segments",
+)
+"""What an answer chooses by itself, and may choose differently for each method."""
 
 
 def build_recipe(
@@ -34,3 +45,26 @@ def build_recipe(
     if isinstance(rank, int):
         settings.setdefault("alpha", 2.0 * rank)
     return Recipe.model_validate({"method": method, **settings})
+
+
+def like(recipe: Recipe, other: Recipe) -> Recipe:
+    """`recipe` with everything that an answer searches as in `other`, so that only the method differs."""
+    idle = {*idle_knobs(recipe.method), *idle_knobs(other.method)}
+    return recipe.model_copy(update={name: getattr(other, name) for name in _SEARCHED if name not in idle})
+
+
+def flag(name: str, value: object) -> str:
+    """A knob as the command line takes it: '--seq-len 512', '--no-packing', '--target-modules q_proj,v_proj'."""
+    knob = BY_NAME[name]
+    if isinstance(value, bool):
+        return knob.flag if value else f"--no-{knob.flag[2:]}"
+    if isinstance(value, tuple):
+        return f"{knob.flag} {','.join(map(str, value))}"
+    return f"{knob.flag} {value:.15g}" if isinstance(value, float) else f"{knob.flag} {value}"
+
+
+def flags_of(recipe: Recipe, fixed: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The flags that pin what an answer would search; knobs in `fixed` are given already."""
+    idle = idle_knobs(recipe.method, recipe.quant, recipe.gradient_checkpointing)
+    pinned = ("method", *(name for name in _SEARCHED if name in BY_NAME and name not in idle))
+    return tuple(flag(name, getattr(recipe, name)) for name in pinned if name not in fixed)

@@ -5,11 +5,13 @@ knobs -> model, cards, workload -> for each method its best recipe -> rules -> a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.candidates import best_candidates, stand_ins
-from advisor.advice.notes import assumptions, card_notes, traced_notes, trainer_notes, with_why
+from advisor.advice.candidates import best_rows, comparisons, stand_ins
+from advisor.advice.notes import assumptions, batch_notes, card_notes, traced_notes, trainer_notes, with_why
+from advisor.advice.prices import frontier, prices
 from advisor.advice.search import (
     DEFAULT_RANK,
     Estimator,
@@ -18,7 +20,7 @@ from advisor.advice.search import (
     has_bf16,
 )
 from advisor.advice.workload import placement_of, workload_of
-from advisor.answer import Advice, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.answer import Advice, Candidate, Change, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
@@ -76,14 +78,17 @@ def advise(
     job = _job(spec, cards, workload, placement, question, estimator, preset, profile)
     trainer = _trainer(preset, question)
     neighbors = stand_ins(job, catalog)
-    context = _context(job, trainer, neighbors)
+    rows = best_rows(job, _job_methods(job), neighbors)
+    context = _context(job, trainer, {method: row.candidate for method, row in rows.items()})
     found, recommendation = _decide(context)
+    chosen = None if recommendation is None else rows[recommendation.method]
     notes = (
         *measured,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
         *assumptions(question, workload, data),
         *card_notes(cards, job.cards, neighbors),
+        *batch_notes(question, workload, placement),
     )
     return Advice(
         model=spec,
@@ -107,8 +112,10 @@ def advise(
             if k.home in ("workload", "recipe") and k.name not in question.fixed and k.name not in trainer.knobs
         ),
         recommendation=recommendation,
-        candidates=tuple(with_why(row, context, recommendation) for row in context.candidates.values()),
-        alternatives=() if recommendation else (*found, *_remedies(job, context, catalog)),
+        candidates=_compared(job, context, recommendation),
+        alternatives=() if recommendation else (*_sentences(found), *_remedies(job, context, catalog)),
+        frontier=() if chosen is None else frontier(job, chosen, neighbors),
+        prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
         notes=notes if recommendation else (*notes, *_said(context, "warns")),
     )
 
@@ -137,7 +144,19 @@ def _data(question: Question) -> DataSummary | None:
     return summarize(question.data)
 
 
-def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Reason, ...]:
+def _compared(job: Job, context: Context, recommendation: Recommendation | None) -> tuple[Candidate, ...]:
+    """The rows, each compared with the recommended one."""
+    rows = context.candidates
+    beside = {} if recommendation is None else comparisons(job, rows, recommendation.method)
+    return tuple(with_why(row, context, recommendation, beside.get(row.method)) for row in rows.values())
+
+
+def _sentences(reasons: tuple[Reason, ...]) -> tuple[Change, ...]:
+    """What a rule says when nothing fits, among the changes that would."""
+    return tuple(Change(**dict(reason)) for reason in reasons)
+
+
+def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Change, ...]:
     """What would fit; the search for it is loaded only when nothing does."""
     from advisor.advice.remedies import remedies
 
@@ -194,7 +213,7 @@ def _trainer(preset: Preset, question: Question) -> TrainerChoice:
     return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
 
 
-def _context(job: Job, trainer: TrainerChoice, neighbors: tuple[GpuSpec, ...]) -> Context:
+def _context(job: Job, trainer: TrainerChoice, candidates: Mapping[Method, Candidate]) -> Context:
     """What the rules look at: the candidates and the question."""
     card = job.smallest_card
     return Context(
@@ -206,7 +225,7 @@ def _context(job: Job, trainer: TrainerChoice, neighbors: tuple[GpuSpec, ...]) -
         cards=tuple(one.name for one in job.cards),
         has_bf16=has_bf16(card),
         question=job.question,
-        candidates=best_candidates(job, _job_methods(job), neighbors),
+        candidates=candidates,
         estimate=job.estimate,
         trainer=trainer,
     )

@@ -1,25 +1,36 @@
-"""The rows of an answer: the best recipe of each method, with its time over all cards and its price."""
+"""The rows of an answer: the best plan of each method, with its time over all cards and its price."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.advice.search import Job, Outcome, best_outcome, has_bf16, time_over_cards
-from advisor.answer import Candidate
-from advisor.specs import GpuSpec, Method, TracedModel
+from advisor.advice.search import (
+    Job,
+    Outcome,
+    best_outcome,
+    first_recipe,
+    has_bf16,
+    time_over_cards,
+    verdict_of,
+)
+from advisor.answer import Candidate, Comparison, Plan
+from advisor.errors import InputError
+from advisor.recipes import like
+from advisor.rules.premise import EVERYWHERE, PLAIN, over_plain
+from advisor.specs import DORA_METHODS, Estimate, GpuSpec, Method, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.advice.remedies import Catalog
 
-# Each method; its counterpart without DoRA, which needs no more memory; the method whose answer is likely to be close.
-_SEARCH_ORDER: tuple[tuple[Method, Method, Method], ...] = (
-    ("lora", "lora", "lora"),
-    ("dora", "lora", "lora"),
-    ("qlora", "qlora", "lora"),
-    ("qdora", "qlora", "qlora"),
-    ("full", "full", "dora"),
-)
+ATTENTION = ("attention",)
+
+
+class Row(NamedTuple):
+    """A method's best plan, and every plan of it that fits."""
+
+    candidate: Candidate
+    fitting: tuple[Estimate, ...]
 
 
 def stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
@@ -30,29 +41,60 @@ def stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
     return tuple(card for card in near if has_bf16(card)) or near
 
 
-def best_candidates(job: Job, methods: Sequence[Method], stand_ins: tuple[GpuSpec, ...]) -> dict[Method, Candidate]:
-    """The best recipe of each method, in the order of `methods`."""
+def best_rows(job: Job, methods: Sequence[Method], stand_ins: tuple[GpuSpec, ...]) -> dict[Method, Row]:
+    """The best plan of each method, in the order of `methods`; each is what it would be alone."""
     found: dict[Method, Outcome] = {}
-    for method, plain, like in _SEARCH_ORDER:
-        if method in methods:
-            hints = found[like].largest if like in found else None
-            found[method] = best_outcome(job, method, hints, found.get(plain) if plain != method else None)
-    return {method: _candidate(job, found[method], stand_ins) for method in methods}
+    return {method: _row(job, searched(job, method, stand_ins, found), stand_ins) for method in methods}
 
 
-def _candidate(job: Job, outcome: Outcome, stand_ins: tuple[GpuSpec, ...]) -> Candidate:
-    one = outcome.estimate
+def searched(
+    job: Job, method: Method, stand_ins: tuple[GpuSpec, ...] = (), known: dict[Method, Outcome] | None = None
+) -> Outcome:
+    """The best outcome of `method`: of DoRA at the targets where its premise holds, unless they are fixed.
+
+    `known` keeps outcomes that were found on the way.
+    """
+    known = {} if known is None else known
+    if method not in known:
+        if method in DORA_METHODS and _targets_open(job):
+            plain = searched(job, PLAIN[method], stand_ins, known)
+            card = next((card for card in (*job.cards, *stand_ins) if card.speed_known), job.smallest_card)
+            recipe = like(first_recipe(job, method), plain.estimate.recipe)
+            ratio = over_plain(lambda one: job.estimate_on(card, one), recipe)
+            if ratio is not None and ratio > EVERYWHERE:
+                job = job._replace(targets=ATTENTION)
+        known[method] = best_outcome(job, method)
+    return known[method]
+
+
+def _targets_open(job: Job) -> bool:
+    """Whether DoRA could be used on all linear layers, and on the attention's only."""
+    return (
+        job.question.target_modules is None
+        and isinstance(job.model, ModelSpec)
+        and job.default_targets == ("all-linear",)
+    )
+
+
+def _row(job: Job, outcome: Outcome, stand_ins: tuple[GpuSpec, ...]) -> Row:
+    best = plan_of(job, outcome.estimate, stand_ins)
+    least = best if outcome.least is outcome.estimate else plan_of(job, outcome.least, stand_ins)
+    return Row(Candidate(method=best.recipe.method, least=least, **dict(best)), outcome.fitting)
+
+
+def plan_of(job: Job, one: Estimate, stand_ins: tuple[GpuSpec, ...]) -> Plan:
+    """An estimate for the smallest card with its verdict, and its time over all cards and its price."""
+    verdict = verdict_of(one, job.smallest_card.memory_bytes)
     time, fastest, slowest = one.time, "", ""
     spans = len(job.cards) > 1 or bool(stand_ins)
-    if spans and outcome.verdict != "does_not_fit":  # what never runs needs no range of times
+    if spans and verdict != "does_not_fit":  # what never runs needs no range of times
         times = time_over_cards(job, one, stand_ins or job.cards)
         time = None if times is None else times.time
         fastest, slowest = ("", "") if times is None else (times.fastest, times.slowest)
     price = job.question.price_per_hour
-    return Candidate(
-        method=one.recipe.method,
+    return Plan(
         recipe=one.recipe,
-        verdict=outcome.verdict,
+        verdict=verdict,
         memory=one.memory,
         time=time,
         evidence=one.evidence,
@@ -61,3 +103,23 @@ def _candidate(job: Job, outcome: Outcome, stand_ins: tuple[GpuSpec, ...]) -> Ca
         fastest_card=fastest,
         slowest_card=slowest,
     )
+
+
+def comparisons(job: Job, rows: Mapping[Method, Candidate], recommended: Method) -> dict[Method, Comparison]:
+    """Every other method by the recommended row's recipe; a traced model lacks those that were not traced."""
+    base = job.estimate(rows[recommended].recipe)
+    found: dict[Method, Comparison] = {}
+    for method in rows:
+        if method == recommended:
+            continue
+        try:
+            one = job.estimate(like(first_recipe(job, method), base.recipe))
+        except InputError:
+            continue
+        timed = one.time is not None and base.time is not None and base.time.total_s.likely > 0
+        found[method] = Comparison(
+            memory_bytes=one.memory.needed_bytes.likely - base.memory.needed_bytes.likely,
+            time_ratio=one.time.total_s.likely / base.time.total_s.likely if timed else None,  # type: ignore[union-attr]
+            trainable_parameters=one.trainable_parameters,
+        )
+    return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from advisor.answer import Candidate, Reason, Recommendation
+from advisor.answer import Candidate, Comparison, Reason, Recommendation
 from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
 from advisor.rules.context import Context
-from advisor.rules.wording import FORMULA
-from advisor.specs import GpuSpec, Method, Model, TracedModel, Workload
-from advisor.units import GIB, format_gib
+from advisor.rules.wording import FORMULA, signed_gib
+from advisor.specs import GpuSpec, Method, Model, Placement, TracedModel, Workload
+from advisor.units import format_gib
 
 if TYPE_CHECKING:
     from advisor.advice.dataset import DataSummary
@@ -87,25 +87,52 @@ def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: S
     return [Reason(code=ASSUMPTION, text=text, source="profiles/gpus") for text in texts]
 
 
-def with_why(row: Candidate, context: Context, recommendation: Recommendation | None) -> Candidate:
+def batch_notes(question: Question, workload: Workload, placement: Placement) -> list[Reason]:
+    """A note that a batch has few divisors, so that few micro-batches are possible."""
+    rows = workload.batch_size // placement.gpus
+    if question.batch_size is None or question.micro_batch is not None or rows < FEW_ROWS:
+        return []
+    factor = _least_factor(rows)
+    if factor <= MOST_AT_ONCE:
+        return []
+    near = next(size for size in range(rows + 1, 2 * rows + 2) if size % NEAREST == 0) * placement.gpus
+    text = (
+        f"--batch-size {workload.batch_size:,} has no small divisor: a card does one row at a time, or {factor:,}. "
+        f"--batch-size {near} leaves the choice."
+    )
+    return [Reason(code=ASSUMPTION, text=text, source=FORMULA)]
+
+
+FEW_ROWS = 4
+"""A card's rows of a step below which there is nothing to choose."""
+MOST_AT_ONCE = 3
+"""A batch without a divisor from 2 to this is odd."""
+NEAREST = 8
+"""The batch that is proposed instead is a multiple of this."""
+
+
+def _least_factor(number: int) -> int:
+    """The least divisor of `number` that is more than 1."""
+    return next((n for n in range(2, int(number**0.5) + 1) if number % n == 0), number)
+
+
+def with_why(
+    row: Candidate, context: Context, recommendation: Recommendation | None, compared: Comparison | None
+) -> Candidate:
     """The row, with its comparison to the recommended one filled in."""
-    return row.model_copy(update={"why": _why(row, context, recommendation)})
+    return row.model_copy(update={"compared": compared, "why": _why(row, context, recommendation, compared)})
 
 
-def _why(row: Candidate, context: Context, recommendation: Recommendation | None) -> str:
-    """How the row compares: with the card when it does not fit, with LoRA (or the recommended row) when it does."""
+def _why(row: Candidate, context: Context, recommendation: Recommendation | None, compared: Comparison | None) -> str:
+    """How the row compares: with the card when it does not fit, by the recommended recipe when it does."""
     card = format_gib(context.memory_bytes)
-    if row.verdict == "does_not_fit":
-        return f"{format_gib(row.memory.needed_bytes.likely)} of {card} GiB"
     if recommendation is not None and row.method == recommendation.method:
         return f"recommended by {recommendation.rule}"
+    if row.verdict == "does_not_fit":
+        return f"{format_gib(row.memory.needed_bytes.likely)} of {card} GiB"
     if row.verdict == "tight":
         return f"up to {format_gib(row.memory.needed_bytes.high)} of {card} GiB"
-    if recommendation is None:
+    if compared is None:
         return ""
-    base = context.candidates[recommendation.method]
-    memory = (row.memory.needed_bytes.likely - base.memory.needed_bytes.likely) / GIB
-    text = f"{memory:+.1f} GiB" if abs(memory) >= 0.05 else "same memory"
-    if row.time is not None and base.time is not None and base.time.total_s.likely > 0:
-        text += f", {row.time.total_s.likely / base.time.total_s.likely:.2f}x time"
-    return text
+    text = signed_gib(compared.memory_bytes)
+    return text if compared.time_ratio is None else f"{text}, {compared.time_ratio:.2f}x time"

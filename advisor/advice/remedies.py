@@ -1,20 +1,23 @@
 """What would fit when nothing does, found by estimating it.
 
-A remedy is stated only if the changed job fits even at its high bound. Most remedies change one thing. Knobs that save
-memory are tried together if no single one is enough, and then with shorter rows.
-Ignores: other combinations, and sharding and offload, which are not estimated yet.
+A remedy is stated only if the changed job fits even at its high bound, by the search that answers every question. The
+order: single changes; the smallest combinations, where no single one is enough; cards; a smaller model.
+Ignores: sharding and offload, which are not estimated yet.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from itertools import combinations
+from typing import Any, Protocol
 
-from advisor.advice.search import Job, Outcome, best_outcome, last_that_fits
-from advisor.answer import Candidate, Reason
+from advisor.advice.candidates import plan_of, searched, stand_ins
+from advisor.advice.lineage import smaller_models
+from advisor.advice.search import Job, Outcome, last_that_fits
+from advisor.answer import Candidate, Change
 from advisor.errors import AdvisorError, InputError
 from advisor.knobs import idle_knobs
+from advisor.recipes import flag
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
@@ -29,6 +32,7 @@ _SAVINGS: tuple[tuple[str, object], ...] = (
 )
 _UNDOING: tuple[tuple[str, object], ...] = (("gradient_checkpointing", True), ("base_dtype", "bfloat16"))
 """Settings that save memory where a trainer's preset has the opposite."""
+_TRAIN_OTHERWISE = ("kbit_upcast", "optimizer", "target_modules", "seq_len")
 
 _CARDS_TRIED = 4
 _SIBLINGS_TRIED = 8
@@ -56,7 +60,7 @@ class Catalog(Protocol):
         """The cards that a name or a size stands for."""
 
     def cards_with_at_least(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
-        """Cards with that much memory, smallest first."""
+        """Cards to train on with that much memory, smallest first."""
 
     def cards_near(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
         """Cards with about that much memory."""
@@ -68,158 +72,174 @@ class Catalog(Protocol):
         """The Hub id of the requested model; a name that the catalog does not know is returned unchanged."""
 
 
-def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Reason, ...]:
+def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
     """Everything that would make the job fit, the least change first."""
     nearest = min(rows.values(), key=lambda row: row.memory.needed_bytes.likely)
-    texts = [
-        *_let_go(job, nearest.method),
-        *_other_methods(job, rows),
-        *_savings(job, nearest.method),
-        *_shorter_rows(job, nearest.method),
-        *_bigger_cards(job, rows, nearest.method, catalog),
-        *_smaller_models(job, nearest.method, catalog),
-        _more_cards(job.placement.gpus),
-    ]
-    return tuple(Reason(code=CODE, text=text, source=FORMULA) for text in texts)
+    attempt = _Attempt(job, nearest.method, catalog)
+    return (
+        *attempt.letting_go(),
+        *attempt.other_methods(rows),
+        *attempt.saving(),
+        *attempt.bigger_cards(rows),
+        *attempt.smaller_model(),
+        Change(code=CODE, text=_more_cards(job.placement.gpus), source=FORMULA),
+    )
 
 
-def _fits(job: Job, method: Method) -> Outcome | None:
-    if job.traced is not None and method not in job.traced:
-        return None
-    try:
-        outcome = best_outcome(job, method)
-    except InputError:  # a traced model answers only for what was traced
-        return None
-    return outcome if outcome.verdict == "fits" else None
+class _Attempt:
+    """One job that does not fit, and the method that comes nearest."""
 
+    def __init__(self, job: Job, method: Method, catalog: Catalog) -> None:
+        self.job, self.method, self.catalog = job, method, catalog
 
-def _with(outcome: Outcome) -> str:
-    """'QLoRA then needs 17.1 GiB (at most 18.0) at micro-batch 1 with checkpointing'."""
-    recipe, needed = outcome.estimate.recipe, outcome.estimate.memory.needed_bytes
-    need = f"{format_gib(needed.likely)} GiB (at most {format_gib(needed.high)})"
-    return f"{DISPLAY[recipe.method]} then needs {need} at {how(recipe)}"
+    def fits(self, job: Job, method: Method | None = None) -> Outcome | None:
+        """The outcome of a changed job if it fits."""
+        method = method or self.method
+        if job.traced is not None and method not in job.traced:
+            return None
+        try:
+            outcome = searched(job, method)
+        except InputError:  # a traced model answers only for what was traced
+            return None
+        return outcome if outcome.verdict == "fits" else None
 
+    def change(self, what: str, job: Job, outcome: Outcome, flags: Sequence[str] = (), **fields: Any) -> Change:
+        """'--loss chunked: QLoRA then needs 17.1 GiB (at most 18.0) at micro-batch 1 with checkpointing.'."""
+        recipe = outcome.estimate.recipe
+        plan = plan_of(job, outcome.estimate, stand_ins(job, self.catalog))
+        chosen = () if job.question.method else (flag("method", recipe.method),)
+        return Change(
+            code=CODE,
+            text=f"{what}: {DISPLAY[recipe.method]} then needs {needs(plan)} at {how(recipe)}.",
+            source=FORMULA,
+            flags=tuple(dict.fromkeys((*flags, *chosen))),
+            workload=job.workload,
+            plan=plan,
+            **fields,
+        )
 
-def _let_go(job: Job, method: Method) -> Iterator[str]:
-    """Single fixed knobs without which the job would fit."""
-    for name in job.question.recipe_fields:
-        outcome = _fits(job._replace(question=job.question.leaving_open(name)), method)
-        if outcome is not None:
-            yield f"Leave --{name.replace('_', '-')} open: {_with(outcome)}."
+    def fixing(self, settings: Mapping[str, object]) -> tuple[Job, tuple[str, ...]]:
+        """The job with knobs set, and the flags that set them."""
+        job = self.job._replace(question=self.job.question.fixing(settings))
+        return job, tuple(flag(name, value) for name, value in settings.items())
 
-
-def _other_methods(job: Job, rows: Mapping[Method, Candidate]) -> Iterator[str]:
-    """Methods that the question left out."""
-    for method in METHODS:
-        if method not in rows and method != "full":
-            outcome = _fits(job, method)
+    def letting_go(self) -> Iterator[Change]:
+        """Single fixed knobs without which the job would fit."""
+        for name in self.job.question.recipe_fields:
+            job = self.job._replace(question=self.job.question.leaving_open(name))
+            outcome = self.fits(job)
             if outcome is not None:
-                yield f"--method {method}: {_with(outcome)}."
+                yield self.change(f"Leave --{name.replace('_', '-')} open", job, outcome, knobs=(name,))
 
+    def other_methods(self, rows: Mapping[Method, Candidate]) -> Iterator[Change]:
+        """Methods that the question left out."""
+        for method in METHODS:
+            if method not in rows and method != "full":
+                outcome = self.fits(self.job, method)
+                if outcome is not None:
+                    what = flag("method", method)
+                    job = self.job._replace(question=self.job.question.fixing({"method": method}))
+                    yield self.change(what, job, outcome, (what,), knobs=("method",), changes_training=True)
 
-def _open_savings(job: Job, method: Method) -> list[tuple[str, object]]:
-    """The savings that apply to `method` and that the user left open."""
-    idle = idle_knobs(method)
-    preset = job.preset.get(method, {})
-    undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
-    found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]
-    return [(name, value) for name, value in (*undone, *found) if name not in job.question.fixed and name not in idle]
+    def saving(self) -> Iterator[Change]:
+        """Open knobs that save memory, and shorter rows: single ones, else the smallest combinations."""
+        savings = self._open_savings()
+        single = [self._combined((saving,)) for saving in savings]
+        yield from filter(None, single)
+        if not any(single):
+            yield from self._together(savings)
+        yield from self._shorter_rows({})
 
+    def _open_savings(self) -> list[tuple[str, object]]:
+        """The savings that apply to the method and that the user left open."""
+        idle, fixed = idle_knobs(self.method), self.job.question.fixed
+        preset = self.job.preset.get(self.method, {})
+        undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
+        found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]
+        return [(name, value) for name, value in (*undone, *found) if name not in fixed and name not in idle]
 
-def _flag(name: str, value: object) -> str:
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{option}" if value else f"--no-{option}"
-    return f"--{option} {value[0] if isinstance(value, tuple) else value}"
+    def _combined(self, savings: Sequence[tuple[str, object]]) -> Change | None:
+        job, flags = self.fixing(dict(savings))
+        outcome = self.fits(job)
+        if outcome is None:
+            return None
+        names = tuple(name for name, _ in savings)
+        what = " ".join(flags) + (" together" if len(flags) > 1 else "")
+        return self.change(what, job, outcome, flags, knobs=names, changes_training=_otherwise(names))
 
-
-def _savings(job: Job, method: Method) -> Iterator[str]:
-    """Knobs left open that save memory but change what is trained or how, so that search leaves them alone."""
-    found = _open_savings(job, method)
-    enough = False
-    for name, value in found:
-        outcome = _fits(job._replace(question=job.question.fixing({name: value})), method)
-        if outcome is not None:
-            enough = True
-            yield f"{_flag(name, value)}: {_with(outcome)}."
-    if not enough:
-        yield from _together(job, method, found)
-
-
-def _together(job: Job, method: Method, savings: Sequence[tuple[str, object]]) -> Iterator[str]:
-    """The fewest savings, in their order, that are enough together; otherwise all of them with shorter rows."""
-    for count in range(2, len(savings) + 1):
-        outcome = _fits(job._replace(question=job.question.fixing(dict(savings[:count]))), method)
-        if outcome is not None:
-            yield f"{' '.join(_flag(*saving) for saving in savings[:count])} together: {_with(outcome)}."
+    def _together(self, savings: Sequence[tuple[str, object]]) -> Iterator[Change]:
+        """The smallest combinations that are enough; where none is, all of them with shorter rows."""
+        if len(savings) < 2 or self._combined(savings) is None:
+            yield from self._shorter_rows(dict(savings)) if savings else ()
             return
-    flags = " ".join(_flag(*saving) for saving in savings)
-    for text in _shorter_rows(job._replace(question=job.question.fixing(dict(savings))), method):
-        yield f"{flags} {text}"
+        for count in range(2, len(savings) + 1):
+            found = [self._combined(some) for some in combinations(savings, count)]
+            if any(found):
+                yield from filter(None, found)
+                return
 
+    def _shorter_rows(self, settings: dict[str, object]) -> Iterator[Change]:
+        """The longest power of two of tokens with which the job fits, beside other settings."""
+        workload = self.job.workload
+        lengths = [2**n for n in range(6, 24) if SHORTEST_ROW <= 2**n < workload.seq_len]
+        job, flags = self.fixing(settings)
 
-def _shorter_rows(job: Job, method: Method) -> Iterator[str]:
-    """The longest power of two of tokens with which the job fits."""
-    lengths = [2**n for n in range(6, 24) if SHORTEST_ROW <= 2**n < job.workload.seq_len]
+        def shorter(index: int) -> Job:
+            length = lengths[index]
+            update = {"seq_len": length, "mean_seq_len": min(workload.mean_seq_len, length)}
+            return job._replace(workload=workload.model_copy(update=update))
 
-    def shorter(index: int) -> Job:
-        length = lengths[index]
-        mean = min(job.workload.mean_seq_len, length)
-        workload = job.workload.model_copy(update={"seq_len": length, "mean_seq_len": mean})
-        return job._replace(workload=workload)
+        if not lengths or self.fits(shorter(0)) is None:
+            return
+        index = last_that_fits(len(lengths), lambda i: self.fits(shorter(i)) is not None, len(lengths) - 1)
+        outcome = self.fits(shorter(index))
+        if outcome is None:
+            return
+        flags = (*flags, flag("seq_len", lengths[index]))
+        if "mean_seq_len" in self.job.question.fixed and workload.mean_seq_len > lengths[index]:
+            flags = (*flags, flag("mean_seq_len", lengths[index]))
+        names = (*settings, "seq_len")
+        yield self.change(" ".join(flags), shorter(index), outcome, flags, knobs=names, changes_training=True)
 
-    if not lengths or _fits(shorter(0), method) is None:
-        return
-    index = last_that_fits(len(lengths), lambda i: _fits(shorter(i), method) is not None, len(lengths) - 1)
-    outcome = _fits(shorter(index), method)
-    if outcome is not None:
-        yield f"--seq-len {lengths[index]}: {_with(outcome)}."
-
-
-def _bigger_cards(job: Job, rows: Mapping[Method, Candidate], nearest: Method, catalog: Catalog) -> Iterator[str]:
-    """The smallest catalog card for the nearest method, and for 16-bit adapters if that is a different card."""
-    named: list[str] = []
-    sixteen: tuple[Method, ...] = ("lora", "dora")
-    for method in dict.fromkeys((nearest, *(method for method in sixteen if method in rows))):
-        needed = int(rows[method].memory.needed_bytes.high)
-        for card in catalog.cards_with_at_least(needed)[:_CARDS_TRIED]:
-            outcome = _fits(job._replace(cards=(card,)), method)
-            if outcome is not None:
+    def bigger_cards(self, rows: Mapping[Method, Candidate]) -> Iterator[Change]:
+        """The smallest catalog card for the nearest method, and for 16-bit adapters if that is a different card."""
+        named: list[str] = []
+        sixteen: tuple[Method, ...] = ("lora", "dora")
+        for method in dict.fromkeys((self.method, *(method for method in sixteen if method in rows))):
+            needed = int(rows[method].memory.needed_bytes.high)
+            for card in self.catalog.cards_with_at_least(needed)[:_CARDS_TRIED]:
+                job = self.job._replace(cards=(card,), profile=None)
+                outcome = self.fits(job, method)
+                if outcome is None:
+                    continue
                 if card.name not in named:
-                    yield f"A bigger card, {card.name} ({format_gib(card.memory_bytes)} GiB): {_with(outcome)}."
+                    what = f"A bigger card, {card.name} ({format_gib(card.memory_bytes)} GiB)"
+                    yield self.change(what, job, outcome, (f"--gpu {card.name!r}",), card=card.name)
                 named.append(card.name)
                 break
-    if not named:
-        row = rows[nearest]
-        yield f"No single card of the catalog is big enough: {DISPLAY[nearest]} needs {needs(row)}."
+        if not named:
+            row = rows[self.method]
+            text = f"No single card of the catalog is big enough: {DISPLAY[self.method]} needs {needs(row)}."
+            yield Change(code=CODE, text=text, source=FORMULA)
 
-
-def _smaller_models(job: Job, method: Method, catalog: Catalog) -> Iterator[str]:
-    """The largest smaller model that fits: of the same series or, failing that, of the same family."""
-    entries = {entry.name: entry.parameters for entry in catalog.model_entries()}
-    own = entries.get(job.model.name.partition(" (")[0])
-    if own is None or job.traced is not None:
-        return
-    for same in (_series, _family):
-        kin = [name for name, size in entries.items() if size < own and same(name) == same(job.model.name)]
-        for name in sorted(kin, key=lambda name: -entries[name])[:_SIBLINGS_TRIED]:
+    def smaller_model(self) -> Iterator[Change]:
+        """The newest smaller model of the same lineage that fits, the largest of its version."""
+        if self.job.traced is not None:
+            return
+        sizes = {entry.name: entry.parameters for entry in self.catalog.model_entries()}
+        for name in smaller_models(self.job.model.name.partition(" (")[0], sizes)[:_SIBLINGS_TRIED]:
             try:
-                outcome = _fits(job._replace(model=catalog.find_model(name)), method)
+                job = self.job._replace(model=self.catalog.find_model(name))
+                outcome = self.fits(job)
             except AdvisorError:
                 continue  # a model without the requested modules is not a remedy
             if outcome is not None:
-                yield f"A smaller model, {name}: {_with(outcome)}."
+                yield self.change(f"A smaller model, {name}", job, outcome, (f"--model {name}",), model=name)
                 return
 
 
-def _series(name: str) -> str:
-    """'llama-3.1' of 'llama-3.1-70b': the name without its size."""
-    return re.sub(r"-\d+(\.\d+)?[mb]\b.*$", "", name.lower())
-
-
-def _family(name: str) -> str:
-    """'llama' of 'llama-3.1-70b': the letters at the beginning."""
-    return re.split(r"[^a-z]", name.lower(), maxsplit=1)[0]
+def _otherwise(names: Sequence[str]) -> bool:
+    return any(name in _TRAIN_OTHERWISE for name in names)
 
 
 def _more_cards(gpus: int) -> str:

@@ -1,23 +1,23 @@
 """For each method, the best recipe that fits: what the user fixed is kept, what is open is chosen.
 
-Idea: memory only grows with the micro-batch, so the largest that fits is found by galloping from the previous
-method's answer; gradient accumulation keeps the effective batch. Of all recipes tried that fit, the fastest
-wins; among those within 1 % of it, the smallest.
-Ignores: only checkpointing, micro-batch and (downwards) the rank are searched, where neither the user nor the
-trainer's preset fixed them; other open knobs have defaults.
+Idea: the grid of micro-batch (every divisor of a card's rows), checkpointing and expandable segments is small and an
+estimate takes less than a millisecond, so every plan that fits is estimated. Memory grows with the micro-batch; only
+the last, which accumulates no gradients, may need less than the one before. The fastest wins; among those within 3 %
+of it, which is less than the interval knows, first those that need no environment variable, then the smallest.
+Ignores: what changes the training itself (target modules, optimizer, shorter rows) is not searched but priced, in
+prices.py; the rank is lowered only where nothing else fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from advisor.answer import Verdict
 from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
 from advisor.knobs import Question
-from advisor.parameters.targets import default_targets, same_layers
+from advisor.parameters.targets import default_targets
 from advisor.recipes import build_recipe
 from advisor.specs import (
     Estimate,
@@ -29,12 +29,24 @@ from advisor.specs import (
     TimeEstimate,
     Workload,
 )
+from advisor.terms import TermName
 
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 
 DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
-_TIE = 1.01
+BAND = 1.03
+"""Plans that take at most this much longer than the fastest count as equally fast."""
+_GRADIENT_BYTES = 8
+"""More than a trained parameter's gradient can weigh: twice fp32, for what fragments around it."""
+_HELD_FOR_GOOD = (
+    TermName.BASE_WEIGHTS,
+    TermName.QUANTIZATION_CONSTANTS,
+    TermName.ADAPTERS,
+    TermName.OPTIMIZER_STATES,
+    TermName.BUFFERS,
+)
+"""Terms that no micro-batch and no checkpointing changes."""
 
 
 class Job(NamedTuple):
@@ -50,6 +62,8 @@ class Job(NamedTuple):
     question: Question
     estimator: Estimator
     rank: int = DEFAULT_RANK
+    targets: tuple[str, ...] | None = None
+    """Target modules where the question leaves them open; None for the model's default."""
     smallest: bool = False
     """Search for the least memory, not for the least time."""
     preset: Mapping[Method, Mapping[str, object]] = {}
@@ -63,6 +77,11 @@ class Job(NamedTuple):
     def smallest_card(self) -> GpuSpec:
         """The card with the least memory: the verdict is about it."""
         return min(self.cards, key=lambda card: card.memory_bytes)
+
+    @property
+    def default_targets(self) -> tuple[str, ...]:
+        """Target modules where the question leaves them open."""
+        return self.targets or default_targets(self.model)
 
     @property
     def batch_per_card(self) -> int:
@@ -79,12 +98,14 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The best recipe of a method, and whether it fits on the smallest card."""
+    """The best plan of a method, and whether it fits on the smallest card."""
 
     estimate: Estimate
     verdict: Verdict
-    largest: Mapping[bool, int] = {}
-    """Largest micro-batch that fits, without (False) and with (True) checkpointing; 0 when none does."""
+    least: Estimate
+    """The plan that needs the least memory, with expandable segments only where the best plan has them."""
+    fitting: tuple[Estimate, ...]
+    """Every plan that fits and could be chosen."""
 
 
 def has_bf16(card: GpuSpec) -> bool:
@@ -118,7 +139,7 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "rank": job.rank,
         "base_dtype": "float32" if method == "full" and half == "float16" else half,
         "attention": job.model.default_attention,
-        "target_modules": default_targets(job.model),
+        "target_modules": job.default_targets,
     }
     return build_recipe(method, job.question.recipe_fields, preset, defaults)
 
@@ -132,25 +153,16 @@ def micro_batch_options(job: Job) -> tuple[int, ...]:
     return tuple(sorted({*small, *(batch // n for n in small)}))
 
 
-def best_outcome(
-    job: Job, method: Method, hints: Mapping[bool, int] | None = None, plain: Outcome | None = None
-) -> Outcome:
-    """The fastest recipe of `method` that fits, or the smallest one when none does.
-
-    Two arguments save estimates and never change the result. `hints`, the `largest` of any other outcome, says where
-    to start. `plain`, the outcome of the same method without DoRA, says where to stop: DoRA needs more memory.
-    """
-    if not same_layers(job.model):
-        plain = None
-    outcome = _best_at_rank(job, method, hints or {}, plain.largest if plain else {})
+def best_outcome(job: Job, method: Method) -> Outcome:
+    """The fastest recipe of `method` that fits, or the smallest one when none does."""
+    outcome = _best_at_rank(job, method)
     if outcome.verdict != "fits" and method != "full" and job.question.rank is None and job.rank > DEFAULT_RANK:
-        bounds = plain.largest if plain and plain.estimate.recipe.rank == DEFAULT_RANK else {}
-        return _best_at_rank(job._replace(rank=DEFAULT_RANK), method, hints or {}, bounds)
+        return _best_at_rank(job._replace(rank=DEFAULT_RANK), method)
     return outcome
 
 
-def _ways(job: Job, method: Method, hints: Mapping[bool, int]) -> tuple[bool, ...]:
-    """The checkpointing settings that are open, the one that is more likely to fit first."""
+def checkpointing_options(job: Job, method: Method) -> tuple[bool, ...]:
+    """The checkpointing settings that are open."""
     preset = job.preset.get(method, {})
     asked = job.question.gradient_checkpointing
     fixed = preset.get("gradient_checkpointing") if asked is None else asked
@@ -158,49 +170,86 @@ def _ways(job: Job, method: Method, hints: Mapping[bool, int]) -> tuple[bool, ..
         return (fixed,)
     if job.traced is not None and len(job.traced[method]) == 1:
         return job.traced[method]
-    if job.smallest:
-        return (True,)
-    return (True, False) if hints.get(False, 1) == 0 else (False, True)
+    return (True, False)
 
 
-def _best_at_rank(job: Job, method: Method, hints: Mapping[bool, int], bounds: Mapping[bool, int]) -> Outcome:
-    """The best outcome with `job.rank` where the rank is open; no micro-batch beyond `bounds` is tried."""
-    start = first_recipe(job, method)
-    options = micro_batch_options(job)[: 1 if job.smallest else None]
-    memory_bytes = job.smallest_card.memory_bytes
-    tried: dict[tuple[bool, int], Estimate] = {}
-    largest: dict[bool, int] = {}
+def segment_options(job: Job, method: Method) -> tuple[bool, ...]:
+    """Whether expandable segments are open, off first."""
+    preset = job.preset.get(method, {})
+    fixed = "expandable_segments" in job.question.fixed or "expandable_segments" in preset
+    return (first_recipe(job, method).expandable_segments,) if fixed else (False, True)
 
-    def fits(checkpointing: bool, index: int) -> bool:
-        if (checkpointing, index) not in tried:
-            micro_batch = options[index]
-            tried[checkpointing, index] = job.estimate(
-                start.model_copy(
-                    update={
-                        "gradient_checkpointing": checkpointing,
-                        "micro_batch": micro_batch,
-                        "gradient_accumulation": job.batch_per_card // micro_batch,
-                    }
-                )
-            )
-        return verdict_of(tried[checkpointing, index], memory_bytes) == "fits"
 
-    ways = _ways(job, method, hints)
-    for way in ways:
-        count = sum(option <= bounds.get(way, option) for option in options)
-        if largest.get(True) == 0:
-            count = 0  # what does not fit with checkpointing does not fit without
-        near = sum(option <= hints.get(way, 1) for option in options) - 1
-        last = last_that_fits(count, partial(fits, way), near) if count else -1
-        largest[way] = options[last] if last >= 0 else 0
-        if not way and last == len(options) - 1:
-            break  # the whole batch at once: recomputing activations cannot be faster
-    fitting = [key for key in tried if fits(*key)]
-    if fitting:
-        return Outcome(_fastest([tried[key] for key in fitting]), "fits", largest)
-    fits(True in ways, 0)  # the smallest of all, if bounds kept it from being tried
-    smallest = min(tried.values(), key=lambda one: one.memory.needed_bytes.likely)
-    return Outcome(smallest, verdict_of(smallest, memory_bytes), largest)
+class _Grid:
+    """The plans of one method at one rank, each estimated once."""
+
+    def __init__(self, job: Job, method: Method) -> None:
+        self.job = job
+        self.start = first_recipe(job, method)
+        self.micro_batches = micro_batch_options(job)[: 1 if job.smallest else None]
+        self.ways = checkpointing_options(job, method)
+        self.segments = segment_options(job, method)
+        self.memory_bytes = job.smallest_card.memory_bytes
+        self._known: dict[tuple[bool, bool, int], Estimate] = {}
+
+    def plan(self, expandable: bool, checkpointing: bool, index: int) -> Estimate:
+        """The estimate of one plan."""
+        key = expandable, checkpointing, index
+        if key not in self._known:
+            micro_batch = self.micro_batches[index]
+            changes = {
+                "expandable_segments": expandable,
+                "gradient_checkpointing": checkpointing,
+                "micro_batch": micro_batch,
+                "gradient_accumulation": self.job.batch_per_card // micro_batch,
+            }
+            self._known[key] = self.job.estimate(self.start.model_copy(update=changes))
+        return self._known[key]
+
+    def hopeless(self) -> bool:
+        """Whether what no plan can change is already too large."""
+        held = self.plan(self.segments[0], self.ways[0], 0).memory
+        return sum(held.bytes_of(name) for name in _HELD_FOR_GOOD) > self.memory_bytes
+
+    def fitting(self, expandable: bool, checkpointing: bool) -> Iterator[int]:
+        """The micro-batches that fit, by index: all up to the first that does not, and the last if it does."""
+        last = len(self.micro_batches) - 1
+        for index in range(last + 1):
+            plan = self.plan(expandable, checkpointing, index)
+            if plan.memory.needed_bytes.high <= self.memory_bytes:
+                yield index
+                continue
+            gradients = plan.trainable_parameters * _GRADIENT_BYTES
+            if index < last and plan.memory.needed_bytes.high - gradients <= self.memory_bytes:
+                whole = self.plan(expandable, checkpointing, last)
+                if whole.memory.needed_bytes.high <= self.memory_bytes:
+                    yield last
+            return
+
+    def smallest(self, expandable: bool) -> Estimate:
+        """The plan that needs the least memory."""
+        return min((self.plan(expandable, way, 0) for way in self.ways), key=_least_memory)
+
+
+def _least_memory(one: Estimate) -> tuple[float, float]:
+    return one.memory.needed_bytes.high, one.memory.needed_bytes.likely
+
+
+def _best_at_rank(job: Job, method: Method) -> Outcome:
+    """The best outcome with `job.rank` where the rank is open."""
+    grid = _Grid(job, method)
+    found: dict[tuple[bool, int], Estimate] = {}
+    if not grid.hopeless():
+        for expandable in grid.segments:
+            for way in grid.ways:
+                for index in grid.fitting(expandable, way):
+                    found.setdefault((way, index), grid.plan(expandable, way, index))
+    if found:
+        best = min(found.values(), key=_least_memory) if job.smallest else fastest(tuple(found.values()))
+        least = grid.smallest(best.recipe.expandable_segments)
+        return Outcome(best, "fits", least, tuple(found.values()))
+    best = grid.smallest(grid.segments[-1])
+    return Outcome(best, verdict_of(best, grid.memory_bytes), best, ())
 
 
 def last_that_fits(count: int, fits: Callable[[int], bool], near: int) -> int:
@@ -225,13 +274,19 @@ def last_that_fits(count: int, fits: Callable[[int], bool], near: int) -> int:
     return low
 
 
-def _fastest(estimates: Sequence[Estimate]) -> Estimate:
-    """The smallest within 1 % of the shortest time; without known times, the least recomputation first."""
-    timed = [(one.time.total_s.likely, one) for one in estimates if one.time is not None]
+def fastest(plans: Sequence[Estimate]) -> Estimate:
+    """Of the plans within 3 % of the shortest time the smallest, one without expandable segments before others.
+
+    Without known times, the one that recomputes least, with the largest micro-batch.
+    """
+    timed = [(one.time.total_s.likely, one) for one in plans if one.time is not None]
     if not timed:
-        return max(estimates, key=lambda one: (not one.recipe.gradient_checkpointing, one.recipe.micro_batch))
-    limit = min(total for total, _ in timed) * _TIE
-    return min((one for total, one in timed if total <= limit), key=lambda one: one.memory.needed_bytes.high)
+        return max(plans, key=lambda one: (not one.recipe.gradient_checkpointing, one.recipe.micro_batch))
+    limit = min(total for total, _ in timed) * BAND
+    return min(
+        (one for total, one in timed if total <= limit),
+        key=lambda one: (one.recipe.expandable_segments, *_least_memory(one)),
+    )
 
 
 class CardTimes(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.answer import Candidate
+from advisor.answer import Candidate, Plan
 from advisor.rules.context import Context
 from advisor.specs import Method, Recipe
 from advisor.units import GIB, format_gib, format_seconds
@@ -35,7 +35,22 @@ def extra_gib(size_bytes: float) -> str:
     return f"{size_bytes / GIB:,.2f} GiB" if abs(size_bytes) < 10 * GIB else f"{size_bytes / GIB:,.0f} GiB"
 
 
-def needs(row: Candidate) -> str:
+def signed_gib(size_bytes: float) -> str:
+    """'-6.1 GiB', '+0.3 GiB', 'same memory'."""
+    gib = size_bytes / GIB
+    if abs(gib) < 0.005:
+        return "same memory"
+    return f"{gib:+,.0f} GiB" if abs(gib) >= 100 else f"{gib:+.1f} GiB" if abs(gib) >= 1 else f"{gib:+.2f} GiB"
+
+
+def signed_time(seconds: float) -> str:
+    """'+24 min', '-1.2 h', 'same time'."""
+    if abs(seconds) < 0.5:
+        return "same time"
+    return ("+" if seconds > 0 else "-") + format_seconds(abs(seconds))
+
+
+def needs(row: Plan) -> str:
     """'15.2 GiB (at most 16.0)': the likely need of a candidate and its high bound."""
     needed = row.memory.needed_bytes
     return f"{format_gib(needed.likely)} GiB (at most {format_gib(needed.high)})"

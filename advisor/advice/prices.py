@@ -1,0 +1,153 @@
+"""What a step away from the recommended plan costs: the frontier of its method, and the prices of single changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from advisor.advice.candidates import Row, plan_of
+from advisor.advice.search import Job
+from advisor.answer import Candidate, Change, Plan
+from advisor.errors import InputError
+from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
+from advisor.parameters.targets import default_targets, resolve_targets
+from advisor.recipes import flag, flags_of
+from advisor.rules.wording import FORMULA, signed_gib, signed_time
+from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe
+
+CODE = "price"
+MOST_PLANS = 7
+SHORTEST_ROW = 64
+FULL_PRECISION = ("adamw", "adamw_foreach", "paged_adamw")
+"""Optimizers that have a counterpart with 8-bit states."""
+_NOTHING = 0.005
+"""A change by less than this share of both memory and time is not worth a line."""
+
+
+def frontier(job: Job, row: Row, stand_ins: tuple[GpuSpec, ...]) -> tuple[Plan, ...]:
+    """The plans of a row's method that none beats in both memory and time, the smallest first; at most seven."""
+    best: list[Estimate] = []
+    for one in sorted(row.fitting, key=lambda one: (one.memory.needed_bytes.high, _total(one))):
+        if not best or _total(one) < _total(best[-1]):
+            best.append(one)
+    chosen = next((one for one in row.fitting if one.recipe == row.candidate.recipe), None)
+    if len(best) > 1 or chosen is None:
+        best = _thinned(best, chosen)
+    return tuple(plan_of(job, one, stand_ins) for one in best)
+
+
+def _total(one: Estimate) -> float:
+    """Likely time of the job; without known times, less the more is kept and done at once."""
+    if one.time is not None:
+        return one.time.total_s.likely
+    return (2.0 if one.recipe.gradient_checkpointing else 1.0) + 1 / (1 + one.recipe.micro_batch)
+
+
+def _thinned(plans: Sequence[Estimate], chosen: Estimate | None) -> list[Estimate]:
+    """At most seven of them: both ends, the chosen one, and those that save the most time."""
+    kept = list(plans)
+    while len(kept) > MOST_PLANS:
+        inner = [i for i in range(1, len(kept) - 1) if kept[i] is not chosen]
+        del kept[min(inner, key=lambda i: _total(kept[i - 1]) / _total(kept[i]))]
+    return kept
+
+
+class Step(NamedTuple):
+    """One change of a plan."""
+
+    knob: str
+    value: object
+    changes_training: bool = False
+    note: str = ""
+
+
+def _steps(job: Job, recipe: Recipe) -> Iterator[Step]:
+    """Single changes, those that leave the training as it is first."""
+    yield Step("gradient_checkpointing", not recipe.gradient_checkpointing)
+    yield Step("expandable_segments", not recipe.expandable_segments)
+    if recipe.loss == "full":
+        yield Step("loss", "chunked", note="needs a kernel such as Liger's")
+    if recipe.base_dtype == "float32":
+        yield Step("base_dtype", "bfloat16")
+    if recipe.optimizer in FULL_PRECISION:
+        yield Step("optimizer", "paged_adamw_8bit", changes_training=True)
+    if recipe.kbit_upcast:
+        yield Step("kbit_upcast", False, changes_training=True)
+    yield from _other_adapters(job, recipe)
+    half = job.workload.seq_len // 2
+    if half >= max(SHORTEST_ROW, job.workload.mean_seq_len):
+        yield Step("seq_len", half, True, "cuts longer rows")
+
+
+def _other_adapters(job: Job, recipe: Recipe) -> Iterator[Step]:
+    """On other layers, and of twice the rank."""
+    m = job.model
+    if not recipe.has_adapters or not isinstance(m, ModelSpec):
+        return
+    others = (("attention",), default_targets(m))
+    if recipe.target_modules in others and others[0] != others[1]:
+        other = others[1 - others.index(recipe.target_modules)]
+        mine, its = (len(resolve_targets(m, names)) for names in (recipe.target_modules, other))
+        if mine != its:
+            yield Step("target_modules", other, True, f"adapts {its} kinds of layers in place of {mine}")
+    if 2 * recipe.rank <= range_of(BY_NAME["rank"]).high:
+        yield Step("rank", 2 * recipe.rank, changes_training=True)
+
+
+def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Change, ...]:
+    """What single changes would bring, all else as in `row`; of the knobs that are fixed only shorter rows."""
+    idle = idle_knobs(row.method, row.recipe.quant, row.recipe.gradient_checkpointing)
+    found = []
+    for step in _steps(job, row.recipe):
+        if (step.knob in job.question.fixed and step.knob != "seq_len") or step.knob in idle:
+            continue
+        try:
+            found.append(_price(job, row, step, stand_ins))
+        except InputError:  # the model or its trace does not have it
+            continue
+    return tuple(change for change in found if _matters(change, row))
+
+
+def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...]) -> Change:
+    recipe, workload = row.recipe, job.workload
+    if step.knob in RECIPE_KNOBS:
+        recipe = _changed(job, recipe, step)
+    else:
+        workload = workload.model_copy(update={step.knob: step.value})
+    job = job._replace(workload=workload)
+    plan = plan_of(job, job.estimate(recipe), stand_ins)
+    memory = plan.memory.needed_bytes.likely - row.memory.needed_bytes.likely
+    time = None
+    if plan.time is not None and row.time is not None:
+        time = plan.time.total_s.likely - row.time.total_s.likely
+    effect = [signed_gib(memory), *([] if time is None else [signed_time(time)])]
+    effect += ["does not fit"] if plan.verdict == "does_not_fit" else ["tight"] if plan.verdict == "tight" else []
+    effect += [step.note] if step.note else []
+    changed = flag(step.knob, step.value)
+    pinned = (one for one in flags_of(recipe, job.question.fixed) if one != changed)
+    return Change(
+        code=CODE,
+        text=f"{changed}: {', '.join(effect)}",
+        source=FORMULA,
+        flags=(changed, *pinned),
+        knobs=(step.knob,),
+        changes_training=step.changes_training,
+        workload=workload,
+        plan=plan,
+        memory_bytes=memory,
+        time_s=time,
+    )
+
+
+def _changed(job: Job, recipe: Recipe, step: Step) -> Recipe:
+    """The recipe with a knob changed; an open alpha follows the rank."""
+    update = {step.knob: step.value}
+    if step.knob == "rank" and "alpha" not in job.question.fixed:
+        update["alpha"] = recipe.alpha * 2
+    return recipe.model_copy(update=update)
+
+
+def _matters(change: Change, row: Candidate) -> bool:
+    timed = change.time_s is not None and row.time is not None
+    slower = abs(change.time_s) / row.time.total_s.likely if timed else 0.0  # type: ignore[arg-type,union-attr]
+    return slower >= _NOTHING or abs(change.memory_bytes) >= _NOTHING * row.memory.needed_bytes.likely
