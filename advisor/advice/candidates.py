@@ -68,9 +68,10 @@ def searched(
 
 
 def _targets_open(job: Job) -> bool:
-    """Whether DoRA could be used on all linear layers, and on the attention's only."""
+    """Whether DoRA's targets are to be chosen by time: not where memory alone is compared."""
     return (
-        job.question.target_modules is None
+        not job.smallest
+        and job.question.target_modules is None
         and isinstance(job.model, ModelSpec)
         and job.default_targets == ("all-linear",)
     )
@@ -106,11 +107,11 @@ def plan_of(job: Job, one: Estimate, stand_ins: tuple[GpuSpec, ...]) -> Plan:
 
 
 def comparisons(job: Job, rows: Mapping[Method, Candidate], recommended: Method) -> dict[Method, Comparison]:
-    """Every other method by the recommended row's recipe; a traced model lacks those that were not traced."""
+    """Every other method that fits, by the recommended row's recipe; a traced model lacks those not traced."""
     base = job.estimate(rows[recommended].recipe)
     found: dict[Method, Comparison] = {}
-    for method in rows:
-        if method == recommended:
+    for method, row in rows.items():
+        if method == recommended or row.verdict == "does_not_fit":
             continue
         try:
             one = job.estimate(like(first_recipe(job, method), base.recipe))

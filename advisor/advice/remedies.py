@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 from advisor.advice.candidates import plan_of, searched, stand_ins
 from advisor.advice.lineage import smaller_models
-from advisor.advice.search import Job, Outcome, last_that_fits
+from advisor.advice.search import Job, Outcome, last_that_fits, rows_flags
 from advisor.answer import Candidate, Change
 from advisor.errors import AdvisorError, InputError
 from advisor.knobs import idle_knobs
 from advisor.recipes import flag
+from advisor.rules.context import nearest
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
@@ -34,7 +35,7 @@ _UNDOING: tuple[tuple[str, object], ...] = (("gradient_checkpointing", True), ("
 """Settings that save memory where a trainer's preset has the opposite."""
 _TRAIN_OTHERWISE = ("kbit_upcast", "optimizer", "target_modules", "seq_len")
 
-_CARDS_TRIED = 4
+SIXTEEN_BITS: tuple[Method, ...] = ("lora", "dora")
 _SIBLINGS_TRIED = 8
 
 
@@ -74,8 +75,7 @@ class Catalog(Protocol):
 
 def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
     """Everything that would make the job fit, the least change first."""
-    nearest = min(rows.values(), key=lambda row: row.memory.needed_bytes.likely)
-    attempt = _Attempt(job, nearest.method, catalog)
+    attempt = _Attempt(job, nearest(rows).method, catalog)
     return (
         *attempt.letting_go(),
         *attempt.other_methods(rows),
@@ -195,22 +195,25 @@ class _Attempt:
         outcome = self.fits(shorter(index))
         if outcome is None:
             return
-        flags = (*flags, flag("seq_len", lengths[index]))
-        if "mean_seq_len" in self.job.question.fixed and workload.mean_seq_len > lengths[index]:
-            flags = (*flags, flag("mean_seq_len", lengths[index]))
+        what = " ".join((*flags, flag("seq_len", lengths[index])))
+        flags = (*flags, *rows_flags(shorter(index)))
         names = (*settings, "seq_len")
-        yield self.change(" ".join(flags), shorter(index), outcome, flags, knobs=names, changes_training=True)
+        yield self.change(what, shorter(index), outcome, flags, knobs=names, changes_training=True)
 
     def bigger_cards(self, rows: Mapping[Method, Candidate]) -> Iterator[Change]:
         """The smallest catalog card for the nearest method, and for 16-bit adapters if that is a different card."""
         named: list[str] = []
-        sixteen: tuple[Method, ...] = ("lora", "dora")
-        for method in dict.fromkeys((self.method, *(method for method in sixteen if method in rows))):
-            needed = int(rows[method].memory.needed_bytes.high)
-            for card in self.catalog.cards_with_at_least(needed)[:_CARDS_TRIED]:
+        sixteen = [method for method in SIXTEEN_BITS if method in rows][:1]
+        for method in dict.fromkeys((self.method, *sixteen)):
+            needed = int(rows[method].memory.needed_bytes.likely)
+            too_small = 0
+            for card in self.catalog.cards_with_at_least(needed):
+                if card.memory_bytes <= too_small:
+                    continue
                 job = self.job._replace(cards=(card,), profile=None)
                 outcome = self.fits(job, method)
                 if outcome is None:
+                    too_small = card.memory_bytes
                     continue
                 if card.name not in named:
                     what = f"A bigger card, {card.name} ({format_gib(card.memory_bytes)} GiB)"
