@@ -45,7 +45,7 @@ from advisor.specs import (
 
 if TYPE_CHECKING:
     from advisor.advice.dataset import DataSummary
-    from advisor.advice.remedies import Catalog
+    from advisor.advice.catalogs import Catalog
 
 MEASURED = "measured"
 

@@ -21,7 +21,7 @@ from advisor.rules.premise import EVERYWHERE, PLAIN, over_plain
 from advisor.specs import DORA_METHODS, Estimate, GpuSpec, Method, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
-    from advisor.advice.remedies import Catalog
+    from advisor.advice.catalogs import Catalog
 
 ATTENTION = ("attention",)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any
 
 from advisor.advice.candidates import plan_of, searched, stand_ins
+from advisor.advice.catalogs import Catalog
 from advisor.advice.lineage import smaller_models
 from advisor.advice.search import Job, Outcome, last_that_fits, rows_flags
 from advisor.answer import Candidate, Change
@@ -21,7 +22,7 @@ from advisor.recipes import flag
 from advisor.rules.context import nearest
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
-from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
+from advisor.specs import METHODS, Method
 from advisor.units import format_gib
 
 SHORTEST_ROW = 64
@@ -37,40 +38,6 @@ _TRAIN_OTHERWISE = ("kbit_upcast", "optimizer", "target_modules", "seq_len")
 
 SIXTEEN_BITS: tuple[Method, ...] = ("lora", "dora")
 _SIBLINGS_TRIED = 8
-
-
-class Entry(Protocol):
-    """One model of the catalog, before its file is read."""
-
-    @property
-    def name(self) -> str:
-        """The catalog's name."""
-
-    @property
-    def parameters(self) -> int:
-        """All parameters."""
-
-
-class Catalog(Protocol):
-    """The part of advisor.catalog that answers need; tests substitute their own."""
-
-    def find_model(self, text: str) -> ModelSpec:
-        """The model of this name, alias, Hub id or path."""
-
-    def find_gpus(self, text: str) -> tuple[GpuSpec, ...]:
-        """The cards that a name or a size stands for."""
-
-    def cards_with_at_least(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
-        """Cards to train on with that much memory, smallest first."""
-
-    def cards_near(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
-        """Cards with about that much memory."""
-
-    def model_entries(self) -> Sequence[Entry]:
-        """All models of the catalog."""
-
-    def hub_id_of(self, name: str) -> str:
-        """The Hub id of the requested model; a name that the catalog does not know is returned unchanged."""
 
 
 def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
