@@ -25,7 +25,7 @@ from advisor.costs.optimizer import kept_tensors, optimizer_work, temporary_byte
 from advisor.costs.roofline import peak_flop_per_s
 from advisor.costs.steptime import energy, exchange_seconds, mean_shape, step_count
 from advisor.errors import InputError
-from advisor.files.traced import read_profile, structure_of, unpack
+from advisor.files.traced import EVALUATED, read_profile, structure_of, unpack
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained
 from advisor.specs import GpuSpec, Placement, Recipe, TimeEstimate, TracedModel, Workload
@@ -131,8 +131,12 @@ def _regime(one: Mapping[str, Any]) -> Regime:
     )
 
 
+_EVALUATED = frozenset(EVALUATED) - {"method"}
+"""Profiles of earlier versions also store these."""
+
+
 def _key(recipe: Mapping[str, Any]) -> str:
-    return repr(sorted(recipe.items()))
+    return repr(sorted((name, value) for name, value in recipe.items() if name not in _EVALUATED))
 
 
 def traced_ways(model: TracedModel, recipe: Recipe) -> tuple[bool, ...]:

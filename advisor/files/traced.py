@@ -25,7 +25,7 @@ from advisor.specs import Recipe
 SCHEMA_VERSION = 2
 MAX_FILE_BYTES = 64 * 2**20
 MAX_EVENTS_BYTES = 256 * 2**20
-EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation")
+EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation", "expandable_segments")
 """Knobs of a recipe that do not change which tensors its step makes, or that are stored under separate keys."""
 
 _VOLATILE = ("_name_or_path", "transformers_version", "use_cache")

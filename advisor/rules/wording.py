@@ -57,8 +57,10 @@ def needs(row: Plan) -> str:
 
 
 def how(recipe: Recipe) -> str:
-    """'micro-batch 2 with checkpointing'."""
-    return f"micro-batch {recipe.micro_batch} with{'' if recipe.gradient_checkpointing else 'out'} checkpointing"
+    """'micro-batch 2 with checkpointing'; with expandable segments too where the recipe has them."""
+    text = f"micro-batch {recipe.micro_batch} with{'' if recipe.gradient_checkpointing else 'out'} checkpointing"
+    segments = " and expandable segments" if recipe.gradient_checkpointing else " but with expandable segments"
+    return text + segments if recipe.expandable_segments else text
 
 
 def where(context: Context) -> str:
