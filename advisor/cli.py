@@ -74,7 +74,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
-@click.option("--explain", is_flag=True, help="list every term of the memory peak")
+@click.option("--explain", is_flag=True, help="everything: sources, bytes, other plans, prices, knobs")
 @click.option(
     "--explain-time", is_flag=True, help="list the most expensive kernels, and where each method's step spends its time"
 )

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor import answer
+from advisor.answer import Advice, Candidate, CardTime, Change, GpuChoice, Plan, Reason, Recommendation, TrainerChoice
 from advisor.catalog import all_gpus, find_model, model_entries
 from advisor.cli import cli
 from advisor.interval import Interval
@@ -102,6 +103,10 @@ def contract(_: str) -> str:
         Recommendation,
         Reason,
         Candidate,
+        Plan,
+        answer.Comparison,
+        CardTime,
+        Change,
         Recipe,
         MemoryEstimate,
         Term,

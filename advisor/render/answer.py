@@ -133,20 +133,27 @@ def _plan_lines(advice: Advice) -> tuple[str, ...]:
     if not recipe.has_adapters:
         shown = [name for name in shown if name not in ("rank", "target_modules")]
     knobs = ", ".join(f"{name.replace('_', '-')} {value_text(values[name])}" for name in shown)
-    return (f"{knobs}; what no flag says is {trainer}'s default or chosen.",)
+    return (f"{knobs}; all other knobs are {trainer}'s defaults, or chosen.",)
 
 
 def worth_knowing(prices: Iterable[Change]) -> tuple[Change, ...]:
-    """At most three changes that fit: the most memory saved (by the same training, then by any), the most time."""
+    """At most three changes that fit: what saves the most memory (by the same training if any), the most time, the rest
+    by effect."""
     fitting = [one for one in prices if one.plan is not None and one.plan.verdict != "does_not_fit"]
-    same = [one for one in fitting if not one.changes_training]
-    found = [
-        *sorted((one for one in same if one.memory_bytes < 0), key=lambda one: one.memory_bytes)[:1],
-        *sorted((one for one in fitting if (one.time_s or 0) < 0), key=lambda one: one.time_s or 0)[:1],
-        *sorted((one for one in fitting if one.memory_bytes < 0), key=lambda one: one.memory_bytes)[:1],
-        *fitting,
-    ]
-    return tuple(dict.fromkeys(found))[:_PRICES_SHOWN]
+    smaller = sorted((one for one in fitting if one.memory_bytes < 0), key=lambda one: one.memory_bytes)
+    faster = sorted((one for one in fitting if (one.time_s or 0) < 0), key=lambda one: one.time_s or 0)
+    same = [one for one in smaller if not one.changes_training]
+    found = [*(same or smaller)[:1], *faster[:1], *sorted(fitting, key=_effect, reverse=True)]
+    return tuple(one for i, one in enumerate(found) if one not in found[:i])[:_PRICES_SHOWN]
+
+
+def _effect(change: Change) -> float:
+    """How much a change changes, as shares of the plan with it."""
+    plan = change.plan
+    if plan is None:
+        return 0.0
+    time = abs(change.time_s or 0) / plan.time.total_s.likely if plan.time is not None else 0.0
+    return abs(change.memory_bytes) / plan.memory.needed_bytes.likely + time
 
 
 def _next_command(advice: Advice) -> str:
@@ -186,7 +193,7 @@ def _time_text(advice: Advice, row: Candidate) -> str:
         return f" and takes {_span(row.time)} for {work}"
     known = row.card_times[0].card in advice.gpu.cards  # or others stand in for a card of unknown speed
     words = ("on the fastest card ({})", "on a usual one ({})", "on the slowest ({})")
-    words = words if known else ("if it is as fast as {}", "if as {}", "if as {}")
+    words = words if known else ("if it is as fast as {}", "if as fast as {}", "if as fast as {}")
     chosen = words if len(row.card_times) > 2 else (words[0], words[-1])
     *first, last = (
         f"{format_seconds(one.total_s.likely)} {word.format(one.card)}"
@@ -198,7 +205,7 @@ def _time_text(advice: Advice, row: Candidate) -> str:
 def _cost_text(row: Candidate) -> str:
     if row.cost is None:
         return ""
-    return f", and cost {row.cost.likely:,.2f} ({row.cost.low:,.2f} to {row.cost.high:,.2f})"
+    return f"; likely cost {row.cost.likely:,.2f} ({row.cost.low:,.2f} to {row.cost.high:,.2f})"
 
 
 def _gpu_text(advice: Advice) -> str:

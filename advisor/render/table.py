@@ -86,7 +86,7 @@ def _columns(advice: Advice) -> list[Column]:
         Column("\ntotal", tuple(total_text(row) for row in rows), True),
     ]
     if advice.recommendation is not None and len(rows) > 1:
-        title = f"in {advice.recommendation.method}'s plan:\nmemory, time"
+        title = f"at {advice.recommendation.method}'s recipe:\nmemory, time"
         columns.append(Column(title, tuple(map(_compared, rows)), rank=4))
     return columns
 
