@@ -137,8 +137,10 @@ def _plan_lines(advice: Advice) -> tuple[str, ...]:
 
 
 def worth_knowing(prices: Iterable[Change]) -> tuple[Change, ...]:
-    """At most three changes that fit: what saves the most memory (by the same training if any), the most time, the rest
-    by effect."""
+    """At most three changes that fit: the one that saves the most memory, the most time, and the largest others.
+
+    Of those that save memory, one that leaves the training as it is comes first.
+    """
     fitting = [one for one in prices if one.plan is not None and one.plan.verdict != "does_not_fit"]
     smaller = sorted((one for one in fitting if one.memory_bytes < 0), key=lambda one: one.memory_bytes)
     faster = sorted((one for one in fitting if (one.time_s or 0) < 0), key=lambda one: one.time_s or 0)
