@@ -131,10 +131,10 @@ def bar(least: float, likely: float, high: float, card: float, width: int, marks
     line = int(width * _LINE_AT)
     cells = []
     for index in range(width - 1):
-        start = card * index / line
+        start = card * (index / line)
         filled = marks.least if start < least else marks.plan if start < likely else marks.at_most
         cells.append(filled if start < max(least, likely, high) else " ")
     cells.insert(line, marks.card)
-    if card * (width - 1) / line < high:
+    if card * ((width - 1) / line) < high:
         cells[-1] = marks.beyond
     return "".join(cells)

@@ -42,3 +42,10 @@ def test_other_numbers_of_prices_are_refused() -> None:
 def test_bad_input_in_one_pair_is_an_error() -> None:
     with pytest.raises(UnknownName, match="unknown GPU 'fore'; did you mean four"):
         compare(["small-1b"], ["eight", "fore"], **DOOR)  # type: ignore[arg-type]
+
+
+def test_the_order_of_the_flags_does_not_matter() -> None:
+    (one,) = compare(["small-1b"], ["eight"], [2.0], rank=8, examples=3000, **DOOR)  # type: ignore[arg-type]
+    alone = advise("small-1b", "eight", examples=3000, price_per_hour=2.0, rank=8, **DOOR)  # type: ignore[arg-type]
+    assert one.advice.fixed == ("examples", "rank", "price_per_hour")
+    assert one.advice == alone

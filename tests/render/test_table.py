@@ -49,3 +49,8 @@ def test_columns_go_before_numbers_do() -> None:
     assert titles[0] == [*narrow[:3], "memory", "fits", "batch", "total", "at dora's recipe: memory, time"]
     assert titles[-1] == narrow
     assert all(len(narrower) <= len(wider) for wider, narrower in itertools.pairwise(titles))
+
+
+def test_a_plan_that_fills_the_card_does_not_pass_its_line() -> None:
+    for width in range(10, 25):
+        assert bar(1.0, 1.0, 146.8939495553899, 146.8939495553899, width, ASCII).partition("|")[2].strip() == ""
