@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from advisor.advice.advise import advise
+    from advisor.advice.compare import Pair, compare
     from advisor.answer import Advice, Candidate, Reason, Recommendation
     from advisor.catalog import all_gpus, find_gpus, find_model, model_entries
     from advisor.costs.estimation import estimate
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "advise": "advice.advise",
+    **dict.fromkeys(("Pair", "compare"), "advice.compare"),
     **dict.fromkeys(("Advice", "Candidate", "Reason", "Recommendation"), "answer"),
     **dict.fromkeys(("all_gpus", "find_gpus", "find_model", "model_entries"), "catalog"),
     **dict.fromkeys(
@@ -82,6 +84,7 @@ __all__ = [
     "Interval",
     "MemoryEstimate",
     "ModelSpec",
+    "Pair",
     "Placement",
     "Reason",
     "Recipe",
@@ -94,6 +97,7 @@ __all__ = [
     "__version__",
     "advise",
     "all_gpus",
+    "compare",
     "estimate",
     "find_gpus",
     "find_model",

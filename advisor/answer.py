@@ -3,6 +3,7 @@
 Advice            the whole answer
 Recommendation    the method to use, the rule that says so, reasons and warnings
 Plan              a recipe with its verdict and its costs
+CardTime          how long a plan takes on one of several cards
 Candidate         one method with its best plan
 Change            a change of the question, with the plan that it leads to
 Reason            one sentence with the rule it comes from and its source
@@ -42,6 +43,13 @@ class Reason(Frozen):
     source: str
 
 
+class CardTime(Frozen):
+    """How long a plan takes on one of several cards."""
+
+    card: str
+    total_s: Interval
+
+
 class Plan(Frozen):
     """One way to run the job, with what it costs."""
 
@@ -54,6 +62,7 @@ class Plan(Frozen):
     cost: Interval | None = None  # of the whole job on all cards; null without --price-per-hour or times
     fastest_card: str = ""  # of several cards: where time is lowest
     slowest_card: str = ""  # of several cards: where time is highest
+    card_times: tuple[CardTime, ...] = ()  # on the fastest, a usual and the slowest card; the recommended plan's only
 
 
 class Comparison(Frozen):

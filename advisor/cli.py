@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -30,11 +31,21 @@ Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
 EXIT_NOTHING_FITS = 3
 
 
-def knob_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each knob of the table; `advise()` reads and checks the texts, as it does for the library."""
+def knob_options(command: Callable[..., Any], repeated: Sequence[str] = ()) -> Callable[..., Any]:
+    """One option for each knob of the table; `advise()` reads and checks the texts, as it does for the library.
+
+    Those of `repeated` can be given several times.
+    """
     for knob in reversed(KNOBS):
-        metavar = knob.metavar or None
-        command = click.option(knob.option, knob.name, default=None, metavar=metavar, help=knob.explanation)(command)
+        again = knob.name in repeated
+        command = click.option(
+            knob.option,
+            knob.name,
+            default=None,
+            multiple=again,
+            metavar=knob.metavar or None,
+            help=knob.explanation + ("; can be repeated" if again else ""),
+        )(command)
     return command
 
 
@@ -63,7 +74,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
 @knob_options
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
-@click.option("--explain", is_flag=True, help="list every term of the memory peak")
+@click.option("--explain", is_flag=True, help="everything: sources, bytes, other plans, prices, knobs")
 @click.option(
     "--explain-time", is_flag=True, help="list the most expensive kernels, and where each method's step spends its time"
 )
@@ -135,6 +146,28 @@ def rules() -> None:
     from advisor.rules import RULES
 
     render_rules(RULES, sys.stdout)
+
+
+@cli.command()
+@partial(knob_options, repeated=("model", "gpu", "price_per_hour"))
+@click.option("--json", "as_json", is_flag=True, help="print a list of {model, gpu, advice} as JSON")
+def compare(
+    model: Sequence[str], gpu: Sequence[str], price_per_hour: Sequence[str], as_json: bool, **knobs: Any
+) -> int:
+    """Answer for every --model on every --gpu, side by side.
+
+    --price-per-hour holds for all cards, or is given once for each --gpu. Exits with 3 if nothing fits anywhere.
+    """
+    from advisor.advice.compare import compare as compared
+
+    pairs = compared(model, gpu, price_per_hour, **knobs)
+    if as_json:
+        click.echo("[" + ",\n".join(pair.model_dump_json(indent=2) for pair in pairs) + "]")
+    else:
+        from advisor.render.compare import render_comparison
+
+        render_comparison(pairs, sys.stdout)
+    return 0 if any(pair.advice.recommendation for pair in pairs) else EXIT_NOTHING_FITS
 
 
 @cli.command()

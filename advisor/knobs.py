@@ -250,7 +250,7 @@ class Question(Frozen):
     sharding: Sharding | None = None
     priority: Priority | None = None
     price_per_hour: float | None = None
-    fixed: tuple[str, ...] = ()  # names of the knobs that were given, in that order
+    fixed: tuple[str, ...] = ()  # names of the knobs that were given, in the order of KNOBS
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -276,4 +276,4 @@ def read_question(knobs: Mapping[str, object]) -> Question:
     given = {name: read_value(name, value) for name, value in knobs.items() if value is not None}
     if given.get("method") == "all":
         del given["method"]
-    return Question.model_validate({**given, "fixed": tuple(given)})
+    return Question.model_validate({**given, "fixed": tuple(name for name in BY_NAME if name in given)})

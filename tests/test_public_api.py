@@ -17,7 +17,7 @@ import advisor
 from advisor.specs import Frozen
 
 ROOT = Path(__file__).resolve().parent.parent
-FUNCTIONS = {"advise", "all_gpus", "estimate", "find_gpus", "find_model", "model_entries", "parameter_count"}
+FUNCTIONS = {"advise", "all_gpus", "compare", "estimate", "find_gpus", "find_model", "model_entries", "parameter_count"}
 ERRORS = {
     "AdvisorError",
     "BadConfig",
@@ -34,6 +34,7 @@ MODELS = {
     "GpuSpec",
     "MemoryEstimate",
     "ModelSpec",
+    "Pair",
     "Placement",
     "Reason",
     "Recipe",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.candidates import best_rows, comparisons, stand_ins
+from advisor.advice.candidates import best_rows, card_times, comparisons, stand_ins
 from advisor.advice.notes import assumptions, batch_notes, card_notes, traced_notes, trainer_notes, with_why
 from advisor.advice.prices import frontier, prices
 from advisor.advice.search import (
@@ -112,7 +112,7 @@ def advise(
             if k.home in ("workload", "recipe") and k.name not in question.fixed and k.name not in trainer.knobs
         ),
         recommendation=recommendation,
-        candidates=_compared(job, context, recommendation),
+        candidates=_compared(job, context, recommendation, neighbors),
         alternatives=() if recommendation else (*_sentences(found), *_remedies(job, context, catalog)),
         frontier=() if chosen is None else frontier(job, chosen, neighbors),
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
@@ -144,10 +144,16 @@ def _data(question: Question) -> DataSummary | None:
     return summarize(question.data)
 
 
-def _compared(job: Job, context: Context, recommendation: Recommendation | None) -> tuple[Candidate, ...]:
-    """The rows, each compared with the recommended one."""
-    rows = context.candidates
-    beside = {} if recommendation is None else comparisons(job, rows, recommendation.method)
+def _compared(
+    job: Job, context: Context, recommendation: Recommendation | None, stand_ins: tuple[GpuSpec, ...]
+) -> tuple[Candidate, ...]:
+    """The rows, each compared with the recommended one, which also gets its times on single cards."""
+    rows = dict(context.candidates)
+    beside = {}
+    if recommendation is not None:
+        chosen = rows[recommendation.method]
+        rows[chosen.method] = chosen.model_copy(update={"card_times": card_times(job, chosen, stand_ins)})
+        beside = comparisons(job, rows, chosen.method)
     return tuple(with_why(row, context, recommendation, beside.get(row.method)) for row in rows.values())
 
 

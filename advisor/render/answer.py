@@ -1,4 +1,4 @@
-"""An Advice for people: at most 80 columns, readable without color."""
+"""An Advice for people: a first screen of at most 45 lines of 80 columns, readable without color."""
 
 from __future__ import annotations
 
@@ -6,64 +6,166 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from advisor.answer import Advice, Candidate, Reason
-from advisor.export.training_file import file_name, training_file
-from advisor.knobs import idle_knobs
-from advisor.render.console import console_for, heading, new_table, print_table, say, value_text
+from advisor.answer import Advice, Candidate, Change
+from advisor.render.console import console_for, new_table, price_text, print_table, say, value_text, wrapped
+from advisor.render.room import Section, fitted
+from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
 from advisor.rules.context import Rule
-from advisor.rules.wording import DISPLAY, FORMULA, how
-from advisor.specs import GpuSpec, TimeEstimate
+from advisor.rules.wording import DISPLAY
+from advisor.specs import GpuSpec, TimeEstimate, TracedModel
 from advisor.units import format_count, format_gib, format_seconds
 
 if TYPE_CHECKING:
     from advisor.advice.breakdown import TimeBreakdown
 
-_VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
-_TERMS_IN_SHORT = 4
+LINES = 45
+"""Lines of the first screen."""
+_PRICES_SHOWN = 3
+_PLAN_KNOBS = ("rank", "target_modules", "base_dtype", "quant", "optimizer", "loss", "batch_size", "seq_len")
+"""Knobs of the plan that the first screen names."""
 
 
-def render(advice: Advice, file: TextIO, *, explain: bool = False, breakdown: TimeBreakdown | None = None) -> None:
-    """Print the verdict, a row per method, reasons, warnings, memory, knobs, and the script to run."""
+def render(
+    advice: Advice,
+    file: TextIO,
+    *,
+    explain: bool = False,
+    breakdown: TimeBreakdown | None = None,
+    next_step: bool = True,
+) -> None:
+    """Print the verdict, a row per method, and what else matters; all there is to say if `explain`."""
     console = console_for(file)
-    say(console, verdict_line(advice), style="bold")
-    console.print()
-    print_table(file, _candidate_table(advice))
-    recommendation = advice.recommendation
-    marked = '* recommended; "why" compares each row with it; ' if recommendation and len(advice.candidates) > 1 else ""
-    say(console, f"{marked}batch = micro-batch x accumulation; c = gradient checkpointing", style="dim")
-    if len(advice.gpu.cards) > 1:
-        times = "; times cover all of them" if recommendation else ""
-        say(console, f"Memory must fit the smallest of these cards{times}: {', '.join(advice.gpu.cards)}.")
-    if recommendation is not None:
-        _list(console, "Why", recommendation.reasons)
-        _list(console, "Warnings", recommendation.warnings)
-    _list(console, "What would fit", advice.alternatives)
-    _list(console, "Notes", advice.notes)
-    rows = advice.candidates if recommendation is None else (advice.candidate(recommendation.method),)
+    end = ["", _next_command(advice)] if next_step else []
+    used = _head(console, advice, pointer=not explain) + sum(len(wrapped(console, text)) or 1 for text in end)
     if explain:
-        for row in rows:
-            _explain_memory(console, row, file)
-    elif recommendation is not None:
-        _memory_in_short(console, rows[0])
-    if recommendation is not None:
-        _time_in_short(console, advice, rows[0], hint=breakdown is None)
+        from advisor.render.details import render_details
+
+        render_details(advice, file, hint=breakdown is None)
+    else:
+        _essentials(console, advice, LINES - used)
     if breakdown is not None:
         from advisor.render.time import render_times
 
         render_times(advice, breakdown, file)
-    _knobs(console, advice, None if recommendation is None else rows[0])
+    for text in end:
+        say(console, text)
+
+
+def _head(console: Console, advice: Advice, pointer: bool) -> int:
+    """Print the verdict, the table and what its marks mean; the number of lines."""
+    marks = ASCII if console.options.ascii_only else BLOCKS
+    table, bars = candidate_table(advice, console.width, marks)
+    legend = _legend(advice, marks if bars else None, pointer)
+    verdict = wrapped(console, verdict_line(advice), style="bold")
+    below = [line for text in legend for line in wrapped(console, text, style="dim")]
+    for line in verdict:
+        console.print(line, soft_wrap=True)
+    console.print()
+    console.print(table)
+    for line in below:
+        console.print(line, soft_wrap=True)
+    return len(verdict) + 1 + len(console.render_lines(table)) + len(below)
+
+
+def _legend(advice: Advice, marks: Marks | None, pointer: bool) -> list[str]:
+    """What the table's marks and columns mean, and which plan the recommended row stands for."""
+    card = format_gib(advice.gpu.memory_bytes)
+    parts = ["* recommended"] if advice.recommendation is not None and len(advice.candidates) > 1 else []
+    parts += ["least = smallest plan"]
+    if marks is not None:
+        parts += [f"{marks.least} least {marks.plan} plan {marks.at_most} at most {marks.card} the card's {card} GiB"]
+    parts += ["batch = micro-batch x accumulation", "c = gradient checkpointing"]
+    found = ["; ".join(parts) + "."]
+    if len(advice.gpu.cards) > 1:
+        times = ", times cover all" if advice.recommendation else ""
+        found.append(
+            f"{len(advice.gpu.cards)} cards have this size: memory must fit the smallest{times}"
+            + ("; --explain lists them." if pointer else ".")
+        )
+    return found
+
+
+def _essentials(console: Console, advice: Advice, room: int) -> None:
+    """Print what matters most in `room` lines, and where the rest is."""
+    pointer = "--explain: sources, every byte, all knobs, plans and prices. {}`advise explain CODE`: a rule."
+    longest = wrapped(console, pointer.format("99 more items are there. "))
+    sections, left_out = fitted(console, _sections(advice), room - len(longest) - 1)
+    for section in sections:
+        console.print()
+        console.print(Text(section.title, style="bold"))
+        for text in section.items:
+            say(console, f"- {text}", indent=2)
+    more = f"{left_out} more item{'s are' if left_out > 1 else ' is'} there. " if left_out else ""
+    console.print()
+    say(console, pointer.format(more), style="dim")
+
+
+def _sections(advice: Advice) -> list[Section]:
+    """What there is to say, in the order in which it is read."""
+    recommendation = advice.recommendation
+    found = []
     if recommendation is not None:
-        heading(console, _run_this(advice))
-        row = rows[0]
-        file.write(training_file(advice, row))
+        found += [
+            Section("Why", tuple(f"{reason.text} [{reason.code}]" for reason in recommendation.reasons)),
+            Section("Warnings", tuple(f"{one.text} [{one.code}]" for one in recommendation.warnings), first=True),
+        ]
+    found += [
+        Section("What would fit", tuple(f"{one.text} [{one.code}]" for one in advice.alternatives), first=True),
+        Section(
+            "Recipe and assumptions" if recommendation else "Assumptions",
+            (*_plan_lines(advice), *(note.text for note in advice.notes)),
+        ),
+        Section("What one change brings", tuple(map(price_text, worth_knowing(advice.prices)))),
+    ]
+    return found
 
 
-def _run_this(advice: Advice) -> str:
-    name = file_name(advice.trainer.name)
-    return f"Run this ({'' if name.endswith('.py') else name + '; '}reads train.jsonl)"
+def _plan_lines(advice: Advice) -> tuple[str, ...]:
+    """The recommended plan's main knobs, and whose defaults the others are."""
+    trainer = f"{advice.trainer.name} {advice.trainer.version}"
+    if advice.recommendation is None:
+        return (f"The defaults of {trainer}, unless a flag says otherwise.",)
+    recipe = advice.candidate(advice.recommendation.method).recipe
+    values = {**dict(advice.workload), **dict(recipe)}
+    shown = [name for name in _PLAN_KNOBS if name != "quant" or recipe.is_quantized]
+    if not recipe.has_adapters:
+        shown = [name for name in shown if name not in ("rank", "target_modules")]
+    knobs = ", ".join(f"{name.replace('_', '-')} {value_text(values[name])}" for name in shown)
+    return (f"{knobs}; all other knobs are {trainer}'s defaults, or chosen.",)
+
+
+def worth_knowing(prices: Iterable[Change]) -> tuple[Change, ...]:
+    """At most three changes that fit: the one that saves the most memory, the most time, and the largest others.
+
+    Of those that save memory, one that leaves the training as it is comes first.
+    """
+    fitting = [one for one in prices if one.plan is not None and one.plan.verdict != "does_not_fit"]
+    smaller = sorted((one for one in fitting if one.memory_bytes < 0), key=lambda one: one.memory_bytes)
+    faster = sorted((one for one in fitting if (one.time_s or 0) < 0), key=lambda one: one.time_s or 0)
+    same = [one for one in smaller if not one.changes_training]
+    found = [*(same or smaller)[:1], *faster[:1], *sorted(fitting, key=_effect, reverse=True)]
+    return tuple(one for i, one in enumerate(found) if one not in found[:i])[:_PRICES_SHOWN]
+
+
+def _effect(change: Change) -> float:
+    """How much a change changes, as shares of the plan with it."""
+    plan = change.plan
+    if plan is None:
+        return 0.0
+    time = abs(change.time_s or 0) / plan.time.total_s.likely if plan.time is not None else 0.0
+    return abs(change.memory_bytes) / plan.memory.needed_bytes.likely + time
+
+
+def _next_command(advice: Advice) -> str:
+    """What to do next, in one line."""
+    if advice.recommendation is None:
+        flags = next((one.flags for one in advice.alternatives if one.flags), ())
+        return f"Next: add {' '.join(flags)}." if flags else "Next: `advise gpus` lists cards, `advise models` models."
+    if isinstance(advice.model, TracedModel):
+        return f"Next: load it with {advice.model.kind}.from_pretrained and the knobs that --explain lists."
+    return f"Next: add --write auto to write the file for {advice.trainer.name}, --script to print it."
 
 
 def verdict_line(advice: Advice) -> str:
@@ -80,17 +182,39 @@ def verdict_line(advice: Advice) -> str:
         f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(needed.low)} to "
         f"{format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
     )
-    if row.time is not None:
-        text += f" and takes {_span(row.time)} for {advice.workload.examples:,} examples"
-        text += f" x {advice.workload.epochs:g} epochs" if advice.workload.epochs != 1 else ""
-    return text + "."
+    return text + _time_text(advice, row) + _cost_text(row) + "."
+
+
+def _time_text(advice: Advice, row: Candidate) -> str:
+    """' and takes 1.2 h to 1.9 h for 3,000 examples'; of several cards the time of three."""
+    if row.time is None:
+        return ""
+    work = f"{advice.workload.examples:,} examples"
+    work += f" x {advice.workload.epochs:g} epochs" if advice.workload.epochs != 1 else ""
+    if not row.card_times:
+        return f" and takes {_span(row.time)} for {work}"
+    known = row.card_times[0].card in advice.gpu.cards  # or others stand in for a card of unknown speed
+    words = ("on the fastest card ({})", "on a usual one ({})", "on the slowest ({})")
+    words = words if known else ("if it is as fast as {}", "if as fast as {}", "if as fast as {}")
+    chosen = words if len(row.card_times) > 2 else (words[0], words[-1])
+    *first, last = (
+        f"{format_seconds(one.total_s.likely)} {word.format(one.card)}"
+        for word, one in zip(chosen, row.card_times, strict=True)
+    )
+    return f"; {work} take {', '.join(first)} and {last}"
+
+
+def _cost_text(row: Candidate) -> str:
+    if row.cost is None:
+        return ""
+    return f"; likely cost {row.cost.likely:,.2f} ({row.cost.low:,.2f} to {row.cost.high:,.2f})"
 
 
 def _gpu_text(advice: Advice) -> str:
     cards, gpus, asked = advice.gpu.cards, advice.gpu.gpus, advice.gpu.asked
     name = cards[0] if len(cards) == 1 else f"{asked} card"
     if gpus > 1:
-        return f"{gpus} x {name}"
+        return f"{gpus} x {name}{'s' if len(cards) > 1 else ''}"
     article = "an" if asked.startswith(("8", "11GB", "18GB")) else "a"
     return name if len(cards) == 1 else f"{article} {name}"
 
@@ -99,144 +223,6 @@ def _span(time: TimeEstimate) -> str:
     """'1.2 h to 1.9 h', or one value where both ends read the same."""
     low, high = format_seconds(time.total_s.low), format_seconds(time.total_s.high)
     return low if low == high else f"{low} to {high}"
-
-
-def _candidate_table(advice: Advice) -> Table:
-    table = new_table()
-    for name, right in (
-        ("method", False),
-        ("GiB (at most)", True),
-        ("fits", False),
-        ("batch", True),
-        ("step", True),
-        ("total", True),
-        ("why", False),
-    ):
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name != "why")
-    for row in advice.candidates:
-        table.add_row(*(Text(cell) for cell in _cells(advice, row)))
-    return table
-
-
-def _cells(advice: Advice, row: Candidate) -> tuple[str, ...]:
-    """Cells of one row; the recommended method is marked with a star, checkpointing with a c."""
-    chosen = advice.recommendation is not None and advice.recommendation.method == row.method
-    needed = row.memory.needed_bytes
-    step, total = "-", "-"
-    if row.time is not None and row.verdict != "does_not_fit":
-        step, total = format_seconds(row.time.step_s.likely), format_seconds(row.time.total_s.likely)
-    recipe = row.recipe
-    return (
-        ("* " if chosen else "  ") + row.method,
-        f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
-        _VERDICTS[row.verdict],
-        f"{recipe.micro_batch}x{recipe.gradient_accumulation}{' c' if recipe.gradient_checkpointing else ''}",
-        step,
-        total,
-        row.why,
-    )
-
-
-def _list(console: Console, title: str, reasons: Iterable[Reason]) -> None:
-    """A heading and one item for each reason, with its rule and source."""
-    items = tuple(reasons)
-    if not items:
-        return
-    heading(console, title)
-    for reason in items:
-        say(console, f"- {reason.text} [{reason.code}]", indent=2)
-        if reason.source != FORMULA:
-            say(console, f"  {reason.source}", style="dim", indent=2)
-
-
-def _memory_in_short(console: Console, row: Candidate) -> None:
-    """One paragraph: the largest terms and where the peak occurs."""
-    terms = sorted(row.memory.terms, key=lambda term: -term.bytes)
-    shown = [f"{term.name} {format_gib(term.bytes)}" for term in terms[:_TERMS_IN_SHORT] if term.bytes > 0]
-    rest = sum(term.bytes for term in terms[_TERMS_IN_SHORT:])
-    heading(console, "Memory")
-    text = (
-        f"{DISPLAY[row.method]}, {how(row.recipe)}: {', '.join(shown)}, the rest {format_gib(rest)} GiB; peak at "
-        f"{row.memory.peak_at}. --explain lists every byte. The run needs "
-        f"{format_gib(row.memory.needed_bytes.likely)} GiB. nvidia-smi may report "
-        f"{format_gib(row.memory.device_bytes.likely)}, because PyTorch caches freed memory."
-    )
-    say(console, text)
-
-
-def _time_in_short(console: Console, advice: Advice, row: Candidate, hint: bool) -> None:
-    """One paragraph: what binds, how well the card is used, energy and cost."""
-    time = row.time
-    if time is None:
-        return
-    binds = {"compute": "matrix products", "memory": "memory traffic", "launch": "kernel launches on the host"}
-    parts = [
-        f"{format_seconds(time.micro_step_s.likely)} per micro-step, bound by {binds[time.bound]}",
-        f"{time.tokens_per_s:,.0f} tokens/s",
-        f"{time.mfu:.0%} of the peak FLOP/s used",
-    ]
-    if time.energy_j is not None:
-        low, high = (f"{value / 3.6e6:,.2g}" for value in (time.energy_j.low, time.energy_j.high))
-        parts.append(f"{low} to {high} kWh at the card{'s' if advice.gpu.gpus > 1 else ''}")
-    if row.cost is not None:
-        parts.append(f"cost {row.cost.low:,.2f} to {row.cost.high:,.2f}, likely {row.cost.likely:,.2f}")
-    heading(console, "Time")
-    pointer = " --explain-time lists the kernels." if hint else ""
-    say(console, f"{'; '.join(parts)}. Evaluation, saving and start-up are not included.{pointer}")
-
-
-def _explain_memory(console: Console, row: Candidate, file: TextIO) -> None:
-    """Every term of the peak in bytes, their sum, the three counters, and the evidence for the numbers."""
-    heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
-    table = new_table()
-    table.add_column("term", overflow="fold")
-    table.add_column("bytes", justify="right")
-    table.add_column("GiB", justify="right")
-    for term in row.memory.terms:
-        table.add_row(Text(term.name), f"{term.bytes:,}", format_gib(term.bytes))
-    memory = row.memory
-    table.add_section()
-    for name, value in (
-        ("allocated by tensors (likely)", memory.peak_allocated_bytes.likely),
-        ("reserved by PyTorch (likely)", memory.peak_reserved_bytes.likely),
-        ("must fit, at least", memory.needed_bytes.low),
-        ("must fit, likely", memory.needed_bytes.likely),
-        ("must fit, at most", memory.needed_bytes.high),
-        ("nvidia-smi shows (likely, with room)", memory.device_bytes.likely),
-    ):
-        table.add_row(name, f"{value:,.0f}", format_gib(value))
-    print_table(file, table)
-    say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
-
-
-def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
-    """Which knobs the question fixed, and the values of those that were chosen."""
-    heading(console, "Knobs")
-    fixed = ", ".join(name.replace("_", "-") for name in advice.fixed)
-    say(console, f"fixed: {fixed or 'none'}", indent=2)
-    say(console, _trainer_line(advice, row), indent=2)
-    values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
-    hidden = {"magnitude_dtype"} if row is not None and not row.recipe.is_dora else set()
-    chosen = [
-        f"{name.replace('_', '-')} {value_text(values[name])}"
-        for name in advice.chosen
-        if name in values and name not in hidden
-    ]
-    say(console, f"chosen: {', '.join(chosen)}", indent=2)
-
-
-def _trainer_line(advice: Advice, row: Candidate | None) -> str:
-    """The trainer that was assumed, whether it was traced, and what it set."""
-    trainer = advice.trainer
-    recipe = None if row is None else row.recipe
-    idle = {} if recipe is None else idle_knobs(recipe.method)
-    knobs = [
-        name.replace("_", "-") + ("" if recipe is None else f" {value_text(getattr(recipe, name))}")
-        for name in trainer.knobs
-        if name not in idle
-    ]
-    note = "" if trainer.traced else " (not traced: see `advise trainers " + trainer.name + "`)"
-    return f"trainer {trainer.name} {trainer.version}{note}: {', '.join(knobs) or 'sets nothing else'}"
 
 
 def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""Lines, headings and tables of at most 80 columns, printed as they are."""
+"""Lines, headings and tables of at most 80 columns, printed as they are; short texts that several pages share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from advisor.answer import Change
+
 WIDTH = 80
+NARROWEST = 40
+"""Columns below which lines are no longer wrapped to the terminal's width: it would split numbers."""
+ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+"""Our tables' frame in ASCII; rich's own has lines between the columns."""
 
 
 class _Console(Console):
@@ -21,9 +27,9 @@ class _Console(Console):
 
 
 def console_for(file: TextIO) -> Console:
-    """A console of at most 80 columns that prints every text literally: no markup, no emoji, no highlighting."""
+    """A console of 40 to 80 columns that prints every text literally: no markup, no emoji, no highlighting."""
     console = _Console(file=file, markup=False, emoji=False, highlight=False)
-    console.width = min(console.width, WIDTH)
+    console.width = min(max(console.width, NARROWEST), WIDTH) if console.width else WIDTH
     return console
 
 
@@ -34,9 +40,10 @@ def print_table(file: TextIO, table: Table) -> None:
     console.print(table)
 
 
-def new_table() -> Table:
-    """An empty table in our style: a line under its header and no other rules."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+def new_table(*, tight: bool = False, ascii_only: bool = False) -> Table:
+    """An empty table in our style: a line under its header and no other rules, one or two spaces between columns."""
+    frame = ASCII_HEAD if ascii_only else box.SIMPLE_HEAD
+    return Table(box=frame, show_edge=False, pad_edge=False, padding=(0, 0 if tight else 1, 0, 0))
 
 
 def heading(console: Console, text: str) -> None:
@@ -47,10 +54,17 @@ def heading(console: Console, text: str) -> None:
 
 def say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
     """Print `text` wrapped, continuation lines indented by `indent`."""
-    lines = Text(text, style=style).wrap(console, console.width - indent)
-    for number, line in enumerate(lines):
+    for line in wrapped(console, text, style, indent):
+        console.print(line, soft_wrap=True)
+
+
+def wrapped(console: Console, text: str, style: str = "", indent: int = 0) -> list[Text]:
+    """The lines that `say` prints."""
+    lines = []
+    for number, line in enumerate(Text(text, style=style).wrap(console, console.width - indent)):
         line.rstrip()
-        console.print(Text(" " * indent if number else "") + line, soft_wrap=True)
+        lines.append(Text(" " * indent if number else "") + line)
+    return lines
 
 
 def value_text(value: object) -> str:
@@ -60,3 +74,8 @@ def value_text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def price_text(change: Change) -> str:
+    """'--rank 32: +0.21 GiB, +1.45 s; changes the training'."""
+    return change.text + ("; changes the training" if change.changes_training else "")

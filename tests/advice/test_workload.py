@@ -154,9 +154,9 @@ def test_a_question_takes_every_choice(knob) -> None:
 
 def test_questions_are_changed_by_making_others() -> None:
     asked = read_question({"rank": 8, "method": "lora", "examples": None})
-    assert (asked.fixed, asked.methods, asked.recipe_fields) == (("rank", "method"), ("lora",), {"rank": 8})
+    assert (asked.fixed, asked.methods, asked.recipe_fields) == (("method", "rank"), ("lora",), {"rank": 8})
     wider = asked.fixing({"loss": "chunked", "rank": 4})
-    assert (wider.fixed, wider.rank, wider.loss) == (("rank", "method", "loss"), 4, "chunked")
+    assert (wider.fixed, wider.rank, wider.loss) == (("method", "rank", "loss"), 4, "chunked")
     opened = wider.leaving_open("rank")
     assert (opened.fixed, opened.rank) == (("method", "loss"), None)
     assert asked.rank == 8

@@ -51,7 +51,7 @@ def test_an_unknown_trainer_is_one_line() -> None:
 
 def shown(**knobs: object) -> str:
     file = io.StringIO()
-    render(advise("llama-3.2-1b", "rtx4090", 3000, **knobs), file)
+    render(advise("llama-3.2-1b", "rtx4090", 3000, **knobs), file, explain=True)
     return " ".join(file.getvalue().split())
 
 
