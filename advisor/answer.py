@@ -62,7 +62,7 @@ class Plan(Frozen):
     cost: Interval | None = None  # of the whole job on all cards; null without --price-per-hour or times
     fastest_card: str = ""  # of several cards: where time is lowest
     slowest_card: str = ""  # of several cards: where time is highest
-    card_times: tuple[CardTime, ...] = ()  # on the fastest, a usual and the slowest card; the recommended plan's only
+    card_times: tuple[CardTime, ...] = ()  # recommended plan: on the fastest, median and slowest card
 
 
 class Comparison(Frozen):

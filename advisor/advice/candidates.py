@@ -107,26 +107,14 @@ def plan_of(job: Job, one: Estimate, stand_ins: tuple[GpuSpec, ...]) -> Plan:
 
 
 def card_times(job: Job, plan: Plan, stand_ins: tuple[GpuSpec, ...]) -> tuple[CardTime, ...]:
-    """How long a plan takes on the fastest, a usual and the slowest of several cards, in this order.
-
-    The usual card is in the middle of those of known speed by the geometric mean of matrix rate and bandwidth: a guess
-    at the median time, which would need an estimate of each card.
-    """
-    known = [card for card in stand_ins or job.cards if card.speed_known]
+    """How long a plan takes on the fastest, the usual (median) and the slowest of several cards, in this order."""
     if plan.fastest_card == plan.slowest_card:
         return ()
-    usual = sorted(known, key=_rate)[len(known) // 2].name
-    found = []
-    for name in dict.fromkeys((plan.fastest_card, usual, plan.slowest_card)):
-        card = next(card for card in known if card.name == name)
-        time = job.estimate_on(card, plan.recipe).time
-        if time is not None:
-            found.append(CardTime(card=name, total_s=time.total_s))
-    return tuple(sorted(found, key=lambda one: one.total_s.likely))
-
-
-def _rate(card: GpuSpec) -> float:
-    return max(card.bf16_flop_per_s, card.fp16_flop_per_s) * card.memory_bytes_per_s
+    times = {card.name: job.estimate_on(card, plan.recipe).time for card in stand_ins or job.cards if card.speed_known}
+    timed = [CardTime(card=name, total_s=time.total_s) for name, time in times.items() if time is not None]
+    timed.sort(key=lambda one: one.total_s.likely)
+    ends = (timed[0], timed[len(timed) // 2], timed[-1])
+    return tuple({one.card: one for one in ends}.values())
 
 
 def comparisons(job: Job, rows: Mapping[Method, Candidate], recommended: Method) -> dict[Method, Comparison]:

@@ -14,7 +14,7 @@ from advisor.errors import InputError
 from advisor.frozen import Frozen
 
 if TYPE_CHECKING:
-    from advisor.advice.remedies import Catalog
+    from advisor.advice.catalogs import Catalog
 
 
 class Pair(Frozen):
