@@ -19,6 +19,7 @@ from advisor.interval import Interval
 from advisor.knobs import Question
 from advisor.parameters.targets import default_targets
 from advisor.recipes import build_recipe
+from advisor.rules.lora_for_speed import DEFAULT_RANK
 from advisor.specs import (
     Estimate,
     GpuSpec,
@@ -33,7 +34,6 @@ from advisor.terms import TermName
 
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 
-DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 BAND = 1.03
 """Plans that take at most this much longer than the fastest count as equally fast."""
