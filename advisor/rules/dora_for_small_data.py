@@ -54,7 +54,8 @@ def _step_price(context: Context) -> str:
     ratio = step_ratio(context)
     if ratio is None:
         return ""
-    text = f"{on_layers(context, context.candidates['dora'].recipe)} a step takes {ratio:.2f} times LoRA's by the same recipe"
+    layers = on_layers(context, context.candidates["dora"].recipe)
+    text = f"{layers} a step takes {ratio:.2f} times LoRA's by the same recipe"
     if _narrowed(context):
         elsewhere = step_ratio(context, target_modules=("all-linear",))
         text += "" if elsewhere is None else f" ({elsewhere:.2f} on all linear layers)"

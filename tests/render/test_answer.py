@@ -74,7 +74,7 @@ def test_one_row_a_method() -> None:
 
 
 def test_reasons_warnings_and_notes_are_printed_with_their_source() -> None:
-    answer = ask(dropout=0.1, gradient_checkpointing=False, micro_batch=1)
+    answer = ask(dropout=0.1, gradient_checkpointing=False, micro_batch=1, target_modules="all-linear")
     text = " ".join(screen(answer).split())
     assert answer.recommendation is not None
     for reason in (*answer.recommendation.reasons, *answer.recommendation.warnings, *answer.notes):
