@@ -82,7 +82,8 @@ def _against_dora(context: Context) -> str:
         default = decisive_default(context, ("dora",))
         return f"{text}; {default}" if default else text
     cost = dora_cost(context)
-    text = f": its premise fails, for {_step_price(context)}, more than {AT_ALL:g}" + (f"; {cost}" if cost else "")
+    even = "even " if _narrowed(context) else ""
+    text = f": {even}{_step_price(context)}, more than {AT_ALL:g}" + (f"; {cost}" if cost else "")
     without = step_ratio(context, dropout=0.0) if dora.recipe.dropout else None
     if without is None or without > AT_ALL:
         return text

@@ -77,8 +77,10 @@ def test_the_attention_only_is_explained_by_both_ratios() -> None:
 
 def test_lora_states_doras_price() -> None:
     text = said(ask(2.6, 5.0), "ADV003")[0]
-    assert text.startswith("LoRA, although 3,000 examples are few enough for DoRA: its premise fails")
-    assert "2.60 times LoRA's" in text
+    assert text.startswith(
+        "LoRA, although 3,000 examples are few enough for DoRA: even on the attention only a step takes 2.60 times "
+        "LoRA's by the same recipe (5.00 on all linear layers), more than 2.5; "
+    )
     assert "DoRA adds" in text
 
 
