@@ -23,14 +23,11 @@ def check(context: Context) -> Finding | None:
     """Speaks up whenever DoRA or QDoRA is recommended."""
     if context.recommended not in DORA_METHODS:
         return None
-    text = (
-        "The evidence is mixed: in PEFT's own MetaMathQA comparison (benchmark suite) DoRA at rank 32 scored 0.469 and "
-        "LoRA 0.478"
-    )
+    text = "The evidence is mixed: in PEFT's MetaMathQA comparison (benchmark suite) DoRA scored 0.469 and LoRA 0.478"
     recipe = context.candidates[context.recommended].recipe
     if recipe.target_modules != ("attention",):
         return Finding((Reason(code=CODE, text=f"{text}.", source=SOURCE),))
-    text += f"; adapters on the attention only fell behind those with the MLP (swept study){_instead(context)}."
+    text += f"; attention-only adapters fell behind those with the MLP (swept study){_instead(context)}."
     return Finding((Reason(code=CODE, text=text, source=f"{SOURCE}; {SOURCE_LAYERS}"),))
 
 

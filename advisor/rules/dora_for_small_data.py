@@ -15,7 +15,7 @@ from advisor.parameters.targets import default_targets
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.premise import AT_ALL, recommendable, step_ratio
 from advisor.rules.trainer_default import decisive_default
-from advisor.rules.wording import FORMULA, dora_cost, how, needs, on_layers
+from advisor.rules.wording import FORMULA, default_of, dora_cost, how, needs, on_layers
 from advisor.units import format_gib
 
 CODE = "ADV003"
@@ -87,7 +87,7 @@ def _against_dora(context: Context) -> str:
     without = step_ratio(context, dropout=0.0) if dora.recipe.dropout else None
     if without is None or without > AT_ALL:
         return text
-    whose = f"{context.trainer.name}'s default" if "dropout" in context.trainer.knobs else "the question's"
+    whose = default_of(context) if "dropout" in context.trainer.knobs else "the question's"
     return f"{text}. With --dropout 0 in place of {whose} {dora.recipe.dropout:g} it would take {without:.2f} times"
 
 

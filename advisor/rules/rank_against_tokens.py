@@ -42,7 +42,7 @@ def check(context: Context) -> Finding | None:
         text = (
             f"Rank {row.recipe.rank} can hold about {format_count(capacity)} bits ({BITS_PER_PARAMETER:g} a "
             f"parameter), less than {data}; beyond its capacity LoRA learns less efficiently (swept study). "
-            f"{_higher(context, row, row.recipe.rank * bits / capacity)}"
+            f"{_higher(context, row, bits)}"
         )
     elif row.recipe.rank > DEFAULT_RANK and capacity * DEFAULT_RANK / row.recipe.rank >= AMPLE * bits:
         saved = -_extra(context, row, DEFAULT_RANK)
@@ -56,11 +56,14 @@ def check(context: Context) -> Finding | None:
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 
-def _higher(context: Context, row: Candidate, least: float) -> str:
+def _higher(context: Context, row: Candidate, bits: float) -> str:
     """The power of two that would hold the data, with its price."""
-    rank = 2 ** ceil(log2(least))
+    rank = 2 ** ceil(log2(row.recipe.rank * bits / (row.trainable_parameters * BITS_PER_PARAMETER)))
     if rank > HIGHEST_RANK:
-        return f"No rank up to {HIGHEST_RANK} holds them; full fine-tuning does."
+        all_of_it = (
+            "full fine-tuning would" if context.parameters * BITS_PER_PARAMETER >= bits else "nor do all weights"
+        )
+        return f"No rank up to {HIGHEST_RANK} holds them; {all_of_it}."
     extra = _extra(context, row, rank)
     fits = row.memory.needed_bytes.high + extra <= context.memory_bytes
     price = f"for {extra_gib(extra)} more" if extra >= 0.005 * GIB else "for no more memory"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from advisor.recipes import flag
 from advisor.rules.context import Context
-from advisor.rules.wording import DISPLAY
+from advisor.rules.wording import DISPLAY, default_of
 from advisor.specs import Method, Recipe
 from advisor.units import format_gib
 
@@ -36,7 +36,7 @@ def decisive_default(context: Context, methods: Sequence[Method]) -> str:
                 continue
             default, instead = (flag(knob, getattr(one, knob)) for one in (row.least.recipe, changed))
             return (
-                f"{context.trainer.name}'s default {default} decides that: with {instead} {DISPLAY[method]} needs "
+                f"{default_of(context)} {default} decides that: with {instead} {DISPLAY[method]} needs "
                 f"{format_gib(memory.likely)} GiB (at most {format_gib(memory.high)}), and fits"
             )
     return ""

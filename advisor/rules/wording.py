@@ -75,6 +75,12 @@ def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) ->
     return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 
+def default_of(context: Context) -> str:
+    """The trainer's default, by name: "trl's default"."""
+    name = context.trainer.name
+    return f"{name}'{'' if name.endswith('s') else 's'} default"
+
+
 def on_layers(context: Context, recipe: Recipe) -> str:
     """'on the attention only', 'on all linear layers', 'on q_proj, v_proj'."""
     names, m = recipe.target_modules, context.model

@@ -50,3 +50,10 @@ def test_real_cards() -> None:
     half = advise("llama-8b", "rtx4090", 3000, trainer="trl", base_dtype="bfloat16")
     assert half.recommendation is not None
     assert {half.candidate(method).verdict for method in ("lora", "dora")} == {"fits"}
+
+
+def test_a_loss_that_takes_all_logits_at_once() -> None:
+    answer = advise("gemma-2-9b", "rtx4090", 3000, seq_len=2048)
+    assert answer.recommendation is not None
+    first = answer.recommendation.reasons[0].text
+    assert "transformers' default --loss full decides that: with --loss chunked LoRA needs" in first
