@@ -69,7 +69,7 @@ class Candidate(Plan):
 
     method: Method
     least: Plan  # the plan that needs the least memory, by its high bound
-    compared: Comparison | None = None  # null for the recommended method, and when nothing fits
+    compared: Comparison | None = None  # null for the recommended method and for what does not fit
     why: str = ""  # how it compares, in a few words
 
 

@@ -141,13 +141,16 @@ def fake_terms(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[Ter
     }
 
 
+FIXED_STEP_S = {"full": 0.0, "lora": 0.01, "dora": 0.2, "qlora": 0.1, "qdora": 0.3}
+"""What a micro-step takes whatever its size."""
+
+
 def fake_micro_step_s(model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec) -> float:
     """6 flops a parameter and token, a third more with checkpointing, plus a cost per micro-batch."""
     tokens = recipe.micro_batch * workload.mean_seq_len
     rate = gpu.bf16_flop_per_s or gpu.fp32_flop_per_s
     compute = tokens * 6 * parameter_count(model) / rate * (4 / 3 if recipe.gradient_checkpointing else 1)
-    fixed_cost = {"full": 0.0, "lora": 0.01, "dora": 0.2, "qlora": 0.1, "qdora": 0.3}[recipe.method]
-    return compute + fixed_cost
+    return compute + FIXED_STEP_S[recipe.method]
 
 
 def fake_estimate(

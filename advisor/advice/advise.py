@@ -43,8 +43,8 @@ from advisor.specs import (
 )
 
 if TYPE_CHECKING:
+    from advisor.advice.catalogs import Catalog
     from advisor.advice.dataset import DataSummary
-    from advisor.advice.remedies import Catalog
 
 MEASURED = "measured"
 

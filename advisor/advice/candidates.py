@@ -21,7 +21,7 @@ from advisor.rules.premise import EVERYWHERE, PLAIN, over_plain
 from advisor.specs import DORA_METHODS, Estimate, GpuSpec, Method, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
-    from advisor.advice.remedies import Catalog
+    from advisor.advice.catalogs import Catalog
 
 ATTENTION = ("attention",)
 
@@ -73,9 +73,10 @@ def searched(
 
 
 def _targets_open(job: Job) -> bool:
-    """Whether DoRA could be used on all linear layers, and on the attention's only."""
+    """Whether DoRA's targets are to be chosen by time: not where memory alone is compared."""
     return (
-        job.question.target_modules is None
+        not job.smallest
+        and job.question.target_modules is None
         and isinstance(job.model, ModelSpec)
         and job.default_targets == ("all-linear",)
     )
@@ -111,11 +112,11 @@ def plan_of(job: Job, one: Estimate, stand_ins: tuple[GpuSpec, ...]) -> Plan:
 
 
 def comparisons(job: Job, rows: Mapping[Method, Candidate], recommended: Method) -> dict[Method, Comparison]:
-    """Every other method by the recommended row's recipe; a traced model lacks those that were not traced."""
+    """Every other method that fits, by the recommended row's recipe; a traced model lacks those not traced."""
     base = job.estimate(rows[recommended].recipe)
     found: dict[Method, Comparison] = {}
-    for method in rows:
-        if method == recommended:
+    for method, row in rows.items():
+        if method == recommended or row.verdict == "does_not_fit":
             continue
         try:
             one = job.estimate(like(first_recipe(job, method), base.recipe))

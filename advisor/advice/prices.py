@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from advisor.advice.candidates import Row, plan_of
-from advisor.advice.search import Job
+from advisor.advice.search import Job, rows_flags
 from advisor.answer import Candidate, Change, Plan
 from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
@@ -26,6 +26,8 @@ _NOTHING = 0.005
 
 def frontier(job: Job, row: Row, stand_ins: tuple[GpuSpec, ...]) -> tuple[Plan, ...]:
     """The plans of a row's method that none beats in both memory and time, the smallest first; at most seven."""
+    if not row.fitting:  # it is tight, and the only plan that is
+        return (Plan(**{name: getattr(row.candidate, name) for name in Plan.model_fields}),)
     best: list[Estimate] = []
     for one in sorted(row.fitting, key=lambda one: (one.memory.needed_bytes.high, _total(one))):
         if not best or _total(one) < _total(best[-1]):
@@ -124,7 +126,8 @@ def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...])
     effect += ["does not fit"] if plan.verdict == "does_not_fit" else ["tight"] if plan.verdict == "tight" else []
     effect += [step.note] if step.note else []
     changed = flag(step.knob, step.value)
-    pinned = (one for one in flags_of(recipe, job.question.fixed) if one != changed)
+    rows = rows_flags(job)[1:] if step.knob == "seq_len" else ()
+    pinned = (*rows, *(one for one in flags_of(recipe, job.question.fixed) if one != changed))
     return Change(
         code=CODE,
         text=f"{changed}: {', '.join(effect)}",

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any
 
 from advisor.advice.candidates import plan_of, searched, stand_ins
+from advisor.advice.catalogs import Catalog
 from advisor.advice.lineage import smaller_models
-from advisor.advice.search import Job, Outcome, last_that_fits
+from advisor.advice.search import Job, Outcome, last_that_fits, rows_flags
 from advisor.answer import Candidate, Change
 from advisor.errors import AdvisorError, InputError
 from advisor.knobs import idle_knobs
 from advisor.recipes import flag
+from advisor.rules.context import nearest
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
-from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
+from advisor.specs import METHODS, Method
 from advisor.units import format_gib
 
 SHORTEST_ROW = 64
@@ -34,48 +36,13 @@ _UNDOING: tuple[tuple[str, object], ...] = (("gradient_checkpointing", True), ("
 """Settings that save memory where a trainer's preset has the opposite."""
 _TRAIN_OTHERWISE = ("kbit_upcast", "optimizer", "target_modules", "seq_len")
 
-_CARDS_TRIED = 4
+SIXTEEN_BITS: tuple[Method, ...] = ("lora", "dora")
 _SIBLINGS_TRIED = 8
-
-
-class Entry(Protocol):
-    """One model of the catalog, before its file is read."""
-
-    @property
-    def name(self) -> str:
-        """The catalog's name."""
-
-    @property
-    def parameters(self) -> int:
-        """All parameters."""
-
-
-class Catalog(Protocol):
-    """The part of advisor.catalog that answers need; tests substitute their own."""
-
-    def find_model(self, text: str) -> ModelSpec:
-        """The model of this name, alias, Hub id or path."""
-
-    def find_gpus(self, text: str) -> tuple[GpuSpec, ...]:
-        """The cards that a name or a size stands for."""
-
-    def cards_with_at_least(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
-        """Cards to train on with that much memory, smallest first."""
-
-    def cards_near(self, memory_bytes: int) -> tuple[GpuSpec, ...]:
-        """Cards with about that much memory."""
-
-    def model_entries(self) -> Sequence[Entry]:
-        """All models of the catalog."""
-
-    def hub_id_of(self, name: str) -> str:
-        """The Hub id of the requested model; a name that the catalog does not know is returned unchanged."""
 
 
 def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
     """Everything that would make the job fit, the least change first."""
-    nearest = min(rows.values(), key=lambda row: row.memory.needed_bytes.likely)
-    attempt = _Attempt(job, nearest.method, catalog)
+    attempt = _Attempt(job, nearest(rows).method, catalog)
     return (
         *attempt.letting_go(),
         *attempt.other_methods(rows),
@@ -195,22 +162,25 @@ class _Attempt:
         outcome = self.fits(shorter(index))
         if outcome is None:
             return
-        flags = (*flags, flag("seq_len", lengths[index]))
-        if "mean_seq_len" in self.job.question.fixed and workload.mean_seq_len > lengths[index]:
-            flags = (*flags, flag("mean_seq_len", lengths[index]))
+        what = " ".join((*flags, flag("seq_len", lengths[index])))
+        flags = (*flags, *rows_flags(shorter(index)))
         names = (*settings, "seq_len")
-        yield self.change(" ".join(flags), shorter(index), outcome, flags, knobs=names, changes_training=True)
+        yield self.change(what, shorter(index), outcome, flags, knobs=names, changes_training=True)
 
     def bigger_cards(self, rows: Mapping[Method, Candidate]) -> Iterator[Change]:
         """The smallest catalog card for the nearest method, and for 16-bit adapters if that is a different card."""
         named: list[str] = []
-        sixteen: tuple[Method, ...] = ("lora", "dora")
-        for method in dict.fromkeys((self.method, *(method for method in sixteen if method in rows))):
-            needed = int(rows[method].memory.needed_bytes.high)
-            for card in self.catalog.cards_with_at_least(needed)[:_CARDS_TRIED]:
+        sixteen = [method for method in SIXTEEN_BITS if method in rows][:1]
+        for method in dict.fromkeys((self.method, *sixteen)):
+            needed = int(rows[method].memory.needed_bytes.likely)
+            too_small = 0
+            for card in self.catalog.cards_with_at_least(needed):
+                if card.memory_bytes <= too_small:
+                    continue
                 job = self.job._replace(cards=(card,), profile=None)
                 outcome = self.fits(job, method)
                 if outcome is None:
+                    too_small = card.memory_bytes
                     continue
                 if card.name not in named:
                     what = f"A bigger card, {card.name} ({format_gib(card.memory_bytes)} GiB)"

@@ -18,7 +18,7 @@ from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
 from advisor.knobs import Question
 from advisor.parameters.targets import default_targets
-from advisor.recipes import build_recipe
+from advisor.recipes import build_recipe, flag
 from advisor.rules.lora_for_speed import DEFAULT_RANK
 from advisor.specs import (
     Estimate,
@@ -47,6 +47,8 @@ _HELD_FOR_GOOD = (
     TermName.BUFFERS,
 )
 """Terms that no micro-batch and no checkpointing changes."""
+_GROWS = (TermName.SAVED_ACTIVATIONS, TermName.LOGITS)
+"""Terms that grow with the micro-batch, roughly in proportion."""
 
 
 class Job(NamedTuple):
@@ -103,7 +105,9 @@ class Outcome(NamedTuple):
     estimate: Estimate
     verdict: Verdict
     least: Estimate
-    """The plan that needs the least memory, with expandable segments only where the best plan has them."""
+    """The plan that needs the least memory, with expandable segments only where the best plan has them.
+
+    Where nothing comes near to fitting, the checkpointed plan of the smallest micro-batch."""
     fitting: tuple[Estimate, ...]
     """Every plan that fits and could be chosen."""
 
@@ -123,6 +127,12 @@ def fit_of(needed: Interval, memory_bytes: int) -> Verdict:
     if needed.high <= memory_bytes:
         return "fits"
     return "tight" if needed.likely <= memory_bytes else "does_not_fit"
+
+
+def rows_flags(job: Job) -> tuple[str, ...]:
+    """The flags that fix the lengths of a job's rows; a data file gives their mean by itself."""
+    longest = flag("seq_len", job.workload.seq_len)
+    return (longest,) if job.question.data else (longest, flag("mean_seq_len", job.workload.mean_seq_len))
 
 
 def first_recipe(job: Job, method: Method) -> Recipe:
@@ -207,9 +217,17 @@ class _Grid:
         return self._known[key]
 
     def hopeless(self) -> bool:
-        """Whether what no plan can change is already too large."""
-        held = self.plan(self.segments[0], self.ways[0], 0).memory
-        return sum(held.bytes_of(name) for name in _HELD_FOR_GOOD) > self.memory_bytes
+        """Whether no plan can fit: already what is held for good, or all tensors of the smallest plan, are too large.
+
+        Without checkpointing, more rows or fewer segments there are never fewer tensors, but for gradients.
+        """
+        one = self.plan(self.segments[-1], self.ways[0], 0)
+        held = sum(map(one.memory.bytes_of, _HELD_FOR_GOOD))
+        if self.ways[0]:
+            gradients = one.trainable_parameters * _GRADIENT_BYTES
+            tensors = one.memory.needed_bytes.likely - one.memory.bytes_of(TermName.FRAGMENTATION) - gradients
+            held = max(held, round(tensors))
+        return held > self.memory_bytes
 
     def fitting(self, expandable: bool, checkpointing: bool) -> Iterator[int]:
         """The micro-batches that fit, by index: all up to the first that does not, and the last if it does."""
@@ -227,8 +245,14 @@ class _Grid:
             return
 
     def smallest(self, expandable: bool) -> Estimate:
-        """The plan that needs the least memory."""
-        return min((self.plan(expandable, way, 0) for way in self.ways), key=_least_memory)
+        """The plan that needs the least memory: one row at a time, or all at once if that grows less than gradients."""
+        found = [self.plan(expandable, way, 0) for way in self.ways]
+        last = len(self.micro_batches) - 1
+        for way, one in zip(self.ways, tuple(found), strict=True):
+            grows = sum(map(one.memory.bytes_of, _GROWS)) * (self.micro_batches[last] / self.micro_batches[0] - 1)
+            if last and grows / 2 < one.trainable_parameters * _GRADIENT_BYTES:
+                found.append(self.plan(expandable, way, last))
+        return min(found, key=_least_memory)
 
 
 def _least_memory(one: Estimate) -> tuple[float, float]:
@@ -238,12 +262,14 @@ def _least_memory(one: Estimate) -> tuple[float, float]:
 def _best_at_rank(job: Job, method: Method) -> Outcome:
     """The best outcome with `job.rank` where the rank is open."""
     grid = _Grid(job, method)
+    if grid.hopeless():
+        best = grid.plan(grid.segments[-1], grid.ways[0], 0)
+        return Outcome(best, verdict_of(best, grid.memory_bytes), best, ())
     found: dict[tuple[bool, int], Estimate] = {}
-    if not grid.hopeless():
-        for expandable in grid.segments:
-            for way in grid.ways:
-                for index in grid.fitting(expandable, way):
-                    found.setdefault((way, index), grid.plan(expandable, way, index))
+    for expandable in grid.segments:
+        for way in grid.ways:
+            for index in grid.fitting(expandable, way):
+                found.setdefault((way, index), grid.plan(expandable, way, index))
     if found:
         best = min(found.values(), key=_least_memory) if job.smallest else fastest(tuple(found.values()))
         least = grid.smallest(best.recipe.expandable_segments)

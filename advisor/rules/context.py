@@ -65,6 +65,14 @@ class Context(NamedTuple):
         return next(iter(self.candidates.values())) if len(self.candidates) == 1 else None
 
 
+def nearest(rows: Mapping[Method, Candidate]) -> Candidate:
+    """The row that comes nearest to fitting: the least likely need, DoRA's only where there is no other.
+
+    DoRA never needs less than its counterpart at the same targets, but may have been given fewer of them.
+    """
+    return min(rows.values(), key=lambda row: (row.recipe.is_dora, row.memory.needed_bytes.likely))
+
+
 class Finding(NamedTuple):
     """What a rule says; `method` is None for a remark, for a warning, and when nothing fits."""
 

@@ -8,7 +8,7 @@ size do not help with plain data-parallel training, because each of them holds a
 from __future__ import annotations
 
 from advisor.answer import Reason
-from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.context import Context, Finding, Rule, nearest
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.units import format_gib
 
@@ -19,9 +19,9 @@ def check(context: Context) -> Finding | None:
     """Names the method that comes nearest."""
     if any(context.fits(method) for method in context.candidates):
         return None
-    nearest = min(context.candidates.values(), key=lambda row: row.memory.needed_bytes.likely)
+    row = nearest(context.candidates)
     text = (
-        f"Nothing fits: the smallest is {DISPLAY[nearest.method]} with {needs(nearest)} at {how(nearest.recipe)}, "
+        f"Nothing fits: the smallest is {DISPLAY[row.method]} with {needs(row)} at {how(row.recipe)}, "
         f"and the card has {format_gib(context.memory_bytes)} GiB."
     )
     return Finding((Reason(code=CODE, text=text, source=FORMULA),))

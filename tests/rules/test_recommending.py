@@ -45,12 +45,9 @@ def texts(advice: Advice, code: str) -> str:
         (24, {"examples": 3000, "method": "full"}, ("ADV007", "full", 0)),
         (24, {"examples": 3000, "method": "all"}, ("ADV003", "dora", 16)),
         (4, {"examples": 3000}, ("ADV003", "lora", 16)),
+        (24, {"examples": 3000, "rank": 4096}, ("ADV003", "dora", 4096)),
         (24, {"examples": 3000, "rank": 4096, "target_modules": "all-linear"}, ("ADV009", "full", 0)),
-        (
-            24,
-            {"examples": 3000, "rank": 4096, "target_modules": "all-linear", "priority": "memory"},
-            ("ADV009", "full", 0),
-        ),
+        (24, {"examples": 3000, "rank": 4096, "priority": "memory"}, ("ADV009", "full", 0)),
     ],
 )
 def test_which_rule_decides(gib: float, knobs: dict[str, Any], answer: tuple[str, str, int]) -> None:
