@@ -187,7 +187,9 @@ def segment_options(job: Job, method: Method) -> tuple[bool, ...]:
     """Whether expandable segments are open, off first."""
     preset = job.preset.get(method, {})
     fixed = "expandable_segments" in job.question.fixed or "expandable_segments" in preset
-    return (first_recipe(job, method).expandable_segments,) if fixed else (False, True)
+    if fixed or job.traced is not None:  # a trace is of one setting
+        return (first_recipe(job, method).expandable_segments,)
+    return (False, True)
 
 
 class _Grid:
