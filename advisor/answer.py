@@ -101,6 +101,7 @@ class Recommendation(Frozen):
 
     method: Method
     rank: Annotated[int, Range(0)]  # 0 for full fine-tuning, which has no adapters
+    learning_rate: float  # the peak to start from, for AdamW
     rule: str
     reasons: tuple[Reason, ...]
     warnings: tuple[Reason, ...]

@@ -81,3 +81,9 @@ def format_count(count: float) -> str:
     if unit == "":
         return f"{value:.0f}"
     return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}" if value >= 10 else f"{value:.2f}{unit}"
+
+
+def format_learning_rate(rate: float) -> str:
+    """A learning rate as configurations have it: '2e-4', '1.5e-5'."""
+    digits, _, power = f"{rate:.2e}".partition("e")
+    return f"{float(digits):g}e{int(power)}"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from advisor.errors import BadValue
-from advisor.units import parse_seconds
+from advisor.units import format_learning_rate, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,8 @@ def test_times_as_people_write_them(text: str, seconds: float) -> None:
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(BadValue, match=r"--budget is .* from 1 s to 24 h"):
         parse_seconds("--budget", text, 1.0, 86_400.0)
+
+
+@pytest.mark.parametrize(("rate", "text"), [(2e-4, "2e-4"), (1.5e-5, "1.5e-5"), (0.01, "1e-2"), (1.0, "1e0")])
+def test_learning_rates_as_configurations_have_them(rate: float, text: str) -> None:
+    assert format_learning_rate(rate) == text

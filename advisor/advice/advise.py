@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.candidates import best_rows, card_times, comparisons, stand_ins
+from advisor.advice.candidates import best_rows, card_times, comparisons, stand_ins, timing_card
 from advisor.advice.notes import assumptions, batch_notes, card_notes, traced_notes, trainer_notes, with_why
 from advisor.advice.prices import frontier, prices
 from advisor.advice.search import (
-    DEFAULT_RANK,
     Estimator,
     Job,
     first_recipe,
@@ -26,11 +25,11 @@ from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.errors import InputError, UnsupportedArchitecture
 from advisor.knobs import KNOBS, Question, read_question, read_value
-from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import resolve_targets
+from advisor.rates import learning_rate
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.lora_for_speed import HIGH_RANK, MANY_EXAMPLES
+from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
 from advisor.rules.wording import FORMULA
 from advisor.specs import (
     METHODS,
@@ -79,7 +78,7 @@ def advise(
     trainer = _trainer(preset, question)
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
-    context = _context(job, trainer, {method: row.candidate for method, row in rows.items()})
+    context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = _decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
     notes = (
@@ -93,7 +92,7 @@ def advise(
     return Advice(
         model=spec,
         model_id=catalog.hub_id_of(model if isinstance(model, str) else spec.name),
-        parameters=spec.parameters if isinstance(spec, TracedModel) else parameter_count(spec),
+        parameters=context.parameters,
         gpu=GpuChoice(
             asked=gpu if isinstance(gpu, str) else gpu.name,
             cards=context.cards,
@@ -219,9 +218,11 @@ def _trainer(preset: Preset, question: Question) -> TrainerChoice:
     return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
 
 
-def _context(job: Job, trainer: TrainerChoice, candidates: Mapping[Method, Candidate]) -> Context:
+def _context(
+    job: Job, trainer: TrainerChoice, candidates: Mapping[Method, Candidate], stand_ins: tuple[GpuSpec, ...]
+) -> Context:
     """What the rules look at: the candidates and the question."""
-    card = job.smallest_card
+    card, timing = job.smallest_card, timing_card(job, stand_ins)
     return Context(
         model=job.model,
         workload=job.workload,
@@ -233,6 +234,7 @@ def _context(job: Job, trainer: TrainerChoice, candidates: Mapping[Method, Candi
         question=job.question,
         candidates=candidates,
         estimate=job.estimate,
+        timed=lambda recipe: job.estimate_on(timing, recipe),
         trainer=trainer,
     )
 
@@ -265,6 +267,7 @@ def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None
         return (), Recommendation(
             method=finding.method,
             rank=row.recipe.rank if row.recipe.has_adapters else 0,
+            learning_rate=learning_rate(finding.method, context.parameters).value,
             rule=rule.code,
             reasons=(*finding.reasons, *_said(chosen, "remarks")),
             warnings=_said(chosen, "warns"),

@@ -41,6 +41,11 @@ def stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
     return tuple(card for card in near if has_bf16(card)) or near
 
 
+def timing_card(job: Job, stand_ins: tuple[GpuSpec, ...]) -> GpuSpec:
+    """The first card of known speed, for the ratio of two times."""
+    return next((card for card in (*job.cards, *stand_ins) if card.speed_known), job.smallest_card)
+
+
 def best_rows(job: Job, methods: Sequence[Method], stand_ins: tuple[GpuSpec, ...]) -> dict[Method, Row]:
     """The best plan of each method, in the order of `methods`; each is what it would be alone."""
     found: dict[Method, Outcome] = {}
@@ -58,9 +63,9 @@ def searched(
     if method not in known:
         if method in DORA_METHODS and _targets_open(job):
             plain = searched(job, PLAIN[method], stand_ins, known)
-            card = next((card for card in (*job.cards, *stand_ins) if card.speed_known), job.smallest_card)
+            card = timing_card(job, stand_ins)
             recipe = like(first_recipe(job, method), plain.estimate.recipe)
-            ratio = over_plain(lambda one: job.estimate_on(card, one), recipe)
+            ratio = over_plain(job.model, lambda one: job.estimate_on(card, one), recipe)
             if ratio is not None and ratio > EVERYWHERE:
                 job = job._replace(targets=ATTENTION)
         known[method] = best_outcome(job, method)

@@ -19,6 +19,7 @@ from advisor.interval import Interval
 from advisor.knobs import Question
 from advisor.parameters.targets import default_targets
 from advisor.recipes import build_recipe, flag
+from advisor.rules.lora_for_speed import DEFAULT_RANK
 from advisor.specs import (
     Estimate,
     GpuSpec,
@@ -33,7 +34,6 @@ from advisor.terms import TermName
 
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 
-DEFAULT_RANK = 16
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 BAND = 1.03
 """Plans that take at most this much longer than the fastest count as equally fast."""
@@ -187,7 +187,9 @@ def segment_options(job: Job, method: Method) -> tuple[bool, ...]:
     """Whether expandable segments are open, off first."""
     preset = job.preset.get(method, {})
     fixed = "expandable_segments" in job.question.fixed or "expandable_segments" in preset
-    return (first_recipe(job, method).expandable_segments,) if fixed else (False, True)
+    if fixed or job.traced is not None:  # a trace is of one setting
+        return (first_recipe(job, method).expandable_segments,)
+    return (False, True)
 
 
 class _Grid:

@@ -36,7 +36,7 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "num_epochs": whole(workload.epochs),
         "optimizer": optimizer_row(recipe.optimizer).transformers_name,
-        "learning_rate": rate_of(recipe),
+        "learning_rate": rate_of(model, recipe),
         "lr_scheduler": "linear",
         "bf16": recipe.autocast and half_dtype(recipe, bf16) == "bf16",
         "fp16": recipe.autocast and half_dtype(recipe, bf16) == "fp16",

@@ -32,7 +32,7 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
         "dataset": "train",
         "cutoff_len": workload.seq_len,
         "packing": workload.packing,
-        **training_arguments(recipe, workload),
+        **training_arguments(model, recipe, workload),
         "bf16": recipe.autocast and half_dtype(recipe, bf16) == "bf16",
         "fp16": recipe.autocast and half_dtype(recipe, bf16) == "fp16",
         "disable_gradient_checkpointing": not recipe.gradient_checkpointing,

@@ -2,19 +2,19 @@
 
 Sources: transformers 5.23 (TrainingArguments, BitsAndBytesConfig), peft 0.21 (LoraConfig,
 prepare_model_for_kbit_training). Ignores: learning-rate schedules, evaluation and checkpoints of the run, which
-change neither memory nor step time by much; the rates below are usual starting points.
+change neither memory nor step time by much.
 """
 
 from __future__ import annotations
 
 from advisor.export.command import run_line
 from advisor.optimizers import optimizer_row
+from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
+from advisor.rates import learning_rate
 from advisor.specs import ModelSpec, Recipe, Workload
 
 ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
-ADAPTER_RATE = "2e-4"
-FULL_RATE = "1e-5"
 
 
 def peft_snippet(
@@ -29,7 +29,7 @@ def peft_snippet(
         _load(model_id, recipe),
         _adapters(model, recipe),
         _data(workload),
-        _train(recipe, workload, bf16),
+        _train(model, recipe, workload, bf16),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -168,7 +168,7 @@ def _data(workload: Workload) -> str:
     return "\n".join([*lines, "", "", "rows = rows.map(tokenize, batched=True, remove_columns=rows.column_names)"])
 
 
-def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
+def _train(model: ModelSpec, recipe: Recipe, workload: Workload, bf16: bool) -> str:
     half = "bf16" if bf16 and recipe.base_dtype != "float16" else "fp16"
     lines = [
         "arguments = TrainingArguments(",
@@ -176,7 +176,7 @@ def _train(recipe: Recipe, workload: Workload, bf16: bool) -> str:
         f"    num_train_epochs={workload.epochs!r},",
         f"    per_device_train_batch_size={recipe.micro_batch},",
         f"    gradient_accumulation_steps={recipe.gradient_accumulation},",
-        f"    learning_rate={ADAPTER_RATE if recipe.has_adapters else FULL_RATE},",
+        f"    learning_rate={learning_rate(recipe.method, parameter_count(model)).value!r},",
         f'    optim="{optimizer_row(recipe.optimizer).transformers_name}",',
         *_checkpointing(recipe),
     ]

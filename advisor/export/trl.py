@@ -35,7 +35,7 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
         "max_length": workload.seq_len,
         "packing": workload.packing,
         **({"packing_strategy": "wrapped"} if workload.packing else {}),
-        **training_arguments(recipe, workload),
+        **training_arguments(model, recipe, workload),
         "bf16": recipe.autocast and half_dtype(recipe, bf16) == "bf16",
         "fp16": recipe.autocast and half_dtype(recipe, bf16) == "fp16",
         "gradient_checkpointing": recipe.gradient_checkpointing,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from advisor.export.peft_snippet import ADAPTER_RATE, FULL_RATE
 from advisor.optimizers import optimizer_row
+from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
+from advisor.rates import learning_rate
 from advisor.specs import ModelSpec, Recipe, Workload
 
 Value = str | int | float | bool | list[str] | list[dict[str, str]] | dict[str, bool]
@@ -23,9 +24,9 @@ def whole(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
 
-def rate_of(recipe: Recipe) -> float:
-    """A usual learning rate to start from."""
-    return float(ADAPTER_RATE if recipe.has_adapters else FULL_RATE)
+def rate_of(model: ModelSpec, recipe: Recipe) -> float:
+    """The learning rate to start from."""
+    return learning_rate(recipe.method, parameter_count(model)).value
 
 
 def half_dtype(recipe: Recipe, bf16: bool) -> str:
@@ -43,13 +44,13 @@ def unsaid(*pairs: tuple[bool, str]) -> str:
     return "".join(f"# not configurable here: {text}\n" for missing, text in pairs if missing)
 
 
-def training_arguments(recipe: Recipe, workload: Workload) -> dict[str, Value]:
+def training_arguments(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, Value]:
     """Keys that TRL and LLaMA-Factory take from transformers' TrainingArguments."""
     return {
         "output_dir": "out",
         "num_train_epochs": whole(workload.epochs),
         "per_device_train_batch_size": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
-        "learning_rate": rate_of(recipe),
+        "learning_rate": rate_of(model, recipe),
         "optim": optimizer_row(recipe.optimizer).transformers_name,
     }

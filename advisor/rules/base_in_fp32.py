@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import DISPLAY, extra_bytes, extra_gib
+from advisor.rules.wording import DISPLAY, default_of, extra_bytes, extra_gib
 
 CODE = "ADV103"
 SOURCE = "transformers 5.23, PreTrainedModel.from_pretrained(dtype=...)"
@@ -24,11 +24,7 @@ def check(context: Context) -> Finding | None:
     extra = extra_bytes(context, row, {"base_dtype": half})
     if extra <= 0:
         return None
-    whose = (
-        "--base-dtype float32"
-        if context.question.base_dtype is not None
-        else f"fp32, {context.trainer.name}'s default,"
-    )
+    whose = "--base-dtype float32" if context.question.base_dtype is not None else f"fp32, {default_of(context)},"
     text = (
         f"{whose} costs {DISPLAY[row.method]} {extra_gib(extra)} more here than --base-dtype {half}; "
         "almost all checkpoints are published in 16 bits."

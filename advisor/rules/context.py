@@ -7,11 +7,26 @@ from typing import Literal, NamedTuple
 
 from advisor.answer import Candidate, Reason, TrainerChoice
 from advisor.knobs import Question
-from advisor.specs import ADAPTER_METHODS, Estimate, Method, Model, Placement, Priority, Recipe, Workload
+from advisor.parameters.modules import parameter_count
+from advisor.specs import (
+    ADAPTER_METHODS,
+    Estimate,
+    Method,
+    Model,
+    Placement,
+    Priority,
+    Recipe,
+    TracedModel,
+    Workload,
+)
 
 
 class Context(NamedTuple):
-    """One question with its candidates. `estimate` costs a further recipe of the same job on the same card."""
+    """One question with its candidates.
+
+    `estimate` costs a further recipe of the same job on the same card; `timed` on a card of known speed, if there is
+    one, for the ratio of two times.
+    """
 
     model: Model
     workload: Workload
@@ -23,6 +38,7 @@ class Context(NamedTuple):
     question: Question
     candidates: Mapping[Method, Candidate]
     estimate: Callable[[Recipe], Estimate]
+    timed: Callable[[Recipe], Estimate]
     trainer: TrainerChoice = TrainerChoice(name="transformers", version="", traced=True, knobs=())
     """The training stack whose defaults were taken."""
     recommended: Method | None = None
@@ -35,6 +51,11 @@ class Context(NamedTuple):
             return False
         surely = any(self.candidates[m].verdict == "fits" for m in ADAPTER_METHODS if m in self.candidates)
         return row.verdict == "fits" or (row.verdict == "tight" and not surely)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters of the model."""
+        return self.model.parameters if isinstance(self.model, TracedModel) else parameter_count(self.model)
 
     @property
     def shown(self) -> Candidate | None:

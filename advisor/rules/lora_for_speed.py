@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import FORMULA, dora_cost, hours, where
+from advisor.rules.wording import dora_cost
 
 CODE = "ADV002"
 MANY_EXAMPLES = 100_000
+DEFAULT_RANK = 16
+"""Rank below that many examples."""
 HIGH_RANK = 64
+"""Rank from that many examples on."""
 SOURCE_COST = "Liu et al. 2024, arXiv:2402.09353, section 4.3"
 SOURCE_RANK = "Biderman et al. 2024, arXiv:2405.09673, section 5"
 
@@ -34,28 +37,12 @@ def check(context: Context) -> Finding | None:
     reasons = [Reason(code=CODE, source=SOURCE_COST, text=f"LoRA, because {why}" + (f": {cost}." if cost else "."))]
     if many and context.question.rank is None:
         text = (
-            f"Rank {row.recipe.rank}, alpha {row.recipe.alpha:g}: {context.workload.examples:,} examples can "
-            "teach more than rank 16 can hold."
-            if row.recipe.rank > 16
+            f"Rank {row.recipe.rank}, alpha {row.recipe.alpha:g}: at about {MANY_EXAMPLES:,} examples, low ranks fell "
+            "short of full fine-tuning (swept study)."
+            if row.recipe.rank > DEFAULT_RANK
             else f"A rank of {HIGH_RANK} would suit {context.workload.examples:,} examples, but does not fit."
         )
         reasons.append(Reason(code=CODE, text=text, source=SOURCE_RANK))
-    full = context.candidates.get("full")
-    if (
-        full is not None
-        and full.verdict == "fits"
-        and full.time is not None
-        and row.time is not None
-        and full.time.total_s.likely < row.time.total_s.likely
-    ):
-        reasons.append(
-            Reason(
-                code=CODE,
-                source=FORMULA,
-                text=f"Full fine-tuning fits too and would take {hours(full.time.total_s.likely)} instead of "
-                f"{hours(row.time.total_s.likely)} {where(context)}; ask for it with --method full.",
-            )
-        )
     return Finding(tuple(reasons), "lora")
 
 

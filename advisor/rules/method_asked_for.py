@@ -6,10 +6,11 @@ This is the only way to full fine-tuning and to QDoRA, which no other rule recom
 
 from __future__ import annotations
 
-from advisor.answer import Reason
+from advisor.answer import Candidate, Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import DISPLAY, FORMULA, extra_bytes, extra_gib, hours, needs
-from advisor.specs import DORA_METHODS, Method
+from advisor.rules.premise import PLAIN, plain, step_ratio
+from advisor.rules.wording import DISPLAY, FORMULA, extra_dora_bytes, extra_gib, hours, needs, on_layers
+from advisor.specs import DORA_METHODS
 
 CODE = "ADV007"
 
@@ -23,22 +24,20 @@ def check(context: Context) -> Finding | None:
         return None
     reasons = [Reason(code=CODE, source=FORMULA, text=f"{DISPLAY[method]} was asked for and needs {needs(row)}.")]
     if method in DORA_METHODS:
-        plain: Method = "lora" if method == "dora" else "qlora"
-        text = (
-            f"{DISPLAY[method]} adds {extra_gib(extra_bytes(context, row, {'method': plain}))}"
-            f"{_extra_time(context, method, plain)} to {DISPLAY[plain]} with the same recipe."
-        )
-        reasons.append(Reason(code=CODE, text=text, source=FORMULA))
+        reasons.append(Reason(code=CODE, text=_price(context, row), source=FORMULA))
     return Finding(tuple(reasons), method)
 
 
-def _extra_time(context: Context, method: Method, plain: Method) -> str:
-    recipe = context.candidates[method].recipe
-    mine = context.estimate(recipe).time
-    other = context.estimate(recipe.model_copy(update={"method": plain})).time
-    if mine is None or other is None:
-        return ""
-    return f" and {hours(mine.total_s.likely - other.total_s.likely)}"
+def _price(context: Context, row: Candidate) -> str:
+    """What DoRA adds to the same recipe without it."""
+    other = DISPLAY[PLAIN[row.method]]
+    text = f"{DISPLAY[row.method]} {on_layers(context, row.recipe)} adds {extra_gib(extra_dora_bytes(context, row))}"
+    mine, base = (context.timed(one).time for one in (row.recipe, plain(context.model, row.recipe)))
+    if mine is not None and base is not None:
+        text += f" and {hours(mine.total_s.likely - base.total_s.likely)}"
+    ratio = step_ratio(context, row.method)
+    times = "" if ratio is None else f": its step takes {ratio:.2f} times {other}'s"
+    return f"{text} to {other} with the same recipe{times}."
 
 
 RULE = Rule(CODE, "recommends", __doc__, (FORMULA,), check)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.specs import Estimate, Method, Recipe
+from advisor.errors import InputError
+from advisor.parameters.targets import spelled_targets
+from advisor.rules.context import Context
+from advisor.specs import Estimate, Method, Model, ModelSpec, Recipe
 
 PLAIN: dict[Method, Method] = {"dora": "lora", "qdora": "qlora"}
 """Each DoRA method's counterpart without magnitudes."""
@@ -19,10 +22,36 @@ AT_ALL = 2.5
 """At most this many times LoRA's step with the same targets, and DoRA is recommended."""
 
 
-def over_plain(estimate: Callable[[Recipe], Estimate], recipe: Recipe) -> float | None:
-    """Step time of a DoRA recipe over that of the same recipe without DoRA; None where times are not known."""
-    mine = estimate(recipe).time
-    plain = estimate(recipe.model_copy(update={"method": PLAIN[recipe.method]})).time
-    if mine is None or plain is None or not plain.step_s.likely:
+def plain(model: Model, recipe: Recipe) -> Recipe:
+    """A DoRA recipe without DoRA, on the same layers: LoRA by 'all-linear' would reach the experts of a mixture too."""
+    targets = spelled_targets(model, recipe) if isinstance(model, ModelSpec) else recipe.target_modules
+    return recipe.model_copy(update={"method": PLAIN[recipe.method], "target_modules": targets})
+
+
+def over_plain(model: Model, estimate: Callable[[Recipe], Estimate], recipe: Recipe) -> float | None:
+    """Step time of a DoRA recipe over that of the same recipe without DoRA; None where one of them is not known."""
+    try:
+        mine, other = estimate(recipe).time, estimate(plain(model, recipe)).time
+    except InputError:  # a traced model lacks what was not traced
         return None
-    return mine.step_s.likely / plain.step_s.likely
+    if mine is None or other is None or not other.step_s.likely:
+        return None
+    return mine.step_s.likely / other.step_s.likely
+
+
+def step_ratio(context: Context, method: Method = "dora", **changes: object) -> float | None:
+    """`over_plain` at the recipe of a DoRA row, with some of its fields changed."""
+    recipe = context.candidates[method].recipe.model_copy(update=changes)
+    return over_plain(context.model, context.timed, recipe)
+
+
+def recommendable(context: Context) -> bool:
+    """Whether DoRA can be recommended: it fits, and its premise holds, is not known, or was waived.
+
+    It is waived where the question fixes the target modules, and where LoRA does not fit.
+    """
+    if not context.fits("dora"):
+        return False
+    ratio = step_ratio(context)
+    waived = "target_modules" in context.question.fixed or not context.fits("lora")
+    return ratio is None or ratio <= AT_ALL or waived

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from advisor.answer import Candidate, Plan
+from advisor.parameters.targets import adapts_experts, fuses_experts
 from advisor.rules.context import Context
-from advisor.specs import Method, Recipe
+from advisor.rules.premise import plain
+from advisor.specs import Method, ModelSpec, Recipe
 from advisor.units import GIB, format_gib, format_seconds
 
 DISPLAY: dict[Method, str] = {
@@ -75,6 +77,31 @@ def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) ->
     return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 
+def default_of(context: Context) -> str:
+    """The trainer's default, by name: "trl's default"."""
+    name = context.trainer.name
+    return f"{name}'{'' if name.endswith('s') else 's'} default"
+
+
+def on_layers(context: Context, recipe: Recipe) -> str:
+    """'on the attention only', 'on all linear layers', 'on q_proj, v_proj'."""
+    names, m = recipe.target_modules, context.model
+    if names == ("attention",):
+        return "on the attention only"
+    if names != ("all-linear",):
+        return f"on {', '.join(names)}"
+    if not isinstance(m, ModelSpec) or not fuses_experts(m):
+        return "on all linear layers"
+    reached = adapts_experts(m, names, recipe.is_dora, recipe.dropout)
+    return f"on all linear layers {'and' if reached else 'but'} the experts"
+
+
+def extra_dora_bytes(context: Context, row: Candidate) -> float:
+    """Bytes that a DoRA row needs beyond the same recipe without DoRA."""
+    other = context.estimate(plain(context.model, row.recipe))
+    return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
+
+
 def dora_cost(context: Context) -> str:
     """What DoRA costs compared with LoRA in this job, as a clause; '' when one of the two has no row.
 
@@ -83,13 +110,13 @@ def dora_cost(context: Context) -> str:
     dora, lora = context.candidates.get("dora"), context.candidates.get("lora")
     if dora is None or lora is None:
         return ""
-    extra_memory = extra_bytes(context, dora, {"method": "lora"})
+    extra_memory = extra_dora_bytes(context, dora)
     memory = extra_gib(extra_memory) if extra_memory >= 0.005 * GIB else "no memory"
     if dora.time is None or lora.time is None:
         return f"DoRA adds {memory} to LoRA at the same micro-batch"
     base, extra = lora.time.total_s.likely, dora.time.total_s.likely - lora.time.total_s.likely
-    verb = "adds" if extra >= 0 else "saves"
-    return (
-        f"DoRA {verb} {hours(abs(extra))} {'to' if extra >= 0 else 'of'} LoRA's {hours(base)} "
-        f"{where(context)}, and {memory} at the same micro-batch"
-    )
+    layers, its = (on_layers(context, row.recipe) for row in (dora, lora))
+    job = f"LoRA's {hours(base)}{'' if layers == its else f' {its}'} {where(context)}"
+    if extra < 0:
+        return f"DoRA saves {hours(-extra)} of {job}, and adds {memory} at the same micro-batch"
+    return f"DoRA adds {hours(extra)} to {job}, and {memory} at the same micro-batch"

@@ -37,7 +37,7 @@ def test_the_json_contract() -> None:
     answer = json.loads(ask(examples=3000).model_dump_json())
     assert answer["schema_version"] == 1
     assert {"model", "gpu", "workload", "recommendation", "candidates"} <= set(answer)
-    assert set(answer["recommendation"]) == {"method", "rank", "rule", "reasons", "warnings"}
+    assert set(answer["recommendation"]) == {"method", "rank", "learning_rate", "rule", "reasons", "warnings"}
     assert [row["method"] for row in answer["candidates"]] == list(METHODS)
     for row in answer["candidates"]:
         assert set(row["recipe"]) == set(Recipe.model_fields)

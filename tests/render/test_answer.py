@@ -205,7 +205,9 @@ def test_what_does_not_fit_on_the_screen_is_counted_and_explained() -> None:
 
 
 def test_explain_keeps_every_fact() -> None:
-    answer = ask(dropout=0.1, gradient_checkpointing=False, micro_batch=1, price_per_hour=2.0)
+    answer = ask(
+        dropout=0.1, gradient_checkpointing=False, micro_batch=1, price_per_hour=2.0, target_modules="all-linear"
+    )
     assert answer.recommendation is not None
     text = words(screen(answer, explain=True))
     for reason in (*answer.recommendation.reasons, *answer.recommendation.warnings, *answer.notes):

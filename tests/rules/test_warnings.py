@@ -58,6 +58,7 @@ def test_a_base_in_fp32() -> None:
     ("knobs", "flag"),
     [
         ({"method": "full", "rank": 8}, "--rank"),
+        ({"method": "full", "alpha": 8}, "--alpha"),
         ({"method": "full", "target_modules": "nonsense"}, "--target-modules"),
         ({"method": "lora", "double_quant": True}, "--double-quant"),
         ({"method": "dora", "quant": "nf4"}, "--quant"),
@@ -74,6 +75,7 @@ def test_settings_without_effect(knobs: dict[str, Any], flag: str) -> None:
     "knobs",
     [
         {"rank": 8},
+        {"alpha": 8},
         {"double_quant": True},
         {"method": "qlora", "quant": "int8"},
         {"reentrant": True},

@@ -1,0 +1,53 @@
+"""A trainer's default that decides whether a method fits, found by estimating the method without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from advisor.recipes import flag
+from advisor.rules.context import Context
+from advisor.rules.wording import DISPLAY, default_of
+from advisor.specs import Method, Recipe
+from advisor.units import format_gib
+
+_INSTEAD: tuple[tuple[str, object], ...] = (
+    ("base_dtype", "bfloat16"),
+    ("gradient_checkpointing", True),
+    ("loss", "chunked"),
+    ("kbit_upcast", False),
+    ("optimizer", "paged_adamw_8bit"),
+    ("dropout", 0.0),
+)
+"""Single settings that save memory, those that leave the training as it is first."""
+
+
+def decisive_default(context: Context, methods: Sequence[Method]) -> str:
+    """The single default that keeps the first of these methods from fitting, as a clause; '' if none does.
+
+    "trl's default --base-dtype float32 decides that: with --base-dtype bfloat16 LoRA needs 17.9 GiB (...), and fits".
+    """
+    for method in methods:
+        row = context.candidates.get(method)
+        if row is None or row.verdict == "fits":
+            continue
+        for knob, changed in _without_defaults(context, row.least.recipe):
+            memory = context.estimate(changed).memory.needed_bytes
+            if memory.high > context.memory_bytes:
+                continue
+            default, instead = (flag(knob, getattr(one, knob)) for one in (row.least.recipe, changed))
+            return (
+                f"{default_of(context)} {default} decides that: with {instead} {DISPLAY[method]} needs "
+                f"{format_gib(memory.likely)} GiB (at most {format_gib(memory.high)}), and fits"
+            )
+    return ""
+
+
+def _without_defaults(context: Context, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """The recipe with each of the trainer's defaults that costs memory replaced by what saves it."""
+    for knob, value in _INSTEAD:
+        if knob == "base_dtype" and not context.has_bf16:
+            if recipe.method == "full":  # fp16 gradients cannot be unscaled
+                continue
+            value = "float16"
+        if knob in context.trainer.knobs and getattr(recipe, knob) != value:
+            yield knob, recipe.model_copy(update={knob: value})
