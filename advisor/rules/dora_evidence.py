@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import hours, on_layers
+from advisor.rules.wording import on_layers
 from advisor.specs import DORA_METHODS
+from advisor.units import format_seconds
 
 CODE = "ADV008"
 SOURCE = "https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA"
@@ -37,7 +38,7 @@ def _instead(context: Context) -> str:
     if lora is None or lora.verdict != "fits" or lora.recipe.target_modules == ("attention",):
         return ""
     return f". LoRA {on_layers(context, lora.recipe)} " + (
-        "fits" if lora.time is None else f"takes {hours(lora.time.total_s.likely)}"
+        "fits" if lora.time is None else f"takes {format_seconds(lora.time.total_s.likely)}"
     )
 
 

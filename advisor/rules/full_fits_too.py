@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import DISPLAY, hours, needs, where
-from advisor.units import format_gib
+from advisor.rules.wording import DISPLAY, needs, where
+from advisor.units import format_gib, format_seconds
 
 CODE = "ADV011"
 SOURCE = "Biderman et al. 2024, arXiv:2405.09673"
@@ -27,8 +27,8 @@ def check(context: Context) -> Finding | None:
         return None
     its, mine = f"needs {needs(full)}", f"{format_gib(row.memory.needed_bytes.likely)} GiB"
     if full.time is not None and row.time is not None:
-        its += f" and {hours(full.time.total_s.likely)}"
-        mine += f" and {hours(row.time.total_s.likely)} {where(context)}"
+        its += f" and {format_seconds(full.time.total_s.likely)}"
+        mine += f" and {format_seconds(row.time.total_s.likely)} {where(context)}"
     text = (
         f"Full fine-tuning fits too: it {its}, {DISPLAY[row.method]} {mine}. It learns more and forgets more "
         "(swept study); ask for it with --method full."

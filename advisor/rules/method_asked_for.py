@@ -9,8 +9,9 @@ from __future__ import annotations
 from advisor.answer import Candidate, Reason
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.premise import PLAIN, plain, step_ratio
-from advisor.rules.wording import DISPLAY, FORMULA, extra_dora_bytes, extra_gib, hours, needs, on_layers
+from advisor.rules.wording import DISPLAY, FORMULA, extra_dora_bytes, extra_gib, needs, on_layers
 from advisor.specs import DORA_METHODS
+from advisor.units import format_seconds
 
 CODE = "ADV007"
 
@@ -34,7 +35,7 @@ def _price(context: Context, row: Candidate) -> str:
     text = f"{DISPLAY[row.method]} {on_layers(context, row.recipe)} adds {extra_gib(extra_dora_bytes(context, row))}"
     mine, base = (context.timed(one).time for one in (row.recipe, plain(context.model, row.recipe)))
     if mine is not None and base is not None:
-        text += f" and {hours(mine.total_s.likely - base.total_s.likely)}"
+        text += f" and {format_seconds(mine.total_s.likely - base.total_s.likely)}"
     ratio = step_ratio(context, row.method)
     times = "" if ratio is None else f": its step takes {ratio:.2f} times {other}'s"
     return f"{text} to {other} with the same recipe{times}."

@@ -12,8 +12,9 @@ from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.dora_for_small_data import FEW_EXAMPLES
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
 from advisor.rules.premise import recommendable
-from advisor.rules.wording import DISPLAY, FORMULA, hours, signed_gib, where
+from advisor.rules.wording import DISPLAY, FORMULA, signed_gib, where
 from advisor.specs import Method
+from advisor.units import format_seconds
 
 CODE = "ADV010"
 NEAR = 0.1
@@ -44,7 +45,7 @@ def _other_method(context: Context) -> str:
     here, there = context.candidates[mine].time, context.candidates[other].time
     price = ""
     if here is not None and there is not None:
-        price = f", {hours(there.total_s.likely)} in place of {hours(here.total_s.likely)} {where(context)}"
+        price = f", {format_seconds(there.total_s.likely)} in place of {format_seconds(here.total_s.likely)} {where(context)}"
     side = f"From {FEW_EXAMPLES:,} examples on" if few else f"Below {FEW_EXAMPLES:,} examples"
     return f"{side} this would be {DISPLAY[other]}{price}. The limit is a rule of thumb: choose by the price."
 

@@ -22,16 +22,6 @@ FORMULA = "this job's own estimate"
 """Source of a sentence that only states what was computed."""
 
 
-def hours(seconds: float) -> str:
-    """Hours with two significant digits, '1.4 h', '130 h'; what is under six minutes in its own unit, '17 s'."""
-    value = seconds / 3600
-    if value < 0.1:
-        return format_seconds(seconds)
-    if value >= 1e6:
-        return f"{value:.1e} h"
-    return f"{value:,.0f} h" if value >= 10 else f"{value:.2g} h"
-
-
 def extra_gib(size_bytes: float) -> str:
     """A difference of bytes in GiB, with two decimals below 10 GiB."""
     return f"{size_bytes / GIB:,.2f} GiB" if abs(size_bytes) < 10 * GIB else f"{size_bytes / GIB:,.0f} GiB"
@@ -116,7 +106,7 @@ def dora_cost(context: Context) -> str:
         return f"DoRA adds {memory} to LoRA at the same micro-batch"
     base, extra = lora.time.total_s.likely, dora.time.total_s.likely - lora.time.total_s.likely
     layers, its = (on_layers(context, row.recipe) for row in (dora, lora))
-    job = f"LoRA's {hours(base)}{'' if layers == its else f' {its}'} {where(context)}"
+    job = f"LoRA's {format_seconds(base)}{'' if layers == its else f' {its}'} {where(context)}"
     if extra < 0:
-        return f"DoRA saves {hours(-extra)} of {job}, and adds {memory} at the same micro-batch"
-    return f"DoRA adds {hours(extra)} to {job}, and {memory} at the same micro-batch"
+        return f"DoRA saves {format_seconds(-extra)} of {job}, and adds {memory} at the same micro-batch"
+    return f"DoRA adds {format_seconds(extra)} to {job}, and {memory} at the same micro-batch"

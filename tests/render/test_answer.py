@@ -213,7 +213,7 @@ def test_explain_keeps_every_fact() -> None:
     for reason in (*answer.recommendation.reasons, *answer.recommendation.warnings, *answer.notes):
         assert f"{reason.text} [{reason.code}]" in text
     assert "https://github.com/huggingface/peft/tree/" in text
-    assert "fixed: examples, dropout, gradient-checkpointing, micro-batch" in text
+    assert "fixed: examples, target-modules, dropout, gradient-checkpointing, micro-batch" in text
     assert "rank 16" in text.partition("chosen: ")[2]
     assert " per micro-step, bound by " in text
     assert "; cost " in text

@@ -9,6 +9,7 @@ import pytest
 from advisor.advice.advise import advise
 from advisor.answer import Advice
 from advisor.rules import RULES, find_rule
+from advisor.units import format_seconds
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
 
@@ -68,14 +69,14 @@ def test_qlora_states_what_16_bits_need() -> None:
     assert (row.recipe.micro_batch, row.recipe.gradient_checkpointing) == (1, True)
 
 
-def test_dora_states_its_cost_in_hours_and_gib() -> None:
+def test_dora_states_its_cost_in_time_and_gib() -> None:
     advice = ask(24, examples=30_000)
     dora, lora = advice.candidate("dora"), advice.candidate("lora")
     assert dora.time is not None
     assert lora.time is not None
-    extra = (dora.time.total_s.likely - lora.time.total_s.likely) / 3600
+    base = lora.time.total_s.likely
     said = texts(advice, "ADV003")
-    assert f"adds {extra:.2g} h to LoRA's {lora.time.total_s.likely / 3600:.2g} h" in said
+    assert f"adds {format_seconds(dora.time.total_s.likely - base)} to LoRA's {format_seconds(base)}" in said
     assert "and 1.00 GiB at the same micro-batch" in said, "the fake's DoRA costs one GiB"
     assert "0.469 and LoRA 0.478" in texts(advice, "ADV008")
 
