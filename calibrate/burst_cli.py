@@ -104,6 +104,8 @@ def _conclude(asked: Asked, summary: Summary, store: Store) -> int:
         print_records(summary.records)
     if summary.not_reached:
         _say(f"no time left for {summary.not_reached} more bursts: run the same command to measure them")
+    if summary.cut_short:
+        _say(f"the budget ended {summary.cut_short} bursts before they had {asked.steps} steps: use a longer --budget")
     if remark := store.read().remark:
         _say(remark)
     _say(f"saved in {store.path}")

@@ -6,7 +6,8 @@ It answers `{"environment": {...}}` or `{"missing": "torch"}` on startup. Jobs a
     {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
-or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": "signal 9"}`;
+or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": -9}` (its exit code;
+a signal is negative);
 `{"fresh": true}` means that the job needs a worker that was started with `--fresh`.
 
 Each job gets its own process: this one loads the libraries once and forks. Where that is impossible (no fork, or CUDA
@@ -24,6 +25,7 @@ import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,10 +108,8 @@ def _in_a_fork(job: Mapping[str, Any], say: Say) -> None:
         finally:
             os._exit(code)
     status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        say({"crashed": f"signal {os.WTERMSIG(status)}"})
-    elif os.waitstatus_to_exitcode(status):
-        say({"crashed": f"code {os.waitstatus_to_exitcode(status)}"})
+    if code := os.waitstatus_to_exitcode(status):
+        say({"crashed": code})
 
 
 def _end_with_parent() -> None:
@@ -216,6 +216,7 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
     from calibrate.worker.burst import Limits, run_burst
     from calibrate.worker.patches import quiet
 
+    begin_s = time.perf_counter()
     with quiet(), contextlib.redirect_stdout(sys.stderr):
         device = _open(job["device"]).device
         figures, run = run_burst(
@@ -223,7 +224,7 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
             Recipe.model_validate(job["recipe"]),
             job["seq_len"],
             device,
-            Limits(job["steps"], job["limit_s"]),
+            Limits(job["steps"], job["limit_s"], begin_s + job["left_s"]),
             say,
             job.get("code", ""),
         )
