@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from advisor.errors import BadValue
+from advisor.files.guarded import named_path
 from advisor.units import parse_seconds
 from calibrate.checks import is_worst
 from calibrate.cut import Whole
@@ -105,7 +105,10 @@ def _conclude(asked: Asked, summary: Summary, store: Store) -> int:
     if summary.not_reached:
         _say(f"no time left for {summary.not_reached} more bursts: run the same command to measure them")
     if summary.cut_short:
-        _say(f"the budget ended {summary.cut_short} bursts before they had {asked.steps} steps: use a longer --budget")
+        _say(
+            f"the budget ended {summary.cut_short} bursts before they had {asked.steps} steps:"
+            " measure them with --again and a longer --budget"
+        )
     if remark := store.read().remark:
         _say(remark)
     _say(f"saved in {store.path}")
@@ -135,7 +138,7 @@ def _whole(name: str, trust: bool) -> Whole:
 
 def _label(name: str) -> str:
     """What a record calls a model: its name or, for a file, only the last part of the path, as records are shared."""
-    path = Path(name).expanduser()
+    path = named_path(name)
     if not path.exists() or (not path.is_dir() and path.suffix != ".json"):
         return name
     path = path.resolve()

@@ -48,7 +48,7 @@ class TimedOut(BurstFailed):
 def end_of(code: int, words: str) -> str:
     """How a process ended, by its exit code (negative: the signal), with its last `words` where they may say why."""
     if code == -KILL:
-        return f"was killed (signal {KILL}): most likely by the out-of-memory killer, as the machine's memory was full"
+        return f"was killed (signal {KILL}), most likely by the out-of-memory killer: free memory or train less at once"
     if code >= 0:
         return f"ended with code {code}: {words}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"

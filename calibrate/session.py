@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from advisor.specs import Recipe
 from calibrate.burst_record import BurstFacts, key_of
+from calibrate.checks import FEW_STEPS
 from calibrate.measurement import Comparison, Environment
 from calibrate.plan import Plan, PlannedBurst
 from calibrate.predict import Prediction
@@ -29,7 +30,8 @@ RESERVE = 1.2
 POLL_S = 0.5
 """How often to look whether another session has finished a burst."""
 WORTH_KEEPING = ("done", "out_of_memory")
-"""Outcomes that a later run does not repeat; a crash is repeated, as it may have been an accident."""
+"""Outcomes that a later run does not repeat; a crash is repeated, as it may have been an accident, and so is a burst
+that the budget ended after too few steps for a fit."""
 
 
 class Options(NamedTuple):
@@ -87,7 +89,7 @@ def work(
     burst that was running. Sessions that use the store at the same time share the work: each burst is measured by one
     of them, and the others take its result. Raises SourceUnavailable when the store or the libraries are missing.
     """
-    known = _Known(store, options.again)
+    known = _Known(store, options)
     time_left = _TimeLeft(clock, options)
     timing_s = min(max(options.budget_s / len(plan.bursts) * TIMING_SHARE, TIMING_S[0]), TIMING_S[1])
     found: dict[int, Comparison] = {}
@@ -228,13 +230,14 @@ def now_text() -> str:
 class _Known:
     """Results that need no repetition, by key, with those that other sessions have added meanwhile."""
 
-    def __init__(self, store: Store, again: bool) -> None:
-        """With `again`, only what is added from now on."""
+    def __init__(self, store: Store, options: Options) -> None:
+        """With `options.again`, only what is added from now on."""
         self._store = store
+        self._fewest_steps = min(options.steps or FEW_STEPS, FEW_STEPS)
         self._results: dict[str, Comparison] = {}
         self._end = 0
         self._read()
-        if again:
+        if options.again:
             self._results.clear()
 
     def result(self, key: str) -> Comparison | None:
@@ -245,5 +248,8 @@ class _Known:
     def _read(self) -> None:
         contents, self._end = self._store.read_from(self._end)
         for one in contents.results:
-            if one.burst is not None and one.burst.outcome in WORTH_KEEPING:
-                self._results[one.burst.key] = one
+            burst = one.burst
+            if burst is None or burst.outcome not in WORTH_KEEPING:
+                continue
+            if burst.run is None or len(burst.run.step_s) >= self._fewest_steps:
+                self._results[burst.key] = one

@@ -6,9 +6,9 @@ It answers `{"environment": {...}}` or `{"missing": "torch"}` on startup. Jobs a
     {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
-or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": -9}` (its exit code;
-a signal is negative);
-`{"fresh": true}` means that the job needs a worker that was started with `--fresh`.
+or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": -9}` with the
+exit code of the job's process (negative: a signal); `{"fresh": true}` means that the job needs a worker that was
+started with `--fresh`.
 
 Each job gets its own process: this one loads the libraries once and forks. Where that is impossible (no fork, or CUDA
 was initialized here, which a fork cannot use), it does the job in this process and exits; `--fresh` asks for that.
@@ -21,6 +21,7 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import math
 import os
 import select
 import sys
@@ -224,7 +225,7 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
             Recipe.model_validate(job["recipe"]),
             job["seq_len"],
             device,
-            Limits(job["steps"], job["limit_s"], begin_s + job["left_s"]),
+            Limits(job["steps"], job["limit_s"], begin_s + job.get("left_s", math.inf)),
             say,
             job.get("code", ""),
         )
