@@ -105,10 +105,8 @@ def _conclude(asked: Asked, summary: Summary, store: Store) -> int:
     if summary.not_reached:
         _say(f"no time left for {summary.not_reached} more bursts: run the same command to measure them")
     if summary.cut_short:
-        _say(
-            f"the budget ended {summary.cut_short} bursts before they had {asked.steps} steps:"
-            " measure them with --again and a longer --budget"
-        )
+        bursts = f"{summary.cut_short} burst{'s' if summary.cut_short > 1 else ''}"
+        _say(f"the budget ended {bursts} before {asked.steps} steps: use --again and a longer --budget")
     if remark := store.read().remark:
         _say(remark)
     _say(f"saved in {store.path}")

@@ -6,6 +6,8 @@ import copy
 import random
 from typing import Any
 
+from advisor.errors import AdvisorError
+
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 7, 2**31, 2**63, 10**400, -(10**400), 0.5, -0.0, 1e-320, 1e308, float("nan"),
     float("inf"), "", "8", "nan", "llama", "\x1b[2J\x07", "\ud800", "x" * 5000, "../../etc/passwd", "2026-13-45",
@@ -66,3 +68,10 @@ def damaged(text: str, draw: random.Random) -> bytes:
             case _:
                 data[at : at + draw.randint(1, 50)] = b""
     return bytes(data)
+
+
+def check_line(error: AdvisorError, names: str) -> None:
+    """A message is one printable line that names the file and does not flood the terminal."""
+    assert str(error).isprintable()
+    assert names in str(error)
+    assert len(str(error)) < 700
