@@ -10,11 +10,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from advisor.errors import BadConfig, SourceUnavailable
 from advisor.units import MIB
+
+if TYPE_CHECKING:  # an answer about a model of the catalog needs no paths
+    from pathlib import Path
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -27,6 +29,8 @@ _KINDS = (
 
 def named_path(text: str) -> Path:
     """The path that a user typed, with `~` expanded; a user who does not exist is left for the reader to report."""
+    from pathlib import Path
+
     return Path(os.path.expanduser(text))
 
 

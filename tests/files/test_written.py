@@ -100,22 +100,23 @@ def test_a_device_stays_one(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_written_to(tmp_path: Path) -> None:
-    pipe, found = tmp_path / "pipe", []
+    pipe, text, found = tmp_path / "pipe", "long" * 100_000, bytearray()
     os.mkfifo(pipe)
     with pytest.raises(SourceUnavailable, match="cannot be written"):  # nobody reads
         write_text(pipe, "text", "--to")
-    ready = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_blocking(ready, True)
+    end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
 
     def read() -> None:
-        with os.fdopen(ready, "rb") as file:
-            found.append(file.read())
+        os.set_blocking(end, True)
+        while len(found) < len(text):  # nothing comes until the writer is there
+            found.extend(os.read(end, 2**16))
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    write_text(pipe, "long" * 100_000, "--to")
+    write_text(pipe, text, "--to")
     reader.join(10)
-    assert found == [b"long" * 100_000]
+    os.close(end)
+    assert found.decode() == text
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
