@@ -25,6 +25,7 @@ from advisor.errors import BadConfig, SourceUnavailable, shown
 from advisor.files.checked import FOLDER_VARIABLE, data_folder
 from advisor.files.guarded import opened
 from advisor.files.written import write_text
+from advisor.units import MIB
 from calibrate.measurement import SCHEMA_VERSION, Comparison
 from calibrate.rates import Rates
 from calibrate.record import printable
@@ -32,6 +33,7 @@ from calibrate.record import printable
 FILE_NAME = "records.jsonl"
 LOCK_LIMIT_S = 30.0
 MAX_LINE_BYTES = 2**20
+MAX_IMPORT_BYTES = 2**28
 LONGEST_VALUE = 60
 CLAIMS = "claims"
 """Folder of the bursts that a session measures at the moment."""
@@ -126,13 +128,13 @@ class Store:
             file.seek(start)
             for line in _lines(file):
                 whole = line.endswith(b"\n")
+                start = file.tell() if whole else start
                 try:
                     records.append(parse(line))
                 except NewerRecord:
                     newer += 1
                 except BadRecord:
                     damaged += whole  # the last line may be half written: it was never finished
-                start += len(line) if whole else 0
         return Contents(tuple(records), newer, damaged), start
 
     @contextlib.contextmanager
@@ -247,6 +249,8 @@ def parse_file(path: Path) -> Shared:
     name = shown(path)
     with opened(path, name, "give a file that `calibrate export` wrote") as file:
         for number, line in enumerate(_lines(file), 1):
+            if file.tell() > MAX_IMPORT_BYTES:
+                raise BadRecord(f"{name}: larger than {MAX_IMPORT_BYTES // MIB} MiB; export and import fewer records")
             if not line.strip():
                 continue
             try:

@@ -196,6 +196,10 @@ def test_what_others_add_is_read_from_where_the_last_look_ended(tmp_path: Path) 
     assert store.read_from(end) == (((), 0, 0), end)
     store.append(TWO)
     assert store.read_from(end)[0].records == (TWO,)
+    with store.path.open("ab") as file:
+        file.write(b"x" * 3 * 2**20 + b"\n")
+    contents, end = store.read_from(0)
+    assert (contents.damaged, end) == (1, store.path.stat().st_size)
 
 
 def test_what_is_no_regular_file_is_no_store(tmp_path: Path) -> None:
@@ -330,6 +334,13 @@ def test_an_endless_line_is_refused_at_once(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(BadConfig, match="line 1: not a JSON object"):
         parse_file(path)
+
+
+def test_a_file_without_an_end_in_sight_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_IMPORT_BYTES", 2**20)
+    (tmp_path / "card.jsonl").write_bytes(b"\n" * (2**20 + 1))
+    with pytest.raises(BadConfig, match="larger than 1 MiB"):
+        parse_file(tmp_path / "card.jsonl")
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
