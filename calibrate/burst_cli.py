@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from advisor.errors import BadValue
+from advisor.files.guarded import named_path
 from advisor.units import parse_seconds
 from calibrate.checks import is_worst
 from calibrate.cut import Whole
@@ -104,6 +104,9 @@ def _conclude(asked: Asked, summary: Summary, store: Store) -> int:
         print_records(summary.records)
     if summary.not_reached:
         _say(f"no time left for {summary.not_reached} more bursts: run the same command to measure them")
+    if summary.cut_short:
+        bursts = f"{summary.cut_short} burst{'s' if summary.cut_short > 1 else ''}"
+        _say(f"the budget ended {bursts} before {asked.steps} steps: use --again and a longer --budget")
     if remark := store.read().remark:
         _say(remark)
     _say(f"saved in {store.path}")
@@ -133,7 +136,7 @@ def _whole(name: str, trust: bool) -> Whole:
 
 def _label(name: str) -> str:
     """What a record calls a model: its name or, for a file, only the last part of the path, as records are shared."""
-    path = Path(name).expanduser()
+    path = named_path(name)
     if not path.exists() or (not path.is_dir() and path.suffix != ".json"):
         return name
     path = path.resolve()

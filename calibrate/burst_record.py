@@ -13,7 +13,21 @@ from pydantic import Field
 
 from advisor.answer import Verdict
 from advisor.units import GIB
-from calibrate.record import Record
+from calibrate.record import (
+    LARGEST_DEVICE_BYTES,
+    Bytes,
+    Celsius,
+    Cores,
+    Count,
+    Hertz,
+    HostSeconds,
+    Load,
+    Moment,
+    Record,
+    Seconds,
+    Text,
+    Watt,
+)
 
 DeviceKind = Literal["cpu", "cuda"]
 Outcome = Literal["started", "done", "out_of_memory", "crashed", "timed_out", "failed"]
@@ -24,14 +38,14 @@ class DeviceFacts(Record):
     """The facts about a device that do not change while it works."""
 
     kind: DeviceKind
-    name: str = Field(description="as the driver prints it, or the CPU's model name")
-    memory_bytes: int = Field(description="of the card, or of the machine")
-    compute_capability: str = Field(default="", description="'9.0'; '' for a CPU")
-    driver: str = Field(default="", description="version of the driver; '' for a CPU, or when NVML does not report it")
-    cuda: str = Field(default="", description="version of CUDA that torch was built with; '' for a CPU")
-    multiprocessors: int = Field(default=0, description="of the card; 0 for a CPU")
-    cores: int = Field(description="logical cores of the machine's CPU")
-    threads: int = Field(description="threads that torch computes with on the CPU")
+    name: Text = Field(min_length=1, description="as the driver prints it, or the CPU's model name")
+    memory_bytes: int = Field(ge=2**28, le=LARGEST_DEVICE_BYTES, description="of the card, or of the machine")
+    compute_capability: str = Field(default="", pattern=r"^(\d{1,2}\.\d)?$", description="'9.0'; '' for a CPU")
+    driver: Text = Field(default="", description="version of the driver; '' for a CPU, or when NVML does not report it")
+    cuda: Text = Field(default="", description="version of CUDA that torch was built with; '' for a CPU")
+    multiprocessors: Count = Field(default=0, description="of the card; 0 for a CPU")
+    cores: Cores = Field(description="logical cores of the machine's CPU")
+    threads: Cores = Field(description="threads that torch computes with on the CPU")
 
     @property
     def signature(self) -> str:
@@ -45,54 +59,54 @@ class DeviceFacts(Record):
 class Conditions(Record):
     """The conditions of a device at one moment."""
 
-    sm_clock_hz: float | None = None
-    sm_clock_max_hz: float | None = None
-    sm_clock_base_hz: float | None = Field(default=None, description="the default application clock")
-    memory_clock_hz: float | None = None
-    memory_clock_max_hz: float | None = None
-    power_w: float | None = None
-    power_limit_w: float | None = None
-    power_limit_default_w: float | None = None
-    temperature_c: float | None = None
-    throttled: tuple[str, ...] = Field(default=(), description="why the driver lowers the clocks")
-    other_processes: int | None = Field(default=None, description="other processes that compute on the card")
-    other_bytes: int | None = Field(default=None, description="card memory that they hold")
-    load_average: float | None = Field(default=None, description="of the machine, over one minute")
+    sm_clock_hz: Hertz | None = None
+    sm_clock_max_hz: Hertz | None = None
+    sm_clock_base_hz: Hertz | None = Field(default=None, description="the default application clock")
+    memory_clock_hz: Hertz | None = None
+    memory_clock_max_hz: Hertz | None = None
+    power_w: Watt | None = None
+    power_limit_w: Watt | None = None
+    power_limit_default_w: Watt | None = None
+    temperature_c: Celsius | None = None
+    throttled: tuple[Text, ...] = Field(default=(), description="why the driver lowers the clocks")
+    other_processes: Count | None = Field(default=None, description="other processes that compute on the card")
+    other_bytes: Bytes | None = Field(default=None, description="card memory that they hold")
+    load_average: Load | None = Field(default=None, description="of the machine, over one minute")
 
 
 class Run(Record):
     """The raw data of one burst; judged afterwards by `calibrate.checks`."""
 
-    build_s: float
-    warm_up_s: tuple[float, ...] = Field(description="wall time of each step before those that count")
-    step_s: tuple[float, ...] = Field(description="wall time of each step, synchronized at its end")
-    device_step_s: tuple[float, ...] = Field(default=(), description="the same by CUDA events; empty on a CPU")
-    micro_step_s: tuple[float, ...] = Field(description="forward and backward, each of every step")
-    host_s: tuple[float, ...] = Field(description="CPU time to issue each step, excluding waits for the card")
-    clocks_hz: tuple[float, ...] = Field(default=(), description="clock of the card after each step")
-    throttled: tuple[str, ...] = Field(default=(), description="why the clocks were lowered while steps were timed")
-    trainable_parameters: int
-    peak_exact_bytes: int | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
+    build_s: HostSeconds
+    warm_up_s: tuple[Seconds, ...] = Field(description="wall time of each step before those that count")
+    step_s: tuple[Seconds, ...] = Field(description="wall time of each step, synchronized at its end")
+    device_step_s: tuple[Seconds, ...] = Field(default=(), description="the same by CUDA events; empty on a CPU")
+    micro_step_s: tuple[Seconds, ...] = Field(description="forward and backward, each of every step")
+    host_s: tuple[HostSeconds, ...] = Field(description="CPU time to issue each step, excluding waits for the card")
+    clocks_hz: tuple[Hertz, ...] = Field(default=(), description="clock of the card after each step")
+    throttled: tuple[Text, ...] = Field(default=(), description="why the clocks were lowered while steps were timed")
+    trainable_parameters: Count
+    peak_exact_bytes: Bytes | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
     before: Conditions
     after: Conditions
-    cpu_share: float = Field(description="CPU time over (wall time x threads) while steps were timed")
-    others_cores: float | None = Field(description="cores that other processes kept busy during that time")
+    cpu_share: Load = Field(description="CPU time over (wall time x threads) while steps were timed")
+    others_cores: Load | None = Field(description="cores that other processes kept busy during that time")
 
 
 class BurstFacts(Record):
     """What a burst was, and how it ended."""
 
-    id: str
-    key: str = Field(description="equal for bursts of the same model, recipe, shape, device and library versions")
+    id: Text = Field(min_length=1)
+    key: Text = Field(min_length=1, description="equal for bursts of equal model, recipe, shape, device and versions")
     origin: Literal["calibrate", "training"] = "calibrate"
-    started_at: str = Field(description="UTC, ISO 8601")
+    started_at: Moment = Field(description="UTC, ISO 8601")
     outcome: Outcome = Field(description="'started' is the note made before the burst, with the prediction")
-    error: str = Field(default="", description="error message of a burst that failed")
+    error: Text = Field(default="", description="error message of a burst that failed")
     config: dict[str, Any] = Field(description="the model's config.json, after cutting")
-    cut: str = Field(default="", description="'1 of 32 layers, 16,384 of 128,256 words'; '' for the whole model")
+    cut: Text = Field(default="", description="'1 of 32 layers, 16,384 of 128,256 words'; '' for the whole model")
     verdict: PredictedVerdict = Field(description="of the prediction, against `limit_bytes`")
-    limit_bytes: int = Field(description="memory that the device had available; 0: unknown")
-    needed_bytes: int = Field(default=0, description="predicted likely need, including overheads; 0: unknown")
+    limit_bytes: Bytes = Field(description="memory that the device had available; 0: unknown")
+    needed_bytes: Bytes = Field(default=0, description="predicted likely need, including overheads; 0: unknown")
     run: Run | None = Field(default=None, description="null unless the burst was measured")
 
 

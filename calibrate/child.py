@@ -18,6 +18,8 @@ from typing import IO, Any
 from advisor.errors import AdvisorError, SourceUnavailable
 
 START_LIMIT_S = 300.0
+KILL = 9
+"""SIGKILL, which Windows does not have."""
 INSTALL = "pip install 'finetune-advisor[calibrate]', or in a checkout pip install '.[calibrate]'"
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -41,6 +43,16 @@ class BurstRefused(AdvisorError):
 
 class TimedOut(BurstFailed):
     """No answer in time."""
+
+
+def end_of(code: int, words: str) -> str:
+    """How a process ended, by its exit code (negative: the signal), with its last `words` where they may say why."""
+    if code == -KILL:
+        return f"was killed (signal {KILL}), most likely by the out-of-memory killer: free memory or train less at once"
+    if code >= 0:
+        return f"ended with code {code}: {words}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+    return f"was killed (signal {-code}, {name}): {words}"
 
 
 class Child:
@@ -91,7 +103,7 @@ class Child:
         """End the process and those that it started, and reap it."""
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session, hence a group, of its own
+                os.killpg(self._process.pid, KILL)  # it leads a session, hence a group, of its own
         self._process.kill()
         self._process.wait()
         self._stderr.close()
@@ -108,7 +120,7 @@ class Child:
         except queue.Empty:
             raise TimedOut(f"no answer within {limit_s:g} s: raise --timeout or cut the model") from None
         if not line:
-            raise BurstFailed(f"the worker ended with code {self._process.wait()}: {self.last_words()}")
+            raise BurstFailed(f"the worker {end_of(self._process.wait(), self.last_words())}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -12,6 +11,7 @@ import click
 from advisor.catalog import find_model
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
+from advisor.files.guarded import named_path
 from advisor.specs import ModelSpec
 from calibrate.compare import compare
 from calibrate.manager import TraceWorker
@@ -92,7 +92,7 @@ def own_code(name: str, config: dict[str, Any]) -> str:
     """The folder of a model that brings its own code. Raises InputError when it is not a local folder."""
     if "auto_map" not in config:
         return ""
-    path = Path(name).expanduser()
+    path = named_path(name)
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").is_file():
         raise InputError(f"--trust-remote-code: {name[:80]} is not a local folder: download it and give its path")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from advisor.files.checked import LIBRARIES
-from advisor.specs import Recipe
+from advisor.specs import Method, Recipe
 from calibrate.burst_record import BurstFacts, DeviceFacts
-from calibrate.record import Record
+from calibrate.record import LARGEST_DEVICE_BYTES, Bytes, Count, HostSeconds, PeakBytes, Record, Seconds, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class PhasePeak(Record):
@@ -181,41 +181,41 @@ class ModelFacts(Record):
 class Figures(Record):
     """What one step needs; the same keys for predicted and measured figures, null where there is no value."""
 
-    peak_allocated_bytes: int
-    peak_reserved_bytes: int | None = Field(
+    peak_allocated_bytes: PeakBytes
+    peak_reserved_bytes: Bytes | None = Field(
         default=None, description="what CUDA's caching allocator reserves; simulated in a dry run, null on a CPU"
     )
-    device_bytes: int | None = Field(default=None, description="what the driver shows for the process; CUDA only")
-    static_bytes: int | None = Field(default=None, description="what stays allocated for the whole run: no gradients")
-    after_forward_bytes: int | None = None
-    base_weights_bytes: int
-    quantization_bytes: int
-    adapters_bytes: int
-    optimizer_states_bytes: int
-    peak_at: str = Field(description="'' where it was not determined")
-    micro_step_s: float | None = Field(default=None, description="forward and backward of one micro-batch")
-    step_s: float | None = Field(default=None, description="including clipping and the optimizer")
-    host_s: float | None = Field(default=None, description="CPU time to issue a step, excluding waits for the card")
+    device_bytes: Bytes | None = Field(default=None, description="what the driver shows for the process; CUDA only")
+    static_bytes: Bytes | None = Field(default=None, description="what stays allocated for the whole run: no gradients")
+    after_forward_bytes: Bytes | None = None
+    base_weights_bytes: Bytes
+    quantization_bytes: Bytes
+    adapters_bytes: Bytes
+    optimizer_states_bytes: Bytes
+    peak_at: Text = Field(description="'' where it was not determined")
+    micro_step_s: Seconds | None = Field(default=None, description="forward and backward of one micro-batch")
+    step_s: Seconds | None = Field(default=None, description="including clipping and the optimizer")
+    host_s: HostSeconds | None = Field(default=None, description="CPU time to issue a step, without waits for the card")
 
 
 class Work(Record):
     """The work of forward and backward of one step: see `calibrate.worker.kernels` for the conventions."""
 
-    kernels: int
-    flop: int
+    kernels: Count
+    flop: Count
     bytes: int = Field(description="read and written")
 
 
 class Environment(Record):
     """The environment of a measurement: the software and, for bursts, the device."""
 
-    torch: str
-    transformers: str
-    peft: str
-    bitsandbytes: str
-    accelerate: str = ""
-    python: str
-    platform: str
+    torch: Text
+    transformers: Text
+    peft: Text
+    bitsandbytes: Text
+    accelerate: Text = ""
+    python: Text
+    platform: Text
     device: DeviceFacts | None = None
 
     @property
@@ -228,12 +228,12 @@ class Environment(Record):
 class Comparison(Record):
     """Formula against measurement for one recipe: one line of `calibrate --json` and of the store."""
 
-    schema_version: int = SCHEMA_VERSION
-    model: str
-    method: str
+    schema_version: Literal[1] = SCHEMA_VERSION
+    model: Text
+    method: Method
     recipe: Recipe
-    batch: int
-    seq_len: int
+    batch: int = Field(ge=1, le=1_000_000)
+    seq_len: int = Field(ge=1, le=10_000_000)
     source: Literal["trace", "cpu", "cuda"]
     predicted: Figures | None = Field(description="null when the formula does not know the architecture")
     measured: Figures | None = Field(description="null for a burst that did not finish")
@@ -241,6 +241,14 @@ class Comparison(Record):
     measured_work: Work | None = Field(default=None, description="null where no operation was recorded")
     environment: Environment
     burst: BurstFacts | None = Field(default=None, description="null for a dry run")
+
+    @field_validator("measured")
+    @classmethod
+    def _measurable(cls, found: Figures | None) -> Figures | None:
+        for name, value in found or ():
+            if name.endswith("_bytes") and value is not None and value > LARGEST_DEVICE_BYTES:
+                raise ValueError(f"{name} is {value:.3g}, more than any device has")
+        return found
 
     @property
     def peak_error(self) -> float:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
-from advisor.catalog import find_model, hub, model_entries
-from advisor.catalog.config_json import read_config
-from advisor.catalog.models import model_folder
+from advisor.catalog.models import config_source, find_entry, model_folder
 from advisor.catalog.trainers import find_trainer
-from advisor.errors import BadConfig, BadValue, UnknownName
+from advisor.errors import BadValue, UnknownName
 from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Method, Recipe
@@ -93,17 +90,7 @@ def config_of(text: str) -> dict[str, Any]:
     Unlike `find_model`, it accepts architectures that the formula does not know: transformers may know them.
     Raises UnknownName, BadConfig or SourceUnavailable.
     """
-    given = text.strip()
-    if not given.startswith(("/", ".", "~")) and not given.lower().endswith(".json"):
-        for entry in model_entries():
-            if given.lower() in (known.lower() for known in (entry.name, entry.hub_id, *entry.aliases)):
-                catalog_file = model_folder() / f"{entry.name}.json"
-                return dict(json.loads(catalog_file.read_text(encoding="utf-8"))["config"])
-    path = Path(given).expanduser()
-    for candidate in (path / "config.json", path):
-        if given and candidate.is_file():
-            return dict(read_config(candidate))
-    if hub.is_hub_id(given):
-        return dict(hub.fetch_config(given, offline=False))
-    find_model(given, offline=True)
-    raise BadConfig(f"{given[:80]} is not a config.json")
+    entry = find_entry(text)
+    if entry is not None:
+        return dict(json.loads((model_folder() / f"{entry.name}.json").read_text(encoding="utf-8"))["config"])
+    return dict(config_source(text)[1])

@@ -7,15 +7,16 @@ that the formula of `advisor.costs.steptime` can predict exactly the same kernel
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from advisor.blocks import ITEM_BYTES
+from advisor.costs.roofline import ATTENTION
 from advisor.tape.program import Kernel
 from calibrate.burst_record import DeviceFacts
 from calibrate.measurement import SCHEMA_VERSION
-from calibrate.record import Record
+from calibrate.record import Date, Record, Seconds, Text
 
 Op = Literal[
     "product",
@@ -31,6 +32,27 @@ Op = Literal[
     "attention backward",
     "adamw",
 ]
+
+
+KERNEL_KINDS = frozenset(
+    ("matmul", *ATTENTION, "elementwise", "reduce", "gather", "strided", "optimizer", "dequantize")
+)
+KERNEL_DTYPES = frozenset(("float32", "bfloat16", "float16", "int8"))
+MOST_WORK = 1e24
+"""FLOP or bytes of one kernel."""
+
+
+def _check_kernel(kernel: Kernel) -> Kernel:
+    """Refuse a kernel whose time `advisor.costs.roofline` cannot predict."""
+    kind, dtype, flop, moved, shape = kernel
+    if kind not in KERNEL_KINDS or dtype not in KERNEL_DTYPES:
+        raise ValueError(f"no kernel is called {kind[:40]!r} in {dtype[:40]!r}")
+    if not (0 <= flop <= MOST_WORK and 0 <= moved <= MOST_WORK):
+        raise ValueError(f"a kernel of {flop:g} FLOP that moves {moved:g} bytes")
+    least = 1 if kind == "matmul" else 0
+    if not all(least <= extent <= MOST_WORK for extent in shape):
+        raise ValueError("a kernel of an impossible shape")
+    return kernel
 
 
 class Case(NamedTuple):
@@ -49,18 +71,20 @@ class Sample(Record):
     """One operation and the time of a call on the device."""
 
     op: Op
-    kernels: tuple[Kernel, ...] = Field(description="the kernels it launches, as on the tape")
-    seconds: float = Field(description="lower quartile of the repetitions")
+    kernels: tuple[Annotated[Kernel, AfterValidator(_check_kernel)], ...] = Field(
+        min_length=1, description="the kernels it launches, as on the tape"
+    )
+    seconds: Seconds = Field(description="lower quartile of the repetitions")
     host_bound: bool = Field(default=False, description="the host was busy launching for most of that time")
 
 
 class Rates(Record):
     """The micro-benchmarks of a device with one set of versions."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     device: DeviceFacts
-    versions: dict[str, str] = Field(description="of the libraries, the driver and CUDA")
-    measured_at: str = Field(description="a date")
+    versions: dict[Text, Text] = Field(description="of the libraries, the driver and CUDA")
+    measured_at: Date
     samples: tuple[Sample, ...] = Field(min_length=1)
 
 

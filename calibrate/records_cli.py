@@ -8,21 +8,24 @@ from pathlib import Path
 import click
 
 from advisor.errors import InputError
+from advisor.files.guarded import named_path
+from advisor.files.written import is_stream, write_text
 from calibrate.checks import is_clean
 from calibrate.measurement import Comparison
 from calibrate.rates import Rates
 from calibrate.records_show import print_records
 from calibrate.residuals import latest
-from calibrate.store import Shared, Store, parse_file, replace_file, write_file
+from calibrate.store import Shared, Store, parse_file, write_file
 from calibrate.tuning import devices_folder, keep_rates, rates_in
 
 OUT = click.option("--out", metavar="DIR", help="folder with the records [default: the user's data folder]")
+FORCE = click.option("--force", is_flag=True, help="replace FILE where it exists")
 NONE_YET = "there are no records yet; run `calibrate --method all` to measure some"
 
 
 def store_at(out: str | None) -> Store:
     """The store of --out, or the user's own."""
-    return Store(None if out is None else Path(out).expanduser())
+    return Store(None if out is None else named_path(out))
 
 
 def results_of(store: Store) -> tuple[Comparison, ...]:
@@ -53,30 +56,33 @@ def show(out: str | None, every: bool, as_json: bool) -> None:
 @click.command()
 @OUT
 @click.option("--html", "file", required=True, metavar="FILE", help="the self-contained file to write")
-def report(out: str | None, file: str) -> None:
+@FORCE
+def report(out: str | None, file: str, force: bool) -> None:
     """Plot predicted against measured in one HTML file."""
     from calibrate.report import report_html
 
-    records = latest(results_of(store_at(out)))
-    replace_file(Path(file).expanduser(), report_html(records))
-    click.echo(f"{file}: {len(records)} bursts" if records else f"{file}: {NONE_YET}")
+    store, path = store_at(out), named_path(file)
+    records = latest(results_of(store))
+    write_text(path, report_html(records), "--html", force, _kept(store))
+    _say_written(path, f"{file}: {len(records)} bursts" if records else f"{file}: {NONE_YET}")
 
 
 @click.command("export")
 @click.argument("file")
 @OUT
 @click.option("--clean", "only_clean", is_flag=True, help="leave out records whose marks keep them from being fitted")
-def export_records(file: str, out: str | None, only_clean: bool) -> None:
+@FORCE
+def export_records(file: str, out: str | None, only_clean: bool, force: bool) -> None:
     """Write the newest result of every burst, and the micro-benchmarks, to FILE for sharing."""
-    records = latest(results_of(store_at(out)))
+    store, path = store_at(out), named_path(file)
+    records = latest(results_of(store))
     if only_clean:
         records = tuple(one for one in records if is_clean(one, "time") and is_clean(one, "memory"))
     if not records:
         raise InputError(f"nothing to export: {NONE_YET}")
-    store = store_at(out)
     rates = _rates_of(records, devices_folder(store))
-    write_file(Path(file).expanduser(), Shared(records, rates))
-    click.echo(f"{len(records)} records{_with(rates)} of {_devices(records)} in {file}")
+    write_file(path, Shared(records, rates), force, _kept(store))
+    _say_written(path, f"{len(records)} records{_with(rates)} of {_devices(records)} in {file}")
 
 
 @click.command("import")
@@ -84,7 +90,7 @@ def export_records(file: str, out: str | None, only_clean: bool) -> None:
 @OUT
 def import_records(file: str, out: str | None) -> None:
     """Add the records in FILE to the store; every line must be valid."""
-    records, rates = parse_file(Path(file).expanduser())
+    records, rates = parse_file(named_path(file))
     store = store_at(out)
     folder = devices_folder(store)
     rates = tuple(one for one in rates if rates_in(one.device, one.versions, folder) is None)  # keep our own
@@ -96,6 +102,16 @@ def import_records(file: str, out: str | None) -> None:
         store.append(*fresh)
     known_already = f", {len(records) - len(fresh)} already there" if len(fresh) < len(records) else ""
     click.echo(f"{len(fresh)} records{_with(rates)} of {_devices(records)} added to {store.path}{known_already}")
+
+
+def _kept(store: Store) -> tuple[Path, ...]:
+    """What a command may not write over, whatever the flags: the store's own files."""
+    return (*store.own_files, devices_folder(store))
+
+
+def _say_written(path: Path, text: str) -> None:
+    """Say what was written, but not into it."""
+    click.echo(text, err=is_stream(path))
 
 
 def _rates_of(records: Iterable[Comparison], folder: Path) -> tuple[Rates, ...]:

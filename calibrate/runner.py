@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
 from calibrate.burst_record import Conditions, DeviceFacts, Outcome, Run
-from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut
+from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut, end_of
 from calibrate.measurement import Environment, Figures
 from calibrate.predict import Speed
 from calibrate.rates import Sample
@@ -22,7 +22,9 @@ large tensor again, which takes longer than most operations on it."""
 CHILD = OFFLINE | KEEPS_MEMORY | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """torch then counts cards without initializing CUDA, so that the worker can be forked."""
 PROBE_LIMIT_S = 120.0
-KILLED = "signal 9"
+LONGEST_S = 86_400.0
+GRACE_S = 30.0
+"""How much longer than the budget a burst may take for its last step and its memory, before it is ended."""
 
 
 class Machine(NamedTuple):
@@ -39,7 +41,11 @@ class Machine(NamedTuple):
 
 
 class BurstJob(NamedTuple):
-    """One burst as sent to the worker: what to train, how many steps (0: until stable), for how long."""
+    """One burst as sent to the worker: what to train, how many steps (0: until stable), for how long.
+
+    Steps are timed for `limit_s` seconds, unless their number is given; whatever their number, none begins later than
+    `left_s` seconds after the burst does.
+    """
 
     config: Mapping[str, Any]
     recipe: Recipe
@@ -47,6 +53,7 @@ class BurstJob(NamedTuple):
     steps: int
     limit_s: float
     code: str = ""
+    left_s: float = LONGEST_S
 
 
 class Result(NamedTuple):
@@ -112,10 +119,12 @@ class BurstRunner:
     def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
         """Measure one burst; `hear` gets its steps. Raises SourceUnavailable when the libraries are missing."""
         burst = job._asdict() | {"recipe": job.recipe.model_dump(mode="json"), "device": self._device}
+        limit_s = min(self._timeout_s, job.left_s + GRACE_S)
         try:
-            answer, _ = self._ask({"burst": burst}, self._timeout_s, hear)
+            answer, _ = self._ask({"burst": burst}, limit_s, hear)
         except TimedOut:
-            return Result("timed_out", None, None, f"not finished within {self._timeout_s:g} s")
+            reason = "" if limit_s == self._timeout_s else ": the budget had ended"
+            return Result("timed_out", None, None, f"not finished within {limit_s:g} s{reason}")
         except BurstFailed as error:
             return Result("crashed", None, None, str(error))
         if "measured" in answer:
@@ -159,10 +168,8 @@ class BurstRunner:
         if "refused" in answer:
             return BurstRefused(answer["refused"])
         if "crashed" in answer:
-            how = answer["crashed"]
-            why = ": killed by a user or because the machine ran out of memory" if how == KILLED else ""
-            words = self._child.last_words() if self._child is not None and not why else ""
-            return BurstFailed(f"the burst's process ended with {how}{why or f': {words}'}")
+            words = self._child.last_words() if self._child is not None else ""
+            return BurstFailed(f"the burst's process {end_of(int(answer['crashed']), words)}")
         return BurstFailed(f"a library raised {answer.get('failed') or answer.get('out_of_memory')}")
 
     def _stop(self) -> None:

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from advisor.specs import Recipe
 from calibrate.burst_record import BurstFacts, key_of
+from calibrate.checks import FEW_STEPS
 from calibrate.measurement import Comparison, Environment
 from calibrate.plan import Plan, PlannedBurst
 from calibrate.predict import Prediction
+from calibrate.record import printable
 from calibrate.runner import BurstJob, Machine, Result
 from calibrate.store import Store
 
 TIMING_SHARE = 1 / 3
 TIMING_S = (1.5, 10.0)
 """Least and most seconds for which the steps of one burst are timed when their number is not fixed."""
+LEAST_S = 1.0
+"""Least time that a burst gets, as the first one always starts."""
 RESERVE = 1.2
 """A burst starts only if it should end within the remaining budget; the first one always starts."""
+POLL_S = 0.5
+"""How often to look whether another session has finished a burst."""
 WORTH_KEEPING = ("done", "out_of_memory")
-"""Outcomes that a later run does not repeat; a crash is repeated, as it may have been an accident."""
+"""Outcomes that a later run does not repeat; a crash is repeated, as it may have been an accident, and so is a burst
+that the budget ended after too few steps for a fit."""
 
 
 class Options(NamedTuple):
@@ -55,10 +64,14 @@ class Audience(Protocol):
 
 
 class Summary(NamedTuple):
-    """The outcome of a session: results in the order of the plan, and how many bursts there was no time for."""
+    """The outcome of a session: results in the order of the plan, and what there was no time for.
+
+    `not_reached` bursts were not begun; `cut_short` ended before they had all the steps that were asked for.
+    """
 
     records: tuple[Comparison, ...]
     not_reached: int
+    cut_short: int = 0
 
 
 def work(
@@ -73,36 +86,73 @@ def work(
     """Measure the bursts of a plan that are not in the store yet, as many as the budget allows.
 
     Each result is on the disk before the next burst begins, so an exception or a kill at any moment loses only the
-    burst that was running. Raises SourceUnavailable when the store or the libraries are missing.
+    burst that was running. Sessions that use the store at the same time share the work: each burst is measured by one
+    of them, and the others take its result. Raises SourceUnavailable when the store or the libraries are missing.
     """
-    known = {} if options.again else _known(store)
-    end_s = clock() + options.budget_s - options.spent_s
+    known = _Known(store, options)
+    time_left = _TimeLeft(clock, options)
     timing_s = min(max(options.budget_s / len(plan.bursts) * TIMING_SHARE, TIMING_S[0]), TIMING_S[1])
-    found: list[Comparison] = []
-    planned_s = spent_s = 0.0
-    not_reached, total = 0, len(plan.bursts)
-    for number, burst in enumerate(plan.bursts, 1):
+    found: dict[int, Comparison] = {}
+    not_reached, cut_short, total = 0, 0, len(plan.bursts)
+    waiting = deque(enumerate(plan.bursts, 1))
+    held = 0  # how many of those that wait, one after the other, another session is measuring
+    while waiting:
+        number, burst = waiting.popleft()
         started = note_of(burst, machine)
         assert started.burst is not None
-        if started.burst.key in known:
-            found.append(known[started.burst.key])
-            audience.end(number, total, burst, found[-1], kept=True)
-            continue
-        left_s = end_s - clock()
-        pace = spent_s / planned_s if planned_s else 1.0
-        if planned_s and burst.cost_s * pace * RESERVE > left_s:
-            not_reached += 1
-            continue
-        audience.begin(number, total, burst)
-        store.append(started)
-        begin_s = clock()
-        job = BurstJob(burst.model.config, burst.recipe, burst.seq_len, options.steps, timing_s, burst.model.code)
-        result = runner.run(job, audience.hear)
-        spent_s, planned_s = spent_s + clock() - begin_s, planned_s + burst.cost_s
-        found.append(finished(started, result))
-        store.append(found[-1])
-        audience.end(number, total, burst, found[-1], kept=False)
-    return Summary(tuple(found), not_reached)
+        with store.claimed(started.burst.key) as ours:
+            earlier = known.result(started.burst.key)
+            if earlier is not None:
+                found[number] = earlier
+                audience.end(number, total, burst, earlier, kept=True)
+            elif not time_left.allows(burst, first=not held):
+                not_reached += 1
+            elif ours:
+                audience.begin(number, total, burst)
+                store.append(started)
+                with time_left.spent_on(burst) as left_s:
+                    result = runner.run(_job(burst, options.steps, timing_s, left_s), audience.hear)
+                found[number] = finished(started, result)
+                store.append(found[number])
+                cut_short += result.run is not None and len(result.run.step_s) < options.steps
+                audience.end(number, total, burst, found[number], kept=False)
+            else:
+                waiting.append((number, burst))
+                held += 1
+                if held >= len(waiting):
+                    time.sleep(POLL_S)
+                continue
+        held = 0
+    return Summary(tuple(found[number] for number in sorted(found)), not_reached, cut_short)
+
+
+class _TimeLeft:
+    """What is left of the budget, and how long bursts take compared with what was planned for them."""
+
+    def __init__(self, clock: Callable[[], float], options: Options) -> None:
+        self._clock = clock
+        self._end_s = clock() + options.budget_s - options.spent_s
+        self._planned_s = self._spent_s = 0.0
+
+    def allows(self, burst: PlannedBurst, first: bool) -> bool:
+        """Whether a burst should end in time; `first`: one that starts in any case when none has run yet."""
+        if first and not self._planned_s:
+            return True
+        pace = self._spent_s / self._planned_s if self._planned_s else 1.0
+        return burst.cost_s * pace * RESERVE <= self._end_s - self._clock()
+
+    @contextmanager
+    def spent_on(self, burst: PlannedBurst) -> Iterator[float]:
+        """Measure how long a burst takes; gives the seconds that it may take."""
+        begin_s = self._clock()
+        yield max(self._end_s - begin_s, LEAST_S)
+        self._spent_s += self._clock() - begin_s
+        self._planned_s += burst.cost_s
+
+
+def _job(burst: PlannedBurst, steps: int, timing_s: float, left_s: float) -> BurstJob:
+    model = burst.model
+    return BurstJob(model.config, burst.recipe, burst.seq_len, steps, timing_s, model.code, left_s)
 
 
 def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
@@ -166,7 +216,9 @@ def burst_facts(
 def finished(started: Comparison, result: Result) -> Comparison:
     """The record after the burst."""
     assert started.burst is not None
-    burst = started.burst.model_copy(update={"outcome": result.outcome, "error": result.error, "run": result.run})
+    burst = started.burst.model_copy(
+        update={"outcome": result.outcome, "error": printable(result.error), "run": result.run}
+    )
     return started.model_copy(update={"measured": result.figures, "burst": burst})
 
 
@@ -175,6 +227,29 @@ def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _known(store: Store) -> dict[str, Comparison]:
-    """Results by key, the newest of each, of bursts that need no repetition."""
-    return {one.burst.key: one for one in store.read().results if one.burst and one.burst.outcome in WORTH_KEEPING}
+class _Known:
+    """Results that need no repetition, by key, with those that other sessions have added meanwhile."""
+
+    def __init__(self, store: Store, options: Options) -> None:
+        """With `options.again`, only what is added from now on."""
+        self._store = store
+        self._fewest_steps = min(options.steps or FEW_STEPS, FEW_STEPS)
+        self._results: dict[str, Comparison] = {}
+        self._end = 0
+        self._read()
+        if options.again:
+            self._results.clear()
+
+    def result(self, key: str) -> Comparison | None:
+        """The newest result of a burst."""
+        self._read()
+        return self._results.get(key)
+
+    def _read(self) -> None:
+        contents, self._end = self._store.read_from(self._end)
+        for one in contents.results:
+            burst = one.burst
+            if burst is None or burst.outcome not in WORTH_KEEPING:
+                continue
+            if burst.run is None or len(burst.run.step_s) >= self._fewest_steps:
+                self._results[burst.key] = one

@@ -7,25 +7,36 @@ are counted but not interpreted.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import json
+import errno
 import os
+import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
-from advisor.errors import BadConfig, SourceUnavailable
+from advisor.errors import BadConfig, SourceUnavailable, shown
 from advisor.files.checked import FOLDER_VARIABLE, data_folder
+from advisor.files.guarded import opened
+from advisor.files.written import write_text
+from advisor.units import MIB
 from calibrate.measurement import SCHEMA_VERSION, Comparison
 from calibrate.rates import Rates
+from calibrate.record import printable
 
 FILE_NAME = "records.jsonl"
 LOCK_LIMIT_S = 30.0
 MAX_LINE_BYTES = 2**20
+MAX_IMPORT_BYTES = 2**28
+LONGEST_VALUE = 60
+CLAIMS = "claims"
+"""Folder of the bursts that a session measures at the moment."""
 Kind = TypeVar("Kind", Comparison, Rates)
 
 
@@ -65,6 +76,15 @@ class Store:
         self.folder = default_folder() if folder is None else folder
         self.path = self.folder / FILE_NAME
 
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files and folders that the store is made of."""
+        return self.path, self._lock_path, self.folder / CLAIMS
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_suffix(".lock")
+
     def prepare(self) -> None:
         """Create the folder and check that it is writable. Raises SourceUnavailable."""
         try:
@@ -91,36 +111,67 @@ class Store:
             raise self._unwritable(error) from None
 
     def read(self) -> Contents:
-        """Everything readable; nothing when there is no store yet. Raises SourceUnavailable."""
+        """Everything readable; nothing when there is no store yet. Raises SourceUnavailable, BadConfig."""
+        return self.read_from(0)[0]
+
+    def read_from(self, start: int) -> tuple[Contents, int]:
+        """What was written after byte `start`, and the byte after the last whole line. Raises what `read` raises."""
         try:
-            data = self.path.read_bytes()
+            os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
-            return Contents((), 0, 0)
+            return Contents((), 0, 0), 0
         except OSError as error:
             raise SourceUnavailable(f"{self.path}: cannot be read ({error.strerror})") from None
         records: list[Comparison] = []
         newer = damaged = 0
-        lines = data.split(b"\n")
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(parse(line))
-            except NewerRecord:
-                newer += 1
-            except BadRecord:
-                damaged += number < len(lines)  # the last line may be half written: it was never finished
-        return Contents(tuple(records), newer, damaged)
+        with opened(self.path, str(self.path), "name another folder with --out") as file:
+            file.seek(start)
+            for line in _lines(file):
+                whole = line.endswith(b"\n")
+                start = file.tell() if whole else start
+                try:
+                    records.append(parse(line))
+                except NewerRecord:
+                    newer += 1
+                except BadRecord:
+                    damaged += whole  # the last line may be half written: it was never finished
+        return Contents(tuple(records), newer, damaged), start
+
+    @contextlib.contextmanager
+    def claimed(self, key: str) -> Iterator[bool]:
+        """Whether this session alone measures the burst `key` meanwhile; False while another session does.
+
+        A claim is a locked file, so that it ends with the process that holds it. Raises SourceUnavailable.
+        """
+        path = self.folder / CLAIMS / key
+        ours = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            ours = _lock(file) and _is_at(file, path)  # else the session that had it has just removed the file
+            yield ours
+        finally:
+            if ours:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            os.close(file)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
         try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
             yield file
         finally:
             os.close(file)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        file = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             end_s = time.monotonic() + LOCK_LIMIT_S
             while not _lock(file):
@@ -150,10 +201,16 @@ def parse(line: bytes) -> Comparison:
     return _valid(Comparison, _object_in(line))
 
 
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines with their ends; one that is too long for a record comes in pieces, none of which is a record."""
+    return iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+
+
 def _object_in(line: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line) if len(line) <= MAX_LINE_BYTES else None
-    except (ValueError, RecursionError):
+        # Refuses NaN, half of a surrogate pair, and what is nested too deeply to be written again.
+        found = from_json(line, allow_inf_nan=False) if len(line) <= MAX_LINE_BYTES else None
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise BadRecord("not a JSON object of a reasonable size")
@@ -163,12 +220,16 @@ def _object_in(line: bytes) -> dict[str, Any]:
 def _valid(kind: type[Kind], found: dict[str, Any]) -> Kind:
     version = found.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise NewerRecord(f"the record has schema {version} but this program reads {SCHEMA_VERSION}: update it")
+        raise NewerRecord(
+            f"the record has schema {str(version)[:20]} but this program reads {SCHEMA_VERSION}: update it"
+        )
     try:
         return kind.model_validate(found)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadRecord(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        first = error.errors(include_url=False)[0]
+        where, value = ".".join(map(str, first["loc"])), repr(first["input"])
+        was = "" if first["type"] == "missing" else f" is {shown(value, LONGEST_VALUE)}"
+        raise BadRecord(printable(f"{where}{was}: {first['msg']}")) from None
 
 
 class Shared(NamedTuple):
@@ -179,51 +240,39 @@ class Shared(NamedTuple):
 
 
 def parse_file(path: Path) -> Shared:
-    """Records and micro-benchmarks of an imported file; every line must be valid.
+    """Records and micro-benchmarks of an imported file, each burst once; every line must be valid.
 
     Raises BadConfig, naming the line, NewerRecord or SourceUnavailable.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise SourceUnavailable(f"{path}: cannot be read ({error.strerror})") from None
-    records: list[Comparison] = []
+    records: dict[str, Comparison] = {}
     rates: list[Rates] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            found = _object_in(line)
-            if "samples" in found:
-                rates.append(_valid(Rates, found))
+    name = shown(path)
+    with opened(path, name, "give a file that `calibrate export` wrote") as file:
+        for number, line in enumerate(_lines(file), 1):
+            if file.tell() > MAX_IMPORT_BYTES:
+                raise BadRecord(f"{name}: larger than {MAX_IMPORT_BYTES // MIB} MiB; export and import fewer records")
+            if not line.strip():
                 continue
-            record = _valid(Comparison, found)
-        except BadRecord as error:
-            raise type(error)(f"{path}, line {number}: {error}") from None
-        if record.burst is None or record.burst.outcome == "started":
-            raise BadRecord(f"{path}, line {number}: not the result of a burst")
-        records.append(record)
+            try:
+                found = _object_in(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
+                if "samples" in found:
+                    rates.append(_valid(Rates, found))
+                    continue
+                record = _valid(Comparison, found)
+            except BadRecord as error:
+                raise type(error)(f"{name}, line {number}: {error}") from None
+            if record.burst is None or record.burst.outcome == "started":
+                raise BadRecord(f"{name}, line {number}: not the result of a burst")
+            records[record.burst.id] = record
     if not records:
-        raise BadRecord(f"{path}: contains no records")
-    return Shared(tuple(records), tuple(rates))
+        raise BadRecord(f"{name}: contains no records")
+    return Shared(tuple(records.values()), tuple(rates))
 
 
-def write_file(path: Path, shared: Shared) -> None:
-    """Write records and micro-benchmarks to a file of their own, all or nothing. Raises SourceUnavailable."""
-    replace_file(path, "".join(one.model_dump_json() + "\n" for one in (*shared.records, *shared.rates)))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file's contents atomically. Raises SourceUnavailable."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            draft.write_text(text, encoding="utf-8")
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise SourceUnavailable(f"{path}: cannot be written ({error.strerror})") from None
+def write_file(path: Path, shared: Shared, force: bool = False, kept: Iterable[Path] = ()) -> None:
+    """Write records and micro-benchmarks to a file of their own. Raises what `advisor.files.written` raises."""
+    text = "".join(one.model_dump_json() + "\n" for one in (*shared.records, *shared.rates))
+    write_text(path, text, "FILE", force, kept)
 
 
 def _repair(file: int) -> int:
@@ -264,6 +313,14 @@ def _is_whole(file: int, start: int, size: int) -> bool:
 def _write(file: int, data: bytes) -> None:
     while data:
         data = data[os.write(file, data) :]
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except OSError:
+        return False
 
 
 def _lock(file: int) -> bool:

@@ -12,17 +12,15 @@ for, and its profile covers only that length.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from advisor.costs.traced import CLEARED, COMPLETE, GIVEN_BACK, GRADIENT, KEPT, MADE, TEMPORARY
 from advisor.errors import SourceUnavailable
 from advisor.files.traced import pack, profile_text, structure_of
+from advisor.files.written import replace_text
 from advisor.specs import Recipe
 from advisor.terms import TermName
 from calibrate.measurement import Environment, ModelFacts, ShapeTraces, StepEvents, TrainedTensor
@@ -275,26 +273,9 @@ def profile_of(
 
 def store(path: Path, profile: Mapping[str, Any]) -> None:
     """Write a profile atomically. Raises SourceUnavailable when the folder cannot be written to."""
-    text = profile_text(profile)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _new_file(path.parent) as (handle, temporary):
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, path)
-    except OSError as error:
+        replace_text(path, profile_text(profile))
+    except SourceUnavailable as error:
         raise SourceUnavailable(
-            f"cannot save the profile: {path.parent}: {error.strerror or error}; set "
-            "FINETUNE_ADVISOR_DATA to a writable folder"
+            f"cannot save the profile: {error}; set FINETUNE_ADVISOR_DATA to a writable folder"
         ) from None
-
-
-@contextlib.contextmanager
-def _new_file(folder: Path) -> Iterator[tuple[int, str]]:
-    """A temporary file next to the one to replace; always removed afterwards."""
-    handle, temporary = tempfile.mkstemp(prefix=".profile-", dir=folder)
-    try:
-        yield handle, temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

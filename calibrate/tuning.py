@@ -6,7 +6,6 @@ that are larger than LIMIT or larger than without a fit. Needs no torch.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from advisor.costs.measured import BadDevice, MeasuredDevice, device_slug, devic
 from advisor.decoders.step import step_program
 from advisor.errors import InputError
 from advisor.files.checked import file_text, read_file
+from advisor.files.written import replace_text
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
 from advisor.units import GIB
@@ -43,7 +43,7 @@ from calibrate.measurement import SCHEMA_VERSION, Comparison, Environment, Figur
 from calibrate.predict import Speed, predict
 from calibrate.rates import Rates, Sample
 from calibrate.residuals import latest
-from calibrate.store import Store, replace_file
+from calibrate.store import Store
 
 FEWEST_BURSTS, FEWEST_SHAPES, MOST_BURSTS = 6, 2, 200
 LIMIT = 0.25
@@ -180,7 +180,7 @@ def store_rates(device: DeviceFacts, environment: Environment, samples: Sequence
 
 def keep_rates(rates: Rates, folder: Path) -> None:
     """Save micro-benchmarks measured here or elsewhere, replacing older ones. Raises SourceUnavailable."""
-    _write(rates_path(rates.device, folder), file_text(SCHEMA_VERSION, rates.model_dump(mode="json")))
+    replace_text(rates_path(rates.device, folder), file_text(SCHEMA_VERSION, rates.model_dump(mode="json")))
 
 
 def tune(
@@ -226,7 +226,7 @@ def tune(
 def keep(tuned: Tuned, folder: Path) -> Path:
     """Put a profile where `advise` finds it. Raises SourceUnavailable."""
     path = folder / f"{device_slug(tuned.device.card)}.json"
-    _write(path, device_text(tuned.device))
+    replace_text(path, device_text(tuned.device))
     return path
 
 
@@ -323,12 +323,6 @@ def _spread(left_out: HeldOut) -> Interval:
     if left_out.methods:
         return interval_of((*left_out.shapes, *left_out.methods))
     return interval_of(left_out.shapes, math.log1p(ONE_METHOD_SPREAD))
-
-
-def _write(path: Path, text: str) -> None:
-    with contextlib.suppress(OSError):  # writing reports the reason
-        path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, text)
 
 
 def _today() -> str:

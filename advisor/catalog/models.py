@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.catalog.config_json import model_from_config, read_config
 from advisor.catalog.data import data_folder, data_text
-from advisor.catalog.fields import shown
-from advisor.errors import BadConfig, UnknownName
+from advisor.errors import BadConfig, UnknownName, shown
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -53,6 +52,11 @@ def model_names() -> tuple[str, ...]:
     return tuple(entry.name for entry in model_entries())
 
 
+def find_entry(text: str) -> ModelEntry | None:
+    """The model that a name, a Hub id or an alias means in the catalog; capitals do not matter."""
+    return _by_label().get(text.strip().lower())
+
+
 def hub_id_of(name: str) -> str:
     """The Hub id to put into a script for the model that a user called `name`.
 
@@ -72,8 +76,7 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     Capitals do not matter in names. With `offline` the Hub is not asked beyond its local cache.
     Raises UnknownName, BadConfig, UnsupportedArchitecture or SourceUnavailable.
     """
-    label = text.strip()
-    entry = _by_label().get(label.lower())
+    label, entry = text.strip(), find_entry(text)
     if entry is not None:
         return _catalog_model(entry.name)
     path = _config_path(label)

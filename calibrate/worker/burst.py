@@ -11,6 +11,7 @@ schedule, the copy of the logits that accelerate makes under autocast, and fp16'
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,9 @@ TIMED_STEPS = (5, 200)
 STABLE = 0.01
 """The median is stable when dropping the first half of the steps changes it by less than this."""
 
+MEMORY_STEPS = 2
+"""The step that measures memory takes about as long as this many others: on a CPU it runs under the profiler."""
+
 Say = Callable[[Mapping[str, Any]], None]
 
 
@@ -49,10 +53,14 @@ class StepSeconds(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How long a burst may time steps: their number (0: until stable), and the seconds for all of them."""
+    """How long a burst may time steps: their number (0: until stable), and the seconds for all of them.
+
+    Whatever their number, no step begins when `end_s`, by time.perf_counter, is near; one is timed in any case.
+    """
 
     steps: int
     seconds: float
+    end_s: float = math.inf
 
 
 class Training:
@@ -183,9 +191,14 @@ def _warm_up(training: Training, limits: Limits, say: Say) -> tuple[float, ...]:
         times.append(training.step().wall_s)
         say({"warm_up_s": times[-1]})
         settled = len(times) >= least and times[-1] > (1 - WARM) * times[-2]
-        if settled or (len(times) >= least and sum(times) > limits.seconds / 2):
+        if _is_late(limits.end_s, times[-1]) or settled or (len(times) >= least and sum(times) > limits.seconds / 2):
             break
     return tuple(times)
+
+
+def _is_late(end_s: float, step_s: float) -> bool:
+    """Whether there is no time for another step besides the one that measures memory, which takes longer."""
+    return time.perf_counter() + (1 + MEMORY_STEPS) * step_s > end_s
 
 
 def _timed(
@@ -204,6 +217,8 @@ def _timed(
         clocks += [] if clock_hz is None else [clock_hz]
         reasons |= dict.fromkeys(why)
         say({"step_s": timed[-1].wall_s, "steps": len(timed)})
+        if _is_late(limits.end_s, timed[-1].wall_s):
+            break
         late = time.perf_counter() - begin_s > limits.seconds
         if len(timed) >= least and (late or is_stable([one.wall_s for one in timed])):
             break

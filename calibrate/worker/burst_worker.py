@@ -6,8 +6,9 @@ It answers `{"environment": {...}}` or `{"missing": "torch"}` on startup. Jobs a
     {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
-or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": "signal 9"}`;
-`{"fresh": true}` means that the job needs a worker that was started with `--fresh`.
+or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": -9}` with the
+exit code of the job's process (negative: a signal); `{"fresh": true}` means that the job needs a worker that was
+started with `--fresh`.
 
 Each job gets its own process: this one loads the libraries once and forks. Where that is impossible (no fork, or CUDA
 was initialized here, which a fork cannot use), it does the job in this process and exits; `--fresh` asks for that.
@@ -20,10 +21,12 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import math
 import os
 import select
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,10 +109,8 @@ def _in_a_fork(job: Mapping[str, Any], say: Say) -> None:
         finally:
             os._exit(code)
     status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        say({"crashed": f"signal {os.WTERMSIG(status)}"})
-    elif os.waitstatus_to_exitcode(status):
-        say({"crashed": f"code {os.waitstatus_to_exitcode(status)}"})
+    if code := os.waitstatus_to_exitcode(status):
+        say({"crashed": code})
 
 
 def _end_with_parent() -> None:
@@ -216,6 +217,7 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
     from calibrate.worker.burst import Limits, run_burst
     from calibrate.worker.patches import quiet
 
+    begin_s = time.perf_counter()
     with quiet(), contextlib.redirect_stdout(sys.stderr):
         device = _open(job["device"]).device
         figures, run = run_burst(
@@ -223,7 +225,7 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
             Recipe.model_validate(job["recipe"]),
             job["seq_len"],
             device,
-            Limits(job["steps"], job["limit_s"]),
+            Limits(job["steps"], job["limit_s"], begin_s + job.get("left_s", math.inf)),
             say,
             job.get("code", ""),
         )

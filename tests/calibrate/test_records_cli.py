@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,72 @@ def test_records_travel(calibrate: Door, folder: Path, tmp_path: Path) -> None:
     assert kept == ["lora", "dora"]
 
 
+def test_nothing_is_replaced_unasked(calibrate: Door, folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("work of months")
+    for command in (("export", mine), ("report", "--html", mine)):
+        assert calibrate(*command, "--out", folder) == 2
+        assert "exists already; add --force to replace it" in calibrate.err
+        assert mine.read_text() == "work of months"
+        assert calibrate(*command, "--force", "--out", folder) == 0
+        assert mine.read_text() != "work of months"
+        mine.write_text("work of months")
+
+
+def test_the_store_is_never_written_over(calibrate: Door, folder: Path, tmp_path: Path) -> None:
+    before = Store(folder).path.read_bytes()
+    (tmp_path / "link").symlink_to(Store(folder).path)
+    for name in ("records.jsonl", "records.lock", "devices/a.json", "claims/a", "../kept/records.jsonl", "../link"):
+        for command in (("export", folder / name), ("report", "--html", folder / name)):
+            assert calibrate(*command, "--force", "--out", folder) == 2
+            assert "this program keeps its own data there" in calibrate.err
+            assert calibrate.err.count("\n") == 1
+    assert Store(folder).path.read_bytes() == before
+
+
+def test_the_users_own_store_is_kept_from_other_sessions_too(
+    calibrate: Door, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_ADVISOR_DATA", str(folder.parent / "data"))
+    own = Store()
+    own.append(record("lora"))
+    assert calibrate("export", own.path, "--force", "--out", folder) == 2
+    assert len(own.read().results) == 1
+
+
+def test_devices_and_pipes_are_written_to(calibrate: Door, folder: Path, tmp_path: Path) -> None:
+    assert calibrate("export", "/dev/null", "--out", folder) == 0
+    assert (calibrate.out, calibrate.err.count("\n")) == ("", 1)
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert calibrate("report", "--html", pipe, "--out", folder) == 4  # nobody reads
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/null", "pipe", "."])
+def test_only_regular_files_are_imported(
+    calibrate: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    assert calibrate("import", name, "--out", tmp_path / "kept") == 2
+    assert "not a regular file" in calibrate.err
+    assert calibrate.err.count("\n") == 1
+
+
+def test_a_store_with_impossible_figures_is_shown_without_them(calibrate: Door, folder: Path, tmp_path: Path) -> None:
+    line = json.loads(record("lora", id="9").model_dump_json())
+    for value in (-1, 10**400, float("nan"), 1e308):
+        line["measured"]["step_s"] = value
+        with Store(folder).path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    for command in (("show",), ("show", "--json"), ("report", "--html", tmp_path / "r.html"), ("fit",)):
+        assert calibrate(*command, "--out", folder) == (2 if command == ("fit",) else 0)
+        assert "skipped 4 damaged lines" in calibrate.err
+        assert "Traceback" not in calibrate.err
+
+
 def test_a_bad_file_adds_nothing(calibrate: Door, folder: Path, tmp_path: Path) -> None:
     card, other = tmp_path / "card.jsonl", tmp_path / "other"
     assert calibrate("export", card, "--out", folder) == 0
@@ -133,9 +201,10 @@ def test_lines_that_are_passed_over_are_told(calibrate: Door, folder: Path) -> N
         ("show", "--nonsense"),
         ("import",),
         ("import", "/no/such/file"),
+        ("import", "~no-such-user/no/such/file"),
     ],
 )
 def test_bad_input_is_one_line(calibrate: Door, arguments: tuple[str, ...]) -> None:
-    assert calibrate(*arguments) == (4 if "/no/such/file" in arguments else 2)
+    assert calibrate(*arguments) == (4 if "/no/such/file" in arguments[-1] else 2)
     assert (calibrate.out, calibrate.err.count("\n")) == ("", 1)
     assert calibrate.err.startswith("calibrate: error: ")

@@ -13,6 +13,7 @@ import pytest
 
 from advisor.errors import SourceUnavailable
 from advisor.specs import Recipe
+from calibrate import runner as module
 from calibrate.child import BurstFailed, BurstRefused
 from calibrate.runner import BurstJob, BurstRunner, Result
 from tests.calibrate import made_up
@@ -70,14 +71,24 @@ def test_steps_are_heard_on_the_way() -> None:
         ("say(out_of_memory='CUDA out of memory')", "out_of_memory", "CUDA out of memory"),
         ("say(failed='ValueError: no')", "failed", "a library raised ValueError: no"),
         ("say(refused='no flash here')", "failed", "no flash here"),
-        ("say(crashed='signal 9')", "crashed", "signal 9: killed by a user or because the machine ran out of memory"),
         (
-            "print('bad kernel', file=sys.stderr, flush=True); say(crashed='signal 11')",
+            "print('a warning', file=sys.stderr, flush=True); say(crashed=-9)",
             "crashed",
-            "signal 11: bad kernel",
+            "the burst's process was killed (signal 9), most likely by the out-of-memory killer: free memory",
         ),
+        (
+            "print('bad kernel', file=sys.stderr, flush=True); say(crashed=-11)",
+            "crashed",
+            "was killed (signal 11, SIGSEGV): bad kernel",
+        ),
+        ("say(crashed=-64)", "crashed", "was killed (signal 64, SIGRTMAX): it printed nothing"),
+        ("say(crashed=3)", "crashed", "ended with code 3: it printed nothing"),
         ("os._exit(7)", "crashed", "code 7"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "crashed", "code -9"),
+        (
+            "print('a warning', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+            "crashed",
+            "the worker was killed (signal 9), most likely by the out-of-memory killer: free memory",
+        ),
     ],
 )
 def test_whatever_becomes_of_a_burst_is_an_outcome(code: str, kind: str, says: str) -> None:
@@ -92,6 +103,13 @@ def test_a_burst_that_takes_too_long_is_ended() -> None:
     found = outcome("[(say(step_s=0.1, steps=1), time.sleep(0.1)) for _ in range(600)]", timeout_s=0.6)
     assert (found.outcome, found.error) == ("timed_out", "not finished within 0.6 s")
     assert time.monotonic() - begin_s < 15
+
+
+def test_a_burst_is_ended_when_the_budget_is_long_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.3)
+    with runner(EACH + "    time.sleep(60)") as worker:
+        found = worker.run(JOB._replace(left_s=0.2))
+    assert (found.outcome, found.error) == ("timed_out", "not finished within 0.5 s: the budget had ended")
 
 
 def test_the_next_burst_gets_a_fresh_worker_after_a_crash(tmp_path: Path) -> None:
@@ -169,6 +187,18 @@ def test_two_bursts_in_two_processes(worker: BurstRunner) -> None:
     assert worker._child is not None
 
 
+def test_the_budget_ends_a_burst_with_the_steps_that_it_has(worker: BurstRunner) -> None:
+    begin_s = time.monotonic()
+    found = worker.run(JOB._replace(steps=100_000, left_s=2.0))
+    assert found.outcome == "done"
+    assert found.run is not None
+    assert 1 <= len(found.run.step_s) < 100_000
+    assert time.monotonic() - begin_s < 12
+    least = worker.run(JOB._replace(steps=100_000, left_s=0.001)).run
+    assert least is not None
+    assert (len(least.warm_up_s), len(least.step_s)) == (1, 1)
+
+
 def test_a_library_that_raises(worker: BurstRunner) -> None:
     odd = TINY | {"hidden_size": 65}  # no multiple of the heads
     assert worker.run(JOB._replace(config=odd)).outcome == "failed"
@@ -201,6 +231,6 @@ def test_kill_nine_of_the_burst_alone(worker: BurstRunner) -> None:
     long = JOB._replace(steps=100_000, limit_s=60.0)
     found = worker.run(long, kill)
     assert (found.outcome, len(killed)) == ("crashed", 1)
-    assert "signal 9: killed" in found.error
+    assert "was killed (signal 9)" in found.error
     assert worker.run(JOB).outcome == "done"
     assert worker._child._process.pid == parent

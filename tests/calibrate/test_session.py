@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from advisor.errors import SourceUnavailable
+from calibrate import session
 from calibrate.cut import Whole
 from calibrate.measurement import Comparison
 from calibrate.plan import Plan, PlannedBurst, Request, make_plan
 from calibrate.runner import BurstJob, Result
-from calibrate.session import Options, Summary, work
+from calibrate.session import Options, Summary, note_of, work
 from calibrate.store import Store
 from tests.calibrate import made_up
 from tests.calibrate.made_up import TINY, machine
@@ -155,6 +159,98 @@ def test_time_spent_before_counts(tmp_path: Path) -> None:
 def test_the_first_burst_runs_however_small_the_budget(tmp_path: Path) -> None:
     clock = Clock()
     assert len(go(Store(tmp_path), Runner(clock, takes_s=10.0), clock=clock, budget_s=1.0).records) == 1
+
+
+def test_a_burst_may_take_what_is_left_of_the_budget(tmp_path: Path) -> None:
+    clock = Clock()
+    go(Store(tmp_path), runner := Runner(clock, takes_s=10.0), clock=clock, budget_s=55.0, spent_s=5.0, steps=100_000)
+    assert [job.left_s for job in runner.jobs[:3]] == [50.0, 40.0, 30.0]
+    go(Store(tmp_path / "other"), runner := Runner(), budget_s=1.0, spent_s=5.0)
+    assert [job.left_s for job in runner.jobs] == [1.0]
+
+
+def test_a_burst_with_fewer_steps_than_asked_for_is_told(tmp_path: Path) -> None:
+    assert go(Store(tmp_path), Runner(), steps=9).cut_short == 0
+    assert go(Store(tmp_path / "other"), Runner(), steps=10).cut_short == 10
+
+
+def test_a_burst_with_too_few_steps_for_a_fit_is_measured_again(tmp_path: Path) -> None:
+    few = Result("done", made_up.figures(), made_up.run(step_s=(0.1, 0.1)), "")
+    go(Store(tmp_path), Runner(results={3: few, 5: few}))
+    go(Store(tmp_path), second := Runner(), steps=2)
+    assert second.jobs == []
+    go(Store(tmp_path), third := Runner())
+    assert [job.recipe.method for job in third.jobs] == [PLAN.bursts[n - 1].recipe.method for n in (3, 5)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+def test_two_sessions_at_once_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+    monkeypatch.setattr(session, "POLL_S", 0.01)
+    go(Store(tmp_path), Runner())
+    runners = [Slow(), Slow()]
+    folder = tmp_path if again else tmp_path / "new"
+    begin = threading.Barrier(2)
+
+    def one(runner: Runner) -> Summary:
+        begin.wait()
+        return go(Store(folder), runner, again=again)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(one, runners)
+    assert all(runner.jobs for runner in runners)
+    assert sum(len(runner.jobs) for runner in runners) == 10
+    assert first.records == second.records
+    assert len(first.records) == 10
+    assert len(Store(folder).read().results) == (20 if again else 10)
+    assert list((folder / "claims").iterdir()) == []
+
+
+class Slow(Runner):
+    """Takes long enough for another to come in between."""
+
+    def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
+        time.sleep(0.02)
+        return super().run(job, hear)
+
+
+@pytest.mark.slow
+def test_a_burst_that_crashed_elsewhere_is_tried_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other session holds it at first."""
+    monkeypatch.setattr(session, "POLL_S", 0.01)
+    store = Store(tmp_path)
+    key = key_at(3)
+    with ThreadPoolExecutor(1) as pool:
+        with Store(tmp_path).claimed(key) as ours:
+            assert ours
+            running = pool.submit(go, store, runner := Runner())
+            while len(runner.jobs) < 9:
+                time.sleep(0.01)
+            time.sleep(0.05)
+            assert len(runner.jobs) == 9
+        assert len(running.result(10).records) == 10
+    assert runner.jobs[-1].recipe == PLAN.bursts[3].recipe
+
+
+def test_a_burst_held_elsewhere_is_not_waited_for_beyond_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    def sleep(wait_s: float) -> None:
+        clock.now_s += wait_s
+
+    monkeypatch.setattr(session.time, "sleep", sleep)
+    with Store(tmp_path).claimed(key_at(3)):
+        summary = go(Store(tmp_path), Runner(), clock=clock, budget_s=20.0)
+    assert (len(summary.records), summary.not_reached) == (9, 1)
+    assert clock.now_s <= 20.5
+
+
+def key_at(index: int) -> str:
+    burst = note_of(PLAN.bursts[index], HERE).burst
+    assert burst is not None
+    return burst.key
 
 
 def test_steps_and_their_time_are_handed_on(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,66 @@ def store_is_clean(folder: Path) -> bool:
     return (contents.newer, contents.damaged) == (0, 0)
 
 
+def test_a_burst_is_claimed_by_one_at_a_time(tmp_path: Path) -> None:
+    one, other = Store(tmp_path), Store(tmp_path)
+    with one.claimed("a") as first:
+        with other.claimed("a") as second, other.claimed("b") as third:
+            assert (first, second, third) == (True, False, True)
+        with other.claimed("a") as still:
+            assert not still
+    with other.claimed("a") as again:
+        assert again
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def claim_and_wait(folder: str, ready: Any) -> None:
+    with Store(Path(folder)).claimed("a") as ours:
+        ready.put(ours)
+        time.sleep(60)
+
+
+@pytest.mark.process
+def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Queue()
+    other = context.Process(target=claim_and_wait, args=(str(tmp_path), ready))
+    other.start()
+    assert ready.get(timeout=60)
+    with Store(tmp_path).claimed("a") as ours:
+        assert not ours
+    other.kill()
+    other.join(60)
+    with Store(tmp_path).claimed("a") as ours:
+        assert ours
+
+
+def test_what_others_add_is_read_from_where_the_last_look_ended(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.read_from(0) == (((), 0, 0), 0)
+    store.append(ONE)
+    contents, end = store.read_from(0)
+    assert contents.records == (ONE,)
+    assert end == store.path.stat().st_size
+    with store.path.open("ab") as file:
+        file.write(b'{"half')
+    assert store.read_from(end) == (((), 0, 0), end)
+    store.append(TWO)
+    assert store.read_from(end)[0].records == (TWO,)
+    with store.path.open("ab") as file:
+        file.write(b"x" * 3 * 2**20 + b"\n")
+    contents, end = store.read_from(0)
+    assert (contents.damaged, end) == (1, store.path.stat().st_size)
+
+
+def test_what_is_no_regular_file_is_no_store(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    os.mkfifo(store.path)
+    with pytest.raises(BadConfig, match="a pipe, not a regular file"):
+        store.read()
+    with pytest.raises(SourceUnavailable, match="not a regular file"):
+        store.append(ONE)
+
+
 @pytest.mark.slow
 def test_a_lock_that_is_never_given_back_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_LIMIT_S", 0.1)
@@ -177,6 +238,8 @@ def test_a_file_of_records_comes_back_whole(tmp_path: Path) -> None:
         ("{}", BadConfig, r"line 2: model: Field required"),
         ("no json", BadConfig, r"line 2: not a JSON object"),
         ('{"schema_version": 2}', NewerRecord, r"line 2: the record has schema 2 but this program reads 1"),
+        (ONE.model_dump_json() + "\n\x1b[2J", BadConfig, r"line 3: not a JSON object"),
+        ('{"schema_version": ' + "9" * 400 + "}", NewerRecord, r"has schema 99999999999999999999 but"),
         (record(outcome="started").model_dump_json(), BadConfig, r"line 2: not the result of a burst"),
     ],
 )
@@ -185,6 +248,99 @@ def test_a_file_with_one_bad_line_is_refused(tmp_path: Path, line: str, kind: ty
     path.write_text(f"{ONE.model_dump_json()}\n{line}\n")
     with pytest.raises(kind, match=says):
         parse_file(path)
+
+
+IMPOSSIBLE = (
+    ("measured.step_s", "-1"),
+    ("measured.step_s", "0"),
+    ("measured.step_s", "NaN"),
+    ("measured.step_s", "Infinity"),
+    ("measured.step_s", "1e308"),
+    ("measured.step_s", "1e999"),
+    ("measured.step_s", '"fast"'),
+    ("measured.peak_allocated_bytes", "1" + "0" * 400),
+    ("measured.peak_allocated_bytes", "0"),
+    ("measured.peak_allocated_bytes", str(2**50 + 1)),
+    ("predicted.peak_allocated_bytes", "-5"),
+    ("predicted.step_s", "1e308"),
+    ("burst.run.step_s", "[0.1, -0.1]"),
+    ("burst.run.cpu_share", "-1"),
+    ("burst.started_at", '"2026-02-30T00:00:00+00:00"'),
+    ("burst.started_at", '"yesterday"'),
+    ("environment.device.memory_bytes", "-1"),
+    ("environment.device.cores", "0"),
+    ("environment.device.compute_capability", '"new"'),
+    ("recipe.rank", "-1"),
+    ("recipe.alpha", "NaN"),
+    ("method", '"lara"'),
+    ("batch", "0"),
+    ("seq_len", "-3"),
+    ("schema_version", "0"),
+    ("burst.config", "[" * 500 + "]" * 500),
+    ("model", '"\\ud800"'),
+)
+
+
+def with_value(place: str, value: str) -> str:
+    """A good record's line with other JSON text at a place."""
+    document = json.loads(ONE.model_dump_json())
+    *outer, name = place.split(".")
+    holder = document
+    for key in outer:
+        holder = holder[key]
+    holder[name] = "PLACE"
+    return json.dumps(document).replace('"PLACE"', value)
+
+
+@pytest.mark.parametrize(("place", "value"), IMPOSSIBLE)
+def test_impossible_figures_are_refused_and_skipped(tmp_path: Path, place: str, value: str) -> None:
+    """On import with file, line, field and value; in the store, where an older version let them in, with a count."""
+    path, line = tmp_path / "card.jsonl", with_value(place, value)
+    path.write_text(f"{TWO.model_dump_json()}\n{line}\n")
+    with pytest.raises(BadConfig) as caught:
+        parse_file(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}, line 2: ")
+    assert place.split(".")[0] in message or "not a JSON object" in message
+    assert message.isprintable()
+    assert len(message) < 500
+    store = Store(tmp_path / "store")
+    store.append(ONE)
+    with store.path.open("a") as file:
+        file.write(line + "\n")
+    store.append(TWO)
+    assert store.read() == ((ONE, TWO), 0, 1)
+    assert line in store.path.read_text()
+
+
+def test_what_a_terminal_would_obey_is_not_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(ONE)
+    store.path.write_text(
+        with_value("model", '"a\\u001b[2Jb"') + "\n" + with_value("model", '"' + "x" * 9000 + '"') + "\n"
+    )
+    assert [(one.model[:6], len(one.model)) for one in store.read().records] == [("a?[2Jb", 6), ("xxxxxx", 500)]
+
+
+def test_a_burst_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "card.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + 2 * (ONE.model_dump_json() + "\n").encode())
+    assert parse_file(path).records == (ONE,)
+
+
+def test_an_endless_line_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "card.jsonl"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(BadConfig, match="line 1: not a JSON object"):
+        parse_file(path)
+
+
+def test_a_file_without_an_end_in_sight_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_IMPORT_BYTES", 2**20)
+    (tmp_path / "card.jsonl").write_bytes(b"\n" * (2**20 + 1))
+    with pytest.raises(BadConfig, match="larger than 1 MiB"):
+        parse_file(tmp_path / "card.jsonl")
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

@@ -72,9 +72,10 @@ def test_the_other_side_has_its_price() -> None:
     dora, lora = (answer.candidate(method).time for method in ("dora", "lora"))
     assert dora is not None
     assert lora is not None
-    price = f"{lora.total_s.likely / 3600:.2g} h in place of {dora.total_s.likely / 3600:.2g} h here"
+    its, other = format_seconds(dora.total_s.likely), format_seconds(lora.total_s.likely)
+    price = f"{other} in place of {its} here"
     assert price in remarked(examples=49_999)["ADV010"]
-    assert f"DoRA, {dora.total_s.likely / 3600:.2g} h in place of" in remarked(examples=50_000)["ADV010"]
+    assert f"DoRA, {its} in place of" in remarked(examples=50_000)["ADV010"]
     assert "GiB, 1.00 times the time); --rank 64" in remarked(examples=99_999)["ADV010"]
     assert "does not fit)" in remarked(card(3.4), examples=99_999)["ADV010"]
 

@@ -177,3 +177,5 @@ def test_timing_ends_when_stable_or_out_of_time(monkeypatch: pytest.MonkeyPatch)
     assert timed([9.0] * 300, Limits(0, 3.0)) == 5  # never fewer
     assert timed([0.1] * 300, Limits(12, 0.1)) == 12
     assert timed([0.1, 0.2] * 150, Limits(0, 1e9)) == 200
+    assert timed([0.1] * 300, Limits(100, 1e9, 3.05)) == 28  # two more are kept for the memory, and one for the next
+    assert timed([9.0] * 300, Limits(100, 1e9, 1.0)) == 1
