@@ -9,7 +9,7 @@ import pytest
 from advisor.advice.advise import advise
 from advisor.answer import Advice
 from advisor.specs import METHODS, GpuSpec
-from advisor.units import GIB, format_learning_rate
+from advisor.units import GIB, format_learning_rate, format_seconds
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
 
