@@ -211,6 +211,11 @@ class Workload(Frozen):
     packing: bool = False
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
 
+    def _contradiction(self) -> str:
+        if self.mean_seq_len > self.seq_len:
+            return f"mean_seq_len is {self.mean_seq_len:,}, but must be at most seq_len, which is {self.seq_len:,}"
+        return ""
+
 
 class Recipe(Frozen):
     """How one training step is run: every knob that changes its memory or its time."""

@@ -68,9 +68,18 @@ def assumptions(question: Question, workload: Workload, data: DataSummary | None
     return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
 
 
-def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]) -> list[Reason]:
-    """Notes on the cards of a bare size that are left out of the answer, or whose speed is unknown."""
-    texts = []
+def card_notes(
+    cards: Sequence[GpuSpec],
+    usable: Sequence[GpuSpec],
+    stand_ins: Sequence[GpuSpec],
+    other_sizes: Sequence[tuple[str, GpuSpec]],
+) -> list[Reason]:
+    """Notes on cards: left out of a bare size, of unknown speed, sold in other sizes, unlike an ordinary CUDA card."""
+    texts = [
+        f"Took {cards[0].name}, with {format_gib(cards[0].memory_bytes)} GiB; the card is also sold with "
+        f"{other.marketed_gb:g} GB: --gpu {alias}."
+        for alias, other in other_sizes
+    ]
     left_out = [card.name for card in cards if card not in usable]
     if left_out:
         texts.append(f"Excluded because they lack bf16: {', '.join(left_out)}. Pass one to --gpu to evaluate it.")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from advisor.architectures import architecture_of
 from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields, shown
-from advisor.errors import BadConfig, UnsupportedArchitecture
+from advisor.errors import BadConfig, InputError, UnsupportedArchitecture
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -124,13 +124,8 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     structure = family(fields)
     try:
         return ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
-    except ValueError as error:
-        from pydantic import ValidationError
-
-        assert isinstance(error, ValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadConfig(f"{origin}: {where} is {str(first['input'])[:60]}: {first['msg']}") from None
+    except InputError as error:
+        raise BadConfig(f"{origin}: {error}") from None
 
 
 def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[str, object]:

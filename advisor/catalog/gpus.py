@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from advisor.catalog.data import data_text
-from advisor.errors import SourceUnavailable, UnknownName
+from advisor.errors import BadValue, SourceUnavailable, UnknownName, expect
 from advisor.specs import GpuSpec
 from advisor.units import GIB, MIB, parse_card_size_gb
 
@@ -29,6 +29,8 @@ GeForce cards report 0.995 to 1.0 of it, cards that keep ECC codes in GDDR 0.937
 SMALLEST_CARD_BYTES = 512 * MIB
 _NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
 _FILE_SUFFIXES = (".toml", ".json")
+_SEVERAL = re.compile(r"\s*(\d{1,9})\s*[xX×]\s*(\S.*?)\s*")
+_APPLE = re.compile(r"apple.*|mps|metal|m[1-9](pro|max|ultra)?")
 
 
 class _Entry(NamedTuple):
@@ -96,12 +98,39 @@ def cards_near(memory_bytes: int) -> tuple[GpuSpec, ...]:
     return (*below, *cards_with_at_least(memory_bytes)[:1])
 
 
+def several(text: str) -> tuple[int | None, str]:
+    """(2, "3090") for "2x3090"; (None, text) for what names no number of cards, a file's name included."""
+    match = None if text.strip().lower().endswith(_FILE_SUFFIXES) else _SEVERAL.fullmatch(text)
+    return (None, text) if match is None else (int(match[1]), match[2])
+
+
+def other_sizes(text: str) -> tuple[tuple[str, GpuSpec], ...]:
+    """Cards that are sold under the name `text` with another memory, each with the alias that says so.
+
+    "a100" is the 40 GB card; there is an a100-80gb. A name that states the size has none.
+    """
+    key = _key(text)
+    card = _by_key().get(key)
+    if card is None:
+        return ()
+    asked = {label.lower() for label in (card, *_catalog()[card].aliases) if _key(label) == key}
+    found: dict[float, tuple[str, GpuSpec]] = {}
+    for entry in _catalog().values():
+        size = entry.fields["marketed_gb"]
+        for alias in entry.aliases:
+            longer = alias.endswith(f"-{size:g}gb") and any(alias.startswith(f"{label}-") for label in asked)
+            if longer and size != _catalog()[card].fields["marketed_gb"]:
+                found.setdefault(size, (alias, entry.spec))
+    return tuple(found.values())
+
+
 def find_gpus(text: str) -> tuple[GpuSpec, ...]:
     """The cards that `--gpu TEXT` means: one by name, alias, file or 'auto'; all of a size for "24GB".
 
     Raises UnknownName (no such card), BadValue (a size out of range), BadConfig (an unusable GPU file) and
     SourceUnavailable ('auto' without NVML, a file that cannot be read).
     """
+    expect("gpu", text, str)
     wanted = text.strip()
     name = _by_key().get(_key(wanted))
     if name is not None:
@@ -116,6 +145,13 @@ def find_gpus(text: str) -> tuple[GpuSpec, ...]:
     size_gb = None if is_model_number else parse_card_size_gb(wanted)
     if size_gb is not None:
         return _cards_of_size(size_gb)
+    if _APPLE.fullmatch(_key(wanted)):
+        raise BadValue(
+            "--gpu",
+            wanted,
+            "Apple's GPUs are not estimated: PyTorch's MPS backend has other kernels and another allocator than CUDA, "
+            "and nothing here was checked on it; name a CUDA or ROCm card, or a size such as 24GB",
+        )
     raise _unknown(wanted)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from advisor.catalog.config_json import model_from_config, read_config
 from advisor.catalog.data import data_folder, data_text
 from advisor.catalog.fields import shown
-from advisor.errors import BadConfig, UnknownName
+from advisor.errors import BadConfig, UnknownName, expect
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     Capitals do not matter in names. With `offline` the Hub is not asked beyond its local cache.
     Raises UnknownName, BadConfig, UnsupportedArchitecture or SourceUnavailable.
     """
+    expect("model", text, str)
     label = text.strip()
     entry = _by_label().get(label.lower())
     if entry is not None:

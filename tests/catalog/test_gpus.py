@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from advisor.catalog.data import data_folder
 from advisor.catalog.gpu_file import catalog_cards
-from advisor.catalog.gpus import all_gpus, cards_with_at_least, find_gpus, gpu_aliases, gpu_names
+from advisor.catalog.gpus import all_gpus, cards_with_at_least, find_gpus, gpu_aliases, gpu_names, other_sizes, several
 from advisor.catalog.index import gpu_index_text
 from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.specs import GpuSpec
@@ -203,6 +203,42 @@ def test_model_number_is_not_read_as_tebibytes() -> None:
 def test_part_of_a_name_is_refused(text: str) -> None:
     with pytest.raises(UnknownName):
         find_gpus(text)
+
+
+@pytest.mark.parametrize("text", ["m3", "M2 Ultra", "apple m4 max", "Apple", "mps"])
+def test_apples_gpus_are_refused_in_one_sentence(text: str) -> None:
+    with pytest.raises(BadValue, match="Apple's GPUs are not estimated"):
+        find_gpus(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("2x3090", (2, "3090")),
+        ("8 x H100", (8, "H100")),
+        (" 4×24GB ", (4, "24GB")),
+        ("3090", (None, "3090")),
+        ("2x", (None, "2x")),
+        ("x3090", (None, "x3090")),
+        ("2x3090.toml", (None, "2x3090.toml")),
+    ],
+)
+def test_how_many_cards_a_text_names(text: str, read: tuple[int | None, str]) -> None:
+    assert several(text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "aliases"),
+    [
+        ("a100", ["a100-80gb"]),
+        ("A100 PCIe", ["a100-pcie-80gb"]),
+        ("4060 Ti", ["4060-ti-16gb"]),
+        ("a10", []),
+        ("l4", []),
+    ],
+)
+def test_other_sizes_of_the_same_name(text: str, aliases: list[str]) -> None:
+    assert [alias for alias, _ in other_sizes(text)] == aliases
 
 
 # ---- sizes -------------------------------------------------------------------------------------------------
