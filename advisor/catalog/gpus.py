@@ -2,8 +2,8 @@
 
 People write cards in profiles/gpus/*.toml and in their own files (gpu_file.py reads those); a look-up opens only
 profiles/gpus/index.json, which repeats the catalog in base units and is generated (index.py).
-Names and aliases are exact: spaces, dashes, underscores, capitals and a leading "NVIDIA" do not matter, everything
-else does.
+Names and aliases are exact: spaces, dashes, underscores, capitals and a leading "NVIDIA" or "AMD" do not matter,
+everything else does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GeForce cards report 0.995 to 1.0 of it, cards that keep ECC codes in GDDR 0.937
 SMALLEST_CARD_BYTES = 512 * MIB
 _NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
 _FILE_SUFFIXES = (".toml", ".json")
-_SEVERAL = re.compile(r"\s*(\d{1,9})\s*[xX×]\s*(\S.*?)\s*")
+_SEVERAL = re.compile(r"\s*(\d{1,3})\s*[xX×]\s*(\S.*?)\s*")  # no more digits: a "7900 XT" is one card
 _APPLE = re.compile(r"apple.*|mps|metal|m[1-9](pro|max|ultra)?")
 
 
@@ -79,9 +79,19 @@ def gpu_aliases() -> Mapping[str, str]:
 
 
 def cards_with_at_least(memory_bytes: int) -> tuple[GpuSpec, ...]:
-    """Catalog cards whose driver reports `memory_bytes` or more, smallest first, then by name."""
-    enough = (spec for spec in all_gpus() if spec.memory_bytes >= memory_bytes)
+    """Ordinary cards whose driver reports `memory_bytes` or more, smallest first, then by name."""
+    enough = (spec for spec in _ordinary_cards() if spec.memory_bytes >= memory_bytes)
     return tuple(sorted(enough, key=lambda spec: (spec.memory_bytes, spec.name)))
+
+
+def _ordinary(spec: GpuSpec) -> bool:
+    """Whether a size alone may stand for the card: PyTorch drives it by CUDA, and it has memory of its own."""
+    return not spec.rocm and not spec.unified_memory
+
+
+@lru_cache(maxsize=1)
+def _ordinary_cards() -> tuple[GpuSpec, ...]:
+    return tuple(filter(_ordinary, all_gpus()))
 
 
 NEAR = 0.25
@@ -89,11 +99,11 @@ NEAR = 0.25
 
 
 def cards_near(memory_bytes: int) -> tuple[GpuSpec, ...]:
-    """Catalog cards with about `memory_bytes`; when there are none, the nearest below and above."""
-    near = [spec for spec in all_gpus() if abs(spec.memory_bytes - memory_bytes) <= NEAR * memory_bytes]
+    """Ordinary cards with about `memory_bytes`; when there are none, the nearest below and above."""
+    near = [spec for spec in _ordinary_cards() if abs(spec.memory_bytes - memory_bytes) <= NEAR * memory_bytes]
     if near:
         return tuple(near)
-    ordered = sorted(all_gpus(), key=lambda spec: spec.memory_bytes)
+    ordered = sorted(_ordinary_cards(), key=lambda spec: spec.memory_bytes)
     below = [spec for spec in ordered if spec.memory_bytes < memory_bytes][-1:]
     return (*below, *cards_with_at_least(memory_bytes)[:1])
 
@@ -170,13 +180,14 @@ def _by_key() -> dict[str, str]:
 
 
 def _key(label: str) -> str:
-    """`label` without capitals, spaces, dashes, underscores and a leading NVIDIA: people write those differently."""
-    return re.sub(r"[\s_-]+", "", label.lower()).removeprefix("nvidia")
+    """`label` without capitals, spaces, dashes, underscores and a leading maker: people write those differently."""
+    return re.sub(r"[\s_-]+", "", label.lower()).removeprefix("nvidia").removeprefix("amd")
 
 
 def _cards_of_size(size_gb: float) -> tuple[GpuSpec, ...]:
-    """Catalog cards sold with `size_gb`; when there are none, one card of unknown speed."""
-    found = tuple(entry.spec for entry in _catalog().values() if entry.fields["marketed_gb"] == size_gb)
+    """Ordinary cards sold with `size_gb`; when there are none, one card of unknown speed."""
+    same = (entry.spec for entry in _catalog().values() if entry.fields["marketed_gb"] == size_gb)
+    found = tuple(filter(_ordinary, same))
     if found:
         return found
     source = f"memory: {UNKNOWN_CARD_USABLE:.0%} of the size asked for, which no catalog card has"

@@ -132,6 +132,23 @@ def test_a_name_sold_in_two_sizes_is_said_to_be() -> None:
     assert sizes("a100-40gb") == sizes("a10") == sizes("rtx4090") == []
 
 
+def test_what_differs_from_an_ordinary_cuda_card_is_said() -> None:
+    def said(gpu: str) -> tuple[str, bool]:
+        answer = advise("llama-3.2-1b", gpu, 100, method="lora")
+        return " ".join(note.text for note in answer.notes), answer.candidates[0].time is not None
+
+    spark, timed = said("DGX Spark")
+    assert "shares its memory with the CPU" in spark
+    assert "The speed of NVIDIA GB10 is not known." in spark, "and no ordinary card of that size stands in for it"
+    assert not timed
+    instinct, timed = said("MI300X")
+    assert "ROCm" in instinct
+    assert "AOTRITON" not in instinct
+    assert timed
+    assert "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1" in said("7900xtx")[0]
+    assert "ROCm" not in said("rtx4090")[0]
+
+
 def test_what_is_no_model_and_no_card_is_refused_in_our_own_words() -> None:
     with pytest.raises(BadValue, match="model is None, but must be text"):
         advise(None, None)  # type: ignore[arg-type]
