@@ -178,6 +178,12 @@ class Frozen:
         return made
 
     @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of what `model_dump_json` writes."""
+        dialect = "https://json-schema.org/draft/2020-12/schema"
+        return {"$schema": dialect, **_adapter(cls).json_schema(mode="serialization")}
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
@@ -200,10 +206,12 @@ class Frozen:
             frozen=True,
             # pydantic writes only real dataclasses by itself.
             serialization=core_schema.plain_serializer_function_ser_schema(
-                dict, return_schema=core_schema.typed_dict_schema(items)
+                dict, return_schema=core_schema.typed_dict_schema(items, cls=cls, extra_behavior="forbid")
             ),
         )
-        return core_schema.no_info_after_validator_function(_consistent, made, serialization=made["serialization"])
+        return core_schema.no_info_after_validator_function(
+            _consistent, made, ref=f"{cls.__module__}.{cls.__qualname__}", serialization=made["serialization"]
+        )
 
 
 def _consistent(spec: Frozen) -> Frozen:

@@ -91,7 +91,9 @@ class Knob(NamedTuple):
 
 KNOBS: tuple[Knob, ...] = (
     Knob("model", "question", "text", "model name, alias, Hub id, or path of a config.json"),
-    Knob("gpu", "question", "text", "card name, a size like 24GB, 'auto', or a file that describes a card"),
+    Knob(
+        "gpu", "question", "text", "card name, also '2x3090'; a size like 24GB, 'auto', or a file that describes a card"
+    ),
     Knob("gpus", "placement", "int", "number of these cards (default: 1)"),
     Knob("examples", "workload", "int", "rows of the data set", k=_COUNT_K),
     Knob("data", "question", "text", "a .jsonl or .txt file: its rows are counted, their tokens estimated"),
@@ -121,7 +123,14 @@ KNOBS: tuple[Knob, ...] = (
     Knob("double_quant", "recipe", "bool", "also quantize the 4-bit quantization constants"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: cast the rest of the base to fp32"),
     Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
-    Knob("optimizer", "recipe", "choice", "optimizer", get_args(Optimizer), _OPTIMIZER_ALIASES),
+    Knob(
+        "optimizer",
+        "recipe",
+        "choice",
+        "optimizer, also by transformers' name",
+        get_args(Optimizer),
+        _OPTIMIZER_ALIASES,
+    ),
     Knob("gradient_checkpointing", "recipe", "bool", "recompute activations in the backward pass"),
     Knob("reentrant", "recipe", "bool", "the re-entrant variant of checkpointing"),
     Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention), _ATTENTION_ALIASES),
