@@ -123,8 +123,14 @@ def rules(words: tuple[str, ...], as_json: bool) -> None:
     _print("rule", rows, words, as_json, render_rules)
 
 
+def _complete_trainers(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    from advisor.knobs import TRAINERS
+
+    return [name for name in TRAINERS if name.startswith(typed.lower())]
+
+
 @click.command()
-@_filter
+@click.argument("words", nargs=-1, metavar="[FILTER]...", shell_complete=_complete_trainers)
 @_json
 def trainers(words: tuple[str, ...], as_json: bool) -> None:
     """List the trainers that contain every word of FILTER; by its name, what one sets and where its code says so."""

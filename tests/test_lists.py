@@ -90,6 +90,7 @@ def test_a_filter_that_keeps_nothing_is_an_error(arguments: tuple[str, ...], wor
             ("explain", "ADV10"),
             {"ADV101", "ADV102", "ADV103", "ADV104", "ADV105", "ADV106", "ADV107", "ADV108", "ADV109"},
         ),
+        (("trainers", "t"), {"transformers", "trl", "torchtune"}),
         (("sch",), {"schema"}),
     ],
 )

@@ -230,6 +230,10 @@ def _installed_card() -> GpuSpec:
         handle = open_card(nvml)
         try:
             reported = nvml.nvmlDeviceGetName(handle)
+            name = reported.decode("utf-8", "replace") if isinstance(reported, bytes) else str(reported)
+            unified = _unified_card(name)
+            if unified is not None:
+                return unified
             memory_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
             capability = "{}.{}".format(*nvml.nvmlDeviceGetCudaComputeCapability(handle))
         finally:
@@ -238,8 +242,16 @@ def _installed_card() -> GpuSpec:
         raise SourceUnavailable(f"--gpu auto found no NVIDIA GPU here (NVML: {error}); {otherwise}") from None
     if memory_bytes < SMALLEST_CARD_BYTES:
         raise SourceUnavailable(f"--gpu auto: NVML reports {memory_bytes} bytes for GPU 0; {otherwise}")
-    name = reported.decode("utf-8", "replace") if isinstance(reported, bytes) else str(reported)
     return reported_card(name, memory_bytes, capability)
+
+
+def _unified_card(reported: str) -> GpuSpec | None:
+    """The catalog machine of this name, the smallest, if its GPU shares the CPU's memory, which NVML does not count.
+
+    Source: https://docs.nvidia.com/dgx/dgx-spark/known-issues.html.
+    """
+    named = [entry.spec for entry in _catalog().values() if _key(entry.reported_as) == _key(reported)]
+    return min((spec for spec in named if spec.unified_memory), key=lambda spec: spec.memory_bytes, default=None)
 
 
 def reported_card(reported: str, memory_bytes: int, capability: str) -> GpuSpec:
