@@ -51,7 +51,7 @@ class Range(NamedTuple):
         """Whether `value` is a finite number in the range."""
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)
+        return above and below and -math.inf < value < math.inf
 
     def text(self, whole: bool) -> str:
         """The range in words, as messages and help texts print it."""
@@ -153,7 +153,7 @@ class Frozen:
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """A copy with other values for some fields, checked like a new one."""
-        return type(self)(**self.__dict__ | dict(update))
+        return type(self)(**self.__dict__ | _by_name(type(self), update))
 
     def model_dump(self, *, mode: Literal["json", "python"] = "python") -> dict[str, Any]:
         """The fields as a dict, nested specs as dicts too."""
@@ -167,9 +167,7 @@ class Frozen:
     @classmethod
     def model_validate(cls, values: Mapping[str, Any]) -> Self:
         """A spec from a dict. Raises as the class itself does."""
-        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-            raise BadValue(cls.__name__, values, "must be a mapping of field names to values")
-        return cls(**values)
+        return cls(**_by_name(cls, values))
 
     @classmethod
     def model_validate_json(cls, text: str | bytes) -> Self:
@@ -212,6 +210,12 @@ class Frozen:
         return core_schema.no_info_after_validator_function(
             _consistent, made, ref=f"{cls.__module__}.{cls.__qualname__}", serialization=made["serialization"]
         )
+
+
+def _by_name(spec: type[Frozen], values: object) -> dict[str, Any]:
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise BadValue(spec.__name__, values, "must be a mapping of field names to values")
+    return dict(values)
 
 
 def _consistent(spec: Frozen) -> Frozen:

@@ -12,6 +12,7 @@ import pytest
 import advisor
 from advisor import errors
 from advisor.errors import AdvisorError, InputError
+from tests.fakes import MODEL, card
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for package in ("advisor", "calibrate") for path in (ROOT / package).rglob("*.py"))
@@ -60,6 +61,7 @@ def test_the_tree_is_drawn_as_it_is() -> None:
         lambda: advisor.find_gpus(24),  # type: ignore[arg-type]
         lambda: advisor.parameter_count("llama-8b"),  # type: ignore[arg-type]
         lambda: advisor.estimate("llama-8b", 1, 2, 3),  # type: ignore[arg-type]
+        lambda: advisor.estimate(MODEL, advisor.Recipe(method="lora"), advisor.Workload(), card(24), 2),  # type: ignore[arg-type]
         lambda: advisor.Workload(seq_len=10, mean_seq_len=100),
         lambda: advisor.advise("llama-8b", "24GB", wrong=3),
     ],

@@ -115,6 +115,8 @@ def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
         (lambda: Inner(size=1, sise=1), UnknownName, "unknown field of Inner 'sise'; did you mean size?"),  # type: ignore[call-arg]
         (lambda: Outer(inner={"size": "x"}), BadValue, "inner.size of Outer is 'x', but must be a valid integer"),  # type: ignore[arg-type]
         (lambda: Inner.model_validate([1]), BadValue, "Inner is [1], but must be a mapping"),  # type: ignore[arg-type]
+        (lambda: Inner(size=1).model_copy(update=[1]), BadValue, "Inner is [1], but must be a mapping"),  # type: ignore[arg-type]
+        (lambda: Outer(rate=10**400), BadValue, "rate of Outer is 1000"),
         (lambda: Inner.model_validate_json("{"), BadValue, "Inner is '{': Invalid JSON"),
         (lambda: specs.Workload(seq_len=10), InputError, "Workload: mean_seq_len is 512, but must be at most seq_len"),
         (

@@ -122,6 +122,8 @@ def estimate(
     expect("gpu", gpu, GpuSpec)
     placement = placement or Placement()
     profile = profile or profile_for(gpu)
+    expect("placement", placement, Placement)
+    expect("profile", profile, DeviceProfile)
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     step = _step_memory(model, recipe, workload.seq_len)
