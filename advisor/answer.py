@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from advisor.errors import UnknownName
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import (
@@ -163,8 +164,9 @@ class Advice(Frozen):
     notes: tuple[Reason, ...]  # assumptions behind the answer
 
     def candidate(self, method: Method) -> Candidate:
-        """The row of `method`. KeyError when the question left it out."""
+        """The row of `method`. Raises UnknownName for a method that does not exist or that the question left out."""
         for row in self.candidates:
             if row.method == method:
                 return row
-        raise KeyError(method)
+        known = [row.method for row in self.candidates]
+        raise UnknownName("candidate", str(method), known, f"this answer has {', '.join(known)}")

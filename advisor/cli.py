@@ -16,7 +16,8 @@ import click
 
 from advisor.command import CommandGroup, run
 from advisor.errors import InputError
-from advisor.knobs import KNOBS
+from advisor.knobs import BY_NAME, KNOBS
+from advisor.lists import COMMANDS
 
 EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
 HELP = f"""LoRA, QLoRA or DoRA? Will it fit? How long will it take? What next?
@@ -29,6 +30,23 @@ Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
             4 source unavailable, 130 interrupted
 """
 EXIT_NOTHING_FITS = 3
+
+
+def _complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """What the shell offers after a knob's flag; the catalog is read only when a shell asks."""
+    knob = BY_NAME[parameter.name or ""]
+    known: list[str] = list(knob.choices)
+    if knob.name == "model":
+        from advisor.catalog import model_entries
+
+        known = [label for entry in model_entries() for label in (entry.name, *entry.aliases, entry.hub_id)]
+    elif knob.name == "gpu":
+        from advisor.catalog import gpu_aliases
+
+        known = ["auto", *gpu_aliases()]
+    elif knob.name == "target_modules":
+        known = ["all-linear", "attention"]
+    return [label for label in known if label.lower().startswith(typed.lower())]
 
 
 def knob_options(command: Callable[..., Any], repeated: Sequence[str] = ()) -> Callable[..., Any]:
@@ -45,6 +63,7 @@ def knob_options(command: Callable[..., Any], repeated: Sequence[str] = ()) -> C
             multiple=again,
             metavar=knob.metavar or None,
             help=knob.explanation + ("; can be repeated" if again else ""),
+            shell_complete=_complete,
         )(command)
     return command
 
@@ -120,32 +139,8 @@ def _refuse_stray_flags(command: str, knobs: dict[str, Any], other: bool) -> Non
         raise InputError(f"options before a subcommand have no effect: remove those before `advise {command}`")
 
 
-@cli.command()
-def models() -> None:
-    """List the models of the catalog."""
-    from advisor.catalog import model_entries
-    from advisor.render.answer import render_models
-
-    entries = [(entry.name, entry.parameters, entry.hub_id, entry.aliases) for entry in model_entries()]
-    render_models(entries, sys.stdout)
-
-
-@cli.command()
-def gpus() -> None:
-    """List the cards of the catalog."""
-    from advisor.catalog import all_gpus
-    from advisor.render.answer import render_gpus
-
-    render_gpus(all_gpus(), sys.stdout)
-
-
-@cli.command()
-def rules() -> None:
-    """List the rules in the order in which they are evaluated."""
-    from advisor.render.answer import render_rules
-    from advisor.rules import RULES
-
-    render_rules(RULES, sys.stdout)
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -168,19 +163,6 @@ def compare(
 
         render_comparison(pairs, sys.stdout)
     return 0 if any(pair.advice.recommendation for pair in pairs) else EXIT_NOTHING_FITS
-
-
-@cli.command()
-@click.argument("name", required=False)
-def trainers(name: str | None) -> None:
-    """List the trainers, or what the trainer NAME sets and where its code says so."""
-    from advisor.catalog.trainers import all_trainers, find_trainer
-    from advisor.render.trainers import render_trainer, render_trainers
-
-    if name is None:
-        render_trainers(all_trainers(), sys.stdout)
-    else:
-        render_trainer(find_trainer(name), sys.stdout)
 
 
 @cli.command()
@@ -207,16 +189,6 @@ def validate(of_time: bool, group: str | None, framework: str | None, as_json: b
         report = compared(group, framework)
         document, lines = report.document(), report_lines(report)
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
-
-
-@cli.command()
-@click.argument("code")
-def explain(code: str) -> None:
-    """Explain the rule CODE, for example ADV003."""
-    from advisor.render.answer import render_rule
-    from advisor.rules import find_rule
-
-    render_rule(find_rule(code), sys.stdout)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

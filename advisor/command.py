@@ -19,6 +19,8 @@ from advisor.errors import AdvisorError, InputError, UnknownName
 EXIT_NOT_WRITTEN = 1
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+MAX_ERROR = 1_200
+"""Characters of an error: what was typed may be longer than any screen."""
 
 
 class CommandGroup(click.Group):
@@ -84,7 +86,10 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def _fail(self, message: str, code: int) -> NoReturn:
-        click.echo(f"{self.name}: error: {' '.join(message.split())}", err=True)
+        # What was typed is repeated in messages, click's too: a terminal must not obey it.
+        line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(message.split()))
+        shown = line if len(line) <= MAX_ERROR else f"{line[:MAX_ERROR]}..."
+        click.echo(f"{self.name}: error: {shown}", err=True)
         sys.exit(code)
 
 

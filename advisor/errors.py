@@ -75,6 +75,13 @@ class BadValue(InputError):
         super().__init__(f"{what} is {shown}{joined}")
 
 
+def expect(what: str, value: object, *kinds: type) -> None:
+    """Raise BadValue unless `value` is of one of `kinds`: for the library's doors, which untyped code opens too."""
+    if not isinstance(value, kinds):
+        names = " or ".join("text" if kind is str else f"a {kind.__name__}" for kind in kinds)
+        raise BadValue(what, value, f"must be {names}")
+
+
 class BadConfig(InputError):
     """A configuration file that cannot be used; the message names the file and the field."""
 

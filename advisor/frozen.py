@@ -3,7 +3,9 @@
 A class states its fields once, as annotations. pydantic is the authority on what they allow and it does all reading
 and writing of JSON, but building its schemas takes longer than a whole answer. So a value that has exactly the
 annotated type and lies in its range is taken as it is, and only what does not (a list for a tuple, an int for a float,
-a mistake) goes to pydantic, which converts it or raises its ValidationError. A test checks that the two agree.
+a mistake) goes to pydantic, which converts it or refuses it. A test checks that the two agree. What is refused is one
+of this package's errors, in one line; pydantic's own ValidationError stays inside, except where a spec is a field of a
+pydantic model, which reports it in its own way.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ from typing import (
     get_origin,
 )
 
+from advisor.errors import BadValue, InputError, UnknownName
+
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
     from pydantic_core import CoreSchema
 
 Check = Callable[[Any], bool]
@@ -47,7 +51,7 @@ class Range(NamedTuple):
         """Whether `value` is a finite number in the range."""
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)
+        return above and below and -math.inf < value < math.inf
 
     def text(self, whole: bool) -> str:
         """The range in words, as messages and help texts print it."""
@@ -108,7 +112,7 @@ class Frozen:
         cls._checks, cls._adapter = {}, None  # made when they are first needed
 
     def __init__(self, **values: Any) -> None:
-        """Raises pydantic's ValidationError for a field that is missing, unknown or not allowed."""
+        """Raises InputError for a missing field, UnknownName for a strange one, BadValue for a value not allowed."""
         cls = self.__class__
         checks = cls._checks or _make_checks(cls)
         for name, value in values.items():
@@ -119,8 +123,14 @@ class Frozen:
             state = cls._defaults | values
             if len(state) == len(checks):
                 self.__dict__.update(state)
+                if wrong := self._contradiction():
+                    raise InputError(f"{cls.__name__}: {wrong}")
                 return
-        self.__dict__.update(_adapter(cls).validate_python(values).__dict__)
+        self.__dict__.update(_validated(cls, "validate_python", values).__dict__)
+
+    def _contradiction(self) -> str:
+        """What is wrong between fields that are each allowed; '' for nothing."""
+        return ""
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen: make another with model_copy(update={{{name!r}: ...}})")
@@ -143,7 +153,7 @@ class Frozen:
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """A copy with other values for some fields, checked like a new one."""
-        return type(self)(**self.__dict__ | dict(update))
+        return type(self)(**self.__dict__ | _by_name(type(self), update))
 
     def model_dump(self, *, mode: Literal["json", "python"] = "python") -> dict[str, Any]:
         """The fields as a dict, nested specs as dicts too."""
@@ -156,14 +166,20 @@ class Frozen:
 
     @classmethod
     def model_validate(cls, values: Mapping[str, Any]) -> Self:
-        """A spec from a dict. Raises pydantic's ValidationError."""
-        return cls(**values)
+        """A spec from a dict. Raises as the class itself does."""
+        return cls(**_by_name(cls, values))
 
     @classmethod
     def model_validate_json(cls, text: str | bytes) -> Self:
-        """A spec from a JSON object. Raises pydantic's ValidationError."""
-        made: Self = _adapter(cls).validate_json(text)
+        """A spec from a JSON object. Raises as the class itself does."""
+        made: Self = _validated(cls, "validate_json", text)
         return made
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of what `model_dump_json` writes."""
+        dialect = "https://json-schema.org/draft/2020-12/schema"
+        return {"$schema": dialect, **_adapter(cls).json_schema(mode="serialization")}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -181,16 +197,57 @@ class Frozen:
             for name, schema in schemas.items()
         ]
         items = {name: core_schema.typed_dict_field(schema) for name, schema in schemas.items()}
-        return core_schema.dataclass_schema(
+        made = core_schema.dataclass_schema(
             cls,
             core_schema.dataclass_args_schema(cls.__name__, fields, extra_behavior="forbid"),
             list(cls.model_fields),
             frozen=True,
             # pydantic writes only real dataclasses by itself.
             serialization=core_schema.plain_serializer_function_ser_schema(
-                dict, return_schema=core_schema.typed_dict_schema(items)
+                dict, return_schema=core_schema.typed_dict_schema(items, cls=cls, extra_behavior="forbid")
             ),
         )
+        return core_schema.no_info_after_validator_function(
+            _consistent, made, ref=f"{cls.__module__}.{cls.__qualname__}", serialization=made["serialization"]
+        )
+
+
+def _by_name(spec: type[Frozen], values: object) -> dict[str, Any]:
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise BadValue(spec.__name__, values, "must be a mapping of field names to values")
+    return dict(values)
+
+
+def _consistent(spec: Frozen) -> Frozen:
+    """The spec itself. Raises ValueError, which pydantic reports, where its fields contradict each other."""
+    if wrong := spec._contradiction():
+        raise ValueError(wrong)
+    return spec
+
+
+def _validated(spec: type[Frozen], how: Literal["validate_python", "validate_json"], given: Any) -> Any:
+    """What pydantic makes of `given`. Raises InputError, UnknownName or BadValue for the first field it refuses."""
+    from pydantic import ValidationError
+
+    try:
+        return getattr(_adapter(spec), how)(given)
+    except ValidationError as error:
+        raise _refusal(spec, error) from None
+
+
+def _refusal(spec: type[Frozen], error: ValidationError) -> InputError:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    what = f"{name} of {spec.__name__}" if name else spec.__name__
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("missing", "missing_keyword_only_argument"):
+        return InputError(f"{what} is missing; give it")
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return UnknownName(f"field of {spec.__name__}", name, spec.model_fields)
+    if first["type"] == "value_error":
+        return InputError(f"{spec.__name__}: {message}")
+    said = message.removeprefix("Input should be ")
+    return BadValue(what, first["input"], f"must be {said}" if said != message else message)
 
 
 def annotations_of(spec: type[Frozen]) -> dict[str, Any]:

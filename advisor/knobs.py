@@ -6,13 +6,14 @@ A knob has one name everywhere: `--seq-len` on the command line, `seq_len` as a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
 from advisor.errors import BadValue, UnknownName
 from advisor.frozen import Frozen, Range, annotations_of
-from advisor.optimizers import Optimizer
+from advisor.optimizers import OPTIMIZERS, Optimizer
 from advisor.specs import (
     ADAPTER_METHODS,
     DORA_METHODS,
@@ -42,7 +43,12 @@ _SPECS: dict[str, type[Frozen]] = {
     "rental": Rental,
 }
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_OPTIMIZER_ALIASES = {row.transformers_name: name for name, row in OPTIMIZERS.items()}
+_ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
+_QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
+_TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
 _MAX_NAMES = 64
+_TOKENS_K, _COUNT_K = 1024, 1000
 TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
 
 
@@ -55,6 +61,8 @@ class Knob(NamedTuple):
     help: str
     choices: tuple[str, ...] = ()
     aliases: Mapping[str, str] = {}
+    k: int = 0
+    """What a trailing k stands for, as in 8k tokens; 0 where it means nothing."""
 
     @property
     def flag(self) -> str:
@@ -77,21 +85,29 @@ class Knob(NamedTuple):
         """The help text with what is allowed."""
         if self.kind in ("int", "float"):
             allowed = range_of(self).text(self.kind == "int").removeprefix("must be ")
-            return f"{self.help} ({allowed})"
+            return f"{self.help} ({allowed}{f'; 1k is {self.k:,}' if self.k else ''})"
         return self.help + (": " + ", ".join(self.choices) if self.choices else "")
 
 
 KNOBS: tuple[Knob, ...] = (
     Knob("model", "question", "text", "model name, alias, Hub id, or path of a config.json"),
-    Knob("gpu", "question", "text", "card name, a size like 24GB, 'auto', or a file that describes a card"),
+    Knob(
+        "gpu", "question", "text", "card name, also '2x3090'; a size like 24GB, 'auto', or a file that describes a card"
+    ),
     Knob("gpus", "placement", "int", "number of these cards (default: 1)"),
-    Knob("examples", "workload", "int", "rows of the data set"),
+    Knob("examples", "workload", "int", "rows of the data set", k=_COUNT_K),
     Knob("data", "question", "text", "a .jsonl or .txt file: its rows are counted, their tokens estimated"),
     Knob("epochs", "workload", "float", "passes over the data"),
     Knob("method", "question", "choice", "only this method ('all' compares them)", ("all", *METHODS)),
     Knob("rank", "recipe", "int", "rank of the adapters"),
     Knob("alpha", "recipe", "float", "scaling of the adapters (default: twice the rank)"),
-    Knob("target_modules", "recipe", "names", "all-linear, attention, or module names with commas"),
+    Knob(
+        "target_modules",
+        "recipe",
+        "names",
+        "all-linear, attention, or module names with commas or spaces",
+        aliases=_TARGET_ALIASES,
+    ),
     Knob("dropout", "recipe", "float", "dropout before the adapters"),
     Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
     Knob("adapter_dtype", "recipe", "choice", "dtype of the adapters", get_args(DType), _DTYPE_ALIASES),
@@ -103,20 +119,27 @@ KNOBS: tuple[Knob, ...] = (
         get_args(DType),
         _DTYPE_ALIASES,
     ),
-    Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8")),
+    Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8"), _QUANT_ALIASES),
     Knob("double_quant", "recipe", "bool", "also quantize the 4-bit quantization constants"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: cast the rest of the base to fp32"),
     Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
-    Knob("optimizer", "recipe", "choice", "optimizer", get_args(Optimizer)),
+    Knob(
+        "optimizer",
+        "recipe",
+        "choice",
+        "optimizer, also by transformers' name",
+        get_args(Optimizer),
+        _OPTIMIZER_ALIASES,
+    ),
     Knob("gradient_checkpointing", "recipe", "bool", "recompute activations in the backward pass"),
     Knob("reentrant", "recipe", "bool", "the re-entrant variant of checkpointing"),
-    Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention)),
+    Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention), _ATTENTION_ALIASES),
     Knob("loss", "recipe", "choice", "all logits at once, or in chunks", get_args(Loss)),
     Knob("micro_batch", "recipe", "int", "rows per forward pass and card"),
     Knob("expandable_segments", "recipe", "bool", "PYTORCH_ALLOC_CONF=expandable_segments:True"),
     Knob("batch_size", "workload", "int", "effective batch: rows per optimizer step, all cards together"),
-    Knob("seq_len", "workload", "int", "longest row in tokens"),
-    Knob("mean_seq_len", "workload", "int", "mean row in tokens"),
+    Knob("seq_len", "workload", "int", "longest row in tokens", k=_TOKENS_K),
+    Knob("mean_seq_len", "workload", "int", "mean row in tokens", k=_TOKENS_K),
     Knob("packing", "workload", "bool", "fill every row up to --seq-len with several examples"),
     Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
@@ -160,14 +183,19 @@ def read_value(name: str, value: object) -> object:
         return _read_names(knob, value)
     text = value if isinstance(value, str) else repr(value)
     if knob.kind == "choice":
-        chosen = knob.aliases.get(text.lower(), text.lower())
-        if chosen not in knob.choices:
+        word = text.strip().lower().replace("-", "_")
+        chosen = word if word in knob.choices else knob.aliases.get(word)
+        if chosen is None:
             known = "known: " + ", ".join(knob.choices)
-            raise UnknownName(knob.name.replace("_", " "), text, knob.choices, known)
+            raise UnknownName(knob.name.replace("_", " "), text, (*knob.choices, *knob.aliases), known)
         return chosen
     if not text.strip() or not text.isprintable() or len(text) > 4096:
         raise BadValue(knob.flag, text, "must be one line of printable text")
     return text
+
+
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_THOUSANDS = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([km])")
 
 
 def _read_number(knob: Knob, value: object) -> int | float:
@@ -175,7 +203,8 @@ def _read_number(knob: Knob, value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise BadValue(knob.flag, value, allowed.text(whole))
     try:
-        number = int(value) if whole and isinstance(value, str) else float(value)
+        plain = _plain_digits(knob, value) if isinstance(value, str) else value
+        number = int(plain) if whole and isinstance(plain, str) else float(plain)
         good = allowed.holds(number) and (not whole or number == int(number))
     except (ValueError, OverflowError):
         good = False
@@ -184,13 +213,23 @@ def _read_number(knob: Knob, value: object) -> int | float:
     return int(number) if whole else float(number)
 
 
+def _plain_digits(knob: Knob, text: str) -> str | float:
+    """The number as Python reads it: "10,000" without commas, "8k" times what the knob's k stands for."""
+    word = text.strip().lower()
+    if _GROUPED.fullmatch(word):
+        return word.replace(",", "")
+    match = _THOUSANDS.fullmatch(word) if knob.k else None
+    return text if match is None else round(float(match[1]) * knob.k ** (1 + (match[2] == "m")), 3)
+
+
 def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = re.split(r"\s*,\s*|\s+", value.strip()) if isinstance(value, str) else value
     if isinstance(parts, (list, tuple)) and 0 < len(parts) <= _MAX_NAMES:
-        names = tuple(dict.fromkeys(part.strip() for part in parts if isinstance(part, str)))
-        if names and all(name and name.isprintable() for name in names):
+        words = tuple(part.strip() for part in parts if isinstance(part, str))
+        names = tuple(dict.fromkeys(knob.aliases.get(word.lower(), word) for word in words))
+        if len(words) == len(parts) and all(name and name.isprintable() for name in names):
             return names
-    raise BadValue(knob.flag, value, "must be all-linear, attention, or module names separated by commas")
+    raise BadValue(knob.flag, value, "must be all-linear, attention, or module names separated by commas or spaces")
 
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")

@@ -30,7 +30,7 @@ def build_recipe(
     If none of them sets it: an alpha of twice the rank, nf4 with double quantization and k-bit preparation for the
     quantized methods, DoRA's magnitudes in the adapters' dtype, and `Recipe`'s own defaults for the rest. Knobs that
     mean nothing for the method are left out of `fixed` and `preset`.
-    Raises pydantic's ValidationError for a field or a value that a recipe does not have.
+    Raises UnknownName or BadValue for a field or a value that a recipe does not have.
     """
     idle = idle_knobs(method)
     given = {**(preset or {}), **fixed}

@@ -183,7 +183,7 @@ class GpuSpec(Frozen):
     """A card as the driver and the data sheet describe it. FLOP/s are dense, with fp32 accumulation."""
 
     name: str  # as nvidia-smi and torch print it, for example 'NVIDIA GeForce RTX 4090'
-    generation: str  # Turing, Ampere, Ada, Hopper, Blackwell ...; '' when unknown
+    generation: str  # Turing, Ampere, Ada, Hopper, Blackwell, CDNA3, RDNA4 ...; '' when unknown
     compute_capability: Annotated[str, Pattern(r"(\d{1,2}\.\d)?")] = ""
     memory_bytes: Annotated[int, Range(2**28, 2**50)]  # total memory that the driver reports
     marketed_gb: Annotated[float, Range(0, open_low=True)]  # what is printed on the box, in GB
@@ -193,12 +193,18 @@ class GpuSpec(Frozen):
     tf32_flop_per_s: Rate = 0.0
     fp32_flop_per_s: Rate = 0.0
     power_w: Rate = 0.0  # what the maker lets it draw; 0 = unknown
+    unified_memory: bool = False  # shared with the CPU: the operating system and every program take their part
     sources: tuple[str, ...] = ()
 
     @property
     def speed_known(self) -> bool:
         """Whether a step time can be computed for this card."""
         return self.memory_bytes_per_s > 0 and self.fp32_flop_per_s > 0
+
+    @property
+    def rocm(self) -> bool:
+        """Whether it is an AMD card, which PyTorch drives by ROCm in CUDA's place."""
+        return self.generation.startswith(("CDNA", "RDNA"))
 
 
 class Workload(Frozen):
@@ -210,6 +216,11 @@ class Workload(Frozen):
     mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
+
+    def _contradiction(self) -> str:
+        if self.mean_seq_len > self.seq_len:
+            return f"mean_seq_len is {self.mean_seq_len:,}, but must be at most seq_len, which is {self.seq_len:,}"
+        return ""
 
 
 class Recipe(Frozen):

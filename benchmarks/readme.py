@@ -79,7 +79,7 @@ def catalog(_: str) -> str:
     kinds = Counter(find_model(entry.name).architecture for entry in models)
     sizes = sorted(entry.parameters for entry in models)
     memory = sorted(card.memory_bytes for card in cards)
-    generations = dict.fromkeys(card.generation for card in sorted(cards, key=_capability))
+    generations = dict.fromkeys(card.generation for card in sorted(cards, key=_order))
     return (
         f"**{len(models)} models**, {format_count(sizes[0])} to {format_count(sizes[-1])} parameters, of "
         f"{len(kinds)} architectures (transformers' `model_type`, with the number of models):\n"
@@ -89,8 +89,9 @@ def catalog(_: str) -> str:
     )
 
 
-def _capability(card: GpuSpec) -> tuple[int, ...]:
-    return tuple(int(part) for part in card.compute_capability.split("."))
+def _order(card: GpuSpec) -> tuple[bool, list[int], str]:
+    """NVIDIA's generations by age, then AMD's by name."""
+    return card.rocm, [] if card.rocm else [int(part) for part in card.compute_capability.split(".")], card.generation
 
 
 def contract(_: str) -> str:

@@ -47,7 +47,7 @@ def test_the_first_example_recommends_dora_and_says_its_cost() -> None:
     text = " ".join(run(*JOB).stdout.split())
     assert text.startswith("Use DoRA r=16: llama-3.1-8b (8.03B parameters) on a 24GB card fits")
     cost = text.partition(" DoRA adds ")[2].partition("at the same micro-batch")[0]
-    assert " h to LoRA's " in cost
+    assert " min to LoRA's " in cost
     assert " GiB " in cost
 
 

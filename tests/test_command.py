@@ -41,6 +41,8 @@ def raises(error: BaseException) -> Callable[[], object]:
         (raises(BadValue("--rank", 0, "more than 0")), 2, "tool: error: --rank is 0: more than 0\n"),
         (raises(SourceUnavailable("no driver\nhere")), 4, "tool: error: no driver here\n"),
         (raises(click.UsageError("what is this?")), 2, "tool: error: what is this?\n"),
+        (raises(click.UsageError("\x1b[31m \x00é")), 2, "tool: error: \\x1b[31m \\x00é\n"),
+        (raises(click.UsageError("9" * 5000)), 2, f"tool: error: {'9' * 1200}...\n"),
         (raises(click.exceptions.Exit(7)), 7, ""),
         (raises(click.Abort()), 130, "interrupted\n"),
         (raises(KeyboardInterrupt()), 130, "\ninterrupted\n"),

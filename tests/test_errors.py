@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+import advisor
 from advisor import errors
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, InputError
+from tests.fakes import MODEL, card
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for package in ("advisor", "calibrate") for path in (ROOT / package).rglob("*.py"))
@@ -46,6 +51,24 @@ def test_the_tree_is_drawn_as_it_is() -> None:
     assert len(SOURCES) > 150
     assert errors.__doc__
     assert drawn(errors.__doc__) == defined()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: advisor.Recipe(method="nope"),  # type: ignore[arg-type]
+        lambda: advisor.find_model(None),  # type: ignore[arg-type]
+        lambda: advisor.find_gpus(24),  # type: ignore[arg-type]
+        lambda: advisor.parameter_count("llama-8b"),  # type: ignore[arg-type]
+        lambda: advisor.estimate("llama-8b", 1, 2, 3),  # type: ignore[arg-type]
+        lambda: advisor.estimate(MODEL, advisor.Recipe(method="lora"), advisor.Workload(), card(24), 2),  # type: ignore[arg-type]
+        lambda: advisor.Workload(seq_len=10, mean_seq_len=100),
+        lambda: advisor.advise("llama-8b", "24GB", wrong=3),
+    ],
+)
+def test_the_library_raises_its_own_errors(call: Callable[[], object]) -> None:
+    with pytest.raises(InputError):
+        call()
 
 
 def test_exit_codes_stand_where_they_are_not_two() -> None:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from advisor import answer, specs
 from advisor.costs import device
+from advisor.errors import BadValue, InputError, UnknownName
 from advisor.frozen import Frozen, Pattern, Range, annotations_of
 from advisor.interval import Interval
 
@@ -70,7 +71,7 @@ def made(make: Any, values: dict[str, Any]) -> list[Any] | str:
     """The values of what `make` makes, with their types; or that it refuses."""
     try:
         return [(name, type(value), repr(value)) for name, value in make(values)]
-    except ValidationError:
+    except (ValidationError, InputError):
         return "refused"
 
 
@@ -90,7 +91,7 @@ def test_what_is_right_is_made_without_pydantic() -> None:
     for method, loaded in (("lora", "False"), ("lorra", "")):
         done = subprocess.run([sys.executable, "-c", line.format(method)], capture_output=True, text=True, check=False)
         assert done.stdout.strip() == loaded, done.stderr
-        assert ("Input should be 'full', 'lora'" in done.stderr) == (loaded == "")
+        assert ("method of Recipe is 'lorra', but must be 'full', 'lora'" in done.stderr) == (loaded == "")
 
 
 @pytest.mark.parametrize(
@@ -98,12 +99,39 @@ def test_what_is_right_is_made_without_pydantic() -> None:
     [{}, {"size": 0}, {"size": 11}, {"size": "many"}, {"size": 1.5}, {"size": None}, {"size": 1, "sise": 2}],
 )
 def test_wrong_values_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError):
         Inner(**values)
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError):
         Inner.model_validate(values)
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError):
         Inner(size=1).model_copy(update=values or {"other": 1})
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: Inner(), InputError, "size of Inner is missing; give it"),  # type: ignore[call-arg]
+        (lambda: Inner(size=11), BadValue, "size of Inner is 11, but must be less than or equal to 10"),
+        (lambda: Inner(size=1, sise=1), UnknownName, "unknown field of Inner 'sise'; did you mean size?"),  # type: ignore[call-arg]
+        (lambda: Outer(inner={"size": "x"}), BadValue, "inner.size of Outer is 'x', but must be a valid integer"),  # type: ignore[arg-type]
+        (lambda: Inner.model_validate([1]), BadValue, "Inner is [1], but must be a mapping"),  # type: ignore[arg-type]
+        (lambda: Inner(size=1).model_copy(update=[1]), BadValue, "Inner is [1], but must be a mapping"),  # type: ignore[arg-type]
+        (lambda: Outer(rate=10**400), BadValue, "rate of Outer is 1000"),
+        (lambda: Inner.model_validate_json("{"), BadValue, "Inner is '{': Invalid JSON"),
+        (lambda: specs.Workload(seq_len=10), InputError, "Workload: mean_seq_len is 512, but must be at most seq_len"),
+        (
+            lambda: specs.Workload.model_validate_json('{"seq_len": 10, "mean_seq_len": 11}'),
+            InputError,
+            "Workload: mean_seq_len is 11, but must be at most seq_len, which is 10",
+        ),
+    ],
+)
+def test_a_refusal_is_one_line_of_our_own(make: Any, kind: type[InputError], message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        make()
+    assert type(refused.value) is kind
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
 
 
 def test_pydantic_converts_what_is_nearly_right() -> None:
@@ -143,7 +171,7 @@ def test_json_returns_what_went_in() -> None:
     assert Outer.model_validate_json(one.model_dump_json()) == one
     assert Outer.model_validate(one.model_dump(mode="json")) == one
     assert one.model_dump()["inner"] == {"size": 3}
-    with pytest.raises(ValidationError, match="stray"):
+    with pytest.raises(UnknownName, match="stray"):
         Outer.model_validate_json('{"stray": 1}')
 
 

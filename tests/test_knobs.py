@@ -6,6 +6,7 @@ import pytest
 
 from advisor.errors import BadValue, UnknownName
 from advisor.knobs import BY_NAME, KNOBS, idle_knobs, range_of, read_value
+from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, Placement, Recipe, Rental, Workload
 
 HOMES = {"recipe": Recipe, "workload": Workload, "placement": Placement, "rental": Rental}
@@ -38,6 +39,21 @@ def test_spellings() -> None:
         ("target_modules", "q_proj, v_proj,q_proj", ("q_proj", "v_proj")),
         ("target_modules", ["attention"], ("attention",)),
         ("model", " any text ", " any text "),
+        ("target_modules", "all", ("all-linear",)),
+        ("target_modules", "q_proj v_proj", ("q_proj", "v_proj")),
+        ("seq_len", "8k", 8192),
+        ("mean_seq_len", "1.5K", 1536),
+        ("examples", "50k", 50_000),
+        ("examples", "1.2m", 1_200_000),
+        ("examples", "1,000,000", 1_000_000),
+        ("price_per_hour", "1,234.5", 1234.5),
+        ("attention", "flash_attention_2", "flash"),
+        ("attention", "Flash-Attention-2", "flash"),
+        ("quant", "4bit", "nf4"),
+        ("quant", "int4", "nf4"),
+        ("quant", "8bit", "int8"),
+        ("quant", "fp4", "fp4"),
+        ("optimizer", "paged-adamw-8bit", "paged_adamw_8bit"),
     ],
 )
 def test_what_values_are_read_as(name: str, given: object, read: object) -> None:
@@ -54,6 +70,11 @@ def test_what_values_are_read_as(name: str, given: object, read: object) -> None
         ("rank", True),
         ("rank", float("nan")),
         ("rank", "9" * 400),
+        ("rank", "8k"),
+        ("seq_len", "1.0001k"),
+        ("seq_len", "k"),
+        ("examples", "1,00"),
+        ("examples", "50kk"),
         ("dropout", "-0.1"),
         ("epochs", float("inf")),
         ("packing", "yes"),
@@ -68,6 +89,21 @@ def test_what_values_are_read_as(name: str, given: object, read: object) -> None
 def test_other_values_are_refused_by_the_flag(name: str, given: object) -> None:
     with pytest.raises(BadValue, match=f"^{BY_NAME[name].flag} "):
         read_value(name, given)
+
+
+def test_an_optimizer_has_the_name_that_trainers_use() -> None:
+    named = {row.transformers_name: name for name, row in OPTIMIZERS.items()}
+    assert set(named) >= {"adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit"}
+    assert {text: read_value("optimizer", text) for text in named} == named
+    assert all(read_value("optimizer", name) == name for name in OPTIMIZERS)
+
+
+def test_no_alias_hides_a_choice() -> None:
+    aliased = [knob for knob in KNOBS if knob.aliases]
+    assert len(aliased) >= 6
+    for knob in aliased:
+        assert all(knob.aliases[choice] == choice for choice in knob.choices if choice in knob.aliases), knob.name
+        assert set(knob.aliases.values()) <= {*knob.choices, "all-linear"}
 
 
 @pytest.mark.parametrize(("name", "given", "near"), [("method", "lroa", "lora"), ("rnk", 16, "rank")])

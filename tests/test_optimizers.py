@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from pydantic import ValidationError
 
 from advisor.costs.optimizer import kept_tensors, optimizer_work, temporary_bytes
-from advisor.errors import UnknownName
+from advisor.errors import BadValue, UnknownName
 from advisor.optimizers import OPTIMIZERS, Optimizer, named_in_transformers, optimizer_row
 from advisor.parameters.trained import Trained
 from advisor.specs import Recipe
@@ -63,7 +62,7 @@ def test_transformers_names_lead_back() -> None:
 
 
 def test_an_unknown_optimizer_is_an_error_everywhere() -> None:
-    with pytest.raises(ValidationError, match="lion_8bit"):
+    with pytest.raises(BadValue, match="lion_8bit"):
         Recipe(method="lora").model_copy(update={"optimizer": "lion_8bit"})
     for asks in (
         lambda: optimizer_row("lion_8bit"),

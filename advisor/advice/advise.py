@@ -20,10 +20,11 @@ from advisor.advice.search import (
 )
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice, Candidate, Change, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.catalog.gpus import other_sizes, several
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
-from advisor.errors import InputError, UnsupportedArchitecture
+from advisor.errors import BadValue, InputError, UnsupportedArchitecture, expect
 from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.parameters.targets import resolve_targets
 from advisor.rates import learning_rate
@@ -64,8 +65,8 @@ def advise(
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for a source that cannot be reached.
     """
     question = read_question({"examples": examples, **knobs})
-    spec = _model(str(read_value("model", model)), catalog) if isinstance(model, str) else model
-    cards = catalog.find_gpus(str(read_value("gpu", gpu))) if isinstance(gpu, str) else (gpu,)
+    spec = _model(model, catalog)
+    asked, cards, question = _cards(gpu, catalog, question)
     placement = placement_of(question)
     data = _data(question)
     workload = workload_of(question, spec, data)
@@ -86,7 +87,7 @@ def advise(
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
         *assumptions(question, workload, data),
-        *card_notes(cards, job.cards, neighbors),
+        *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
         *batch_notes(question, workload, placement),
     )
     return Advice(
@@ -94,7 +95,7 @@ def advise(
         model_id=catalog.hub_id_of(model if isinstance(model, str) else spec.name),
         parameters=context.parameters,
         gpu=GpuChoice(
-            asked=gpu if isinstance(gpu, str) else gpu.name,
+            asked=asked,
             cards=context.cards,
             memory_bytes=context.memory_bytes,
             gpus=placement.gpus,
@@ -244,8 +245,28 @@ def _job_methods(job: Job) -> tuple[Method, ...]:
     return tuple(method for method in job.question.methods if job.traced is None or method in job.traced)
 
 
-def _model(text: str, catalog: Catalog) -> Model:
+def _cards(gpu: object, catalog: Catalog, question: Question) -> tuple[str, tuple[GpuSpec, ...], Question]:
+    """What was asked for, the cards that it means, and the question with their number if `gpu` says it ("2x3090")."""
+    if isinstance(gpu, GpuSpec):
+        return gpu.name, (gpu,), question
+    if isinstance(gpu, int | float) and not isinstance(gpu, bool):
+        raise BadValue("gpu", gpu, f'for a card of that size give "{gpu:g}GB"')
+    expect("gpu", gpu, str, GpuSpec)
+    number, asked = several(str(read_value("gpu", gpu)))
+    if number is not None:
+        gpus = read_value("gpus", number)
+        if question.gpus not in (None, gpus):
+            raise BadValue("--gpus", question.gpus, f"--gpu {gpu} already says {number}; leave one out")
+        question = question.fixing({"gpus": gpus})
+    return asked, catalog.find_gpus(asked), question
+
+
+def _model(model: object, catalog: Catalog) -> Model:
     """The model as the formula knows it or, failing that, from the profile of an earlier trace."""
+    if isinstance(model, ModelSpec | TracedModel):
+        return model
+    expect("model", model, str, ModelSpec)
+    text = str(read_value("model", model))
     try:
         return catalog.find_model(text)
     except UnsupportedArchitecture as error:

@@ -35,8 +35,8 @@ class Row(NamedTuple):
 
 def stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
     """Cards with about the same memory, whose times stand in for those of a card of unknown speed."""
-    if any(card.speed_known for card in job.cards) or isinstance(job.model, TracedModel):
-        return ()
+    if any(card.speed_known or card.unified_memory for card in job.cards) or isinstance(job.model, TracedModel):
+        return ()  # and no ordinary card stands in for one whose memory is the CPU's
     near = catalog.cards_near(job.smallest_card.memory_bytes)
     return tuple(card for card in near if has_bf16(card)) or near
 

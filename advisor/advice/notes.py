@@ -68,9 +68,19 @@ def assumptions(question: Question, workload: Workload, data: DataSummary | None
     return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
 
 
-def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: Sequence[GpuSpec]) -> list[Reason]:
-    """Notes on the cards of a bare size that are left out of the answer, or whose speed is unknown."""
-    texts = []
+def card_notes(
+    cards: Sequence[GpuSpec],
+    usable: Sequence[GpuSpec],
+    stand_ins: Sequence[GpuSpec],
+    other_sizes: Sequence[tuple[str, GpuSpec]],
+) -> list[Reason]:
+    """Notes on cards: left out of a bare size, of unknown speed, sold in other sizes, unlike an ordinary CUDA card."""
+    texts = [
+        f"Took {cards[0].name}, with {format_gib(cards[0].memory_bytes)} GiB; the card is also sold with "
+        f"{other.marketed_gb:g} GB: --gpu {alias}."
+        for alias, other in other_sizes
+    ]
+    texts += [text for card in usable for text in _unlike_cuda(card)]
     left_out = [card.name for card in cards if card not in usable]
     if left_out:
         texts.append(f"Excluded because they lack bf16: {', '.join(left_out)}. Pass one to --gpu to evaluate it.")
@@ -85,6 +95,29 @@ def card_notes(cards: Sequence[GpuSpec], usable: Sequence[GpuSpec], stand_ins: S
             )
         texts.append(text + ".")
     return [Reason(code=ASSUMPTION, text=text, source="profiles/gpus") for text in texts]
+
+
+def _unlike_cuda(card: GpuSpec) -> list[str]:
+    """What is different on AMD's cards, and on machines whose GPU shares the CPU's memory."""
+    texts = []
+    if card.unified_memory:
+        texts.append(
+            f"{card.name} shares its memory with the CPU: the operating system, the data loader and every other "
+            "program take their part of it, which is not subtracted here."
+        )
+    if card.rocm:
+        texts.append(
+            f"{card.name} runs PyTorch's ROCm build. Its allocator is the one that is simulated, and bitsandbytes 0.50 "
+            "supports AMD; but the scratch memory of its kernels and its context are not known here: the step is that "
+            "of CUDA, the context a wide guess."
+        )
+    if card.generation.startswith("RDNA"):
+        texts.append(
+            "On Radeon, PyTorch fuses sdpa attention only with TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1, which is "
+            "assumed; without it every score is kept, as with --attention eager "
+            "(github.com/unslothai/unsloth/pull/8821)."
+        )
+    return texts
 
 
 def batch_notes(question: Question, workload: Workload, placement: Placement) -> list[Reason]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from advisor.architectures import architecture_of
 from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields
-from advisor.errors import BadConfig, SourceUnavailable, UnsupportedArchitecture, shown
+from advisor.errors import BadConfig, InputError, SourceUnavailable, UnsupportedArchitecture, shown
 from advisor.files.guarded import decoded, read_bytes
 from advisor.specs import ModelSpec
 
@@ -104,13 +104,8 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     structure = family(fields)
     try:
         return ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
-    except ValueError as error:
-        from pydantic import ValidationError
-
-        assert isinstance(error, ValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadConfig(f"{origin}: {where} is {str(first['input'])[:60]}: {first['msg']}") from None
+    except InputError as error:
+        raise BadConfig(f"{origin}: {error}") from None
 
 
 def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[str, object]:

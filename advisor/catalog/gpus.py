@@ -2,8 +2,8 @@
 
 People write cards in profiles/gpus/*.toml and in their own files (gpu_file.py reads those); a look-up opens only
 profiles/gpus/index.json, which repeats the catalog in base units and is generated (index.py).
-Names and aliases are exact: spaces, dashes, underscores, capitals and a leading "NVIDIA" do not matter, everything
-else does.
+Names and aliases are exact: spaces, dashes, underscores, capitals and a leading "NVIDIA" or "AMD" do not matter,
+everything else does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from advisor.catalog.data import data_text
-from advisor.errors import SourceUnavailable, UnknownName
+from advisor.errors import BadValue, SourceUnavailable, UnknownName, expect
 from advisor.specs import GpuSpec
 from advisor.units import GIB, MIB, parse_card_size_gb
 
@@ -29,6 +29,8 @@ GeForce cards report 0.995 to 1.0 of it, cards that keep ECC codes in GDDR 0.937
 SMALLEST_CARD_BYTES = 512 * MIB
 _NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
 _FILE_SUFFIXES = (".toml", ".json")
+_SEVERAL = re.compile(r"\s*(\d{1,3})\s*[xX×]\s*(\S.*?)\s*")  # no more digits: a "7900 XT" is one card
+_APPLE = re.compile(r"apple.*|mps|metal|m[1-9](pro|max|ultra)?")
 
 
 class _Entry(NamedTuple):
@@ -77,9 +79,19 @@ def gpu_aliases() -> Mapping[str, str]:
 
 
 def cards_with_at_least(memory_bytes: int) -> tuple[GpuSpec, ...]:
-    """Catalog cards whose driver reports `memory_bytes` or more, smallest first, then by name."""
-    enough = (spec for spec in all_gpus() if spec.memory_bytes >= memory_bytes)
+    """Ordinary cards whose driver reports `memory_bytes` or more, smallest first, then by name."""
+    enough = (spec for spec in _ordinary_cards() if spec.memory_bytes >= memory_bytes)
     return tuple(sorted(enough, key=lambda spec: (spec.memory_bytes, spec.name)))
+
+
+def _ordinary(spec: GpuSpec) -> bool:
+    """Whether a size alone may stand for the card: PyTorch drives it by CUDA, and it has memory of its own."""
+    return not spec.rocm and not spec.unified_memory
+
+
+@lru_cache(maxsize=1)
+def _ordinary_cards() -> tuple[GpuSpec, ...]:
+    return tuple(filter(_ordinary, all_gpus()))
 
 
 NEAR = 0.25
@@ -87,13 +99,39 @@ NEAR = 0.25
 
 
 def cards_near(memory_bytes: int) -> tuple[GpuSpec, ...]:
-    """Catalog cards with about `memory_bytes`; when there are none, the nearest below and above."""
-    near = [spec for spec in all_gpus() if abs(spec.memory_bytes - memory_bytes) <= NEAR * memory_bytes]
+    """Ordinary cards with about `memory_bytes`; when there are none, the nearest below and above."""
+    near = [spec for spec in _ordinary_cards() if abs(spec.memory_bytes - memory_bytes) <= NEAR * memory_bytes]
     if near:
         return tuple(near)
-    ordered = sorted(all_gpus(), key=lambda spec: spec.memory_bytes)
+    ordered = sorted(_ordinary_cards(), key=lambda spec: spec.memory_bytes)
     below = [spec for spec in ordered if spec.memory_bytes < memory_bytes][-1:]
     return (*below, *cards_with_at_least(memory_bytes)[:1])
+
+
+def several(text: str) -> tuple[int | None, str]:
+    """(2, "3090") for "2x3090"; (None, text) for what names no number of cards, a file's name included."""
+    match = None if text.strip().lower().endswith(_FILE_SUFFIXES) else _SEVERAL.fullmatch(text)
+    return (None, text) if match is None else (int(match[1]), match[2])
+
+
+def other_sizes(text: str) -> tuple[tuple[str, GpuSpec], ...]:
+    """Cards that are sold under the name `text` with another memory, each with the alias that says so.
+
+    "a100" is the 40 GB card; there is an a100-80gb. A name that states the size has none.
+    """
+    key = _key(text)
+    card = _by_key().get(key)
+    if card is None:
+        return ()
+    asked = {label.lower() for label in (card, *_catalog()[card].aliases) if _key(label) == key}
+    found: dict[float, tuple[str, GpuSpec]] = {}
+    for entry in _catalog().values():
+        size = entry.fields["marketed_gb"]
+        for alias in entry.aliases:
+            longer = alias.endswith(f"-{size:g}gb") and any(alias.startswith(f"{label}-") for label in asked)
+            if longer and size != _catalog()[card].fields["marketed_gb"]:
+                found.setdefault(size, (alias, entry.spec))
+    return tuple(found.values())
 
 
 def find_gpus(text: str) -> tuple[GpuSpec, ...]:
@@ -102,6 +140,7 @@ def find_gpus(text: str) -> tuple[GpuSpec, ...]:
     Raises UnknownName (no such card), BadValue (a size out of range), BadConfig (an unusable GPU file) and
     SourceUnavailable ('auto' without NVML, a file that cannot be read).
     """
+    expect("gpu", text, str)
     wanted = text.strip()
     name = _by_key().get(_key(wanted))
     if name is not None:
@@ -116,6 +155,13 @@ def find_gpus(text: str) -> tuple[GpuSpec, ...]:
     size_gb = None if is_model_number else parse_card_size_gb(wanted)
     if size_gb is not None:
         return _cards_of_size(size_gb)
+    if _APPLE.fullmatch(_key(wanted)):
+        raise BadValue(
+            "--gpu",
+            wanted,
+            "Apple's GPUs are not estimated: PyTorch's MPS backend has other kernels and another allocator than CUDA, "
+            "and nothing here was checked on it; name a CUDA or ROCm card, or a size such as 24GB",
+        )
     raise _unknown(wanted)
 
 
@@ -134,13 +180,14 @@ def _by_key() -> dict[str, str]:
 
 
 def _key(label: str) -> str:
-    """`label` without capitals, spaces, dashes, underscores and a leading NVIDIA: people write those differently."""
-    return re.sub(r"[\s_-]+", "", label.lower()).removeprefix("nvidia")
+    """`label` without capitals, spaces, dashes, underscores and a leading maker: people write those differently."""
+    return re.sub(r"[\s_-]+", "", label.lower()).removeprefix("nvidia").removeprefix("amd")
 
 
 def _cards_of_size(size_gb: float) -> tuple[GpuSpec, ...]:
-    """Catalog cards sold with `size_gb`; when there are none, one card of unknown speed."""
-    found = tuple(entry.spec for entry in _catalog().values() if entry.fields["marketed_gb"] == size_gb)
+    """Ordinary cards sold with `size_gb`; when there are none, one card of unknown speed."""
+    same = (entry.spec for entry in _catalog().values() if entry.fields["marketed_gb"] == size_gb)
+    found = tuple(filter(_ordinary, same))
     if found:
         return found
     source = f"memory: {UNKNOWN_CARD_USABLE:.0%} of the size asked for, which no catalog card has"
@@ -183,6 +230,10 @@ def _installed_card() -> GpuSpec:
         handle = open_card(nvml)
         try:
             reported = nvml.nvmlDeviceGetName(handle)
+            name = reported.decode("utf-8", "replace") if isinstance(reported, bytes) else str(reported)
+            unified = _unified_card(name)
+            if unified is not None:
+                return unified
             memory_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
             capability = "{}.{}".format(*nvml.nvmlDeviceGetCudaComputeCapability(handle))
         finally:
@@ -191,8 +242,16 @@ def _installed_card() -> GpuSpec:
         raise SourceUnavailable(f"--gpu auto found no NVIDIA GPU here (NVML: {error}); {otherwise}") from None
     if memory_bytes < SMALLEST_CARD_BYTES:
         raise SourceUnavailable(f"--gpu auto: NVML reports {memory_bytes} bytes for GPU 0; {otherwise}")
-    name = reported.decode("utf-8", "replace") if isinstance(reported, bytes) else str(reported)
     return reported_card(name, memory_bytes, capability)
+
+
+def _unified_card(reported: str) -> GpuSpec | None:
+    """The catalog machine of this name, the smallest, if its GPU shares the CPU's memory, which NVML does not count.
+
+    Source: https://docs.nvidia.com/dgx/dgx-spark/known-issues.html.
+    """
+    named = [entry.spec for entry in _catalog().values() if _key(entry.reported_as) == _key(reported)]
+    return min((spec for spec in named if spec.unified_memory), key=lambda spec: spec.memory_bytes, default=None)
 
 
 def reported_card(reported: str, memory_bytes: int, capability: str) -> GpuSpec:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.catalog.config_json import model_from_config, read_config
 from advisor.catalog.data import data_folder, data_text
-from advisor.errors import BadConfig, UnknownName, shown
+from advisor.errors import BadConfig, UnknownName, expect, shown
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     Capitals do not matter in names. With `offline` the Hub is not asked beyond its local cache.
     Raises UnknownName, BadConfig, UnsupportedArchitecture or SourceUnavailable.
     """
+    expect("model", text, str)
     label, entry = text.strip(), find_entry(text)
     if entry is not None:
         return _catalog_model(entry.name)

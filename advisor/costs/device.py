@@ -115,12 +115,16 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            Xeon of 2019 at 0.6 of that core, one of 2023 at 0.75, a desktop's Core i9-13900K at 1.2
 #            (cpubenchmark.net/single-thread). Our choice of hosts.
 # link       ring all-reduce, GB/s per card: low without, high with NVLink where the generation has it.
+# AMD        the best shapes reach 785 of 1307 TFLOP/s on an MI325X of 1000 W, 668 on an MI300X of 750 W, 1565 of 2517
+#            on an MI355X of 1400 W (the same page). All else about AMD's cards is our judgment.
 # context    the context alone is 256 MiB on an RTX 3090 (github.com/invoke-ai/InvokeAI/issues/9413), 426 MiB on an
 #            RTX 6000 Ada (github.com/unslothai/unsloth-zoo/pull/1053), 300..400 MiB with lazily loaded kernels
 #            (github.com/pytorch/pytorch/issues/107667 and 109888), 616 MiB on a data-center card
 #            (github.com/LMCache/LMCache/issues/4019); cuBLAS and bitsandbytes load more as they are used.
 _G = _Generation
 _OLD, _GDDR, _FAST = (0.45, 0.35), (0.93, 0.86), (0.46, 0.40)
+_AMD_HBM, _AMD_GDDR = (0.50, 0.35), (0.70, 0.50)
+_CDNA_CONTEXT, _RDNA_CONTEXT = (0.30, 0.70, 1.60), (0.25, 0.60, 1.50)
 _A100_LINK, _HOPPER_LINK, _B200_LINK = (15, 150, 240), (30, 280, 400), (60, 500, 800)
 _TABLE = {
     #                                          matrix watts vector attn stream cache kernel host
@@ -133,6 +137,11 @@ _TABLE = {
     "hopper": _G("Hopper", 0.74, 0.6, 0.82, _FAST, 0.82, 14, 2.5, 1.3, _HOPPER_LINK, (0.48, 0.62, 0.85)),
     "blackwell": _G("Blackwell", 0.90, 2.0, 0.82, _GDDR, 0.86, 65, 2.5, (0.8, 1.1), _PCIE5, (0.38, 0.58, 0.90)),
     "blackwell hbm": _G("B200 and GB200", 0.72, 0.4, 0.82, _FAST, 0.82, 16, 2.5, 1.1, _B200_LINK, (0.50, 0.75, 1.10)),
+    "cdna2": _G("CDNA 2", 0.70, 0.0, 0.90, _AMD_HBM, 0.80, 5, 5.0, 1.9, (15, 80, 150), _CDNA_CONTEXT),
+    "cdna3": _G("CDNA 3", 0.60, 0.76, 0.50, _AMD_HBM, 0.76, 48, 5.0, 1.6, (30, 200, 350), _CDNA_CONTEXT),
+    "cdna4": _G("CDNA 4", 0.62, 0.55, 0.50, _AMD_HBM, 0.76, 33, 5.0, 1.4, (30, 200, 350), _CDNA_CONTEXT),
+    "rdna3": _G("RDNA 3", 0.70, 0.0, 0.45, _AMD_GDDR, 0.84, 90, 5.0, 1.2, _PCIE4, _RDNA_CONTEXT),
+    "rdna4": _G("RDNA 4", 0.70, 0.0, 0.45, _AMD_GDDR, 0.84, 90, 5.0, 1.0, _PCIE5, _RDNA_CONTEXT),
     "": _G("unknown", 0.65, 0.0, 0.80, (0.6, 0.5), 0.78, 8, 3.5, (1.0, 1.4), _PCIE3, (0.20, 0.50, 1.00)),
 }
 
@@ -149,12 +158,14 @@ _BY_CAPABILITY = {
     "9.0": "hopper",
     "10.0": "blackwell",
     "10.3": "blackwell",
+    "11.0": "blackwell",
     "12.0": "blackwell",
     "12.1": "blackwell",
 }
-_NAMES = frozenset(_BY_CAPABILITY.values())
+_AMD = frozenset({"cdna2", "cdna3", "cdna4", "rdna3", "rdna4"})
+_NAMES = frozenset(_BY_CAPABILITY.values()) | _AMD
 
-_UNMEASURED = frozenset({"blackwell", "blackwell hbm", "pascal", "turing", ""})
+_UNMEASURED = frozenset({"blackwell", "blackwell hbm", "pascal", "turing", ""}) | _AMD
 """Classes for which we found few public figures."""
 
 _HBM_RATIO = 10
@@ -197,7 +208,7 @@ def strided_share(gpu: GpuSpec) -> float:
     Each element of that operand is in its own cache line, and a multiprocessor fetches one line per cycle: a limit
     only for cards with HBM. We assume that the lines' other elements are then found in the cache.
     """
-    if not gpu.memory_bytes_per_s:
+    if not gpu.speed_known:
         return 1.0
     lanes = 64 if card_class(gpu) in HALF_LANES else 128
     elements_per_s = gpu.fp32_flop_per_s / (2 * lanes)
@@ -286,13 +297,17 @@ The numbers are those of one core of an AMD EPYC (Zen 5), rounded: a starting po
 
 
 def workspace_bytes(gpu: GpuSpec) -> int:
-    """cuBLAS workspaces of a training process: one for the forward's thread, one for the autograd engine's.
+    """cuBLAS (or hipBLAS) workspaces of a training process: one for the forward's thread, one for autograd's.
 
-    32 MiB each from Hopper on, 8 MiB + 128 KiB before. Source: PyTorch, aten/src/ATen/cuda/CublasHandlePool.cpp,
-    parseChosenWorkspaceSize.
+    32 MiB each from Hopper on, 8 MiB + 128 KiB before; on AMD 128 MiB from CDNA 3 on, 32 MiB on all others. Source:
+    PyTorch, aten/src/ATen/cuda/CublasHandlePool.cpp, parseChosenWorkspaceSize.
     """
-    recent = _TABLE[card_class(gpu)].name.startswith(("Hopper", "Blackwell"))
-    return 2 * (4096 * 8 * 1024 if recent else 4096 * 1024 * 2 + 16 * 1024 * 8)
+    key = card_class(gpu)
+    if key in ("cdna3", "cdna4"):
+        return 2 * 128 * 1024**2
+    if key in _AMD or key.startswith(("hopper", "blackwell")):
+        return 2 * 32 * 1024**2
+    return 2 * (4096 * 1024 * 2 + 16 * 1024 * 8)
 
 
 def _evidence(gpu: GpuSpec, key: str) -> str:
@@ -304,6 +319,6 @@ def _evidence(gpu: GpuSpec, key: str) -> str:
         f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one "
         "run are up to 1.35 times apart"
     )
-    if gpu.bf16_flop_per_s == 0:
+    if gpu.speed_known and gpu.bf16_flop_per_s == 0:
         text += "; it has no bfloat16 matrix units: bfloat16 products are estimated at the fp32 rate"
     return text

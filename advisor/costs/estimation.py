@@ -9,6 +9,7 @@ from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.steptime import StepKernels, mean_shape, time_estimate
 from advisor.decoders.step import step_program
+from advisor.errors import expect
 from advisor.interval import Interval
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
@@ -112,11 +113,17 @@ def estimate(
 
     Memory is for the longest rows (`workload.seq_len`), time for an average micro-batch. Time covers the whole job
     over all cards of `placement` (one by default); it is None when the card's speed is unknown.
-    Raises UnknownName for target modules that the model does not have and NotTraced for what a traced model's
-    profile lacks.
+    Raises BadValue for an argument of another kind, UnknownName for target modules that the model does not have and
+    NotTraced for what a traced model's profile lacks.
     """
+    expect("model", model, ModelSpec, TracedModel)
+    expect("recipe", recipe, Recipe)
+    expect("workload", workload, Workload)
+    expect("gpu", gpu, GpuSpec)
     placement = placement or Placement()
     profile = profile or profile_for(gpu)
+    expect("placement", placement, Placement)
+    expect("profile", profile, DeviceProfile)
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     step = _step_memory(model, recipe, workload.seq_len)

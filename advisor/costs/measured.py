@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from advisor.costs.device import DeviceProfile
 from advisor.costs.steptime import FORMULA_VERSION
-from advisor.errors import BadConfig
+from advisor.errors import BadConfig, InputError
 from advisor.files.checked import LIBRARIES, data_folder, file_text, installed_version, read_file
 from advisor.specs import GpuSpec
 
@@ -81,7 +81,7 @@ def _device_of(found: Mapping[str, Any], where: str) -> MeasuredDevice:
             bursts=int(found["bursts"]),
             held_out=(float(shapes), float(methods)),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
         raise BadDevice(
             f"{where}: the measured profile of a card lacks or has a bad {str(error).splitlines()[0][:80]}; {AGAIN}"
         ) from None

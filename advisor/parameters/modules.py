@@ -10,6 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
+from advisor.errors import expect
 from advisor.parameters.layers import layer_groups
 from advisor.specs import LinearShape, ModelSpec
 
@@ -206,6 +207,7 @@ def layer_parameter_count(m: ModelSpec) -> int:
 
 def parameter_count(m: ModelSpec) -> int:
     """All parameters, tied embeddings counted once: what `sum(p.numel() for p in model.parameters())` gives."""
+    expect("model", m, ModelSpec)
     count = sum(prod(shape) * times for shape, times in outer_parameters(m))
     count += sum(shape.weight_count for shape in outer_linears(m).values())
     return count + sum(layers * layer_parameter_count(part) for part, layers in layer_groups(m))

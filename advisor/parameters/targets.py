@@ -12,6 +12,9 @@ from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
+_ALONE = ("all-linear", "attention")
+"""What stands for several layers, and beside nothing else."""
+
 
 def fuses_experts(m: ModelSpec) -> bool:
     """Whether peft mistakes gate, up and down projections for parts of fused experts, so that no dense MLP is adapted.
@@ -33,8 +36,9 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     """Names of the linear layers that get an adapter, in any layer of the model.
 
     'all-linear' is every linear layer except the output embedding, as in peft; 'attention' those of the attention. The
-    output embedding ('lm_head') gets one where it is named.
-    Raises UnknownName for a module that the model does not have, BadValue for what peft fails on.
+    output embedding ('lm_head') gets one where it is named. Names that the model does not have match nothing, as in
+    peft, which complains only when none of them matches (`unmatched_targets`).
+    Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
         raise BadValue(
@@ -43,13 +47,23 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
             f"peft 0.21 fails on the router of {m.architecture}, a linear "
             f"layer that returns several tensors; use attention, or name some of {', '.join(_names_of(m))}",
         )
-    if target_modules not in (("all-linear",), ("attention",)):
+    if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         names = _names_of(m)
         for name in target_modules:
-            if name not in names:
+            if name in _ALONE:
+                raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
+            if name not in names and ("." in name or not set(names) & set(target_modules)):
                 raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
     inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
     return frozenset((*inside, *(shape.name for shape in outer_targets(m, target_modules))))
+
+
+def unmatched_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that no linear layer of the model has.
+
+    Source: peft 0.21, tuners/tuners_utils.py, inject_adapter: it raises only if no target matches.
+    """
+    return tuple(name for name in target_modules if name not in (*_names_of(m), *_ALONE))
 
 
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:

@@ -247,8 +247,8 @@ def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
             Text(card.name),
             Text(card.generation),
             format_gib(card.memory_bytes),
-            f"{card.memory_bytes_per_s / 1e9:,.0f}",
-            f"{half / 1e12:,.0f}" + ("" if card.bf16_flop_per_s else " fp16"),
+            f"{card.memory_bytes_per_s / 1e9:,.0f}" if card.memory_bytes_per_s else "?",
+            f"{half / 1e12:,.0f}{'' if card.bf16_flop_per_s else ' fp16'}" if half else "?",
         )
     print_table(file, table)
 

@@ -45,8 +45,8 @@ def _other_method(context: Context) -> str:
     here, there = context.candidates[mine].time, context.candidates[other].time
     price = ""
     if here is not None and there is not None:
-        its, mine = format_seconds(there.total_s.likely), format_seconds(here.total_s.likely)
-        price = f", {its} in place of {mine} {where(context)}"
+        its, own = format_seconds(there.total_s.likely), format_seconds(here.total_s.likely)
+        price = f", {its} in place of {own} {where(context)}"
     side = f"From {FEW_EXAMPLES:,} examples on" if few else f"Below {FEW_EXAMPLES:,} examples"
     return f"{side} this would be {DISPLAY[other]}{price}. The limit is a rule of thumb: choose by the price."
 

@@ -1,17 +1,21 @@
 """A setting that has no effect.
 
 A knob was set that means nothing for the methods in question, for example --rank with --method full. It is
-left out of the recipe; the warning makes sure that nobody counts on its effect.
+left out of the recipe; the warning makes sure that nobody counts on its effect. The same holds for names in
+--target-modules that no layer of the model has: peft passes over them as long as another name matches.
 """
 
 from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.knobs import idle_knobs
+from advisor.parameters.targets import unmatched_targets
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
+from advisor.specs import ADAPTER_METHODS, ModelSpec
 
 CODE = "ADV104"
+PEFT = "https://github.com/huggingface/peft/blob/main/src/peft/tuners/tuners_utils.py"
 
 
 def check(context: Context) -> Finding | None:
@@ -20,7 +24,21 @@ def check(context: Context) -> Finding | None:
         Reason(code=CODE, text=f"--{name.replace('_', '-')} has no effect {why}.", source=FORMULA)
         for name, why in _idle(context)
     ]
+    if strangers := _strangers(context):
+        text = (
+            f"--target-modules {','.join(strangers)} has no effect: no linear layer of {context.model.name} has "
+            f"{'that name' if len(strangers) == 1 else 'one of these names'}, and peft adapts the others only."
+        )
+        found.append(Reason(code=CODE, text=text, source=PEFT))
     return Finding(tuple(found)) if found else None
+
+
+def _strangers(context: Context) -> tuple[str, ...]:
+    targets = context.question.target_modules
+    adapted = any(method in ADAPTER_METHODS for method in context.candidates)
+    if targets is None or not adapted or not isinstance(context.model, ModelSpec):
+        return ()
+    return unmatched_targets(context.model, targets)
 
 
 def _idle(context: Context) -> list[tuple[str, str]]:
@@ -36,4 +54,4 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     return idle
 
 
-RULE = Rule(CODE, "warns", __doc__, (FORMULA,), check)
+RULE = Rule(CODE, "warns", __doc__, (FORMULA, PEFT), check)

@@ -40,7 +40,7 @@ class Described(NamedTuple):
 def describe(model: Any, args: Any) -> Described:
     """The recipe of a transformers Trainer or a trl SFTTrainer, from its model and its arguments.
 
-    Raises pydantic's ValidationError for values that a recipe does not allow.
+    Raises BadValue for values that a recipe does not allow.
     """
     model = unwrapped(model)
     base = model.get_base_model() if hasattr(model, "peft_config") else model

@@ -111,6 +111,55 @@ def test_a_plain_calculator() -> None:
     assert row.time == expected.time
 
 
+def test_the_name_of_a_card_may_say_how_many() -> None:
+    answer = ask("2x eighty")
+    assert (answer.gpu.gpus, answer.gpu.cards, answer.gpu.asked) == (2, ("eighty",), "eighty")
+    assert "gpus" in answer.fixed
+    assert ask("2 X eighty", gpus=2) == answer
+    with pytest.raises(BadValue, match="--gpus is 4: --gpu 2x eighty already says 2"):
+        ask("2x eighty", gpus=4)
+    with pytest.raises(BadValue, match="--gpus is 0"):
+        ask("0x eighty")
+
+
+def test_a_name_sold_in_two_sizes_is_said_to_be() -> None:
+    def sizes(gpu: str) -> list[str]:
+        notes = advise("llama-3.2-1b", gpu, 100, method="lora", estimator=fake_estimate).notes
+        return [note.text.rpartition("--gpu ")[2] for note in notes if "also sold" in note.text]
+
+    assert sizes("A100") == ["a100-80gb."]
+    assert sizes("2x a100") == ["a100-80gb."]
+    assert sizes("a100-40gb") == sizes("a10") == sizes("rtx4090") == []
+
+
+def test_what_differs_from_an_ordinary_cuda_card_is_said() -> None:
+    def said(gpu: str) -> tuple[str, bool]:
+        answer = advise("llama-3.2-1b", gpu, 100, method="lora")
+        return " ".join(note.text for note in answer.notes), answer.candidates[0].time is not None
+
+    spark, timed = said("DGX Spark")
+    assert "shares its memory with the CPU" in spark
+    assert "The speed of NVIDIA GB10 is not known." in spark, "and no ordinary card of that size stands in for it"
+    assert not timed
+    instinct, timed = said("MI300X")
+    assert "ROCm" in instinct
+    assert "AOTRITON" not in instinct
+    assert timed
+    assert "TORCH_ROCM_AOTRITON_ENABLE_EXPERIMENTAL=1" in said("7900xtx")[0]
+    assert "ROCm" not in said("rtx4090")[0]
+
+
+def test_what_is_no_model_and_no_card_is_refused_in_our_own_words() -> None:
+    with pytest.raises(BadValue, match="model is None, but must be text"):
+        advise(None, None)  # type: ignore[arg-type]
+    with pytest.raises(BadValue, match='gpu is 24: for a card of that size give "24GB"'):
+        advise("llama-8b", 24)  # type: ignore[arg-type]
+    with pytest.raises(BadValue, match="gpu is True, but must be text or a GpuSpec"):
+        advise("llama-8b", True)  # type: ignore[arg-type]
+    with pytest.raises(UnknownName, match="'zzz'; this answer has lora"):
+        ask(method="lora").candidate("zzz")  # type: ignore[arg-type]
+
+
 def test_a_size_gives_one_verdict_and_a_range_of_times() -> None:
     answer = advise(MODEL, "24GB", 3000, catalog=SeveralCards(), estimator=fake_estimate)
     assert answer.gpu.cards == ("quick", "slow")

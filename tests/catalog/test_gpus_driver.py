@@ -73,6 +73,14 @@ def test_auto_with_a_rebuilt_card_keeps_its_speed_and_changes_its_size(
     assert card.fp32_flop_per_s == one("rtx4090").fp32_flop_per_s
 
 
+def test_auto_with_memory_that_the_driver_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_nvml(monkeypatch, "NVIDIA GB10", 0, fails_in="nvmlDeviceGetMemoryInfo")
+    assert one("auto") == one("gb10")
+    calls = install_nvml(monkeypatch, b"Orin", 0)
+    assert one("auto").name == "NVIDIA Jetson Orin Nano 8GB", "the smallest of that name"
+    assert calls[-1] == "nvmlShutdown"
+
+
 def test_auto_with_an_unknown_card(monkeypatch: pytest.MonkeyPatch) -> None:
     install_nvml(monkeypatch, "NVIDIA Whatever 1", 32_000)
     card = one("auto")

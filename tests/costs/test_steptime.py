@@ -97,8 +97,8 @@ def test_a_faster_card_is_never_slower(method: tuple[str, Quantization], name: s
 def test_dora_and_qlora_cost_more_than_lora_on_every_card() -> None:
     m = find_model("llama-3.2-1b")
     runs = {method: tape(m, Recipe(method=method, quant=quant), 1, 1024) for method, quant in METHODS}
-    cards = all_gpus()
-    assert len(cards) >= 45
+    cards = [gpu for gpu in all_gpus() if gpu.speed_known]
+    assert len(cards) >= 120
     for gpu in cards:
         times = {name: micro_step_time(run, gpu, profile_for(gpu)).seconds.likely for name, run in runs.items()}
         assert times["lora"] < times["qlora"] < times["qdora"], gpu.name

@@ -13,6 +13,7 @@ from advisor.parameters.targets import (
     resolve_targets,
     same_layers,
     spelled_targets,
+    unmatched_targets,
 )
 from advisor.specs import Recipe
 
@@ -57,6 +58,23 @@ def test_attention_is_its_projections() -> None:
 def test_what_the_model_does_not_have_is_refused_with_what_it_has() -> None:
     with pytest.raises(UnknownName, match=r"'qproj'; did you mean q_proj.*down_proj"):
         resolve_targets(find_model("llama-3.1-8b"), ("qproj",))
+
+
+def test_names_of_which_some_match_are_taken_as_peft_takes_them() -> None:
+    llama = find_model("llama-3.1-8b")
+    mixed = ("q_prj", "v_proj", "query_key_value")
+    assert resolve_targets(llama, mixed) == {"v_proj"}
+    assert unmatched_targets(llama, mixed) == ("q_prj", "query_key_value")
+    assert unmatched_targets(llama, ALL) == unmatched_targets(llama, ("lm_head", "q_proj")) == ()
+    assert adapter_parameter_count(llama, mixed, 8, False) == adapter_parameter_count(llama, ("v_proj",), 8, False)
+    with pytest.raises(UnknownName, match=r"'self_attn\.q_proj'"):  # peft matches it, and this does not know how
+        resolve_targets(llama, ("self_attn.q_proj", "v_proj"))
+
+
+@pytest.mark.parametrize("name", ["all-linear", "attention"])
+def test_what_stands_for_several_layers_stands_alone(name: str) -> None:
+    with pytest.raises(BadValue, match=f"must be {name} alone"):
+        resolve_targets(find_model("llama-3.1-8b"), ("q_proj", name))
 
 
 def test_peft_fails_on_routers_that_return_two_tensors() -> None:

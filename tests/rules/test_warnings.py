@@ -49,6 +49,13 @@ def test_qlora_that_saves_nothing() -> None:
     assert "ADV102" not in warned()
 
 
+def test_target_names_that_match_nothing() -> None:
+    assert "--target-modules q_prj has no effect" in warned(target_modules="q_prj v_proj")["ADV104"]
+    assert "one of these names" in warned(target_modules="q_prj,k_prj,v_proj")["ADV104"]
+    assert "ADV104" not in warned(target_modules="q_proj,v_proj")
+    assert "q_prj" not in warned(card(80), method="full", target_modules="q_prj,v_proj")["ADV104"]
+
+
 def test_a_base_in_fp32() -> None:
     assert "2.05 GiB more here than --base-dtype bfloat16" in warned(method="lora", base_dtype="float32")["ADV103"]
     assert "ADV103" not in warned(method="lora", base_dtype="bfloat16")

@@ -1,0 +1,176 @@
+"""`advise models`, `gpus`, `rules`, `trainers`, `explain`, `schema`: what the advisor knows, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import click
+
+from advisor.errors import UnknownName
+
+
+class _Row(NamedTuple):
+    """One thing of a list: its names, what else a filter may look at, and what it is in JSON."""
+
+    item: Any
+    names: tuple[str, ...]
+    more: str
+    document: dict[str, Any]
+
+
+def _squashed(text: str) -> str:
+    return re.sub(r"[\s_-]+", "", text.lower())
+
+
+def _chosen(kind: str, rows: Iterable[_Row], words: tuple[str, ...]) -> list[_Row]:
+    """The rows that contain every word as it is written; if there are none, whatever the dashes and spaces.
+
+    Capitals do not matter. Raises UnknownName when no row contains them.
+    """
+    rows = list(rows)
+    for spelled in (str.lower, _squashed):
+        wanted = [spelled(word) for word in words]
+        texts = (" ".join(map(spelled, (*row.names, row.more))) for row in rows)
+        found = [row for row, text in zip(rows, texts, strict=True) if all(word in text for word in wanted)]
+        if found:
+            return found
+    known = [name for row in rows for name in row.names]
+    raise UnknownName(kind, " ".join(words), known, f"`advise {kind.lower()}s` lists all")
+
+
+def _print(kind: str, rows: Iterable[_Row], words: tuple[str, ...], as_json: bool, render: Callable[..., None]) -> None:
+    found = _chosen(kind, rows, words)
+    if as_json:
+        click.echo(json.dumps([row.document for row in found], indent=2))
+    else:
+        render([row.item for row in found], sys.stdout)
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="print JSON")
+_filter = click.argument("words", nargs=-1, metavar="[FILTER]...")
+
+
+@click.command()
+@_filter
+@_json
+def models(words: tuple[str, ...], as_json: bool) -> None:
+    """List the models of the catalog, or those that contain every word of FILTER."""
+    from advisor.catalog import model_entries
+    from advisor.render.answer import render_models
+
+    rows = (
+        _Row(
+            (entry.name, entry.parameters, entry.hub_id, entry.aliases),
+            (entry.name, entry.hub_id, *entry.aliases),
+            "",
+            entry._asdict(),
+        )
+        for entry in model_entries()
+    )
+    _print("model", rows, words, as_json, render_models)
+
+
+@click.command()
+@_filter
+@_json
+def gpus(words: tuple[str, ...], as_json: bool) -> None:
+    """List the cards of the catalog, or those that contain every word of FILTER, such as: hopper, 24gb, mi300."""
+    from advisor.catalog import all_gpus, gpu_aliases
+    from advisor.render.answer import render_gpus
+
+    aliases: dict[str, list[str]] = {}
+    for alias, name in gpu_aliases().items():
+        aliases.setdefault(name, []).append(alias)
+    rows = (
+        _Row(
+            card,
+            (card.name, *aliases.get(card.name, ())),
+            f"{card.generation} {card.marketed_gb:g}gb",
+            {**dict(card), "aliases": aliases.get(card.name, [])},
+        )
+        for card in all_gpus()
+    )
+    _print("GPU", rows, words, as_json, render_gpus)
+
+
+@click.command()
+@_filter
+@_json
+def rules(words: tuple[str, ...], as_json: bool) -> None:
+    """List the rules in the order in which they are evaluated, or those that contain every word of FILTER."""
+    from advisor.render.answer import render_rules
+    from advisor.rules import RULES
+
+    rows = (
+        _Row(
+            rule,
+            (rule.code,),
+            f"{rule.kind} {rule.title}",
+            {
+                "code": rule.code,
+                "kind": rule.kind,
+                "title": rule.title,
+                "explanation": rule.explanation.strip(),
+                "sources": rule.sources,
+            },
+        )
+        for rule in RULES
+    )
+    _print("rule", rows, words, as_json, render_rules)
+
+
+def _complete_trainers(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    from advisor.knobs import TRAINERS
+
+    return [name for name in TRAINERS if name.startswith(typed.lower())]
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[FILTER]...", shell_complete=_complete_trainers)
+@_json
+def trainers(words: tuple[str, ...], as_json: bool) -> None:
+    """List the trainers that contain every word of FILTER; by its name, what one sets and where its code says so."""
+    from advisor.catalog.trainers import all_trainers
+    from advisor.render.trainers import render_trainer, render_trainers
+
+    presets = all_trainers()
+    named = [preset for preset in presets if len(words) == 1 and preset.name == words[0].strip().lower()]
+    rows = (
+        _Row(preset, (preset.name,), preset.title, preset.model_dump(mode="json") if as_json else {})
+        for preset in named or presets
+    )
+    if named and not as_json:
+        render_trainer(named[0], sys.stdout)
+    else:
+        _print("trainer", rows, words, as_json, render_trainers)
+
+
+def _complete_codes(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    from advisor.rules import RULES
+
+    return [rule.code for rule in RULES if rule.code.startswith(typed.upper())]
+
+
+@click.command()
+@click.argument("code", shell_complete=_complete_codes)
+def explain(code: str) -> None:
+    """Explain the rule CODE, for example ADV003."""
+    from advisor.render.answer import render_rule
+    from advisor.rules import find_rule
+
+    render_rule(find_rule(code), sys.stdout)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the answer that --json prints."""
+    from advisor.answer import Advice
+
+    click.echo(json.dumps(Advice.model_json_schema(), indent=2))
+
+
+COMMANDS = (models, gpus, rules, trainers, explain, schema)
