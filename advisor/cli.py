@@ -15,7 +15,7 @@ import click
 
 from advisor.command import CommandGroup, run
 from advisor.errors import InputError
-from advisor.knobs import KNOBS
+from advisor.knobs import BY_NAME, KNOBS
 
 EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
 HELP = f"""LoRA, QLoRA or DoRA? Will it fit? How long will it take? What next?
@@ -30,12 +30,17 @@ Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
 EXIT_NOTHING_FITS = 3
 
 
-def knob_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each knob of the table; `advise()` reads and checks the texts, as it does for the library."""
-    for knob in reversed(KNOBS):
-        metavar = knob.metavar or None
-        command = click.option(knob.option, knob.name, default=None, metavar=metavar, help=knob.explanation)(command)
-    return command
+def knob_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One option for each of these knobs, or for each of the table; the library reads and checks the texts."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for knob in reversed([BY_NAME[name] for name in names] or KNOBS):
+            metavar = knob.metavar or None
+            option = click.option(knob.option, knob.name, default=None, metavar=metavar, help=knob.explanation)
+            command = option(command)
+        return command
+
+    return decorated
 
 
 class AdviseGroup(CommandGroup):
@@ -61,7 +66,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 
 
 @click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
-@knob_options
+@knob_options()
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="list every term of the memory peak")
 @click.option(
@@ -82,7 +87,13 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
     from advisor.advice.advise import advise
 
-    answer = advise(**knobs)
+    if knobs["data"] is None:
+        answer = advise(**knobs)
+    else:
+        from advisor.render.progress import reading_progress
+
+        with reading_progress("reading --data") as progress:
+            answer = advise(progress=progress, **knobs)
     if as_json:
         click.echo(answer.model_dump_json(indent=2))
         for warning in answer.recommendation.warnings if answer.recommendation else ():
@@ -148,6 +159,27 @@ def trainers(name: str | None) -> None:
         render_trainers(all_trainers(), sys.stdout)
     else:
         render_trainer(find_trainer(name), sys.stdout)
+
+
+@cli.command("data")
+@click.argument("file")
+@knob_options(
+    *("model", "tokenizer", "data_columns", "skip_bad_lines", "seq_len", "micro_batch", "batch_size", "epochs"),
+    "packing",
+)
+@click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
+def data_command(file: str, as_json: bool, **knobs: Any) -> None:
+    """Show how long the rows of FILE are, and what a job makes of them: cut, padded, packed."""
+    from advisor.advice.data import describe
+    from advisor.render.data import render_data
+    from advisor.render.progress import reading_progress
+
+    with reading_progress("reading") as progress:
+        found = describe(file, knobs, progress)
+    if as_json:
+        click.echo(found.summary.model_dump_json(indent=2))
+    else:
+        render_data(found.file, found.summary, sys.stdout)
 
 
 @cli.command()

@@ -17,7 +17,7 @@ from advisor.errors import AdvisorError, InputError
 from advisor.knobs import idle_knobs
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
-from advisor.specs import METHODS, GpuSpec, Method, ModelSpec
+from advisor.specs import KNOWN, METHODS, GpuSpec, Method, ModelSpec
 from advisor.units import format_gib
 
 SHORTEST_ROW = 64
@@ -165,7 +165,7 @@ def _shorter_rows(job: Job, method: Method) -> Iterator[str]:
     def shorter(index: int) -> Job:
         length = lengths[index]
         mean = min(job.workload.mean_seq_len, length)
-        workload = job.workload.model_copy(update={"seq_len": length, "mean_seq_len": mean})
+        workload = job.workload.model_copy(update={"seq_len": length, "mean_seq_len": mean, "seq_len_factor": KNOWN})
         return job._replace(workload=workload)
 
     if not lengths or _fits(shorter(0), method) is None:

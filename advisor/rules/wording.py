@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from advisor.answer import Candidate
+from advisor.answer import Candidate, DataSummary
+from advisor.interval import Interval
 from advisor.rules.context import Context
 from advisor.specs import Method, Recipe
 from advisor.units import GIB, format_gib, format_seconds
@@ -76,3 +77,18 @@ def dora_cost(context: Context) -> str:
         f"DoRA {verb} {hours(abs(extra))} {'to' if extra >= 0 else 'of'} LoRA's {hours(base)} "
         f"{where(context)}, and {memory} at the same micro-batch"
     )
+
+
+def tokens_text(tokens: Interval) -> str:
+    """'412', or '412 (350 to 540)' for a length that is estimated."""
+    if tokens.is_exact:
+        return f"{tokens.likely:,.0f}"
+    return f"{tokens.likely:,.0f} ({tokens.low:,.0f} to {tokens.high:,.0f})"
+
+
+def cut_text(data: DataSummary) -> str:
+    """What a limit cuts off the rows of a data file, as a clause."""
+    if not data.rows_cut:
+        return f"no row is longer than {data.seq_len:,} tokens"
+    rows = "1 row is" if data.rows_cut == 1 else f"{data.rows_cut:,} rows are"
+    return f"{rows} cut to {data.seq_len:,} tokens, which loses {data.tokens_cut:.1%} of all tokens"
