@@ -123,7 +123,9 @@ def test_explain_lists_every_term() -> None:
         (("explain", "ADV999"), "see: advise rules"),
         (("explain",), "CODE"),
         (("--rank", "8", "models"), "options before a subcommand have no effect"),
-        ((*JOB, "--data", "rows.parquet"), ".jsonl or .txt"),
+        ((*JOB, "--data", "rows.xlsx"), "must end in one of .jsonl"),
+        (("data", "rows.xlsx"), "must end in one of .jsonl"),
+        ((*JOB, "--tokenizer", "nowhere", "--data", "rows.txt"), "give a tokenizer.json"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -141,7 +143,7 @@ def test_help_names_every_knob_and_range() -> None:
     result = run("--help")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert len(KNOBS) == 33
+    assert len(KNOBS) == 36
     for knob in KNOBS:
         assert knob.flag in text
         if knob.kind == "int":
@@ -166,6 +168,7 @@ TEXTS = {
     "model": ("llama-8b", "gpt2", "qwen2.5-0.5b", "gemma-2-2b", "phi-2", "pythia-1.4b", "falcon-7b"),
     "gpu": ("24GB", "8GB", "rtx4090", "h100", "7GB", "t4"),
     "data": ("/", "a.txt"),
+    "tokenizer": ("/", "a/b"),
 }
 
 

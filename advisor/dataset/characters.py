@@ -40,11 +40,11 @@ CYRILLIC = _rate((0.23, 0.36, 0.58), (0.41, 0.55, 1.35))
 HEBREW = _rate((0.45, 0.6, 1.2), (1.15, 1.25, 1.5))
 ARABIC = _rate((0.35, 0.47, 0.8), (1.05, 1.2, 1.6))
 DEVANAGARI = _rate((0.35, 0.65, 1.1), (1.2, 1.35, 1.9))
-THAI = _rate((0.33, 0.5, 0.6), (1.0, 1.3, 2.0))
+THAI = _rate((0.33, 0.5, 0.7), (0.95, 1.2, 2.0))
 OTHER = _rate((0.35, 1.3, 2.8), (1.1, 1.8, 3.2))  # the other scripts of South Asia, Georgian, Khmer, Ethiopic ...
 SYMBOL = _rate((0.5, 0.9, 2.0), (0.7, 1.5, 3.0))  # typographic quotes, dashes, arrows, box drawing
 KANA = _rate((0.5, 0.72, 0.9), (1.0, 1.15, 1.7))  # and the punctuation of Chinese and Japanese
-HAN = _rate((0.55, 0.78, 1.0), (1.05, 1.2, 2.2))
+HAN = _rate((0.55, 0.78, 1.0), (0.95, 1.2, 2.2))
 HANGUL = _rate((0.6, 0.74, 0.85), (1.2, 1.4, 2.8))
 RARE = _rate((1.0, 2.0, 4.0), (1.5, 3.0, 4.0))  # emoji and everything else beyond U+FFFF
 
