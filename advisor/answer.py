@@ -110,7 +110,7 @@ class DataSummary(Frozen):
     rows: int  # that training can read
     bad_lines: int  # that it cannot
     first_bad_lines: tuple[int, ...]  # where these are, counted from 1; of Parquet, rows
-    counted_by: str  # the tokenizer's file, or that the tokens are estimated, and why
+    counted_by: str  # by which tokenizer, or that the tokens are estimated, and why
     mean_tokens: Interval
     longest_tokens: Interval
     percentiles: tuple[tuple[float, int], ...]  # (per cent of the rows, tokens that they do not exceed)

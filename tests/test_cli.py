@@ -303,7 +303,7 @@ def test_a_closed_output_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: explain, gpus"),
+        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: data, explain, gpus"),
         ((*JOB, "--packing", "yes"), "switches take no value"),
         ((*JOB, "--compile"), "torch.compile changes memory and time"),
     ],

@@ -9,7 +9,7 @@ from advisor import catalog
 from advisor.advice.workload import workload_of
 from advisor.answer import DataFile, DataSummary
 from advisor.dataset.counting import Counter, Estimated, Tokenized, find_tokenizer
-from advisor.dataset.forms import COLUMNS
+from advisor.dataset.forms import READ
 from advisor.dataset.rows import Progress
 from advisor.dataset.summary import Measured, measure, summary_of
 from advisor.errors import BadValue
@@ -51,9 +51,8 @@ def _renamed(columns: tuple[str, ...] | None) -> dict[str, str]:
     renamed: dict[str, str] = {}
     for pair in columns or ():
         name, sign, column = pair.partition("=")
-        if name not in COLUMNS or not sign or not column:
-            known = ", ".join(COLUMNS[:-3])
-            raise BadValue("--data-columns", pair, f"must be KNOWN=NAME, where KNOWN is one of {known}")
+        if name not in READ or not sign or not column:
+            raise BadValue("--data-columns", pair, f"must be KNOWN=NAME, where KNOWN is one of {', '.join(READ)}")
         renamed[name] = column
     return renamed
 

@@ -63,12 +63,10 @@ def data_notes(question: Question, data: DataSummary | None) -> list[Reason]:
     if data is None:
         return []
     rows = f"{data.rows:,} rows" if question.examples is None else f"{question.examples:,} of {data.rows:,} rows"
-    skipped = f", {data.bad_lines:,} bad lines skipped" if data.bad_lines else ""
-    counted = data.counted_by if data.counted_by.startswith("estimated") else f"counted by {data.counted_by}"
-    hint = "; --tokenizer counts them" if data.counted_by.startswith("estimated") else ""
+    skipped = f", {data.bad_lines:,} bad line{'s' if data.bad_lines > 1 else ''} skipped" if data.bad_lines else ""
     texts = [
         f"--data: {rows}{skipped}, mean {tokens_text(data.mean_tokens)}, longest {tokens_text(data.longest_tokens)} "
-        f"tokens, {counted}{hint}.",
+        f"tokens, {data.counted_by}.",
         f"{cut_text(data)}; {dict(data.padding)[data.micro_batch]:.0%} padding in micro-batches of "
         f"{data.micro_batch:,}. `advise data FILE` shows the lengths.",
     ]

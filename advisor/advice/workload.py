@@ -41,6 +41,7 @@ def workload_of(question: Question, model: Model | None, data: Measured | None =
     mean = question.mean_seq_len or (_mean_of(data, seq_len) if data else max(1, seq_len // 2))
     if mean > seq_len:
         raise BadValue("--mean-seq-len", mean, f"must be at most --seq-len, which is {seq_len:,}")
+    set_by_hand = question.seq_len or question.packing  # packed rows are as long as the limit says
     return Workload(
         examples=examples,
         epochs=question.epochs or 1.0,
@@ -48,7 +49,7 @@ def workload_of(question: Question, model: Model | None, data: Measured | None =
         mean_seq_len=mean,
         packing=question.packing or False,
         batch_size=_batch_size(question),
-        seq_len_factor=KNOWN if data is None or question.seq_len else _longest_factor(data, seq_len, positions),
+        seq_len_factor=KNOWN if data is None or set_by_hand else _longest_factor(data, seq_len, positions),
         mean_seq_len_factor=KNOWN if data is None or question.mean_seq_len else _relative(data.mean_tokens),
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.dataset.forms import Example
-from advisor.dataset.rows import BadRow
+from advisor.dataset.rows import BadRow, shown
 
 _OLDEST_JINJA = (3, 1, 6)
 
@@ -46,8 +46,7 @@ def load_template(folder: Path) -> Render | None:
             tools = json.loads(tools) if isinstance(tools, str) else tools
             return str(template.render(messages=messages, tools=tools or None, add_generation_prompt=False, **tokens))
         except Exception as error:  # a template can raise anything, and so it would in training
-            reason = " ".join(str(error).split())[:80] or type(error).__name__
-            raise BadRow(f"the chat template refuses it: {reason}") from None
+            raise BadRow(f"the chat template refuses it: {shown(error) or type(error).__name__}") from None
 
     return render
 

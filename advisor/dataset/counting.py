@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from advisor.dataset.characters import CharacterRates
 from advisor.dataset.chat import Render, load_template
 from advisor.dataset.forms import Example
-from advisor.dataset.rows import BadRow
+from advisor.dataset.rows import BadRow, shown
 from advisor.errors import BadValue, SourceUnavailable
 from advisor.interval import Interval
 
@@ -31,9 +31,10 @@ PER_TEXT = Interval(1.0, 1.0, 2.0)
 class Counter(Protocol):
     """Says how many tokens training makes of examples."""
 
-    name: str
-    """By whom they are counted, for people."""
-    exact: bool
+    @property
+    def name(self) -> str:
+        """By whom they were counted, for people."""
+        ...
 
     def lengths(self, examples: Sequence[Example]) -> Iterator[Interval | BadRow]:
         """Tokens of each example, or why training could not read it."""
@@ -43,10 +44,8 @@ class Counter(Protocol):
 class Estimated:
     """Estimates tokens from characters; a chat template's part is a stated range a message."""
 
-    exact = False
-
     def __init__(self, vocabulary_size: int, because: str) -> None:
-        self.name = f"estimated from characters ({because})"
+        self.name = f"estimated from characters ({because}; --tokenizer FILE counts them)"
         self._rates = CharacterRates(vocabulary_size)
 
     def lengths(self, examples: Sequence[Example]) -> Iterator[Interval | BadRow]:
@@ -74,11 +73,15 @@ class Tokenized:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
         except Exception as error:  # the library raises plain Exceptions
-            reason = " ".join(str(error).split())[:100]
-            raise BadValue("--tokenizer", str(file), f"not a tokenizer.json that can be loaded ({reason})") from None
+            wrong = f"not a tokenizer.json that can be loaded ({shown(error)})"
+            raise BadValue("--tokenizer", str(file), wrong) from None
         self._render: Render | None = load_template(file.parent)
-        self.name = str(file)
-        self.exact = True
+        self._file, self.exact = str(file), True
+
+    @property
+    def name(self) -> str:
+        """The tokenizer's file."""
+        return f"counted by {self._file}" + ("" if self.exact else ", the marks of its chat template estimated")
 
     def lengths(self, examples: Sequence[Example]) -> Iterator[Interval | BadRow]:
         """Tokens of each example; a range only for chats whose template cannot be rendered."""

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from advisor.answer import DataForm
-from advisor.dataset.rows import BadRow
+from advisor.dataset.rows import BadRow, shown
 from advisor.errors import BadValue, InputError
 
 Row = Mapping[str, object]
 
 PREFERENCE = frozenset({"chosen", "rejected"})
 CHATS = ("messages", "conversations")
-COLUMNS = ("text", "prompt", "completion", *CHATS, "instruction", "input", "output", "tools", *sorted(PREFERENCE))
-"""Every name that recognition asks for."""
+READ = ("text", "prompt", "completion", *CHATS, "instruction", "input", "output", "tools")
+COLUMNS = (*READ, *sorted(PREFERENCE))
+"""Every name that recognition asks for; those of READ are what training reads."""
 
 RECOGNIZED = "text; prompt and completion; messages; conversations; instruction and output, with or without input"
 _SHAREGPT_ROLES = {
@@ -90,7 +91,7 @@ def recognized(row: Row, renamed: Mapping[str, str], path: str) -> Form:
 
 
 def _seen(row: Row) -> str:
-    names = [str(name)[:40] for name in row]
+    names = [shown(name, 40) or repr(name) for name in row]
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"its columns are {', '.join(names[:8]) or 'none'}{more}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from advisor.dataset.rows import Numbered, Progress
+from advisor.dataset.rows import Numbered, Progress, shown
 from advisor.errors import BadValue, SourceUnavailable
 
 _ROWS_AT_ONCE = 256
@@ -35,5 +35,4 @@ def parquet_rows(path: str, columns: Sequence[str], progress: Progress | None) -
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's, not pyarrow's, which wraps damage in OSError too
-        reason = " ".join(str(error).split())[:120]
-        raise BadValue("--data", path, f"it cannot be read as Parquet after row {number:,}: {reason}") from None
+        raise BadValue("--data", path, f"it cannot be read as Parquet after row {number:,}: {shown(error)}") from None
