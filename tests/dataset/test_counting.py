@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from advisor.dataset.counting import (
 )
 from advisor.dataset.forms import Example, Turn
 from advisor.dataset.rows import BadRow
-from advisor.errors import BadValue
+from advisor.errors import BadValue, SourceUnavailable
 from advisor.interval import Interval
 from tests.dataset.files import ROWS, written
 
@@ -167,3 +168,46 @@ def test_rows_are_counted_by_it(folder: Path, tmp_path: Path) -> None:
     path = written(tmp_path, "rows.jsonl", [ROWS["prompt_completion"]] * 300)
     found = measure(str(path), Tokenized(folder / "tokenizer.json"))
     assert found.mean_tokens == found.longest_tokens == Interval.exact(1 + 6 + 1)
+
+
+class Missing:
+    """Finds these packages missing, as in a light install."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"no {name}", name=name)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    for loaded in [module for module in sys.modules if module.partition(".")[0] in names]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setattr(sys, "meta_path", [Missing(*names), *sys.meta_path])
+
+
+def test_without_the_library_a_tokenizer_asked_for_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tokenizers")
+    with pytest.raises(SourceUnavailable, match="needs a package: `pip install tokenizers`"):
+        Tokenized(folder / "tokenizer.json")
+    found = find_tokenizer(None, str(folder), "")
+    assert found == Found(None, "the package tokenizers is not installed")
+
+
+def test_without_jinja2_the_marks_are_a_range(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_template(folder)
+    without(monkeypatch, "jinja2")
+    counter = Tokenized(folder / "tokenizer.json")
+    (found,) = counter.lengths([CHAT])
+    assert isinstance(found, Interval)
+    assert not found.is_exact
+
+
+def test_without_pyarrow_parquet_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.dataset.files import measured
+
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    without(monkeypatch, "pyarrow")
+    with pytest.raises(SourceUnavailable, match="needs a package: `pip install pyarrow`"):
+        measured(tmp_path / "rows.parquet")
