@@ -211,6 +211,8 @@ class Workload(Frozen):
     mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
+    # (rows, tokens): how long the longest of so many rows is on average; () = by costs.steptime.expected_longest
+    longest_of: tuple[tuple[int, int], ...] = ()
     # What the two lengths may be, over what they are said to be; (1, 1, 1) where they are known
     seq_len_factor: Interval = KNOWN
     mean_seq_len_factor: Interval = KNOWN
@@ -225,6 +227,7 @@ class Workload(Frozen):
                 update={
                     "seq_len": max(1, round(self.seq_len * longest)),
                     "mean_seq_len": max(1, round(self.mean_seq_len * mean)),
+                    "longest_of": tuple((rows, max(1, round(tokens * mean))) for rows, tokens in self.longest_of),
                     "seq_len_factor": KNOWN,
                     "mean_seq_len_factor": KNOWN,
                 }

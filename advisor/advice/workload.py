@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 DEFAULT_EXAMPLES = 10_000
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_SEQ_LEN = 1024
+MICRO_BATCHES = tuple(2**power for power in range(9))
 LONGEST_ROW = int(range_of(BY_NAME["seq_len"]).high)
 
 
@@ -49,6 +50,7 @@ def workload_of(question: Question, model: Model | None, data: Measured | None =
         mean_seq_len=mean,
         packing=question.packing or False,
         batch_size=_batch_size(question),
+        longest_of=() if data is None or question.mean_seq_len else _longest_of(data, seq_len),
         seq_len_factor=KNOWN if data is None or set_by_hand else _longest_factor(data, seq_len, positions),
         mean_seq_len_factor=KNOWN if data is None or question.mean_seq_len else _relative(data.mean_tokens),
     )
@@ -57,6 +59,12 @@ def workload_of(question: Question, model: Model | None, data: Measured | None =
 def _mean_of(data: Measured, seq_len: int) -> int:
     """Mean length of the file's rows, cut to `seq_len`."""
     return max(1, round(data.lengths.cut_at(seq_len).tokens / data.lengths.rows))
+
+
+def _longest_of(data: Measured, seq_len: int) -> tuple[tuple[int, int], ...]:
+    """What micro-batches of the file's rows, drawn at random and cut to `seq_len`, are padded to."""
+    kept = data.lengths.cut_at(seq_len)
+    return tuple((rows, max(1, round(kept.expected_longest(rows)))) for rows in MICRO_BATCHES)
 
 
 def _longest_factor(data: Measured, seq_len: int, positions: int) -> Interval:
