@@ -21,7 +21,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from advisor.answer import Advice, Candidate, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.answer import Advice, Candidate, DataFile, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog import all_gpus, find_model, model_entries
 from advisor.cli import cli
 from advisor.interval import Interval
@@ -103,6 +103,8 @@ def contract(_: str) -> str:
         Advice,
         GpuChoice,
         Workload,
+        DataFile,
+        DataSummary,
         TrainerChoice,
         Recommendation,
         Reason,
