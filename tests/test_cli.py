@@ -330,3 +330,47 @@ def test_savings_are_tried_together_where_one_is_not_enough() -> None:
     text = " ".join(result.stdout.split())
     assert "--loss chunked --no-kbit-upcast together: QLoRA then needs" in text
     assert "A smaller model, gemma-3-12b" in text
+
+
+def test_a_data_file_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a few words"}\n' * 40)
+    result = run("data", str(path), "--seq-len", "4", "--model", "llama-8b")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("40 rows of text (jsonl, columns text)")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    summary = json.loads(run("data", str(path), "--json").stdout)
+    assert (summary["rows"], summary["micro_batch"], summary["steps"]) == (40, 16, 3)
+    assert "how long the rows" in " ".join(run("data", "--help").stdout.split())
+
+
+def test_a_bad_line_ends_in_two_and_is_left_out_on_demand(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a few words"}\n{"text": \n')
+    for command in (("data", str(path)), (*JOB, "--data", str(path))):
+        assert "1 of 2 rows cannot be read, at line 2" in one_line_error(run(*command))
+        assert run(*command, "--skip-bad-lines").exit_code == 0
+
+
+@pytest.mark.process
+def test_ctrl_c_while_a_data_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as file:
+        file.writelines(['{"text": "a few words"}\n'] * 500_000)
+    code = (
+        "import advisor.dataset.summary as s\nread = s.rows_of\n"
+        "def rows(*a):\n    print('reading', flush=True)\n    yield from read(*a)\n"
+        "s.rows_of = rows\nfrom advisor.cli import main\nmain()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "data", str(path)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "reading\n"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+    assert (child.returncode, errors.strip()) == (130, "interrupted")

@@ -140,7 +140,7 @@ def _lines(path: str, file: IO[bytes], watch: Callable[[], None]) -> Iterator[by
             raise BadValue("--data", path, f"line {number:,} is longer than 64 MiB")
         if number == 1:
             line = line.removeprefix(_MARK)
-        if number % 1024 == 0:
+        if number % 256 == 0:
             watch()
         yield line
 
