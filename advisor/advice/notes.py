@@ -64,11 +64,14 @@ def data_notes(question: Question, data: DataSummary | None) -> list[Reason]:
         return []
     rows = f"{data.rows:,} rows" if question.examples is None else f"{question.examples:,} of {data.rows:,} rows"
     skipped = f", {data.bad_lines:,} bad line{'s' if data.bad_lines > 1 else ''} skipped" if data.bad_lines else ""
+    cut = cut_text(data)
+    padded = f"{dict(data.padding)[data.micro_batch]:.0%} padding in micro-batches of {data.micro_batch:,}"
+    if question.packing:
+        padded = f"packed into {data.packed_rows:,} rows with {data.packed_padding:.1%} padding"
     texts = [
         f"--data: {rows}{skipped}, mean {tokens_text(data.mean_tokens)}, longest {tokens_text(data.longest_tokens)} "
         f"tokens, {data.counted_by}.",
-        f"{cut_text(data)}; {dict(data.padding)[data.micro_batch]:.0%} padding in micro-batches of "
-        f"{data.micro_batch:,}. `advise data FILE` shows the lengths.",
+        f"{cut[:1].upper()}{cut[1:]}; {padded}. `advise data FILE` shows the lengths.",
     ]
     return [Reason(code=DATA, text=text, source=FORMULA) for text in texts]
 

@@ -88,6 +88,10 @@ def tokens_text(tokens: Interval) -> str:
 
 def cut_text(data: DataSummary) -> str:
     """What a limit cuts off the rows of a data file, as a clause."""
+    if not data.rows_cut and data.longest_tokens.high > data.seq_len:
+        return (
+            f"rows are cut at {data.seq_len:,} tokens, the likely length of the longest (--seq-len sets another limit)"
+        )
     if not data.rows_cut:
         return f"no row is longer than {data.seq_len:,} tokens"
     rows = "1 row is" if data.rows_cut == 1 else f"{data.rows_cut:,} rows are"

@@ -101,6 +101,21 @@ def test_a_tokenizer_makes_lengths_exact(texts: Path, tmp_path: Path) -> None:
     assert dict(answer.data.percentiles)[50.0] == 181
 
 
+def test_a_limit_that_is_only_likely_is_said(texts: Path) -> None:
+    answer = ask(texts)
+    said = " ".join(note.text for note in answer.notes)
+    assert f"Rows are cut at {answer.workload.seq_len:,} tokens, the likely length of the longest" in said
+    stated = ask(texts, seq_len=4000)
+    assert any("No row is longer than 4,000 tokens" in note.text for note in stated.notes)
+
+
+def test_packed_rows_are_said(texts: Path) -> None:
+    answer = ask(texts, packing=True, seq_len=2000)
+    assert answer.data is not None
+    assert answer.data.padded_tokens == answer.data.packed_rows * 2000
+    assert any(f"packed into {answer.data.packed_rows:,} rows with" in note.text for note in answer.notes)
+
+
 def test_nothing_fits_and_the_data_is_still_described(texts: Path) -> None:
     answer = advise("llama-70b", "8GB", data=str(texts))
     assert answer.recommendation is None
