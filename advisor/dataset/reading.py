@@ -56,7 +56,7 @@ class Source(NamedTuple):
         format_ = FORMATS.get(os.path.splitext(base)[1] if gzipped else ending)
         if format_ is None or (gzipped and format_ == "parquet"):
             endings = ", ".join(FORMATS)
-            raise BadValue("--data", path, f"must end in one of {endings}, or one of these but .parquet and .gz")
+            raise BadValue("--data", path, f"must end in one of {endings} (.gz may follow all but .parquet)")
         with _readable(path):
             state = os.stat(path)
             if not stat.S_ISREG(state.st_mode):
