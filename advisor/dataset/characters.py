@@ -5,7 +5,7 @@ source, through the vocabularies of Mistral 7B (32k) and GPT-2 (50k) as small on
 (131k), Qwen (152k), Llama 4 and o200k (200k) as large ones. A rate's ends are about the lowest and the highest of
 these, its middle leans to what is common. Public figures on FLORES-200 (English 4.6, Hindi 1.9, Thai 2.1 characters a
 token with Llama 3) agree.
-Ignores: long runs of one character, encoded data such as base64, and vocabularies made for one language.
+Ignores: long runs of one letter or digit, encoded data such as base64, and vocabularies made for one language.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ FOREIGN = _rate((0.20, 0.28, 0.38), (0.26, 0.34, 0.46))  # of other languages in
 DIGIT = _rate((0.4, 0.9, 1.2), (0.4, 1.0, 1.25))  # one each or in groups of three
 SPACE = _rate((0.0, 0.02, 0.1), (0.0, 0.06, 0.25))
 SIGN = _rate((0.6, 0.87, 1.0), (0.7, 1.0, 1.1))  # punctuation and symbols of ASCII
+RUN = _rate((0.1, 0.35, 1.0), (0.2, 0.6, 2.0))  # four equal signs in a row, as in the borders of tables
 ACCENTED = _rate((0.4, 0.8, 1.1), (0.8, 1.2, 2.0))
 VIETNAMESE = _rate((0.3, 0.6, 1.2), (1.0, 1.5, 2.6))
 GREEK = _rate((0.4, 0.5, 1.0), (1.0, 1.2, 1.4))
@@ -76,6 +77,9 @@ _BY_TWO_BYTES: tuple[tuple[bytes, Rate], ...] = (
 """Scripts of their own among those that share the first bytes E0 and E1."""
 
 _LETTERS, _DIGITS, _SPACES, _SIGNS, _REST, _FIRST = b"a", b"0", b" ", b".", b"-", ord("A")
+_RUNS = (b"----", b"====", b"****", b"####", b"____", b"....")
+RUNS_FROM = 8
+"""One sign in so many letters: the text may hold runs of signs."""
 FOREIGN_FROM = 200
 """One accented letter in so many of ASCII: the text is taken for another language than English."""
 
@@ -103,7 +107,7 @@ class CharacterRates:
         def chosen(rate: Rate) -> Interval:
             return rate.large if vocabulary_size >= LARGE_VOCABULARY else rate.small
 
-        self._ascii = [chosen(rate) for rate in (LETTER, DIGIT, SPACE, SIGN)]
+        self._ascii = [chosen(rate) for rate in (LETTER, DIGIT, SPACE, SIGN, RUN)]
         self._foreign = chosen(FOREIGN)
         self._first = [(bytes([_FIRST + n]), chosen(rate)) for n, (_, rate) in enumerate(_BY_FIRST_BYTE)]
         self._accented = self._first[0][0]
@@ -115,16 +119,19 @@ class CharacterRates:
         data = text.encode("utf-8", "surrogatepass")
         kinds = data.translate(_KINDS)
         digits, spaces, signs = kinds.count(_DIGITS), kinds.count(_SPACES), kinds.count(_SIGNS)
-        letter, digit, space, sign = self._ascii
+        letter, digit, space, sign, run = self._ascii
         if text.isascii():
             letters, accented = len(kinds) - digits - spaces - signs, 0
         else:
             letters, accented = kinds.count(_LETTERS), kinds.count(self._accented)
         if accented * FOREIGN_FROM > letters:
             letter = self._foreign
-        low = letters * letter[0] + digits * digit[0] + spaces * space[0] + signs * sign[0]
-        likely = letters * letter[1] + digits * digit[1] + spaces * space[1] + signs * sign[1]
-        high = letters * letter[2] + digits * digit[2] + spaces * space[2] + signs * sign[2]
+        runs = sum(map(data.count, _RUNS)) if signs * RUNS_FROM > letters else 0
+        signs -= 4 * runs
+        low, likely, high = (
+            letters * letter[n] + digits * digit[n] + spaces * space[n] + signs * sign[n] + runs * run[n]
+            for n in range(3)
+        )
         if not text.isascii():
             for count, rate in self._others(data, kinds):
                 low, likely, high = low + count * rate[0], likely + count * rate[1], high + count * rate[2]
