@@ -43,6 +43,7 @@ bench: .venv-test/installed
 	$(TEST_BIN)/python -m benchmarks.startup
 	$(TEST_BIN)/python -m benchmarks.estimates
 	$(TEST_BIN)/python -m benchmarks.lookups
+	$(TEST_BIN)/python -m benchmarks.data_set --rows 100000
 
 check: lint types contracts test
 

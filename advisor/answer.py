@@ -9,6 +9,7 @@ Change            a change of the question, with the plan that it leads to
 Reason            one sentence with the rule it comes from and its source
 TrainerChoice     the training stack that was assumed, and the knobs that it set
 DataFile          the user's data file, as a training script has to read it
+DataSummary       how long its rows are, and what the job makes of them
 """
 
 from __future__ import annotations
@@ -142,6 +143,33 @@ class DataFile(Frozen):
     columns: tuple[str, ...] = ("text",)  # names in the file; empty for plain text, whose lines are rows
 
 
+class DataSummary(Frozen):
+    """How long the rows of a data file are in tokens, and what the job makes of them.
+
+    Percentiles and histogram are of the likely lengths; rows of edges[i] <= length < edges[i + 1] are rows[i].
+    """
+
+    rows: int  # that training can read
+    bad_lines: int  # that it cannot
+    first_bad_lines: tuple[int, ...]  # where these are, counted from 1; of Parquet, rows
+    counted_by: str  # by which tokenizer, or that the tokens are estimated, and why
+    mean_tokens: Interval
+    longest_tokens: Interval
+    percentiles: tuple[tuple[float, int], ...]  # (per cent of the rows, tokens that they do not exceed)
+    histogram_edges: tuple[int, ...]
+    histogram_rows: tuple[int, ...]
+    seq_len: int  # the limit at which rows are cut
+    rows_cut: int
+    tokens_cut: float  # their share of all tokens
+    micro_batch: int  # of the recommended recipe
+    padding: tuple[tuple[int, float], ...]  # (micro-batch, share of padding in its tokens)
+    packed_rows: int  # rows of seq_len that hold all, packed best-fit
+    packed_padding: float  # share of their tokens
+    real_tokens: int  # of one epoch, after cutting
+    padded_tokens: int  # of one epoch, with the padding of the job: of its micro-batches, or packed if it packs
+    steps: int  # of the whole job
+
+
 class Advice(Frozen):
     """The whole answer."""
 
@@ -152,6 +180,7 @@ class Advice(Frozen):
     gpu: GpuChoice
     workload: Workload
     data_file: DataFile | None = None  # null without --data
+    data: DataSummary | None = None  # null without --data
     priority: Priority
     trainer: TrainerChoice
     fixed: tuple[str, ...]  # knobs that the question fixed

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -49,23 +48,27 @@ def _complete(context: click.Context, parameter: click.Parameter, typed: str) ->
     return [label for label in known if label.lower().startswith(typed.lower())]
 
 
-def knob_options(command: Callable[..., Any], repeated: Sequence[str] = ()) -> Callable[..., Any]:
-    """One option for each knob of the table; `advise()` reads and checks the texts, as it does for the library.
+def knob_options(*names: str, repeated: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """One option for each of these knobs, or for each of the table; the library reads and checks the texts.
 
     Those of `repeated` can be given several times.
     """
-    for knob in reversed(KNOBS):
-        again = knob.name in repeated
-        command = click.option(
-            knob.option,
-            knob.name,
-            default=None,
-            multiple=again,
-            metavar=knob.metavar or None,
-            help=knob.explanation + ("; can be repeated" if again else ""),
-            shell_complete=_complete,
-        )(command)
-    return command
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for knob in reversed([BY_NAME[name] for name in names] or KNOBS):
+            again = knob.name in repeated
+            command = click.option(
+                knob.option,
+                knob.name,
+                default=None,
+                multiple=again,
+                metavar=knob.metavar or None,
+                help=knob.explanation + ("; can be repeated" if again else ""),
+                shell_complete=_complete,
+            )(command)
+        return command
+
+    return decorated
 
 
 class AdviseGroup(CommandGroup):
@@ -91,7 +94,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 
 
 @click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
-@knob_options
+@knob_options()
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="everything: sources, bytes, other plans, prices, knobs")
 @click.option(
@@ -112,7 +115,13 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
     from advisor.advice.advise import advise
 
-    answer = advise(**knobs)
+    if knobs["data"] is None:
+        answer = advise(**knobs)
+    else:
+        from advisor.render.progress import reading_progress
+
+        with reading_progress("reading --data") as progress:
+            answer = advise(progress=progress, **knobs)
     if as_json:
         click.echo(answer.model_dump_json(indent=2))
         for warning in answer.recommendation.warnings if answer.recommendation else ():
@@ -144,7 +153,7 @@ for _command in COMMANDS:
 
 
 @cli.command()
-@partial(knob_options, repeated=("model", "gpu", "price_per_hour"))
+@knob_options(repeated=("model", "gpu", "price_per_hour"))
 @click.option("--json", "as_json", is_flag=True, help="print a list of {model, gpu, advice} as JSON")
 def compare(
     model: Sequence[str], gpu: Sequence[str], price_per_hour: Sequence[str], as_json: bool, **knobs: Any
@@ -163,6 +172,27 @@ def compare(
 
         render_comparison(pairs, sys.stdout)
     return 0 if any(pair.advice.recommendation for pair in pairs) else EXIT_NOTHING_FITS
+
+
+@cli.command("data")
+@click.argument("file")
+@knob_options(
+    *("model", "tokenizer", "data_columns", "skip_bad_lines", "seq_len", "micro_batch", "batch_size", "epochs"),
+    "packing",
+)
+@click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
+def data_command(file: str, as_json: bool, **knobs: Any) -> None:
+    """Show how long the rows of FILE are, and what a job makes of them: cut, padded, packed."""
+    from advisor.advice.data import describe
+    from advisor.render.data import render_data
+    from advisor.render.progress import reading_progress
+
+    with reading_progress("reading") as progress:
+        found = describe(file, knobs, progress)
+    if as_json:
+        click.echo(found.summary.model_dump_json(indent=2))
+    else:
+        render_data(found.file, found.summary, sys.stdout)
 
 
 @cli.command()

@@ -39,10 +39,21 @@ class Interval(NamedTuple):
         return Interval(self.low * factor, self.likely * factor, self.high * factor)
 
     @classmethod
+    def spanning(cls, low: Interval, likely: Interval, high: Interval) -> Interval:
+        """What a quantity may be if its cause is itself an interval: `likely`, as low and high as at any end."""
+        items = (low, likely, high)
+        return cls(min(i.low for i in items), likely.likely, max(i.high for i in items))
+
+    @classmethod
     def hull(cls, intervals: Iterable[Interval]) -> Interval:
         """The smallest interval that holds all of `intervals`; `likely` is the middle one's."""
         items = sorted(intervals, key=lambda i: i.likely)
         return cls(min(i.low for i in items), items[len(items) // 2].likely, max(i.high for i in items))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is one value."""
+        return self.low == self.high
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:

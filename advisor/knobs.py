@@ -96,7 +96,10 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob("gpus", "placement", "int", "number of these cards (default: 1)"),
     Knob("examples", "workload", "int", "rows of the data set", k=_COUNT_K),
-    Knob("data", "question", "text", "a .jsonl or .txt file: its rows are counted, their tokens estimated"),
+    Knob("data", "question", "text", "the data set: a .jsonl, .json, .csv, .parquet or .txt file (.gz, too)"),
+    Knob("data_columns", "question", "names", "columns of other names: text=NAME, or prompt=NAME,completion=NAME"),
+    Knob("tokenizer", "question", "text", "tokenizer.json, its folder, or a Hub id in the cache, to count tokens"),
+    Knob("skip_bad_lines", "question", "bool", "leave out rows of --data that cannot be read"),
     Knob("epochs", "workload", "float", "passes over the data"),
     Knob("method", "question", "choice", "only this method ('all' compares them)", ("all", *METHODS)),
     Knob("rank", "recipe", "int", "rank of the adapters"),
@@ -229,7 +232,7 @@ def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(knob.aliases.get(word.lower(), word) for word in words))
         if len(words) == len(parts) and all(name and name.isprintable() for name in names):
             return names
-    raise BadValue(knob.flag, value, "must be all-linear, attention, or module names separated by commas or spaces")
+    raise BadValue(knob.flag, value, f"must be names separated by commas: {knob.help}")
 
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
@@ -261,6 +264,9 @@ class Question(Frozen):
     gpus: int | None = None
     examples: int | None = None
     data: str | None = None
+    data_columns: tuple[str, ...] | None = None
+    tokenizer: str | None = None
+    skip_bad_lines: bool | None = None
     epochs: float | None = None
     method: Method | None = None  # 'all' leaves it open
     rank: int | None = None

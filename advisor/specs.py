@@ -33,6 +33,7 @@ DORA_METHODS: tuple[Method, ...] = ("dora", "qdora")
 Size = Annotated[int, Range(1, 10_000_000)]
 Chance = Annotated[float, Range(0, 1, open_high=True)]
 Rate = Annotated[float, Range(0)]
+KNOWN = Interval.exact(1.0)
 
 
 class LinearShape(Frozen):
@@ -216,6 +217,33 @@ class Workload(Frozen):
     mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
+    # (rows, tokens): how long the longest of so many rows is on average; () = by costs.steptime.expected_longest
+    longest_of: tuple[tuple[int, int], ...] = ()
+    # What the two lengths may be, over what they are said to be; (1, 1, 1) where they are known
+    seq_len_factor: Interval = KNOWN
+    mean_seq_len_factor: Interval = KNOWN
+
+    @property
+    def ends(self) -> tuple[Workload, Workload] | None:
+        """The workload with the shortest and with the longest rows that are possible; None if lengths are known."""
+        if self.seq_len_factor.is_exact and self.mean_seq_len_factor.is_exact:
+            return None
+        low, high = (
+            self.model_copy(
+                update={
+                    "seq_len": max(1, round(self.seq_len * longest)),
+                    "mean_seq_len": max(1, round(self.mean_seq_len * mean)),
+                    "longest_of": tuple((rows, max(1, round(tokens * mean))) for rows, tokens in self.longest_of),
+                    "seq_len_factor": KNOWN,
+                    "mean_seq_len_factor": KNOWN,
+                }
+            )
+            for longest, mean in (
+                (self.seq_len_factor.low, self.mean_seq_len_factor.low),
+                (self.seq_len_factor.high, self.mean_seq_len_factor.high),
+            )
+        )
+        return low, high
 
     def _contradiction(self) -> str:
         if self.mean_seq_len > self.seq_len:

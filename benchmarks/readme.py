@@ -22,7 +22,19 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from advisor import answer
-from advisor.answer import Advice, Candidate, CardTime, Change, GpuChoice, Plan, Reason, Recommendation, TrainerChoice
+from advisor.answer import (
+    Advice,
+    Candidate,
+    CardTime,
+    Change,
+    DataFile,
+    DataSummary,
+    GpuChoice,
+    Plan,
+    Reason,
+    Recommendation,
+    TrainerChoice,
+)
 from advisor.catalog import all_gpus, find_model, model_entries
 from advisor.cli import cli
 from advisor.interval import Interval
@@ -100,6 +112,8 @@ def contract(_: str) -> str:
         Advice,
         GpuChoice,
         Workload,
+        DataFile,
+        DataSummary,
         TrainerChoice,
         Recommendation,
         Reason,

@@ -123,7 +123,9 @@ def test_explain_lists_every_term() -> None:
         (("explain", "ADV999"), "see: advise rules"),
         (("explain",), "CODE"),
         (("--rank", "8", "models"), "options before a subcommand have no effect"),
-        ((*JOB, "--data", "rows.parquet"), ".jsonl or .txt"),
+        ((*JOB, "--data", "rows.xlsx"), "must end in one of .jsonl"),
+        (("data", "rows.xlsx"), "must end in one of .jsonl"),
+        ((*JOB, "--tokenizer", "nowhere", "--data", "rows.txt"), "give a tokenizer.json"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -141,7 +143,7 @@ def test_help_names_every_knob_and_range() -> None:
     result = run("--help")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert len(KNOBS) == 33
+    assert len(KNOBS) == 36
     for knob in KNOBS:
         assert knob.flag in text
         if knob.kind == "int":
@@ -166,6 +168,7 @@ TEXTS = {
     "model": ("llama-8b", "gpt2", "qwen2.5-0.5b", "gemma-2-2b", "phi-2", "pythia-1.4b", "falcon-7b"),
     "gpu": ("24GB", "8GB", "rtx4090", "h100", "7GB", "t4"),
     "data": ("/", "a.txt"),
+    "tokenizer": ("/", "a/b"),
 }
 
 
@@ -300,7 +303,7 @@ def test_a_closed_output_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: compare, explain, gpus"),
+        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: compare, data, explain, gpus"),
         ((*JOB, "--packing", "yes"), "switches take no value"),
         ((*JOB, "--compile"), "torch.compile changes memory and time"),
     ],
@@ -326,3 +329,47 @@ def test_savings_are_tried_together_where_one_is_not_enough() -> None:
     assert result.exit_code == 3
     text = " ".join(result.stdout.split())
     assert "--loss chunked --no-kbit-upcast together: QLoRA then needs" in text
+
+
+def test_a_data_file_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a few words"}\n' * 40)
+    result = run("data", str(path), "--seq-len", "4", "--model", "llama-8b")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("40 rows of text (jsonl, columns text)")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    summary = json.loads(run("data", str(path), "--json").stdout)
+    assert (summary["rows"], summary["micro_batch"], summary["steps"]) == (40, 16, 3)
+    assert "how long the rows" in " ".join(run("data", "--help").stdout.split())
+
+
+def test_a_bad_line_ends_in_two_and_is_left_out_on_demand(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a few words"}\n{"text": \n')
+    for command in (("data", str(path)), (*JOB, "--data", str(path))):
+        assert "1 of 2 rows cannot be read, at line 2" in one_line_error(run(*command))
+        assert run(*command, "--skip-bad-lines").exit_code == 0
+
+
+@pytest.mark.process
+def test_ctrl_c_while_a_data_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as file:
+        file.writelines(['{"text": "a few words"}\n'] * 500_000)
+    code = (
+        "import advisor.dataset.summary as s\nread = s.rows_of\n"
+        "def rows(*a):\n    print('reading', flush=True)\n    yield from read(*a)\n"
+        "s.rows_of = rows\nfrom advisor.cli import main\nmain()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "data", str(path)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "reading\n"
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+    assert (child.returncode, errors.strip()) == (130, "interrupted")

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.advice.candidates import best_rows, card_times, comparisons, stand_ins, timing_card
-from advisor.advice.notes import assumptions, batch_notes, card_notes, traced_notes, trainer_notes, with_why
+from advisor.advice.notes import (
+    assumptions,
+    batch_notes,
+    card_notes,
+    data_notes,
+    traced_notes,
+    trainer_notes,
+    with_why,
+)
 from advisor.advice.prices import frontier, prices
 from advisor.advice.search import (
     Estimator,
@@ -19,7 +27,16 @@ from advisor.advice.search import (
     has_bf16,
 )
 from advisor.advice.workload import placement_of, workload_of
-from advisor.answer import Advice, Candidate, Change, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.answer import (
+    Advice,
+    Candidate,
+    Change,
+    DataSummary,
+    GpuChoice,
+    Reason,
+    Recommendation,
+    TrainerChoice,
+)
 from advisor.catalog.gpus import other_sizes, several
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
@@ -45,7 +62,8 @@ from advisor.specs import (
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
-    from advisor.advice.dataset import DataSummary
+    from advisor.dataset.rows import Progress
+    from advisor.dataset.summary import Measured
 
 MEASURED = "measured"
 
@@ -57,42 +75,47 @@ def advise(
     *,
     catalog: Catalog = advisor.catalog,
     estimator: Estimator = estimate,
+    progress: Progress | None = None,
     **knobs: object,
 ) -> Advice:
     """Recommend a method for fine-tuning `model` on `gpu`, with its recipe, memory and time.
 
-    `knobs` are the command line's flags with underscores (advisor.knobs.KNOBS); None leaves one open.
+    `knobs` are the command line's flags with underscores (advisor.knobs.KNOBS); None leaves one open. `progress` is
+    told, while a data file is read, how many of how many bytes (of Parquet: rows) are done.
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for a source that cannot be reached.
     """
     question = read_question({"examples": examples, **knobs})
     spec = _model(model, catalog)
     asked, cards, question = _cards(gpu, catalog, question)
+    model_id = catalog.hub_id_of(model if isinstance(model, str) else spec.name)
     placement = placement_of(question)
-    data = _data(question)
+    data = _measured_data(question, spec, model if isinstance(model, str) else "", model_id, progress)
     workload = workload_of(question, spec, data)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = _measured(cards[0])
-    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)
+    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(data=data)
     trainer = _trainer(preset, question)
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = _decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
+    summary = _summary(data, workload, context, recommendation)
     notes = (
         *measured,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
-        *assumptions(question, workload, data),
+        *assumptions(question, workload),
+        *data_notes(question, summary),
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
         *batch_notes(question, workload, placement),
     )
     return Advice(
         model=spec,
-        model_id=catalog.hub_id_of(model if isinstance(model, str) else spec.name),
+        model_id=model_id,
         parameters=context.parameters,
         gpu=GpuChoice(
             asked=asked,
@@ -103,6 +126,8 @@ def advise(
             bf16=context.has_bf16,
         ),
         workload=workload,
+        data_file=data.file if data else None,
+        data=summary,
         priority=context.priority,
         trainer=trainer,
         fixed=question.fixed,
@@ -135,13 +160,27 @@ def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], DeviceProfile | None,
     return (known,), device.profile, [Reason(code=MEASURED, text=text, source=FORMULA)]
 
 
-def _data(question: Question) -> DataSummary | None:
+def _measured_data(
+    question: Question, spec: Model, model: str, model_id: str, progress: Progress | None
+) -> Measured | None:
     """What the data file says, if there is one; only then is its reader loaded."""
     if question.data is None:
         return None
-    from advisor.advice.dataset import summarize
+    from advisor.advice.data import measured
 
-    return summarize(question.data)
+    return measured(question, question.data, spec, model, model_id, progress)
+
+
+def _summary(
+    data: Measured | None, workload: Workload, context: Context, recommendation: Recommendation | None
+) -> DataSummary | None:
+    """What the recommended recipe makes of the data file's rows; where nothing fits, the first method's."""
+    if data is None:
+        return None
+    from advisor.dataset.summary import summary_of
+
+    method = recommendation.method if recommendation else next(iter(context.candidates))
+    return summary_of(data, workload, context.candidates[method].recipe.micro_batch)
 
 
 def _compared(

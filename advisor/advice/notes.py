@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from advisor.answer import Candidate, Comparison, Reason, Recommendation
+from advisor.answer import Candidate, Comparison, DataSummary, Reason, Recommendation
 from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
 from advisor.rules.context import Context
-from advisor.rules.wording import FORMULA, signed_gib
+from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
 from advisor.specs import GpuSpec, Method, Model, Placement, TracedModel, Workload
 from advisor.units import format_gib
 
-if TYPE_CHECKING:
-    from advisor.advice.dataset import DataSummary
-
 ASSUMPTION = "assumption"
 TRACE = "trace"
+DATA = "data"
 
 
 def trainer_notes(preset: Preset) -> list[Reason]:
@@ -47,17 +44,10 @@ def traced_notes(model: Model, left_out: Sequence[Method]) -> list[Reason]:
     return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
 
 
-def assumptions(question: Question, workload: Workload, data: DataSummary | None) -> list[Reason]:
-    """What was assumed about the data because it was not stated."""
+def assumptions(question: Question, workload: Workload) -> list[Reason]:
+    """What was assumed about the data because it was neither stated nor read from a file."""
     texts = []
-    if data is not None:
-        used = "--examples given instead" if question.examples is not None else f"{data.rows:,} rows"
-        texts.append(
-            f"{used}; row lengths estimated from the file at {data.characters_per_token} characters a token: mean "
-            f"{data.mean_tokens:,}, longest {data.longest_tokens:,} tokens; the job uses {workload.mean_seq_len:,} "
-            f"and {workload.seq_len:,}."
-        )
-    else:
+    if question.data is None:
         if question.examples is None:
             texts.append(f"Assumed {workload.examples:,} examples; give --examples or --data.")
         if question.seq_len is None or question.mean_seq_len is None:
@@ -66,6 +56,24 @@ def assumptions(question: Question, workload: Workload, data: DataSummary | None
                 "give --mean-seq-len and --seq-len, or --data."
             )
     return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in texts]
+
+
+def data_notes(question: Question, data: DataSummary | None) -> list[Reason]:
+    """What the data file holds, who counted it, and what the job cuts off and pads."""
+    if data is None:
+        return []
+    rows = f"{data.rows:,} rows" if question.examples is None else f"{question.examples:,} of {data.rows:,} rows"
+    skipped = f", {data.bad_lines:,} bad line{'s' if data.bad_lines > 1 else ''} skipped" if data.bad_lines else ""
+    cut = cut_text(data)
+    padded = f"{dict(data.padding)[data.micro_batch]:.0%} padding in micro-batches of {data.micro_batch:,}"
+    if question.packing:
+        padded = f"packed into {data.packed_rows:,} rows with {data.packed_padding:.1%} padding"
+    texts = [
+        f"--data: {rows}{skipped}, mean {tokens_text(data.mean_tokens)}, longest {tokens_text(data.longest_tokens)} "
+        f"tokens, {data.counted_by}.",
+        f"{cut[:1].upper()}{cut[1:]}; {padded}. `advise data FILE` shows the lengths.",
+    ]
+    return [Reason(code=DATA, text=text, source=FORMULA) for text in texts]
 
 
 def card_notes(

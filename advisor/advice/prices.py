@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from advisor.advice.candidates import Row, plan_of
-from advisor.advice.search import Job, rows_flags
+from advisor.advice.search import Job
 from advisor.answer import Candidate, Change, Plan
 from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
@@ -78,7 +78,14 @@ def _steps(job: Job, recipe: Recipe) -> Iterator[Step]:
     yield from _other_adapters(job, recipe)
     half = job.workload.seq_len // 2
     if half >= max(SHORTEST_ROW, job.workload.mean_seq_len):
-        yield Step("seq_len", half, True, "cuts longer rows")
+        yield Step("seq_len", half, True, f"cuts {_cut_rows(job, half)}")
+
+
+def _cut_rows(job: Job, limit: int) -> str:
+    if job.data is None:
+        return "longer rows"
+    beyond = job.data.lengths.rows_beyond(limit)
+    return f"{beyond / job.data.lengths.rows:.1%} of the rows" if beyond else "no row"
 
 
 def _other_adapters(job: Job, recipe: Recipe) -> Iterator[Step]:
@@ -111,12 +118,11 @@ def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Ch
 
 
 def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...]) -> Change:
-    recipe, workload = row.recipe, job.workload
+    recipe = row.recipe
     if step.knob in RECIPE_KNOBS:
         recipe = _changed(job, recipe, step)
     else:
-        workload = workload.model_copy(update={step.knob: step.value})
-    job = job._replace(workload=workload)
+        job = job.cut_to(cast(int, step.value))
     plan = plan_of(job, job.estimate(recipe), stand_ins)
     memory = plan.memory.needed_bytes.likely - row.memory.needed_bytes.likely
     time = None
@@ -126,7 +132,7 @@ def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...])
     effect += ["does not fit"] if plan.verdict == "does_not_fit" else ["tight"] if plan.verdict == "tight" else []
     effect += [step.note] if step.note else []
     changed = flag(step.knob, step.value)
-    rows = rows_flags(job)[1:] if step.knob == "seq_len" else ()
+    rows = job.rows_flags[1:] if step.knob == "seq_len" else ()
     pinned = (*rows, *(one for one in flags_of(recipe, job.question.fixed) if one != changed))
     return Change(
         code=CODE,
@@ -135,7 +141,7 @@ def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...])
         flags=(changed, *pinned),
         knobs=(step.knob,),
         changes_training=step.changes_training,
-        workload=workload,
+        workload=job.workload,
         plan=plan,
         memory_bytes=memory,
         time_s=time,

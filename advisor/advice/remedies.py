@@ -14,7 +14,7 @@ from typing import Any
 from advisor.advice.candidates import plan_of, searched, stand_ins
 from advisor.advice.catalogs import Catalog
 from advisor.advice.lineage import smaller_models
-from advisor.advice.search import Job, Outcome, last_that_fits, rows_flags
+from advisor.advice.search import Job, Outcome, last_that_fits
 from advisor.answer import Candidate, Change
 from advisor.errors import AdvisorError, InputError
 from advisor.knobs import idle_knobs
@@ -147,14 +147,11 @@ class _Attempt:
 
     def _shorter_rows(self, settings: dict[str, object]) -> Iterator[Change]:
         """The longest power of two of tokens with which the job fits, beside other settings."""
-        workload = self.job.workload
-        lengths = [2**n for n in range(6, 24) if SHORTEST_ROW <= 2**n < workload.seq_len]
+        lengths = [2**n for n in range(6, 24) if SHORTEST_ROW <= 2**n < self.job.workload.seq_len]
         job, flags = self.fixing(settings)
 
         def shorter(index: int) -> Job:
-            length = lengths[index]
-            update = {"seq_len": length, "mean_seq_len": min(workload.mean_seq_len, length)}
-            return job._replace(workload=workload.model_copy(update=update))
+            return job.cut_to(lengths[index])
 
         if not lengths or self.fits(shorter(0)) is None:
             return
@@ -163,7 +160,7 @@ class _Attempt:
         if outcome is None:
             return
         what = " ".join((*flags, flag("seq_len", lengths[index])))
-        flags = (*flags, *rows_flags(shorter(index)))
+        flags = (*flags, *shorter(index).rows_flags)
         names = (*settings, "seq_len")
         yield self.change(what, shorter(index), outcome, flags, knobs=names, changes_training=True)
 

@@ -11,8 +11,9 @@ prices.py; the rank is lowered only where nothing else fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from advisor.advice.workload import workload_of
 from advisor.answer import Verdict
 from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
@@ -31,6 +32,9 @@ from advisor.specs import (
     Workload,
 )
 from advisor.terms import TermName
+
+if TYPE_CHECKING:
+    from advisor.dataset.summary import Measured
 
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 
@@ -74,6 +78,8 @@ class Job(NamedTuple):
     """For a traced model, the checkpointing settings that were traced, by method; None for the formula."""
     profile: DeviceProfile | None = None
     """How the card was measured; None for the default of each card's generation."""
+    data: Measured | None = None
+    """The rows of the data file, if there is one."""
 
     @property
     def smallest_card(self) -> GpuSpec:
@@ -89,6 +95,24 @@ class Job(NamedTuple):
     def batch_per_card(self) -> int:
         """Rows of an optimizer step that each card does."""
         return self.workload.batch_size // self.placement.gpus
+
+    def cut_to(self, seq_len: int) -> Job:
+        """The same job with rows of at most `seq_len` tokens, which is no more than now: longer rows are cut."""
+        lengths = {"seq_len": seq_len}
+        if self._mean_is_stated:
+            lengths["mean_seq_len"] = min(self.workload.mean_seq_len, seq_len)
+        return self._replace(workload=workload_of(self.question.fixing(lengths), self.model, self.data))
+
+    @property
+    def _mean_is_stated(self) -> bool:
+        """Whether the mean length of a row has to be said: a data file gives it by itself."""
+        return self.data is None or self.question.mean_seq_len is not None
+
+    @property
+    def rows_flags(self) -> tuple[str, ...]:
+        """The flags that fix the lengths of the rows."""
+        longest = flag("seq_len", self.workload.seq_len)
+        return (longest, flag("mean_seq_len", self.workload.mean_seq_len)) if self._mean_is_stated else (longest,)
 
     def estimate(self, recipe: Recipe) -> Estimate:
         """Costs of `recipe` on the smallest card."""
@@ -127,12 +151,6 @@ def fit_of(needed: Interval, memory_bytes: int) -> Verdict:
     if needed.high <= memory_bytes:
         return "fits"
     return "tight" if needed.likely <= memory_bytes else "does_not_fit"
-
-
-def rows_flags(job: Job) -> tuple[str, ...]:
-    """The flags that fix the lengths of a job's rows; a data file gives their mean by itself."""
-    longest = flag("seq_len", job.workload.seq_len)
-    return (longest,) if job.question.data else (longest, flag("mean_seq_len", job.workload.mean_seq_len))
 
 
 def first_recipe(job: Job, method: Method) -> Recipe:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from advisor.errors import BadValue
+from advisor.interval import Interval
 from advisor.knobs import BY_NAME, Question, range_of
-from advisor.specs import Model, Placement, Workload
+from advisor.specs import KNOWN, Model, Placement, Workload
 
 if TYPE_CHECKING:
-    from advisor.advice.dataset import DataSummary
+    from advisor.dataset.summary import Measured
 
 DEFAULT_EXAMPLES = 10_000
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_SEQ_LEN = 1024
+MICRO_BATCHES = tuple(2**power for power in range(9))
+LONGEST_ROW = int(range_of(BY_NAME["seq_len"]).high)
 
 
 def placement_of(question: Question) -> Placement:
@@ -21,21 +24,25 @@ def placement_of(question: Question) -> Placement:
     return Placement(gpus=question.gpus or 1, sharding=question.sharding or "none")
 
 
-def workload_of(question: Question, model: Model, data: DataSummary | None = None) -> Workload:
+def workload_of(question: Question, model: Model | None, data: Measured | None = None) -> Workload:
     """The data set: what the question says, then what the file says, then defaults.
+
+    Lengths that the file's characters only let estimate stay uncertain; those that the question states are known.
 
     The defaults: 10,000 examples, one epoch, rows of at most 1024 tokens (less if the model has fewer
     positions) and half of that on average, 16 rows per optimizer step.
     Raises BadValue for numbers that contradict each other.
     """
-    examples = question.examples or (data.rows if data else DEFAULT_EXAMPLES)
-    longest = min(data.longest_tokens if data else DEFAULT_SEQ_LEN, model.max_position_embeddings)
+    examples = question.examples or (data.lengths.rows if data else DEFAULT_EXAMPLES)
+    positions = min(model.max_position_embeddings if model else LONGEST_ROW, LONGEST_ROW)
+    longest = min(data.lengths.longest if data else DEFAULT_SEQ_LEN, positions)
     if question.mean_seq_len is not None:
         longest = max(longest, question.mean_seq_len)
     seq_len = question.seq_len or longest
-    mean = question.mean_seq_len or (min(data.mean_tokens, seq_len) if data else max(1, seq_len // 2))
+    mean = question.mean_seq_len or (_mean_of(data, seq_len) if data else max(1, seq_len // 2))
     if mean > seq_len:
         raise BadValue("--mean-seq-len", mean, f"must be at most --seq-len, which is {seq_len:,}")
+    set_by_hand = question.seq_len or question.packing  # packed rows are as long as the limit says
     return Workload(
         examples=examples,
         epochs=question.epochs or 1.0,
@@ -43,7 +50,33 @@ def workload_of(question: Question, model: Model, data: DataSummary | None = Non
         mean_seq_len=mean,
         packing=question.packing or False,
         batch_size=_batch_size(question),
+        longest_of=() if data is None or question.mean_seq_len else _longest_of(data, seq_len),
+        seq_len_factor=KNOWN if data is None or set_by_hand else _longest_factor(data, seq_len, positions),
+        mean_seq_len_factor=KNOWN if data is None or question.mean_seq_len else _relative(data.mean_tokens),
     )
+
+
+def _mean_of(data: Measured, seq_len: int) -> int:
+    """Mean length of the file's rows, cut to `seq_len`."""
+    return max(1, round(data.lengths.cut_at(seq_len).tokens / data.lengths.rows))
+
+
+def _longest_of(data: Measured, seq_len: int) -> tuple[tuple[int, int], ...]:
+    """What micro-batches of the file's rows, drawn at random and cut to `seq_len`, are padded to."""
+    kept = data.lengths.cut_at(seq_len)
+    return tuple((rows, max(1, round(kept.expected_longest(rows)))) for rows in MICRO_BATCHES)
+
+
+def _longest_factor(data: Measured, seq_len: int, positions: int) -> Interval:
+    """What the longest row may be over `seq_len`; beyond the model's positions it is cut."""
+    if data.longest_tokens.is_exact:
+        return KNOWN
+    low, high = (min(end, positions) / seq_len for end in (data.longest_tokens.low, data.longest_tokens.high))
+    return Interval(min(low, 1.0), 1.0, max(high, 1.0))
+
+
+def _relative(tokens: Interval) -> Interval:
+    return Interval(tokens.low / tokens.likely, 1.0, tokens.high / tokens.likely)
 
 
 def _batch_size(question: Question) -> int:

@@ -29,22 +29,33 @@ def is_hub_id(text: str) -> bool:
     return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
 
 
+def cached_file(hub_id: str, name: str) -> Path | None:
+    """The file of `hub_id` in the Hub's local cache; None if it is not there. Never asks the network."""
+    if not is_hub_id(hub_id):
+        return None
+    try:
+        import huggingface_hub
+    except ImportError:
+        return None
+    found = huggingface_hub.try_to_load_from_cache(hub_id, name)
+    return Path(found) if isinstance(found, str) else None
+
+
 def fetch_config(hub_id: str, *, offline: bool = False) -> Mapping[str, object]:
     """The config.json of `hub_id`, from the cache or else within `TIMEOUT_S` from the Hub.
 
     Raises SourceUnavailable, with the next step, or BadConfig when the Hub's file is not a config.json.
     """
     try:
-        import huggingface_hub
         from huggingface_hub import constants
     except ImportError:
         raise SourceUnavailable(
             f"{hub_id} is not in the catalog, and asking the Hub needs a package:"
             f" `pip install huggingface_hub`, {_GIVE_A_PATH}"
         ) from None
-    cached = huggingface_hub.try_to_load_from_cache(hub_id, "config.json")
-    if isinstance(cached, str):
-        return read_config(Path(cached), f"{hub_id} config.json")
+    cached = cached_file(hub_id, "config.json")
+    if cached is not None:
+        return read_config(cached, f"{hub_id} config.json")
     if offline or constants.HF_HUB_OFFLINE:
         raise SourceUnavailable(
             f"{hub_id} is neither in the catalog nor in the Hub's local cache, and we are offline:"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
@@ -37,6 +39,9 @@ MEMORY_EVIDENCE = (
     "CPU step; CUDA's own kernels from their source; fragmentation from a simulated allocator; a default CUDA context"
 )
 
+MEMORY_COUNTERS = ("peak_allocated_bytes", "peak_reserved_bytes", "needed_bytes", "device_bytes")
+DURATIONS = ("micro_step_s", "step_s", "total_s", "energy_j")
+Spec = TypeVar("Spec", MemoryEstimate, TimeEstimate)
 
 TRACED_SPREAD = (0.05, 0.05)
 UNFUSED_SPREAD = (0.4, 0.05)
@@ -112,7 +117,8 @@ def estimate(
     """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.
 
     Memory is for the longest rows (`workload.seq_len`), time for an average micro-batch. Time covers the whole job
-    over all cards of `placement` (one by default); it is None when the card's speed is unknown.
+    over all cards of `placement` (one by default); it is None when the card's speed is unknown. Where the lengths of
+    the workload are uncertain, the intervals reach from those of the shortest rows to those of the longest.
     Raises BadValue for an argument of another kind, UnknownName for target modules that the model does not have and
     NotTraced for what a traced model's profile lacks.
     """
@@ -124,6 +130,32 @@ def estimate(
     profile = profile or profile_for(gpu)
     expect("placement", placement, Placement)
     expect("profile", profile, DeviceProfile)
+    likely = _estimate(model, recipe, workload, gpu, placement, profile)
+    ends = workload.ends
+    if ends is None:
+        return likely
+    low, high = (_estimate(model, recipe, end, gpu, placement, profile) for end in ends)
+    return likely.model_copy(
+        update={
+            "memory": _spanning(low.memory, likely.memory, high.memory, MEMORY_COUNTERS),
+            "time": None
+            if low.time is None or likely.time is None or high.time is None
+            else _spanning(low.time, likely.time, high.time, DURATIONS),
+        }
+    )
+
+
+def _spanning(low: Spec, likely: Spec, high: Spec, names: Sequence[str]) -> Spec:
+    """`likely` with these intervals reaching from those of `low` to those of `high`."""
+    found = [(name, [getattr(one, name) for one in (low, likely, high)]) for name in names]
+    wider = {name: Interval.spanning(*intervals) for name, intervals in found if None not in intervals}
+    return likely.model_copy(update=wider)
+
+
+def _estimate(
+    model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement, profile: DeviceProfile
+) -> Estimate:
+    """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     step = _step_memory(model, recipe, workload.seq_len)

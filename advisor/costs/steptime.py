@@ -189,7 +189,19 @@ def mean_shape(workload: Workload, recipe: Recipe) -> tuple[int, int]:
     if workload.packing:
         return recipe.micro_batch, workload.seq_len
     mean = min(workload.mean_seq_len, workload.seq_len)
+    if workload.longest_of:
+        return recipe.micro_batch, min(round(_between(workload.longest_of, recipe.micro_batch)), workload.seq_len)
     return recipe.micro_batch, round(expected_longest(recipe.micro_batch, mean, workload.seq_len))
+
+
+def _between(longest_of: Sequence[tuple[int, int]], rows: int) -> float:
+    """Tokens of the longest of `rows` rows, from a table of rows and tokens, straight over the logarithm of rows."""
+    below = [pair for pair in longest_of if pair[0] <= rows] or [longest_of[0]]
+    above = [pair for pair in longest_of if pair[0] > rows]
+    (few, short), (many, long) = below[-1], above[0] if above else below[-1]
+    if few == many or rows <= few:
+        return short
+    return short + (long - short) * math.log(rows / few) / math.log(many / few)
 
 
 def row_count(workload: Workload) -> int:

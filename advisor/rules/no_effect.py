@@ -47,8 +47,8 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     # What is idle for one method only may be there for another.
     each = [idle_knobs(method, question.quant or "nf4", checkpointing) for method in context.candidates]
     idle = [(name, why) for name, why in each[-1].items() if name in fixed and all(name in one for one in each)]
-    if "data" in fixed and all(name in fixed for name in ("examples", "seq_len", "mean_seq_len")):
-        idle.append(("data", "when --examples, --seq-len and --mean-seq-len are given"))
+    if "data" not in fixed:
+        idle += [(name, "without --data") for name in ("data_columns", "tokenizer", "skip_bad_lines") if name in fixed]
     if "sharding" in fixed and context.placement.gpus == 1:
         idle.append(("sharding", "on one card"))
     return idle

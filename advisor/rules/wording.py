@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from advisor.answer import Candidate, Plan
+from advisor.answer import Candidate, DataSummary, Plan
+from advisor.interval import Interval
 from advisor.parameters.targets import adapts_experts, fuses_experts
 from advisor.rules.context import Context
 from advisor.rules.premise import plain
@@ -110,3 +111,22 @@ def dora_cost(context: Context) -> str:
     if extra < 0:
         return f"DoRA saves {format_seconds(-extra)} of {job}, and adds {memory} at the same micro-batch"
     return f"DoRA adds {format_seconds(extra)} to {job}, and {memory} at the same micro-batch"
+
+
+def tokens_text(tokens: Interval) -> str:
+    """'412', or '412 (350 to 540)' for a length that is estimated."""
+    if tokens.is_exact:
+        return f"{tokens.likely:,.0f}"
+    return f"{tokens.likely:,.0f} ({tokens.low:,.0f} to {tokens.high:,.0f})"
+
+
+def cut_text(data: DataSummary) -> str:
+    """What a limit cuts off the rows of a data file, as a clause."""
+    if not data.rows_cut and data.longest_tokens.high > data.seq_len:
+        return (
+            f"rows are cut at {data.seq_len:,} tokens, the likely length of the longest (--seq-len sets another limit)"
+        )
+    if not data.rows_cut:
+        return f"no row is longer than {data.seq_len:,} tokens"
+    rows = "1 row is" if data.rows_cut == 1 else f"{data.rows_cut:,} rows are"
+    return f"{rows} cut to {data.seq_len:,} tokens, which loses {data.tokens_cut:.1%} of all tokens"

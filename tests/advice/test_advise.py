@@ -287,11 +287,11 @@ def test_data_is_counted_and_said(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt"
     path.write_text(("x" * 400 + "\n") * 50)
     answer = ask(data=str(path))
-    assert (answer.workload.examples, answer.workload.mean_seq_len, answer.workload.seq_len) == (50, 100, 100)
-    assert "4 characters a token" in answer.notes[0].text
+    assert (answer.workload.examples, answer.workload.mean_seq_len, answer.workload.seq_len) == (50, 93, 93)
+    assert "50 rows, mean 93 (77 to 130)" in answer.notes[0].text
     both = ask(data=str(path), examples=7)
     assert both.workload.examples == 7
-    assert "--examples given instead" in both.notes[0].text
+    assert "7 of 50 rows" in both.notes[0].text
 
 
 @pytest.mark.parametrize(

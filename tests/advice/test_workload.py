@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.advice.dataset import DataSummary
 from advisor.advice.workload import placement_of, workload_of
+from advisor.answer import DataFile
+from advisor.dataset.lengths import Lengths
+from advisor.dataset.summary import Measured
 from advisor.errors import BadValue, UnknownName
+from advisor.interval import Interval
 from advisor.knobs import BY_NAME, KNOBS, Question, range_of, read_question, read_value
 from advisor.specs import Placement, Recipe, Rental, Workload
 from tests.fakes import MODEL
@@ -19,7 +23,7 @@ NUMBERS = [knob for knob in KNOBS if knob.kind in ("int", "float")]
 
 
 def test_every_field_of_the_specs_is_a_knob() -> None:
-    derived = {"gradient_accumulation"}
+    derived = {"gradient_accumulation", "seq_len_factor", "mean_seq_len_factor", "longest_of"}
     fields = {*Workload.model_fields, *Recipe.model_fields, *Placement.model_fields, *Rental.model_fields} - derived
     assert fields <= set(BY_NAME)
     assert len(NUMBERS) == 11
@@ -103,11 +107,49 @@ def test_defaults() -> None:
 
 
 def test_a_data_file_fills_what_is_open() -> None:
-    data = DataSummary(rows=77, mean_tokens=300, longest_tokens=900)
+    data = measured({100: 40, 500: 30, 900: 7})
     workload = workload_of(read_question({}), MODEL, data)
-    assert (workload.examples, workload.mean_seq_len, workload.seq_len) == (77, 300, 900)
+    assert (workload.examples, workload.mean_seq_len, workload.seq_len) == (77, 329, 900)
+    assert workload.ends is None
+    assert workload.longest_of[:2] == ((1, 329), (2, 461))
+    assert workload.longest_of[-1] == (256, 900)
+    assert workload_of(read_question({"mean_seq_len": 200}), MODEL, data).longest_of == ()
     fixed = workload_of(read_question({"examples": 5, "seq_len": 128}), MODEL, data)
-    assert (fixed.examples, fixed.mean_seq_len, fixed.seq_len) == (5, 128, 128)
+    assert (fixed.examples, fixed.mean_seq_len, fixed.seq_len) == (5, 113, 128)
+
+
+def test_estimated_lengths_stay_uncertain_unless_they_are_stated() -> None:
+    data = measured({400: 1, 800: 1}, low=0.5, high=1.5)
+    workload = workload_of(read_question({}), MODEL, data)
+    assert (workload.mean_seq_len, workload.seq_len) == (600, 800)
+    assert workload.ends is not None
+    low, high = workload.ends
+    assert (low.mean_seq_len, low.seq_len) == (300, 400)
+    assert (workload.longest_of[1], low.longest_of[1]) == ((2, 700), (2, 350))
+    assert (high.mean_seq_len, high.seq_len) == (900, 1200)
+    assert low.ends is None
+    stated = workload_of(read_question({"seq_len": 700, "mean_seq_len": 300}), MODEL, data)
+    assert stated.ends is None
+
+
+def test_rows_beyond_the_models_positions_are_cut() -> None:
+    short = MODEL.model_copy(update={"max_position_embeddings": 500})
+    workload = workload_of(read_question({}), short, measured({300: 1, 800: 1}, low=0.5, high=1.5))
+    assert (workload.mean_seq_len, workload.seq_len) == (400, 500)
+    assert workload.ends is not None
+    assert [end.seq_len for end in workload.ends] == [400, 500]
+
+
+def measured(counts: dict[int, int], low: float = 1.0, high: float = 1.0) -> Measured:
+    lengths = Lengths(Counter(counts))
+    mean = lengths.tokens / lengths.rows
+    return Measured(
+        file=DataFile(),
+        lengths=lengths,
+        mean_tokens=Interval(mean * low, mean, mean * high),
+        longest_tokens=Interval(lengths.longest * low, lengths.longest, lengths.longest * high),
+        counted_by="tests",
+    )
 
 
 @pytest.mark.parametrize(

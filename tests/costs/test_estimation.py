@@ -9,7 +9,8 @@ import pytest
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.estimation import estimate
 from advisor.errors import UnknownName
-from advisor.specs import METHODS, QUANTIZED_METHODS, Estimate, GpuSpec, Placement, Recipe, Workload
+from advisor.interval import Interval
+from advisor.specs import KNOWN, METHODS, QUANTIZED_METHODS, Estimate, GpuSpec, Placement, Recipe, Workload
 
 LLAMA_1B = find_model("llama-3.2-1b")
 RTX_4090 = find_gpus("rtx4090")[0]
@@ -50,3 +51,46 @@ def test_one_card_is_what_is_meant_where_no_placement_is_given() -> None:
 def test_what_the_model_does_not_have_is_refused() -> None:
     with pytest.raises(UnknownName, match="qproj"):
         estimated("lora", target_modules=("qproj",))
+
+
+UNCERTAIN = JOB.model_copy(
+    update={"mean_seq_len": 300, "seq_len_factor": Interval(0.5, 1, 2), "mean_seq_len_factor": Interval(0.8, 1, 1.25)}
+)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_uncertain_lengths_reach_every_interval(micro_batch: int, packing: bool) -> None:
+    job = UNCERTAIN.model_copy(update={"packing": packing})
+    recipe = Recipe(method="lora", micro_batch=micro_batch)
+    known = job.model_copy(update={"seq_len_factor": KNOWN, "mean_seq_len_factor": KNOWN})
+    short = known.model_copy(update={"seq_len": 256, "mean_seq_len": 240})
+    long = known.model_copy(update={"seq_len": 1024, "mean_seq_len": 375})
+    found = estimate(LLAMA_1B, recipe, job, RTX_4090)
+    low, likely, high = (estimate(LLAMA_1B, recipe, one, RTX_4090) for one in (short, known, long))
+    for name in ("peak_allocated_bytes", "peak_reserved_bytes", "needed_bytes", "device_bytes"):
+        ends = getattr(low.memory, name).low, getattr(likely.memory, name).likely, getattr(high.memory, name).high
+        assert getattr(found.memory, name) == ends
+    assert low.memory.needed_bytes.low < likely.memory.needed_bytes.low
+    assert found.time is not None
+    assert likely.time is not None
+    totals = [one.time.total_s for one in (low, likely, high) if one.time is not None]
+    assert len(totals) == 3
+    assert found.time.total_s.low == min(total.low for total in totals)
+    assert found.time.total_s.high == max(total.high for total in totals)
+    if micro_batch > 1:  # else the host's launches bind, whatever the length
+        assert found.time.total_s.low < likely.time.total_s.low < likely.time.total_s.high < found.time.total_s.high
+    assert found.time.total_s.likely == likely.time.total_s.likely
+    assert found.time.steps == likely.time.steps
+    assert found.memory.terms == likely.memory.terms
+
+
+def test_a_card_of_unknown_speed_has_no_time_whatever_the_lengths() -> None:
+    (bare,) = find_gpus("7GB")
+    assert estimate(LLAMA_1B, Recipe(method="lora"), UNCERTAIN, bare).time is None
+
+
+def test_known_lengths_change_nothing() -> None:
+    exact = JOB.model_copy(update={"seq_len_factor": KNOWN, "mean_seq_len_factor": KNOWN})
+    assert exact == JOB
+    assert JOB.ends is None

@@ -325,3 +325,14 @@ def test_more_cards_finish_sooner_but_not_proportionally() -> None:
 def test_a_card_of_unknown_speed_is_refused() -> None:
     with pytest.raises(BadValue, match="GPU file"):
         estimate(Recipe(method="lora"), Workload(), A100.model_copy(update={"memory_bytes_per_s": 0.0}))
+
+
+def test_a_known_table_of_longest_rows_replaces_the_formula() -> None:
+    table = ((1, 100), (2, 150), (4, 190), (8, 220))
+    job = Workload(seq_len=1000, mean_seq_len=100, longest_of=table)
+    found = [mean_shape(job, Recipe(method="lora", micro_batch=rows)) for rows in (1, 2, 3, 4, 8, 100)]
+    assert found == [(1, 100), (2, 150), (3, 173), (4, 190), (8, 220), (100, 220)]
+    cut = job.model_copy(update={"seq_len": 160, "mean_seq_len": 100})
+    assert mean_shape(cut, Recipe(method="lora", micro_batch=8)) == (8, 160)
+    packed = job.model_copy(update={"packing": True})
+    assert mean_shape(packed, Recipe(method="lora", micro_batch=8)) == (8, 1000)
