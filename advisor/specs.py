@@ -229,21 +229,26 @@ class Workload(Frozen):
         if self.seq_len_factor.is_exact and self.mean_seq_len_factor.is_exact:
             return None
         low, high = (
-            self.model_copy(
-                update={
-                    "seq_len": max(1, round(self.seq_len * longest)),
-                    "mean_seq_len": max(1, round(self.mean_seq_len * mean)),
-                    "longest_of": tuple((rows, max(1, round(tokens * mean))) for rows, tokens in self.longest_of),
-                    "seq_len_factor": KNOWN,
-                    "mean_seq_len_factor": KNOWN,
-                }
-            )
+            self._scaled(longest, mean)
             for longest, mean in (
                 (self.seq_len_factor.low, self.mean_seq_len_factor.low),
                 (self.seq_len_factor.high, self.mean_seq_len_factor.high),
             )
         )
         return low, high
+
+    def _scaled(self, longest: float, mean: float) -> Workload:
+        """The workload with its two lengths times these, and known."""
+        seq_len = max(1, round(self.seq_len * longest))
+        return self.model_copy(
+            update={
+                "seq_len": seq_len,
+                "mean_seq_len": min(seq_len, max(1, round(self.mean_seq_len * mean))),
+                "longest_of": tuple((rows, max(1, round(tokens * mean))) for rows, tokens in self.longest_of),
+                "seq_len_factor": KNOWN,
+                "mean_seq_len_factor": KNOWN,
+            }
+        )
 
     def _contradiction(self) -> str:
         if self.mean_seq_len > self.seq_len:
