@@ -1,0 +1,190 @@
+"""The part of the script that reads rows: loaded, made into text by form, tokenized, cut or packed.
+
+A row becomes pieces of text, each trained on or not; the tokenizer's offsets tell which piece a token ends in. So a
+prompt and its completion are tokenized as one text, as they are when the model is used.
+"""
+
+from __future__ import annotations
+
+from advisor.answer import DataFile, DataForm, DataFormat
+from advisor.export.run import quoted
+from advisor.specs import Workload
+
+_BUILDERS: dict[DataFormat, str] = {
+    "jsonl": "json",
+    "json": "json",
+    "csv": "csv",
+    "parquet": "parquet",
+    "text": "text",
+}
+_CHAT_FORMS: tuple[DataForm, ...] = ("messages", "prompt_completion", "alpaca", "sharegpt")
+
+_TEMPLATE = '''
+# For a tokenizer without a chat template; it is saved with the tokenizer, so use it for prompts as well.
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '### ' + message['role'].capitalize() + ':\\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
+)
+
+
+def chat_pieces(messages, first=0):
+    """(text, trained on?) pieces of a conversation: trained on is what the assistant says from message `first` on.
+
+    None in place of yes or no marks an answer that cannot be found: some templates render earlier ones in another way.
+    """
+    while messages and messages[-1]["role"] != "assistant":
+        messages = messages[:-1]  # nothing is learned from what follows the last answer
+    if not messages:
+        return []
+
+    def render(part, **options):
+        return tokenizer.apply_chat_template(part, tokenize=False, **options)
+
+    text, pieces, done = render(messages).rstrip(), [], 0
+    for number, message in enumerate(messages):
+        if message["role"] == "assistant" and number >= first:
+            before, after = render(messages[:number], add_generation_prompt=True), render(messages[: number + 1])
+            if not (text.startswith(before) and text.startswith(after.rstrip())):
+                pieces.append(("", None))
+                continue
+            start, end = max(done, len(before)), min(len(text), len(after))
+            pieces += [(text[done:start], False), (text[start:end], True)]
+            done = end
+    return [*pieces, (text[done:], False)]
+'''
+
+_ENCODE = '''
+def encode(row):
+    """Tokens that end with EOS, and labels: -100 where nothing is to be learned."""
+    pieces = pieces_of(row)
+    text = "".join(piece for piece, _ in pieces)
+    if not text.strip():
+        return {"input_ids": [tokenizer.eos_token_id], "labels": [-100], "length": 1, "not_found": 0}
+    not_found = sum(is_trained is None for _, is_trained in pieces)
+    trained = [is_trained for piece, is_trained in pieces for _ in piece]  # by character
+    found = tokenizer(text, add_special_tokens=SPECIAL, return_offsets_mapping=True, verbose=False)
+    tokens, eos = found["input_ids"], tokenizer.eos_token_id
+    spans = zip(tokens, found["offset_mapping"])
+    labels = [token if end > start and trained[end - 1] else -100 for token, (start, end) in spans]
+    if tokens[-1] != eos:
+        tokens, labels = [*tokens, eos], [*labels, eos]
+    labels[-1] = eos
+    return CUT
+'''
+
+_CUT = '{"input_ids": tokens[:SEQ_LEN], "labels": labels[:SEQ_LEN], "length": len(tokens), "not_found": not_found}'
+_WHOLE = '{"input_ids": tokens, "labels": labels, "length": len(tokens), "not_found": not_found}'
+
+_PACK = '''
+
+def pack(batch):
+    """Rows of SEQ_LEN tokens, filled from one row after the other; they can attend to what stands before them."""
+    columns = {name: list(chain.from_iterable(batch[name])) for name in ("input_ids", "labels")}
+    starts = range(0, len(columns["input_ids"]), SEQ_LEN)
+    return {name: [tokens[i : i + SEQ_LEN] for i in starts] for name, tokens in columns.items()}
+'''
+
+_PREPARE = '''
+
+def prepare(rows, name):
+    """Tokenize, and say what was left out."""
+    if options.smoke:
+        rows = rows.select(range(min(SMOKE_ROWS, len(rows))))
+    rows = rows.map(encode, remove_columns=rows.column_names)
+    kept = rows.filter(lambda row: any(label != -100 for label in row["labels"]))
+    print(f"{name}: {len(kept):,} rows; {len(rows) - len(kept):,} left out, with nothing to learn in SEQ_LEN tokens")
+    COUNT
+    LOST
+    if len(kept) == 0:
+        raise SystemExit(f"{name}: no row has anything to learn from")
+    return RESULT
+
+
+rows, eval_rows = read(options.data), None
+if options.eval_file:
+    eval_rows = read(options.eval_file)
+elif options.eval_fraction:
+    rows, eval_rows = rows.train_test_split(options.eval_fraction, seed=0).values()
+rows = prepare(rows, "training")
+if eval_rows is not None:
+    eval_rows = prepare(eval_rows, "evaluation")
+'''
+
+_COUNT = (
+    'print(f"{name}: {sum(length > SEQ_LEN for length in kept[\'length\']):,} rows were longer and are cut at SEQ_LEN")'
+)
+_LOST = (
+    'print(f"{name}: {sum(kept[\'not_found\']):,} earlier answers are only read: the template renders them differently")'
+)
+_PACKED = 'kept.remove_columns(["length", "not_found"]).map(pack, batched=True, batch_size=10_000)'
+
+
+def is_chat(data: DataFile) -> bool:
+    """Whether rows of this form go through a chat template."""
+    return data.form in _CHAT_FORMS
+
+
+def rows_section(data: DataFile, workload: Workload, smoke_rows: int) -> str:
+    """Source code that leaves tokenized `rows`, and `eval_rows` or None, as datasets with input_ids and labels."""
+    packing = workload.packing
+    special = {"text": "True", "prompt_completion": "isinstance(row[PROMPT], str)"}.get(data.form, "False")
+    encode = _ENCODE.replace("SPECIAL", special).replace("CUT", _WHOLE if packing else _CUT)
+    prepare = _PREPARE.replace("SMOKE_ROWS", str(smoke_rows)).replace(
+        "RESULT", _PACKED if packing else 'kept.remove_columns(["length", "not_found"])'
+    )
+    prepare = prepare.replace("    COUNT\n", "" if packing else f"    {_COUNT}\n")
+    prepare = prepare.replace("    LOST\n", f"    {_LOST}\n" if is_chat(data) else "")
+    if packing:
+        prepare = prepare.replace(" in SEQ_LEN tokens", "")
+    read = f'def read(path):\n    return load_dataset("{_BUILDERS[data.format]}", data_files=path, split="train")\n'
+    parts = [
+        _template_set() if is_chat(data) else "",
+        _pieces(data),
+        encode.strip("\n"),
+        _PACK.strip("\n") if packing else "",
+        read.strip("\n"),
+        prepare.strip("\n"),
+    ]
+    return "\n\n\n".join(part for part in parts if part)
+
+
+def _template_set() -> str:
+    setting = "if tokenizer.chat_template is None:\n"
+    setting += '    print("the tokenizer has no chat template: PLAIN_TEMPLATE of this script is used")\n'
+    setting += "    tokenizer.chat_template = PLAIN_TEMPLATE"
+    head, blank, function = _TEMPLATE.strip("\n").partition("\n\n\n")
+    return f"{head}\n{setting}{blank}{function}"
+
+
+def _pieces(data: DataFile) -> str:
+    """The function `pieces_of` for rows of this form."""
+    names = [quoted(column) for column in data.columns or ("text",)]
+    if data.form == "text":
+        body = f"    return [(row[{names[0]}] or {quoted('')}, True)]"
+    elif data.form == "messages":
+        body = f"    return chat_pieces(row[{names[0]}])"
+    elif data.form == "sharegpt":
+        body = (
+            '    roles = {"human": "user", "gpt": "assistant"}\n'
+            f"    turns = row[{names[0]}]\n"
+            '    return chat_pieces([{"role": roles.get(turn["from"], turn["from"]), "content": turn["value"]} '
+            "for turn in turns])"
+        )
+    elif data.form == "alpaca":
+        asked = ", ".join(f"row[{name}]" for name in names[:-1])
+        body = (
+            f'    request = "\\n\\n".join(part for part in ({asked},) if part)\n'
+            f'    answer = {{"role": "assistant", "content": row[{names[-1]}]}}\n'
+            '    return chat_pieces([{"role": "user", "content": request}, answer])'
+        )
+    else:
+        body = (
+            "    prompt, completion = row[PROMPT], row[COMPLETION]\n"
+            "    if isinstance(prompt, list):  # of messages\n"
+            "        return chat_pieces(prompt + completion, first=len(prompt))\n"
+            "    return [(prompt, False), (completion, True)]"
+        )
+    constants = f"PROMPT, COMPLETION = {names[0]}, {names[1]}\n\n\n" if data.form == "prompt_completion" else ""
+    return f'{constants}def pieces_of(row):\n    """(text, trained on?) pieces of a row."""\n{body}'
