@@ -10,7 +10,7 @@ from advisor.answer import DataFile, DataForm, DataFormat
 from advisor.export.run import quoted
 from advisor.specs import Workload
 
-_BUILDERS: dict[DataFormat, str] = {
+BUILDERS: dict[DataFormat, str] = {
     "jsonl": "json",
     "json": "json",
     "csv": "csv",
@@ -138,7 +138,7 @@ def rows_section(data: DataFile, workload: Workload, smoke_rows: int) -> str:
     prepare = prepare.replace("    LOST\n", f"    {_LOST}\n" if is_chat(data) else "")
     if packing:
         prepare = prepare.replace(" in SEQ_LEN tokens", "")
-    read = f'def read(path):\n    return load_dataset("{_BUILDERS[data.format]}", data_files=path, split="train")\n'
+    read = f'def read(path):\n    return load_dataset("{BUILDERS[data.format]}", data_files=path, split="train")\n'
     parts = [
         _template_set() if is_chat(data) else "",
         _pieces(data),
