@@ -27,6 +27,13 @@ import difflib
 from collections.abc import Iterable
 
 
+def shown(value: object, limit: int = 160) -> str:
+    """A path or a name for a message: printable, on one line, of limited length."""
+    text = str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 class AdvisorError(Exception):
     """Base of all errors that a user can cause; its text is one printable line."""
 

@@ -12,21 +12,21 @@ every key that changes neither a shape nor which operations run (RoPE base and s
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
 from advisor.catalog.families import find_family
-from advisor.catalog.fields import Fields, shown
-from advisor.errors import BadConfig, UnsupportedArchitecture
+from advisor.catalog.fields import Fields
+from advisor.errors import BadConfig, SourceUnavailable, UnsupportedArchitecture, shown
+from advisor.files.guarded import decoded, read_bytes
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_FILE_BYTES = 4 * 2**20
+_HINT = "give a config.json or a folder that holds one"
 _MAX_WRAPPERS = 3
 _TEXT_PARTS = {
     "gemma3": "gemma3_text",
@@ -62,39 +62,19 @@ changes no size.
 def read_config(path: Path, origin: str = "") -> Mapping[str, object]:
     """The JSON object in the file at `path`; errors name `origin`, or else the path.
 
-    It is opened without blocking and checked before it is read, so that a pipe, a device or a huge file costs nothing.
     Raises BadConfig, with one line that names the file.
     """
     origin = origin or shown(path)
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise BadConfig(f"{origin}: not a regular file; give a config.json or a folder that holds one")
-            if status.st_size > MAX_FILE_BYTES:
-                raise BadConfig(
-                    f"{origin}: {status.st_size} bytes, a config.json has a few thousand"
-                    f" (at most {MAX_FILE_BYTES} are read)"
-                )
-            with os.fdopen(os.dup(handle), "rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        finally:
-            os.close(handle)
-    except FileNotFoundError:
-        raise BadConfig(f"{origin}: no such file") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise BadConfig(f"{origin}: cannot be read: {reason}") from None
-    return parse_config(data, origin)
+        return parse_config(read_bytes(path, origin, _HINT, MAX_FILE_BYTES), origin)
+    except SourceUnavailable as error:  # a wrong path is the caller's value
+        raise BadConfig(str(error)) from None
 
 
 def parse_config(data: bytes, origin: str) -> Mapping[str, object]:
     """The JSON object in `data`; if a key occurs twice, the last one counts. Raises BadConfig."""
     try:
-        found = json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise BadConfig(f"{origin}: not UTF-8 text (byte {error.start})") from None
+        found = json.loads(decoded(data, origin, _HINT))
     except json.JSONDecodeError as error:
         raise BadConfig(f"{origin}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
     except RecursionError:

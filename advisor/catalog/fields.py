@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from advisor.errors import BadConfig, UnsupportedArchitecture
+from advisor.errors import BadConfig, UnsupportedArchitecture, shown
 
 MAX_SIZE = 10_000_000
-
-
-def shown(value: object, limit: int = 160) -> str:
-    """A path or a name for a message: printable, on one line, of limited length."""
-    text = str(value)
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 class Fields(NamedTuple):

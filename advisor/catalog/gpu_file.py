@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from advisor.errors import BadConfig, SourceUnavailable
+from advisor.errors import BadConfig
+from advisor.files.guarded import named_path, read_text
 from advisor.specs import GpuSpec
 from advisor.units import MIB
 
-NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
+_HINT = "give a .toml or .json file, a card that `advise gpus` lists, or a size such as 24GB"
 _FILE_LIMIT_BYTES = 1024**2
 
 Figure = Literal["memory", "bandwidth", "flops", "capability", "power"]
@@ -78,45 +78,25 @@ def _resolved(source: str, links: Mapping[str, str]) -> str:
 
 def card_from_file(path: str) -> GpuSpec:
     """The one card that a .toml or .json file describes, with the fields of a catalog entry."""
-    text = _read_small_file(path)
+    name = f"GPU file {_shown(path)}"
+    text = read_text(named_path(path), name, _HINT, _FILE_LIMIT_BYTES)
     try:
         table = tomllib.loads(text) if path.lower().endswith(".toml") else json.loads(text)
     except (ValueError, RecursionError) as error:
         kind = Path(path).suffix[1:].upper()
-        raise BadConfig(f"GPU file {_shown(path)} is not valid {kind}: {str(error)[:120]}") from None
+        raise BadConfig(f"{name} is not valid {kind}: {str(error)[:120]}") from None
     if not isinstance(table, dict):
-        raise BadConfig(f"GPU file {_shown(path)} holds no table of fields; it needs {_required_fields()}")
+        raise BadConfig(f"{name} holds no table of fields; it needs {_required_fields()}")
     try:
         card = Card.model_validate(table)
     except ValidationError as error:
-        raise BadConfig(f"GPU file {_shown(path)}: {_first_problem(error)}") from None
-    _check_sizes_agree(path, card)
+        raise BadConfig(f"{name}: {_first_problem(error)}") from None
+    _check_sizes_agree(name, card)
     if missing := card.missing_rate():
         raise BadConfig(
-            f"GPU file {_shown(path)}: {missing} is missing; give it, or leave out all rates "
-            "if you do not know the card's speed"
+            f"{name}: {missing} is missing; give it, or leave out all rates if you do not know the card's speed"
         )
     return card.to_spec({})
-
-
-def _read_small_file(path: str) -> str:
-    """Text of a regular file of at most 1 MiB. A pipe is refused before it is opened, which could block."""
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise BadConfig(f"GPU file {_shown(path)} is not a regular file; give a .toml or .json file")
-        with Path(path).open("rb") as file:
-            data = file.read(_FILE_LIMIT_BYTES + 1)
-    except FileNotFoundError:
-        raise SourceUnavailable(f"GPU file {_shown(path)} does not exist; {NEXT_STEP}") from None
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte or an unencodable character
-        reason = getattr(error, "strerror", None) or error
-        raise SourceUnavailable(f"GPU file {_shown(path)} cannot be read ({reason}); {NEXT_STEP}") from None
-    if len(data) > _FILE_LIMIT_BYTES:
-        raise BadConfig(f"GPU file {_shown(path)} is larger than 1 MiB; it needs only {_required_fields()}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise BadConfig(f"GPU file {_shown(path)} is not UTF-8 text; give a .toml or .json file") from None
 
 
 def _shown(path: str) -> str:
@@ -138,12 +118,12 @@ def _first_problem(error: ValidationError) -> str:
     return f"{field[:80]} is {value if len(value) <= 60 else value[:57] + '...'}: {problem['msg']}"
 
 
-def _check_sizes_agree(path: str, card: Card) -> None:
+def _check_sizes_agree(name: str, card: Card) -> None:
     """Refuse a card whose two memory sizes contradict each other: one of them is in the wrong unit."""
     share = card.memory_mib / 1024 / card.marketed_gb
     if not 0.85 <= share <= 1.1:
         raise BadConfig(
-            f"GPU file {_shown(path)}: memory_mib is {card.memory_mib}, which is {share:.2g} of marketed_gb "
+            f"{name}: memory_mib is {card.memory_mib}, which is {share:.2g} of marketed_gb "
             f"({card.marketed_gb:g}); expected 0.85 to 1.1 of it"
         )
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.catalog.config_json import model_from_config, read_config
 from advisor.catalog.data import data_folder, data_text
-from advisor.catalog.fields import shown
-from advisor.errors import BadConfig, UnknownName
+from advisor.errors import BadConfig, UnknownName, shown
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:

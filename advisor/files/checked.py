@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from advisor.errors import BadConfig
+from advisor.errors import AdvisorError, BadConfig
+from advisor.files.guarded import read_bytes
 
 FOLDER_VARIABLE = "FINETUNE_ADVISOR_DATA"
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
@@ -50,11 +51,9 @@ def read_file(
 ) -> tuple[str, dict[str, Any]]:
     """(checksum, profile) of a file. Raises `error`, which names `what` it should be and how to make it `again`."""
     try:
-        if path.stat().st_size > limit_bytes:
-            raise error(f"{path}: {what} is damaged (too large); {again}")
-        found = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as problem:
-        raise error(f"{path}: {what} cannot be read ({problem.strerror}); {again}") from None
+        found = json.loads(read_bytes(path, f"{path}: {what}", again, limit_bytes).decode("utf-8"))
+    except AdvisorError as problem:
+        raise error(str(problem)) from None
     except (ValueError, RecursionError):
         raise error(f"{path}: {what} is damaged (not JSON); {again}") from None
     stated = found.get("schema_version") if isinstance(found, dict) else None
