@@ -36,7 +36,6 @@ from calibrate.rates import Rates, Sample
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARD = README.parent / "docs" / "contributing-a-card.md"
 SCREEN = ("--model", "llama-8b", "--gpu", "24GB", "--examples", "3000")
-SCRIPT_LINES_SHOWN = 1
 PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "FORCE_COLOR": None, "PYTHONIOENCODING": "utf-8"}
 
 _PART = re.compile(r"<!-- generated: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -44,13 +43,9 @@ _EXAMPLE = re.compile(r"<!-- example: library -->\n```python\n(.*?)```", re.DOTA
 
 
 def screen(_: str) -> str:
-    """What the first command prints, with only the first lines of the training script at its end."""
+    """What the first command prints."""
     output = CliRunner(env=PLAIN).invoke(cli, list(SCREEN), catch_exceptions=False).stdout
-    answer, heading, script = output.partition("Run this")
-    lines = [line.rstrip() for line in answer.splitlines()]
-    script_lines = (heading + script).splitlines()
-    shown, left_out = script_lines[: 1 + SCRIPT_LINES_SHOWN], len(script_lines) - 1 - SCRIPT_LINES_SHOWN
-    return _fenced("\n".join([*lines, *shown, f"... ({left_out} more lines of the script)"]))
+    return _fenced("\n".join(line.rstrip() for line in output.splitlines()))
 
 
 def flags(_: str) -> str:

@@ -87,17 +87,21 @@ def pack(batch):
 '''
 
 _PREPARE = '''
+def teaches(row):
+    """Whether any token after the first is to be predicted."""
+    return any(label != -100 for label in row["labels"][1:])
+
 
 def prepare(rows, name):
     """Tokenize, and say what was left out."""
     if options.smoke:
         rows = rows.select(range(min(SMOKE_ROWS, len(rows))))
     rows = rows.map(encode, remove_columns=rows.column_names)
-    kept = rows.filter(lambda row: any(label != -100 for label in row["labels"]))
-    print(f"{name}: {len(kept):,} rows; {len(rows) - len(kept):,} left out, with nothing to learn in SEQ_LEN tokens")
-    COUNT
-    LOST
-    if len(kept) == 0:
+    kept = rows.filter(teaches)
+    left_out = len(rows) - len(kept)
+    cut = sum(length > SEQ_LEN for length in kept["length"])
+    print(f"{name}: {len(kept):,} rows, CUT_TEXT; {left_out:,} left out: nothing to learn")
+LOST    if len(kept) == 0:
         raise SystemExit(f"{name}: no row has anything to learn from")
     return RESULT
 
@@ -112,13 +116,13 @@ if eval_rows is not None:
     eval_rows = prepare(eval_rows, "evaluation")
 '''
 
-_COUNT = (
-    'print(f"{name}: {sum(length > SEQ_LEN for length in kept[\'length\']):,} rows were longer and are cut at SEQ_LEN")'
-)
-_LOST = (
-    'print(f"{name}: {sum(kept[\'not_found\']):,} earlier answers are only read: the template renders them differently")'
-)
-_PACKED = 'kept.remove_columns(["length", "not_found"]).map(pack, batched=True, batch_size=10_000)'
+_LOST = """\
+    lost = sum(kept["not_found"])
+    if lost:
+        print(f"{name}: {lost:,} earlier answers are read, not learned: the chat template changes them later")
+"""
+_KEPT = 'kept.remove_columns(["length", "not_found"])'
+_PACKED = f"{_KEPT}.map(pack, batched=True, batch_size=10_000).filter(teaches)"
 
 
 def is_chat(data: DataFile) -> bool:
@@ -131,13 +135,11 @@ def rows_section(data: DataFile, workload: Workload, smoke_rows: int) -> str:
     packing = workload.packing
     special = {"text": "True", "prompt_completion": "isinstance(row[PROMPT], str)"}.get(data.form, "False")
     encode = _ENCODE.replace("SPECIAL", special).replace("CUT", _WHOLE if packing else _CUT)
-    prepare = _PREPARE.replace("SMOKE_ROWS", str(smoke_rows)).replace(
-        "RESULT", _PACKED if packing else 'kept.remove_columns(["length", "not_found"])'
-    )
-    prepare = prepare.replace("    COUNT\n", "" if packing else f"    {_COUNT}\n")
-    prepare = prepare.replace("    LOST\n", f"    {_LOST}\n" if is_chat(data) else "")
+    prepare = _PREPARE.replace("SMOKE_ROWS", str(smoke_rows)).replace("LOST", _LOST if is_chat(data) else "")
     if packing:
-        prepare = prepare.replace(" in SEQ_LEN tokens", "")
+        prepare = prepare.replace('    cut = sum(length > SEQ_LEN for length in kept["length"])\n', "")
+        prepare = prepare.replace("CUT_TEXT", "packed to {SEQ_LEN} tokens").replace("RESULT", _PACKED)
+    prepare = prepare.replace("CUT_TEXT", "{cut:,} of them cut to {SEQ_LEN} tokens").replace("RESULT", _KEPT)
     read = f'def read(path):\n    return load_dataset("{BUILDERS[data.format]}", data_files=path, split="train")\n'
     parts = [
         _template_set() if is_chat(data) else "",
@@ -173,9 +175,11 @@ def _pieces(data: DataFile) -> str:
             "for turn in turns])"
         )
     elif data.form == "alpaca":
-        asked = ", ".join(f"row[{name}]" for name in names[:-1])
+        asked = f"row[{names[0]}]"
+        if len(names) == 3:
+            asked = f'"\\n\\n".join(part for part in ({asked}, row[{names[1]}]) if part)'
         body = (
-            f'    request = "\\n\\n".join(part for part in ({asked},) if part)\n'
+            f"    request = {asked}\n"
             f'    answer = {{"role": "assistant", "content": row[{names[-1]}]}}\n'
             '    return chat_pieces([{"role": "user", "content": request}, answer])'
         )

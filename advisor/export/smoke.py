@@ -8,7 +8,7 @@ from advisor.specs import ModelSpec
 STEPS = 3
 ROWS = 64
 MOST_TOKENS = 512
-_SIZES = {
+SIZES = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -51,6 +51,6 @@ def save_tiny_model(folder):
 
 def tiny_model(model: ModelSpec) -> str:
     """The function `save_tiny_model` for the architecture of `model`, as source code."""
-    sizes = {name: size for name, size in _SIZES.items() if name not in _FIXED.get(model.architecture, ())}
+    sizes = {name: size for name, size in SIZES.items() if name not in _FIXED.get(model.architecture, ())}
     lines = "\n".join(f"        {name}={size}," for name, size in sizes.items())
     return _FUNCTION.replace("{architecture}", quoted(model.architecture)).replace("{sizes}", lines).strip("\n")

@@ -6,18 +6,16 @@ gets the script for transformers.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal, Protocol, cast, get_args
+from typing import Protocol, cast
 
 from advisor.answer import Advice, Candidate, DataFile
 from advisor.errors import InputError
+from advisor.export import Target
 from advisor.export.run import Run, TrainingFile
 from advisor.specs import TracedModel
-
-Target = Literal["auto", "python", "trl", "axolotl", "llamafactory"]
-TARGETS: tuple[Target, ...] = get_args(Target)
-"""What a file can be written for; auto: the trainer that the answer assumes."""
 
 
 class Export(Protocol):
@@ -33,8 +31,8 @@ def export_of(trainer: str) -> Export | None:
     return None if find_spec(name) is None else cast(Export, import_module(name))
 
 
-def training_file(advice: Advice, row: Candidate, target: Target = "auto") -> TrainingFile:
-    """The file that runs `row`, for `target`; for a trainer without an export the script, which says so.
+def training_file(advice: Advice, row: Candidate, target: Target = "auto", folder: str = "") -> TrainingFile:
+    """The file that runs `row` in `folder`, for `target`; for a trainer without an export the script, which says so.
 
     Raises InputError for a traced model, for which there is none yet, and for what the target cannot run.
     """
@@ -43,12 +41,13 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto") -> Tr
             f"no script yet for a traced model: load it with {advice.model.kind}.from_pretrained({advice.model_id!r}) "
             f"and set the knobs of the answer"
         )
+    data = advice.data_file or DataFile()
     run = Run(
-        advice.model_id,
+        _seen_from(folder, advice.model_id) if os.path.exists(advice.model_id) else advice.model_id,
         advice.model,
         row.recipe,
         advice.workload,
-        advice.data_file or DataFile(),
+        data.model_copy(update={"path": _seen_from(folder, data.path)}),
         advice.gpu.gpus,
         advice.gpu.bf16,
     )
@@ -61,3 +60,9 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto") -> Tr
     script = transformers.write(run)
     note = f"# Written for transformers, with the same knobs: there is no export for {trainer} yet.\n"
     return script._replace(text=note + script.text)
+
+
+def _seen_from(folder: str, path: str) -> str:
+    """A path of the current folder, as a file in `folder` has to name it."""
+    path = os.path.expanduser(path)
+    return path if os.path.abspath(folder) == os.getcwd() else os.path.abspath(path)

@@ -19,7 +19,12 @@ _NO_POINT = re.compile(r"^(-?\d+)e")
 
 
 def yaml_file(
-    run: Run, install: str, command: str, notes: str, values: Mapping[str, Any], beside: tuple[tuple[str, str], ...] = ()
+    run: Run,
+    install: str,
+    command: str,
+    notes: str,
+    values: Mapping[str, Any],
+    beside: tuple[tuple[str, str], ...] = (),
 ) -> TrainingFile:
     """A trainer's file: what to install, the command, notes (whole comment lines), one line a key."""
     start = command_of(run, command)

@@ -10,23 +10,31 @@ from rich.table import Table
 from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Reason
-from advisor.export.training_file import file_name, training_file
 from advisor.knobs import idle_knobs
 from advisor.render.console import console_for, heading, new_table, print_table, say, value_text
 from advisor.rules.context import Rule
 from advisor.rules.wording import DISPLAY, FORMULA, how
-from advisor.specs import GpuSpec, TimeEstimate
+from advisor.specs import GpuSpec, TimeEstimate, TracedModel
 from advisor.units import format_count, format_gib, format_seconds
 
 if TYPE_CHECKING:
     from advisor.advice.breakdown import TimeBreakdown
+    from advisor.export.run import TrainingFile
 
 _VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
 _TERMS_IN_SHORT = 4
 
 
-def render(advice: Advice, file: TextIO, *, explain: bool = False, breakdown: TimeBreakdown | None = None) -> None:
-    """Print the verdict, a row per method, reasons, warnings, memory, knobs, and the script to run."""
+def render(
+    advice: Advice,
+    file: TextIO,
+    *,
+    explain: bool = False,
+    breakdown: TimeBreakdown | None = None,
+    script: TrainingFile | None = None,
+    next_step: bool = True,
+) -> None:
+    """Print the verdict, a row per method, reasons, warnings, memory, knobs; the `script`, or how to get it."""
     console = console_for(file)
     say(console, verdict_line(advice), style="bold")
     console.print()
@@ -55,15 +63,18 @@ def render(advice: Advice, file: TextIO, *, explain: bool = False, breakdown: Ti
 
         render_times(advice, breakdown, file)
     _knobs(console, advice, None if recommendation is None else rows[0])
-    if recommendation is not None:
-        heading(console, _run_this(advice))
-        row = rows[0]
-        file.write(training_file(advice, row))
+    if script is not None:
+        heading(console, f"Run this ({script.name})")
+        file.write(script.text)
+    elif next_step and recommendation is not None:
+        console.print()
+        say(console, _next_step(advice))
 
 
-def _run_this(advice: Advice) -> str:
-    name = file_name(advice.trainer.name)
-    return f"Run this ({'' if name.endswith('.py') else name + '; '}reads train.jsonl)"
+def _next_step(advice: Advice) -> str:
+    if isinstance(advice.model, TracedModel):
+        return f"Next: load it with {advice.model.kind}.from_pretrained and set the knobs above."
+    return f"Next: add --write auto to write the file for {advice.trainer.name}, --script to print it."
 
 
 def verdict_line(advice: Advice) -> str:

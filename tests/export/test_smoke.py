@@ -1,0 +1,149 @@
+"""The scripts run: five methods, five forms of rows, three real steps on the CPU each, all in one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advisor.answer import DataFile, DataForm
+from advisor.export.run import Run
+from advisor.export.smoke import SIZES
+from advisor.export.transformers import write
+from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
+from tests.fakes import MODEL
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).resolve().parents[2]
+PEAK_TOLERANCE = 0.01
+QUESTION, ANSWER = "What comes after " + "one? " * 12, "two, three and so on. " * 3
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": QUESTION},
+    {"role": "assistant", "content": ANSWER},
+    {"role": "user", "content": "And then?"},
+    {"role": "assistant", "content": "Four."},
+]
+FORMS: dict[DataForm, tuple[dict[str, Any], str]] = {
+    "text": ({"text": QUESTION + ANSWER}, QUESTION + ANSWER + "</s>"),
+    "messages": ({"messages": MESSAGES}, f"{ANSWER}</s>\n\nFour.</s>"),
+    "prompt_completion": ({"prompt": QUESTION, "completion": ANSWER}, f"{ANSWER}</s>"),
+    "alpaca": ({"instruction": QUESTION, "input": "1, 2", "output": ANSWER}, f"{ANSWER}</s>"),
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}]},
+        f"{ANSWER}</s>",
+    ),
+}
+"""By form, a row, and what of it is to be learned."""
+
+CASES = [(method, form) for method in METHODS for form in FORMS]
+
+
+def job(
+    folder: Path, name: str, method: Method, data: DataFile, rows: list[Any], *arguments: str, **workload: Any
+) -> Any:
+    """A script and its rows, written, and how to run it."""
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = data.model_copy(update={"path": str(path)})
+    quantized = method in QUANTIZED_METHODS
+    recipe = Recipe(method=method, quant="nf4" if quantized else "none", kbit_upcast=quantized, rank=8, micro_batch=4)
+    script = folder / f"{name}.py"
+    script.write_text(write(Run("maker/small", MODEL, recipe, Workload(**workload), data)).text)
+    return {
+        "script": str(script),
+        "arguments": arguments,
+        "folder": str(folder / name),
+        "config": {"model_type": MODEL.architecture, **SIZES},
+        "recipe": recipe.model_dump(),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, Any]]:
+    """What each run left and printed."""
+    pytest.importorskip("torch")
+    pytest.importorskip("bitsandbytes")
+    folder = tmp_path_factory.mktemp("smoke")
+    jobs = {}
+    for method, form in CASES:
+        row, _ = FORMS[form]
+        data = DataFile(form=form, columns=tuple(row))
+        jobs[method, form] = job(folder, f"{method}-{form}", method, data, [row] * 8, seq_len=400)
+    data = DataFile(form="prompt_completion", columns=("prompt", "completion"))
+    rows = [{"prompt": "a " * length, "completion": "b"} for length in (10, 20, 30, 40)]
+    rows += [{"prompt": "a", "completion": "b " * 60}] * 3 + [
+        {"prompt": "a" * 90, "completion": "b"},
+        {"prompt": "", "completion": ""},
+    ]
+    jobs["cut"] = job(folder, "cut", "lora", data, rows, "--eval-file", str(folder / "cut.jsonl"), seq_len=82)
+    jobs["packed"] = job(
+        folder,
+        "packed",
+        "full",
+        DataFile(),
+        [{"text": "abc" * 30}] * 40,
+        "--eval-fraction",
+        "0.25",
+        seq_len=128,
+        packing=True,
+    )
+    (folder / "jobs.json").write_text(json.dumps(list(jobs.values())))
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.export.smoke_runs", str(folder / "jobs.json")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return dict(zip(jobs, map(json.loads, process.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize(("method", "form"), CASES)
+def test_every_script_trains(runs: dict[Any, dict[str, Any]], method: Method, form: DataForm) -> None:
+    """Three steps; rows end with EOS, which is learned, and of a conversation only answers are."""
+    done = runs[method, form]
+    assert done["steps"] == 3
+    assert done["losses_finite"]
+    assert done["rows"] == 8
+    assert done["end_with_eos"]
+    assert done["learned"].replace(" ", "") == FORMS[form][1].replace(" ", "")
+    assert done["deprecated"] == []
+    assert {"tokenizer.json", "model.safetensors" if method == "full" else "adapter_model.safetensors"} <= set(
+        done["saved"]
+    )
+
+
+@pytest.mark.parametrize(("method", "form"), CASES)
+def test_its_peak_is_that_of_the_dry_run(runs: dict[Any, dict[str, Any]], method: Method, form: DataForm) -> None:
+    assert runs[method, form]["peak_bytes"] == pytest.approx(runs[method, form]["dry_peak_bytes"], rel=PEAK_TOLERANCE)
+
+
+def test_padding_is_not_learned_but_eos_is_where_they_are_one_token(runs: dict[Any, dict[str, Any]]) -> None:
+    done = runs["lora", "text"]
+    padding = len(done["padded_labels"]) - len(done["short_labels"])
+    assert padding > 0
+    assert sorted(done["padded_labels"]) == sorted([-100] * padding + done["short_labels"])
+    assert -100 not in done["short_labels"]
+
+
+def test_what_was_cut_and_left_out_is_counted(runs: dict[Any, dict[str, Any]]) -> None:
+    done = runs["cut"]
+    for name in ("training", "evaluation"):
+        assert f"{name}: 7 rows, 3 of them cut to 82 tokens; 2 left out: nothing to learn\n" in done["printed"]
+    assert sorted(done["lengths"]) == [22, 42, 62, 82, 82, 82, 82]
+    assert (done["rows"], done["eval_rows"], done["end_with_eos"]) == (7, 7, False)
+
+
+def test_packed_rows_are_full(runs: dict[Any, dict[str, Any]]) -> None:
+    done = runs["packed"]
+    tokens = 30 * 91
+    assert done["lengths"] == [128] * (tokens // 128) + [tokens % 128]
+    assert done["eval_rows"] == -(-10 * 91 // 128)
+    assert "training: 30 rows, packed to 128 tokens; 0 left out: nothing to learn\n" in done["printed"]
