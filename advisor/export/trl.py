@@ -38,10 +38,10 @@ def write(run: Run) -> TrainingFile:
         **training_arguments(run),
         "bf16": run.mixed_precision == "bf16",
         "fp16": run.mixed_precision == "fp16",
-        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "activation_checkpointing": recipe.gradient_checkpointing,
     }
     if recipe.gradient_checkpointing:
-        values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
+        values["activation_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
         values |= _adapters(run)
     if recipe.quant == "int8":
@@ -53,7 +53,13 @@ def write(run: Run) -> TrainingFile:
             "use_bnb_nested_quant": recipe.double_quant,
         }
     notes = (_CHAT_NOTE if run.data.form == "messages" else "") + _unsaid(run)
-    return yaml_file(run, "'trl[peft]'" + (" bitsandbytes" if needs_bitsandbytes else ""), command, notes, values)
+    return yaml_file(
+        run,
+        "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else ""),
+        command,
+        notes,
+        values,
+    )
 
 
 def _rows(data: DataFile) -> dict[str, Any]:
