@@ -20,7 +20,7 @@ def save(file: TrainingFile, folder: str, force: bool = False) -> tuple[str, ...
         if os.path.lexists(path) and not force:
             raise BadValue("--write", path, "exists already; add --force to replace it, or --to DIR for another folder")
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(folder or ".", exist_ok=True)
     except OSError as error:
         raise SourceUnavailable(f"--to {folder!r}: cannot be made ({error.strerror or error})") from None
     for path, text in texts.items():
