@@ -8,7 +8,7 @@ from advisor.specs import ModelSpec
 STEPS = 3
 ROWS = 64
 MOST_TOKENS = 512
-SIZES = {
+SIZES: dict[str, int | None] = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -17,8 +17,26 @@ SIZES = {
     "head_dim": 16,
     "max_position_embeddings": MOST_TOKENS,
 }
-_FIXED = {"falcon": ("head_dim",)}
-"""Sizes that an architecture derives from others and does not take."""
+_LATENT = {
+    "head_dim": None,
+    "num_key_value_heads": 4,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "num_experts_per_tok": 2,
+}
+_OTHER: dict[str, dict[str, int | None]] = {
+    "deepseek_v2": _LATENT,
+    "deepseek_v3": _LATENT,
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "falcon": {"head_dim": None},
+    "glm4_moe_lite": _LATENT,
+    "gptj": {"rotary_dim": 8},
+    "llama4_text": {"interleave_moe_layer_step": 3},  # beyond its layers: none has experts
+}
+"""Sizes of architectures that do not take those above; None: it takes none of this name."""
 
 IMPORTS = """\
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers"""
@@ -51,6 +69,6 @@ def save_tiny_model(folder):
 
 def tiny_model(model: ModelSpec) -> str:
     """The function `save_tiny_model` for the architecture of `model`, as source code."""
-    sizes = {name: size for name, size in SIZES.items() if name not in _FIXED.get(model.architecture, ())}
-    lines = "\n".join(f"        {name}={size}," for name, size in sizes.items())
+    sizes = SIZES | _OTHER.get(model.architecture, {})
+    lines = "\n".join(f"        {name}={size}," for name, size in sizes.items() if size is not None)
     return _FUNCTION.replace("{architecture}", quoted(model.architecture)).replace("{sizes}", lines).strip("\n")

@@ -1,7 +1,8 @@
 """Run scripts with --smoke in one process, watched: `python -m tests.export.smoke_runs JOBS`, one line of JSON a run.
 
-JOBS is a JSON file: a list of {script, arguments, folder, config, recipe}. The second of the three steps is recorded,
-as in calibrate/worker/trainer_step.py, and set against the dry run of the same shape.
+JOBS is a JSON file: a list of {script, arguments, folder, config, recipe}, and {row, templates} where wanted. The
+second of the three steps is recorded, as in calibrate/worker/trainer_step.py, and set against the dry run of the same
+shape.
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "dry_peak_bytes": dry_peak_bytes(json.dumps(config), json.dumps(job["recipe"]), *watch.shape),
         "saved": sorted(os.listdir(job["folder"])),
         **rows_of(made),
+        "by_template": [by_template(made, template, job["row"]) for template in job.get("templates", ())],
     }
 
 
@@ -117,6 +119,16 @@ def rows_of(made: dict[str, Any]) -> dict[str, Any]:
         "learned": tokenizer.decode(learned),
         "padded_labels": batch["labels"][1].tolist(),
         "short_labels": short["labels"],
+    }
+
+
+def by_template(made: dict[str, Any], template: str, row: dict[str, Any]) -> dict[str, Any]:
+    """What of a row is learned under another chat template."""
+    made["tokenizer"].chat_template = template
+    found = made["encode"](row)
+    return {
+        "learned": made["tokenizer"].decode([token for token in found["labels"] if token != -100]),
+        "not_found": found["not_found"],
     }
 
 

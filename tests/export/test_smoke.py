@@ -41,6 +41,17 @@ FORMS: dict[DataForm, tuple[dict[str, Any], str]] = {
 }
 """By form, a row, and what of it is to be learned."""
 
+END_OF_TURN = (
+    "{% for message in messages %}{{ '<' + message['role'] + '>' + message['content'] + '<end>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+FORGETS_THOUGHTS = (
+    "{% for message in messages %}{{ '<' + message['role'] + '>' }}"
+    "{% if loop.last and message['role'] == 'assistant' %}{{ '<think></think>' }}{% endif %}"
+    "{{ message['content'] + '<end>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+"""Chat templates: one ends turns with another token than EOS, one renders earlier answers without their thoughts."""
+
 CASES = [(method, form) for method in METHODS for form in FORMS]
 
 
@@ -75,6 +86,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, Any]]:
         row, _ = FORMS[form]
         data = DataFile(form=form, columns=tuple(row))
         jobs[method, form] = job(folder, f"{method}-{form}", method, data, [row] * 8, seq_len=400)
+    jobs["lora", "messages"] |= {"row": {"messages": MESSAGES}, "templates": [END_OF_TURN, FORGETS_THOUGHTS]}
+    spoken = {"prompt": MESSAGES[:-1], "completion": [*MESSAGES[-1:], {"role": "user", "content": "Thanks."}]}
+    jobs["lora", "prompt_completion"] |= {"row": spoken, "templates": [END_OF_TURN]}
     data = DataFile(form="prompt_completion", columns=("prompt", "completion"))
     rows = [{"prompt": "a " * length, "completion": "b"} for length in (10, 20, 30, 40)]
     rows += [{"prompt": "a", "completion": "b " * 60}] * 3 + [
@@ -123,6 +137,19 @@ def test_every_script_trains(runs: dict[Any, dict[str, Any]], method: Method, fo
 @pytest.mark.parametrize(("method", "form"), CASES)
 def test_its_peak_is_that_of_the_dry_run(runs: dict[Any, dict[str, Any]], method: Method, form: DataForm) -> None:
     assert runs[method, form]["peak_bytes"] == pytest.approx(runs[method, form]["dry_peak_bytes"], rel=PEAK_TOLERANCE)
+
+
+def test_answers_are_found_in_any_chat_template(runs: dict[Any, dict[str, Any]]) -> None:
+    """With the token that ends a turn. An answer that is rendered otherwise when others follow is only counted."""
+    assert runs["lora", "messages"]["by_template"] == [
+        {"learned": f"{ANSWER}<end>\nFour.<end></s>", "not_found": 0},
+        {"learned": "<think></think>Four.<end></s>", "not_found": 1},
+    ]
+
+
+def test_of_a_completion_in_messages_only_its_own_answers_are_learned(runs: dict[Any, dict[str, Any]]) -> None:
+    found = runs["lora", "prompt_completion"]["by_template"]
+    assert found == [{"learned": "Four.<end></s>", "not_found": 0}]
 
 
 def test_padding_is_not_learned_but_eos_is_where_they_are_one_token(runs: dict[Any, dict[str, Any]]) -> None:
