@@ -25,7 +25,7 @@ _LATENT = {
     "v_head_dim": 16,
     "kv_lora_rank": 16,
     "q_lora_rank": 16,
-    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 2,  # all of its layers: none has experts
 }
 _OTHER: dict[str, dict[str, int | None]] = {
     "deepseek_v2": _LATENT,

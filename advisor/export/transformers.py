@@ -87,6 +87,8 @@ evaluation.add_argument("--eval-fraction", type=float, help="evaluate on this pa
 parser.add_argument("--output-dir", help="default: out, or out-smoke")
 parser.add_argument("--smoke", action="store_true", help="{STEPS} steps of a tiny random model on the CPU")
 options = parser.parse_args()
+if options.eval_fraction is not None and not 0 < options.eval_fraction < 1:
+    parser.error("--eval-fraction must be between 0 and 1")
 output_dir = options.output_dir or ("out-smoke" if options.smoke else "out")'''
 
 
@@ -98,6 +100,8 @@ def _load(run: Run) -> str:
     recipe = run.recipe
     dtype = f"torch.{recipe.base_dtype}"
     attention = quoted(ATTENTION[recipe.attention])
+    if recipe.attention == "flash":  # which needs a GPU
+        attention = f"{quoted('sdpa')} if options.smoke else {attention}"
     lines = [
         "if options.smoke:",
         "    tiny = tempfile.TemporaryDirectory()",
@@ -114,16 +118,11 @@ def _load(run: Run) -> str:
         "model = AutoModelForCausalLM.from_pretrained(",
         "    model_id,",
         f"    dtype={dtype},",
-        f"    attn_implementation={_on_gpu(attention, quoted('sdpa')) if recipe.attention == 'flash' else attention},",
+        f"    attn_implementation={attention},",
     ]
     if recipe.is_quantized:
         lines.append("    quantization_config=quantization,")
     return "\n".join([*lines, ")", "model.config.use_cache = False"])
-
-
-def _on_gpu(value: str, otherwise: str) -> str:
-    """An expression for what only a GPU can do."""
-    return f"{otherwise} if options.smoke else {value}"
 
 
 def _quantization(recipe: Recipe, dtype: str) -> list[str]:
@@ -202,8 +201,8 @@ def _train(run: Run) -> str:
         f'    optim="{optimizer_row(recipe.optimizer).transformers_name}",',
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
         *(["    bf16=True,"] if precision == "bf16" else []),
-        *([f"    fp16={_on_gpu('True', 'False')},"] if precision == "fp16" else []),
-        *([f"    use_liger_kernel={_on_gpu('True', 'False')},"] if recipe.loss == "chunked" else []),
+        *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
+        *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" else []),
         '    eval_strategy="no" if eval_rows is None else "epoch",',
         "    prediction_loss_only=True,",
         "    use_cpu=options.smoke,",
