@@ -6,6 +6,8 @@ prompt and its completion are tokenized as one text, as they are when the model 
 
 from __future__ import annotations
 
+from string import Template
+
 from advisor.answer import DataFile, DataForm, DataFormat
 from advisor.export.run import quoted
 from advisor.specs import Workload
@@ -55,27 +57,30 @@ def chat_pieces(messages, first=0):
     return [*pieces, (text[done:], False)]
 '''
 
-_ENCODE = '''
+_ENCODE = Template('''
 def encode(row):
     """Tokens that end with EOS, and labels: -100 where nothing is to be learned."""
-    pieces = pieces_of(row)
+    pieces, eos = pieces_of(row), tokenizer.eos_token_id
     text = "".join(piece for piece, _ in pieces)
     if not text.strip():
-        return {"input_ids": [tokenizer.eos_token_id], "labels": [-100], "length": 1, "not_found": 0}
-    not_found = sum(is_trained is None for _, is_trained in pieces)
+        return {"input_ids": [eos], "labels": [-100], "length": 1$none_lost}
     trained = [is_trained for piece, is_trained in pieces for _ in piece]  # by character
-    found = tokenizer(text, add_special_tokens=SPECIAL, return_offsets_mapping=True, verbose=False)
-    tokens, eos = found["input_ids"], tokenizer.eos_token_id
-    spans = zip(tokens, found["offset_mapping"])
-    labels = [token if end > start and trained[end - 1] else -100 for token, (start, end) in spans]
+    found = tokenizer(text, add_special_tokens=$special, return_offsets_mapping=True, verbose=False)
+    tokens, spans = found["input_ids"], found["offset_mapping"]
+    labels = [
+        token if end > start and trained[end - 1] else -100 for token, (start, end) in zip(tokens, spans, strict=True)
+    ]
     if tokens[-1] != eos:
         tokens, labels = [*tokens, eos], [*labels, eos]
     labels[-1] = eos
-    return CUT
-'''
-
-_CUT = '{"input_ids": tokens[:SEQ_LEN], "labels": labels[:SEQ_LEN], "length": len(tokens), "not_found": not_found}'
-_WHOLE = '{"input_ids": tokens, "labels": labels, "length": len(tokens), "not_found": not_found}'
+    return {
+        "input_ids": tokens$cut,
+        "labels": labels$cut,
+        "length": len(tokens),$lost
+    }
+''')
+_NONE_LOST = ', "not_found": 0'
+_LOST = '\n        "not_found": sum(is_trained is None for _, is_trained in pieces),'
 
 _PACK = '''
 
@@ -86,7 +91,7 @@ def pack(batch):
     return {name: [tokens[i : i + SEQ_LEN] for i in starts] for name, tokens in columns.items()}
 '''
 
-_PREPARE = '''
+_PREPARE = Template('''
 def teaches(row):
     """Whether any token after the first is to be predicted."""
     return any(label != -100 for label in row["labels"][1:])
@@ -95,15 +100,13 @@ def teaches(row):
 def prepare(rows, name):
     """Tokenize, and say what was left out."""
     if options.smoke:
-        rows = rows.select(range(min(SMOKE_ROWS, len(rows))))
+        rows = rows.select(range(min($smoke_rows, len(rows))))
     rows = rows.map(encode, remove_columns=rows.column_names)
     kept = rows.filter(teaches)
     left_out = len(rows) - len(kept)
-    cut = sum(length > SEQ_LEN for length in kept["length"])
-    print(f"{name}: {len(kept):,} rows, CUT_TEXT; {left_out:,} left out: nothing to learn")
-LOST    if len(kept) == 0:
+$count    if len(kept) == 0:
         raise SystemExit(f"{name}: no row has anything to learn from")
-    return RESULT
+    return $result
 
 
 rows, eval_rows = read(options.data), None
@@ -114,15 +117,19 @@ elif options.eval_fraction:
 rows = prepare(rows, "training")
 if eval_rows is not None:
     eval_rows = prepare(eval_rows, "evaluation")
-'''
-
-_LOST = """\
+''')
+_COUNT_CUT = """\
+    cut = sum(length > SEQ_LEN for length in kept["length"])
+    print(f"{name}: {len(kept):,} rows, {cut:,} cut to {SEQ_LEN} tokens; {left_out:,} left out: nothing to learn")
+"""
+_COUNT_PACKED = """\
+    print(f"{name}: {len(kept):,} rows, packed to {SEQ_LEN} tokens; {left_out:,} left out: nothing to learn")
+"""
+_COUNT_LOST = """\
     lost = sum(kept["not_found"])
     if lost:
         print(f"{name}: {lost:,} earlier answers are read, not learned: the chat template changes them later")
 """
-_KEPT = 'kept.remove_columns(["length", "not_found"])'
-_PACKED = f"{_KEPT}.map(pack, batched=True, batch_size=10_000).filter(teaches)"
 
 
 def is_chat(data: DataFile) -> bool:
@@ -132,24 +139,23 @@ def is_chat(data: DataFile) -> bool:
 
 def rows_section(data: DataFile, workload: Workload, smoke_rows: int) -> str:
     """Source code that leaves tokenized `rows`, and `eval_rows` or None, as datasets with input_ids and labels."""
-    packing = workload.packing
-    special = {"text": "True", "prompt_completion": "isinstance(row[PROMPT], str)"}.get(data.form, "False")
-    encode = _ENCODE.replace("SPECIAL", special).replace("CUT", _WHOLE if packing else _CUT)
-    prepare = _PREPARE.replace("SMOKE_ROWS", str(smoke_rows)).replace("LOST", _LOST if is_chat(data) else "")
-    if packing:
-        prepare = prepare.replace('    cut = sum(length > SEQ_LEN for length in kept["length"])\n', "")
-        prepare = prepare.replace("CUT_TEXT", "packed to {SEQ_LEN} tokens").replace("RESULT", _PACKED)
-    prepare = prepare.replace("CUT_TEXT", "{cut:,} of them cut to {SEQ_LEN} tokens").replace("RESULT", _KEPT)
-    read = f'def read(path):\n    return load_dataset("{BUILDERS[data.format]}", data_files=path, split="train")\n'
-    parts = [
-        _template_set() if is_chat(data) else "",
-        _pieces(data),
-        encode.strip("\n"),
-        _PACK.strip("\n") if packing else "",
-        read.strip("\n"),
-        prepare.strip("\n"),
-    ]
-    return "\n\n\n".join(part for part in parts if part)
+    packing, chat = workload.packing, is_chat(data)
+    encode = _ENCODE.substitute(
+        special={"text": "True", "prompt_completion": "isinstance(row[PROMPT], str)"}.get(data.form, "False"),
+        cut="" if packing else "[:SEQ_LEN]",
+        none_lost=_NONE_LOST if chat else "",
+        lost=_LOST if chat else "",
+    )
+    columns = '["length", "not_found"]' if chat else '"length"'
+    packed = ".map(pack, batched=True, batch_size=10_000).filter(teaches)" if packing else ""
+    prepare = _PREPARE.substitute(
+        smoke_rows=smoke_rows,
+        count=(_COUNT_PACKED if packing else _COUNT_CUT) + (_COUNT_LOST if chat else ""),
+        result=f"kept.remove_columns({columns}){packed}",
+    )
+    read = f'def read(path):\n    return load_dataset("{BUILDERS[data.format]}", data_files=path, split="train")'
+    parts = [_template_set() if chat else "", _pieces(data), encode, _PACK if packing else "", read, prepare]
+    return ("" if chat else "\n") + "\n\n\n".join(part.strip("\n") for part in parts if part)
 
 
 def _template_set() -> str:

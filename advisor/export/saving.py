@@ -1,4 +1,4 @@
-"""Files to run, written into a folder: all of them, or none."""
+"""Files to run, written into a folder; the one that names the others comes last, so it never stands alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def save(file: TrainingFile, folder: str, force: bool = False) -> tuple[str, ...
 
     Raises BadValue for a file that exists, without `force`; SourceUnavailable where nothing can be written.
     """
-    texts = {os.path.join(folder, name): text for name, text in ((file.name, file.text), *file.beside)}
+    texts = {os.path.join(folder, name): text for name, text in (*file.beside, (file.name, file.text))}
     for path in texts:
         if os.path.lexists(path) and not force:
             raise BadValue("--write", path, "exists already; add --force to replace it, or --to DIR for another folder")
@@ -25,4 +25,4 @@ def save(file: TrainingFile, folder: str, force: bool = False) -> tuple[str, ...
         raise SourceUnavailable(f"--to {folder!r}: cannot be made ({error.strerror or error})") from None
     for path, text in texts.items():
         write_text(Path(path), text, "--write", force)
-    return tuple(texts)
+    return tuple(reversed(texts))

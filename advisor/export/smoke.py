@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from string import Template
+
 from advisor.export.run import quoted
 from advisor.specs import ModelSpec
 
@@ -41,7 +43,7 @@ _OTHER: dict[str, dict[str, int | None]] = {
 IMPORTS = """\
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers"""
 
-_FUNCTION = '''
+_FUNCTION = Template('''
 def save_tiny_model(folder):
     """For --smoke: save a random model of the same architecture and the model's tokenizer, if it is at hand."""
     try:
@@ -55,20 +57,20 @@ def save_tiny_model(folder):
         special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, **special)
     config = AutoConfig.for_model(
-        {architecture},
+        $architecture,
         vocab_size=len(tokenizer),
-{sizes}
+$sizes
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-'''
+''')
 
 
 def tiny_model(model: ModelSpec) -> str:
     """The function `save_tiny_model` for the architecture of `model`, as source code."""
     sizes = SIZES | _OTHER.get(model.architecture, {})
     lines = "\n".join(f"        {name}={size}," for name, size in sizes.items() if size is not None)
-    return _FUNCTION.replace("{architecture}", quoted(model.architecture)).replace("{sizes}", lines).strip("\n")
+    return _FUNCTION.substitute(architecture=quoted(model.architecture), sizes=lines).strip("\n")

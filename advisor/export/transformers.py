@@ -7,7 +7,7 @@ memory nor step time by much; the learning rates are usual starting points.
 
 from __future__ import annotations
 
-from advisor.export.rows import is_chat, rows_section
+from advisor.export.rows import rows_section
 from advisor.export.run import ATTENTION, Run, TrainingFile, command_of, quoted
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
 from advisor.optimizers import optimizer_row
@@ -28,7 +28,7 @@ def write(run: Run) -> TrainingFile:
             f"model_id = {quoted(run.source)}\nSEQ_LEN = {_seq_len(run)}  # tokens of the longest row\n",
             tiny_model(run.model) + "\n",
             _load(run),
-            _adapters(run) + ("\n" if not is_chat(run.data) and run.recipe.has_adapters else ""),
+            _adapters(run),
             rows_section(run.data, run.workload, ROWS) + "\n",
             _train(run),
         )
@@ -176,14 +176,16 @@ def _adapter_dtypes(recipe: Recipe) -> list[str]:
     magnitudes = recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype
     if recipe.adapter_dtype == "float32" and not magnitudes:
         return []
-    lines = [
-        "for name, parameter in model.named_parameters():",
-        "    if parameter.requires_grad:",
-        f"        dtype = torch.{recipe.adapter_dtype}",
-    ]
-    if magnitudes:
-        lines += ['        if "lora_magnitude_vector" in name:', f"            dtype = torch.{recipe.magnitude_dtype}"]
-    return [*lines, "        parameter.data = parameter.data.to(dtype)"]
+    if not magnitudes:
+        loop, casts = "for parameter in model.parameters():", [f"        dtype = torch.{recipe.adapter_dtype}"]
+    else:
+        loop = "for name, parameter in model.named_parameters():"
+        casts = [
+            f"        dtype = torch.{recipe.adapter_dtype}",
+            '        if "lora_magnitude_vector" in name:',
+            f"            dtype = torch.{recipe.magnitude_dtype}",
+        ]
+    return [loop, "    if parameter.requires_grad:", *casts, "        parameter.data = parameter.data.to(dtype)"]
 
 
 def _train(run: Run) -> str:

@@ -59,8 +59,8 @@ def job(
     folder: Path, name: str, method: Method, data: DataFile, rows: list[Any], *arguments: str, **workload: Any
 ) -> Any:
     """A script and its rows, written, and how to run it."""
-    path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / f"{name}.{data.format}"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     data = data.model_copy(update={"path": str(path)})
     quantized = method in QUANTIZED_METHODS
     recipe = Recipe(method=method, quant="nf4" if quantized else "none", kbit_upcast=quantized, rank=8, micro_batch=4)
@@ -107,6 +107,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, Any]]:
         seq_len=128,
         packing=True,
     )
+    plain = DataFile(format="text", columns=())
+    jobs["plain"] = job(folder, "plain", "full", plain, ["one line", "", "another one"])
+    table = DataFile(format="csv", form="prompt_completion", columns=("ask", "say"))
+    jobs["table"] = job(folder, "table", "full", table, ["id,ask,say", "1,one ,two", '2,"a, ",b'])
     (folder / "jobs.json").write_text(json.dumps(list(jobs.values())))
     process = subprocess.run(
         [sys.executable, "-m", "tests.export.smoke_runs", str(folder / "jobs.json")],
@@ -163,7 +167,7 @@ def test_padding_is_not_learned_but_eos_is_where_they_are_one_token(runs: dict[A
 def test_what_was_cut_and_left_out_is_counted(runs: dict[Any, dict[str, Any]]) -> None:
     done = runs["cut"]
     for name in ("training", "evaluation"):
-        assert f"{name}: 7 rows, 3 of them cut to 82 tokens; 2 left out: nothing to learn\n" in done["printed"]
+        assert f"{name}: 7 rows, 3 cut to 82 tokens; 2 left out: nothing to learn\n" in done["printed"]
     assert sorted(done["lengths"]) == [22, 42, 62, 82, 82, 82, 82]
     assert (done["rows"], done["eval_rows"], done["end_with_eos"]) == (7, 7, False)
 
@@ -174,3 +178,9 @@ def test_packed_rows_are_full(runs: dict[Any, dict[str, Any]]) -> None:
     assert done["lengths"] == [128] * (tokens // 128) + [tokens % 128]
     assert done["eval_rows"] == -(-10 * 91 // 128)
     assert "training: 30 rows, packed to 128 tokens; 0 left out: nothing to learn\n" in done["printed"]
+
+
+def test_lines_and_tables_are_read(runs: dict[Any, dict[str, Any]]) -> None:
+    assert (runs["plain"]["rows"], runs["plain"]["learned"]) == (2, "one line</s>")
+    assert "training: 2 rows, 0 cut to 512 tokens; 1 left out: nothing to learn\n" in runs["plain"]["printed"]
+    assert (runs["table"]["text"], runs["table"]["learned"]) == ("one two</s>", "two</s>")
