@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from string import Template
 
-from advisor.export.run import quoted
 from advisor.specs import ModelSpec
 
 STEPS = 3
 ROWS = 64
 MOST_TOKENS = 512
-SIZES: dict[str, int | None] = {
+SIZES = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -18,9 +17,9 @@ SIZES: dict[str, int | None] = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": MOST_TOKENS,
+    "interleave_moe_layer_step": 3,  # Llama 4's: beyond its layers, so none has experts
 }
 _LATENT = {
-    "head_dim": None,
     "num_key_value_heads": 4,
     "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 8,
@@ -29,16 +28,7 @@ _LATENT = {
     "q_lora_rank": 16,
     "first_k_dense_replace": 2,  # all of its layers: none has experts
 }
-_OTHER: dict[str, dict[str, int | None]] = {
-    "deepseek_v2": _LATENT,
-    "deepseek_v3": _LATENT,
-    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
-    "falcon": {"head_dim": None},
-    "glm4_moe_lite": _LATENT,
-    "gptj": {"rotary_dim": 8},
-    "llama4_text": {"interleave_moe_layer_step": 3},  # beyond its layers: none has experts
-}
-"""Sizes of architectures that do not take those above; None: it takes none of this name."""
+_EXPERTS = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2}
 
 IMPORTS = """\
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers"""
@@ -71,6 +61,14 @@ $sizes
 
 def tiny_model(model: ModelSpec) -> str:
     """The function `save_tiny_model` for the architecture of `model`, as source code."""
-    sizes = SIZES | _OTHER.get(model.architecture, {})
-    lines = "\n".join(f"        {name}={size}," for name, size in sizes.items() if size is not None)
-    return _FUNCTION.substitute(architecture=quoted(model.architecture), sizes=lines).strip("\n")
+    lines = "\n".join(f"        {name}={size}," for name, size in _sizes(model).items())
+    return _FUNCTION.substitute(architecture=f'"{model.architecture}"', sizes=lines).strip("\n")
+
+
+def _sizes(model: ModelSpec) -> dict[str, int]:
+    """The sizes by the names of the architecture's config; names that it does not know have no effect."""
+    sizes = dict(SIZES)
+    if model.kv_lora_rank or model.fused_qkv:
+        del sizes["head_dim"]  # which some of their configs do not take
+    sizes |= {"rotary_dim": 8} if model.rotary_dim else {}
+    return sizes | (_LATENT if model.kv_lora_rank else _EXPERTS if model.num_experts else {})
