@@ -91,6 +91,15 @@ def pack(batch):
     return {name: [tokens[i : i + SEQ_LEN] for i in starts] for name, tokens in columns.items()}
 '''
 
+_READ = Template("""
+def read(path):
+    rows = load_dataset("$builder", data_files=path, split="train")
+    missing = {$columns} - set(rows.column_names)
+    if missing:
+        raise SystemExit(f"{path}: no column {', '.join(sorted(missing))}, only {', '.join(rows.column_names)}")
+    return rows
+""")
+
 _PREPARE = Template('''
 def teaches(row):
     """Whether any token after the first is to be predicted."""
@@ -153,9 +162,14 @@ def rows_section(data: DataFile, workload: Workload, smoke_rows: int) -> str:
         count=(_COUNT_PACKED if packing else _COUNT_CUT) + (_COUNT_LOST if chat else ""),
         result=f"kept.remove_columns({columns}){packed}",
     )
-    read = f'def read(path):\n    return load_dataset("{BUILDERS[data.format]}", data_files=path, split="train")'
-    parts = [_template_set() if chat else "", _pieces(data), encode, _PACK if packing else "", read, prepare]
+    parts = [_template_set() if chat else "", _pieces(data), encode, _PACK if packing else "", _read(data), prepare]
     return ("" if chat else "\n") + "\n\n\n".join(part.strip("\n") for part in parts if part)
+
+
+def _read(data: DataFile) -> str:
+    """The function `read`, which loads a file of this format and checks its columns."""
+    columns = ", ".join(quoted(column) for column in data.columns or ("text",))
+    return _READ.substitute(builder=BUILDERS[data.format], columns=columns)
 
 
 def _template_set() -> str:

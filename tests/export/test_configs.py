@@ -16,12 +16,12 @@ from advisor.advice.advise import advise
 from advisor.answer import DataFile, DataForm
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadValue, InputError
-from advisor.export import TARGETS
+from advisor.export import TARGETS, Target
 from advisor.export.run import Run, TrainingFile
 from advisor.export.training_file import Export, export_of, training_file
 from advisor.knobs import TRAINERS
 from advisor.optimizers import OPTIMIZERS
-from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
+from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, TracedModel, Workload
 from tests.fakes import MODEL
 
 EXPORTS = {
@@ -368,3 +368,43 @@ def test_llamafactory_reads_the_rows(data: DataFile, wanted: dict[str, Any]) -> 
     assert json.loads(text) == {"train": {"file_name": "rows.jsonl"} | wanted}
     assert f"# dataset_info.json, next to this file: {text}" in file.text
     assert values_of(file.text)["stage"] == ("pt" if data.form == "text" else "sft")
+
+
+@pytest.mark.parametrize("target", ["python", "axolotl", "llamafactory"])
+def test_the_rows_of_the_answer_reach_the_file(target: Target) -> None:
+    answer = advise("llama-3.2-1b", "rtx4090", 3000, method="lora")
+    assert "train.jsonl" in training_file(answer, answer.candidates[0], target).text
+    answer = answer.model_copy(update={"data_file": rows_of("sharegpt", path="talks.jsonl")})
+    text = training_file(answer, answer.candidates[0], target).text
+    assert "talks.jsonl" in text
+    assert "conversations" in text
+    assert "train.jsonl" not in text
+
+
+def test_paths_are_named_as_the_files_folder_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    answer = advise("llama-3.2-1b", "rtx4090", 3000, method="lora").model_copy(update={"model_id": "mine"})
+    row = answer.candidates[0]
+    for folder in ("", ".", str(tmp_path)):
+        assert values_of(training_file(answer, row, "trl", folder).text)["model_name_or_path"] == "mine"
+    values = values_of(training_file(answer, row, "trl", "below").text)
+    assert values["model_name_or_path"] == str(tmp_path / "mine")
+    assert values["datasets"][0]["data_files"] == str(tmp_path / "train.jsonl")
+
+
+def test_a_traced_model_has_no_script_yet() -> None:
+    answer = advise("llama-3.2-1b", "rtx4090", 3000, method="lora")
+    traced = TracedModel(
+        name="x",
+        architecture="bert",
+        kind="AutoModelForMaskedLM",
+        parameters=1,
+        max_position_embeddings=512,
+        source="x",
+        profile="p",
+        checksum="c",
+        traced_with="torch",
+    )
+    with pytest.raises(InputError, match=r"^no script yet for a traced model: load it with AutoModelForMaskedLM\."):
+        training_file(answer.model_copy(update={"model": traced}), answer.candidates[0])
