@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnknownName,
         UnsupportedArchitecture,
     )
+    from advisor.export.training_file import training_file
     from advisor.interval import Interval
     from advisor.parameters.modules import parameter_count
     from advisor.specs import (
@@ -66,6 +67,7 @@ _HOME = {
     "estimate": "costs.estimation",
     "Interval": "interval",
     "parameter_count": "parameters.modules",
+    "training_file": "export.training_file",
     **dict.fromkeys(
         ("Estimate", "GpuSpec", "MemoryEstimate", "ModelSpec", "Placement", "Recipe", "TimeEstimate", "Workload"),
         "specs",
@@ -103,6 +105,7 @@ __all__ = [
     "find_model",
     "model_entries",
     "parameter_count",
+    "training_file",
 ]
 
 

@@ -9,14 +9,20 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 
 from advisor.command import CommandGroup, run
-from advisor.errors import InputError
+from advisor.errors import InputError, UnknownName
+from advisor.export import TARGETS
 from advisor.knobs import BY_NAME, KNOBS
 from advisor.lists import COMMANDS
+
+if TYPE_CHECKING:
+    from advisor.answer import Advice
+    from advisor.export import Target
+    from advisor.export.run import TrainingFile
 
 EXAMPLE = "advise --model llama-8b --gpu 24GB --examples 3000"
 HELP = f"""LoRA, QLoRA or DoRA? Will it fit? How long will it take? What next?
@@ -100,19 +106,25 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @click.option(
     "--explain-time", is_flag=True, help="list the most expensive kernels, and where each method's step spends its time"
 )
+@click.option("--script", "show_script", is_flag=True, help="print the file to run after the answer")
+@click.option("--write", "target", metavar="TARGET", help=f"write the file to run: {', '.join(TARGETS)}")
+@click.option("--to", "folder", metavar="DIR", help="where --write puts it  [this folder]")
+@click.option("--force", is_flag=True, help="let --write replace files")
 @click.option("--compile", is_flag=True, hidden=True, expose_value=False, callback=_refuse_compile)
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="print the version"
 )
 @click.pass_context
-def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: bool, **knobs: Any) -> int:
+def cli(context: click.Context, /, **given: Any) -> int:
     """Answer the question that the flags ask, or hand over to a sub-command."""
+    knobs = {knob.name: given.pop(knob.name) for knob in KNOBS}
     if context.invoked_subcommand is not None:
-        _refuse_stray_flags(context.invoked_subcommand, knobs, as_json or explain or explain_time)
+        _refuse_stray_flags(context.invoked_subcommand, [*knobs.values(), *given.values()])
         return 0
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
+    target = _target_of(given["target"], given["folder"] is not None, given["force"])
     from advisor.advice.advise import advise
 
     if knobs["data"] is None:
@@ -122,29 +134,75 @@ def cli(context: click.Context, /, as_json: bool, explain: bool, explain_time: b
 
         with reading_progress("reading --data") as progress:
             answer = advise(progress=progress, **knobs)
-    if as_json:
-        click.echo(answer.model_dump_json(indent=2))
-        for warning in answer.recommendation.warnings if answer.recommendation else ():
-            click.echo(f"advise: warning: {warning.text}", err=True)
-        for flag, given in (("--explain", explain), ("--explain-time", explain_time)):
-            if given:
-                click.echo(f"advise: warning: {flag} has no effect with --json", err=True)
+    script = _script_of(answer, target, given["folder"] or "") if target or given["show_script"] else None
+    written: tuple[str, ...] = ()
+    if script is not None and target is not None:
+        from advisor.export.saving import save
+
+        written = save(script, given["folder"] or "", given["force"])
+    if given["as_json"]:
+        _print_json(answer, given)
     else:
-        from advisor.render.answer import render
-
-        breakdown = None
-        if explain_time:
-            from advisor.advice.breakdown import time_breakdown
-
-            breakdown = time_breakdown(answer)
-        render(answer, sys.stdout, explain=explain, breakdown=breakdown)
+        _print_text(answer, given, script if given["show_script"] else None)
+    if script is not None and written:
+        _print_written(script, given["folder"], written, to_stderr=given["as_json"])
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
 
 
-def _refuse_stray_flags(command: str, knobs: dict[str, Any], other: bool) -> None:
+def _target_of(name: str | None, has_folder: bool, force: bool) -> Target | None:
+    """What --write asks for. Raises UnknownName, and InputError for flags that have no effect without it."""
+    if name is None:
+        for flag, given in (("--to", has_folder), ("--force", force)):
+            if given:
+                raise InputError(f"{flag} has no effect without --write, for example --write auto")
+        return None
+    if name.strip().lower() not in TARGETS:
+        raise UnknownName("file to --write", name, TARGETS, f"known: {', '.join(TARGETS)}")
+    return cast("Target", name.strip().lower())
+
+
+def _script_of(answer: Advice, target: Target | None, folder: str) -> TrainingFile | None:
+    """The file that runs what is recommended; None, with a warning, where nothing is."""
+    if answer.recommendation is None:
+        click.echo("advise: warning: nothing fits, so there is no file to run", err=True)
+        return None
+    from advisor.export.training_file import training_file
+
+    return training_file(answer, answer.candidate(answer.recommendation.method), target or "auto", folder)
+
+
+def _print_json(answer: Advice, given: dict[str, Any]) -> None:
+    click.echo(answer.model_dump_json(indent=2))
+    for warning in answer.recommendation.warnings if answer.recommendation else ():
+        click.echo(f"advise: warning: {warning.text}", err=True)
+    for flag, name in (("--explain", "explain"), ("--explain-time", "explain_time"), ("--script", "show_script")):
+        if given[name]:
+            click.echo(f"advise: warning: {flag} has no effect with --json", err=True)
+
+
+def _print_text(answer: Advice, given: dict[str, Any], script: TrainingFile | None) -> None:
+    from advisor.render.answer import render
+
+    breakdown = None
+    if given["explain_time"]:
+        from advisor.advice.breakdown import time_breakdown
+
+        breakdown = time_breakdown(answer)
+    next_step = given["target"] is None and script is None
+    render(answer, sys.stdout, explain=given["explain"], breakdown=breakdown, script=script, next_step=next_step)
+
+
+def _print_written(script: TrainingFile, folder: str | None, paths: Sequence[str], to_stderr: bool) -> None:
+    """Name the files, and the command that starts the run."""
+    import shlex
+
+    start = f"cd {shlex.quote(folder)} && {script.command}" if folder else script.command
+    click.echo(f"\nWrote {' and '.join(paths)}. Start it with:\n{start}", err=to_stderr)
+
+
+def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:
     """Refuse flags in front of a sub-command, where they would have no effect."""
-    given = [name for name, value in knobs.items() if value is not None]
-    if given or other:
+    if any(value not in (None, False) for value in values):
         raise InputError(f"options before a subcommand have no effect: remove those before `advise {command}`")
 
 

@@ -99,9 +99,92 @@ def test_explain_lists_every_term() -> None:
     assert all(f"{term['bytes']:,}" in text for term in terms)
 
 
+def test_it_ends_with_the_next_step_and_prints_the_script_on_request() -> None:
+    assert run(*JOB).stdout.endswith(
+        "Next: add --write auto to write the file for transformers, --script to print it.\n"
+    )
+    answer, _, script = run(*JOB, "--script").stdout.partition("\nRun this (train.py)\n")
+    assert "Next:" not in answer
+    compile(script, "train.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("target", "trainer", "name", "line"),
+    [
+        ("auto", "transformers", "train.py", "python train.py"),
+        ("auto", "trl", "train.yaml", "trl sft --config train.yaml"),
+        ("python", "trl", "train.py", "python train.py"),
+        ("axolotl", "transformers", "train.yaml", "axolotl train train.yaml"),
+    ],
+)
+def test_write_leaves_the_file_and_says_how_to_start_it(
+    target: str, trainer: str, name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = (*JOB, "--model", "llama-3.2-1b", "--trainer", trainer, "--method", "lora", "--write", target)
+    result = run(*asked)
+    assert result.exit_code == 0
+    assert result.stdout.endswith(f"\nWrote {name}. Start it with:\n{line}\n")
+    assert "Next:" not in result.stdout
+    text = (tmp_path / name).read_text()
+    assert f"# run: {line}\n" in text
+    assert f"--write is '{name}': exists already; add --force to replace it" in one_line_error(run(*asked))
+    (tmp_path / name).write_text("mine")
+    assert run(*asked).exit_code == 2
+    assert (tmp_path / name).read_text() == "mine"
+    assert run(*asked, "--force").exit_code == 0
+    assert (tmp_path / name).read_text() == text
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_in_another_folder_finds_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.jsonl").write_text('{"text": "word word"}\n')
+    asked = ("--model", "llama-8b", "--gpu", "24GB", "--data", "train.jsonl", "--method", "lora")
+    result = run(*asked, "--write", "llamafactory", "--to", "my runs")
+    assert result.exit_code == 0, result.output
+    assert "Wrote my runs/train.yaml and my runs/dataset_info.json." in result.stdout
+    assert result.stdout.endswith("\ncd 'my runs' && llamafactory-cli train train.yaml\n")
+    rows = json.loads((tmp_path / "my runs" / "dataset_info.json").read_text())["train"]
+    assert rows["file_name"] == str(tmp_path / "train.jsonl")
+    (tmp_path / "my runs" / "train.yaml").unlink()
+    assert "dataset_info.json" in one_line_error(run(*asked, "--write", "llamafactory", "--to", "my runs"))
+    assert not (tmp_path / "my runs" / "train.yaml").exists()
+
+
+def test_json_is_all_that_stdout_gets(tmp_path: Path) -> None:
+    result = run(*JOB, "--json", "--script", "--write", "auto", "--to", str(tmp_path / "new"))
+    assert "script" not in json.loads(result.stdout)
+    assert "advise: warning: --script has no effect with --json\n" in result.stderr
+    assert f"Wrote {tmp_path / 'new' / 'train.py'}. Start it with:" in result.stderr
+    assert (tmp_path / "new" / "train.py").is_file()
+
+
+def test_where_nothing_fits_nothing_is_written(tmp_path: Path) -> None:
+    result = run("--model", "llama-70b", "--gpu", "24GB", "--write", "auto", "--to", str(tmp_path / "new"))
+    assert (result.exit_code, result.stderr) == (3, "advise: warning: nothing fits, so there is no file to run\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(*JOB, "--write", "auto", "--to", str(tmp_path / "file" / "below"))
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (4, "", 1)
+    assert "cannot be made" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ((*JOB, "--write", "pyhton"), "did you mean python?"),
+        ((*JOB, "--to", "runs"), "--to has no effect without --write, for example --write auto"),
+        ((*JOB, "--force"), "--force has no effect without --write"),
+        (("--write", "auto", "models"), "options before a subcommand have no effect"),
+        (("--force", "models"), "options before a subcommand have no effect"),
+        (
+            (*JOB, "--model", "llama-3.2-1b", "--trainer", "trl", "--method", "lora", "--alpha", "0.4", "--script"),
+            "--alpha is 0.4, but must be a whole number in a file for TRL; --write python takes any",
+        ),
         ((), "try: advise --model llama-8b --gpu 24GB --examples 3000"),
         (("--model", "llama-8b"), "no --gpu given"),
         (("--gpu", "24GB"), "no --model given"),

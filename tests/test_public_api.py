@@ -17,7 +17,17 @@ import advisor
 from advisor.specs import Frozen
 
 ROOT = Path(__file__).resolve().parent.parent
-FUNCTIONS = {"advise", "all_gpus", "compare", "estimate", "find_gpus", "find_model", "model_entries", "parameter_count"}
+FUNCTIONS = {
+    "advise",
+    "all_gpus",
+    "compare",
+    "estimate",
+    "find_gpus",
+    "find_model",
+    "model_entries",
+    "parameter_count",
+    "training_file",
+}
 ERRORS = {
     "AdvisorError",
     "BadConfig",

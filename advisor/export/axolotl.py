@@ -1,45 +1,40 @@
 """A configuration file of Axolotl: the keys and values of axolotl 0.19.0, read in AxolotlInputConfig.
 
-What the format cannot express is stated in a comment.
+What the format cannot express is stated in a comment, or refused where another run would come of it.
 """
 
 from __future__ import annotations
 
-from advisor.export.command import run_line
-from advisor.export.peft_snippet import ATTENTION, loadable
-from advisor.export.yaml_values import (
-    Value,
-    flat_yaml,
-    half_dtype,
-    rate_of,
-    targets_of,
-    unsaid,
-    whole,
-)
+from typing import Any
+
+from advisor.answer import DataFile
+from advisor.export.rows import BUILDERS
+from advisor.export.run import ATTENTION, Run, TrainingFile
+from advisor.export.yaml_values import DTYPES, NAME, unsaid, whole, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
-from advisor.parameters.targets import spelled_targets
-from advisor.specs import ModelSpec, Recipe, Workload
 
-FILE_NAME = "train.yaml"
+_KERNELS_NOTE = "# its own kernels are off, as in the estimate: remove the three *_kernel lines to save memory\n"
+_TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
-def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *, gpus: int, bf16: bool) -> str:
-    """A file for `axolotl train` that trains as `recipe` says on rows {"text": ...} of train.jsonl."""
-    run = "axolotl train train.yaml" + ("" if gpus == 1 else f" --num-processes {gpus}")
-    values: dict[str, Value] = {
-        "base_model": loadable(model_id),
+def write(run: Run) -> TrainingFile:
+    """A file for `axolotl train`. Raises BadValue for an alpha that it does not take."""
+    recipe, half = run.recipe, _half(run)
+    command = f"axolotl train {NAME}" + ("" if run.gpus == 1 else f" --num-processes {run.gpus}")
+    values: dict[str, Any] = {
+        "base_model": run.source,
         "attn_implementation": ATTENTION[recipe.attention],
-        "datasets": [{"path": "train.jsonl", "ds_type": "json", "type": "completion"}],
-        "sequence_len": workload.seq_len,
-        "sample_packing": workload.packing,
+        "datasets": [_rows(run.data)],
+        "sequence_len": run.workload.seq_len,
+        "sample_packing": run.workload.packing,
         "micro_batch_size": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
-        "num_epochs": whole(workload.epochs),
+        "num_epochs": whole(run.workload.epochs),
         "optimizer": optimizer_row(recipe.optimizer).transformers_name,
-        "learning_rate": rate_of(model, recipe),
+        "learning_rate": run.learning_rate,
         "lr_scheduler": "linear",
-        "bf16": recipe.autocast and half_dtype(recipe, bf16) == "bf16",
-        "fp16": recipe.autocast and half_dtype(recipe, bf16) == "fp16",
+        "bf16": half == "bf16",
+        "fp16": half == "fp16",
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "output_dir": "out",
         "lora_mlp_kernel": False,
@@ -49,26 +44,72 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
     if recipe.gradient_checkpointing:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
-        values |= {
-            "adapter": "qlora" if recipe.quant in ("nf4", "fp4") else "lora",
-            "lora_r": recipe.rank,
-            "lora_alpha": round(recipe.alpha),
-            "lora_dropout": recipe.dropout,
+        values |= _adapters(run)
+    notes = _KERNELS_NOTE + (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
+    return yaml_file(run, "axolotl", command, notes, values)
+
+
+def _half(run: Run) -> str:
+    """'bf16' or 'fp16', which set both the dtype of the weights and autocast; '' for neither."""
+    if run.recipe.autocast:
+        return run.mixed_precision
+    return {"bfloat16": "bf16", "float16": "fp16", "float32": ""}[run.recipe.base_dtype]
+
+
+def _rows(data: DataFile) -> dict[str, Any]:
+    """An entry of `datasets`, as utils/schemas/datasets.py reads it; what is asked is not learned, by default."""
+    entry: dict[str, Any] = {"path": data.path, "ds_type": BUILDERS[data.format]}
+    columns = data.columns or ("text",)
+    if data.form == "text":
+        return entry | {"type": "completion"} | ({} if columns == ("text",) else {"field": columns[0]})
+    if data.form == "messages":
+        return entry | {"type": "chat_template", "field_messages": columns[0]}
+    if data.form == "sharegpt":
+        names = {"role": "from", "content": "value"}
+        return entry | {
+            "type": "chat_template",
+            "field_messages": columns[0],
+            "message_property_mappings": names,
         }
-        everything = spelled_targets(model, recipe) == ("all-linear",)
-        values |= {"lora_target_linear": True} if everything else {"lora_target_modules": targets_of(model, recipe)}
-        values |= {"peft_use_dora": True} if recipe.is_dora else {}
-        values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
-        values |= {"load_in_4bit": True} if recipe.quant in ("nf4", "fp4") else {}
-        values |= {"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {}
-    missing = unsaid(
+    if data.form == "alpaca" and columns in (("instruction", "output"), ("instruction", "input", "output")):
+        return entry | {"type": "alpaca"}
+    # prompt_strategies/user_defined.py: the output follows the format, with nothing in between
+    gap = "" if data.form == "prompt_completion" else "\n\n"
+    fields = {"field_instruction": columns[0], "field_output": columns[-1]}
+    fields |= {"field_input": columns[1]} if len(columns) == 3 else {}
+    formats = {"format": "{instruction}" + (gap + "{input}" if len(columns) == 3 else "") + gap}
+    return entry | {"type": fields | formats | {"no_input_format": "{instruction}" + gap}}
+
+
+def _adapters(run: Run) -> dict[str, Any]:
+    recipe = run.recipe
+    four_bits = recipe.quant in ("nf4", "fp4")
+    values: dict[str, Any] = {
+        "adapter": "qlora" if four_bits else "lora",
+        "lora_r": recipe.rank,
+        "lora_alpha": whole_alpha(run, "Axolotl"),
+        "lora_dropout": recipe.dropout,
+    }
+    values |= {"lora_target_linear": True} if run.adapts_all_linear else {"lora_target_modules": run.target_modules}
+    values |= {"peft_use_dora": True} if recipe.is_dora else {}
+    values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
+    values |= {"load_in_4bit": True} if four_bits else {}
+    return values | ({"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {})
+
+
+def _unsaid(run: Run) -> str:
+    recipe = run.recipe
+    return unsaid(
         (recipe.loss == "chunked", "chunked loss (several of axolotl's plugins offer one)"),
         (
-            recipe.quant == "fp4" or (recipe.is_quantized and not recipe.double_quant),
+            recipe.quant == "fp4" or (recipe.quant == "nf4" and not recipe.double_quant),
             "a 4-bit format other than double-quantized nf4",
         ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
-        (recipe.base_dtype == "float32", "base-dtype float32"),
+        (recipe.base_dtype != DTYPES[_half(run)], f"base-dtype {recipe.base_dtype}"),
+        (not recipe.autocast and _half(run) != "", "no-autocast of 16-bit weights"),
+        (
+            recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype,
+            f"magnitude-dtype {recipe.magnitude_dtype}",
+        ),
     )
-    note = "# its own kernels are off, as in the estimate: remove the three *_kernel lines to save memory\n"
-    return f"# pip install axolotl\n{run_line(run, recipe)}\n{note}{missing}{flat_yaml(values)}"

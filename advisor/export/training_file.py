@@ -1,57 +1,68 @@
-"""What to run, in the form that the assumed trainer reads: a script, or a configuration file.
+"""What to run, in the form that a trainer reads: a script, or a configuration file.
 
-A trainer's export is the module of the same name in this package, with FILE_NAME and `write`: see `Export`. A trainer
-without one gets the script for transformers.
+A trainer's export is the module of the same name in this package, with `write`: see `Export`. A trainer without one
+gets the script for transformers.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
-from advisor.answer import Advice, Candidate
-from advisor.specs import ModelSpec, Recipe, TracedModel, Trainer, Workload
+from advisor.answer import Advice, Candidate, DataFile
+from advisor.errors import InputError
+from advisor.export import Target
+from advisor.export.run import Run, TrainingFile
+from advisor.specs import TracedModel
 
 
 class Export(Protocol):
     """What the module of a trainer offers."""
 
-    FILE_NAME: str
-    """The name that the text expects."""
-
-    def write(
-        self, model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *, gpus: int, bf16: bool
-    ) -> str:
-        """The text of a file that trains as `recipe` says on rows {"text": ...} of train.jsonl."""
+    def write(self, run: Run) -> TrainingFile:
+        """The file that trains as `run` says. Raises InputError where the trainer cannot."""
 
 
-def export_of(trainer: Trainer) -> Export | None:
+def export_of(trainer: str) -> Export | None:
     """The export of a trainer, None where it has none."""
     name = f"advisor.export.{trainer}"
     return None if find_spec(name) is None else cast(Export, import_module(name))
 
 
-def file_name(trainer: Trainer) -> str:
-    """The name that the text of `training_file` expects."""
-    export = export_of(trainer)
-    return "train.py" if export is None else export.FILE_NAME
+def training_file(advice: Advice, row: Candidate, target: Target = "auto", folder: str = "") -> TrainingFile:
+    """The file that runs `row` in `folder`, for `target`; for a trainer without an export the script, which says so.
 
-
-def training_file(advice: Advice, row: Candidate) -> str:
-    """The text of the file that runs `row`; for a trainer without an export the transformers script, which says so."""
+    Raises InputError for a traced model, for which there is none yet, and for what the target cannot run.
+    """
     if isinstance(advice.model, TracedModel):
-        return (
-            f"# No script yet for a traced model: load it with\n# "
-            f"{advice.model.kind}.from_pretrained({advice.model_id!r}) and set the knobs above.\n"
+        raise InputError(
+            f"no script yet for a traced model: load it with {advice.model.kind}.from_pretrained({advice.model_id!r}) "
+            f"and set the knobs of the answer"
         )
-    trainer, gpus, bf16 = advice.trainer.name, advice.gpu.gpus, advice.gpu.bf16
+    data = advice.data_file or DataFile()
+    run = Run(
+        _seen_from(folder, advice.model_id) if os.path.exists(advice.model_id) else advice.model_id,
+        advice.model,
+        row.recipe,
+        advice.workload,
+        data.model_copy(update={"path": _seen_from(folder, data.path)}),
+        advice.gpu.gpus,
+        advice.gpu.bf16,
+    )
+    trainer = {"auto": advice.trainer.name, "python": "transformers"}.get(target, target)
     export = export_of(trainer)
     if export is not None:
-        return export.write(advice.model_id, advice.model, row.recipe, advice.workload, gpus=gpus, bf16=bf16)
-    from advisor.export.peft_snippet import peft_snippet
+        return export.write(run)
+    from advisor.export import transformers
 
-    script = peft_snippet(advice.model_id, advice.model, row.recipe, advice.workload, gpus=gpus, bf16=bf16)
-    if trainer == "transformers":
-        return script
-    return f"# Written for transformers, with the same knobs: there is no export for {trainer} yet.\n{script}"
+    script = transformers.write(run)
+    note = f"# Written for transformers, with the same knobs: there is no export for {trainer} yet.\n"
+    return script._replace(text=note + script.text)
+
+
+def _seen_from(folder: str, path: str) -> str:
+    """A path of the current folder, as a file in `folder` has to name it."""
+    path = os.path.expanduser(path)
+    return path if os.path.abspath(folder) == os.getcwd() else os.path.abspath(path)

@@ -1,56 +1,49 @@
 """A configuration file of TRL: the keys and values of trl 1.16.0's `trl sft`, read in ModelConfig and SFTConfig.
 
-What the format cannot express is stated in a comment.
+What the format cannot express is stated in a comment, or refused where another run would come of it.
 """
 
 from __future__ import annotations
 
-from advisor.export.command import run_line
-from advisor.export.peft_snippet import ATTENTION, loadable
-from advisor.export.yaml_values import (
-    Value,
-    flat_yaml,
-    half_dtype,
-    targets_of,
-    training_arguments,
-    unsaid,
-)
+from typing import Any
+
+from advisor.answer import DataFile
+from advisor.errors import InputError
+from advisor.export.rows import BUILDERS
+from advisor.export.run import ATTENTION, Run, TrainingFile
+from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
-from advisor.specs import ModelSpec, Recipe, Workload
 
-FILE_NAME = "train.yaml"
+_COLUMNS = {"messages": ("messages",), "prompt_completion": ("prompt", "completion")}
+_CHAT_NOTE = (
+    "# assistant_only_loss needs a chat template that TRL knows or that marks answers with {% generation %}: for\n"
+    "# another one, set it to false (then questions are learned as well); set eos_token to the end of a turn\n"
+    "# where the template ends answers with a token other than the tokenizer's EOS\n"
+)
 
 
-def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *, gpus: int, bf16: bool) -> str:
-    """A file for `trl sft --config` that trains as `recipe` says on rows {"text": ...} of train.jsonl."""
-    run = "trl sft --config train.yaml" + ("" if gpus == 1 else f" --num_processes {gpus}")
-    packages = "'trl[peft]'" + (
-        " bitsandbytes" if recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
-    )
-    values: dict[str, Value] = {
-        "model_name_or_path": loadable(model_id),
+def write(run: Run) -> TrainingFile:
+    """A file for `trl sft --config`. Raises InputError for rows, or a setting, that TRL does not take."""
+    recipe = run.recipe
+    command = f"trl sft --config {NAME}" + ("" if run.gpus == 1 else f" --num_processes {run.gpus}")
+    needs_bitsandbytes = recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes
+    values: dict[str, Any] = {
+        "model_name_or_path": run.source,
         "dtype": recipe.base_dtype,
         "attn_implementation": ATTENTION[recipe.attention],
-        "datasets": [{"path": "json", "data_files": "train.jsonl"}],
-        "max_length": workload.seq_len,
-        "packing": workload.packing,
-        **({"packing_strategy": "wrapped"} if workload.packing else {}),
-        **training_arguments(model, recipe, workload),
-        "bf16": recipe.autocast and half_dtype(recipe, bf16) == "bf16",
-        "fp16": recipe.autocast and half_dtype(recipe, bf16) == "fp16",
-        "gradient_checkpointing": recipe.gradient_checkpointing,
+        **_rows(run.data),
+        "max_length": run.workload.seq_len,
+        "packing": run.workload.packing,
+        **({"packing_strategy": "wrapped"} if run.workload.packing else {}),
+        **training_arguments(run),
+        "bf16": run.mixed_precision == "bf16",
+        "fp16": run.mixed_precision == "fp16",
+        "activation_checkpointing": recipe.gradient_checkpointing,
     }
     if recipe.gradient_checkpointing:
-        values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
+        values["activation_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
-        values |= {
-            "use_peft": True,
-            "lora_r": recipe.rank,
-            "lora_alpha": round(recipe.alpha),
-            "lora_dropout": recipe.dropout,
-            "lora_target_modules": targets_of(model, recipe),
-            "use_dora": recipe.is_dora,
-        }
+        values |= _adapters(run)
     if recipe.quant == "int8":
         values["load_in_8bit"] = True
     elif recipe.is_quantized:
@@ -59,11 +52,57 @@ def write(model_id: str, model: ModelSpec, recipe: Recipe, workload: Workload, *
             "bnb_4bit_quant_type": recipe.quant,
             "use_bnb_nested_quant": recipe.double_quant,
         }
+    notes = (_CHAT_NOTE if run.data.form == "messages" else "") + _unsaid(run)
+    return yaml_file(
+        run,
+        "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else ""),
+        command,
+        notes,
+        values,
+    )
+
+
+def _rows(data: DataFile) -> dict[str, Any]:
+    """Where the rows are, which columns are read, and what of them is learned. Raises InputError."""
+    if data.form in ("alpaca", "sharegpt"):
+        raise InputError(
+            f"--data {data.path!r} has {data.form} rows, which TRL does not read: convert them to messages, or use "
+            f"--write python, axolotl or llamafactory"
+        )
+    columns = _COLUMNS.get(data.form, data.columns)
+    if data.columns != columns:
+        raise InputError(
+            f"--data {data.path!r} has {data.form} rows in {', '.join(data.columns)}, but TRL reads "
+            f"{', '.join(columns)}: rename the columns, or use --write python"
+        )
+    rows: dict[str, Any] = {"path": BUILDERS[data.format], "data_files": data.path}
+    if columns:
+        rows["columns"] = list(columns)
+    learned: dict[str, dict[str, Any]] = {
+        "messages": {"assistant_only_loss": True},
+        "prompt_completion": {"completion_only_loss": True},
+        "text": {"dataset_text_field": columns[0]} if columns and columns != ("text",) else {},
+    }
+    return {"datasets": [rows], **learned[data.form]}
+
+
+def _adapters(run: Run) -> dict[str, Any]:
+    return {
+        "use_peft": True,
+        "lora_r": run.recipe.rank,
+        "lora_alpha": whole_alpha(run, "TRL"),
+        "lora_dropout": run.recipe.dropout,
+        "lora_target_modules": run.target_modules,
+        "use_dora": run.recipe.is_dora,
+    }
+
+
+def _unsaid(run: Run) -> str:
+    recipe = run.recipe
     usual = "bfloat16" if recipe.is_quantized else "float32"
-    missing = unsaid(
+    return unsaid(
         (recipe.loss == "full", "full-logits loss (TRL always uses its chunked loss)"),
         (recipe.has_adapters and recipe.adapter_dtype != usual, f"adapter-dtype {recipe.adapter_dtype}"),
         (recipe.is_dora and recipe.magnitude_dtype != "float32", f"magnitude-dtype {recipe.magnitude_dtype}"),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
     )
-    return f"# pip install {packages}\n{run_line(run, recipe)}\n{missing}{flat_yaml(values)}"

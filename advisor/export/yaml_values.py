@@ -1,22 +1,45 @@
-"""What the trainers' YAML files have in common: how values are written, and what a recipe becomes in them."""
+"""What the trainers' YAML files have in common: how values are written, and what a run becomes in them."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from typing import Any
 
+from advisor.errors import BadValue
+from advisor.export.run import Run, TrainingFile, command_of
 from advisor.optimizers import optimizer_row
-from advisor.parameters.modules import parameter_count
-from advisor.parameters.targets import attention_names, spelled_targets
-from advisor.rates import learning_rate
-from advisor.specs import ModelSpec, Recipe, Workload
 
-Value = str | int | float | bool | list[str] | list[dict[str, str]] | dict[str, bool]
+NAME = "train.yaml"
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "": "float32"}
+"""By the word of mixed precision, '' where it is off."""
+
+_NO_POINT = re.compile(r"^(-?\d+)e")
 
 
-def flat_yaml(values: Mapping[str, Value]) -> str:
-    """Flat YAML: a JSON value is a YAML value."""
-    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items())
+def yaml_file(
+    run: Run,
+    install: str,
+    command: str,
+    notes: str,
+    values: Mapping[str, Any],
+    beside: tuple[tuple[str, str], ...] = (),
+) -> TrainingFile:
+    """A trainer's file: what to install, the command, notes (whole comment lines), one line a key."""
+    start = command_of(run, command)
+    return TrainingFile(NAME, f"# pip install {install}\n# run: {start}\n{notes}{flat_yaml(values)}", start, beside)
+
+
+def flat_yaml(values: Mapping[str, Any]) -> str:
+    """One line a key: a JSON value is a YAML value."""
+    return "".join(f"{key}: {_scalar(value)}\n" for key, value in values.items())
+
+
+def _scalar(value: Any) -> str:
+    """JSON; 1e-05 gets a decimal point, without which YAML 1.1 reads a text."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _NO_POINT.sub(r"\1.0e", text) if isinstance(value, float) else text
 
 
 def whole(value: float) -> int | float:
@@ -24,19 +47,12 @@ def whole(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
 
-def rate_of(model: ModelSpec, recipe: Recipe) -> float:
-    """The learning rate to start from."""
-    return learning_rate(recipe.method, parameter_count(model)).value
-
-
-def half_dtype(recipe: Recipe, bf16: bool) -> str:
-    """The dtype of mixed precision: 'bf16' or 'fp16'."""
-    return "bf16" if bf16 and recipe.base_dtype != "float16" else "fp16"
-
-
-def targets_of(model: ModelSpec, recipe: Recipe) -> list[str]:
-    """The names of the modules that get adapters, as peft takes them."""
-    return list(attention_names(model) if recipe.target_modules == ("attention",) else spelled_targets(model, recipe))
+def whole_alpha(run: Run, trainer: str) -> int:
+    """LoRA's alpha where the format takes whole numbers only. Raises BadValue."""
+    if run.recipe.alpha != int(run.recipe.alpha):
+        allowed = f"must be a whole number in a file for {trainer}; --write python takes any"
+        raise BadValue("--alpha", run.recipe.alpha, allowed)
+    return int(run.recipe.alpha)
 
 
 def unsaid(*pairs: tuple[bool, str]) -> str:
@@ -44,13 +60,14 @@ def unsaid(*pairs: tuple[bool, str]) -> str:
     return "".join(f"# not configurable here: {text}\n" for missing, text in pairs if missing)
 
 
-def training_arguments(model: ModelSpec, recipe: Recipe, workload: Workload) -> dict[str, Value]:
+def training_arguments(run: Run) -> dict[str, Any]:
     """Keys that TRL and LLaMA-Factory take from transformers' TrainingArguments."""
     return {
         "output_dir": "out",
-        "num_train_epochs": whole(workload.epochs),
-        "per_device_train_batch_size": recipe.micro_batch,
-        "gradient_accumulation_steps": recipe.gradient_accumulation,
-        "learning_rate": rate_of(model, recipe),
-        "optim": optimizer_row(recipe.optimizer).transformers_name,
+        "num_train_epochs": whole(run.workload.epochs),
+        "per_device_train_batch_size": run.recipe.micro_batch,
+        "per_device_eval_batch_size": run.recipe.micro_batch,
+        "gradient_accumulation_steps": run.recipe.gradient_accumulation,
+        "learning_rate": run.learning_rate,
+        "optim": optimizer_row(run.recipe.optimizer).transformers_name,
     }

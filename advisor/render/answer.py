@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Change
-from advisor.render.console import console_for, new_table, price_text, print_table, say, value_text, wrapped
+from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text, wrapped
 from advisor.render.room import Section, fitted
 from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
 from advisor.rules.context import Rule
@@ -19,6 +19,7 @@ from advisor.units import format_count, format_gib, format_seconds
 
 if TYPE_CHECKING:
     from advisor.advice.breakdown import TimeBreakdown
+    from advisor.export.run import TrainingFile
 
 LINES = 45
 """Lines of the first screen."""
@@ -33,9 +34,10 @@ def render(
     *,
     explain: bool = False,
     breakdown: TimeBreakdown | None = None,
+    script: TrainingFile | None = None,
     next_step: bool = True,
 ) -> None:
-    """Print the verdict, a row per method, and what else matters; all there is to say if `explain`."""
+    """Print the verdict, a row per method and what else matters, or with `explain` all there is; then the `script`."""
     console = console_for(file)
     end = ["", _next_command(advice)] if next_step else []
     used = _head(console, advice, pointer=not explain) + sum(len(wrapped(console, text)) or 1 for text in end)
@@ -51,6 +53,9 @@ def render(
         render_times(advice, breakdown, file)
     for text in end:
         say(console, text)
+    if script is not None:
+        heading(console, f"Run this ({script.name})")
+        file.write(script.text)
 
 
 def _head(console: Console, advice: Advice, pointer: bool) -> int:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from advisor.advice.advise import advise
 from advisor.answer import Advice, Reason
 from advisor.cli import cli
+from advisor.export.run import TrainingFile
 from advisor.render.answer import LINES, render, render_rule, verdict_line, worth_knowing
 from advisor.rules import RULES
 from advisor.specs import METHODS, GpuSpec, TracedModel
@@ -284,6 +285,14 @@ def test_a_cost_stands_beside_the_time() -> None:
     assert cost is not None
     assert f"; likely cost {cost.likely:,.2f} ({cost.low:,.2f} to {cost.high:,.2f})" in verdict_line(answer)
     assert "cost" not in verdict_line(ask())
+
+
+def test_a_script_comes_as_it_is_at_the_end() -> None:
+    out = io.StringIO()
+    script = TrainingFile("train.py", "print('[red] :smile:')  # " + "wide " * 20 + "\n", "python train.py")
+    render(ask(), out, script=script)
+    assert out.getvalue().endswith(f"\nRun this (train.py)\n{script.text}")
+    assert "Next:" not in out.getvalue()
 
 
 @pytest.mark.parametrize("name", ["[red]x[/red]", "[/]", ":smile:", "a[b]", "[link=http://x]y", "{0}%s\\n"])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
+import builtins
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.export.peft_snippet import peft_snippet
+from advisor.answer import DataFile, DataForm, DataFormat
+from advisor.export.run import Run
+from advisor.export.transformers import write
 from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
 from tests.fakes import MODEL
-
-# Its new name, activation_checkpointing, is not known to older 5.x releases.
-pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")
 
 CONFIGS = ("BitsAndBytesConfig", "LoraConfig", "TrainingArguments")
 
@@ -23,6 +24,11 @@ CONFIGS = ("BitsAndBytesConfig", "LoraConfig", "TrainingArguments")
 def recipe_of(method: Method, **knobs: Any) -> Recipe:
     quant = "nf4" if method in QUANTIZED_METHODS else "none"
     return Recipe(method=method, **{"quant": quant, "kbit_upcast": quant != "none", **knobs})
+
+
+def script(recipe: Recipe, name: str = "maker/model", **run: Any) -> str:
+    fields = {"workload": Workload(), "data": DataFile(), **run}
+    return write(Run(name, MODEL, recipe, **fields)).text
 
 
 def calls(source: str) -> dict[str, str]:
@@ -51,23 +57,50 @@ recipes = st.builds(
 )
 
 
-@given(recipe=recipes, packing=st.booleans(), gpus=st.sampled_from([1, 4]), name=st.text(max_size=40))
+FORMS: dict[DataForm, tuple[str, ...]] = {
+    "text": ("text",),
+    "messages": ("turns",),
+    "prompt_completion": ("q", "a"),
+    "alpaca": ("instruction", "output"),
+    "sharegpt": ("conversations",),
+}
+files = st.builds(
+    lambda form, kind, path: DataFile(path=path, format=kind, form=form, columns=FORMS[form]),
+    st.sampled_from(list(FORMS)),
+    st.sampled_from(get_args(DataFormat)),
+    st.text(max_size=20),
+)
+
+
+@given(recipe=recipes, packing=st.booleans(), gpus=st.sampled_from([1, 4]), name=st.text(max_size=40), data=files)
 def test_every_script_compiles_and_names_the_model_literally(
-    recipe: Recipe, packing: bool, gpus: int, name: str
+    recipe: Recipe, packing: bool, gpus: int, name: str, data: DataFile
 ) -> None:
-    source = peft_snippet(name, MODEL, recipe, Workload(packing=packing), gpus=gpus)
+    source = script(recipe, name, workload=Workload(packing=packing), data=data, gpus=gpus)
     compile(source, "train.py", "exec")
-    assigned = next(
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model_id"
-    )
-    assert ast.literal_eval(assigned.value) in (name, name.removesuffix("/config.json").rstrip("/"))
-    imported = {
-        alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    for used in calls(source):
-        assert used in imported or used in ("print", "tokenizer", "range", "len"), used
+    assert assigned(source, "model_id") in (name, name.removesuffix("/config.json").rstrip("/"))
+    used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    known = set(dir(builtins)) | {"__name__"}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert {alias.asname or alias.name for alias in node.names} <= used
+            known |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            known |= {node.name} | {argument.arg for argument in node.args.args}
+            known |= {node.args.kwarg.arg} if node.args.kwarg else set()
+        elif isinstance(node, ast.Lambda):
+            known |= {argument.arg for argument in node.args.args}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            known.add(node.id)
+    assert used <= known
+
+
+def assigned(source: str, name: str) -> Any:
+    """The literal that is first assigned to a name."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(name)
 
 
 def configs(recipe: Recipe, **extra: Any) -> dict[str, Any]:
@@ -80,14 +113,17 @@ def configs(recipe: Recipe, **extra: Any) -> dict[str, Any]:
         "LoraConfig": peft.LoraConfig,
         "TrainingArguments": _on_any_machine(transformers),
         "BitsAndBytesConfig": transformers.BitsAndBytesConfig,
+        "options": SimpleNamespace(smoke=False),
+        "output_dir": "out",
+        "eval_rows": None,
     }
-    source = peft_snippet("maker/model", MODEL, recipe, Workload(batch_size=8, epochs=2.5), **extra)
+    source = script(recipe, workload=Workload(batch_size=8, epochs=2.5), **extra)
     return {name: eval(text, dict(names)) for name, text in calls(source).items() if name in CONFIGS}
 
 
 def _on_any_machine(transformers: Any) -> Any:
     """TrainingArguments that do not insist on a GPU for mixed precision."""
-    return lambda **fields: transformers.TrainingArguments(**fields, use_cpu=True)
+    return lambda **fields: transformers.TrainingArguments(**{**fields, "use_cpu": True})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -96,8 +132,9 @@ def test_the_libraries_take_the_configurations(method: Method) -> None:
     built = configs(recipe)
     arguments = built["TrainingArguments"]
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 4)
-    assert (arguments.bf16, arguments.fp16, arguments.gradient_checkpointing) == (True, False, True)
-    assert arguments.gradient_checkpointing_kwargs == {"use_reentrant": False}
+    assert arguments.per_device_eval_batch_size == 2
+    assert (arguments.bf16, arguments.fp16, arguments.activation_checkpointing) == (True, False, True)
+    assert arguments.activation_checkpointing_kwargs == {"use_reentrant": False}
     assert arguments.num_train_epochs == 2.5
     assert ("LoraConfig" in built) == (method != "full")
     if method != "full":
@@ -134,13 +171,26 @@ def test_other_knobs_reach_the_script() -> None:
 
 
 def test_k_bit_preparation_follows_the_recipe() -> None:
-    with_it = peft_snippet("m", MODEL, recipe_of("qlora", gradient_checkpointing=True), Workload())
+    with_it = script(recipe_of("qlora", gradient_checkpointing=True))
     assert "prepare_model_for_kbit_training" in calls(with_it)
     assert "use_gradient_checkpointing=True" in calls(with_it)["prepare_model_for_kbit_training"]
-    without = peft_snippet("m", MODEL, recipe_of("qlora", kbit_upcast=False), Workload())
+    without = script(recipe_of("qlora", kbit_upcast=False))
     assert "prepare_model_for_kbit_training" not in without
 
 
 def test_a_config_json_is_loaded_from_its_folder() -> None:
-    source = peft_snippet("/models/mine/config.json", MODEL, recipe_of("lora"), Workload())
-    assert "model_id = '/models/mine'\n" in source
+    assert assigned(script(recipe_of("lora"), "/models/mine/config.json"), "model_id") == "/models/mine"
+
+
+def test_fractions_are_written_as_they_are() -> None:
+    lora = configs(recipe_of("lora", alpha=0.4, dropout=0.1234567))["LoraConfig"]
+    assert (lora.lora_alpha, lora.lora_dropout) == (0.4, 0.1234567)
+
+
+@pytest.mark.parametrize(
+    ("kind", "builder"), [("jsonl", "json"), ("json", "json"), ("csv", "csv"), ("parquet", "parquet"), ("text", "text")]
+)
+def test_the_file_is_read_in_its_own_format(kind: DataFormat, builder: str) -> None:
+    source = script(recipe_of("lora"), data=DataFile(path="rows.x", format=kind, columns=("text",)))
+    assert f'load_dataset("{builder}", data_files=path, split="train")' in source
+    assert '"--data", default="rows.x"' in source

@@ -1,0 +1,77 @@
+"""A training run that a trainer's file describes, and what the files of all trainers say alike."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.answer import DataFile
+from advisor.parameters.modules import parameter_count
+from advisor.parameters.targets import attention_names, spelled_targets
+from advisor.rates import learning_rate
+from advisor.specs import ModelSpec, Recipe, Workload
+
+ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+
+
+class Run(NamedTuple):
+    """What is trained, on what, with which rows, how."""
+
+    model_id: str
+    """A Hub id, or the path of a folder or of its config.json."""
+    model: ModelSpec
+    recipe: Recipe
+    workload: Workload
+    data: DataFile
+    gpus: int = 1
+    bf16: bool = True
+    """Whether the cards compute in bf16; if not, mixed precision is fp16."""
+
+    @property
+    def source(self) -> str:
+        """What from_pretrained takes: the folder of a config.json, or the Hub id."""
+        folder = self.model_id.removesuffix("config.json").rstrip("/")
+        return folder if self.model_id.endswith("/config.json") else self.model_id
+
+    @property
+    def mixed_precision(self) -> str:
+        """The dtype of autocast: 'bf16', 'fp16', or '' where it is off."""
+        if not self.recipe.autocast:
+            return ""
+        return "bf16" if self.bf16 and self.recipe.base_dtype != "float16" else "fp16"
+
+    @property
+    def learning_rate(self) -> float:
+        """A usual one to start from."""
+        return learning_rate(self.recipe.method, parameter_count(self.model)).value
+
+    @property
+    def adapts_all_linear(self) -> bool:
+        """Whether peft's own word for every linear layer names the modules that get adapters."""
+        return spelled_targets(self.model, self.recipe) == ("all-linear",)
+
+    @property
+    def target_modules(self) -> list[str]:
+        """The names of the modules that get adapters, as peft takes them; ['all-linear'] for all."""
+        if self.recipe.target_modules == ("attention",):
+            return list(attention_names(self.model))
+        return list(spelled_targets(self.model, self.recipe))
+
+
+class TrainingFile(NamedTuple):
+    """A file that a trainer reads, and the command that starts the run in the file's folder."""
+
+    name: str
+    text: str
+    command: str
+    beside: tuple[tuple[str, str], ...] = ()
+    """(name, text) of other files that it needs next to it."""
+
+
+def command_of(run: Run, command: str) -> str:
+    """The command, and before it the environment that the recipe asks for."""
+    return f"PYTORCH_ALLOC_CONF=expandable_segments:True {command}" if run.recipe.expandable_segments else command
+
+
+def quoted(text: str) -> str:
+    """A Python literal of a text, in double quotes where that needs no escapes."""
+    return f'"{text}"' if repr(text) == f"'{text}'" and '"' not in text else repr(text)
