@@ -194,6 +194,7 @@ class GpuSpec(Frozen):
     tf32_flop_per_s: Rate = 0.0
     fp32_flop_per_s: Rate = 0.0
     power_w: Rate = 0.0  # what the maker lets it draw; 0 = unknown
+    for_training: bool = True  # not a board for virtual desktops or inference, nor a part of a laptop
     unified_memory: bool = False  # shared with the CPU: the operating system and every program take their part
     sources: tuple[str, ...] = ()
 

@@ -44,6 +44,7 @@ class Card(BaseModel):
     tf32_tflops: Tflops = Field(0.0)
     fp32_tflops: Tflops = Field(0.0)
     power_w: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = Field(0.0, description="0 = unknown")
+    for_training: bool = Field(True, description="false for boards that are not sold for training")
     unified_memory: bool = Field(False, description="the GPU shares the CPU's memory")
     sources: dict[Figure, str] = Field(default_factory=dict)
 
@@ -67,6 +68,7 @@ class Card(BaseModel):
             tf32_flop_per_s=self.tf32_tflops * 1e12,
             fp32_flop_per_s=self.fp32_tflops * 1e12,
             power_w=float(self.power_w),
+            for_training=self.for_training and "Laptop" not in self.name,
             unified_memory=self.unified_memory,
             sources=tuple(f"{figure}: {_resolved(text, links)}" for figure, text in self.sources.items()),
         )

@@ -79,8 +79,8 @@ def gpu_aliases() -> Mapping[str, str]:
 
 
 def cards_with_at_least(memory_bytes: int) -> tuple[GpuSpec, ...]:
-    """Ordinary cards whose driver reports `memory_bytes` or more, smallest first, then by name."""
-    enough = (spec for spec in _ordinary_cards() if spec.memory_bytes >= memory_bytes)
+    """Ordinary cards for training whose driver reports `memory_bytes` or more, smallest first, then by name."""
+    enough = (spec for spec in _ordinary_cards() if spec.for_training and spec.memory_bytes >= memory_bytes)
     return tuple(sorted(enough, key=lambda spec: (spec.memory_bytes, spec.name)))
 
 

@@ -320,3 +320,11 @@ def test_any_text_gives_cards_or_a_one_line_error(text: str) -> None:
         assert len(str(found).splitlines()) == 1
     else:
         assert found.memory_bytes >= 0.93 * GIB
+
+
+def test_bigger_cards_are_for_training() -> None:
+    suggested = [card.name for card in cards_with_at_least(0)]
+    assert "NVIDIA GeForce RTX 4090" in suggested
+    assert not {"NVIDIA A16", "NVIDIA A2"} & set(suggested)
+    assert not [name for name in suggested if "Laptop" in name]
+    assert {"NVIDIA A16", "NVIDIA A2"} <= {card.name for card in find_gpus("16GB")}
