@@ -280,6 +280,7 @@ class Recipe(Frozen):
     micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
     gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1  # micro-batches of each card per optimizer step
     expandable_segments: bool = False  # of PyTorch's allocator
+    eval_batch: Annotated[int, Range(0, 1_000_000)] = 0  # rows of a card's evaluation batch; 0 = no evaluation
 
     @property
     def has_adapters(self) -> bool:

@@ -232,7 +232,9 @@ def composed_attention(
     elif not layout.v:
         values = copy(t, values, values.shape)
     shape = (*q.shape[:-1], v.shape[-1])
-    out = cast(t, _gathered(t, batched_matmul(t, weights, values, shape, length, autocast=False), layout), before)
+    summed = _gathered(t, batched_matmul(t, weights, values, shape, length, autocast=False), layout)
+    del values  # the product alone held a copy
+    out = cast(t, summed, before)
     del returned, arguments
     return out
 

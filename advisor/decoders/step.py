@@ -88,14 +88,16 @@ def _recorded(
     device: Device,
     stack: Stack,
     labeled: bool = False,
+    evaluating: bool = False,
 ) -> Program:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
-    `single_row`: the batch is 1 where that matters.
+    `single_row`: the batch is 1 where that matters; `evaluating`: a forward alone, without gradients.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
+    t.grad_enabled = not evaluating
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
@@ -117,11 +119,12 @@ def _recorded(
     step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
-    recorder.phase = "backward"
-    t.segment = -2
-    t.kernel("elementwise", loss.dtype, 0, loss.bytes)
-    ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
-    run_backward(t, loss, ones)
+    if not evaluating:
+        recorder.phase = "backward"
+        t.segment = -2
+        t.kernel("elementwise", loss.dtype, 0, loss.bytes)
+        ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
+        run_backward(t, loss, ones)
     recorder.finish()
     program = Program(t.events[:], t.slots, t.labels)
     for part, kernels in recorder.parts:
@@ -142,10 +145,11 @@ def step_program(
     device: Device,
     stack: Stack = THIS_STACK,
     labeled: bool = False,
+    evaluating: bool = False,
 ) -> Program:
     """The recorded micro-step of `recipe` (forward and backward of a micro-batch), without weights and optimizer state.
 
-    `labeled`: the kernels say where they run, see LabeledTape.
+    `labeled`: the kernels say where they run, see LabeledTape; `evaluating`: see `evaluation_program`.
 
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
@@ -159,12 +163,27 @@ def step_program(
             "expandable_segments": False,
             "dropout": 0.5 if recipe.dropout else 0.0,
             "gradient_accumulation": min(recipe.gradient_accumulation, 2),
+            "eval_batch": 0,
         }
     )
     slides = bool(m.sliding_window) and m.sliding_window <= length
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     single_row = batch == 1 and composes_attention(m, recipe, device)
-    return _recorded(m, structure, slides, one_tile, single_row, device, stack, labeled)
+    return _recorded(m, structure, slides, one_tile, single_row, device, stack, labeled, evaluating)
+
+
+def evaluation_program(
+    m: ModelSpec, recipe: Recipe, batch: int, length: int, device: Device, stack: Stack = THIS_STACK
+) -> Program:
+    """The recorded forward of an evaluation: no gradients, hence no checkpointing, and no dropout.
+
+    The Trainer's evaluation keeps the loss alone where no metrics are computed; the logits are freed after it.
+    Source: transformers 5.23, trainer.py, evaluation_loop and prediction_step.
+    """
+    quiet = {"dropout": 0.0, "gradient_accumulation": 1}
+    still = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
+    model = m.model_copy(update={**still, "router_jitter": False})
+    return step_program(model, recipe.model_copy(update=quiet), batch, length, device, stack, evaluating=True)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -248,7 +267,7 @@ class _Step:
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
-            if recipe.gradient_checkpointing:
+            if recipe.gradient_checkpointing and t.grad_enabled:
                 x = self.stack.checkpoint(t, lambda h, w=weights, g=given: layer(decoder, h, w, g), x, recipe.reentrant)
             else:
                 x = layer(decoder, x, weights, given)

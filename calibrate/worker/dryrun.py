@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
-from calibrate.measurement import ModelFacts, OpCount, ShapeTraces, StepEvents, Trace, TrainedTensor
+from calibrate.measurement import ModelFacts, OpCount, PhasePeak, ShapeTraces, StepEvents, Trace, TrainedTensor
 from calibrate.options import config_of, recipe_of, recipe_options
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
@@ -78,6 +78,31 @@ def _capacities(tracker: AllocationTracker) -> dict[str, int]:
         "needed_reserved_bytes": smallest_capacity_bytes(tracker.timeline),
         "needed_reserved_expandable_bytes": smallest_capacity_bytes(tracker.timeline, expandable_segments=True),
     }
+
+
+def trace_evaluation(config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int) -> PhasePeak:
+    """The forward of the Trainer's evaluation between two steps, with the model in its steady state.
+
+    Raises what `trace_step` raises.
+    """
+    with quiet():
+        model = build_model(config, recipe, fake=True)
+        with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence():
+            materialize(model)
+            optimizer = _steady(model, recipe)
+            model.eval()
+            for module in model.modules():
+                if hasattr(module, "support_avx512bf16_for_cpu"):
+                    module.support_avx512bf16_for_cpu = False  # some CPUs repack weights when they evaluate
+            inputs = step_inputs(model, batch, seq_len)
+            tracker = AllocationTracker({}, name_modules=False)
+            add_static(tracker, model, optimizer, inputs)
+            with tracker:
+                tracker.mark("evaluation")
+                with torch.no_grad(), _autocast(recipe):
+                    outputs = model(**inputs)
+                del outputs
+    return tracker.timeline.phase_peaks()[0]
 
 
 class Prepared:

@@ -1,0 +1,122 @@
+"""What a job holds beside its training step: while it evaluates, and while its model is loaded and prepared.
+
+evaluation  a forward without gradients, beside everything that is held for good, optimizer states included
+loading     4-bit and 8-bit weights are made one by one, each beside the 16-bit tensor it is made from
+preparing   peft's k-bit preparation casts what is not quantized to fp32, one tensor beside its copy
+
+The first step is no moment of its own: its optimizer makes its states beside the gradients, which the optimizer's
+phase of every step holds as well. Nor is saving: tensors go to the host one by one; a mixture that was trained in full
+is split into its experts before, which copies two thirds of them, less than the gradients of a step.
+Source: transformers 5.23, modeling_utils.py, save_pretrained, and core_model_loading.py, Chunk.
+
+Weights that are not quantized are loaded on the host and moved to the card one by one: at most the step's own weights.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.costs.memory import StepMemory, extended
+from advisor.costs.static import static_memory
+from advisor.decoders.stack import THIS_STACK, Stack
+from advisor.decoders.step import HEAD, evaluation_program
+from advisor.parameters.layers import layer_groups
+from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import CATEGORY_NAMES, Device
+from advisor.terms import TermName
+
+WEIGHTS = (TermName.BASE_WEIGHTS, TermName.QUANTIZATION_CONSTANTS, TermName.BUFFERS)
+
+
+def predict_evaluation_memory(
+    m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, device: Device = "cuda", stack: Stack = THIS_STACK
+) -> StepMemory:
+    """Peak memory of evaluating `batch` rows of `seq_len` tokens between two training steps, losses only.
+
+    The Trainer has freed the gradients by then. Source: transformers 5.23, trainer.py, evaluation_loop.
+    Ignores: the copy in fp32 that accelerate makes of the logits under autocast, which is never at the peak.
+    """
+    static = static_memory(m, recipe, batch, seq_len)
+    base = sum(static.blocks.values())
+    program = evaluation_program(m, recipe, batch, seq_len, device, stack)
+    shape = (batch, seq_len, recipe.rank)
+    heights = [(part, extra, part.peak_bytes + extra.total) for part, extra in extended(program.memory(*shape))]
+    part, extra, height = max(heights, key=lambda found: found[2])
+    at_peak = program.live_at(part.peak_event, *shape)
+    moving = [a + b for a, b in zip(at_peak, extra.by_category(), strict=True)]
+    return StepMemory(
+        peak_bytes=base + height,
+        peak_at=f"evaluation, {program.label_at(part.peak_event)}",
+        static=static.exact,
+        static_blocks=static.blocks,
+        moving=dict(zip(CATEGORY_NAMES, moving, strict=True)),
+        after_forward_bytes=base,
+        after_backward_bytes=base,
+        phase_peaks={"evaluation": base + height},
+        part_peaks=(
+            base + max(h for p, _, h in heights if p.place == HEAD),
+            base + max(h for p, _, h in heights if p.place != HEAD),
+        ),
+    )
+
+
+def loading_bytes(m: ModelSpec, recipe: Recipe) -> int:
+    """Most bytes alive while bitsandbytes quantizes the weights on the card, one after the other.
+
+    4 bits: the 16-bit weight, and with double quantization its fp32 constants twice. 8 bits: the weight as loaded and
+    its copy in fp16. Experts that bitsandbytes passes over are merged into one tensor, beside those that it is made of.
+    Source: transformers 5.23, core_model_loading.py, convert_and_load_state_dict_in_model (one at a time where weights
+    are quantized), Concatenate, and integrations/bitsandbytes.py; bitsandbytes 0.50, nn/modules.py, _quantize.
+    Ignores: which weight of the last layer is the last, hence less than one layer's store; checkpoints in another dtype.
+    """
+    loaded = _weight_bytes(m, recipe.model_copy(update={"kbit_upcast": False}))
+    return loaded + max(_beside(part, recipe) for part, _ in layer_groups(m))
+
+
+def preparing_bytes(m: ModelSpec, recipe: Recipe) -> int:
+    """Most bytes alive while k-bit preparation casts to fp32: what is cast already, and one tensor beside its copy.
+
+    The order is that of the model's parameters: embedding, layers, head. Source: peft 0.21, utils/other.py,
+    prepare_model_for_kbit_training.
+    """
+    half, full = ITEM_BYTES[recipe.base_dtype], ITEM_BYTES["float32"]
+    table = m.vocab_size * m.token_size
+    inner = [n for part, layers in layer_groups(m) for n in _unquantized(part, recipe) * layers]
+    matrices = [table, *inner, *([] if m.tie_word_embeddings else [table])]
+    growths = [block_bytes(n * full) - block_bytes(n * half) for n in matrices]
+    # what is left are vectors: their casts count from the embedding's on
+    done = peak = _weight_bytes(m, recipe) - sum(growths)
+    for elements, growth in zip(matrices, growths, strict=True):
+        peak = max(peak, done + block_bytes(elements * full))
+        done += growth
+    return peak
+
+
+def _weight_bytes(m: ModelSpec, recipe: Recipe) -> int:
+    """The model without adapters, in blocks."""
+    blocks = static_memory(m, recipe, 1, 1).blocks
+    return sum(blocks.get(term, 0) for term in WEIGHTS)
+
+
+def _unquantized(part: ModelSpec, recipe: Recipe) -> list[int]:
+    """Elements of the matrices of one layer that bitsandbytes leaves alone, in the order of the model's code."""
+    linears = [shape.weight_count for shape in layer_linears(part).values() if not shape.wide]
+    left = linears if layer_quant(part, recipe) == "none" else []
+    return left + [prod(p.shape) for p in own_parameters(part).values() if not p.wide]
+
+
+def _beside(part: ModelSpec, recipe: Recipe) -> int:
+    """Bytes beside its store while one weight of a layer is made, at most."""
+    item = ITEM_BYTES[recipe.base_dtype]
+    quantized = layer_quant(part, recipe) != "none"
+    weights = [shape.weight_count for shape in layer_linears(part).values() if quantized and not shape.wide]
+    if recipe.quant == "int8":
+        made = [block_bytes(n * item) + block_bytes(n * ITEM_BYTES["float16"]) for n in weights]
+    else:
+        constants = 2 if recipe.double_quant else 0
+        made = [block_bytes(n * item) + constants * block_bytes(4 * -(-n // QUANTIZATION_BLOCK)) for n in weights]
+    merged = own_parameters(part).values() if part.mlp == "experts" else ()
+    return max([*made, *(block_bytes(prod(p.shape) * item) for p in merged)], default=0)
