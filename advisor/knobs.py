@@ -144,6 +144,9 @@ KNOBS: tuple[Knob, ...] = (
     Knob("seq_len", "workload", "int", "longest row in tokens", k=_TOKENS_K),
     Knob("mean_seq_len", "workload", "int", "mean row in tokens", k=_TOKENS_K),
     Knob("packing", "workload", "bool", "fill every row up to --seq-len with several examples"),
+    Knob("eval_examples", "workload", "int", "rows of an evaluation, which adds its memory and its time", k=_COUNT_K),
+    Knob("eval_batch", "recipe", "int", "evaluation rows per forward pass and card (default: 8 if there is one)"),
+    Knob("eval_steps", "workload", "int", "steps from one evaluation to the next (default: an epoch)"),
     Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
@@ -291,6 +294,9 @@ class Question(Frozen):
     seq_len: int | None = None
     mean_seq_len: int | None = None
     packing: bool | None = None
+    eval_examples: int | None = None
+    eval_batch: int | None = None
+    eval_steps: int | None = None
     trainer: Trainer | None = None
     sharding: Sharding | None = None
     priority: Priority | None = None

@@ -218,6 +218,8 @@ class Workload(Frozen):
     mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
+    eval_examples: Annotated[int, Range(0, 10**12)] = 0  # rows of an evaluation; 0 = none, or not stated
+    eval_steps: Annotated[int, Range(0, 10**9)] = 0  # optimizer steps from one evaluation to the next; 0 = an epoch
     # (rows, tokens): how long the longest of so many rows is on average; () = by costs.steptime.expected_longest
     longest_of: tuple[tuple[int, int], ...] = ()
     # What the two lengths may be, over what they are said to be; (1, 1, 1) where they are known
@@ -323,8 +325,17 @@ class Term(Frozen):
     bytes: int
 
 
+class Moment(Frozen):
+    """The peak of one part of a job, in bytes."""
+
+    # preparation: peft's prepare_model_for_kbit_training
+    name: Literal["step", "evaluation", "loading", "preparation"]
+    peak_allocated_bytes: Interval
+    needed_bytes: Interval  # as in MemoryEstimate
+
+
 class MemoryEstimate(Frozen):
-    """Peak memory of one GPU in bytes, by counter."""
+    """Peak memory of one GPU in bytes, by counter: each the largest of its `moments`."""
 
     peak_allocated_bytes: Interval  # torch.cuda.max_memory_allocated
     peak_reserved_bytes: Interval  # torch.cuda.max_memory_reserved
@@ -332,6 +343,12 @@ class MemoryEstimate(Frozen):
     device_bytes: Interval  # what nvidia-smi shows where there is room: reserved plus CUDA context
     peak_at: str  # phase and operation at which the peak occurs
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
+    moments: tuple[Moment, ...] = ()  # the parts of the job that were estimated; () = the step alone
+
+    @property
+    def highest(self) -> str:
+        """The name of the moment that needs the most: 'step' where it is the only one."""
+        return max(self.moments, key=lambda one: one.needed_bytes.likely).name if self.moments else "step"
 
     def bytes_of(self, name: TermName) -> int:
         """Bytes of one term; 0 where the peak has no such part."""
@@ -339,17 +356,18 @@ class MemoryEstimate(Frozen):
 
 
 class TimeEstimate(Frozen):
-    """Time of the job on one GPU (or over all of a placement), in seconds; evaluation and start-up excluded."""
+    """Time of the job on one GPU (or over all of a placement), in seconds; start-up and saving excluded."""
 
     micro_step_s: Interval
     step_s: Interval
-    total_s: Interval
+    total_s: Interval  # with the evaluations, where their rows are stated
     steps: int
     tokens_per_s: float
     bound: Literal["compute", "memory", "launch"]
     flop_per_step: float  # that one card's part of a step needs, recomputation left out
     mfu: float  # model FLOPs utilization: the time of those at the data sheet's rates, over the time they take
     energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
+    evaluation_s: Interval | None = None  # of all evaluations together; null when none is asked for, or of no stated rows
 
 
 class Evidence(Frozen):

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
+DEFAULT_EVAL_BATCH = 8
+"""per_device_eval_batch_size of transformers 5.23's TrainingArguments."""
 BAND = 1.03
 """Plans that take at most this much longer than the fastest count as equally fast."""
 _GRADIENT_BYTES = 8
@@ -168,6 +170,7 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "base_dtype": "float32" if method == "full" and half == "float16" else half,
         "attention": job.model.default_attention,
         "target_modules": job.default_targets,
+        "eval_batch": DEFAULT_EVAL_BATCH if job.workload.eval_examples else 0,
     }
     return build_recipe(method, job.question.recipe_fields, preset, defaults)
 

@@ -9,9 +9,10 @@ from typing import TypeVar
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.costs.steptime import StepKernels, mean_shape, time_estimate
-from advisor.decoders.step import step_program
-from advisor.errors import expect
+from advisor.costs.moments import Beginning, beginnings, predict_evaluation_memory
+from advisor.costs.steptime import StepKernels, evaluation_seconds, mean_shape, time_estimate, with_evaluation
+from advisor.decoders.step import evaluation_program, step_program
+from advisor.errors import BadValue, expect
 from advisor.interval import Interval
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
@@ -21,6 +22,7 @@ from advisor.specs import (
     MemoryEstimate,
     Model,
     ModelSpec,
+    Moment,
     Placement,
     Recipe,
     Term,
@@ -40,7 +42,7 @@ MEMORY_EVIDENCE = (
 )
 
 MEMORY_COUNTERS = ("peak_allocated_bytes", "peak_reserved_bytes", "needed_bytes", "device_bytes")
-DURATIONS = ("micro_step_s", "step_s", "total_s", "energy_j")
+DURATIONS = ("micro_step_s", "step_s", "total_s", "energy_j", "evaluation_s")
 Spec = TypeVar("Spec", MemoryEstimate, TimeEstimate)
 
 TRACED_SPREAD = (0.05, 0.05)
@@ -86,6 +88,66 @@ def memory_estimate(
     )
 
 
+def job_memory(
+    step: MemoryEstimate, evaluation: MemoryEstimate | None, begun: Sequence[Beginning], profile: DeviceProfile
+) -> MemoryEstimate:
+    """The peak of a job, with its moments: its step, its evaluation and how it begins."""
+    found = {"step": step}
+    if evaluation is not None:
+        found["evaluation"] = evaluation
+    found |= {one.name: _beginning_estimate(one, profile) for one in begun}
+    if len(found) == 1:
+        return step
+    highest = max(found.values(), key=lambda one: one.needed_bytes.likely)
+    counters = {
+        name: Interval(*map(max, *(getattr(one, name) for one in found.values()))) for name in MEMORY_COUNTERS
+    }
+    moments = tuple(
+        Moment(name=name, peak_allocated_bytes=one.peak_allocated_bytes, needed_bytes=one.needed_bytes)
+        for name, one in found.items()
+    )
+    return highest.model_copy(update={**counters, "moments": moments})
+
+
+def _beginning_estimate(one: Beginning, profile: DeviceProfile) -> MemoryEstimate:
+    """What a card holds before there are cuBLAS workspaces; few large tensors come and go, in segments of their own."""
+    allocated = sum(one.held.values()) + one.beside_bytes
+    bounds = Interval.around(float(allocated), *ALLOCATED_SPREAD)
+    needed = bounds.plus(profile.context_bytes)
+    context = round(needed.likely) - allocated
+    terms = {**one.held, TermName.TEMPORARIES: one.beside_bytes, TermName.CONTEXT: context}
+    return MemoryEstimate(
+        peak_allocated_bytes=bounds,
+        peak_reserved_bytes=bounds,
+        needed_bytes=needed,
+        device_bytes=needed,
+        peak_at=one.what,
+        terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
+    )
+
+
+@lru_cache(maxsize=256)
+def _evaluation_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
+    return predict_evaluation_memory(m, recipe, recipe.eval_batch, seq_len, stack=stack_for(recipe))
+
+
+def _memory(m: ModelSpec, recipe: Recipe, workload: Workload, profile: DeviceProfile) -> MemoryEstimate:
+    """The peak of the job for its longest rows."""
+    step = memory_estimate(_step_memory(m, recipe, workload.seq_len), recipe, profile)
+    evaluation = None
+    if recipe.eval_batch:
+        plain = recipe.model_copy(
+            update={"micro_batch": 1, "gradient_accumulation": 1, "gradient_checkpointing": False, "reentrant": False}
+        )
+        evaluation = memory_estimate(_evaluation_memory(m, plain, workload.seq_len), plain, profile)
+    begun = (
+        beginnings(m, recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype)
+        if recipe.is_quantized
+        else ()
+    )
+    return job_memory(step, evaluation, begun, profile)
+
+
 @lru_cache(maxsize=256)
 def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
     """The part that does not depend on the card, computed once for the many cards of a bare size."""
@@ -103,7 +165,13 @@ def _time(
     if not gpu.speed_known:
         return None
     batch, length = mean_shape(workload, recipe)
-    return time_estimate(m, recipe, workload, gpu, profile, _kernels(m, recipe, batch, length), placement)
+    training = time_estimate(m, recipe, workload, gpu, profile, _kernels(m, recipe, batch, length), placement)
+    if not (recipe.eval_batch and workload.eval_examples):
+        return training
+    rows, length = mean_shape(workload, recipe.model_copy(update={"micro_batch": recipe.eval_batch}))
+    kernels = evaluation_program(m, recipe, rows, length, "cuda", stack_for(recipe)).kernels(rows, length, recipe.rank)
+    evaluations = evaluation_seconds(kernels, recipe, workload, training.steps, gpu, profile, placement)
+    return with_evaluation(training, evaluations)
 
 
 def estimate(
@@ -158,10 +226,9 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
-    step = _step_memory(model, recipe, workload.seq_len)
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, recipe, profile),
+        memory=_memory(model, recipe, workload, profile),
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
@@ -179,6 +246,8 @@ def _traced_estimate(
     """The same from a traced profile, whose evaluation is loaded only for such a model."""
     from advisor.costs import traced
 
+    if recipe.eval_batch:
+        raise BadValue("--eval-batch", recipe.eval_batch, "must be 0 for a model that was traced: its step alone was")
     step = traced.traced_step_memory(model, recipe, workload.seq_len)
     spread = UNFUSED_SPREAD if traced.keeps_more_than_cuda(model, recipe) else TRACED_SPREAD
     time = traced.traced_time(model, recipe, workload, gpu, placement, profile) if gpu.speed_known else None

@@ -14,7 +14,9 @@ Weights that are not quantized are loaded on the host and moved to the card one 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
+from typing import Literal, NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.costs.memory import StepMemory, extended
@@ -24,7 +26,7 @@ from advisor.decoders.step import HEAD, evaluation_program
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
 from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import DType, ModelSpec, Quantization, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, Device
 from advisor.terms import TermName
 
@@ -63,53 +65,52 @@ def predict_evaluation_memory(
     )
 
 
-def loading_bytes(m: ModelSpec, recipe: Recipe) -> int:
-    """Most bytes alive while bitsandbytes quantizes the weights on the card, one after the other.
+class Beginning(NamedTuple):
+    """A peak before the first step, in blocks: the weights as they are at its end, and what is beside them."""
+
+    name: Literal["loading", "preparation"]
+    what: str
+    held: dict[TermName, int]
+    beside_bytes: int  # may be negative, where the largest tensor is not the last
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return sum(self.held.values()) + self.beside_bytes
+
+
+@lru_cache(maxsize=256)
+def beginnings(
+    m: ModelSpec, quant: Quantization, double_quant: bool, kbit_upcast: bool, base_dtype: DType
+) -> tuple[Beginning, ...]:
+    """How a job on a quantized base begins: its weights are loaded, and then prepared if `kbit_upcast` says so."""
+    recipe = Recipe(
+        method="qlora", quant=quant, double_quant=double_quant, kbit_upcast=False, base_dtype=base_dtype, rank=1
+    )
+    loaded = Beginning("loading", "loading, while a weight is quantized", _weights(m, recipe), 0)
+    loaded = loaded._replace(beside_bytes=max(_beside(part, recipe) for part, _ in layer_groups(m)))
+    if not kbit_upcast or base_dtype == "float32":
+        return (loaded,)
+    held = _weights(m, recipe.model_copy(update={"kbit_upcast": True}))
+    what = "k-bit preparation, while a tensor is cast to fp32"
+    return loaded, Beginning("preparation", what, held, _casting_peak(m, recipe) - sum(held.values()))
+
+
+def _weights(m: ModelSpec, recipe: Recipe) -> dict[TermName, int]:
+    """The model without adapters, in blocks."""
+    blocks = static_memory(m, recipe, 1, 1).blocks
+    return {term: blocks[term] for term in WEIGHTS if term in blocks}
+
+
+def _beside(part: ModelSpec, recipe: Recipe) -> int:
+    """Bytes beside its store while one weight of a layer is made by bitsandbytes on the card, at most.
 
     4 bits: the 16-bit weight, and with double quantization its fp32 constants twice. 8 bits: the weight as loaded and
     its copy in fp16. Experts that bitsandbytes passes over are merged into one tensor, beside those that it is made of.
     Source: transformers 5.23, core_model_loading.py, convert_and_load_state_dict_in_model (one at a time where weights
     are quantized), Concatenate, and integrations/bitsandbytes.py; bitsandbytes 0.50, nn/modules.py, _quantize.
-    Ignores: which weight of the last layer is the last, hence less than one layer's store; checkpoints in another dtype.
+    Ignores: which weight of the last layer comes last, less than one layer's store; checkpoints in another dtype.
     """
-    loaded = _weight_bytes(m, recipe.model_copy(update={"kbit_upcast": False}))
-    return loaded + max(_beside(part, recipe) for part, _ in layer_groups(m))
-
-
-def preparing_bytes(m: ModelSpec, recipe: Recipe) -> int:
-    """Most bytes alive while k-bit preparation casts to fp32: what is cast already, and one tensor beside its copy.
-
-    The order is that of the model's parameters: embedding, layers, head. Source: peft 0.21, utils/other.py,
-    prepare_model_for_kbit_training.
-    """
-    half, full = ITEM_BYTES[recipe.base_dtype], ITEM_BYTES["float32"]
-    table = m.vocab_size * m.token_size
-    inner = [n for part, layers in layer_groups(m) for n in _unquantized(part, recipe) * layers]
-    matrices = [table, *inner, *([] if m.tie_word_embeddings else [table])]
-    growths = [block_bytes(n * full) - block_bytes(n * half) for n in matrices]
-    # what is left are vectors: their casts count from the embedding's on
-    done = peak = _weight_bytes(m, recipe) - sum(growths)
-    for elements, growth in zip(matrices, growths, strict=True):
-        peak = max(peak, done + block_bytes(elements * full))
-        done += growth
-    return peak
-
-
-def _weight_bytes(m: ModelSpec, recipe: Recipe) -> int:
-    """The model without adapters, in blocks."""
-    blocks = static_memory(m, recipe, 1, 1).blocks
-    return sum(blocks.get(term, 0) for term in WEIGHTS)
-
-
-def _unquantized(part: ModelSpec, recipe: Recipe) -> list[int]:
-    """Elements of the matrices of one layer that bitsandbytes leaves alone, in the order of the model's code."""
-    linears = [shape.weight_count for shape in layer_linears(part).values() if not shape.wide]
-    left = linears if layer_quant(part, recipe) == "none" else []
-    return left + [prod(p.shape) for p in own_parameters(part).values() if not p.wide]
-
-
-def _beside(part: ModelSpec, recipe: Recipe) -> int:
-    """Bytes beside its store while one weight of a layer is made, at most."""
     item = ITEM_BYTES[recipe.base_dtype]
     quantized = layer_quant(part, recipe) != "none"
     weights = [shape.weight_count for shape in layer_linears(part).values() if quantized and not shape.wide]
@@ -120,3 +121,30 @@ def _beside(part: ModelSpec, recipe: Recipe) -> int:
         made = [block_bytes(n * item) + constants * block_bytes(4 * -(-n // QUANTIZATION_BLOCK)) for n in weights]
     merged = own_parameters(part).values() if part.mlp == "experts" else ()
     return max([*made, *(block_bytes(prod(p.shape) * item) for p in merged)], default=0)
+
+
+def _casting_peak(m: ModelSpec, loaded: Recipe) -> int:
+    """Most bytes alive while the tensors that are not quantized are cast to fp32, each beside what it is made from.
+
+    The order is that of the model's parameters: embedding, layers, head. Source: peft 0.21, utils/other.py,
+    prepare_model_for_kbit_training.
+    """
+    half, full = ITEM_BYTES[loaded.base_dtype], ITEM_BYTES["float32"]
+    table = m.vocab_size * m.token_size
+    inner = [n for part, layers in layer_groups(m) for n in _unquantized(part, loaded) * layers]
+    matrices = [table, *inner, *([] if m.tie_word_embeddings else [table])]
+    growths = [block_bytes(n * full) - block_bytes(n * half) for n in matrices]
+    # what is left are vectors: their casts count from the embedding's on
+    cast = sum(_weights(m, loaded.model_copy(update={"kbit_upcast": True})).values())
+    done = peak = cast - sum(growths)
+    for elements, growth in zip(matrices, growths, strict=True):
+        peak = max(peak, done + block_bytes(elements * full))
+        done += growth
+    return peak
+
+
+def _unquantized(part: ModelSpec, recipe: Recipe) -> list[int]:
+    """Elements of the matrices of one layer that bitsandbytes leaves alone, in the order of the model's code."""
+    linears = [shape.weight_count for shape in layer_linears(part).values() if not shape.wide]
+    left = linears if layer_quant(part, recipe) == "none" else []
+    return left + [prod(p.shape) for p in own_parameters(part).values() if not p.wide]

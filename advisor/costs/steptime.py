@@ -4,7 +4,7 @@
     micro-step  forward and backward of one micro-batch; card and CPU run side by side, the CPU runs ahead until its
                 queue is empty, and waits at the end
     step        micro-steps, gradient clipping, the optimizer, and what several cards exchange
-    job         steps times their number; evaluation, warm-up and start-up excluded
+    job         steps times their number, and evaluations; warm-up, start-up and saving excluded
 
 What it ignores: tile quantization beyond a smooth tile padding, overlap of communication with the backward pass, and
 data loading that is slower than the step. The spreads of the DeviceProfile are meant to cover these.
@@ -255,6 +255,35 @@ def time_estimate(
         mfu=micro.peak_s * repeats / step_s.likely,
         energy_j=energy(total_s, busy, gpu).times(placement.gpus) if gpu.power_w else None,
     )
+
+
+def evaluation_seconds(
+    parts: StepKernels,
+    recipe: Recipe,
+    workload: Workload,
+    steps: int,
+    gpu: GpuSpec,
+    profile: DeviceProfile,
+    placement: Placement,
+) -> Interval:
+    """Time of all evaluations of a job of `steps` steps, from the kernels of one evaluation batch.
+
+    One follows every `workload.eval_steps` steps, or every epoch. Ignores: reading the rows, and computing metrics.
+    """
+    times = steps // workload.eval_steps if workload.eval_steps else max(1, math.ceil(workload.epochs))
+    batches = math.ceil(workload.eval_examples / (recipe.eval_batch * placement.gpus))
+    return micro_step_time(parts, gpu, profile).seconds.times(times * batches)
+
+
+def with_evaluation(training: TimeEstimate, evaluations_s: Interval) -> TimeEstimate:
+    """The time of a job with its evaluations, which draw as much power as its training."""
+    total_s = training.total_s.plus(evaluations_s)
+    energy_j = training.energy_j
+    if energy_j is not None:
+        energy_j = Interval(
+            *(e * all_s / only_s for e, all_s, only_s in zip(energy_j, total_s, training.total_s, strict=True))
+        )
+    return training.model_copy(update={"total_s": total_s, "evaluation_s": evaluations_s, "energy_j": energy_j})
 
 
 IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)

@@ -69,8 +69,13 @@ def embed(
     return Embedded(ids, kept, x)
 
 
-def head_logits(t: Tape, m: ModelSpec, logits: Tensor) -> Tensor:
-    """What the model does to the output of its head before the loss."""
+def head_logits(t: Tape, m: ModelSpec, made: list[Tensor]) -> Tensor:
+    """What the model does to the output of its head, alone in `made`, before the loss.
+
+    It is popped: the model's code gives each result the name of the one before.
+    """
     if m.logits_multiplier:
-        logits = scale(t, logits)
-    return softcap(t, logits) if m.final_softcap else logits
+        made.append(scale(t, made.pop()))
+    if m.final_softcap:
+        made.append(softcap(t, made))
+    return made.pop()

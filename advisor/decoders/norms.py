@@ -205,8 +205,8 @@ NORMS: dict[str, str] = {
 """Every kind of norm that the tape knows, and what it is."""
 
 
-def softcap(t: Tape, x: Tensor) -> Tensor:
-    """`tanh(x / cap) * cap`."""
-    x = scale(t, x)
+def softcap(t: Tape, made: list[Tensor]) -> Tensor:
+    """`tanh(x / cap) * cap` of the one tensor in `made`, which is popped."""
+    x = scale(t, made.pop())
     x = unary(t, x, "output")
     return scale(t, x)

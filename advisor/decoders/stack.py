@@ -85,7 +85,7 @@ class Stack:
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
     """Logits (B, S, V) of all tokens; the loss runs next."""
-    logits = head_logits(t, given.m, linear(t, given.hidden, given.head))
+    logits = head_logits(t, given.m, [linear(t, given.hidden, given.head)])
     t.label("loss")
     if logits.buffer is not None:
         logits.buffer.move_to(LOGITS)

@@ -28,6 +28,7 @@ def write(run: Run) -> TrainingFile:
         "sequence_len": run.workload.seq_len,
         "sample_packing": run.workload.packing,
         "micro_batch_size": recipe.micro_batch,
+        **({"eval_batch_size": recipe.eval_batch} if recipe.eval_batch else {}),
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "num_epochs": whole(run.workload.epochs),
         "optimizer": optimizer_row(recipe.optimizer).transformers_name,

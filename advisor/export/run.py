@@ -40,6 +40,11 @@ class Run(NamedTuple):
         return "bf16" if self.bf16 and self.recipe.base_dtype != "float16" else "fp16"
 
     @property
+    def eval_batch(self) -> int:
+        """Rows of an evaluation batch; as many as of a micro-batch, which needs more, where evaluation was not asked."""
+        return self.recipe.eval_batch or self.recipe.micro_batch
+
+    @property
     def learning_rate(self) -> float:
         """A usual one to start from."""
         return learning_rate(self.recipe.method, parameter_count(self.model)).value

@@ -66,7 +66,7 @@ def training_arguments(run: Run) -> dict[str, Any]:
         "output_dir": "out",
         "num_train_epochs": whole(run.workload.epochs),
         "per_device_train_batch_size": run.recipe.micro_batch,
-        "per_device_eval_batch_size": run.recipe.micro_batch,
+        "per_device_eval_batch_size": run.eval_batch,
         "gradient_accumulation_steps": run.recipe.gradient_accumulation,
         "learning_rate": run.learning_rate,
         "optim": optimizer_row(run.recipe.optimizer).transformers_name,
