@@ -255,16 +255,24 @@ def data_command(file: str, as_json: bool, **knobs: Any) -> None:
 
 @cli.command()
 @click.option("--time", "of_time", is_flag=True, help="step times instead of memory")
+@click.option("--coverage", is_flag=True, help="how many figures lie in the stated intervals, by counter, and how wide")
 @click.option("--group", metavar="NAME", help="rows of one source only, for example peft-mm")
 @click.option("--framework", metavar="NAME", help="rows of one framework only, for example lit-gpt (memory)")
 @click.option("--json", "as_json", is_flag=True, help="print the table as one JSON document")
-def validate(of_time: bool, group: str | None, framework: str | None, as_json: bool) -> None:
+def validate(of_time: bool, coverage: bool, group: str | None, framework: str | None, as_json: bool) -> None:
     """Compare predicted with measured memory or step time, row by row, for runs that others published."""
     import json
 
     from advisor.validation.text import report_lines, time_lines
 
-    if of_time:
+    if coverage:
+        if of_time or group is not None or framework is not None:
+            raise InputError("--coverage is about all rows; leave out --time, --group and --framework")
+        from advisor.validation.coverage import coverage_document, coverage_lines, held_figures
+
+        held = held_figures()
+        document, lines = coverage_document(held), coverage_lines(held)
+    elif of_time:
         if framework is not None:
             raise InputError("--framework selects memory rows; give --group with --time")
         from advisor.validation.timing import validate_time

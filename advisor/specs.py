@@ -367,7 +367,9 @@ class TimeEstimate(Frozen):
     flop_per_step: float  # that one card's part of a step needs, recomputation left out
     mfu: float  # model FLOPs utilization: the time of those at the data sheet's rates, over the time they take
     energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
-    evaluation_s: Interval | None = None  # of all evaluations together; null when none is asked for, or of no stated rows
+    evaluation_s: Interval | None = (
+        None  # of all evaluations together; null when none is asked for, or of no stated rows
+    )
 
 
 class Evidence(Frozen):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.candidates import best_rows, card_times, comparisons, stand_ins, timing_card
+from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
 from advisor.advice.notes import (
     assumptions,
     batch_notes,
@@ -100,6 +100,10 @@ def advise(
     trainer = _trainer(preset, question)
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
+    if any(row.candidate.recipe.eval_batch for row in rows.values()):
+        from advisor.advice.evaluation import check_evaluation
+
+        check_evaluation(job, rows)
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = _decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
@@ -112,6 +116,7 @@ def advise(
         *data_notes(question, summary),
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
         *batch_notes(question, workload, placement),
+        *_evaluation_notes(job, chosen),
     )
     return Advice(
         model=spec,
@@ -169,6 +174,15 @@ def _measured_data(
     from advisor.advice.data import measured
 
     return measured(question, question.data, spec, model, model_id, progress)
+
+
+def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:
+    """What there is to say about evaluation and loading; loaded only where there is something."""
+    if chosen is None or not (chosen.candidate.recipe.eval_batch or chosen.candidate.memory.highest != "step"):
+        return []
+    from advisor.advice.evaluation import evaluation_notes
+
+    return evaluation_notes(job, chosen.candidate)
 
 
 def _summary(

@@ -99,9 +99,7 @@ def job_memory(
     if len(found) == 1:
         return step
     highest = max(found.values(), key=lambda one: one.needed_bytes.likely)
-    counters = {
-        name: Interval(*map(max, *(getattr(one, name) for one in found.values()))) for name in MEMORY_COUNTERS
-    }
+    counters = {name: Interval(*map(max, *(getattr(one, name) for one in found.values()))) for name in MEMORY_COUNTERS}
     moments = tuple(
         Moment(name=name, peak_allocated_bytes=one.peak_allocated_bytes, needed_bytes=one.needed_bytes)
         for name, one in found.items()

@@ -76,6 +76,9 @@ def _memory(console: Console, row: Candidate, file: TextIO) -> None:
     ):
         table.add_row(name, f"{value:,.0f}", format_gib(value))
     print_table(file, table)
+    if memory.moments:
+        parts = (f"{one.name} {format_gib(one.needed_bytes.likely)} GiB" for one in memory.moments)
+        say(console, f"Must fit, by moment of the job: {', '.join(parts)}.")
     say(console, "nvidia-smi may show more than must fit, because PyTorch caches freed memory.")
     say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
 
@@ -129,7 +132,10 @@ def _time(console: Console, advice: Advice, row: Candidate, hint: bool) -> None:
         parts.append(f"cost {row.cost.low:,.2f} to {row.cost.high:,.2f}, likely {row.cost.likely:,.2f}")
     heading(console, "Time")
     pointer = " --explain-time lists the kernels." if hint else ""
-    say(console, f"{'; '.join(parts)}. Evaluation, saving and start-up are not included.{pointer}")
+    if time.evaluation_s is not None:
+        parts.append(f"{format_seconds(time.evaluation_s.likely)} of it in evaluation")
+    left_out = "Saving" if time.evaluation_s is not None else "Evaluation, saving"
+    say(console, f"{'; '.join(parts)}. {left_out} and start-up are not included.{pointer}")
 
 
 def _cards(console: Console, advice: Advice) -> None:

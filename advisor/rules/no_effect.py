@@ -49,6 +49,8 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     idle = [(name, why) for name, why in each[-1].items() if name in fixed and all(name in one for one in each)]
     if "data" not in fixed:
         idle += [(name, "without --data") for name in ("data_columns", "tokenizer", "skip_bad_lines") if name in fixed]
+    if "eval_steps" in fixed and not question.eval_examples:
+        idle.append(("eval_steps", "without --eval-examples"))
     if "sharding" in fixed and context.placement.gpus == 1:
         idle.append(("sharding", "on one card"))
     return idle

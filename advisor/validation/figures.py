@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from advisor.decoders.stack import THIS_STACK, Stack
+from advisor.interval import Interval
 from advisor.specs import MemoryEstimate, ModelSpec, Recipe
 from advisor.units import GIB
 
 GB = 10**9
+
+Counter = Literal["allocated", "reserved", "on the card"]
+"""What a figure counts: torch.cuda's peaks, or what nvidia-smi shows."""
 
 Row = dict[str, Any]
 """One row of the file; the keys are those of the file."""
@@ -26,11 +30,13 @@ class PublishedRun(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One measured number of a row with its prediction, in bytes."""
+    """One measured number of a row with its prediction, in bytes, and the interval that an answer would state."""
 
     what: str
+    counter: Counter
     measured_bytes: float
     predicted_bytes: float
+    stated_bytes: Interval
 
     @property
     def error(self) -> float:
@@ -59,8 +65,24 @@ def published_rows(*groups: str) -> list[Row]:
     return [row for row in rows if not groups or row["group"] in groups]
 
 
-def peak_figure(row: Row, what: str, predicted_bytes: float) -> tuple[Figure, ...]:
-    """The row's peak beside ours; nothing for a row that ran out of memory."""
+def peak_figure(
+    row: Row, counter: Counter, memory: MemoryEstimate, what: str = "", predicted_bytes: float = 0.0
+) -> tuple[Figure, ...]:
+    """The row's peak beside ours; nothing for a row that ran out of memory.
+
+    `predicted_bytes` is given where it is not the likely value of `memory`.
+    """
     if row["status"] != "ok":
         return ()
-    return (Figure(what, row["peak_mem_gib"] * GIB, predicted_bytes),)
+    stated = stated_by(memory, counter)
+    measured = row["peak_mem_gib"] * GIB
+    return (Figure(what or f"peak {counter}", counter, measured, predicted_bytes or stated.likely, stated),)
+
+
+def stated_by(memory: MemoryEstimate, counter: Counter) -> Interval:
+    """What an estimate says of a counter."""
+    return {
+        "allocated": memory.peak_allocated_bytes,
+        "reserved": memory.peak_reserved_bytes,
+        "on the card": memory.device_bytes,
+    }[counter]

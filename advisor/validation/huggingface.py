@@ -6,11 +6,14 @@ from typing import Any
 
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.device import profile_for
-from advisor.costs.estimation import memory_estimate
+from advisor.costs.estimation import ALLOCATED_SPREAD, memory_estimate
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.early_2024 import Early2024, Notebook2024
 from advisor.stacks.own_loop import OwnLoop
+from advisor.terms import TermName
+from advisor.units import GIB
 from advisor.validation.figures import GB, Figure, Predicted, PublishedRun, Row, Unanswered, peak_figure
 from advisor.validation.replayed import replayed
 
@@ -61,7 +64,7 @@ def method_comparison(row: Row) -> Predicted:
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
     card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))
-    return Predicted(peak_figure(row, "peak reserved", memory.peak_reserved_bytes.likely), memory, card.memory_bytes)
+    return Predicted(peak_figure(row, "reserved", memory), memory, card.memory_bytes)
 
 
 def _notebook_step(row: Row) -> StepMemory:
@@ -88,7 +91,7 @@ def notebook(row: Row) -> Predicted:
     step, workspaces = _notebook_step(row), 2 * CUBLAS_WORKSPACE_BYTES
     aside = _table_bytes(NOTEBOOK_MODEL, row["seq_len"]) + workspaces
     if "peak_mem_gib" in row:
-        return Predicted(peak_figure(row, "peak allocated", step.peak_bytes + aside))
+        return Predicted((_allocated("peak allocated", row["peak_mem_gib"] * GIB, step.peak_bytes + aside),))
     loaded = sum(step.static_blocks.values()) + _table_bytes(NOTEBOOK_MODEL, 0) + workspaces
     snapshots = (
         ("after load", "alloc_model_gb", loaded),
@@ -96,7 +99,11 @@ def notebook(row: Row) -> Predicted:
         ("after backward", "alloc_after_bwd_gb", step.after_backward_bytes + aside),
     )
     measured = row["mem_extra"]
-    return Predicted(tuple(Figure(what, measured[key] * GB, predicted) for what, key, predicted in snapshots))
+    return Predicted(tuple(_allocated(what, measured[key] * GB, predicted) for what, key, predicted in snapshots))
+
+
+def _allocated(what: str, measured: float, predicted: int) -> Figure:
+    return Figure(what, "allocated", measured, predicted, Interval.around(float(predicted), *ALLOCATED_SPREAD))
 
 
 def unsharded_run(row: Row) -> PublishedRun:
@@ -129,8 +136,22 @@ def benchmarks(row: Row) -> Predicted | Unanswered:
     model, recipe, gpu, _ = unsharded_run(row)
     batch, length = row["micro_batch"], row["seq_len"]
     step = predict_step_memory(model, recipe, batch, length, "cuda", Early2024())
-    aside = _table_bytes(model, length) + 2 * CUBLAS_WORKSPACE_BYTES
+    tables = _table_bytes(model, length)
+    aside = tables + 2 * CUBLAS_WORKSPACE_BYTES
     held = replayed(step, aside, model, recipe, batch, length, Early2024())
     card = find_gpus(gpu)[0]
-    memory = memory_estimate(step, recipe, profile_for(card))
-    return Predicted(peak_figure(row, "peak reserved", held.peak_reserved_bytes), memory, card.memory_bytes)
+    memory = memory_estimate(_with(step, tables), recipe, profile_for(card))
+    figures = peak_figure(row, "reserved", memory, predicted_bytes=held.peak_reserved_bytes)
+    return Predicted(figures, memory, card.memory_bytes)
+
+
+def _with(step: StepMemory, aside_bytes: int) -> StepMemory:
+    """The step beside further bytes that are held for good."""
+    blocks = dict(step.static_blocks)
+    blocks[TermName.BUFFERS] = blocks.get(TermName.BUFFERS, 0) + aside_bytes
+    head, others = step.part_peaks
+    return step._replace(
+        peak_bytes=step.peak_bytes + aside_bytes,
+        static_blocks=blocks,
+        part_peaks=(head + aside_bytes, others + aside_bytes),
+    )

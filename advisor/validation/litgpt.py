@@ -125,4 +125,4 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
         step = _with_quantized_head(step, model, recipe.double_quant)
     card = find_gpus("a100-40gb")[0]
     memory = memory_estimate(step, recipe, profile_for(card))
-    return Predicted(peak_figure(row, "peak allocated", memory.peak_allocated_bytes.likely), memory, card.memory_bytes)
+    return Predicted(peak_figure(row, "allocated", memory), memory, card.memory_bytes)

@@ -70,5 +70,6 @@ def finetune(row: Row) -> Predicted | Unanswered:
     card = find_gpus(gpu)[0]
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda")
     memory = memory_estimate(step, recipe, profile_for(card))
-    figure = Figure("on the card", row["peak_mem_gib"] * GB, memory.device_bytes.likely)
+    stated = memory.device_bytes
+    figure = Figure("on the card", "on the card", row["peak_mem_gib"] * GB, stated.likely, stated)
     return Predicted((figure,), memory, card.memory_bytes)

@@ -49,4 +49,4 @@ def full_finetune(row: Row) -> Predicted | Unanswered:
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
     card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))
-    return Predicted(peak_figure(row, "peak active", memory.peak_allocated_bytes.likely), memory, card.memory_bytes)
+    return Predicted(peak_figure(row, "allocated", memory, "peak active"), memory, card.memory_bytes)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from advisor.cli import cli
 from advisor.errors import UnknownName
+from advisor.interval import Interval
 from advisor.validation.figures import Figure, Unanswered, published_rows
 from advisor.validation.report import SOURCES, FitCheck, Line, quality_of, validate
 from advisor.validation.torchtune import full_finetune
@@ -142,7 +143,10 @@ def test_rows_that_nothing_is_known_of_are_refused(
 
 def test_quality_of_known_errors() -> None:
     row = published_rows("peft-mm")[0]
-    lines = [Line(row, "x", Figure("peak", 100.0, 100.0 * (1 + e))) for e in (0.1, -0.2, 0.0, 0.04)]
+    lines = [
+        Line(row, "x", Figure("peak", "reserved", 100.0, 100.0 * (1 + e), Interval.exact(100.0)))
+        for e in (0.1, -0.2, 0.0, 0.04)
+    ]
     found = quality_of("x", lines)
     assert (found.figures, found.rows) == (4, 1)
     assert found.median == pytest.approx(0.07)
