@@ -325,11 +325,14 @@ class Term(Frozen):
     bytes: int
 
 
+MomentName = Literal["step", "evaluation", "loading", "preparation"]
+"""preparation: peft's prepare_model_for_kbit_training."""
+
+
 class Moment(Frozen):
     """The peak of one part of a job, in bytes."""
 
-    # preparation: peft's prepare_model_for_kbit_training
-    name: Literal["step", "evaluation", "loading", "preparation"]
+    name: MomentName
     peak_allocated_bytes: Interval
     needed_bytes: Interval  # as in MemoryEstimate
 

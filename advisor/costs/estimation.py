@@ -23,6 +23,7 @@ from advisor.specs import (
     Model,
     ModelSpec,
     Moment,
+    MomentName,
     Placement,
     Recipe,
     Term,
@@ -92,7 +93,7 @@ def job_memory(
     step: MemoryEstimate, evaluation: MemoryEstimate | None, begun: Sequence[Beginning], profile: DeviceProfile
 ) -> MemoryEstimate:
     """The peak of a job, with its moments: its step, its evaluation and how it begins."""
-    found = {"step": step}
+    found: dict[MomentName, MemoryEstimate] = {"step": step}
     if evaluation is not None:
         found["evaluation"] = evaluation
     found |= {one.name: _beginning_estimate(one, profile) for one in begun}

@@ -41,7 +41,7 @@ class Run(NamedTuple):
 
     @property
     def eval_batch(self) -> int:
-        """Rows of an evaluation batch; as many as of a micro-batch, which needs more, where evaluation was not asked."""
+        """Rows of an evaluation batch: those of a micro-batch, which needs more, where nobody asked for evaluation."""
         return self.recipe.eval_batch or self.recipe.micro_batch
 
     @property

@@ -99,8 +99,11 @@ def coverage_document(found: list[Held]) -> dict[str, Any]:
 def coverage_lines(found: list[Held]) -> Iterator[str]:
     """The table in words, and the figures outside."""
     yield f"{'counter':12} {'figures':>7} {'inside':>6} {'share':>6} {'median width':>12} {'median error':>12}"
-    for one in coverages(found):
-        yield (f"{one.counter:12} {one.figures:7} {one.inside:6} {one.share:6.0%} {one.width:12.0%} {one.error:12.1%}")
+    for line in coverages(found):
+        yield (
+            f"{line.counter:12} {line.figures:7} {line.inside:6} {line.share:6.0%} {line.width:12.0%} "
+            f"{line.error:12.1%}"
+        )
     yield "width: high less low, over likely; inside: low <= measured <= high"
     outside = [one for one in found if not one.inside]
     if outside:

@@ -105,19 +105,22 @@ def test_evaluation_is_part_of_the_jobs_time() -> None:
         estimate(LLAMA, recipe(eval_batch=8), one, CARD).time
         for one in (work, work.model_copy(update={"eval_examples": 0}))
     )
-    assert with_it is not None and without is not None
+    assert with_it is not None
+    assert without is not None
     assert without.evaluation_s is None
     assert with_it.evaluation_s is not None
     assert with_it.total_s == without.total_s.plus(with_it.evaluation_s)
     often = estimate(LLAMA, recipe(eval_batch=8), work.model_copy(update={"eval_steps": 100}), CARD).time
-    assert often is not None and often.evaluation_s is not None
+    assert often is not None
+    assert often.evaluation_s is not None
     assert often.evaluation_s.likely == pytest.approx(with_it.evaluation_s.likely / 2 * (often.steps // 100))
 
 
 def test_a_forward_takes_less_than_half_of_a_micro_step() -> None:
     work = Workload(examples=8, eval_examples=8, seq_len=512, mean_seq_len=512)
     found = estimate(LLAMA, recipe("lora", micro_batch=8, eval_batch=8), work, CARD).time
-    assert found is not None and found.evaluation_s is not None
+    assert found is not None
+    assert found.evaluation_s is not None
     assert 0.15 < found.evaluation_s.likely / found.micro_step_s.likely < 0.4
 
 

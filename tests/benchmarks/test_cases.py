@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.validation.cases import Case, judged, reports
+from benchmarks.cases import Case, judged, reports
 
 REPORTS = reports()
 CASES = [judged(report) for report in REPORTS]
