@@ -19,7 +19,7 @@ Quantiles = tuple[tuple[float, int], ...]
 
 EXACT = 32
 """So many different lengths are kept one by one."""
-SHARES = (*(n / 32 for n in range(1, 32)), *(1 - 2.0**-n for n in range(6, 12)))
+SHARES = (*(n / 32 for n in range(1, 32)), *(1 - 2.0**-n for n in range(6, 15)))
 """Of more lengths the quantiles at these shares are kept: the longest of many rows is among the last."""
 
 
