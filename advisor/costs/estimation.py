@@ -9,8 +9,9 @@ from typing import TypeVar
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.micro_batches import MicroBatch, expected, worst
 from advisor.costs.moments import Beginning, beginnings, predict_evaluation_memory
-from advisor.costs.steptime import StepKernels, evaluation_seconds, mean_shape, time_estimate, with_evaluation
+from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
 from advisor.decoders.step import evaluation_program, step_program
 from advisor.errors import BadValue, expect
 from advisor.interval import Interval
@@ -125,37 +126,50 @@ def _beginning_estimate(one: Beginning, profile: DeviceProfile) -> MemoryEstimat
     )
 
 
+def _evaluating(recipe: Recipe) -> Recipe:
+    """The recipe whose micro-batches are those of evaluation."""
+    return recipe.model_copy(update={"micro_batch": recipe.eval_batch, "gradient_accumulation": 1})
+
+
 @lru_cache(maxsize=256)
-def _evaluation_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
-    return predict_evaluation_memory(m, recipe, recipe.eval_batch, seq_len, stack=stack_for(recipe))
+def _evaluation_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
+    rows, tokens, padded = batch
+    return predict_evaluation_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded)
+
+
+@lru_cache(maxsize=64)
+def _evaluation_kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepKernels:
+    rows, tokens, padded = batch
+    program = evaluation_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    return program.kernels(rows, tokens, recipe.rank)
 
 
 def _memory(m: ModelSpec, recipe: Recipe, workload: Workload, profile: DeviceProfile) -> MemoryEstimate:
-    """The peak of the job for its longest rows."""
-    step = memory_estimate(_step_memory(m, recipe, workload.seq_len), recipe, profile)
+    """The peak of the job, for its worst micro-batches."""
+    step = memory_estimate(_step_memory(m, recipe, worst(workload, recipe)), recipe, profile)
     evaluation = None
     if recipe.eval_batch:
-        plain = recipe.model_copy(
-            update={"micro_batch": 1, "gradient_accumulation": 1, "gradient_checkpointing": False, "reentrant": False}
-        )
-        evaluation = memory_estimate(_evaluation_memory(m, plain, workload.seq_len), plain, profile)
-    begun = (
-        beginnings(m, recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype)
-        if recipe.is_quantized
-        else ()
-    )
+        one = _evaluating(recipe)
+        held = one.model_copy(update={"gradient_checkpointing": False})  # of what the allocator makes of it
+        evaluation = memory_estimate(_evaluation_memory(m, one, worst(workload, one)), held, profile)
+    begun: tuple[Beginning, ...] = ()
+    if recipe.is_quantized:
+        begun = beginnings(m, recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype)
     return job_memory(step, evaluation, begun, profile)
 
 
 @lru_cache(maxsize=256)
-def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
+def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
     """The part that does not depend on the card, computed once for the many cards of a bare size."""
-    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len, stack=stack_for(recipe))
+    rows, tokens, padded = batch
+    return predict_step_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded)
 
 
 @lru_cache(maxsize=64)
-def _kernels(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
-    return step_program(m, recipe, batch, length, "cuda", stack_for(recipe)).kernels(batch, length, recipe.rank)
+def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepKernels:
+    rows, tokens, padded = batch
+    program = step_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    return program.kernels(rows, tokens, recipe.rank)
 
 
 def _time(
@@ -163,13 +177,13 @@ def _time(
 ) -> TimeEstimate | None:
     if not gpu.speed_known:
         return None
-    batch, length = mean_shape(workload, recipe)
-    training = time_estimate(m, recipe, workload, gpu, profile, _kernels(m, recipe, batch, length), placement)
+    runs = [(_kernels(m, recipe, batch), share) for batch, share in expected(workload, recipe)]
+    training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
-    rows, length = mean_shape(workload, recipe.model_copy(update={"micro_batch": recipe.eval_batch}))
-    kernels = evaluation_program(m, recipe, rows, length, "cuda", stack_for(recipe)).kernels(rows, length, recipe.rank)
-    evaluations = evaluation_seconds(kernels, recipe, workload, training.steps, gpu, profile, placement)
+    evaluating = _evaluating(recipe)
+    runs = [(_evaluation_kernels(m, evaluating, batch), share) for batch, share in expected(workload, evaluating)]
+    evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement)
     return with_evaluation(training, evaluations)
 
 
@@ -183,7 +197,7 @@ def estimate(
 ) -> Estimate:
     """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.
 
-    Memory is for the longest rows (`workload.seq_len`), time for an average micro-batch. Time covers the whole job
+    Memory is for the worst micro-batch, time the mean over all (advisor.costs.micro_batches). Time covers the whole job
     over all cards of `placement` (one by default); it is None when the card's speed is unknown. Where the lengths of
     the workload are uncertain, the intervals reach from those of the shortest rows to those of the longest.
     Raises BadValue for an argument of another kind, UnknownName for target modules that the model does not have and
@@ -247,7 +261,8 @@ def _traced_estimate(
 
     if recipe.eval_batch:
         raise BadValue("--eval-batch", recipe.eval_batch, "must be 0 for a model that was traced: its step alone was")
-    step = traced.traced_step_memory(model, recipe, workload.seq_len)
+    length = worst(workload, recipe).tokens
+    step = traced.traced_step_memory(model, recipe, length)
     spread = UNFUSED_SPREAD if traced.keeps_more_than_cuda(model, recipe) else TRACED_SPREAD
     time = traced.traced_time(model, recipe, workload, gpu, placement, profile) if gpu.speed_known else None
     rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
@@ -255,6 +270,6 @@ def _traced_estimate(
         recipe=recipe,
         memory=memory_estimate(step, recipe, profile, spread),
         time=time,
-        trainable_parameters=traced.traced_parameter_count(model, recipe, workload.seq_len),
+        trainable_parameters=traced.traced_parameter_count(model, recipe, length),
         evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),
     )

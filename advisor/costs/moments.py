@@ -34,16 +34,22 @@ WEIGHTS = (TermName.BASE_WEIGHTS, TermName.QUANTIZATION_CONSTANTS, TermName.BUFF
 
 
 def predict_evaluation_memory(
-    m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, device: Device = "cuda", stack: Stack = THIS_STACK
+    m: ModelSpec,
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    device: Device = "cuda",
+    stack: Stack = THIS_STACK,
+    padded: bool = False,
 ) -> StepMemory:
     """Peak memory of evaluating `batch` rows of `seq_len` tokens between two training steps, losses only.
 
     The Trainer has freed the gradients by then. Source: transformers 5.23, trainer.py, evaluation_loop.
     Ignores: the copy in fp32 that accelerate makes of the logits under autocast, which is never at the peak.
     """
-    static = static_memory(m, recipe, batch, seq_len)
+    static = static_memory(m, recipe, batch, seq_len, padded)
     base = sum(static.blocks.values())
-    program = evaluation_program(m, recipe, batch, seq_len, device, stack)
+    program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded)
     shape = (batch, seq_len, recipe.rank)
     heights = [(part, extra, part.peak_bytes + extra.total) for part, extra in extended(program.memory(*shape))]
     part, extra, height = max(heights, key=lambda found: found[2])
