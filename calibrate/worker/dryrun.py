@@ -81,7 +81,9 @@ def _capacities(tracker: AllocationTracker) -> dict[str, int]:
     }
 
 
-def trace_evaluation(config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int) -> PhasePeak:
+def trace_evaluation(
+    config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, padded: bool = False
+) -> PhasePeak:
     """The forward of the Trainer's evaluation between two steps, with the model in its steady state.
 
     Raises what `trace_step` raises.
@@ -95,7 +97,7 @@ def trace_evaluation(config: Mapping[str, Any], recipe: Recipe, batch: int, seq_
             for module in model.modules():
                 if hasattr(module, "support_avx512bf16_for_cpu"):
                     module.support_avx512bf16_for_cpu = False  # some CPUs repack weights when they evaluate
-            inputs = step_inputs(model, batch, seq_len)
+            inputs = step_inputs(model, batch, seq_len, padded)
             tracker = AllocationTracker({}, name_modules=False)
             add_static(tracker, model, optimizer, inputs)
             with tracker:
