@@ -140,9 +140,9 @@ def _casting_peak(m: ModelSpec, loaded: Recipe) -> int:
     inner = [n for part, layers in layer_groups(m) for n in _unquantized(part, loaded) * layers]
     matrices = [table, *inner, *([] if m.tie_word_embeddings else [table])]
     growths = [block_bytes(n * full) - block_bytes(n * half) for n in matrices]
-    # what is left are vectors: their casts count from the embedding's on
-    cast = sum(_weights(m, loaded.model_copy(update={"kbit_upcast": True})).values())
-    done = peak = cast - sum(growths)
+    done = peak = sum(_weights(m, loaded).values())
+    vectors = sum(_weights(m, loaded.model_copy(update={"kbit_upcast": True})).values()) - done - sum(growths)
+    growths[0] += vectors  # all of them come after the embedding
     for elements, growth in zip(matrices, growths, strict=True):
         peak = max(peak, done + block_bytes(elements * full))
         done += growth

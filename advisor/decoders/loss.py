@@ -12,12 +12,15 @@ TILE_TOKENS = 4096
 TILE_VOCABULARY = 32_768
 
 
-def log_softmax_loss(t: Tape, logits: Tensor) -> Tensor:
+def log_softmax_loss(t: Tape, logits: Tensor, upcasts: bool = True) -> Tensor:
     """Cross entropy of logits (B, S, V): upcast to fp32, log-softmax (kept), negative log likelihood.
 
-    Source: transformers/loss/loss_utils.py, ForCausalLMLoss; 12 bytes a logit at the peak of backward.
+    Source: transformers/loss/loss_utils.py, ForCausalLMLoss; 12 bytes a logit at the peak of backward. Without
+    `upcasts` the loss works in the logits' own dtype, 6 bytes a logit in 16 bits, unless autocast is on: it runs cross
+    entropy in fp32 (PyTorch 2.13, aten/src/ATen/autocast_mode.h).
     """
-    rows, dtype = logits.shape, "float32"
+    rows = logits.shape
+    dtype = "float32" if upcasts or t.autocast else logits.dtype
     upcast = cast(t, logits, dtype)
     batch, length = rows[0], rows[1]
     padded_labels = t.empty((batch, length + 1), "int64")

@@ -18,6 +18,9 @@ class OwnLoop(Stack):
     freezes_lora_a: bool = False
     """peft's LoRA-FA: the A matrices are not trained."""
 
+    upcasts_logits: bool = True
+    """Off where the loop itself calls cross entropy, on logits as they are."""
+
     @property
     def name(self) -> str:
         """The libraries and versions whose code this is."""
@@ -32,4 +35,4 @@ class OwnLoop(Stack):
         """Full logits, held."""
         logits = full_logits(t, given)
         given.held.append(logits)
-        return log_softmax_loss(t, logits)
+        return log_softmax_loss(t, logits, self.upcasts_logits)

@@ -191,3 +191,15 @@ def test_a_cut_embedding_spares_the_first_layer_its_quantized_input() -> None:
     }
     held, cut = (step(stack, GROUPED, **knobs) for stack in (HoldsQuantizedInput(), CutsEmbedding()))
     assert held.after_forward_bytes - cut.after_forward_bytes == 2 * TOKENS * GROUPED.hidden_size
+
+
+def test_a_loss_in_the_logits_own_dtype_keeps_six_bytes_a_logit_less() -> None:
+    wide, narrow = (step(OwnLoop(upcasts_logits=upcasts)) for upcasts in (True, False))
+    assert wide.peak_at == narrow.peak_at == "backward, loss"
+    assert wide.peak_bytes - narrow.peak_bytes == 6 * LOGITS
+    assert wide.after_forward_bytes - narrow.after_forward_bytes == 2 * LOGITS  # log probabilities
+
+
+def test_autocast_runs_that_loss_in_fp32_all_the_same() -> None:
+    wide, narrow = (step(OwnLoop(upcasts_logits=upcasts), autocast=True) for upcasts in (True, False))
+    assert wide.peak_bytes == narrow.peak_bytes
