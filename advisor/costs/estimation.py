@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
@@ -17,6 +17,7 @@ from advisor.errors import BadValue, expect
 from advisor.interval import Interval
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
+    DType,
     Estimate,
     Evidence,
     GpuSpec,
@@ -26,6 +27,7 @@ from advisor.specs import (
     Moment,
     MomentName,
     Placement,
+    Quantization,
     Recipe,
     Term,
     TimeEstimate,
@@ -90,31 +92,44 @@ def memory_estimate(
     )
 
 
-def job_memory(
-    step: MemoryEstimate, evaluation: MemoryEstimate | None, begun: Sequence[Beginning], profile: DeviceProfile
-) -> MemoryEstimate:
-    """The peak of a job, with its moments: its step, its evaluation and how it begins."""
-    found: dict[MomentName, MemoryEstimate] = {"step": step}
-    if evaluation is not None:
-        found["evaluation"] = evaluation
-    found |= {one.name: _beginning_estimate(one, profile) for one in begun}
-    if len(found) == 1:
-        return step
-    highest = max(found.values(), key=lambda one: one.needed_bytes.likely)
-    counters = {name: Interval(*map(max, *(getattr(one, name) for one in found.values()))) for name in MEMORY_COUNTERS}
-    moments = tuple(
-        Moment(name=name, peak_allocated_bytes=one.peak_allocated_bytes, needed_bytes=one.needed_bytes)
-        for name, one in found.items()
-    )
-    return highest.model_copy(update={**counters, "moments": moments})
+class _Peak(NamedTuple):
+    """A moment of a job and its peak."""
+
+    moment: Moment
+    memory: MemoryEstimate
+
+
+def _peak(name: MomentName, memory: MemoryEstimate) -> _Peak:
+    allocated, needed = memory.peak_allocated_bytes, memory.needed_bytes
+    return _Peak(Moment(name=name, peak_allocated_bytes=allocated, needed_bytes=needed), memory)
+
+
+def _largest(peaks: Sequence[_Peak]) -> MemoryEstimate:
+    """The peak of a job with its moments: every counter is the largest, the terms are those of what needs the most."""
+    highest = max((one.memory for one in peaks), key=lambda one: one.needed_bytes.likely)
+    counters = {name: Interval(*map(max, *(getattr(one.memory, name) for one in peaks))) for name in MEMORY_COUNTERS}
+    return highest.model_copy(update={**counters, "moments": tuple(one.moment for one in peaks)})
+
+
+@lru_cache(maxsize=256)
+def _beginnings(
+    m: ModelSpec,
+    quant: Quantization,
+    double_quant: bool,
+    kbit_upcast: bool,
+    base_dtype: DType,
+    profile: DeviceProfile,
+) -> tuple[_Peak, ...]:
+    """How a job on a quantized base begins, on a card: the same for all plans of a method."""
+    found = beginnings(m, quant, double_quant, kbit_upcast, base_dtype)
+    return tuple(_peak(one.name, _beginning_estimate(one, profile)) for one in found)
 
 
 def _beginning_estimate(one: Beginning, profile: DeviceProfile) -> MemoryEstimate:
     """What a card holds before there are cuBLAS workspaces; few large tensors come and go, in segments of their own."""
-    allocated = sum(one.held.values()) + one.beside_bytes
-    bounds = Interval.around(float(allocated), *ALLOCATED_SPREAD)
+    bounds = Interval.around(float(one.bytes), *ALLOCATED_SPREAD)
     needed = bounds.plus(profile.context_bytes)
-    context = round(needed.likely) - allocated
+    context = round(needed.likely) - one.bytes
     terms = {**one.held, TermName.TEMPORARIES: one.beside_bytes, TermName.CONTEXT: context}
     return MemoryEstimate(
         peak_allocated_bytes=bounds,
@@ -147,15 +162,18 @@ def _evaluation_kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> Step
 def _memory(m: ModelSpec, recipe: Recipe, workload: Workload, profile: DeviceProfile) -> MemoryEstimate:
     """The peak of the job, for its worst micro-batches."""
     step = memory_estimate(_step_memory(m, recipe, worst(workload, recipe)), recipe, profile)
-    evaluation = None
+    if not (recipe.eval_batch or recipe.is_quantized):
+        return step
+    peaks = [_peak("step", step)]
     if recipe.eval_batch:
         one = _evaluating(recipe)
         held = one.model_copy(update={"gradient_checkpointing": False})  # of what the allocator makes of it
         evaluation = memory_estimate(_evaluation_memory(m, one, worst(workload, one)), held, profile)
-    begun: tuple[Beginning, ...] = ()
+        peaks.append(_peak("evaluation", evaluation))
     if recipe.is_quantized:
-        begun = beginnings(m, recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype)
-    return job_memory(step, evaluation, begun, profile)
+        knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype
+        peaks += _beginnings(m, *knobs, profile)
+    return _largest(peaks)
 
 
 @lru_cache(maxsize=256)
