@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.costs.fragmentation import held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe
@@ -21,9 +22,16 @@ def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int)
         peak_reserved_bytes=round(held_bytes(recipe, (head, others), sum(static.values())).reserved.likely),
         static_bytes=sum(static.values()),
         after_forward_bytes=step.after_forward_bytes,
+        evaluation_bytes=_evaluation_bytes(model, recipe, seq_len),
         peak_at=step.peak_at,
         **static_terms(step),
     )
+
+
+def _evaluation_bytes(model: ModelSpec, recipe: Recipe, seq_len: int) -> int | None:
+    if not recipe.eval_batch:
+        return None
+    return predict_evaluation_memory(model, recipe, recipe.eval_batch, seq_len, "cpu").peak_bytes
 
 
 def static_terms(step: StepMemory) -> dict[str, int]:
@@ -48,6 +56,7 @@ def traced_memory(trace: Trace) -> Figures:
         quantization_bytes=trace.quantization_bytes,
         adapters_bytes=trace.adapters_bytes,
         optimizer_states_bytes=trace.optimizer_states_bytes,
+        evaluation_bytes=trace.evaluation_peak_bytes or None,
         peak_at=trace.peak_at,
     )
 

@@ -90,6 +90,7 @@ class Trace(Record):
     peak_reserved_expandable_bytes: int = Field(default=0, description="the same with expandable_segments:True")
     needed_reserved_bytes: int = Field(default=0, description="least reserved bytes for the step to run; 0: unknown")
     needed_reserved_expandable_bytes: int = Field(default=0, description="the same with expandable_segments:True")
+    evaluation_peak_bytes: int = Field(default=0, description="of an evaluation between two steps; 0: none traced")
     trace_s: float = Field(description="wall time of tracing, not of the traced step")
 
     def phase(self, name: str) -> PhasePeak:
@@ -188,6 +189,7 @@ class Figures(Record):
     device_bytes: Bytes | None = Field(default=None, description="what the driver shows for the process; CUDA only")
     static_bytes: Bytes | None = Field(default=None, description="what stays allocated for the whole run: no gradients")
     after_forward_bytes: Bytes | None = None
+    evaluation_bytes: Bytes | None = Field(default=None, description="peak of an evaluation, where one was asked for")
     base_weights_bytes: Bytes
     quantization_bytes: Bytes
     adapters_bytes: Bytes

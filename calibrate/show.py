@@ -49,7 +49,20 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
     for method, figures in traced:
         console.print(f"{method} peaks in {figures.peak_at}", markup=False)
     reserved = ", ".join(f"{method} {(figures.peak_reserved_bytes or 0) / GIB:.2f}" for method, figures in traced)
+    for one in comparisons:
+        _print_evaluation(console, one)
     console.print(f"Reserved by a simulated CUDA caching allocator, GiB: {reserved}", markup=False)
+
+
+def _print_evaluation(console: Console, one: Comparison) -> None:
+    """The peak of an evaluation, where one was asked for."""
+    error = one.error_of("evaluation_bytes")
+    if one.measured is None or one.measured.evaluation_bytes is None:
+        return
+    predicted = None if one.predicted is None else one.predicted.evaluation_bytes
+    formula = "" if predicted is None else f", formula {gib(predicted)}"
+    text = f"{one.method} evaluates {one.recipe.eval_batch} rows with {gib(one.measured.evaluation_bytes)} GiB{formula}"
+    console.print(text + ("" if error is None else f" ({percent(error, 2)})"), markup=False)
 
 
 def _gib_cells(figures: Figures) -> list[str]:

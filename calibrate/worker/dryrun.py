@@ -62,6 +62,7 @@ def trace_step(
 
     `layers` cuts the model; `census` adds what is alive at the peak; `events` adds every allocation and release;
     `code` is the folder of a model that brings its own Python code; `padded` gives the batch a mask with zeros.
+    Where the recipe evaluates, the forward of an evaluation is traced as well.
     Raises BadValue, BadConfig or UnsupportedArchitecture (see `calibrate.worker.build`).
     """
     start_s = time.perf_counter()
@@ -71,7 +72,11 @@ def trace_step(
             materialize(model)
             tracker = _run(model, recipe, batch, seq_len, name_modules, padded)
     trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
-    return trace.model_copy(update=_capacities(tracker)) if capacity else trace
+    found = _capacities(tracker) if capacity else {}
+    if recipe.eval_batch:
+        evaluation = trace_evaluation(config, recipe, recipe.eval_batch, seq_len, padded, layers=layers, code=code)
+        found["evaluation_peak_bytes"] = evaluation.peak_bytes
+    return trace.model_copy(update=found) if found else trace
 
 
 def _capacities(tracker: AllocationTracker) -> dict[str, int]:
@@ -82,14 +87,21 @@ def _capacities(tracker: AllocationTracker) -> dict[str, int]:
 
 
 def trace_evaluation(
-    config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, padded: bool = False
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    padded: bool = False,
+    *,
+    layers: int | None = None,
+    code: str = "",
 ) -> PhasePeak:
     """The forward of the Trainer's evaluation between two steps, with the model in its steady state.
 
     Raises what `trace_step` raises.
     """
     with quiet():
-        model = build_model(config, recipe, fake=True)
+        model = build_model(config, recipe, fake=True, layers=layers, code=code)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence():
             materialize(model)
             optimizer = _steady(model, recipe)
