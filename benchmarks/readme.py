@@ -40,7 +40,7 @@ from advisor.cli import cli
 from advisor.interval import Interval
 from advisor.knobs import KNOBS, Knob, range_of
 from advisor.rules import RULES
-from advisor.specs import Evidence, Frozen, GpuSpec, MemoryEstimate, Recipe, Term, TimeEstimate, Workload
+from advisor.specs import Evidence, Frozen, GpuSpec, MemoryEstimate, Moment, Recipe, Term, TimeEstimate, Workload
 from advisor.units import format_count, format_gib
 from calibrate.burst_record import BurstFacts, Conditions, DeviceFacts, Run
 from calibrate.measurement import Comparison, Environment, Figures
@@ -124,6 +124,7 @@ def contract(_: str) -> str:
         Change,
         Recipe,
         MemoryEstimate,
+        Moment,
         Term,
         TimeEstimate,
         Evidence,

@@ -57,7 +57,9 @@ def test_an_evaluation_that_needs_more_than_a_step_is_the_peak() -> None:
 @pytest.mark.parametrize("method", ["qlora", None])
 def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_can(method: str | None) -> None:
     job = {**JOB, "method": method}
-    with pytest.raises(BadValue, match="--eval-batch is 64, but must be at most 5 for QLoRA, with rows of 2,048") as one:
+    with pytest.raises(
+        BadValue, match="--eval-batch is 64, but must be at most 5 for QLoRA, with rows of 2,048"
+    ) as one:
         advise(**job, eval_batch=64)
     most = int(re.findall(r"at most (\d+)", str(one.value))[0])
     assert advise(**job, eval_batch=most).recommendation is not None

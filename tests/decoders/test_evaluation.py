@@ -20,8 +20,9 @@ from calibrate.worker.loading import traced_loading
 from tests.decoders.test_against_trace import EVERY_COMBINATION, SHAPE, TOLERANCE, layers_of
 from tests.decoders.tiny import CONFIGS, config, recipe, spec
 
-VECTORS = 3 * 1024
-"""Bytes of what the tape leaves out: ALiBi's slopes (BLOOM, Falcon), a mask that Qwen 2's mixture makes and drops."""
+SMALL = 5 * 1024
+"""Bytes of what the tape leaves out: ALiBi's slopes (BLOOM, Falcon), a mask of the kind of attention that no layer of a
+model cut to two uses (OLMo 3, Qwen 2's mixture)."""
 COMBINATIONS = list(itertools.product(METHODS, (False, True), (False, True)))
 CASES = [
     (name, *combination)
@@ -37,7 +38,7 @@ def test_evaluation_equals_the_trace(name: str, method: Any, autocast: bool, pad
     chosen = recipe(m, method, autocast=autocast)
     traced = trace_evaluation(config(name, layers), chosen, *SHAPE, padded).peak_bytes
     predicted = predict_evaluation_memory(m, chosen, *SHAPE, "cpu", padded=padded).peak_bytes
-    assert predicted == pytest.approx(traced, rel=TOLERANCE, abs=VECTORS)
+    assert predicted == pytest.approx(traced, rel=TOLERANCE, abs=SMALL)
 
 
 @pytest.mark.parametrize(("name", "method"), [("llama", "lora"), ("gpt2", "qlora"), ("starcoder2-dropout", "full")])

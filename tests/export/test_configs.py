@@ -408,3 +408,10 @@ def test_a_traced_model_has_no_script_yet() -> None:
     )
     with pytest.raises(InputError, match=r"^no script yet for a traced model: load it with AutoModelForMaskedLM\."):
         training_file(answer.model_copy(update={"model": traced}), answer.candidates[0])
+
+
+@pytest.mark.parametrize(("trainer", "key"), [("trl", "per_device_eval_batch_size"), ("axolotl", "eval_batch_size")])
+def test_the_evaluation_batch_is_the_recipes(trainer: str, key: str) -> None:
+    asked = values_of(written(trainer, recipe_of(trainer, "lora", micro_batch=2, eval_batch=5)))
+    assert asked[key] == 5
+    assert values_of(written(trainer, recipe_of(trainer, "lora", micro_batch=2))).get(key, 2) == 2

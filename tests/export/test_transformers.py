@@ -194,3 +194,12 @@ def test_the_file_is_read_in_its_own_format(kind: DataFormat, builder: str) -> N
     source = script(recipe_of("lora"), data=DataFile(path="rows.x", format=kind, columns=("text",)))
     assert f'load_dataset("{builder}", data_files=path, split="train")' in source
     assert '"--data", default="rows.x"' in source
+
+
+def test_the_script_evaluates_as_asked() -> None:
+    recipe = recipe_of("lora", micro_batch=2, eval_batch=5)
+    source = script(recipe, workload=Workload(eval_examples=100, eval_steps=40))
+    assert "per_device_eval_batch_size=2 if options.smoke else 5," in source
+    assert 'eval_strategy="no" if eval_rows is None else "steps",' in source
+    assert "    eval_steps=40,\n" in source
+    assert 'else "epoch",' in script(recipe)
