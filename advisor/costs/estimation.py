@@ -88,6 +88,12 @@ def memory_estimate(
 
 
 @lru_cache(maxsize=256)
+def _as_computed(recipe: Recipe) -> Recipe:
+    """The recipe without what only the allocator asks: two plans of a search then share what is computed."""
+    return recipe.model_copy(update={"expandable_segments": False})
+
+
+@lru_cache(maxsize=256)
 def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
     """The part that does not depend on the card, computed once for the many cards of a bare size."""
     rows, tokens, padded = batch
@@ -106,7 +112,8 @@ def _time(
 ) -> TimeEstimate | None:
     if not gpu.speed_known:
         return None
-    runs = [(_kernels(m, recipe, batch), share) for batch, share in expected(workload, recipe)]
+    plain = _as_computed(recipe)
+    runs = [(_kernels(m, plain, batch), share) for batch, share in expected(workload, recipe)]
     return time_estimate(m, recipe, workload, gpu, profile, runs, placement)
 
 
@@ -162,7 +169,7 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
-    step = _step_memory(model, recipe, worst(workload, recipe))
+    step = _step_memory(model, _as_computed(recipe), worst(workload, recipe))
     return Estimate(
         recipe=recipe,
         memory=memory_estimate(step, recipe, profile),

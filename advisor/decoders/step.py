@@ -135,6 +135,22 @@ def forget_recordings() -> None:
     _recorded.cache_clear()
 
 
+@lru_cache(maxsize=256)
+def _structure(recipe: Recipe) -> Recipe:
+    """The recipe with one value for each knob that does not change the structure of the step."""
+    return recipe.model_copy(
+        update={
+            "rank": 1,
+            "alpha": 1.0,
+            "micro_batch": 1,
+            "optimizer": "adamw",
+            "expandable_segments": False,
+            "dropout": 0.5 if recipe.dropout else 0.0,
+            "gradient_accumulation": min(recipe.gradient_accumulation, 2),
+        }
+    )
+
+
 def step_program(
     m: ModelSpec,
     recipe: Recipe,
@@ -153,17 +169,7 @@ def step_program(
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
     """
-    structure = recipe.model_copy(
-        update={
-            "rank": 1,
-            "alpha": 1.0,
-            "micro_batch": 1,
-            "optimizer": "adamw",
-            "expandable_segments": False,
-            "dropout": 0.5 if recipe.dropout else 0.0,
-            "gradient_accumulation": min(recipe.gradient_accumulation, 2),
-        }
-    )
+    structure = _structure(recipe)
     slides = bool(m.sliding_window) and m.sliding_window <= length
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     single_row = batch == 1 and composes_attention(m, recipe, device)
