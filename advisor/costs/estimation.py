@@ -10,6 +10,7 @@ from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.steptime import StepKernels, mean_shape, time_estimate
+from advisor.decoders.kinds import attention_card
 from advisor.decoders.step import step_program
 from advisor.errors import expect
 from advisor.interval import Interval
@@ -87,14 +88,15 @@ def memory_estimate(
 
 
 @lru_cache(maxsize=256)
-def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
-    """The part that does not depend on the card, computed once for the many cards of a bare size."""
-    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len, stack=stack_for(recipe))
+def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int, card: str) -> StepMemory:
+    """Computed once for the many cards of a bare size that run the same attention kernels."""
+    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len, stack=stack_for(recipe), capability=card)
 
 
 @lru_cache(maxsize=64)
-def _kernels(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
-    return step_program(m, recipe, batch, length, "cuda", stack_for(recipe)).kernels(batch, length, recipe.rank)
+def _kernels(m: ModelSpec, recipe: Recipe, batch: int, length: int, card: str) -> StepKernels:
+    program = step_program(m, recipe, batch, length, "cuda", stack_for(recipe), capability=card)
+    return program.kernels(batch, length, recipe.rank)
 
 
 def _time(
@@ -103,7 +105,15 @@ def _time(
     if not gpu.speed_known:
         return None
     batch, length = mean_shape(workload, recipe)
-    return time_estimate(m, recipe, workload, gpu, profile, _kernels(m, recipe, batch, length), placement)
+    return time_estimate(
+        m,
+        recipe,
+        workload,
+        gpu,
+        profile,
+        _kernels(m, recipe, batch, length, attention_card(m, recipe, length, gpu)),
+        placement,
+    )
 
 
 def estimate(
@@ -158,7 +168,7 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
-    step = _step_memory(model, recipe, workload.seq_len)
+    step = _step_memory(model, recipe, workload.seq_len, attention_card(model, recipe, workload.seq_len, gpu))
     return Estimate(
         recipe=recipe,
         memory=memory_estimate(step, recipe, profile),

@@ -12,6 +12,7 @@ from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.roofline import ATTENTION, Roofline
 from advisor.costs.steptime import mean_shape, micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
+from advisor.decoders.kinds import attention_card
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
 from advisor.stacks import stack_for
@@ -95,11 +96,12 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     batch, length = mean_shape(workload, recipe)
     profile = profile or profile_for(gpu)
-    program = step_program(model, recipe, batch, length, "cuda", stack_for(recipe), labeled=True)
+    stack, card = stack_for(recipe), attention_card(model, recipe, length, gpu)
+    program = step_program(model, recipe, batch, length, "cuda", stack, labeled=True, capability=card)
     runs = program.kernels(batch, length, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
-    plain = step_program(model, recipe, batch, length, "cuda", stack_for(recipe)).kernels(batch, length, recipe.rank)
-    total_s = micro_step_time(plain, gpu, profile).seconds.likely
+    plain = step_program(model, recipe, batch, length, "cuda", stack, capability=card)
+    total_s = micro_step_time(plain.kernels(batch, length, recipe.rank), gpu, profile).seconds.likely
     parts = dict.fromkeys((*PARTS, OPTIMIZER, WAITING), 0.0)
     for kernel in kernels:
         parts[part_of(kernel.kind, kernel.place)] += kernel.seconds

@@ -7,8 +7,16 @@ from advisor.errors import BadValue
 from advisor.specs import GpuSpec
 from advisor.tape.program import Kernel
 
-ATTENTION = ("attention", "attention backward")
-"""Kinds of fused attention kernels."""
+FLASH = ("attention", "attention backward")
+EFFICIENT = ("efficient attention", "efficient attention backward", "wide efficient attention backward")
+ATTENTION = (*FLASH, *EFFICIENT)
+"""Kinds of fused attention kernels: flash attention (cuDNN's alike), and PyTorch's memory-efficient ones."""
+
+WIDE_BACKWARD = 0.4
+"""The rate of the memory-efficient backward for heads wider than 128 over that for 128, whose sums stay in registers.
+
+21.7 and 52.3 TFLOP/s for 256 and 128: github.com/facebookresearch/xformers/pull/587, 16 rows of 1,024, 16 heads.
+"""
 
 
 def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
@@ -53,15 +61,15 @@ class Roofline:
             "float16": peaks["float16"] * half,
             "int8": peaks["int8"] * half,
         }
-        self._attention = {
-            kind: (efficiency / profile.matrix_efficiency, padding)
-            for kind, efficiency, padding in zip(
-                ATTENTION,
-                (profile.attention_forward, profile.attention_backward),
-                profile.attention_padding_flop_per_byte,
-                strict=True,
-            )
-        }
+        flash = (profile.attention_forward, profile.attention_backward)
+        forward, backward = (share / profile.matrix_efficiency for share in flash)
+        first, second = profile.efficient_attention
+        shares = (forward, backward, forward * first, backward * second, backward * second * WIDE_BACKWARD)
+        in_fp32 = profile.attention_fp32
+        fp32_shares = (*in_fp32, *in_fp32, in_fp32[1] * WIDE_BACKWARD)
+        once, again = profile.attention_padding_flop_per_byte
+        paddings = (once, again, once, again, again)
+        self._attention = dict(zip(ATTENTION, zip(shares, fp32_shares, paddings, strict=True), strict=True))
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
         peak = gpu.memory_bytes_per_s
         self._bandwidth = {
@@ -92,8 +100,8 @@ class Roofline:
             padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
             return padded / self._flop_per_s[dtype], moved / bandwidth
         if kind in ATTENTION:
-            share, padding = self._attention[kind]
-            rate = self._flop_per_s[dtype] * (share if dtype != "float32" else 1.0)
+            share, fp32_share, padding = self._attention[kind]
+            rate = self._flop_per_s[dtype] * (share if dtype != "float32" else fp32_share)
             return (flop + padding * moved) / rate, moved / bandwidth
         if kind in ("dequantize", "optimizer"):
             return 0.0, moved / bandwidth
