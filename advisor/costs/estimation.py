@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
 
+from advisor.costs.attention import attention_uses
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
@@ -174,7 +175,12 @@ def _estimate(
         memory=memory_estimate(step, recipe, profile),
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
-        evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
+        evidence=Evidence(
+            rung="formula",
+            memory=MEMORY_EVIDENCE,
+            time=profile.evidence,
+            attention=attention_uses(model, recipe, gpu, step.calls),
+        ),
     )
 
 

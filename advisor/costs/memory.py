@@ -12,6 +12,7 @@ from typing import NamedTuple
 from advisor.blocks import block_bytes
 from advisor.costs.optimizer import temporary_bytes
 from advisor.costs.static import static_memory
+from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import EMBEDDING, HEAD, step_program
 from advisor.parameters.trained import trained_shapes
@@ -33,6 +34,7 @@ class StepMemory(NamedTuple):
     after_backward_bytes: int
     phase_peaks: dict[str, int]
     part_peaks: tuple[int, int]  # while the head and the loss run; while anything else does
+    calls: tuple[Call, ...] = ()  # of scaled_dot_product_attention, each kind once
 
 
 def _minus(a: Bytes, b: Bytes) -> Bytes:
@@ -141,6 +143,7 @@ def predict_step_memory(
             base + max(h for s, _, h in heights if s.place == HEAD),
             base + max(peak_of["optimizer"], *(h for s, _, h in heights if s.place != HEAD)),
         ),
+        calls=program.calls,
     )
 
 

@@ -49,6 +49,7 @@ class Decoder:
         self.single_row, self.card = single_row, card
         self.kind = attention_kind(m, recipe)
         self.composes = composes_attention(m, recipe, t.device)
+        self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
 
@@ -88,13 +89,12 @@ class Decoder:
 
     def _kernel(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Kernel:
         """The kernel of `scaled_dot_product_attention`; on the CPU and on a card that is not known, flash attention."""
-        if self.composes:
-            return "math"
-        if self.kind != "sdpa" or not self.card:
-            return "flash"
-        grouped = k.shape[1] != q.shape[1]
-        dtype, chance = self.t.autocast or q.dtype, self.m.attention_dropout
-        return sdpa_kernel(Call(dtype, q.shape[-1], v.shape[-1], grouped, mask is not None, chance), self.card).kernel
+        if self.composes or self.kind != "sdpa":
+            return "math" if self.composes else "flash"
+        dtype, grouped = self.t.autocast or q.dtype, k.shape[1] != q.shape[1]
+        call = Call(dtype, q.shape[-1], v.shape[-1], grouped, mask is not None, self.m.attention_dropout)
+        self.calls[call] = None
+        return sdpa_kernel(call, self.card).kernel if self.card else "flash"
 
     def _flash(self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, joined: bool) -> Tensor:
         """The flash-attn library: it takes 16 bits alone, and rows of different lengths without their padding.

@@ -23,11 +23,11 @@ GROUPED_IN_EFFICIENT = (2, 14)
 """The first PyTorch whose memory-efficient kernel takes fewer key heads than query heads."""
 CUDNN_FIRST = (2, 11)
 
-KERNEL_NAMES: dict[Kernel, str] = {
+KERNEL_NAMES: dict[str, str] = {
     "cudnn": "cuDNN's attention",
     "flash": "flash attention",
     "efficient": "memory-efficient attention",
-    "math": "math attention (all scores in fp32)",
+    "math": "math attention",
 }
 
 
@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     @property
     def why(self) -> str:
         """In words, for example 'flash attention takes no mask'; '' where the first choice runs."""
-        return "; ".join(f"{KERNEL_NAMES[kernel].partition(' (')[0]} {reason}" for kernel, reason, _ in self.refusals)
+        return "; ".join(f"{KERNEL_NAMES[kernel]} {reason}" for kernel, reason, _ in self.refusals)
 
 
 def sdpa_kernel(call: Call, capability: str, torch: tuple[int, int] = MIRRORED_TORCH) -> Choice:

@@ -18,6 +18,7 @@ from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
+from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
 from advisor.decoders.step_inputs import StepInputs
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
@@ -30,6 +31,12 @@ from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
 from advisor.tape.tape import LabeledTape, Tape
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
+
+
+class StepProgram(Program):
+    """A recorded micro-step, and its calls of `scaled_dot_product_attention`, each kind once."""
+
+    calls: tuple[Call, ...] = ()
 
 
 class _Recorder:
@@ -90,7 +97,7 @@ def _recorded(
     padded: bool,
     labeled: bool,
     card: str,
-) -> Program:
+) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
@@ -126,7 +133,8 @@ def _recorded(
     ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
     run_backward(t, loss, ones)
     recorder.finish()
-    program = Program(t.events[:], t.slots, t.labels)
+    program = StepProgram(t.events[:], t.slots, t.labels)
+    program.calls = tuple(step.calls)
     for part, kernels in recorder.parts:
         program.add(part, kernels)
     return program
@@ -147,7 +155,7 @@ def step_program(
     labeled: bool = False,
     padded: bool = False,
     capability: str = "",
-) -> Program:
+) -> StepProgram:
     """The recorded micro-step of `recipe` (forward and backward of a micro-batch), without weights and optimizer state.
 
     `labeled`: the kernels say where they run, see LabeledTape. `padded`: rows differ in length, so there is an
@@ -232,6 +240,7 @@ class _Step:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
+        self.calls: dict[Call, None] = {}
         self.one_tile, self.padded, self.card = one_tile, padded, card
 
     def forward(self, ends: _Ends) -> Tensor:
@@ -254,6 +263,7 @@ class _Step:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded)
+        self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
