@@ -114,7 +114,8 @@ _PCIE5 = (15.0, 30.0, 48.0)
 # efficient  memory-efficient over flash attention: on an A100 92 to 108 TFLOP/s forward
 #            (github.com/facebookresearch/xformers/issues/712 and pull/389) and 79 to 81 backward under a bias
 #            (github.com/NVIDIA/cutlass/pull/992) are 0.43 of the rates above; 36 and 84 forward
-#            (github.com/NVIDIA/TileGym/pull/49). All other cards from Ampere on: assumed alike.
+#            (github.com/NVIDIA/TileGym/pull/49). All other cards from Ampere on: assumed alike, and cuDNN's under a
+#            mask too: our judgment.
 # fp32       fused attention over an fp32 product. From Ampere on matrix units do it, as three TF32 products: 21 to 26
 #            TFLOP/s forward, 14.7 backward on an A100 (the same xformers pages), hence 0.10 and 0.08 of flash
 #            attention's rate; so everywhere. Before Ampere 9.7 of a V100's 15.7; its backward is our judgment.

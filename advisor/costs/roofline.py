@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from advisor.costs.device import DeviceProfile
+from advisor.decoders.fused import EFFICIENT, FLASH, IN_MEMORY
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec
 from advisor.tape.program import Kernel
 
-FLASH = ("attention", "attention backward")
-EFFICIENT = ("efficient attention", "efficient attention backward", "wide efficient attention backward")
-ATTENTION = (*FLASH, *EFFICIENT)
+ATTENTION = (*FLASH, *EFFICIENT, IN_MEMORY)
 """Kinds of fused attention kernels: flash attention (cuDNN's alike), and PyTorch's memory-efficient ones."""
 
-WIDE_BACKWARD = 0.4
-"""The rate of the memory-efficient backward for heads wider than 128 over that for 128, whose sums stay in registers.
+SUMS_IN_MEMORY = 0.5
+"""The rate of the memory-efficient backward whose sums are in memory, over that with sums in registers.
 
-21.7 and 52.3 TFLOP/s for 256 and 128: github.com/facebookresearch/xformers/pull/587, 16 rows of 1,024, 16 heads.
+An A100 does 21.7 TFLOP/s for heads of 256 and 52.3 for 128 (github.com/facebookresearch/xformers/pull/587, 16 rows of
+1,024, 16 heads). An RTX 5090 does 36 to 42 for 512 (github.com/xlite-dev/ffpa-attn/issues/235), 0.57 of what its flash
+attention times 0.43 would be.
 """
 
 
@@ -64,9 +65,9 @@ class Roofline:
         flash = (profile.attention_forward, profile.attention_backward)
         forward, backward = (share / profile.matrix_efficiency for share in flash)
         first, second = profile.efficient_attention
-        shares = (forward, backward, forward * first, backward * second, backward * second * WIDE_BACKWARD)
+        shares = (forward, backward, forward * first, backward * second, backward * second * SUMS_IN_MEMORY)
         in_fp32 = profile.attention_fp32
-        fp32_shares = (*in_fp32, *in_fp32, in_fp32[1] * WIDE_BACKWARD)
+        fp32_shares = (*in_fp32, *in_fp32, in_fp32[1])  # its sums are in memory for any width
         once, again = profile.attention_padding_flop_per_byte
         paddings = (once, again, once, again, again)
         self._attention = dict(zip(ATTENTION, zip(shares, fp32_shares, paddings, strict=True), strict=True))

@@ -17,7 +17,7 @@ from advisor.decoders.attention import (
 )
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
-from advisor.decoders.fused import efficient_attention, fused_attention, with_padding, without_padding
+from advisor.decoders.fused import EFFICIENT, FLASH, efficient_attention, fused_attention, with_padding, without_padding
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.kinds import attention_kind, composes_attention
@@ -25,7 +25,7 @@ from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, 
 from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.rope import apply_rope, joins_parts
-from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel
+from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
@@ -78,11 +78,13 @@ class Decoder:
         if kernel == "math":
             out = composed_attention(t, q, k, v, mask, drops, layout)
         elif kernel == "efficient":
-            return efficient_attention(t, q, k, v, mask)
+            width = max(q.shape[-1], v.shape[-1])
+            return efficient_attention(t, q, k, v, mask, sums_in_memory(width, self.card))
         elif self.kind == "flash":
             return self._flash(q, k, v, given, joined)
         else:
-            out = fused_attention(t, q, k, v, mask, given.window)
+            slow = kernel == "cudnn" and mask is not None
+            out = fused_attention(t, q, k, v, mask, given.window, EFFICIENT if slow else FLASH)
             if not joined:  # flash attention's output has the layout of q
                 return out
         return copy(t, out, out.shape)

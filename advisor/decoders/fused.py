@@ -9,8 +9,10 @@ from advisor.tape.graph import Shape, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
-WIDE_HEAD = 128
-"""Above this width the memory-efficient kernel keeps its sums in memory."""
+FLASH = ("attention", "attention backward")
+EFFICIENT = ("efficient attention", "efficient attention backward")
+IN_MEMORY = "efficient attention backward, sums in memory"
+"""Kinds of kernels: flash attention; PyTorch's memory-efficient one; its backward for heads too wide for registers."""
 
 
 def mask_numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:
@@ -23,12 +25,20 @@ def mask_numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:
     return out
 
 
-def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, window: int = 0) -> Tensor:
+def fused_attention(
+    t: Tape,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    window: int = 0,
+    kinds: tuple[str, str] = FLASH,
+) -> Tensor:
     """Flash attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
 
     Keeps q, k, v, its output, one fp32 log-sum-exp per row, and a mask as numbers of q's dtype. `window` is 0
-    unless it is shorter than the row. On CUDA backward also makes an fp32 accumulator of q's size, and gradients of
-    k and v for every query head before it sums them over a group.
+    unless it is shorter than the row; `kinds` are those of the kernels that it launches. On CUDA backward also makes
+    an fp32 accumulator of q's size, and gradients of k and v for every query head before it sums them over a group.
     """
     if t.autocast:
         q, k, v = cast(t, q, t.autocast), cast(t, k, t.autocast), cast(t, v, t.autocast)
@@ -51,11 +61,11 @@ def fused_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Non
         numbers = mask_numbers(t, mask, batch, dtype)
         saved = (*saved, numbers)
         mask_bytes = numbers.bytes
-    t.kernel("attention", dtype, flop, inputs + mask_bytes + outputs)
+    t.kernel(kinds[0], dtype, flop, inputs + mask_bytes + outputs)
     lse = t.empty((batch, heads, length), "float32")
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t.kernel("attention backward", dtype, flop // 2 * 5, 2 * inputs + mask_bytes + outputs + g.bytes)
+        t.kernel(kinds[1], dtype, flop // 2 * 5, 2 * inputs + mask_bytes + outputs + g.bytes)
         scratch = []
         if t.device == "cuda":
             scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]
@@ -84,16 +94,17 @@ def _flash_backward_ends(t: Tape, dtype: str, grad_bytes: int, q_shape: Shape, k
             t.kernel("reduce", dtype, 0, ITEM_BYTES[dtype] * (wide + prod(k_shape)))
 
 
-def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, in_memory: bool) -> Tensor:
     """Memory-efficient attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, Dv), causal, token by token.
 
     Keeps what flash attention keeps. A mask makes it compute the whole square; without one it leaves out blocks above
-    the diagonal. Heads above 128 are summed in memory, in fp32. Backward makes an fp32 accumulator of q's size.
+    the diagonal. Heads above 128 are summed in memory, in fp32. Backward makes an fp32 accumulator of q's size;
+    `in_memory`: its gradients of keys and values do not fit into registers (`sdpa.sums_in_memory`).
     Source: PyTorch 2.13, aten/src/ATen/native/transformers/cuda, attention.cu, attention_backward.cu and
     mem_eff_attention/kernel_{forward,backward}.h (`kNeedsOutputAccumulatorBuffer`, `workspace_elements_gq`).
 
     Ignores: a bias whose rows are padded to a multiple of 8, a log-sum-exp padded to 32 rows, and accumulators for the
-    gradients of keys and values of wide heads, which are held to 200 blocks in all.
+    gradients of keys and values in memory, which are held to 200 blocks of 64 rows in all.
     """
     if t.autocast:
         q, k, v = cast(t, q, t.autocast), cast(t, k, t.autocast), cast(t, v, t.autocast)
@@ -101,7 +112,6 @@ def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor |
     groups, dtype, value_width = heads // k.shape[1], q.dtype, v.shape[-1]
     q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
     out_shape, rows = (batch, heads, length, value_width), (batch, heads, length)
-    wide = max(width, value_width) > WIDE_HEAD
     pairs = length * (length + 1) if mask is None else 2 * length * length
     flop = batch * heads * pairs * (width + value_width)
     saved: tuple[Tensor, ...] = (q, k, v)
@@ -109,9 +119,9 @@ def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor |
         saved = (*saved, mask_numbers(t, mask, batch, dtype))
     inputs = sum(tensor.bytes for tensor in saved)
     outputs = prod(out_shape) * ITEM_BYTES[dtype] + 4 * batch * heads * length
-    t.kernel("efficient attention", dtype, flop, inputs + outputs)
+    t.kernel(EFFICIENT[0], dtype, flop, inputs + outputs)
     lse = t.empty(rows, "float32")
-    sums = t.empty(out_shape, "float32") if wide and dtype != "float32" else None
+    sums = t.empty(out_shape, "float32") if value_width > 128 and dtype != "float32" else None
 
     def backward(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         out = (t.empty(q_shape, dtype), t.empty(k_shape, dtype), t.empty(v_shape, dtype))
@@ -126,7 +136,7 @@ def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor |
             scratch += [t.empty((batch, heads, length, size), dtype) for size in (width, value_width)]
             for size in (k_shape, v_shape):
                 t.kernel("reduce", dtype, 0, ITEM_BYTES[dtype] * (groups + 1) * prod(size))
-        t.kernel(f"{'wide ' if wide else ''}efficient attention backward", dtype, flop // 2 * 5, 2 * inputs + outputs)
+        t.kernel(IN_MEMORY if in_memory else EFFICIENT[1], dtype, flop // 2 * 5, 2 * inputs + outputs)
         scratch.clear()
         return out
 

@@ -6,7 +6,7 @@ from itertools import product
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
-from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel
+from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.parameters.layers import Kind, dense_flags, sliding_flags
 from advisor.parameters.storage import unquantized_name
 from advisor.specs import GpuSpec, ModelSpec, Recipe
@@ -56,22 +56,29 @@ ALIKE = ("8.0", "8.6", "9.0", "7.5", "6.0")
 def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padded: bool) -> SdpaPlan:
     """The first of ALIKE that picks what `capability` picks for each call of this step.
 
-    `slides`: rows are no shorter than the sliding window; `padded`: they differ in length. cuDNN's kernel counts as
-    flash attention, whose tensors it is taken to have.
+    `slides`: rows are no shorter than the sliding window; `padded`: they differ in length.
     """
     if not capability or attention_kind(m, recipe) != "sdpa":
         return SdpaPlan("", frozenset())
     masked = slides or padded or architecture_of(m.architecture).always_makes_mask
     calls = sdpa_calls(m, recipe, masked)
 
-    def picked(card: str) -> list[Kernel]:
+    def picked(card: str) -> list[tuple[Kernel, bool]]:
         kernels = [sdpa_kernel(call, card).kernel for call in calls]
-        return ["flash" if kernel == "cudnn" else kernel for kernel in kernels]
+        return [_as_recorded(kernel, call, card) for kernel, call in zip(kernels, calls, strict=True)]
 
     wanted = picked(capability)
-    if set(wanted) == {"flash"}:
-        return SdpaPlan("", frozenset(wanted))
-    return SdpaPlan(next((card for card in ALIKE if picked(card) == wanted), capability), frozenset(wanted))
+    kernels = frozenset(kernel for kernel, _ in wanted)
+    if kernels == {"flash"}:
+        return SdpaPlan("", kernels)
+    return SdpaPlan(next((card for card in ALIKE if picked(card) == wanted), capability), kernels)
+
+
+def _as_recorded(kernel: Kernel, call: Call, card: str) -> tuple[Kernel, bool]:
+    """What of a kernel a recording shows: without a mask cuDNN's counts as flash attention, whose tensors it has."""
+    if kernel == "cudnn" and not call.masked:
+        return "flash", False
+    return kernel, kernel == "efficient" and sums_in_memory(max(call.width, call.value_width), card)
 
 
 def attention_card(m: ModelSpec, recipe: Recipe, length: int, gpu: GpuSpec, padded: bool = False) -> str:

@@ -69,6 +69,18 @@ def sdpa_kernel(call: Call, capability: str, torch: tuple[int, int] = MIRRORED_T
     return Choice("math", tuple(refusals))
 
 
+def sums_in_memory(width: int, capability: str) -> bool:
+    """Whether the memory-efficient backward adds up gradients of keys and values in memory, for heads of `width`.
+
+    Its kernel for 128 needs more shared memory than the 99 KiB of a block on cards of compute capability 8.6, 8.9 and
+    12; the next that fits, with blocks of 64, cannot hold such heads in registers.
+    Source: PyTorch, aten/src/ATen/native/transformers/cuda, attention_backward.cu (`maxShmem`),
+    mem_eff_attention/kernel_backward.h (`kOutputInRF`), kernels/cutlassB.h (`dispatch_cutlassB_bf16_sm80`).
+    """
+    small = capability in ("8.6", "8.9") or capability.startswith("12.")
+    return width > (96 if small else 128)
+
+
 Refusal = tuple[str, str]
 """In words, and the function of sdp_utils.cpp that checks it."""
 
