@@ -354,7 +354,8 @@ class TimeEstimate(Frozen):
 class AttentionUse(Frozen):
     """A kernel that attention runs on this card, and why PyTorch or the model's code picks it."""
 
-    kernel: Literal["cudnn", "flash", "efficient", "math", "flash_attn", "eager", "unknown"]
+    # math: composed of products; none: what was asked for does not run there
+    kernel: Literal["cudnn", "flash", "efficient", "math", "flash_attn", "eager", "unknown", "none"]
     masked: bool = False  # it is given a mask: padding, or a sliding window
     why: str = ""  # '' where the first in PyTorch's order runs
     another_from: str = ""  # math only: the PyTorch from which on a fused kernel runs in its place; '' for none

@@ -15,13 +15,16 @@ NAMES = {
     "flash_attn": "the flash-attn library",
     "eager": "eager attention",
     "unknown": "an unknown kernel",
+    "none": "no kernel",
 }
 """Kernels as people read them."""
 
 
 def attention_uses(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, calls: tuple[Call, ...]) -> tuple[AttentionUse, ...]:
     """The kernels that the layers of a step run on a card, from the step's calls of `scaled_dot_product_attention`."""
-    kind = attention_kind(m, recipe)
+    kind, capability = attention_kind(m, recipe), "" if gpu.rocm else gpu.compute_capability
+    if kind == "flash" and capability and int(capability.partition(".")[0]) < 8:
+        return (AttentionUse(kernel="none", why="the flash-attn library needs compute capability 8.0"),)
     if kind == "flash":
         return (AttentionUse(kernel="flash_attn", why="asked for"),)
     if kind == "eager":
@@ -29,7 +32,7 @@ def attention_uses(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, calls: tuple[Call
         return (AttentionUse(kernel="eager", why=why),)
     if not calls:
         return (AttentionUse(kernel="math", why="its one key head is repeated without enable_gqa"),)
-    return _picked(calls, "" if gpu.rocm else gpu.compute_capability)
+    return _picked(calls, capability)
 
 
 @lru_cache(maxsize=256)

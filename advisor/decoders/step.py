@@ -178,6 +178,7 @@ def step_program(
     )
     slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
+    padded = padded or stack.masks_every_batch
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
     return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, card)
