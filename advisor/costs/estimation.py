@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from advisor.costs.attention import attention_uses
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, expected, worst
-from advisor.costs.moments import Beginning, beginnings, predict_evaluation_memory
+from advisor.costs.moments import predict_evaluation_memory
+from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, beginning_peaks, largest, peak_of
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
+from advisor.decoders.kinds import attention_card
 from advisor.decoders.step import evaluation_program, step_program
 from advisor.errors import BadValue, expect
 from advisor.interval import Interval
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
-    DType,
     Estimate,
     Evidence,
     GpuSpec,
     MemoryEstimate,
     Model,
     ModelSpec,
-    Moment,
-    MomentName,
     Placement,
-    Quantization,
     Recipe,
     Term,
     TimeEstimate,
@@ -37,15 +36,11 @@ from advisor.specs import (
 from advisor.stacks import stack_for
 from advisor.terms import TermName
 
-ALLOCATED_SPREAD = (0.02, 0.02)
-"""Relative bounds of the peak that PyTorch allocates: what CUDA's kernels may differ by from the traced CPU step."""
-
 MEMORY_EVIDENCE = (
     "every tensor of the step (transformers 5.23, peft 0.21, bitsandbytes 0.50), checked against traces of the real "
     "CPU step; CUDA's own kernels from their source; fragmentation from a simulated allocator; a default CUDA context"
 )
 
-MEMORY_COUNTERS = ("peak_allocated_bytes", "peak_reserved_bytes", "needed_bytes", "device_bytes")
 DURATIONS = ("micro_step_s", "step_s", "total_s", "energy_j", "evaluation_s")
 Spec = TypeVar("Spec", MemoryEstimate, TimeEstimate)
 
@@ -92,101 +87,61 @@ def memory_estimate(
     )
 
 
-class _Peak(NamedTuple):
-    """A moment of a job and its peak."""
-
-    moment: Moment
-    memory: MemoryEstimate
-
-
-def _peak(name: MomentName, memory: MemoryEstimate) -> _Peak:
-    allocated, needed = memory.peak_allocated_bytes, memory.needed_bytes
-    return _Peak(Moment(name=name, peak_allocated_bytes=allocated, needed_bytes=needed), memory)
-
-
-def _largest(peaks: Sequence[_Peak]) -> MemoryEstimate:
-    """The peak of a job with its moments: every counter is the largest, the terms are those of what needs the most."""
-    highest = max((one.memory for one in peaks), key=lambda one: one.needed_bytes.likely)
-    counters = {name: Interval(*map(max, *(getattr(one.memory, name) for one in peaks))) for name in MEMORY_COUNTERS}
-    return highest.model_copy(update={**counters, "moments": tuple(one.moment for one in peaks)})
-
-
-@lru_cache(maxsize=256)
-def _beginnings(
-    m: ModelSpec,
-    quant: Quantization,
-    double_quant: bool,
-    kbit_upcast: bool,
-    base_dtype: DType,
-    profile: DeviceProfile,
-) -> tuple[_Peak, ...]:
-    """How a job on a quantized base begins, on a card: the same for all plans of a method."""
-    found = beginnings(m, quant, double_quant, kbit_upcast, base_dtype)
-    return tuple(_peak(one.name, _beginning_estimate(one, profile)) for one in found)
-
-
-def _beginning_estimate(one: Beginning, profile: DeviceProfile) -> MemoryEstimate:
-    """What a card holds before there are cuBLAS workspaces; few large tensors come and go, in segments of their own."""
-    bounds = Interval.around(float(one.bytes), *ALLOCATED_SPREAD)
-    needed = bounds.plus(profile.context_bytes)
-    context = round(needed.likely) - one.bytes
-    terms = {**one.held, TermName.TEMPORARIES: one.beside_bytes, TermName.CONTEXT: context}
-    return MemoryEstimate(
-        peak_allocated_bytes=bounds,
-        peak_reserved_bytes=bounds,
-        needed_bytes=needed,
-        device_bytes=needed,
-        peak_at=one.what,
-        terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
-    )
-
-
 def _evaluating(recipe: Recipe) -> Recipe:
     """The recipe whose micro-batches are those of evaluation."""
-    return recipe.model_copy(update={"micro_batch": recipe.eval_batch, "gradient_accumulation": 1})
+    changes = {"micro_batch": recipe.eval_batch, "gradient_accumulation": 1, "expandable_segments": False}
+    return recipe.model_copy(update=changes)
 
 
 @lru_cache(maxsize=256)
-def _evaluation_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
+def _evaluation_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepMemory:
     rows, tokens, padded = batch
-    return predict_evaluation_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded)
+    return predict_evaluation_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
 
 
 @lru_cache(maxsize=64)
-def _evaluation_kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepKernels:
+def _evaluation_kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepKernels:
     rows, tokens, padded = batch
-    program = evaluation_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    program = evaluation_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
     return program.kernels(rows, tokens, recipe.rank)
 
 
-def _memory(m: ModelSpec, recipe: Recipe, workload: Workload, profile: DeviceProfile) -> MemoryEstimate:
-    """The peak of the job, for its worst micro-batches."""
-    step = memory_estimate(_step_memory(m, recipe, worst(workload, recipe)), recipe, profile)
+def _job_memory(
+    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, step: StepMemory
+) -> MemoryEstimate:
+    """The peak of the job: of its worst step, or of what is before and between steps."""
+    training = memory_estimate(step, recipe, profile)
     if not (recipe.eval_batch or recipe.is_quantized):
-        return step
-    peaks = [_peak("step", step)]
+        return training
+    peaks = [peak_of("step", training)]
     if recipe.eval_batch:
         one = _evaluating(recipe)
-        held = one.model_copy(update={"gradient_checkpointing": False})  # of what the allocator makes of it
-        evaluation = memory_estimate(_evaluation_memory(m, one, worst(workload, one)), held, profile)
-        peaks.append(_peak("evaluation", evaluation))
+        batch = worst(workload, one)
+        card = attention_card(m, one, batch.tokens, gpu, batch.padded)
+        held = recipe.model_copy(update={"gradient_checkpointing": False})  # as the allocator sees a forward alone
+        peaks.append(peak_of("evaluation", memory_estimate(_evaluation_memory(m, one, batch, card), held, profile)))
     if recipe.is_quantized:
         knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype
-        peaks += _beginnings(m, *knobs, profile)
-    return _largest(peaks)
+        peaks += beginning_peaks(m, *knobs, profile)
+    return largest(peaks)
+
+
+def _as_computed(recipe: Recipe) -> Recipe:
+    """The recipe without what only the allocator asks: two plans of a search then share what is computed."""
+    return recipe.model_copy(update={"expandable_segments": False})
 
 
 @lru_cache(maxsize=256)
-def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
-    """The part that does not depend on the card, computed once for the many cards of a bare size."""
+def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepMemory:
+    """Computed once for the many cards of a bare size that run the same attention kernels."""
     rows, tokens, padded = batch
-    return predict_step_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded)
+    return predict_step_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
 
 
 @lru_cache(maxsize=64)
-def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepKernels:
+def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepKernels:
     rows, tokens, padded = batch
-    program = step_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    program = step_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
     return program.kernels(rows, tokens, recipe.rank)
 
 
@@ -195,12 +150,19 @@ def _time(
 ) -> TimeEstimate | None:
     if not gpu.speed_known:
         return None
-    runs = [(_kernels(m, recipe, batch), share) for batch, share in expected(workload, recipe)]
+    plain = _as_computed(recipe)
+    runs = [
+        (_kernels(m, plain, batch, attention_card(m, recipe, batch.tokens, gpu, batch.padded)), share)
+        for batch, share in expected(workload, recipe)
+    ]
     training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
-    evaluating = _evaluating(recipe)
-    runs = [(_evaluation_kernels(m, evaluating, batch), share) for batch, share in expected(workload, evaluating)]
+    plain = _evaluating(recipe)
+    runs = [
+        (_evaluation_kernels(m, plain, batch, attention_card(m, plain, batch.tokens, gpu, batch.padded)), share)
+        for batch, share in expected(workload, plain)
+    ]
     evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement)
     return with_evaluation(training, evaluations)
 
@@ -257,12 +219,20 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
+    batch = worst(workload, recipe)
+    card = attention_card(model, recipe, batch.tokens, gpu, batch.padded)
+    step = _step_memory(model, _as_computed(recipe), batch, card)
     return Estimate(
         recipe=recipe,
-        memory=_memory(model, recipe, workload, profile),
+        memory=_job_memory(model, recipe, workload, gpu, profile, step),
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
-        evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
+        evidence=Evidence(
+            rung="formula",
+            memory=MEMORY_EVIDENCE,
+            time=profile.evidence,
+            attention=attention_uses(model, recipe, gpu, step.calls),
+        ),
     )
 
 

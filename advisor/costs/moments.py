@@ -41,6 +41,7 @@ def predict_evaluation_memory(
     device: Device = "cuda",
     stack: Stack = THIS_STACK,
     padded: bool = False,
+    capability: str = "",
 ) -> StepMemory:
     """Peak memory of evaluating `batch` rows of `seq_len` tokens between two training steps, losses only.
 
@@ -49,7 +50,7 @@ def predict_evaluation_memory(
     """
     static = static_memory(m, recipe, batch, seq_len, padded)
     base = sum(static.blocks.values())
-    program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded)
+    program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability)
     shape = (batch, seq_len, recipe.rank)
     heights = [(part, extra, part.peak_bytes + extra.total) for part, extra in extended(program.memory(*shape))]
     part, extra, height = max(heights, key=lambda found: found[2])

@@ -6,8 +6,9 @@ from typing import Any
 
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.device import profile_for
-from advisor.costs.estimation import ALLOCATED_SPREAD, memory_estimate
+from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.peaks import ALLOCATED_SPREAD
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.early_2024 import Early2024, Notebook2024
@@ -45,7 +46,7 @@ def _table_bytes(m: ModelSpec, seq_len: int) -> int:
 
 
 def comparison_run(row: Row) -> PublishedRun:
-    """A row of peft's method comparison: its loop holds the outputs."""
+    """A row of peft's method comparison: its loop holds the outputs, its batches are padded to their longest row."""
     recipe = Recipe(
         method=row["method"],
         gradient_checkpointing=False,
@@ -55,14 +56,19 @@ def comparison_run(row: Row) -> PublishedRun:
         **_adapters(row),
     )
     stack = OwnLoop(freezes_lora_a=row["optimizer"] == "lora-fa")
-    return PublishedRun(find_model("llama-3.2-3b"), recipe, "NVIDIA L40S", stack)
+    return PublishedRun(find_model("llama-3.2-3b"), recipe, "NVIDIA L40S", stack, padded=True)
 
 
 def method_comparison(row: Row) -> Predicted:
-    """Peak reserved of the longest batch, padded to at most 768 tokens."""
-    model, recipe, gpu, stack = comparison_run(row)
-    step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
-    card = find_gpus(gpu)[0]
+    """Peak reserved of the longest batch: taken as rows that were all cut to 768 tokens, which need no mask.
+
+    How long the longest row is, and those beside it, is not stated. Padded to 768 tokens the rows with adapters would
+    need more than what was reserved.
+    """
+    run = comparison_run(row)
+    recipe, card = run.recipe, find_gpus(run.gpu)[0]
+    shape = (row["micro_batch"], row["seq_len"])
+    step = predict_step_memory(run.model, recipe, *shape, "cuda", run.stack, capability=card.compute_capability)
     memory = memory_estimate(step, recipe, profile_for(card))
     return Predicted(peak_figure(row, "reserved", memory), memory, card.memory_bytes)
 
@@ -133,7 +139,7 @@ def benchmarks(row: Row) -> Predicted | Unanswered:
         return Unanswered("no memory figure")
     if "no_shard" not in row["sharding"]:
         return Unanswered("weights sharded over cards")
-    model, recipe, gpu, _ = unsharded_run(row)
+    model, recipe, gpu, *_ = unsharded_run(row)
     batch, length = row["micro_batch"], row["seq_len"]
     step = predict_step_memory(model, recipe, batch, length, "cuda", Early2024())
     tables = _table_bytes(model, length)
