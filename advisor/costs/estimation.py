@@ -55,20 +55,24 @@ NO_TRACED_TIME = "no time: the mean length of a row was not traced"
 
 
 def memory_estimate(
-    step: StepMemory, recipe: Recipe, profile: DeviceProfile, spread: tuple[float, float] = ALLOCATED_SPREAD
+    step: StepMemory,
+    recipe: Recipe,
+    profile: DeviceProfile,
+    spread: tuple[float, float] = ALLOCATED_SPREAD,
+    evaluating: bool = False,
 ) -> MemoryEstimate:
     """What the card must hold for a step, and what it will show: two numbers.
 
     PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
     fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
-    The terms add up to `needed_bytes.likely`.
+    The terms add up to `needed_bytes.likely`. `evaluating`: the step is an evaluation's.
     """
     allocated = step.peak_bytes + profile.workspace_bytes
     low, high = spread
     bounds = Interval.around(float(allocated), low, high)
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
-    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation)
+    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating)
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,
@@ -118,8 +122,8 @@ def _job_memory(
         one = _evaluating(recipe)
         batch = worst(workload, one)
         card = attention_card(m, one, batch.tokens, gpu, batch.padded)
-        held = recipe.model_copy(update={"gradient_checkpointing": False})  # as the allocator sees a forward alone
-        peaks.append(peak_of("evaluation", memory_estimate(_evaluation_memory(m, one, batch, card), held, profile)))
+        found = _evaluation_memory(m, one, batch, card)
+        peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
     if recipe.is_quantized:
         knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype
         peaks += beginning_peaks(m, *knobs, profile)

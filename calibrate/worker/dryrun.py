@@ -27,6 +27,7 @@ from calibrate.measurement import ModelFacts, OpCount, PhasePeak, ShapeTraces, S
 from calibrate.options import config_of, recipe_of, recipe_options
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
+from calibrate.timeline import Timeline
 from calibrate.worker.build import auto_name, build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import no_data_dependence, quiet, readable_4bit
@@ -87,6 +88,13 @@ def _capacities(tracker: AllocationTracker) -> dict[str, int]:
 
 
 def trace_evaluation(
+    config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, padded: bool = False, **options: Any
+) -> PhasePeak:
+    """The peak of an evaluation; `options` are those of `evaluation_timeline`."""
+    return evaluation_timeline(config, recipe, batch, seq_len, padded, **options).phase_peaks()[0]
+
+
+def evaluation_timeline(
     config: Mapping[str, Any],
     recipe: Recipe,
     batch: int,
@@ -95,7 +103,7 @@ def trace_evaluation(
     *,
     layers: int | None = None,
     code: str = "",
-) -> PhasePeak:
+) -> Timeline:
     """The forward of the Trainer's evaluation between two steps, with the model in its steady state.
 
     Raises what `trace_step` raises.
@@ -117,7 +125,7 @@ def trace_evaluation(
                 with torch.no_grad(), _autocast(recipe):
                     outputs = model(**inputs)
                 del outputs
-    return tracker.timeline.phase_peaks()[0]
+    return tracker.timeline
 
 
 class Prepared:

@@ -57,6 +57,7 @@ def test_the_json_contract() -> None:
             "flop_per_step",
             "mfu",
             "energy_j",
+            "evaluation_s",
         }
         assert row["evidence"]["rung"] == "formula"
 
