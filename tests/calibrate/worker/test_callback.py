@@ -46,7 +46,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_of(name: str, recipe: Recipe, folder: Path, config: dict[str, Any] = CONFIG) -> Any:
-    make = {"transformers": trainer_step._transformers_trainer, "trl": trainer_step._sft_trainer}[name]
+    make = {"transformers": trainer_step._plain_trainer, "trl": trainer_step._sft_trainer}[name]
     found = make(config, recipe, SEQ_LEN, str(folder))
     found.remove_callback(PrinterCallback)
     return found
