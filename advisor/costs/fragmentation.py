@@ -55,8 +55,8 @@ _EVALUATION = {
     (True, False): Shares(Interval(0.040, 0.161, 0.482), Interval(0.023, 0.161, 0.482)),
     (True, True): Shares(Interval(0.004, 0.008, 0.017), Interval(0.002, 0.007, 0.015)),
 }
-"""The same of an evaluation, by (full fine-tuning, expandable segments): 5 %, median and 95 % over 42 traced evaluations
-of seven whole models, three batches each, which `python -m benchmarks.evaluation_shares` replays. The large blocks of
+"""The same of an evaluation, by (full fine-tuning, expandable segments): 5 %, median and 95 % over 42 traced ones of
+seven whole models, three batches each, which `python -m benchmarks.evaluation_shares` replays. The large blocks of
 one batch's logits are cut up by the layers of the next. Ignores: segments that training steps left in the cache.
 """
 
