@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from advisor.advice.candidates import Row
-from advisor.advice.search import Job, best_outcome, last_that_fits
+from advisor.advice.candidates import Row, searched
+from advisor.advice.search import Job, Outcome, last_that_fits, segment_options
 from advisor.answer import Candidate, Reason
 from advisor.errors import BadValue
 from advisor.rules.wording import DISPLAY, FORMULA
@@ -39,9 +39,14 @@ def check_evaluation(job: Job, rows: Mapping[Method, Row]) -> None:
         return
     asked = found[0].recipe.eval_batch
     without = job._replace(question=job.question.fixing({"eval_batch": 0}))
-    outcomes = {method: best_outcome(without, method) for method in rows}
+    known: dict[Method, Outcome] = {}
+    outcomes = {method: searched(without, method, known=known) for method in rows}
     most = {
-        method: max(largest_evaluation(job, one.recipe) for one in (outcome.estimate, outcome.least))
+        method: max(
+            largest_evaluation(job, one.recipe.model_copy(update={"expandable_segments": expandable}))
+            for one in (outcome.estimate, outcome.least)
+            for expandable in segment_options(job, method)
+        )
         for method, outcome in outcomes.items()
         if outcome.verdict == "fits"
     }
