@@ -54,12 +54,11 @@ def test_an_evaluation_that_needs_more_than_a_step_is_the_peak() -> None:
     assert notes(answer)[0].startswith("The peak is during evaluation; the training step alone needs ")
 
 
-@pytest.mark.parametrize("method", ["qlora", None])
-def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_can(method: str | None) -> None:
+@pytest.mark.parametrize(("method", "name"), [("qlora", "QLoRA"), (None, "QDoRA")])
+def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_can(method: str | None, name: str) -> None:
     job = {**JOB, "method": method}
-    with pytest.raises(
-        BadValue, match="--eval-batch is 64, but must be at most 5 for QLoRA, with rows of 2,048"
-    ) as one:
+    said = rf"--eval-batch is 64, but must be at most \d+ for {name}, with rows of 2,048 tokens on NVIDIA"
+    with pytest.raises(BadValue, match=said) as one:
         advise(**job, eval_batch=64)
     most = int(re.findall(r"at most (\d+)", str(one.value))[0])
     assert advise(**job, eval_batch=most).recommendation is not None
