@@ -28,6 +28,7 @@ class Static(NamedTuple):
 
     exact: dict[TermName, int]
     blocks: dict[TermName, int]
+    tensors: list[tuple[TermName, int, int]]  # (term, bytes, times) of each kind of tensor
 
 
 class _Tally:
@@ -36,10 +37,12 @@ class _Tally:
     def __init__(self) -> None:
         self.exact: dict[TermName, int] = {}
         self.blocks: dict[TermName, int] = {}
+        self.tensors: list[tuple[TermName, int, int]] = []
 
     def add(self, term: TermName, size_bytes: int, times: int = 1) -> None:
         self.exact[term] = self.exact.get(term, 0) + size_bytes * times
         self.blocks[term] = self.blocks.get(term, 0) + block_bytes(size_bytes) * times
+        self.tensors.append((term, size_bytes, times))
 
 
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
@@ -92,4 +95,4 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
     for size, times in buffer_bytes(m, recipe):
         tally.add(TermName.BUFFERS, size, times)
     tally.add(TermName.BATCH, 8 * batch * length)
-    return Static(tally.exact, tally.blocks)
+    return Static(tally.exact, tally.blocks, tally.tensors)
