@@ -22,7 +22,7 @@ from advisor.decoders.step import LEAVING_AUTOCAST, step_program
 from advisor.optimizers import optimizer_row
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.graph import GRADIENT
+from advisor.tape.graph import GRADIENT, Device
 from advisor.tape.program import Part, Program
 from advisor.terms import TermName
 
@@ -126,10 +126,11 @@ class Job:
     """A model trained by a recipe, as an allocator sees it: `start` loads it, `step` runs an optimizer step."""
 
     def __init__(
-        self, m: ModelSpec, recipe: Recipe, longest: int, stack: Stack, aside_bytes: Sequence[int] = (), **flags: bool
+        self, m: ModelSpec, recipe: Recipe, longest: int, stack: Stack, aside_bytes: Sequence[int] = (), device: Device = "cuda",
+        **flags: bool,
     ) -> None:
         """`longest`: tokens of the longest row; `aside_bytes`: tensors beside the model's; `flags`: of step_program."""
-        self.m, self.recipe, self.stack, self.flags = m, recipe, stack, flags
+        self.m, self.recipe, self.stack, self.device, self.flags = m, recipe, stack, device, flags
         static = static_memory(m, recipe, recipe.micro_batch, longest)
         self.static = [*aside_bytes]
         self.static += [size for term, size, times in static.tensors if term not in LATE for _ in range(times) if size]
@@ -147,7 +148,7 @@ class Job:
             recipe, batch = self.recipe, self.recipe.micro_batch
             if first:
                 recipe = recipe.model_copy(update={"gradient_accumulation": 1})
-            program = step_program(self.m, recipe, batch, length, "cuda", self.stack, **self.flags)
+            program = step_program(self.m, recipe, batch, length, self.device, self.stack, **self.flags)
             step = self._steps.get(id(program))
             if step is None:
                 step = self._steps[id(program)] = micro_step(program)
@@ -189,7 +190,7 @@ def _allocating(base: int, slots: Sequence[int]) -> Requests:
 
 
 class Run:
-    """A process on one card: the allocator's arrays, and where the job stands."""
+    """A process on one card: the allocator, and where the job stands."""
 
     def __init__(self, job: Job, expandable_segments: bool, capacity_bytes: int, raises: bool) -> None:
         self.job = job
@@ -198,17 +199,21 @@ class Run:
         optimizer = job._optimizer
         first = _BANKS * job.bank + optimizer.registers
         registers = first + len(job.static)
-        self.arrays = compiled.arrays(
+        self.state = compiled.allocator(
             2 * registers + 4096, registers, bool(expandable_segments), capacity_bytes, bool(raises)
         )
         self.failed = not self._play(_allocating(first, range(len(job.static))), compiled.array(job.static))
 
     def _play(self, requests: Requests, sizes: Any, base: int = 0) -> bool:
-        return bool(compiled.play(self.arrays, requests.codes, requests.slots, sizes, base))
+        return bool(compiled.play(self.state, requests.codes, requests.slots, sizes, base))
 
     def _release(self, registers: Sequence[int]) -> None:
         codes = compiled.array([2 * register + 1 for register in registers])
-        compiled.play(self.arrays, codes, codes, codes, 0)
+        compiled.play(self.state, codes, codes, codes, 0)
+
+    def freeze_small(self) -> None:
+        """Leave out what the small pool is asked from now on."""
+        self.state[compiled.LARGE_ONLY] = 1
 
     def step(self, lengths: Sequence[int]) -> bool:
         """One optimizer step with micro-batches padded to these lengths; False, for good, when memory ran out."""
@@ -239,19 +244,19 @@ class Run:
     @property
     def peak_allocated_bytes(self) -> int:
         """Blocks in use at the highest, as torch.cuda.max_memory_allocated counts."""
-        return int(self.arrays.counters[compiled.PEAK_ALLOCATED])
+        return int(self.state[compiled.PEAK_ALLOCATED])
 
     @property
     def peak_reserved_bytes(self) -> int:
         """Segments at the highest, as torch.cuda.max_memory_reserved counts."""
-        return int(self.arrays.counters[compiled.PEAK_RESERVED])
+        return int(self.state[compiled.PEAK_RESERVED])
 
     @property
     def capacity_bytes(self) -> int:
         """What the driver could give; of a run that raises it, what sufficed."""
-        return int(self.arrays.counters[compiled.CAPACITY])
+        return int(self.state[compiled.CAPACITY])
 
     @property
     def releases(self) -> int:
         """Times the cache was emptied because the memory had run out."""
-        return int(self.arrays.counters[compiled.RELEASES])
+        return int(self.state[compiled.RELEASES])
