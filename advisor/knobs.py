@@ -23,6 +23,8 @@ from advisor.specs import (
     DType,
     Loss,
     Method,
+    PackingStrategy,
+    Padding,
     Placement,
     Priority,
     Quantization,
@@ -47,6 +49,8 @@ _OPTIMIZER_ALIASES = {row.transformers_name: name for name, row in OPTIMIZERS.it
 _ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
 _QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
 _TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
+_PADDING_ALIASES = {"true": "longest", "batch": "longest", "false": "none", "no": "none"}
+_PACKING_ALIASES = {"bfd": "position_ids"}
 _MAX_NAMES = 64
 _TOKENS_K, _COUNT_K = 1024, 1000
 TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
@@ -144,12 +148,32 @@ KNOBS: tuple[Knob, ...] = (
     Knob("seq_len", "workload", "int", "longest row in tokens", k=_TOKENS_K),
     Knob("mean_seq_len", "workload", "int", "mean row in tokens", k=_TOKENS_K),
     Knob("packing", "workload", "bool", "fill every row up to --seq-len with several examples"),
+    Knob(
+        "packing_strategy",
+        "workload",
+        "choice",
+        "how examples in a packed row are kept apart: not at all, by position ids, by the attention kernel",
+        get_args(PackingStrategy),
+        _PACKING_ALIASES,
+    ),
+    Knob(
+        "padding",
+        "workload",
+        "choice",
+        "what rows are padded to: their micro-batch's longest row, --seq-len, or nothing",
+        get_args(Padding),
+        _PADDING_ALIASES,
+    ),
+    Knob("pad_to_multiple_of", "workload", "int", "round padded lengths up to a multiple of so many tokens"),
+    Knob("group_by_length", "workload", "bool", "micro-batches of rows of about the same length"),
     Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
     Knob("price_per_hour", "rental", "float", "price of one card per hour, in any currency: adds the job's cost"),
 )
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
+COLLATOR_KNOBS = ("packing_strategy", "padding", "pad_to_multiple_of")
+"""Knobs of a workload that a trainer may set."""
 RECIPE_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "recipe")
 
 
@@ -291,6 +315,10 @@ class Question(Frozen):
     seq_len: int | None = None
     mean_seq_len: int | None = None
     packing: bool | None = None
+    packing_strategy: PackingStrategy | None = None
+    padding: Padding | None = None
+    pad_to_multiple_of: int | None = None
+    group_by_length: bool | None = None
     trainer: Trainer | None = None
     sharding: Sharding | None = None
     priority: Priority | None = None

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
+from advisor.lengths import Quantiles, RowLengths, wrong_quantiles
 from advisor.optimizers import Optimizer
 from advisor.terms import TermName
 
@@ -23,6 +24,8 @@ Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
 Sharding = Literal["none", "ddp"]
 Priority = Literal["quality", "speed", "memory"]
+Padding = Literal["longest", "max_length", "none"]
+PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
 Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -214,12 +217,17 @@ class Workload(Frozen):
 
     examples: Annotated[int, Range(1, 10**12)] = 10_000
     epochs: Annotated[float, Range(0, 10_000, open_low=True)] = 1.0
-    seq_len: Annotated[int, Range(1, 10_000_000)] = 1024  # longest row
+    seq_len: Annotated[int, Range(1, 10_000_000)] = 1024  # longest row, before it is rounded up
     mean_seq_len: Annotated[int, Range(1, 10_000_000)] = 512  # mean row; at most seq_len
     packing: bool = False
+    # wrapped: examples attend to those before them; position_ids: kept apart by a mask, or by flash attention;
+    # varlen: kept apart by the attention kernel, whichever it is
+    packing_strategy: PackingStrategy = "wrapped"
+    padding: Padding = "longest"  # to the longest row of a micro-batch, to seq_len, or none: rows one after the other
+    pad_to_multiple_of: Annotated[int, Range(1, 1_000_000)] = 1  # tokens
+    group_by_length: bool = False  # micro-batches of rows of about the same length
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
-    # (rows, tokens): how long the longest of so many rows is on average; () = by costs.steptime.expected_longest
-    longest_of: tuple[tuple[int, int], ...] = ()
+    length_quantiles: Quantiles = ()  # of a data file's rows; () = the law that mean and maximum imply
     # What the two lengths may be, over what they are said to be; (1, 1, 1) where they are known
     seq_len_factor: Interval = KNOWN
     mean_seq_len_factor: Interval = KNOWN
@@ -238,14 +246,19 @@ class Workload(Frozen):
         )
         return low, high
 
+    @property
+    def lengths(self) -> RowLengths:
+        """The law of the lengths of its rows; of packed rows, that of the examples in them."""
+        return RowLengths(self.mean_seq_len, self.seq_len, self.length_quantiles)
+
     def _scaled(self, longest: float, mean: float) -> Workload:
         """The workload with its two lengths times these, and known."""
-        seq_len = max(1, round(self.seq_len * longest))
+        scaled = self.lengths.scaled(mean, longest)
         return self.model_copy(
             update={
-                "seq_len": seq_len,
-                "mean_seq_len": min(seq_len, max(1, round(self.mean_seq_len * mean))),
-                "longest_of": tuple((rows, max(1, round(tokens * mean))) for rows, tokens in self.longest_of),
+                "seq_len": scaled.limit,
+                "mean_seq_len": scaled.mean,
+                "length_quantiles": scaled.quantiles,
                 "seq_len_factor": KNOWN,
                 "mean_seq_len_factor": KNOWN,
             }
@@ -254,7 +267,9 @@ class Workload(Frozen):
     def _contradiction(self) -> str:
         if self.mean_seq_len > self.seq_len:
             return f"mean_seq_len is {self.mean_seq_len:,}, but must be at most seq_len, which is {self.seq_len:,}"
-        return ""
+        if self.packing and self.group_by_length:
+            return "group_by_length is set, but packed rows have one length"
+        return wrong_quantiles(self.length_quantiles, self.seq_len)
 
 
 class Recipe(Frozen):

@@ -52,10 +52,11 @@ def traced_memory(trace: Trace) -> Figures:
     )
 
 
-def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Work:
+def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Work:
     """Kernels, FLOP and memory traffic of forward and backward as the tape records them for a CPU."""
+    program = step_program(model, recipe, batch, seq_len, "cpu", padded=padded)
     kernels, flop, moved = 0, 0.0, 0.0
-    for run in step_program(model, recipe, batch, seq_len, "cpu").kernels(batch, seq_len, recipe.rank):
+    for run in program.kernels(batch, seq_len, recipe.rank):
         for (_, _, kernel_flop, kernel_bytes, _), times in run.kernels:
             kernels += run.copies * times
             flop += run.copies * times * kernel_flop

@@ -90,8 +90,8 @@ def advise(
     model_id = catalog.hub_id_of(model if isinstance(model, str) else spec.name)
     placement = placement_of(question)
     data = _measured_data(question, spec, model if isinstance(model, str) else "", model_id, progress)
-    workload = workload_of(question, spec, data)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
+    workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
     if len(cards) == 1:
@@ -234,6 +234,7 @@ def _job(
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: preset.values(method) for method in METHODS},
+        collator=preset.collator,
         profile=profile,
     )
     return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from advisor import catalog
 from advisor.advice.workload import workload_of
 from advisor.answer import DataFile, DataSummary
+from advisor.catalog.trainers import DEFAULT_TRAINER, find_trainer
 from advisor.dataset.counting import Counter, Estimated, Tokenized, find_tokenizer
 from advisor.dataset.forms import READ
 from advisor.dataset.rows import Progress
@@ -65,6 +66,7 @@ def describe(path: str, knobs: Mapping[str, object], progress: Progress | None =
     spec = catalog.find_model(model) if model else None
     question = read_question(given)
     found = measured(question, path, spec, model, catalog.hub_id_of(model) if model else "", progress)
-    workload = workload_of(question, spec, found)
+    preset = find_trainer(question.trainer or DEFAULT_TRAINER)
+    workload = workload_of(question, spec, found, preset.collator)
     micro_batch = question.micro_batch or workload.batch_size
     return Described(found.file, summary_of(found, workload, micro_batch))

@@ -65,7 +65,7 @@ def data_notes(question: Question, data: DataSummary | None) -> list[Reason]:
     rows = f"{data.rows:,} rows" if question.examples is None else f"{question.examples:,} of {data.rows:,} rows"
     skipped = f", {data.bad_lines:,} bad line{'s' if data.bad_lines > 1 else ''} skipped" if data.bad_lines else ""
     cut = cut_text(data)
-    padded = f"{dict(data.padding)[data.micro_batch]:.0%} padding in micro-batches of {data.micro_batch:,}"
+    padded = f"{1 - data.real_tokens / data.padded_tokens:.0%} padding in micro-batches of {data.micro_batch:,}"
     if question.packing:
         padded = f"packed into {data.packed_rows:,} rows with {data.packed_padding:.1%} padding"
     texts = [

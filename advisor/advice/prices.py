@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 from advisor.advice.candidates import Row, plan_of
 from advisor.advice.search import Job
 from advisor.answer import Candidate, Change, Plan
+from advisor.costs.micro_batches import worst
 from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
 from advisor.parameters.targets import default_targets, resolve_targets
@@ -18,6 +19,8 @@ from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe
 CODE = "price"
 MOST_PLANS = 7
 SHORTEST_ROW = 64
+ROUND = 256
+"""Padded lengths that are multiples of so many tokens are few enough for the allocator to use its blocks again."""
 FULL_PRECISION = ("adamw", "adamw_foreach", "paged_adamw")
 """Optimizers that have a counterpart with 8-bit states."""
 _NOTHING = 0.005
@@ -76,9 +79,28 @@ def _steps(job: Job, recipe: Recipe) -> Iterator[Step]:
     if recipe.kbit_upcast:
         yield Step("kbit_upcast", False, changes_training=True)
     yield from _other_adapters(job, recipe)
+    yield from _other_micro_batches(job, recipe)
     half = job.workload.seq_len // 2
     if half >= max(SHORTEST_ROW, job.workload.mean_seq_len):
         yield Step("seq_len", half, True, f"cuts {_cut_rows(job, half)}")
+
+
+def _other_micro_batches(job: Job, recipe: Recipe) -> Iterator[Step]:
+    """Made of the same rows in another way."""
+    workload = job.workload
+    if workload.packing:
+        if worst(workload, recipe).padded:
+            yield Step("packing_strategy", "wrapped", True, "examples attend to those before them")
+            yield Step("attention", "flash", note="needs the package flash-attn")
+        return
+    if workload.padding == "max_length":
+        yield Step("padding", "longest")
+    if workload.padding != "longest" or workload.lengths.alike:
+        return
+    if not workload.group_by_length and recipe.micro_batch > 1:
+        yield Step("group_by_length", True, True, "rows come in another order")
+    if workload.pad_to_multiple_of < ROUND <= workload.seq_len // 2:
+        yield Step("pad_to_multiple_of", ROUND, note="fewer different lengths")
 
 
 def _cut_rows(job: Job, limit: int) -> str:
@@ -121,8 +143,10 @@ def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...])
     recipe = row.recipe
     if step.knob in RECIPE_KNOBS:
         recipe = _changed(job, recipe, step)
-    else:
+    elif step.knob == "seq_len":
         job = job.cut_to(cast(int, step.value))
+    else:
+        job = job.with_rows({step.knob: step.value})
     plan = plan_of(job, job.estimate(recipe), stand_ins)
     memory = plan.memory.needed_bytes.likely - row.memory.needed_bytes.likely
     time = None

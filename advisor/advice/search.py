@@ -74,6 +74,8 @@ class Job(NamedTuple):
     """Search for the least memory, not for the least time."""
     preset: Mapping[Method, Mapping[str, object]] = {}
     """What the trainer sets by itself, by method; `question` takes precedence."""
+    collator: Mapping[str, object] = {}
+    """How the trainer by itself makes micro-batches of rows; `question` takes precedence."""
     traced: Mapping[Method, tuple[bool, ...]] | None = None
     """For a traced model, the checkpointing settings that were traced, by method; None for the formula."""
     profile: DeviceProfile | None = None
@@ -101,7 +103,12 @@ class Job(NamedTuple):
         lengths = {"seq_len": seq_len}
         if self._mean_is_stated:
             lengths["mean_seq_len"] = min(self.workload.mean_seq_len, seq_len)
-        return self._replace(workload=workload_of(self.question.fixing(lengths), self.model, self.data))
+        return self.with_rows(lengths)
+
+    def with_rows(self, changes: Mapping[str, object]) -> Job:
+        """The same job with other knobs of its rows."""
+        workload = workload_of(self.question.fixing(changes), self.model, self.data, self.collator)
+        return self._replace(workload=workload)
 
     @property
     def _mean_is_stated(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.errors import BadValue
 from advisor.interval import Interval
 from advisor.knobs import BY_NAME, Question, range_of
+from advisor.lengths import Quantiles, quantiles_of
 from advisor.specs import KNOWN, Model, Placement, Workload
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_EXAMPLES = 10_000
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_SEQ_LEN = 1024
-MICRO_BATCHES = tuple(2**power for power in range(9))
+_ROWS = ("packing", "packing_strategy", "padding", "pad_to_multiple_of", "group_by_length")
 LONGEST_ROW = int(range_of(BY_NAME["seq_len"]).high)
 
 
@@ -24,8 +26,13 @@ def placement_of(question: Question) -> Placement:
     return Placement(gpus=question.gpus or 1, sharding=question.sharding or "none")
 
 
-def workload_of(question: Question, model: Model | None, data: Measured | None = None) -> Workload:
-    """The data set: what the question says, then what the file says, then defaults.
+def workload_of(
+    question: Question,
+    model: Model | None,
+    data: Measured | None = None,
+    collator: Mapping[str, object] | None = None,
+) -> Workload:
+    """The data set: what the question says, then what the file says, then defaults; `collator`: what the trainer sets.
 
     Lengths that the file's characters only let estimate stay uncertain; those that the question states are known.
 
@@ -42,18 +49,31 @@ def workload_of(question: Question, model: Model | None, data: Measured | None =
     mean = question.mean_seq_len or (_mean_of(data, seq_len) if data else max(1, seq_len // 2))
     if mean > seq_len:
         raise BadValue("--mean-seq-len", mean, f"must be at most --seq-len, which is {seq_len:,}")
+    rows = {name: getattr(question, name) for name in _ROWS if getattr(question, name) is not None}
+    _refuse_contradictions(question, model)
     set_by_hand = question.seq_len or question.packing  # packed rows are as long as the limit says
     return Workload(
         examples=examples,
         epochs=question.epochs or 1.0,
         seq_len=seq_len,
         mean_seq_len=mean,
-        packing=question.packing or False,
         batch_size=_batch_size(question),
-        longest_of=() if data is None or question.mean_seq_len else _longest_of(data, seq_len),
+        **{**(collator or {}), **rows},
+        length_quantiles=() if data is None or question.mean_seq_len else _quantiles(data, seq_len),
         seq_len_factor=KNOWN if data is None or set_by_hand else _longest_factor(data, seq_len, positions),
         mean_seq_len_factor=KNOWN if data is None or question.mean_seq_len else _relative(data.mean_tokens),
     )
+
+
+def _refuse_contradictions(question: Question, model: Model | None) -> None:
+    """Raises BadValue for ways to make micro-batches that exclude each other."""
+    if question.packing and question.group_by_length:
+        raise BadValue("--group-by-length", True, "packed rows have one length; leave it out, or --packing")
+    attention = question.attention or (model.default_attention if model else "flash")
+    if question.padding != "none" or question.packing or question.micro_batch == 1 or attention == "flash":
+        return
+    allowed = f"--attention {attention} needs rows of one length; give --attention flash, --micro-batch 1, or pad them"
+    raise BadValue("--padding", "none", allowed)
 
 
 def _mean_of(data: Measured, seq_len: int) -> int:
@@ -61,10 +81,9 @@ def _mean_of(data: Measured, seq_len: int) -> int:
     return max(1, round(data.lengths.cut_at(seq_len).tokens / data.lengths.rows))
 
 
-def _longest_of(data: Measured, seq_len: int) -> tuple[tuple[int, int], ...]:
-    """What micro-batches of the file's rows, drawn at random and cut to `seq_len`, are padded to."""
-    kept = data.lengths.cut_at(seq_len)
-    return tuple((rows, max(1, round(kept.expected_longest(rows)))) for rows in MICRO_BATCHES)
+def _quantiles(data: Measured, seq_len: int) -> Quantiles:
+    """The lengths of the file's rows, cut to `seq_len`."""
+    return quantiles_of(data.lengths.cut_at(seq_len).by_length)
 
 
 def _longest_factor(data: Measured, seq_len: int, positions: int) -> Interval:

@@ -14,7 +14,7 @@ from typing import Any
 from advisor.catalog.data import data_text
 from advisor.errors import AdvisorError, BadConfig, UnknownName
 from advisor.frozen import Frozen
-from advisor.knobs import BY_NAME, TRAINERS, read_value
+from advisor.knobs import COLLATOR_KNOBS, RECIPE_KNOBS, TRAINERS, read_value
 from advisor.specs import METHODS, Method, Trainer
 
 DEFAULT_TRAINER = "transformers"
@@ -26,7 +26,7 @@ class PresetKnob(Frozen):
     """One knob as a trainer sets it, for some methods, and where its code says so."""
 
     name: str
-    value: str | bool | float
+    value: str | bool | int | float
     methods: tuple[Method, ...]
     source: str
 
@@ -42,8 +42,13 @@ class Preset(Frozen):
     knobs: tuple[PresetKnob, ...]
 
     def values(self, method: Method) -> dict[str, object]:
-        """The knobs that it sets for `method`."""
-        return {knob.name: knob.value for knob in self.knobs if method in knob.methods}
+        """The knobs of a recipe that it sets for `method`."""
+        return {knob.name: knob.value for knob in self.knobs if method in knob.methods and knob.name in RECIPE_KNOBS}
+
+    @property
+    def collator(self) -> dict[str, object]:
+        """How it makes micro-batches of rows: the knobs of a workload that it sets."""
+        return {knob.name: knob.value for knob in self.knobs if knob.name in COLLATOR_KNOBS}
 
 
 @cache
@@ -111,9 +116,9 @@ def _closed(table: Mapping[str, Any], keys: set[str], where: str) -> None:
 def _knob(row: Mapping[str, Any], where: str) -> PresetKnob:
     _closed(row, _KNOB_KEYS, where)
     name, methods, source = row.get("name"), row.get("methods", METHODS), row.get("source")
-    if not isinstance(name, str) or name not in BY_NAME or BY_NAME[name].home != "recipe":
-        known = ", ".join(knob.name for knob in BY_NAME.values() if knob.home == "recipe")
-        raise BadConfig(f"{where}: {name!r} is not a knob of a recipe; known: {known}")
+    presettable = (*RECIPE_KNOBS, *COLLATOR_KNOBS)
+    if not isinstance(name, str) or name not in presettable:
+        raise BadConfig(f"{where}: {name!r} is not a knob of a recipe; known: {', '.join(presettable)}")
     if not isinstance(methods, Sequence) or not methods or not set(methods) <= set(METHODS):
         raise BadConfig(f"{where}: methods of {name} are {methods!r}; known: {', '.join(METHODS)}")
     if not isinstance(source, str) or not source.strip():
@@ -122,7 +127,9 @@ def _knob(row: Mapping[str, Any], where: str) -> PresetKnob:
         value = read_value(name, row.get("value"))
     except AdvisorError as error:
         raise BadConfig(f"{where}: {error}") from None
-    if not isinstance(value, (str, bool, float)):
+    if name in COLLATOR_KNOBS and methods != METHODS:
+        raise BadConfig(f"{where}: {name} is about rows, not about a method; leave methods out")
+    if not isinstance(value, (str, int, float)) or (name in RECIPE_KNOBS and type(value) is int):
         raise BadConfig(f"{where}: {name} is {value!r}; presets set names, switches and fractions only")
     return PresetKnob(name=name, value=value, methods=tuple(m for m in METHODS if m in methods), source=source)
 

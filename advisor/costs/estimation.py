@@ -9,7 +9,8 @@ from typing import TypeVar
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.costs.steptime import StepKernels, mean_shape, time_estimate
+from advisor.costs.micro_batches import MicroBatch, expected, worst
+from advisor.costs.steptime import StepKernels, time_estimate
 from advisor.decoders.step import step_program
 from advisor.errors import expect
 from advisor.interval import Interval
@@ -87,14 +88,17 @@ def memory_estimate(
 
 
 @lru_cache(maxsize=256)
-def _step_memory(m: ModelSpec, recipe: Recipe, seq_len: int) -> StepMemory:
+def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
     """The part that does not depend on the card, computed once for the many cards of a bare size."""
-    return predict_step_memory(m, recipe, recipe.micro_batch, seq_len, stack=stack_for(recipe))
+    rows, tokens, padded = batch
+    return predict_step_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded)
 
 
 @lru_cache(maxsize=64)
-def _kernels(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> StepKernels:
-    return step_program(m, recipe, batch, length, "cuda", stack_for(recipe)).kernels(batch, length, recipe.rank)
+def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepKernels:
+    rows, tokens, padded = batch
+    program = step_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    return program.kernels(rows, tokens, recipe.rank)
 
 
 def _time(
@@ -102,8 +106,8 @@ def _time(
 ) -> TimeEstimate | None:
     if not gpu.speed_known:
         return None
-    batch, length = mean_shape(workload, recipe)
-    return time_estimate(m, recipe, workload, gpu, profile, _kernels(m, recipe, batch, length), placement)
+    runs = [(_kernels(m, recipe, batch), share) for batch, share in expected(workload, recipe)]
+    return time_estimate(m, recipe, workload, gpu, profile, runs, placement)
 
 
 def estimate(
@@ -116,7 +120,7 @@ def estimate(
 ) -> Estimate:
     """Memory and time of training `model` by `recipe` on `gpu`, by `profile` or the default of its generation.
 
-    Memory is for the longest rows (`workload.seq_len`), time for an average micro-batch. Time covers the whole job
+    Memory is for the worst micro-batch, time the mean over all (advisor.costs.micro_batches). Time covers the whole job
     over all cards of `placement` (one by default); it is None when the card's speed is unknown. Where the lengths of
     the workload are uncertain, the intervals reach from those of the shortest rows to those of the longest.
     Raises BadValue for an argument of another kind, UnknownName for target modules that the model does not have and
@@ -158,7 +162,7 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
-    step = _step_memory(model, recipe, workload.seq_len)
+    step = _step_memory(model, recipe, worst(workload, recipe))
     return Estimate(
         recipe=recipe,
         memory=memory_estimate(step, recipe, profile),
@@ -179,7 +183,8 @@ def _traced_estimate(
     """The same from a traced profile, whose evaluation is loaded only for such a model."""
     from advisor.costs import traced
 
-    step = traced.traced_step_memory(model, recipe, workload.seq_len)
+    length = worst(workload, recipe).tokens
+    step = traced.traced_step_memory(model, recipe, length)
     spread = UNFUSED_SPREAD if traced.keeps_more_than_cuda(model, recipe) else TRACED_SPREAD
     time = traced.traced_time(model, recipe, workload, gpu, placement, profile) if gpu.speed_known else None
     rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
@@ -187,6 +192,6 @@ def _traced_estimate(
         recipe=recipe,
         memory=memory_estimate(step, recipe, profile, spread),
         time=time,
-        trainable_parameters=traced.traced_parameter_count(model, recipe, workload.seq_len),
+        trainable_parameters=traced.traced_parameter_count(model, recipe, length),
         evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),
     )

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from advisor.costs.device import DeviceProfile, profile_for
+from advisor.costs.micro_batches import average
 from advisor.costs.roofline import ATTENTION, Roofline
-from advisor.costs.steptime import mean_shape, micro_step_time, optimizer_step_time
+from advisor.costs.steptime import micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
@@ -93,13 +94,13 @@ def explain_time(
     model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile | None = None
 ) -> StepParts:
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
-    batch, length = mean_shape(workload, recipe)
+    rows, tokens, padded = average(workload, recipe)
     profile = profile or profile_for(gpu)
-    program = step_program(model, recipe, batch, length, "cuda", stack_for(recipe), labeled=True)
-    runs = program.kernels(batch, length, recipe.rank)
+    program = step_program(model, recipe, rows, tokens, "cuda", stack_for(recipe), labeled=True, padded=padded)
+    runs = program.kernels(rows, tokens, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
-    plain = step_program(model, recipe, batch, length, "cuda", stack_for(recipe)).kernels(batch, length, recipe.rank)
-    total_s = micro_step_time(plain, gpu, profile).seconds.likely
+    plain = step_program(model, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    total_s = micro_step_time(plain.kernels(rows, tokens, recipe.rank), gpu, profile).seconds.likely
     parts = dict.fromkeys((*PARTS, OPTIMIZER, WAITING), 0.0)
     for kernel in kernels:
         parts[part_of(kernel.kind, kernel.place)] += kernel.seconds

@@ -91,16 +91,23 @@ def gradient_bytes(m: ModelSpec, recipe: Recipe) -> int:
 
 
 def predict_step_memory(
-    m: ModelSpec, recipe: Recipe, batch: int, seq_len: int, device: Device = "cuda", stack: Stack = THIS_STACK
+    m: ModelSpec,
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    device: Device = "cuda",
+    stack: Stack = THIS_STACK,
+    padded: bool = False,
 ) -> StepMemory:
     """Peak memory of training `m` by `recipe` with micro-batches of `batch` rows of `seq_len` tokens.
 
     `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step. `stack` is
-    not the mirrored one only when comparing with measurements of other code.
+    not the mirrored one only when comparing with measurements of other code. `padded`: some rows are shorter than
+    `seq_len`, so the micro-batch has an attention mask with zeros.
     """
-    static = static_memory(m, recipe, batch, seq_len)
+    static = static_memory(m, recipe, batch, seq_len, padded)
     base = sum(static.blocks.values())
-    program = step_program(m, recipe, batch, seq_len, device, stack)
+    program = step_program(m, recipe, batch, seq_len, device, stack, padded=padded)
     shape = (batch, seq_len, recipe.rank)
     segments = program.memory(*shape)
     grads = gradient_bytes(m, recipe)

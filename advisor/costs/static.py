@@ -82,8 +82,11 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
         tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
 
 
-def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Static:
-    """Everything that is held from the first step to the last. Raises UnknownName for an optimizer without a row."""
+def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int, padded: bool = False) -> Static:
+    """Everything that is held from the first step to the last; a `padded` batch has a mask of its own.
+
+    Raises UnknownName for an optimizer without a row.
+    """
     tally = _Tally()
     _add_base_weights(tally, m, recipe)
     shapes = trained_shapes(m, recipe)
@@ -94,5 +97,5 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stat
         tally.add(term, size, times)
     for size, times in buffer_bytes(m, recipe):
         tally.add(TermName.BUFFERS, size, times)
-    tally.add(TermName.BATCH, 8 * batch * length)
+    tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
     return Static(tally.exact, tally.blocks, tally.tensors)

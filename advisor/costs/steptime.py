@@ -13,7 +13,7 @@ data loading that is slower than the step. The spreads of the DeviceProfile are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from advisor.costs.device import DeviceProfile
@@ -55,6 +55,26 @@ def _bound(launch_s: float, device_s: float, compute_s: float, memory_s: float) 
     if launch_s > device_s:
         return "launch"
     return "compute" if compute_s > memory_s else "memory"
+
+
+def mean_of(micro_steps: Sequence[tuple[MicroStepTime, float]]) -> MicroStepTime:
+    """The mean of micro-steps, each with its share."""
+    if len(micro_steps) == 1:
+        return micro_steps[0][0]
+
+    def mean(of: Callable[[MicroStepTime], float]) -> float:
+        return sum(of(one) * share for one, share in micro_steps)
+
+    return MicroStepTime(
+        seconds=Interval(*(mean(lambda one, n=n: one.seconds[n]) for n in range(3))),  # type: ignore[misc]
+        device_s=mean(lambda one: one.device_s),
+        launch_s=mean(lambda one: one.launch_s),
+        compute_s=mean(lambda one: one.compute_s),
+        memory_s=mean(lambda one: one.memory_s),
+        kernel_count=round(mean(lambda one: one.kernel_count)),
+        flop=mean(lambda one: one.flop),
+        peak_s=mean(lambda one: one.peak_s),
+    )
 
 
 def launch_seconds(launches: Launches, profile: DeviceProfile) -> float:
@@ -174,36 +194,6 @@ def exchange_seconds(trained: Iterable[Trained], placement: Placement, profile: 
     return slow_to_fast.times(exchanged_bytes(trained, placement))
 
 
-def expected_longest(rows: int, mean: float, longest: float) -> float:
-    """Expected length of the longest of `rows` rows whose lengths average `mean` and never exceed `longest`.
-
-    Assumes P(length <= x) = (x / longest)^a with the a that gives the mean: uniform for a mean of half the maximum,
-    skewed to short rows below. For the longest of k rows, a is replaced by a k. It is `mean` for one row and tends to
-    `longest`; rows grouped by length stay below it.
-    """
-    return longest * rows * mean / (rows * mean + longest - mean)
-
-
-def mean_shape(workload: Workload, recipe: Recipe) -> tuple[int, int]:
-    """(rows, tokens per row) of an average micro-batch, padding included: the shape to run the tape at."""
-    if workload.packing:
-        return recipe.micro_batch, workload.seq_len
-    mean = min(workload.mean_seq_len, workload.seq_len)
-    if workload.longest_of:
-        return recipe.micro_batch, min(round(_between(workload.longest_of, recipe.micro_batch)), workload.seq_len)
-    return recipe.micro_batch, round(expected_longest(recipe.micro_batch, mean, workload.seq_len))
-
-
-def _between(longest_of: Sequence[tuple[int, int]], rows: int) -> float:
-    """Tokens of the longest of `rows` rows, from a table of rows and tokens, straight over the logarithm of rows."""
-    below = [pair for pair in longest_of if pair[0] <= rows] or [longest_of[0]]
-    above = [pair for pair in longest_of if pair[0] > rows]
-    (few, short), (many, long) = below[-1], above[0] if above else below[-1]
-    if few == many or rows <= few:
-        return short
-    return short + (long - short) * math.log(rows / few) / math.log(many / few)
-
-
 def row_count(workload: Workload) -> int:
     """Rows of one epoch: examples, or the full rows that they fill when packed."""
     if not workload.packing:
@@ -223,14 +213,14 @@ def time_estimate(
     workload: Workload,
     gpu: GpuSpec,
     profile: DeviceProfile,
-    parts: StepKernels,
+    micro_batches: Sequence[tuple[StepKernels, float]],
     placement: Placement,
 ) -> TimeEstimate:
-    """Time of the job over all cards of the placement, from the tape's kernels at `mean_shape`.
+    """Time of the job over all cards of the placement, from the tape's kernels of micro-batches with their shares.
 
     Tokens per second count real tokens, without padding, over all cards. Raises BadValue for a card without rates.
     """
-    micro = micro_step_time(parts, gpu, profile)
+    micro = mean_of([(micro_step_time(parts, gpu, profile), share) for parts, share in micro_batches])
     optimizer = optimizer_step_time(m, recipe, gpu, profile)
     exchange_s = exchange_seconds(trained_shapes(m, recipe), placement, profile)
     repeats = recipe.gradient_accumulation

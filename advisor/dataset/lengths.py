@@ -33,6 +33,11 @@ class Lengths:
         self._below = list(accumulate(self.counts))  # rows up to each length
 
     @property
+    def by_length(self) -> dict[int, int]:
+        """Rows by their length."""
+        return dict(zip(self.values, self.counts, strict=True))
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest row."""
         return self.values[-1]

@@ -8,6 +8,7 @@ from math import ceil
 from typing import NamedTuple
 
 from advisor.answer import DataFile, DataSummary
+from advisor.costs.micro_batches import average
 from advisor.dataset.counting import Counter as TokenCounter
 from advisor.dataset.forms import COLUMNS, Example, Form, recognized
 from advisor.dataset.lengths import PERCENTILES, Lengths
@@ -15,7 +16,7 @@ from advisor.dataset.reading import Source, rows_of
 from advisor.dataset.rows import BadRow, Progress
 from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
-from advisor.specs import Workload
+from advisor.specs import Recipe, Workload
 
 BATCH_ROWS, BATCH_CHARACTERS = 256, 500_000
 FIRST_BAD_LINES = 5
@@ -159,14 +160,14 @@ def _measured(source: Source, form: Form, tally: _Tally, counted_by: str) -> Mea
 def summary_of(measured: Measured, workload: Workload, micro_batch: int) -> DataSummary:
     """The file's lengths, and what the job makes of its rows: cut, padded in micro-batches or packed, and stepped over.
 
-    Padding is what is expected of micro-batches drawn at random and padded to their longest row. Steps are those of
-    `workload`, packed best-fit if it packs.
+    The table of padding is what is expected of micro-batches drawn at random and padded to their longest row. Steps
+    and padded tokens are those of `workload`, packed best-fit if it packs.
     """
     lengths, limit = measured.lengths, workload.seq_len
     kept = lengths.cut_at(limit)
     packed = lengths.packed(limit)
     sizes = sorted({*MICRO_BATCHES, micro_batch})
-    padded = packed.rows * limit if workload.packing else round(kept.expected_longest(micro_batch) * kept.rows)
+    padded = packed.rows * limit if workload.packing else round(_padded_row(kept, workload, micro_batch) * kept.rows)
     share = workload.examples / lengths.rows  # --examples may say another number of rows
     rows = packed.rows if workload.packing else lengths.rows
     edges, counts = lengths.histogram()
@@ -191,3 +192,12 @@ def summary_of(measured: Measured, workload: Workload, micro_batch: int) -> Data
         padded_tokens=max(round(padded * share), round(kept.tokens * share)),
         steps=max(1, ceil(rows * share * workload.epochs / workload.batch_size)),
     )
+
+
+def _padded_row(kept: Lengths, workload: Workload, micro_batch: int) -> float:
+    """Expected tokens of a row in micro-batches as `workload` makes them; exact where they are drawn at random."""
+    if workload.padding == "longest" and not workload.group_by_length and workload.pad_to_multiple_of == 1:
+        return kept.expected_longest(micro_batch)
+    repeats = max(1, workload.batch_size // micro_batch)
+    one = average(workload, Recipe(method="full", micro_batch=micro_batch, gradient_accumulation=repeats))
+    return one.rows * one.tokens / micro_batch

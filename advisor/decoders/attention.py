@@ -39,9 +39,21 @@ class StepInputs:
     __slots__ = ("alibi", "masks", "position_ids", "ropes", "window")
 
     def __init__(
-        self, t: Tape, m: ModelSpec, kind: str, batch: int, length: int, slides: bool, ids: Tensor, dtype: str
+        self,
+        t: Tape,
+        m: ModelSpec,
+        kind: str,
+        batch: int,
+        length: int,
+        slides: bool,
+        ids: Tensor,
+        dtype: str,
+        padded: bool,
     ) -> None:
-        """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states."""
+        """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states.
+
+        `padded`: rows differ in length, so every mask is made, and for each row.
+        """
         quirks = architecture_of(m.architecture)
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
         self.window = m.sliding_window if slides else 0
@@ -61,18 +73,19 @@ class StepInputs:
         elif m.position == "alibi":
             self.alibi = t.empty((batch, m.num_attention_heads, 1, length), dtype)
             full = t.empty((batch, m.num_attention_heads, length, length), dtype)
-        elif kind == "eager":
+        elif kind == "eager" or (kind == "sdpa" and padded):
+            form = dtype if kind == "eager" else "bool"
             if not m.sliding_window or not all(m.sliding_layers or (True,)):
-                full = t.empty(square, dtype)
+                full = t.empty(square, form)
             if m.sliding_window:
-                sliding = t.empty(square, dtype)
+                sliding = t.empty(square, form)
         elif kind == "sdpa":
             full = t.empty((1, *square[1:]), "bool") if quirks.always_makes_mask else None
             rows = batch if quirks.mask_by_row else 1
             sliding = t.empty((rows, *square[1:]), "bool") if slides else None
         for mask, band in ((full, 0), (sliding, self.window)):
             if mask is not None:
-                _note_mask_kernels(t, mask, batch, length, band)
+                _note_mask_kernels(t, mask, batch, length, band, padded)
         self.masks = {False: full, True: sliding}
         self.ropes = rope_tables(t, m, length, dtype)
 
@@ -88,12 +101,15 @@ class StepInputs:
         )
 
 
-def _note_mask_kernels(t: Tape, mask: Tensor, batch: int, length: int, window: int) -> None:
+def _note_mask_kernels(t: Tape, mask: Tensor, batch: int, length: int, window: int, padded: bool) -> None:
     """What transformers' masking_utils launches for one mask: indices, comparisons, and numbers in place of bools."""
     axis, square = 8 * length, length * length
     moved = [8 * batch, 8, axis, 2 * axis, axis, 2 * axis, 2 * axis + square]
     if window:
         moved += [1, 2 * axis, 2 * axis + square, 1 + 2 * square, 3 * square]
+    if padded:  # as bools, their sum against their number, picked for each key, joined with the square
+        tokens = batch * length
+        moved += [9 * tokens, tokens, 9, 9 * tokens, tokens + square + mask.count]
     if mask.dtype != "bool":
         moved += [2, 2, square + mask.bytes]
     for size in moved:

@@ -87,12 +87,13 @@ def _recorded(
     single_row: bool,
     device: Device,
     stack: Stack,
-    labeled: bool = False,
+    padded: bool,
+    labeled: bool,
 ) -> Program:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
-    `single_row`: the batch is 1 where that matters.
+    `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
@@ -114,7 +115,7 @@ def _recorded(
     )
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
     recorder.phase = "backward"
@@ -142,10 +143,12 @@ def step_program(
     device: Device,
     stack: Stack = THIS_STACK,
     labeled: bool = False,
+    padded: bool = False,
 ) -> Program:
     """The recorded micro-step of `recipe` (forward and backward of a micro-batch), without weights and optimizer state.
 
-    `labeled`: the kernels say where they run, see LabeledTape.
+    `labeled`: the kernels say where they run, see LabeledTape. `padded`: rows differ in length, so there is an
+    attention mask with zeros, of which each kind of attention makes its own.
 
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
@@ -164,7 +167,7 @@ def step_program(
     slides = bool(m.sliding_window) and m.sliding_window <= length
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     single_row = batch == 1 and composes_attention(m, recipe, device)
-    return _recorded(m, structure, slides, one_tile, single_row, device, stack, labeled)
+    return _recorded(m, structure, slides, one_tile, single_row, device, stack, padded, labeled)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -218,11 +221,12 @@ class _Step:
         one_tile: bool,
         single_row: bool,
         stack: Stack,
+        padded: bool,
     ) -> None:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
-        self.one_tile = one_tile
+        self.one_tile, self.padded = one_tile, padded
 
     def forward(self, ends: _Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -243,7 +247,7 @@ class _Step:
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack)
-        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype)
+        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded)
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)

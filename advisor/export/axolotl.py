@@ -26,7 +26,7 @@ def write(run: Run) -> TrainingFile:
         "attn_implementation": ATTENTION[recipe.attention],
         "datasets": [_rows(run.data)],
         "sequence_len": run.workload.seq_len,
-        "sample_packing": run.workload.packing,
+        **_micro_batches(run),
         "micro_batch_size": recipe.micro_batch,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "num_epochs": whole(run.workload.epochs),
@@ -47,6 +47,24 @@ def write(run: Run) -> TrainingFile:
         values |= _adapters(run)
     notes = _KERNELS_NOTE + (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
     return yaml_file(run, "axolotl", command, notes, values)
+
+
+def _micro_batches(run: Run) -> dict[str, Any]:
+    """How rows become micro-batches (core/builders/causal.py); left alone, it rounds up to 64 tokens."""
+    workload = run.workload
+    if workload.packing:
+        return {"sample_packing": True}
+    values: dict[str, Any] = {
+        "sample_packing": False,
+        **({"group_by_length": True} if workload.group_by_length else {}),
+    }
+    if workload.padding == "none" and run.recipe.micro_batch > 1:
+        return values | {"batch_flattening": True}
+    if workload.padding == "max_length":
+        return values | {"pad_to_sequence_len": True, "pad_to_multiple_of": workload.pad_to_multiple_of}
+    if workload.pad_to_multiple_of == 1:
+        return values | {"pad_to_sequence_len": False}
+    return values | ({} if workload.pad_to_multiple_of == 64 else {"pad_to_multiple_of": workload.pad_to_multiple_of})
 
 
 def _half(run: Run) -> str:
@@ -107,6 +125,10 @@ def _unsaid(run: Run) -> str:
         ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (recipe.base_dtype != DTYPES[_half(run)], f"base-dtype {recipe.base_dtype}"),
+        (
+            run.workload.packing and run.workload.packing_strategy != "varlen",
+            f"packing-strategy {run.workload.packing_strategy} (Axolotl keeps examples apart in its attention)",
+        ),
         (not recipe.autocast and _half(run) != "", "no-autocast of 16-bit weights"),
         (
             recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype,

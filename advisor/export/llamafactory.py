@@ -33,6 +33,7 @@ def write(run: Run) -> TrainingFile:
         "dataset_dir": ".",
         "cutoff_len": run.workload.seq_len,
         "packing": run.workload.packing,
+        **({"neat_packing": True} if _keeps_apart(run) else {}),
         **training_arguments(run),
         "bf16": run.mixed_precision == "bf16" and not pure,
         "fp16": run.mixed_precision == "fp16" and not pure,
@@ -63,6 +64,11 @@ def write(run: Run) -> TrainingFile:
     return yaml_file(run, "llamafactory", command, notes + _unsaid(run, pure), values, beside)
 
 
+def _keeps_apart(run: Run) -> bool:
+    """Whether examples in a packed row do not attend to each other, which only supervised rows can."""
+    return run.workload.packing and run.workload.packing_strategy != "wrapped" and run.data.form != "text"
+
+
 def _plain_bf16_adapters(run: Run) -> bool:
     """Whether pure_bf16 says what is wanted of the adapters: it also switches autocast off."""
     return run.recipe.adapter_dtype == "bfloat16" and not run.recipe.is_quantized
@@ -88,10 +94,15 @@ def _rows(data: DataFile) -> dict[str, Any]:
 
 
 def _unsaid(run: Run, pure: bool) -> str:
-    recipe = run.recipe
+    recipe, workload = run.recipe, run.workload
     full = recipe.method == "full"
     weights = "bfloat16" if pure else "float32" if full else _loaded(run)
     return unsaid(
+        (workload.padding != "longest" and not workload.packing, f"padding {workload.padding}"),
+        (
+            workload.pad_to_multiple_of != 8 and not workload.packing,
+            f"pad-to-multiple-of {workload.pad_to_multiple_of} (LLaMA-Factory rounds up to 8 tokens)",
+        ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (recipe.is_quantized and recipe.adapter_dtype != "float32", "16-bit adapters"),
         (recipe.adapter_dtype == "float16" and not recipe.is_quantized and not full, "adapter-dtype float16"),

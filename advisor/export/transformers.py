@@ -52,9 +52,15 @@ def _head(run: Run, command: str) -> str:
         [
             f"# pip install {packages}",
             f"# run: {command}",
+            *(["# packed rows are wrapped: examples attend to those before them"] if _wraps_instead(run) else []),
             f"# try it first: python {NAME} --smoke   ({STEPS} steps of a tiny random model on the CPU)",
         ]
     )
+
+
+def _wraps_instead(run: Run) -> bool:
+    """Whether rows are packed otherwise than was asked for."""
+    return run.workload.packing and run.workload.packing_strategy != "wrapped"
 
 
 def _imports(run: Run) -> str:
@@ -64,7 +70,7 @@ def _imports(run: Run) -> str:
         "AutoModelForCausalLM",
         "AutoTokenizer",
         *(["BitsAndBytesConfig"] if recipe.is_quantized else []),
-        "DataCollatorForSeq2Seq",
+        _collator(run).partition("(")[0],
         "PreTrainedTokenizerFast",
         "Trainer",
         "TrainingArguments",
@@ -205,6 +211,7 @@ def _train(run: Run) -> str:
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
         *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" else []),
+        *(['    train_sampling_strategy="group_by_length",'] if run.workload.group_by_length else []),
         '    eval_strategy="no" if eval_rows is None else "epoch",',
         "    prediction_loss_only=True,",
         "    use_cpu=options.smoke,",
@@ -215,13 +222,27 @@ def _train(run: Run) -> str:
         "    train_dataset=rows,",
         "    eval_dataset=eval_rows,",
         "    processing_class=tokenizer,",
-        "    data_collator=DataCollatorForSeq2Seq(tokenizer),  # labels of padding are -100, those of EOS are not",
+        f"    data_collator={_collator(run)},  # labels of padding are -100, those of EOS are not",
         ")",
         "trainer.train()",
         f"trainer.save_model()  # {'the adapter' if recipe.has_adapters else 'the model'} and the tokenizer",
         'print(f"saved to {output_dir}")',
     ]
     return "\n".join(lines)
+
+
+def _collator(run: Run) -> str:
+    """The expression that makes what pads rows, or lays them one after the other."""
+    workload = run.workload
+    if workload.packing:
+        return "DataCollatorForSeq2Seq(tokenizer)"
+    if workload.padding == "none" and run.recipe.micro_batch > 1:
+        return "DataCollatorWithFlattening(return_flash_attn_kwargs=not options.smoke)"
+    arguments = ["tokenizer"]
+    arguments += ['padding="max_length", max_length=SEQ_LEN'] if workload.padding == "max_length" else []
+    unit = workload.pad_to_multiple_of
+    arguments += [f"pad_to_multiple_of={unit}"] if unit > 1 and workload.padding != "none" else []
+    return f"DataCollatorForSeq2Seq({', '.join(arguments)})"
 
 
 def _small(wanted: int, most: int) -> str:

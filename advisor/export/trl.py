@@ -33,8 +33,7 @@ def write(run: Run) -> TrainingFile:
         "attn_implementation": ATTENTION[recipe.attention],
         **_rows(run.data),
         "max_length": run.workload.seq_len,
-        "packing": run.workload.packing,
-        **({"packing_strategy": "wrapped"} if run.workload.packing else {}),
+        **_micro_batches(run),
         **training_arguments(run),
         "bf16": run.mixed_precision == "bf16",
         "fp16": run.mixed_precision == "fp16",
@@ -60,6 +59,17 @@ def write(run: Run) -> TrainingFile:
         notes,
         values,
     )
+
+
+def _micro_batches(run: Run) -> dict[str, Any]:
+    """How rows become micro-batches; `bfd` packing hands out position ids."""
+    workload = run.workload
+    if workload.packing:
+        return {"packing": True, "packing_strategy": "wrapped" if workload.packing_strategy == "wrapped" else "bfd"}
+    values: dict[str, Any] = {"packing": False}
+    if workload.padding == "none":
+        return values | ({"padding_free": True} if run.recipe.micro_batch > 1 else {})
+    return values | ({"pad_to_multiple_of": workload.pad_to_multiple_of} if workload.pad_to_multiple_of > 1 else {})
 
 
 def _rows(data: DataFile) -> dict[str, Any]:
@@ -98,11 +108,12 @@ def _adapters(run: Run) -> dict[str, Any]:
 
 
 def _unsaid(run: Run) -> str:
-    recipe = run.recipe
+    recipe, workload = run.recipe, run.workload
     usual = "bfloat16" if recipe.is_quantized else "float32"
     return unsaid(
         (recipe.loss == "full", "full-logits loss (TRL always uses its chunked loss)"),
         (recipe.has_adapters and recipe.adapter_dtype != usual, f"adapter-dtype {recipe.adapter_dtype}"),
         (recipe.is_dora and recipe.magnitude_dtype != "float32", f"magnitude-dtype {recipe.magnitude_dtype}"),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
+        (workload.padding == "max_length" and not workload.packing, "padding max_length (TRL pads to the longest row)"),
     )

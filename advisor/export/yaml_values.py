@@ -70,4 +70,5 @@ def training_arguments(run: Run) -> dict[str, Any]:
         "gradient_accumulation_steps": run.recipe.gradient_accumulation,
         "learning_rate": run.learning_rate,
         "optim": optimizer_row(run.recipe.optimizer).transformers_name,
+        **({"train_sampling_strategy": "group_by_length"} if run.workload.group_by_length else {}),
     }

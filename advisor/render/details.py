@@ -148,6 +148,7 @@ def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
     say(console, _trainer_line(advice, row), indent=2)
     values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
     hidden = {"magnitude_dtype"} if row is not None and not row.recipe.is_dora else set()
+    hidden |= set() if advice.workload.packing else {"packing_strategy"}
     chosen = [
         f"{name.replace('_', '-')} {value_text(values[name])}"
         for name in advice.chosen
@@ -159,10 +160,10 @@ def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
 def _trainer_line(advice: Advice, row: Candidate | None) -> str:
     """The trainer that was assumed, whether it was traced, and what it set."""
     trainer = advice.trainer
-    recipe = None if row is None else row.recipe
-    idle = {} if recipe is None else idle_knobs(recipe.method)
+    values = dict(advice.workload) | ({} if row is None else dict(row.recipe))
+    idle = {} if row is None else idle_knobs(row.method)
     knobs = [
-        name.replace("_", "-") + ("" if recipe is None else f" {value_text(getattr(recipe, name))}")
+        name.replace("_", "-") + (f" {value_text(values[name])}" if name in values else "")
         for name in trainer.knobs
         if name not in idle
     ]

@@ -1,7 +1,8 @@
 """A setting that has no effect.
 
 A knob was set that means nothing for the methods in question, for example --rank with --method full. It is
-left out of the recipe; the warning makes sure that nobody counts on its effect. The same holds for names in
+left out of the recipe; the warning makes sure that nobody counts on its effect. The same holds for ways to pad rows
+that are packed, or that have one length, and for names in
 --target-modules that no layer of the model has: peft passes over them as long as another name matches.
 """
 
@@ -12,7 +13,7 @@ from advisor.knobs import idle_knobs
 from advisor.parameters.targets import unmatched_targets
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
-from advisor.specs import ADAPTER_METHODS, ModelSpec
+from advisor.specs import ADAPTER_METHODS, ModelSpec, Workload
 
 CODE = "ADV104"
 PEFT = "https://github.com/huggingface/peft/blob/main/src/peft/tuners/tuners_utils.py"
@@ -51,6 +52,20 @@ def _idle(context: Context) -> list[tuple[str, str]]:
         idle += [(name, "without --data") for name in ("data_columns", "tokenizer", "skip_bad_lines") if name in fixed]
     if "sharding" in fixed and context.placement.gpus == 1:
         idle.append(("sharding", "on one card"))
+    return idle + [(name, why) for name, why in _idle_of_rows(context.workload) if name in fixed]
+
+
+def _idle_of_rows(workload: Workload) -> list[tuple[str, str]]:
+    """Ways to make micro-batches that change nothing for these rows."""
+    if workload.packing:
+        return [(name, "with --packing, which fills every row") for name in ("padding", "pad_to_multiple_of")]
+    idle = [("packing_strategy", "without --packing")]
+    if workload.lengths.alike:
+        idle += [(name, "where all rows have one length") for name in ("padding", "group_by_length")]
+    elif workload.padding != "longest":
+        idle.append(("group_by_length", f"with --padding {workload.padding}"))
+    if workload.padding == "none":
+        idle.append(("pad_to_multiple_of", "with --padding none"))
     return idle
 
 

@@ -143,7 +143,7 @@ def timed(row: Row) -> Timed:
         recipe.micro_batch, length, recipe.rank
     )
     placement = Placement(gpus=row["num_gpus"], sharding="ddp" if row["num_gpus"] > 1 else "none")
-    estimate = time_estimate(model, recipe, work, card, profile_for(card), kernels, placement)
+    estimate = time_estimate(model, recipe, work, card, profile_for(card), [(kernels, 1.0)], placement)
     return Timed(row, float(row["step_time_s"]), estimate, round(tokens))
 
 

@@ -190,16 +190,22 @@ def auto_name(model: Any) -> str:
     return f"AutoModelFor{tasks.get(_task_type(model) or '', 'MaskedLM')}"
 
 
-def step_inputs(model: Any, batch: int, seq_len: int) -> dict[str, Any]:
+def step_inputs(model: Any, batch: int, seq_len: int, padded: bool = False) -> dict[str, Any]:
     """What a training script passes to the model for `batch` rows of `seq_len` tokens.
 
     Labels are the tokens themselves (so an encoder-decoder has the same number on both sides), or one class per row.
+    `padded`: the last row ends one token early, so there is a mask with a zero. Without, there is none: the mask of
+    ones that a collator makes is dropped by transformers.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
-    return {"input_ids": input_ids, "labels": labels}
+    inputs = {"input_ids": input_ids, "labels": labels}
+    if padded:
+        inputs["attention_mask"] = torch.ones(batch, seq_len, dtype=torch.long)
+        inputs["attention_mask"][-1, -1] = 0
+    return inputs
 
 
 def _attention_linears(model: nn.Module) -> list[str]:

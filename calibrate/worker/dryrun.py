@@ -1,8 +1,8 @@
 """One training step of the real transformers + peft + bitsandbytes code on fake CPU tensors, every byte recorded.
 
 It runs what transformers' Trainer runs: `loss = model(input_ids, labels).loss` with the cache off (only the
-loss is kept), backward, optimizer step, zero_grad; no attention mask, labels are the input ids. Left out: gradient
-clipping (scalars only) and the copy of the logits that accelerate makes under autocast (not at the peak).
+loss is kept), backward, optimizer step, zero_grad; labels are the input ids, a padded batch has an attention mask. Left
+out: gradient clipping (scalars only) and the copy of the logits that accelerate makes under autocast (not at the peak).
 
 It shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantizes its weight. Paged
 optimizer states of 100,000 elements and more are not counted: on a GPU they are outside torch's allocator.
@@ -56,11 +56,12 @@ def trace_step(
     name_modules: bool = True,
     code: str = "",
     capacity: bool = False,
+    padded: bool = False,
 ) -> Trace:
     """Trace one step of `recipe` for the model of a Hugging Face config, without allocating its tensors.
 
     `layers` cuts the model; `census` adds what is alive at the peak; `events` adds every allocation and release;
-    `code` is the folder of a model that brings its own Python code.
+    `code` is the folder of a model that brings its own Python code; `padded` gives the batch a mask with zeros.
     Raises BadValue, BadConfig or UnsupportedArchitecture (see `calibrate.worker.build`).
     """
     start_s = time.perf_counter()
@@ -68,7 +69,7 @@ def trace_step(
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence():
             materialize(model)
-            tracker = _run(model, recipe, batch, seq_len, name_modules)
+            tracker = _run(model, recipe, batch, seq_len, name_modules, padded)
     trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
     return trace.model_copy(update=_capacities(tracker)) if capacity else trace
 
@@ -171,19 +172,20 @@ def real_step(
     census: bool = False,
     events: bool = False,
     name_modules: bool = True,
+    padded: bool = False,
 ) -> Trace:
     """The same step really executed on CPU tensors with random weights: only for tiny configs."""
     start_s = time.perf_counter()
     with quiet():
         torch.manual_seed(0)
         model = build_model(config, recipe, fake=False, layers=layers)
-        tracker = _run(model, recipe, batch, seq_len, name_modules)
+        tracker = _run(model, recipe, batch, seq_len, name_modules, padded)
     return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
 
 
-def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool) -> AllocationTracker:
+def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool, padded: bool) -> AllocationTracker:
     """Run the step until its steady state, then once under the tracker."""
-    return _tracked(model, _steady(model, recipe), recipe, batch, seq_len, name_modules)
+    return _tracked(model, _steady(model, recipe), recipe, batch, seq_len, name_modules, padded=padded)
 
 
 def _steady(model: Any, recipe: Recipe) -> Any:
@@ -216,10 +218,11 @@ def _tracked(
     seq_len: int,
     name_modules: bool,
     accumulated: bool = False,
+    padded: bool = False,
 ) -> AllocationTracker:
     """Run one step of the steady state under the tracker; `accumulated` notes when gradients are complete."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    inputs = step_inputs(model, batch, seq_len)
+    inputs = step_inputs(model, batch, seq_len, padded)
     if recipe.gradient_accumulation > 1:  # the last micro-batch finds the gradients of the first
         with _autocast(recipe):
             loss = model(**inputs).loss

@@ -76,17 +76,22 @@ def static_of(trace: Trace) -> dict[str, int]:
 
 
 def check(
-    m: ModelSpec, traced: dict[str, Any], chosen: Recipe, shape: tuple[int, int] = SHAPE, tolerance: float = TOLERANCE
+    m: ModelSpec,
+    traced: dict[str, Any],
+    chosen: Recipe,
+    shape: tuple[int, int] = SHAPE,
+    tolerance: float = TOLERANCE,
+    padded: bool = False,
 ) -> None:
-    trace = trace_step(traced, chosen, *shape, name_modules=False)
-    predicted = predict_step_memory(m, chosen, *shape, "cpu")
+    trace = trace_step(traced, chosen, *shape, name_modules=False, padded=padded)
+    predicted = predict_step_memory(m, chosen, *shape, "cpu", padded=padded)
     blocks = dict(predicted.static_blocks)
     blocks["optimizer states"] = blocks.get("optimizer states", 0) + blocks.pop("optimizer step counters", 0)
     assert {name: blocks.get(name, 0) for name in static_of(trace)} == static_of(trace)
     for phase in ("forward", "backward"):
         assert predicted.phase_peaks[phase] == pytest.approx(trace.phase(phase).peak_bytes, rel=PHASE_TOLERANCE), phase
     assert predicted.peak_bytes == pytest.approx(trace.peak_bytes, rel=tolerance)
-    work, found = predicted_work(m, chosen, *shape), traced_work(trace)
+    work, found = predicted_work(m, chosen, *shape, padded), traced_work(trace)
     assert work.flop == pytest.approx(found.flop, rel=1e-3)
     assert work.bytes == pytest.approx(found.bytes, rel=BYTES_TOLERANCE)
     assert abs(work.kernels - found.kernels) <= KERNELS_TOLERANCE * found.kernels + KERNELS_ONCE
@@ -104,6 +109,23 @@ def test_peak_equals_the_trace(name: str, method: str, checkpointing: bool, auto
     for shape, reentrant in itertools.product(SHAPES, kinds):
         knobs = {"gradient_checkpointing": checkpointing, "autocast": autocast, "reentrant": reentrant}
         check(m, config(name, layers), recipe(m, method, **knobs), shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "checkpointing", "autocast"),
+    [
+        pytest.param(name, *COMBINATIONS[(5 * index + 2) % len(COMBINATIONS)], id=name)
+        for index, name in enumerate(CONFIGS)
+    ],
+)
+def test_a_padded_batch(name: str, method: str, checkpointing: bool, autocast: bool) -> None:
+    layers = 4 if name == "olmo3" else layers_of(name)  # its code makes the mask of a kind of layer that was cut off
+    m = spec(name, layers)
+    methods = METHODS if EVERY_COMBINATION else (method,)
+    switches = SWITCHES if EVERY_COMBINATION else [(checkpointing, autocast)]
+    for one, (recomputes, casts) in itertools.product(methods, switches):
+        chosen = recipe(m, one, gradient_checkpointing=recomputes, autocast=casts)
+        check(m, config(name, layers), chosen, padded=True)
 
 
 @pytest.mark.parametrize(
