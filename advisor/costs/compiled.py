@@ -164,7 +164,7 @@ def _best_fit(s: Any, pool: int, size: int) -> int:
 
 
 @jitted
-def _empty_cache(s: Any) -> None:
+def empty_cache(s: Any) -> None:
     """Give back every segment that is wholly free."""
     for pool in range(2):
         at = s[_LIST + pool]
@@ -224,7 +224,7 @@ def _grown(s: Any, pool: int, size: int) -> int:
 @jitted
 def _after_emptying(s: Any, pool: int, size: int) -> int:
     """A new segment once the cache was emptied; 0 where that does not suffice and the capacity may not grow."""
-    _empty_cache(s)
+    empty_cache(s)
     s[RELEASES] += 1
     block = _segment(s, pool, size)
     if block == 0 and s[_RAISES]:
@@ -281,6 +281,11 @@ def _release(s: Any, block: int) -> None:
         _join(s, pool, near, block)
         block = near
     _put(s, pool, block)
+
+
+def is_live(s: Any, register: int) -> bool:
+    """Whether there is a block behind a register."""
+    return bool(s[_REGISTERS + register])
 
 
 @jitted

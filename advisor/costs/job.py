@@ -16,8 +16,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from advisor.costs import compiled
+from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.static import static_memory
-from advisor.decoders.stack import Stack
+from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import LEAVING_AUTOCAST, step_program
 from advisor.optimizers import optimizer_row
 from advisor.parameters.trained import trained_shapes
@@ -28,6 +29,8 @@ from advisor.terms import TermName
 
 LATE = (TermName.OPTIMIZER_STATES, TermName.STEP_COUNTERS)
 """Static tensors that the first optimizer step makes."""
+WARM_UP_STEPS = 10
+"""After these the small pool has grown, and what it is asked is left out."""
 _BANKS = 4
 """Sets of registers: of the first micro-step of an optimizer step and of the others, each twice in turn."""
 
@@ -123,66 +126,71 @@ def _drop_casts(writer: _Writer, parts: Iterable[Part]) -> None:
 
 
 class Job:
-    """A model trained by a recipe, as an allocator sees it: `start` loads it, `step` runs an optimizer step."""
+    """A model trained by a recipe, as an allocator sees it."""
 
     def __init__(
-        self, m: ModelSpec, recipe: Recipe, longest: int, stack: Stack, aside_bytes: Sequence[int] = (), device: Device = "cuda",
-        **flags: bool,
+        self,
+        m: ModelSpec,
+        recipe: Recipe,
+        batches: Iterable[MicroBatch],
+        stack: Stack = THIS_STACK,
+        aside_bytes: Sequence[int] = (),
+        device: Device = "cuda",
     ) -> None:
-        """`longest`: tokens of the longest row; `aside_bytes`: tensors beside the model's; `flags`: of step_program."""
-        self.m, self.recipe, self.stack, self.device, self.flags = m, recipe, stack, device, flags
-        static = static_memory(m, recipe, recipe.micro_batch, longest)
+        """`batches`: all micro-batches that there will be; `aside_bytes`: tensors beside the model's."""
+        self.m, self.recipe, self.stack, self.device = m, recipe, stack, device
+        distinct = set(batches)
+        longest = max(distinct, key=lambda batch: batch.rows * batch.tokens)
+        static = static_memory(m, recipe, longest.rows, longest.tokens, longest.padded)
         self.static = [*aside_bytes]
         self.static += [size for term, size, times in static.tensors if term not in LATE for _ in range(times) if size]
-        self._steps: dict[int, MicroStep] = {}  # by the identity of the program
-        self._micro_steps: dict[tuple[int, bool], tuple[MicroStep, Any]] = {}  # by length and whether it is the first
-        self.bank = self._micro_step(longest, True)[0].registers
-        if recipe.gradient_accumulation > 1:
-            self.bank = max(self.bank, self._micro_step(longest, False)[0].registers)
-        self._optimizer = _OptimizerRequests(m, recipe, _BANKS * self.bank)
+        self._programs: dict[int, MicroStep] = {}  # by the identity of the program
+        firsts = (True,) if recipe.gradient_accumulation == 1 else (True, False)
+        self.micro_steps = {(batch, first): self._micro_step(batch, first) for batch in distinct for first in firsts}
+        self.bank = max(step.registers for step in self._programs.values())
+        self.optimizer = _optimizer_requests(m, recipe, _BANKS * self.bank)
 
-    def _micro_step(self, length: int, first: bool) -> tuple[MicroStep, Any]:
-        """The requests of a micro-step of this length, and the bytes of its slots."""
-        found = self._micro_steps.get((length, first))
-        if found is None:
-            recipe, batch = self.recipe, self.recipe.micro_batch
-            if first:
-                recipe = recipe.model_copy(update={"gradient_accumulation": 1})
-            program = step_program(self.m, recipe, batch, length, self.device, self.stack, **self.flags)
-            step = self._steps.get(id(program))
-            if step is None:
-                step = self._steps[id(program)] = micro_step(program)
-            found = step, compiled.array(program.slot_bytes(batch, length, recipe.rank))
-            self._micro_steps[length, first] = found
-        return found
-
-    def start(self, expandable_segments: bool = False, capacity_bytes: int = 0, raises: bool = False) -> Run:
-        """A process that has loaded the model."""
-        return Run(self, expandable_segments, capacity_bytes, raises)
+    def _micro_step(self, batch: MicroBatch, first: bool) -> tuple[MicroStep, Any]:
+        """The requests of a micro-step, and the bytes of its slots; the first one of a step finds no gradients."""
+        rows, tokens, padded = batch
+        recipe = self.recipe.model_copy(update={"gradient_accumulation": 1}) if first else self.recipe
+        program = step_program(self.m, recipe, rows, tokens, self.device, self.stack, padded=padded)
+        step = self._programs.get(id(program))
+        if step is None:
+            step = self._programs[id(program)] = micro_step(program)
+        return step, compiled.array(program.slot_bytes(rows, tokens, recipe.rank))
 
 
-class _OptimizerRequests:
+class OptimizerRequests(NamedTuple):
     """What the optimizer allocates: its states once, its temporaries at every step."""
 
-    def __init__(self, m: ModelSpec, recipe: Recipe, base: int) -> None:
-        row, shapes = optimizer_row(recipe.optimizer), trained_shapes(m, recipe)
-        each = [p for turn in range(max(p.times for p in shapes)) for p in shapes if turn < p.times]  # layer by layer
-        states = [size for p in each for size in (*row.states(p), *[row.step_counter_bytes] * bool(row.step_counter_bytes))]
-        states += row.table_bytes
-        temporaries = [row.temporaries(p) for p in each]
-        sizes = [*states, *(size for group in temporaries for size in group)]
-        self.sizes = compiled.array(sizes)
-        self.states = _allocating(base, range(len(states)))
-        self.registers = len(sizes)
-        groups = [list(range(len(states), len(sizes)))] if row.temporaries_at_once else []
-        if not groups:
-            at = len(states)
-            for group in temporaries:
-                groups.append(list(range(at, at + len(group))))
-                at += len(group)
-        codes = [code for group in groups for code in (*(2 * i for i in group), *(2 * i + 1 for i in group))]
-        slots = [code // 2 for code in codes]
-        self.temporaries = Requests(compiled.array([code + 2 * base for code in codes]), compiled.array(slots))
+    states: Requests
+    temporaries: Requests
+    sizes: Any
+    registers: int
+
+
+def _optimizer_requests(m: ModelSpec, recipe: Recipe, base: int) -> OptimizerRequests:
+    """The requests of an optimizer step, with registers from `base` on, in the order of the layers."""
+    row, shapes = optimizer_row(recipe.optimizer), trained_shapes(m, recipe)
+    each = [p for turn in range(max(p.times for p in shapes)) for p in shapes if turn < p.times]
+    counter = [row.step_counter_bytes] if row.step_counter_bytes else []
+    states = [size for p in each for size in (*row.states(p), *counter)]
+    states += row.table_bytes
+    sizes, groups = list(states), []
+    for p in each:
+        temporaries = row.temporaries(p)
+        groups.append(range(len(sizes), len(sizes) + len(temporaries)))
+        sizes += temporaries
+    if row.temporaries_at_once:
+        groups = [range(len(states), len(sizes))]
+    pairs = [(2 * (base + slot) + freed, slot) for group in groups for freed in range(2) for slot in group]
+    return OptimizerRequests(
+        _allocating(base, range(len(states))),
+        Requests(compiled.array([code for code, _ in pairs]), compiled.array([slot for _, slot in pairs])),
+        compiled.array(sizes),
+        len(sizes),
+    )
 
 
 def _allocating(base: int, slots: Sequence[int]) -> Requests:
@@ -190,18 +198,19 @@ def _allocating(base: int, slots: Sequence[int]) -> Requests:
 
 
 class Run:
-    """A process on one card: the allocator, and where the job stands."""
+    """A process on one card that has loaded the model, and where its job stands."""
 
-    def __init__(self, job: Job, expandable_segments: bool, capacity_bytes: int, raises: bool) -> None:
+    def __init__(
+        self, job: Job, expandable_segments: bool = False, capacity_bytes: int = 0, raises: bool = False
+    ) -> None:
+        """`capacity_bytes` is what the driver can give (0: no limit); with `raises` it grows where it is too little."""
         self.job = job
-        self._steps = self._parity = 0
-        self._carried = compiled.array([])
-        optimizer = job._optimizer
-        first = _BANKS * job.bank + optimizer.registers
+        self.steps = self._parity = 0
+        self._carried: list[int] = []
+        self._seen: set[tuple[MicroBatch, bool]] = set()
+        first = _BANKS * job.bank + job.optimizer.registers
         registers = first + len(job.static)
-        self.state = compiled.allocator(
-            2 * registers + 4096, registers, bool(expandable_segments), capacity_bytes, bool(raises)
-        )
+        self.state = compiled.allocator(2 * registers + 4096, registers, expandable_segments, capacity_bytes, raises)
         self.failed = not self._play(_allocating(first, range(len(job.static))), compiled.array(job.static))
 
     def _play(self, requests: Requests, sizes: Any, base: int = 0) -> bool:
@@ -211,40 +220,66 @@ class Run:
         codes = compiled.array([2 * register + 1 for register in registers])
         compiled.play(self.state, codes, codes, codes, 0)
 
-    def freeze_small(self) -> None:
-        """Leave out what the small pool is asked from now on."""
-        self.state[compiled.LARGE_ONLY] = 1
+    def empty_cache(self) -> None:
+        """torch.cuda.empty_cache."""
+        compiled.empty_cache(self.state)
+        self._seen.clear()
 
-    def step(self, lengths: Sequence[int]) -> bool:
-        """One optimizer step with micro-batches padded to these lengths; False, for good, when memory ran out."""
-        job, gradients = self.job, []
-        for index, length in enumerate(lengths):
-            step, sizes = job._micro_step(length, index == 0)
-            self._parity = 1 - self._parity
-            base = (self._parity + (2 if index else 0)) * job.bank
-            if self.failed or not self._play(step.forward, sizes, base):
-                self.failed = True
-                return False
-            self._release(self._carried)
-            if not self._play(step.backward, sizes, base):
-                self.failed = True
-                return False
-            self._carried = [base + register for register in step.carried]
-            gradients += [base + register for register in step.gradients]
-        optimizer = job._optimizer
-        if self._steps == 0 and not self._play(optimizer.states, optimizer.sizes):
-            self.failed = True
-        if self.failed or not self._play(optimizer.temporaries, optimizer.sizes):
-            self.failed = True
+    def step(self, batches: Sequence[MicroBatch]) -> bool:
+        """One optimizer step with these micro-batches; False, for good, when the memory has run out."""
+        if self.steps == WARM_UP_STEPS:
+            self.state[compiled.LARGE_ONLY] = 1
+        gradients: list[int] = []
+        for index, batch in enumerate(batches):
+            self.failed = self.failed or not self._micro_step(batch, index == 0, gradients)
+        optimizer = self.job.optimizer
+        if self.steps == 0:
+            self.failed = self.failed or not self._play(optimizer.states, optimizer.sizes)
+        self.failed = self.failed or not self._play(optimizer.temporaries, optimizer.sizes)
+        if not self.failed:
+            self._release(gradients)
+            self.steps += 1
+        return not self.failed
+
+    def _micro_step(self, batch: MicroBatch, first: bool, gradients: list[int]) -> bool:
+        """Forward and backward; its new gradients are added to `gradients`. False when the memory has run out.
+
+        What began with the same tensors in the same segments as now and changed neither need not be played again.
+        """
+        if (batch, first) in self._seen:
+            return True
+        before = self._held
+        step, sizes = self.job.micro_steps[batch, first]
+        self._parity = 1 - self._parity
+        base = (self._parity + (0 if first else 2)) * self.job.bank
+        if not self._play(step.forward, sizes, base):
             return False
-        self._release(gradients)
-        self._steps += 1
+        self._release(self._carried)
+        if not self._play(step.backward, sizes, base):
+            return False
+        self._carried = [base + register for register in step.carried if compiled.is_live(self.state, base + register)]
+        fresh = [base + register for register in step.gradients if compiled.is_live(self.state, base + register)]
+        gradients += fresh
+        if self._held != before or self._carried or fresh or self.steps < WARM_UP_STEPS:
+            self._seen.clear()
+        else:
+            self._seen.add((batch, first))
         return True
+
+    @property
+    def _held(self) -> tuple[int, ...]:
+        """What changes with the segments."""
+        return tuple(int(self.state[at]) for at in (compiled.RESERVED, compiled.PEAK_RESERVED, compiled.RELEASES))
 
     @property
     def peak_allocated_bytes(self) -> int:
         """Blocks in use at the highest, as torch.cuda.max_memory_allocated counts."""
         return int(self.state[compiled.PEAK_ALLOCATED])
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Segments now."""
+        return int(self.state[compiled.RESERVED])
 
     @property
     def peak_reserved_bytes(self) -> int:
@@ -255,8 +290,3 @@ class Run:
     def capacity_bytes(self) -> int:
         """What the driver could give; of a run that raises it, what sufficed."""
         return int(self.state[compiled.CAPACITY])
-
-    @property
-    def releases(self) -> int:
-        """Times the cache was emptied because the memory had run out."""
-        return int(self.state[compiled.RELEASES])
