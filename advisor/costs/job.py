@@ -3,7 +3,7 @@
 weights      each tensor of its own; never released
 micro-step   the tape's program at the length of the micro-batch, a layer that was run once for n played n times
 optimizer    its states at the first step, its temporaries at every step; then the gradients go
-hand-over    what the loop still holds after a micro-step lives until the next one's forward pass has ended
+hand-over    what a loop still holds after a micro-step lives until the next one's forward pass has ended
 
 A release frees the youngest allocation of its size and category: within a layer that may be another one of the same
 size than the real one. Ignored: the order in which layers of several kinds alternate.
@@ -50,7 +50,7 @@ class MicroStep(NamedTuple):
     backward: Requests
     registers: int
     gradients: tuple[int, ...]
-    carried: tuple[int, ...]  # all else, which the loop still holds
+    carried: tuple[int, ...]  # all else: what the loss and the model's outputs hold
 
 
 class _Writer:
@@ -258,6 +258,9 @@ class Run:
         if not self._play(step.backward, sizes, base):
             return False
         self._carried = [base + register for register in step.carried if compiled.is_live(self.state, base + register)]
+        if not self.job.stack.outputs_outlive_step:
+            self._release(self._carried)
+            self._carried = []
         fresh = [base + register for register in step.gradients if compiled.is_live(self.state, base + register)]
         gradients += fresh
         if self._held != before or self._carried or fresh or self.steps < WARM_UP_STEPS:

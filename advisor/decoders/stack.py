@@ -54,6 +54,11 @@ class Stack:
         """Whether checkpointing makes the output of a frozen embedding require a gradient."""
         return True
 
+    @property
+    def outputs_outlive_step(self) -> bool:
+        """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
+        return False
+
     def norm(self, kind: str) -> NormFunction | None:
         """The code of a norm of that kind (ModelSpec.norm) with a weight; None for `F.layer_norm` and its relatives."""
         return WRITTEN_OUT.get(kind)
