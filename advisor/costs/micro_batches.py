@@ -90,6 +90,14 @@ def average(workload: Workload, recipe: Recipe) -> MicroBatch:
     return batches[0][0]._replace(tokens=round(sum(batch.tokens * share for batch, share in batches)))
 
 
+def length_spread(workload: Workload, recipe: Recipe) -> float:
+    """Standard deviation of the micro-batches' lengths over their mean: 0 where all are alike."""
+    if workload.packing or workload.padding == "max_length":
+        return 0.0
+    rows = 1 if workload.group_by_length else recipe.micro_batch
+    return workload.lengths.spread_of(rows) / workload.lengths.longest_of(rows)
+
+
 def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]:
     """Micro-batches in the order of a job with random rows, without end; the same for the same seed."""
     rng, rows = Random(seed), recipe.micro_batch

@@ -10,12 +10,10 @@ An order is a seed: rows are drawn from the law of lengths, and one micro-batch,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from random import Random
-from typing import NamedTuple
 
-from advisor.costs import compiled
 from advisor.costs.job import Job, Run
 from advisor.costs.micro_batches import MicroBatch, drawn, worst
 from advisor.decoders.stack import THIS_STACK, Stack
@@ -23,9 +21,6 @@ from advisor.specs import ModelSpec, Recipe, Workload
 
 Order = list[list[MicroBatch]]
 """The micro-batches of each optimizer step."""
-
-Progress = Callable[[int, int], None]
-"""Told how many of how many steps were replayed."""
 
 SHORT_STEPS = 100
 """Steps of the orders that show the spread, and of those that find what must fit."""
@@ -43,14 +38,6 @@ def order_of(workload: Workload, recipe: Recipe, steps: int, seed: int, longest_
     return [batches[begin : begin + repeats] for begin in range(0, len(batches), repeats)]
 
 
-class Held(NamedTuple):
-    """What one order makes of the memory, in bytes."""
-
-    reserved_bytes: int  # at the highest, where there is room
-    early_bytes: int  # the same after SHORT_STEPS
-    needed_bytes: int  # the smallest capacity
-
-
 class Simulator:
     """Replays orders of one job."""
 
@@ -58,43 +45,43 @@ class Simulator:
         self,
         m: ModelSpec,
         recipe: Recipe,
-        orders: Sequence[Order],
+        orders: Iterable[Order],
         aside_bytes: Sequence[int] = (),
         stack: Stack = THIS_STACK,
-        progress: Progress | None = None,
+        on_step: Callable[[], None] | None = None,
     ) -> None:
-        self.recipe, self.orders, self.progress = recipe, orders, progress
+        """`aside_bytes`: tensors that are held beside the model's; `on_step` is called after each replayed step."""
         batches = (batch for order in orders for step in order for batch in step)
         self.job = Job(m, recipe, batches, stack, aside_bytes)
-        self.done = 0
+        self._on_step = on_step
 
-    def held(self, order: Order) -> Held:
-        """Replay one order with room and, to find the smallest capacity, its start without."""
-        run = Run(self.job, self.recipe.expandable_segments)
-        early = self._played(run, order[:SHORT_STEPS]).peak_reserved_bytes
-        run = self._played(run, order[SHORT_STEPS:])
-        return Held(run.peak_reserved_bytes, early, 0)
+    def reserved_bytes(self, order: Order, expandable_segments: bool = False) -> int:
+        """What an order makes the allocator reserve where there is room, at the highest."""
+        return self._played(Run(self.job, expandable_segments), order).peak_reserved_bytes
 
     def needed_bytes(self, order: Order) -> int:
         """The smallest capacity at which the order never fails, an upper bound within ACCURACY.
 
         That more memory is always enough where less was is taken for granted; it nearly always is.
         """
-        high = self._played(Run(self.job, False), order).peak_reserved_bytes
-        low = self._played(Run(self.job, False), []).peak_reserved_bytes
+        whole = self._played(Run(self.job), order)
+        low, high = whole.peak_allocated_bytes - 1, whole.peak_reserved_bytes
         while high - low > ACCURACY * high:
             middle = (low + high) // 2
-            if self._played(Run(self.job, False, middle), order).failed:
+            if self.fails(order, middle):
                 low = middle
             else:
                 high = middle
         return high
 
+    def fails(self, order: Order, capacity_bytes: int) -> bool:
+        """Whether the memory runs out, the cache emptied, on a device that can give this much."""
+        return self._played(Run(self.job, capacity_bytes=capacity_bytes), order).failed
+
     def _played(self, run: Run, order: Order) -> Run:
         for step in order:
             if not run.step(step):
                 break
-            self.done += 1
-            if self.progress is not None:
-                self.progress(self.done, 0)
+            if self._on_step is not None:
+                self._on_step()
         return run
