@@ -22,7 +22,7 @@ from typing import NamedTuple
 from advisor.catalog import find_model
 from advisor.costs.memory import predict_step_memory
 from advisor.costs.micro_batches import worst
-from advisor.costs.simulation import SHORT_STEPS, Simulator, order_of
+from advisor.costs.simulation import Simulator, order_of, short_steps
 from advisor.specs import METHODS, Recipe, Workload
 from benchmarks.against_trace import recipe_of
 
@@ -64,10 +64,11 @@ def cases(names: list[str], steps: int) -> Iterator[Case]:
                 step = predict_step_memory(m, recipe, batch.rows, batch.tokens, padded=batch.padded)
                 moving = step.peak_bytes - sum(step.static_blocks.values())
                 head, others = step.part_peaks
-                order = order_of(workload, recipe, steps, 0)
-                simulator = Simulator(m, recipe, [order])
-                needed = simulator.needed_bytes(order[:SHORT_STEPS])
-                held = (simulator.reserved_bytes(order), needed, simulator.reserved_bytes(order, True))
+                order, short = (order_of(workload, recipe, n, 0) for n in (steps, short_steps(recipe)))
+                simulator = Simulator(m, recipe, [order, short])
+                expandable = Simulator(m, recipe.model_copy(update={"expandable_segments": True}), [order])
+                needed = simulator.needed_bytes(short)
+                held = (simulator.reserved_bytes(order), needed, expandable.reserved_bytes(order))
                 yield Case(
                     name,
                     recipe,

@@ -87,6 +87,22 @@ def memory_estimate(
     )
 
 
+def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval, context: Interval) -> MemoryEstimate:
+    """The same step with what a replay says about the allocator: `reserved` and `needed` without the CUDA context."""
+    must_fit = needed.plus(context)
+    more = round(must_fit.likely) - round(memory.needed_bytes.likely)
+    sizes = {term.name: term.bytes for term in memory.terms}
+    sizes[TermName.FRAGMENTATION] = sizes.get(TermName.FRAGMENTATION, 0) + more
+    return memory.model_copy(
+        update={
+            "peak_reserved_bytes": reserved,
+            "needed_bytes": must_fit,
+            "device_bytes": reserved.plus(context),
+            "terms": tuple(Term(name=name, bytes=size) for name, size in sizes.items() if size),
+        }
+    )
+
+
 @lru_cache(maxsize=256)
 def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
     """The part that does not depend on the card, computed once for the many cards of a bare size."""
