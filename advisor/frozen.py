@@ -101,6 +101,8 @@ class Frozen:
 
     _defaults: ClassVar[dict[str, Any]] = {}
     _values: ClassVar[Callable[[dict[str, Any]], Any]]
+    _derived: ClassVar[Mapping[str, Callable[[dict[str, Any]], Any]]] = {}
+    """Defaults that depend on the fields before them, by name."""
     _checks: ClassVar[dict[str, Check]]
     _adapter: ClassVar[TypeAdapter[Any] | None]
 
@@ -122,6 +124,9 @@ class Frozen:
         else:
             state = cls._defaults | values
             if len(state) == len(checks):
+                for name, default in cls._derived.items():
+                    if name not in values:
+                        state[name] = default(state)
                 self.__dict__.update(state)
                 if wrong := self._contradiction():
                     raise InputError(f"{cls.__name__}: {wrong}")
@@ -189,9 +194,7 @@ class Frozen:
         fields = [
             core_schema.dataclass_field(
                 name,
-                core_schema.with_default_schema(schema, default=cls._defaults[name])
-                if name in cls._defaults
-                else schema,
+                _with_default(cls, name, schema),
                 kw_only=True,
             )
             for name, schema in schemas.items()
@@ -210,6 +213,18 @@ class Frozen:
         return core_schema.no_info_after_validator_function(
             _consistent, made, ref=f"{cls.__module__}.{cls.__qualname__}", serialization=made["serialization"]
         )
+
+
+def _with_default(spec: type[Frozen], name: str, schema: CoreSchema) -> CoreSchema:
+    from pydantic_core import core_schema
+
+    if name in spec._derived:
+        return core_schema.with_default_schema(
+            schema, default_factory=spec._derived[name], default_factory_takes_data=True
+        )
+    if name in spec._defaults:
+        return core_schema.with_default_schema(schema, default=spec._defaults[name])
+    return schema
 
 
 def _by_name(spec: type[Frozen], values: object) -> dict[str, Any]:

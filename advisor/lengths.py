@@ -19,7 +19,7 @@ Quantiles = tuple[tuple[float, int], ...]
 
 EXACT = 32
 """So many different lengths are kept one by one."""
-SHARES = (*(n / 32 for n in range(1, 32)), *(1 - 2.0**-n for n in range(6, 12)))
+SHARES = (*(n / 32 for n in range(1, 32)), *(1 - 2.0**-n for n in range(6, 15)))
 """Of more lengths the quantiles at these shares are kept: the longest of many rows is among the last."""
 
 
@@ -113,13 +113,7 @@ class RowLengths(NamedTuple):
     def scaled(self, mean: float, longest: float) -> RowLengths:
         """The law with its lengths times `mean`, and its longest row and its limit times `longest`."""
         limit = max(1, round(self.limit * longest))
-
-        def stretched(tokens: int, factor: float) -> int:
-            return max(1, min(limit, round(tokens * factor)))
-
-        last = len(self.quantiles) - 1
-        quantiles = tuple(
-            (share, stretched(tokens, longest if n == last else mean))
-            for n, (share, tokens) in enumerate(self.quantiles)
-        )
-        return RowLengths(stretched(self.mean, mean), limit, quantiles)
+        most = min(limit, max(1, round(self.ends[1] * longest)))
+        inner = tuple((share, max(1, min(most, round(tokens * mean)))) for share, tokens in self.quantiles[:-1])
+        last = ((1.0, most),) if self.quantiles else ()
+        return RowLengths(max(1, min(limit, round(self.mean * mean))), limit, (*inner, *last))

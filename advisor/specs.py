@@ -9,6 +9,7 @@ Placement   how many GPUs, and what is sharded over them
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
 from advisor.frozen import Frozen, Pattern, Range
@@ -231,6 +232,8 @@ class Workload(Frozen):
     # What the two lengths may be, over what they are said to be; (1, 1, 1) where they are known
     seq_len_factor: Interval = KNOWN
     mean_seq_len_factor: Interval = KNOWN
+
+    _derived = MappingProxyType({"mean_seq_len": lambda given: min(512, given["seq_len"])})
 
     @property
     def ends(self) -> tuple[Workload, Workload] | None:

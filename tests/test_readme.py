@@ -74,7 +74,7 @@ def test_it_stays_short() -> None:
 
 
 def test_commands_were_found() -> None:
-    assert len(ADVISE) == 8
+    assert len(ADVISE) == 9
     assert len(CALIBRATE) == 5
 
 

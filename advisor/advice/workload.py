@@ -72,7 +72,7 @@ def _refuse_contradictions(question: Question, model: Model | None) -> None:
     attention = question.attention or (model.default_attention if model else "flash")
     if question.padding != "none" or question.packing or question.micro_batch == 1 or attention == "flash":
         return
-    allowed = f"--attention {attention} needs rows of one length; give --attention flash, --micro-batch 1, or pad them"
+    allowed = f"--attention {attention} needs padded rows; give --attention flash or --micro-batch 1, or pad them"
     raise BadValue("--padding", "none", allowed)
 
 

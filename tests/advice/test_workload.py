@@ -23,10 +23,10 @@ NUMBERS = [knob for knob in KNOBS if knob.kind in ("int", "float")]
 
 
 def test_every_field_of_the_specs_is_a_knob() -> None:
-    derived = {"gradient_accumulation", "seq_len_factor", "mean_seq_len_factor", "longest_of"}
+    derived = {"gradient_accumulation", "seq_len_factor", "mean_seq_len_factor", "length_quantiles"}
     fields = {*Workload.model_fields, *Recipe.model_fields, *Placement.model_fields, *Rental.model_fields} - derived
     assert fields <= set(BY_NAME)
-    assert len(NUMBERS) == 11
+    assert len(NUMBERS) == 12
 
 
 @pytest.mark.parametrize("knob", NUMBERS, ids=lambda knob: knob.name)
@@ -111,9 +111,8 @@ def test_a_data_file_fills_what_is_open() -> None:
     workload = workload_of(read_question({}), MODEL, data)
     assert (workload.examples, workload.mean_seq_len, workload.seq_len) == (77, 329, 900)
     assert workload.ends is None
-    assert workload.longest_of[:2] == ((1, 329), (2, 461))
-    assert workload.longest_of[-1] == (256, 900)
-    assert workload_of(read_question({"mean_seq_len": 200}), MODEL, data).longest_of == ()
+    assert [round(workload.lengths.longest_of(rows)) for rows in (1, 2, 256)] == [329, 461, 900]
+    assert workload_of(read_question({"mean_seq_len": 200}), MODEL, data).length_quantiles == ()
     fixed = workload_of(read_question({"examples": 5, "seq_len": 128}), MODEL, data)
     assert (fixed.examples, fixed.mean_seq_len, fixed.seq_len) == (5, 113, 128)
 
@@ -125,7 +124,7 @@ def test_estimated_lengths_stay_uncertain_unless_they_are_stated() -> None:
     assert workload.ends is not None
     low, high = workload.ends
     assert (low.mean_seq_len, low.seq_len) == (300, 400)
-    assert (workload.longest_of[1], low.longest_of[1]) == ((2, 700), (2, 350))
+    assert [round(one.lengths.longest_of(2)) for one in (workload, low)] == [700, 350]
     assert (high.mean_seq_len, high.seq_len) == (900, 1200)
     assert low.ends is None
     stated = workload_of(read_question({"seq_len": 700, "mean_seq_len": 300}), MODEL, data)

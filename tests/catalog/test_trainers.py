@@ -92,6 +92,11 @@ def test_an_unknown_trainer() -> None:
         ('source = "its code"', 'source = ""', "has no source"),
         ('source = "its code"', 'source = "x"\n[[knob]]\nname = "autocast"\nvalue = false\nsource = "y"', "set twice"),
         ('name = "autocast"\nvalue = true', 'name = "rank"\nvalue = 8', "names, switches and fractions only"),
+        (
+            'name = "autocast"\nvalue = true',
+            'name = "pad_to_multiple_of"\nvalue = 8\nmethods = ["lora"]',
+            "about rows, not about a method",
+        ),
     ],
 )
 def test_a_damaged_file_is_one_line(old: str, new: str, words: str) -> None:
@@ -135,8 +140,19 @@ def test_a_card_without_bf16_gets_fp16_from_trainers_that_take_bf16() -> None:
     assert answer.candidates[0].recipe.base_dtype == "float16"
 
 
-def test_presets_hold_recipe_knobs_only() -> None:
-    assert {BY_NAME[knob.name].home for preset in all_trainers() for knob in preset.knobs} == {"recipe"}
+def test_presets_set_recipes_and_how_rows_become_micro_batches() -> None:
+    names = {knob.name for preset in all_trainers() for knob in preset.knobs}
+    assert {name for name in names if BY_NAME[name].home != "recipe"} == {"packing_strategy", "pad_to_multiple_of"}
+    assert find_trainer("axolotl").collator == {"pad_to_multiple_of": 64, "packing_strategy": "varlen"}
+    assert find_trainer("transformers").collator == {}
+
+
+def test_a_trainers_collator_shapes_the_rows_unless_a_flag_does() -> None:
+    assert ask(trainer="axolotl").workload.pad_to_multiple_of == 64
+    assert ask(trainer="axolotl", pad_to_multiple_of=8).workload.pad_to_multiple_of == 8
+    packed = ask(trainer="trl", packing=True)
+    assert packed.workload.packing_strategy == "position_ids"
+    assert "packing_strategy" in packed.trainer.knobs
 
 
 def test_no_file_names_a_folder_of_this_machine() -> None:

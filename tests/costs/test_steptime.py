@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from advisor.catalog.gpus import all_gpus, find_gpus
 from advisor.catalog.models import find_model
 from advisor.costs.device import profile_for
+from advisor.costs.micro_batches import expected
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.steptime import (
     StepKernels,
     exchanged_bytes,
-    expected_longest,
     launch_seconds,
-    mean_shape,
+    mean_of,
     micro_step_time,
     optimizer_step_time,
     queue_seconds,
@@ -60,8 +60,8 @@ def estimate(
     recipe: Recipe, workload: Workload, gpu: GpuSpec = A100, placement: Placement | None = None
 ) -> TimeEstimate:
     m = find_model("smollm2-135m")
-    parts = tape(m, recipe, *mean_shape(workload, recipe))
-    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), parts, placement or Placement())
+    runs = [(tape(m, recipe, *batch[:2]), share) for batch, share in expected(workload, recipe)]
+    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), runs, placement or Placement())
 
 
 # -- a micro-step -----------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_what_dora_adds_comes_once_a_micro_batch() -> None:
     def step(method: Any, accumulation: int) -> float:
         recipe = Recipe(method=method, gradient_accumulation=accumulation)
         parts = tape(m, recipe, 1, 512)
-        return time_estimate(m, recipe, work, A100, profile_for(A100), parts, Placement()).step_s.likely
+        return time_estimate(m, recipe, work, A100, profile_for(A100), [(parts, 1.0)], Placement()).step_s.likely
 
     once, often = (step("dora", n) - step("lora", n) for n in (2, 16))
     assert often == pytest.approx(8 * once, rel=0.01)
@@ -260,27 +260,10 @@ def test_foreach_is_slower_than_fused_and_sgd_faster() -> None:
 # -- the job ----------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 10_000), st.floats(1, 1e6), st.floats(1, 100))
-def test_the_longest_of_many_rows_lies_between_mean_and_maximum(rows: int, mean: float, factor: float) -> None:
-    longest = mean * factor
-    found = expected_longest(rows, mean, longest)
-    assert expected_longest(1, mean, longest) == pytest.approx(mean)
-    assert mean * (1 - 1e-9) <= found <= longest * (1 + 1e-9)
-    assert found <= expected_longest(rows + 1, mean, longest) * (1 + 1e-9)
-    assert expected_longest(10**9, mean, longest) == pytest.approx(longest, rel=1e-6)
-
-
-def test_the_longest_of_uniform_rows_is_the_textbook_value() -> None:
-    for rows in (1, 2, 3, 9):
-        assert expected_longest(rows, 500, 1000) == pytest.approx(1000 * rows / (rows + 1))
-
-
-def test_padding_and_packing_shape_the_micro_batch() -> None:
+def test_packed_rows_take_fewer_steps() -> None:
     recipe = Recipe(method="lora", micro_batch=4)
     work = Workload(examples=1000, seq_len=2048, mean_seq_len=512)
     packed = work.model_copy(update={"packing": True})
-    assert mean_shape(work, recipe) == (4, round(2048 * 2048 / (2048 + 1536)))
-    assert mean_shape(packed, recipe) == (4, 2048)
     assert step_count(work, recipe, Placement()) == 250
     assert step_count(packed, recipe, Placement()) == 63  # 250 full rows
     assert step_count(packed, recipe, Placement(gpus=4, sharding="ddp")) == 16
@@ -327,12 +310,11 @@ def test_a_card_of_unknown_speed_is_refused() -> None:
         estimate(Recipe(method="lora"), Workload(), A100.model_copy(update={"memory_bytes_per_s": 0.0}))
 
 
-def test_a_known_table_of_longest_rows_replaces_the_formula() -> None:
-    table = ((1, 100), (2, 150), (4, 190), (8, 220))
-    job = Workload(seq_len=1000, mean_seq_len=100, longest_of=table)
-    found = [mean_shape(job, Recipe(method="lora", micro_batch=rows)) for rows in (1, 2, 3, 4, 8, 100)]
-    assert found == [(1, 100), (2, 150), (3, 173), (4, 190), (8, 220), (100, 220)]
-    cut = job.model_copy(update={"seq_len": 160, "mean_seq_len": 100})
-    assert mean_shape(cut, Recipe(method="lora", micro_batch=8)) == (8, 160)
-    packed = job.model_copy(update={"packing": True})
-    assert mean_shape(packed, Recipe(method="lora", micro_batch=8)) == (8, 1000)
+def test_the_mean_of_micro_steps_is_that_of_every_part() -> None:
+    m, recipe = find_model("smollm2-135m"), Recipe(method="lora")
+    short, long = (micro_step_time(tape(m, recipe, 1, length), A100, profile_for(A100)) for length in (256, 4096))
+    found = mean_of([(short, 0.25), (long, 0.75)])
+    assert found.seconds.likely == pytest.approx(0.25 * short.seconds.likely + 0.75 * long.seconds.likely)
+    assert found.flop == pytest.approx(0.25 * short.flop + 0.75 * long.flop)
+    assert found.seconds.low < found.seconds.likely < found.seconds.high
+    assert mean_of([(short, 1.0)]) is short

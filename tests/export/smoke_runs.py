@@ -94,6 +94,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         ],
         "steps": made["trainer"].state.global_step,
         "losses_finite": all(map(math.isfinite, watch.losses)),
+        "shape": watch.shape,
         "peak_bytes": watch.peak_bytes,
         "dry_peak_bytes": dry_peak_bytes(json.dumps(config), json.dumps(job["recipe"]), *watch.shape),
         "saved": sorted(os.listdir(job["folder"])),
@@ -117,7 +118,7 @@ def rows_of(made: dict[str, Any]) -> dict[str, Any]:
         "end_with_eos": all(row["input_ids"][-1] == eos and row["labels"][-1] == eos for row in rows),
         "text": tokenizer.decode(rows[0]["input_ids"]),
         "learned": tokenizer.decode(learned),
-        "padded_labels": batch["labels"][1].tolist(),
+        "padded_labels": batch["labels"][-1].tolist(),
         "short_labels": short["labels"],
     }
 

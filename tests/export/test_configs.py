@@ -38,7 +38,7 @@ def recipe_of(trainer: str, method: Method, **knobs: Any) -> Recipe:
 
 
 def file_of(trainer: str, recipe: Recipe, **run: Any) -> TrainingFile:
-    fields = {"workload": Workload(), "data": DataFile(), **run}
+    fields = {"workload": Workload(**find_trainer(trainer).collator), "data": DataFile(), **run}
     return EXPORTS[trainer].write(Run("maker/small", MODEL, recipe, **fields))
 
 
@@ -253,6 +253,47 @@ def test_each_knob_is_set_or_said_not_to_be(trainer: str, method: Method, knobs:
     assert [
         line.removeprefix("# not configurable here: ") for line in text.splitlines() if "not configurable" in line
     ] == ([said] if said else [])
+
+
+SAID = "# not configurable here: "
+
+
+@pytest.mark.parametrize(
+    ("trainer", "rows", "values", "said"),
+    [
+        ("trl", {"pad_to_multiple_of": 64}, {"packing": False, "pad_to_multiple_of": 64}, ""),
+        ("trl", {"group_by_length": True}, {"train_sampling_strategy": "group_by_length"}, ""),
+        ("trl", {"padding": "none"}, {"padding_free": True}, ""),
+        ("trl", {"padding": "max_length"}, {"packing": False}, "padding max_length (TRL pads to the longest row)"),
+        ("trl", {"packing": True}, {"packing": True, "packing_strategy": "wrapped"}, ""),
+        ("trl", {"packing": True, "packing_strategy": "position_ids"}, {"packing_strategy": "bfd"}, ""),
+        ("axolotl", {}, {"sample_packing": False, "pad_to_sequence_len": False}, ""),
+        ("axolotl", {"pad_to_multiple_of": 32}, {"pad_to_multiple_of": 32}, ""),
+        ("axolotl", {"padding": "max_length"}, {"pad_to_sequence_len": True, "pad_to_multiple_of": 1}, ""),
+        ("axolotl", {"padding": "none"}, {"batch_flattening": True}, ""),
+        ("axolotl", {"group_by_length": True}, {"group_by_length": True}, ""),
+        ("axolotl", {"packing": True, "packing_strategy": "varlen"}, {"sample_packing": True}, ""),
+        ("llamafactory", {"pad_to_multiple_of": 8}, {"packing": False}, ""),
+        ("llamafactory", {}, {}, "pad-to-multiple-of 1 (LLaMA-Factory rounds up to 8 tokens)"),
+        ("llamafactory", {"padding": "none", "pad_to_multiple_of": 8}, {}, "padding none"),
+        ("llamafactory", {"packing": True, "packing_strategy": "position_ids"}, {"neat_packing": True}, ""),
+        ("llamafactory", {"packing": True}, {"packing": True}, ""),
+    ],
+)
+def test_how_rows_become_micro_batches_is_set_or_said(
+    trainer: str, rows: dict[str, Any], values: dict[str, Any], said: str
+) -> None:
+    recipe = recipe_of(trainer, "lora", micro_batch=2, attention="flash")
+    text = written(trainer, recipe, workload=Workload(**rows), data=rows_of("messages"))
+    found = values_of(text)
+    assert {key: found[key] for key in values} == values
+    assert [line.removeprefix(SAID) for line in text.splitlines() if line.startswith(SAID)] == ([said] if said else [])
+
+
+def test_left_alone_axolotl_rounds_up_by_itself() -> None:
+    assert not {"pad_to_sequence_len", "pad_to_multiple_of"} & set(
+        values_of(written("axolotl", recipe_of("axolotl", "lora")))
+    )
 
 
 def test_full_bf16_weights_are_trained_as_such_by_llamafactory() -> None:

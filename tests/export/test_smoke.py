@@ -14,7 +14,7 @@ from advisor.answer import DataFile, DataForm
 from advisor.export.run import Run
 from advisor.export.smoke import SIZES
 from advisor.export.transformers import write
-from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
+from advisor.specs import METHODS, QUANTIZED_METHODS, Attention, Method, Recipe, Workload
 from tests.fakes import MODEL
 
 pytestmark = pytest.mark.process
@@ -56,7 +56,14 @@ CASES = [(method, form) for method in METHODS for form in FORMS]
 
 
 def job(
-    folder: Path, name: str, method: Method, data: DataFile, rows: list[Any], *arguments: str, **workload: Any
+    folder: Path,
+    name: str,
+    method: Method,
+    data: DataFile,
+    rows: list[Any],
+    *arguments: str,
+    attention: Attention = "sdpa",
+    **workload: Any,
 ) -> Any:
     """A script and its rows, written, and how to run it."""
     path = folder / f"{name}.{data.format}"
@@ -64,6 +71,7 @@ def job(
     data = data.model_copy(update={"path": str(path)})
     quantized = method in QUANTIZED_METHODS
     recipe = Recipe(method=method, quant="nf4" if quantized else "none", kbit_upcast=quantized, rank=8, micro_batch=4)
+    recipe = recipe.model_copy(update={"attention": attention})
     script = folder / f"{name}.py"
     script.write_text(write(Run("maker/small", MODEL, recipe, Workload(**workload), data)).text)
     return {
@@ -71,7 +79,7 @@ def job(
         "arguments": arguments,
         "folder": str(folder / name),
         "config": {"model_type": MODEL.architecture, **SIZES},
-        "recipe": recipe.model_dump(),
+        "recipe": recipe.model_dump() | {"attention": "sdpa"},  # which a smoke run takes
     }
 
 
@@ -107,6 +115,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, Any]]:
         seq_len=128,
         packing=True,
     )
+    uneven = [{"text": "ab " * length} for length in (3, 9, 15, 20, 28, 30, 31, 40)]
+    ways = {"grouped": {"group_by_length": True, "pad_to_multiple_of": 16}, "full": {"padding": "max_length"}}
+    for name, way in ways.items():
+        jobs[name] = job(folder, name, "lora", DataFile(), uneven, seq_len=90, **way)
+    jobs["free"] = job(folder, "free", "lora", DataFile(), uneven, seq_len=90, attention="flash", padding="none")
     plain = DataFile(format="text", columns=())
     jobs["plain"] = job(folder, "plain", "full", plain, ["one line", "", "another one"])
     table = DataFile(format="csv", form="prompt_completion", columns=("ask", "say"))
@@ -184,3 +197,13 @@ def test_lines_and_tables_are_read(runs: dict[Any, dict[str, Any]]) -> None:
     assert (runs["plain"]["rows"], runs["plain"]["learned"]) == (2, "one line</s>")
     assert "training: 2 rows, 0 cut to 512 tokens; 1 left out: nothing to learn\n" in runs["plain"]["printed"]
     assert (runs["table"]["text"], runs["table"]["learned"]) == ("one two</s>", "two</s>")
+
+
+def test_rows_become_micro_batches_as_asked(runs: dict[Any, dict[str, Any]]) -> None:
+    for name in ("grouped", "full", "free"):
+        assert (runs[name]["steps"], runs[name]["losses_finite"], runs[name]["deprecated"]) == (3, True, [])
+    rows, tokens = runs["grouped"]["shape"]
+    assert rows > 1
+    assert tokens % 16 == 0
+    assert runs["full"]["shape"][1] == 90
+    assert runs["free"]["shape"][0] == 1

@@ -290,7 +290,7 @@ def test_a_cost_stands_beside_the_time() -> None:
 def test_a_script_comes_as_it_is_at_the_end() -> None:
     out = io.StringIO()
     script = TrainingFile("train.py", "print('[red] :smile:')  # " + "wide " * 20 + "\n", "python train.py")
-    render(ask(), out, script=script)
+    render(ask(), out, script=script, next_step=False)
     assert out.getvalue().endswith(f"\nRun this (train.py)\n{script.text}")
     assert "Next:" not in out.getvalue()
 
