@@ -52,29 +52,28 @@ def array(values: Sequence[int]) -> Any:
 
 # Where the counters are.
 ALLOCATED, PEAK_ALLOCATED, RESERVED, PEAK_RESERVED, RELEASES, CAPACITY = range(6)
-_EXPANDABLE, _RAISES, _ADDRESS, _SPARE, _UNUSED = range(6, 11)
-LARGE_ONLY = 11
+_EXPANDABLE, _ADDRESS, _SPARE, _UNUSED = range(6, 10)
+LARGE_ONLY = 10
 """Set to 1: requests of the small pool are no longer served. It is a small part of a job's memory, a third of its
 requests, and soon as large as it gets."""
-_COUNT, _LIST, _TAIL = 12, 14, 16
+_COUNT, _LIST, _TAIL = 11, 13, 15
 """Of the small pool; those of the large one follow: number of free blocks, where their list begins, and the last block
 of the expandable segment or 0."""
-_REGISTERS = 18
+_REGISTERS = 17
 """The block behind each of the job's allocations, or 0."""
 
 # A block's record. The first word of a spare one is the next spare one.
 _SIZE, _PLACE, _BEFORE, _AFTER, _FREE, _WORDS = range(6)
 
 
-def allocator(blocks: int, registers: int, expandable_segments: bool, capacity_bytes: int, raises: bool) -> Any:
+def allocator(blocks: int, registers: int, expandable_segments: bool = False, capacity_bytes: int = 0) -> Any:
     """An empty allocator for at most `blocks` blocks at a time.
 
-    `capacity_bytes` is what the driver can give (0: no limit). Where it does not suffice, it grows if `raises` is set;
-    if not, `play` stops.
+    `capacity_bytes` is what the driver can give (0: no limit; with expandable segments there is none).
     """
     begin = _REGISTERS + registers
     s = array([0] * (begin + (2 + _WORDS) * blocks))
-    s[CAPACITY], s[_EXPANDABLE], s[_RAISES] = capacity_bytes, int(expandable_segments), int(raises)
+    s[CAPACITY], s[_EXPANDABLE] = capacity_bytes, int(expandable_segments)
     s[_LIST], s[_LIST + 1], s[_UNUSED] = begin, begin + blocks, begin + 2 * blocks
     return s
 
@@ -222,19 +221,6 @@ def _grown(s: Any, pool: int, size: int) -> int:
 
 
 @jitted
-def _after_emptying(s: Any, pool: int, size: int) -> int:
-    """A new segment once the cache was emptied; 0 where that does not suffice and the capacity may not grow."""
-    empty_cache(s)
-    s[RELEASES] += 1
-    block = _segment(s, pool, size)
-    if block == 0 and s[_RAISES]:
-        s[CAPACITY] = 0
-        block = _segment(s, pool, size)
-        s[CAPACITY] = s[RESERVED]
-    return block
-
-
-@jitted
 def _allocate(s: Any, register: int, asked: int) -> bool:
     """Serve a request; False when the memory has run out, the cache emptied."""
     size = max(BLOCK_BYTES, (asked + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES)
@@ -243,9 +229,11 @@ def _allocate(s: Any, register: int, asked: int) -> bool:
     if block == 0:
         block = _grown(s, pool, size) if s[_EXPANDABLE] else _segment(s, pool, size)
     if block == 0:
-        block = _after_emptying(s, pool, size)
-    if block == 0:
-        return False
+        empty_cache(s)
+        s[RELEASES] += 1
+        block = _segment(s, pool, size)
+        if block == 0:
+            return False
     _take(s, pool, block)
     left = s[block] - size
     if left > SMALL_BYTES or (left >= BLOCK_BYTES and (pool == 0 or s[_EXPANDABLE])):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.costs.micro_batches import MicroBatch, expected, worst
+from advisor.costs.micro_batches import MicroBatch, expected, worst, shuffled
 from advisor.costs.steptime import StepKernels, time_estimate
 from advisor.decoders.step import step_program
 from advisor.errors import expect
@@ -55,9 +55,15 @@ NO_TRACED_TIME = "no time: the mean length of a row was not traced"
 
 
 def memory_estimate(
-    step: StepMemory, recipe: Recipe, profile: DeviceProfile, spread: tuple[float, float] = ALLOCATED_SPREAD
+    step: StepMemory,
+    recipe: Recipe,
+    profile: DeviceProfile,
+    spread: tuple[float, float] = ALLOCATED_SPREAD,
+    shuffled: bool = False,
 ) -> MemoryEstimate:
     """What the card must hold for a step, and what it will show: two numbers.
+
+    `shuffled`: the step is the worst of many, whose lengths differ and come in random order.
 
     PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
     fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
@@ -68,7 +74,7 @@ def memory_estimate(
     bounds = Interval.around(float(allocated), low, high)
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
-    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation)
+    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, shuffled)
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,
@@ -181,7 +187,7 @@ def _estimate(
     step = _step_memory(model, recipe, worst(workload, recipe))
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, recipe, profile),
+        memory=memory_estimate(step, recipe, profile, shuffled=shuffled(workload)),
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
@@ -206,7 +212,7 @@ def _traced_estimate(
     rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, recipe, profile, spread),
+        memory=memory_estimate(step, recipe, profile, spread, shuffled(workload)),
         time=time,
         trainable_parameters=traced.traced_parameter_count(model, recipe, length),
         evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),

@@ -58,9 +58,15 @@ Source: c10/cuda/CUDACachingAllocator.cpp, should_split and the statistics of al
 """
 
 
-def shares_of(recipe: Recipe, at_head: bool) -> Shares:
-    """The shares for a recipe's kind of step, with its peak at the head and the loss or elsewhere."""
-    table = _EXPANDABLE if recipe.expandable_segments else _SEGMENTS
+def shares_of(recipe: Recipe, at_head: bool, shuffled: bool = False) -> Shares:
+    """The shares for a recipe's kind of step, with its peak at the head and the loss or elsewhere.
+
+    `shuffled`: steps of different lengths come in random order.
+    """
+    if recipe.expandable_segments:
+        table = _EXPANDABLE_SHUFFLED if shuffled else _EXPANDABLE
+    else:
+        table = _SEGMENTS_SHUFFLED if shuffled else _SEGMENTS
     return table[recipe.method == "full", recipe.gradient_checkpointing, at_head]
 
 
@@ -71,15 +77,17 @@ class Held(NamedTuple):
     needed: Interval
 
 
-def held_bytes(recipe: Recipe, part_peaks: tuple[Interval, Interval], static: int, scale: float = 1.0) -> Held:
+def held_bytes(
+    recipe: Recipe, part_peaks: tuple[Interval, Interval], static: int, scale: float = 1.0, shuffled: bool = False
+) -> Held:
     """Segment bytes of a step, given the peaks of its head and of everything else.
 
     `static` bytes of each are held for the whole run; `scale` is a measured factor of what is reserved. The larger of
-    the two parts counts.
+    the two parts counts. `shuffled` is that of `shares_of`.
     """
     found = []
     for at_head, peak in zip((True, False), part_peaks, strict=True):
-        shares = shares_of(recipe, at_head)
+        shares = shares_of(recipe, at_head, shuffled)
         found.append((_held(shares.reserved.times(scale), peak, static), _held(shares.needed, peak, static)))
     return Held(*(Interval(*map(max, *pair)) for pair in zip(*found, strict=True)))
 

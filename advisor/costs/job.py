@@ -200,17 +200,15 @@ def _allocating(base: int, slots: Sequence[int]) -> Requests:
 class Run:
     """A process on one card that has loaded the model, and where its job stands."""
 
-    def __init__(
-        self, job: Job, expandable_segments: bool = False, capacity_bytes: int = 0, raises: bool = False
-    ) -> None:
-        """`capacity_bytes` is what the driver can give (0: no limit); with `raises` it grows where it is too little."""
+    def __init__(self, job: Job, expandable_segments: bool = False, capacity_bytes: int = 0) -> None:
+        """`capacity_bytes` is what the driver can give (0: no limit; with expandable segments there is none)."""
         self.job = job
         self.steps = self._parity = 0
         self._carried: list[int] = []
         self._seen: set[tuple[MicroBatch, bool]] = set()
         first = _BANKS * job.bank + job.optimizer.registers
         registers = first + len(job.static)
-        self.state = compiled.allocator(2 * registers + 4096, registers, expandable_segments, capacity_bytes, raises)
+        self.state = compiled.allocator(2 * registers + 4096, registers, expandable_segments, capacity_bytes)
         self.failed = not self._play(_allocating(first, range(len(job.static))), compiled.array(job.static))
 
     def _play(self, requests: Requests, sizes: Any, base: int = 0) -> bool:
@@ -288,8 +286,3 @@ class Run:
     def peak_reserved_bytes(self) -> int:
         """Segments at the highest, as torch.cuda.max_memory_reserved counts."""
         return int(self.state[compiled.PEAK_RESERVED])
-
-    @property
-    def capacity_bytes(self) -> int:
-        """What the driver could give; of a run that raises it, what sufficed."""
-        return int(self.state[compiled.CAPACITY])

@@ -90,12 +90,14 @@ def average(workload: Workload, recipe: Recipe) -> MicroBatch:
     return batches[0][0]._replace(tokens=round(sum(batch.tokens * share for batch, share in batches)))
 
 
-def length_spread(workload: Workload, recipe: Recipe) -> float:
-    """Standard deviation of the micro-batches' lengths over their mean: 0 where all are alike."""
-    if workload.packing or workload.padding == "max_length":
-        return 0.0
-    rows = 1 if workload.group_by_length else recipe.micro_batch
-    return workload.lengths.spread_of(rows) / workload.lengths.longest_of(rows)
+def alike(workload: Workload) -> bool:
+    """Whether all micro-batches have one length."""
+    return workload.packing or workload.padding == "max_length" or workload.lengths.alike
+
+
+def shuffled(workload: Workload) -> bool:
+    """Whether micro-batches of different lengths come in random order: group_by_length goes from long to short."""
+    return not (alike(workload) or workload.group_by_length)
 
 
 def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]:

@@ -17,7 +17,7 @@ from random import Random
 from typing import NamedTuple
 
 from advisor.costs.job import Job, Run
-from advisor.costs.micro_batches import MicroBatch, drawn, worst
+from advisor.costs.micro_batches import MicroBatch, alike, drawn, worst
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe, Workload
@@ -97,11 +97,6 @@ def simulated(
         Interval(likely * min(reserved) / middle * (1 - low), likely, likely * max(reserved) / middle * (1 + high)),
         tuple(Interval.around(float(simulator.needed_bytes(order)), low, high) for order in shorts),
     )
-
-
-def alike(workload: Workload) -> bool:
-    """Whether all micro-batches have one length."""
-    return workload.packing or workload.padding == "max_length" or workload.lengths.alike
 
 
 def short_steps(recipe: Recipe) -> int:

@@ -7,12 +7,13 @@ from typing import Any
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
+from advisor.costs.job import Job, Run
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.micro_batches import MicroBatch
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.early_2024 import Early2024, Notebook2024
 from advisor.stacks.own_loop import OwnLoop
 from advisor.validation.figures import GB, Figure, Predicted, PublishedRun, Row, Unanswered, peak_figure
-from advisor.validation.replayed import replayed
 
 NOTEBOOK_MODEL = ModelSpec(
     name="notebook-1b",
@@ -28,6 +29,9 @@ NOTEBOOK_MODEL = ModelSpec(
 POSITIONS = 2048
 CUBLAS_WORKSPACE_BYTES = 8_519_680
 """Of one thread: the forward's and the autograd engine's each make one and keep it."""
+
+STEPS = 2
+"""Of a job with one length: further ones repeat the second."""
 
 
 def _adapters(row: Row) -> dict[str, Any]:
@@ -130,7 +134,10 @@ def benchmarks(row: Row) -> Predicted | Unanswered:
     batch, length = row["micro_batch"], row["seq_len"]
     step = predict_step_memory(model, recipe, batch, length, "cuda", Early2024())
     aside = _table_bytes(model, length) + 2 * CUBLAS_WORKSPACE_BYTES
-    held = replayed(step, aside, model, recipe, batch, length, Early2024())
+    shape = MicroBatch(batch, length)
+    run = Run(Job(model, recipe, [shape], Early2024(), [aside]))
+    for _ in range(STEPS):
+        run.step([shape])
     card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))
-    return Predicted(peak_figure(row, "peak reserved", held.peak_reserved_bytes), memory, card.memory_bytes)
+    return Predicted(peak_figure(row, "peak reserved", run.peak_reserved_bytes), memory, card.memory_bytes)
