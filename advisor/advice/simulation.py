@@ -96,7 +96,7 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     return Replayed(
         row.model_copy(update={"memory": memory, "evidence": evidence, "verdict": verdict}),
         simulation,
-        _note(simulation),
+        _note(simulation, card.memory_bytes),
         _warning(simulation, card.memory_bytes),
     )
 
@@ -117,14 +117,19 @@ def _replay_text(steps: int) -> str:
     return f"what the allocator holds from a replay of {steps:,} steps of this job"
 
 
-def _note(found: Simulation) -> Reason:
+def _note(found: Simulation, memory_bytes: int) -> Reason:
     """That the memory stands on a replay, and what it says."""
-    orders = f"in {found.orders} orders" if found.orders > 1 else "of one length"
+    orders = f"in {found.orders} orders, seed {found.seed}" if found.orders > 1 else "of one length"
     text = (
-        f"Memory stands on a replay of this job ({found.steps:,} steps {orders}, seed {found.seed}): it must get "
-        f"{format_gib(found.needed_bytes.likely)} GiB and, where there is room, PyTorch reserves "
-        f"{format_gib(found.reserved_bytes.likely)} GiB; chance to run out of memory {found.out_of_memory_chance:.0%}."
+        f"Memory stands on a replay of this job ({found.steps:,} steps {orders}): "
+        f"{format_gib(found.needed_bytes.likely)} GiB must fit; where there is room, PyTorch reserves "
+        f"{format_gib(found.reserved_bytes.likely)} GiB"
     )
+    if found.reserved_bytes.likely > memory_bytes:
+        text += ", so that here it empties its cache now and then"
+    text += f"; chance to run out of memory {found.out_of_memory_chance:.0%}."
+    if not COMPILED:
+        text += f" {MICRO_BATCHES:,} micro-batches take as long with numba: pip install 'finetune-advisor[simulate]'."
     return Reason(code=CODE, text=text, source=FORMULA)
 
 
@@ -182,9 +187,10 @@ def _remedies(job: Job, recipe: Recipe, steps: int, seed: int, aside: list[int])
         changed = flag(way.knob, way.value) if way.knob else ""
         pinned = (one for one in flags_of(way.recipe, job.question.fixed) if one != changed)
         name = changed or "A longest row in the first micro-batch"
+        bound = "needs at most" if way.recipe.expandable_segments else "needs"
         yield Change(
             code=CODE,
-            text=f"{name}: reserves {signed_gib(reserved)}, needs {signed_gib(needed)}",
+            text=f"{name}: reserves {signed_gib(reserved)}, {bound} {signed_gib(needed)}",
             source=FORMULA,
             flags=(changed, *pinned) if changed else (),
             knobs=(way.knob,) if way.knob else (),

@@ -119,7 +119,7 @@ def test_the_optimizers_temporaries_are_allocated() -> None:
 
 
 def test_a_loop_of_ones_own_holds_the_logits_into_the_next_step() -> None:
-    recipe = Recipe(method="lora", rank=8, micro_batch=2)
+    recipe = Recipe(method="lora", rank=8, micro_batch=2, gradient_checkpointing=False)
     held = []
     for stack in (Stack(), OwnLoop()):
         run = Run(Job(MODEL, recipe, [BATCH], stack))
@@ -127,7 +127,7 @@ def test_a_loop_of_ones_own_holds_the_logits_into_the_next_step() -> None:
         assert after[1:] == after[:1] * 2
         held.append(after[0])
     logits = BATCH.rows * BATCH.tokens * MODEL.vocab_size * 2
-    assert held[1] - held[0] == pytest.approx(logits, rel=0.1)
+    assert held[1] - held[0] == pytest.approx(logits, abs=4096)  # and the loss
 
 
 def test_a_job_fails_for_good_where_the_memory_does_not_suffice() -> None:
