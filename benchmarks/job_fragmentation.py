@@ -1,14 +1,14 @@
 """How much memory PyTorch's caching allocator holds over a job whose rows differ in length.
 
-    python -m benchmarks.job_fragmentation                     280 jobs of seven models (half an hour)
+    python -m benchmarks.job_fragmentation                     280 jobs of seven models (about an hour)
     python -m benchmarks.job_fragmentation --models qwen2.5-0.5b
 
-Needs the [simulate] extra. Each job is 300 steps of lengths in random order by the law of a mean and a maximum, replayed
-through `costs.simulation`. It prints shares of the moving bytes, as `benchmarks.fragmentation` does for one length:
-what is reserved beyond the peak where there is room, the least that must fit, and what is reserved with
-expandable_segments:True. At the end come the rows of the table of `costs.fragmentation` and how much of each model is covered by the shares of
-all others. How much the lengths differ matters little: rows between 0.8 and 1 of the longest fragment as much as rows
-of all lengths.
+Needs the [simulate] extra. Each job is 300 steps of lengths in random order by the law of a mean and a maximum,
+replayed through `costs.simulation`. It prints shares of the moving bytes, as `benchmarks.fragmentation` does for one
+length: what is reserved beyond the peak where there is room, the least that must fit, and what is reserved with
+expandable_segments:True. At the end come the rows of the table of `costs.fragmentation`, and how much of each model is
+covered by the shares of all others. How much the lengths differ matters little: a mean of 0.9 of the longest row
+fragments as much as one of 0.4.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from advisor.answer import Candidate, Change, Reason, Simulation
 from advisor.costs.compiled import COMPILED
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import ALLOCATED_SPREAD, replayed_memory
-from advisor.costs.simulation import ORDERS, SPREAD_PART, Simulator, order_of, short_steps, simulated
+from advisor.costs.simulation import ORDERS, SPREAD_PART, Simulator, chance_beyond, order_of, short_steps, simulated
 from advisor.costs.steptime import step_count
 from advisor.errors import BadValue
 from advisor.interval import Interval
@@ -46,12 +46,17 @@ class Simulating(NamedTuple):
 
 def check(asked: Simulating, model: object) -> None:
     """Raise BadValue for steps or a seed out of range, and for a model that was only traced."""
-    for name, value, least, most in (("--simulate-steps", asked.steps, 0, MOST_STEPS), ("--seed", asked.seed, 0, 2**32)):
+    for name, value, least, most in (
+        ("--simulate-steps", asked.steps, 0, MOST_STEPS),
+        ("--seed", asked.seed, 0, 2**32),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise BadValue(name, value, f"must be a whole number from {least} to {most:,}")
     if not isinstance(model, ModelSpec):
         name = getattr(model, "name", "")
-        raise BadValue("--simulate", name, "this model was only traced, and a trace has no order of steps; leave it out")
+        raise BadValue(
+            "--simulate", name, "this model was only traced, and a trace has no order of steps; leave it out"
+        )
 
 
 class Replayed(NamedTuple):
@@ -75,14 +80,12 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     aside = [profile.workspace_bytes] if profile.workspace_bytes else []
     on_step = None if progress is None else _counted(steps, short_steps(recipe), progress)
     found = simulated(job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, on_step)
-    needed = Interval(
-        min(one.low for one in found.needed),
-        sorted(one.likely for one in found.needed)[len(found.needed) // 2],
-        max(one.high for one in found.needed),
-    )
-    memory = replayed_memory(row.memory, found.reserved, needed, profile.context_bytes)
+    context = profile.context_bytes
+    each = [one.plus(Interval.exact(context.likely)) for one in found.needed] or [row.memory.needed_bytes]
+    needed = Interval.hull(found.needed).plus(context) if found.needed else row.memory.needed_bytes
+    memory = replayed_memory(row.memory, found.reserved, needed, context)
     evidence = row.evidence.model_copy(update={"memory": f"{row.evidence.memory}; {_replay_text(found.steps)}"})
-    chance = found.chance(card.memory_bytes - profile.context_bytes.likely)
+    chance = chance_beyond(each, card.memory_bytes)
     verdict = fit_of(memory.needed_bytes, card.memory_bytes)
     simulation = Simulation(
         steps=found.steps,
@@ -172,14 +175,9 @@ def _remedies(job: Job, recipe: Recipe, steps: int, seed: int, aside: list[int])
     """Each way's reserved and needed bytes less those of the plan, over the same part of one order."""
     assert isinstance(job.model, ModelSpec)
     part = -(-steps // SPREAD_PART)
-    plain = None
+    plain: tuple[float, float] | None = None
     for way in (_Remedy(job.workload, recipe), *_ways(job.workload, recipe)):
-        orders = [
-            order_of(way.workload, way.recipe, length, seed, way.longest_first)
-            for length in (part, min(part, short_steps(recipe)))
-        ]
-        simulator = Simulator(job.model, way.recipe, orders, aside)
-        held = simulator.reserved_bytes(orders[0]), simulator.needed_bytes(orders[1])
+        held = _held(job._replace(workload=way.workload), way, part, seed, aside)
         if plain is None:
             plain = held
             continue
@@ -187,13 +185,24 @@ def _remedies(job: Job, recipe: Recipe, steps: int, seed: int, aside: list[int])
         changed = flag(way.knob, way.value) if way.knob else ""
         pinned = (one for one in flags_of(way.recipe, job.question.fixed) if one != changed)
         name = changed or "A longest row in the first micro-batch"
-        bound = "needs at most" if way.recipe.expandable_segments else "needs"
         yield Change(
             code=CODE,
-            text=f"{name}: reserves {signed_gib(reserved)}, {bound} {signed_gib(needed)}",
+            text=f"{name}: reserves {signed_gib(reserved)}, needs {signed_gib(needed)}",
             source=FORMULA,
             flags=(changed, *pinned) if changed else (),
             knobs=(way.knob,) if way.knob else (),
             workload=way.workload,
             memory_bytes=needed,
         )
+
+
+def _held(job: Job, way: _Remedy, steps: int, seed: int, aside: list[int]) -> tuple[float, float]:
+    """Bytes that are reserved and that must fit, without the CUDA context."""
+    assert isinstance(job.model, ModelSpec)
+    lengths = (steps, min(steps, short_steps(way.recipe)))
+    whole, short = (order_of(way.workload, way.recipe, length, seed, way.longest_first) for length in lengths)
+    simulator = Simulator(job.model, way.recipe, [whole, short], aside)
+    if way.recipe.expandable_segments:
+        context = (job.profile or profile_for(job.smallest_card)).context_bytes.likely
+        return simulator.reserved_bytes(whole), job.estimate(way.recipe).memory.needed_bytes.likely - context
+    return simulator.reserved_bytes(whole), simulator.needed_bytes(short)

@@ -81,7 +81,7 @@ def allocator(blocks: int, registers: int, expandable_segments: bool = False, ca
 @jitted
 def _index(s: Any, pool: int, size: int, address: int) -> int:
     """Where the list of free blocks has the first one that is not below (size, address)."""
-    low = s[_LIST + pool]
+    low: int = s[_LIST + pool]
     high = low + s[_COUNT + pool]
     while low < high:
         middle = (low + high) // 2
@@ -117,7 +117,7 @@ def _take(s: Any, pool: int, block: int) -> None:
 @jitted
 def _block(s: Any, address: int, size: int) -> int:
     """A new block without neighbors."""
-    block = s[_SPARE]
+    block: int = s[_SPARE]
     if block:
         s[_SPARE] = s[block]
     else:

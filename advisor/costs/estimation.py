@@ -9,7 +9,7 @@ from typing import TypeVar
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.costs.micro_batches import MicroBatch, expected, worst, shuffled
+from advisor.costs.micro_batches import MicroBatch, expected, shuffled, worst
 from advisor.costs.steptime import StepKernels, time_estimate
 from advisor.decoders.step import step_program
 from advisor.errors import expect
@@ -94,15 +94,14 @@ def memory_estimate(
 
 
 def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval, context: Interval) -> MemoryEstimate:
-    """The same step with what a replay says about the allocator: `reserved` and `needed` without the CUDA context."""
-    must_fit = needed.plus(context)
-    more = round(must_fit.likely) - round(memory.needed_bytes.likely)
+    """The same step with what a replay of its job says: `reserved` without the CUDA context, `needed` with it."""
     sizes = {term.name: term.bytes for term in memory.terms}
+    more = round(needed.likely) - round(memory.needed_bytes.likely)
     sizes[TermName.FRAGMENTATION] = sizes.get(TermName.FRAGMENTATION, 0) + more
     return memory.model_copy(
         update={
             "peak_reserved_bytes": reserved,
-            "needed_bytes": must_fit,
+            "needed_bytes": needed,
             "device_bytes": reserved.plus(context),
             "terms": tuple(Term(name=name, bytes=size) for name, size in sizes.items() if size),
         }

@@ -95,7 +95,7 @@ def test_a_traced_model_is_refused_in_one_line() -> None:
     class Traced:
         name = "odd-1b"
 
-    with pytest.raises(BadValue, match="^--simulate is 'odd-1b': this model was only traced, .* leave it out$"):
+    with pytest.raises(BadValue, match=r"^--simulate is 'odd-1b': this model was only traced, .* leave it out$"):
         check(FEW, Traced())
 
 
@@ -106,8 +106,8 @@ def test_flags_without_simulate_are_refused(flag: str) -> None:
 
 
 def test_the_command_prints_the_replay_as_json() -> None:
-    arguments = "--model qwen2.5-0.5b --gpu 24GB --method lora --micro-batch 1 --batch-size 1 --seq-len 256 --json"
-    found = CliRunner().invoke(cli, [*arguments.split(), *"--simulate --simulate-steps 2 --seed 7".split()])
+    question = "--model qwen2.5-0.5b --gpu 24GB --method lora --micro-batch 1 --batch-size 1 --seq-len 256"
+    found = CliRunner().invoke(cli, f"{question} --json --simulate --simulate-steps 2 --seed 7")
     replay = json.loads(found.stdout)["simulation"]
     assert (replay["steps"], replay["seed"]) == (2, 7)
     assert replay["needed_bytes"]["likely"] > 0

@@ -75,9 +75,7 @@ def test_what_is_left_is_carried_and_what_stood_before_is_not_released() -> None
 @pytest.mark.parametrize("stack", [Stack(), Early2024()])
 @pytest.mark.parametrize("method", ["full", "lora", "dora"])
 def test_a_job_allocates_the_peak_of_the_tape(method: str, checkpointing: bool, stack: Stack) -> None:
-    recipe = Recipe(
-        method=method, rank=8, gradient_checkpointing=checkpointing, reentrant=checkpointing, micro_batch=2
-    )
+    recipe = Recipe(method=method, rank=8, gradient_checkpointing=checkpointing, reentrant=checkpointing, micro_batch=2)
     step = predict_step_memory(MODEL, recipe, *BATCH[:2], "cuda", stack)
     run = Run(Job(MODEL, recipe, [BATCH], stack))
     assert all(run.step([BATCH]) for _ in range(3))

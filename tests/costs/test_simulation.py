@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from advisor.costs.micro_batches import worst
-from advisor.costs.simulation import ALIKE_STEPS, ORDERS, Simulated, Simulator, order_of, simulated
+from advisor.costs.simulation import ALIKE_STEPS, ORDERS, Simulator, chance_beyond, order_of, simulated
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe, Workload
 
@@ -63,9 +63,16 @@ def test_the_job_fails_below_the_smallest_capacity_and_not_at_it() -> None:
 
 
 def test_more_capacity_never_makes_it_likelier_to_fail() -> None:
-    found = Simulated(10, 2, Interval.exact(9.0), (Interval(2.0, 3.0, 4.0), Interval(4.0, 5.0, 6.0)))
-    chances = [found.chance(size) for size in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)]
-    assert chances == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    needed = (Interval(2.0, 3.0, 4.0), Interval(4.0, 5.0, 6.0))
+    assert [chance_beyond(needed, float(size)) for size in range(1, 8)] == [1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert [chance_beyond([Interval.exact(3.0)], size) for size in (2.0, 3.0)] == [1.0, 0.0]
+
+
+def test_expandable_segments_reserve_less_and_leave_what_must_fit_open() -> None:
+    expandable = RECIPE.model_copy(update={"expandable_segments": True})
+    plain, found = (simulated(MODEL, recipe, MIXED, STEPS, 0) for recipe in (RECIPE, expandable))
+    assert found.needed == ()
+    assert found.reserved.likely < plain.reserved.likely
 
 
 def test_bounds_hold_the_spread_of_the_tensors() -> None:
