@@ -369,12 +369,23 @@ class TimeEstimate(Frozen):
     energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
 
 
+class AttentionUse(Frozen):
+    """A kernel that attention runs on this card, and why PyTorch or the model's code picks it."""
+
+    # math: composed of products; none: what was asked for does not run there
+    kernel: Literal["cudnn", "flash", "efficient", "math", "flash_attn", "eager", "unknown", "none"]
+    masked: bool = False  # it is given a mask: padding, or a sliding window
+    why: str = ""  # '' where the first in PyTorch's order runs
+    another_from: str = ""  # math only: the PyTorch from which on a fused kernel runs in its place; '' for none
+
+
 class Evidence(Frozen):
     """What an estimate is based on."""
 
     rung: Literal["formula", "trace", "burst"]
     memory: str
     time: str
+    attention: tuple[AttentionUse, ...] = ()  # () where it is not known
 
 
 class Estimate(Frozen):

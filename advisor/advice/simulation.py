@@ -79,7 +79,7 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     steps = min(steps, step_count(workload, recipe, job.placement))
     aside = [profile.workspace_bytes] if profile.workspace_bytes else []
     on_step = None if progress is None else _counted(steps, short_steps(recipe), progress)
-    found = simulated(job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, on_step)
+    found = simulated(job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, card.compute_capability, on_step)
     context = profile.context_bytes
     each = [one.plus(Interval.exact(context.likely)) for one in found.needed] or [row.memory.needed_bytes]
     needed = Interval.hull(found.needed).plus(context) if found.needed else row.memory.needed_bytes
@@ -201,7 +201,7 @@ def _held(job: Job, way: _Remedy, steps: int, seed: int, aside: list[int]) -> tu
     assert isinstance(job.model, ModelSpec)
     lengths = (steps, min(steps, short_steps(way.recipe)))
     whole, short = (order_of(way.workload, way.recipe, length, seed, way.longest_first) for length in lengths)
-    simulator = Simulator(job.model, way.recipe, [whole, short], aside)
+    simulator = Simulator(job.model, way.recipe, [whole, short], aside, capability=job.smallest_card.compute_capability)
     if way.recipe.expandable_segments:
         context = (job.profile or profile_for(job.smallest_card)).context_bytes.likely
         return simulator.reserved_bytes(whole), job.estimate(way.recipe).memory.needed_bytes.likely - context

@@ -33,6 +33,10 @@ class DeviceProfile(Frozen):
     vector_padding: tuple[float, float, float]  # the same for fp32 products, whose tiles are smaller
     attention_forward: Fraction  # of the 16-bit matrix peak, fused attention on long rows
     attention_backward: Fraction
+    # PyTorch's memory-efficient attention, over flash attention, in 16 bits; forward and backward
+    efficient_attention: tuple[Fraction, Fraction] = (0.43, 0.43)
+    # fused attention in fp32, over an fp32 product; above 1 where matrix units do it in three TF32 products
+    attention_fp32: tuple[Positive, Positive] = (1.0, 1.0)
     # extra work per byte of q, k, v and their gradients: half tiles, the ends of a loop; forward and backward
     attention_padding_flop_per_byte: tuple[float, float]
 
@@ -105,7 +109,16 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            (Dao 2023, arXiv:2307.08691, section 4), 84 and 77 of 111 TFLOP/s on an RTX A5000
 #            (github.com/gpu-mode/ring-attention/issues/10), 370 forward on an H100 (Shah et al. 2024,
 #            arXiv:2407.08608, figure 5), 300 backward (github.com/Dao-AILab/flash-attention/pull/2688). Before Ampere
-#            PyTorch falls back to memory-efficient kernels: our judgment.
+#            PyTorch falls back to memory-efficient kernels: our judgment. A V100's reach 0.27 of its peak forward
+#            (github.com/facebookresearch/xformers/pull/587).
+# efficient  memory-efficient over flash attention: on an A100 92 to 108 TFLOP/s forward
+#            (github.com/facebookresearch/xformers/issues/712 and pull/389) and 79 to 81 backward under a bias
+#            (github.com/NVIDIA/cutlass/pull/992) are 0.43 of the rates above; 36 and 84 forward
+#            (github.com/NVIDIA/TileGym/pull/49). All other cards from Ampere on: assumed alike, and cuDNN's under a
+#            mask too: our judgment.
+# fp32       fused attention over an fp32 product. From Ampere on matrix units do it, as three TF32 products: 21 to 26
+#            TFLOP/s forward, 14.7 backward on an A100 (the same xformers pages), hence 0.10 and 0.08 of flash
+#            attention's rate; so everywhere. Before Ampere 9.7 of a V100's 15.7; its backward is our judgment.
 # stream     large elementwise kernels over peak bandwidth: our judgment, as copies reach 0.85..0.93.
 # cache_us   level-2 cache as microseconds of memory traffic: A100 40 MB / 1.56..2.0 TB/s, H100 50 MB / 3.35,
 #            RTX 4090 72 MB / 1.0, L40S 96 MB / 0.86, RTX 3090 6 MB / 0.94, V100 6 MB / 0.9 (NVIDIA's white papers).
@@ -194,6 +207,18 @@ def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
     return min(1.0, math.sqrt(gpu.power_w / (matrix * 1e-12 * watts_per_tflops)))
 
 
+_ATTENTION_FP32 = {
+    **dict.fromkeys(("pascal", "volta", "turing"), (0.6, 0.45)),
+    **dict.fromkeys(("ampere", "ada", "blackwell"), (0.2, 0.15)),
+    "ampere hbm": (1.2, 0.8),
+    "hopper": (0.6, 0.4),
+    "blackwell hbm": (1.1, 0.8),
+}
+"""Fused attention in fp32 over an fp32 product, forward and backward, where it is known."""
+
+BEFORE_FLASH = frozenset({"pascal", "volta", "turing"})
+"""Classes whose attention rates are those of PyTorch's memory-efficient kernels: flash attention does not run there."""
+
 HALF_LANES = frozenset({"pascal", "volta", "turing", "ampere hbm"})
 """Classes whose multiprocessors add 64 pairs of fp32 numbers a cycle; those of all others add 128. Of Pascal this is
 true of the P100 alone."""
@@ -232,6 +257,8 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         vector_padding=(48.0, 48.0, 32.0),
         attention_forward=matrix * row.attention[0],
         attention_backward=matrix * row.attention[1],
+        efficient_attention=(1.0, 1.0) if key in BEFORE_FLASH else (0.43, 0.43),
+        attention_fp32=_ATTENTION_FP32.get(key, (1.0, 1.0)),
         attention_padding_flop_per_byte=(40.0, 160.0),  # the A5000's and H100's rows above, of 512 to 8,192 tokens
         matmul_bandwidth=row.stream * 0.95,
         elementwise_bandwidth=row.stream,

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
 
+from advisor.costs.attention import attention_uses
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, expected, shuffled, worst
 from advisor.costs.steptime import StepKernels, time_estimate
+from advisor.decoders.kinds import attention_card
 from advisor.decoders.step import step_program
 from advisor.errors import expect
 from advisor.interval import Interval
@@ -109,16 +111,22 @@ def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval
 
 
 @lru_cache(maxsize=256)
-def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepMemory:
-    """The part that does not depend on the card, computed once for the many cards of a bare size."""
+def _as_computed(recipe: Recipe) -> Recipe:
+    """The recipe without what only the allocator asks: two plans of a search then share what is computed."""
+    return recipe.model_copy(update={"expandable_segments": False})
+
+
+@lru_cache(maxsize=256)
+def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepMemory:
+    """Computed once for the many cards of a bare size that run the same attention kernels."""
     rows, tokens, padded = batch
-    return predict_step_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded)
+    return predict_step_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
 
 
 @lru_cache(maxsize=64)
-def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch) -> StepKernels:
+def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepKernels:
     rows, tokens, padded = batch
-    program = step_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    program = step_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
     return program.kernels(rows, tokens, recipe.rank)
 
 
@@ -127,7 +135,11 @@ def _time(
 ) -> TimeEstimate | None:
     if not gpu.speed_known:
         return None
-    runs = [(_kernels(m, recipe, batch), share) for batch, share in expected(workload, recipe)]
+    plain = _as_computed(recipe)
+    runs = [
+        (_kernels(m, plain, batch, attention_card(m, recipe, batch.tokens, gpu, batch.padded)), share)
+        for batch, share in expected(workload, recipe)
+    ]
     return time_estimate(m, recipe, workload, gpu, profile, runs, placement)
 
 
@@ -183,13 +195,20 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
-    step = _step_memory(model, recipe, worst(workload, recipe))
+    batch = worst(workload, recipe)
+    card = attention_card(model, recipe, batch.tokens, gpu, batch.padded)
+    step = _step_memory(model, _as_computed(recipe), batch, card)
     return Estimate(
         recipe=recipe,
         memory=memory_estimate(step, recipe, profile, shuffled=shuffled(workload)),
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
-        evidence=Evidence(rung="formula", memory=MEMORY_EVIDENCE, time=profile.evidence),
+        evidence=Evidence(
+            rung="formula",
+            memory=MEMORY_EVIDENCE,
+            time=profile.evidence,
+            attention=attention_uses(model, recipe, gpu, step.calls),
+        ),
     )
 
 

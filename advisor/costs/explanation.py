@@ -13,6 +13,7 @@ from advisor.costs.micro_batches import average
 from advisor.costs.roofline import ATTENTION, Roofline
 from advisor.costs.steptime import micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
+from advisor.decoders.kinds import attention_card
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
 from advisor.stacks import stack_for
@@ -96,10 +97,11 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     rows, tokens, padded = average(workload, recipe)
     profile = profile or profile_for(gpu)
-    program = step_program(model, recipe, rows, tokens, "cuda", stack_for(recipe), labeled=True, padded=padded)
+    stack, card = stack_for(recipe), attention_card(model, recipe, tokens, gpu, padded)
+    program = step_program(model, recipe, rows, tokens, "cuda", stack, labeled=True, padded=padded, capability=card)
     runs = program.kernels(rows, tokens, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
-    plain = step_program(model, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded)
+    plain = step_program(model, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card)
     total_s = micro_step_time(plain.kernels(rows, tokens, recipe.rank), gpu, profile).seconds.likely
     parts = dict.fromkeys((*PARTS, OPTIMIZER, WAITING), 0.0)
     for kernel in kernels:

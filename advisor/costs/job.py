@@ -136,9 +136,13 @@ class Job:
         stack: Stack = THIS_STACK,
         aside_bytes: Sequence[int] = (),
         device: Device = "cuda",
+        capability: str = "",
     ) -> None:
-        """`batches`: all micro-batches that there will be; `aside_bytes`: tensors beside the model's."""
-        self.m, self.recipe, self.stack, self.device = m, recipe, stack, device
+        """`batches`: all micro-batches that there will be; `aside_bytes`: tensors beside the model's.
+
+        `capability`: the card's compute capability, by which attention kernels are picked.
+        """
+        self.m, self.recipe, self.stack, self.device, self.capability = m, recipe, stack, device, capability
         distinct = set(batches)
         longest = max(distinct, key=lambda batch: batch.rows * batch.tokens)
         static = static_memory(m, recipe, longest.rows, longest.tokens, longest.padded)
@@ -154,7 +158,9 @@ class Job:
         """The requests of a micro-step, and the bytes of its slots; the first one of a step finds no gradients."""
         rows, tokens, padded = batch
         recipe = self.recipe.model_copy(update={"gradient_accumulation": 1}) if first else self.recipe
-        program = step_program(self.m, recipe, rows, tokens, self.device, self.stack, padded=padded)
+        program = step_program(
+            self.m, recipe, rows, tokens, self.device, self.stack, padded=padded, capability=self.capability
+        )
         step = self._programs.get(id(program))
         if step is None:
             step = self._programs[id(program)] = micro_step(program)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from advisor.blocks import block_bytes
 from advisor.costs.optimizer import temporary_bytes
 from advisor.costs.static import static_memory
+from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import EMBEDDING, HEAD, step_program
 from advisor.parameters.trained import trained_shapes
@@ -33,6 +34,7 @@ class StepMemory(NamedTuple):
     after_backward_bytes: int
     phase_peaks: dict[str, int]
     part_peaks: tuple[int, int]  # while the head and the loss run; while anything else does
+    calls: tuple[Call, ...] = ()  # of scaled_dot_product_attention, each kind once
 
 
 def _minus(a: Bytes, b: Bytes) -> Bytes:
@@ -98,16 +100,18 @@ def predict_step_memory(
     device: Device = "cuda",
     stack: Stack = THIS_STACK,
     padded: bool = False,
+    capability: str = "",
 ) -> StepMemory:
     """Peak memory of training `m` by `recipe` with micro-batches of `batch` rows of `seq_len` tokens.
 
     `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step. `stack` is
     not the mirrored one only when comparing with measurements of other code. `padded`: some rows are shorter than
-    `seq_len`, so the micro-batch has an attention mask with zeros.
+    `seq_len`, so the micro-batch has an attention mask with zeros. `capability`: the card's compute capability, by
+    which PyTorch picks its attention kernels; '' runs flash attention.
     """
     static = static_memory(m, recipe, batch, seq_len, padded)
     base = sum(static.blocks.values())
-    program = step_program(m, recipe, batch, seq_len, device, stack, padded=padded)
+    program = step_program(m, recipe, batch, seq_len, device, stack, padded=padded, capability=capability)
     shape = (batch, seq_len, recipe.rank)
     segments = program.memory(*shape)
     grads = gradient_bytes(m, recipe)
@@ -139,6 +143,7 @@ def predict_step_memory(
             base + max(h for s, _, h in heights if s.place == HEAD),
             base + max(peak_of["optimizer"], *(h for s, _, h in heights if s.place != HEAD)),
         ),
+        calls=program.calls,
     )
 
 

@@ -22,8 +22,10 @@ from advisor.specs import Recipe, Workload
 
 MEGA_BATCHES = 50
 """Batches whose rows are sorted together under group_by_length."""
-NARROW = 0.07
-"""A spread below this share of the mean changes the expected time of a step by less than 0.5 %, its square."""
+CURVED_TOKENS = 16_384
+"""About the length at which the square of attention takes as long as all that grows with the length itself."""
+NEGLECTED = 0.02
+"""A share of the time, below which it is not worth a second length that lengths differ."""
 
 
 class MicroBatch(NamedTuple):
@@ -53,7 +55,8 @@ def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
 def expected(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, float], ...]:
     """(micro-batch, its share) pairs whose mean time is that of all micro-batches.
 
-    Two lengths with the mean and the spread of the true ones: exact for a time that is a square of the length.
+    Two lengths with the mean and the spread of the true ones: exact for a time that grows with the square of the
+    length. One of mean length where the square is a small part.
     Ignores: the waiting of several cards for the longest of their micro-batches.
     """
     rows = recipe.micro_batch
@@ -76,7 +79,7 @@ def expected(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, floa
         length = max(1, min(most, round(tokens + more)))
         return _flattened(recipe, rows, length) if workload.padding == "none" else MicroBatch(rows, length, padded)
 
-    if spread < NARROW * mean:
+    if (spread / mean) ** 2 * mean / CURVED_TOKENS < NEGLECTED:
         return ((batch(mean), 1.0),)
     short = max(mean - spread, mean / 4)
     long = mean + spread**2 / (mean - short)

@@ -78,11 +78,13 @@ def simulated(
     seed: int,
     aside_bytes: Sequence[int] = (),
     spread: tuple[float, float] = (0.0, 0.0),
+    capability: str = "",
     on_step: Callable[[], None] | None = None,
 ) -> Simulated:
     """Replay `steps` optimizer steps of a job: the same for the same seed.
 
     `aside_bytes`: tensors that are held beside the model's. `spread`: relative bounds of the bytes of all tensors.
+    `capability`: that of the card.
     """
     seeds = range(seed, seed + (1 if alike(workload) else ORDERS))
     steps = min(steps, ALIKE_STEPS) if len(seeds) == 1 else steps
@@ -90,7 +92,7 @@ def simulated(
     whole = order_of(workload, recipe, steps, seed)
     parts = [order_of(workload, recipe, part, one) for one in seeds]
     shorts = [] if recipe.expandable_segments else [order_of(workload, recipe, short, one) for one in seeds]
-    simulator = Simulator(m, recipe, [whole, *parts, *shorts], aside_bytes, on_step=on_step)
+    simulator = Simulator(m, recipe, [whole, *parts, *shorts], aside_bytes, capability=capability, on_step=on_step)
     likely = simulator.reserved_bytes(whole)
     reserved = [simulator.reserved_bytes(order) for order in parts] if len(parts) > 1 else [likely]
     middle = sorted(reserved)[len(reserved) // 2]
@@ -118,11 +120,12 @@ class Simulator:
         orders: Iterable[Order],
         aside_bytes: Sequence[int] = (),
         stack: Stack = THIS_STACK,
+        capability: str = "",
         on_step: Callable[[], None] | None = None,
     ) -> None:
         """`aside_bytes`: tensors that are held beside the model's; `on_step` is called after each replayed step."""
         batches = (batch for order in orders for step in order for batch in step)
-        self.job = Job(m, recipe, batches, stack, aside_bytes)
+        self.job = Job(m, recipe, batches, stack, aside_bytes, capability=capability)
         self._on_step = on_step
 
     def reserved_bytes(self, order: Order) -> int:

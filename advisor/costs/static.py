@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -34,10 +35,11 @@ class Static(NamedTuple):
 class _Tally:
     """Sums tensors by term, exact and in allocator blocks."""
 
-    def __init__(self) -> None:
-        self.exact: dict[TermName, int] = {}
-        self.blocks: dict[TermName, int] = {}
-        self.tensors: list[tuple[TermName, int, int]] = []
+    def __init__(self, held: Static | None = None) -> None:
+        """Further tensors are added to those of `held`, which stays as it is."""
+        self.exact: dict[TermName, int] = dict(held.exact) if held else {}
+        self.blocks: dict[TermName, int] = dict(held.blocks) if held else {}
+        self.tensors: list[tuple[TermName, int, int]] = list(held.tensors) if held else []
 
     def add(self, term: TermName, size_bytes: int, times: int = 1) -> None:
         self.exact[term] = self.exact.get(term, 0) + size_bytes * times
@@ -87,6 +89,16 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int, padded:
 
     Raises UnknownName for an optimizer without a row.
     """
+    alike = {"micro_batch": 1, "gradient_accumulation": 1, "gradient_checkpointing": True, "expandable_segments": False}
+    held = _held(m, recipe.model_copy(update=alike))
+    tally = _Tally(held)
+    tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
+    return Static(tally.exact, tally.blocks)
+
+
+@lru_cache(maxsize=64)
+def _held(m: ModelSpec, recipe: Recipe) -> Static:
+    """The same without the batch: equal for the many plans that differ in micro-batch and checkpointing."""
     tally = _Tally()
     _add_base_weights(tally, m, recipe)
     shapes = trained_shapes(m, recipe)
@@ -97,5 +109,4 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int, padded:
         tally.add(term, size, times)
     for size, times in buffer_bytes(m, recipe):
         tally.add(TermName.BUFFERS, size, times)
-    tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
     return Static(tally.exact, tally.blocks, tally.tensors)

@@ -9,16 +9,15 @@ from __future__ import annotations
 from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.attention import (
-    LayerInputs,
     Layout,
     composed_attention,
     eager_attention,
     falcon_attention,
-    fused_attention,
     model_repeat_kv,
 )
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
+from advisor.decoders.fused import EFFICIENT, FLASH, efficient_attention, fused_attention, with_padding, without_padding
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.kinds import attention_kind, composes_attention
@@ -26,25 +25,31 @@ from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, 
 from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.rope import apply_rope, joins_parts
+from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
+from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy
-from advisor.tape.ops import add, add_in_place, dropout, mul, scale
+from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale
 from advisor.tape.tape import Tape
 
 
 class Decoder:
     """The code of one model under one recipe; the toolbox that every layer is made with."""
 
-    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, single_row: bool, stack: Stack) -> None:
-        """`single_row`: the batch is 1, which spares a batched product some copies."""
+    def __init__(self, t: Tape, m: ModelSpec, recipe: Recipe, single_row: bool, stack: Stack, card: str) -> None:
+        """`single_row`: the batch is 1, which spares a batched product some copies.
+
+        `card`: the compute capability that PyTorch picks its kernels by; '' if not known.
+        """
         self.t, self.m, self.recipe, self.stack = t, m, recipe, stack
         self.quirks = architecture_of(m.architecture)
-        self.single_row = single_row
+        self.single_row, self.card = single_row, card
         self.kind = attention_kind(m, recipe)
         self.composes = composes_attention(m, recipe, t.device)
+        self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
 
@@ -69,13 +74,47 @@ class Decoder:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)
-        if self.composes:
+        kernel = self._kernel(q, k, v, mask)
+        if kernel == "math":
             out = composed_attention(t, q, k, v, mask, drops, layout)
+        elif kernel == "efficient":
+            width = max(q.shape[-1], v.shape[-1])
+            return efficient_attention(t, q, k, v, mask, sums_in_memory(width, self.card))
+        elif self.kind == "flash":
+            return self._flash(q, k, v, given, joined)
         else:
-            out = fused_attention(t, q, k, v, mask, given.window)
-            if not joined:  # the fused kernels' output has the layout of q
+            slow = kernel == "cudnn" and mask is not None
+            out = fused_attention(t, q, k, v, mask, given.window, EFFICIENT if slow else FLASH)
+            if not joined:  # flash attention's output has the layout of q
                 return out
         return copy(t, out, out.shape)
+
+    def _kernel(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Kernel:
+        """The kernel of `scaled_dot_product_attention`; on the CPU and on a card that is not known, flash attention."""
+        if self.composes or self.kind != "sdpa":
+            return "math" if self.composes else "flash"
+        dtype, grouped = self.t.autocast or q.dtype, k.shape[1] != q.shape[1]
+        call = Call(dtype, q.shape[-1], v.shape[-1], grouped, mask is not None, self.m.attention_dropout)
+        self.calls[call] = None
+        return sdpa_kernel(call, self.card).kernel if self.card else "flash"
+
+    def _flash(self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, joined: bool) -> Tensor:
+        """The flash-attn library: it takes 16 bits alone, and rows of different lengths without their padding.
+
+        Source: transformers 5.23, integrations/flash_attention.py, `get_target_dtype`.
+        """
+        t, half = self.t, self.recipe.base_dtype
+        if not t.autocast and half != "float32":
+            q, k, v = cast(t, q, half), cast(t, k, half), cast(t, v, half)
+        if given.mask is None:
+            out = fused_attention(t, q, k, v, None, given.window)
+            return copy(t, out, out.shape) if joined else out
+        batch, _, length, _ = q.shape
+        indices = t.empty((batch, length), "int64")
+        t.kernel("reduce", "int64", 0, given.mask.bytes + indices.bytes)
+        q, k, v = (without_padding(t, x, indices) for x in (q, k, v))
+        out = fused_attention(t, q, k, v, None, given.window)
+        return with_padding(t, out, indices)
 
     def attention(self, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:
         """Self-attention of x (B, S, H); queries, keys and values live to its end, as the real locals do.

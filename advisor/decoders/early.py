@@ -6,10 +6,11 @@ Sources: transformers 5.23, models/{opt,gptj,bloom,mpt}/modeling_*.py; locals li
 from __future__ import annotations
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.attention import LayerInputs, Layout, scores_of, weighted_sum
+from advisor.decoders.attention import Layout, scores_of, weighted_sum
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.mlp import activation
 from advisor.decoders.rope import rotate_half
+from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.layout import cat_last, chunk_last, copy, regathered, slice_last

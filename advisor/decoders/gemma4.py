@@ -7,13 +7,13 @@ Source: transformers 5.23, models/gemma4/modeling_gemma4.py, `Gemma4TextDecoderL
 from __future__ import annotations
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.attention import LayerInputs
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.experts import Experts, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best, picked_rows
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import rms_norm_power
 from advisor.decoders.rope import turned
+from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add, mul, scale, softmax

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
+from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.parameters.layers import Kind, dense_flags, sliding_flags
 from advisor.parameters.storage import unquantized_name
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import GpuSpec, ModelSpec, Recipe
 from advisor.tape.graph import Device
 
 
@@ -23,6 +25,73 @@ def composes_attention(m: ModelSpec, recipe: Recipe, device: Device) -> bool:
     one_key_head = ungrouped and m.num_key_value_heads == 1 < m.num_attention_heads
     odd = m.attention_dropout > 0 or m.value_dim != m.head_dim  # what the CPU's fused kernel does not support
     return kind == "eager" or (kind == "sdpa" and (one_key_head or (odd and device == "cpu")))
+
+
+def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
+    """The calls of `scaled_dot_product_attention` that the layers may make; `masked`: some are given a mask."""
+    quirks, heads = architecture_of(m.architecture), m.num_attention_heads
+    half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
+    dtypes = [half] if recipe.autocast else list(dict.fromkeys((recipe.base_dtype, "float32")))
+    shapes = [(m.head_dim, m.value_dim, m.num_key_value_heads)]
+    if m.global_head_dim:
+        shapes.append((m.global_head_dim, m.global_head_dim, m.global_key_value_heads or m.num_key_value_heads))
+    found = []
+    for dtype, (width, value_width, keys), mask in product(dtypes, shapes, (False, True) if masked else (False,)):
+        grouped = keys < heads and quirks.attention != "own" and not mask and width == value_width <= 256
+        found.append(Call(dtype, width, value_width, grouped, mask, m.attention_dropout))
+    return found
+
+
+class SdpaPlan(NamedTuple):
+    """The card to record a step for, and the kernels that it may run there."""
+
+    card: str  # a compute capability; '' where flash attention runs throughout, or nothing is known
+    kernels: frozenset[Kernel]
+
+
+ALIKE = ("8.0", "8.6", "9.0", "7.5", "6.0")
+"""Compute capabilities that stand for all others: those that pick the same kernels share one recording."""
+
+
+def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padded: bool) -> SdpaPlan:
+    """The first of ALIKE that picks what `capability` picks for each call of this step.
+
+    `slides`: rows are no shorter than the sliding window; `padded`: they differ in length.
+    """
+    if not capability or attention_kind(m, recipe) != "sdpa":
+        return SdpaPlan("", frozenset())
+    masked = slides or padded or architecture_of(m.architecture).always_makes_mask
+    calls = sdpa_calls(m, recipe, masked)
+
+    def picked(card: str) -> list[tuple[Kernel, bool]]:
+        kernels = [sdpa_kernel(call, card).kernel for call in calls]
+        return [_as_recorded(kernel, call, card) for kernel, call in zip(kernels, calls, strict=True)]
+
+    wanted = picked(capability)
+    kernels = frozenset(kernel for kernel, _ in wanted)
+    if kernels == {"flash"}:
+        return SdpaPlan("", kernels)
+    return SdpaPlan(next((card for card in ALIKE if picked(card) == wanted), capability), kernels)
+
+
+def _as_recorded(kernel: Kernel, call: Call, card: str) -> tuple[Kernel, bool]:
+    """What of a kernel a recording shows: without a mask cuDNN's counts as flash attention, whose tensors it has."""
+    if kernel == "cudnn" and not call.masked:
+        return "flash", False
+    return kernel, kernel == "efficient" and sums_in_memory(max(call.width, call.value_width), card)
+
+
+def attention_card(m: ModelSpec, recipe: Recipe, length: int, gpu: GpuSpec, padded: bool = False) -> str:
+    """What to record a step of rows of `length` tokens for: the same for cards that run the same kernels.
+
+    Of AMD's kernels nothing is mirrored: they count as flash attention, as those of an unknown card.
+    """
+    return sdpa_plan(m, recipe, "" if gpu.rocm else gpu.compute_capability, slides(m, length), padded).card
+
+
+def slides(m: ModelSpec, length: int) -> bool:
+    """Whether rows of `length` tokens are long enough for the sliding window to need a mask."""
+    return bool(m.sliding_window) and m.sliding_window <= length
 
 
 class LayerKind(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.decoders.attention import LayerInputs
 from advisor.decoders.decoder import Decoder, decoder_layer
 from advisor.decoders.early import bloom_layer, gptj_layer, mpt_layer, opt_layer
 from advisor.decoders.gemma4 import gemma4_layer
+from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
 from advisor.tape.graph import Tensor
 

@@ -59,6 +59,11 @@ class Stack:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
         return False
 
+    @property
+    def masks_every_batch(self) -> bool:
+        """Whether a batch without padding gets an attention mask too."""
+        return False
+
     def norm(self, kind: str) -> NormFunction | None:
         """The code of a norm of that kind (ModelSpec.norm) with a weight; None for `F.layer_norm` and its relatives."""
         return WRITTEN_OUT.get(kind)

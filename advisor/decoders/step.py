@@ -11,15 +11,16 @@ from itertools import groupby
 from typing import NamedTuple
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.attention import StepInputs
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.ends import embed
-from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds
+from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds, sdpa_plan, slides
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
+from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
+from advisor.decoders.step_inputs import StepInputs
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
 from advisor.parameters.storage import other_dtype
@@ -30,6 +31,12 @@ from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
 from advisor.tape.tape import LabeledTape, Tape
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
+
+
+class StepProgram(Program):
+    """A recorded micro-step, and its calls of `scaled_dot_product_attention`, each kind once."""
+
+    calls: tuple[Call, ...] = ()
 
 
 class _Recorder:
@@ -89,11 +96,13 @@ def _recorded(
     stack: Stack,
     padded: bool,
     labeled: bool,
-) -> Program:
+    card: str,
+) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
-    `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros.
+    `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros;
+    `card`: the compute capability that attention kernels are picked by.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
@@ -115,7 +124,7 @@ def _recorded(
     )
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
     recorder.phase = "backward"
@@ -124,7 +133,8 @@ def _recorded(
     ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
     run_backward(t, loss, ones)
     recorder.finish()
-    program = Program(t.events[:], t.slots, t.labels)
+    program = StepProgram(t.events[:], t.slots, t.labels)
+    program.calls = tuple(step.calls)
     for part, kernels in recorder.parts:
         program.add(part, kernels)
     return program
@@ -133,6 +143,22 @@ def _recorded(
 def forget_recordings() -> None:
     """Forget all recorded programs: for tests and benchmarks that count or time recordings."""
     _recorded.cache_clear()
+
+
+@lru_cache(maxsize=256)
+def _structure(recipe: Recipe) -> Recipe:
+    """The recipe with one value for each knob that does not change the structure of the step."""
+    return recipe.model_copy(
+        update={
+            "rank": 1,
+            "alpha": 1.0,
+            "micro_batch": 1,
+            "optimizer": "adamw",
+            "expandable_segments": False,
+            "dropout": 0.5 if recipe.dropout else 0.0,
+            "gradient_accumulation": min(recipe.gradient_accumulation, 2),
+        }
+    )
 
 
 def step_program(
@@ -144,30 +170,24 @@ def step_program(
     stack: Stack = THIS_STACK,
     labeled: bool = False,
     padded: bool = False,
-) -> Program:
+    capability: str = "",
+) -> StepProgram:
     """The recorded micro-step of `recipe` (forward and backward of a micro-batch), without weights and optimizer state.
 
     `labeled`: the kernels say where they run, see LabeledTape. `padded`: rows differ in length, so there is an
-    attention mask with zeros, of which each kind of attention makes its own.
+    attention mask with zeros, of which each kind of attention makes its own. `capability`: the card's compute
+    capability, by which PyTorch picks attention kernels; '' runs flash attention wherever it is fused.
 
     The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
     """
-    structure = recipe.model_copy(
-        update={
-            "rank": 1,
-            "alpha": 1.0,
-            "micro_batch": 1,
-            "optimizer": "adamw",
-            "expandable_segments": False,
-            "dropout": 0.5 if recipe.dropout else 0.0,
-            "gradient_accumulation": min(recipe.gradient_accumulation, 2),
-        }
-    )
-    slides = bool(m.sliding_window) and m.sliding_window <= length
+    structure = _structure(recipe)
+    slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
-    single_row = batch == 1 and composes_attention(m, recipe, device)
-    return _recorded(m, structure, slides, one_tile, single_row, device, stack, padded, labeled)
+    padded = padded or stack.masks_every_batch
+    card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
+    single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
+    return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, card)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -222,11 +242,13 @@ class _Step:
         single_row: bool,
         stack: Stack,
         padded: bool,
+        card: str,
     ) -> None:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
-        self.one_tile, self.padded = one_tile, padded
+        self.calls: dict[Call, None] = {}
+        self.one_tile, self.padded, self.card = one_tile, padded, card
 
     def forward(self, ends: _Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -246,8 +268,9 @@ class _Step:
         ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
-        decoder = Decoder(t, m, recipe, self.single_row, self.stack)
+        decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded)
+        self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
+from advisor.costs.attention import attention_text
 from advisor.knobs import idle_knobs
 from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text
 from advisor.render.table import VERDICTS, batch_text
@@ -79,6 +80,8 @@ def _memory(console: Console, row: Candidate, file: TextIO) -> None:
         table.add_row(name, f"{value:,.0f}", format_gib(value))
     print_table(file, table)
     say(console, "nvidia-smi may show more than must fit, because PyTorch caches freed memory.")
+    if row.evidence.attention:
+        say(console, f"Attention: {attention_text(row.evidence.attention)}.")
     say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
 
 

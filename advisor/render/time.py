@@ -9,6 +9,7 @@ from rich.text import Text
 
 from advisor.advice.breakdown import TimeBreakdown
 from advisor.answer import Advice, Candidate
+from advisor.costs.attention import attention_text
 from advisor.costs.explanation import StepParts, compared
 from advisor.render.console import console_for, heading, new_table, print_table, say
 from advisor.rules.wording import DISPLAY, how
@@ -51,6 +52,8 @@ def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) ->
             kernel.bound,
         )
     print_table(file, table)
+    if row.evidence.attention:
+        say(console, f"Attention: {attention_text(row.evidence.attention)}.", style="dim")
     rest = step.kernels[DEAREST:]
     say(
         console,

@@ -19,6 +19,7 @@ from advisor.rules import (
     left_in_16_bits,
     lora_for_medium_data,
     lora_for_speed,
+    math_attention,
     memory_first,
     method_asked_for,
     near_threshold,
@@ -60,6 +61,7 @@ RULES: tuple[Rule, ...] = (
     chunked_loss.RULE,
     unlike_adapters.RULE,
     left_in_16_bits.RULE,
+    math_attention.RULE,
 )
 
 

@@ -23,6 +23,7 @@ class PublishedRun(NamedTuple):
     recipe: Recipe
     gpu: str
     stack: Stack = THIS_STACK
+    padded: bool = False  # its rows differ in length within a micro-batch
 
 
 class Figure(NamedTuple):

@@ -65,7 +65,7 @@ def finetune(row: Row) -> Predicted | Unanswered:
     """
     if row["method"] != "lora":
         return Unanswered("GPTQ weights or sharding, which the tape does not know")
-    model, recipe, gpu, _ = finetune_run(row)
+    model, recipe, gpu, *_ = finetune_run(row)
     recipe = recipe.model_copy(update={"gradient_accumulation": 1})
     card = find_gpus(gpu)[0]
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda")

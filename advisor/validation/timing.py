@@ -134,14 +134,14 @@ def refusal(row: Row) -> str:
 
 def timed(row: Row) -> Timed:
     """Predict a row at its mean tokens per micro-batch; several cards each take their part."""
-    model, recipe, gpu, stack = RUNS[row["group"]](row)
+    model, recipe, gpu, stack, padded = RUNS[row["group"]](row)
     card = find_gpus(gpu)[0]
     tokens = row["tokens_per_step"] / (recipe.gradient_accumulation * row["num_gpus"])
     length = round(tokens / recipe.micro_batch)
     work = Workload(examples=1, seq_len=length, mean_seq_len=length)
-    kernels = step_program(model, recipe, recipe.micro_batch, length, "cuda", stack).kernels(
-        recipe.micro_batch, length, recipe.rank
-    )
+    shape, capability = (recipe.micro_batch, length), card.compute_capability
+    program = step_program(model, recipe, *shape, "cuda", stack, padded=padded, capability=capability)
+    kernels = program.kernels(*shape, recipe.rank)
     placement = Placement(gpus=row["num_gpus"], sharding="ddp" if row["num_gpus"] > 1 else "none")
     estimate = time_estimate(model, recipe, work, card, profile_for(card), [(kernels, 1.0)], placement)
     return Timed(row, float(row["step_time_s"]), estimate, round(tokens))

@@ -45,7 +45,7 @@ def full_finetune(row: Row) -> Predicted | Unanswered:
     """full_finetune_single_device in plain PyTorch; the counter is the peak of active bytes."""
     if row["compile"]:
         return Unanswered("torch.compile changes what is kept")
-    model, recipe, gpu, stack = recipe_run(row)
+    model, recipe, gpu, stack, _ = recipe_run(row)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
     card = find_gpus(gpu)[0]
     memory = memory_estimate(step, recipe, profile_for(card))

@@ -331,15 +331,19 @@ def short_name(name: str) -> str:
 @recipe_options
 @click.option("--layers", type=click.IntRange(1), help="cut the model to its first layers")
 @click.option("--census", is_flag=True, help="list the tensors alive at the peak")
+@click.option("--padded", is_flag=True, help="rows of different lengths: a batch with an attention mask")
 @click.option("--real", is_flag=True, help="execute the step for real; only for tiny models")
 @click.option("--json", "as_json", is_flag=True, help="print the trace as JSON")
-def main(model: str, method: str, layers: int | None, census: bool, real: bool, as_json: bool, **knobs: Any) -> None:
+def main(
+    model: str, method: str, layers: int | None, census: bool, padded: bool, real: bool, as_json: bool, **knobs: Any
+) -> None:
     """Trace one training step and show its phases and, with --census, what is alive at the peak."""
     torch.set_num_threads(1)
     try:
         recipe, seq_len = recipe_of(method, knobs)
         step = real_step if real else trace_step
-        trace = step(config_of(model), recipe, recipe.micro_batch, seq_len, layers=layers, census=census)
+        config = config_of(model)
+        trace = step(config, recipe, recipe.micro_batch, seq_len, layers=layers, census=census, padded=padded)
     except AdvisorError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None

@@ -56,6 +56,34 @@ def test_bfloat16_on_a_card_without_it_is_as_slow_as_fp32() -> None:
     assert rates["float16"] > 3 * rates["float32"]
 
 
+def attention(gpu: GpuSpec, kind: str, width: int, dtype: str = "float16") -> float:
+    """TFLOP/s of one row of 8,192 tokens and 8 heads, the whole square."""
+    size, scores = (4 if dtype == "float32" else 2), 8 * 8192**2
+    flop, one = 4.0 * scores * width, float(size * 8 * 8192 * width)
+    backward = "backward" in kind
+    flop, moved = (flop * 2.5, 8 * one) if backward else (flop, 4 * one)
+    return flop / seconds((kind, dtype, flop, moved, (0, 0, 0)), gpu) / 1e12
+
+
+def test_memory_efficient_attention_comes_near_published_rates() -> None:
+    a100, v100 = A100, card("Tesla V100-SXM2-32GB")
+    for gpu, kind, width, dtype, published in (
+        (a100, "efficient attention", 128, "float16", 101),  # facebookresearch/xformers, issue 712
+        (a100, "efficient attention backward", 128, "float16", 81),  # NVIDIA/cutlass, pull request 992, with a bias
+        (a100, "efficient attention", 128, "float32", 23),  # facebookresearch/xformers, issue 712
+        (a100, "efficient attention backward", 128, "float32", 14.7),  # the same project, pull request 587
+        (v100, "efficient attention", 128, "float16", 33.6),
+        (v100, "efficient attention", 64, "float32", 9.7),
+    ):
+        assert attention(gpu, kind, width, dtype) == pytest.approx(published, rel=0.25), (kind, dtype, published)
+
+
+def test_wide_heads_slow_the_memory_efficient_backward_down() -> None:
+    slow = "efficient attention backward, sums in memory"
+    published = (36, 42)  # an RTX 5090 for heads of 512 (xlite-dev/ffpa-attn, issue 235)
+    assert published[0] * 0.7 < attention(card("NVIDIA GeForce RTX 5090"), slow, 512) < published[1] * 1.3
+
+
 def test_large_traffic_runs_below_peak_bandwidth_and_small_traffic_at_a_fixed_cost() -> None:
     assert 0.7 * A100.memory_bytes_per_s < 1e10 / seconds(moved(1e10)) < A100.memory_bytes_per_s
     assert seconds(moved(100)) == pytest.approx(profile_for(A100).kernel_s, rel=0.01)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.advice.advise import advise
+from advisor.costs.estimation import estimate
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
@@ -47,6 +48,29 @@ def test_qlora_that_saves_nothing() -> None:
 
     assert "0.00 GiB more than LoRA" in warned(estimator=costly)["ADV102"]
     assert "ADV102" not in warned()
+
+
+def test_math_attention() -> None:
+    t4 = card(16).model_copy(update={"generation": "Turing", "compute_capability": "7.5"})
+
+    def on(capability: str, **knobs: Any) -> dict[str, str]:
+        return warned(t4.model_copy(update={"compute_capability": capability}), estimator=estimate, **knobs)
+
+    text = on("7.5", base_dtype="float16")["ADV112"]
+    assert "memory-efficient attention takes grouped keys only from PyTorch 2.14 on" in text
+    assert text.endswith("A fused kernel runs with PyTorch 2.14 or newer.")
+    assert "flash-attn library needs compute capability 8.0" in on("7.5", attention="flash")["ADV112"]
+    assert "ADV112" not in on("8.0")
+    assert "ADV112" not in on("8.6", model=MODEL.model_copy(update={"num_key_value_heads": 32}))
+
+
+def test_math_attention_without_autocast() -> None:
+    l4 = card(24).model_copy(update={"generation": "Ada", "compute_capability": "8.9"})
+    text = warned(l4, estimator=estimate, method="qlora", autocast=False)["ADV112"]
+    assert "--autocast (" in text
+    assert "--attention flash (" in text
+    assert "ADV112" not in warned(l4, estimator=estimate, method="qlora")
+    assert "ADV112" not in warned(l4, estimator=estimate, method="qlora", autocast=False, attention="flash")
 
 
 def test_target_names_that_match_nothing() -> None:

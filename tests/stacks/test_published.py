@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from advisor.catalog.models import find_model
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.specs import ModelSpec, Recipe
@@ -13,6 +14,8 @@ from advisor.stacks.early_2024 import Early2024, Notebook2024
 from advisor.stacks.litgpt import LitGpt
 from advisor.stacks.own_loop import OwnLoop
 from advisor.stacks.torchtune import Torchtune
+from advisor.stacks.transformers_4 import Unmasked4
+from advisor.units import GIB
 
 MODEL = ModelSpec(
     name="small",
@@ -98,9 +101,19 @@ def test_stacks_are_values() -> None:
     assert len({THIS_STACK, Stack(), OwnLoop(), OwnLoop(freezes_lora_a=True), Torchtune()}) == 4
 
 
-@pytest.mark.parametrize("stack", [THIS_STACK, Early2024(), Notebook2024(), LitGpt(0), OwnLoop(), Torchtune()])
+@pytest.mark.parametrize(
+    "stack", [THIS_STACK, Early2024(), Notebook2024(), LitGpt(0), OwnLoop(), Torchtune(), Unmasked4()]
+)
 def test_a_stack_names_its_versions(stack: Stack) -> None:
     assert any(letter.isdigit() for letter in stack.name)
+
+
+def test_every_batch_is_masked() -> None:
+    model = find_model("llama-3.2-1b")
+    per_layer = 2 * BATCH * LENGTH**2 + 2 * 2 * TOKENS * (model.q_size - model.kv_size)
+    masked, plain = (step(stack, model, target_modules=("q_proj",)) for stack in (Unmasked4(), OwnLoop()))
+    assert masked.after_forward_bytes - plain.after_forward_bytes == model.num_hidden_layers * per_layer
+    assert model.num_hidden_layers * per_layer == pytest.approx(0.109 * GIB, rel=0.01), "a trace of 4.57.6"
 
 
 def test_a_padded_update_keeps_its_source_and_index() -> None:
