@@ -79,7 +79,9 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     steps = min(steps, step_count(workload, recipe, job.placement))
     aside = [profile.workspace_bytes] if profile.workspace_bytes else []
     on_step = None if progress is None else _counted(steps, short_steps(recipe), progress)
-    found = simulated(job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, card.compute_capability, on_step)
+    found = simulated(
+        job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, card.compute_capability, on_step
+    )
     context = profile.context_bytes
     each = [one.plus(Interval.exact(context.likely)) for one in found.needed] or [row.memory.needed_bytes]
     needed = Interval.hull(found.needed).plus(context) if found.needed else row.memory.needed_bytes

@@ -93,7 +93,7 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int, padded:
     held = _held(m, recipe.model_copy(update=alike))
     tally = _Tally(held)
     tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
-    return Static(tally.exact, tally.blocks)
+    return Static(tally.exact, tally.blocks, tally.tensors)
 
 
 @lru_cache(maxsize=64)
