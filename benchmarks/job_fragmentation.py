@@ -28,7 +28,7 @@ from benchmarks.against_trace import recipe_of
 
 MODELS = (
     *("qwen2.5-0.5b", "llama-3.2-1b", "pythia-1.4b", "gemma-2-2b", "phi-3-mini", "mistral-7b-v0.1"),
-    "llama-3.1-8b",
+    "tinyllama-1.1b",
 )
 SHAPES = ((1, 2048), (4, 1024))
 MEANS = (0.9, 0.4)
@@ -36,8 +36,8 @@ MEANS = (0.9, 0.4)
 STEPS = 300
 SPREAD = (0.05, 0.5, 0.95)
 
-Kind = tuple[bool, bool]
-"""(full fine-tuning, gradient checkpointing)."""
+Kind = tuple[bool, bool, bool]
+"""(full fine-tuning, gradient checkpointing, peak at the head)."""
 
 
 class Case(NamedTuple):
@@ -63,6 +63,7 @@ def cases(names: list[str], steps: int) -> Iterator[Case]:
                 batch = worst(workload, recipe)
                 step = predict_step_memory(m, recipe, batch.rows, batch.tokens, padded=batch.padded)
                 moving = step.peak_bytes - sum(step.static_blocks.values())
+                head, others = step.part_peaks
                 order, short = (order_of(workload, recipe, n, 0) for n in (steps, short_steps(recipe)))
                 simulator = Simulator(m, recipe, [order, short])
                 expandable = Simulator(m, recipe.model_copy(update={"expandable_segments": True}), [order])
@@ -72,7 +73,7 @@ def cases(names: list[str], steps: int) -> Iterator[Case]:
                     name,
                     recipe,
                     workload,
-                    (method == "full", checkpointing),
+                    (method == "full", checkpointing, head > others),
                     *((size - step.peak_bytes) / moving for size in held),
                 )
 
