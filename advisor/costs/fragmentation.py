@@ -8,9 +8,8 @@ architectures, `needed` covers 90 % of an architecture's steps, `reserved` 88 %.
 
 Where steps of different lengths come in random order, the allocator keeps many times more where there is room, and
 somewhat more is needed. Those shares are the lowest, the median and the highest of the 248 jobs of seven models, of 300
-steps each, that `python -m benchmarks.job_fragmentation` replays.
-Fitted to all other models, the intervals hold 88% of a model's jobs for
-`needed` and 90% for `reserved`.
+steps each, that `python -m benchmarks.job_fragmentation` replays. Fitted to all other models, the intervals hold 88% of
+a model's jobs for `needed` and 90% for `reserved`.
 
     reserved   where there is room: what nvidia-smi shows, less the context
     needed     where there is not: before it fails, the allocator empties its cache and tries again
