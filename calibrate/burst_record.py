@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -74,6 +74,10 @@ class Conditions(Record):
     load_average: Load | None = Field(default=None, description="of the machine, over one minute")
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+RowTokens = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
 class Run(Record):
     """The raw data of one burst; judged afterwards by `calibrate.checks`."""
 
@@ -85,6 +89,10 @@ class Run(Record):
     host_s: tuple[HostSeconds, ...] = Field(description="CPU time to issue each step, excluding waits for the card")
     clocks_hz: tuple[Hertz, ...] = Field(default=(), description="clock of the card after each step")
     throttled: tuple[Text, ...] = Field(default=(), description="why the clocks were lowered while steps were timed")
+    row_lengths: tuple[tuple[Share, RowTokens], ...] = Field(
+        default=(), description="quantiles of the rows as they came: (share of them, tokens); () where all were alike"
+    )
+    padding: Share = Field(default=0.0, description="part of the tokens that was padding")
     trainable_parameters: Count
     peak_exact_bytes: Bytes | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
     before: Conditions

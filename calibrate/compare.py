@@ -11,9 +11,9 @@ from advisor.terms import TermName
 from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 
-def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int) -> Figures:
+def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Figures:
     """The formula's figures for the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
-    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu")
+    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu", padded=padded)
     static = step.static_blocks
     head, others = map(Interval.exact, map(float, step.part_peaks))
     return Figures(

@@ -58,22 +58,23 @@ def predict(
     device: DeviceFacts,
     limit_bytes: int,
     speed: Speed | None = None,
+    padded: bool = False,
 ) -> Prediction:
     """The prediction for one burst on `device`, which has `limit_bytes` available (0: unknown).
 
-    Without `speed`, times come from the card's default profile. Raises UnknownName for target modules that the model
-    does not have.
+    `padded`: its micro-batch holds shorter rows as well. Without `speed`, times come from the card's default profile.
+    Raises UnknownName for target modules that the model does not have.
     """
     if model is None:
         return UNKNOWN
     if device.kind == "cpu":
-        figures = predicted_memory(model, recipe, recipe.micro_batch, seq_len)
+        figures = predicted_memory(model, recipe, recipe.micro_batch, seq_len, padded)
         needed = Interval.around(float(figures.peak_allocated_bytes), *CPU_SPREAD).plus(CPU_PROCESS_BYTES)
         figures = figures.model_copy(update={"peak_reserved_bytes": None})
         times = predicted_time(model, recipe, seq_len, device, speed)
     else:
-        found = _estimate(model, recipe, seq_len, device, speed)
-        figures, needed = _on_card(model, recipe, seq_len, found.memory)
+        found = _estimate(model, recipe, seq_len, device, speed, padded)
+        figures, needed = _on_card(model, recipe, seq_len, found.memory, padded)
         times = _times_of(found)
     if times is not None:
         figures = figures.model_copy(update=times._asdict())
@@ -111,15 +112,21 @@ def verdict_of(needed: Interval, limit_bytes: int) -> PredictedVerdict:
     return fit_of(needed, limit_bytes) if limit_bytes else "unknown"
 
 
-def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None) -> Estimate:
+def _estimate(
+    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None, padded: bool = False
+) -> Estimate:
     card = reported_card(device.name, device.memory_bytes, device.compute_capability) if speed is None else speed.card
     rows = recipe.micro_batch * recipe.gradient_accumulation
     workload = Workload(examples=rows, seq_len=seq_len, mean_seq_len=seq_len, batch_size=rows)
+    if padded and seq_len > 1:
+        workload = workload.model_copy(update={"mean_seq_len": seq_len - 1, "padding": "max_length"})
     return estimate(model, recipe, workload, card, profile=None if speed is None else speed.profile)
 
 
-def _on_card(model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate) -> tuple[Figures, Interval]:
-    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len)
+def _on_card(
+    model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate, padded: bool
+) -> tuple[Figures, Interval]:
+    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len, padded=padded)
     workspace = memory.bytes_of(TermName.WORKSPACE)
     figures = Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),

@@ -66,7 +66,7 @@ def expected(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, floa
     if workload.padding == "max_length":
         return ((worst(workload, recipe), 1.0),)
     if lengths.alike:
-        return ((_collated(workload, recipe, [lengths.ends[1]] * rows), 1.0),)
+        return ((collated(workload, recipe, [lengths.ends[1]] * rows), 1.0),)
     alone = rows == 1 or workload.padding == "none"  # each row has its own length
     mean = lengths.longest_of(1 if alone else rows)
     spread = lengths.spread_of(1 if alone else rows)
@@ -111,7 +111,7 @@ def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]
             yield _packed(workload, recipe)
     if not workload.group_by_length or workload.padding != "longest":
         while True:
-            yield _collated(workload, recipe, workload.lengths.sample(rng, rows))
+            yield collated(workload, recipe, workload.lengths.sample(rng, rows))
     first = True
     while True:
         sorted_rows = sorted(workload.lengths.sample(rng, _sorted_together(workload, recipe)), reverse=True)
@@ -119,10 +119,10 @@ def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]
             sorted_rows[0], first = workload.lengths.ends[1], False
         remaining = iter(sorted_rows)
         while some := list(islice(remaining, rows)):
-            yield _collated(workload, recipe, some)
+            yield collated(workload, recipe, some)
 
 
-def _collated(workload: Workload, recipe: Recipe, lengths: list[int]) -> MicroBatch:
+def collated(workload: Workload, recipe: Recipe, lengths: list[int]) -> MicroBatch:
     """What the collator makes of these rows."""
     rows, longest = len(lengths), max(lengths)
     if workload.padding == "none":

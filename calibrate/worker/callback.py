@@ -39,6 +39,7 @@ from calibrate.worker.burst import figures_of, static_terms
 from calibrate.worker.cpu_memory import CpuWatch, MemoryReading
 from calibrate.worker.device import Device, open_device
 from calibrate.worker.own_training import Described, describe, unwrapped
+from calibrate.worker.rows import Rows
 from calibrate.worker.trace_worker import environment
 
 LATE = 1.5
@@ -47,6 +48,8 @@ SLOW_FIRST_STEP = 3.0
 """The first step is always slow; beyond this multiple of the prediction, something else is wrong."""
 MEMORY_STEP = 3
 """The step that runs under the profiler on a CPU; the last one in a shorter run."""
+OTHER_LENGTHS = 0.1
+"""The mean row is another than planned when it differs by more than this share."""
 log = logging.getLogger("calibrate")
 
 
@@ -59,15 +62,18 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
         store: bool | str | Path = False,
         planned_s: float = 0.0,
         seq_len: int = 0,
+        mean_seq_len: int = 0,
         say: Callable[[str], None] = log.warning,
     ) -> None:
         """Nothing is inspected before training begins.
 
         `store` adds the record to the user's store, or to the one in the given folder. `planned_s` is the planned
         duration of the whole run in seconds (0: compare only with the formula's time). `seq_len` is the longest row
-        in tokens (0: from the arguments, else from the first batch). `say` gets every line.
+        in tokens (0: from the arguments, else from the first batch), `mean_seq_len` the mean row that the job was
+        planned with (0: compare no lengths). `say` gets every line.
         """
         self._store, self._planned_s, self._seq_len, self._say = store, planned_s, seq_len, say
+        self._mean_seq_len = mean_seq_len
         self.record: Comparison | None = None
         self._run: _Training | None = None
 
@@ -143,6 +149,14 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
                 f" was {format_seconds(self._planned_s)}"
             )
 
+    def _warn_of_lengths(self, seen: Rows) -> None:
+        mean, longest, planned = round(seen.mean), seen.longest, self._mean_seq_len
+        if planned and abs(mean / planned - 1) > OTHER_LENGTHS:
+            self._say(
+                f"calibrate: rows had {mean} tokens on average and {longest} at most; the plan was {planned} on"
+                f" average: ask `advise` again with --mean-seq-len {mean} --seq-len {longest}"
+            )
+
     def _end(self, kwargs: dict[str, Any]) -> None:
         run, self._run = self._run, None
         assert run is not None
@@ -150,6 +164,7 @@ class EstimateCallback(TrainerCallback):  # type: ignore[misc]
         if self.record is None:
             return
         self._say(f"calibrate: {_in_short(self.record)}")
+        self._warn_of_lengths(run.rows_seen)
         if self._store:
             store = Store(None if self._store is True else Path(self._store))
             store.append(self.record)
@@ -178,7 +193,8 @@ class _Training:
         self.limit_bytes = device.available_bytes()
         self.times_s: list[float] = []
         self._spec: ModelSpec | None = spec_of(described.name, described.config)
-        self._shapes: list[tuple[int, int]] = []
+        self._shapes: set[tuple[int, int, bool]] = set()  # rows, tokens, whether padded
+        self.rows_seen = Rows()
         self._memory: MemoryReading | None = None
         self._watch: CpuWatch | None = None
         self._before: Conditions = device.conditions()
@@ -190,17 +206,19 @@ class _Training:
     def _see(self, module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Note the shape of a batch."""
         tokens = named.get("input_ids", positional[0] if positional else None)
-        if tokens is not None and tokens.ndim == 2:
-            self._shapes.append((int(tokens.shape[0]), int(tokens.shape[1])))
+        if module.training and tokens is not None and tokens.ndim == 2:
+            padded = self.rows_seen.add(tokens, named.get("attention_mask"))
+            self._shapes.add((int(tokens.shape[0]), int(tokens.shape[1]), padded))
 
     def predict(self) -> Prediction:
         """The prediction for the largest batch seen so far, or for the longest known row."""
+        padded = False
         if self._shapes:
-            self.rows, self.seq_len = max(self._shapes, key=lambda shape: (shape[0] * shape[1], shape))
+            self.rows, self.seq_len, padded = max(self._shapes, key=lambda shape: (shape[0] * shape[1], shape))
         if not self.seq_len:
             return UNKNOWN
         recipe = self.described.recipe.model_copy(update={"micro_batch": self.rows})
-        return predict(self._spec, recipe, self.seq_len, self.device.facts(), self.limit_bytes)
+        return predict(self._spec, recipe, self.seq_len, self.device.facts(), self.limit_bytes, padded=padded)
 
     def begin_step(self, step: int) -> None:
         """Start the clock, or the profiler."""
@@ -234,6 +252,8 @@ class _Training:
             step_s=tuple(counted),
             micro_step_s=tuple(one / described.recipe.gradient_accumulation for one in counted),
             host_s=tuple(counted),
+            row_lengths=self.rows_seen.quantiles,
+            padding=self.rows_seen.padding,
             trainable_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             peak_exact_bytes=self._memory.exact_bytes,
             before=self._before,

@@ -102,7 +102,7 @@ def traced_step(trainer: str, recipe: Recipe, config: Mapping[str, Any] = CONFIG
         raise BadValue("--loss", recipe.loss, f"must be {loss} for {trainer}")
     with quiet(), tempfile.TemporaryDirectory() as folder, silent_tiles(trainer == "trl"):
         torch.manual_seed(0)
-        make = _transformers_trainer if trainer == "transformers" else _sft_trainer
+        make = _plain_trainer if trainer == "transformers" else _sft_trainer
         it = make(config, recipe, seq_len, folder)
         it.remove_callback(PrinterCallback)
         watch = _Watch(it)
@@ -218,10 +218,18 @@ def _rows(config: Mapping[str, Any], recipe: Recipe, seq_len: int) -> list[dict[
     return [{"input_ids": row, "attention_mask": [1] * seq_len, "labels": row} for row in tokens]
 
 
-def _transformers_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: int, folder: str) -> Any:
-    """What the script of `advise` builds."""
+def _plain_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: int, folder: str) -> Any:
+    from transformers import default_data_collator
+
+    return transformers_trainer(config, recipe, folder, _rows(config, recipe, seq_len), default_data_collator)
+
+
+def transformers_trainer(
+    config: Mapping[str, Any], recipe: Recipe, folder: str, rows: list[Any], collator: Any, **arguments: Any
+) -> Any:
+    """What the script of `advise` builds, with other `arguments` for TrainingArguments where they are given."""
     from peft import get_peft_model, prepare_model_for_kbit_training
-    from transformers import Trainer, TrainingArguments, default_data_collator
+    from transformers import Trainer, TrainingArguments
 
     model = _base_model(config, recipe)
     if recipe.is_quantized and recipe.kbit_upcast:
@@ -238,9 +246,9 @@ def _transformers_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: in
                     parameter.data = parameter.data.to(getattr(torch, recipe.adapter_dtype))
     return Trainer(
         model=model,
-        args=TrainingArguments(**_arguments(recipe, folder)),
-        data_collator=default_data_collator,
-        train_dataset=_rows(config, recipe, seq_len),
+        args=TrainingArguments(**_arguments(recipe, folder) | arguments),
+        data_collator=collator,
+        train_dataset=rows,
     )
 
 
@@ -254,12 +262,12 @@ def _sft_trainer(config: Mapping[str, Any], recipe: Recipe, seq_len: int, folder
         model=_base_model(config, recipe),
         args=SFTConfig(**_arguments(recipe, folder), **options),
         train_dataset=Dataset.from_list(_rows(config, recipe, seq_len)),
-        processing_class=_tokenizer(),
+        processing_class=tokenizer(),
         peft_config=_lora(recipe) if recipe.has_adapters else None,
     )
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
     """A tokenizer that knows only the special tokens."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from advisor import AdvisorError, advise
 from advisor.advice.prices import MOST_PLANS
-from advisor.answer import Advice
+from advisor.answer import Advice, Change
 from advisor.recipes import flags_of
 from tests.advice.reruns import asked, check_true, flags_for
 
@@ -104,6 +104,22 @@ def test_shorter_rows_have_a_price_even_where_their_length_is_fixed() -> None:
     assert not any(
         one.knobs == ("seq_len",) for one in advise("llama-8b", "h100", seq_len=900, mean_seq_len=800).prices
     )
+
+
+def test_other_micro_batches_of_the_same_rows_have_prices() -> None:
+    def prices(**knobs: Any) -> dict[str, Change]:
+        answer = advise("llama-8b", "h100", 3000, method="lora", seq_len=2048, mean_seq_len=500, **knobs)
+        return {change.knobs[0]: change for change in answer.prices}
+
+    grouped = prices(micro_batch=8)["group_by_length"]
+    assert (grouped.time_s or 0) < -60
+    assert grouped.changes_training
+    assert grouped.flags[0] == "--group-by-length"
+    assert (prices(micro_batch=8)["pad_to_multiple_of"].time_s or 0) > 0
+    assert "group_by_length" not in prices(micro_batch=1)
+    assert "group_by_length" not in prices(micro_batch=8, group_by_length=False)
+    assert {"packing_strategy", "attention"} <= set(prices(packing=True, trainer="trl", micro_batch=8))
+    assert not {"packing_strategy", "group_by_length", "pad_to_multiple_of"} & set(prices(packing=True))
 
 
 @pytest.mark.parametrize("knobs", [{}, {"method": "full"}])

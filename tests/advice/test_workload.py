@@ -160,11 +160,27 @@ def measured(counts: dict[int, int], low: float = 1.0, high: float = 1.0) -> Mea
         ({"batch_size": 6}, 4, "a multiple of --gpus, which is 4"),
         ({"batch_size": 12, "micro_batch": 2}, 4, "a multiple of --gpus times --micro-batch, which is 8"),
         ({"micro_batch": 1_000_000}, 100_000, "at most 1,000,000 rows"),
+        ({"packing": True, "group_by_length": True}, 1, "--group-by-length is True: packed rows have one length"),
+        ({"padding": "none"}, 1, "--padding is 'none': --attention sdpa needs padded rows; give --attention flash"),
+        ({"padding": "none", "attention": "eager", "micro_batch": 2}, 1, "--attention eager needs padded rows"),
     ],
 )
 def test_contradictions_are_refused(fixed: dict[str, object], gpus: int, words: str) -> None:
     with pytest.raises(BadValue, match=words):
         workload_of(read_question(fixed | {"gpus": gpus}), MODEL)
+
+
+@pytest.mark.parametrize(
+    "fixed", [{"attention": "flash"}, {"micro_batch": 1}, {"packing": True}, {"attention": "flash", "micro_batch": 8}]
+)
+def test_rows_need_no_padding_where_the_kernel_knows_their_bounds(fixed: dict[str, object]) -> None:
+    assert workload_of(read_question({"padding": "none", **fixed}), MODEL).padding == "none"
+
+
+def test_a_trainers_collator_gives_way_to_flags() -> None:
+    collator = {"pad_to_multiple_of": 64, "packing_strategy": "varlen"}
+    workload = workload_of(read_question({"pad_to_multiple_of": 8}), MODEL, None, collator)
+    assert (workload.pad_to_multiple_of, workload.packing_strategy) == (8, "varlen")
 
 
 @given(micro=st.integers(1, 1000), gpus=st.integers(1, 100))

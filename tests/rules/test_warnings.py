@@ -56,7 +56,7 @@ def test_math_attention() -> None:
     def on(capability: str, **knobs: Any) -> dict[str, str]:
         return warned(t4.model_copy(update={"compute_capability": capability}), estimator=estimate, **knobs)
 
-    text = on("7.5", base_dtype="float16")["ADV112"]
+    text = on("7.5", base_dtype="float16", micro_batch=1)["ADV112"]  # a single row has no mask
     assert "memory-efficient attention takes grouped keys only from PyTorch 2.14 on" in text
     assert text.endswith("A fused kernel runs with PyTorch 2.14 or newer.")
     assert "flash-attn library needs compute capability 8.0" in on("7.5", attention="flash")["ADV112"]
@@ -114,6 +114,40 @@ def test_settings_without_effect(knobs: dict[str, Any], flag: str) -> None:
     ],
 )
 def test_settings_with_effect(knobs: dict[str, Any]) -> None:
+    assert "ADV104" not in warned(card(80), **knobs)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"packing": True, "padding": "max_length"}, "--padding has no effect with --packing"),
+        ({"packing": True, "pad_to_multiple_of": 8}, "--pad-to-multiple-of has no effect with --packing"),
+        ({"packing_strategy": "position_ids"}, "--packing-strategy has no effect without --packing"),
+        ({"group_by_length": True, "padding": "max_length"}, "--group-by-length has no effect with --padding"),
+        (
+            {"group_by_length": True, "seq_len": 512, "mean_seq_len": 512},
+            "--group-by-length has no effect where all rows have one length",
+        ),
+        (
+            {"pad_to_multiple_of": 8, "padding": "none", "attention": "flash"},
+            "--pad-to-multiple-of has no effect with --padding none",
+        ),
+    ],
+)
+def test_ways_to_make_micro_batches_without_effect(knobs: dict[str, Any], words: str) -> None:
+    assert words in warned(card(80), **knobs)["ADV104"]
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"group_by_length": True},
+        {"pad_to_multiple_of": 8},
+        {"padding": "max_length"},
+        {"packing": True, "packing_strategy": "position_ids"},
+    ],
+)
+def test_ways_to_make_micro_batches_with_effect(knobs: dict[str, Any]) -> None:
     assert "ADV104" not in warned(card(80), **knobs)
 
 

@@ -46,7 +46,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trainer_of(name: str, recipe: Recipe, folder: Path, config: dict[str, Any] = CONFIG) -> Any:
-    make = {"transformers": trainer_step._transformers_trainer, "trl": trainer_step._sft_trainer}[name]
+    make = {"transformers": trainer_step._plain_trainer, "trl": trainer_step._sft_trainer}[name]
     found = make(config, recipe, SEQ_LEN, str(folder))
     found.remove_callback(PrinterCallback)
     return found
@@ -200,12 +200,36 @@ def test_a_job_that_takes_longer_than_planned_is_told(tmp_path: Path) -> None:
 def test_a_first_step_that_is_far_too_slow_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = callback.predict
 
-    def fast(*arguments: Any) -> Any:
-        return ask(*arguments)._replace(figures=figures(1.0, 1e-6))
+    def fast(*arguments: Any, **options: Any) -> Any:
+        return ask(*arguments, **options)._replace(figures=figures(1.0, 1e-6))
 
     monkeypatch.setattr(callback, "predict", fast)
     _, said = train("transformers", preset_recipe("transformers", "lora"), tmp_path)
     assert sum(line.startswith("calibrate: the first step took ") for line in said) == 1
+
+
+def test_lengths_are_recorded_as_they_come_and_held_against_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [10, 20, 30, 40] * STEPS
+
+    def rows(config: Any, recipe: Any, seq_len: int) -> list[dict[str, list[int]]]:
+        return [
+            {"input_ids": [7] * SEQ_LEN, "attention_mask": [1] * n + [0] * (SEQ_LEN - n), "labels": [7] * SEQ_LEN}
+            for n in lengths
+        ]
+
+    monkeypatch.setattr(trainer_step, "_rows", rows)
+    found, said = train("transformers", preset_recipe("transformers", "lora"), tmp_path, mean_seq_len=60)
+    assert found is not None
+    assert found.burst is not None
+    assert found.burst.run is not None
+    assert [tokens for _, tokens in found.burst.run.row_lengths] == [10, 10, 20, 20, 30, 30, 40, 40]
+    assert found.burst.run.padding == pytest.approx(1 - 25 / SEQ_LEN)
+    assert found.peak_error == pytest.approx(0, abs=0.01)
+    assert "rows had 25 tokens on average and 40 at most; the plan was 60 on average" in said[-1]
+    _, quiet = train("transformers", preset_recipe("transformers", "lora"), tmp_path, mean_seq_len=26)
+    assert not any("rows had" in line for line in quiet)
 
 
 def test_a_model_without_a_formula_is_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
