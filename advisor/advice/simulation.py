@@ -12,7 +12,7 @@ from advisor.advice.search import Job, fit_of
 from advisor.answer import Candidate, Change, Reason, Simulation
 from advisor.costs.compiled import COMPILED
 from advisor.costs.device import profile_for
-from advisor.costs.estimation import ALLOCATED_SPREAD, replayed_memory
+from advisor.costs.estimation import ALLOCATED_SPREAD, replayed_memory, within_card
 from advisor.costs.simulation import ORDERS, SPREAD_PART, Simulator, chance_beyond, order_of, short_steps, simulated
 from advisor.costs.steptime import step_count
 from advisor.errors import BadValue
@@ -85,7 +85,7 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     context = profile.context_bytes
     each = [one.plus(Interval.exact(context.likely)) for one in found.needed] or [row.memory.needed_bytes]
     needed = Interval.hull(found.needed).plus(context) if found.needed else row.memory.needed_bytes
-    memory = replayed_memory(row.memory, found.reserved, needed, context)
+    memory = within_card(replayed_memory(row.memory, found.reserved, needed, context), card.memory_bytes, context)
     evidence = row.evidence.model_copy(update={"memory": f"{row.evidence.memory}; {_replay_text(found.steps)}"})
     chance = chance_beyond(each, card.memory_bytes)
     verdict = fit_of(memory.needed_bytes, card.memory_bytes)

@@ -110,6 +110,19 @@ def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval
     )
 
 
+def within_card(memory: MemoryEstimate, memory_bytes: int, context: Interval) -> MemoryEstimate:
+    """The same where what is reserved is limited by the card: there the allocator empties its cache and goes on."""
+    needed, most = memory.needed_bytes, memory_bytes - context.likely
+    device = (max(need, min(size, memory_bytes)) for need, size in zip(needed, memory.device_bytes, strict=True))
+    room = (max(need - aside, most) for need, aside in zip(needed, context, strict=True))
+    return memory.model_copy(
+        update={
+            "device_bytes": Interval(*device),
+            "peak_reserved_bytes": Interval(*map(min, memory.peak_reserved_bytes, room)),
+        }
+    )
+
+
 @lru_cache(maxsize=256)
 def _as_computed(recipe: Recipe) -> Recipe:
     """The recipe without what only the allocator asks: two plans of a search then share what is computed."""
@@ -198,9 +211,10 @@ def _estimate(
     batch = worst(workload, recipe)
     card = attention_card(model, recipe, batch.tokens, gpu, batch.padded)
     step = _step_memory(model, _as_computed(recipe), batch, card)
+    memory = memory_estimate(step, recipe, profile, shuffled=shuffled(workload))
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, recipe, profile, shuffled=shuffled(workload)),
+        memory=within_card(memory, gpu.memory_bytes, profile.context_bytes) if shuffled(workload) else memory,
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(
