@@ -24,8 +24,7 @@ from advisor.catalog import find_model
 from advisor.costs.memory import predict_step_memory
 from advisor.costs.micro_batches import worst
 from advisor.costs.simulation import Simulator, order_of, short_steps
-from advisor.specs import METHODS, Recipe, Workload
-from benchmarks.against_trace import recipe_of
+from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, Workload
 
 MODELS = (
     *("qwen2.5-0.5b", "llama-3.2-1b", "pythia-1.4b", "gemma-2-2b", "phi-3-mini", "mistral-7b-v0.1"),
@@ -56,7 +55,13 @@ def cases(names: list[str], steps: int) -> Iterator[Case]:
     for name in names:
         m = find_model(name)
         for method, checkpointing, (rows, longest) in itertools.product(METHODS, (False, True), SHAPES):
-            recipe = recipe_of(m, method, checkpointing, True).model_copy(update={"micro_batch": rows})
+            recipe = Recipe(
+                method=method,
+                quant="nf4" if method in QUANTIZED_METHODS else "none",
+                gradient_checkpointing=checkpointing,
+                attention=m.default_attention,
+                micro_batch=rows,
+            )
             for mean in MEANS:
                 workload = Workload(seq_len=longest, mean_seq_len=round(mean * longest))
                 batch = worst(workload, recipe)
