@@ -6,6 +6,7 @@ Plan              a recipe with its verdict and its costs
 CardTime          how long a plan takes on one of several cards
 Candidate         one method with its best plan
 Change            a change of the question, with the plan that it leads to
+Simulation        the recommended plan's job, replayed through the allocator
 Reason            one sentence with the rule it comes from and its source
 TrainerChoice     the training stack that was assumed, and the knobs that it set
 DataFile          the user's data file, as a training script has to read it
@@ -96,6 +97,18 @@ class Change(Reason):
     plan: Plan | None = None
     memory_bytes: float = 0.0  # likely need less that of the recommended plan; 0 when there is none
     time_s: float | None = None  # likely time less that of the recommended plan; null without one or without times
+
+
+class Simulation(Frozen):
+    """A replay of the recommended plan's own job through PyTorch's allocator; the plan's memory stands on it."""
+
+    steps: int  # optimizer steps that were replayed
+    seed: int  # of the order of the lengths
+    orders: int  # how many orders: one where all micro-batches are alike
+    reserved_bytes: Interval  # torch.cuda.max_memory_reserved where there is room
+    needed_bytes: Interval  # smallest capacity at which the job never fails, plus CUDA context
+    out_of_memory_chance: float  # that the job fails on the card, 0 to 1
+    remedies: tuple[Change, ...] = ()  # what makes the allocator hold less, replayed as well
 
 
 class Recommendation(Frozen):
@@ -189,6 +202,7 @@ class Advice(Frozen):
     candidates: tuple[Candidate, ...]
     alternatives: tuple[Change, ...]  # what would fit, when nothing does
     frontier: tuple[Plan, ...] = ()  # plans of the recommended method that none beats in both memory and time
+    simulation: Simulation | None = None  # null without --simulate, and when nothing fits
     prices: tuple[Change, ...] = ()  # single changes of the recommended plan, and what each brings
     notes: tuple[Reason, ...]  # assumptions behind the answer
 

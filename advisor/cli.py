@@ -101,6 +101,9 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 
 @click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
 @knob_options()
+@click.option("--simulate", is_flag=True, help="replay the job's steps through PyTorch's allocator: some seconds")
+@click.option("--simulate-steps", "steps", type=int, metavar="N", help="optimizer steps to replay")
+@click.option("--seed", type=int, metavar="N", help="of the order of the rows in --simulate  [0]")
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
 @click.option("--explain", is_flag=True, help="everything: sources, bytes, other plans, prices, knobs")
 @click.option(
@@ -125,15 +128,7 @@ def cli(context: click.Context, /, **given: Any) -> int:
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
     target = _target_of(given["target"], given["folder"] is not None, given["force"])
-    from advisor.advice.advise import advise
-
-    if knobs["data"] is None:
-        answer = advise(**knobs)
-    else:
-        from advisor.render.progress import reading_progress
-
-        with reading_progress("reading --data") as progress:
-            answer = advise(progress=progress, **knobs)
+    answer = _answer(knobs, given["simulate"], given["steps"], given["seed"])
     script = _script_of(answer, target, given["folder"] or "") if target or given["show_script"] else None
     written: tuple[str, ...] = ()
     if script is not None and target is not None:
@@ -147,6 +142,27 @@ def cli(context: click.Context, /, **given: Any) -> int:
     if script is not None and written:
         _print_written(script, given["folder"], written, to_stderr=given["as_json"])
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
+
+
+def _answer(knobs: dict[str, Any], simulate: bool, steps: int | None, seed: int | None) -> Advice:
+    """The answer, with a progress bar for what takes its time. Raises InputError for flags without --simulate."""
+    from advisor.advice.advise import advise
+
+    if not simulate:
+        for flag, value in (("--simulate-steps", steps), ("--seed", seed)):
+            if value is not None:
+                raise InputError(f"{flag} has no effect without --simulate")
+        if knobs["data"] is None:
+            return advise(**knobs)
+    from advisor.render.progress import progress_of
+
+    what = "replaying the job" if simulate else "reading --data"
+    with progress_of(what) as progress:
+        if not simulate:
+            return advise(progress=progress, **knobs)
+        from advisor.advice.simulation import Simulating
+
+        return advise(progress=progress, simulate=Simulating(steps or 0, seed or 0), **knobs)
 
 
 def _target_of(name: str | None, has_folder: bool, force: bool) -> Target | None:
@@ -243,9 +259,9 @@ def data_command(file: str, as_json: bool, **knobs: Any) -> None:
     """Show how long the rows of FILE are, and what a job makes of them: cut, padded, packed."""
     from advisor.advice.data import describe
     from advisor.render.data import render_data
-    from advisor.render.progress import reading_progress
+    from advisor.render.progress import progress_of
 
-    with reading_progress("reading") as progress:
+    with progress_of("reading") as progress:
         found = describe(file, knobs, progress)
     if as_json:
         click.echo(found.summary.model_dump_json(indent=2))

@@ -9,10 +9,9 @@ training_args.py (OptimizerNames).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, Protocol
 
-from advisor.blocks import block_bytes
 from advisor.errors import UnknownName
 
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
@@ -74,10 +73,6 @@ def _no_states(p: Parameter) -> list[int]:
     return []
 
 
-def _nothing(shapes: Sequence[Parameter]) -> int:
-    return 0
-
-
 class OptimizerRow(NamedTuple):
     """The properties of one optimizer."""
 
@@ -90,8 +85,10 @@ class OptimizerRow(NamedTuple):
     """Bytes of a tensor on the card that counts the steps of one parameter; 0 where there is none."""
     table_bytes: tuple[int, ...] = ()
     """Tensors that it keeps once."""
-    temporary_bytes: Callable[[Sequence[Parameter]], int] = _nothing
-    """Most that its step allocates besides its states."""
+    temporaries: Callable[[Parameter], list[int]] = _no_states
+    """Bytes of each tensor that its step allocates for one parameter and drops again."""
+    temporaries_at_once: bool = False
+    """Those of all parameters are there at the same time, not of one parameter after the other."""
     needs_bitsandbytes: bool = False
     paged: bool = False
     """Large states are in managed memory, outside torch's allocator, and may spill to the CPU."""
@@ -124,14 +121,14 @@ def _paged_8bit_moments(p: Parameter) -> list[int]:
     return sizes[2:] if p.elements >= MIN_PAGED_ELEMENTS else sizes
 
 
-def _copy_of_all(shapes: Sequence[Parameter]) -> int:
-    """foreach AdamW: the square roots of all second moments at once."""
-    return sum(block_bytes(p.bytes) * p.times for p in shapes)
+def _copy(p: Parameter) -> list[int]:
+    """foreach AdamW: the square root of the second moment."""
+    return [p.bytes]
 
 
-def _adafactor_update(shapes: Sequence[Parameter]) -> int:
-    """For the largest parameter, its update twice; if it is in 16 bits, also fp32 copies of it and of its gradient."""
-    return max((block_bytes(4 * p.elements) * (2 if p.dtype == "float32" else 4) for p in shapes), default=0)
+def _adafactor_update(p: Parameter) -> list[int]:
+    """Its update twice; if the parameter is in 16 bits, also fp32 copies of it and of its gradient."""
+    return [4 * p.elements] * (2 if p.dtype == "float32" else 4)
 
 
 _TABLES_OF_8_BITS = (1024, 1024)
@@ -149,7 +146,8 @@ OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
         StepCost(passes=20.0, fused_kernels=9.0),  # nine multi-tensor operations, one after the other
         states=_two_moments,
         step_counter_bytes=4,
-        temporary_bytes=_copy_of_all,
+        temporaries=_copy,
+        temporaries_at_once=True,
     ),
     "adamw_8bit": OptimizerRow(
         "adamw_bnb_8bit",
@@ -180,7 +178,7 @@ OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
         StepCost(passes=3.0, element_bytes=60.0, tensor_kernels=25.0),  # about 25 small kernels a tensor, in fp32
         states=_rows_and_columns,
         step_counter_bytes=4,
-        temporary_bytes=_adafactor_update,
+        temporaries=_adafactor_update,
     ),
     "sgd": OptimizerRow("sgd", StepCost(passes=3.0, fused_kernels=1.0)),
 }

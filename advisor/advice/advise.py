@@ -62,6 +62,7 @@ from advisor.specs import (
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
+    from advisor.advice.simulation import Replayed, Simulating
     from advisor.dataset.rows import Progress
     from advisor.dataset.summary import Measured
 
@@ -76,16 +77,22 @@ def advise(
     catalog: Catalog = advisor.catalog,
     estimator: Estimator = estimate,
     progress: Progress | None = None,
+    simulate: Simulating | None = None,
     **knobs: object,
 ) -> Advice:
     """Recommend a method for fine-tuning `model` on `gpu`, with its recipe, memory and time.
 
     `knobs` are the command line's flags with underscores (advisor.knobs.KNOBS); None leaves one open. `progress` is
-    told, while a data file is read, how many of how many bytes (of Parquet: rows) are done.
+    told, while a data file is read, how many of how many bytes (of Parquet: rows) are done, and while a job is
+    replayed, how many of how many steps. `simulate` replays the recommended plan's job through PyTorch's allocator.
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for a source that cannot be reached.
     """
     question = read_question({"examples": examples, **knobs})
     spec = _model(model, catalog)
+    if simulate is not None:
+        from advisor.advice.simulation import check
+
+        check(simulate, spec)
     asked, cards, question = _cards(gpu, catalog, question)
     model_id = catalog.hub_id_of(model if isinstance(model, str) else spec.name)
     placement = placement_of(question)
@@ -107,6 +114,7 @@ def advise(
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = _decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
+    replay = None if simulate is None or chosen is None else _replayed(job, chosen.candidate, simulate, progress)
     summary = _summary(data, workload, context, recommendation)
     notes = (
         *measured,
@@ -117,7 +125,11 @@ def advise(
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
         *batch_notes(question, workload, placement),
         *_evaluation_notes(job, chosen),
+        *([] if replay is None else [replay.note]),
     )
+    if replay is not None and recommendation is not None and replay.warning is not None:
+        warnings = (replay.warning, *recommendation.warnings)
+        recommendation = recommendation.model_copy(update={"warnings": warnings})
     return Advice(
         model=spec,
         model_id=model_id,
@@ -142,9 +154,10 @@ def advise(
             if k.home in ("workload", "recipe") and k.name not in question.fixed and k.name not in trainer.knobs
         ),
         recommendation=recommendation,
-        candidates=_compared(job, context, recommendation, neighbors),
+        candidates=_compared(job, context, recommendation, neighbors, replay),
         alternatives=() if recommendation else (*_sentences(found), *_remedies(job, context, catalog)),
         frontier=() if chosen is None else frontier(job, chosen, neighbors),
+        simulation=None if replay is None else replay.simulation,
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
         notes=notes if recommendation else (*notes, *_said(context, "warns")),
     )
@@ -198,16 +211,27 @@ def _summary(
 
 
 def _compared(
-    job: Job, context: Context, recommendation: Recommendation | None, stand_ins: tuple[GpuSpec, ...]
+    job: Job,
+    context: Context,
+    recommendation: Recommendation | None,
+    stand_ins: tuple[GpuSpec, ...],
+    replay: Replayed | None,
 ) -> tuple[Candidate, ...]:
-    """The rows, each compared with the recommended one, which also gets its times on single cards."""
+    """The rows, each compared with the recommended one, which also gets its replay and its times on single cards."""
     rows = dict(context.candidates)
     beside = {}
     if recommendation is not None:
-        chosen = rows[recommendation.method]
+        chosen = rows[recommendation.method] if replay is None else replay.row
         rows[chosen.method] = chosen.model_copy(update={"card_times": card_times(job, chosen, stand_ins)})
         beside = comparisons(job, rows, chosen.method)
     return tuple(with_why(row, context, recommendation, beside.get(row.method)) for row in rows.values())
+
+
+def _replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | None) -> Replayed:
+    """The recommended row after the replay of its job, which is loaded only when it is asked for."""
+    from advisor.advice.simulation import replayed
+
+    return replayed(job, row, asked, progress)
 
 
 def _sentences(reasons: tuple[Reason, ...]) -> tuple[Change, ...]:

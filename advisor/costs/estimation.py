@@ -10,7 +10,7 @@ from advisor.costs.attention import attention_uses
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.costs.micro_batches import MicroBatch, expected, worst
+from advisor.costs.micro_batches import MicroBatch, expected, shuffled, worst
 from advisor.costs.moments import predict_evaluation_memory
 from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, beginning_peaks, largest, peak_of
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
@@ -60,8 +60,11 @@ def memory_estimate(
     profile: DeviceProfile,
     spread: tuple[float, float] = ALLOCATED_SPREAD,
     evaluating: bool = False,
+    shuffled: bool = False,
 ) -> MemoryEstimate:
     """What the card must hold for a step, and what it will show: two numbers.
+
+    `shuffled`: the step is the worst of many, whose lengths differ and come in random order.
 
     PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
     fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
@@ -72,7 +75,7 @@ def memory_estimate(
     bounds = Interval.around(float(allocated), low, high)
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
-    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating)
+    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, shuffled)
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,
@@ -97,6 +100,34 @@ def _evaluating(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
+def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval, context: Interval) -> MemoryEstimate:
+    """The same step with what a replay of its job says: `reserved` without the CUDA context, `needed` with it."""
+    sizes = {term.name: term.bytes for term in memory.terms}
+    more = round(needed.likely) - round(memory.needed_bytes.likely)
+    sizes[TermName.FRAGMENTATION] = sizes.get(TermName.FRAGMENTATION, 0) + more
+    return memory.model_copy(
+        update={
+            "peak_reserved_bytes": reserved,
+            "needed_bytes": needed,
+            "device_bytes": reserved.plus(context),
+            "terms": tuple(Term(name=name, bytes=size) for name, size in sizes.items() if size),
+        }
+    )
+
+
+def within_card(memory: MemoryEstimate, memory_bytes: int, context: Interval) -> MemoryEstimate:
+    """The same where what is reserved is limited by the card: there the allocator empties its cache and goes on."""
+    needed, most = memory.needed_bytes, memory_bytes - context.likely
+    device = (max(need, min(size, memory_bytes)) for need, size in zip(needed, memory.device_bytes, strict=True))
+    room = (max(need - aside, most) for need, aside in zip(needed, context, strict=True))
+    return memory.model_copy(
+        update={
+            "device_bytes": Interval(*device),
+            "peak_reserved_bytes": Interval(*map(min, memory.peak_reserved_bytes, room)),
+        }
+    )
+
+
 @lru_cache(maxsize=256)
 def _evaluation_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepMemory:
     rows, tokens, padded = batch
@@ -114,7 +145,9 @@ def _job_memory(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, step: StepMemory
 ) -> MemoryEstimate:
     """The peak of the job: of its worst step, or of what is before and between steps."""
-    training = memory_estimate(step, recipe, profile)
+    training = memory_estimate(step, recipe, profile, shuffled=shuffled(workload))
+    if shuffled(workload):
+        training = within_card(training, gpu.memory_bytes, profile.context_bytes)
     if not (recipe.eval_batch or recipe.is_quantized):
         return training
     peaks = [peak_of("step", training)]
@@ -260,7 +293,7 @@ def _traced_estimate(
     rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, recipe, profile, spread),
+        memory=memory_estimate(step, recipe, profile, spread, shuffled=shuffled(workload)),
         time=time,
         trainable_parameters=traced.traced_parameter_count(model, recipe, length),
         evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),

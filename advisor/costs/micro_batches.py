@@ -93,6 +93,16 @@ def average(workload: Workload, recipe: Recipe) -> MicroBatch:
     return batches[0][0]._replace(tokens=round(sum(batch.tokens * share for batch, share in batches)))
 
 
+def alike(workload: Workload) -> bool:
+    """Whether all micro-batches have one length."""
+    return workload.packing or workload.padding == "max_length" or workload.lengths.alike
+
+
+def shuffled(workload: Workload) -> bool:
+    """Whether micro-batches of different lengths come in random order: group_by_length goes from long to short."""
+    return not (alike(workload) or workload.group_by_length)
+
+
 def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]:
     """Micro-batches in the order of a job with random rows, without end; the same for the same seed."""
     rng, rows = Random(seed), recipe.micro_batch

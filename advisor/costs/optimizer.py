@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from advisor.blocks import block_bytes
 from advisor.optimizers import optimizer_row
 from advisor.parameters.trained import Trained
 from advisor.terms import TermName
@@ -47,7 +48,11 @@ def kept_tensors(shapes: Sequence[Trained], optimizer: str) -> Iterator[KeptTens
 
 def temporary_bytes(shapes: Sequence[Trained], optimizer: str) -> int:
     """Most that the optimizer's step allocates beside what it keeps, in blocks. Raises UnknownName."""
-    return optimizer_row(optimizer).temporary_bytes(shapes)
+    row = optimizer_row(optimizer)
+    sizes = [(sum(map(block_bytes, row.temporaries(p))), p.times) for p in shapes]
+    if row.temporaries_at_once:
+        return sum(size * times for size, times in sizes)
+    return max((size for size, _ in sizes), default=0)
 
 
 class OptimizerWork(NamedTuple):

@@ -29,6 +29,7 @@ class Static(NamedTuple):
 
     exact: dict[TermName, int]
     blocks: dict[TermName, int]
+    tensors: list[tuple[TermName, int, int]]  # (term, bytes, times) of each kind of tensor
 
 
 class _Tally:
@@ -38,10 +39,12 @@ class _Tally:
         """Further tensors are added to those of `held`, which stays as it is."""
         self.exact: dict[TermName, int] = dict(held.exact) if held else {}
         self.blocks: dict[TermName, int] = dict(held.blocks) if held else {}
+        self.tensors: list[tuple[TermName, int, int]] = list(held.tensors) if held else []
 
     def add(self, term: TermName, size_bytes: int, times: int = 1) -> None:
         self.exact[term] = self.exact.get(term, 0) + size_bytes * times
         self.blocks[term] = self.blocks.get(term, 0) + block_bytes(size_bytes) * times
+        self.tensors.append((term, size_bytes, times))
 
 
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
@@ -90,7 +93,7 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int, padded:
     held = _held(m, recipe.model_copy(update=alike))
     tally = _Tally(held)
     tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
-    return Static(tally.exact, tally.blocks)
+    return Static(tally.exact, tally.blocks, tally.tensors)
 
 
 @lru_cache(maxsize=64)
@@ -106,4 +109,4 @@ def _held(m: ModelSpec, recipe: Recipe) -> Static:
         tally.add(term, size, times)
     for size, times in buffer_bytes(m, recipe):
         tally.add(TermName.BUFFERS, size, times)
-    return Static(tally.exact, tally.blocks)
+    return Static(tally.exact, tally.blocks, tally.tensors)

@@ -55,6 +55,11 @@ class Stack:
         return True
 
     @property
+    def outputs_outlive_step(self) -> bool:
+        """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
+        return False
+
+    @property
     def masks_every_batch(self) -> bool:
         """Whether a batch without padding gets an attention mask too."""
         return False

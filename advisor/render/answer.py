@@ -122,9 +122,14 @@ def _sections(advice: Advice) -> list[Section]:
             "Recipe and assumptions" if recommendation else "Assumptions",
             (*_plan_lines(advice), *(note.text for note in advice.notes)),
         ),
+        Section("What makes the allocator hold less", _remedies(advice)),
         Section("What one change brings", tuple(map(price_text, worth_knowing(advice.prices)))),
     ]
     return found
+
+
+def _remedies(advice: Advice) -> tuple[str, ...]:
+    return tuple(map(price_text, advice.simulation.remedies)) if advice.simulation is not None else ()
 
 
 def _plan_lines(advice: Advice) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ def render_details(advice: Advice, file: TextIO, *, hint: bool) -> None:
     for row in rows:
         _memory(console, row, file)
     chosen = None if recommendation is None else rows[0]
+    if advice.simulation is not None:
+        _list(console, "What makes the allocator hold less", advice.simulation.remedies)
     if chosen is not None:
         _frontier(console, advice, chosen, file)
         _list(console, "What one change brings", (_priced(change) for change in advice.prices))

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for a file that takes more than a second to read."""
+"""A progress bar on stderr for what takes more than a second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_AFTER_S = 1.0
 
 
 @contextmanager
-def reading_progress(text: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress_of(text: str) -> Iterator[Callable[[int, int], None] | None]:
     """What is told how much of how much is done; None, so that nothing is shown, where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None

@@ -31,6 +31,11 @@ class OwnLoop(Stack):
         """LoRA-FA freezes A."""
         return LinearCode(trains_lora_a=not self.freezes_lora_a)
 
+    @property
+    def outputs_outlive_step(self) -> bool:
+        """Until `out` is assigned again."""
+        return True
+
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Full logits, held."""
         logits = full_logits(t, given)

@@ -7,7 +7,9 @@ from typing import Any
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
+from advisor.costs.job import Job, Run
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.peaks import ALLOCATED_SPREAD
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe
@@ -16,7 +18,6 @@ from advisor.stacks.own_loop import OwnLoop
 from advisor.terms import TermName
 from advisor.units import GIB
 from advisor.validation.figures import GB, Figure, Predicted, PublishedRun, Row, Unanswered, peak_figure
-from advisor.validation.replayed import replayed
 
 NOTEBOOK_MODEL = ModelSpec(
     name="notebook-1b",
@@ -32,6 +33,9 @@ NOTEBOOK_MODEL = ModelSpec(
 POSITIONS = 2048
 CUBLAS_WORKSPACE_BYTES = 8_519_680
 """Of one thread: the forward's and the autograd engine's each make one and keep it."""
+
+STEPS = 2
+"""Of a job with one length: further ones repeat the second."""
 
 
 def _adapters(row: Row) -> dict[str, Any]:
@@ -143,11 +147,13 @@ def benchmarks(row: Row) -> Predicted | Unanswered:
     batch, length = row["micro_batch"], row["seq_len"]
     step = predict_step_memory(model, recipe, batch, length, "cuda", Early2024())
     tables = _table_bytes(model, length)
-    aside = tables + 2 * CUBLAS_WORKSPACE_BYTES
-    held = replayed(step, aside, model, recipe, batch, length, Early2024())
+    shape = MicroBatch(batch, length)
+    run = Run(Job(model, recipe, [shape], Early2024(), [tables + 2 * CUBLAS_WORKSPACE_BYTES]))
+    for _ in range(STEPS):
+        run.step([shape])
     card = find_gpus(gpu)[0]
     memory = memory_estimate(_with(step, tables), recipe, profile_for(card))
-    figures = peak_figure(row, "reserved", memory, predicted_bytes=held.peak_reserved_bytes)
+    figures = peak_figure(row, "reserved", memory, predicted_bytes=run.peak_reserved_bytes)
     return Predicted(figures, memory, card.memory_bytes)
 
 

@@ -94,3 +94,15 @@ def test_known_lengths_change_nothing() -> None:
     exact = JOB.model_copy(update={"seq_len_factor": KNOWN, "mean_seq_len_factor": KNOWN})
     assert exact == JOB
     assert JOB.ends is None
+
+
+def test_lengths_in_random_order_reserve_at_most_the_card() -> None:
+    shuffled, alike = (
+        estimate(LLAMA_1B, Recipe(method="lora", micro_batch=4), Workload(seq_len=2048, mean_seq_len=mean), RTX_4090)
+        for mean in (600, 2048)
+    )
+    memory = shuffled.memory
+    assert memory.device_bytes.high == max(RTX_4090.memory_bytes, memory.needed_bytes.high)
+    assert memory.device_bytes.low <= memory.device_bytes.likely <= memory.device_bytes.high
+    assert memory.peak_reserved_bytes.low > 1.05 * alike.memory.peak_allocated_bytes.low
+    assert sum(term.bytes for term in memory.terms) == round(memory.needed_bytes.likely)

@@ -10,7 +10,7 @@ import pytest
 
 from advisor.advice.data import describe
 from advisor.render.data import render_data
-from advisor.render.progress import reading_progress
+from advisor.render.progress import progress_of
 from tests.dataset.files import written
 
 
@@ -49,7 +49,7 @@ def test_it_says_what_is_cut_padded_and_packed(tmp_path: Path) -> None:
 
 
 def test_there_is_no_bar_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with reading_progress("reading") as progress:
+    with progress_of("reading") as progress:
         assert progress is None
     assert capsys.readouterr().err == ""
 
@@ -63,7 +63,7 @@ def test_a_bar_is_shown_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
         terminal = Terminal()
         monkeypatch.setattr("sys.stderr", terminal)
         monkeypatch.setattr("advisor.render.progress.SHOWN_AFTER_S", wait_s)
-        with reading_progress("reading") as progress:
+        with progress_of("reading") as progress:
             assert progress is not None
             progress(0, 100)
             progress(50, 100)

@@ -1,0 +1,295 @@
+"""The caching allocator of `costs.allocator` as plain functions over one array, for jobs of millions of requests.
+
+The rules are those of `CachingAllocator`, and a test holds the two together. What is left out: with expandable
+segments, nothing is ever given back to the driver, so there is no capacity.
+
+With numba (the [simulate] extra) the functions are compiled to machine code, and the array is numpy's; without it the
+same functions run as they are on a list, some fifty times slower. Either way the answer is the same.
+
+The array holds counters, a register for each allocation of the job, the free blocks of both pools in the order of size
+and address, and the blocks. A block is the index at which its record begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
+
+from advisor.blocks import BLOCK_BYTES
+from advisor.costs.allocator import (
+    ADDRESS_SPACE,
+    LARGE_REQUEST_BYTES,
+    LARGE_SEGMENT_BYTES,
+    ROUNDING_BYTES,
+    SMALL_BYTES,
+    SMALL_SEGMENT_BYTES,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+try:
+    import numba
+    import numpy
+except ImportError:
+    COMPILED = False
+else:
+    COMPILED = True
+
+
+def jitted(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, compiled where numba is there; the machine code is kept on disk."""
+    if not COMPILED:
+        return function
+    compiled: Callable[P, R] = numba.njit(cache=True)(function)
+    return compiled
+
+
+def array(values: Sequence[int]) -> Any:
+    """The integers as the functions take them."""
+    return numpy.array(values, dtype=numpy.int64) if COMPILED else list(values)
+
+
+# Where the counters are.
+ALLOCATED, PEAK_ALLOCATED, RESERVED, PEAK_RESERVED, RELEASES, CAPACITY = range(6)
+_EXPANDABLE, _ADDRESS, _SPARE, _UNUSED = range(6, 10)
+LARGE_ONLY = 10
+"""Set to 1: requests of the small pool are no longer served. It is a small part of a job's memory, a third of its
+requests, and soon as large as it gets."""
+_COUNT, _LIST, _TAIL = 11, 13, 15
+"""Of the small pool; those of the large one follow: number of free blocks, where their list begins, and the last block
+of the expandable segment or 0."""
+_REGISTERS = 17
+"""The block behind each of the job's allocations, or 0."""
+
+# A block's record. The first word of a spare one is the next spare one.
+_SIZE, _PLACE, _BEFORE, _AFTER, _FREE, _WORDS = range(6)
+
+
+def allocator(blocks: int, registers: int, expandable_segments: bool = False, capacity_bytes: int = 0) -> Any:
+    """An empty allocator for at most `blocks` blocks at a time.
+
+    `capacity_bytes` is what the driver can give (0: no limit; with expandable segments there is none).
+    """
+    begin = _REGISTERS + registers
+    s = array([0] * (begin + (2 + _WORDS) * blocks))
+    s[CAPACITY], s[_EXPANDABLE] = capacity_bytes, int(expandable_segments)
+    s[_LIST], s[_LIST + 1], s[_UNUSED] = begin, begin + blocks, begin + 2 * blocks
+    return s
+
+
+@jitted
+def _index(s: Any, pool: int, size: int, address: int) -> int:
+    """Where the list of free blocks has the first one that is not below (size, address)."""
+    low: int = s[_LIST + pool]
+    high = low + s[_COUNT + pool]
+    while low < high:
+        middle = (low + high) // 2
+        block = s[middle]
+        if s[block] < size or (s[block] == size and s[block + _PLACE] < address):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@jitted
+def _put(s: Any, pool: int, block: int) -> None:
+    """List a block as free."""
+    index = _index(s, pool, s[block], s[block + _PLACE])
+    for at in range(s[_LIST + pool] + s[_COUNT + pool], index, -1):
+        s[at] = s[at - 1]
+    s[index] = block
+    s[_COUNT + pool] += 1
+    s[block + _FREE] = 1
+
+
+@jitted
+def _take(s: Any, pool: int, block: int) -> None:
+    """List a free block no longer."""
+    index = _index(s, pool, s[block], s[block + _PLACE])
+    s[_COUNT + pool] -= 1
+    for at in range(index, s[_LIST + pool] + s[_COUNT + pool]):
+        s[at] = s[at + 1]
+    s[block + _FREE] = 0
+
+
+@jitted
+def _block(s: Any, address: int, size: int) -> int:
+    """A new block without neighbors."""
+    block: int = s[_SPARE]
+    if block:
+        s[_SPARE] = s[block]
+    else:
+        block = s[_UNUSED]
+        s[_UNUSED] += _WORDS
+    s[block] = size
+    s[block + _PLACE] = address
+    s[block + _BEFORE] = 0
+    s[block + _AFTER] = 0
+    return block
+
+
+@jitted
+def _drop(s: Any, block: int) -> None:
+    """Let the record of a block be used again."""
+    s[block] = s[_SPARE]
+    s[_SPARE] = block
+
+
+@jitted
+def _join(s: Any, pool: int, block: int, behind: int) -> None:
+    """Grow a block over its neighbor behind it."""
+    s[block] += s[behind]
+    after = s[behind + _AFTER]
+    s[block + _AFTER] = after
+    if after:
+        s[after + _BEFORE] = block
+    if s[_TAIL + pool] == behind:
+        s[_TAIL + pool] = block
+    _drop(s, behind)
+
+
+@jitted
+def _best_fit(s: Any, pool: int, size: int) -> int:
+    """The smallest free block of at least `size`, or 0; the last of an expandable segment could grow: it comes last."""
+    index = _index(s, pool, size, 0)
+    end = s[_LIST + pool] + s[_COUNT + pool]
+    if index == end:
+        return 0
+    if s[index] == s[_TAIL + pool] and index + 1 < end:
+        index += 1
+    return int(s[index])
+
+
+@jitted
+def empty_cache(s: Any) -> None:
+    """Give back every segment that is wholly free."""
+    for pool in range(2):
+        at = s[_LIST + pool]
+        while at < s[_LIST + pool] + s[_COUNT + pool]:
+            block = s[at]
+            if s[block + _BEFORE] == 0 and s[block + _AFTER] == 0:
+                _take(s, pool, block)
+                s[RESERVED] -= s[block]
+                _drop(s, block)
+            else:
+                at += 1
+
+
+@jitted
+def _segment(s: Any, pool: int, size: int) -> int:
+    """A new free segment for a request, or 0 when the memory has run out."""
+    if pool == 0:
+        wanted = SMALL_SEGMENT_BYTES
+    elif size < LARGE_REQUEST_BYTES:
+        wanted = LARGE_SEGMENT_BYTES
+    else:
+        wanted = (size + ROUNDING_BYTES - 1) // ROUNDING_BYTES * ROUNDING_BYTES
+    if s[CAPACITY] and s[RESERVED] + wanted > s[CAPACITY]:
+        return 0
+    s[RESERVED] += wanted
+    s[PEAK_RESERVED] = max(s[PEAK_RESERVED], s[RESERVED])
+    block = _block(s, s[_ADDRESS], wanted)
+    s[_ADDRESS] += wanted + ROUNDING_BYTES  # segments never touch
+    _put(s, pool, block)
+    return block
+
+
+@jitted
+def _grown(s: Any, pool: int, size: int) -> int:
+    """The last block of an expandable segment, grown to at least `size`."""
+    page = SMALL_SEGMENT_BYTES if pool == 0 else LARGE_SEGMENT_BYTES
+    last = int(s[_TAIL + pool])
+    whole = last != 0 and s[last + _FREE] == 1
+    missing = size - (s[last] if whole else 0)
+    wanted = (missing + page - 1) // page * page
+    s[RESERVED] += wanted
+    s[PEAK_RESERVED] = max(s[PEAK_RESERVED], s[RESERVED])
+    if whole:
+        _take(s, pool, last)
+        s[last] += wanted
+        _put(s, pool, last)
+        return last
+    block = _block(s, s[last + _PLACE] + s[last] if last else ADDRESS_SPACE * (1 + pool), wanted)
+    if last:
+        s[last + _AFTER] = block
+        s[block + _BEFORE] = last
+    s[_TAIL + pool] = block
+    _put(s, pool, block)
+    return block
+
+
+@jitted
+def _allocate(s: Any, register: int, asked: int) -> bool:
+    """Serve a request; False when the memory has run out, the cache emptied."""
+    size = max(BLOCK_BYTES, (asked + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES)
+    pool = 0 if size <= SMALL_BYTES else 1
+    block = _best_fit(s, pool, size)
+    if block == 0:
+        block = _grown(s, pool, size) if s[_EXPANDABLE] else _segment(s, pool, size)
+    if block == 0:
+        empty_cache(s)
+        s[RELEASES] += 1
+        block = _segment(s, pool, size)
+        if block == 0:
+            return False
+    _take(s, pool, block)
+    left = s[block] - size
+    if left > SMALL_BYTES or (left >= BLOCK_BYTES and (pool == 0 or s[_EXPANDABLE])):
+        rest = _block(s, s[block + _PLACE] + size, left)
+        after = s[block + _AFTER]
+        s[block] = size
+        s[block + _AFTER] = rest
+        s[rest + _BEFORE] = block
+        s[rest + _AFTER] = after
+        if after:
+            s[after + _BEFORE] = rest
+        if s[_TAIL + pool] == block:
+            s[_TAIL + pool] = rest
+        _put(s, pool, rest)
+    s[_REGISTERS + register] = block
+    s[ALLOCATED] += s[block]
+    s[PEAK_ALLOCATED] = max(s[PEAK_ALLOCATED], s[ALLOCATED])
+    return True
+
+
+@jitted
+def _release(s: Any, block: int) -> None:
+    """Free a block; its free neighbors become one block with it."""
+    pool = 0 if s[block] <= SMALL_BYTES else 1
+    s[ALLOCATED] -= s[block]
+    behind = s[block + _AFTER]
+    if behind and s[behind + _FREE]:
+        _take(s, pool, behind)
+        _join(s, pool, block, behind)
+    near = s[block + _BEFORE]
+    if near and s[near + _FREE]:
+        _take(s, pool, near)
+        _join(s, pool, near, block)
+        block = near
+    _put(s, pool, block)
+
+
+def is_live(s: Any, register: int) -> bool:
+    """Whether there is a block behind a register."""
+    return bool(s[_REGISTERS + register])
+
+
+@jitted
+def play(s: Any, codes: Any, slots: Any, sizes: Any, base: int) -> bool:
+    """Serve requests: 2 * register allocates the size of its slot, 2 * register + 1 releases it.
+
+    `base` is added to each register. False when the memory has run out: the requests after that are not served.
+    """
+    least = SMALL_BYTES if s[LARGE_ONLY] else 0
+    for at in range(len(codes)):
+        register = codes[at] // 2 + base
+        if codes[at] % 2 == 1:
+            block = s[_REGISTERS + register]
+            if block:
+                s[_REGISTERS + register] = 0
+                _release(s, block)
+        elif sizes[slots[at]] > least and not _allocate(s, register, sizes[slots[at]]):
+            return False
+    return True
