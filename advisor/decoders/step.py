@@ -6,6 +6,7 @@ with further layers of a kind (a test checks this), so each segment carries how 
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
@@ -88,6 +89,26 @@ def _recorded(
     device: Device,
     stack: Stack,
     labeled: bool = False,
+) -> Program:
+    """The program of these arguments; cyclic garbage is left for later, as looking for it takes half as long again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _record(m, recipe, slides, one_tile, single_row, device, stack, labeled)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _record(
+    m: ModelSpec,
+    recipe: Recipe,
+    slides: bool,
+    one_tile: bool,
+    single_row: bool,
+    device: Device,
+    stack: Stack,
+    labeled: bool,
 ) -> Program:
     """The program of `recipe`, whose rank is ignored.
 
