@@ -6,6 +6,7 @@ with further layers of a kind (a test checks this), so each segment carries how 
 
 from __future__ import annotations
 
+import gc
 from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
@@ -87,6 +88,29 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
 
 @lru_cache(maxsize=512)
 def _recorded(
+    m: ModelSpec,
+    recipe: Recipe,
+    slides: bool,
+    one_tile: bool,
+    single_row: bool,
+    device: Device,
+    stack: Stack,
+    padded: bool,
+    labeled: bool,
+    evaluating: bool,
+    card: str,
+) -> StepProgram:
+    """The program of these arguments; cyclic garbage is left for later, as looking for it takes half as long again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _record(m, recipe, slides, one_tile, single_row, device, stack, padded, labeled, evaluating, card)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _record(
     m: ModelSpec,
     recipe: Recipe,
     slides: bool,
