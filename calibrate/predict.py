@@ -73,7 +73,7 @@ def predict(
         times = predicted_time(model, recipe, seq_len, device, speed)
     else:
         found = _estimate(model, recipe, seq_len, device, speed)
-        figures, needed = _on_card(model, recipe, seq_len, found.memory)
+        figures, needed = _on_card(model, recipe, seq_len, device, found.memory)
         times = _times_of(found)
     if times is not None:
         figures = figures.model_copy(update=times._asdict())
@@ -118,8 +118,10 @@ def _estimate(model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFact
     return estimate(model, recipe, workload, card, profile=None if speed is None else speed.profile)
 
 
-def _on_card(model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate) -> tuple[Figures, Interval]:
-    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len)
+def _on_card(
+    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, memory: MemoryEstimate
+) -> tuple[Figures, Interval]:
+    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len, capability=device.compute_capability)
     workspace = memory.bytes_of(TermName.WORKSPACE)
     figures = Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),
