@@ -74,7 +74,7 @@ def predict(
         times = predicted_time(model, recipe, seq_len, device, speed)
     else:
         found = _estimate(model, recipe, seq_len, device, speed, padded)
-        figures, needed = _on_card(model, recipe, seq_len, found.memory, padded)
+        figures, needed = _on_card(model, recipe, seq_len, device, found.memory, padded)
         times = _times_of(found)
     if times is not None:
         figures = figures.model_copy(update=times._asdict())
@@ -124,9 +124,10 @@ def _estimate(
 
 
 def _on_card(
-    model: ModelSpec, recipe: Recipe, seq_len: int, memory: MemoryEstimate, padded: bool
+    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, memory: MemoryEstimate, padded: bool
 ) -> tuple[Figures, Interval]:
-    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len, padded=padded)
+    card = device.compute_capability
+    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len, padded=padded, capability=card)
     workspace = memory.bytes_of(TermName.WORKSPACE)
     figures = Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),

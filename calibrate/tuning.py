@@ -253,7 +253,9 @@ def observed(records: Iterable[Comparison]) -> list[Observation]:
             continue
         recipe = one.recipe
         place: Literal["cpu", "cuda"] = "cuda" if one.source == "cuda" else "cpu"
-        program = step_program(model, recipe, one.batch, one.seq_len, place)
+        device = one.environment.device
+        capability = "" if device is None else device.compute_capability
+        program = step_program(model, recipe, one.batch, one.seq_len, place, capability=capability)
         kernels = program.kernels(one.batch, one.seq_len, recipe.rank)
         shape = f"{one.batch}x{one.seq_len}{' c' if recipe.gradient_checkpointing else ''}"
         found.append(

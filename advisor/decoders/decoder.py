@@ -93,7 +93,7 @@ class Decoder:
         """The kernel of `scaled_dot_product_attention`; on the CPU and on a card that is not known, flash attention."""
         if self.composes or self.kind != "sdpa":
             return "math" if self.composes else "flash"
-        dtype, grouped = self.t.autocast or q.dtype, k.shape[1] != q.shape[1]
+        dtype, grouped = self.t.autocast or q.dtype, k.shape[1] != q.shape[1] and self.quirks.attention != "own"
         call = Call(dtype, q.shape[-1], v.shape[-1], grouped, mask is not None, self.m.attention_dropout)
         self.calls[call] = None
         return sdpa_kernel(call, self.card).kernel if self.card else "flash"

@@ -131,6 +131,21 @@ def test_a_padded_batch(name: str, method: str, checkpointing: bool, autocast: b
 @pytest.mark.parametrize(
     ("name", "method", "knobs"),
     [
+        ("llama", "lora", {"attention": "eager", "autocast": False}),
+        ("gemma3-sliding", "full", {"attention": "eager"}),
+        ("falcon-rw", "full", {"attention": "eager"}),
+        ("smollm3-sliding", "qlora", {"reentrant": True}),
+        ("starcoder2-dropout", "lora", {"gradient_checkpointing": False}),
+    ],
+)
+def test_a_padded_batch_with_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
+    m = spec(name, 3)
+    check(m, config(name, 3), recipe(m, method, **knobs), padded=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "knobs"),
+    [
         ("gpt2", "lora", {"target_modules": ("attention",), "dropout": 0.1}),
         ("phi", "dora", {"dropout": 0.1, "autocast": False}),
         ("falcon-40b", "lora", {"adapter_dtype": "bfloat16", "autocast": False}),

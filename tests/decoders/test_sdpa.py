@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from advisor.architectures import architecture_of
 from advisor.catalog.gpus import all_gpus
 from advisor.costs.estimation import estimate
 from advisor.costs.memory import predict_step_memory
-from advisor.decoders.kinds import ALIKE, attention_card, sdpa_plan
+from advisor.decoders.kinds import ALIKE, attention_card, sdpa_calls, sdpa_plan, slides
 from advisor.decoders.sdpa import Call, sdpa_kernel
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Recipe, Workload
 from advisor.terms import TermName
-from tests.decoders.tiny import recipe, spec
+from tests.decoders.tiny import CONFIGS, recipe, spec
 
 OLD, AMPERE, CONSUMER, CUDNN = ("6.0", "6.1", "7.0", "7.5"), ("8.0", "11.0"), ("8.6", "8.7", "8.9", "12.0"), ("9.0",)
 CONSUMER_TOO, CUDNN_TOO = ("12.1",), ("10.0", "10.3")
@@ -142,6 +143,20 @@ def test_cards_that_pick_alike_share_a_recording() -> None:
     programs = {step_program(m, chosen, 2, 100, "cuda", capability=card) for card in ("", "8.0", "8.9", "9.0", "12.0")}
     assert len(programs) == 1
     assert sdpa_plan(m, chosen, "7.5", False, False) == sdpa_plan(m, chosen, "7.0", False, False)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_plan_knows_every_call_that_is_recorded(autocast: bool, padded: bool) -> None:
+    recorded = 0
+    for name in CONFIGS:
+        m = spec(name, 3)
+        chosen = recipe(m, "lora", autocast=autocast, gradient_checkpointing=False)
+        masked = padded or slides(m, 64) or architecture_of(m.architecture).always_makes_mask
+        calls = step_program(m, chosen, 2, 64, "cuda", padded=padded, capability="8.9").calls
+        assert set(calls) <= set(sdpa_calls(m, chosen, masked)), name
+        recorded += len(calls)
+    assert recorded > len(CONFIGS) / 2
 
 
 def peak(chosen: Recipe, capability: str, *, batch: int = 2, length: int = 256, padded: bool = False) -> int:
