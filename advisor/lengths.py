@@ -11,8 +11,10 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from math import ceil, sqrt
-from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from random import Random
 
 Quantiles = tuple[tuple[float, int], ...]
 """(share of the rows, tokens that they do not exceed), ascending from share 0 to share 1; in between it is linear."""

@@ -10,7 +10,7 @@ prices.py; the rank is lowered only where nothing else fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.advice.workload import workload_of
@@ -249,23 +249,32 @@ class _Grid:
     def hopeless(self) -> bool:
         """Whether no plan can fit: already what is held for good, or all tensors of the smallest plan, are too large.
 
-        Without checkpointing, more rows or fewer segments there are never fewer tensors, but for gradients.
+        Without checkpointing, more rows or fewer segments there are never fewer tensors, but for gradients and for the
+        scores of a single row.
         """
         one = self.plan(self.segments[-1], self.ways[0], 0)
         held = sum(map(one.memory.bytes_of, _HELD_FOR_GOOD))
-        if self.ways[0]:
+        if self.ways[0] and not _computes_all_scores(one):
             gradients = one.trainable_parameters * _GRADIENT_BYTES
             tensors = one.memory.needed_bytes.likely - one.memory.bytes_of(TermName.FRAGMENTATION) - gradients
             held = max(held, round(tensors))
         return held > self.memory_bytes
 
-    def fitting(self, expandable: bool, checkpointing: bool) -> Iterator[int]:
-        """The micro-batches that fit, by index: all up to the first that does not, and the last if it does."""
+    def fitting(self, expandable: bool, checkpointing: bool, known: Container[int]) -> Iterator[int]:
+        """The micro-batches that fit, by index: all up to the first that does not, and the last if it does.
+
+        Those that are `known` to fit are left out. A single row that does not fit says nothing of two: they have a
+        mask, with which another attention kernel may run.
+        """
         last = len(self.micro_batches) - 1
         for index in range(last + 1):
+            if index in known:
+                continue
             plan = self.plan(expandable, checkpointing, index)
             if plan.memory.needed_bytes.high <= self.memory_bytes:
                 yield index
+                continue
+            if _computes_all_scores(plan):
                 continue
             gradients = plan.trainable_parameters * _GRADIENT_BYTES
             if index < last and plan.memory.needed_bytes.high - gradients <= self.memory_bytes:
@@ -278,11 +287,18 @@ class _Grid:
         """The plan that needs the least memory: one row at a time, or all at once if that grows less than gradients."""
         found = [self.plan(expandable, way, 0) for way in self.ways]
         last = len(self.micro_batches) - 1
-        for way, one in zip(self.ways, tuple(found), strict=True):
+        if last and any(map(_computes_all_scores, found)):
+            found += [self.plan(expandable, way, 1) for way in self.ways]
+        for way, one in zip(self.ways, tuple(found), strict=False):
             grows = sum(map(one.memory.bytes_of, _GROWS)) * (self.micro_batches[last] / self.micro_batches[0] - 1)
             if last and grows / 2 < one.trainable_parameters * _GRADIENT_BYTES:
                 found.append(self.plan(expandable, way, last))
         return min(found, key=_least_memory)
+
+
+def _computes_all_scores(one: Estimate) -> bool:
+    """Whether attention without a mask computes and keeps every score, which it may not do under one."""
+    return any(use.kernel == "math" and not use.masked for use in one.evidence.attention)
 
 
 def _least_memory(one: Estimate) -> tuple[float, float]:
@@ -298,8 +314,9 @@ def _best_at_rank(job: Job, method: Method) -> Outcome:
     found: dict[tuple[bool, int], Estimate] = {}
     for expandable in grid.segments:
         for way in grid.ways:
-            for index in grid.fitting(expandable, way):
-                found.setdefault((way, index), grid.plan(expandable, way, index))
+            known = {index for one, index in found if one is way}
+            for index in grid.fitting(expandable, way, known):
+                found[way, index] = grid.plan(expandable, way, index)
     if found:
         best = min(found.values(), key=_least_memory) if job.smallest else fastest(tuple(found.values()))
         least = grid.smallest(best.recipe.expandable_segments)

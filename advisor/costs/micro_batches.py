@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
-from random import Random
 from typing import NamedTuple
 
 from advisor.specs import Recipe, Workload
@@ -105,6 +104,8 @@ def shuffled(workload: Workload) -> bool:
 
 def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]:
     """Micro-batches in the order of a job with random rows, without end; the same for the same seed."""
+    from random import Random  # only a replay asks for an order
+
     rng, rows = Random(seed), recipe.micro_batch
     if workload.packing:
         while True:
