@@ -68,7 +68,7 @@ def test_the_screen_is_plain_and_eighty_columns_wide() -> None:
 
 
 def test_it_stays_short() -> None:
-    assert len(TEXT.splitlines()) <= 390
+    assert len(TEXT.splitlines()) <= 400
     prose = [line for line in TEXT.splitlines() if not line.startswith(("|", "advise "))]
     assert max(map(len, prose)) <= 120
 
