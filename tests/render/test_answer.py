@@ -229,7 +229,7 @@ def test_explain_keeps_every_fact() -> None:
 
 
 def test_explain_shows_the_frontier() -> None:
-    answer = advise("llama-8b", "24GB", 3000)
+    answer = advise("llama-8b", "24GB", 3000, seq_len=1024, mean_seq_len=1024)
     assert len(answer.frontier) > 1
     text = screen(answer, explain=True).partition("Plans of DoRA")[2].partition("* the plan above")[0]
     rows = text.splitlines()[3:]
@@ -248,7 +248,7 @@ def test_explain_lists_the_cards_and_the_screen_counts_them() -> None:
 
 
 def test_the_prices_on_the_screen() -> None:
-    prices = advise("llama-8b", "24GB", 3000).prices
+    prices = advise("llama-8b", "24GB", 3000, micro_batch=2).prices
     shown = worth_knowing(prices)
     assert 0 < len(shown) <= 3
     fitting = [one for one in prices if one.plan is not None and one.plan.verdict != "does_not_fit"]
