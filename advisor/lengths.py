@@ -76,6 +76,14 @@ class RowLengths(NamedTuple):
             return self.limit * rows * self.mean / (rows * self.mean + self.limit - self.mean)
         return self._moment(rows, 1)
 
+    def mean_cut_at(self, limit: int) -> float:
+        """Expected length of a row after longer ones were cut to `limit` tokens, by the law of mean and limit."""
+        if self.mean >= self.limit or limit >= self.limit:
+            return min(self.mean, limit)
+        power = self.mean / (self.limit - self.mean)
+        cut: float = limit * (limit / self.limit) ** power / (power + 1)
+        return limit - cut
+
     def spread_of(self, rows: int) -> float:
         """Standard deviation of the length of the longest of `rows` rows."""
         if self.alike:

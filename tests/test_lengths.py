@@ -101,3 +101,13 @@ def test_quantiles_that_contradict_themselves_are_refused(quantiles: tuple[tuple
 def test_a_workload_survives_json() -> None:
     workload = Workload(length_quantiles=quantiles_of({100: 40, 500: 30, 900: 7}))
     assert Workload.model_validate_json(workload.model_dump_json()) == workload
+
+
+@given(mean=st.integers(1, 999), limit=st.integers(1, 1000))
+def test_the_mean_of_cut_rows_is_that_of_drawn_ones(mean: int, limit: int) -> None:
+    law = RowLengths(mean, 1000)
+    shares = [(n + 0.5) / 4000 for n in range(4000)]
+    drawn = sum(min(law.quantile(share), limit) for share in shares) / len(shares)
+    assert law.mean_cut_at(limit) == pytest.approx(drawn, rel=0.01, abs=0.5)
+    assert law.mean_cut_at(1000) == mean
+    assert RowLengths(700, 700).mean_cut_at(limit) == min(700, limit)

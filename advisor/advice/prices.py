@@ -38,7 +38,23 @@ def frontier(job: Job, row: Row, stand_ins: tuple[GpuSpec, ...]) -> tuple[Plan, 
     chosen = next((one for one in row.fitting if one.recipe == row.candidate.recipe), None)
     if len(best) > 1 or chosen is None:
         best = _thinned(best, chosen)
-    return tuple(plan_of(job, one, stand_ins) for one in best)
+    return _ordered([plan_of(job, one, stand_ins) for one in best], row.candidate.recipe)
+
+
+def _ordered(plans: Sequence[Plan], chosen: Recipe) -> tuple[Plan, ...]:
+    """The plans without those that a smaller one beats over all cards, if not on the smallest; the chosen one stays."""
+    kept: list[Plan] = []
+    for plan in plans:
+        if plan.recipe == chosen:
+            while kept and not _faster(plan, kept[-1]):
+                kept.pop()
+        if not kept or _faster(plan, kept[-1]):
+            kept.append(plan)
+    return tuple(kept)
+
+
+def _faster(one: Plan, other: Plan) -> bool:
+    return one.time is None or other.time is None or one.time.total_s.likely < other.time.total_s.likely
 
 
 def _total(one: Estimate) -> float:

@@ -18,6 +18,7 @@ from advisor.answer import Verdict
 from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
 from advisor.knobs import Question
+from advisor.lengths import RowLengths
 from advisor.parameters.targets import default_targets
 from advisor.recipes import build_recipe, flag
 from advisor.rules.lora_for_speed import DEFAULT_RANK
@@ -104,7 +105,8 @@ class Job(NamedTuple):
         """The same job with rows of at most `seq_len` tokens, which is no more than now: longer rows are cut."""
         lengths = {"seq_len": seq_len}
         if self._mean_is_stated:
-            lengths["mean_seq_len"] = min(self.workload.mean_seq_len, seq_len)
+            law = RowLengths(self.workload.mean_seq_len, self.workload.seq_len)
+            lengths["mean_seq_len"] = max(1, round(law.mean_cut_at(seq_len)))
         return self.with_rows(lengths)
 
     def with_rows(self, changes: Mapping[str, object]) -> Job:
