@@ -16,7 +16,7 @@ from advisor.costs.estimation import replayed_memory, within_card
 from advisor.costs.peaks import ALLOCATED_SPREAD
 from advisor.costs.simulation import ORDERS, SPREAD_PART, Simulator, chance_beyond, order_of, short_steps, simulated
 from advisor.costs.steptime import step_count
-from advisor.errors import BadValue
+from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
 from advisor.recipes import flag, flags_of
 from advisor.rules.wording import FORMULA, signed_gib
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CODE = "simulate"
 MOST_STEPS = 100_000
-MICRO_BATCHES, MICRO_BATCHES_WITHOUT_NUMBA = 1000, 50
+MICRO_BATCHES = 1000
 """Replayed where the number of steps is left open: about ten seconds for a model of 8B parameters."""
 ROUND_TO = 256
 """Tokens to which the remedy rounds lengths up."""
@@ -46,7 +46,10 @@ class Simulating(NamedTuple):
 
 
 def check(asked: Simulating, model: object) -> None:
-    """Raise BadValue for steps or a seed out of range, and for a model that was only traced."""
+    """Raise BadValue for steps or a seed out of range and for a model that was only traced, InputError without numba.
+
+    Without numba a replay takes minutes.
+    """
     for name, value, least, most in (
         ("--simulate-steps", asked.steps, 0, MOST_STEPS),
         ("--seed", asked.seed, 0, 2**32),
@@ -58,6 +61,8 @@ def check(asked: Simulating, model: object) -> None:
         raise BadValue(
             "--simulate", name, "this model was only traced, and a trace has no order of steps; leave it out"
         )
+    if not COMPILED:
+        raise InputError("--simulate needs numba: pip install 'finetune-advisor[simulate]'")
 
 
 class Replayed(NamedTuple):
@@ -75,8 +80,7 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     card = job.smallest_card
     profile = job.profile or profile_for(card)
     recipe, workload = row.recipe, job.workload
-    most = MICRO_BATCHES if COMPILED else MICRO_BATCHES_WITHOUT_NUMBA
-    steps = asked.steps or -(-most // recipe.gradient_accumulation)
+    steps = asked.steps or -(-MICRO_BATCHES // recipe.gradient_accumulation)
     steps = min(steps, step_count(workload, recipe, job.placement))
     aside = [profile.workspace_bytes] if profile.workspace_bytes else []
     on_step = None if progress is None else _counted(steps, short_steps(recipe), progress)
@@ -134,8 +138,6 @@ def _note(found: Simulation, memory_bytes: int) -> Reason:
     if found.reserved_bytes.likely > memory_bytes:
         text += ", so that here it empties its cache now and then"
     text += f"; chance to run out of memory {found.out_of_memory_chance:.0%}."
-    if not COMPILED:
-        text += f" {MICRO_BATCHES:,} micro-batches take as long with numba: pip install 'finetune-advisor[simulate]'."
     return Reason(code=CODE, text=text, source=FORMULA)
 
 

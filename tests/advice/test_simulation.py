@@ -13,7 +13,7 @@ from advisor.advice.advise import advise
 from advisor.advice.simulation import Simulating, check
 from advisor.answer import Advice, Simulation
 from advisor.cli import cli
-from advisor.errors import BadValue
+from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
 from advisor.units import GIB
 from tests.costs.test_simulation import MODEL
@@ -128,3 +128,9 @@ def test_a_chance_to_fail_is_warned_of_and_what_is_reserved_beyond_the_card_is_e
     assert simulation._warning(found.model_copy(update={"out_of_memory_chance": 0.01}), 24 * GIB) is None
     assert "empties its cache" in simulation._note(found, 24 * GIB).text
     assert "empties its cache" not in simulation._note(found, 48 * GIB).text
+
+
+def test_without_numba_it_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "COMPILED", False)
+    with pytest.raises(InputError, match=r"--simulate needs numba: pip install 'finetune-advisor\[simulate\]'"):
+        advise(MODEL, "24GB", simulate=FEW, **ASKED)
