@@ -17,7 +17,8 @@ from itertools import product
 from typing import Any
 
 from advisor.advice.advise import advise
-from advisor.advice.search import BAND, verdict_of
+from advisor.advice.job import verdict_of
+from advisor.advice.search import BAND
 from advisor.answer import Advice, Candidate
 from advisor.catalog import all_gpus, model_entries
 from advisor.costs.estimation import estimate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.advice.search import fit_of
+from advisor.advice.job import fit_of
 from advisor.catalog.gpus import reported_card
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate

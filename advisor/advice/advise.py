@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
+from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
 from advisor.advice.notes import (
     assumptions,
     batch_notes,
@@ -20,12 +21,6 @@ from advisor.advice.notes import (
     with_why,
 )
 from advisor.advice.prices import frontier, prices
-from advisor.advice.search import (
-    Estimator,
-    Job,
-    first_recipe,
-    has_bf16,
-)
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import (
     Advice,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from advisor.advice.search import has_bf16
+from advisor.advice.job import has_bf16
 from advisor.answer import Advice
 from advisor.catalog import find_gpus
 from advisor.costs.explanation import StepParts, explain_time

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.advice.search import (
-    Job,
-    Outcome,
-    best_outcome,
-    first_recipe,
-    has_bf16,
-    time_over_cards,
-    verdict_of,
-)
+from advisor.advice.card_times import time_over_cards
+from advisor.advice.job import Job, first_recipe, has_bf16, verdict_of
+from advisor.advice.search import Outcome, best_outcome
 from advisor.answer import Candidate, CardTime, Comparison, Plan
 from advisor.errors import InputError
 from advisor.recipes import like

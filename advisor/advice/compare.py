@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.advice.advise import advise
-from advisor.advice.search import Estimator
+from advisor.advice.job import Estimator
 from advisor.answer import Advice
 from advisor.costs.estimation import estimate
 from advisor.errors import InputError

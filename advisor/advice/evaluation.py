@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from advisor.advice.candidates import Row, searched
-from advisor.advice.search import Job, Outcome, last_that_fits, segment_options
+from advisor.advice.job import Job
+from advisor.advice.search import Outcome, last_that_fits, segment_options
 from advisor.answer import Candidate, Reason
 from advisor.errors import BadValue
 from advisor.rules.wording import DISPLAY, FORMULA

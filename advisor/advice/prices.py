@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 from advisor.advice.candidates import Row, plan_of
-from advisor.advice.search import Job
+from advisor.advice.job import Job
 from advisor.answer import Candidate, Change, Plan
 from advisor.costs.micro_batches import worst
 from advisor.errors import InputError

@@ -10,38 +10,21 @@ prices.py; the rank is lowered only where nothing else fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.advice.workload import workload_of
+from advisor.advice.job import Job, first_recipe, verdict_of
 from advisor.answer import Verdict
-from advisor.costs.device import DeviceProfile
-from advisor.interval import Interval
-from advisor.knobs import Question
-from advisor.lengths import RowLengths
-from advisor.parameters.targets import default_targets
-from advisor.recipes import build_recipe, flag
 from advisor.rules.lora_for_speed import DEFAULT_RANK
 from advisor.specs import (
     Estimate,
-    GpuSpec,
     Method,
-    Model,
-    Placement,
-    Recipe,
-    TimeEstimate,
-    Workload,
 )
 from advisor.terms import TermName
 
 if TYPE_CHECKING:
-    from advisor.dataset.summary import Measured
+    pass
 
-Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
-
-WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
-DEFAULT_EVAL_BATCH = 8
-"""per_device_eval_batch_size of transformers 5.23's TrainingArguments."""
 BAND = 1.03
 """Plans that take at most this much longer than the fastest count as equally fast."""
 _GRADIENT_BYTES = 8
@@ -58,82 +41,6 @@ _GROWS = (TermName.SAVED_ACTIVATIONS, TermName.LOGITS)
 """Terms that grow with the micro-batch, roughly in proportion."""
 
 
-class Job(NamedTuple):
-    """What to search for: the whole workload on cards like any of `cards`, as many as `placement` says.
-
-    The knobs of `question` are kept.
-    """
-
-    model: Model
-    workload: Workload
-    placement: Placement
-    cards: tuple[GpuSpec, ...]
-    question: Question
-    estimator: Estimator
-    rank: int = DEFAULT_RANK
-    targets: tuple[str, ...] | None = None
-    """Target modules where the question leaves them open; None for the model's default."""
-    smallest: bool = False
-    """Search for the least memory, not for the least time."""
-    preset: Mapping[Method, Mapping[str, object]] = {}
-    """What the trainer sets by itself, by method; `question` takes precedence."""
-    collator: Mapping[str, object] = {}
-    """How the trainer by itself makes micro-batches of rows; `question` takes precedence."""
-    traced: Mapping[Method, tuple[bool, ...]] | None = None
-    """For a traced model, the checkpointing settings that were traced, by method; None for the formula."""
-    profile: DeviceProfile | None = None
-    """How the card was measured; None for the default of each card's generation."""
-    data: Measured | None = None
-    """The rows of the data file, if there is one."""
-
-    @property
-    def smallest_card(self) -> GpuSpec:
-        """The card with the least memory: the verdict is about it."""
-        return min(self.cards, key=lambda card: card.memory_bytes)
-
-    @property
-    def default_targets(self) -> tuple[str, ...]:
-        """Target modules where the question leaves them open."""
-        return self.targets or default_targets(self.model)
-
-    @property
-    def batch_per_card(self) -> int:
-        """Rows of an optimizer step that each card does."""
-        return self.workload.batch_size // self.placement.gpus
-
-    def cut_to(self, seq_len: int) -> Job:
-        """The same job with rows of at most `seq_len` tokens, which is no more than now: longer rows are cut."""
-        lengths = {"seq_len": seq_len}
-        if self._mean_is_stated:
-            law = RowLengths(self.workload.mean_seq_len, self.workload.seq_len)
-            lengths["mean_seq_len"] = max(1, round(law.mean_cut_at(seq_len)))
-        return self.with_rows(lengths)
-
-    def with_rows(self, changes: Mapping[str, object]) -> Job:
-        """The same job with other knobs of its rows."""
-        workload = workload_of(self.question.fixing(changes), self.model, self.data, self.collator)
-        return self._replace(workload=workload)
-
-    @property
-    def _mean_is_stated(self) -> bool:
-        """Whether the mean length of a row has to be said: a data file gives it by itself."""
-        return self.data is None or self.question.mean_seq_len is not None
-
-    @property
-    def rows_flags(self) -> tuple[str, ...]:
-        """The flags that fix the lengths of the rows."""
-        longest = flag("seq_len", self.workload.seq_len)
-        return (longest, flag("mean_seq_len", self.workload.mean_seq_len)) if self._mean_is_stated else (longest,)
-
-    def estimate(self, recipe: Recipe) -> Estimate:
-        """Costs of `recipe` on the smallest card."""
-        return self.estimate_on(self.smallest_card, recipe)
-
-    def estimate_on(self, card: GpuSpec, recipe: Recipe) -> Estimate:
-        """Costs of `recipe` where all cards are like `card`."""
-        return self.estimator(self.model, recipe, self.workload, card, self.placement, self.profile)
-
-
 class Outcome(NamedTuple):
     """The best plan of a method, and whether it fits on the smallest card."""
 
@@ -145,43 +52,6 @@ class Outcome(NamedTuple):
     Where nothing comes near to fitting, the checkpointed plan of the smallest micro-batch."""
     fitting: tuple[Estimate, ...]
     """Every plan that fits and could be chosen."""
-
-
-def has_bf16(card: GpuSpec) -> bool:
-    """Whether the card computes in bf16; an unknown card is assumed to be recent."""
-    return card.bf16_flop_per_s > 0 or card.generation not in WITHOUT_BF16
-
-
-def verdict_of(estimate: Estimate, memory_bytes: int) -> Verdict:
-    """The verdict on what an estimate says must fit."""
-    return fit_of(estimate.memory.needed_bytes, memory_bytes)
-
-
-def fit_of(needed: Interval, memory_bytes: int) -> Verdict:
-    """fits when even the high bound does; tight when only the likely value does."""
-    if needed.high <= memory_bytes:
-        return "fits"
-    return "tight" if needed.likely <= memory_bytes else "does_not_fit"
-
-
-def first_recipe(job: Job, method: Method) -> Recipe:
-    """The recipe of `method` before anything is searched: what is fixed, the trainer's preset, defaults for the rest.
-
-    A card without bf16 gets fp16; full fine-tuning then keeps fp32 weights, because torch.amp.GradScaler cannot
-    unscale fp16 gradients.
-    """
-    half = "bfloat16" if any(has_bf16(card) for card in job.cards) else "float16"
-    preset = dict(job.preset.get(method, {}))
-    if half == "float16" and preset.get("base_dtype") == "bfloat16":
-        del preset["base_dtype"]  # trainers, too, take fp16 on such a card
-    defaults: dict[str, object] = {
-        "rank": job.rank,
-        "base_dtype": "float32" if method == "full" and half == "float16" else half,
-        "attention": job.model.default_attention,
-        "target_modules": job.default_targets,
-        "eval_batch": DEFAULT_EVAL_BATCH if job.workload.eval_examples else 0,
-    }
-    return build_recipe(method, job.question.recipe_fields, preset, defaults)
 
 
 def micro_batch_options(job: Job) -> tuple[int, ...]:
@@ -362,68 +232,3 @@ def fastest(plans: Sequence[Estimate]) -> Estimate:
         (one for total, one in timed if total <= limit),
         key=lambda one: (one.recipe.expandable_segments, *_least_memory(one)),
     )
-
-
-class CardTimes(NamedTuple):
-    """The time over several cards (the hull of their intervals), with the fastest and the slowest card."""
-
-    time: TimeEstimate
-    fastest: str
-    slowest: str
-
-
-def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTimes | None:
-    """Time of the recipe of `one` over all `cards` of known speed, if any; `one` is its estimate for the smallest card.
-
-    Only cards that could be the fastest or the slowest are estimated: a card dominated in every rate cannot be the
-    fastest.
-    The likely value is the geometric mean of the two ends' likely values.
-    """
-    known: list[tuple[str, TimeEstimate]] = []
-    for card in end_cards(cards):
-        here = card == job.smallest_card
-        time = (one if here else job.estimate_on(card, one.recipe)).time
-        if time is not None:
-            known.append((card.name, time))
-    if not known:
-        return None
-    known.sort(key=lambda item: item[1].total_s.likely)
-    (fastest, quick), (slowest, slow) = known[0], known[-1]
-    times = [time for _, time in known]
-    middle = quick.model_copy(
-        update={
-            "micro_step_s": _span([time.micro_step_s for time in times]),
-            "step_s": _span([time.step_s for time in times]),
-            "total_s": _span([time.total_s for time in times]),
-            "tokens_per_s": (quick.tokens_per_s * slow.tokens_per_s) ** 0.5,
-            "mfu": (quick.mfu * slow.mfu) ** 0.5,
-            "energy_j": _span([time.energy_j for time in times if time.energy_j]) if quick.energy_j else None,
-            "bound": slow.bound,
-        }
-    )
-    return CardTimes(middle, fastest, slowest)
-
-
-def _span(intervals: Sequence[Interval]) -> Interval:
-    likely = [interval.likely for interval in intervals]
-    hull = Interval.hull(intervals)
-    return Interval(hull.low, (min(likely) * max(likely)) ** 0.5, hull.high)
-
-
-def end_cards(cards: Sequence[GpuSpec]) -> tuple[GpuSpec, ...]:
-    """The cards that can be the fastest or slowest: no other is at least as good (or as bad) in every rate."""
-    known = [card for card in cards if card.speed_known]
-
-    def rates(card: GpuSpec) -> tuple[float, ...]:
-        half = card.bf16_flop_per_s or card.fp16_flop_per_s
-        return (card.memory_bytes_per_s, half, card.tf32_flop_per_s, card.fp32_flop_per_s)
-
-    distinct = list({rates(card): card for card in known}.items())
-
-    def at_an_end(mine: tuple[float, ...]) -> bool:
-        others = [other for other, _ in distinct if other != mine]
-        beaten = any(all(o >= m for o, m in zip(other, mine, strict=True)) for other in others)
-        beats = any(all(o <= m for o, m in zip(other, mine, strict=True)) for other in others)
-        return not (beaten and beats)
-
-    return tuple(card for mine, card in distinct if at_an_end(mine))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.advice.search import Job, fit_of
+from advisor.advice.job import Job, fit_of
 from advisor.answer import Candidate, Change, Reason, Simulation
 from advisor.costs.compiled import COMPILED
 from advisor.costs.device import profile_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from advisor.advice.search import fit_of
+from advisor.advice.job import fit_of
 from advisor.errors import UnknownName
 from advisor.validation import huggingface, litgpt, qwen, torchtune
 from advisor.validation.figures import Figure, Predicted, Row, Unanswered, published_rows

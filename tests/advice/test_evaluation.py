@@ -9,7 +9,7 @@ import pytest
 
 from advisor import advise
 from advisor.advice.evaluation import evaluation_notes, largest_evaluation
-from advisor.advice.search import DEFAULT_EVAL_BATCH, Job, first_recipe
+from advisor.advice.job import DEFAULT_EVAL_BATCH, Job, first_recipe
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice
 from advisor.catalog import find_gpus, find_model

@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 
 from advisor.advice.advise import advise
 from advisor.advice.candidates import searched
-from advisor.advice.search import (
-    BAND,
-    Job,
-    best_outcome,
-    end_cards,
-    first_recipe,
-    last_that_fits,
-    micro_batch_options,
-    time_over_cards,
-    verdict_of,
-)
+from advisor.advice.card_times import end_cards, time_over_cards
+from advisor.advice.job import Job, first_recipe, verdict_of
+from advisor.advice.search import BAND, best_outcome, last_that_fits, micro_batch_options
 from advisor.catalog import find_model
 from advisor.costs.estimation import estimate
 from advisor.knobs import read_question

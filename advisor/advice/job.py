@@ -1,0 +1,147 @@
+"""What a search is about: the job with what the question fixed, the recipe it starts from, and what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from advisor.advice.workload import workload_of
+from advisor.answer import Verdict
+from advisor.costs.device import DeviceProfile
+from advisor.interval import Interval
+from advisor.knobs import Question
+from advisor.lengths import RowLengths
+from advisor.parameters.targets import default_targets
+from advisor.recipes import build_recipe, flag
+from advisor.rules.lora_for_speed import DEFAULT_RANK
+from advisor.specs import (
+    Estimate,
+    GpuSpec,
+    Method,
+    Model,
+    Placement,
+    Recipe,
+    Workload,
+)
+
+if TYPE_CHECKING:
+    from advisor.dataset.summary import Measured
+
+Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
+
+WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
+DEFAULT_EVAL_BATCH = 8
+"""per_device_eval_batch_size of transformers 5.23's TrainingArguments."""
+
+
+class Job(NamedTuple):
+    """What to search for: the whole workload on cards like any of `cards`, as many as `placement` says.
+
+    The knobs of `question` are kept.
+    """
+
+    model: Model
+    workload: Workload
+    placement: Placement
+    cards: tuple[GpuSpec, ...]
+    question: Question
+    estimator: Estimator
+    rank: int = DEFAULT_RANK
+    targets: tuple[str, ...] | None = None
+    """Target modules where the question leaves them open; None for the model's default."""
+    smallest: bool = False
+    """Search for the least memory, not for the least time."""
+    preset: Mapping[Method, Mapping[str, object]] = {}
+    """What the trainer sets by itself, by method; `question` takes precedence."""
+    collator: Mapping[str, object] = {}
+    """How the trainer by itself makes micro-batches of rows; `question` takes precedence."""
+    traced: Mapping[Method, tuple[bool, ...]] | None = None
+    """For a traced model, the checkpointing settings that were traced, by method; None for the formula."""
+    profile: DeviceProfile | None = None
+    """How the card was measured; None for the default of each card's generation."""
+    data: Measured | None = None
+    """The rows of the data file, if there is one."""
+
+    @property
+    def smallest_card(self) -> GpuSpec:
+        """The card with the least memory: the verdict is about it."""
+        return min(self.cards, key=lambda card: card.memory_bytes)
+
+    @property
+    def default_targets(self) -> tuple[str, ...]:
+        """Target modules where the question leaves them open."""
+        return self.targets or default_targets(self.model)
+
+    @property
+    def batch_per_card(self) -> int:
+        """Rows of an optimizer step that each card does."""
+        return self.workload.batch_size // self.placement.gpus
+
+    def cut_to(self, seq_len: int) -> Job:
+        """The same job with rows of at most `seq_len` tokens, which is no more than now: longer rows are cut."""
+        lengths = {"seq_len": seq_len}
+        if self._mean_is_stated:
+            law = RowLengths(self.workload.mean_seq_len, self.workload.seq_len)
+            lengths["mean_seq_len"] = max(1, round(law.mean_cut_at(seq_len)))
+        return self.with_rows(lengths)
+
+    def with_rows(self, changes: Mapping[str, object]) -> Job:
+        """The same job with other knobs of its rows."""
+        workload = workload_of(self.question.fixing(changes), self.model, self.data, self.collator)
+        return self._replace(workload=workload)
+
+    @property
+    def _mean_is_stated(self) -> bool:
+        """Whether the mean length of a row has to be said: a data file gives it by itself."""
+        return self.data is None or self.question.mean_seq_len is not None
+
+    @property
+    def rows_flags(self) -> tuple[str, ...]:
+        """The flags that fix the lengths of the rows."""
+        longest = flag("seq_len", self.workload.seq_len)
+        return (longest, flag("mean_seq_len", self.workload.mean_seq_len)) if self._mean_is_stated else (longest,)
+
+    def estimate(self, recipe: Recipe) -> Estimate:
+        """Costs of `recipe` on the smallest card."""
+        return self.estimate_on(self.smallest_card, recipe)
+
+    def estimate_on(self, card: GpuSpec, recipe: Recipe) -> Estimate:
+        """Costs of `recipe` where all cards are like `card`."""
+        return self.estimator(self.model, recipe, self.workload, card, self.placement, self.profile)
+
+
+def has_bf16(card: GpuSpec) -> bool:
+    """Whether the card computes in bf16; an unknown card is assumed to be recent."""
+    return card.bf16_flop_per_s > 0 or card.generation not in WITHOUT_BF16
+
+
+def verdict_of(estimate: Estimate, memory_bytes: int) -> Verdict:
+    """The verdict on what an estimate says must fit."""
+    return fit_of(estimate.memory.needed_bytes, memory_bytes)
+
+
+def fit_of(needed: Interval, memory_bytes: int) -> Verdict:
+    """fits when even the high bound does; tight when only the likely value does."""
+    if needed.high <= memory_bytes:
+        return "fits"
+    return "tight" if needed.likely <= memory_bytes else "does_not_fit"
+
+
+def first_recipe(job: Job, method: Method) -> Recipe:
+    """The recipe of `method` before anything is searched: what is fixed, the trainer's preset, defaults for the rest.
+
+    A card without bf16 gets fp16; full fine-tuning then keeps fp32 weights, because torch.amp.GradScaler cannot
+    unscale fp16 gradients.
+    """
+    half = "bfloat16" if any(has_bf16(card) for card in job.cards) else "float16"
+    preset = dict(job.preset.get(method, {}))
+    if half == "float16" and preset.get("base_dtype") == "bfloat16":
+        del preset["base_dtype"]  # trainers, too, take fp16 on such a card
+    defaults: dict[str, object] = {
+        "rank": job.rank,
+        "base_dtype": "float32" if method == "full" and half == "float16" else half,
+        "attention": job.model.default_attention,
+        "target_modules": job.default_targets,
+        "eval_batch": DEFAULT_EVAL_BATCH if job.workload.eval_examples else 0,
+    }
+    return build_recipe(method, job.question.recipe_fields, preset, defaults)
