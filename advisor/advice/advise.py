@@ -11,57 +11,27 @@ from typing import TYPE_CHECKING
 import advisor.catalog
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
 from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
-from advisor.advice.notes import (
-    assumptions,
-    batch_notes,
-    card_notes,
-    data_notes,
-    traced_notes,
-    trainer_notes,
-    with_why,
-)
+from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
+from advisor.advice.notes import assumptions, batch_notes, card_notes, data_notes, traced_notes, trainer_notes, with_why
 from advisor.advice.prices import frontier, prices
+from advisor.advice.verdict import decide, said
 from advisor.advice.workload import placement_of, workload_of
-from advisor.answer import (
-    Advice,
-    Candidate,
-    Change,
-    DataSummary,
-    GpuChoice,
-    Reason,
-    Recommendation,
-    TrainerChoice,
-)
-from advisor.catalog.gpus import other_sizes, several
+from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.catalog.gpus import other_sizes
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
-from advisor.errors import BadValue, InputError, UnsupportedArchitecture, expect
-from advisor.knobs import KNOBS, Question, read_question, read_value
+from advisor.knobs import KNOBS, Question, read_question
 from advisor.parameters.targets import resolve_targets
-from advisor.rates import learning_rate
-from advisor.rules import RULES
-from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.context import Context
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.rules.wording import FORMULA
-from advisor.specs import (
-    METHODS,
-    GpuSpec,
-    Method,
-    Model,
-    ModelSpec,
-    Placement,
-    TracedModel,
-    Workload,
-)
+from advisor.specs import METHODS, GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
     from advisor.advice.simulation import Replayed, Simulating
     from advisor.dataset.rows import Progress
     from advisor.dataset.summary import Measured
-
-MEASURED = "measured"
 
 
 def advise(
@@ -83,23 +53,23 @@ def advise(
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for a source that cannot be reached.
     """
     question = read_question({"examples": examples, **knobs})
-    spec = _model(model, catalog)
+    spec = model_of(model, catalog)
     if simulate is not None:
         from advisor.advice.simulation import check
 
         check(simulate, spec)
-    asked, cards, question = _cards(gpu, catalog, question)
+    asked, cards, question = cards_of(gpu, catalog, question)
     model_id = catalog.hub_id_of(model if isinstance(model, str) else spec.name)
     placement = placement_of(question)
-    data = _measured_data(question, spec, model if isinstance(model, str) else "", model_id, progress)
+    data = data_of(question, spec, model if isinstance(model, str) else "", model_id, progress)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
     workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
     if len(cards) == 1:
-        cards, profile, measured = _measured(cards[0])
+        cards, profile, measured = measured_card(cards[0])
     job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(data=data)
-    trainer = _trainer(preset, question)
+    trainer = trainer_of(preset, question)
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
     if any(row.candidate.recipe.eval_batch for row in rows.values()):
@@ -107,7 +77,7 @@ def advise(
 
         check_evaluation(job, rows)
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
-    found, recommendation = _decide(context)
+    found, recommendation = decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
     replay = None if simulate is None or chosen is None else _replayed(job, chosen.candidate, simulate, progress)
     summary = _summary(data, workload, context, recommendation)
@@ -154,34 +124,8 @@ def advise(
         frontier=() if chosen is None else frontier(job, chosen, neighbors),
         simulation=None if replay is None else replay.simulation,
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
-        notes=notes if recommendation else (*notes, *_said(context, "warns")),
+        notes=notes if recommendation else (*notes, *said(context, "warns")),
     )
-
-
-def _measured(card: GpuSpec) -> tuple[tuple[GpuSpec, ...], DeviceProfile | None, list[Reason]]:
-    """The card, the profile that `calibrate` measured on it (if any), and the answer's note about that profile.
-
-    The reader of such profiles is loaded only for a question about one card.
-    """
-    from advisor.costs.measured import evidence_of, measured_device
-
-    device, remark = measured_device(card)
-    if device is None:
-        return (card,), None, [Reason(code=MEASURED, text=f"{remark}.", source=FORMULA)] if remark else []
-    known = card if card.speed_known else device.card.model_copy(update={"memory_bytes": card.memory_bytes})
-    text = f"Times are based on the {evidence_of(device)}."
-    return (known,), device.profile, [Reason(code=MEASURED, text=text, source=FORMULA)]
-
-
-def _measured_data(
-    question: Question, spec: Model, model: str, model_id: str, progress: Progress | None
-) -> Measured | None:
-    """What the data file says, if there is one; only then is its reader loaded."""
-    if question.data is None:
-        return None
-    from advisor.advice.data import measured
-
-    return measured(question, question.data, spec, model, model_id, progress)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:
@@ -285,13 +229,6 @@ def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]
     return found
 
 
-def _trainer(preset: Preset, question: Question) -> TrainerChoice:
-    """The preset with the knobs that it sets for any method in question and that the question left open."""
-    open_knobs = (k for k in preset.knobs if k.name not in question.fixed)
-    names = dict.fromkeys(k.name for k in open_knobs if set(k.methods) & set(question.methods))
-    return TrainerChoice(name=preset.name, version=preset.version, traced=preset.traced, knobs=tuple(names))
-
-
 def _context(
     job: Job, trainer: TrainerChoice, candidates: Mapping[Method, Candidate], stand_ins: tuple[GpuSpec, ...]
 ) -> Context:
@@ -316,70 +253,3 @@ def _context(
 def _job_methods(job: Job) -> tuple[Method, ...]:
     """The methods in question; for a traced model, only those that were traced."""
     return tuple(method for method in job.question.methods if job.traced is None or method in job.traced)
-
-
-def _cards(gpu: object, catalog: Catalog, question: Question) -> tuple[str, tuple[GpuSpec, ...], Question]:
-    """What was asked for, the cards that it means, and the question with their number if `gpu` says it ("2x3090")."""
-    if isinstance(gpu, GpuSpec):
-        return gpu.name, (gpu,), question
-    if isinstance(gpu, int | float) and not isinstance(gpu, bool):
-        raise BadValue("gpu", gpu, f'for a card of that size give "{gpu:g}GB"')
-    expect("gpu", gpu, str, GpuSpec)
-    number, asked = several(str(read_value("gpu", gpu)))
-    if number is not None:
-        gpus = read_value("gpus", number)
-        if question.gpus not in (None, gpus):
-            raise BadValue("--gpus", question.gpus, f"--gpu {gpu} already says {number}; leave one out")
-        question = question.fixing({"gpus": gpus})
-    return asked, catalog.find_gpus(asked), question
-
-
-def _model(model: object, catalog: Catalog) -> Model:
-    """The model as the formula knows it or, failing that, from the profile of an earlier trace."""
-    if isinstance(model, ModelSpec | TracedModel):
-        return model
-    expect("model", model, str, ModelSpec)
-    text = str(read_value("model", model))
-    try:
-        return catalog.find_model(text)
-    except UnsupportedArchitecture as error:
-        from advisor.catalog.traced_models import find_traced
-
-        return find_traced(text, error)
-
-
-def _decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]:
-    """The recommendation of the first rule that makes one; when nothing fits, only that rule's reasons."""
-    for rule in RULES:
-        finding = _finding(rule, context) if rule.kind == "recommends" else None
-        if finding is None:
-            continue
-        if finding.method is None:
-            return finding.reasons, None
-        chosen = context._replace(recommended=finding.method)
-        row = context.candidates[finding.method]
-        return (), Recommendation(
-            method=finding.method,
-            rank=row.recipe.rank if row.recipe.has_adapters else 0,
-            learning_rate=learning_rate(finding.method, context.parameters).value,
-            rule=rule.code,
-            reasons=(*finding.reasons, *_said(chosen, "remarks")),
-            warnings=_said(chosen, "warns"),
-        )
-    raise AssertionError("the last recommending rule answers whenever no other does")
-
-
-def _finding(rule: Rule, context: Context) -> Finding | None:
-    """What a rule says; None if it needs a recipe that the traced model's profile lacks."""
-    try:
-        return rule.check(context)
-    except InputError:
-        if isinstance(context.model, TracedModel):
-            return None
-        raise
-
-
-def _said(context: Context, kind: str) -> tuple[Reason, ...]:
-    """Everything that the rules of one kind say."""
-    findings = (_finding(rule, context) for rule in RULES if rule.kind == kind)
-    return tuple(reason for finding in findings if finding is not None for reason in finding.reasons)

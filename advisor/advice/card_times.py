@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.advice.job import Job
 from advisor.interval import Interval
-from advisor.specs import (
-    Estimate,
-    GpuSpec,
-    TimeEstimate,
-)
+from advisor.specs import Estimate, GpuSpec, TimeEstimate
 
 if TYPE_CHECKING:
     pass

@@ -14,15 +14,7 @@ from advisor.lengths import RowLengths
 from advisor.parameters.targets import default_targets
 from advisor.recipes import build_recipe, flag
 from advisor.rules.lora_for_speed import DEFAULT_RANK
-from advisor.specs import (
-    Estimate,
-    GpuSpec,
-    Method,
-    Model,
-    Placement,
-    Recipe,
-    Workload,
-)
+from advisor.specs import Estimate, GpuSpec, Method, Model, Placement, Recipe, Workload
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured

@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from advisor.advice.job import Job, first_recipe, verdict_of
 from advisor.answer import Verdict
 from advisor.rules.lora_for_speed import DEFAULT_RANK
-from advisor.specs import (
-    Estimate,
-    Method,
-)
+from advisor.specs import Estimate, Method
 from advisor.terms import TermName
 
 if TYPE_CHECKING:
