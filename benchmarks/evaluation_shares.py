@@ -11,12 +11,14 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from statistics import median
 
-from advisor.costs.allocator import CachingAllocator, OutOfMemory, Replay
+from advisor.costs.allocator import Replay
 from advisor.recipes import build_recipe
 from advisor.specs import Method
 from calibrate.options import config_of
+from calibrate.reserved import held, smallest_capacity_between
 from calibrate.timeline import Timeline
 from calibrate.worker.dryrun import evaluation_timeline
 
@@ -45,29 +47,8 @@ def requests(timeline: Timeline) -> Iterator[tuple[int, int]]:
         yield from ((key, 0) for key in live)
 
 
-def replay(timeline: Timeline, expandable: bool, capacity_bytes: int = 0) -> Replay:
-    """What the allocator holds. Raises OutOfMemory when `capacity_bytes` (0: no limit) is too small."""
-    allocator = CachingAllocator(expandable, capacity_bytes)
-    for key, size in requests(timeline):
-        if size:
-            allocator.allocate(key, size)
-        else:
-            allocator.release(key)
-    return allocator.summary
-
-
-def needed_bytes(timeline: Timeline, expandable: bool, most: int, least: int) -> int:
-    """The least memory with which the batches run."""
-    low, high = least - 1, most
-    while high - low > ACCURACY * high:
-        middle = (low + high) // 2
-        try:
-            replay(timeline, expandable, middle)
-        except OutOfMemory:
-            low = middle
-        else:
-            high = middle
-    return high
+def _replay(timeline: Timeline, expandable: bool, capacity_bytes: int = 0) -> Replay:
+    return held(requests(timeline), expandable, capacity_bytes)
 
 
 def main() -> None:
@@ -78,9 +59,10 @@ def main() -> None:
         peak = timeline.phase_peaks()[0]
         moving = peak.peak_bytes - peak.begin_bytes
         for expandable in (False, True):
-            held = replay(timeline, expandable).peak_reserved_bytes
-            least = needed_bytes(timeline, expandable, held, peak.peak_bytes)
-            shares = (held - peak.peak_bytes) / moving, (least - peak.peak_bytes) / moving
+            replay = partial(_replay, timeline, expandable)
+            reserved = replay().peak_reserved_bytes
+            least = smallest_capacity_between(replay, peak.peak_bytes, reserved, ACCURACY)
+            shares = (reserved - peak.peak_bytes) / moving, (least - peak.peak_bytes) / moving
             found[method == "full", expandable].append(shares)
             kind = "expandable" if expandable else "fixed"
             print(f"{name:14} {method:6} {shape} {kind:10} reserved {shares[0]:.3f} needed {shares[1]:.3f}", flush=True)

@@ -7,7 +7,7 @@ traced CPU step; CUDA's own kernels differ in a few tensors (see docs/notebook.m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from advisor.costs.allocator import CachingAllocator, OutOfMemory, Replay
 from calibrate.timeline import Timeline
@@ -22,8 +22,16 @@ def replayed(timeline: Timeline, expandable_segments: bool = False, capacity_byt
 
     Raises OutOfMemory when `capacity_bytes` (0: no limit) is too small.
     """
+    return held(_moves(timeline), expandable_segments, capacity_bytes)
+
+
+def held(moves: Iterable[tuple[int, int]], expandable_segments: bool = False, capacity_bytes: int = 0) -> Replay:
+    """What the allocator holds over moves: (allocation's number, its bytes) or, when freed, (number, 0).
+
+    Raises OutOfMemory when `capacity_bytes` (0: no limit) is too small.
+    """
     allocator = CachingAllocator(expandable_segments, capacity_bytes)
-    for key, size in _moves(timeline):
+    for key, size in moves:
         if size:
             allocator.allocate(key, size)
         else:
@@ -37,11 +45,21 @@ def smallest_capacity_bytes(timeline: Timeline, expandable_segments: bool = Fals
     Between the allocated and the reserved peak; an upper bound within the relative `accuracy`.
     """
     whole = replayed(timeline, expandable_segments)
-    low, high = whole.peak_allocated_bytes - 1, whole.peak_reserved_bytes
+    return smallest_capacity_between(
+        lambda capacity: replayed(timeline, expandable_segments, capacity),
+        whole.peak_allocated_bytes,
+        whole.peak_reserved_bytes,
+        accuracy,
+    )
+
+
+def smallest_capacity_between(replay: Callable[[int], Replay], least: int, most: int, accuracy: float) -> int:
+    """The least capacity from `least` to `most` bytes with which `replay` raises no OutOfMemory, by bisection."""
+    low, high = least - 1, most
     while high - low > accuracy * high:
         middle = (low + high) // 2
         try:
-            replayed(timeline, expandable_segments, middle)
+            replay(middle)
         except OutOfMemory:
             low = middle
         else:

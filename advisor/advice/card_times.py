@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from advisor.advice.job import Job
 from advisor.interval import Interval
 from advisor.specs import Estimate, GpuSpec, TimeEstimate
-
-if TYPE_CHECKING:
-    pass
 
 
 class CardTimes(NamedTuple):

@@ -13,14 +13,12 @@ from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
 from advisor.parameters.targets import default_targets, resolve_targets
 from advisor.recipes import flag, flags_of
+from advisor.rules.savings import ROUND_TO, SAVING, SHORTEST_ROW, TRAINS_OTHERWISE
 from advisor.rules.wording import FORMULA, signed_gib, signed_time
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe
 
 CODE = "price"
 MOST_PLANS = 7
-SHORTEST_ROW = 64
-ROUND = 256
-"""Padded lengths that are multiples of so many tokens are few enough for the allocator to use its blocks again."""
 FULL_PRECISION = ("adamw", "adamw_foreach", "paged_adamw")
 """Optimizers that have a counterpart with 8-bit states."""
 _NOTHING = 0.005
@@ -78,7 +76,6 @@ class Step(NamedTuple):
 
     knob: str
     value: object
-    changes_training: bool = False
     note: str = ""
 
 
@@ -87,18 +84,18 @@ def _steps(job: Job, recipe: Recipe) -> Iterator[Step]:
     yield Step("gradient_checkpointing", not recipe.gradient_checkpointing)
     yield Step("expandable_segments", not recipe.expandable_segments)
     if recipe.loss == "full":
-        yield Step("loss", "chunked", note="needs a kernel such as Liger's")
+        yield Step("loss", SAVING["loss"], note="needs a kernel such as Liger's")
     if recipe.base_dtype == "float32":
-        yield Step("base_dtype", "bfloat16")
+        yield Step("base_dtype", SAVING["base_dtype"])
     if recipe.optimizer in FULL_PRECISION:
-        yield Step("optimizer", "paged_adamw_8bit", changes_training=True)
+        yield Step("optimizer", SAVING["optimizer"])
     if recipe.kbit_upcast:
-        yield Step("kbit_upcast", False, changes_training=True)
+        yield Step("kbit_upcast", SAVING["kbit_upcast"])
     yield from _other_adapters(job, recipe)
     yield from _other_micro_batches(job, recipe)
     half = job.workload.seq_len // 2
     if half >= max(SHORTEST_ROW, job.workload.mean_seq_len):
-        yield Step("seq_len", half, True, f"cuts {_cut_rows(job, half)}")
+        yield Step("seq_len", half, f"cuts {_cut_rows(job, half)}")
 
 
 def _other_micro_batches(job: Job, recipe: Recipe) -> Iterator[Step]:
@@ -106,7 +103,7 @@ def _other_micro_batches(job: Job, recipe: Recipe) -> Iterator[Step]:
     workload = job.workload
     if workload.packing:
         if worst(workload, recipe).padded:
-            yield Step("packing_strategy", "wrapped", True, "examples attend to those before them")
+            yield Step("packing_strategy", "wrapped", "examples attend to those before them")
             yield Step("attention", "flash", note="needs the package flash-attn")
         return
     if workload.padding == "max_length":
@@ -114,9 +111,9 @@ def _other_micro_batches(job: Job, recipe: Recipe) -> Iterator[Step]:
     if workload.padding != "longest" or workload.lengths.alike:
         return
     if not workload.group_by_length and recipe.micro_batch > 1:
-        yield Step("group_by_length", True, True, "rows come in another order")
-    if workload.pad_to_multiple_of < ROUND <= workload.seq_len // 2:
-        yield Step("pad_to_multiple_of", ROUND, note="fewer different lengths")
+        yield Step("group_by_length", True, "rows come in another order")
+    if workload.pad_to_multiple_of < ROUND_TO <= workload.seq_len // 2:
+        yield Step("pad_to_multiple_of", ROUND_TO, note="fewer different lengths")
 
 
 def _cut_rows(job: Job, limit: int) -> str:
@@ -136,9 +133,9 @@ def _other_adapters(job: Job, recipe: Recipe) -> Iterator[Step]:
         other = others[1 - others.index(recipe.target_modules)]
         mine, its = (len(resolve_targets(m, names)) for names in (recipe.target_modules, other))
         if mine != its:
-            yield Step("target_modules", other, True, f"adapts {its} kinds of layers in place of {mine}")
+            yield Step("target_modules", other, f"adapts {its} kinds of layers in place of {mine}")
     if 2 * recipe.rank <= range_of(BY_NAME["rank"]).high:
-        yield Step("rank", 2 * recipe.rank, changes_training=True)
+        yield Step("rank", 2 * recipe.rank)
 
 
 def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Change, ...]:
@@ -180,7 +177,7 @@ def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...])
         source=FORMULA,
         flags=(changed, *pinned),
         knobs=(step.knob,),
-        changes_training=step.changes_training,
+        changes_training=step.knob in TRAINS_OTHERWISE,
         workload=job.workload,
         plan=plan,
         memory_bytes=memory,

@@ -22,21 +22,14 @@ from advisor.knobs import idle_knobs
 from advisor.recipes import flag
 from advisor.rules.context import nearest
 from advisor.rules.nothing_fits import CODE
+from advisor.rules.savings import SAVING, SHORTEST_ROW, TRAINS_OTHERWISE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.specs import METHODS, Method
 from advisor.units import format_gib
 
-SHORTEST_ROW = 64
-_SAVINGS: tuple[tuple[str, object], ...] = (
-    ("loss", "chunked"),
-    ("kbit_upcast", False),
-    ("optimizer", "paged_adamw_8bit"),
-    ("target_modules", ("attention",)),
-)
-_UNDOING: tuple[tuple[str, object], ...] = (("gradient_checkpointing", True), ("base_dtype", "bfloat16"))
+_SAVINGS = ("loss", "kbit_upcast", "optimizer", "target_modules")
+_UNDOING = ("gradient_checkpointing", "base_dtype")
 """Settings that save memory where a trainer's preset has the opposite."""
-_TRAIN_OTHERWISE = ("kbit_upcast", "optimizer", "target_modules", "seq_len")
-
 SIXTEEN_BITS: tuple[Method, ...] = ("lora", "dora")
 _SIBLINGS_TRIED = 8
 
@@ -122,9 +115,9 @@ class _Attempt:
         """The savings that apply to the method and that the user left open."""
         idle, fixed = idle_knobs(self.method), self.job.question.fixed
         preset = self.job.preset.get(self.method, {})
-        undone = [(name, value) for name, value in _UNDOING if preset.get(name, value) != value]
-        found = [(name, value) for name, value in _SAVINGS if preset.get(name) != value]
-        return [(name, value) for name, value in (*undone, *found) if name not in fixed and name not in idle]
+        undone = [name for name in _UNDOING if preset.get(name, SAVING[name]) != SAVING[name]]
+        found = [name for name in _SAVINGS if preset.get(name) != SAVING[name]]
+        return [(name, SAVING[name]) for name in (*undone, *found) if name not in fixed and name not in idle]
 
     def _combined(self, savings: Sequence[tuple[str, object]]) -> Change | None:
         job, flags = self.fixing(dict(savings))
@@ -133,7 +126,8 @@ class _Attempt:
             return None
         names = tuple(name for name, _ in savings)
         what = " ".join(flags) + (" together" if len(flags) > 1 else "")
-        return self.change(what, job, outcome, flags, knobs=names, changes_training=_otherwise(names))
+        otherwise = not TRAINS_OTHERWISE.isdisjoint(names)
+        return self.change(what, job, outcome, flags, knobs=names, changes_training=otherwise)
 
     def _together(self, savings: Sequence[tuple[str, object]]) -> Iterator[Change]:
         """The smallest combinations that are enough; where none is, all of them with shorter rows."""
@@ -204,10 +198,6 @@ class _Attempt:
             if outcome is not None:
                 yield self.change(f"A smaller model, {name}", job, outcome, (f"--model {name}",), model=name)
                 return
-
-
-def _otherwise(names: Sequence[str]) -> bool:
-    return any(name in _TRAIN_OTHERWISE for name in names)
 
 
 def _more_cards(gpus: int) -> str:

@@ -11,16 +11,13 @@ prices.py; the rank is lowered only where nothing else fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from advisor.advice.job import Job, first_recipe, verdict_of
 from advisor.answer import Verdict
 from advisor.rules.lora_for_speed import DEFAULT_RANK
 from advisor.specs import Estimate, Method
 from advisor.terms import TermName
-
-if TYPE_CHECKING:
-    pass
 
 BAND = 1.03
 """Plans that take at most this much longer than the fastest count as equally fast."""
@@ -154,11 +151,11 @@ class _Grid:
 
     def smallest(self, expandable: bool) -> Estimate:
         """The plan that needs the least memory: one row at a time, or all at once if that grows less than gradients."""
-        found = [self.plan(expandable, way, 0) for way in self.ways]
-        last = len(self.micro_batches) - 1
-        if last and any(map(_computes_all_scores, found)):
+        single = [self.plan(expandable, way, 0) for way in self.ways]
+        found, last = list(single), len(self.micro_batches) - 1
+        if last and any(map(_computes_all_scores, single)):
             found += [self.plan(expandable, way, 1) for way in self.ways]
-        for way, one in zip(self.ways, tuple(found), strict=False):
+        for way, one in zip(self.ways, single, strict=True):
             grows = sum(map(one.memory.bytes_of, _GROWS)) * (self.micro_batches[last] / self.micro_batches[0] - 1)
             if last and grows / 2 < one.trainable_parameters * _GRADIENT_BYTES:
                 found.append(self.plan(expandable, way, last))

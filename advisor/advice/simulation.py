@@ -19,6 +19,7 @@ from advisor.costs.steptime import step_count
 from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
 from advisor.recipes import flag, flags_of
+from advisor.rules.savings import ROUND_TO
 from advisor.rules.wording import FORMULA, signed_gib
 from advisor.specs import ModelSpec, Recipe, Workload
 from advisor.units import format_gib
@@ -30,8 +31,6 @@ CODE = "simulate"
 MOST_STEPS = 100_000
 MICRO_BATCHES = 1000
 """Replayed where the number of steps is left open: about ten seconds for a model of 8B parameters."""
-ROUND_TO = 256
-"""Tokens to which the remedy rounds lengths up."""
 _EXPECTED_REPLAYS = 12
 """Replays of the start of an order until its smallest capacity is found, for the progress bar."""
 RISK = 0.05

@@ -64,11 +64,10 @@ def memory_estimate(
 ) -> MemoryEstimate:
     """What the card must hold for a step, and what it will show: two numbers.
 
-    `shuffled`: the step is the worst of many, whose lengths differ and come in random order.
-
     PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
     fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
-    The terms add up to `needed_bytes.likely`. `evaluating`: the step is an evaluation's.
+    The terms add up to `needed_bytes.likely`. `evaluating`: the step is an evaluation's. `shuffled`: it is the worst
+    of many, whose lengths differ and come in random order.
     """
     allocated = step.peak_bytes + profile.workspace_bytes
     low, high = spread
@@ -128,19 +127,6 @@ def within_card(memory: MemoryEstimate, memory_bytes: int, context: Interval) ->
     )
 
 
-@lru_cache(maxsize=256)
-def _evaluation_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepMemory:
-    rows, tokens, padded = batch
-    return predict_evaluation_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
-
-
-@lru_cache(maxsize=64)
-def _evaluation_kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepKernels:
-    rows, tokens, padded = batch
-    program = evaluation_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
-    return program.kernels(rows, tokens, recipe.rank)
-
-
 def _job_memory(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, step: StepMemory
 ) -> MemoryEstimate:
@@ -155,7 +141,7 @@ def _job_memory(
         one = _evaluating(recipe)
         batch = worst(workload, one)
         card = attention_card(m, one, batch.tokens, gpu, batch.padded)
-        found = _evaluation_memory(m, one, batch, card)
+        found = _step_memory(m, one, batch, card, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
     if recipe.is_quantized:
         knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype
@@ -169,17 +155,30 @@ def _as_computed(recipe: Recipe) -> Recipe:
 
 
 @lru_cache(maxsize=256)
-def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepMemory:
+def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool = False) -> StepMemory:
     """Computed once for the many cards of a bare size that run the same attention kernels."""
     rows, tokens, padded = batch
-    return predict_step_memory(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
+    predict = predict_evaluation_memory if evaluating else predict_step_memory
+    return predict(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
 
 
 @lru_cache(maxsize=64)
-def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str) -> StepKernels:
+def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool) -> StepKernels:
     rows, tokens, padded = batch
-    program = step_program(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
+    record = evaluation_program if evaluating else step_program
+    program = record(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
     return program.kernels(rows, tokens, recipe.rank)
+
+
+def _runs(
+    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, evaluating: bool = False
+) -> list[tuple[StepKernels, float]]:
+    """The kernels of each micro-batch that stands for a share of them all, and that share."""
+    found = []
+    for batch, share in expected(workload, recipe):
+        card = attention_card(m, recipe, batch.tokens, gpu, batch.padded)
+        found.append((_kernels(m, recipe, batch, card, evaluating), share))
+    return found
 
 
 def _time(
@@ -187,19 +186,11 @@ def _time(
 ) -> TimeEstimate | None:
     if not gpu.speed_known:
         return None
-    plain = _as_computed(recipe)
-    runs = [
-        (_kernels(m, plain, batch, attention_card(m, recipe, batch.tokens, gpu, batch.padded)), share)
-        for batch, share in expected(workload, recipe)
-    ]
+    runs = _runs(m, _as_computed(recipe), workload, gpu)
     training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
-    plain = _evaluating(recipe)
-    runs = [
-        (_evaluation_kernels(m, plain, batch, attention_card(m, plain, batch.tokens, gpu, batch.padded)), share)
-        for batch, share in expected(workload, plain)
-    ]
+    runs = _runs(m, _evaluating(recipe), workload, gpu, evaluating=True)
     evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement)
     return with_evaluation(training, evaluations)
 

@@ -29,6 +29,7 @@ from advisor.errors import InputError
 from advisor.files.traced import EVALUATED, read_profile, structure_of, unpack
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained
+from advisor.recipes import flag
 from advisor.specs import GpuSpec, Placement, Recipe, TimeEstimate, TracedModel, Workload
 from advisor.tape.program import basis, evaluated
 from advisor.terms import TermName
@@ -168,9 +169,7 @@ def _untraced(model: TracedModel, recipe: Recipe, wanted: Mapping[str, Any]) -> 
     for known, _ in _structures(model.profile, model.checksum, model.name):
         different = [name for name, value in wanted.items() if known.get(name) != value]
         if known.get("method") == recipe.method and len(different) == 1:
-            flag = different[0].replace("_", "-")
-            value = getattr(recipe, different[0])
-            shown = f"--{flag}" if value is True else f"--no-{flag}" if value is False else f"--{flag} {value}"
+            shown = flag(different[0], getattr(recipe, different[0]))
             return NotTraced(model, shown, f"{flags} {shown}")
     return NotTraced(model, f"this recipe of {recipe.method}", f"{flags} with the same flags")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ ALIKE = ("8.0", "8.6", "9.0", "7.5", "6.0")
 """Compute capabilities that stand for all others: those that pick the same kernels share one recording."""
 
 
+@lru_cache(maxsize=1024)
 def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padded: bool) -> SdpaPlan:
     """The first of ALIKE that picks what `capability` picks for each call of this step.
 

@@ -7,9 +7,10 @@ with further layers of a kind (a test checks this), so each segment carries how 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
@@ -30,6 +31,8 @@ from advisor.tape.engine import run_backward
 from advisor.tape.graph import GRADIENT, Device, Node, RawKernel, Tensor
 from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
 from advisor.tape.tape import LabeledTape, Tape
+
+P = ParamSpec("P")
 
 EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 
@@ -86,31 +89,24 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
     return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
 
 
+def _leaving_garbage(record: Callable[P, StepProgram]) -> Callable[P, StepProgram]:
+    """`record` without the search for cyclic garbage, which takes half as long again; it is left for later."""
+
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> StepProgram:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return record(*args, **kwargs)
+        finally:
+            if collecting:
+                gc.enable()
+
+    return recorded
+
+
 @lru_cache(maxsize=512)
+@_leaving_garbage
 def _recorded(
-    m: ModelSpec,
-    recipe: Recipe,
-    slides: bool,
-    one_tile: bool,
-    single_row: bool,
-    device: Device,
-    stack: Stack,
-    padded: bool,
-    labeled: bool,
-    evaluating: bool,
-    card: str,
-) -> StepProgram:
-    """The program of these arguments; cyclic garbage is left for later, as looking for it takes half as long again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return _record(m, recipe, slides, one_tile, single_row, device, stack, padded, labeled, evaluating, card)
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _record(
     m: ModelSpec,
     recipe: Recipe,
     slides: bool,

@@ -6,19 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from advisor.recipes import flag
 from advisor.rules.context import Context
+from advisor.rules.savings import SAVING
 from advisor.rules.wording import DISPLAY, default_of
 from advisor.specs import Method, Recipe
 from advisor.units import format_gib
-
-_INSTEAD: tuple[tuple[str, object], ...] = (
-    ("base_dtype", "bfloat16"),
-    ("gradient_checkpointing", True),
-    ("loss", "chunked"),
-    ("kbit_upcast", False),
-    ("optimizer", "paged_adamw_8bit"),
-    ("dropout", 0.0),
-)
-"""Single settings that save memory, those that leave the training as it is first."""
 
 
 def decisive_default(context: Context, methods: Sequence[Method]) -> str:
@@ -44,7 +35,7 @@ def decisive_default(context: Context, methods: Sequence[Method]) -> str:
 
 def _without_defaults(context: Context, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """The recipe with each of the trainer's defaults that costs memory replaced by what saves it."""
-    for knob, value in _INSTEAD:
+    for knob, value in SAVING.items():
         if knob == "base_dtype" and not context.has_bf16:
             if recipe.method == "full":  # fp16 gradients cannot be unscaled
                 continue

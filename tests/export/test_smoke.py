@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ from advisor.export.run import Run
 from advisor.export.smoke import SIZES
 from advisor.export.transformers import write
 from advisor.specs import METHODS, QUANTIZED_METHODS, Attention, Method, Recipe, Workload
+from tests.export.runs import ran
 from tests.fakes import MODEL
 
 pytestmark = pytest.mark.process
 
-ROOT = Path(__file__).resolve().parents[2]
 PEAK_TOLERANCE = 0.01
 QUESTION, ANSWER = "What comes after " + "one? " * 12, "two, three and so on. " * 3
 MESSAGES = [
@@ -124,16 +122,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, Any]]:
     jobs["plain"] = job(folder, "plain", "full", plain, ["one line", "", "another one"])
     table = DataFile(format="csv", form="prompt_completion", columns=("ask", "say"))
     jobs["table"] = job(folder, "table", "full", table, ["id,ask,say", "1,one ,two", '2,"a, ",b'])
-    (folder / "jobs.json").write_text(json.dumps(list(jobs.values())))
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.export.smoke_runs", str(folder / "jobs.json")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return dict(zip(jobs, map(json.loads, process.stdout.splitlines()), strict=True))
+    return ran("tests.export.smoke_runs", jobs, folder)
 
 
 @pytest.mark.parametrize(("method", "form"), CASES)

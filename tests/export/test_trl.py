@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +11,12 @@ from advisor.answer import DataForm
 from advisor.export.run import Run
 from advisor.export.trl import write
 from advisor.specs import METHODS, Method, Workload
+from tests.export.runs import ran
 from tests.export.test_configs import recipe_of, rows_of
 from tests.fakes import MODEL
 
 pytestmark = pytest.mark.process
 
-ROOT = Path(__file__).resolve().parents[2]
 MESSAGES = [{"role": "user", "content": "What comes after one?"}, {"role": "assistant", "content": "Two."}]
 FORMS: dict[DataForm, tuple[dict[str, Any], str]] = {
     "text": ({"text": "One, two. "}, "One, two. </s>"),
@@ -49,16 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, Any]]:
         here = write(run).text.replace('output_dir: "out"', f"output_dir: {json.dumps(str(folder / config.stem))}")
         config.write_text(here + "use_cpu: true\nmax_steps: 3\nlogging_steps: 1\n")
         jobs[method, form] = {"config": str(config), "model": str(folder / "model")}
-    (folder / "jobs.json").write_text(json.dumps(list(jobs.values())))
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.export.trl_runs", str(folder / "jobs.json")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return dict(zip(jobs, map(json.loads, process.stdout.splitlines()), strict=True))
+    return ran("tests.export.trl_runs", jobs, folder)
 
 
 @pytest.mark.parametrize(("method", "form"), CASES)
