@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from advisor.errors import BadValue, InputError, UnknownName
@@ -22,7 +24,7 @@ def test_a_release_of_transformers_brings_the_others_of_its_time() -> None:
 
 def test_releases_only_grow() -> None:
     assert len(RELEASES) > 20
-    for earlier, later in zip(RELEASES, RELEASES[1:], strict=False):
+    for earlier, later in itertools.pairwise(RELEASES):
         assert later[0] > earlier[0]
         assert all(new >= old for old, new in zip(earlier, later, strict=True))
     assert libraries_of(("transformers-5.23",)) == MIRRORED
@@ -30,7 +32,7 @@ def test_releases_only_grow() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["transformers-4.57", "transformers==4.57.6", "Transformers-4.57", "transformers-v4.57", "transformers=4.57"],
+    ["transformers-4.57", "transformers==4.57.6", "Transformers-4.57", "transformers-v4.57"],
 )
 def test_one_version_has_many_spellings(name: str) -> None:
     assert read_stack_name(name) == ("transformers", (4, 57))
