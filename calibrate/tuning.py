@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from advisor.catalog.gpus import reported_card
-from advisor.costs.device import CPU_PROFILE, profile_for
+from advisor.costs.device import profile_for
 from advisor.costs.measured import BadDevice, MeasuredDevice, device_slug, device_text, read_device
 from advisor.decoders.step import step_program
 from advisor.errors import InputError
@@ -27,6 +27,7 @@ from advisor.specs import GpuSpec
 from advisor.units import GIB
 from calibrate.burst_record import DeviceFacts
 from calibrate.checks import is_clean
+from calibrate.cpu_profile import CPU_PROFILE
 from calibrate.cut import spec_of
 from calibrate.fit import (
     COEFFICIENTS,

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from advisor.advice.advise import advise
-from advisor.costs.device import CPU_PROFILE, profile_for
+from advisor.costs.device import profile_for
 from advisor.costs.measured import read_device
 from advisor.decoders.step import step_program
 from advisor.files.checked import FOLDER_VARIABLE
@@ -24,6 +24,7 @@ from advisor.specs import METHODS, GpuSpec, Recipe
 from calibrate import fit as fitting
 from calibrate import tuning
 from calibrate.burst_record import DeviceFacts
+from calibrate.cpu_profile import CPU_PROFILE
 from calibrate.cut import spec_of
 from calibrate.fit import COEFFICIENTS, with_values
 from calibrate.measurement import Comparison, Figures
