@@ -33,7 +33,7 @@ class DeviceProfile(Frozen):
     vector_padding: tuple[float, float, float]  # the same for fp32 products, whose tiles are smaller
     attention_forward: Fraction  # of the 16-bit matrix peak, fused attention on long rows
     attention_backward: Fraction
-    # PyTorch's memory-efficient attention, and cuDNN's under a mask, over flash attention, in 16 bits; forward, backward
+    # over flash attention, in 16 bits, forward and backward: PyTorch's memory-efficient kernel; cuDNN's under a mask
     efficient_attention: tuple[Positive, Positive] = (0.43, 0.43)
     cudnn_masked_attention: tuple[Positive, Positive] = (0.43, 0.43)
     sums_in_memory: Positive = 0.5  # of the memory-efficient backward's rate, for heads too wide for its registers

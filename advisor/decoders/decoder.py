@@ -17,7 +17,14 @@ from advisor.decoders.attention import (
 )
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
-from advisor.decoders.fused import CUDNN_MASKED, FLASH, efficient_attention, fused_attention, with_padding, without_padding
+from advisor.decoders.fused import (
+    CUDNN_MASKED,
+    FLASH,
+    efficient_attention,
+    fused_attention,
+    with_padding,
+    without_padding,
+)
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.kinds import attention_kind, composes_attention
