@@ -25,6 +25,7 @@ from calibrate.rates import Timed
 
 LIMIT = 0.25
 """Median error on held-out widths above which a kernel's times are refused."""
+FLASH = "flash"
 OWN = 1.0
 """What these coefficients are without a measurement is taken from one card or another: their prior is wide."""
 OF_FLASH = tuple(
@@ -51,11 +52,6 @@ class Judged(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def kernel_name(case: AttentionCase) -> str:
-    """'efficient', or 'efficient masked'."""
-    return f"{case.kernel} masked" if case.masked else case.kernel
-
-
 def judged(start: DeviceProfile, card: GpuSpec, samples: Iterable[AttentionSample], device: DeviceFacts) -> Judged:
     """What to trust, given a profile that knows the card's products and bandwidths.
 
@@ -65,25 +61,33 @@ def judged(start: DeviceProfile, card: GpuSpec, samples: Iterable[AttentionSampl
         return Judged()
     groups: dict[str, list[AttentionTime]] = {}
     for one in attention_times(samples, device):
-        flash = stands_for_flash(one.case, device.compute_capability)
-        if one.host_bound or not (flash or one.case.kernel == "efficient" or kernel_name(one.case) == "cudnn masked"):
-            continue
-        groups.setdefault(kernel_name(one.case), []).append(one)
+        name = _fitted_as(one.case, device.compute_capability)
+        if name and not one.host_bound:
+            groups.setdefault(name, []).append(one)
     trusted: dict[str, list[AttentionTime]] = {}
     errors, remarks = {}, []
     for name, times in groups.items():
-        error, reason = _judge(start, card, times)
+        error, reason = _judge(start, card, times, OF_FLASH if name == FLASH else OF_OTHERS)
         if reason:
             remarks.append(f"{name} attention not fitted: {reason}")
         else:
             trusted[name], errors[name] = times, error
-    flash_times = [one for name in ("flash", "cudnn") for one in trusted.pop(name, [])]
-    return Judged(tuple(flash_times), tuple(one for times in trusted.values() for one in times), errors, tuple(remarks))
+    flash = trusted.pop(FLASH, [])
+    return Judged(tuple(flash), tuple(one for times in trusted.values() for one in times), errors, tuple(remarks))
 
 
-def _judge(start: DeviceProfile, card: GpuSpec, times: Sequence[AttentionTime]) -> tuple[float, str]:
+def _fitted_as(case: AttentionCase, capability: str) -> str:
+    """The name of what the case's times are fitted as, for example 'efficient masked'; '' where they are not."""
+    if stands_for_flash(case, capability):
+        return FLASH
+    name = f"{case.kernel} masked" if case.masked else case.kernel
+    return name if name in ("efficient", "efficient masked", "cudnn masked") else ""
+
+
+def _judge(
+    start: DeviceProfile, card: GpuSpec, times: Sequence[AttentionTime], movable: Sequence[Coefficient]
+) -> tuple[float, str]:
     """(median error on held-out widths, why the times are refused or '')."""
-    movable = OF_FLASH if times[0].case.kernel in ("flash", "cudnn") and not times[0].case.masked else OF_OTHERS
     widths = dict.fromkeys(one.case.size[-1] for one in times)
     if len(widths) < 2:
         return math.inf, f"heads of one width ({', '.join(map(str, widths))}) are too few"

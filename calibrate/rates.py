@@ -14,9 +14,9 @@ from pydantic import AfterValidator, Field
 
 from advisor.blocks import ITEM_BYTES
 from advisor.costs.roofline import ATTENTION
-from advisor.tape.graph import BATCHED, MATMUL
+from advisor.tape.graph import BATCHED, MATMUL, Device
 from advisor.tape.program import Kernel
-from calibrate.attention_rates import AttentionSample
+from calibrate.attention_rates import AttentionCase, AttentionSample, Dtype, taped_kernels
 from calibrate.burst_record import DeviceFacts
 from calibrate.record import Date, Record, Seconds, Text
 
@@ -69,7 +69,7 @@ class Case(NamedTuple):
     """
 
     op: Op
-    dtype: str
+    dtype: Dtype
     size: tuple[int, ...]
 
 
@@ -118,7 +118,7 @@ class Benchmarks(NamedTuple):
     attention: tuple[AttentionSample, ...] = ()
 
 
-def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
+def kernels_of(case: Case, device: Device) -> tuple[Kernel, ...]:
     """The kernels that a call launches on 'cpu' or 'cuda', by the conventions of `worker.kernels` and of the tape."""
     item = ITEM_BYTES[case.dtype]
     none = (0, 0, 0)
@@ -131,15 +131,8 @@ def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
         return ((BATCHED, case.dtype, 2 * count * m * n * k, moved, (count * m, n, k)),)
     if case.op in ("attention", "attention backward"):
         batch, heads, length, width = case.size
-        pairs = batch * heads * length * (length + 1) // 2
-        one, statistics = item * batch * heads * length * width, 4 * batch * heads * length
-        if case.op == "attention":
-            return ((case.op, case.dtype, 4 * pairs * width, 4 * one + statistics, none),)
-        main = (case.op, case.dtype, 10 * pairs * width, 8 * one + statistics, none)
-        if device == "cpu":
-            return (main,)
-        wide = 4 * one // item  # fp32 sums, cleared and cast
-        return main, ("reduce", case.dtype, 0, 2 * one + wide, none), ("elementwise", case.dtype, 0, wide + one, none)
+        call = AttentionCase("flash", False, case.dtype, (batch, heads, length, width))
+        return taped_kernels(call, device, "")[case.op == "attention backward"]
     if case.op == "rows":
         picked, width, _ = case.size
         return (("gather", case.dtype, 0, 2 * picked * width * item + 8 * picked, none),)
@@ -219,7 +212,7 @@ CUDA_VECTOR_PRODUCTS = ((4096, 16, 4096), (4096, 4096, 16), (2048, 16, 2048), (8
 ROW = 1024
 
 
-def cases(kind: Literal["cpu", "cuda"], half: str, quantizes: bool) -> Iterator[Case]:
+def cases(kind: Device, half: Dtype, quantizes: bool) -> Iterator[Case]:
     """What to time on a device, each kind in order of size; `half` is its 16-bit dtype."""
     large = 2**27 if kind == "cuda" else 2**24
     for size in CUDA_PRODUCTS if kind == "cuda" else CPU_PRODUCTS:

@@ -48,6 +48,8 @@ def _sample(device: Clock, case: AttentionCase) -> AttentionSample:
             backward_s, backward_host_s = timed_calls(device, backward, REPEATS[device.kind])
         except torch.OutOfMemoryError:
             return AttentionSample(**facts, refused="out of memory")
+        except torch.AcceleratorError:  # nothing runs after it in this process
+            raise
         except RuntimeError as error:  # no kernel of this kind, or one that fails on this card
             return AttentionSample(**facts, refused=_reason(error, [str(one.message) for one in said]))
     return AttentionSample(
