@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
+from advisor.checkpoints import STORES, Quantization
 from advisor.errors import BadValue, UnknownName
 from advisor.frozen import Frozen, Range, annotations_of
 from advisor.libraries import stack_names
@@ -30,7 +31,6 @@ from advisor.specs import (
     Padding,
     Placement,
     Priority,
-    Quantization,
     Recipe,
     Rental,
     Sharding,
@@ -134,7 +134,7 @@ KNOBS: tuple[Knob, ...] = (
         get_args(DType),
         _DTYPE_ALIASES,
     ),
-    Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", ("nf4", "fp4", "int8"), _QUANT_ALIASES),
+    Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", tuple(STORES), _QUANT_ALIASES),
     Knob("double_quant", "recipe", "bool", "also quantize the 4-bit quantization constants"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: cast the rest of the base to fp32"),
     Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
@@ -313,8 +313,10 @@ def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointi
         idle["magnitude_dtype"] = "without DoRA's magnitudes"
     if method not in QUANTIZED_METHODS:
         idle |= dict.fromkeys(_ONLY_QUANTIZED, f"without a quantized base (--method {method})")
-    elif quant == "int8":
-        idle["double_quant"] = "with --quant int8, which has no second level"
+    elif quant not in ("nf4", "fp4"):
+        idle["double_quant"] = f"with --quant {quant}, which has no second level"
+        if not STORES[quant].casts_the_rest:
+            idle["kbit_upcast"] = f"with --quant {quant}, which peft's k-bit preparation passes over"
     if not gradient_checkpointing:
         idle["reentrant"] = "without gradient checkpointing"
     return idle

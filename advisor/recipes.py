@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from advisor.checkpoints import STORES, Store
+from advisor.errors import BadValue
 from advisor.knobs import BY_NAME, idle_knobs
-from advisor.specs import QUANTIZED_METHODS, Method, Recipe
+from advisor.specs import QUANTIZED_METHODS, Method, Model, ModelSpec, Recipe
 
 _SEARCHED = (
     "rank",
@@ -38,6 +40,8 @@ def build_recipe(
     quantized = method in QUANTIZED_METHODS
     quant = settings.setdefault("quant", "nf4" if quantized else "none")
     settings.setdefault("double_quant", quant in ("nf4", "fp4"))
+    if quantized and quant in STORES and not STORES[quant].by_bitsandbytes:
+        settings |= _of_a_checkpoint(STORES[quant], fixed)
     settings.setdefault("kbit_upcast", quantized)
     if "adapter_dtype" in settings:
         settings.setdefault("magnitude_dtype", settings["adapter_dtype"])
@@ -45,6 +49,28 @@ def build_recipe(
     if isinstance(rank, int):
         settings.setdefault("alpha", 2.0 * rank)
     return Recipe.model_validate({"method": method, **settings})
+
+
+def _of_a_checkpoint(store: Store, fixed: Mapping[str, object]) -> dict[str, object]:
+    """Knobs on a base that its checkpoint quantized: trainers do not prepare it, and it may have but one dtype."""
+    found: dict[str, object] = {"kbit_upcast": store.casts_the_rest and bool(fixed.get("kbit_upcast", False))}
+    if store.only_dtype:
+        asked = fixed.get("base_dtype", store.only_dtype)
+        if asked != store.only_dtype:
+            raise BadValue(
+                "--base-dtype", asked, f"must be {store.only_dtype}: transformers 5.23 casts an {store.title} base to it"
+            )
+        found["base_dtype"] = store.only_dtype
+    return found
+
+
+def stored_fields(m: Model, method: Method) -> dict[str, object]:
+    """The recipe's fields that the checkpoint of `m` decides for `method`."""
+    found = m.checkpoint if isinstance(m, ModelSpec) else None
+    if found is None or found.dequantized or method not in QUANTIZED_METHODS:
+        return {}
+    fields: dict[str, object] = {"quant": found.quant, "double_quant": found.double_quant}
+    return fields if STORES[found.quant].by_bitsandbytes else {**fields, "quant_bits": found.bits, "quant_group": found.group}
 
 
 def like(recipe: Recipe, other: Recipe) -> Recipe:

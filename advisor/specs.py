@@ -12,6 +12,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
+from advisor.checkpoints import Checkpoint, Quantization
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
 from advisor.lengths import Quantiles, RowLengths, wrong_quantiles
@@ -21,7 +22,6 @@ from advisor.terms import TermName
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
-Quantization = Literal["none", "nf4", "fp4", "int8"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
 Sharding = Literal["none", "ddp"]
@@ -136,6 +136,8 @@ class ModelSpec(Frozen):
     qkv_names: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
     out_name: str = "o_proj"
     mlp_names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+
+    checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
 
     @property
     def q_size(self) -> int:
@@ -293,6 +295,10 @@ class Recipe(Frozen):
     magnitude_dtype: DType = "float32"  # of DoRA's magnitudes: TRL keeps them in fp32 beside bf16 adapters
     quant: Quantization = "none"
     double_quant: bool = True
+    quant_bits: Annotated[int, Range(1, 8)] = 4  # of a gptq, awq or hqq base
+    # weights that share a scale: in a row, of gptq and awq; in blocks of a row or a column, of hqq; in squares of so
+    # many rows and columns, of fp8; 0 = all of a row, of fp8 all of a tensor
+    quant_group: Annotated[int, Range(0, 10_000_000)] = 128
     kbit_upcast: bool = True
     autocast: bool = True
     optimizer: Optimizer = "adamw"

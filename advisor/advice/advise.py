@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import advisor.catalog
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
 from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
-from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
+from advisor.advice.meaning import Taken, cards_of, data_of, measured_card, model_of, trainer_of
 from advisor.advice.notes import assumptions, batch_notes, card_notes, data_notes, traced_notes, trainer_notes, with_why
 from advisor.advice.prices import frontier, prices
 from advisor.advice.verdict import decide, said
@@ -19,6 +19,7 @@ from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.gpus import other_sizes
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
+from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.knobs import KNOBS, Question, read_question
@@ -63,12 +64,14 @@ def advise(
     placement = placement_of(question)
     data = data_of(question, spec, model if isinstance(model, str) else "", model_id, progress)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
+    taken = _taken(question, spec, cards, preset)
+    question, spec = taken.question, taken.model
     workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = measured_card(cards[0])
-    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(data=data)
+    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(data=data, methods=taken.methods)
     trainer = trainer_of(preset, question)
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
@@ -83,6 +86,7 @@ def advise(
     summary = _summary(data, workload, context, recommendation)
     notes = (
         *measured,
+        *taken.notes,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
         *assumptions(question, workload),
@@ -126,6 +130,16 @@ def advise(
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
         notes=notes if recommendation else (*notes, *said(context, "warns")),
     )
+
+
+def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: Preset) -> Taken:
+    """The question as the model's checkpoint lets it be; loaded only where that may change anything."""
+    plain = isinstance(spec, TracedModel) or spec.checkpoint is None
+    if plain and (question.quant is None or STORES[question.quant].by_bitsandbytes):
+        return Taken(question, spec)
+    from advisor.advice.stored import taken_as_stored
+
+    return taken_as_stored(question, spec, cards, preset)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:
@@ -251,5 +265,6 @@ def _context(
 
 
 def _job_methods(job: Job) -> tuple[Method, ...]:
-    """The methods in question; for a traced model, only those that were traced."""
-    return tuple(method for method in job.question.methods if job.traced is None or method in job.traced)
+    """The methods in question that the checkpoint allows; for a traced model, only those that were traced."""
+    methods = (method for method in job.question.methods if method in job.methods)
+    return tuple(method for method in methods if job.traced is None or method in job.traced)

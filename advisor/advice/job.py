@@ -12,9 +12,9 @@ from advisor.interval import Interval
 from advisor.knobs import Question
 from advisor.lengths import RowLengths
 from advisor.parameters.targets import default_targets
-from advisor.recipes import build_recipe, flag
+from advisor.recipes import build_recipe, flag, stored_fields
 from advisor.rules.lora_for_speed import DEFAULT_RANK
-from advisor.specs import Estimate, GpuSpec, Method, Model, Placement, Recipe, Workload
+from advisor.specs import METHODS, Estimate, GpuSpec, Method, Model, Placement, Recipe, Workload
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -51,6 +51,8 @@ class Job(NamedTuple):
     """For a traced model, the checkpointing settings that were traced, by method; None for the formula."""
     profile: DeviceProfile | None = None
     """How the card was measured; None for the default of each card's generation."""
+    methods: tuple[Method, ...] = METHODS
+    """What can be done with the checkpoint."""
     data: Measured | None = None
     """The rows of the data file, if there is one."""
 
@@ -137,4 +139,5 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "target_modules": job.default_targets,
         "eval_batch": DEFAULT_EVAL_BATCH if job.workload.eval_examples else 0,
     }
-    return build_recipe(method, job.question.recipe_fields, preset, defaults)
+    fixed = {**job.question.recipe_fields, **stored_fields(job.model, method)}
+    return build_recipe(method, fixed, preset, defaults)

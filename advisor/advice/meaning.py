@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.answer import Reason, TrainerChoice
 from advisor.catalog.gpus import several
@@ -11,7 +11,7 @@ from advisor.costs.device import DeviceProfile
 from advisor.errors import BadValue, UnsupportedArchitecture, expect
 from advisor.knobs import Question, read_value
 from advisor.rules.wording import FORMULA
-from advisor.specs import GpuSpec, Model, ModelSpec, TracedModel
+from advisor.specs import METHODS, GpuSpec, Method, Model, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
 
 MEASURED = "measured"
+
+
+class Taken(NamedTuple):
+    """A question as the model's checkpoint lets it be."""
+
+    question: Question
+    model: Model
+    methods: tuple[Method, ...] = METHODS
+    """Those that can be run on it."""
+    notes: tuple[Reason, ...] = ()
 
 
 def model_of(model: object, catalog: Catalog) -> Model:

@@ -4,9 +4,9 @@ Reading is guarded (regular file, at most 4 MiB, UTF-8, one JSON object) and eve
 it is used, so that a hostile file ends in one line that names the file and the field.
 `families` says what each family's code builds from these fields.
 
-Ignored on purpose: `quantization_config` (a checkpoint stored in fp8 or 4 bits is still described as the
-dense model it decodes to: how the base is stored is `Recipe.quant`), `dtype` (`Recipe.base_dtype`), and
-every key that changes neither a shape nor which operations run (RoPE base and scaling, norm epsilons, token ids).
+`quantization_config` says how the weights are stored (advisor.catalog.quantization_config, loaded where there is one).
+Ignored on purpose: `dtype` (`Recipe.base_dtype`), and every key that changes neither a shape nor which operations run
+(RoPE base and scaling, norm epsilons, token ids).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from advisor.specs import ModelSpec
 if TYPE_CHECKING:
     from pathlib import Path
 
+QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 MAX_FILE_BYTES = 4 * 2**20
 _HINT = "give a config.json or a folder that holds one"
 _MAX_WRAPPERS = 3
@@ -103,9 +104,15 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     structure = family(fields)
     try:
-        return ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
+        found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
     except InputError as error:
         raise BadConfig(f"{origin}: {error}") from None
+    if not any(one.get(key) is not None for one in (config, fields.config) for key in QUANTIZATION_KEYS):
+        return found
+    from advisor.catalog.quantization_config import checkpoint_of
+
+    checkpoint = checkpoint_of({**fields.config, **config}, found, origin)
+    return found if checkpoint is None else found.model_copy(update={"checkpoint": checkpoint})
 
 
 def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[str, object]:

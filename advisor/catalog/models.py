@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+_STORAGE_WORDS = (
+    *("bnb", "gptq", "awq", "hqq", "fp8", "fp4", "aqlm", "gguf", "mlx", "bit", "int4", "int8", "qat", "w4a", "w8a"),
+    *(f"q{bits}_" for bits in (2, 3, 4, 5, 6, 8)),
+)
+"""One of them is in every ending of storage (advisor.catalog.storage, which is loaded for such names only)."""
 _HINT = "`advise models` lists them; or give a Hub id or a path to a config.json"
 
 
@@ -78,11 +83,18 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     """
     expect("model", text, str)
     label, entry = text.strip(), find_entry(text)
-    if entry is not None:
-        return _catalog_model(entry.name)
+    says_storage = any(word in label.lower() for word in _STORAGE_WORDS)
+    if entry is not None and not says_storage:
+        return catalog_model(entry.name)
     path = _config_path(label)
     if path is not None:
         return model_from_config(read_config(path), _name_of(path), shown(path))
+    if says_storage:
+        from advisor.catalog.stored_models import stored_model
+
+        found = stored_model(label, entry)
+        if found is not None:
+            return found
     from advisor.catalog import hub
 
     if hub.is_hub_id(label):
@@ -109,8 +121,21 @@ def _by_label() -> dict[str, ModelEntry]:
     return {label.lower(): entry for entry in model_entries() for label in (entry.name, entry.hub_id, *entry.aliases)}
 
 
+def entry_by_hub_name(name: str) -> tuple[ModelEntry, str] | None:
+    """The one entry of the catalog with a Hub id ORGANIZATION/`name`, and that id; None for none, or for several."""
+    ending = f"/{name.lower()}"
+    found = {
+        entry.name: (entry, label)
+        for entry in model_entries()
+        for label in (*reversed(entry.aliases), entry.hub_id)
+        if label.lower().endswith(ending)
+    }
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
 @cache
-def _catalog_model(name: str) -> ModelSpec:
+def catalog_model(name: str) -> ModelSpec:
+    """The model of an entry."""
     data: dict[str, Any] = json.loads(data_text("models", f"{name}.json"))
     return model_from_config(data["config"], name, f"profiles/models/{name}.json")
 

@@ -11,8 +11,9 @@ from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, expected, shuffled, worst
-from advisor.costs.moments import predict_evaluation_memory
+from advisor.costs.moments import base_of, predict_evaluation_memory
 from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, beginning_peaks, largest, peak_of
+from advisor.costs.stored import with_store, with_unknown_layers
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
 from advisor.decoders.kinds import attention_card
 from advisor.decoders.stack import Proof, Stack
@@ -153,8 +154,7 @@ def _job_memory(
         found = _step_memory(m, one, batch, card, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
     if recipe.is_quantized:
-        knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype
-        peaks += beginning_peaks(m, *knobs, profile)
+        peaks += beginning_peaks(m, base_of(recipe), profile)
     return largest(peaks)
 
 
@@ -260,16 +260,17 @@ def _estimate(
     stack = stack_for(recipe)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
     step = _step_memory(model, _as_computed(recipe), batch, card)
+    proof = with_store(stack.proof(model, recipe), model, recipe)
     return Estimate(
         recipe=recipe,
-        memory=_job_memory(model, recipe, workload, gpu, profile, step),
+        memory=with_unknown_layers(_job_memory(model, recipe, workload, gpu, profile, step), model, recipe),
         time=_time(model, recipe, workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(
             rung="formula",
-            memory=memory_evidence(stack, stack.proof(model, recipe)),
+            memory=memory_evidence(stack, proof),
             stack=stack.name,
-            unknown=stack.proof(model, recipe).unknown,
+            unknown=proof.unknown,
             time=profile.evidence,
             attention=attention_uses(model, recipe, gpu, step.calls),
         ),

@@ -1,7 +1,7 @@
 """What a job holds beside its training step: while it evaluates, and while its model is loaded and prepared.
 
 evaluation  a forward without gradients, beside everything that is held for good, optimizer states included
-loading     4-bit and 8-bit weights are made one by one, each beside the 16-bit tensor it is made from
+loading     4-bit and 8-bit weights are made one by one, each beside the 16-bit tensor it is made from, or are loaded
 preparing   peft's k-bit preparation casts what is not quantized to fp32, one tensor beside its copy
 
 The first step is no moment of its own: its optimizer makes its states beside the gradients, which the optimizer's
@@ -19,6 +19,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.checkpoints import STORES
 from advisor.costs.memory import StepMemory, extended
 from advisor.costs.static import static_memory
 from advisor.decoders.stack import THIS_STACK, Stack
@@ -26,7 +27,7 @@ from advisor.decoders.step import HEAD, evaluation_program
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
 from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant
-from advisor.specs import DType, ModelSpec, Quantization, Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, Device
 from advisor.terms import TermName
 
@@ -86,17 +87,26 @@ class Beginning(NamedTuple):
         return sum(self.held.values()) + self.beside_bytes
 
 
+def base_of(recipe: Recipe) -> Recipe:
+    """The same quantized base under one recipe for all: what is equal before the first step."""
+    same = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "base_dtype")
+    return Recipe(method="qlora", rank=1, **{name: getattr(recipe, name) for name in same})
+
+
 @lru_cache(maxsize=256)
-def beginnings(
-    m: ModelSpec, quant: Quantization, double_quant: bool, kbit_upcast: bool, base_dtype: DType
-) -> tuple[Beginning, ...]:
-    """How a job on a quantized base begins: its weights are loaded, and then prepared if `kbit_upcast` says so."""
-    recipe = Recipe(
-        method="qlora", quant=quant, double_quant=double_quant, kbit_upcast=False, base_dtype=base_dtype, rank=1
-    )
-    loaded = Beginning("loading", "loading, while a weight is quantized", _weights(m, recipe), 0)
-    loaded = loaded._replace(beside_bytes=max(_beside(part, recipe) for part, _ in layer_groups(m)))
-    if not kbit_upcast or base_dtype == "float32":
+def beginnings(m: ModelSpec, base: Recipe) -> tuple[Beginning, ...]:
+    """How a job on the quantized base of `base_of` begins: it is loaded, and then prepared if its recipe says so.
+
+    Of a checkpoint that is quantized already the stored tensors are loaded as they are, one by one. Source: transformers
+    5.23, core_model_loading.py, and integrations/bitsandbytes.py, Bnb4bitDeserialize.
+    """
+    recipe = base.model_copy(update={"kbit_upcast": False})
+    if m.checkpoint is not None or not STORES[base.quant].by_bitsandbytes:
+        loaded = Beginning("loading", "loading", _weights(m, recipe), 0)
+    else:
+        beside = max(_beside(part, recipe) for part, _ in layer_groups(m))
+        loaded = Beginning("loading", "loading, while a weight is quantized", _weights(m, recipe), beside)
+    if not base.kbit_upcast or base.base_dtype == "float32":
         return (loaded,)
     held = _weights(m, recipe.model_copy(update={"kbit_upcast": True}))
     what = "k-bit preparation, while a tensor is cast to fp32"

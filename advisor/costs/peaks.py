@@ -9,7 +9,7 @@ from typing import NamedTuple
 from advisor.costs.device import DeviceProfile
 from advisor.costs.moments import Beginning, beginnings
 from advisor.interval import Interval
-from advisor.specs import DType, MemoryEstimate, ModelSpec, Moment, MomentName, Quantization, Term
+from advisor.specs import MemoryEstimate, ModelSpec, Moment, MomentName, Recipe, Term
 from advisor.terms import TermName
 
 ALLOCATED_SPREAD = (0.02, 0.02)
@@ -38,17 +38,9 @@ def largest(peaks: Sequence[Peak]) -> MemoryEstimate:
 
 
 @lru_cache(maxsize=256)
-def beginning_peaks(
-    m: ModelSpec,
-    quant: Quantization,
-    double_quant: bool,
-    kbit_upcast: bool,
-    base_dtype: DType,
-    profile: DeviceProfile,
-) -> tuple[Peak, ...]:
-    """How a job on a quantized base begins, on a card: the same for all plans of a method."""
-    found = beginnings(m, quant, double_quant, kbit_upcast, base_dtype)
-    return tuple(peak_of(one.name, _beginning_estimate(one, profile)) for one in found)
+def beginning_peaks(m: ModelSpec, base: Recipe, profile: DeviceProfile) -> tuple[Peak, ...]:
+    """How a job on a quantized base (`moments.base_of`) begins, on a card: the same for all plans of a method."""
+    return tuple(peak_of(one.name, _beginning_estimate(one, profile)) for one in beginnings(m, base))
 
 
 def _beginning_estimate(one: Beginning, profile: DeviceProfile) -> MemoryEstimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.storage import layer_quant, other_dtype, quantized_store_bytes, unquantized_name
+from advisor.parameters.storage import layer_quant, other_dtype, store_bytes, whole_counts
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.terms import TermName
@@ -55,7 +56,8 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
     for linear in outer_linears(m).values():
         _add_linear(tally, m, linear, recipe, 1, 0)
     for part, layers in layer_groups(m):
-        _add_layers(tally, part, recipe, layers)
+        whole = {name: whole_counts(m).get((part, name), 0) for name in layer_linears(part)} if recipe.is_quantized else {}
+        _add_layers(tally, part, recipe, layers, whole)
 
 
 def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
@@ -63,22 +65,23 @@ def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe,
     other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
     quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
-        packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
+        packed, constants = store_bytes(shape.in_features, shape.out_features, recipe)
         tally.add(term, packed, times - whole)
         tally.add(term, shape.weight_count * other, whole)
-        for size in constants or [4 * shape.out_features]:
+        for size in constants:
             tally.add(TermName.QUANTIZATION_CONSTANTS, size, times - whole)
     else:
         tally.add(term, shape.weight_count * (4 if shape.wide else other), times)
     if shape.bias:
-        tally.add(term, shape.out_features * (base if quant != "none" else other), times)
+        tally.add(term, shape.out_features * (base if quant not in ("none", "fp8") else other), times - whole)
+        tally.add(term, shape.out_features * other, whole)
 
 
-def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:
-    """The weights of `layers` equal layers."""
+def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int, whole: Mapping[str, int]) -> None:
+    """The weights of `layers` layers, equal but for the linear layers of which `whole` are not quantized."""
     other, term = ITEM_BYTES[other_dtype(recipe)], TermName.BASE_WEIGHTS
     for shape in layer_linears(m).values():
-        _add_linear(tally, m, shape, recipe, layers, int(shape.name == unquantized_name(m)))
+        _add_linear(tally, m, shape, recipe, layers, whole.get(shape.name, 0))
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for own in own_parameters(m).values():

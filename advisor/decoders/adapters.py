@@ -1,6 +1,6 @@
 """LoRA and DoRA on top of a linear layer.
 
-Mirrors peft 0.21 (tuners/lora/layer.py, bnb.py, dora.py, variants.py).
+Mirrors peft 0.21 (tuners/lora/layer.py, bnb.py, gptq.py, awq.py, hqq.py, dora.py, variants.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from advisor.tape.tape import Tape
 
 ADAPTER_LABELS = ("LoRA", "DoRA")
 """What follows a layer's name in a label while its adapter runs."""
+
+PLAIN = ("none", "gptq", "fp8")
+"""Bases whose adapters work as on a plain layer: tuners/lora/layer.py and gptq.py."""
+COPIED = ("nf4", "fp4")
+"""Bases whose result peft copies before it adds to it: tuners/lora/bnb.py, Linear4bit."""
 
 
 def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -31,7 +36,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     """The base layer's result with what the adapter adds."""
     assert m.lora_a is not None and m.lora_b is not None
     result = results.pop()
-    if m.quant == "none":
+    if m.quant in PLAIN:
         dtype = result.dtype
         inner = cast(t, x, m.lora_a.dtype)
         if m.magnitude is not None:
@@ -40,7 +45,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
             dropped = dropout(t, inner) if m.recipe.dropout else inner
             result = add(t, result, _lora_update(t, dropped, m))
         return cast(t, result, dtype)
-    if m.quant != "int8":
+    if m.quant in COPIED:
         result = copy(t, result, result.shape)
     # peft asks torch.is_autocast_enabled(), which answers for CUDA only.
     convert = not (t.autocast and t.device == "cuda")
@@ -50,6 +55,9 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
         result = _dora(t, inner, result, m)
         return cast(t, result, expected) if convert else result
     dropped = dropout(t, inner) if m.recipe.dropout else inner
+    if m.quant == "hqq":
+        result = add(t, result, _lora_update(t, dropped, m))
+        return cast(t, result, expected) if convert else result
     output = _lora_update(t, dropped, m)
     if convert:
         output = cast(t, output, expected)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.parameters.layers import Kind, dense_flags, sliding_flags
-from advisor.parameters.storage import unquantized_name
+from advisor.parameters.storage import whole_linears
 from advisor.specs import GpuSpec, ModelSpec, Recipe
 from advisor.tape.graph import Device
 
@@ -97,10 +97,10 @@ def slides(m: ModelSpec, length: int) -> bool:
 
 
 class LayerKind(NamedTuple):
-    """What may differ between the layers of one model; `last`: its last layer has an unquantized linear layer."""
+    """What may differ between the layers of one model; `whole`: linear layers in 16 bits whatever the base."""
 
     rotated: bool
-    last: bool
+    whole: tuple[str, ...]
     parameters: Kind
 
     @property
@@ -111,9 +111,9 @@ class LayerKind(NamedTuple):
 
 def layer_kinds(m: ModelSpec) -> list[LayerKind]:
     """The kind of every layer, in order."""
-    rotates, odd_end, end = m.position == "rope", bool(unquantized_name(m)), m.num_hidden_layers - 1
+    rotates, whole = m.position == "rope", whole_linears(m) or ((),) * m.num_hidden_layers
     kinds = map(Kind, dense_flags(m), sliding_flags(m))
     return [
-        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), odd_end and i == end, kind)
+        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), whole[i], kind)
         for i, kind in enumerate(kinds)
     ]

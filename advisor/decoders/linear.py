@@ -1,6 +1,8 @@
-"""A linear layer without its adapter: plain, or stored in 4 or 8 bits.
+"""A linear layer without its adapter: plain, or stored in fewer bits.
 
-Mirrors bitsandbytes 0.50 (nn/modules.py, autograd/_functions.py) and torch.autocast.
+Mirrors bitsandbytes 0.50 (nn/modules.py, autograd/_functions.py) and torch.autocast; of checkpoints that are quantized
+already, gptqmodel 7.7 (nn_modules/qlinear), hqq 0.2.8 (core/quantize.py) and transformers 5.23
+(integrations/finegrained_fp8.py).
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.decoders.unpacked import UNPACKED
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
-from advisor.tape.ops import add, cast
+from advisor.tape.ops import add, add_in_place, cast
 from advisor.tape.tape import CachedCast, Tape
 
 
@@ -66,8 +69,9 @@ class Linear:
         self.quant = quant
         self.bias_apart = bias_apart
         # bitsandbytes casts a quantized layer's bias to the dtype it computes in, that of the dequantized weight.
-        dtype = recipe.base_dtype if quant != "none" else "float32" if shape.wide else other_dtype
-        self.weight = Tensor(size, dtype, needs_grad=trained)
+        kept = quant in ("none", "fp8")
+        dtype = recipe.base_dtype if not kept else "float32" if shape.wide else other_dtype
+        self.weight = Tensor(size, recipe.base_dtype if quant != "none" else dtype, needs_grad=trained)
         self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None
         if rank:
@@ -129,10 +133,12 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 def dequantized(t: Tape, m: Linear) -> Tensor:
-    """The 16-bit weight (O, I) made from its 4-bit or 8-bit store."""
+    """The 16-bit weight (O, I) made from its store."""
     count = m.weight.count
     if m.quant == "int8":
         return _dequantized_int8(t, m, m.weight.dtype)
+    if m.quant in UNPACKED:
+        return UNPACKED[m.quant](t, m.weight.shape, m.weight.dtype, m.recipe)
     blocks = count // 64
     absmax: Tensor | None = None
     if m.recipe.double_quant:
@@ -146,7 +152,10 @@ def dequantized(t: Tape, m: Linear) -> Tensor:
 
 
 def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
-    """bitsandbytes' Linear4bit: keeps nothing; backward dequantizes the weight again."""
+    """bitsandbytes' Linear4bit: keeps nothing; backward dequantizes the weight again.
+
+    So does gptqmodel's AwqGEMMLinear for more than 1,024 tokens; for fewer its kernel unpacks as it multiplies.
+    """
     before = x.dtype
     x = cast(t, x, m.weight.dtype)
     shape, dtype = x.shape, x.dtype
@@ -219,12 +228,76 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     return out
 
 
+def _linear_gptq(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """gptqmodel's TorchLinear in training: a plain product with the unpacked weight, which is kept for backward.
+
+    Its faster kernels cannot train; its Triton layer leaves training to this one.
+    """
+    weight = cast(t, dequantized(t, m), x.dtype)
+    out = product(t, x, weight)
+    del weight
+    return out if m.bias is None else add_in_place(t, out, m.bias)
+
+
+def _linear_hqq(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """hqq's HQQMatmulNoCacheMul: keeps its input, which its backward does not use, and unpacks the weight twice."""
+    shape, dtype = x.shape, t.autocast or x.dtype
+    rows = x.count // m.in_features
+    moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.weight.count)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        weight = cast(t, dequantized(t, m), g.dtype)
+        t.matmul(g.dtype, rows, m.in_features, m.out_features, moved)
+        out = t.empty(shape, g.dtype)
+        del weight
+        return (out,)
+
+    scratch = [dequantized(t, m), cast(t, Tensor(shape, x.dtype, x.buffer), dtype)]
+    scratch[0] = cast(t, scratch[0], dtype)
+    t.matmul(dtype, rows, m.out_features, m.in_features, moved)
+    out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward, (x,))
+    scratch.clear()
+    return out if m.bias is None else add_in_place(t, out, m.bias)
+
+
+def _linear_fp8(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """transformers' FP8Linear: the input is quantized by rows, keeps nothing; backward dequantizes the weight.
+
+    The input as DeepGEMM gets it: a byte a number and an fp32 scale for each 128. Ignores: that FP8 products are
+    faster; its Triton kernel, which quantizes as it multiplies.
+    """
+    shape, dtype = x.shape, x.dtype
+    rows, ends = x.count // m.in_features, m.in_features + m.out_features
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        weight = UNPACKED["fp8"](t, m.weight.shape, g.dtype, m.recipe)
+        t.matmul(g.dtype, rows, m.in_features, m.out_features, ITEM_BYTES[g.dtype] * (rows * ends + m.weight.count))
+        out = t.empty(shape, g.dtype)
+        del weight
+        return (out,)
+
+    scratch = [t.empty((rows, m.in_features), "int8"), t.empty((rows, -(-m.in_features // 128)), "float32")]
+    quantized = sum(one.bytes for one in scratch)
+    t.kernel("reduce", dtype, 0, x.bytes + quantized)
+    moved = quantized + m.weight.count + rows * m.out_features * ITEM_BYTES[dtype]
+    t.matmul(m.weight.dtype, rows, m.out_features, m.in_features, moved)
+    out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
+    scratch.clear()
+    return out if m.bias is None else add_in_place(t, out, m.bias)
+
+
+_STORED: dict[str, Callable[[Tape, Tensor, Linear], Tensor]] = {
+    "int8": _linear_8bit,
+    "gptq": _linear_gptq,
+    "hqq": _linear_hqq,
+    "fp8": _linear_fp8,
+}
+
+
 def base_linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """The layer without its adapter."""
     if m.quant == "none":
         if m.bias_apart and m.bias is not None:
             return add(t, product(t, x, m.weight), m.bias)
         return product(t, x, m.weight, m.bias)
-    if m.quant == "int8":
-        return _linear_8bit(t, x, m)
-    return _linear_4bit(t, x, m)
+    return _STORED.get(m.quant, _linear_4bit)(t, x, m)

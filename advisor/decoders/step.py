@@ -131,7 +131,7 @@ def _recorded(
     t.grad_enabled = not evaluating
     plan = layer_plan(m)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
+    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.whole) for kind, _ in plan]
     full = recipe.method == "full"
     other = other_dtype(recipe)
     table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)

@@ -19,7 +19,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.storage import layer_quant, other_dtype, unquantized_name
+from advisor.parameters.storage import layer_quant, other_dtype
 from advisor.parameters.targets import outer_targets, targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -30,11 +30,10 @@ class Weights:
 
     __slots__ = ("experts", "linears", "m", "norms", "own", "qk_norms", "sinks")
 
-    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, stack: Stack, last: bool = False) -> None:
-        """`m` is the model as this layer knows it; `last`: see `unquantized_name`."""
+    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, stack: Stack, whole: tuple[str, ...] = ()) -> None:
+        """`m` is the model as this layer knows it; `whole`: linear layers that are not quantized."""
         self.m = m
         other = other_dtype(recipe)
-        whole = unquantized_name(m) if last else ""
         trained = recipe.method == "full"
         bias_apart = architecture_of(m.architecture).bias_apart
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
@@ -43,7 +42,7 @@ class Weights:
                 shape,
                 recipe,
                 rank if name in targets else 0,
-                "none" if name == whole else layer_quant(m, recipe),
+                "none" if name in whole else layer_quant(m, recipe),
                 other,
                 stack.linear,
                 bias_apart=bias_apart,

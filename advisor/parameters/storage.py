@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from math import prod
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from math import ceil, prod
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
-from advisor.parameters.layers import layer_groups
+from advisor.checkpoints import Quantization
+from advisor.parameters.layers import Kind, dense_flags, layer_groups, part_of, sliding_flags
 from advisor.parameters.modules import layer_linears, own_parameters
-from advisor.specs import ModelSpec, Quantization, Recipe
+from advisor.specs import ModelSpec, Recipe
 
 QUANTIZATION_BLOCK = 64
 NESTED_BLOCK = 256
@@ -38,6 +42,26 @@ def unquantized_name(m: ModelSpec) -> str:
     return m.mlp_names[-1] if m.tie_word_embeddings and not m.norm_weight else ""
 
 
+def whole_linears(m: ModelSpec) -> tuple[tuple[str, ...], ...]:
+    """For each layer, the linear layers that a quantized base has in 16 bits: those of its checkpoint, or of the last.
+
+    () for none in any layer. A list in a checkpoint replaces transformers' own choice. Source: transformers 5.23,
+    quantizers/base.py, get_modules_to_not_convert.
+    """
+    if m.checkpoint is not None and m.checkpoint.whole:
+        return m.checkpoint.whole
+    name = unquantized_name(m)
+    return (*((),) * (m.num_hidden_layers - 1), (name,)) if name else ()
+
+
+@lru_cache(maxsize=256)
+def whole_counts(m: ModelSpec) -> Mapping[tuple[ModelSpec, str], int]:
+    """How many layers have a linear layer in 16 bits, by the model as they see it and the layer's name."""
+    whole = whole_linears(m)
+    parts = [part_of(m, Kind(*flags)) for flags in zip(dense_flags(m), sliding_flags(m), strict=True)] if whole else []
+    return Counter((part, name) for part, names in zip(parts, whole, strict=True) for name in names)
+
+
 def quantized_store_bytes(elements: int, quant: str, double_quant: bool) -> tuple[int, list[int]]:
     """(packed weight bytes, sizes of the constants' tensors) of one weight that bitsandbytes stores.
 
@@ -54,6 +78,41 @@ def quantized_store_bytes(elements: int, quant: str, double_quant: bool) -> tupl
     return packed, [blocks, 4 * -(-blocks // NESTED_BLOCK), 256 * 4, 16 * 4, 4]
 
 
+def store_bytes(in_features: int, out_features: int, recipe: Recipe) -> tuple[int, list[int]]:
+    """(packed weight bytes, sizes of the constants' tensors) of one linear layer as the recipe's base stores it.
+
+    gptq: int32 words of codes down each column and of zero points along each row of groups, fp16 scales, the group of
+    each input, and two tables of shifts. Source: gptqmodel 7.7, nn_modules/qlinear/__init__.py, GPTQQuantLinear and
+    PackableQuantLinear. awq: the same without groups and tables, codes along the rows (AWQuantLinear there).
+    hqq: codes in bytes (3 bits: ten in 32), scale and zero of each group in the dtype it computes in. Source: hqq
+    0.2.8, core/quantize.py, Quantizer.quantize, and bitpack.py. fp8: a byte, and an fp32 scale for each square of
+    weights. Source: transformers 5.23, integrations/finegrained_fp8.py, FP8Linear.
+    """
+    elements, bits = in_features * out_features, recipe.quant_bits
+    group = recipe.quant_group or in_features
+    groups = ceil(in_features / group)
+    words = 4 * ceil(out_features * bits / 32)
+    if recipe.quant == "gptq":
+        shifts = 4 * (36 if bits == 3 else 32 // bits)
+        constants = [groups * words, 2 * groups * out_features, 4 * in_features, shifts, shifts]
+        return 4 * ceil(in_features * bits / 32) * out_features, constants
+    if recipe.quant == "awq":
+        return in_features * words, [groups * words, 2 * groups * out_features]
+    if recipe.quant == "hqq":
+        blocks = ceil(elements / group)
+        packed = 4 * ceil(blocks / 10) * group if bits == 3 else elements * _HQQ_BITS.get(bits, 8) // 8
+        return packed, [blocks * ITEM_BYTES[recipe.base_dtype]] * 2
+    if recipe.quant == "fp8":
+        side = recipe.quant_group or max(in_features, out_features)
+        return elements, [4 * ceil(in_features / side) * ceil(out_features / side)]
+    packed, constants = quantized_store_bytes(elements, recipe.quant, recipe.double_quant)
+    return packed, constants or [4 * out_features]
+
+
+_HQQ_BITS = {1: 1, 2: 2, 4: 4}
+"""Bits that a code takes where they are not 8: hqq 0.2.8, core/quantize.py, Quantizer.bit_to_packing."""
+
+
 class Unquantized(NamedTuple):
     """Weights of the layers that bitsandbytes leaves alone: their bytes, and their share of the parameters there."""
 
@@ -62,16 +121,20 @@ class Unquantized(NamedTuple):
 
 
 def unquantized_layers(m: ModelSpec, recipe: Recipe) -> Unquantized:
-    """What a quantized recipe leaves in 16 bits (fp32 after k-bit preparation): fused experts, special linear classes.
+    """What a quantized base has in 16 bits (fp32 after k-bit preparation): fused experts, special linear classes.
+
+    And what its checkpoint leaves out.
 
     Ignores: biases and norms, which are vectors.
     """
-    left = whole = size = 0
+    left = every = size = 0
     for part, layers in layer_groups(m):
-        linears = sum(shape.weight_count for shape in layer_linears(part).values())
-        own = list(own_parameters(part).values())
-        stays = sum(prod(p.shape) for p in own) + (linears if layer_quant(part, recipe) == "none" else 0)
-        left += layers * stays
-        whole += layers * (linears + sum(prod(p.shape) for p in own))
-        size += layers * stays * ITEM_BYTES[other_dtype(recipe)]
-    return Unquantized(size, left / whole)
+        shapes = layer_linears(part)
+        linears = sum(shape.weight_count for shape in shapes.values())
+        own = sum(prod(p.shape) for p in own_parameters(part).values())
+        stays = layers * (own + (linears if layer_quant(part, recipe) == "none" else 0))
+        stays += sum(shape.weight_count * whole_counts(m).get((part, name), 0) for name, shape in shapes.items())
+        left += stays
+        size += stays * ITEM_BYTES[other_dtype(recipe)]
+        every += layers * (linears + own)
+    return Unquantized(size, left / every)

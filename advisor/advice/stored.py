@@ -1,0 +1,155 @@
+"""What a checkpoint that is not in 16 bits lets be done: which methods, on which base, and what there is to say."""
+
+from __future__ import annotations
+
+from advisor.advice.meaning import Taken
+from advisor.answer import Reason
+from advisor.catalog.trainers import Preset
+from advisor.checkpoints import FP8_CAPABILITY, STORES, Checkpoint, Quantization
+from advisor.errors import BadValue, InputError
+from advisor.knobs import Question
+from advisor.libraries import libraries_of, version_text
+from advisor.rules.wording import DISPLAY
+from advisor.specs import QUANTIZED_METHODS, GpuSpec, Method, Model, ModelSpec
+
+STORED = "checkpoint"
+SOURCE = "transformers 5.23, quantizers/auto.py and trainer_utils.py, validate_quantization_for_training"
+QUANTIZED: dict[Method, Method] = {"lora": "qlora", "dora": "qdora"}
+"""What a method is on a base that is quantized already."""
+LOADED = {
+    "gptq": "GPTQConfig(bits={bits}, backend='auto_trainable')",
+    "awq": "AwqConfig(bits={bits}, backend='auto_trainable')",
+    "mxfp4": "Mxfp4Config(dequantize=True)",
+    "compressed-tensors": "CompressedTensorsConfig(dequantize=True)",
+}
+"""The quantization_config to load a checkpoint with, by its method, where that of its config.json does not train."""
+
+
+def taken_as_stored(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: Preset) -> Taken:
+    """`question` for the checkpoint of `spec`, or for the stored form that --quant asks for.
+
+    Raises BadValue for a method that cannot be run on it, and for knobs that say otherwise than the checkpoint.
+    """
+    stack = question.stack or preset.values("qlora").get("stack", ())
+    transformers = libraries_of(tuple(stack) if isinstance(stack, (tuple, list)) else ()).transformers
+    checkpoint = spec.checkpoint if isinstance(spec, ModelSpec) else None
+    if checkpoint is None:
+        assert question.quant is not None
+        _check_store(question.quant, transformers, "")
+        if question.quant == "fp8" and not _keeps_fp8(cards):
+            raise BadValue("--quant", "fp8", f"{_NO_FP8}: that is --method lora")
+        return Taken(question, spec, _methods(question, question.quant, plain=True))
+    if checkpoint.quant == "fp8" and not _keeps_fp8(cards):
+        stored = f"{checkpoint.stored} (kept on cards of compute capability 8.9 or more)"
+        checkpoint = checkpoint.model_copy(update={"stored": stored, "quant": "none"})
+        spec = spec.model_copy(update={"checkpoint": checkpoint})
+    if checkpoint.dequantized:
+        return _dequantized(question, spec, checkpoint)
+    _check_store(checkpoint.quant, transformers, _instead(checkpoint))
+    _check_knobs(question, checkpoint)
+    notes = [_reason(_sentence(question, checkpoint)), *map(_reason, _loading(checkpoint))]
+    if question.method in QUANTIZED:
+        question = question.model_copy(update={"method": QUANTIZED[question.method]})
+    return Taken(question, spec, _methods(question, checkpoint.quant), tuple(notes))
+
+
+_NO_FP8 = "transformers dequantizes an FP8 base on cards below compute capability 8.9"
+
+
+def _keeps_fp8(cards: tuple[GpuSpec, ...]) -> bool:
+    """Whether all cards have FP8 products; one whose compute capability is not known counts as one without."""
+    known = [tuple(map(int, card.compute_capability.split("."))) for card in cards if card.compute_capability]
+    return len(known) == len(cards) and all(capability >= FP8_CAPABILITY for capability in known)
+
+
+def _check_store(quant: Quantization, transformers: tuple[int, int], instead: str) -> None:
+    store = STORES[quant]
+    if transformers >= store.until_transformers:
+        version = version_text(transformers)
+        older = f"--stack transformers-4.57 has it{f'; or {instead}' if instead else ''}"
+        raise InputError(f"transformers {version} does not load {store.title} checkpoints: {older}")
+
+
+def _methods(question: Question, quant: Quantization, plain: bool = False) -> tuple[Method, ...]:
+    """The methods in question that run on a base stored so; `plain`: those on a 16-bit base run as well."""
+    refusal = STORES[quant].no_dora
+    if refusal and question.method == "qdora":
+        raise BadValue("--method", "qdora", f"{refusal}; take qlora, or the model in 16 bits")
+    methods = question.methods if plain else tuple(one for one in question.methods if one in QUANTIZED_METHODS)
+    return tuple(one for one in methods if one != "qdora" or not refusal)
+
+
+def _check_knobs(question: Question, checkpoint: Checkpoint) -> None:
+    if question.method == "full":
+        raise BadValue(
+            "--method", "full", f"the checkpoint is stored as {checkpoint.stored}, which only carries adapters"
+            f"{_or(checkpoint)}"
+        )
+    if question.method in ("dora", "qdora") and (refusal := STORES[checkpoint.quant].no_dora):
+        raise BadValue("--method", question.method, f"{refusal}; take qlora{_or(checkpoint)}")
+    asked = {"quant": question.quant, "double_quant": question.double_quant}
+    for name, value in asked.items():
+        if value is not None and value != getattr(checkpoint, name) and (name == "quant" or checkpoint.double_quant):
+            raise BadValue(
+                f"--{name.replace('_', '-')}", value, f"the checkpoint is stored as {checkpoint.stored}; leave it out"
+                f"{_or(checkpoint)}"
+            )
+
+
+def _dequantized(question: Question, spec: Model, checkpoint: Checkpoint) -> Taken:
+    if question.method in QUANTIZED_METHODS or question.quant is not None:
+        what = ("--method", question.method) if question.method in QUANTIZED_METHODS else ("--quant", question.quant)
+        raise BadValue(
+            *what,
+            f"transformers does not quantize a checkpoint that is stored as {checkpoint.stored} once more"
+            f"{_or(checkpoint)}",
+        )
+    methods = tuple(one for one in question.methods if one not in QUANTIZED_METHODS)
+    text = (
+        f"The checkpoint is stored as {checkpoint.stored}, and dequantized to 16 bits while it is loaded: the base of "
+        f"this answer is in 16 bits, and QLoRA is left out."
+    )
+    return Taken(question, spec, methods, (_reason(text), *map(_reason, _loading(checkpoint))))
+
+
+def _sentence(question: Question, checkpoint: Checkpoint) -> str:
+    """That the base is quantized already, which method that makes, and where the 16-bit original is."""
+    text = f"The checkpoint is stored as {checkpoint.stored}"
+    if question.method in QUANTIZED:
+        asked, is_ = (DISPLAY[one] for one in (question.method, QUANTIZED[question.method]))
+        text += f": {asked} on it is {is_}, which is what is computed"
+    else:
+        left = "" if question.method else " and leaves methods on a 16-bit base out"
+        text += f": this answer has it as it is{left}"
+    instead = _instead(checkpoint)
+    return f"{text}. In 16 bits: {instead}." if instead else f"{text}."
+
+
+def _loading(checkpoint: Checkpoint) -> list[str]:
+    """How it must be loaded to be trained on, and what of it is not known."""
+    texts = []
+    if checkpoint.method in LOADED:
+        how = LOADED[checkpoint.method].format(bits=checkpoint.bits)
+        texts.append(f"Load it with quantization_config={how}: by itself transformers picks what does not train.")
+    for what in checkpoint.unknown:
+        text = f"It is not known {what}"
+        if checkpoint.growth > 1:
+            more = f"{checkpoint.growth - 1:.0%}"
+            text += f": memory reaches from all in 4 bits to {more} more weights, the most that Unsloth states"
+        texts.append(f"{text}; at best the answer is 'tight'.")
+    return texts
+
+
+def _instead(checkpoint: Checkpoint) -> str:
+    return f"--model {checkpoint.original}" if checkpoint.original else ""
+
+
+def _or(checkpoint: Checkpoint) -> str:
+    instead = _instead(checkpoint)
+    return f"; in 16 bits: {instead}" if instead else "; or take the same model in 16 bits"
+
+
+def _reason(text: str) -> Reason:
+    return Reason(code=STORED, text=text, source=SOURCE)
+
+
