@@ -1,7 +1,7 @@
 """How a published checkpoint stores its weights, and which base training then has.
 
-A base is quantized by bitsandbytes while it is loaded, or its checkpoint is quantized already. What each store allows is
-one row of STORES, with its source.
+A base is quantized by bitsandbytes while it is loaded, or its checkpoint is quantized already. What each stored form
+allows is a row of STORES, with its source.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ STORES: dict[Quantization, Store] = {
     "nf4": Store("nf4", by_bitsandbytes=True),
     "fp4": Store("fp4", by_bitsandbytes=True),
     "int8": Store("int8", by_bitsandbytes=True),
-    "gptq": Store(
-        "GPTQ", no_dora="peft 0.21 refuses DoRA on a GPTQ base (tuners/lora/gptq.py)", casts_the_rest=False
-    ),
+    "gptq": Store("GPTQ", no_dora="peft 0.21 refuses DoRA on a GPTQ base (tuners/lora/gptq.py)", casts_the_rest=False),
     "awq": Store(
         "AWQ",
         no_dora="peft 0.21 refuses DoRA on an AWQ base (tuners/lora/awq.py)",

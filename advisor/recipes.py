@@ -58,7 +58,9 @@ def _of_a_checkpoint(store: Store, fixed: Mapping[str, object]) -> dict[str, obj
         asked = fixed.get("base_dtype", store.only_dtype)
         if asked != store.only_dtype:
             raise BadValue(
-                "--base-dtype", asked, f"must be {store.only_dtype}: transformers 5.23 casts an {store.title} base to it"
+                "--base-dtype",
+                asked,
+                f"must be {store.only_dtype}: transformers 5.23 casts an {store.title} base to it",
             )
         found["base_dtype"] = store.only_dtype
     return found
@@ -70,7 +72,11 @@ def stored_fields(m: Model, method: Method) -> dict[str, object]:
     if found is None or found.dequantized or method not in QUANTIZED_METHODS:
         return {}
     fields: dict[str, object] = {"quant": found.quant, "double_quant": found.double_quant}
-    return fields if STORES[found.quant].by_bitsandbytes else {**fields, "quant_bits": found.bits, "quant_group": found.group}
+    return (
+        fields
+        if STORES[found.quant].by_bitsandbytes
+        else {**fields, "quant_bits": found.bits, "quant_group": found.group}
+    )
 
 
 def like(recipe: Recipe, other: Recipe) -> Recipe:

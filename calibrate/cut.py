@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from advisor.catalog.config_json import decoder_config, model_from_config
+from advisor.catalog.config_json import QUANTIZATION_KEYS, decoder_config, model_from_config
 from advisor.errors import AdvisorError
 from advisor.specs import ModelSpec
 
@@ -64,7 +64,7 @@ def cut(model: Whole, layers: int, words: int) -> Cut:
 
 def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: int) -> dict[str, Any]:
     """The config.json of the decoder with this many layers and words; per-layer lists are cut too."""
-    found: dict[str, Any] = dict(decoder_config(config))
+    found = _unstored(decoder_config(config))
     whole = spec.num_hidden_layers
     if layers < whole:
         for name, value in found.items():
@@ -79,9 +79,14 @@ def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: i
     return found
 
 
+def _unstored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without how a checkpoint stores its weights: they are made here, and stored as the recipe says."""
+    return {key: value for key, value in config.items() if key not in QUANTIZATION_KEYS}
+
+
 def spec_of(name: str, config: Mapping[str, Any]) -> ModelSpec | None:
     """The formula's spec of a config; None when it does not know the architecture."""
     try:
-        return model_from_config(config, name, name)
+        return model_from_config(_unstored(config), name, name)
     except AdvisorError:
         return None

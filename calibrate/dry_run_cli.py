@@ -152,7 +152,8 @@ def _keep(
 def known_model(name: str) -> ModelSpec | None:
     """The formula's model; for an unknown architecture, prints a line to stderr and returns None."""
     try:
-        return find_model(name)
+        # Weights are made here, and stored as the recipe says.
+        return find_model(name).model_copy(update={"checkpoint": None})
     except UnsupportedArchitecture as error:
         reason, _, _ = str(error).partition("; `calibrate")  # which is what runs here
         click.echo(f"no formula: {reason}", err=True)

@@ -71,7 +71,9 @@ def advise(
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = measured_card(cards[0])
-    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(data=data, methods=taken.methods)
+    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(
+        data=data, methods=taken.methods
+    )
     trainer = trainer_of(preset, question)
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)

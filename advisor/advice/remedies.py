@@ -95,7 +95,7 @@ class _Attempt:
     def other_methods(self, rows: Mapping[Method, Candidate]) -> Iterator[Change]:
         """Methods that the question left out."""
         for method in METHODS:
-            if method not in rows and method != "full":
+            if method not in rows and method != "full" and method in self.job.methods:
                 outcome = self.fits(self.job, method)
                 if outcome is not None:
                     what = flag("method", method)

@@ -10,19 +10,18 @@ from advisor.errors import BadValue, InputError
 from advisor.knobs import Question
 from advisor.libraries import libraries_of, version_text
 from advisor.rules.wording import DISPLAY
-from advisor.specs import QUANTIZED_METHODS, GpuSpec, Method, Model, ModelSpec
+from advisor.specs import METHODS, QUANTIZED_METHODS, GpuSpec, Method, Model, ModelSpec
 
 STORED = "checkpoint"
 SOURCE = "transformers 5.23, quantizers/auto.py and trainer_utils.py, validate_quantization_for_training"
 QUANTIZED: dict[Method, Method] = {"lora": "qlora", "dora": "qdora"}
 """What a method is on a base that is quantized already."""
 LOADED = {
-    "gptq": "GPTQConfig(bits={bits}, backend='auto_trainable')",
-    "awq": "AwqConfig(bits={bits}, backend='auto_trainable')",
-    "mxfp4": "Mxfp4Config(dequantize=True)",
-    "compressed-tensors": "CompressedTensorsConfig(dequantize=True)",
+    "gptq": "backend='auto_trainable' in GPTQConfig: the kernels that it picks by itself refuse to train",
+    "awq": "backend='auto_trainable' in AwqConfig: the kernels that it picks by itself refuse to train",
+    "mxfp4": "Mxfp4Config(dequantize=True): in MXFP4 itself transformers refuses to train",
 }
-"""The quantization_config to load a checkpoint with, by its method, where that of its config.json does not train."""
+"""What a checkpoint has to be loaded with to be trained on, by its quant_method, and why."""
 
 
 def taken_as_stored(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: Preset) -> Taken:
@@ -71,19 +70,19 @@ def _check_store(quant: Quantization, transformers: tuple[int, int], instead: st
 
 
 def _methods(question: Question, quant: Quantization, plain: bool = False) -> tuple[Method, ...]:
-    """The methods in question that run on a base stored so; `plain`: those on a 16-bit base run as well."""
+    """The methods that run on a base stored so; `plain`: those on a 16-bit base run as well."""
     refusal = STORES[quant].no_dora
     if refusal and question.method == "qdora":
         raise BadValue("--method", "qdora", f"{refusal}; take qlora, or the model in 16 bits")
-    methods = question.methods if plain else tuple(one for one in question.methods if one in QUANTIZED_METHODS)
-    return tuple(one for one in methods if one != "qdora" or not refusal)
+    return tuple(one for one in (METHODS if plain else QUANTIZED_METHODS) if one != "qdora" or not refusal)
 
 
 def _check_knobs(question: Question, checkpoint: Checkpoint) -> None:
     if question.method == "full":
         raise BadValue(
-            "--method", "full", f"the checkpoint is stored as {checkpoint.stored}, which only carries adapters"
-            f"{_or(checkpoint)}"
+            "--method",
+            "full",
+            f"the checkpoint is stored as {checkpoint.stored}, which is trained with adapters only{_or(checkpoint)}",
         )
     if question.method in ("dora", "qdora") and (refusal := STORES[checkpoint.quant].no_dora):
         raise BadValue("--method", question.method, f"{refusal}; take qlora{_or(checkpoint)}")
@@ -91,20 +90,19 @@ def _check_knobs(question: Question, checkpoint: Checkpoint) -> None:
     for name, value in asked.items():
         if value is not None and value != getattr(checkpoint, name) and (name == "quant" or checkpoint.double_quant):
             raise BadValue(
-                f"--{name.replace('_', '-')}", value, f"the checkpoint is stored as {checkpoint.stored}; leave it out"
-                f"{_or(checkpoint)}"
+                f"--{name.replace('_', '-')}",
+                value,
+                f"the checkpoint is stored as {checkpoint.stored}; leave it out{_or(checkpoint)}",
             )
 
 
 def _dequantized(question: Question, spec: Model, checkpoint: Checkpoint) -> Taken:
-    if question.method in QUANTIZED_METHODS or question.quant is not None:
-        what = ("--method", question.method) if question.method in QUANTIZED_METHODS else ("--quant", question.quant)
-        raise BadValue(
-            *what,
-            f"transformers does not quantize a checkpoint that is stored as {checkpoint.stored} once more"
-            f"{_or(checkpoint)}",
-        )
-    methods = tuple(one for one in question.methods if one not in QUANTIZED_METHODS)
+    refusal = f"transformers does not quantize a checkpoint stored as {checkpoint.stored} once more{_or(checkpoint)}"
+    if question.method in QUANTIZED_METHODS:
+        raise BadValue("--method", question.method, refusal)
+    if question.quant is not None:
+        raise BadValue("--quant", question.quant, refusal)
+    methods = tuple(one for one in METHODS if one not in QUANTIZED_METHODS)
     text = (
         f"The checkpoint is stored as {checkpoint.stored}, and dequantized to 16 bits while it is loaded: the base of "
         f"this answer is in 16 bits, and QLoRA is left out."
@@ -129,8 +127,7 @@ def _loading(checkpoint: Checkpoint) -> list[str]:
     """How it must be loaded to be trained on, and what of it is not known."""
     texts = []
     if checkpoint.method in LOADED:
-        how = LOADED[checkpoint.method].format(bits=checkpoint.bits)
-        texts.append(f"Load it with quantization_config={how}: by itself transformers picks what does not train.")
+        texts.append(f"Load it with {LOADED[checkpoint.method]}.")
     for what in checkpoint.unknown:
         text = f"It is not known {what}"
         if checkpoint.growth > 1:
@@ -151,5 +148,3 @@ def _or(checkpoint: Checkpoint) -> str:
 
 def _reason(text: str) -> Reason:
     return Reason(code=STORED, text=text, source=SOURCE)
-
-

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from advisor.catalog.config_json import model_from_config, read_config
 from advisor.catalog.data import data_folder, data_text
-from advisor.errors import BadConfig, UnknownName, expect, shown
+from advisor.errors import BadConfig, BadValue, UnknownName, expect, shown
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from advisor.checkpoints import Checkpoint
 
 _STORAGE_WORDS = (
     *("bnb", "gptq", "awq", "hqq", "fp8", "fp4", "aqlm", "gguf", "mlx", "bit", "int4", "int8", "qat", "w4a", "w8a"),
@@ -85,16 +87,12 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     label, entry = text.strip(), find_entry(text)
     says_storage = any(word in label.lower() for word in _STORAGE_WORDS)
     if entry is not None and not says_storage:
-        return catalog_model(entry.name)
+        return _catalog_model(entry.name)
     path = _config_path(label)
     if path is not None:
         return model_from_config(read_config(path), _name_of(path), shown(path))
-    if says_storage:
-        from advisor.catalog.stored_models import stored_model
-
-        found = stored_model(label, entry)
-        if found is not None:
-            return found
+    if says_storage and (found := _stored_model(label, entry)) is not None:
+        return found
     from advisor.catalog import hub
 
     if hub.is_hub_id(label):
@@ -121,21 +119,68 @@ def _by_label() -> dict[str, ModelEntry]:
     return {label.lower(): entry for entry in model_entries() for label in (entry.name, entry.hub_id, *entry.aliases)}
 
 
-def entry_by_hub_name(name: str) -> tuple[ModelEntry, str] | None:
-    """The one entry of the catalog with a Hub id ORGANIZATION/`name`, and that id; None for none, or for several."""
-    ending = f"/{name.lower()}"
-    found = {
-        entry.name: (entry, label)
-        for entry in model_entries()
-        for label in (*reversed(entry.aliases), entry.hub_id)
-        if label.lower().endswith(ending)
-    }
-    return next(iter(found.values())) if len(found) == 1 else None
+def _stored_model(label: str, entry: ModelEntry | None) -> ModelSpec | None:
+    """The model that `label` names without its ending of storage, with its checkpoint; None where that is not known.
+
+    `entry` is that of the whole name, where the catalog has it. Of a checkpoint whose name says too little, the
+    config.json is read where the Hub's local cache has it. Raises BadValue for what nothing trains on.
+    """
+    from advisor.catalog.storage import read_ending, refused_mixture, with_experts
+
+    stored = read_ending(label)
+    if stored is None:
+        return None if entry is None else _catalog_model(entry.name)
+    found, original = _without_ending(stored.base)
+    found = entry or found
+    if stored.checkpoint is None:
+        instead = f"take --model {original}" if original else "take the id of the model that it was made from"
+        raise BadValue("--model", label, f"{stored.refusal}; {instead}")
+    if found is None:
+        return None
+    m = _catalog_model(found.name)
+    if refusal := refused_mixture(stored.checkpoint, m):
+        raise BadValue("--model", label, f"{refusal}{f', --model {original}' if original else ''}")
+    checkpoint = with_experts(stored.checkpoint, m)
+    if stored.checkpoint.growth > 1:
+        checkpoint = _cached_checkpoint(label, m) or checkpoint
+    return m.model_copy(update={"checkpoint": checkpoint.model_copy(update={"original": original})})
+
+
+def _cached_checkpoint(hub_id: str, m: ModelSpec) -> Checkpoint | None:
+    """What the config.json of `hub_id` says of its storage, if the Hub's local cache has it."""
+    from advisor.catalog import hub
+
+    cached = hub.cached_file(hub_id, "config.json")
+    if cached is None:
+        return None
+    from advisor.catalog.quantization_config import checkpoint_of
+
+    origin = f"{hub_id} config.json"
+    config = read_config(cached, origin)
+    return checkpoint_of(config, m, origin) if config.get("quantization_config") is not None else None
+
+
+def _without_ending(name: str) -> tuple[ModelEntry | None, str]:
+    """The entry of a name without its ending, and the Hub id of that model in 16 bits; (None, '') where not known.
+
+    In a mirror's id the part after the organization decides, if it is that of one entry's ids.
+    """
+    entry = find_entry(name)
+    if entry is not None:
+        return entry, hub_id_of(name)
+    from advisor.catalog.storage import MIRRORS, OTHERWISE_BUILT
+
+    owner, _, rest = name.rpartition("/")
+    if owner.lower() not in MIRRORS or name.lower().startswith(OTHERWISE_BUILT):
+        return None, ""
+    ending = f"/{rest.lower()}"
+    ids = [(one, label) for one in model_entries() for label in (one.hub_id, *one.aliases)]
+    found = {one.name: (one, label) for one, label in reversed(ids) if label.lower().endswith(ending)}
+    return next(iter(found.values())) if len(found) == 1 else (None, "")
 
 
 @cache
-def catalog_model(name: str) -> ModelSpec:
-    """The model of an entry."""
+def _catalog_model(name: str) -> ModelSpec:
     data: dict[str, Any] = json.loads(data_text("models", f"{name}.json"))
     return model_from_config(data["config"], name, f"profiles/models/{name}.json")
 

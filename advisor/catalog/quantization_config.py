@@ -70,7 +70,7 @@ def _read(fields: Fields, m: ModelSpec) -> Checkpoint | None:
 
 
 def _bitsandbytes(fields: Fields, m: ModelSpec, four: bool, eight: bool) -> Checkpoint | None:
-    """Source: transformers 5.23, utils/quantization_config.py, BitsAndBytesConfig; fp4 and one level are its defaults."""
+    """Without keys, fp4 and one level. Source: transformers 5.23, utils/quantization_config.py, BitsAndBytesConfig."""
     if four and eight:
         raise fields.bad("load_in_8bit", "is true, and load_in_4bit as well: only one can be")
     if not (four or eight):  # neither: nothing is quantized
@@ -160,6 +160,8 @@ def _whole(fields: Fields, key: str, m: ModelSpec) -> tuple[tuple[tuple[str, ...
         for layer in (found[int(match[1])],) if match and names else found if names else ():
             layer.update(dict.fromkeys(names))
     patterns = [entry for entry in entries if re.search(r"[*\\^$\[\]()|+?]|^re:", entry)]
-    unknown = (f"which layers {shown(patterns[0], 60)!r} of its quantization_config leaves in 16 bits",) if patterns else ()
+    unknown = (
+        (f"which layers {shown(patterns[0], 60)!r} of its quantization_config leaves in 16 bits",) if patterns else ()
+    )
     whole = tuple(tuple(sorted(layer)) for layer in found)
     return (whole if any(whole) else ()), unknown

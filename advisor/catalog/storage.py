@@ -13,14 +13,18 @@ from advisor.checkpoints import STORES, Checkpoint
 from advisor.specs import ModelSpec
 
 MIRRORS = frozenset(
-    "ai-modelscope alpindale axolotl-quants bartowski casperhansen hugging-quants llm-research lmstudio-community "
-    "mistral-community mlx-community modelscope neuralmagic nousresearch nvidia redhatai swift techxgenus thebloke "
-    "unsloth".split()
+    {
+        *("ai-modelscope", "alpindale", "axolotl-quants", "bartowski", "casperhansen", "hugging-quants"),
+        *("llm-research", "lmstudio-community", "mistral-community", "mlx-community", "modelscope", "neuralmagic"),
+        *("nousresearch", "nvidia", "redhatai", "swift", "techxgenus", "thebloke", "unsloth"),
+    }
 )
 """Organizations that publish others' models under their names, in lower case."""
+OTHERWISE_BUILT = ("unsloth/phi-3", "unsloth/phi-4")
+"""How ids of mirrors begin whose models are not built as the original: Unsloth publishes Phi in Llama's form."""
 
 DYNAMIC_GROWTH = 1.81 / 1.36
-"""The most that Unsloth states for a dynamic 4-bit checkpoint over a plain one: 1.81 GB against 1.36 GB, of Qwen2-VL 2B.
+"""The most that Unsloth states for a dynamic 4-bit checkpoint over a plain one: 1.81 GB against 1.36 (Qwen2-VL 2B).
 
 Source: https://unsloth.ai/blog/dynamic-4bit (which speaks of less than 10 % for larger models).
 """
@@ -142,7 +146,9 @@ def refused_mixture(checkpoint: Checkpoint, m: ModelSpec) -> str:
     """Why nothing here trains on this checkpoint of a mixture of experts; '' where it does, or `m` is none."""
     if not m.num_experts or checkpoint.dequantized or STORES[checkpoint.quant].by_bitsandbytes:
         return ""
-    return f"{NOT_MIRRORED.format(f'the {STORES[checkpoint.quant].title} experts of a mixture')}: take the 16-bit original"
+    return (
+        f"{NOT_MIRRORED.format(f'the {STORES[checkpoint.quant].title} experts of a mixture')}: take the 16-bit original"
+    )
 
 
 def with_experts(checkpoint: Checkpoint, m: ModelSpec) -> Checkpoint:

@@ -13,8 +13,8 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, expected, shuffled, worst
 from advisor.costs.moments import base_of, predict_evaluation_memory
 from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, beginning_peaks, largest, peak_of
-from advisor.costs.stored import with_store, with_unknown_layers
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
+from advisor.costs.stored import with_store, with_unknown_layers
 from advisor.decoders.kinds import attention_card
 from advisor.decoders.stack import Proof, Stack
 from advisor.decoders.step import evaluation_program, step_program

@@ -97,8 +97,8 @@ def base_of(recipe: Recipe) -> Recipe:
 def beginnings(m: ModelSpec, base: Recipe) -> tuple[Beginning, ...]:
     """How a job on the quantized base of `base_of` begins: it is loaded, and then prepared if its recipe says so.
 
-    Of a checkpoint that is quantized already the stored tensors are loaded as they are, one by one. Source: transformers
-    5.23, core_model_loading.py, and integrations/bitsandbytes.py, Bnb4bitDeserialize.
+    Of a checkpoint that is quantized already the stored tensors are loaded as they are, one by one. Source:
+    transformers 5.23, core_model_loading.py, and integrations/bitsandbytes.py, Bnb4bitDeserialize.
     """
     recipe = base.model_copy(update={"kbit_upcast": False})
     if m.checkpoint is not None or not STORES[base.quant].by_bitsandbytes:

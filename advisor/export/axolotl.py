@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.export.rows import BUILDERS
-from advisor.export.run import ATTENTION, Run, TrainingFile
+from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored
 from advisor.export.yaml_values import DTYPES, NAME, unsaid, whole, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 
@@ -19,6 +19,7 @@ _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 def write(run: Run) -> TrainingFile:
     """A file for `axolotl train`. Raises BadValue for an alpha that it does not take."""
+    check_stored(run, "Axolotl", "gptq", "awq")
     recipe, half = run.recipe, _half(run)
     command = f"axolotl train {NAME}" + ("" if run.gpus == 1 else f" --num-processes {run.gpus}")
     values: dict[str, Any] = {
@@ -46,6 +47,8 @@ def write(run: Run) -> TrainingFile:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
         values |= _adapters(run)
+    if run.stored_as == "mxfp4":
+        values |= {"model_quantization_config": "Mxfp4Config", "model_quantization_config_kwargs": {"dequantize": True}}
     notes = _KERNELS_NOTE + (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
     return yaml_file(run, "axolotl", command, notes, values)
 
@@ -121,7 +124,7 @@ def _unsaid(run: Run) -> str:
     return unsaid(
         (recipe.loss == "chunked", "chunked loss (several of axolotl's plugins offer one)"),
         (
-            recipe.quant == "fp4" or (recipe.quant == "nf4" and not recipe.double_quant),
+            run.quantizes and (recipe.quant == "fp4" or (recipe.quant == "nf4" and not recipe.double_quant)),
             "a 4-bit format other than double-quantized nf4",
         ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from advisor.answer import DataFile
-from advisor.export.run import Run, TrainingFile
+from advisor.export.run import Run, TrainingFile, check_stored
 from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
 
 _TEMPLATE_NOTE = (
@@ -21,6 +21,8 @@ _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 def write(run: Run) -> TrainingFile:
     """A file for `llamafactory-cli train`. Raises BadValue for an alpha that it does not take."""
+    # of an FP8 checkpoint it makes 16 bits on any card: model/model_utils/quantization.py, configure_quantization
+    check_stored(run, "LLaMA-Factory", "gptq", "awq", *(["fp8"] if run.recipe.is_quantized else []))
     recipe = run.recipe
     pure = recipe.base_dtype == "bfloat16" if recipe.method == "full" else _plain_bf16_adapters(run)
     values: dict[str, Any] = {
@@ -51,9 +53,9 @@ def write(run: Run) -> TrainingFile:
             "lora_target": "all" if run.adapts_all_linear else ",".join(run.target_modules),
             "use_dora": recipe.is_dora,
         }
-    if recipe.is_quantized:
+    if run.quantizes:
         values |= {"quantization_bit": 8 if recipe.quant == "int8" else 4, "quantization_method": "bnb"}
-    if recipe.quant in ("nf4", "fp4"):
+    if run.quantizes and recipe.quant in ("nf4", "fp4"):
         values |= {"quantization_type": recipe.quant, "double_quantization": recipe.double_quant}
     command = ("" if run.gpus == 1 else "FORCE_TORCHRUN=1 ") + f"llamafactory-cli train {NAME}"
     info = json.dumps({"train": _rows(run.data)}, ensure_ascii=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.answer import DataFile
+from advisor.checkpoints import STORES
+from advisor.errors import InputError
 from advisor.parameters.modules import parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
 from advisor.rates import learning_rate
@@ -31,6 +33,16 @@ class Run(NamedTuple):
         """What from_pretrained takes: the folder of a config.json, or the Hub id."""
         folder = self.model_id.removesuffix("config.json").rstrip("/")
         return folder if self.model_id.endswith("/config.json") else self.model_id
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether bitsandbytes quantizes the base while it is loaded: not where its checkpoint is quantized already."""
+        return self.recipe.is_quantized and self.model.checkpoint is None
+
+    @property
+    def stored_as(self) -> str:
+        """The quant_method of a checkpoint that is not in 16 bits; '' for any other."""
+        return "" if self.model.checkpoint is None else self.model.checkpoint.method
 
     @property
     def mixed_precision(self) -> str:
@@ -60,6 +72,23 @@ class Run(NamedTuple):
         if self.recipe.target_modules == ("attention",):
             return list(attention_names(self.model))
         return list(spelled_targets(self.model, self.recipe))
+
+
+def check_stored(run: Run, trainer: str = "", *refused: str) -> None:
+    """Raises InputError where a file for `trainer` cannot say how to load the base: checkpoints of these methods.
+
+    And for a base in a stored form that only a checkpoint has, where the model's is in 16 bits.
+    """
+    if run.quantizes and not STORES[run.recipe.quant].by_bitsandbytes:
+        title = STORES[run.recipe.quant].title
+        raise InputError(f"no file for --quant {run.recipe.quant}: give the id of a {title} checkpoint as --model")
+    if run.stored_as == "hqq" and run.recipe.is_quantized:
+        raise InputError("no file for an HQQ checkpoint: transformers 5, which files are written for, does not load it")
+    if run.stored_as in refused:
+        raise InputError(
+            f"{trainer}'s file cannot say how a checkpoint stored by {run.stored_as} is loaded for training: use "
+            "--write python"
+        )
 
 
 class TrainingFile(NamedTuple):

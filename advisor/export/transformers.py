@@ -8,7 +8,7 @@ memory nor step time by much; the learning rates are usual starting points.
 from __future__ import annotations
 
 from advisor.export.rows import rows_section
-from advisor.export.run import ATTENTION, Run, TrainingFile, command_of, quoted
+from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored, command_of, quoted
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
 from advisor.optimizers import optimizer_row
 from advisor.specs import Recipe
@@ -18,6 +18,7 @@ NAME = "train.py"
 
 def write(run: Run) -> TrainingFile:
     """A Python script that trains as the run says."""
+    check_stored(run)
     start = f"python {NAME}" if run.gpus == 1 else f"torchrun --nproc-per-node {run.gpus} {NAME}"
     command = command_of(run, start)
     text = "\n\n".join(
@@ -46,7 +47,9 @@ def _head(run: Run, command: str) -> str:
     recipe = run.recipe
     packages = "torch 'transformers>=5.23,<6' datasets accelerate"
     packages += " peft" if recipe.has_adapters else ""
-    packages += " bitsandbytes" if recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
+    by_bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes"
+    packages += " bitsandbytes" if by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
+    packages += f" {PACKAGES[run.stored_as]}" if run.stored_as in PACKAGES else ""
     packages += " liger-kernel" if recipe.loss == "chunked" else ""
     return "\n".join(
         [
@@ -69,13 +72,13 @@ def _imports(run: Run) -> str:
         "AutoConfig",
         "AutoModelForCausalLM",
         "AutoTokenizer",
-        *(["BitsAndBytesConfig"] if recipe.is_quantized else []),
+        *_quantization(run)[:1],
         _collator(run).partition("(")[0],
         "PreTrainedTokenizerFast",
         "Trainer",
         "TrainingArguments",
     ]
-    lines = ["import argparse", "import tempfile"]
+    lines = ["import argparse", *(["import os"] if run.stored_as in PLACED else []), "import tempfile"]
     lines += ["from itertools import chain"] if run.workload.packing else []
     lines += ["", "import torch", "from datasets import load_dataset"]
     if recipe.has_adapters:
@@ -118,27 +121,62 @@ def _load(run: Run) -> str:
         '    raise SystemExit("the tokenizer has no EOS token: set one, or the model does not learn to stop")',
         "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is told apart by its labels",
     ]
-    if recipe.is_quantized:
-        lines += ["quantization = BitsAndBytesConfig(", *_quantization(recipe, dtype), ")"]
+    name, *arguments = _quantization(run) or [""]
+    if name:
+        lines += [f"quantization = {name}(", *arguments, ")"]
     lines += [
         "model = AutoModelForCausalLM.from_pretrained(",
         "    model_id,",
         f"    dtype={dtype},",
         f"    attn_implementation={attention},",
     ]
-    if recipe.is_quantized:
-        lines.append("    quantization_config=quantization,")
+    if name:  # a tiny random model is in 16 bits
+        lines.append(
+            f"    quantization_config={'quantization' if run.quantizes else _UNLESS_SMOKE.format('quantization')},"
+        )
+    if run.stored_as in PLACED:
+        place = _UNLESS_SMOKE.format('{"": int(os.environ.get("LOCAL_RANK", 0))}')
+        lines.append(f"    device_map={place},  # its kernels are picked for where it is loaded")
     return "\n".join([*lines, ")", "model.config.use_cache = False"])
 
 
-def _quantization(recipe: Recipe, dtype: str) -> list[str]:
+PACKAGES = {
+    "gptq": "gptqmodel optimum",
+    "awq": "gptqmodel",
+    "compressed-tensors": "compressed-tensors",
+    "fp8": "kernels",
+}
+"""What transformers needs to load a checkpoint, by its quant_method."""
+PLACED = ("gptq", "awq")
+_UNLESS_SMOKE = "None if options.smoke else {}"
+
+
+def _quantization(run: Run) -> list[str]:
+    """The class of the quantization_config, and lines with its arguments; [] for a base that is loaded without one.
+
+    A checkpoint that is quantized already has its own, which does not always train: gptqmodel picks kernels that refuse
+    to, and MXFP4 is not trained on. Source: transformers 5.23, quantizers/auto.py, merge_quantization_configs.
+    """
+    recipe, stored = run.recipe, run.model.checkpoint
+    if stored is not None:
+        trains = {
+            "gptq": ["GPTQConfig", f"    bits={stored.bits},", '    backend="auto_trainable",'],
+            "awq": ["AwqConfig", f"    bits={stored.bits},", '    backend="auto_trainable",'],
+            "mxfp4": ["Mxfp4Config", "    dequantize=True,"],
+            "compressed-tensors": ["CompressedTensorsConfig", "    dequantize=True,"],
+            "fp8": ["FineGrainedFP8Config", "    dequantize=True,"] if stored.dequantized else [],
+        }
+        return trains.get(stored.method, [])
+    if not recipe.is_quantized:
+        return []
     if recipe.quant == "int8":
-        return ["    load_in_8bit=True,"]
+        return ["BitsAndBytesConfig", "    load_in_8bit=True,"]
     return [
+        "BitsAndBytesConfig",
         "    load_in_4bit=True,",
         f'    bnb_4bit_quant_type="{recipe.quant}",',
         f"    bnb_4bit_use_double_quant={recipe.double_quant},",
-        f"    bnb_4bit_compute_dtype={dtype},",
+        f"    bnb_4bit_compute_dtype=torch.{recipe.base_dtype},",
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from advisor.answer import DataFile
 from advisor.errors import InputError
 from advisor.export.rows import BUILDERS
-from advisor.export.run import ATTENTION, Run, TrainingFile
+from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored
 from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 
@@ -24,9 +24,11 @@ _CHAT_NOTE = (
 
 def write(run: Run) -> TrainingFile:
     """A file for `trl sft --config`. Raises InputError for rows, or a setting, that TRL does not take."""
+    check_stored(run, "TRL", "gptq", "awq", "mxfp4")
     recipe = run.recipe
     command = f"trl sft --config {NAME}" + ("" if run.gpus == 1 else f" --num_processes {run.gpus}")
-    needs_bitsandbytes = recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes
+    by_bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes"
+    needs_bitsandbytes = by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes
     values: dict[str, Any] = {
         "model_name_or_path": run.source,
         "dtype": recipe.base_dtype,
@@ -43,9 +45,9 @@ def write(run: Run) -> TrainingFile:
         values["activation_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
         values |= _adapters(run)
-    if recipe.quant == "int8":
+    if run.quantizes and recipe.quant == "int8":
         values["load_in_8bit"] = True
-    elif recipe.is_quantized:
+    elif run.quantizes:
         values |= {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": recipe.quant,

@@ -13,6 +13,7 @@ from advisor.specs import (
     Estimate,
     Method,
     Model,
+    ModelSpec,
     Placement,
     Priority,
     Recipe,
@@ -56,6 +57,11 @@ class Context(NamedTuple):
     def parameters(self) -> int:
         """All parameters of the model."""
         return self.model.parameters if isinstance(self.model, TracedModel) else parameter_count(self.model)
+
+    @property
+    def stored_already(self) -> bool:
+        """Whether the model's checkpoint is not in 16 bits: what it is in cannot be chosen."""
+        return isinstance(self.model, ModelSpec) and self.model.checkpoint is not None
 
     @property
     def shown(self) -> Candidate | None:

@@ -37,9 +37,10 @@ def check(context: Context) -> Finding | None:
     if row.recipe.kbit_upcast and row.recipe.base_dtype != "float32":
         cast = f", and k-bit preparation casts them to fp32 (--no-kbit-upcast leaves {format_gib(left.bytes / 2)} GiB)"
     part = f"only {1 - left.share:.0%} of" if left.share < 1 else "none of"
+    who = "the checkpoint" if context.stored_already else "bitsandbytes"
     text = (
         f"{DISPLAY[row.method]} quantizes {part} the parameters in this model's layers: "
-        f"bitsandbytes leaves {format_gib(left.bytes)} GiB as they are{cast}."
+        f"{who} leaves {format_gib(left.bytes)} GiB as they are{cast}."
     )
     return Finding((Reason(code=CODE, text=text, source=SOURCES[0]),))
 

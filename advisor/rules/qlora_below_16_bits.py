@@ -11,7 +11,7 @@ from __future__ import annotations
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.trainer_default import decisive_default
-from advisor.rules.wording import DISPLAY, how, needs
+from advisor.rules.wording import DISPLAY, how, needs, stored_form
 from advisor.specs import Method
 from advisor.units import format_gib
 
@@ -24,7 +24,7 @@ def check(context: Context) -> Finding | None:
     if context.fits("lora") or context.fits("dora") or not context.fits("qlora"):
         return None
     row, card = context.candidates["qlora"], format_gib(context.memory_bytes)
-    text = f"QLoRA stores the frozen weights in {row.recipe.quant} and needs {needs(row)} of {card} GiB."
+    text = f"QLoRA stores the frozen weights in {stored_form(row.recipe)} and needs {needs(row)} of {card} GiB."
     reasons = [Reason(code=CODE, source=SOURCE, text=text)]
     sixteen: Method = "lora" if "lora" in context.candidates else "dora"
     if sixteen in context.candidates:

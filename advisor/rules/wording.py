@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.answer import Candidate, DataSummary, Plan
+from advisor.checkpoints import STORES
 from advisor.interval import Interval
 from advisor.parameters.targets import adapts_experts, fuses_experts
 from advisor.rules.context import Context
@@ -54,6 +55,12 @@ def how(recipe: Recipe) -> str:
     text = f"micro-batch {recipe.micro_batch} with{'' if recipe.gradient_checkpointing else 'out'} checkpointing"
     segments = " and expandable segments" if recipe.gradient_checkpointing else " but with expandable segments"
     return text + segments if recipe.expandable_segments else text
+
+
+def stored_form(recipe: Recipe) -> str:
+    """The stored form of a quantized base: 'nf4', 'FP8', 'GPTQ with 4 bits'."""
+    title = STORES[recipe.quant].title
+    return f"{title} with {recipe.quant_bits} bits" if recipe.quant in ("gptq", "awq", "hqq") else title
 
 
 def where(context: Context) -> str:

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from advisor.architectures import ARCHITECTURES
+from advisor.checkpoints import STORES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.specs import Recipe
 from calibrate.worker.hf_config import resolve
@@ -71,6 +72,8 @@ def check_recipe(recipe: Recipe) -> None:
     if wants_quantized != recipe.is_quantized:
         allowed = "nf4, fp4 or int8" if wants_quantized else "none"
         raise BadValue(f"quant of method {recipe.method}", recipe.quant, f"must be {allowed}")
+    if recipe.is_quantized and not STORES[recipe.quant].by_bitsandbytes:
+        raise BadValue("quant", recipe.quant, "must be nf4, fp4 or int8, which bitsandbytes makes while it loads")
     if recipe.attention == "flash":
         raise BadValue("attention", "flash", "must be sdpa or eager without a GPU; sdpa keeps the same tensors")
     if recipe.loss == "chunked":

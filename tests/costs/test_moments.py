@@ -7,7 +7,7 @@ import pytest
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.estimation import estimate
 from advisor.costs.memory import predict_step_memory
-from advisor.costs.moments import Beginning, beginnings, predict_evaluation_memory
+from advisor.costs.moments import Beginning, base_of, beginnings, predict_evaluation_memory
 from advisor.errors import BadValue
 from advisor.recipes import build_recipe
 from advisor.specs import ModelSpec, Recipe, TracedModel, Workload
@@ -24,7 +24,8 @@ def recipe(method: str = "qlora", **knobs: object) -> Recipe:
 
 
 def begun(m: ModelSpec = LLAMA, double_quant: bool = True, kbit_upcast: bool = True) -> dict[str, Beginning]:
-    return {one.name: one for one in beginnings(m, "nf4", double_quant, kbit_upcast, "bfloat16")}
+    base = base_of(recipe(double_quant=double_quant, kbit_upcast=kbit_upcast))
+    return {one.name: one for one in beginnings(m, base)}
 
 
 def test_evaluation_peaks_at_ten_bytes_a_logit() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from advisor.costs.moments import beginnings, predict_evaluation_memory
+from advisor.costs.moments import base_of, beginnings, predict_evaluation_memory
 from advisor.specs import METHODS
 from calibrate.worker.dryrun import trace_evaluation
 from calibrate.worker.loading import traced_loading
@@ -54,7 +54,7 @@ def test_dropout_and_accumulation_are_training_only(name: str, method: Any) -> N
 def test_loading_and_preparation_equal_the_traced_ones(name: str, knobs: dict[str, Any]) -> None:
     m, chosen = spec(name, 2), recipe(spec(name, 2), "qlora", **knobs)
     traced = traced_loading(config(name, 2), chosen)
-    loading, preparation = beginnings(m, chosen.quant, chosen.double_quant, True, chosen.base_dtype)
+    loading, preparation = beginnings(m, base_of(chosen.model_copy(update={"kbit_upcast": True})))
     assert sum(loading.held.values()) == pytest.approx(traced.loaded_bytes, rel=1e-3)
     assert preparation.bytes == pytest.approx(traced.preparing_bytes, rel=1e-3)
     # The CPU's own quantization works in other temporaries, and the last layer's last weights come after the largest.
