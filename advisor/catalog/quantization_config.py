@@ -19,7 +19,7 @@ _KEYS = ("quantization_config", "compression_config")
 """The second is what compressed-tensors wrote before it wrote the first."""
 _ATTENTION = re.compile(r"(?:self_)?attn|attention|self_attention")
 _MLP = re.compile(r"mlp|feed_forward|ffn|block_sparse_moe")
-_OF_A_LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(\d+)(?:\.(.+))?")
+_OF_A_LAYER = re.compile(r"(?:.*\.)?(?:layers|h|blocks)\.(\d{1,6})(?:\.(.+))?")
 _BESIDE_THE_TEXT = re.compile(r"vis(?:ion|ual)|audio|multi_modal|(?<!de)encoder")
 _MAX_NAMES = 100_000
 _SIXTEEN = "take the id of the same model in 16 bits"

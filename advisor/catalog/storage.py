@@ -111,13 +111,13 @@ _FORMS: tuple[tuple[str, Meaning], ...] = (
     (r"fp8(?:-(?P<how>dynamic|block|static|kv))?", _of_fp8),
     (r"nvfp4(?:a16)?", lambda _: "nvfp4"),
     (r"mxfp4", lambda _: dequantized("MXFP4", "mxfp4")),
-    (r"aqlm(?:[-_][\w-]+)?", lambda _: "aqlm"),
+    (r"aqlm(?:[-_][\w-]{1,40})?", lambda _: "aqlm"),
     (r"(?:i?q\d_[k0-9](?:_[smlx]+)?-)?(?:i1-)?gguf|i?q\d_[k0-9](?:_[smlx]+)?", lambda _: "gguf"),
     (
         r"(?:quantized[.-])?w(?P<bits>4|8)a(?:4|8|16)(?:-g?\d+)?",
         lambda found: dequantized(f"{found['bits']} bits, by compressed-tensors", "compressed-tensors"),
     ),
-    (r"mlx(?:-[\w.]+)*", lambda _: "mlx"),
+    (r"mlx(?:-[\w.]{1,20}){0,4}", lambda _: "mlx"),
     (
         r"(?:int[48]|[2-8]-?bits?|qat)",
         lambda found: "mlx" if found["base"].lower().startswith("mlx-community/") else "bits",
