@@ -105,7 +105,7 @@ def _dequantized(question: Question, spec: Model, checkpoint: Checkpoint) -> Tak
     methods = tuple(one for one in METHODS if one not in QUANTIZED_METHODS)
     text = (
         f"The checkpoint is stored as {checkpoint.stored}, and dequantized to 16 bits while it is loaded: the base of "
-        f"this answer is in 16 bits, and QLoRA is left out."
+        f"this answer is in 16 bits, and QLoRA is left out{_or(checkpoint) if checkpoint.original else ''}."
     )
     return Taken(question, spec, methods, (_reason(text), *map(_reason, _loading(checkpoint))))
 

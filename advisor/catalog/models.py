@@ -30,6 +30,8 @@ _STORAGE_WORDS = (
     *(f"q{bits}_" for bits in (2, 3, 4, 5, 6, 8)),
 )
 """One of them is in every ending of storage (advisor.catalog.storage, which is loaded for such names only)."""
+_BF16 = "-bf16"
+"""How the id of a copy in 16 bits ends, where a model is published in fewer."""
 _HINT = "`advise models` lists them; or give a Hub id or a path to a config.json"
 
 
@@ -87,7 +89,9 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     label, entry = text.strip(), find_entry(text)
     says_storage = any(word in label.lower() for word in _STORAGE_WORDS)
     if entry is not None and not says_storage:
-        return _catalog_model(entry.name)
+        found = _catalog_model(entry.name)
+        whole = found.checkpoint is not None and label.lower().endswith(_BF16)
+        return found.model_copy(update={"checkpoint": None}) if whole else found
     path = _config_path(label)
     if path is not None:
         return model_from_config(read_config(path), _name_of(path), shown(path))
@@ -182,7 +186,11 @@ def _without_ending(name: str) -> tuple[ModelEntry | None, str]:
 @cache
 def _catalog_model(name: str) -> ModelSpec:
     data: dict[str, Any] = json.loads(data_text("models", f"{name}.json"))
-    return model_from_config(data["config"], name, f"profiles/models/{name}.json")
+    found = model_from_config(data["config"], name, f"profiles/models/{name}.json")
+    if found.checkpoint is None:
+        return found
+    original = next((label for label in data["aliases"] if label.lower().endswith(_BF16)), "")
+    return found.model_copy(update={"checkpoint": found.checkpoint.model_copy(update={"original": original})})
 
 
 def _config_path(text: str) -> Path | None:

@@ -101,7 +101,8 @@ def beginnings(m: ModelSpec, base: Recipe) -> tuple[Beginning, ...]:
     transformers 5.23, core_model_loading.py, and integrations/bitsandbytes.py, Bnb4bitDeserialize.
     """
     recipe = base.model_copy(update={"kbit_upcast": False})
-    if m.checkpoint is not None or not STORES[base.quant].by_bitsandbytes:
+    stored = m.checkpoint is not None and m.checkpoint.quant == base.quant
+    if stored or not STORES[base.quant].by_bitsandbytes:
         loaded = Beginning("loading", "loading", _weights(m, recipe), 0)
     else:
         beside = max(_beside(part, recipe) for part, _ in layer_groups(m))

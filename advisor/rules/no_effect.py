@@ -46,7 +46,7 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     question = context.question
     fixed, checkpointing = question.fixed, question.gradient_checkpointing in (None, True)
     # What is idle for one method only may be there for another.
-    each = [idle_knobs(method, question.quant or "nf4", checkpointing) for method in context.candidates]
+    each = [idle_knobs(method, row.recipe.quant, checkpointing) for method, row in context.candidates.items()]
     idle = [(name, why) for name, why in each[-1].items() if name in fixed and all(name in one for one in each)]
     if "data" not in fixed:
         idle += [(name, "without --data") for name in ("data_columns", "tokenizer", "skip_bad_lines") if name in fixed]
