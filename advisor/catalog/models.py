@@ -95,8 +95,8 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     path = _config_path(label)
     if path is not None:
         return model_from_config(read_config(path), _name_of(path), shown(path))
-    if says_storage and (found := _stored_model(label, entry)) is not None:
-        return found
+    if says_storage and (stored := _stored_model(label, entry)) is not None:
+        return stored
     from advisor.catalog import hub
 
     if hub.is_hub_id(label):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from advisor.catalog import find_model
@@ -77,6 +80,23 @@ def test_a_dynamic_checkpoint_is_an_interval_without_its_config() -> None:
     found = checkpoint_of("unsloth/Qwen3-8B-unsloth-bnb-4bit")
     assert found.growth == DYNAMIC_GROWTH == pytest.approx(1.33, abs=0.005)
     assert "config.json" in found.unknown[0]
+
+
+def test_a_dynamic_checkpoint_is_read_where_its_config_is_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, name = tmp_path / "config.json", "unsloth/Qwen3-8B-unsloth-bnb-4bit"
+    stored = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "llm_int8_skip_modules": ["model.layers.3.mlp"]}
+    path.write_text(json.dumps({"model_type": "qwen3", "quantization_config": stored}))
+    monkeypatch.setattr("advisor.catalog.hub.cached_file", lambda hub_id, file: path if hub_id == name else None)
+    found = checkpoint_of(name)
+    assert (found.growth, found.unknown, found.original) == (1, (), "unsloth/Qwen3-8B")
+    assert found.whole[3] == ("down_proj", "gate_proj", "up_proj")
+
+
+def test_the_catalogs_own_mxfp4_models_have_a_copy_in_16_bits() -> None:
+    assert checkpoint_of("gpt-oss-20b").original == "unsloth/gpt-oss-20b-BF16"
+    assert find_model("unsloth/gpt-oss-20b-BF16").checkpoint is None
 
 
 def test_experts_that_bitsandbytes_stored_one_by_one_are_not_known() -> None:
