@@ -19,6 +19,10 @@ class Store(NamedTuple):
 
     title: str
     by_bitsandbytes: bool = False
+    bits: tuple[int, ...] = ()
+    """Widths of a weight to choose from; () for one."""
+    group: int = 0
+    """Weights to a scale where nothing else is said; 0 where there is no choice."""
     no_dora: str = ""
     """Who refuses DoRA on it, and how; '' where DoRA works."""
     casts_the_rest: bool = True
@@ -29,20 +33,31 @@ class Store(NamedTuple):
     """The first version of transformers that does not load it."""
 
 
+# Widths and groups: transformers 5.23, utils/quantization_config.py; hqq 0.2.8, core/quantize.py, SUPPORTED_BITS.
 STORES: dict[Quantization, Store] = {
     "nf4": Store("nf4", by_bitsandbytes=True),
     "fp4": Store("fp4", by_bitsandbytes=True),
     "int8": Store("int8", by_bitsandbytes=True),
-    "gptq": Store("GPTQ", no_dora="peft 0.21 refuses DoRA on a GPTQ base (tuners/lora/gptq.py)", casts_the_rest=False),
+    "gptq": Store(
+        "GPTQ",
+        bits=(2, 3, 4, 8),
+        group=128,
+        no_dora="peft 0.21 refuses DoRA on a GPTQ base (tuners/lora/gptq.py)",
+        casts_the_rest=False,
+    ),
     "awq": Store(
         "AWQ",
+        bits=(4,),
+        group=128,
         no_dora="peft 0.21 refuses DoRA on an AWQ base (tuners/lora/awq.py)",
         only_dtype="float16",  # transformers 5.23, quantizers/quantizer_awq.py, update_dtype
     ),
     # transformers 5.23, quantizers/quantizer_hqq.py, has no operation that loads or makes its weights.
-    "hqq": Store("HQQ", casts_the_rest=False, until_transformers=(5, 0)),
+    "hqq": Store("HQQ", bits=(1, 2, 3, 4, 5, 6, 8), group=64, casts_the_rest=False, until_transformers=(5, 0)),
     "fp8": Store(
-        "FP8", no_dora="peft 0.21's DoRA multiplies the FP8 weight itself, for which PyTorch 2.13 has no kernel"
+        "FP8",
+        group=128,
+        no_dora="peft 0.21's DoRA multiplies the FP8 weight itself, for which PyTorch 2.13 has no kernel",
     ),
 }
 

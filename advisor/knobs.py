@@ -136,6 +136,8 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob("quant", "recipe", "choice", "storage of the base in QLoRA and QDoRA", tuple(STORES), _QUANT_ALIASES),
     Knob("double_quant", "recipe", "bool", "also quantize the 4-bit quantization constants"),
+    Knob("quant_bits", "recipe", "int", "bits of a weight in a gptq, awq or hqq base"),
+    Knob("quant_group", "recipe", "int", "weights that share a scale in a gptq, awq, hqq or fp8 base; 0 for one a row"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: cast the rest of the base to fp32"),
     Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
     Knob(
@@ -298,7 +300,7 @@ def _known_names(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
-_ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
+_ONLY_QUANTIZED = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast")
 
 
 def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True) -> dict[str, str]:
@@ -313,12 +315,24 @@ def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointi
         idle["magnitude_dtype"] = "without DoRA's magnitudes"
     if method not in QUANTIZED_METHODS:
         idle |= dict.fromkeys(_ONLY_QUANTIZED, f"without a quantized base (--method {method})")
-    elif quant not in ("nf4", "fp4"):
-        idle["double_quant"] = f"with --quant {quant}, which has no second level"
-        if not STORES[quant].casts_the_rest:
-            idle["kbit_upcast"] = f"with --quant {quant}, which peft's k-bit preparation passes over"
+    else:
+        idle |= _idle_of_store(quant)
     if not gradient_checkpointing:
         idle["reentrant"] = "without gradient checkpointing"
+    return idle
+
+
+def _idle_of_store(quant: Quantization) -> dict[str, str]:
+    """Those that mean nothing for a base stored so."""
+    store, idle = STORES[quant], {}
+    if quant not in ("nf4", "fp4"):
+        idle["double_quant"] = f"with --quant {quant}, which has no second level"
+    if not store.bits:
+        idle["quant_bits"] = f"with --quant {quant}, which has one width"
+    if not store.group:
+        idle["quant_group"] = f"with --quant {quant}, whose blocks are fixed"
+    if not store.casts_the_rest:
+        idle["kbit_upcast"] = f"with --quant {quant}, which peft's k-bit preparation passes over"
     return idle
 
 
@@ -342,6 +356,8 @@ class Question(Frozen):
     magnitude_dtype: DType | None = None
     quant: Quantization | None = None
     double_quant: bool | None = None
+    quant_bits: int | None = None
+    quant_group: int | None = None
     kbit_upcast: bool | None = None
     autocast: bool | None = None
     optimizer: Optimizer | None = None

@@ -34,14 +34,17 @@ def build_recipe(
     mean nothing for the method are left out of `fixed` and `preset`.
     Raises UnknownName or BadValue for a field or a value that a recipe does not have.
     """
-    idle = idle_knobs(method)
-    given = {**(preset or {}), **fixed}
-    settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
     quantized = method in QUANTIZED_METHODS
-    quant = settings.setdefault("quant", "nf4" if quantized else "none")
+    given = {**(preset or {}), **fixed}
+    quant = (given if quantized else {}).get("quant", "nf4" if quantized else "none")
+    stored = STORES.get(quant) if isinstance(quant, str) else None  # type: ignore[call-overload]
+    idle = idle_knobs(method, quant if stored else "nf4")  # type: ignore[arg-type]
+    settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
+    settings.setdefault("quant", quant)
     settings.setdefault("double_quant", quant in ("nf4", "fp4"))
-    if quantized and quant in STORES and not STORES[quant].by_bitsandbytes:
-        settings |= _of_a_checkpoint(STORES[quant], fixed)
+    if stored and not stored.by_bitsandbytes:
+        settings |= _of_a_checkpoint(stored, fixed)
+        settings.setdefault("quant_group", stored.group)
     settings.setdefault("kbit_upcast", quantized)
     if "adapter_dtype" in settings:
         settings.setdefault("magnitude_dtype", settings["adapter_dtype"])
@@ -72,11 +75,9 @@ def stored_fields(m: Model, method: Method) -> dict[str, object]:
     if found is None or found.dequantized or method not in QUANTIZED_METHODS:
         return {}
     fields: dict[str, object] = {"quant": found.quant, "double_quant": found.double_quant}
-    return (
-        fields
-        if STORES[found.quant].by_bitsandbytes
-        else {**fields, "quant_bits": found.bits, "quant_group": found.group}
-    )
+    if not STORES[found.quant].by_bitsandbytes:
+        fields |= {"quant_bits": found.bits, "quant_group": found.group}
+    return fields
 
 
 def like(recipe: Recipe, other: Recipe) -> Recipe:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
-from advisor.checkpoints import Checkpoint, Quantization
+from advisor.checkpoints import STORES, Checkpoint, Quantization
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
 from advisor.lengths import Quantiles, RowLengths, wrong_quantiles
@@ -330,6 +330,9 @@ class Recipe(Frozen):
         return self.quant != "none"
 
     def _contradiction(self) -> str:
+        widths = STORES[self.quant].bits if self.is_quantized else ()
+        if widths and self.quant_bits not in widths:
+            return f"quant_bits is {self.quant_bits}, but a {self.quant} base has {', '.join(map(str, widths))}"
         return wrong_stack(self.stack) if self.stack else ""
 
 

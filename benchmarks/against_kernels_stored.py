@@ -3,8 +3,8 @@
     python -m benchmarks.against_kernels_stored --source FOLDER
 
 FOLDER holds hqq's source (the folder that holds the package `hqq`); FP8 is transformers' own. Every tensor that a
-forward and a backward allocate is recorded. Replaced: FP8's product, which has no kernel for a CPU, and hqq's imports of
-packages that color its messages. Exits with 1 where a figure differs.
+forward and a backward allocate is recorded. Replaced: FP8's product, which has no kernel for a CPU, and the packages
+that color hqq's messages. Exits with 1 where a figure differs.
 """
 
 from __future__ import annotations

@@ -122,16 +122,20 @@ def test_only_numbers_have_ranges() -> None:
 
 def test_what_means_nothing_for_a_method() -> None:
     adapters = {"rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype"}
-    quantized = {"quant", "double_quant", "kbit_upcast"}
+    widths = {"quant_bits", "quant_group"}
+    quantized = {"quant", "double_quant", "kbit_upcast", *widths}
     assert {method: set(idle_knobs(method)) for method in METHODS} == {
         "full": adapters | quantized,
         "lora": quantized | {"magnitude_dtype"},
         "dora": quantized,
-        "qlora": {"magnitude_dtype"},
-        "qdora": set(),
+        "qlora": {"magnitude_dtype", *widths},
+        "qdora": widths,
     }
 
 
 def test_what_means_nothing_beside_another_knob() -> None:
-    assert set(idle_knobs("qdora", quant="int8")) == {"double_quant"}
-    assert set(idle_knobs("qdora", gradient_checkpointing=False)) == {"reentrant"}
+    widths = {"quant_bits", "quant_group"}
+    assert set(idle_knobs("qdora", quant="int8")) == {"double_quant", *widths}
+    assert set(idle_knobs("qdora", quant="gptq")) == {"double_quant", "kbit_upcast"}
+    assert set(idle_knobs("qdora", quant="fp8")) == {"double_quant", "quant_bits"}
+    assert set(idle_knobs("qdora", gradient_checkpointing=False)) == {"reentrant", *widths}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from advisor.errors import InputError
 from advisor.knobs import RECIPE_KNOBS, idle_knobs
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Method, Recipe
@@ -18,6 +19,17 @@ def test_fixed_goes_before_the_preset_and_that_before_defaults() -> None:
 
 def test_a_default_stays_where_a_knob_means_nothing() -> None:
     assert build_recipe("full", {"rank": 4}, None, {"rank": 64}).rank == 64
+
+
+def test_a_base_that_only_a_checkpoint_has_is_not_prepared() -> None:
+    assert build_recipe("qlora", {"quant": "gptq"}).quant_group == 128
+    assert build_recipe("qlora", {"quant": "hqq", "quant_bits": 2}).quant_group == 64
+    assert build_recipe("qlora", {"quant": "fp8"}).kbit_upcast is False
+    assert build_recipe("qlora", {"quant": "fp8", "kbit_upcast": True}).kbit_upcast is True
+    assert build_recipe("qlora", {"quant": "gptq", "kbit_upcast": True}).kbit_upcast is False
+    assert build_recipe("qlora", {"quant": "awq"}, {"base_dtype": "bfloat16"}).base_dtype == "float16"
+    with pytest.raises(InputError, match="quant_bits is 5, but a gptq base has 2, 3, 4, 8"):
+        build_recipe("qlora", {"quant": "gptq", "quant_bits": 5})
 
 
 def test_what_follows_from_other_knobs() -> None:

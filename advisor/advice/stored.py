@@ -9,6 +9,7 @@ from advisor.checkpoints import FP8_CAPABILITY, STORES, Checkpoint, Quantization
 from advisor.errors import BadValue, InputError
 from advisor.knobs import Question
 from advisor.libraries import libraries_of, version_text
+from advisor.recipes import stored_fields
 from advisor.rules.wording import DISPLAY
 from advisor.specs import METHODS, QUANTIZED_METHODS, GpuSpec, Method, Model, ModelSpec
 
@@ -45,7 +46,7 @@ def taken_as_stored(question: Question, spec: Model, cards: tuple[GpuSpec, ...],
     if checkpoint.dequantized:
         return _dequantized(question, spec, checkpoint)
     _check_store(checkpoint.quant, transformers, _instead(checkpoint))
-    _check_knobs(question, checkpoint)
+    _check_knobs(question, spec, checkpoint)
     notes = [_reason(_sentence(question, checkpoint)), *map(_reason, _loading(checkpoint))]
     if question.method in QUANTIZED:
         question = question.model_copy(update={"method": QUANTIZED[question.method]})
@@ -77,7 +78,7 @@ def _methods(question: Question, quant: Quantization, plain: bool = False) -> tu
     return tuple(one for one in (METHODS if plain else QUANTIZED_METHODS) if one != "qdora" or not refusal)
 
 
-def _check_knobs(question: Question, checkpoint: Checkpoint) -> None:
+def _check_knobs(question: Question, spec: Model, checkpoint: Checkpoint) -> None:
     if question.method == "full":
         raise BadValue(
             "--method",
@@ -86,9 +87,9 @@ def _check_knobs(question: Question, checkpoint: Checkpoint) -> None:
         )
     if question.method in ("dora", "qdora") and (refusal := STORES[checkpoint.quant].no_dora):
         raise BadValue("--method", question.method, f"{refusal}; take qlora{_or(checkpoint)}")
-    asked = {"quant": question.quant, "double_quant": question.double_quant}
-    for name, value in asked.items():
-        if value is not None and value != getattr(checkpoint, name) and (name == "quant" or checkpoint.double_quant):
+    holds = stored_fields(spec, "qlora")
+    for name, value in question.recipe_fields.items():
+        if name in holds and value != holds[name]:
             raise BadValue(
                 f"--{name.replace('_', '-')}",
                 value,

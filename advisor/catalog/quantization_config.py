@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from advisor.catalog.fields import Fields
 from advisor.catalog.storage import REFUSED, bitsandbytes, dequantized, fp8, grouped, refused_mixture, with_experts
-from advisor.checkpoints import Checkpoint
+from advisor.checkpoints import STORES, Checkpoint
 from advisor.errors import shown
 from advisor.specs import ModelSpec
 
@@ -52,7 +52,7 @@ def _read(fields: Fields, m: ModelSpec) -> Checkpoint | None:
         raise fields.bad("quant_method", "is missing: it says how the weights are stored, for example 'gptq'")
     if method == "bitsandbytes":
         return _bitsandbytes(fields, m, four, eight)
-    if method in ("gptq", "awq"):
+    if method == "gptq" or method == "awq":  # noqa: PLR1714 - for the type checker
         return _packed(fields, m, method)
     if method == "hqq":
         return _hqq(fields, m)
@@ -85,11 +85,15 @@ def _bitsandbytes(fields: Fields, m: ModelSpec, four: bool, eight: bool) -> Chec
     return bitsandbytes(quant, double_quant=double, whole=whole, unknown=unknown)
 
 
-def _packed(fields: Fields, m: ModelSpec, method: str) -> Checkpoint:
+def _check_bits(fields: Fields, key: str, bits: int, known: tuple[int, ...]) -> None:
+    if bits not in known:
+        raise fields.bad(key, f"is {bits}: known are {', '.join(map(str, known))}")
+
+
+def _packed(fields: Fields, m: ModelSpec, method: Literal["gptq", "awq"]) -> Checkpoint:
     """GPTQ and AWQ; a group of -1 is a whole row. Source: GPTQConfig and AwqConfig there."""
     bits = fields.size("bits", 4, minimum=2, maximum=8)
-    if bits not in ((2, 3, 4, 8) if method == "gptq" else (4,)):
-        raise fields.bad("bits", f"is {bits}: {'2, 3, 4 or 8' if method == 'gptq' else '4'} bits can be trained on")
+    _check_bits(fields, "bits", bits, STORES[method].bits)
     group = fields.size("group_size", 128, minimum=-1)
     if method == "awq" and fields.text("version", "gemm").lower() != "gemm":
         raise fields.bad("version", f"is {shown(repr(fields.config['version']), 60)}: only 'gemm' is known here")
@@ -106,6 +110,7 @@ def _hqq(fields: Fields, m: ModelSpec) -> Checkpoint:
         raise inner.bad("weight_quant_params", "is missing: settings of each kind of layer are not known here")
     weights = inner.part("weight_quant_params")
     bits, group = weights.size("nbits", 4, maximum=8), weights.optional_size("group_size", 0)
+    _check_bits(weights, "nbits", bits, STORES["hqq"].bits)
     if fields.has("skip_modules"):
         whole, unknown = _whole(fields, "skip_modules", m)
         return grouped("hqq", bits, group, whole=whole, unknown=unknown)
