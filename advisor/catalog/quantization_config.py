@@ -52,8 +52,10 @@ def _read(fields: Fields, m: ModelSpec) -> Checkpoint | None:
         raise fields.bad("quant_method", "is missing: it says how the weights are stored, for example 'gptq'")
     if method == "bitsandbytes":
         return _bitsandbytes(fields, m, four, eight)
-    if method == "gptq" or method == "awq":  # noqa: PLR1714 - for the type checker
-        return _packed(fields, m, method)
+    if method == "gptq":
+        return _packed(fields, m, "gptq")
+    if method == "awq":
+        return _packed(fields, m, "awq")
     if method == "hqq":
         return _hqq(fields, m)
     if method == "fp8":

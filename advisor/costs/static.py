@@ -55,10 +55,9 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
         tally.add(TermName.BASE_WEIGHTS, prod(shape) * other, times)
     for linear in outer_linears(m).values():
         _add_linear(tally, m, linear, recipe, 1, 0)
+    counts = whole_counts(m) if recipe.is_quantized else {}
     for part, layers in layer_groups(m):
-        whole = (
-            {name: whole_counts(m).get((part, name), 0) for name in layer_linears(part)} if recipe.is_quantized else {}
-        )
+        whole = {name: counts.get((part, name), 0) for name in layer_linears(part)} if counts else {}
         _add_layers(tally, part, recipe, layers, whole)
 
 

@@ -127,13 +127,15 @@ def unquantized_layers(m: ModelSpec, recipe: Recipe) -> Unquantized:
 
     Ignores: biases and norms, which are vectors.
     """
+    counts = whole_counts(m)
     left = every = size = 0
     for part, layers in layer_groups(m):
         shapes = layer_linears(part)
         linears = sum(shape.weight_count for shape in shapes.values())
         own = sum(prod(p.shape) for p in own_parameters(part).values())
         stays = layers * (own + (linears if layer_quant(part, recipe) == "none" else 0))
-        stays += sum(shape.weight_count * whole_counts(m).get((part, name), 0) for name, shape in shapes.items())
+        if counts:
+            stays += sum(shape.weight_count * counts.get((part, name), 0) for name, shape in shapes.items())
         left += stays
         size += stays * ITEM_BYTES[other_dtype(recipe)]
         every += layers * (linears + own)
