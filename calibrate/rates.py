@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from advisor.blocks import ITEM_BYTES
-from advisor.costs.roofline import ATTENTION
+from advisor.costs.attention_rates import ATTENTION
 from advisor.tape.program import Kernel
 from calibrate.burst_record import DeviceFacts
 from calibrate.measurement import SCHEMA_VERSION

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from advisor.costs.attention_rates import ATTENTION
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.micro_batches import average
-from advisor.costs.roofline import ATTENTION, Roofline
+from advisor.costs.roofline import Roofline
 from advisor.costs.steptime import micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.kinds import attention_card

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
+from advisor.costs.attention_rates import ATTENTION, attention_rates
 from advisor.costs.device import DeviceProfile
-from advisor.decoders.fused import EFFICIENT, FLASH, IN_MEMORY
+from advisor.decoders.sdpa import prefers_cudnn
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec
 from advisor.tape.program import Kernel
-
-ATTENTION = (*FLASH, *EFFICIENT, IN_MEMORY)
-"""Kinds of fused attention kernels: flash attention (cuDNN's alike), and PyTorch's memory-efficient ones."""
-
-SUMS_IN_MEMORY = 0.5
-"""The rate of the memory-efficient backward whose sums are in memory, over that with sums in registers.
-
-An A100 does 21.7 TFLOP/s for heads of 256 and 52.3 for 128 (github.com/facebookresearch/xformers/pull/587, 16 rows of
-1,024, 16 heads). An RTX 5090 does 36 to 42 for 512 (github.com/xlite-dev/ffpa-attn/issues/235), 0.57 of what its flash
-attention times 0.43 would be.
-"""
 
 
 def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
@@ -62,15 +52,13 @@ class Roofline:
             "float16": peaks["float16"] * half,
             "int8": peaks["int8"] * half,
         }
-        flash = (profile.attention_forward, profile.attention_backward)
-        forward, backward = (share / profile.matrix_efficiency for share in flash)
-        first, second = profile.efficient_attention
-        shares = (forward, backward, forward * first, backward * second, backward * second * SUMS_IN_MEMORY)
-        in_fp32 = profile.attention_fp32
-        fp32_shares = (*in_fp32, *in_fp32, in_fp32[1])  # its sums are in memory for any width
-        once, again = profile.attention_padding_flop_per_byte
-        paddings = (once, again, once, again, again)
-        self._attention = dict(zip(ATTENTION, zip(shares, fp32_shares, paddings, strict=True), strict=True))
+        self._attention = attention_rates(
+            (profile.attention_forward / matrix, profile.attention_backward / matrix),
+            profile.efficient_attention,
+            profile.attention_fp32,
+            profile.attention_padding_flop_per_byte,
+            cudnn=prefers_cudnn(gpu.compute_capability) and not gpu.rocm,
+        )
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
         peak = gpu.memory_bytes_per_s
         self._bandwidth = {
@@ -100,7 +88,7 @@ class Roofline:
             # flop is 2 m n k, or for batched products a multiple of it.
             padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
             return padded / self._flop_per_s[dtype], moved / bandwidth
-        if kind in ATTENTION:
+        if kind in self._attention:
             share, fp32_share, padding = self._attention[kind]
             rate = self._flop_per_s[dtype] * (share if dtype != "float32" else fp32_share)
             return (flop + padding * moved) / rate, moved / bandwidth

@@ -164,9 +164,9 @@ class Tape:
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, ""))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 1) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
+        self.kernels.append(("matmul", dtype, 2 * batch * m * n * k, moved_bytes, m, n, k, ""))
 
 
 class LabeledTape(Tape):
@@ -176,6 +176,6 @@ class LabeledTape(Tape):
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, self.at))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, self.at))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 1) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
+        self.kernels.append(("matmul", dtype, 2 * batch * m * n * k, moved_bytes, m, n, k, self.at))
