@@ -17,6 +17,7 @@ from advisor.costs.attention_rates import (
     EFFICIENT_OVER_FLASH,
     FP32_OVER_PRODUCT,
 )
+from advisor.costs.dequantization import BRANCHING_RATE
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
@@ -53,6 +54,7 @@ class DeviceProfile(Frozen):
     strided_bandwidth: Fraction  # a sum whose operands lie in different orders in memory, as in DoRA's norm
     optimizer_bandwidth: Fraction  # clipping and the optimizer, which work in place
     dequantize_bandwidth: Fraction  # 4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels
+    branching_dequantize: Fraction = 1.0  # of it, before bitsandbytes 0.48
     cache_bytes: Annotated[float, Range(0)]  # level-2 cache, which serves what was just written
     cache_speedup: Annotated[float, Range(1)]  # bandwidth of that cache over the memory's
 
@@ -263,6 +265,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         strided_bandwidth=min(row.stream, strided_share(gpu)),
         optimizer_bandwidth=row.stream,
         dequantize_bandwidth=row.stream * 0.7,
+        branching_dequantize=BRANCHING_RATE.get(key, 1.0),
         cache_bytes=row.cache_us * 1e-6 * gpu.memory_bytes_per_s,
         cache_speedup=3.0,
         kernel_s=row.kernel_us * 1e-6,

@@ -15,6 +15,7 @@ from advisor.costs.roofline import Roofline
 from advisor.costs.steptime import micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.kinds import attention_card
+from advisor.decoders.linear import DEQUANTIZING
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
 from advisor.stacks import stack_for
@@ -64,7 +65,7 @@ class StepParts(NamedTuple):
 def part_of(kind: str, place: str) -> str:
     """The entry of PARTS that a kernel is counted under."""
     layer, _, adapter = place.partition(", ")
-    if kind == "dequantize":
+    if kind in DEQUANTIZING:
         return PARTS[3]
     if adapter == ADAPTER_LABELS[1]:
         return PARTS[2]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from advisor.costs.attention_rates import ATTENTION, attention_rates
+from advisor.costs.dequantization import NESTED_RATE_OF_2023
 from advisor.costs.device import DeviceProfile
+from advisor.decoders.linear import BRANCHING, DEQUANTIZE, DEQUANTIZING, NESTED_OF_2023
 from advisor.decoders.sdpa import prefers_cudnn
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec
 from advisor.tape.program import Kernel
+
+_UNCACHED = frozenset({*DEQUANTIZING, "optimizer"})
 
 
 def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
@@ -69,7 +73,9 @@ class Roofline:
             "gather": peak * profile.gather_bandwidth,
             "strided": peak * profile.strided_bandwidth,
             "optimizer": peak * profile.optimizer_bandwidth,
-            "dequantize": peak * profile.dequantize_bandwidth,
+            DEQUANTIZE: peak * profile.dequantize_bandwidth,
+            BRANCHING: peak * profile.dequantize_bandwidth * profile.branching_dequantize,
+            NESTED_OF_2023: peak * profile.dequantize_bandwidth * NESTED_RATE_OF_2023,
         }
         self._cache_bytes = profile.cache_bytes
         self._cached = 1 - 1 / profile.cache_speedup
@@ -92,7 +98,7 @@ class Roofline:
             share, fp32_share, padding = self._attention[kind]
             rate = self._flop_per_s[dtype] * (share if dtype != "float32" else fp32_share)
             return (flop + padding * moved) / rate, moved / bandwidth
-        if kind in ("dequantize", "optimizer"):
+        if kind in _UNCACHED:
             return 0.0, moved / bandwidth
         cache = self._cache_bytes
         from_cache = cache * moved / (cache + moved) if moved else 0.0

@@ -124,7 +124,7 @@ class Node:
             self.edges.append((i.node or i) if i.needs_grad else None)
             self.meta.append((i.shape, i.dtype))
         self.saved: list[Buffer | None] = []
-        self.context: Buffer | None = None
+        self.context: tuple[Buffer | None, ...] = ()
         self.grad: Tensor | None = None
         self.frame: Frame | None = None
         self.first_slot = 0

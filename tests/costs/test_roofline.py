@@ -114,6 +114,13 @@ def test_wide_heads_slow_the_memory_efficient_backward_down() -> None:
     assert published[0] * 0.7 < attention(card("NVIDIA GeForce RTX 5090"), slow, 512) < published[1] * 1.3
 
 
+def test_older_bitsandbytes_dequantizes_as_much_slower_as_was_measured() -> None:
+    rows = ((A100, 1.36, 2.07), (card("NVIDIA H100 80GB HBM3"), 1.36, 2.07), (T4, 1.25, 1.8), (L40S, 0.99, 1.01))
+    for gpu, least, most in rows:
+        before, today = (seconds(moved(1e9, kind), gpu) for kind in ("dequantize before 0.48", "dequantize"))
+        assert least < before / today < most
+
+
 def test_large_traffic_runs_below_peak_bandwidth_and_small_traffic_at_a_fixed_cost() -> None:
     assert 0.7 * A100.memory_bytes_per_s < 1e10 / seconds(moved(1e10)) < A100.memory_bytes_per_s
     assert seconds(moved(100)) == pytest.approx(profile_for(A100).kernel_s, rel=0.01)
