@@ -1,7 +1,7 @@
 """Rates of fused attention by kernel, mask and dtype, over those of flash attention and of an fp32 product.
 
 What a card does in flash attention and in products is measured by generation (`costs.device`). The other kernels were
-measured on a few cards; their ratios to it are taken as properties of the kernels, and `UNSURE` says how far published
+measured on a few cards; their ratios to it are taken as properties of the kernels, and `unsure` says how far published
 figures lie from them.
 """
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from advisor.decoders.fused import EFFICIENT, FLASH, IN_MEMORY, MASKED, MASKED_CUDNN, MASKED_IN_MEMORY, PREFERRED
 from advisor.interval import Interval
+from advisor.tape.program import Kernel
 
 ATTENTION = (*PREFERRED, *FLASH, *EFFICIENT, IN_MEMORY, *MASKED, MASKED_IN_MEMORY, *MASKED_CUDNN)
 """Kinds of fused attention kernels."""
@@ -85,7 +86,7 @@ def attention_rates(flash: Pair, efficient: Pair, fp32: Pair, padding: Pair, cud
     `flash` over a large product, `efficient` over flash attention, `fp32` over a large fp32 product.
 
     In fp32 sums are in memory for any width, so that its backward has one rate. cuDNN's kernels take no fp32, and under
-    a mask they count as memory-efficient ones: what is published of them contradicts itself, see `UNSURE`.
+    a mask they count as memory-efficient ones: what is published of them contradicts itself, see `unsure`.
     """
     forward, backward = flash
     first, second = forward * efficient[0], backward * efficient[1]
@@ -123,9 +124,9 @@ _HALF, _FP32 = ("float16", "bfloat16"), ("float32",)
 # by cuDNN    its forward keeps 0.89 of its rate under a bias (github.com/pytorch/pytorch/issues/138493), which is four
 #             times ours; for short rows it is 1.4 times as slow as the memory-efficient kernel
 #             (github.com/pytorch/pytorch/pull/130482).
-# products    in fp32, of a row with heads of 64 to 256, as in math and eager attention: no figure found; public steps
-#             leave less than the rate of a large product.
-UNSURE: dict[tuple[str, str], Interval] = {
+# products    in fp32 and in a batch, as in math and eager attention: no figure found for heads of 64 to 256; public
+#             steps leave less than the rate of a large product.
+_UNSURE: dict[tuple[str, str], Interval] = {
     **_each((*EFFICIENT, IN_MEMORY), _HALF, Interval(0.7, 1.0, 1.3)),
     **_each((*EFFICIENT, IN_MEMORY), _FP32, Interval(0.75, 1.0, 1.6)),
     **_each((*MASKED, MASKED_IN_MEMORY), _HALF, Interval(0.6, 1.0, 1.35)),
@@ -133,4 +134,16 @@ UNSURE: dict[tuple[str, str], Interval] = {
     **_each(MASKED_CUDNN, _HALF, Interval(0.25, 1.0, 1.5)),
     ("matmul", "float32"): Interval(0.9, 1.0, 1.5),
 }
-"""By kind and dtype, the time of kernels that are less certain than their card: low and high over likely."""
+"""By kind and dtype."""
+
+
+def unsure(kernel: Kernel) -> Interval | None:
+    """The time of a kernel bound by arithmetic that is less certain than its card: low and high over likely.
+
+    Of fp32 products it is those in a batch, which do more FLOP than one product of that shape.
+    """
+    found = _UNSURE.get(kernel[:2])
+    if found is not None and kernel[0] == "matmul":
+        m, n, k = kernel[4]
+        return found if kernel[2] > 3 * m * n * k else None
+    return found

@@ -18,6 +18,7 @@ from advisor.costs.attention_rates import (
     FP32_OVER_PRODUCT,
 )
 from advisor.costs.dequantization import BRANCHING_RATE
+from advisor.costs.spreads import FEW_SPREAD, LAUNCH_SPREAD, SPREAD, UNPUBLISHED_SPREAD
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
@@ -182,16 +183,6 @@ _FEW = frozenset({"blackwell", "blackwell hbm"})
 _UNPUBLISHED = frozenset({"pascal", "turing", ""}) | _AMD
 """Classes for which we found few public figures, and hardly any."""
 
-SPREAD, FEW_SPREAD, UNPUBLISHED_SPREAD = Interval(0.86, 1.0, 1.25), Interval(0.75, 1.0, 1.35), Interval(0.65, 1.0, 1.6)
-"""Time of kernels on a card over ours: where products, copies and attention were measured, where few were, where none.
-
-Low: the best published products and copies above are 3 to 14 % faster than our rates. High: 259 cards of one model,
-H100 PCIe, differ by up to 34.5 % in 16-bit products (SiliconMark on 3,500 rented cards, IEEE Spectrum, May 2026), half
-of it to either side, and libraries by the rest; two published times of one run of PEFT's, 836 and 619 s, are 1.35 times
-apart, so that no interval may be narrower. An RTX 5090's best product reaches 224 TFLOP/s where we say 189
-(main-horse.github.io/posts/5090-mm-perf).
-"""
-
 _HBM_RATIO = 10
 """The ratio of 16-bit matrix to fp32 operations from which an Ampere or Blackwell card is a data-center one."""
 
@@ -276,7 +267,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         optimizer_step_s=1.0e-3,
         link_bytes_per_s=Interval(*(rate * 1e9 for rate in row.link_gb_per_s)),
         device_spread=device,
-        launch_spread=Interval(0.6, 1.0, 1.7),
+        launch_spread=LAUNCH_SPREAD,
         context_bytes=Interval(*(size * GIB for size in row.context_gib)),
         workspace_bytes=workspace_bytes(gpu),
         evidence=_evidence(gpu, key),

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from advisor.costs.attention_rates import UNSURE
+from advisor.costs.attention_rates import unsure
 from advisor.costs.device import DeviceProfile
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.roofline import Roofline
@@ -133,7 +133,7 @@ def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline) -> _Pa
             traffic_bound_s += traffic_s * times
             continue
         arithmetic_bound_s += arithmetic_s * times
-        factor = UNSURE.get(kernel[:2])
+        factor = unsure(kernel)
         if factor is not None:
             less_s += (arithmetic_s - max(arithmetic_s * factor.low, traffic_s)) * times
             more_s += arithmetic_s * (factor.high - 1) * times
