@@ -9,9 +9,9 @@ SPREAD, FEW_SPREAD, UNPUBLISHED_SPREAD = Interval(0.86, 1.0, 1.25), Interval(0.7
 
 Low: the best published products and copies (`costs.device`) are 3 to 14 % faster than our rates. High: 259 cards of one
 model, H100 PCIe, differ by up to 34.5 % in 16-bit products (SiliconMark on 3,500 rented cards, IEEE Spectrum, May
-2026), half of it to either side, and libraries by the rest; two published times of one run of PEFT's, 836 and 619 s, are 1.35
-times apart, so that no interval may be narrower. An RTX 5090's best product reaches 224 TFLOP/s where we say 189
-(main-horse.github.io/posts/5090-mm-perf). Kernels that are less certain add to it (`costs.attention_rates.unsure`).
+2026), half of it to either side, and libraries by the rest. Two published times of one run of PEFT's, 836 and 619 s,
+are 1.35 times apart, so that no interval may be narrower. An RTX 5090's best product reaches 224 TFLOP/s where we say
+189 (main-horse.github.io/posts/5090-mm-perf). Less certain kernels add to it (`costs.attention_rates.unsure`).
 """
 
 LAUNCH_SPREAD = Interval(0.6, 1.0, 1.7)

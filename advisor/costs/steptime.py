@@ -27,7 +27,7 @@ from advisor.tape.program import Kernel, Launches, PartKernels
 
 Bound = Literal["compute", "memory", "launch"]
 
-FORMULA_VERSION = 1
+FORMULA_VERSION = 2
 """Incremented by every change of the formula that invalidates the profiles fitted before it."""
 
 StepKernels = Sequence[PartKernels]
