@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from advisor.blocks import ITEM_BYTES
 from advisor.costs.attention_rates import ATTENTION
+from advisor.tape.graph import BATCHED, MATMUL
 from advisor.tape.program import Kernel
 from calibrate.burst_record import DeviceFacts
 from calibrate.measurement import SCHEMA_VERSION
@@ -35,7 +36,7 @@ Op = Literal[
 
 
 KERNEL_KINDS = frozenset(
-    ("matmul", *ATTENTION, "elementwise", "reduce", "gather", "strided", "optimizer", "dequantize")
+    (MATMUL, BATCHED, *ATTENTION, "elementwise", "reduce", "gather", "strided", "optimizer", "dequantize")
 )
 KERNEL_DTYPES = frozenset(("float32", "bfloat16", "float16", "int8"))
 MOST_WORK = 1e24
@@ -49,7 +50,7 @@ def _check_kernel(kernel: Kernel) -> Kernel:
         raise ValueError(f"no kernel is called {kind[:40]!r} in {dtype[:40]!r}")
     if not (0 <= flop <= MOST_WORK and 0 <= moved <= MOST_WORK):
         raise ValueError(f"a kernel of {flop:g} FLOP that moves {moved:g} bytes")
-    least = 1 if kind == "matmul" else 0
+    least = 1 if kind in (MATMUL, BATCHED) else 0
     if not all(least <= extent <= MOST_WORK for extent in shape):
         raise ValueError("a kernel of an impossible shape")
     return kernel
@@ -94,7 +95,7 @@ def kernels_of(case: Case, device: str) -> tuple[Kernel, ...]:
     none = (0, 0, 0)
     if case.op == "product":
         m, n, k = case.size
-        return (("matmul", case.dtype, 2 * m * n * k, item * (m * k + k * n + m * n), (m, n, k)),)
+        return ((MATMUL, case.dtype, 2 * m * n * k, item * (m * k + k * n + m * n), (m, n, k)),)
     if case.op in ("attention", "attention backward"):
         batch, heads, length, width = case.size
         pairs = batch * heads * length * (length + 1) // 2

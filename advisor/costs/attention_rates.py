@@ -7,13 +7,15 @@ figures lie from them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
-from advisor.decoders.fused import EFFICIENT, FLASH, IN_MEMORY, MASKED, MASKED_CUDNN, MASKED_IN_MEMORY, PREFERRED
+from advisor.decoders.fused import CUDNN_MASKED, EFFICIENT, FLASH, IN_MEMORY, MASKED, MASKED_IN_MEMORY, PREFERRED
 from advisor.interval import Interval
+from advisor.tape.graph import BATCHED
 from advisor.tape.program import Kernel
 
-ATTENTION = (*PREFERRED, *FLASH, *EFFICIENT, IN_MEMORY, *MASKED, MASKED_IN_MEMORY, *MASKED_CUDNN)
+ATTENTION = (*PREFERRED, *FLASH, *EFFICIENT, IN_MEMORY, *MASKED, MASKED_IN_MEMORY, *CUDNN_MASKED)
 """Kinds of fused attention kernels."""
 
 CUDNN_OVER_FLASH = (1.65, 2.0)
@@ -59,13 +61,17 @@ An A100 does 21.7 TFLOP/s for heads of 256 and 52.3 for 128 (github.com/facebook
 attention times 0.43 would be.
 """
 
-MASK, MASK_FP32 = 0.73, 0.54
+MASKED_OVER_PLAIN = (0.73, 0.54)
 """The rate of a memory-efficient kernel that reads a mask, over that without: in 16 bits and in fp32, means of 3 cards.
 
 What public training steps leave for masked attention, forward and backward together, is for heads of 128 in 16 bits 59
 to 66 TFLOP/s on an A100, 87 to 118 on an H100 and 42 to 46 on an RTX PRO 6000, for heads of 256 half to nine tenths of
 it, and in fp32 about 6, 13 and 12, each known to 20 %. Without a mask we say 81, 128 and 70; 15, 24 and 16.
 """
+
+
+CUDNN_MASKED_OVER_FLASH = (0.31, 0.31)
+"""cuDNN's attention under a mask over flash attention: taken as the memory-efficient kernel's; see `unsure`."""
 
 
 class AttentionRate(NamedTuple):
@@ -80,36 +86,47 @@ Pair = tuple[float, float]
 """Of a forward and of a backward kernel."""
 
 
-def attention_rates(flash: Pair, efficient: Pair, fp32: Pair, padding: Pair, cudnn: bool) -> dict[str, AttentionRate]:
-    """The rate of each kind in ATTENTION, on a card that prefers cuDNN's kernels (`sdpa.prefers_cudnn`) or not.
+class Shares(NamedTuple):
+    """What a card does in each kernel, over what its name says; fields of a `DeviceProfile`, or their quotients."""
 
-    `flash` over a large product, `efficient` over flash attention, `fp32` over a large fp32 product.
+    flash: Pair  # over a large product
+    cudnn: Pair  # over flash attention, and so the next; 1 where flash attention is preferred
+    cudnn_masked: Pair
+    efficient: Pair
+    sums_in_memory: float  # over the backward of `efficient`
+    masked: Pair  # over a memory-efficient kernel without a mask: in 16 bits, in fp32
+    fp32: Pair  # over a large fp32 product
+    padding: Pair  # FLOP per byte
 
-    In fp32 sums are in memory for any width, so that its backward has one rate. cuDNN's kernels take no fp32, and under
-    a mask they count as memory-efficient ones: what is published of them contradicts itself, see `unsure`.
+
+@lru_cache(maxsize=256)
+def attention_rates(card: Shares) -> dict[str, AttentionRate]:
+    """The rate of each kind in ATTENTION.
+
+    In fp32 sums are in memory for any width, so that its backward has one rate. cuDNN's kernels take no fp32.
     """
-    forward, backward = flash
-    first, second = forward * efficient[0], backward * efficient[1]
-    first_fp32, second_fp32 = fp32
-    in_memory = second * SUMS_IN_MEMORY
-    once, again = padding
-    masked = (
-        AttentionRate(first * MASK, first_fp32 * MASK_FP32, once),
-        AttentionRate(second * MASK, second_fp32 * MASK_FP32, again),
-    )
-    quicker = CUDNN_OVER_FLASH if cudnn else (1.0, 1.0)
+    flash, fp32 = card.flash, card.fp32
+    efficient = _times(flash, card.efficient)
+    in_memory = efficient[1] * card.sums_in_memory
+    half, single = card.masked
+
+    def pair(kinds: tuple[str, str], share: Pair, fp32_share: Pair) -> dict[str, AttentionRate]:
+        return dict(zip(kinds, map(AttentionRate, share, fp32_share, card.padding), strict=True))
+
+    masked, masked_fp32 = _times(efficient, (half, half)), _times(fp32, (single, single))
     return {
-        PREFERRED[0]: AttentionRate(forward * quicker[0], first_fp32, once),
-        PREFERRED[1]: AttentionRate(backward * quicker[1], second_fp32, again),
-        FLASH[0]: AttentionRate(forward, first_fp32, once),
-        FLASH[1]: AttentionRate(backward, second_fp32, again),
-        EFFICIENT[0]: AttentionRate(first, first_fp32, once),
-        EFFICIENT[1]: AttentionRate(second, second_fp32, again),
-        IN_MEMORY: AttentionRate(in_memory, second_fp32, again),
-        **dict(zip(MASKED, masked, strict=True)),
-        MASKED_IN_MEMORY: AttentionRate(in_memory * MASK, second_fp32 * MASK_FP32, again),
-        **dict(zip(MASKED_CUDNN, masked, strict=True)),
+        **pair(PREFERRED, _times(flash, card.cudnn), fp32),
+        **pair(FLASH, flash, fp32),
+        **pair(EFFICIENT, efficient, fp32),
+        IN_MEMORY: AttentionRate(in_memory, fp32[1], card.padding[1]),
+        **pair(MASKED, masked, masked_fp32),
+        MASKED_IN_MEMORY: AttentionRate(in_memory * half, masked_fp32[1], card.padding[1]),
+        **pair(CUDNN_MASKED, _times(flash, card.cudnn_masked), masked_fp32),
     }
+
+
+def _times(one: Pair, other: Pair) -> Pair:
+    return one[0] * other[0], one[1] * other[1]
 
 
 def _each(kinds: tuple[str, ...], dtypes: tuple[str, ...], time: Interval) -> dict[tuple[str, str], Interval]:
@@ -120,7 +137,7 @@ _HALF, _FP32 = ("float16", "bfloat16"), ("float32",)
 
 # efficient   92 to 108 TFLOP/s forward on an A100, where we say 92; 36 to 42 backward in memory on an RTX 5090, where
 #             we say 28.
-# masked      the ranges of MASK, each with its 20 %.
+# masked      the ranges of MASKED_OVER_PLAIN, each with its 20 %.
 # by cuDNN    its forward keeps 0.89 of its rate under a bias (github.com/pytorch/pytorch/issues/138493), which is four
 #             times ours; for short rows it is 1.4 times as slow as the memory-efficient kernel
 #             (github.com/pytorch/pytorch/pull/130482).
@@ -131,19 +148,12 @@ _UNSURE: dict[tuple[str, str], Interval] = {
     **_each((*EFFICIENT, IN_MEMORY), _FP32, Interval(0.75, 1.0, 1.6)),
     **_each((*MASKED, MASKED_IN_MEMORY), _HALF, Interval(0.6, 1.0, 1.35)),
     **_each((*MASKED, MASKED_IN_MEMORY), _FP32, Interval(0.6, 1.0, 1.6)),
-    **_each(MASKED_CUDNN, _HALF, Interval(0.25, 1.0, 1.5)),
-    ("matmul", "float32"): Interval(0.9, 1.0, 1.5),
+    **_each(CUDNN_MASKED, _HALF, Interval(0.25, 1.0, 1.5)),
+    (BATCHED, "float32"): Interval(0.9, 1.0, 1.5),
 }
 """By kind and dtype."""
 
 
 def unsure(kernel: Kernel) -> Interval | None:
-    """The time of a kernel bound by arithmetic that is less certain than its card: low and high over likely.
-
-    Of fp32 products it is those in a batch, which do more FLOP than one product of that shape.
-    """
-    found = _UNSURE.get(kernel[:2])
-    if found is not None and kernel[0] == "matmul":
-        m, n, k = kernel[4]
-        return found if kernel[2] > 3 * m * n * k else None
-    return found
+    """The time of a kernel bound by arithmetic that is less certain than its card: low and high over likely."""
+    return _UNSURE.get(kernel[:2])

@@ -13,9 +13,13 @@ from typing import Annotated, NamedTuple
 
 from advisor.costs.attention_rates import (
     BEFORE_FLASH,
+    CUDNN_MASKED_OVER_FLASH,
+    CUDNN_OVER_FLASH,
     EFFICIENT_BEFORE_FLASH,
     EFFICIENT_OVER_FLASH,
     FP32_OVER_PRODUCT,
+    MASKED_OVER_PLAIN,
+    SUMS_IN_MEMORY,
 )
 from advisor.costs.dequantization import BRANCHING_RATE
 from advisor.costs.spreads import FEW_SPREAD, LAUNCH_SPREAD, SPREAD, UNPUBLISHED_SPREAD
@@ -41,10 +45,15 @@ class DeviceProfile(Frozen):
     vector_padding: tuple[float, float, float]  # the same for fp32 products, whose tiles are smaller
     attention_forward: Fraction  # of the 16-bit matrix peak, fused attention on long rows
     attention_backward: Fraction
-    # PyTorch's memory-efficient attention, over flash attention, in 16 bits; forward and backward
-    efficient_attention: tuple[Fraction, Fraction] = EFFICIENT_OVER_FLASH
+    # over flash attention in 16 bits, forward and backward; cuDNN's where it is preferred
+    cudnn_attention: tuple[Positive, Positive] = CUDNN_OVER_FLASH
+    cudnn_masked_attention: tuple[Positive, Positive] = CUDNN_MASKED_OVER_FLASH
+    efficient_attention: tuple[Positive, Positive] = EFFICIENT_OVER_FLASH
+    sums_in_memory: Positive = SUMS_IN_MEMORY  # of that backward's rate, for heads too wide for its registers
+    masked_attention: tuple[Positive, Positive] = MASKED_OVER_PLAIN  # of its rates: in 16 bits, in fp32
     # fused attention in fp32, over an fp32 product; above 1 where matrix units do it in three TF32 products
     attention_fp32: tuple[Positive, Positive] = (1.0, 1.0)
+    batched_fp32: Positive = 1.0  # batched fp32 products, over one fp32 product
     # extra work per byte of q, k, v and their gradients: half tiles, the ends of a loop; forward and backward
     attention_padding_flop_per_byte: tuple[float, float]
 

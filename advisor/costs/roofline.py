@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from advisor.costs.attention_rates import ATTENTION, attention_rates
+from advisor.costs.attention_rates import ATTENTION, Shares, attention_rates
 from advisor.costs.dequantization import NESTED_RATE_OF_2023
 from advisor.costs.device import DeviceProfile
 from advisor.decoders.linear import BRANCHING, DEQUANTIZE, DEQUANTIZING, NESTED_OF_2023
 from advisor.decoders.sdpa import prefers_cudnn
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec
+from advisor.tape.graph import BATCHED, MATMUL
 from advisor.tape.program import Kernel
 
 _UNCACHED = frozenset({*DEQUANTIZING, "optimizer"})
@@ -34,6 +35,7 @@ class Roofline:
     __slots__ = (
         "_attention",
         "_bandwidth",
+        "_batched_fp32",
         "_cache_bytes",
         "_cached",
         "_flop_per_s",
@@ -56,17 +58,25 @@ class Roofline:
             "float16": peaks["float16"] * half,
             "int8": peaks["int8"] * half,
         }
+        cudnn = prefers_cudnn(gpu.compute_capability) and not gpu.rocm
         self._attention = attention_rates(
-            (profile.attention_forward / matrix, profile.attention_backward / matrix),
-            profile.efficient_attention,
-            profile.attention_fp32,
-            profile.attention_padding_flop_per_byte,
-            cudnn=prefers_cudnn(gpu.compute_capability) and not gpu.rocm,
+            Shares(
+                flash=(profile.attention_forward / matrix, profile.attention_backward / matrix),
+                cudnn=profile.cudnn_attention if cudnn else (1.0, 1.0),
+                cudnn_masked=profile.cudnn_masked_attention,
+                efficient=profile.efficient_attention,
+                sums_in_memory=profile.sums_in_memory,
+                masked=profile.masked_attention,
+                fp32=profile.attention_fp32,
+                padding=profile.attention_padding_flop_per_byte,
+            )
         )
+        self._batched_fp32 = profile.batched_fp32
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
         peak = gpu.memory_bytes_per_s
         self._bandwidth = {
-            "matmul": peak * profile.matmul_bandwidth,
+            MATMUL: peak * profile.matmul_bandwidth,
+            BATCHED: peak * profile.matmul_bandwidth,
             **dict.fromkeys(ATTENTION, peak * profile.matmul_bandwidth),
             "elementwise": peak * profile.elementwise_bandwidth,
             "reduce": peak * profile.reduce_bandwidth,
@@ -89,11 +99,13 @@ class Roofline:
         """
         kind, dtype, flop, moved, (m, n, k) = kernel
         bandwidth = self._bandwidth[kind]
-        if kind == "matmul":
+        if kind in (MATMUL, BATCHED):
             a, b, c = self._padding if dtype != "float32" else self._vector_padding
-            # flop is 2 m n k, or for batched products a multiple of it.
             padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
-            return padded / self._flop_per_s[dtype], moved / bandwidth
+            rate = self._flop_per_s[dtype]
+            if kind == BATCHED and dtype == "float32":
+                rate *= self._batched_fp32
+            return padded / rate, moved / bandwidth
         if kind in self._attention:
             share, fp32_share, padding = self._attention[kind]
             rate = self._flop_per_s[dtype] * (share if dtype != "float32" else fp32_share)

@@ -18,8 +18,8 @@ from advisor.decoders.attention import (
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
 from advisor.decoders.fused import (
+    CUDNN_MASKED,
     FLASH,
-    MASKED_CUDNN,
     PREFERRED,
     efficient_attention,
     fused_attention,
@@ -91,7 +91,7 @@ class Decoder:
         elif self.kind == "flash":
             return self._flash(q, k, v, given, joined)
         else:
-            kinds = MASKED_CUDNN if kernel == "cudnn" and mask is not None else self._unmasked(q, v)
+            kinds = CUDNN_MASKED if kernel == "cudnn" and mask is not None else self._unmasked(q, v)
             out = fused_attention(t, q, k, v, mask, given.window, kinds)
             if not joined:  # flash attention's output has the layout of q
                 return out

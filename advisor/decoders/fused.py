@@ -15,7 +15,7 @@ EFFICIENT = ("efficient attention", "efficient attention backward")
 IN_MEMORY = "efficient attention backward, sums in memory"
 """Kinds of kernels without a mask: flash attention, or cuDNN's on a card that prefers it; flash attention where cuDNN
 takes no such call; PyTorch's memory-efficient one; its backward for heads too wide for registers."""
-MASKED_CUDNN = ("masked cuDNN attention", "masked cuDNN attention backward")
+CUDNN_MASKED = ("cudnn attention", "cudnn attention backward")
 MASKED = ("masked attention", "masked attention backward")
 MASKED_IN_MEMORY = "masked attention backward, sums in memory"
 """The same under a mask that is read as numbers; flash attention takes none."""

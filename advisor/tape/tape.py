@@ -19,6 +19,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.tape.graph import (
+    BATCHED,
+    MATMUL,
     SAVED,
     TEMPORARY,
     BackwardFunction,
@@ -164,9 +166,10 @@ class Tape:
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, ""))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 1) -> None:
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0) -> None:
         """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
-        self.kernels.append(("matmul", dtype, 2 * batch * m * n * k, moved_bytes, m, n, k, ""))
+        kind, flop = (BATCHED, 2 * batch * m * n * k) if batch else (MATMUL, 2 * m * n * k)
+        self.kernels.append((kind, dtype, flop, moved_bytes, m, n, k, ""))
 
 
 class LabeledTape(Tape):
@@ -176,6 +179,7 @@ class LabeledTape(Tape):
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, self.at))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 1) -> None:
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0) -> None:
         """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
-        self.kernels.append(("matmul", dtype, 2 * batch * m * n * k, moved_bytes, m, n, k, self.at))
+        kind, flop = (BATCHED, 2 * batch * m * n * k) if batch else (MATMUL, 2 * m * n * k)
+        self.kernels.append((kind, dtype, flop, moved_bytes, m, n, k, self.at))
