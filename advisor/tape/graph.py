@@ -17,7 +17,7 @@ SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
 CATEGORY_NAMES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRADIENTS, TermName.LOGITS)
 
 MATMUL, BATCHED = "matmul", "batched matmul"
-"""Kinds of matrix products: one, and one for each row and head, as attention in separate operations runs."""
+"""Kinds of matrix products: one, and one for each row and head or expert, in one launch."""
 
 RawKernel = tuple[str, str, int, int, int, int, int, str]
 """(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0, place), as the tape records it.
@@ -127,7 +127,7 @@ class Node:
             self.edges.append((i.node or i) if i.needs_grad else None)
             self.meta.append((i.shape, i.dtype))
         self.saved: list[Buffer | None] = []
-        self.context: Buffer | None = None
+        self.context: tuple[Buffer | None, ...] = ()
         self.grad: Tensor | None = None
         self.frame: Frame | None = None
         self.first_slot = 0
