@@ -108,7 +108,8 @@ def queue_seconds(
 def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
     """Time of the tape's parts, in the order in which they ran, each repeated for all layers like it."""
     roofline = Roofline(gpu, profile)
-    seconds, fixed_s = roofline.seconds, roofline.fixed_s
+    seconds, peaks, fixed_s = roofline.seconds, roofline.peaks, roofline.fixed_s
+    known: dict[int, tuple[float, float, float, float]] = {}  # by identity: a program makes equal kernels once
     loads: list[tuple[float, float]] = []
     compute_s = memory_s = flop = peak_s = 0.0
     kernel_count = 0
@@ -116,11 +117,16 @@ def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) ->
         arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = 0.0
         launches = 0
         for kernel, times in kernels:
-            arithmetic_s, traffic_s = seconds(kernel)
+            cost = known.get(id(kernel))
+            if cost is None:
+                kernel_flop = kernel[2]
+                cost = (*seconds(kernel), kernel_flop, peaks[kernel[1]] if kernel_flop else 0.0)
+                known[id(kernel)] = cost
+            arithmetic_s, traffic_s, kernel_flop, peak_flop_per_s = cost
             launches += times
-            if kernel[2]:
-                all_flop += kernel[2] * times
-                all_peak_s += kernel[2] * times / roofline.peaks[kernel[1]]
+            if kernel_flop:
+                all_flop += kernel_flop * times
+                all_peak_s += kernel_flop * times / peak_flop_per_s
             if arithmetic_s > traffic_s:
                 arithmetic_bound_s += arithmetic_s * times
             else:
