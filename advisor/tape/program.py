@@ -15,10 +15,10 @@ from bisect import bisect_right
 from collections import Counter
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from advisor.blocks import BLOCK_BYTES
-from advisor.tape.graph import CATEGORY_NAMES, RawKernel
+from advisor.tape.graph import CATEGORY_NAMES, Numbered, RawKernel
 
 DIGIT_BITS = 64
 COEFFICIENT_BITS = 48
@@ -206,17 +206,6 @@ class PartMemory(NamedTuple):
     peak_event: int
 
 
-Key = TypeVar("Key")
-
-
-class _Numbered(dict[Key, int]):
-    """Numbers what is asked for, in the order in which it is."""
-
-    def __missing__(self, key: Key) -> int:
-        number = self[key] = len(self)
-        return number
-
-
 class Program:
     """A recorded step. Sizes are evaluated together; segments and kernels are read off for one shape."""
 
@@ -226,8 +215,8 @@ class Program:
         self.sizes = [polynomial(size) for size in slots]
         self.parts: list[Part] = []
         self._before: Net = []
-        self._figures = _Numbered[int]()
-        self._kernels = _Numbered[RecordedKernel]()
+        self._figures = Numbered[int]()
+        self._kernels = Numbered[RecordedKernel]()
 
     def add(self, part: Part, kernels: list[RawKernel]) -> None:
         """Append a finished part with its kernels, equal ones counted together."""
