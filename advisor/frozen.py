@@ -157,8 +157,19 @@ class Frozen:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self)})"
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
-        """A copy with other values for some fields, checked like a new one."""
-        return type(self)(**self.__dict__ | _by_name(type(self), update))
+        """A copy with other values for some fields, checked like a new one: what is kept was checked before."""
+        cls = type(self)
+        changes = _by_name(cls, update)
+        checks = cls._checks or _make_checks(cls)
+        for name, value in changes.items():
+            check = checks.get(name)
+            if check is None or not check(value):
+                return cls(**self.__dict__ | changes)
+        made = cls.__new__(cls)
+        made.__dict__.update(self.__dict__, **changes)
+        if wrong := made._contradiction():
+            raise InputError(f"{cls.__name__}: {wrong}")
+        return made
 
     def model_dump(self, *, mode: Literal["json", "python"] = "python") -> dict[str, Any]:
         """The fields as a dict, nested specs as dicts too."""
