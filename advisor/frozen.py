@@ -11,7 +11,9 @@ pydantic model, which reports it in its own way.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from inspect import get_annotations
 from operator import itemgetter
 from types import NoneType, UnionType
@@ -279,7 +281,17 @@ def _refusal(spec: type[Frozen], error: ValidationError) -> InputError:
 def annotations_of(spec: type[Frozen]) -> dict[str, Any]:
     """The annotation of each field, with its Range where it has one."""
     bases = [base for base in reversed(spec.__mro__) if issubclass(base, Frozen) and base is not Frozen]
-    return {name: found for base in bases for name, found in get_annotations(base, eval_str=True).items()}
+    return {
+        name: _evaluated(base.__module__, found) if isinstance(found, str) else found
+        for base in bases
+        for name, found in get_annotations(base).items()
+    }
+
+
+@cache
+def _evaluated(module: str, annotation: str) -> Any:
+    """What an annotation means in its module; most are used for many fields."""
+    return eval(annotation, vars(sys.modules[module]))
 
 
 def _adapter(spec: type[Frozen]) -> TypeAdapter[Any]:
