@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from advisor.costs.device import DeviceProfile
-from advisor.costs.optimizer import optimizer_work
+from advisor.costs.optimizer import OptimizerWork, optimizer_work
 from advisor.costs.roofline import Roofline
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained, trained_shapes
@@ -117,16 +118,15 @@ def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) ->
         arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = 0.0
         launches = 0
         for kernel, times in kernels:
-            cost = known.get(id(kernel))
-            if cost is None:
-                kernel_flop = kernel[2]
-                cost = (*seconds(kernel), kernel_flop, peaks[kernel[1]] if kernel_flop else 0.0)
-                known[id(kernel)] = cost
-            arithmetic_s, traffic_s, kernel_flop, peak_flop_per_s = cost
+            key = id(kernel)
+            if key not in known:
+                known[key] = *seconds(kernel), kernel[2], peaks[kernel[1]] if kernel[2] else 0.0
+            arithmetic_s, traffic_s, kernel_flop, peak_flop_per_s = known[key]
             launches += times
             if kernel_flop:
-                all_flop += kernel_flop * times
-                all_peak_s += kernel_flop * times / peak_flop_per_s
+                kernels_flop = kernel_flop * times
+                all_flop += kernels_flop
+                all_peak_s += kernels_flop / peak_flop_per_s
             if arithmetic_s > traffic_s:
                 arithmetic_bound_s += arithmetic_s * times
             else:
@@ -165,9 +165,15 @@ class OptimizerStepTime(NamedTuple):
     launch_s: float
 
 
+@lru_cache(maxsize=64)
+def _optimizer_work(m: ModelSpec, recipe: Recipe) -> OptimizerWork:
+    """Once for all cards."""
+    return optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+
+
 def optimizer_step_time(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile) -> OptimizerStepTime:
     """Time after the last backward of a step, in which each card updates all parameters."""
-    work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+    work = _optimizer_work(m, recipe)
     bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
     device_s = work.moved_bytes / bandwidth + work.launches * profile.kernel_s
     launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s
