@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from advisor.costs.attention_rates import unsure
 from advisor.costs.device import DeviceProfile
-from advisor.costs.optimizer import optimizer_work
+from advisor.costs.optimizer import OptimizerWork, optimizer_work
 from advisor.costs.roofline import Roofline
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained, trained_shapes
@@ -118,22 +119,43 @@ class _PartTime(NamedTuple):
     peak_s: float
 
 
-def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline) -> _PartTime:
-    """Every kernel the longer of its arithmetic and its traffic, without the fixed time of a launch."""
-    seconds, peaks = roofline.seconds, roofline.peaks
+class _KernelTime(NamedTuple):
+    """One kernel at a card's rates."""
+
+    arithmetic_s: float
+    traffic_s: float
+    peak_s: float
+    factor: Interval | None  # see `unsure`
+
+
+def _kernel_time(kernel: Kernel, roofline: Roofline) -> _KernelTime:
+    arithmetic_s, traffic_s = roofline.seconds(kernel)
+    peak_s = kernel[2] / roofline.peaks[kernel[1]] if kernel[2] else 0.0
+    return _KernelTime(arithmetic_s, traffic_s, peak_s, unsure(kernel) if arithmetic_s > traffic_s else None)
+
+
+def _part_time(
+    kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known: dict[int, _KernelTime]
+) -> _PartTime:
+    """Every kernel the longer of its arithmetic and its traffic, without the fixed time of a launch.
+
+    `known` holds kernels by identity, for a program makes equal ones once; new ones are added.
+    """
     arithmetic_bound_s = traffic_bound_s = less_s = more_s = flop = peak_s = 0.0
     launches = 0
     for kernel, times in kernels:
-        arithmetic_s, traffic_s = seconds(kernel)
+        one = known.get(id(kernel))
+        if one is None:
+            one = known[id(kernel)] = _kernel_time(kernel, roofline)
+        arithmetic_s, traffic_s, kernel_peak_s, factor = one
         launches += times
         if kernel[2]:
             flop += kernel[2] * times
-            peak_s += kernel[2] * times / peaks[kernel[1]]
+            peak_s += kernel_peak_s * times
         if arithmetic_s <= traffic_s:
             traffic_bound_s += traffic_s * times
             continue
         arithmetic_bound_s += arithmetic_s * times
-        factor = unsure(kernel)
         if factor is not None:
             less_s += (arithmetic_s - max(arithmetic_s * factor.low, traffic_s)) * times
             more_s += arithmetic_s * (factor.high - 1) * times
@@ -143,11 +165,12 @@ def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline) -> _Pa
 def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
     """Time of the tape's parts, in the order in which they ran, each repeated for all layers like it."""
     roofline = Roofline(gpu, profile)
+    known: dict[int, _KernelTime] = {}
     loads: tuple[list[tuple[float, float]], ...] = ([], [], [])  # at the least, likely, at the most
     compute_s = memory_s = flop = peak_s = 0.0
     kernel_count = 0
     for copies, kernels, by, recomputed_flop in parts:
-        part = _part_time(kernels, roofline)
+        part = _part_time(kernels, roofline, known)
         if part.flop:
             needed = (1 - recomputed_flop / part.flop) * copies
             flop += part.flop * needed
@@ -183,9 +206,15 @@ class OptimizerStepTime(NamedTuple):
     launch_s: float
 
 
+@lru_cache(maxsize=64)
+def _optimizer_work(m: ModelSpec, recipe: Recipe) -> OptimizerWork:
+    """Once for all cards."""
+    return optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+
+
 def optimizer_step_time(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile) -> OptimizerStepTime:
     """Time after the last backward of a step, in which each card updates all parameters."""
-    work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+    work = _optimizer_work(m, recipe)
     bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
     device_s = work.moved_bytes / bandwidth + work.launches * profile.kernel_s
     launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s

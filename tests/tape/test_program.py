@@ -87,6 +87,12 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
     assert total(kernels) == total(numeric.kernels(1, 1, 1))
 
 
+def test_equal_kernels_of_a_program_are_one_object() -> None:
+    found = step_program(spec(NAMES[0]), recipe(spec(NAMES[0]), "lora"), 3, 51, "cuda").kernels(3, 51, 5)
+    kernels = [kernel for run in found for kernel, _ in run.kernels]
+    assert len({id(kernel) for kernel in kernels}) == len(set(kernels)) < len(kernels)
+
+
 def total(runs: list[PartKernels]) -> list[tuple[float, float, int, Launches, float]]:
     """FLOP, bytes and launches of each part; equal kernels may be counted together in one and not in the other."""
     return [
