@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from advisor.errors import AdvisorError, InputError, SourceUnavailable
 from advisor.files.checked import FOLDER_VARIABLE
@@ -193,8 +194,8 @@ def print_tuned(tuned: Tuned) -> None:
     for name in ("coefficient", f"with {tuned.before.source}", "fitted"):
         table.add_column(name, justify="left" if name == "coefficient" else "right")
     for name, before, after in tuned.table():
-        table.add_row(name, f"{before:.3g}", f"{after:.3g}")
+        table.add_row(Text(name), f"{before:.3g}", f"{after:.3g}")
     low, _, high = tuned.device.profile.device_spread
     table.add_section()
-    table.add_row("interval of times", "", f"{low:.2f} to {high:.2f}")
+    table.add_row(Text("interval of times"), "", f"{low:.2f} to {high:.2f}")
     print_table(sys.stdout, table)

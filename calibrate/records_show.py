@@ -6,7 +6,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from advisor.render.console import Console, console_for, new_table, print_table, say
+from rich.console import Console
+from rich.text import Text
+
+from advisor.render.console import console_for, new_table, print_table, say
 from advisor.units import GIB, format_seconds
 from calibrate.checks import Mark, is_worst, marks_of
 from calibrate.measurement import Comparison
@@ -36,9 +39,9 @@ def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> N
         say(console, title, style="bold")
         table = new_table()
         for name, right in COLUMNS:
-            table.add_column(name, justify="right" if right else "left", no_wrap=name != "marks")
+            table.add_column(name, justify="right" if right else "left", no_wrap=name != "marks", overflow="fold")
         for record in group:
-            table.add_row(*_cells(record))
+            table.add_row(*(Text(cell) for cell in _cells(record)))
         print_table(file, table)
         console.print()
     _print_errors(console, records)

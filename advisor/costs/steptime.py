@@ -134,9 +134,7 @@ def _kernel_time(kernel: Kernel, roofline: Roofline) -> _KernelTime:
     return _KernelTime(arithmetic_s, traffic_s, peak_s, unsure(kernel) if arithmetic_s > traffic_s else None)
 
 
-def _part_time(
-    kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known: dict[int, _KernelTime]
-) -> _PartTime:
+def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known: dict[int, _KernelTime]) -> _PartTime:
     """Every kernel the longer of its arithmetic and its traffic, without the fixed time of a launch.
 
     `known` holds kernels by identity, for a program makes equal ones once; new ones are added.

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
+from rich.console import Console
+from rich.text import Text
+
 from advisor.answer import Advice, Candidate, Change
-from advisor.render.console import (
-    Console,
-    console_for,
-    heading,
-    new_table,
-    price_text,
-    print_table,
-    say,
-    value_text,
-    wrapped,
-)
+from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text, wrapped
 from advisor.render.room import Section, fitted
 from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
 from advisor.rules.context import Rule
@@ -47,7 +40,7 @@ def render(
     """Print the verdict, a row per method and what else matters, or with `explain` all there is; then the `script`."""
     console = console_for(file)
     end = ["", _next_command(advice)] if next_step else []
-    used = _head(console, advice, pointer=not explain) + sum(len(wrapped(console, text)) for text in end)
+    used = _head(console, advice, pointer=not explain) + sum(len(wrapped(console, text)) or 1 for text in end)
     if explain:
         from advisor.render.details import render_details
 
@@ -67,18 +60,18 @@ def render(
 
 def _head(console: Console, advice: Advice, pointer: bool) -> int:
     """Print the verdict, the table and what its marks mean; the number of lines."""
-    marks = ASCII if console.ascii_only else BLOCKS
+    marks = ASCII if console.options.ascii_only else BLOCKS
     table, bars = candidate_table(advice, console.width, marks)
     legend = _legend(advice, marks if bars else None, pointer)
-    verdict = wrapped(console, verdict_line(advice))
-    below = [line for text in legend for line in wrapped(console, text)]
+    verdict = wrapped(console, verdict_line(advice), style="bold")
+    below = [line for text in legend for line in wrapped(console, text, style="dim")]
     for line in verdict:
-        console.print(line, "bold")
+        console.print(line, soft_wrap=True)
     console.print()
-    table_lines = console.print_table(table)
+    console.print(table)
     for line in below:
-        console.print(line, "dim")
-    return len(verdict) + 1 + table_lines + len(below)
+        console.print(line, soft_wrap=True)
+    return len(verdict) + 1 + len(console.render_lines(table)) + len(below)
 
 
 def _legend(advice: Advice, marks: Marks | None, pointer: bool) -> list[str]:
@@ -105,7 +98,8 @@ def _essentials(console: Console, advice: Advice, room: int) -> None:
     longest = wrapped(console, pointer.format("99 more items are there. "))
     sections, left_out = fitted(console, _sections(advice), room - len(longest) - 1)
     for section in sections:
-        heading(console, section.title)
+        console.print()
+        console.print(Text(section.title, style="bold"))
         for text in section.items:
             say(console, f"- {text}", indent=2)
     more = f"{left_out} more item{'s are' if left_out > 1 else ' is'} there. " if left_out else ""
@@ -245,10 +239,10 @@ def render_models(entries: Iterable[tuple[str, int, str, tuple[str, ...]]], file
     """A table of catalog models: name, parameters, Hub id, aliases."""
     table = new_table()
     for name in ("model", "size", "Hub id", "aliases"):
-        table.add_column(name, justify="right" if name == "size" else "left")
+        table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
     for name, parameters, hub_id, aliases in entries:
         short = [alias for alias in aliases if "/" not in alias][:3]
-        table.add_row(name, format_count(parameters), hub_id, ", ".join(short))
+        table.add_row(Text(name), format_count(parameters), Text(hub_id), Text(", ".join(short)))
     print_table(file, table)
 
 
@@ -256,12 +250,12 @@ def render_gpus(cards: Iterable[GpuSpec], file: TextIO) -> None:
     """A table of catalog cards: driver's memory, bandwidth, dense 16-bit rate."""
     table = new_table()
     for name in ("card", "generation", "GiB", "GB/s", "16-bit TFLOP/s"):
-        table.add_column(name, justify="left" if name in ("card", "generation") else "right")
+        table.add_column(name, overflow="fold", justify="left" if name in ("card", "generation") else "right")
     for card in cards:
         half = card.bf16_flop_per_s or card.fp16_flop_per_s
         table.add_row(
-            card.name,
-            card.generation,
+            Text(card.name),
+            Text(card.generation),
             format_gib(card.memory_bytes),
             f"{card.memory_bytes_per_s / 1e9:,.0f}" if card.memory_bytes_per_s else "?",
             f"{half / 1e12:,.0f}{'' if card.bf16_flop_per_s else ' fp16'}" if half else "?",
@@ -275,7 +269,7 @@ def render_rules(rules: Iterable[Rule], file: TextIO) -> None:
     for name in ("code", "kind", "rule"):
         table.add_column(name)
     for rule in rules:
-        table.add_row(rule.code, rule.kind, rule.title)
+        table.add_row(rule.code, rule.kind, Text(rule.title))
     print_table(file, table)
 
 

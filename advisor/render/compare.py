@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from rich.text import Text
+
 from advisor.advice.compare import Pair
 from advisor.answer import Candidate
 from advisor.render.console import console_for, new_table, print_table, say
@@ -30,9 +32,11 @@ def render_comparison(pairs: Sequence[Pair], file: TextIO) -> None:
         "",
     ):
         right = name in ("batch", "GiB (at most)", "total", "cost")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("model", "GPU", ""))
+        table.add_column(
+            name, justify="right" if right else "left", overflow="fold", no_wrap=name not in ("model", "GPU", "")
+        )
     for pair, row, mark in zip(pairs, rows, marks, strict=True):
-        table.add_row(pair.model, pair.gpu, *_cells(pair, row, priced), mark)
+        table.add_row(*(Text(cell) for cell in (pair.model, pair.gpu, *_cells(pair, row, priced), mark)))
     print_table(file, table)
     console = console_for(file)
     say(console, "batch = micro-batch x accumulation; c = gradient checkpointing.", style="dim")

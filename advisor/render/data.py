@@ -29,7 +29,7 @@ def render_data(named: DataFile, data: DataSummary, file: TextIO) -> None:
         some = data.percentiles[start : start + _PERCENTILES_A_LINE]
         say(console, "  ".join(f"{percent:g} %: {tokens:,}" for percent, tokens in some), indent=2)
     for line in _bars(data):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     say(console, f"{cut_text(data)}; {_count(data.steps, 'step')}", indent=2)
     shares = ", ".join(f"{share:.0%} at {size:,}" for size, share in data.padding if size > 1)
     say(console, f"padding by micro-batch: {shares}", indent=2)

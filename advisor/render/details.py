@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TextIO
 
+from rich.console import Console
+from rich.text import Text
+
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.costs.attention import attention_text
 from advisor.knobs import idle_knobs
-from advisor.render.console import Console, console_for, heading, new_table, price_text, print_table, say, value_text
+from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text
 from advisor.render.table import VERDICTS, batch_text
 from advisor.rules.wording import DISPLAY, FORMULA, how
 from advisor.units import format_gib, format_seconds
@@ -59,11 +62,11 @@ def _memory(console: Console, row: Candidate, file: TextIO) -> None:
     """Every term of the peak in bytes, their sum, the three counters, and the evidence for the numbers."""
     heading(console, f"Memory of {DISPLAY[row.method]}, {how(row.recipe)}: peak at {row.memory.peak_at}")
     table = new_table()
-    table.add_column("term")
+    table.add_column("term", overflow="fold")
     table.add_column("bytes", justify="right")
     table.add_column("GiB", justify="right")
     for term in row.memory.terms:
-        table.add_row(term.name, f"{term.bytes:,}", format_gib(term.bytes))
+        table.add_row(Text(term.name), f"{term.bytes:,}", format_gib(term.bytes))
     memory = row.memory
     table.add_section()
     for name, value in (

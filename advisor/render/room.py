@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from advisor.render.console import Console, wrapped
+from rich.console import Console
+
+from advisor.render.console import wrapped
 
 
 class Section(NamedTuple):
@@ -30,7 +32,7 @@ def fitted(console: Console, sections: Sequence[Section], room: int) -> tuple[li
     taken: set[tuple[int, int]] = set()
     for _, number, turn in turns:
         is_new = all(other != number for other, _ in taken)
-        lines = len(wrapped(console, f"- {sections[number].items[turn]}", 2)) + (2 if is_new else 0)
+        lines = len(wrapped(console, f"- {sections[number].items[turn]}", indent=2)) + (2 if is_new else 0)
         if lines <= room:
             taken.add((number, turn))
             room -= lines

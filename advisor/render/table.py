@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from rich.table import Table
+from rich.text import Text
+
 from advisor.answer import Advice, Candidate
 from advisor.render.console import new_table
-from advisor.render.grid import Table
 from advisor.rules.wording import signed_gib
 from advisor.specs import Recipe
 from advisor.units import format_gib, format_seconds
@@ -60,9 +62,9 @@ def candidate_table(advice: Advice, width: int, marks: Marks) -> tuple[Table, bo
         columns.insert(after, Column("memory", tuple(_bar(advice, row, room, marks) for row in advice.candidates)))
     table = new_table(tight=True, ascii_only=marks is ASCII)
     for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left")
+        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
     for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))
     return table, bars
 
 
@@ -76,12 +78,12 @@ def _columns(advice: Advice) -> list[Column]:
     needed = [row.memory.needed_bytes for row in rows]
     least = tuple(format_gib(row.least.memory.needed_bytes.likely) for row in rows)
     columns = [
-        Column("method", tuple(_name(advice, row) for row in rows)),
+        Column("\nmethod", tuple(_name(advice, row) for row in rows)),
         Column("least\nGiB", least, True, rank=2),
         Column("plan GiB\n(at most)", tuple(f"{format_gib(n.likely)} ({format_gib(n.high)})" for n in needed), True),
-        Column("fits", tuple(VERDICTS[row.verdict] for row in rows)),
-        Column("batch", tuple(batch_text(row.recipe) for row in rows), True, rank=3),
-        Column("total", tuple(total_text(row) for row in rows), True),
+        Column("\nfits", tuple(VERDICTS[row.verdict] for row in rows)),
+        Column("\nbatch", tuple(batch_text(row.recipe) for row in rows), True, rank=3),
+        Column("\ntotal", tuple(total_text(row) for row in rows), True),
     ]
     if advice.recommendation is not None and len(rows) > 1:
         title = f"at {advice.recommendation.method}'s recipe:\nmemory, time"

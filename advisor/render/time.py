@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TextIO
 
+from rich.text import Text
+
 from advisor.advice.breakdown import TimeBreakdown
 from advisor.answer import Advice, Candidate
 from advisor.costs.attention import attention_text
@@ -37,13 +39,13 @@ def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) ->
         f"{format_seconds(step.micro_step_s)} per micro-step",
     )
     table = new_table()
-    table.add_column("most expensive kernels")
+    table.add_column("most expensive kernels", overflow="fold")
     for name in ("launches", "each", "share", "bound"):
         table.add_column(name, justify="left" if name == "bound" else "right")
     for kernel in step.kernels[:DEAREST]:
         size = " x ".join(map(str, kernel.shape)) if any(kernel.shape) else f"{kernel.moved_bytes / MIB:,.1f} MiB"
         table.add_row(
-            f"{kernel.place}: {kernel.kind} {size}, {kernel.dtype}",
+            Text(f"{kernel.place}: {kernel.kind} {size}, {kernel.dtype}"),
             f"{kernel.times:,}",
             format_seconds(kernel.seconds / kernel.times),
             f"{kernel.seconds / step.kernels_s:.1%}",
@@ -64,7 +66,7 @@ def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) ->
 def _side_by_side(file: TextIO, rows: tuple[Candidate, ...], steps: Mapping[Method, StepParts]) -> None:
     heading(console_for(file), "A micro-step of each method, by part")
     table = new_table()
-    table.add_column("part")
+    table.add_column("part", overflow="fold")
     for row in rows:
         table.add_column(row.method, justify="right")
     for name, values in compared(steps):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TextIO
 
+from rich.text import Text
+
 from advisor.catalog.trainers import Preset
 from advisor.render.console import console_for, heading, new_table, print_table, say, value_text
 from advisor.specs import METHODS
@@ -14,9 +16,9 @@ def render_trainers(presets: Iterable[Preset], file: TextIO) -> None:
     """A table of presets: name, version, whether its own step was traced, what it stands for."""
     table = new_table()
     for name in ("trainer", "version", "traced", "what it stands for"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for preset in presets:
-        table.add_row(preset.name, preset.version, "yes" if preset.traced else "no", preset.title)
+        table.add_row(preset.name, preset.version, "yes" if preset.traced else "no", Text(preset.title))
     print_table(file, table)
 
 

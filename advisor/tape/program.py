@@ -153,7 +153,7 @@ class PartKernels(NamedTuple):
 
 
 RecordedKernel = tuple[str, str, int, int, int, int, int]
-"""(kind, dtype, FLOP, bytes, m, n, k), the figures as numbers of the program's polynomials."""
+"""(kind, dtype, FLOP, bytes, m, n, k), the figures as numbers of the program's polynomials; each kind of kernel once."""
 
 Run = tuple[int, int, str]
 """(number of a recorded kernel, how often a part launches it, place)."""

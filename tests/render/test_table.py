@@ -44,7 +44,7 @@ def test_columns_go_before_numbers_do() -> None:
     titles = []
     for width in (80, 70, 60, 50, 40):
         table, _ = candidate_table(ask(8), width, ASCII)
-        titles.append([column.title.strip().replace("\n", " ") for column in table.columns])
+        titles.append([str(column.header).strip().replace("\n", " ") for column in table.columns])
     narrow = ["method", "least GiB", "plan GiB (at most)", "fits", "total"]
     assert titles[0] == [*narrow[:3], "memory", "fits", "batch", "total", "at dora's recipe: memory, time"]
     assert titles[-1] == narrow
