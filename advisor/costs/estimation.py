@@ -10,7 +10,7 @@ from advisor.costs.attention import attention_uses
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.costs.micro_batches import MicroBatch, expected, shuffled, worst
+from advisor.costs.micro_batches import MicroBatch, evaluating, expected, shuffled, worst
 from advisor.costs.moments import predict_evaluation_memory
 from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, beginning_peaks, largest, peak_of
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
@@ -93,12 +93,6 @@ def memory_estimate(
     )
 
 
-def _evaluating(recipe: Recipe) -> Recipe:
-    """The recipe whose micro-batches are those of evaluation."""
-    changes = {"micro_batch": recipe.eval_batch, "gradient_accumulation": 1, "expandable_segments": False}
-    return recipe.model_copy(update=changes)
-
-
 def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval, context: Interval) -> MemoryEstimate:
     """The same step with what a replay of its job says: `reserved` without the CUDA context, `needed` with it."""
     sizes = {term.name: term.bytes for term in memory.terms}
@@ -138,7 +132,7 @@ def _job_memory(
         return training
     peaks = [peak_of("step", training)]
     if recipe.eval_batch:
-        one = _evaluating(recipe)
+        one = evaluating(recipe)
         batch = worst(workload, one)
         card = attention_card(m, one, batch.tokens, gpu, batch.padded)
         found = _step_memory(m, one, batch, card, evaluating=True)
@@ -190,7 +184,7 @@ def _time(
     training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
-    runs = _runs(m, _evaluating(recipe), workload, gpu, evaluating=True)
+    runs = _runs(m, evaluating(recipe), workload, gpu, evaluating=True)
     evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement)
     return with_evaluation(training, evaluations)
 

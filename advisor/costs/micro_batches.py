@@ -50,6 +50,12 @@ def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
     return MicroBatch(rows, tokens, _differs(workload, rows) or shorter or tokens > workload.seq_len)
 
 
+def evaluating(recipe: Recipe) -> Recipe:
+    """The recipe whose micro-batches are those of evaluation."""
+    changes = {"micro_batch": recipe.eval_batch, "gradient_accumulation": 1, "expandable_segments": False}
+    return recipe.model_copy(update=changes)
+
+
 @lru_cache(maxsize=256)
 def expected(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, float], ...]:
     """(micro-batch, its share) pairs whose mean time is that of all micro-batches.

@@ -29,9 +29,9 @@ STEPS = 12
 @pytest.mark.parametrize("seed", range(5))
 def test_an_order_holds_the_worst_micro_batch(seed: int) -> None:
     order = order_of(MIXED, RECIPE, 3, seed)
-    assert [len(step) for step in order] == [2, 2, 2]
-    assert worst(MIXED, RECIPE) in [batch for step in order for batch in step]
-    assert order_of(MIXED, RECIPE, 3, seed, longest_first=True)[0][0] == worst(MIXED, RECIPE)
+    assert [len(step.batches) for step in order] == [2, 2, 2]
+    assert worst(MIXED, RECIPE) in [batch for step in order for batch in step.batches]
+    assert order_of(MIXED, RECIPE, 3, seed, longest_first=True)[0].batches[0] == worst(MIXED, RECIPE)
 
 
 def test_the_same_seed_gives_the_same_answer() -> None:
