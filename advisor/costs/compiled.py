@@ -72,7 +72,8 @@ def allocator(blocks: int, registers: int, expandable_segments: bool = False, ca
     `capacity_bytes` is what the driver can give (0: no limit; with expandable segments there is none).
     """
     begin = _REGISTERS + registers
-    s = array([0] * (begin + (2 + _WORDS) * blocks))
+    words = begin + (2 + _WORDS) * blocks
+    s = numpy.zeros(words, dtype=numpy.int64) if COMPILED else [0] * words
     s[CAPACITY], s[_EXPANDABLE] = capacity_bytes, int(expandable_segments)
     s[_LIST], s[_LIST + 1], s[_UNUSED] = begin, begin + blocks, begin + 2 * blocks
     return s

@@ -77,7 +77,8 @@ class Job:
         """The same of one batch of an evaluation."""
         recipe = evaluating(self.recipe)
         return self._requests(
-            evaluation_program(self.m, recipe, *batch[:2], self.device, self.stack, batch.padded, self.capability), batch
+            evaluation_program(self.m, recipe, *batch[:2], self.device, self.stack, batch.padded, self.capability),
+            batch,
         )
 
     def _requests(self, program: Program, batch: MicroBatch) -> tuple[MicroStep, Any]:
