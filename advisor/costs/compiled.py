@@ -4,10 +4,9 @@ The rules are those of `CachingAllocator`, and a test holds the two together. Wh
 segments, nothing is ever given back to the driver, so there is no capacity.
 
 With numba (the [simulate] extra) the functions are compiled to machine code, and the array is numpy's; without it the
-same functions run as they are on a list, some fifty times slower. Either way the answer is the same.
-
-The array holds counters, a register for each allocation of the job, the free blocks of both pools in the order of size
-and address, and the blocks. A block is the index at which its record begins.
+same functions run as they are on a list, some fifty times slower. The answer is the same. The array holds counters, a
+register for each allocation of the job, the free blocks of both pools in the order of size and address, and the blocks.
+A block is the index at which its record begins.
 """
 
 from __future__ import annotations
@@ -115,12 +114,6 @@ def _remove(s: Any, pool: int, index: int) -> None:
 
 
 @jitted
-def _take(s: Any, pool: int, block: int) -> None:
-    """List a free block no longer."""
-    _remove(s, pool, _index(s, pool, s[block], s[block + _PLACE]))
-
-
-@jitted
 def _block(s: Any, address: int, size: int) -> int:
     """A new block without neighbors."""
     block: int = s[_SPARE]
@@ -158,10 +151,7 @@ def _join(s: Any, pool: int, block: int, behind: int) -> None:
 
 @jitted
 def _best_fit(s: Any, pool: int, size: int) -> int:
-    """Where the list has the smallest free block of at least `size`, or 0.
-
-    The last block of an expandable segment could grow: it comes last.
-    """
+    """The place of the smallest block of at least `size`, or 0; that which could grow comes last."""
     index = _index(s, pool, size, 0)
     end = s[_LIST + pool] + s[_COUNT + pool]
     if index == end:
@@ -207,7 +197,7 @@ def empty_cache(s: Any) -> None:
         while at < s[_LIST + pool] + s[_COUNT + pool]:
             block = s[at]
             if s[block + _BEFORE] == 0 and s[block + _AFTER] == 0:
-                _take(s, pool, block)
+                _remove(s, pool, at)
                 s[RESERVED] -= s[block]
                 _drop(s, block)
             else:
@@ -244,9 +234,9 @@ def _grown(s: Any, pool: int, size: int) -> int:
     s[RESERVED] += wanted
     s[PEAK_RESERVED] = max(s[PEAK_RESERVED], s[RESERVED])
     if whole:
-        _take(s, pool, last)
+        index = _index(s, pool, s[last], s[last + _PLACE])
         s[last] += wanted
-        _put(s, pool, last)
+        _grow(s, pool, index, last)
         return last
     block = _block(s, s[last + _PLACE] + s[last] if last else ADDRESS_SPACE * (1 + pool), wanted)
     if last:
@@ -302,8 +292,12 @@ def _split(s: Any, pool: int, block: int, size: int) -> int:
 
 
 @jitted
-def _release(s: Any, block: int) -> None:
-    """Free a block; its free neighbors become one block with it."""
+def _release(s: Any, register: int) -> None:
+    """Free the block behind a register, if there is one; its free neighbors become one block with it."""
+    block = s[_REGISTERS + register]
+    if block == 0:
+        return
+    s[_REGISTERS + register] = 0
     pool = 0 if s[block] <= SMALL_BYTES else 1
     s[ALLOCATED] -= s[block]
     index, behind, near = 0, s[block + _AFTER], s[block + _BEFORE]
@@ -328,12 +322,9 @@ def _release(s: Any, block: int) -> None:
 
 @jitted
 def release(s: Any, registers: Any) -> None:
-    """Free the blocks behind registers; those without one are passed over."""
+    """Free the blocks behind registers."""
     for register in registers:
-        block = s[_REGISTERS + register]
-        if block:
-            s[_REGISTERS + register] = 0
-            _release(s, block)
+        _release(s, register)
 
 
 def living(s: Any, registers: Any, base: int) -> Any:
@@ -354,10 +345,7 @@ def play(s: Any, codes: Any, slots: Any, sizes: Any, base: int) -> bool:
     for at in range(len(codes)):
         register = (codes[at] >> 1) + base
         if codes[at] & 1:
-            block = s[_REGISTERS + register]
-            if block:
-                s[_REGISTERS + register] = 0
-                _release(s, block)
+            _release(s, register)
         elif sizes[slots[at]] > least and not _allocate(s, register, sizes[slots[at]]):
             return False
     return True

@@ -49,7 +49,8 @@ class Job:
     ) -> None:
         """`batches`: all micro-batches that there will be; `aside_bytes`: tensors beside the model's.
 
-        `evaluations`: all batches of evaluations. `capability`: the card's compute capability, by which attention kernels are picked.
+        `evaluations`: all batches of evaluations. `capability`: the card's compute capability, by which attention
+        kernels are picked.
         """
         self.m, self.recipe, self.stack, self.device, self.capability = m, recipe, stack, device, capability
         distinct = set(batches)

@@ -103,9 +103,15 @@ def alike(workload: Workload) -> bool:
     return workload.packing or workload.padding == "max_length" or workload.lengths.alike
 
 
-def shuffled(workload: Workload) -> bool:
-    """Whether micro-batches of different lengths come in random order: group_by_length goes from long to short."""
-    return not (alike(workload) or workload.group_by_length)
+def length_count(workload: Workload) -> int:
+    """How many lengths micro-batches in random order can have; 1 under group_by_length, which goes from long to short.
+
+    Ignores: lengths between the shortest and the longest that no row has.
+    """
+    if alike(workload) or workload.group_by_length:
+        return 1
+    shortest, longest = (_rounded(workload, end) for end in workload.lengths.ends)
+    return 1 + (longest - shortest) // workload.pad_to_multiple_of
 
 
 def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]:

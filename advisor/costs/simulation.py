@@ -15,7 +15,7 @@ With expandable segments every free page can go back to the driver, so that what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from math import exp, log, sqrt
 from random import Random
 from statistics import mean, stdev
@@ -33,8 +33,8 @@ from advisor.specs import ModelSpec, Recipe, Workload
 class Step(NamedTuple):
     """The micro-batches of an optimizer step, and the batches of the evaluation that follows it."""
 
-    batches: list[MicroBatch]
-    evaluation: list[MicroBatch] = []
+    batches: Sequence[MicroBatch]
+    evaluation: Sequence[MicroBatch] = ()
 
 
 Order = list[Step]
@@ -48,8 +48,8 @@ ORDERS = 5
 SURE = 2.132 * sqrt(1 + 1 / ORDERS)
 """Standard deviations of five orders, on either side of their mean, that hold a further one nine times out of ten:
 Student's t of four degrees of freedom, for normal errors (of the logarithm: a size is never negative)."""
-STEPS = 1000
-"""Replayed where their number is left open."""
+STEPS, MICRO_BATCHES = 1000, 2000
+"""Replayed at most where their number is left open."""
 ALIKE_STEPS = 20
 """Further steps of one length repeat the earlier ones."""
 ACCURACY = 0.01
@@ -150,7 +150,7 @@ def simulated(
         [order_of(workload, recipe, count, one, evaluate_every=evaluate_every) for count in (steps, tried, short)]
         for one in seeds
     ]
-    simulator = Simulator(m, recipe, sum(orders, []), aside_bytes, capability=capability, on_step=on_step)
+    simulator = Simulator(m, recipe, chain.from_iterable(orders), aside_bytes, capability=capability, on_step=on_step)
     reserved = predicted([float(simulator.reserved_bytes(whole)) for whole, *_ in orders], *spread)
     if recipe.expandable_segments:
         return Simulated(steps, len(seeds), reserved, None, ())
@@ -166,12 +166,13 @@ def simulated(
 
 
 def default_steps(m: ModelSpec, recipe: Recipe) -> int:
-    """Optimizer steps to replay where their number is left open: about ten seconds for a model of 8B parameters.
+    """Optimizer steps to replay where their number is left open: some seconds for a model of 8B parameters.
 
-    As many micro-batches where the gradients of one are large blocks beside the next one's: each is then played anew.
+    Under accumulation as many as have MICRO_BATCHES of them; half as many where the gradients of one are large blocks
+    beside the next one's, so that a length that came before is played again.
     """
     large = any(p.bytes > SMALL_BYTES for p in trained_shapes(m, recipe))
-    return -(-STEPS // recipe.gradient_accumulation) if large else STEPS
+    return min(STEPS, -(-MICRO_BATCHES // (2 if large else 1) // recipe.gradient_accumulation))
 
 
 def short_steps(recipe: Recipe) -> int:

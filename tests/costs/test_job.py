@@ -9,6 +9,7 @@ from advisor.costs import compiled
 from advisor.costs.job import Job, Run
 from advisor.costs.memory import predict_step_memory
 from advisor.costs.micro_batches import MicroBatch
+from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.stack import Stack
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
@@ -28,6 +29,7 @@ MODEL = ModelSpec(
     vocab_size=8192,
 )
 BATCH = MicroBatch(2, 512)
+WIDE = MicroBatch(64, 512)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -94,3 +96,39 @@ def test_a_job_fails_for_good_where_the_memory_does_not_suffice() -> None:
     assert not run.step([BATCH])
     assert not run.step([BATCH])
     assert run.steps == 0
+
+
+def test_an_evaluation_leaves_nothing_behind_and_its_peak_is_the_tapes() -> None:
+    recipe = Recipe(method="full", micro_batch=2, eval_batch=16)
+    evaluation = MicroBatch(16, 512)
+    run = Run(Job(MODEL, recipe, [BATCH], evaluations=[evaluation]))
+    assert all(run.step([BATCH]) for _ in range(3))
+    before = int(run.state[compiled.ALLOCATED]), run.peak_allocated_bytes
+    assert run.evaluate([evaluation])
+    assert int(run.state[compiled.ALLOCATED]) == before[0]
+    alone = predict_evaluation_memory(MODEL, recipe, *evaluation[:2]).peak_bytes
+    assert run.peak_allocated_bytes == pytest.approx(alone, rel=0.02)
+    assert run.peak_allocated_bytes > before[1]
+    assert run.step([BATCH])
+
+
+def test_an_evaluation_fails_where_the_memory_does_not_suffice() -> None:
+    job = Job(MODEL, Recipe(method="lora", rank=8, micro_batch=2, eval_batch=64), [BATCH], evaluations=[WIDE])
+    roomy = Run(job)
+    assert roomy.step([BATCH])
+    run = Run(job, capacity_bytes=roomy.peak_reserved_bytes)
+    assert run.step([BATCH])
+    assert not run.evaluate([WIDE])
+    assert run.failed
+
+
+def test_what_changed_nothing_is_not_played_again_and_makes_no_difference() -> None:
+    lengths = [MicroBatch(2, 256 + 32 * (step * 7 % 8)) for step in range(60)]
+    recipe = Recipe(method="full", micro_batch=2)
+    known, anew = (Run(Job(MODEL, recipe, lengths)) for _ in range(2))
+    for batch in lengths:
+        anew._idle.clear()
+        assert known.step([batch]) == anew.step([batch])
+        assert known.reserved_bytes == anew.reserved_bytes
+    assert known._idle
+    assert known.peak_allocated_bytes == anew.peak_allocated_bytes

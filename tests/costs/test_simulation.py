@@ -132,8 +132,12 @@ def test_a_further_order_is_predicted_from_the_replayed_ones() -> None:
 
 
 def test_as_many_micro_batches_are_replayed_where_gradients_are_large() -> None:
-    assert default_steps(MODEL, RECIPE) == 1000
-    assert default_steps(MODEL, Recipe(method="full", gradient_accumulation=4)) == 250
+    found = [
+        default_steps(MODEL, Recipe(method=method, rank=8, gradient_accumulation=repeats))
+        for method in ("lora", "full")
+        for repeats in (1, 2, 16)
+    ]
+    assert found == [1000, 1000, 125, 1000, 500, 63]
 
 
 def test_each_replayed_step_is_told() -> None:
