@@ -9,8 +9,8 @@ architectures, `needed` covers 90 % of an architecture's steps, `reserved` 88 %.
 Where steps of different lengths come in random order, the allocator keeps many times more where there is room, and
 somewhat more is needed: the more lengths there are, the more. Those shares are the lowest, the median and the highest
 of 540 jobs of nine models, of 300 micro-batches each, that `python -m benchmarks.job_fragmentation` replays. Of 240
-jobs of four other models, of which nothing was fitted, they hold 95 % for `reserved` and 96 % for `needed`; of the 24
-that train in full with checkpointing 88 and 83 %.
+jobs of four other models, of which nothing was fitted, they hold 97 % for `reserved` and 97 % for `needed`; of the 24
+that train in full with checkpointing 92 and 83 %.
 
     reserved   where there is room: what nvidia-smi shows, less the context
     needed     where there is not: before it fails, the allocator empties its cache and tries again
@@ -74,8 +74,8 @@ seven whole models, three batches each, which `python -m benchmarks.evaluation_s
 one batch's logits are cut up by the layers of the next. Ignores: segments that training steps left in the cache.
 """
 
-FEW, SOME = 8, 64
-"""Lengths up to which micro-batches are alike enough to have shares of their own."""
+FEW = 64
+"""Up to so many lengths have shares of their own."""
 
 # The same where steps of different lengths come in random order, by (full fine-tuning, gradient checkpointing, how many
 # lengths there are): reserved, needed, and reserved with expandable segments. Each new longest tensor needs a segment
@@ -84,37 +84,25 @@ FEW, SOME = 8, 64
 # eight jobs, 0.01 to 0.03 of the moving bytes were needed beyond the peak).
 _SHUFFLED = {
     (False, False, "few"): JobShares(
-        Interval(0.052, 0.104, 0.233), Interval(0.023, 0.087, 0.152), Interval(0.024, 0.071, 0.130)
-    ),
-    (False, False, "some"): JobShares(
-        Interval(0.013, 0.246, 0.703), Interval(0.000, 0.087, 0.223), Interval(0.000, 0.064, 0.206)
+        Interval(0.013, 0.202, 0.703), Interval(0.000, 0.087, 0.223), Interval(0.000, 0.069, 0.206)
     ),
     (False, False, "many"): JobShares(
         Interval(0.022, 0.636, 3.114), Interval(0.000, 0.086, 0.241), Interval(0.008, 0.064, 0.173)
     ),
     (False, True, "few"): JobShares(
-        Interval(0.220, 0.339, 0.699), Interval(0.013, 0.149, 0.323), Interval(0.098, 0.166, 0.275)
-    ),
-    (False, True, "some"): JobShares(
-        Interval(0.199, 0.961, 4.174), Interval(0.015, 0.193, 0.314), Interval(0.060, 0.162, 0.266)
+        Interval(0.199, 0.515, 4.174), Interval(0.013, 0.186, 0.323), Interval(0.060, 0.164, 0.275)
     ),
     (False, True, "many"): JobShares(
         Interval(0.148, 2.361, 7.570), Interval(0.007, 0.194, 0.448), Interval(0.062, 0.163, 0.454)
     ),
     (True, False, "few"): JobShares(
-        Interval(0.073, 0.087, 0.219), Interval(0.049, 0.087, 0.181), Interval(0.057, 0.075, 0.202)
-    ),
-    (True, False, "some"): JobShares(
-        Interval(0.101, 0.265, 0.710), Interval(0.047, 0.119, 0.199), Interval(0.019, 0.063, 0.129)
+        Interval(0.073, 0.219, 0.710), Interval(0.047, 0.118, 0.199), Interval(0.019, 0.067, 0.202)
     ),
     (True, False, "many"): JobShares(
         Interval(0.132, 0.617, 2.449), Interval(0.038, 0.128, 0.410), Interval(0.000, 0.075, 0.221)
     ),
     (True, True, "few"): JobShares(
-        Interval(0.075, 0.190, 0.654), Interval(0.075, 0.132, 0.532), Interval(0.038, 0.088, 0.349)
-    ),
-    (True, True, "some"): JobShares(
-        Interval(0.224, 0.520, 2.382), Interval(0.134, 0.224, 0.423), Interval(0.132, 0.165, 0.486)
+        Interval(0.075, 0.421, 2.382), Interval(0.075, 0.194, 0.532), Interval(0.038, 0.157, 0.486)
     ),
     (True, True, "many"): JobShares(
         Interval(0.056, 1.862, 5.647), Interval(0.056, 0.192, 0.806), Interval(0.029, 0.162, 0.794)
@@ -132,9 +120,7 @@ Source: c10/cuda/CUDACachingAllocator.cpp, should_split and the statistics of al
 
 def variety(lengths: int) -> str:
     """The kind of a job by how many lengths its micro-batches can have."""
-    if lengths <= FEW:
-        return "few"
-    return "some" if lengths <= SOME else "many"
+    return "few" if lengths <= FEW else "many"
 
 
 def shares_of(recipe: Recipe, at_head: bool, evaluating: bool = False, lengths: int = 1) -> Shares:
