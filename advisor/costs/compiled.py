@@ -156,9 +156,7 @@ def _best_fit(s: Any, pool: int, size: int) -> int:
     end = s[_LIST + pool] + s[_COUNT + pool]
     if index == end:
         return 0
-    if s[index] == s[_TAIL + pool] and index + 1 < end:
-        index += 1
-    return index
+    return index + 1 if s[index] == s[_TAIL + pool] and index + 1 < end else index
 
 
 @jitted
