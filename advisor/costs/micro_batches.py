@@ -50,6 +50,12 @@ def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
     return MicroBatch(rows, tokens, _differs(workload, rows) or shorter or tokens > workload.seq_len)
 
 
+def evaluating(recipe: Recipe) -> Recipe:
+    """The recipe whose micro-batches are those of evaluation."""
+    changes = {"micro_batch": recipe.eval_batch, "gradient_accumulation": 1, "expandable_segments": False}
+    return recipe.model_copy(update=changes)
+
+
 @lru_cache(maxsize=256)
 def expected(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, float], ...]:
     """(micro-batch, its share) pairs whose mean time is that of all micro-batches.
@@ -97,9 +103,15 @@ def alike(workload: Workload) -> bool:
     return workload.packing or workload.padding == "max_length" or workload.lengths.alike
 
 
-def shuffled(workload: Workload) -> bool:
-    """Whether micro-batches of different lengths come in random order: group_by_length goes from long to short."""
-    return not (alike(workload) or workload.group_by_length)
+def length_count(workload: Workload) -> int:
+    """How many lengths micro-batches in random order can have; 1 under group_by_length, which goes from long to short.
+
+    Ignores: lengths between the shortest and the longest that no row has.
+    """
+    if alike(workload) or workload.group_by_length:
+        return 1
+    shortest, longest = (_rounded(workload, end) for end in workload.lengths.ends)
+    return 1 + (longest - shortest) // workload.pad_to_multiple_of
 
 
 def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]:
