@@ -27,6 +27,8 @@ Sharding = Literal["none", "ddp"]
 Priority = Literal["quality", "speed", "memory"]
 Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
+RowKind = Literal["full", "padded", "packed"]
+"""Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
 Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
 
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -28,11 +28,12 @@ NEGLECTED = 0.02
 
 
 class MicroBatch(NamedTuple):
-    """Rows of one forward pass; `padded`: attention gets a mask."""
+    """Rows of one forward pass; `padded`: attention gets a mask; `packed`: it is made of position ids."""
 
     rows: int
     tokens: int  # of each row
     padded: bool = False
+    packed: bool = False
 
 
 def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
@@ -177,7 +178,7 @@ def _flattened(recipe: Recipe, rows: int, tokens: int, alone: int = 2) -> MicroB
     """
     if recipe.attention == "flash" or rows < alone:
         return MicroBatch(rows, tokens)
-    return MicroBatch(1, rows * tokens, padded=True)
+    return MicroBatch(1, rows * tokens, padded=True, packed=True)
 
 
 def _expected_packed(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, float], ...]:

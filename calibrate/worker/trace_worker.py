@@ -24,7 +24,7 @@ from advisor.specs import Recipe
 from calibrate.measurement import Environment
 
 if TYPE_CHECKING:
-    from calibrate.worker.dryrun import Prepared
+    from calibrate.worker.prepared import Prepared
 
 
 def environment() -> Environment:
@@ -42,7 +42,8 @@ def environment() -> Environment:
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """The answer to one job."""
-    from calibrate.worker.dryrun import model_facts, trace_step
+    from calibrate.worker.dryrun import trace_step
+    from calibrate.worker.prepared import model_facts
 
     code = job.get("code", "")
     try:
@@ -63,7 +64,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _prepared(config: str, recipe: Recipe, code: str) -> Prepared:
     """The last model, which the next job is likely to use again."""
-    from calibrate.worker.dryrun import Prepared
+    from calibrate.worker.prepared import Prepared
 
     return Prepared(json.loads(config), recipe, code)
 
@@ -72,7 +73,7 @@ def main() -> None:
     """Answer jobs until standard input ends."""
     reply = claim_stdout()
     try:
-        from calibrate.worker import dryrun  # noqa: F401 - now, so that a missing library is known before the first job
+        from calibrate.worker import prepared  # noqa: F401 - now, so that a missing library is known before the first job
 
         reply({"environment": environment().model_dump()})
     except ImportError as error:
