@@ -21,7 +21,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, get_args
 
@@ -119,11 +119,13 @@ def cases(
     methods: list[str],
     layers: int,
     autocasts: tuple[bool, ...],
+    shapes: Sequence[tuple[int, int]] = SHAPES,
     rows: RowKind = "full",
     evaluates: bool = False,
 ) -> Iterator[Case]:
     """Trace and predict every case."""
-    shapes = [(1, batch * length) for batch, length in SHAPES] if rows == "packed" else SHAPES
+    if rows == "packed":
+        shapes = [(1, batch * length) for batch, length in shapes]
     for name in models:
         config = catalog_config(name, layers)
         spec = model_from_config(config, name, name)
@@ -184,6 +186,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=0, help="cut the models to this many layers; 0: whole")
     parser.add_argument("--all", action="store_true", help="print every case, not only the worst per model and method")
     parser.add_argument("--autocast", choices=("both", "on"), default="both")
+    parser.add_argument("--one-shape", action="store_true", help="only the larger one")
     parser.add_argument("--rows", choices=get_args(RowKind), default="full")
     parser.add_argument("--evaluation", action="store_true", help="also the forward of an evaluation")
     parser.add_argument("--every-architecture", action="store_true", help="the smallest model of each architecture")
@@ -192,7 +195,10 @@ def main() -> int:
     start_s = time.perf_counter()
     found: list[Case] = []
     autocasts = AUTOCASTS[options.autocast]
-    every = cases(models, options.methods.split(","), options.layers, autocasts, options.rows, options.evaluation)
+    shapes = SHAPES[1:] if options.one_shape else SHAPES
+    every = cases(
+        models, options.methods.split(","), options.layers, autocasts, shapes, options.rows, options.evaluation
+    )
     for _, group in itertools.groupby(every, key=lambda c: (c.model, c.method)):
         of_method = list(group)
         found += of_method
