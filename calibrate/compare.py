@@ -11,7 +11,7 @@ from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe, RowKind
 from advisor.tape.graph import Device
 from advisor.terms import TermName
-from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
+from calibrate.measurement import Comparison, Environment, Figures, Trace, TracedLoading, Work
 
 
 def predicted_memory(
@@ -99,21 +99,33 @@ def traced_work(trace: Trace) -> Work:
     )
 
 
-def compare(name: str, model: ModelSpec | None, trace: Trace, environment: Environment) -> Comparison:
-    """Formula against trace for one recipe; `model` is None for an architecture that the formula does not know."""
+def compare(
+    name: str,
+    model: ModelSpec | None,
+    trace: Trace,
+    environment: Environment,
+    evaluated: MicroBatch | None = None,
+    loading: TracedLoading | None = None,
+) -> Comparison:
+    """Formula against trace for one recipe; `model` is None for an architecture that the formula does not know.
+
+    `evaluated` is the batch of the traced evaluation; `loading` what was traced of a cut of the model.
+    """
     recipe = trace.recipe
-    shape = (trace.batch, trace.seq_len)
-    predicted = None if model is None else predicted_memory(model, recipe, *shape)
+    shape = (trace.batch, trace.seq_len, trace.rows)
+    predicted = None if model is None else predicted_memory(model, recipe, *shape, evaluated)
     return Comparison(
         model=name,
         method=recipe.method,
         recipe=recipe,
         batch=trace.batch,
         seq_len=trace.seq_len,
+        rows=trace.rows,
         source="trace",
         predicted=predicted,
         measured=traced_memory(trace),
         predicted_work=None if model is None else predicted_work(model, recipe, *shape),
         measured_work=traced_work(trace),
         environment=environment,
+        loading=loading,
     )

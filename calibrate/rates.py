@@ -81,7 +81,7 @@ class Sample(Record):
 class Rates(Record):
     """The micro-benchmarks of a device with one set of versions."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     device: DeviceFacts
     versions: dict[Text, Text] = Field(description="of the libraries, the driver and CUDA")
     measured_at: Date

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from advisor.specs import Recipe, Workload
+from advisor.specs import Recipe, RowKind, Workload
 
 MEGA_BATCHES = 50
 """Batches whose rows are sorted together under group_by_length."""
@@ -34,6 +34,11 @@ class MicroBatch(NamedTuple):
     tokens: int  # of each row
     padded: bool = False
     packed: bool = False
+
+    @property
+    def kind(self) -> RowKind:
+        """What its rows are."""
+        return "packed" if self.packed else "padded" if self.padded else "full"
 
 
 def worst(workload: Workload, recipe: Recipe) -> MicroBatch:

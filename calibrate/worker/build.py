@@ -209,8 +209,8 @@ def step_inputs(model: Any, batch: int, seq_len: int, rows: RowKind = "full") ->
         inputs["attention_mask"][-1, -1] = 0
     elif rows == "packed":
         if "position_ids" not in inspect.signature(base.forward).parameters:
-            name = base.config.model_type
-            raise BadValue("packing by position ids", name, "its code takes none: pack with --packing-strategy wrapped")
+            taken = f"{base.config.model_type} in transformers takes no position ids: use wrapped"
+            raise BadValue("--packing-strategy", "position_ids", taken)
         half = -(-seq_len // 2)
         inputs["position_ids"] = torch.cat([torch.arange(half), torch.arange(seq_len - half)]).repeat(batch, 1)
     return inputs

@@ -20,6 +20,7 @@ import click
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe, RowKind
 from calibrate.measurement import OpCount, PhasePeak, Trace
@@ -49,12 +50,13 @@ def trace_step(
     code: str = "",
     capacity: bool = False,
     rows: RowKind = "full",
+    evaluated: MicroBatch | None = None,
 ) -> Trace:
     """Trace one step of `recipe` for the model of a Hugging Face config, without allocating its tensors.
 
     `layers` cuts the model; `census` adds what is alive at the peak; `events` adds every allocation and release;
     `code` is the folder of a model that brings its own Python code; `rows` is what `step_inputs` gives them.
-    Where the recipe evaluates, the forward of an evaluation is traced as well.
+    The forward of an evaluation of `evaluated` is traced as well.
     Raises BadValue, BadConfig or UnsupportedArchitecture (see `calibrate.worker.build`).
     """
     start_s = time.perf_counter()
@@ -63,10 +65,11 @@ def trace_step(
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):
             materialize(model)
             tracker = _run(model, recipe, batch, seq_len, name_modules, rows)
-    trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
+    trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
     found = _capacities(tracker) if capacity else {}
-    if recipe.eval_batch:
-        evaluation = trace_evaluation(config, recipe, recipe.eval_batch, seq_len, rows, layers=layers, code=code)
+    if evaluated is not None:
+        shape = (evaluated.rows, evaluated.tokens, evaluated.kind)
+        evaluation = trace_evaluation(config, recipe, *shape, layers=layers, code=code)
         found["evaluation_peak_bytes"] = evaluation.peak_bytes
     return trace.model_copy(update=found) if found else trace
 
@@ -137,7 +140,7 @@ def real_step(
         torch.manual_seed(0)
         model = build_model(config, recipe, fake=False, layers=layers)
         tracker = _run(model, recipe, batch, seq_len, name_modules, rows)
-    return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
+    return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
 
 
 def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool, rows: RowKind) -> AllocationTracker:
@@ -242,6 +245,7 @@ def _summary(
     model_type: str,
     batch: int,
     seq_len: int,
+    rows: RowKind,
     census: bool,
     events: bool,
     start_s: float,
@@ -256,6 +260,7 @@ def _summary(
         model_type=model_type,
         batch=batch,
         seq_len=seq_len,
+        rows=rows,
         base_weights_bytes=static["base_weights"],
         quantization_bytes=static["quantization"],
         adapters_bytes=static["adapters"],
@@ -298,9 +303,14 @@ def main(
     torch.set_num_threads(1)
     try:
         recipe, seq_len = recipe_of(method, knobs)
-        step = real_step if real else trace_step
         config = config_of(model)
-        trace = step(config, recipe, recipe.micro_batch, seq_len, layers=layers, census=census, rows=rows)
+        options: dict[str, Any] = {"layers": layers, "census": census, "rows": rows}
+        if real:
+            trace = real_step(config, recipe, recipe.micro_batch, seq_len, **options)
+        else:
+            evaluated = MicroBatch(recipe.eval_batch, seq_len, rows == "padded", rows == "packed")
+            options["evaluated"] = evaluated if recipe.eval_batch else None
+            trace = trace_step(config, recipe, recipe.micro_batch, seq_len, **options)
     except AdvisorError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None

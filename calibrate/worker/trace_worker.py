@@ -3,7 +3,8 @@
 First it reports its environment: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
 `{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
 cannot run"}` or `{"failed": "what a library raised"}`. With `"shapes": [[1, 512], ...]` instead of one shape it answers
-`{"shapes": {...}}`, with only a config `{"facts": {...}}`. `"code"` is the folder of a model whose own Python code the
+`{"shapes": {...}}`, with only a config `{"facts": {...}}`, with `"loads": true` `{"loading": {...}}`. `"rows"` is the
+kind of the rows, `"evaluated"` the batch of an evaluation. `"code"` is the folder of a model whose own Python code the
 user has asked to run.
 Whatever libraries print goes to stderr: standard output carries only answers.
 """
@@ -19,6 +20,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
 from calibrate.measurement import Environment
@@ -50,10 +52,16 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         if "recipe" not in job:
             return {"facts": model_facts(job["config"], code).model_dump(mode="json")}
         recipe = Recipe.model_validate(job["recipe"])
+        if "loads" in job:
+            from calibrate.worker.loading import traced_loading
+
+            return {"loading": traced_loading(job["config"], recipe).model_dump()}
         if "shapes" in job:
             prepared = _prepared(json.dumps(job["config"]), recipe, code)
             return {"shapes": prepared.shapes([(b, s) for b, s in job["shapes"]]).model_dump(mode="json")}
-        trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"], code=code)
+        evaluated = MicroBatch(*job["evaluated"]) if job.get("evaluated") else None
+        shape = (job["batch"], job["seq_len"])
+        trace = trace_step(job["config"], recipe, *shape, code=code, rows=job.get("rows", "full"), evaluated=evaluated)
     except AdvisorError as error:
         return {"refused": str(error)}
     except Exception as error:  # raised by a library: it fails this job, not the process

@@ -164,7 +164,7 @@ def test_a_packed_batch(name: str) -> None:
 @pytest.mark.parametrize("name", ["bloom", "mpt"])
 def test_a_model_without_position_ids_cannot_be_packed_by_them(name: str) -> None:
     m = spec(name, 1)
-    with pytest.raises(BadValue, match=f"'{name}': its code takes none"):
+    with pytest.raises(BadValue, match=f"{name} in transformers takes no position ids"):
         trace_step(config(name, 1), recipe(m, "lora"), *PACKED_SHAPE, rows="packed")
     assert not architecture_of(m.architecture).takes_position_ids
 
