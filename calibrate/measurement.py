@@ -273,6 +273,11 @@ class Comparison(Record):
         return found
 
     @property
+    def kind(self) -> str:
+        """What its rows are: full, padded, packed, or varying from step to step."""
+        return "varying" if self.burst is not None and self.burst.drawn else self.rows
+
+    @property
     def peak_error(self) -> float:
         """Relative error of the predicted peak; 0 when nothing was predicted or measured."""
         return self.error_of("peak_allocated_bytes") or 0.0

@@ -30,7 +30,7 @@ from calibrate.show import print_trace
 from calibrate.timeline import Timeline
 from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
-from calibrate.worker.patches import no_data_dependence, quiet, readable_4bit
+from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
 from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
@@ -108,9 +108,7 @@ def evaluation_timeline(
             materialize(model)
             optimizer = steady(model, recipe)
             model.eval()
-            for module in model.modules():
-                if hasattr(module, "support_avx512bf16_for_cpu"):
-                    module.support_avx512bf16_for_cpu = False  # some CPUs repack weights when they evaluate
+            keep_weights_as_they_are(model)
             inputs = step_inputs(model, batch, seq_len, rows)
             tracker = AllocationTracker({}, name_modules=False)
             add_static(tracker, model, optimizer, inputs)

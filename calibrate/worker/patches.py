@@ -47,6 +47,13 @@ def no_data_dependence(packed: bool = False) -> Iterator[None]:
         masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common = originals
 
 
+def keep_weights_as_they_are(model: Any) -> None:
+    """Keep 4-bit layers from repacking their weights when they first evaluate, as some CPUs have them do."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No warnings and no log lines from the libraries."""
