@@ -26,8 +26,8 @@ def predicted_memory(
 
     `evaluated`: the batch of an evaluation between two steps, where there is one.
     """
-    kind = {"padded": rows == "padded", "packed": rows == "packed"}
-    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu", **kind)
+    padded, packed = rows == "padded", rows == "packed"
+    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu", padded=padded, packed=packed)
     static = step.static_blocks
     head, others = map(Interval.exact, map(float, step.part_peaks))
     return Figures(
@@ -46,8 +46,10 @@ def evaluation_bytes(
 ) -> int:
     """The formula's peak of the evaluation of one batch between two steps."""
     rows, tokens, padded, packed = batch
-    kind = {"padded": padded, "packed": packed}
-    return predict_evaluation_memory(model, recipe, rows, tokens, device, capability=capability, **kind).peak_bytes
+    found = predict_evaluation_memory(
+        model, recipe, rows, tokens, device, padded=padded, capability=capability, packed=packed
+    )
+    return found.peak_bytes
 
 
 def static_terms(step: StepMemory) -> dict[str, int]:

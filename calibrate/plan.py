@@ -210,7 +210,8 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
 
 def _planned(model: Cut, recipe: Recipe, seq_len: int, machine: Machine, asked: Request) -> PlannedBurst:
     device, speed = machine.device, machine.speed
-    workload, draws = rows_of(asked.knobs | {"attention": recipe.attention}, seq_len, asked.trainer), ()
+    draws: Draws = ()
+    workload = rows_of({**asked.knobs, "attention": recipe.attention}, seq_len, asked.trainer)
     if workload is not None and varies(workload):
         draws = draw(workload, recipe, asked.steps or VARYING_STEPS)
         workload = as_drawn(workload, draws)

@@ -89,18 +89,17 @@ def predict(
 
 
 def step_peaks(model: ModelSpec, recipe: Recipe, draws: Draws, device: DeviceFacts) -> tuple[int, ...]:
-    """Bytes: the predicted peak of each step of drawn micro-batches."""
+    """Bytes: the predicted peak of each step of drawn micro-batches; the first one of a step finds no gradients."""
     beside = workspace_bytes(_card_of(device)) if device.kind == "cuda" else 0
+    first = recipe.model_copy(update={"gradient_accumulation": 1})
 
-    def peak(batch: MicroBatch) -> int:
+    def peak(of: Recipe, batch: MicroBatch) -> int:
         rows, tokens, padded, packed = batch
         card = device.compute_capability
-        step = predict_step_memory(
-            model, recipe, rows, tokens, device.kind, padded=padded, capability=card, packed=packed
-        )
+        step = predict_step_memory(model, of, rows, tokens, device.kind, padded=padded, capability=card, packed=packed)
         return step.peak_bytes + beside
 
-    return tuple(max(peak(drawn.batch) for drawn in step) for step in draws)
+    return tuple(max(peak(recipe if n else first, drawn.batch) for n, drawn in enumerate(step)) for step in draws)
 
 
 def predicted_time(

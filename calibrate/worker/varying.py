@@ -48,7 +48,7 @@ def run_steps(
     end_s: float,
     say: Callable[[Mapping[str, Any]], None],
 ) -> VaryingSteps:
-    """Train one step per draw, as far as there is time until `end_s`, by time.perf_counter; at least two."""
+    """Train one step per draw while there is time until `end_s`, by time.perf_counter; two in any case."""
     memory: list[MemoryReading] = []
     seconds: list[float] = []
     for number, step in enumerate(draws):
