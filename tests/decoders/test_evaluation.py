@@ -18,7 +18,7 @@ from advisor.costs.moments import beginnings, predict_evaluation_memory
 from advisor.specs import METHODS, RowKind
 from calibrate.worker.dryrun import trace_evaluation
 from calibrate.worker.loading import traced_loading
-from tests.decoders.test_against_trace import EVERY_COMBINATION, SHAPE, TOLERANCE, layers_of
+from tests.decoders.test_against_trace import EVERY_COMBINATION, PACKED_SHAPE, SHAPE, TOLERANCE, layers_of
 from tests.decoders.tiny import CONFIGS, config, recipe, spec
 
 SMALL = 5 * 1024
@@ -40,9 +40,10 @@ def test_evaluation_equals_the_trace(name: str, method: Any, autocast: bool, row
     layers = layers_of(name)
     m = spec(name, layers)
     chosen = recipe(m, method, autocast=autocast)
-    traced = trace_evaluation(config(name, layers), chosen, *SHAPE, rows).peak_bytes
+    shape = PACKED_SHAPE if rows == "packed" else SHAPE  # a collator packs into one row
+    traced = trace_evaluation(config(name, layers), chosen, *shape, rows).peak_bytes
     kind = {"padded": rows == "padded", "packed": rows == "packed"}
-    predicted = predict_evaluation_memory(m, chosen, *SHAPE, "cpu", **kind).peak_bytes
+    predicted = predict_evaluation_memory(m, chosen, *shape, "cpu", **kind).peak_bytes
     assert predicted == pytest.approx(traced, rel=TOLERANCE, abs=SMALL)
 
 
