@@ -162,16 +162,17 @@ def _as_computed(recipe: Recipe) -> Recipe:
 @lru_cache(maxsize=256)
 def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool = False) -> StepMemory:
     """Computed once for the many cards of a bare size that run the same attention kernels."""
-    rows, tokens, padded = batch
+    rows, tokens, padded, packed = batch
     predict = predict_evaluation_memory if evaluating else predict_step_memory
-    return predict(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
+    return predict(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card, packed=packed)
 
 
 @lru_cache(maxsize=64)
 def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool) -> StepKernels:
-    rows, tokens, padded = batch
+    rows, tokens, padded, packed = batch
     record = evaluation_program if evaluating else step_program
-    program = record(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
+    stack = stack_for(recipe)
+    program = record(m, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed)
     return program.kernels(rows, tokens, recipe.rank)
 
 

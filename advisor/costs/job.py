@@ -67,10 +67,10 @@ class Job:
 
     def _micro_step(self, batch: MicroBatch, first: bool) -> tuple[MicroStep, Any]:
         """The requests of a micro-step, and the bytes of its slots; the first one of a step finds no gradients."""
-        rows, tokens, padded = batch
+        rows, tokens, padded, packed = batch
         recipe = self.recipe.model_copy(update={"gradient_accumulation": 1}) if first else self.recipe
         program = step_program(
-            self.m, recipe, rows, tokens, self.device, self.stack, padded=padded, capability=self.capability
+            self.m, recipe, rows, tokens, self.device, self.stack, False, padded, False, self.capability, packed
         )
         return self._requests(program, batch)
 

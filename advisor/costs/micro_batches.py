@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from advisor.specs import Recipe, Workload
+from advisor.specs import Recipe, RowKind, Workload
 
 MEGA_BATCHES = 50
 """Batches whose rows are sorted together under group_by_length."""
@@ -28,11 +28,17 @@ NEGLECTED = 0.02
 
 
 class MicroBatch(NamedTuple):
-    """Rows of one forward pass; `padded`: attention gets a mask."""
+    """Rows of one forward pass; `padded`: attention gets a mask; `packed`: it is made of position ids."""
 
     rows: int
     tokens: int  # of each row
     padded: bool = False
+    packed: bool = False
+
+    @property
+    def kind(self) -> RowKind:
+        """What its rows are."""
+        return "packed" if self.packed else "padded" if self.padded else "full"
 
 
 def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
@@ -189,7 +195,7 @@ def _flattened(recipe: Recipe, rows: int, tokens: int, alone: int = 2) -> MicroB
     """
     if recipe.attention == "flash" or rows < alone:
         return MicroBatch(rows, tokens)
-    return MicroBatch(1, rows * tokens, padded=True)
+    return MicroBatch(1, rows * tokens, padded=True, packed=True)
 
 
 def _expected_packed(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, float], ...]:

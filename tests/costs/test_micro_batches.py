@@ -46,13 +46,13 @@ def rows(**changes: Any) -> Workload:
         (rows(pad_to_multiple_of=64, mean_seq_len=1000), recipe(1), MicroBatch(1, 1024, True)),
         (rows(pad_to_multiple_of=100, mean_seq_len=1000), recipe(), MicroBatch(4, 1000)),
         (rows(padding="none"), recipe(attention="flash"), MicroBatch(4, 1000)),
-        (rows(padding="none"), recipe(), MicroBatch(1, 4000, True)),
+        (rows(padding="none"), recipe(), MicroBatch(1, 4000, True, True)),
         (rows(padding="none"), recipe(1), MicroBatch(1, 1000)),
         (rows(packing=True), recipe(), MicroBatch(4, 1000)),
         (rows(packing=True, packing_strategy="varlen"), recipe(), MicroBatch(4, 1000)),
         (rows(packing=True, packing_strategy="position_ids"), recipe(attention="flash"), MicroBatch(4, 1000)),
-        (rows(packing=True, packing_strategy="position_ids"), recipe(), MicroBatch(1, 4000, True)),
-        (rows(packing=True, packing_strategy="position_ids"), recipe(1), MicroBatch(1, 1000, True)),
+        (rows(packing=True, packing_strategy="position_ids"), recipe(), MicroBatch(1, 4000, True, True)),
+        (rows(packing=True, packing_strategy="position_ids"), recipe(1), MicroBatch(1, 1000, True, True)),
     ],
 )
 def test_the_worst_micro_batch(workload: Workload, used: Recipe, batch: MicroBatch) -> None:
