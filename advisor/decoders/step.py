@@ -78,8 +78,8 @@ class _Recorder:
         del self.t.on_segment
 
 
-def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
-    """Which layers to run and how many each stands for; the first layer stands for itself.
+def layer_plan(m: ModelSpec, last_apart: bool = False) -> list[tuple[LayerKind, int]]:
+    """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
     and tables that only one kind uses live as long as in the full model.
@@ -87,7 +87,9 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
     kinds = layer_kinds(m)
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
-    return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+    plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+    kind, copies = plan[-1]
+    return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan
 
 
 def _leaving_garbage(record: Callable[P, StepProgram]) -> Callable[P, StepProgram]:
@@ -129,7 +131,7 @@ def _recorded(
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
-    plan = layer_plan(m)
+    plan = layer_plan(m, stack.keeps_last_apart(recipe))
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
     full = recipe.method == "full"
@@ -211,6 +213,7 @@ def step_program(
     structure = _structure(recipe)
     slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
+    stack = stack.shaped(m, recipe, batch, length)
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
@@ -324,7 +327,8 @@ class _Step:
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
             if recipe.gradient_checkpointing and t.grad_enabled:
-                x = self.stack.checkpoint(t, lambda h, w=weights, g=given: layer(decoder, h, w, g), x, recipe.reentrant)
+                run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
+                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
             else:
                 x = layer(decoder, x, weights, given)
         self.recorder.enter(HEAD)
