@@ -108,18 +108,19 @@ def fixed_loss(t: Tape, given: LossInputs, form: LossForm) -> Tensor:
 
 
 def _beside(t: Tape, form: LossForm, rows: int, scored: int, vocabulary: int, width: int, compute: str) -> list[Tensor]:
-    """What a chunk or a row of tiles makes beside its logits: its states, and their gradient in fp32.
+    """What a chunk or a row of tiles holds beside its logits at its highest.
 
-    Names of one chunk live until the next binds them: of several chunks, states and gradient exist twice.
+    Names of one chunk live until the next binds them: of several, tiles have states twice, and chunks the fp32
+    gradient of the states, which a single chunk has beside its cast. Labels are picked for each.
     """
-    parts = ceil(vocabulary / TILE_COLUMNS)
-    several = 2 if form.rows else 1
-    states = [t.empty((rows, width), compute) for _ in range(several)]
+    parts, several = ceil(vocabulary / TILE_COLUMNS), form.rows > 0
+    states, gradient = ((rows, width), compute), ((rows, width), "float32")
+    numbers = ((rows,), "float32")
     if form.kind == "tiled":
-        sums = [t.empty((rows, width), "float32"), t.empty((rows,), "float32"), t.empty((scored,), "float32")]
-        return states + sums + [t.empty((8, parts, rows), "float32") for _ in range(several)]
-    gradients = [t.empty((rows, width), "float32") for _ in range(several)]
-    return [states.pop(), *gradients, t.empty((rows, width), compute), t.empty((rows,), "float32")]
+        held = [*[states] * (1 + several), gradient, numbers, ((scored,), "float32"), ((8, parts, rows), "float32")]
+    else:
+        held = [states, gradient, gradient if several else states, numbers]
+    return [t.empty(shape, dtype) for shape, dtype in [*held, ((rows,), "int64")]]
 
 
 def _note_work(t: Tape, dtype: str, tokens: int, vocabulary: int, width: int, products: int) -> None:
