@@ -155,7 +155,7 @@ def _job_memory(
         found = _step_memory(m, one, batch, stack.shaped(m, one, batch.rows, batch.tokens), card, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
     if recipe.is_quantized:
-        knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype
+        knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype, recipe.stack
         peaks += beginning_peaks(m, *knobs, profile)
     return largest(peaks)
 

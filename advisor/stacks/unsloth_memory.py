@@ -7,7 +7,7 @@ from math import prod
 from advisor.blocks import ITEM_BYTES
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, outer_parameters, own_parameters
-from advisor.parameters.storage import layer_quant, other_dtype, quantized_store_bytes
+from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_store_bytes
 from advisor.specs import ModelSpec, Recipe
 
 
@@ -27,9 +27,16 @@ def free_bytes(m: ModelSpec, recipe: Recipe, card_bytes: int) -> int:
     other = ITEM_BYTES[other_dtype(recipe)]
     held = sum(prod(shape) * other * times for shape, times in outer_parameters(m))
     for part, layers in layer_groups(m):
-        held += layers * sum(prod(own.shape) * other for own in own_parameters(part).values())
+        for own in own_parameters(part).values():
+            held += layers * _stored(prod(own.shape), own_quant(own, part, recipe), recipe, other)
         for linear in layer_linears(part).values():
-            quant = layer_quant(part, recipe)
-            packed, constants = quantized_store_bytes(linear.weight_count, quant, recipe.double_quant)
-            held += layers * (packed + sum(constants) if quant != "none" else linear.weight_count * other)
+            held += layers * _stored(linear.weight_count, layer_quant(part, recipe), recipe, other)
     return max(1024**3, card_bytes - held)
+
+
+def _stored(elements: int, quant: str, recipe: Recipe, item_bytes: int) -> int:
+    """Bytes of one weight in its store."""
+    if quant == "none":
+        return elements * item_bytes
+    packed, constants = quantized_store_bytes(elements, quant, recipe.double_quant)
+    return packed + sum(constants)
