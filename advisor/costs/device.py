@@ -7,11 +7,11 @@ card, a host or a library version may be from them. A calibration on the card it
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 from advisor.costs.host_link import PCIE3, host_link
+from advisor.costs.power import powered_share
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
@@ -199,14 +199,6 @@ def card_class(gpu: GpuSpec) -> str:
     ratio = matrix / gpu.fp32_flop_per_s if gpu.fp32_flop_per_s else 0.0
     hbm = ratio > _HBM_RATIO and generation in ("ampere", "blackwell")
     return f"{generation} hbm" if hbm else generation
-
-
-def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
-    """The fraction of a card's matrix rate that its power limit allows: 1 if it does not limit or is unknown."""
-    matrix = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
-    if not (gpu.power_w and matrix and watts_per_tflops):
-        return 1.0
-    return min(1.0, math.sqrt(gpu.power_w / (matrix * 1e-12 * watts_per_tflops)))
 
 
 _ATTENTION_FP32 = {

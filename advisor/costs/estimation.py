@@ -150,9 +150,9 @@ def _job_memory(
     if recipe.eval_batch:
         one = _evaluating(recipe)
         batch = worst(workload, one)
-        stack = stack_for(one, gpu, workload)
+        stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
         card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
-        found = _step_memory(m, one, batch, stack.shaped(m, one, batch.rows, batch.tokens), card, evaluating=True)
+        found = _step_memory(m, one, batch, stack, card, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
     if recipe.is_quantized:
         knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype, recipe.stack
@@ -187,11 +187,11 @@ def _runs(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, evaluating: bool = False
 ) -> list[tuple[StepKernels, float]]:
     """The kernels of each micro-batch that stands for a share of them all, and that share."""
-    found, stack = [], stack_for(recipe, gpu, workload)
+    found, placed = [], stack_for(recipe, gpu, workload)
     for batch, share in expected(workload, recipe):
+        stack = placed.shaped(m, recipe, batch.rows, batch.tokens)
         card = attention_card(m, recipe, batch.tokens, gpu, stack.masks(batch.padded))
-        shaped = stack.shaped(m, recipe, batch.rows, batch.tokens)
-        found.append((_kernels(m, recipe, batch, shaped, card, evaluating), share))
+        found.append((_kernels(m, recipe, batch, stack, card, evaluating), share))
     return found
 
 

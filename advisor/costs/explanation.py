@@ -100,7 +100,7 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     rows, tokens, padded = average(workload, recipe)
     profile = profile or profile_for(gpu)
-    stack = stack_for(recipe, gpu, workload)
+    stack = stack_for(recipe, gpu, workload).shaped(model, recipe, rows, tokens)
     card = attention_card(model, recipe, tokens, gpu, stack.masks(padded))
     program = step_program(model, recipe, rows, tokens, "cuda", stack, labeled=True, padded=padded, capability=card)
     runs = program.kernels(rows, tokens, recipe.rank)

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from advisor.costs.device import DeviceProfile
 from advisor.costs.host_link import HOST_COPIES, Load, with_copies
 from advisor.costs.optimizer import optimizer_work
+from advisor.costs.power import energy
 from advisor.costs.roofline import Roofline
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained, trained_shapes
@@ -280,16 +281,3 @@ def with_evaluation(training: TimeEstimate, evaluations_s: Interval) -> TimeEsti
             *(e * all_s / only_s for e, all_s, only_s in zip(energy_j, total_s, training.total_s, strict=True))
         )
     return training.model_copy(update={"total_s": total_s, "evaluation_s": evaluations_s, "energy_j": energy_j})
-
-
-IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)
-"""Fractions of its power limit that a card draws between kernels and while they run (our judgment)."""
-
-
-def energy(total_s: Interval, busy: float, gpu: GpuSpec) -> Interval:
-    """Joules of one card over the job; `busy` is the share of the time in which kernels run on it.
-
-    Ignores: the host, cooling, and losses of the power supply.
-    """
-    power = [gpu.power_w * (IDLE_POWER + (share - IDLE_POWER) * busy) for share in BUSY_POWER]
-    return Interval(*(seconds * watts for seconds, watts in zip(total_s, power, strict=True)))

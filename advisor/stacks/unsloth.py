@@ -197,8 +197,8 @@ class Unsloth(Stack):
         return sum(pinned_bytes(size) * layers for size, layers in parts)
 
     def masks(self, padded: bool) -> bool:
-        """Training drops the mask: causal attention alone is right for rows padded on the right."""
-        return False
+        """Its own models train without: causal attention alone is right for rows padded on the right."""
+        return padded and not self.by_hand
 
     # -- the step --------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from advisor.catalog.models import find_model
 from advisor.costs.estimation import estimate
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.decoders import step
+from advisor.decoders.kinds import layer_kinds
 from advisor.decoders.linear import Linear
 from advisor.libraries import libraries_of
 from advisor.specs import Estimate, LinearShape, ModelSpec, Recipe, Workload
@@ -234,8 +235,8 @@ def test_running_one_layer_of_each_kind_equals_running_all(
         made = (moving(name, layers, chosen, hosts=True) for layers in (3, 5))
         return [(one.peak_bytes, one.phase_peaks, one.host_bytes) for one in made]
 
-    short, plan = found(), step.layer_kinds
-    monkeypatch.setattr(step, "layer_plan", lambda m, last_apart=False: [(kind, 1) for kind in plan(m)])
+    short = found()
+    monkeypatch.setattr(step, "layer_plan", lambda m, last_apart=False: [(kind, 1) for kind in layer_kinds(m)])
     assert short == found()
     step.forget_recordings()
 
