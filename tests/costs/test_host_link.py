@@ -44,4 +44,4 @@ def test_a_slow_copy_is_waited_for_and_a_fast_one_is_not() -> None:
 
     alone = seconds(0.0, "to_host")
     assert seconds(1e6, "to_host") == alone < seconds(1e6, "from_host") < 1.1 * alone
-    assert seconds(1e9, "to_host") > 10 * alone
+    assert seconds(1e9, "to_host") > 5 * alone
