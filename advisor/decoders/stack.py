@@ -83,6 +83,11 @@ class Stack:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
         return False
 
+    @property
+    def windows_inside(self) -> bool:
+        """Whether its attention kernel knows the sliding window, so that no mask is made for it."""
+        return False
+
     def masks(self, padded: bool) -> bool:
         """Whether a batch gets an attention mask; `padded`: its rows differ in length."""
         return padded

@@ -305,7 +305,8 @@ class _Step:
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
-        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded)
+        masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
+        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded)
         self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):

@@ -196,6 +196,11 @@ class Unsloth(Stack):
         """Pinned blocks, each for the input of one layer."""
         return sum(pinned_bytes(size) * layers for size, layers in parts)
 
+    @property
+    def windows_inside(self) -> bool:
+        """xformers and varlen kernels take a window; PyTorch's dense attention, from Hopper on, gets a mask of it."""
+        return self.by_hand and (self.repeats or self.keeps_apart)
+
     def masks(self, padded: bool) -> bool:
         """Its own models train without: causal attention alone is right for rows padded on the right."""
         return padded and not self.by_hand

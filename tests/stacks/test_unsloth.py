@@ -272,6 +272,15 @@ def test_cards_that_decide_alike_share_a_recording() -> None:
     assert once.shaped(m, chosen, 1, 2048) is once
 
 
+def test_a_window_makes_no_mask_where_the_kernel_knows_it() -> None:
+    m, chosen = find_model("mistral-7b-v0.1"), asked()
+    assert m.sliding_window == 4096
+    for gpu, padding, masked in (("rtx4090", "longest", False), ("h100", "none", False), ("h100", "longest", True)):
+        rows = Workload(seq_len=8192, mean_seq_len=8192, padding=padding)  # type: ignore[arg-type]
+        found = estimate(m, chosen, rows, find_gpus(gpu)[0])
+        assert [use.masked for use in found.evidence.attention] == [masked]
+
+
 def test_padding_makes_no_mask() -> None:
     chosen = asked(micro_batch=4)
     rows = Workload(seq_len=1024, mean_seq_len=300, padding="longest")
