@@ -45,6 +45,8 @@ class OssExperts(NamedTuple):
     down: Tensor
     down_bias: Tensor
     top_k: int
+    decodes: bool = False
+    """The two stacks are in 4 bits."""
 
 
 def oss_feed_forward(t: Tape, x: Tensor, w: OssExperts) -> Tensor:
@@ -193,10 +195,10 @@ def _experts(t: Tape, x: Tensor, scores: Tensor, w: OssExperts) -> Tensor:
     factors = picked_rows(t, t.view(scores, (count,)), count, order)
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
     bias = picked_rows(t, w.gate_up_bias, count, expert)
-    out = add_in_place(t, grouped_product(t, chosen, w.gate_up, offsets, w.gate_up.shape[-1]), bias)
+    out = add_in_place(t, grouped_product(t, chosen, w.gate_up, offsets, w.gate_up.shape[-1], w.decodes), bias)
     out = _gated(t, out)
     bias = picked_rows(t, w.down_bias, count, expert)
-    out = add_in_place(t, grouped_product(t, out, w.down, offsets, width), bias)
+    out = add_in_place(t, grouped_product(t, out, w.down, offsets, width, w.decodes), bias)
     weighted = mul(t, out, t.view(factors, (count, 1)))
     inverse = t.empty((count,), "int64")
     arange = t.empty((count,), "int64")

@@ -33,9 +33,10 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
 def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:
     """How a layer's own parameter is stored: the stacks of experts in 4 bits where Unsloth's code loads them.
 
-    Source: unsloth_zoo 2026.10.9, temporary_patches/moe_utils_bnb4bit.py; elsewhere bitsandbytes passes them over.
+    Source: unsloth_zoo 2026.10.9, temporary_patches/moe_utils_bnb4bit.py, and gpt_oss.py, GptOssExpertsBnb4bit (one
+    linear layer an expert, of the same bytes but for the tables); elsewhere bitsandbytes passes them over.
     """
-    stacked = len(p.shape) == 3 and m.mlp == "experts" and recipe.quant in ("nf4", "fp4")
+    stacked = len(p.shape) == 3 and m.mlp in ("experts", "oss_experts") and recipe.quant in ("nf4", "fp4")
     return recipe.quant if stacked and libraries_of(recipe.stack).code == "unsloth" else "none"
 
 

@@ -310,6 +310,7 @@ def test_experts_are_in_4_bits_under_unsloth_alone() -> None:
     own, theirs = (costs(m.name, "h100", asked(stack=stack, rank=1)).memory for stack in ((NEWEST,), ()))
     weights = [one.bytes_of(TermName.BASE_WEIGHTS) for one in (own, theirs)]
     assert weights[0] < 17 * GIB < 50 * GIB < weights[1]
+    assert costs("gpt-oss-20b", "h100", asked()).memory.bytes_of(TermName.BASE_WEIGHTS) < 13 * GIB
 
 
 def test_the_preset_sets_the_stack_and_the_answer_says_what_the_host_holds() -> None:
