@@ -8,6 +8,7 @@ when a recipe asks for it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
@@ -38,7 +39,9 @@ def _stack(names: tuple[str, ...], kernels: frozenset[str]) -> Stack:
     code = _class(CODE[libraries.code]) if libraries.code else Stack
     found = dict.fromkeys(where for name, where in KERNELS.items() if name in kernels - code.own_kernels)
     parts = [*(_class(where) for where in reversed(found)), code]
-    made: type[Stack] = parts[0] if len(parts) == 1 else type("Stack", tuple(parts), {})
+    made = parts[0]
+    if len(parts) > 1:  # a dataclass of its own, whose fields are those of all parts
+        made = dataclass(frozen=True)(type("Stack", tuple(parts), {}))
     return made(libraries=libraries)
 
 

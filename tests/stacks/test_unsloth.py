@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import pytest
 
+from advisor import stacks
 from advisor.advice.advise import advise
 from advisor.advice.job import verdict_of
 from advisor.catalog.gpus import find_gpus
@@ -16,8 +17,9 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.decoders import step
 from advisor.decoders.kinds import layer_kinds
 from advisor.decoders.linear import Linear
+from advisor.decoders.stack import Stack
 from advisor.libraries import libraries_of
-from advisor.specs import Estimate, LinearShape, ModelSpec, Recipe, Workload
+from advisor.specs import Estimate, KernelSet, LinearShape, ModelSpec, Recipe, Workload
 from advisor.stacks import stack_for
 from advisor.stacks.unsloth import Unsloth
 from advisor.stacks.unsloth_lora import fuses
@@ -279,6 +281,29 @@ def test_a_window_makes_no_mask_where_the_kernel_knows_it() -> None:
         rows = Workload(seq_len=8192, mean_seq_len=8192, padding=padding)  # type: ignore[arg-type]
         found = estimate(m, chosen, rows, find_gpus(gpu)[0])
         assert [use.masked for use in found.evidence.attention] == [masked]
+
+
+@dataclass(frozen=True)
+class Renamed(Stack):
+    """Kernels laid over a trainer's own code."""
+
+    @property
+    def name(self) -> str:
+        """Of both."""
+        return f"other kernels over {super().name}"
+
+
+def test_kernels_are_laid_over_it_and_its_own_are_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = f"{__name__}:Renamed"
+    kernels = next(name for name in get_args(KernelSet) if name != "liger")
+    monkeypatch.setattr("advisor.stacks.KERNELS", {"activations": "no.such:Module", kernels: where})
+    m, chosen = find_model("llama-3.1-8b"), asked(kernels=(kernels,))
+    stacks._stack.cache_clear()
+    found = shaped(m, chosen, "rtx4090")
+    stacks._stack.cache_clear()
+    assert found.name.startswith("other kernels over Unsloth 2026.10")
+    assert found.form.kind == "tiled"
+    assert found.hosts
 
 
 def test_padding_makes_no_mask() -> None:
