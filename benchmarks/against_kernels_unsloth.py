@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import product
 from pathlib import Path
 from random import Random
 from types import ModuleType, SimpleNamespace
@@ -60,9 +61,12 @@ def functions(source: Path) -> dict[str, Any]:
         "_rms_backward": lambda *rest, **more: None,
         "_rope_launch": lambda *rest: None,
         "_rope_qk": lambda *rest: None,
+        # native_dropout and its backward: one kernel each on CUDA
+        "_dropout_forward": lambda x, p: (torch.empty_like(x), torch.empty(x.shape, dtype=torch.bool)),
+        "_dropout_replay": lambda x, *rest: torch.empty_like(x),
     }
     around |= picked(kernels / "utils.py", {"matmul_lora", "addmm_"}, around)
-    inner = {"_dropout_forward", "_dropout_replay", "_matmul_lora_ext", "_add_lora_dX", "_lora_bias_grad"}
+    inner = {"_matmul_lora_ext", "_add_lora_dX", "_lora_bias_grad"}
     around |= picked(kernels / "fast_lora.py", {"LoRA_QKV", "LoRA_W", "LoRA_MLP", *inner}, around)
     around |= picked(kernels / "rms_layernorm.py", {"Fast_RMS_Layernorm"}, around)
     rope = {"_bshd_buffer", "Fast_RoPE_Embedding_QK_Positions", "Fast_RoPE_Embedding_QK"}
@@ -82,9 +86,10 @@ class Sizes(NamedTuple):
     rank: int = 8
 
 
-def linear(ins: int, outs: int, sizes: Sizes, quant: str) -> Linear:
+def linear(ins: int, outs: int, sizes: Sizes, quant: str, dropout: float) -> Linear:
     """A layer with LoRA as the tape sees it."""
-    recipe = Recipe(method="qlora" if quant != "none" else "lora", quant=quant, rank=sizes.rank)  # type: ignore[arg-type]
+    knobs: dict[str, Any] = {"method": "qlora" if quant != "none" else "lora", "quant": quant, "dropout": dropout}
+    recipe = Recipe(rank=sizes.rank, **knobs)
     return Linear(LinearShape(name="x", in_features=ins, out_features=outs), recipe, sizes.rank, quant, "bfloat16")
 
 
@@ -97,32 +102,36 @@ def weights(ins: int, outs: int, sizes: Sizes, quant: str) -> list[Any]:
 
 
 def lora_cases(s: Sizes = Sizes()) -> Iterator[Case]:  # noqa: B008 - immutable
-    """The LoRA functions, on a 16-bit and on a 4-bit base."""
+    """The LoRA functions, on a 16-bit and on a 4-bit base, without and with dropout."""
     shape, h, i = (s.rows, s.tokens, s.hidden), s.hidden, s.inner
     qkv, mlp = [(h, outs) for outs in (h, s.keys, s.keys)], [(h, i), (h, i), (i, h)]
     kernels = (lambda e, g: torch.empty_like(e), lambda dw, e, g: (dw, e, g))
-    for quant in ("none", "nf4"):
+    for quant, dropout in product(("none", "nf4"), (0.0, 0.1)):
+        knobs, three = (quant, dropout), (dropout,) * 3 if dropout else None
+        name = f"{quant}{', dropout' if dropout else ''}"
 
         def theirs(name: str, ends: list[tuple[int, int]], *more: Any, quant: str = quant) -> Any:
             flat = [one for size in ends for one in weights(*size, s, quant)]
             tensors = [one for one in flat if isinstance(one, torch.Tensor)]
             return lambda found: measured(lambda leaf: found[name].apply(leaf(shape), *flat, *more), tensors)
 
-        def ours(run: Callable[..., Any], ends: list[tuple[int, int]], quant: str = quant) -> Any:
-            layers = [linear(*size, s, quant) for size in ends]
+        def ours(run: Callable[..., Any], ends: list[tuple[int, int]], knobs: tuple[str, float] = knobs) -> Any:
+            layers = [linear(*size, s, *knobs) for size in ends]
             return lambda: taped(lambda t, leaf: run(t, leaf(shape), layers))
 
         yield Case(
-            f"LoRA_QKV {quant}",
-            theirs("LoRA_QKV", qkv),
+            f"LoRA_QKV {name}",
+            theirs("LoRA_QKV", qkv, True, three),
             ours(lambda t, x, layers: tuple(lora_many(t, x, layers)), qkv),
         )
         yield Case(
-            f"LoRA_W {quant}", theirs("LoRA_W", qkv[:1]), ours(lambda t, x, layers: lora_one(t, x, *layers), qkv[:1])
+            f"LoRA_W {name}",
+            theirs("LoRA_W", qkv[:1], dropout or None),
+            ours(lambda t, x, layers: lora_one(t, x, *layers), qkv[:1]),
         )
         yield Case(
-            f"LoRA_MLP {quant}",
-            theirs("LoRA_MLP", mlp, *kernels),
+            f"LoRA_MLP {name}",
+            theirs("LoRA_MLP", mlp, *kernels, True, three),
             ours(lambda t, x, layers: lora_mlp(t, x, *layers), mlp),
         )
 
@@ -186,10 +195,10 @@ def loss_module(source: Path, card_rows: int) -> ModuleType:
     module._flash_min_rows = lambda device: card_rows
     module._budget_bytes = lambda device: 2 * 1024**3
 
-    def product(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    def multiplied(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         return torch.empty((a.shape[0], b.shape[1])) if out is None else out
 
-    module._mm_fp32 = product
+    module._mm_fp32 = multiplied
     module._addmm_fp32 = lambda acc, a, b: None
     return module  # type: ignore[no-any-return]
 

@@ -145,7 +145,7 @@ def lora_mlp(t: Tape, x: Tensor, gate: Linear, up: Linear, down: Linear) -> Tens
         _note_product(t, down, dtype, rows)
         del weight
         narrow = [_narrow(t, dy, down)]
-        _add_update(t, h, down)
+        _add_update(t, h, down, narrow)
         narrow.clear()
         t.kernel("elementwise", dtype, 0, 6 * h.bytes)
         again = [t.empty(wide, dtype)] if drops else []  # h, dropped again
@@ -274,14 +274,20 @@ def _note_gradient_of_b(t: Tape, layer: Linear, dtype: str, rows: int) -> None:
     del first
 
 
-def _add_update(t: Tape, source: Tensor, layer: Linear) -> None:
-    """`source += s (g B) A`; through dropout the update is made apart, and dropped."""
+def _add_update(t: Tape, source: Tensor, layer: Linear, narrow: list[Tensor] | None = None) -> None:
+    """`source += s (g B) A`; through dropout the update is made apart, and dropped.
+
+    `narrow`: g B, which has no name of its own, and in the latter case dies when it has been used.
+    """
     assert layer.lora_a is not None
     rank, ins = layer.lora_a.shape[0], layer.in_features
     rows = source.count // ins
-    made = []
+    made: list[Tensor] = []
     if layer.recipe.dropout:
-        made = [t.empty((rows, ins), source.dtype), t.empty((rows, ins), source.dtype)]
+        made.append(t.empty((rows, ins), source.dtype))
+        if narrow:
+            narrow.clear()
+        made.append(t.empty((rows, ins), source.dtype))
         t.kernel("elementwise", source.dtype, 0, 5 * source.bytes)
     t.matmul(source.dtype, rows, ins, rank, 2 * source.bytes + ITEM_BYTES[source.dtype] * rank * (rows + ins))
     made.clear()
