@@ -204,7 +204,7 @@ def _time_text(advice: Advice, row: Candidate) -> str:
     if not row.card_times:
         return f" and takes {_span(row.time)} for {work}"
     known = row.card_times[0].card in advice.gpu.cards  # or others stand in for a card of unknown speed
-    words = ("on the fastest card ({})", "on the usual one ({})", "on the slowest ({})")
+    words = ("on the fastest card ({})", "on the middle one ({})", "on the slowest ({})")
     words = words if known else ("if it is as fast as {}", "if as fast as {}", "if as fast as {}")
     chosen = words if len(row.card_times) > 2 else (words[0], words[-1])
     *first, last = (
