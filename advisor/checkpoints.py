@@ -65,6 +65,9 @@ FP8_CAPABILITY = (8, 9)
 """Below it transformers dequantizes an FP8 base while loading it: quantizers/quantizer_finegrained_fp8.py."""
 
 
+UNKNOWN_EXPERTS = "how transformers 5 loads experts that the checkpoint has in 4 or 8 bits; here they are in 16 bits"
+
+
 class Checkpoint(Frozen):
     """What a checkpoint that is not in 16 bits holds, and the base that training has when it is loaded."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.advice.meaning import Taken
 from advisor.answer import Reason
 from advisor.catalog.trainers import Preset
-from advisor.checkpoints import FP8_CAPABILITY, STORES, Checkpoint, Quantization
+from advisor.checkpoints import FP8_CAPABILITY, STORES, UNKNOWN_EXPERTS, Checkpoint, Quantization
 from advisor.errors import BadValue, InputError
 from advisor.knobs import Question
 from advisor.libraries import libraries_of, version_text
@@ -31,22 +31,28 @@ def taken_as_stored(question: Question, spec: Model, cards: tuple[GpuSpec, ...],
     Raises BadValue for a method that cannot be run on it, and for knobs that say otherwise than the checkpoint.
     """
     stack = question.stack or preset.values("qlora").get("stack", ())
-    transformers = libraries_of(tuple(stack) if isinstance(stack, (tuple, list)) else ()).transformers
+    libraries = libraries_of(tuple(stack) if isinstance(stack, (tuple, list)) else ())
     checkpoint = spec.checkpoint if isinstance(spec, ModelSpec) else None
     if checkpoint is None:
         assert question.quant is not None
-        _check_store(question.quant, transformers, "")
+        _check_store(question.quant, libraries.transformers, "")
         if question.quant == "fp8" and not _keeps_fp8(cards):
             raise BadValue("--quant", "fp8", f"{_NO_FP8}: that is --method lora")
         return Taken(question, spec, _methods(question, question.quant, plain=True))
+    if checkpoint.method == "mxfp4" and libraries.code == "unsloth":
+        # it takes a copy of its own in 16 or 4 bits: unsloth 2026.10.9, models/mapper.py
+        return Taken(question, spec.model_copy(update={"checkpoint": None}))
     if checkpoint.quant == "fp8" and not _keeps_fp8(cards):
         stored = f"{checkpoint.stored} (kept on cards of compute capability 8.9 or more)"
         checkpoint = checkpoint.model_copy(update={"stored": stored, "quant": "none"})
         spec = spec.model_copy(update={"checkpoint": checkpoint})
     if checkpoint.dequantized:
         return _dequantized(question, spec, checkpoint)
-    _check_store(checkpoint.quant, transformers, _instead(checkpoint))
+    _check_store(checkpoint.quant, libraries.transformers, _instead(checkpoint))
     _check_knobs(question, spec, checkpoint)
+    if libraries.code == "unsloth":  # whose own code has them in 4 bits
+        known = tuple(what for what in checkpoint.unknown if what != UNKNOWN_EXPERTS)
+        checkpoint = checkpoint.model_copy(update={"unknown": known})
     notes = [_reason(_sentence(question, checkpoint)), *map(_reason, _loading(checkpoint))]
     if question.method in QUANTIZED:
         question = question.model_copy(update={"method": QUANTIZED[question.method]})

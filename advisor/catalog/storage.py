@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from advisor.checkpoints import STORES, Checkpoint
+from advisor.checkpoints import STORES, UNKNOWN_EXPERTS, Checkpoint
 from advisor.specs import ModelSpec
 
 MIRRORS = frozenset(
@@ -158,5 +158,4 @@ def with_experts(checkpoint: Checkpoint, m: ModelSpec) -> Checkpoint:
     """
     if not m.num_experts or checkpoint.dequantized:
         return checkpoint
-    unknown = "how transformers 5 loads experts that the checkpoint has in 4 or 8 bits; here they are in 16 bits"
-    return checkpoint.model_copy(update={"unknown": (*checkpoint.unknown, unknown)})
+    return checkpoint.model_copy(update={"unknown": (*checkpoint.unknown, UNKNOWN_EXPERTS)})

@@ -26,7 +26,7 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import HEAD, evaluation_program
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
-from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant
+from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant, own_quant
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, Device
 from advisor.terms import TermName
@@ -43,15 +43,17 @@ def predict_evaluation_memory(
     stack: Stack = THIS_STACK,
     padded: bool = False,
     capability: str = "",
+    packed: bool = False,
 ) -> StepMemory:
     """Peak memory of evaluating `batch` rows of `seq_len` tokens between two training steps, losses only.
 
     The Trainer has freed the gradients by then. Source: transformers 5.23, trainer.py, evaluation_loop.
     Ignores: the copy in fp32 that accelerate makes of the logits under autocast, which is never at the peak.
     """
-    static = static_memory(m, recipe, batch, seq_len, padded, stack)
+    stack = stack.shaped(m, recipe, batch, seq_len)
+    static = static_memory(m, recipe, batch, seq_len, padded or packed, stack)
     base = sum(static.blocks.values())
-    program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability)
+    program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability, packed)
     shape = (batch, seq_len, recipe.rank)
     heights = [(part, extra, part.peak_bytes + extra.total) for part, extra in extended(program.memory(*shape))]
     part, extra, height = max(heights, key=lambda found: found[2])
@@ -89,7 +91,7 @@ class Beginning(NamedTuple):
 
 def base_of(recipe: Recipe) -> Recipe:
     """The same quantized base under one recipe for all: what is equal before the first step."""
-    same = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "base_dtype")
+    same = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "base_dtype", "stack")
     return Recipe(method="qlora", rank=1, **{name: getattr(recipe, name) for name in same})
 
 
@@ -165,4 +167,5 @@ def _unquantized(part: ModelSpec, recipe: Recipe) -> list[int]:
     """Elements of the matrices of one layer that bitsandbytes leaves alone, in the order of the model's code."""
     linears = [shape.weight_count for shape in layer_linears(part).values() if not shape.wide]
     left = linears if layer_quant(part, recipe) == "none" else []
-    return left + [prod(p.shape) for p in own_parameters(part).values() if not p.wide]
+    own = [p for p in own_parameters(part).values() if not p.wide and own_quant(p, part, recipe) == "none"]
+    return left + [prod(p.shape) for p in own]

@@ -17,22 +17,14 @@ from unittest.mock import patch
 import torch
 
 from advisor.specs import Recipe
+from calibrate.measurement import LoadingPeaks
 from calibrate.worker.build import build_model
 from calibrate.worker.patches import quiet
 from calibrate.worker.quantized import quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
 
-class Loaded(NamedTuple):
-    """Most bytes alive, in blocks, while the model is loaded and while it is prepared; what it holds after each."""
-
-    loading_bytes: int
-    loaded_bytes: int
-    preparing_bytes: int
-    prepared_bytes: int
-
-
-def traced_loading(config: Mapping[str, Any], recipe: Recipe) -> Loaded:
+def traced_loading(config: Mapping[str, Any], recipe: Recipe) -> LoadingPeaks:
     """Load a tiny model from a 16-bit checkpoint and quantize it, and prepare it. Raises what `build_model` raises."""
     with quiet(), tempfile.TemporaryDirectory() as folder, _copied_from_the_file():
         _plain(config, recipe).save_pretrained(folder)
@@ -85,7 +77,7 @@ def _options(recipe: Recipe, **further: Any) -> Any:
     )
 
 
-def _loaded(folder: str, recipe: Recipe) -> Loaded:
+def _loaded(folder: str, recipe: Recipe) -> LoadingPeaks:
     """What is alive while the model in `folder` is loaded and quantized, and while it is prepared."""
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM
@@ -102,7 +94,9 @@ def _loaded(folder: str, recipe: Recipe) -> Loaded:
         tracker.mark("preparing")
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     loading, preparing = tracker.timeline.phase_peaks()
-    return Loaded(loading.peak_bytes, loading.end_bytes, preparing.peak_bytes, preparing.end_bytes)
+    return LoadingPeaks(
+        loading_bytes=loading.peak_bytes, loaded_bytes=loading.end_bytes, preparing_bytes=preparing.peak_bytes
+    )
 
 
 class _OnDevice(AllocationTracker):
