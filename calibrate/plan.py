@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
+from advisor.checkpoints import STORES
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import InputError
 from advisor.optimizers import optimizer_row
@@ -197,6 +198,8 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
     """Why a recipe cannot run as a burst on this machine, whatever the model; '' when it can."""
     if recipe.is_quantized and machine.quantization_problem:
         return f"bitsandbytes cannot quantize on this device: {machine.quantization_problem}"
+    if recipe.is_quantized and not STORES[recipe.quant].by_bitsandbytes:
+        return f"weights are made here, and bitsandbytes stores them: not as {STORES[recipe.quant].title}"
     if recipe.quant == "int8" and recipe.is_dora:
         return "peft's DoRA loses the scales of int8 weights; use nf4"
     if recipe.attention == "flash":

@@ -40,3 +40,12 @@ def test_every_architecture_is_still_the_same_with_fewer_layers(name: str) -> No
 
 def test_an_unknown_architecture_has_no_spec() -> None:
     assert spec_of("x", {"model_type": "mamba"}) is None
+
+
+def test_how_a_checkpoint_stores_its_weights_is_left_out() -> None:
+    """They are made here, and stored as the recipe says."""
+    config_ = {**config("llama"), "quantization_config": {"quant_method": "gptq", "bits": 4}}
+    found = spec_of("llama", config_)
+    assert found is not None
+    assert found.checkpoint is None
+    assert "quantization_config" not in cut(Whole("llama", config_, found), 1, 500).config

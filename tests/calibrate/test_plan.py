@@ -93,6 +93,7 @@ def test_without_kernels_only_the_quantized_methods_are_left_out() -> None:
     ("knobs", "left_out", "says"),
     [
         ({"quant": "int8"}, {"qdora"}, "int8"),
+        ({"quant": "gptq"}, {"qlora", "qdora"}, "bitsandbytes stores them"),
         ({"optimizer": "paged_adamw"}, set(METHODS), "need a GPU"),
         ({"attention": "flash"}, set(METHODS), "flash kernels"),
         ({"loss": "chunked"}, set(METHODS), "use --loss full"),

@@ -137,6 +137,7 @@ def test_layers_cut_the_model(tiny: Configs) -> None:
         (Recipe(method="lora", loss="chunked"), "chunked"),
         (Recipe(method="qdora", quant="int8"), "int8"),
         (Recipe(method="qlora"), "quant of method qlora"),
+        (Recipe(method="qlora", quant="gptq"), "which bitsandbytes makes"),
         (Recipe(method="full", quant="nf4"), "quant of method full"),
         (Recipe(method="lora", target_modules=("query",)), "query"),
     ],
