@@ -100,9 +100,24 @@ def _packed(fields: Fields, m: ModelSpec, method: Literal["gptq", "awq"]) -> Che
     if method == "awq" and fields.text("version", "gemm").lower() != "gemm":
         raise fields.bad("version", f"is {shown(repr(fields.config['version']), 60)}: only 'gemm' is known here")
     whole, unknown = _whole(fields, "modules_to_not_convert", m)
-    if fields.has("dynamic") or fields.has("modules_in_block_to_quantize"):
+    if fields.has("modules_in_block_to_quantize"):
+        whole = _whole_but(fields, "modules_in_block_to_quantize", m)
+    if fields.has("dynamic"):
         unknown = (*unknown, "which of its layers are stored otherwise (its quantization_config lists them)")
     return grouped(method, bits, max(group, 0), whole=whole, unknown=unknown)
+
+
+def _whole_but(fields: Fields, key: str, m: ModelSpec) -> tuple[tuple[str, ...], ...]:
+    """For each layer the linear layers left in 16 bits, where lists name those that are quantized.
+
+    Source: optimum 2.3, gptq/quantizer.py, GPTQQuantizer.convert_model.
+    """
+    groups = fields.items(key)
+    if not all(isinstance(group, list) and all(isinstance(name, str) for name in group) for group in groups):
+        raise fields.bad(key, "must be a list of lists of names of modules")
+    stored = {name.rpartition(".")[2] for group in groups for name in group}
+    left = tuple(name for name in (*m.qkv_names, m.out_name, *m.mlp_names) if name not in stored)
+    return (left,) * m.num_hidden_layers if left else ()
 
 
 def _hqq(fields: Fields, m: ModelSpec) -> Checkpoint:

@@ -155,7 +155,8 @@ def _quantization(run: Run) -> list[str]:
     """The class of the quantization_config, and lines with its arguments; [] for a base that is loaded without one.
 
     A checkpoint that is quantized already has its own, which does not always train: gptqmodel picks kernels that refuse
-    to, and MXFP4 is not trained on. Source: transformers 5.23, quantizers/auto.py, merge_quantization_configs.
+    to, and MXFP4 is not trained on. Source: transformers 5.23, quantizers/auto.py, merge_quantization_configs; optimum
+    2.3, gptq/quantizer.py, select_quant_linear.
     """
     recipe, stored = run.recipe, run.model.checkpoint
     if stored is not None:

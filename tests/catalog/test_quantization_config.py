@@ -86,6 +86,15 @@ def test_modules_in_16_bits_are_found_layer_by_layer() -> None:
     assert everywhere.whole == (("v_proj",),) * 3
 
 
+def test_gptq_names_the_modules_that_it_stores() -> None:
+    stored = [["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj"], ["self_attn.o_proj"], ["mlp.up_proj"]]
+    found = read({**GOOD["gptq"], "modules_in_block_to_quantize": stored})
+    assert found is not None
+    assert found.whole == (("gate_proj", "down_proj"),) * 3
+    with pytest.raises(BadConfig, match="list of lists"):
+        read({**GOOD["gptq"], "modules_in_block_to_quantize": ["q_proj"]})
+
+
 def test_a_pattern_is_said_not_to_be_known() -> None:
     found = read({**GOOD["fp8"], "modules_to_not_convert": ["re:.*self_attn.*"]})
     assert found is not None
