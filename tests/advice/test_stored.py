@@ -11,6 +11,7 @@ import pytest
 from advisor.advice.advise import advise
 from advisor.answer import Advice
 from advisor.errors import AdvisorError
+from advisor.terms import TermName
 
 NF4, GPTQ, AWQ, FP8 = (
     "unsloth/Meta-Llama-3.1-8B-bnb-4bit",
@@ -22,6 +23,9 @@ NF4, GPTQ, AWQ, FP8 = (
 
 def ask(model: str, gpu: str = "rtx4090", **knobs: Any) -> Advice:
     return advise(model, gpu, 3000, **knobs)
+
+
+BASE = TermName.BASE_WEIGHTS
 
 
 def said(answer: Advice) -> str:
@@ -135,4 +139,5 @@ def test_a_folder_with_its_own_config_is_read(tmp_path: Path) -> None:
     del config["quantization_config"]["llm_int8_skip_modules"]  # type: ignore[attr-defined]
     path.write_text(json.dumps(config))
     none = ask(str(path)).candidate("qlora").memory
-    assert half.needed_bytes.likely > none.needed_bytes.likely
+    left = 2 * (4 * 512 * 512 + 3 * 512 * 1024)  # weights of two layers: in fp32 after k-bit preparation, not in 4 bits
+    assert half.bytes_of(BASE) - none.bytes_of(BASE) == left * 4 - left // 2
