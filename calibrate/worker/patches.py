@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from calibrate.worker.older import even_routing, reader_of_weights, without_kernels
+
 
 @contextlib.contextmanager
 def no_data_dependence() -> Iterator[None]:
@@ -21,24 +23,39 @@ def no_data_dependence() -> Iterator[None]:
     """
     from torch import _meta_registrations
     from torch.optim import adam as _adam
-    from transformers import masking_utils
 
     adam: Any = _adam
     meta: Any = _meta_registrations
-    originals = masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common
+    originals = adam._get_value, meta._meta_grouped_mm_common
 
     def grouped(a: Any, b: Any, scale_a: Any, scale_b: Any, offs: Any = None, **options: Any) -> Any:
         if scale_a is None and a.dtype == b.dtype != torch.bfloat16:
             return meta._create_grouped_mm_output_tensor(a, b, offs, options.get("out_dtype"))
-        return originals[2](a, b, scale_a, scale_b, offs=offs, **options)
+        return originals[1](a, b, scale_a, scale_b, offs=offs, **options)
 
-    masking_utils.find_packed_sequence_indices = lambda *_: None
     adam._get_value = lambda _: 1.0
     meta._meta_grouped_mm_common = grouped
     try:
+        with _unpacked(), even_routing():
+            yield
+    finally:
+        adam._get_value, meta._meta_grouped_mm_common = originals
+
+
+@contextlib.contextmanager
+def _unpacked() -> Iterator[None]:
+    """No search for packed rows, which transformers makes since 4.53."""
+    try:
+        from transformers import masking_utils
+    except ImportError:
+        yield
+        return
+    original = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda *_: None
+    try:
         yield
     finally:
-        masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common = originals
+        masking_utils.find_packed_sequence_indices = original
 
 
 @contextlib.contextmanager
@@ -61,21 +78,25 @@ def readable_4bit() -> Iterator[None]:
     peft recognizes a 4-bit weight only by bitsandbytes' parameter class, which cannot hold a fake tensor.
     """
     from bitsandbytes.functional import dequantize_4bit
-    from peft.tuners.lora import dora
 
-    original = dora.dequantize_module_weight
+    where = reader_of_weights()
+    original = getattr(where, "dequantize_module_weight", None)
 
     def dequantize(module: Any) -> Any:
+        assert original is not None
         state = getattr(module, "quant_state", None)
         if state is None or type(module.weight).__name__ == "Params4bit":
             return original(module)
         return dequantize_4bit(module.weight.data, state)
 
-    dora.dequantize_module_weight = dequantize
+    if original is not None:
+        where.dequantize_module_weight = dequantize
     try:
-        yield
+        with without_kernels():
+            yield
     finally:
-        dora.dequantize_module_weight = original
+        if original is not None:
+            where.dequantize_module_weight = original
 
 
 class _Kernel:
