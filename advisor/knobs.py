@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from advisor.errors import BadValue, UnknownName
 from advisor.frozen import Frozen, Range, annotations_of
+from advisor.libraries import stack_names
 from advisor.optimizers import OPTIMIZERS, Optimizer
 from advisor.specs import (
     ADAPTER_METHODS,
@@ -21,8 +22,10 @@ from advisor.specs import (
     QUANTIZED_METHODS,
     Attention,
     DType,
+    KernelSet,
     Loss,
     Method,
+    Offload,
     PackingStrategy,
     Padding,
     Placement,
@@ -49,6 +52,11 @@ _OPTIMIZER_ALIASES = {row.transformers_name: name for name, row in OPTIMIZERS.it
 _ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
 _QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
 _TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
+_KERNEL_ALIASES = {
+    "liger": "liger_norm liger_rope liger_mlp liger_loss",
+    "cut_cross_entropy": "cce",
+    "lora": "fused_lora",
+}
 _PADDING_ALIASES = {"true": "longest", "batch": "longest", "false": "none", "no": "none"}
 _PACKING_ALIASES = {"bfd": "position_ids"}
 _MAX_NAMES = 64
@@ -142,6 +150,16 @@ KNOBS: tuple[Knob, ...] = (
     Knob("reentrant", "recipe", "bool", "the re-entrant variant of checkpointing"),
     Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention), _ATTENTION_ALIASES),
     Knob("loss", "recipe", "choice", "all logits at once, or in chunks", get_args(Loss)),
+    Knob("stack", "recipe", "names", "versions of the libraries, as transformers-4.57 or peft-0.11"),
+    Knob(
+        "kernels",
+        "recipe",
+        "names",
+        "kernels in place of the model's own code; liger stands for its four",
+        get_args(KernelSet),
+        _KERNEL_ALIASES,
+    ),
+    Knob("offload", "recipe", "choice", "what waits in the host's memory until backward", get_args(Offload)),
     Knob("micro_batch", "recipe", "int", "rows per forward pass and card"),
     Knob("expandable_segments", "recipe", "bool", "PYTORCH_ALLOC_CONF=expandable_segments:True"),
     Knob("batch_size", "workload", "int", "effective batch: rows per optimizer step, all cards together"),
@@ -256,10 +274,27 @@ def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
     parts = re.split(r"\s*,\s*|\s+", value.strip()) if isinstance(value, str) else value
     if isinstance(parts, (list, tuple)) and 0 < len(parts) <= _MAX_NAMES:
         words = tuple(part.strip() for part in parts if isinstance(part, str))
-        names = tuple(dict.fromkeys(knob.aliases.get(word.lower(), word) for word in words))
-        if len(words) == len(parts) and all(name and name.isprintable() for name in names):
-            return names
+        given = (
+            knob.aliases.get(word.lower().replace("-", "_"), knob.aliases.get(word.lower(), word)) for word in words
+        )
+        names = tuple(dict.fromkeys(name for word in given for name in word.split()))
+        if len(words) == len(parts) and all(words) and all(name.isprintable() for name in names):
+            return _known_names(knob, names)
     raise BadValue(knob.flag, value, f"must be names separated by commas: {knob.help}")
+
+
+def _known_names(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names as a recipe holds them, if the knob has choices or they are libraries with versions."""
+    if knob.name == "stack":
+        return stack_names(names)
+    if not knob.choices:
+        return names
+    spelled = tuple(name.lower().replace("-", "_") for name in names)
+    for name, word in zip(names, spelled, strict=True):
+        if word not in knob.choices:
+            known = "known: " + ", ".join(knob.choices)
+            raise UnknownName(knob.name.removesuffix("s"), name, (*knob.choices, *knob.aliases), known)
+    return tuple(choice for choice in knob.choices if choice in spelled)
 
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
@@ -312,6 +347,9 @@ class Question(Frozen):
     reentrant: bool | None = None
     attention: Attention | None = None
     loss: Loss | None = None
+    stack: tuple[str, ...] | None = None
+    kernels: tuple[KernelSet, ...] | None = None
+    offload: Offload | None = None
     micro_batch: int | None = None
     expandable_segments: bool | None = None
     batch_size: int | None = None

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, get_args
 from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
 from advisor.lengths import Quantiles, RowLengths, wrong_quantiles
+from advisor.libraries import wrong_stack
 from advisor.optimizers import Optimizer
 from advisor.terms import TermName
 
@@ -27,6 +28,8 @@ Sharding = Literal["none", "ddp"]
 Priority = Literal["quality", "speed", "memory"]
 Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
+KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce", "fused_lora"]
+Offload = Literal["none", "activations"]
 Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -297,6 +300,9 @@ class Recipe(Frozen):
     reentrant: bool = False
     attention: Attention = "sdpa"
     loss: Loss = "full"
+    stack: tuple[str, ...] = ()  # 'transformers-4.57', ...: libraries other than the mirrored ones (advisor.libraries)
+    kernels: tuple[KernelSet, ...] = ()  # in place of the model's own code
+    offload: Offload = "none"  # activations: what backward needs of layers waits in the host's memory
     micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
     gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1  # micro-batches of each card per optimizer step
     expandable_segments: bool = False  # of PyTorch's allocator
@@ -316,6 +322,9 @@ class Recipe(Frozen):
     def is_quantized(self) -> bool:
         """Base weights stored in 4 or 8 bits."""
         return self.quant != "none"
+
+    def _contradiction(self) -> str:
+        return wrong_stack(self.stack) if self.stack else ""
 
 
 class Placement(Frozen):
@@ -410,6 +419,8 @@ class Evidence(Frozen):
     memory: str
     time: str
     attention: tuple[AttentionUse, ...] = ()  # () where it is not known
+    stack: str = ""  # the libraries and versions whose step it is; '' of a model that was traced
+    unknown: tuple[str, ...] = ()  # what runs in that step and is not mirrored: where there is any, nothing "fits"
 
 
 class Estimate(Frozen):

@@ -226,7 +226,7 @@ def test_help_names_every_knob_and_range() -> None:
     result = run("--help")
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert len(KNOBS) == 43
+    assert len(KNOBS) >= 46
     for knob in KNOBS:
         assert knob.flag in text
         if knob.kind == "int":

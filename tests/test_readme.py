@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from advisor import cli as door
 from advisor.command import EXIT_INTERRUPTED
 from advisor.errors import InputError, SourceUnavailable
-from benchmarks.readme import CARD, CARD_PARTS, PARTS, README, parts_of, regenerate
+from benchmarks.readme import CARD, CARD_PARTS, FLAGS, FLAGS_PARTS, PARTS, README, parts_of, regenerate
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -43,15 +44,16 @@ def test_generated_parts_are_current(name: str, made_anew: dict[str, str]) -> No
     assert parts_of(TEXT)[name] == made_anew[name], CURRENT
 
 
-def test_the_format_of_a_card_is_current() -> None:
-    text = CARD.read_text(encoding="utf-8")
-    assert list(parts_of(text)) == ["records"]
-    assert parts_of(text) == parts_of(regenerate(text, CARD_PARTS)), CURRENT
+@pytest.mark.parametrize(("path", "parts"), [(CARD, CARD_PARTS), (FLAGS, FLAGS_PARTS)])
+def test_the_documents_beside_it_are_current(path: Path, parts: Mapping[str, Callable[[str], str]]) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert list(parts_of(text)) == list(parts)
+    assert parts_of(text) == parts_of(regenerate(text, parts)), CURRENT
 
 
 def test_a_spoiled_part_is_made_anew(made_anew: dict[str, str]) -> None:
-    spoiled = TEXT.replace("`--rank N`", "`--range N`")
-    assert parts_of(spoiled)["flags"] != made_anew["flags"]
+    spoiled = TEXT.replace("| ADV010 |", "| ADV001 |")
+    assert parts_of(spoiled)["rules"] != made_anew["rules"]
     assert parts_of(regenerate(spoiled)) == made_anew
 
 

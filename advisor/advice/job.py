@@ -108,8 +108,9 @@ def has_bf16(card: GpuSpec) -> bool:
 
 
 def verdict_of(estimate: Estimate, memory_bytes: int) -> Verdict:
-    """The verdict on what an estimate says must fit."""
-    return fit_of(estimate.memory.needed_bytes, memory_bytes)
+    """The verdict on what an estimate says must fit; nothing surely fits in which something runs that is not known."""
+    found = fit_of(estimate.memory.needed_bytes, memory_bytes)
+    return "tight" if found == "fits" and estimate.evidence.unknown else found
 
 
 def fit_of(needed: Interval, memory_bytes: int) -> Verdict:

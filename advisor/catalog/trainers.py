@@ -26,7 +26,7 @@ class PresetKnob(Frozen):
     """One knob as a trainer sets it, for some methods, and where its code says so."""
 
     name: str
-    value: str | bool | int | float
+    value: str | bool | int | float | tuple[str, ...]
     methods: tuple[Method, ...]
     source: str
 
@@ -68,7 +68,10 @@ def find_trainer(name: str) -> Preset:
 
 def _from_row(row: Mapping[str, Any]) -> Preset:
     """A preset of the index, whose values were checked when it was written."""
-    knobs = tuple(PresetKnob(**{**knob, "methods": tuple(knob["methods"])}) for knob in row["knobs"])
+    knobs = tuple(
+        PresetKnob.model_validate({name: tuple(one) if isinstance(one, list) else one for name, one in knob.items()})
+        for knob in row["knobs"]
+    )
     return Preset(**{**row, "differs": tuple(row["differs"]), "knobs": knobs})
 
 
@@ -129,7 +132,7 @@ def _knob(row: Mapping[str, Any], where: str) -> PresetKnob:
         raise BadConfig(f"{where}: {error}") from None
     if name in COLLATOR_KNOBS and methods != METHODS:
         raise BadConfig(f"{where}: {name} is about rows, not about a method; leave methods out")
-    if not isinstance(value, (str, int, float)) or (name in RECIPE_KNOBS and type(value) is int):
+    if not isinstance(value, (str, int, float, tuple)) or (name in RECIPE_KNOBS and type(value) is int):
         raise BadConfig(f"{where}: {name} is {value!r}; presets set names, switches and fractions only")
     return PresetKnob(name=name, value=value, methods=tuple(m for m in METHODS if m in methods), source=source)
 

@@ -15,6 +15,7 @@ from advisor.costs.moments import predict_evaluation_memory
 from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, beginning_peaks, largest, peak_of
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
 from advisor.decoders.kinds import attention_card
+from advisor.decoders.stack import Proof, Stack
 from advisor.decoders.step import evaluation_program, step_program
 from advisor.errors import BadValue, expect
 from advisor.interval import Interval
@@ -36,10 +37,7 @@ from advisor.specs import (
 from advisor.stacks import stack_for
 from advisor.terms import TermName
 
-MEMORY_EVIDENCE = (
-    "every tensor of the step (transformers 5.23, peft 0.21, bitsandbytes 0.50), checked against traces of the real "
-    "CPU step; CUDA's own kernels from their source; fragmentation from a simulated allocator; a default CUDA context"
-)
+REST_OF_EVIDENCE = "fragmentation from a simulated allocator; a default CUDA context"
 
 DURATIONS = ("micro_step_s", "step_s", "total_s", "energy_j", "evaluation_s")
 Spec = TypeVar("Spec", MemoryEstimate, TimeEstimate)
@@ -52,6 +50,17 @@ scores, where CUDA's kernels keep a seed: the bytes are then an upper bound."""
 TRACED_EVIDENCE = "this model's own CPU step, traced with {}; not what CUDA's kernels keep"
 TRACED_TIME = "FLOP and memory traffic of the trace, without kernel shapes: rough; {}"
 NO_TRACED_TIME = "no time: the mean length of a row was not traced"
+
+
+def memory_evidence(stack: Stack, proof: Proof) -> str:
+    """What the bytes of a step of `stack` stand on, in words."""
+    parts = [
+        f"the step of {stack.name}",
+        *(f"traced: {text}" for text in proof.traced),
+        *(f"read: {text}" for text in proof.read),
+        *(f"not known: {text}" for text in proof.unknown),
+    ]
+    return "; ".join([*parts, REST_OF_EVIDENCE])
 
 
 def memory_estimate(
@@ -140,7 +149,7 @@ def _job_memory(
     if recipe.eval_batch:
         one = _evaluating(recipe)
         batch = worst(workload, one)
-        card = attention_card(m, one, batch.tokens, gpu, batch.padded)
+        card = attention_card(m, one, batch.tokens, gpu, stack_for(one).masks(batch.padded))
         found = _step_memory(m, one, batch, card, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
     if recipe.is_quantized:
@@ -176,7 +185,7 @@ def _runs(
     """The kernels of each micro-batch that stands for a share of them all, and that share."""
     found = []
     for batch, share in expected(workload, recipe):
-        card = attention_card(m, recipe, batch.tokens, gpu, batch.padded)
+        card = attention_card(m, recipe, batch.tokens, gpu, stack_for(recipe).masks(batch.padded))
         found.append((_kernels(m, recipe, batch, card, evaluating), share))
     return found
 
@@ -248,7 +257,8 @@ def _estimate(
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     batch = worst(workload, recipe)
-    card = attention_card(model, recipe, batch.tokens, gpu, batch.padded)
+    stack = stack_for(recipe)
+    card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
     step = _step_memory(model, _as_computed(recipe), batch, card)
     return Estimate(
         recipe=recipe,
@@ -257,7 +267,9 @@ def _estimate(
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(
             rung="formula",
-            memory=MEMORY_EVIDENCE,
+            memory=memory_evidence(stack, stack.proof(model, recipe)),
+            stack=stack.name,
+            unknown=stack.proof(model, recipe).unknown,
             time=profile.evidence,
             attention=attention_uses(model, recipe, gpu, step.calls),
         ),

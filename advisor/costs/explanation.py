@@ -97,7 +97,8 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     rows, tokens, padded = average(workload, recipe)
     profile = profile or profile_for(gpu)
-    stack, card = stack_for(recipe), attention_card(model, recipe, tokens, gpu, padded)
+    stack = stack_for(recipe)
+    card = attention_card(model, recipe, tokens, gpu, stack.masks(padded))
     program = step_program(model, recipe, rows, tokens, "cuda", stack, labeled=True, padded=padded, capability=card)
     runs = program.kernels(rows, tokens, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))

@@ -35,6 +35,7 @@ class StepMemory(NamedTuple):
     phase_peaks: dict[str, int]
     part_peaks: tuple[int, int]  # while the head and the loss run; while anything else does
     calls: tuple[Call, ...] = ()  # of scaled_dot_product_attention, each kind once
+    host_bytes: int = 0  # of the host's memory, for what was moved there until backward
 
 
 def _minus(a: Bytes, b: Bytes) -> Bytes:
@@ -109,7 +110,7 @@ def predict_step_memory(
     `seq_len`, so the micro-batch has an attention mask with zeros. `capability`: the card's compute capability, by
     which PyTorch picks its attention kernels; '' runs flash attention.
     """
-    static = static_memory(m, recipe, batch, seq_len, padded)
+    static = static_memory(m, recipe, batch, seq_len, padded, stack)
     base = sum(static.blocks.values())
     program = step_program(m, recipe, batch, seq_len, device, stack, padded=padded, capability=capability)
     shape = (batch, seq_len, recipe.rank)
@@ -144,6 +145,7 @@ def predict_step_memory(
             base + max(peak_of["optimizer"], *(h for s, _, h in heights if s.place != HEAD)),
         ),
         calls=program.calls,
+        host_bytes=program.host_bytes(*shape),
     )
 
 

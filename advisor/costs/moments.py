@@ -48,7 +48,7 @@ def predict_evaluation_memory(
     The Trainer has freed the gradients by then. Source: transformers 5.23, trainer.py, evaluation_loop.
     Ignores: the copy in fp32 that accelerate makes of the logits under autocast, which is never at the peak.
     """
-    static = static_memory(m, recipe, batch, seq_len, padded)
+    static = static_memory(m, recipe, batch, seq_len, padded, stack)
     base = sum(static.blocks.values())
     program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability)
     shape = (batch, seq_len, recipe.rank)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.costs.optimizer import kept_tensors
+from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.parameters.buffers import buffer_bytes
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
@@ -84,7 +85,9 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
         tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
 
 
-def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int, padded: bool = False) -> Static:
+def static_memory(
+    m: ModelSpec, recipe: Recipe, batch: int, length: int, padded: bool = False, stack: Stack = THIS_STACK
+) -> Static:
     """Everything that is held from the first step to the last; a `padded` batch has a mask of its own.
 
     Raises UnknownName for an optimizer without a row.
@@ -93,6 +96,8 @@ def static_memory(m: ModelSpec, recipe: Recipe, batch: int, length: int, padded:
     held = _held(m, recipe.model_copy(update=alike))
     tally = _Tally(held)
     tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
+    for size in stack.standing_bytes(m, recipe, batch, length):
+        tally.add(TermName.BUFFERS, size)
     return Static(tally.exact, tally.blocks, tally.tensors)
 
 

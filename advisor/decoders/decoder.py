@@ -7,7 +7,6 @@ what makes the peak right. `advisor.architectures` says how families differ in t
 from __future__ import annotations
 
 from advisor.architectures import architecture_of
-from advisor.decoders.adapters import linear
 from advisor.decoders.attention import (
     Layout,
     composed_attention,
@@ -19,12 +18,10 @@ from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
 from advisor.decoders.fused import EFFICIENT, FLASH, efficient_attention, fused_attention, with_padding, without_padding
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
-from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.kinds import attention_kind, composes_attention
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import MIXTURES
-from advisor.decoders.mlp import feed_forward
-from advisor.decoders.rope import apply_rope, joins_parts
+from advisor.decoders.rope import joins_parts
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
@@ -127,7 +124,7 @@ class Decoder:
         if m.kv_lora_rank and given.rope is not None:
             q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
         else:
-            q, k, v = queries_keys_values(t, x, m, w.linears, w.qk_norms)
+            q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
         if given.rope is not None:
             given = given._replace(rope=self.stack.rope(t, given.rope))
@@ -135,7 +132,7 @@ class Decoder:
         if self.quirks.rope_tables == "complex" and not m.kv_lora_rank:
             q, k = placed(t, m, q, k, given.rope if given.rotated else None)
         elif given.rotated and given.rope is not None and not m.kv_lora_rank:
-            q, k, _parts = apply_rope(t, m, q, k, given.rope)
+            q, k, _parts = self.stack.rotated(t, m, q, k, given.rope)
         if self.quirks.norms_after_rope:
             q = w.qk_norms[0](t, q)
             k = w.qk_norms[1](t, k)
@@ -144,7 +141,7 @@ class Decoder:
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
-        out = linear(t, out, w.linears[m.out_name])
+        out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
 
     def mlp(self, x: Tensor, w: Weights) -> Tensor:
@@ -155,7 +152,7 @@ class Decoder:
             return llama4_feed_forward(self.t, x, w.m, w.experts, w.linears)
         if isinstance(w.experts, Experts):
             return MIXTURES[self.quirks.mixture](self.t, x, w.m, w.experts, w.linears)
-        out = feed_forward(self.t, x, w.m, w.linears, w.own)
+        out = self.stack.feed_forward(self.t, x, w.m, w.linears, w.own)
         return self.dropped(out) if self.quirks.drops_inside else out
 
     def hold(self, weights: Tensor) -> None:

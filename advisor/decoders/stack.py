@@ -1,22 +1,26 @@
-"""The code around a decoder's layers that differs between training stacks, as one object passed to the step.
+"""The code of a training step that differs between training stacks, as one object passed to the step.
 
 `Stack` is transformers 5.23 with peft 0.21 and bitsandbytes 0.50 in transformers' Trainer, the stack that the decoders
-mirror. Another stack (advisor.stacks) is a subclass that overrides what its own code does differently; nothing else in
-the tape or the decoders asks which stack runs.
+mirror. Other versions of these are thresholds on `Stack.libraries`, where they act. Other code (advisor.stacks) is a
+subclass that overrides what it does differently, and calls super() where it declines; nothing else in the tape or the
+decoders asks which stack runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
+from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
 from advisor.decoders.loss import chunked_loss, log_softmax_loss
-from advisor.decoders.norms import WRITTEN_OUT, NormFunction
-from advisor.decoders.rope import Rope
+from advisor.decoders.mlp import feed_forward
+from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
+from advisor.decoders.rope import Rope, apply_rope
+from advisor.libraries import MIRRORED, Libraries
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
@@ -35,14 +39,31 @@ class LossInputs(NamedTuple):
     """What the loop holds until after backward: a stack appends to it."""
 
 
+class Proof(NamedTuple):
+    """What the mirror of a stack stands on, each in words; () where there is nothing of that kind."""
+
+    traced: tuple[str, ...] = ("every tensor, against traces of the real CPU step",)
+    read: tuple[str, ...] = ("CUDA's own kernels, from their source",)
+    unknown: tuple[str, ...] = ()
+    """What runs and is not mirrored: an answer that rests on it says so, and does not say that a job fits."""
+
+
 @dataclass(frozen=True)
 class Stack:
-    """Loss, checkpointing, norms, attention's inputs and what the loop holds. Equal stacks record equal programs."""
+    """Each part of the step whose code may differ. Equal stacks record equal programs."""
+
+    libraries: Libraries = field(default=MIRRORED, kw_only=True)
 
     @property
     def name(self) -> str:
         """The libraries and versions whose code this is."""
-        return "transformers 5.23, peft 0.21, bitsandbytes 0.50"
+        at = self.libraries
+        versions = {"transformers": at.transformers, "peft": at.peft, "bitsandbytes": at.bitsandbytes}
+        return ", ".join(f"{name} {version[0]}.{version[1]}" for name, version in versions.items())
+
+    def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
+        """What the bytes of this step stand on."""
+        return Proof()
 
     @property
     def linear(self) -> LinearCode:
@@ -59,10 +80,13 @@ class Stack:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
         return False
 
-    @property
-    def masks_every_batch(self) -> bool:
-        """Whether a batch without padding gets an attention mask too."""
-        return False
+    def masks(self, padded: bool) -> bool:
+        """Whether a batch gets an attention mask; `padded`: its rows differ in length."""
+        return padded
+
+    def standing_bytes(self, m: ModelSpec, recipe: Recipe, batch: int, length: int) -> tuple[int, ...]:
+        """Sizes of the buffers that its own code holds from the first step to the last."""
+        return ()
 
     def norm(self, kind: str) -> NormFunction | None:
         """The code of a norm of that kind (ModelSpec.norm) with a weight; None for `F.layer_norm` and its relatives."""
@@ -75,6 +99,28 @@ class Stack:
     def rope(self, t: Tape, rope: Rope) -> Rope:
         """The rotary tables that a layer works with, from those that were made for all layers."""
         return rope
+
+    def queries_keys_values(
+        self, t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], norms: Sequence[Norm | HeadNorms]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, heads, S, D), keys and values (B, KV, S, D) of x (B, S, H); `norms`: of q and k, if any."""
+        return queries_keys_values(t, x, m, linears, norms)
+
+    def rotated(
+        self, t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Queries and keys after RoPE, and the parts that live until attention ends."""
+        return apply_rope(t, m, q, k, rope)
+
+    def output_projection(self, t: Tape, x: Tensor, layer: Linear) -> Tensor:
+        """Attention's output (B, S, Q) as hidden states (B, S, H)."""
+        return linear(t, x, layer)
+
+    def feed_forward(
+        self, t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], own: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """The dense MLP: x (B, S, H) -> (B, S, H); `own` is what its activation learns, if anything."""
+        return feed_forward(t, x, m, linears, own)
 
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, KV, S, D) as projected, before RoPE."""

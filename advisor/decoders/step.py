@@ -69,7 +69,8 @@ class _Recorder:
             part.recomputed += t.recomputed
             part.hooked += t.hooked
             part.recomputed_flop += t.recomputed_flop
-            t.recomputed = t.hooked = t.recomputed_flop = 0
+            part.hosted_bytes += t.hosted_bytes
+            t.recomputed = t.hooked = t.recomputed_flop = t.hosted_bytes = 0
 
     def finish(self) -> None:
         """End the record and let go of the tape: each would keep the other alive."""
@@ -210,7 +211,7 @@ def step_program(
     structure = _structure(recipe)
     slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
-    padded = padded or stack.masks_every_batch
+    padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
     return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card)

@@ -28,6 +28,9 @@ MAX_EVENTS_BYTES = 256 * 2**20
 EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation", "expandable_segments")
 """Knobs of a recipe that do not change which tensors its step makes, or that are stored under separate keys."""
 
+LATER: dict[str, object] = {"stack": (), "kernels": (), "offload": "none"}
+"""Knobs that came after profiles had been written, with what those profiles were traced with: left out where equal."""
+
 _VOLATILE = ("_name_or_path", "transformers_version", "use_cache")
 
 
@@ -57,6 +60,9 @@ def structure_of(recipe: Recipe) -> dict[str, Any]:
     found["dropout"] = recipe.dropout > 0
     found["reentrant"] = recipe.reentrant and recipe.gradient_checkpointing
     found["target_modules"] = list(recipe.target_modules)
+    for name, usual in LATER.items():
+        if found[name] == usual:
+            del found[name]
     idle = idle_knobs(recipe.method, recipe.quant)
     return {"method": recipe.method, **{name: value for name, value in found.items() if name not in idle}}
 

@@ -1,18 +1,48 @@
 """Training stacks: one file per stack whose code differs from the mirrored one, and the choice of a stack.
 
 A stack is a subclass of `decoders.stack.Stack`. An estimate calls `stack_for` and passes the result to the step;
-nothing else asks which stack runs.
+nothing else asks which stack runs. Kernels that a trainer switches on are subclasses, too, laid over the trainer's own
+code: `stack_for` makes one class of them, whose `super()` leads from the uppermost down to `Stack`. A file is loaded
+when a recipe asks for it.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+
 from advisor.decoders.stack import THIS_STACK, Stack
+from advisor.libraries import libraries_of
 from advisor.specs import Recipe
+
+CODE: dict[str, str] = {}
+"""Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""
+
+KERNELS: dict[str, str] = {}
+"""Where kernels are mirrored, by the name in a recipe's `kernels` or `offload`; later ones lie over earlier ones."""
 
 
 def stack_for(recipe: Recipe) -> Stack:
-    """The stack whose code a recipe runs: no knob of a recipe leaves the mirrored stack yet.
+    """The stack whose code a recipe runs.
 
-    The other stacks are those of published measurements, which `advisor.validation` passes to the step directly.
+    Those of published measurements, which run in loops of their own, are passed to the step by `advisor.validation`.
     """
-    return THIS_STACK
+    if not (recipe.stack or recipe.kernels or recipe.offload != "none"):
+        return THIS_STACK
+    return _stack(recipe.stack, frozenset((*recipe.kernels, recipe.offload)))
+
+
+@cache
+def _stack(names: tuple[str, ...], kernels: frozenset[str]) -> Stack:
+    libraries = libraries_of(names)
+    found = dict.fromkeys(where for name, where in KERNELS.items() if name in kernels)
+    parts = [_class(where) for where in reversed(found)]
+    parts.append(_class(CODE[libraries.code]) if libraries.code else Stack)
+    made: type[Stack] = parts[0] if len(parts) == 1 else type("Stack", tuple(parts), {})
+    return made(libraries=libraries)
+
+
+def _class(where: str) -> type[Stack]:
+    module, _, name = where.partition(":")
+    found: type[Stack] = getattr(import_module(module), name)
+    return found

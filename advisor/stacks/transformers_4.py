@@ -21,7 +21,6 @@ class Unmasked4(OwnLoop):
         """The libraries and versions whose code this is."""
         return "transformers 4.56 and 4.57 without attention masks, in a loop that holds the outputs"
 
-    @property
-    def masks_every_batch(self) -> bool:
+    def masks(self, padded: bool) -> bool:
         """Keys and values are repeated and each layer keeps a bias, as for padded rows."""
         return True

@@ -172,6 +172,8 @@ class Part:
         "dropped",
         "end",
         "hooked",
+        "hosted_bytes",
+        "hosted_slot",
         "kernels",
         "launches",
         "net",
@@ -194,6 +196,7 @@ class Part:
         self.dropped: Net = []
         self.recomputed = self.hooked = 0  # kernels that ran a second time, and that ran under checkpointing's hooks
         self.recomputed_flop = self.recomputed_slot = 0
+        self.hosted_bytes = self.hosted_slot = 0  # copied to the host
         self.launches = Launches(0, 0, 0)
         self.kernels: list[RecordedKernel] = []
 
@@ -243,6 +246,7 @@ class Program:
         python = len(kernels) if part.phase == "forward" else part.recomputed
         part.launches = Launches(python, len(kernels) - python, part.hooked)
         part.recomputed_slot = at[part.recomputed_flop]
+        part.hosted_slot = at[part.hosted_bytes]
         part.kernels = [
             RecordedKernel(kind, dtype, at[flop], at[moved], at[m], at[n], at[k], place, times)
             for (kind, dtype, flop, moved, m, n, k, place), times in Counter(kernels).items()
@@ -298,6 +302,11 @@ class Program:
             )
             for s in self.parts
         ]
+
+    def host_bytes(self, batch: int, length: int, rank: int) -> int:
+        """Bytes of all layers that wait in the host's memory at the end of the forward pass."""
+        values = evaluated(self._figures.polynomials, basis(batch, length, rank))
+        return sum(values[s.hosted_slot] * s.copies for s in self.parts)
 
     def kernel_places(self) -> list[list[str]]:
         """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""

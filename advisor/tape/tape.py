@@ -70,6 +70,7 @@ class Tape:
         self.kernels: list[RawKernel] = []
         self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
         self.recomputed_flop = 0
+        self.hosted_bytes = 0  # copied to the host
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
@@ -167,6 +168,17 @@ class Tape:
     def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
         """Note one matrix product (m, k) x (k, n)."""
         self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
+
+    def to_host(self, x: Tensor) -> None:
+        """Note a copy of x into the host's memory, where it stays until the step ends."""
+        self.kernel("to_host", x.dtype, 0, x.bytes)
+        self.hosted_bytes += x.bytes
+
+    def from_host(self, shape: Shape, dtype: str) -> Tensor:
+        """A new tensor with what `to_host` took away."""
+        out = self.empty(shape, dtype)
+        self.kernel("from_host", dtype, 0, out.bytes)
+        return out
 
 
 class LabeledTape(Tape):
