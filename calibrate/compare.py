@@ -8,13 +8,14 @@ from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe
+from advisor.stacks import stack_for
 from advisor.terms import TermName
 from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 
 def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Figures:
     """The formula's figures for the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
-    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu", padded=padded)
+    step = predict_step_memory(model, recipe, batch, seq_len, "cpu", stack_for(recipe), padded)
     static = step.static_blocks
     head, others = map(Interval.exact, map(float, step.part_peaks))
     return Figures(
@@ -31,7 +32,7 @@ def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int,
 def _evaluation_bytes(model: ModelSpec, recipe: Recipe, seq_len: int) -> int | None:
     if not recipe.eval_batch:
         return None
-    return predict_evaluation_memory(model, recipe, recipe.eval_batch, seq_len, "cpu").peak_bytes
+    return predict_evaluation_memory(model, recipe, recipe.eval_batch, seq_len, "cpu", stack_for(recipe)).peak_bytes
 
 
 def static_terms(step: StepMemory) -> dict[str, int]:
@@ -63,7 +64,7 @@ def traced_memory(trace: Trace) -> Figures:
 
 def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Work:
     """Kernels, FLOP and memory traffic of forward and backward as the tape records them for a CPU."""
-    program = step_program(model, recipe, batch, seq_len, "cpu", padded=padded)
+    program = step_program(model, recipe, batch, seq_len, "cpu", stack_for(recipe), padded=padded)
     kernels, flop, moved = 0, 0.0, 0.0
     for run in program.kernels(batch, seq_len, recipe.rank):
         for (_, _, kernel_flop, kernel_bytes, _), times in run.kernels:

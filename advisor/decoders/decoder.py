@@ -67,7 +67,8 @@ class Decoder:
                 out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
             return out
-        if not own and self.kind == "sdpa" and (mask is not None or m.head_dim > 256):
+        repeats = mask is not None or m.head_dim > 256 or self.stack.repeats_keys_values
+        if not own and self.kind == "sdpa" and repeats:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.libraries import MIRRORED, Libraries
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast
@@ -19,10 +20,17 @@ class LinearCode(NamedTuple):
     """How the linear layers of a training stack differ."""
 
     trains_lora_a: bool = True
-    holds_quantized_input: bool = False
-    """bitsandbytes' 4-bit product holds its input on the graph, outside checkpointing's reach."""
+    libraries: Libraries = MIRRORED
     update: Callable[[Tape, Tensor], Tensor] | None = None
     """What is done to LoRA's update (B, S, O) before it is scaled."""
+
+    @property
+    def holds_quantized_input(self) -> bool:
+        """Whether bitsandbytes' 4-bit product holds its input on the graph, outside checkpointing's reach.
+
+        Source: bitsandbytes 0.42 and 0.43, autograd/_functions.py, MatMul4Bit.forward: ctx.tensors = (A, B) or (None, B).
+        """
+        return self.libraries.bitsandbytes < (0, 43)
 
 
 class Linear:
@@ -145,11 +153,27 @@ def dequantized(t: Tape, m: Linear) -> Tensor:
     return out
 
 
+def _compute_dtype(x: Tensor, m: Linear) -> str:
+    """The dtype that bitsandbytes' Linear4bit works in: the one given to it, which is the weight's.
+
+    Before 0.47 it was that of the first input if that was bf16 or fp32, as it is after k-bit preparation.
+    Source: bitsandbytes 0.46 and 0.47, nn/modules.py, Linear4bit.__init__ (`compute_type_is_set`), set_compute_type.
+    """
+    takes_inputs = m.code.libraries.bitsandbytes < (0, 47) and x.dtype in ("float32", "bfloat16")
+    return x.dtype if takes_inputs else m.weight.dtype
+
+
 def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
-    """bitsandbytes' Linear4bit: keeps nothing; backward dequantizes the weight again."""
+    """bitsandbytes' Linear4bit: keeps nothing; backward dequantizes the weight again.
+
+    Before 0.50 it multiplies by the dequantized weight on every device, and autocast casts both.
+    Source: bitsandbytes 0.49 and 0.50, autograd/_functions.py, MatMul4Bit.
+    """
     before = x.dtype
-    x = cast(t, x, m.weight.dtype)
-    shape, dtype = x.shape, x.dtype
+    x = cast(t, x, _compute_dtype(x, m))
+    shape = x.shape
+    composed = m.code.libraries.bitsandbytes < (0, 50)
+    dtype = t.autocast if composed and t.autocast else x.dtype
     rows = x.count // m.in_features
     moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
 
@@ -160,12 +184,15 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
         del weight
         return (out,)
 
-    weight = dequantized(t, m) if t.device == "cuda" else None
+    scratch: list[Tensor] = []
+    if composed or t.device == "cuda":
+        scratch.append(cast(t, dequantized(t, m), x.dtype))
+        scratch += [cast(t, scratch[0], dtype), cast(t, Tensor(shape, x.dtype, x.buffer), dtype)]
     unpacked = ITEM_BYTES[dtype] * m.weight.count
     stored = m.weight.count // 2 + m.weight.count // 64  # what a CPU's one kernel reads in its place
-    t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if weight is not None else unpacked - stored))
+    t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if scratch else unpacked - stored))
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
-    del weight
+    scratch.clear()
     if m.code.holds_quantized_input and isinstance(out.node, Node):
         out.node.context = x.buffer
     return cast(t, out, before)

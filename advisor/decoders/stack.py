@@ -16,7 +16,7 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
-from advisor.decoders.loss import chunked_loss, log_softmax_loss
+from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
 from advisor.decoders.rope import Rope, apply_rope
@@ -24,6 +24,7 @@ from advisor.libraries import MIRRORED, Libraries
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
+from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
 
@@ -68,12 +69,27 @@ class Stack:
     @property
     def linear(self) -> LinearCode:
         """How a linear layer differs."""
-        return LinearCode()
+        return LinearCode(libraries=self.libraries)
+
+    def leaf_under_checkpointing(self, recipe: Recipe) -> bool:
+        """Whether checkpointing makes the output of a frozen embedding require a gradient.
+
+        transformers 5 does it for every model of tokens. Before, only what would not train otherwise did: a script
+        with re-entrant checkpointing, and peft's k-bit preparation.
+        Source: transformers 4.57 and 5.0, modeling_utils.py, gradient_checkpointing_enable; peft 0.21, utils/other.py,
+        prepare_model_for_kbit_training.
+        """
+        prepared = recipe.is_quantized and recipe.kbit_upcast
+        return self.libraries.transformers >= (5, 0) or recipe.reentrant or prepared
 
     @property
-    def leaf_under_checkpointing(self) -> bool:
-        """Whether checkpointing makes the output of a frozen embedding require a gradient."""
-        return True
+    def repeats_keys_values(self) -> bool:
+        """Whether keys and values are repeated for every query head before PyTorch's fused attention.
+
+        transformers 4.54 passes `enable_gqa` where there is no mask.
+        Source: transformers 4.53 and 4.54, integrations/sdpa_attention.py, sdpa_attention_forward.
+        """
+        return self.libraries.transformers < (4, 54)
 
     @property
     def outputs_outlive_step(self) -> bool:
@@ -136,7 +152,22 @@ class Stack:
             t.label("loss")
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
+        if self.libraries.transformers < (4, 49):
+            return _loss_of_shifted(t, [logits], in_model=self.libraries.transformers < (4, 46))
         return log_softmax_loss(t, logits)
+
+
+def _loss_of_shifted(t: Tape, given: list[Tensor], in_model: bool) -> Tensor:
+    """transformers before 4.49: the loss reads a copy of fp32 logits (B, S, V) without each row's last token.
+
+    Before 4.46 the model itself made them, under the name of the 16-bit ones, which that freed.
+    Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
+    """
+    logits = cast(t, given[0], "float32")
+    if in_model:
+        given.clear()
+    cut = shifted(t, logits)
+    return log_softmax_loss(t, cut)
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:

@@ -312,7 +312,7 @@ class _Step:
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
-        leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing
+        leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)

@@ -35,7 +35,7 @@ class LitGpt(Stack):
     def linear(self) -> LinearCode:
         """MatMul4Bit of bitsandbytes before 0.43 holds its input."""
         update = partial(padded, features=self.adapted_features) if self.adapted_features else None
-        return LinearCode(holds_quantized_input=True, update=update)
+        return LinearCode(libraries=self.libraries._replace(bitsandbytes=(0, 41)), update=update)
 
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Expanded to every query head. Source: lit_gpt/model.py, CausalSelfAttention.forward."""
