@@ -65,10 +65,11 @@ def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
     return scale(t, update)
 
 
-def _adapter_update(t: Tape, m: Linear, x: Tensor) -> Tensor:
+def _adapter_update(t: Tape, m: Linear, x: Tensor, kept: list[Tensor]) -> Tensor:
     """B A as a weight (O, I), in the dtype in which it joins the weight; the gradients it could have are unused.
 
-    peft sends an identity matrix through both, since 0.19 in the adapter's dtype; before 0.12 it multiplied them.
+    peft sends an identity matrix through both, since 0.19 in the adapter's dtype; before, it had a name to the end of
+    DoRA's function: it is added to `kept`. Before 0.12 peft multiplied the two.
     Source: peft 0.11, tuners/lora/layer.py, LoraLayer._apply_dora; 0.13 to 0.19, tuners/lora/dora.py, DoraLinearLayer.
     """
     assert m.lora_a is not None and m.lora_b is not None
@@ -79,8 +80,11 @@ def _adapter_update(t: Tape, m: Linear, x: Tensor) -> Tensor:
     eye = t.empty((m.in_features, m.in_features), x.dtype if peft < (0, 19) else m.lora_a.dtype)
     t.kernel("elementwise", eye.dtype, 0, eye.bytes)
     update = product(t, product(t, eye, m.lora_a), m.lora_b)
+    if peft < (0, 19):
+        kept.append(eye)
+        return update
     del eye
-    return update if peft < (0, 19) else cast(t, update, x.dtype)
+    return cast(t, update, x.dtype)
 
 
 def _weight_norm(t: Tape, weight: Tensor, update: Tensor, m: Linear) -> Tensor:
@@ -118,7 +122,8 @@ def _dora(t: Tape, x: Tensor, result: Tensor, m: Linear) -> Tensor:
 def _dora_extra(t: Tape, x: Tensor, base_result: Tensor | None, m: Linear) -> Tensor:
     """What DoRA adds to the base layer's result; with dropout the base product is made again from the weight."""
     assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
-    update = _adapter_update(t, m, x)
+    kept: list[Tensor] = []
+    update = _adapter_update(t, m, x, kept)
     weight = m.weight if m.quant == "none" else dequantized(t, m)
     weight = cast(t, weight, x.dtype)
     norm = _weight_norm(t, weight, update, m)
@@ -140,10 +145,11 @@ def _dora_extra_of_weight(t: Tape, x: Tensor, m: Linear) -> Tensor:
     Source: peft 0.9 and 0.11, tuners/lora/layer.py, LoraLayer._apply_dora; 0.13, tuners/lora/dora.py.
     """
     assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
-    peft, found = m.code.libraries.peft, list[Tensor]()
+    peft = m.code.libraries.peft
+    found, kept = list[Tensor](), list[Tensor]()
     if peft >= (0, 12):
         found.append(product(t, product(t, x, m.lora_a), m.lora_b))
-    update = _adapter_update(t, m, x)
+    update = _adapter_update(t, m, x, kept)
     weight = m.weight if m.quant == "none" else dequantized(t, m)
     weight = cast(t, weight, x.dtype) if peft >= (0, 10) else weight
     norm = _weight_norm(t, weight, update, m)

@@ -72,6 +72,9 @@ class Decoder:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)
+        if not own and self.kind == "sdpa" and self.stack.copies_heads:
+            q, k, v = (x if there else copy(t, x, x.shape) for x, there in ((q, joined), (k, layout.k), (v, layout.v)))
+            joined, layout = True, layout._replace(q=True, k=True, v=True)
         kernel = self._kernel(q, k, v, mask)
         if kernel == "math":
             out = composed_attention(t, q, k, v, mask, drops, layout)

@@ -92,6 +92,14 @@ class Stack:
         return self.libraries.transformers < (4, 54)
 
     @property
+    def copies_heads(self) -> bool:
+        """Whether queries, keys and values are made contiguous, head by head, before PyTorch's fused attention.
+
+        Source: transformers 4.48 to 4.55, integrations/sdpa_attention.py, sdpa_attention_forward; not in 4.47 and 4.56.
+        """
+        return (4, 48) <= self.libraries.transformers < (4, 56)
+
+    @property
     def outputs_outlive_step(self) -> bool:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
         return False
@@ -147,27 +155,23 @@ class Stack:
         return []
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
-        """Head and loss: (1,)."""
+        """Head and loss: (1,).
+
+        transformers before 4.49 read a copy of the fp32 logits without each row's last token; before 4.46 the model
+        itself made them, under the name of the 16-bit ones, which that freed.
+        Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
+        """
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
-        if self.libraries.transformers < (4, 49):
-            return _loss_of_shifted(t, [logits], in_model=self.libraries.transformers < (4, 46))
-        return log_softmax_loss(t, logits)
-
-
-def _loss_of_shifted(t: Tape, given: list[Tensor], in_model: bool) -> Tensor:
-    """transformers before 4.49: the loss reads a copy of fp32 logits (B, S, V) without each row's last token.
-
-    Before 4.46 the model itself made them, under the name of the 16-bit ones, which that freed.
-    Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
-    """
-    logits = cast(t, given[0], "float32")
-    if in_model:
-        given.clear()
-    cut = shifted(t, logits)
-    return log_softmax_loss(t, cut)
+        if self.libraries.transformers >= (4, 49):
+            return log_softmax_loss(t, logits)
+        upcast = cast(t, logits, "float32")
+        if self.libraries.transformers < (4, 46):
+            del logits
+        cut = shifted(t, upcast)
+        return log_softmax_loss(t, cut)
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
