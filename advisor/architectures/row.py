@@ -12,6 +12,8 @@ class Architecture(NamedTuple):
     layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "phi"] = "shared"
     attention: Literal["shared", "own"] = "shared"
+    expert_loop: Literal["none", "shared", "deepseek_v3"] = "none"  # before transformers 5; none: not mirrored
+    expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
 
     # Parameters, buffers and what libraries make of them.
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers

@@ -20,7 +20,7 @@ from advisor.decoders.fused import EFFICIENT, FLASH, efficient_attention, fused_
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.kinds import attention_kind, composes_attention
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
-from advisor.decoders.mixtures import MIXTURES
+from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.rope import joins_parts
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
@@ -155,7 +155,7 @@ class Decoder:
         if isinstance(w.experts, Llama4Experts):
             return llama4_feed_forward(self.t, x, w.m, w.experts, w.linears)
         if isinstance(w.experts, Experts):
-            return MIXTURES[self.quirks.mixture](self.t, x, w.m, w.experts, w.linears)
+            return mixture_of(w.m)(self.t, x, w.m, w.experts, w.linears)
         out = self.stack.feed_forward(self.t, x, w.m, w.linears, w.own)
         return self.dropped(out) if self.quirks.drops_inside else out
 

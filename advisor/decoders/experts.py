@@ -67,7 +67,12 @@ def shared_expert(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear
         first, second = chunk_last(t, joined, (m.shared_expert_size, m.shared_expert_size))
         return linear(t, mul(t, activation(t, m.activation, first), second), linears[m.mlp_names[1]])
     gate, up, down = (linears[name] for name in m.mlp_names)
-    activated = [activation(t, m.activation, linear(t, x, gate))]
+    return gated(t, x, m.activation, gate, up, down)
+
+
+def gated(t: Tape, x: Tensor, kind: str, gate: Linear, up: Linear, down: Linear) -> Tensor:
+    """`down(activation(gate(x)) * up(x))`, any leading axes."""
+    activated = [activation(t, kind, linear(t, x, gate))]
     return linear(t, mul(t, activated.pop(), linear(t, x, up)), down)
 
 

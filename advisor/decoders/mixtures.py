@@ -1,10 +1,12 @@
-"""The code of a mixture of gated experts, x (B, S, H) -> (B, S, H), by `Architecture.mixture`."""
+"""The code of a mixture of gated experts, x (B, S, H) -> (B, S, H)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from advisor.architectures import architecture_of
 from advisor.decoders.deepseek import deepseek_v2_feed_forward, deepseek_v3_feed_forward
+from advisor.decoders.expert_loop import deepseek_v3_loop, shared_loop
 from advisor.decoders.experts import Experts, sparse_feed_forward
 from advisor.decoders.linear import Linear
 from advisor.decoders.phimoe import phi_feed_forward
@@ -15,7 +17,7 @@ from advisor.tape.tape import Tape
 
 Mixture = Callable[[Tape, Tensor, ModelSpec, Experts, Mapping[str, Linear]], Tensor]
 
-MIXTURES: dict[str, Mixture] = {
+_FUSED: dict[str, Mixture] = {
     "shared": sparse_feed_forward,
     "deepseek_v2": deepseek_v2_feed_forward,
     "deepseek_v3": deepseek_v3_feed_forward,
@@ -24,3 +26,13 @@ MIXTURES: dict[str, Mixture] = {
     "hunyuan": hunyuan_feed_forward,
     "phi": phi_feed_forward,
 }
+"""By `Architecture.mixture`."""
+
+_LOOPS: dict[str, Mixture] = {"shared": shared_loop, "deepseek_v3": deepseek_v3_loop}
+"""Before transformers 5, by `Architecture.expert_loop`."""
+
+
+def mixture_of(m: ModelSpec) -> Mixture:
+    """The code of the model's mixture."""
+    quirks = architecture_of(m.architecture)
+    return _LOOPS[quirks.expert_loop] if m.experts == "linears" else _FUSED[quirks.mixture]

@@ -159,6 +159,8 @@ def _recorded(
     recorder.finish()
     program = StepProgram(t.events[:], t.slots, t.labels)
     program.calls = tuple(step.calls)
+    if m.experts == "linears":
+        program.choices = (m.experts_per_token, m.num_experts)
     for part, kernels in recorder.parts:
         program.add(part, kernels)
     return program

@@ -41,10 +41,15 @@ def _position(batch: int, length: int, rank: int) -> int:
     return batch * _BATCH_AT + length * _LENGTH_AT + rank * _RANK_AT
 
 
+_SHARE_AT = 40
+SHARE = 1 << _SHARE_AT * DIGIT_BITS
+"""Rows of one expert: its share of the tokens, which need not divide evenly. Alone or times rank."""
+
 _DIGITS = {_position(*powers): digit for digit, powers in enumerate(_POWERS)}
+_DIGITS |= {_SHARE_AT: len(_POWERS), _SHARE_AT + _RANK_AT: len(_POWERS) + 1}
 
 Polynomial = tuple[tuple[int, int], ...]
-"""(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power."""
+"""(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power, then SHARE's two."""
 
 Kernel = tuple[str, str, float, float, tuple[int, int, int]]
 """(kind, dtype, FLOP, bytes read and written, (m, n, k) of a matrix product or zeros)."""
@@ -94,9 +99,9 @@ def _named(batch: int, length: int, rank: int) -> str:
     return " ".join(f"{name}^{exponent}" for name, exponent in powers if exponent) or "the constant"
 
 
-def basis(batch: int, length: int, rank: int) -> list[int]:
-    """The value of each digit's monomial."""
-    return [batch**b * length**s * rank**r for b, s, r in _POWERS]
+def basis(batch: int, length: int, rank: int, share: int = 0) -> list[int]:
+    """The value of each digit's monomial; `share` is that of SHARE."""
+    return [*(batch**b * length**s * rank**r for b, s, r in _POWERS), share, share * rank]
 
 
 def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
@@ -236,6 +241,12 @@ class Program:
         self.parts: list[Part] = []
         self._before: Net = []
         self._figures = _Figures()
+        self.choices = (0, 1)
+        """Experts that a token picks, and experts that share the tokens."""
+
+    def _values(self, batch: int, length: int, rank: int) -> list[int]:
+        picked, experts = self.choices
+        return basis(batch, length, rank, -(-batch * length * picked // experts))
 
     def add(self, part: Part, kernels: list[RawKernel]) -> None:
         """Append a finished part with its kernels, equal ones counted together."""
@@ -256,7 +267,7 @@ class Program:
     def slot_bytes(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size slot, rounded up to the allocator's blocks."""
         block = BLOCK_BYTES
-        return [-(-n // block) * block for n in evaluated(self.sizes, basis(batch, length, rank))]
+        return [-(-n // block) * block for n in evaluated(self.sizes, self._values(batch, length, rank))]
 
     def memory(self, batch: int, length: int, rank: int) -> list[PartMemory]:
         """The memory of every part at one shape."""
@@ -288,7 +299,7 @@ class Program:
 
     def kernels(self, batch: int, length: int, rank: int) -> list[PartKernels]:
         """What every part runs, in order."""
-        values = evaluated(self._figures.polynomials, basis(batch, length, rank))
+        values = evaluated(self._figures.polynomials, self._values(batch, length, rank))
         amounts = list(map(float, values))
         return [
             PartKernels(
@@ -305,7 +316,7 @@ class Program:
 
     def host_bytes(self, batch: int, length: int, rank: int) -> int:
         """Bytes of all layers that wait in the host's memory at the end of the forward pass."""
-        values = evaluated(self._figures.polynomials, basis(batch, length, rank))
+        values = evaluated(self._figures.polynomials, self._values(batch, length, rank))
         return sum(values[s.hosted_slot] * s.copies for s in self.parts)
 
     def kernel_places(self) -> list[list[str]]:

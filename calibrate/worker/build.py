@@ -26,7 +26,7 @@ from advisor.architectures import ARCHITECTURES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.specs import Recipe
 from calibrate.worker.hf_config import resolve
-from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options
+from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
 from calibrate.worker.patches import readable_4bit
 from calibrate.worker.place import fill, unfilled
 from calibrate.worker.quantized import META, quantize
@@ -165,7 +165,9 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 def _fuses_experts(model: Any) -> bool:
     """Whether peft turns 'all-linear' into adapters on this model's fused experts."""
     known = ARCHITECTURES.get(model.config.model_type)  # calibrate also traces unknown ones
-    return known is not None and known.fused_experts_in_peft and any(p.ndim == 3 for p in model.parameters())
+    if known is None or version_of("peft") < (0, 19):
+        return False
+    return known.fused_experts_in_peft and any(p.ndim == 3 for p in model.parameters())
 
 
 def _outside_experts(model: Any) -> tuple[str, ...]:
