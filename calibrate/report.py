@@ -1,6 +1,7 @@
 """Records of bursts as one self-contained HTML page: no script, no external font or image. Pure.
 
-for each device   predicted against measured, memory and time; errors by method; step time over tokens; all rows
+for each device   predicted against measured, memory and time; errors by method; step time over tokens; all rows;
+                  attention by kernel, estimate beside measured
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from advisor.specs import METHODS
 from advisor.units import GIB, format_seconds
 from calibrate import svg
+from calibrate.attention_show import AttentionTable, attention_html
 from calibrate.checks import is_worst, marks_of
 from calibrate.measurement import Comparison
 from calibrate.plan import shape_text
@@ -40,9 +42,10 @@ td:nth-child(-n+3),th:nth-child(-n+3),td:last-child,th:last-child{text-align:lef
 )
 
 
-def report_html(records: Sequence[Comparison]) -> str:
-    """The page for these records; one sentence when there are none."""
+def report_html(records: Sequence[Comparison], attention: Iterable[AttentionTable] = ()) -> str:
+    """The page for these records and the attention of their devices; one sentence when there are none."""
     body = "".join(_sections(records)) or f"<p>{NOTHING}</p>"
+    body += "".join(map(attention_html, attention))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'

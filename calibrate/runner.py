@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
+from calibrate.attention_rates import AttentionSample
 from calibrate.burst_record import Conditions, DeviceFacts, Outcome, Run
 from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut, end_of
 from calibrate.measurement import Environment, Figures
@@ -115,6 +116,14 @@ class BurstRunner:
         if "samples" not in answer:
             raise self._error(answer)
         return tuple(Sample.model_validate(one) for one in answer["samples"])
+
+    def attention(self, machine: Machine, limit_s: float) -> tuple[AttentionSample, ...]:
+        """Attention by kernel, for at most `limit_s` seconds. Raises SourceUnavailable, BurstFailed."""
+        job = {"device": machine.device.kind, "limit_s": limit_s}
+        answer, _ = self._ask({"attention": job}, limit_s + PROBE_LIMIT_S, lambda _: None)
+        if "attention" not in answer:
+            raise self._error(answer)
+        return tuple(AttentionSample.model_validate(one) for one in answer["attention"])
 
     def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
         """Measure one burst; `hear` gets its steps. Raises SourceUnavailable when the libraries are missing."""

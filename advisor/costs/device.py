@@ -33,10 +33,13 @@ class DeviceProfile(Frozen):
     vector_padding: tuple[float, float, float]  # the same for fp32 products, whose tiles are smaller
     attention_forward: Fraction  # of the 16-bit matrix peak, fused attention on long rows
     attention_backward: Fraction
-    # PyTorch's memory-efficient attention, over flash attention, in 16 bits; forward and backward
-    efficient_attention: tuple[Fraction, Fraction] = (0.43, 0.43)
+    # over flash attention, in 16 bits, forward and backward: PyTorch's memory-efficient kernel; cuDNN's under a mask
+    efficient_attention: tuple[Positive, Positive] = (0.43, 0.43)
+    cudnn_masked_attention: tuple[Positive, Positive] = (0.43, 0.43)
+    sums_in_memory: Positive = 0.5  # of the memory-efficient backward's rate, for heads too wide for its registers
     # fused attention in fp32, over an fp32 product; above 1 where matrix units do it in three TF32 products
     attention_fp32: tuple[Positive, Positive] = (1.0, 1.0)
+    batched_fp32: Positive = 1.0  # batched fp32 products, over one fp32 product
     # extra work per byte of q, k, v and their gradients: half tiles, the ends of a loop; forward and backward
     attention_padding_flop_per_byte: tuple[float, float]
 
@@ -115,7 +118,9 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            (github.com/facebookresearch/xformers/issues/712 and pull/389) and 79 to 81 backward under a bias
 #            (github.com/NVIDIA/cutlass/pull/992) are 0.43 of the rates above; 36 and 84 forward
 #            (github.com/NVIDIA/TileGym/pull/49). All other cards from Ampere on: assumed alike, and cuDNN's under a
-#            mask too: our judgment.
+#            mask too: our judgment. Sums in memory: on an A100 21.7 TFLOP/s for heads of 256 and 52.3 for 128 (xformers
+#            pull/587 above, 16 rows of 1,024, 16 heads); 36 to 42 for 512 on an RTX 5090
+#            (github.com/xlite-dev/ffpa-attn/issues/235), 0.57 of what its flash attention times 0.43 would be.
 # fp32       fused attention over an fp32 product. From Ampere on matrix units do it, as three TF32 products: 21 to 26
 #            TFLOP/s forward, 14.7 backward on an A100 (the same xformers pages), hence 0.10 and 0.08 of flash
 #            attention's rate; so everywhere. Before Ampere 9.7 of a V100's 15.7; its backward is our judgment.
@@ -282,45 +287,6 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         workspace_bytes=workspace_bytes(gpu),
         evidence=_evidence(gpu, key),
     )
-
-
-NO_OVERHEAD = Interval(0.0, 0.0, 0.0)
-CPU_PROFILE = DeviceProfile(
-    name="CPU",
-    asynchronous=False,
-    matrix_efficiency=0.5,
-    vector_efficiency=0.5,
-    padding=(16.0, 16.0, 8.0),
-    vector_padding=(4.0, 4.0, 4.0),
-    attention_forward=0.07,
-    attention_backward=0.12,
-    attention_padding_flop_per_byte=(30.0, 190.0),
-    matmul_bandwidth=0.5,
-    elementwise_bandwidth=0.4,
-    reduce_bandwidth=0.25,
-    gather_bandwidth=0.35,
-    strided_bandwidth=0.03,
-    optimizer_bandwidth=0.5,
-    dequantize_bandwidth=0.3,
-    cache_bytes=2e7,
-    cache_speedup=4.0,
-    kernel_s=2e-6,
-    forward_launch_s=FORWARD_LAUNCH_S,
-    backward_launch_s=BACKWARD_LAUNCH_S,
-    hook_s=HOOK_S,
-    micro_step_s=1e-3,
-    optimizer_step_s=1e-4,
-    link_bytes_per_s=Interval(1e9, 1e9, 1e9),
-    device_spread=Interval(0.5, 1.0, 2.0),
-    launch_spread=Interval(0.5, 1.0, 2.0),
-    context_bytes=NO_OVERHEAD,
-    workspace_bytes=0,
-    evidence="where a fit to this CPU's own rates begins",
-)
-"""Profile of a CPU. We read no data sheet for it: fractions are of twice the best rates of its micro-benchmarks.
-
-The numbers are those of one core of an AMD EPYC (Zen 5), rounded: a starting point, since `calibrate` fits them all.
-"""
 
 
 def workspace_bytes(gpu: GpuSpec) -> int:

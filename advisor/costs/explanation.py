@@ -17,6 +17,7 @@ from advisor.decoders.kinds import attention_card
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
 from advisor.stacks import stack_for
+from advisor.tape.graph import BATCHED, MATMUL
 from advisor.tape.program import PartKernels
 
 PARTS = (
@@ -73,7 +74,7 @@ def part_of(kind: str, place: str) -> str:
         return PARTS[4]
     if layer in _HEAD:
         return PARTS[5]
-    return PARTS[0] if kind == "matmul" else PARTS[6]
+    return PARTS[0] if kind in (MATMUL, BATCHED) else PARTS[6]
 
 
 def _kernel_times(runs: list[PartKernels], places: list[list[str]], roofline: Roofline) -> list[KernelTime]:

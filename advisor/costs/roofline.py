@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from advisor.costs.device import DeviceProfile
-from advisor.decoders.fused import EFFICIENT, FLASH, IN_MEMORY
+from advisor.decoders.fused import CUDNN_MASKED, EFFICIENT, FLASH, IN_MEMORY
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec
+from advisor.tape.graph import BATCHED, MATMUL
 from advisor.tape.program import Kernel
 
-ATTENTION = (*FLASH, *EFFICIENT, IN_MEMORY)
-"""Kinds of fused attention kernels: flash attention (cuDNN's alike), and PyTorch's memory-efficient ones."""
-
-SUMS_IN_MEMORY = 0.5
-"""The rate of the memory-efficient backward whose sums are in memory, over that with sums in registers.
-
-An A100 does 21.7 TFLOP/s for heads of 256 and 52.3 for 128 (github.com/facebookresearch/xformers/pull/587, 16 rows of
-1,024, 16 heads). An RTX 5090 does 36 to 42 for 512 (github.com/xlite-dev/ffpa-attn/issues/235), 0.57 of what its flash
-attention times 0.43 would be.
-"""
+ATTENTION = (*FLASH, *CUDNN_MASKED, *EFFICIENT, IN_MEMORY)
+"""Kinds of fused attention kernels."""
 
 
 def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
@@ -40,6 +33,7 @@ class Roofline:
     __slots__ = (
         "_attention",
         "_bandwidth",
+        "_batched_fp32",
         "_cache_bytes",
         "_cached",
         "_flop_per_s",
@@ -65,16 +59,20 @@ class Roofline:
         flash = (profile.attention_forward, profile.attention_backward)
         forward, backward = (share / profile.matrix_efficiency for share in flash)
         first, second = profile.efficient_attention
-        shares = (forward, backward, forward * first, backward * second, backward * second * SUMS_IN_MEMORY)
+        cudnn = (forward * profile.cudnn_masked_attention[0], backward * profile.cudnn_masked_attention[1])
+        efficient = (forward * first, backward * second, backward * second * profile.sums_in_memory)
+        shares = (forward, backward, *cudnn, *efficient)
         in_fp32 = profile.attention_fp32
-        fp32_shares = (*in_fp32, *in_fp32, in_fp32[1])  # its sums are in memory for any width
+        fp32_shares = (*in_fp32, *in_fp32, *in_fp32, in_fp32[1])  # its sums are in memory for any width
         once, again = profile.attention_padding_flop_per_byte
-        paddings = (once, again, once, again, again)
+        paddings = (once, again, once, again, once, again, again)
         self._attention = dict(zip(ATTENTION, zip(shares, fp32_shares, paddings, strict=True), strict=True))
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
+        self._batched_fp32 = profile.batched_fp32
         peak = gpu.memory_bytes_per_s
         self._bandwidth = {
-            "matmul": peak * profile.matmul_bandwidth,
+            MATMUL: peak * profile.matmul_bandwidth,
+            BATCHED: peak * profile.matmul_bandwidth,
             **dict.fromkeys(ATTENTION, peak * profile.matmul_bandwidth),
             "elementwise": peak * profile.elementwise_bandwidth,
             "reduce": peak * profile.reduce_bandwidth,
@@ -95,11 +93,13 @@ class Roofline:
         """
         kind, dtype, flop, moved, (m, n, k) = kernel
         bandwidth = self._bandwidth[kind]
-        if kind == "matmul":
+        if kind in (MATMUL, BATCHED):
             a, b, c = self._padding if dtype != "float32" else self._vector_padding
-            # flop is 2 m n k, or for batched products a multiple of it.
             padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
-            return padded / self._flop_per_s[dtype], moved / bandwidth
+            rate = self._flop_per_s[dtype]
+            if kind == BATCHED and dtype == "float32":
+                rate *= self._batched_fp32
+            return padded / rate, moved / bandwidth
         if kind in ATTENTION:
             share, fp32_share, padding = self._attention[kind]
             rate = self._flop_per_s[dtype] * (share if dtype != "float32" else fp32_share)

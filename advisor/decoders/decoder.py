@@ -16,7 +16,14 @@ from advisor.decoders.attention import (
 )
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
-from advisor.decoders.fused import EFFICIENT, FLASH, efficient_attention, fused_attention, with_padding, without_padding
+from advisor.decoders.fused import (
+    CUDNN_MASKED,
+    FLASH,
+    efficient_attention,
+    fused_attention,
+    with_padding,
+    without_padding,
+)
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.kinds import attention_kind, composes_attention
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
@@ -85,7 +92,7 @@ class Decoder:
             return self._flash(q, k, v, given, joined)
         else:
             slow = kernel == "cudnn" and mask is not None
-            out = fused_attention(t, q, k, v, mask, given.window, EFFICIENT if slow else FLASH)
+            out = fused_attention(t, q, k, v, mask, given.window, CUDNN_MASKED if slow else FLASH)
             if not joined:  # flash attention's output has the layout of q
                 return out
         return copy(t, out, out.shape)

@@ -10,9 +10,11 @@ from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
 FLASH = ("attention", "attention backward")
+CUDNN_MASKED = ("cudnn attention", "cudnn attention backward")
 EFFICIENT = ("efficient attention", "efficient attention backward")
 IN_MEMORY = "efficient attention backward, sums in memory"
-"""Kinds of kernels: flash attention; PyTorch's memory-efficient one; its backward for heads too wide for registers."""
+"""Kinds of kernels: flash attention (cuDNN's without a mask alike); cuDNN's under a mask; PyTorch's memory-efficient
+one; its backward for heads too wide for registers."""
 
 
 def mask_numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:

@@ -16,6 +16,9 @@ Device = Literal["cpu", "cuda"]
 SAVED, TEMPORARY, GRADIENT, LOGITS = range(4)
 CATEGORY_NAMES = (TermName.SAVED_ACTIVATIONS, TermName.TEMPORARIES, TermName.GRADIENTS, TermName.LOGITS)
 
+MATMUL, BATCHED = "matmul", "batched matmul"
+"""Kinds of matrix products: one, and one for each row and head, as attention in separate operations runs."""
+
 RawKernel = tuple[str, str, int, int, int, int, int, str]
 """(kind, dtype, FLOP, bytes read and written, m, n, k of a matrix product or 0, place), as the tape records it.
 

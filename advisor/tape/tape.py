@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.tape.graph import (
+    MATMUL,
     SAVED,
     TEMPORARY,
     BackwardFunction,
@@ -165,9 +166,9 @@ class Tape:
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, ""))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, kind: str = MATMUL) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `kind` of several: `m` is then the rows of all."""
+        self.kernels.append((kind, dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
 
     def to_host(self, x: Tensor) -> None:
         """Note a copy of x into the host's memory, where it stays until the step ends."""
@@ -188,6 +189,6 @@ class LabeledTape(Tape):
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, self.at))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, self.at))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, kind: str = MATMUL) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `kind` of several: `m` is then the rows of all."""
+        self.kernels.append((kind, dtype, 2 * m * n * k, moved_bytes, m, n, k, self.at))

@@ -4,6 +4,7 @@ It answers `{"environment": {...}}` or `{"missing": "torch"}` on startup. Jobs a
 
     {"probe": "auto"}                    {"machine": {...}}: the device, its available memory, why it cannot quantize
     {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
+    {"attention": {device, limit_s}}     {"attention": [...]}: those of `calibrate.attention_rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
 or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": -9}` with the
@@ -134,6 +135,8 @@ def answer(job: Mapping[str, Any], say: Say) -> None:
             say({"machine": _probe(str(job["probe"]))})
         elif "rates" in job:
             say({"samples": _rates(job["rates"])})
+        elif "attention" in job:
+            say({"attention": _attention(job["attention"])})
         else:
             say(_burst(job["burst"], say))
     except ForkedCuda:
@@ -209,6 +212,16 @@ def _rates(job: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     device = _open(job["device"]).device
     samples = measure(device, cases(device.kind, job["half"], job["quantizes"]), job["limit_s"])
+    return [one.model_dump(mode="json") for one in samples]
+
+
+def _attention(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Micro-benchmarks of attention by kernel, as many as time allows."""
+    from calibrate.attention_rates import attention_cases
+    from calibrate.worker.attention_bench import measure_attention
+
+    device = _open(job["device"]).device
+    samples = measure_attention(device, attention_cases(device.kind), job["limit_s"])
     return [one.model_dump(mode="json") for one in samples]
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from advisor.command import EXIT_BROKEN_PIPE
+from calibrate.attention_rates import AttentionSample
 from calibrate.store import Store
 from calibrate.tuning import devices_folder
 from tests.calibrate import made_up
@@ -64,6 +65,15 @@ def test_all_five_methods_for_real(measured: Measured) -> None:
         assert len(one["burst"]["run"]["step_s"]) == 3
         assert one["environment"]["device"]["kind"] == "cpu"
     assert len(measured.store.read().results) == 5
+
+
+def test_attention_is_timed_by_kernel(measured: Measured) -> None:
+    """A CPU has flash attention and math attention; of the others PyTorch's reason is kept."""
+    (path,) = devices_folder(measured.store).glob("*.rates.json")
+    samples = [AttentionSample.model_validate(one) for one in json.loads(path.read_text())["profile"]["attention"]]
+    assert {one.kernel for one in samples if not one.refused} == {"flash", "math"}
+    assert {one.kernel for one in samples if one.refused} == {"cudnn", "efficient"}
+    assert {one.masked for one in samples} == {False, True}
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])

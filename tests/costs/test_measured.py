@@ -20,6 +20,7 @@ from advisor.costs.measured import (
     device_folder,
     device_slug,
     device_text,
+    evidence_of,
     measured_device,
     read_device,
 )
@@ -54,6 +55,7 @@ def device(card: GpuSpec = CARD, **versions: str) -> MeasuredDevice:
         fitted_at="2026-02-03",
         bursts=31,
         held_out=(0.04, 0.05),
+        attention={"flash": 0.03, "efficient masked": 0.08},
     )
 
 
@@ -89,6 +91,7 @@ def test_the_answer_stands_on_it_and_says_so(folder: Path) -> None:
     (note,) = [note.text for note in after.notes if note.code == "measured"]
     assert "measured on this card on 2026-02-03 (31 bursts, torch 2.13.0)" in note
     assert "4% on shapes and 5% on methods" in note
+    assert "attention kernels, on widths of heads held out: efficient masked 8%, flash 3%" in note
     assert not [note for note in before.notes if note.code == "measured"]
 
 
@@ -173,6 +176,14 @@ def test_a_field_of_the_wrong_kind_is_refused(folder: Path) -> None:
     path = keep(folder, device(), file_text(measured.SCHEMA_VERSION, fields))
     with pytest.raises(BadDevice, match="lacks or has a bad"):
         read_device(path)
+
+
+def test_a_file_from_before_attention_was_timed_is_read(folder: Path) -> None:
+    fields = json.loads(device_text(device()))["profile"]
+    del fields["attention"], fields["profile"]["cudnn_masked_attention"], fields["profile"]["batched_fp32"]
+    found = read_device(keep(folder, device(), file_text(measured.SCHEMA_VERSION, fields)))
+    assert found == device()._replace(attention={})
+    assert "attention" not in evidence_of(found)
 
 
 def test_what_explains_the_time_stands_on_it_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,27 @@ def test_wide_heads_slow_the_memory_efficient_backward_down() -> None:
     assert published[0] * 0.7 < attention(card("NVIDIA GeForce RTX 5090"), slow, 512) < published[1] * 1.3
 
 
+def test_each_coefficient_of_attention_moves_its_own_kernels() -> None:
+    before = profile_for(A100)
+    tflop = 1e12
+    kernels: dict[str, Kernel] = {
+        "efficient_attention": ("efficient attention", "bfloat16", tflop, 1.0, (0, 0, 0)),
+        "cudnn_masked_attention": ("cudnn attention", "bfloat16", tflop, 1.0, (0, 0, 0)),
+        "sums_in_memory": ("efficient attention backward, sums in memory", "float16", tflop, 1.0, (0, 0, 0)),
+        "attention_fp32": ("efficient attention", "float32", tflop, 1.0, (0, 0, 0)),
+        "batched_fp32": ("batched matmul", "float32", tflop, 1.0, (4096, 4096, 4096)),
+        "": product(4096, 4096, 4096, "float32"),
+    }
+    for moved_field in filter(None, kernels):
+        value = getattr(before, moved_field)
+        halved = value / 2 if isinstance(value, float) else tuple(one / 2 for one in value)
+        after = Roofline(A100, before.model_copy(update={moved_field: halved}))
+        for field, kernel in kernels.items():
+            ratio = after.seconds(kernel)[0] / Roofline(A100, before).seconds(kernel)[0]
+            follows = field == moved_field or (moved_field, field) == ("efficient_attention", "sums_in_memory")
+            assert ratio == pytest.approx(2.0 if follows else 1.0), (moved_field, field)
+
+
 def test_large_traffic_runs_below_peak_bandwidth_and_small_traffic_at_a_fixed_cost() -> None:
     assert 0.7 * A100.memory_bytes_per_s < 1e10 / seconds(moved(1e10)) < A100.memory_bytes_per_s
     assert seconds(moved(100)) == pytest.approx(profile_for(A100).kernel_s, rel=0.01)
