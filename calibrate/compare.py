@@ -7,7 +7,6 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
-from advisor.libraries import libraries_of
 from advisor.parameters.stored import as_stored
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks import stack_for
@@ -17,7 +16,7 @@ from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
 
 def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Figures:
     """The formula's figures for the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
-    model = as_stored(model, libraries_of(recipe.stack))
+    model = as_stored(model, recipe.stack)
     step = predict_step_memory(model, recipe, batch, seq_len, "cpu", stack_for(recipe), padded)
     static = step.static_blocks
     head, others = map(Interval.exact, map(float, step.part_peaks))
@@ -67,7 +66,7 @@ def traced_memory(trace: Trace) -> Figures:
 
 def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Work:
     """Kernels, FLOP and memory traffic of forward and backward as the tape records them for a CPU."""
-    model = as_stored(model, libraries_of(recipe.stack))
+    model = as_stored(model, recipe.stack)
     program = step_program(model, recipe, batch, seq_len, "cpu", stack_for(recipe), padded=padded)
     kernels, flop, moved = 0, 0.0, 0.0
     for run in program.kernels(batch, seq_len, recipe.rank):

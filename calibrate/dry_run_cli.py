@@ -12,6 +12,7 @@ from advisor.catalog import find_model
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.files.guarded import named_path
+from advisor.knobs import read_question
 from advisor.specs import ModelSpec
 from calibrate.compare import compare
 from calibrate.manager import TraceWorker
@@ -19,6 +20,7 @@ from calibrate.measurement import Comparison, ModelFacts
 from calibrate.model_traces import keep_profile
 from calibrate.options import config_of, methods_of, recipe_of
 from calibrate.show import print_comparisons
+from calibrate.stacks import beside, folders, gap_notes, installed_stack
 
 DEFAULT_MODEL = "llama-3.2-1b"
 
@@ -38,7 +40,10 @@ def dry_run(
     if trainer and not find_trainer(trainer).traced:
         note = f"{trainer}: transformers' step with its defaults; `advise trainers {trainer}` says what differs"
         click.echo(note, err=True)
-    with TraceWorker(limit_s=timeout_s) as worker:
+    stack = read_question({"stack": knobs["stack"]}).stack or installed_stack()
+    for note in gap_notes(stack):
+        click.echo(f"calibrate: warning: {note}", err=True)
+    with TraceWorker(limit_s=timeout_s, folders=folders(beside(stack))) as worker:
         for name in models or (DEFAULT_MODEL,):
             asked = _question(worker, name, dict(knobs), trust, failures)
             if asked is None:

@@ -12,7 +12,9 @@ from advisor.costs.memory import predict_step_memory
 from advisor.costs.steptime import StepKernels, micro_step_time, optimizer_step_time
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
+from advisor.parameters.stored import as_stored
 from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
+from advisor.stacks import stack_for
 from advisor.terms import TermName
 from advisor.units import GIB
 from calibrate.burst_record import DeviceFacts, PredictedVerdict
@@ -67,6 +69,7 @@ def predict(
     """
     if model is None:
         return UNKNOWN
+    model = as_stored(model, recipe.stack)
     if device.kind == "cpu":
         figures = predicted_memory(model, recipe, recipe.micro_batch, seq_len, padded)
         needed = Interval.around(float(figures.peak_allocated_bytes), *CPU_SPREAD).plus(CPU_PROCESS_BYTES)
@@ -88,7 +91,7 @@ def predicted_time(
     if device.kind == "cpu":
         if speed is None:
             return None
-        work = step_program(model, recipe, recipe.micro_batch, seq_len, "cpu")
+        work = step_program(model, recipe, recipe.micro_batch, seq_len, "cpu", stack_for(recipe))
         kernels = work.kernels(recipe.micro_batch, seq_len, recipe.rank)
         return Times(*step_seconds(model, recipe, kernels, speed.card, speed.profile))
     return _times_of(_estimate(model, recipe, seq_len, device, speed))
@@ -127,7 +130,7 @@ def _on_card(
     model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, memory: MemoryEstimate, padded: bool
 ) -> tuple[Figures, Interval]:
     card = device.compute_capability
-    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len, padded=padded, capability=card)
+    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len, "cuda", stack_for(recipe), padded, card)
     workspace = memory.bytes_of(TermName.WORKSPACE)
     figures = Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),

@@ -10,12 +10,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from advisor.errors import BadValue, SourceUnavailable
+from advisor.errors import SourceUnavailable
 from advisor.files.checked import data_folder
+from advisor.libraries import MIRRORED, OLDEST, Version, gaps, libraries_of, read_stack_name, version_text
 
 LIBRARIES = ("transformers", "peft", "bitsandbytes")
 """Those that can stand beside the installed ones."""
@@ -32,6 +34,40 @@ def folder_of(name: str) -> Path:
     return data_folder() / "stacks" / name
 
 
+@cache
+def installed_stack() -> tuple[str, ...]:
+    """The installed libraries as a recipe's `stack`: () where they are the mirrored ones, or not all installed.
+
+    Versions that are older than any that is mirrored count as the oldest that is.
+    """
+    found: list[str] = []
+    for library, oldest in OLDEST.items():
+        name = installed_name(library)
+        if not name:
+            return ()
+        _, version = read_stack_name(name) if _version(name) >= oldest else (library, oldest)
+        found.append(f"{library}-{version_text(version)}")
+    return () if libraries_of(tuple(found)) == MIRRORED else tuple(found)
+
+
+def _version(name: str) -> Version:
+    major, _, minor = name.rpartition("-")[2].partition(".")
+    return int(major), int(minor)
+
+
+def gap_notes(names: tuple[str, ...]) -> list[str]:
+    """One line where versions of a stack were not traced, [] where all were."""
+    between, beyond = gaps(libraries_of(names))
+    if not (between or beyond):
+        return []
+    text = "; ".join(
+        part
+        for part, names in (("read, not traced: {}", between), ("neither read nor traced: {}", beyond))
+        if (part := part.format(", ".join(names))) and names
+    )
+    return [f"versions of the libraries whose step was {text}"]
+
+
 def installed_name(library: str) -> str:
     """The installed version of a library, as 'peft-0.21'; '' if there is none."""
     try:
@@ -41,28 +77,26 @@ def installed_name(library: str) -> str:
     return f"{library}-{major}.{minor}"
 
 
-def beside(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of `names` that are not the installed versions. Raises BadValue for what cannot stand beside them."""
-    found = []
-    for name in names:
-        library = name.rpartition("-")[0]
-        if name == installed_name(library):
-            continue
-        if library not in LIBRARIES:
-            raise BadValue("stack", name, f"must be one of {', '.join(LIBRARIES)} to stand beside the installed ones")
-        found.append(name)
-    return tuple(found)
+def beside(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The libraries of a stack, those that it implies too, that are not the installed versions. PyTorch is left out."""
+    libraries = libraries_of(names)
+    found = (f"{library}-{version_text(getattr(libraries, library))}" for library in LIBRARIES)
+    return tuple(name for name in found if names and name != installed_name(name.rpartition("-")[0]))
+
+
+def is_complete(name: str) -> bool:
+    """Whether the folder of a library version was made to its end."""
+    return (folder_of(name) / COMPLETE).is_file()
 
 
 def folders(names: Sequence[str]) -> tuple[Path, ...]:
     """The folders of `names`, complete. Raises NotInstalled with the command that makes those that are missing."""
-    paths = tuple(folder_of(name) for name in names)
-    missing = [name for name, path in zip(names, paths, strict=True) if not (path / COMPLETE).is_file()]
+    missing = [name for name in names if not is_complete(name)]
     if missing:
         raise NotInstalled(
             f"{', '.join(missing)} cannot be traced: not on this machine; run `calibrate stack {' '.join(missing)}`"
         )
-    return paths
+    return tuple(map(folder_of, names))
 
 
 Pip = Callable[[Path, Sequence[str]], None]
@@ -85,7 +119,9 @@ def make(name: str, pip: Pip) -> Path:
                 part.unlink()
         (folder / COMPLETE).touch()
     except OSError as error:
-        raise SourceUnavailable(f"cannot make {folder}: {error}; set FINETUNE_ADVISOR_DATA to a writable folder") from None
+        raise SourceUnavailable(
+            f"cannot make {folder}: {error}; set FINETUNE_ADVISOR_DATA to a writable folder"
+        ) from None
     return folder
 
 
@@ -120,5 +156,3 @@ def run_pip(folder: Path, requirements: Sequence[str]) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise SourceUnavailable(f"pip cannot install {' '.join(requirements)}: {last[:300]}")
-
-

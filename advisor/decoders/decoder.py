@@ -25,7 +25,7 @@ from advisor.decoders.fused import (
     without_padding,
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
-from advisor.decoders.kinds import attention_kind, composes_attention
+from advisor.decoders.kinds import attention_kind, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.rope import joins_parts
@@ -74,7 +74,7 @@ class Decoder:
                 out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
             return out
-        repeats = mask is not None or m.head_dim > 256 or self.stack.repeats_keys_values
+        repeats = mask is not None or m.head_dim > 256 or repeats_keys_values(self.stack.libraries)
         if not own and self.kind == "sdpa" and repeats:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
@@ -104,7 +104,7 @@ class Decoder:
         dtype, grouped = self.t.autocast or q.dtype, k.shape[1] != q.shape[1] and self.quirks.attention != "own"
         call = Call(dtype, q.shape[-1], v.shape[-1], grouped, mask is not None, self.m.attention_dropout)
         self.calls[call] = None
-        return sdpa_kernel(call, self.card).kernel if self.card else "flash"
+        return sdpa_kernel(call, self.card, self.stack.libraries.torch).kernel if self.card else "flash"
 
     def _flash(self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, joined: bool) -> Tensor:
         """The flash-attn library: it takes 16 bits alone, and rows of different lengths without their padding.

@@ -28,7 +28,7 @@ class LinearCode(NamedTuple):
     def holds_quantized_input(self) -> bool:
         """Whether bitsandbytes' 4-bit product holds its input on the graph, outside checkpointing's reach.
 
-        Source: bitsandbytes 0.42 and 0.43, autograd/_functions.py, MatMul4Bit.forward: ctx.tensors = (A, B) or (None, B).
+        Source: bitsandbytes 0.42 and 0.43, autograd/_functions.py, MatMul4Bit.forward: ctx.tensors = (A, B), (None, B).
         """
         return self.libraries.bitsandbytes < (0, 43)
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from advisor.libraries import MIRRORED, Version
+
 Kernel = Literal["cudnn", "flash", "efficient", "math"]
 
-MIRRORED_TORCH = (2, 13)
-"""The PyTorch whose step is mirrored."""
 GROUPED_IN_EFFICIENT = (2, 14)
 """The first PyTorch whose memory-efficient kernel takes fewer key heads than query heads."""
 CUDNN_FIRST = (2, 11)
@@ -54,7 +54,7 @@ class Choice(NamedTuple):
         return "; ".join(f"{KERNEL_NAMES[kernel]} {reason}" for kernel, reason, _ in self.refusals)
 
 
-def sdpa_kernel(call: Call, capability: str, torch: tuple[int, int] = MIRRORED_TORCH) -> Choice:
+def sdpa_kernel(call: Call, capability: str, torch: Version = MIRRORED.torch) -> Choice:
     """The kernel for `call` on a card of compute capability `capability`, for example '8.0'."""
     major, minor = map(int, capability.split("."))
     order: tuple[Kernel, ...] = ("flash", "efficient")

@@ -20,7 +20,7 @@ from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
 from advisor.decoders.rope import Rope, apply_rope
-from advisor.libraries import MIRRORED, Libraries
+from advisor.libraries import MIRRORED, Libraries, gaps
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
@@ -63,8 +63,13 @@ class Stack:
         return ", ".join(f"{name} {version[0]}.{version[1]}" for name, version in versions.items())
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
-        """What the bytes of this step stand on."""
-        return Proof()
+        """What the bytes of this step stand on: versions between traced ones were read, others are not known."""
+        between, beyond = gaps(self.libraries)
+        known = Proof()
+        if not (between or beyond):
+            return known
+        read = (*known.read, *(f"what {text} changed" for text in between))
+        return Proof(() if beyond else known.traced, read, tuple(f"what {text} changed" for text in beyond))
 
     @property
     def linear(self) -> LinearCode:
@@ -81,15 +86,6 @@ class Stack:
         """
         prepared = recipe.is_quantized and recipe.kbit_upcast
         return self.libraries.transformers >= (5, 0) or recipe.reentrant or prepared
-
-    @property
-    def repeats_keys_values(self) -> bool:
-        """Whether keys and values are repeated for every query head before PyTorch's fused attention.
-
-        transformers 4.54 passes `enable_gqa` where there is no mask.
-        Source: transformers 4.53 and 4.54, integrations/sdpa_attention.py, sdpa_attention_forward.
-        """
-        return self.libraries.transformers < (4, 54)
 
     @property
     def copies_heads(self) -> bool:

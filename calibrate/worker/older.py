@@ -150,18 +150,19 @@ def even_routing() -> Iterator[None]:
     if version_of("transformers") >= (5, 0):
         yield
         return
-    original: Any = torch.nn.functional.one_hot
+    functional: Any = torch.nn.functional
+    original = functional.one_hot
 
-    def one_hot(chosen: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
+    def one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
         from torch._subclasses.fake_tensor import unset_fake_temporarily
 
         with unset_fake_temporarily():
-            even = (torch.arange(chosen.numel()) % num_classes).view(chosen.shape)
-            return torch.zeros(*chosen.shape, num_classes, dtype=torch.int64).scatter_(-1, even.unsqueeze(-1), 1)
+            even = (torch.arange(tensor.numel()) % num_classes).view(tensor.shape)
+            return torch.zeros(*tensor.shape, num_classes, dtype=torch.int64).scatter_(-1, even.unsqueeze(-1), 1)
 
-    torch.nn.functional.one_hot = one_hot
+    functional.one_hot = one_hot
     try:
         with _RealIndices():
             yield
     finally:
-        torch.nn.functional.one_hot = original
+        functional.one_hot = original
