@@ -3,9 +3,9 @@
     python -m benchmarks.against_stacks --make              also installs the versions, each into a folder of its own
     python -m benchmarks.against_stacks --stacks transformers-4.57
 
-Needs the [calibrate] extra and the folders that `calibrate stack` makes; no weights, no GPU. Models are cut to few layers,
-experts and tokens of the vocabulary, so that every part of a layer shows. Prints the worst case per stack, model and
-method; exits with 1 when a peak is off by more than 0.1 % or a static term is not equal to the byte. What cannot be
+Needs the [calibrate] extra and the folders that `calibrate stack` makes; no weights, no GPU. Models are cut to few
+layers, experts and tokens of the vocabulary, so that every part of a layer shows. Prints the worst case per stack, model
+and method; exits with 1 when a peak is off by more than 0.1 % or a static term is not equal to the byte. What cannot be
 traced is listed with the reason. bitsandbytes before 0.46 runs with its compiled functions silenced: all that they
 allocate, they get.
 """
@@ -114,8 +114,8 @@ def show(case: Case) -> str:
     """One line of the table."""
     return (
         f"{case.stack or 'mirrored':45} {case.model:18} {case.method:6} {case.what:13} "
-        f"formula {case.predicted_bytes / 2**20:9.2f} MiB  trace {case.traced_bytes / 2**20:9.2f} MiB  {case.error:+.4%}  "
-        f"static terms {'equal' if case.static_equal else 'DIFFER'}  ({case.peak_at})"
+        f"formula {case.predicted_bytes / 2**20:9.2f} MiB  trace {case.traced_bytes / 2**20:9.2f} MiB  "
+        f"{case.error:+.4%}  static terms {'equal' if case.static_equal else 'DIFFER'}  ({case.peak_at})"
     )
 
 

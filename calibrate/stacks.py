@@ -57,15 +57,9 @@ def _version(name: str) -> Version:
 
 def gap_notes(names: tuple[str, ...]) -> list[str]:
     """One line where versions of a stack were not traced, [] where all were."""
-    between, beyond = gaps(libraries_of(names))
-    if not (between or beyond):
-        return []
-    text = "; ".join(
-        part
-        for part, names in (("read, not traced: {}", between), ("neither read nor traced: {}", beyond))
-        if (part := part.format(", ".join(names))) and names
-    )
-    return [f"versions of the libraries whose step was {text}"]
+    parts = zip(("read, not traced: ", "neither read nor traced: "), gaps(libraries_of(names)), strict=True)
+    found = [how + ", ".join(libraries) for how, libraries in parts if libraries]
+    return [f"versions of the libraries whose step was {'; '.join(found)}"] if found else []
 
 
 def installed_name(library: str) -> str:
