@@ -5,9 +5,9 @@
 
 Needs the [calibrate] extra and the folders that `calibrate stack` makes; no weights, no GPU. Models are cut to few
 layers, experts and tokens of the vocabulary, so that every part of a layer shows. Prints the worst case per stack,
-model and method; exits with 1 when a peak is off by more than 0.1 % or a static term is not equal to the byte. What cannot be
-traced is listed with the reason. bitsandbytes before 0.46 runs with its compiled functions silenced: all that they
-allocate, they get.
+model and method; exits with 1 when a peak is off by more than 0.1 % or a static term is not equal to the byte. What
+cannot be traced is listed with the reason. bitsandbytes before 0.46 runs with its compiled functions silenced: they
+only fill tensors that Python made.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ def _position(batch: int, length: int, rank: int) -> int:
     return batch * _BATCH_AT + length * _LENGTH_AT + rank * _RANK_AT
 
 
-_SHARE_AT = 40
+_SHARE_AT = 100
 SHARE = 1 << _SHARE_AT * DIGIT_BITS
-"""Rows of one expert: its share of the tokens, which need not divide evenly. Alone or times rank."""
+"""Rows of one expert: its share of the tokens, rounded up. Alone or times rank."""
 
 _DIGITS = {_position(*powers): digit for digit, powers in enumerate(_POWERS)}
 _DIGITS |= {_SHARE_AT: len(_POWERS), _SHARE_AT + _RANK_AT: len(_POWERS) + 1}

@@ -49,7 +49,7 @@ class StubWorker:
     broken: dict[str, Exception] = {}  # noqa: RUF012 - tests replace it
     asked: list[tuple[Recipe, int, int]] = []  # noqa: RUF012
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, folders: object = ()) -> None:
         type(self).asked = []
 
     def __enter__(self) -> StubWorker:
