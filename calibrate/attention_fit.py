@@ -2,8 +2,7 @@
 
 Each kernel is judged apart, with and without a mask: fits that leave out one width of heads predict it. What they miss
 by more than LIMIT, or by more than the default profile does, is refused with the reason, and its coefficients stay as
-they were. Where the formula counts two kernels alike (flash attention and cuDNN's without a mask), the one that PyTorch
-picks on the card counts.
+they were. cuDNN's without a mask counts on cards that prefer it, elsewhere no step runs it.
 
 Math attention has no coefficient of its own: it is made of batched products, elementwise operations and sums, which are
 timed one by one. Its times are a check of those. Needs scipy.
@@ -31,11 +30,12 @@ OWN = 1.0
 OF_FLASH = tuple(
     one
     for one in COEFFICIENTS
-    if one.field in ("attention_forward", "attention_backward", "attention_padding_flop_per_byte")
+    if one.field in ("attention_forward", "attention_backward", "cudnn_attention", "attention_padding_flop_per_byte")
 )
-"""Fitted together with bursts, in which flash attention runs."""
+"""Fitted together with bursts, in which flash attention runs, or cuDNN's where it is preferred."""
 OF_OTHERS = (
     *each_of("efficient_attention", OWN, 2),
+    *each_of("masked_attention", OWN, 2),
     *each_of("cudnn_masked_attention", OWN, 2),
     *each_of("attention_fp32", OWN, 2),
     Coefficient("sums_in_memory", OWN),

@@ -16,8 +16,8 @@ from typing import Annotated, Literal, NamedTuple, get_args
 from pydantic import Field, model_validator
 
 from advisor.decoders.attention import Layout, composed_attention
-from advisor.decoders.fused import CUDNN_MASKED, FLASH, efficient_attention, fused_attention
-from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
+from advisor.decoders.fused import CUDNN_MASKED, FLASH, PREFERRED, efficient_attention, fused_attention
+from advisor.decoders.sdpa import Kernel, prefers_cudnn, sums_in_memory
 from advisor.tape.engine import run_backward
 from advisor.tape.graph import Device, Tensor
 from advisor.tape.program import Kernel as TapeKernel
@@ -109,7 +109,8 @@ def taped_kernels(case: AttentionCase, kind: Device, capability: str) -> tuple[t
     elif case.kernel == "efficient":
         out = efficient_attention(tape, q, k, v, mask, sums_in_memory(width, capability))
     else:
-        kinds = CUDNN_MASKED if case.kernel == "cudnn" and case.masked else FLASH
+        cudnn = CUDNN_MASKED if case.masked else PREFERRED
+        kinds = cudnn if case.kernel == "cudnn" else FLASH
         out = fused_attention(tape, q, k, v, mask, kinds=kinds)
     launched = len(tape.kernels)
     run_backward(tape, out, Tensor(out.shape, out.dtype))
@@ -144,14 +145,7 @@ def attention_times(samples: Iterable[AttentionSample], device: DeviceFacts) -> 
 
 
 def stands_for_flash(case: AttentionCase, capability: str) -> bool:
-    """Whether the formula's flash attention is this kernel on this card: without a mask it counts cuDNN's as the same.
-
-    Where PyTorch picks cuDNN's, flash attention itself is timed but means nothing, and the other way round.
-    """
-    if case.masked or case.kernel not in ("flash", "cudnn"):
+    """Whether it is flash attention, or what a card that prefers cuDNN's runs in its place."""
+    if case.masked:
         return False
-    if not capability:
-        return case.kernel == "flash"
-    width = case.size[-1]
-    call = Call(case.dtype, width, width, grouped=False, masked=False)
-    return sdpa_kernel(call, capability).kernel == case.kernel
+    return case.kernel == "flash" or (case.kernel == "cudnn" and prefers_cudnn(capability))

@@ -78,6 +78,7 @@ COEFFICIENTS: tuple[Coefficient, ...] = (
             "dequantize_bandwidth",
         )
     ),
+    *each_of("cudnn_attention", 1.0, 2),  # known from one card: a wide prior
     Coefficient("batched_fp32", RATES),
     *each_of("padding", 0.5, 3),
     *each_of("vector_padding", 0.5, 3),

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple, Protocol
 from pydantic import AfterValidator, Field
 
 from advisor.blocks import ITEM_BYTES
-from advisor.costs.roofline import ATTENTION
+from advisor.costs.attention_rates import ATTENTION
 from advisor.tape.graph import BATCHED, MATMUL, Device
 from advisor.tape.program import Kernel
 from calibrate.attention_rates import AttentionCase, AttentionSample, Dtype, taped_kernels
@@ -128,7 +128,7 @@ def kernels_of(case: Case, device: Device) -> tuple[Kernel, ...]:
     if case.op == "batched product":
         count, m, n, k = case.size
         moved = item * count * (m * k + k * n + m * n)
-        return ((BATCHED, case.dtype, 2 * count * m * n * k, moved, (count * m, n, k)),)
+        return ((BATCHED, case.dtype, 2 * count * m * n * k, moved, (m, n, k)),)
     if case.op in ("attention", "attention backward"):
         batch, heads, length, width = case.size
         call = AttentionCase("flash", False, case.dtype, (batch, heads, length, width))

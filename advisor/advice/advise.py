@@ -20,7 +20,7 @@ from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Re
 from advisor.catalog.gpus import other_sizes
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
-from advisor.costs.estimation import estimate
+from advisor.costs.estimation import estimate, estimate_time
 from advisor.knobs import KNOBS, Question, read_question
 from advisor.parameters.stored import as_stored
 from advisor.parameters.targets import resolve_targets
@@ -209,6 +209,7 @@ def _job(
         tuple(card for card in cards if has_bf16(card)) or cards,
         question,
         estimator,
+        estimate_time if estimator is estimate else None,
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: preset.values(method) for method in METHODS},
@@ -246,7 +247,7 @@ def _context(
         question=job.question,
         candidates=candidates,
         estimate=job.estimate,
-        timed=lambda recipe: job.estimate_on(timing, recipe),
+        time_of=lambda recipe: job.time_on(timing, recipe),
         trainer=trainer,
     )
 

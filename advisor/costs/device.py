@@ -11,6 +11,18 @@ import math
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
+from advisor.costs.attention_rates import (
+    BEFORE_FLASH,
+    CUDNN_MASKED_OVER_FLASH,
+    CUDNN_OVER_FLASH,
+    EFFICIENT_BEFORE_FLASH,
+    EFFICIENT_OVER_FLASH,
+    FP32_OVER_PRODUCT,
+    MASKED_OVER_PLAIN,
+    SUMS_IN_MEMORY,
+)
+from advisor.costs.dequantization import BRANCHING_RATE
+from advisor.costs.spreads import FEW_SPREAD, LAUNCH_SPREAD, SPREAD, UNPUBLISHED_SPREAD
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
@@ -33,10 +45,12 @@ class DeviceProfile(Frozen):
     vector_padding: tuple[float, float, float]  # the same for fp32 products, whose tiles are smaller
     attention_forward: Fraction  # of the 16-bit matrix peak, fused attention on long rows
     attention_backward: Fraction
-    # over flash attention, in 16 bits, forward and backward: PyTorch's memory-efficient kernel; cuDNN's under a mask
-    efficient_attention: tuple[Positive, Positive] = (0.43, 0.43)
-    cudnn_masked_attention: tuple[Positive, Positive] = (0.43, 0.43)
-    sums_in_memory: Positive = 0.5  # of the memory-efficient backward's rate, for heads too wide for its registers
+    # over flash attention in 16 bits, forward and backward; cuDNN's where it is preferred
+    cudnn_attention: tuple[Positive, Positive] = CUDNN_OVER_FLASH
+    cudnn_masked_attention: tuple[Positive, Positive] = CUDNN_MASKED_OVER_FLASH
+    efficient_attention: tuple[Positive, Positive] = EFFICIENT_OVER_FLASH
+    sums_in_memory: Positive = SUMS_IN_MEMORY  # of that backward's rate, for heads too wide for its registers
+    masked_attention: tuple[Positive, Positive] = MASKED_OVER_PLAIN  # of its rates: in 16 bits, in fp32
     # fused attention in fp32, over an fp32 product; above 1 where matrix units do it in three TF32 products
     attention_fp32: tuple[Positive, Positive] = (1.0, 1.0)
     batched_fp32: Positive = 1.0  # batched fp32 products, over one fp32 product
@@ -50,6 +64,7 @@ class DeviceProfile(Frozen):
     strided_bandwidth: Fraction  # a sum whose operands lie in different orders in memory, as in DoRA's norm
     optimizer_bandwidth: Fraction  # clipping and the optimizer, which work in place
     dequantize_bandwidth: Fraction  # 4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels
+    branching_dequantize: Fraction = 1.0  # of it, before bitsandbytes 0.48
     cache_bytes: Annotated[float, Range(0)]  # level-2 cache, which serves what was just written
     cache_speedup: Annotated[float, Range(1)]  # bandwidth of that cache over the memory's
 
@@ -114,16 +129,6 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            arXiv:2407.08608, figure 5), 300 backward (github.com/Dao-AILab/flash-attention/pull/2688). Before Ampere
 #            PyTorch falls back to memory-efficient kernels: our judgment. A V100's reach 0.27 of its peak forward
 #            (github.com/facebookresearch/xformers/pull/587).
-# efficient  memory-efficient over flash attention: on an A100 92 to 108 TFLOP/s forward
-#            (github.com/facebookresearch/xformers/issues/712 and pull/389) and 79 to 81 backward under a bias
-#            (github.com/NVIDIA/cutlass/pull/992) are 0.43 of the rates above; 36 and 84 forward
-#            (github.com/NVIDIA/TileGym/pull/49). All other cards from Ampere on: assumed alike, and cuDNN's under a
-#            mask too: our judgment. Sums in memory: on an A100 21.7 TFLOP/s for heads of 256 and 52.3 for 128 (xformers
-#            pull/587 above, 16 rows of 1,024, 16 heads); 36 to 42 for 512 on an RTX 5090
-#            (github.com/xlite-dev/ffpa-attn/issues/235), 0.57 of what its flash attention times 0.43 would be.
-# fp32       fused attention over an fp32 product. From Ampere on matrix units do it, as three TF32 products: 21 to 26
-#            TFLOP/s forward, 14.7 backward on an A100 (the same xformers pages), hence 0.10 and 0.08 of flash
-#            attention's rate; so everywhere. Before Ampere 9.7 of a V100's 15.7; its backward is our judgment.
 # stream     large elementwise kernels over peak bandwidth: our judgment, as copies reach 0.85..0.93.
 # cache_us   level-2 cache as microseconds of memory traffic: A100 40 MB / 1.56..2.0 TB/s, H100 50 MB / 3.35,
 #            RTX 4090 72 MB / 1.0, L40S 96 MB / 0.86, RTX 3090 6 MB / 0.94, V100 6 MB / 0.9 (NVIDIA's white papers).
@@ -183,8 +188,9 @@ _BY_CAPABILITY = {
 _AMD = frozenset({"cdna2", "cdna3", "cdna4", "rdna3", "rdna4"})
 _NAMES = frozenset(_BY_CAPABILITY.values()) | _AMD
 
-_UNMEASURED = frozenset({"blackwell", "blackwell hbm", "pascal", "turing", ""}) | _AMD
-"""Classes for which we found few public figures."""
+_FEW = frozenset({"blackwell", "blackwell hbm"})
+_UNPUBLISHED = frozenset({"pascal", "turing", ""}) | _AMD
+"""Classes for which we found few public figures, and hardly any."""
 
 _HBM_RATIO = 10
 """The ratio of 16-bit matrix to fp32 operations from which an Ampere or Blackwell card is a data-center one."""
@@ -212,18 +218,6 @@ def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
     return min(1.0, math.sqrt(gpu.power_w / (matrix * 1e-12 * watts_per_tflops)))
 
 
-_ATTENTION_FP32 = {
-    **dict.fromkeys(("pascal", "volta", "turing"), (0.6, 0.45)),
-    **dict.fromkeys(("ampere", "ada", "blackwell"), (0.2, 0.15)),
-    "ampere hbm": (1.2, 0.8),
-    "hopper": (0.6, 0.4),
-    "blackwell hbm": (1.1, 0.8),
-}
-"""Fused attention in fp32 over an fp32 product, forward and backward, where it is known."""
-
-BEFORE_FLASH = frozenset({"pascal", "volta", "turing"})
-"""Classes whose attention rates are those of PyTorch's memory-efficient kernels: flash attention does not run there."""
-
 HALF_LANES = frozenset({"pascal", "volta", "turing", "ampere hbm"})
 """Classes whose multiprocessors add 64 pairs of fp32 numbers a cycle; those of all others add 128. Of Pascal this is
 true of the P100 alone."""
@@ -250,8 +244,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
     """The default profile of a card; wide intervals where its generation is not known or little was published."""
     key = card_class(gpu)
     row = _TABLE[key]
-    # published times of one run of PEFT's, 836 and 619 s, are 1.35 times apart: no interval may be narrower than that
-    device = Interval(0.75, 1.0, 1.35) if key not in _UNMEASURED else Interval(0.65, 1.0, 1.6)
+    device = UNPUBLISHED_SPREAD if key in _UNPUBLISHED else FEW_SPREAD if key in _FEW else SPREAD
     matrix = row.matrix * powered_share(gpu, row.watts_per_tflops)
     host = row.host if isinstance(row.host, float) else row.host["GeForce" not in gpu.name]
     return DeviceProfile(
@@ -262,8 +255,8 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         vector_padding=(48.0, 48.0, 32.0),
         attention_forward=matrix * row.attention[0],
         attention_backward=matrix * row.attention[1],
-        efficient_attention=(1.0, 1.0) if key in BEFORE_FLASH else (0.43, 0.43),
-        attention_fp32=_ATTENTION_FP32.get(key, (1.0, 1.0)),
+        efficient_attention=EFFICIENT_BEFORE_FLASH if key in BEFORE_FLASH else EFFICIENT_OVER_FLASH,
+        attention_fp32=FP32_OVER_PRODUCT.get(key, (1.0, 1.0)),
         attention_padding_flop_per_byte=(40.0, 160.0),  # the A5000's and H100's rows above, of 512 to 8,192 tokens
         matmul_bandwidth=row.stream * 0.95,
         elementwise_bandwidth=row.stream,
@@ -272,6 +265,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         strided_bandwidth=min(row.stream, strided_share(gpu)),
         optimizer_bandwidth=row.stream,
         dequantize_bandwidth=row.stream * 0.7,
+        branching_dequantize=BRANCHING_RATE.get(key, 1.0),
         cache_bytes=row.cache_us * 1e-6 * gpu.memory_bytes_per_s,
         cache_speedup=3.0,
         kernel_s=row.kernel_us * 1e-6,
@@ -282,7 +276,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         optimizer_step_s=1.0e-3,
         link_bytes_per_s=Interval(*(rate * 1e9 for rate in row.link_gb_per_s)),
         device_spread=device,
-        launch_spread=Interval(0.6, 1.0, 1.7),
+        launch_spread=LAUNCH_SPREAD,
         context_bytes=Interval(*(size * GIB for size in row.context_gib)),
         workspace_bytes=workspace_bytes(gpu),
         evidence=_evidence(gpu, key),
@@ -307,7 +301,7 @@ def _evidence(gpu: GpuSpec, key: str) -> str:
     """One sentence on what the profile's numbers are based on."""
     if not key:
         return "no profile for this card's generation: cautious defaults, wide intervals; not measured on this card"
-    known = "little published" if key in _UNMEASURED else "from published benchmarks"
+    known = "little published" if key in _UNPUBLISHED | _FEW else "from published benchmarks"
     text = (
         f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one "
         "run are up to 1.35 times apart"

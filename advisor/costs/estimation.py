@@ -191,12 +191,14 @@ def _runs(
     return found
 
 
+@lru_cache(maxsize=256)
 def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
 ) -> TimeEstimate | None:
+    """The time of a recipe `_as_computed`."""
     if not gpu.speed_known:
         return None
-    runs = _runs(m, _as_computed(recipe), workload, gpu)
+    runs = _runs(m, recipe, workload, gpu)
     training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
@@ -237,11 +239,37 @@ def estimate(
     return likely.model_copy(
         update={
             "memory": _spanning(low.memory, likely.memory, high.memory, MEMORY_COUNTERS),
-            "time": None
-            if low.time is None or likely.time is None or high.time is None
-            else _spanning(low.time, likely.time, high.time, DURATIONS),
+            "time": _spanning_times(low.time, likely.time, high.time),
         }
     )
+
+
+def estimate_time(
+    model: Model,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement,
+    profile: DeviceProfile | None = None,
+) -> TimeEstimate | None:
+    """The time of `estimate` for the same arguments, without the memory that it also works out. Raises as it does."""
+    if isinstance(model, TracedModel):
+        return estimate(model, recipe, workload, gpu, placement, profile).time
+    profile, recipe = profile or profile_for(gpu), _as_computed(recipe)
+    likely = _time(model, recipe, workload, gpu, profile, placement)
+    ends = workload.ends
+    if ends is None:
+        return likely
+    low, high = (_time(model, recipe, end, gpu, profile, placement) for end in ends)
+    return _spanning_times(low, likely, high)
+
+
+def _spanning_times(
+    low: TimeEstimate | None, likely: TimeEstimate | None, high: TimeEstimate | None
+) -> TimeEstimate | None:
+    if low is None or likely is None or high is None:
+        return None
+    return _spanning(low, likely, high, DURATIONS)
 
 
 def _spanning(low: Spec, likely: Spec, high: Spec, names: Sequence[str]) -> Spec:
@@ -265,7 +293,7 @@ def _estimate(
     return Estimate(
         recipe=recipe,
         memory=_job_memory(model, recipe, workload, gpu, profile, step),
-        time=_time(model, recipe, workload, gpu, profile, placement),
+        time=_time(model, _as_computed(recipe), workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(
             rung="formula",

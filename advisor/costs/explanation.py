@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from advisor.costs.attention_rates import ATTENTION
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.micro_batches import average
-from advisor.costs.roofline import ATTENTION, Roofline
+from advisor.costs.roofline import Roofline
 from advisor.costs.steptime import micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.kinds import attention_card
+from advisor.decoders.linear import DEQUANTIZING
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
 from advisor.stacks import stack_for
@@ -64,7 +66,7 @@ class StepParts(NamedTuple):
 def part_of(kind: str, place: str) -> str:
     """The entry of PARTS that a kernel is counted under."""
     layer, _, adapter = place.partition(", ")
-    if kind == "dequantize":
+    if kind in DEQUANTIZING:
         return PARTS[3]
     if adapter == ADAPTER_LABELS[1]:
         return PARTS[2]

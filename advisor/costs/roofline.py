@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from advisor.costs.attention_rates import ATTENTION, Shares, attention_rates
+from advisor.costs.dequantization import NESTED_RATE_OF_2023
 from advisor.costs.device import DeviceProfile
-from advisor.decoders.fused import CUDNN_MASKED, EFFICIENT, FLASH, IN_MEMORY
+from advisor.decoders.linear import BRANCHING, DEQUANTIZE, DEQUANTIZING, NESTED_OF_2023
+from advisor.decoders.sdpa import prefers_cudnn
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec
 from advisor.tape.graph import BATCHED, MATMUL
 from advisor.tape.program import Kernel
 
-ATTENTION = (*FLASH, *CUDNN_MASKED, *EFFICIENT, IN_MEMORY)
-"""Kinds of fused attention kernels."""
+_UNCACHED = frozenset({*DEQUANTIZING, "optimizer"})
 
 
 def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
@@ -56,17 +58,20 @@ class Roofline:
             "float16": peaks["float16"] * half,
             "int8": peaks["int8"] * half,
         }
-        flash = (profile.attention_forward, profile.attention_backward)
-        forward, backward = (share / profile.matrix_efficiency for share in flash)
-        first, second = profile.efficient_attention
-        cudnn = (forward * profile.cudnn_masked_attention[0], backward * profile.cudnn_masked_attention[1])
-        efficient = (forward * first, backward * second, backward * second * profile.sums_in_memory)
-        shares = (forward, backward, *cudnn, *efficient)
-        in_fp32 = profile.attention_fp32
-        fp32_shares = (*in_fp32, *in_fp32, *in_fp32, in_fp32[1])  # its sums are in memory for any width
-        once, again = profile.attention_padding_flop_per_byte
-        paddings = (once, again, once, again, once, again, again)
-        self._attention = dict(zip(ATTENTION, zip(shares, fp32_shares, paddings, strict=True), strict=True))
+        cudnn = prefers_cudnn(gpu.compute_capability) and not gpu.rocm
+        self._attention = attention_rates(
+            Shares(
+                flash=(profile.attention_forward / matrix, profile.attention_backward / matrix),
+                cudnn=profile.cudnn_attention if cudnn else (1.0, 1.0),
+                cudnn_masked=profile.cudnn_masked_attention,
+                efficient=profile.efficient_attention,
+                sums_in_memory=profile.sums_in_memory,
+                masked=profile.masked_attention,
+                fp32=profile.attention_fp32,
+                padding=profile.attention_padding_flop_per_byte,
+            )
+        )
+        self._batched_fp32 = profile.batched_fp32
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
         self._batched_fp32 = profile.batched_fp32
         peak = gpu.memory_bytes_per_s
@@ -79,7 +84,9 @@ class Roofline:
             "gather": peak * profile.gather_bandwidth,
             "strided": peak * profile.strided_bandwidth,
             "optimizer": peak * profile.optimizer_bandwidth,
-            "dequantize": peak * profile.dequantize_bandwidth,
+            DEQUANTIZE: peak * profile.dequantize_bandwidth,
+            BRANCHING: peak * profile.dequantize_bandwidth * profile.branching_dequantize,
+            NESTED_OF_2023: peak * profile.dequantize_bandwidth * NESTED_RATE_OF_2023,
         }
         self._cache_bytes = profile.cache_bytes
         self._cached = 1 - 1 / profile.cache_speedup
@@ -100,11 +107,11 @@ class Roofline:
             if kind == BATCHED and dtype == "float32":
                 rate *= self._batched_fp32
             return padded / rate, moved / bandwidth
-        if kind in ATTENTION:
+        if kind in self._attention:
             share, fp32_share, padding = self._attention[kind]
             rate = self._flop_per_s[dtype] * (share if dtype != "float32" else fp32_share)
             return (flop + padding * moved) / rate, moved / bandwidth
-        if kind in ("dequantize", "optimizer"):
+        if kind in _UNCACHED:
             return 0.0, moved / bandwidth
         cache = self._cache_bytes
         from_cache = cache * moved / (cache + moved) if moved else 0.0

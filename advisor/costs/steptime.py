@@ -14,19 +14,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from advisor.costs.attention_rates import unsure
 from advisor.costs.device import DeviceProfile
-from advisor.costs.optimizer import optimizer_work
+from advisor.costs.optimizer import OptimizerWork, optimizer_work
 from advisor.costs.roofline import Roofline
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
-from advisor.tape.program import Launches, PartKernels
+from advisor.tape.program import Kernel, Launches, PartKernels
 
 Bound = Literal["compute", "memory", "launch"]
 
-FORMULA_VERSION = 1
+FORMULA_VERSION = 2
 """Incremented by every change of the formula that invalidates the profiles fitted before it."""
 
 StepKernels = Sequence[PartKernels]
@@ -105,44 +107,87 @@ def queue_seconds(
     return card
 
 
+class _PartTime(NamedTuple):
+    """The kernels of one layer or end on the card, in seconds."""
+
+    arithmetic_s: float  # kernels bound by their arithmetic
+    traffic_s: float  # kernels bound by their memory traffic
+    less_s: float  # what the least certain kernels may take less, and more, beyond the card's own spread
+    more_s: float
+    launches: int
+    flop: float
+    peak_s: float
+
+
+class _KernelTime(NamedTuple):
+    """One kernel at a card's rates."""
+
+    arithmetic_s: float
+    traffic_s: float
+    peak_s: float
+    factor: Interval | None  # see `unsure`
+
+
+def _kernel_time(kernel: Kernel, roofline: Roofline) -> _KernelTime:
+    arithmetic_s, traffic_s = roofline.seconds(kernel)
+    peak_s = kernel[2] / roofline.peaks[kernel[1]] if kernel[2] else 0.0
+    return _KernelTime(arithmetic_s, traffic_s, peak_s, unsure(kernel) if arithmetic_s > traffic_s else None)
+
+
+def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known: dict[int, _KernelTime]) -> _PartTime:
+    """Every kernel the longer of its arithmetic and its traffic, without the fixed time of a launch.
+
+    `known` holds kernels by identity, for a program makes equal ones once; new ones are added.
+    """
+    arithmetic_bound_s = traffic_bound_s = less_s = more_s = flop = peak_s = 0.0
+    launches = 0
+    for kernel, times in kernels:
+        one = known.get(id(kernel))
+        if one is None:
+            one = known[id(kernel)] = _kernel_time(kernel, roofline)
+        arithmetic_s, traffic_s, kernel_peak_s, factor = one
+        launches += times
+        if kernel[2]:
+            flop += kernel[2] * times
+            peak_s += kernel_peak_s * times
+        if arithmetic_s <= traffic_s:
+            traffic_bound_s += traffic_s * times
+            continue
+        arithmetic_bound_s += arithmetic_s * times
+        if factor is not None:
+            less_s += (arithmetic_s - max(arithmetic_s * factor.low, traffic_s)) * times
+            more_s += arithmetic_s * (factor.high - 1) * times
+    return _PartTime(arithmetic_bound_s, traffic_bound_s, less_s, more_s, launches, flop, peak_s)
+
+
 def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
     """Time of the tape's parts, in the order in which they ran, each repeated for all layers like it."""
     roofline = Roofline(gpu, profile)
-    seconds, fixed_s = roofline.seconds, roofline.fixed_s
-    loads: list[tuple[float, float]] = []
+    known: dict[int, _KernelTime] = {}
+    loads: tuple[list[tuple[float, float]], ...] = ([], [], [])  # at the least, likely, at the most
     compute_s = memory_s = flop = peak_s = 0.0
     kernel_count = 0
     for copies, kernels, by, recomputed_flop in parts:
-        arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = 0.0
-        launches = 0
-        for kernel, times in kernels:
-            arithmetic_s, traffic_s = seconds(kernel)
-            launches += times
-            if kernel[2]:
-                all_flop += kernel[2] * times
-                all_peak_s += kernel[2] * times / roofline.peaks[kernel[1]]
-            if arithmetic_s > traffic_s:
-                arithmetic_bound_s += arithmetic_s * times
-            else:
-                traffic_bound_s += traffic_s * times
-        if all_flop:
-            needed = 1 - recomputed_flop / all_flop
-            flop += all_flop * needed * copies
-            peak_s += all_peak_s * needed * copies
-        compute_s += arithmetic_bound_s * copies
-        memory_s += traffic_bound_s * copies
-        kernel_count += launches * copies
-        busy_s = arithmetic_bound_s + traffic_bound_s + launches * fixed_s
-        loads.append((busy_s * copies, launch_seconds(by, profile) * copies))
-    spread = zip(profile.device_spread, profile.launch_spread, strict=True)
+        part = _part_time(kernels, roofline, known)
+        if part.flop:
+            needed = (1 - recomputed_flop / part.flop) * copies
+            flop += part.flop * needed
+            peak_s += part.peak_s * needed
+        compute_s += part.arithmetic_s * copies
+        memory_s += part.traffic_s * copies
+        kernel_count += part.launches * copies
+        busy_s = part.arithmetic_s + part.traffic_s + part.launches * roofline.fixed_s
+        launch_s = launch_seconds(by, profile) * copies
+        for some, device_s in zip(loads, (busy_s - part.less_s, busy_s, busy_s + part.more_s), strict=True):
+            some.append((device_s * copies, launch_s))
     times_s = [
-        queue_seconds(loads, device, launch, profile.asynchronous) + profile.micro_step_s * launch
-        for device, launch in spread
+        queue_seconds(some, device, launch, profile.asynchronous) + profile.micro_step_s * launch
+        for some, device, launch in zip(loads, profile.device_spread, profile.launch_spread, strict=True)
     ]
     return MicroStepTime(
         seconds=Interval(*times_s),
-        device_s=sum(device for device, _ in loads),
-        launch_s=sum(launch for _, launch in loads) + profile.micro_step_s,
+        device_s=sum(device for device, _ in loads[1]),
+        launch_s=sum(launch for _, launch in loads[1]) + profile.micro_step_s,
         compute_s=compute_s,
         memory_s=memory_s,
         kernel_count=kernel_count,
@@ -159,9 +204,15 @@ class OptimizerStepTime(NamedTuple):
     launch_s: float
 
 
+@lru_cache(maxsize=64)
+def _optimizer_work(m: ModelSpec, recipe: Recipe) -> OptimizerWork:
+    """Once for all cards."""
+    return optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+
+
 def optimizer_step_time(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile) -> OptimizerStepTime:
     """Time after the last backward of a step, in which each card updates all parameters."""
-    work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+    work = _optimizer_work(m, recipe)
     bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
     device_s = work.moved_bytes / bandwidth + work.launches * profile.kernel_s
     launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s

@@ -197,15 +197,15 @@ def _adapted(t: Tape, weight: Tensor, b: Tensor, a: Tensor) -> Tensor:
     rank = b.shape[1] // experts
     dtype = weight.dtype
     moved = weight.bytes + a.bytes + b.bytes
-    t.matmul(dtype, experts * outs, ins, rank, moved + weight.bytes)
+    t.matmul(dtype, outs, ins, rank, moved + weight.bytes, experts)
     a_shape, b_shape = a.shape, b.shape
 
     def backward(g: Tensor) -> tuple[None, Tensor, Tensor]:
-        t.matmul(dtype, experts * outs, rank, ins, moved)
+        t.matmul(dtype, outs, rank, ins, moved, experts)
         gb = t.empty(b_shape, dtype)
         scaled = _same(t, gb)
         del gb
-        t.matmul(dtype, experts * rank, ins, outs, moved)
+        t.matmul(dtype, rank, ins, outs, moved, experts)
         ga = t.empty(a_shape, dtype)
         return None, scaled, _same(t, ga)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
-from advisor.libraries import MIRRORED, Libraries
+from advisor.libraries import MIRRORED, Libraries, Version
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast
@@ -21,16 +21,33 @@ class LinearCode(NamedTuple):
 
     trains_lora_a: bool = True
     libraries: Libraries = MIRRORED
+    """Their versions say what products hold, what DoRA computes, and how fast bitsandbytes dequantizes."""
     update: Callable[[Tape, Tensor], Tensor] | None = None
     """What is done to LoRA's update (B, S, O) before it is scaled."""
 
     @property
-    def holds_quantized_input(self) -> bool:
-        """Whether bitsandbytes' 4-bit product holds its input on the graph, outside checkpointing's reach.
+    def bitsandbytes(self) -> Version:
+        """The version of bitsandbytes."""
+        return self.libraries.bitsandbytes
 
-        Source: bitsandbytes 0.42 and 0.43, autograd/_functions.py, MatMul4Bit.forward: ctx.tensors = (A, B), (None, B).
-        """
-        return self.libraries.bitsandbytes < (0, 43)
+
+FIRST_WITHOUT_INPUT, FIRST_WITHOUT_TRANSPOSE, FIRST_WITH_TABLE = (0, 43), (0, 45), (0, 48)
+"""Versions of bitsandbytes. Before the first, 4-bit products hold their input on the graph, beyond checkpointing;
+before the second, int8 products hold theirs quantized by columns, too; the third dequantizes 4 bits by a table.
+
+Sources: bitsandbytes 0.41.3, 0.43.3 and 0.45.5, autograd/_functions.py, `ctx.tensors` in MatMul4Bit.forward and
+MatMul8bitLt.forward; github.com/bitsandbytes-foundation/bitsandbytes/pull/1747.
+"""
+DEQUANTIZE, BRANCHING, NESTED_OF_2023 = "dequantize", "dequantize before 0.48", "nested dequantize before 0.42"
+DEQUANTIZING = (DEQUANTIZE, BRANCHING, NESTED_OF_2023)
+"""Kinds of kernels: today's; with a branch for each bit; with nested constants in 0.41."""
+
+
+def dequantize_kind(version: Version, nested: bool) -> str:
+    """The kind of kernel that makes a 16-bit weight from 4 bits."""
+    if nested and version < (0, 42):
+        return NESTED_OF_2023
+    return DEQUANTIZE if version >= FIRST_WITH_TABLE else BRANCHING
 
 
 class Linear:
@@ -60,10 +77,12 @@ class Linear:
         other_dtype: str,
         code: LinearCode = LinearCode(),  # noqa: B008 - immutable
         bias_apart: bool = False,
+        bias_dtype: str = "",
     ) -> None:
         """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantized, after k-bit upcasting.
 
-        `bias_apart`: the bias is added by a separate operation, as in Falcon's code.
+        `bias_dtype`: that of a quantized layer's bias. `bias_apart`: the bias is added by a separate operation, as in
+        Falcon's code.
         """
         trained = recipe.method == "full"
         size = (shape.out_features, shape.in_features)
@@ -76,7 +95,8 @@ class Linear:
         # bitsandbytes casts a quantized layer's bias to the dtype it computes in, that of the dequantized weight.
         dtype = recipe.base_dtype if quant != "none" else "float32" if shape.wide else other_dtype
         self.weight = Tensor(size, dtype, needs_grad=trained)
-        self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
+        bias_dtype = bias_dtype if quant != "none" and bias_dtype else dtype
+        self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None
         if rank:
             self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=code.trains_lora_a)
@@ -142,12 +162,13 @@ def dequantized(t: Tape, m: Linear) -> Tensor:
     if m.quant == "int8":
         return _dequantized_int8(t, m, m.weight.dtype)
     blocks = count // 64
+    kind = dequantize_kind(m.code.bitsandbytes, m.recipe.double_quant)
     absmax: Tensor | None = None
     if m.recipe.double_quant:
         absmax = t.empty((blocks,), "float32")
-        t.kernel("dequantize", "float32", 0, absmax.bytes + blocks + blocks // 64 + 1024)  # with a table of 256
+        t.kernel(kind, "float32", 0, absmax.bytes + blocks + blocks // 64 + 1024)  # with a table of 256
         t.kernel("elementwise", "float32", 0, 2 * absmax.bytes)
-    t.kernel("dequantize", m.weight.dtype, 0, count // 2 + 4 * blocks + m.weight.bytes)
+    t.kernel(kind, m.weight.dtype, 0, count // 2 + 4 * blocks + m.weight.bytes)
     out = t.empty(m.weight.shape, m.weight.dtype)
     del absmax
     return out
@@ -159,7 +180,7 @@ def _compute_dtype(x: Tensor, m: Linear) -> str:
     Before 0.47 it was that of the first input if that was bf16 or fp32, as it is after k-bit preparation.
     Source: bitsandbytes 0.46 and 0.47, nn/modules.py, Linear4bit.__init__ (`compute_type_is_set`), set_compute_type.
     """
-    takes_inputs = m.code.libraries.bitsandbytes < (0, 47) and x.dtype in ("float32", "bfloat16")
+    takes_inputs = m.code.bitsandbytes < (0, 47) and x.dtype in ("float32", "bfloat16")
     return x.dtype if takes_inputs else m.weight.dtype
 
 
@@ -172,7 +193,7 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     before = x.dtype
     x = cast(t, x, _compute_dtype(x, m))
     shape = x.shape
-    composed = m.code.libraries.bitsandbytes < (0, 50)
+    composed = m.code.bitsandbytes < (0, 50)
     dtype = t.autocast if composed and t.autocast else x.dtype
     rows = x.count // m.in_features
     moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
@@ -193,8 +214,8 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if scratch else unpacked - stored))
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
     scratch.clear()
-    if m.code.holds_quantized_input and isinstance(out.node, Node):
-        out.node.context = x.buffer
+    if m.code.bitsandbytes < FIRST_WITHOUT_INPUT and isinstance(out.node, Node):
+        out.node.context = (x.buffer,)
     return cast(t, out, before)
 
 
@@ -202,7 +223,7 @@ def _dequantized_int8(t: Tape, m: Linear, dtype: str) -> Tensor:
     """The weight (O, I) in `dtype`: cast, then scaled by rows in place."""
     weight, rows = t.empty(m.weight.shape, dtype), 4 * m.out_features
     for moved in (2 * rows, weight.count + weight.bytes, 2 * weight.bytes + rows):
-        t.kernel("dequantize", dtype, 0, moved)
+        t.kernel(DEQUANTIZE, dtype, 0, moved)
     return weight
 
 
@@ -210,7 +231,8 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """bitsandbytes' Linear8bitLt, which keeps its input on the graph, outside checkpointing's reach.
 
     On CUDA the input is cast to fp16 and quantized; the CPU path dequantizes the weight and multiplies, in the
-    dtype of autocast where that is on.
+    dtype of autocast where that is on. Before 0.45 the input was quantized by columns as well, and that kept.
+    Ignores, of that time: a product in another layout of its operands, and the columns of outliers.
     """
     shape, dtype = x.shape, x.dtype
     rows = x.count // m.in_features
@@ -225,7 +247,7 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
         del weight
         return (out,)
 
-    out_dtype = dtype
+    out_dtype, kept = dtype, [x.buffer]
     if t.device == "cpu":
         scratch = [_dequantized_int8(t, m, dtype)]
         if t.autocast:
@@ -233,6 +255,8 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
             out_dtype = t.autocast
         t.matmul(out_dtype, rows, m.out_features, m.in_features, ITEM_BYTES[out_dtype] * (ends + weights))
     else:
+        if m.code.bitsandbytes < FIRST_WITHOUT_TRANSPOSE:
+            kept.append(t.empty((rows, m.in_features), "int8").buffer)
         half = cast(t, Tensor(shape, dtype, x.buffer), "float16")
         t.kernel("reduce", "float16", 0, half.bytes + half.count)
         scratch = [half, t.empty((rows, m.in_features), "int8"), t.empty((rows, m.out_features), "float32")]
@@ -242,7 +266,7 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     out = t.op((x,), (*shape[:-1], m.out_features), out_dtype, backward)
     scratch.clear()
     if isinstance(out.node, Node):
-        out.node.context = x.buffer
+        out.node.context = tuple(kept)
     return out
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
+from advisor.libraries import libraries_of
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
 from advisor.specs import ModelSpec, Quantization, Recipe
@@ -27,6 +28,17 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
     transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
     """
     return "none" if architecture_of(m.architecture).linears_stay_unquantized else recipe.quant
+
+
+def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
+    """The dtype that a 4-bit layer's bias takes in the first forward pass, for good: the one that it computes in.
+
+    Before bitsandbytes 0.50 that of the first input: fp32 after k-bit preparation, but attention's output.
+    Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward.
+    """
+    older = recipe.quant != "int8" and libraries_of(recipe.stack).bitsandbytes < (0, 50)
+    attended = name == m.out_name and recipe.autocast
+    return "float32" if older and recipe.kbit_upcast and not attended else recipe.base_dtype
 
 
 def unquantized_name(m: ModelSpec) -> str:

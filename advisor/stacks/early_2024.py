@@ -27,7 +27,7 @@ class Early2024(Stack):
 
     @property
     def linear(self) -> LinearCode:
-        """bitsandbytes before 0.43: MatMul4Bit holds its input on the graph, outside checkpointing's reach."""
+        """bitsandbytes before 0.43: its 4-bit product holds its input."""
         return LinearCode(libraries=self.libraries._replace(bitsandbytes=(0, 42)))
 
     def rope(self, t: Tape, rope: Rope) -> Rope:

@@ -130,8 +130,8 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Te
         _validate(t, node, grads)
         del incoming
         node.saved.clear()
-        for index, target in enumerate(node.edges):
-            g = grads[index]
+        for index, edge in enumerate(node.edges):
+            g, target = grads[index], edge[0] if edge is not None else None
             if target is None or g is None:
                 continue
             grads[index] = None
@@ -155,9 +155,9 @@ def _validate(t: Tape, node: Node, grads: list[Tensor | None]) -> None:
     Source: PyTorch 2.13, torch/csrc/autograd/engine.cpp, call_function and validate_outputs.
     """
     for index, g in enumerate(grads):
-        if g is None or node.edges[index] is None:
+        if g is None or (edge := node.edges[index]) is None:
             continue
-        shape, dtype = node.meta[index]
+        _, shape, dtype = edge
         if g.shape != shape:
             moved = g.bytes
             grads[index] = g = t.empty(shape, g.dtype)

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advisor.blocks import BLOCK_BYTES
-from advisor.tape.graph import CATEGORY_NAMES, RawKernel
+from advisor.tape.graph import CATEGORY_NAMES, Numbered, RawKernel
 
 DIGIT_BITS = 64
 COEFFICIENT_BITS = 48
@@ -43,7 +44,7 @@ def _position(batch: int, length: int, rank: int) -> int:
 
 _SHARE_AT = 100
 SHARE = 1 << _SHARE_AT * DIGIT_BITS
-"""Rows of one expert: its share of the tokens, rounded up. Alone or times rank."""
+"""Rows of one expert: its share of the tokens, which need not be a whole number. Alone or times rank."""
 
 _DIGITS = {_position(*powers): digit for digit, powers in enumerate(_POWERS)}
 _DIGITS |= {_SHARE_AT: len(_POWERS), _SHARE_AT + _RANK_AT: len(_POWERS) + 1}
@@ -61,6 +62,7 @@ Net = list[tuple[int, int, int]]
 """(slot, category, how many more were allocated than released)."""
 
 
+@lru_cache(maxsize=4096)
 def polynomial(number: int) -> Polynomial:
     """The terms of a size that was computed from BATCH, LENGTH and RANK; coefficients may be negative.
 
@@ -99,8 +101,8 @@ def _named(batch: int, length: int, rank: int) -> str:
     return " ".join(f"{name}^{exponent}" for name, exponent in powers if exponent) or "the constant"
 
 
-def basis(batch: int, length: int, rank: int, share: int = 0) -> list[int]:
-    """The value of each digit's monomial; `share` is that of SHARE."""
+def basis(batch: int, length: int, rank: int, share: Any = 0) -> list[Any]:
+    """The value of each digit's monomial: whole numbers, unless `share`, that of SHARE, is none."""
     return [*(batch**b * length**s * rank**r for b, s, r in _POWERS), share, share * rank]
 
 
@@ -155,18 +157,11 @@ class PartKernels(NamedTuple):
     recomputed_flop: float
 
 
-class RecordedKernel(NamedTuple):
-    """A kernel whose figures are numbers of the program's polynomials, and how often it is launched."""
+RecordedKernel = tuple[str, str, int, int, int, int, int]
+"""(kind, dtype, FLOP, bytes, m, n, k), the figures as numbers of the program's polynomials; equal kernels once."""
 
-    kind: str
-    dtype: str
-    flop: int
-    moved_bytes: int
-    m: int
-    n: int
-    k: int
-    place: str
-    times: int
+Run = tuple[int, int, str]
+"""(number of a recorded kernel, how often a part launches it, place)."""
 
 
 class Part:
@@ -203,7 +198,7 @@ class Part:
         self.recomputed_flop = self.recomputed_slot = 0
         self.hosted_bytes = self.hosted_slot = 0  # copied to the host
         self.launches = Launches(0, 0, 0)
-        self.kernels: list[RecordedKernel] = []
+        self.kernels: list[Run] = []
 
 
 class PartMemory(NamedTuple):
@@ -219,18 +214,6 @@ class PartMemory(NamedTuple):
     peak_event: int
 
 
-class _Figures(dict[int, int]):
-    """Numbers the kernels' figures in the order in which they are asked for, and keeps their polynomials."""
-
-    def __init__(self) -> None:
-        self.polynomials: list[Polynomial] = []
-
-    def __missing__(self, encoded: int) -> int:
-        index = self[encoded] = len(self.polynomials)
-        self.polynomials.append(polynomial(encoded))
-        return index
-
-
 class Program:
     """A recorded step. Sizes are evaluated together; segments and kernels are read off for one shape."""
 
@@ -240,26 +223,30 @@ class Program:
         self.sizes = [polynomial(size) for size in slots]
         self.parts: list[Part] = []
         self._before: Net = []
-        self._figures = _Figures()
+        self._figures = Numbered[int]()
+        self._kernels = Numbered[RecordedKernel]()
         self.choices = (0, 1)
         """Experts that a token picks, and experts that share the tokens."""
 
-    def _values(self, batch: int, length: int, rank: int) -> list[int]:
+    def _values(self, batch: int, length: int, rank: int, whole: bool) -> list[Any]:
+        """`whole`: an expert has whole rows, as its kernels do; the mean of all that are alike is what they hold."""
         picked, experts = self.choices
-        return basis(batch, length, rank, -(-batch * length * picked // experts))
+        rows, rest = divmod(batch * length * picked, experts)
+        share = rows if not rest else rows + 1 if whole else rows + rest / experts
+        return basis(batch, length, rank, share)
 
     def add(self, part: Part, kernels: list[RawKernel]) -> None:
         """Append a finished part with its kernels, equal ones counted together."""
         if not self.parts:
             self._before = net_of(self.events[: part.start])
         part.net = net_of(self.events[part.start : part.end])
-        at = self._figures
+        at, numbers = self._figures, self._kernels
         python = len(kernels) if part.phase == "forward" else part.recomputed
         part.launches = Launches(python, len(kernels) - python, part.hooked)
         part.recomputed_slot = at[part.recomputed_flop]
         part.hosted_slot = at[part.hosted_bytes]
         part.kernels = [
-            RecordedKernel(kind, dtype, at[flop], at[moved], at[m], at[n], at[k], place, times)
+            (numbers[kind, dtype, at[flop], at[moved], at[m], at[n], at[k]], times, place)
             for (kind, dtype, flop, moved, m, n, k, place), times in Counter(kernels).items()
         ]
         self.parts.append(part)
@@ -267,7 +254,8 @@ class Program:
     def slot_bytes(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size slot, rounded up to the allocator's blocks."""
         block = BLOCK_BYTES
-        return [-(-n // block) * block for n in evaluated(self.sizes, self._values(batch, length, rank))]
+        sizes = evaluated(self.sizes, self._values(batch, length, rank, whole=False))
+        return [int(-(-n // block)) * block for n in sizes]
 
     def memory(self, batch: int, length: int, rank: int) -> list[PartMemory]:
         """The memory of every part at one shape."""
@@ -298,16 +286,17 @@ class Program:
         return self.labels[index][1] if index >= 0 else ""
 
     def kernels(self, batch: int, length: int, rank: int) -> list[PartKernels]:
-        """What every part runs, in order."""
-        values = evaluated(self._figures.polynomials, self._values(batch, length, rank))
+        """What every part runs, in order; equal kernels are one object."""
+        values = evaluated(list(map(polynomial, self._figures)), self._values(batch, length, rank, whole=True))
         amounts = list(map(float, values))
+        found: list[Kernel] = [
+            (kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k]))
+            for kind, dtype, flop, moved, m, n, k in self._kernels
+        ]
         return [
             PartKernels(
                 s.copies,
-                [
-                    ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
-                    for kind, dtype, flop, moved, m, n, k, _, times in s.kernels
-                ],
+                [(found[number], times) for number, times, _ in s.kernels],
                 s.launches,
                 amounts[s.recomputed_slot],
             )
@@ -316,9 +305,9 @@ class Program:
 
     def host_bytes(self, batch: int, length: int, rank: int) -> int:
         """Bytes of all layers that wait in the host's memory at the end of the forward pass."""
-        values = evaluated(self._figures.polynomials, self._values(batch, length, rank))
+        values = evaluated(list(map(polynomial, self._figures)), self._values(batch, length, rank, whole=True))
         return sum(values[s.hosted_slot] * s.copies for s in self.parts)
 
     def kernel_places(self) -> list[list[str]]:
         """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""
-        return [[kernel.place for kernel in s.kernels] for s in self.parts]
+        return [[place for _, _, place in s.kernels] for s in self.parts]

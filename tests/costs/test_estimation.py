@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.catalog import find_gpus, find_model
-from advisor.costs.estimation import estimate
+from advisor.costs.estimation import estimate, estimate_time
 from advisor.errors import UnknownName
 from advisor.interval import Interval
 from advisor.specs import KNOWN, METHODS, QUANTIZED_METHODS, Estimate, GpuSpec, Placement, Recipe, Workload
@@ -88,6 +88,23 @@ def test_uncertain_lengths_reach_every_interval(micro_batch: int, packing: bool)
 def test_a_card_of_unknown_speed_has_no_time_whatever_the_lengths() -> None:
     (bare,) = find_gpus("7GB")
     assert estimate(LLAMA_1B, Recipe(method="lora"), UNCERTAIN, bare).time is None
+    assert estimate_time(LLAMA_1B, Recipe(method="lora"), UNCERTAIN, bare, Placement()) is None
+
+
+@pytest.mark.parametrize("job", [JOB, UNCERTAIN], ids=["known lengths", "uncertain lengths"])
+@pytest.mark.parametrize("knobs", [{}, {"expandable_segments": True}, {"eval_batch": 4}], ids=str)
+def test_the_time_alone_is_that_of_the_estimate(job: Workload, knobs: dict[str, Any]) -> None:
+    job = job.model_copy(update={"eval_examples": 100})
+    recipe = Recipe(method="dora", micro_batch=4, **knobs)
+    time = estimate_time(LLAMA_1B, recipe, job, RTX_4090, Placement())
+    assert time == estimate(LLAMA_1B, recipe, job, RTX_4090).time
+    assert time is not None
+    assert (time.evaluation_s is not None) == bool(recipe.eval_batch)
+
+
+def test_the_time_alone_is_refused_as_the_estimate_is() -> None:
+    with pytest.raises(UnknownName, match="qproj"):
+        estimate_time(LLAMA_1B, Recipe(method="lora", target_modules=("qproj",)), JOB, RTX_4090, Placement())
 
 
 def test_known_lengths_change_nothing() -> None:

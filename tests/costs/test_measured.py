@@ -30,7 +30,14 @@ from advisor.render.time import render_times
 from advisor.specs import GpuSpec
 
 CARD = find_gpus("rtx4090")[0]
-KNOBS: dict[str, Any] = {"examples": 3000, "method": "lora", "micro_batch": 2, "gradient_checkpointing": True}
+KNOBS: dict[str, Any] = {
+    "examples": 3000,
+    "method": "lora",
+    "micro_batch": 2,
+    "gradient_checkpointing": True,
+    "seq_len": 1024,
+    "mean_seq_len": 1024,  # of one length: no mask, of whose kernels a profile knows nothing
+}
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +125,7 @@ def test_other_versions_fall_back_aloud(folder: Path, monkeypatch: pytest.Monkey
     (note,) = [note.text for note in answer.notes if note.code == "measured"]
     assert "is not used, because it was measured with peft 0.1.0 (now 0.21.2)" in note
     assert "calibrate" in note
-    assert time_of(answer).high / time_of(answer).low > 1.5
+    assert time_of(answer).high / time_of(answer).low > 1.4
 
 
 def test_builds_of_one_version_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

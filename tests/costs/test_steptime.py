@@ -226,6 +226,21 @@ def test_what_binds_follows_from_the_work() -> None:
     assert micro_step_time(tape(large, Recipe(method="dora"), 1, 512), A100, profile_for(A100)).bound == "memory"
 
 
+def test_a_mask_makes_the_interval_wider() -> None:
+    m, recipe, length = find_model("llama-3.2-3b"), Recipe(method="lora"), 4096
+
+    def widths(padded: bool) -> tuple[float, float]:
+        program = step_program(m, recipe, 2, length, "cuda", padded=padded, capability="8.0")
+        times = micro_step_time(program.kernels(2, length, recipe.rank), A100, profile_for(A100)).seconds
+        return times.low / times.likely, times.high / times.likely
+
+    spread = profile_for(A100).device_spread
+    (low, high), (masked_low, masked_high) = widths(padded=False), widths(padded=True)
+    assert (low, high) == pytest.approx((spread.low, spread.high), rel=0.02)
+    assert masked_low < low - 0.02
+    assert masked_high > high + 0.02
+
+
 def test_copies_count_as_layers() -> None:
     m = find_model("llama-3.2-1b")
     parts = tape(m, Recipe(method="lora", gradient_checkpointing=False), 1, 256)

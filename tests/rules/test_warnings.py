@@ -38,6 +38,10 @@ def test_dora_with_dropout() -> None:
     assert "ADV101" not in warned(method="lora", dropout=0.05)
 
 
+def test_doras_dropout_is_not_mentioned_where_another_method_is_recommended() -> None:
+    assert "ADV101" not in warned(gradient_checkpointing=False, micro_batch=1, dropout=0.05, priority="memory")
+
+
 def test_qlora_that_saves_nothing() -> None:
     def costly(
         model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement, profile: Any

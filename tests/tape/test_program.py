@@ -89,6 +89,12 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
     assert total(kernels) == total(numeric.kernels(1, 1, 1))
 
 
+def test_equal_kernels_of_a_program_are_one_object() -> None:
+    found = step_program(spec(NAMES[0]), recipe(spec(NAMES[0]), "lora"), 3, 51, "cuda").kernels(3, 51, 5)
+    kernels = [kernel for run in found for kernel, _ in run.kernels]
+    assert len({id(kernel) for kernel in kernels}) == len(set(kernels)) < len(kernels)
+
+
 def total(runs: list[PartKernels]) -> list[tuple[float, float, int, Launches, float]]:
     """FLOP, bytes and launches of each part; equal kernels may be counted together in one and not in the other."""
     return [
@@ -192,14 +198,12 @@ def test_more_of_anything_never_needs_less(
 
 
 def test_an_experts_share_of_the_tokens_is_rounded_up() -> None:
-    program = step_program(as_linears(spec("mixtral")), recipe("full"), 1, 25, "cpu")
+    program = step_program(as_linears(spec("mixtral")), recipe(spec("mixtral"), "full"), 1, 25, "cpu")
     assert program.choices == (2, 4)
     assert polynomial(SHARE * 3 + BATCH) == ((1, 1), (3, 12))
     assert polynomial(SHARE * RANK * 5) == ((5, 13),)
     assert basis(1, 25, 4, share=13)[12:] == [13, 52]
     with pytest.raises(AssertionError, match="in a recorded size"):
         polynomial(SHARE * BATCH)
-    rows = {
-        m for part in program.kernels(1, 25, 4) for (kind, _, _, _, (m, _, _)), _ in part.kernels if kind == "matmul"
-    }
-    assert 13 in rows  # 25 tokens x 2 experts each, over 4 experts
+    shapes = {shape for part in program.kernels(1, 25, 4) for (_, _, _, _, shape), _ in part.kernels}
+    assert 13 in {rows for rows, _, _ in shapes}  # 25 tokens x 2 experts each, over 4 experts
