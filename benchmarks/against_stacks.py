@@ -44,11 +44,11 @@ SMALL = {"num_hidden_layers": 3, "vocab_size": 8192}
 MODELS: dict[str, dict[str, Any]] = {
     "llama-3.2-1b": SMALL,
     "qwen2.5-0.5b": SMALL,
-    "mixtral-8x7b": SMALL | {"num_local_experts": 4, "intermediate_size": 3584, "hidden_size": 2048},
+    "mixtral-8x7b": SMALL | {"num_hidden_layers": 2, "num_local_experts": 4, "intermediate_size": 3584},
     "qwen3-30b-a3b": SMALL | {"num_experts": 16},
-    "olmoe-1b-7b": SMALL | {"num_experts": 16},
-    "qwen1.5-moe-a2.7b": SMALL | {"num_experts": 12},
-    "glm-4.5-air": SMALL | {"n_routed_experts": 16, "hidden_size": 2048, "intermediate_size": 4096},
+    "olmoe-1b-7b": SMALL | {"num_experts": 8, "num_hidden_layers": 2},
+    "qwen1.5-moe-a2.7b": SMALL | {"num_experts": 8, "num_hidden_layers": 2},
+    "glm-4.5-air": SMALL | {"n_routed_experts": 8, "hidden_size": 2048, "intermediate_size": 4096},
 }
 SHAPES = {False: (2, 512), True: (1, 301)}
 """By whether the model has experts, whose loop is slow to trace; 301 tokens are not shared evenly."""
