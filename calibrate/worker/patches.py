@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -15,11 +16,12 @@ from calibrate.worker.older import even_routing, reader_of_weights, without_kern
 
 
 @contextlib.contextmanager
-def no_data_dependence() -> Iterator[None]:
+def no_data_dependence(packed: bool = False) -> Iterator[None]:
     """Replace the two places that read values, which fake tensors do not have, and one that checks a dtype.
 
-    transformers looks for packed sequences in the position ids (there are none), foreach Adam reads its step count.
-    A fake grouped product of experts accepts only bf16; a real one also accepts fp32 and fp16. The shape is the same.
+    transformers looks for packed sequences in the position ids: there are none, or with `packed` there are, which it
+    need not check. Foreach Adam reads its step count. A fake grouped product of experts accepts only bf16; a real one
+    also accepts fp32 and fp16. The shape is the same.
     """
     from torch import _meta_registrations
     from torch.optim import adam as _adam
@@ -36,26 +38,35 @@ def no_data_dependence() -> Iterator[None]:
     adam._get_value = lambda _: 1.0
     meta._meta_grouped_mm_common = grouped
     try:
-        with _unpacked(), even_routing():
+        with _packed_rows(packed), even_routing():
             yield
     finally:
         adam._get_value, meta._meta_grouped_mm_common = originals
 
 
 @contextlib.contextmanager
-def _unpacked() -> Iterator[None]:
-    """No search for packed rows, which transformers makes since 4.53."""
+def _packed_rows(packed: bool) -> Iterator[None]:
+    """What transformers finds when it searches the position ids for packed rows, which it does since 4.53."""
     try:
         from transformers import masking_utils
     except ImportError:
         yield
         return
     original = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda *_: None
-    try:
+
+    def indices(position_ids: Any) -> Any:
+        with patch.object(masking_utils, "is_tracing", lambda *_: True, create=True):
+            return original(position_ids)
+
+    with patch.object(masking_utils, "find_packed_sequence_indices", indices if packed else lambda *_: None):
         yield
-    finally:
-        masking_utils.find_packed_sequence_indices = original
+
+
+def keep_weights_as_they_are(model: Any) -> None:
+    """Keep 4-bit layers from repacking their weights when they first evaluate, as some CPUs have them do."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextlib.contextmanager
