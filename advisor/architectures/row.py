@@ -26,6 +26,7 @@ class Architecture(NamedTuple):
     experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
     layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
     causal_mask_buffer: bool = False  # of all positions by all positions
+    causal_mask_in_layers: bool = False  # the same in each layer, before transformers 5.2
     embedding_scales_itself: bool = False  # the multiplier is a buffer of the embedding, not a line of the model
 
     # Before the first layer.

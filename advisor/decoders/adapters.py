@@ -11,6 +11,9 @@ from advisor.tape.layout import copy
 from advisor.tape.ops import add, batched_matmul, cast, dropout, mul, scale, shift
 from advisor.tape.tape import Tape
 
+OWN_VARIANTS = (0, 16)
+"""The peft that gave DoRA's forward a function of its own."""
+
 ADAPTER_LABELS = ("LoRA", "DoRA")
 """What follows a layer's name in a label while its adapter runs."""
 
@@ -35,6 +38,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
         dtype = result.dtype
         inner = cast(t, x, m.lora_a.dtype)
         if m.magnitude is not None:
+            inner = _dropped_by_name(t, inner, m)
             result = _dora(t, inner, result, m)
         else:
             dropped = dropout(t, inner) if m.recipe.dropout else inner
@@ -47,6 +51,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     expected = result.dtype
     inner = cast(t, x, m.lora_a.dtype) if convert else x
     if m.magnitude is not None:
+        inner = _dropped_by_name(t, inner, m)
         result = _dora(t, inner, result, m)
         return cast(t, result, expected) if convert else result
     dropped = dropout(t, inner) if m.recipe.dropout else inner
@@ -54,6 +59,14 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     if convert:
         output = cast(t, output, expected)
     return add(t, result, output)
+
+
+def _dropped_by_name(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """DoRA's input after dropout, where the layer gives it the name of the one before, which that frees.
+
+    Source: peft 0.15 and 0.16, tuners/lora/layer.py, Linear.forward, and variants.py, DoraLinearVariant.forward.
+    """
+    return dropout(t, x) if m.recipe.dropout and m.code.libraries.peft < OWN_VARIANTS else x
 
 
 def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -111,7 +124,7 @@ def _dora(t: Tape, x: Tensor, result: Tensor, m: Linear) -> Tensor:
     assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
     base_result: Tensor | None = result
     if m.recipe.dropout:
-        x = dropout(t, x)
+        x = dropout(t, x) if m.code.libraries.peft >= OWN_VARIANTS else x
         base_result = None
     if m.code.libraries.peft < (0, 14):
         return add(t, result, _dora_extra_of_weight(t, x, m))

@@ -17,6 +17,7 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.gpt_oss import best, grouped_product, note_sorting, picked_rows, summed
 from advisor.decoders.linear import Linear, autocast_operand, product
 from advisor.decoders.mlp import activation
+from advisor.libraries import libraries_of
 from advisor.parameters.targets import expert_adapters
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -28,11 +29,12 @@ from advisor.tape.tape import Tape
 class Experts:
     """The weights of one layer: router (E, H), gate_up (E, 2 I, H) and down (E, H, I), each with its adapter if any."""
 
-    __slots__ = ("adapters", "top_k", "weights")
+    __slots__ = ("adapters", "top_k", "transformers", "weights")
 
     def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor]) -> None:
         """`weights` by the names of `own_parameters`."""
         self.top_k = m.experts_per_token
+        self.transformers = libraries_of(recipe.stack).transformers
         self.weights = weights
         self.adapters = {
             name: (Tensor(a, recipe.adapter_dtype, needs_grad=True), Tensor(b, recipe.adapter_dtype, needs_grad=True))
@@ -152,19 +154,28 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
     order_of = t.empty((count,), "int64"), t.empty((count,), "int64")  # experts in order, the permutation
     note_sorting(t, count, experts)
     source = [t.empty((count,), "int64")]
-    chosen = picked_rows(t, x, count, source.pop())
+    chosen, names = picked_rows(t, x, count, source.pop()), list[Tensor]()
+    if w.transformers < (5, 5):  # picked by token, then put in the experts' order
+        names.append(chosen)
+        chosen = picked_rows(t, chosen, count, order_of[1])
     share = picked_rows(t, t.view(scores, (count,)), count, order_of[1])
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
     offsets = t.empty((experts,), "float32")
     gate_up = grouped_product(t, chosen, weight("gate_up"), offsets, 2 * m.expert_size)
     out = _gated(t, gate_up, m)
+    each = w.transformers < (5, 3)  # every product has a name of its own
+    names += [gate_up, out] if each else []
     del gate_up
     out = grouped_product(t, out, weight("down"), offsets, width)
-    weighted = mul(t, out, t.view(share, (count, 1)))
+    weighted = [mul(t, out, t.view(share, (count, 1)))]
+    names += weighted if each else []
+    if each:
+        del out
     inverse, arange = t.empty((count,), "int64"), t.empty((count,), "int64")
     del arange
-    weighted = picked_rows(t, weighted, count, inverse)
-    return cast(t, summed(t, weighted, (tokens, width)), x.dtype)
+    final = picked_rows(t, weighted[0], count, inverse)
+    weighted.clear()
+    return cast(t, summed(t, final, (tokens, width)), x.dtype)
 
 
 def _gated(t: Tape, gate_up: Tensor, m: ModelSpec) -> Tensor:

@@ -24,10 +24,11 @@ def other_dtype(recipe: Recipe) -> str:
 def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
     """How the linear layers of the decoder are stored.
 
-    transformers 5.23 replaces nn.Linear and Conv1D, but no subclass. Source:
-    transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
+    transformers replaces nn.Linear and Conv1D, since 5.5 no subclass of the former. Source: transformers 5.4, 5.5 and
+    5.23, integrations/bitsandbytes.py, replace_with_bnb_linear.
     """
-    return "none" if architecture_of(m.architecture).linears_stay_unquantized else recipe.quant
+    own = architecture_of(m.architecture).linears_stay_unquantized
+    return "none" if own and libraries_of(recipe.stack).transformers >= (5, 5) else recipe.quant
 
 
 def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:

@@ -38,9 +38,9 @@ def _stored(m: ModelSpec, libraries: Libraries) -> ModelSpec:
     inject_adapter (`convert_peft_config_for_transformers`).
     Raises UnsupportedArchitecture for experts before transformers 5 whose code is not mirrored.
     """
-    if not m.num_experts or m.experts != "fused":
+    if m.experts != "fused":
         return m
-    if libraries.transformers >= (5, 0):
+    if not m.num_experts or libraries.transformers >= (5, 0):  # a model of a mixture's family may have none
         return m if libraries.peft >= (0, 19) else m.model_copy(update={"experts": "fused_alone"})
     found = as_linears(m)
     if found is m:
