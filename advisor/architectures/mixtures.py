@@ -93,6 +93,8 @@ MIXTURES: dict[str, Architecture] = {
         keeps_attended=True,
     ),
     "mixtral": Architecture(
+        # transformers 4.45 and 4.47, modeling_mixtral.py, MixtralRotaryEmbedding: register_buffer("cos_cached", ...)
+        rope_caches_before_4_48=True,
         # transformers 4.57, modeling_mixtral.py, MixtralSparseMoeBlock.forward, MixtralBlockSparseTop2MLP
         expert_loop="shared",
         expert_names=("w1", "w3", "w2"),
@@ -100,6 +102,7 @@ MIXTURES: dict[str, Architecture] = {
         fused_experts_in_peft=True,
     ),
     "olmoe": Architecture(
+        own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_olmoe.py, OlmoeSparseMoeBlock.forward
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
     ),
@@ -111,6 +114,7 @@ MIXTURES: dict[str, Architecture] = {
         rope_type_reads_positions=True,
     ),
     "qwen2_moe": Architecture(
+        own_sdpa_before_5=True,  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSparseMoeBlock.forward
     ),
     "qwen3_moe": Architecture(

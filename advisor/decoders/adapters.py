@@ -66,7 +66,15 @@ def _dropped_by_name(t: Tape, x: Tensor, m: Linear) -> Tensor:
 
     Source: peft 0.15 and 0.16, tuners/lora/layer.py, Linear.forward, and variants.py, DoraLinearVariant.forward.
     """
-    return dropout(t, x) if m.recipe.dropout and m.code.libraries.peft < OWN_VARIANTS else x
+    return dropout(t, x) if _drops(m) and m.code.libraries.peft < OWN_VARIANTS else x
+
+
+def _drops(m: Linear) -> bool:
+    """Whether DoRA's input goes through dropout: in a 4-bit layer of peft 0.10 and 0.11 it does not.
+
+    Source: peft 0.11 and 0.12, tuners/lora/bnb.py, Linear4bit.forward.
+    """
+    return m.recipe.dropout > 0 and (m.quant == "none" or m.code.libraries.peft >= (0, 12))
 
 
 def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -123,7 +131,7 @@ def _dora(t: Tape, x: Tensor, result: Tensor, m: Linear) -> Tensor:
     """
     assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
     base_result: Tensor | None = result
-    if m.recipe.dropout:
+    if _drops(m):
         x = dropout(t, x) if m.code.libraries.peft >= OWN_VARIANTS else x
         base_result = None
     if m.code.libraries.peft < (0, 14):

@@ -26,7 +26,7 @@ from advisor.decoders.fused import (
     without_padding,
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
-from advisor.decoders.kinds import attention_kind, composes_attention, repeats_keys_values
+from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.rope import joins_parts
@@ -54,6 +54,7 @@ class Decoder:
         self.single_row, self.card = single_row, card
         self.kind = attention_kind(m, recipe)
         self.composes = composes_attention(m, recipe, t.device)
+        self.copies_heads = stack.copies_heads and not calls_sdpa_itself(m, stack.libraries)
         self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
@@ -75,12 +76,12 @@ class Decoder:
                 out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
             return out
-        repeats = mask is not None or m.head_dim > 256 or repeats_keys_values(self.stack.libraries)
+        repeats = mask is not None or m.head_dim > 256 or repeats_keys_values(m, self.stack.libraries)
         if not own and self.kind == "sdpa" and repeats:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)
-        if not own and self.kind == "sdpa" and self.stack.copies_heads:
+        if not own and self.kind == "sdpa" and self.copies_heads:
             q, k, v = (x if there else copy(t, x, x.shape) for x, there in ((q, joined), (k, layout.k), (v, layout.v)))
             joined, layout = True, layout._replace(q=True, k=True, v=True)
         kernel = self._kernel(q, k, v, mask)

@@ -29,19 +29,24 @@ def composes_attention(m: ModelSpec, recipe: Recipe, device: Device) -> bool:
     return kind == "eager" or (kind == "sdpa" and (one_key_head or (odd and device == "cpu")))
 
 
-def repeats_keys_values(libraries: Libraries) -> bool:
+def calls_sdpa_itself(m: ModelSpec, libraries: Libraries) -> bool:
+    """Whether the model's code of that version calls PyTorch's fused attention itself."""
+    return libraries.transformers < (5, 0) and architecture_of(m.architecture).own_sdpa_before_5
+
+
+def repeats_keys_values(m: ModelSpec, libraries: Libraries) -> bool:
     """Whether keys and values are always repeated for every query head before PyTorch's fused attention.
 
     transformers 4.54 passes `enable_gqa` where there is no mask.
     Source: transformers 4.53 and 4.54, integrations/sdpa_attention.py, sdpa_attention_forward.
     """
-    return libraries.transformers < (4, 54)
+    return libraries.transformers < (4, 54) or calls_sdpa_itself(m, libraries)
 
 
 def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
     """The calls of `scaled_dot_product_attention` that the layers may make; `masked`: some are given a mask."""
     quirks, heads = architecture_of(m.architecture), m.num_attention_heads
-    apart = quirks.attention == "own" or repeats_keys_values(libraries_of(recipe.stack))
+    apart = quirks.attention == "own" or repeats_keys_values(m, libraries_of(recipe.stack))
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     dtypes = [half] if recipe.autocast else list(dict.fromkeys((recipe.base_dtype, "float32")))
     shapes = [(m.head_dim, m.value_dim, m.num_key_value_heads)]

@@ -29,6 +29,10 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
     quirks, version = architecture_of(m.architecture), libraries_of(recipe.stack).transformers
     copies = 2 if version >= (5, 0) else 1  # frequencies, and what they were at first
     found = [(4 * (rope_width(m, sliding) // 2), copies) for sliding in sorted(rope_kinds(m))]
+    if quirks.rope_caches_before_4_48 and version < (4, 48):
+        width, layers = rope_width(m, False), m.num_hidden_layers
+        cached = ITEM_BYTES[recipe.base_dtype] * m.max_position_embeddings * width
+        found = [(4 * (width // 2), layers), (cached, 2 * layers)]
     if quirks.causal_mask_buffer:
         found.append((m.max_position_embeddings**2, 1))
     if quirks.causal_mask_in_layers and version < (5, 2):

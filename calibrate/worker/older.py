@@ -107,6 +107,7 @@ def without_kernels() -> Iterator[None]:
         "post_call": lambda device: None,
         "is_on_gpu": lambda tensors: True,
         "get_ptr": lambda tensor: None,
+        "get_tensor_stream": lambda tensor: None,
         "_get_tensor_stream": lambda tensor: None,
     }
     before = {name: getattr(bnb, name) for name in changes if hasattr(bnb, name)}

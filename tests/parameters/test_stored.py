@@ -54,9 +54,16 @@ def test_peft_before_0_19_leaves_fused_experts_alone() -> None:
     assert not fuses_experts(old)
 
 
-def test_the_mirrored_stack_and_dense_models_stay_as_they_are() -> None:
+def test_the_mirrored_stack_and_other_families_stay_as_they_are() -> None:
     assert as_stored(spec("mixtral"), ()).experts == "fused"
-    assert as_stored(spec("llama"), OLD) == spec("llama")
+    llama = spec("llama")
+    assert parameter_count(as_stored(llama, OLD)) == parameter_count(llama)
+
+
+def test_peft_before_0_19_adapts_the_dense_layers_of_a_mixture() -> None:
+    m = spec("deepseek_v3")  # whose layers are all dense
+    assert "gate_proj" not in resolve_targets(m, ("all-linear",))
+    assert "gate_proj" in resolve_targets(as_stored(m, ("peft-0.18",)), ("all-linear",))
 
 
 def test_a_loop_that_is_not_mirrored_is_refused() -> None:
