@@ -20,6 +20,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from advisor.catalog.config_json import model_from_config
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
 from advisor.parameters.stored import as_stored
 from advisor.recipes import build_recipe
@@ -101,7 +102,7 @@ def cases(name: str, model: str, methods: list[str], worker: TraceWorker) -> Ite
             spec = as_stored(model_from_config(config, model, model), stack)
             shape = SHAPES[bool(spec.num_experts)]
             for what, recipe in recipes(config, stack, method):
-                traced = traced_memory(worker.trace(config, recipe, *shape)[0])
+                traced = traced_memory(worker.trace(config, recipe, MicroBatch(*shape))[0])
                 predicted = predicted_memory(spec, recipe, *shape)
                 equal = all(getattr(predicted, term) == getattr(traced, term) for term in STATIC)
                 peaks = predicted.peak_allocated_bytes, traced.peak_allocated_bytes

@@ -13,7 +13,7 @@ MIXTURES: dict[str, Architecture] = {
         rope_tables="complex",
     ),
     "deepseek_v3": Architecture(
-        expert_loop="deepseek_v3",  # transformers 4.57, modeling_deepseek_v3.py, DeepseekV3MoE.moe
+        expert_loop="wide_sum",  # transformers 4.57, modeling_deepseek_v3.py, DeepseekV3MoE.moe
         # modeling_deepseek_v3.py, DeepseekV3TopkRouter.forward: scores = router_logits.sigmoid()
         mixture="deepseek_v3",
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
@@ -21,7 +21,7 @@ MIXTURES: dict[str, Architecture] = {
         balancing_bias="buffer",
     ),
     "dots1": Architecture(
-        expert_loop="deepseek_v3",  # transformers 4.57, modeling_dots1.py, Dots1MoE.moe
+        expert_loop="wide_sum",  # transformers 4.57, modeling_dots1.py, Dots1MoE.moe
         mixture="deepseek_v3",  # modeling_dots1.py, Dots1TopkRouter.forward: scores = router_logits.sigmoid()
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
         balancing_bias="buffer",  # modeling_dots1.py, Dots1TopkRouter: self.e_score_correction_bias = nn.Buffer(...)
@@ -52,7 +52,7 @@ MIXTURES: dict[str, Architecture] = {
         rope_made="by_kind",
     ),
     "glm4_moe": Architecture(
-        expert_loop="deepseek_v3",  # transformers 4.57, modeling_glm4_moe.py, Glm4MoeMoE.moe
+        expert_loop="wide_sum",  # transformers 4.57, modeling_glm4_moe.py, Glm4MoeMoE.moe
         mixture="deepseek_v3",  # modeling_glm4_moe.py, Glm4MoeTopkRouter.forward: scores = router_logits.sigmoid()
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
         # modeling_glm4_moe.py, Glm4MoeTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
@@ -95,8 +95,8 @@ MIXTURES: dict[str, Architecture] = {
     "mixtral": Architecture(
         # transformers 4.45 and 4.47, modeling_mixtral.py, MixtralRotaryEmbedding: register_buffer("cos_cached", ...)
         rope_caches_before_4_48=True,
-        # transformers 4.57, modeling_mixtral.py, MixtralSparseMoeBlock.forward, MixtralBlockSparseTop2MLP
-        expert_loop="shared",
+        expert_loop="shared",  # transformers 4.57, modeling_mixtral.py, MixtralSparseMoeBlock.forward
+        # transformers 4.57, modeling_mixtral.py, MixtralBlockSparseTop2MLP.forward
         expert_names=("w1", "w3", "w2"),
         # peft, utils/transformers_weight_conversion.py: _MODEL_TO_CONVERSION_PATTERN["mixtral"] = "mixtral"
         fused_experts_in_peft=True,

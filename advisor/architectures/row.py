@@ -13,7 +13,7 @@ class Architecture(NamedTuple):
     mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "phi"] = "shared"
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
-    expert_loop: Literal["none", "shared", "deepseek_v3"] = "none"  # before transformers 5; none: not mirrored
+    expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored
     expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
 
     # Parameters, buffers and what libraries make of them.

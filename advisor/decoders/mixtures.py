@@ -17,7 +17,7 @@ from advisor.tape.tape import Tape
 
 Mixture = Callable[[Tape, Tensor, ModelSpec, Experts, Mapping[str, Linear]], Tensor]
 
-_FUSED: dict[str, Mixture] = {
+MIXTURES: dict[str, Mixture] = {
     "shared": sparse_feed_forward,
     "deepseek_v2": deepseek_v2_feed_forward,
     "deepseek_v3": deepseek_v3_feed_forward,
@@ -28,11 +28,11 @@ _FUSED: dict[str, Mixture] = {
 }
 """By `Architecture.mixture`."""
 
-_LOOPS: dict[str, Mixture] = {"shared": shared_loop, "deepseek_v3": deepseek_v3_loop}
+LOOPS: dict[str, Mixture] = {"shared": shared_loop, "wide_sum": deepseek_v3_loop}
 """Before transformers 5, by `Architecture.expert_loop`."""
 
 
 def mixture_of(m: ModelSpec) -> Mixture:
     """The code of the model's mixture."""
     quirks = architecture_of(m.architecture)
-    return _LOOPS[quirks.expert_loop] if m.experts == "linears" else _FUSED[quirks.mixture]
+    return LOOPS[quirks.expert_loop] if m.experts == "linears" else MIXTURES[quirks.mixture]

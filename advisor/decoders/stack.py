@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from advisor.architectures.traced import untraced_code
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.heads import queries_keys_values
@@ -20,7 +21,7 @@ from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
 from advisor.decoders.rope import Rope, apply_rope
-from advisor.libraries import MIRRORED, Libraries, gaps
+from advisor.libraries import MIRRORED, Libraries, gaps, version_text
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
@@ -65,11 +66,13 @@ class Stack:
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """What the bytes of this step stand on: versions between traced ones were read, others are not known."""
         between, beyond = gaps(self.libraries)
-        known = Proof()
+        known, at = Proof(), self.libraries.transformers
+        if at < MIRRORED.transformers and untraced_code(architecture=m.architecture, transformers=at):
+            beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
         if not (between or beyond):
             return known
         read = (*known.read, *(f"what {text} changed" for text in between))
-        return Proof(() if beyond else known.traced, read, tuple(f"what {text} changed" for text in beyond))
+        return Proof(() if beyond else known.traced, read, tuple(f"what is different in {text}" for text in beyond))
 
     @property
     def linear(self) -> LinearCode:

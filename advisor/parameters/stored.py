@@ -57,5 +57,5 @@ def as_linears(m: ModelSpec) -> ModelSpec:
     loop = architecture_of(m.architecture).expert_loop
     if m.mlp != "experts" or m.experts == "linears" or loop == "none":
         return m
-    changes = {"experts": "linears"} if loop == "deepseek_v3" else {"experts": "linears", "router_linear": ROUTER}
+    changes = {"experts": "linears"} if loop == "wide_sum" else {"experts": "linears", "router_linear": ROUTER}
     return m.model_copy(update=changes)
