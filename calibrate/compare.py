@@ -10,7 +10,7 @@ from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.parameters.stored import as_stored
 from advisor.specs import ModelSpec, Recipe, RowKind
-from advisor.stacks import stack_for
+from advisor.stacks import library_stack
 from advisor.tape.graph import Device
 from advisor.terms import TermName
 from calibrate.measurement import Comparison, Environment, Figures, Trace, TracedLoading, Work
@@ -28,7 +28,7 @@ def predicted_memory(
 
     `evaluated`: the batch of an evaluation between two steps, where there is one.
     """
-    model, stack = as_stored(model, recipe.stack), stack_for(recipe)
+    model, stack = as_stored(model, recipe.stack), library_stack(recipe)
     padded, packed = rows == "padded", rows == "packed"
     step = predict_step_memory(model, recipe, batch, seq_len, "cpu", stack, padded, packed=packed)
     static = step.static_blocks
@@ -50,7 +50,7 @@ def evaluation_bytes(
     """The formula's peak of the evaluation of one batch between two steps."""
     model, (rows, tokens, padded, packed) = as_stored(model, recipe.stack), batch
     found = predict_evaluation_memory(
-        model, recipe, rows, tokens, device, stack_for(recipe), padded, capability=capability, packed=packed
+        model, recipe, rows, tokens, device, library_stack(recipe), padded, capability=capability, packed=packed
     )
     return found.peak_bytes
 
@@ -84,7 +84,7 @@ def traced_memory(trace: Trace) -> Figures:
 
 def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, rows: RowKind = "full") -> Work:
     """Kernels, FLOP and memory traffic of forward and backward as the tape records them for a CPU."""
-    model, stack = as_stored(model, recipe.stack), stack_for(recipe)
+    model, stack = as_stored(model, recipe.stack), library_stack(recipe)
     padded, packed = rows == "padded", rows == "packed"
     program = step_program(model, recipe, batch, seq_len, "cpu", stack, padded=padded, packed=packed)
     kernels, flop, moved = 0, 0.0, 0.0

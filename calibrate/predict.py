@@ -15,7 +15,7 @@ from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.parameters.stored import as_stored
 from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
-from advisor.stacks import stack_for
+from advisor.stacks import library_stack
 from advisor.terms import TermName
 from advisor.units import GIB
 from calibrate.batches import Draws, evaluated_batch, micro_batch_of, varies
@@ -118,7 +118,7 @@ def predicted_time(
         if speed is None:
             return None
         rows, tokens, padded, packed = batch or MicroBatch(recipe.micro_batch, seq_len)
-        work = step_program(model, recipe, rows, tokens, "cpu", stack_for(recipe), padded=padded, packed=packed)
+        work = step_program(model, recipe, rows, tokens, "cpu", library_stack(recipe), padded=padded, packed=packed)
         kernels = work.kernels(rows, tokens, recipe.rank)
         return Times(*step_seconds(model, recipe, kernels, speed.card, speed.profile))
     return _times_of(_estimate(model, recipe, seq_len, device, speed))
@@ -171,7 +171,7 @@ def _on_card(
 ) -> Figures:
     card = device.compute_capability
     rows, tokens, padded, packed = batch
-    stack = stack_for(recipe)
+    stack = library_stack(recipe)
     step = predict_step_memory(model, recipe, rows, tokens, "cuda", stack, padded, card, packed)
     workspace = memory.bytes_of(TermName.WORKSPACE)
     return Figures(

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from advisor.errors import SourceUnavailable
+from advisor.errors import BadValue, SourceUnavailable
 from advisor.files.checked import data_folder
 from advisor.libraries import MIRRORED, OLDEST, Version, gaps, libraries_of, read_stack_name, version_text
 
@@ -72,8 +72,13 @@ def installed_name(library: str) -> str:
 
 
 def beside(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The libraries of a stack, those that it implies too, that are not the installed versions. PyTorch is left out."""
+    """The libraries of a stack, those that it implies too, that are not the installed versions. PyTorch is left out.
+
+    Raises BadValue where it names a trainer's own code, which neither a dry run nor a burst runs.
+    """
     libraries = libraries_of(names)
+    if libraries.code:
+        raise BadValue("--stack", ",".join(names), f"calibrate runs transformers' own code: leave out {libraries.code}")
     found = (f"{library}-{version_text(getattr(libraries, library))}" for library in LIBRARIES)
     return tuple(name for name in found if names and name != installed_name(name.rpartition("-")[0]))
 

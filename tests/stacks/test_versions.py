@@ -17,7 +17,7 @@ from advisor.libraries import TRACED, gaps, libraries_of
 from advisor.parameters.stored import as_stored
 from advisor.recipes import build_recipe
 from advisor.specs import ModelSpec
-from advisor.stacks import stack_for
+from advisor.stacks import library_stack
 from tests.decoders.tiny import spec
 
 BATCH, LENGTH = 2, 512
@@ -30,7 +30,7 @@ FEW = 8
 
 def step(m: ModelSpec, method: Any, *names: str, length: int = LENGTH, **knobs: Any) -> StepMemory:
     recipe = build_recipe(method, {"stack": names, "gradient_checkpointing": False, "autocast": True, **knobs})
-    return predict_step_memory(as_stored(m, names), recipe, BATCH, length, "cuda", stack_for(recipe))
+    return predict_step_memory(as_stored(m, names), recipe, BATCH, length, "cuda", library_stack(recipe))
 
 
 def figures(found: StepMemory) -> tuple[Any, ...]:
@@ -85,7 +85,7 @@ def test_bitsandbytes_before_0_47_computes_in_fp32_after_k_bit_preparation() -> 
 
 def test_checkpointing_reaches_a_frozen_embedding_only_since_transformers_5() -> None:
     leaf = {
-        (name, reentrant): stack_for(recipe).leaf_under_checkpointing(recipe)
+        (name, reentrant): library_stack(recipe).leaf_under_checkpointing(recipe)
         for name in ("transformers-4.57", "transformers-5.0")
         for reentrant in (False, True)
         for recipe in [build_recipe("lora", {"stack": (name,), "reentrant": reentrant})]
@@ -93,7 +93,7 @@ def test_checkpointing_reaches_a_frozen_embedding_only_since_transformers_5() ->
     assert leaf[("transformers-4.57", False)] is False
     assert sum(leaf.values()) == 3
     prepared = build_recipe("qlora", {"stack": ("transformers-4.57",), "reentrant": False})
-    assert stack_for(prepared).leaf_under_checkpointing(prepared)
+    assert library_stack(prepared).leaf_under_checkpointing(prepared)
 
 
 def test_defaults_are_those_of_the_version() -> None:
@@ -112,11 +112,11 @@ def test_every_traced_version_is_a_release_and_gaps_are_said() -> None:
     assert all(versions == tuple(sorted(versions)) for versions in TRACED.values())
     assert gaps(libraries_of(())) == ((), ())
     recipe = build_recipe("lora", {"stack": ("transformers-4.40",)})
-    proof = stack_for(recipe).proof(spec("llama"), recipe)
+    proof = library_stack(recipe).proof(spec("llama"), recipe)
     assert proof.traced == ()
     assert any("transformers 4.40 (traced: 4.45)" in text for text in proof.unknown)
     recipe = build_recipe("lora", {"stack": ("transformers-4.52", "peft-0.15", "bitsandbytes-0.45")})
-    proof = stack_for(recipe).proof(spec("llama"), recipe)
+    proof = library_stack(recipe).proof(spec("llama"), recipe)
     assert proof.traced == Proof().traced
     assert any("transformers 4.52 (traced: 4.50 and 4.57)" in text for text in proof.read)
     assert proof.unknown == ()
@@ -128,6 +128,6 @@ def test_experts_of_linear_layers_train_as_many_parameters_and_launch_more(name:
     launches = []
     for one, names in ((m, ()), (old, ("transformers-4.57",))):
         recipe = build_recipe("full", {"stack": names, "gradient_checkpointing": False})
-        program = step_program(one, recipe, BATCH, LENGTH, "cuda", stack_for(recipe))
+        program = step_program(one, recipe, BATCH, LENGTH, "cuda", library_stack(recipe))
         launches.append(sum(part.copies * sum(part.launches[:2]) for part in program.kernels(BATCH, LENGTH, 8)))
     assert launches[1] > launches[0] + 10 * m.num_experts
