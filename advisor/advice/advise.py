@@ -22,7 +22,6 @@ from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate, estimate_time
 from advisor.knobs import KNOBS, Question, read_question
-from advisor.parameters.stored import as_stored
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.context import Context
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
@@ -54,7 +53,11 @@ def advise(
     Raises AdvisorError: UnknownName and BadValue for bad input, SourceUnavailable for a source that cannot be reached.
     """
     question = read_question({"examples": examples, **knobs})
-    spec = as_stored(model_of(model, catalog), question.stack or ())
+    spec = model_of(model, catalog)
+    if question.stack:
+        from advisor.parameters.stored import as_stored
+
+        spec = as_stored(spec, question.stack)
     if simulate is not None:
         from advisor.advice.simulation import check
 

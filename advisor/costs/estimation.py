@@ -19,7 +19,6 @@ from advisor.decoders.stack import Proof, Stack
 from advisor.decoders.step import evaluation_program, step_program
 from advisor.errors import BadValue, expect
 from advisor.interval import Interval
-from advisor.parameters.stored import as_stored
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
     Estimate,
@@ -293,7 +292,10 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
-    model = as_stored(model, recipe.stack)
+    if recipe.stack:
+        from advisor.parameters.stored import as_stored
+
+        model = as_stored(model, recipe.stack)
     batch = worst(workload, recipe)
     stack = stack_for(recipe, gpu, workload).shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-from advisor.architectures.traced import untraced_code
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.heads import queries_keys_values
@@ -21,7 +20,7 @@ from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
 from advisor.decoders.rope import Rope, apply_rope
-from advisor.libraries import MIRRORED, Libraries, gaps, version_text
+from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
@@ -70,7 +69,7 @@ class Stack:
         """What the bytes of this step stand on: versions between traced ones were read, others are not known."""
         between, beyond = gaps(self.libraries)
         known, at = Proof(), self.libraries.transformers
-        if at < MIRRORED.transformers and untraced_code(architecture=m.architecture, transformers=at):
+        if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
         if not (between or beyond):
             return known
@@ -202,6 +201,13 @@ class Stack:
             del logits
         cut = shifted(t, upcast)
         return log_softmax_loss(t, cut)
+
+
+def _untraced(m: ModelSpec, at: Version) -> bool:
+    """Whether that version's code of the model was not traced; the list is loaded only where it is asked for."""
+    from advisor.architectures.traced import untraced_code
+
+    return untraced_code(architecture=m.architecture, transformers=at)
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:

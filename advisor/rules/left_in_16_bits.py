@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.parameters.storage import unquantized_layers
-from advisor.parameters.stored import as_linears
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import DISPLAY
 from advisor.specs import QUANTIZED_METHODS, ModelSpec
@@ -38,6 +37,8 @@ def check(context: Context) -> Finding | None:
     cast = ""
     if row.recipe.kbit_upcast and row.recipe.base_dtype != "float32":
         cast = f", and k-bit preparation casts them to fp32 (--no-kbit-upcast leaves {format_gib(left.bytes / 2)} GiB)"
+    from advisor.parameters.stored import as_linears
+
     fused = unquantized_layers(as_linears(context.model), row.recipe).share < LEAST_SHARE
     older = " Before transformers 5 they are linear layers, which it quantizes: see --stack transformers-4.57." * fused
     part = f"only {1 - left.share:.0%} of" if left.share < 1 else "none of"

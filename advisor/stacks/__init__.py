@@ -34,7 +34,7 @@ def stack_for(recipe: Recipe, gpu: GpuSpec, workload: Workload) -> Stack:
 
 
 def library_stack(recipe: Recipe) -> Stack:
-    """The recipe's versions of the libraries in transformers' Trainer, which is what `calibrate` traces and measures."""
+    """The recipe's versions of the libraries in transformers' Trainer: what `calibrate` traces and measures."""
     return Stack(libraries=libraries_of(recipe.stack)) if recipe.stack else THIS_STACK
 
 
