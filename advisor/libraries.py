@@ -77,8 +77,8 @@ mirrored 2.13."""
 
 TRACED: dict[str, tuple[Version, ...]] = {
     "transformers": ((4, 45), (4, 50), (4, 57), (5, 0), (5, 23)),
-    "peft": ((0, 9), (0, 11), (0, 13), (0, 15), (0, 18), (0, 21)),
-    "bitsandbytes": ((0, 42), (0, 43), (0, 45), (0, 46), (0, 49), (0, 50)),
+    "peft": ((0, 9), (0, 11), (0, 13), (0, 15), (0, 17), (0, 18), (0, 21)),
+    "bitsandbytes": ((0, 42), (0, 43), (0, 44), (0, 45), (0, 46), (0, 48), (0, 49), (0, 50)),
 }
 """Versions whose steps were traced and compared (`benchmarks.against_stacks`): oldest first, the mirrored one last."""
 
