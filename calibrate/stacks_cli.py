@@ -20,7 +20,10 @@ def make_stack(names: tuple[str, ...], again: bool) -> None:
     """
     wanted = beside(stack_names(names))
     if not wanted:
-        raise InputError(f"{', '.join(names)}: the installed versions, which need no folder of their own")
+        same = (
+            "these versions of transformers, peft and bitsandbytes are installed, and PyTorch stays the installed one"
+        )
+        raise InputError(f"{', '.join(names)}: nothing to make: {same}")
     for name in wanted:
         if is_complete(name) and not again:
             click.echo(f"{name}: in {folder_of(name)} already")
