@@ -93,6 +93,14 @@ class Stack:
         return self.libraries.transformers >= (5, 0) or recipe.reentrant or prepared
 
     @property
+    def sees_packed_rows(self) -> bool:
+        """Whether position ids that begin anew make a mask, where the model's code does so at all.
+
+        Source: transformers 4.52 and 4.53, masking_utils.py, find_packed_sequence_indices; not there before.
+        """
+        return self.libraries.transformers >= (4, 53)
+
+    @property
     def copies_heads(self) -> bool:
         """Whether queries, keys and values are made contiguous, head by head, before PyTorch's fused attention.
 

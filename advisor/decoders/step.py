@@ -206,7 +206,7 @@ def step_program(
     slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     if packed:
-        padded = not architecture_of(m.architecture).sees_packed_rows_as_one
+        padded = stack.sees_packed_rows and not architecture_of(m.architecture).sees_packed_rows_as_one
     stack = stack.shaped(m, recipe, batch, length)
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)

@@ -128,7 +128,10 @@ class _Silent:
 
 
 class _RealIndices(TorchDispatchMode):
-    """Operations on nothing but real tensors are executed, so that their results have values."""
+    """Operations on nothing but real tensors are executed, so that their results have values.
+
+    A fake truth value is false: transformers 4 asks whether an attention mask has no zeros, and one that is given has.
+    """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -139,6 +142,8 @@ class _RealIndices(TorchDispatchMode):
         if tensors and not any(isinstance(tensor, FakeTensor) for tensor in tensors):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._local_scalar_dense.default and tensors[0].dtype == torch.bool:
+            return False
         return func(*args, **(kwargs or {}))
 
 

@@ -131,3 +131,13 @@ def test_experts_of_linear_layers_train_as_many_parameters_and_launch_more(name:
         program = step_program(one, recipe, BATCH, LENGTH, "cuda", library_stack(recipe))
         launches.append(sum(part.copies * sum(part.launches[:2]) for part in program.kernels(BATCH, LENGTH, 8)))
     assert launches[1] > launches[0] + 10 * m.num_experts
+
+
+def test_packed_rows_are_kept_apart_by_a_mask_since_transformers_4_53() -> None:
+    peaks = []
+    for name in ("transformers-4.52", "transformers-4.53"):
+        recipe = build_recipe("lora", {"stack": (name,), "gradient_checkpointing": False})
+        memory = predict_step_memory(spec("llama"), recipe, BATCH, LENGTH, "cuda", library_stack(recipe), packed=True)
+        peaks.append(memory.after_forward_bytes)
+    masks = 3 * 2 * BATCH * LENGTH**2  # a bias of 16 bits in each layer
+    assert peaks[1] - peaks[0] >= masks
