@@ -124,3 +124,7 @@ def _added(t: Tape, total: Tensor, rows: Tensor, place: Tensor) -> Tensor:
     out = Tensor(total.shape, total.dtype, total.buffer)
     out.node, out.needs_grad = hollow.node, hollow.needs_grad
     return out
+
+
+LOOPS = {"shared": shared_loop, "wide_sum": deepseek_v3_loop}
+"""By `Architecture.expert_loop`."""

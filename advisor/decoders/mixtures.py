@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 from advisor.architectures import architecture_of
 from advisor.decoders.deepseek import deepseek_v2_feed_forward, deepseek_v3_feed_forward
-from advisor.decoders.expert_loop import deepseek_v3_loop, shared_loop
 from advisor.decoders.experts import Experts, sparse_feed_forward
 from advisor.decoders.linear import Linear
 from advisor.decoders.phimoe import phi_feed_forward
@@ -28,11 +27,12 @@ MIXTURES: dict[str, Mixture] = {
 }
 """By `Architecture.mixture`."""
 
-LOOPS: dict[str, Mixture] = {"shared": shared_loop, "wide_sum": deepseek_v3_loop}
-"""Before transformers 5, by `Architecture.expert_loop`."""
-
 
 def mixture_of(m: ModelSpec) -> Mixture:
-    """The code of the model's mixture."""
+    """The code of the model's mixture; that of older versions is loaded only where a stack is named."""
     quirks = architecture_of(m.architecture)
-    return LOOPS[quirks.expert_loop] if m.experts == "linears" else MIXTURES[quirks.mixture]
+    if m.experts == "linears":
+        from advisor.decoders.expert_loop import LOOPS
+
+        return LOOPS[quirks.expert_loop]
+    return MIXTURES[quirks.mixture]
