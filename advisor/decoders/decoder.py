@@ -21,7 +21,6 @@ from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attentio
 from advisor.decoders.kinds import attention_kind, composes_attention
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import MIXTURES
-from advisor.decoders.rope import joins_parts
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
@@ -56,7 +55,7 @@ class Decoder:
         """The attention's output (B, H, S, D), copied where its heads are stored one after the other."""
         t, m, mask = self.t, w.m, given.mask
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
-        joined = given.rotated and joins_parts(m)
+        joined = given.rotated and self.stack.joins_heads(m)
         layout = Layout(joined or single, joined or single, single, not own, single)
         if self.kind == "eager":
             if own:

@@ -16,15 +16,22 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
-from advisor.decoders.loss import chunked_loss, log_softmax_loss
+from advisor.decoders.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
 from advisor.decoders.mlp import feed_forward
-from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
-from advisor.decoders.rope import Rope, apply_rope
+from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, NormPlace
+from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
 from advisor.tape.tape import Tape
+
+
+class LossPlan(NamedTuple):
+    """What of a loss depends on the shape and the card otherwise than by products of sizes."""
+
+    rows: int = 0  # tokens whose logits exist at a time; 0: all
+    sums_apart: bool = False  # the head's gradient is summed from fp32 products of its size
 
 
 class LossInputs(NamedTuple):
@@ -34,7 +41,7 @@ class LossInputs(NamedTuple):
     recipe: Recipe
     hidden: Tensor  # (B, S, H)
     head: Linear
-    one_tile: bool  # a chunked loss takes all tokens at once
+    plan: LossPlan
     held: list[Tensor]
     """What the loop holds until after backward: a stack appends to it."""
 
@@ -65,6 +72,10 @@ class Stack:
         """What the bytes of this step stand on."""
         return Proof()
 
+    def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+        """The kernels that were asked for and do not run for this model or recipe, each with who says so."""
+        return ()
+
     @property
     def linear(self) -> LinearCode:
         """How a linear layer differs."""
@@ -88,9 +99,14 @@ class Stack:
         """Sizes of the buffers that its own code holds from the first step to the last."""
         return ()
 
-    def norm(self, kind: str) -> NormFunction | None:
-        """The code of a norm of that kind (ModelSpec.norm) with a weight; None for `F.layer_norm` and its relatives."""
-        return WRITTEN_OUT.get(kind)
+    def loss_plan(self, m: ModelSpec, recipe: Recipe, batch: int, length: int, capability: str) -> LossPlan:
+        """How the loss is cut at this shape; `capability`: of the card, '' if not known."""
+        whole = recipe.loss != "chunked" or batch * (length - 1) <= TILE_TOKENS
+        return LossPlan(0 if whole else TILE_TOKENS)
+
+    def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
+        """The code of a norm with a weight; None for `F.layer_norm` and its relatives."""
+        return WRITTEN_OUT.get(m.norm)
 
     def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool) -> Tensor:
         """`function(x)`, run again in backward."""
@@ -111,6 +127,10 @@ class Stack:
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Queries and keys after RoPE, and the parts that live until attention ends."""
         return apply_rope(t, m, q, k, rope)
+
+    def joins_heads(self, m: ModelSpec) -> bool:
+        """Whether rotated queries and keys are stored head by head."""
+        return joins_parts(m)
 
     def output_projection(self, t: Tape, x: Tensor, layer: Linear) -> Tensor:
         """Attention's output (B, S, Q) as hidden states (B, S, H)."""
@@ -134,7 +154,7 @@ class Stack:
         """Head and loss: (1,)."""
         if given.recipe.loss == "chunked":
             t.label("loss")
-            return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
+            return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.plan.rows)
         logits = full_logits(t, given)
         return log_softmax_loss(t, logits)
 

@@ -18,10 +18,9 @@ from advisor.decoders.ends import embed
 from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds, sdpa_plan, slides
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
-from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
 from advisor.decoders.sdpa import Call
-from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
+from advisor.decoders.stack import THIS_STACK, LossInputs, LossPlan, Stack
 from advisor.decoders.step_inputs import StepInputs
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
@@ -111,7 +110,7 @@ def _recorded(
     m: ModelSpec,
     recipe: Recipe,
     slides: bool,
-    one_tile: bool,
+    loss_plan: LossPlan,
     single_row: bool,
     device: Device,
     stack: Stack,
@@ -122,9 +121,9 @@ def _recorded(
 ) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
-    `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
-    `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros; `evaluating`:
-    a forward alone, without gradients; `card`: the compute capability that attention kernels are picked by.
+    `slides`: rows are no shorter than the sliding window; `loss_plan`: how the loss is cut; `single_row`: the batch is 1
+    where that matters; `padded`: the batch has an attention mask with zeros; `evaluating`: a forward alone, without
+    gradients; `card`: the compute capability that attention kernels are picked by.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
@@ -141,13 +140,13 @@ def _recorded(
         table,
         output_embedding(m, recipe, RANK, head, stack),
         places if m.position == "learned" else None,
-        outer_norm(m, other, full, stack) if m.final_norm else None,
+        outer_norm(m, other, full, stack, "final") if m.final_norm else None,
         outer_norm(m, other, full, stack) if m.embedding_norm else None,
         projections(m, recipe, RANK, stack),
     )
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, loss_plan, single_row, stack, padded, card)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
     if not evaluating:
@@ -210,11 +209,11 @@ def step_program(
     """
     structure = _structure(recipe)
     slid = slides(m, length)
-    one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
+    loss_plan = stack.loss_plan(m, recipe, batch, length, capability)
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
-    return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card)
+    return _recorded(m, structure, slid, loss_plan, single_row, device, stack, padded, labeled, evaluating, card)
 
 
 def evaluation_program(
@@ -286,7 +285,7 @@ class _Step:
         plan: list[tuple[LayerKind, int]],
         layers: list[Weights],
         slides: bool,
-        one_tile: bool,
+        loss_plan: LossPlan,
         single_row: bool,
         stack: Stack,
         padded: bool,
@@ -296,7 +295,7 @@ class _Step:
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
         self.calls: dict[Call, None] = {}
-        self.one_tile, self.padded, self.card = one_tile, padded, card
+        self.loss_plan, self.padded, self.card = loss_plan, padded, card
 
     def forward(self, ends: _Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -307,7 +306,7 @@ class _Step:
         if table is head.weight:
             table = head.weight = _shared(t, table)
         hidden = self._decode(table, ends)
-        return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.one_tile, self.held))
+        return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.loss_plan, self.held))
 
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""

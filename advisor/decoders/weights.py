@@ -7,7 +7,7 @@ from advisor.decoders.experts import Experts
 from advisor.decoders.gpt_oss import OssExperts
 from advisor.decoders.linear import Linear
 from advisor.decoders.llama4 import Llama4Experts
-from advisor.decoders.norms import HeadNorms, Norm
+from advisor.decoders.norms import HeadNorms, Norm, NormPlace
 from advisor.decoders.stack import Stack
 from advisor.errors import BadValue
 from advisor.parameters.modules import (
@@ -62,7 +62,7 @@ class Weights:
         self.qk_norms = [
             HeadNorms(count, width, other, trained)
             if m.qk_norm == "each_apart"
-            else Norm(m.norm, width, other, trained, False, code=stack.norm(m.norm))
+            else Norm(m.norm, width, other, trained, False, code=stack.norm(m, "heads"))
             for width, count in of_heads
         ]
 
@@ -90,9 +90,9 @@ def _experts_of(
     return None
 
 
-def outer_norm(m: ModelSpec, dtype: str, trained: bool, stack: Stack) -> Norm:
+def outer_norm(m: ModelSpec, dtype: str, trained: bool, stack: Stack, place: NormPlace = "layer") -> Norm:
     """A norm of hidden states."""
-    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight, stack.norm(m.norm))
+    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight, stack.norm(m, place))
 
 
 def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[str, Linear]:

@@ -124,6 +124,7 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Te
                 _recompute(t, frame)
             held = [frame.store.pop(s, None) for s in range(node.first_slot, node.first_slot + node.slots)]
         incoming = node.take_grad()  # the engine lets go of it once the outgoing ones are checked
+        t.unpacked = held if frame is not None else node.saved
         grads = list(node.backward(incoming))
         held.clear()
         node.frame = frame = None

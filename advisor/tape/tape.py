@@ -71,6 +71,7 @@ class Tape:
         self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
         self.recomputed_flop = 0
         self.hosted_bytes = 0  # copied to the host
+        self.unpacked: list[Buffer | None] = []  # what the node whose backward runs has saved
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
@@ -114,6 +115,19 @@ class Tape:
             out.needs_grad = True
             if keep_output:
                 self.save(node, (out,))
+        return out
+
+    def function(
+        self, out: Tensor, inputs: tuple[Tensor, ...], backward: BackwardFunction, saved: tuple[Tensor, ...]
+    ) -> Tensor:
+        """`out`, made by an autograd function written in Python: it saves after it has run.
+
+        Its backward finds what was saved in `unpacked`.
+        """
+        if self.grad_enabled and any(i.needs_grad for i in inputs):
+            node = Node(self, inputs, backward)
+            self.save(node, saved)
+            out.node, out.needs_grad = node, True
         return out
 
     def view(self, x: Tensor, shape: Shape) -> Tensor:
@@ -165,9 +179,9 @@ class Tape:
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, ""))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, rows: int = 0) -> None:
+        """Note one matrix product (m, k) x (k, n), computed `rows` of m at a time where that is given."""
+        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, rows or m, n, k, ""))
 
     def to_host(self, x: Tensor) -> None:
         """Note a copy of x into the host's memory, where it stays until the step ends."""
@@ -188,6 +202,6 @@ class LabeledTape(Tape):
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, self.at))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, self.at))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, rows: int = 0) -> None:
+        """Note one matrix product (m, k) x (k, n), computed `rows` of m at a time where that is given."""
+        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, rows or m, n, k, self.at))

@@ -1,0 +1,146 @@
+"""Bytes that an autograd function of another package makes, keeps and gives back, against its mirror on the tape.
+
+The package's own code runs on the CPU, its Triton kernels replaced by nothing: what it allocates does not depend on what
+they compute. Both sides start from the same inputs, which live throughout.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+
+from advisor.tape.engine import run_backward
+from advisor.tape.graph import Tensor
+from advisor.tape.tape import Tape
+from calibrate.worker.tracker import AllocationTracker
+
+SCALAR_BYTES = 8
+"""Numbers of their own are left out on both sides: PyTorch's code makes a few that nobody needs to mirror."""
+
+
+class Measured(NamedTuple):
+    """Bytes beyond what lived before: at the peak of forward, left after it; the same of backward."""
+
+    forward_peak: int
+    kept: int
+    backward_peak: int
+    left: int
+
+
+class _Kernel:
+    """A Triton kernel that does nothing: `kernel[grid](...)`."""
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _Kernel(args[0] if args else None)
+
+
+class _Anything(ModuleType):
+    """A module in which any name is there."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Kernel()
+
+
+def bare(source: str, *packages: str) -> None:
+    """Let modules of these packages be imported without what the packages import by themselves."""
+    for name in packages:
+        module = ModuleType(name)
+        module.__path__ = [str(Path(source, *name.split(".")))]
+        sys.modules[name] = module
+
+
+def without_triton() -> None:
+    """Put modules in the place of Triton's whose kernels do nothing, once PyTorch has looked for the real ones."""
+    import_module("torch._dynamo")
+    for name in ("triton", "triton.language", "triton.language.math", "triton.language.extra", "triton.runtime"):
+        sys.modules[name] = _Anything(name)
+    for name in ("libdevice", "cuda", "cuda.libdevice"):
+        sys.modules[f"triton.language.extra.{name}"] = _Anything(name)
+    triton: Any = sys.modules["triton"]
+    triton.__version__ = "3.0.0"
+    triton.__path__ = sys.modules["triton.language"].__path__ = sys.modules["triton.language.extra"].__path__ = []
+    triton.language = sys.modules["triton.language"]
+    triton.jit = lambda function=None, **_: _Kernel(function)
+    triton.heuristics = triton.autotune = lambda *args, **kwargs: lambda function: _Kernel(function)
+    triton.Config = lambda *args, **kwargs: None
+    triton.cdiv = lambda a, b: -(-a // b)
+    triton.next_power_of_2 = lambda n: 1 << (n - 1).bit_length()
+
+
+def real(
+    function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor | None], autocast: bool = False
+) -> Measured:
+    """What PyTorch allocates while `function` runs and its backward gives the gradients of `inputs`."""
+    tracker = AllocationTracker({}, name_modules=False)
+    for one in inputs:
+        if one is not None:
+            tracker.add(one, "input", "")
+    with tracker:
+        tracker.mark("forward")
+        begun = len(tracker.timeline.moves)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = function(*inputs)
+        ran = len(tracker.timeline.moves)
+        gradient = torch.empty_like(out)
+        tracker.mark("backward")
+        ready = len(tracker.timeline.moves)
+        wanted = [one for one in inputs if one is not None and one.requires_grad]
+        found = torch.autograd.grad(out, wanted, gradient)
+        done = len(tracker.timeline.moves)
+    assert len(found) == len(wanted)
+    sizes = [allocation.exact_bytes for allocation in tracker.timeline.allocations]
+    moves = [sizes[at] if at >= 0 else -sizes[-at - 1] for at in tracker.timeline.moves]
+    return _measured(moves, (begun, ran, ready, done))
+
+
+def mirrored(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], t: Tape) -> Measured:
+    """The same on the tape that the inputs were made on; on leaving autocast its cache goes."""
+    begun, autocast = len(t.events), t.autocast
+    out = function(t, *inputs)
+    t.autocast = ""
+    t.autocast_cache.clear()
+    ran = len(t.events)
+    gradient = t.empty(out.shape, out.dtype)
+    ready = len(t.events)
+    run_backward(t, out, gradient)
+    done = len(t.events)
+    sizes = {slot: size for size, slot in t.slots.items()}
+    moves = [-sizes[event >> 3] if event % 2 else sizes[event >> 3] for event in t.events[:done]]
+    t.autocast = autocast
+    return _measured(moves, (begun, ran, ready, done))
+
+
+def _measured(moves: Sequence[int], marks: tuple[int, int, int, int]) -> Measured:
+    begun, ran, ready, done = marks
+    heights, height = [0], 0
+    for move in moves:
+        height += move if abs(move) > SCALAR_BYTES else 0
+        heights.append(height)
+    return Measured(
+        max(heights[begun : ran + 1]) - heights[begun],
+        heights[ran] - heights[begun],
+        max(heights[ready : done + 1]) - heights[ready],
+        heights[done] - heights[ready],
+    )
+
+
+def compared(name: str, of_package: Measured, of_tape: Measured) -> bool:
+    """Print both, and whether they are equal."""
+    equal = of_package == of_tape
+    print(f"{name:52} {'equal' if equal else 'DIFFERENT'}")
+    print(f"    package {of_package}\n    tape    {of_tape}", flush=True)
+    return equal
