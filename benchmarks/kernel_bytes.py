@@ -82,11 +82,17 @@ def without_triton() -> None:
 
 
 def real(
-    function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor | None], autocast: bool = False
+    function: Callable[..., torch.Tensor],
+    inputs: Sequence[torch.Tensor | None],
+    autocast: bool = False,
+    frozen: Sequence[torch.Tensor] = (),
 ) -> Measured:
-    """What PyTorch allocates while `function` runs and its backward gives the gradients of `inputs`."""
+    """What PyTorch allocates while `function` runs and its backward gives the gradients of `inputs`.
+
+    `frozen`: what it reads besides.
+    """
     tracker = AllocationTracker({}, name_modules=False)
-    for one in inputs:
+    for one in (*inputs, *frozen):
         if one is not None:
             tracker.add(one, "input", "")
     with tracker:

@@ -130,9 +130,8 @@ def cross_entropy(t: Tape, logits: Tensor) -> Tensor:
     wide = cast(t, logits, "float32")
     like = Tensor(wide.shape, wide.dtype)
     labels = _shifted_labels(t, logits.shape[0], logits.shape[1])
-    counted = t.empty(logits.shape[:2], "bool")
+    losses, counted = t.empty(logits.shape[:2], "float32"), t.empty(logits.shape[:2], "bool")
     t.empty(logits.shape[:2], "int64")  # the targets that count, to check their range
-    losses = t.empty(logits.shape[:2], "float32")
     t.kernel("reduce", "float32", 0, 3 * wide.bytes)
 
     def backward(g: Tensor) -> tuple[Tensor]:
