@@ -19,7 +19,6 @@ import torch
 
 from advisor.decoders.linear import Linear
 from advisor.decoders.rope import Rope
-from advisor.decoders.stack import LossPlan
 from advisor.specs import LinearShape, Recipe
 from advisor.stacks.liger_tape import chunk_rows, cross_entropy, fused_linear_loss, gated, relu_squared, rms_norm, rotated
 from advisor.tape.graph import Tensor
@@ -120,7 +119,7 @@ def losses(ops: Any, loss_utils: Any) -> Iterator[Case]:
         def mirror(t: Tape, x: Tensor, w: Tensor, rows: int = rows) -> Tensor:
             head = Linear(LinearShape(name="head", in_features=w.shape[1], out_features=w.shape[0]), RECIPE, 0, "none", w.dtype)
             head.weight = w
-            return fused_linear_loss(t, x, head, LossPlan(rows))
+            return fused_linear_loss(t, x, head, rows)
 
         def of_package(x: torch.Tensor, w: torch.Tensor, labels: torch.Tensor = labels) -> torch.Tensor:
             return function(x, w, labels, WIDTH, num_items_in_batch=BATCH * LENGTH)

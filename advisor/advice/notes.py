@@ -21,8 +21,9 @@ def trainer_notes(preset: Preset) -> list[Reason]:
     """A note that the trainer's own step was not traced, so that the estimate is of transformers' step."""
     if preset.traced:
         return []
+    step = "its code as we read it" if any(knob.name == "stack" for knob in preset.knobs) else "the transformers step"
     text = (
-        f"We have not traced {preset.name}'s own step; this estimates the transformers step with {preset.name}'s "
+        f"We have not traced {preset.name}'s own step; this estimates {step} with {preset.name}'s "
         f"settings. `advise trainers {preset.name}` lists the differences."
     )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]

@@ -22,6 +22,7 @@ from advisor.recipes import flag, flags_of
 from advisor.rules.savings import ROUND_TO
 from advisor.rules.wording import FORMULA, signed_gib
 from advisor.specs import ModelSpec, Recipe, Workload
+from advisor.stacks import stack_for
 from advisor.units import format_gib
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     steps = min(steps, step_count(workload, recipe, job.placement))
     aside = [profile.workspace_bytes] if profile.workspace_bytes else []
     on_step = None if progress is None else _counted(steps, short_steps(recipe), progress)
+    stack, capability = stack_for(recipe, card, workload), card.compute_capability
     found = simulated(
-        job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, card.compute_capability, on_step
+        job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, capability, on_step, stack
     )
     context = profile.context_bytes
     each = [one.plus(Interval.exact(context.likely)) for one in found.needed] or [row.memory.needed_bytes]
@@ -205,7 +207,9 @@ def _held(job: Job, way: _Remedy, steps: int, seed: int, aside: list[int]) -> tu
     assert isinstance(job.model, ModelSpec)
     lengths = (steps, min(steps, short_steps(way.recipe)))
     whole, short = (order_of(way.workload, way.recipe, length, seed, way.longest_first) for length in lengths)
-    simulator = Simulator(job.model, way.recipe, [whole, short], aside, capability=job.smallest_card.compute_capability)
+    card = job.smallest_card
+    stack, capability = stack_for(way.recipe, card, job.workload), card.compute_capability
+    simulator = Simulator(job.model, way.recipe, [whole, short], aside, stack, capability)
     if way.recipe.expandable_segments:
         context = (job.profile or profile_for(job.smallest_card)).context_bytes.likely
         return simulator.reserved_bytes(whole), job.estimate(way.recipe).memory.needed_bytes.likely - context

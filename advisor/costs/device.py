@@ -11,6 +11,7 @@ import math
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
+from advisor.costs.host_link import PCIE3, host_link
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
@@ -57,6 +58,7 @@ class DeviceProfile(Frozen):
     micro_step_s: Positive  # CPU time per micro-step outside the model: loader, copies, a sync
     optimizer_step_s: Positive  # CPU time per optimizer step: schedule, logging, callbacks
     link_bytes_per_s: Interval  # what a ring of cards moves, PCIe to NVLink
+    host_bytes_per_s: Interval = PCIE3  # of copies from or to the host's pinned memory
     device_spread: Interval  # time on the card over the predicted time
     launch_spread: Interval  # time on the CPU over the predicted time
 
@@ -276,6 +278,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         micro_step_s=1.5e-3,
         optimizer_step_s=1.0e-3,
         link_bytes_per_s=Interval(*(rate * 1e9 for rate in row.link_gb_per_s)),
+        host_bytes_per_s=host_link(key),
         device_spread=device,
         launch_spread=Interval(0.6, 1.0, 1.7),
         context_bytes=Interval(*(size * GIB for size in row.context_gib)),

@@ -48,6 +48,7 @@ def predict_evaluation_memory(
     The Trainer has freed the gradients by then. Source: transformers 5.23, trainer.py, evaluation_loop.
     Ignores: the copy in fp32 that accelerate makes of the logits under autocast, which is never at the peak.
     """
+    stack = stack.shaped(m, recipe, batch, seq_len)
     static = static_memory(m, recipe, batch, seq_len, padded, stack)
     base = sum(static.blocks.values())
     program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability)

@@ -80,6 +80,7 @@ def simulated(
     spread: tuple[float, float] = (0.0, 0.0),
     capability: str = "",
     on_step: Callable[[], None] | None = None,
+    stack: Stack = THIS_STACK,
 ) -> Simulated:
     """Replay `steps` optimizer steps of a job: the same for the same seed.
 
@@ -92,7 +93,7 @@ def simulated(
     whole = order_of(workload, recipe, steps, seed)
     parts = [order_of(workload, recipe, part, one) for one in seeds]
     shorts = [] if recipe.expandable_segments else [order_of(workload, recipe, short, one) for one in seeds]
-    simulator = Simulator(m, recipe, [whole, *parts, *shorts], aside_bytes, capability=capability, on_step=on_step)
+    simulator = Simulator(m, recipe, [whole, *parts, *shorts], aside_bytes, stack, capability, on_step)
     likely = simulator.reserved_bytes(whole)
     reserved = [simulator.reserved_bytes(order) for order in parts] if len(parts) > 1 else [likely]
     middle = sorted(reserved)[len(reserved) // 2]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from advisor.costs.device import DeviceProfile
+from advisor.costs.host_link import HOST_COPIES, Load, with_copies
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.roofline import Roofline
 from advisor.interval import Interval
@@ -85,8 +86,6 @@ def launch_seconds(launches: Launches, profile: DeviceProfile) -> float:
 
 def queue_seconds(
     loads: Iterable[tuple[float, float]],
-    device_factor: float = 1.0,
-    launch_factor: float = 1.0,
     asynchronous: bool = True,
 ) -> float:
     """Time until the card is done with parts of (card seconds, CPU seconds), launched in order.
@@ -97,11 +96,11 @@ def queue_seconds(
     cpu = card = 0.0
     for device_s, launch_s in loads:
         if not asynchronous:
-            card += device_s * device_factor + launch_s * launch_factor
+            card += device_s + launch_s
             continue
         begun = cpu if cpu > card else card
-        cpu += launch_s * launch_factor
-        card = max(begun + device_s * device_factor, cpu)
+        cpu += launch_s
+        card = max(begun + device_s, cpu)
     return card
 
 
@@ -109,13 +108,17 @@ def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) ->
     """Time of the tape's parts, in the order in which they ran, each repeated for all layers like it."""
     roofline = Roofline(gpu, profile)
     seconds, fixed_s = roofline.seconds, roofline.fixed_s
-    loads: list[tuple[float, float]] = []
+    loads: list[Load] = []
     compute_s = memory_s = flop = peak_s = 0.0
     kernel_count = 0
     for copies, kernels, by, recomputed_flop in parts:
-        arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = 0.0
+        arithmetic_bound_s = traffic_bound_s = all_flop = all_peak_s = copied_bytes = first_bytes = 0.0
         launches = 0
         for kernel, times in kernels:
+            if kernel[0] in HOST_COPIES:
+                copied_bytes += kernel[3] * times
+                first_bytes += kernel[3] if kernel[0] == "from_host" else 0.0
+                continue
             arithmetic_s, traffic_s = seconds(kernel)
             launches += times
             if kernel[2]:
@@ -133,16 +136,18 @@ def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) ->
         memory_s += traffic_bound_s * copies
         kernel_count += launches * copies
         busy_s = arithmetic_bound_s + traffic_bound_s + launches * fixed_s
-        loads.append((busy_s * copies, launch_seconds(by, profile) * copies))
-    spread = zip(profile.device_spread, profile.launch_spread, strict=True)
+        launch_s = launch_seconds(by, profile) * copies
+        loads.append(Load(busy_s * copies, launch_s, copied_bytes * copies, first_bytes))
+    link = reversed(profile.host_bytes_per_s)  # the fastest first
     times_s = [
-        queue_seconds(loads, device, launch, profile.asynchronous) + profile.micro_step_s * launch
-        for device, launch in spread
+        queue_seconds(with_copies(loads, factors, rate), asynchronous=profile.asynchronous)
+        + profile.micro_step_s * factors[1]
+        for factors, rate in zip(zip(profile.device_spread, profile.launch_spread, strict=True), link, strict=True)
     ]
     return MicroStepTime(
         seconds=Interval(*times_s),
-        device_s=sum(device for device, _ in loads),
-        launch_s=sum(launch for _, launch in loads) + profile.micro_step_s,
+        device_s=sum(load.card_s for load in loads),
+        launch_s=sum(load.launch_s for load in loads) + profile.micro_step_s,
         compute_s=compute_s,
         memory_s=memory_s,
         kernel_count=kernel_count,

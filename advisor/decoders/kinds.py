@@ -60,10 +60,8 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
 
     `slides`: rows are no shorter than the sliding window; `padded`: they differ in length.
     """
-    # Liger's loss asks for the card, too: see LossPlan.sums_apart
-    old = bool(capability) and "liger_loss" in recipe.kernels and recipe.method == "full" and float(capability) < 8
     if not capability or attention_kind(m, recipe) != "sdpa":
-        return SdpaPlan(capability if old else "", frozenset())
+        return SdpaPlan("", frozenset())
     masked = slides or padded or architecture_of(m.architecture).always_makes_mask
     calls = sdpa_calls(m, recipe, masked)
 
@@ -75,8 +73,7 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
     kernels = frozenset(kernel for kernel, _ in wanted)
     if kernels == {"flash"}:
         return SdpaPlan("", kernels)
-    same = None if old else next((card for card in ALIKE if picked(card) == wanted), None)
-    return SdpaPlan(same or capability, kernels)
+    return SdpaPlan(next((card for card in ALIKE if picked(card) == wanted), capability), kernels)
 
 
 def _as_recorded(kernel: Kernel, call: Call, card: str) -> tuple[Kernel, bool]:

@@ -71,11 +71,11 @@ def scored_states(t: Tape, hidden: Tensor) -> Tensor:
     return t.op((cut,), (rows, width), dtype, backward, tuple(places))
 
 
-def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, at_once: int) -> Tensor:
+def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, one_tile: bool) -> Tensor:
     """Head and cross entropy of hidden states (B, S, H) in tiles of 4,096 tokens and 32,768 logits, on CUDA.
 
     Full logits never exist: forward folds each tile into running sums, backward recomputes it and adds up the
-    gradients in fp32. Multipliers and soft caps of the logits run inside the kernel. `at_once`: the tokens of a tile; 0: all.
+    gradients in fp32. Multipliers and soft caps of the logits run inside the kernel. `one_tile`: at most 4,096 tokens.
     Source: trl 1.16, trl/kernels/chunked_logprob.py, ChunkedLogProbFunction.
     Ignores: rows of padding and of prompts, whose labels TRL leaves out.
     """
@@ -83,7 +83,7 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, at_
     vocabulary, width = head.shape
     rows, dtype = x.shape[0], x.dtype
     compute = t.autocast or dtype
-    tile_rows = at_once or rows
+    tile_rows = rows if one_tile else TILE_TOKENS
     counted = hidden.count // width  # with the last token of each row: a row of one token costs something too
     moved = ITEM_BYTES[compute] * (counted * (width + vocabulary) + vocabulary * width)
     needs = [one.needs_grad if one is not None else False for one in (x, head, bias)]

@@ -10,28 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
-from advisor.decoders.loss import TILE_TOKENS, chunked_loss, log_softmax_loss
+from advisor.decoders.loss import chunked_loss, log_softmax_loss
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, NormPlace
 from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
 from advisor.tape.tape import Tape
-
-
-class LossPlan(NamedTuple):
-    """What of a loss depends on the shape and the card otherwise than by products of sizes."""
-
-    rows: int = 0  # tokens whose logits exist at a time; 0: all
-    sums_apart: bool = False  # the head's gradient is summed from fp32 products of its size
 
 
 class LossInputs(NamedTuple):
@@ -41,7 +34,7 @@ class LossInputs(NamedTuple):
     recipe: Recipe
     hidden: Tensor  # (B, S, H)
     head: Linear
-    plan: LossPlan
+    one_tile: bool  # a chunked loss takes all tokens at once
     held: list[Tensor]
     """What the loop holds until after backward: a stack appends to it."""
 
@@ -58,6 +51,9 @@ class Proof(NamedTuple):
 @dataclass(frozen=True)
 class Stack:
     """Each part of the step whose code may differ. Equal stacks record equal programs."""
+
+    own_kernels: ClassVar[frozenset[str]] = frozenset()
+    """Kernels and kinds of offloading that the trainer's own code brings: no other code is laid over it for them."""
 
     libraries: Libraries = field(default=MIRRORED, kw_only=True)
 
@@ -99,17 +95,27 @@ class Stack:
         """Sizes of the buffers that its own code holds from the first step to the last."""
         return ()
 
-    def loss_plan(self, m: ModelSpec, recipe: Recipe, batch: int, length: int, capability: str) -> LossPlan:
-        """How the loss is cut at this shape; `capability`: of the card, '' if not known."""
-        whole = recipe.loss != "chunked" or batch * (length - 1) <= TILE_TOKENS
-        return LossPlan(0 if whole else TILE_TOKENS)
-
     def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
         """The code of a norm with a weight; None for `F.layer_norm` and its relatives."""
         return WRITTEN_OUT.get(m.norm)
 
-    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool) -> Tensor:
-        """`function(x)`, run again in backward."""
+    def placed(self, gpu: GpuSpec, workload: Workload) -> Stack:
+        """The stack as it runs on that card, on those rows, where its code asks for either."""
+        return self
+
+    def shaped(self, m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stack:
+        """The stack as it runs a micro-batch of that shape: what it decides by sizes is decided.
+
+        Shapes for which it decides alike share one recording.
+        """
+        return self
+
+    def keeps_last_apart(self, recipe: Recipe) -> bool:
+        """Whether the last layer is checkpointed otherwise than those before."""
+        return False
+
+    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
+        """`function(x)`, run again in backward; `last`: the last layer."""
         return checkpoint(t, function, x, reentrant)
 
     def rope(self, t: Tape, rope: Rope) -> Rope:
@@ -132,6 +138,10 @@ class Stack:
         """Whether rotated queries and keys are stored head by head."""
         return joins_parts(m)
 
+    def attended(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, KV, S, D) as attention gets them, after RoPE."""
+        return k, v
+
     def output_projection(self, t: Tape, x: Tensor, layer: Linear) -> Tensor:
         """Attention's output (B, S, Q) as hidden states (B, S, H)."""
         return linear(t, x, layer)
@@ -150,11 +160,15 @@ class Stack:
         """What the model's outputs hold of a layer's keys and values until after backward."""
         return []
 
+    def host_bytes(self, parts: Sequence[tuple[int, int]]) -> int:
+        """Bytes that the host holds for `parts`: (bytes that one layer moved there, layers)."""
+        return sum(size * layers for size, layers in parts)
+
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Head and loss: (1,)."""
         if given.recipe.loss == "chunked":
             t.label("loss")
-            return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.plan.rows)
+            return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
         return log_softmax_loss(t, logits)
 

@@ -18,9 +18,10 @@ from advisor.decoders.ends import embed
 from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds, sdpa_plan, slides
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
+from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
 from advisor.decoders.sdpa import Call
-from advisor.decoders.stack import THIS_STACK, LossInputs, LossPlan, Stack
+from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
 from advisor.decoders.step_inputs import StepInputs
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
@@ -77,8 +78,8 @@ class _Recorder:
         del self.t.on_segment
 
 
-def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
-    """Which layers to run and how many each stands for; the first layer stands for itself.
+def layer_plan(m: ModelSpec, last_apart: bool = False) -> list[tuple[LayerKind, int]]:
+    """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
     and tables that only one kind uses live as long as in the full model.
@@ -86,7 +87,9 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
     kinds = layer_kinds(m)
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
-    return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+    plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+    kind, copies = plan[-1]
+    return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan
 
 
 def _leaving_garbage(record: Callable[P, StepProgram]) -> Callable[P, StepProgram]:
@@ -110,7 +113,7 @@ def _recorded(
     m: ModelSpec,
     recipe: Recipe,
     slides: bool,
-    loss_plan: LossPlan,
+    one_tile: bool,
     single_row: bool,
     device: Device,
     stack: Stack,
@@ -121,14 +124,14 @@ def _recorded(
 ) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
-    `slides`: rows are no shorter than the sliding window; `loss_plan`: how the loss is cut; `single_row`: the batch is 1
-    where that matters; `padded`: the batch has an attention mask with zeros; `evaluating`: a forward alone, without
-    gradients; `card`: the compute capability that attention kernels are picked by.
+    `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
+    `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros; `evaluating`:
+    a forward alone, without gradients; `card`: the compute capability that attention kernels are picked by.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
-    plan = layer_plan(m)
+    plan = layer_plan(m, stack.keeps_last_apart(recipe))
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
     full = recipe.method == "full"
@@ -146,7 +149,7 @@ def _recorded(
     )
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, loss_plan, single_row, stack, padded, card)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
     if not evaluating:
@@ -209,11 +212,12 @@ def step_program(
     """
     structure = _structure(recipe)
     slid = slides(m, length)
-    loss_plan = stack.loss_plan(m, recipe, batch, length, capability)
+    one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
+    stack = stack.shaped(m, recipe, batch, length)
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
-    return _recorded(m, structure, slid, loss_plan, single_row, device, stack, padded, labeled, evaluating, card)
+    return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card)
 
 
 def evaluation_program(
@@ -285,7 +289,7 @@ class _Step:
         plan: list[tuple[LayerKind, int]],
         layers: list[Weights],
         slides: bool,
-        loss_plan: LossPlan,
+        one_tile: bool,
         single_row: bool,
         stack: Stack,
         padded: bool,
@@ -295,7 +299,7 @@ class _Step:
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
         self.calls: dict[Call, None] = {}
-        self.loss_plan, self.padded, self.card = loss_plan, padded, card
+        self.one_tile, self.padded, self.card = one_tile, padded, card
 
     def forward(self, ends: _Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -306,7 +310,7 @@ class _Step:
         if table is head.weight:
             table = head.weight = _shared(t, table)
         hidden = self._decode(table, ends)
-        return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.loss_plan, self.held))
+        return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.one_tile, self.held))
 
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
@@ -323,7 +327,8 @@ class _Step:
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
             if recipe.gradient_checkpointing and t.grad_enabled:
-                x = self.stack.checkpoint(t, lambda h, w=weights, g=given: layer(decoder, h, w, g), x, recipe.reentrant)
+                run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
+                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
             else:
                 x = layer(decoder, x, weights, given)
         self.recorder.enter(HEAD)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.linear import Linear
-from advisor.decoders.stack import LossInputs, LossPlan, Stack
+from advisor.decoders.stack import LossInputs, Stack
 from advisor.errors import BadValue
-from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
@@ -24,10 +23,6 @@ LOCK_ROWS = 64
 @dataclass(frozen=True)
 class CutCrossEntropy(Stack):
     """The loss of all models; evaluations, too, run it."""
-
-    def loss_plan(self, m: ModelSpec, recipe: Recipe, batch: int, length: int, capability: str) -> LossPlan:
-        """Its tiles are no tensors."""
-        return LossPlan()
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Hidden states in 16 bits. Raises BadValue for others, as its backward does."""

@@ -9,7 +9,7 @@ transformers 5.23, integrations/liger.py, apply_liger_kernel.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -17,8 +17,8 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import NormFunction, NormPlace
 from advisor.decoders.rope import Rope
-from advisor.decoders.stack import LossInputs, LossPlan, Proof, Stack, full_logits
-from advisor.specs import ModelSpec, Recipe
+from advisor.decoders.stack import LossInputs, Proof, Stack, full_logits
+from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.stacks.liger_tape import (
     chunk_rows,
     contiguous_halves,
@@ -184,13 +184,24 @@ class LigerMlp(Stack):
 class LigerLoss(Stack):
     """Head and cross entropy in chunks, or cross entropy alone; an evaluation runs the model's own."""
 
-    def loss_plan(self, m: ModelSpec, recipe: Recipe, batch: int, length: int, capability: str) -> LossPlan:
-        """Chunks by `chunk_rows`; products add to the head's gradient in place from compute capability 8 on."""
-        if patched(m) is NOTHING:
-            return super().loss_plan(m, recipe, batch, length, capability)
+    chunk: int = field(default=0, kw_only=True)
+    """Tokens whose logits exist at a time; 0: all."""
+    sums_apart: bool = field(default=False, kw_only=True)
+    """The head's gradient is summed from products of its size, in fp32: products add to it from capability 8 on."""
+
+    def placed(self, gpu: GpuSpec, workload: Workload) -> Stack:
+        """Where the card is older than Ampere, parts of the head's gradient are made apart."""
+        capability = gpu.compute_capability
+        placed = super().placed(gpu, workload)
+        return replace(placed, sums_apart=True) if capability and float(capability) < 8 else placed  # type: ignore[call-arg]
+
+    def shaped(self, m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stack:
+        """With the chunks of that many tokens."""
+        shaped = super().shaped(m, recipe, batch, length)
+        if patched(m).loss != "fused" or patched(m) is NOTHING:
+            return shaped
         rows = chunk_rows(batch * length, m.vocab_size, m.token_size)
-        apart = recipe.method == "full" and bool(capability) and float(capability) < 8
-        return LossPlan(0 if rows == batch * length else rows, apart)
+        return replace(shaped, chunk=0 if rows == batch * length else rows)  # type: ignore[call-arg]
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """In training, `labels` make the model's patched forward skip the logits."""
@@ -200,7 +211,7 @@ class LigerLoss(Stack):
         if has.loss == "cross_entropy":
             return cross_entropy(t, full_logits(t, given))
         t.label("loss")
-        return fused_linear_loss(t, given.hidden, given.head, given.plan)
+        return fused_linear_loss(t, given.hidden, given.head, self.chunk, self.sums_apart)
 
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
         """Types that are not listed, and Granite, which gets the cross entropy without the head."""

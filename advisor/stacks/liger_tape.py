@@ -9,7 +9,6 @@ from __future__ import annotations
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.linear import Linear, autocast_operand
 from advisor.decoders.rope import Rope
-from advisor.decoders.stack import LossPlan
 from advisor.tape.graph import ManyNode, Output, Tensor
 from advisor.tape.layout import copy
 from advisor.tape.ops import cast
@@ -191,17 +190,17 @@ class _Casts:
         return out
 
 
-def fused_linear_loss(t: Tape, hidden: Tensor, head: Linear, plan: LossPlan) -> Tensor:
+def fused_linear_loss(t: Tape, hidden: Tensor, head: Linear, at_once: int = 0, apart: bool = False) -> Tensor:
     """Head and cross entropy of all B*S tokens in chunks; forward makes the gradients, backward scales them in place.
 
     Kept: the gradient of the hidden states (N, H), and of the head (V, H) if it trains, in the dtypes of what they
-    belong to. A chunk's gradient is written over its logits. `plan.sums_apart`: each chunk's part of the head's
-    gradient is made in full, then in fp32. Counts a chunk's launches once; the last chunk may be shorter.
+    belong to. A chunk's gradient is written over its logits. `at_once`: tokens of a chunk, 0 for all; `apart`: its part
+    of the head's gradient is made in full, then in fp32. Counts a chunk's launches once; the last chunk may be shorter.
     Source: ops/fused_linear_cross_entropy.py; transformers/model/loss_utils.py, LigerForCausalLMLoss.
     """
     batch, length, width = hidden.shape
     tokens, vocabulary, weight = batch * length, head.out_features, head.weight
-    rows = plan.rows or tokens
+    rows = at_once or tokens
     casts = _Casts(t, hidden, head, rows)
     compute, trains = casts.compute, weight.needs_grad
     labels = _shifted_labels(t, batch, length)
@@ -209,22 +208,22 @@ def fused_linear_loss(t: Tape, hidden: Tensor, head: Linear, plan: LossPlan) -> 
     grad_weight = t.empty(weight.shape, weight.dtype) if trains else None
     aside = [t.empty((tokens,), "float32"), t.empty((tokens,), "bool")]  # losses, and which count
     item = ITEM_BYTES[compute]
-    read = tokens * (vocabulary * width * item // plan.rows) if plan.rows else vocabulary * width * item
+    read = tokens * (vocabulary * width * item // at_once) if at_once else vocabulary * width * item
     moved = item * tokens * (width + vocabulary) + read
 
     scratch = casts.states() + casts.weight(as_leaf=False)
-    t.matmul(compute, tokens, vocabulary, width, moved, plan.rows)
+    t.matmul(compute, tokens, vocabulary, width, moved, at_once)
     logits = t.empty((rows, vocabulary), compute)
     scratch.clear()
     t.kernel("reduce", compute, 0, 3 * tokens * vocabulary * item)
     scratch = casts.weight(as_leaf=True)
-    t.matmul(compute, tokens, width, vocabulary, moved, plan.rows)
+    t.matmul(compute, tokens, width, vocabulary, moved, at_once)
     if t.device == "cpu" or hidden.dtype != compute or weight.dtype != hidden.dtype:
         scratch.append(t.empty((rows, width), compute))
         t.kernel("elementwise", compute, 0, 2 * tokens * width * item)
     scratch.clear()
     if grad_weight is not None:
-        _add_weight_gradient(t, casts, grad_weight, plan, tokens)
+        _add_weight_gradient(t, casts, grad_weight, tokens, at_once, apart or t.device == "cpu")
     del logits
     shapes = [Tensor(hidden.shape, hidden.dtype), Tensor(weight.shape, weight.dtype)]
 
@@ -241,13 +240,14 @@ def fused_linear_loss(t: Tape, hidden: Tensor, head: Linear, plan: LossPlan) -> 
     return loss
 
 
-def _add_weight_gradient(t: Tape, casts: _Casts, gradient: Tensor, plan: LossPlan, tokens: int) -> None:
+def _add_weight_gradient(
+    t: Tape, casts: _Casts, gradient: Tensor, tokens: int, at_once: int, apart: bool
+) -> None:
     """A chunk's part of the head's gradient, added in place by the product itself, or from products made apart."""
     vocabulary, width = gradient.shape
     compute, item = casts.compute, ITEM_BYTES[casts.compute]
-    pieces = tokens * (2 * gradient.bytes // plan.rows) if plan.rows else 2 * gradient.bytes
+    pieces = tokens * (2 * gradient.bytes // at_once) if at_once else 2 * gradient.bytes
     scratch = casts.states()
-    apart = t.device == "cpu" or plan.sums_apart
     made = [t.empty(gradient.shape, compute)] if apart else []
     t.matmul(compute, vocabulary, width, tokens, item * tokens * (width + vocabulary) + pieces)
     scratch.clear()

@@ -303,10 +303,10 @@ class Program:
             for s in self.parts
         ]
 
-    def host_bytes(self, batch: int, length: int, rank: int) -> int:
-        """Bytes of all layers that wait in the host's memory at the end of the forward pass."""
+    def hosted(self, batch: int, length: int, rank: int) -> list[tuple[int, int]]:
+        """(bytes that one layer moved to the host, layers) of each part that moved any, at the end of forward."""
         values = evaluated(self._figures.polynomials, basis(batch, length, rank))
-        return sum(values[s.hosted_slot] * s.copies for s in self.parts)
+        return [(values[s.hosted_slot], s.copies) for s in self.parts if s.hosted_bytes]
 
     def kernel_places(self) -> list[list[str]]:
         """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""
