@@ -24,6 +24,7 @@ from advisor.libraries import MIRRORED, Libraries
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
+from advisor.tape.offloading import Offloader
 from advisor.tape.tape import Tape
 
 
@@ -114,6 +115,10 @@ class Stack:
         """Whether the last layer is checkpointed otherwise than those before."""
         return False
 
+    def unsteady_layers(self, recipe: Recipe) -> int:
+        """How many layers after the first leave more or less behind than those after them."""
+        return 0
+
     def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
         """`function(x)`, run again in backward; `last`: the last layer."""
         return checkpoint(t, function, x, reentrant)
@@ -156,6 +161,10 @@ class Stack:
         """Keys and values (B, KV, S, D) as projected, before RoPE."""
         return k, v
 
+    def offloader(self, recipe: Recipe) -> Offloader | None:
+        """What moves the step's saved tensors to the host; None leaves them on the card."""
+        return None
+
     def cached(self, recipe: Recipe, k: Tensor, v: Tensor) -> list[Tensor]:
         """What the model's outputs hold of a layer's keys and values until after backward."""
         return []
@@ -174,8 +183,11 @@ class Stack:
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
-    """Logits (B, S, V) of all tokens; the loss runs next."""
-    logits = head_logits(t, given.m, [linear(t, given.hidden, given.head)])
+    """Logits (B, S, V) of all tokens; the loss runs next. What the head itself saves is not offloaded."""
+    offloader, t.offloader = t.offloader, None
+    projected = [linear(t, given.hidden, given.head)]
+    t.offloader = offloader
+    logits = head_logits(t, given.m, projected)
     t.label("loss")
     if logits.buffer is not None:
         logits.buffer.move_to(LOGITS)

@@ -78,15 +78,18 @@ class _Recorder:
         del self.t.on_segment
 
 
-def layer_plan(m: ModelSpec, last_apart: bool = False) -> list[tuple[LayerKind, int]]:
+def layer_plan(m: ModelSpec, last_apart: bool = False, early: int = 0) -> list[tuple[LayerKind, int]]:
     """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
-    and tables that only one kind uses live as long as in the full model.
+    and tables that only one kind uses live as long as in the full model. `early`: further layers that stand for
+    themselves, before those that stand for many.
     """
     kinds = layer_kinds(m)
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
+    begin += [(kind, 1) for kind in kinds[seen : seen + early]]
+    seen += early
     plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
     kind, copies = plan[-1]
     return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan
@@ -131,7 +134,7 @@ def _recorded(
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
-    plan = layer_plan(m, stack.keeps_last_apart(recipe))
+    plan = layer_plan(m, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
     full = recipe.method == "full"
@@ -306,6 +309,7 @@ class _Step:
         t, m = self.t, self.m
         self.recorder.enter(EMBEDDING)
         t.label("embedding")
+        t.offloader = self.stack.offloader(self.recipe) if t.grad_enabled else None
         table, head = ends.table, ends.head
         if table is head.weight:
             table = head.weight = _shared(t, table)

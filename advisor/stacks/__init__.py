@@ -26,6 +26,7 @@ KERNELS: dict[str, str] = {
     "liger_loss": "advisor.stacks.liger:LigerLoss",
     "cce": "advisor.stacks.cut_cross_entropy:CutCrossEntropy",
     "fused_lora": "advisor.stacks.fused_lora:FusedLora",
+    "activations": "advisor.stacks.offloading:OffloadedActivations",
 }
 """Where kernels are mirrored, by the name in a recipe's `kernels` or `offload`; later ones lie over earlier ones."""
 

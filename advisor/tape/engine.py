@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
-from advisor.tape.graph import GRADIENT, PENDING, Buffer, Frame, Node, Output, StopRecompute, Tensor
+from advisor.tape.graph import GRADIENT, PENDING, Buffer, Frame, Hosted, Node, Output, StopRecompute, Tensor
 from advisor.tape.tape import Tape
 
 _Heap = list[tuple[int, Any]]
@@ -20,12 +20,26 @@ def checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: b
     """
     if reentrant:
         return _checkpoint_reentrant(t, function, x)
-    t.frame, launched = Frame(function, (x,)), len(t.kernels)
+    frame, launched = Frame(function, (x,)), len(t.kernels)
+    if t.offloader is not None and t.grad_enabled:
+        _offload_input(t, frame, x)
+    t.frame = frame
     try:
         return function(x)
     finally:
         t.frame = None
         t.hooked += len(t.kernels) - launched
+
+
+def _offload_input(t: Tape, frame: Frame, x: Tensor) -> None:
+    """Hooks on saved tensors see what checkpointing itself saves: an empty tensor and x."""
+    assert t.offloader is not None
+    t.offloader.number += 1
+    frame.hosted = t.offloader.packed(t, (x,))[0]
+    if isinstance(frame.hosted, Hosted):
+        waiting = Tensor(x.shape, x.dtype, None, x.needs_grad)
+        waiting.node = x.node
+        frame.inputs = (waiting,)
 
 
 def hosted_checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, stored: str, staged: bool = False) -> Tensor:
@@ -110,6 +124,8 @@ def _recompute(t: Tape, frame: Frame) -> None:
     _enter_recompute(t)
     was_enabled, t.grad_enabled = t.grad_enabled, True
     launched = len(t.kernels)
+    if t.offloader is not None and isinstance(frame.hosted, Hosted):
+        frame.inputs[0].buffer = t.offloader.returned(t, frame.hosted)
     try:
         frame.function(*frame.inputs)
     except StopRecompute:
@@ -120,6 +136,8 @@ def _recompute(t: Tape, frame: Frame) -> None:
         t.frame, t.replaying = None, False
         t.grad_enabled = was_enabled
         _leave_recompute(t)
+    if frame.hosted is not None:
+        frame.inputs = ()
     frame.done = True
 
 
@@ -150,7 +168,12 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Te
             held = [frame.store.pop(s, None) for s in range(node.first_slot, node.first_slot + node.slots)]
         incoming = node.take_grad()  # the engine lets go of it once the outgoing ones are checked
         t.unpacked = held if frame is not None else node.saved
+        if t.offloader is not None:
+            t.unpacked = t.offloader.unpacked(t, t.unpacked)
         grads = list(node.backward(incoming))
+        if t.offloader is not None:
+            t.unpacked = ()
+            t.offloader.finish_node()
         held.clear()
         node.frame = frame = None
         _validate(t, node, grads)

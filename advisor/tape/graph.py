@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from math import prod
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from advisor.blocks import ITEM_BYTES
 from advisor.terms import TermName
@@ -97,6 +97,18 @@ PENDING = Tensor((), "float32")
 BackwardFunction = Callable[[Tensor], "tuple[Tensor | None, ...]"]
 
 
+class Hosted(NamedTuple):
+    """A saved tensor that waits in the host's memory."""
+
+    number: int
+    shape: Shape
+    dtype: str
+
+
+Saved = Buffer | Hosted | None
+"""What a node keeps of a tensor: None of one whose bytes are counted elsewhere."""
+
+
 class Node:
     """One recorded operation: where its gradients go, and what it keeps for computing them."""
 
@@ -123,7 +135,7 @@ class Node:
         for i in inputs:
             self.edges.append((i.node or i) if i.needs_grad else None)
             self.meta.append((i.shape, i.dtype))
-        self.saved: list[Buffer | None] = []
+        self.saved: list[Saved] = []
         self.context: Buffer | None = None
         self.grad: Tensor | None = None
         self.frame: Frame | None = None
@@ -161,11 +173,12 @@ class ManyNode(Node):
 class Frame:
     """A checkpointed region: the recipe for running it again and what the rerun brought back."""
 
-    __slots__ = ("done", "function", "holders", "inputs", "next_slot", "store")
+    __slots__ = ("done", "function", "holders", "hosted", "inputs", "next_slot", "store")
 
     def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
         self.function = function
         self.inputs = inputs
+        self.hosted: Saved = None  # what the one input waits as, if it is offloaded
         self.holders: list[weakref.ref[Node]] = []
         self.store: dict[int, Buffer | None] = {}
         self.next_slot = 0

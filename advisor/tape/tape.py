@@ -15,8 +15,8 @@ allocator behavior beyond rounding each block to 512 bytes.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.tape.graph import (
     SAVED,
@@ -27,10 +27,14 @@ from advisor.tape.graph import (
     Frame,
     Node,
     RawKernel,
+    Saved,
     Shape,
     StopRecompute,
     Tensor,
 )
+
+if TYPE_CHECKING:
+    from advisor.tape.offloading import Offloader
 
 
 class CachedCast(NamedTuple):
@@ -71,7 +75,8 @@ class Tape:
         self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
         self.recomputed_flop = 0
         self.hosted_bytes = 0  # copied to the host
-        self.unpacked: list[Buffer | None] = []  # what the node whose backward runs has saved
+        self.offloader: Offloader | None = None
+        self.unpacked: Sequence[Saved] = ()  # what the node whose backward runs has saved
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
@@ -147,6 +152,9 @@ class Tape:
         """
         frame = self.frame
         if frame is None:
+            if self.offloader is not None:
+                node.saved += self.offloader.packed(self, tensors)
+                return
             for tensor in tensors:
                 buffer = tensor.buffer
                 if buffer is not None:
