@@ -70,13 +70,16 @@ def _without_kernels(source: str) -> Any:
 
 
 def _measured(
-    function: Callable[..., torch.Tensor], mirror: Callable[..., Tensor], layers: list[_Layer], dropout: float, width: int
+    function: Callable[..., torch.Tensor],
+    mirror: Callable[..., Tensor],
+    layers: list[_Layer],
+    dropout: float,
 ) -> tuple[Measured, Measured]:
-    """Both sides of one function of x (B, S, width), which is not a leaf, and its layers."""
+    """Both sides of one function of x (B, S, H), and its layers."""
     dora = layers[0].magnitude is not None
     method: Method = "dora" if dora else "lora"
     recipe = Recipe(method=method, rank=RANK, dropout=dropout, adapter_dtype="float32")
-    x = torch.zeros((BATCH, LENGTH, width), dtype=torch.bfloat16, requires_grad=True)
+    x = torch.zeros((BATCH, LENGTH, WIDTH), dtype=torch.bfloat16, requires_grad=True)
     inputs = [x, *(one for layer in layers for one in layer.trained)]
     if dora:
         function(*inputs)  # fills the cache of norms
@@ -107,7 +110,7 @@ def cases(lora: Any) -> Iterator[Case]:
             q, k, v = projections(t, x, layers)
             return add(t, add(t, q, k), v)
 
-        yield f"LoRA_QKV {of}", *_measured(together, all_three, qkv, dropout, WIDTH)
+        yield f"LoRA_QKV {of}", *_measured(together, all_three, qkv, dropout)
 
         alone = [_Layer(WIDTH, WIDTH, dora)]
 
@@ -115,7 +118,10 @@ def cases(lora: Any) -> Iterator[Case]:
             found: torch.Tensor = lora.LoRA_O.apply(x, drop(x) if drop else None, *layers[0].arguments)
             return found
 
-        yield f"LoRA_O {of}", *_measured(output, lambda t, x, layers: projections(t, x, layers)[0], alone, dropout, WIDTH)
+        yield (
+            f"LoRA_O {of}",
+            *_measured(output, lambda t, x, layers: projections(t, x, layers)[0], alone, dropout),
+        )
 
         mlp = [_Layer(WIDTH, INNER, dora), _Layer(WIDTH, INNER, dora), _Layer(INNER, WIDTH, dora)]
 
@@ -126,7 +132,7 @@ def cases(lora: Any) -> Iterator[Case]:
             )
             return found
 
-        yield f"LoRA_MLP {of}", *_measured(gated, gated_mlp, mlp, dropout, WIDTH)
+        yield f"LoRA_MLP {of}", *_measured(gated, gated_mlp, mlp, dropout)
 
 
 def main() -> int:

@@ -20,7 +20,15 @@ import torch
 from advisor.decoders.linear import Linear
 from advisor.decoders.rope import Rope
 from advisor.specs import LinearShape, Recipe
-from advisor.stacks.liger_tape import chunk_rows, cross_entropy, fused_linear_loss, gated, relu_squared, rms_norm, rotated
+from advisor.stacks.liger_tape import (
+    chunk_rows,
+    cross_entropy,
+    fused_linear_loss,
+    gated,
+    relu_squared,
+    rms_norm,
+    rotated,
+)
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add
 from advisor.tape.tape import Tape
@@ -117,7 +125,9 @@ def losses(ops: Any, loss_utils: Any) -> Iterator[Case]:
         t = Tape("cpu", "bfloat16" if autocast else "")
 
         def mirror(t: Tape, x: Tensor, w: Tensor, rows: int = rows) -> Tensor:
-            head = Linear(LinearShape(name="head", in_features=w.shape[1], out_features=w.shape[0]), RECIPE, 0, "none", w.dtype)
+            head = Linear(
+                LinearShape(name="head", in_features=w.shape[1], out_features=w.shape[0]), RECIPE, 0, "none", w.dtype
+            )
             head.weight = w
             return fused_linear_loss(t, x, head, rows)
 

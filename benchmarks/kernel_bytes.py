@@ -1,7 +1,7 @@
 """Bytes that an autograd function of another package makes, keeps and gives back, against its mirror on the tape.
 
-The package's own code runs on the CPU, its Triton kernels replaced by nothing: what it allocates does not depend on what
-they compute. Both sides start from the same inputs, which live throughout.
+The package's own code runs on the CPU, its Triton kernels replaced by nothing: what it allocates does not depend on
+what they compute. Both sides start from the same inputs, which live throughout.
 """
 
 from __future__ import annotations

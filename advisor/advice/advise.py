@@ -14,6 +14,7 @@ from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
 from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
 from advisor.advice.notes import assumptions, batch_notes, card_notes, data_notes, traced_notes, trainer_notes, with_why
 from advisor.advice.prices import frontier, prices
+from advisor.advice.switches import implied, switched
 from advisor.advice.verdict import decide, said
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
@@ -63,6 +64,7 @@ def advise(
     placement = placement_of(question)
     data = data_of(question, spec, model if isinstance(model, str) else "", model_id, progress)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
+    question, ignored = switched(preset, question)
     workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
@@ -85,6 +87,7 @@ def advise(
         *measured,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
+        *ignored,
         *assumptions(question, workload),
         *data_notes(question, summary),
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
@@ -210,7 +213,7 @@ def _job(
         estimator,
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
-        preset={method: preset.values(method) for method in METHODS},
+        preset={method: {**preset.values(method), **implied(preset, question, method)} for method in METHODS},
         collator=preset.collator,
         profile=profile,
     )

@@ -166,7 +166,7 @@ class OptimizerStepTime(NamedTuple):
 
 def optimizer_step_time(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile) -> OptimizerStepTime:
     """Time after the last backward of a step, in which each card updates all parameters."""
-    work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+    work = optimizer_work(trained_shapes(m, recipe), recipe.optimizer, recipe.optimizer_in_backward)
     bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
     device_s = work.moved_bytes / bandwidth + work.launches * profile.kernel_s
     launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s

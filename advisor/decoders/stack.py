@@ -23,8 +23,7 @@ from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
-from advisor.tape.graph import LOGITS, Tensor
-from advisor.tape.offloading import Offloader
+from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
 from advisor.tape.tape import Tape
 
 
@@ -161,7 +160,7 @@ class Stack:
         """Keys and values (B, KV, S, D) as projected, before RoPE."""
         return k, v
 
-    def offloader(self, recipe: Recipe) -> Offloader | None:
+    def offloader(self, recipe: Recipe) -> SavedTensorHooks | None:
         """What moves the step's saved tensors to the host; None leaves them on the card."""
         return None
 

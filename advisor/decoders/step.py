@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import NamedTuple, ParamSpec
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.ends import embed
+from advisor.decoders.gradients import existing_gradients, shared_weight, updated_at_once
 from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds, sdpa_plan, slides
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
@@ -28,7 +29,7 @@ from advisor.parameters.layers import part_of
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
-from advisor.tape.graph import GRADIENT, Device, Node, RawKernel, Tensor
+from advisor.tape.graph import Device, RawKernel, Tensor
 from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
 from advisor.tape.tape import LabeledTape, Tape
 
@@ -150,8 +151,10 @@ def _recorded(
         outer_norm(m, other, full, stack) if m.embedding_norm else None,
         projections(m, recipe, RANK, stack),
     )
+    if recipe.optimizer_in_backward:
+        t.on_gradient = partial(updated_at_once, t, recipe.optimizer)
     if recipe.gradient_accumulation > 1:
-        _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
+        existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
     step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
@@ -182,7 +185,7 @@ def _structure(recipe: Recipe) -> Recipe:
             "rank": 1,
             "alpha": 1.0,
             "micro_batch": 1,
-            "optimizer": "adamw",
+            "optimizer": recipe.optimizer if recipe.optimizer_in_backward else "adamw",
             "expandable_segments": False,
             "dropout": 0.5 if recipe.dropout else 0.0,
             "gradient_accumulation": min(recipe.gradient_accumulation, 2),
@@ -244,22 +247,6 @@ def evaluation_program(
     return step_program(m, quiet, batch, length, device, stack, padded=padded, evaluating=True, capability=capability)
 
 
-def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
-    """Under accumulation, gradients of the earlier micro-steps exist from the start."""
-    for p in parameters:
-        if p.grad is None:
-            p.grad = t.empty(p.shape, p.dtype, GRADIENT)
-
-
-def _shared(t: Tape, weight: Tensor) -> Tensor:
-    """A weight used twice: its gradients meet before they reach it."""
-    if not weight.needs_grad:
-        return weight
-    out = Tensor(weight.shape, weight.dtype, needs_grad=True)
-    out.node = Node(t, (weight,), lambda g: (g,))
-    return out
-
-
 class _Ends(NamedTuple):
     """The weights before and after the layers."""
 
@@ -312,7 +299,7 @@ class _Step:
         t.offloader = self.stack.offloader(self.recipe) if t.grad_enabled else None
         table, head = ends.table, ends.head
         if table is head.weight:
-            table = head.weight = _shared(t, table)
+            table = head.weight = shared_weight(t, table)
         hidden = self._decode(table, ends)
         return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.one_tile, self.held))
 

@@ -10,7 +10,7 @@ from advisor.decoders.loss import log_softmax_loss
 from advisor.decoders.norms import NormFunction, NormPlace, rms_norm
 from advisor.decoders.rope import Rope
 from advisor.decoders.stack import LossInputs, Stack, full_logits
-from advisor.specs import Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast, mean
 from advisor.tape.tape import Tape

@@ -279,7 +279,7 @@ def gated_mlp(t: Tape, x: Tensor, layers: Sequence[Linear]) -> Tensor:
         hidden = t.empty(wide.shape, dtype)
         _base_gradient(t, down_layer, rows, dtype)
         t.kernel("elementwise", dtype, 0, 6 * hidden.bytes)
-        grads = [Tensor(wide.shape, dtype, t.unpacked[at + index]) for index in range(2)]
+        grads = [t.overwritten(wide, at + index) for index in range(2)]
         if dora:
             for index, layer in enumerate((gate_layer, up_layer)):
                 magnitudes[index], grads[index] = _magnitude_gradient(t, layer, grads[index])
@@ -289,9 +289,7 @@ def gated_mlp(t: Tape, x: Tensor, layers: Sequence[Linear]) -> Tensor:
         _base_gradient(t, gate_layer, rows, dtype)
         own = _update_gradients(t, (up_layer, gate_layer), rows, like)
         trained = [
-            one
-            for index, (_, a, b) in enumerate(made)
-            for one in ((a, b, magnitudes[index]) if dora else (a, b))
+            one for index, (_, a, b) in enumerate(made) for one in ((a, b, magnitudes[index]) if dora else (a, b))
         ]
         return (gx, own, *trained) if own is not None else (gx, *trained)
 

@@ -1,6 +1,6 @@
 """Liger's kernels, as transformers' Trainer lays them over a model that is loaded (use_liger_kernel).
 
-A kernel that the model's type does not get is not an error there: the model's own code runs. Here it counts as that, and
+A kernel that the model's type does not get is no error there: the model's own code runs. Here it counts as that, and
 `declined` names it.
 Source: liger-kernel 0.8.5, transformers/monkey_patch.py, MODEL_TYPE_TO_APPLY_LIGER_FN and the functions in it;
 transformers 5.23, integrations/liger.py, apply_liger_kernel.
@@ -97,7 +97,8 @@ def patched(m: ModelSpec) -> Patched:
 
 
 def _says(m: ModelSpec, kernel: str, what: str) -> str:
-    return f"{kernel}: {VERSION} has {what} for {m.architecture}, and says nothing; the model's own code runs"
+    has = "does not know" if patched(m) is NOTHING else f"has {what} for"
+    return f"{kernel}: {VERSION} {has} {m.architecture}, and says nothing; the model's own code runs"
 
 
 @dataclass(frozen=True)

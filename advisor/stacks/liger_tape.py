@@ -1,7 +1,7 @@
 """What Liger's kernels allocate, keep and overwrite, as operations of the tape.
 
-Source: liger-kernel 0.8.5, liger_kernel/ops, the files that each function names. What is a kernel in Triton there is one
-kernel here, which moves its operands once.
+Source: liger-kernel 0.8.5, liger_kernel/ops, the files that each function names. A kernel in Triton there is one kernel
+here, which moves its operands once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,6 @@ MULTIPROCESSORS = 188
 
 Source: NVIDIA, RTX PRO 6000 Blackwell data sheet (24,064 CUDA cores of 128 a multiprocessor).
 """
-
-
-def _saved(t: Tape, like: Tensor, index: int) -> Tensor:
-    """A tensor of the shape of `like` in the memory of what the running node saved at `index`."""
-    return Tensor(like.shape, like.dtype, t.unpacked[index])
 
 
 def rms_norm(t: Tape, x: Tensor, weight: Tensor, in_place: bool) -> Tensor:
@@ -61,7 +56,7 @@ def gated(t: Tape, gate: Tensor, up: Tensor) -> Tensor:
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
         t.kernel("elementwise", like.dtype, 0, 5 * like.bytes)
-        return _saved(t, like, 0), _saved(t, like, 1)
+        return t.overwritten(like, 0), t.overwritten(like, 1)
 
     return t.function(t.empty(gate.shape, gate.dtype), (gate, up), backward, (gate, up))
 
@@ -135,7 +130,7 @@ def cross_entropy(t: Tape, logits: Tensor) -> Tensor:
 
     def backward(g: Tensor) -> tuple[Tensor]:
         t.kernel("elementwise", "float32", 0, 2 * like.bytes)
-        return (_saved(t, like, 0),)
+        return (t.overwritten(like, 0),)
 
     out = t.function(t.empty((1,), "float32"), (wide,), backward, (wide,))
     labels.clear()
@@ -152,7 +147,7 @@ def _shifted_labels(t: Tape, batch: int, length: int) -> list[Tensor]:
 
 
 def chunk_rows(tokens: int, vocabulary: int, width: int) -> int:
-    """Tokens whose logits exist at a time: so many that they need about what the hidden states do, up to a power of two.
+    """Tokens whose logits exist at a time: so many that these need about what the hidden states do; a power of two.
 
     Source: ops/fused_linear_cross_entropy.py, chunk_mem_const = 1.
     """
@@ -228,7 +223,7 @@ def fused_linear_loss(t: Tape, hidden: Tensor, head: Linear, at_once: int = 0, a
     shapes = [Tensor(hidden.shape, hidden.dtype), Tensor(weight.shape, weight.dtype)]
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
-        found = [_saved(t, like, index) for index, like in enumerate(shapes[: len(t.unpacked)])]
+        found = [t.overwritten(like, index) for index, like in enumerate(shapes[: len(t.unpacked)])]
         for one in found:
             t.kernel("elementwise", one.dtype, 0, 2 * one.bytes)
         return (found[0], found[1] if trains else None)
@@ -240,9 +235,7 @@ def fused_linear_loss(t: Tape, hidden: Tensor, head: Linear, at_once: int = 0, a
     return loss
 
 
-def _add_weight_gradient(
-    t: Tape, casts: _Casts, gradient: Tensor, tokens: int, at_once: int, apart: bool
-) -> None:
+def _add_weight_gradient(t: Tape, casts: _Casts, gradient: Tensor, tokens: int, at_once: int, apart: bool) -> None:
     """A chunk's part of the head's gradient, added in place by the product itself, or from products made apart."""
     vocabulary, width = gradient.shape
     compute, item = casts.compute, ITEM_BYTES[casts.compute]

@@ -1,7 +1,7 @@
 """Activations that wait in the host's memory: TRL's offloader, which axolotl uses as well, and torchtune's.
 
-With checkpointing only the layers' inputs are saved outside its own hooks, so that these alone are moved; without, every
-saved tensor of 1 KiB and more is, the log-softmax of the logits included. The head's own module is left out.
+With checkpointing only the layers' inputs are saved outside its own hooks, so that these alone are moved; without, all
+saved tensors of 1 KiB and more are, the log-softmax of the logits included. The head's own module is left out.
 Source: trl 1.16, trainer/sft_trainer.py, training_step, and models/activation_offloading.py,
 get_act_offloading_ctx_manager; axolotl 0.19.0, core/trainers/mixins/activation_checkpointing.py; torchtune 0.6.1,
 training/_activation_offloading.py. Torchtune needs checkpointing, where its tensors are saved once: no difference.

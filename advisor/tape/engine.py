@@ -261,3 +261,5 @@ def _accumulate(t: Tape, leaf: Tensor, g: Tensor) -> None:
     leaf.grad = g
     if g.buffer is not None and leaf.buffer is None:
         g.buffer.move_to(GRADIENT)
+    if t.on_gradient is not None:
+        t.on_gradient(leaf)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from advisor.blocks import ITEM_BYTES
 from advisor.terms import TermName
@@ -107,6 +107,24 @@ class Hosted(NamedTuple):
 
 Saved = Buffer | Hosted | None
 """What a node keeps of a tensor: None of one whose bytes are counted elsewhere."""
+
+
+class SavedTensorHooks(Protocol):
+    """What a node keeps in place of a tensor, and what its backward gets of it (advisor.tape.offloading)."""
+
+    number: int  # of the tensor that was saved last
+
+    def packed(self, t: Any, tensors: Sequence[Tensor]) -> list[Buffer | Hosted]:
+        """What a node holds."""
+
+    def unpacked(self, t: Any, saved: Sequence[Saved]) -> list[Buffer | None]:
+        """What its backward works with."""
+
+    def returned(self, t: Any, one: Hosted) -> Buffer:
+        """One of them."""
+
+    def finish_node(self) -> None:
+        """Its backward has run."""
 
 
 class Node:

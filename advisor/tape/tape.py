@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from advisor.tape.graph import (
     SAVED,
@@ -28,13 +28,11 @@ from advisor.tape.graph import (
     Node,
     RawKernel,
     Saved,
+    SavedTensorHooks,
     Shape,
     StopRecompute,
     Tensor,
 )
-
-if TYPE_CHECKING:
-    from advisor.tape.offloading import Offloader
 
 
 class CachedCast(NamedTuple):
@@ -75,7 +73,8 @@ class Tape:
         self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
         self.recomputed_flop = 0
         self.hosted_bytes = 0  # copied to the host
-        self.offloader: Offloader | None = None
+        self.on_gradient: Callable[[Tensor], None] | None = None  # called with a leaf whose gradient is complete
+        self.offloader: SavedTensorHooks | None = None
         self.unpacked: Sequence[Saved] = ()  # what the node whose backward runs has saved
 
     # -- allocation and recording ---------------------------------------------------------------------------
@@ -134,6 +133,12 @@ class Tape:
             self.save(node, saved)
             out.node, out.needs_grad = node, True
         return out
+
+    def overwritten(self, like: Tensor, index: int) -> Tensor:
+        """A tensor of the shape of `like` in the memory of what the running node saved at `index`."""
+        buffer = self.unpacked[index]
+        assert isinstance(buffer, Buffer)
+        return Tensor(like.shape, like.dtype, buffer)
 
     def view(self, x: Tensor, shape: Shape) -> Tensor:
         """The same memory under another shape."""
