@@ -25,7 +25,8 @@ from advisor.stacks.fused_lora_tape import gated_mlp, projections
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add
 from advisor.tape.tape import Tape
-from benchmarks.kernel_bytes import Measured, bare, compared, mirrored, real, without_triton
+from benchmarks.kernel_bytes import bare, compared, real, without_triton
+from benchmarks.tape_bytes import Measured, mirrored
 
 BATCH, LENGTH, WIDTH, INNER, RANK = 2, 96, 128, 352, 8
 Case = tuple[str, Measured, Measured]

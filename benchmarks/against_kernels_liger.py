@@ -32,7 +32,8 @@ from advisor.stacks.liger_tape import (
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add
 from advisor.tape.tape import Tape
-from benchmarks.kernel_bytes import Measured, bare, compared, mirrored, real, without_triton
+from benchmarks.kernel_bytes import bare, compared, real, without_triton
+from benchmarks.tape_bytes import Measured, mirrored
 
 BATCH, LENGTH, WIDTH, HEADS, HEAD_DIM = 2, 96, 128, 4, 32
 INNER = 352

@@ -11,26 +11,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from advisor.tape.engine import run_backward
-from advisor.tape.graph import Tensor
-from advisor.tape.tape import Tape
+from benchmarks.tape_bytes import Measured, measured
 from calibrate.worker.tracker import AllocationTracker
-
-SCALAR_BYTES = 8
-"""Numbers of their own are left out on both sides: PyTorch's code makes a few that nobody needs to mirror."""
-
-
-class Measured(NamedTuple):
-    """Bytes beyond what lived before: at the peak of forward, left after it; the same of backward."""
-
-    forward_peak: int
-    kept: int
-    backward_peak: int
-    left: int
 
 
 class _Kernel:
@@ -110,38 +96,7 @@ def real(
     assert len(found) == len(wanted)
     sizes = [allocation.exact_bytes for allocation in tracker.timeline.allocations]
     moves = [sizes[at] if at >= 0 else -sizes[-at - 1] for at in tracker.timeline.moves]
-    return _measured(moves, (begun, ran, ready, done))
-
-
-def mirrored(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], t: Tape) -> Measured:
-    """The same on the tape that the inputs were made on; on leaving autocast its cache goes."""
-    begun, autocast = len(t.events), t.autocast
-    out = function(t, *inputs)
-    t.autocast = ""
-    t.autocast_cache.clear()
-    ran = len(t.events)
-    gradient = t.empty(out.shape, out.dtype)
-    ready = len(t.events)
-    run_backward(t, out, gradient)
-    done = len(t.events)
-    sizes = {slot: size for size, slot in t.slots.items()}
-    moves = [-sizes[event >> 3] if event % 2 else sizes[event >> 3] for event in t.events[:done]]
-    t.autocast = autocast
-    return _measured(moves, (begun, ran, ready, done))
-
-
-def _measured(moves: Sequence[int], marks: tuple[int, int, int, int]) -> Measured:
-    begun, ran, ready, done = marks
-    heights, height = [0], 0
-    for move in moves:
-        height += move if abs(move) > SCALAR_BYTES else 0
-        heights.append(height)
-    return Measured(
-        max(heights[begun : ran + 1]) - heights[begun],
-        heights[ran] - heights[begun],
-        max(heights[ready : done + 1]) - heights[ready],
-        heights[done] - heights[ready],
-    )
+    return measured(moves, (begun, ran, ready, done))
 
 
 def compared(name: str, of_package: Measured, of_tape: Measured) -> bool:
