@@ -7,7 +7,7 @@ check_auto_enable_lora_kernels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from advisor.architectures import architecture_of
 from advisor.decoders.linear import Linear
@@ -26,9 +26,17 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh")
 def _adapted(linears: Mapping[str, Linear], names: Sequence[str]) -> bool:
     """Whether all of these layers exist by these names and have adapters, on a base in 16 or 4 bits."""
     return all(
-        name in linears and linears[name].lora_a is not None and linears[name].weight.dtype != "float32"
+        name in linears
+        and linears[name].lora_a is not None
+        and linears[name].weight.dtype != "float32"
+        and linears[name].quant != "int8"
         for name in names
     )
+
+
+def _separate(m: ModelSpec) -> bool:
+    """Whether attention has layers q_proj, k_proj, v_proj and o_proj: no other is looked at."""
+    return not m.kv_lora_rank and {*m.qkv_names, m.out_name} == {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
 def refusal(m: ModelSpec, recipe: Recipe) -> str:
@@ -40,22 +48,32 @@ def refusal(m: ModelSpec, recipe: Recipe) -> str:
     if recipe.base_dtype == "float32":
         return "they need a base in 16 or 4 bits"
     targets = targets_in(m, recipe.target_modules)
-    groups = [group for group in (m.qkv_names, (m.out_name,), m.mlp_names) if set(group) <= targets]
-    if m.fused_qkv or not groups:
+    attention = [m.qkv_names, (m.out_name,)] if _separate(m) else []
+    mlp = [m.mlp_names] if m.mlp == "gated" and m.activation in ACTIVATIONS else []
+    if not any(set(group) <= targets for group in (*attention, *mlp)):
         return "they need adapters on all of q, k and v, on o, or on all of gate, up and down, as layers of their own"
     return ""
 
 
 @dataclass(frozen=True)
 class FusedLora(Stack):
-    """LoRA_QKV, LoRA_O and LoRA_MLP; what lacks an adapter in a group runs peft's code."""
+    """LoRA_QKV, LoRA_O and LoRA_MLP; what lacks an adapter in a group runs peft's code.
+
+    Ignores: LoRA_QK, for layers whose keys are their values.
+    """
+
+    looks_at_attention: bool = field(default=True, kw_only=True)
+
+    def shaped(self, m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stack:
+        """With what it finds of attention."""
+        return replace(super().shaped(m, recipe, batch, length), looks_at_attention=_separate(m))  # type: ignore[call-arg]
 
     def queries_keys_values(
         self, t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], norms: Sequence[Norm | HeadNorms]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All three before their norms, which follow. Source: kernels/lora.py, LoRA_QKV."""
         quirks = architecture_of(m.architecture)
-        if m.fused_qkv or quirks.scales_projected_queries or not _adapted(linears, m.qkv_names):
+        if not self.looks_at_attention or quirks.scales_projected_queries or not _adapted(linears, m.qkv_names):
             return super().queries_keys_values(t, x, m, linears, norms)
         t.label("q, k and v, fused LoRA")
         made = projections(t, x, [linears[name] for name in m.qkv_names])
@@ -73,7 +91,7 @@ class FusedLora(Stack):
 
     def output_projection(self, t: Tape, x: Tensor, layer: Linear) -> Tensor:
         """Source: kernels/lora.py, LoRA_O."""
-        if layer.name != "o_proj" or not _adapted({layer.name: layer}, (layer.name,)):
+        if not self.looks_at_attention or not _adapted({layer.name: layer}, (layer.name,)):
             return super().output_projection(t, x, layer)
         t.label(f"{layer.name}, fused LoRA")
         return projections(t, x, [layer])[0]
