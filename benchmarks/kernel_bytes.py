@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -72,16 +73,17 @@ def real(
     inputs: Sequence[torch.Tensor | None],
     autocast: bool = False,
     frozen: Sequence[torch.Tensor] = (),
+    around: AbstractContextManager[Any] | None = None,
 ) -> Measured:
     """What PyTorch allocates while `function` runs and its backward gives the gradients of `inputs`.
 
-    `frozen`: what it reads besides.
+    `frozen`: what it reads besides; `around`: what both run in.
     """
     tracker = AllocationTracker({}, name_modules=False)
     for one in (*inputs, *frozen):
         if one is not None:
             tracker.add(one, "input", "")
-    with tracker:
+    with tracker, around or nullcontext():
         tracker.mark("forward")
         begun = len(tracker.timeline.moves)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

@@ -32,6 +32,8 @@ def mirrored(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], t
     gradient = t.empty(out.shape, out.dtype)
     ready = len(t.events)
     run_backward(t, out, gradient)
+    if t.offloader is not None:
+        t.offloader.finish_backward()
     done = len(t.events)
     sizes = {slot: size for size, slot in t.slots.items()}
     moves = [-sizes[event >> 3] if event % 2 else sizes[event >> 3] for event in t.events[:done]]

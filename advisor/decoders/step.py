@@ -164,6 +164,8 @@ def _recorded(
         t.kernel("elementwise", loss.dtype, 0, loss.bytes)
         ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
         run_backward(t, loss, ones)
+        if t.offloader is not None:
+            t.offloader.finish_backward()
     recorder.finish()
     program = StepProgram(t.events[:], t.slots, t.labels)
     program.calls = tuple(step.calls)

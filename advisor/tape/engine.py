@@ -32,9 +32,11 @@ def checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: b
 
 
 def _offload_input(t: Tape, frame: Frame, x: Tensor) -> None:
-    """Hooks on saved tensors see what checkpointing itself saves: an empty tensor and x."""
+    """Hooks on saved tensors see what checkpointing itself saves: x.
+
+    Source: PyTorch 2.13, torch/utils/checkpoint.py, _CheckpointFrame.save_inputs.
+    """
     assert t.offloader is not None
-    t.offloader.number += 1
     frame.hosted = t.offloader.packed(t, (x,))[0]
     if isinstance(frame.hosted, Hosted):
         waiting = Tensor(x.shape, x.dtype, None, x.needs_grad)
@@ -171,11 +173,11 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Te
         if t.offloader is not None:
             t.unpacked = t.offloader.unpacked(t, t.unpacked)
         grads = list(node.backward(incoming))
-        if t.offloader is not None:
-            t.unpacked = ()
-            t.offloader.finish_node()
         held.clear()
         node.frame = frame = None
+        if t.offloader is not None:
+            t.unpacked = ()
+            t.offloader.finish_node(t)
         _validate(t, node, grads)
         del incoming
         node.saved.clear()

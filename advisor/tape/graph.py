@@ -123,8 +123,11 @@ class SavedTensorHooks(Protocol):
     def returned(self, t: Any, one: Hosted) -> Buffer:
         """One of them."""
 
-    def finish_node(self) -> None:
+    def finish_node(self, t: Any) -> None:
         """Its backward has run."""
+
+    def finish_backward(self) -> None:
+        """All have run."""
 
 
 class Node:

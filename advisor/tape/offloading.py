@@ -79,11 +79,24 @@ class Offloader:
             self.back[one.number] = buffer
         return buffer
 
-    def finish_node(self) -> None:
-        """A node's backward has run: the stash goes, and what came back for nodes before."""
+    def finish_node(self, t: Tape) -> None:
+        """A node's backward has run: the stash goes, what came back for nodes before, and what others hold now.
+
+        Whether others hold it shows when it is dropped: its memory is given back, and that is undone.
+        """
         if self.leaving is None:
             return
         self.stash.clear()
         for number in self.leaving:
             del self.back[number]
         self.leaving = None
+        for number in list(self.back):
+            code, events = self.back[number].code, len(t.events)
+            del self.back[number]
+            if len(t.events) > events:
+                t.events.pop()
+                self.back[number] = Buffer.standing(t, code)
+
+    def finish_backward(self) -> None:
+        """The last of what came back goes."""
+        self.back.clear()

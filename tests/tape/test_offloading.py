@@ -43,6 +43,6 @@ def test_what_came_back_lives_until_the_next_node_is_done() -> None:
         held = offloader.unpacked(t, [one])
         assert held[0] is offloader.back[number]
         del held
-        offloader.finish_node()
+        offloader.finish_node(t)
         assert list(offloader.back) == [number]
     assert offloader.stash == {}
