@@ -89,3 +89,10 @@ def test_config_that_is_not_there(tmp_path: Path) -> None:
         config_of(str(tmp_path))
     with pytest.raises(UnknownName):
         config_of("")
+
+
+@pytest.mark.parametrize("knobs", [{"kernels": "liger"}, {"offload": "activations"}])
+def test_only_transformers_own_code_runs(knobs: dict[str, str]) -> None:
+    with pytest.raises(BadValue, match="run transformers' own code"):
+        recipe_of("lora", knobs)
+    assert recipe_of("lora", {}, "axolotl")[0].kernels == ()

@@ -213,3 +213,10 @@ def test_weights_left_in_16_bits() -> None:
     assert "quantizes none of the parameters" in warned(card(80), falcon, method="qdora")["ADV111"]
     assert "ADV111" not in warned(card(80), MIXTURE, method="lora")
     assert "ADV111" not in warned(card(80), method="qlora")
+
+
+def test_kernels_that_do_not_run() -> None:
+    unknown = MODEL.model_copy(update={"architecture": "phi"})
+    text = warned(model=unknown, estimator=estimate, kernels="liger", method="lora")["ADV113"]
+    assert text.startswith("liger_norm, liger_rope, liger_mlp, liger_loss: liger-kernel 0.8.5 does not know phi")
+    assert "ADV113" not in warned(estimator=estimate, kernels="liger", method="lora")
