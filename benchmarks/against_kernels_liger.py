@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 
+from advisor.catalog.config_json import model_from_config
 from advisor.decoders.linear import Linear
 from advisor.decoders.rope import Rope
 from advisor.specs import LinearShape, Recipe
+from advisor.stacks.liger_experts import fused_experts
 from advisor.stacks.liger_tape import (
     chunk_rows,
     cross_entropy,
@@ -143,6 +145,17 @@ def losses(ops: Any, loss_utils: Any) -> Iterator[Case]:
 
 
 RECIPE = Recipe(method="full")
+MIXTURE: dict[str, Any] = {
+    "vocab_size": 100,
+    "hidden_size": WIDTH,
+    "intermediate_size": INNER,
+    "num_hidden_layers": 1,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+}
 
 
 def cross_entropies(functional: Any) -> Iterator[Case]:
@@ -167,6 +180,42 @@ def cross_entropies(functional: Any) -> Iterator[Case]:
         yield f"cross entropy {dtype}", measured, mirrored(cross_entropy, on_tape(t, logits), t)
 
 
+def experts(module: Any) -> Iterator[Case]:
+    """The fused experts, trained and frozen; the places that its routing kernels find are made here."""
+    tokens, top_k, number, inner = BATCH * LENGTH, 2, 4, 48
+
+    def places(chosen: torch.Tensor, experts: int) -> tuple[torch.Tensor, ...]:
+        found = [torch.empty(tokens * top_k, dtype=torch.int32) for _ in range(3)]
+        none = torch.empty(1, dtype=torch.int32)
+        return none, none, *found, none[:0], none[:0]
+
+    module.compute_routing_metadata = places
+    m = model_from_config({"model_type": "qwen3_moe", **MIXTURE}, "mixture", "mixture")
+    for dtype, trains in product(DTYPES, (True, False)):
+        x, scores = made((tokens, WIDTH), dtype), made((tokens, top_k), dtype)
+        up = made((number, 2 * inner, WIDTH), dtype, trains)
+        down = made((number, WIDTH, inner), dtype, trains)
+        picked = torch.zeros((tokens, top_k), dtype=torch.int64)
+
+        def of_package(
+            x: torch.Tensor, scores: torch.Tensor, *weights: torch.Tensor, picked: torch.Tensor = picked
+        ) -> torch.Tensor:
+            chosen = picked.to(torch.int32)
+            found: torch.Tensor = module.LigerFusedMoEFunction.apply(x, *weights, chosen, scores)
+            return found
+
+        def mirror(t: Tape, x: Tensor, scores: Tensor, up: Tensor, down: Tensor) -> Tensor:
+            return fused_experts(t, x, scores, m, top_k, {"gate_up": up, "down": down}.__getitem__)
+
+        t = Tape("cpu")
+        inputs = (x, scores, up, down)
+        yield (
+            f"experts {dtype} trained={trains}",
+            real(of_package, inputs, frozen=(picked,)),
+            mirrored(mirror, on_tape(t, *inputs), t),
+        )
+
+
 def main() -> int:
     """Print every case; 1 if one differs."""
     parser = ArgumentParser()
@@ -180,6 +229,7 @@ def main() -> int:
 
     loss_utils = import_module("liger_kernel.transformers.model.loss_utils")
     cases = [*norms(ops), *activations(ops), *rotations(ops), *losses(ops, loss_utils)]
+    cases += experts(ops("fused_moe"))
     cases += cross_entropies(import_module("liger_kernel.transformers.functional"))
     different = sum(not compared(*case) for case in cases)
     print(f"{len(cases)} cases, {different} different")

@@ -26,6 +26,11 @@ class _Kernel:
     def __init__(self, value: Any = None) -> None:
         self.value = value
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Kernel()
+
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         return lambda *args, **kwargs: None
 
@@ -50,13 +55,17 @@ def bare(source: str, *packages: str) -> None:
         sys.modules[name] = module
 
 
+def without(module: str) -> None:
+    """Put a module in its place in which any name is a kernel, or what makes one, that does nothing."""
+    sys.modules[module] = _Anything(module)
+
+
 def without_triton() -> None:
     """Put modules in the place of Triton's whose kernels do nothing, once PyTorch has looked for the real ones."""
     import_module("torch._dynamo")
-    for name in ("triton", "triton.language", "triton.language.math", "triton.language.extra", "triton.runtime"):
-        sys.modules[name] = _Anything(name)
-    for name in ("libdevice", "cuda", "cuda.libdevice"):
-        sys.modules[f"triton.language.extra.{name}"] = _Anything(name)
+    parts = ("", ".language", ".language.math", ".language.extra", ".runtime", ".testing")
+    for name in (*parts, *(f".language.extra.{one}" for one in ("libdevice", "cuda", "cuda.libdevice"))):
+        without(f"triton{name}")
     triton: Any = sys.modules["triton"]
     triton.__version__ = "3.0.0"
     triton.__path__ = sys.modules["triton.language"].__path__ = sys.modules["triton.language.extra"].__path__ = []

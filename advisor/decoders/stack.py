@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
+from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
 from advisor.decoders.loss import chunked_loss, log_softmax_loss
@@ -155,6 +156,10 @@ class Stack:
     ) -> Tensor:
         """The dense MLP: x (B, S, H) -> (B, S, H); `own` is what its activation learns, if anything."""
         return feed_forward(t, x, m, linears, own)
+
+    def experts(self, m: ModelSpec) -> ExpertsCode | None:
+        """What runs the routed experts, if not transformers' own code."""
+        return None
 
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, KV, S, D) as projected, before RoPE."""

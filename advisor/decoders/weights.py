@@ -58,7 +58,7 @@ class Weights:
             name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
             for name, p in own_parameters(m).items()
         }
-        self.experts = _experts_of(m, recipe, rank, self.own)
+        self.experts = _experts_of(m, recipe, rank, self.own, stack)
         self.qk_norms = [
             HeadNorms(count, width, other, trained)
             if m.qk_norm == "each_apart"
@@ -77,12 +77,12 @@ class Weights:
 
 
 def _experts_of(
-    m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor]
+    m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor], stack: Stack
 ) -> Experts | OssExperts | Llama4Experts | None:
     """The mixture, where a layer has one."""
     match m.mlp:
         case "experts":
-            return Experts(m, recipe, rank, own)
+            return Experts(m, recipe, rank, own, stack.experts(m))
         case "oss_experts":
             return OssExperts(**own, top_k=m.experts_per_token)
         case "llama4_experts":

@@ -12,7 +12,7 @@ from advisor.blocks import ITEM_BYTES
 from advisor.decoders.linear import Linear
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.errors import BadValue
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
@@ -74,5 +74,7 @@ def cut_loss(t: Tape, hidden: Tensor, head: Linear) -> Tensor:
 
     kept = (hidden, lse, places) if means is None else (hidden, lse, places, means)
     out = t.function(t.empty((1,), "float32"), (hidden, weight), backward, kept)
+    if isinstance(out.node, Node):
+        out.node.context = places.buffer  # in the call's parameters as well, which backward does not free
     del targets
     return out

@@ -14,11 +14,13 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from advisor.decoders.adapters import linear
+from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import NormFunction, NormPlace
 from advisor.decoders.rope import Rope
 from advisor.decoders.stack import LossInputs, Proof, Stack, full_logits
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
+from advisor.stacks.liger_experts import fused_experts
 from advisor.stacks.liger_tape import (
     chunk_rows,
     contiguous_halves,
@@ -172,12 +174,16 @@ class LigerMlp(Stack):
         own = () if has.mlp or has.experts else (_says(m, "liger_mlp", "no MLP"),)
         return (*super().declined(m, recipe), *own)
 
+    def experts(self, m: ModelSpec) -> ExpertsCode | None:
+        """All routed experts in one function."""
+        return fused_experts if patched(m).experts else super().experts(m)
+
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
-        """Its fused kernel for routed experts is not mirrored."""
+        """DeepSeek's shared experts are patched as well, which is not mirrored."""
         proof = super().proof(m, recipe)
-        if not patched(m).experts:
+        if not (patched(m).experts and patched(m).mlp and m.shared_expert_size):
             return proof
-        text = f"{VERSION}'s fused experts (LigerExperts): transformers' are counted"
+        text = f"{VERSION}'s activation of shared experts: transformers' is counted"
         return proof._replace(unknown=(*proof.unknown, text))
 
 

@@ -56,7 +56,20 @@ def test_the_fused_loss_frees_the_logits_and_is_left_out_of_evaluation() -> None
     assert old.part_peaks[0] > step(m, full).part_peaks[0], "Turing makes the head's gradient in fp32, apart"
 
 
-def test_routed_experts_are_not_mirrored() -> None:
+def test_the_activation_of_shared_experts_is_not_mirrored() -> None:
+    recipe = recipe_of("lora", "liger_mlp")
+    stack = stack_of(recipe)
+    assert stack.proof(spec("deepseek_v3-experts"), recipe).unknown
+    assert not stack.proof(spec("qwen3_moe"), recipe).unknown
+
+
+def test_fused_experts_keep_less_and_make_gradients_of_frozen_weights() -> None:
     m = spec("qwen3_moe")
-    assert stack_of(recipe_of("lora", "liger_mlp")).proof(m, recipe_of("lora")).unknown
-    assert not stack_of(recipe_of("lora", "liger_norm")).proof(m, recipe_of("lora")).unknown
+    attention = {"target_modules": ("attention",)}
+    plain, fused = (step(m, recipe_of("lora", *kernels, **attention)) for kernels in ((), ("liger_mlp",)))
+    assert fused.after_forward_bytes < plain.after_forward_bytes
+    short = [
+        predict_step_memory(m, recipe_of("lora", *k, **attention), 1, 1, "cuda", stack_of(recipe_of("lora", *k)))
+        for k in ((), ("liger_mlp",))
+    ]
+    assert short[1].peak_bytes > short[0].peak_bytes, "as large as the layer's experts"
