@@ -9,14 +9,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from functools import lru_cache, partial
-from itertools import groupby
 from typing import NamedTuple, ParamSpec
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.ends import embed
 from advisor.decoders.gradients import existing_gradients, shared_weight, updated_at_once
-from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds, sdpa_plan, slides
+from advisor.decoders.kinds import LayerKind, composes_attention, layer_plan, sdpa_plan, slides
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.loss import TILE_TOKENS
@@ -77,23 +76,6 @@ class _Recorder:
         """End the record and let go of the tape: each would keep the other alive."""
         self.close()
         del self.t.on_segment
-
-
-def layer_plan(m: ModelSpec, last_apart: bool = False, early: int = 0) -> list[tuple[LayerKind, int]]:
-    """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
-
-    Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
-    and tables that only one kind uses live as long as in the full model. `early`: further layers that stand for
-    themselves, before those that stand for many.
-    """
-    kinds = layer_kinds(m)
-    seen = 1 + max(kinds.index(kind) for kind in set(kinds))
-    begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
-    begin += [(kind, 1) for kind in kinds[seen : seen + early]]
-    seen += early
-    plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
-    kind, copies = plan[-1]
-    return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan
 
 
 def _leaving_garbage(record: Callable[P, StepProgram]) -> Callable[P, StepProgram]:

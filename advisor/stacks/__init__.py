@@ -47,8 +47,9 @@ def _stack(names: tuple[str, ...], kernels: frozenset[str]) -> Stack:
     code = _class(CODE[libraries.code]) if libraries.code else Stack
     found = dict.fromkeys(where for name, where in KERNELS.items() if name in kernels - code.own_kernels)
     parts = [*(_class(where) for where in reversed(found)), code]
-    # a dataclass of its own, so that the fields of all parts are among what makes two stacks equal
-    made: type[Stack] = parts[0] if len(parts) == 1 else dataclass(frozen=True)(type("Stack", tuple(parts), {}))
+    made = parts[0]
+    if len(parts) > 1:  # a dataclass of its own, whose fields are those of all parts
+        made = dataclass(frozen=True)(type("Stack", tuple(parts), {}))
     return made(libraries=libraries)
 
 
