@@ -48,6 +48,15 @@ class Proof(NamedTuple):
     unknown: tuple[str, ...] = ()
     """What runs and is not mirrored: an answer that rests on it says so, and does not say that a job fits."""
 
+    def reading(self, package: str) -> Proof:
+        """The same with functions of a package that ran on a CPU, beside the mirrored step."""
+        text = f"functions of {package}, whose bytes are those of its own code on a CPU"
+        return self if text in self.read else self._replace(read=(*self.read, text))
+
+    def not_knowing(self, text: str) -> Proof:
+        """The same with what is not mirrored."""
+        return self._replace(unknown=(*self.unknown, text))
+
 
 @dataclass(frozen=True)
 class Stack:

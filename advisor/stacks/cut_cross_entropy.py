@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.linear import Linear
-from advisor.decoders.stack import LossInputs, Stack
+from advisor.decoders.stack import LossInputs, Proof, Stack
 from advisor.errors import BadValue
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
@@ -23,6 +24,10 @@ LOCK_ROWS = 64
 @dataclass(frozen=True)
 class CutCrossEntropy(Stack):
     """The loss of all models; evaluations, too, run it."""
+
+    def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
+        """To the byte."""
+        return super().proof(m, recipe).reading("cut-cross-entropy 25.1.1")
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Hidden states in 16 bits. Raises BadValue for others, as its backward does."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from advisor.architectures import architecture_of
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import HeadNorms, Norm
-from advisor.decoders.stack import Stack
+from advisor.decoders.stack import Proof, Stack
 from advisor.parameters.targets import targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.fused_lora_tape import gated_mlp, projections
@@ -104,6 +104,11 @@ class FusedLora(Stack):
             return super().feed_forward(t, x, m, linears, own)
         t.label("MLP, fused LoRA")
         return gated_mlp(t, x, [linears[name] for name in m.mlp_names])
+
+    def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
+        """To the byte, on a base in 16 bits."""
+        proof = super().proof(m, recipe)
+        return proof if refusal(m, recipe) else proof.reading("axolotl 0.19.0")
 
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
         """What keeps all of them off."""

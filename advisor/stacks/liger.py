@@ -98,6 +98,10 @@ def patched(m: ModelSpec) -> Patched:
     return PATCHED.get(m.architecture, NOTHING)
 
 
+def _proof(proof: Proof, m: ModelSpec) -> Proof:
+    return proof if patched(m) is NOTHING else proof.reading(VERSION)
+
+
 def _says(m: ModelSpec, kernel: str, what: str) -> str:
     has = "does not know" if patched(m) is NOTHING else f"has {what} for"
     return f"{kernel}: {VERSION} {has} {m.architecture}, and says nothing; the model's own code runs"
@@ -111,6 +115,10 @@ class LigerNorm(Stack):
         """One kernel that keeps its input where the type's function patches the norm at `place`."""
         kind = patched(m).norm(place)
         return partial(rms_norm, in_place=kind == "in_place") if kind else super().norm(m, place)
+
+    def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
+        """To the byte."""
+        return _proof(super().proof(m, recipe), m)
 
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
         """Types that are not listed, and layer norms."""
@@ -141,10 +149,9 @@ class LigerRope(Stack):
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """Llama 4's rotation of complex numbers is another kernel."""
-        proof = super().proof(m, recipe)
-        if m.architecture != "llama4_text":
-            return proof
-        return proof._replace(unknown=(*proof.unknown, f"{VERSION}'s rotation of Llama 4: transformers' is counted"))
+        proof = _proof(super().proof(m, recipe), m)
+        other = m.architecture == "llama4_text"
+        return proof.not_knowing(f"{VERSION}'s rotation of Llama 4: transformers' is counted") if other else proof
 
 
 @dataclass(frozen=True)
@@ -180,11 +187,10 @@ class LigerMlp(Stack):
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """DeepSeek's shared experts are patched as well, which is not mirrored."""
-        proof = super().proof(m, recipe)
-        if not (patched(m).experts and patched(m).mlp and m.shared_expert_size):
-            return proof
+        proof = _proof(super().proof(m, recipe), m)
+        shared = patched(m).experts and patched(m).mlp and m.shared_expert_size
         text = f"{VERSION}'s activation of shared experts: transformers' is counted"
-        return proof._replace(unknown=(*proof.unknown, text))
+        return proof.not_knowing(text) if shared else proof
 
 
 @dataclass(frozen=True)
@@ -219,6 +225,10 @@ class LigerLoss(Stack):
             return cross_entropy(t, full_logits(t, given))
         t.label("loss")
         return fused_linear_loss(t, given.hidden, given.head, self.chunk, self.sums_apart)
+
+    def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
+        """To the byte."""
+        return _proof(super().proof(m, recipe), m)
 
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
         """Types that are not listed, and Granite, which gets the cross entropy without the head."""

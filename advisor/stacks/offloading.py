@@ -34,7 +34,6 @@ class OffloadedActivations(Stack):
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """Under re-entrant checkpointing the recomputation is offloaded again, in another graph."""
-        proof = super().proof(m, recipe)
-        if not (recipe.gradient_checkpointing and recipe.reentrant):
-            return proof
-        return proof._replace(unknown=(*proof.unknown, "offloading of what re-entrant checkpointing computes again"))
+        proof = super().proof(m, recipe).reading("trl 1.16's offloader")
+        again = recipe.gradient_checkpointing and recipe.reentrant
+        return proof.not_knowing("offloading of what re-entrant checkpointing computes again") if again else proof
