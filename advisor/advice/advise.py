@@ -19,7 +19,7 @@ from advisor.advice.verdict import decide, said
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.gpus import other_sizes
-from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
+from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.knobs import KNOBS, Question, read_question
@@ -64,7 +64,7 @@ def advise(
     placement = placement_of(question)
     data = data_of(question, spec, model if isinstance(model, str) else "", model_id, progress)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
-    question, ignored = switched(preset, question)
+    question, ignored = switched(preset, question, spec.architecture)
     workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
@@ -213,11 +213,18 @@ def _job(
         estimator,
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
-        preset={method: {**preset.values(method), **implied(preset, question, method)} for method in METHODS},
+        preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
         collator=preset.collator,
         profile=profile,
     )
     return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
+
+
+def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:
+    """What the trainer sets for `method`; a trace is of transformers' own code, without what a trainer switches on."""
+    values = {**preset.values(method), **implied(preset, question, method)}
+    traced = isinstance(spec, TracedModel)
+    return {name: value for name, value in values.items() if not (traced and name in SWITCHED)}
 
 
 def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]:

@@ -13,7 +13,7 @@ from advisor.specs import Method
 ASSUMPTION = "assumption"
 
 
-def switched(preset: Preset, question: Question) -> tuple[Question, list[Reason]]:
+def switched(preset: Preset, question: Question, architecture: str) -> tuple[Question, list[Reason]]:
     """The question without what the trainer ignores, and a note for each of that.
 
     Raises BadValue for what the trainer does not have, which names those that do.
@@ -28,8 +28,11 @@ def switched(preset: Preset, question: Question) -> tuple[Question, list[Reason]
             found = [switch for switch in preset.switches_for(name, one) if set(switch.methods) & set(question.methods)]
             if not found:
                 raise BadValue(f"--{name.replace('_', '-')}", one, _refusal(preset, name, one))
-            if found[0].ignored:
-                text = f"--{name.replace('_', '-')} {one}: {preset.name} goes on without it: {found[0].ignored}."
+            ignored = found[0].ignored
+            if found[0].models and architecture not in found[0].models:
+                ignored = f"{architecture} is not in its list of models"
+            if ignored:
+                text = f"--{name.replace('_', '-')} {one}: {preset.name} goes on without it: {ignored}."
                 notes.append(Reason(code=ASSUMPTION, text=text, source=found[0].source))
             else:
                 kept.append(one)

@@ -20,7 +20,7 @@ from advisor.specs import METHODS, Method, Trainer
 DEFAULT_TRAINER = "transformers"
 _KEYS = {"name", "version", "title", "traced", "differs", "knob", "switch"}
 _KNOB_KEYS = {"name", "value", "methods", "source"}
-_SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "ignored", "source"}
+_SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "models", "ignored", "source"}
 SWITCHED = ("kernels", "offload", "optimizer_in_backward")
 """Knobs that a trainer has or has not: a preset lists what it can switch on."""
 
@@ -42,6 +42,7 @@ class Switch(Frozen):
     methods: tuple[Method, ...]
     checkpointing: bool | None = None  # what gradient checkpointing then is; None leaves it open
     reentrant: bool | None = None  # and its variant
+    models: tuple[str, ...] = ()  # model types that it does it for, where its own list says so; () = all
     ignored: str = ""  # why the trainer goes on without it; '' where it does it
     source: str
 
@@ -154,6 +155,7 @@ def _switch(row: Mapping[str, Any], where: str) -> Switch:
         methods=tuple(m for m in METHODS if m in methods),
         checkpointing=row.get("checkpointing"),
         reentrant=row.get("reentrant"),
+        models=tuple(row.get("models", ())),
         ignored=row.get("ignored", ""),
         source=source,
     )

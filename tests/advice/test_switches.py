@@ -27,18 +27,26 @@ from tests.fakes import MODEL, FakeCatalog, card
 )
 def test_what_a_trainer_does_not_have_is_refused(trainer: str, knobs: dict[str, Any], message: str) -> None:
     with pytest.raises(BadValue, match=message) as caught:
-        switched(find_trainer(trainer), read_question(knobs))
+        switched(find_trainer(trainer), read_question(knobs), "llama")
     assert "\n" not in str(caught.value)
 
 
 def test_trl_goes_on_without_the_fused_loss() -> None:
-    question, notes = switched(find_trainer("trl"), read_question({"kernels": "liger"}))
+    question, notes = switched(find_trainer("trl"), read_question({"kernels": "liger"}), "llama")
     assert question.kernels == ("liger_norm", "liger_rope", "liger_mlp")
     (note,) = notes
     assert "--kernels liger_loss: trl goes on without it" in note.text
     advice = advise(MODEL, card(24), catalog=FakeCatalog(), trainer="trl", kernels="liger", method="lora")
     assert advice.candidates[0].recipe.loss == "chunked"
     assert note.text in [one.text for one in advice.notes]
+
+
+def test_a_trainer_s_own_list_of_models() -> None:
+    question, notes = switched(find_trainer("llamafactory"), read_question({"kernels": "liger_norm"}), "smollm3")
+    assert question.kernels == ()
+    assert [note.text for note in notes] == [
+        "--kernels liger_norm: llamafactory goes on without it: smollm3 is not in its list of models."
+    ]
 
 
 def test_offloading_decides_on_checkpointing() -> None:
