@@ -34,6 +34,7 @@ from advisor.stacks.liger_tape import (
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add
 from advisor.tape.tape import Tape
+from benchmarks.against_steps_liger import places
 from benchmarks.kernel_bytes import bare, compared, real, without_triton
 from benchmarks.tape_bytes import Measured, mirrored
 
@@ -183,11 +184,6 @@ def cross_entropies(functional: Any) -> Iterator[Case]:
 def experts(module: Any) -> Iterator[Case]:
     """The fused experts, trained and frozen; the places that its routing kernels find are made here."""
     tokens, top_k, number, inner = BATCH * LENGTH, 2, 4, 48
-
-    def places(chosen: torch.Tensor, experts: int) -> tuple[torch.Tensor, ...]:
-        found = [torch.empty(tokens * top_k, dtype=torch.int32) for _ in range(3)]
-        none = torch.empty(1, dtype=torch.int32)
-        return none, none, *found, none[:0], none[:0]
 
     module.compute_routing_metadata = places
     m = model_from_config({"model_type": "qwen3_moe", **MIXTURE}, "mixture", "mixture")
