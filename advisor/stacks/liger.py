@@ -19,6 +19,7 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.norms import NormFunction, NormPlace
 from advisor.decoders.rope import Rope
 from advisor.decoders.stack import LossInputs, Proof, Stack, full_logits
+from advisor.parameters.targets import expert_adapters
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.stacks.liger_experts import fused_experts
 from advisor.stacks.liger_tape import (
@@ -186,11 +187,16 @@ class LigerMlp(Stack):
         return fused_experts if patched(m).experts else super().experts(m)
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
-        """DeepSeek's shared experts are patched as well, which is not mirrored."""
+        """DeepSeek's shared experts are patched as well, which is not mirrored; experts with adapters cannot run."""
         proof = _proof(super().proof(m, recipe), m)
-        shared = patched(m).experts and patched(m).mlp and m.shared_expert_size
-        text = f"{VERSION}'s activation of shared experts: transformers' is counted"
-        return proof.not_knowing(text) if shared else proof
+        if not patched(m).experts:
+            return proof
+        if recipe.has_adapters and expert_adapters(m, recipe, 1).keys() - {"router"}:
+            text = f"{VERSION}'s experts with adapters: patched after peft has wrapped them, they fail"
+            proof = proof.not_knowing(text)
+        if not (patched(m).mlp and m.shared_expert_size):
+            return proof
+        return proof.not_knowing(f"{VERSION}'s activation of shared experts: transformers' is counted")
 
 
 @dataclass(frozen=True)

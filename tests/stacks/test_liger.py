@@ -57,10 +57,12 @@ def test_the_fused_loss_frees_the_logits_and_is_left_out_of_evaluation() -> None
 
 
 def test_the_activation_of_shared_experts_is_not_mirrored() -> None:
-    recipe = recipe_of("lora", "liger_mlp")
+    recipe = recipe_of("lora", "liger_mlp", target_modules=("attention",))
     stack = stack_of(recipe)
     assert stack.proof(spec("deepseek_v3-experts"), recipe).unknown
     assert not stack.proof(spec("qwen3_moe"), recipe).unknown
+    everywhere = recipe_of("lora", "liger_mlp", target_modules=("all-linear",))
+    assert "they fail" in stack.proof(spec("qwen3_moe"), everywhere).unknown[0]
 
 
 def test_fused_experts_keep_less_and_make_gradients_of_frozen_weights() -> None:
