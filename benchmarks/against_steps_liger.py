@@ -4,7 +4,8 @@
 
 FOLDER holds the package liger_kernel as its wheel unpacks; its Triton kernels do nothing. Tiny models, real tensors.
 Exits with 1 when a peak is off by more than 2 %. What is off by more than 0.1 %: norms of heads that are not in place,
-whose gradient Liger copies where its rotation does not run; DeepSeek's norm of a part of a tensor; gpt-oss in full with the fused loss, for a reason not found.
+whose gradient Liger copies where its rotation does not run; DeepSeek's norm of a part of a tensor; gpt-oss in full
+with the fused loss, for a reason not found.
 """
 
 from __future__ import annotations
