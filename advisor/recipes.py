@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from advisor.checkpoints import STORES, Store
 from advisor.errors import BadValue
 from advisor.knobs import BY_NAME, idle_knobs
+from advisor.libraries import libraries_of, version_text
 from advisor.specs import QUANTIZED_METHODS, Method, Model, ModelSpec, Recipe
 
 _SEARCHED = (
@@ -32,6 +34,7 @@ def build_recipe(
     If none of them sets it: an alpha of twice the rank, nf4 with double quantization and k-bit preparation for the
     quantized methods, DoRA's magnitudes in the adapters' dtype, and `Recipe`'s own defaults for the rest. Knobs that
     mean nothing for the method are left out of `fixed` and `preset`.
+    Other library versions than the mirrored ones come with defaults of their own, before those of the preset.
     Raises UnknownName or BadValue for a field or a value that a recipe does not have.
     """
     quantized = method in QUANTIZED_METHODS
@@ -40,6 +43,8 @@ def build_recipe(
     stored = STORES.get(quant) if isinstance(quant, str) else None  # type: ignore[call-overload]
     idle = idle_knobs(method, quant if stored else "nf4")  # type: ignore[arg-type]
     settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
+    if settings.get("stack"):
+        settings |= {name: value for name, value in _of_versions(method, settings).items() if name not in fixed}
     settings.setdefault("quant", quant)
     settings.setdefault("double_quant", quant in ("nf4", "fp4"))
     if stored and not stored.by_bitsandbytes:
@@ -78,6 +83,26 @@ def stored_fields(m: Model, method: Method) -> dict[str, object]:
     if not STORES[found.quant].by_bitsandbytes:
         fields |= {"quant_bits": found.bits, "quant_group": found.group}
     return fields
+
+
+def _of_versions(method: Method, settings: Mapping[str, Any]) -> dict[str, object]:
+    """The knobs that older versions of the libraries set differently by themselves.
+
+    Sources: transformers 4.57 and 5.0, modeling_utils.py, gradient_checkpointing_enable (`use_reentrant`); peft 0.11
+    and 0.12, mapping.py, get_peft_model (`autocast_adapter_dtype`); peft 0.8 to 0.10, tuners/lora/config.py and bnb.py.
+    Raises BadValue for a method that peft did not have.
+    """
+    libraries = libraries_of(settings["stack"])
+    first = {"dora": (0, 9), "qdora": (0, 10)}.get(method, (0, 0))
+    if libraries.peft < first:
+        needed = f"needs peft {version_text(first)} or later, and --stack has {version_text(libraries.peft)}"
+        raise BadValue("--method", method, needed)
+    found: dict[str, object] = {}
+    if libraries.transformers < (5, 0):
+        found["reentrant"] = True
+    if libraries.peft < (0, 12) and method in ("lora", "dora"):  # those of a quantized layer stay in fp32
+        found["adapter_dtype"] = found["magnitude_dtype"] = settings.get("base_dtype", "bfloat16")
+    return found
 
 
 def like(recipe: Recipe, other: Recipe) -> Recipe:

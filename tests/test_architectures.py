@@ -12,12 +12,14 @@ import pytest
 
 from advisor import architectures
 from advisor.architectures import ARCHITECTURES, Architecture, architecture_of
+from advisor.architectures.traced import DIFFERS, EXACT, untraced_code
 from advisor.catalog import families, find_model, model_entries
 from advisor.catalog.families import all_families
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.norms import NORMS, WRITTEN_OUT, Norm
 from advisor.errors import UnknownName, UnsupportedArchitecture
+from advisor.libraries import MIRRORED, TRACED
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
 
@@ -54,14 +56,29 @@ def comparisons_with_a_name(source: str) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-def other_uses_of_a_name(source: str) -> Iterator[str]:
-    """What is done with `x.architecture` besides asking for its row, handing it on by keyword, or printing it."""
+def other_uses_of_a_name(source: str, of_a_trainer: bool = False) -> Iterator[str]:
+    """What is done with `x.architecture` besides asking for its row, handing it on by keyword, or printing it.
+
+    Code of a trainer may ask the trainer's own list of models, a constant, as well.
+    """
     for parent in ast.walk(ast.parse(source)):
         asks = isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "architecture_of"
         for child in ast.iter_child_nodes(parent):
             named = isinstance(child, ast.Attribute) and child.attr == "architecture"
-            if named and not asks and not isinstance(parent, ast.keyword | ast.FormattedValue):
+            listed = of_a_trainer and isinstance(parent, ast.Compare | ast.Call) and _asks_a_list(parent)
+            if named and not (asks or listed) and not isinstance(parent, ast.keyword | ast.FormattedValue):
                 yield ast.unparse(parent)
+
+
+def _asks_a_list(node: ast.Compare | ast.Call) -> bool:
+    """`x in CONSTANT`, or `CONSTANT.get(x, ...)`."""
+    if isinstance(node, ast.Compare):
+        constant: ast.expr = node.comparators[0]
+        asks = isinstance(node.ops[0], ast.In | ast.NotIn)
+    else:
+        asks = isinstance(node.func, ast.Attribute) and node.func.attr == "get"
+        constant = node.func.value if isinstance(node.func, ast.Attribute) else node.func
+    return asks and isinstance(constant, ast.Name) and constant.id.isupper()
 
 
 def unsourced_fields(source: str) -> Iterator[str]:
@@ -171,7 +188,9 @@ def test_no_other_file_compares_an_architectures_name() -> None:
     files = python_files("advisor", "calibrate", "benchmarks")
     assert len(files) >= 150
     found = {f"{path}: {hit}" for path in files for hit in comparisons_with_a_name(path.read_text())}
-    found |= {f"{p}: {hit}" for p in python_files("advisor") for hit in other_uses_of_a_name(p.read_text())}
+    for path in python_files("advisor"):
+        hits = other_uses_of_a_name(path.read_text(), of_a_trainer=path.parent.name == "stacks")
+        found |= {f"{path}: {hit}" for hit in hits}
     assert found == set()
 
 
@@ -200,3 +219,28 @@ def test_a_name_put_to_another_use_is_found(line: str) -> None:
 def test_a_name_may_be_asked_about_handed_on_and_printed() -> None:
     source = 'q = architecture_of(m.architecture); f(architecture=m.architecture); print(f"{m.architecture}")'
     assert list(other_uses_of_a_name(source)) == []
+
+
+def test_every_architecture_that_was_traced_under_another_version_is_known() -> None:
+    assert set(EXACT) == set(TRACED["transformers"]) - {MIRRORED.transformers}
+    for version, names in EXACT.items():
+        assert names <= set(ARCHITECTURES)
+        assert not names & set(DIFFERS.get(version, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        ("llama", (4, 57), False),
+        ("llama", (4, 47), False),  # exact on both sides
+        ("qwen3", (4, 52), False),  # exact in 4.57; 4.50 does not know it
+        ("olmo2", (4, 52), True),  # exact in 4.57, not in 4.50
+        ("mistral", (4, 45), True),
+        ("falcon", (5, 9), True),  # not in 5.0
+        ("phimoe", (4, 57), True),  # not traced
+    ],
+)
+def test_code_counts_as_traced_where_the_nearest_traces_agree(
+    name: str, version: tuple[int, int], expected: bool
+) -> None:
+    assert untraced_code(architecture=name, transformers=version) is expected

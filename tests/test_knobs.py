@@ -126,16 +126,16 @@ def test_what_means_nothing_for_a_method() -> None:
     quantized = {"quant", "double_quant", "kbit_upcast", *widths}
     assert {method: set(idle_knobs(method)) for method in METHODS} == {
         "full": adapters | quantized,
-        "lora": quantized | {"magnitude_dtype"},
-        "dora": quantized,
-        "qlora": {"magnitude_dtype", *widths},
-        "qdora": widths,
+        "lora": quantized | {"magnitude_dtype", "optimizer_in_backward"},
+        "dora": quantized | {"optimizer_in_backward"},
+        "qlora": {"magnitude_dtype", "optimizer_in_backward", *widths},
+        "qdora": {"optimizer_in_backward", *widths},
     }
 
 
 def test_what_means_nothing_beside_another_knob() -> None:
-    widths = {"quant_bits", "quant_group"}
-    assert set(idle_knobs("qdora", quant="int8")) == {"double_quant", *widths}
-    assert set(idle_knobs("qdora", quant="gptq")) == {"double_quant", "kbit_upcast"}
-    assert set(idle_knobs("qdora", quant="fp8")) == {"double_quant", "quant_bits"}
-    assert set(idle_knobs("qdora", gradient_checkpointing=False)) == {"reentrant", *widths}
+    usual, widths = set(idle_knobs("qdora")), {"quant_bits", "quant_group"}
+    assert set(idle_knobs("qdora", quant="int8")) - usual == {"double_quant"}
+    assert set(idle_knobs("qdora", quant="gptq")) ^ usual == {"double_quant", "kbit_upcast", *widths}
+    assert set(idle_knobs("qdora", quant="fp8")) ^ usual == {"double_quant", "quant_group"}
+    assert set(idle_knobs("full", gradient_checkpointing=False)) - set(idle_knobs("full")) == {"reentrant"}

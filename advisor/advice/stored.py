@@ -9,6 +9,7 @@ from advisor.checkpoints import FP8_CAPABILITY, STORES, UNKNOWN_EXPERTS, Checkpo
 from advisor.errors import BadValue, InputError
 from advisor.knobs import Question
 from advisor.libraries import libraries_of, version_text
+from advisor.parameters.storage import loads_experts
 from advisor.recipes import stored_fields
 from advisor.rules.wording import DISPLAY
 from advisor.specs import METHODS, QUANTIZED_METHODS, GpuSpec, Method, Model, ModelSpec
@@ -50,7 +51,7 @@ def taken_as_stored(question: Question, spec: Model, cards: tuple[GpuSpec, ...],
         return _dequantized(question, spec, checkpoint)
     _check_store(checkpoint.quant, libraries.transformers, _instead(checkpoint))
     _check_knobs(question, spec, checkpoint)
-    if libraries.code == "unsloth":  # whose own code has them in 4 bits
+    if loads_experts(libraries):
         known = tuple(what for what in checkpoint.unknown if what != UNKNOWN_EXPERTS)
         checkpoint = checkpoint.model_copy(update={"unknown": known})
     notes = [_reason(_sentence(question, checkpoint)), *map(_reason, _loading(checkpoint))]

@@ -12,7 +12,7 @@ DENSE: dict[str, Architecture] = {
     "bloom": Architecture(
         layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
         position_ids="none",  # modeling_bloom.py, BloomModel.forward: block(...) without position_ids
-        takes_position_ids=False,  # nor BloomForCausalLM.forward
+        takes_position_ids=False,  # modeling_bloom.py, BloomForCausalLM.forward: no such argument
         alibi="by_row",  # modeling_bloom.py, BloomModel.forward: alibi = alibi.repeat(batch_size, 1, 1)
     ),
     "cohere": Architecture(
@@ -76,6 +76,8 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        # transformers 4.57 and 5.0, modeling_gpt2.py, GPT2Attention: self.register_buffer("bias", ...)
+        causal_mask_in_layers=True,
         eager_softmax="given",  # modeling_gpt2.py, eager_attention_forward: softmax(attn_weights, dim=-1)
         drops_inside=True,  # modeling_gpt2.py, GPT2Attention.forward: self.resid_dropout(attn_output)
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual
@@ -113,7 +115,7 @@ DENSE: dict[str, Architecture] = {
     "mpt": Architecture(
         layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
         position_ids="none",  # modeling_mpt.py, MptModel.forward: block(...) without position_ids
-        takes_position_ids=False,  # nor MptForCausalLM.forward
+        takes_position_ids=False,  # modeling_mpt.py, MptForCausalLM.forward: no such argument
         # modeling_mpt.py, MptModel.forward: build_mpt_alibi_tensor(self.num_heads, self.config.max_seq_len, ...)
         alibi="longest_row",
     ),

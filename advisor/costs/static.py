@@ -24,6 +24,7 @@ from advisor.parameters.storage import (
     layer_quant,
     other_dtype,
     own_quant,
+    quantized_bias_dtype,
     quantized_store_bytes,
     store_bytes,
     whole_counts,
@@ -70,7 +71,7 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
 
 def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
     """A linear layer that occurs `times` times, `whole` of them not quantized."""
-    other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
+    other = ITEM_BYTES[other_dtype(recipe)]
     quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
         packed, constants = store_bytes(shape.in_features, shape.out_features, recipe)
@@ -81,7 +82,8 @@ def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe,
     else:
         tally.add(term, shape.weight_count * (4 if shape.wide else other), times)
     if shape.bias:
-        tally.add(term, shape.out_features * (base if quant not in ("none", "fp8") else other), times - whole)
+        bias = ITEM_BYTES[quantized_bias_dtype(m, recipe, shape.name)] if quant not in ("none", "fp8") else other
+        tally.add(term, shape.out_features * bias, times - whole)
         tally.add(term, shape.out_features * other, whole)
 
 

@@ -11,7 +11,7 @@ from advisor.costs.peaks import MEMORY_COUNTERS
 from advisor.costs.static import static_memory
 from advisor.decoders.stack import Proof
 from advisor.libraries import libraries_of
-from advisor.parameters.storage import other_dtype, store_bytes
+from advisor.parameters.storage import loads_experts, other_dtype, store_bytes
 from advisor.specs import MemoryEstimate, ModelSpec, Recipe
 from advisor.terms import TermName
 
@@ -28,10 +28,11 @@ def with_store(proof: Proof, m: ModelSpec, recipe: Recipe) -> Proof:
     """`proof` with what the stored form of the base adds to it."""
     if not recipe.is_quantized:
         return proof
-    code = libraries_of(recipe.stack).code
+    libraries = libraries_of(recipe.stack)
+    code = libraries.code
     read = (READ[recipe.quant],) if recipe.quant in READ else ()
     unknown = m.checkpoint.unknown if m.checkpoint is not None else ()
-    if code == "unsloth":  # its own code has them in 4 bits: parameters.storage, own_quant
+    if loads_experts(libraries):
         unknown = tuple(what for what in unknown if what != UNKNOWN_EXPERTS)
     if read and (code or recipe.kernels):
         unknown = (*unknown, f"what {code or 'the kernels'} does on a {STORES[recipe.quant].title} base")

@@ -7,6 +7,7 @@ memory nor step time by much; the learning rates are usual starting points.
 
 from __future__ import annotations
 
+from advisor.export.kernels import LIGER, liger_config, refuse
 from advisor.export.rows import rows_section
 from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored, command_of, quoted
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
@@ -17,7 +18,8 @@ NAME = "train.py"
 
 
 def write(run: Run) -> TrainingFile:
-    """A Python script that trains as the run says."""
+    """A Python script that trains as the run says. Raises BadValue for what transformers' Trainer does not have."""
+    refuse(run.recipe, "transformers", tuple(LIGER))
     check_stored(run)
     start = f"python {NAME}" if run.gpus == 1 else f"torchrun --nproc-per-node {run.gpus} {NAME}"
     command = command_of(run, start)
@@ -50,7 +52,7 @@ def _head(run: Run, command: str) -> str:
     by_bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes"
     packages += " bitsandbytes" if by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
     packages += f" {PACKAGES[run.stored_as]}" if run.stored_as in PACKAGES else ""
-    packages += " liger-kernel" if recipe.loss == "chunked" else ""
+    packages += " liger-kernel" if recipe.loss == "chunked" or recipe.kernels else ""
     return "\n".join(
         [
             f"# pip install {packages}",
@@ -235,7 +237,7 @@ def _adapter_dtypes(recipe: Recipe) -> list[str]:
 
 def _train(run: Run) -> str:
     recipe = run.recipe
-    precision = run.mixed_precision
+    precision, config = run.mixed_precision, liger_config(recipe)
     lines = [
         "arguments = TrainingArguments(",
         "    output_dir=output_dir,",
@@ -249,7 +251,8 @@ def _train(run: Run) -> str:
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
-        *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" else []),
+        *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" or config is not None else []),
+        *([f"    liger_kernel_config={config},"] if config else []),
         *(['    train_sampling_strategy="group_by_length",'] if run.workload.group_by_length else []),
         f'    eval_strategy="no" if eval_rows is None else {quoted("steps" if run.workload.eval_steps else "epoch")},',
         *([f"    eval_steps={run.workload.eval_steps},"] if run.workload.eval_steps else []),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.checkpoints import Quantization
-from advisor.libraries import libraries_of
+from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layers import Kind, dense_flags, layer_groups, part_of, sliding_flags
 from advisor.parameters.modules import Parameter, layer_linears, own_parameters
 from advisor.specs import ModelSpec, Recipe
@@ -28,10 +28,22 @@ def other_dtype(recipe: Recipe) -> str:
 def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
     """How the linear layers of the decoder are stored.
 
-    transformers 5.23 replaces nn.Linear and Conv1D, but no subclass. Source:
-    transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
+    transformers replaces nn.Linear and Conv1D, since 5.5 no subclass of the former. Source: transformers 5.4, 5.5 and
+    5.23, integrations/bitsandbytes.py, replace_with_bnb_linear.
     """
-    return "none" if architecture_of(m.architecture).linears_stay_unquantized else recipe.quant
+    own = architecture_of(m.architecture).linears_stay_unquantized
+    return "none" if own and libraries_of(recipe.stack).transformers >= (5, 5) else recipe.quant
+
+
+def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
+    """The dtype that a 4-bit layer's bias takes in the first forward pass, for good: the one that it computes in.
+
+    Before bitsandbytes 0.50 that of the first input: fp32 after k-bit preparation, but attention's output.
+    Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward.
+    """
+    older = recipe.quant in ("nf4", "fp4") and libraries_of(recipe.stack).bitsandbytes < (0, 50)
+    attended = name == m.out_name and recipe.autocast
+    return "float32" if older and recipe.kbit_upcast and not attended else recipe.base_dtype
 
 
 def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:
@@ -42,6 +54,11 @@ def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:
     """
     stacked = len(p.shape) == 3 and m.mlp in ("experts", "oss_experts") and recipe.quant in ("nf4", "fp4")
     return recipe.quant if stacked and libraries_of(recipe.stack).code == "unsloth" else "none"
+
+
+def loads_experts(libraries: Libraries) -> bool:
+    """Whether experts that a checkpoint has in 4 or 8 bits are loaded so: one by one, or by Unsloth's own code."""
+    return libraries.transformers < (5, 0) or libraries.code == "unsloth"
 
 
 def unquantized_name(m: ModelSpec) -> str:
