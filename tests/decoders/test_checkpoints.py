@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("bitsandbytes")
+
 from advisor.catalog.config_json import model_from_config
 from advisor.costs.static import static_memory
 from advisor.recipes import build_recipe, stored_fields
@@ -13,7 +15,6 @@ from advisor.terms import TermName
 from calibrate.worker.loading import loaded_checkpoint
 from tests.decoders.tiny import CONFIGS
 
-pytest.importorskip("bitsandbytes")
 LAYERS = {"num_hidden_layers": 3}
 SKIPPED = ["lm_head", "model.layers.1.mlp.down_proj", "model.layers.2.self_attn", "multi_modal_projector"]
 
