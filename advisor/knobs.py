@@ -34,6 +34,7 @@ from advisor.specs import (
     Recipe,
     Rental,
     Sharding,
+    TrainedDType,
     Trainer,
     Workload,
 )
@@ -122,6 +123,21 @@ KNOBS: tuple[Knob, ...] = (
         "names",
         "all-linear, attention, or module names with commas or spaces",
         aliases=_TARGET_ALIASES,
+    ),
+    Knob(
+        "modules_to_save",
+        "recipe",
+        "names",
+        "modules trained whole: embed_tokens, lm_head or norm, beside adapters or the last layers",
+    ),
+    Knob("trained_layers", "recipe", "int", "only the last so many layers get adapters or are trained; 0: all"),
+    Knob(
+        "trained_dtype",
+        "recipe",
+        "choice",
+        "dtype of weights that --modules-to-save or --trained-layers train; base: as loaded",
+        get_args(TrainedDType),
+        _DTYPE_ALIASES,
     ),
     Knob("dropout", "recipe", "float", "dropout before the adapters"),
     Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
@@ -298,10 +314,13 @@ def _known_names(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
+_ONLY_PARTIAL = ("modules_to_save", "trained_dtype")
 _ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
 
 
-def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True) -> dict[str, str]:
+def idle_knobs(
+    method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True, trained_layers: int = 0
+) -> dict[str, str]:
     """The recipe's knobs that mean nothing for `method`, each with why; `quant` is what a quantized base is stored in.
 
     Some mean nothing given another knob: re-entrant checkpointing without checkpointing, for example.
@@ -309,6 +328,8 @@ def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointi
     idle: dict[str, str] = {}
     if method not in ADAPTER_METHODS:
         idle |= dict.fromkeys(_ONLY_ADAPTERS, f"without adapters (--method {method})")
+        if not trained_layers:
+            idle |= dict.fromkeys(_ONLY_PARTIAL, "where all weights are trained (--method full)")
     elif method not in DORA_METHODS:
         idle["magnitude_dtype"] = "without DoRA's magnitudes"
     if method not in QUANTIZED_METHODS:
@@ -334,6 +355,9 @@ class Question(Frozen):
     rank: int | None = None
     alpha: float | None = None
     target_modules: tuple[str, ...] | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    trained_layers: int | None = None
+    trained_dtype: TrainedDType | None = None
     dropout: float | None = None
     base_dtype: DType | None = None
     adapter_dtype: DType | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from advisor.knobs import BY_NAME, idle_knobs
 from advisor.specs import QUANTIZED_METHODS, Method, Recipe
@@ -32,8 +33,8 @@ def build_recipe(
     mean nothing for the method are left out of `fixed` and `preset`.
     Raises UnknownName or BadValue for a field or a value that a recipe does not have.
     """
-    idle = idle_knobs(method)
     given = {**(preset or {}), **fixed}
+    idle = idle_knobs(method, trained_layers=cast(int, given.get("trained_layers", 0)))
     settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
     quantized = method in QUANTIZED_METHODS
     quant = settings.setdefault("quant", "nf4" if quantized else "none")

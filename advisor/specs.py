@@ -21,6 +21,7 @@ from advisor.terms import TermName
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
+TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
@@ -287,6 +288,9 @@ class Recipe(Frozen):
     rank: Annotated[int, Range(1, 16_384)] = 16
     alpha: Annotated[float, Range(0, 1e6, open_low=True)] = 32.0
     target_modules: tuple[str, ...] = ("all-linear",)  # ('all-linear',), ('attention',) or names
+    modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
+    trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
+    trained_dtype: TrainedDType = "base"  # of weights that modules_to_save or trained_layers train; base: as loaded
     dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"
     adapter_dtype: DType = "float32"

@@ -124,7 +124,7 @@ def test_what_means_nothing_for_a_method() -> None:
     adapters = {"rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype"}
     quantized = {"quant", "double_quant", "kbit_upcast"}
     assert {method: set(idle_knobs(method)) for method in METHODS} == {
-        "full": adapters | quantized,
+        "full": adapters | quantized | {"modules_to_save", "trained_dtype"},
         "lora": quantized | {"magnitude_dtype"},
         "dora": quantized,
         "qlora": {"magnitude_dtype"},
@@ -135,3 +135,4 @@ def test_what_means_nothing_for_a_method() -> None:
 def test_what_means_nothing_beside_another_knob() -> None:
     assert set(idle_knobs("qdora", quant="int8")) == {"double_quant"}
     assert set(idle_knobs("qdora", gradient_checkpointing=False)) == {"reentrant"}
+    assert {"modules_to_save", "trained_dtype"}.isdisjoint(idle_knobs("full", trained_layers=2))

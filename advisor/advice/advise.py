@@ -22,6 +22,7 @@ from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.knobs import KNOBS, Question, read_question
+from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.context import Context
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
@@ -197,8 +198,11 @@ def _job(
 ) -> Job:
     """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
     targets = question.target_modules
-    if targets is not None and question.method != "full" and isinstance(spec, ModelSpec):
-        resolve_targets(spec, targets)
+    if isinstance(spec, ModelSpec):
+        if targets is not None and question.method != "full":
+            resolve_targets(spec, targets)
+        if question.modules_to_save or question.trained_layers:
+            check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
     smallest = question.priority == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest
     job = Job(

@@ -10,6 +10,8 @@ DENSE: dict[str, Architecture] = {
     ),
     "arcee": Architecture(),
     "bloom": Architecture(
+        embedding_name="word_embeddings",  # modeling_bloom.py, BloomModel.__init__: self.word_embeddings
+        norms_end_in_norm=False,  # modeling_bloom.py, BloomModel.__init__: self.ln_f
         layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
         position_ids="none",  # modeling_bloom.py, BloomModel.forward: block(...) without position_ids
         alibi="by_row",  # modeling_bloom.py, BloomModel.forward: alibi = alibi.repeat(batch_size, 1, 1)
@@ -32,6 +34,8 @@ DENSE: dict[str, Architecture] = {
         norms_after_values=True,  # modeling_exaone4.py, Exaone4Attention.forward: q_norm after v_proj
     ),
     "falcon": Architecture(
+        embedding_name="word_embeddings",  # modeling_falcon.py, FalconModel.__init__: self.word_embeddings
+        norms_end_in_norm=False,  # modeling_falcon.py, FalconModel.__init__: self.ln_f
         # modeling_falcon.py, FalconAttention.forward: scaled_dot_product_attention(...) without enable_gqa
         attention="own",
         # integrations/bitsandbytes.py, replace_with_bnb_linear: type(module) is nn.Linear
@@ -73,11 +77,15 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        embedding_name="wte",  # modeling_gpt2.py, GPT2Model.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_gpt2.py, GPT2Block.__init__: self.ln_1
         eager_softmax="given",  # modeling_gpt2.py, eager_attention_forward: softmax(attn_weights, dim=-1)
         drops_inside=True,  # modeling_gpt2.py, GPT2Attention.forward: self.resid_dropout(attn_output)
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual
     ),
     "gpt_bigcode": Architecture(
+        embedding_name="wte",  # modeling_gpt_bigcode.py, GPTBigCodeModel.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.__init__: self.ln_1
         causal_mask_buffer=True,  # modeling_gpt_bigcode.py, GPTBigCodeModel: self.bias = nn.Buffer(torch.tril(...))
         # modeling_gpt_bigcode.py, GPTBigCodeModel.forward: block(...) without position_ids
         position_ids="not_passed_on",
@@ -85,11 +93,14 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.forward: attn_output + residual
     ),
     "gpt_neox": Architecture(
+        embedding_name="embed_in",  # modeling_gpt_neox.py, GPTNeoXModel.__init__: self.embed_in
         rope_parts="joined",  # modeling_gpt_neox.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], ...)
         # modeling_gpt_neox.py, GPTNeoXLayer.forward: hidden_states = mlp_output + attn_output + hidden_states
         parallel_sum="mlp_first",
     ),
     "gptj": Architecture(
+        embedding_name="wte",  # modeling_gptj.py, GPTJModel.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_gptj.py, GPTJBlock.__init__: self.ln_1
         layer="gptj",  # modeling_gptj.py, GPTJBlock.forward: attn_outputs + feed_forward_hidden_states + residual
         rope_made="in_layers",  # modeling_gptj.py, GPTJAttention: self.embed_positions = nn.Buffer(...)
     ),
@@ -108,6 +119,8 @@ DENSE: dict[str, Architecture] = {
     ),
     "mistral": Architecture(),
     "mpt": Architecture(
+        embedding_name="wte",  # modeling_mpt.py, MptModel.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_mpt.py, MptBlock.__init__: self.norm_1
         layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
         position_ids="none",  # modeling_mpt.py, MptModel.forward: block(...) without position_ids
         # modeling_mpt.py, MptModel.forward: build_mpt_alibi_tensor(self.num_heads, self.config.max_seq_len, ...)

@@ -14,6 +14,8 @@ class Architecture(NamedTuple):
     attention: Literal["shared", "own"] = "shared"
 
     # Parameters, buffers and what libraries make of them.
+    embedding_name: str = "embed_tokens"
+    norms_end_in_norm: bool = True  # the names of all its norms end in 'norm'
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers
     linears_stay_unquantized: bool = False  # they have their own class, which transformers' bitsandbytes skips
     bias_apart: bool = False  # a linear layer adds its bias in a separate operation

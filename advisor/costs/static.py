@@ -15,10 +15,10 @@ from advisor.parameters.modules import (
     layer_linears,
     layer_norms,
     outer_linears,
-    outer_parameters,
     own_dtype,
     own_parameters,
 )
+from advisor.parameters.own_weights import frozen_groups, outer_tensors, own_weights, trained_groups
 from advisor.parameters.storage import layer_quant, other_dtype, quantized_store_bytes, unquantized_name
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
@@ -49,18 +49,25 @@ class _Tally:
 
 
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
-    other = ITEM_BYTES[other_dtype(recipe)]
-    for shape, times in outer_parameters(m):
-        tally.add(TermName.BASE_WEIGHTS, prod(shape) * other, times)
+    dtype = other_dtype(recipe)
+    for shape, times, own, _ in outer_tensors(m, recipe):
+        tally.add(TermName.BASE_WEIGHTS, prod(shape) * ITEM_BYTES[own], times)
     for linear in outer_linears(m).values():
-        _add_linear(tally, m, linear, recipe, 1, 0)
-    for part, layers in layer_groups(m):
-        _add_layers(tally, part, recipe, layers)
+        _add_linear(tally, m, linear, recipe, dtype, 1, 0)
+    if recipe.has_adapters:
+        for part, layers in layer_groups(m):
+            _add_layers(tally, part, recipe, dtype, layers)
+        return
+    for groups, own in ((frozen_groups(m, recipe), dtype), (trained_groups(m, recipe), own_weights(m, recipe).dtype)):
+        for part, layers in groups:
+            _add_layers(tally, part, recipe, own, layers)
 
 
-def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
-    """A linear layer that occurs `times` times, `whole` of them not quantized."""
-    other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
+def _add_linear(
+    tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, dtype: str, times: int, whole: int
+) -> None:
+    """A linear layer that occurs `times` times, `whole` of them not quantized; those are in `dtype`."""
+    other, base = ITEM_BYTES[dtype], ITEM_BYTES[recipe.base_dtype]
     quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
         packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
@@ -74,15 +81,15 @@ def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe,
         tally.add(term, shape.out_features * (base if quant != "none" else other), times)
 
 
-def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:
-    """The weights of `layers` equal layers."""
-    other, term = ITEM_BYTES[other_dtype(recipe)], TermName.BASE_WEIGHTS
+def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> None:
+    """The weights of `layers` equal layers; those that are not quantized are in `dtype`."""
+    other, term = ITEM_BYTES[dtype], TermName.BASE_WEIGHTS
     for shape in layer_linears(m).values():
-        _add_linear(tally, m, shape, recipe, layers, int(shape.name == unquantized_name(m)))
+        _add_linear(tally, m, shape, recipe, dtype, layers, int(shape.name == unquantized_name(m)))
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for own in own_parameters(m).values():
-        tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
+        tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, dtype)], layers)
 
 
 def static_memory(

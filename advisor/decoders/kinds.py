@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.parameters.layers import Kind, dense_flags, sliding_flags
+from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import unquantized_name
 from advisor.specs import GpuSpec, ModelSpec, Recipe
 from advisor.tape.graph import Device
@@ -96,12 +97,17 @@ def slides(m: ModelSpec, length: int) -> bool:
     return bool(m.sliding_window) and m.sliding_window <= length
 
 
+Training = Literal["all", "frozen", "first", "after"]
+"""A layer of a model whose layers are all trained; one before the first that is, that one, and those after it."""
+
+
 class LayerKind(NamedTuple):
     """What may differ between the layers of one model; `last`: its last layer has an unquantized linear layer."""
 
     rotated: bool
     last: bool
     parameters: Kind
+    training: Training
 
     @property
     def sliding(self) -> bool:
@@ -109,11 +115,21 @@ class LayerKind(NamedTuple):
         return self.parameters.sliding
 
 
-def layer_kinds(m: ModelSpec) -> list[LayerKind]:
+def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
     """The kind of every layer, in order."""
+    first = first_trained_layer(m, recipe)
     rotates, odd_end, end = m.position == "rope", bool(unquantized_name(m)), m.num_hidden_layers - 1
     kinds = map(Kind, dense_flags(m), sliding_flags(m))
     return [
-        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), odd_end and i == end, kind)
+        LayerKind(
+            rotates and not (m.nope_every and (i + 1) % m.nope_every == 0),
+            odd_end and i == end,
+            kind,
+            _training(i, first) if recipe.trained_layers else "all",
+        )
         for i, kind in enumerate(kinds)
     ]
+
+
+def _training(index: int, first: int) -> Training:
+    return "frozen" if index < first else "first" if index == first else "after"

@@ -52,12 +52,13 @@ class Linear:
         other_dtype: str,
         code: LinearCode = LinearCode(),  # noqa: B008 - immutable
         bias_apart: bool = False,
+        frozen: bool = False,
     ) -> None:
         """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantized, after k-bit upcasting.
 
-        `bias_apart`: the bias is added by a separate operation, as in Falcon's code.
+        `bias_apart`: the bias is added by a separate operation, as in Falcon's code; `frozen`: even by method full.
         """
-        trained = recipe.method == "full"
+        trained = recipe.method == "full" and not frozen
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
         self.name = shape.name

@@ -25,6 +25,7 @@ from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
 from advisor.decoders.step_inputs import StepInputs
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
+from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
@@ -78,13 +79,13 @@ class _Recorder:
         del self.t.on_segment
 
 
-def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
+def layer_plan(m: ModelSpec, recipe: Recipe) -> list[tuple[LayerKind, int]]:
     """Which layers to run and how many each stands for; the first layer stands for itself.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
     and tables that only one kind uses live as long as in the full model.
     """
-    kinds = layer_kinds(m)
+    kinds = layer_kinds(m, recipe)
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
     return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
@@ -129,20 +130,27 @@ def _recorded(
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
-    plan = layer_plan(m)
+    plan = layer_plan(m, recipe)
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
-    full = recipe.method == "full"
-    other = other_dtype(recipe)
-    table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
-    head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
-    places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
+    layers = [
+        Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last, kind.training == "frozen")
+        for kind, _ in plan
+    ]
+    own, other = own_weights(m, recipe), other_dtype(recipe)
+    table, head = (
+        Tensor((m.vocab_size, m.token_size), own.dtype if trained else other, needs_grad=trained)
+        for trained in (own.embedding, own.head)
+    )
+    if m.tie_word_embeddings and not (recipe.has_adapters and (own.embedding or own.head)):
+        head = table
+    places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
+    norm_dtype = own.dtype if own.norms else other
     ends = _Ends(
         table,
         output_embedding(m, recipe, RANK, head, stack),
         places if m.position == "learned" else None,
-        outer_norm(m, other, full, stack) if m.final_norm else None,
-        outer_norm(m, other, full, stack) if m.embedding_norm else None,
+        outer_norm(m, norm_dtype, own.norms, stack) if m.final_norm else None,
+        outer_norm(m, norm_dtype, own.norms, stack) if m.embedding_norm else None,
         projections(m, recipe, RANK, stack),
     )
     if recipe.gradient_accumulation > 1:

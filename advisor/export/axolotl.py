@@ -46,6 +46,8 @@ def write(run: Run) -> TrainingFile:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
         values |= _adapters(run)
+    elif recipe.trained_layers:
+        values["unfrozen_parameters"] = _unfrozen(run)
     notes = _KERNELS_NOTE + (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
     return yaml_file(run, "axolotl", command, notes, values)
 
@@ -110,15 +112,25 @@ def _adapters(run: Run) -> dict[str, Any]:
         "lora_dropout": recipe.dropout,
     }
     values |= {"lora_target_linear": True} if run.adapts_all_linear else {"lora_target_modules": run.target_modules}
+    values |= {"lora_modules_to_save": list(recipe.modules_to_save)} if recipe.modules_to_save else {}
+    values |= {"peft_layers_to_transform": list(run.trained_layers)} if recipe.trained_layers else {}
     values |= {"peft_use_dora": True} if recipe.is_dora else {}
     values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
     values |= {"load_in_4bit": True} if four_bits else {}
     return values | ({"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {})
 
 
+def _unfrozen(run: Run) -> list[str]:
+    """Patterns of the parameters that are trained: a period stands for itself (utils/freeze.py, LayerNamePattern)."""
+    layers = "|".join(map(str, run.trained_layers))
+    return [rf"^[^0-9]*.({layers}).", *(rf"^([a-z_]+.)*{name}." for name in run.recipe.modules_to_save)]
+
+
 def _unsaid(run: Run) -> str:
     recipe = run.recipe
+    partly = bool(recipe.modules_to_save or recipe.trained_layers)
     return unsaid(
+        (partly and recipe.trained_dtype != "base", f"trained-dtype {recipe.trained_dtype}"),
         (recipe.loss == "chunked", "chunked loss (several of axolotl's plugins offer one)"),
         (
             recipe.quant == "fp4" or (recipe.quant == "nf4" and not recipe.double_quant),

@@ -11,7 +11,8 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.export.run import Run, TrainingFile
-from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
+from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
+from advisor.specs import Recipe
 
 _TEMPLATE_NOTE = (
     "# the chat template is the tokenizer's; where it has none, name one of LLaMA-Factory's: template: NAME\n"
@@ -22,12 +23,12 @@ _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 def write(run: Run) -> TrainingFile:
     """A file for `llamafactory-cli train`. Raises BadValue for an alpha that it does not take."""
     recipe = run.recipe
-    pure = recipe.base_dtype == "bfloat16" if recipe.method == "full" else _plain_bf16_adapters(run)
+    pure = _trains_bf16(recipe) if recipe.method == "full" else _plain_bf16_adapters(run)
     values: dict[str, Any] = {
         "model_name_or_path": run.source,
         "stage": "pt" if run.data.form == "text" else "sft",
         "do_train": True,
-        "finetuning_type": "lora" if recipe.has_adapters else "full",
+        "finetuning_type": "lora" if recipe.has_adapters else "freeze" if recipe.trained_layers else "full",
         "flash_attn": {"eager": "disabled", "sdpa": "sdpa", "flash": "fa2"}[recipe.attention],
         "dataset": "train",
         "dataset_dir": ".",
@@ -43,6 +44,13 @@ def write(run: Run) -> TrainingFile:
         "use_reentrant_gc": recipe.reentrant,
         "enable_liger_kernel": recipe.loss == "chunked",
     }
+    if recipe.has_adapters:
+        refuse_some_layers(run, "LLaMA-Factory")
+    elif recipe.trained_layers:
+        values["freeze_trainable_layers"] = recipe.trained_layers
+    if recipe.modules_to_save:
+        key = "additional_target" if recipe.has_adapters else "freeze_extra_modules"
+        values[key] = ",".join(recipe.modules_to_save)
     if recipe.has_adapters:
         values |= {
             "lora_rank": recipe.rank,
@@ -62,6 +70,12 @@ def write(run: Run) -> TrainingFile:
     notes += _TEXTS_NOTE if run.data.form == "prompt_completion" else ""
     beside = (("dataset_info.json", info + "\n"),)
     return yaml_file(run, "llamafactory", command, notes + _unsaid(run, pure), values, beside)
+
+
+def _trains_bf16(recipe: Recipe) -> bool:
+    """Whether full fine-tuning, or that of the last layers, trains weights in bf16."""
+    kept = not recipe.trained_layers or recipe.trained_dtype == "base"
+    return (recipe.base_dtype if kept else recipe.trained_dtype) == "bfloat16"
 
 
 def _keeps_apart(run: Run) -> bool:
@@ -96,7 +110,10 @@ def _rows(data: DataFile) -> dict[str, Any]:
 def _unsaid(run: Run, pure: bool) -> str:
     recipe, workload = run.recipe, run.workload
     full = recipe.method == "full"
-    weights = "bfloat16" if pure else "float32" if full else _loaded(run)
+    some = bool(recipe.trained_layers)
+    weights = "bfloat16" if pure else "float32" if full and not some else _loaded(run)
+    trained = recipe.base_dtype if recipe.trained_dtype == "base" else recipe.trained_dtype
+    partly = bool(recipe.modules_to_save) or some
     return unsaid(
         (workload.padding != "longest" and not workload.packing, f"padding {workload.padding}"),
         (
@@ -106,6 +123,7 @@ def _unsaid(run: Run, pure: bool) -> str:
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (recipe.is_quantized and recipe.adapter_dtype != "float32", "16-bit adapters"),
         (recipe.adapter_dtype == "float16" and not recipe.is_quantized and not full, "adapter-dtype float16"),
+        (partly and trained != ("bfloat16" if pure else "float32"), f"trained-dtype {trained}"),
         (recipe.base_dtype != weights, f"base-dtype {recipe.base_dtype}"),
         (pure and recipe.autocast, "autocast beside bf16 weights that are trained"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from advisor.answer import DataFile
@@ -61,6 +62,11 @@ class Run(NamedTuple):
             return list(attention_names(self.model))
         return list(spelled_targets(self.model, self.recipe))
 
+    @property
+    def trained_layers(self) -> range:
+        """The numbers of the layers that get adapters or are trained."""
+        return range(self.model.num_hidden_layers)[-self.recipe.trained_layers :]
+
 
 class TrainingFile(NamedTuple):
     """A file that a trainer reads, and the command that starts the run in the file's folder."""
@@ -75,6 +81,11 @@ class TrainingFile(NamedTuple):
 def command_of(run: Run, command: str) -> str:
     """The command, and before it the environment that the recipe asks for."""
     return f"PYTORCH_ALLOC_CONF=expandable_segments:True {command}" if run.recipe.expandable_segments else command
+
+
+def quoted_list(names: Sequence[str]) -> str:
+    """A Python literal of a list of names."""
+    return f"[{', '.join(map(quoted, names))}]"
 
 
 def quoted(text: str) -> str:

@@ -8,7 +8,7 @@ memory nor step time by much; the learning rates are usual starting points.
 from __future__ import annotations
 
 from advisor.export.rows import rows_section
-from advisor.export.run import ATTENTION, Run, TrainingFile, command_of, quoted
+from advisor.export.run import ATTENTION, Run, TrainingFile, command_of, quoted, quoted_list
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
 from advisor.optimizers import optimizer_row
 from advisor.specs import Recipe
@@ -28,7 +28,7 @@ def write(run: Run) -> TrainingFile:
             f"model_id = {quoted(run.source)}\nSEQ_LEN = {_seq_len(run)}  # tokens of the longest row\n",
             tiny_model(run.model) + "\n",
             _load(run),
-            _adapters(run),
+            _adapters(run) if run.recipe.has_adapters else _last_layers(run),
             rows_section(run.data, run.workload, ROWS) + "\n",
             _train(run),
         )
@@ -152,15 +152,13 @@ def _checkpointing(recipe: Recipe, name: str, options: str) -> list[str]:
 
 def _adapters(run: Run) -> str:
     recipe = run.recipe
-    if not recipe.has_adapters:
-        return ""
     lines = []
     if _prepares(recipe):
         switches = _checkpointing(recipe, "use_gradient_checkpointing", "gradient_checkpointing_kwargs")
         lines += ["model = prepare_model_for_kbit_training(", "    model,", *switches, ")"]
     elif recipe.gradient_checkpointing and recipe.reentrant:
         lines.append("model.enable_input_require_grads()  # re-entrant checkpointing needs an input with a gradient")
-    targets = '"all-linear"' if run.adapts_all_linear else str(run.target_modules).replace("'", '"')
+    targets = '"all-linear"' if run.adapts_all_linear else quoted_list(run.target_modules)
     lines += [
         "lora = LoraConfig(",
         f"    r={recipe.rank},",
@@ -168,6 +166,8 @@ def _adapters(run: Run) -> str:
         f"    lora_dropout={recipe.dropout!r},",
         f"    target_modules={targets},",
         *(["    use_dora=True,"] if recipe.is_dora else []),
+        *([f"    modules_to_save={quoted_list(recipe.modules_to_save)},"] if recipe.modules_to_save else []),
+        *([f"    layers_to_transform=list({_last(recipe)}),"] if recipe.trained_layers else []),
         '    task_type="CAUSAL_LM",',
         ")",
         "model = get_peft_model(model, lora)",
@@ -180,18 +180,43 @@ def _adapters(run: Run) -> str:
 def _adapter_dtypes(recipe: Recipe) -> list[str]:
     """Lines that cast the adapters, where the recipe wants them in other dtypes than peft's fp32."""
     magnitudes = recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype
-    if recipe.adapter_dtype == "float32" and not magnitudes:
+    copies = bool(recipe.modules_to_save) and recipe.trained_dtype != recipe.adapter_dtype
+    upcast = recipe.modules_to_save and recipe.trained_dtype != "base"
+    if recipe.adapter_dtype == "float32" and not magnitudes and not upcast:
         return []
-    if not magnitudes:
-        loop, casts = "for parameter in model.parameters():", [f"        dtype = torch.{recipe.adapter_dtype}"]
-    else:
-        loop = "for name, parameter in model.named_parameters():"
-        casts = [
-            f"        dtype = torch.{recipe.adapter_dtype}",
-            '        if "lora_magnitude_vector" in name:',
-            f"            dtype = torch.{recipe.magnitude_dtype}",
-        ]
+    loop = "for name, parameter in model.named_parameters():"
+    casts = [f"        dtype = torch.{recipe.adapter_dtype}"]
+    if magnitudes:
+        casts += ['        if "lora_magnitude_vector" in name:', f"            dtype = torch.{recipe.magnitude_dtype}"]
+    if copies:
+        kept = "parameter.dtype" if recipe.trained_dtype == "base" else f"torch.{recipe.trained_dtype}"
+        casts += ['        if ".modules_to_save." in name:', f"            dtype = {kept}"]
+    if not magnitudes and not copies:
+        loop = "for parameter in model.parameters():"
     return [loop, "    if parameter.requires_grad:", *casts, "        parameter.data = parameter.data.to(dtype)"]
+
+
+def _last(recipe: Recipe) -> str:
+    """An expression for the numbers of the last layers."""
+    return f"range(model.config.num_hidden_layers)[-{recipe.trained_layers}:]"
+
+
+def _last_layers(run: Run) -> str:
+    """Lines that freeze all but the last layers, and the modules that are named."""
+    recipe = run.recipe
+    if not recipe.trained_layers:
+        return ""
+    named = f' or name.split(".")[-2] in {quoted_list(recipe.modules_to_save)}' if recipe.modules_to_save else ""
+    lines = [
+        f"last = {_last(recipe)}",
+        "for name, parameter in model.named_parameters():  # the first number in a name is that of its layer",
+        '    layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)',
+        f"    parameter.requires_grad_(layer in last{named})",
+    ]
+    if recipe.trained_dtype != "base":
+        lines += ["    if parameter.requires_grad:"]
+        lines += [f"        parameter.data = parameter.data.to(torch.{recipe.trained_dtype})"]
+    return "\n".join(lines)
 
 
 def _train(run: Run) -> str:

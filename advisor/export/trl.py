@@ -11,7 +11,7 @@ from advisor.answer import DataFile
 from advisor.errors import InputError
 from advisor.export.rows import BUILDERS
 from advisor.export.run import ATTENTION, Run, TrainingFile
-from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
+from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 
 _COLUMNS = {"messages": ("messages",), "prompt_completion": ("prompt", "completion")}
@@ -25,6 +25,7 @@ _CHAT_NOTE = (
 def write(run: Run) -> TrainingFile:
     """A file for `trl sft --config`. Raises InputError for rows, or a setting, that TRL does not take."""
     recipe = run.recipe
+    refuse_some_layers(run, "TRL")
     command = f"trl sft --config {NAME}" + ("" if run.gpus == 1 else f" --num_processes {run.gpus}")
     needs_bitsandbytes = recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes
     values: dict[str, Any] = {
@@ -97,7 +98,9 @@ def _rows(data: DataFile) -> dict[str, Any]:
 
 
 def _adapters(run: Run) -> dict[str, Any]:
+    saved = run.recipe.modules_to_save
     return {
+        **({"lora_modules_to_save": list(saved)} if saved else {}),
         "use_peft": True,
         "lora_r": run.recipe.rank,
         "lora_alpha": whole_alpha(run, "TRL"),
@@ -111,6 +114,10 @@ def _unsaid(run: Run) -> str:
     recipe, workload = run.recipe, run.workload
     usual = "bfloat16" if recipe.is_quantized else "float32"
     return unsaid(
+        (
+            bool(recipe.modules_to_save) and recipe.trained_dtype not in ("base", "bfloat16"),
+            f"trained-dtype {recipe.trained_dtype}",
+        ),
         (recipe.loss == "full", "full-logits loss (TRL always uses its chunked loss)"),
         (recipe.has_adapters and recipe.adapter_dtype != usual, f"adapter-dtype {recipe.adapter_dtype}"),
         (recipe.is_dora and recipe.magnitude_dtype != "float32", f"magnitude-dtype {recipe.magnitude_dtype}"),

@@ -55,6 +55,16 @@ def whole_alpha(run: Run, trainer: str) -> int:
     return int(run.recipe.alpha)
 
 
+def refuse_some_layers(run: Run, trainer: str) -> None:
+    """Refuse a run that trains only some layers, for a format that has no key for them. Raises BadValue."""
+    if run.recipe.trained_layers:
+        raise BadValue(
+            "--trained-layers",
+            run.recipe.trained_layers,
+            f"a file for {trainer} has no key for it with this method; --write python has",
+        )
+
+
 def unsaid(*pairs: tuple[bool, str]) -> str:
     """A line for each setting that the file has no key for."""
     return "".join(f"# not configurable here: {text}\n" for missing, text in pairs if missing)

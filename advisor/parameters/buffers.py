@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.parameters.layers import layer_groups
+from advisor.parameters.own_weights import embedding_name
 from advisor.specs import ModelSpec, Recipe
 
 
@@ -34,7 +35,7 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
     if quirks.rope_made == "in_layers":  # sines and cosines of every position
         found.append((4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers))
     if quirks.embedding_scales_itself:
-        found.append((4, 1))
+        found.append((4, 1 + (embedding_name(m) in recipe.modules_to_save and recipe.has_adapters)))  # in the copy, too
     if quirks.layer_scalar:
         found.append((ITEM_BYTES[recipe.base_dtype], m.num_hidden_layers))
     if m.activation == "xielu":  # its beta and eps

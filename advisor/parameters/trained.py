@@ -9,6 +9,7 @@ from typing import NamedTuple
 from advisor.blocks import ITEM_BYTES
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
+    SINKS,
     layer_linears,
     layer_norms,
     outer_linears,
@@ -16,7 +17,8 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.targets import expert_adapters, outer_targets, resolve_targets, targets_in
+from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
+from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
 
@@ -46,6 +48,20 @@ def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
         Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype),
     ]
     return [*found, Trained(shape.out_features, 0, times, recipe.magnitude_dtype)] if recipe.is_dora else found
+
+
+def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
+    """What peft trains of the modules that are named beside the adapters: copies of their parameters."""
+    tokens = Trained(m.vocab_size, m.token_size, 1, own.dtype)
+    found = [tokens] * own.embedding
+    if own.head:
+        found += [tokens, *[Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias]
+    if own.norms:
+        vectors = [(one.shape[0], one.times) for one in outer_parameters(m) if one.part == "norms"]
+        for part, layers in layer_groups(m):
+            vectors += [(n.width, n.vectors * layers) for n in layer_norms(part) if n.vectors and n.name != SINKS]
+        found += [Trained(width, 0, times, own.dtype) for width, times in vectors]
+    return found
 
 
 def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
@@ -80,18 +96,19 @@ def _weights(m: ModelSpec, dtype: str, layers: int) -> list[Trained]:
 def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     """Every trained tensor."""
     found: list[Trained] = []
+    own = own_weights(m, recipe)
     if recipe.has_adapters:
         resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
-        for part, layers in layer_groups(m):
+        for part, layers in trained_groups(m, recipe):
             found += _adapters(part, recipe, layers)
-        for shape in outer_targets(m, recipe.target_modules):
+        for shape in outer_adapters(m, recipe):
             found += _adapter(shape, recipe, 1)
-        return tuple(found)
-    dtype: str = recipe.base_dtype
-    for size, times in outer_parameters(m):
+        return (*found, *_copies(m, own))
+    for size, times, dtype, trained in outer_tensors(m, recipe):
         rows, columns = size if len(size) > 1 else (*size, 0)
-        found.append(Trained(rows, columns, times, dtype))
-    found += [Trained(shape.out_features, shape.in_features, 1, dtype) for shape in outer_linears(m).values()]
-    for part, layers in layer_groups(m):
-        found += _weights(part, dtype, layers)
+        found += [Trained(rows, columns, times, dtype)] * trained
+    if own.rest:
+        found += [Trained(shape.out_features, shape.in_features, 1, own.dtype) for shape in outer_linears(m).values()]
+    for part, layers in trained_groups(m, recipe):
+        found += _weights(part, own.dtype, layers)
     return tuple(found)

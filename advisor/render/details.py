@@ -172,7 +172,7 @@ def _trainer_line(advice: Advice, row: Candidate | None) -> str:
     """The trainer that was assumed, whether it was traced, and what it set."""
     trainer = advice.trainer
     values = dict(advice.workload) | ({} if row is None else dict(row.recipe))
-    idle = {} if row is None else idle_knobs(row.method)
+    idle = {} if row is None else idle_knobs(row.method, trained_layers=row.recipe.trained_layers)
     knobs = [
         name.replace("_", "-") + (f" {value_text(values[name])}" if name in values else "")
         for name in trainer.knobs

@@ -46,8 +46,13 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     question = context.question
     fixed, checkpointing = question.fixed, question.gradient_checkpointing in (None, True)
     # What is idle for one method only may be there for another.
-    each = [idle_knobs(method, question.quant or "nf4", checkpointing) for method in context.candidates]
+    each = [
+        idle_knobs(method, question.quant or "nf4", checkpointing, question.trained_layers or 0)
+        for method in context.candidates
+    ]
     idle = [(name, why) for name, why in each[-1].items() if name in fixed and all(name in one for one in each)]
+    if "trained_dtype" in fixed and not question.modules_to_save and not question.trained_layers:
+        idle.append(("trained_dtype", "without --modules-to-save or --trained-layers"))
     if "data" not in fixed:
         idle += [(name, "without --data") for name in ("data_columns", "tokenizer", "skip_bad_lines") if name in fixed]
     if "eval_steps" in fixed and not question.eval_examples:

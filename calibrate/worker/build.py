@@ -59,6 +59,8 @@ def build_model(
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if recipe.has_adapters:
         model = _add_adapters(model, recipe, fake)
+    elif recipe.trained_layers:
+        _freeze(model, recipe)
     if recipe.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": recipe.reentrant})
     model.train()
@@ -130,8 +132,11 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
     from peft import LoraConfig, get_peft_model
 
     targets = recipe.target_modules
-    if targets == ("all-linear",) and (recipe.is_dora or recipe.dropout) and _fuses_experts(model):
-        targets = _outside_experts(model)  # peft adapts fused experts neither with DoRA nor with dropout
+    if targets == ("all-linear",) and (
+        recipe.trained_layers or ((recipe.is_dora or recipe.dropout) and _fuses_experts(model))
+    ):
+        # peft adapts fused experts neither with DoRA nor with dropout, and picks layers only where names are given
+        targets = _outside_experts(model)
     options = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
@@ -143,6 +148,8 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         if targets == ("all-linear",)
         else list(targets),
         task_type=_task_type(model),
+        modules_to_save=list(recipe.modules_to_save) or None,
+        layers_to_transform=_last_layers(model, recipe) if recipe.trained_layers else None,
     )
     upcast = recipe.adapter_dtype == "float32"
     try:
@@ -152,9 +159,31 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         raise BadValue("--target-modules", ",".join(targets), f"peft reports: {str(error)[:200]}") from None
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            dtype = recipe.magnitude_dtype if "lora_magnitude_vector" in name else recipe.adapter_dtype
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+            dtype = (
+                recipe.trained_dtype
+                if ".modules_to_save." in name
+                else recipe.magnitude_dtype
+                if "lora_magnitude_vector" in name
+                else recipe.adapter_dtype
+            )
+            if dtype != "base":
+                parameter.data = parameter.data.to(getattr(torch, dtype))
     return model
+
+
+def _last_layers(model: Any, recipe: Recipe) -> list[int]:
+    count = model.config.get_text_config().num_hidden_layers
+    return list(range(count - recipe.trained_layers, count))
+
+
+def _freeze(model: Any, recipe: Recipe) -> None:
+    """Leave only the last layers trained, and the modules that are named, as LLaMA-Factory's freeze-tuning does."""
+    layers = _last_layers(model, recipe)
+    for name, parameter in model.named_parameters():
+        layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)
+        parameter.requires_grad_(layer in layers or name.split(".")[-2] in recipe.modules_to_save)
+        if parameter.requires_grad and recipe.trained_dtype != "base":
+            parameter.data = parameter.data.to(getattr(torch, recipe.trained_dtype))
 
 
 def _fuses_experts(model: Any) -> bool:
@@ -165,13 +194,15 @@ def _fuses_experts(model: Any) -> bool:
 
 def _outside_experts(model: Any) -> tuple[str, ...]:
     """The linear layers, without the head, that peft does not treat as parts of fused experts."""
+    from transformers.pytorch_utils import Conv1D
+
     head = model.get_output_embeddings()
     names = {
         path.rpartition(".")[2]
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
     }
-    return tuple(sorted(names - PARTS_OF_EXPERTS))
+    return tuple(sorted(names - PARTS_OF_EXPERTS if _fuses_experts(model) else names))
 
 
 def _task_type(model: Any) -> str | None:

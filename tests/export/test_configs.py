@@ -290,6 +290,62 @@ def test_how_rows_become_micro_batches_is_set_or_said(
     assert [line.removeprefix(SAID) for line in text.splitlines() if line.startswith(SAID)] == ([said] if said else [])
 
 
+@pytest.mark.parametrize(
+    ("trainer", "method", "knobs", "values", "said"),
+    [
+        ("trl", "lora", {"modules_to_save": ("lm_head",)}, {"lora_modules_to_save": ["lm_head"]}, ""),
+        ("axolotl", "lora", {"modules_to_save": ("lm_head",)}, {"lora_modules_to_save": ["lm_head"]}, ""),
+        (
+            "axolotl",
+            "lora",
+            {"modules_to_save": ("lm_head",), "trained_dtype": "float32", "trained_layers": 1},
+            {"peft_layers_to_transform": [21]},
+            "trained-dtype float32",
+        ),
+        (
+            "axolotl",
+            "full",
+            {"base_dtype": "bfloat16", "trained_layers": 1, "modules_to_save": ("lm_head",)},
+            {"unfrozen_parameters": [r"^[^0-9]*.(21).", "^([a-z_]+.)*lm_head."]},
+            "",
+        ),
+        ("llamafactory", "lora", {"modules_to_save": ("lm_head",)}, {"additional_target": "lm_head"}, ""),
+        (
+            "llamafactory",
+            "full",
+            {
+                "base_dtype": "bfloat16",
+                "trained_dtype": "float32",
+                "trained_layers": 1,
+                "modules_to_save": ("lm_head",),
+            },
+            {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "freeze_extra_modules": "lm_head"},
+            "",
+        ),
+        (
+            "llamafactory",
+            "full",
+            {"base_dtype": "bfloat16", "autocast": False, "trained_layers": 1, "trained_dtype": "base"},
+            {"finetuning_type": "freeze", "pure_bf16": True},
+            "",
+        ),
+    ],
+)
+def test_what_is_trained_in_part(
+    trainer: str, method: Method, knobs: dict[str, Any], values: dict[str, Any], said: str
+) -> None:
+    text = written(trainer, recipe_of(trainer, method, **knobs))
+    found = values_of(text)
+    assert {key: found[key] for key in values} == values
+    assert [line.removeprefix(SAID) for line in text.splitlines() if line.startswith(SAID)] == ([said] if said else [])
+
+
+@pytest.mark.parametrize("trainer", ["trl", "llamafactory"])
+def test_adapters_on_some_layers_are_refused_where_there_is_no_key(trainer: str) -> None:
+    with pytest.raises(BadValue, match=r"--trained-layers is 1: .* --write python has"):
+        written(trainer, recipe_of(trainer, "lora", trained_layers=1))
+
+
 def test_left_alone_axolotl_rounds_up_by_itself() -> None:
     assert not {"pad_to_sequence_len", "pad_to_multiple_of"} & set(
         values_of(written("axolotl", recipe_of("axolotl", "lora")))
