@@ -49,7 +49,9 @@ _SPECS: dict[str, type[Frozen]] = {
     "rental": Rental,
 }
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-_OPTIMIZER_ALIASES = {row.transformers_name: name for name, row in OPTIMIZERS.items()}
+_OPTIMIZER_ALIASES = {
+    word: name for name, row in OPTIMIZERS.items() for word in (row.transformers_name, row.axolotl_name) if word
+}
 _ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
 _QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
 _TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
@@ -162,6 +164,7 @@ KNOBS: tuple[Knob, ...] = (
         get_args(Optimizer),
         _OPTIMIZER_ALIASES,
     ),
+    Knob("optimizer_rank", "recipe", "int", "rank of the projections of galore and apollo"),
     Knob("gradient_checkpointing", "recipe", "bool", "recompute activations in the backward pass"),
     Knob("reentrant", "recipe", "bool", "the re-entrant variant of checkpointing"),
     Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention), _ATTENTION_ALIASES),
@@ -367,6 +370,7 @@ class Question(Frozen):
     kbit_upcast: bool | None = None
     autocast: bool | None = None
     optimizer: Optimizer | None = None
+    optimizer_rank: int | None = None
     gradient_checkpointing: bool | None = None
     reentrant: bool | None = None
     attention: Attention | None = None

@@ -300,6 +300,7 @@ class Recipe(Frozen):
     kbit_upcast: bool = True
     autocast: bool = True
     optimizer: Optimizer = "adamw"
+    optimizer_rank: Annotated[int, Range(1, 16_384)] = 128  # of the projections of GaLore and APOLLO
     gradient_checkpointing: bool = True
     reentrant: bool = False
     attention: Attention = "sdpa"

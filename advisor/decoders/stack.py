@@ -21,6 +21,7 @@ from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
 from advisor.decoders.rope import Rope, apply_rope
 from advisor.libraries import MIRRORED, Libraries
+from advisor.optimizers import optimizer_row
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
@@ -63,7 +64,8 @@ class Stack:
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """What the bytes of this step stand on."""
-        return Proof()
+        unknown = optimizer_row(recipe.optimizer).unknown
+        return Proof(unknown=(unknown,) if unknown else ())
 
     @property
     def linear(self) -> LinearCode:

@@ -186,6 +186,7 @@ def _structure(recipe: Recipe) -> Recipe:
             "alpha": 1.0,
             "micro_batch": 1,
             "optimizer": "adamw",
+            "optimizer_rank": 1,
             "expandable_segments": False,
             "dropout": 0.5 if recipe.dropout else 0.0,
             "gradient_accumulation": min(recipe.gradient_accumulation, 2),

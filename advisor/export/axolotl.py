@@ -31,7 +31,7 @@ def write(run: Run) -> TrainingFile:
         **({"eval_batch_size": recipe.eval_batch} if recipe.eval_batch else {}),
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "num_epochs": whole(run.workload.epochs),
-        "optimizer": optimizer_row(recipe.optimizer).transformers_name,
+        **_optimizer(run),
         "learning_rate": run.learning_rate,
         "lr_scheduler": "linear",
         "bf16": half == "bf16",
@@ -50,6 +50,14 @@ def write(run: Run) -> TrainingFile:
         values["unfrozen_parameters"] = _unfrozen(run)
     notes = _KERNELS_NOTE + (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
     return yaml_file(run, "axolotl", command, notes, values)
+
+
+def _optimizer(run: Run) -> dict[str, Any]:
+    """Its own name, or that of transformers with its arguments."""
+    if own := optimizer_row(run.recipe.optimizer).axolotl_name:
+        return {"optimizer": own}
+    values = run.optimizer_arguments("Axolotl")
+    return {"optimizer": values.pop("optim"), **values}
 
 
 def _micro_batches(run: Run) -> dict[str, Any]:

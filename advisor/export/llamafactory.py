@@ -12,6 +12,7 @@ from typing import Any
 from advisor.answer import DataFile
 from advisor.export.run import Run, TrainingFile
 from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
+from advisor.optimizers import optimizer_row
 from advisor.specs import Recipe
 
 _TEMPLATE_NOTE = (
@@ -35,7 +36,7 @@ def write(run: Run) -> TrainingFile:
         "cutoff_len": run.workload.seq_len,
         "packing": run.workload.packing,
         **({"neat_packing": True} if _keeps_apart(run) else {}),
-        **training_arguments(run),
+        **training_arguments(run, _optimizer(run)),
         "bf16": run.mixed_precision == "bf16" and not pure,
         "fp16": run.mixed_precision == "fp16" and not pure,
         **({"pure_bf16": True} if pure else {}),
@@ -70,6 +71,16 @@ def write(run: Run) -> TrainingFile:
     notes += _TEXTS_NOTE if run.data.form == "prompt_completion" else ""
     beside = (("dataset_info.json", info + "\n"),)
     return yaml_file(run, "llamafactory", command, notes + _unsaid(run, pure), values, beside)
+
+
+def _optimizer(run: Run) -> dict[str, Any]:
+    """Switches of its own for some, which it takes in place of adamw_torch (train/trainer_utils.py)."""
+    name = run.recipe.optimizer
+    if name == "muon":
+        return {"optim": "adamw_torch", "use_muon": True}
+    if not optimizer_row(name).low_rank:
+        return run.optimizer_arguments("LLaMA-Factory")
+    return {"optim": "adamw_torch", f"use_{name}": True, f"{name}_rank": run.recipe.optimizer_rank}
 
 
 def _trains_bf16(recipe: Recipe) -> bool:

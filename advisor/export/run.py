@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advisor.answer import DataFile
-from advisor.parameters.modules import parameter_count
+from advisor.errors import BadValue
+from advisor.optimizers import optimizer_row
+from advisor.parameters.layers import layer_groups
+from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
 from advisor.rates import learning_rate
 from advisor.specs import ModelSpec, Recipe, Workload
@@ -66,6 +69,21 @@ class Run(NamedTuple):
     def trained_layers(self) -> range:
         """The numbers of the layers that get adapters or are trained."""
         return range(self.model.num_hidden_layers)[-self.recipe.trained_layers :]
+
+    def optimizer_arguments(self, trainer: str) -> dict[str, Any]:
+        """The optimizer as transformers' TrainingArguments take it. Raises BadValue for one that they do not make."""
+        recipe, row = self.recipe, optimizer_row(self.recipe.optimizer)
+        if not row.transformers_name:
+            where = "axolotl or llamafactory" if recipe.optimizer == "muon" else "axolotl"
+            raise BadValue("--optimizer", recipe.optimizer, f"{trainer} does not make it; --write {where} does")
+        if not row.low_rank:
+            return {"optim": row.transformers_name}
+        names = (name for part, _ in layer_groups(self.model) for name in layer_linears(part))
+        return {
+            "optim": row.transformers_name,
+            "optim_target_modules": list(dict.fromkeys(names)),
+            "optim_args": f"rank={recipe.optimizer_rank}",
+        }
 
 
 class TrainingFile(NamedTuple):

@@ -47,6 +47,7 @@ def _head(run: Run, command: str) -> str:
     packages = "torch 'transformers>=5.23,<6' datasets accelerate"
     packages += " peft" if recipe.has_adapters else ""
     packages += " bitsandbytes" if recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
+    packages += f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     packages += " liger-kernel" if recipe.loss == "chunked" else ""
     return "\n".join(
         [
@@ -231,7 +232,7 @@ def _train(run: Run) -> str:
         f"    per_device_eval_batch_size={_small(run.eval_batch, 2)},  # fits as well",
         f"    gradient_accumulation_steps={_small(recipe.gradient_accumulation, 1)},",
         f"    learning_rate={run.learning_rate!r},",
-        f'    optim="{optimizer_row(recipe.optimizer).transformers_name}",',
+        *_optimizer(run),
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
@@ -255,6 +256,13 @@ def _train(run: Run) -> str:
         'print(f"saved to {output_dir}")',
     ]
     return "\n".join(lines)
+
+
+def _optimizer(run: Run) -> list[str]:
+    """Keyword lines for the optimizer."""
+    values = run.optimizer_arguments("transformers' Trainer")
+    spelled = {name: quoted_list(one) if isinstance(one, list) else quoted(one) for name, one in values.items()}
+    return [f"    {name}={value}," for name, value in spelled.items()]
 
 
 def _collator(run: Run) -> str:

@@ -28,6 +28,7 @@ def write(run: Run) -> TrainingFile:
     refuse_some_layers(run, "TRL")
     command = f"trl sft --config {NAME}" + ("" if run.gpus == 1 else f" --num_processes {run.gpus}")
     needs_bitsandbytes = recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes
+    package = f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     values: dict[str, Any] = {
         "model_name_or_path": run.source,
         "dtype": recipe.base_dtype,
@@ -35,7 +36,7 @@ def write(run: Run) -> TrainingFile:
         **_rows(run.data),
         "max_length": run.workload.seq_len,
         **_micro_batches(run),
-        **training_arguments(run),
+        **training_arguments(run, run.optimizer_arguments("TRL")),
         "bf16": run.mixed_precision == "bf16",
         "fp16": run.mixed_precision == "fp16",
         "activation_checkpointing": recipe.gradient_checkpointing,
@@ -55,7 +56,7 @@ def write(run: Run) -> TrainingFile:
     notes = (_CHAT_NOTE if run.data.form == "messages" else "") + _unsaid(run)
     return yaml_file(
         run,
-        "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else ""),
+        "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else "") + package,
         command,
         notes,
         values,

@@ -25,7 +25,16 @@ from advisor.specs import Recipe
 SCHEMA_VERSION = 2
 MAX_FILE_BYTES = 64 * 2**20
 MAX_EVENTS_BYTES = 256 * 2**20
-EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation", "expandable_segments")
+EVALUATED = (
+    "method",
+    "rank",
+    "alpha",
+    "optimizer",
+    "optimizer_rank",
+    "micro_batch",
+    "gradient_accumulation",
+    "expandable_segments",
+)
 """Knobs of a recipe that do not change which tensors its step makes, or that are stored under separate keys."""
 
 LATER: dict[str, object] = {

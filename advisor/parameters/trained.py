@@ -7,6 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
     SINKS,
@@ -29,6 +30,8 @@ class Trained(NamedTuple):
     columns: int
     times: int
     dtype: str
+    inner: bool = False  # the matrix of a linear layer inside a decoder layer, or of its adapter
+    projection: int = 0  # the rank that a low-rank optimizer projects its gradient to
 
     @property
     def elements(self) -> int:
@@ -44,10 +47,14 @@ class Trained(NamedTuple):
 def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
     """The adapter of a linear layer that occurs `times` times."""
     found = [
-        Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype),
-        Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype),
+        Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype, True, _projection(recipe)),
+        Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype, True, _projection(recipe)),
     ]
     return [*found, Trained(shape.out_features, 0, times, recipe.magnitude_dtype)] if recipe.is_dora else found
+
+
+def _projection(recipe: Recipe) -> int:
+    return recipe.optimizer_rank if optimizer_row(recipe.optimizer).low_rank else 0
 
 
 def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
@@ -76,11 +83,12 @@ def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
     return found
 
 
-def _weights(m: ModelSpec, dtype: str, layers: int) -> list[Trained]:
+def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trained]:
     """All weights of `layers` equal layers."""
     found: list[Trained] = []
     for shape in layer_linears(m).values():
-        found.append(Trained(shape.out_features, shape.in_features, layers, "float32" if shape.wide else dtype))
+        stored = "float32" if shape.wide else dtype
+        found.append(Trained(shape.out_features, shape.in_features, layers, stored, True, _projection(recipe)))
         if shape.bias:
             found.append(Trained(shape.out_features, 0, layers, dtype))
     found += [Trained(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
@@ -110,5 +118,5 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     if own.rest:
         found += [Trained(shape.out_features, shape.in_features, 1, own.dtype) for shape in outer_linears(m).values()]
     for part, layers in trained_groups(m, recipe):
-        found += _weights(part, own.dtype, layers)
+        found += _weights(part, recipe, own.dtype, layers)
     return tuple(found)

@@ -73,7 +73,7 @@ recipes = st.builds(
             "rank": st.integers(1, 512),
             "dropout": st.sampled_from([0.0, 0.05]),
             "base_dtype": st.sampled_from(["float32", "bfloat16"]),
-            "optimizer": st.sampled_from(list(OPTIMIZERS)),
+            "optimizer": st.sampled_from([name for name, row in OPTIMIZERS.items() if row.transformers_name]),
             "target_modules": st.sampled_from([("all-linear",), ("attention",), ("q_proj", "v_proj")]),
             "gradient_checkpointing": st.booleans(),
             "attention": st.sampled_from(["sdpa", "eager", "flash"]),
@@ -344,6 +344,32 @@ def test_what_is_trained_in_part(
 def test_adapters_on_some_layers_are_refused_where_there_is_no_key(trainer: str) -> None:
     with pytest.raises(BadValue, match=r"--trained-layers is 1: .* --write python has"):
         written(trainer, recipe_of(trainer, "lora", trained_layers=1))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "optimizer", "values"),
+    [
+        ("trl", "lion_8bit", {"optim": "lion_8bit"}),
+        ("trl", "galore", {"optim": "galore_adamw", "optim_args": "rank=64"}),
+        ("axolotl", "muon", {"optimizer": "muon"}),
+        ("axolotl", "came", {"optimizer": "came_pytorch"}),
+        ("axolotl", "adamw_torchao_8bit", {"optimizer": "adamw_torch_8bit"}),
+        ("axolotl", "apollo", {"optimizer": "apollo_adamw", "optim_args": "rank=64"}),
+        ("llamafactory", "muon", {"optim": "adamw_torch", "use_muon": True}),
+        ("llamafactory", "apollo", {"optim": "adamw_torch", "use_apollo": True, "apollo_rank": 64}),
+    ],
+)
+def test_each_trainer_names_the_optimizer_in_its_own_way(trainer: str, optimizer: Any, values: dict[str, Any]) -> None:
+    found = values_of(written(trainer, recipe_of(trainer, "full", optimizer=optimizer, optimizer_rank=64)))
+    assert {key: found[key] for key in values} == values
+    if "optim_args" in values:
+        assert found["optim_target_modules"][:2] == ["q_proj", "k_proj"]
+
+
+@pytest.mark.parametrize(("trainer", "optimizer"), [("trl", "muon"), ("llamafactory", "came")])
+def test_an_optimizer_that_a_trainer_does_not_make_is_refused(trainer: str, optimizer: Any) -> None:
+    with pytest.raises(BadValue, match=r"does not make it; --write axolotl.* does"):
+        written(trainer, recipe_of(trainer, "full", optimizer=optimizer))
 
 
 def test_left_alone_axolotl_rounds_up_by_itself() -> None:
