@@ -36,6 +36,7 @@ from advisor.specs import (
     Sharding,
     TrainedDType,
     Trainer,
+    Variant,
     Workload,
 )
 
@@ -54,6 +55,7 @@ _OPTIMIZER_ALIASES = {
 }
 _ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
 _QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
+_VARIANT_ALIASES = {"lora": "plain", "lora+": "loraplus", "lora_plus": "loraplus", "use_rslora": "rslora"}
 _TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
 _KERNEL_ALIASES = {
     "liger": "liger_norm liger_rope liger_mlp liger_loss",
@@ -63,6 +65,7 @@ _KERNEL_ALIASES = {
 _PADDING_ALIASES = {"true": "longest", "batch": "longest", "false": "none", "no": "none"}
 _PACKING_ALIASES = {"bfd": "position_ids"}
 _MAX_NAMES = 64
+_IN_PATTERNS = frozenset("*+?()[]{}|^$\\")
 _TOKENS_K, _COUNT_K = 1024, 1000
 TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
 
@@ -123,7 +126,7 @@ KNOBS: tuple[Knob, ...] = (
         "target_modules",
         "recipe",
         "names",
-        "all-linear, attention, or module names with commas or spaces",
+        "all-linear, attention, module names with commas or spaces, or one regular expression of their paths",
         aliases=_TARGET_ALIASES,
     ),
     Knob(
@@ -141,6 +144,7 @@ KNOBS: tuple[Knob, ...] = (
         get_args(TrainedDType),
         _DTYPE_ALIASES,
     ),
+    Knob("variant", "recipe", "choice", "LoRA's scaling, start or learning rates", get_args(Variant), _VARIANT_ALIASES),
     Knob("dropout", "recipe", "float", "dropout before the adapters"),
     Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
     Knob("adapter_dtype", "recipe", "choice", "dtype of the adapters", get_args(DType), _DTYPE_ALIASES),
@@ -169,6 +173,8 @@ KNOBS: tuple[Knob, ...] = (
     Knob("reentrant", "recipe", "bool", "the re-entrant variant of checkpointing"),
     Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention), _ATTENTION_ALIASES),
     Knob("loss", "recipe", "choice", "all logits at once, or in chunks", get_args(Loss)),
+    Knob("upcast_logits", "recipe", "bool", "compute the loss in fp32, as transformers always does"),
+    Knob("neftune", "recipe", "float", "noise on embedded tokens (NEFTune's alpha; 0: none)"),
     Knob("stack", "recipe", "names", "versions of the libraries, as transformers-4.57 or peft-0.11"),
     Knob(
         "kernels",
@@ -290,7 +296,7 @@ def _plain_digits(knob: Knob, text: str) -> str | float:
 
 
 def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
-    parts = re.split(r"\s*,\s*|\s+", value.strip()) if isinstance(value, str) else value
+    parts = _split_names(knob, value.strip()) if isinstance(value, str) else value
     if isinstance(parts, (list, tuple)) and 0 < len(parts) <= _MAX_NAMES:
         words = tuple(part.strip() for part in parts if isinstance(part, str))
         given = (
@@ -300,6 +306,13 @@ def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
         if len(words) == len(parts) and all(words) and all(name.isprintable() for name in names):
             return _known_names(knob, names)
     raise BadValue(knob.flag, value, f"must be names separated by commas: {knob.help}")
+
+
+def _split_names(knob: Knob, text: str) -> list[str]:
+    """Names between commas or spaces; a regular expression is one text."""
+    if knob.name == "target_modules" and not _IN_PATTERNS.isdisjoint(text):
+        return [text]
+    return re.split(r"\s*,\s*|\s+", text)
 
 
 def _known_names(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -316,7 +329,7 @@ def _known_names(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(choice for choice in knob.choices if choice in spelled)
 
 
-_ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
+_ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "variant", "dropout", "adapter_dtype", "magnitude_dtype")
 _ONLY_PARTIAL = ("modules_to_save", "trained_dtype")
 _ONLY_QUANTIZED = ("quant", "double_quant", "kbit_upcast")
 
@@ -361,6 +374,7 @@ class Question(Frozen):
     modules_to_save: tuple[str, ...] | None = None
     trained_layers: int | None = None
     trained_dtype: TrainedDType | None = None
+    variant: Variant | None = None
     dropout: float | None = None
     base_dtype: DType | None = None
     adapter_dtype: DType | None = None
@@ -375,6 +389,8 @@ class Question(Frozen):
     reentrant: bool | None = None
     attention: Attention | None = None
     loss: Loss | None = None
+    upcast_logits: bool | None = None
+    neftune: float | None = None
     stack: tuple[str, ...] | None = None
     kernels: tuple[KernelSet, ...] | None = None
     offload: Offload | None = None

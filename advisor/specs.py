@@ -21,6 +21,7 @@ from advisor.terms import TermName
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
+Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus"]
 TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Attention = Literal["sdpa", "eager", "flash"]
@@ -291,6 +292,7 @@ class Recipe(Frozen):
     modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
     trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
     trained_dtype: TrainedDType = "base"  # of weights that modules_to_save or trained_layers train; base: as loaded
+    variant: Variant = "plain"  # of LoRA's scaling, start or learning rates: no byte differs
     dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"
     adapter_dtype: DType = "float32"
@@ -305,6 +307,8 @@ class Recipe(Frozen):
     reentrant: bool = False
     attention: Attention = "sdpa"
     loss: Loss = "full"
+    upcast_logits: bool = True  # off: the loop itself calls cross entropy, on logits in their own dtype
+    neftune: Annotated[float, Range(0, 1e6)] = 0.0  # alpha of the noise on embedded tokens; 0 = none
     stack: tuple[str, ...] = ()  # 'transformers-4.57', ...: libraries other than the mirrored ones (advisor.libraries)
     kernels: tuple[KernelSet, ...] = ()  # in place of the model's own code
     offload: Offload = "none"  # activations: what backward needs of layers waits in the host's memory

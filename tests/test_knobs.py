@@ -92,7 +92,7 @@ def test_other_values_are_refused_by_the_flag(name: str, given: object) -> None:
 
 
 def test_an_optimizer_has_the_name_that_trainers_use() -> None:
-    named = {row.transformers_name: name for name, row in OPTIMIZERS.items()}
+    named = {row.transformers_name: name for name, row in OPTIMIZERS.items() if row.transformers_name}
     assert set(named) >= {"adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit"}
     assert {text: read_value("optimizer", text) for text in named} == named
     assert all(read_value("optimizer", name) == name for name in OPTIMIZERS)
@@ -112,6 +112,11 @@ def test_unknown_names_have_near_matches(name: str, given: object, near: str) ->
     with pytest.raises(UnknownName) as refused:
         read_value(name, given)
     assert near in refused.value.near
+
+
+def test_a_regular_expression_is_one_name() -> None:
+    assert read_value("target_modules", r".*\.(q|v)_proj, x") == (r".*\.(q|v)_proj, x",)
+    assert read_value("target_modules", "q_proj, v_proj") == ("q_proj", "v_proj")
 
 
 def test_only_numbers_have_ranges() -> None:

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
-from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
+from advisor.advice.job import Estimator, Job, first_recipe, has_bf16, head_loses_chunks
 from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
-from advisor.advice.notes import assumptions, batch_notes, card_notes, data_notes, traced_notes, trainer_notes, with_why
+from advisor.advice.notes import (
+    assumptions,
+    batch_notes,
+    card_notes,
+    data_notes,
+    loss_notes,
+    traced_notes,
+    trainer_notes,
+    variant_notes,
+    with_why,
+)
 from advisor.advice.prices import frontier, prices
 from advisor.advice.verdict import decide, said
 from advisor.advice.workload import placement_of, workload_of
@@ -23,6 +33,7 @@ from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.knobs import KNOBS, Question, read_question
 from advisor.parameters.own_weights import check_own_weights
+from advisor.parameters.paths import named_by
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.context import Context
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
@@ -69,6 +80,8 @@ def advise(
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = measured_card(cards[0])
+    if question.target_modules is not None and isinstance(spec, ModelSpec):
+        question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
     job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(data=data)
     trainer = trainer_of(preset, question)
     neighbors = stand_ins(job, catalog)
@@ -87,6 +100,8 @@ def advise(
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
         *assumptions(question, workload),
+        *variant_notes(question),
+        *loss_notes(question, head_loses_chunks(job)),
         *data_notes(question, summary),
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
         *batch_notes(question, workload, placement),

@@ -10,6 +10,8 @@ DENSE: dict[str, Architecture] = {
     ),
     "arcee": Architecture(),
     "bloom": Architecture(
+        # modeling_bloom.py, BloomBlock.__init__: self.self_attention
+        linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
         embedding_name="word_embeddings",  # modeling_bloom.py, BloomModel.__init__: self.word_embeddings
         norms_end_in_norm=False,  # modeling_bloom.py, BloomModel.__init__: self.ln_f
         layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
@@ -34,6 +36,8 @@ DENSE: dict[str, Architecture] = {
         norms_after_values=True,  # modeling_exaone4.py, Exaone4Attention.forward: q_norm after v_proj
     ),
     "falcon": Architecture(
+        # modeling_falcon.py, FalconDecoderLayer.__init__: self.self_attention
+        linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
         embedding_name="word_embeddings",  # modeling_falcon.py, FalconModel.__init__: self.word_embeddings
         norms_end_in_norm=False,  # modeling_falcon.py, FalconModel.__init__: self.ln_f
         # modeling_falcon.py, FalconAttention.forward: scaled_dot_product_attention(...) without enable_gqa
@@ -77,6 +81,8 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        # modeling_gpt2.py, GPT2Block.__init__: self.attn
+        linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
         embedding_name="wte",  # modeling_gpt2.py, GPT2Model.__init__: self.wte
         norms_end_in_norm=False,  # modeling_gpt2.py, GPT2Block.__init__: self.ln_1
         eager_softmax="given",  # modeling_gpt2.py, eager_attention_forward: softmax(attn_weights, dim=-1)
@@ -84,6 +90,8 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual
     ),
     "gpt_bigcode": Architecture(
+        # modeling_gpt_bigcode.py, GPTBigCodeBlock.__init__: self.attn
+        linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
         embedding_name="wte",  # modeling_gpt_bigcode.py, GPTBigCodeModel.__init__: self.wte
         norms_end_in_norm=False,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.__init__: self.ln_1
         causal_mask_buffer=True,  # modeling_gpt_bigcode.py, GPTBigCodeModel: self.bias = nn.Buffer(torch.tril(...))
@@ -93,12 +101,16 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.forward: attn_output + residual
     ),
     "gpt_neox": Architecture(
+        # modeling_gpt_neox.py, GPTNeoXLayer.__init__: self.attention
+        linear_paths=("gpt_neox.layers.{}.attention", "gpt_neox.layers.{}.mlp"),
         embedding_name="embed_in",  # modeling_gpt_neox.py, GPTNeoXModel.__init__: self.embed_in
         rope_parts="joined",  # modeling_gpt_neox.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], ...)
         # modeling_gpt_neox.py, GPTNeoXLayer.forward: hidden_states = mlp_output + attn_output + hidden_states
         parallel_sum="mlp_first",
     ),
     "gptj": Architecture(
+        # modeling_gptj.py, GPTJBlock.__init__: self.attn
+        linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
         embedding_name="wte",  # modeling_gptj.py, GPTJModel.__init__: self.wte
         norms_end_in_norm=False,  # modeling_gptj.py, GPTJBlock.__init__: self.ln_1
         layer="gptj",  # modeling_gptj.py, GPTJBlock.forward: attn_outputs + feed_forward_hidden_states + residual
@@ -119,6 +131,8 @@ DENSE: dict[str, Architecture] = {
     ),
     "mistral": Architecture(),
     "mpt": Architecture(
+        # modeling_mpt.py, MptBlock.__init__: self.ffn
+        linear_paths=("transformer.blocks.{}.attn", "transformer.blocks.{}.ffn"),
         embedding_name="wte",  # modeling_mpt.py, MptModel.__init__: self.wte
         norms_end_in_norm=False,  # modeling_mpt.py, MptBlock.__init__: self.norm_1
         layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
@@ -142,6 +156,8 @@ DENSE: dict[str, Architecture] = {
         rope_tables="float",  # modeling_olmo3.py, Olmo3RotaryEmbedding.forward: return cos, sin
     ),
     "opt": Architecture(
+        # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1
+        linear_paths=("model.decoder.layers.{}.self_attn", "model.decoder.layers.{}"),
         layer="opt",  # modeling_opt.py, OPTDecoderLayer.forward: hidden_states = self.fc1(hidden_states)
         position_ids="by_row",  # modeling_opt.py, OPTDecoder.forward: torch.cumsum(position_attention_mask, dim=1)
         # modeling_opt.py, OPTAttention.forward: query_states = self.q_proj(hidden_states) * self.scaling

@@ -138,7 +138,7 @@ class Stack:
             t.label("loss")
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
-        return log_softmax_loss(t, logits)
+        return log_softmax_loss(t, logits, given.recipe.upcast_logits)
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:

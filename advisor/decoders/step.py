@@ -184,6 +184,8 @@ def _structure(recipe: Recipe) -> Recipe:
         update={
             "rank": 1,
             "alpha": 1.0,
+            "variant": "plain",
+            "neftune": float(recipe.neftune > 0),
             "micro_batch": 1,
             "optimizer": "adamw",
             "optimizer_rank": 1,
@@ -241,7 +243,7 @@ def evaluation_program(
     The Trainer's evaluation keeps the loss alone where no metrics are computed; the logits are freed after it.
     Source: transformers 5.23, trainer.py, evaluation_loop and prediction_step.
     """
-    quiet = recipe.model_copy(update={"dropout": 0.0, "gradient_accumulation": 1})
+    quiet = recipe.model_copy(update={"dropout": 0.0, "neftune": 0.0, "gradient_accumulation": 1})
     still = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
     m = m.model_copy(update={**still, "router_jitter": False})
     return step_program(m, quiet, batch, length, device, stack, padded=padded, evaluating=True, capability=capability)
@@ -322,7 +324,9 @@ class _Step:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing
-        ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
+        ids, _kept, x = embed(
+            t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf, recipe.neftune > 0
+        )
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)

@@ -9,11 +9,17 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.export.rows import BUILDERS
-from advisor.export.run import ATTENTION, Run, TrainingFile
+from advisor.export.run import ATTENTION, LORAPLUS_RATIO, Run, TrainingFile
 from advisor.export.yaml_values import DTYPES, NAME, unsaid, whole, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 
 _KERNELS_NOTE = "# its own kernels are off, as in the estimate: remove the three *_kernel lines to save memory\n"
+_VARIANTS: dict[str, tuple[str, Any]] = {
+    "rslora": ("peft_use_rslora", True),
+    "pissa": ("peft_init_lora_weights", "pissa"),
+    "olora": ("peft_init_lora_weights", "olora"),
+    "loraplus": ("loraplus_lr_ratio", LORAPLUS_RATIO),
+}
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
@@ -37,6 +43,7 @@ def write(run: Run) -> TrainingFile:
         "bf16": half == "bf16",
         "fp16": half == "fp16",
         "gradient_checkpointing": recipe.gradient_checkpointing,
+        **({"neftune_noise_alpha": recipe.neftune} if recipe.neftune else {}),
         "output_dir": "out",
         "lora_mlp_kernel": False,
         "lora_qkv_kernel": False,
@@ -122,6 +129,7 @@ def _adapters(run: Run) -> dict[str, Any]:
     values |= {"lora_target_linear": True} if run.adapts_all_linear else {"lora_target_modules": run.target_modules}
     values |= {"lora_modules_to_save": list(recipe.modules_to_save)} if recipe.modules_to_save else {}
     values |= {"peft_layers_to_transform": list(run.trained_layers)} if recipe.trained_layers else {}
+    values |= run.variant_keys("Axolotl", _VARIANTS)
     values |= {"peft_use_dora": True} if recipe.is_dora else {}
     values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
     values |= {"load_in_4bit": True} if four_bits else {}

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from advisor.answer import DataFile
-from advisor.export.run import Run, TrainingFile
+from advisor.export.run import LORAPLUS_RATIO, Run, TrainingFile
 from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 from advisor.specs import Recipe
@@ -18,6 +18,11 @@ from advisor.specs import Recipe
 _TEMPLATE_NOTE = (
     "# the chat template is the tokenizer's; where it has none, name one of LLaMA-Factory's: template: NAME\n"
 )
+_VARIANTS: dict[str, tuple[str, Any]] = {
+    "rslora": ("use_rslora", True),
+    "pissa": ("pissa_init", True),
+    "loraplus": ("loraplus_lr_ratio", LORAPLUS_RATIO),
+}
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
@@ -59,6 +64,7 @@ def write(run: Run) -> TrainingFile:
             "lora_dropout": recipe.dropout,
             "lora_target": "all" if run.adapts_all_linear else ",".join(run.target_modules),
             "use_dora": recipe.is_dora,
+            **run.variant_keys("LLaMA-Factory", _VARIANTS),
         }
     if recipe.is_quantized:
         values |= {"quantization_bit": 8 if recipe.quant == "int8" else 4, "quantization_method": "bnb"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advisor.answer import DataFile
@@ -15,6 +15,10 @@ from advisor.rates import learning_rate
 from advisor.specs import ModelSpec, Recipe, Workload
 
 ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+
+
+LORAPLUS_RATIO = 16
+"""Of the learning rates of B and A: Hayou et al. 2024, arXiv:2402.12354, section 4.3."""
 
 
 class Run(NamedTuple):
@@ -69,6 +73,18 @@ class Run(NamedTuple):
     def trained_layers(self) -> range:
         """The numbers of the layers that get adapters or are trained."""
         return range(self.model.num_hidden_layers)[-self.recipe.trained_layers :]
+
+    def variant_keys(self, trainer: str, keys: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+        """The key and value for LoRA's variant, of those that `trainer` has. Raises BadValue for any other."""
+        recipe = self.recipe
+        if recipe.variant == "plain":
+            return {}
+        if recipe.variant == "pissa" and recipe.is_quantized:
+            raise BadValue("--variant", "pissa", f"peft cannot start it from a quantized base ({recipe.method})")
+        if recipe.variant not in keys:
+            known = ", ".join(sorted(keys))
+            raise BadValue("--variant", recipe.variant, f"a file for {trainer} has no key for it, only for {known}")
+        return dict([keys[recipe.variant]])
 
     def optimizer_arguments(self, trainer: str) -> dict[str, Any]:
         """The optimizer as transformers' TrainingArguments take it. Raises BadValue for one that they do not make."""

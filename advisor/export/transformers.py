@@ -7,8 +7,11 @@ memory nor step time by much; the learning rates are usual starting points.
 
 from __future__ import annotations
 
+from typing import Any
+
+from advisor.errors import BadValue
 from advisor.export.rows import rows_section
-from advisor.export.run import ATTENTION, Run, TrainingFile, command_of, quoted, quoted_list
+from advisor.export.run import ATTENTION, LORAPLUS_RATIO, Run, TrainingFile, command_of, quoted, quoted_list
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
 from advisor.optimizers import optimizer_row
 from advisor.specs import Recipe
@@ -82,6 +85,8 @@ def _imports(run: Run) -> str:
     if recipe.has_adapters:
         prepare = ", prepare_model_for_kbit_training" if _prepares(recipe) else ""
         lines.append(f"from peft import LoraConfig, get_peft_model{prepare}")
+        if recipe.variant == "loraplus":
+            lines.append("from peft.optimizers import create_loraplus_optimizer")
     return "\n".join([*lines, IMPORTS, "from transformers import (", *(f"    {name}," for name in names), ")"])
 
 
@@ -167,6 +172,7 @@ def _adapters(run: Run) -> str:
         f"    lora_dropout={recipe.dropout!r},",
         f"    target_modules={targets},",
         *(["    use_dora=True,"] if recipe.is_dora else []),
+        *_variant(run),
         *([f"    modules_to_save={quoted_list(recipe.modules_to_save)},"] if recipe.modules_to_save else []),
         *([f"    layers_to_transform=list({_last(recipe)}),"] if recipe.trained_layers else []),
         '    task_type="CAUSAL_LM",',
@@ -195,6 +201,27 @@ def _adapter_dtypes(recipe: Recipe) -> list[str]:
     if not magnitudes and not copies:
         loop = "for parameter in model.parameters():"
     return [loop, "    if parameter.requires_grad:", *casts, "        parameter.data = parameter.data.to(dtype)"]
+
+
+def _variant(run: Run) -> list[str]:
+    """Lines of LoraConfig for LoRA's variant; LoRA+ is a matter of the optimizer."""
+    keys: dict[str, tuple[str, Any]] = {
+        "rslora": ("use_rslora", True),
+        **{name: ("init_lora_weights", name) for name in ("pissa", "olora")},
+        "loraplus": ("", ""),
+    }
+    found = run.variant_keys("transformers", keys)
+    return [f"    {key}={quoted(value) if isinstance(value, str) else value}," for key, value in found.items() if key]
+
+
+def _loraplus(run: Run) -> list[str]:
+    """The Trainer's keyword for an optimizer of LoRA+. Raises BadValue for one that it is not written for."""
+    if run.recipe.variant != "loraplus" or not run.recipe.has_adapters:
+        return []
+    if run.recipe.optimizer != "adamw":
+        raise BadValue("--optimizer", run.recipe.optimizer, "must be adamw for --variant loraplus in this script")
+    rate = f"lr={run.learning_rate!r}, loraplus_lr_ratio={LORAPLUS_RATIO}"
+    return [f"    optimizers=(create_loraplus_optimizer(model, torch.optim.AdamW, {rate}, fused=True), None),"]
 
 
 def _last(recipe: Recipe) -> str:
@@ -234,6 +261,7 @@ def _train(run: Run) -> str:
         f"    learning_rate={run.learning_rate!r},",
         *_optimizer(run),
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
+        *([f"    neftune_noise_alpha={recipe.neftune!r},"] if recipe.neftune else []),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
         *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" else []),
@@ -246,6 +274,7 @@ def _train(run: Run) -> str:
         "trainer = Trainer(",
         "    model=model,",
         "    args=arguments,",
+        *_loraplus(run),
         "    train_dataset=rows,",
         "    eval_dataset=eval_rows,",
         "    processing_class=tokenizer,",

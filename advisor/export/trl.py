@@ -101,6 +101,7 @@ def _rows(data: DataFile) -> dict[str, Any]:
 def _adapters(run: Run) -> dict[str, Any]:
     saved = run.recipe.modules_to_save
     return {
+        **run.variant_keys("TRL", {"rslora": ("use_rslora", True)}),
         **({"lora_modules_to_save": list(saved)} if saved else {}),
         "use_peft": True,
         "lora_r": run.recipe.rank,

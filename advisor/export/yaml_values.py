@@ -79,5 +79,6 @@ def training_arguments(run: Run, optimizer: Mapping[str, Any]) -> dict[str, Any]
         "gradient_accumulation_steps": run.recipe.gradient_accumulation,
         "learning_rate": run.learning_rate,
         **optimizer,
+        **({"neftune_noise_alpha": run.recipe.neftune} if run.recipe.neftune else {}),
         **({"train_sampling_strategy": "group_by_length"} if run.workload.group_by_length else {}),
     }

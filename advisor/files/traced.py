@@ -29,6 +29,7 @@ EVALUATED = (
     "method",
     "rank",
     "alpha",
+    "variant",
     "optimizer",
     "optimizer_rank",
     "micro_batch",
@@ -44,6 +45,8 @@ LATER: dict[str, object] = {
     "modules_to_save": (),
     "trained_layers": 0,
     "trained_dtype": "base",
+    "upcast_logits": True,
+    "neftune": False,
 }
 """Knobs that came after profiles had been written, with what those profiles were traced with: left out where equal."""
 
@@ -74,6 +77,7 @@ def structure_of(recipe: Recipe) -> dict[str, Any]:
     """The knobs that decide which tensors the step of a recipe makes, as a profile stores them."""
     found: dict[str, Any] = {name: value for name, value in recipe if name not in EVALUATED}
     found["dropout"] = recipe.dropout > 0
+    found["neftune"] = recipe.neftune > 0
     found["reentrant"] = recipe.reentrant and recipe.gradient_checkpointing
     found["target_modules"] = list(recipe.target_modules)
     for name, usual in LATER.items():

@@ -24,6 +24,7 @@ from torch import nn
 
 from advisor.architectures import ARCHITECTURES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
+from advisor.parameters.paths import is_pattern
 from advisor.specs import Recipe
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.patches import readable_4bit
@@ -63,6 +64,10 @@ def build_model(
         _freeze(model, recipe)
     if recipe.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": recipe.reentrant})
+    if recipe.neftune:
+        from transformers.integrations.neftune import activate_neftune
+
+        activate_neftune(model, recipe.neftune)  # after checkpointing, as Trainer does
     model.train()
     return model
 
@@ -75,6 +80,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise BadValue(f"quant of method {recipe.method}", recipe.quant, f"must be {allowed}")
     if recipe.attention == "flash":
         raise BadValue("attention", "flash", "must be sdpa or eager without a GPU; sdpa keeps the same tensors")
+    if not recipe.upcast_logits:
+        raise BadValue("upcast_logits", False, "must be True: the dry run traces transformers' loss, which upcasts")
     if recipe.loss == "chunked":
         raise BadValue("loss", "chunked", "must be full: the dry run traces only transformers' own loss")
     if recipe.quant == "int8" and recipe.is_dora:
@@ -146,6 +153,8 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         if targets == ("attention",)
         else targets[0]
         if targets == ("all-linear",)
+        else targets[0]
+        if is_pattern(targets)
         else list(targets),
         task_type=_task_type(model),
         modules_to_save=list(recipe.modules_to_save) or None,

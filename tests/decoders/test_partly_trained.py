@@ -9,8 +9,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+from advisor.costs.memory import predict_step_memory
+from advisor.parameters.paths import named_by
 from advisor.specs import METHODS
-from tests.decoders.test_against_trace import EVERY_COMBINATION, check
+from calibrate.worker.dryrun import trace_step
+from tests.decoders.test_against_trace import EVERY_COMBINATION, SHAPE, check
 from tests.decoders.tiny import config, recipe, spec
 
 SAVED = {"llama": ("embed_tokens", "lm_head"), "gemma2": ("embed_tokens", "lm_head"), "gpt2": ("wte", "lm_head")}
@@ -54,3 +57,24 @@ def test_modules_beside_adapters(name: str, method: str, checkpointing: bool) ->
 def test_parts_of_a_model(name: str, layers: int, method: str, knobs: dict[str, Any]) -> None:
     m = spec(name, layers)
     check(m, config(name, layers), recipe(m, method, **knobs))
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("llama", r".*\.(q|v)_proj$"), ("gpt2", r".*\.attn\.c_.*"), ("opt", r"model\.decoder\.layers\.\d+\.fc[12]")],
+)
+def test_a_pattern_adapts_what_peft_finds(name: str, pattern: str) -> None:
+    m = spec(name, 2)
+    asked = recipe(m, "lora", target_modules=(pattern,))
+    trace = trace_step(config(name, 2), asked, *SHAPE, name_modules=False)
+    named = asked.model_copy(update={"target_modules": named_by(m, (pattern,))})
+    assert predict_step_memory(m, named, *SHAPE, "cpu").peak_bytes == trace.peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "knobs"),
+    [("gemma2", "qlora", {"gradient_checkpointing": False}), ("gpt2", "lora", {}), ("llama", "full", {})],
+)
+def test_noise_on_embedded_tokens(name: str, method: str, knobs: dict[str, Any]) -> None:
+    m = spec(name, 2)
+    check(m, config(name, 2), recipe(m, method, neftune=5.0, **knobs))

@@ -372,6 +372,34 @@ def test_an_optimizer_that_a_trainer_does_not_make_is_refused(trainer: str, opti
         written(trainer, recipe_of(trainer, "full", optimizer=optimizer))
 
 
+@pytest.mark.parametrize(
+    ("trainer", "variant", "key", "value"),
+    [
+        ("trl", "rslora", "use_rslora", True),
+        ("axolotl", "rslora", "peft_use_rslora", True),
+        ("axolotl", "olora", "peft_init_lora_weights", "olora"),
+        ("axolotl", "loraplus", "loraplus_lr_ratio", 16),
+        ("llamafactory", "pissa", "pissa_init", True),
+    ],
+)
+def test_variants_of_lora(trainer: str, variant: Any, key: str, value: object) -> None:
+    found = values_of(written(trainer, recipe_of(trainer, "lora", variant=variant, neftune=5.0)))
+    assert (found[key], found["neftune_noise_alpha"]) == (value, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "method", "variant", "why"),
+    [
+        ("trl", "lora", "loraplus", "a file for TRL has no key for it, only for rslora"),
+        ("llamafactory", "lora", "olora", "has no key for it"),
+        ("axolotl", "qlora", "pissa", "cannot start it from a quantized base"),
+    ],
+)
+def test_variants_that_a_file_cannot_say(trainer: str, method: Method, variant: Any, why: str) -> None:
+    with pytest.raises(BadValue, match=why):
+        written(trainer, recipe_of(trainer, method, variant=variant))
+
+
 def test_left_alone_axolotl_rounds_up_by_itself() -> None:
     assert not {"pad_to_sequence_len", "pad_to_multiple_of"} & set(
         values_of(written("axolotl", recipe_of("axolotl", "lora")))
