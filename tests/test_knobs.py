@@ -126,7 +126,7 @@ def test_only_numbers_have_ranges() -> None:
 
 
 def test_what_means_nothing_for_a_method() -> None:
-    adapters = {"rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype"}
+    adapters = {"rank", "alpha", "target_modules", "variant", "dropout", "adapter_dtype", "magnitude_dtype"}
     quantized = {"quant", "double_quant", "kbit_upcast"}
     assert {method: set(idle_knobs(method)) for method in METHODS} == {
         "full": adapters | quantized | {"modules_to_save", "trained_dtype"},

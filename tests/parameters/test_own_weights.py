@@ -65,12 +65,18 @@ def test_the_last_layers_alone() -> None:
         OuterTensor(TOKENS, 1, "float32", True),
         OuterTensor((4096,), 1, "bfloat16", False),
     ]
-    assert trained_shapes(LLAMA, recipe)[:2] == (Trained(*TOKENS, 1, "float32"), Trained(4096, 4096, 4, "float32"))
+    assert trained_shapes(LLAMA, recipe)[:2] == (
+        Trained(*TOKENS, 1, "float32"),
+        Trained(4096, 4096, 4, "float32", inner=True),
+    )
 
 
 def test_adapters_on_the_last_layers() -> None:
     recipe = Recipe(method="lora", rank=8, trained_layers=3, target_modules=("q_proj", "lm_head"))
-    assert trained_shapes(LLAMA, recipe) == (Trained(8, 4096, 3, "float32"), Trained(4096, 8, 3, "float32"))
+    assert trained_shapes(LLAMA, recipe) == (
+        Trained(8, 4096, 3, "float32", inner=True),
+        Trained(4096, 8, 3, "float32", inner=True),
+    )
 
 
 def test_names_are_those_of_the_models_modules() -> None:
