@@ -213,12 +213,15 @@ OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
 """All optimizers, by the name that --optimizer takes."""
 
 
+_ROWS: Mapping[str, OptimizerRow] = dict(OPTIMIZERS.items())
+
+
 def optimizer_row(name: str) -> OptimizerRow:
     """The row of an optimizer. Raises UnknownName."""
-    for known, row in OPTIMIZERS.items():
-        if known == name:
-            return row
-    raise UnknownName("optimizer", name, OPTIMIZERS)
+    row = _ROWS.get(name)
+    if row is None:
+        raise UnknownName("optimizer", name, OPTIMIZERS)
+    return row
 
 
 def named_in_transformers(name: str) -> Optimizer | None:

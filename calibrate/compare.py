@@ -7,6 +7,7 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
+from advisor.parameters.paths import named_by
 from advisor.specs import ModelSpec, Recipe
 from advisor.terms import TermName
 from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
@@ -87,6 +88,8 @@ def compare(name: str, model: ModelSpec | None, trace: Trace, environment: Envir
     """Formula against trace for one recipe; `model` is None for an architecture that the formula does not know."""
     recipe = trace.recipe
     shape = (trace.batch, trace.seq_len)
+    if model is not None:  # a pattern of target modules, which only peft reads
+        recipe = recipe.model_copy(update={"target_modules": named_by(model, recipe.target_modules)})
     predicted = None if model is None else predicted_memory(model, recipe, *shape)
     return Comparison(
         model=name,

@@ -11,7 +11,6 @@ Ignores: `ensure_weight_tying`, which is off by default.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
@@ -66,16 +65,15 @@ def check_own_weights(m: ModelSpec, names: tuple[str, ...], layers: int) -> None
         raise BadValue("--trained-layers", layers, f"must be at most {m.num_hidden_layers}, the layers of {m.name}")
 
 
-@lru_cache(maxsize=256)
 def own_weights(m: ModelSpec, recipe: Recipe) -> OwnWeights:
     """What of the model's own weights `recipe` trains.
 
     Raises what `check_own_weights` raises.
     """
     other, names, full = other_dtype(recipe), recipe.modules_to_save, recipe.method == "full"
-    check_own_weights(m, () if full and not recipe.trained_layers else names, recipe.trained_layers)
-    if full and not recipe.trained_layers:
-        return OwnWeights(True, True, True, True, True, other)
+    if not recipe.trained_layers and (full or not names):
+        return OwnWeights(full, full, full, full, full, other)
+    check_own_weights(m, names, recipe.trained_layers)
     if full and NORMS in names:
         raise BadValue("--modules-to-save", NORMS, "must not be named where the last layers are trained whole")
     embedding, head = embedding_name(m) in names, head_linear(m).name in names
