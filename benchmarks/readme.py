@@ -42,6 +42,7 @@ from advisor.knobs import KNOBS, Knob, range_of
 from advisor.rules import RULES
 from advisor.specs import Evidence, Frozen, GpuSpec, MemoryEstimate, Moment, Recipe, Term, TimeEstimate, Workload
 from advisor.units import format_count, format_gib
+from calibrate.attention_rates import AttentionSample
 from calibrate.burst_record import BurstFacts, Conditions, DeviceFacts, Run
 from calibrate.measurement import Comparison, Environment, Figures
 from calibrate.rates import Rates, Sample
@@ -148,7 +149,8 @@ def library(text: str) -> str:
 
 def records(_: str) -> str:
     """The objects in a line of `calibrate export`, with their keys."""
-    objects = (Comparison, Figures, Environment, DeviceFacts, BurstFacts, Run, Conditions, Rates, Sample)
+    bursts = (Comparison, Figures, Environment, DeviceFacts, BurstFacts, Run, Conditions)
+    objects = (*bursts, Rates, Sample, AttentionSample)
     rows = [(one.__name__, ", ".join(f"`{name}`" for name in one.model_fields)) for one in objects]
     return _table(("object", "keys"), rows)
 

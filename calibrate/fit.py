@@ -24,7 +24,7 @@ from advisor.interval import Interval
 from advisor.specs import GpuSpec, ModelSpec, Recipe
 from calibrate.child import INSTALL
 from calibrate.predict import step_seconds
-from calibrate.rates import Sample
+from calibrate.rates import Timed
 
 SAMPLE_SIGMA, BURST_SIGMA = 0.3, 0.05
 """Relative errors beyond which a residual counts less. They are larger for kernels: a kernel alone differs more from
@@ -55,7 +55,8 @@ class Coefficient(NamedTuple):
         return float(value if self.at < 0 else value[self.at])
 
 
-def _triple(field: str, prior: float, count: int = 3) -> tuple[Coefficient, ...]:
+def each_of(field: str, prior: float, count: int) -> tuple[Coefficient, ...]:
+    """The numbers of a field that is a pair or a triple."""
     return tuple(Coefficient(field, prior, index) for index in range(count))
 
 
@@ -77,9 +78,11 @@ COEFFICIENTS: tuple[Coefficient, ...] = (
             "dequantize_bandwidth",
         )
     ),
-    *_triple("padding", 0.5),
-    *_triple("vector_padding", 0.5),
-    *_triple("attention_padding_flop_per_byte", 0.5, 2),
+    *each_of("cudnn_attention", 1.0, 2),  # known from one card: a wide prior
+    Coefficient("batched_fp32", RATES),
+    *each_of("padding", 0.5, 3),
+    *each_of("vector_padding", 0.5, 3),
+    *each_of("attention_padding_flop_per_byte", 0.5, 2),
     Coefficient("cache_bytes", COSTS),
     Coefficient("cache_speedup", RATES, low=1.0),
     *(
@@ -117,10 +120,12 @@ class Fit(NamedTuple):
     samples: tuple[float, ...]
 
 
-def with_values(profile: DeviceProfile, values: Sequence[float]) -> DeviceProfile:
-    """The profile with other values for COEFFICIENTS, in their order."""
+def with_values(
+    profile: DeviceProfile, values: Sequence[float], movable: Sequence[Coefficient] = COEFFICIENTS
+) -> DeviceProfile:
+    """The profile with other values for the coefficients of `movable`, in their order."""
     update: dict[str, Any] = {}
-    for one, value in zip(COEFFICIENTS, values, strict=True):
+    for one, value in zip(movable, values, strict=True):
         if one.at < 0:
             update[one.field] = float(value)
         else:
@@ -129,7 +134,7 @@ def with_values(profile: DeviceProfile, values: Sequence[float]) -> DeviceProfil
     return profile.model_copy(update=update)
 
 
-def sample_seconds(one: Sample, roofline: Roofline) -> float:
+def sample_seconds(one: Timed, roofline: Roofline) -> float:
     """What the profile predicts for one operation of the micro-benchmarks."""
     return sum(max(roofline.seconds(kernel)) + roofline.fixed_s for kernel in one.kernels)
 
@@ -146,11 +151,14 @@ def _predicted(one: Observation, card: GpuSpec, profile: DeviceProfile) -> tuple
 def fit(
     start: DeviceProfile,
     card: GpuSpec,
-    samples: Sequence[Sample],
+    samples: Sequence[Timed],
     bursts: Sequence[Observation],
     guess: DeviceProfile | None = None,
+    movable: Sequence[Coefficient] = COEFFICIENTS,
 ) -> Fit:
     """The profile nearest to `start` that explains the samples and the bursts; `guess` is where the search begins.
+
+    Only the coefficients of `movable` are fitted.
 
     Raises SourceUnavailable without scipy.
     """
@@ -162,13 +170,13 @@ def fit(
         raise SourceUnavailable(f"a fit needs {name}, which is not installed: {INSTALL}") from None
 
     timed = [one for one in samples if not one.host_bound]
-    origin = np.log([one.of(start) for one in COEFFICIENTS])
-    priors = np.array([one.prior for one in COEFFICIENTS])
-    lows = np.log([one.low for one in COEFFICIENTS])
-    highs = np.array([math.log(one.high) if one.high < math.inf else math.inf for one in COEFFICIENTS])
+    origin = np.log([one.of(start) for one in movable])
+    priors = np.array([one.prior for one in movable])
+    lows = np.log([one.low for one in movable])
+    highs = np.array([math.log(one.high) if one.high < math.inf else math.inf for one in movable])
 
     def profile_at(x: Any) -> DeviceProfile:
-        return with_values(start, np.exp(np.clip(x, lows, highs)))
+        return with_values(start, np.exp(np.clip(x, lows, highs)), movable)
 
     def misfit(x: Any) -> Any:
         profile = profile_at(x)
@@ -179,7 +187,7 @@ def fit(
             found += [math.log(micro_s / one.micro_step_s) / BURST_SIGMA, math.log(step_s / one.step_s) / BURST_SIGMA]
         return np.array([*found, *((x - origin) / priors)])
 
-    begin = origin if guess is None else np.log([one.of(guess) for one in COEFFICIENTS])
+    begin = origin if guess is None else np.log([one.of(guess) for one in movable])
     begin = np.clip(begin, lows + MARGIN, highs - MARGIN)
     found = least_squares(misfit, begin, loss="soft_l1", bounds=(lows, highs), max_nfev=MOST_EVALUATIONS)
     profile = profile_at(found.x)
@@ -199,7 +207,7 @@ class HeldOut(NamedTuple):
 
 
 def held_out(
-    start: DeviceProfile, card: GpuSpec, samples: Sequence[Sample], bursts: Sequence[Observation], whole: Fit
+    start: DeviceProfile, card: GpuSpec, samples: Sequence[Timed], bursts: Sequence[Observation], whole: Fit
 ) -> HeldOut:
     """Fit without each shape, then without each method, and predict what was held out."""
 

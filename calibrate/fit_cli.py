@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,70 +14,92 @@ from rich.text import Text
 from advisor.errors import AdvisorError, InputError, SourceUnavailable
 from advisor.files.checked import FOLDER_VARIABLE
 from advisor.render.console import console_for, new_table, print_table, say
+from calibrate.attention_rates import AttentionSample
+from calibrate.attention_show import attention_table, print_attention
 from calibrate.burst_record import DeviceFacts
 from calibrate.fit import typical
 from calibrate.measurement import Comparison, Environment
 from calibrate.predict import Speed
-from calibrate.rates import Sample
+from calibrate.rates import Benchmarks
+from calibrate.rates_store import BadRates, store_rates, stored_rates
 from calibrate.records_cli import NONE_YET, OUT, results_of, store_at
 from calibrate.residuals import latest
 from calibrate.runner import BurstRunner, Machine
 from calibrate.store import Store
-from calibrate.tuning import (
-    BadRates,
-    NotFitted,
-    Tuned,
-    devices_folder,
-    keep,
-    speed_of,
-    store_rates,
-    stored_rates,
-    tune,
-)
+from calibrate.tuning import NotFitted, Tuned, devices_folder, keep, speed_of, tune
 
 RATES_LIMIT_S = {"cpu": 30.0, "cuda": 90.0}
+ATTENTION_LIMIT_S = {"cpu": 5.0, "cuda": 60.0}
 
 
-def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool, limit_s: float) -> tuple[Sample, ...]:
+def rates_of(runner: BurstRunner, machine: Machine, store: Store, again: bool, limit_s: float) -> Benchmarks:
     """The micro-benchmarks of a machine: those in the store, or measured now within `limit_s`. Reports to stderr.
 
-    Without them bursts still run, but their times are predicted from defaults or, on a CPU, not at all.
+    Without them bursts still run, but their times are predicted from defaults or, on a CPU, not at all. A store of an
+    older version has none of attention: those are added.
     """
-    folder = devices_folder(store)
+    folder, kind, end_s = devices_folder(store), machine.device.kind, time.monotonic() + limit_s
     try:
-        samples = () if again else stored_rates(machine.device, machine.environment, folder)
+        found = Benchmarks() if again else stored_rates(machine.device, machine.environment, folder)
     except BadRates as error:
         click.echo(f"{error}", err=True)
-        samples = ()
-    if samples:
-        return samples
-    click.echo(f"measuring the rates of {machine.device.name}", err=True)
-    enough_s = RATES_LIMIT_S[machine.device.kind]
+        found = Benchmarks()
+    if found.samples and found.attention:
+        return found
     try:
-        samples = runner.rates(machine, min(limit_s, enough_s))
-        if samples and limit_s >= enough_s:  # the few samples of a short session are used by that session only
-            store_rates(machine.device, machine.environment, samples, folder)
+        keeps = True  # the few samples of a short session are used by that session only
+        if not found.samples:
+            click.echo(f"measuring the rates of {machine.device.name}", err=True)
+            keeps = limit_s >= RATES_LIMIT_S[kind]
+            found = Benchmarks(runner.rates(machine, min(limit_s, RATES_LIMIT_S[kind])))
+        if not found.samples:
+            return found
+        left_s = end_s - time.monotonic()
+        attention = _attention_of(runner, machine, min(left_s, ATTENTION_LIMIT_S[kind]))
+        found = Benchmarks(found.samples, attention)
+        if keeps:
+            complete = left_s >= ATTENTION_LIMIT_S[kind]
+            kept = found if complete else Benchmarks(found.samples)
+            store_rates(machine.device, machine.environment, kept, folder)
     except SourceUnavailable as error:
         click.echo(f"the rates were not saved: {error}", err=True)
     except AdvisorError as error:
         click.echo(f"the rates of this device were not measured: {error}", err=True)
-    return samples
+    return found
 
 
-def speed_for(machine: Machine, samples: tuple[Sample, ...], store: Store) -> Speed | None:
-    """The rates that times are predicted from."""
-    return speed_of(machine.device, machine.environment, samples, devices_folder(store))
-
-
-def conclude(store: Store, records: Iterable[Comparison], samples: tuple[Sample, ...], machine: Machine) -> None:
-    """Fit what is in the store for this machine, save it, and report it in a few lines on stderr."""
+def _attention_of(runner: BurstRunner, machine: Machine, limit_s: float) -> tuple[AttentionSample, ...]:
+    """Attention by kernel; () where there is no time or the process that timed it died. Raises SourceUnavailable."""
+    if limit_s <= 0:
+        return ()
+    click.echo("measuring attention by kernel", err=True)
     try:
-        tuned = tune(records, samples, machine.device, machine.environment)
+        return runner.attention(machine, limit_s)
+    except SourceUnavailable:
+        raise
+    except AdvisorError as error:
+        click.echo(f"attention was not measured: {error}", err=True)
+        return ()
+
+
+def speed_for(machine: Machine, found: Benchmarks, store: Store) -> Speed | None:
+    """The rates that times are predicted from."""
+    return speed_of(machine.device, machine.environment, found, devices_folder(store))
+
+
+def conclude(store: Store, records: Iterable[Comparison], found: Benchmarks, machine: Machine) -> None:
+    """Fit what is in the store for this machine, save it, and report it on stderr."""
+    device, environment = machine.device, machine.environment
+    try:
+        tuned = tune(records, found.samples, device, environment, found.attention)
         path = keep(tuned, devices_folder(store))
+        lines = summary(tuned, path, store)
     except (NotFitted, SourceUnavailable) as error:
-        click.echo(str(error), err=True)
-        return
-    for line in summary(tuned, path, store):
+        lines = [str(error)]
+    speed = speed_for(machine, found, store) if found.attention else None
+    if speed is not None:
+        print_attention(attention_table(found.attention, device, speed), sys.stderr)
+    for line in lines:
         click.echo(line, err=True)
 
 
@@ -88,8 +111,12 @@ def summary(tuned: Tuned, path: Path, store: Store) -> list[str]:
         f"step time of {len(tuned.fit.residuals)} clean bursts, median error: {typical(tuned.errors_before):.1%} with "
         f"{tuned.before.source}; {typical(tuned.fit.residuals):.1%} fitted, "
         f"{typical(left_out.shapes):.1%} on held-out shapes{methods}",
+        *tuned.attention.remarks,
         f"profile saved in {path}",
     ]
+    if tuned.device.attention:
+        kernels = ", ".join(f"{name} {error:.1%}" for name, error in tuned.device.attention.items())
+        lines.insert(1, f"attention kernels, median error on held-out widths of heads: {kernels}")
     card = tuned.device.card
     if card.generation:
         elsewhere = f"{FOLDER_VARIABLE}={store.folder} " if path.parent != _own_folder() else ""
@@ -114,7 +141,8 @@ def fit_records(out: str | None, as_json: bool) -> None:
     fitted = 0
     for device, environment in devices:
         try:
-            tuned = tune(records, stored_rates(device, environment, devices_folder(store)), device, environment)
+            found = stored_rates(device, environment, devices_folder(store))
+            tuned = tune(records, found.samples, device, environment, found.attention)
         except NotFitted as error:
             refused = NotFitted(f"{device.signature}: {error}")
             if len(devices) == 1:
@@ -153,6 +181,7 @@ def _as_json(tuned: Tuned) -> dict[str, object]:
         "error_fitted": typical(tuned.fit.residuals),
         "error_shapes_left_out": device.held_out[0],
         "error_methods_left_out": device.held_out[1] if tuned.left_out.methods else None,
+        "attention_error_widths_left_out": dict(device.attention),
         "coefficients": {name: {"before": before, "fitted": after} for name, before, after in tuned.table()},
     }
 

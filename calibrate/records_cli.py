@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import click
 from advisor.errors import InputError
 from advisor.files.guarded import named_path
 from advisor.files.written import is_stream, write_text
+from calibrate.attention_show import AttentionTable, attention_table, print_attention
 from calibrate.checks import is_clean
 from calibrate.measurement import Comparison
-from calibrate.rates import Rates
+from calibrate.rates import Benchmarks, Rates
+from calibrate.rates_store import BadRates, keep_rates, rates_in
 from calibrate.records_show import print_records
 from calibrate.residuals import latest
 from calibrate.store import Shared, Store, parse_file, write_file
-from calibrate.tuning import devices_folder, keep_rates, rates_in
+from calibrate.tuning import devices_folder, speed_of
 
 OUT = click.option("--out", metavar="DIR", help="folder with the records [default: the user's data folder]")
 FORCE = click.option("--force", is_flag=True, help="replace FILE where it exists")
@@ -41,14 +44,17 @@ def results_of(store: Store) -> tuple[Comparison, ...]:
 @click.option("--all", "every", is_flag=True, help="include repeated bursts, not only the newest of each")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object per line")
 def show(out: str | None, every: bool, as_json: bool) -> None:
-    """Show measured bursts: predicted against measured, and marks."""
-    results = results_of(store_at(out))
+    """Show measured bursts: predicted against measured, and marks; then attention by kernel."""
+    store = store_at(out)
+    results = results_of(store)
     records = results if every else latest(results)
     if as_json:
         for record in records:
             click.echo(record.model_dump_json())
     elif records:
         print_records(records)
+        for table in _attention_of(records, devices_folder(store)):
+            print_attention(table, sys.stdout)
     else:
         click.echo(NONE_YET)
 
@@ -63,7 +69,8 @@ def report(out: str | None, file: str, force: bool) -> None:
 
     store, path = store_at(out), named_path(file)
     records = latest(results_of(store))
-    write_text(path, report_html(records), "--html", force, _kept(store))
+    page = report_html(records, _attention_of(records, devices_folder(store)))
+    write_text(path, page, "--html", force, _kept(store))
     _say_written(path, f"{file}: {len(records)} bursts" if records else f"{file}: {NONE_YET}")
 
 
@@ -123,6 +130,25 @@ def _rates_of(records: Iterable[Comparison], folder: Path) -> tuple[Rates, ...]:
         if rates is not None:
             found[rates.model_dump_json()] = rates
     return tuple(found.values())
+
+
+def _attention_of(records: Sequence[Comparison], folder: Path) -> list[AttentionTable]:
+    """The attention of the devices of some records; a file that cannot be read is reported on stderr."""
+    found = []
+    devices = {one.environment.device.signature: one.environment for one in records if one.environment.device}
+    for environment in devices.values():
+        assert environment.device is not None
+        try:
+            rates = rates_in(environment.device, environment.versions, folder)
+        except BadRates as error:
+            click.echo(f"{error}", err=True)
+            continue
+        if rates is None or not rates.attention:
+            continue
+        speed = speed_of(environment.device, environment, Benchmarks(rates.samples, rates.attention), folder)
+        if speed is not None:
+            found.append(attention_table(rates.attention, environment.device, speed))
+    return found
 
 
 def _with(rates: Sequence[Rates]) -> str:

@@ -27,7 +27,7 @@ from advisor.files.guarded import opened
 from advisor.files.written import write_text
 from advisor.units import MIB
 from calibrate.measurement import SCHEMA_VERSION, Comparison
-from calibrate.rates import Rates
+from calibrate.rates import RATES_SCHEMA, Rates
 from calibrate.record import printable
 
 FILE_NAME = "records.jsonl"
@@ -218,11 +218,9 @@ def _object_in(line: bytes) -> dict[str, Any]:
 
 
 def _valid(kind: type[Kind], found: dict[str, Any]) -> Kind:
-    version = found.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise NewerRecord(
-            f"the record has schema {str(version)[:20]} but this program reads {SCHEMA_VERSION}: update it"
-        )
+    version, newest = found.get("schema_version"), RATES_SCHEMA if kind is Rates else SCHEMA_VERSION
+    if isinstance(version, int) and version > newest:
+        raise NewerRecord(f"the record has schema {str(version)[:20]} but this program reads {newest}: update it")
     try:
         return kind.model_validate(found)
     except ValidationError as error:

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import ValidationError
-
 from advisor.catalog.gpus import reported_card
-from advisor.costs.device import CPU_PROFILE, profile_for
+from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.measured import BadDevice, MeasuredDevice, device_slug, device_text, read_device
 from advisor.decoders.step import step_program
 from advisor.errors import InputError
-from advisor.files.checked import file_text, read_file
 from advisor.files.written import replace_text
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
 from advisor.units import GIB
+from calibrate.attention_fit import OF_OTHERS, Judged, fit_with_attention, judged, with_attention
+from calibrate.attention_rates import AttentionSample
 from calibrate.burst_record import DeviceFacts
 from calibrate.checks import is_clean
+from calibrate.cpu_profile import CPU_PROFILE
 from calibrate.cut import spec_of
 from calibrate.fit import (
     COEFFICIENTS,
@@ -39,9 +39,9 @@ from calibrate.fit import (
     residuals,
     typical,
 )
-from calibrate.measurement import SCHEMA_VERSION, Comparison, Environment, Figures
+from calibrate.measurement import Comparison, Environment, Figures
 from calibrate.predict import Speed, predict
-from calibrate.rates import Rates, Sample
+from calibrate.rates import Benchmarks, Sample
 from calibrate.residuals import latest
 from calibrate.store import Store
 
@@ -55,8 +55,6 @@ ONE_METHOD_SPREAD = 0.2
 """Least spread of a profile fitted to one method only: the errors of other methods may be larger."""
 FRAGMENTATION_RANGE = (0.2, 3.0)
 """Above this, something other than fragmentation was measured."""
-RATES_LIMIT_BYTES = 2**22
-AGAIN = "`calibrate --again` measures them again"
 
 
 class NotFitted(InputError):
@@ -71,14 +69,12 @@ class Tuned(NamedTuple):
     left_out: HeldOut
     before: Speed
     errors_before: tuple[float, ...]
+    attention: Judged = Judged()
 
     def table(self) -> list[tuple[str, float, float]]:
         """(coefficient, its value before, its value now)."""
-        return [(one.name, one.of(self.before.profile), one.of(self.device.profile)) for one in COEFFICIENTS]
-
-
-class BadRates(BadDevice):
-    """A file of micro-benchmarks that cannot be used."""
+        moved = (*COEFFICIENTS, *(OF_OTHERS if self.attention.others else ()))
+        return [(one.name, one.of(self.before.profile), one.of(self.device.profile)) for one in moved]
 
 
 def devices_folder(store: Store) -> Path:
@@ -122,72 +118,55 @@ def _peaks(samples: Sequence[Sample]) -> dict[str, float]:
     }
 
 
-def first_speed(device: DeviceFacts, samples: Sequence[Sample]) -> Speed | None:
+def first_speed(
+    device: DeviceFacts, samples: Sequence[Sample], attention: Sequence[AttentionSample] = ()
+) -> Speed | None:
     """A device's speed from its micro-benchmarks only; without them, a card gets the default of its generation."""
+    return _first_speed(device, samples, attention)[0]
+
+
+def _first_speed(
+    device: DeviceFacts, samples: Sequence[Sample], attention: Sequence[AttentionSample]
+) -> tuple[Speed | None, Judged]:
+    """`first_speed`, and which times of attention it trusts."""
     card = card_of(device, samples)
     if not card.speed_known:
-        return None
-    default = CPU_PROFILE if device.kind == "cpu" else profile_for(card)
+        return None, Judged()
+    default = _default(device, card)
     if not samples:
-        return Speed(card, default, "default profile")
-    return Speed(card, fit(default, card, samples, ()).profile, "micro-benchmarks")
+        return Speed(card, default, "default profile"), Judged()
+    profile = fit(default, card, samples, ()).profile
+    trusted = judged(profile, card, attention, device)
+    if trusted.flash:
+        profile = fit(default, card, (*samples, *trusted.flash), (), profile).profile
+    return Speed(card, with_attention(profile, card, trusted), "micro-benchmarks"), trusted
 
 
-def speed_of(device: DeviceFacts, environment: Environment, samples: Sequence[Sample], folder: Path) -> Speed | None:
+def _default(device: DeviceFacts, card: GpuSpec) -> DeviceProfile:
+    return CPU_PROFILE if device.kind == "cpu" else profile_for(card)
+
+
+def speed_of(device: DeviceFacts, environment: Environment, found: Benchmarks, folder: Path) -> Speed | None:
     """The best available speed: a fitted profile of these versions, else `first_speed`."""
-    path = folder / f"{device_slug(card_of(device, samples))}.json"
+    path = folder / f"{device_slug(card_of(device, found.samples))}.json"
     try:
         stored = read_device(path) if path.is_file() else None
     except BadDevice:
         stored = None
     if stored is not None and stored.versions == environment.versions:
         return Speed(stored.card, stored.profile, f"profile fitted on {stored.fitted_at}")
-    return first_speed(device, samples)
-
-
-def rates_path(device: DeviceFacts, folder: Path) -> Path:
-    """The file of a device's micro-benchmarks."""
-    return folder / f"{device_slug(card_of(device, ()))}.rates.json"
-
-
-def rates_in(device: DeviceFacts, versions: Mapping[str, str], folder: Path) -> Rates | None:
-    """The micro-benchmarks of a device with these versions; None when there are none.
-
-    Raises BadRates for a file that cannot be read.
-    """
-    path = rates_path(device, folder)
-    if not path.is_file():
-        return None
-    _, found = read_file(path, SCHEMA_VERSION, RATES_LIMIT_BYTES, "the file of micro-benchmarks", AGAIN, BadRates)
-    try:
-        rates = Rates.model_validate(found)
-    except ValidationError as error:
-        raise BadRates(f"{path}: {error.errors()[0]['msg']}; {AGAIN}") from None
-    return rates if rates.versions == versions else None
-
-
-def stored_rates(device: DeviceFacts, environment: Environment, folder: Path) -> tuple[Sample, ...]:
-    """The samples of `rates_in`; () when there are none. Raises BadRates."""
-    rates = rates_in(device, environment.versions, folder)
-    return () if rates is None else rates.samples
-
-
-def store_rates(device: DeviceFacts, environment: Environment, samples: Sequence[Sample], folder: Path) -> None:
-    """Save micro-benchmarks. Raises SourceUnavailable."""
-    versions = environment.versions
-    keep_rates(Rates(device=device, versions=versions, measured_at=_today(), samples=tuple(samples)), folder)
-
-
-def keep_rates(rates: Rates, folder: Path) -> None:
-    """Save micro-benchmarks measured here or elsewhere, replacing older ones. Raises SourceUnavailable."""
-    replace_text(rates_path(rates.device, folder), file_text(SCHEMA_VERSION, rates.model_dump(mode="json")))
+    return first_speed(device, *found)
 
 
 def tune(
-    records: Iterable[Comparison], samples: Sequence[Sample], device: DeviceFacts, environment: Environment
+    records: Iterable[Comparison],
+    samples: Sequence[Sample],
+    device: DeviceFacts,
+    environment: Environment,
+    attention: Sequence[AttentionSample] = (),
 ) -> Tuned:
     """The profile that explains the clean bursts of this device and these versions. Raises NotFitted."""
-    before = first_speed(device, samples)
+    before, trusted = _first_speed(device, samples, attention)
     if before is None:
         raise NotFitted(f"not fitted: the rates of {device.name} are not known; `calibrate` measures them")
     chosen = suitable(records, device, environment)
@@ -198,9 +177,11 @@ def tune(
             f"not fitted: {len(bursts)} clean bursts at {shapes} shape{'s' if shapes != 1 else ''} are too few; "
             f"need {FEWEST_BURSTS} at {FEWEST_SHAPES}: use a longer --budget or a less busy machine"
         )
-    default = CPU_PROFILE if device.kind == "cpu" else profile_for(before.card)
-    whole = fit(default, before.card, samples, bursts, before.profile)
-    left_out = held_out(default, before.card, samples, bursts, whole)
+    default = _default(device, before.card)
+    others = {one.field: getattr(before.profile, one.field) for one in OF_OTHERS}
+    start = default.model_copy(update=others)  # bursts run these kernels, too
+    whole = fit_with_attention(start, before.card, samples, bursts, before.profile, trusted)
+    left_out = held_out(start, before.card, (*samples, *trusted.flash), bursts, whole)
     errors_before = residuals(bursts, before.card, before.profile)
     _check(whole, left_out, errors_before)
     spread = _spread(left_out)
@@ -214,13 +195,14 @@ def tune(
         card=before.card,
         profile=whole.profile.model_copy(update=update),
         versions=environment.versions,
-        fitted_at=_today(),
+        fitted_at=today(),
         bursts=len(bursts),
         held_out=off,
+        attention=trusted.errors,
     )
     evidence = f"profile measured on {before.card.name} on {measured.fitted_at}, {len(bursts)} bursts"
     measured = measured._replace(profile=measured.profile.model_copy(update={"evidence": evidence}))
-    return Tuned(measured, whole, left_out, before, errors_before)
+    return Tuned(measured, whole, left_out, before, errors_before, trusted)
 
 
 def keep(tuned: Tuned, folder: Path) -> Path:
@@ -327,5 +309,6 @@ def _spread(left_out: HeldOut) -> Interval:
     return interval_of(left_out.shapes, math.log1p(ONE_METHOD_SPREAD))
 
 
-def _today() -> str:
+def today() -> str:
+    """The date in UTC."""
     return datetime.now(UTC).date().isoformat()

@@ -44,15 +44,20 @@ def taken_apart(name: str) -> Name:
 
 
 def smaller_models(name: str, sizes: Mapping[str, int]) -> list[str]:
-    """Names in `sizes` (parameters by name) of the same lineage and smaller.
+    """Names in `sizes` (parameters by name) of the same lineage, smaller, and of no older major version.
 
-    The newest major version first, in it the largest, of two equally large the newer.
+    A model of an older generation does not stand in for one that was chosen for being newer. The newest major version
+    first, in it the largest, of two equally large the newer.
     """
     own = sizes.get(name)
     if own is None:
         return []
     mine = taken_apart(name)
     kin = [(other, taken_apart(other)) for other, size in sizes.items() if size < own]
-    kin = [(other, parts) for other, parts in kin if parts.lineage == mine.lineage]
+    kin = [
+        (other, parts)
+        for other, parts in kin
+        if parts.lineage == mine.lineage and parts.version[:1] >= mine.version[:1]
+    ]
     kin.sort(key=lambda one: (one[1].version[:1], sizes[one[0]], one[1].version), reverse=True)
     return [other for other, _ in kin]

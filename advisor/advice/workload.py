@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from advisor.errors import BadValue
+from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
 from advisor.knobs import BY_NAME, Question, range_of
 from advisor.lengths import Quantiles, quantiles_of
@@ -68,9 +68,9 @@ def workload_of(
 
 
 def _refuse_contradictions(question: Question, model: Model | None) -> None:
-    """Raises BadValue for ways to make micro-batches that exclude each other."""
+    """Raises InputError for ways to make micro-batches that exclude each other."""
     if question.packing and question.group_by_length:
-        raise BadValue("--group-by-length", True, "packed rows have one length; leave it out, or --packing")
+        raise InputError("--group-by-length is set, but packed rows have one length; leave it out, or --packing")
     attention = question.attention or (model.default_attention if model else "flash")
     if question.padding != "none" or question.packing or question.micro_batch == 1 or attention == "flash":
         return

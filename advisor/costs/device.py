@@ -7,10 +7,23 @@ card, a host or a library version may be from them. A calibration on the card it
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
+from advisor.costs.attention_rates import (
+    BEFORE_FLASH,
+    CUDNN_MASKED_OVER_FLASH,
+    CUDNN_OVER_FLASH,
+    EFFICIENT_BEFORE_FLASH,
+    EFFICIENT_OVER_FLASH,
+    FP32_OVER_PRODUCT,
+    MASKED_OVER_PLAIN,
+    SUMS_IN_MEMORY,
+)
+from advisor.costs.dequantization import BRANCHING_RATE
+from advisor.costs.host_link import PCIE3, host_link
+from advisor.costs.power import powered_share
+from advisor.costs.spreads import FEW_SPREAD, LAUNCH_SPREAD, SPREAD, UNPUBLISHED_SPREAD
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
@@ -33,10 +46,15 @@ class DeviceProfile(Frozen):
     vector_padding: tuple[float, float, float]  # the same for fp32 products, whose tiles are smaller
     attention_forward: Fraction  # of the 16-bit matrix peak, fused attention on long rows
     attention_backward: Fraction
-    # PyTorch's memory-efficient attention, over flash attention, in 16 bits; forward and backward
-    efficient_attention: tuple[Fraction, Fraction] = (0.43, 0.43)
+    # over flash attention in 16 bits, forward and backward; cuDNN's where it is preferred
+    cudnn_attention: tuple[Positive, Positive] = CUDNN_OVER_FLASH
+    cudnn_masked_attention: tuple[Positive, Positive] = CUDNN_MASKED_OVER_FLASH
+    efficient_attention: tuple[Positive, Positive] = EFFICIENT_OVER_FLASH
+    sums_in_memory: Positive = SUMS_IN_MEMORY  # of that backward's rate, for heads too wide for its registers
+    masked_attention: tuple[Positive, Positive] = MASKED_OVER_PLAIN  # of its rates: in 16 bits, in fp32
     # fused attention in fp32, over an fp32 product; above 1 where matrix units do it in three TF32 products
     attention_fp32: tuple[Positive, Positive] = (1.0, 1.0)
+    batched_fp32: Positive = 1.0  # batched fp32 products, over one fp32 product
     # extra work per byte of q, k, v and their gradients: half tiles, the ends of a loop; forward and backward
     attention_padding_flop_per_byte: tuple[float, float]
 
@@ -47,6 +65,7 @@ class DeviceProfile(Frozen):
     strided_bandwidth: Fraction  # a sum whose operands lie in different orders in memory, as in DoRA's norm
     optimizer_bandwidth: Fraction  # clipping and the optimizer, which work in place
     dequantize_bandwidth: Fraction  # 4-bit and 8-bit weights to 16 bits, in bitsandbytes' kernels
+    branching_dequantize: Fraction = 1.0  # of it, before bitsandbytes 0.48
     cache_bytes: Annotated[float, Range(0)]  # level-2 cache, which serves what was just written
     cache_speedup: Annotated[float, Range(1)]  # bandwidth of that cache over the memory's
 
@@ -57,6 +76,7 @@ class DeviceProfile(Frozen):
     micro_step_s: Positive  # CPU time per micro-step outside the model: loader, copies, a sync
     optimizer_step_s: Positive  # CPU time per optimizer step: schedule, logging, callbacks
     link_bytes_per_s: Interval  # what a ring of cards moves, PCIe to NVLink
+    host_bytes_per_s: Interval = PCIE3  # of copies from or to the host's pinned memory
     device_spread: Interval  # time on the card over the predicted time
     launch_spread: Interval  # time on the CPU over the predicted time
 
@@ -111,14 +131,6 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            arXiv:2407.08608, figure 5), 300 backward (github.com/Dao-AILab/flash-attention/pull/2688). Before Ampere
 #            PyTorch falls back to memory-efficient kernels: our judgment. A V100's reach 0.27 of its peak forward
 #            (github.com/facebookresearch/xformers/pull/587).
-# efficient  memory-efficient over flash attention: on an A100 92 to 108 TFLOP/s forward
-#            (github.com/facebookresearch/xformers/issues/712 and pull/389) and 79 to 81 backward under a bias
-#            (github.com/NVIDIA/cutlass/pull/992) are 0.43 of the rates above; 36 and 84 forward
-#            (github.com/NVIDIA/TileGym/pull/49). All other cards from Ampere on: assumed alike, and cuDNN's under a
-#            mask too: our judgment.
-# fp32       fused attention over an fp32 product. From Ampere on matrix units do it, as three TF32 products: 21 to 26
-#            TFLOP/s forward, 14.7 backward on an A100 (the same xformers pages), hence 0.10 and 0.08 of flash
-#            attention's rate; so everywhere. Before Ampere 9.7 of a V100's 15.7; its backward is our judgment.
 # stream     large elementwise kernels over peak bandwidth: our judgment, as copies reach 0.85..0.93.
 # cache_us   level-2 cache as microseconds of memory traffic: A100 40 MB / 1.56..2.0 TB/s, H100 50 MB / 3.35,
 #            RTX 4090 72 MB / 1.0, L40S 96 MB / 0.86, RTX 3090 6 MB / 0.94, V100 6 MB / 0.9 (NVIDIA's white papers).
@@ -178,8 +190,9 @@ _BY_CAPABILITY = {
 _AMD = frozenset({"cdna2", "cdna3", "cdna4", "rdna3", "rdna4"})
 _NAMES = frozenset(_BY_CAPABILITY.values()) | _AMD
 
-_UNMEASURED = frozenset({"blackwell", "blackwell hbm", "pascal", "turing", ""}) | _AMD
-"""Classes for which we found few public figures."""
+_FEW = frozenset({"blackwell", "blackwell hbm"})
+_UNPUBLISHED = frozenset({"pascal", "turing", ""}) | _AMD
+"""Classes for which we found few public figures, and hardly any."""
 
 _HBM_RATIO = 10
 """The ratio of 16-bit matrix to fp32 operations from which an Ampere or Blackwell card is a data-center one."""
@@ -198,26 +211,6 @@ def card_class(gpu: GpuSpec) -> str:
     hbm = ratio > _HBM_RATIO and generation in ("ampere", "blackwell")
     return f"{generation} hbm" if hbm else generation
 
-
-def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
-    """The fraction of a card's matrix rate that its power limit allows: 1 if it does not limit or is unknown."""
-    matrix = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
-    if not (gpu.power_w and matrix and watts_per_tflops):
-        return 1.0
-    return min(1.0, math.sqrt(gpu.power_w / (matrix * 1e-12 * watts_per_tflops)))
-
-
-_ATTENTION_FP32 = {
-    **dict.fromkeys(("pascal", "volta", "turing"), (0.6, 0.45)),
-    **dict.fromkeys(("ampere", "ada", "blackwell"), (0.2, 0.15)),
-    "ampere hbm": (1.2, 0.8),
-    "hopper": (0.6, 0.4),
-    "blackwell hbm": (1.1, 0.8),
-}
-"""Fused attention in fp32 over an fp32 product, forward and backward, where it is known."""
-
-BEFORE_FLASH = frozenset({"pascal", "volta", "turing"})
-"""Classes whose attention rates are those of PyTorch's memory-efficient kernels: flash attention does not run there."""
 
 HALF_LANES = frozenset({"pascal", "volta", "turing", "ampere hbm"})
 """Classes whose multiprocessors add 64 pairs of fp32 numbers a cycle; those of all others add 128. Of Pascal this is
@@ -245,8 +238,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
     """The default profile of a card; wide intervals where its generation is not known or little was published."""
     key = card_class(gpu)
     row = _TABLE[key]
-    # published times of one run of PEFT's, 836 and 619 s, are 1.35 times apart: no interval may be narrower than that
-    device = Interval(0.75, 1.0, 1.35) if key not in _UNMEASURED else Interval(0.65, 1.0, 1.6)
+    device = UNPUBLISHED_SPREAD if key in _UNPUBLISHED else FEW_SPREAD if key in _FEW else SPREAD
     matrix = row.matrix * powered_share(gpu, row.watts_per_tflops)
     host = row.host if isinstance(row.host, float) else row.host["GeForce" not in gpu.name]
     return DeviceProfile(
@@ -257,8 +249,8 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         vector_padding=(48.0, 48.0, 32.0),
         attention_forward=matrix * row.attention[0],
         attention_backward=matrix * row.attention[1],
-        efficient_attention=(1.0, 1.0) if key in BEFORE_FLASH else (0.43, 0.43),
-        attention_fp32=_ATTENTION_FP32.get(key, (1.0, 1.0)),
+        efficient_attention=EFFICIENT_BEFORE_FLASH if key in BEFORE_FLASH else EFFICIENT_OVER_FLASH,
+        attention_fp32=FP32_OVER_PRODUCT.get(key, (1.0, 1.0)),
         attention_padding_flop_per_byte=(40.0, 160.0),  # the A5000's and H100's rows above, of 512 to 8,192 tokens
         matmul_bandwidth=row.stream * 0.95,
         elementwise_bandwidth=row.stream,
@@ -267,6 +259,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         strided_bandwidth=min(row.stream, strided_share(gpu)),
         optimizer_bandwidth=row.stream,
         dequantize_bandwidth=row.stream * 0.7,
+        branching_dequantize=BRANCHING_RATE.get(key, 1.0),
         cache_bytes=row.cache_us * 1e-6 * gpu.memory_bytes_per_s,
         cache_speedup=3.0,
         kernel_s=row.kernel_us * 1e-6,
@@ -276,51 +269,13 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         micro_step_s=1.5e-3,
         optimizer_step_s=1.0e-3,
         link_bytes_per_s=Interval(*(rate * 1e9 for rate in row.link_gb_per_s)),
+        host_bytes_per_s=host_link(key),
         device_spread=device,
-        launch_spread=Interval(0.6, 1.0, 1.7),
+        launch_spread=LAUNCH_SPREAD,
         context_bytes=Interval(*(size * GIB for size in row.context_gib)),
         workspace_bytes=workspace_bytes(gpu),
         evidence=_evidence(gpu, key),
     )
-
-
-NO_OVERHEAD = Interval(0.0, 0.0, 0.0)
-CPU_PROFILE = DeviceProfile(
-    name="CPU",
-    asynchronous=False,
-    matrix_efficiency=0.5,
-    vector_efficiency=0.5,
-    padding=(16.0, 16.0, 8.0),
-    vector_padding=(4.0, 4.0, 4.0),
-    attention_forward=0.07,
-    attention_backward=0.12,
-    attention_padding_flop_per_byte=(30.0, 190.0),
-    matmul_bandwidth=0.5,
-    elementwise_bandwidth=0.4,
-    reduce_bandwidth=0.25,
-    gather_bandwidth=0.35,
-    strided_bandwidth=0.03,
-    optimizer_bandwidth=0.5,
-    dequantize_bandwidth=0.3,
-    cache_bytes=2e7,
-    cache_speedup=4.0,
-    kernel_s=2e-6,
-    forward_launch_s=FORWARD_LAUNCH_S,
-    backward_launch_s=BACKWARD_LAUNCH_S,
-    hook_s=HOOK_S,
-    micro_step_s=1e-3,
-    optimizer_step_s=1e-4,
-    link_bytes_per_s=Interval(1e9, 1e9, 1e9),
-    device_spread=Interval(0.5, 1.0, 2.0),
-    launch_spread=Interval(0.5, 1.0, 2.0),
-    context_bytes=NO_OVERHEAD,
-    workspace_bytes=0,
-    evidence="where a fit to this CPU's own rates begins",
-)
-"""Profile of a CPU. We read no data sheet for it: fractions are of twice the best rates of its micro-benchmarks.
-
-The numbers are those of one core of an AMD EPYC (Zen 5), rounded: a starting point, since `calibrate` fits them all.
-"""
 
 
 def workspace_bytes(gpu: GpuSpec) -> int:
@@ -341,7 +296,7 @@ def _evidence(gpu: GpuSpec, key: str) -> str:
     """One sentence on what the profile's numbers are based on."""
     if not key:
         return "no profile for this card's generation: cautious defaults, wide intervals; not measured on this card"
-    known = "little published" if key in _UNMEASURED else "from published benchmarks"
+    known = "little published" if key in _UNPUBLISHED | _FEW else "from published benchmarks"
     text = (
         f"default profile of {_TABLE[key].name} cards ({known}); not measured on this card; public times of one "
         "run are up to 1.35 times apart"

@@ -37,6 +37,7 @@ class MeasuredDevice(NamedTuple):
     fitted_at: str  # a date
     bursts: int
     held_out: tuple[float, float]  # median error of a step's time, on shapes and on methods the fit did not see
+    attention: Mapping[str, float] = {}  # median error of each kernel that was fitted, on widths of heads not seen
 
 
 def device_slug(card: GpuSpec) -> str:
@@ -56,6 +57,7 @@ def device_text(device: MeasuredDevice) -> str:
         "card": device.card.model_dump(mode="json"),
         "profile": device.profile.model_dump(mode="json"),
         "versions": dict(device.versions),
+        "attention": dict(device.attention),
         "formula": FORMULA_VERSION,
     }
     return file_text(SCHEMA_VERSION, fields)
@@ -80,6 +82,7 @@ def _device_of(found: Mapping[str, Any], where: str) -> MeasuredDevice:
             fitted_at=str(found["fitted_at"]),
             bursts=int(found["bursts"]),
             held_out=(float(shapes), float(methods)),
+            attention={str(kernel): float(error) for kernel, error in found.get("attention", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
         raise BadDevice(
@@ -117,9 +120,11 @@ def evidence_of(device: MeasuredDevice) -> str:
     """One sentence on what the profile's numbers are based on."""
     shapes, methods = device.held_out
     torch = _plain(device.versions.get("torch", "unknown"))
+    kernels = ", ".join(f"{name} {error:.0%}" for name, error in device.attention.items())
     return (
         f"profile measured on this card on {device.fitted_at} ({device.bursts} bursts, torch {torch}): median "
         f"step-time error {shapes:.0%} on shapes and {methods:.0%} on methods held out of the fit"
+        + (f"; attention kernels, on widths of heads held out: {kernels}" if kernels else "")
     )
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
+from advisor.costs.attention_rates import ATTENTION, Shares, attention_rates
+from advisor.costs.dequantization import NESTED_RATE_OF_2023
 from advisor.costs.device import DeviceProfile
-from advisor.decoders.fused import EFFICIENT, FLASH, IN_MEMORY
+from advisor.decoders.linear import BRANCHING, DEQUANTIZE, DEQUANTIZING, NESTED_OF_2023
+from advisor.decoders.sdpa import prefers_cudnn
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec
+from advisor.tape.graph import BATCHED, MATMUL
 from advisor.tape.program import Kernel
 
-ATTENTION = (*FLASH, *EFFICIENT, IN_MEMORY)
-"""Kinds of fused attention kernels: flash attention (cuDNN's alike), and PyTorch's memory-efficient ones."""
-
-SUMS_IN_MEMORY = 0.5
-"""The rate of the memory-efficient backward whose sums are in memory, over that with sums in registers.
-
-An A100 does 21.7 TFLOP/s for heads of 256 and 52.3 for 128 (github.com/facebookresearch/xformers/pull/587, 16 rows of
-1,024, 16 heads). An RTX 5090 does 36 to 42 for 512 (github.com/xlite-dev/ffpa-attn/issues/235), 0.57 of what its flash
-attention times 0.43 would be.
-"""
+_UNCACHED = frozenset({*DEQUANTIZING, "optimizer"})
 
 
 def peak_flop_per_s(gpu: GpuSpec) -> dict[str, float]:
@@ -40,6 +35,7 @@ class Roofline:
     __slots__ = (
         "_attention",
         "_bandwidth",
+        "_batched_fp32",
         "_cache_bytes",
         "_cached",
         "_flop_per_s",
@@ -62,26 +58,35 @@ class Roofline:
             "float16": peaks["float16"] * half,
             "int8": peaks["int8"] * half,
         }
-        flash = (profile.attention_forward, profile.attention_backward)
-        forward, backward = (share / profile.matrix_efficiency for share in flash)
-        first, second = profile.efficient_attention
-        shares = (forward, backward, forward * first, backward * second, backward * second * SUMS_IN_MEMORY)
-        in_fp32 = profile.attention_fp32
-        fp32_shares = (*in_fp32, *in_fp32, in_fp32[1])  # its sums are in memory for any width
-        once, again = profile.attention_padding_flop_per_byte
-        paddings = (once, again, once, again, again)
-        self._attention = dict(zip(ATTENTION, zip(shares, fp32_shares, paddings, strict=True), strict=True))
+        cudnn = prefers_cudnn(gpu.compute_capability) and not gpu.rocm
+        self._attention = attention_rates(
+            Shares(
+                flash=(profile.attention_forward / matrix, profile.attention_backward / matrix),
+                cudnn=profile.cudnn_attention if cudnn else (1.0, 1.0),
+                cudnn_masked=profile.cudnn_masked_attention,
+                efficient=profile.efficient_attention,
+                sums_in_memory=profile.sums_in_memory,
+                masked=profile.masked_attention,
+                fp32=profile.attention_fp32,
+                padding=profile.attention_padding_flop_per_byte,
+            )
+        )
+        self._batched_fp32 = profile.batched_fp32
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
+        self._batched_fp32 = profile.batched_fp32
         peak = gpu.memory_bytes_per_s
         self._bandwidth = {
-            "matmul": peak * profile.matmul_bandwidth,
+            MATMUL: peak * profile.matmul_bandwidth,
+            BATCHED: peak * profile.matmul_bandwidth,
             **dict.fromkeys(ATTENTION, peak * profile.matmul_bandwidth),
             "elementwise": peak * profile.elementwise_bandwidth,
             "reduce": peak * profile.reduce_bandwidth,
             "gather": peak * profile.gather_bandwidth,
             "strided": peak * profile.strided_bandwidth,
             "optimizer": peak * profile.optimizer_bandwidth,
-            "dequantize": peak * profile.dequantize_bandwidth,
+            DEQUANTIZE: peak * profile.dequantize_bandwidth,
+            BRANCHING: peak * profile.dequantize_bandwidth * profile.branching_dequantize,
+            NESTED_OF_2023: peak * profile.dequantize_bandwidth * NESTED_RATE_OF_2023,
         }
         self._cache_bytes = profile.cache_bytes
         self._cached = 1 - 1 / profile.cache_speedup
@@ -95,16 +100,18 @@ class Roofline:
         """
         kind, dtype, flop, moved, (m, n, k) = kernel
         bandwidth = self._bandwidth[kind]
-        if kind == "matmul":
+        if kind in (MATMUL, BATCHED):
             a, b, c = self._padding if dtype != "float32" else self._vector_padding
-            # flop is 2 m n k, or for batched products a multiple of it.
             padded = flop * (1 + a / m) * (1 + b / n) * (1 + c / k)
-            return padded / self._flop_per_s[dtype], moved / bandwidth
-        if kind in ATTENTION:
+            rate = self._flop_per_s[dtype]
+            if kind == BATCHED and dtype == "float32":
+                rate *= self._batched_fp32
+            return padded / rate, moved / bandwidth
+        if kind in self._attention:
             share, fp32_share, padding = self._attention[kind]
             rate = self._flop_per_s[dtype] * (share if dtype != "float32" else fp32_share)
             return (flop + padding * moved) / rate, moved / bandwidth
-        if kind in ("dequantize", "optimizer"):
+        if kind in _UNCACHED:
             return 0.0, moved / bandwidth
         cache = self._cache_bytes
         from_cache = cache * moved / (cache + moved) if moved else 0.0

@@ -16,13 +16,21 @@ from advisor.decoders.attention import (
 )
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
-from advisor.decoders.fused import EFFICIENT, FLASH, efficient_attention, fused_attention, with_padding, without_padding
+from advisor.decoders.fused import (
+    CUDNN_MASKED,
+    FLASH,
+    PREFERRED,
+    efficient_attention,
+    fused_attention,
+    with_padding,
+    without_padding,
+)
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.kinds import attention_kind, composes_attention
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.rope import joins_parts
-from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
+from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
@@ -55,6 +63,7 @@ class Decoder:
     ) -> Tensor:
         """The attention's output (B, H, S, D), copied where its heads are stored one after the other."""
         t, m, mask = self.t, w.m, given.mask
+        k, v = self.stack.attended(t, m, k, v)
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
         joined = given.rotated and joins_parts(m)
         layout = Layout(joined or single, joined or single, single, not own, single)
@@ -80,8 +89,8 @@ class Decoder:
         elif self.kind == "flash":
             return self._flash(q, k, v, given, joined)
         else:
-            slow = kernel == "cudnn" and mask is not None
-            out = fused_attention(t, q, k, v, mask, given.window, EFFICIENT if slow else FLASH)
+            kinds = CUDNN_MASKED if kernel == "cudnn" and mask is not None else self._unmasked(q, v)
+            out = fused_attention(t, q, k, v, mask, given.window, kinds)
             if not joined:  # flash attention's output has the layout of q
                 return out
         return copy(t, out, out.shape)
@@ -95,6 +104,11 @@ class Decoder:
         self.calls[call] = None
         return sdpa_kernel(call, self.card).kernel if self.card else "flash"
 
+    def _unmasked(self, q: Tensor, v: Tensor) -> tuple[str, str]:
+        """What is launched for heads of these widths: cards that prefer cuDNN share recordings with all others."""
+        call = Call(self.t.autocast or q.dtype, q.shape[-1], v.shape[-1], False, False, self.m.attention_dropout)
+        return PREFERRED if cudnn_takes(call) else FLASH
+
     def _flash(self, q: Tensor, k: Tensor, v: Tensor, given: LayerInputs, joined: bool) -> Tensor:
         """The flash-attn library: it takes 16 bits alone, and rows of different lengths without their padding.
 
@@ -104,13 +118,13 @@ class Decoder:
         if not t.autocast and half != "float32":
             q, k, v = cast(t, q, half), cast(t, k, half), cast(t, v, half)
         if given.mask is None:
-            out = fused_attention(t, q, k, v, None, given.window)
+            out = fused_attention(t, q, k, v, None, given.window, FLASH)
             return copy(t, out, out.shape) if joined else out
         batch, _, length, _ = q.shape
         indices = t.empty((batch, length), "int64")
         t.kernel("reduce", "int64", 0, given.mask.bytes + indices.bytes)
         q, k, v = (without_padding(t, x, indices) for x in (q, k, v))
-        out = fused_attention(t, q, k, v, None, given.window)
+        out = fused_attention(t, q, k, v, None, given.window, FLASH)
         return with_padding(t, out, indices)
 
     def attention(self, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:

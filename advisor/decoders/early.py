@@ -106,14 +106,14 @@ def _biased_scores(t: Tape, q: Tensor, k: Tensor, alibi: Tensor, square: Shape) 
     if t.autocast:
         alibi, q, k = cast(t, alibi, t.autocast), cast(t, q, t.autocast), cast(t, k, t.autocast)
     batch, heads, length, width = q.shape
-    dtype, rows, shape = q.dtype, batch * heads * length, q.shape
-    out_count = rows * length
+    dtype, matrices, shape = q.dtype, batch * heads, q.shape
+    out_count = matrices * length * length
     moved = q.bytes + k.bytes + alibi.bytes + out_count * q.bytes // q.count
-    t.matmul(dtype, rows, length, width, moved)
+    t.matmul(dtype, length, length, width, moved, matrices)
     q_needs, k_needs = q.needs_grad, k.needs_grad
 
     def gradient() -> Tensor:
-        t.matmul(dtype, rows, width, length, moved)
+        t.matmul(dtype, length, width, length, moved, matrices)
         unscaled = t.empty(shape, dtype)
         t.kernel("elementwise", dtype, 0, 2 * unscaled.bytes)
         out = t.empty(shape, dtype)

@@ -1,4 +1,4 @@
-"""Attention in one kernel: flash (cuDNN's alike), PyTorch's memory-efficient one, and rows without their padding."""
+"""Attention in one kernel: flash, cuDNN's, PyTorch's memory-efficient one, and rows without their padding."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from advisor.tape.graph import Shape, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
-FLASH = ("attention", "attention backward")
+PREFERRED = ("attention", "attention backward")
+FLASH = ("flash attention", "flash attention backward")
 EFFICIENT = ("efficient attention", "efficient attention backward")
 IN_MEMORY = "efficient attention backward, sums in memory"
-"""Kinds of kernels: flash attention; PyTorch's memory-efficient one; its backward for heads too wide for registers."""
+"""Kinds of kernels without a mask: flash attention, or cuDNN's on a card that prefers it; flash attention where cuDNN
+takes no such call; PyTorch's memory-efficient one; its backward for heads too wide for registers."""
+CUDNN_MASKED = ("cudnn attention", "cudnn attention backward")
+MASKED = ("masked attention", "masked attention backward")
+MASKED_IN_MEMORY = "masked attention backward, sums in memory"
+"""The same under a mask that is read as numbers; flash attention takes none."""
 
 
 def mask_numbers(t: Tape, mask: Tensor, batch: int, dtype: str) -> Tensor:
@@ -32,9 +38,9 @@ def fused_attention(
     v: Tensor,
     mask: Tensor | None = None,
     window: int = 0,
-    kinds: tuple[str, str] = FLASH,
+    kinds: tuple[str, str] = PREFERRED,
 ) -> Tensor:
-    """Flash attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
+    """Flash attention or cuDNN's: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
 
     Keeps q, k, v, its output, one fp32 log-sum-exp per row, and a mask as numbers of q's dtype. `window` is 0
     unless it is shorter than the row; `kinds` are those of the kernels that it launches. On CUDA backward also makes
@@ -119,7 +125,8 @@ def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor |
         saved = (*saved, mask_numbers(t, mask, batch, dtype))
     inputs = sum(tensor.bytes for tensor in saved)
     outputs = prod(out_shape) * ITEM_BYTES[dtype] + 4 * batch * heads * length
-    t.kernel(EFFICIENT[0], dtype, flop, inputs + outputs)
+    first, second, wide = (*EFFICIENT, IN_MEMORY) if mask is None else (*MASKED, MASKED_IN_MEMORY)
+    t.kernel(first, dtype, flop, inputs + outputs)
     lse = t.empty(rows, "float32")
     sums = t.empty(out_shape, "float32") if value_width > 128 and dtype != "float32" else None
 
@@ -136,7 +143,7 @@ def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor |
             scratch += [t.empty((batch, heads, length, size), dtype) for size in (width, value_width)]
             for size in (k_shape, v_shape):
                 t.kernel("reduce", dtype, 0, ITEM_BYTES[dtype] * (groups + 1) * prod(size))
-        t.kernel(IN_MEMORY if in_memory else EFFICIENT[1], dtype, flop // 2 * 5, 2 * inputs + outputs)
+        t.kernel(wide if in_memory else second, dtype, flop // 2 * 5, 2 * inputs + outputs)
         scratch.clear()
         return out
 

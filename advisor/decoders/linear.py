@@ -19,10 +19,29 @@ class LinearCode(NamedTuple):
     """How the linear layers of a training stack differ."""
 
     trains_lora_a: bool = True
-    holds_quantized_input: bool = False
-    """bitsandbytes' 4-bit product holds its input on the graph, outside checkpointing's reach."""
+    bitsandbytes: tuple[int, int] = (0, 50)
+    """Its version, which says what its products hold and how fast it dequantizes."""
     update: Callable[[Tape, Tensor], Tensor] | None = None
     """What is done to LoRA's update (B, S, O) before it is scaled."""
+
+
+FIRST_WITHOUT_INPUT, FIRST_WITHOUT_TRANSPOSE, FIRST_WITH_TABLE = (0, 43), (0, 45), (0, 48)
+"""Versions of bitsandbytes. Before the first, 4-bit products hold their input on the graph, beyond checkpointing;
+before the second, int8 products hold theirs quantized by columns, too; the third dequantizes 4 bits by a table.
+
+Sources: bitsandbytes 0.41.3, 0.43.3 and 0.45.5, autograd/_functions.py, `ctx.tensors` in MatMul4Bit.forward and
+MatMul8bitLt.forward; github.com/bitsandbytes-foundation/bitsandbytes/pull/1747.
+"""
+DEQUANTIZE, BRANCHING, NESTED_OF_2023 = "dequantize", "dequantize before 0.48", "nested dequantize before 0.42"
+DEQUANTIZING = (DEQUANTIZE, BRANCHING, NESTED_OF_2023)
+"""Kinds of kernels: today's; with a branch for each bit; with nested constants in 0.41."""
+
+
+def dequantize_kind(version: tuple[int, int], nested: bool) -> str:
+    """The kind of kernel that makes a 16-bit weight from 4 bits."""
+    if nested and version < (0, 42):
+        return NESTED_OF_2023
+    return DEQUANTIZE if version >= FIRST_WITH_TABLE else BRANCHING
 
 
 class Linear:
@@ -135,12 +154,13 @@ def dequantized(t: Tape, m: Linear) -> Tensor:
     if m.quant == "int8":
         return _dequantized_int8(t, m, m.weight.dtype)
     blocks = count // 64
+    kind = dequantize_kind(m.code.bitsandbytes, m.recipe.double_quant)
     absmax: Tensor | None = None
     if m.recipe.double_quant:
         absmax = t.empty((blocks,), "float32")
-        t.kernel("dequantize", "float32", 0, absmax.bytes + blocks + blocks // 64 + 1024)  # with a table of 256
+        t.kernel(kind, "float32", 0, absmax.bytes + blocks + blocks // 64 + 1024)  # with a table of 256
         t.kernel("elementwise", "float32", 0, 2 * absmax.bytes)
-    t.kernel("dequantize", m.weight.dtype, 0, count // 2 + 4 * blocks + m.weight.bytes)
+    t.kernel(kind, m.weight.dtype, 0, count // 2 + 4 * blocks + m.weight.bytes)
     out = t.empty(m.weight.shape, m.weight.dtype)
     del absmax
     return out
@@ -167,8 +187,8 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if weight is not None else unpacked - stored))
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
     del weight
-    if m.code.holds_quantized_input and isinstance(out.node, Node):
-        out.node.context = x.buffer
+    if m.code.bitsandbytes < FIRST_WITHOUT_INPUT and isinstance(out.node, Node):
+        out.node.context = (x.buffer,)
     return cast(t, out, before)
 
 
@@ -176,7 +196,7 @@ def _dequantized_int8(t: Tape, m: Linear, dtype: str) -> Tensor:
     """The weight (O, I) in `dtype`: cast, then scaled by rows in place."""
     weight, rows = t.empty(m.weight.shape, dtype), 4 * m.out_features
     for moved in (2 * rows, weight.count + weight.bytes, 2 * weight.bytes + rows):
-        t.kernel("dequantize", dtype, 0, moved)
+        t.kernel(DEQUANTIZE, dtype, 0, moved)
     return weight
 
 
@@ -184,7 +204,8 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """bitsandbytes' Linear8bitLt, which keeps its input on the graph, outside checkpointing's reach.
 
     On CUDA the input is cast to fp16 and quantized; the CPU path dequantizes the weight and multiplies, in the
-    dtype of autocast where that is on.
+    dtype of autocast where that is on. Before 0.45 the input was quantized by columns as well, and that kept.
+    Ignores, of that time: a product in another layout of its operands, and the columns of outliers.
     """
     shape, dtype = x.shape, x.dtype
     rows = x.count // m.in_features
@@ -199,7 +220,7 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
         del weight
         return (out,)
 
-    out_dtype = dtype
+    out_dtype, kept = dtype, [x.buffer]
     if t.device == "cpu":
         scratch = [_dequantized_int8(t, m, dtype)]
         if t.autocast:
@@ -207,6 +228,8 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
             out_dtype = t.autocast
         t.matmul(out_dtype, rows, m.out_features, m.in_features, ITEM_BYTES[out_dtype] * (ends + weights))
     else:
+        if m.code.bitsandbytes < FIRST_WITHOUT_TRANSPOSE:
+            kept.append(t.empty((rows, m.in_features), "int8").buffer)
         half = cast(t, Tensor(shape, dtype, x.buffer), "float16")
         t.kernel("reduce", "float16", 0, half.bytes + half.count)
         scratch = [half, t.empty((rows, m.in_features), "int8"), t.empty((rows, m.out_features), "float32")]
@@ -216,7 +239,7 @@ def _linear_8bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     out = t.op((x,), (*shape[:-1], m.out_features), out_dtype, backward)
     scratch.clear()
     if isinstance(out.node, Node):
-        out.node.context = x.buffer
+        out.node.context = tuple(kept)
     return out
 
 

@@ -58,7 +58,7 @@ def sdpa_kernel(call: Call, capability: str, torch: tuple[int, int] = MIRRORED_T
     """The kernel for `call` on a card of compute capability `capability`, for example '8.0'."""
     major, minor = map(int, capability.split("."))
     order: tuple[Kernel, ...] = ("flash", "efficient")
-    if major in (9, 10) and torch >= CUDNN_FIRST:
+    if prefers_cudnn(capability, torch):
         order = ("cudnn", *order)
     refusals: list[tuple[Kernel, str, str]] = []
     for kernel in order:
@@ -67,6 +67,16 @@ def sdpa_kernel(call: Call, capability: str, torch: tuple[int, int] = MIRRORED_T
             return Choice(kernel, tuple(refusals))
         refusals.append((kernel, *refusal))
     return Choice("math", tuple(refusals))
+
+
+def prefers_cudnn(capability: str, torch: tuple[int, int] = MIRRORED_TORCH) -> bool:
+    """Whether cuDNN is tried first: `check_prefer_cudnn_attention`."""
+    return capability.partition(".")[0] in ("9", "10") and torch >= CUDNN_FIRST
+
+
+def cudnn_takes(call: Call) -> bool:
+    """Whether cuDNN runs `call` on a card that prefers it."""
+    return _cudnn_refuses(call, (9, 0), MIRRORED_TORCH) is None
 
 
 def sums_in_memory(width: int, capability: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import DISPLAY, extra_bytes, extra_gib
-from advisor.specs import DORA_METHODS
 from advisor.units import GIB
 
 CODE = "ADV101"
@@ -18,10 +17,9 @@ SOURCE = "peft 0.21.2, peft/tuners/lora/dora.py, DoraLinearLayer.forward"
 
 
 def check(context: Context) -> Finding | None:
-    """Speaks up for the first DoRA row with dropout, the recommended one before others."""
-    methods = sorted(DORA_METHODS, key=lambda method: method != context.recommended)
-    row = next((context.candidates[method] for method in methods if method in context.candidates), None)
-    if row is None or row.recipe.dropout == 0:
+    """Speaks up for the row that is shown, if DoRA trains it with dropout."""
+    row = context.shown
+    if row is None or not row.recipe.is_dora or row.recipe.dropout == 0:
         return None
     extra = extra_bytes(context, row, {"dropout": 0.0})
     if extra < 0.005 * GIB:

@@ -27,8 +27,8 @@ class Early2024(Stack):
 
     @property
     def linear(self) -> LinearCode:
-        """bitsandbytes before 0.43: MatMul4Bit holds its input on the graph, outside checkpointing's reach."""
-        return LinearCode(holds_quantized_input=True)
+        """bitsandbytes before 0.43: its 4-bit product holds its input."""
+        return LinearCode(bitsandbytes=(0, 42))
 
     def rope(self, t: Tape, rope: Rope) -> Rope:
         """transformers before 4.39: each layer indexes or makes its own tables, which autograd then keeps."""

@@ -11,7 +11,7 @@ from advisor.decoders.linear import Linear, LinearCode, dequantized
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.parameters.modules import head_linear
 from advisor.specs import ModelSpec
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import SAVED, Tensor
 from advisor.tape.layout import copy
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
@@ -25,6 +25,8 @@ class LitGpt(Stack):
     """Width of the update of q and v, which is copied into zeros as wide as q, k and v together."""
     head_tokens: int = 128
     """`lm_head_chunk_size`: head and loss run on slices of this many tokens."""
+    lacking_tokens: int = 0
+    """What the last slice of a row has less."""
 
     @property
     def name(self) -> str:
@@ -33,9 +35,9 @@ class LitGpt(Stack):
 
     @property
     def linear(self) -> LinearCode:
-        """MatMul4Bit of bitsandbytes before 0.43 holds its input."""
+        """bitsandbytes 0.41, and LoRA's update copied into zeros."""
         update = partial(padded, features=self.adapted_features) if self.adapted_features else None
-        return LinearCode(holds_quantized_input=True, update=update)
+        return LinearCode(bitsandbytes=(0, 41), update=update)
 
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Expanded to every query head. Source: lit_gpt/model.py, CausalSelfAttention.forward."""
@@ -47,7 +49,7 @@ class LitGpt(Stack):
         Sources: lit_gpt/utils.py, chunked_cross_entropy; lightning 2.1, plugins/precision/half.py, convert_output.
         """
         head = Linear(head_linear(given.m), given.recipe, 0, given.recipe.quant, given.head.weight.dtype)
-        logits, loss = sliced_loss(t, given.hidden, head, self.head_tokens)
+        logits, loss = sliced_loss(t, given.hidden, head, self.head_tokens, self.lacking_tokens)
         given.held.append(logits)
         return loss
 
@@ -71,13 +73,15 @@ def padded(t: Tape, update: Tensor, features: int) -> Tensor:
     return t.op((update,), shape, dtype, backward, (source, index))
 
 
-def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int) -> tuple[Tensor, Tensor]:
+def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int, lacking: int) -> tuple[Tensor, Tensor]:
     """(fp32 logits, loss) of hidden states (B, S, H), head and cross entropy in slices of `tokens`.
 
-    All slices' logits exist before they are cast to fp32 one after the other, and their log-softmax is kept; backward
-    takes slice by slice, so that its temporaries are those of one slice. A row is taken as whole slices and a part of
-    one, where autocast keeps a cast head for each slice.
-    Source: lit-gpt, lit_gpt/lora.py, GPT.forward, and lit_gpt/utils.py, chunked_cross_entropy.
+    All slices' logits exist before they are cast to fp32 one after the other, and their log-softmax is kept. Autograd
+    runs what was made last first: the loss of every slice, whose gradient takes the place of its log-softmax, then the
+    cast of every slice, and only then the products with the head, beside gradients in 16 bits. Autocast keeps a
+    cast head for each slice; the last one lacks `lacking` tokens.
+    Source: lit-gpt, lit_gpt/lora.py, GPT.forward, and lit_gpt/utils.py, chunked_cross_entropy; PyTorch,
+    torch/csrc/autograd/engine.cpp, CompareNodeTaskTime.
     """
     dtype = t.autocast or hidden.dtype
     shape, vocabulary, width = hidden.shape, head.out_features, head.in_features
@@ -85,17 +89,18 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int) -> tuple[Ten
     rows, wide = batch * length, (batch, length, vocabulary)
     moved = ITEM_BYTES[dtype] * (rows * (width + vocabulary) + vocabulary * width)
     hidden_dtype = hidden.dtype
+    casts = head.quant == "none" and head.weight.dtype != dtype
 
     def weight() -> list[Tensor]:
-        """What a product with the head makes of its weight."""
-        if head.quant != "none":
-            made = dequantized(t, head)
-            return [made, t.empty(made.shape, dtype)]
-        return [cast(t, head.weight, dtype)] if head.weight.dtype != dtype else []
+        """What a product with the head makes of its weight in 4 bits."""
+        if head.quant == "none":
+            return []
+        made = dequantized(t, head)
+        return [made, t.empty(made.shape, dtype)]
 
     t.label("lm_head")
     states = cast(t, hidden, dtype)
-    scratch = weight()
+    scratch = [cast(t, head.weight, dtype)] if casts else weight()
     t.matmul(dtype, rows, vocabulary, width, moved)
     narrow = t.empty(wide, dtype)
     scratch.clear()
@@ -105,9 +110,12 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int) -> tuple[Ten
     t.label("loss")
     log_probabilities = t.empty(wide, "float32")
     t.kernel("reduce", "float32", 0, 2 * logits.bytes)
-    kept = [log_probabilities]
-    if head.quant == "none" and head.weight.dtype != dtype:  # each slice makes and keeps its own cast head
-        kept.append(t.empty((length, vocabulary * width // tokens), dtype))
+    kept: list[Tensor] = []
+    held = [log_probabilities]
+    if log_probabilities.buffer is not None:
+        log_probabilities.buffer.move_to(SAVED)
+    if casts:  # each slice makes and keeps its own cast head
+        kept.append(t.empty((length + lacking, vocabulary * width // tokens), dtype))
     if head.quant != "none":  # bitsandbytes of that time holds the input of its product
         kept.append(states)
 
@@ -115,8 +123,9 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int) -> tuple[Ten
         piece = (batch, tokens, vocabulary)
         scratch = [t.empty(piece, "float32"), t.empty(piece, "float32")]
         t.kernel("reduce", "float32", 0, 3 * rows * vocabulary * 4)
-        scratch.pop(0)
-        scratch += [t.empty(piece, dtype), *weight()]
+        scratch.clear()
+        held.clear()
+        scratch += [t.empty(wide, dtype), *weight()]
         t.matmul(dtype, rows, width, vocabulary, moved)
         out = t.empty(shape, hidden_dtype)
         scratch.clear()

@@ -1,4 +1,4 @@
-"""torchtune 0.5 in plain PyTorch."""
+"""torchtune 0.4 in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Torchtune(Stack):
     @property
     def name(self) -> str:
         """The libraries and versions whose code this is."""
-        return "torchtune 0.5"
+        return "torchtune 0.4"
 
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Expanded to every query head. Source: torchtune 0.5, modules/attention.py."""
+        """Expanded to every query head. Source: torchtune 0.4, modules/attention.py."""
         return model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)

@@ -230,16 +230,16 @@ def batched_matmul(t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int, auto
     for size in shape[:-2]:
         batch *= size
     moved = a.bytes + b.bytes + batch * rows * columns * ITEM_BYTES[dtype]
-    t.matmul(dtype, batch * rows, columns, inner, moved)
+    t.matmul(dtype, rows, columns, inner, moved, batch)
     a_shape, b_shape, a_needs, b_needs = a.shape, b.shape, a.needs_grad, b.needs_grad
 
     def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         ga = gb = None
         if a_needs:
-            t.matmul(dtype, batch * rows, inner, columns, moved)
+            t.matmul(dtype, rows, inner, columns, moved, batch)
             ga = t.empty(a_shape, dtype)
         if b_needs:
-            t.matmul(dtype, batch * inner, columns, rows, moved)
+            t.matmul(dtype, inner, columns, rows, moved, batch)
             gb = t.empty(b_shape, dtype)
         return ga, gb
 

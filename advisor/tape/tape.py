@@ -19,6 +19,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.tape.graph import (
+    BATCHED,
+    MATMUL,
     SAVED,
     TEMPORARY,
     BackwardFunction,
@@ -26,6 +28,7 @@ from advisor.tape.graph import (
     Device,
     Frame,
     Node,
+    Numbered,
     RawKernel,
     Shape,
     StopRecompute,
@@ -57,7 +60,7 @@ class Tape:
         self.autocast_dtype = autocast
         self.autocast_cache: dict[int, CachedCast] = {}  # by the id of the source
         self.events: list[int] = []
-        self.slots: dict[int, int] = {}
+        self.slots = Numbered[int]()
         self.labels: list[tuple[int, str]] = []
         self.at = ""
         self.grad_enabled = True
@@ -165,9 +168,10 @@ class Tape:
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, ""))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, ""))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
+        kind, flop = (BATCHED, 2 * batch * m * n * k) if batch else (MATMUL, 2 * m * n * k)
+        self.kernels.append((kind, dtype, flop, moved_bytes, m, n, k, ""))
 
     def to_host(self, x: Tensor) -> None:
         """Note a copy of x into the host's memory, where it stays until the step ends."""
@@ -188,6 +192,7 @@ class LabeledTape(Tape):
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, self.at))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int) -> None:
-        """Note one matrix product (m, k) x (k, n)."""
-        self.kernels.append(("matmul", dtype, 2 * m * n * k, moved_bytes, m, n, k, self.at))
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
+        kind, flop = (BATCHED, 2 * batch * m * n * k) if batch else (MATMUL, 2 * m * n * k)
+        self.kernels.append((kind, dtype, flop, moved_bytes, m, n, k, self.at))

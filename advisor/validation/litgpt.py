@@ -119,7 +119,7 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
         optimizer=_optimizer(row),
         gradient_checkpointing=False,
     )
-    stack = LitGpt(adapted_features=model.q_size + model.kv_size)
+    stack = LitGpt(model.q_size + model.kv_size, lacking_tokens=-row["seq_len"] % LitGpt.head_tokens)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
     if recipe.is_quantized:
         step = _with_quantized_head(step, model, recipe.double_quant)

@@ -1,4 +1,4 @@
-"""Rows run with torchtune: its own transformer, whose norms work in fp32 and whose keys are expanded."""
+"""Rows run with torchtune 0.4: its own transformer, whose keys are expanded."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ MODULES = {"mlp": ("gate_proj", "up_proj", "down_proj")}
 def recipe_run(row: Row) -> PublishedRun:
     """A single-device recipe of torchtune, in bf16 throughout.
 
-    `F.rms_norm` of the upcast input keeps what it multiplies by the trained weight in fp32, as OLMo 2's norm does.
-    Source: torchtune 0.5, modules/rms_norm.py, modules/attention.py.
+    Its table dates from 2024-11-18 (commit 1814feb17). Until 2024-11-25 (commit 1450d6126, `F.rms_norm`) the norm was
+    written out as in transformers, and kept in 16 bits what it multiplies by the trained weight.
+    Source: torchtune 0.4.0, modules/rms_norm.py, modules/attention.py.
     Ignores: offloading of activations.
     """
     method = row["method"]
@@ -37,8 +38,7 @@ def recipe_run(row: Row) -> PublishedRun:
         micro_batch=row["micro_batch"],
         gradient_accumulation=row["grad_accum"],
     )
-    model = find_model("llama-3.2-3b").model_copy(update={"norm": "rms_float"})
-    return PublishedRun(model, recipe, "NVIDIA A100-SXM4-80GB", Torchtune())
+    return PublishedRun(find_model("llama-3.2-3b"), recipe, "NVIDIA A100-SXM4-80GB", Torchtune())
 
 
 def full_finetune(row: Row) -> Predicted | Unanswered:

@@ -4,6 +4,7 @@ It answers `{"environment": {...}}` or `{"missing": "torch"}` on startup. Jobs a
 
     {"probe": "auto"}                    {"machine": {...}}: the device, its available memory, why it cannot quantize
     {"rates": {device, limit_s}}         {"samples": [...]}: the micro-benchmarks of `calibrate.rates`
+    {"attention": {device, limit_s}}     {"attention": [...]}: those of `calibrate.attention_rates`
     {"burst": {config, recipe, ...}}     {"measured": {...}, "run": {...}}, after a line {"step_s": ...} for each step
 
 or `{"refused": "why"}`, `{"out_of_memory": "..."}`, `{"failed": "what a library raised"}`, `{"crashed": -9}` with the
@@ -30,8 +31,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
+from calibrate.batches import Drawn
 from calibrate.worker.trace_worker import claim_stdout, environment
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -134,6 +137,8 @@ def answer(job: Mapping[str, Any], say: Say) -> None:
             say({"machine": _probe(str(job["probe"]))})
         elif "rates" in job:
             say({"samples": _rates(job["rates"])})
+        elif "attention" in job:
+            say({"attention": _attention(job["attention"])})
         else:
             say(_burst(job["burst"], say))
     except ForkedCuda:
@@ -212,6 +217,16 @@ def _rates(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [one.model_dump(mode="json") for one in samples]
 
 
+def _attention(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Micro-benchmarks of attention by kernel, as many as time allows."""
+    from calibrate.attention_rates import attention_cases
+    from calibrate.worker.attention_bench import measure_attention
+
+    device = _open(job["device"]).device
+    samples = measure_attention(device, attention_cases(device.kind), job["limit_s"])
+    return [one.model_dump(mode="json") for one in samples]
+
+
 def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
     """Measure one burst."""
     from calibrate.worker.burst import Limits, run_burst
@@ -219,15 +234,17 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
 
     begin_s = time.perf_counter()
     with quiet(), contextlib.redirect_stdout(sys.stderr):
-        device = _open(job["device"]).device
+        device, recipe = _open(job["device"]).device, Recipe.model_validate(job["recipe"])
         figures, run = run_burst(
             job["config"],
-            Recipe.model_validate(job["recipe"]),
-            job["seq_len"],
+            recipe,
+            MicroBatch(*job["batch"]) if job.get("batch") else MicroBatch(recipe.micro_batch, job["seq_len"]),
             device,
             Limits(job["steps"], job["limit_s"], begin_s + job.get("left_s", math.inf)),
             say,
             job.get("code", ""),
+            MicroBatch(*job["evaluated"]) if job.get("evaluated") else None,
+            tuple(tuple(Drawn(tuple(lengths), tokens) for lengths, tokens in step) for step in job.get("draws", ())),
         )
     return {"measured": figures.model_dump(), "run": run.model_dump()}
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 
+from calibrate.attention_rates import lower_quartile, waits_for_host
 from calibrate.rates import Case, Sample, kernels_of
 
-LEAST_S, MOST_S = 0.02, 0.5
-"""Least (with REPEATS) and most seconds for which one case is repeated."""
-REPEATS = (5, 200)
-GROUP_S = 2e-4
-"""Calls shorter than this are timed in groups of about this duration."""
-HOST_BOUND = 0.7
 COLD_BYTES, MOST_COPIES = 2**27, 64
 """Bytes of weights that products cycle through, so that they are read from memory and not from a cache."""
 
@@ -54,9 +48,11 @@ def measure(device: Clock, cases: Iterable[Case], limit_s: float) -> Iterator[Sa
             return
         try:
             call = _spread(prepared(case, device.place))
-            seconds, host_bound = _timed(device, call)
+            times_s, host_s = timed_calls(device, call)
         except torch.OutOfMemoryError:
             continue
+        seconds = lower_quartile(times_s)
+        host_bound = waits_for_host(device.kind, seconds, host_s)
         yield Sample(op=case.op, kernels=kernels_of(case, device.kind), seconds=seconds, host_bound=host_bound)
         del call
 
@@ -70,19 +66,33 @@ def _spread(call: Call) -> Call:
     return lambda: kept.append(call())
 
 
-def _timed(device: Clock, call: Call) -> tuple[float, bool]:
-    """(seconds of one call, whether the host was the slower side)."""
-    group = max(1, round(GROUP_S / max(_once(device, call, 1)[0], 1e-7)))
+class Repeats(NamedTuple):
+    """How often a call is repeated: `least` times and for `least_s`, unless that takes `most_s`; at most `most` times.
+
+    Calls shorter than `group_s` are timed in groups of about this duration.
+    """
+
+    least: int = 5
+    most: int = 200
+    least_s: float = 0.02
+    most_s: float = 0.5
+    group_s: float = 2e-4
+
+
+USUAL = Repeats()
+
+
+def timed_calls(device: Clock, call: Call, repeats: Repeats = USUAL) -> tuple[list[float], float]:
+    """(device seconds of one call, of each repetition; the least host seconds of one call)."""
+    group = max(1, round(repeats.group_s / max(_once(device, call, 1)[0], 1e-7)))
     found: list[tuple[float, float]] = []
     begin_s = time.perf_counter()
-    while len(found) < REPEATS[1]:
+    while len(found) < repeats.most:
         found.append(_once(device, call, group))
         spent_s = time.perf_counter() - begin_s
-        if spent_s > MOST_S or (spent_s > LEAST_S and len(found) >= REPEATS[0]):
+        if spent_s > repeats.most_s or (spent_s > repeats.least_s and len(found) >= repeats.least):
             break
-    device_s = statistics.quantiles((one for one, _ in found), n=4)[0] if len(found) > 1 else found[0][0]
-    host_s = min(host for _, host in found)
-    return device_s / group, device.kind != "cpu" and host_s > HOST_BOUND * device_s
+    return [one / group for one, _ in found], min(host for _, host in found) / group
 
 
 def _once(device: Clock, call: Call, group: int) -> tuple[float, float]:
@@ -114,6 +124,13 @@ def _copies(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The tensor and its copies in rotation, more than a cache holds."""
     count = min(MOST_COPIES, COLD_BYTES // tensor.nbytes)
     return itertools.cycle([tensor, *(tensor.clone() for _ in range(count))])
+
+
+def _batched_product(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
+    count, m, n, k = size
+    a = torch.randn(count, m, k, dtype=dtype, device=place)
+    b = torch.randn(count, k, n, dtype=dtype, device=place)
+    return lambda: torch.bmm(a, b)
 
 
 def _sum(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
@@ -189,6 +206,7 @@ def _adamw(size: tuple[int, ...], dtype: torch.dtype, place: str) -> Call:
 
 _MAKERS: dict[str, Callable[[tuple[int, ...], torch.dtype, str], Call]] = {
     "product": _product,
+    "batched product": _batched_product,
     "sum": _sum,
     "activation": _activation,
     "cast": _cast,

@@ -13,7 +13,7 @@ from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import DataFile
 from advisor.dataset.lengths import Lengths
 from advisor.dataset.summary import Measured
-from advisor.errors import BadValue, UnknownName
+from advisor.errors import BadValue, InputError, UnknownName
 from advisor.interval import Interval
 from advisor.knobs import BY_NAME, KNOBS, Question, range_of, read_question, read_value
 from advisor.specs import Placement, Recipe, Rental, Workload
@@ -160,13 +160,13 @@ def measured(counts: dict[int, int], low: float = 1.0, high: float = 1.0) -> Mea
         ({"batch_size": 6}, 4, "a multiple of --gpus, which is 4"),
         ({"batch_size": 12, "micro_batch": 2}, 4, "a multiple of --gpus times --micro-batch, which is 8"),
         ({"micro_batch": 1_000_000}, 100_000, "at most 1,000,000 rows"),
-        ({"packing": True, "group_by_length": True}, 1, "--group-by-length is True: packed rows have one length"),
+        ({"packing": True, "group_by_length": True}, 1, "--group-by-length is set, but packed rows have one length"),
         ({"padding": "none"}, 1, "--padding is 'none': --attention sdpa needs padded rows; give --attention flash"),
         ({"padding": "none", "attention": "eager", "micro_batch": 2}, 1, "--attention eager needs padded rows"),
     ],
 )
 def test_contradictions_are_refused(fixed: dict[str, object], gpus: int, words: str) -> None:
-    with pytest.raises(BadValue, match=words):
+    with pytest.raises(InputError, match=words):
         workload_of(read_question(fixed | {"gpus": gpus}), MODEL)
 
 

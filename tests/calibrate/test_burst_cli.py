@@ -13,12 +13,19 @@ import pytest
 
 from advisor.errors import SourceUnavailable
 from calibrate import burst_cli, cli
-from calibrate.child import BurstRefused
+from calibrate.child import BurstFailed, BurstRefused
+from calibrate.cpu_profile import CPU_PROFILE
+from calibrate.rates import Benchmarks, Sample
+from calibrate.rates_store import store_rates, stored_rates
 from calibrate.runner import BurstJob, Machine, Result
 from calibrate.store import Store
+from calibrate.tuning import devices_folder
 from tests.calibrate import made_up
-from tests.calibrate.made_up import TINY, gpu, machine
+from tests.calibrate.made_up import CPU, TINY, environment, gpu, machine
+from tests.calibrate.test_fit import CPU_CARD, made_up_samples
+from tests.calibrate.test_rates_store import FOUND
 
+SAMPLES = tuple(made_up_samples(CPU_CARD, CPU_PROFILE, "cpu"))
 DONE = Result("done", made_up.figures(), made_up.run(), "")
 
 
@@ -31,6 +38,9 @@ class StubRunner:
     asked_for = ""
     takes_s = 0.0
     rates_limit_s = 0.0
+    samples: tuple[Sample, ...] = ()
+    attention_found: Any = ()
+    measured: list[str] = []  # noqa: RUF012 - made anew for each test
 
     def __init__(self, timeout_s: float) -> None:
         pass
@@ -50,7 +60,14 @@ class StubRunner:
 
     def rates(self, machine: Machine, limit_s: float) -> tuple[Any, ...]:
         type(self).rates_limit_s = limit_s
-        return ()
+        self.measured.append("rates")
+        return self.samples
+
+    def attention(self, machine: Machine, limit_s: float) -> tuple[Any, ...]:
+        self.measured.append(f"attention, at most {limit_s:g} s")
+        if isinstance(self.attention_found, Exception):
+            raise self.attention_found
+        return tuple(self.attention_found)
 
     def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None]) -> Result:
         self.jobs.append(job)
@@ -63,7 +80,8 @@ class StubRunner:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubRunner]:
     monkeypatch.setattr(burst_cli, "BurstRunner", StubRunner)
-    for name, value in (("here", machine()), ("results", {}), ("jobs", []), ("takes_s", 0.0)):
+    fresh = {"here": machine(), "results": {}, "jobs": [], "takes_s": 0.0, "measured": [], "samples": ()}
+    for name, value in (fresh | {"attention_found": ()}).items():
         monkeypatch.setattr(StubRunner, name, value)
     return StubRunner
 
@@ -131,6 +149,30 @@ def test_the_second_time_nothing_is_measured(stub: type[StubRunner], calibrate: 
     assert calibrate("--seq-len", 16, "--again", "--steps", 4) == 0
     assert len(stub.jobs) == 20
     assert stub.jobs[-1].steps == 4
+
+
+def test_attention_is_measured_once_and_shown_beside_the_estimate(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.samples, stub.attention_found = SAMPLES, FOUND.attention
+    assert calibrate("--seq-len", 16, "--method", "lora", "--no-gradient-checkpointing") == 0
+    assert stub.measured == ["rates", "attention, at most 5 s"]
+    assert "measuring attention by kernel" in calibrate.err
+    (row,) = (line for line in calibrate.err.splitlines() if line.startswith("flash "))
+    assert row.split()[:5] == ["flash", "no", "float32", "1.00", "ms"]
+    assert calibrate("--seq-len", 16, "--method", "lora", "--no-gradient-checkpointing") == 0
+    assert len(stub.measured) == 2
+    folder = devices_folder(calibrate.store)
+    store_rates(CPU, environment(), Benchmarks(SAMPLES), folder)  # as an older version wrote
+    assert calibrate("--seq-len", 16, "--method", "lora", "--no-gradient-checkpointing") == 0
+    assert stub.measured[2:] == ["attention, at most 5 s"]
+    assert stored_rates(CPU, environment(), folder) == Benchmarks(SAMPLES, FOUND.attention)
+
+
+def test_attention_that_kills_its_process_costs_nothing_else(stub: type[StubRunner], calibrate: Door) -> None:
+    stub.samples, stub.attention_found = SAMPLES, BurstFailed("the worker was ended by signal 11")
+    assert calibrate("--seq-len", 16, "--method", "lora", "--no-gradient-checkpointing") == 0
+    assert "attention was not measured: the worker was ended by signal 11" in calibrate.err
+    assert stored_rates(CPU, environment(), devices_folder(calibrate.store)) == Benchmarks(SAMPLES)
+    assert len(stub.jobs) == 1
 
 
 def test_a_crash_is_code_one_and_the_others_are_measured(stub: type[StubRunner], calibrate: Door) -> None:

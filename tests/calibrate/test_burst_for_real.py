@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from advisor.command import EXIT_BROKEN_PIPE
+from calibrate.attention_rates import AttentionSample
 from calibrate.store import Store
 from calibrate.tuning import devices_folder
 from tests.calibrate import made_up
@@ -64,6 +65,31 @@ def test_all_five_methods_for_real(measured: Measured) -> None:
         assert len(one["burst"]["run"]["step_s"]) == 3
         assert one["environment"]["device"]["kind"] == "cpu"
     assert len(measured.store.read().results) == 5
+
+
+def test_attention_is_timed_by_kernel(measured: Measured) -> None:
+    """A CPU has flash attention and math attention; of the others PyTorch's reason is kept."""
+    (path,) = devices_folder(measured.store).glob("*.rates.json")
+    samples = [AttentionSample.model_validate(one) for one in json.loads(path.read_text())["profile"]["attention"]]
+    assert {one.kernel for one in samples if not one.refused} == {"flash", "math"}
+    assert {one.kernel for one in samples if one.refused} == {"cudnn", "efficient"}
+    assert {one.masked for one in samples} == {False, True}
+
+
+def test_varying_rows_and_an_evaluation_for_real(tmp_path: Path, measured: Measured) -> None:
+    """Every step within 1 %, the evaluation too, and what a CPU does not count is null."""
+    shutil.copytree(devices_folder(measured.store), devices_folder(Store(tmp_path / "kept")))
+    rows = ("--micro-batch", "8", "--mean-seq-len", "12", "--eval-batch", "8")
+    process = typed(tmp_path, "--method", "lora", "--steps", "3", "--gradient-checkpointing", "--json", *rows)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    (one,) = map(json.loads, out.splitlines())
+    burst, run = one["burst"], one["burst"]["run"]
+    assert [step["predicted_bytes"] for step in burst["drawn"]] == pytest.approx(run["step_peak_bytes"], rel=0.01)
+    assert run["step_reserved_bytes"] == [None] * 3
+    assert one["predicted"]["evaluation_bytes"] == pytest.approx(one["measured"]["evaluation_bytes"], rel=0.01)
+    (kept,) = Store(tmp_path / "kept").read().results
+    assert (kept.kind, kept.schema_version) == ("varying", 2)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])

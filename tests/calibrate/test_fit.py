@@ -11,10 +11,11 @@ import pytest
 pytest.importorskip("scipy")
 
 from advisor.catalog import find_gpus
-from advisor.costs.device import CPU_PROFILE, DeviceProfile, profile_for
+from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.roofline import Roofline
 from advisor.decoders.step import step_program
 from advisor.specs import METHODS, GpuSpec, Recipe
+from calibrate.cpu_profile import CPU_PROFILE
 from calibrate.cut import cut, uncut
 from calibrate.fit import (
     COEFFICIENTS,

@@ -8,13 +8,15 @@ import random
 from pathlib import Path
 
 from advisor.errors import AdvisorError
+from calibrate.attention_rates import AttentionSample, attention_times
 from calibrate.measurement import Comparison
 from calibrate.rates import Rates, Sample
+from calibrate.rates_store import keep_rates, rates_in
 from calibrate.records_show import print_records
 from calibrate.report import report_html
 from calibrate.residuals import latest
 from calibrate.store import Store, parse_file
-from calibrate.tuning import card_of, keep_rates, observed, rates_in, suitable
+from calibrate.tuning import card_of, observed, suitable
 from tests.calibrate import made_up
 from tests.calibrate.made_up import CPU, gpu, record
 from tests.hostile import check_line, damaged, mutated
@@ -33,6 +35,12 @@ RATES = Rates(
     samples=(
         Sample(op="product", kernels=(("matmul", "float32", 2e9, 6e6, (1000, 1000, 1000)),), seconds=0.01),
         Sample(op="sum", kernels=(("elementwise", "float32", 0, 2**25, (0, 0, 0)),), seconds=0.001),
+    ),
+    attention=(
+        AttentionSample(
+            kernel="math", masked=True, dtype="float16", size=(1, 2, 64, 32), forward_s=(1e-3,), backward_s=(2e-3,)
+        ),
+        AttentionSample(kernel="flash", masked=True, dtype="float16", size=(1, 2, 64, 32), refused="takes no mask"),
     ),
 )
 
@@ -61,6 +69,7 @@ def check_rates(folder: Path, found: tuple[Rates, ...]) -> None:
     for one in found:
         keep_rates(one, folder)
         assert rates_in(one.device, one.versions, folder) == one
+        assert all(time.seconds > 0 for time in attention_times(one.attention, one.device))
 
 
 def check_store(folder: Path, data: bytes) -> None:

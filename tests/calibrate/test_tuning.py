@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from advisor.advice.advise import advise
-from advisor.costs.device import CPU_PROFILE, profile_for
+from advisor.costs.device import profile_for
 from advisor.costs.measured import read_device
 from advisor.decoders.step import step_program
 from advisor.files.checked import FOLDER_VARIABLE
@@ -24,31 +24,31 @@ from advisor.specs import METHODS, GpuSpec, Recipe
 from calibrate import fit as fitting
 from calibrate import tuning
 from calibrate.burst_record import DeviceFacts
+from calibrate.cpu_profile import CPU_PROFILE
 from calibrate.cut import spec_of
 from calibrate.fit import COEFFICIENTS, with_values
 from calibrate.measurement import Comparison, Figures
 from calibrate.predict import Speed, predict, predicted_time, step_seconds
-from calibrate.rates import Sample
+from calibrate.rates import Benchmarks, Sample
+from calibrate.rates_store import store_rates
 from calibrate.store import Store
 from calibrate.tuning import (
-    BadRates,
     NotFitted,
+    Tuned,
     card_of,
     context_bytes,
     devices_folder,
     first_speed,
     fragmentation,
     keep,
-    rates_path,
     speed_of,
-    store_rates,
-    stored_rates,
     suitable,
     tune,
 )
 from tests.calibrate import made_up
 from tests.calibrate.door import Door
 from tests.calibrate.made_up import CPU, GIB, TINY, environment, figures, gpu, record
+from tests.calibrate.made_up_attention import attention_samples
 from tests.calibrate.test_fit import made_up_samples
 
 CONFIG = TINY | {"hidden_size": 512, "intermediate_size": 1408}
@@ -137,6 +137,35 @@ def test_a_card_is_fitted_without_rates_too() -> None:
     assert tuned.device.card.name == "NVIDIA H200"
     assert tuned.device.versions["driver"] == "580.1"
     assert tuned.device.profile.name == "NVIDIA H200"
+
+
+@pytest.mark.slow
+def test_attention_by_kernel_sets_what_bursts_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, default = gpu(), first_speed(gpu(), ())
+    assert default is not None
+    real = default.profile.model_copy(update={"efficient_attention": (0.2, 0.2), "cudnn_masked_attention": (0.9, 0.9)})
+    attention = attention_samples(default.card, real)
+    few, samples = records(device, (), **FEW), made_up_samples(default.card, real, "cuda")
+    without, tuned = (tune(few, samples, device, environment(device), found) for found in ((), attention))
+    profile = tuned.device.profile
+    flash = profile.attention_forward / real.attention_forward
+    assert profile.efficient_attention[0] * flash == pytest.approx(0.2, rel=0.05)
+    assert profile.cudnn_masked_attention[0] * flash == pytest.approx(0.9, rel=0.05)
+    assert set(tuned.device.attention) == {"flash", "cudnn masked", "efficient", "efficient masked"}
+    assert {name for name, _, _ in tuned.table()} > {"efficient_attention[0]", "sums_in_memory"}
+    assert without.device.profile.efficient_attention == default.profile.efficient_attention
+    assert without.device.attention == {}
+
+    def padded_s(one: Tuned) -> float:
+        keep(one, tmp_path / "devices")
+        given = {"mean_seq_len": 2000, "seq_len": 4096, "micro_batch": 4, "method": "lora", "attention": "sdpa"}
+        (row,) = (c for c in advise("llama-3.2-1b", "h200", 3000, **given).candidates if c.recipe.method == "lora")
+        assert row.time is not None
+        return row.time.step_s.likely
+
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("importlib.metadata.version", environment().versions.__getitem__)
+    assert padded_s(tuned) < 0.98 * padded_s(without)
 
 
 def test_context_is_what_the_driver_shows_beyond_what_is_reserved() -> None:
@@ -234,7 +263,7 @@ def test_a_fitted_profile_is_what_is_predicted_by(tmp_path: Path) -> None:
     tuned = tune(records(), SAMPLES, CPU, environment())
     path = keep(tuned, tmp_path / "devices")
     assert read_device(path) == tuned.device
-    speed = speed_of(CPU, environment(), SAMPLES, tmp_path / "devices")
+    speed = speed_of(CPU, environment(), Benchmarks(tuple(SAMPLES)), tmp_path / "devices")
     assert speed is not None
     assert "fitted" in speed.source
     model = spec_of("small", CONFIG)
@@ -245,10 +274,10 @@ def test_a_fitted_profile_is_what_is_predicted_by(tmp_path: Path) -> None:
     assert first is not None
     assert fitted.step_s > first.step_s
     newer = environment().model_copy(update={"torch": "2.14.0"})
-    assert (other := speed_of(CPU, newer, SAMPLES, tmp_path / "devices")) is not None
+    assert (other := speed_of(CPU, newer, Benchmarks(tuple(SAMPLES)), tmp_path / "devices")) is not None
     assert other.source == "micro-benchmarks"
     path.write_text("{")
-    assert (other := speed_of(CPU, environment(), SAMPLES, tmp_path / "devices")) is not None
+    assert (other := speed_of(CPU, environment(), Benchmarks(tuple(SAMPLES)), tmp_path / "devices")) is not None
     assert other.source == "micro-benchmarks"
 
 
@@ -260,43 +289,6 @@ def test_a_card_that_no_catalog_knows_gets_its_peaks() -> None:
     best = max(one.kernels[0][2] / one.seconds for one in SAMPLES if one.kernels[0][1] == "bfloat16")
     assert card.bf16_flop_per_s == pytest.approx(2 * best)
     assert card_of(gpu(), SAMPLES).bf16_flop_per_s == card_of(gpu(), ()).bf16_flop_per_s
-
-
-def test_rates_are_kept_by_device_and_versions(tmp_path: Path) -> None:
-    assert stored_rates(CPU, environment(), tmp_path) == ()
-    store_rates(CPU, environment(), SAMPLES[:2], tmp_path)
-    assert stored_rates(CPU, environment(), tmp_path) == tuple(SAMPLES[:2])
-    assert stored_rates(CPU, environment().model_copy(update={"torch": "1"}), tmp_path) == ()
-    rates_path(CPU, tmp_path).write_text("{")
-    with pytest.raises(BadRates, match="--again"):
-        stored_rates(CPU, environment(), tmp_path)
-
-
-@pytest.mark.slow
-def test_rates_travel_with_the_records(calibrate: Door, tmp_path: Path) -> None:
-    """What is fitted elsewhere is what would have been fitted here; one's own rates are not replaced."""
-    here, there, card = tmp_path / "here", tmp_path / "there", tmp_path / "card.jsonl"
-    kept = records(**FEW)
-    Store(here).append(*kept)
-    store_rates(CPU, environment(), SAMPLES, here / "devices")
-    assert calibrate("export", card, "--out", here) == 0
-    assert f"{len(kept)} records and the micro-benchmarks of cpu: Some CPU, 1 thread in" in calibrate.out
-    assert calibrate("import", card, "--out", there) == 0
-    assert f"{len(kept)} records and the micro-benchmarks of" in calibrate.out
-    assert stored_rates(CPU, environment(), there / "devices") == tuple(SAMPLES)
-    fitted = []
-    for folder in (here, there):
-        assert calibrate("fit", "--json", "--out", folder) == 0
-        fitted.append(json.loads(calibrate.out))
-    assert fitted[0] == fitted[1]
-    store_rates(CPU, environment(), SAMPLES[:3], there / "devices")
-    assert calibrate("import", card, "--out", there) == 0
-    assert "micro-benchmarks" not in calibrate.out
-    assert stored_rates(CPU, environment(), there / "devices") == tuple(SAMPLES[:3])
-    lines = card.read_text().splitlines()
-    card.write_text("\n".join([*lines[:-1], lines[-1].replace('"samples":[', '"samples":[7,', 1)]))
-    assert calibrate("import", card, "--out", there) == 2
-    assert f"line {len(lines)}: samples.0" in calibrate.err
 
 
 def test_where_profiles_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +329,7 @@ def test_the_command_says_why_not(
     assert calibrate("fit", "--out", tmp_path / "few") == 2
     assert "the rates of Some CPU are not known" in calibrate.err
     assert len(calibrate.err.splitlines()) == 1
-    store_rates(CPU, environment(), SAMPLES, tmp_path / "few" / "devices")
+    store_rates(CPU, environment(), Benchmarks(tuple(SAMPLES)), tmp_path / "few" / "devices")
     assert calibrate("fit", "--out", tmp_path / "few") == 2
     assert "2 clean bursts at 1 shape are too few" in calibrate.err
     assert not list((tmp_path / "few" / "devices").glob("*gb.json"))

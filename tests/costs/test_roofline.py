@@ -78,10 +78,68 @@ def test_memory_efficient_attention_comes_near_published_rates() -> None:
         assert attention(gpu, kind, width, dtype) == pytest.approx(published, rel=0.25), (kind, dtype, published)
 
 
+def test_cudnns_attention_comes_near_published_rates_where_it_is_preferred() -> None:
+    h100 = card("NVIDIA H100 80GB HBM3")
+    assert attention(h100, "attention", 128) == pytest.approx(610, rel=0.15)  # Shah et al. 2024, figure 5
+    assert attention(h100, "flash attention", 128) == pytest.approx(370, rel=0.15)
+    for gpu in (A100, card("NVIDIA GeForce RTX 5090"), card("AMD Instinct MI300X")):
+        assert attention(gpu, "attention", 128) == attention(gpu, "flash attention", 128)
+
+
+def step_rate(gpu: GpuSpec, kinds: tuple[str, str], width: int, dtype: str) -> float:
+    """TFLOP/s of a forward, its recomputation and a backward."""
+    once, back = (attention(gpu, kind, width, dtype) for kind in kinds)
+    return 4.5 / (2 / once + 2.5 / back)
+
+
+def test_masked_attention_lies_in_the_ranges_of_public_steps() -> None:
+    """The rates that public training steps leave for masked attention, each known to 20 %."""
+    forward, backward = "masked attention", "masked attention backward"
+    in_memory = f"{backward}, sums in memory"
+    h100, pro = card("NVIDIA H100 80GB HBM3"), card("NVIDIA RTX PRO 6000 Blackwell Workstation Edition")
+    for gpu, kind, width, dtype, low, high in (
+        (A100, backward, 128, "bfloat16", 59, 66),
+        (h100, backward, 128, "bfloat16", 87, 118),
+        (pro, in_memory, 128, "bfloat16", 42, 46),
+        (A100, in_memory, 256, "bfloat16", 59 * 0.5, 66 * 0.9),
+        (h100, in_memory, 256, "bfloat16", 87 * 0.5, 118 * 0.9),
+        (h100, backward, 128, "float32", 13, 13),
+    ):
+        assert low * 0.8 < step_rate(gpu, (forward, kind), width, dtype) < high * 1.2, (gpu.name, width, dtype)
+
+
 def test_wide_heads_slow_the_memory_efficient_backward_down() -> None:
     slow = "efficient attention backward, sums in memory"
     published = (36, 42)  # an RTX 5090 for heads of 512 (xlite-dev/ffpa-attn, issue 235)
     assert published[0] * 0.7 < attention(card("NVIDIA GeForce RTX 5090"), slow, 512) < published[1] * 1.3
+
+
+def test_each_coefficient_of_attention_moves_its_own_kernels() -> None:
+    before = profile_for(A100)
+    tflop = 1e12
+    kernels: dict[str, Kernel] = {
+        "efficient_attention": ("efficient attention", "bfloat16", tflop, 1.0, (0, 0, 0)),
+        "cudnn_masked_attention": ("cudnn attention", "bfloat16", tflop, 1.0, (0, 0, 0)),
+        "sums_in_memory": ("efficient attention backward, sums in memory", "float16", tflop, 1.0, (0, 0, 0)),
+        "attention_fp32": ("efficient attention", "float32", tflop, 1.0, (0, 0, 0)),
+        "batched_fp32": ("batched matmul", "float32", tflop, 1.0, (4096, 4096, 4096)),
+        "": product(4096, 4096, 4096, "float32"),
+    }
+    for moved_field in filter(None, kernels):
+        value = getattr(before, moved_field)
+        halved = value / 2 if isinstance(value, float) else tuple(one / 2 for one in value)
+        after = Roofline(A100, before.model_copy(update={moved_field: halved}))
+        for field, kernel in kernels.items():
+            ratio = after.seconds(kernel)[0] / Roofline(A100, before).seconds(kernel)[0]
+            follows = field == moved_field or (moved_field, field) == ("efficient_attention", "sums_in_memory")
+            assert ratio == pytest.approx(2.0 if follows else 1.0), (moved_field, field)
+
+
+def test_older_bitsandbytes_dequantizes_as_much_slower_as_was_measured() -> None:
+    rows = ((A100, 1.36, 2.07), (card("NVIDIA H100 80GB HBM3"), 1.36, 2.07), (T4, 1.25, 1.8), (L40S, 0.99, 1.01))
+    for gpu, least, most in rows:
+        before, today = (seconds(moved(1e9, kind), gpu) for kind in ("dequantize before 0.48", "dequantize"))
+        assert least < before / today < most
 
 
 def test_large_traffic_runs_below_peak_bandwidth_and_small_traffic_at_a_fixed_cost() -> None:

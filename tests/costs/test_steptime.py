@@ -21,6 +21,7 @@ from advisor.costs.steptime import (
     optimizer_step_time,
     queue_seconds,
     step_count,
+    steps_between_evaluations,
     time_estimate,
 )
 from advisor.decoders.step import step_program
@@ -198,7 +199,6 @@ def test_hooks_and_the_engine_have_their_own_launch_cost() -> None:
 def test_a_device_that_is_its_own_host_takes_the_sum() -> None:
     loads = [(5.0, 1.0), (1.0, 3.0)]
     assert queue_seconds(loads, asynchronous=False) == 10.0
-    assert queue_seconds(loads, 2.0, 0.5, asynchronous=False) == 14.0
 
 
 def test_energy_lies_between_idle_and_the_power_limit() -> None:
@@ -224,6 +224,21 @@ def test_what_binds_follows_from_the_work() -> None:
     assert micro_step_time(tape(small, lora, 1, 32), A100, profile_for(A100)).bound == "launch"
     assert micro_step_time(tape(large, lora, 2, 2048), A100, profile_for(A100)).bound == "compute"
     assert micro_step_time(tape(large, Recipe(method="dora"), 1, 512), A100, profile_for(A100)).bound == "memory"
+
+
+def test_a_mask_makes_the_interval_wider() -> None:
+    m, recipe, length = find_model("llama-3.2-3b"), Recipe(method="lora"), 4096
+
+    def widths(padded: bool) -> tuple[float, float]:
+        program = step_program(m, recipe, 2, length, "cuda", padded=padded, capability="8.0")
+        times = micro_step_time(program.kernels(2, length, recipe.rank), A100, profile_for(A100)).seconds
+        return times.low / times.likely, times.high / times.likely
+
+    spread = profile_for(A100).device_spread
+    (low, high), (masked_low, masked_high) = widths(padded=False), widths(padded=True)
+    assert (low, high) == pytest.approx((spread.low, spread.high), rel=0.02)
+    assert masked_low < low - 0.02
+    assert masked_high > high + 0.02
 
 
 def test_copies_count_as_layers() -> None:
@@ -318,3 +333,10 @@ def test_the_mean_of_micro_steps_is_that_of_every_part() -> None:
     assert found.flop == pytest.approx(0.25 * short.flop + 0.75 * long.flop)
     assert found.seconds.low < found.seconds.likely < found.seconds.high
     assert mean_of([(short, 1.0)]) is short
+
+
+@pytest.mark.parametrize(("eval_steps", "steps"), [(0, 63), (10, 10)])
+def test_an_evaluation_follows_every_epoch_or_so_many_steps(eval_steps: int, steps: int) -> None:
+    workload = Workload(examples=1000, epochs=3, eval_steps=eval_steps)
+    recipe = Recipe(method="lora", micro_batch=4, gradient_accumulation=4)
+    assert steps_between_evaluations(workload, recipe, Placement()) == steps

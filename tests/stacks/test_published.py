@@ -61,12 +61,18 @@ class HoldsQuantizedInput(Stack):
     linear = Early2024.linear
 
 
+class Older8Bit(Stack):
+    linear = LitGpt.linear
+    adapted_features = 0
+
+
 class CutsEmbedding(HoldsQuantizedInput):
     leaf_under_checkpointing = Notebook2024.leaf_under_checkpointing
 
 
 class SlicedHead(Stack):
     head_tokens = 128
+    lacking_tokens = 0
     loss = LitGpt.loss
 
 
@@ -133,6 +139,30 @@ def test_a_mixed_sliced_head_keeps_a_cast_weight_for_each_slice() -> None:
     one = 2 * MODEL.vocab_size * MODEL.hidden_size
     # ours keeps one such cast
     assert kept(SlicedHead(), **mixed) == pytest.approx(4 * LOGITS + (slices - 1) * one, rel=0.05)
+
+
+def test_the_last_slice_of_a_row_keeps_a_whole_cast_weight() -> None:
+    mixed = {"base_dtype": "float32", "adapter_dtype": "float32", "autocast": True}
+    whole, part = (step(LitGpt(0, lacking_tokens=lacking), **mixed).after_forward_bytes for lacking in (0, 32))
+    assert part - whole == 2 * MODEL.vocab_size * MODEL.hidden_size * 32 // 128
+
+
+def test_casts_of_all_slices_precede_the_products_with_a_quantized_head() -> None:
+    """Beside fp32 logits are then gradients in 16 bits, that of the states, and the weight in fp16 and in bf16."""
+    nf4 = {"method": "qlora", "quant": "nf4", "kbit_upcast": False}
+    wide = MODEL.model_copy(update={"hidden_size": 2048, "head_dim": 512})
+    one = step(LitGpt(0), wide, **nf4)
+    moved = 2 * 2 * wide.vocab_size * wide.hidden_size + 2 * TOKENS * wide.hidden_size - 2 * LOGITS
+    assert one.peak_bytes - one.after_forward_bytes == pytest.approx(moved, rel=0.01)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_older_int8_products_keep_their_input_a_second_time(reentrant: bool) -> None:
+    """And out of reach of checkpointing that is not re-entrant."""
+    int8 = {"method": "qlora", "quant": "int8", "kbit_upcast": False, "base_dtype": "float16"}
+    knobs = {**int8, "gradient_checkpointing": True, "reentrant": reentrant}
+    inputs = TOKENS * MODEL.num_hidden_layers * (4 * MODEL.hidden_size + MODEL.intermediate_size)
+    assert kept(Older8Bit(), **knobs) == (0 if reentrant else inputs)
 
 
 def test_a_sliced_head_spares_the_gradients_of_full_logits() -> None:

@@ -46,6 +46,12 @@ def test_a_card_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["conditions"]["power_limit_w"] == 220.0
 
 
+def test_attention_is_a_job_that_time_ends() -> None:
+    (said,) = answers({"attention": {"device": "cpu", "limit_s": 0.05}})
+    assert said["attention"][0]["kernel"] == "flash"
+    assert 1 <= len(said["attention"]) < 192
+
+
 def test_a_card_before_ampere_has_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     device = card()
     device._properties.major = 7

@@ -23,6 +23,7 @@ from tests.calibrate.fake_cuda import FakeCuda, fake_nvml
 SMALL = [
     Case("product", "bfloat16", (24, 48, 16)),
     Case("product", "float32", (8, 16, 64)),
+    Case("batched product", "float32", (3, 8, 16, 4)),
     Case("sum", "float32", (4, 64)),
     Case("activation", "bfloat16", (4, 64)),
     Case("cast", "bfloat16", (4, 64)),
@@ -98,14 +99,14 @@ def test_every_operation_is_timed(kind: Any) -> None:
 
 def test_samples_are_kernels_with_seconds() -> None:
     found = list(measure(Clock(), SMALL[:3], 10.0))
-    assert [one.kernels[0][0] for one in found] == ["matmul", "matmul", "elementwise"]
+    assert [one.kernels[0][0] for one in found] == ["matmul", "matmul", "batched matmul"]
     assert all(0 < one.seconds < 0.1 and not one.host_bound for one in found)
 
 
 def test_a_card_that_waits_for_its_host_is_told_apart() -> None:
-    (waiting,) = measure(Clock("cuda"), SMALL[2:3], 10.0)
+    (waiting,) = measure(Clock("cuda"), SMALL[3:4], 10.0)
     assert waiting.host_bound
-    (working,) = measure(Clock("cuda", busy_s=0.02), SMALL[2:3], 10.0)
+    (working,) = measure(Clock("cuda", busy_s=0.02), SMALL[3:4], 10.0)
     assert not working.host_bound
 
 
@@ -116,7 +117,7 @@ def test_time_and_memory_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("too much")
 
     monkeypatch.setitem(microbench._MAKERS, "product", full)
-    assert [one.op for one in measure(Clock(), SMALL[:3], 10.0)] == ["sum"]
+    assert [one.op for one in measure(Clock(), SMALL[:3], 10.0)] == ["batched product"]
 
 
 def test_through_the_layer_of_a_card() -> None:
