@@ -21,7 +21,7 @@ from advisor.terms import TermName
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
-Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus"]
+Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft"]
 TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4", "fp4", "int8"]
 Attention = Literal["sdpa", "eager", "flash"]
@@ -294,7 +294,7 @@ class Recipe(Frozen):
     modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
     trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
     trained_dtype: TrainedDType = "base"  # of weights that modules_to_save or trained_layers train; base: as loaded
-    variant: Variant = "plain"  # of LoRA's scaling, start or learning rates: no byte differs
+    variant: Variant = "plain"  # of LoRA's scaling, start or learning rates: no byte differs; oft: OFT in its place
     dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"
     adapter_dtype: DType = "float32"

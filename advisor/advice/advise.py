@@ -31,6 +31,7 @@ from advisor.catalog.gpus import other_sizes
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate, estimate_time
+from advisor.errors import BadValue
 from advisor.knobs import KNOBS, Question, read_question
 from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.paths import named_by
@@ -221,6 +222,8 @@ def _job(
     if isinstance(spec, ModelSpec):
         if targets is not None and question.method != "full":
             resolve_targets(spec, targets)
+        if question.variant == "oft" and question.method not in ("lora", "qlora"):
+            raise BadValue("--variant", "oft", "must be asked for with --method lora or --method qlora")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
     smallest = question.priority == "memory"

@@ -54,6 +54,9 @@ _VARIANTS = {
 
 def variant_notes(question: Question) -> list[Reason]:
     """A note that the variant that was asked for costs what LoRA costs."""
+    if question.variant == "oft":
+        text = "--variant oft: OFT in LoRA's place, in blocks of 32; rank and alpha have no effect."
+        return [Reason(code=ASSUMPTION, text=text, source="peft 0.21, tuners/oft/layer.py")]
     does = _VARIANTS.get(question.variant or "")
     if does is None or question.method == "full":
         return []

@@ -84,6 +84,7 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        linears_are_conv1d=True,  # modeling_gpt2.py, GPT2Attention.__init__: self.c_attn = Conv1D(...)
         # modeling_gpt2.py, GPT2Block.__init__: self.attn
         linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
         embedding_name="wte",  # modeling_gpt2.py, GPT2Model.__init__: self.wte

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.parameters.rotations import rotates, rotation_shape
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast
@@ -59,6 +60,7 @@ class Linear:
         "out_features",
         "quant",
         "recipe",
+        "rotation",
         "weight",
     )
 
@@ -89,8 +91,10 @@ class Linear:
         dtype = recipe.base_dtype if quant != "none" else "float32" if shape.wide else other_dtype
         self.weight = Tensor(size, dtype, needs_grad=trained)
         self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
-        self.lora_a = self.lora_b = self.magnitude = None
-        if rank:
+        self.lora_a = self.lora_b = self.magnitude = self.rotation = None
+        if rank and rotates(recipe):
+            self.rotation = Tensor(rotation_shape(shape), recipe.adapter_dtype, needs_grad=True)
+        elif rank:
             self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=code.trains_lora_a)
             self.lora_b = Tensor((shape.out_features, rank), recipe.adapter_dtype, needs_grad=True)
             if recipe.is_dora:
@@ -99,7 +103,7 @@ class Linear:
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
-        found = (self.weight, self.bias, self.lora_a, self.lora_b, self.magnitude)
+        found = (self.weight, self.bias, self.lora_a, self.lora_b, self.magnitude, self.rotation)
         return [p for p in found if p is not None and p.needs_grad]
 
 

@@ -26,6 +26,7 @@ from advisor.decoders.step_inputs import StepInputs
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
 from advisor.parameters.own_weights import own_weights
+from advisor.parameters.rotations import rotates
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
@@ -174,7 +175,7 @@ def _structure(recipe: Recipe) -> Recipe:
         update={
             "rank": 1,
             "alpha": 1.0,
-            "variant": "plain",
+            "variant": recipe.variant if rotates(recipe) else "plain",
             "neftune": float(recipe.neftune > 0),
             "micro_batch": 1,
             "optimizer": "adamw",

@@ -13,6 +13,7 @@ from advisor.answer import DataFile
 from advisor.export.run import LORAPLUS_RATIO, Run, TrainingFile
 from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
+from advisor.parameters.rotations import BLOCK, rotates
 from advisor.specs import Recipe
 
 _TEMPLATE_NOTE = (
@@ -22,6 +23,7 @@ _VARIANTS: dict[str, tuple[str, Any]] = {
     "rslora": ("use_rslora", True),
     "pissa": ("pissa_init", True),
     "loraplus": ("loraplus_lr_ratio", LORAPLUS_RATIO),
+    "oft": ("finetuning_type", "oft"),
 }
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
@@ -34,7 +36,13 @@ def write(run: Run) -> TrainingFile:
         "model_name_or_path": run.source,
         "stage": "pt" if run.data.form == "text" else "sft",
         "do_train": True,
-        "finetuning_type": "lora" if recipe.has_adapters else "freeze" if recipe.trained_layers else "full",
+        "finetuning_type": "oft"
+        if rotates(recipe)
+        else "lora"
+        if recipe.has_adapters
+        else "freeze"
+        if recipe.trained_layers
+        else "full",
         "flash_attn": {"eager": "disabled", "sdpa": "sdpa", "flash": "fa2"}[recipe.attention],
         "dataset": "train",
         "dataset_dir": ".",
@@ -62,10 +70,13 @@ def write(run: Run) -> TrainingFile:
             "lora_rank": recipe.rank,
             "lora_alpha": whole_alpha(run, "LLaMA-Factory"),
             "lora_dropout": recipe.dropout,
-            "lora_target": "all" if run.adapts_all_linear else ",".join(run.target_modules),
+            "lora_target": _targets(run),
             "use_dora": recipe.is_dora,
             **run.variant_keys("LLaMA-Factory", _VARIANTS),
         }
+    if rotates(recipe):
+        values = {key: one for key, one in values.items() if not key.startswith("lora_")}
+        values |= {"oft_block_size": BLOCK, "oft_target": _targets(run)}
     if recipe.is_quantized:
         values |= {"quantization_bit": 8 if recipe.quant == "int8" else 4, "quantization_method": "bnb"}
     if recipe.quant in ("nf4", "fp4"):
@@ -87,6 +98,16 @@ def _optimizer(run: Run) -> dict[str, Any]:
     if not optimizer_row(name).low_rank:
         return run.optimizer_arguments("LLaMA-Factory")
     return {"optim": "adamw_torch", f"use_{name}": True, f"{name}_rank": run.recipe.optimizer_rank}
+
+
+def _finetuning_type(recipe: Recipe) -> str:
+    if recipe.has_adapters:
+        return "oft" if rotates(recipe) else "lora"
+    return "freeze" if recipe.trained_layers else "full"
+
+
+def _targets(run: Run) -> str:
+    return "all" if run.adapts_all_linear else ",".join(run.target_modules)
 
 
 def _trains_bf16(recipe: Recipe) -> bool:

@@ -159,6 +159,7 @@ def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:
     if (
         not recipe.has_adapters
         or recipe.trained_layers
+        or recipe.variant == "oft"
         or not adapts_experts(m, recipe.target_modules, recipe.is_dora, recipe.dropout)
     ):
         return {}

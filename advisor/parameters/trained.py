@@ -19,6 +19,7 @@ from advisor.parameters.modules import (
     own_parameters,
 )
 from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
+from advisor.parameters.rotations import check_rotations, rotates, rotation_shape
 from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
@@ -46,6 +47,8 @@ class Trained(NamedTuple):
 
 def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
     """The adapter of a linear layer that occurs `times` times."""
+    if rotates(recipe):
+        return [Trained(*rotation_shape(shape), times, recipe.adapter_dtype, True, _projection(recipe))]
     found = [
         Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype, True, _projection(recipe)),
         Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype, True, _projection(recipe)),
@@ -106,6 +109,8 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     found: list[Trained] = []
     own = own_weights(m, recipe)
     if recipe.has_adapters:
+        if rotates(recipe):
+            check_rotations(m, recipe)
         resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
         for part, layers in trained_groups(m, recipe):
             found += _adapters(part, recipe, layers)

@@ -26,6 +26,7 @@ from torch import nn
 from advisor.architectures import ARCHITECTURES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.parameters.paths import is_pattern
+from advisor.parameters.rotations import rotates
 from advisor.specs import Recipe, RowKind
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.patches import readable_4bit
@@ -137,7 +138,7 @@ def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: 
 
 
 def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, OFTConfig, get_peft_model
 
     targets = recipe.target_modules
     if targets == ("all-linear",) and (
@@ -145,22 +146,28 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
     ):
         # peft adapts fused experts neither with DoRA nor with dropout, and picks layers only where names are given
         targets = _outside_experts(model)
-    options = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        use_dora=recipe.is_dora,
-        target_modules=_attention_linears(model)
+    named = (
+        _attention_linears(model)
         if targets == ("attention",)
         else targets[0]
-        if targets == ("all-linear",)
-        else targets[0]
-        if is_pattern(targets)
-        else list(targets),
-        task_type=_task_type(model),
-        modules_to_save=list(recipe.modules_to_save) or None,
-        layers_to_transform=_last_layers(model, recipe) if recipe.trained_layers else None,
+        if targets == ("all-linear",) or is_pattern(targets)
+        else list(targets)
     )
+    common = {
+        "target_modules": named,
+        "task_type": _task_type(model),
+        "modules_to_save": list(recipe.modules_to_save) or None,
+        "layers_to_transform": _last_layers(model, recipe) if recipe.trained_layers else None,
+    }
+    options: Any = OFTConfig(**common)
+    if not rotates(recipe):
+        options = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            lora_dropout=recipe.dropout,
+            use_dora=recipe.is_dora,
+            **common,
+        )
     upcast = recipe.adapter_dtype == "float32"
     try:
         with readable_4bit():

@@ -380,6 +380,7 @@ def test_an_optimizer_that_a_trainer_does_not_make_is_refused(trainer: str, opti
         ("axolotl", "olora", "peft_init_lora_weights", "olora"),
         ("axolotl", "loraplus", "loraplus_lr_ratio", 16),
         ("llamafactory", "pissa", "pissa_init", True),
+        ("llamafactory", "oft", "oft_block_size", 32),
     ],
 )
 def test_variants_of_lora(trainer: str, variant: Any, key: str, value: object) -> None:
@@ -392,6 +393,7 @@ def test_variants_of_lora(trainer: str, variant: Any, key: str, value: object) -
     [
         ("trl", "lora", "loraplus", "a file for TRL has no key for it, only for rslora"),
         ("llamafactory", "lora", "olora", "has no key for it"),
+        ("axolotl", "lora", "oft", "has no key for it"),
         ("axolotl", "qlora", "pissa", "cannot start it from a quantized base"),
     ],
 )
