@@ -89,6 +89,8 @@ DENSE: dict[str, Architecture] = {
         linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
         embedding_name="wte",  # modeling_gpt2.py, GPT2Model.__init__: self.wte
         norms_end_in_norm=False,  # modeling_gpt2.py, GPT2Block.__init__: self.ln_1
+        # transformers 4.57 and 5.0, modeling_gpt2.py, GPT2Attention: self.register_buffer("bias", ...)
+        causal_mask_in_layers=True,
         eager_softmax="given",  # modeling_gpt2.py, eager_attention_forward: softmax(attn_weights, dim=-1)
         drops_inside=True,  # modeling_gpt2.py, GPT2Attention.forward: self.resid_dropout(attn_output)
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual

@@ -14,17 +14,19 @@ from typing import ClassVar, NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
+from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
-from advisor.decoders.loss import chunked_loss, log_softmax_loss
+from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
 from advisor.decoders.mlp import feed_forward
-from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
-from advisor.decoders.rope import Rope, apply_rope
-from advisor.libraries import MIRRORED, Libraries
+from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, NormPlace
+from advisor.decoders.rope import Rope, apply_rope, joins_parts
+from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.optimizers import optimizer_row
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
-from advisor.tape.graph import LOGITS, Tensor
+from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
+from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
 
@@ -48,6 +50,15 @@ class Proof(NamedTuple):
     unknown: tuple[str, ...] = ()
     """What runs and is not mirrored: an answer that rests on it says so, and does not say that a job fits."""
 
+    def reading(self, package: str) -> Proof:
+        """The same with functions of a package that ran on a CPU, beside the mirrored step."""
+        text = f"functions of {package}, whose bytes are those of its own code on a CPU"
+        return self if text in self.read else self._replace(read=(*self.read, text))
+
+    def not_knowing(self, text: str) -> Proof:
+        """The same with what is not mirrored."""
+        return self._replace(unknown=(*self.unknown, text))
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -66,19 +77,51 @@ class Stack:
         return ", ".join(f"{name} {version[0]}.{version[1]}" for name, version in versions.items())
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
-        """What the bytes of this step stand on."""
-        unknown = optimizer_row(recipe.optimizer).unknown
-        return Proof(unknown=(unknown,) if unknown else ())
+        """What the bytes of this step stand on: versions between traced ones were read, others are not known."""
+        between, beyond = gaps(self.libraries)
+        known, at = Proof(), self.libraries.transformers
+        if at < MIRRORED.transformers and _untraced(m, at):
+            beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
+        step = optimizer_row(recipe.optimizer).unknown
+        unknown = (*((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
+        read = (*known.read, *(f"what {text} changed" for text in between))
+        return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
+
+    def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+        """The kernels that were asked for and do not run for this model or recipe, each with who says so."""
+        return ()
 
     @property
     def linear(self) -> LinearCode:
         """How a linear layer differs."""
-        return LinearCode()
+        return LinearCode(libraries=self.libraries)
+
+    def leaf_under_checkpointing(self, recipe: Recipe) -> bool:
+        """Whether checkpointing makes the output of a frozen embedding require a gradient.
+
+        transformers 5 does it for every model of tokens. Before, only what would not train otherwise did: a script
+        with re-entrant checkpointing, and peft's k-bit preparation.
+        Source: transformers 4.57 and 5.0, modeling_utils.py, gradient_checkpointing_enable; peft 0.21, utils/other.py,
+        prepare_model_for_kbit_training.
+        """
+        prepared = recipe.is_quantized and recipe.kbit_upcast
+        return self.libraries.transformers >= (5, 0) or recipe.reentrant or prepared
 
     @property
-    def leaf_under_checkpointing(self) -> bool:
-        """Whether checkpointing makes the output of a frozen embedding require a gradient."""
-        return True
+    def sees_packed_rows(self) -> bool:
+        """Whether position ids that begin anew make a mask, where the model's code does so at all.
+
+        Source: transformers 4.52 and 4.53, masking_utils.py, find_packed_sequence_indices; not there before.
+        """
+        return self.libraries.transformers >= (4, 53)
+
+    @property
+    def copies_heads(self) -> bool:
+        """Whether queries, keys and values are made contiguous, head by head, before PyTorch's fused attention.
+
+        Source: transformers 4.48 to 4.55, integrations/sdpa_attention.py, sdpa_attention_forward; not in 4.47 and 4.56.
+        """
+        return (4, 48) <= self.libraries.transformers < (4, 56)
 
     @property
     def outputs_outlive_step(self) -> bool:
@@ -98,9 +141,9 @@ class Stack:
         """Sizes of the buffers that its own code holds from the first step to the last."""
         return ()
 
-    def norm(self, kind: str) -> NormFunction | None:
-        """The code of a norm of that kind (ModelSpec.norm) with a weight; None for `F.layer_norm` and its relatives."""
-        return WRITTEN_OUT.get(kind)
+    def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
+        """The code of a norm with a weight; None for `F.layer_norm` and its relatives."""
+        return WRITTEN_OUT.get(m.norm)
 
     def placed(self, gpu: GpuSpec, workload: Workload) -> Stack:
         """The stack as it runs on that card, on those rows, where its code asks for either."""
@@ -116,6 +159,10 @@ class Stack:
     def keeps_last_apart(self, recipe: Recipe) -> bool:
         """Whether the last layer is checkpointed otherwise than those before."""
         return False
+
+    def unsteady_layers(self, recipe: Recipe) -> int:
+        """How many layers after the first leave more or less behind than those after them."""
+        return 0
 
     def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
         """`function(x)`, run again in backward; `last`: the last layer."""
@@ -137,6 +184,10 @@ class Stack:
         """Queries and keys after RoPE, and the parts that live until attention ends."""
         return apply_rope(t, m, q, k, rope)
 
+    def joins_heads(self, m: ModelSpec) -> bool:
+        """Whether rotated queries and keys are stored head by head."""
+        return joins_parts(m)
+
     def attended(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, KV, S, D) as attention gets them, after RoPE."""
         return k, v
@@ -151,9 +202,17 @@ class Stack:
         """The dense MLP: x (B, S, H) -> (B, S, H); `own` is what its activation learns, if anything."""
         return feed_forward(t, x, m, linears, own)
 
+    def experts(self, m: ModelSpec) -> ExpertsCode | None:
+        """What runs the routed experts, if not transformers' own code."""
+        return None
+
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, KV, S, D) as projected, before RoPE."""
         return k, v
+
+    def offloader(self, recipe: Recipe) -> SavedTensorHooks | None:
+        """What moves the step's saved tensors to the host; None leaves them on the card."""
+        return None
 
     def cached(self, recipe: Recipe, k: Tensor, v: Tensor) -> list[Tensor]:
         """What the model's outputs hold of a layer's keys and values until after backward."""
@@ -164,17 +223,38 @@ class Stack:
         return sum(size * layers for size, layers in parts)
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
-        """Head and loss: (1,)."""
+        """Head and loss: (1,).
+
+        transformers before 4.49 read a copy of the fp32 logits without each row's last token; before 4.46 the model
+        itself made them, under the name of the 16-bit ones, which that freed.
+        Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
+        """
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
-        return log_softmax_loss(t, logits, given.recipe.upcast_logits)
+        if self.libraries.transformers >= (4, 49):
+            return log_softmax_loss(t, logits, given.recipe.upcast_logits)
+        upcast = cast(t, logits, "float32")
+        if self.libraries.transformers < (4, 46):
+            del logits
+        cut = shifted(t, upcast)
+        return log_softmax_loss(t, cut)
+
+
+def _untraced(m: ModelSpec, at: Version) -> bool:
+    """Whether that version's code of the model was not traced; the list is loaded only where it is asked for."""
+    from advisor.architectures.traced import untraced_code
+
+    return untraced_code(architecture=m.architecture, transformers=at)
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
-    """Logits (B, S, V) of all tokens; the loss runs next."""
-    logits = head_logits(t, given.m, [linear(t, given.hidden, given.head)])
+    """Logits (B, S, V) of all tokens; the loss runs next. What the head itself saves is not offloaded."""
+    offloader, t.offloader = t.offloader, None
+    projected = [linear(t, given.hidden, given.head)]
+    t.offloader = offloader
+    logits = head_logits(t, given.m, projected)
     t.label("loss")
     if logits.buffer is not None:
         logits.buffer.move_to(LOGITS)

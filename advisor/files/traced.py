@@ -41,6 +41,7 @@ LATER: dict[str, object] = {
     "stack": (),
     "kernels": (),
     "offload": "none",
+    "optimizer_in_backward": False,
     "modules_to_save": (),
     "trained_layers": 0,
     "trained_dtype": "base",

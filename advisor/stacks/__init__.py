@@ -19,7 +19,15 @@ from advisor.specs import GpuSpec, Recipe, Workload
 CODE: dict[str, str] = {"unsloth": "advisor.stacks.unsloth:Unsloth"}
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""
 
-KERNELS: dict[str, str] = {}
+KERNELS: dict[str, str] = {
+    "liger_norm": "advisor.stacks.liger:LigerNorm",
+    "liger_rope": "advisor.stacks.liger:LigerRope",
+    "liger_mlp": "advisor.stacks.liger:LigerMlp",
+    "liger_loss": "advisor.stacks.liger:LigerLoss",
+    "cce": "advisor.stacks.cut_cross_entropy:CutCrossEntropy",
+    "fused_lora": "advisor.stacks.fused_lora:FusedLora",
+    "activations": "advisor.stacks.offloading:OffloadedActivations",
+}
 """Where kernels are mirrored, by the name in a recipe's `kernels` or `offload`; later ones lie over earlier ones."""
 
 
@@ -31,6 +39,11 @@ def stack_for(recipe: Recipe, gpu: GpuSpec, workload: Workload) -> Stack:
     if not (recipe.stack or recipe.kernels or recipe.offload != "none"):
         return THIS_STACK
     return _stack(recipe.stack, frozenset((*recipe.kernels, recipe.offload))).placed(gpu, workload)
+
+
+def library_stack(recipe: Recipe) -> Stack:
+    """The recipe's versions of the libraries in transformers' Trainer: what `calibrate` traces and measures."""
+    return Stack(libraries=libraries_of(recipe.stack)) if recipe.stack else THIS_STACK
 
 
 @cache

@@ -238,7 +238,7 @@ def test_running_one_layer_of_each_kind_equals_running_all(
         return [(one.peak_bytes, one.phase_peaks, one.host_bytes) for one in made]
 
     short = found()
-    every = lambda m, chosen, last_apart=False: [(kind, 1) for kind in layer_kinds(m, chosen)]  # noqa: E731
+    every = lambda m, chosen, last_apart=False, early=0: [(kind, 1) for kind in layer_kinds(m, chosen)]  # noqa: E731
     monkeypatch.setattr(step, "layer_plan", every)
     assert short == found()
     step.forget_recordings()
