@@ -34,7 +34,9 @@ from advisor.specs import (
     Recipe,
     Rental,
     Sharding,
+    TrainedDType,
     Trainer,
+    Variant,
     Workload,
 )
 
@@ -48,9 +50,12 @@ _SPECS: dict[str, type[Frozen]] = {
     "rental": Rental,
 }
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-_OPTIMIZER_ALIASES = {row.transformers_name: name for name, row in OPTIMIZERS.items()}
+_OPTIMIZER_ALIASES = {
+    word: name for name, row in OPTIMIZERS.items() for word in (row.transformers_name, row.axolotl_name) if word
+}
 _ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
 _QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
+_VARIANT_ALIASES = {"lora": "plain", "lora+": "loraplus", "lora_plus": "loraplus", "use_rslora": "rslora"}
 _TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
 _KERNEL_ALIASES = {
     "liger": "liger_norm liger_rope liger_mlp liger_loss",
@@ -61,6 +66,7 @@ _KERNEL_ALIASES = {
 _PADDING_ALIASES = {"true": "longest", "batch": "longest", "false": "none", "no": "none"}
 _PACKING_ALIASES = {"bfd": "position_ids"}
 _MAX_NAMES = 64
+_IN_PATTERNS = frozenset("*+?()[]{}|^$\\")
 _TOKENS_K, _COUNT_K = 1024, 1000
 TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
 
@@ -121,8 +127,31 @@ KNOBS: tuple[Knob, ...] = (
         "target_modules",
         "recipe",
         "names",
-        "all-linear, attention, or module names with commas or spaces",
+        "all-linear, attention, module names with commas or spaces, or one regular expression of their paths",
         aliases=_TARGET_ALIASES,
+    ),
+    Knob(
+        "modules_to_save",
+        "recipe",
+        "names",
+        "modules trained whole: embed_tokens, lm_head or norm, beside adapters or the last layers",
+    ),
+    Knob("trained_layers", "recipe", "int", "only the last so many layers get adapters or are trained; 0: all"),
+    Knob(
+        "trained_dtype",
+        "recipe",
+        "choice",
+        "dtype of weights that --modules-to-save or --trained-layers train; base: as loaded",
+        get_args(TrainedDType),
+        _DTYPE_ALIASES,
+    ),
+    Knob(
+        "variant",
+        "recipe",
+        "choice",
+        "how LoRA scales, starts or learns, or OFT in its place",
+        get_args(Variant),
+        _VARIANT_ALIASES,
     ),
     Knob("dropout", "recipe", "float", "dropout before the adapters"),
     Knob("base_dtype", "recipe", "choice", "dtype of the base model", get_args(DType), _DTYPE_ALIASES),
@@ -149,10 +178,13 @@ KNOBS: tuple[Knob, ...] = (
         get_args(Optimizer),
         _OPTIMIZER_ALIASES,
     ),
+    Knob("optimizer_rank", "recipe", "int", "rank of the projections of galore and apollo"),
     Knob("gradient_checkpointing", "recipe", "bool", "recompute activations in the backward pass"),
     Knob("reentrant", "recipe", "bool", "the re-entrant variant of checkpointing"),
     Knob("attention", "recipe", "choice", "attention implementation", get_args(Attention), _ATTENTION_ALIASES),
     Knob("loss", "recipe", "choice", "all logits at once, or in chunks", get_args(Loss)),
+    Knob("upcast_logits", "recipe", "bool", "compute the loss in fp32, as transformers always does"),
+    Knob("neftune", "recipe", "float", "noise on embedded tokens (NEFTune's alpha; 0: none)"),
     Knob("stack", "recipe", "names", "versions of the libraries, as transformers-4.57 or peft-0.11"),
     Knob(
         "kernels",
@@ -275,7 +307,7 @@ def _plain_digits(knob: Knob, text: str) -> str | float:
 
 
 def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
-    parts = re.split(r"\s*,\s*|\s+", value.strip()) if isinstance(value, str) else value
+    parts = _split_names(knob, value.strip()) if isinstance(value, str) else value
     if isinstance(parts, (list, tuple)) and 0 < len(parts) <= _MAX_NAMES:
         words = tuple(part.strip() for part in parts if isinstance(part, str))
         given = (
@@ -285,6 +317,13 @@ def _read_names(knob: Knob, value: object) -> tuple[str, ...]:
         if len(words) == len(parts) and all(words) and all(name.isprintable() for name in names):
             return _known_names(knob, names)
     raise BadValue(knob.flag, value, f"must be names separated by commas: {knob.help}")
+
+
+def _split_names(knob: Knob, text: str) -> list[str]:
+    """Names between commas or spaces; a regular expression is one text."""
+    if knob.name == "target_modules" and not _IN_PATTERNS.isdisjoint(text):
+        return [text]
+    return re.split(r"\s*,\s*|\s+", text)
 
 
 def _known_names(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -301,11 +340,14 @@ def _known_names(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(choice for choice in knob.choices if choice in spelled)
 
 
-_ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype")
+_ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "variant", "dropout", "adapter_dtype", "magnitude_dtype")
+_ONLY_PARTIAL = ("modules_to_save", "trained_dtype")
 _ONLY_QUANTIZED = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast")
 
 
-def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True) -> dict[str, str]:
+def idle_knobs(
+    method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True, trained_layers: int = 0
+) -> dict[str, str]:
     """The recipe's knobs that mean nothing for `method`, each with why; `quant` is what a quantized base is stored in.
 
     Some mean nothing given another knob: re-entrant checkpointing without checkpointing, for example.
@@ -315,6 +357,8 @@ def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointi
         idle["optimizer_in_backward"] = "with adapters: only recipes of full fine-tuning have it"
     if method not in ADAPTER_METHODS:
         idle |= dict.fromkeys(_ONLY_ADAPTERS, f"without adapters (--method {method})")
+        if not trained_layers:
+            idle |= dict.fromkeys(_ONLY_PARTIAL, "where all weights are trained (--method full)")
     elif method not in DORA_METHODS:
         idle["magnitude_dtype"] = "without DoRA's magnitudes"
     if method not in QUANTIZED_METHODS:
@@ -354,6 +398,10 @@ class Question(Frozen):
     rank: int | None = None
     alpha: float | None = None
     target_modules: tuple[str, ...] | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    trained_layers: int | None = None
+    trained_dtype: TrainedDType | None = None
+    variant: Variant | None = None
     dropout: float | None = None
     base_dtype: DType | None = None
     adapter_dtype: DType | None = None
@@ -365,10 +413,13 @@ class Question(Frozen):
     kbit_upcast: bool | None = None
     autocast: bool | None = None
     optimizer: Optimizer | None = None
+    optimizer_rank: int | None = None
     gradient_checkpointing: bool | None = None
     reentrant: bool | None = None
     attention: Attention | None = None
     loss: Loss | None = None
+    upcast_logits: bool | None = None
+    neftune: float | None = None
     stack: tuple[str, ...] | None = None
     kernels: tuple[KernelSet, ...] | None = None
     offload: Offload | None = None

@@ -10,48 +10,41 @@ training_args.py (OptimizerNames).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
+from advisor import optimizer_tensors as tensors
 from advisor.errors import UnknownName
+from advisor.optimizer_tensors import Parameter, Tensors
 
-Optimizer = Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "sgd"]
+Optimizer = Literal[
+    "adamw",
+    "adamw_foreach",
+    "adamw_8bit",
+    "paged_adamw",
+    "paged_adamw_8bit",
+    "adamw_torchao_8bit",
+    "adamw_torchao_4bit",
+    "adafactor",
+    "sgd",
+    "lion",
+    "lion_8bit",
+    "paged_lion",
+    "paged_lion_8bit",
+    "ademamix",
+    "ademamix_8bit",
+    "paged_ademamix",
+    "paged_ademamix_8bit",
+    "rmsprop",
+    "rmsprop_32bit",
+    "rmsprop_8bit",
+    "muon",
+    "came",
+    "galore",
+    "apollo",
+]
 
-BLOCK_ELEMENTS = 256
-"""Elements of an 8-bit state that share one fp32 scale."""
-MIN_8BIT_ELEMENTS = 4_096
-"""bitsandbytes keeps the states of smaller tensors in fp32."""
-MIN_PAGED_ELEMENTS = 100_000
-"""bitsandbytes pages the states of tensors of this size and more."""
 BITSANDBYTES_TENSOR_S = 50e-6
 """CPU time of bitsandbytes' Python loop per parameter tensor (our judgment)."""
-
-
-class Parameter(Protocol):
-    """A kind of trained tensor: a matrix of rows x columns, or a vector with 0 columns, that occurs `times` times."""
-
-    @property
-    def rows(self) -> int:
-        """Rows, or the elements of a vector."""
-
-    @property
-    def columns(self) -> int:
-        """Columns, 0 for a vector."""
-
-    @property
-    def times(self) -> int:
-        """How many there are."""
-
-    @property
-    def dtype(self) -> str:
-        """The dtype's name in torch."""
-
-    @property
-    def elements(self) -> int:
-        """Elements of one."""
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of one."""
 
 
 class StepCost(NamedTuple):
@@ -67,132 +60,170 @@ class StepCost(NamedTuple):
     """Kernels for each tensor."""
     tensor_s: float = 0.0
     """CPU time for each tensor, in seconds."""
-
-
-def _no_states(p: Parameter) -> list[int]:
-    return []
+    flop: Callable[[Parameter], float] | None = None
+    """FLOP of its matrix products for one parameter, in 16 bits."""
 
 
 class OptimizerRow(NamedTuple):
     """The properties of one optimizer."""
 
     transformers_name: str
-    """Its name in `optim` of transformers, TRL and LLaMA-Factory, and in `optimizer` of Axolotl."""
+    """Its name in `optim` of transformers, TRL and LLaMA-Factory, and in `optimizer` of Axolotl; '' for none."""
     step: StepCost
-    states: Callable[[Parameter], list[int]] = _no_states
+    states: Tensors = tensors.none
     """Bytes of each state tensor that it keeps for one parameter inside torch's allocator."""
     step_counter_bytes: int = 0
     """Bytes of a tensor on the card that counts the steps of one parameter; 0 where there is none."""
     table_bytes: tuple[int, ...] = ()
     """Tensors that it keeps once."""
-    temporaries: Callable[[Parameter], list[int]] = _no_states
+    temporaries: Tensors = tensors.none
     """Bytes of each tensor that its step allocates for one parameter and drops again."""
     temporaries_at_once: bool = False
     """Those of all parameters are there at the same time, not of one parameter after the other."""
     needs_bitsandbytes: bool = False
     paged: bool = False
     """Large states are in managed memory, outside torch's allocator, and may spill to the CPU."""
-
-
-def _two_moments(p: Parameter) -> list[int]:
-    return [p.bytes] * 2
-
-
-def _rows_and_columns(p: Parameter) -> list[int]:
-    """Adafactor's factors in fp32: a row and a column, or the whole second moment of a vector."""
-    return [4 * p.rows, 4 * p.columns] if p.columns else [4 * p.rows]
-
-
-def _paged_moments(p: Parameter) -> list[int]:
-    return [] if p.elements >= MIN_PAGED_ELEMENTS else [4 * p.elements] * 2
-
-
-def _8bit_moments(p: Parameter) -> list[int]:
-    """Two moments in uint8 with an fp32 scale for each block; in fp32 for a small tensor."""
-    if p.elements < MIN_8BIT_ELEMENTS:
-        return [4 * p.elements] * 2
-    scales = 4 * -(-p.elements // BLOCK_ELEMENTS)
-    return [p.elements, p.elements, scales, scales]
-
-
-def _paged_8bit_moments(p: Parameter) -> list[int]:
-    """As above; for a large tensor only the scales, which are not paged."""
-    sizes = _8bit_moments(p)
-    return sizes[2:] if p.elements >= MIN_PAGED_ELEMENTS else sizes
-
-
-def _copy(p: Parameter) -> list[int]:
-    """foreach AdamW: the square root of the second moment."""
-    return [p.bytes]
-
-
-def _adafactor_update(p: Parameter) -> list[int]:
-    """Its update twice; if the parameter is in 16 bits, also fp32 copies of it and of its gradient."""
-    return [4 * p.elements] * (2 if p.dtype == "float32" else 4)
+    package: str = ""
+    """The package that it is in, besides torch, transformers and bitsandbytes; the dry run does not build it then."""
+    axolotl_name: str = ""
+    """Its name in Axolotl, where that is another."""
+    low_rank: bool = False
+    """It works on projections of the gradients, of rank `Recipe.optimizer_rank`."""
+    unknown: str = ""
+    """What of its step is not known: nothing "fits" for sure with it."""
 
 
 _TABLES_OF_8_BITS = (1024, 1024)
 """bitsandbytes' quantization maps of the two moments: 256 values in fp32 each."""
 
+
+def _bitsandbytes(name: str, bits: int, *sizes: int, paged: bool = False, tables: int = 2) -> OptimizerRow:
+    """A row of bitsandbytes': its kernel reads parameter and gradient, writes the parameter, and turns each state."""
+    return OptimizerRow(
+        name,
+        StepCost(
+            passes=3.0,
+            element_bytes=2.0 * sum(sizes) * bits / 8,
+            tensor_kernels=1.0,
+            tensor_s=BITSANDBYTES_TENSOR_S,
+        ),
+        states=tensors.bitsandbytes_states(bits, *sizes, paged=paged),
+        table_bytes=_TABLES_OF_8_BITS[:tables] if bits == 8 else (),
+        needs_bitsandbytes=True,
+        paged=paged,
+    )
+
+
+_COMPILED = "what torchao's compiled step works in"
+_SOLVER = "what cuSOLVER's singular value decomposition works in, and its time, at every 200th step"
+
 OPTIMIZERS: Mapping[Optimizer, OptimizerRow] = {
     "adamw": OptimizerRow(
         "adamw_torch_fused",
         StepCost(passes=7.0, fused_kernels=1.0),  # read p, g, m, v; write p, m, v
-        states=_two_moments,
+        states=tensors.two_like,
         step_counter_bytes=4,
     ),
     "adamw_foreach": OptimizerRow(
         "adamw_torch",
         StepCost(passes=20.0, fused_kernels=9.0),  # nine multi-tensor operations, one after the other
-        states=_two_moments,
+        states=tensors.two_like,
         step_counter_bytes=4,
-        temporaries=_copy,
+        temporaries=tensors.one_like,
         temporaries_at_once=True,
     ),
-    "adamw_8bit": OptimizerRow(
-        "adamw_bnb_8bit",
-        # One byte each way per moment.
+    "adamw_8bit": _bitsandbytes("adamw_bnb_8bit", 8, 1, 1),
+    "paged_adamw": _bitsandbytes("paged_adamw_32bit", 32, 1, 1, paged=True),
+    "paged_adamw_8bit": _bitsandbytes("paged_adamw_8bit", 8, 1, 1, paged=True),
+    "adamw_torchao_8bit": OptimizerRow(
+        "adamw_torch_8bit",
         StepCost(passes=3.0, element_bytes=4.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
-        states=_8bit_moments,
-        table_bytes=_TABLES_OF_8_BITS,
-        needs_bitsandbytes=True,
+        states=tensors.torchao_states(8),
+        package="torchao",
+        unknown=_COMPILED,
     ),
-    "paged_adamw": OptimizerRow(
-        "paged_adamw_32bit",
-        # Four bytes each way per moment.
-        StepCost(passes=3.0, element_bytes=16.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
-        states=_paged_moments,
-        needs_bitsandbytes=True,
-        paged=True,
-    ),
-    "paged_adamw_8bit": OptimizerRow(
-        "paged_adamw_8bit",
-        StepCost(passes=3.0, element_bytes=4.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
-        states=_paged_8bit_moments,
-        table_bytes=_TABLES_OF_8_BITS,
-        needs_bitsandbytes=True,
-        paged=True,
+    "adamw_torchao_4bit": OptimizerRow(
+        "adamw_torch_4bit",
+        StepCost(passes=3.0, element_bytes=2.0, tensor_kernels=1.0, tensor_s=BITSANDBYTES_TENSOR_S),
+        states=tensors.torchao_states(4),
+        package="torchao",
+        unknown=_COMPILED,
     ),
     "adafactor": OptimizerRow(
         "adafactor",
         StepCost(passes=3.0, element_bytes=60.0, tensor_kernels=25.0),  # about 25 small kernels a tensor, in fp32
-        states=_rows_and_columns,
+        states=tensors.rows_and_columns,
         step_counter_bytes=4,
-        temporaries=_adafactor_update,
+        temporaries=tensors.adafactor_update,
     ),
     "sgd": OptimizerRow("sgd", StepCost(passes=3.0, fused_kernels=1.0)),
+    "lion": _bitsandbytes("lion_32bit", 32, 1),
+    "lion_8bit": _bitsandbytes("lion_8bit", 8, 1, tables=1),
+    "paged_lion": _bitsandbytes("paged_lion_32bit", 32, 1, paged=True),
+    "paged_lion_8bit": _bitsandbytes("paged_lion_8bit", 8, 1, paged=True, tables=1),
+    "ademamix": _bitsandbytes("ademamix", 32, 2, 1),
+    "ademamix_8bit": _bitsandbytes("ademamix_8bit", 8, 2, 1),
+    "paged_ademamix": _bitsandbytes("paged_ademamix_32bit", 32, 2, 1, paged=True),
+    "paged_ademamix_8bit": _bitsandbytes("paged_ademamix_8bit", 8, 2, 1, paged=True),
+    "rmsprop": OptimizerRow(
+        "rmsprop",
+        StepCost(passes=13.0, fused_kernels=5.0),  # torch/optim/rmsprop.py, _multi_tensor_rmsprop: five operations
+        states=tensors.one_like,
+        step_counter_bytes=4,
+        temporaries=tensors.one_like,
+        temporaries_at_once=True,
+    ),
+    "rmsprop_32bit": _bitsandbytes("rmsprop_bnb_32bit", 32, 1),
+    "rmsprop_8bit": _bitsandbytes("rmsprop_bnb_8bit", 8, 1, tables=1),
+    "muon": OptimizerRow(
+        "",
+        # Momentum and Nesterov's sum in the parameter's dtype; five steps of some eleven passes in bf16.
+        StepCost(passes=8.0, element_bytes=110.0, tensor_kernels=35.0, flop=tensors.muon_flop),
+        states=tensors.muon_states,
+        temporaries=tensors.muon_update,
+        package="llamafactory",
+        axolotl_name="muon",
+    ),
+    "came": OptimizerRow(
+        "",
+        StepCost(passes=3.0, element_bytes=100.0, tensor_kernels=40.0),  # about 40 small kernels a tensor, in fp32
+        states=tensors.came_states,
+        temporaries=tensors.came_update,
+        package="came-pytorch",
+        axolotl_name="came_pytorch",
+    ),
+    "galore": OptimizerRow(
+        "galore_adamw",
+        StepCost(passes=7.0, tensor_kernels=14.0, flop=tensors.projection_flop),
+        states=tensors.galore_states,
+        temporaries=tensors.galore_update,
+        package="galore-torch",
+        low_rank=True,
+        unknown=_SOLVER,
+    ),
+    "apollo": OptimizerRow(
+        "apollo_adamw",
+        StepCost(passes=12.0, tensor_kernels=25.0, flop=tensors.projection_flop),
+        states=tensors.apollo_states,
+        temporaries=tensors.apollo_update,
+        package="apollo-torch",
+        low_rank=True,
+    ),
 }
 """All optimizers, by the name that --optimizer takes."""
 
 
+_ROWS: Mapping[str, OptimizerRow] = dict(OPTIMIZERS.items())
+
+
 def optimizer_row(name: str) -> OptimizerRow:
     """The row of an optimizer. Raises UnknownName."""
-    for known, row in OPTIMIZERS.items():
-        if known == name:
-            return row
-    raise UnknownName("optimizer", name, OPTIMIZERS)
+    row = _ROWS.get(name)
+    if row is None:
+        raise UnknownName("optimizer", name, OPTIMIZERS)
+    return row
 
 
 def named_in_transformers(name: str) -> Optimizer | None:
     """The optimizer that transformers' `optim` calls `name`; None for one that has no row."""
-    return next((ours for ours, row in OPTIMIZERS.items() if row.transformers_name == name), None)
+    return next((ours for ours, row in OPTIMIZERS.items() if row.transformers_name == name != ""), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from advisor.checkpoints import STORES, Store
 from advisor.errors import BadValue
@@ -41,7 +41,8 @@ def build_recipe(
     given = {**(preset or {}), **fixed}
     quant = (given if quantized else {}).get("quant", "nf4" if quantized else "none")
     stored = STORES.get(quant) if isinstance(quant, str) else None  # type: ignore[call-overload]
-    idle = idle_knobs(method, quant if stored else "nf4")  # type: ignore[arg-type]
+    layers = cast(int, given.get("trained_layers", 0))
+    idle = idle_knobs(method, quant if stored else "nf4", trained_layers=layers)  # type: ignore[arg-type]
     settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
     if settings.get("stack"):
         settings |= {name: value for name, value in _of_versions(method, settings).items() if name not in fixed}

@@ -22,6 +22,8 @@ from advisor.terms import TermName
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
+Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft"]
+TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
 Sharding = Literal["none", "ddp"]
@@ -294,6 +296,10 @@ class Recipe(Frozen):
     rank: Annotated[int, Range(1, 16_384)] = 16
     alpha: Annotated[float, Range(0, 1e6, open_low=True)] = 32.0
     target_modules: tuple[str, ...] = ("all-linear",)  # ('all-linear',), ('attention',) or names
+    modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
+    trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
+    trained_dtype: TrainedDType = "base"  # of weights that modules_to_save or trained_layers train; base: as loaded
+    variant: Variant = "plain"  # of LoRA's scaling, start or learning rates: no byte differs; oft: OFT in its place
     dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"
     adapter_dtype: DType = "float32"
@@ -307,10 +313,13 @@ class Recipe(Frozen):
     kbit_upcast: bool = True
     autocast: bool = True
     optimizer: Optimizer = "adamw"
+    optimizer_rank: Annotated[int, Range(1, 16_384)] = 128  # of the projections of GaLore and APOLLO
     gradient_checkpointing: bool = True
     reentrant: bool = False
     attention: Attention = "sdpa"
     loss: Loss = "full"
+    upcast_logits: bool = True  # off: the loop itself calls cross entropy, on logits in their own dtype
+    neftune: Annotated[float, Range(0, 1e6)] = 0.0  # alpha of the noise on embedded tokens; 0 = none
     stack: tuple[str, ...] = ()  # 'transformers-4.57', ...: libraries other than the mirrored ones (advisor.libraries)
     kernels: tuple[KernelSet, ...] = ()  # in place of the model's own code
     offload: Offload = "none"  # activations: what backward needs of layers waits in the host's memory

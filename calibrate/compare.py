@@ -8,6 +8,7 @@ from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
+from advisor.parameters.paths import named_by
 from advisor.parameters.stored import as_stored
 from advisor.specs import ModelSpec, Recipe, RowKind
 from advisor.stacks import library_stack
@@ -120,6 +121,8 @@ def compare(
     """
     recipe = trace.recipe
     shape = (trace.batch, trace.seq_len, trace.rows)
+    if model is not None:  # a pattern of target modules, which only peft reads
+        recipe = recipe.model_copy(update={"target_modules": named_by(model, recipe.target_modules)})
     predicted = None if model is None else predicted_memory(model, recipe, *shape, evaluated)
     return Comparison(
         model=name,

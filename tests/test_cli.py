@@ -403,7 +403,10 @@ def test_the_head_gets_an_adapter_where_it_is_named() -> None:
     )
     assert with_head["trainable_parameters"] - without["trainable_parameters"] == 16 * (4096 + 128_256)
     assert with_head["memory"]["needed_bytes"]["likely"] > without["memory"]["needed_bytes"]["likely"]
-    words = one_line_error(run(*asked, "--trainer", "trl"))
+    answer = json.loads(run(*asked, "--trainer", "trl").stdout)
+    assert answer["candidates"][0]["recipe"]["loss"] == "full"
+    assert any("past its adapter: estimated with --loss full" in note["text"] for note in answer["notes"])
+    words = one_line_error(run(*asked, "--trainer", "trl", "--loss", "chunked"))
     assert "--loss is 'chunked': it bypasses the adapter of lm_head; add --loss full" in words
 
 

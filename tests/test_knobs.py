@@ -92,7 +92,7 @@ def test_other_values_are_refused_by_the_flag(name: str, given: object) -> None:
 
 
 def test_an_optimizer_has_the_name_that_trainers_use() -> None:
-    named = {row.transformers_name: name for name, row in OPTIMIZERS.items()}
+    named = {row.transformers_name: name for name, row in OPTIMIZERS.items() if row.transformers_name}
     assert set(named) >= {"adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit"}
     assert {text: read_value("optimizer", text) for text in named} == named
     assert all(read_value("optimizer", name) == name for name in OPTIMIZERS)
@@ -114,6 +114,11 @@ def test_unknown_names_have_near_matches(name: str, given: object, near: str) ->
     assert near in refused.value.near
 
 
+def test_a_regular_expression_is_one_name() -> None:
+    assert read_value("target_modules", r".*\.(q|v)_proj.{0,3}") == (r".*\.(q|v)_proj.{0,3}",)
+    assert read_value("target_modules", "q_proj, v_proj") == ("q_proj", "v_proj")
+
+
 def test_only_numbers_have_ranges() -> None:
     assert range_of(BY_NAME["rank"]).low == 1
     with pytest.raises(ValueError, match="not a number"):
@@ -121,11 +126,11 @@ def test_only_numbers_have_ranges() -> None:
 
 
 def test_what_means_nothing_for_a_method() -> None:
-    adapters = {"rank", "alpha", "target_modules", "dropout", "adapter_dtype", "magnitude_dtype"}
+    adapters = {"rank", "alpha", "target_modules", "variant", "dropout", "adapter_dtype", "magnitude_dtype"}
     widths = {"quant_bits", "quant_group"}
     quantized = {"quant", "double_quant", "kbit_upcast", *widths}
     assert {method: set(idle_knobs(method)) for method in METHODS} == {
-        "full": adapters | quantized,
+        "full": adapters | quantized | {"modules_to_save", "trained_dtype"},
         "lora": quantized | {"magnitude_dtype", "optimizer_in_backward"},
         "dora": quantized | {"optimizer_in_backward"},
         "qlora": {"magnitude_dtype", "optimizer_in_backward", *widths},
@@ -139,3 +144,4 @@ def test_what_means_nothing_beside_another_knob() -> None:
     assert set(idle_knobs("qdora", quant="gptq")) ^ usual == {"double_quant", "kbit_upcast", *widths}
     assert set(idle_knobs("qdora", quant="fp8")) ^ usual == {"double_quant", "quant_group"}
     assert set(idle_knobs("full", gradient_checkpointing=False)) - set(idle_knobs("full")) == {"reentrant"}
+    assert {"modules_to_save", "trained_dtype"}.isdisjoint(idle_knobs("full", trained_layers=2))

@@ -31,6 +31,17 @@ def test_every_name_has_a_row() -> None:
         ("paged_adamw_8bit", [2048] * 2, [8192] * 2, [8192, 8192, 128, 128]),
         ("adafactor", [2048, 1024], [256, 128], [32768]),
         ("sgd", [], [], []),
+        ("lion", [524288], [8192], [32768]),
+        ("lion_8bit", [131072, 2048], [8192], [8192, 128]),
+        ("paged_lion", [], [8192], [32768]),
+        ("paged_lion_8bit", [2048], [8192], [8192, 128]),
+        ("ademamix", [1048576, 524288], [16384, 8192], [65536, 32768]),
+        ("ademamix_8bit", [262144, 131072, 4096, 2048], [16384, 8192], [16384, 8192, 256, 128]),
+        ("paged_ademamix_8bit", [4096, 2048], [16384, 8192], [16384, 8192, 256, 128]),
+        ("rmsprop", [262144], [4096], [32768]),
+        ("rmsprop_8bit", [131072, 2048], [8192], [8192, 128]),
+        ("adamw_torchao_8bit", [131072, 2048, 1024] * 2, [4096] * 2, [8192, 128, 1024] * 2),
+        ("adamw_torchao_4bit", [65536, 2048, 64] * 2, [4096] * 2, [4096, 128, 64] * 2),
     ],
 )
 def test_states_by_hand(name: str, matrix: list[int], small: list[int], vector: list[int]) -> None:
@@ -45,7 +56,9 @@ def test_what_stands_beside_the_states() -> None:
     assert beside["adamw"] == beside["adamw_foreach"] == counters
     assert beside["adafactor"][-1:] == counters
     assert beside["adamw_8bit"] == beside["paged_adamw_8bit"] == tables
-    assert beside["paged_adamw"] == beside["sgd"] == []
+    assert beside["paged_adamw"] == beside["sgd"] == beside["lion"] == []
+    assert beside["lion_8bit"] == tables[:1]
+    assert beside["ademamix_8bit"] == tables
 
 
 def test_temporaries_by_hand() -> None:
@@ -57,18 +70,21 @@ def test_temporaries_by_hand() -> None:
 
 
 def test_transformers_names_lead_back() -> None:
-    assert {named_in_transformers(row.transformers_name): row for row in OPTIMIZERS.values()} == dict(OPTIMIZERS)
-    assert named_in_transformers("lion_8bit") is None
+    named = {name: row for name, row in OPTIMIZERS.items() if row.transformers_name}
+    assert {named_in_transformers(row.transformers_name): row for row in named.values()} == named
+    assert set(OPTIMIZERS) - set(named) == {"muon", "came"}
+    assert named_in_transformers("") is None
+    assert named_in_transformers("lion_4bit") is None
 
 
 def test_an_unknown_optimizer_is_an_error_everywhere() -> None:
-    with pytest.raises(BadValue, match="lion_8bit"):
-        Recipe(method="lora").model_copy(update={"optimizer": "lion_8bit"})
+    with pytest.raises(BadValue, match="lion_4bit"):
+        Recipe(method="lora").model_copy(update={"optimizer": "lion_4bit"})
     for asks in (
-        lambda: optimizer_row("lion_8bit"),
-        lambda: list(kept_tensors([MATRIX], "lion_8bit")),
-        lambda: optimizer_work([MATRIX], "lion_8bit"),
-        lambda: temporary_bytes([MATRIX], "lion_8bit"),
+        lambda: optimizer_row("lion_4bit"),
+        lambda: list(kept_tensors([MATRIX], "lion_4bit")),
+        lambda: optimizer_work([MATRIX], "lion_4bit"),
+        lambda: temporary_bytes([MATRIX], "lion_4bit"),
     ):
-        with pytest.raises(UnknownName, match="unknown optimizer 'lion_8bit'"):
+        with pytest.raises(UnknownName, match="unknown optimizer 'lion_4bit'"):
             asks()

@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
-from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
+from advisor.advice.job import Estimator, Job, first_recipe, has_bf16, head_loses_chunks
 from advisor.advice.meaning import Taken, cards_of, data_of, measured_card, model_of, trainer_of
-from advisor.advice.notes import assumptions, batch_notes, card_notes, data_notes, traced_notes, trainer_notes, with_why
+from advisor.advice.notes import (
+    assumptions,
+    batch_notes,
+    card_notes,
+    data_notes,
+    loss_notes,
+    traced_notes,
+    trainer_notes,
+    variant_notes,
+    with_why,
+)
 from advisor.advice.prices import frontier, prices
 from advisor.advice.switches import implied, switched
 from advisor.advice.verdict import decide, said
@@ -23,7 +33,10 @@ from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_tra
 from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate, estimate_time
+from advisor.errors import BadValue
 from advisor.knobs import KNOBS, Question, read_question
+from advisor.parameters.own_weights import check_own_weights
+from advisor.parameters.paths import named_by
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.context import Context
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
@@ -77,6 +90,8 @@ def advise(
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = measured_card(cards[0])
+    if question.target_modules is not None and isinstance(spec, ModelSpec):
+        question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
     job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(
         data=data, methods=taken.methods
     )
@@ -104,6 +119,8 @@ def advise(
         *trainer_notes(preset),
         *ignored,
         *assumptions(question, workload),
+        *variant_notes(question),
+        *loss_notes(question, head_loses_chunks(job)),
         *data_notes(question, summary),
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
         *batch_notes(question, workload, placement),
@@ -225,8 +242,13 @@ def _job(
 ) -> Job:
     """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
     targets = question.target_modules
-    if targets is not None and question.method != "full" and isinstance(spec, ModelSpec):
-        resolve_targets(spec, targets)
+    if isinstance(spec, ModelSpec):
+        if targets is not None and question.method != "full":
+            resolve_targets(spec, targets)
+        if question.variant == "oft" and question.method not in ("lora", "qlora"):
+            raise BadValue("--variant", "oft", "must be asked for with --method lora or --method qlora")
+        if question.modules_to_save or question.trained_layers:
+            check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
     smallest = question.priority == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest
     job = Job(

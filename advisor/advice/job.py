@@ -11,10 +11,23 @@ from advisor.costs.device import DeviceProfile
 from advisor.interval import Interval
 from advisor.knobs import Question
 from advisor.lengths import RowLengths
+from advisor.parameters.modules import head_linear
 from advisor.parameters.targets import default_targets
 from advisor.recipes import build_recipe, flag, stored_fields
 from advisor.rules.lora_for_speed import DEFAULT_RANK
-from advisor.specs import METHODS, Estimate, GpuSpec, Method, Model, Placement, Recipe, TimeEstimate, Workload
+from advisor.specs import (
+    ADAPTER_METHODS,
+    METHODS,
+    Estimate,
+    GpuSpec,
+    Method,
+    Model,
+    ModelSpec,
+    Placement,
+    Recipe,
+    TimeEstimate,
+    Workload,
+)
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -126,6 +139,20 @@ def fit_of(needed: Interval, memory_bytes: int) -> Verdict:
     return "tight" if needed.likely <= memory_bytes else "does_not_fit"
 
 
+def head_loses_chunks(job: Job) -> bool:
+    """Whether the trainer's own loss comes in chunks that would bypass an adapter of the head, and nobody asked for it.
+
+    The adapter is one that the question asks for.
+    """
+    question, m = job.question, job.model
+    if question.loss is not None or question.method == "full" or not isinstance(m, ModelSpec):
+        return False
+    head = head_linear(m).name
+    named = head in (question.target_modules or ()) and head not in (question.modules_to_save or ())
+    chunked = any(job.preset[one].get("loss") == "chunked" for one in question.methods if one in job.preset)
+    return named and not question.trained_layers and chunked
+
+
 def first_recipe(job: Job, method: Method) -> Recipe:
     """The recipe of `method` before anything is searched: what is fixed, the trainer's preset, defaults for the rest.
 
@@ -136,6 +163,8 @@ def first_recipe(job: Job, method: Method) -> Recipe:
     preset = dict(job.preset.get(method, {}))
     if half == "float16" and preset.get("base_dtype") == "bfloat16":
         del preset["base_dtype"]  # trainers, too, take fp16 on such a card
+    if method in ADAPTER_METHODS and head_loses_chunks(job):
+        preset["loss"] = "full"
     defaults: dict[str, object] = {
         "rank": job.rank,
         "base_dtype": "float32" if method == "full" and half == "float16" else half,

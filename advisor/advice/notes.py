@@ -44,6 +44,37 @@ def traced_notes(model: Model, left_out: Sequence[Method]) -> list[Reason]:
     return [Reason(code=TRACE, text=text, source="calibrate --dry-run") for text in texts]
 
 
+_VARIANTS = {
+    "rslora": "scales LoRA's updates by the root of the rank",
+    "pissa": "starts LoRA from the largest singular vectors, which are found once, in fp32, before training",
+    "olora": "starts LoRA from a QR decomposition, which is made once before training",
+    "loraplus": "gives LoRA's B matrices a higher learning rate",
+}
+
+
+def variant_notes(question: Question) -> list[Reason]:
+    """A note that the variant that was asked for costs what LoRA costs."""
+    if question.variant == "oft":
+        text = "--variant oft: OFT in LoRA's place, in blocks of 32; rank and alpha have no effect."
+        return [Reason(code=ASSUMPTION, text=text, source="peft 0.21, tuners/oft/layer.py")]
+    does = _VARIANTS.get(question.variant or "")
+    if does is None or question.method == "full":
+        return []
+    text = f"--variant {question.variant} {does}: a step needs the same bytes and the same time as without."
+    return [Reason(code=ASSUMPTION, text=text, source="peft 0.21, tuners/lora/layer.py, update_layer")]
+
+
+def loss_notes(question: Question, bypassed: bool) -> list[Reason]:
+    """A note that a trainer's chunked loss was not taken, because it would bypass the adapter of the head."""
+    if not bypassed:
+        return []
+    text = (
+        f"{question.trainer}'s chunked loss multiplies by the head's weight alone, past its adapter: estimated with "
+        "--loss full."
+    )
+    return [Reason(code=ASSUMPTION, text=text, source=FORMULA)]
+
+
 def assumptions(question: Question, workload: Workload) -> list[Reason]:
     """What was assumed about the data because it was neither stated nor read from a file."""
     texts = []

@@ -10,6 +10,10 @@ DENSE: dict[str, Architecture] = {
     ),
     "arcee": Architecture(),
     "bloom": Architecture(
+        # modeling_bloom.py, BloomBlock.__init__: self.self_attention
+        linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
+        embedding_name="word_embeddings",  # modeling_bloom.py, BloomModel.__init__: self.word_embeddings
+        norms_end_in_norm=False,  # modeling_bloom.py, BloomModel.__init__: self.ln_f
         layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
         position_ids="none",  # modeling_bloom.py, BloomModel.forward: block(...) without position_ids
         takes_position_ids=False,  # modeling_bloom.py, BloomForCausalLM.forward: no such argument
@@ -33,6 +37,10 @@ DENSE: dict[str, Architecture] = {
         norms_after_values=True,  # modeling_exaone4.py, Exaone4Attention.forward: q_norm after v_proj
     ),
     "falcon": Architecture(
+        # modeling_falcon.py, FalconDecoderLayer.__init__: self.self_attention
+        linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
+        embedding_name="word_embeddings",  # modeling_falcon.py, FalconModel.__init__: self.word_embeddings
+        norms_end_in_norm=False,  # modeling_falcon.py, FalconModel.__init__: self.ln_f
         # modeling_falcon.py, FalconAttention.forward: scaled_dot_product_attention(...) without enable_gqa
         attention="own",
         # integrations/bitsandbytes.py, replace_with_bnb_linear: type(module) is nn.Linear
@@ -76,6 +84,11 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        linears_are_conv1d=True,  # modeling_gpt2.py, GPT2Attention.__init__: self.c_attn = Conv1D(...)
+        # modeling_gpt2.py, GPT2Block.__init__: self.attn
+        linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
+        embedding_name="wte",  # modeling_gpt2.py, GPT2Model.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_gpt2.py, GPT2Block.__init__: self.ln_1
         # transformers 4.57 and 5.0, modeling_gpt2.py, GPT2Attention: self.register_buffer("bias", ...)
         causal_mask_in_layers=True,
         eager_softmax="given",  # modeling_gpt2.py, eager_attention_forward: softmax(attn_weights, dim=-1)
@@ -83,6 +96,10 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual
     ),
     "gpt_bigcode": Architecture(
+        # modeling_gpt_bigcode.py, GPTBigCodeBlock.__init__: self.attn
+        linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
+        embedding_name="wte",  # modeling_gpt_bigcode.py, GPTBigCodeModel.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.__init__: self.ln_1
         causal_mask_buffer=True,  # modeling_gpt_bigcode.py, GPTBigCodeModel: self.bias = nn.Buffer(torch.tril(...))
         # modeling_gpt_bigcode.py, GPTBigCodeModel.forward: block(...) without position_ids
         position_ids="not_passed_on",
@@ -90,11 +107,18 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.forward: attn_output + residual
     ),
     "gpt_neox": Architecture(
+        # modeling_gpt_neox.py, GPTNeoXLayer.__init__: self.attention
+        linear_paths=("gpt_neox.layers.{}.attention", "gpt_neox.layers.{}.mlp"),
+        embedding_name="embed_in",  # modeling_gpt_neox.py, GPTNeoXModel.__init__: self.embed_in
         rope_parts="joined",  # modeling_gpt_neox.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], ...)
         # modeling_gpt_neox.py, GPTNeoXLayer.forward: hidden_states = mlp_output + attn_output + hidden_states
         parallel_sum="mlp_first",
     ),
     "gptj": Architecture(
+        # modeling_gptj.py, GPTJBlock.__init__: self.attn
+        linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
+        embedding_name="wte",  # modeling_gptj.py, GPTJModel.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_gptj.py, GPTJBlock.__init__: self.ln_1
         layer="gptj",  # modeling_gptj.py, GPTJBlock.forward: attn_outputs + feed_forward_hidden_states + residual
         rope_made="in_layers",  # modeling_gptj.py, GPTJAttention: self.embed_positions = nn.Buffer(...)
     ),
@@ -113,6 +137,10 @@ DENSE: dict[str, Architecture] = {
     ),
     "mistral": Architecture(),
     "mpt": Architecture(
+        # modeling_mpt.py, MptBlock.__init__: self.ffn
+        linear_paths=("transformer.blocks.{}.attn", "transformer.blocks.{}.ffn"),
+        embedding_name="wte",  # modeling_mpt.py, MptModel.__init__: self.wte
+        norms_end_in_norm=False,  # modeling_mpt.py, MptBlock.__init__: self.norm_1
         layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
         position_ids="none",  # modeling_mpt.py, MptModel.forward: block(...) without position_ids
         takes_position_ids=False,  # modeling_mpt.py, MptForCausalLM.forward: no such argument
@@ -135,6 +163,8 @@ DENSE: dict[str, Architecture] = {
         rope_tables="float",  # modeling_olmo3.py, Olmo3RotaryEmbedding.forward: return cos, sin
     ),
     "opt": Architecture(
+        # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1
+        linear_paths=("model.decoder.layers.{}.self_attn", "model.decoder.layers.{}"),
         layer="opt",  # modeling_opt.py, OPTDecoderLayer.forward: hidden_states = self.fc1(hidden_states)
         position_ids="by_row",  # modeling_opt.py, OPTDecoder.forward: torch.cumsum(position_attention_mask, dim=1)
         sees_packed_rows_as_one=True,  # modeling_opt.py, OPTDecoder.forward: create_causal_mask without position_ids

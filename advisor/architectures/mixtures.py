@@ -85,6 +85,8 @@ MIXTURES: dict[str, Architecture] = {
         norms_after_rope=True,
     ),
     "llama4_text": Architecture(
+        # modeling_llama4.py, Llama4TextDecoderLayer.__init__: self.feed_forward
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
         router_returns_several=True,  # modeling_llama4.py, Llama4Router.forward: return router_scores, router_logits
         mask_by_row=True,  # masking_utils.py, chunked_overlay: left_padding[batch_idx]
         rope_tables="complex",  # modeling_llama4.py, Llama4TextRotaryEmbedding.forward: freqs_cis = torch.polar(...)

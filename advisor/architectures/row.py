@@ -17,8 +17,13 @@ class Architecture(NamedTuple):
     expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
 
     # Parameters, buffers and what libraries make of them.
+    embedding_name: str = "embed_tokens"
+    # Of the modules that hold the linear layers of attention and MLP; {} is the layer's number.
+    linear_paths: tuple[str, str] = ("model.layers.{}.self_attn", "model.layers.{}.mlp")
+    norms_end_in_norm: bool = True  # the names of all its norms end in 'norm'
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers
     linears_stay_unquantized: bool = False  # they have their own class, which transformers' bitsandbytes skips
+    linears_are_conv1d: bool = False  # transformers' own class for a linear layer
     bias_apart: bool = False  # a linear layer adds its bias in a separate operation
     fused_experts_in_peft: bool = False  # peft mistakes gate, up and down projections for parts of fused experts
     router_returns_several: bool = False  # it is a linear layer that returns several tensors: peft fails on it

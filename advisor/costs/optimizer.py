@@ -61,6 +61,7 @@ class OptimizerWork(NamedTuple):
     moved_bytes: float
     launches: float
     host_s: float
+    flop: float = 0.0  # of its own matrix products, in 16 bits
 
 
 def _fused_launches(tensors: int, elements: int) -> float:
@@ -84,5 +85,6 @@ def optimizer_work(shapes: Sequence[Trained], optimizer: str, one_by_one: bool =
     return OptimizerWork(
         moved_bytes=clipping * parameter_bytes + (step.passes * parameter_bytes + step.element_bytes * elements),
         launches=(0 if one_by_one else 2 * fused + 4) + (step.fused_kernels * fused + step.tensor_kernels * tensors),
+        flop=sum(step.flop(p) * p.times for p in shapes) if step.flop is not None else 0.0,
         host_s=tensors * TORCH_TENSOR_S + tensors * step.tensor_s,
     )

@@ -16,10 +16,10 @@ from advisor.parameters.modules import (
     layer_linears,
     layer_norms,
     outer_linears,
-    outer_parameters,
     own_dtype,
     own_parameters,
 )
+from advisor.parameters.own_weights import frozen_groups, outer_tensors, own_weights, trained_groups
 from advisor.parameters.storage import (
     layer_quant,
     other_dtype,
@@ -58,20 +58,27 @@ class _Tally:
 
 
 def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
-    other = ITEM_BYTES[other_dtype(recipe)]
-    for shape, times in outer_parameters(m):
-        tally.add(TermName.BASE_WEIGHTS, prod(shape) * other, times)
+    dtype = other_dtype(recipe)
+    for shape, times, own, _ in outer_tensors(m, recipe):
+        tally.add(TermName.BASE_WEIGHTS, prod(shape) * ITEM_BYTES[own], times)
     for linear in outer_linears(m).values():
-        _add_linear(tally, m, linear, recipe, 1, 0)
-    counts = whole_counts(m) if recipe.is_quantized else {}
-    for part, layers in layer_groups(m):
-        whole = {name: counts.get((part, name), 0) for name in layer_linears(part)} if counts else {}
-        _add_layers(tally, part, recipe, layers, whole)
+        _add_linear(tally, m, linear, recipe, dtype, 1, 0)
+    if recipe.has_adapters:
+        counts = whole_counts(m) if recipe.is_quantized else {}
+        for part, layers in layer_groups(m):
+            whole = {name: counts.get((part, name), 0) for name in layer_linears(part)} if counts else {}
+            _add_layers(tally, part, recipe, dtype, layers, whole)
+        return
+    for groups, own in ((frozen_groups(m, recipe), dtype), (trained_groups(m, recipe), own_weights(m, recipe).dtype)):
+        for part, layers in groups:
+            _add_layers(tally, part, recipe, own, layers, {})
 
 
-def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
-    """A linear layer that occurs `times` times, `whole` of them not quantized."""
-    other = ITEM_BYTES[other_dtype(recipe)]
+def _add_linear(
+    tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, dtype: str, times: int, whole: int
+) -> None:
+    """A linear layer that occurs `times` times, `whole` of them not quantized; those are in `dtype`."""
+    other = ITEM_BYTES[dtype]
     quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
         packed, constants = store_bytes(shape.in_features, shape.out_features, recipe)
@@ -87,17 +94,20 @@ def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe,
         tally.add(term, shape.out_features * other, whole)
 
 
-def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int, whole: Mapping[str, int]) -> None:
-    """The weights of `layers` layers, equal but for the linear layers of which `whole` are not quantized."""
-    other, term = ITEM_BYTES[other_dtype(recipe)], TermName.BASE_WEIGHTS
+def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, dtype: str, layers: int, whole: Mapping[str, int]) -> None:
+    """The weights of `layers` layers, equal but for the linear layers of which `whole` are not quantized.
+
+    Those and all else that is not quantized are in `dtype`.
+    """
+    other, term = ITEM_BYTES[dtype], TermName.BASE_WEIGHTS
     for shape in layer_linears(m).values():
-        _add_linear(tally, m, shape, recipe, layers, whole.get(shape.name, 0))
+        _add_linear(tally, m, shape, recipe, dtype, layers, whole.get(shape.name, 0))
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for own in own_parameters(m).values():
         quant = own_quant(own, m, recipe)
         if quant == "none":
-            tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
+            tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, dtype)], layers)
             continue
         packed, constants = quantized_store_bytes(prod(own.shape), quant, recipe.double_quant)
         tally.add(term, packed, layers)

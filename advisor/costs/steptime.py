@@ -22,7 +22,7 @@ from advisor.costs.device import DeviceProfile
 from advisor.costs.host_link import HOST_COPIES, Load, with_copies
 from advisor.costs.optimizer import OptimizerWork, optimizer_work
 from advisor.costs.power import energy
-from advisor.costs.roofline import Roofline
+from advisor.costs.roofline import Roofline, peak_flop_per_s
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
@@ -223,7 +223,8 @@ def optimizer_step_time(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: Dev
     """Time after the last backward of a step, in which each card updates all parameters."""
     work = _optimizer_work(m, recipe)
     bandwidth = gpu.memory_bytes_per_s * profile.optimizer_bandwidth
-    device_s = work.moved_bytes / bandwidth + work.launches * profile.kernel_s
+    arithmetic_s = work.flop / (peak_flop_per_s(gpu)["bfloat16"] * profile.matrix_efficiency)
+    device_s = work.moved_bytes / bandwidth + arithmetic_s + work.launches * profile.kernel_s
     launch_s = work.launches * profile.backward_launch_s + work.host_s + profile.optimizer_step_s
     spread = zip(profile.device_spread, profile.launch_spread, strict=True)
     if profile.asynchronous:

@@ -32,11 +32,13 @@ def embed(
     length: int,
     leaf: bool,
     packed: bool,
+    noise: bool = False,
 ) -> Embedded:
     """The embedding of token ids, with positions and dropout where the model has them.
 
     `leaf`: checkpointing makes the embedding's output require a gradient, so that a frozen one does not cut the
-    graph; then autograd holds it too. `packed`: position ids are a part of the batch.
+    graph; then autograd holds it too. `packed`: position ids are a part of the batch. `noise`: NEFTune's hook, which
+    comes after that (transformers 5.23, trainer.py).
     """
     quirks = architecture_of(m.architecture)
     rows = {"by_row": batch, "none": 0}.get(quirks.position_ids, 1)
@@ -52,6 +54,8 @@ def embed(
         x = scale(t, x)
     if leaf and not x.needs_grad:
         x.needs_grad = True
+    if noise:
+        x = _noised(t, x)
     if m.embedding_multiplier and not quirks.embedding_scales_itself:
         x = scale(t, x)
     if positions is not None:
@@ -71,6 +75,14 @@ def embed(
         if quirks.keeps_embedding == "dropped":
             kept.append(x)
     return Embedded(ids, kept, x)
+
+
+def _noised(t: Tape, x: Tensor) -> Tensor:
+    """x plus uniform noise of its shape. Source: transformers 5.23, integrations/neftune.py."""
+    noise = t.empty(x.shape, x.dtype)
+    for _ in range(2):  # zeros, then filled in place
+        t.kernel("elementwise", x.dtype, 0, noise.bytes)
+    return add(t, x, noise)
 
 
 def head_logits(t: Tape, m: ModelSpec, made: list[Tensor]) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import groupby, product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layers import Kind, dense_flags, sliding_flags
+from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
 from advisor.specs import GpuSpec, ModelSpec, Recipe
 from advisor.tape.graph import Device
@@ -113,12 +114,17 @@ def slides(m: ModelSpec, length: int) -> bool:
     return bool(m.sliding_window) and m.sliding_window <= length
 
 
+Training = Literal["all", "frozen", "first", "after"]
+"""A layer of a model whose layers are all trained; one before the first that is, that one, and those after it."""
+
+
 class LayerKind(NamedTuple):
     """What may differ between the layers of one model; `whole`: linear layers in 16 bits whatever the base."""
 
     rotated: bool
     whole: tuple[str, ...]
     parameters: Kind
+    training: Training
 
     @property
     def sliding(self) -> bool:
@@ -126,24 +132,34 @@ class LayerKind(NamedTuple):
         return self.parameters.sliding
 
 
-def layer_kinds(m: ModelSpec) -> list[LayerKind]:
+def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
     """The kind of every layer, in order."""
+    first = first_trained_layer(m, recipe)
     rotates, whole = m.position == "rope", whole_linears(m) or ((),) * m.num_hidden_layers
     kinds = map(Kind, dense_flags(m), sliding_flags(m))
     return [
-        LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), whole[i], kind)
+        LayerKind(
+            rotates and not (m.nope_every and (i + 1) % m.nope_every == 0),
+            whole[i],
+            kind,
+            _training(i, first) if recipe.trained_layers else "all",
+        )
         for i, kind in enumerate(kinds)
     ]
 
 
-def layer_plan(m: ModelSpec, last_apart: bool = False, early: int = 0) -> list[tuple[LayerKind, int]]:
+def _training(index: int, first: int) -> Training:
+    return "frozen" if index < first else "first" if index == first else "after"
+
+
+def layer_plan(m: ModelSpec, recipe: Recipe, last_apart: bool = False, early: int = 0) -> list[tuple[LayerKind, int]]:
     """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
     and tables that only one kind uses live as long as in the full model. `early`: further layers that stand for
     themselves, before those that stand for many.
     """
-    kinds = layer_kinds(m)
+    kinds = layer_kinds(m, recipe)
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
     begin += [(kind, 1) for kind in kinds[seen : seen + early]]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.unpacked import UNPACKED
 from advisor.libraries import MIRRORED, Libraries, Version
+from advisor.parameters.rotations import rotates, rotation_shape
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, add_in_place, cast
@@ -68,6 +69,7 @@ class Linear:
         "out_features",
         "quant",
         "recipe",
+        "rotation",
         "weight",
     )
 
@@ -80,14 +82,15 @@ class Linear:
         other_dtype: str,
         code: LinearCode = LinearCode(),  # noqa: B008 - immutable
         bias_apart: bool = False,
+        frozen: bool = False,
         bias_dtype: str = "",
     ) -> None:
         """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantized, after k-bit upcasting.
 
         `bias_dtype`: that of a quantized layer's bias. `bias_apart`: the bias is added by a separate operation, as in
-        Falcon's code.
+        Falcon's code. `frozen`: not trained even by method full.
         """
-        trained = recipe.method == "full"
+        trained = recipe.method == "full" and not frozen
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
         self.name = shape.name
@@ -101,8 +104,10 @@ class Linear:
         self.weight = Tensor(size, recipe.base_dtype if quant != "none" else dtype, needs_grad=trained)
         bias_dtype = bias_dtype if not kept and bias_dtype else dtype
         self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
-        self.lora_a = self.lora_b = self.magnitude = None
-        if rank:
+        self.lora_a = self.lora_b = self.magnitude = self.rotation = None
+        if rank and rotates(recipe):
+            self.rotation = Tensor(rotation_shape(shape), recipe.adapter_dtype, needs_grad=True)
+        elif rank:
             self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=code.trains_lora_a)
             self.lora_b = Tensor((shape.out_features, rank), recipe.adapter_dtype, needs_grad=True)
             if recipe.is_dora:
@@ -111,7 +116,7 @@ class Linear:
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
-        found = (self.weight, self.bias, self.lora_a, self.lora_b, self.magnitude)
+        found = (self.weight, self.bias, self.lora_a, self.lora_b, self.magnitude, self.rotation)
         return [p for p in found if p is not None and p.needs_grad]
 
 

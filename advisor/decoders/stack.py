@@ -22,6 +22,7 @@ from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, NormPlace
 from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
+from advisor.optimizers import optimizer_row
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
@@ -81,10 +82,10 @@ class Stack:
         known, at = Proof(), self.libraries.transformers
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
-        if not (between or beyond):
-            return known
+        step = optimizer_row(recipe.optimizer).unknown
+        unknown = (*((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
-        return Proof(() if beyond else known.traced, read, tuple(f"what is different in {text}" for text in beyond))
+        return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
 
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
         """The kernels that were asked for and do not run for this model or recipe, each with who says so."""
@@ -233,7 +234,7 @@ class Stack:
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
         if self.libraries.transformers >= (4, 49):
-            return log_softmax_loss(t, logits)
+            return log_softmax_loss(t, logits, given.recipe.upcast_logits)
         upcast = cast(t, logits, "float32")
         if self.libraries.transformers < (4, 46):
             del logits

@@ -26,6 +26,8 @@ from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
 from advisor.decoders.step_inputs import StepInputs
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
+from advisor.parameters.own_weights import own_weights
+from advisor.parameters.rotations import rotates
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
@@ -120,20 +122,27 @@ def _recorded(
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
-    plan = layer_plan(m, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
+    plan = layer_plan(m, recipe, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
-    layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.whole) for kind, _ in plan]
-    full = recipe.method == "full"
-    other = other_dtype(recipe)
-    table = Tensor((m.vocab_size, m.token_size), other, needs_grad=full)
-    head = table if m.tie_word_embeddings else Tensor(table.shape, other, needs_grad=full)
-    places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=full)
+    layers = [
+        Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.whole, kind.training == "frozen")
+        for kind, _ in plan
+    ]
+    own, other = own_weights(m, recipe), other_dtype(recipe)
+    table, head = (
+        Tensor((m.vocab_size, m.token_size), own.dtype if trained else other, needs_grad=trained)
+        for trained in (own.embedding, own.head)
+    )
+    if m.tie_word_embeddings and not (recipe.has_adapters and (own.embedding or own.head)):
+        head = table
+    places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
+    norm_dtype = own.dtype if own.norms else other
     ends = _Ends(
         table,
         output_embedding(m, recipe, RANK, head, stack),
         places if m.position == "learned" else None,
-        outer_norm(m, other, full, stack, "final") if m.final_norm else None,
-        outer_norm(m, other, full, stack) if m.embedding_norm else None,
+        outer_norm(m, norm_dtype, own.norms, stack, "final") if m.final_norm else None,
+        outer_norm(m, norm_dtype, own.norms, stack) if m.embedding_norm else None,
         projections(m, recipe, RANK, stack),
     )
     if recipe.optimizer_in_backward:
@@ -173,8 +182,11 @@ def _structure(recipe: Recipe) -> Recipe:
         update={
             "rank": 1,
             "alpha": 1.0,
+            "variant": recipe.variant if rotates(recipe) else "plain",
+            "neftune": float(recipe.neftune > 0),
             "micro_batch": 1,
             "optimizer": recipe.optimizer if recipe.optimizer_in_backward else "adamw",
+            "optimizer_rank": recipe.optimizer_rank if recipe.optimizer_in_backward else 1,
             "expandable_segments": False,
             "dropout": 0.5 if recipe.dropout else 0.0,
             "gradient_accumulation": min(recipe.gradient_accumulation, 2),
@@ -235,7 +247,7 @@ def evaluation_program(
     The Trainer's evaluation keeps the loss alone where no metrics are computed; the logits are freed after it.
     Source: transformers 5.23, trainer.py, evaluation_loop and prediction_step.
     """
-    quiet = recipe.model_copy(update={"dropout": 0.0, "gradient_accumulation": 1})
+    quiet = recipe.model_copy(update={"dropout": 0.0, "neftune": 0.0, "gradient_accumulation": 1})
     still = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
     m = m.model_copy(update={**still, "router_jitter": False})
     return step_program(m, quiet, batch, length, device, stack, False, padded, True, capability, packed)
@@ -302,8 +314,8 @@ class _Step:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
-        project = ends.projections.get("project_in")
-        ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed)
+        project, noise = ends.projections.get("project_in"), recipe.neftune > 0
+        ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)

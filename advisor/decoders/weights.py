@@ -19,8 +19,9 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
+from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype
-from advisor.parameters.targets import outer_targets, targets_in
+from advisor.parameters.targets import outer_adapters, targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 
@@ -30,13 +31,27 @@ class Weights:
 
     __slots__ = ("experts", "linears", "m", "norms", "own", "qk_norms", "sinks")
 
-    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, stack: Stack, whole: tuple[str, ...] = ()) -> None:
-        """`m` is the model as this layer knows it; `whole`: linear layers that are not quantized."""
+    def __init__(
+        self,
+        m: ModelSpec,
+        recipe: Recipe,
+        rank: int,
+        stack: Stack,
+        whole: tuple[str, ...] = (),
+        frozen: bool = False,
+    ) -> None:
+        """`m` is the model as this layer knows it; `whole`: linear layers that are not quantized.
+
+        `frozen`: nothing is trained.
+        """
         self.m = m
-        other = other_dtype(recipe)
-        trained = recipe.method == "full"
+        own = own_weights(m, recipe)
+        trained = own.layers and not frozen
+        other = own.dtype if trained else other_dtype(recipe)
+        norms = trained if own.layers else own.norms
+        normed = own.dtype if norms else other
         bias_apart = architecture_of(m.architecture).bias_apart
-        targets = targets_in(m, recipe.target_modules) if recipe.has_adapters else frozenset[str]()
+        targets = targets_in(m, recipe.target_modules) if recipe.has_adapters and not frozen else frozenset[str]()
         self.linears = {
             name: Linear(
                 shape,
@@ -46,13 +61,14 @@ class Weights:
                 other,
                 stack.linear,
                 bias_apart=bias_apart,
+                frozen=frozen,
                 bias_dtype=quantized_bias_dtype(m, recipe, name),
             )
             for name, shape in layer_linears(m).items()
         }
         of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in HEAD_NORMS]
         others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
-        self.norms = [outer_norm(m, other, trained, stack) for _ in range(others)]
+        self.norms = [outer_norm(m, normed, norms, stack) for _ in range(others)]
         self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
         self.own = {
             name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
@@ -60,9 +76,9 @@ class Weights:
         }
         self.experts = _experts_of(m, recipe, rank, self.own, stack)
         self.qk_norms = [
-            HeadNorms(count, width, other, trained)
+            HeadNorms(count, width, normed, norms)
             if m.qk_norm == "each_apart"
-            else Norm(m.norm, width, other, trained, False, code=stack.norm(m, "heads"))
+            else Norm(m.norm, width, normed, norms, False, code=stack.norm(m, "heads"))
             for width, count in of_heads
         ]
 
@@ -98,10 +114,16 @@ def outer_norm(m: ModelSpec, dtype: str, trained: bool, stack: Stack, place: Nor
 
 def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[str, Linear]:
     """The linear layers around the decoder layers."""
-    targets = outer_targets(m, recipe.target_modules) if recipe.has_adapters else []
+    targets, frozen = outer_adapters(m, recipe), not own_weights(m, recipe).rest
     return {
         name: Linear(
-            shape, recipe, rank if shape in targets else 0, layer_quant(m, recipe), other_dtype(recipe), stack.linear
+            shape,
+            recipe,
+            rank if shape in targets else 0,
+            layer_quant(m, recipe),
+            other_dtype(recipe),
+            stack.linear,
+            frozen=frozen,
         )
         for name, shape in outer_linears(m).items()
     }
@@ -113,9 +135,11 @@ def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, st
     Raises BadValue for a chunked loss, which multiplies by the weight and bypasses the adapter.
     """
     shape = head_linear(m)
-    adapted = recipe.has_adapters and shape.name in recipe.target_modules
+    adapted = shape in outer_adapters(m, recipe)
     if adapted and recipe.loss == "chunked":
         raise BadValue("--loss", "chunked", f"it bypasses the adapter of {shape.name}; add --loss full")
-    head = Linear(shape, recipe, rank if adapted else 0, "none", other_dtype(recipe), stack.linear)
+    head = Linear(shape, recipe, rank if adapted else 0, "none", weight.dtype, stack.linear)
     head.weight = weight
+    if head.bias is not None:
+        head.bias.needs_grad = weight.needs_grad
     return head

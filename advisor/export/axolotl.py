@@ -10,12 +10,18 @@ from typing import Any
 from advisor.answer import DataFile
 from advisor.export.kernels import refuse
 from advisor.export.rows import BUILDERS
-from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored
+from advisor.export.run import ATTENTION, LORAPLUS_RATIO, Run, TrainingFile, check_stored
 from advisor.export.yaml_values import DTYPES, NAME, unsaid, whole, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 from advisor.specs import KernelSet, Recipe
 from advisor.stacks.fused_lora import ACTIVATIONS, refusal
 
+_VARIANTS: dict[str, tuple[str, Any]] = {
+    "rslora": ("peft_use_rslora", True),
+    "pissa": ("peft_init_lora_weights", "pissa"),
+    "olora": ("peft_init_lora_weights", "olora"),
+    "loraplus": ("loraplus_lr_ratio", LORAPLUS_RATIO),
+}
 _KERNELS: dict[KernelSet, str] = {
     "liger_norm": "liger_rms_norm",
     "liger_rope": "liger_rope",
@@ -44,12 +50,13 @@ def write(run: Run) -> TrainingFile:
         **({"eval_batch_size": recipe.eval_batch} if recipe.eval_batch else {}),
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "num_epochs": whole(run.workload.epochs),
-        "optimizer": optimizer_row(recipe.optimizer).transformers_name,
+        **_optimizer(run),
         "learning_rate": run.learning_rate,
         "lr_scheduler": "linear",
         "bf16": half == "bf16",
         "fp16": half == "fp16",
         "gradient_checkpointing": recipe.gradient_checkpointing or recipe.offload != "none",
+        **({"neftune_noise_alpha": recipe.neftune} if recipe.neftune else {}),
         "output_dir": "out",
         "lora_mlp_kernel": fused and run.model.activation in ACTIVATIONS,
         "lora_qkv_kernel": fused,
@@ -62,6 +69,8 @@ def write(run: Run) -> TrainingFile:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
         values |= _adapters(run)
+    elif recipe.trained_layers:
+        values["unfrozen_parameters"] = _unfrozen(run)
     if run.stored_as == "mxfp4":
         values |= {"model_quantization_config": "Mxfp4Config", "model_quantization_config_kwargs": {"dequantize": True}}
     notes = (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
@@ -74,6 +83,14 @@ def _plugins(recipe: Recipe) -> dict[str, Any]:
     names = ["axolotl.integrations.liger.LigerPlugin"] if any(flag.startswith("liger") for flag in flags) else []
     names += ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"] if "cce" in recipe.kernels else []
     return {"plugins": names, **dict.fromkeys(flags, True)} if names else {}
+
+
+def _optimizer(run: Run) -> dict[str, Any]:
+    """Its own name, or that of transformers with its arguments."""
+    if own := optimizer_row(run.recipe.optimizer).axolotl_name:
+        return {"optimizer": own}
+    values = run.optimizer_arguments("Axolotl")
+    return {"optimizer": values.pop("optim"), **values}
 
 
 def _micro_batches(run: Run) -> dict[str, Any]:
@@ -136,15 +153,26 @@ def _adapters(run: Run) -> dict[str, Any]:
         "lora_dropout": recipe.dropout,
     }
     values |= {"lora_target_linear": True} if run.adapts_all_linear else {"lora_target_modules": run.target_modules}
+    values |= {"lora_modules_to_save": list(recipe.modules_to_save)} if recipe.modules_to_save else {}
+    values |= {"peft_layers_to_transform": list(run.trained_layers)} if recipe.trained_layers else {}
+    values |= run.variant_keys("Axolotl", _VARIANTS)
     values |= {"peft_use_dora": True} if recipe.is_dora else {}
     values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
     values |= {"load_in_4bit": True} if four_bits else {}
     return values | ({"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {})
 
 
+def _unfrozen(run: Run) -> list[str]:
+    """Patterns of the parameters that are trained: a period stands for itself (utils/freeze.py, LayerNamePattern)."""
+    layers = "|".join(map(str, run.trained_layers))
+    return [rf"^[^0-9]*.({layers}).", *(rf"^([a-z_]+.)*{name}." for name in run.recipe.modules_to_save)]
+
+
 def _unsaid(run: Run) -> str:
     recipe = run.recipe
+    partly = bool(recipe.modules_to_save or recipe.trained_layers)
     return unsaid(
+        (partly and recipe.trained_dtype != "base", f"trained-dtype {recipe.trained_dtype}"),
         (recipe.loss == "chunked", "chunked loss (several of axolotl's plugins offer one)"),
         (
             run.quantizes and (recipe.quant == "fp4" or (recipe.quant == "nf4" and not recipe.double_quant)),

@@ -11,12 +11,21 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.export.kernels import LIGER, liger_config, refuse
-from advisor.export.run import Run, TrainingFile, check_stored
-from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
+from advisor.export.run import LORAPLUS_RATIO, Run, TrainingFile, check_stored
+from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
+from advisor.optimizers import optimizer_row
+from advisor.parameters.rotations import BLOCK, rotates
+from advisor.specs import Recipe
 
 _TEMPLATE_NOTE = (
     "# the chat template is the tokenizer's; where it has none, name one of LLaMA-Factory's: template: NAME\n"
 )
+_VARIANTS: dict[str, tuple[str, Any]] = {
+    "rslora": ("use_rslora", True),
+    "pissa": ("pissa_init", True),
+    "loraplus": ("loraplus_lr_ratio", LORAPLUS_RATIO),
+    "oft": ("finetuning_type", "oft"),
+}
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
@@ -26,19 +35,25 @@ def write(run: Run) -> TrainingFile:
     check_stored(run, "LLaMA-Factory", "gptq", "awq", *(["fp8"] if run.recipe.is_quantized else []))
     recipe = run.recipe
     refuse(recipe, "LLaMA-Factory", tuple(LIGER))
-    pure = recipe.base_dtype == "bfloat16" if recipe.method == "full" else _plain_bf16_adapters(run)
+    pure = _trains_bf16(recipe) if recipe.method == "full" else _plain_bf16_adapters(run)
     values: dict[str, Any] = {
         "model_name_or_path": run.source,
         "stage": "pt" if run.data.form == "text" else "sft",
         "do_train": True,
-        "finetuning_type": "lora" if recipe.has_adapters else "full",
+        "finetuning_type": "oft"
+        if rotates(recipe)
+        else "lora"
+        if recipe.has_adapters
+        else "freeze"
+        if recipe.trained_layers
+        else "full",
         "flash_attn": {"eager": "disabled", "sdpa": "sdpa", "flash": "fa2"}[recipe.attention],
         "dataset": "train",
         "dataset_dir": ".",
         "cutoff_len": run.workload.seq_len,
         "packing": run.workload.packing,
         **({"neat_packing": True} if _keeps_apart(run) else {}),
-        **training_arguments(run),
+        **training_arguments(run, _optimizer(run)),
         "bf16": run.mixed_precision == "bf16" and not pure,
         "fp16": run.mixed_precision == "fp16" and not pure,
         **({"pure_bf16": True} if pure else {}),
@@ -48,13 +63,24 @@ def write(run: Run) -> TrainingFile:
         "enable_liger_kernel": recipe.loss == "chunked" or bool(recipe.kernels),
     }
     if recipe.has_adapters:
+        refuse_some_layers(run, "LLaMA-Factory")
+    elif recipe.trained_layers:
+        values["freeze_trainable_layers"] = recipe.trained_layers
+    if recipe.modules_to_save:
+        key = "additional_target" if recipe.has_adapters else "freeze_extra_modules"
+        values[key] = ",".join(recipe.modules_to_save)
+    if recipe.has_adapters:
         values |= {
             "lora_rank": recipe.rank,
             "lora_alpha": whole_alpha(run, "LLaMA-Factory"),
             "lora_dropout": recipe.dropout,
-            "lora_target": "all" if run.adapts_all_linear else ",".join(run.target_modules),
+            "lora_target": _targets(run),
             "use_dora": recipe.is_dora,
+            **run.variant_keys("LLaMA-Factory", _VARIANTS),
         }
+    if rotates(recipe):
+        values = {key: one for key, one in values.items() if not key.startswith("lora_")}
+        values |= {"oft_block_size": BLOCK, "oft_target": _targets(run)}
     if run.quantizes:
         values |= {"quantization_bit": 8 if recipe.quant == "int8" else 4, "quantization_method": "bnb"}
     if run.quantizes and recipe.quant in ("nf4", "fp4"):
@@ -66,6 +92,32 @@ def write(run: Run) -> TrainingFile:
     notes += _TEXTS_NOTE if run.data.form == "prompt_completion" else ""
     beside = (("dataset_info.json", info + "\n"),)
     return yaml_file(run, "llamafactory", command, notes + _unsaid(run, pure), values, beside)
+
+
+def _optimizer(run: Run) -> dict[str, Any]:
+    """Switches of its own for some, which it takes in place of adamw_torch (train/trainer_utils.py)."""
+    name = run.recipe.optimizer
+    if name == "muon":
+        return {"optim": "adamw_torch", "use_muon": True}
+    if not optimizer_row(name).low_rank:
+        return run.optimizer_arguments("LLaMA-Factory")
+    return {"optim": "adamw_torch", f"use_{name}": True, f"{name}_rank": run.recipe.optimizer_rank}
+
+
+def _finetuning_type(recipe: Recipe) -> str:
+    if recipe.has_adapters:
+        return "oft" if rotates(recipe) else "lora"
+    return "freeze" if recipe.trained_layers else "full"
+
+
+def _targets(run: Run) -> str:
+    return "all" if run.adapts_all_linear else ",".join(run.target_modules)
+
+
+def _trains_bf16(recipe: Recipe) -> bool:
+    """Whether full fine-tuning, or that of the last layers, trains weights in bf16."""
+    kept = not recipe.trained_layers or recipe.trained_dtype == "base"
+    return (recipe.base_dtype if kept else recipe.trained_dtype) == "bfloat16"
 
 
 def _keeps_apart(run: Run) -> bool:
@@ -100,7 +152,10 @@ def _rows(data: DataFile) -> dict[str, Any]:
 def _unsaid(run: Run, pure: bool) -> str:
     recipe, workload = run.recipe, run.workload
     full = recipe.method == "full"
-    weights = "bfloat16" if pure else "float32" if full else _loaded(run)
+    some = bool(recipe.trained_layers)
+    weights = "bfloat16" if pure else "float32" if full and not some else _loaded(run)
+    trained = recipe.base_dtype if recipe.trained_dtype == "base" else recipe.trained_dtype
+    partly = bool(recipe.modules_to_save) or some
     return unsaid(
         (workload.padding != "longest" and not workload.packing, f"padding {workload.padding}"),
         (
@@ -110,6 +165,7 @@ def _unsaid(run: Run, pure: bool) -> str:
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (recipe.is_quantized and recipe.adapter_dtype != "float32", "16-bit adapters"),
         (recipe.adapter_dtype == "float16" and not recipe.is_quantized and not full, "adapter-dtype float16"),
+        (partly and trained != ("bfloat16" if pure else "float32"), f"trained-dtype {trained}"),
         (recipe.base_dtype != weights, f"base-dtype {recipe.base_dtype}"),
         (bool(liger_config(recipe)), "some of Liger's kernels without the others"),
         (pure and recipe.autocast, "autocast beside bf16 weights that are trained"),

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from advisor.answer import DataFile
 from advisor.checkpoints import STORES
-from advisor.errors import InputError
-from advisor.parameters.modules import parameter_count
+from advisor.errors import BadValue, InputError
+from advisor.optimizers import optimizer_row
+from advisor.parameters.layers import layer_groups
+from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
 from advisor.rates import learning_rate
 from advisor.specs import ModelSpec, Recipe, Workload
 
 ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+
+
+LORAPLUS_RATIO = 16
+"""Of the learning rates of B and A: Hayou et al. 2024, arXiv:2402.12354, section 4.3."""
 
 
 class Run(NamedTuple):
@@ -73,6 +80,38 @@ class Run(NamedTuple):
             return list(attention_names(self.model))
         return list(spelled_targets(self.model, self.recipe))
 
+    @property
+    def trained_layers(self) -> range:
+        """The numbers of the layers that get adapters or are trained."""
+        return range(self.model.num_hidden_layers)[-self.recipe.trained_layers :]
+
+    def variant_keys(self, trainer: str, keys: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+        """The key and value for LoRA's variant, of those that `trainer` has. Raises BadValue for any other."""
+        recipe = self.recipe
+        if recipe.variant == "plain":
+            return {}
+        if recipe.variant == "pissa" and recipe.is_quantized:
+            raise BadValue("--variant", "pissa", f"peft cannot start it from a quantized base ({recipe.method})")
+        if recipe.variant not in keys:
+            known = ", ".join(sorted(keys))
+            raise BadValue("--variant", recipe.variant, f"a file for {trainer} has no key for it, only for {known}")
+        return dict([keys[recipe.variant]])
+
+    def optimizer_arguments(self, trainer: str) -> dict[str, Any]:
+        """The optimizer as transformers' TrainingArguments take it. Raises BadValue for one that they do not make."""
+        recipe, row = self.recipe, optimizer_row(self.recipe.optimizer)
+        if not row.transformers_name:
+            where = "axolotl or llamafactory" if recipe.optimizer == "muon" else "axolotl"
+            raise BadValue("--optimizer", recipe.optimizer, f"{trainer} does not make it; --write {where} does")
+        if not row.low_rank:
+            return {"optim": row.transformers_name}
+        names = (name for part, _ in layer_groups(self.model) for name in layer_linears(part))
+        return {
+            "optim": row.transformers_name,
+            "optim_target_modules": list(dict.fromkeys(names)),
+            "optim_args": f"rank={recipe.optimizer_rank}",
+        }
+
 
 def check_stored(run: Run, trainer: str = "", *refused: str) -> None:
     """Raises InputError where a file for `trainer` cannot say how to load the base: checkpoints of these methods.
@@ -104,6 +143,11 @@ class TrainingFile(NamedTuple):
 def command_of(run: Run, command: str) -> str:
     """The command, and before it the environment that the recipe asks for."""
     return f"PYTORCH_ALLOC_CONF=expandable_segments:True {command}" if run.recipe.expandable_segments else command
+
+
+def quoted_list(names: Sequence[str]) -> str:
+    """A Python literal of a list of names."""
+    return f"[{', '.join(map(quoted, names))}]"
 
 
 def quoted(text: str) -> str:

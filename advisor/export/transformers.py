@@ -7,9 +7,21 @@ memory nor step time by much; the learning rates are usual starting points.
 
 from __future__ import annotations
 
+from typing import Any
+
+from advisor.errors import BadValue
 from advisor.export.kernels import LIGER, liger_config, refuse
 from advisor.export.rows import rows_section
-from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored, command_of, quoted
+from advisor.export.run import (
+    ATTENTION,
+    LORAPLUS_RATIO,
+    Run,
+    TrainingFile,
+    check_stored,
+    command_of,
+    quoted,
+    quoted_list,
+)
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
 from advisor.optimizers import optimizer_row
 from advisor.specs import Recipe
@@ -31,7 +43,7 @@ def write(run: Run) -> TrainingFile:
             f"model_id = {quoted(run.source)}\nSEQ_LEN = {_seq_len(run)}  # tokens of the longest row\n",
             tiny_model(run.model) + "\n",
             _load(run),
-            _adapters(run),
+            _adapters(run) if run.recipe.has_adapters else _last_layers(run),
             rows_section(run.data, run.workload, ROWS) + "\n",
             _train(run),
         )
@@ -51,6 +63,7 @@ def _head(run: Run, command: str) -> str:
     packages += " peft" if recipe.has_adapters else ""
     by_bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes"
     packages += " bitsandbytes" if by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
+    packages += f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     packages += f" {PACKAGES[run.stored_as]}" if run.stored_as in PACKAGES else ""
     packages += " liger-kernel" if recipe.loss == "chunked" or recipe.kernels else ""
     return "\n".join(
@@ -86,6 +99,8 @@ def _imports(run: Run) -> str:
     if recipe.has_adapters:
         prepare = ", prepare_model_for_kbit_training" if _prepares(recipe) else ""
         lines.append(f"from peft import LoraConfig, get_peft_model{prepare}")
+        if recipe.variant == "loraplus":
+            lines.append("from peft.optimizers import create_loraplus_optimizer")
     return "\n".join([*lines, IMPORTS, "from transformers import (", *(f"    {name}," for name in names), ")"])
 
 
@@ -193,15 +208,13 @@ def _checkpointing(recipe: Recipe, name: str, options: str) -> list[str]:
 
 def _adapters(run: Run) -> str:
     recipe = run.recipe
-    if not recipe.has_adapters:
-        return ""
     lines = []
     if _prepares(recipe):
         switches = _checkpointing(recipe, "use_gradient_checkpointing", "gradient_checkpointing_kwargs")
         lines += ["model = prepare_model_for_kbit_training(", "    model,", *switches, ")"]
     elif recipe.gradient_checkpointing and recipe.reentrant:
         lines.append("model.enable_input_require_grads()  # re-entrant checkpointing needs an input with a gradient")
-    targets = '"all-linear"' if run.adapts_all_linear else str(run.target_modules).replace("'", '"')
+    targets = '"all-linear"' if run.adapts_all_linear else quoted_list(run.target_modules)
     lines += [
         "lora = LoraConfig(",
         f"    r={recipe.rank},",
@@ -209,6 +222,9 @@ def _adapters(run: Run) -> str:
         f"    lora_dropout={recipe.dropout!r},",
         f"    target_modules={targets},",
         *(["    use_dora=True,"] if recipe.is_dora else []),
+        *_variant(run),
+        *([f"    modules_to_save={quoted_list(recipe.modules_to_save)},"] if recipe.modules_to_save else []),
+        *([f"    layers_to_transform=list({_last(recipe)}),"] if recipe.trained_layers else []),
         '    task_type="CAUSAL_LM",',
         ")",
         "model = get_peft_model(model, lora)",
@@ -221,18 +237,64 @@ def _adapters(run: Run) -> str:
 def _adapter_dtypes(recipe: Recipe) -> list[str]:
     """Lines that cast the adapters, where the recipe wants them in other dtypes than peft's fp32."""
     magnitudes = recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype
-    if recipe.adapter_dtype == "float32" and not magnitudes:
+    copies = bool(recipe.modules_to_save) and recipe.trained_dtype != recipe.adapter_dtype
+    upcast = recipe.modules_to_save and recipe.trained_dtype != "base"
+    if recipe.adapter_dtype == "float32" and not magnitudes and not upcast:
         return []
-    if not magnitudes:
-        loop, casts = "for parameter in model.parameters():", [f"        dtype = torch.{recipe.adapter_dtype}"]
-    else:
-        loop = "for name, parameter in model.named_parameters():"
-        casts = [
-            f"        dtype = torch.{recipe.adapter_dtype}",
-            '        if "lora_magnitude_vector" in name:',
-            f"            dtype = torch.{recipe.magnitude_dtype}",
-        ]
+    loop = "for name, parameter in model.named_parameters():"
+    casts = [f"        dtype = torch.{recipe.adapter_dtype}"]
+    if magnitudes:
+        casts += ['        if "lora_magnitude_vector" in name:', f"            dtype = torch.{recipe.magnitude_dtype}"]
+    if copies:
+        kept = "parameter.dtype" if recipe.trained_dtype == "base" else f"torch.{recipe.trained_dtype}"
+        casts += ['        if ".modules_to_save." in name:', f"            dtype = {kept}"]
+    if not magnitudes and not copies:
+        loop = "for parameter in model.parameters():"
     return [loop, "    if parameter.requires_grad:", *casts, "        parameter.data = parameter.data.to(dtype)"]
+
+
+def _variant(run: Run) -> list[str]:
+    """Lines of LoraConfig for LoRA's variant; LoRA+ is a matter of the optimizer."""
+    keys: dict[str, tuple[str, Any]] = {
+        "rslora": ("use_rslora", True),
+        **{name: ("init_lora_weights", name) for name in ("pissa", "olora")},
+        "loraplus": ("", ""),
+    }
+    found = run.variant_keys("transformers", keys)
+    return [f"    {key}={quoted(value) if isinstance(value, str) else value}," for key, value in found.items() if key]
+
+
+def _loraplus(run: Run) -> list[str]:
+    """The Trainer's keyword for an optimizer of LoRA+. Raises BadValue for one that it is not written for."""
+    if run.recipe.variant != "loraplus" or not run.recipe.has_adapters:
+        return []
+    if run.recipe.optimizer != "adamw":
+        raise BadValue("--optimizer", run.recipe.optimizer, "must be adamw for --variant loraplus in this script")
+    rate = f"lr={run.learning_rate!r}, loraplus_lr_ratio={LORAPLUS_RATIO}"
+    return [f"    optimizers=(create_loraplus_optimizer(model, torch.optim.AdamW, {rate}, fused=True), None),"]
+
+
+def _last(recipe: Recipe) -> str:
+    """An expression for the numbers of the last layers."""
+    return f"range(model.config.num_hidden_layers)[-{recipe.trained_layers}:]"
+
+
+def _last_layers(run: Run) -> str:
+    """Lines that freeze all but the last layers, and the modules that are named."""
+    recipe = run.recipe
+    if not recipe.trained_layers:
+        return ""
+    named = f' or name.split(".")[-2] in {quoted_list(recipe.modules_to_save)}' if recipe.modules_to_save else ""
+    lines = [
+        f"last = {_last(recipe)}",
+        "for name, parameter in model.named_parameters():  # the first number in a name is that of its layer",
+        '    layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)',
+        f"    parameter.requires_grad_(layer in last{named})",
+    ]
+    if recipe.trained_dtype != "base":
+        lines += ["    if parameter.requires_grad:"]
+        lines += [f"        parameter.data = parameter.data.to(torch.{recipe.trained_dtype})"]
+    return "\n".join(lines)
 
 
 def _train(run: Run) -> str:
@@ -247,8 +309,9 @@ def _train(run: Run) -> str:
         f"    per_device_eval_batch_size={_small(run.eval_batch, 2)},  # fits as well",
         f"    gradient_accumulation_steps={_small(recipe.gradient_accumulation, 1)},",
         f"    learning_rate={run.learning_rate!r},",
-        f'    optim="{optimizer_row(recipe.optimizer).transformers_name}",',
+        *_optimizer(run),
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
+        *([f"    neftune_noise_alpha={recipe.neftune!r},"] if recipe.neftune else []),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
         *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" or config is not None else []),
@@ -262,6 +325,7 @@ def _train(run: Run) -> str:
         "trainer = Trainer(",
         "    model=model,",
         "    args=arguments,",
+        *_loraplus(run),
         "    train_dataset=rows,",
         "    eval_dataset=eval_rows,",
         "    processing_class=tokenizer,",
@@ -272,6 +336,13 @@ def _train(run: Run) -> str:
         'print(f"saved to {output_dir}")',
     ]
     return "\n".join(lines)
+
+
+def _optimizer(run: Run) -> list[str]:
+    """Keyword lines for the optimizer."""
+    values = run.optimizer_arguments("transformers' Trainer")
+    spelled = {name: quoted_list(one) if isinstance(one, list) else quoted(one) for name, one in values.items()}
+    return [f"    {name}={value}," for name, value in spelled.items()]
 
 
 def _collator(run: Run) -> str:

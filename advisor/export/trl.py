@@ -12,7 +12,7 @@ from advisor.errors import InputError
 from advisor.export.kernels import liger_config, refuse
 from advisor.export.rows import BUILDERS
 from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored
-from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
+from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 from advisor.specs import KernelSet
 
@@ -29,10 +29,12 @@ def write(run: Run) -> TrainingFile:
     """A file for `trl sft --config`. Raises InputError for rows, or a setting, that TRL does not take."""
     check_stored(run, "TRL", "gptq", "awq", "mxfp4")
     recipe = run.recipe
+    refuse_some_layers(run, "TRL")
     refuse(recipe, "TRL", _LIGER, offloads=True)
     command = f"trl sft --config {NAME}" + ("" if run.gpus == 1 else f" --num_processes {run.gpus}")
     by_bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes"
     needs_bitsandbytes = by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes
+    package = f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     values: dict[str, Any] = {
         "model_name_or_path": run.source,
         "dtype": recipe.base_dtype,
@@ -40,7 +42,7 @@ def write(run: Run) -> TrainingFile:
         **_rows(run.data),
         "max_length": run.workload.seq_len,
         **_micro_batches(run),
-        **training_arguments(run),
+        **training_arguments(run, run.optimizer_arguments("TRL")),
         "bf16": run.mixed_precision == "bf16",
         "fp16": run.mixed_precision == "fp16",
         "activation_checkpointing": recipe.gradient_checkpointing,
@@ -65,7 +67,7 @@ def write(run: Run) -> TrainingFile:
     notes = (_CHAT_NOTE if run.data.form == "messages" else "") + _unsaid(run)
     return yaml_file(
         run,
-        "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else ""),
+        "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else "") + package,
         command,
         notes,
         values,
@@ -108,7 +110,10 @@ def _rows(data: DataFile) -> dict[str, Any]:
 
 
 def _adapters(run: Run) -> dict[str, Any]:
+    saved = run.recipe.modules_to_save
     return {
+        **run.variant_keys("TRL", {"rslora": ("use_rslora", True)}),
+        **({"lora_modules_to_save": list(saved)} if saved else {}),
         "use_peft": True,
         "lora_r": run.recipe.rank,
         "lora_alpha": whole_alpha(run, "TRL"),
@@ -122,6 +127,10 @@ def _unsaid(run: Run) -> str:
     recipe, workload = run.recipe, run.workload
     usual = "bfloat16" if recipe.is_quantized else "float32"
     return unsaid(
+        (
+            bool(recipe.modules_to_save) and recipe.trained_dtype not in ("base", "bfloat16"),
+            f"trained-dtype {recipe.trained_dtype}",
+        ),
         (recipe.loss == "full", "full-logits loss (TRL always uses its chunked loss)"),
         (recipe.has_adapters and recipe.adapter_dtype != usual, f"adapter-dtype {recipe.adapter_dtype}"),
         (recipe.is_dora and recipe.magnitude_dtype != "float32", f"magnitude-dtype {recipe.magnitude_dtype}"),

@@ -9,7 +9,6 @@ from typing import Any
 
 from advisor.errors import BadValue
 from advisor.export.run import Run, TrainingFile, command_of
-from advisor.optimizers import optimizer_row
 
 NAME = "train.yaml"
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "": "float32"}
@@ -55,13 +54,23 @@ def whole_alpha(run: Run, trainer: str) -> int:
     return int(run.recipe.alpha)
 
 
+def refuse_some_layers(run: Run, trainer: str) -> None:
+    """Refuse a run that trains only some layers, for a format that has no key for them. Raises BadValue."""
+    if run.recipe.trained_layers:
+        raise BadValue(
+            "--trained-layers",
+            run.recipe.trained_layers,
+            f"a file for {trainer} has no key for it with this method; --write python has",
+        )
+
+
 def unsaid(*pairs: tuple[bool, str]) -> str:
     """A line for each setting that the file has no key for."""
     return "".join(f"# not configurable here: {text}\n" for missing, text in pairs if missing)
 
 
-def training_arguments(run: Run) -> dict[str, Any]:
-    """Keys that TRL and LLaMA-Factory take from transformers' TrainingArguments."""
+def training_arguments(run: Run, optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that TRL and LLaMA-Factory take from transformers' TrainingArguments, with those for the optimizer."""
     return {
         "output_dir": "out",
         "num_train_epochs": whole(run.workload.epochs),
@@ -69,6 +78,7 @@ def training_arguments(run: Run) -> dict[str, Any]:
         "per_device_eval_batch_size": run.eval_batch,
         "gradient_accumulation_steps": run.recipe.gradient_accumulation,
         "learning_rate": run.learning_rate,
-        "optim": optimizer_row(run.recipe.optimizer).transformers_name,
+        **optimizer,
+        **({"neftune_noise_alpha": run.recipe.neftune} if run.recipe.neftune else {}),
         **({"train_sampling_strategy": "group_by_length"} if run.workload.group_by_length else {}),
     }

@@ -25,10 +25,30 @@ from advisor.specs import Recipe
 SCHEMA_VERSION = 2
 MAX_FILE_BYTES = 64 * 2**20
 MAX_EVENTS_BYTES = 256 * 2**20
-EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation", "expandable_segments")
+EVALUATED = (
+    "method",
+    "rank",
+    "alpha",
+    "optimizer",
+    "optimizer_rank",
+    "micro_batch",
+    "gradient_accumulation",
+    "expandable_segments",
+)
 """Knobs of a recipe that do not change which tensors its step makes, or that are stored under separate keys."""
 
-LATER: dict[str, object] = {"stack": (), "kernels": (), "offload": "none", "optimizer_in_backward": False}
+LATER: dict[str, object] = {
+    "stack": (),
+    "kernels": (),
+    "offload": "none",
+    "optimizer_in_backward": False,
+    "modules_to_save": (),
+    "trained_layers": 0,
+    "trained_dtype": "base",
+    "variant": "plain",
+    "upcast_logits": True,
+    "neftune": False,
+}
 """Knobs that came after profiles had been written, with what those profiles were traced with: left out where equal."""
 
 _VOLATILE = ("_name_or_path", "transformers_version", "use_cache")
@@ -58,6 +78,8 @@ def structure_of(recipe: Recipe) -> dict[str, Any]:
     """The knobs that decide which tensors the step of a recipe makes, as a profile stores them."""
     found: dict[str, Any] = {name: value for name, value in recipe if name not in EVALUATED}
     found["dropout"] = recipe.dropout > 0
+    found["variant"] = "oft" if recipe.variant == "oft" else "plain"
+    found["neftune"] = recipe.neftune > 0
     found["reentrant"] = recipe.reentrant and recipe.gradient_checkpointing
     found["target_modules"] = list(recipe.target_modules)
     for name, usual in LATER.items():

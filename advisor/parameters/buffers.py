@@ -6,6 +6,10 @@ from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.libraries import libraries_of
 from advisor.parameters.layers import layer_groups
+from advisor.parameters.modules import layer_linears
+from advisor.parameters.own_weights import embedding_name, trained_groups
+from advisor.parameters.rotations import INDEX_BYTES, rotates
+from advisor.parameters.targets import outer_adapters, targets_in
 from advisor.specs import ModelSpec, Recipe
 
 
@@ -43,9 +47,14 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
     if quirks.rope_made == "in_layers":  # sines and cosines of every position
         found.append((4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers))
     if quirks.embedding_scales_itself:
-        found.append((4, 1))
+        found.append((4, 1 + (embedding_name(m) in recipe.modules_to_save and recipe.has_adapters)))  # in the copy, too
     if quirks.layer_scalar:
         found.append((ITEM_BYTES[recipe.base_dtype], m.num_hidden_layers))
     if m.activation == "xielu":  # its beta and eps
         found.append((ITEM_BYTES[recipe.base_dtype], 2 * m.num_hidden_layers))
+    if rotates(recipe):
+        adapted = len(outer_adapters(m, recipe))
+        for part, layers in trained_groups(m, recipe):
+            adapted += layers * len(targets_in(part, recipe.target_modules) & layer_linears(part).keys())
+        found.append((INDEX_BYTES, 2 * adapted))
     return found

@@ -45,11 +45,16 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
 
 
 @lru_cache(maxsize=256)
-def layer_groups(m: ModelSpec) -> tuple[tuple[ModelSpec, int], ...]:
-    """The model as each group of equal layers sees it, and how many layers are in the group."""
+def layer_groups(m: ModelSpec, begin: int = 0, end: int | None = None) -> tuple[tuple[ModelSpec, int], ...]:
+    """The model as each group of equal layers sees it, and how many layers are in the group.
+
+    Of all layers, or of those from `begin` up to `end`.
+    """
     if not m.expert_layers and not m.global_head_dim:
-        return ((m, m.num_hidden_layers),)
-    kinds = Counter(Kind(*flags) for flags in zip(dense_flags(m), sliding_flags(m), strict=True))
+        count = len(range(m.num_hidden_layers)[begin:end])
+        return ((m, count),) if count else ()
+    flags = list(zip(dense_flags(m), sliding_flags(m), strict=True))[begin:end]
+    kinds = Counter(Kind(*one) for one in flags)
     groups: Counter[ModelSpec] = Counter()
     for kind, count in kinds.items():
         groups[part_of(m, kind)] += count

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.errors import expect
@@ -206,19 +206,27 @@ def head_linear(m: ModelSpec) -> LinearShape:
     return LinearShape(name="lm_head", in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)
 
 
-def outer_parameters(m: ModelSpec) -> list[tuple[tuple[int, ...], int]]:
-    """Shapes around the decoder layers outside of `outer_linears`, and how often each occurs.
+class OuterParameter(NamedTuple):
+    """A parameter around the decoder layers, and how often it occurs."""
 
-    The embedding and the head, which are one tensor where they are tied; positions; the norms before and after.
+    shape: tuple[int, ...]
+    times: int
+    part: Literal["tokens", "positions", "head bias", "norms"]
+
+
+def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
+    """The parameters around the decoder layers outside of `outer_linears`.
+
+    Tokens: the embedding and the head, which are one tensor where they are tied; positions; the norms before and after.
     """
     vectors = (int(m.norm_weight) + int(m.norm_bias)) * (int(m.final_norm) + int(m.embedding_norm))
-    found: list[tuple[tuple[int, ...], int]] = [
-        ((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2),
-        ((m.position_rows, m.hidden_size), int(m.position == "learned")),
-        ((m.vocab_size,), int(m.lm_head_bias)),
-        ((m.hidden_size,), vectors),
+    found = [
+        OuterParameter((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2, "tokens"),
+        OuterParameter((m.position_rows, m.hidden_size), int(m.position == "learned"), "positions"),
+        OuterParameter((m.vocab_size,), int(m.lm_head_bias), "head bias"),
+        OuterParameter((m.hidden_size,), vectors, "norms"),
     ]
-    return [(shape, times) for shape, times in found if times]
+    return [one for one in found if one.times]
 
 
 def layer_parameter_count(m: ModelSpec) -> int:
@@ -231,6 +239,6 @@ def layer_parameter_count(m: ModelSpec) -> int:
 def parameter_count(m: ModelSpec) -> int:
     """All parameters, tied embeddings counted once: what `sum(p.numel() for p in model.parameters())` gives."""
     expect("model", m, ModelSpec)
-    count = sum(prod(shape) * times for shape, times in outer_parameters(m))
+    count = sum(prod(one.shape) * one.times for one in outer_parameters(m))
     count += sum(shape.weight_count for shape in outer_linears(m).values())
     return count + sum(layers * layer_parameter_count(part) for part, layers in layer_groups(m))

@@ -87,6 +87,17 @@ def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearS
     return [*found, head] if head.name in target_modules else found
 
 
+def outer_adapters(m: ModelSpec, recipe: Recipe) -> list[LinearShape]:
+    """Those that a recipe gives an adapter: none that is trained whole, and none where only some layers have them.
+
+    Source: peft 0.21, tuners/tuners_utils.py, check_target_module_exists: `layers_to_transform` matches paths with a
+    layer's number, `modules_to_save` goes first.
+    """
+    if not recipe.has_adapters or recipe.trained_layers:
+        return []
+    return [one for one in outer_targets(m, recipe.target_modules) if one.name not in recipe.modules_to_save]
+
+
 def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[str]:
     """Those of one kind of layer; a name that only other layers have is left out."""
     if target_modules == ("attention",):
@@ -127,8 +138,13 @@ def adapts_experts(m: ModelSpec, target_modules: tuple[str, ...], dora: bool, dr
 
 
 def spelled_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's targets as peft needs them: by name where its 'all-linear' would reach experts and be refused."""
-    if fuses_experts(m) and recipe.target_modules == ("all-linear",) and (recipe.is_dora or recipe.dropout):
+    """The recipe's targets as peft needs them: by name where its 'all-linear' would be refused.
+
+    It reaches fused experts, which neither DoRA nor dropout does, and `layers_to_transform` takes names only (peft
+    0.21, tuners/lora/config.py).
+    """
+    refused = recipe.trained_layers or (fuses_experts(m) and (recipe.is_dora or recipe.dropout))
+    if refused and recipe.target_modules == ("all-linear",):
         return tuple(name for name in _names_of(m) if name in resolve_targets(m, recipe.target_modules))
     return recipe.target_modules
 
@@ -152,7 +168,12 @@ def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:
 
     Source: peft 0.21, utils/transformers_weight_conversion.py and tuners/lora/layer.py, ParamWrapper.
     """
-    if not recipe.has_adapters or not adapts_experts(m, recipe.target_modules, recipe.is_dora, recipe.dropout):
+    if (
+        not recipe.has_adapters
+        or recipe.trained_layers
+        or recipe.variant == "oft"
+        or not adapts_experts(m, recipe.target_modules, recipe.is_dora, recipe.dropout)
+    ):
         return {}
     return _expert_adapter_shapes(m, rank)
 

@@ -7,8 +7,10 @@ from math import prod
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
+    SINKS,
     layer_linears,
     layer_norms,
     outer_linears,
@@ -16,7 +18,9 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.targets import expert_adapters, outer_targets, resolve_targets, targets_in
+from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
+from advisor.parameters.rotations import check_rotations, rotates, rotation_shape
+from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
 
@@ -27,6 +31,8 @@ class Trained(NamedTuple):
     columns: int
     times: int
     dtype: str
+    inner: bool = False  # the matrix of a linear layer inside a decoder layer, or of its adapter
+    projection: int = 0  # the rank that a low-rank optimizer projects its gradient to
 
     @property
     def elements(self) -> int:
@@ -41,11 +47,31 @@ class Trained(NamedTuple):
 
 def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
     """The adapter of a linear layer that occurs `times` times."""
+    if rotates(recipe):
+        return [Trained(*rotation_shape(shape), times, recipe.adapter_dtype, True, _projection(recipe))]
     found = [
-        Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype),
-        Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype),
+        Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype, True, _projection(recipe)),
+        Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype, True, _projection(recipe)),
     ]
     return [*found, Trained(shape.out_features, 0, times, recipe.magnitude_dtype)] if recipe.is_dora else found
+
+
+def _projection(recipe: Recipe) -> int:
+    return recipe.optimizer_rank if optimizer_row(recipe.optimizer).low_rank else 0
+
+
+def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
+    """What peft trains of the modules that are named beside the adapters: copies of their parameters."""
+    tokens = Trained(m.vocab_size, m.token_size, 1, own.dtype)
+    found = [tokens] * own.embedding
+    if own.head:
+        found += [tokens, *[Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias]
+    if own.norms:
+        vectors = [(one.shape[0], one.times) for one in outer_parameters(m) if one.part == "norms"]
+        for part, layers in layer_groups(m):
+            vectors += [(n.width, n.vectors * layers) for n in layer_norms(part) if n.vectors and n.name != SINKS]
+        found += [Trained(width, 0, times, own.dtype) for width, times in vectors]
+    return found
 
 
 def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
@@ -60,11 +86,12 @@ def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
     return found
 
 
-def _weights(m: ModelSpec, dtype: str, layers: int) -> list[Trained]:
+def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trained]:
     """All weights of `layers` equal layers."""
     found: list[Trained] = []
     for shape in layer_linears(m).values():
-        found.append(Trained(shape.out_features, shape.in_features, layers, "float32" if shape.wide else dtype))
+        stored = "float32" if shape.wide else dtype
+        found.append(Trained(shape.out_features, shape.in_features, layers, stored, True, _projection(recipe)))
         if shape.bias:
             found.append(Trained(shape.out_features, 0, layers, dtype))
     found += [Trained(n.width, 0, n.vectors * layers, dtype) for n in layer_norms(m) if n.vectors]
@@ -80,18 +107,21 @@ def _weights(m: ModelSpec, dtype: str, layers: int) -> list[Trained]:
 def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     """Every trained tensor."""
     found: list[Trained] = []
+    own = own_weights(m, recipe)
     if recipe.has_adapters:
+        if rotates(recipe):
+            check_rotations(m, recipe)
         resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
-        for part, layers in layer_groups(m):
+        for part, layers in trained_groups(m, recipe):
             found += _adapters(part, recipe, layers)
-        for shape in outer_targets(m, recipe.target_modules):
+        for shape in outer_adapters(m, recipe):
             found += _adapter(shape, recipe, 1)
-        return tuple(found)
-    dtype: str = recipe.base_dtype
-    for size, times in outer_parameters(m):
+        return (*found, *_copies(m, own))
+    for size, times, dtype, trained in outer_tensors(m, recipe):
         rows, columns = size if len(size) > 1 else (*size, 0)
-        found.append(Trained(rows, columns, times, dtype))
-    found += [Trained(shape.out_features, shape.in_features, 1, dtype) for shape in outer_linears(m).values()]
-    for part, layers in layer_groups(m):
-        found += _weights(part, dtype, layers)
+        found += [Trained(rows, columns, times, dtype)] * trained
+    if own.rest:
+        found += [Trained(shape.out_features, shape.in_features, 1, own.dtype) for shape in outer_linears(m).values()]
+    for part, layers in trained_groups(m, recipe):
+        found += _weights(part, recipe, own.dtype, layers)
     return tuple(found)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 LINES = 45
 """Lines of the first screen."""
 _PRICES_SHOWN = 3
-_PLAN_KNOBS = ("rank", "target_modules", "base_dtype", "quant", "optimizer", "loss", "batch_size", "seq_len")
+_IF_SET = ("modules_to_save", "trained_layers")
+_PLAN_KNOBS = ("rank", "target_modules", *_IF_SET, "base_dtype", "quant", "optimizer", "loss", "batch_size", "seq_len")
 """Knobs of the plan that the first screen names."""
 
 
@@ -139,7 +140,11 @@ def _plan_lines(advice: Advice) -> tuple[str, ...]:
         return (f"The defaults of {trainer}, unless a flag says otherwise.",)
     recipe = advice.candidate(advice.recommendation.method).recipe
     values = {**dict(advice.workload), **dict(recipe)}
-    shown = [name for name in _PLAN_KNOBS if name != "quant" or recipe.is_quantized]
+    shown = [
+        name
+        for name in _PLAN_KNOBS
+        if (name != "quant" or recipe.is_quantized) and (name not in _IF_SET or values[name])
+    ]
     if not recipe.has_adapters:
         shown = [name for name in shown if name not in ("rank", "target_modules")]
     knobs = ", ".join(f"{name.replace('_', '-')} {value_text(values[name])}" for name in shown)

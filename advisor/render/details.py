@@ -11,6 +11,7 @@ from rich.text import Text
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.costs.attention import attention_text
 from advisor.knobs import idle_knobs
+from advisor.optimizers import optimizer_row
 from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text
 from advisor.render.table import VERDICTS, batch_text
 from advisor.rules.wording import DISPLAY, FORMULA, how
@@ -162,6 +163,9 @@ def _knobs(console: Console, advice: Advice, row: Candidate | None) -> None:
     values = dict(advice.workload) if row is None else {**dict(advice.workload), **dict(row.recipe)}
     hidden = {"magnitude_dtype"} if row is not None and not row.recipe.is_dora else set()
     hidden |= set() if advice.workload.packing else {"packing_strategy"}
+    hidden |= {name for name in ("modules_to_save", "stack", "kernels") if not values.get(name)}
+    hidden |= set() if row is None or values["modules_to_save"] or values["trained_layers"] else {"trained_dtype"}
+    hidden |= set() if row is not None and optimizer_row(row.recipe.optimizer).low_rank else {"optimizer_rank"}
     chosen = [
         f"{name.replace('_', '-')} {value_text(values[name])}"
         for name in advice.chosen
@@ -174,7 +178,7 @@ def _trainer_line(advice: Advice, row: Candidate | None) -> str:
     """The trainer that was assumed, whether it was traced, and what it set."""
     trainer = advice.trainer
     values = dict(advice.workload) | ({} if row is None else dict(row.recipe))
-    idle = {} if row is None else idle_knobs(row.method)
+    idle = {} if row is None else idle_knobs(row.method, trained_layers=row.recipe.trained_layers)
     knobs = [
         name.replace("_", "-") + (f" {value_text(values[name])}" if name in values else "")
         for name in trainer.knobs

@@ -46,8 +46,16 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     question = context.question
     fixed, checkpointing = question.fixed, question.gradient_checkpointing in (None, True)
     # What is idle for one method only may be there for another.
-    each = [idle_knobs(method, row.recipe.quant, checkpointing) for method, row in context.candidates.items()]
+    each = [
+        idle_knobs(method, row.recipe.quant, checkpointing, question.trained_layers or 0)
+        for method, row in context.candidates.items()
+    ]
     idle = [(name, why) for name, why in each[-1].items() if name in fixed and all(name in one for one in each)]
+    if "trained_dtype" in fixed and not question.modules_to_save and not question.trained_layers:
+        idle.append(("trained_dtype", "without --modules-to-save or --trained-layers"))
+    casts = all(row.recipe.autocast for row in context.candidates.values())
+    if "upcast_logits" in fixed and question.upcast_logits is False and casts:
+        idle.append(("no_upcast_logits", "with --autocast, under which PyTorch runs cross entropy in fp32"))
     if "data" not in fixed:
         idle += [(name, "without --data") for name in ("data_columns", "tokenizer", "skip_bad_lines") if name in fixed]
     if "eval_steps" in fixed and not question.eval_examples:

@@ -40,4 +40,4 @@ class OwnLoop(Stack):
         """Full logits, held."""
         logits = full_logits(t, given)
         given.held.append(logits)
-        return log_softmax_loss(t, logits, self.upcasts_logits)
+        return log_softmax_loss(t, logits, self.upcasts_logits and given.recipe.upcast_logits)

@@ -91,7 +91,9 @@ class Unsloth(Stack):
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """Its functions were run on a CPU with their kernels replaced; the rest was read."""
-        at, unknown = self.libraries.code_version, []
+        at, unknown = self.libraries.code_version, list(super().proof(m, recipe).unknown)
+        if recipe.modules_to_save and recipe.has_adapters:
+            unknown.append("when it moves the originals of trained modules off the card: counted there")
         if not _by_hand(m, recipe):
             unknown.append("what torch.compile keeps of this model's layers: counted as not compiled")
         if m.attention_softcap:

@@ -25,7 +25,7 @@ def free_bytes(m: ModelSpec, recipe: Recipe, card_bytes: int) -> int:
     Ignores: the CUDA context, adapters and what the first forward pass holds. So splits are at most as large as here.
     """
     other = ITEM_BYTES[other_dtype(recipe)]
-    held = sum(prod(shape) * other * times for shape, times in outer_parameters(m))
+    held = sum(prod(one.shape) * other * one.times for one in outer_parameters(m))
     for part, layers in layer_groups(m):
         for own in own_parameters(part).values():
             held += layers * _stored(prod(own.shape), own_quant(own, part, recipe), recipe, other)

@@ -26,6 +26,8 @@ from torch import nn
 from advisor.architectures import ARCHITECTURES
 from advisor.checkpoints import STORES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
+from advisor.parameters.paths import is_pattern
+from advisor.parameters.rotations import rotates
 from advisor.specs import Recipe, RowKind
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
@@ -61,8 +63,14 @@ def build_model(
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if recipe.has_adapters:
         model = _add_adapters(model, recipe, fake)
+    elif recipe.trained_layers:
+        _freeze(model, recipe)
     if recipe.gradient_checkpointing:
         enable_checkpointing(model, recipe)
+    if recipe.neftune:
+        from transformers.integrations.neftune import activate_neftune
+
+        activate_neftune(model, recipe.neftune)  # after checkpointing, as Trainer does
     model.train()
     return model
 
@@ -77,6 +85,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise BadValue("quant", recipe.quant, "must be nf4, fp4 or int8, which bitsandbytes makes while it loads")
     if recipe.attention == "flash":
         raise BadValue("attention", "flash", "must be sdpa or eager without a GPU; sdpa keeps the same tensors")
+    if not recipe.upcast_logits:
+        raise BadValue("upcast_logits", False, "must be True: the dry run traces transformers' loss, which upcasts")
     if recipe.loss == "chunked":
         raise BadValue("loss", "chunked", "must be full: the dry run traces only transformers' own loss")
     if recipe.quant == "int8" and recipe.is_dora:
@@ -134,23 +144,36 @@ def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: 
 
 
 def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, OFTConfig, get_peft_model
 
     targets = recipe.target_modules
-    if targets == ("all-linear",) and (recipe.is_dora or recipe.dropout) and _fuses_experts(model):
-        targets = _outside_experts(model)  # peft adapts fused experts neither with DoRA nor with dropout
-    options = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        use_dora=recipe.is_dora,
-        target_modules=_attention_linears(model)
+    if targets == ("all-linear",) and (
+        recipe.trained_layers or ((recipe.is_dora or recipe.dropout) and _fuses_experts(model))
+    ):
+        # peft adapts fused experts neither with DoRA nor with dropout, and picks layers only where names are given
+        targets = _outside_experts(model)
+    named = (
+        _attention_linears(model)
         if targets == ("attention",)
         else targets[0]
-        if targets == ("all-linear",)
-        else list(targets),
-        task_type=_task_type(model),
+        if targets == ("all-linear",) or is_pattern(targets)
+        else list(targets)
     )
+    common = {
+        "target_modules": named,
+        "task_type": _task_type(model),
+        "modules_to_save": list(recipe.modules_to_save) or None,
+        "layers_to_transform": _last_layers(model, recipe) if recipe.trained_layers else None,
+    }
+    options: Any = OFTConfig(**common)
+    if not rotates(recipe):
+        options = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            lora_dropout=recipe.dropout,
+            use_dora=recipe.is_dora,
+            **common,
+        )
     upcast = recipe.adapter_dtype == "float32"
     try:
         with readable_4bit():
@@ -161,9 +184,31 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         raise BadValue("--target-modules", ",".join(targets), f"peft reports: {str(error)[:200]}") from None
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            dtype = recipe.magnitude_dtype if "lora_magnitude_vector" in name else recipe.adapter_dtype
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+            dtype = (
+                recipe.trained_dtype
+                if ".modules_to_save." in name
+                else recipe.magnitude_dtype
+                if "lora_magnitude_vector" in name
+                else recipe.adapter_dtype
+            )
+            if dtype != "base":
+                parameter.data = parameter.data.to(getattr(torch, dtype))
     return model
+
+
+def _last_layers(model: Any, recipe: Recipe) -> list[int]:
+    count = model.config.get_text_config().num_hidden_layers
+    return list(range(count - recipe.trained_layers, count))
+
+
+def _freeze(model: Any, recipe: Recipe) -> None:
+    """Leave only the last layers trained, and the modules that are named, as LLaMA-Factory's freeze-tuning does."""
+    layers = _last_layers(model, recipe)
+    for name, parameter in model.named_parameters():
+        layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)
+        parameter.requires_grad_(layer in layers or name.split(".")[-2] in recipe.modules_to_save)
+        if parameter.requires_grad and recipe.trained_dtype != "base":
+            parameter.data = parameter.data.to(getattr(torch, recipe.trained_dtype))
 
 
 def _fuses_experts(model: Any) -> bool:
@@ -176,13 +221,15 @@ def _fuses_experts(model: Any) -> bool:
 
 def _outside_experts(model: Any) -> tuple[str, ...]:
     """The linear layers, without the head, that peft does not treat as parts of fused experts."""
+    from transformers.pytorch_utils import Conv1D
+
     head = model.get_output_embeddings()
     names = {
         path.rpartition(".")[2]
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
     }
-    return tuple(sorted(names - PARTS_OF_EXPERTS))
+    return tuple(sorted(names - PARTS_OF_EXPERTS if _fuses_experts(model) else names))
 
 
 def _task_type(model: Any) -> str | None:

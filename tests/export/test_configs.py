@@ -73,7 +73,7 @@ recipes = st.builds(
             "rank": st.integers(1, 512),
             "dropout": st.sampled_from([0.0, 0.05]),
             "base_dtype": st.sampled_from(["float32", "bfloat16"]),
-            "optimizer": st.sampled_from(list(OPTIMIZERS)),
+            "optimizer": st.sampled_from([name for name, row in OPTIMIZERS.items() if row.transformers_name]),
             "target_modules": st.sampled_from([("all-linear",), ("attention",), ("q_proj", "v_proj")]),
             "gradient_checkpointing": st.booleans(),
             "attention": st.sampled_from(["sdpa", "eager", "flash"]),
@@ -288,6 +288,118 @@ def test_how_rows_become_micro_batches_is_set_or_said(
     found = values_of(text)
     assert {key: found[key] for key in values} == values
     assert [line.removeprefix(SAID) for line in text.splitlines() if line.startswith(SAID)] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("trainer", "method", "knobs", "values", "said"),
+    [
+        ("trl", "lora", {"modules_to_save": ("lm_head",)}, {"lora_modules_to_save": ["lm_head"]}, ""),
+        ("axolotl", "lora", {"modules_to_save": ("lm_head",)}, {"lora_modules_to_save": ["lm_head"]}, ""),
+        (
+            "axolotl",
+            "lora",
+            {"modules_to_save": ("lm_head",), "trained_dtype": "float32", "trained_layers": 1},
+            {"peft_layers_to_transform": [21]},
+            "trained-dtype float32",
+        ),
+        (
+            "axolotl",
+            "full",
+            {"base_dtype": "bfloat16", "trained_layers": 1, "modules_to_save": ("lm_head",)},
+            {"unfrozen_parameters": [r"^[^0-9]*.(21).", "^([a-z_]+.)*lm_head."]},
+            "",
+        ),
+        ("llamafactory", "lora", {"modules_to_save": ("lm_head",)}, {"additional_target": "lm_head"}, ""),
+        (
+            "llamafactory",
+            "full",
+            {
+                "base_dtype": "bfloat16",
+                "trained_dtype": "float32",
+                "trained_layers": 1,
+                "modules_to_save": ("lm_head",),
+            },
+            {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "freeze_extra_modules": "lm_head"},
+            "",
+        ),
+        (
+            "llamafactory",
+            "full",
+            {"base_dtype": "bfloat16", "autocast": False, "trained_layers": 1, "trained_dtype": "base"},
+            {"finetuning_type": "freeze", "pure_bf16": True},
+            "",
+        ),
+    ],
+)
+def test_what_is_trained_in_part(
+    trainer: str, method: Method, knobs: dict[str, Any], values: dict[str, Any], said: str
+) -> None:
+    text = written(trainer, recipe_of(trainer, method, **knobs))
+    found = values_of(text)
+    assert {key: found[key] for key in values} == values
+    assert [line.removeprefix(SAID) for line in text.splitlines() if line.startswith(SAID)] == ([said] if said else [])
+
+
+@pytest.mark.parametrize("trainer", ["trl", "llamafactory"])
+def test_adapters_on_some_layers_are_refused_where_there_is_no_key(trainer: str) -> None:
+    with pytest.raises(BadValue, match=r"--trained-layers is 1: .* --write python has"):
+        written(trainer, recipe_of(trainer, "lora", trained_layers=1))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "optimizer", "values"),
+    [
+        ("trl", "lion_8bit", {"optim": "lion_8bit"}),
+        ("trl", "galore", {"optim": "galore_adamw", "optim_args": "rank=64"}),
+        ("axolotl", "muon", {"optimizer": "muon"}),
+        ("axolotl", "came", {"optimizer": "came_pytorch"}),
+        ("axolotl", "adamw_torchao_8bit", {"optimizer": "adamw_torch_8bit"}),
+        ("axolotl", "apollo", {"optimizer": "apollo_adamw", "optim_args": "rank=64"}),
+        ("llamafactory", "muon", {"optim": "adamw_torch", "use_muon": True}),
+        ("llamafactory", "apollo", {"optim": "adamw_torch", "use_apollo": True, "apollo_rank": 64}),
+    ],
+)
+def test_each_trainer_names_the_optimizer_in_its_own_way(trainer: str, optimizer: Any, values: dict[str, Any]) -> None:
+    found = values_of(written(trainer, recipe_of(trainer, "full", optimizer=optimizer, optimizer_rank=64)))
+    assert {key: found[key] for key in values} == values
+    if "optim_args" in values:
+        assert found["optim_target_modules"][:2] == ["q_proj", "k_proj"]
+
+
+@pytest.mark.parametrize(("trainer", "optimizer"), [("trl", "muon"), ("llamafactory", "came")])
+def test_an_optimizer_that_a_trainer_does_not_make_is_refused(trainer: str, optimizer: Any) -> None:
+    with pytest.raises(BadValue, match=r"does not make it; --write axolotl.* does"):
+        written(trainer, recipe_of(trainer, "full", optimizer=optimizer))
+
+
+@pytest.mark.parametrize(
+    ("trainer", "variant", "key", "value"),
+    [
+        ("trl", "rslora", "use_rslora", True),
+        ("axolotl", "rslora", "peft_use_rslora", True),
+        ("axolotl", "olora", "peft_init_lora_weights", "olora"),
+        ("axolotl", "loraplus", "loraplus_lr_ratio", 16),
+        ("llamafactory", "pissa", "pissa_init", True),
+        ("llamafactory", "oft", "oft_block_size", 32),
+    ],
+)
+def test_variants_of_lora(trainer: str, variant: Any, key: str, value: object) -> None:
+    found = values_of(written(trainer, recipe_of(trainer, "lora", variant=variant, neftune=5.0)))
+    assert (found[key], found["neftune_noise_alpha"]) == (value, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "method", "variant", "why"),
+    [
+        ("trl", "lora", "loraplus", "a file for TRL has no key for it, only for rslora"),
+        ("llamafactory", "lora", "olora", "has no key for it"),
+        ("axolotl", "lora", "oft", "has no key for it"),
+        ("axolotl", "qlora", "pissa", "cannot start it from a quantized base"),
+    ],
+)
+def test_variants_that_a_file_cannot_say(trainer: str, method: Method, variant: Any, why: str) -> None:
+    with pytest.raises(BadValue, match=why):
+        written(trainer, recipe_of(trainer, method, variant=variant))
 
 
 def test_left_alone_axolotl_rounds_up_by_itself() -> None:

@@ -93,9 +93,13 @@ def test_norms_and_what_they_learn() -> None:
 
 def test_around_the_layers() -> None:
     llama = find_model("llama-3.1-8b")
-    assert outer_parameters(llama) == [((128_256, 4096), 2), ((4096,), 1)]
+    assert outer_parameters(llama) == [((128_256, 4096), 2, "tokens"), ((4096,), 1, "norms")]
     assert (head_linear(llama).in_features, head_linear(llama).out_features) == (4096, 128_256)
-    assert outer_parameters(find_model("gpt2")) == [((50_257, 768), 1), ((1024, 768), 1), ((768,), 2)]
+    assert outer_parameters(find_model("gpt2")) == [
+        ((50_257, 768), 1, "tokens"),
+        ((1024, 768), 1, "positions"),
+        ((768,), 2, "norms"),
+    ]
 
 
 def test_a_layer_and_a_model_by_hand() -> None:

@@ -113,13 +113,18 @@ def test_full_that_needs_no_more_memory() -> None:
 
 def test_dtypes_of_full_fine_tuning() -> None:
     text = remarked(method="full")["ADV012"]
-    assert text.startswith("Assumed: weights and gradients in bf16, states of adamw in bf16: small updates are lost.")
+    assert text.startswith(
+        "Assumed: weights and gradients in bf16, states of adamw in bf16, 8 bytes a parameter: small updates are lost."
+    )
     assert "(--base-dtype float32) need " in text
     assert text.endswith("which fits in 24.0.")
     assert remarked(card(17.5), method="full")["ADV012"].endswith("only just fits in 17.5.")
     assert remarked(card(17), method="full")["ADV012"].endswith("does not fit in 17.0.")
     fp32 = remarked(method="full", base_dtype="float32", optimizer="paged_adamw_8bit")["ADV012"]
-    assert fp32 == "Assumed: weights and gradients in fp32, states of paged_adamw_8bit in their own dtype."
+    assert fp32.startswith("Assumed: weights and gradients in fp32, states of paged_adamw_8bit in their own dtype. ")
+    assert "Pure bf16 (--base-dtype bfloat16), which loses small updates, needs " in fp32
+    some = remarked(method="full", trained_layers=2)["ADV012"]
+    assert "fp32 weights (--trained-dtype float32) need" in some
     turing = remarked(card(24, "old", generation="Turing", bf16=False), method="full")["ADV012"]
     assert "because the card has no bf16 and fp16 gradients cannot be unscaled" in turing
     assert "ADV012" not in remarked()

@@ -53,7 +53,7 @@ def test_running_a_layer_for_many_equals_running_all(monkeypatch: Any) -> None:
 
     short = predicted()
     recording.forget_recordings()
-    monkeypatch.setattr(recording, "layer_plan", lambda m, *_: [(kind, 1) for kind in layer_kinds(m)])
+    monkeypatch.setattr(recording, "layer_plan", lambda m, recipe, *_: [(kind, 1) for kind in layer_kinds(m, recipe)])
     assert predicted() == short
     recording.forget_recordings()
 

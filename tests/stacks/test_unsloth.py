@@ -238,7 +238,8 @@ def test_running_one_layer_of_each_kind_equals_running_all(
         return [(one.peak_bytes, one.phase_peaks, one.host_bytes) for one in made]
 
     short = found()
-    monkeypatch.setattr(step, "layer_plan", lambda m, last_apart=False, early=0: [(kind, 1) for kind in layer_kinds(m)])
+    every = lambda m, chosen, last_apart=False, early=0: [(kind, 1) for kind in layer_kinds(m, chosen)]  # noqa: E731
+    monkeypatch.setattr(step, "layer_plan", every)
     assert short == found()
     step.forget_recordings()
 

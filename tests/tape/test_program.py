@@ -42,9 +42,9 @@ def unrecorded() -> Iterator[None]:
     step.forget_recordings()
 
 
-def every_layer(m: ModelSpec, last_apart: bool = False, early: int = 0) -> list[tuple[Any, int]]:
+def every_layer(m: ModelSpec, chosen: Recipe, last_apart: bool = False, early: int = 0) -> list[tuple[Any, int]]:
     """A plan that leaves no layer out."""
-    return [(kind, 1) for kind in layer_kinds(m)]
+    return [(kind, 1) for kind in layer_kinds(m, chosen)]
 
 
 def moving(memory: StepMemory) -> tuple[Any, ...]:
