@@ -59,6 +59,14 @@ _KERNEL_ALIASES = {
 }
 _PADDING_ALIASES = {"true": "longest", "batch": "longest", "false": "none", "no": "none"}
 _PACKING_ALIASES = {"bfd": "position_ids"}
+_TRAINER_ALIASES = {
+    "ms_swift": "ms-swift",
+    "swift": "ms-swift",
+    "nemo_automodel": "nemo-automodel",
+    "automodel": "nemo-automodel",
+    "llama_factory": "llamafactory",
+    "lit_gpt": "litgpt",
+}
 _MAX_NAMES = 64
 _TOKENS_K, _COUNT_K = 1024, 1000
 TRAINERS: tuple[Trainer, ...] = get_args(Trainer)
@@ -187,7 +195,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("eval_examples", "workload", "int", "rows of an evaluation, which adds its memory and its time", k=_COUNT_K),
     Knob("eval_batch", "recipe", "int", "evaluation rows per forward pass and card (default: 8 if there is one)"),
     Knob("eval_steps", "workload", "int", "steps from one evaluation to the next (default: an epoch)"),
-    Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS),
+    Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS, _TRAINER_ALIASES),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
     Knob("price_per_hour", "rental", "float", "price of one card per hour, in any currency: adds the job's cost"),

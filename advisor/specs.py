@@ -30,7 +30,9 @@ Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
 KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce", "fused_lora"]
 Offload = Literal["none", "activations"]
-Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
+Trainer = Literal[
+    "transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel"
+]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora")

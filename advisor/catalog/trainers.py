@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from advisor.catalog.data import data_text
-from advisor.errors import AdvisorError, BadConfig, UnknownName
+from advisor.errors import AdvisorError, BadConfig
 from advisor.frozen import Frozen
 from advisor.knobs import COLLATOR_KNOBS, RECIPE_KNOBS, TRAINERS, read_value
 from advisor.specs import METHODS, Method, Trainer
@@ -59,11 +59,9 @@ def all_trainers() -> tuple[Preset, ...]:
 
 
 def find_trainer(name: str) -> Preset:
-    """The preset of this name. Raises UnknownName."""
-    for preset in all_trainers():
-        if preset.name == name.strip().lower():
-            return preset
-    raise UnknownName("trainer", name, TRAINERS, f"known: {', '.join(TRAINERS)}")
+    """The preset of this name, as `--trainer` takes it. Raises UnknownName."""
+    chosen = read_value("trainer", name)
+    return next(preset for preset in all_trainers() if preset.name == chosen)
 
 
 def _from_row(row: Mapping[str, Any]) -> Preset:

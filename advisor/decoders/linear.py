@@ -23,6 +23,8 @@ class LinearCode(NamedTuple):
     """Its version, which says what its products hold and how fast it dequantizes."""
     update: Callable[[Tape, Tensor], Tensor] | None = None
     """What is done to LoRA's update (B, S, O) before it is scaled."""
+    dequantize: Callable[[Tape, Linear], Tensor] | None = None
+    """What makes the weight (O, I) of its store, where another library than bitsandbytes quantizes."""
 
 
 FIRST_WITHOUT_INPUT, FIRST_WITHOUT_TRANSPOSE, FIRST_WITH_TABLE = (0, 43), (0, 45), (0, 48)
@@ -149,6 +151,8 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 def dequantized(t: Tape, m: Linear) -> Tensor:
     """The 16-bit weight (O, I) made from its 4-bit or 8-bit store."""
+    if m.code.dequantize is not None:
+        return m.code.dequantize(t, m)
     count = m.weight.count
     if m.quant == "int8":
         return _dequantized_int8(t, m, m.weight.dtype)
@@ -189,6 +193,28 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     if m.code.bitsandbytes < FIRST_WITHOUT_INPUT and isinstance(out.node, Node):
         out.node.context = (x.buffer,)
     return cast(t, out, before)
+
+
+def _linear_dequantized(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """A product with a weight that is made before it, and again in backward; nothing is kept.
+
+    Source: torchao 0.9, dtypes/nf4tensor.py, LinearNF4.
+    """
+    shape, dtype, rows = x.shape, x.dtype, x.count // m.in_features
+    moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        weight = dequantized(t, m)
+        t.matmul(dtype, rows, m.in_features, m.out_features, moved)
+        out = t.empty(shape, g.dtype)
+        del weight
+        return (out,)
+
+    weight = dequantized(t, m)
+    t.matmul(dtype, rows, m.out_features, m.in_features, moved)
+    out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
+    del weight
+    return out if m.bias is None else add(t, out, m.bias)
 
 
 def _dequantized_int8(t: Tape, m: Linear, dtype: str) -> Tensor:
@@ -248,6 +274,8 @@ def base_linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
         if m.bias_apart and m.bias is not None:
             return add(t, product(t, x, m.weight), m.bias)
         return product(t, x, m.weight, m.bias)
+    if m.code.dequantize is not None:
+        return _linear_dequantized(t, x, m)
     if m.quant == "int8":
         return _linear_8bit(t, x, m)
     return _linear_4bit(t, x, m)

@@ -112,6 +112,10 @@ class Stack:
         """Queries and keys after RoPE, and the parts that live until attention ends."""
         return apply_rope(t, m, q, k, rope)
 
+    def attended(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, KV, S, D) as attention gets them, after RoPE."""
+        return k, v
+
     def output_projection(self, t: Tape, x: Tensor, layer: Linear) -> Tensor:
         """Attention's output (B, S, Q) as hidden states (B, S, H)."""
         return linear(t, x, layer)

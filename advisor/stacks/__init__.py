@@ -15,7 +15,11 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.libraries import libraries_of
 from advisor.specs import Recipe
 
-CODE: dict[str, str] = {}
+CODE: dict[str, str] = {
+    "torchtune": "advisor.stacks.torchtune:Torchtune",
+    "litgpt": "advisor.stacks.litgpt:LitGpt",
+    "nemo-automodel": "advisor.stacks.nemo_automodel:NemoAutomodel",
+}
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""
 
 KERNELS: dict[str, str] = {}

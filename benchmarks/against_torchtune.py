@@ -1,0 +1,189 @@
+"""torchtune's own decoder, adapters, NF4 and loss on a CPU, against their mirror on the tape.
+
+    python -m benchmarks.against_torchtune --source FOLDER
+
+FOLDER holds the unpacked wheels of torchtune 0.6.1 and torchao 0.9.0. A tiny Llama of theirs makes one step as
+recipes/*_single_device.py do: full, LoRA and QLoRA, with and without checkpointing, as many key heads as query heads
+and fewer. Prints the peaks of both passes and what each is off; exits with 1 beyond 1 %.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from itertools import product
+from types import ModuleType
+from typing import Any
+
+import click
+import torch
+
+from advisor.costs.memory import predict_step_memory
+from advisor.libraries import Libraries
+from advisor.specs import Method, ModelSpec, Recipe
+from advisor.stacks.torchtune import CHUNKS, Torchtune
+from calibrate.timeline import PhasePeak
+from calibrate.worker.optimizers import make_optimizer
+from calibrate.worker.tracker import AllocationTracker
+
+BAR = 0.01
+SIZES = {"vocab_size": 1024, "num_layers": 3, "num_heads": 8, "embed_dim": 256, "max_seq_len": 256}
+INNER, BATCH, LENGTH, RANK = 640, 2, 192, 8
+ABSENT = ("omegaconf", "torchdata", "sentencepiece", "blobfile", "tiktoken", "kagglehub")
+
+
+class _Anything:
+    """Stands for any class of a package that is not installed, and is not run."""
+
+    def __class_getitem__(cls, item: Any) -> Any:
+        return cls
+
+
+def _any_name(name: str) -> type[_Anything]:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Anything
+
+
+class _Absent(MetaPathFinder, Loader):
+    """Modules of packages that torchtune imports for its data and its command line."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """A module in which any name is there."""
+        return ModuleSpec(fullname, self, is_package=True) if fullname.split(".")[0] in ABSENT else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """An empty one; `__getattr__` answers for its names."""
+        module = ModuleType(spec.name)
+        module.__dict__["__getattr__"] = _any_name
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run."""
+
+
+def model_spec(kv_heads: int) -> ModelSpec:
+    """The tiny Llama as the advisor describes it."""
+    return ModelSpec(
+        name="tiny",
+        architecture="llama",
+        hidden_size=SIZES["embed_dim"],
+        intermediate_size=INNER,
+        num_hidden_layers=SIZES["num_layers"],
+        num_attention_heads=SIZES["num_heads"],
+        num_key_value_heads=kv_heads,
+        head_dim=SIZES["embed_dim"] // SIZES["num_heads"],
+        vocab_size=SIZES["vocab_size"],
+        max_position_embeddings=SIZES["max_seq_len"],
+    )
+
+
+def torchtune_model(method: Method, kv_heads: int, checkpointing: bool, dropout: float) -> Any:
+    """The model of a recipe, with what its `_setup_model` switches on."""
+    from torchtune import training
+    from torchtune.models.llama3_1 import _component_builders as builders
+    from torchtune.modules import TransformerSelfAttentionLayer
+    from torchtune.modules.peft import get_adapter_params, set_trainable_params
+
+    sizes = {**SIZES, "num_kv_heads": kv_heads, "intermediate_dim": INNER}
+    with training.set_default_dtype(torch.bfloat16):
+        if method == "full":
+            model = builders.llama3_1(**sizes)
+        else:
+            model = builders.lora_llama3_1(
+                ["q_proj", "k_proj", "v_proj", "output_proj"],
+                apply_lora_to_mlp=True,
+                lora_rank=RANK,
+                lora_alpha=16,
+                lora_dropout=dropout,
+                quantize_base=method == "qlora",
+                **sizes,
+            )
+            set_trainable_params(model, get_adapter_params(model))
+    if checkpointing:
+        training.set_activation_checkpointing(model, auto_wrap_policy={TransformerSelfAttentionLayer})
+    model.set_num_output_chunks(CHUNKS)
+    return model
+
+
+def real_peaks(recipe: Recipe, kv_heads: int) -> tuple[PhasePeak, ...]:
+    """The peaks of one step in the steady state."""
+    from torchtune.modules.loss import CEWithChunkedOutputLoss
+
+    model = torchtune_model(recipe.method, kv_heads, recipe.gradient_checkpointing, recipe.dropout)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = make_optimizer(trained, recipe.optimizer)
+    for p in trained:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.zero_grad()
+    loss_of = CEWithChunkedOutputLoss(CHUNKS)
+    tokens = torch.zeros((BATCH, LENGTH), dtype=torch.int64)
+    tracker = AllocationTracker({}, name_modules=False)
+    for tensor in (*model.parameters(), *model.buffers()):
+        _count(tracker, tensor)
+    for state in optimizer.state.values():
+        for tensor in state.values():
+            tracker.add(tensor, "optimizer_states", "")
+    tracker.add(tokens, "inputs", "")
+    with tracker:
+        tracker.mark("forward")
+        loss = loss_of(model(tokens), tokens)
+        tracker.mark("backward")
+        loss.backward()
+    return tracker.timeline.phase_peaks()
+
+
+def _count(tracker: AllocationTracker, tensor: torch.Tensor) -> None:
+    """Count a weight, or the tensors that an NF4 weight consists of."""
+    inner = getattr(tensor, "__tensor_flatten__", None)
+    for name in inner()[0] if inner else ():
+        tracker.add(getattr(tensor, name), "base_weights", "")
+    if not inner:
+        tracker.add(tensor, "base_weights", "")
+
+
+def cases() -> list[tuple[Recipe, int]]:
+    """(recipe, key heads)."""
+    methods: tuple[tuple[Method, float], ...] = (("full", 0.0), ("lora", 0.0), ("qlora", 0.0))
+    return [
+        (
+            Recipe(
+                method=method,
+                rank=RANK,
+                dropout=dropout,
+                quant="nf4" if method == "qlora" else "none",
+                adapter_dtype="bfloat16",
+                kbit_upcast=False,
+                autocast=False,
+                gradient_checkpointing=checkpointing,
+            ),
+            kv_heads,
+        )
+        for (method, dropout), checkpointing, kv_heads in product(methods, (True, False), (8, 2))
+    ]
+
+
+@click.command()
+@click.option("--source", required=True, help="folder of the unpacked wheels")
+def main(source: str) -> None:
+    """Print a line for each case, then the worst."""
+    torch.set_num_threads(1)
+    sys.path.insert(0, source)
+    sys.meta_path.append(_Absent())
+    stack, worst = Torchtune(libraries=Libraries(code="torchtune", code_version=(0, 6))), 0.0
+    for recipe, kv_heads in cases():
+        ours = predict_step_memory(model_spec(kv_heads), recipe, BATCH, LENGTH, "cpu", stack)
+        words = f"{recipe.method:6} {'checkpointing' if recipe.gradient_checkpointing else 'none':13} {kv_heads} heads"
+        for peak in real_peaks(recipe, kv_heads):
+            error = ours.phase_peaks[peak.phase] / peak.peak_bytes - 1
+            worst = max(worst, abs(error))
+            at = f"{peak.op} in {peak.module}"
+            print(f"{words}  {peak.phase:8} {peak.peak_bytes:>11,} {error:+8.3%}  {at}", flush=True)
+    print(f"worst {worst:.3%}, bar {BAR:.0%}")
+    sys.exit(int(worst > BAR))
+
+
+if __name__ == "__main__":
+    main()
