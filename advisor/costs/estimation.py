@@ -258,6 +258,7 @@ def _estimate(
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     batch = worst(workload, recipe)
     stack = stack_for(recipe)
+    model = stack.built(model)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
     step = _step_memory(model, _as_computed(recipe), batch, card)
     return Estimate(

@@ -65,6 +65,21 @@ class Stack:
         """What the bytes of this step stand on."""
         return Proof()
 
+    def built(self, m: ModelSpec) -> ModelSpec:
+        """The model as its code builds it: what it ties, and which of its parts run otherwise."""
+        return m
+
+    def quantized_head(self, recipe: Recipe) -> bool:
+        """Whether the head is stored as the linear layers of the decoder are."""
+        return False
+
+    def shaped(self, m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stack:
+        """The stack as it runs a micro-batch of that shape: what it decides by sizes is decided.
+
+        Shapes for which it decides alike share one recording.
+        """
+        return self
+
     @property
     def linear(self) -> LinearCode:
         """How a linear layer differs."""
@@ -78,6 +93,16 @@ class Stack:
     @property
     def outputs_outlive_step(self) -> bool:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
+        return False
+
+    @property
+    def graph_outlives_step(self) -> bool:
+        """Whether the graph of the step before, as long as this one, is held until this one's loss is made."""
+        return False
+
+    @property
+    def keeps_attended(self) -> bool:
+        """Whether a layer holds attention's result to its end, whatever the model's own code does."""
         return False
 
     def masks(self, padded: bool) -> bool:

@@ -211,6 +211,7 @@ def step_program(
     structure = _structure(recipe)
     slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
+    stack = stack.shaped(m, recipe, batch, length)
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
@@ -306,8 +307,10 @@ class _Step:
         table, head = ends.table, ends.head
         if table is head.weight:
             table = head.weight = _shared(t, table)
-        hidden = self._decode(table, ends)
-        return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.one_tile, self.held))
+        # no name for the hidden states here: a stack's loss may let go of them
+        return self.stack.loss(
+            t, LossInputs(m, self.recipe, self._decode(table, ends), head, self.one_tile, self.held)
+        )
 
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""

@@ -17,7 +17,7 @@ from advisor.specs import Recipe
 
 CODE: dict[str, str] = {
     "torchtune": "advisor.stacks.torchtune:Torchtune",
-    "litgpt": "advisor.stacks.litgpt:LitGpt",
+    "litgpt": "advisor.stacks.litgpt_today:LitGpt",
     "nemo-automodel": "advisor.stacks.nemo_automodel:NemoAutomodel",
 }
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.linear import Linear
-from advisor.specs import ModelSpec
 from advisor.tape.graph import LOGITS, SAVED, Tensor
 from advisor.tape.tape import Tape
 
 
-def loss_of_kept_chunks(t: Tape, m: ModelSpec, hidden: Tensor, head: Linear, chunks: int) -> Tensor:
-    """Cross entropy (1,) of hidden states (B, S, H): `chunks` heads, then each one's logits upcast for its own loss.
+def loss_of_kept_chunks(t: Tape, made: list[Tensor], head: Linear, chunks: int) -> Tensor:
+    """Cross entropy (1,) of hidden states (B, S, H), alone in `made`, which is popped.
 
+    `chunks` heads, then each one's logits upcast for its own loss.
     The 16-bit logits of all chunks exist before the first loss, and are gone when the last one is made; of each chunk
     its log-softmax in fp32 is kept. Backward goes through all losses, then through all heads, whose gradients of the
     weight are added up, one beside the sum.
     Ignores: that the last chunk of a row may be shorter; a head with an adapter, which is taken as plain.
     Source: PyTorch, torch/csrc/autograd/engine.cpp, CompareNodeTaskTime; torchtune 0.6.1 (see torchtune.py).
     """
+    hidden = made.pop()
     shape, dtype = hidden.shape, hidden.dtype
     vocabulary, width = head.out_features, head.in_features
     rows = hidden.count // width
@@ -27,6 +28,9 @@ def loss_of_kept_chunks(t: Tape, m: ModelSpec, hidden: Tensor, head: Linear, chu
     t.label("lm_head")
     t.matmul(dtype, rows, vocabulary, width, moved)
     logits = [t.empty(piece, dtype, LOGITS) for _ in range(chunks)]
+    edge, saved = Tensor(shape, dtype, needs_grad=hidden.needs_grad), (hidden,) if needs[1] else ()
+    edge.node = hidden.node
+    del hidden
     t.label("loss")
     labels = t.empty(shape[:-1], "int64")
     kept: list[Tensor] = []
@@ -50,8 +54,7 @@ def loss_of_kept_chunks(t: Tape, m: ModelSpec, hidden: Tensor, head: Linear, chu
         t.kernel("reduce", "float32", 0, 8 * logit_bytes)
         return _heads_backward(t, narrow, shape, weight, needs, moved)
 
-    inputs = (hidden, weight) if needs[1] else (hidden,)
-    saved = (hidden,) if needs[1] else ()
+    inputs = (edge, weight) if needs[1] else (edge,)
     return t.op(inputs, (1,), "float32", lambda g: backward(g)[: len(inputs)], (*saved, labels))
 
 

@@ -25,11 +25,15 @@ PAIRED = ("llama", "mistral", "gemma", "gemma2")
 FUSED_NORM = (0, 5)
 """The first version whose RMSNorm is `F.rms_norm`: of fp32 times a weight in 16 bits PyTorch composes it."""
 CHUNKS = 8
+"""num_output_chunks of CEWithChunkedOutputLoss, which all its configs name."""
 
 
 @dataclass(frozen=True)
 class Torchtune(Stack):
     """Its norm, its RoPE, its attention, which expands keys and values, its loss in chunks, and torchao's NF4."""
+
+    chunks: int = CHUNKS
+    """0: torch.nn.CrossEntropyLoss, for which the model upcasts all logits."""
 
     @property
     def name(self) -> str:
@@ -47,6 +51,11 @@ class Torchtune(Stack):
     @property
     def _version(self) -> str:
         return version_text(self.libraries.code_version)
+
+    @property
+    def keeps_attended(self) -> bool:
+        """torchtune 0.6.1, modules/transformer.py, TransformerSelfAttentionLayer.forward: `attn_out`."""
+        return True
 
     @property
     def linear(self) -> LinearCode:
@@ -100,9 +109,11 @@ class Torchtune(Stack):
 
         Source: torchtune 0.6.1, modules/loss/ce_chunked_output_loss.py; modules/transformer.py, chunked_output.
         """
-        if given.recipe.loss == "chunked":
+        if given.recipe.loss == "chunked" or not self.chunks:
             return super().loss(t, given)
-        return loss_of_kept_chunks(t, given.m, given.hidden, given.head, CHUNKS)
+        hidden, head = [given.hidden], given.head
+        del given
+        return loss_of_kept_chunks(t, hidden, head, self.chunks)
 
 
 def nf4_weight(t: Tape, m: Linear) -> Tensor:
