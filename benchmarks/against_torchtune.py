@@ -10,10 +10,7 @@ and fewer. Prints the peaks of both passes and what each is off; exits with 1 be
 from __future__ import annotations
 
 import sys
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from itertools import product
-from types import ModuleType
 from typing import Any
 
 import click
@@ -23,6 +20,7 @@ from advisor.costs.memory import predict_step_memory
 from advisor.libraries import Libraries
 from advisor.specs import Method, ModelSpec, Recipe
 from advisor.stacks.torchtune import CHUNKS, Torchtune
+from benchmarks.absent import import_from
 from calibrate.timeline import PhasePeak
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.tracker import AllocationTracker
@@ -31,36 +29,6 @@ BAR = 0.01
 SIZES = {"vocab_size": 1024, "num_layers": 3, "num_heads": 8, "embed_dim": 256, "max_seq_len": 256}
 INNER, BATCH, LENGTH, RANK = 640, 2, 192, 8
 ABSENT = ("omegaconf", "torchdata", "sentencepiece", "blobfile", "tiktoken", "kagglehub")
-
-
-class _Anything:
-    """Stands for any class of a package that is not installed, and is not run."""
-
-    def __class_getitem__(cls, item: Any) -> Any:
-        return cls
-
-
-def _any_name(name: str) -> type[_Anything]:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return _Anything
-
-
-class _Absent(MetaPathFinder, Loader):
-    """Modules of packages that torchtune imports for its data and its command line."""
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        """A module in which any name is there."""
-        return ModuleSpec(fullname, self, is_package=True) if fullname.split(".")[0] in ABSENT else None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty one; `__getattr__` answers for its names."""
-        module = ModuleType(spec.name)
-        module.__dict__["__getattr__"] = _any_name
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run."""
 
 
 def model_spec(kv_heads: int) -> ModelSpec:
@@ -170,8 +138,7 @@ def cases() -> list[tuple[Recipe, int]]:
 def main(source: str) -> None:
     """Print a line for each case, then the worst."""
     torch.set_num_threads(1)
-    sys.path.insert(0, source)
-    sys.meta_path.append(_Absent())
+    import_from(source, ABSENT)
     stack, worst = Torchtune(libraries=Libraries(code="torchtune", code_version=(0, 6))), 0.0
     for recipe, kv_heads in cases():
         ours = predict_step_memory(model_spec(kv_heads), recipe, BATCH, LENGTH, "cpu", stack)

@@ -11,7 +11,7 @@ from advisor.decoders.linear import Linear, LinearCode, autocast_operand, dequan
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.parameters.modules import head_linear
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.graph import SAVED, Tensor
+from advisor.tape.graph import LOGITS, SAVED, Tensor
 from advisor.tape.layout import copy
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
@@ -137,13 +137,13 @@ def sliced_loss(
         return [made, t.empty(made.shape, dtype)]
 
     t.label("lm_head")
-    before = [t.empty(wide, "float32")] if again else []
+    before = [t.empty(wide, "float32", LOGITS)] if again else []
     states = cast(t, hidden, dtype)
     scratch = [cast(t, operand, dtype)] if casts else weight()
     t.matmul(dtype, rows, vocabulary, width, moved)
     narrow = t.empty(wide, dtype)
     scratch.clear()
-    logits = t.empty(wide, "float32")
+    logits = t.empty(wide, "float32", LOGITS)
     t.kernel("elementwise", "float32", 0, narrow.bytes + logits.bytes)
     del narrow
     before.clear()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import model_repeat_kv
-from advisor.decoders.linear import Linear, LinearCode, base_linear, product
+from advisor.decoders.linear import Linear, LinearCode, autocast_operand, base_linear, product
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.decoders.rope import Rope, joins_parts, turned
 from advisor.decoders.stack import LossInputs, Proof, Stack
@@ -124,13 +125,13 @@ class LitGpt(Stack):
         """One product for all three; LoRA's update of those that have one, copied into zeros as wide as all.
 
         Source: litgpt 0.5.13, lora.py, LoRAQKVLinear.forward; model.py, CausalSelfAttention.forward.
-        Ignores: norms of queries and keys, latent attention and trained weights, which take transformers' way.
+        Ignores: norms of queries and keys, and latent attention, which take transformers' way.
         """
         parts = [linears[name] for name in m.qkv_names if name in linears]
-        if m.fused_qkv or norms or len(parts) < 3 or parts[0].weight.needs_grad or parts[0].recipe.is_dora:
+        if m.fused_qkv or norms or len(parts) < 3 or parts[0].recipe.is_dora:
             return super().queries_keys_values(t, x, m, linears, norms)
         t.label("qkv")
-        fused = base_linear(t, x, _joined(parts))
+        fused = _trained(t, x, parts) if parts[0].weight.needs_grad else base_linear(t, x, _joined(parts))
         adapted = [part for part in parts if part.lora_a is not None]
         if adapted:
             fused = add(t, fused, _update(t, x, adapted, fused.shape))
@@ -186,9 +187,33 @@ def _joined(parts: Sequence[Linear]) -> Linear:
     return Linear(shape, first.recipe, 0, first.quant, first.weight.dtype, first.code)
 
 
+def _trained(t: Tape, x: Tensor, parts: Sequence[Linear]) -> Tensor:
+    """One product with the trained weights of all parts, whose gradients are made at once."""
+    own = [p for part in parts for p in (part.weight, part.bias) if p is not None]
+    operands = [autocast_operand(t, p) for p in own] if t.autocast else own
+    x = autocast_operand(t, x) if t.autocast else x
+    shape, dtype, x_needs = x.shape, x.dtype, x.needs_grad
+    width, inner = sum(part.out_features for part in parts), parts[0].in_features
+    rows, shapes = x.count // inner, [one.shape for one in operands]
+    moved = ITEM_BYTES[dtype] * (rows * (inner + width) + inner * width)
+    t.matmul(dtype, rows, width, inner, moved)
+
+    def backward(g: Tensor) -> tuple[Tensor | None, ...]:
+        given = t.empty(shape, dtype) if x_needs else None
+        if x_needs:
+            t.matmul(dtype, rows, inner, width, moved)
+        t.matmul(dtype, width, inner, rows, moved)
+        return given, *(t.empty(one, dtype) for one in shapes)
+
+    saved = (x, *operands) if x_needs else (x,)
+    return t.op((x, *operands), (*shape[:-1], width), dtype, backward, saved)
+
+
 def _update(t: Tape, x: Tensor, adapted: Sequence[Linear], shape: tuple[int, ...]) -> Tensor:
     """LoRA's update (B, S, all features) of x (B, S, H): one dropout, as many products as parts are adapted."""
     dropped = dropout(t, x) if adapted[0].recipe.dropout else x
+    if t.autocast:
+        dropped = autocast_operand(t, dropped)
     widths = [part.out_features for part in adapted]
     made: list[Tensor] = []
     for part in adapted:
