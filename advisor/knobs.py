@@ -64,6 +64,7 @@ _TRAINER_ALIASES = {
     "swift": "ms-swift",
     "nemo_automodel": "nemo-automodel",
     "automodel": "nemo-automodel",
+    "nemo": "nemo-automodel",
     "llama_factory": "llamafactory",
     "lit_gpt": "litgpt",
 }

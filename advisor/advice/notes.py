@@ -9,6 +9,7 @@ from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
+from advisor.stacks import named_stack
 from advisor.specs import GpuSpec, Method, Model, Placement, TracedModel, Workload
 from advisor.units import format_gib
 
@@ -18,12 +19,15 @@ DATA = "data"
 
 
 def trainer_notes(preset: Preset) -> list[Reason]:
-    """A note that the trainer's own step was not traced, so that the estimate is of transformers' step."""
+    """A note that the trainer's own step was not traced: what is estimated in its place."""
     if preset.traced:
         return []
+    estimated = f"the transformers step with {preset.name}'s settings"
+    if preset.stack:
+        estimated = f"the step of {named_stack(preset.stack).name} by its source"
     text = (
-        f"We have not traced {preset.name}'s own step; this estimates the transformers step with {preset.name}'s "
-        f"settings. `advise trainers {preset.name}` lists the differences."
+        f"We have not traced {preset.name}'s own step; this estimates {estimated}. "
+        f"`advise trainers {preset.name}` lists what was traced, and the differences."
     )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
 

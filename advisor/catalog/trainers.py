@@ -46,6 +46,11 @@ class Preset(Frozen):
         return {knob.name: knob.value for knob in self.knobs if method in knob.methods and knob.name in RECIPE_KNOBS}
 
     @property
+    def stack(self) -> tuple[str, ...]:
+        """Whose code its step runs, as a recipe names it; () for that of transformers."""
+        return next((knob.value for knob in self.knobs if knob.name == "stack" and isinstance(knob.value, tuple)), ())
+
+    @property
     def collator(self) -> dict[str, object]:
         """How it makes micro-batches of rows: the knobs of a workload that it sets."""
         return {knob.name: knob.value for knob in self.knobs if knob.name in COLLATOR_KNOBS}
@@ -62,6 +67,14 @@ def find_trainer(name: str) -> Preset:
     """The preset of this name, as `--trainer` takes it. Raises UnknownName."""
     chosen = read_value("trainer", name)
     return next(preset for preset in all_trainers() if preset.name == chosen)
+
+
+def trainer_named(word: str) -> str:
+    """The trainer that `--trainer` takes a word for; '' for none."""
+    try:
+        return str(read_value("trainer", word))
+    except AdvisorError:
+        return ""
 
 
 def _from_row(row: Mapping[str, Any]) -> Preset:

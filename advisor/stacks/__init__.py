@@ -36,6 +36,11 @@ def stack_for(recipe: Recipe) -> Stack:
     return _stack(recipe.stack, frozenset((*recipe.kernels, recipe.offload)))
 
 
+def named_stack(names: tuple[str, ...]) -> Stack:
+    """The stack of these names, whatever it runs on; () for the mirrored one."""
+    return _stack(names, frozenset()) if names else THIS_STACK
+
+
 @cache
 def _stack(names: tuple[str, ...], kernels: frozenset[str]) -> Stack:
     libraries = libraries_of(names)
