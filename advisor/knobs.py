@@ -49,7 +49,27 @@ _SPECS: dict[str, type[Frozen]] = {
 }
 _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _OPTIMIZER_ALIASES = {row.transformers_name: name for name, row in OPTIMIZERS.items()}
-_ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
+_ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash", "flash_2": "flash"}
+_STAND_INS: dict[str, dict[str, tuple[str, str]]] = {
+    "attention": {
+        **dict.fromkeys(
+            ("flash_attention_3", "flash_attn_3", "fa3", "flash_attention_4", "kernels_community/vllm_flash_attn3"),
+            ("flash", "it keeps the same tensors as flash attention 2, whose times are taken, too"),
+        ),
+        "xformers": ("sdpa", "PyTorch's own kernels keep the same tensors"),
+        "flex_attention": ("sdpa", "its kernel keeps the same tensors, but no dense mask"),
+        "flex": ("sdpa", "its kernel keeps the same tensors, but no dense mask"),
+        "unfused": ("eager", "the model's own products and softmax"),
+    },
+    "trainer": {
+        **dict.fromkeys(("peft", "accelerate", "lmflow", "fastchat"), ("transformers", "it runs that Trainer or loop")),
+        **dict.fromkeys(("alignment_handbook", "sfttrainer"), ("trl", "it runs that SFTTrainer")),
+        "qlora": ("transformers", "its libraries of 2023 can be named: --stack transformers-4.36"),
+        "open_instruct": ("transformers", "its own loop has no preset"),
+        "llm_foundry": ("transformers", "its own loop, Composer's, has no preset"),
+    },
+}
+"""Words that are no choice: what is taken in their place, and why that is near."""
 _QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
 _TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
 _KERNEL_ALIASES = {
@@ -240,8 +260,10 @@ def read_value(name: str, value: object) -> object:
         return _read_names(knob, value)
     text = value if isinstance(value, str) else repr(value)
     if knob.kind == "choice":
-        word = text.strip().lower().replace("-", "_")
+        word = _spelled(text)
         chosen = word if word in knob.choices else knob.aliases.get(word)
+        if chosen is None and word in _STAND_INS.get(name, {}):
+            chosen = _STAND_INS[name][word][0]
         if chosen is None:
             known = "known: " + ", ".join(knob.choices)
             raise UnknownName(knob.name.replace("_", " "), text, (*knob.choices, *knob.aliases), known)
@@ -249,6 +271,16 @@ def read_value(name: str, value: object) -> object:
     if not text.strip() or not text.isprintable() or len(text) > 4096:
         raise BadValue(knob.flag, text, "must be one line of printable text")
     return text
+
+
+def _spelled(text: str) -> str:
+    return text.strip().lower().replace("-", "_")
+
+
+def stand_in_text(name: str, value: object) -> str:
+    """What is taken in the place of a word for a knob, as a sentence; '' where the word itself is."""
+    taken, why = _STAND_INS.get(name, {}).get(_spelled(value) if isinstance(value, str) else "", ("", ""))
+    return f"{BY_NAME[name].flag} {value} is taken as {taken}: {why}." if taken else ""
 
 
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -377,6 +409,7 @@ class Question(Frozen):
     priority: Priority | None = None
     price_per_hour: float | None = None
     fixed: tuple[str, ...] = ()  # names of the knobs that were given, in the order of KNOBS
+    stand_ins: tuple[str, ...] = ()  # what is taken in the place of words that were given, a sentence each
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -402,4 +435,7 @@ def read_question(knobs: Mapping[str, object]) -> Question:
     given = {name: read_value(name, value) for name, value in knobs.items() if value is not None}
     if given.get("method") == "all":
         del given["method"]
-    return Question.model_validate({**given, "fixed": tuple(name for name in BY_NAME if name in given)})
+    stand_ins = tuple(filter(None, (stand_in_text(name, knobs[name]) for name in BY_NAME if name in given)))
+    return Question.model_validate(
+        {**given, "fixed": tuple(name for name in BY_NAME if name in given), "stand_ins": stand_ins}
+    )

@@ -32,6 +32,11 @@ def trainer_notes(preset: Preset) -> list[Reason]:
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
 
 
+def stand_in_notes(question: Question) -> list[Reason]:
+    """What is taken in the place of words that the advisor does not know, but that stand near one that it does."""
+    return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in question.stand_ins]
+
+
 def traced_notes(model: Model, left_out: Sequence[Method]) -> list[Reason]:
     """A note that the answer comes from a trace: what was traced, and which methods are left out."""
     if not isinstance(model, TracedModel):

@@ -101,6 +101,7 @@ def explain_time(
     rows, tokens, padded = average(workload, recipe)
     profile = profile or profile_for(gpu)
     stack = stack_for(recipe)
+    model = stack.built(model)
     card = attention_card(model, recipe, tokens, gpu, stack.masks(padded))
     program = step_program(model, recipe, rows, tokens, "cuda", stack, labeled=True, padded=padded, capability=card)
     runs = program.kernels(rows, tokens, recipe.rank)
