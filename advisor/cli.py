@@ -6,6 +6,7 @@ Exit codes: 0 advice given, 1 it could not be written, 2 bad input, 3 nothing fi
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from collections.abc import Callable, Sequence
@@ -306,6 +307,7 @@ def validate(of_time: bool, coverage: bool, group: str | None, framework: str | 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
     gc.disable()  # one answer, then the process ends: looking for cyclic garbage costs more than it brings
+    atexit.register(gc.freeze)  # and so does Python's own search when it ends
     run(cli, arguments)
 
 

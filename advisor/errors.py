@@ -23,7 +23,6 @@ AdvisorError                     one line: what, which value, what to do next (e
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -53,8 +52,10 @@ class UnknownName(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         """Name the `kind` of thing, the `name` asked for, and the nearest of the `known` ones."""
+        from difflib import get_close_matches  # only a mistake needs it
+
         shown = name if len(name) <= 80 else name[:77] + "..."
-        near = difflib.get_close_matches(shown.lower(), sorted({k.lower() for k in known}), n=4, cutoff=0.5)
+        near = get_close_matches(shown.lower(), sorted({k.lower() for k in known}), n=4, cutoff=0.5)
         parts = [f"unknown {kind} {shown!r}"]
         if near:
             parts.append(f"did you mean {', '.join(near)}?")

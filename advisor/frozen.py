@@ -11,7 +11,9 @@ pydantic model, which reports it in its own way.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from inspect import get_annotations
 from operator import itemgetter
 from types import NoneType, UnionType
@@ -157,8 +159,19 @@ class Frozen:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self)})"
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
-        """A copy with other values for some fields, checked like a new one."""
-        return type(self)(**self.__dict__ | _by_name(type(self), update))
+        """A copy with other values for some fields, checked like a new one: what is kept was checked before."""
+        cls = type(self)
+        changes = _by_name(cls, update)
+        checks = cls._checks or _make_checks(cls)
+        for name, value in changes.items():
+            check = checks.get(name)
+            if check is None or not check(value):
+                return cls(**self.__dict__ | changes)
+        made = cls.__new__(cls)
+        made.__dict__.update(self.__dict__, **changes)
+        if wrong := made._contradiction():
+            raise InputError(f"{cls.__name__}: {wrong}")
+        return made
 
     def model_dump(self, *, mode: Literal["json", "python"] = "python") -> dict[str, Any]:
         """The fields as a dict, nested specs as dicts too."""
@@ -268,7 +281,17 @@ def _refusal(spec: type[Frozen], error: ValidationError) -> InputError:
 def annotations_of(spec: type[Frozen]) -> dict[str, Any]:
     """The annotation of each field, with its Range where it has one."""
     bases = [base for base in reversed(spec.__mro__) if issubclass(base, Frozen) and base is not Frozen]
-    return {name: found for base in bases for name, found in get_annotations(base, eval_str=True).items()}
+    return {
+        name: _evaluated(base.__module__, found) if isinstance(found, str) else found
+        for base in bases
+        for name, found in get_annotations(base).items()
+    }
+
+
+@cache
+def _evaluated(module: str, annotation: str) -> Any:
+    """What an annotation means in its module; most are used for many fields."""
+    return eval(annotation, vars(sys.modules[module]))
 
 
 def _adapter(spec: type[Frozen]) -> TypeAdapter[Any]:

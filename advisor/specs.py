@@ -30,6 +30,8 @@ Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
 KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce", "fused_lora"]
 Offload = Literal["none", "activations"]
+RowKind = Literal["full", "padded", "packed"]
+"""Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
 Trainer = Literal[
     "transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel"
 ]
@@ -376,6 +378,7 @@ class MemoryEstimate(Frozen):
     peak_at: str  # phase and operation at which the peak occurs
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
     moments: tuple[Moment, ...] = ()  # the parts of the job that were estimated; () = the step alone
+    host_bytes: int = 0  # of the host's memory, for what waits there until backward
 
     @property
     def highest(self) -> str:

@@ -154,6 +154,13 @@ def test_nothing_changes_once_it_is_made() -> None:
     assert one.size == 1
     other = one.model_copy(update={"size": 2})
     assert (one.size, other.size) == (1, 2)
+    assert Outer(rate=1.0).model_copy(update={"names": ["x"]}).names == ("x",)  # converted, as a new one is
+
+
+def test_a_copy_is_checked_as_a_whole() -> None:
+    job = specs.Workload(seq_len=512, mean_seq_len=256)
+    with pytest.raises(InputError, match="mean_seq_len is 256, but must be at most seq_len, which is 128"):
+        job.model_copy(update={"seq_len": 128})
 
 
 def test_equality_hash_and_text_follow_the_values() -> None:

@@ -29,7 +29,7 @@ from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Re
 from advisor.catalog.gpus import other_sizes
 from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
-from advisor.costs.estimation import estimate
+from advisor.costs.estimation import estimate, estimate_time
 from advisor.knobs import KNOBS, Question, read_question
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.context import Context
@@ -82,9 +82,14 @@ def advise(
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
     if any(row.candidate.recipe.eval_batch for row in rows.values()):
-        from advisor.advice.evaluation import check_evaluation
+        from advisor.advice.evaluation import smaller_evaluation, smaller_note
 
-        check_evaluation(job, rows)
+        taken = smaller_evaluation(job, rows)
+        if taken:
+            default = next(iter(rows.values())).candidate.recipe.eval_batch
+            measured = [*measured, smaller_note(default, taken)]
+            job = job._replace(question=job.question.fixing({"eval_batch": taken}))
+            rows = best_rows(job, _job_methods(job), neighbors)
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
@@ -218,6 +223,7 @@ def _job(
         tuple(card for card in cards if has_bf16(card)) or cards,
         question,
         estimator,
+        estimate_time if estimator is estimate else None,
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: preset.values(method) for method in METHODS},
@@ -255,7 +261,7 @@ def _context(
         question=job.question,
         candidates=candidates,
         estimate=job.estimate,
-        timed=lambda recipe: job.estimate_on(timing, recipe),
+        time_of=lambda recipe: job.time_on(timing, recipe),
         trainer=trainer,
     )
 

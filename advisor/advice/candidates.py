@@ -59,7 +59,7 @@ def searched(
             plain = searched(job, PLAIN[method], stand_ins, known)
             card = timing_card(job, stand_ins)
             recipe = like(first_recipe(job, method), plain.estimate.recipe)
-            ratio = over_plain(job.model, lambda one: job.estimate_on(card, one), recipe)
+            ratio = over_plain(job.model, lambda one: job.time_on(card, one), recipe)
             if ratio is not None and ratio > EVERYWHERE:
                 job = job._replace(targets=ATTENTION)
         known[method] = best_outcome(job, method)
@@ -109,7 +109,7 @@ def card_times(job: Job, plan: Plan, stand_ins: tuple[GpuSpec, ...]) -> tuple[Ca
     """How long a plan takes on the fastest, the usual (median) and the slowest of several cards, in this order."""
     if plan.fastest_card == plan.slowest_card:
         return ()
-    times = {card.name: job.estimate_on(card, plan.recipe).time for card in stand_ins or job.cards if card.speed_known}
+    times = {card.name: job.time_on(card, plan.recipe) for card in stand_ins or job.cards if card.speed_known}
     timed = [CardTime(card=name, total_s=time.total_s) for name, time in times.items() if time is not None]
     timed.sort(key=lambda one: one.total_s.likely)
     ends = (timed[0], timed[len(timed) // 2], timed[-1])

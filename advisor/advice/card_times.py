@@ -28,7 +28,7 @@ def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTi
     known: list[tuple[str, TimeEstimate]] = []
     for card in end_cards(cards):
         here = card == job.smallest_card
-        time = (one if here else job.estimate_on(card, one.recipe)).time
+        time = one.time if here else job.time_on(card, one.recipe)
         if time is not None:
             known.append((card.name, time))
     if not known:

@@ -14,12 +14,13 @@ from advisor.lengths import RowLengths
 from advisor.parameters.targets import default_targets
 from advisor.recipes import build_recipe, flag
 from advisor.rules.lora_for_speed import DEFAULT_RANK
-from advisor.specs import Estimate, GpuSpec, Method, Model, Placement, Recipe, Workload
+from advisor.specs import Estimate, GpuSpec, Method, Model, Placement, Recipe, TimeEstimate, Workload
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
 
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
+Timer = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], TimeEstimate | None]
 
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 DEFAULT_EVAL_BATCH = 8
@@ -38,6 +39,8 @@ class Job(NamedTuple):
     cards: tuple[GpuSpec, ...]
     question: Question
     estimator: Estimator
+    timer: Timer | None = None
+    """What says the time of an estimate alone, faster; None asks `estimator`."""
     rank: int = DEFAULT_RANK
     targets: tuple[str, ...] | None = None
     """Target modules where the question leaves them open; None for the model's default."""
@@ -95,11 +98,12 @@ class Job(NamedTuple):
 
     def estimate(self, recipe: Recipe) -> Estimate:
         """Costs of `recipe` on the smallest card."""
-        return self.estimate_on(self.smallest_card, recipe)
+        return self.estimator(self.model, recipe, self.workload, self.smallest_card, self.placement, self.profile)
 
-    def estimate_on(self, card: GpuSpec, recipe: Recipe) -> Estimate:
-        """Costs of `recipe` where all cards are like `card`."""
-        return self.estimator(self.model, recipe, self.workload, card, self.placement, self.profile)
+    def time_on(self, card: GpuSpec, recipe: Recipe) -> TimeEstimate | None:
+        """Time of `recipe` where all cards are like `card`; None where it is not known."""
+        asked = self.model, recipe, self.workload, card, self.placement, self.profile
+        return self.estimator(*asked).time if self.timer is None else self.timer(*asked)
 
 
 def has_bf16(card: GpuSpec) -> bool:

@@ -6,10 +6,12 @@ The step is recorded once more on a tape that notes where each kernel runs; the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from advisor.costs.attention_rates import ATTENTION
 from advisor.costs.device import DeviceProfile, profile_for
+from advisor.costs.host_link import HOST_COPIES
 from advisor.costs.micro_batches import average
 from advisor.costs.roofline import Roofline
 from advisor.costs.steptime import micro_step_time, optimizer_step_time
@@ -84,6 +86,8 @@ def _kernel_times(runs: list[PartKernels], places: list[list[str]], roofline: Ro
     for run, run_places in zip(runs, places, strict=True):
         for (kernel, times), place in zip(run.kernels, run_places, strict=True):
             kind, dtype, _, moved, shape = kernel
+            if kind in HOST_COPIES:  # beside the kernels, not among them
+                continue
             compute_s, memory_s = roofline.seconds(kernel)
             count = run.copies * times
             seconds = count * (max(compute_s, memory_s) + roofline.fixed_s)
@@ -98,15 +102,19 @@ def explain_time(
     model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile | None = None
 ) -> StepParts:
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
-    rows, tokens, padded = average(workload, recipe)
+    rows, tokens, padded, packed = average(workload, recipe)
     profile = profile or profile_for(gpu)
-    stack = stack_for(recipe)
+    stack = stack_for(recipe, gpu, workload)
     model = stack.built(model)
+    stack = stack.shaped(model, recipe, rows, tokens)
     card = attention_card(model, recipe, tokens, gpu, stack.masks(padded))
-    program = step_program(model, recipe, rows, tokens, "cuda", stack, labeled=True, padded=padded, capability=card)
+    asked = partial(
+        step_program, model, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed
+    )
+    program = asked(labeled=True)
     runs = program.kernels(rows, tokens, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
-    plain = step_program(model, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card)
+    plain = asked()
     total_s = micro_step_time(plain.kernels(rows, tokens, recipe.rank), gpu, profile).seconds.likely
     parts = dict.fromkeys((*PARTS, OPTIMIZER, WAITING), 0.0)
     for kernel in kernels:

@@ -20,7 +20,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.storage import layer_quant, other_dtype, quantized_store_bytes, unquantized_name
+from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_store_bytes, unquantized_name
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.terms import TermName
@@ -86,20 +86,29 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for own in own_parameters(m).values():
-        tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
+        quant = own_quant(own, m, recipe)
+        if quant == "none":
+            tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
+            continue
+        packed, constants = quantized_store_bytes(prod(own.shape), quant, recipe.double_quant)
+        tally.add(term, packed, layers)
+        for size in constants:
+            tally.add(TermName.QUANTIZATION_CONSTANTS, size, layers)
 
 
 def static_memory(
-    m: ModelSpec, recipe: Recipe, batch: int, length: int, padded: bool = False, stack: Stack = THIS_STACK
+    m: ModelSpec, recipe: Recipe, batch: int, length: int, beside: bool = False, stack: Stack = THIS_STACK
 ) -> Static:
-    """Everything that is held from the first step to the last; a `padded` batch has a mask of its own.
+    """Everything that is held from the first step to the last.
+
+    `beside`: the batch has a mask of its padding, or position ids.
 
     Raises UnknownName for an optimizer without a row.
     """
     alike = {"micro_batch": 1, "gradient_accumulation": 1, "gradient_checkpointing": True, "expandable_segments": False}
     held = _held(m, recipe.model_copy(update=alike), stack.quantized_head(recipe))
     tally = _Tally(held)
-    tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
+    tally.add(TermName.BATCH, 8 * batch * length, 1 + beside)
     for size in stack.standing_bytes(m, recipe, batch, length):
         tally.add(TermName.BUFFERS, size)
     return Static(tally.exact, tally.blocks, tally.tensors)

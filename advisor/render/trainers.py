@@ -30,9 +30,7 @@ def render_trainer(preset: Preset, stack: str, proofs: Iterable[str], file: Text
     console = console_for(file)
     say(console, f"{preset.name} {preset.version}: {preset.title}", style="bold")
     traced = (
-        "yes, its own training step was run and compared with the estimate"
-        if preset.traced
-        else "no, not as a whole"
+        "yes, its own training step was run and compared with the estimate" if preset.traced else "no, not as a whole"
     )
     say(console, f"Traced: {traced}.")
     say(console, f"Estimated: the step of {stack}.")

@@ -16,6 +16,7 @@ from advisor.specs import (
     Placement,
     Priority,
     Recipe,
+    TimeEstimate,
     TracedModel,
     Workload,
 )
@@ -24,8 +25,8 @@ from advisor.specs import (
 class Context(NamedTuple):
     """One question with its candidates.
 
-    `estimate` costs a further recipe of the same job on the same card; `timed` on a card of known speed, if there is
-    one, for the ratio of two times.
+    `estimate` costs a further recipe of the same job on the same card; `time_of` says its time on a card of known
+    speed, if there is one, for the ratio of two times.
     """
 
     model: Model
@@ -38,7 +39,7 @@ class Context(NamedTuple):
     question: Question
     candidates: Mapping[Method, Candidate]
     estimate: Callable[[Recipe], Estimate]
-    timed: Callable[[Recipe], Estimate]
+    time_of: Callable[[Recipe], TimeEstimate | None]
     trainer: TrainerChoice = TrainerChoice(name="transformers", version="", traced=True, knobs=())
     """The training stack whose defaults were taken."""
     recommended: Method | None = None

@@ -33,7 +33,7 @@ def _price(context: Context, row: Candidate) -> str:
     """What DoRA adds to the same recipe without it."""
     other = DISPLAY[PLAIN[row.method]]
     text = f"{DISPLAY[row.method]} {on_layers(context, row.recipe)} adds {extra_gib(extra_dora_bytes(context, row))}"
-    mine, base = (context.timed(one).time for one in (row.recipe, plain(context.model, row.recipe)))
+    mine, base = (context.time_of(one) for one in (row.recipe, plain(context.model, row.recipe)))
     if mine is not None and base is not None:
         text += f" and {format_seconds(mine.total_s.likely - base.total_s.likely)}"
     ratio = step_ratio(context, row.method)

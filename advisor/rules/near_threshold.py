@@ -63,7 +63,7 @@ def _other_rank(context: Context) -> str:
     other = row.recipe.model_copy(update=changes)
     needed = context.estimate(other).memory.needed_bytes
     price = f"({signed_gib(needed.likely - row.memory.needed_bytes.likely)}"
-    here, there = context.timed(row.recipe).time, context.timed(other).time
+    here, there = context.time_of(row.recipe), context.time_of(other)
     if here is not None and there is not None and here.total_s.likely:
         price += f", {there.total_s.likely / here.total_s.likely:.2f} times the time"
     price += ", does not fit)" if needed.high > context.memory_bytes else ")"

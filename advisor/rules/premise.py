@@ -11,7 +11,7 @@ from collections.abc import Callable
 from advisor.errors import InputError
 from advisor.parameters.targets import spelled_targets
 from advisor.rules.context import Context
-from advisor.specs import Estimate, Method, Model, ModelSpec, Recipe
+from advisor.specs import Method, Model, ModelSpec, Recipe, TimeEstimate
 
 PLAIN: dict[Method, Method] = {"dora": "lora", "qdora": "qlora"}
 """Each DoRA method's counterpart without magnitudes."""
@@ -28,10 +28,10 @@ def plain(model: Model, recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"method": PLAIN[recipe.method], "target_modules": targets})
 
 
-def over_plain(model: Model, estimate: Callable[[Recipe], Estimate], recipe: Recipe) -> float | None:
+def over_plain(model: Model, time_of: Callable[[Recipe], TimeEstimate | None], recipe: Recipe) -> float | None:
     """Step time of a DoRA recipe over that of the same recipe without DoRA; None where one of them is not known."""
     try:
-        mine, other = estimate(recipe).time, estimate(plain(model, recipe)).time
+        mine, other = time_of(recipe), time_of(plain(model, recipe))
     except InputError:  # a traced model lacks what was not traced
         return None
     if mine is None or other is None or not other.step_s.likely:
@@ -42,7 +42,7 @@ def over_plain(model: Model, estimate: Callable[[Recipe], Estimate], recipe: Rec
 def step_ratio(context: Context, method: Method = "dora", **changes: object) -> float | None:
     """`over_plain` at the recipe of a DoRA row, with some of its fields changed."""
     recipe = context.candidates[method].recipe.model_copy(update=changes)
-    return over_plain(context.model, context.timed, recipe)
+    return over_plain(context.model, context.time_of, recipe)
 
 
 def recommendable(context: Context) -> bool:

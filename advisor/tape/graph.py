@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from math import prod
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from advisor.blocks import ITEM_BYTES
 from advisor.terms import TermName
@@ -27,6 +27,17 @@ step: with a NamedTuple, recording took a tenth longer.
 """
 
 
+Key = TypeVar("Key")
+
+
+class Numbered(dict[Key, int]):
+    """Numbers what it is asked for, in the order in which it is."""
+
+    def __missing__(self, key: Key) -> int:
+        number = self[key] = len(self)
+        return number
+
+
 class StopRecompute(Exception):
     """Raised inside a recomputation once every tensor that backward needs exists again (PyTorch's early stop)."""
 
@@ -35,7 +46,7 @@ class Recorder(Protocol):
     """What buffers and nodes need from the tape: where they note their events, and where in the model they are made."""
 
     events: list[int]
-    slots: dict[int, int]
+    slots: Numbered[int]
     sequence: int
     segment: int
     at: str
@@ -44,25 +55,22 @@ class Recorder(Protocol):
 class Buffer:
     """Bytes that live as long as this object. Events are size slots with category and sign: see `Tape.events`."""
 
-    __slots__ = ("code", "tape")
+    __slots__ = ("code", "events")
 
     def __init__(self, tape: Recorder, size: int, category: int) -> None:
-        self.tape = tape
-        slot = tape.slots.get(size)
-        if slot is None:
-            slot = tape.slots[size] = len(tape.slots)
-        self.code = code = slot * 8 + category * 2
-        tape.events.append(code)
+        self.events = events = tape.events
+        self.code = code = tape.slots[size] * 8 + category * 2
+        events.append(code)
 
     @classmethod
     def standing(cls, tape: Recorder, code: int) -> Buffer:
         """Bytes that were noted before, by the `code` of their event, and are still there."""
         buffer = cls.__new__(cls)
-        buffer.tape, buffer.code = tape, code
+        buffer.events, buffer.code = tape.events, code
         return buffer
 
     def __del__(self) -> None:
-        self.tape.events.append(self.code + 1)
+        self.events.append(self.code + 1)
 
     @property
     def category(self) -> int:
@@ -71,7 +79,7 @@ class Buffer:
 
     def move_to(self, category: int) -> None:
         """Count these bytes under another category from now on."""
-        events = self.tape.events
+        events = self.events
         events.append(self.code + 1)
         self.code = self.code // 8 * 8 + category * 2
         events.append(self.code)
@@ -97,6 +105,9 @@ class Tensor:
 PENDING = Tensor((), "float32")
 """Marks a node with several outputs whose gradients wait in its parts."""
 
+Edge = tuple["Node | Output | Tensor", Shape, str]
+"""Where the gradient of an input goes, and the input's shape and dtype."""
+
 BackwardFunction = Callable[[Tensor], "tuple[Tensor | None, ...]"]
 
 
@@ -112,7 +123,6 @@ class Node:
         "first_slot",
         "frame",
         "grad",
-        "meta",
         "saved",
         "segment",
         "sequence",
@@ -121,11 +131,9 @@ class Node:
 
     def __init__(self, tape: Recorder, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> None:
         self.backward = backward
-        self.edges: list[Node | Output | Tensor | None] = []
-        self.meta: list[tuple[Shape, str]] = []
+        self.edges: list[Edge | None] = []
         for i in inputs:
-            self.edges.append((i.node or i) if i.needs_grad else None)
-            self.meta.append((i.shape, i.dtype))
+            self.edges.append((i.node or i, i.shape, i.dtype) if i.needs_grad else None)
         self.saved: list[Buffer | None] = []
         self.context: tuple[Buffer | None, ...] = ()
         self.grad: Tensor | None = None

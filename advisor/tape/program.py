@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
 from advisor.blocks import BLOCK_BYTES
-from advisor.tape.graph import CATEGORY_NAMES, RawKernel
+from advisor.tape.graph import CATEGORY_NAMES, Numbered, RawKernel
 
 DIGIT_BITS = 64
 COEFFICIENT_BITS = 48
@@ -56,6 +57,7 @@ Net = list[tuple[int, int, int]]
 """(slot, category, how many more were allocated than released)."""
 
 
+@lru_cache(maxsize=4096)
 def polynomial(number: int) -> Polynomial:
     """The terms of a size that was computed from BATCH, LENGTH and RANK; coefficients may be negative.
 
@@ -150,18 +152,11 @@ class PartKernels(NamedTuple):
     recomputed_flop: float
 
 
-class RecordedKernel(NamedTuple):
-    """A kernel whose figures are numbers of the program's polynomials, and how often it is launched."""
+RecordedKernel = tuple[str, str, int, int, int, int, int]
+"""(kind, dtype, FLOP, bytes, m, n, k), the figures as numbers of the program's polynomials."""
 
-    kind: str
-    dtype: str
-    flop: int
-    moved_bytes: int
-    m: int
-    n: int
-    k: int
-    place: str
-    times: int
+Run = tuple[int, int, str]
+"""(number of a recorded kernel, how often a part launches it, place)."""
 
 
 class Part:
@@ -173,7 +168,6 @@ class Part:
         "end",
         "hooked",
         "hosted_bytes",
-        "hosted_slot",
         "kernels",
         "launches",
         "net",
@@ -196,9 +190,9 @@ class Part:
         self.dropped: Net = []
         self.recomputed = self.hooked = 0  # kernels that ran a second time, and that ran under checkpointing's hooks
         self.recomputed_flop = self.recomputed_slot = 0
-        self.hosted_bytes = self.hosted_slot = 0  # copied to the host
+        self.hosted_bytes = 0  # copied to the host
         self.launches = Launches(0, 0, 0)
-        self.kernels: list[RecordedKernel] = []
+        self.kernels: list[Run] = []
 
 
 class PartMemory(NamedTuple):
@@ -214,18 +208,6 @@ class PartMemory(NamedTuple):
     peak_event: int
 
 
-class _Figures(dict[int, int]):
-    """Numbers the kernels' figures in the order in which they are asked for, and keeps their polynomials."""
-
-    def __init__(self) -> None:
-        self.polynomials: list[Polynomial] = []
-
-    def __missing__(self, encoded: int) -> int:
-        index = self[encoded] = len(self.polynomials)
-        self.polynomials.append(polynomial(encoded))
-        return index
-
-
 class Program:
     """A recorded step. Sizes are evaluated together; segments and kernels are read off for one shape."""
 
@@ -235,20 +217,20 @@ class Program:
         self.sizes = [polynomial(size) for size in slots]
         self.parts: list[Part] = []
         self._before: Net = []
-        self._figures = _Figures()
+        self._figures = Numbered[int]()
+        self._kernels = Numbered[RecordedKernel]()  # each kind once
 
     def add(self, part: Part, kernels: list[RawKernel]) -> None:
         """Append a finished part with its kernels, equal ones counted together."""
         if not self.parts:
             self._before = net_of(self.events[: part.start])
         part.net = net_of(self.events[part.start : part.end])
-        at = self._figures
+        at, numbers = self._figures, self._kernels
         python = len(kernels) if part.phase == "forward" else part.recomputed
         part.launches = Launches(python, len(kernels) - python, part.hooked)
         part.recomputed_slot = at[part.recomputed_flop]
-        part.hosted_slot = at[part.hosted_bytes]
         part.kernels = [
-            RecordedKernel(kind, dtype, at[flop], at[moved], at[m], at[n], at[k], place, times)
+            (numbers[kind, dtype, at[flop], at[moved], at[m], at[n], at[k]], times, place)
             for (kind, dtype, flop, moved, m, n, k, place), times in Counter(kernels).items()
         ]
         self.parts.append(part)
@@ -287,27 +269,29 @@ class Program:
         return self.labels[index][1] if index >= 0 else ""
 
     def kernels(self, batch: int, length: int, rank: int) -> list[PartKernels]:
-        """What every part runs, in order."""
-        values = evaluated(self._figures.polynomials, basis(batch, length, rank))
+        """What every part runs, in order; equal kernels are one object."""
+        values = evaluated(list(map(polynomial, self._figures)), basis(batch, length, rank))
         amounts = list(map(float, values))
+        found: list[Kernel] = [
+            (kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k]))
+            for kind, dtype, flop, moved, m, n, k in self._kernels
+        ]
         return [
             PartKernels(
                 s.copies,
-                [
-                    ((kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k])), times)
-                    for kind, dtype, flop, moved, m, n, k, _, times in s.kernels
-                ],
+                [(found[number], times) for number, times, _ in s.kernels],
                 s.launches,
                 amounts[s.recomputed_slot],
             )
             for s in self.parts
         ]
 
-    def host_bytes(self, batch: int, length: int, rank: int) -> int:
-        """Bytes of all layers that wait in the host's memory at the end of the forward pass."""
-        values = evaluated(self._figures.polynomials, basis(batch, length, rank))
-        return sum(values[s.hosted_slot] * s.copies for s in self.parts)
+    def hosted(self, batch: int, length: int, rank: int) -> list[tuple[int, int]]:
+        """(bytes that one layer moved to the host, layers) of each part that moved any, at the end of forward."""
+        hosted = [(polynomial(s.hosted_bytes), s.copies) for s in self.parts if s.hosted_bytes]
+        values = evaluated([terms for terms, _ in hosted], basis(batch, length, rank)) if hosted else []
+        return [(size, copies) for size, (_, copies) in zip(values, hosted, strict=True)]
 
     def kernel_places(self) -> list[list[str]]:
         """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""
-        return [[kernel.place for kernel in s.kernels] for s in self.parts]
+        return [[place for _, _, place in s.kernels] for s in self.parts]

@@ -28,6 +28,7 @@ from advisor.tape.graph import (
     Device,
     Frame,
     Node,
+    Numbered,
     RawKernel,
     Shape,
     StopRecompute,
@@ -59,7 +60,7 @@ class Tape:
         self.autocast_dtype = autocast
         self.autocast_cache: dict[int, CachedCast] = {}  # by the id of the source
         self.events: list[int] = []
-        self.slots: dict[int, int] = {}
+        self.slots = Numbered[int]()
         self.labels: list[tuple[int, str]] = []
         self.at = ""
         self.grad_enabled = True

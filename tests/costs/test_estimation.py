@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.catalog import find_gpus, find_model
-from advisor.costs.estimation import estimate
+from advisor.costs.estimation import estimate, estimate_time
 from advisor.errors import UnknownName
 from advisor.interval import Interval
 from advisor.specs import KNOWN, METHODS, QUANTIZED_METHODS, Estimate, GpuSpec, Placement, Recipe, Workload
@@ -88,6 +88,23 @@ def test_uncertain_lengths_reach_every_interval(micro_batch: int, packing: bool)
 def test_a_card_of_unknown_speed_has_no_time_whatever_the_lengths() -> None:
     (bare,) = find_gpus("7GB")
     assert estimate(LLAMA_1B, Recipe(method="lora"), UNCERTAIN, bare).time is None
+    assert estimate_time(LLAMA_1B, Recipe(method="lora"), UNCERTAIN, bare, Placement()) is None
+
+
+@pytest.mark.parametrize("job", [JOB, UNCERTAIN], ids=["known lengths", "uncertain lengths"])
+@pytest.mark.parametrize("knobs", [{}, {"expandable_segments": True}, {"eval_batch": 4}], ids=str)
+def test_the_time_alone_is_that_of_the_estimate(job: Workload, knobs: dict[str, Any]) -> None:
+    job = job.model_copy(update={"eval_examples": 100})
+    recipe = Recipe(method="dora", micro_batch=4, **knobs)
+    time = estimate_time(LLAMA_1B, recipe, job, RTX_4090, Placement())
+    assert time == estimate(LLAMA_1B, recipe, job, RTX_4090).time
+    assert time is not None
+    assert (time.evaluation_s is not None) == bool(recipe.eval_batch)
+
+
+def test_the_time_alone_is_refused_as_the_estimate_is() -> None:
+    with pytest.raises(UnknownName, match="qproj"):
+        estimate_time(LLAMA_1B, Recipe(method="lora", target_modules=("qproj",)), JOB, RTX_4090, Placement())
 
 
 def test_known_lengths_change_nothing() -> None:
@@ -106,3 +123,15 @@ def test_lengths_in_random_order_reserve_at_most_the_card() -> None:
     assert memory.device_bytes.low <= memory.device_bytes.likely <= memory.device_bytes.high
     assert memory.peak_reserved_bytes.low > 1.05 * alike.memory.peak_allocated_bytes.low
     assert sum(term.bytes for term in memory.terms) == round(memory.needed_bytes.likely)
+
+
+def test_uncertain_lengths_widen_every_moment() -> None:
+    recipe = Recipe(method="lora", micro_batch=4, eval_batch=8)
+    known = JOB.model_copy(update={"mean_seq_len": 300})
+    likely, found = (estimate(LLAMA_1B, recipe, workload, RTX_4090).memory for workload in (known, UNCERTAIN))
+    assert [one.name for one in found.moments] == ["step", "evaluation"]
+    for before, after in zip(likely.moments, found.moments, strict=True):
+        assert after.needed_bytes.low < before.needed_bytes.low
+        assert after.needed_bytes.likely == before.needed_bytes.likely
+        assert after.needed_bytes.high > before.needed_bytes.high
+    assert max(one.needed_bytes.high for one in found.moments) == found.needed_bytes.high

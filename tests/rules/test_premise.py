@@ -9,7 +9,7 @@ import pytest
 from advisor.advice.advise import advise
 from advisor.answer import Advice
 from advisor.rules.premise import AT_ALL, EVERYWHERE, PLAIN, over_plain, plain
-from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
+from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 from tests.rules.test_warnings import MIXTURE
 
@@ -121,11 +121,11 @@ def test_a_mixture_is_compared_on_the_same_layers() -> None:
     assert plain(MODEL, recipe).target_modules == ("all-linear",)
     seen: list[Recipe] = []
 
-    def estimate(one: Recipe) -> Estimate:
+    def time_of(one: Recipe) -> TimeEstimate | None:
         seen.append(one)
-        return fake_estimate(MIXTURE, one, Workload(), card(80))
+        return fake_estimate(MIXTURE, one, Workload(), card(80)).time
 
-    assert over_plain(MIXTURE, estimate, recipe) is not None
+    assert over_plain(MIXTURE, time_of, recipe) is not None
     assert [one.method for one in seen] == ["dora", "lora"]
 
 

@@ -40,7 +40,7 @@ def unrecorded() -> Iterator[None]:
     step.forget_recordings()
 
 
-def every_layer(m: ModelSpec) -> list[tuple[Any, int]]:
+def every_layer(m: ModelSpec, last_apart: bool = False) -> list[tuple[Any, int]]:
     """A plan that leaves no layer out."""
     return [(kind, 1) for kind in layer_kinds(m)]
 
@@ -85,6 +85,12 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
     numeric = step_program(m, chosen, *shape[:2], "cuda")
     assert peaks == [s.peak_bytes for s in numeric.memory(1, 1, 1)]
     assert total(kernels) == total(numeric.kernels(1, 1, 1))
+
+
+def test_equal_kernels_of_a_program_are_one_object() -> None:
+    found = step_program(spec(NAMES[0]), recipe(spec(NAMES[0]), "lora"), 3, 51, "cuda").kernels(3, 51, 5)
+    kernels = [kernel for run in found for kernel, _ in run.kernels]
+    assert len({id(kernel) for kernel in kernels}) == len(set(kernels)) < len(kernels)
 
 
 def total(runs: list[PartKernels]) -> list[tuple[float, float, int, Launches, float]]:
