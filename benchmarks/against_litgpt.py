@@ -18,34 +18,18 @@ import torch
 
 from advisor.costs.memory import predict_step_memory
 from advisor.libraries import Libraries
-from advisor.specs import DType, Method, ModelSpec, Recipe
+from advisor.specs import Recipe
 from advisor.stacks.litgpt import HEAD_TOKENS
 from advisor.stacks.litgpt_today import LitGpt
 from benchmarks.absent import import_from
+from benchmarks.own_decoders import BATCH, HEADS, HIDDEN, INNER, LAYERS, RANK, VOCABULARY, litgpt_cases, model_spec
 from calibrate.timeline import PhasePeak
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.tracker import AllocationTracker
 
 BAR = 0.02
-HIDDEN, INNER, LAYERS, HEADS, VOCABULARY = 256, 640, 3, 8, 1024
-BATCH, LENGTH, RANK = 2, 320, 8
+LENGTH = 320
 ABSENT = ("lightning", "torchmetrics", "litdata", "jsonargparse", "lightning_utilities", "tokenizers", "safetensors")
-
-
-def model_spec(kv_heads: int) -> ModelSpec:
-    """The tiny Llama as the advisor describes it."""
-    return ModelSpec(
-        name="tiny",
-        architecture="llama",
-        hidden_size=HIDDEN,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=kv_heads,
-        head_dim=HIDDEN // HEADS,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=LENGTH,
-    )
 
 
 def litgpt_model(recipe: Recipe, kv_heads: int) -> Any:
@@ -123,35 +107,6 @@ def real_peaks(recipe: Recipe, kv_heads: int) -> tuple[PhasePeak, ...]:
     return tracker.timeline.phase_peaks()
 
 
-def cases() -> list[tuple[Recipe, int]]:
-    """(recipe, key heads)."""
-    some, every = ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj")
-    chosen: tuple[tuple[Method, DType, tuple[str, ...], int, float], ...] = (
-        ("lora", "bfloat16", some, 8, 0.0),
-        ("lora", "bfloat16", some, 2, 0.05),
-        ("lora", "bfloat16", every, 8, 0.0),
-        ("lora", "float32", some, 8, 0.0),
-        ("full", "bfloat16", some, 8, 0.0),
-        ("full", "float32", some, 2, 0.0),
-    )
-    return [
-        (
-            Recipe(
-                method=method,
-                rank=RANK,
-                target_modules=targets,
-                dropout=dropout,
-                base_dtype=dtype,
-                adapter_dtype=dtype,
-                autocast=dtype == "float32",
-                gradient_checkpointing=False,
-            ),
-            kv_heads,
-        )
-        for method, dtype, targets, kv_heads, dropout in chosen
-    ]
-
-
 @click.command()
 @click.option("--source", required=True, help="folder of the unpacked wheel")
 def main(source: str) -> None:
@@ -159,8 +114,8 @@ def main(source: str) -> None:
     torch.set_num_threads(1)
     import_from(source, ABSENT)
     stack, worst = LitGpt(libraries=Libraries(code="litgpt", code_version=(0, 5))), 0.0
-    for recipe, kv_heads in cases():
-        ours = predict_step_memory(stack.built(model_spec(kv_heads)), recipe, BATCH, LENGTH, "cpu", stack)
+    for recipe, kv_heads in litgpt_cases():
+        ours = predict_step_memory(stack.built(model_spec(kv_heads, LENGTH)), recipe, BATCH, LENGTH, "cpu", stack)
         words = f"{recipe.method:4} {recipe.base_dtype:8} {len(recipe.target_modules)} of 3, {kv_heads} heads"
         for peak in real_peaks(recipe, kv_heads):
             if peak.phase not in ours.phase_peaks:

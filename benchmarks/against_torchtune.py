@@ -10,7 +10,6 @@ and fewer. Prints the peaks of both passes and what each is off; exits with 1 be
 from __future__ import annotations
 
 import sys
-from itertools import product
 from typing import Any
 
 import click
@@ -18,33 +17,24 @@ import torch
 
 from advisor.costs.memory import predict_step_memory
 from advisor.libraries import Libraries
-from advisor.specs import Method, ModelSpec, Recipe
+from advisor.specs import Method, Recipe
 from advisor.stacks.torchtune import CHUNKS, Torchtune
 from benchmarks.absent import import_from
+from benchmarks.own_decoders import BATCH, HEADS, HIDDEN, INNER, LAYERS, RANK, VOCABULARY, model_spec, torchtune_cases
 from calibrate.timeline import PhasePeak
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.tracker import AllocationTracker
 
 BAR = 0.01
-SIZES = {"vocab_size": 1024, "num_layers": 3, "num_heads": 8, "embed_dim": 256, "max_seq_len": 256}
-INNER, BATCH, LENGTH, RANK = 640, 2, 192, 8
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "num_layers": LAYERS,
+    "num_heads": HEADS,
+    "embed_dim": HIDDEN,
+    "max_seq_len": 256,
+}
+LENGTH = 192
 ABSENT = ("omegaconf", "torchdata", "sentencepiece", "blobfile", "tiktoken", "kagglehub")
-
-
-def model_spec(kv_heads: int) -> ModelSpec:
-    """The tiny Llama as the advisor describes it."""
-    return ModelSpec(
-        name="tiny",
-        architecture="llama",
-        hidden_size=SIZES["embed_dim"],
-        intermediate_size=INNER,
-        num_hidden_layers=SIZES["num_layers"],
-        num_attention_heads=SIZES["num_heads"],
-        num_key_value_heads=kv_heads,
-        head_dim=SIZES["embed_dim"] // SIZES["num_heads"],
-        vocab_size=SIZES["vocab_size"],
-        max_position_embeddings=SIZES["max_seq_len"],
-    )
 
 
 def torchtune_model(method: Method, kv_heads: int, checkpointing: bool, dropout: float) -> Any:
@@ -112,27 +102,6 @@ def _count(tracker: AllocationTracker, tensor: torch.Tensor) -> None:
         tracker.add(tensor, "base_weights", "")
 
 
-def cases() -> list[tuple[Recipe, int]]:
-    """(recipe, key heads)."""
-    methods: tuple[tuple[Method, float], ...] = (("full", 0.0), ("lora", 0.0), ("qlora", 0.0))
-    return [
-        (
-            Recipe(
-                method=method,
-                rank=RANK,
-                dropout=dropout,
-                quant="nf4" if method == "qlora" else "none",
-                adapter_dtype="bfloat16",
-                kbit_upcast=False,
-                autocast=False,
-                gradient_checkpointing=checkpointing,
-            ),
-            kv_heads,
-        )
-        for (method, dropout), checkpointing, kv_heads in product(methods, (True, False), (8, 2))
-    ]
-
-
 @click.command()
 @click.option("--source", required=True, help="folder of the unpacked wheels")
 def main(source: str) -> None:
@@ -140,8 +109,8 @@ def main(source: str) -> None:
     torch.set_num_threads(1)
     import_from(source, ABSENT)
     stack, worst = Torchtune(libraries=Libraries(code="torchtune", code_version=(0, 6))), 0.0
-    for recipe, kv_heads in cases():
-        ours = predict_step_memory(model_spec(kv_heads), recipe, BATCH, LENGTH, "cpu", stack)
+    for recipe, kv_heads in torchtune_cases():
+        ours = predict_step_memory(model_spec(kv_heads, SIZES["max_seq_len"]), recipe, BATCH, LENGTH, "cpu", stack)
         words = f"{recipe.method:6} {'checkpointing' if recipe.gradient_checkpointing else 'none':13} {kv_heads} heads"
         for peak in real_peaks(recipe, kv_heads):
             error = ours.phase_peaks[peak.phase] / peak.peak_bytes - 1

@@ -9,8 +9,8 @@ from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
-from advisor.stacks import named_stack
 from advisor.specs import GpuSpec, Method, Model, Placement, TracedModel, Workload
+from advisor.stacks import named_stack
 from advisor.units import format_gib
 
 ASSUMPTION = "assumption"

@@ -86,6 +86,10 @@ class Stack:
         """Whether checkpointing makes the output of a frozen embedding require a gradient."""
         return True
 
+    def embedded(self, t: Tape, m: ModelSpec, recipe: Recipe, x: Tensor) -> Tensor:
+        """What the first layer gets of the embedding's output x (B, S, H)."""
+        return x
+
     @property
     def outputs_outlive_step(self) -> bool:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""

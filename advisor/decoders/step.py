@@ -312,6 +312,7 @@ class _Step:
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing
         project = ends.projections.get("project_in")
         ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed)
+        x = self.stack.embedded(t, m, recipe, x)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)

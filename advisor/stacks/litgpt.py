@@ -11,11 +11,10 @@ from advisor.decoders.linear import Linear, LinearCode, autocast_operand, dequan
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.parameters.modules import head_linear
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.graph import LOGITS, SAVED, Tensor
+from advisor.tape.graph import LOGITS, SAVED, Node, Tensor
 from advisor.tape.layout import copy
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
-
 
 HEAD_TOKENS = 128
 """`lm_head_chunk_size`: head and loss run on slices of this many tokens."""
@@ -29,6 +28,8 @@ class LitGpt2023(Stack):
     """Width of the update of q and v, which is copied into zeros as wide as q, k and v together."""
     lacking_tokens: int = 0
     """What the last slice of a row has less."""
+    later: bool = False
+    """Whether an iteration with rows as long came before, whose logits and graph the loop still holds."""
 
     @property
     def name(self) -> str:
@@ -38,6 +39,11 @@ class LitGpt2023(Stack):
     def quantized_head(self, recipe: Recipe) -> bool:
         """Fabric's plugin replaces every nn.Linear."""
         return recipe.is_quantized
+
+    @property
+    def graph_outlives_step(self) -> bool:
+        """`logits` and `loss` are bound anew after the next forward pass only."""
+        return self.later
 
     @property
     def linear(self) -> LinearCode:
@@ -55,7 +61,7 @@ class LitGpt2023(Stack):
         Sources: lit_gpt/utils.py, chunked_cross_entropy; lightning 2.1, plugins/precision/half.py, convert_output.
         """
         head = Linear(head_linear(given.m), given.recipe, 0, given.recipe.quant, given.head.weight.dtype)
-        logits, loss = sliced_loss(t, given.hidden, head, HEAD_TOKENS, self.lacking_tokens)
+        logits, loss = sliced_loss(t, given.hidden, head, HEAD_TOKENS, self.lacking_tokens, self.later)
         given.held.append(logits)
         return loss
 
@@ -156,7 +162,7 @@ def sliced_loss(
         log_probabilities.buffer.move_to(SAVED)
     if casts:  # each slice makes and keeps its own cast head
         kept.append(t.empty((length + lacking, vocabulary * width // tokens), dtype))
-    if trained or head.quant != "none":  # bitsandbytes of that time holds the input of its product
+    if trained:
         kept.append(states)
 
     def backward(g: Tensor) -> tuple[Tensor, ...]:
@@ -178,4 +184,7 @@ def sliced_loss(
         return out, total
 
     inputs = (hidden, operand) if trained else (hidden,)
-    return logits, t.op(inputs, (1,), "float32", backward, tuple(kept))
+    loss = t.op(inputs, (1,), "float32", backward, tuple(kept))
+    if head.quant != "none" and isinstance(loss.node, Node):  # bitsandbytes of that time holds its product's input
+        loss.node.context = (states.buffer,)
+    return logits, loss

@@ -16,7 +16,7 @@ from advisor.parameters.buffers import rope_width
 from advisor.parameters.modules import head_linear
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.stacks.litgpt import HEAD_TOKENS, sliced_loss, zero_padded
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import Node, Tensor
 from advisor.tape.layout import chunk_last, copy
 from advisor.tape.ops import add, cast, dropout, scale
 from advisor.tape.tape import Tape
@@ -94,6 +94,20 @@ class LitGpt(Stack):
         Source: litgpt 0.5.13, finetune/lora.py, fit; bitsandbytes 0.42, autograd/_functions.py, MatMul4Bit.forward.
         """
         return True
+
+    def embedded(self, t: Tape, m: ModelSpec, recipe: Recipe, x: Tensor) -> Tensor:
+        """The embedding of a quantized base takes a gradient, which is added to the one that stands."""
+        if not recipe.is_quantized:
+            return x
+        table, dtype = (m.vocab_size, m.token_size), x.dtype
+
+        def backward(g: Tensor) -> tuple[None]:
+            t.empty(table, dtype)
+            return (None,)
+
+        out = Tensor(x.shape, dtype, x.buffer, needs_grad=True)
+        out.node = Node(t, (Tensor(table, dtype, needs_grad=True),), backward)
+        return out
 
     @property
     def outputs_outlive_step(self) -> bool:

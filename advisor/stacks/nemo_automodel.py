@@ -1,4 +1,4 @@
-"""NeMo AutoModel as far as its source says: transformers' step, in place of fused and compiled code that is not known."""
+"""NeMo AutoModel as far as its source says: transformers' step in place of fused and compiled code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NemoAutomodel(Stack):
         """
         read = "its dtypes, loss and optimizer; the plain step in place of its kernels"
         unknown = (
-            "its norms, which torch.compile fuses, and Transformer Engine's linear layers, attention and RoPE if installed"
+            "its norms, which torch.compile fuses, and Transformer Engine's layers, attention and RoPE where installed"
             if m.architecture in OWN_MODELS
             else "which of Liger's kernels run: it patches transformers' models with them where they are installed",
         )

@@ -80,7 +80,11 @@ def _optimizer(row: Row) -> Optimizer:
 
 
 def finetune_lora(row: Row) -> Predicted | Unanswered:
-    """The first iteration, which is forced to hold the longest sample; the counter is the allocated peak."""
+    """The iteration of the longest sample; the counter is the allocated peak.
+
+    finetune/lora.py forces it to be the first. Where a row does not say so, all its samples are as long, and the second
+    iteration holds what is left of the first.
+    """
     if row["num_gpus"] > 1:
         return Unanswered("weights sharded over cards")
     if "gpu" not in row:
@@ -107,7 +111,8 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
         optimizer=_optimizer(row),
         gradient_checkpointing=False,
     )
-    stack = LitGpt2023(model.q_size + model.kv_size, lacking_tokens=-row["seq_len"] % HEAD_TOKENS)
+    later = "iteration 0" not in row["seq_kind"]
+    stack = LitGpt2023(model.q_size + model.kv_size, -row["seq_len"] % HEAD_TOKENS, later)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
     card = find_gpus("a100-40gb")[0]
     memory = memory_estimate(step, recipe, profile_for(card))
