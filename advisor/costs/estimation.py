@@ -198,6 +198,7 @@ def _time(
     """The time of a recipe `_as_computed`."""
     if not gpu.speed_known:
         return None
+    m = stack_for(recipe, gpu, workload).built(m)
     runs = _runs(m, recipe, workload, gpu)
     training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import model_repeat_kv
@@ -12,7 +12,7 @@ from advisor.decoders.rope import Rope
 from advisor.decoders.stack import LossInputs, Proof, Stack
 from advisor.libraries import version_text
 from advisor.parameters.buffers import rope_width
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.stacks.chunked_logits import loss_of_kept_chunks
 from advisor.stacks.rotation import turned_in_pairs
 from advisor.tape.graph import Tensor
@@ -35,6 +35,9 @@ class Torchtune(Stack):
     chunks: int = CHUNKS
     """0: torch.nn.CrossEntropyLoss, for which the model upcasts all logits."""
 
+    packed: bool = False
+    """Several examples share a row."""
+
     @property
     def name(self) -> str:
         """The libraries and versions whose code this is."""
@@ -45,8 +48,9 @@ class Torchtune(Stack):
         read = ["CUDA's own kernels, from their source"]
         if recipe.is_dora:
             read.append("DoRALinear (torchtune/modules/peft/dora.py), taken to be peft's")
-        unknown = () if m.architecture in BUILT else (f"torchtune {self._version} has no builder for {m.architecture}",)
-        return Proof(("its decoder, adapters, loss and NF4, tensor by tensor, on a CPU",), tuple(read), unknown)
+        unknown = [] if m.architecture in BUILT else [f"torchtune {self._version} has no builder for {m.architecture}"]
+        unknown += ["flex attention, which packed rows run compiled: counted as flash attention"] if self.packed else []
+        return Proof(("its decoder, adapters, loss and NF4, tensor by tensor, on a CPU",), tuple(read), tuple(unknown))
 
     @property
     def _version(self) -> str:
@@ -56,6 +60,13 @@ class Torchtune(Stack):
     def keeps_attended(self) -> bool:
         """torchtune 0.6.1, modules/transformer.py, TransformerSelfAttentionLayer.forward: `attn_out`."""
         return True
+
+    def placed(self, gpu: GpuSpec, workload: Workload) -> Stack:
+        """Packed rows get a block mask.
+
+        Source: torchtune 0.6.1, modules/attention_utils.py, packed_block_causal_mask.
+        """
+        return replace(self, packed=True) if workload.packing else self
 
     @property
     def linear(self) -> LinearCode:

@@ -77,6 +77,7 @@ class CutsEmbedding(HoldsQuantizedInput):
 class SlicedHead(Stack):
     head_tokens = 128
     lacking_tokens = 0
+    later = False
     loss = LitGpt2023.loss
 
 

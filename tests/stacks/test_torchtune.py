@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from advisor.advice.advise import advise
 from advisor.catalog import find_model
 from advisor.costs.memory import predict_step_memory
 from advisor.decoders.stack import THIS_STACK
@@ -73,3 +74,11 @@ def test_a_model_without_a_builder_is_not_known() -> None:
     recipe = torchtune_cases()[0].recipe
     assert STACK.proof(find_model("llama-3.1-8b"), recipe).unknown == ()
     assert STACK.proof(find_model("gpt2"), recipe).unknown == ("torchtune 0.6 has no builder for gpt2",)
+
+
+def test_packed_rows_run_a_kernel_that_is_not_known() -> None:
+    (row,) = advise("llama-3.2-1b", "h100", 1000, trainer="torchtune", method="lora", packing=True).candidates
+    assert row.verdict == "tight"
+    assert any("flex attention" in text for text in row.evidence.unknown)
+    (row,) = advise("llama-3.2-1b", "h100", 1000, trainer="torchtune", method="lora").candidates
+    assert row.verdict == "fits"
