@@ -43,6 +43,11 @@ def named_stack(names: tuple[str, ...]) -> Stack:
     return _stack(names, frozenset()) if names else THIS_STACK
 
 
+def library_stack(recipe: Recipe) -> Stack:
+    """The recipe's versions of the libraries in transformers' Trainer: what `calibrate` traces and measures."""
+    return Stack(libraries=libraries_of(recipe.stack)) if recipe.stack else THIS_STACK
+
+
 @cache
 def _stack(names: tuple[str, ...], kernels: frozenset[str]) -> Stack:
     libraries = libraries_of(names)

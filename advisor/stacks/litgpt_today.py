@@ -117,7 +117,7 @@ class LitGpt(Stack):
     @property
     def linear(self) -> LinearCode:
         """bitsandbytes 0.42, whose 4-bit products hold their input."""
-        return LinearCode(bitsandbytes=BITSANDBYTES)
+        return LinearCode(libraries=self.libraries._replace(bitsandbytes=BITSANDBYTES))
 
     def masks(self, padded: bool) -> bool:
         """Padding makes no mask. Source: litgpt 0.5.13, model.py, GPT.forward: `mask = None`."""

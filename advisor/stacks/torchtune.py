@@ -73,8 +73,7 @@ class Torchtune(Stack):
         """torchao's NF4, which its own PyTorch code dequantizes."""
         return LinearCode(dequantize=nf4_weight)
 
-    @property
-    def leaf_under_checkpointing(self) -> bool:
+    def leaf_under_checkpointing(self, recipe: Recipe) -> bool:
         """A frozen embedding's output takes no gradient: the wrapped layers need none.
 
         Source: torchtune 0.6.1, training/memory.py, set_activation_checkpointing.
