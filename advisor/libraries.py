@@ -44,6 +44,7 @@ CODE: dict[str, Version] = {
     "unsloth": (2024, 9),
     "torchtune": (0, 4),
     "litgpt": (0, 5),
+    "llamafactory": (0, 9),
     "nemo-automodel": (0, 7),
 }
 """Trainers with code of their own, and the oldest version of each that is mirrored."""

@@ -20,6 +20,7 @@ CODE: dict[str, str] = {
     "unsloth": "advisor.stacks.unsloth:Unsloth",
     "torchtune": "advisor.stacks.torchtune:Torchtune",
     "litgpt": "advisor.stacks.litgpt_today:LitGpt",
+    "llamafactory": "advisor.stacks.llamafactory:LlamaFactory",
     "nemo-automodel": "advisor.stacks.nemo_automodel:NemoAutomodel",
 }
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""

@@ -81,7 +81,7 @@ def test_other_spellings(word: str, name: str) -> None:
 def test_presets_point_at_stacks() -> None:
     stacks = {preset.name: preset.stack for preset in all_trainers() if preset.stack}
     assert {"torchtune": ("torchtune-0.6",), "litgpt": ("litgpt-0.5",)}.items() <= stacks.items()
-    assert find_trainer("ms-swift").stack == ()
+    assert find_trainer("trl").stack == ()
     assert ask(trainer="litgpt").candidates[0].evidence.stack.startswith("litgpt 0.5, ")
 
 
