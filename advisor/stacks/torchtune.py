@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import model_repeat_kv
 from advisor.decoders.linear import Linear, LinearCode
-from advisor.decoders.norms import NormFunction, rms_norm_float
+from advisor.decoders.norms import NormFunction, NormPlace, rms_norm_float
 from advisor.decoders.rope import Rope
 from advisor.decoders.stack import LossInputs, Proof, Stack
 from advisor.libraries import version_text
@@ -91,13 +91,14 @@ class Torchtune(Stack):
         """
         return (4 * m.max_position_embeddings * rope_width(m, False),) if m.position == "rope" else ()
 
-    def norm(self, kind: str) -> NormFunction | None:
+    def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
         """From 0.5 on multiplied by the weight before it is cast back; until then as transformers has it.
 
         Sources: torchtune 0.4.0 and 0.6.1, modules/rms_norm.py; PyTorch 2.13, aten/src/ATen/native/layer_norm.cpp,
         rms_norm_composite, which a weight of another dtype than the input's takes.
         """
-        return rms_norm_float if kind == "rms" and self.libraries.code_version >= FUSED_NORM else super().norm(kind)
+        fused = m.norm == "rms" and self.libraries.code_version >= FUSED_NORM
+        return rms_norm_float if fused else super().norm(m, place)
 
     def rotated(
         self, t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope
