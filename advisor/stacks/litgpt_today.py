@@ -62,6 +62,9 @@ class LitGpt(Stack):
         version = version_text(self.libraries.code_version)
         unknown = [f"litgpt {version} does not describe {m.architecture}"] if m.architecture not in CONFIGURED else []
         unknown += [f"litgpt {version} has no DoRA"] if recipe.is_dora else []
+        unknown += (
+            ["its experts, linear layers of their own: counted as transformers' fused ones"] if m.num_experts else []
+        )
         read = ("CUDA's own kernels, from their source", "Lightning Fabric and bitsandbytes 0.42, from their source")
         return Proof(("its decoder, LoRA and loss on a CPU, for a Llama",), read, tuple(unknown))
 

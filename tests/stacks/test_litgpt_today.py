@@ -88,3 +88,4 @@ def test_what_it_does_not_have_never_fits_for_sure() -> None:
     assert answer.candidates[0].verdict == "tight"
     assert "litgpt 0.5 has no DoRA" in answer.candidates[0].evidence.unknown
     assert STACK.proof(find_model("gpt2"), QLORA).unknown == ("litgpt 0.5 does not describe gpt2",)
+    assert "its experts" in STACK.proof(find_model("mixtral-8x7b"), QLORA).unknown[0]
