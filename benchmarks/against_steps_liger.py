@@ -77,6 +77,11 @@ FLAGS = {
 UNDO: list[Callable[[], object]] = []
 """Liger replaces classes and functions of transformers' modules, too: what puts them back."""
 
+PLAIN_ENTROPY = frozenset({"granite"})
+"""Types that get cross entropy in place of the fused loss, by default."""
+ROPE_RAISES = frozenset({"glm4"})
+"""Types whose rotation Liger's switch raises for."""
+
 
 def patched_by(apply: Any, kernels: tuple[KernelSet, ...], own: Any) -> Any:
     """`build_model`, and Liger's kernels on what it builds."""
@@ -85,10 +90,10 @@ def patched_by(apply: Any, kernels: tuple[KernelSet, ...], own: Any) -> Any:
         model = own(*args, **kwargs)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         switches = {flag: name in kernels for name, flags in FLAGS.items() for flag in flags}
-        if base.config.model_type == "granite":  # gets cross entropy in its place, by default
+        if base.config.model_type in PLAIN_ENTROPY:
             switches["cross_entropy"] = switches.pop("fused_linear_cross_entropy")
-        if base.config.model_type == "glm4":
-            switches["rope"] = False  # raises
+        if base.config.model_type in ROPE_RAISES:
+            switches["rope"] = False
         module = sys.modules[type(base).__module__]
         before, entropy = dict(vars(module)), nn.functional.cross_entropy
         apply(model=base, **switches)

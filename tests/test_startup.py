@@ -11,7 +11,7 @@ from benchmarks.startup import ADVISE, ROOT
 
 
 @pytest.mark.process
-def test_a_plain_answer_needs_neither_pydantic_nor_toml_nor_rich() -> None:
+def test_a_plain_answer_needs_neither_pydantic_nor_toml() -> None:
     """Building pydantic's schemas takes longer than the answer; the doors that read and write files load it."""
     lines = (
         "import sys",
@@ -23,5 +23,5 @@ def test_a_plain_answer_needs_neither_pydantic_nor_toml_nor_rich() -> None:
     command = [sys.executable, "-c", "\n".join(lines), *ADVISE[3:]]
     loaded = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
     assert "'advisor.render.answer'" in loaded
-    for module in ("pydantic", "tomllib", "importlib.metadata", "importlib.resources", "pathlib", "tempfile", "rich"):
+    for module in ("pydantic", "tomllib", "importlib.metadata", "importlib.resources", "pathlib", "tempfile"):
         assert f"'{module}'" not in loaded, module

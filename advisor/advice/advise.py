@@ -77,7 +77,7 @@ def advise(
     placement = placement_of(question)
     data = data_of(question, spec, model if isinstance(model, str) else "", model_id, progress)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
-    question, ignored = switched(preset, question, spec.architecture)
+    question, ignored = switched(preset, question, architecture=spec.architecture)
     workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None

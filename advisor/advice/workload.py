@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from advisor.architectures import architecture_of
 from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
 from advisor.knobs import BY_NAME, Question, range_of
 from advisor.lengths import Quantiles, quantiles_of
-from advisor.specs import KNOWN, Model, Placement, Workload
+from advisor.specs import KNOWN, Model, ModelSpec, Placement, Workload
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -71,6 +72,9 @@ def _refuse_contradictions(question: Question, model: Model | None) -> None:
     """Raises InputError for ways to make micro-batches that exclude each other."""
     if question.packing and question.group_by_length:
         raise InputError("--group-by-length is set, but packed rows have one length; leave it out, or --packing")
+    kept_apart = question.packing and question.packing_strategy == "position_ids"
+    if kept_apart and isinstance(model, ModelSpec) and not architecture_of(model.architecture).takes_position_ids:
+        raise BadValue("--packing-strategy", "position_ids", f"{model.name} takes no position ids; give wrapped")
     attention = question.attention or (model.default_attention if model else "flash")
     if question.padding != "none" or question.packing or question.micro_batch == 1 or attention == "flash":
         return

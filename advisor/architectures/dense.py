@@ -12,7 +12,7 @@ DENSE: dict[str, Architecture] = {
     "bloom": Architecture(
         layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
         position_ids="none",  # modeling_bloom.py, BloomModel.forward: block(...) without position_ids
-        takes_position_ids=False,  # nor BloomForCausalLM.forward
+        takes_position_ids=False,  # modeling_bloom.py, BloomForCausalLM.forward: no such argument
         alibi="by_row",  # modeling_bloom.py, BloomModel.forward: alibi = alibi.repeat(batch_size, 1, 1)
     ),
     "cohere": Architecture(
@@ -115,7 +115,7 @@ DENSE: dict[str, Architecture] = {
     "mpt": Architecture(
         layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
         position_ids="none",  # modeling_mpt.py, MptModel.forward: block(...) without position_ids
-        takes_position_ids=False,  # nor MptForCausalLM.forward
+        takes_position_ids=False,  # modeling_mpt.py, MptForCausalLM.forward: no such argument
         # modeling_mpt.py, MptModel.forward: build_mpt_alibi_tensor(self.num_heads, self.config.max_seq_len, ...)
         alibi="longest_row",
     ),

@@ -50,6 +50,7 @@ class Patched(NamedTuple):
     final: NormKind = "in_place"
     heads: NormKind = ""  # norms of queries and keys, or of latents
     rope: bool = True
+    rotation_known: bool = True  # its kernel in place of `rope` is mirrored
     mlp: bool = True  # gated MLPs, or the squared ReLU
     experts: bool = False  # the routed experts, by a fused kernel over their 3-D weights
     loss: Literal["fused", "cross_entropy"] = "fused"
@@ -77,7 +78,7 @@ PATCHED: dict[str, Patched] = {
     "hunyuan_v1_dense": _LLAMA,
     "hunyuan_v1_moe": Patched(mlp=False, experts=True),
     "llama": _LLAMA,
-    "llama4_text": _LLAMA,
+    "llama4_text": _LLAMA._replace(rotation_known=False),
     "mistral": _LLAMA,
     "mixtral": Patched(mlp=False, experts=True),
     "nemotron": Patched("", "", rope=False),
@@ -151,8 +152,9 @@ class LigerRope(Stack):
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """Llama 4's rotation of complex numbers is another kernel."""
         proof = _proof(super().proof(m, recipe), m)
-        other = m.architecture == "llama4_text"
-        return proof.not_knowing(f"{VERSION}'s rotation of Llama 4: transformers' is counted") if other else proof
+        if patched(m).rotation_known:
+            return proof
+        return proof.not_knowing(f"{VERSION}'s rotation of {m.name}: transformers' is counted")
 
 
 @dataclass(frozen=True)
