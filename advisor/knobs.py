@@ -53,7 +53,27 @@ _DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _OPTIMIZER_ALIASES = {
     word: name for name, row in OPTIMIZERS.items() for word in (row.transformers_name, row.axolotl_name) if word
 }
-_ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash"}
+_ATTENTION_ALIASES = {"flash_attention_2": "flash", "flash_attn": "flash", "fa2": "flash", "flash_2": "flash"}
+_STAND_INS: dict[str, dict[str, tuple[str, str]]] = {
+    "attention": {
+        **dict.fromkeys(
+            ("flash_attention_3", "flash_attn_3", "fa3", "flash_attention_4", "kernels_community/vllm_flash_attn3"),
+            ("flash", "it keeps the same tensors as flash attention 2, whose times are taken, too"),
+        ),
+        "xformers": ("sdpa", "PyTorch's own kernels keep the same tensors"),
+        "flex_attention": ("sdpa", "its kernel keeps the same tensors, but no dense mask"),
+        "flex": ("sdpa", "its kernel keeps the same tensors, but no dense mask"),
+        "unfused": ("eager", "the model's own products and softmax"),
+    },
+    "trainer": {
+        **dict.fromkeys(("peft", "accelerate", "lmflow", "fastchat"), ("transformers", "it runs that Trainer or loop")),
+        **dict.fromkeys(("alignment_handbook", "sfttrainer"), ("trl", "it runs that SFTTrainer")),
+        "qlora": ("transformers", "its libraries of 2023 can be named: --stack transformers-4.36"),
+        "open_instruct": ("transformers", "its own loop has no preset"),
+        "llm_foundry": ("transformers", "its own loop, Composer's, has no preset"),
+    },
+}
+"""Words that are no choice: what is taken in their place, and why that is near."""
 _QUANT_ALIASES = {"4bit": "nf4", "int4": "nf4", "8bit": "int8"}
 _VARIANT_ALIASES = {"lora": "plain", "lora+": "loraplus", "lora_plus": "loraplus", "use_rslora": "rslora"}
 _TARGET_ALIASES = {"all": "all-linear", "all_linear": "all-linear"}
@@ -65,6 +85,15 @@ _KERNEL_ALIASES = {
 }
 _PADDING_ALIASES = {"true": "longest", "batch": "longest", "false": "none", "no": "none"}
 _PACKING_ALIASES = {"bfd": "position_ids"}
+_TRAINER_ALIASES = {
+    "ms_swift": "ms-swift",
+    "swift": "ms-swift",
+    "nemo_automodel": "nemo-automodel",
+    "automodel": "nemo-automodel",
+    "nemo": "nemo-automodel",
+    "llama_factory": "llamafactory",
+    "lit_gpt": "litgpt",
+}
 _MAX_NAMES = 64
 _IN_PATTERNS = frozenset("*+?()[]{}|^$\\")
 _TOKENS_K, _COUNT_K = 1024, 1000
@@ -223,7 +252,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("eval_examples", "workload", "int", "rows of an evaluation, which adds its memory and its time", k=_COUNT_K),
     Knob("eval_batch", "recipe", "int", "evaluation rows per forward pass and card (default: 8 if there is one)"),
     Knob("eval_steps", "workload", "int", "steps from one evaluation to the next (default: an epoch)"),
-    Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS),
+    Knob("trainer", "question", "choice", "training stack whose defaults are used", TRAINERS, _TRAINER_ALIASES),
     Knob("sharding", "placement", "choice", "what is spread over several cards", get_args(Sharding)),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
     Knob("price_per_hour", "rental", "float", "price of one card per hour, in any currency: adds the job's cost"),
@@ -267,8 +296,10 @@ def read_value(name: str, value: object) -> object:
         return _read_names(knob, value)
     text = value if isinstance(value, str) else repr(value)
     if knob.kind == "choice":
-        word = text.strip().lower().replace("-", "_")
+        word = _spelled(text)
         chosen = word if word in knob.choices else knob.aliases.get(word)
+        if chosen is None and word in _STAND_INS.get(name, {}):
+            chosen = _STAND_INS[name][word][0]
         if chosen is None:
             known = "known: " + ", ".join(knob.choices)
             raise UnknownName(knob.name.replace("_", " "), text, (*knob.choices, *knob.aliases), known)
@@ -276,6 +307,16 @@ def read_value(name: str, value: object) -> object:
     if not text.strip() or not text.isprintable() or len(text) > 4096:
         raise BadValue(knob.flag, text, "must be one line of printable text")
     return text
+
+
+def _spelled(text: str) -> str:
+    return text.strip().lower().replace("-", "_")
+
+
+def stand_in_text(name: str, value: object) -> str:
+    """What is taken in the place of a word for a knob, as a sentence; '' where the word itself is."""
+    taken, why = _STAND_INS.get(name, {}).get(_spelled(value) if isinstance(value, str) else "", ("", ""))
+    return f"{BY_NAME[name].flag} {value} is taken as {taken}: {why}." if taken else ""
 
 
 _GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -442,6 +483,7 @@ class Question(Frozen):
     priority: Priority | None = None
     price_per_hour: float | None = None
     fixed: tuple[str, ...] = ()  # names of the knobs that were given, in the order of KNOBS
+    stand_ins: tuple[str, ...] = ()  # what is taken in the place of words that were given, a sentence each
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -467,4 +509,7 @@ def read_question(knobs: Mapping[str, object]) -> Question:
     given = {name: read_value(name, value) for name, value in knobs.items() if value is not None}
     if given.get("method") == "all":
         del given["method"]
-    return Question.model_validate({**given, "fixed": tuple(name for name in BY_NAME if name in given)})
+    stand_ins = tuple(filter(None, (stand_in_text(name, knobs[name]) for name in BY_NAME if name in given)))
+    return Question.model_validate(
+        {**given, "fixed": tuple(name for name in BY_NAME if name in given), "stand_ins": stand_ins}
+    )

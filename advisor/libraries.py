@@ -40,7 +40,13 @@ MIRRORED = Libraries()
 OLDEST: dict[str, Version] = {"transformers": (4, 36), "peft": (0, 5), "bitsandbytes": (0, 41), "torch": (2, 1)}
 """The oldest version of each library of which anything is mirrored."""
 
-CODE: dict[str, Version] = {"unsloth": (2024, 9)}
+CODE: dict[str, Version] = {
+    "unsloth": (2024, 9),
+    "torchtune": (0, 4),
+    "litgpt": (0, 5),
+    "llamafactory": (0, 9),
+    "nemo-automodel": (0, 7),
+}
 """Trainers with code of their own, and the oldest version of each that is mirrored."""
 
 RELEASES: tuple[tuple[Version, Version, Version, Version], ...] = (

@@ -6,11 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from advisor.errors import UnknownName
+
+if TYPE_CHECKING:
+    from advisor.catalog.trainers import Preset
 
 
 class _Row(NamedTuple):
@@ -134,19 +137,38 @@ def _complete_trainers(context: click.Context, parameter: click.Parameter, typed
 @_json
 def trainers(words: tuple[str, ...], as_json: bool) -> None:
     """List the trainers that contain every word of FILTER; by its name, what one sets and where its code says so."""
-    from advisor.catalog.trainers import all_trainers
+    from advisor.catalog.trainers import all_trainers, trainer_named
     from advisor.render.trainers import render_trainer, render_trainers
 
     presets = all_trainers()
-    named = [preset for preset in presets if len(words) == 1 and preset.name == words[0].strip().lower()]
+    named = [preset for preset in presets if len(words) == 1 and preset.name == trainer_named(words[0])]
     rows = (
         _Row(preset, (preset.name,), preset.title, preset.model_dump(mode="json") if as_json else {})
         for preset in named or presets
     )
     if named and not as_json:
-        render_trainer(named[0], sys.stdout)
+        render_trainer(named[0], *_stack_of(named[0]), sys.stdout)
     else:
         _print("trainer", rows, words, as_json, render_trainers)
+
+
+def _stack_of(preset: Preset) -> tuple[str, list[str]]:
+    """Whose step is estimated for a trainer, and what that stands on for a Llama, by the methods that share it."""
+    from advisor.catalog import find_model
+    from advisor.recipes import build_recipe
+    from advisor.specs import METHODS
+    from advisor.stacks import named_stack
+
+    model, stack = find_model("llama-3.1-8b"), named_stack(preset.stack)
+    lines: dict[str, list[str]] = {}
+    for method in METHODS:
+        proof = stack.proof(model, build_recipe(method, {}, preset.values(method)))
+        for kind, texts in zip(("traced", "read", "not known"), proof, strict=True):
+            for text in texts:
+                lines.setdefault(f"{kind}: {text}", []).append(method)
+    return stack.name, [
+        line if len(methods) == len(METHODS) else f"{line} ({', '.join(methods)})" for line, methods in lines.items()
+    ]
 
 
 def _complete_codes(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:

@@ -34,7 +34,9 @@ KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce"
 Offload = Literal["none", "activations"]
 RowKind = Literal["full", "padded", "packed"]
 """Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
-Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
+Trainer = Literal[
+    "transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel"
+]
 
 METHODS: tuple[Method, ...] = get_args(Method)
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from advisor.errors import BadValue, UnknownName
-from advisor.knobs import BY_NAME, KNOBS, idle_knobs, range_of, read_value
+from advisor.knobs import BY_NAME, KNOBS, idle_knobs, range_of, read_question, read_value, stand_in_text
 from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, Placement, Recipe, Rental, Workload
 
@@ -145,3 +145,24 @@ def test_what_means_nothing_beside_another_knob() -> None:
     assert set(idle_knobs("qdora", quant="fp8")) ^ usual == {"double_quant", "quant_group"}
     assert set(idle_knobs("full", gradient_checkpointing=False)) - set(idle_knobs("full")) == {"reentrant"}
     assert {"modules_to_save", "trained_dtype"}.isdisjoint(idle_knobs("full", trained_layers=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "taken"),
+    [
+        ("attention", "flash_attention_3", "flash"),
+        ("attention", "xformers", "sdpa"),
+        ("trainer", "open-instruct", "transformers"),
+        ("trainer", "alignment-handbook", "trl"),
+    ],
+)
+def test_a_word_near_a_choice_is_taken_for_it_and_said(name: str, word: str, taken: str) -> None:
+    question = read_question({name: word})
+    assert getattr(question, name) == taken
+    assert question.stand_ins == (stand_in_text(name, word),)
+    assert f"--{name} {word} is taken as {taken}: " in question.stand_ins[0]
+
+
+def test_choices_and_aliases_stand_for_nothing_else() -> None:
+    assert read_question({"attention": "fa2", "trainer": "swift"}).stand_ins == ()
+    assert stand_in_text("attention", "sdpa") == stand_in_text("rank", 3) == ""

@@ -10,6 +10,7 @@ from advisor.knobs import Question
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
 from advisor.specs import GpuSpec, Method, Model, Placement, TracedModel, Workload
+from advisor.stacks import named_stack
 from advisor.units import format_gib
 
 ASSUMPTION = "assumption"
@@ -18,14 +19,22 @@ DATA = "data"
 
 
 def trainer_notes(preset: Preset) -> list[Reason]:
-    """A note that the trainer's own step was not traced, so that the estimate is of transformers' step."""
+    """A note that the trainer's own step was not traced: what is estimated in its place."""
     if preset.traced:
         return []
+    estimated = f"the transformers step with {preset.name}'s settings"
+    if preset.stack:
+        estimated = f"the step of {named_stack(preset.stack).name} by its source"
     text = (
-        f"We have not traced {preset.name}'s own step; this estimates {preset.estimated} with {preset.name}'s "
-        f"settings. `advise trainers {preset.name}` lists the differences."
+        f"We have not traced {preset.name}'s own step; this estimates {estimated}. "
+        f"`advise trainers {preset.name}` lists what was traced, and the differences."
     )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
+
+
+def stand_in_notes(question: Question) -> list[Reason]:
+    """What is taken in the place of words that the advisor does not know, but that stand near one that it does."""
+    return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in question.stand_ins]
 
 
 def traced_notes(model: Model, left_out: Sequence[Method]) -> list[Reason]:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from advisor.catalog.data import data_text
-from advisor.errors import AdvisorError, BadConfig, UnknownName
+from advisor.errors import AdvisorError, BadConfig
 from advisor.frozen import Frozen
 from advisor.knobs import COLLATOR_KNOBS, RECIPE_KNOBS, TRAINERS, read_value
 from advisor.specs import METHODS, Method, Trainer
@@ -67,10 +67,9 @@ class Preset(Frozen):
         return tuple(one for one in self.switches if one.name == name and value in one.values)
 
     @property
-    def estimated(self) -> str:
-        """Whose step the estimate is of, where its own was not traced."""
-        own = any(knob.name == "stack" for knob in self.knobs)
-        return "its code as we read it" if own else "the transformers step"
+    def stack(self) -> tuple[str, ...]:
+        """Whose code its step runs, as a recipe names it; () for that of transformers."""
+        return next((knob.value for knob in self.knobs if knob.name == "stack" and isinstance(knob.value, tuple)), ())
 
     @property
     def collator(self) -> dict[str, object]:
@@ -86,11 +85,17 @@ def all_trainers() -> tuple[Preset, ...]:
 
 
 def find_trainer(name: str) -> Preset:
-    """The preset of this name. Raises UnknownName."""
-    for preset in all_trainers():
-        if preset.name == name.strip().lower():
-            return preset
-    raise UnknownName("trainer", name, TRAINERS, f"known: {', '.join(TRAINERS)}")
+    """The preset of this name, as `--trainer` takes it. Raises UnknownName."""
+    chosen = read_value("trainer", name)
+    return next(preset for preset in all_trainers() if preset.name == chosen)
+
+
+def trainer_named(word: str) -> str:
+    """The trainer that `--trainer` takes a word for; '' for none."""
+    try:
+        return str(read_value("trainer", word))
+    except AdvisorError:
+        return ""
 
 
 def _from_row(row: Mapping[str, Any]) -> Preset:

@@ -198,6 +198,7 @@ def _time(
     """The time of a recipe `_as_computed`."""
     if not gpu.speed_known:
         return None
+    m = stack_for(recipe, gpu, workload).built(m)
     runs = _runs(m, recipe, workload, gpu)
     training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):
@@ -297,7 +298,9 @@ def _estimate(
 
         model = as_stored(model, recipe.stack)
     batch = worst(workload, recipe)
-    stack = stack_for(recipe, gpu, workload).shaped(model, recipe, batch.rows, batch.tokens)
+    stack = stack_for(recipe, gpu, workload)
+    model = stack.built(model)
+    stack = stack.shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
     step = _step_memory(model, _as_computed(recipe), batch, stack, card)
     proof = with_store(stack.proof(model, recipe), model, recipe)

@@ -104,7 +104,9 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     rows, tokens, padded, packed = average(workload, recipe)
     profile = profile or profile_for(gpu)
-    stack = stack_for(recipe, gpu, workload).shaped(model, recipe, rows, tokens)
+    stack = stack_for(recipe, gpu, workload)
+    model = stack.built(model)
+    stack = stack.shaped(model, recipe, rows, tokens)
     card = attention_card(model, recipe, tokens, gpu, stack.masks(padded))
     asked = partial(
         step_program, model, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed

@@ -52,6 +52,7 @@ class Job:
         `evaluations`: all batches of evaluations. `capability`: the card's compute capability, by which attention
         kernels are picked.
         """
+        m = stack.built(m)
         self.m, self.recipe, self.stack, self.device, self.capability = m, recipe, stack, device, capability
         distinct = set(batches)
         longest = max(distinct, key=lambda batch: batch.rows * batch.tokens)

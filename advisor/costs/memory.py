@@ -17,7 +17,7 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import EMBEDDING, HEAD, step_program
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
+from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, SAVED, TEMPORARY, Device
 from advisor.tape.program import Bytes, PartMemory
 from advisor.terms import TermName
 
@@ -123,7 +123,11 @@ def predict_step_memory(
     standing = 0  # gradients of earlier micro-steps that belong to layers that were not run
     if recipe.gradient_accumulation > 1:
         standing = grads - segments[0].before[GRADIENT]
-    heights = [(s, extra, s.peak_bytes + extra.total + standing) for s, extra in extended(segments)]
+    held = _still_held(segments) if stack.graph_outlives_step else 0
+    heights = [
+        (s, extra, s.peak_bytes + extra.total + standing + (held if s.phase == "forward" else 0))
+        for s, extra in extended(segments)
+    ]
     peak_of = {phase: max(h for s, _, h in heights if s.phase == phase) for phase in ("forward", "backward")}
     temporary = temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
     # in backward, each tensor's update is a part of the step
@@ -136,6 +140,7 @@ def predict_step_memory(
         at_peak = program.live_at(segment.peak_event, *shape)
         parts = [a + b for a, b in zip(at_peak, extra.by_category(), strict=True)]
         parts[GRADIENT] += standing
+        parts[SAVED] += held if segment.phase == "forward" else 0
     return StepMemory(
         peak_bytes=base + sum(parts),
         peak_at=where,
@@ -152,6 +157,18 @@ def predict_step_memory(
         calls=program.calls,
         host_bytes=stack.host_bytes(program.hosted(*shape)),
     )
+
+
+def _still_held(segments: list[PartMemory]) -> int:
+    """Bytes that the graph of a finished step holds as long as its loss exists, its logits and gradients left out.
+
+    They are what operations keep on the graph itself, where backward does not free it.
+    """
+    found = segments[-1].after[SAVED] + segments[-1].after[TEMPORARY]
+    for s in segments:
+        if EMBEDDING < s.place < HEAD:
+            found += (s.copies - 1) * sum(s.after[at] - s.before[at] + s.dropped[at] for at in (SAVED, TEMPORARY))
+    return found
 
 
 def _left_by(segments: list[PartMemory]) -> int:

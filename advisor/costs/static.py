@@ -13,6 +13,7 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.parameters.buffers import buffer_bytes
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
+    head_linear,
     layer_linears,
     layer_norms,
     outer_linears,
@@ -57,10 +58,14 @@ class _Tally:
         self.tensors.append((term, size_bytes, times))
 
 
-def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
-    dtype = other_dtype(recipe)
+def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe, quantized_head: bool) -> None:
+    dtype, left = other_dtype(recipe), int(quantized_head)
     for shape, times, own, _ in outer_tensors(m, recipe):
-        tally.add(TermName.BASE_WEIGHTS, prod(shape) * ITEM_BYTES[own], times)
+        head = left if shape == (m.vocab_size, m.token_size) else 0
+        left -= head
+        tally.add(TermName.BASE_WEIGHTS, prod(shape) * ITEM_BYTES[own], times - head)
+    if quantized_head:
+        _add_linear(tally, m, head_linear(m).model_copy(update={"bias": False}), recipe, dtype, 1, 0)
     for linear in outer_linears(m).values():
         _add_linear(tally, m, linear, recipe, dtype, 1, 0)
     if recipe.has_adapters:
@@ -125,7 +130,7 @@ def static_memory(
     Raises UnknownName for an optimizer without a row.
     """
     alike = {"micro_batch": 1, "gradient_accumulation": 1, "gradient_checkpointing": True, "expandable_segments": False}
-    held = _held(m, recipe.model_copy(update=alike))
+    held = _held(m, recipe.model_copy(update=alike), stack.quantized_head(recipe))
     tally = _Tally(held)
     tally.add(TermName.BATCH, 8 * batch * length, 1 + beside)
     for size in stack.standing_bytes(m, recipe, batch, length):
@@ -134,10 +139,10 @@ def static_memory(
 
 
 @lru_cache(maxsize=64)
-def _held(m: ModelSpec, recipe: Recipe) -> Static:
+def _held(m: ModelSpec, recipe: Recipe, quantized_head: bool) -> Static:
     """The same without the batch: equal for the many plans that differ in micro-batch and checkpointing."""
     tally = _Tally()
-    _add_base_weights(tally, m, recipe)
+    _add_base_weights(tally, m, recipe, quantized_head)
     shapes = trained_shapes(m, recipe)
     if recipe.has_adapters:
         for p in shapes:

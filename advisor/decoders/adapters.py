@@ -51,7 +51,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     """The base layer's result with what the adapter adds."""
     assert m.lora_a is not None and m.lora_b is not None
     result = results.pop()
-    if m.quant in PLAIN:
+    if m.quant in PLAIN or m.code.dequantize is not None:
         dtype = result.dtype
         inner = cast(t, x, m.lora_a.dtype)
         if m.magnitude is not None:

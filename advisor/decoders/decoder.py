@@ -198,7 +198,7 @@ class Decoder:
         if quirks.keeps_normed != "none":
             kept.append(h)
         h = self.attention(h, w, given, kept)
-        if quirks.keeps_attended:
+        if quirks.keeps_attended or self.stack.keeps_attended:
             kept.append(h)
         x = self._join(x, h)
         del h

@@ -28,6 +28,8 @@ class LinearCode(NamedTuple):
     """Their versions say what products hold, what DoRA computes, and how fast bitsandbytes dequantizes."""
     update: Callable[[Tape, Tensor], Tensor] | None = None
     """What is done to LoRA's update (B, S, O) before it is scaled."""
+    dequantize: Callable[[Tape, Linear], Tensor] | None = None
+    """What makes the weight (O, I) of its store, where another library than bitsandbytes quantizes."""
 
     @property
     def bitsandbytes(self) -> Version:
@@ -167,6 +169,8 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 def dequantized(t: Tape, m: Linear) -> Tensor:
     """The 16-bit weight (O, I) made from its store."""
+    if m.code.dequantize is not None:
+        return m.code.dequantize(t, m)
     count = m.weight.count
     if m.quant == "int8":
         return _dequantized_int8(t, m, m.weight.dtype)
@@ -230,6 +234,28 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     if m.code.bitsandbytes < FIRST_WITHOUT_INPUT and isinstance(out.node, Node):
         out.node.context = (x.buffer,)
     return cast(t, out, before)
+
+
+def _linear_dequantized(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """A product with a weight that is made before it, and again in backward; nothing is kept.
+
+    Source: torchao 0.9, dtypes/nf4tensor.py, LinearNF4.
+    """
+    shape, dtype, rows = x.shape, x.dtype, x.count // m.in_features
+    moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        weight = dequantized(t, m)
+        t.matmul(dtype, rows, m.in_features, m.out_features, moved)
+        out = t.empty(shape, g.dtype)
+        del weight
+        return (out,)
+
+    weight = dequantized(t, m)
+    t.matmul(dtype, rows, m.out_features, m.in_features, moved)
+    out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
+    del weight
+    return out if m.bias is None else add(t, out, m.bias)
 
 
 def _dequantized_int8(t: Tape, m: Linear, dtype: str) -> Tensor:
@@ -355,4 +381,6 @@ def base_linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
         if m.bias_apart and m.bias is not None:
             return add(t, product(t, x, m.weight), m.bias)
         return product(t, x, m.weight, m.bias)
+    if m.code.dequantize is not None:
+        return _linear_dequantized(t, x, m)
     return _STORED.get(m.quant, _linear_4bit)(t, x, m)

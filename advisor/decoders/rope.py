@@ -47,6 +47,13 @@ class Rope:
         out.cos, out.sin = copy(t, self.cos, self.cos.shape), copy(t, self.sin, self.sin.shape)
         return out
 
+    def standing(self) -> Rope:
+        """Tables of the same width in fp32 that are held for good, and counted elsewhere."""
+        out = Rope.__new__(Rope)
+        out.width = self.width
+        out.cos = out.sin = Tensor(self.cos.shape, "float32")
+        return out
+
 
 def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str) -> dict[bool, Rope]:
     """The tables for layers that slide (True) and for those that do not."""

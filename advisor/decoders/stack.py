@@ -87,6 +87,14 @@ class Stack:
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
 
+    def built(self, m: ModelSpec) -> ModelSpec:
+        """The model as its code builds it: what it ties, and which of its parts run otherwise."""
+        return m
+
+    def quantized_head(self, recipe: Recipe) -> bool:
+        """Whether the head is stored as the linear layers of the decoder are."""
+        return False
+
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
         """The kernels that were asked for and do not run for this model or recipe, each with who says so."""
         return ()
@@ -123,9 +131,23 @@ class Stack:
         """
         return (4, 48) <= self.libraries.transformers < (4, 56)
 
+    def embedded(self, t: Tape, m: ModelSpec, recipe: Recipe, x: Tensor) -> Tensor:
+        """What the first layer gets of the embedding's output x (B, S, H)."""
+        return x
+
     @property
     def outputs_outlive_step(self) -> bool:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
+        return False
+
+    @property
+    def graph_outlives_step(self) -> bool:
+        """Whether the graph of the step before, as long as this one, is held until this one's loss is made."""
+        return False
+
+    @property
+    def keeps_attended(self) -> bool:
+        """Whether a layer holds attention's result to its end, whatever the model's own code does."""
         return False
 
     @property

@@ -307,8 +307,8 @@ class _Step:
         table, head = ends.table, ends.head
         if table is head.weight:
             table = head.weight = shared_weight(t, table)
-        hidden = self._decode(table, ends)
-        return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.one_tile, self.held))
+        # no name for the hidden states here: a stack's loss may let go of them
+        return self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), head, self.one_tile, self.held))
 
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
@@ -316,6 +316,7 @@ class _Step:
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         project, noise = ends.projections.get("project_in"), recipe.neftune > 0
         ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
+        x = self.stack.embedded(t, m, recipe, x)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)

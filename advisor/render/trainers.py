@@ -22,16 +22,20 @@ def render_trainers(presets: Iterable[Preset], file: TextIO) -> None:
     print_table(file, table)
 
 
-def render_trainer(preset: Preset, file: TextIO) -> None:
-    """What one preset sets, where its code says so, and what the estimate leaves out."""
+def render_trainer(preset: Preset, stack: str, proofs: Iterable[str], file: TextIO) -> None:
+    """What one preset sets, where its code says so, and what the estimate leaves out.
+
+    `stack` is whose code is estimated, `proofs` what that stands on, a line each.
+    """
     console = console_for(file)
     say(console, f"{preset.name} {preset.version}: {preset.title}", style="bold")
     traced = (
-        "yes, its own training step was run and compared with the estimate"
-        if preset.traced
-        else (f"no, the estimate is of {preset.estimated} with these knobs")
+        "yes, its own training step was run and compared with the estimate" if preset.traced else "no, not as a whole"
     )
     say(console, f"Traced: {traced}.")
+    say(console, f"Estimated: the step of {stack}.")
+    for line in proofs:
+        say(console, f"- {line}", indent=2)
     heading(console, "Knobs")
     for knob in preset.knobs:
         methods = "" if knob.methods == METHODS else f" ({', '.join(knob.methods)})"

@@ -16,7 +16,13 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.libraries import libraries_of
 from advisor.specs import GpuSpec, Recipe, Workload
 
-CODE: dict[str, str] = {"unsloth": "advisor.stacks.unsloth:Unsloth"}
+CODE: dict[str, str] = {
+    "unsloth": "advisor.stacks.unsloth:Unsloth",
+    "torchtune": "advisor.stacks.torchtune:Torchtune",
+    "litgpt": "advisor.stacks.litgpt_today:LitGpt",
+    "llamafactory": "advisor.stacks.llamafactory:LlamaFactory",
+    "nemo-automodel": "advisor.stacks.nemo_automodel:NemoAutomodel",
+}
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""
 
 KERNELS: dict[str, str] = {
@@ -39,6 +45,11 @@ def stack_for(recipe: Recipe, gpu: GpuSpec, workload: Workload) -> Stack:
     if not (recipe.stack or recipe.kernels or recipe.offload != "none"):
         return THIS_STACK
     return _stack(recipe.stack, frozenset((*recipe.kernels, recipe.offload))).placed(gpu, workload)
+
+
+def named_stack(names: tuple[str, ...]) -> Stack:
+    """The stack of these names, whatever it runs on; () for the mirrored one."""
+    return _stack(names, frozenset()) if names else THIS_STACK
 
 
 def library_stack(recipe: Recipe) -> Stack:

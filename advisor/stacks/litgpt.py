@@ -7,31 +7,43 @@ from functools import partial
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import model_repeat_kv
-from advisor.decoders.linear import Linear, LinearCode, dequantized
+from advisor.decoders.linear import Linear, LinearCode, autocast_operand, dequantized
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.parameters.modules import head_linear
-from advisor.specs import ModelSpec
-from advisor.tape.graph import SAVED, Tensor
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import LOGITS, SAVED, Node, Tensor
 from advisor.tape.layout import copy
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
+HEAD_TOKENS = 128
+"""`lm_head_chunk_size`: head and loss run on slices of this many tokens."""
+
 
 @dataclass(frozen=True)
-class LitGpt(Stack):
+class LitGpt2023(Stack):
     """Its own LoRA on fused projections, head and loss in slices, and what Fabric's bitsandbytes plugin replaces."""
 
     adapted_features: int
     """Width of the update of q and v, which is copied into zeros as wide as q, k and v together."""
-    head_tokens: int = 128
-    """`lm_head_chunk_size`: head and loss run on slices of this many tokens."""
     lacking_tokens: int = 0
     """What the last slice of a row has less."""
+    later: bool = False
+    """Whether an iteration with rows as long came before, whose logits and graph the loop still holds."""
 
     @property
     def name(self) -> str:
         """The libraries and versions whose code this is."""
         return "lit-gpt of October 2023, bitsandbytes 0.41"
+
+    def quantized_head(self, recipe: Recipe) -> bool:
+        """Fabric's plugin replaces every nn.Linear."""
+        return recipe.is_quantized
+
+    @property
+    def graph_outlives_step(self) -> bool:
+        """`logits` and `loss` are bound anew after the next forward pass only."""
+        return self.later
 
     @property
     def linear(self) -> LinearCode:
@@ -49,9 +61,36 @@ class LitGpt(Stack):
         Sources: lit_gpt/utils.py, chunked_cross_entropy; lightning 2.1, plugins/precision/half.py, convert_output.
         """
         head = Linear(head_linear(given.m), given.recipe, 0, given.recipe.quant, given.head.weight.dtype)
-        logits, loss = sliced_loss(t, given.hidden, head, self.head_tokens, self.lacking_tokens)
+        logits, loss = sliced_loss(t, given.hidden, head, HEAD_TOKENS, self.lacking_tokens, self.later)
         given.held.append(logits)
         return loss
+
+
+def zero_padded(t: Tape, parts: list[Tensor], features: int, shape: tuple[int, ...]) -> Tensor:
+    """`parts`, `features` wide together, in zeros of `shape`: one source that is kept; if they fill it, as they are.
+
+    Source: litgpt 0.5.13, lora.py, LoRAQKVLinear.conv1d and zero_pad.
+    """
+    dtype, narrow = parts[0].dtype, [part.shape for part in parts]
+    whole = features == shape[-1]
+    source = t.empty((*shape[:-1], features), dtype)
+    t.kernel("elementwise", dtype, 0, 2 * source.bytes)
+    saved = () if whole else (source, t.empty((features,), "int64"))
+
+    def backward(g: Tensor) -> tuple[Tensor, ...]:
+        picked = g if whole else t.empty((*shape[:-1], features), dtype)
+        t.kernel("gather", dtype, 0, 2 * picked.bytes)
+        return tuple(t.empty(one, dtype) for one in narrow)
+
+    t.kernel("gather", dtype, 0, 0 if whole else source.bytes)
+    edges = []
+    for part in parts:
+        edge = Tensor(part.shape, dtype, needs_grad=part.needs_grad)
+        edge.node = part.node
+        edges.append(edge)
+    del part
+    parts.clear()
+    return t.op(tuple(edges), shape, dtype, backward, saved)
 
 
 def padded(t: Tape, update: Tensor, features: int) -> Tensor:
@@ -73,13 +112,16 @@ def padded(t: Tape, update: Tensor, features: int) -> Tensor:
     return t.op((update,), shape, dtype, backward, (source, index))
 
 
-def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int, lacking: int) -> tuple[Tensor, Tensor]:
+def sliced_loss(
+    t: Tape, hidden: Tensor, head: Linear, tokens: int, lacking: int, again: bool = False
+) -> tuple[Tensor, Tensor]:
     """(fp32 logits, loss) of hidden states (B, S, H), head and cross entropy in slices of `tokens`.
 
     All slices' logits exist before they are cast to fp32 one after the other, and their log-softmax is kept. Autograd
     runs what was made last first: the loss of every slice, whose gradient takes the place of its log-softmax, then the
     cast of every slice, and only then the products with the head, beside gradients in 16 bits. Autocast keeps a
-    cast head for each slice; the last one lacks `lacking` tokens.
+    cast head for each slice, of a frozen head; the last one lacks `lacking` tokens. `again`: the loop holds the logits
+    of the step before until these are returned.
     Source: lit-gpt, lit_gpt/lora.py, GPT.forward, and lit_gpt/utils.py, chunked_cross_entropy; PyTorch,
     torch/csrc/autograd/engine.cpp, CompareNodeTaskTime.
     """
@@ -89,7 +131,9 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int, lacking: int
     rows, wide = batch * length, (batch, length, vocabulary)
     moved = ITEM_BYTES[dtype] * (rows * (width + vocabulary) + vocabulary * width)
     hidden_dtype = hidden.dtype
-    casts = head.quant == "none" and head.weight.dtype != dtype
+    trained = head.weight.needs_grad
+    operand = autocast_operand(t, head.weight) if trained else head.weight
+    casts = head.quant == "none" and operand.dtype != dtype
 
     def weight() -> list[Tensor]:
         """What a product with the head makes of its weight in 4 bits."""
@@ -99,14 +143,16 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int, lacking: int
         return [made, t.empty(made.shape, dtype)]
 
     t.label("lm_head")
+    before = [t.empty(wide, "float32", LOGITS)] if again else []
     states = cast(t, hidden, dtype)
-    scratch = [cast(t, head.weight, dtype)] if casts else weight()
+    scratch = [cast(t, operand, dtype)] if casts else weight()
     t.matmul(dtype, rows, vocabulary, width, moved)
     narrow = t.empty(wide, dtype)
     scratch.clear()
-    logits = t.empty(wide, "float32")
+    logits = t.empty(wide, "float32", LOGITS)
     t.kernel("elementwise", "float32", 0, narrow.bytes + logits.bytes)
     del narrow
+    before.clear()
     t.label("loss")
     log_probabilities = t.empty(wide, "float32")
     t.kernel("reduce", "float32", 0, 2 * logits.bytes)
@@ -116,10 +162,10 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int, lacking: int
         log_probabilities.buffer.move_to(SAVED)
     if casts:  # each slice makes and keeps its own cast head
         kept.append(t.empty((length + lacking, vocabulary * width // tokens), dtype))
-    if head.quant != "none":  # bitsandbytes of that time holds the input of its product
+    if trained:
         kept.append(states)
 
-    def backward(g: Tensor) -> tuple[Tensor]:
+    def backward(g: Tensor) -> tuple[Tensor, ...]:
         piece = (batch, tokens, vocabulary)
         scratch = [t.empty(piece, "float32"), t.empty(piece, "float32")]
         t.kernel("reduce", "float32", 0, 3 * rows * vocabulary * 4)
@@ -128,7 +174,17 @@ def sliced_loss(t: Tape, hidden: Tensor, head: Linear, tokens: int, lacking: int
         scratch += [t.empty(wide, dtype), *weight()]
         t.matmul(dtype, rows, width, vocabulary, moved)
         out = t.empty(shape, hidden_dtype)
+        if not trained:
+            scratch.clear()
+            return (out,)
+        total = t.empty(operand.shape, operand.dtype)
+        scratch.append(t.empty(operand.shape, operand.dtype))  # of one slice, beside the sum
+        t.matmul(dtype, vocabulary, width, rows, moved)
         scratch.clear()
-        return (out,)
+        return out, total
 
-    return logits, t.op((hidden,), (1,), "float32", backward, tuple(kept))
+    inputs = (hidden, operand) if trained else (hidden,)
+    loss = t.op(inputs, (1,), "float32", backward, tuple(kept))
+    if head.quant != "none" and isinstance(loss.node, Node):  # bitsandbytes of that time holds its product's input
+        loss.node.context = (states.buffer,)
+    return logits, loss

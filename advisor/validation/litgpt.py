@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from advisor.blocks import block_bytes
 from advisor.catalog import find_gpus
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
-from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.memory import predict_step_memory
 from advisor.optimizers import Optimizer
-from advisor.parameters.storage import quantized_store_bytes
 from advisor.specs import ModelSpec, Recipe
-from advisor.stacks.litgpt import LitGpt
-from advisor.terms import TermName
+from advisor.stacks.litgpt import HEAD_TOKENS, LitGpt2023
 from advisor.validation.figures import Predicted, Row, Unanswered, peak_figure
 
 
@@ -76,15 +73,6 @@ MODELS = {
 }
 
 
-def _with_quantized_head(step: StepMemory, m: ModelSpec, double_quant: bool) -> StepMemory:
-    """The head is stored in 4 bits like every other linear layer."""
-    elements = m.vocab_size * m.hidden_size
-    packed, constants = quantized_store_bytes(elements, "nf4", double_quant)
-    saved = block_bytes(2 * elements) - block_bytes(packed) - sum(map(block_bytes, constants))
-    blocks = dict(step.static_blocks) | {TermName.BASE_WEIGHTS: step.static_blocks[TermName.BASE_WEIGHTS] - saved}
-    return step._replace(peak_bytes=step.peak_bytes - saved, static_blocks=blocks)
-
-
 def _optimizer(row: Row) -> Optimizer:
     if row["optimizer"] == "SGD":
         return "sgd"
@@ -92,7 +80,11 @@ def _optimizer(row: Row) -> Optimizer:
 
 
 def finetune_lora(row: Row) -> Predicted | Unanswered:
-    """The first iteration, which is forced to hold the longest sample; the counter is the allocated peak."""
+    """The iteration of the longest sample; the counter is the allocated peak.
+
+    finetune/lora.py forces it to be the first. Where a row does not say so, all its samples are as long, and the second
+    iteration holds what is left of the first.
+    """
     if row["num_gpus"] > 1:
         return Unanswered("weights sharded over cards")
     if "gpu" not in row:
@@ -119,10 +111,9 @@ def finetune_lora(row: Row) -> Predicted | Unanswered:
         optimizer=_optimizer(row),
         gradient_checkpointing=False,
     )
-    stack = LitGpt(model.q_size + model.kv_size, lacking_tokens=-row["seq_len"] % LitGpt.head_tokens)
+    later = "iteration 0" not in row["seq_kind"]
+    stack = LitGpt2023(model.q_size + model.kv_size, -row["seq_len"] % HEAD_TOKENS, later)
     step = predict_step_memory(model, recipe, row["micro_batch"], row["seq_len"], "cuda", stack)
-    if recipe.is_quantized:
-        step = _with_quantized_head(step, model, recipe.double_quant)
     card = find_gpus("a100-40gb")[0]
     memory = memory_estimate(step, recipe, profile_for(card))
     return Predicted(peak_figure(row, "allocated", memory), memory, card.memory_bytes)

@@ -6,8 +6,9 @@ from advisor.catalog import find_gpus, find_model
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import predict_step_memory
+from advisor.libraries import Libraries
 from advisor.specs import Recipe
-from advisor.stacks.torchtune import Torchtune
+from advisor.stacks.torchtune import CHUNKS, Torchtune
 from advisor.validation.figures import Predicted, PublishedRun, Row, Unanswered, peak_figure
 
 MODULES = {"mlp": ("gate_proj", "up_proj", "down_proj")}
@@ -34,11 +35,12 @@ def recipe_run(row: Row) -> PublishedRun:
         ),
         optimizer="adamw_8bit" if "8bit" in row["optimizer"].lower() else "adamw",
         gradient_checkpointing=str(row["gradient_checkpointing"]).startswith("True"),
-        loss="chunked" if "chunked" in row["loss_impl"].lower() else "full",
         micro_batch=row["micro_batch"],
         gradient_accumulation=row["grad_accum"],
     )
-    return PublishedRun(find_model("llama-3.2-3b"), recipe, "NVIDIA A100-SXM4-80GB", Torchtune())
+    chunks = CHUNKS if "chunked" in row["loss_impl"].lower() else 0
+    stack = Torchtune(chunks, libraries=Libraries(code="torchtune", code_version=(0, 4)))
+    return PublishedRun(find_model("llama-3.2-3b"), recipe, "NVIDIA A100-SXM4-80GB", stack)
 
 
 def full_finetune(row: Row) -> Predicted | Unanswered:

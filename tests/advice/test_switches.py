@@ -19,7 +19,11 @@ from tests.fakes import MODEL, FakeCatalog, card
     [
         ("torchtune", {"kernels": "liger"}, r"--kernels is 'liger_norm': torchtune 0\.6\.1 cannot .*--trainer transf"),
         ("transformers", {"kernels": "cce"}, "--trainer axolotl can"),
-        ("transformers", {"offload": "activations"}, "--trainer trl or axolotl or unsloth or torchtune can"),
+        (
+            "transformers",
+            {"offload": "activations"},
+            "--trainer trl or axolotl or llamafactory or unsloth or torchtune can",
+        ),
         ("transformers", {"optimizer_in_backward": True}, "--trainer torchtune can"),
         ("torchtune", {"optimizer_in_backward": True, "method": "lora"}, "for the methods in question"),
         ("torchtune", {"optimizer_in_backward": True, "method": "full", "micro_batch": 1}, "--micro-batch is 1"),

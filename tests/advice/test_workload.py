@@ -198,7 +198,7 @@ def test_several_cards_are_data_parallel() -> None:
 
 def test_a_question_has_one_field_a_knob() -> None:
     apart = {"model", "gpu"}  # asked beside it: they may be objects
-    assert {*Question.model_fields} - {"fixed"} == set(BY_NAME) - apart
+    assert {*Question.model_fields} - {"fixed", "stand_ins"} == set(BY_NAME) - apart
 
 
 @pytest.mark.parametrize("knob", [knob for knob in KNOBS if knob.kind == "choice"], ids=lambda knob: knob.name)

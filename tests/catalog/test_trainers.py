@@ -11,7 +11,7 @@ from advisor.advice.advise import advise
 from advisor.answer import Advice
 from advisor.catalog.data import data_folder
 from advisor.catalog.index import trainer_index_text
-from advisor.catalog.trainers import DEFAULT_TRAINER, all_trainers, find_trainer, preset_from_toml
+from advisor.catalog.trainers import DEFAULT_TRAINER, all_trainers, find_trainer, preset_from_toml, trainer_named
 from advisor.errors import BadConfig, UnknownName
 from advisor.knobs import BY_NAME, TRAINERS, idle_knobs, read_value
 from advisor.specs import METHODS, Recipe
@@ -69,6 +69,22 @@ def test_what_trl_is_known_for() -> None:
     assert trl.values("qlora")["kbit_upcast"] is False
     assert (trl.values("full")["loss"], trl.values("full")["base_dtype"]) == ("chunked", "float32")
     assert find_trainer("transformers").values("qlora")["kbit_upcast"] is True
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("swift", "ms-swift"), ("MS_SWIFT", "ms-swift"), ("lit-gpt", "litgpt"), ("nemo", "nemo-automodel")],
+)
+def test_other_spellings(word: str, name: str) -> None:
+    assert find_trainer(word).name == trainer_named(word) == name
+    assert trainer_named("axolotle") == ""
+
+
+def test_presets_point_at_stacks() -> None:
+    stacks = {preset.name: preset.stack for preset in all_trainers() if preset.stack}
+    assert {"torchtune": ("torchtune-0.6",), "litgpt": ("litgpt-0.5",)}.items() <= stacks.items()
+    assert find_trainer("trl").stack == ()
+    assert ask(trainer="litgpt").candidates[0].evidence.stack.startswith("litgpt 0.5, ")
 
 
 def test_an_unknown_trainer() -> None:

@@ -11,7 +11,7 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.early_2024 import Early2024, Notebook2024
-from advisor.stacks.litgpt import LitGpt
+from advisor.stacks.litgpt import LitGpt2023
 from advisor.stacks.own_loop import OwnLoop
 from advisor.stacks.torchtune import Torchtune
 from advisor.stacks.transformers_4 import Unmasked4
@@ -49,6 +49,10 @@ class CachesKeys(Stack):
     cached = Notebook2024.cached
 
 
+class ExpandsKeys(Stack):
+    attended = Torchtune.attended
+
+
 class OwnTables(Stack):
     rope = Early2024.rope
 
@@ -62,7 +66,7 @@ class HoldsQuantizedInput(Stack):
 
 
 class Older8Bit(Stack):
-    linear = LitGpt.linear
+    linear = LitGpt2023.linear
     adapted_features = 0
 
 
@@ -73,7 +77,8 @@ class CutsEmbedding(HoldsQuantizedInput):
 class SlicedHead(Stack):
     head_tokens = 128
     lacking_tokens = 0
-    loss = LitGpt.loss
+    later = False
+    loss = LitGpt2023.loss
 
 
 BATCH, LENGTH = 2, 512
@@ -101,14 +106,14 @@ def kept(stack: Stack, model: ModelSpec = MODEL, **knobs: Any) -> int:
 
 
 def test_stacks_are_values() -> None:
-    assert LitGpt(adapted_features=4) == LitGpt(adapted_features=4)
-    assert LitGpt(adapted_features=4) != LitGpt(adapted_features=8)
+    assert LitGpt2023(adapted_features=4) == LitGpt2023(adapted_features=4)
+    assert LitGpt2023(adapted_features=4) != LitGpt2023(adapted_features=8)
     assert OwnLoop() != THIS_STACK
     assert len({THIS_STACK, Stack(), OwnLoop(), OwnLoop(freezes_lora_a=True), Torchtune()}) == 4
 
 
 @pytest.mark.parametrize(
-    "stack", [THIS_STACK, Early2024(), Notebook2024(), LitGpt(0), OwnLoop(), Torchtune(), Unmasked4()]
+    "stack", [THIS_STACK, Early2024(), Notebook2024(), LitGpt2023(0), OwnLoop(), Torchtune(), Unmasked4()]
 )
 def test_a_stack_names_its_versions(stack: Stack) -> None:
     assert any(letter.isdigit() for letter in stack.name)
@@ -124,7 +129,7 @@ def test_every_batch_is_masked() -> None:
 
 def test_a_padded_update_keeps_its_source_and_index() -> None:
     width = 2 * MODEL.hidden_size
-    padded, plain = (step(LitGpt(adapted_features=features)).after_forward_bytes for features in (width, 0))
+    padded, plain = (step(LitGpt2023(adapted_features=features)).after_forward_bytes for features in (width, 0))
     assert padded - plain == MODEL.num_hidden_layers * (2 * TOKENS * width + 8 * width)
 
 
@@ -143,7 +148,7 @@ def test_a_mixed_sliced_head_keeps_a_cast_weight_for_each_slice() -> None:
 
 def test_the_last_slice_of_a_row_keeps_a_whole_cast_weight() -> None:
     mixed = {"base_dtype": "float32", "adapter_dtype": "float32", "autocast": True}
-    whole, part = (step(LitGpt(0, lacking_tokens=lacking), **mixed).after_forward_bytes for lacking in (0, 32))
+    whole, part = (step(LitGpt2023(0, lacking_tokens=lacking), **mixed).after_forward_bytes for lacking in (0, 32))
     assert part - whole == 2 * MODEL.vocab_size * MODEL.hidden_size * 32 // 128
 
 
@@ -151,7 +156,7 @@ def test_casts_of_all_slices_precede_the_products_with_a_quantized_head() -> Non
     """Beside fp32 logits are then gradients in 16 bits, that of the states, and the weight in fp16 and in bf16."""
     nf4 = {"method": "qlora", "quant": "nf4", "kbit_upcast": False}
     wide = MODEL.model_copy(update={"hidden_size": 2048, "head_dim": 512})
-    one = step(LitGpt(0), wide, **nf4)
+    one = step(LitGpt2023(0), wide, **nf4)
     moved = 2 * 2 * wide.vocab_size * wide.hidden_size + 2 * TOKENS * wide.hidden_size - 2 * LOGITS
     assert one.peak_bytes - one.after_forward_bytes == pytest.approx(moved, rel=0.01)
 
@@ -172,8 +177,8 @@ def test_a_sliced_head_spares_the_gradients_of_full_logits() -> None:
 def test_repeated_keys_are_kept_for_every_query_head() -> None:
     heads = GROUPED.num_attention_heads - GROUPED.num_key_value_heads
     more = 2 * 2 * TOKENS * heads * GROUPED.head_dim * GROUPED.num_hidden_layers
-    assert kept(Torchtune(), GROUPED, target_modules=("q_proj",)) == more
-    assert kept(Torchtune()) == 0
+    assert kept(ExpandsKeys(), GROUPED, target_modules=("q_proj",)) == more
+    assert kept(ExpandsKeys()) == 0
 
 
 def test_tables_are_kept_once_a_layer() -> None:
