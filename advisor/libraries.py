@@ -49,6 +49,9 @@ CODE: dict[str, Version] = {
 }
 """Trainers with code of their own, and the oldest version of each that is mirrored."""
 
+OWN_MODELS = frozenset({"torchtune", "litgpt"})
+"""Those of them whose models are not transformers'."""
+
 RELEASES: tuple[tuple[Version, Version, Version, Version], ...] = (
     ((4, 36), (0, 7), (0, 41), (2, 1)),
     ((4, 37), (0, 7), (0, 42), (2, 1)),

@@ -8,6 +8,7 @@ from advisor.answer import Reason
 from advisor.catalog.trainers import SWITCHED, Preset, Switch, all_trainers
 from advisor.errors import BadValue
 from advisor.knobs import Question
+from advisor.libraries import CODE, OWN_MODELS, read_stack_name
 from advisor.specs import Method
 
 ASSUMPTION = "assumption"
@@ -19,6 +20,8 @@ def switched(preset: Preset, question: Question, architecture: str) -> tuple[Que
     Raises BadValue for what the trainer does not have, which names those that do.
     """
     notes: list[Reason] = []
+    if question.stack:
+        question = question.fixing({"stack": stack_of(preset, question.stack)})
     for name in SWITCHED:
         if name not in question.fixed:
             continue
@@ -41,6 +44,25 @@ def switched(preset: Preset, question: Question, architecture: str) -> tuple[Que
     if question.optimizer_in_backward and question.micro_batch not in (None, question.batch_size):
         raise BadValue("--micro-batch", question.micro_batch, "must be --batch-size: nothing accumulates in backward")
     return question, notes
+
+
+def stack_of(preset: Preset, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The versions that were asked for, and the trainer's own for the libraries that were not.
+
+    Raises BadValue for another trainer's code, and for a library that is not in the trainer's step.
+    """
+    own = {library: name for name in preset.stack for library in (read_stack_name(name)[0],)}
+    code = next((library for library in own if library in CODE), "")
+    for name in names:
+        library, _ = read_stack_name(name)
+        if library in CODE and library != code:
+            able = next((one.name for one in all_trainers() if any(n.startswith(library) for n in one.stack)), "")
+            told = f"; give --trainer {able}" if able else ""
+            raise BadValue("--stack", name, f"is not what {preset.name} runs{told}")
+        if library == "transformers" and code in OWN_MODELS:
+            raise BadValue("--stack", name, f"is not in {preset.name}'s step, whose models are its own; leave it out")
+    given = {read_stack_name(name)[0] for name in names}
+    return (*(name for library, name in own.items() if library not in given), *names)
 
 
 def _values(value: object) -> tuple[str, ...]:

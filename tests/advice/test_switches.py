@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.advice.advise import advise
-from advisor.advice.switches import implied, switched
+from advisor.advice.switches import implied, stack_of, switched
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadValue
 from advisor.knobs import read_question
@@ -77,3 +77,22 @@ def test_an_optimizer_in_backward_takes_the_batch_at_once() -> None:
     knobs: dict[str, Any] = {"trainer": "torchtune", "method": "full", "batch_size": 8}
     one = advise(MODEL, card(80), catalog=FakeCatalog(), optimizer_in_backward=True, **knobs).candidates[0]
     assert (one.recipe.micro_batch, one.recipe.gradient_accumulation) == (8, 1)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "asked", "said"),
+    [
+        ("torchtune", "transformers-4.57", "is not in torchtune's step, whose models are its own; leave it out"),
+        ("litgpt", "unsloth-2026.10", "is not what litgpt runs; give --trainer unsloth"),
+        ("transformers", "unsloth-2025.11", "is not what transformers runs; give --trainer unsloth"),
+    ],
+)
+def test_a_stack_that_a_trainer_cannot_have(trainer: str, asked: str, said: str) -> None:
+    with pytest.raises(BadValue, match=said):
+        stack_of(find_trainer(trainer), (asked,))
+
+
+def test_a_trainers_own_code_stays_beside_versions_that_are_asked_for() -> None:
+    assert stack_of(find_trainer("unsloth"), ("peft-0.15",)) == ("unsloth-2026.10", "peft-0.15")
+    assert stack_of(find_trainer("unsloth"), ("unsloth-2025.11",)) == ("unsloth-2025.11",)
+    assert stack_of(find_trainer("trl"), ("transformers-4.57",)) == ("transformers-4.57",)
