@@ -12,7 +12,16 @@ import advisor.catalog
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
 from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
 from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
-from advisor.advice.notes import assumptions, batch_notes, card_notes, data_notes, traced_notes, trainer_notes, with_why
+from advisor.advice.notes import (
+    assumptions,
+    batch_notes,
+    card_notes,
+    data_notes,
+    name_notes,
+    traced_notes,
+    trainer_notes,
+    with_why,
+)
 from advisor.advice.prices import frontier, prices
 from advisor.advice.verdict import decide, said
 from advisor.advice.workload import placement_of, workload_of
@@ -82,6 +91,7 @@ def advise(
     replay = None if simulate is None or chosen is None else _replayed(job, chosen.candidate, simulate, progress)
     summary = _summary(data, workload, context, recommendation)
     notes = (
+        *name_notes(model, spec, catalog),
         *measured,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),

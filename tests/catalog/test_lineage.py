@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.advice.lineage import smaller_models, taken_apart
 from advisor.catalog import model_entries
+from advisor.catalog.lineage import smaller_models, taken_apart
 
 SIZES = {entry.name: entry.parameters for entry in model_entries()}
 

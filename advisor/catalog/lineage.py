@@ -1,7 +1,8 @@
-"""Which smaller models are kin: those whose names differ only in version and size."""
+"""Which models are kin: those whose names differ only in version and size."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -61,3 +62,24 @@ def smaller_models(name: str, sizes: Mapping[str, int]) -> list[str]:
     ]
     kin.sort(key=lambda one: (one[1].version[:1], sizes[one[0]], one[1].version), reverse=True)
     return [other for other, _ in kin]
+
+
+def nearest_kin(name: str, sizes: Mapping[str, int], count: int = 4) -> tuple[str, ...]:
+    """Names in `sizes` (parameters by name) of the same lineage: the same or the next version first, then by size.
+
+    'qwen3-27b', which does not exist, is near to qwen3-32b. () for a name whose size cannot be read, or without kin.
+    """
+    mine, stated = taken_apart(name), _SIZE.search(name.lower())
+    if not mine.lineage or stated is None:
+        return ()
+    number, unit = stated[0].rpartition("x")[2][:-1], stated[0][-1]
+    asked = float(number.replace("_", ".")) * (1e9 if unit == "b" else 1e6)
+    if asked == 0:
+        return ()
+
+    def distance(other: str) -> float:
+        """One doubling of the size counts as much as one major version."""
+        versions = zip((*mine.version, 0, 0)[:2], (*taken_apart(other).version, 0, 0)[:2], (1.0, 0.1), strict=True)
+        return abs(math.log2(sizes[other] / asked)) + sum(weight * abs(a - b) for a, b, weight in versions)
+
+    return tuple(sorted((other for other in sizes if taken_apart(other).lineage == mine.lineage), key=distance)[:count])

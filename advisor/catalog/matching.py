@@ -1,0 +1,168 @@
+"""Which model of the catalog a typed name means, by the rules for names; a name that fits two is never guessed.
+
+In this order: the whole name; then without one ending after the other (`names.shorter`) the whole name again, and the
+name without its organization. What was left out on the way stays in the match, and the answer says it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from advisor.catalog.entries import Match, ModelEntry, by_label, listed, model_entries, only_one
+from advisor.catalog.names import MIRRORS, STORING, Ending, Name, read_names, shorter, squashed, storage_of
+from advisor.errors import AmbiguousName
+
+_NO_VERSION = "it names no version; give one that does"
+_DATE = re.compile(r"-(\d{4}|\d{2}-20\d{2})")
+_SIZE = re.compile(r"\d[bm]\b")
+DERIVATIVE = (
+    "by its name a derivative, which may differ in size, and its own config.json is not here: give a path to it, or "
+    "take its base"
+)
+_UNLIKE = (
+    (
+        "unsloth",
+        re.compile(r"phi-?[34]"),
+        "Unsloth's copies of Phi may have Llama's separate projections, not Phi's fused ones: "
+        "give a path to its config.json, or the original's name",
+    ),
+)
+"""Copies whose code may differ from the original's: organization, base, and what to do. Source: a conversion of
+unsloth's Phi-3 mini lists q_proj, k_proj, v_proj, gate_proj and up_proj (unslothai/unsloth#413)."""
+
+
+def matched(text: str) -> Match | None:
+    """The model of the catalog that `text` means, or None. Raises AmbiguousName where it fits several, or is unlike."""
+    found = listed(text)
+    if found is not None:
+        return found
+    for name in read_names(text):
+        for organization, pattern, what in _UNLIKE:
+            if name.organization == organization and pattern.match(name.base):
+                raise AmbiguousName("model", text, (), what)
+        found = _by_rule(name)
+        if found is not None:
+            return found
+    return None
+
+
+def _by_rule(name: Name) -> Match | None:
+    for base, taken in shorter(name.base):
+        whole = listed(f"{name.organization}/{base}") if name.organization else None
+        if whole is not None:
+            return _match(whole.entry, name, taken)._replace(derived=whole.derived)
+        own, bare = _by_spelling().get(squashed(base), ((), ()))
+        if own or (bare and not name.organization):
+            entry = only_one(name.text, (*own, *bare))
+            foreign = bool(name.organization) and not _same_files(name.organization, taken, entry)
+            match = _match(entry, name, taken)
+            return match._replace(bare=not own, foreign=foreign and not name.path, derived=_is_derived(base, entry))
+        if bare:
+            raise AmbiguousName(
+                "model", name.text, (entry.hub_id for entry in bare), "it names no version; give one that does"
+            )
+        kin = _kin().get(squashed(base))
+        if kin is not None:
+            raise AmbiguousName("model", name.text, (kin.hub_id,), DERIVATIVE)
+        dated = tuple(_dated(base))
+        if dated:
+            raise AmbiguousName("model", name.text, dated, "no listed model has exactly this name; give one")
+    return None
+
+
+def _match(entry: ModelEntry, name: Name, taken: tuple[Ending, ...]) -> Match:
+    spelled = "".join(f"-{ending.text}" for ending in taken if ending.kind == "tuning")
+    base = name.base
+    for ending in reversed(taken):
+        base = base[: -len(ending.text) - 1]
+    return Match(
+        entry, name.text.strip(), base + spelled, path=name.path, storage=storage_of(taken), tuned=bool(spelled)
+    )
+
+
+def _same_files(organization: str, taken: tuple[Ending, ...], entry: ModelEntry) -> bool:
+    """Whether that organization's model of this name is the maker's: its own, or a mirror's copy."""
+    if organization in MIRRORS or (organization in STORING and storage_of(taken)):
+        return True
+    return organization in {label.partition("/")[0].lower() for label in entry.labels if "/" in label}
+
+
+@cache
+def _by_spelling() -> dict[str, tuple[tuple[ModelEntry, ...], tuple[ModelEntry, ...]]]:
+    """The entries of every base name, spelled without dashes: those whose own it is, and those it is a size class of.
+
+    A maker's id gives its base, a mirror's does not: `unsloth/mistral-7b` says nothing about `mistral-7b`.
+    """
+    own: dict[str, dict[str, ModelEntry]] = {}
+    bare: dict[str, dict[str, ModelEntry]] = {}
+    for entry in model_entries():
+        for label in (entry.name, entry.hub_id, *entry.aliases, *entry.derived):
+            organization, _, base = label.lower().rpartition("/")
+            if organization not in MIRRORS:
+                own.setdefault(squashed(base.replace(":", "-")), {})[entry.name] = entry
+        for label in entry.bare:
+            bare.setdefault(squashed(label.lower().replace(":", "-")), {})[entry.name] = entry
+    return {
+        spelling: (
+            tuple(own.get(spelling, {}).values()),
+            tuple(entry for name, entry in bare.get(spelling, {}).items() if name not in own.get(spelling, {})),
+        )
+        for spelling in own.keys() | bare.keys()
+    }
+
+
+def _is_derived(base: str, entry: ModelEntry) -> bool:
+    """Whether only a derivative of the entry, whose config.json nobody read, has this base name."""
+    spelling = squashed(base)
+    return any(squashed(label.rpartition("/")[2]) == spelling for label in entry.derived)
+
+
+@cache
+def _kin() -> dict[str, ModelEntry]:
+    """The models that known derivatives are asked back as, by the derivative's spelling."""
+    return {squashed(label.rpartition("/")[2]): entry for entry in model_entries() for label in entry.kin}
+
+
+def _dated(base: str) -> Iterator[str]:
+    """Listed Hub ids whose name is `base` and a date."""
+    for entry in model_entries():
+        for label in (entry.hub_id, *entry.aliases):
+            _, slash, tail = label.lower().rpartition("/")
+            if slash and tail.startswith(base) and _DATE.fullmatch(tail, len(base)):
+                yield label
+
+
+def contained(text: str) -> ModelEntry | None:
+    """The model whose name, with its size, stands inside that of `text`: what it may derive from."""
+    best, length = None, 0
+    for name in read_names(text):
+        wrapped = f"-{re.sub('[_.]', '-', name.base)}-"
+        for label, entries in by_label().items():
+            tail = re.sub("[_.:]", "-", label.rpartition("/")[2])
+            if len(tail) > length and f"-{tail}-" in wrapped and _SIZE.search(tail):
+                best, length = entries[0], len(tail)
+    return best
+
+
+def spelled_id(match: Match) -> str:
+    """The Hub id for a script: the one that was typed, the one that a short name spells, or the catalog's.
+
+    'llama-3-8b-instruct' is meta-llama/Meta-Llama-3-8B-Instruct, 'llama-2-7b-chat' meta-llama/Llama-2-7b-chat-hf.
+    """
+    entry, text = match.entry, match.text
+    if match.path:
+        return text
+    ids = [label for label in (entry.hub_id, *entry.aliases, *entry.derived) if "/" in label]
+    if "/" in text:
+        return next((label for label in ids if label.lower() == text.lower()), text)
+    if match.bare or match.base == entry.name:
+        return entry.hub_id
+    typed = squashed(match.base.replace(":", "-"))
+    tails = [(squashed(label.rpartition("/")[2]), label) for label in ids]
+    for fits in (str.__eq__, str.endswith, str.startswith):
+        found = next((label for tail, label in tails if fits(tail, typed)), None)
+        if found is not None:
+            return found
+    return entry.hub_id
