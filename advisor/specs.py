@@ -30,6 +30,8 @@ Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
 KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce", "fused_lora"]
 Offload = Literal["none", "activations"]
+RowKind = Literal["full", "padded", "packed"]
+"""Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
 Trainer = Literal["transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt"]
 
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -40,11 +40,12 @@ def main() -> int:
         found = replay(method, STEPS)
         took_s = time.process_time() - begun
         good &= took_s <= MOST_S
-        needed = sorted(one.likely for one in found.needed)
+        assert found.needed is not None
+        low, likely, high = (size / GIB for size in found.needed)
         print(
             f"{method:6} {took_s:5.1f} s  reserved {found.reserved.likely / GIB:6.1f} GiB "
             f"({found.reserved.low / GIB:.1f} to {found.reserved.high / GIB:.1f})  "
-            f"must fit {needed[0] / GIB:.1f} to {needed[-1] / GIB:.1f} GiB"
+            f"must fit {likely:.1f} GiB ({low:.1f} to {high:.1f})"
         )
     good &= replay("full", STEPS) == replay("full", STEPS)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -11,6 +11,7 @@ import click
 from advisor.errors import BadValue
 from advisor.files.guarded import named_path
 from advisor.units import parse_seconds
+from calibrate.batches import draw, rows_of, varies
 from calibrate.checks import is_worst
 from calibrate.cut import Whole
 from calibrate.dry_run_cli import known_model, own_code
@@ -69,7 +70,11 @@ def measure(asked: Asked) -> int:
     for method in methods:
         for micro_batch in asked.knobs["micro_batch"] or (None,):
             for seq_len in asked.knobs["seq_len"] or (None,):
-                recipe_of(method, {**knobs, "micro_batch": micro_batch, "seq_len": seq_len})
+                one = {**knobs, "micro_batch": micro_batch, "seq_len": seq_len}
+                recipe, tokens = recipe_of(method, one)
+                workload = rows_of(one, tokens, asked.trainer) if seq_len else None
+                if workload is not None and varies(workload):
+                    draw(workload, recipe, steps=1)
     models = tuple(_whole(name, asked.trust) for name in asked.models)
     store = store_at(asked.out)
     store.prepare()
@@ -79,7 +84,7 @@ def measure(asked: Asked) -> int:
         kind = machine.device.kind
         models = models or tuple(_whole(name, False) for name in DEFAULT_MODELS[kind])
         rows = _rows(asked.knobs["micro_batch"], asked.knobs["seq_len"], kind)
-        question = Request(models, methods, knobs, rows, asked.trainer)
+        question = Request(models, methods, knobs, rows, asked.trainer, asked.steps)
         make_plan(question, machine)  # report what cannot be planned before anything is measured
         budget_s = _seconds(asked.budget or DEFAULT_BUDGET[kind])
         samples = rates_of(runner, machine, store, asked.again, budget_s * RATES_SHARE)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from advisor.answer import Verdict
+from advisor.specs import Workload
 from advisor.units import GIB
 from calibrate.record import (
     LARGEST_DEVICE_BYTES,
@@ -93,12 +94,25 @@ class Run(Record):
         default=(), description="quantiles of the rows as they came: (share of them, tokens); () where all were alike"
     )
     padding: Share = Field(default=0.0, description="part of the tokens that was padding")
+    step_peak_bytes: tuple[Bytes, ...] = Field(
+        default=(), description="where rows vary: most bytes alive in each step but the first"
+    )
+    step_reserved_bytes: tuple[Bytes | None, ...] = Field(
+        default=(), description="of these steps, most that the allocator had reserved; null on a CPU"
+    )
     trainable_parameters: Count
     peak_exact_bytes: Bytes | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
     before: Conditions
     after: Conditions
     cpu_share: Load = Field(description="CPU time over (wall time x threads) while steps were timed")
     others_cores: Load | None = Field(description="cores that other processes kept busy during that time")
+
+
+class DrawnStep(Record):
+    """A step of a burst whose rows vary, before it runs."""
+
+    lengths: tuple[tuple[RowTokens, ...], ...] = Field(description="of the rows of each micro-batch, in tokens")
+    predicted_bytes: Bytes | None = Field(description="its peak; null without a formula")
 
 
 class BurstFacts(Record):
@@ -115,12 +129,21 @@ class BurstFacts(Record):
     verdict: PredictedVerdict = Field(description="of the prediction, against `limit_bytes`")
     limit_bytes: Bytes = Field(description="memory that the device had available; 0: unknown")
     needed_bytes: Bytes = Field(default=0, description="predicted likely need, including overheads; 0: unknown")
+    workload: Workload | None = Field(default=None, description="how rows come; null where all are full")
+    drawn: tuple[DrawnStep, ...] = Field(default=(), description="the steps but the first, where rows vary")
     run: Run | None = Field(default=None, description="null unless the burst was measured")
 
 
 def key_of(
-    signature: str, versions: dict[str, str], config: dict[str, Any], recipe: dict[str, Any], batch: int, seq_len: int
+    signature: str,
+    versions: dict[str, str],
+    config: dict[str, Any],
+    recipe: dict[str, Any],
+    batch: int,
+    seq_len: int,
+    workload: dict[str, Any] | None = None,
 ) -> str:
-    """The key under which the same burst is found again."""
-    text = json.dumps([signature, versions, config, recipe, batch, seq_len], sort_keys=True)
+    """The key under which the same burst is found again; without `workload` as before there was one."""
+    parts = [signature, versions, config, recipe, batch, seq_len]
+    text = json.dumps(parts if workload is None else [*parts, workload], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

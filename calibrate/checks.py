@@ -44,7 +44,10 @@ def marks_of(record: Comparison) -> tuple[Mark, ...]:
             Mark("no result", "no memory was measured", "memory"),
         )
     run, device = burst.run, record.environment.device
-    found = [mark for check in _CHECKS for mark in check(run, device)]
+    checks = _CHECKS[1:] if record.kind == "varying" else _CHECKS  # its steps differ
+    found = [mark for check in checks for mark in check(run, device)]
+    if record.kind != "full":
+        found.append(Mark("rows", f"rows are {record.kind}, and a fit of times takes full ones", "time"))
     if record.recipe.loss == "chunked" and record.source == "cpu":
         found.append(Mark("CPU loss", "on a CPU trl's loss keeps tiles that its CUDA kernels do not", "memory"))
     return tuple(found)

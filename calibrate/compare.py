@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from advisor.costs.fragmentation import held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
+from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import ModelSpec, Recipe, RowKind
+from advisor.tape.graph import Device
 from advisor.terms import TermName
-from calibrate.measurement import Comparison, Environment, Figures, Trace, Work
+from calibrate.measurement import Comparison, Environment, Figures, Trace, TracedLoading, Work
 
 
-def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Figures:
-    """The formula's figures for the step that a dry run traces: the CPU's kernels, in 512-byte blocks."""
-    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu", padded=padded)
+def predicted_memory(
+    model: ModelSpec,
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    rows: RowKind = "full",
+    evaluated: MicroBatch | None = None,
+) -> Figures:
+    """The formula's figures for the step that a dry run traces: the CPU's kernels, in 512-byte blocks.
+
+    `evaluated`: the batch of an evaluation between two steps, where there is one.
+    """
+    padded, packed = rows == "padded", rows == "packed"
+    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu", padded=padded, packed=packed)
     static = step.static_blocks
     head, others = map(Interval.exact, map(float, step.part_peaks))
     return Figures(
@@ -22,16 +35,21 @@ def predicted_memory(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int,
         peak_reserved_bytes=round(held_bytes(recipe, (head, others), sum(static.values())).reserved.likely),
         static_bytes=sum(static.values()),
         after_forward_bytes=step.after_forward_bytes,
-        evaluation_bytes=_evaluation_bytes(model, recipe, seq_len),
+        evaluation_bytes=None if evaluated is None else evaluation_bytes(model, recipe, evaluated),
         peak_at=step.peak_at,
         **static_terms(step),
     )
 
 
-def _evaluation_bytes(model: ModelSpec, recipe: Recipe, seq_len: int) -> int | None:
-    if not recipe.eval_batch:
-        return None
-    return predict_evaluation_memory(model, recipe, recipe.eval_batch, seq_len, "cpu").peak_bytes
+def evaluation_bytes(
+    model: ModelSpec, recipe: Recipe, batch: MicroBatch, device: Device = "cpu", capability: str = ""
+) -> int:
+    """The formula's peak of the evaluation of one batch between two steps."""
+    rows, tokens, padded, packed = batch
+    found = predict_evaluation_memory(
+        model, recipe, rows, tokens, device, padded=padded, capability=capability, packed=packed
+    )
+    return found.peak_bytes
 
 
 def static_terms(step: StepMemory) -> dict[str, int]:
@@ -61,9 +79,9 @@ def traced_memory(trace: Trace) -> Figures:
     )
 
 
-def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, padded: bool = False) -> Work:
+def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, rows: RowKind = "full") -> Work:
     """Kernels, FLOP and memory traffic of forward and backward as the tape records them for a CPU."""
-    program = step_program(model, recipe, batch, seq_len, "cpu", padded=padded)
+    program = step_program(model, recipe, batch, seq_len, "cpu", padded=rows == "padded", packed=rows == "packed")
     kernels, flop, moved = 0, 0.0, 0.0
     for run in program.kernels(batch, seq_len, recipe.rank):
         for (_, _, kernel_flop, kernel_bytes, _), times in run.kernels:
@@ -83,21 +101,33 @@ def traced_work(trace: Trace) -> Work:
     )
 
 
-def compare(name: str, model: ModelSpec | None, trace: Trace, environment: Environment) -> Comparison:
-    """Formula against trace for one recipe; `model` is None for an architecture that the formula does not know."""
+def compare(
+    name: str,
+    model: ModelSpec | None,
+    trace: Trace,
+    environment: Environment,
+    evaluated: MicroBatch | None = None,
+    loading: TracedLoading | None = None,
+) -> Comparison:
+    """Formula against trace for one recipe; `model` is None for an architecture that the formula does not know.
+
+    `evaluated` is the batch of the traced evaluation; `loading` what was traced of a cut of the model.
+    """
     recipe = trace.recipe
-    shape = (trace.batch, trace.seq_len)
-    predicted = None if model is None else predicted_memory(model, recipe, *shape)
+    shape = (trace.batch, trace.seq_len, trace.rows)
+    predicted = None if model is None else predicted_memory(model, recipe, *shape, evaluated)
     return Comparison(
         model=name,
         method=recipe.method,
         recipe=recipe,
         batch=trace.batch,
         seq_len=trace.seq_len,
+        rows=trace.rows,
         source="trace",
         predicted=predicted,
         measured=traced_memory(trace),
         predicted_work=None if model is None else predicted_work(model, recipe, *shape),
         measured_work=traced_work(trace),
         environment=environment,
+        loading=loading,
     )

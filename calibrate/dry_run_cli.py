@@ -12,10 +12,12 @@ from advisor.catalog import find_model
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.files.guarded import named_path
-from advisor.specs import ModelSpec
+from advisor.specs import ModelSpec, Recipe
+from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, rows_of
 from calibrate.compare import compare
+from calibrate.loading import traced_loading
 from calibrate.manager import TraceWorker
-from calibrate.measurement import Comparison, ModelFacts
+from calibrate.measurement import Comparison, ModelFacts, TracedLoading
 from calibrate.model_traces import keep_profile
 from calibrate.options import config_of, methods_of, recipe_of
 from calibrate.show import print_comparisons
@@ -105,17 +107,34 @@ def _dry_run(
     """Trace every method; one that fails is reported on stderr and left out."""
     for method in methods:
         recipe, seq_len = recipe_of(method, asked.knobs, trainer)
+        rows = rows_of(asked.knobs, seq_len, trainer)
+        evaluated = evaluated_batch(recipe, seq_len, rows)
+        if rows is not None and rows.packing and rows.packing_strategy == "varlen" and method == methods[0]:
+            click.echo(NO_VARLEN, err=True)
         if sys.stderr.isatty():
             click.echo(f"tracing {asked.name} {method} ...", err=True)
         extra = {"code": asked.code} if asked.code else {}
         try:
-            trace, environment = worker.trace(asked.config, recipe, recipe.micro_batch, seq_len, **extra)
-            yield compare(asked.name, asked.model, trace, environment)
+            batch = micro_batch_of(recipe, seq_len, rows)
+            trace, environment = worker.trace(asked.config, recipe, batch, evaluated, **extra)
+            loading = _loading(worker, asked, recipe)
+            yield compare(asked.name, asked.model, trace, environment, evaluated, loading)
         except SourceUnavailable:
             raise
         except AdvisorError as error:
             click.echo(f"{asked.name} {method}: {error}", err=True)
             failures.append(error)
+
+
+def _loading(worker: TraceWorker, asked: _Traced, recipe: Recipe) -> TracedLoading | None:
+    """Loading of a quantized model that the formula knows; a line on stderr where it cannot be traced."""
+    if asked.model is None or not recipe.is_quantized:
+        return None
+    found = traced_loading(worker, asked.name, asked.config, asked.model, recipe)
+    if isinstance(found, TracedLoading):
+        return found
+    click.echo(found, err=True)
+    return None
 
 
 def _keep(

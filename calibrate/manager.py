@@ -9,9 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.specs import Recipe
 from calibrate.child import INSTALL, OFFLINE, BurstFailed, BurstRefused, Child
-from calibrate.measurement import Environment, ModelFacts, ShapeTraces, Trace
+from calibrate.measurement import Environment, LoadingPeaks, ModelFacts, ShapeTraces, Trace
 
 __all__ = ["INSTALL", "BurstFailed", "BurstRefused", "TraceWorker"]
 
@@ -35,14 +36,20 @@ class TraceWorker:
         self._stop()
 
     def trace(
-        self, config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, code: str = ""
+        self,
+        config: Mapping[str, Any],
+        recipe: Recipe,
+        batch: MicroBatch,
+        evaluated: MicroBatch | None = None,
+        code: str = "",
     ) -> tuple[Trace, Environment]:
-        """The traced step and what it ran on. `code` is the folder of a model whose own code may be run.
+        """The traced step of a micro-batch, with the evaluation of a batch if there is one, and what it ran on.
 
+        `code` is the folder of a model whose own code may be run.
         Raises SourceUnavailable when torch or its companions are not installed, BurstRefused, BurstFailed.
         """
-        job = {"config": config, "recipe": recipe.model_dump(mode="json"), "batch": batch, "seq_len": seq_len}
-        answer, environment = self._ask(job, code)
+        shape = {"batch": batch.rows, "seq_len": batch.tokens, "rows": batch.kind, "evaluated": evaluated}
+        answer, environment = self._ask({"config": config, "recipe": recipe.model_dump(mode="json"), **shape}, code)
         return Trace.model_validate(answer["trace"]), environment
 
     def shapes(
@@ -51,6 +58,11 @@ class TraceWorker:
         """The bare events of the step at each (batch, seq_len). Raises what `trace` raises."""
         job = {"config": config, "recipe": recipe.model_dump(mode="json"), "shapes": shapes}
         return ShapeTraces.model_validate(self._ask(job, code)[0]["shapes"])
+
+    def loading(self, config: Mapping[str, Any], recipe: Recipe) -> LoadingPeaks:
+        """What a small quantized model needs while it is loaded and prepared. Raises what `trace` raises."""
+        job = {"config": config, "recipe": recipe.model_dump(mode="json"), "loads": True}
+        return LoadingPeaks.model_validate(self._ask(job, "")[0]["loading"])
 
     def facts(self, config: Mapping[str, Any], code: str = "") -> ModelFacts:
         """What transformers says about a model. Raises what `trace` raises."""

@@ -7,11 +7,12 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from advisor.files.checked import LIBRARIES
-from advisor.specs import Method, Recipe
+from advisor.specs import Method, Recipe, RowKind
 from calibrate.burst_record import BurstFacts, DeviceFacts
 from calibrate.record import LARGEST_DEVICE_BYTES, Bytes, Count, HostSeconds, PeakBytes, Record, Seconds, Text
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""2: rows that are padded, packed or vary, and evaluations. Records of version 1 are read: their rows are all full."""
 
 
 class PhasePeak(Record):
@@ -70,6 +71,7 @@ class Trace(Record):
     model_type: str
     batch: int
     seq_len: int
+    rows: RowKind = "full"
     base_weights_bytes: int
     quantization_bytes: int
     adapters_bytes: int
@@ -208,6 +210,22 @@ class Work(Record):
     bytes: int = Field(description="read and written")
 
 
+class LoadingPeaks(Record):
+    """Bytes of the parts of a quantized job before its first step."""
+
+    loading_bytes: Bytes = Field(description="at most, while the model is loaded")
+    loaded_bytes: Bytes = Field(description="once it is loaded")
+    preparing_bytes: Bytes = Field(description="at most, while it is prepared for k-bit training")
+
+
+class TracedLoading(Record):
+    """Loading a cut of the model, formula against trace: it is really loaded, so it must be small."""
+
+    cut: Text = Field(description="as in BurstFacts")
+    predicted: LoadingPeaks
+    measured: LoadingPeaks
+
+
 class Environment(Record):
     """The environment of a measurement: the software and, for bursts, the device."""
 
@@ -230,18 +248,20 @@ class Environment(Record):
 class Comparison(Record):
     """Formula against measurement for one recipe: one line of `calibrate --json` and of the store."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     model: Text
     method: Method
     recipe: Recipe
     batch: int = Field(ge=1, le=1_000_000)
     seq_len: int = Field(ge=1, le=10_000_000)
+    rows: RowKind = Field(default="full", description="of the largest micro-batch")
     source: Literal["trace", "cpu", "cuda"]
     predicted: Figures | None = Field(description="null when the formula does not know the architecture")
     measured: Figures | None = Field(description="null for a burst that did not finish")
     predicted_work: Work | None = Field(default=None, description="null when nothing was predicted")
     measured_work: Work | None = Field(default=None, description="null where no operation was recorded")
     environment: Environment
+    loading: TracedLoading | None = Field(default=None, description="null where it was not traced")
     burst: BurstFacts | None = Field(default=None, description="null for a dry run")
 
     @field_validator("measured")
@@ -251,6 +271,11 @@ class Comparison(Record):
             if name.endswith("_bytes") and value is not None and value > LARGEST_DEVICE_BYTES:
                 raise ValueError(f"{name} is {value:.3g}, more than any device has")
         return found
+
+    @property
+    def kind(self) -> str:
+        """What its rows are: full, padded, packed, or varying from step to step."""
+        return "varying" if self.burst is not None and self.burst.drawn else self.rows
 
     @property
     def peak_error(self) -> float:

@@ -15,12 +15,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import InputError
 from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import dense_flags
 from advisor.parameters.targets import default_targets
-from advisor.specs import METHODS, Method, ModelSpec, Recipe
+from advisor.specs import METHODS, Method, ModelSpec, Recipe, Workload
 from advisor.units import GIB, format_gib
+from calibrate.batches import (
+    VARYING_STEPS,
+    Draws,
+    as_drawn,
+    draw,
+    evaluated_batch,
+    micro_batch_of,
+    rows_of,
+    varies,
+)
 from calibrate.compare import predicted_work
 from calibrate.cut import Cut, Whole, cut, uncut
 from calibrate.options import recipe_of
@@ -43,6 +54,8 @@ CPU_FLOP_PER_S = 4e10
 CUDA_FLOP_PER_S = 5e13
 """Rough rates for a burst's planned time; the runner corrects them as it goes."""
 OVERHEAD_S = {"cpu": 2.0, "cuda": 4.0}
+WATCHED_STEPS = {"cpu": 3, "cuda": 1}
+"""Steps that a step takes whose memory is measured: on a CPU it runs under the profiler."""
 STEPS = 11
 """Steps of a slow burst, including those for warm-up and for the memory measurement."""
 
@@ -57,21 +70,39 @@ class Request(NamedTuple):
     knobs: Mapping[str, Any] = {}
     rows: tuple[Rows, ...] = ()
     trainer: str = ""
+    steps: int = 0
 
 
 class PlannedBurst(NamedTuple):
-    """One burst before it runs, with what is predicted for it; `cost_s` is a rough guess of how long it takes."""
+    """One burst before it runs, with what is predicted for it; `cost_s` is a rough guess of how long it takes.
+
+    `workload` says how rows come, None where all are full; `draws` are the steps of one whose rows vary.
+    """
 
     model: Cut
     recipe: Recipe
     seq_len: int
     prediction: Prediction
     cost_s: float
+    workload: Workload | None = None
+    draws: Draws = ()
 
     @property
     def label(self) -> str:
         """'llama-3.1-8b qlora 1x512 c', as a progress line shows it."""
-        return f"{self.model.name} {self.recipe.method} {shape_text(self.recipe, self.seq_len)}"
+        batch = self.batch
+        shape = shape_text(self.recipe, batch.rows, batch.tokens, "varying" if self.draws else batch.kind)
+        return f"{self.model.name} {self.recipe.method} {shape}"
+
+    @property
+    def batch(self) -> MicroBatch:
+        """Its largest micro-batch."""
+        return micro_batch_of(self.recipe, self.seq_len, self.workload)
+
+    @property
+    def evaluated(self) -> MicroBatch | None:
+        """The batch of its evaluation, if there is one."""
+        return evaluated_batch(self.recipe, self.seq_len, self.workload)
 
 
 class Skipped(NamedTuple):
@@ -94,10 +125,14 @@ class NothingToRun(InputError):
     """No burst of the plan can run here; the message says why not."""
 
 
-def shape_text(recipe: Recipe, seq_len: int) -> str:
-    """'4x1024 c': micro-batch, sequence length, checkpointing; '4x1024/2' with two micro-batches per step."""
+def shape_text(recipe: Recipe, rows: int, tokens: int, kind: str = "full") -> str:
+    """'4x1024 c': micro-batch, sequence length, checkpointing; '4x1024/2' with two micro-batches per step.
+
+    '4x1024 varying', 'padded' or 'packed' where rows are of that `kind`.
+    """
     repeats = f"/{recipe.gradient_accumulation}" if recipe.gradient_accumulation > 1 else ""
-    return f"{recipe.micro_batch}x{seq_len}{repeats}{' c' if recipe.gradient_checkpointing else ''}"
+    said = "" if kind == "full" else f" {kind}"
+    return f"{rows}x{tokens}{repeats}{said}{' c' if recipe.gradient_checkpointing else ''}"
 
 
 def make_plan(asked: Request, machine: Machine) -> Plan:
@@ -120,7 +155,7 @@ def make_plan(asked: Request, machine: Machine) -> Plan:
             key = (model.name, method == "full")
             if not reason and key not in cuts:
                 cuts[key] = _cut(asked, machine, model, method == "full")
-            burst = _planned(cuts.get(key, uncut(model)), recipe, rows[1], machine)
+            burst = _planned(cuts.get(key, uncut(model)), recipe, rows[1], machine, asked)
             large = _too_large(burst, machine)
             reason = reason or large
             if reason:
@@ -173,13 +208,21 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
     return ""
 
 
-def _planned(model: Cut, recipe: Recipe, seq_len: int, machine: Machine) -> PlannedBurst:
+def _planned(model: Cut, recipe: Recipe, seq_len: int, machine: Machine, asked: Request) -> PlannedBurst:
     device, speed = machine.device, machine.speed
-    prediction = predict(model.spec, recipe, seq_len, device, machine.available_bytes, speed)
-    return PlannedBurst(model, recipe, seq_len, prediction, _cost_s(model, recipe, seq_len, prediction, machine))
+    draws: Draws = ()
+    workload = rows_of({**asked.knobs, "attention": recipe.attention}, seq_len, asked.trainer)
+    if workload is not None and varies(workload):
+        draws = draw(workload, recipe, asked.steps or VARYING_STEPS)
+        workload = as_drawn(workload, draws)
+    prediction = predict(model.spec, recipe, seq_len, device, machine.available_bytes, speed, workload)
+    cost_s = _cost_s(model, recipe, seq_len, prediction, machine, len(draws))
+    return PlannedBurst(model, recipe, seq_len, prediction, cost_s, workload, draws)
 
 
-def _cost_s(model: Cut, recipe: Recipe, seq_len: int, prediction: Prediction, machine: Machine) -> float:
+def _cost_s(
+    model: Cut, recipe: Recipe, seq_len: int, prediction: Prediction, machine: Machine, varying: int = 0
+) -> float:
     kind = machine.device.kind
     figures = prediction.figures
     if figures is not None and figures.step_s is not None:
@@ -190,7 +233,7 @@ def _cost_s(model: Cut, recipe: Recipe, seq_len: int, prediction: Prediction, ma
         step_s = 0.01 + recipe.gradient_accumulation * flop / rate
     else:
         step_s = 1.0
-    return OVERHEAD_S[kind] + STEPS * step_s
+    return OVERHEAD_S[kind] + (varying * WATCHED_STEPS[kind] if varying else STEPS) * step_s
 
 
 def _too_large(burst: PlannedBurst, machine: Machine) -> str:

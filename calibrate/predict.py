@@ -6,17 +6,19 @@ from typing import NamedTuple
 
 from advisor.advice.job import fit_of
 from advisor.catalog.gpus import reported_card
-from advisor.costs.device import DeviceProfile
+from advisor.costs.device import DeviceProfile, workspace_bytes
 from advisor.costs.estimation import estimate
 from advisor.costs.memory import predict_step_memory
+from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.steptime import StepKernels, micro_step_time, optimizer_step_time
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
 from advisor.terms import TermName
 from advisor.units import GIB
+from calibrate.batches import Draws, evaluated_batch, micro_batch_of, varies
 from calibrate.burst_record import DeviceFacts, PredictedVerdict
-from calibrate.compare import predicted_memory, static_terms
+from calibrate.compare import evaluation_bytes, predicted_memory, static_terms
 from calibrate.measurement import Figures
 
 CPU_PROCESS_BYTES = Interval(0.4 * GIB, 0.8 * GIB, 1.2 * GIB)
@@ -58,38 +60,63 @@ def predict(
     device: DeviceFacts,
     limit_bytes: int,
     speed: Speed | None = None,
-    padded: bool = False,
+    rows: Workload | None = None,
 ) -> Prediction:
     """The prediction for one burst on `device`, which has `limit_bytes` available (0: unknown).
 
-    `padded`: its micro-batch holds shorter rows as well. Without `speed`, times come from the card's default profile.
+    `rows`: how they come, None where all have `seq_len` tokens. Without `speed`, times come from the card's default
+    profile; where rows vary there are none, as every step has its own.
     Raises UnknownName for target modules that the model does not have.
     """
     if model is None:
         return UNKNOWN
+    batch, evaluated = micro_batch_of(recipe, seq_len, rows), evaluated_batch(recipe, seq_len, rows)
     if device.kind == "cpu":
-        figures = predicted_memory(model, recipe, recipe.micro_batch, seq_len, padded)
+        figures = predicted_memory(model, recipe, batch.rows, batch.tokens, batch.kind, evaluated)
         needed = Interval.around(float(figures.peak_allocated_bytes), *CPU_SPREAD).plus(CPU_PROCESS_BYTES)
         figures = figures.model_copy(update={"peak_reserved_bytes": None})
-        times = predicted_time(model, recipe, seq_len, device, speed)
+        times = predicted_time(model, recipe, seq_len, device, speed, batch)
     else:
-        found = _estimate(model, recipe, seq_len, device, speed, padded)
-        figures, needed = _on_card(model, recipe, seq_len, device, found.memory, padded)
-        times = _times_of(found)
-    if times is not None:
+        found = _estimate(model, recipe, seq_len, device, speed, rows)
+        steps = found  # an evaluation may need more than they do
+        if evaluated is not None:
+            steps = _estimate(model, recipe.model_copy(update={"eval_batch": 0}), seq_len, device, speed, rows)
+        figures = _on_card(model, recipe, batch, evaluated, device, steps.memory)
+        needed, times = found.memory.needed_bytes, _times_of(steps)
+    if times is not None and not varies(rows):
         figures = figures.model_copy(update=times._asdict())
     return Prediction(figures, needed, verdict_of(needed, limit_bytes))
 
 
+def step_peaks(model: ModelSpec, recipe: Recipe, draws: Draws, device: DeviceFacts) -> tuple[int, ...]:
+    """Bytes: the predicted peak of each step of drawn micro-batches; the first one of a step finds no gradients."""
+    beside = workspace_bytes(_card_of(device)) if device.kind == "cuda" else 0
+    first = recipe.model_copy(update={"gradient_accumulation": 1})
+
+    def peak(of: Recipe, batch: MicroBatch) -> int:
+        rows, tokens, padded, packed = batch
+        card = device.compute_capability
+        step = predict_step_memory(model, of, rows, tokens, device.kind, padded=padded, capability=card, packed=packed)
+        return step.peak_bytes + beside
+
+    return tuple(max(peak(recipe if n else first, drawn.batch) for n, drawn in enumerate(step)) for step in draws)
+
+
 def predicted_time(
-    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None
+    model: ModelSpec,
+    recipe: Recipe,
+    seq_len: int,
+    device: DeviceFacts,
+    speed: Speed | None,
+    batch: MicroBatch | None = None,
 ) -> Times | None:
     """Seconds of a step on `device`; None where its speed is unknown, such as that of a CPU before it is measured."""
     if device.kind == "cpu":
         if speed is None:
             return None
-        work = step_program(model, recipe, recipe.micro_batch, seq_len, "cpu")
-        kernels = work.kernels(recipe.micro_batch, seq_len, recipe.rank)
+        rows, tokens, padded, packed = batch or MicroBatch(recipe.micro_batch, seq_len)
+        work = step_program(model, recipe, rows, tokens, "cpu", padded=padded, packed=packed)
+        kernels = work.kernels(rows, tokens, recipe.rank)
         return Times(*step_seconds(model, recipe, kernels, speed.card, speed.profile))
     return _times_of(_estimate(model, recipe, seq_len, device, speed))
 
@@ -113,29 +140,45 @@ def verdict_of(needed: Interval, limit_bytes: int) -> PredictedVerdict:
 
 
 def _estimate(
-    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, speed: Speed | None, padded: bool = False
+    model: ModelSpec,
+    recipe: Recipe,
+    seq_len: int,
+    device: DeviceFacts,
+    speed: Speed | None,
+    rows: Workload | None = None,
 ) -> Estimate:
-    card = reported_card(device.name, device.memory_bytes, device.compute_capability) if speed is None else speed.card
-    rows = recipe.micro_batch * recipe.gradient_accumulation
-    workload = Workload(examples=rows, seq_len=seq_len, mean_seq_len=seq_len, batch_size=rows)
-    if padded and seq_len > 1:
-        workload = workload.model_copy(update={"mean_seq_len": seq_len - 1, "padding": "max_length"})
+    card = _card_of(device) if speed is None else speed.card
+    number = recipe.micro_batch * recipe.gradient_accumulation
+    full = rows or Workload(seq_len=seq_len, mean_seq_len=seq_len)
+    workload = full.model_copy(update={"examples": number, "batch_size": number})
     return estimate(model, recipe, workload, card, profile=None if speed is None else speed.profile)
 
 
+def _card_of(device: DeviceFacts) -> GpuSpec:
+    return reported_card(device.name, device.memory_bytes, device.compute_capability)
+
+
 def _on_card(
-    model: ModelSpec, recipe: Recipe, seq_len: int, device: DeviceFacts, memory: MemoryEstimate, padded: bool
-) -> tuple[Figures, Interval]:
+    model: ModelSpec,
+    recipe: Recipe,
+    batch: MicroBatch,
+    evaluated: MicroBatch | None,
+    device: DeviceFacts,
+    memory: MemoryEstimate,
+) -> Figures:
     card = device.compute_capability
-    step = predict_step_memory(model, recipe, recipe.micro_batch, seq_len, padded=padded, capability=card)
+    rows, tokens, padded, packed = batch
+    step = predict_step_memory(model, recipe, rows, tokens, padded=padded, capability=card, packed=packed)
     workspace = memory.bytes_of(TermName.WORKSPACE)
-    figures = Figures(
+    return Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),
         peak_reserved_bytes=round(memory.peak_reserved_bytes.likely),
         device_bytes=round(memory.device_bytes.likely),
         static_bytes=sum(step.static_blocks.values()) + workspace,
         after_forward_bytes=step.after_forward_bytes + workspace,
+        evaluation_bytes=None
+        if evaluated is None
+        else evaluation_bytes(model, recipe, evaluated, "cuda", card) + workspace,
         peak_at=step.peak_at,
         **static_terms(step),
     )
-    return figures, memory.needed_bytes

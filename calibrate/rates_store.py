@@ -11,10 +11,12 @@ from advisor.costs.measured import BadDevice, device_slug
 from advisor.files.checked import file_text, read_file
 from advisor.files.written import replace_text
 from calibrate.burst_record import DeviceFacts
-from calibrate.measurement import SCHEMA_VERSION, Environment
+from calibrate.measurement import Environment
 from calibrate.rates import Benchmarks, Rates
 from calibrate.tuning import card_of, today
 
+FILE_SCHEMA = 1
+"""Of the file around the rates, which have a schema of their own."""
 RATES_LIMIT_BYTES = 2**22
 AGAIN = "`calibrate --again` measures them again"
 
@@ -36,7 +38,7 @@ def rates_in(device: DeviceFacts, versions: Mapping[str, str], folder: Path) -> 
     path = rates_path(device, folder)
     if not path.is_file():
         return None
-    _, found = read_file(path, SCHEMA_VERSION, RATES_LIMIT_BYTES, "the file of micro-benchmarks", AGAIN, BadRates)
+    _, found = read_file(path, FILE_SCHEMA, RATES_LIMIT_BYTES, "the file of micro-benchmarks", AGAIN, BadRates)
     try:
         rates = Rates.model_validate(found)
     except ValidationError as error:
@@ -58,4 +60,4 @@ def store_rates(device: DeviceFacts, environment: Environment, found: Benchmarks
 
 def keep_rates(rates: Rates, folder: Path) -> None:
     """Save micro-benchmarks measured here or elsewhere, replacing older ones. Raises SourceUnavailable."""
-    replace_text(rates_path(rates.device, folder), file_text(SCHEMA_VERSION, rates.model_dump(mode="json")))
+    replace_text(rates_path(rates.device, folder), file_text(FILE_SCHEMA, rates.model_dump(mode="json")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from advisor.render.console import console_for, new_table, print_table, say
 from advisor.units import GIB, format_seconds
+from calibrate.burst_record import Run
 from calibrate.checks import Mark, is_worst, marks_of
 from calibrate.measurement import Comparison
 from calibrate.plan import shape_text
@@ -29,6 +30,8 @@ COLUMNS = (
 )
 OUTCOMES = {"out_of_memory": "no memory", "crashed": "crashed", "timed_out": "too slow", "failed": "failed"}
 EXPLAINED = 8
+RESERVED_AFTER = (10, 20, 50)
+"""Steps after which it is said what is reserved, where rows vary."""
 
 
 def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> None:
@@ -44,6 +47,8 @@ def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> N
             table.add_row(*(Text(cell) for cell in _cells(record)))
         print_table(file, table)
         console.print()
+    for line in (line for record in records for line in beyond_one_step(record)):
+        say(console, line)
     _print_errors(console, records)
     _print_marks(console, records)
     for record in records:
@@ -53,7 +58,59 @@ def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> N
 
 def label(record: Comparison) -> str:
     """'llama-3.1-8b qlora 1x512 c'."""
-    return f"{record.model} {record.method} {shape_text(record.recipe, record.seq_len)}"
+    return f"{record.model} {record.method} {shape_text(record.recipe, record.batch, record.seq_len, record.kind)}"
+
+
+def beyond_one_step(record: Comparison) -> Iterator[str]:
+    """Lines on what a burst measured besides one step: each of its steps where rows vary, and an evaluation."""
+    run = record.burst.run if record.burst is not None else None
+    if record.measured is None or record.burst is None or run is None:
+        return
+    measured, drawn = run.step_peak_bytes, record.burst.drawn
+    if measured:
+        shapes = len({step.lengths for step in drawn[: len(measured)]})
+        yield f"{label(record)}: {len(measured)} steps of {shapes} shapes: {_error_text(step_errors(record))}"
+        yield f"{label(record)}: {_reserved_text(record)}"
+    if record.measured.evaluation_bytes is not None:
+        predicted = record.predicted.evaluation_bytes if record.predicted is not None else None
+        said = "no prediction" if predicted is None else f"predicted {gib(predicted)}"
+        found, error = gib(record.measured.evaluation_bytes), percent(record.error_of("evaluation_bytes"), 2)
+        yield f"{label(record)}: evaluation, GiB: {said}, measured {found}, error {error}"
+
+
+def _error_text(errors_of_steps: list[float]) -> str:
+    found = sorted(map(abs, errors_of_steps))
+    if not found:
+        return "no prediction"
+    return f"error of the peak {found[len(found) // 2]:.2%} at the median, {found[-1]:.2%} at most"
+
+
+def step_errors(record: Comparison) -> list[float]:
+    """Predicted over measured peak, minus 1, of each step of a burst whose rows vary."""
+    run = record.burst.run if record.burst is not None else None
+    if record.burst is None or run is None:
+        return []
+    pairs = zip(record.burst.drawn, run.step_peak_bytes, strict=False)  # the budget may have ended them early
+    return [step.predicted_bytes / found - 1 for step, found in pairs if step.predicted_bytes is not None]
+
+
+def _reserved_text(record: Comparison) -> str:
+    """'reserved, GiB: 1.10 after 10 steps, 1.20 after 20; predicted 1.30'."""
+    assert record.burst is not None and record.burst.run is not None
+    after = [(steps, reserved_after(record.burst.run, steps)) for steps in RESERVED_AFTER]
+    known = [f"{gib(size)} after {steps}" for steps, size in after if size is not None]
+    if not known:
+        return "reserved: not known"
+    predicted = record.predicted.peak_reserved_bytes if record.predicted is not None else None
+    said = "no prediction" if predicted is None else f"predicted {gib(predicted)}"
+    return f"reserved, GiB: {', '.join(known)} steps; {said}"
+
+
+def reserved_after(run: Run, steps: int) -> int | None:
+    """Most bytes reserved in the first `steps` steps; None where that is not known, or there were fewer."""
+    found = run.step_reserved_bytes[:steps]
+    known = [size for size in found if size is not None]
+    return max(known) if len(known) == steps else None
 
 
 def percent(error: float | None, digits: int = 1) -> str:
@@ -76,7 +133,7 @@ def _groups(records: Iterable[Comparison]) -> dict[str, list[Comparison]]:
 
 
 def _cells(record: Comparison) -> tuple[str, ...]:
-    shape = shape_text(record.recipe, record.seq_len)
+    shape = shape_text(record.recipe, record.batch, record.seq_len, record.kind)
     predicted, measured, burst = record.predicted, record.measured, record.burst
     peak = gib(predicted.peak_allocated_bytes) if predicted is not None else "-"
     step = seconds(predicted.step_s) if predicted is not None else "-"

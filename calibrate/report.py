@@ -18,7 +18,7 @@ from calibrate.attention_show import AttentionTable, attention_html
 from calibrate.checks import is_worst, marks_of
 from calibrate.measurement import Comparison
 from calibrate.plan import shape_text
-from calibrate.records_show import gib, label, percent, seconds, summary
+from calibrate.records_show import beyond_one_step, gib, label, percent, seconds, summary
 from calibrate.residuals import PEAK, RESERVED, STEP, by_method, errors, spread
 
 NOTHING = "There are no records yet. Run calibrate --method all to measure some."
@@ -80,6 +80,7 @@ def _in_short(group: Sequence[Comparison]) -> str:
         for name, field, digits in (("peak allocated", PEAK, 2), ("peak reserved", RESERVED, 1), ("step time", STEP, 1))
         if (found := spread(errors(group, field))) is not None
     ]
+    lines += [line for one in group for line in beyond_one_step(one)]
     lines += [f"{label(one)} ran out of memory although it was predicted to fit" for one in group if is_worst(one)]
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>\n" if lines else ""
 
@@ -191,7 +192,7 @@ def _row(one: Comparison) -> str:
     cells = (
         f"{one.model} ({burst.cut})" if burst is not None and burst.cut else one.model,
         one.method,
-        shape_text(one.recipe, one.seq_len),
+        shape_text(one.recipe, one.batch, one.seq_len, one.kind),
         "-" if predicted is None else gib(predicted.peak_allocated_bytes),
         outcome if measured is None else gib(measured.peak_allocated_bytes),
         percent(one.error_of(PEAK), 2),

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
 from calibrate.attention_rates import AttentionSample
+from calibrate.batches import Draws
 from calibrate.burst_record import Conditions, DeviceFacts, Outcome, Run
 from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut, end_of
 from calibrate.measurement import Environment, Figures
@@ -45,7 +47,8 @@ class BurstJob(NamedTuple):
     """One burst as sent to the worker: what to train, how many steps (0: until stable), for how long.
 
     Steps are timed for `limit_s` seconds, unless their number is given; whatever their number, none begins later than
-    `left_s` seconds after the burst does.
+    `left_s` seconds after the burst does. `batch` is its micro-batch where that is not full rows of `seq_len` tokens,
+    `evaluated` the batch of an evaluation after the steps, `draws` are the steps of a burst whose rows vary.
     """
 
     config: Mapping[str, Any]
@@ -55,6 +58,9 @@ class BurstJob(NamedTuple):
     limit_s: float
     code: str = ""
     left_s: float = LONGEST_S
+    batch: MicroBatch | None = None
+    evaluated: MicroBatch | None = None
+    draws: Draws = ()
 
 
 class Result(NamedTuple):

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from advisor.specs import Recipe
-from calibrate.burst_record import BurstFacts, key_of
+from advisor.specs import Recipe, Workload
+from calibrate.burst_record import BurstFacts, DrawnStep, key_of
 from calibrate.checks import FEW_STEPS
 from calibrate.measurement import Comparison, Environment
 from calibrate.plan import Plan, PlannedBurst
-from calibrate.predict import Prediction
+from calibrate.predict import Prediction, step_peaks
 from calibrate.record import printable
 from calibrate.runner import BurstJob, Machine, Result
 from calibrate.store import Store
@@ -151,8 +151,8 @@ class _TimeLeft:
 
 
 def _job(burst: PlannedBurst, steps: int, timing_s: float, left_s: float) -> BurstJob:
-    model = burst.model
-    return BurstJob(model.config, burst.recipe, burst.seq_len, steps, timing_s, model.code, left_s)
+    model, shape = burst.model, (burst.batch, burst.evaluated, burst.draws)
+    return BurstJob(model.config, burst.recipe, burst.seq_len, steps, timing_s, model.code, left_s, *shape)
 
 
 def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
@@ -163,8 +163,9 @@ def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
         model=burst.model.name,
         method=recipe.method,
         recipe=recipe,
-        batch=recipe.micro_batch,
-        seq_len=burst.seq_len,
+        batch=burst.batch.rows,
+        seq_len=burst.batch.tokens,
+        rows=burst.batch.kind,
         source=device.kind,
         predicted=prediction.figures,
         measured=None,
@@ -179,7 +180,21 @@ def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
             started_at=now_text(),
             outcome="started",
             cut=burst.model.text,
+            workload=burst.workload,
+            drawn=_drawn(burst, machine),
         ),
+    )
+
+
+def _drawn(burst: PlannedBurst, machine: Machine) -> tuple[DrawnStep, ...]:
+    """What is drawn and predicted for each step but the first, where rows vary."""
+    draws, spec = burst.draws[1:], burst.model.spec
+    if not draws:
+        return ()
+    peaks = [None] * len(draws) if spec is None else step_peaks(spec, burst.recipe, draws, machine.device)
+    return tuple(
+        DrawnStep(lengths=tuple(drawn.lengths for drawn in step), predicted_bytes=peak)
+        for step, peak in zip(draws, peaks, strict=True)
     )
 
 
@@ -190,6 +205,7 @@ def burst_facts(
     seq_len: int,
     prediction: Prediction,
     limit_bytes: int,
+    workload: Workload | None = None,
     **more: Any,
 ) -> BurstFacts:
     """What a record says of a burst on the environment's device; `more` are further fields of BurstFacts."""
@@ -201,6 +217,7 @@ def burst_facts(
         recipe.model_dump(mode="json"),
         recipe.micro_batch,
         seq_len,
+        None if workload is None else workload.model_dump(mode="json"),
     )
     return BurstFacts(
         id=uuid.uuid4().hex,
@@ -208,6 +225,7 @@ def burst_facts(
         config=config,
         verdict=prediction.verdict,
         limit_bytes=limit_bytes,
+        workload=workload,
         needed_bytes=0 if prediction.needed is None else round(prediction.needed.likely),
         **more,
     )

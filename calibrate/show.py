@@ -26,6 +26,13 @@ TERMS = {
 }
 
 
+LOADING = {"loading": "loading_bytes", "loaded": "loaded_bytes", "preparing": "preparing_bytes"}
+FROM_SOURCE = (
+    "Masks, and keys and values repeated for them, are traced. The kernel that a\n"
+    "card runs under a mask, and its tensors, are read from source: advise --explain."
+)
+
+
 def mib(size_bytes: int) -> str:
     """Bytes as MiB with two decimals."""
     return f"{size_bytes / MIB:,.2f}"
@@ -37,7 +44,8 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
         return
     first = comparisons[0]
     console = Console(file=out or sys.stdout, width=COLUMNS, highlight=False, color_system=None)
-    console.print(f"{first.model}, {first.batch} x {first.seq_len} tokens, GiB", markup=False)
+    rows = "" if first.rows == "full" else f", {first.rows}"
+    console.print(f"{first.model}, {first.batch} x {first.seq_len} tokens{rows}, GiB", markup=False)
     table = _table([("method", False), ("", False), *((title, True) for title in TERMS.values()), ("error", True)])
     for found in comparisons:
         if found.predicted is not None:
@@ -51,6 +59,9 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
     reserved = ", ".join(f"{method} {(figures.peak_reserved_bytes or 0) / GIB:.2f}" for method, figures in traced)
     for one in comparisons:
         _print_evaluation(console, one)
+        _print_loading(console, one)
+    if first.rows != "full":
+        console.print(FROM_SOURCE, markup=False)
     console.print(f"Reserved by a simulated CUDA caching allocator, GiB: {reserved}", markup=False)
 
 
@@ -63,6 +74,18 @@ def _print_evaluation(console: Console, one: Comparison) -> None:
     formula = "" if predicted is None else f", formula {gib(predicted)}"
     text = f"{one.method} evaluates {one.recipe.eval_batch} rows with {gib(one.measured.evaluation_bytes)} GiB{formula}"
     console.print(text + ("" if error is None else f" ({percent(error, 2)})"), markup=False)
+
+
+def _print_loading(console: Console, one: Comparison) -> None:
+    """Loading and k-bit preparation of a cut of the model, where they were traced."""
+    if one.loading is None:
+        return
+    title = f"{one.method}, {one.loading.cut or 'whole'}, MiB by formula and trace (whose"
+    console.print(f"{title} quantization is the CPU's):", markup=False)
+    for what, field in LOADING.items():
+        predicted, measured = (getattr(side, field) for side in (one.loading.predicted, one.loading.measured))
+        error = percent(predicted / measured - 1, 2)
+        console.print(f"  {what:9} {mib(predicted):>9} {mib(measured):>9} {error:>8}", markup=False)
 
 
 def _gib_cells(figures: Figures) -> list[str]:

@@ -82,9 +82,14 @@ def advise(
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
     if any(row.candidate.recipe.eval_batch for row in rows.values()):
-        from advisor.advice.evaluation import check_evaluation
+        from advisor.advice.evaluation import smaller_evaluation, smaller_note
 
-        check_evaluation(job, rows)
+        taken = smaller_evaluation(job, rows)
+        if taken:
+            default = next(iter(rows.values())).candidate.recipe.eval_batch
+            measured = [*measured, smaller_note(default, taken)]
+            job = job._replace(question=job.question.fixing({"eval_batch": taken}))
+            rows = best_rows(job, _job_methods(job), neighbors)
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]

@@ -33,11 +33,14 @@ def largest_evaluation(job: Job, recipe: Recipe) -> int:
     return 1 + last_that_fits(MOST_ROWS, fits, near=max(recipe.eval_batch - 1, 0))
 
 
-def check_evaluation(job: Job, rows: Mapping[Method, Row]) -> None:
-    """Raise BadValue where only the evaluation batch is in the way: it says the largest that fits."""
+def smaller_evaluation(job: Job, rows: Mapping[Method, Row]) -> int:
+    """The largest evaluation batch that fits where only the trainer's default is in the way; 0 where nothing is.
+
+    Raises BadValue where the batch was asked for, or no row fits: it says the largest that does.
+    """
     found = [row.candidate for row in rows.values()]
     if any(one.verdict == "fits" for one in found) or not any(one.recipe.eval_batch for one in found):
-        return
+        return 0
     asked = found[0].recipe.eval_batch
     without = job._replace(question=job.question.fixing({"eval_batch": 0}))
     known: dict[Method, Outcome] = {}
@@ -52,11 +55,22 @@ def check_evaluation(job: Job, rows: Mapping[Method, Row]) -> None:
         if outcome.verdict == "fits"
     }
     if not most:
-        return
+        return 0
     method = max(most, key=lambda one: most[one])
+    if most[method] and "eval_batch" not in job.question.fixed:
+        return most[method]
     allowed = f"must be at most {most[method]} for {DISPLAY[method]}" if most[method] else "is too much, as is one row"
     tokens = f"rows of {job.workload.seq_len:,} tokens on {job.smallest_card.name}"
     raise BadValue("--eval-batch", asked, f"{allowed}, with {tokens}")
+
+
+def smaller_note(default: int, taken: int) -> Reason:
+    """That the default evaluation batch does not fit."""
+    text = (
+        f"Evaluation in batches of {default}, the Trainer's default, would run out of memory: {taken} taken; set "
+        f"per_device_eval_batch_size, or --eval-batch."
+    )
+    return Reason(code=EVALUATION, text=text, source=FORMULA)
 
 
 def evaluation_notes(job: Job, row: Candidate | None) -> list[Reason]:

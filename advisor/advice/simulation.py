@@ -14,8 +14,17 @@ from advisor.costs.compiled import COMPILED
 from advisor.costs.device import profile_for
 from advisor.costs.estimation import replayed_memory, within_card
 from advisor.costs.peaks import ALLOCATED_SPREAD
-from advisor.costs.simulation import ORDERS, SPREAD_PART, Simulator, chance_beyond, order_of, short_steps, simulated
-from advisor.costs.steptime import step_count
+from advisor.costs.simulation import (
+    ORDERS,
+    Simulator,
+    chance_beyond,
+    default_steps,
+    order_of,
+    short_steps,
+    simulated,
+    tried_steps,
+)
+from advisor.costs.steptime import step_count, steps_between_evaluations
 from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
 from advisor.recipes import flag, flags_of
@@ -29,9 +38,9 @@ if TYPE_CHECKING:
 
 CODE = "simulate"
 MOST_STEPS = 100_000
-MICRO_BATCHES = 1000
-"""Replayed where the number of steps is left open: about ten seconds for a model of 8B parameters."""
-_EXPECTED_REPLAYS = 12
+REMEDIED_PART = 4
+"""Of the steps, over which remedies are compared."""
+_EXPECTED_REPLAYS = 8
 """Replays of the start of an order until its smallest capacity is found, for the progress bar."""
 RISK = 0.05
 """A chance to run out of memory from which on the answer warns."""
@@ -79,16 +88,19 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     card = job.smallest_card
     profile = job.profile or profile_for(card)
     recipe, workload = row.recipe, job.workload
-    steps = asked.steps or -(-MICRO_BATCHES // recipe.gradient_accumulation)
-    steps = min(steps, step_count(workload, recipe, job.placement))
+    steps = min(asked.steps or default_steps(job.model, recipe), step_count(workload, recipe, job.placement))
     aside = [profile.workspace_bytes] if profile.workspace_bytes else []
-    on_step = None if progress is None else _counted(steps, short_steps(recipe), progress)
+    every = steps_between_evaluations(workload, recipe, job.placement) if recipe.eval_batch else 0
+    on_step = None if progress is None else _counted(steps, recipe, progress)
     found = simulated(
-        job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, card.compute_capability, on_step
+        job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, card.compute_capability, on_step, every
     )
     context = profile.context_bytes
-    each = [one.plus(Interval.exact(context.likely)) for one in found.needed] or [row.memory.needed_bytes]
-    needed = Interval.hull(found.needed).plus(context) if found.needed else row.memory.needed_bytes
+    beginnings = [one.needed_bytes for one in row.memory.moments if one.name in ("loading", "preparation")]
+    needed, each = row.memory.needed_bytes, [row.memory.needed_bytes]
+    if found.needed is not None:
+        needed = _largest(found.needed.plus(context), *beginnings)
+        each = [_largest(one.plus(Interval.exact(context.likely)), *beginnings) for one in found.each]
     memory = within_card(replayed_memory(row.memory, found.reserved, needed, context), card.memory_bytes, context)
     evidence = row.evidence.model_copy(update={"memory": f"{row.evidence.memory}; {_replay_text(found.steps)}"})
     chance = chance_beyond(each, card.memory_bytes)
@@ -100,7 +112,7 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
         reserved_bytes=found.reserved,
         needed_bytes=memory.needed_bytes,
         out_of_memory_chance=round(chance, 3),
-        remedies=tuple(_remedies(job, recipe, steps, asked.seed, aside)) if found.orders > 1 else (),
+        remedies=tuple(_remedies(job, recipe, steps, asked.seed, aside, every)) if found.orders > 1 else (),
     )
     return Replayed(
         row.model_copy(update={"memory": memory, "evidence": evidence, "verdict": verdict}),
@@ -110,9 +122,15 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     )
 
 
-def _counted(steps: int, short: int, progress: Progress) -> Callable[[], None]:
+def _largest(*sizes: Interval) -> Interval:
+    """The largest low, likely and high value: the replay begins with the model as it is after loading."""
+    return Interval(*(max(values) for values in zip(*sizes, strict=True)))
+
+
+def _counted(steps: int, recipe: Recipe, progress: Progress) -> Callable[[], None]:
     """What tells `progress` after each replayed step how many of how many there will be, about."""
-    expected, done = steps * 2 + _EXPECTED_REPLAYS * ORDERS * short, 0
+    tried = min(steps, tried_steps(recipe)) + _EXPECTED_REPLAYS * min(steps, short_steps(recipe))
+    expected, done = ORDERS * (steps + (0 if recipe.expandable_segments else tried)), 0
 
     def on_step() -> None:
         nonlocal done
@@ -175,13 +193,15 @@ def _ways(workload: Workload, recipe: Recipe) -> Iterator[_Remedy]:
         yield _Remedy(workload, expandable, "expandable_segments", True)
 
 
-def _remedies(job: Job, recipe: Recipe, steps: int, seed: int, aside: list[int]) -> Iterator[Change]:
+def _remedies(
+    job: Job, recipe: Recipe, steps: int, seed: int, aside: list[int], evaluate_every: int
+) -> Iterator[Change]:
     """Each way's reserved and needed bytes less those of the plan, over the same part of one order."""
     assert isinstance(job.model, ModelSpec)
-    part = -(-steps // SPREAD_PART)
+    part = -(-steps // REMEDIED_PART)
     plain: tuple[float, float] | None = None
     for way in (_Remedy(job.workload, recipe), *_ways(job.workload, recipe)):
-        held = _held(job._replace(workload=way.workload), way, part, seed, aside)
+        held = _held(job._replace(workload=way.workload), way, part, seed, aside, evaluate_every)
         if plain is None:
             plain = held
             continue
@@ -200,11 +220,13 @@ def _remedies(job: Job, recipe: Recipe, steps: int, seed: int, aside: list[int])
         )
 
 
-def _held(job: Job, way: _Remedy, steps: int, seed: int, aside: list[int]) -> tuple[float, float]:
+def _held(job: Job, way: _Remedy, steps: int, seed: int, aside: list[int], evaluate_every: int) -> tuple[float, float]:
     """Bytes that are reserved and that must fit, without the CUDA context."""
     assert isinstance(job.model, ModelSpec)
     lengths = (steps, min(steps, short_steps(way.recipe)))
-    whole, short = (order_of(way.workload, way.recipe, length, seed, way.longest_first) for length in lengths)
+    whole, short = (
+        order_of(way.workload, way.recipe, length, seed, way.longest_first, evaluate_every) for length in lengths
+    )
     simulator = Simulator(job.model, way.recipe, [whole, short], aside, capability=job.smallest_card.compute_capability)
     if way.recipe.expandable_segments:
         context = (job.profile or profile_for(job.smallest_card)).context_bytes.likely

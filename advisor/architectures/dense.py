@@ -12,6 +12,7 @@ DENSE: dict[str, Architecture] = {
     "bloom": Architecture(
         layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
         position_ids="none",  # modeling_bloom.py, BloomModel.forward: block(...) without position_ids
+        takes_position_ids=False,  # nor BloomForCausalLM.forward
         alibi="by_row",  # modeling_bloom.py, BloomModel.forward: alibi = alibi.repeat(batch_size, 1, 1)
     ),
     "cohere": Architecture(
@@ -40,6 +41,8 @@ DENSE: dict[str, Architecture] = {
         # modeling_falcon.py, FalconModel.forward: causal_mask = torch.masked_fill(alibi / ..., causal_mask < -1, ...)
         alibi="in_mask",
         always_makes_mask=True,  # modeling_falcon.py, FalconModel.forward: allow_is_causal_skip=False
+        # modeling_falcon.py, FalconModel.forward: create_causal_mask(...) without position_ids
+        sees_packed_rows_as_one=True,
         # modeling_falcon.py, FalconModel.forward: position_embeddings = self.rotary_emb(...)
         rope_made="always",
         splits_fused="indices",  # modeling_falcon.py, FalconAttention._split_heads: key = qkv[:, :, :, [-2]]
@@ -110,6 +113,7 @@ DENSE: dict[str, Architecture] = {
     "mpt": Architecture(
         layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
         position_ids="none",  # modeling_mpt.py, MptModel.forward: block(...) without position_ids
+        takes_position_ids=False,  # nor MptForCausalLM.forward
         # modeling_mpt.py, MptModel.forward: build_mpt_alibi_tensor(self.num_heads, self.config.max_seq_len, ...)
         alibi="longest_row",
     ),
@@ -131,6 +135,7 @@ DENSE: dict[str, Architecture] = {
     "opt": Architecture(
         layer="opt",  # modeling_opt.py, OPTDecoderLayer.forward: hidden_states = self.fc1(hidden_states)
         position_ids="by_row",  # modeling_opt.py, OPTDecoder.forward: torch.cumsum(position_attention_mask, dim=1)
+        sees_packed_rows_as_one=True,  # modeling_opt.py, OPTDecoder.forward: create_causal_mask without position_ids
         # modeling_opt.py, OPTAttention.forward: query_states = self.q_proj(hidden_states) * self.scaling
         scales_projected_queries=True,
     ),

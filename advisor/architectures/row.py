@@ -28,6 +28,8 @@ class Architecture(NamedTuple):
 
     # Before the first layer.
     position_ids: Literal["shared", "by_row", "not_passed_on", "none"] = "shared"  # one row for all rows of the batch
+    takes_position_ids: bool = True  # from whoever calls the model
+    sees_packed_rows_as_one: bool = False  # position ids that begin anew make no mask
     keeps_embedding: Literal["undropped", "dropped"] = "undropped"  # the one that the model's forward keeps a name for
     alibi: Literal["none", "in_mask", "by_row", "longest_row"] = "none"
     always_makes_mask: bool = False  # even where the attention kernel is causal by itself

@@ -4,10 +4,9 @@ The rules are those of `CachingAllocator`, and a test holds the two together. Wh
 segments, nothing is ever given back to the driver, so there is no capacity.
 
 With numba (the [simulate] extra) the functions are compiled to machine code, and the array is numpy's; without it the
-same functions run as they are on a list, some fifty times slower. Either way the answer is the same.
-
-The array holds counters, a register for each allocation of the job, the free blocks of both pools in the order of size
-and address, and the blocks. A block is the index at which its record begins.
+same functions run as they are on a list, some fifty times slower. The answer is the same. The array holds counters, a
+register for each allocation of the job, the free blocks of both pools in the order of size and address, and the blocks.
+A block is the index at which its record begins.
 """
 
 from __future__ import annotations
@@ -72,7 +71,8 @@ def allocator(blocks: int, registers: int, expandable_segments: bool = False, ca
     `capacity_bytes` is what the driver can give (0: no limit; with expandable segments there is none).
     """
     begin = _REGISTERS + registers
-    s = array([0] * (begin + (2 + _WORDS) * blocks))
+    words = begin + (2 + _WORDS) * blocks
+    s = numpy.zeros(words, dtype=numpy.int64) if COMPILED else [0] * words
     s[CAPACITY], s[_EXPANDABLE] = capacity_bytes, int(expandable_segments)
     s[_LIST], s[_LIST + 1], s[_UNUSED] = begin, begin + blocks, begin + 2 * blocks
     return s
@@ -105,13 +105,12 @@ def _put(s: Any, pool: int, block: int) -> None:
 
 
 @jitted
-def _take(s: Any, pool: int, block: int) -> None:
-    """List a free block no longer."""
-    index = _index(s, pool, s[block], s[block + _PLACE])
+def _remove(s: Any, pool: int, index: int) -> None:
+    """Take what the list has there out of it."""
+    s[s[index] + _FREE] = 0
     s[_COUNT + pool] -= 1
     for at in range(index, s[_LIST + pool] + s[_COUNT + pool]):
         s[at] = s[at + 1]
-    s[block + _FREE] = 0
 
 
 @jitted
@@ -152,14 +151,40 @@ def _join(s: Any, pool: int, block: int, behind: int) -> None:
 
 @jitted
 def _best_fit(s: Any, pool: int, size: int) -> int:
-    """The smallest free block of at least `size`, or 0; the last of an expandable segment could grow: it comes last."""
+    """The place of the smallest block of at least `size`, or 0; that which could grow comes last."""
     index = _index(s, pool, size, 0)
     end = s[_LIST + pool] + s[_COUNT + pool]
     if index == end:
         return 0
-    if s[index] == s[_TAIL + pool] and index + 1 < end:
+    return index + 1 if s[index] == s[_TAIL + pool] and index + 1 < end else index
+
+
+@jitted
+def _shrink(s: Any, pool: int, index: int, rest: int) -> None:
+    """Let a smaller free block take the place in the list of one that is cut."""
+    low, size, address = s[_LIST + pool], s[rest], s[rest + _PLACE]
+    while index > low:
+        near = s[index - 1]
+        if s[near] < size or (s[near] == size and s[near + _PLACE] < address):
+            break
+        s[index] = near
+        index -= 1
+    s[index] = rest
+    s[rest + _FREE] = 1
+
+
+@jitted
+def _grow(s: Any, pool: int, index: int, block: int) -> None:
+    """Let a larger free block take the place in the list of one that it holds."""
+    end, size, address = s[_LIST + pool] + s[_COUNT + pool] - 1, s[block], s[block + _PLACE]
+    while index < end:
+        behind = s[index + 1]
+        if s[behind] > size or (s[behind] == size and s[behind + _PLACE] > address):
+            break
+        s[index] = behind
         index += 1
-    return int(s[index])
+    s[index] = block
+    s[block + _FREE] = 1
 
 
 @jitted
@@ -170,7 +195,7 @@ def empty_cache(s: Any) -> None:
         while at < s[_LIST + pool] + s[_COUNT + pool]:
             block = s[at]
             if s[block + _BEFORE] == 0 and s[block + _AFTER] == 0:
-                _take(s, pool, block)
+                _remove(s, pool, at)
                 s[RESERVED] -= s[block]
                 _drop(s, block)
             else:
@@ -207,9 +232,9 @@ def _grown(s: Any, pool: int, size: int) -> int:
     s[RESERVED] += wanted
     s[PEAK_RESERVED] = max(s[PEAK_RESERVED], s[RESERVED])
     if whole:
-        _take(s, pool, last)
+        index = _index(s, pool, s[last], s[last + _PLACE])
         s[last] += wanted
-        _put(s, pool, last)
+        _grow(s, pool, index, last)
         return last
     block = _block(s, s[last + _PLACE] + s[last] if last else ADDRESS_SPACE * (1 + pool), wanted)
     if last:
@@ -225,29 +250,23 @@ def _allocate(s: Any, register: int, asked: int) -> bool:
     """Serve a request; False when the memory has run out, the cache emptied."""
     size = max(BLOCK_BYTES, (asked + BLOCK_BYTES - 1) // BLOCK_BYTES * BLOCK_BYTES)
     pool = 0 if size <= SMALL_BYTES else 1
-    block = _best_fit(s, pool, size)
-    if block == 0:
-        block = _grown(s, pool, size) if s[_EXPANDABLE] else _segment(s, pool, size)
-    if block == 0:
-        empty_cache(s)
-        s[RELEASES] += 1
-        block = _segment(s, pool, size)
-        if block == 0:
-            return False
-    _take(s, pool, block)
+    index = _best_fit(s, pool, size)
+    if index == 0:
+        new = _grown(s, pool, size) if s[_EXPANDABLE] else _segment(s, pool, size)
+        if new == 0:
+            empty_cache(s)
+            s[RELEASES] += 1
+            new = _segment(s, pool, size)
+            if new == 0:
+                return False
+        index = _index(s, pool, s[new], s[new + _PLACE])
+    block = s[index]
     left = s[block] - size
     if left > SMALL_BYTES or (left >= BLOCK_BYTES and (pool == 0 or s[_EXPANDABLE])):
-        rest = _block(s, s[block + _PLACE] + size, left)
-        after = s[block + _AFTER]
-        s[block] = size
-        s[block + _AFTER] = rest
-        s[rest + _BEFORE] = block
-        s[rest + _AFTER] = after
-        if after:
-            s[after + _BEFORE] = rest
-        if s[_TAIL + pool] == block:
-            s[_TAIL + pool] = rest
-        _put(s, pool, rest)
+        _shrink(s, pool, index, _split(s, pool, block, size))
+    else:
+        _remove(s, pool, index)
+    s[block + _FREE] = 0
     s[_REGISTERS + register] = block
     s[ALLOCATED] += s[block]
     s[PEAK_ALLOCATED] = max(s[PEAK_ALLOCATED], s[ALLOCATED])
@@ -255,25 +274,63 @@ def _allocate(s: Any, register: int, asked: int) -> bool:
 
 
 @jitted
-def _release(s: Any, block: int) -> None:
-    """Free a block; its free neighbors become one block with it."""
+def _split(s: Any, pool: int, block: int, size: int) -> int:
+    """Cut a block to `size`: the rest, as a block of its own."""
+    rest = _block(s, s[block + _PLACE] + size, s[block] - size)
+    after = s[block + _AFTER]
+    s[block] = size
+    s[block + _AFTER] = rest
+    s[rest + _BEFORE] = block
+    s[rest + _AFTER] = after
+    if after:
+        s[after + _BEFORE] = rest
+    if s[_TAIL + pool] == block:
+        s[_TAIL + pool] = rest
+    return int(rest)
+
+
+@jitted
+def _release(s: Any, register: int) -> None:
+    """Free the block behind a register, if there is one; its free neighbors become one block with it."""
+    block = s[_REGISTERS + register]
+    if block == 0:
+        return
+    s[_REGISTERS + register] = 0
     pool = 0 if s[block] <= SMALL_BYTES else 1
     s[ALLOCATED] -= s[block]
-    behind = s[block + _AFTER]
-    if behind and s[behind + _FREE]:
-        _take(s, pool, behind)
-        _join(s, pool, block, behind)
-    near = s[block + _BEFORE]
+    index, behind, near = 0, s[block + _AFTER], s[block + _BEFORE]
     if near and s[near + _FREE]:
-        _take(s, pool, near)
+        index = _index(s, pool, s[near], s[near + _PLACE])
+    if behind and s[behind + _FREE]:
+        at = _index(s, pool, s[behind], s[behind + _PLACE])
+        if index:
+            _remove(s, pool, at)
+            index -= at < index
+        else:
+            index = at
+        _join(s, pool, block, behind)
+    if near and s[near + _FREE]:
         _join(s, pool, near, block)
         block = near
-    _put(s, pool, block)
+    if index:
+        _grow(s, pool, index, block)
+    else:
+        _put(s, pool, block)
 
 
-def is_live(s: Any, register: int) -> bool:
-    """Whether there is a block behind a register."""
-    return bool(s[_REGISTERS + register])
+@jitted
+def release(s: Any, registers: Any) -> None:
+    """Free the blocks behind registers."""
+    for register in registers:
+        _release(s, register)
+
+
+def living(s: Any, registers: Any, base: int) -> Any:
+    """Those of the registers, `base` added to each, that a block is behind."""
+    if not COMPILED:
+        return [base + register for register in registers if s[_REGISTERS + base + register]]
+    found = registers + base
+    return found[s[_REGISTERS + found] != 0]
 
 
 @jitted
@@ -284,12 +341,9 @@ def play(s: Any, codes: Any, slots: Any, sizes: Any, base: int) -> bool:
     """
     least = SMALL_BYTES if s[LARGE_ONLY] else 0
     for at in range(len(codes)):
-        register = codes[at] // 2 + base
-        if codes[at] % 2 == 1:
-            block = s[_REGISTERS + register]
-            if block:
-                s[_REGISTERS + register] = 0
-                _release(s, block)
+        register = (codes[at] >> 1) + base
+        if codes[at] & 1:
+            _release(s, register)
         elif sizes[slots[at]] > least and not _allocate(s, register, sizes[slots[at]]):
             return False
     return True

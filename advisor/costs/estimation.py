@@ -10,9 +10,9 @@ from advisor.costs.attention import attention_uses
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.costs.micro_batches import MicroBatch, expected, shuffled, worst
+from advisor.costs.micro_batches import MicroBatch, evaluating, expected, length_count, worst
 from advisor.costs.moments import predict_evaluation_memory
-from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, beginning_peaks, largest, peak_of
+from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, MOMENT_COUNTERS, beginning_peaks, largest, peak_of
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
 from advisor.decoders.kinds import attention_card
 from advisor.decoders.stack import Proof, Stack
@@ -27,6 +27,7 @@ from advisor.specs import (
     MemoryEstimate,
     Model,
     ModelSpec,
+    Moment,
     Placement,
     Recipe,
     Term,
@@ -40,7 +41,7 @@ from advisor.terms import TermName
 REST_OF_EVIDENCE = "fragmentation from a simulated allocator; a default CUDA context"
 
 DURATIONS = ("micro_step_s", "step_s", "total_s", "energy_j", "evaluation_s")
-Spec = TypeVar("Spec", MemoryEstimate, TimeEstimate)
+Spec = TypeVar("Spec", MemoryEstimate, Moment, TimeEstimate)
 
 TRACED_SPREAD = (0.05, 0.05)
 UNFUSED_SPREAD = (0.4, 0.05)
@@ -69,21 +70,21 @@ def memory_estimate(
     profile: DeviceProfile,
     spread: tuple[float, float] = ALLOCATED_SPREAD,
     evaluating: bool = False,
-    shuffled: bool = False,
+    lengths: int = 1,
 ) -> MemoryEstimate:
     """What the card must hold for a step, and what it will show: two numbers.
 
     PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
     fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
-    The terms add up to `needed_bytes.likely`. `evaluating`: the step is an evaluation's. `shuffled`: it is the worst
-    of many, whose lengths differ and come in random order.
+    The terms add up to `needed_bytes.likely`. `evaluating`: the step is an evaluation's. `lengths`: it is the worst of
+    many, which have so many lengths in random order.
     """
     allocated = step.peak_bytes + profile.workspace_bytes
     low, high = spread
     bounds = Interval.around(float(allocated), low, high)
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
-    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, shuffled)
+    reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, lengths)
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,
@@ -100,12 +101,6 @@ def memory_estimate(
         peak_at=step.peak_at,
         terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
     )
-
-
-def _evaluating(recipe: Recipe) -> Recipe:
-    """The recipe whose micro-batches are those of evaluation."""
-    changes = {"micro_batch": recipe.eval_batch, "gradient_accumulation": 1, "expandable_segments": False}
-    return recipe.model_copy(update=changes)
 
 
 def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval, context: Interval) -> MemoryEstimate:
@@ -140,14 +135,15 @@ def _job_memory(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, step: StepMemory
 ) -> MemoryEstimate:
     """The peak of the job: of its worst step, or of what is before and between steps."""
-    training = memory_estimate(step, recipe, profile, shuffled=shuffled(workload))
-    if shuffled(workload):
+    lengths = length_count(workload)
+    training = memory_estimate(step, recipe, profile, lengths=lengths)
+    if lengths > 1:
         training = within_card(training, gpu.memory_bytes, profile.context_bytes)
     if not (recipe.eval_batch or recipe.is_quantized):
         return training
     peaks = [peak_of("step", training)]
     if recipe.eval_batch:
-        one = _evaluating(recipe)
+        one = evaluating(recipe)
         batch = worst(workload, one)
         card = attention_card(m, one, batch.tokens, gpu, stack_for(one).masks(batch.padded))
         found = _step_memory(m, one, batch, card, evaluating=True)
@@ -166,16 +162,17 @@ def _as_computed(recipe: Recipe) -> Recipe:
 @lru_cache(maxsize=256)
 def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool = False) -> StepMemory:
     """Computed once for the many cards of a bare size that run the same attention kernels."""
-    rows, tokens, padded = batch
+    rows, tokens, padded, packed = batch
     predict = predict_evaluation_memory if evaluating else predict_step_memory
-    return predict(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card)
+    return predict(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card, packed=packed)
 
 
 @lru_cache(maxsize=64)
 def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool) -> StepKernels:
-    rows, tokens, padded = batch
+    rows, tokens, padded, packed = batch
     record = evaluation_program if evaluating else step_program
-    program = record(m, recipe, rows, tokens, "cuda", stack_for(recipe), padded=padded, capability=card)
+    stack = stack_for(recipe)
+    program = record(m, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed)
     return program.kernels(rows, tokens, recipe.rank)
 
 
@@ -201,7 +198,7 @@ def _time(
     training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
-    runs = _runs(m, _evaluating(recipe), workload, gpu, evaluating=True)
+    runs = _runs(m, evaluating(recipe), workload, gpu, evaluating=True)
     evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement)
     return with_evaluation(training, evaluations)
 
@@ -237,7 +234,7 @@ def estimate(
     low, high = (_estimate(model, recipe, end, gpu, placement, profile) for end in ends)
     return likely.model_copy(
         update={
-            "memory": _spanning(low.memory, likely.memory, high.memory, MEMORY_COUNTERS),
+            "memory": _spanning_memory(low.memory, likely.memory, high.memory),
             "time": _spanning_times(low.time, likely.time, high.time),
         }
     )
@@ -269,6 +266,13 @@ def _spanning_times(
     if low is None or likely is None or high is None:
         return None
     return _spanning(low, likely, high, DURATIONS)
+
+
+def _spanning_memory(low: MemoryEstimate, likely: MemoryEstimate, high: MemoryEstimate) -> MemoryEstimate:
+    """The same for memory and each of its moments."""
+    moments = zip(low.moments, likely.moments, high.moments, strict=True)
+    wider = tuple(_spanning(*of_moment, MOMENT_COUNTERS) for of_moment in moments)
+    return _spanning(low, likely, high, MEMORY_COUNTERS).model_copy(update={"moments": wider})
 
 
 def _spanning(low: Spec, likely: Spec, high: Spec, names: Sequence[str]) -> Spec:
@@ -324,7 +328,7 @@ def _traced_estimate(
     rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, recipe, profile, spread, shuffled=shuffled(workload)),
+        memory=memory_estimate(step, recipe, profile, spread, lengths=length_count(workload)),
         time=time,
         trainable_parameters=traced.traced_parameter_count(model, recipe, length),
         evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),

@@ -6,6 +6,7 @@ The step is recorded once more on a tape that notes where each kernel runs; the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from advisor.costs.attention_rates import ATTENTION
@@ -98,14 +99,17 @@ def explain_time(
     model: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile | None = None
 ) -> StepParts:
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
-    rows, tokens, padded = average(workload, recipe)
+    rows, tokens, padded, packed = average(workload, recipe)
     profile = profile or profile_for(gpu)
     stack = stack_for(recipe)
     card = attention_card(model, recipe, tokens, gpu, stack.masks(padded))
-    program = step_program(model, recipe, rows, tokens, "cuda", stack, labeled=True, padded=padded, capability=card)
+    asked = partial(
+        step_program, model, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed
+    )
+    program = asked(labeled=True)
     runs = program.kernels(rows, tokens, recipe.rank)
     kernels = _kernel_times(runs, program.kernel_places(), Roofline(gpu, profile))
-    plain = step_program(model, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card)
+    plain = asked()
     total_s = micro_step_time(plain.kernels(rows, tokens, recipe.rank), gpu, profile).seconds.likely
     parts = dict.fromkeys((*PARTS, OPTIMIZER, WAITING), 0.0)
     for kernel in kernels:

@@ -4,27 +4,25 @@ weights      each tensor of its own; never released
 micro-step   the tape's program at the length of the micro-batch, a layer that was run once for n played n times
 optimizer    its states at the first step, its temporaries at every step; then the gradients go
 hand-over    what a loop still holds after a micro-step lives until the next one's forward pass has ended
-
-A release frees the youngest allocation of its size and category: within a layer that may be another one of the same
-size than the real one. Ignored: the order in which layers of several kinds alternate.
+evaluation   forwards without gradients between two steps, the gradients gone
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from advisor.costs import compiled
-from advisor.costs.micro_batches import MicroBatch
+from advisor.costs.micro_batches import MicroBatch, evaluating
+from advisor.costs.requests import MicroStep, Requests, micro_step
 from advisor.costs.static import static_memory
 from advisor.decoders.stack import THIS_STACK, Stack
-from advisor.decoders.step import LEAVING_AUTOCAST, step_program
+from advisor.decoders.step import evaluation_program, step_program
 from advisor.optimizers import optimizer_row
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
-from advisor.tape.graph import GRADIENT, Device
-from advisor.tape.program import Part, Program
+from advisor.tape.graph import Device
+from advisor.tape.program import Program
 from advisor.terms import TermName
 
 LATE = (TermName.OPTIMIZER_STATES, TermName.STEP_COUNTERS)
@@ -33,96 +31,6 @@ WARM_UP_STEPS = 10
 """After these the small pool has grown, and what it is asked is left out."""
 _BANKS = 4
 """Sets of registers: of the first micro-step of an optimizer step and of the others, each twice in turn."""
-
-
-class Requests(NamedTuple):
-    """2 * register to allocate a slot's size, 2 * register + 1 to release it, with the slot of each."""
-
-    codes: Any
-    slots: Any
-
-
-class MicroStep(NamedTuple):
-    """A program as requests, and what is alive after it."""
-
-    program: Program
-    forward: Requests
-    backward: Requests
-    registers: int
-    gradients: tuple[int, ...]
-    carried: tuple[int, ...]  # all else: what the loss and the model's outputs hold
-
-
-class _Writer:
-    """Numbers the allocations of a micro-step, and finds the one that a release means."""
-
-    def __init__(self) -> None:
-        self.codes: list[int] = []
-        self.slots: list[int] = []
-        self.live: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        self.last = -1
-
-    def play(self, events: Sequence[int]) -> None:
-        """Write a run of events; bytes that move to another category ask for nothing."""
-        index = 0
-        while index < len(events):
-            event = events[index]
-            slot, category = event >> 3, event >> 1 & 3
-            following = events[index + 1] if index + 1 < len(events) else event
-            if not event & 1:
-                self.last += 1
-                self.live[slot, category].append(self.last)
-                self._write(2 * self.last, slot)
-            elif not following & 1 and following >> 3 == slot and following >> 1 & 3 != category:
-                if self.live[slot, category]:
-                    self.live[slot, following >> 1 & 3].append(self.live[slot, category].pop())
-                index += 1
-            else:
-                self.release(slot, category)
-            index += 1
-
-    def release(self, slot: int, category: int) -> None:
-        """Free the youngest of these; the tape also releases what was there before it began."""
-        if self.live[slot, category]:
-            self._write(2 * self.live[slot, category].pop() + 1, slot)
-
-    def _write(self, code: int, slot: int) -> None:
-        self.codes.append(code)
-        self.slots.append(slot)
-
-    def cut(self) -> Requests:
-        """What was written since the last cut."""
-        found = Requests(compiled.array(self.codes), compiled.array(self.slots))
-        self.codes, self.slots = [], []
-        return found
-
-
-def micro_step(program: Program) -> MicroStep:
-    """The requests of a program; gradients that stood before it began are not its own."""
-    writer = _Writer()
-    forward: Requests | None = None
-    for part in program.parts:
-        if forward is None and part.phase == "backward":
-            forward = writer.cut()
-        for _ in range(part.copies):
-            writer.play(program.events[part.start : part.end])
-        if part.place == LEAVING_AUTOCAST:
-            _drop_casts(writer, program.parts)
-    backward = writer.cut()
-    assert forward is not None
-    gradients: list[int] = []
-    carried: list[int] = []
-    for (_, category), registers in writer.live.items():
-        (gradients if category == GRADIENT else carried).extend(registers)
-    return MicroStep(program, forward, backward, writer.last + 1, tuple(sorted(gradients)), tuple(sorted(carried)))
-
-
-def _drop_casts(writer: _Writer, parts: Iterable[Part]) -> None:
-    """Leaving autocast frees the cached casts of the layers that were not run, too."""
-    for part in parts:
-        for slot, category, net in part.dropped:
-            for _ in range(-net * (part.copies - 1)):
-                writer.release(slot, category)
 
 
 class Job:
@@ -137,10 +45,12 @@ class Job:
         aside_bytes: Sequence[int] = (),
         device: Device = "cuda",
         capability: str = "",
+        evaluations: Iterable[MicroBatch] = (),
     ) -> None:
         """`batches`: all micro-batches that there will be; `aside_bytes`: tensors beside the model's.
 
-        `capability`: the card's compute capability, by which attention kernels are picked.
+        `evaluations`: all batches of evaluations. `capability`: the card's compute capability, by which attention
+        kernels are picked.
         """
         self.m, self.recipe, self.stack, self.device, self.capability = m, recipe, stack, device, capability
         distinct = set(batches)
@@ -151,20 +61,32 @@ class Job:
         self._programs: dict[int, MicroStep] = {}  # by the identity of the program
         firsts = (True,) if recipe.gradient_accumulation == 1 else (True, False)
         self.micro_steps = {(batch, first): self._micro_step(batch, first) for batch in distinct for first in firsts}
+        self.evaluations = {batch: self._evaluation(batch) for batch in set(evaluations)}
         self.bank = max(step.registers for step in self._programs.values())
         self.optimizer = _optimizer_requests(m, recipe, _BANKS * self.bank)
 
     def _micro_step(self, batch: MicroBatch, first: bool) -> tuple[MicroStep, Any]:
         """The requests of a micro-step, and the bytes of its slots; the first one of a step finds no gradients."""
-        rows, tokens, padded = batch
+        rows, tokens, padded, packed = batch
         recipe = self.recipe.model_copy(update={"gradient_accumulation": 1}) if first else self.recipe
         program = step_program(
-            self.m, recipe, rows, tokens, self.device, self.stack, padded=padded, capability=self.capability
+            self.m, recipe, rows, tokens, self.device, self.stack, False, padded, False, self.capability, packed
         )
+        return self._requests(program, batch)
+
+    def _evaluation(self, batch: MicroBatch) -> tuple[MicroStep, Any]:
+        """The same of one batch of an evaluation."""
+        recipe = evaluating(self.recipe)
+        return self._requests(
+            evaluation_program(self.m, recipe, *batch[:2], self.device, self.stack, batch.padded, self.capability),
+            batch,
+        )
+
+    def _requests(self, program: Program, batch: MicroBatch) -> tuple[MicroStep, Any]:
         step = self._programs.get(id(program))
         if step is None:
             step = self._programs[id(program)] = micro_step(program)
-        return step, compiled.array(program.slot_bytes(rows, tokens, recipe.rank))
+        return step, compiled.array(program.slot_bytes(batch.rows, batch.tokens, self.recipe.rank))
 
 
 class OptimizerRequests(NamedTuple):
@@ -210,8 +132,9 @@ class Run:
         """`capacity_bytes` is what the driver can give (0: no limit; with expandable segments there is none)."""
         self.job = job
         self.steps = self._parity = 0
-        self._carried: list[int] = []
-        self._seen: set[tuple[MicroBatch, bool]] = set()
+        self._carried: Any = compiled.array([])
+        self._seen: set[object] = set()  # what changed nothing within a step, and will not as long as nothing else does
+        self._idle: set[object] = set()  # the same of what began between two steps
         first = _BANKS * job.bank + job.optimizer.registers
         registers = first + len(job.static)
         self.state = compiled.allocator(2 * registers + 4096, registers, expandable_segments, capacity_bytes)
@@ -220,58 +143,85 @@ class Run:
     def _play(self, requests: Requests, sizes: Any, base: int = 0) -> bool:
         return bool(compiled.play(self.state, requests.codes, requests.slots, sizes, base))
 
-    def _release(self, registers: Sequence[int]) -> None:
-        codes = compiled.array([2 * register + 1 for register in registers])
-        compiled.play(self.state, codes, codes, codes, 0)
-
     def empty_cache(self) -> None:
         """torch.cuda.empty_cache."""
         compiled.empty_cache(self.state)
-        self._seen.clear()
+        self._forget()
 
     def step(self, batches: Sequence[MicroBatch]) -> bool:
         """One optimizer step with these micro-batches; False, for good, when the memory has run out."""
         if self.steps == WARM_UP_STEPS:
             self.state[compiled.LARGE_ONLY] = 1
-        gradients: list[int] = []
-        for index, batch in enumerate(batches):
-            self.failed = self.failed or not self._micro_step(batch, index == 0, gradients)
-        optimizer = self.job.optimizer
-        if self.steps == 0:
-            self.failed = self.failed or not self._play(optimizer.states, optimizer.sizes)
-        self.failed = self.failed or not self._play(optimizer.temporaries, optimizer.sizes)
-        if not self.failed:
-            self._release(gradients)
-            self.steps += 1
+        key = tuple(batches)
+        if not self.failed and key not in self._idle:
+            before = self._held
+            self.failed = not self._whole_step(batches)
+            self._note(self._idle, key, before)
+        self.steps += not self.failed
         return not self.failed
 
-    def _micro_step(self, batch: MicroBatch, first: bool, gradients: list[int]) -> bool:
-        """Forward and backward; its new gradients are added to `gradients`. False when the memory has run out.
+    def _whole_step(self, batches: Sequence[MicroBatch]) -> bool:
+        gradients: list[Any] = []
+        for index, batch in enumerate(batches):
+            if (batch, index == 0) not in self._seen:
+                before = self._held
+                fresh = self._micro_step(batch, index == 0)
+                if fresh is None:
+                    return False
+                if len(fresh):
+                    gradients.append(fresh)
+                    self._seen.clear()
+                else:
+                    self._note(self._seen, (batch, index == 0), before)
+        optimizer = self.job.optimizer
+        if self.steps == 0 and not self._play(optimizer.states, optimizer.sizes):
+            return False
+        if not self._play(optimizer.temporaries, optimizer.sizes):
+            return False
+        for fresh in gradients:
+            compiled.release(self.state, fresh)
+            self._seen.clear()
+        return True
 
-        What began with the same tensors in the same segments as now and changed neither need not be played again.
-        """
-        if (batch, first) in self._seen:
-            return True
-        before = self._held
+    def _micro_step(self, batch: MicroBatch, first: bool) -> Any:
+        """Forward and backward: the registers of its new gradients, or None when the memory has run out."""
         step, sizes = self.job.micro_steps[batch, first]
         self._parity = 1 - self._parity
         base = (self._parity + (0 if first else 2)) * self.job.bank
         if not self._play(step.forward, sizes, base):
-            return False
-        self._release(self._carried)
+            return None
+        compiled.release(self.state, self._carried)
         if not self._play(step.backward, sizes, base):
-            return False
-        self._carried = [base + register for register in step.carried if compiled.is_live(self.state, base + register)]
+            return None
+        self._carried = compiled.living(self.state, step.carried, base)
         if not self.job.stack.outputs_outlive_step:
-            self._release(self._carried)
-            self._carried = []
-        fresh = [base + register for register in step.gradients if compiled.is_live(self.state, base + register)]
-        gradients += fresh
-        if self._held != before or self._carried or fresh or self.steps < WARM_UP_STEPS:
-            self._seen.clear()
-        else:
-            self._seen.add((batch, first))
-        return True
+            compiled.release(self.state, self._carried)
+            self._carried = self._carried[:0]
+        return compiled.living(self.state, step.gradients, base)
+
+    def evaluate(self, batches: Iterable[MicroBatch]) -> bool:
+        """Forwards of an evaluation between two steps; False, for good, when the memory has run out."""
+        base = (1 - self._parity) * self.job.bank
+        for batch in batches:
+            if self.failed or batch in self._idle:
+                continue
+            before = self._held
+            step, sizes = self.job.evaluations[batch]
+            self.failed = not self._play(step.forward, sizes, base)
+            compiled.release(self.state, compiled.living(self.state, step.carried, base))
+            self._note(self._idle, batch, before)
+        return not self.failed
+
+    def _note(self, known: set[object], key: object, before: tuple[int, ...]) -> None:
+        """What began with the same tensors in the same segments and changed neither need not be played again."""
+        if self._held != before:
+            self._forget()
+        elif not len(self._carried) and self.steps > WARM_UP_STEPS:
+            known.add(key)
+
+    def _forget(self) -> None:
+        self._seen.clear()
+        self._idle.clear()
 
     @property
     def _held(self) -> tuple[int, ...]:

@@ -102,17 +102,20 @@ def predict_step_memory(
     stack: Stack = THIS_STACK,
     padded: bool = False,
     capability: str = "",
+    packed: bool = False,
 ) -> StepMemory:
     """Peak memory of training `m` by `recipe` with micro-batches of `batch` rows of `seq_len` tokens.
 
     `device` names the kernels: 'cuda' for a card, 'cpu' to compare with a trace of the CPU's step. `stack` is
     not the mirrored one only when comparing with measurements of other code. `padded`: some rows are shorter than
     `seq_len`, so the micro-batch has an attention mask with zeros. `capability`: the card's compute capability, by
-    which PyTorch picks its attention kernels; '' runs flash attention.
+    which PyTorch picks its attention kernels; '' runs flash attention. `packed`: position ids keep examples apart.
     """
-    static = static_memory(m, recipe, batch, seq_len, padded, stack)
+    static = static_memory(m, recipe, batch, seq_len, padded or packed, stack)
     base = sum(static.blocks.values())
-    program = step_program(m, recipe, batch, seq_len, device, stack, padded=padded, capability=capability)
+    program = step_program(
+        m, recipe, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed
+    )
     shape = (batch, seq_len, recipe.rank)
     segments = program.memory(*shape)
     grads = gradient_bytes(m, recipe)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from advisor.specs import Recipe, Workload
+from advisor.specs import Recipe, RowKind, Workload
 
 MEGA_BATCHES = 50
 """Batches whose rows are sorted together under group_by_length."""
@@ -28,11 +28,17 @@ NEGLECTED = 0.02
 
 
 class MicroBatch(NamedTuple):
-    """Rows of one forward pass; `padded`: attention gets a mask."""
+    """Rows of one forward pass; `padded`: attention gets a mask; `packed`: it is made of position ids."""
 
     rows: int
     tokens: int  # of each row
     padded: bool = False
+    packed: bool = False
+
+    @property
+    def kind(self) -> RowKind:
+        """What its rows are."""
+        return "packed" if self.packed else "padded" if self.padded else "full"
 
 
 def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
@@ -48,6 +54,12 @@ def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
     tokens = _rounded(workload, workload.seq_len)
     shorter = workload.padding == "max_length" and workload.lengths.ends[0] < tokens
     return MicroBatch(rows, tokens, _differs(workload, rows) or shorter or tokens > workload.seq_len)
+
+
+def evaluating(recipe: Recipe) -> Recipe:
+    """The recipe whose micro-batches are those of evaluation."""
+    changes = {"micro_batch": recipe.eval_batch, "gradient_accumulation": 1, "expandable_segments": False}
+    return recipe.model_copy(update=changes)
 
 
 @lru_cache(maxsize=256)
@@ -97,9 +109,15 @@ def alike(workload: Workload) -> bool:
     return workload.packing or workload.padding == "max_length" or workload.lengths.alike
 
 
-def shuffled(workload: Workload) -> bool:
-    """Whether micro-batches of different lengths come in random order: group_by_length goes from long to short."""
-    return not (alike(workload) or workload.group_by_length)
+def length_count(workload: Workload) -> int:
+    """How many lengths micro-batches in random order can have; 1 under group_by_length, which goes from long to short.
+
+    Ignores: lengths between the shortest and the longest that no row has.
+    """
+    if alike(workload) or workload.group_by_length:
+        return 1
+    shortest, longest = (_rounded(workload, end) for end in workload.lengths.ends)
+    return 1 + (longest - shortest) // workload.pad_to_multiple_of
 
 
 def drawn(workload: Workload, recipe: Recipe, seed: int) -> Iterator[MicroBatch]:
@@ -177,7 +195,7 @@ def _flattened(recipe: Recipe, rows: int, tokens: int, alone: int = 2) -> MicroB
     """
     if recipe.attention == "flash" or rows < alone:
         return MicroBatch(rows, tokens)
-    return MicroBatch(1, rows * tokens, padded=True)
+    return MicroBatch(1, rows * tokens, padded=True, packed=True)
 
 
 def _expected_packed(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, float], ...]:

@@ -42,15 +42,16 @@ def predict_evaluation_memory(
     stack: Stack = THIS_STACK,
     padded: bool = False,
     capability: str = "",
+    packed: bool = False,
 ) -> StepMemory:
     """Peak memory of evaluating `batch` rows of `seq_len` tokens between two training steps, losses only.
 
     The Trainer has freed the gradients by then. Source: transformers 5.23, trainer.py, evaluation_loop.
     Ignores: the copy in fp32 that accelerate makes of the logits under autocast, which is never at the peak.
     """
-    static = static_memory(m, recipe, batch, seq_len, padded, stack)
+    static = static_memory(m, recipe, batch, seq_len, padded or packed, stack)
     base = sum(static.blocks.values())
-    program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability)
+    program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability, packed)
     shape = (batch, seq_len, recipe.rank)
     heights = [(part, extra, part.peak_bytes + extra.total) for part, extra in extended(program.memory(*shape))]
     part, extra, height = max(heights, key=lambda found: found[2])

@@ -15,6 +15,7 @@ from advisor.terms import TermName
 ALLOCATED_SPREAD = (0.02, 0.02)
 """Relative bounds of the peak that PyTorch allocates: what CUDA's kernels may differ by from the traced CPU step."""
 MEMORY_COUNTERS = ("peak_allocated_bytes", "peak_reserved_bytes", "needed_bytes", "device_bytes")
+MOMENT_COUNTERS = ("peak_allocated_bytes", "needed_bytes")
 
 
 class Peak(NamedTuple):

@@ -86,16 +86,18 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
 
 
 def static_memory(
-    m: ModelSpec, recipe: Recipe, batch: int, length: int, padded: bool = False, stack: Stack = THIS_STACK
+    m: ModelSpec, recipe: Recipe, batch: int, length: int, beside: bool = False, stack: Stack = THIS_STACK
 ) -> Static:
-    """Everything that is held from the first step to the last; a `padded` batch has a mask of its own.
+    """Everything that is held from the first step to the last.
+
+    `beside`: the batch has a mask of its padding, or position ids.
 
     Raises UnknownName for an optimizer without a row.
     """
     alike = {"micro_batch": 1, "gradient_accumulation": 1, "gradient_checkpointing": True, "expandable_segments": False}
     held = _held(m, recipe.model_copy(update=alike))
     tally = _Tally(held)
-    tally.add(TermName.BATCH, 8 * batch * length, 1 + padded)
+    tally.add(TermName.BATCH, 8 * batch * length, 1 + beside)
     for size in stack.standing_bytes(m, recipe, batch, length):
         tally.add(TermName.BUFFERS, size)
     return Static(tally.exact, tally.blocks, tally.tensors)

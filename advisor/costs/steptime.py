@@ -258,6 +258,11 @@ def step_count(workload: Workload, recipe: Recipe, placement: Placement) -> int:
     return max(1, math.ceil(row_count(workload) * workload.epochs / batch))
 
 
+def steps_between_evaluations(workload: Workload, recipe: Recipe, placement: Placement) -> int:
+    """Optimizer steps from one evaluation to the next: an epoch where nothing else is said."""
+    return workload.eval_steps or step_count(workload.model_copy(update={"epochs": 1.0}), recipe, placement)
+
+
 def time_estimate(
     m: ModelSpec,
     recipe: Recipe,

@@ -266,7 +266,7 @@ def traced_time(
     None when the mean row is outside of what was traced. Ignores: the shapes of products, kernels that CUDA fuses
     and a CPU does not, and kernels of other packages that replace a slow path of transformers.
     """
-    batch, length, _ = average(workload, recipe)
+    batch, length, *_ = average(workload, recipe)
     try:
         structure, regime = _find(model, recipe, batch, length)
     except NotTraced:

@@ -15,7 +15,7 @@ from advisor.tape.tape import Tape
 
 
 class Embedded(NamedTuple):
-    """Position ids (1, S), what the model's forward keeps a name for until it ends, hidden states (B, S, H)."""
+    """Position ids, what the model's forward keeps a name for until it ends, hidden states (B, S, H)."""
 
     position_ids: Tensor
     kept: list[Tensor]
@@ -31,17 +31,21 @@ def embed(
     batch: int,
     length: int,
     leaf: bool,
+    packed: bool,
 ) -> Embedded:
     """The embedding of token ids, with positions and dropout where the model has them.
 
     `leaf`: checkpointing makes the embedding's output require a gradient, so that a frozen one does not cut the
-    graph; then autograd holds it too.
+    graph; then autograd holds it too. `packed`: position ids are a part of the batch.
     """
     quirks = architecture_of(m.architecture)
     rows = {"by_row": batch, "none": 0}.get(quirks.position_ids, 1)
-    ids = t.empty((rows, length), "int64")
-    for passes in (1, 2):  # counted, then moved to where the row begins
-        t.kernel("elementwise", "int64", 0, passes * ids.bytes)
+    if packed:
+        ids = Tensor((batch, length), "int64")
+    else:
+        ids = t.empty((rows, length), "int64")
+        for passes in (1, 2):  # counted, then moved to where the row begins
+            t.kernel("elementwise", "int64", 0, passes * ids.bytes)
     kept: list[Tensor] = []
     x = embedding(t, table, batch, length)
     if m.embedding_multiplier and quirks.embedding_scales_itself:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import product
+from itertools import groupby, product
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
@@ -117,3 +117,15 @@ def layer_kinds(m: ModelSpec) -> list[LayerKind]:
         LayerKind(rotates and not (m.nope_every and (i + 1) % m.nope_every == 0), odd_end and i == end, kind)
         for i, kind in enumerate(kinds)
     ]
+
+
+def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
+    """Which layers to run and how many each stands for; the first layer stands for itself.
+
+    Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
+    and tables that only one kind uses live as long as in the full model.
+    """
+    kinds = layer_kinds(m)
+    seen = 1 + max(kinds.index(kind) for kind in set(kinds))
+    begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
+    return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import groupby
 from typing import NamedTuple, ParamSpec
 
+from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.ends import embed
-from advisor.decoders.kinds import LayerKind, composes_attention, layer_kinds, sdpa_plan, slides
+from advisor.decoders.kinds import LayerKind, composes_attention, layer_plan, sdpa_plan, slides
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.loss import TILE_TOKENS
@@ -78,18 +78,6 @@ class _Recorder:
         del self.t.on_segment
 
 
-def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
-    """Which layers to run and how many each stands for; the first layer stands for itself.
-
-    Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
-    and tables that only one kind uses live as long as in the full model.
-    """
-    kinds = layer_kinds(m)
-    seen = 1 + max(kinds.index(kind) for kind in set(kinds))
-    begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
-    return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
-
-
 def _leaving_garbage(record: Callable[P, StepProgram]) -> Callable[P, StepProgram]:
     """`record` without the search for cyclic garbage, which takes half as long again; it is left for later."""
 
@@ -119,12 +107,14 @@ def _recorded(
     labeled: bool,
     evaluating: bool,
     card: str,
+    packed: bool,
 ) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
-    `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros; `evaluating`:
-    a forward alone, without gradients; `card`: the compute capability that attention kernels are picked by.
+    `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros, or
+    `packed` rows are kept apart by one; `evaluating`: a forward alone, without gradients; `card`: the compute
+    capability that attention kernels are picked by.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
@@ -147,7 +137,7 @@ def _recorded(
     )
     if recipe.gradient_accumulation > 1:
         _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card, packed)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
     if not evaluating:
@@ -197,11 +187,13 @@ def step_program(
     padded: bool = False,
     evaluating: bool = False,
     capability: str = "",
+    packed: bool = False,
 ) -> StepProgram:
     """The recorded micro-step of `recipe` (forward and backward of a micro-batch), without weights and optimizer state.
 
     `labeled`: the kernels say where they run, see LabeledTape. `padded`: rows differ in length, so there is an
     attention mask with zeros, of which each kind of attention makes its own. `evaluating`: see `evaluation_program`.
+    `packed`: each row holds several examples, with position ids that begin anew; most codes make a mask of them.
     `capability`: the card's compute capability, by which PyTorch picks attention kernels; '' runs flash attention
     wherever it is fused.
 
@@ -211,10 +203,12 @@ def step_program(
     structure = _structure(recipe)
     slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
+    if packed:
+        padded = not architecture_of(m.architecture).sees_packed_rows_as_one
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
-    return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card)
+    return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card, packed)
 
 
 def evaluation_program(
@@ -226,6 +220,7 @@ def evaluation_program(
     stack: Stack = THIS_STACK,
     padded: bool = False,
     capability: str = "",
+    packed: bool = False,
 ) -> StepProgram:
     """The recorded forward of an evaluation: no gradients, hence no checkpointing, and no dropout.
 
@@ -235,7 +230,7 @@ def evaluation_program(
     quiet = recipe.model_copy(update={"dropout": 0.0, "gradient_accumulation": 1})
     still = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
     m = m.model_copy(update={**still, "router_jitter": False})
-    return step_program(m, quiet, batch, length, device, stack, padded=padded, evaluating=True, capability=capability)
+    return step_program(m, quiet, batch, length, device, stack, False, padded, True, capability, packed)
 
 
 def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
@@ -291,12 +286,13 @@ class _Step:
         stack: Stack,
         padded: bool,
         card: str,
+        packed: bool,
     ) -> None:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
         self.calls: dict[Call, None] = {}
-        self.one_tile, self.padded, self.card = one_tile, padded, card
+        self.one_tile, self.padded, self.packed, self.card = one_tile, padded, packed, card
 
     def forward(self, ends: _Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -313,11 +309,12 @@ class _Step:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing
-        ids, _kept, x = embed(t, m, table, ends.positions, ends.projections.get("project_in"), BATCH, LENGTH, leaf)
+        project = ends.projections.get("project_in")
+        ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
-        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded)
+        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded, self.packed)
         self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):

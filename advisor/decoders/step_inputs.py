@@ -32,10 +32,12 @@ class StepInputs:
         ids: Tensor,
         dtype: str,
         padded: bool,
+        packed: bool,
     ) -> None:
         """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states.
 
-        `padded`: rows differ in length, so every mask is made, and for each row.
+        `padded`: rows differ in length, so every mask is made, and for each row; the same where `packed` rows
+        are kept apart.
         """
         quirks = architecture_of(m.architecture)
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
@@ -70,7 +72,7 @@ class StepInputs:
             sliding = t.empty((rows, *square[1:]), "bool") if slides else None
         for mask, band in ((full, 0), (sliding, self.window)):
             if mask is not None and kind != "flash":
-                _note_mask_kernels(t, mask, batch, length, band, padded)
+                _note_mask_kernels(t, mask, batch, length, band, padded, packed)
         self.masks = {False: full, True: sliding}
         self.ropes = rope_tables(t, m, length, dtype)
 
@@ -86,13 +88,16 @@ class StepInputs:
         )
 
 
-def _note_mask_kernels(t: Tape, mask: Tensor, batch: int, length: int, window: int, padded: bool) -> None:
+def _note_mask_kernels(t: Tape, mask: Tensor, batch: int, length: int, window: int, padded: bool, packed: bool) -> None:
     """What transformers' masking_utils launches for one mask: indices, comparisons, and numbers in place of bools."""
     axis, square = 8 * length, length * length
     moved = [8 * batch, 8, axis, 2 * axis, axis, 2 * axis, 2 * axis + square]
     if window:
         moved += [1, 2 * axis, 2 * axis + square, 1 + 2 * square, 3 * square]
-    if padded:  # as bools, their sum against their number, picked for each key, joined with the square
+    if padded and packed:  # where positions do not follow each other, examples so far, both looked up, compared, joined
+        moved += [16, 2 * axis, 3 * axis, axis + length, axis + length, *(3 * axis,) * 4]
+        moved += [2 * axis + square, 1 + 2 * square, 3 * square]
+    elif padded:  # as bools, their sum against their number, picked for each key, joined with the square
         tokens = batch * length
         moved += [9 * tokens, tokens, 9, 9 * tokens, tokens + square + mask.count]
     if mask.dtype != "bool":

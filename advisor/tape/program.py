@@ -153,7 +153,7 @@ class PartKernels(NamedTuple):
 
 
 RecordedKernel = tuple[str, str, int, int, int, int, int]
-"""(kind, dtype, FLOP, bytes, m, n, k), the figures as numbers of the program's polynomials; each kind of kernel once."""
+"""(kind, dtype, FLOP, bytes, m, n, k), the figures as numbers of the program's polynomials."""
 
 Run = tuple[int, int, str]
 """(number of a recorded kernel, how often a part launches it, place)."""
@@ -168,7 +168,6 @@ class Part:
         "end",
         "hooked",
         "hosted_bytes",
-        "hosted_slot",
         "kernels",
         "launches",
         "net",
@@ -191,7 +190,7 @@ class Part:
         self.dropped: Net = []
         self.recomputed = self.hooked = 0  # kernels that ran a second time, and that ran under checkpointing's hooks
         self.recomputed_flop = self.recomputed_slot = 0
-        self.hosted_bytes = self.hosted_slot = 0  # copied to the host
+        self.hosted_bytes = 0  # copied to the host
         self.launches = Launches(0, 0, 0)
         self.kernels: list[Run] = []
 
@@ -219,7 +218,7 @@ class Program:
         self.parts: list[Part] = []
         self._before: Net = []
         self._figures = Numbered[int]()
-        self._kernels = Numbered[RecordedKernel]()
+        self._kernels = Numbered[RecordedKernel]()  # each kind once
 
     def add(self, part: Part, kernels: list[RawKernel]) -> None:
         """Append a finished part with its kernels, equal ones counted together."""
@@ -230,7 +229,6 @@ class Program:
         python = len(kernels) if part.phase == "forward" else part.recomputed
         part.launches = Launches(python, len(kernels) - python, part.hooked)
         part.recomputed_slot = at[part.recomputed_flop]
-        part.hosted_slot = at[part.hosted_bytes]
         part.kernels = [
             (numbers[kind, dtype, at[flop], at[moved], at[m], at[n], at[k]], times, place)
             for (kind, dtype, flop, moved, m, n, k, place), times in Counter(kernels).items()
@@ -290,8 +288,9 @@ class Program:
 
     def host_bytes(self, batch: int, length: int, rank: int) -> int:
         """Bytes of all layers that wait in the host's memory at the end of the forward pass."""
-        values = evaluated(self._figures.polynomials, basis(batch, length, rank))
-        return sum(values[s.hosted_slot] * s.copies for s in self.parts)
+        hosted = [(polynomial(s.hosted_bytes), s.copies) for s in self.parts if s.hosted_bytes]
+        values = evaluated([terms for terms, _ in hosted], basis(batch, length, rank)) if hosted else []
+        return sum(size * copies for size, (_, copies) in zip(values, hosted, strict=True))
 
     def kernel_places(self) -> list[list[str]]:
         """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""

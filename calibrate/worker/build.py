@@ -16,6 +16,7 @@ add adapters, enable checkpointing. Details found in transformers 5.23 and peft 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import nn
 
 from advisor.architectures import ARCHITECTURES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
-from advisor.specs import Recipe
+from advisor.specs import Recipe, RowKind
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.patches import readable_4bit
 from calibrate.worker.place import fill, unfilled
@@ -190,21 +191,28 @@ def auto_name(model: Any) -> str:
     return f"AutoModelFor{tasks.get(_task_type(model) or '', 'MaskedLM')}"
 
 
-def step_inputs(model: Any, batch: int, seq_len: int, padded: bool = False) -> dict[str, Any]:
+def step_inputs(model: Any, batch: int, seq_len: int, rows: RowKind = "full") -> dict[str, Any]:
     """What a training script passes to the model for `batch` rows of `seq_len` tokens.
 
     Labels are the tokens themselves (so an encoder-decoder has the same number on both sides), or one class per row.
-    `padded`: the last row ends one token early, so there is a mask with a zero. Without, there is none: the mask of
-    ones that a collator makes is dropped by transformers.
+    padded: the last row ends one token early, so there is a mask with a zero. Where all rows are full there is none:
+    the mask of ones that a collator makes is dropped by transformers. packed: position ids that begin anew in the
+    middle of each row. Raises BadValue where the model takes none.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
     inputs = {"input_ids": input_ids, "labels": labels}
-    if padded:
+    if rows == "padded":
         inputs["attention_mask"] = torch.ones(batch, seq_len, dtype=torch.long)
         inputs["attention_mask"][-1, -1] = 0
+    elif rows == "packed":
+        if "position_ids" not in inspect.signature(base.forward).parameters:
+            taken = f"{base.config.model_type} in transformers takes no position ids: use wrapped"
+            raise BadValue("--packing-strategy", "position_ids", taken)
+        half = -(-seq_len // 2)
+        inputs["position_ids"] = torch.cat([torch.arange(half), torch.arange(seq_len - half)]).repeat(batch, 1)
     return inputs
 
 

@@ -4,7 +4,7 @@ The loop is that of transformers' Trainer: forward under autocast, backward, rea
 card, as Trainer's `logging_nan_inf_filter` does after every micro-batch), gradient clipping at 1.0, the optimizer,
 zero_grad. Weights and tokens are random; the batch stays on the device.
 
-Left out, as in the dry run: the attention mask of a data collator, the data loader, logging, the learning rate
+Left out, as in the dry run: the mask of ones that a data collator makes, the data loader, logging, the learning rate
 schedule, the copy of the logits that accelerate makes under autocast, and fp16's gradient scaler.
 """
 
@@ -14,20 +14,26 @@ import itertools
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 
+from advisor.costs.micro_batches import MicroBatch
+from advisor.lengths import quantiles_of
 from advisor.specs import Recipe
 from calibrate import host
+from calibrate.batches import Draws
 from calibrate.burst_record import Run
 from calibrate.measurement import Figures
 from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.cpu_memory import MemoryReading, rounded
 from calibrate.worker.device import Device
 from calibrate.worker.optimizers import make_optimizer
+from calibrate.worker.patches import keep_weights_as_they_are
 from calibrate.worker.quantized import quantization_tensors
+from calibrate.worker.varying import run_steps
 
 WARM_UP_STEPS = (2, 6)
 """Least and most warm-up steps before the timed ones."""
@@ -66,31 +72,57 @@ class Limits(NamedTuple):
 class Training:
     """A model in training, one step after the other."""
 
-    def __init__(self, config: Mapping[str, Any], recipe: Recipe, seq_len: int, device: Device, code: str = "") -> None:
-        """Builds the model on the device; raises what `build_model` raises."""
+    def __init__(
+        self, config: Mapping[str, Any], recipe: Recipe, batch: MicroBatch, device: Device, code: str = ""
+    ) -> None:
+        """Builds the model on the device; raises what `build_model` and `step_inputs` raise."""
         torch.manual_seed(0)
         self.recipe, self.device = recipe, device
         self.model = build_model(config, recipe, fake=False, code=code, device=device.place)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.trained, recipe.optimizer)
-        inputs = step_inputs(self.model, recipe.micro_batch, seq_len)
-        words = int(self.model.config.get_text_config().vocab_size)
-        inputs["input_ids"].random_(0, words)  # the labels are the same tensor
-        moved = {key: value.to(device.place) for key, value in inputs.items() if isinstance(value, torch.Tensor)}
+        self.words = int(self.model.config.get_text_config().vocab_size)
+        self.batches = [self._inputs(batch)]  # the micro-batches of a step, one after the other and over again
+
+    def _inputs(self, batch: MicroBatch) -> dict[str, Any]:
+        """Random tokens on the device."""
+        inputs = step_inputs(self.model, batch.rows, batch.tokens, batch.kind)
+        inputs["input_ids"].random_(0, self.words)  # the labels are the same tensor
+        moved = {key: value.to(self.device.place) for key, value in inputs.items() if isinstance(value, torch.Tensor)}
         if inputs["labels"] is inputs["input_ids"]:
             moved["labels"] = moved["input_ids"]
-        self.inputs = inputs | moved
+        return inputs | moved
+
+    def _loss(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        half = torch.float16 if self.recipe.base_dtype == "float16" else torch.bfloat16
+        with torch.autocast(self.device.kind, dtype=half, enabled=self.recipe.autocast):
+            loss: torch.Tensor = self.model(**inputs).loss
+        return loss
+
+    def evaluation(self, batch: MicroBatch) -> MemoryReading:
+        """The memory of one batch of the Trainer's evaluation, whose logits are not kept; then training goes on."""
+        keep_weights_as_they_are(self.model)
+        self.batches = []
+        inputs = self._inputs(batch)
+
+        def evaluate(_: Callable[[], None]) -> None:
+            with torch.no_grad():
+                self._loss(inputs)
+
+        self.model.eval()
+        self.device.settle()
+        found = self.device.read_memory(evaluate)
+        self.model.train()
+        return found
 
     def step(self, after_forward: Callable[[], None] = lambda: None) -> StepSeconds:
         """One optimizer step."""
         device, repeats = self.device, self.recipe.gradient_accumulation
-        half = torch.float16 if self.recipe.base_dtype == "float16" else torch.bfloat16
         device.synchronize()
         begin_s = time.perf_counter()
         waited_s, marks = 0.0, [device.mark()]
-        for _ in range(repeats):
-            with torch.autocast(device.kind, dtype=half, enabled=self.recipe.autocast):
-                loss = self.model(**self.inputs).loss
+        for inputs in itertools.islice(itertools.cycle(self.batches), repeats):
+            loss = self._loss(inputs)
             after_forward()
             if repeats > 1:
                 loss = loss / repeats
@@ -132,24 +164,45 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def run_burst(
-    config: Mapping[str, Any], recipe: Recipe, seq_len: int, device: Device, limits: Limits, say: Say, code: str = ""
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    batch: MicroBatch,
+    device: Device,
+    limits: Limits,
+    say: Say,
+    code: str = "",
+    evaluated: MicroBatch | None = None,
+    draws: Draws = (),
 ) -> tuple[Figures, Run]:
-    """Build, warm up, time, measure memory. `say` gets every step.
+    """Build, warm up, time, measure memory; then evaluate, if there is a batch for it. `say` gets every step.
 
+    With `draws` every step has rows of its own, and its memory is measured.
     Raises torch.OutOfMemoryError (CUDA), RuntimeError (a CPU without enough memory) and what `build_model` raises.
     """
     begin_s = time.perf_counter()
     device.configure(recipe.expandable_segments)
-    training = Training(config, recipe, seq_len, device, code)
+    training = Training(config, recipe, batch, device, code)
     device.settle()
     build_s = time.perf_counter() - begin_s
+    measure = _varying if draws else _alike
+    run, memory = measure(training, limits, say, draws)
+    run = run.model_copy(update={"build_s": build_s})
+    figures = figures_of(memory, static_terms(training.model, training.optimizer), run)
+    if evaluated is not None:
+        figures = figures.model_copy(update={"evaluation_bytes": training.evaluation(evaluated).peak_bytes})
+    return figures, run
+
+
+def _alike(training: Training, limits: Limits, say: Say, draws: Draws) -> tuple[Run, MemoryReading]:
+    """Steps of one shape: timed until they are stable, then one whose memory is measured."""
+    device = training.device
     warm_up = _warm_up(training, limits, say)
     before = device.conditions()
     timed, clocks, reasons, share = _timed(training, limits, say)
     after = device.conditions()
     memory = device.read_memory(training.step)
     run = Run(
-        build_s=build_s,
+        build_s=0.0,
         warm_up_s=warm_up,
         step_s=tuple(one.wall_s for one in timed),
         device_step_s=tuple(one.device_s for one in timed) if device.kind == "cuda" else (),
@@ -164,11 +217,36 @@ def run_burst(
         cpu_share=share.cpu_share,
         others_cores=share.others_cores,
     )
-    return figures_of(memory, static_terms(training.model, training.optimizer), run), run
+    return run, memory
+
+
+def _varying(training: Training, limits: Limits, say: Say, draws: Draws) -> tuple[Run, MemoryReading]:
+    """Steps of different rows, each with its memory."""
+    device = training.device
+    before, watch = device.conditions(), host.Watch(torch.get_num_threads())
+    found = run_steps(training, draws, training.words, limits.end_s, say)
+    share, rows = watch.read(), Counter(length for step in draws for drawn in step for length in drawn.lengths)
+    run = Run(
+        build_s=0.0,
+        warm_up_s=(),
+        step_s=found.seconds,
+        micro_step_s=(),
+        host_s=(),
+        row_lengths=quantiles_of(rows) if len(rows) > 1 else (),
+        step_peak_bytes=tuple(one.peak_bytes for one in found.memory),
+        step_reserved_bytes=tuple(one.reserved_bytes for one in found.memory),
+        trainable_parameters=sum(p.numel() for p in training.trained),
+        peak_exact_bytes=found.highest.exact_bytes,
+        before=before,
+        after=device.conditions(),
+        cpu_share=share.cpu_share,
+        others_cores=share.others_cores,
+    )
+    return run, found.highest
 
 
 def figures_of(memory: MemoryReading, terms: dict[str, int], run: Run) -> Figures:
-    """The measured side of a comparison: peaks, terms, and medians of the times."""
+    """The measured side of a comparison: peaks, terms, and medians of the times, if each step is timed alike."""
     return Figures(
         peak_allocated_bytes=memory.peak_bytes,
         peak_reserved_bytes=memory.reserved_bytes,
@@ -176,9 +254,9 @@ def figures_of(memory: MemoryReading, terms: dict[str, int], run: Run) -> Figure
         static_bytes=memory.static_bytes,
         after_forward_bytes=memory.after_forward_bytes or None,
         peak_at="",
-        micro_step_s=statistics.median(run.micro_step_s),
-        step_s=statistics.median(run.step_s),
-        host_s=statistics.median(run.host_s),
+        micro_step_s=statistics.median(run.micro_step_s) if run.micro_step_s else None,
+        step_s=None if run.step_peak_bytes else statistics.median(run.step_s),
+        host_s=statistics.median(run.host_s) if run.host_s else None,
         **terms,
     )
 

@@ -31,8 +31,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
+from calibrate.batches import Drawn
 from calibrate.worker.trace_worker import claim_stdout, environment
 
 Say = Callable[[Mapping[str, Any]], None]
@@ -232,15 +234,17 @@ def _burst(job: Mapping[str, Any], say: Say) -> dict[str, Any]:
 
     begin_s = time.perf_counter()
     with quiet(), contextlib.redirect_stdout(sys.stderr):
-        device = _open(job["device"]).device
+        device, recipe = _open(job["device"]).device, Recipe.model_validate(job["recipe"])
         figures, run = run_burst(
             job["config"],
-            Recipe.model_validate(job["recipe"]),
-            job["seq_len"],
+            recipe,
+            MicroBatch(*job["batch"]) if job.get("batch") else MicroBatch(recipe.micro_batch, job["seq_len"]),
             device,
             Limits(job["steps"], job["limit_s"], begin_s + job.get("left_s", math.inf)),
             say,
             job.get("code", ""),
+            MicroBatch(*job["evaluated"]) if job.get("evaluated") else None,
+            tuple(tuple(Drawn(tuple(lengths), tokens) for lengths, tokens in step) for step in job.get("draws", ())),
         )
     return {"measured": figures.model_dump(), "run": run.model_dump()}
 

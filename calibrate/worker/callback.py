@@ -25,7 +25,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from advisor.specs import ModelSpec
+from advisor.specs import ModelSpec, Workload
 from advisor.units import format_seconds
 from calibrate import host
 from calibrate.burst_record import Conditions, Run
@@ -218,7 +218,10 @@ class _Training:
         if not self.seq_len:
             return UNKNOWN
         recipe = self.described.recipe.model_copy(update={"micro_batch": self.rows})
-        return predict(self._spec, recipe, self.seq_len, self.device.facts(), self.limit_bytes, padded=padded)
+        rows = None
+        if padded and self.seq_len > 1:
+            rows = Workload(seq_len=self.seq_len, mean_seq_len=self.seq_len - 1, padding="max_length")
+        return predict(self._spec, recipe, self.seq_len, self.device.facts(), self.limit_bytes, rows=rows)
 
     def begin_step(self, step: int) -> None:
         """Start the clock, or the profiler."""

@@ -56,6 +56,9 @@ class Device(Protocol):
     def settle(self) -> None:
         """Release cached memory and reset the peak counters."""
 
+    def forget_peaks(self) -> None:
+        """Reset the peak counters, and leave the allocator as it is."""
+
     def synchronize(self) -> None:
         """Wait until the device is done."""
 
@@ -103,6 +106,9 @@ class CpuDevice:
     def settle(self) -> None:
         """Drop what Python still holds."""
         gc.collect()
+
+    def forget_peaks(self) -> None:
+        """A CPU has no counters."""
 
     def synchronize(self) -> None:
         """A CPU is done when the call returns."""
@@ -184,6 +190,10 @@ class CudaDevice:
         gc.collect()
         self._cuda.synchronize()
         self._cuda.empty_cache()
+        self._cuda.reset_peak_memory_stats()
+
+    def forget_peaks(self) -> None:
+        """Those of what is allocated and of what is reserved."""
         self._cuda.reset_peak_memory_stats()
 
     def synchronize(self) -> None:

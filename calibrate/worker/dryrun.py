@@ -12,37 +12,29 @@ optimizer states of 100,000 elements and more are not counted: on a GPU they are
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import click
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
-from advisor.specs import Recipe
-from calibrate.measurement import ModelFacts, OpCount, PhasePeak, ShapeTraces, StepEvents, Trace, TrainedTensor
+from advisor.specs import Recipe, RowKind
+from calibrate.measurement import OpCount, PhasePeak, Trace
 from calibrate.options import config_of, recipe_of, recipe_options
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
 from calibrate.timeline import Timeline
-from calibrate.worker.build import auto_name, build_model, step_inputs
+from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
-from calibrate.worker.patches import no_data_dependence, quiet, readable_4bit
+from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
 from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
 WARM_UP_TOKENS = 4
-UNFUSED = frozenset(
-    {
-        "aten.bernoulli_.float",
-        "aten.native_dropout",
-        "aten._scaled_dot_product_attention_math",
-    }
-)
-"""Operations of a CPU step that keep more than their CUDA kernels do: masks as wide as their input, all scores."""
 
 
 def trace_step(
@@ -57,25 +49,27 @@ def trace_step(
     name_modules: bool = True,
     code: str = "",
     capacity: bool = False,
-    padded: bool = False,
+    rows: RowKind = "full",
+    evaluated: MicroBatch | None = None,
 ) -> Trace:
     """Trace one step of `recipe` for the model of a Hugging Face config, without allocating its tensors.
 
     `layers` cuts the model; `census` adds what is alive at the peak; `events` adds every allocation and release;
-    `code` is the folder of a model that brings its own Python code; `padded` gives the batch a mask with zeros.
-    Where the recipe evaluates, the forward of an evaluation is traced as well.
+    `code` is the folder of a model that brings its own Python code; `rows` is what `step_inputs` gives them.
+    The forward of an evaluation of `evaluated` is traced as well.
     Raises BadValue, BadConfig or UnsupportedArchitecture (see `calibrate.worker.build`).
     """
     start_s = time.perf_counter()
     with quiet():
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
-        with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence():
+        with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):
             materialize(model)
-            tracker = _run(model, recipe, batch, seq_len, name_modules, padded)
-    trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
+            tracker = _run(model, recipe, batch, seq_len, name_modules, rows)
+    trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
     found = _capacities(tracker) if capacity else {}
-    if recipe.eval_batch:
-        evaluation = trace_evaluation(config, recipe, recipe.eval_batch, seq_len, padded, layers=layers, code=code)
+    if evaluated is not None:
+        shape = (evaluated.rows, evaluated.tokens, evaluated.kind)
+        evaluation = trace_evaluation(config, recipe, *shape, layers=layers, code=code)
         found["evaluation_peak_bytes"] = evaluation.peak_bytes
     return trace.model_copy(update=found) if found else trace
 
@@ -88,10 +82,10 @@ def _capacities(tracker: AllocationTracker) -> dict[str, int]:
 
 
 def trace_evaluation(
-    config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, padded: bool = False, **options: Any
+    config: Mapping[str, Any], recipe: Recipe, batch: int, seq_len: int, rows: RowKind = "full", **options: Any
 ) -> PhasePeak:
     """The peak of an evaluation; `options` are those of `evaluation_timeline`."""
-    return evaluation_timeline(config, recipe, batch, seq_len, padded, **options).phase_peaks()[0]
+    return evaluation_timeline(config, recipe, batch, seq_len, rows, **options).phase_peaks()[0]
 
 
 def evaluation_timeline(
@@ -99,7 +93,7 @@ def evaluation_timeline(
     recipe: Recipe,
     batch: int,
     seq_len: int,
-    padded: bool = False,
+    rows: RowKind = "full",
     *,
     layers: int | None = None,
     code: str = "",
@@ -110,14 +104,12 @@ def evaluation_timeline(
     """
     with quiet():
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
-        with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence():
+        with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):
             materialize(model)
-            optimizer = _steady(model, recipe)
+            optimizer = steady(model, recipe)
             model.eval()
-            for module in model.modules():
-                if hasattr(module, "support_avx512bf16_for_cpu"):
-                    module.support_avx512bf16_for_cpu = False  # some CPUs repack weights when they evaluate
-            inputs = step_inputs(model, batch, seq_len, padded)
+            keep_weights_as_they_are(model)
+            inputs = step_inputs(model, batch, seq_len, rows)
             tracker = AllocationTracker({}, name_modules=False)
             add_static(tracker, model, optimizer, inputs)
             with tracker:
@@ -126,87 +118,6 @@ def evaluation_timeline(
                     outputs = model(**inputs)
                 del outputs
     return tracker.timeline
-
-
-class Prepared:
-    """A fake model in its steady state, whose step can be traced at several shapes."""
-
-    def __init__(self, config: Mapping[str, Any], recipe: Recipe, code: str = "") -> None:
-        """Build the model; raises what `trace_step` raises."""
-        self.recipe = recipe
-        with quiet():
-            self.model = build_model(config, recipe, fake=True, code=code)
-            with self._fake():
-                materialize(self.model)
-                self.optimizer = _steady(self.model, recipe)
-
-    def shapes(self, shapes: Iterable[tuple[int, int]]) -> ShapeTraces:
-        """The step's bare events at each (batch, seq_len)."""
-        with quiet(), self._fake():
-            steps = tuple(self._step(batch, seq_len) for batch, seq_len in shapes)
-        trained = tuple(
-            TrainedTensor(shape=tuple(p.shape), dtype=str(p.dtype).removeprefix("torch."), count=1)
-            for p in self.model.parameters()
-            if p.requires_grad
-        )
-        return ShapeTraces(steps=steps, trained=trained)
-
-    @contextlib.contextmanager
-    def _fake(self) -> Iterator[None]:
-        if not hasattr(self, "_mode"):
-            self._mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with self._mode, readable_4bit(), no_data_dependence():
-            yield
-
-    def _step(self, batch: int, seq_len: int) -> StepEvents:
-        tracker = _tracked(self.model, self.optimizer, self.recipe, batch, seq_len, True, accumulated=True)
-        timeline = tracker.timeline
-        flop: dict[str, int] = {}
-        launches: dict[str, int] = {}
-        moved: dict[str, int] = {}
-        for (phase, _), (count, amount, size) in tracker.counts.items():
-            flop[phase] = flop.get(phase, 0) + amount
-            launches[phase] = launches.get(phase, 0) + count
-            moved[phase] = moved.get(phase, 0) + (0 if amount else size)
-        highest = max(timeline.phase_peaks(), key=lambda p: p.peak_bytes)
-        ops = {op for _, op in tracker.counts}
-        return StepEvents(
-            batch=batch,
-            seq_len=seq_len,
-            sizes=tuple(a.exact_bytes for a in timeline.allocations),
-            categories=tuple(a.category for a in timeline.allocations),
-            moves=tuple(timeline.moves),
-            marks=tuple(timeline.marks),
-            accumulated=tuple(timeline.accumulated),
-            flop=flop,
-            launches=launches,
-            moved=moved,
-            peak_op=f"{highest.phase}, {highest.op} in {highest.module or 'the model'}",
-            unfused=bool(ops & UNFUSED),
-        )
-
-
-def model_facts(config: Mapping[str, Any], code: str = "") -> ModelFacts:
-    """What transformers says about a model, from its parameters on the meta device."""
-    recipe = Recipe(method="full", attention="eager", gradient_checkpointing=False)
-    with quiet():
-        model = build_model(config, recipe, fake=True, code=code)
-    hf_config = model.config.get_text_config()
-    found: dict[str, Any] = {
-        k: v
-        for k, v in {**model.config.to_dict(), **hf_config.to_dict()}.items()
-        if isinstance(v, int) and not isinstance(v, bool)
-    }
-    positions = getattr(hf_config, "max_position_embeddings", None)
-    kind = auto_name(model)
-    return ModelFacts(
-        architecture=str(config["model_type"]),
-        kind=kind,
-        parameters=sum(p.numel() for p in model.parameters()),
-        max_position_embeddings=positions if isinstance(positions, int) and positions > 0 else 0,
-        default_attention="sdpa" if model._supports_sdpa else "eager",
-        breaks=tuple(sorted({v for k, v in found.items() if v > 0 and ("window" in k or "chunk" in k)})),
-    )
 
 
 def real_step(
@@ -219,23 +130,23 @@ def real_step(
     census: bool = False,
     events: bool = False,
     name_modules: bool = True,
-    padded: bool = False,
+    rows: RowKind = "full",
 ) -> Trace:
     """The same step really executed on CPU tensors with random weights: only for tiny configs."""
     start_s = time.perf_counter()
     with quiet():
         torch.manual_seed(0)
         model = build_model(config, recipe, fake=False, layers=layers)
-        tracker = _run(model, recipe, batch, seq_len, name_modules, padded)
-    return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, census, events, start_s)
+        tracker = _run(model, recipe, batch, seq_len, name_modules, rows)
+    return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
 
 
-def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool, padded: bool) -> AllocationTracker:
+def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool, rows: RowKind) -> AllocationTracker:
     """Run the step until its steady state, then once under the tracker."""
-    return _tracked(model, _steady(model, recipe), recipe, batch, seq_len, name_modules, padded=padded)
+    return tracked(model, steady(model, recipe), recipe, batch, seq_len, name_modules, rows=rows)
 
 
-def _steady(model: Any, recipe: Recipe) -> Any:
+def steady(model: Any, recipe: Recipe) -> Any:
     """The optimizer, with everything that its first step allocates permanently."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, recipe.optimizer)
@@ -257,7 +168,7 @@ def _autocast(recipe: Recipe) -> Any:
     return torch.autocast("cpu", dtype=half, enabled=recipe.autocast)
 
 
-def _tracked(
+def tracked(
     model: Any,
     optimizer: Any,
     recipe: Recipe,
@@ -265,11 +176,11 @@ def _tracked(
     seq_len: int,
     name_modules: bool,
     accumulated: bool = False,
-    padded: bool = False,
+    rows: RowKind = "full",
 ) -> AllocationTracker:
     """Run one step of the steady state under the tracker; `accumulated` notes when gradients are complete."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    inputs = step_inputs(model, batch, seq_len, padded)
+    inputs = step_inputs(model, batch, seq_len, rows)
     if recipe.gradient_accumulation > 1:  # the last micro-batch finds the gradients of the first
         with _autocast(recipe):
             loss = model(**inputs).loss
@@ -332,6 +243,7 @@ def _summary(
     model_type: str,
     batch: int,
     seq_len: int,
+    rows: RowKind,
     census: bool,
     events: bool,
     start_s: float,
@@ -346,6 +258,7 @@ def _summary(
         model_type=model_type,
         batch=batch,
         seq_len=seq_len,
+        rows=rows,
         base_weights_bytes=static["base_weights"],
         quantization_bytes=static["quantization"],
         adapters_bytes=static["adapters"],
@@ -378,19 +291,24 @@ def short_name(name: str) -> str:
 @recipe_options
 @click.option("--layers", type=click.IntRange(1), help="cut the model to its first layers")
 @click.option("--census", is_flag=True, help="list the tensors alive at the peak")
-@click.option("--padded", is_flag=True, help="rows of different lengths: a batch with an attention mask")
+@click.option("--rows", type=click.Choice(get_args(RowKind)), default="full", show_default=True)
 @click.option("--real", is_flag=True, help="execute the step for real; only for tiny models")
 @click.option("--json", "as_json", is_flag=True, help="print the trace as JSON")
 def main(
-    model: str, method: str, layers: int | None, census: bool, padded: bool, real: bool, as_json: bool, **knobs: Any
+    model: str, method: str, layers: int | None, census: bool, rows: RowKind, real: bool, as_json: bool, **knobs: Any
 ) -> None:
     """Trace one training step and show its phases and, with --census, what is alive at the peak."""
     torch.set_num_threads(1)
     try:
         recipe, seq_len = recipe_of(method, knobs)
-        step = real_step if real else trace_step
         config = config_of(model)
-        trace = step(config, recipe, recipe.micro_batch, seq_len, layers=layers, census=census, padded=padded)
+        options: dict[str, Any] = {"layers": layers, "census": census, "rows": rows}
+        if real:
+            trace = real_step(config, recipe, recipe.micro_batch, seq_len, **options)
+        else:
+            evaluated = MicroBatch(recipe.eval_batch, seq_len, rows == "padded", rows == "packed")
+            options["evaluated"] = evaluated if recipe.eval_batch else None
+            trace = trace_step(config, recipe, recipe.micro_batch, seq_len, **options)
     except AdvisorError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from advisor.specs import Recipe
+from calibrate.measurement import LoadingPeaks
 from calibrate.worker.build import build_model
 from calibrate.worker.patches import quiet
 from calibrate.worker.tracker import AllocationTracker
 
 
-class Loaded(NamedTuple):
-    """Most bytes alive, in blocks, while the model is loaded and while it is prepared; what it holds after each."""
-
-    loading_bytes: int
-    loaded_bytes: int
-    preparing_bytes: int
-    prepared_bytes: int
-
-
-def traced_loading(config: Mapping[str, Any], recipe: Recipe) -> Loaded:
+def traced_loading(config: Mapping[str, Any], recipe: Recipe) -> LoadingPeaks:
     """Load a quantized tiny model from a checkpoint, and prepare it. Raises what `build_model` raises."""
     from peft import prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -56,7 +48,9 @@ def traced_loading(config: Mapping[str, Any], recipe: Recipe) -> Loaded:
             tracker.mark("preparing")
             prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     loading, preparing = tracker.timeline.phase_peaks()
-    return Loaded(loading.peak_bytes, loading.end_bytes, preparing.peak_bytes, preparing.end_bytes)
+    return LoadingPeaks(
+        loading_bytes=loading.peak_bytes, loaded_bytes=loading.end_bytes, preparing_bytes=preparing.peak_bytes
+    )
 
 
 class _OnDevice(AllocationTracker):

@@ -8,16 +8,18 @@ import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 
 @contextlib.contextmanager
-def no_data_dependence() -> Iterator[None]:
+def no_data_dependence(packed: bool = False) -> Iterator[None]:
     """Replace the two places that read values, which fake tensors do not have, and one that checks a dtype.
 
-    transformers looks for packed sequences in the position ids (there are none), foreach Adam reads its step count.
-    A fake grouped product of experts accepts only bf16; a real one also accepts fp32 and fp16. The shape is the same.
+    transformers looks for packed sequences in the position ids: there are none, or with `packed` there are, which it
+    need not check. Foreach Adam reads its step count. A fake grouped product of experts accepts only bf16; a real one
+    also accepts fp32 and fp16. The shape is the same.
     """
     from torch import _meta_registrations
     from torch.optim import adam as _adam
@@ -32,13 +34,24 @@ def no_data_dependence() -> Iterator[None]:
             return meta._create_grouped_mm_output_tensor(a, b, offs, options.get("out_dtype"))
         return originals[2](a, b, scale_a, scale_b, offs=offs, **options)
 
-    masking_utils.find_packed_sequence_indices = lambda *_: None
+    def packed_indices(position_ids: Any) -> Any:
+        with patch.object(masking_utils, "is_tracing", lambda *_: True):
+            return originals[0](position_ids)
+
+    masking_utils.find_packed_sequence_indices = packed_indices if packed else lambda *_: None
     adam._get_value = lambda _: 1.0
     meta._meta_grouped_mm_common = grouped
     try:
         yield
     finally:
         masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common = originals
+
+
+def keep_weights_as_they_are(model: Any) -> None:
+    """Keep 4-bit layers from repacking their weights when they first evaluate, as some CPUs have them do."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextlib.contextmanager

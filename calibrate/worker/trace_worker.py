@@ -3,7 +3,8 @@
 First it reports its environment: `{"environment": {...}}` or `{"missing": "torch"}`. Then, for each job
 `{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
 cannot run"}` or `{"failed": "what a library raised"}`. With `"shapes": [[1, 512], ...]` instead of one shape it answers
-`{"shapes": {...}}`, with only a config `{"facts": {...}}`. `"code"` is the folder of a model whose own Python code the
+`{"shapes": {...}}`, with only a config `{"facts": {...}}`, with `"loads": true` `{"loading": {...}}`. `"rows"` is the
+kind of the rows, `"evaluated"` the batch of an evaluation. `"code"` is the folder of a model whose own Python code the
 user has asked to run.
 Whatever libraries print goes to stderr: standard output carries only answers.
 """
@@ -19,12 +20,13 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe
 from calibrate.measurement import Environment
 
 if TYPE_CHECKING:
-    from calibrate.worker.dryrun import Prepared
+    from calibrate.worker.prepared import Prepared
 
 
 def environment() -> Environment:
@@ -42,17 +44,24 @@ def environment() -> Environment:
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     """The answer to one job."""
-    from calibrate.worker.dryrun import model_facts, trace_step
+    from calibrate.worker.dryrun import trace_step
+    from calibrate.worker.prepared import model_facts
 
     code = job.get("code", "")
     try:
         if "recipe" not in job:
             return {"facts": model_facts(job["config"], code).model_dump(mode="json")}
         recipe = Recipe.model_validate(job["recipe"])
+        if "loads" in job:
+            from calibrate.worker.loading import traced_loading
+
+            return {"loading": traced_loading(job["config"], recipe).model_dump()}
         if "shapes" in job:
             prepared = _prepared(json.dumps(job["config"]), recipe, code)
             return {"shapes": prepared.shapes([(b, s) for b, s in job["shapes"]]).model_dump(mode="json")}
-        trace = trace_step(job["config"], recipe, job["batch"], job["seq_len"], code=code)
+        evaluated = MicroBatch(*job["evaluated"]) if job.get("evaluated") else None
+        shape = (job["batch"], job["seq_len"])
+        trace = trace_step(job["config"], recipe, *shape, code=code, rows=job.get("rows", "full"), evaluated=evaluated)
     except AdvisorError as error:
         return {"refused": str(error)}
     except Exception as error:  # raised by a library: it fails this job, not the process
@@ -63,7 +72,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _prepared(config: str, recipe: Recipe, code: str) -> Prepared:
     """The last model, which the next job is likely to use again."""
-    from calibrate.worker.dryrun import Prepared
+    from calibrate.worker.prepared import Prepared
 
     return Prepared(json.loads(config), recipe, code)
 
@@ -72,7 +81,7 @@ def main() -> None:
     """Answer jobs until standard input ends."""
     reply = claim_stdout()
     try:
-        from calibrate.worker import dryrun  # noqa: F401 - now, so that a missing library is known before the first job
+        from calibrate.worker import prepared  # noqa: F401 - now, so that a missing library is known before the first job
 
         reply({"environment": environment().model_dump()})
     except ImportError as error:

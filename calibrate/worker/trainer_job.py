@@ -67,8 +67,8 @@ def job_peaks(
         trainer.train()
     found = []
     for found_lengths, measured_bytes in watch.peaks[1:]:
-        rows_, tokens, padded = batch = collated(workload, recipe, found_lengths)
-        step = predict_step_memory(m, recipe, rows_, tokens, "cpu", padded=padded)
+        batch = collated(workload, recipe, found_lengths)
+        step = predict_step_memory(m, recipe, batch.rows, batch.tokens, "cpu", padded=batch.padded)
         found.append(StepPeak(batch, measured_bytes, step.peak_bytes))
     return found
 

@@ -66,9 +66,11 @@ def test_a_batch_that_cannot_fit_is_refused_with_the_largest_that_can(method: st
         advise(**job, eval_batch=most + 1)
 
 
-def test_the_default_batch_is_refused_in_the_same_way() -> None:
-    with pytest.raises(BadValue, match="--eval-batch is 8, but must be at most 5"):
-        advise(**JOB, eval_examples=100)
+def test_a_default_batch_that_cannot_fit_gives_way_to_the_largest_that_can() -> None:
+    answer = advise(**JOB, eval_examples=100)
+    assert {row.recipe.eval_batch for row in answer.candidates} == {5}
+    assert "eval_batch" not in answer.fixed
+    assert notes(answer)[0].startswith("Evaluation in batches of 8, the Trainer's default, would run out of memory: 5")
 
 
 def test_where_training_does_not_fit_evaluation_is_not_blamed() -> None:

@@ -76,6 +76,22 @@ def test_attention_is_timed_by_kernel(measured: Measured) -> None:
     assert {one.masked for one in samples} == {False, True}
 
 
+def test_varying_rows_and_an_evaluation_for_real(tmp_path: Path, measured: Measured) -> None:
+    """Every step within 1 %, the evaluation too, and what a CPU does not count is null."""
+    shutil.copytree(devices_folder(measured.store), devices_folder(Store(tmp_path / "kept")))
+    rows = ("--micro-batch", "8", "--mean-seq-len", "12", "--eval-batch", "8")
+    process = typed(tmp_path, "--method", "lora", "--steps", "3", "--gradient-checkpointing", "--json", *rows)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    (one,) = map(json.loads, out.splitlines())
+    burst, run = one["burst"], one["burst"]["run"]
+    assert [step["predicted_bytes"] for step in burst["drawn"]] == pytest.approx(run["step_peak_bytes"], rel=0.01)
+    assert run["step_reserved_bytes"] == [None] * 3
+    assert one["predicted"]["evaluation_bytes"] == pytest.approx(one["measured"]["evaluation_bytes"], rel=0.01)
+    (kept,) = Store(tmp_path / "kept").read().results
+    assert (kept.kind, kept.schema_version) == ("varying", 2)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_at_any_moment_it_goes_on_where_it_was(
     tmp_path: Path, measured: Measured, signal_number: signal.Signals

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import SourceUnavailable
 from advisor.specs import Recipe
 from calibrate import cli, dry_run_cli
 from calibrate.manager import BurstFailed, BurstRefused
-from calibrate.measurement import Environment, ModelFacts, PhasePeak, ShapeTraces, Trace
+from calibrate.measurement import Environment, LoadingPeaks, ModelFacts, PhasePeak, ShapeTraces, Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = Environment(torch="1", transformers="2", peft="3", bitsandbytes="4", python="5", platform="6")
@@ -47,7 +48,7 @@ class StubWorker:
     """Answers every job at once; `broken` maps a method to the error that it raises."""
 
     broken: dict[str, Exception] = {}  # noqa: RUF012 - tests replace it
-    asked: list[tuple[Recipe, int, int]] = []  # noqa: RUF012
+    asked: list[tuple[Recipe, MicroBatch, MicroBatch | None]] = []  # noqa: RUF012
 
     def __init__(self, limit_s: float) -> None:
         type(self).asked = []
@@ -58,11 +59,19 @@ class StubWorker:
     def __exit__(self, *stop: object) -> None:
         pass
 
-    def trace(self, config: Any, recipe: Recipe, batch: int, seq_len: int) -> tuple[Trace, Environment]:
-        self.asked.append((recipe, batch, seq_len))
+    def trace(
+        self, config: Any, recipe: Recipe, batch: MicroBatch, evaluated: MicroBatch | None
+    ) -> tuple[Trace, Environment]:
+        self.asked.append((recipe, batch, evaluated))
         if recipe.method in self.broken:
             raise self.broken[recipe.method]
-        return made_up_trace(recipe, batch, seq_len), ENVIRONMENT
+        found = made_up_trace(recipe, batch.rows, batch.tokens)
+        return found.model_copy(
+            update={"rows": batch.kind, "evaluation_peak_bytes": 2**29 if evaluated else 0}
+        ), ENVIRONMENT
+
+    def loading(self, config: Any, recipe: Recipe) -> LoadingPeaks:
+        return LoadingPeaks(loading_bytes=3 * 2**20, loaded_bytes=2**20, preparing_bytes=2 * 2**20)
 
     def facts(self, config: Any, code: str = "") -> ModelFacts:
         if "facts" in self.broken:
@@ -146,7 +155,57 @@ def test_json_has_the_same_keys_on_both_sides(
     assert lora["environment"] == ENVIRONMENT.model_dump()
     assert (lora["recipe"]["rank"], lora["recipe"]["alpha"], lora["recipe"]["quant"]) == (8, 16.0, "none")
     assert (qdora["recipe"]["quant"], qdora["recipe"]["gradient_accumulation"]) == ("fp4", 3)
-    assert [(batch, seq_len) for _, batch, seq_len in stub.asked] == [(2, 99), (2, 99)]
+    assert [(batch, evaluated) for _, batch, evaluated in stub.asked] == [(MicroBatch(2, 99), None)] * 2
+
+
+PACKED = ("--packing", "--packing-strategy", "position-ids")
+
+
+@pytest.mark.parametrize(
+    ("flags", "batch", "evaluated"),
+    [
+        (("--mean-seq-len", "30"), MicroBatch(2, 99, True), None),
+        (("--mean-seq-len", "30", "--pad-to-multiple-of", "8"), MicroBatch(2, 104, True), None),
+        (("--mean-seq-len", "30", "--eval-batch", "3"), MicroBatch(2, 99, True), MicroBatch(3, 99, True)),
+        (("--eval-batch", "3"), MicroBatch(2, 99), MicroBatch(3, 99)),
+        ((*PACKED, "--eval-batch", "3"), MicroBatch(1, 198, True, True), MicroBatch(1, 297, True, True)),
+        (("--packing",), MicroBatch(2, 99), None),
+        (("--packing", "--packing-strategy", "varlen"), MicroBatch(2, 99), None),
+    ],
+)
+def test_flags_about_rows_choose_what_is_traced(
+    stub: type[StubWorker],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    batch: MicroBatch,
+    evaluated: MicroBatch | None,
+) -> None:
+    asked = ("--dry-run", "--method", "lora", "--micro-batch", "2", "--seq-len", "99", "--model", "smollm2-135m")
+    assert run(monkeypatch, *asked, *flags) == 0
+    assert [(batch, evaluated) for _, batch, evaluated in stub.asked] == [(batch, evaluated)]
+    printed = capsys.readouterr()
+    assert (f", {batch.kind}, GiB" in printed.out) == (batch.kind != "full")
+    assert ("read from source" in printed.out) == (batch.kind != "full")
+    assert ("evaluates 3 rows with 0.500 GiB" in printed.out) == (evaluated is not None)
+    assert ("no kernel that keeps examples apart" in printed.err) == ("varlen" in flags)
+
+
+def test_rows_that_contradict_are_refused(stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "--dry-run", "--seq-len", "99", "--mean-seq-len", "100") == 2
+    assert not stub.asked
+
+
+def test_loading_is_traced_for_a_quantized_base(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--dry-run", "--method", "lora,qlora", "--model", "smollm2-135m") == 0
+    printed = capsys.readouterr().out
+    assert "qlora, 1 of 30 layers, 2,048 of 49,152 words, MiB by formula" in printed
+    assert "lora, 1 of 30" not in printed.replace("qlora", "")
+    assert printed.count("preparing") == 1
+    assert run(monkeypatch, "--dry-run", "--method", "qlora", "--model", "mixtral-8x7b") == 0
+    assert "one layer of mixtral-8x7b alone is" in capsys.readouterr().err
 
 
 def test_attention_is_the_models_own_unless_asked(stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import SourceUnavailable
 from advisor.specs import Recipe
 from calibrate.manager import BurstFailed, BurstRefused, TraceWorker
@@ -38,7 +39,7 @@ def worker(code: str, limit_s: float = 20.0) -> TraceWorker:
 
 
 def ask(client: TraceWorker, model_type: str = "llama") -> tuple[Trace, Environment]:
-    return client.trace({"model_type": model_type}, Recipe(method="lora"), 1, 64)
+    return client.trace({"model_type": model_type}, Recipe(method="lora"), MicroBatch(1, 64))
 
 
 def test_trace_and_environment_arrive() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import BadValue, UnknownName
 from advisor.specs import METHODS
 from calibrate.cut import Whole
@@ -165,3 +166,35 @@ def test_guesses_of_time_grow_with_the_work() -> None:
         if b.model.name == "pythia-70m"
     }
     assert all(cost[m, 64, way] < cost[m, 256, way] for m in METHODS for way in (False, True))
+
+
+ROWS: dict[str, Any] = {"micro_batch": "3", "mean_seq_len": "30", "eval_batch": "4", "gradient_checkpointing": True}
+
+
+def test_rows_that_vary_are_drawn_before_and_predicted_as_drawn() -> None:
+    (burst,) = tiny_plan(methods=("lora",), rows=((3, 64),), knobs=ROWS, steps=7).bursts
+    longest = max(max(drawn.lengths) for step in burst.draws for drawn in step)
+    assert len(burst.draws) == 8
+    assert (burst.batch, burst.evaluated) == (MicroBatch(3, longest, True), MicroBatch(4, longest, True))
+    assert burst.label == f"tiny lora 3x{longest} varying c"
+    figures = burst.prediction.figures
+    assert figures is not None
+    assert figures.evaluation_bytes
+    assert figures.step_s is None
+
+
+@pytest.mark.parametrize("here", [machine(), machine(gpu(), 139.0)], ids=["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("knobs", "label"),
+    [
+        ({"padding": "max-length"}, "tiny lora 3x64 padded c"),
+        ({"packing": True, "packing_strategy": "position-ids"}, "tiny lora 1x192 packed c"),
+        ({"packing": True}, "tiny lora 3x64 c"),
+    ],
+)
+def test_padded_and_packed_rows_have_one_shape(here: Machine, knobs: dict[str, Any], label: str) -> None:
+    (burst,) = tiny_plan(here, methods=("lora",), rows=((3, 64),), knobs=ROWS | knobs).bursts
+    assert (burst.label, burst.draws) == (label, ())
+    figures = burst.prediction.figures
+    assert figures is not None
+    assert figures.evaluation_bytes

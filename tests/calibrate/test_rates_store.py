@@ -9,9 +9,9 @@ import pytest
 
 from advisor.files.checked import file_text
 from calibrate.attention_rates import AttentionSample
-from calibrate.measurement import SCHEMA_VERSION, Comparison
+from calibrate.measurement import Comparison
 from calibrate.rates import RATES_SCHEMA, Benchmarks, Sample
-from calibrate.rates_store import BadRates, rates_in, rates_path, store_rates, stored_rates
+from calibrate.rates_store import FILE_SCHEMA, BadRates, rates_in, rates_path, store_rates, stored_rates
 from calibrate.store import Store
 from tests.calibrate.door import Door
 from tests.calibrate.made_up import CPU, environment, record
@@ -50,7 +50,7 @@ def test_rates_of_the_schema_before_are_read(tmp_path: Path) -> None:
     assert rates is not None
     assert rates.schema_version == RATES_SCHEMA == 2
     old = rates.model_dump(mode="json", exclude={"attention"}) | {"schema_version": 1}
-    rates_path(CPU, tmp_path).write_text(file_text(SCHEMA_VERSION, old))
+    rates_path(CPU, tmp_path).write_text(file_text(FILE_SCHEMA, old))
     assert stored_rates(CPU, environment(), tmp_path) == Benchmarks((SUM, PRODUCT), ())
 
 

@@ -181,7 +181,7 @@ def test_a_bad_file_adds_nothing(calibrate: Door, folder: Path, tmp_path: Path) 
     newer = json.dumps({**json.loads(card.read_text().splitlines()[0]), "schema_version": 7})
     card.write_text(card.read_text() + newer + "\n")
     assert calibrate("import", card, "--out", other) == 2
-    assert calibrate.err.endswith(f"{card}, line 5: the record has schema 7 but this program reads 1: update it\n")
+    assert calibrate.err.endswith(f"{card}, line 5: the record has schema 7 but this program reads 2: update it\n")
     assert Store(other).read().records == ()
 
 

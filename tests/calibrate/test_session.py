@@ -274,3 +274,20 @@ def test_a_disk_that_is_full_stops_it_with_what_was_measured(tmp_path: Path, mon
     with pytest.raises(SourceUnavailable, match="No space"):
         go(store, Runner())
     assert len(store.read().results) == 2
+
+
+def test_what_is_drawn_is_recorded_with_its_prediction_before_it_runs() -> None:
+    knobs = {"mean_seq_len": "8", "micro_batch": "2", "eval_batch": "3", "gradient_checkpointing": True}
+    asked = Request((Whole("tiny", TINY, spec("llama")),), ("lora",), knobs, rows=((2, 16),), steps=3)
+    (burst,) = make_plan(asked, HERE).bursts
+    note = note_of(burst, HERE)
+    assert note.burst is not None
+    assert [step.lengths for step in note.burst.drawn] == [(step[0].lengths,) for step in burst.draws[1:]]
+    assert max(step.predicted_bytes or 0 for step in note.burst.drawn) <= note.predicted.peak_allocated_bytes  # type: ignore[union-attr]
+    assert (note.rows, note.kind, note.burst.workload) == ("padded", "varying", burst.workload)
+    full = note_of(make_plan(asked._replace(knobs=knobs | {"mean_seq_len": None}), HERE).bursts[0], HERE)
+    assert full.burst is not None
+    assert full.burst.key != note.burst.key
+    job = session._job(burst, 3, 1.0, 1.0)
+    assert (job.batch, job.evaluated, job.draws) == (burst.batch, burst.evaluated, burst.draws)
+    assert Comparison.model_validate_json(note.model_dump_json()) == note

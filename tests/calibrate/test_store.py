@@ -237,7 +237,7 @@ def test_a_file_of_records_comes_back_whole(tmp_path: Path) -> None:
     [
         ("{}", BadConfig, r"line 2: model: Field required"),
         ("no json", BadConfig, r"line 2: not a JSON object"),
-        ('{"schema_version": 2}', NewerRecord, r"line 2: the record has schema 2 but this program reads 1"),
+        ('{"schema_version": 3}', NewerRecord, r"line 2: the record has schema 3 but this program reads 2"),
         (ONE.model_dump_json() + "\n\x1b[2J", BadConfig, r"line 3: not a JSON object"),
         ('{"schema_version": ' + "9" * 400 + "}", NewerRecord, r"has schema 99999999999999999999 but"),
         (record(outcome="started").model_dump_json(), BadConfig, r"line 2: not the result of a burst"),
@@ -349,3 +349,16 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         parse_file(tmp_path / "card.jsonl")
     with pytest.raises(SourceUnavailable, match="cannot be read"):
         parse_file(tmp_path / "none.jsonl")
+
+
+def test_a_record_of_version_1_is_read_as_one_of_full_rows() -> None:
+    new = record()
+    old = {name: value for name, value in json.loads(new.model_dump_json()).items() if name not in ("rows", "loading")}
+    assert new.schema_version == 2
+    for name in ("workload", "drawn"):
+        del old["burst"][name]
+    for name in ("step_peak_bytes", "step_reserved_bytes"):
+        del old["burst"]["run"][name]
+    found = module.parse(json.dumps(old | {"schema_version": 1}).encode())
+    assert found == new.model_copy(update={"schema_version": 1})
+    assert (found.rows, found.kind) == ("full", "full")

@@ -21,7 +21,8 @@ from calibrate.measurement import Environment, ShapeTraces
 from calibrate.polynomials import NotAligned
 from calibrate.traced_profile import PILOT, lengths_of, profile_of, store, trace_structure
 from calibrate.worker.build import build_model
-from calibrate.worker.dryrun import Prepared, model_facts, trace_step
+from calibrate.worker.dryrun import trace_step
+from calibrate.worker.prepared import Prepared, model_facts
 
 SMALL: dict[str, Any] = {
     "vocab_size": 1009,

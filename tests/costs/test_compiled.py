@@ -48,7 +48,9 @@ def test_small_requests_can_be_left_out() -> None:
     codes, slots = compiled.array([0, 2, 1]), compiled.array([0, 1, 0])
     assert compiled.play(state, codes, slots, compiled.array([MIB, 2 * MIB]), 0)
     assert state[compiled.ALLOCATED] == 2 * MIB
-    assert (compiled.is_live(state, 0), compiled.is_live(state, 1)) == (False, True)
+    assert list(compiled.living(state, compiled.array([0, 1]), 0)) == [1]
+    compiled.release(state, compiled.array([0, 1]))
+    assert state[compiled.ALLOCATED] == 0
 
 
 def test_an_emptied_cache_keeps_segments_in_use() -> None:

@@ -123,3 +123,15 @@ def test_lengths_in_random_order_reserve_at_most_the_card() -> None:
     assert memory.device_bytes.low <= memory.device_bytes.likely <= memory.device_bytes.high
     assert memory.peak_reserved_bytes.low > 1.05 * alike.memory.peak_allocated_bytes.low
     assert sum(term.bytes for term in memory.terms) == round(memory.needed_bytes.likely)
+
+
+def test_uncertain_lengths_widen_every_moment() -> None:
+    recipe = Recipe(method="lora", micro_batch=4, eval_batch=8)
+    known = JOB.model_copy(update={"mean_seq_len": 300})
+    likely, found = (estimate(LLAMA_1B, recipe, workload, RTX_4090).memory for workload in (known, UNCERTAIN))
+    assert [one.name for one in found.moments] == ["step", "evaluation"]
+    for before, after in zip(likely.moments, found.moments, strict=True):
+        assert after.needed_bytes.low < before.needed_bytes.low
+        assert after.needed_bytes.likely == before.needed_bytes.likely
+        assert after.needed_bytes.high > before.needed_bytes.high
+    assert max(one.needed_bytes.high for one in found.moments) == found.needed_bytes.high

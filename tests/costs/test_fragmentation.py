@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.costs.fragmentation import UNSPLIT_SHARE, counted_bytes, held_bytes, shares_of
+from advisor.costs.fragmentation import FEW, UNSPLIT_SHARE, counted_bytes, held_bytes, shares_of
 from advisor.interval import Interval
 from advisor.specs import METHODS, Recipe
 
@@ -66,3 +66,22 @@ def test_a_measured_factor_scales_what_is_reserved_alone() -> None:
     plain, doubled = held_bytes(RECIPES[0], (peak, none), 10**9), held_bytes(RECIPES[0], (peak, none), 10**9, 2.0)
     assert doubled.reserved.likely - 2e9 == 2 * (plain.reserved.likely - 2e9)
     assert doubled.needed == plain.needed
+
+
+def test_the_more_lengths_there_are_the_more_is_reserved() -> None:
+    for recipe in RECIPES:
+        if recipe.expandable_segments:
+            continue
+        shares = [shares_of(recipe, True, lengths=count) for count in (2, FEW, FEW + 1, 4096)]
+        assert shares[0::2] == shares[1::2]
+        likely = [one.reserved.likely for one in shares[::2]]
+        assert likely == sorted(likely)
+        assert all(one.needed.high <= one.reserved.high for one in shares)
+
+
+def test_with_expandable_segments_no_less_is_reserved_than_needed() -> None:
+    for recipe in RECIPES:
+        if recipe.expandable_segments:
+            reserved, needed = shares_of(recipe, False, lengths=100)
+            assert all(low <= high for low, high in zip(needed, reserved, strict=True))
+            assert needed == shares_of(recipe, False).needed

@@ -1,4 +1,4 @@
-"""A job as the allocator's requests, by hand-made programs and against the tape's own peak."""
+"""A job as the allocator's requests, against the tape's own peak."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import pytest
 
 from advisor.blocks import block_bytes
 from advisor.costs import compiled
-from advisor.costs.job import Job, Run, micro_step
+from advisor.costs.job import Job, Run
 from advisor.costs.memory import predict_step_memory
 from advisor.costs.micro_batches import MicroBatch
+from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.stack import Stack
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
 from advisor.stacks.early_2024 import Early2024
 from advisor.stacks.own_loop import OwnLoop
-from advisor.tape.graph import GRADIENT, LOGITS, SAVED, TEMPORARY
-from advisor.tape.program import Part, Program
 from advisor.units import MIB
 
 MODEL = ModelSpec(
@@ -30,45 +29,7 @@ MODEL = ModelSpec(
     vocab_size=8192,
 )
 BATCH = MicroBatch(2, 512)
-
-
-def _event(slot: int, category: int, freed: bool = False) -> int:
-    return slot * 8 + category * 2 + freed
-
-
-def _program(*parts: tuple[str, int, list[int]]) -> Program:
-    """A program of (phase, copies, events) parts with two sizes."""
-    program = Program([event for _, _, events in parts for event in events], {100: 0, 200: 1}, [])
-    start = 0
-    for place, (phase, copies, events) in enumerate(parts):
-        part = Part(phase, place, copies, start)
-        start = part.end = start + len(events)
-        program.add(part, [])
-    return program
-
-
-def test_a_layer_that_stands_for_three_is_played_three_times() -> None:
-    made = micro_step(
-        _program(
-            ("forward", 3, [_event(0, TEMPORARY), _event(1, TEMPORARY), _event(1, TEMPORARY, True)]),
-            ("backward", 3, [_event(0, TEMPORARY, True), _event(1, GRADIENT)]),
-        )
-    )
-    # 0, 2 and 4 stay until the backward pass, which frees the youngest first
-    assert list(made.forward.codes) == [0, 2, 3, 4, 6, 7, 8, 10, 11]
-    assert list(made.backward.codes) == [9, 12, 5, 14, 1, 16]
-    assert (made.gradients, made.carried, made.registers) == ((6, 7, 8), (), 9)
-
-
-def test_moving_bytes_to_another_category_asks_for_nothing() -> None:
-    events = [_event(0, TEMPORARY), _event(0, TEMPORARY, True), _event(0, SAVED)]
-    made = micro_step(_program(("forward", 1, events), ("backward", 1, [_event(0, SAVED, True)])))
-    assert (list(made.forward.codes), list(made.backward.codes)) == ([0], [1])
-
-
-def test_what_is_left_is_carried_and_what_stood_before_is_not_released() -> None:
-    made = micro_step(_program(("forward", 1, [_event(0, LOGITS)]), ("backward", 1, [_event(1, SAVED, True)])))
-    assert (made.carried, list(made.backward.codes)) == ((0,), [])
+WIDE = MicroBatch(64, 512)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -135,3 +96,39 @@ def test_a_job_fails_for_good_where_the_memory_does_not_suffice() -> None:
     assert not run.step([BATCH])
     assert not run.step([BATCH])
     assert run.steps == 0
+
+
+def test_an_evaluation_leaves_nothing_behind_and_its_peak_is_the_tapes() -> None:
+    recipe = Recipe(method="full", micro_batch=2, eval_batch=16)
+    evaluation = MicroBatch(16, 512)
+    run = Run(Job(MODEL, recipe, [BATCH], evaluations=[evaluation]))
+    assert all(run.step([BATCH]) for _ in range(3))
+    before = int(run.state[compiled.ALLOCATED]), run.peak_allocated_bytes
+    assert run.evaluate([evaluation])
+    assert int(run.state[compiled.ALLOCATED]) == before[0]
+    alone = predict_evaluation_memory(MODEL, recipe, *evaluation[:2]).peak_bytes
+    assert run.peak_allocated_bytes == pytest.approx(alone, rel=0.02)
+    assert run.peak_allocated_bytes > before[1]
+    assert run.step([BATCH])
+
+
+def test_an_evaluation_fails_where_the_memory_does_not_suffice() -> None:
+    job = Job(MODEL, Recipe(method="lora", rank=8, micro_batch=2, eval_batch=64), [BATCH], evaluations=[WIDE])
+    roomy = Run(job)
+    assert roomy.step([BATCH])
+    run = Run(job, capacity_bytes=roomy.peak_reserved_bytes)
+    assert run.step([BATCH])
+    assert not run.evaluate([WIDE])
+    assert run.failed
+
+
+def test_what_changed_nothing_is_not_played_again_and_makes_no_difference() -> None:
+    lengths = [MicroBatch(2, 256 + 32 * (step * 7 % 8)) for step in range(60)]
+    recipe = Recipe(method="full", micro_batch=2)
+    known, anew = (Run(Job(MODEL, recipe, lengths)) for _ in range(2))
+    for batch in lengths:
+        anew._idle.clear()
+        assert known.step([batch]) == anew.step([batch])
+        assert known.reserved_bytes == anew.reserved_bytes
+    assert known._idle
+    assert known.peak_allocated_bytes == anew.peak_allocated_bytes

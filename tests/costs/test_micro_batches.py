@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from advisor.costs.micro_batches import CURVED_TOKENS, NEGLECTED, MicroBatch, average, drawn, expected, worst
+from advisor.costs.micro_batches import (
+    CURVED_TOKENS,
+    NEGLECTED,
+    MicroBatch,
+    average,
+    drawn,
+    expected,
+    length_count,
+    worst,
+)
 from advisor.specs import Recipe, Workload
 
 ROWS = Workload(seq_len=1000, mean_seq_len=300)
@@ -37,13 +46,13 @@ def rows(**changes: Any) -> Workload:
         (rows(pad_to_multiple_of=64, mean_seq_len=1000), recipe(1), MicroBatch(1, 1024, True)),
         (rows(pad_to_multiple_of=100, mean_seq_len=1000), recipe(), MicroBatch(4, 1000)),
         (rows(padding="none"), recipe(attention="flash"), MicroBatch(4, 1000)),
-        (rows(padding="none"), recipe(), MicroBatch(1, 4000, True)),
+        (rows(padding="none"), recipe(), MicroBatch(1, 4000, True, True)),
         (rows(padding="none"), recipe(1), MicroBatch(1, 1000)),
         (rows(packing=True), recipe(), MicroBatch(4, 1000)),
         (rows(packing=True, packing_strategy="varlen"), recipe(), MicroBatch(4, 1000)),
         (rows(packing=True, packing_strategy="position_ids"), recipe(attention="flash"), MicroBatch(4, 1000)),
-        (rows(packing=True, packing_strategy="position_ids"), recipe(), MicroBatch(1, 4000, True)),
-        (rows(packing=True, packing_strategy="position_ids"), recipe(1), MicroBatch(1, 1000, True)),
+        (rows(packing=True, packing_strategy="position_ids"), recipe(), MicroBatch(1, 4000, True, True)),
+        (rows(packing=True, packing_strategy="position_ids"), recipe(1), MicroBatch(1, 1000, True, True)),
     ],
 )
 def test_the_worst_micro_batch(workload: Workload, used: Recipe, batch: MicroBatch) -> None:
@@ -114,3 +123,19 @@ def test_the_same_seed_draws_the_same_job() -> None:
 def test_a_data_set_smaller_than_four_groups_is_sorted_in_fewer_batches() -> None:
     small, large = (average(rows(group_by_length=True, examples=n), recipe(8)).tokens for n in (64, 10_000))
     assert large < small < average(ROWS, recipe(8)).tokens
+
+
+@pytest.mark.parametrize(
+    ("workload", "count"),
+    [
+        (ROWS, 1001),
+        (rows(pad_to_multiple_of=100), 11),
+        (rows(pad_to_multiple_of=2048), 2),  # the law of mean and limit begins at none
+        (rows(length_quantiles=((0.0, 100), (1.0, 131)), pad_to_multiple_of=8), 5),  # 104, 112 ... 136
+        (rows(mean_seq_len=1000), 1),
+        (rows(packing=True), 1),
+        (rows(group_by_length=True), 1),
+    ],
+)
+def test_the_number_of_lengths(workload: Workload, count: int) -> None:
+    assert length_count(workload) == count

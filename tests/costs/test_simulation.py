@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.costs.micro_batches import worst
-from advisor.costs.simulation import ALIKE_STEPS, ORDERS, Simulator, chance_beyond, order_of, simulated
+from advisor.costs.micro_batches import evaluating, worst
+from advisor.costs.simulation import (
+    ALIKE_STEPS,
+    ORDERS,
+    Simulator,
+    chance_beyond,
+    default_steps,
+    order_of,
+    predicted,
+    simulated,
+)
 from advisor.interval import Interval
 from advisor.specs import ModelSpec, Recipe, Workload
 
@@ -29,9 +38,9 @@ STEPS = 12
 @pytest.mark.parametrize("seed", range(5))
 def test_an_order_holds_the_worst_micro_batch(seed: int) -> None:
     order = order_of(MIXED, RECIPE, 3, seed)
-    assert [len(step) for step in order] == [2, 2, 2]
-    assert worst(MIXED, RECIPE) in [batch for step in order for batch in step]
-    assert order_of(MIXED, RECIPE, 3, seed, longest_first=True)[0][0] == worst(MIXED, RECIPE)
+    assert [len(step.batches) for step in order] == [2, 2, 2]
+    assert worst(MIXED, RECIPE) in [batch for step in order for batch in step.batches]
+    assert order_of(MIXED, RECIPE, 3, seed, longest_first=True)[0].batches[0] == worst(MIXED, RECIPE)
 
 
 def test_the_same_seed_gives_the_same_answer() -> None:
@@ -71,15 +80,64 @@ def test_more_capacity_never_makes_it_likelier_to_fail() -> None:
 def test_expandable_segments_reserve_less_and_leave_what_must_fit_open() -> None:
     expandable = RECIPE.model_copy(update={"expandable_segments": True})
     plain, found = (simulated(MODEL, recipe, MIXED, STEPS, 0) for recipe in (RECIPE, expandable))
-    assert found.needed == ()
+    assert (found.needed, found.each) == (None, ())
     assert found.reserved.likely < plain.reserved.likely
 
 
 def test_bounds_hold_the_spread_of_the_tensors() -> None:
     exact = simulated(MODEL, RECIPE, MIXED, 8, 0)
     wide = simulated(MODEL, RECIPE, MIXED, 8, 0, spread=(0.1, 0.2))
-    assert wide.reserved.low == pytest.approx(0.9 * exact.reserved.low)
-    assert wide.needed[0] == Interval.around(exact.needed[0].likely, 0.1, 0.2)
+    assert wide.needed is not None
+    assert exact.needed is not None
+    assert wide.needed.low == pytest.approx(0.9 * exact.needed.low)
+    assert wide.reserved.high == pytest.approx(1.2 * exact.reserved.high)
+    assert wide.each[0] == Interval.around(exact.each[0].likely, 0.1, 0.2)
+
+
+def test_an_evaluation_follows_every_so_many_steps_and_is_never_the_end_alone() -> None:
+    evaluated = RECIPE.model_copy(update={"eval_batch": 4})
+    few = Workload(seq_len=1024, mean_seq_len=300, eval_examples=12)
+
+    def where(every: int, steps: int) -> list[int]:
+        order = order_of(few, evaluated, steps, 0, evaluate_every=every)
+        return [at for at, step in enumerate(order, 1) if step.evaluation]
+
+    assert (where(3, 8), where(1000, 8), where(0, 8)) == ([3, 6], [4, 8], [])
+    order = order_of(few, evaluated, 8, 0, evaluate_every=3)
+    assert order[2].evaluation == order[5].evaluation  # the same rows each time
+    assert len(order[2].evaluation) == 3
+    assert worst(few, evaluating(evaluated)) in order[2].evaluation
+
+
+def test_a_large_evaluation_counts_and_a_small_one_does_not() -> None:
+    def needed(rows: int) -> float:
+        recipe = RECIPE.model_copy(update={"eval_batch": rows})
+        found = simulated(MODEL, recipe, MIXED, STEPS, 0, evaluate_every=4).needed
+        assert found is not None
+        return found.likely
+
+    plain = simulated(MODEL, RECIPE, MIXED, STEPS, 0).needed
+    assert plain is not None
+    assert needed(1) == pytest.approx(plain.likely, rel=0.1)
+    assert needed(32) > 2 * plain.likely
+
+
+def test_a_further_order_is_predicted_from_the_replayed_ones() -> None:
+    sizes = [8.0, 9.0, 10.0, 11.0, 12.0]
+    found = predicted(sizes)
+    assert found.low < 8 < found.likely < 12 < found.high
+    assert found.likely == pytest.approx(9.9, abs=0.05)
+    assert predicted([5.0]) == Interval.exact(5.0)
+    assert predicted([5.0] * 5) == Interval.exact(5.0)
+
+
+def test_as_many_micro_batches_are_replayed_where_gradients_are_large() -> None:
+    found = [
+        default_steps(MODEL, Recipe(method=method, rank=8, gradient_accumulation=repeats))
+        for method in ("lora", "full")
+        for repeats in (1, 2, 16)
+    ]
+    assert found == [1000, 1000, 125, 1000, 500, 63]
 
 
 def test_each_replayed_step_is_told() -> None:

@@ -21,6 +21,7 @@ from advisor.costs.steptime import (
     optimizer_step_time,
     queue_seconds,
     step_count,
+    steps_between_evaluations,
     time_estimate,
 )
 from advisor.decoders.step import step_program
@@ -333,3 +334,10 @@ def test_the_mean_of_micro_steps_is_that_of_every_part() -> None:
     assert found.flop == pytest.approx(0.25 * short.flop + 0.75 * long.flop)
     assert found.seconds.low < found.seconds.likely < found.seconds.high
     assert mean_of([(short, 1.0)]) is short
+
+
+@pytest.mark.parametrize(("eval_steps", "steps"), [(0, 63), (10, 10)])
+def test_an_evaluation_follows_every_epoch_or_so_many_steps(eval_steps: int, steps: int) -> None:
+    workload = Workload(examples=1000, epochs=3, eval_steps=eval_steps)
+    recipe = Recipe(method="lora", micro_batch=4, gradient_accumulation=4)
+    assert steps_between_evaluations(workload, recipe, Placement()) == steps

@@ -14,10 +14,12 @@ import pytest
 
 pytest.importorskip("torch")
 
+from advisor.architectures import architecture_of
 from advisor.catalog.config_json import model_from_config
 from advisor.catalog.families import all_families
 from advisor.costs.memory import predict_step_memory
-from advisor.specs import METHODS, ModelSpec, Recipe
+from advisor.errors import BadValue
+from advisor.specs import METHODS, ModelSpec, Recipe, RowKind
 from calibrate.compare import predicted_work, traced_work
 from calibrate.measurement import Trace
 from calibrate.worker.dryrun import trace_step
@@ -81,17 +83,17 @@ def check(
     chosen: Recipe,
     shape: tuple[int, int] = SHAPE,
     tolerance: float = TOLERANCE,
-    padded: bool = False,
+    rows: RowKind = "full",
 ) -> None:
-    trace = trace_step(traced, chosen, *shape, name_modules=False, padded=padded)
-    predicted = predict_step_memory(m, chosen, *shape, "cpu", padded=padded)
+    trace = trace_step(traced, chosen, *shape, name_modules=False, rows=rows)
+    predicted = predict_step_memory(m, chosen, *shape, "cpu", padded=rows == "padded", packed=rows == "packed")
     blocks = dict(predicted.static_blocks)
     blocks["optimizer states"] = blocks.get("optimizer states", 0) + blocks.pop("optimizer step counters", 0)
     assert {name: blocks.get(name, 0) for name in static_of(trace)} == static_of(trace)
     for phase in ("forward", "backward"):
         assert predicted.phase_peaks[phase] == pytest.approx(trace.phase(phase).peak_bytes, rel=PHASE_TOLERANCE), phase
     assert predicted.peak_bytes == pytest.approx(trace.peak_bytes, rel=tolerance)
-    work, found = predicted_work(m, chosen, *shape, padded), traced_work(trace)
+    work, found = predicted_work(m, chosen, *shape, rows), traced_work(trace)
     assert work.flop == pytest.approx(found.flop, rel=1e-3)
     assert work.bytes == pytest.approx(found.bytes, rel=BYTES_TOLERANCE)
     assert abs(work.kernels - found.kernels) <= KERNELS_TOLERANCE * found.kernels + KERNELS_ONCE
@@ -125,7 +127,7 @@ def test_a_padded_batch(name: str, method: str, checkpointing: bool, autocast: b
     switches = SWITCHES if EVERY_COMBINATION else [(checkpointing, autocast)]
     for one, (recomputes, casts) in itertools.product(methods, switches):
         chosen = recipe(m, one, gradient_checkpointing=recomputes, autocast=casts)
-        check(m, config(name, layers), chosen, padded=True)
+        check(m, config(name, layers), chosen, rows="padded")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,31 @@ def test_a_padded_batch(name: str, method: str, checkpointing: bool, autocast: b
 )
 def test_a_padded_batch_with_other_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     m = spec(name, 3)
-    check(m, config(name, 3), recipe(m, method, **knobs), padded=True)
+    check(m, config(name, 3), recipe(m, method, **knobs), rows="padded")
+
+
+PACKED_SHAPE = 1, 98
+PACKED = ["llama", "gemma3-sliding", "falcon-7b", "opt", "gpt2", "gpt_bigcode", "qwen3_moe", "llama4-sliding"]
+CAN_BE_PACKED = [name for name in CONFIGS if architecture_of(CONFIGS[name]["model_type"]).takes_position_ids]
+
+
+@pytest.mark.parametrize("name", CAN_BE_PACKED if EVERY_COMBINATION else PACKED)
+def test_a_packed_batch(name: str) -> None:
+    layers = 4 if name == "olmo3" else layers_of(name)
+    m = spec(name, layers)
+    index = list(CONFIGS).index(name)
+    every = [(method, *on) for method in METHODS for on in SWITCHES]
+    for method, recomputes, casts in every if EVERY_COMBINATION else [COMBINATIONS[5 * index % len(COMBINATIONS)]]:
+        chosen = recipe(m, method, gradient_checkpointing=recomputes, autocast=casts)
+        check(m, config(name, layers), chosen, PACKED_SHAPE, ONE_ROW_TOLERANCE, rows="packed")
+
+
+@pytest.mark.parametrize("name", ["bloom", "mpt"])
+def test_a_model_without_position_ids_cannot_be_packed_by_them(name: str) -> None:
+    m = spec(name, 1)
+    with pytest.raises(BadValue, match=f"{name} in transformers takes no position ids"):
+        trace_step(config(name, 1), recipe(m, "lora"), *PACKED_SHAPE, rows="packed")
+    assert not architecture_of(m.architecture).takes_position_ids
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The forward of an evaluation against the traced one: every architecture, padded and not, within 0.01 %.
+"""The forward of an evaluation against the traced one: every architecture, full, padded and packed rows, within 0.01 %.
 
 All methods, with and without autocast (half an hour): EVERY_COMBINATION=1 make test
 PYTEST_FLAGS=tests/decoders/test_evaluation.py
@@ -7,23 +7,25 @@ PYTEST_FLAGS=tests/decoders/test_evaluation.py
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 pytest.importorskip("torch")
 
+from advisor.architectures import architecture_of
 from advisor.costs.moments import beginnings, predict_evaluation_memory
-from advisor.specs import METHODS
+from advisor.specs import METHODS, RowKind
 from calibrate.worker.dryrun import trace_evaluation
 from calibrate.worker.loading import traced_loading
-from tests.decoders.test_against_trace import EVERY_COMBINATION, SHAPE, TOLERANCE, layers_of
+from tests.decoders.test_against_trace import EVERY_COMBINATION, PACKED_SHAPE, SHAPE, TOLERANCE, layers_of
 from tests.decoders.tiny import CONFIGS, config, recipe, spec
 
 SMALL = 5 * 1024
 """Bytes of what the tape leaves out: ALiBi's slopes (BLOOM, Falcon), a mask of the kind of attention that no layer of a
 model cut to two uses (OLMo 3, Qwen 2's mixture)."""
-COMBINATIONS = list(itertools.product(METHODS, (False, True), (False, True)))
+ROWS: tuple[RowKind, ...] = get_args(RowKind)
+COMBINATIONS = list(itertools.product(METHODS, (False, True), ROWS))
 CASES = [
     (name, *combination)
     for index, name in enumerate(CONFIGS)
@@ -31,13 +33,17 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "method", "autocast", "padded"), CASES)
-def test_evaluation_equals_the_trace(name: str, method: Any, autocast: bool, padded: bool) -> None:
+@pytest.mark.parametrize(("name", "method", "autocast", "rows"), CASES)
+def test_evaluation_equals_the_trace(name: str, method: Any, autocast: bool, rows: RowKind) -> None:
+    if rows == "packed" and not architecture_of(CONFIGS[name]["model_type"]).takes_position_ids:
+        rows = "full"
     layers = layers_of(name)
     m = spec(name, layers)
     chosen = recipe(m, method, autocast=autocast)
-    traced = trace_evaluation(config(name, layers), chosen, *SHAPE, padded).peak_bytes
-    predicted = predict_evaluation_memory(m, chosen, *SHAPE, "cpu", padded=padded).peak_bytes
+    shape = PACKED_SHAPE if rows == "packed" else SHAPE  # a collator packs into one row
+    traced = trace_evaluation(config(name, layers), chosen, *shape, rows).peak_bytes
+    kind = {"padded": rows == "padded", "packed": rows == "packed"}
+    predicted = predict_evaluation_memory(m, chosen, *shape, "cpu", **kind).peak_bytes
     assert predicted == pytest.approx(traced, rel=TOLERANCE, abs=SMALL)
 
 

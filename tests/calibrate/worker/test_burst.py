@@ -10,11 +10,14 @@ pytest.importorskip("torch")
 
 import torch
 
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import BadValue
-from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe
+from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, Workload
+from calibrate.batches import draw
 from calibrate.compare import predicted_memory
 from calibrate.cut import spec_of
 from calibrate.nvml import WatchedCard
+from calibrate.predict import step_peaks
 from calibrate.worker import burst
 from calibrate.worker.burst import Limits, Training, is_stable, run_burst, static_terms
 from calibrate.worker.device import CpuDevice, CudaDevice
@@ -55,7 +58,7 @@ def test_the_formula_is_right_about_a_real_step(method: str, foreign_bytes: int)
     assert spec is not None
     predicted = predicted_memory(spec, chosen, 1, SEQ_LEN)
     news: list[Any] = []
-    measured, run = run_burst(CONFIG, chosen, SEQ_LEN, CpuDevice(), FEW, news.append)
+    measured, run = run_burst(CONFIG, chosen, MicroBatch(1, SEQ_LEN), CpuDevice(), FEW, news.append)
     assert measured.after_forward_bytes is not None
     assert measured.static_bytes is not None
     own_peak, own_after, own_static = (
@@ -73,7 +76,9 @@ def test_the_formula_is_right_about_a_real_step(method: str, foreign_bytes: int)
 
 
 def test_accumulation_makes_several_micro_steps_of_a_step() -> None:
-    measured, run = run_burst(CONFIG, recipe("full", gradient_accumulation=3), 16, CpuDevice(), FEW, lambda _: None)
+    measured, run = run_burst(
+        CONFIG, recipe("full", gradient_accumulation=3), MicroBatch(1, 16), CpuDevice(), FEW, lambda _: None
+    )
     assert (len(run.step_s), len(run.micro_step_s)) == (3, 9)
     assert measured.micro_step_s is not None
     assert measured.step_s is not None
@@ -82,21 +87,22 @@ def test_accumulation_makes_several_micro_steps_of_a_step() -> None:
 
 def test_the_step_learns() -> None:
     """Every trained tensor moves, the frozen ones stay, and no gradient is left."""
-    training = Training(CONFIG, recipe("lora"), 16, CpuDevice())
+    training = Training(CONFIG, recipe("lora"), MicroBatch(1, 16), CpuDevice())
     before = {name: p.detach().clone() for name, p in training.model.named_parameters()}
     for _ in range(2):
         training.step()
     moved = {name for name, p in training.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name, p in training.model.named_parameters() if p.requires_grad}
     assert all(p.grad is None for p in training.trained)
-    assert training.inputs["labels"] is training.inputs["input_ids"]
-    assert int(training.inputs["input_ids"].max()) > 1000
+    (inputs,) = training.batches
+    assert inputs["labels"] is inputs["input_ids"]
+    assert int(inputs["input_ids"].max()) > 1000
 
 
 def test_on_a_card_its_own_counters_and_events_count() -> None:
     fake = FakeCuda()
     device = CudaDevice(fake, "cpu", WatchedCard(fake_nvml(), "card"))
-    measured, run = run_burst(CONFIG, recipe("lora", autocast=False), 16, device, FEW, lambda _: None)
+    measured, run = run_burst(CONFIG, recipe("lora", autocast=False), MicroBatch(1, 16), device, FEW, lambda _: None)
     assert (measured.peak_allocated_bytes, measured.peak_reserved_bytes) == (5 * GIB, 6 * GIB)
     assert measured.device_bytes == int(6.5 * GIB)
     assert measured.static_bytes is not None
@@ -108,9 +114,63 @@ def test_on_a_card_its_own_counters_and_events_count() -> None:
     assert "reset_peak_memory_stats" in fake.calls
 
 
+ROWS = Workload(seq_len=SEQ_LEN, mean_seq_len=30)
+PADDED = MicroBatch(2, SEQ_LEN, True)
+
+
+@pytest.mark.parametrize(
+    ("batch", "evaluated"),
+    [(PADDED, MicroBatch(3, SEQ_LEN, True)), (MicroBatch(1, 2 * SEQ_LEN, True, True), MicroBatch(4, SEQ_LEN))],
+)
+def test_the_formula_is_right_about_padded_and_packed_rows_and_evaluation(
+    batch: MicroBatch, evaluated: MicroBatch, foreign_bytes: int
+) -> None:
+    chosen, spec = recipe("qlora", gradient_checkpointing=True, micro_batch=2), spec_of("tiny", CONFIG)
+    assert spec is not None
+    predicted = predicted_memory(spec, chosen, batch.rows, batch.tokens, batch.kind, evaluated)
+    measured, _ = run_burst(CONFIG, chosen, batch, CpuDevice(), FEW, lambda _: None, evaluated=evaluated)
+    assert measured.evaluation_bytes is not None
+    assert predicted.peak_allocated_bytes == pytest.approx(measured.peak_allocated_bytes - foreign_bytes, rel=0.01)
+    assert predicted.evaluation_bytes == pytest.approx(measured.evaluation_bytes - foreign_bytes, rel=0.01)
+
+
+def test_every_step_of_varying_rows_is_within_one_percent(foreign_bytes: int) -> None:
+    chosen, spec = recipe("lora", micro_batch=2, gradient_accumulation=2), spec_of("tiny", CONFIG)
+    assert spec is not None
+    draws = draw(ROWS, chosen, steps=4)
+    predicted = step_peaks(spec, chosen, draws, CpuDevice().facts())[1:]
+    measured, run = run_burst(CONFIG, chosen, PADDED, CpuDevice(), FEW, lambda _: None, draws=draws)
+    assert [found - foreign_bytes for found in run.step_peak_bytes] == pytest.approx(predicted, rel=0.01)
+    assert len(set(run.step_peak_bytes)) == 4
+    assert run.step_reserved_bytes == (None,) * 4
+    assert measured.peak_allocated_bytes == max(run.step_peak_bytes)
+    assert measured.peak_reserved_bytes is None
+    assert measured.step_s is None  # no step is like another
+    assert run.row_lengths[-1] == (1.0, max(length for step in draws for one in step for length in one.lengths))
+
+
+def test_on_a_card_every_step_has_its_counters() -> None:
+    fake = FakeCuda()
+    device = CudaDevice(fake, "cpu", WatchedCard(fake_nvml(), "card"))
+    chosen = recipe("lora", autocast=False)
+    draws = draw(ROWS, chosen, steps=2)
+    measured, run = run_burst(CONFIG, chosen, MicroBatch(1, 16), device, FEW, lambda _: None, draws=draws)
+    assert (run.step_peak_bytes, run.step_reserved_bytes) == ((5 * GIB,) * 2, (6 * GIB,) * 2)
+    assert measured.peak_reserved_bytes == 6 * GIB
+    assert fake.calls.count("reset_peak_memory_stats") == 3
+    assert fake.calls.count("empty_cache") == 1
+
+
+def test_steps_of_varying_rows_end_with_the_budget() -> None:
+    draws = draw(ROWS, recipe("lora"), steps=9)
+    late = Limits(9, 10.0, 0.0)
+    _, run = run_burst(CONFIG, recipe("lora"), MicroBatch(1, 16), CpuDevice(), late, lambda _: None, draws=draws)
+    assert len(run.step_peak_bytes) == 1
+
+
 def test_static_terms_count_a_shared_storage_once() -> None:
     tied = CONFIG | {"tie_word_embeddings": True}
-    training = Training(tied, recipe("full", optimizer="adamw_8bit"), 16, CpuDevice())
+    training = Training(tied, recipe("full", optimizer="adamw_8bit"), MicroBatch(1, 16), CpuDevice())
     training.step()
     spec = spec_of("tied", tied)
     assert spec is not None
@@ -121,7 +181,7 @@ def test_static_terms_count_a_shared_storage_once() -> None:
 
 def test_what_cannot_be_built_is_refused() -> None:
     with pytest.raises(BadValue, match="flash"):
-        run_burst(CONFIG, recipe("lora", attention="flash"), 16, CpuDevice(), FEW, lambda _: None)
+        run_burst(CONFIG, recipe("lora", attention="flash"), MicroBatch(1, 16), CpuDevice(), FEW, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
-from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe
+from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, RowKind
 from calibrate.measurement import Trace
 from calibrate.worker.dryrun import real_step, trace_step
 
@@ -32,15 +32,21 @@ def bytes_of(trace: Trace, census: bool = True) -> dict[str, Any]:
     return found
 
 
-def both(config: dict[str, Any], chosen: Recipe) -> tuple[Trace, Trace]:
-    fake = trace_step(config, chosen, 2, SEQ_LEN, census=True)
-    return fake, real_step(config, chosen, 2, SEQ_LEN, census=True)
+def both(config: dict[str, Any], chosen: Recipe, rows: RowKind = "full") -> tuple[Trace, Trace]:
+    fake = trace_step(config, chosen, 2, SEQ_LEN, census=True, rows=rows)
+    return fake, real_step(config, chosen, 2, SEQ_LEN, census=True, rows=rows)
 
 
 @pytest.mark.parametrize(("method", "on"), list(itertools.product(METHODS, (True, False))))
 def test_every_method_equals_the_real_step(tiny: Configs, method: str, on: bool) -> None:
     chosen = recipe(method, gradient_checkpointing=on, autocast=on)
     fake, real = both(tiny["llama"], chosen)
+    assert bytes_of(fake) == bytes_of(real)
+
+
+@pytest.mark.parametrize(("model_type", "rows"), [("llama", "padded"), ("llama", "packed"), ("qwen2", "packed")])
+def test_padded_and_packed_rows_equal_the_real_step(tiny: Configs, model_type: str, rows: RowKind) -> None:
+    fake, real = both(tiny[model_type], recipe("lora"), rows)
     assert bytes_of(fake) == bytes_of(real)
 
 
