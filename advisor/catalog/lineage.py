@@ -65,21 +65,25 @@ def smaller_models(name: str, sizes: Mapping[str, int]) -> list[str]:
 
 
 def nearest_kin(name: str, sizes: Mapping[str, int], count: int = 4) -> tuple[str, ...]:
-    """Names in `sizes` (parameters by name) of the same lineage: the same or the next version first, then by size.
+    """Names in `sizes` (parameters by name) of the same lineage, those nearest in version and size first.
 
-    'qwen3-27b', which does not exist, is near to qwen3-32b. () for a name whose size cannot be read, or without kin.
+    'qwen3-27b', which does not exist, is near to qwen3-32b. Of a name without a size, the smallest; () without kin.
     """
-    mine, stated = taken_apart(name), _SIZE.search(name.lower())
-    if not mine.lineage or stated is None:
-        return ()
-    number, unit = stated[0].rpartition("x")[2][:-1], stated[0][-1]
-    asked = float(number.replace("_", ".")) * (1e9 if unit == "b" else 1e6)
-    if asked == 0:
-        return ()
+    mine, asked = taken_apart(name), _stated_parameters(name)
 
     def distance(other: str) -> float:
         """One doubling of the size counts as much as one major version."""
         versions = zip((*mine.version, 0, 0)[:2], (*taken_apart(other).version, 0, 0)[:2], (1.0, 0.1), strict=True)
         return abs(math.log2(sizes[other] / asked)) + sum(weight * abs(a - b) for a, b, weight in versions)
 
-    return tuple(sorted((other for other in sizes if taken_apart(other).lineage == mine.lineage), key=distance)[:count])
+    kin = [other for other in sizes if mine.lineage and taken_apart(other).lineage == mine.lineage]
+    return tuple(sorted(kin, key=distance)[:count])
+
+
+def _stated_parameters(name: str) -> float:
+    """The size that a name states, in parameters; 1 for a name without one."""
+    stated = _SIZE.search(name.lower())
+    if stated is None:
+        return 1.0
+    number, unit = stated[0].rpartition("x")[2][:-1], stated[0][-1]
+    return max(float(number.replace("_", ".")) * (1e9 if unit == "b" else 1e6), 1.0)

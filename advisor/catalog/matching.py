@@ -26,7 +26,7 @@ _UNLIKE = (
         "unsloth",
         re.compile(r"phi-?[34]"),
         "Unsloth's copies of Phi may have Llama's separate projections, not Phi's fused ones: "
-        "give a path to its config.json, or the original's name",
+        "give a path to its config.json, or take the original",
     ),
 )
 """Copies whose code may differ from the original's: organization, base, and what to do. Source: a conversion of
@@ -39,11 +39,11 @@ def matched(text: str) -> Match | None:
     if found is not None:
         return found
     for name in read_names(text):
-        for organization, pattern, what in _UNLIKE:
-            if name.organization == organization and pattern.match(name.base):
-                raise AmbiguousName("model", text, (), what)
         found = _by_rule(name)
         if found is not None:
+            for organization, pattern, what in _UNLIKE:
+                if name.organization == organization and pattern.match(name.base):
+                    raise AmbiguousName("model", text, (original_id(found),), what)
             return found
     return None
 
@@ -157,12 +157,17 @@ def spelled_id(match: Match) -> str:
     ids = [label for label in (entry.hub_id, *entry.aliases, *entry.derived) if "/" in label]
     if "/" in text:
         return next((label for label in ids if label.lower() == text.lower()), text)
-    if match.bare or match.base == entry.name:
-        return entry.hub_id
     typed = squashed(match.base.replace(":", "-"))
+    if typed == squashed(entry.name):
+        return entry.hub_id
     tails = [(squashed(label.rpartition("/")[2]), label) for label in ids]
     for fits in (str.__eq__, str.endswith, str.startswith):
         found = next((label for tail, label in tails if fits(tail, typed)), None)
         if found is not None:
             return found
     return entry.hub_id
+
+
+def original_id(match: Match) -> str:
+    """A listed Hub id of the same model in 16 bits: of 'TheBloke/Llama-2-7B-GPTQ', meta-llama/Llama-2-7b-hf."""
+    return spelled_id(match._replace(text=match.base, path=False))

@@ -59,7 +59,7 @@ STORAGE: tuple[tuple[str, str], ...] = (
     ("EXL", r"exl[23]([-_][\d._]+bpw)?"),
     ("MLX", r"mlx([-_]\dbits?)?"),
     ("compressed-tensors", r"(quantized[.-])?w\d+a\d+"),
-    ("quantization-aware training", r"qat([-_]q4_0)?([-_]unquantized)?"),
+    ("QAT (trained for 4 bits)", r"qat([-_]q4_0)?([-_]unquantized)?"),
     ("4 bits", r"4-?bits?|int4"),
     ("8 bits", r"8-?bits?|int8"),
 )
@@ -142,9 +142,11 @@ def _is_path(label: str, parts: list[str]) -> bool:
 
 
 def _kaggle(parts: list[str]) -> Iterator[str]:
-    """NAME and NAME-VARIATION of what follows `input` in a path of Kaggle's."""
+    """NAME-VARIATION, VARIATION and NAME of what follows `input` in a path of Kaggle's."""
     name = parts[0].lower()
-    yield from (f"{name}-{part.lower()}" for part in parts[2:3] if not _RUN_WORDS.fullmatch(part.lower()))
+    for part in parts[2:3]:
+        if not _RUN_WORDS.fullmatch(part.lower()):
+            yield from (f"{name}-{part.lower()}", part.lower())
     yield name
 
 
@@ -166,8 +168,8 @@ def shorter(base: str) -> Iterator[tuple[str, tuple[Ending, ...]]]:
 
 
 def storage_of(taken: tuple[Ending, ...]) -> str:
-    """How a checkpoint is stored, by the endings of its name; '' for a plain one."""
-    return next((ending.meaning for ending in taken if ending.kind == "storage"), "")
+    """How a checkpoint is stored, by the last of its name's endings that says so; '' for a plain one."""
+    return next((ending.meaning for ending in reversed(taken) if ending.kind == "storage"), "")
 
 
 def squashed(base: str) -> str:
