@@ -40,7 +40,7 @@ MIRRORED = Libraries()
 OLDEST: dict[str, Version] = {"transformers": (4, 36), "peft": (0, 5), "bitsandbytes": (0, 41), "torch": (2, 1)}
 """The oldest version of each library of which anything is mirrored."""
 
-CODE: dict[str, Version] = {}
+CODE: dict[str, Version] = {"unsloth": (2024, 9)}
 """Trainers with code of their own, and the oldest version of each that is mirrored."""
 
 RELEASES: tuple[tuple[Version, Version, Version, Version], ...] = (

@@ -376,6 +376,7 @@ class MemoryEstimate(Frozen):
     peak_at: str  # phase and operation at which the peak occurs
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
     moments: tuple[Moment, ...] = ()  # the parts of the job that were estimated; () = the step alone
+    host_bytes: int = 0  # of the host's memory, for what waits there until backward
 
     @property
     def highest(self) -> str:

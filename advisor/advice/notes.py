@@ -34,7 +34,7 @@ def trainer_notes(preset: Preset) -> list[Reason]:
     if preset.traced:
         return []
     text = (
-        f"We have not traced {preset.name}'s own step; this estimates the transformers step with {preset.name}'s "
+        f"We have not traced {preset.name}'s own step; this estimates {preset.estimated} with {preset.name}'s "
         f"settings. `advise trainers {preset.name}` lists the differences."
     )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]

@@ -31,6 +31,7 @@ from advisor.recipes import flag, flags_of
 from advisor.rules.savings import ROUND_TO
 from advisor.rules.wording import FORMULA, signed_gib
 from advisor.specs import ModelSpec, Recipe, Workload
+from advisor.stacks import stack_for
 from advisor.units import format_gib
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     aside = [profile.workspace_bytes] if profile.workspace_bytes else []
     every = steps_between_evaluations(workload, recipe, job.placement) if recipe.eval_batch else 0
     on_step = None if progress is None else _counted(steps, recipe, progress)
+    stack, capability = stack_for(recipe, card, workload), card.compute_capability
     found = simulated(
-        job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, card.compute_capability, on_step, every
+        job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, capability, on_step, every, stack
     )
     context = profile.context_bytes
     beginnings = [one.needed_bytes for one in row.memory.moments if one.name in ("loading", "preparation")]
@@ -227,7 +229,9 @@ def _held(job: Job, way: _Remedy, steps: int, seed: int, aside: list[int], evalu
     whole, short = (
         order_of(way.workload, way.recipe, length, seed, way.longest_first, evaluate_every) for length in lengths
     )
-    simulator = Simulator(job.model, way.recipe, [whole, short], aside, capability=job.smallest_card.compute_capability)
+    card = job.smallest_card
+    stack, capability = stack_for(way.recipe, card, job.workload), card.compute_capability
+    simulator = Simulator(job.model, way.recipe, [whole, short], aside, stack, capability)
     if way.recipe.expandable_segments:
         context = (job.profile or profile_for(job.smallest_card)).context_bytes.likely
         return simulator.reserved_bytes(whole), job.estimate(way.recipe).memory.needed_bytes.likely - context

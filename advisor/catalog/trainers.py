@@ -46,6 +46,12 @@ class Preset(Frozen):
         return {knob.name: knob.value for knob in self.knobs if method in knob.methods and knob.name in RECIPE_KNOBS}
 
     @property
+    def estimated(self) -> str:
+        """Whose step the estimate is of, where its own was not traced."""
+        own = any(knob.name == "stack" for knob in self.knobs)
+        return "its code as we read it" if own else "the transformers step"
+
+    @property
     def collator(self) -> dict[str, object]:
         """How it makes micro-batches of rows: the knobs of a workload that it sets."""
         return {knob.name: knob.value for knob in self.knobs if knob.name in COLLATOR_KNOBS}

@@ -7,7 +7,6 @@ card, a host or a library version may be from them. A calibration on the card it
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Annotated, NamedTuple
 
@@ -22,6 +21,8 @@ from advisor.costs.attention_rates import (
     SUMS_IN_MEMORY,
 )
 from advisor.costs.dequantization import BRANCHING_RATE
+from advisor.costs.host_link import PCIE3, host_link
+from advisor.costs.power import powered_share
 from advisor.costs.spreads import FEW_SPREAD, LAUNCH_SPREAD, SPREAD, UNPUBLISHED_SPREAD
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
@@ -75,6 +76,7 @@ class DeviceProfile(Frozen):
     micro_step_s: Positive  # CPU time per micro-step outside the model: loader, copies, a sync
     optimizer_step_s: Positive  # CPU time per optimizer step: schedule, logging, callbacks
     link_bytes_per_s: Interval  # what a ring of cards moves, PCIe to NVLink
+    host_bytes_per_s: Interval = PCIE3  # of copies from or to the host's pinned memory
     device_spread: Interval  # time on the card over the predicted time
     launch_spread: Interval  # time on the CPU over the predicted time
 
@@ -210,14 +212,6 @@ def card_class(gpu: GpuSpec) -> str:
     return f"{generation} hbm" if hbm else generation
 
 
-def powered_share(gpu: GpuSpec, watts_per_tflops: float) -> float:
-    """The fraction of a card's matrix rate that its power limit allows: 1 if it does not limit or is unknown."""
-    matrix = max(gpu.bf16_flop_per_s, gpu.fp16_flop_per_s)
-    if not (gpu.power_w and matrix and watts_per_tflops):
-        return 1.0
-    return min(1.0, math.sqrt(gpu.power_w / (matrix * 1e-12 * watts_per_tflops)))
-
-
 HALF_LANES = frozenset({"pascal", "volta", "turing", "ampere hbm"})
 """Classes whose multiprocessors add 64 pairs of fp32 numbers a cycle; those of all others add 128. Of Pascal this is
 true of the P100 alone."""
@@ -275,6 +269,7 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         micro_step_s=1.5e-3,
         optimizer_step_s=1.0e-3,
         link_bytes_per_s=Interval(*(rate * 1e9 for rate in row.link_gb_per_s)),
+        host_bytes_per_s=host_link(key),
         device_spread=device,
         launch_spread=LAUNCH_SPREAD,
         context_bytes=Interval(*(size * GIB for size in row.context_gib)),

@@ -99,6 +99,7 @@ def memory_estimate(
         needed_bytes=must_fit,
         device_bytes=reserved.plus(profile.context_bytes),
         peak_at=step.peak_at,
+        host_bytes=step.host_bytes,
         terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
     )
 
@@ -145,11 +146,12 @@ def _job_memory(
     if recipe.eval_batch:
         one = evaluating(recipe)
         batch = worst(workload, one)
-        card = attention_card(m, one, batch.tokens, gpu, stack_for(one).masks(batch.padded))
-        found = _step_memory(m, one, batch, card, evaluating=True)
+        stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
+        card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
+        found = _step_memory(m, one, batch, stack, card, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
     if recipe.is_quantized:
-        knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype
+        knobs = recipe.quant, recipe.double_quant, recipe.kbit_upcast, recipe.base_dtype, recipe.stack
         peaks += beginning_peaks(m, *knobs, profile)
     return largest(peaks)
 
@@ -160,18 +162,19 @@ def _as_computed(recipe: Recipe) -> Recipe:
 
 
 @lru_cache(maxsize=256)
-def _step_memory(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool = False) -> StepMemory:
+def _step_memory(
+    m: ModelSpec, recipe: Recipe, batch: MicroBatch, stack: Stack, card: str, evaluating: bool = False
+) -> StepMemory:
     """Computed once for the many cards of a bare size that run the same attention kernels."""
     rows, tokens, padded, packed = batch
     predict = predict_evaluation_memory if evaluating else predict_step_memory
-    return predict(m, recipe, rows, tokens, stack=stack_for(recipe), padded=padded, capability=card, packed=packed)
+    return predict(m, recipe, rows, tokens, stack=stack, padded=padded, capability=card, packed=packed)
 
 
 @lru_cache(maxsize=64)
-def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, card: str, evaluating: bool) -> StepKernels:
+def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, stack: Stack, card: str, evaluating: bool) -> StepKernels:
     rows, tokens, padded, packed = batch
     record = evaluation_program if evaluating else step_program
-    stack = stack_for(recipe)
     program = record(m, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed)
     return program.kernels(rows, tokens, recipe.rank)
 
@@ -180,10 +183,11 @@ def _runs(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, evaluating: bool = False
 ) -> list[tuple[StepKernels, float]]:
     """The kernels of each micro-batch that stands for a share of them all, and that share."""
-    found = []
+    found, placed = [], stack_for(recipe, gpu, workload)
     for batch, share in expected(workload, recipe):
-        card = attention_card(m, recipe, batch.tokens, gpu, stack_for(recipe).masks(batch.padded))
-        found.append((_kernels(m, recipe, batch, card, evaluating), share))
+        stack = placed.shaped(m, recipe, batch.rows, batch.tokens)
+        card = attention_card(m, recipe, batch.tokens, gpu, stack.masks(batch.padded))
+        found.append((_kernels(m, recipe, batch, stack, card, evaluating), share))
     return found
 
 
@@ -289,9 +293,9 @@ def _estimate(
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     batch = worst(workload, recipe)
-    stack = stack_for(recipe)
+    stack = stack_for(recipe, gpu, workload).shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
-    step = _step_memory(model, _as_computed(recipe), batch, card)
+    step = _step_memory(model, _as_computed(recipe), batch, stack, card)
     return Estimate(
         recipe=recipe,
         memory=_job_memory(model, recipe, workload, gpu, profile, step),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from advisor.costs.attention_rates import ATTENTION
 from advisor.costs.device import DeviceProfile, profile_for
+from advisor.costs.host_link import HOST_COPIES
 from advisor.costs.micro_batches import average
 from advisor.costs.roofline import Roofline
 from advisor.costs.steptime import micro_step_time, optimizer_step_time
@@ -85,6 +86,8 @@ def _kernel_times(runs: list[PartKernels], places: list[list[str]], roofline: Ro
     for run, run_places in zip(runs, places, strict=True):
         for (kernel, times), place in zip(run.kernels, run_places, strict=True):
             kind, dtype, _, moved, shape = kernel
+            if kind in HOST_COPIES:  # beside the kernels, not among them
+                continue
             compute_s, memory_s = roofline.seconds(kernel)
             count = run.copies * times
             seconds = count * (max(compute_s, memory_s) + roofline.fixed_s)
@@ -101,7 +104,7 @@ def explain_time(
     """What an average micro-step of `recipe` consists of on `gpu`, likely values. Raises BadValue without rates."""
     rows, tokens, padded, packed = average(workload, recipe)
     profile = profile or profile_for(gpu)
-    stack = stack_for(recipe)
+    stack = stack_for(recipe, gpu, workload).shaped(model, recipe, rows, tokens)
     card = attention_card(model, recipe, tokens, gpu, stack.masks(padded))
     asked = partial(
         step_program, model, recipe, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed

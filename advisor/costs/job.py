@@ -55,6 +55,7 @@ class Job:
         self.m, self.recipe, self.stack, self.device, self.capability = m, recipe, stack, device, capability
         distinct = set(batches)
         longest = max(distinct, key=lambda batch: batch.rows * batch.tokens)
+        stack = stack.shaped(m, recipe, longest.rows, longest.tokens)
         static = static_memory(m, recipe, longest.rows, longest.tokens, longest.padded, stack)
         self.static = [*aside_bytes]
         self.static += [size for term, size, times in static.tensors if term not in LATE for _ in range(times) if size]

@@ -111,6 +111,7 @@ def predict_step_memory(
     `seq_len`, so the micro-batch has an attention mask with zeros. `capability`: the card's compute capability, by
     which PyTorch picks its attention kernels; '' runs flash attention. `packed`: position ids keep examples apart.
     """
+    stack = stack.shaped(m, recipe, batch, seq_len)
     static = static_memory(m, recipe, batch, seq_len, padded or packed, stack)
     base = sum(static.blocks.values())
     program = step_program(
@@ -148,7 +149,7 @@ def predict_step_memory(
             base + max(peak_of["optimizer"], *(h for s, _, h in heights if s.place != HEAD)),
         ),
         calls=program.calls,
-        host_bytes=program.host_bytes(*shape),
+        host_bytes=stack.host_bytes(program.hosted(*shape)),
     )
 
 

@@ -50,7 +50,7 @@ def worst(workload: Workload, recipe: Recipe) -> MicroBatch:
     if workload.packing:
         return _packed(workload, recipe)
     if workload.padding == "none":
-        return _flattened(recipe, rows, workload.seq_len)
+        return _flattened(workload, recipe, rows, workload.seq_len)
     tokens = _rounded(workload, workload.seq_len)
     shorter = workload.padding == "max_length" and workload.lengths.ends[0] < tokens
     return MicroBatch(rows, tokens, _differs(workload, rows) or shorter or tokens > workload.seq_len)
@@ -88,7 +88,11 @@ def expected(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, floa
 
     def batch(tokens: float) -> MicroBatch:
         length = max(1, min(most, round(tokens + more)))
-        return _flattened(recipe, rows, length) if workload.padding == "none" else MicroBatch(rows, length, padded)
+        return (
+            _flattened(workload, recipe, rows, length)
+            if workload.padding == "none"
+            else MicroBatch(rows, length, padded)
+        )
 
     if (spread / mean) ** 2 * mean / CURVED_TOKENS < NEGLECTED:
         return ((batch(mean), 1.0),)
@@ -145,7 +149,7 @@ def collated(workload: Workload, recipe: Recipe, lengths: list[int]) -> MicroBat
     """What the collator makes of these rows."""
     rows, longest = len(lengths), max(lengths)
     if workload.padding == "none":
-        return _flattened(recipe, rows, round(sum(lengths) / rows))
+        return _flattened(workload, recipe, rows, round(sum(lengths) / rows))
     tokens = _rounded(workload, workload.seq_len if workload.padding == "max_length" else longest)
     return MicroBatch(rows, tokens, min(lengths) < tokens)
 
@@ -184,16 +188,17 @@ def _packed(workload: Workload, recipe: Recipe) -> MicroBatch:
     """Full rows."""
     rows, tokens = recipe.micro_batch, workload.seq_len
     if workload.packing_strategy == "position_ids":
-        return _flattened(recipe, rows, tokens, alone=1)
+        return _flattened(workload, recipe, rows, tokens, alone=1)
     return MicroBatch(rows, tokens)
 
 
-def _flattened(recipe: Recipe, rows: int, tokens: int, alone: int = 2) -> MicroBatch:
+def _flattened(workload: Workload, recipe: Recipe, rows: int, tokens: int, alone: int = 2) -> MicroBatch:
     """Rows one after the other in one row, with position ids: of fewer than `alone` rows nothing has to be kept apart.
 
-    Flash attention keeps them apart by their bounds, and so works as on rows of their own.
+    Flash attention keeps them apart by their bounds, as any kernel does under `varlen`, and so works as on rows of
+    their own.
     """
-    if recipe.attention == "flash" or rows < alone:
+    if recipe.attention == "flash" or workload.packing_strategy == "varlen" or rows < alone:
         return MicroBatch(rows, tokens)
     return MicroBatch(1, rows * tokens, padded=True, packed=True)
 

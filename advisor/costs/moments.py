@@ -25,7 +25,7 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import HEAD, evaluation_program
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
-from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant
+from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant, own_quant
 from advisor.specs import DType, ModelSpec, Quantization, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, Device
 from advisor.terms import TermName
@@ -49,6 +49,7 @@ def predict_evaluation_memory(
     The Trainer has freed the gradients by then. Source: transformers 5.23, trainer.py, evaluation_loop.
     Ignores: the copy in fp32 that accelerate makes of the logits under autocast, which is never at the peak.
     """
+    stack = stack.shaped(m, recipe, batch, seq_len)
     static = static_memory(m, recipe, batch, seq_len, padded or packed, stack)
     base = sum(static.blocks.values())
     program = evaluation_program(m, recipe, batch, seq_len, device, stack, padded, capability, packed)
@@ -89,12 +90,16 @@ class Beginning(NamedTuple):
 
 @lru_cache(maxsize=256)
 def beginnings(
-    m: ModelSpec, quant: Quantization, double_quant: bool, kbit_upcast: bool, base_dtype: DType
+    m: ModelSpec,
+    quant: Quantization,
+    double_quant: bool,
+    kbit_upcast: bool,
+    base_dtype: DType,
+    stack: tuple[str, ...] = (),
 ) -> tuple[Beginning, ...]:
     """How a job on a quantized base begins: its weights are loaded, and then prepared if `kbit_upcast` says so."""
-    recipe = Recipe(
-        method="qlora", quant=quant, double_quant=double_quant, kbit_upcast=False, base_dtype=base_dtype, rank=1
-    )
+    store = {"quant": quant, "double_quant": double_quant, "base_dtype": base_dtype, "stack": stack}
+    recipe = Recipe.model_validate({"method": "qlora", "kbit_upcast": False, "rank": 1, **store})
     loaded = Beginning("loading", "loading, while a weight is quantized", _weights(m, recipe), 0)
     loaded = loaded._replace(beside_bytes=max(_beside(part, recipe) for part, _ in layer_groups(m)))
     if not kbit_upcast or base_dtype == "float32":
@@ -155,4 +160,5 @@ def _unquantized(part: ModelSpec, recipe: Recipe) -> list[int]:
     """Elements of the matrices of one layer that bitsandbytes leaves alone, in the order of the model's code."""
     linears = [shape.weight_count for shape in layer_linears(part).values() if not shape.wide]
     left = linears if layer_quant(part, recipe) == "none" else []
-    return left + [prod(p.shape) for p in own_parameters(part).values() if not p.wide]
+    own = [p for p in own_parameters(part).values() if not p.wide and own_quant(p, part, recipe) == "none"]
+    return left + [prod(p.shape) for p in own]

@@ -45,10 +45,11 @@ def beginning_peaks(
     double_quant: bool,
     kbit_upcast: bool,
     base_dtype: DType,
+    stack: tuple[str, ...],
     profile: DeviceProfile,
 ) -> tuple[Peak, ...]:
     """How a job on a quantized base begins, on a card: the same for all plans of a method."""
-    found = beginnings(m, quant, double_quant, kbit_upcast, base_dtype)
+    found = beginnings(m, quant, double_quant, kbit_upcast, base_dtype, stack)
     return tuple(peak_of(one.name, _beginning_estimate(one, profile)) for one in found)
 
 

@@ -137,6 +137,7 @@ def simulated(
     capability: str = "",
     on_step: Callable[[], None] | None = None,
     evaluate_every: int = 0,
+    stack: Stack = THIS_STACK,
 ) -> Simulated:
     """Replay `steps` optimizer steps of a job: the same for the same seed.
 
@@ -150,7 +151,7 @@ def simulated(
         [order_of(workload, recipe, count, one, evaluate_every=evaluate_every) for count in (steps, tried, short)]
         for one in seeds
     ]
-    simulator = Simulator(m, recipe, chain.from_iterable(orders), aside_bytes, capability=capability, on_step=on_step)
+    simulator = Simulator(m, recipe, chain.from_iterable(orders), aside_bytes, stack, capability, on_step)
     reserved = predicted([float(simulator.reserved_bytes(whole)) for whole, *_ in orders], *spread)
     if recipe.expandable_segments:
         return Simulated(steps, len(seeds), reserved, None, ())

@@ -19,7 +19,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.storage import layer_quant, other_dtype, quantized_store_bytes, unquantized_name
+from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_store_bytes, unquantized_name
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.terms import TermName
@@ -82,7 +82,14 @@ def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> Non
     for norm in layer_norms(m):
         tally.add(term, norm.width * other, norm.vectors * layers)
     for own in own_parameters(m).values():
-        tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
+        quant = own_quant(own, m, recipe)
+        if quant == "none":
+            tally.add(term, prod(own.shape) * ITEM_BYTES[own_dtype(own, other_dtype(recipe))], layers)
+            continue
+        packed, constants = quantized_store_bytes(prod(own.shape), quant, recipe.double_quant)
+        tally.add(term, packed, layers)
+        for size in constants:
+            tally.add(TermName.QUANTIZATION_CONSTANTS, size, layers)
 
 
 def static_memory(

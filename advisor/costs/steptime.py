@@ -19,7 +19,9 @@ from typing import Literal, NamedTuple
 
 from advisor.costs.attention_rates import unsure
 from advisor.costs.device import DeviceProfile
+from advisor.costs.host_link import HOST_COPIES, Load, with_copies
 from advisor.costs.optimizer import OptimizerWork, optimizer_work
+from advisor.costs.power import energy
 from advisor.costs.roofline import Roofline
 from advisor.interval import Interval
 from advisor.parameters.trained import Trained, trained_shapes
@@ -87,8 +89,6 @@ def launch_seconds(launches: Launches, profile: DeviceProfile) -> float:
 
 def queue_seconds(
     loads: Iterable[tuple[float, float]],
-    device_factor: float = 1.0,
-    launch_factor: float = 1.0,
     asynchronous: bool = True,
 ) -> float:
     """Time until the card is done with parts of (card seconds, CPU seconds), launched in order.
@@ -99,11 +99,11 @@ def queue_seconds(
     cpu = card = 0.0
     for device_s, launch_s in loads:
         if not asynchronous:
-            card += device_s * device_factor + launch_s * launch_factor
+            card += device_s + launch_s
             continue
         begun = cpu if cpu > card else card
-        cpu += launch_s * launch_factor
-        card = max(begun + device_s * device_factor, cpu)
+        cpu += launch_s
+        card = max(begun + device_s, cpu)
     return card
 
 
@@ -114,6 +114,8 @@ class _PartTime(NamedTuple):
     traffic_s: float  # kernels bound by their memory traffic
     less_s: float  # what the least certain kernels may take less, and more, beyond the card's own spread
     more_s: float
+    copied_bytes: float  # to the host and back
+    first_bytes: float  # back before it starts
     launches: int
     flop: float
     peak_s: float
@@ -139,9 +141,13 @@ def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known:
 
     `known` holds kernels by identity, for a program makes equal ones once; new ones are added.
     """
-    arithmetic_bound_s = traffic_bound_s = less_s = more_s = flop = peak_s = 0.0
+    arithmetic_bound_s = traffic_bound_s = less_s = more_s = copied_bytes = first_bytes = flop = peak_s = 0.0
     launches = 0
     for kernel, times in kernels:
+        if kernel[0] in HOST_COPIES:
+            copied_bytes += kernel[3] * times
+            first_bytes += kernel[3] if kernel[0] == "from_host" else 0.0
+            continue
         one = known.get(id(kernel))
         if one is None:
             one = known[id(kernel)] = _kernel_time(kernel, roofline)
@@ -157,14 +163,16 @@ def _part_time(kernels: Iterable[tuple[Kernel, int]], roofline: Roofline, known:
         if factor is not None:
             less_s += (arithmetic_s - max(arithmetic_s * factor.low, traffic_s)) * times
             more_s += arithmetic_s * (factor.high - 1) * times
-    return _PartTime(arithmetic_bound_s, traffic_bound_s, less_s, more_s, launches, flop, peak_s)
+    return _PartTime(
+        arithmetic_bound_s, traffic_bound_s, less_s, more_s, copied_bytes, first_bytes, launches, flop, peak_s
+    )
 
 
 def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) -> MicroStepTime:
     """Time of the tape's parts, in the order in which they ran, each repeated for all layers like it."""
     roofline = Roofline(gpu, profile)
     known: dict[int, _KernelTime] = {}
-    loads: tuple[list[tuple[float, float]], ...] = ([], [], [])  # at the least, likely, at the most
+    loads: tuple[list[Load], ...] = ([], [], [])  # at the least, likely, at the most
     compute_s = memory_s = flop = peak_s = 0.0
     kernel_count = 0
     for copies, kernels, by, recomputed_flop in parts:
@@ -179,15 +187,16 @@ def micro_step_time(parts: StepKernels, gpu: GpuSpec, profile: DeviceProfile) ->
         busy_s = part.arithmetic_s + part.traffic_s + part.launches * roofline.fixed_s
         launch_s = launch_seconds(by, profile) * copies
         for some, device_s in zip(loads, (busy_s - part.less_s, busy_s, busy_s + part.more_s), strict=True):
-            some.append((device_s * copies, launch_s))
+            some.append(Load(device_s * copies, launch_s, part.copied_bytes * copies, part.first_bytes))
+    link = reversed(profile.host_bytes_per_s)  # the fastest first
     times_s = [
-        queue_seconds(some, device, launch, profile.asynchronous) + profile.micro_step_s * launch
-        for some, device, launch in zip(loads, profile.device_spread, profile.launch_spread, strict=True)
+        queue_seconds(with_copies(some, (device, launch), rate), profile.asynchronous) + profile.micro_step_s * launch
+        for some, device, launch, rate in zip(loads, profile.device_spread, profile.launch_spread, link, strict=True)
     ]
     return MicroStepTime(
         seconds=Interval(*times_s),
-        device_s=sum(device for device, _ in loads[1]),
-        launch_s=sum(launch for _, launch in loads[1]) + profile.micro_step_s,
+        device_s=sum(load.card_s for load in loads[1]),
+        launch_s=sum(load.launch_s for load in loads[1]) + profile.micro_step_s,
         compute_s=compute_s,
         memory_s=memory_s,
         kernel_count=kernel_count,
@@ -331,16 +340,3 @@ def with_evaluation(training: TimeEstimate, evaluations_s: Interval) -> TimeEsti
             *(e * all_s / only_s for e, all_s, only_s in zip(energy_j, total_s, training.total_s, strict=True))
         )
     return training.model_copy(update={"total_s": total_s, "evaluation_s": evaluations_s, "energy_j": energy_j})
-
-
-IDLE_POWER, BUSY_POWER = 0.2, Interval(0.5, 0.85, 1.0)
-"""Fractions of its power limit that a card draws between kernels and while they run (our judgment)."""
-
-
-def energy(total_s: Interval, busy: float, gpu: GpuSpec) -> Interval:
-    """Joules of one card over the job; `busy` is the share of the time in which kernels run on it.
-
-    Ignores: the host, cooling, and losses of the power supply.
-    """
-    power = [gpu.power_w * (IDLE_POWER + (share - IDLE_POWER) * busy) for share in BUSY_POWER]
-    return Interval(*(seconds * watts for seconds, watts in zip(total_s, power, strict=True)))

@@ -23,8 +23,9 @@ from advisor.costs.device import DeviceProfile
 from advisor.costs.memory import StepMemory
 from advisor.costs.micro_batches import average
 from advisor.costs.optimizer import kept_tensors, optimizer_work, temporary_bytes
+from advisor.costs.power import energy
 from advisor.costs.roofline import peak_flop_per_s
-from advisor.costs.steptime import energy, exchange_seconds, step_count
+from advisor.costs.steptime import exchange_seconds, step_count
 from advisor.errors import InputError
 from advisor.files.traced import EVALUATED, read_profile, structure_of, unpack
 from advisor.interval import Interval

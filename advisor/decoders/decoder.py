@@ -63,6 +63,7 @@ class Decoder:
     ) -> Tensor:
         """The attention's output (B, H, S, D), copied where its heads are stored one after the other."""
         t, m, mask = self.t, w.m, given.mask
+        k, v = self.stack.attended(t, m, k, v)
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
         joined = given.rotated and joins_parts(m)
         layout = Layout(joined or single, joined or single, single, not own, single)

@@ -17,6 +17,8 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.gpt_oss import best, grouped_product, note_sorting, picked_rows, summed
 from advisor.decoders.linear import Linear, autocast_operand, product
 from advisor.decoders.mlp import activation
+from advisor.parameters.modules import own_parameters
+from advisor.parameters.storage import own_quant
 from advisor.parameters.targets import expert_adapters
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -28,12 +30,13 @@ from advisor.tape.tape import Tape
 class Experts:
     """The weights of one layer: router (E, H), gate_up (E, 2 I, H) and down (E, H, I), each with its adapter if any."""
 
-    __slots__ = ("adapters", "top_k", "weights")
+    __slots__ = ("adapters", "decodes", "top_k", "weights")
 
     def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor]) -> None:
         """`weights` by the names of `own_parameters`."""
         self.top_k = m.experts_per_token
         self.weights = weights
+        self.decodes = own_quant(own_parameters(m)["down"], m, recipe) != "none"
         self.adapters = {
             name: (Tensor(a, recipe.adapter_dtype, needs_grad=True), Tensor(b, recipe.adapter_dtype, needs_grad=True))
             for name, (a, b) in expert_adapters(m, recipe, rank).items()
@@ -132,7 +135,8 @@ def normalized(t: Tape, x: Tensor) -> Tensor:
 def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tensor:
     """The chosen experts of x (T, H), summed by their scores: (T, H), with adapted weights where there are adapters."""
     t.label("experts")
-    factors = {name: _factors(t, w, name) for name in ("down", "gate_up") if name in w.adapters}
+    whole = () if w.decodes else ("down", "gate_up")
+    factors = {name: _factors(t, w, name) for name in whole if name in w.adapters}
     cache: dict[str, Tensor] = {}
 
     def weight(name: str) -> Tensor:
@@ -140,6 +144,10 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
             return w.weights[name]
         cache[name] = _adapted(t, w.weights[name], *factors[name])
         return cache[name]
+
+    def times(name: str, x: Tensor, out_features: int) -> Tensor:
+        out = grouped_product(t, x, weight(name), offsets, out_features, w.decodes)
+        return _with_update(t, x, out, w, name, offsets) if w.decodes and name in w.adapters else out
 
     tokens, width = x.shape
     experts = m.num_experts
@@ -151,10 +159,10 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
     share = picked_rows(t, t.view(scores, (count,)), count, order_of[1])
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
     offsets = t.empty((experts,), "float32")
-    gate_up = grouped_product(t, chosen, weight("gate_up"), offsets, 2 * m.expert_size)
+    gate_up = times("gate_up", chosen, 2 * m.expert_size)
     out = _gated(t, gate_up, m)
     del gate_up
-    out = grouped_product(t, out, weight("down"), offsets, width)
+    out = times("down", out, width)
     weighted = mul(t, out, t.view(share, (count, 1)))
     inverse, arange = t.empty((count,), "int64"), t.empty((count,), "int64")
     del arange
@@ -165,6 +173,18 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
 def _gated(t: Tape, gate_up: Tensor, m: ModelSpec) -> Tensor:
     gate, up = chunk_last(t, gate_up, (m.expert_size, m.expert_size))
     return mul(t, activation(t, m.activation, gate), up)
+
+
+def _with_update(t: Tape, x: Tensor, out: Tensor, w: Experts, name: str, offsets: Tensor) -> Tensor:
+    """LoRA beside experts in 4 bits: two grouped products (N, r) and (N, O), scaled and added to `out` (N, O).
+
+    Source: unsloth_zoo 2026.10.9, temporary_patches/moe_utils.py, `_should_use_separated_lora`.
+    """
+    a, b = (cast(t, p, out.dtype) for p in w.adapters[name])
+    experts = w.weights[name].shape[0]
+    rank, ins, outs = a.shape[0] // experts, a.shape[1], b.shape[0]
+    narrow = grouped_product(t, x, t.view(a, (experts, ins, rank)), offsets, rank)
+    return add(t, out, scale(t, grouped_product(t, narrow, t.view(b, (experts, rank, outs)), offsets, outs)))
 
 
 def _router_update(t: Tape, w: Experts) -> Tensor:

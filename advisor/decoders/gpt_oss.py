@@ -45,6 +45,8 @@ class OssExperts(NamedTuple):
     down: Tensor
     down_bias: Tensor
     top_k: int
+    decodes: bool = False
+    """The two stacks are in 4 bits."""
 
 
 def oss_feed_forward(t: Tape, x: Tensor, w: OssExperts) -> Tensor:
@@ -98,12 +100,26 @@ def picked_rows(t: Tape, x: Tensor, count: int, index: Tensor) -> Tensor:
     return t.op((x,), out, dtype, backward, (index,))
 
 
-def grouped_product(t: Tape, x: Tensor, weight: Tensor, offsets: Tensor, out_features: int) -> Tensor:
-    """Rows (N, I) of x times the weight of their expert (E, I, O): (N, O). Autocast does not touch it."""
+def grouped_product(
+    t: Tape, x: Tensor, weight: Tensor, offsets: Tensor, out_features: int, decodes: bool = False
+) -> Tensor:
+    """Rows (N, I) of x times the weight of their expert (E, I, O): (N, O). Autocast does not touch it.
+
+    `decodes`: the weight is in 4 bits, and made in 16 for the product, and again for that of backward.
+    """
     x = cast(t, x, weight.dtype)
     dtype, shape, weight_shape = weight.dtype, x.shape, weight.shape
     rows, in_features = shape
     moved = ITEM_BYTES[dtype] * rows * (in_features + out_features) + weight.bytes
+
+    def decoded() -> list[Tensor]:
+        if not decodes:
+            return []
+        count = prod(weight_shape)
+        t.kernel("dequantize", dtype, 0, count // 2 + count // 64 + count * ITEM_BYTES[dtype])
+        return [t.empty(weight_shape, dtype)]
+
+    scratch = decoded()
     t.matmul(dtype, rows, out_features, in_features, moved)
     x_needs, weight_needs = x.needs_grad, weight.needs_grad
 
@@ -113,12 +129,16 @@ def grouped_product(t: Tape, x: Tensor, weight: Tensor, offsets: Tensor, out_fea
             t.matmul(dtype, in_features, out_features, rows, moved)
             gw = t.empty(weight_shape, dtype)
         if x_needs:
+            again = decoded()
             t.matmul(dtype, rows, in_features, out_features, moved)
             gx = t.empty(shape, dtype)
+            again.clear()
         return gx, gw
 
     saved = ((x,) if weight_needs else ()) + ((weight,) if x_needs else ()) + (offsets,)
-    return t.op((x, weight), (rows, out_features), dtype, backward, saved)
+    out = t.op((x, weight), (rows, out_features), dtype, backward, saved)
+    scratch.clear()
+    return out
 
 
 def _clamped(t: Tape, x: Tensor, bounds: int) -> Tensor:
@@ -175,10 +195,10 @@ def _experts(t: Tape, x: Tensor, scores: Tensor, w: OssExperts) -> Tensor:
     factors = picked_rows(t, t.view(scores, (count,)), count, order)
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
     bias = picked_rows(t, w.gate_up_bias, count, expert)
-    out = add_in_place(t, grouped_product(t, chosen, w.gate_up, offsets, w.gate_up.shape[-1]), bias)
+    out = add_in_place(t, grouped_product(t, chosen, w.gate_up, offsets, w.gate_up.shape[-1], w.decodes), bias)
     out = _gated(t, out)
     bias = picked_rows(t, w.down_bias, count, expert)
-    out = add_in_place(t, grouped_product(t, out, w.down, offsets, width), bias)
+    out = add_in_place(t, grouped_product(t, out, w.down, offsets, width, w.decodes), bias)
     weighted = mul(t, out, t.view(factors, (count, 1)))
     inverse = t.empty((count,), "int64")
     arange = t.empty((count,), "int64")

@@ -119,8 +119,8 @@ def layer_kinds(m: ModelSpec) -> list[LayerKind]:
     ]
 
 
-def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
-    """Which layers to run and how many each stands for; the first layer stands for itself.
+def layer_plan(m: ModelSpec, last_apart: bool = False) -> list[tuple[LayerKind, int]]:
+    """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
     and tables that only one kind uses live as long as in the full model.
@@ -128,4 +128,6 @@ def layer_plan(m: ModelSpec) -> list[tuple[LayerKind, int]]:
     kinds = layer_kinds(m)
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
-    return [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+    plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+    kind, copies = plan[-1]
+    return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan

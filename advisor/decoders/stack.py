@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
@@ -21,7 +21,7 @@ from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
 from advisor.decoders.rope import Rope, apply_rope
 from advisor.libraries import MIRRORED, Libraries
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
 from advisor.tape.tape import Tape
@@ -52,6 +52,9 @@ class Proof(NamedTuple):
 class Stack:
     """Each part of the step whose code may differ. Equal stacks record equal programs."""
 
+    own_kernels: ClassVar[frozenset[str]] = frozenset()
+    """Kernels and kinds of offloading that the trainer's own code brings: no other code is laid over it for them."""
+
     libraries: Libraries = field(default=MIRRORED, kw_only=True)
 
     @property
@@ -80,6 +83,11 @@ class Stack:
         """Whether the loop still holds outputs and loss, and what they hold, when the next forward pass begins."""
         return False
 
+    @property
+    def windows_inside(self) -> bool:
+        """Whether its attention kernel knows the sliding window, so that no mask is made for it."""
+        return False
+
     def masks(self, padded: bool) -> bool:
         """Whether a batch gets an attention mask; `padded`: its rows differ in length."""
         return padded
@@ -92,8 +100,23 @@ class Stack:
         """The code of a norm of that kind (ModelSpec.norm) with a weight; None for `F.layer_norm` and its relatives."""
         return WRITTEN_OUT.get(kind)
 
-    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool) -> Tensor:
-        """`function(x)`, run again in backward."""
+    def placed(self, gpu: GpuSpec, workload: Workload) -> Stack:
+        """The stack as it runs on that card, on those rows, where its code asks for either."""
+        return self
+
+    def shaped(self, m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Stack:
+        """The stack as it runs a micro-batch of that shape: what it decides by sizes is decided.
+
+        Shapes for which it decides alike share one recording.
+        """
+        return self
+
+    def keeps_last_apart(self, recipe: Recipe) -> bool:
+        """Whether the last layer is checkpointed otherwise than those before."""
+        return False
+
+    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
+        """`function(x)`, run again in backward; `last`: the last layer."""
         return checkpoint(t, function, x, reentrant)
 
     def rope(self, t: Tape, rope: Rope) -> Rope:
@@ -112,6 +135,10 @@ class Stack:
         """Queries and keys after RoPE, and the parts that live until attention ends."""
         return apply_rope(t, m, q, k, rope)
 
+    def attended(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, KV, S, D) as attention gets them, after RoPE."""
+        return k, v
+
     def output_projection(self, t: Tape, x: Tensor, layer: Linear) -> Tensor:
         """Attention's output (B, S, Q) as hidden states (B, S, H)."""
         return linear(t, x, layer)
@@ -129,6 +156,10 @@ class Stack:
     def cached(self, recipe: Recipe, k: Tensor, v: Tensor) -> list[Tensor]:
         """What the model's outputs hold of a layer's keys and values until after backward."""
         return []
+
+    def host_bytes(self, parts: Sequence[tuple[int, int]]) -> int:
+        """Bytes that the host holds for `parts`: (bytes that one layer moved there, layers)."""
+        return sum(size * layers for size, layers in parts)
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Head and loss: (1,)."""

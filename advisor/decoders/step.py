@@ -119,7 +119,7 @@ def _recorded(
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
-    plan = layer_plan(m)
+    plan = layer_plan(m, stack.keeps_last_apart(recipe))
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
     full = recipe.method == "full"
@@ -205,6 +205,7 @@ def step_program(
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     if packed:
         padded = not architecture_of(m.architecture).sees_packed_rows_as_one
+    stack = stack.shaped(m, recipe, batch, length)
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
@@ -314,14 +315,16 @@ class _Step:
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
-        shared = StepInputs(t, m, decoder.kind, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded, self.packed)
+        masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
+        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded, self.packed)
         self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
             if recipe.gradient_checkpointing and t.grad_enabled:
-                x = self.stack.checkpoint(t, lambda h, w=weights, g=given: layer(decoder, h, w, g), x, recipe.reentrant)
+                run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
+                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
             else:
                 x = layer(decoder, x, weights, given)
         self.recorder.enter(HEAD)

@@ -19,7 +19,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.storage import layer_quant, other_dtype, unquantized_name
+from advisor.parameters.storage import layer_quant, other_dtype, own_quant, unquantized_name
 from advisor.parameters.targets import outer_targets, targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -84,7 +84,8 @@ def _experts_of(
         case "experts":
             return Experts(m, recipe, rank, own)
         case "oss_experts":
-            return OssExperts(**own, top_k=m.experts_per_token)
+            decodes = own_quant(own_parameters(m)["down"], m, recipe) != "none"
+            return OssExperts(**own, top_k=m.experts_per_token, decodes=decodes)
         case "llama4_experts":
             return Llama4Experts(**own, top_k=m.experts_per_token)
     return None

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
+from advisor.libraries import libraries_of
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.parameters.modules import Parameter, layer_linears, own_parameters
 from advisor.specs import ModelSpec, Quantization, Recipe
 
 QUANTIZATION_BLOCK = 64
@@ -27,6 +28,16 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
     transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
     """
     return "none" if architecture_of(m.architecture).linears_stay_unquantized else recipe.quant
+
+
+def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:
+    """How a layer's own parameter is stored: the stacks of experts in 4 bits where Unsloth's code loads them.
+
+    Source: unsloth_zoo 2026.10.9, temporary_patches/moe_utils_bnb4bit.py, and gpt_oss.py, GptOssExpertsBnb4bit (one
+    linear layer an expert, of the same bytes but for the tables); elsewhere bitsandbytes passes them over.
+    """
+    stacked = len(p.shape) == 3 and m.mlp in ("experts", "oss_experts") and recipe.quant in ("nf4", "fp4")
+    return recipe.quant if stacked and libraries_of(recipe.stack).code == "unsloth" else "none"
 
 
 def unquantized_name(m: ModelSpec) -> str:
@@ -70,7 +81,8 @@ def unquantized_layers(m: ModelSpec, recipe: Recipe) -> Unquantized:
     for part, layers in layer_groups(m):
         linears = sum(shape.weight_count for shape in layer_linears(part).values())
         own = list(own_parameters(part).values())
-        stays = sum(prod(p.shape) for p in own) + (linears if layer_quant(part, recipe) == "none" else 0)
+        plain = [p for p in own if own_quant(p, part, recipe) == "none"]
+        stays = sum(prod(p.shape) for p in plain) + (linears if layer_quant(part, recipe) == "none" else 0)
         left += layers * stays
         whole += layers * (linears + sum(prod(p.shape) for p in own))
         size += layers * stays * ITEM_BYTES[other_dtype(recipe)]

@@ -13,7 +13,7 @@ from advisor.render.console import console_for, heading, new_table, price_text, 
 from advisor.render.room import Section, fitted
 from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
 from advisor.rules.context import Rule
-from advisor.rules.wording import DISPLAY
+from advisor.rules.wording import DISPLAY, fits_text
 from advisor.specs import GpuSpec, TimeEstimate, TracedModel
 from advisor.units import format_count, format_gib, format_seconds
 
@@ -187,7 +187,7 @@ def verdict_line(advice: Advice) -> str:
     row = advice.candidate(advice.recommendation.method)
     needed = row.memory.needed_bytes
     rank = f" r={advice.recommendation.rank}" if advice.recommendation.rank else ""
-    fits = "fits" if row.verdict == "fits" else "only just fits"
+    fits = fits_text(row, advice.gpu.memory_bytes)
     text = (
         f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(needed.low)} to "
         f"{format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
@@ -204,7 +204,7 @@ def _time_text(advice: Advice, row: Candidate) -> str:
     if not row.card_times:
         return f" and takes {_span(row.time)} for {work}"
     known = row.card_times[0].card in advice.gpu.cards  # or others stand in for a card of unknown speed
-    words = ("on the fastest card ({})", "on the usual one ({})", "on the slowest ({})")
+    words = ("on the fastest card ({})", "on the middle one ({})", "on the slowest ({})")
     words = words if known else ("if it is as fast as {}", "if as fast as {}", "if as fast as {}")
     chosen = words if len(row.card_times) > 2 else (words[0], words[-1])
     *first, last = (

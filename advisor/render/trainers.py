@@ -29,7 +29,7 @@ def render_trainer(preset: Preset, file: TextIO) -> None:
     traced = (
         "yes, its own training step was run and compared with the estimate"
         if preset.traced
-        else ("no, the estimate is of the transformers step with these knobs")
+        else (f"no, the estimate is of {preset.estimated} with these knobs")
     )
     say(console, f"Traced: {traced}.")
     heading(console, "Knobs")

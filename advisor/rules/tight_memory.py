@@ -1,15 +1,18 @@
-"""The job only just fits.
+"""The job only just fits, or something of its step is not known.
 
 The likely need is within the card's memory, but its upper bound is not. What can go wrong: fragmentation of PyTorch's
 allocator, a desktop or another process on the card, a longer row than stated. PYTORCH_ALLOC_CONF with
 expandable_segments:True lowers fragmentation.
+
+Where something runs that is not mirrored, such as a compiled block, no upper bound is known: then nothing surely fits,
+and the figures are of what is known.
 """
 
 from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import DISPLAY, needs
+from advisor.rules.wording import DISPLAY, FORMULA, needs
 from advisor.units import format_gib
 
 CODE = "ADV107"
@@ -21,6 +24,12 @@ def check(context: Context) -> Finding | None:
     if context.recommended is None or context.candidates[context.recommended].verdict != "tight":
         return None
     row = context.candidates[context.recommended]
+    if row.evidence.unknown and row.memory.needed_bytes.high <= context.memory_bytes:
+        text = (
+            f"{DISPLAY[row.method]} likely fits, but it is not sure: not known is {'; '.join(row.evidence.unknown)}. "
+            f"What is known needs {needs(row)} of {format_gib(context.memory_bytes)} GiB."
+        )
+        return Finding((Reason(code=CODE, text=text, source=FORMULA),))
     text = (
         f"{DISPLAY[row.method]} only just fits: it needs {needs(row)} of "
         f"{format_gib(context.memory_bytes)} GiB. Keep the card free of other processes, and set "

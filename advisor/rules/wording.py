@@ -49,6 +49,13 @@ def needs(row: Plan) -> str:
     return f"{format_gib(needed.likely)} GiB (at most {format_gib(needed.high)})"
 
 
+def fits_text(row: Candidate, memory_bytes: int) -> str:
+    """'fits', 'only just fits', or 'likely fits' where there is room but something of the step is not known."""
+    if row.verdict == "fits":
+        return "fits"
+    return "likely fits" if row.memory.needed_bytes.high <= memory_bytes else "only just fits"
+
+
 def how(recipe: Recipe) -> str:
     """'micro-batch 2 with checkpointing'; with expandable segments too where the recipe has them."""
     text = f"micro-batch {recipe.micro_batch} with{'' if recipe.gradient_checkpointing else 'out'} checkpointing"

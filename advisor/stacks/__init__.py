@@ -8,37 +8,40 @@ when a recipe asks for it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.libraries import libraries_of
-from advisor.specs import Recipe
+from advisor.specs import GpuSpec, Recipe, Workload
 
-CODE: dict[str, str] = {}
+CODE: dict[str, str] = {"unsloth": "advisor.stacks.unsloth:Unsloth"}
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""
 
 KERNELS: dict[str, str] = {}
 """Where kernels are mirrored, by the name in a recipe's `kernels` or `offload`; later ones lie over earlier ones."""
 
 
-def stack_for(recipe: Recipe) -> Stack:
-    """The stack whose code a recipe runs.
+def stack_for(recipe: Recipe, gpu: GpuSpec, workload: Workload) -> Stack:
+    """The stack whose code a recipe runs, as it runs on that card and those rows.
 
     Those of published measurements, which run in loops of their own, are passed to the step by `advisor.validation`.
     """
     if not (recipe.stack or recipe.kernels or recipe.offload != "none"):
         return THIS_STACK
-    return _stack(recipe.stack, frozenset((*recipe.kernels, recipe.offload)))
+    return _stack(recipe.stack, frozenset((*recipe.kernels, recipe.offload))).placed(gpu, workload)
 
 
 @cache
 def _stack(names: tuple[str, ...], kernels: frozenset[str]) -> Stack:
     libraries = libraries_of(names)
-    found = dict.fromkeys(where for name, where in KERNELS.items() if name in kernels)
-    parts = [_class(where) for where in reversed(found)]
-    parts.append(_class(CODE[libraries.code]) if libraries.code else Stack)
-    made: type[Stack] = parts[0] if len(parts) == 1 else type("Stack", tuple(parts), {})
+    code = _class(CODE[libraries.code]) if libraries.code else Stack
+    found = dict.fromkeys(where for name, where in KERNELS.items() if name in kernels - code.own_kernels)
+    parts = [*(_class(where) for where in reversed(found)), code]
+    made = parts[0]
+    if len(parts) > 1:  # a dataclass of its own, whose fields are those of all parts
+        made = dataclass(frozen=True)(type("Stack", tuple(parts), {}))
     return made(libraries=libraries)
 
 

@@ -28,19 +28,43 @@ def checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: b
         t.hooked += len(t.kernels) - launched
 
 
-def _checkpoint_reentrant(t: Tape, function: Callable[..., Tensor], x: Tensor) -> Tensor:
-    """Tensors that `function` puts into `side` are further outputs, which get zeros for gradients."""
+def hosted_checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, stored: str, staged: bool = False) -> Tensor:
+    """Re-entrant checkpointing whose x waits in the host's memory, in dtype `stored`.
+
+    It comes back into a new tensor; `staged`: into memory that the stack holds anyway, if its dtype is that of x.
+    """
+    waiting, dtype = Tensor(x.shape, stored), x.dtype
+
+    def returned() -> Buffer | None:
+        t.kernel("from_host", stored, 0, waiting.bytes)
+        back = t.empty((0,) if staged and stored == dtype else waiting.shape, dtype)
+        if stored != dtype:
+            t.kernel("elementwise", dtype, 0, waiting.bytes + back.bytes)
+        return back.buffer
+
+    if x.needs_grad and t.grad_enabled:
+        t.to_host(waiting)
+    return _checkpoint_reentrant(t, function, x, returned)
+
+
+def _checkpoint_reentrant(
+    t: Tape, function: Callable[..., Tensor], x: Tensor, returned: Callable[[], Buffer | None] | None = None
+) -> Tensor:
+    """Tensors that `function` puts into `side` are further outputs, which get zeros for gradients.
+
+    `returned` brings x back in backward; without it, x is saved.
+    """
     node = None
     shape, dtype = x.shape, x.dtype
     further: list[Tensor] = []
     if x.needs_grad and t.grad_enabled:
-        held = [x.buffer]
+        held = [x.buffer] if returned is None else []
 
         def backward(g: Tensor) -> tuple[Tensor | None, ...]:
             zeros = [t.empty(one.shape, one.dtype) for one in further]
             for one in zeros:
                 t.kernel("elementwise", one.dtype, 0, one.bytes)
-            again = Tensor(shape, dtype, held.pop(), needs_grad=True)
+            again = Tensor(shape, dtype, returned() if returned else held.pop(), needs_grad=True)
             _enter_recompute(t)
             t.rerunning, t.side, launched = True, [], len(t.kernels)
             out, side = function(again), t.side
@@ -51,7 +75,8 @@ def _checkpoint_reentrant(t: Tape, function: Callable[..., Tensor], x: Tensor) -
             return (again.grad,)
 
         node = Node(t, (x,), backward)
-        t.save(node, (x,))
+        if returned is None:
+            t.save(node, (x,))
     was_enabled, t.grad_enabled, t.side = t.grad_enabled, False, []
     out = function(Tensor(shape, dtype, x.buffer))
     t.grad_enabled = was_enabled

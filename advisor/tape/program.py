@@ -286,11 +286,11 @@ class Program:
             for s in self.parts
         ]
 
-    def host_bytes(self, batch: int, length: int, rank: int) -> int:
-        """Bytes of all layers that wait in the host's memory at the end of the forward pass."""
+    def hosted(self, batch: int, length: int, rank: int) -> list[tuple[int, int]]:
+        """(bytes that one layer moved to the host, layers) of each part that moved any, at the end of forward."""
         hosted = [(polynomial(s.hosted_bytes), s.copies) for s in self.parts if s.hosted_bytes]
         values = evaluated([terms for terms, _ in hosted], basis(batch, length, rank)) if hosted else []
-        return sum(size * copies for size, (_, copies) in zip(values, hosted, strict=True))
+        return [(size, copies) for size, (_, copies) in zip(values, hosted, strict=True)]
 
     def kernel_places(self) -> list[list[str]]:
         """The part of the model in which each kernel of `kernels` runs, or '' where the tape did not note it."""

@@ -199,7 +199,6 @@ def test_hooks_and_the_engine_have_their_own_launch_cost() -> None:
 def test_a_device_that_is_its_own_host_takes_the_sum() -> None:
     loads = [(5.0, 1.0), (1.0, 3.0)]
     assert queue_seconds(loads, asynchronous=False) == 10.0
-    assert queue_seconds(loads, 2.0, 0.5, asynchronous=False) == 14.0
 
 
 def test_energy_lies_between_idle_and_the_power_limit() -> None:

@@ -149,7 +149,7 @@ def test_a_bare_size_names_three_cards_with_their_times() -> None:
     fastest, usual, slowest = row.card_times
     assert (fastest.card, slowest.card) == (row.fastest_card, row.slowest_card)
     line = verdict_line(answer)
-    for one, place in ((fastest, "the fastest card"), (usual, "the usual one"), (slowest, "the slowest")):
+    for one, place in ((fastest, "the fastest card"), (usual, "the middle one"), (slowest, "the slowest")):
         assert re.search(rf"[\d.]+ (min|h) on {place} \({one.card}\)", line)
     assert all(other.card_times == () for other in answer.candidates if other.method != row.method)
 

@@ -8,6 +8,7 @@ import pytest
 
 from advisor.advice.advise import advise
 from advisor.costs.estimation import estimate
+from advisor.render.answer import verdict_line
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
@@ -217,3 +218,12 @@ def test_weights_left_in_16_bits() -> None:
     assert "quantizes none of the parameters" in warned(card(80), falcon, method="qdora")["ADV111"]
     assert "ADV111" not in warned(card(80), MIXTURE, method="lora")
     assert "ADV111" not in warned(card(80), method="qlora")
+
+
+def test_what_is_not_known_is_named_where_it_alone_keeps_a_job_from_fitting() -> None:
+    answer = advise("gemma-3-1b", "h100", 3000, trainer="unsloth", method="qlora", seq_len=512)
+    assert answer.recommendation is not None
+    texts = [one.text for one in answer.recommendation.warnings if one.code == "ADV107"]
+    assert len(texts) == 1
+    assert "likely fits, but it is not sure: not known is what torch.compile keeps" in texts[0]
+    assert "likely fits with" in verdict_line(answer)

@@ -40,7 +40,7 @@ def unrecorded() -> Iterator[None]:
     step.forget_recordings()
 
 
-def every_layer(m: ModelSpec) -> list[tuple[Any, int]]:
+def every_layer(m: ModelSpec, last_apart: bool = False) -> list[tuple[Any, int]]:
     """A plan that leaves no layer out."""
     return [(kind, 1) for kind in layer_kinds(m)]
 
