@@ -64,8 +64,8 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
 
     rows = (
         _Row(
-            (entry.name, entry.parameters, entry.hub_id, entry.aliases),
-            (entry.name, entry.hub_id, *entry.aliases),
+            (entry.name, entry.parameters, entry.hub_id, (*entry.aliases, *entry.bare)),
+            entry.labels,
             "",
             entry._asdict(),
         )

@@ -40,6 +40,11 @@ class ModelEntry(NamedTuple):
         """Every name that the catalog lists for it."""
         return (self.name, self.hub_id, *self.aliases, *self.bare, *self.derived)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The Hub ids among them."""
+        return tuple(label for label in (self.hub_id, *self.aliases, *self.derived) if "/" in label)
+
 
 class Match(NamedTuple):
     """How a typed name was read, and the model that it means."""

@@ -15,8 +15,8 @@ from advisor.catalog.names import MIRRORS, STORING, Ending, Name, read_names, sh
 from advisor.errors import AmbiguousName
 
 _NO_VERSION = "it names no version; give one that does"
-_DATE = re.compile(r"-(\d{4}|\d{2}-20\d{2})")
-_SIZE = re.compile(r"\d[bm]\b")
+_DATE = r"-(\d{4}|\d{2}-20\d{2})"
+_SIZE = r"\d[bm]\b"
 DERIVATIVE = (
     "by its name a derivative, which may differ in size, and its own config.json is not here: give a path to it, or "
     "take its base"
@@ -24,7 +24,7 @@ DERIVATIVE = (
 _UNLIKE = (
     (
         "unsloth",
-        re.compile(r"phi-?[34]"),
+        r"phi-?[34]",
         "Unsloth's copies of Phi may have Llama's separate projections, not Phi's fused ones: "
         "give a path to its config.json, or take the original",
     ),
@@ -42,27 +42,22 @@ def matched(text: str) -> Match | None:
         found = _by_rule(name)
         if found is not None:
             for organization, pattern, what in _UNLIKE:
-                if name.organization == organization and pattern.match(name.base):
+                if name.organization == organization and re.match(pattern, name.base):
                     raise AmbiguousName("model", text, (original_id(found),), what)
             return found
     return None
 
 
 def _by_rule(name: Name) -> Match | None:
-    for base, taken in shorter(name.base):
-        whole = listed(f"{name.organization}/{base}") if name.organization else None
-        if whole is not None:
-            return _match(whole.entry, name, taken)._replace(derived=whole.derived)
-        own, bare = _by_spelling().get(squashed(base), ((), ()))
-        if own or (bare and not name.organization):
-            entry = only_one(name.text, (*own, *bare))
-            foreign = bool(name.organization) and not _same_files(name.organization, taken, entry)
-            match = _match(entry, name, taken)
-            return match._replace(bare=not own, foreign=foreign and not name.path, derived=_is_derived(base, entry))
-        if bare:
-            raise AmbiguousName(
-                "model", name.text, (entry.hub_id for entry in bare), "it names no version; give one that does"
-            )
+    as_typed = _known(name, name.base, (), ())
+    if as_typed is not None:
+        return as_typed
+    steps = list(shorter(name.base))
+    stored = [index for index, (_, taken) in enumerate(steps) if taken and taken[0].kind == "storage"]
+    for base, taken in steps[max(stored, default=0) :]:  # no listed name says how it is stored
+        found = _known(name, base, taken, _by_spelling().get(squashed(base), ()))
+        if found is not None:
+            return found
         kin = _kin().get(squashed(base))
         if kin is not None:
             raise AmbiguousName("model", name.text, (kin.hub_id,), DERIVATIVE)
@@ -70,6 +65,23 @@ def _by_rule(name: Name) -> Match | None:
         if dated:
             raise AmbiguousName("model", name.text, dated, "no listed model has exactly this name; give one")
     return None
+
+
+def _known(name: Name, base: str, taken: tuple[Ending, ...], spelled: tuple[ModelEntry, ...]) -> Match | None:
+    """The match of the whole name or of its base, as it is or else as the entries that are `spelled` so."""
+    whole = listed(f"{name.organization}/{base}") if name.organization else None
+    if whole is not None:
+        return _match(whole.entry, name, taken)._replace(derived=whole.derived)
+    entries = _by_base().get(base, spelled)
+    if not entries:
+        return None
+    own = [entry for entry in entries if squashed(base) not in map(squashed, entry.bare)]
+    if name.organization and not own:
+        why = "it names no version; give one that does"
+        raise AmbiguousName("model", name.text, (entry.hub_id for entry in entries), why)
+    entry = only_one(name.text, entries)
+    foreign = bool(name.organization) and not name.path and not _same_files(name.organization, taken, entry)
+    return _match(entry, name, taken)._replace(bare=not own, foreign=foreign, derived=_is_derived(base, entry))
 
 
 def _match(entry: ModelEntry, name: Name, taken: tuple[Ending, ...]) -> Match:
@@ -90,27 +102,29 @@ def _same_files(organization: str, taken: tuple[Ending, ...], entry: ModelEntry)
 
 
 @cache
-def _by_spelling() -> dict[str, tuple[tuple[ModelEntry, ...], tuple[ModelEntry, ...]]]:
-    """The entries of every base name, spelled without dashes: those whose own it is, and those it is a size class of.
+def _by_base() -> dict[str, tuple[ModelEntry, ...]]:
+    """The entries of every name without its organization, in lower case.
 
     A maker's id gives its base, a mirror's does not: `unsloth/mistral-7b` says nothing about `mistral-7b`.
     """
-    own: dict[str, dict[str, ModelEntry]] = {}
-    bare: dict[str, dict[str, ModelEntry]] = {}
+    found: dict[str, tuple[ModelEntry, ...]] = {}
     for entry in model_entries():
-        for label in (entry.name, entry.hub_id, *entry.aliases, *entry.derived):
+        for label in entry.labels:
             organization, _, base = label.lower().rpartition("/")
-            if organization not in MIRRORS:
-                own.setdefault(squashed(base.replace(":", "-")), {})[entry.name] = entry
-        for label in entry.bare:
-            bare.setdefault(squashed(label.lower().replace(":", "-")), {})[entry.name] = entry
-    return {
-        spelling: (
-            tuple(own.get(spelling, {}).values()),
-            tuple(entry for name, entry in bare.get(spelling, {}).items() if name not in own.get(spelling, {})),
-        )
-        for spelling in own.keys() | bare.keys()
-    }
+            key = base.replace(":", "-")
+            if organization not in MIRRORS and entry not in found.get(key, ()):
+                found[key] = (*found.get(key, ()), entry)
+    return found
+
+
+@cache
+def _by_spelling() -> dict[str, tuple[ModelEntry, ...]]:
+    """The same by `squashed` names."""
+    found: dict[str, tuple[ModelEntry, ...]] = {}
+    for base, entries in _by_base().items():
+        key = squashed(base)
+        found[key] = tuple(dict.fromkeys((*found.get(key, ()), *entries)))
+    return found
 
 
 def _is_derived(base: str, entry: ModelEntry) -> bool:
@@ -128,9 +142,9 @@ def _kin() -> dict[str, ModelEntry]:
 def _dated(base: str) -> Iterator[str]:
     """Listed Hub ids whose name is `base` and a date."""
     for entry in model_entries():
-        for label in (entry.hub_id, *entry.aliases):
-            _, slash, tail = label.lower().rpartition("/")
-            if slash and tail.startswith(base) and _DATE.fullmatch(tail, len(base)):
+        for label in entry.ids:
+            tail = label.lower().rpartition("/")[2]
+            if tail.startswith(base) and re.fullmatch(_DATE, tail[len(base) :]):
                 yield label
 
 
@@ -141,7 +155,7 @@ def contained(text: str) -> ModelEntry | None:
         wrapped = f"-{re.sub('[_.]', '-', name.base)}-"
         for label, entries in by_label().items():
             tail = re.sub("[_.:]", "-", label.rpartition("/")[2])
-            if len(tail) > length and f"-{tail}-" in wrapped and _SIZE.search(tail):
+            if len(tail) > length and f"-{tail}-" in wrapped and re.search(_SIZE, tail):
                 best, length = entries[0], len(tail)
     return best
 
@@ -154,7 +168,7 @@ def spelled_id(match: Match) -> str:
     entry, text = match.entry, match.text
     if match.path:
         return text
-    ids = [label for label in (entry.hub_id, *entry.aliases, *entry.derived) if "/" in label]
+    ids = entry.ids
     if "/" in text:
         return next((label for label in ids if label.lower() == text.lower()), text)
     typed = squashed(match.base.replace(":", "-"))

@@ -66,7 +66,6 @@ def find_source(text: str, *, offline: bool = False) -> Source:
 
 def _by_name(label: str, offline: bool) -> Source:
     """The source of a name that is neither listed nor a file: by the rules for names, or from the Hub."""
-    from advisor.catalog import hub
     from advisor.catalog.matching import contained, matched
 
     match, unclear = None, None
@@ -75,7 +74,11 @@ def _by_name(label: str, offline: bool) -> Source:
             match = matched(label)
         except AmbiguousName as error:
             unclear = error
-    if hub.is_hub_id(label) and (match is None or match.foreign):
+    if match is not None and not match.foreign:
+        return _of_catalog(match)
+    from advisor.catalog import hub
+
+    if hub.is_hub_id(label):
         try:
             return Source(hub.fetch_config(label, offline=offline), label, label)
         except SourceUnavailable as error:
@@ -83,9 +86,7 @@ def _by_name(label: str, offline: bool) -> Source:
                 raise _with_kin(error, label) from None
     if match is not None:
         return _of_catalog(match)
-    if unclear is not None:
-        raise unclear
-    raise _unknown(label)
+    raise unclear or _unknown(label)
 
 
 def _unknown(label: str) -> UnknownName | AmbiguousName | BadConfig:
@@ -117,34 +118,48 @@ def hub_id_of(name: str) -> str:
     A Hub id or a path stays the one that was asked for (an -Instruct variant is not replaced by its base model); a
     short name gives the id that it spells, or the catalog's; what the catalog does not know is returned unchanged.
     """
-    from advisor.catalog.matching import matched, spelled_id
-
     label = name.strip()
-    try:
-        match = listed(label)
-        if match is None and os.path.exists(os.path.expanduser(label)):
-            return adapter_base(label) or label
-        match = match or matched(label)
-    except AmbiguousName:
-        return label
-    return label if match is None else spelled_id(match)
+    match, base = _match_of(label)
+    if match is None:
+        return base or label
+    if match.bare and match.base == label.lower():
+        spelled = label.lower().replace(":", "-")
+        return next(
+            (one for one in match.entry.ids if one.lower().rpartition("/")[2].startswith(spelled)), match.entry.hub_id
+        )
+    if label.lower() == match.entry.name:
+        return match.entry.hub_id
+    from advisor.catalog.matching import spelled_id
+
+    return spelled_id(match)
 
 
 def remarks_on(text: str, model: str) -> tuple[str, ...]:
     """What to say about how `text` was read, when the answer is about the `model` of that name."""
-    from advisor.catalog.matching import matched
+    label = text.strip()
+    match, base = _match_of(label)
+    if base:
+        return (f"{shown(label)} holds an adapter: answered for its base {shown(base)}.",)
+    if match is None or match.entry.name != model.partition(" (")[0]:
+        return ()
     from advisor.catalog.remarks import remarks
 
-    label = text.strip()
+    return remarks(match)
+
+
+def _match_of(label: str) -> tuple[Match | None, str]:
+    """The model of the catalog that a text means, if it is no file; of an adapter's folder, its base."""
     try:
         match = listed(label)
-        if match is None and os.path.exists(os.path.expanduser(label)):
-            base = adapter_base(label)
-            return (f"{shown(label)} holds an adapter: answered for its base {shown(base)}.",) if base else ()
-        match = match or matched(label)
-    except AmbiguousName:
-        return ()
-    return remarks(match) if match is not None and match.entry.name == model.partition(" (")[0] else ()
+        if match is not None:
+            return match, ""
+        if os.path.exists(os.path.expanduser(label)):
+            return None, adapter_base(label)
+        from advisor.catalog.matching import matched
+
+        return matched(label), ""
+    except (AmbiguousName, ValueError):
+        return None, ""
 
 
 def _of_catalog(match: Match) -> Source:
@@ -199,17 +214,16 @@ def _looks_like_path(text: str) -> bool:
 
 def _config_path(text: str) -> Path | None:
     """The config.json that `text` points at; None where there is none."""
-    if not text:
+    try:
+        path = os.path.expanduser(text)
+        path = os.path.join(path, "config.json") if os.path.isdir(path) else path
+        if not text or not os.path.exists(path):
+            return None
+    except (OSError, ValueError, RuntimeError):
         return None
     from pathlib import Path
 
-    try:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            path = path / "config.json"
-        return path if path.exists() else None
-    except (OSError, ValueError, RuntimeError):
-        return None
+    return Path(path)
 
 
 def _name_of(path: Path) -> str:

@@ -8,36 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal, NamedTuple
 
 Kind = Literal["storage", "dtype", "tuning"]
 
 MIRRORS = frozenset(
     {
-        "ai-modelscope",
-        "alpindale",
-        "axolotl-ai-co",
-        "axolotl-quants",
-        "bartowski",
-        "casperhansen",
-        "cognitivecomputations",
-        "hugging-quants",
-        "ista-daslab",
-        "llm-research",
-        "lmstudio-community",
-        "mistral-community",
-        "mlx-community",
-        "modelscope",
-        "neuralmagic",
-        "nm-testing",
-        "nousresearch",
-        "redhatai",
-        "study-hjt",
-        "swift",
-        "techxgenus",
-        "thebloke",
-        "unsloth",
-        "zhipuai",
+        *("ai-modelscope", "alpindale", "axolotl-ai-co", "axolotl-quants", "bartowski", "casperhansen"),
+        *("cognitivecomputations", "hugging-quants", "ista-daslab", "llm-research", "lmstudio-community"),
+        *("mistral-community", "mlx-community", "modelscope", "neuralmagic", "nm-testing", "nousresearch"),
+        *("redhatai", "study-hjt", "swift", "techxgenus", "thebloke", "unsloth", "zhipuai"),
     }
 )
 """Organizations that upload other makers' checkpoints under the makers' names."""
@@ -69,17 +50,27 @@ TUNING = (
     r"instruct|it|chat|base|pt|sft|dpo|thinking|think|reasoning|pretrain|pretrained|preview|deduped|text"
     r"|\d{4}|\d{2}-20\d{2}"
 )
-_ENDINGS: tuple[tuple[Kind, str, str], ...] = (
-    *(("storage", meaning, pattern) for meaning, pattern in STORAGE),
-    ("dtype", "", DTYPE),
-    ("tuning", "", TUNING),
+_RUN_WORDS = frozenset(
+    {
+        *("base_model", "base_models", "best", "checkpoint", "checkpoints", "ckpt", "ckpts", "default", "dpo", "final"),
+        *(
+            "hf",
+            "last",
+            "latest",
+            "merged",
+            "model",
+            "models",
+            "out",
+            "output",
+            "outputs",
+            "pytorch",
+            "sft",
+            "snapshots",
+        ),
+        *("transformers", "weights"),
+    }
 )
-_PATTERNS = tuple((kind, meaning, re.compile(rf"[-_.:](?:{pattern})$")) for kind, meaning, pattern in _ENDINGS)
-
-_RUN_WORDS = re.compile(
-    r"checkpoints?([-_]\d+)?|ckpts?|final|best|last|latest|sft|dpo|models?|base_?models?|outputs?|out|merged|hf|default"
-    r"|transformers|pytorch|snapshots|weights|[0-9a-f]{12,64}|v?\d*"
-)
+_RUN_NUMBERS = r"checkpoint[-_]\d+|step[-_]?\d+|[0-9a-f]{12,64}|v?\d*"
 """Parts of a path that name a run, a version or a format, not a model."""
 
 
@@ -124,7 +115,7 @@ def read_names(text: str) -> tuple[Name, ...]:
         return (Name(text, organization, _untagged(parts[-1].lower()), path=False),)
     if "input" in parts[:-1]:
         return tuple(Name(text, "", base, path=True) for base in _kaggle(parts[parts.index("input") + 1 :]))
-    telling = [part.lower() for part in parts if not _RUN_WORDS.fullmatch(part.lower())]
+    telling = [part.lower() for part in parts if not _of_a_run(part.lower())]
     if not telling:
         return ()
     pair = [Name(text, telling[-2], telling[-1], path=True)] if len(telling) > 1 else []
@@ -137,15 +128,19 @@ def _is_path(label: str, parts: list[str]) -> bool:
         label[:1] in ("/", "~", ".")
         or ":/" in label
         or len(parts) > 2
-        or (len(parts) == 2 and _RUN_WORDS.fullmatch(parts[0].lower()) is not None)
+        or (len(parts) == 2 and parts[0].lower() in _RUN_WORDS)
     )
+
+
+def _of_a_run(part: str) -> bool:
+    return part in _RUN_WORDS or re.fullmatch(_RUN_NUMBERS, part) is not None
 
 
 def _kaggle(parts: list[str]) -> Iterator[str]:
     """NAME-VARIATION, VARIATION and NAME of what follows `input` in a path of Kaggle's."""
     name = parts[0].lower()
     for part in parts[2:3]:
-        if not _RUN_WORDS.fullmatch(part.lower()):
+        if not _of_a_run(part.lower()):
             yield from (f"{name}-{part.lower()}", part.lower())
     yield name
 
@@ -155,12 +150,23 @@ def _untagged(base: str) -> str:
     return base.removesuffix(":latest").replace(":", "-").strip("-")
 
 
+@cache
+def _patterns() -> tuple[tuple[Kind, str, re.Pattern[str]], ...]:
+    """Every ending; compiled when a name is first taken apart, because most are listed as they are."""
+    endings: tuple[tuple[Kind, str, str], ...] = (
+        *(("storage", meaning, pattern) for meaning, pattern in STORAGE),
+        ("dtype", "", DTYPE),
+        ("tuning", "", TUNING),
+    )
+    return tuple((kind, meaning, re.compile(rf"[-_.:](?:{pattern})$")) for kind, meaning, pattern in endings)
+
+
 def shorter(base: str) -> Iterator[tuple[str, tuple[Ending, ...]]]:
     """The base as it is, and with one more ending taken off each time; what was taken off so far, the last first."""
     taken: tuple[Ending, ...] = ()
     while base:
         yield base, taken
-        found = [(match[0], kind, meaning) for kind, meaning, p in _PATTERNS if (match := p.search(base)) is not None]
+        found = [(match[0], kind, meaning) for kind, meaning, p in _patterns() if (match := p.search(base)) is not None]
         if not found:
             return
         text, kind, meaning = max(found, key=lambda one: len(one[0]))

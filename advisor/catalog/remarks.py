@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from advisor.catalog.entries import Match
-from advisor.catalog.matching import original_id
 
 
 def remarks(match: Match) -> tuple[str, ...]:
@@ -23,5 +22,7 @@ def remarks(match: Match) -> tuple[str, ...]:
     if match.derived:
         texts.append(f"{match.text}: sizes of {name} by name and kinship; its own config.json was not read.")
     if match.storage:
+        from advisor.catalog.matching import original_id
+
         texts.append(f"{match.text} is stored in {match.storage}: answered as its 16-bit base {original_id(match)}.")
     return tuple(texts)
