@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from advisor.catalog.config_json import model_from_config, read_config
 from advisor.catalog.data import data_text
 from advisor.catalog.entries import Match, by_label, listed, model_entries
-from advisor.errors import AmbiguousName, BadConfig, SourceUnavailable, UnknownName, expect, shown
+from advisor.errors import AmbiguousName, BadConfig, InputError, SourceUnavailable, UnknownName, expect, shown
 from advisor.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -60,7 +60,11 @@ def find_source(text: str, *, offline: bool = False) -> Source:
         return Source(read_config(path), _name_of(path), shown(path), path)
     base = adapter_base(label)
     if base:
+        if adapter_base(base):
+            raise BadConfig(f"{shown(label)}: its base {shown(base)} is an adapter too; give the model under both")
         return find_source(base, offline=offline)
+    if _looks_like_path(label) and os.path.isdir(os.path.expanduser(label)):  # it is read, not guessed from its name
+        raise BadConfig(f"{shown(os.path.join(label, 'config.json'))}: no such file")
     return _by_name(label, offline)
 
 
@@ -153,12 +157,13 @@ def _match_of(label: str) -> tuple[Match | None, str]:
         match = listed(label)
         if match is not None:
             return match, ""
-        if os.path.exists(os.path.expanduser(label)):
-            return None, adapter_base(label)
+        base = adapter_base(label)
+        if base or _config_path(label) is not None:
+            return None, base
         from advisor.catalog.matching import matched
 
         return matched(label), ""
-    except (AmbiguousName, ValueError):
+    except InputError:
         return None, ""
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.catalog import entries, find_model, hub_id_of, model_entries, model_names, models
+from advisor.catalog import entries, find_model, hub_id_of, model_entries, model_names, models, remarks_on
 from advisor.catalog.data import data_text
 from advisor.catalog.entries import model_folder
 from advisor.catalog.index import model_index_text
@@ -222,6 +222,37 @@ def test_a_file_a_folder_and_a_folder_without_one(tmp_path: Path, monkeypatch: p
         find_model("empty")
     with pytest.raises(BadConfig, match="no such file"):
         find_model("./empty")
+
+
+def test_an_adapters_folder_means_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, base in (("lora_model", '"unsloth/Qwen3-8B-bnb-4bit"'), ("odd", "7"), ("circle", '"circle"')):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": {base}}}')
+    assert find_model("lora_model").name == "qwen3-8b"
+    assert hub_id_of("./lora_model") == "unsloth/Qwen3-8B-bnb-4bit"
+    assert remarks_on("lora_model", "qwen3-8b") == (
+        "lora_model holds an adapter: answered for its base unsloth/Qwen3-8B-bnb-4bit.",
+    )
+    for folder in ("odd", "circle"):
+        with pytest.raises(UnknownName):
+            find_model(folder, offline=True)
+    (tmp_path / "odd" / "adapter_config.json").write_text('{"base_model_name_or_path": "lora_model"}')
+    with pytest.raises(BadConfig, match="odd: its base lora_model is an adapter too"):
+        find_model("odd")
+
+
+def test_a_file_is_read_and_not_guessed_from_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "Llama-3.1-8B-Instruct"
+    folder.mkdir()
+    with pytest.raises(BadConfig, match=r"config\.json: no such file"):
+        find_model(str(folder))
+    (folder / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 3}')
+    assert find_model(str(folder)).num_hidden_layers == 3
+    assert remarks_on(str(folder), "Llama-3.1-8B-Instruct") == ()
+    assert hub_id_of(str(folder)) == str(folder)
+    with pytest.raises(BadConfig, match="no such file"):
+        find_model(str(folder / "config_8b.json"))
 
 
 def test_a_catalog_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
