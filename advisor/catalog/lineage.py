@@ -72,18 +72,19 @@ def nearest_kin(name: str, sizes: Mapping[str, int], count: int = 4) -> tuple[st
     mine, asked = taken_apart(name), _stated_parameters(name)
 
     def distance(other: str) -> float:
-        """One doubling of the size counts as much as one major version."""
-        versions = zip((*mine.version, 0, 0)[:2], (*taken_apart(other).version, 0, 0)[:2], (1.0, 0.1), strict=True)
-        return abs(math.log2(sizes[other] / asked)) + sum(weight * abs(a - b) for a, b, weight in versions)
+        """One doubling of a stated size counts as much as one major version, ten minor ones as one major."""
+        (major, minor), (other_major, other_minor) = ((*one.version, 0, 0)[:2] for one in (mine, taken_apart(other)))
+        versions = abs(major - other_major) + abs(minor - other_minor) / 10
+        return abs(math.log2(sizes[other] / (asked or 1))) + versions * (1 if asked else 1_000)
 
     kin = [other for other in sizes if mine.lineage and taken_apart(other).lineage == mine.lineage]
     return tuple(sorted(kin, key=distance)[:count])
 
 
 def _stated_parameters(name: str) -> float:
-    """The size that a name states, in parameters; 1 for a name without one."""
+    """The size that a name states, in parameters; 0 for a name without one."""
     stated = _SIZE.search(name.lower())
     if stated is None:
-        return 1.0
+        return 0.0
     number, unit = stated[0].rpartition("x")[2][:-1], stated[0][-1]
-    return max(float(number.replace("_", ".")) * (1e9 if unit == "b" else 1e6), 1.0)
+    return float(number.replace("_", ".")) * (1e9 if unit == "b" else 1e6)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _HINT = "`advise models` lists them; or give a Hub id or a path to a config.json"
 
+_BEFORE_IDS = ("https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://")
+
 
 class Source(NamedTuple):
     """The config.json of a model, and where it was found."""
@@ -51,7 +53,7 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
 
 def find_source(text: str, *, offline: bool = False) -> Source:
     """The config.json of the model that `text` names, of whatever architecture. Raises as `find_model`."""
-    label = text.strip()
+    label = _label(text)
     match = listed(label)
     if match is not None:
         return _of_catalog(match)
@@ -66,6 +68,13 @@ def find_source(text: str, *, offline: bool = False) -> Source:
     if _looks_like_path(label) and os.path.isdir(os.path.expanduser(label)):  # it is read, not guessed from its name
         raise BadConfig(f"{shown(os.path.join(label, 'config.json'))}: no such file")
     return _by_name(label, offline)
+
+
+def _label(text: str) -> str:
+    """What was typed, without what a browser or another program puts before a Hub id."""
+    label = text.strip()
+    prefix = next((one for one in _BEFORE_IDS if label.lower().startswith(one)), "")
+    return "/".join(label[len(prefix) :].split("/")[:2]) if prefix else label
 
 
 def _by_name(label: str, offline: bool) -> Source:
@@ -122,7 +131,7 @@ def hub_id_of(name: str) -> str:
     A Hub id or a path stays the one that was asked for (an -Instruct variant is not replaced by its base model); a
     short name gives the id that it spells, or the catalog's; what the catalog does not know is returned unchanged.
     """
-    label = name.strip()
+    label = _label(name)
     match, base = _match_of(label)
     if match is None:
         return base or label
@@ -140,7 +149,7 @@ def hub_id_of(name: str) -> str:
 
 def remarks_on(text: str, model: str) -> tuple[str, ...]:
     """What to say about how `text` was read, when the answer is about the `model` of that name."""
-    label = text.strip()
+    label = _label(text)
     match, base = _match_of(label)
     if base:
         return (f"{shown(label)} holds an adapter: answered for its base {shown(base)}.",)

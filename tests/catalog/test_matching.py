@@ -102,6 +102,7 @@ def test_a_model_of_another_kind_is_not_taken_for_its_namesake(typed: str, never
         ("internlm2_5-7b-chat", "internlm/internlm2_5-7b-chat"),
         ("mistral:7b-instruct", "mistralai/Mistral-7B-Instruct-v0.3"),
         ("/data/Qwen3-8B", "/data/Qwen3-8B"),
+        ("https://huggingface.co/Qwen/Qwen3-8B/tree/main", "Qwen/Qwen3-8B"),
         ("qwen-7b", "qwen-7b"),
     ],
 )
