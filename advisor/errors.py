@@ -20,6 +20,7 @@ AdvisorError                     one line: what, which value, what to do next (e
 ├── BurstFailed                  a child process that crashed, or a library that raised there (exit 1)
 │   └── TimedOut                 no answer in time (exit 1)
 └── SourceUnavailable            the Hub, NVML, a library or a file could not be reached (exit 4)
+    └── NotInstalled             library versions that a dry run needs and that are not on this machine
 """
 
 from __future__ import annotations

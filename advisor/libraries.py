@@ -75,6 +75,13 @@ RELEASES: tuple[tuple[Version, Version, Version, Version], ...] = (
 the upload times there; a release that is not listed came with what the one before it did. PyTorch stops at the
 mirrored 2.13."""
 
+TRACED: dict[str, tuple[Version, ...]] = {
+    "transformers": ((4, 45), (4, 50), (4, 57), (5, 0), (5, 23)),
+    "peft": ((0, 9), (0, 11), (0, 13), (0, 15), (0, 17), (0, 18), (0, 21)),
+    "bitsandbytes": ((0, 42), (0, 43), (0, 44), (0, 45), (0, 46), (0, 48), (0, 49), (0, 50)),
+}
+"""Versions whose steps were traced and compared (`benchmarks.against_stacks`): oldest first, the mirrored one last."""
+
 _NAMED = re.compile(r"([a-z_-]+?)[-=]{1,2}v?(\d{1,4})\.(\d{1,3})(?:\.[\w.]+)?")
 
 
@@ -134,6 +141,29 @@ def stack_names(names: Iterable[str]) -> tuple[str, ...]:
     spelled = tuple(f"{library}-{version_text(version)}" for library, version in read)
     libraries_of(spelled)
     return spelled
+
+
+class Gaps(NamedTuple):
+    """Libraries of a stack whose version was not traced, in words: those between traced ones, and those beyond them."""
+
+    between: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+
+
+@lru_cache(maxsize=64)
+def gaps(libraries: Libraries) -> Gaps:
+    """What of a stack no trace has shown: 'transformers 4.52 (traced: 4.50 and 4.57)'."""
+    between: list[str] = []
+    beyond: list[str] = []
+    for name, traced in TRACED.items():
+        at: Version = getattr(libraries, name)
+        below, above = [v for v in traced if v < at], [v for v in traced if v > at]
+        if at in traced:
+            continue
+        nearest = [version_text(found) for found in (*below[-1:], *above[:1])]
+        text = f"{name} {version_text(at)} (traced: {' and '.join(nearest)})"
+        (between if below and above else beyond).append(text)
+    return Gaps(tuple(between), tuple(beyond))
 
 
 def wrong_stack(names: tuple[str, ...]) -> str:

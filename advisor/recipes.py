@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from advisor.errors import BadValue
 from advisor.knobs import BY_NAME, idle_knobs
+from advisor.libraries import libraries_of, version_text
 from advisor.specs import QUANTIZED_METHODS, Method, Recipe
 
 _SEARCHED = (
@@ -30,11 +33,14 @@ def build_recipe(
     If none of them sets it: an alpha of twice the rank, nf4 with double quantization and k-bit preparation for the
     quantized methods, DoRA's magnitudes in the adapters' dtype, and `Recipe`'s own defaults for the rest. Knobs that
     mean nothing for the method are left out of `fixed` and `preset`.
+    Other library versions than the mirrored ones come with defaults of their own, before those of the preset.
     Raises UnknownName or BadValue for a field or a value that a recipe does not have.
     """
     idle = idle_knobs(method)
     given = {**(preset or {}), **fixed}
     settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
+    if settings.get("stack"):
+        settings |= {name: value for name, value in _of_versions(method, settings).items() if name not in fixed}
     quantized = method in QUANTIZED_METHODS
     quant = settings.setdefault("quant", "nf4" if quantized else "none")
     settings.setdefault("double_quant", quant in ("nf4", "fp4"))
@@ -45,6 +51,26 @@ def build_recipe(
     if isinstance(rank, int):
         settings.setdefault("alpha", 2.0 * rank)
     return Recipe.model_validate({"method": method, **settings})
+
+
+def _of_versions(method: Method, settings: Mapping[str, Any]) -> dict[str, object]:
+    """The knobs that older versions of the libraries set differently by themselves.
+
+    Sources: transformers 4.57 and 5.0, modeling_utils.py, gradient_checkpointing_enable (`use_reentrant`); peft 0.11
+    and 0.12, mapping.py, get_peft_model (`autocast_adapter_dtype`); peft 0.8 to 0.10, tuners/lora/config.py and bnb.py.
+    Raises BadValue for a method that peft did not have.
+    """
+    libraries = libraries_of(settings["stack"])
+    first = {"dora": (0, 9), "qdora": (0, 10)}.get(method, (0, 0))
+    if libraries.peft < first:
+        needed = f"needs peft {version_text(first)} or later, and --stack has {version_text(libraries.peft)}"
+        raise BadValue("--method", method, needed)
+    found: dict[str, object] = {}
+    if libraries.transformers < (5, 0):
+        found["reentrant"] = True
+    if libraries.peft < (0, 12) and method in ("lora", "dora"):  # those of a quantized layer stay in fp32
+        found["adapter_dtype"] = found["magnitude_dtype"] = settings.get("base_dtype", "bfloat16")
+    return found
 
 
 def like(recipe: Recipe, other: Recipe) -> Recipe:

@@ -98,6 +98,9 @@ class ModelSpec(Frozen):
     shared_expert_gated: bool = False  # its output goes through its own gate
     router_jitter: bool = False  # its input is multiplied by noise, in place, and that of the experts (Phi)
     router_linear: str = ""  # the router's name where it is a plain linear layer
+    # routed gated experts in one tensor a projection, which peft adapts where it can (fused) or never (fused_alone), or
+    # linear layers of each expert: see parameters.stored
+    experts: Literal["fused", "fused_alone", "linears"] = "fused"
     expert_layers: tuple[bool, ...] = ()  # which layers have experts, where only some do; () = all
     # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen only
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"

@@ -10,6 +10,7 @@ import click
 
 from advisor.errors import BadValue
 from advisor.files.guarded import named_path
+from advisor.knobs import read_question
 from advisor.units import parse_seconds
 from calibrate.batches import draw, rows_of, varies
 from calibrate.checks import is_worst
@@ -25,6 +26,7 @@ from calibrate.records_cli import store_at
 from calibrate.records_show import print_records
 from calibrate.runner import BurstRunner, Machine
 from calibrate.session import Options, Summary, work
+from calibrate.stacks import beside, gap_notes, installed_stack
 from calibrate.store import Store
 
 DEFAULT_BUDGET = {"cpu": "3min", "cuda": "8min"}
@@ -66,6 +68,11 @@ def measure(asked: Asked) -> int:
         raise BadValue("--device", asked.device, f"must be {', '.join(DEVICES)}")
     if asked.budget is not None:
         _seconds(asked.budget)
+    stack = read_question({"stack": asked.knobs.get("stack")}).stack
+    if stack is not None and beside(stack):
+        raise BadValue("--stack", ",".join(stack), "bursts run the installed libraries: add --dry-run to trace others")
+    for note in gap_notes(installed_stack()):
+        _say(f"calibrate: warning: {note}")
     knobs = {name: value for name, value in asked.knobs.items() if name not in ("micro_batch", "seq_len")}
     for method in methods:
         for micro_batch in asked.knobs["micro_batch"] or (None,):

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from advisor.errors import AdvisorError, SourceUnavailable
@@ -58,10 +59,13 @@ def end_of(code: int, words: str) -> str:
 class Child:
     """One process and the lines it prints. `hello` is its first one."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it. Raises SourceUnavailable when a library is missing, BurstFailed when it does not start."""
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
+        """Start it; `folders` are searched for modules before all others.
+
+        Raises SourceUnavailable when a library is missing, BurstFailed when it does not start.
+        """
         # The child searches for modules where its parent does, whatever directory either was started from.
-        search_path = os.pathsep.join(path for path in sys.path if path)
+        search_path = os.pathsep.join([*map(str, folders), *(path for path in sys.path if path)])
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             command,

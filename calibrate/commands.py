@@ -2,6 +2,7 @@
 
 calibrate --method all              measure bursts on this machine
 calibrate --method all --dry-run    compare formula and traced step
+calibrate stack NAMES               install other library versions for --dry-run --stack
 calibrate show | fit | report | export | import
 """
 
@@ -23,6 +24,7 @@ from calibrate.fit_cli import fit_records
 from calibrate.options import recipe_options
 from calibrate.plan import DEFAULT_MODELS
 from calibrate.records_cli import export_records, import_records, report, show
+from calibrate.stacks_cli import make_stack
 
 SEVERAL = ("micro_batch", "seq_len")
 BURST_ONLY = ("device", "budget", "steps", "out", "again")
@@ -151,5 +153,5 @@ def _refuse_stray_flags(context: click.Context) -> None:
             )
 
 
-for one in (show, fit_records, report, export_records, import_records):
+for one in (make_stack, show, fit_records, report, export_records, import_records):
     command.add_command(one)

@@ -8,7 +8,9 @@ from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.moments import predict_evaluation_memory
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
+from advisor.parameters.stored import as_stored
 from advisor.specs import ModelSpec, Recipe, RowKind
+from advisor.stacks import library_stack
 from advisor.tape.graph import Device
 from advisor.terms import TermName
 from calibrate.measurement import Comparison, Environment, Figures, Trace, TracedLoading, Work
@@ -26,8 +28,9 @@ def predicted_memory(
 
     `evaluated`: the batch of an evaluation between two steps, where there is one.
     """
+    model, stack = as_stored(model, recipe.stack), library_stack(recipe)
     padded, packed = rows == "padded", rows == "packed"
-    step = predict_step_memory(model, recipe, batch, seq_len, device="cpu", padded=padded, packed=packed)
+    step = predict_step_memory(model, recipe, batch, seq_len, "cpu", stack, padded, packed=packed)
     static = step.static_blocks
     head, others = map(Interval.exact, map(float, step.part_peaks))
     return Figures(
@@ -45,9 +48,9 @@ def evaluation_bytes(
     model: ModelSpec, recipe: Recipe, batch: MicroBatch, device: Device = "cpu", capability: str = ""
 ) -> int:
     """The formula's peak of the evaluation of one batch between two steps."""
-    rows, tokens, padded, packed = batch
+    model, (rows, tokens, padded, packed) = as_stored(model, recipe.stack), batch
     found = predict_evaluation_memory(
-        model, recipe, rows, tokens, device, padded=padded, capability=capability, packed=packed
+        model, recipe, rows, tokens, device, library_stack(recipe), padded, capability=capability, packed=packed
     )
     return found.peak_bytes
 
@@ -81,7 +84,9 @@ def traced_memory(trace: Trace) -> Figures:
 
 def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, rows: RowKind = "full") -> Work:
     """Kernels, FLOP and memory traffic of forward and backward as the tape records them for a CPU."""
-    program = step_program(model, recipe, batch, seq_len, "cpu", padded=rows == "padded", packed=rows == "packed")
+    model, stack = as_stored(model, recipe.stack), library_stack(recipe)
+    padded, packed = rows == "padded", rows == "packed"
+    program = step_program(model, recipe, batch, seq_len, "cpu", stack, padded=padded, packed=packed)
     kernels, flop, moved = 0, 0.0, 0.0
     for run in program.kernels(batch, seq_len, recipe.rank):
         for (_, _, kernel_flop, kernel_bytes, _), times in run.kernels:

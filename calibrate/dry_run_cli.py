@@ -12,6 +12,8 @@ from advisor.catalog import find_model
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.files.guarded import named_path
+from advisor.knobs import read_question
+from advisor.parameters.stored import as_stored
 from advisor.specs import ModelSpec, Recipe
 from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, rows_of
 from calibrate.compare import compare
@@ -21,6 +23,7 @@ from calibrate.measurement import Comparison, ModelFacts, TracedLoading
 from calibrate.model_traces import keep_profile
 from calibrate.options import config_of, methods_of, recipe_of
 from calibrate.show import print_comparisons
+from calibrate.stacks import beside, folders, gap_notes, installed_stack
 
 DEFAULT_MODEL = "llama-3.2-1b"
 
@@ -40,9 +43,12 @@ def dry_run(
     if trainer and not find_trainer(trainer).traced:
         note = f"{trainer}: transformers' step with its defaults; `advise trainers {trainer}` says what differs"
         click.echo(note, err=True)
-    with TraceWorker(limit_s=timeout_s) as worker:
+    stack = read_question({"stack": knobs["stack"]}).stack or installed_stack()
+    for note in gap_notes(stack):
+        click.echo(f"calibrate: warning: {note}", err=True)
+    with TraceWorker(limit_s=timeout_s, folders=folders(beside(stack))) as worker:
         for name in models or (DEFAULT_MODEL,):
-            asked = _question(worker, name, dict(knobs), trust, failures)
+            asked = _question(worker, name, dict(knobs), trust, failures, stack)
             if asked is None:
                 continue
             found = []
@@ -69,7 +75,12 @@ class _Traced(NamedTuple):
 
 
 def _question(
-    worker: TraceWorker, name: str, knobs: dict[str, Any], trust: bool, failures: list[AdvisorError]
+    worker: TraceWorker,
+    name: str,
+    knobs: dict[str, Any],
+    trust: bool,
+    failures: list[AdvisorError],
+    stack: tuple[str, ...],
 ) -> _Traced | None:
     """The facts about a model before it is traced; prints a line and returns None when it cannot be built."""
     config, model = config_of(name), known_model(name)
@@ -87,7 +98,7 @@ def _question(
     source = facts or model
     if source is not None and knobs["attention"] is None:  # what transformers would pick
         knobs = knobs | {"attention": source.default_attention}
-    return _Traced(name, config, model, facts, code, knobs)
+    return _Traced(name, config, model and _as_built(model, stack), facts, code, knobs)
 
 
 def own_code(name: str, config: dict[str, Any]) -> str:
@@ -173,6 +184,19 @@ def known_model(name: str) -> ModelSpec | None:
     try:
         return find_model(name)
     except UnsupportedArchitecture as error:
-        reason, _, _ = str(error).partition("; `calibrate")  # which is what runs here
-        click.echo(f"no formula: {reason}", err=True)
+        _say_without_formula(error)
         return None
+
+
+def _as_built(model: ModelSpec, stack: tuple[str, ...]) -> ModelSpec | None:
+    """The model as those libraries build it; where that code is not mirrored, prints a line and returns None."""
+    try:
+        return as_stored(model, stack)
+    except UnsupportedArchitecture as error:
+        _say_without_formula(error)
+        return None
+
+
+def _say_without_formula(error: UnsupportedArchitecture) -> None:
+    reason, _, _ = str(error).partition("; `calibrate")  # which is what runs here
+    click.echo(f"no formula: {reason}", err=True)

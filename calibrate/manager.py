@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from advisor.costs.micro_batches import MicroBatch
@@ -23,10 +24,14 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 class TraceWorker:
     """Traces recipes one by one in a child process. Use as a context manager."""
 
-    def __init__(self, command: Sequence[str] = WORKER, limit_s: float = 600.0) -> None:
-        """`command` starts the child; `limit_s` is the wall time that one job may take."""
+    def __init__(self, command: Sequence[str] = WORKER, limit_s: float = 600.0, folders: Sequence[Path] = ()) -> None:
+        """`command` starts the child; `limit_s` is the wall time that one job may take.
+
+        `folders` hold library versions that stand in front of the installed ones (calibrate.stacks).
+        """
         self._command = tuple(command)
         self._limit_s = limit_s
+        self._folders = tuple(folders)
         self._child: Child | None = None
 
     def __enter__(self) -> TraceWorker:
@@ -72,7 +77,7 @@ class TraceWorker:
         """The answer of the child, which is started if it is not running."""
         try:
             if self._child is None:
-                self._child = Child(self._command, OFFLINE | NO_GPU)
+                self._child = Child(self._command, OFFLINE | NO_GPU, self._folders)
             answer = self._child.ask({**job, "code": code} if code else job, self._limit_s)
             environment = Environment.model_validate(self._child.hello["environment"])
         except BaseException:

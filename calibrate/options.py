@@ -14,6 +14,7 @@ from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Method, Recipe
 from calibrate.batches import ROW_KNOBS
+from calibrate.stacks import installed_stack
 
 DEFAULT_SEQ_LEN = 512
 STEP_KNOBS = tuple(k for k in KNOBS if k.home == "recipe" or k.name in ("seq_len", "batch_size", *ROW_KNOBS))
@@ -44,7 +45,8 @@ def recipe_of(
 ) -> tuple[Recipe, int]:
     """The recipe and the sequence length (tokens) that the flags ask for.
 
-    Flags left out take what `trainer` sets, then `defaults`, then the defaults of `build_recipe`, and 512 tokens.
+    Flags left out take what `trainer` sets, then `defaults`, then the defaults of `build_recipe`, and 512 tokens. The
+    libraries are the installed ones where --stack names no others.
     Raises UnknownName or BadValue.
     """
     if method not in METHODS:
@@ -55,6 +57,8 @@ def recipe_of(
     if batch_size % micro_batch:
         raise BadValue("--batch-size", batch_size, f"must be a multiple of --micro-batch, which is {micro_batch}")
     fixed = question.recipe_fields | {"gradient_accumulation": batch_size // micro_batch}
+    if question.stack is None and (installed := installed_stack()):
+        fixed["stack"] = installed
     recipe = build_recipe(method, fixed, _preset(trainer, method, question), defaults)
     return recipe, question.seq_len or DEFAULT_SEQ_LEN
 

@@ -13,7 +13,9 @@ from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.steptime import StepKernels, micro_step_time, optimizer_step_time
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
+from advisor.parameters.stored import as_stored
 from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
+from advisor.stacks import library_stack
 from advisor.terms import TermName
 from advisor.units import GIB
 from calibrate.batches import Draws, evaluated_batch, micro_batch_of, varies
@@ -70,6 +72,7 @@ def predict(
     """
     if model is None:
         return UNKNOWN
+    model = as_stored(model, recipe.stack)
     batch, evaluated = micro_batch_of(recipe, seq_len, rows), evaluated_batch(recipe, seq_len, rows)
     if device.kind == "cpu":
         figures = predicted_memory(model, recipe, batch.rows, batch.tokens, batch.kind, evaluated)
@@ -115,7 +118,7 @@ def predicted_time(
         if speed is None:
             return None
         rows, tokens, padded, packed = batch or MicroBatch(recipe.micro_batch, seq_len)
-        work = step_program(model, recipe, rows, tokens, "cpu", padded=padded, packed=packed)
+        work = step_program(model, recipe, rows, tokens, "cpu", library_stack(recipe), padded=padded, packed=packed)
         kernels = work.kernels(rows, tokens, recipe.rank)
         return Times(*step_seconds(model, recipe, kernels, speed.card, speed.profile))
     return _times_of(_estimate(model, recipe, seq_len, device, speed))
@@ -168,7 +171,8 @@ def _on_card(
 ) -> Figures:
     card = device.compute_capability
     rows, tokens, padded, packed = batch
-    step = predict_step_memory(model, recipe, rows, tokens, padded=padded, capability=card, packed=packed)
+    stack = library_stack(recipe)
+    step = predict_step_memory(model, recipe, rows, tokens, "cuda", stack, padded, card, packed)
     workspace = memory.bytes_of(TermName.WORKSPACE)
     return Figures(
         peak_allocated_bytes=round(memory.peak_allocated_bytes.likely),

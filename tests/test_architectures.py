@@ -12,12 +12,14 @@ import pytest
 
 from advisor import architectures
 from advisor.architectures import ARCHITECTURES, Architecture, architecture_of
+from advisor.architectures.traced import DIFFERS, EXACT, untraced_code
 from advisor.catalog import families, find_model, model_entries
 from advisor.catalog.families import all_families
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.norms import NORMS, WRITTEN_OUT, Norm
 from advisor.errors import UnknownName, UnsupportedArchitecture
+from advisor.libraries import MIRRORED, TRACED
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
 
@@ -200,3 +202,28 @@ def test_a_name_put_to_another_use_is_found(line: str) -> None:
 def test_a_name_may_be_asked_about_handed_on_and_printed() -> None:
     source = 'q = architecture_of(m.architecture); f(architecture=m.architecture); print(f"{m.architecture}")'
     assert list(other_uses_of_a_name(source)) == []
+
+
+def test_every_architecture_that_was_traced_under_another_version_is_known() -> None:
+    assert set(EXACT) == set(TRACED["transformers"]) - {MIRRORED.transformers}
+    for version, names in EXACT.items():
+        assert names <= set(ARCHITECTURES)
+        assert not names & set(DIFFERS.get(version, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "expected"),
+    [
+        ("llama", (4, 57), False),
+        ("llama", (4, 47), False),  # exact on both sides
+        ("qwen3", (4, 52), False),  # exact in 4.57; 4.50 does not know it
+        ("olmo2", (4, 52), True),  # exact in 4.57, not in 4.50
+        ("mistral", (4, 45), True),
+        ("falcon", (5, 9), True),  # not in 5.0
+        ("phimoe", (4, 57), True),  # not traced
+    ],
+)
+def test_code_counts_as_traced_where_the_nearest_traces_agree(
+    name: str, version: tuple[int, int], expected: bool
+) -> None:
+    assert untraced_code(architecture=name, transformers=version) is expected

@@ -63,6 +63,10 @@ def advise(
     """
     question = read_question({"examples": examples, **knobs})
     spec = model_of(model, catalog)
+    if question.stack:
+        from advisor.parameters.stored import as_stored
+
+        spec = as_stored(spec, question.stack)
     if simulate is not None:
         from advisor.advice.simulation import check
 

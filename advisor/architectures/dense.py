@@ -76,6 +76,8 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        # transformers 4.57 and 5.0, modeling_gpt2.py, GPT2Attention: self.register_buffer("bias", ...)
+        causal_mask_in_layers=True,
         eager_softmax="given",  # modeling_gpt2.py, eager_attention_forward: softmax(attn_weights, dim=-1)
         drops_inside=True,  # modeling_gpt2.py, GPT2Attention.forward: self.resid_dropout(attn_output)
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual

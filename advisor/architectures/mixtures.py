@@ -13,6 +13,7 @@ MIXTURES: dict[str, Architecture] = {
         rope_tables="complex",
     ),
     "deepseek_v3": Architecture(
+        expert_loop="wide_sum",  # transformers 4.57, modeling_deepseek_v3.py, DeepseekV3MoE.moe
         # modeling_deepseek_v3.py, DeepseekV3TopkRouter.forward: scores = router_logits.sigmoid()
         mixture="deepseek_v3",
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
@@ -20,6 +21,7 @@ MIXTURES: dict[str, Architecture] = {
         balancing_bias="buffer",
     ),
     "dots1": Architecture(
+        expert_loop="wide_sum",  # transformers 4.57, modeling_dots1.py, Dots1MoE.moe
         mixture="deepseek_v3",  # modeling_dots1.py, Dots1TopkRouter.forward: scores = router_logits.sigmoid()
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
         balancing_bias="buffer",  # modeling_dots1.py, Dots1TopkRouter: self.e_score_correction_bias = nn.Buffer(...)
@@ -50,6 +52,7 @@ MIXTURES: dict[str, Architecture] = {
         rope_made="by_kind",
     ),
     "glm4_moe": Architecture(
+        expert_loop="wide_sum",  # transformers 4.57, modeling_glm4_moe.py, Glm4MoeMoE.moe
         mixture="deepseek_v3",  # modeling_glm4_moe.py, Glm4MoeTopkRouter.forward: scores = router_logits.sigmoid()
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
         # modeling_glm4_moe.py, Glm4MoeTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
@@ -90,10 +93,17 @@ MIXTURES: dict[str, Architecture] = {
         keeps_attended=True,
     ),
     "mixtral": Architecture(
+        # transformers 4.45 and 4.47, modeling_mixtral.py, MixtralRotaryEmbedding: register_buffer("cos_cached", ...)
+        rope_caches_before_4_48=True,
+        expert_loop="shared",  # transformers 4.57, modeling_mixtral.py, MixtralSparseMoeBlock.forward
+        # transformers 4.57, modeling_mixtral.py, MixtralBlockSparseTop2MLP.forward
+        expert_names=("w1", "w3", "w2"),
         # peft, utils/transformers_weight_conversion.py: _MODEL_TO_CONVERSION_PATTERN["mixtral"] = "mixtral"
         fused_experts_in_peft=True,
     ),
     "olmoe": Architecture(
+        own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward
+        expert_loop="shared",  # transformers 4.57, modeling_olmoe.py, OlmoeSparseMoeBlock.forward
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
     ),
     "phimoe": Architecture(
@@ -103,8 +113,12 @@ MIXTURES: dict[str, Architecture] = {
         # modeling_phimoe.py, PhimoeRotaryEmbedding.forward: seq_len = torch.max(position_ids) + 1
         rope_type_reads_positions=True,
     ),
-    "qwen2_moe": Architecture(),
+    "qwen2_moe": Architecture(
+        own_sdpa_before_5=True,  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSdpaAttention.forward
+        expert_loop="shared",  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSparseMoeBlock.forward
+    ),
     "qwen3_moe": Architecture(
+        expert_loop="shared",  # transformers 4.57, modeling_qwen3_moe.py, Qwen3MoeSparseMoeBlock.forward
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
     ),
 }

@@ -12,6 +12,9 @@ class Architecture(NamedTuple):
     layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "phi"] = "shared"
     attention: Literal["shared", "own"] = "shared"
+    own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
+    expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored
+    expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
 
     # Parameters, buffers and what libraries make of them.
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers
@@ -24,6 +27,8 @@ class Architecture(NamedTuple):
     experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
     layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
     causal_mask_buffer: bool = False  # of all positions by all positions
+    rope_caches_before_4_48: bool = False  # sines and cosines of every position in each layer
+    causal_mask_in_layers: bool = False  # the same in each layer, before transformers 5.2
     embedding_scales_itself: bool = False  # the multiplier is a buffer of the embedding, not a line of the model
 
     # Before the first layer.

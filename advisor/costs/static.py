@@ -19,7 +19,14 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_store_bytes, unquantized_name
+from advisor.parameters.storage import (
+    layer_quant,
+    other_dtype,
+    own_quant,
+    quantized_bias_dtype,
+    quantized_store_bytes,
+    unquantized_name,
+)
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.terms import TermName
@@ -60,7 +67,7 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe) -> None:
 
 def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe, times: int, whole: int) -> None:
     """A linear layer that occurs `times` times, `whole` of them not quantized."""
-    other, base = ITEM_BYTES[other_dtype(recipe)], ITEM_BYTES[recipe.base_dtype]
+    other = ITEM_BYTES[other_dtype(recipe)]
     quant, term = layer_quant(m, recipe), TermName.BASE_WEIGHTS
     if quant != "none":
         packed, constants = quantized_store_bytes(shape.weight_count, quant, recipe.double_quant)
@@ -71,7 +78,8 @@ def _add_linear(tally: _Tally, m: ModelSpec, shape: LinearShape, recipe: Recipe,
     else:
         tally.add(term, shape.weight_count * (4 if shape.wide else other), times)
     if shape.bias:
-        tally.add(term, shape.out_features * (base if quant != "none" else other), times)
+        bias = ITEM_BYTES[quantized_bias_dtype(m, recipe, shape.name)]
+        tally.add(term, shape.out_features * (bias if quant != "none" else other), times)
 
 
 def _add_layers(tally: _Tally, m: ModelSpec, recipe: Recipe, layers: int) -> None:

@@ -5,11 +5,14 @@ Mirrors peft 0.21 (tuners/lora/layer.py, bnb.py, dora.py, variants.py).
 
 from __future__ import annotations
 
-from advisor.decoders.linear import Linear, base_linear, dequantized, product
+from advisor.decoders.linear import Linear, autocast_operand, base_linear, dequantized, product
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy
-from advisor.tape.ops import add, cast, dropout, mul, scale, shift
+from advisor.tape.ops import add, batched_matmul, cast, dropout, mul, scale, shift
 from advisor.tape.tape import Tape
+
+OWN_VARIANTS = (0, 16)
+"""The peft that gave DoRA's forward a function of its own."""
 
 ADAPTER_LABELS = ("LoRA", "DoRA")
 """What follows a layer's name in a label while its adapter runs."""
@@ -35,6 +38,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
         dtype = result.dtype
         inner = cast(t, x, m.lora_a.dtype)
         if m.magnitude is not None:
+            inner = _dropped_by_name(t, inner, m)
             result = _dora(t, inner, result, m)
         else:
             dropped = dropout(t, inner) if m.recipe.dropout else inner
@@ -47,6 +51,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     expected = result.dtype
     inner = cast(t, x, m.lora_a.dtype) if convert else x
     if m.magnitude is not None:
+        inner = _dropped_by_name(t, inner, m)
         result = _dora(t, inner, result, m)
         return cast(t, result, expected) if convert else result
     dropped = dropout(t, inner) if m.recipe.dropout else inner
@@ -54,6 +59,22 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     if convert:
         output = cast(t, output, expected)
     return add(t, result, output)
+
+
+def _dropped_by_name(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """DoRA's input after dropout, where the layer gives it the name of the one before, which that frees.
+
+    Source: peft 0.15 and 0.16, tuners/lora/layer.py, Linear.forward, and variants.py, DoraLinearVariant.forward.
+    """
+    return dropout(t, x) if _drops(m) and m.code.libraries.peft < OWN_VARIANTS else x
+
+
+def _drops(m: Linear) -> bool:
+    """Whether DoRA's input goes through dropout: in a 4-bit layer of peft 0.10 and 0.11 it does not.
+
+    Source: peft 0.11 and 0.12, tuners/lora/bnb.py, Linear4bit.forward.
+    """
+    return m.recipe.dropout > 0 and (m.quant == "none" or m.code.libraries.peft >= (0, 12))
 
 
 def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -65,25 +86,42 @@ def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
     return scale(t, update)
 
 
-def _adapter_update(t: Tape, m: Linear) -> Tensor:
-    """B A as a weight (O, I): peft sends an identity matrix through both, with gradients on and then unused."""
+def _adapter_update(t: Tape, m: Linear, x: Tensor, kept: list[Tensor]) -> Tensor:
+    """B A as a weight (O, I), in the dtype in which it joins the weight; the gradients it could have are unused.
+
+    peft sends an identity matrix through both, since 0.19 in the adapter's dtype; before, it had a name to the end of
+    DoRA's function: it is added to `kept`. Before 0.12 peft multiplied the two.
+    Source: peft 0.11, tuners/lora/layer.py, LoraLayer._apply_dora; 0.13 to 0.19, tuners/lora/dora.py, DoraLinearLayer.
+    """
     assert m.lora_a is not None and m.lora_b is not None
-    eye = t.empty((m.in_features, m.in_features), m.lora_a.dtype)
+    peft = m.code.libraries.peft
+    if peft < (0, 12):
+        a, b = autocast_operand(t, m.lora_a), autocast_operand(t, m.lora_b)
+        return batched_matmul(t, b, a, (m.out_features, m.in_features), b.shape[1])
+    eye = t.empty((m.in_features, m.in_features), x.dtype if peft < (0, 19) else m.lora_a.dtype)
     t.kernel("elementwise", eye.dtype, 0, eye.bytes)
     update = product(t, product(t, eye, m.lora_a), m.lora_b)
+    if peft < (0, 19):
+        kept.append(eye)
+        return update
     del eye
-    return update
+    return cast(t, update, x.dtype)
 
 
-def _weight_norm(t: Tape, weight: Tensor, update: Tensor) -> Tensor:
-    """`linalg.norm(weight + scaling * update, dim=1)`: (O,).
+def _weight_norm(t: Tape, weight: Tensor, update: Tensor, m: Linear) -> Tensor:
+    """`linalg.norm(weight + scaling * update, dim=1)`: (O,), detached.
 
     The update is the transposed view of an (I, O) product, so that the sum reads one operand across its rows. Ignores:
-    GPT-2's weights, which are also stored transposed.
+    GPT-2's weights, which are also stored transposed. Before 0.12 peft detached only the norm, which kept the sum.
     """
-    summed = add(t, weight, scale(t, Tensor(weight.shape, update.dtype, update.buffer)), "strided")
+    attached = m.code.libraries.peft < (0, 12)
+    update = update if attached else Tensor(weight.shape, update.dtype, update.buffer)
+    summed = add(t, weight, scale(t, update), "elementwise" if attached else "strided")
     t.kernel("reduce", summed.dtype, 0, summed.bytes)
-    return t.empty((weight.shape[0],), summed.dtype)
+    if not attached:
+        return t.empty((weight.shape[0],), summed.dtype)
+    norm = t.op((summed,), (weight.shape[0],), summed.dtype, lambda g: (None,), (summed,), keep_output=True)
+    return Tensor(norm.shape, norm.dtype, norm.buffer)
 
 
 def _dora(t: Tape, x: Tensor, result: Tensor, m: Linear) -> Tensor:
@@ -93,9 +131,11 @@ def _dora(t: Tape, x: Tensor, result: Tensor, m: Linear) -> Tensor:
     """
     assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
     base_result: Tensor | None = result
-    if m.recipe.dropout:
-        x = dropout(t, x)
+    if _drops(m):
+        x = dropout(t, x) if m.code.libraries.peft >= OWN_VARIANTS else x
         base_result = None
+    if m.code.libraries.peft < (0, 14):
+        return add(t, result, _dora_extra_of_weight(t, x, m))
     extra = _dora_extra(t, x, base_result, m)
     return add(t, result, extra)
 
@@ -103,10 +143,11 @@ def _dora(t: Tape, x: Tensor, result: Tensor, m: Linear) -> Tensor:
 def _dora_extra(t: Tape, x: Tensor, base_result: Tensor | None, m: Linear) -> Tensor:
     """What DoRA adds to the base layer's result; with dropout the base product is made again from the weight."""
     assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
-    update = cast(t, _adapter_update(t, m), x.dtype)
+    kept: list[Tensor] = []
+    update = _adapter_update(t, m, x, kept)
     weight = m.weight if m.quant == "none" else dequantized(t, m)
     weight = cast(t, weight, x.dtype)
-    norm = _weight_norm(t, weight, update)
+    norm = _weight_norm(t, weight, update, m)
     ratio = mul(t, m.magnitude, norm)
     lora_result = product(t, product(t, x, m.lora_a), m.lora_b)
     if base_result is None:
@@ -114,5 +155,29 @@ def _dora_extra(t: Tape, x: Tensor, base_result: Tensor | None, m: Linear) -> Te
     elif m.bias is not None:
         base_result = add(t, base_result, m.bias)
     extra = add(t, mul(t, shift(t, ratio), base_result), scale(t, mul(t, ratio, lora_result)))
+    del update, weight
+    return extra
+
+
+def _dora_extra_of_weight(t: Tape, x: Tensor, m: Linear) -> Tensor:
+    """The same before peft 0.14: the base product is always made again, by which autograd keeps the weight.
+
+    0.12 and 0.13 run the adapter first; 0.9 leaves the weight in the base's dtype.
+    Source: peft 0.9 and 0.11, tuners/lora/layer.py, LoraLayer._apply_dora; 0.13, tuners/lora/dora.py.
+    """
+    assert m.lora_a is not None and m.lora_b is not None and m.magnitude is not None
+    peft = m.code.libraries.peft
+    found, kept = list[Tensor](), list[Tensor]()
+    if peft >= (0, 12):
+        found.append(product(t, product(t, x, m.lora_a), m.lora_b))
+    update = _adapter_update(t, m, x, kept)
+    weight = m.weight if m.quant == "none" else dequantized(t, m)
+    weight = cast(t, weight, x.dtype) if peft >= (0, 10) else weight
+    norm = _weight_norm(t, weight, update, m)
+    ratio = mul(t, m.magnitude, norm)
+    first = mul(t, shift(t, ratio), product(t, x, weight))
+    if not found:
+        found.append(product(t, product(t, x, m.lora_a), m.lora_b))
+    extra = add(t, first, scale(t, mul(t, ratio, found[0])))
     del update, weight
     return extra

@@ -26,9 +26,9 @@ from advisor.decoders.fused import (
     without_padding,
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
-from advisor.decoders.kinds import attention_kind, composes_attention
+from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
-from advisor.decoders.mixtures import MIXTURES
+from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.rope import joins_parts
 from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
@@ -54,6 +54,7 @@ class Decoder:
         self.single_row, self.card = single_row, card
         self.kind = attention_kind(m, recipe)
         self.composes = composes_attention(m, recipe, t.device)
+        self.copies_heads = stack.copies_heads and not calls_sdpa_itself(m, stack.libraries)
         self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
@@ -76,10 +77,14 @@ class Decoder:
                 out, weights = eager_attention(t, q, k, v, m, mask, drops, layout)
             kept.append(weights)
             return out
-        if not own and self.kind == "sdpa" and (mask is not None or m.head_dim > 256):
+        repeats = mask is not None or m.head_dim > 256 or repeats_keys_values(m, self.stack.libraries)
+        if not own and self.kind == "sdpa" and repeats:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)
+        if not own and self.kind == "sdpa" and self.copies_heads:
+            q, k, v = (x if there else copy(t, x, x.shape) for x, there in ((q, joined), (k, layout.k), (v, layout.v)))
+            joined, layout = True, layout._replace(q=True, k=True, v=True)
         kernel = self._kernel(q, k, v, mask)
         if kernel == "math":
             out = composed_attention(t, q, k, v, mask, drops, layout)
@@ -102,7 +107,7 @@ class Decoder:
         dtype, grouped = self.t.autocast or q.dtype, k.shape[1] != q.shape[1] and self.quirks.attention != "own"
         call = Call(dtype, q.shape[-1], v.shape[-1], grouped, mask is not None, self.m.attention_dropout)
         self.calls[call] = None
-        return sdpa_kernel(call, self.card).kernel if self.card else "flash"
+        return sdpa_kernel(call, self.card, self.stack.libraries.torch).kernel if self.card else "flash"
 
     def _unmasked(self, q: Tensor, v: Tensor) -> tuple[str, str]:
         """What is launched for heads of these widths: cards that prefer cuDNN share recordings with all others."""
@@ -165,7 +170,7 @@ class Decoder:
         if isinstance(w.experts, Llama4Experts):
             return llama4_feed_forward(self.t, x, w.m, w.experts, w.linears)
         if isinstance(w.experts, Experts):
-            return MIXTURES[self.quirks.mixture](self.t, x, w.m, w.experts, w.linears)
+            return mixture_of(w.m)(self.t, x, w.m, w.experts, w.linears)
         out = self.stack.feed_forward(self.t, x, w.m, w.linears, w.own)
         return self.dropped(out) if self.quirks.drops_inside else out
 

@@ -142,6 +142,11 @@ def _feed_forward(
     return add(t, out, shared_expert(t, x, m, linears))
 
 
+def deepseek_v3_routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
+    """V3's logits (T, E) of x (T, H), and scores and indices (T, K) of the best experts."""
+    return _routed(t, x, m, w, _sigmoid_scores)
+
+
 def _routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts, scored: Scores) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (T, E) of x (T, H), and scores and indices (T, K) of the best experts."""
     t.label("router")

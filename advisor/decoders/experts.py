@@ -17,6 +17,7 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.gpt_oss import best, grouped_product, note_sorting, picked_rows, summed
 from advisor.decoders.linear import Linear, autocast_operand, product
 from advisor.decoders.mlp import activation
+from advisor.libraries import libraries_of
 from advisor.parameters.modules import own_parameters
 from advisor.parameters.storage import own_quant
 from advisor.parameters.targets import expert_adapters
@@ -30,13 +31,15 @@ from advisor.tape.tape import Tape
 class Experts:
     """The weights of one layer: router (E, H), gate_up (E, 2 I, H) and down (E, H, I), each with its adapter if any."""
 
-    __slots__ = ("adapters", "decodes", "top_k", "weights")
+    __slots__ = ("adapters", "decodes", "top_k", "transformers", "weights")
 
     def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor]) -> None:
         """`weights` by the names of `own_parameters`."""
         self.top_k = m.experts_per_token
+        self.transformers = libraries_of(recipe.stack).transformers
         self.weights = weights
-        self.decodes = own_quant(own_parameters(m)["down"], m, recipe) != "none"
+        fused = own_parameters(m).get("down")
+        self.decodes = fused is not None and own_quant(fused, m, recipe) != "none"
         self.adapters = {
             name: (Tensor(a, recipe.adapter_dtype, needs_grad=True), Tensor(b, recipe.adapter_dtype, needs_grad=True))
             for name, (a, b) in expert_adapters(m, recipe, rank).items()
@@ -70,7 +73,12 @@ def shared_expert(t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear
         first, second = chunk_last(t, joined, (m.shared_expert_size, m.shared_expert_size))
         return linear(t, mul(t, activation(t, m.activation, first), second), linears[m.mlp_names[1]])
     gate, up, down = (linears[name] for name in m.mlp_names)
-    activated = [activation(t, m.activation, linear(t, x, gate))]
+    return gated(t, x, m.activation, gate, up, down)
+
+
+def gated(t: Tape, x: Tensor, kind: str, gate: Linear, up: Linear, down: Linear) -> Tensor:
+    """`down(activation(gate(x)) * up(x))`, any leading axes."""
+    activated = [activation(t, kind, linear(t, x, gate))]
     return linear(t, mul(t, activated.pop(), linear(t, x, up)), down)
 
 
@@ -155,19 +163,28 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
     order_of = t.empty((count,), "int64"), t.empty((count,), "int64")  # experts in order, the permutation
     note_sorting(t, count, experts)
     source = [t.empty((count,), "int64")]
-    chosen = picked_rows(t, x, count, source.pop())
+    chosen, names = picked_rows(t, x, count, source.pop()), list[Tensor]()
+    if w.transformers < (5, 5):  # picked by token, then put in the experts' order
+        names.append(chosen)
+        chosen = picked_rows(t, chosen, count, order_of[1])
     share = picked_rows(t, t.view(scores, (count,)), count, order_of[1])
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
     offsets = t.empty((experts,), "float32")
     gate_up = times("gate_up", chosen, 2 * m.expert_size)
     out = _gated(t, gate_up, m)
+    each = w.transformers < (5, 3)  # every product has a name of its own
+    names += [gate_up, out] if each else []
     del gate_up
     out = times("down", out, width)
-    weighted = mul(t, out, t.view(share, (count, 1)))
+    weighted = [mul(t, out, t.view(share, (count, 1)))]
+    names += weighted if each else []
+    if each:
+        del out
     inverse, arange = t.empty((count,), "int64"), t.empty((count,), "int64")
     del arange
-    weighted = picked_rows(t, weighted, count, inverse)
-    return cast(t, summed(t, weighted, (tokens, width)), x.dtype)
+    final = picked_rows(t, weighted[0], count, inverse)
+    weighted.clear()
+    return cast(t, summed(t, final, (tokens, width)), x.dtype)
 
 
 def _gated(t: Tape, gate_up: Tensor, m: ModelSpec) -> Tensor:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
+from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layers import Kind, dense_flags, sliding_flags
 from advisor.parameters.storage import unquantized_name
 from advisor.specs import GpuSpec, ModelSpec, Recipe
@@ -28,9 +29,24 @@ def composes_attention(m: ModelSpec, recipe: Recipe, device: Device) -> bool:
     return kind == "eager" or (kind == "sdpa" and (one_key_head or (odd and device == "cpu")))
 
 
+def calls_sdpa_itself(m: ModelSpec, libraries: Libraries) -> bool:
+    """Whether the model's code of that version calls PyTorch's fused attention itself."""
+    return libraries.transformers < (5, 0) and architecture_of(m.architecture).own_sdpa_before_5
+
+
+def repeats_keys_values(m: ModelSpec, libraries: Libraries) -> bool:
+    """Whether keys and values are always repeated for every query head before PyTorch's fused attention.
+
+    transformers 4.54 passes `enable_gqa` where there is no mask.
+    Source: transformers 4.53 and 4.54, integrations/sdpa_attention.py, sdpa_attention_forward.
+    """
+    return libraries.transformers < (4, 54) or calls_sdpa_itself(m, libraries)
+
+
 def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
     """The calls of `scaled_dot_product_attention` that the layers may make; `masked`: some are given a mask."""
     quirks, heads = architecture_of(m.architecture), m.num_attention_heads
+    apart = quirks.attention == "own" or repeats_keys_values(m, libraries_of(recipe.stack))
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     dtypes = [half] if recipe.autocast else list(dict.fromkeys((recipe.base_dtype, "float32")))
     shapes = [(m.head_dim, m.value_dim, m.num_key_value_heads)]
@@ -38,7 +54,7 @@ def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
         shapes.append((m.global_head_dim, m.global_head_dim, m.global_key_value_heads or m.num_key_value_heads))
     found = []
     for dtype, (width, value_width, keys), mask in product(dtypes, shapes, (False, True) if masked else (False,)):
-        grouped = keys < heads and quirks.attention != "own" and not mask and width == value_width <= 256
+        grouped = keys < heads and not apart and not mask and width == value_width <= 256
         found.append(Call(dtype, width, value_width, grouped, mask, m.attention_dropout))
     return found
 
@@ -64,9 +80,10 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
         return SdpaPlan("", frozenset())
     masked = slides or padded or architecture_of(m.architecture).always_makes_mask
     calls = sdpa_calls(m, recipe, masked)
+    torch = libraries_of(recipe.stack).torch
 
     def picked(card: str) -> list[tuple[Kernel, bool]]:
-        kernels = [sdpa_kernel(call, card).kernel for call in calls]
+        kernels = [sdpa_kernel(call, card, torch).kernel for call in calls]
         return [_as_recorded(kernel, call, card) for kernel, call in zip(kernels, calls, strict=True)]
 
     wanted = picked(capability)

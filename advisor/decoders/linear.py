@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
+from advisor.libraries import MIRRORED, Libraries, Version
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Node, Tensor
 from advisor.tape.ops import add, cast
@@ -19,10 +20,15 @@ class LinearCode(NamedTuple):
     """How the linear layers of a training stack differ."""
 
     trains_lora_a: bool = True
-    bitsandbytes: tuple[int, int] = (0, 50)
-    """Its version, which says what its products hold and how fast it dequantizes."""
+    libraries: Libraries = MIRRORED
+    """Their versions say what products hold, what DoRA computes, and how fast bitsandbytes dequantizes."""
     update: Callable[[Tape, Tensor], Tensor] | None = None
     """What is done to LoRA's update (B, S, O) before it is scaled."""
+
+    @property
+    def bitsandbytes(self) -> Version:
+        """The version of bitsandbytes."""
+        return self.libraries.bitsandbytes
 
 
 FIRST_WITHOUT_INPUT, FIRST_WITHOUT_TRANSPOSE, FIRST_WITH_TABLE = (0, 43), (0, 45), (0, 48)
@@ -37,7 +43,7 @@ DEQUANTIZING = (DEQUANTIZE, BRANCHING, NESTED_OF_2023)
 """Kinds of kernels: today's; with a branch for each bit; with nested constants in 0.41."""
 
 
-def dequantize_kind(version: tuple[int, int], nested: bool) -> str:
+def dequantize_kind(version: Version, nested: bool) -> str:
     """The kind of kernel that makes a 16-bit weight from 4 bits."""
     if nested and version < (0, 42):
         return NESTED_OF_2023
@@ -71,10 +77,12 @@ class Linear:
         other_dtype: str,
         code: LinearCode = LinearCode(),  # noqa: B008 - immutable
         bias_apart: bool = False,
+        bias_dtype: str = "",
     ) -> None:
         """`rank` is 0 where no adapter goes; `other_dtype` is that of what is not quantized, after k-bit upcasting.
 
-        `bias_apart`: the bias is added by a separate operation, as in Falcon's code.
+        `bias_dtype`: that of a quantized layer's bias. `bias_apart`: the bias is added by a separate operation, as in
+        Falcon's code.
         """
         trained = recipe.method == "full"
         size = (shape.out_features, shape.in_features)
@@ -87,7 +95,8 @@ class Linear:
         # bitsandbytes casts a quantized layer's bias to the dtype it computes in, that of the dequantized weight.
         dtype = recipe.base_dtype if quant != "none" else "float32" if shape.wide else other_dtype
         self.weight = Tensor(size, dtype, needs_grad=trained)
-        self.bias = Tensor((shape.out_features,), dtype, needs_grad=trained) if shape.bias else None
+        bias_dtype = bias_dtype if quant != "none" and bias_dtype else dtype
+        self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
         self.lora_a = self.lora_b = self.magnitude = None
         if rank:
             self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=code.trains_lora_a)
@@ -165,11 +174,27 @@ def dequantized(t: Tape, m: Linear) -> Tensor:
     return out
 
 
+def _compute_dtype(x: Tensor, m: Linear) -> str:
+    """The dtype that bitsandbytes' Linear4bit works in: the one given to it, which is the weight's.
+
+    Before 0.47 it was that of the first input if that was bf16 or fp32, as it is after k-bit preparation.
+    Source: bitsandbytes 0.46 and 0.47, nn/modules.py, Linear4bit.__init__ (`compute_type_is_set`), set_compute_type.
+    """
+    takes_inputs = m.code.bitsandbytes < (0, 47) and x.dtype in ("float32", "bfloat16")
+    return x.dtype if takes_inputs else m.weight.dtype
+
+
 def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
-    """bitsandbytes' Linear4bit: keeps nothing; backward dequantizes the weight again."""
+    """bitsandbytes' Linear4bit: keeps nothing; backward dequantizes the weight again.
+
+    Before 0.50 it multiplies by the dequantized weight on every device, and autocast casts both.
+    Source: bitsandbytes 0.49 and 0.50, autograd/_functions.py, MatMul4Bit.
+    """
     before = x.dtype
-    x = cast(t, x, m.weight.dtype)
-    shape, dtype = x.shape, x.dtype
+    x = cast(t, x, _compute_dtype(x, m))
+    shape = x.shape
+    composed = m.code.bitsandbytes < (0, 50)
+    dtype = t.autocast if composed and t.autocast else x.dtype
     rows = x.count // m.in_features
     moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
 
@@ -180,12 +205,15 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
         del weight
         return (out,)
 
-    weight = dequantized(t, m) if t.device == "cuda" else None
+    scratch: list[Tensor] = []
+    if composed or t.device == "cuda":
+        scratch.append(cast(t, dequantized(t, m), x.dtype))
+        scratch += [cast(t, scratch[0], dtype), cast(t, Tensor(shape, x.dtype, x.buffer), dtype)]
     unpacked = ITEM_BYTES[dtype] * m.weight.count
     stored = m.weight.count // 2 + m.weight.count // 64  # what a CPU's one kernel reads in its place
-    t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if weight is not None else unpacked - stored))
+    t.matmul(dtype, rows, m.out_features, m.in_features, moved - (0 if scratch else unpacked - stored))
     out = t.op((x,), (*shape[:-1], m.out_features), dtype, backward)
-    del weight
+    scratch.clear()
     if m.code.bitsandbytes < FIRST_WITHOUT_INPUT and isinstance(out.node, Node):
         out.node.context = (x.buffer,)
     return cast(t, out, before)

@@ -52,6 +52,24 @@ def log_softmax_loss(t: Tape, logits: Tensor, upcasts: bool = True) -> Tensor:
     return loss
 
 
+def shifted(t: Tape, logits: Tensor) -> Tensor:
+    """`logits[..., :-1, :].contiguous()`; backward copies the gradient into a full tensor of zeros.
+
+    Source: transformers 4.38 and 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48,
+    loss/loss_utils.py, ForCausalLMLoss.
+    """
+    shape, dtype = logits.shape, logits.dtype
+    batch, length, vocabulary = shape
+    t.kernel("elementwise", dtype, 0, 2 * logits.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        full = t.empty(shape, dtype)
+        t.kernel("elementwise", dtype, 0, full.bytes + 2 * g.bytes)
+        return (full,)
+
+    return t.op((logits,), (batch, length - 1, vocabulary), dtype, backward)
+
+
 def scored_states(t: Tape, hidden: Tensor) -> Tensor:
     """`hidden[:, :-1][mask]`: the states (N, H) of all tokens that have a successor, copied.
 

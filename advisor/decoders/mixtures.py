@@ -1,9 +1,10 @@
-"""The code of a mixture of gated experts, x (B, S, H) -> (B, S, H), by `Architecture.mixture`."""
+"""The code of a mixture of gated experts, x (B, S, H) -> (B, S, H)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from advisor.architectures import architecture_of
 from advisor.decoders.deepseek import deepseek_v2_feed_forward, deepseek_v3_feed_forward
 from advisor.decoders.experts import Experts, sparse_feed_forward
 from advisor.decoders.linear import Linear
@@ -24,3 +25,14 @@ MIXTURES: dict[str, Mixture] = {
     "hunyuan": hunyuan_feed_forward,
     "phi": phi_feed_forward,
 }
+"""By `Architecture.mixture`."""
+
+
+def mixture_of(m: ModelSpec) -> Mixture:
+    """The code of the model's mixture; that of older versions is loaded only where a stack is named."""
+    quirks = architecture_of(m.architecture)
+    if m.experts == "linears":
+        from advisor.decoders.expert_loop import LOOPS
+
+        return LOOPS[quirks.expert_loop]
+    return MIXTURES[quirks.mixture]

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from advisor.libraries import MIRRORED, Version
+
 Kernel = Literal["cudnn", "flash", "efficient", "math"]
 
-MIRRORED_TORCH = (2, 13)
-"""The PyTorch whose step is mirrored."""
 GROUPED_IN_EFFICIENT = (2, 14)
 """The first PyTorch whose memory-efficient kernel takes fewer key heads than query heads."""
 CUDNN_FIRST = (2, 11)
@@ -54,7 +54,7 @@ class Choice(NamedTuple):
         return "; ".join(f"{KERNEL_NAMES[kernel]} {reason}" for kernel, reason, _ in self.refusals)
 
 
-def sdpa_kernel(call: Call, capability: str, torch: tuple[int, int] = MIRRORED_TORCH) -> Choice:
+def sdpa_kernel(call: Call, capability: str, torch: Version = MIRRORED.torch) -> Choice:
     """The kernel for `call` on a card of compute capability `capability`, for example '8.0'."""
     major, minor = map(int, capability.split("."))
     order: tuple[Kernel, ...] = ("flash", "efficient")
@@ -69,14 +69,14 @@ def sdpa_kernel(call: Call, capability: str, torch: tuple[int, int] = MIRRORED_T
     return Choice("math", tuple(refusals))
 
 
-def prefers_cudnn(capability: str, torch: tuple[int, int] = MIRRORED_TORCH) -> bool:
+def prefers_cudnn(capability: str, torch: Version = MIRRORED.torch) -> bool:
     """Whether cuDNN is tried first: `check_prefer_cudnn_attention`."""
     return capability.partition(".")[0] in ("9", "10") and torch >= CUDNN_FIRST
 
 
 def cudnn_takes(call: Call) -> bool:
     """Whether cuDNN runs `call` on a card that prefers it."""
-    return _cudnn_refuses(call, (9, 0), MIRRORED_TORCH) is None
+    return _cudnn_refuses(call, (9, 0), MIRRORED.torch) is None
 
 
 def sums_in_memory(width: int, capability: str) -> bool:

@@ -16,14 +16,15 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
-from advisor.decoders.loss import chunked_loss, log_softmax_loss
+from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
 from advisor.decoders.rope import Rope, apply_rope
-from advisor.libraries import MIRRORED, Libraries
+from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, Tensor
+from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
 
@@ -65,18 +66,47 @@ class Stack:
         return ", ".join(f"{name} {version[0]}.{version[1]}" for name, version in versions.items())
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
-        """What the bytes of this step stand on."""
-        return Proof()
+        """What the bytes of this step stand on: versions between traced ones were read, others are not known."""
+        between, beyond = gaps(self.libraries)
+        known, at = Proof(), self.libraries.transformers
+        if at < MIRRORED.transformers and _untraced(m, at):
+            beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
+        if not (between or beyond):
+            return known
+        read = (*known.read, *(f"what {text} changed" for text in between))
+        return Proof(() if beyond else known.traced, read, tuple(f"what is different in {text}" for text in beyond))
 
     @property
     def linear(self) -> LinearCode:
         """How a linear layer differs."""
-        return LinearCode()
+        return LinearCode(libraries=self.libraries)
+
+    def leaf_under_checkpointing(self, recipe: Recipe) -> bool:
+        """Whether checkpointing makes the output of a frozen embedding require a gradient.
+
+        transformers 5 does it for every model of tokens. Before, only what would not train otherwise did: a script
+        with re-entrant checkpointing, and peft's k-bit preparation.
+        Source: transformers 4.57 and 5.0, modeling_utils.py, gradient_checkpointing_enable; peft 0.21, utils/other.py,
+        prepare_model_for_kbit_training.
+        """
+        prepared = recipe.is_quantized and recipe.kbit_upcast
+        return self.libraries.transformers >= (5, 0) or recipe.reentrant or prepared
 
     @property
-    def leaf_under_checkpointing(self) -> bool:
-        """Whether checkpointing makes the output of a frozen embedding require a gradient."""
-        return True
+    def sees_packed_rows(self) -> bool:
+        """Whether position ids that begin anew make a mask, where the model's code does so at all.
+
+        Source: transformers 4.52 and 4.53, masking_utils.py, find_packed_sequence_indices; not there before.
+        """
+        return self.libraries.transformers >= (4, 53)
+
+    @property
+    def copies_heads(self) -> bool:
+        """Whether queries, keys and values are made contiguous, head by head, before PyTorch's fused attention.
+
+        Source: transformers 4.48 to 4.55, integrations/sdpa_attention.py, sdpa_attention_forward; not in 4.47 and 4.56.
+        """
+        return (4, 48) <= self.libraries.transformers < (4, 56)
 
     @property
     def outputs_outlive_step(self) -> bool:
@@ -162,12 +192,30 @@ class Stack:
         return sum(size * layers for size, layers in parts)
 
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
-        """Head and loss: (1,)."""
+        """Head and loss: (1,).
+
+        transformers before 4.49 read a copy of the fp32 logits without each row's last token; before 4.46 the model
+        itself made them, under the name of the 16-bit ones, which that freed.
+        Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
+        """
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
-        return log_softmax_loss(t, logits)
+        if self.libraries.transformers >= (4, 49):
+            return log_softmax_loss(t, logits)
+        upcast = cast(t, logits, "float32")
+        if self.libraries.transformers < (4, 46):
+            del logits
+        cut = shifted(t, upcast)
+        return log_softmax_loss(t, cut)
+
+
+def _untraced(m: ModelSpec, at: Version) -> bool:
+    """Whether that version's code of the model was not traced; the list is loaded only where it is asked for."""
+    from advisor.architectures.traced import untraced_code
+
+    return untraced_code(architecture=m.architecture, transformers=at)
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:

@@ -149,6 +149,8 @@ def _recorded(
     recorder.finish()
     program = StepProgram(t.events[:], t.slots, t.labels)
     program.calls = tuple(step.calls)
+    if m.experts == "linears":
+        program.choices = (m.experts_per_token, m.num_experts)
     for part, kernels in recorder.parts:
         program.add(part, kernels)
     return program
@@ -204,7 +206,7 @@ def step_program(
     slid = slides(m, length)
     one_tile = recipe.loss == "chunked" and batch * (length - 1) <= TILE_TOKENS
     if packed:
-        padded = not architecture_of(m.architecture).sees_packed_rows_as_one
+        padded = stack.sees_packed_rows and not architecture_of(m.architecture).sees_packed_rows_as_one
     stack = stack.shaped(m, recipe, batch, length)
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
@@ -309,7 +311,7 @@ class _Step:
     def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
-        leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing
+        leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         project = ends.projections.get("project_in")
         ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed)
         if ends.first_norm is not None:

@@ -19,7 +19,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.storage import layer_quant, other_dtype, own_quant, unquantized_name
+from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype, unquantized_name
 from advisor.parameters.targets import outer_targets, targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -47,6 +47,7 @@ class Weights:
                 other,
                 stack.linear,
                 bias_apart=bias_apart,
+                bias_dtype=quantized_bias_dtype(m, recipe, name),
             )
             for name, shape in layer_linears(m).items()
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
+from advisor.libraries import libraries_of
 from advisor.parameters.layers import layer_groups
 from advisor.specs import ModelSpec, Recipe
 
@@ -25,10 +26,18 @@ def rope_width(m: ModelSpec, sliding: bool) -> int:
 
 def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
     """(bytes of a buffer, how many of that size) for all of the model's buffers."""
-    found = [(4 * (rope_width(m, sliding) // 2), 2) for sliding in sorted(rope_kinds(m))]
-    quirks = architecture_of(m.architecture)
+    quirks, version = architecture_of(m.architecture), libraries_of(recipe.stack).transformers
+    copies = 2 if version >= (5, 0) else 1  # frequencies, and what they were at first
+    found = [(4 * (rope_width(m, sliding) // 2), copies) for sliding in sorted(rope_kinds(m))]
+    if quirks.rope_caches_before_4_48 and version < (4, 48):
+        width, layers = rope_width(m, False), m.num_hidden_layers
+        cached = ITEM_BYTES[recipe.base_dtype] * m.max_position_embeddings * width
+        found = [(4 * (width // 2), layers), (cached, 2 * layers)]
     if quirks.causal_mask_buffer:
         found.append((m.max_position_embeddings**2, 1))
+    if quirks.causal_mask_in_layers and version < (5, 2):
+        found.append((m.max_position_embeddings**2, m.num_hidden_layers))
+        found.append((ITEM_BYTES["float32"], m.num_hidden_layers * (version < (5, 0))))  # what is masked
     if quirks.balancing_bias == "buffer":
         found += [(4 * part.num_experts, layers) for part, layers in layer_groups(m) if part.num_experts]
     if quirks.rope_made == "in_layers":  # sines and cosines of every position

@@ -20,6 +20,9 @@ SINKS = "sinks"
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
 
+EXPERTS = "experts."
+"""What the name of an expert's own linear layer begins with."""
+
 OSS_PARAMETERS = ("router", "router_bias", "gate_up", "gate_up_bias", "down", "down_bias")
 
 
@@ -77,6 +80,8 @@ def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
     if m.router_linear:
         wide = architecture_of(m.architecture).router_in_float
         found.append(LinearShape(name=m.router_linear, in_features=h, out_features=m.num_experts, wide=wide))
+    if m.experts == "linears":
+        found += [shape for index in range(m.num_experts) for shape in _expert_linears(m, index)]
     if not inner:
         return found
     *gates, up, down = m.mlp_names
@@ -88,6 +93,22 @@ def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
     if m.shared_expert_gated:
         found.append(LinearShape(name="shared_expert_gate", in_features=h, out_features=1))
     return found
+
+
+def _expert_linears(m: ModelSpec, index: int) -> list[LinearShape]:
+    """The three linear layers of one routed expert."""
+    gate, up, down = (expert_linear(index, name) for name in architecture_of(m.architecture).expert_names)
+    h, inner = m.hidden_size, m.expert_size
+    return [
+        LinearShape(name=gate, in_features=h, out_features=inner),
+        LinearShape(name=up, in_features=h, out_features=inner),
+        LinearShape(name=down, in_features=inner, out_features=h),
+    ]
+
+
+def expert_linear(index: int, name: str) -> str:
+    """The name of a linear layer of one expert among those of its decoder layer."""
+    return f"{EXPERTS}{index}.{name}"
 
 
 def _latent_linears(m: ModelSpec) -> list[LinearShape]:
@@ -151,6 +172,8 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     if m.mlp != "experts":
         return {}
     found = {"gate_up": Parameter((count, 2 * inner, h)), "down": Parameter((count, h, inner))}
+    if m.experts == "linears":
+        found = {}
     quirks = architecture_of(m.architecture)
     if quirks.experts_beside_mlp:
         return found | {"router_scale": Parameter((h,)), "expert_scale": Parameter((count,))}

@@ -24,10 +24,22 @@ def other_dtype(recipe: Recipe) -> str:
 def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
     """How the linear layers of the decoder are stored.
 
-    transformers 5.23 replaces nn.Linear and Conv1D, but no subclass. Source:
-    transformers/integrations/bitsandbytes.py, replace_with_bnb_linear.
+    transformers replaces nn.Linear and Conv1D, since 5.5 no subclass of the former. Source: transformers 5.4, 5.5 and
+    5.23, integrations/bitsandbytes.py, replace_with_bnb_linear.
     """
-    return "none" if architecture_of(m.architecture).linears_stay_unquantized else recipe.quant
+    own = architecture_of(m.architecture).linears_stay_unquantized
+    return "none" if own and libraries_of(recipe.stack).transformers >= (5, 5) else recipe.quant
+
+
+def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
+    """The dtype that a 4-bit layer's bias takes in the first forward pass, for good: the one that it computes in.
+
+    Before bitsandbytes 0.50 that of the first input: fp32 after k-bit preparation, but attention's output.
+    Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward.
+    """
+    older = recipe.quant != "int8" and libraries_of(recipe.stack).bitsandbytes < (0, 50)
+    attended = name == m.out_name and recipe.autocast
+    return "float32" if older and recipe.kbit_upcast and not attended else recipe.base_dtype
 
 
 def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:

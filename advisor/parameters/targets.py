@@ -9,7 +9,7 @@ from math import prod
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.modules import EXPERTS, head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 _ALONE = ("all-linear", "attention")
@@ -23,7 +23,19 @@ def fuses_experts(m: ModelSpec) -> bool:
 
     Source: peft 0.21, utils/transformers_weight_conversion.py, _convert_peft_config_moe.
     """
-    return m.mlp == "experts" and architecture_of(m.architecture).fused_experts_in_peft
+    return m.mlp == "experts" and _converts_targets(m)
+
+
+def _converts_targets(m: ModelSpec) -> bool:
+    return m.experts == "fused" and architecture_of(m.architecture).fused_experts_in_peft
+
+
+def target_name(name: str) -> str:
+    """What `target_modules` calls a linear layer: 'gate_proj' for each expert's own.
+
+    Source: peft 0.9 to 0.21, tuners/tuners_utils.py, check_target_module_exists: the end of a module's path.
+    """
+    return name.rpartition(".")[2] if name.startswith(EXPERTS) else name
 
 
 def attention_names(m: ModelSpec) -> tuple[str, ...]:
@@ -80,17 +92,17 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
     if target_modules == ("attention",):
         return frozenset(attention_names(part))
     names = _adaptable(part)
-    return frozenset(names) if target_modules == ("all-linear",) else frozenset(names) & frozenset(target_modules)
+    return frozenset(name for name in names if target_modules == ("all-linear",) or target_name(name) in target_modules)
 
 
 def _adaptable(part: ModelSpec) -> list[str]:
     """The linear layers that peft can adapt, in the order of the forward."""
-    fused = part.mlp_names if architecture_of(part.architecture).fused_experts_in_peft else ()
+    fused = part.mlp_names if _converts_targets(part) else ()
     return [name for name in layer_linears(part) if name not in fused]
 
 
 def _names_of(m: ModelSpec) -> list[str]:
-    inside = (name for part, _ in layer_groups(m) for name in _adaptable(part))
+    inside = (target_name(name) for part, _ in layer_groups(m) for name in _adaptable(part))
     return list(dict.fromkeys((*inside, *outer_linears(m), head_linear(m).name)))
 
 

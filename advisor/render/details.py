@@ -86,7 +86,7 @@ def _memory(console: Console, row: Candidate, file: TextIO) -> None:
     if memory.host_bytes:
         say(console, f"The host holds {format_gib(memory.host_bytes)} GiB besides, from forward to backward.")
     if row.evidence.attention:
-        say(console, f"Attention: {attention_text(row.evidence.attention)}.")
+        say(console, f"Attention: {attention_text(row.evidence.attention, row.recipe.stack)}.")
     say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")
 
 

@@ -53,7 +53,7 @@ def _most_expensive(file: TextIO, row: Candidate, step: StepParts, card: str) ->
         )
     print_table(file, table)
     if row.evidence.attention:
-        say(console, f"Attention: {attention_text(row.evidence.attention)}.", style="dim")
+        say(console, f"Attention: {attention_text(row.evidence.attention, row.recipe.stack)}.", style="dim")
     rest = step.kernels[DEAREST:]
     say(
         console,

@@ -1,9 +1,10 @@
 """Weights that bitsandbytes leaves in 16 bits.
 
 transformers replaces plain nn.Linear layers with 4-bit or 8-bit ones. It does not replace experts stored as fused 3-D
-parameters, nor the linear layers of models that define their own class for them (Falcon). Those stay as they were
-loaded, and k-bit preparation then casts them to fp32: QLoRA may need several times what the quantized size of the
-model suggests, and more than LoRA. The rule says how many bytes stay unquantized.
+parameters, as transformers 5 does (before, each expert was linear layers of its own), nor the linear layers of models
+that define their own class for them (Falcon). Those stay as they were loaded, and k-bit preparation then casts them to
+fp32: QLoRA may need several times what the quantized size of the model suggests, and more than LoRA. The rule says how
+many bytes stay unquantized.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ def check(context: Context) -> Finding | None:
     cast = ""
     if row.recipe.kbit_upcast and row.recipe.base_dtype != "float32":
         cast = f", and k-bit preparation casts them to fp32 (--no-kbit-upcast leaves {format_gib(left.bytes / 2)} GiB)"
+    from advisor.parameters.stored import as_linears
+
+    fused = unquantized_layers(as_linears(context.model), row.recipe).share < LEAST_SHARE
+    older = " Before transformers 5 they are linear layers, which it quantizes: see --stack transformers-4.57." * fused
     part = f"only {1 - left.share:.0%} of" if left.share < 1 else "none of"
     text = (
         f"{DISPLAY[row.method]} quantizes {part} the parameters in this model's layers: "
-        f"bitsandbytes leaves {format_gib(left.bytes)} GiB as they are{cast}."
+        f"bitsandbytes leaves {format_gib(left.bytes)} GiB as they are{cast}.{older}"
     )
     return Finding((Reason(code=CODE, text=text, source=SOURCES[0]),))
 

@@ -33,6 +33,11 @@ def stack_for(recipe: Recipe, gpu: GpuSpec, workload: Workload) -> Stack:
     return _stack(recipe.stack, frozenset((*recipe.kernels, recipe.offload))).placed(gpu, workload)
 
 
+def library_stack(recipe: Recipe) -> Stack:
+    """The recipe's versions of the libraries in transformers' Trainer: what `calibrate` traces and measures."""
+    return Stack(libraries=libraries_of(recipe.stack)) if recipe.stack else THIS_STACK
+
+
 @cache
 def _stack(names: tuple[str, ...], kernels: frozenset[str]) -> Stack:
     libraries = libraries_of(names)

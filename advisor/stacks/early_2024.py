@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from advisor.decoders.linear import LinearCode
-from advisor.decoders.loss import log_softmax_loss
+from advisor.decoders.loss import log_softmax_loss, shifted
 from advisor.decoders.norms import NormFunction, rms_norm
 from advisor.decoders.rope import Rope
 from advisor.decoders.stack import LossInputs, Stack, full_logits
@@ -28,7 +28,7 @@ class Early2024(Stack):
     @property
     def linear(self) -> LinearCode:
         """bitsandbytes before 0.43: its 4-bit product holds its input."""
-        return LinearCode(bitsandbytes=(0, 42))
+        return LinearCode(libraries=self.libraries._replace(bitsandbytes=(0, 42)))
 
     def rope(self, t: Tape, rope: Rope) -> Rope:
         """transformers before 4.39: each layer indexes or makes its own tables, which autograd then keeps."""
@@ -46,8 +46,7 @@ class Early2024(Stack):
 class Notebook2024(Early2024):
     """fsdp_qlora's notebook: its loss is the mean of the logits, and it enables checkpointing after peft's wrapping."""
 
-    @property
-    def leaf_under_checkpointing(self) -> bool:
+    def leaf_under_checkpointing(self, recipe: Recipe) -> bool:
         """Checkpointing was enabled when peft had wrapped the model: a frozen embedding's output takes no gradient."""
         return False
 
@@ -74,20 +73,3 @@ class Notebook2024(Early2024):
         logits = cast(t, logits, "float32")
         given.held.append(logits)
         return mean(t, logits, (1,))
-
-
-def shifted(t: Tape, logits: Tensor) -> Tensor:
-    """`logits[..., :-1, :].contiguous()`; backward copies the gradient into a full tensor of zeros.
-
-    Source: transformers 4.38, models/llama/modeling_llama.py, LlamaForCausalLM.forward.
-    """
-    shape, dtype = logits.shape, logits.dtype
-    batch, length, vocabulary = shape
-    t.kernel("elementwise", dtype, 0, 2 * logits.bytes)
-
-    def backward(g: Tensor) -> tuple[Tensor]:
-        full = t.empty(shape, dtype)
-        t.kernel("elementwise", dtype, 0, full.bytes + 2 * g.bytes)
-        return (full,)
-
-    return t.op((logits,), (batch, length - 1, vocabulary), dtype, backward)

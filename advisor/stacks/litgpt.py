@@ -37,7 +37,7 @@ class LitGpt(Stack):
     def linear(self) -> LinearCode:
         """bitsandbytes 0.41, and LoRA's update copied into zeros."""
         update = partial(padded, features=self.adapted_features) if self.adapted_features else None
-        return LinearCode(bitsandbytes=(0, 41), update=update)
+        return LinearCode(libraries=self.libraries._replace(bitsandbytes=(0, 41)), update=update)
 
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Expanded to every query head. Source: lit_gpt/model.py, CausalSelfAttention.forward."""

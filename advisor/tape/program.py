@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advisor.blocks import BLOCK_BYTES
 from advisor.tape.graph import CATEGORY_NAMES, Numbered, RawKernel
@@ -42,10 +42,15 @@ def _position(batch: int, length: int, rank: int) -> int:
     return batch * _BATCH_AT + length * _LENGTH_AT + rank * _RANK_AT
 
 
+_SHARE_AT = 100
+SHARE = 1 << _SHARE_AT * DIGIT_BITS
+"""Rows of one expert: its share of the tokens, which need not be a whole number. Alone or times rank."""
+
 _DIGITS = {_position(*powers): digit for digit, powers in enumerate(_POWERS)}
+_DIGITS |= {_SHARE_AT: len(_POWERS), _SHARE_AT + _RANK_AT: len(_POWERS) + 1}
 
 Polynomial = tuple[tuple[int, int], ...]
-"""(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power."""
+"""(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power, then SHARE's two."""
 
 Kernel = tuple[str, str, float, float, tuple[int, int, int]]
 """(kind, dtype, FLOP, bytes read and written, (m, n, k) of a matrix product or zeros)."""
@@ -96,9 +101,9 @@ def _named(batch: int, length: int, rank: int) -> str:
     return " ".join(f"{name}^{exponent}" for name, exponent in powers if exponent) or "the constant"
 
 
-def basis(batch: int, length: int, rank: int) -> list[int]:
-    """The value of each digit's monomial."""
-    return [batch**b * length**s * rank**r for b, s, r in _POWERS]
+def basis(batch: int, length: int, rank: int, share: Any = 0) -> list[Any]:
+    """The value of each digit's monomial: whole numbers, unless `share`, that of SHARE, is none."""
+    return [*(batch**b * length**s * rank**r for b, s, r in _POWERS), share, share * rank]
 
 
 def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
@@ -219,6 +224,15 @@ class Program:
         self._before: Net = []
         self._figures = Numbered[int]()
         self._kernels = Numbered[RecordedKernel]()  # each kind once
+        self.choices = (0, 1)
+        """Experts that a token picks, and experts that share the tokens."""
+
+    def _values(self, batch: int, length: int, rank: int, whole: bool) -> list[Any]:
+        """`whole`: an expert has whole rows, as its kernels do; the mean of all that are alike is what they hold."""
+        picked, experts = self.choices
+        rows, rest = divmod(batch * length * picked, experts)
+        share = rows if not rest else rows + 1 if whole else rows + rest / experts
+        return basis(batch, length, rank, share)
 
     def add(self, part: Part, kernels: list[RawKernel]) -> None:
         """Append a finished part with its kernels, equal ones counted together."""
@@ -238,7 +252,8 @@ class Program:
     def slot_bytes(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size slot, rounded up to the allocator's blocks."""
         block = BLOCK_BYTES
-        return [-(-n // block) * block for n in evaluated(self.sizes, basis(batch, length, rank))]
+        sizes = evaluated(self.sizes, self._values(batch, length, rank, whole=False))
+        return [int(-(-n // block)) * block for n in sizes]
 
     def memory(self, batch: int, length: int, rank: int) -> list[PartMemory]:
         """The memory of every part at one shape."""
@@ -270,7 +285,7 @@ class Program:
 
     def kernels(self, batch: int, length: int, rank: int) -> list[PartKernels]:
         """What every part runs, in order; equal kernels are one object."""
-        values = evaluated(list(map(polynomial, self._figures)), basis(batch, length, rank))
+        values = evaluated(list(map(polynomial, self._figures)), self._values(batch, length, rank, whole=True))
         amounts = list(map(float, values))
         found: list[Kernel] = [
             (kind, dtype, amounts[flop], amounts[moved], (values[m], values[n], values[k]))

@@ -27,6 +27,7 @@ from advisor.architectures import ARCHITECTURES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.specs import Recipe, RowKind
 from calibrate.worker.hf_config import resolve
+from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
 from calibrate.worker.patches import readable_4bit
 from calibrate.worker.place import fill, unfilled
 from calibrate.worker.quantized import META, quantize
@@ -47,8 +48,7 @@ def build_model(
     check_recipe(recipe)
     with unfilled() if device else contextlib.nullcontext():
         model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
-    if device:
-        model.tie_weights()  # part of what was left out
+    model.tie_weights()  # as from_pretrained does; from_config of transformers 5.0 does not
     model.config.use_cache = False  # as Trainer does
     if recipe.is_quantized:
         quantize(model, recipe, fake, device)
@@ -61,7 +61,7 @@ def build_model(
     if recipe.has_adapters:
         model = _add_adapters(model, recipe, fake)
     if recipe.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": recipe.reentrant})
+        enable_checkpointing(model, recipe)
     model.train()
     return model
 
@@ -93,7 +93,10 @@ def _from_config(hf_config: Any, kind: Any, recipe: Recipe, fake: bool, **option
         )
     with META if fake else torch.device("cpu"):
         return kind.from_config(
-            hf_config, dtype=getattr(torch, recipe.base_dtype), attn_implementation=recipe.attention, **options
+            hf_config,
+            attn_implementation=recipe.attention,
+            **{dtype_keyword(): getattr(torch, recipe.base_dtype)},
+            **options,
         )
 
 
@@ -148,7 +151,9 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
     upcast = recipe.adapter_dtype == "float32"
     try:
         with readable_4bit():
-            model = get_peft_model(model, options, low_cpu_mem_usage=fake, autocast_adapter_dtype=upcast)
+            model = get_peft_model(
+                model, options, **peft_options(low_cpu_mem_usage=fake, autocast_adapter_dtype=upcast)
+            )
     except ValueError as error:
         raise BadValue("--target-modules", ",".join(targets), f"peft reports: {str(error)[:200]}") from None
     for name, parameter in model.named_parameters():
@@ -161,7 +166,9 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
 def _fuses_experts(model: Any) -> bool:
     """Whether peft turns 'all-linear' into adapters on this model's fused experts."""
     known = ARCHITECTURES.get(model.config.model_type)  # calibrate also traces unknown ones
-    return known is not None and known.fused_experts_in_peft and any(p.ndim == 3 for p in model.parameters())
+    if known is None or version_of("peft") < (0, 19):
+        return False
+    return known.fused_experts_in_peft and any(p.ndim == 3 for p in model.parameters())
 
 
 def _outside_experts(model: Any) -> tuple[str, ...]:

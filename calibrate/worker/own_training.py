@@ -11,9 +11,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from advisor.libraries import libraries_of
 from advisor.optimizers import named_in_transformers
 from advisor.recipes import build_recipe
 from advisor.specs import Method, Recipe
+from calibrate.stacks import gap_notes, installed_stack
 
 LINEAR = ("Linear", "Linear4bit", "Linear8bitLt", "Conv1D")
 ATTENTION_OF = {"sdpa": "sdpa", "eager": "eager", "flash_attention_2": "flash", "flash_attention_3": "flash"}
@@ -55,11 +57,16 @@ def describe(model: Any, args: Any) -> Described:
     if optimizer is None:
         notes.append(f"optimizer {asked_for} is treated as adamw")
     checkpointing = bool(args.gradient_checkpointing)
+    stack = installed_stack()
+    notes += gap_notes(stack)
+    by_default = libraries_of(stack).transformers < (5, 0)
     values: dict[str, Any] = {
         "autocast": bool(args.bf16 or args.fp16),
         "optimizer": optimizer or "adamw",
         "gradient_checkpointing": checkpointing,
-        "reentrant": checkpointing and bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant", False)),
+        "reentrant": checkpointing
+        and bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant", by_default)),
+        "stack": stack,
         "attention": ATTENTION_OF.get(str(getattr(base.config, "_attn_implementation", "sdpa")), "sdpa"),
         "loss": loss,
         "micro_batch": int(args.per_device_train_batch_size),

@@ -12,6 +12,8 @@ from unittest.mock import patch
 
 import torch
 
+from calibrate.worker.older import even_routing, reader_of_weights, without_kernels
+
 
 @contextlib.contextmanager
 def no_data_dependence(packed: bool = False) -> Iterator[None]:
@@ -23,28 +25,41 @@ def no_data_dependence(packed: bool = False) -> Iterator[None]:
     """
     from torch import _meta_registrations
     from torch.optim import adam as _adam
-    from transformers import masking_utils
 
     adam: Any = _adam
     meta: Any = _meta_registrations
-    originals = masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common
+    originals = adam._get_value, meta._meta_grouped_mm_common
 
     def grouped(a: Any, b: Any, scale_a: Any, scale_b: Any, offs: Any = None, **options: Any) -> Any:
         if scale_a is None and a.dtype == b.dtype != torch.bfloat16:
             return meta._create_grouped_mm_output_tensor(a, b, offs, options.get("out_dtype"))
-        return originals[2](a, b, scale_a, scale_b, offs=offs, **options)
+        return originals[1](a, b, scale_a, scale_b, offs=offs, **options)
 
-    def packed_indices(position_ids: Any) -> Any:
-        with patch.object(masking_utils, "is_tracing", lambda *_: True):
-            return originals[0](position_ids)
-
-    masking_utils.find_packed_sequence_indices = packed_indices if packed else lambda *_: None
     adam._get_value = lambda _: 1.0
     meta._meta_grouped_mm_common = grouped
     try:
-        yield
+        with _packed_rows(packed), even_routing():
+            yield
     finally:
-        masking_utils.find_packed_sequence_indices, adam._get_value, meta._meta_grouped_mm_common = originals
+        adam._get_value, meta._meta_grouped_mm_common = originals
+
+
+@contextlib.contextmanager
+def _packed_rows(packed: bool) -> Iterator[None]:
+    """What transformers finds when it searches the position ids for packed rows, which it does since 4.53."""
+    try:
+        from transformers import masking_utils
+    except ImportError:
+        yield
+        return
+    original = masking_utils.find_packed_sequence_indices
+
+    def indices(position_ids: Any) -> Any:
+        with patch.object(masking_utils, "is_tracing", lambda *_: True, create=True):
+            return original(position_ids)
+
+    with patch.object(masking_utils, "find_packed_sequence_indices", indices if packed else lambda *_: None):
+        yield
 
 
 def keep_weights_as_they_are(model: Any) -> None:
@@ -74,21 +89,25 @@ def readable_4bit() -> Iterator[None]:
     peft recognizes a 4-bit weight only by bitsandbytes' parameter class, which cannot hold a fake tensor.
     """
     from bitsandbytes.functional import dequantize_4bit
-    from peft.tuners.lora import dora
 
-    original = dora.dequantize_module_weight
+    where = reader_of_weights()
+    original = getattr(where, "dequantize_module_weight", None)
 
     def dequantize(module: Any) -> Any:
+        assert original is not None
         state = getattr(module, "quant_state", None)
         if state is None or type(module.weight).__name__ == "Params4bit":
             return original(module)
         return dequantize_4bit(module.weight.data, state)
 
-    dora.dequantize_module_weight = dequantize
+    if original is not None:
+        where.dequantize_module_weight = dequantize
     try:
-        yield
+        with without_kernels():
+            yield
     finally:
-        dora.dequantize_module_weight = original
+        if original is not None:
+            where.dequantize_module_weight = original
 
 
 class _Kernel:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from advisor.specs import Recipe
+from calibrate.worker.older import kept_linears, replace_linears
 from calibrate.worker.place import random_like
 
 META = torch.device("meta")
@@ -20,8 +21,6 @@ def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
     quantization state, which is all that the layer reads.
     """
     from transformers import BitsAndBytesConfig
-    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import get_keys_to_not_convert
 
     before = dict(model.named_modules())
     int8 = recipe.quant == "int8"
@@ -35,8 +34,7 @@ def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
             "bnb_4bit_compute_dtype": getattr(torch, recipe.base_dtype),
         }
     )
-    kept = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]  # as transformers' quantizer
-    replace_with_bnb_linear(model, kept, BitsAndBytesConfig(**options))
+    replace_linears(model, kept_linears(model), BitsAndBytesConfig(**options))
     for name, layer in model.named_modules():
         old = before.get(name)
         if old is None or old is layer:

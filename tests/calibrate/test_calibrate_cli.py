@@ -11,7 +11,7 @@ import pytest
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import SourceUnavailable
 from advisor.specs import Recipe
-from calibrate import cli, dry_run_cli
+from calibrate import cli, dry_run_cli, stacks_cli
 from calibrate.manager import BurstFailed, BurstRefused
 from calibrate.measurement import Environment, LoadingPeaks, ModelFacts, PhasePeak, ShapeTraces, Trace
 
@@ -50,7 +50,7 @@ class StubWorker:
     broken: dict[str, Exception] = {}  # noqa: RUF012 - tests replace it
     asked: list[tuple[Recipe, MicroBatch, MicroBatch | None]] = []  # noqa: RUF012
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, folders: object = ()) -> None:
         type(self).asked = []
 
     def __enter__(self) -> StubWorker:
@@ -343,3 +343,48 @@ def test_real_dry_run_agrees_with_the_formula(tmp_path: Path, tiny: dict[str, di
     assert [line["method"] for line in found] == ["full", "lora", "dora", "qlora", "qdora"]
     for line in found:
         assert [line["predicted"][term] for term in STATIC_TERMS] == [line["measured"][term] for term in STATIC_TERMS]
+
+
+def test_other_versions_are_traced_from_their_folders(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FINETUNE_ADVISOR_DATA", str(tmp_path))
+    arguments = ("--dry-run", "--model", "llama-8b", "--method", "lora", "--stack", "peft-0.11")
+    assert run(monkeypatch, *arguments) == 4
+    assert "run `calibrate stack peft-0.11`" in capsys.readouterr().err
+    (tmp_path / "stacks" / "peft-0.11").mkdir(parents=True)
+    (tmp_path / "stacks" / "peft-0.11" / "complete").touch()
+    assert run(monkeypatch, *arguments) == 0
+    assert [recipe.stack for recipe, _, _ in stub.asked] == [("peft-0.11",)]
+
+
+def test_experts_that_are_not_mirrored_are_traced_without_a_formula(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dry_run_cli, "folders", lambda names: ())
+    names = "transformers-4.57,peft-0.18,bitsandbytes-0.49"
+    assert run(monkeypatch, "--dry-run", "--model", "gpt-oss-20b", "--method", "lora", "--stack", names) == 0
+    shown = capsys.readouterr()
+    assert "no formula: the experts of gpt_oss in transformers 4.57 are not mirrored" in shown.err
+    assert "formula " not in shown.out
+
+
+def test_bursts_run_the_installed_libraries(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--method", "lora", "--stack", "peft-0.11") == 2
+    assert "add --dry-run to trace others" in capsys.readouterr().err
+
+
+def test_a_folder_is_made_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FINETUNE_ADVISOR_DATA", str(tmp_path))
+    asked: list[str] = []
+    monkeypatch.setattr(stacks_cli, "run_pip", lambda folder, requirements: asked.extend(requirements))
+    for _ in range(2):
+        assert run(monkeypatch, "stack", "peft==0.11.1") == 0
+    assert asked == ["peft==0.11.*"]
+    assert "already" in capsys.readouterr().out
+    assert run(monkeypatch, "stack", "torch-2.13") == 2
+    assert "nothing to make" in capsys.readouterr().err

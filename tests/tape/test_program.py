@@ -15,12 +15,14 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.decoders import step
 from advisor.decoders.kinds import layer_kinds
 from advisor.decoders.step import step_program
+from advisor.parameters.stored import as_linears
 from advisor.specs import METHODS, ModelSpec, Recipe
 from advisor.tape.program import (
     BATCH,
     COEFFICIENT_BITS,
     LENGTH,
     RANK,
+    SHARE,
     Launches,
     PartKernels,
     basis,
@@ -193,3 +195,15 @@ def test_more_of_anything_never_needs_less(
 
     large = [a + b for a, b in zip(small, more, strict=True)]
     assert peak(*small) <= peak(*large)
+
+
+def test_an_experts_share_of_the_tokens_is_rounded_up() -> None:
+    program = step_program(as_linears(spec("mixtral")), recipe(spec("mixtral"), "full"), 1, 25, "cpu")
+    assert program.choices == (2, 4)
+    assert polynomial(SHARE * 3 + BATCH) == ((1, 1), (3, 12))
+    assert polynomial(SHARE * RANK * 5) == ((5, 13),)
+    assert basis(1, 25, 4, share=13)[12:] == [13, 52]
+    with pytest.raises(AssertionError, match="in a recorded size"):
+        polynomial(SHARE * BATCH)
+    shapes = {shape for part in program.kernels(1, 25, 4) for (_, _, _, _, shape), _ in part.kernels}
+    assert 13 in {rows for rows, _, _ in shapes}  # 25 tokens x 2 experts each, over 4 experts
