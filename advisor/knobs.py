@@ -56,6 +56,7 @@ _KERNEL_ALIASES = {
     "liger": "liger_norm liger_rope liger_mlp liger_loss",
     "cut_cross_entropy": "cce",
     "lora": "fused_lora",
+    "none": "",
 }
 _PADDING_ALIASES = {"true": "longest", "batch": "longest", "false": "none", "no": "none"}
 _PACKING_ALIASES = {"bfd": "position_ids"}
@@ -155,11 +156,12 @@ KNOBS: tuple[Knob, ...] = (
         "kernels",
         "recipe",
         "names",
-        "kernels in place of the model's own code; liger stands for its four",
+        "kernels in place of the model's own code, or none; liger stands for its four",
         get_args(KernelSet),
         _KERNEL_ALIASES,
     ),
     Knob("offload", "recipe", "choice", "what waits in the host's memory until backward", get_args(Offload)),
+    Knob("optimizer_in_backward", "recipe", "bool", "update each parameter as soon as its gradient is there"),
     Knob("micro_batch", "recipe", "int", "rows per forward pass and card"),
     Knob("expandable_segments", "recipe", "bool", "PYTORCH_ALLOC_CONF=expandable_segments:True"),
     Knob("batch_size", "workload", "int", "effective batch: rows per optimizer step, all cards together"),
@@ -307,6 +309,8 @@ def idle_knobs(method: Method, quant: Quantization = "nf4", gradient_checkpointi
     Some mean nothing given another knob: re-entrant checkpointing without checkpointing, for example.
     """
     idle: dict[str, str] = {}
+    if method != "full":
+        idle["optimizer_in_backward"] = "with adapters: only recipes of full fine-tuning have it"
     if method not in ADAPTER_METHODS:
         idle |= dict.fromkeys(_ONLY_ADAPTERS, f"without adapters (--method {method})")
     elif method not in DORA_METHODS:
@@ -350,6 +354,7 @@ class Question(Frozen):
     stack: tuple[str, ...] | None = None
     kernels: tuple[KernelSet, ...] | None = None
     offload: Offload | None = None
+    optimizer_in_backward: bool | None = None
     micro_batch: int | None = None
     expandable_segments: bool | None = None
     batch_size: int | None = None

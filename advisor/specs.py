@@ -308,6 +308,7 @@ class Recipe(Frozen):
     stack: tuple[str, ...] = ()  # 'transformers-4.57', ...: libraries other than the mirrored ones (advisor.libraries)
     kernels: tuple[KernelSet, ...] = ()  # in place of the model's own code
     offload: Offload = "none"  # activations: what backward needs of layers waits in the host's memory
+    optimizer_in_backward: bool = False  # each parameter is updated as soon as its gradient is there
     micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
     gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1  # micro-batches of each card per optimizer step
     expandable_segments: bool = False  # of PyTorch's allocator
@@ -329,6 +330,11 @@ class Recipe(Frozen):
         return self.quant != "none"
 
     def _contradiction(self) -> str:
+        if self.optimizer_in_backward and self.gradient_accumulation > 1:
+            return "optimizer_in_backward allows no accumulation, but gradient_accumulation is more than 1"
+        losses = [*({"liger_loss", "cce"} & set(self.kernels)), *(["loss chunked"] if self.loss == "chunked" else [])]
+        if len(losses) > 1:
+            return f"{' and '.join(sorted(losses))} replace the same code; leave one out"
         return wrong_stack(self.stack) if self.stack else ""
 
 
@@ -426,6 +432,7 @@ class Evidence(Frozen):
     time: str
     attention: tuple[AttentionUse, ...] = ()  # () where it is not known
     stack: str = ""  # the libraries and versions whose step it is; '' of a model that was traced
+    declined: tuple[str, ...] = ()  # kernels that were asked for and do not run, each with who says so
     unknown: tuple[str, ...] = ()  # what runs in that step and is not mirrored: where there is any, nothing "fits"
 
 

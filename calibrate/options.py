@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from advisor.catalog.models import find_source
-from advisor.catalog.trainers import find_trainer
+from advisor.catalog.trainers import SWITCHED, find_trainer
 from advisor.errors import BadValue, UnknownName
 from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.recipes import build_recipe
@@ -60,6 +60,7 @@ def recipe_of(
     if question.stack is None and (installed := installed_stack()):
         fixed["stack"] = installed
     recipe = build_recipe(method, fixed, _preset(trainer, method, question), defaults)
+    _plain(recipe)
     return recipe, question.seq_len or DEFAULT_SEQ_LEN
 
 
@@ -77,7 +78,16 @@ def _preset(trainer: str, method: Method, question: Question) -> dict[str, objec
             loss,
             f"a dry run computes only transformers' full loss: add --loss full to use the other knobs{own}",
         )
-    return values
+    return {name: value for name, value in values.items() if name not in SWITCHED}
+
+
+def _plain(recipe: Recipe) -> None:
+    """Raise BadValue for what a recipe switches on besides transformers' own code, which alone runs here."""
+    for name in SWITCHED:
+        value = getattr(recipe, name)
+        if value not in ((), "none", False):
+            text = "a dry run and a burst run transformers' own code; leave it out"
+            raise BadValue(f"--{name.replace('_', '-')}", value, text)
 
 
 def methods_of(text: str) -> tuple[Method, ...]:

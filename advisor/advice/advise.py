@@ -23,11 +23,12 @@ from advisor.advice.notes import (
     with_why,
 )
 from advisor.advice.prices import frontier, prices
+from advisor.advice.switches import implied, switched
 from advisor.advice.verdict import decide, said
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.gpus import other_sizes
-from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
+from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate, estimate_time
 from advisor.knobs import KNOBS, Question, read_question
@@ -76,6 +77,7 @@ def advise(
     placement = placement_of(question)
     data = data_of(question, spec, model if isinstance(model, str) else "", model_id, progress)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
+    question, ignored = switched(preset, question, spec.architecture)
     workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
@@ -104,6 +106,7 @@ def advise(
         *measured,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
+        *ignored,
         *assumptions(question, workload),
         *data_notes(question, summary),
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
@@ -230,11 +233,18 @@ def _job(
         estimate_time if estimator is estimate else None,
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
-        preset={method: preset.values(method) for method in METHODS},
+        preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
         collator=preset.collator,
         profile=profile,
     )
     return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
+
+
+def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:
+    """What the trainer sets for `method`; a trace is of transformers' own code, without what a trainer switches on."""
+    values = {**preset.values(method), **implied(preset, question, method)}
+    traced = isinstance(spec, TracedModel)
+    return {name: value for name, value in values.items() if not (traced and name in SWITCHED)}
 
 
 def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]:

@@ -53,6 +53,8 @@ def micro_batch_options(job: Job) -> tuple[int, ...]:
     if job.question.micro_batch is not None:
         return (job.question.micro_batch,)
     batch = job.batch_per_card
+    if job.question.optimizer_in_backward:  # nothing accumulates
+        return (batch,)
     small = [n for n in range(1, int(batch**0.5) + 1) if batch % n == 0]
     return tuple(sorted({*small, *(batch // n for n in small)}))
 

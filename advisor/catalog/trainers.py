@@ -18,8 +18,11 @@ from advisor.knobs import COLLATOR_KNOBS, RECIPE_KNOBS, TRAINERS, read_value
 from advisor.specs import METHODS, Method, Trainer
 
 DEFAULT_TRAINER = "transformers"
-_KEYS = {"name", "version", "title", "traced", "differs", "knob"}
+_KEYS = {"name", "version", "title", "traced", "differs", "knob", "switch"}
 _KNOB_KEYS = {"name", "value", "methods", "source"}
+_SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "models", "ignored", "source"}
+SWITCHED = ("kernels", "offload", "optimizer_in_backward")
+"""Knobs that a trainer has or has not: a preset lists what it can switch on."""
 
 
 class PresetKnob(Frozen):
@@ -28,6 +31,19 @@ class PresetKnob(Frozen):
     name: str
     value: str | bool | int | float | tuple[str, ...]
     methods: tuple[Method, ...]
+    source: str
+
+
+class Switch(Frozen):
+    """Values of a knob of SWITCHED that a trainer can be asked for, and where its code says what it does with them."""
+
+    name: str
+    values: tuple[str, ...]  # 'on' of a knob that is on or off
+    methods: tuple[Method, ...]
+    checkpointing: bool | None = None  # what gradient checkpointing then is; None leaves it open
+    reentrant: bool | None = None  # and its variant
+    models: tuple[str, ...] = ()  # model types that it does it for, where its own list says so; () = all
+    ignored: str = ""  # why the trainer goes on without it; '' where it does it
     source: str
 
 
@@ -40,10 +56,15 @@ class Preset(Frozen):
     traced: bool  # its own training step was run and compared with the estimate
     differs: tuple[str, ...]
     knobs: tuple[PresetKnob, ...]
+    switches: tuple[Switch, ...] = ()
 
     def values(self, method: Method) -> dict[str, object]:
         """The knobs of a recipe that it sets for `method`."""
         return {knob.name: knob.value for knob in self.knobs if method in knob.methods and knob.name in RECIPE_KNOBS}
+
+    def switches_for(self, name: str, value: str) -> tuple[Switch, ...]:
+        """What it does with a value of a knob of SWITCHED; () where it has no such thing."""
+        return tuple(one for one in self.switches if one.name == name and value in one.values)
 
     @property
     def estimated(self) -> str:
@@ -78,7 +99,11 @@ def _from_row(row: Mapping[str, Any]) -> Preset:
         PresetKnob.model_validate({name: tuple(one) if isinstance(one, list) else one for name, one in knob.items()})
         for knob in row["knobs"]
     )
-    return Preset(**{**row, "differs": tuple(row["differs"]), "knobs": knobs})
+    switches = tuple(
+        Switch.model_validate({name: tuple(one) if isinstance(one, list) else one for name, one in switch.items()})
+        for switch in row["switches"]
+    )
+    return Preset(**{**row, "differs": tuple(row["differs"]), "knobs": knobs, "switches": switches})
 
 
 def preset_from_toml(text: str, where: str) -> Preset:
@@ -112,6 +137,33 @@ def preset_from_toml(text: str, where: str) -> Preset:
         traced=table["traced"],
         differs=tuple(differs),
         knobs=knobs,
+        switches=tuple(_switch(row, where) for row in table.get("switch", ())),
+    )
+
+
+def _switch(row: Mapping[str, Any], where: str) -> Switch:
+    _closed(row, _SWITCH_KEYS, where)
+    name, values, source = row.get("name"), row.get("values", ["on"]), row.get("source")
+    if name not in SWITCHED:
+        raise BadConfig(f"{where}: {name!r} is not a knob that is switched on; known: {', '.join(SWITCHED)}")
+    if not isinstance(source, str) or not source.strip():
+        raise BadConfig(f"{where}: the switch {name} has no source; give the place in the trainer's code")
+    if values != ["on"]:
+        try:
+            for value in values:
+                read_value(name, value)
+        except AdvisorError as error:
+            raise BadConfig(f"{where}: {error}") from None
+    methods = row.get("methods", METHODS)
+    return Switch(
+        name=name,
+        values=tuple(values),
+        methods=tuple(m for m in METHODS if m in methods),
+        checkpointing=row.get("checkpointing"),
+        reentrant=row.get("reentrant"),
+        models=tuple(row.get("models", ())),
+        ignored=row.get("ignored", ""),
+        source=source,
     )
 
 

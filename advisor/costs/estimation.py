@@ -310,6 +310,7 @@ def _estimate(
             memory=memory_evidence(stack, stack.proof(model, recipe)),
             stack=stack.name,
             unknown=stack.proof(model, recipe).unknown,
+            declined=stack.declined(model, recipe),
             time=profile.evidence,
             attention=attention_uses(model, recipe, gpu, step.calls),
         ),

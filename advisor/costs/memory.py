@@ -126,7 +126,8 @@ def predict_step_memory(
     heights = [(s, extra, s.peak_bytes + extra.total + standing) for s, extra in extended(segments)]
     peak_of = {phase: max(h for s, _, h in heights if s.phase == phase) for phase in ("forward", "backward")}
     temporary = temporary_bytes(trained_shapes(m, recipe), recipe.optimizer)
-    peak_of["optimizer"] = grads + temporary
+    # in backward, each tensor's update is a part of the step
+    peak_of["optimizer"] = 0 if recipe.optimizer_in_backward else grads + temporary
     segment, extra, height = max(heights, key=lambda found: found[2])
     if peak_of["optimizer"] > height:
         where, parts = "optimizer step", [0, temporary, grads, 0]

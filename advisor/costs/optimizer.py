@@ -67,20 +67,22 @@ def _fused_launches(tensors: int, elements: int) -> float:
     return 1 + tensors / FUSED_TENSORS + elements / FUSED_ELEMENTS
 
 
-def optimizer_work(shapes: Sequence[Trained], optimizer: str) -> OptimizerWork:
+def optimizer_work(shapes: Sequence[Trained], optimizer: str, one_by_one: bool = False) -> OptimizerWork:
     """Memory traffic, kernels and host time of clipping to a norm (Trainer's max_grad_norm) and the optimizer's step.
 
-    Raises UnknownName. Ignores: paged states that do not fit on the card and travel over PCIe.
+    `one_by_one`: each tensor has an optimizer of its own, and nothing is clipped. Raises UnknownName.
+    Ignores: paged states that do not fit on the card and travel over PCIe.
     """
     tensors = elements = parameter_bytes = 0
     for p in shapes:
         tensors += p.times
         elements += p.elements * p.times
         parameter_bytes += p.bytes * p.times
-    fused = _fused_launches(tensors, elements)
+    fused = tensors + _fused_launches(0, elements) if one_by_one else _fused_launches(tensors, elements)
     step = optimizer_row(optimizer).step
+    clipping = 0.0 if one_by_one else CLIPPING_PASSES
     return OptimizerWork(
-        moved_bytes=CLIPPING_PASSES * parameter_bytes + (step.passes * parameter_bytes + step.element_bytes * elements),
-        launches=2 * fused + 4 + (step.fused_kernels * fused + step.tensor_kernels * tensors),
+        moved_bytes=clipping * parameter_bytes + (step.passes * parameter_bytes + step.element_bytes * elements),
+        launches=(0 if one_by_one else 2 * fused + 4) + (step.fused_kernels * fused + step.tensor_kernels * tensors),
         host_s=tensors * TORCH_TENSOR_S + tensors * step.tensor_s,
     )

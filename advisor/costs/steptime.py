@@ -216,7 +216,7 @@ class OptimizerStepTime(NamedTuple):
 @lru_cache(maxsize=64)
 def _optimizer_work(m: ModelSpec, recipe: Recipe) -> OptimizerWork:
     """Once for all cards."""
-    return optimizer_work(trained_shapes(m, recipe), recipe.optimizer)
+    return optimizer_work(trained_shapes(m, recipe), recipe.optimizer, recipe.optimizer_in_backward)
 
 
 def optimizer_step_time(m: ModelSpec, recipe: Recipe, gpu: GpuSpec, profile: DeviceProfile) -> OptimizerStepTime:

@@ -29,7 +29,6 @@ from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attentio
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
-from advisor.decoders.rope import joins_parts
 from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
@@ -66,7 +65,7 @@ class Decoder:
         t, m, mask = self.t, w.m, given.mask
         k, v = self.stack.attended(t, m, k, v)
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
-        joined = given.rotated and joins_parts(m)
+        joined = given.rotated and self.stack.joins_heads(m)
         layout = Layout(joined or single, joined or single, single, not own, single)
         if self.kind == "eager":
             if own:

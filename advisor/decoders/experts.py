@@ -11,7 +11,7 @@ Ignores: noise on the router's input and the loss that balances experts, both of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.gpt_oss import best, grouped_product, note_sorting, picked_rows, summed
@@ -27,14 +27,20 @@ from advisor.tape.layout import chunk_last
 from advisor.tape.ops import add, batched_matmul, cast, mul, scale, softmax, unary
 from advisor.tape.tape import Tape
 
+ExpertsCode = Callable[[Tape, Tensor, Tensor, ModelSpec, int, Callable[[str], Tensor]], Tensor]
+"""(tape, x (T, H), scores (T, K), model, K, the weights by name) -> the experts' sum (T, H)."""
+
 
 class Experts:
     """The weights of one layer: router (E, H), gate_up (E, 2 I, H) and down (E, H, I), each with its adapter if any."""
 
-    __slots__ = ("adapters", "decodes", "top_k", "transformers", "weights")
+    __slots__ = ("adapters", "code", "decodes", "top_k", "transformers", "weights")
 
-    def __init__(self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor]) -> None:
-        """`weights` by the names of `own_parameters`."""
+    def __init__(
+        self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor], code: ExpertsCode | None = None
+    ) -> None:
+        """`weights` by the names of `own_parameters`; `code`: what the training stack runs in place of `mixed`."""
+        self.code = code
         self.top_k = m.experts_per_token
         self.transformers = libraries_of(recipe.stack).transformers
         self.weights = weights
@@ -152,6 +158,9 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
             return w.weights[name]
         cache[name] = _adapted(t, w.weights[name], *factors[name])
         return cache[name]
+
+    if w.code is not None:
+        return w.code(t, x, scores, m, w.top_k, weight)
 
     def times(name: str, x: Tensor, out_features: int) -> Tensor:
         out = grouped_product(t, x, weight(name), offsets, out_features, w.decodes)

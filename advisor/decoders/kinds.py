@@ -136,15 +136,18 @@ def layer_kinds(m: ModelSpec) -> list[LayerKind]:
     ]
 
 
-def layer_plan(m: ModelSpec, last_apart: bool = False) -> list[tuple[LayerKind, int]]:
+def layer_plan(m: ModelSpec, last_apart: bool = False, early: int = 0) -> list[tuple[LayerKind, int]]:
     """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
-    and tables that only one kind uses live as long as in the full model.
+    and tables that only one kind uses live as long as in the full model. `early`: further layers that stand for
+    themselves, before those that stand for many.
     """
     kinds = layer_kinds(m)
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
+    begin += [(kind, 1) for kind in kinds[seen : seen + early]]
+    seen += early
     plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
     kind, copies = plan[-1]
     return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan

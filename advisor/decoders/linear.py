@@ -151,7 +151,7 @@ def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
             gb = t.empty((out_features,), dtype)
         return gx, gw, gb
 
-    saved = ((x,) if weight_needs else ()) + ((weight,) if x_needs else ())
+    saved = ((weight,) if x_needs else ()) + ((x,) if weight_needs else ())  # the weight as a view, first
     inputs = (x, weight) if bias is None else (x, weight, bias)
     return t.op(inputs, (*shape[:-1], out_features), dtype, backward, saved)
 

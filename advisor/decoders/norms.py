@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from advisor.errors import UnknownName
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import join_heads, split_heads
 from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
 from advisor.tape.tape import Tape
+
+NormPlace = Literal["layer", "final", "heads"]
+"""Around a layer's blocks (or before the layers), after the last layer, or of queries, keys and latents."""
 
 NormFunction = Callable[[Tape, Tensor, Tensor], Tensor]
 """(tape, x (..., width), weight (width,)) -> the norm of x."""

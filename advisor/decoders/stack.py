@@ -14,16 +14,17 @@ from typing import ClassVar, NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
+from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
 from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
 from advisor.decoders.mlp import feed_forward
-from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction
-from advisor.decoders.rope import Rope, apply_rope
+from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, NormPlace
+from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
-from advisor.tape.graph import LOGITS, Tensor
+from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
 
@@ -47,6 +48,15 @@ class Proof(NamedTuple):
     read: tuple[str, ...] = ("CUDA's own kernels, from their source",)
     unknown: tuple[str, ...] = ()
     """What runs and is not mirrored: an answer that rests on it says so, and does not say that a job fits."""
+
+    def reading(self, package: str) -> Proof:
+        """The same with functions of a package that ran on a CPU, beside the mirrored step."""
+        text = f"functions of {package}, whose bytes are those of its own code on a CPU"
+        return self if text in self.read else self._replace(read=(*self.read, text))
+
+    def not_knowing(self, text: str) -> Proof:
+        """The same with what is not mirrored."""
+        return self._replace(unknown=(*self.unknown, text))
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,10 @@ class Stack:
             return known
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, tuple(f"what is different in {text}" for text in beyond))
+
+    def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+        """The kernels that were asked for and do not run for this model or recipe, each with who says so."""
+        return ()
 
     @property
     def linear(self) -> LinearCode:
@@ -126,9 +140,9 @@ class Stack:
         """Sizes of the buffers that its own code holds from the first step to the last."""
         return ()
 
-    def norm(self, kind: str) -> NormFunction | None:
-        """The code of a norm of that kind (ModelSpec.norm) with a weight; None for `F.layer_norm` and its relatives."""
-        return WRITTEN_OUT.get(kind)
+    def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
+        """The code of a norm with a weight; None for `F.layer_norm` and its relatives."""
+        return WRITTEN_OUT.get(m.norm)
 
     def placed(self, gpu: GpuSpec, workload: Workload) -> Stack:
         """The stack as it runs on that card, on those rows, where its code asks for either."""
@@ -144,6 +158,10 @@ class Stack:
     def keeps_last_apart(self, recipe: Recipe) -> bool:
         """Whether the last layer is checkpointed otherwise than those before."""
         return False
+
+    def unsteady_layers(self, recipe: Recipe) -> int:
+        """How many layers after the first leave more or less behind than those after them."""
+        return 0
 
     def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
         """`function(x)`, run again in backward; `last`: the last layer."""
@@ -165,6 +183,10 @@ class Stack:
         """Queries and keys after RoPE, and the parts that live until attention ends."""
         return apply_rope(t, m, q, k, rope)
 
+    def joins_heads(self, m: ModelSpec) -> bool:
+        """Whether rotated queries and keys are stored head by head."""
+        return joins_parts(m)
+
     def attended(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, KV, S, D) as attention gets them, after RoPE."""
         return k, v
@@ -179,9 +201,17 @@ class Stack:
         """The dense MLP: x (B, S, H) -> (B, S, H); `own` is what its activation learns, if anything."""
         return feed_forward(t, x, m, linears, own)
 
+    def experts(self, m: ModelSpec) -> ExpertsCode | None:
+        """What runs the routed experts, if not transformers' own code."""
+        return None
+
     def keys_values(self, t: Tape, m: ModelSpec, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, KV, S, D) as projected, before RoPE."""
         return k, v
+
+    def offloader(self, recipe: Recipe) -> SavedTensorHooks | None:
+        """What moves the step's saved tensors to the host; None leaves them on the card."""
+        return None
 
     def cached(self, recipe: Recipe, k: Tensor, v: Tensor) -> list[Tensor]:
         """What the model's outputs hold of a layer's keys and values until after backward."""
@@ -219,8 +249,11 @@ def _untraced(m: ModelSpec, at: Version) -> bool:
 
 
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
-    """Logits (B, S, V) of all tokens; the loss runs next."""
-    logits = head_logits(t, given.m, [linear(t, given.hidden, given.head)])
+    """Logits (B, S, V) of all tokens; the loss runs next. What the head itself saves is not offloaded."""
+    offloader, t.offloader = t.offloader, None
+    projected = [linear(t, given.hidden, given.head)]
+    t.offloader = offloader
+    logits = head_logits(t, given.m, projected)
     t.label("loss")
     if logits.buffer is not None:
         logits.buffer.move_to(LOGITS)

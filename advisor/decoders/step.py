@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, ParamSpec
 
 from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.ends import embed
+from advisor.decoders.gradients import existing_gradients, shared_weight, updated_at_once
 from advisor.decoders.kinds import LayerKind, composes_attention, layer_plan, sdpa_plan, slides
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
@@ -28,7 +29,7 @@ from advisor.parameters.layers import part_of
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
-from advisor.tape.graph import GRADIENT, Device, Node, RawKernel, Tensor
+from advisor.tape.graph import Device, RawKernel, Tensor
 from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
 from advisor.tape.tape import LabeledTape, Tape
 
@@ -119,7 +120,7 @@ def _recorded(
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
-    plan = layer_plan(m, stack.keeps_last_apart(recipe))
+    plan = layer_plan(m, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
     recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.last) for kind, _ in plan]
     full = recipe.method == "full"
@@ -131,12 +132,14 @@ def _recorded(
         table,
         output_embedding(m, recipe, RANK, head, stack),
         places if m.position == "learned" else None,
-        outer_norm(m, other, full, stack) if m.final_norm else None,
+        outer_norm(m, other, full, stack, "final") if m.final_norm else None,
         outer_norm(m, other, full, stack) if m.embedding_norm else None,
         projections(m, recipe, RANK, stack),
     )
+    if recipe.optimizer_in_backward:
+        t.on_gradient = partial(updated_at_once, t, recipe.optimizer)
     if recipe.gradient_accumulation > 1:
-        _existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
+        existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
     step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card, packed)
     loss = step.forward(ends)
     _drop_autocast_cache(t, recorder)
@@ -146,6 +149,8 @@ def _recorded(
         t.kernel("elementwise", loss.dtype, 0, loss.bytes)
         ones = t.empty(loss.shape, loss.dtype)  # torch holds the gradient of the loss to the end of backward
         run_backward(t, loss, ones)
+        if t.offloader is not None:
+            t.offloader.finish_backward()
     recorder.finish()
     program = StepProgram(t.events[:], t.slots, t.labels)
     program.calls = tuple(step.calls)
@@ -169,7 +174,7 @@ def _structure(recipe: Recipe) -> Recipe:
             "rank": 1,
             "alpha": 1.0,
             "micro_batch": 1,
-            "optimizer": "adamw",
+            "optimizer": recipe.optimizer if recipe.optimizer_in_backward else "adamw",
             "expandable_segments": False,
             "dropout": 0.5 if recipe.dropout else 0.0,
             "gradient_accumulation": min(recipe.gradient_accumulation, 2),
@@ -236,22 +241,6 @@ def evaluation_program(
     return step_program(m, quiet, batch, length, device, stack, False, padded, True, capability, packed)
 
 
-def _existing_gradients(t: Tape, parameters: list[Tensor]) -> None:
-    """Under accumulation, gradients of the earlier micro-steps exist from the start."""
-    for p in parameters:
-        if p.grad is None:
-            p.grad = t.empty(p.shape, p.dtype, GRADIENT)
-
-
-def _shared(t: Tape, weight: Tensor) -> Tensor:
-    """A weight used twice: its gradients meet before they reach it."""
-    if not weight.needs_grad:
-        return weight
-    out = Tensor(weight.shape, weight.dtype, needs_grad=True)
-    out.node = Node(t, (weight,), lambda g: (g,))
-    return out
-
-
 class _Ends(NamedTuple):
     """The weights before and after the layers."""
 
@@ -302,9 +291,10 @@ class _Step:
         t, m = self.t, self.m
         self.recorder.enter(EMBEDDING)
         t.label("embedding")
+        t.offloader = self.stack.offloader(self.recipe) if t.grad_enabled else None
         table, head = ends.table, ends.head
         if table is head.weight:
-            table = head.weight = _shared(t, table)
+            table = head.weight = shared_weight(t, table)
         hidden = self._decode(table, ends)
         return self.stack.loss(t, LossInputs(m, self.recipe, hidden, head, self.one_tile, self.held))
 

@@ -7,7 +7,7 @@ from advisor.decoders.experts import Experts
 from advisor.decoders.gpt_oss import OssExperts
 from advisor.decoders.linear import Linear
 from advisor.decoders.llama4 import Llama4Experts
-from advisor.decoders.norms import HeadNorms, Norm
+from advisor.decoders.norms import HeadNorms, Norm, NormPlace
 from advisor.decoders.stack import Stack
 from advisor.errors import BadValue
 from advisor.parameters.modules import (
@@ -59,11 +59,11 @@ class Weights:
             name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
             for name, p in own_parameters(m).items()
         }
-        self.experts = _experts_of(m, recipe, rank, self.own)
+        self.experts = _experts_of(m, recipe, rank, self.own, stack)
         self.qk_norms = [
             HeadNorms(count, width, other, trained)
             if m.qk_norm == "each_apart"
-            else Norm(m.norm, width, other, trained, False, code=stack.norm(m.norm))
+            else Norm(m.norm, width, other, trained, False, code=stack.norm(m, "heads"))
             for width, count in of_heads
         ]
 
@@ -78,12 +78,12 @@ class Weights:
 
 
 def _experts_of(
-    m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor]
+    m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor], stack: Stack
 ) -> Experts | OssExperts | Llama4Experts | None:
     """The mixture, where a layer has one."""
     match m.mlp:
         case "experts":
-            return Experts(m, recipe, rank, own)
+            return Experts(m, recipe, rank, own, stack.experts(m))
         case "oss_experts":
             decodes = own_quant(own_parameters(m)["down"], m, recipe) != "none"
             return OssExperts(**own, top_k=m.experts_per_token, decodes=decodes)
@@ -92,9 +92,9 @@ def _experts_of(
     return None
 
 
-def outer_norm(m: ModelSpec, dtype: str, trained: bool, stack: Stack) -> Norm:
+def outer_norm(m: ModelSpec, dtype: str, trained: bool, stack: Stack, place: NormPlace = "layer") -> Norm:
     """A norm of hidden states."""
-    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight, stack.norm(m.norm))
+    return Norm(m.norm, m.hidden_size, dtype, trained, m.norm_bias, m.norm_weight, stack.norm(m, place))
 
 
 def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[str, Linear]:

@@ -8,18 +8,30 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.answer import DataFile
+from advisor.export.kernels import refuse
 from advisor.export.rows import BUILDERS
 from advisor.export.run import ATTENTION, Run, TrainingFile
 from advisor.export.yaml_values import DTYPES, NAME, unsaid, whole, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
+from advisor.specs import KernelSet, Recipe
+from advisor.stacks.fused_lora import ACTIVATIONS, refusal
 
-_KERNELS_NOTE = "# its own kernels are off, as in the estimate: remove the three *_kernel lines to save memory\n"
+_KERNELS: dict[KernelSet, str] = {
+    "liger_norm": "liger_rms_norm",
+    "liger_rope": "liger_rope",
+    "liger_mlp": "liger_glu_activation",
+    "liger_loss": "liger_fused_linear_cross_entropy",
+    "cce": "cut_cross_entropy",
+}
+"""Flags of its plugins, by kernel."""
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
 def write(run: Run) -> TrainingFile:
-    """A file for `axolotl train`. Raises BadValue for an alpha that it does not take."""
+    """A file for `axolotl train`. Raises BadValue for an alpha, or a setting, that it does not take."""
     recipe, half = run.recipe, _half(run)
+    refuse(recipe, "Axolotl", (*_KERNELS, "fused_lora"), offloads=True)
+    fused = "fused_lora" in recipe.kernels and not refusal(run.model, recipe)
     command = f"axolotl train {NAME}" + ("" if run.gpus == 1 else f" --num-processes {run.gpus}")
     values: dict[str, Any] = {
         "base_model": run.source,
@@ -36,18 +48,29 @@ def write(run: Run) -> TrainingFile:
         "lr_scheduler": "linear",
         "bf16": half == "bf16",
         "fp16": half == "fp16",
-        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "gradient_checkpointing": recipe.gradient_checkpointing or recipe.offload != "none",
         "output_dir": "out",
-        "lora_mlp_kernel": False,
-        "lora_qkv_kernel": False,
-        "lora_o_kernel": False,
+        "lora_mlp_kernel": fused and run.model.activation in ACTIVATIONS,
+        "lora_qkv_kernel": fused,
+        "lora_o_kernel": fused,
+        **_plugins(recipe),
     }
-    if recipe.gradient_checkpointing:
+    if recipe.offload != "none":
+        values["activation_offloading"] = True
+    elif recipe.gradient_checkpointing:
         values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
         values |= _adapters(run)
-    notes = _KERNELS_NOTE + (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
+    notes = (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
     return yaml_file(run, "axolotl", command, notes, values)
+
+
+def _plugins(recipe: Recipe) -> dict[str, Any]:
+    """The plugins whose flags are set, and the flags. Source: integrations/liger, integrations/cut_cross_entropy."""
+    flags = [flag for name, flag in _KERNELS.items() if name in recipe.kernels]
+    names = ["axolotl.integrations.liger.LigerPlugin"] if any(flag.startswith("liger") for flag in flags) else []
+    names += ["axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"] if "cce" in recipe.kernels else []
+    return {"plugins": names, **dict.fromkeys(flags, True)} if names else {}
 
 
 def _micro_batches(run: Run) -> dict[str, Any]:

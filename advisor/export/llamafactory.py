@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from advisor.answer import DataFile
+from advisor.export.kernels import LIGER, liger_config, refuse
 from advisor.export.run import Run, TrainingFile
 from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
 
@@ -22,6 +23,7 @@ _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 def write(run: Run) -> TrainingFile:
     """A file for `llamafactory-cli train`. Raises BadValue for an alpha that it does not take."""
     recipe = run.recipe
+    refuse(recipe, "LLaMA-Factory", tuple(LIGER))
     pure = recipe.base_dtype == "bfloat16" if recipe.method == "full" else _plain_bf16_adapters(run)
     values: dict[str, Any] = {
         "model_name_or_path": run.source,
@@ -41,7 +43,7 @@ def write(run: Run) -> TrainingFile:
         **({} if recipe.autocast or pure else {"infer_dtype": recipe.base_dtype}),
         "disable_gradient_checkpointing": not recipe.gradient_checkpointing,
         "use_reentrant_gc": recipe.reentrant,
-        "enable_liger_kernel": recipe.loss == "chunked",
+        "enable_liger_kernel": recipe.loss == "chunked" or bool(recipe.kernels),
     }
     if recipe.has_adapters:
         values |= {
@@ -107,6 +109,7 @@ def _unsaid(run: Run, pure: bool) -> str:
         (recipe.is_quantized and recipe.adapter_dtype != "float32", "16-bit adapters"),
         (recipe.adapter_dtype == "float16" and not recipe.is_quantized and not full, "adapter-dtype float16"),
         (recipe.base_dtype != weights, f"base-dtype {recipe.base_dtype}"),
+        (bool(liger_config(recipe)), "some of Liger's kernels without the others"),
         (pure and recipe.autocast, "autocast beside bf16 weights that are trained"),
         (
             recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype,

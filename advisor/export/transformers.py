@@ -7,6 +7,7 @@ memory nor step time by much; the learning rates are usual starting points.
 
 from __future__ import annotations
 
+from advisor.export.kernels import LIGER, liger_config, refuse
 from advisor.export.rows import rows_section
 from advisor.export.run import ATTENTION, Run, TrainingFile, command_of, quoted
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
@@ -17,7 +18,8 @@ NAME = "train.py"
 
 
 def write(run: Run) -> TrainingFile:
-    """A Python script that trains as the run says."""
+    """A Python script that trains as the run says. Raises BadValue for what transformers' Trainer does not have."""
+    refuse(run.recipe, "transformers", tuple(LIGER))
     start = f"python {NAME}" if run.gpus == 1 else f"torchrun --nproc-per-node {run.gpus} {NAME}"
     command = command_of(run, start)
     text = "\n\n".join(
@@ -47,7 +49,7 @@ def _head(run: Run, command: str) -> str:
     packages = "torch 'transformers>=5.23,<6' datasets accelerate"
     packages += " peft" if recipe.has_adapters else ""
     packages += " bitsandbytes" if recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
-    packages += " liger-kernel" if recipe.loss == "chunked" else ""
+    packages += " liger-kernel" if recipe.loss == "chunked" or recipe.kernels else ""
     return "\n".join(
         [
             f"# pip install {packages}",
@@ -196,7 +198,7 @@ def _adapter_dtypes(recipe: Recipe) -> list[str]:
 
 def _train(run: Run) -> str:
     recipe = run.recipe
-    precision = run.mixed_precision
+    precision, config = run.mixed_precision, liger_config(recipe)
     lines = [
         "arguments = TrainingArguments(",
         "    output_dir=output_dir,",
@@ -210,7 +212,8 @@ def _train(run: Run) -> str:
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
-        *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" else []),
+        *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" or config is not None else []),
+        *([f"    liger_kernel_config={config},"] if config else []),
         *(['    train_sampling_strategy="group_by_length",'] if run.workload.group_by_length else []),
         f'    eval_strategy="no" if eval_rows is None else {quoted("steps" if run.workload.eval_steps else "epoch")},',
         *([f"    eval_steps={run.workload.eval_steps},"] if run.workload.eval_steps else []),

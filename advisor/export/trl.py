@@ -9,11 +9,14 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.errors import InputError
+from advisor.export.kernels import liger_config, refuse
 from advisor.export.rows import BUILDERS
 from advisor.export.run import ATTENTION, Run, TrainingFile
 from advisor.export.yaml_values import NAME, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
+from advisor.specs import KernelSet
 
+_LIGER: tuple[KernelSet, ...] = ("liger_norm", "liger_rope", "liger_mlp")
 _COLUMNS = {"messages": ("messages",), "prompt_completion": ("prompt", "completion")}
 _CHAT_NOTE = (
     "# assistant_only_loss needs a chat template that TRL knows or that marks answers with {% generation %}: for\n"
@@ -25,6 +28,7 @@ _CHAT_NOTE = (
 def write(run: Run) -> TrainingFile:
     """A file for `trl sft --config`. Raises InputError for rows, or a setting, that TRL does not take."""
     recipe = run.recipe
+    refuse(recipe, "TRL", _LIGER, offloads=True)
     command = f"trl sft --config {NAME}" + ("" if run.gpus == 1 else f" --num_processes {run.gpus}")
     needs_bitsandbytes = recipe.is_quantized or optimizer_row(recipe.optimizer).needs_bitsandbytes
     values: dict[str, Any] = {
@@ -41,6 +45,11 @@ def write(run: Run) -> TrainingFile:
     }
     if recipe.gradient_checkpointing:
         values["activation_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
+    config = liger_config(recipe, _LIGER)
+    if config is not None:
+        values |= {"use_liger_kernel": True, **({"liger_kernel_config": config} if config else {})}
+    if recipe.offload != "none":
+        values["activation_offloading"] = True
     if recipe.has_adapters:
         values |= _adapters(run)
     if recipe.quant == "int8":

@@ -28,7 +28,7 @@ MAX_EVENTS_BYTES = 256 * 2**20
 EVALUATED = ("method", "rank", "alpha", "optimizer", "micro_batch", "gradient_accumulation", "expandable_segments")
 """Knobs of a recipe that do not change which tensors its step makes, or that are stored under separate keys."""
 
-LATER: dict[str, object] = {"stack": (), "kernels": (), "offload": "none"}
+LATER: dict[str, object] = {"stack": (), "kernels": (), "offload": "none", "optimizer_in_backward": False}
 """Knobs that came after profiles had been written, with what those profiles were traced with: left out where equal."""
 
 _VOLATILE = ("_name_or_path", "transformers_version", "use_cache")

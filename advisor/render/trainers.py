@@ -37,6 +37,14 @@ def render_trainer(preset: Preset, file: TextIO) -> None:
         methods = "" if knob.methods == METHODS else f" ({', '.join(knob.methods)})"
         say(console, f"{knob.name.replace('_', '-')} {value_text(knob.value)}{methods}", indent=2)
         say(console, f"  {knob.source}", style="dim", indent=2)
+    if preset.switches:
+        heading(console, "Can be switched on")
+    for switch in preset.switches:
+        methods = "" if switch.methods == METHODS else f" ({', '.join(switch.methods)})"
+        ignored = f": {preset.name} goes on without it, {switch.ignored}" if switch.ignored else ""
+        values = "" if switch.values == ("on",) else f" {', '.join(switch.values)}"
+        say(console, f"{switch.name.replace('_', '-')}{values}{methods}{ignored}", indent=2)
+        say(console, f"  {switch.source}", style="dim", indent=2)
     if preset.differs:
         heading(console, "Not in the estimate")
         for line in preset.differs:

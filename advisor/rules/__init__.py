@@ -15,6 +15,7 @@ from advisor.rules import (
     dtypes_of_full,
     full_fits_too,
     half_precision,
+    kernels_declined,
     learning_rate,
     left_in_16_bits,
     lora_for_medium_data,
@@ -62,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     unlike_adapters.RULE,
     left_in_16_bits.RULE,
     math_attention.RULE,
+    kernels_declined.RULE,
 )
 
 

@@ -18,7 +18,10 @@ def check(context: Context) -> Finding | None:
     """Speaks up when --loss chunked was fixed for transformers' Trainer."""
     if context.question.loss != "chunked" or context.trainer.name != "transformers":
         return None
-    text = "--loss chunked: the script uses Liger's kernel for it; install liger-kernel and check your model."
+    text = (
+        "--loss chunked: the script uses Liger's kernel for it; install liger-kernel and check your model. "
+        "--kernels liger_loss counts that kernel's own bytes."
+    )
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

@@ -19,7 +19,15 @@ from advisor.specs import GpuSpec, Recipe, Workload
 CODE: dict[str, str] = {"unsloth": "advisor.stacks.unsloth:Unsloth"}
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""
 
-KERNELS: dict[str, str] = {}
+KERNELS: dict[str, str] = {
+    "liger_norm": "advisor.stacks.liger:LigerNorm",
+    "liger_rope": "advisor.stacks.liger:LigerRope",
+    "liger_mlp": "advisor.stacks.liger:LigerMlp",
+    "liger_loss": "advisor.stacks.liger:LigerLoss",
+    "cce": "advisor.stacks.cut_cross_entropy:CutCrossEntropy",
+    "fused_lora": "advisor.stacks.fused_lora:FusedLora",
+    "activations": "advisor.stacks.offloading:OffloadedActivations",
+}
 """Where kernels are mirrored, by the name in a recipe's `kernels` or `offload`; later ones lie over earlier ones."""
 
 

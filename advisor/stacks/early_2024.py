@@ -7,10 +7,10 @@ from functools import partial
 
 from advisor.decoders.linear import LinearCode
 from advisor.decoders.loss import log_softmax_loss, shifted
-from advisor.decoders.norms import NormFunction, rms_norm
+from advisor.decoders.norms import NormFunction, NormPlace, rms_norm
 from advisor.decoders.rope import Rope
 from advisor.decoders.stack import LossInputs, Stack, full_logits
-from advisor.specs import Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast, mean
 from advisor.tape.tape import Tape
@@ -50,7 +50,7 @@ class Notebook2024(Early2024):
         """Checkpointing was enabled when peft had wrapped the model: a frozen embedding's output takes no gradient."""
         return False
 
-    def norm(self, kind: str) -> NormFunction | None:
+    def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
         """Each RMSNorm whose input takes a gradient keeps two fp32 tensors, as if `x.float()` ran twice.
 
         Not found in any source: it follows from the notebook, whose versions are not stated. What the card held after
@@ -58,7 +58,7 @@ class Notebook2024(Early2024):
         LoRA and QLoRA (the first one sees a frozen embedding), and one under checkpointing (the last, outside its
         regions).
         """
-        return partial(rms_norm, keeps_twice=True) if kind == "rms" else super().norm(kind)
+        return partial(rms_norm, keeps_twice=True) if m.norm == "rms" else super().norm(m, place)
 
     def cached(self, recipe: Recipe, k: Tensor, v: Tensor) -> list[Tensor]:
         """transformers before 5: `use_cache` stays on in training, so that the outputs hold keys and values.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from advisor.decoders.linear import Linear
-from advisor.decoders.norms import HeadNorms, Norm, NormFunction
+from advisor.decoders.norms import HeadNorms, Norm, NormFunction, NormPlace
 from advisor.decoders.rope import Rope, joins_parts
 from advisor.decoders.stack import LossInputs, Proof, Stack
 from advisor.libraries import version_text
@@ -215,10 +215,10 @@ class Unsloth(Stack):
         stored = "bfloat16" if staged and x.dtype == "float32" else x.dtype
         return hosted_checkpoint(t, function, x, stored, staged)
 
-    def norm(self, kind: str) -> NormFunction | None:
+    def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
         """One kernel; Gemma's makes a new gradient."""
         own = {"rms": norm_in_place, "rms_unit_offset": norm_apart}
-        return own.get(kind) if self.by_hand and kind in own else super().norm(kind)
+        return own.get(m.norm) if self.by_hand and m.norm in own else super().norm(m, place)
 
     def _fuses(self, t: Tape, x: Tensor, layers: Sequence[Linear]) -> bool:
         return self.by_hand and fuses(t, x, layers, self.libraries.code_version >= DROPS_INSIDE)

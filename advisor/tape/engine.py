@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
-from advisor.tape.graph import GRADIENT, PENDING, Buffer, Frame, Node, Output, StopRecompute, Tensor
+from advisor.tape.graph import GRADIENT, PENDING, Buffer, Frame, Hosted, Node, Output, StopRecompute, Tensor
 from advisor.tape.tape import Tape
 
 _Heap = list[tuple[int, Any]]
@@ -20,12 +20,28 @@ def checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: b
     """
     if reentrant:
         return _checkpoint_reentrant(t, function, x)
-    t.frame, launched = Frame(function, (x,)), len(t.kernels)
+    frame, launched = Frame(function, (x,)), len(t.kernels)
+    if t.offloader is not None and t.grad_enabled:
+        _offload_input(t, frame, x)
+    t.frame = frame
     try:
         return function(x)
     finally:
         t.frame = None
         t.hooked += len(t.kernels) - launched
+
+
+def _offload_input(t: Tape, frame: Frame, x: Tensor) -> None:
+    """Hooks on saved tensors see what checkpointing itself saves: x.
+
+    Source: PyTorch 2.13, torch/utils/checkpoint.py, _CheckpointFrame.save_inputs.
+    """
+    assert t.offloader is not None
+    frame.hosted = t.offloader.packed(t, (x,))[0]
+    if isinstance(frame.hosted, Hosted):
+        waiting = Tensor(x.shape, x.dtype, None, x.needs_grad)
+        waiting.node = x.node
+        frame.inputs = (waiting,)
 
 
 def hosted_checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, stored: str, staged: bool = False) -> Tensor:
@@ -110,6 +126,8 @@ def _recompute(t: Tape, frame: Frame) -> None:
     _enter_recompute(t)
     was_enabled, t.grad_enabled = t.grad_enabled, True
     launched = len(t.kernels)
+    if t.offloader is not None and isinstance(frame.hosted, Hosted):
+        frame.inputs[0].buffer = t.offloader.returned(t, frame.hosted)
     try:
         frame.function(*frame.inputs)
     except StopRecompute:
@@ -120,6 +138,8 @@ def _recompute(t: Tape, frame: Frame) -> None:
         t.frame, t.replaying = None, False
         t.grad_enabled = was_enabled
         _leave_recompute(t)
+    if frame.hosted is not None:
+        frame.inputs = ()
     frame.done = True
 
 
@@ -149,9 +169,15 @@ def run_backward(t: Tape, root: Tensor, grad: Tensor, *further: tuple[Tensor, Te
                 _recompute(t, frame)
             held = [frame.store.pop(s, None) for s in range(node.first_slot, node.first_slot + node.slots)]
         incoming = node.take_grad()  # the engine lets go of it once the outgoing ones are checked
+        t.unpacked = held if frame is not None else node.saved
+        if t.offloader is not None:
+            t.unpacked = t.offloader.unpacked(t, t.unpacked)
         grads = list(node.backward(incoming))
         held.clear()
         node.frame = frame = None
+        if t.offloader is not None:
+            t.unpacked = ()
+            t.offloader.finish_node(t)
         _validate(t, node, grads)
         del incoming
         node.saved.clear()
@@ -237,3 +263,5 @@ def _accumulate(t: Tape, leaf: Tensor, g: Tensor) -> None:
     leaf.grad = g
     if g.buffer is not None and leaf.buffer is None:
         g.buffer.move_to(GRADIENT)
+    if t.on_gradient is not None:
+        t.on_gradient(leaf)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from advisor.blocks import ITEM_BYTES
 from advisor.terms import TermName
@@ -111,6 +111,39 @@ Edge = tuple["Node | Output | Tensor", Shape, str]
 BackwardFunction = Callable[[Tensor], "tuple[Tensor | None, ...]"]
 
 
+class Hosted(NamedTuple):
+    """A saved tensor that waits in the host's memory."""
+
+    number: int
+    shape: Shape
+    dtype: str
+
+
+Saved = Buffer | Hosted | None
+"""What a node keeps of a tensor: None of one whose bytes are counted elsewhere."""
+
+
+class SavedTensorHooks(Protocol):
+    """What a node keeps in place of a tensor, and what its backward gets of it (advisor.tape.offloading)."""
+
+    number: int  # of the tensor that was saved last
+
+    def packed(self, t: Any, tensors: Sequence[Tensor]) -> list[Buffer | Hosted]:
+        """What a node holds."""
+
+    def unpacked(self, t: Any, saved: Sequence[Saved]) -> list[Buffer | None]:
+        """What its backward works with."""
+
+    def returned(self, t: Any, one: Hosted) -> Buffer:
+        """One of them."""
+
+    def finish_node(self, t: Any) -> None:
+        """Its backward has run."""
+
+    def finish_backward(self) -> None:
+        """All have run."""
+
+
 class Node:
     """One recorded operation: where its gradients go, and what it keeps for computing them."""
 
@@ -134,7 +167,7 @@ class Node:
         self.edges: list[Edge | None] = []
         for i in inputs:
             self.edges.append((i.node or i, i.shape, i.dtype) if i.needs_grad else None)
-        self.saved: list[Buffer | None] = []
+        self.saved: list[Saved] = []
         self.context: tuple[Buffer | None, ...] = ()
         self.grad: Tensor | None = None
         self.frame: Frame | None = None
@@ -172,11 +205,12 @@ class ManyNode(Node):
 class Frame:
     """A checkpointed region: the recipe for running it again and what the rerun brought back."""
 
-    __slots__ = ("done", "function", "holders", "inputs", "next_slot", "store")
+    __slots__ = ("done", "function", "holders", "hosted", "inputs", "next_slot", "store")
 
     def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
         self.function = function
         self.inputs = inputs
+        self.hosted: Saved = None  # what the one input waits as, if it is offloaded
         self.holders: list[weakref.ref[Node]] = []
         self.store: dict[int, Buffer | None] = {}
         self.next_slot = 0

@@ -15,7 +15,7 @@ allocator behavior beyond rounding each block to 512 bytes.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from advisor.tape.graph import (
@@ -30,6 +30,8 @@ from advisor.tape.graph import (
     Node,
     Numbered,
     RawKernel,
+    Saved,
+    SavedTensorHooks,
     Shape,
     StopRecompute,
     Tensor,
@@ -74,6 +76,9 @@ class Tape:
         self.recomputed = self.hooked = 0  # kernels launched a second time, and under checkpointing's hooks
         self.recomputed_flop = 0
         self.hosted_bytes = 0  # copied to the host
+        self.on_gradient: Callable[[Tensor], None] | None = None  # called with a leaf whose gradient is complete
+        self.offloader: SavedTensorHooks | None = None
+        self.unpacked: Sequence[Saved] = ()  # what the node whose backward runs has saved
 
     # -- allocation and recording ---------------------------------------------------------------------------
 
@@ -119,6 +124,25 @@ class Tape:
                 self.save(node, (out,))
         return out
 
+    def function(
+        self, out: Tensor, inputs: tuple[Tensor, ...], backward: BackwardFunction, saved: tuple[Tensor, ...]
+    ) -> Tensor:
+        """`out`, made by an autograd function written in Python: it saves after it has run.
+
+        Its backward finds what was saved in `unpacked`.
+        """
+        if self.grad_enabled and any(i.needs_grad for i in inputs):
+            node = Node(self, inputs, backward)
+            self.save(node, saved)
+            out.node, out.needs_grad = node, True
+        return out
+
+    def overwritten(self, like: Tensor, index: int) -> Tensor:
+        """A tensor of the shape of `like` in the memory of what the running node saved at `index`."""
+        buffer = self.unpacked[index]
+        assert isinstance(buffer, Buffer)
+        return Tensor(like.shape, like.dtype, buffer)
+
     def view(self, x: Tensor, shape: Shape) -> Tensor:
         """The same memory under another shape."""
         out = Tensor(shape, x.dtype, x.buffer)
@@ -136,6 +160,9 @@ class Tape:
         """
         frame = self.frame
         if frame is None:
+            if self.offloader is not None:
+                node.saved += self.offloader.packed(self, tensors)
+                return
             for tensor in tensors:
                 buffer = tensor.buffer
                 if buffer is not None:
@@ -168,10 +195,13 @@ class Tape:
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, ""))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0) -> None:
-        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0, rows: int = 0) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch.
+
+        `rows`: so many of m are computed at a time, where that is given.
+        """
         kind, flop = (BATCHED, 2 * batch * m * n * k) if batch else (MATMUL, 2 * m * n * k)
-        self.kernels.append((kind, dtype, flop, moved_bytes, m, n, k, ""))
+        self.kernels.append((kind, dtype, flop, moved_bytes, rows or m, n, k, ""))
 
     def to_host(self, x: Tensor) -> None:
         """Note a copy of x into the host's memory, where it stays until the step ends."""
@@ -192,7 +222,10 @@ class LabeledTape(Tape):
         """Note one kernel launch that is not a matrix product."""
         self.kernels.append((kind, dtype, flop, moved_bytes, 0, 0, 0, self.at))
 
-    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0) -> None:
-        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch."""
+    def matmul(self, dtype: str, m: int, n: int, k: int, moved_bytes: int, batch: int = 0, rows: int = 0) -> None:
+        """Note one matrix product (m, k) x (k, n), or a `batch` of them in one launch.
+
+        `rows`: so many of m are computed at a time, where that is given.
+        """
         kind, flop = (BATCHED, 2 * batch * m * n * k) if batch else (MATMUL, 2 * m * n * k)
-        self.kernels.append((kind, dtype, flop, moved_bytes, m, n, k, self.at))
+        self.kernels.append((kind, dtype, flop, moved_bytes, rows or m, n, k, self.at))

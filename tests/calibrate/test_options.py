@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from advisor.catalog import find_model
-from advisor.catalog.trainers import find_trainer
+from advisor.catalog.trainers import SWITCHED, find_trainer
 from advisor.errors import BadConfig, BadValue, UnknownName
 from advisor.knobs import TRAINERS, idle_knobs
 from advisor.specs import METHODS, Method, Recipe
@@ -33,7 +33,7 @@ def test_quantized_methods_get_nf4(method: str, quant: str) -> None:
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_trainer_sets_what_is_left_open(trainer: str, method: Method) -> None:
     values = find_trainer(trainer).values(method)
-    sets = {name: value for name, value in values.items() if name not in idle_knobs(method)}
+    sets = {name: value for name, value in values.items() if name not in (*idle_knobs(method), *SWITCHED)}
     recipe = recipe_of(method, {"loss": "full"}, trainer)[0]
     assert {name: getattr(recipe, name) for name in sets} == {**sets, "loss": "full"}
     plain = recipe_of(method, {})[0]
@@ -89,3 +89,10 @@ def test_config_that_is_not_there(tmp_path: Path) -> None:
         config_of(str(tmp_path))
     with pytest.raises(UnknownName):
         config_of("")
+
+
+@pytest.mark.parametrize("knobs", [{"kernels": "liger"}, {"offload": "activations"}])
+def test_only_transformers_own_code_runs(knobs: dict[str, str]) -> None:
+    with pytest.raises(BadValue, match="run transformers' own code"):
+        recipe_of("lora", knobs)
+    assert recipe_of("lora", {}, "axolotl")[0].kernels == ()

@@ -42,7 +42,9 @@ def test_loaded_presets_are_the_files() -> None:
     for preset in all_trainers():
         text = (FOLDER / f"{preset.name}.toml").read_text(encoding="utf-8")
         assert preset == preset_from_toml(text, preset.name)
-        assert len(preset.knobs) == text.count("[[knob]]") == text.count("\nsource = ")
+        assert len(preset.knobs) == text.count("[[knob]]")
+        assert len(preset.switches) == text.count("[[switch]]")
+        assert len(preset.knobs) + len(preset.switches) == text.count("\nsource = ")
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

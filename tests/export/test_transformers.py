@@ -203,3 +203,9 @@ def test_the_script_evaluates_as_asked() -> None:
     assert 'eval_strategy="no" if eval_rows is None else "steps",' in source
     assert "    eval_steps=40,\n" in source
     assert 'else "epoch",' in script(recipe)
+
+
+def test_liger_is_switched_on_in_parts() -> None:
+    arguments = configs(recipe_of("lora", kernels=("liger_norm", "liger_loss")))["TrainingArguments"]
+    assert arguments.use_liger_kernel is True
+    assert arguments.liger_kernel_config == {"rope": False, "swiglu": False, "geglu": False}

@@ -104,7 +104,7 @@ def test_tight_counts_only_when_nothing_fits() -> None:
 
 
 def test_rules_have_distinct_codes_and_explain_themselves() -> None:
-    assert len(RULES) == 27
+    assert len(RULES) == 28
     assert len({rule.code for rule in RULES}) == len(RULES)
     recommending = [rule.code for rule in RULES if rule.kind == "recommends"]
     assert recommending == ["ADV007", "ADV006", "ADV001", "ADV002", "ADV003", "ADV004", "ADV009", "ADV005"]

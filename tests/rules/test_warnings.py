@@ -227,3 +227,10 @@ def test_what_is_not_known_is_named_where_it_alone_keeps_a_job_from_fitting() ->
     assert len(texts) == 1
     assert "likely fits, but it is not sure: not known is what torch.compile keeps" in texts[0]
     assert "likely fits with" in verdict_line(answer)
+
+
+def test_kernels_that_do_not_run() -> None:
+    unknown = MODEL.model_copy(update={"architecture": "phi"})
+    text = warned(model=unknown, estimator=estimate, kernels="liger", method="lora")["ADV113"]
+    assert text.startswith("liger_norm, liger_rope, liger_mlp, liger_loss: liger-kernel 0.8.5 does not know phi")
+    assert "ADV113" not in warned(estimator=estimate, kernels="liger", method="lora")

@@ -238,7 +238,7 @@ def test_running_one_layer_of_each_kind_equals_running_all(
         return [(one.peak_bytes, one.phase_peaks, one.host_bytes) for one in made]
 
     short = found()
-    monkeypatch.setattr(step, "layer_plan", lambda m, last_apart=False: [(kind, 1) for kind in layer_kinds(m)])
+    monkeypatch.setattr(step, "layer_plan", lambda m, last_apart=False, early=0: [(kind, 1) for kind in layer_kinds(m)])
     assert short == found()
     step.forget_recordings()
 

@@ -42,7 +42,7 @@ def unrecorded() -> Iterator[None]:
     step.forget_recordings()
 
 
-def every_layer(m: ModelSpec, last_apart: bool = False) -> list[tuple[Any, int]]:
+def every_layer(m: ModelSpec, last_apart: bool = False, early: int = 0) -> list[tuple[Any, int]]:
     """A plan that leaves no layer out."""
     return [(kind, 1) for kind in layer_kinds(m)]
 

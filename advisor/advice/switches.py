@@ -1,0 +1,79 @@
+"""What a trainer can switch on, and what it does with what a question asks for: run it, go on without it, or refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from advisor.answer import Reason
+from advisor.catalog.trainers import SWITCHED, Preset, Switch, all_trainers
+from advisor.errors import BadValue
+from advisor.knobs import Question
+from advisor.specs import Method
+
+ASSUMPTION = "assumption"
+
+
+def switched(preset: Preset, question: Question, architecture: str) -> tuple[Question, list[Reason]]:
+    """The question without what the trainer ignores, and a note for each of that.
+
+    Raises BadValue for what the trainer does not have, which names those that do.
+    """
+    notes: list[Reason] = []
+    for name in SWITCHED:
+        if name not in question.fixed:
+            continue
+        value = getattr(question, name)
+        kept = []
+        for one in _values(value):
+            found = [switch for switch in preset.switches_for(name, one) if set(switch.methods) & set(question.methods)]
+            if not found:
+                raise BadValue(f"--{name.replace('_', '-')}", one, _refusal(preset, name, one))
+            ignored = found[0].ignored
+            if found[0].models and architecture not in found[0].models:
+                ignored = f"{architecture} is not in its list of models"
+            if ignored:
+                text = f"--{name.replace('_', '-')} {one}: {preset.name} goes on without it: {ignored}."
+                notes.append(Reason(code=ASSUMPTION, text=text, source=found[0].source))
+            else:
+                kept.append(one)
+        if isinstance(value, tuple) and len(kept) < len(value):
+            question = question.fixing({name: tuple(kept)})
+    if question.optimizer_in_backward and question.micro_batch not in (None, question.batch_size):
+        raise BadValue("--micro-batch", question.micro_batch, "must be --batch-size: nothing accumulates in backward")
+    return question, notes
+
+
+def _values(value: object) -> tuple[str, ...]:
+    """What is asked for: names of kernels, a kind of offloading, or 'on'."""
+    if isinstance(value, tuple):
+        return value
+    return () if value in (False, "none") else ("on" if value is True else str(value),)
+
+
+def _refusal(preset: Preset, name: str, value: str) -> str:
+    able = [one.name for one in all_trainers() if any(not s.ignored for s in one.switches_for(name, value))]
+    others = f"; --trainer {' or '.join(able)} can" if able else ""
+    return f"{preset.name} {preset.version} cannot switch it on for the methods in question{others}"
+
+
+def implied(preset: Preset, question: Question, method: Method) -> Mapping[str, object]:
+    """Gradient checkpointing as what is switched on sets it for `method`; {} where it stays open.
+
+    Raises BadValue where the question says the opposite.
+    """
+    asked = question.gradient_checkpointing
+    offload = question.offload or preset.values(method).get("offload", "none")
+    for switch in _of(preset, "offload", str(offload), method):
+        if switch.checkpointing is None:
+            continue
+        if asked not in (None, switch.checkpointing):
+            state = "on" if switch.checkpointing else "off"
+            why = f"--offload {offload} of {preset.name} {preset.version} turns it {state} for {method}; leave it out"
+            raise BadValue("--gradient-checkpointing", asked, why)
+        variant = {} if switch.reentrant is None else {"reentrant": switch.reentrant}
+        return {"gradient_checkpointing": switch.checkpointing, **variant}
+    return {}
+
+
+def _of(preset: Preset, name: str, value: str, method: Method) -> list[Switch]:
+    return [switch for switch in preset.switches_for(name, value) if method in switch.methods]
