@@ -14,7 +14,6 @@ from advisor.catalog.entries import Match, ModelEntry, by_label, listed, model_e
 from advisor.catalog.names import MIRRORS, STORING, Ending, Name, read_names, shorter, squashed, storage_of
 from advisor.errors import AmbiguousName
 
-_NO_VERSION = "it names no version; give one that does"
 _DATE = r"-(\d{4}|\d{2}-20\d{2})"
 _SIZE = r"\d[bm]\b"
 DERIVATIVE = (
@@ -148,15 +147,16 @@ def _dated(base: str) -> Iterator[str]:
                 yield label
 
 
-def contained(text: str) -> ModelEntry | None:
-    """The model whose name, with its size, stands inside that of `text`: what it may derive from."""
-    best, length = None, 0
+def contained(text: str) -> tuple[ModelEntry, ...]:
+    """The models whose name, with its size, stands inside that of `text`: what it may derive from."""
+    best: tuple[ModelEntry, ...] = ()
+    length = 0
     for name in read_names(text):
         wrapped = f"-{re.sub('[_.]', '-', name.base)}-"
         for label, entries in by_label().items():
             tail = re.sub("[_.:]", "-", label.rpartition("/")[2])
             if len(tail) > length and f"-{tail}-" in wrapped and re.search(_SIZE, tail):
-                best, length = entries[0], len(tail)
+                best, length = entries, len(tail)
     return best
 
 

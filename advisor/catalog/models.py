@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HINT = "`advise models` lists them; or give a Hub id or a path to a config.json"
-
 _BEFORE_IDS = ("https://huggingface.co/", "https://hf.co/", "huggingface.co/", "hf.co/", "hf://")
+"""What browsers and other programs put before a Hub id."""
 
 
 class Source(NamedTuple):
@@ -71,7 +71,7 @@ def find_source(text: str, *, offline: bool = False) -> Source:
 
 
 def _label(text: str) -> str:
-    """What was typed, without what a browser or another program puts before a Hub id."""
+    """What was typed, of an address on the Hub the id."""
     label = text.strip()
     prefix = next((one for one in _BEFORE_IDS if label.lower().startswith(one)), "")
     return "/".join(label[len(prefix) :].split("/")[:2]) if prefix else label
@@ -95,7 +95,7 @@ def _by_name(label: str, offline: bool) -> Source:
         try:
             return Source(hub.fetch_config(label, offline=offline), label, label)
         except SourceUnavailable as error:
-            if match is None and unclear is None and contained(label) is None:
+            if match is None and unclear is None and not contained(label):
                 raise _with_kin(error, label) from None
     if match is not None:
         return _of_catalog(match)
@@ -106,9 +106,9 @@ def _unknown(label: str) -> UnknownName | AmbiguousName | BadConfig:
     """What to say of a text that means no model: a derivative of one, a file that is not there, or a wrong name."""
     from advisor.catalog.matching import DERIVATIVE, contained
 
-    base = contained(label)
-    if base is not None:
-        return AmbiguousName("model", label, (base.hub_id,), DERIVATIVE)
+    bases = contained(label)
+    if bases:
+        return AmbiguousName("model", label, (entry.hub_id for entry in bases), DERIVATIVE)
     if _looks_like_path(label):
         return BadConfig(f"{shown(label)}: no such file")
     return UnknownName("model", label, by_label(), _HINT, _kin(label))

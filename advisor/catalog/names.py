@@ -53,21 +53,8 @@ TUNING = (
 _RUN_WORDS = frozenset(
     {
         *("base_model", "base_models", "best", "checkpoint", "checkpoints", "ckpt", "ckpts", "default", "dpo", "final"),
-        *(
-            "hf",
-            "last",
-            "latest",
-            "merged",
-            "model",
-            "models",
-            "out",
-            "output",
-            "outputs",
-            "pytorch",
-            "sft",
-            "snapshots",
-        ),
-        *("transformers", "weights"),
+        *("hf", "last", "latest", "merged", "model", "models", "out", "output", "outputs", "pytorch", "sft"),
+        *("snapshots", "transformers", "weights"),
     }
 )
 _RUN_NUMBERS = r"checkpoint[-_]\d+|step[-_]?\d+|[0-9a-f]{12,64}|v?\d*"
@@ -90,11 +77,6 @@ class Name(NamedTuple):
     base: str
     path: bool
     """Whether the name is a path's last telling part."""
-
-    @property
-    def label(self) -> str:
-        """organization/base, or the base alone."""
-        return f"{self.organization}/{self.base}" if self.organization else self.base
 
 
 def read_names(text: str) -> tuple[Name, ...]:

@@ -157,6 +157,7 @@ def test_remarks_are_silent_where_the_answer_is_about_another_model() -> None:
         ("qwen-7b", "'qwen-7b': it fits several; give one: Qwen/Qwen-7B or Qwen/Qwen2.5-7B"),
         ("unsloth/phi-4-bnb-4bit", "separate projections.* take the original: microsoft/phi-4"),
         ("acme/my-llama-3-8b-tuned", "by its name a derivative.*take its base: meta-llama/Meta-Llama-3-8B"),
+        ("my-llama-7b-tuned", "take its base: huggyllama/llama-7b or meta-llama/Llama-2-7b-hf"),
         ("Qwen/Qwen3-4B-Instruct", "no listed model has exactly this name; give one: Qwen/Qwen3-4B-Instruct-2507"),
     ],
 )

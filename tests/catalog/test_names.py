@@ -30,7 +30,7 @@ from advisor.catalog.names import MIRRORS, read_names, shorter, squashed, storag
 )
 def test_what_a_text_may_name(text: str, labels: list[str], path: bool) -> None:
     found = read_names(text)
-    assert [name.label for name in found] == labels
+    assert [f"{name.organization}/{name.base}".lstrip("/") for name in found] == labels
     assert all(name.path == path for name in found)
 
 
