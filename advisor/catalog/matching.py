@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from advisor.catalog.entries import Match, ModelEntry, by_label, listed, model_entries, only_one
+from advisor.catalog.entries import Match, ModelEntry, listed, model_entries, only_one
 from advisor.catalog.names import MIRRORS, STORING, Ending, Name, read_names, shorter, squashed, storage_of
 from advisor.errors import AmbiguousName
 
@@ -153,8 +153,8 @@ def contained(text: str) -> tuple[ModelEntry, ...]:
     length = 0
     for name in read_names(text):
         wrapped = f"-{re.sub('[_.]', '-', name.base)}-"
-        for label, entries in by_label().items():
-            tail = re.sub("[_.:]", "-", label.rpartition("/")[2])
+        for base, entries in _by_base().items():
+            tail = re.sub("[_.]", "-", base)
             if len(tail) > length and f"-{tail}-" in wrapped and re.search(_SIZE, tail):
                 best, length = entries, len(tail)
     return best
