@@ -134,8 +134,9 @@ def _is_derived(base: str, entry: ModelEntry) -> bool:
 
 @cache
 def _kin() -> dict[str, ModelEntry]:
-    """The models that known derivatives are asked back as, by the derivative's spelling."""
-    return {squashed(label.rpartition("/")[2]): entry for entry in model_entries() for label in entry.kin}
+    """The models that known derivatives are asked back as, by the derivative's spellings with and without endings."""
+    labels = ((label.lower().rpartition("/")[2], entry) for entry in model_entries() for label in entry.kin)
+    return {squashed(base): entry for label, entry in labels for base, _ in shorter(label)}
 
 
 def _dated(base: str) -> Iterator[str]:
