@@ -45,7 +45,7 @@ def _complete(context: click.Context, parameter: click.Parameter, typed: str) ->
     if knob.name == "model":
         from advisor.catalog import model_entries
 
-        known = [label for entry in model_entries() for label in (entry.name, *entry.aliases, entry.hub_id)]
+        known = list(dict.fromkeys(label for entry in model_entries() for label in entry.labels))
     elif knob.name == "gpu":
         from advisor.catalog import gpu_aliases
 

@@ -3,6 +3,7 @@
 AdvisorError                     one line: what, which value, what to do next (exit 2 unless it says otherwise)
 ├── InputError                   the caller's value is wrong
 │   ├── UnknownName              a model, GPU, method, module, rule ... that is not known
+│   ├── AmbiguousName            a name that fits several things, or that may not be what it is named after
 │   ├── BadValue                 a number or a word outside its allowed range
 │   ├── BadConfig                a config.json or GPU file that cannot be used, with the field
 │   │   ├── BadProfile           a traced profile that cannot be used
@@ -51,12 +52,12 @@ class InputError(AdvisorError):
 class UnknownName(InputError):
     """A name that is in no catalog; the message lists near matches."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
-        """Name the `kind` of thing, the `name` asked for, and the nearest of the `known` ones."""
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "", kin: Iterable[str] = ()) -> None:
+        """Name the `kind` of thing, the `name` asked for, its `kin`, and else the nearest of the `known` ones."""
         from difflib import get_close_matches  # only a mistake needs it
 
         shown = name if len(name) <= 80 else name[:77] + "..."
-        near = get_close_matches(shown.lower(), sorted({k.lower() for k in known}), n=4, cutoff=0.5)
+        near = list(kin) or get_close_matches(shown.lower(), sorted({k.lower() for k in known}), n=4, cutoff=0.5)
         parts = [f"unknown {kind} {shown!r}"]
         if near:
             parts.append(f"did you mean {', '.join(near)}?")
@@ -64,6 +65,16 @@ class UnknownName(InputError):
             parts.append(hint)
         super().__init__("; ".join(parts))
         self.near = tuple(near)
+
+
+class AmbiguousName(InputError):
+    """A name that is not enough to know what it means; the message lists what it may be."""
+
+    def __init__(self, kind: str, name: str, candidates: Iterable[str], why: str) -> None:
+        """Name the `kind` of thing, the `name` asked for, `why` it is not enough, and the `candidates` to give."""
+        self.near = tuple(candidates)
+        choice = f": {' or '.join(self.near)}" if self.near else ""
+        super().__init__(f"{kind} {shown(name, 80)!r}: {why}{choice}")
 
 
 class BadValue(InputError):

@@ -61,14 +61,17 @@ _filter = click.argument("words", nargs=-1, metavar="[FILTER]...")
 @_filter
 @_json
 def models(words: tuple[str, ...], as_json: bool) -> None:
-    """List the models of the catalog, or those that contain every word of FILTER."""
+    """List the models of the catalog, or those that contain every word of FILTER.
+
+    Ids of mirrors (unsloth/...), of stored copies (-GPTQ) and of variants (-Instruct) are understood, but not listed.
+    """
     from advisor.catalog import model_entries
     from advisor.render.answer import render_models
 
     rows = (
         _Row(
-            (entry.name, entry.parameters, entry.hub_id, entry.aliases),
-            (entry.name, entry.hub_id, *entry.aliases),
+            (entry.name, entry.parameters, entry.hub_id, (*entry.aliases, *entry.bare)),
+            entry.labels,
             "",
             entry._asdict(),
         )

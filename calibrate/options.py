@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import click
 
-from advisor.catalog.models import config_source, find_entry, model_folder
+from advisor.catalog.models import find_source
 from advisor.catalog.trainers import SWITCHED, find_trainer
 from advisor.errors import BadValue, UnknownName
 from advisor.knobs import KNOBS, Question, read_question, read_value
@@ -105,7 +104,4 @@ def config_of(text: str) -> dict[str, Any]:
     Unlike `find_model`, it accepts architectures that the formula does not know: transformers may know them.
     Raises UnknownName, BadConfig or SourceUnavailable.
     """
-    entry = find_entry(text)
-    if entry is not None:
-        return dict(json.loads((model_folder() / f"{entry.name}.json").read_text(encoding="utf-8"))["config"])
-    return dict(config_source(text)[1])
+    return dict(find_source(text).config)

@@ -63,6 +63,9 @@ class FakeCatalog:
     def hub_id_of(self, name: str) -> str:
         return f"maker/{name}"
 
+    def remarks_on(self, text: str, model: str) -> tuple[str, ...]:
+        return ()
+
 
 SPREAD = 0.05
 CONTEXT_BYTES = GIB // 2

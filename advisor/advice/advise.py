@@ -18,6 +18,7 @@ from advisor.advice.notes import (
     card_notes,
     data_notes,
     loss_notes,
+    name_notes,
     stand_in_notes,
     traced_notes,
     trainer_notes,
@@ -114,6 +115,7 @@ def advise(
     replay = None if simulate is None or chosen is None else _replayed(job, chosen.candidate, simulate, progress)
     summary = _summary(data, workload, context, recommendation)
     notes = (
+        *name_notes(model, spec, catalog),
         *measured,
         *taken.notes,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),

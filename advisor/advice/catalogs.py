@@ -40,3 +40,6 @@ class Catalog(Protocol):
 
     def hub_id_of(self, name: str) -> str:
         """The Hub id of the requested model; a name that the catalog does not know is returned unchanged."""
+
+    def remarks_on(self, text: str, model: str) -> Sequence[str]:
+        """What to say about how `text` was read, when the answer is about the `model` of that name."""

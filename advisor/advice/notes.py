@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from advisor.answer import Candidate, Comparison, DataSummary, Reason, Recommendation
 from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
-from advisor.specs import GpuSpec, Method, Model, Placement, TracedModel, Workload
+from advisor.specs import GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
 from advisor.stacks import named_stack
 from advisor.units import format_gib
+
+if TYPE_CHECKING:
+    from advisor.advice.catalogs import Catalog
 
 ASSUMPTION = "assumption"
 TRACE = "trace"
 DATA = "data"
+
+
+def name_notes(model: object, spec: Model, catalog: Catalog) -> list[Reason]:
+    """How the model's name was read, where it is not one that the catalog lists."""
+    if not isinstance(model, str) or not isinstance(spec, ModelSpec):
+        return []
+    texts = catalog.remarks_on(model, spec.name)
+    return [Reason(code=ASSUMPTION, text=text, source="profiles/models") for text in texts]
 
 
 def trainer_notes(preset: Preset) -> list[Reason]:

@@ -14,9 +14,9 @@ from typing import Any
 from advisor.advice.candidates import plan_of, searched, stand_ins
 from advisor.advice.catalogs import Catalog
 from advisor.advice.job import Job
-from advisor.advice.lineage import smaller_models
 from advisor.advice.search import Outcome, last_that_fits
 from advisor.answer import Candidate, Change
+from advisor.catalog.lineage import smaller_models
 from advisor.errors import AdvisorError, InputError
 from advisor.knobs import idle_knobs
 from advisor.recipes import flag

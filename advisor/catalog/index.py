@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from advisor.catalog.data import data_folder
 from advisor.catalog.gpu_file import catalog_cards
@@ -20,7 +21,14 @@ def model_index_text(folder: Path) -> str:
     """The text of index.json for the model files in `folder`: one line per model, by name."""
     paths = sorted(path for path in folder.glob("*.json") if path.name != "index.json")
     models = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
-    return _lines({key: model[key] for key in ("name", "hub_id", "aliases", "parameters")} for model in models)
+    return _lines(map(_model_row, models))
+
+
+def _model_row(model: dict[str, Any]) -> dict[str, object]:
+    """One line: the names of a model's file, those of its variants and of registries among its aliases."""
+    aliases = [*model["aliases"], *model.get("same_as", ()), *model.get("variants", ())]
+    row = {"name": model["name"], "hub_id": model["hub_id"], "aliases": aliases, "parameters": model["parameters"]}
+    return row | {key: list(model[key]) for key in ("bare", "derived", "kin") if key in model}
 
 
 def gpu_index_text(folder: Path) -> str:

@@ -12,17 +12,6 @@ from typing import NamedTuple
 from advisor.checkpoints import STORES, UNKNOWN_EXPERTS, Checkpoint
 from advisor.specs import ModelSpec
 
-MIRRORS = frozenset(
-    {
-        *("ai-modelscope", "alpindale", "axolotl-quants", "bartowski", "casperhansen", "hugging-quants"),
-        *("llm-research", "lmstudio-community", "mistral-community", "mlx-community", "modelscope", "neuralmagic"),
-        *("nousresearch", "nvidia", "redhatai", "swift", "techxgenus", "thebloke", "unsloth"),
-    }
-)
-"""Organizations that publish others' models under their names, in lower case."""
-OTHERWISE_BUILT = ("unsloth/phi-3", "unsloth/phi-4")
-"""How ids of mirrors begin whose models are not built as the original: Unsloth publishes Phi in Llama's form."""
-
 DYNAMIC_GROWTH = 1.81 / 1.36
 """The most that Unsloth states for a dynamic 4-bit checkpoint over a plain one: 1.81 GB against 1.36 (Qwen2-VL 2B).
 
@@ -108,7 +97,7 @@ _FORMS: tuple[tuple[str, Meaning], ...] = (
     (r"gptq(?:[-_]?(?:int|w)?(?P<bits>[2348])(?:-?bits?)?)?(?:[-_]g?(?P<group>32|64|128|1024)g?)?", _of_gptq),
     (r"awq(?:[-_]?(?:int4|w4|4bit))?(?:[-_]g128)?", lambda _: grouped("awq", 4, 128)),
     (r"hqq(?:[-_]?(?:int|w)?(?P<bits>[2348])(?:-?bits?)?)?", lambda found: grouped("hqq", int(found["bits"] or 4), 64)),
-    (r"fp8(?:-(?P<how>dynamic|block|static|kv))?", _of_fp8),
+    (r"fp8(?:-(?P<how>dynamic|block|static|kv)(?:-per-?tensor)?)?", _of_fp8),
     (r"nvfp4(?:a16)?", lambda _: "nvfp4"),
     (r"mxfp4", lambda _: dequantized("MXFP4", "mxfp4")),
     (r"aqlm(?:[-_][\w-]{1,40})?", lambda _: "aqlm"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from advisor.catalog.models import config_source
+from advisor.catalog.models import find_source
 from advisor.errors import UnsupportedArchitecture
 from advisor.files.checked import LIBRARIES, installed_version
 from advisor.files.traced import BadProfile, config_hash, profile_path, read_profile
@@ -17,7 +17,7 @@ UNLIMITED = 1_000_000_000
 
 def label_of(text: str) -> str:
     """What names a model in the data folder: the absolute path of its config.json, or what was asked for."""
-    path = config_source(text)[0]
+    path = find_source(text).path
     return os.path.realpath(path) if path is not None else text.strip().lower()
 
 
@@ -27,10 +27,10 @@ def find_traced(text: str, error: UnsupportedArchitecture) -> TracedModel:
     Raises `error` when it was never traced, BadProfile for a profile that is damaged, of another version, made with
     other versions of the libraries than the installed ones, or of another config than the model has now.
     """
-    _, config, name = config_source(text)
+    source = find_source(text)
     if not profile_path(label_of(text)).exists():
         raise error
-    return traced_model(text, config, name)
+    return traced_model(text, source.config, source.name)
 
 
 def traced_model(text: str, config: Mapping[str, object], name: str) -> TracedModel:

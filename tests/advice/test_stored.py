@@ -66,7 +66,7 @@ def test_lora_on_a_quantized_checkpoint_is_qlora() -> None:
     answer = ask(NF4, method="lora")
     assert [row.method for row in answer.candidates] == ["qlora"]
     assert answer.recommendation is not None
-    assert "LoRA on it is QLoRA, which is what is computed. In 16 bits: --model unsloth/Meta-Llama-3.1-8B." in said(
+    assert "LoRA on it is QLoRA, which is what is computed. In 16 bits: --model meta-llama/Meta-Llama-3.1-8B." in said(
         answer
     )
     assert ask(NF4, method="dora").candidates[0].method == "qdora"
@@ -75,7 +75,7 @@ def test_lora_on_a_quantized_checkpoint_is_qlora() -> None:
 @pytest.mark.parametrize(
     ("model", "knobs", "words"),
     [
-        (NF4, {"method": "full"}, "adapters only; in 16 bits: --model unsloth/Meta-Llama-3.1-8B"),
+        (NF4, {"method": "full"}, "adapters only; in 16 bits: --model meta-llama/Meta-Llama-3.1-8B"),
         (NF4, {"quant": "int8"}, "is stored as bitsandbytes nf4"),
         (NF4, {"double_quant": False}, "--double-quant is False"),
         (GPTQ, {"method": "dora"}, "peft 0.21 refuses DoRA on a GPTQ base"),

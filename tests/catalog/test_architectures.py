@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from advisor.catalog.config_json import decoder_config, model_from_config
+from advisor.catalog.entries import model_folder
 from advisor.catalog.families import all_families
-from advisor.catalog.models import model_folder
 from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.parameters.layers import Kind, dense_flags, part_of, sliding_flags
 from advisor.parameters.modules import layer_linears, parameter_count

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog.config_json import model_from_config, parse_config
+from advisor.catalog.entries import model_folder
 from advisor.catalog.gpus import find_gpus
-from advisor.catalog.models import model_folder
 from advisor.costs.memory import predict_step_memory
 from advisor.errors import AdvisorError
 from advisor.specs import Recipe

@@ -17,7 +17,7 @@ pytest.importorskip("huggingface_hub")
 
 from huggingface_hub import constants
 
-from advisor.catalog import find_model, hub
+from advisor.catalog import find_model, hub, remarks_on
 from advisor.catalog.hub import fetch_config, is_hub_id
 from advisor.errors import BadConfig, SourceUnavailable
 
@@ -29,6 +29,9 @@ BODIES = {
     "/acme/garbage": b"<html>502</html>",
     "/acme/list": b"[]",
     "/acme/trickle": CONFIG,
+    "/acme/Llama-3.1-8B-Instruct": CONFIG,
+    "/unsloth/phi-4": CONFIG,
+    "/acme/my-llama-3-8b-tuned": CONFIG,
 }
 REFUSALS = {
     "/acme/gone": (404, "RepoNotFound"),
@@ -133,6 +136,18 @@ def test_a_model_is_fetched_once_and_then_read_from_the_cache(online: str, asked
 def test_a_catalog_model_asks_nobody(online: str, asked: list[str]) -> None:
     assert find_model("meta-llama/Llama-3.1-8B").num_hidden_layers == 32
     assert asked == []
+
+
+def test_a_mirrors_copy_asks_nobody(online: str, asked: list[str]) -> None:
+    assert find_model("unsloth/Llama-3.1-8B-Instruct-bnb-4bit").num_hidden_layers == 32
+    assert asked == []
+
+
+@pytest.mark.parametrize("hub_id", ["acme/Llama-3.1-8B-Instruct", "unsloth/phi-4", "acme/my-llama-3-8b-tuned"])
+def test_a_derivatives_own_config_wins_over_its_base(online: str, hub_id: str) -> None:
+    spec = find_model(hub_id)
+    assert (spec.name, spec.num_hidden_layers) == (hub_id, 2)
+    assert remarks_on(hub_id, spec.name) == ()
 
 
 @pytest.mark.slow

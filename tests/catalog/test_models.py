@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.catalog import find_model, hub_id_of, model_entries, model_names, models
+from advisor.catalog import entries, find_model, hub_id_of, model_entries, model_names, models, remarks_on
 from advisor.catalog.data import data_text
+from advisor.catalog.entries import model_folder
 from advisor.catalog.index import model_index_text
-from advisor.catalog.models import model_folder
 from advisor.errors import AdvisorError, BadConfig, SourceUnavailable, UnknownName
 from advisor.parameters.modules import parameter_count
 
 FOLDER = Path(str(model_folder()))
 FILES = sorted(p for p in FOLDER.glob("*.json") if p.name != "index.json")
 KEYS = {"name", "hub_id", "aliases", "source", "parameters", "config"}
+MAY = {"bare", "same_as", "variants", "derived", "kin", "confidence", "described_as"}
+CONFIDENCE = {"exact", "transcribed", "class default"}
+"""Of a config that was not read on the Hub: a copy of it, another program's table, or the defaults of its class."""
 
 PUBLISHED = {  # parameter counts that the makers give, or that the Hub shows for the weights, tied matrices once
     "meta-llama/Llama-3.1-8B": 8_030_261_248,
@@ -72,15 +75,13 @@ TYPED = {
     "unsloth/Meta-Llama-3.1-8B-bnb-4bit": "llama-3.1-8b",
     "NousResearch/Meta-Llama-3-8B": "llama-3-8b",
     "llama-1b": "llama-3.2-1b",
-    "llama-7b": "llama-2-7b",
     "llama-70b": "llama-3.1-70b",
     " TinyLlama ": "tinyllama-1.1b",
-    "qwen-7b": "qwen2.5-7b",
     "qwen-8b": "qwen3-8b",
     "Qwen/Qwen-7B-Chat": "qwen1-7b",
     "qwen2.5:0.5b": "qwen2.5-0.5b",
     "mistral-7b": "mistral-7b-v0.3",
-    "gemma-2b": "gemma-2-2b",
+    "gemma-2b": "gemma-1-2b",
     "google/gemma-2b": "gemma-1-2b",
     "gemma-7b": "gemma-1-7b",
     "phi-3": "phi-3-mini",
@@ -89,6 +90,8 @@ TYPED = {
     "pythia-1.4b": "pythia-1.4b",
     "falcon-7b": "falcon-7b",
 }
+
+ASKED = {"llama-7b", "llama-13b", "qwen-1.8b", "qwen-7b", "qwen-14b", "qwen-72b", "deepseek-r1:8b"}
 
 TIED = (
     "llama-3.2-1b",
@@ -140,9 +143,13 @@ def test_the_files_are_complete() -> None:
     assert len(FILES) >= 150
     for path in FILES:
         data = json.loads(path.read_text(encoding="utf-8"))
-        assert set(data) - {"described_as"} == KEYS, path.name
+        assert set(data) - MAY == KEYS, path.name
         assert data["name"] == path.stem
-        assert data["source"] == f"https://huggingface.co/{data['hub_id']}/blob/main/config.json"
+        page = f"https://huggingface.co/{data['hub_id']}/blob/main/config.json"
+        assert data["source"] == page or (data["confidence"] in CONFIDENCE and ": " in data["source"])
+        for names in ("same_as", "derived", "kin"):
+            assert all("/" in hub_id and says for hub_id, says in data.get(names, {}).items()), path.name
+        assert all(set(one) == {"source", "config"} and one["source"] for one in data.get("variants", {}).values())
 
 
 def test_the_index_says_what_the_files_say() -> None:
@@ -150,10 +157,11 @@ def test_the_index_says_what_the_files_say() -> None:
     assert model_names() == tuple(p.stem for p in FILES)
 
 
-def test_no_label_means_two_models() -> None:
-    labels = Counter(label.lower() for e in model_entries() for label in (e.name, e.hub_id, *e.aliases))
-    assert len(labels) > 1000
-    assert [label for label, count in labels.items() if count > 1] == []
+def test_no_label_means_two_models_but_those_that_are_asked_back() -> None:
+    labels = Counter(label.lower() for entry in model_entries() for label in (*entry.labels, *entry.kin))
+    assert len(labels) > 800
+    twice = {label for label, count in labels.items() if count > 1}
+    assert twice == ASKED
 
 
 @pytest.mark.parametrize("hub_id", PUBLISHED)
@@ -216,6 +224,37 @@ def test_a_file_a_folder_and_a_folder_without_one(tmp_path: Path, monkeypatch: p
         find_model("./empty")
 
 
+def test_an_adapters_folder_means_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, base in (("lora_model", '"unsloth/Qwen3-8B-bnb-4bit"'), ("odd", "7"), ("circle", '"circle"')):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": {base}}}')
+    assert find_model("lora_model").name == "qwen3-8b"
+    assert hub_id_of("./lora_model") == "unsloth/Qwen3-8B-bnb-4bit"
+    assert remarks_on("lora_model", "qwen3-8b") == (
+        "lora_model holds an adapter: answered for its base unsloth/Qwen3-8B-bnb-4bit.",
+    )
+    for folder in ("odd", "circle"):
+        with pytest.raises(UnknownName):
+            find_model(folder, offline=True)
+    (tmp_path / "odd" / "adapter_config.json").write_text('{"base_model_name_or_path": "lora_model"}')
+    with pytest.raises(BadConfig, match="odd: its base lora_model is an adapter too"):
+        find_model("odd")
+
+
+def test_a_file_is_read_and_not_guessed_from_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "Llama-3.1-8B-Instruct"
+    folder.mkdir()
+    with pytest.raises(BadConfig, match=r"config\.json: no such file"):
+        find_model(str(folder))
+    (folder / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 3}')
+    assert find_model(str(folder)).num_hidden_layers == 3
+    assert remarks_on(str(folder), "Llama-3.1-8B-Instruct") == ()
+    assert hub_id_of(str(folder)) == str(folder)
+    with pytest.raises(BadConfig, match="no such file"):
+        find_model(str(folder / "config_8b.json"))
+
+
 def test_a_catalog_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "llama-8b").mkdir()
     (tmp_path / "llama-8b" / "config.json").write_text("{}")
@@ -246,8 +285,9 @@ def test_a_look_up_reads_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
         read.append(name)
         return data_text(folder, name)
 
-    monkeypatch.setattr(models, "data_text", noted)
-    for remembers in (models.model_entries, models._by_label, models._catalog_model):
+    for module in (entries, models):
+        monkeypatch.setattr(module, "data_text", noted)
+    for remembers in (entries.model_entries, entries.by_label, models._catalog_model, models._file):
         remembers.cache_clear()
     find_model("llama-8b")
     assert read == ["index.json", "llama-3.1-8b.json"]

@@ -58,7 +58,7 @@ def test_an_ending_is_what_the_checkpoint_holds(name: str, model: str, quant: st
         ("someone/own-model-q8_0-GGUF", "a GGUF file is for inference", "the id of the model that it was made from"),
         ("nvidia/Llama-3.3-70B-Instruct-NVFP4", "does not train on NVFP4", "--model meta-llama/Llama-3.3-70B-Instruct"),
         ("nvidia/Llama-3.1-8B-Instruct-FP8", "ModelOpt", "--model meta-llama/Llama-3.1-8B-Instruct"),
-        ("ISTA-DASLab/Meta-Llama-3-8B-AQLM-2Bit-1x16", "AQLM is not known", "the id of the model"),
+        ("ISTA-DASLab/Meta-Llama-3-8B-AQLM-2Bit-1x16", "AQLM is not known", "--model meta-llama/Meta-Llama-3-8B"),
         ("mlx-community/Meta-Llama-3.1-8B-Instruct-4bit", "an MLX checkpoint", "--model meta-llama/"),
         ("01-ai/Yi-34B-Chat-4bits", "does not say in which format", "--model 01-ai/Yi-34B-Chat"),
         ("google/gemma-3-4b-it-qat", "does not say in which format", "--model google/gemma-3-4b-it"),
@@ -90,7 +90,7 @@ def test_a_dynamic_checkpoint_is_read_where_its_config_is_cached(
     path.write_text(json.dumps({"model_type": "qwen3", "quantization_config": stored}))
     monkeypatch.setattr("advisor.catalog.hub.cached_file", lambda hub_id, file: path if hub_id == name else None)
     found = checkpoint_of(name)
-    assert (found.growth, found.unknown, found.original) == (1, (), "unsloth/Qwen3-8B")
+    assert (found.growth, found.unknown, found.original) == (1, (), "Qwen/Qwen3-8B")
     assert found.whole[3] == ("down_proj", "gate_proj", "up_proj")
 
 

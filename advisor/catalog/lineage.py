@@ -1,7 +1,8 @@
-"""Which smaller models are kin: those whose names differ only in version and size."""
+"""Which models are kin: those whose names differ only in version and size."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -61,3 +62,29 @@ def smaller_models(name: str, sizes: Mapping[str, int]) -> list[str]:
     ]
     kin.sort(key=lambda one: (one[1].version[:1], sizes[one[0]], one[1].version), reverse=True)
     return [other for other, _ in kin]
+
+
+def nearest_kin(name: str, sizes: Mapping[str, int], count: int = 4) -> tuple[str, ...]:
+    """Names in `sizes` (parameters by name) of the same lineage, those nearest in version and size first.
+
+    'qwen3-27b', which does not exist, is near to qwen3-32b. Of a name without a size, the smallest; () without kin.
+    """
+    mine, asked = taken_apart(name), _stated_parameters(name)
+
+    def distance(other: str) -> float:
+        """One doubling of a stated size counts as much as one major version, ten minor ones as one major."""
+        (major, minor), (other_major, other_minor) = ((*one.version, 0, 0)[:2] for one in (mine, taken_apart(other)))
+        versions = abs(major - other_major) + abs(minor - other_minor) / 10
+        return abs(math.log2(sizes[other] / (asked or 1))) + versions * (1 if asked else 1_000)
+
+    kin = [other for other in sizes if mine.lineage and taken_apart(other).lineage == mine.lineage]
+    return tuple(sorted(kin, key=distance)[:count])
+
+
+def _stated_parameters(name: str) -> float:
+    """The size that a name states, in parameters; 0 for a name without one."""
+    stated = _SIZE.search(name.lower())
+    if stated is None:
+        return 0.0
+    number, unit = stated[0].rpartition("x")[2][:-1], stated[0][-1]
+    return float(number.replace("_", ".")) * (1e9 if unit == "b" else 1e6)

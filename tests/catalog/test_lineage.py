@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.advice.lineage import smaller_models, taken_apart
 from advisor.catalog import model_entries
+from advisor.catalog.lineage import nearest_kin, smaller_models, taken_apart
 
 SIZES = {entry.name: entry.parameters for entry in model_entries()}
 
@@ -47,3 +47,22 @@ def test_kin_in_order(name: str, first: list[str]) -> None:
     assert bool(found) == bool(first)
     assert all(taken_apart(one).version[:1] >= taken_apart(name).version[:1] for one in found)
     assert all(SIZES[one] < SIZES[name] for one in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("qwen3-27b", ["qwen3-30b-a3b", "qwen3-32b"]),
+        ("ministral-3-14b", ["ministral-3-8b"]),
+        ("gemma-2", ["gemma-2-2b", "gemma-2-9b", "gemma-2-27b"]),
+        ("gpt-oss", ["gpt-oss-20b", "gpt-oss-120b"]),
+        ("mixtral-8x9b", ["mixtral-8x7b"]),
+        ("lama-3.1-8b", []),
+        ("8b", []),
+        ("llama-0b", ["llama-1-7b"]),
+    ],
+)
+def test_kin_of_a_name_that_is_nobodys(name: str, first: list[str]) -> None:
+    found = nearest_kin(name, SIZES)
+    assert list(found[: len(first)]) == first
+    assert bool(found) == bool(first)

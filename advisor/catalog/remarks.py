@@ -1,0 +1,24 @@
+"""What an answer says about how the name of its model was read."""
+
+from __future__ import annotations
+
+from advisor.catalog.entries import Match
+
+
+def remarks(match: Match) -> tuple[str, ...]:
+    """One sentence a thing that was assumed; () where the catalog lists the name as it is."""
+    name = match.entry.name
+    texts = []
+    if match.path:
+        texts.append(f"{match.text} is not here: taken as {name} by its name.")
+    elif match.bare:
+        texts.append(f"{match.text} names no version: taken as {name}, the newest of that size in the catalog.")
+    elif match.foreign:
+        texts.append(
+            f"{match.text}: taken as {name} by its name; its own config.json was not read, its vocabulary may differ."
+        )
+    elif match.tuned:
+        texts.append(f"{match.text} is not listed: taken as {name}, whose sizes such variants share.")
+    if match.derived:
+        texts.append(f"{match.text}: sizes of {name} by name and kinship; its own config.json was not read.")
+    return tuple(texts)
