@@ -80,7 +80,7 @@ def _refuse(run: Run) -> None:
             raise BadValue("--modules-to-save", name, allowed)
     libraries = libraries_of(recipe.stack)
     if libraries.code != "unsloth" or libraries.code_version < WRITTEN_FOR:
-        allowed = f"must be unsloth-{version_text(WRITTEN_FOR)} or later in a file for Unsloth"
+        allowed = f"must be unsloth-{version_text(WRITTEN_FOR)} or later in a file for Unsloth (--trainer unsloth)"
         raise BadValue("--stack", ",".join(recipe.stack) or "none", allowed)
     if workload.packing and run.model.architecture in PADDED:
         raise BadValue("--packing", True, f"Unsloth does not pack rows of {run.model.architecture}: leave it out")
@@ -161,6 +161,7 @@ def _load(run: Run) -> str:
             f"    full_finetuning={not recipe.has_adapters},",
             *(["    quantization_config=quantization,"] if name else []),
             "    use_exact_model_name=True,  # not Unsloth's copy, where some layers are not quantized",
+            "    text_only=True,  # a multimodal model's other towers stay unloaded",
             _checkpointing(recipe),
             ")",
             'tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor',

@@ -206,7 +206,7 @@ def test_four_bits_are_asked_for_where_the_recipe_has_them(method: Method) -> No
     loaded = keywords(script(recipe_of("unsloth", method)), "from_pretrained")
     assert loaded["load_in_4bit"] is (method in QUANTIZED_METHODS)
     assert loaded["load_in_8bit"] is False
-    assert loaded["use_exact_model_name"] is True
+    assert (loaded["use_exact_model_name"], loaded["text_only"]) == (True, True)
 
 
 @pytest.mark.parametrize(
