@@ -2,8 +2,8 @@
 
 Sources: unsloth 2026.10.9, models/loader.py (FastLanguageModel.from_pretrained), models/llama.py (get_peft_model),
 trainer.py (which rows it packs or pads), models/rl.py (SFTConfig); unsloth_zoo 2026.10.9, dataset_utils.py
-(sft_prepare_dataset). Ignores: learning-rate schedules and checkpoints of the run. No GPU, no Unsloth: --smoke runs
-the first steps on the real model.
+(sft_prepare_dataset). Ignores: learning-rate schedules and checkpoints of the run. Unsloth needs a GPU: --smoke
+is the first steps of the real model.
 """
 
 from __future__ import annotations
