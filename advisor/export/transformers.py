@@ -7,8 +7,6 @@ memory nor step time by much; the learning rates are usual starting points.
 
 from __future__ import annotations
 
-from typing import Any
-
 from advisor.errors import BadValue
 from advisor.export.kernels import LIGER, liger_config, refuse
 from advisor.export.rows import rows_section
@@ -22,34 +20,40 @@ from advisor.export.run import (
     quoted,
     quoted_list,
 )
+from advisor.export.script import (
+    EOS_CHECK,
+    NAME,
+    bitsandbytes,
+    evaluation,
+    joined,
+    last_layers,
+    lora,
+    optimization,
+    options,
+    saving,
+    start_command,
+)
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
 from advisor.optimizers import optimizer_row
 from advisor.specs import Recipe
-
-NAME = "train.py"
 
 
 def write(run: Run) -> TrainingFile:
     """A Python script that trains as the run says. Raises BadValue for what transformers' Trainer does not have."""
     refuse(run.recipe, "transformers", tuple(LIGER))
     check_stored(run)
-    start = f"python {NAME}" if run.gpus == 1 else f"torchrun --nproc-per-node {run.gpus} {NAME}"
-    command = command_of(run, start)
-    text = "\n\n".join(
-        part
-        for part in (
-            _head(run, command) + "\n" + _imports(run),
-            _options(run),
-            f"model_id = {quoted(run.source)}\nSEQ_LEN = {_seq_len(run)}  # tokens of the longest row\n",
-            tiny_model(run.model) + "\n",
-            _load(run),
-            _adapters(run) if run.recipe.has_adapters else _last_layers(run),
-            rows_section(run.data, run.workload, ROWS) + "\n",
-            _train(run),
-        )
-        if part.strip()
+    command = command_of(run, start_command(run))
+    text = joined(
+        _head(run, command) + "\n" + _imports(run),
+        options(run, f"{STEPS} steps of a tiny random model on the CPU"),
+        f"model_id = {quoted(run.source)}\nSEQ_LEN = {_seq_len(run)}  # tokens of the longest row\n",
+        tiny_model(run.model) + "\n",
+        _load(run),
+        _adapters(run) if run.recipe.has_adapters else _last_layers(run),
+        rows_section(run.data, run.workload, ROWS) + "\n",
+        _train(run),
     )
-    return TrainingFile(NAME, text + "\n", command)
+    return TrainingFile(NAME, text, command)
 
 
 def _seq_len(run: Run) -> str:
@@ -104,20 +108,6 @@ def _imports(run: Run) -> str:
     return "\n".join([*lines, IMPORTS, "from transformers import (", *(f"    {name}," for name in names), ")"])
 
 
-def _options(run: Run) -> str:
-    return f'''parser = argparse.ArgumentParser()
-parser.add_argument("--data", default={quoted(run.data.path)}, help="rows to train on")
-evaluation = parser.add_mutually_exclusive_group()
-evaluation.add_argument("--eval-file", help="rows to evaluate on after each epoch, in the same form")
-evaluation.add_argument("--eval-fraction", type=float, help="evaluate on this part of the rows, such as 0.05")
-parser.add_argument("--output-dir", help="default: out, or out-smoke")
-parser.add_argument("--smoke", action="store_true", help="{STEPS} steps of a tiny random model on the CPU")
-options = parser.parse_args()
-if options.eval_fraction is not None and not 0 < options.eval_fraction < 1:
-    parser.error("--eval-fraction must be between 0 and 1")
-output_dir = options.output_dir or ("out-smoke" if options.smoke else "out")'''
-
-
 def _prepares(recipe: Recipe) -> bool:
     return recipe.is_quantized and recipe.kbit_upcast
 
@@ -134,8 +124,7 @@ def _load(run: Run) -> str:
         "    save_tiny_model(tiny.name)",
         "    model_id = tiny.name",
         "tokenizer = AutoTokenizer.from_pretrained(model_id)",
-        "if tokenizer.eos_token is None:",
-        '    raise SystemExit("the tokenizer has no EOS token: set one, or the model does not learn to stop")',
+        EOS_CHECK,
         "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is told apart by its labels",
     ]
     name, *arguments = _quantization(run) or [""]
@@ -185,17 +174,7 @@ def _quantization(run: Run) -> list[str]:
             "fp8": ["FineGrainedFP8Config", "    dequantize=True,"] if stored.dequantized else [],
         }
         return trains.get(stored.method, [])
-    if not recipe.is_quantized:
-        return []
-    if recipe.quant == "int8":
-        return ["BitsAndBytesConfig", "    load_in_8bit=True,"]
-    return [
-        "BitsAndBytesConfig",
-        "    load_in_4bit=True,",
-        f'    bnb_4bit_quant_type="{recipe.quant}",',
-        f"    bnb_4bit_use_double_quant={recipe.double_quant},",
-        f"    bnb_4bit_compute_dtype=torch.{recipe.base_dtype},",
-    ]
+    return bitsandbytes(recipe) if recipe.is_quantized else []
 
 
 def _checkpointing(recipe: Recipe, name: str, options: str) -> list[str]:
@@ -214,17 +193,9 @@ def _adapters(run: Run) -> str:
         lines += ["model = prepare_model_for_kbit_training(", "    model,", *switches, ")"]
     elif recipe.gradient_checkpointing and recipe.reentrant:
         lines.append("model.enable_input_require_grads()  # re-entrant checkpointing needs an input with a gradient")
-    targets = '"all-linear"' if run.adapts_all_linear else quoted_list(run.target_modules)
     lines += [
         "lora = LoraConfig(",
-        f"    r={recipe.rank},",
-        f"    lora_alpha={recipe.alpha!r},",
-        f"    lora_dropout={recipe.dropout!r},",
-        f"    target_modules={targets},",
-        *(["    use_dora=True,"] if recipe.is_dora else []),
-        *_variant(run),
-        *([f"    modules_to_save={quoted_list(recipe.modules_to_save)},"] if recipe.modules_to_save else []),
-        *([f"    layers_to_transform=list({_last(recipe)}),"] if recipe.trained_layers else []),
+        *lora(run, "transformers", {"loraplus": ("", "")}),  # LoRA+ is a matter of the optimizer
         '    task_type="CAUSAL_LM",',
         ")",
         "model = get_peft_model(model, lora)",
@@ -253,17 +224,6 @@ def _adapter_dtypes(recipe: Recipe) -> list[str]:
     return [loop, "    if parameter.requires_grad:", *casts, "        parameter.data = parameter.data.to(dtype)"]
 
 
-def _variant(run: Run) -> list[str]:
-    """Lines of LoraConfig for LoRA's variant; LoRA+ is a matter of the optimizer."""
-    keys: dict[str, tuple[str, Any]] = {
-        "rslora": ("use_rslora", True),
-        **{name: ("init_lora_weights", name) for name in ("pissa", "olora")},
-        "loraplus": ("", ""),
-    }
-    found = run.variant_keys("transformers", keys)
-    return [f"    {key}={quoted(value) if isinstance(value, str) else value}," for key, value in found.items() if key]
-
-
 def _loraplus(run: Run) -> list[str]:
     """The Trainer's keyword for an optimizer of LoRA+. Raises BadValue for one that it is not written for."""
     if run.recipe.variant != "loraplus" or not run.recipe.has_adapters:
@@ -274,11 +234,6 @@ def _loraplus(run: Run) -> list[str]:
     return [f"    optimizers=(create_loraplus_optimizer(model, torch.optim.AdamW, {rate}, fused=True), None),"]
 
 
-def _last(recipe: Recipe) -> str:
-    """An expression for the numbers of the last layers."""
-    return f"range(model.config.num_hidden_layers)[-{recipe.trained_layers}:]"
-
-
 def _last_layers(run: Run) -> str:
     """Lines that freeze all but the last layers, and the modules that are named."""
     recipe = run.recipe
@@ -286,7 +241,7 @@ def _last_layers(run: Run) -> str:
         return ""
     named = f' or name.split(".")[-2] in {quoted_list(recipe.modules_to_save)}' if recipe.modules_to_save else ""
     lines = [
-        f"last = {_last(recipe)}",
+        f"last = {last_layers(recipe)}",
         "for name, parameter in model.named_parameters():  # the first number in a name is that of its layer",
         '    layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)',
         f"    parameter.requires_grad_(layer in last{named})",
@@ -308,18 +263,13 @@ def _train(run: Run) -> str:
         f"    per_device_train_batch_size={_small(recipe.micro_batch, 2)},",
         f"    per_device_eval_batch_size={_small(run.eval_batch, 2)},  # fits as well",
         f"    gradient_accumulation_steps={_small(recipe.gradient_accumulation, 1)},",
-        f"    learning_rate={run.learning_rate!r},",
-        *_optimizer(run),
+        *optimization(run, "transformers' Trainer"),
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
-        *([f"    neftune_noise_alpha={recipe.neftune!r},"] if recipe.neftune else []),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
         *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" or config is not None else []),
         *([f"    liger_kernel_config={config},"] if config else []),
-        *(['    train_sampling_strategy="group_by_length",'] if run.workload.group_by_length else []),
-        f'    eval_strategy="no" if eval_rows is None else {quoted("steps" if run.workload.eval_steps else "epoch")},',
-        *([f"    eval_steps={run.workload.eval_steps},"] if run.workload.eval_steps else []),
-        "    prediction_loss_only=True,",
+        *evaluation(run),
         "    use_cpu=options.smoke,",
         ")",
         "trainer = Trainer(",
@@ -331,18 +281,9 @@ def _train(run: Run) -> str:
         "    processing_class=tokenizer,",
         f"    data_collator={_collator(run)},  # labels of padding are -100, those of EOS are not",
         ")",
-        "trainer.train()",
-        f"trainer.save_model()  # {'the adapter' if recipe.has_adapters else 'the model'} and the tokenizer",
-        'print(f"saved to {output_dir}")',
+        *saving(recipe),
     ]
     return "\n".join(lines)
-
-
-def _optimizer(run: Run) -> list[str]:
-    """Keyword lines for the optimizer."""
-    values = run.optimizer_arguments("transformers' Trainer")
-    spelled = {name: quoted_list(one) if isinstance(one, list) else quoted(one) for name, one in values.items()}
-    return [f"    {name}={value}," for name, value in spelled.items()]
 
 
 def _collator(run: Run) -> str:

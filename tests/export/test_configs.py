@@ -24,8 +24,9 @@ from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, TracedModel, Workload
 from tests.fakes import MODEL
 
+SCRIPTS = ("transformers", "unsloth")
 EXPORTS = {
-    trainer: export for trainer in TRAINERS if trainer != "transformers" and (export := export_of(trainer)) is not None
+    trainer: export for trainer in TRAINERS if trainer not in SCRIPTS and (export := export_of(trainer)) is not None
 }
 FORMS: tuple[DataForm, ...] = get_args(DataForm)
 
@@ -186,16 +187,16 @@ def test_the_answer_comes_with_the_trainers_own_file(trainer: str) -> None:
     answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer=trainer, method="lora")
     text = training_file(answer, answer.candidates[0]).text
     assert text.startswith("# Written for transformers") is (
-        trainer in ("unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel")
+        trainer in ("torchtune", "litgpt", "ms-swift", "nemo-automodel")
     )
     assert ("import torch" in text) is (trainer not in EXPORTS)
 
 
 def test_there_are_exports() -> None:
-    assert set(EXPORTS) == {"trl", "axolotl", "llamafactory"} == set(TARGETS) - {"auto", "python"}
+    assert set(EXPORTS) == {"trl", "axolotl", "llamafactory"} == set(TARGETS) - {"auto", "python", "unsloth"}
 
 
-@pytest.mark.parametrize("trainer", [*sorted(EXPORTS), "transformers"])
+@pytest.mark.parametrize("trainer", [*sorted(EXPORTS), *SCRIPTS])
 def test_every_export_has_the_same_signature(trainer: str) -> None:
     wanted = list(inspect.signature(Export.write).parameters.values())[1:]
     export = export_of(trainer)

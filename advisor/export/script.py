@@ -1,0 +1,109 @@
+"""What the Python scripts have in common: their options, checks of the tokenizer, and arguments of the Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from advisor.export.run import Run, quoted, quoted_list
+from advisor.specs import Recipe
+
+NAME = "train.py"
+EOS_CHECK = """\
+if tokenizer.eos_token is None:
+    raise SystemExit("the tokenizer has no EOS token: set one, or the model does not learn to stop")"""
+
+
+def joined(*parts: str) -> str:
+    """The text of a script, of sections with an empty line between them."""
+    return "\n\n".join(part for part in parts if part.strip()) + "\n"
+
+
+def start_command(run: Run) -> str:
+    """What starts the script, on one card or on all of a machine."""
+    return f"python {NAME}" if run.gpus == 1 else f"torchrun --nproc-per-node {run.gpus} {NAME}"
+
+
+def options(run: Run, smoke: str) -> str:
+    """The section that reads the command line; `smoke` is what --smoke runs, in words."""
+    return f'''parser = argparse.ArgumentParser()
+parser.add_argument("--data", default={quoted(run.data.path)}, help="rows to train on")
+evaluation = parser.add_mutually_exclusive_group()
+evaluation.add_argument("--eval-file", help="rows to evaluate on after each epoch, in the same form")
+evaluation.add_argument("--eval-fraction", type=float, help="evaluate on this part of the rows, such as 0.05")
+parser.add_argument("--output-dir", help="default: out, or out-smoke")
+parser.add_argument("--smoke", action="store_true", help="{smoke}")
+options = parser.parse_args()
+if options.eval_fraction is not None and not 0 < options.eval_fraction < 1:
+    parser.error("--eval-fraction must be between 0 and 1")
+output_dir = options.output_dir or ("out-smoke" if options.smoke else "out")'''
+
+
+def bitsandbytes(recipe: Recipe) -> list[str]:
+    """The class that says how bitsandbytes quantizes a base, and lines with its arguments."""
+    if recipe.quant == "int8":
+        return ["BitsAndBytesConfig", "    load_in_8bit=True,"]
+    return [
+        "BitsAndBytesConfig",
+        "    load_in_4bit=True,",
+        f'    bnb_4bit_quant_type="{recipe.quant}",',
+        f"    bnb_4bit_use_double_quant={recipe.double_quant},",
+        f"    bnb_4bit_compute_dtype=torch.{recipe.base_dtype},",
+    ]
+
+
+def lora(run: Run, trainer: str, others: Mapping[str, tuple[str, Any]]) -> list[str]:
+    """The keyword lines of adapters, as peft's LoraConfig names them; `others`: variants that need none of its.
+
+    Raises BadValue for a variant of LoRA that is neither.
+    """
+    recipe = run.recipe
+    targets = '"all-linear"' if run.adapts_all_linear else quoted_list(run.target_modules)
+    started = {name: ("init_lora_weights", name) for name in ("pissa", "olora")}
+    variant = run.variant_keys(trainer, {"rslora": ("use_rslora", True), **started, **others})
+    return [
+        f"    r={recipe.rank},",
+        f"    lora_alpha={recipe.alpha!r},",
+        f"    lora_dropout={recipe.dropout!r},",
+        f"    target_modules={targets},",
+        *(["    use_dora=True,"] if recipe.is_dora else []),
+        *(f"    {key}={quoted(value) if isinstance(value, str) else value}," for key, value in variant.items() if key),
+        *([f"    modules_to_save={quoted_list(recipe.modules_to_save)},"] if recipe.modules_to_save else []),
+        *([f"    layers_to_transform=list({last_layers(recipe)}),"] if recipe.trained_layers else []),
+    ]
+
+
+def last_layers(recipe: Recipe) -> str:
+    """An expression for the numbers of the last layers."""
+    return f"range(model.config.num_hidden_layers)[-{recipe.trained_layers}:]"
+
+
+def optimization(run: Run, trainer: str) -> list[str]:
+    """The keyword lines of learning rate, optimizer, noise and sampling. Raises BadValue for another optimizer."""
+    values = run.optimizer_arguments(trainer)
+    spelled = {name: quoted_list(one) if isinstance(one, list) else quoted(one) for name, one in values.items()}
+    return [
+        f"    learning_rate={run.learning_rate!r},",
+        *(f"    {name}={value}," for name, value in spelled.items()),
+        *([f"    neftune_noise_alpha={run.recipe.neftune!r},"] if run.recipe.neftune else []),
+        *(['    train_sampling_strategy="group_by_length",'] if run.workload.group_by_length else []),
+    ]
+
+
+def evaluation(run: Run) -> list[str]:
+    """The keyword lines of when to evaluate, if there are rows for it."""
+    steps = run.workload.eval_steps
+    return [
+        f'    eval_strategy="no" if eval_rows is None else {quoted("steps" if steps else "epoch")},',
+        *([f"    eval_steps={steps},"] if steps else []),
+        "    prediction_loss_only=True,",
+    ]
+
+
+def saving(recipe: Recipe) -> list[str]:
+    """The lines that train, save, and say where."""
+    return [
+        "trainer.train()",
+        f"trainer.save_model()  # {'the adapter' if recipe.has_adapters else 'the model'} and the tokenizer",
+        'print(f"saved to {output_dir}")',
+    ]
