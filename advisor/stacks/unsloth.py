@@ -294,8 +294,8 @@ class Unsloth(Stack):
 
 
 def _by_hand(m: ModelSpec, recipe: Recipe) -> bool:
-    """Full fine-tuning goes through the generated models. Source: models/llama.py, from_pretrained."""
-    return m.architecture in BY_HAND and recipe.method != "full"
+    """Full fine-tuning and 8-bit bases go through the generated models. Source: models/llama.py, from_pretrained."""
+    return m.architecture in BY_HAND and recipe.method != "full" and recipe.quant != "int8"
 
 
 def _heads(t: Tape, x: Tensor, m: ModelSpec) -> Tensor:
