@@ -16,7 +16,7 @@ DENSE: dict[str, Architecture] = {
         norms_end_in_norm=False,  # modeling_bloom.py, BloomModel.__init__: self.ln_f
         layer="bloom",  # modeling_bloom.py, BloomBlock.forward: output = self.mlp(layernorm_output, residual)
         position_ids="none",  # modeling_bloom.py, BloomModel.forward: block(...) without position_ids
-        takes_position_ids=False,  # modeling_bloom.py, BloomForCausalLM.forward: no such argument
+        takes_position_ids=False,  # modeling_bloom.py, BloomForCausalLM.forward: attention_mask without position_ids
         alibi="by_row",  # modeling_bloom.py, BloomModel.forward: alibi = alibi.repeat(batch_size, 1, 1)
     ),
     "cohere": Architecture(
@@ -143,7 +143,7 @@ DENSE: dict[str, Architecture] = {
         norms_end_in_norm=False,  # modeling_mpt.py, MptBlock.__init__: self.norm_1
         layer="mpt",  # modeling_mpt.py, MptBlock.forward: output = self.ffn(layernorm_output, residual)
         position_ids="none",  # modeling_mpt.py, MptModel.forward: block(...) without position_ids
-        takes_position_ids=False,  # modeling_mpt.py, MptForCausalLM.forward: no such argument
+        takes_position_ids=False,  # modeling_mpt.py, MptForCausalLM.forward: attention_mask without position_ids
         # modeling_mpt.py, MptModel.forward: build_mpt_alibi_tensor(self.num_heads, self.config.max_seq_len, ...)
         alibi="longest_row",
     ),
