@@ -293,10 +293,6 @@ def _estimate(
     """The same for rows whose lengths are what the workload says."""
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
-    if recipe.stack:
-        from advisor.parameters.stored import as_stored
-
-        model = as_stored(model, recipe.stack)
     batch = worst(workload, recipe)
     stack = stack_for(recipe, gpu, workload)
     model = stack.built(model)

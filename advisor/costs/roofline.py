@@ -71,7 +71,6 @@ class Roofline:
                 padding=profile.attention_padding_flop_per_byte,
             )
         )
-        self._batched_fp32 = profile.batched_fp32
         self._padding, self._vector_padding = profile.padding, profile.vector_padding
         self._batched_fp32 = profile.batched_fp32
         peak = gpu.memory_bytes_per_s

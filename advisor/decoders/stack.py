@@ -88,8 +88,12 @@ class Stack:
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
 
     def built(self, m: ModelSpec) -> ModelSpec:
-        """The model as its code builds it: what it ties, and which of its parts run otherwise."""
-        return m
+        """The model as its code and its libraries build it: what it ties and fuses, which parts run otherwise."""
+        if self.libraries == MIRRORED:
+            return m
+        from advisor.parameters.stored import stored_by
+
+        return stored_by(m, self.libraries)
 
     def quantized_head(self, recipe: Recipe) -> bool:
         """Whether the head is stored as the linear layers of the decoder are."""

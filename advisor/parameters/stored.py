@@ -23,12 +23,12 @@ def as_stored(m: Model, names: tuple[str, ...]) -> Model: ...
 
 
 def as_stored(m: Model, names: tuple[str, ...]) -> Model:
-    """The model as the libraries of a recipe's `stack` build it (see `_stored`); a traced one as it is."""
-    return _stored(m, libraries_of(names)) if names and isinstance(m, ModelSpec) else m
+    """The model as the libraries of a recipe's `stack` build it (see `stored_by`); a traced one as it is."""
+    return stored_by(m, libraries_of(names)) if names and isinstance(m, ModelSpec) else m
 
 
 @lru_cache(maxsize=256)
-def _stored(m: ModelSpec, libraries: Libraries) -> ModelSpec:
+def stored_by(m: ModelSpec, libraries: Libraries) -> ModelSpec:
     """The model as transformers stores its experts, and as peft finds them.
 
     transformers 5 fuses the experts of a layer, which bitsandbytes then passes over; before, each was linear layers of

@@ -74,7 +74,7 @@ class LitGpt(Stack):
         Source: litgpt 0.5.13, model.py, GPT.__init__; RMSNorm.forward.
         """
         norm = "rms_float" if m.norm == "rms" else m.norm
-        return m.model_copy(update={"tie_word_embeddings": False, "norm": norm})
+        return super().built(m).model_copy(update={"tie_word_embeddings": False, "norm": norm})
 
     def quantized_head(self, recipe: Recipe) -> bool:
         """Fabric's plugin replaces every nn.Linear. Source: lightning 2.5, plugins/precision/bitsandbytes.py."""

@@ -102,6 +102,14 @@ def test_the_time_alone_is_that_of_the_estimate(job: Workload, knobs: dict[str, 
     assert (time.evaluation_s is not None) == bool(recipe.eval_batch)
 
 
+@pytest.mark.parametrize("names", [("transformers-4.57",), ("litgpt-0.5",)], ids=str)
+def test_the_time_alone_is_of_the_model_that_the_recipes_libraries_build(names: tuple[str, ...]) -> None:
+    model, recipe = find_model("qwen1.5-moe-a2.7b"), Recipe(method="qlora", quant="nf4", stack=names)
+    time = estimate_time(model, recipe, JOB, RTX_4090, Placement())
+    assert time == estimate(model, recipe, JOB, RTX_4090).time
+    assert time != estimate_time(model, recipe.model_copy(update={"stack": ()}), JOB, RTX_4090, Placement())
+
+
 def test_the_time_alone_is_refused_as_the_estimate_is() -> None:
     with pytest.raises(UnknownName, match="qproj"):
         estimate_time(LLAMA_1B, Recipe(method="lora", target_modules=("qproj",)), JOB, RTX_4090, Placement())
