@@ -16,13 +16,25 @@ from typing import Any
 import click
 import torch
 
-from advisor.costs.memory import predict_step_memory
+from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.libraries import Libraries
 from advisor.specs import Recipe
 from advisor.stacks.litgpt import HEAD_TOKENS
 from advisor.stacks.litgpt_today import LitGpt
 from benchmarks.absent import import_from
-from benchmarks.own_decoders import BATCH, HEADS, HIDDEN, INNER, LAYERS, RANK, VOCABULARY, litgpt_cases, model_spec
+from benchmarks.own_decoders import (
+    BATCH,
+    HEADS,
+    HIDDEN,
+    INNER,
+    LAYERS,
+    RANK,
+    VOCABULARY,
+    Case,
+    compared,
+    litgpt_cases,
+    model_spec,
+)
 from calibrate.timeline import PhasePeak
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.tracker import AllocationTracker
@@ -113,18 +125,14 @@ def main(source: str) -> None:
     """Print a line for each case, then the worst."""
     torch.set_num_threads(1)
     import_from(source, ABSENT)
-    stack, worst = LitGpt(libraries=Libraries(code="litgpt", code_version=(0, 5))), 0.0
-    for recipe, kv_heads in litgpt_cases():
-        ours = predict_step_memory(stack.built(model_spec(kv_heads, LENGTH)), recipe, BATCH, LENGTH, "cpu", stack)
-        words = f"{recipe.method:4} {recipe.base_dtype:8} {len(recipe.target_modules)} of 3, {kv_heads} heads"
-        for peak in real_peaks(recipe, kv_heads):
-            if peak.phase not in ours.phase_peaks:
-                continue
-            error = ours.phase_peaks[peak.phase] / peak.peak_bytes - 1
-            worst = max(worst, abs(error))
-            print(f"{words}  {peak.phase:8} {peak.peak_bytes:>11,} {error:+8.3%}  {peak.op}", flush=True)
-    print(f"worst {worst:.3%}, bar {BAR:.0%}")
-    sys.exit(int(worst > BAR))
+    stack = LitGpt(libraries=Libraries(code="litgpt", code_version=(0, 5)))
+
+    def ours(case: Case) -> StepMemory:
+        return predict_step_memory(
+            stack.built(model_spec(case.kv_heads, LENGTH)), case.recipe, BATCH, LENGTH, "cpu", stack
+        )
+
+    sys.exit(compared(litgpt_cases(), ours, real_peaks, BAR))
 
 
 if __name__ == "__main__":

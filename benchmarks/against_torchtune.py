@@ -15,12 +15,24 @@ from typing import Any
 import click
 import torch
 
-from advisor.costs.memory import predict_step_memory
+from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.libraries import Libraries
 from advisor.specs import Method, Recipe
 from advisor.stacks.torchtune import CHUNKS, Torchtune
 from benchmarks.absent import import_from
-from benchmarks.own_decoders import BATCH, HEADS, HIDDEN, INNER, LAYERS, RANK, VOCABULARY, model_spec, torchtune_cases
+from benchmarks.own_decoders import (
+    BATCH,
+    HEADS,
+    HIDDEN,
+    INNER,
+    LAYERS,
+    RANK,
+    VOCABULARY,
+    Case,
+    compared,
+    model_spec,
+    torchtune_cases,
+)
 from calibrate.timeline import PhasePeak
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.tracker import AllocationTracker
@@ -108,17 +120,12 @@ def main(source: str) -> None:
     """Print a line for each case, then the worst."""
     torch.set_num_threads(1)
     import_from(source, ABSENT)
-    stack, worst = Torchtune(libraries=Libraries(code="torchtune", code_version=(0, 6))), 0.0
-    for recipe, kv_heads in torchtune_cases():
-        ours = predict_step_memory(model_spec(kv_heads, SIZES["max_seq_len"]), recipe, BATCH, LENGTH, "cpu", stack)
-        words = f"{recipe.method:6} {'checkpointing' if recipe.gradient_checkpointing else 'none':13} {kv_heads} heads"
-        for peak in real_peaks(recipe, kv_heads):
-            error = ours.phase_peaks[peak.phase] / peak.peak_bytes - 1
-            worst = max(worst, abs(error))
-            at = f"{peak.op} in {peak.module}"
-            print(f"{words}  {peak.phase:8} {peak.peak_bytes:>11,} {error:+8.3%}  {at}", flush=True)
-    print(f"worst {worst:.3%}, bar {BAR:.0%}")
-    sys.exit(int(worst > BAR))
+    stack, positions = Torchtune(libraries=Libraries(code="torchtune", code_version=(0, 6))), SIZES["max_seq_len"]
+
+    def ours(case: Case) -> StepMemory:
+        return predict_step_memory(model_spec(case.kv_heads, positions), case.recipe, BATCH, LENGTH, "cpu", stack)
+
+    sys.exit(compared(torchtune_cases(), ours, real_peaks, BAR))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from itertools import product
 from typing import NamedTuple
 
+from advisor.costs.memory import StepMemory
 from advisor.specs import DType, Method, ModelSpec, Recipe
+from calibrate.timeline import PhasePeak
 
 HIDDEN, INNER, LAYERS, HEADS, VOCABULARY = 256, 640, 3, 8, 1024
 BATCH, RANK = 2, 8
@@ -16,6 +19,30 @@ class Case(NamedTuple):
 
     recipe: Recipe
     kv_heads: int
+
+
+def compared(
+    cases: Iterable[Case],
+    ours: Callable[[Case], StepMemory],
+    theirs: Callable[[Recipe, int], Iterable[PhasePeak]],
+    bar: float,
+) -> int:
+    """Print a line for each case and phase that both have, then the worst; 1 where it is beyond the bar."""
+    worst = 0.0
+    for case in cases:
+        recipe, predicted = case.recipe, ours(case).phase_peaks
+        how = (
+            f"{recipe.method:6} {recipe.base_dtype:8} {'checkpointing' if recipe.gradient_checkpointing else 'none':13}"
+        )
+        for peak in theirs(recipe, case.kv_heads):
+            if peak.phase not in predicted:
+                continue
+            error = predicted[peak.phase] / peak.peak_bytes - 1
+            worst = max(worst, abs(error))
+            words = f"{how} {','.join(recipe.target_modules):20} {case.kv_heads} heads"
+            print(f"{words}  {peak.phase:8} {peak.peak_bytes:>11,} {error:+8.3%}  {peak.op}", flush=True)
+    print(f"worst {worst:.3%}, bar {bar:.0%}")
+    return int(worst > bar)
 
 
 def model_spec(kv_heads: int, positions: int) -> ModelSpec:
