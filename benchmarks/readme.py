@@ -37,10 +37,11 @@ from advisor.answer import (
 )
 from advisor.catalog import all_gpus, find_model, model_entries
 from advisor.cli import cli
+from advisor.frozen import Frozen
 from advisor.interval import Interval
 from advisor.knobs import KNOBS, Knob, range_of
 from advisor.rules import RULES
-from advisor.specs import Evidence, Frozen, GpuSpec, MemoryEstimate, Moment, Recipe, Term, TimeEstimate, Workload
+from advisor.specs import Evidence, GpuSpec, MemoryEstimate, Moment, Recipe, Term, TimeEstimate, Workload
 from advisor.units import format_count, format_gib
 from calibrate.attention_rates import AttentionSample
 from calibrate.burst_record import BurstFacts, Conditions, DeviceFacts, Run

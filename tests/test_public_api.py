@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import advisor
-from advisor.specs import Frozen
+from advisor.frozen import Frozen
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = {

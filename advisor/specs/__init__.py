@@ -1,0 +1,90 @@
+"""The nouns of a question, frozen: what is trained, on what, with which data, how.
+
+ModelSpec   sizes and structure of a decoder        (from a Hugging Face config.json)
+GpuSpec     a card: memory, rates, capability       (from profiles/gpus)
+Workload    the data set and how long to train
+Recipe      how one training step is run: every knob that changes memory or time
+Placement   how many GPUs, and what is sharded over them
+"""
+
+from __future__ import annotations
+
+from advisor.specs.estimate import (
+    AttentionUse,
+    Estimate,
+    Evidence,
+    MemoryEstimate,
+    Moment,
+    MomentName,
+    Term,
+    TimeEstimate,
+)
+from advisor.specs.gpu import GpuSpec
+from advisor.specs.model import LinearShape, Model, ModelSpec, TracedModel
+from advisor.specs.recipe import Placement, Recipe, Rental
+from advisor.specs.words import (
+    ADAPTER_METHODS,
+    DORA_METHODS,
+    METHODS,
+    QUANTIZED_METHODS,
+    Attention,
+    Chance,
+    DType,
+    KernelSet,
+    Loss,
+    Method,
+    Offload,
+    PackingStrategy,
+    Padding,
+    Priority,
+    Rate,
+    RowKind,
+    Sharding,
+    Size,
+    TrainedDType,
+    Trainer,
+    Variant,
+)
+from advisor.specs.workload import KNOWN, Workload
+
+__all__ = [
+    "ADAPTER_METHODS",
+    "DORA_METHODS",
+    "KNOWN",
+    "METHODS",
+    "QUANTIZED_METHODS",
+    "Attention",
+    "AttentionUse",
+    "Chance",
+    "DType",
+    "Estimate",
+    "Evidence",
+    "GpuSpec",
+    "KernelSet",
+    "LinearShape",
+    "Loss",
+    "MemoryEstimate",
+    "Method",
+    "Model",
+    "ModelSpec",
+    "Moment",
+    "MomentName",
+    "Offload",
+    "PackingStrategy",
+    "Padding",
+    "Placement",
+    "Priority",
+    "Rate",
+    "Recipe",
+    "Rental",
+    "RowKind",
+    "Sharding",
+    "Size",
+    "Term",
+    "TimeEstimate",
+    "TracedModel",
+    "TrainedDType",
+    "Trainer",
+    "Variant",
+    "Workload",
+]

@@ -1,0 +1,109 @@
+"""How a job is run: every knob of one step, the cards, and what they cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from advisor.checkpoints import STORES, Quantization
+from advisor.frozen import Frozen, Range
+from advisor.libraries import wrong_stack
+from advisor.optimizers import Optimizer
+from advisor.specs.words import (
+    ADAPTER_METHODS,
+    DORA_METHODS,
+    Attention,
+    Chance,
+    DType,
+    KernelSet,
+    Loss,
+    Method,
+    Offload,
+    Sharding,
+    TrainedDType,
+    Variant,
+)
+
+
+class Recipe(Frozen):
+    """How one training step is run: every knob that changes its memory or its time."""
+
+    method: Method
+    rank: Annotated[int, Range(1, 16_384)] = 16
+    alpha: Annotated[float, Range(0, 1e6, open_low=True)] = 32.0
+    target_modules: tuple[str, ...] = ("all-linear",)  # ('all-linear',), ('attention',) or names
+    modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
+    trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
+    trained_dtype: TrainedDType = "base"  # of weights that modules_to_save or trained_layers train; base: as loaded
+    variant: Variant = "plain"  # of LoRA's scaling, start or learning rates: no byte differs; oft: OFT in its place
+    dropout: Chance = 0.0
+    base_dtype: DType = "bfloat16"
+    adapter_dtype: DType = "float32"
+    magnitude_dtype: DType = "float32"  # of DoRA's magnitudes: TRL keeps them in fp32 beside bf16 adapters
+    quant: Quantization = "none"
+    double_quant: bool = True
+    quant_bits: Annotated[int, Range(1, 8)] = 4  # of a gptq, awq or hqq base
+    # weights that share a scale: in a row, of gptq and awq; in blocks of a row or a column, of hqq; in squares of so
+    # many rows and columns, of fp8; 0 = all of a row, of fp8 all of a tensor
+    quant_group: Annotated[int, Range(0, 10_000_000)] = 128
+    kbit_upcast: bool = True
+    autocast: bool = True
+    optimizer: Optimizer = "adamw"
+    optimizer_rank: Annotated[int, Range(1, 16_384)] = 128  # of the projections of GaLore and APOLLO
+    gradient_checkpointing: bool = True
+    reentrant: bool = False
+    attention: Attention = "sdpa"
+    loss: Loss = "full"
+    upcast_logits: bool = True  # off: the loop itself calls cross entropy, on logits in their own dtype
+    neftune: Annotated[float, Range(0, 1e6)] = 0.0  # alpha of the noise on embedded tokens; 0 = none
+    stack: tuple[str, ...] = ()  # 'transformers-4.57', ...: libraries other than the mirrored ones (advisor.libraries)
+    kernels: tuple[KernelSet, ...] = ()  # in place of the model's own code
+    offload: Offload = "none"  # activations: what backward needs of layers waits in the host's memory
+    optimizer_in_backward: bool = False  # each parameter is updated as soon as its gradient is there
+    micro_batch: Annotated[int, Range(1, 1_000_000)] = 1
+    gradient_accumulation: Annotated[int, Range(1, 1_000_000)] = 1  # micro-batches of each card per optimizer step
+    expandable_segments: bool = False  # of PyTorch's allocator
+    eval_batch: Annotated[int, Range(0, 1_000_000)] = 0  # rows of a card's evaluation batch; 0 = no evaluation
+
+    @property
+    def has_adapters(self) -> bool:
+        """LoRA or DoRA, on any base."""
+        return self.method in ADAPTER_METHODS
+
+    @property
+    def is_dora(self) -> bool:
+        """DoRA or QDoRA."""
+        return self.method in DORA_METHODS
+
+    @property
+    def is_quantized(self) -> bool:
+        """Base weights stored in 4 or 8 bits."""
+        return self.quant != "none"
+
+    def _contradiction(self) -> str:
+        widths = STORES[self.quant].bits if self.is_quantized else ()
+        if widths and self.quant_bits not in widths:
+            return f"quant_bits is {self.quant_bits}, but a {self.quant} base has {', '.join(map(str, widths))}"
+        if self.optimizer_in_backward and self.gradient_accumulation > 1:
+            return "optimizer_in_backward allows no accumulation, but gradient_accumulation is more than 1"
+        losses = [*({"liger_loss", "cce"} & set(self.kernels)), *(["loss chunked"] if self.loss == "chunked" else [])]
+        if len(losses) > 1:
+            return f"{' and '.join(sorted(losses))} replace the same code; leave one out"
+        return wrong_stack(self.stack) if self.stack else ""
+
+
+class Placement(Frozen):
+    """How many GPUs share one job, and how: `ddp` copies the model to each and averages their gradients."""
+
+    gpus: Annotated[int, Range(1, 100_000)] = 1
+    sharding: Sharding = "none"
+
+    @property
+    def effective_sharding(self) -> Sharding:
+        """How the cards work together: several that shard nothing run as plain data parallelism."""
+        return "ddp" if self.gpus > 1 and self.sharding == "none" else self.sharding
+
+
+class Rental(Frozen):
+    """What a card costs where it is rented."""
+
+    price_per_hour: Annotated[float, Range(0, 1_000_000)] = 0.0  # of one card, in any currency; 0 = not asked

@@ -1,0 +1,34 @@
+"""The words that a question may use, and the ranges that several specs share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from advisor.frozen import Range
+
+Method = Literal["full", "lora", "dora", "qlora", "qdora"]
+DType = Literal["float32", "bfloat16", "float16"]
+Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft"]
+TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flash"]
+Loss = Literal["full", "chunked"]
+Sharding = Literal["none", "ddp"]
+Priority = Literal["quality", "speed", "memory"]
+Padding = Literal["longest", "max_length", "none"]
+PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
+KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce", "fused_lora"]
+Offload = Literal["none", "activations"]
+RowKind = Literal["full", "padded", "packed"]
+"""Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
+Trainer = Literal[
+    "transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel"
+]
+
+METHODS: tuple[Method, ...] = get_args(Method)
+ADAPTER_METHODS: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora")
+QUANTIZED_METHODS: tuple[Method, ...] = ("qlora", "qdora")
+DORA_METHODS: tuple[Method, ...] = ("dora", "qdora")
+
+Size = Annotated[int, Range(1, 10_000_000)]
+Chance = Annotated[float, Range(0, 1, open_high=True)]
+Rate = Annotated[float, Range(0)]
