@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from advisor.costs.memory import gradient_bytes
 from advisor.costs.moments import base_of, beginnings
-from advisor.parameters.layers import dense_flags
+from advisor.parameters.layers import least_layers
 from advisor.specs import ModelSpec, Recipe
 from advisor.units import MIB
 from calibrate.cut import Whole, cut
@@ -37,7 +37,7 @@ def traced_loading(
 
     Raises what the worker raises.
     """
-    small = cut(Whole(name, config, model, "", model.default_attention), dense_flags(model).index(False) + 1, WORDS)
+    small = cut(Whole(name, config, model, "", model.default_attention), least_layers(model), WORDS)
     assert small.spec is not None
     size_bytes = gradient_bytes(small.spec, Recipe(method="full", base_dtype=recipe.base_dtype))
     if size_bytes > LARGEST_BYTES:

@@ -19,7 +19,7 @@ from advisor.checkpoints import STORES
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import InputError
 from advisor.optimizers import optimizer_row
-from advisor.parameters.layers import dense_flags
+from advisor.parameters.layers import least_layers
 from advisor.parameters.targets import default_targets
 from advisor.specs import METHODS, Method, ModelSpec, Recipe, Workload
 from advisor.units import GIB, format_gib
@@ -267,7 +267,7 @@ def _cut(asked: Request, machine: Machine, model: Whole, full: bool) -> Cut:
 def _candidates(model: Whole, machine: Machine) -> Iterator[Cut]:
     """Cuts of a model, starting with the whole model."""
     assert model.spec is not None
-    least = dense_flags(model.spec).index(False) + 1  # include a layer with experts, if there is one
+    least = least_layers(model.spec)
     yield uncut(model)
     words = CPU_WORDS if machine.device.kind == "cpu" else model.spec.vocab_size
     for layers in LAYER_CUTS:

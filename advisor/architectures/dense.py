@@ -130,6 +130,11 @@ DENSE: dict[str, Architecture] = {
     "lit-gpt": Architecture(  # not in the catalog: the models of its published measurements
         rope_parts="joined",  # lit_gpt/model.py, CausalSelfAttention.forward: q = torch.cat((q_roped, ...), dim=-1)
     ),
+    "lfm2": Architecture(
+        # modeling_lfm2.py, Lfm2DecoderLayer.__init__: self.feed_forward = Lfm2MLP(config)
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.conv",  # modeling_lfm2.py, Lfm2DecoderLayer.__init__: self.conv
+    ),
     "llama": Architecture(),
     "ministral3": Architecture(
         # modeling_ministral3.py, Ministral3Attention.forward: query_states * get_llama_4_attn_scale(...)

@@ -20,6 +20,7 @@ class Architecture(NamedTuple):
     embedding_name: str = "embed_tokens"
     # Of the modules that hold the linear layers of attention and MLP; {} is the layer's number.
     linear_paths: tuple[str, str] = ("model.layers.{}.self_attn", "model.layers.{}.mlp")
+    mixer_path: str = ""  # of the module that holds a layer's linear layers where that is no attention
     norms_end_in_norm: bool = True  # the names of all its norms end in 'norm'
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers
     linears_stay_unquantized: bool = False  # they have their own class, which transformers' bitsandbytes skips

@@ -32,6 +32,7 @@ from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
+from advisor.decoders.token_mixers import MIXERS
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -132,10 +133,14 @@ class Decoder:
         return with_padding(t, out, indices)
 
     def attention(self, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:
-        """Self-attention of x (B, S, H); queries, keys and values live to its end, as the real locals do.
+        """Self-attention of x (B, S, H), or what mixes tokens in its place.
+
+        Queries, keys and values live to its end, as the real locals do.
 
         Appends to `kept` what lives to the end of the layer.
         """
+        if w.m.mixer != "attention":
+            return MIXERS[w.m.mixer](self.t, x, w, given, self.recipe)
         t, m = self.t, w.m
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()

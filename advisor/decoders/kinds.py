@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import Kind, dense_flags, sliding_flags
+from advisor.parameters.layers import Kind, kinds_of
 from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
 from advisor.specs import GpuSpec, ModelSpec, Recipe
@@ -136,7 +136,6 @@ def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
     """The kind of every layer, in order."""
     first = first_trained_layer(m, recipe)
     rotates, whole = m.position == "rope", whole_linears(m) or ((),) * m.num_hidden_layers
-    kinds = map(Kind, dense_flags(m), sliding_flags(m))
     return [
         LayerKind(
             rotates and not (m.nope_every and (i + 1) % m.nope_every == 0),
@@ -144,7 +143,7 @@ def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
             kind,
             _training(i, first) if recipe.trained_layers else "all",
         )
-        for i, kind in enumerate(kinds)
+        for i, kind in enumerate(kinds_of(m))
     ]
 
 

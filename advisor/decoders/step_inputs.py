@@ -19,7 +19,7 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "masks", "position_ids", "ropes", "window")
+    __slots__ = ("alibi", "masks", "padding", "position_ids", "ropes", "window")
 
     def __init__(
         self,
@@ -42,6 +42,8 @@ class StepInputs:
         quirks = architecture_of(m.architecture)
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
         self.window = m.sliding_window if slides else 0
+        # the batch's own mask, which layers without attention read
+        self.padding = Tensor((batch, length), "int64") if m.mixers and padded and not packed else None
         self.alibi: Tensor | None = None
         square = (batch, 1, length, length)
         full: Tensor | None = None
@@ -85,6 +87,7 @@ class StepInputs:
             self.ropes.get(sliding),
             rotated,
             self.position_ids,
+            self.padding,
         )
 
 
@@ -115,3 +118,22 @@ class LayerInputs(NamedTuple):
     rope: Rope | None
     rotated: bool
     position_ids: Tensor | None
+    padding: Tensor | None = None
+    """The batch's mask (B, S), where rows differ in length."""
+
+
+def unpadded(t: Tape, x: Tensor, padding: Tensor | None) -> Tensor:
+    """Hidden states x (B, S, H) with zeros where a row is padding, for layers whose state runs over it.
+
+    Source: transformers 5.23, models/*/modeling_*.py, apply_mask_to_padding_states.
+    """
+    if padding is None:
+        return x
+    shape, dtype, moved = x.shape, x.dtype, 2 * x.bytes + padding.bytes
+    t.kernel("elementwise", dtype, 0, moved)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", g.dtype, 0, moved)
+        return (t.empty(shape, g.dtype),)
+
+    return t.op((x,), shape, dtype, backward, (padding,))

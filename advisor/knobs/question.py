@@ -21,6 +21,7 @@ from advisor.specs import (
     PackingStrategy,
     Padding,
     Priority,
+    SequenceKernels,
     Sharding,
     TrainedDType,
     Trainer,
@@ -66,6 +67,7 @@ class Question(Frozen):
     neftune: float | None = None
     stack: tuple[str, ...] | None = None
     kernels: tuple[KernelSet, ...] | None = None
+    sequence_kernels: SequenceKernels | None = None
     offload: Offload | None = None
     optimizer_in_backward: bool | None = None
     micro_batch: int | None = None

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
-from advisor.specs import ModelSpec
+from advisor.specs import Mixer, ModelSpec
 
 
 class Kind(NamedTuple):
@@ -14,6 +14,7 @@ class Kind(NamedTuple):
 
     dense: bool  # no experts, in a model whose other layers have some
     sliding: bool  # uses the sliding window
+    mixer: Mixer = "attention"
 
 
 def sliding_flags(m: ModelSpec) -> tuple[bool, ...]:
@@ -26,10 +27,29 @@ def dense_flags(m: ModelSpec) -> tuple[bool, ...]:
     return tuple(not expert for expert in m.expert_layers) or (False,) * m.num_hidden_layers
 
 
+def mixers_of(m: ModelSpec) -> tuple[Mixer, ...]:
+    """For each layer, what mixes its tokens."""
+    return m.mixers or (m.mixer,) * m.num_hidden_layers
+
+
+@lru_cache(maxsize=256)
+def kinds_of(m: ModelSpec) -> tuple[Kind, ...]:
+    """The kind of every layer, in order."""
+    return tuple(map(Kind, dense_flags(m), sliding_flags(m), mixers_of(m)))
+
+
+def least_layers(m: ModelSpec) -> int:
+    """The fewest first layers that hold one with experts and one of each mixer, where only some have them."""
+    mixers = mixers_of(m)
+    return 1 + max(dense_flags(m).index(False), *(mixers.index(mixer) for mixer in set(mixers)))
+
+
 @lru_cache(maxsize=256)
 def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
     """The model as a layer of that kind sees it: a model with only such layers."""
     changes: dict[str, object] = {}
+    if m.mixers:
+        changes |= {"mixer": kind.mixer, "mixers": ()}
     if kind.dense:
         changes |= {"mlp": "gated", "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
     if m.global_head_dim and not kind.sliding:
@@ -50,12 +70,10 @@ def layer_groups(m: ModelSpec, begin: int = 0, end: int | None = None) -> tuple[
 
     Of all layers, or of those from `begin` up to `end`.
     """
-    if not m.expert_layers and not m.global_head_dim:
+    if not m.expert_layers and not m.global_head_dim and not m.mixers:
         count = len(range(m.num_hidden_layers)[begin:end])
         return ((m, count),) if count else ()
-    flags = list(zip(dense_flags(m), sliding_flags(m), strict=True))[begin:end]
-    kinds = Counter(Kind(*one) for one in flags)
     groups: Counter[ModelSpec] = Counter()
-    for kind, count in kinds.items():
+    for kind, count in Counter(kinds_of(m)[begin:end]).items():
         groups[part_of(m, kind)] += count
     return tuple(groups.items())

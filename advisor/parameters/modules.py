@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from advisor.architectures import architecture_of
 from advisor.errors import expect
 from advisor.parameters.layers import layer_groups
+from advisor.parameters.token_mixers import MIXERS, Parameter
 from advisor.specs import LinearShape, ModelSpec
 
 SINKS = "sinks"
@@ -24,14 +25,6 @@ EXPERTS = "experts."
 """What the name of an expert's own linear layer begins with."""
 
 OSS_PARAMETERS = ("router", "router_bias", "gate_up", "gate_up_bias", "down", "down_bias")
-
-
-class Parameter(NamedTuple):
-    """A parameter outside of linear layers and norms. `wide`: in fp32 whatever the base; `fixed`: never trained."""
-
-    shape: tuple[int, ...]
-    wide: bool = False
-    fixed: bool = False
 
 
 class NormVectors(NamedTuple):
@@ -50,14 +43,17 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         return LinearShape(name=name, in_features=in_features, out_features=out_features, bias=bias)
 
     h, inner = m.hidden_size, m.intermediate_size
-    if m.kv_lora_rank:
+    if m.mixer != "attention":
+        found = list(MIXERS[m.mixer](m).linears)
+    elif m.kv_lora_rank:
         found = _latent_linears(m)
     elif m.fused_qkv:
         found = [linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias)]
     else:
         sizes = (m.q_size, m.kv_size, m.kv_size)
         found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
-    found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
+    if m.mixer == "attention":
+        found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts:
         return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
     if m.mlp == "gated":
@@ -138,6 +134,8 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
     found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
+    if m.mixer != "attention":
+        return tuple(found)
     each = (m.q_size, m.kv_size)
     widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
     if m.qk_norm == "each_apart":
@@ -153,10 +151,15 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
 
 @lru_cache(maxsize=256)
 def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
-    """A layer's parameters that belong to no linear layer or norm: routers, fused experts, what an activation learns.
+    """A layer's parameters that belong to no linear layer or norm: of its mixer, routers, experts, an activation's.
 
     bitsandbytes does not quantize them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
+    mixing = {} if m.mixer == "attention" else dict(MIXERS[m.mixer](m).own)
+    return mixing | _own_of_mlp(m)
+
+
+def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
     count, h, inner = m.num_experts, m.hidden_size, m.expert_size or m.intermediate_size
     if m.activation == "xielu":
         return {"alpha_p": Parameter((1,)), "alpha_n": Parameter((1,))}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue
-from advisor.parameters.layers import Kind, dense_flags, part_of, sliding_flags
+from advisor.parameters.layers import kinds_of, part_of
 from advisor.parameters.modules import layer_linears
 from advisor.specs import ModelSpec
 
@@ -52,7 +52,8 @@ def named_by(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
 def _linear_paths(m: ModelSpec) -> Iterator[tuple[str, str]]:
     """(name, path) of every linear layer of every decoder layer."""
     attention, mlp = architecture_of(m.architecture).linear_paths
-    for index, flags in enumerate(zip(dense_flags(m), sliding_flags(m), strict=True)):
-        for name in layer_linears(part_of(m, Kind(*flags))):
-            parent = mlp if name in m.mlp_names else attention
+    for index, kind in enumerate(kinds_of(m)):
+        mixer = architecture_of(m.architecture).mixer_path if kind.mixer != "attention" else attention
+        for name in layer_linears(part_of(m, kind)):
+            parent = mlp if name in m.mlp_names else mixer
             yield name, f"{parent.format(index)}.{name.rpartition('.')[2]}"

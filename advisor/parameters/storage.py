@@ -12,8 +12,9 @@ from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.checkpoints import Quantization
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import Kind, dense_flags, layer_groups, part_of, sliding_flags
-from advisor.parameters.modules import Parameter, layer_linears, own_parameters
+from advisor.parameters.layers import kinds_of, layer_groups, part_of
+from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.parameters.token_mixers import Parameter
 from advisor.specs import ModelSpec, Recipe
 
 QUANTIZATION_BLOCK = 64
@@ -86,7 +87,7 @@ def whole_linears(m: ModelSpec) -> tuple[tuple[str, ...], ...]:
 def whole_counts(m: ModelSpec) -> Mapping[tuple[ModelSpec, str], int]:
     """How many layers have a linear layer in 16 bits, by the model as they see it and the layer's name."""
     whole = whole_linears(m)
-    parts = [part_of(m, Kind(*flags)) for flags in zip(dense_flags(m), sliding_flags(m), strict=True)] if whole else []
+    parts = [part_of(m, kind) for kind in kinds_of(m)] if whole else []
     return Counter((part, name) for part, names in zip(parts, whole, strict=True) for name in names)
 
 

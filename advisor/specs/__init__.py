@@ -20,7 +20,7 @@ from advisor.specs.estimate import (
     TimeEstimate,
 )
 from advisor.specs.gpu import GpuSpec
-from advisor.specs.model import LinearShape, Model, ModelSpec, TracedModel
+from advisor.specs.model import LinearShape, Mixer, Model, ModelSpec, Recurrence, TracedModel
 from advisor.specs.recipe import Placement, Recipe, Rental
 from advisor.specs.words import (
     ADAPTER_METHODS,
@@ -39,6 +39,7 @@ from advisor.specs.words import (
     Priority,
     Rate,
     RowKind,
+    SequenceKernels,
     Sharding,
     Size,
     TrainedDType,
@@ -65,6 +66,7 @@ __all__ = [
     "Loss",
     "MemoryEstimate",
     "Method",
+    "Mixer",
     "Model",
     "ModelSpec",
     "Moment",
@@ -76,8 +78,10 @@ __all__ = [
     "Priority",
     "Rate",
     "Recipe",
+    "Recurrence",
     "Rental",
     "RowKind",
+    "SequenceKernels",
     "Sharding",
     "Size",
     "Term",

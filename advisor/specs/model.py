@@ -24,6 +24,17 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
+Mixer = Literal["attention", "conv"]
+"""What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
+
+
+class Recurrence(Frozen):
+    """Sizes of the layers that mix tokens without attention, as config.json names them; 0 = none of that kind."""
+
+    conv_size: Annotated[int, Range(1, 1_000)] = 4  # taps of the causal convolution of each channel
+    conv_bias: bool = False
+
+
 class ModelSpec(Frozen):
     """A dense decoder-only language model: sizes as config.json names them, structure as its code has it."""
 
@@ -86,6 +97,9 @@ class ModelSpec(Frozen):
     global_head_dim: Annotated[int, Range(0, 100_000)] = 0
     global_key_value_heads: Annotated[int, Range(0, 10_000)] = 0
     keys_are_values: bool = False  # those layers have no projection of values: keys, before their norm, are values
+    mixers: tuple[Mixer, ...] = ()  # of each layer, where not all have attention
+    mixer: Mixer = "attention"  # of a layer as `parameters.layers.part_of` sees it
+    recurrence: Recurrence | None = None
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
     attention_softcap: bool = False

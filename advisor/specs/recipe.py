@@ -18,6 +18,7 @@ from advisor.specs.words import (
     Loss,
     Method,
     Offload,
+    SequenceKernels,
     Sharding,
     TrainedDType,
     Variant,
@@ -57,6 +58,7 @@ class Recipe(Frozen):
     neftune: Annotated[float, Range(0, 1e6)] = 0.0  # alpha of the noise on embedded tokens; 0 = none
     stack: tuple[str, ...] = ()  # 'transformers-4.57', ...: libraries other than the mirrored ones (advisor.libraries)
     kernels: tuple[KernelSet, ...] = ()  # in place of the model's own code
+    sequence_kernels: SequenceKernels = "packages"  # of layers without attention; torch: the model's own functions
     offload: Offload = "none"  # activations: what backward needs of layers waits in the host's memory
     optimizer_in_backward: bool = False  # each parameter is updated as soon as its gradient is there
     micro_batch: Annotated[int, Range(1, 1_000_000)] = 1

@@ -17,6 +17,8 @@ Priority = Literal["quality", "speed", "memory"]
 Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
 KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce", "fused_lora"]
+SequenceKernels = Literal["packages", "torch"]
+"""What runs linear attention, Mamba layers and short convolutions."""
 Offload = Literal["none", "activations"]
 RowKind = Literal["full", "padded", "packed"]
 """Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""

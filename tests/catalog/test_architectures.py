@@ -20,7 +20,7 @@ from advisor.catalog.config_json import decoder_config, model_from_config
 from advisor.catalog.entries import model_folder
 from advisor.catalog.families import all_families
 from advisor.errors import BadConfig, UnsupportedArchitecture
-from advisor.parameters.layers import Kind, dense_flags, part_of, sliding_flags
+from advisor.parameters.layers import kinds_of, part_of
 from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.specs import ModelSpec
 
@@ -83,7 +83,7 @@ def check(spec: ModelSpec, model: Any) -> None:
     """Count to the unit, and the linear layers by name suffix, shape and bias."""
     assert parameter_count(spec) == sum(p.numel() for p in model.parameters())
     found = list(linears(decoder_layer(model)))
-    shapes = layer_linears(part_of(spec, Kind(dense_flags(spec)[-1], sliding_flags(spec)[-1])))
+    shapes = layer_linears(part_of(spec, kinds_of(spec)[-1]))
     assert len(found) == len(shapes)
     for name, inputs, outputs, bias in found:
         matching = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]

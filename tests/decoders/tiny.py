@@ -317,6 +317,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "lm_head_bias": True,
         "sliding_window": WINDOW,
     },
+    "lfm2": {"model_type": "lfm2", **SIZES, "pad_token_id": 0, "layer_types": ["conv", "full_attention"]},
+    "lfm2-bias": {
+        "model_type": "lfm2",
+        **SIZES,
+        "pad_token_id": 0,
+        "layer_types": ["conv", "conv", "full_attention"],
+        "conv_bias": True,
+        "block_auto_adjust_ff_dim": False,
+    },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
     "gemma4-experts-sliding": {
@@ -355,5 +364,6 @@ def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
         knobs.setdefault("target_modules", ("attention",))
     if fails_on_all_linear(m):
         knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]))
+    knobs.setdefault("sequence_kernels", "torch")
     knobs.setdefault("quant", "nf4" if method in ("qlora", "qdora") else "none")
     return Recipe(method=method, **knobs)

@@ -1,0 +1,50 @@
+"""The parameters of layers that mix tokens without attention: one function for each kind of mixer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from advisor.specs import LinearShape, Mixer, ModelSpec, Recurrence
+
+
+class Parameter(NamedTuple):
+    """A parameter outside of linear layers and norms. `wide`: in fp32 whatever the base; `fixed`: never trained."""
+
+    shape: tuple[int, ...]
+    wide: bool = False
+    fixed: bool = False
+
+
+class MixerParameters(NamedTuple):
+    """What one kind of mixer has: its linear layers in the order of the forward, and its other parameters by name."""
+
+    linears: tuple[LinearShape, ...]
+    own: Mapping[str, Parameter]
+
+
+def recurrence_of(m: ModelSpec) -> Recurrence:
+    """The sizes of its mixers. ValueError for a model that has none."""
+    if m.recurrence is None:
+        raise ValueError(f"{m.name} mixes tokens by attention alone")
+    return m.recurrence
+
+
+def _conv(m: ModelSpec) -> MixerParameters:
+    """LFM2's gated short convolution. Source: transformers 5.23, models/lfm2/modeling_lfm2.py, Lfm2ShortConv."""
+    h, sizes = m.hidden_size, recurrence_of(m)
+    linears = (
+        LinearShape(name="in_proj", in_features=h, out_features=3 * h, bias=sizes.conv_bias),
+        LinearShape(name="out_proj", in_features=h, out_features=h, bias=sizes.conv_bias),
+    )
+    return MixerParameters(linears, convolution(h, sizes))
+
+
+def convolution(channels: int, sizes: Recurrence) -> dict[str, Parameter]:
+    """The causal convolution of each channel by itself."""
+    found = {"conv": Parameter((channels, 1, sizes.conv_size))}
+    return found | ({"conv_bias": Parameter((channels,))} if sizes.conv_bias else {})
+
+
+MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {"conv": _conv}
+"""By `ModelSpec.mixer`, but for attention."""
