@@ -14,6 +14,7 @@ from typing import Any
 from advisor.advice.candidates import plan_of, searched, stand_ins
 from advisor.advice.catalogs import Catalog
 from advisor.advice.job import Job
+from advisor.advice.posing import Asked
 from advisor.advice.search import Outcome, last_that_fits
 from advisor.answer import Candidate, Change
 from advisor.catalog.lineage import smaller_models
@@ -34,7 +35,7 @@ SIXTEEN_BITS: tuple[Method, ...] = ("lora", "dora")
 _SIBLINGS_TRIED = 8
 
 
-def remedies(job: Job, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
+def remedies(job: Job, asked: Asked, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
     """Everything that would make the job fit, the least change first."""
     attempt = _Attempt(job, nearest(rows).method, catalog)
     return (
