@@ -88,7 +88,7 @@ def implied(preset: Preset, question: Question, method: Method) -> Mapping[str, 
     for switch in _of(preset, "offload", str(offload), method):
         if switch.checkpointing is None:
             continue
-        if asked not in (None, switch.checkpointing):
+        if asked not in (None, switch.checkpointing) and method in question.methods:
             state = "on" if switch.checkpointing else "off"
             why = f"--offload {offload} of {preset.name} {preset.version} turns it {state} for {method}; leave it out"
             raise BadValue("--gradient-checkpointing", asked, why)

@@ -66,6 +66,14 @@ class Preset(Frozen):
         """What it does with a value of a knob of SWITCHED; () where it has no such thing."""
         return tuple(one for one in self.switches if one.name == name and value in one.values)
 
+    def switchable(self, name: str, values: Sequence[str], method: Method, architecture: str) -> tuple[str, ...]:
+        """Those values of a knob of SWITCHED that it can switch on for a method of a model, and does not pass over."""
+
+        def does(one: Switch) -> bool:
+            return method in one.methods and not one.ignored and (not one.models or architecture in one.models)
+
+        return tuple(value for value in values if any(map(does, self.switches_for(name, value))))
+
     @property
     def stack(self) -> tuple[str, ...]:
         """Whose code its step runs, as a recipe names it; () for that of transformers."""
