@@ -191,6 +191,12 @@ DENSE: dict[str, Architecture] = {
     "qwen": Architecture(),  # not in the catalog: Qwen 1, whose published measurements are checked
     "qwen2": Architecture(),
     "qwen3": Architecture(),
+    "qwen3_5_text": Architecture(
+        mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_5.py, Qwen3_5DecoderLayer.__init__: self.linear_attn
+        # modeling_qwen3_5.py, Qwen3_5TextRotaryEmbedding.forward: position_ids = position_ids.expand(3, -1, -1)
+        rope_by_axis=True,
+        rope_parts="joined",  # modeling_qwen3_5.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
     "seed_oss": Architecture(
         drops_inside=True,  # modeling_seed_oss.py, SeedOssAttention.forward: nn.functional.dropout(attn_output, ...)
     ),

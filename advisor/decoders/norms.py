@@ -23,14 +23,14 @@ def _square(t: Tape, x: Tensor) -> Tensor:
     return unary(t, x, "input", backward_temporaries=2)
 
 
-def _inverse_root(t: Tape, variance: Tensor) -> Tensor:
+def inverse_root(t: Tape, variance: Tensor) -> Tensor:
     """`rsqrt(variance + eps)`."""
     return unary(t, shift(t, variance), "output", backward_temporaries=2)
 
 
 def _unit_norm(t: Tape, x: Tensor) -> Tensor:
     """`x * rsqrt(mean(x^2) + eps)` over the last axis."""
-    return mul(t, x, _inverse_root(t, mean_last(t, _square(t, x))))
+    return mul(t, x, inverse_root(t, mean_last(t, _square(t, x))))
 
 
 def unit_norm(t: Tape, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def rms_norm(t: Tape, x: Tensor, weight: Tensor, keeps_twice: bool = False) -> T
     """
     wide = cast(t, x, "float32")
     variance = mean_last(t, _square(t, cast(t, x, "float32") if keeps_twice else wide))
-    wide = mul(t, wide, _inverse_root(t, variance))
+    wide = mul(t, wide, inverse_root(t, variance))
     return mul(t, cast(t, wide, x.dtype), weight)
 
 
@@ -60,7 +60,7 @@ def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """OLMo 2's RMSNorm: Llama's, but multiplied by the weight before it is cast back."""
     wide = cast(t, x, "float32")
     variance = mean_last(t, _square(t, wide))
-    wide = mul(t, wide, _inverse_root(t, variance))
+    wide = mul(t, wide, inverse_root(t, variance))
     return cast(t, mul(t, wide, weight), x.dtype)
 
 
@@ -75,6 +75,20 @@ def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
     if weight is not None:
         wide = mul(t, wide, cast(t, weight, "float32"))
     return cast(t, wide, x.dtype)
+
+
+def rms_norm_gated(t: Tape, x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+    """Llama's RMSNorm times SiLU of a gate, which is taken in fp32: the norm after a recurrence.
+
+    Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, Qwen3_5RMSNormGated.
+    """
+    wide = cast(t, x, "float32")
+    variance = mean_last(t, _square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
+    hidden = mul(t, cast(t, wide, x.dtype), weight)
+    del wide
+    hidden = mul(t, hidden, unary(t, cast(t, gate, "float32"), "input"))
+    return cast(t, hidden, x.dtype)
 
 
 def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -122,7 +136,7 @@ def layer_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     wide = cast(t, x, "float32")
     mean = mean_last(t, wide)
     variance = mean_last(t, _square(t, subtract(t, wide, mean)))
-    wide = mul(t, subtract(t, wide, mean), _inverse_root(t, variance))
+    wide = mul(t, subtract(t, wide, mean), inverse_root(t, variance))
     wide = mul(t, wide, cast(t, weight, "float32"))
     return cast(t, wide, x.dtype)
 

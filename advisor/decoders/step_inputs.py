@@ -99,7 +99,7 @@ class StepInputs:
             if mask is not None and kind != "flash":
                 _note_mask_kernels(t, mask, batch, length, band, padded, packed)
         self.masks = {False: full, True: sliding}
-        self.ropes = rope_tables(t, m, length, dtype)
+        self.ropes = rope_tables(t, m, batch, length, dtype)
 
     def of(self, rotated: bool, sliding: bool) -> LayerInputs:
         """What a layer of that kind is called with; a checkpointed layer holds it until its backward."""

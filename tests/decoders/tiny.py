@@ -74,6 +74,15 @@ GEMMA4: dict[str, Any] = {
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
 }
 
+DELTA: dict[str, Any] = {
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 24,
+    "linear_value_head_dim": 40,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
     "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True, **SIZES},
@@ -325,6 +334,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["conv", "conv", "full_attention"],
         "conv_bias": True,
         "block_auto_adjust_ff_dim": False,
+    },
+    "qwen3_5": {"model_type": "qwen3_5_text", **SIZES, **DELTA},
+    "qwen3_5-heads": {
+        "model_type": "qwen3_5_text",
+        **SIZES,
+        **DELTA,
+        "linear_num_key_heads": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention"],
     },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
