@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from advisor.decoders.norms import inverse_root
 from advisor.decoders.step_inputs import Chunks
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import Shape, Tensor
 from advisor.tape.layout import copy, regathered, repeat_kv
 from advisor.tape.loops import looped
 from advisor.tape.ops import add, batched_matmul, cast, masked_fill, mul, scale, subtract, unary
@@ -37,6 +37,7 @@ class _Cut(NamedTuple):
     inner: Tensor
     key: Tensor
     decay: Tensor
+    strided: bool  # queries and keys are stored token by token, for all heads
 
 
 def chunked_delta_rule(t: Tape, given: RuleInputs, chunks: Chunks) -> Tensor:
@@ -62,8 +63,9 @@ def chunked_delta_rule(t: Tape, given: RuleInputs, chunks: Chunks) -> Tensor:
     pairwise = masked_fill(t, pairwise, mask)
     pairwise = unary(t, pairwise, "output")
     width = key.shape[-1]
-    system = _decayed(t, [batched_matmul(t, k_beta, key, square, width)], pairwise)
-    inner = _decayed(t, [batched_matmul(t, query, key, square, width)], pairwise)
+    strided = dtype == "float32" and not chunks.pads  # neither cast nor padded: stored token by token
+    system = _decayed(t, [_product(t, k_beta, key, square, width, strided, strided)], pairwise)
+    inner = _decayed(t, [_product(t, query, key, square, width, strided, strided)], pairwise)
     k_decayed = mul(t, k_beta, _grown(t, summed))
     values = solved(t, system, v_beta)
     keys_decayed = solved(t, system, k_decayed)
@@ -74,13 +76,16 @@ def chunked_delta_rule(t: Tape, given: RuleInputs, chunks: Chunks) -> Tensor:
     query = mul(t, query, _grown(t, summed))
     last = part(t, summed, (*cut[:-1], 1))
     key = mul(t, key, t.view(unary(t, difference(t, last, summed, cut), "output"), (*cut, 1)))
-    decay = t.view(unary(t, part(t, summed, cut[:-1]), "output"), (*cut[:-1], 1, 1))
+    by_chunk = t.view(unary(t, part(t, summed, cut[:-1]), "output"), (*cut[:-1], 1, 1))
     states, outs = [state], [out]
     del state, out
-    out, _kept = _scanned(t, _Cut(values, keys_decayed, query, inner, key, decay), states, outs, chunks.count)
+    cuts = _Cut(values, keys_decayed, query, inner, key, by_chunk, strided)
+    out, _kept = _scanned(t, cuts, states, outs, chunks.count)
     out = copy(t, out, (*rows, value_width))
     if chunks.pads:
         out = part(t, out, (batch, heads, length, value_width))
+    if dtype == "float32":  # nothing to cast: the norm that follows copies what is stored head by head
+        return copy(t, out, out.shape)
     return cast(t, out, dtype)
 
 
@@ -110,6 +115,14 @@ def _decayed(t: Tape, products: list[Tensor], pairwise: Tensor) -> Tensor:
     return mul(t, products.pop(), pairwise)
 
 
+def _product(
+    t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int, copies_a: bool = False, copies_b: bool = False
+) -> Tensor:
+    """A batched product, which copies what is not stored head by head."""
+    operands = [copy(t, x, x.shape) if copies else x for x, copies in ((a, copies_a), (b, copies_b))]
+    return batched_matmul(t, *operands, shape, inner)
+
+
 def _grown(t: Tape, summed: Tensor) -> Tensor:
     """`summed.exp().unsqueeze(-1)`."""
     return t.view(unary(t, summed, "output"), (*summed.shape, 1))
@@ -131,12 +144,12 @@ def _scanned(t: Tape, x: _Cut, states: list[Tensor], outs: list[Tensor], count: 
         predicted = [batched_matmul(t, part(t, x.keys_decayed, wide), state, tall, width)]
         fresh = _minus(t, value, predicted)
         kept[:1] = [fresh]
-        read = batched_matmul(t, part(t, x.query, wide), state, tall, width)
+        read = _product(t, part(t, x.query, wide), state, tall, width, x.strided)
         kept[1:] = [read]
         inside = [batched_matmul(t, part(t, x.inner, square), fresh, tall, size)]
         outs[0] = placed(t, outs[0], add(t, read, inside.pop()))
         older = mul(t, state, part(t, x.decay, (batch, heads, 1, 1)))
-        newer = batched_matmul(t, part(t, x.key, wide), fresh, state.shape, size)
+        newer = _product(t, part(t, x.key, wide), fresh, state.shape, size, x.strided)
         return add(t, older, newer)
 
     looped(t, count, states.pop(), turn)
