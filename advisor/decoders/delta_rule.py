@@ -79,7 +79,8 @@ def chunked_delta_rule(t: Tape, given: RuleInputs, chunks: Chunks) -> Tensor:
     by_chunk = t.view(unary(t, part(t, summed, cut[:-1]), "output"), (*cut[:-1], 1, 1))
     states, outs = [state], [out]
     del state, out
-    cuts = _Cut(values, keys_decayed, query, inner, key, by_chunk, strided)
+    repeated = given.key.shape[1] < heads
+    cuts = _Cut(values, keys_decayed, query, inner, key, by_chunk, strided and repeated)
     out, _kept = _scanned(t, cuts, states, outs, chunks.count)
     out = copy(t, out, (*rows, value_width))
     if chunks.pads:
