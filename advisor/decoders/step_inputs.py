@@ -6,9 +6,30 @@ from typing import NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.rope import Rope, rope_tables
-from advisor.specs import ModelSpec
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
+
+
+class Chunks(NamedTuple):
+    """The chunks that a row is padded to and cut into by code that loops over them."""
+
+    count: int
+    size: int  # tokens of each
+    pads: bool  # the last one is not full
+
+    @property
+    def length(self) -> int:
+        """Tokens of a padded row."""
+        return self.count * self.size
+
+
+def chunks_of(m: ModelSpec, recipe: Recipe, length: int) -> Chunks | None:
+    """How the model's own functions cut a row of `length` tokens into chunks, one after the other; None elsewhere."""
+    size = m.recurrence.chunk_size if m.recurrence is not None else 0
+    if not size or recipe.sequence_kernels != "torch":
+        return None
+    return Chunks(-(-length // size), size, length % size > 0)
 
 
 class StepInputs:
@@ -19,7 +40,7 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "masks", "padding", "position_ids", "ropes", "window")
+    __slots__ = ("alibi", "chunks", "masks", "padding", "position_ids", "ropes", "window")
 
     def __init__(
         self,
@@ -33,6 +54,7 @@ class StepInputs:
         dtype: str,
         padded: bool,
         packed: bool,
+        chunks: Chunks | None = None,
     ) -> None:
         """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states.
 
@@ -40,6 +62,7 @@ class StepInputs:
         are kept apart.
         """
         quirks = architecture_of(m.architecture)
+        self.chunks = chunks
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
         self.window = m.sliding_window if slides else 0
         # the batch's own mask, which layers without attention read
@@ -88,6 +111,7 @@ class StepInputs:
             rotated,
             self.position_ids,
             self.padding,
+            self.chunks,
         )
 
 
@@ -120,6 +144,8 @@ class LayerInputs(NamedTuple):
     position_ids: Tensor | None
     padding: Tensor | None = None
     """The batch's mask (B, S), where rows differ in length."""
+    chunks: Chunks | None = None
+    """Of a row, for code that loops over them."""
 
 
 def unpadded(t: Tape, x: Tensor, padding: Tensor | None) -> Tensor:
