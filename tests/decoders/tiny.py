@@ -74,6 +74,15 @@ GEMMA4: dict[str, Any] = {
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
 }
 
+GRANITE_HYBRID: dict[str, Any] = {
+    **EXPERTS,
+    "shared_intermediate_size": 136,
+    "layer_types": ["mamba", "attention"],
+    "mamba_n_heads": 12,
+    "mamba_d_state": 24,
+    "mamba_chunk_size": 16,
+}
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
     "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True, **SIZES},
@@ -325,6 +334,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["conv", "conv", "full_attention"],
         "conv_bias": True,
         "block_auto_adjust_ff_dim": False,
+    },
+    "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
+    "granitemoehybrid-dense": {
+        "model_type": "granitemoehybrid",
+        **GRANITE_HYBRID,
+        "layer_types": ["mamba", "mamba", "attention"],
+        "num_local_experts": 0,
+        "position_embedding_type": "rope",
+        "mamba_proj_bias": True,
+        "mamba_n_groups": 4,
     },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
