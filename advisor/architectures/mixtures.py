@@ -72,6 +72,16 @@ MIXTURES: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_gpt_oss.py, _apply_rotary_emb: return torch.cat((first_, second_), dim=-1)
     ),
     "granitemoe": Architecture(),
+    "granitemoehybrid": Architecture(
+        # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
+        mixture="granite",
+        # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.__init__: self.shared_mlp
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.shared_mlp"),
+        mixer_path="model.layers.{}.mamba",  # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer: self.mamba
+        norms_end_in_norm=False,  # modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer: self.norm, gated
+        # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: create_causal_mask(...) without position_ids
+        sees_packed_rows_as_one=True,
+    ),
     "granitemoeshared": Architecture(
         # modeling_granitemoeshared.py, GraniteMoeSharedDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
         mixture="granite",

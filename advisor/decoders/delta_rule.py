@@ -11,10 +11,10 @@ from typing import NamedTuple
 from advisor.decoders.norms import inverse_root
 from advisor.decoders.step_inputs import Chunks
 from advisor.tape.graph import Shape, Tensor
-from advisor.tape.layout import copy, regathered, repeat_kv
+from advisor.tape.layout import copy, part, regathered, repeat_kv
 from advisor.tape.loops import looped
 from advisor.tape.ops import add, batched_matmul, cast, masked_fill, mul, scale, subtract, unary
-from advisor.tape.pieces import cumulated, difference, padded, part, placed, solved, summed_last
+from advisor.tape.pieces import cumulated, difference, padded, placed, solved, summed_last
 from advisor.tape.tape import Tape
 
 

@@ -106,6 +106,7 @@ def _recorded(
     program.calls = tuple(step.calls)
     if m.experts == "linears":
         program.choices = (m.experts_per_token, m.num_experts)
+    program.chunk = m.recurrence.chunk_size if m.recurrence is not None else 0
     for part, kernels in recorder.parts:
         program.add(part, kernels)
     return program
@@ -170,7 +171,7 @@ def step_program(
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
-    chunks = chunks_of(m, recipe, length)
+    chunks = chunks_of(m, recipe, batch, length)
     return _recorded(
         m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card, packed, chunks
     )

@@ -6,17 +6,20 @@ from typing import NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.rope import Rope, rope_tables
+from advisor.parameters.token_mixers import STATE_SPACES
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
+from advisor.tape.program import CHUNKS
 from advisor.tape.tape import Tape
 
 
 class Chunks(NamedTuple):
-    """The chunks that a row is padded to and cut into by code that loops over them."""
+    """The chunks that a row is padded to and cut into by a model's own functions."""
 
-    count: int
+    count: int  # CHUNKS where the code does the same for any number of them
     size: int  # tokens of each
     pads: bool  # the last one is not full
+    one_row: bool = False  # the batch has one row, where that matters
 
     @property
     def length(self) -> int:
@@ -24,12 +27,18 @@ class Chunks(NamedTuple):
         return self.count * self.size
 
 
-def chunks_of(m: ModelSpec, recipe: Recipe, length: int) -> Chunks | None:
-    """How the model's own functions cut a row of `length` tokens into chunks, one after the other; None elsewhere."""
+def chunks_of(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Chunks | None:
+    """How the model's own functions cut each of `batch` rows of `length` tokens into chunks; None elsewhere.
+
+    Mamba 2's work on all chunks at once: of their number they only care whether it is one.
+    """
     size = m.recurrence.chunk_size if m.recurrence is not None else 0
     if not size or recipe.sequence_kernels != "torch":
         return None
-    return Chunks(-(-length // size), size, length % size > 0)
+    count, pads = -(-length // size), length % size > 0
+    if STATE_SPACES.isdisjoint(m.mixers):
+        return Chunks(count, size, pads)
+    return Chunks(CHUNKS if count > 1 else 1, size, pads, batch == 1)
 
 
 class StepInputs:

@@ -84,10 +84,31 @@ def _rule(m: ModelSpec, widths: Mapping[str, int], out_name: str) -> MixerParame
     return MixerParameters(tuple(linears), own, sizes.value_dim)
 
 
+def _mamba2(m: ModelSpec) -> MixerParameters:
+    """Mamba 2's state-space layer: one projection for gate, values, keys, queries and steps, one back.
+
+    Its keys and queries are what its code calls B and C. Source: transformers 5.23,
+    models/granitemoehybrid/modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer, and the others named Mamba.
+    """
+    h, sizes = m.hidden_size, recurrence_of(m)
+    inner, heads = sizes.value_size, sizes.value_heads
+    mixed = inner + 2 * sizes.key_size
+    linears = (
+        LinearShape(name="in_proj", in_features=h, out_features=inner + mixed + heads, bias=sizes.proj_bias),
+        LinearShape(name="out_proj", in_features=inner, out_features=h, bias=sizes.proj_bias),
+    )
+    own = convolution(mixed, sizes) | dict.fromkeys(("dt_bias", "a_log", "d"), Parameter((heads,)))
+    return MixerParameters(linears, own | ({"gate_norm": Parameter((inner,))} if sizes.gate_norm else {}))
+
+
 MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
     "conv": _conv,
     "delta": _delta,
     "delta_fused": _delta_fused,
     "delta_apart": _delta_apart,
+    "mamba2": _mamba2,
 }
 """By `ModelSpec.mixer`, but for attention."""
+
+STATE_SPACES = frozenset(["mamba2"])
+"""The mixers that are Mamba 2's, or run beside it."""

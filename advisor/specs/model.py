@@ -24,7 +24,7 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
-Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart"]
+Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2"]
 """What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
 
 
@@ -33,12 +33,15 @@ class Recurrence(Frozen):
 
     conv_size: Annotated[int, Range(1, 1_000)] = 4  # taps of the causal convolution of each channel
     conv_bias: bool = False
-    # gated delta rule: heads of keys (and queries) and of values, and their widths
+    # gated delta rule: heads of keys (and queries) and of values, and their widths; Mamba 2: its groups of B and C, the
+    # size of its state, its heads and their width
     key_heads: Annotated[int, Range(0, 10_000)] = 0
     value_heads: Annotated[int, Range(0, 10_000)] = 0
     key_dim: Annotated[int, Range(0, 100_000)] = 0
     value_dim: Annotated[int, Range(0, 100_000)] = 0
     chunk_size: Annotated[int, Range(0, 100_000)] = 0  # tokens of each chunk that its code works on; 0 = it has none
+    proj_bias: bool = False  # of the projections into a state-space layer and back
+    gate_norm: bool = True  # a norm after its gate, in groups
 
     @property
     def key_size(self) -> int:

@@ -9,32 +9,10 @@ from __future__ import annotations
 from math import prod
 
 from advisor.blocks import ITEM_BYTES
-from advisor.tape.graph import BackwardFunction, Shape, Tensor
+from advisor.tape.graph import Shape, Tensor
 from advisor.tape.layout import alias
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
-
-
-def part(t: Tape, x: Tensor, shape: Shape) -> Tensor:
-    """A piece of x as a view; its backward copies into zeros of all of x."""
-    full, dtype = x.shape, x.dtype
-
-    def backward(g: Tensor) -> tuple[Tensor]:
-        out = t.empty(full, g.dtype)
-        t.kernel("elementwise", g.dtype, 0, out.bytes)
-        t.kernel("elementwise", g.dtype, 0, 2 * g.bytes)
-        return (out,)
-
-    return _view(t, x, shape, backward)
-
-
-def _view(t: Tape, x: Tensor, shape: Shape, backward: BackwardFunction) -> Tensor:
-    """x's memory as a tensor of another size, with a backward of its own."""
-    out = Tensor(shape, x.dtype, x.buffer)
-    if x.needs_grad and t.grad_enabled:
-        hollow = t.op((x,), (0,), x.dtype, backward)
-        out.node, out.needs_grad = hollow.node, True
-    return out
 
 
 def placed(t: Tape, into: Tensor, value: Tensor) -> Tensor:

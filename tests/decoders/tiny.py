@@ -82,6 +82,14 @@ DELTA: dict[str, Any] = {
     "linear_value_head_dim": 40,
     "layer_types": ["linear_attention", "full_attention"],
 }
+GRANITE_HYBRID: dict[str, Any] = {
+    **EXPERTS,
+    "shared_intermediate_size": 136,
+    "layer_types": ["mamba", "attention"],
+    "mamba_n_heads": 12,
+    "mamba_d_state": 24,
+    "mamba_chunk_size": 16,
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
@@ -342,6 +350,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **DELTA,
         "linear_num_key_heads": 4,
         "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    },
+    "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
+    "granitemoehybrid-dense": {
+        "model_type": "granitemoehybrid",
+        **GRANITE_HYBRID,
+        "layer_types": ["mamba", "mamba", "attention"],
+        "num_local_experts": 0,
+        "position_embedding_type": "rope",
+        "mamba_proj_bias": True,
+        "mamba_n_groups": 4,
     },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},

@@ -6,24 +6,11 @@ Sources: see the package.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-from advisor.catalog.families.sizes import (
-    MAX_HEAD_DIM,
-    MAX_HEADS,
-    Defaults,
-    Family,
-    Structure,
-    rope,
-    rotary_factor,
-    sizes,
-)
+from advisor.catalog.families.experts import chosen_experts, no_balance
+from advisor.catalog.families.sizes import Defaults, Family, Structure, rope, sizes
 from advisor.catalog.fields import Fields
 from advisor.specs import Mixer, Recurrence
-
-
-CHUNK = 64
-"""Tokens of a chunk. Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, torch_chunk_gated_delta_rule."""
 
 
 def mixers(f: Fields, layers: int, names: Mapping[str, Mixer], default: list[Mixer]) -> tuple[Mixer, ...]:
@@ -39,6 +26,64 @@ def mixers(f: Fields, layers: int, names: Mapping[str, Mixer], default: list[Mix
                 raise f.unsupported("layer_types", f"{str(kind)[:40]!r} layers")
         found = [names[str(kind)] for kind in types]
     return () if set(found) == {"attention"} else tuple(found)
+
+
+_TYPES: dict[str, Mixer] = {
+    "full_attention": "attention",
+    "attention": "attention",
+    "linear_attention": "mamba2",
+    "mamba": "mamba2",
+}
+"""The layers of models that mix attention with Mamba 2, today's names and those of older files."""
+
+
+def granitemoehybrid(f: Fields) -> Structure:
+    """Granite 4 H: Mamba 2 or attention, then an MLP that all tokens share, and experts beside it in the larger ones."""
+    s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
+    layers, bias = s["num_hidden_layers"], f.flag("attention_bias", False)
+    no_balance(f)
+    one = f.replaced("layers_block_type", "layer_types")
+    s |= {
+        "qkv_bias": bias,
+        "attention_out_bias": bias,
+        "embedding_multiplier": True,
+        "residual_multiplier": True,
+        "logits_multiplier": True,
+        "mixers": mixers(one, layers, _TYPES, ["mamba2"] * layers),
+        "recurrence": _granite_recurrence(f, s["hidden_size"]),
+        "mlp_names": ("input_linear", "output_linear"),
+        **_granite_mlp(f, s["intermediate_size"]),
+    }
+    position = f.text("position_embedding_type", "none")
+    if position not in ("none", "nope", "rope"):
+        raise f.unsupported("position_embedding_type", f"{position[:40]!r} positions")
+    return rope(f, s) if position == "rope" else {**s, "position": "none"}
+
+
+def _granite_mlp(f: Fields, width: int) -> Structure:
+    shared = f.size("shared_intermediate_size", 1024)
+    experts = f.size("num_local_experts", 8, minimum=0)
+    if not experts:
+        return {"mlp": "gated_fused", "intermediate_size": shared}
+    chosen = chosen_experts(f, ("num_local_experts",), 8, ("num_experts_per_tok",), 2)
+    return {"mlp": "experts", "expert_size": width, "router": "best_softmax", **chosen, "shared_expert_size": shared}
+
+
+def _granite_recurrence(f: Fields, hidden: int) -> Recurrence:
+    inner, heads = f.size("mamba_expand", 2) * hidden, f.size("mamba_n_heads", 128)
+    width = inner // heads if f.config.get("mamba_d_head", "auto") == "auto" else f.size("mamba_d_head", 0)
+    if heads * width != inner:
+        raise f.bad("mamba_n_heads", f"is {heads}: of {width} features each they must make {inner}")
+    return Recurrence(
+        conv_size=f.size("mamba_d_conv", 4),
+        conv_bias=f.flag("mamba_conv_bias", True),
+        key_heads=f.size("mamba_n_groups", 1),
+        key_dim=f.size("mamba_d_state", 256),
+        value_heads=heads,
+        value_dim=width,
+        chunk_size=f.size("mamba_chunk_size", 256),
+        proj_bias=f.flag("mamba_proj_bias", False),
+    )
 
 
 def lfm2(f: Fields) -> Structure:
@@ -72,53 +117,4 @@ def _lfm2_inner(f: Fields, s: Structure) -> int:
     return multiple * -(-inner // multiple)
 
 
-def qwen3_5(f: Fields) -> Structure:
-    """Qwen 3.5: a gated delta rule, and gated attention in every fourth layer."""
-    s = sizes(f, Defaults(248_320, 4096, 12_288, 32, 16, 32_768, kv_heads=4, head_dim=256))
-    return _gated(f, s, "delta", Heads(16, 32, 128, 128))
-
-
-class Heads(NamedTuple):
-    """A config class's defaults for heads of keys and values, and their widths."""
-
-    keys: int
-    values: int
-    key_dim: int
-    value_dim: int
-
-
-def _gated(f: Fields, s: Structure, mixer: Mixer, heads: Heads) -> Structure:
-    """Qwen's hybrids: attention with a gate, norms of (1 + weight), RoPE on a part of each head."""
-    layers, every = s["num_hidden_layers"], f.size("full_attention_interval", 4)
-    kinds: list[Mixer] = ["attention" if (i + 1) % every == 0 else mixer for i in range(layers)]
-    names: dict[str, Mixer] = {"full_attention": "attention", "linear_attention": mixer}
-    bias = f.flag("attention_bias", False)
-    found = {
-        **s,
-        "norm": "rms_unit_offset",
-        "qk_norm": "head",
-        "qkv_bias": bias,
-        "attention_out_bias": bias,
-        "attention_gate": True,
-        "mixers": mixers(f, layers, names, kinds),
-        "recurrence": _delta_rule(f, heads),
-    }
-    return rope(f, found, rotary_factor(f, 0.25))
-
-
-def _delta_rule(f: Fields, d: Heads) -> Recurrence:
-    keys = f.size("linear_num_key_heads", d.keys, maximum=MAX_HEADS)
-    values = f.size("linear_num_value_heads", d.values, maximum=MAX_HEADS)
-    if values % keys:
-        raise f.bad("linear_num_value_heads", f"is {values}: the {keys} key heads must divide it")
-    return Recurrence(
-        conv_size=f.size("linear_conv_kernel_dim", 4, maximum=1_000),
-        key_heads=keys,
-        value_heads=values,
-        key_dim=f.size("linear_key_head_dim", d.key_dim, maximum=MAX_HEAD_DIM),
-        value_dim=f.size("linear_value_head_dim", d.value_dim, maximum=MAX_HEAD_DIM),
-        chunk_size=CHUNK,
-    )
-
-
-FAMILIES: dict[str, Family] = {"lfm2": lfm2, "qwen3_5_text": qwen3_5}
+FAMILIES: dict[str, Family] = {"granitemoehybrid": granitemoehybrid, "lfm2": lfm2}
