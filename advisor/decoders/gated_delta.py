@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.convolution import causal_convolution
+from advisor.decoders.delta_kernels import fused_delta_rule
 from advisor.decoders.delta_rule import RuleInputs, chunked_delta_rule
 from advisor.decoders.norms import Norm, rms_norm_gated
 from advisor.decoders.step_inputs import LayerInputs, unpadded
@@ -56,8 +57,7 @@ def _ruled(t: Tape, mixed: list[Tensor], rest: _Rest, w: Weights, given: LayerIn
     decay = _decay(t, rest.a(), w)
     by_head = (batch, sizes.value_heads, length)
     inputs = RuleInputs(query, key, value, t.view(decay, by_head), t.view(beta, by_head))
-    assert given.chunks is not None
-    out = chunked_delta_rule(t, inputs, given.chunks)
+    out = fused_delta_rule(t, inputs) if given.chunks is None else chunked_delta_rule(t, inputs, given.chunks)
     gate = rest.z()
     out = rms_norm_gated(t, out, t.view(gate, out.shape), _norm_weight(w))
     out = t.view(out, (batch, length, sizes.value_size))
