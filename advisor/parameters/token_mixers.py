@@ -48,3 +48,14 @@ def convolution(channels: int, sizes: Recurrence) -> dict[str, Parameter]:
 
 MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {"conv": _conv}
 """By `ModelSpec.mixer`, but for attention."""
+
+PACKAGES: dict[Mixer, tuple[str, ...]] = {"conv": ("causal_conv1d",)}
+"""Whose functions a mixer calls where they can be imported.
+
+Source: transformers 5.23, models/*/modeling_*.py, use_kernel_func_from_hub_with_fallback.
+"""
+
+
+def packages_of(m: ModelSpec) -> tuple[str, ...]:
+    """The packages that the model's mixers call."""
+    return tuple(dict.fromkeys(name for mixer in m.mixers for name in PACKAGES.get(mixer, ())))
