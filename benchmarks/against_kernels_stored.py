@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from advisor.blocks import block_bytes
-from advisor.decoders.linear import Linear, base_linear
+from advisor.decoders.base_linear import base_linear
+from advisor.decoders.linear import Linear
 from advisor.parameters.storage import store_bytes
 from advisor.recipes import build_recipe
 from advisor.specs import LinearShape, Recipe

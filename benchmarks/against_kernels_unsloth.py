@@ -3,9 +3,9 @@
     pip download --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9 -d wheels   # unzip both into one folder
     python -m benchmarks.against_kernels_unsloth --source FOLDER
 
-Compares, to the byte, what each function holds when forward returns, and its peaks in forward and backward beyond what
-is alive when they begin. What decodes a 4-bit weight is replaced by a tensor of its size, or by the buffer that is
-always there; products of the loss write into what is there, as cuBLAS does. Exits with 1 where bytes differ.
+Compares, to the byte, what each function holds when forward returns and when backward does, and the peaks of both.
+What decodes a 4-bit weight is replaced by a tensor of its size, or by the buffer that is always there; products of the
+loss write into what is there, as cuBLAS does. Exits with 1 where bytes differ.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import product
 from pathlib import Path
@@ -30,7 +31,8 @@ from advisor.stacks.unsloth_lora import lora_many, lora_mlp, lora_one
 from advisor.stacks.unsloth_loss import LossForm, chunk_rows, fixed_form, fixed_loss
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
-from benchmarks.autograd_bytes import Case, Found, Live, Nothing, bytes_of, compared, measured, picked, taped
+from benchmarks.kernel_bytes import Kernel, compared, picked, real
+from benchmarks.tape_bytes import Measured, mirrored
 
 
 def functions(source: Path) -> dict[str, Any]:
@@ -54,8 +56,8 @@ def functions(source: Path) -> dict[str, Any]:
         "_is_compiling": lambda: False,
         "torch_gpu_device": lambda device: nullcontext(),
         "_eager_kernel": lambda kernel: kernel,
-        "_qk_norm_rope_forward": Nothing(),
-        "_qk_norm_rope_backward": Nothing(),
+        "_qk_norm_rope_forward": Kernel(),
+        "_qk_norm_rope_backward": Kernel(),
         "_SAVE_OUTPUT": False,
         "_rms_forward": lambda x, w, *rest: (torch.empty_like(x), torch.empty(x.shape[0])),
         "_rms_backward": lambda *rest, **more: None,
@@ -86,7 +88,7 @@ class Sizes(NamedTuple):
     rank: int = 8
 
 
-def linear(ins: int, outs: int, sizes: Sizes, quant: str, dropout: float) -> Linear:
+def layer_of(ins: int, outs: int, sizes: Sizes, quant: str, dropout: float) -> Linear:
     """A layer with LoRA as the tape sees it."""
     knobs: dict[str, Any] = {"method": "qlora" if quant != "none" else "lora", "quant": quant, "dropout": dropout}
     recipe = Recipe(rank=sizes.rank, **knobs)
@@ -96,9 +98,30 @@ def linear(ins: int, outs: int, sizes: Sizes, quant: str, dropout: float) -> Lin
 def weights(ins: int, outs: int, sizes: Sizes, quant: str) -> list[Any]:
     """W, its state, A, B and their scale, as the functions take them."""
     w = torch.empty((outs, ins), dtype=torch.bfloat16)
-    a = torch.nn.Parameter(torch.empty((sizes.rank, ins)))
-    b = torch.nn.Parameter(torch.empty((outs, sizes.rank)))
+    a, b = (torch.empty(shape, requires_grad=True) for shape in ((sizes.rank, ins), (outs, sizes.rank)))
     return [w, True if quant != "none" else None, a, b, 2.0]
+
+
+class Case(NamedTuple):
+    """One function at one shape: what its own code does, from the loaded functions, and what the tape does."""
+
+    name: str
+    theirs: Callable[[dict[str, Any]], Measured]
+    ours: Callable[[], Measured]
+
+
+def leaf(shape: tuple[int, ...]) -> torch.Tensor:
+    """An input that gets a gradient."""
+    return torch.empty(shape, dtype=torch.bfloat16, requires_grad=True)
+
+
+def taped(run: Callable[..., Any], *shapes: tuple[int, ...]) -> Measured:
+    """What the tape does from inputs of these shapes that get gradients."""
+    t = Tape("cuda", "bfloat16")
+    inputs = [t.empty(shape, "bfloat16") for shape in shapes]
+    for one in inputs:
+        one.needs_grad = True
+    return mirrored(run, inputs, t)
 
 
 def lora_cases(s: Sizes = Sizes()) -> Iterator[Case]:  # noqa: B008 - immutable
@@ -112,12 +135,17 @@ def lora_cases(s: Sizes = Sizes()) -> Iterator[Case]:  # noqa: B008 - immutable
 
         def theirs(name: str, ends: list[tuple[int, int]], *more: Any, quant: str = quant) -> Any:
             flat = [one for size in ends for one in weights(*size, s, quant)]
-            tensors = [one for one in flat if isinstance(one, torch.Tensor)]
-            return lambda found: measured(lambda leaf: found[name].apply(leaf(shape), *flat, *more), tensors)
+            trained = [one for one in flat if isinstance(one, torch.Tensor) and one.requires_grad]
+            frozen = [one for one in flat if isinstance(one, torch.Tensor) and not one.requires_grad]
+
+            def run(found: dict[str, Any]) -> Measured:
+                return real(lambda x, *_: found[name].apply(x, *flat, *more), (leaf(shape), *trained), frozen=frozen)
+
+            return run
 
         def ours(run: Callable[..., Any], ends: list[tuple[int, int]], knobs: tuple[str, float] = knobs) -> Any:
-            layers = [linear(*size, s, *knobs) for size in ends]
-            return lambda: taped(lambda t, leaf: run(t, leaf(shape), layers))
+            layers = [layer_of(*size, s, *knobs) for size in ends]
+            return lambda: taped(lambda t, x: run(t, x, layers), shape)
 
         yield Case(
             f"LoRA_QKV {name}",
@@ -136,48 +164,74 @@ def lora_cases(s: Sizes = Sizes()) -> Iterator[Case]:  # noqa: B008 - immutable
         )
 
 
-def layer_cases(s: Sizes = Sizes()) -> Iterator[Case]:  # noqa: B008 - immutable
-    """Norms and rotations."""
+def norm_cases(s: Sizes = Sizes()) -> Iterator[Case]:  # noqa: B008 - immutable
+    """RMSNorms, whose weight is frozen."""
     shape = (s.rows, s.tokens, s.hidden)
-    weight = torch.empty((s.hidden,), dtype=torch.bfloat16)
-    frozen = Tensor((s.hidden,), "bfloat16")
+    weight, frozen = torch.empty((s.hidden,), dtype=torch.bfloat16), Tensor((s.hidden,), "bfloat16")
     for name, gemma, norm in (("RMSNorm", False, norm_in_place), ("RMSNorm of Gemma", True, norm_apart)):
-        yield Case(
-            name,
-            lambda found, gemma=gemma: measured(  # type: ignore[misc]
-                lambda leaf: found["Fast_RMS_Layernorm"].apply(leaf(shape), weight, 1e-6, gemma, False, True), [weight]
-            ),
-            lambda norm=norm: taped(lambda t, leaf: norm(t, leaf(shape), frozen)),  # type: ignore[misc]
-        )
+
+        def theirs(found: dict[str, Any], gemma: bool = gemma) -> Measured:
+            function = found["Fast_RMS_Layernorm"]
+            return real(lambda x: function.apply(x, weight, 1e-6, gemma, False, True), (leaf(shape),), frozen=(weight,))
+
+        def ours(norm: Callable[..., Tensor] = norm) -> Measured:
+            return taped(lambda t, x: norm(t, x, frozen), shape)
+
+        yield Case(name, theirs, ours)
+
+
+def rotation_cases(s: Sizes = Sizes()) -> Iterator[Case]:  # noqa: B008 - immutable
+    """RoPE of queries and keys, with norms of heads and without."""
     width = 16
     table, vector = (torch.empty(size, dtype=torch.bfloat16) for size in ((s.tokens, width), (width,)))
     heads, keys = (s.rows, s.tokens, s.hidden // width, width), (s.rows, s.tokens, s.keys // width, width)
-
-    def turned(function: str, before: tuple[Any, ...] = (), after: tuple[Any, ...] = (), across: bool = True) -> Any:
-        def pair(leaf: Any) -> Any:
-            return [leaf(one).transpose(1, 2) if across else leaf(one) for one in (heads, keys)]
-
-        return lambda found: measured(
-            lambda leaf: found[function].apply(*pair(leaf), *before, table, table, *after), [table, vector]
-        )
-
-    for name, theirs, turn in (
-        ("RoPE in place", turned("Fast_RoPE_Embedding_QK_Positions"), rotated_in_place),
-        ("RoPE apart", turned("Fast_RoPE_Embedding_QK", (), (None,)), rotated_apart),
+    for name, function, before, after, turn in (
+        ("RoPE in place", "Fast_RoPE_Embedding_QK_Positions", (), (), rotated_in_place),
+        ("RoPE apart", "Fast_RoPE_Embedding_QK", (), (None,), rotated_apart),
         (
             "norms of heads and RoPE",
-            turned("Fast_QK_Norm_RoPE", (vector, vector), (None, 1e-6, 1e-6, False), across=False),
+            "Fast_QK_Norm_RoPE",
+            (vector, vector),
+            (None, 1e-6, 1e-6, False),
             normed_and_rotated,
         ),
     ):
-        yield Case(name, theirs, lambda turn=turn: taped(lambda t, leaf: turn(t, leaf(heads), leaf(keys))))  # type: ignore[misc]
+
+        def theirs(found: dict[str, Any], of: Any = (function, before, after)) -> Measured:
+            function, before, after = of
+
+            def run(q: torch.Tensor, k: torch.Tensor) -> Any:
+                pair = (q, k) if before else (q.transpose(1, 2), k.transpose(1, 2))
+                return found[function].apply(*pair, *before, table, table, *after)
+
+            return real(run, (leaf(heads), leaf(keys)), frozen=(table, vector))
+
+        yield Case(name, theirs, lambda turn=turn: taped(turn, heads, keys))  # type: ignore[misc]
 
 
-def loss_module(source: Path, card_rows: int) -> ModuleType:
-    """unsloth_zoo's fused_linear.py as on a card: fp32 logits, kernels that do nothing, products into what is there.
+class Loss(torch.autograd.Function):
+    """unsloth_zoo's loss as its custom op runs it."""
 
-    `card_rows`: from how many rows on tiles are taken.
-    """
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, module: Any) -> torch.Tensor:
+        """The loss, which keeps the gradients."""
+        targets, one = torch.zeros(hidden.shape[0], dtype=torch.int64), torch.ones(())
+        targets[-1] = -100
+        ctx.module, ctx.need = module, (True, head.requires_grad, False)
+        rest = (-100, 0.0, 0.0, 0.0, 0.0, None, torch.bfloat16, *ctx.need, False, 0)
+        loss, *gradients = module._ce_impl(hidden, head, None, targets, one, one, *rest)
+        ctx.save_for_backward(*gradients, one)
+        return loss  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        """The gradients, scaled."""
+        return (*ctx.module._ce_backward(ctx, *grads)[:2], None)
+
+
+@cache  # its custom ops can be registered once
+def loss_module(source: Path) -> ModuleType:
+    """unsloth_zoo's fused_linear.py as on a card: fp32 logits, kernels that do nothing, products into what is there."""
     path = source / "unsloth_zoo" / "fused_losses" / "fused_linear.py"
     spec = spec_from_file_location("unsloth_fused_linear", path)
     assert spec is not None and spec.loader is not None
@@ -186,13 +240,12 @@ def loss_module(source: Path, card_rows: int) -> ModuleType:
 
     names = ("forward", "partial", "combine", "backward", "flash_p", "flash_u", "scale")
     for name in names:
-        setattr(module, f"_fl_{name}_kernel", Nothing())
-    module.triton = SimpleNamespace(next_power_of_2=lambda n: 1 << (n - 1).bit_length())
+        setattr(module, f"_fl_{name}_kernel", Kernel())
+    module.triton = SimpleNamespace(next_power_of_2=lambda n: 1 << (n - 1).bit_length(), cdiv=lambda a, b: -(-a // b))
     module._use_triton = lambda device: True
     module._launch = lambda device, run: run()
     module._logits_mode = lambda device, dtype=None: (True, False)
     module._flash_ce_ok = lambda device: True
-    module._flash_min_rows = lambda device: card_rows
     module._budget_bytes = lambda device: 2 * 1024**3
 
     def multiplied(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -214,7 +267,7 @@ LOSSES = (
 
 
 def loss_cases(source: Path = Path()) -> Iterator[Case]:
-    """The loss, forward only: its gradients are what it keeps."""
+    """The loss; its gradients are what it keeps."""
     for tokens, width, vocabulary, trained, small in LOSSES:
         form = fixed_form(tokens - 1, width, vocabulary, not trained, small, ampere=True)
         yield Case(
@@ -224,46 +277,33 @@ def loss_cases(source: Path = Path()) -> Iterator[Case]:
         )
 
 
-def measured_loss(source: Path, tokens: int, width: int, vocabulary: int, trained: bool, small: bool) -> Found:
-    """What unsloth_zoo's function does in forward."""
-    module = loss_module(source, 0 if small else 4096)
-    hidden = torch.empty((tokens, width), dtype=torch.bfloat16)
-    head = torch.empty((vocabulary, width), dtype=torch.bfloat16)
-    live = Live()
-    live.know(hidden, head)
-    with live:
-        targets = torch.zeros(tokens, dtype=torch.int64)
-        targets[-1] = -100
-        one = torch.ones(())
-        rest = (-100, 0.0, 0.0, 0.0, 0.0, None, torch.bfloat16, True, trained, False, False, 0)
-        made = module._ce_impl(hidden, head, None, targets, one, one, *rest)
-        del targets
-    kept = live.now
-    del made
-    return Found(kept, live.peak, 0)
+def measured_loss(source: Path, tokens: int, width: int, vocabulary: int, trained: bool, small: bool) -> Measured:
+    """What unsloth_zoo's function does."""
+    module: Any = loss_module(source)
+    module._flash_min_rows = lambda device: 0 if small else 4096
+    head = torch.empty((vocabulary, width), dtype=torch.bfloat16, requires_grad=trained)
+    return real(lambda hidden, head: Loss.apply(hidden, head, module), (leaf((tokens, width)), head))
 
 
-def taped_loss(tokens: int, width: int, vocabulary: int, trained: bool, form: LossForm) -> Found:
+def taped_loss(tokens: int, width: int, vocabulary: int, trained: bool, form: LossForm) -> Measured:
     """The same on the tape."""
-    t = Tape("cuda", "bfloat16")
-    given: Any = SimpleNamespace(
-        hidden=Tensor((1, tokens, width), "bfloat16", needs_grad=True),
-        head=SimpleNamespace(weight=Tensor((vocabulary, width), "bfloat16", needs_grad=trained)),
-    )
-    loss = fixed_loss(t, given, form)
-    kept, forward = bytes_of(t, 0)
-    del loss
-    return Found(kept, forward, 0)
+    weight = Tensor((vocabulary, width), "bfloat16", needs_grad=trained)
+
+    def run(t: Tape, hidden: Tensor) -> Tensor:
+        given: Any = SimpleNamespace(hidden=hidden, head=SimpleNamespace(weight=weight))
+        return fixed_loss(t, given, form)
+
+    return taped(run, (1, tokens, width))
 
 
 def all_cases(source: Path = Path()) -> list[Case]:
     """Every comparison."""
-    return [*lora_cases(), *layer_cases(), *loss_cases(source)]
+    return [*lora_cases(), *norm_cases(), *rotation_cases(), *loss_cases(source)]
 
 
 def rows_apart(source: Path, shapes: int = 10_000) -> int:
     """At how many random shapes the rows of a chunk differ from those of unsloth_zoo's function."""
-    module, rng, apart = loss_module(source, 4096), Random(0), 0
+    module, rng, apart = loss_module(source), Random(0), 0
     for _ in range(shapes):
         shape = rng.randint(1, 200_000), rng.choice((576, 1024, 2048, 4096, 8192)), rng.randint(1000, 300_000)
         apart += module.fused_linear_rows(*shape, 4) != chunk_rows(*shape, 4)
@@ -277,7 +317,10 @@ def main() -> int:
     source = parser.parse_args().source
     apart = rows_apart(source)
     print(f"rows of a chunk, at random shapes: {apart:,} of 10,000 differ")
-    return compared(all_cases(source), functions(source)) or int(apart > 0)
+    found, cases = functions(source), all_cases(source)
+    different = sum(not compared(case.name, case.theirs(found), case.ours()) for case in cases)
+    print(f"{len(cases)} cases, {different} different")
+    return 1 if different or apart else 0
 
 
 if __name__ == "__main__":

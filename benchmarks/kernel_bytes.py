@@ -6,6 +6,7 @@ what they compute. Both sides start from the same inputs, which live throughout.
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +21,7 @@ from benchmarks.tape_bytes import Measured, measured
 from calibrate.worker.tracker import AllocationTracker
 
 
-class _Kernel:
+class Kernel:
     """A Triton kernel that does nothing: `kernel[grid](...)`."""
 
     def __init__(self, value: Any = None) -> None:
@@ -29,13 +30,13 @@ class _Kernel:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Kernel()
+        return Kernel()
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         return lambda *args, **kwargs: None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _Kernel(args[0] if args else None)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102 - what a decorator or a helper of Triton makes
+        return Kernel(args[0] if args else None)
 
 
 class _Anything(ModuleType):
@@ -44,7 +45,7 @@ class _Anything(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Kernel()
+        return Kernel()
 
 
 def bare(source: str, *packages: str) -> None:
@@ -70,15 +71,24 @@ def without_triton() -> None:
     triton.__version__ = "3.0.0"
     triton.__path__ = sys.modules["triton.language"].__path__ = sys.modules["triton.language.extra"].__path__ = []
     triton.language = sys.modules["triton.language"]
-    triton.jit = lambda function=None, **_: _Kernel(function)
-    triton.heuristics = triton.autotune = lambda *args, **kwargs: lambda function: _Kernel(function)
+    triton.jit = lambda function=None, **_: Kernel(function)
+    triton.heuristics = triton.autotune = lambda *args, **kwargs: lambda function: Kernel(function)
     triton.Config = lambda *args, **kwargs: None
     triton.cdiv = lambda a, b: -(-a // b)
     triton.next_power_of_2 = lambda n: 1 << (n - 1).bit_length()
 
 
+def picked(path: Path, names: set[str], around: dict[str, Any]) -> dict[str, Any]:
+    """The functions and classes of a file by these names, run among `around`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if getattr(node, "name", "") in names]
+    found = dict(around)
+    exec(compile(tree, str(path), "exec"), found)
+    return found
+
+
 def real(
-    function: Callable[..., torch.Tensor],
+    function: Callable[..., Any],
     inputs: Sequence[torch.Tensor | None],
     autocast: bool = False,
     frozen: Sequence[torch.Tensor] = (),
@@ -86,6 +96,7 @@ def real(
 ) -> Measured:
     """What PyTorch allocates while `function` runs and its backward gives the gradients of `inputs`.
 
+    `function` returns a tensor or a tuple of them, each of which gets a gradient that lives throughout.
     `frozen`: what it reads besides; `around`: what both run in.
     """
     tracker = AllocationTracker({}, name_modules=False)
@@ -98,11 +109,12 @@ def real(
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             out = function(*inputs)
         ran = len(tracker.timeline.moves)
-        gradient = torch.empty_like(out)
+        outs = out if isinstance(out, tuple) else (out,)
+        gradients = [torch.empty_like(one) for one in outs]
         tracker.mark("backward")
         ready = len(tracker.timeline.moves)
         wanted = [one for one in inputs if one is not None and one.requires_grad]
-        found = torch.autograd.grad(out, wanted, gradient)
+        found = torch.autograd.grad(outs, wanted, gradients)
         done = len(tracker.timeline.moves)
     assert len(found) == len(wanted)
     sizes = [allocation.exact_bytes for allocation in tracker.timeline.allocations]

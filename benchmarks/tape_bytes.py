@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from advisor.tape.engine import run_backward
 from advisor.tape.graph import Tensor
@@ -22,16 +22,22 @@ class Measured(NamedTuple):
     left: int
 
 
-def mirrored(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], t: Tape) -> Measured:
-    """The same on the tape that the inputs were made on; on leaving autocast its cache goes."""
+def mirrored(function: Callable[..., Any], inputs: Sequence[Tensor | None], t: Tape) -> Measured:
+    """The same on the tape that the inputs were made on; on leaving autocast its cache goes.
+
+    `function` returns a tensor or a tuple of them, each of which gets a gradient that lives throughout.
+    """
     begun, autocast = len(t.events), t.autocast
     out = function(t, *inputs)
     t.autocast = ""
     t.autocast_cache.clear()
     ran = len(t.events)
-    gradient = t.empty(out.shape, out.dtype)
+    outs = out if isinstance(out, tuple) else (out,)
+    gradients = tuple(t.empty(one.shape, one.dtype) for one in outs)
+    if len(outs) > 1:
+        out = t.op(outs, (), "float32", lambda g: gradients)
     ready = len(t.events)
-    run_backward(t, out, gradient)
+    run_backward(t, out, gradients[0] if len(outs) == 1 else t.empty((), "float32"))
     if t.offloader is not None:
         t.offloader.finish_backward()
     done = len(t.events)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.advice.job import Job, fit_of
 from advisor.answer import Candidate, Change, Reason, Simulation
-from advisor.costs.compiled import COMPILED
+from advisor.costs.card_memory import replayed_memory, within_card
 from advisor.costs.device import profile_for
-from advisor.costs.estimation import replayed_memory, within_card
+from advisor.costs.machine_code import COMPILED
 from advisor.costs.peaks import ALLOCATED_SPREAD
 from advisor.costs.simulation import (
     ORDERS,

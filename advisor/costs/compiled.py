@@ -4,15 +4,15 @@ The rules are those of `CachingAllocator`, and a test holds the two together. Wh
 segments, nothing is ever given back to the driver, so there is no capacity.
 
 With numba (the [simulate] extra) the functions are compiled to machine code, and the array is numpy's; without it the
-same functions run as they are on a list, some fifty times slower. The answer is the same. The array holds counters, a
-register for each allocation of the job, the free blocks of both pools in the order of size and address, and the blocks.
-A block is the index at which its record begins.
+same functions run as they are on a list, some fifty times slower. The answer is the same. All that is compiled stays
+in this file: numba keeps machine code until the file of a function changes, whatever becomes of what it calls. The
+array holds counters, a register for each allocation of the job, the free blocks of both pools in the order of size and
+address, and the blocks. A block is the index at which its record begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from advisor.blocks import BLOCK_BYTES
 from advisor.costs.allocator import (
@@ -23,31 +23,7 @@ from advisor.costs.allocator import (
     SMALL_BYTES,
     SMALL_SEGMENT_BYTES,
 )
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-try:
-    import numba
-    import numpy
-except ImportError:
-    COMPILED = False
-else:
-    COMPILED = True
-
-
-def jitted(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, compiled where numba is there; the machine code is kept on disk."""
-    if not COMPILED:
-        return function
-    compiled: Callable[P, R] = numba.njit(cache=True)(function)
-    return compiled
-
-
-def array(values: Sequence[int]) -> Any:
-    """The integers as the functions take them."""
-    return numpy.array(values, dtype=numpy.int64) if COMPILED else list(values)
-
+from advisor.costs.machine_code import COMPILED, jitted, zeros
 
 # Where the counters are.
 ALLOCATED, PEAK_ALLOCATED, RESERVED, PEAK_RESERVED, RELEASES, CAPACITY = range(6)
@@ -72,7 +48,7 @@ def allocator(blocks: int, registers: int, expandable_segments: bool = False, ca
     """
     begin = _REGISTERS + registers
     words = begin + (2 + _WORDS) * blocks
-    s = numpy.zeros(words, dtype=numpy.int64) if COMPILED else [0] * words
+    s = zeros(words)
     s[CAPACITY], s[_EXPANDABLE] = capacity_bytes, int(expandable_segments)
     s[_LIST], s[_LIST + 1], s[_UNUSED] = begin, begin + blocks, begin + 2 * blocks
     return s

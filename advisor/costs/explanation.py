@@ -16,8 +16,8 @@ from advisor.costs.micro_batches import average
 from advisor.costs.roofline import Roofline
 from advisor.costs.steptime import micro_step_time, optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
+from advisor.decoders.dequantized import DEQUANTIZING
 from advisor.decoders.kinds import attention_card
-from advisor.decoders.linear import DEQUANTIZING
 from advisor.decoders.step import step_program
 from advisor.specs import GpuSpec, Method, ModelSpec, Recipe, Workload
 from advisor.stacks import stack_for

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from advisor.costs import compiled
+from advisor.costs.machine_code import array
 from advisor.costs.micro_batches import MicroBatch, evaluating
 from advisor.costs.requests import MicroStep, Requests, micro_step
 from advisor.costs.static import static_memory
@@ -88,7 +89,7 @@ class Job:
         step = self._programs.get(id(program))
         if step is None:
             step = self._programs[id(program)] = micro_step(program)
-        return step, compiled.array(program.slot_bytes(batch.rows, batch.tokens, self.recipe.rank))
+        return step, array(program.slot_bytes(batch.rows, batch.tokens, self.recipe.rank))
 
 
 class OptimizerRequests(NamedTuple):
@@ -117,14 +118,14 @@ def _optimizer_requests(m: ModelSpec, recipe: Recipe, base: int) -> OptimizerReq
     pairs = [(2 * (base + slot) + freed, slot) for group in groups for freed in range(2) for slot in group]
     return OptimizerRequests(
         _allocating(base, range(len(states))),
-        Requests(compiled.array([code for code, _ in pairs]), compiled.array([slot for _, slot in pairs])),
-        compiled.array(sizes),
+        Requests(array([code for code, _ in pairs]), array([slot for _, slot in pairs])),
+        array(sizes),
         len(sizes),
     )
 
 
 def _allocating(base: int, slots: Sequence[int]) -> Requests:
-    return Requests(compiled.array([2 * (base + slot) for slot in slots]), compiled.array(slots))
+    return Requests(array([2 * (base + slot) for slot in slots]), array(slots))
 
 
 class Run:
@@ -134,13 +135,13 @@ class Run:
         """`capacity_bytes` is what the driver can give (0: no limit; with expandable segments there is none)."""
         self.job = job
         self.steps = self._parity = 0
-        self._carried: Any = compiled.array([])
+        self._carried: Any = array([])
         self._seen: set[object] = set()  # what changed nothing within a step, and will not as long as nothing else does
         self._idle: set[object] = set()  # the same of what began between two steps
         first = _BANKS * job.bank + job.optimizer.registers
         registers = first + len(job.static)
         self.state = compiled.allocator(2 * registers + 4096, registers, expandable_segments, capacity_bytes)
-        self.failed = not self._play(_allocating(first, range(len(job.static))), compiled.array(job.static))
+        self.failed = not self._play(_allocating(first, range(len(job.static))), array(job.static))
 
     def _play(self, requests: Requests, sizes: Any, base: int = 0) -> bool:
         return bool(compiled.play(self.state, requests.codes, requests.slots, sizes, base))

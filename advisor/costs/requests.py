@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from advisor.costs import compiled
-from advisor.decoders.step import LEAVING_AUTOCAST
+from advisor.costs.machine_code import array
+from advisor.decoders.recorder import LEAVING_AUTOCAST
 from advisor.tape.graph import GRADIENT
 from advisor.tape.program import Part, Program
 
@@ -23,7 +23,7 @@ class Requests(NamedTuple):
     slots: Any
 
 
-NOTHING = Requests(compiled.array([]), compiled.array([]))
+NOTHING = Requests(array([]), array([]))
 
 
 class MicroStep(NamedTuple):
@@ -76,7 +76,7 @@ class _Writer:
 
     def cut(self) -> Requests:
         """What was written since the last cut."""
-        found = Requests(compiled.array(self.codes), compiled.array(self.slots))
+        found = Requests(array(self.codes), array(self.slots))
         self.codes, self.slots = [], []
         return found
 
@@ -98,7 +98,7 @@ def micro_step(program: Program) -> MicroStep:
     carried: list[int] = []
     for (_, category), registers in writer.live.items():
         (gradients if category == GRADIENT else carried).extend(registers)
-    left = (compiled.array(sorted(registers)) for registers in (gradients, carried))
+    left = (array(sorted(registers)) for registers in (gradients, carried))
     return MicroStep(program, forward, backward, writer.last + 1, *left)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.costs.attention_rates import ATTENTION, Shares, attention_rates
 from advisor.costs.dequantization import NESTED_RATE_OF_2023
 from advisor.costs.device import DeviceProfile
-from advisor.decoders.linear import BRANCHING, DEQUANTIZE, DEQUANTIZING, NESTED_OF_2023
+from advisor.decoders.dequantized import BRANCHING, DEQUANTIZE, DEQUANTIZING, NESTED_OF_2023
 from advisor.decoders.sdpa import prefers_cudnn
 from advisor.errors import BadValue
 from advisor.specs import GpuSpec

@@ -5,7 +5,9 @@ Mirrors peft 0.21 (tuners/lora/layer.py, bnb.py, gptq.py, awq.py, hqq.py, dora.p
 
 from __future__ import annotations
 
-from advisor.decoders.linear import Linear, autocast_operand, base_linear, dequantized, product
+from advisor.decoders.base_linear import base_linear
+from advisor.decoders.dequantized import dequantized
+from advisor.decoders.linear import Linear, autocast_operand, product
 from advisor.decoders.rotation import rotated
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy

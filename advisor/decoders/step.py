@@ -6,24 +6,16 @@ with further layers of a kind (a test checks this), so each segment carries how 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple, ParamSpec
 
 from advisor.architectures import architecture_of
-from advisor.decoders.adapters import linear
-from advisor.decoders.decoder import Decoder
-from advisor.decoders.ends import embed
-from advisor.decoders.gradients import existing_gradients, shared_weight, updated_at_once
-from advisor.decoders.kinds import LayerKind, composes_attention, layer_plan, sdpa_plan, slides
-from advisor.decoders.layers import LAYERS
-from advisor.decoders.linear import Linear
+from advisor.decoders.forward import Ends, Forward
+from advisor.decoders.gradients import existing_gradients, updated_at_once
+from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
 from advisor.decoders.loss import TILE_TOKENS
-from advisor.decoders.norms import Norm
+from advisor.decoders.recorder import Recorder, drop_autocast_cache, leaving_garbage
 from advisor.decoders.sdpa import Call
-from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
-from advisor.decoders.step_inputs import StepInputs
+from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
 from advisor.parameters.own_weights import own_weights
@@ -31,13 +23,9 @@ from advisor.parameters.rotations import rotates
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
-from advisor.tape.graph import Device, RawKernel, Tensor
-from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
+from advisor.tape.graph import Device, Tensor
+from advisor.tape.program import RANK, Program
 from advisor.tape.tape import LabeledTape, Tape
-
-P = ParamSpec("P")
-
-EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
 
 
 class StepProgram(Program):
@@ -46,58 +34,8 @@ class StepProgram(Program):
     calls: tuple[Call, ...] = ()
 
 
-class _Recorder:
-    """Cuts the tape's record into parts."""
-
-    def __init__(self, t: Tape, copies: dict[int, int]) -> None:
-        self.t = t
-        self.copies = copies
-        self.parts: list[tuple[Part, list[RawKernel]]] = []
-        self.phase = "forward"
-        t.on_segment = self.enter
-
-    def enter(self, place: int) -> None:
-        """Begin the part of layer `place` in the current phase."""
-        self.close()
-        t = self.t
-        t.segment = place
-        t.kernels = []
-        self.parts.append((Part(self.phase, place, self.copies.get(place, 1), len(t.events)), t.kernels))
-
-    def close(self) -> None:
-        """End the part that is open."""
-        if self.parts:
-            part, t = self.parts[-1][0], self.t
-            part.end = len(t.events)
-            part.recomputed += t.recomputed
-            part.hooked += t.hooked
-            part.recomputed_flop += t.recomputed_flop
-            part.hosted_bytes += t.hosted_bytes
-            t.recomputed = t.hooked = t.recomputed_flop = t.hosted_bytes = 0
-
-    def finish(self) -> None:
-        """End the record and let go of the tape: each would keep the other alive."""
-        self.close()
-        del self.t.on_segment
-
-
-def _leaving_garbage(record: Callable[P, StepProgram]) -> Callable[P, StepProgram]:
-    """`record` without the search for cyclic garbage, which takes half as long again; it is left for later."""
-
-    def recorded(*args: P.args, **kwargs: P.kwargs) -> StepProgram:
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            return record(*args, **kwargs)
-        finally:
-            if collecting:
-                gc.enable()
-
-    return recorded
-
-
 @lru_cache(maxsize=512)
-@_leaving_garbage
+@leaving_garbage
 def _recorded(
     m: ModelSpec,
     recipe: Recipe,
@@ -123,7 +61,7 @@ def _recorded(
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
     plan = layer_plan(m, recipe, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
-    recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
+    recorder = Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
     layers = [
         Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.whole, kind.training == "frozen")
         for kind, _ in plan
@@ -137,7 +75,7 @@ def _recorded(
         head = table
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
     norm_dtype = own.dtype if own.norms else other
-    ends = _Ends(
+    ends = Ends(
         table,
         output_embedding(m, recipe, RANK, head, stack),
         places if m.position == "learned" else None,
@@ -149,9 +87,9 @@ def _recorded(
         t.on_gradient = partial(updated_at_once, t, recipe.optimizer)
     if recipe.gradient_accumulation > 1:
         existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card, packed)
+    step = Forward(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card, packed)
     loss = step.forward(ends)
-    _drop_autocast_cache(t, recorder)
+    drop_autocast_cache(t, recorder)
     if not evaluating:
         recorder.phase = "backward"
         t.segment = -2
@@ -251,108 +189,3 @@ def evaluation_program(
     still = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
     m = m.model_copy(update={**still, "router_jitter": False})
     return step_program(m, quiet, batch, length, device, stack, False, padded, True, capability, packed)
-
-
-class _Ends(NamedTuple):
-    """The weights before and after the layers."""
-
-    table: Tensor
-    head: Linear
-    positions: Tensor | None
-    last_norm: Norm | None
-    first_norm: Norm | None
-    projections: dict[str, Linear]
-
-    @property
-    def trained(self) -> list[Tensor]:
-        """The tensors that get gradients."""
-        return (
-            [p for p in (self.table, self.positions) if p is not None and p.needs_grad]
-            + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
-            + [p for part in (*self.projections.values(), self.head) for p in part.trained]
-        )
-
-
-class _Step:
-    """The forward of one micro-step, split as the model's own functions are."""
-
-    def __init__(
-        self,
-        t: Tape,
-        recorder: _Recorder,
-        m: ModelSpec,
-        recipe: Recipe,
-        plan: list[tuple[LayerKind, int]],
-        layers: list[Weights],
-        slides: bool,
-        one_tile: bool,
-        single_row: bool,
-        stack: Stack,
-        padded: bool,
-        card: str,
-        packed: bool,
-    ) -> None:
-        self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
-        self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
-        self.held: list[Tensor] = []
-        self.calls: dict[Call, None] = {}
-        self.one_tile, self.padded, self.packed, self.card = one_tile, padded, packed, card
-
-    def forward(self, ends: _Ends) -> Tensor:
-        """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
-        t, m = self.t, self.m
-        self.recorder.enter(EMBEDDING)
-        t.label("embedding")
-        t.offloader = self.stack.offloader(self.recipe) if t.grad_enabled else None
-        table, head = ends.table, ends.head
-        if table is head.weight:
-            table = head.weight = shared_weight(t, table)
-        # no name for the hidden states here: a stack's loss may let go of them
-        return self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), head, self.one_tile, self.held))
-
-    def _decode(self, table: Tensor, ends: _Ends) -> Tensor:
-        """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
-        t, m, recipe = self.t, self.m, self.recipe
-        leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
-        project, noise = ends.projections.get("project_in"), recipe.neftune > 0
-        ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
-        x = self.stack.embedded(t, m, recipe, x)
-        if ends.first_norm is not None:
-            x = ends.first_norm(t, x)
-        decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
-        masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
-        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded, self.packed)
-        self.calls = decoder.calls
-        self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
-        for index, (kind, _) in enumerate(self.plan):
-            self.recorder.enter(index)
-            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding, kind.attends)
-            if recipe.gradient_checkpointing and t.grad_enabled:
-                run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
-                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
-            else:
-                x = layer(decoder, x, weights, given)
-        self.recorder.enter(HEAD)
-        t.label("final norm")
-        if ends.last_norm is not None:
-            x = ends.last_norm(t, x)
-        if ends.projections:
-            x = linear(t, x, ends.projections["project_out"])
-        decoder.held.clear()
-        return x
-
-
-def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:
-    """Leaving autocast frees its cached casts; note what each layer loses by that."""
-    recorder.enter(LEAVING_AUTOCAST)
-    places = {part.place: part for part, _ in recorder.parts}
-    lost: dict[int, list[int]] = {}
-    while t.autocast_cache:
-        start = len(t.events)
-        _, entry = t.autocast_cache.popitem()
-        place = entry.segment
-        del entry
-        lost.setdefault(place, []).extend(t.events[start:])
-    for place, events in lost.items():
-        places[place].dropped = net_of(events)
-    t.autocast = ""

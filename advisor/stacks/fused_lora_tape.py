@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
-from advisor.decoders.linear import Linear, dequantized
+from advisor.decoders.dequantized import dequantized
+from advisor.decoders.linear import Linear
 from advisor.tape.graph import ManyNode, Output, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.ops import dropout as dropped

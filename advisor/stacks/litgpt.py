@@ -7,7 +7,8 @@ from functools import partial
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import model_repeat_kv
-from advisor.decoders.linear import Linear, LinearCode, autocast_operand, dequantized
+from advisor.decoders.dequantized import dequantized
+from advisor.decoders.linear import Linear, LinearCode, autocast_operand
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.parameters.modules import head_linear
 from advisor.specs import ModelSpec, Recipe

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import model_repeat_kv
-from advisor.decoders.linear import Linear, LinearCode, autocast_operand, base_linear, product
+from advisor.decoders.base_linear import base_linear
+from advisor.decoders.linear import Linear, LinearCode, autocast_operand, product
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.decoders.rope import Rope, joins_parts, turned
 from advisor.decoders.stack import LossInputs, Proof, Stack

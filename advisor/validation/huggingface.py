@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog import find_gpus, find_model
+from advisor.costs.card_memory import memory_estimate
 from advisor.costs.device import profile_for
-from advisor.costs.estimation import memory_estimate
 from advisor.costs.job import Job, Run
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog import find_gpus
+from advisor.costs.card_memory import memory_estimate
 from advisor.costs.device import profile_for
-from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import predict_step_memory
 from advisor.optimizers import Optimizer
 from advisor.specs import ModelSpec, Recipe

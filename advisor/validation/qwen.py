@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from advisor.catalog import find_gpus
+from advisor.costs.card_memory import memory_estimate
 from advisor.costs.device import profile_for
-from advisor.costs.estimation import memory_estimate
 from advisor.costs.memory import predict_step_memory
 from advisor.specs import ModelSpec, Recipe
 from advisor.validation.figures import GB, Figure, Predicted, PublishedRun, Row, Unanswered

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from advisor.costs import compiled
 from advisor.costs.allocator import CachingAllocator, OutOfMemory
+from advisor.costs.machine_code import array
 from advisor.units import MIB
 
 SIZES = (512, 5000, MIB, MIB + 1, 3 * MIB, 9 * MIB, 10 * MIB, 23 * MIB + 7, 64 * MIB)
@@ -27,7 +28,7 @@ def test_counters_are_those_of_the_class(stream: list[tuple[bool, int, int]], ex
     for key, (frees, slot, which) in enumerate(stream):
         freed = live.pop(which % len(live)) if frees and live else None
         code = 2 * key if freed is None else 2 * freed + 1
-        served = compiled.play(state, compiled.array([code]), compiled.array([slot]), compiled.array(SIZES), 0)
+        served = compiled.play(state, array([code]), array([slot]), array(SIZES), 0)
         try:
             if freed is None:
                 reference.allocate(key, SIZES[slot])
@@ -45,18 +46,18 @@ def test_counters_are_those_of_the_class(stream: list[tuple[bool, int, int]], ex
 def test_small_requests_can_be_left_out() -> None:
     state = compiled.allocator(20, 4)
     state[compiled.LARGE_ONLY] = 1
-    codes, slots = compiled.array([0, 2, 1]), compiled.array([0, 1, 0])
-    assert compiled.play(state, codes, slots, compiled.array([MIB, 2 * MIB]), 0)
+    codes, slots = array([0, 2, 1]), array([0, 1, 0])
+    assert compiled.play(state, codes, slots, array([MIB, 2 * MIB]), 0)
     assert state[compiled.ALLOCATED] == 2 * MIB
-    assert list(compiled.living(state, compiled.array([0, 1]), 0)) == [1]
-    compiled.release(state, compiled.array([0, 1]))
+    assert list(compiled.living(state, array([0, 1]), 0)) == [1]
+    compiled.release(state, array([0, 1]))
     assert state[compiled.ALLOCATED] == 0
 
 
 def test_an_emptied_cache_keeps_segments_in_use() -> None:
     state = compiled.allocator(20, 4)
-    sizes = compiled.array([30 * MIB, 50 * MIB])
-    compiled.play(state, compiled.array([0, 2, 1]), compiled.array([0, 1, 0]), sizes, 0)
+    sizes = array([30 * MIB, 50 * MIB])
+    compiled.play(state, array([0, 2, 1]), array([0, 1, 0]), sizes, 0)
     compiled.empty_cache(state)
     assert state[compiled.RESERVED] == 50 * MIB
     assert state[compiled.PEAK_RESERVED] == 80 * MIB

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from advisor.blocks import block_bytes
-from advisor.decoders.linear import Linear, base_linear
+from advisor.decoders.base_linear import base_linear
+from advisor.decoders.linear import Linear
 from advisor.decoders.unpacked import UNPACKED
 from advisor.recipes import build_recipe
 from advisor.specs import LinearShape, Recipe

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from advisor.costs.memory import StepMemory, predict_step_memory
-from advisor.decoders import step
+from advisor.decoders import forward, step
 from advisor.decoders.kinds import layer_kinds
 from advisor.decoders.step import step_program
 from advisor.parameters.stored import as_linears
@@ -81,8 +81,8 @@ def test_a_program_at_a_shape_equals_recording_that_shape(
     chosen = recipe(m, method, rank=5)
     symbolic = step_program(m, chosen, *shape[:2], "cuda")
     kernels, peaks = symbolic.kernels(*shape), [s.peak_bytes for s in symbolic.memory(*shape)]
-    for symbol, number in zip(("BATCH", "LENGTH", "RANK"), shape, strict=True):
-        monkeypatch.setattr(step, symbol, number)
+    for module, symbol, number in zip((forward, forward, step), ("BATCH", "LENGTH", "RANK"), shape, strict=True):
+        monkeypatch.setattr(module, symbol, number)
     step.forget_recordings()
     numeric = step_program(m, chosen, *shape[:2], "cuda")
     assert peaks == [s.peak_bytes for s in numeric.memory(1, 1, 1)]

@@ -1,0 +1,112 @@
+"""The forward of one micro-step: embedding, layers, last norm, head and loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.decoders.adapters import linear
+from advisor.decoders.decoder import Decoder
+from advisor.decoders.ends import embed
+from advisor.decoders.gradients import shared_weight
+from advisor.decoders.kinds import LayerKind
+from advisor.decoders.layers import LAYERS
+from advisor.decoders.linear import Linear
+from advisor.decoders.norms import Norm
+from advisor.decoders.recorder import EMBEDDING, HEAD, Recorder
+from advisor.decoders.sdpa import Call
+from advisor.decoders.stack import LossInputs, Stack
+from advisor.decoders.step_inputs import StepInputs
+from advisor.decoders.weights import Weights
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.graph import Tensor
+from advisor.tape.program import BATCH, LENGTH
+from advisor.tape.tape import Tape
+
+
+class Ends(NamedTuple):
+    """The weights before and after the layers."""
+
+    table: Tensor
+    head: Linear
+    positions: Tensor | None
+    last_norm: Norm | None
+    first_norm: Norm | None
+    projections: dict[str, Linear]
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        return (
+            [p for p in (self.table, self.positions) if p is not None and p.needs_grad]
+            + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
+            + [p for part in (*self.projections.values(), self.head) for p in part.trained]
+        )
+
+
+class Forward:
+    """The forward of one micro-step, split as the model's own functions are."""
+
+    def __init__(
+        self,
+        t: Tape,
+        recorder: Recorder,
+        m: ModelSpec,
+        recipe: Recipe,
+        plan: list[tuple[LayerKind, int]],
+        layers: list[Weights],
+        slides: bool,
+        one_tile: bool,
+        single_row: bool,
+        stack: Stack,
+        padded: bool,
+        card: str,
+        packed: bool,
+    ) -> None:
+        self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
+        self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
+        self.held: list[Tensor] = []
+        self.calls: dict[Call, None] = {}
+        self.one_tile, self.padded, self.packed, self.card = one_tile, padded, packed, card
+
+    def forward(self, ends: Ends) -> Tensor:
+        """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
+        t, m = self.t, self.m
+        self.recorder.enter(EMBEDDING)
+        t.label("embedding")
+        t.offloader = self.stack.offloader(self.recipe) if t.grad_enabled else None
+        table, head = ends.table, ends.head
+        if table is head.weight:
+            table = head.weight = shared_weight(t, table)
+        # no name for the hidden states here: a stack's loss may let go of them
+        return self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), head, self.one_tile, self.held))
+
+    def _decode(self, table: Tensor, ends: Ends) -> Tensor:
+        """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
+        t, m, recipe = self.t, self.m, self.recipe
+        leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
+        project, noise = ends.projections.get("project_in"), recipe.neftune > 0
+        ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
+        x = self.stack.embedded(t, m, recipe, x)
+        if ends.first_norm is not None:
+            x = ends.first_norm(t, x)
+        decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
+        masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
+        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded, self.packed)
+        self.calls = decoder.calls
+        self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
+        for index, (kind, _) in enumerate(self.plan):
+            self.recorder.enter(index)
+            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding, kind.attends)
+            if recipe.gradient_checkpointing and t.grad_enabled:
+                run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
+                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
+            else:
+                x = layer(decoder, x, weights, given)
+        self.recorder.enter(HEAD)
+        t.label("final norm")
+        if ends.last_norm is not None:
+            x = ends.last_norm(t, x)
+        if ends.projections:
+            x = linear(t, x, ends.projections["project_out"])
+        decoder.held.clear()
+        return x

@@ -1,0 +1,83 @@
+"""The record of a step, cut into parts: the embedding, one layer of each kind, the head; forward and backward."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from advisor.tape.graph import RawKernel
+from advisor.tape.program import Part, net_of
+from advisor.tape.tape import Tape
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
+"""The places of parts that are no layers."""
+
+
+class Recorder:
+    """Cuts the tape's record into parts."""
+
+    def __init__(self, t: Tape, copies: dict[int, int]) -> None:
+        self.t = t
+        self.copies = copies
+        self.parts: list[tuple[Part, list[RawKernel]]] = []
+        self.phase = "forward"
+        t.on_segment = self.enter
+
+    def enter(self, place: int) -> None:
+        """Begin the part of layer `place` in the current phase."""
+        self.close()
+        t = self.t
+        t.segment = place
+        t.kernels = []
+        self.parts.append((Part(self.phase, place, self.copies.get(place, 1), len(t.events)), t.kernels))
+
+    def close(self) -> None:
+        """End the part that is open."""
+        if self.parts:
+            part, t = self.parts[-1][0], self.t
+            part.end = len(t.events)
+            part.recomputed += t.recomputed
+            part.hooked += t.hooked
+            part.recomputed_flop += t.recomputed_flop
+            part.hosted_bytes += t.hosted_bytes
+            t.recomputed = t.hooked = t.recomputed_flop = t.hosted_bytes = 0
+
+    def finish(self) -> None:
+        """End the record and let go of the tape: each would keep the other alive."""
+        self.close()
+        del self.t.on_segment
+
+
+def drop_autocast_cache(t: Tape, recorder: Recorder) -> None:
+    """Leaving autocast frees its cached casts; note what each layer loses by that."""
+    recorder.enter(LEAVING_AUTOCAST)
+    places = {part.place: part for part, _ in recorder.parts}
+    lost: dict[int, list[int]] = {}
+    while t.autocast_cache:
+        start = len(t.events)
+        _, entry = t.autocast_cache.popitem()
+        place = entry.segment
+        del entry
+        lost.setdefault(place, []).extend(t.events[start:])
+    for place, events in lost.items():
+        places[place].dropped = net_of(events)
+    t.autocast = ""
+
+
+def leaving_garbage(record: Callable[P, R]) -> Callable[P, R]:
+    """`record` without the search for cyclic garbage, which takes half as long again; it is left for later."""
+
+    def recorded(*args: P.args, **kwargs: P.kwargs) -> R:
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return record(*args, **kwargs)
+        finally:
+            if collecting:
+                gc.enable()
+
+    return recorded
