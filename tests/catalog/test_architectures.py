@@ -39,6 +39,7 @@ INCOMPLETE = {
     "dots1": "n_shared_experts",
     "gemma4_text": "hidden_size_per_layer_input",
     "glm4_moe": "num_attention_heads",
+    "lfm2_moe": "'layer_types' is missing",
 }
 """By default tokens go to None experts, layers have an embedding of their own, or 96 heads do not divide 4,096."""
 
@@ -192,6 +193,18 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "granitemoe", **SMALL, "num_local_experts": 4, "attention_bias": True},
     {"model_type": "mixtral", **SMALL, "num_local_experts": 4, "head_dim": 8},
     {"model_type": "olmoe", **SMALL, "num_experts": 8, "attention_bias": True},
+    {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"], "pad_token_id": 0},
+    {"model_type": "lfm2", **SMALL, "full_attn_idxs": [1], "block_ff_dim": 96, "pad_token_id": 0},
+    {
+        "model_type": "lfm2_moe",
+        **SMALL,
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+        "moe_intermediate_size": 48,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "pad_token_id": 0,
+    },
     {"model_type": "qwen2_moe", **SMALL, "num_experts": 4, "moe_intermediate_size": 48, "qkv_bias": False},
     {"model_type": "qwen3_moe", **SMALL, "num_experts": 8, "moe_intermediate_size": 48, "attention_bias": True},
     {"model_type": "gptj", **SMALL_GPT2, "rotary_dim": 8, "n_inner": 80},

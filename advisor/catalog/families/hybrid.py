@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from advisor.catalog.families.experts import chosen_experts, no_balance
-from advisor.catalog.families.sizes import Defaults, Family, Structure, rope, sizes
+from advisor.catalog.families.sizes import Defaults, Family, Structure, expert_layers, rope, sizes
 from advisor.catalog.fields import Fields
 from advisor.specs import Mixer, Recurrence
 
@@ -88,25 +88,59 @@ def _granite_recurrence(f: Fields, hidden: int) -> Recurrence:
 
 def lfm2(f: Fields) -> Structure:
     """LFM2: gated short convolutions, and attention in some layers."""
-    s = sizes(f, Defaults(65_536, 2560, 12_288, 32, 32, 128_000, kv_heads=8, tied=True))
-    return rope(f, {**s, **_lfm2_layers(f, s["num_hidden_layers"]), "intermediate_size": _lfm2_inner(f, s)})
+    s = _lfm2_sizes(f, Defaults(65_536, 2560, 12_288, 32, 32, 128_000, kv_heads=8, tied=True))
+    attends = f.items("full_attn_idxs") if f.has("full_attn_idxs") else list(range(s["num_hidden_layers"]))
+    default: list[Mixer] = ["attention" if i in attends else "conv" for i in range(s["num_hidden_layers"])]
+    inner = f.size("block_ff_dim", s["intermediate_size"])
+    return rope(f, {**s, **_lfm2_layers(f, default), "intermediate_size": _lfm2_inner(f, inner)})
 
 
-def _lfm2_layers(f: Fields, layers: int) -> Structure:
+def lfm2_moe(f: Fields) -> Structure:
+    """LFM2-MoE: the same layers with experts in all but the first."""
+    s = _lfm2_sizes(f, Defaults(65_536, 2048, 7168, 32, 32, 128_000, kv_heads=8, tied=True))
+    no_balance(f)
+    if not f.has("layer_types"):
+        raise f.bad("layer_types", "is missing: which layers have attention?")
+    if not f.flag("use_expert_bias", True):
+        raise f.unsupported("use_expert_bias", "a router without a bias")
+    layers, first = s["num_hidden_layers"], f.size("num_dense_layers", 2, minimum=0)
+    s = {**s, **_lfm2_layers(f, [])}
+    if first >= layers:
+        return rope(f, s)
+    return rope(
+        f,
+        {
+            **s,
+            "mlp": "experts",
+            **chosen_experts(f, ("num_experts", "num_local_experts"), 32, ("num_experts_per_tok",), 4),
+            "expert_size": f.size("moe_intermediate_size", 1792),
+            **expert_layers([i >= first for i in range(layers)]),
+            "router_normalised": f.flag("norm_topk_prob", True),
+        },
+    )
+
+
+def _lfm2_sizes(f: Fields, d: Defaults) -> Structure:
+    """Its sizes; early files spell `tie_word_embeddings` without the words."""
+    s = sizes(f, d)
+    return {**s, "tie_word_embeddings": f.flag("tie_embedding", s["tie_word_embeddings"])}
+
+
+def _lfm2_layers(f: Fields, default: list[Mixer]) -> Structure:
+    layers = f.size("num_hidden_layers", 32)
     return {
         "qk_norm": "head",
         "attention_dropout": 0.0,  # its code reads none
         "activation": "silu",
         "out_name": "out_proj",
         "mlp_names": ("w1", "w3", "w2"),
-        "mixers": mixers(f, layers, {"full_attention": "attention", "conv": "conv"}, ["attention"] * layers),
+        "mixers": mixers(f, layers, {"full_attention": "attention", "conv": "conv"}, default),
         "recurrence": Recurrence(conv_size=f.size("conv_L_cache", 3), conv_bias=f.flag("conv_bias", False)),
     }
 
 
-def _lfm2_inner(f: Fields, s: Structure) -> int:
+def _lfm2_inner(f: Fields, inner: int) -> int:
     """The width of its MLP: 2/3 of the config's, up to a multiple, unless that is switched off."""
-    inner: int = s["intermediate_size"]
     if not f.flag("block_auto_adjust_ff_dim", True):
         return inner
     inner = int(2 * inner / 3)
@@ -117,4 +151,4 @@ def _lfm2_inner(f: Fields, s: Structure) -> int:
     return multiple * -(-inner // multiple)
 
 
-FAMILIES: dict[str, Family] = {"granitemoehybrid": granitemoehybrid, "lfm2": lfm2}
+FAMILIES: dict[str, Family] = {"granitemoehybrid": granitemoehybrid, "lfm2": lfm2, "lfm2_moe": lfm2_moe}
