@@ -167,6 +167,11 @@ DENSE: dict[str, Architecture] = {
         rope_made="by_kind",
         rope_tables="float",  # modeling_olmo3.py, Olmo3RotaryEmbedding.forward: return cos, sin
     ),
+    "olmo_hybrid": Architecture(
+        # modeling_olmo_hybrid.py, OlmoHybridLinearAttentionDecoderLayer.__init__: self.linear_attn
+        mixer_path="model.layers.{}.linear_attn",
+        rope_tables="float",  # modeling_olmo_hybrid.py, OlmoHybridRotaryEmbedding.forward: return cos, sin
+    ),
     "opt": Architecture(
         # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1
         linear_paths=("model.decoder.layers.{}.self_attn", "model.decoder.layers.{}"),

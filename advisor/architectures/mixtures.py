@@ -137,6 +137,18 @@ MIXTURES: dict[str, Architecture] = {
         own_sdpa_before_5=True,  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSparseMoeBlock.forward
     ),
+    "qwen3_5_moe_text": Architecture(
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeDecoderLayer.__init__: self.linear_attn
+        mixer_path="model.layers.{}.linear_attn",
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeTextRotaryEmbedding.forward: position_ids.expand(3, -1, -1)
+        rope_by_axis=True,
+        rope_parts="joined",  # modeling_qwen3_5_moe.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "qwen3_next": Architecture(
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_next.py, Qwen3NextDecoderLayer: self.linear_attn
+        rope_parts="joined",  # modeling_qwen3_next.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
     "qwen3_moe": Architecture(
         expert_loop="shared",  # transformers 4.57, modeling_qwen3_moe.py, Qwen3MoeSparseMoeBlock.forward
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"

@@ -229,7 +229,7 @@ class Decoder:
         """Attention, then the MLP, each before a norm (and, in a sandwich, after one)."""
         t, norms = self.t, w.norms
         kept: list[Tensor] = []
-        before = self.m.norm_placement == "sandwich"
+        before = w.m.norm_placement == "sandwich"
         h = norms[0](t, x) if before else x
         h = self.attention(h, w, given, kept)
         h = norms[1 if before else 0](t, h)
@@ -261,7 +261,7 @@ class Decoder:
 
 def decoder_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
     """One decoder layer: x (B, S, H) -> (B, S, H)."""
-    match d.m.norm_placement:
+    match w.m.norm_placement:
         case "pre":
             return d.sequential(x, w, given)
         case "sandwich" | "post":

@@ -6,6 +6,7 @@ Sources: PyTorch 2.13, tools/autograd/derivatives.yaml, FunctionsManual.cpp, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from advisor.blocks import ITEM_BYTES
@@ -50,6 +51,18 @@ def padded(t: Tape, x: Tensor, shape: Shape, pads: bool) -> Tensor:
         return (out,)
 
     return t.op((x,), shape, dtype, backward)
+
+
+def joined_last(t: Tape, parts: Sequence[Tensor]) -> Tensor:
+    """`cat(parts, dim=-1)`; its backward hands out views."""
+    shapes, dtype = [one.shape for one in parts], parts[0].dtype
+    size = sum(one.bytes for one in parts)
+    t.kernel("elementwise", dtype, 0, 2 * size)
+
+    def backward(g: Tensor) -> tuple[Tensor, ...]:
+        return tuple(Tensor(shape, g.dtype, g.buffer) for shape in shapes)
+
+    return t.op(tuple(parts), (*shapes[0][:-1], sum(shape[-1] for shape in shapes)), dtype, backward)
 
 
 def summed_last(t: Tape, x: Tensor) -> Tensor:
