@@ -25,8 +25,8 @@ from advisor.decoders.fused import (
     with_padding,
     without_padding,
 )
-from advisor.decoders.heads import gated_heads
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
+from advisor.decoders.heads import gated_heads
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of

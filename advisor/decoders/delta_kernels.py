@@ -95,7 +95,7 @@ def _forward(t: Tape, s: _Sizes) -> tuple[Tensor, Tensor]:
 
 
 def _backward(t: Tape, s: _Sizes, g: Tensor) -> tuple[Tensor, ...]:
-    """`chunk_gated_delta_rule_bwd`: everything it makes lives until it returns. Gradients in the order of RuleInputs."""
+    """`chunk_gated_delta_rule_bwd`: all that it makes lives until it returns. Gradients in the order of RuleInputs."""
     square_bytes = s.batch * s.length * s.heads * CHUNK * ITEM_BYTES[s.dtype]
     w, u = t.empty(s.wide_keys, s.dtype), t.empty(s.values, s.dtype)
     _launch(t, s, CHUNK * (s.key + s.value), 2, 2, square_bytes)

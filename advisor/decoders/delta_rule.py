@@ -1,7 +1,7 @@
 """The gated delta rule as transformers computes it without flash-linear-attention: in fp32, chunk after chunk.
 
-Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, `torch_chunk_gated_delta_rule` (the same in qwen3_next and
-olmo_hybrid); locals live as long as they do there.
+Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, `torch_chunk_gated_delta_rule` (the same in
+qwen3_next and olmo_hybrid); locals live as long as they do there.
 """
 
 from __future__ import annotations
@@ -28,66 +28,74 @@ class RuleInputs(NamedTuple):
     beta: Tensor
 
 
-class _Cut(NamedTuple):
-    """What the loop over chunks reads: (B, HV, N, C, ...) each, decay (B, HV, N, 1, 1)."""
-
-    values: Tensor
-    keys_decayed: Tensor
-    query: Tensor
-    inner: Tensor
-    key: Tensor
-    decay: Tensor
-    strided: bool  # queries and keys are stored token by token, for all heads
+Live = dict[str, Tensor]
+"""The locals of the rule's function: a name that is bound anew lets go of what it had."""
 
 
 def chunked_delta_rule(t: Tape, given: RuleInputs, chunks: Chunks) -> Tensor:
     """(B, HV, S, V) in the dtype of the queries."""
-    dtype, (batch, heads, length, value_width) = given.query.dtype, given.value.shape
+    dtype, (batch, heads, length, width) = given.query.dtype, given.value.shape
+    strided = dtype == "float32" and not chunks.pads  # neither cast nor padded: stored token by token
+    live = _cut_into_chunks(t, given, chunks)
+    _solve_within(t, live, strided)
+    state, out = (t.empty(s, "float32") for s in ((batch, heads, live["key"].shape[-1], width), live["values"].shape))
+    for zeros in (state, out):
+        t.kernel("elementwise", "float32", 0, zeros.bytes)
+    states, outs = [state], [out]
+    del state, out, zeros
+    _decay_once(t, live)
+    out, _kept = _scanned(t, live, states, outs, strided and given.key.shape[1] < heads)
+    out = copy(t, out, (batch, heads, chunks.length, width))
+    if chunks.pads:
+        out = part(t, out, (batch, heads, length, width))
+    if dtype == "float32":  # nothing to cast: the norm that follows copies what is stored head by head
+        return copy(t, out, out.shape)
+    return cast(t, out, dtype)
+
+
+def _cut_into_chunks(t: Tape, given: RuleInputs, chunks: Chunks) -> Live:
+    """Everything in fp32, for every value head, padded, times beta, and cut into chunks (B, HV, N, C, ...)."""
     query, key, value, beta, decay = _in_fp32(t, given)
     query = l2_norm(t, query)
     key = l2_norm(t, key)
     query = scale(t, query)
-    rows = (batch, heads, chunks.length)
+    rows = (*value.shape[:2], chunks.length)
     query, key, value = (padded(t, x, (*rows, x.shape[-1]), chunks.pads) for x in (query, key, value))
     beta, decay = (padded(t, x, rows, chunks.pads) for x in (beta, decay))
     v_beta = mul(t, value, t.view(beta, (*rows, 1)))
     k_beta = mul(t, key, t.view(beta, (*rows, 1)))
-    cut = (batch, heads, chunks.count, chunks.size)
+    cut = (*rows[:2], chunks.count, chunks.size)
     query, key = (t.view(x, (*cut, x.shape[-1])) for x in (query, key))
     k_beta, v_beta = (t.view(regathered(t, x), (*cut, x.shape[-1])) for x in (k_beta, v_beta))
     decay = t.view(decay, cut)
-    mask = _upper_mask(t, chunks.size)
-    summed = cumulated(t, decay)
-    square = (*cut, chunks.size)
-    pairwise = difference(t, t.view(summed, (*cut, 1)), t.view(summed, (*cut[:-1], 1, chunks.size)), square)
-    pairwise = masked_fill(t, pairwise, mask)
-    pairwise = unary(t, pairwise, "output")
-    width = key.shape[-1]
-    strided = dtype == "float32" and not chunks.pads  # neither cast nor padded: stored token by token
-    system = _decayed(t, [_product(t, k_beta, key, square, width, strided, strided)], pairwise)
-    inner = _decayed(t, [_product(t, query, key, square, width, strided, strided)], pairwise)
-    k_decayed = mul(t, k_beta, _grown(t, summed))
-    values = solved(t, system, v_beta)
-    keys_decayed = solved(t, system, k_decayed)
-    state, out = (t.empty(shape, "float32") for shape in ((batch, heads, width, value_width), values.shape))
-    for zeros in (state, out):
-        t.kernel("elementwise", "float32", 0, zeros.bytes)
-    del zeros
-    query = mul(t, query, _grown(t, summed))
-    last = part(t, summed, (*cut[:-1], 1))
-    key = mul(t, key, t.view(unary(t, difference(t, last, summed, cut), "output"), (*cut, 1)))
-    by_chunk = t.view(unary(t, part(t, summed, cut[:-1]), "output"), (*cut[:-1], 1, 1))
-    states, outs = [state], [out]
-    del state, out
-    repeated = given.key.shape[1] < heads
-    cuts = _Cut(values, keys_decayed, query, inner, key, by_chunk, strided and repeated)
-    out, _kept = _scanned(t, cuts, states, outs, chunks.count)
-    out = copy(t, out, (*rows, value_width))
-    if chunks.pads:
-        out = part(t, out, (batch, heads, length, value_width))
-    if dtype == "float32":  # nothing to cast: the norm that follows copies what is stored head by head
-        return copy(t, out, out.shape)
-    return cast(t, out, dtype)
+    live = {"query": query, "key": key, "value": value, "beta": beta, "decay": decay}
+    return live | {"k_beta": k_beta, "v_beta": v_beta, "mask": _upper_mask(t, chunks.size)}
+
+
+def _solve_within(t: Tape, live: Live, strided: bool) -> None:
+    """What a chunk needs of itself alone: attention inside it, and the values and keys that solve its system."""
+    summed = live["summed"] = cumulated(t, live["decay"])
+    *before, size = cut = summed.shape
+    square, width = (*cut, size), live["key"].shape[-1]
+    live["pairwise"] = difference(t, t.view(summed, (*cut, 1)), t.view(summed, (*before, 1, size)), square)
+    live["pairwise"] = masked_fill(t, live["pairwise"], live["mask"])
+    live["pairwise"] = unary(t, live["pairwise"], "output")
+    for name, of in (("system", "k_beta"), ("inner", "query")):
+        products = [_product(t, live[of], live["key"], square, width, strided, strided)]
+        live[name] = mul(t, products.pop(), live["pairwise"])
+    live["k_decayed"] = mul(t, live["k_beta"], _grown(t, summed))
+    live["values"] = solved(t, live["system"], live["v_beta"])
+    live["keys_decayed"] = solved(t, live["system"], live["k_decayed"])
+
+
+def _decay_once(t: Tape, live: Live) -> None:
+    """Queries, keys and states with the decay from a chunk's beginning, to its end, and over all of it."""
+    summed = live["summed"]
+    *before, _ = cut = summed.shape
+    live["query"] = mul(t, live["query"], _grown(t, summed))
+    last = part(t, summed, (*before, 1))
+    live["key"] = mul(t, live["key"], t.view(unary(t, difference(t, last, summed, cut), "output"), (*cut, 1)))
+    live["by_chunk"] = t.view(unary(t, part(t, summed, (*before,)), "output"), (*before, 1, 1))
 
 
 def _in_fp32(t: Tape, given: RuleInputs) -> list[Tensor]:
@@ -112,16 +120,12 @@ def _upper_mask(t: Tape, size: int) -> Tensor:
     return t.empty((size, size), "bool")
 
 
-def _decayed(t: Tape, products: list[Tensor], pairwise: Tensor) -> Tensor:
-    return mul(t, products.pop(), pairwise)
-
-
 def _product(
     t: Tape, a: Tensor, b: Tensor, shape: Shape, inner: int, copies_a: bool = False, copies_b: bool = False
 ) -> Tensor:
     """A batched product, which copies what is not stored head by head."""
-    operands = [copy(t, x, x.shape) if copies else x for x, copies in ((a, copies_a), (b, copies_b))]
-    return batched_matmul(t, *operands, shape, inner)
+    first, second = (copy(t, x, x.shape) if copies else x for x, copies in ((a, copies_a), (b, copies_b)))
+    return batched_matmul(t, first, second, shape, inner)
 
 
 def _grown(t: Tape, summed: Tensor) -> Tensor:
@@ -129,28 +133,31 @@ def _grown(t: Tape, summed: Tensor) -> Tensor:
     return t.view(unary(t, summed, "output"), (*summed.shape, 1))
 
 
-def _scanned(t: Tape, x: _Cut, states: list[Tensor], outs: list[Tensor], count: int) -> tuple[Tensor, list[Tensor]]:
+def _scanned(
+    t: Tape, live: Live, states: list[Tensor], outs: list[Tensor], strided: bool
+) -> tuple[Tensor, list[Tensor]]:
     """The chunks one after the other, each with the state (B, HV, K, V) that those before left.
 
     `states` and `outs` hold the first state and the zeros that outputs are written into: both are let go of here.
+    `strided`: queries and keys of all heads are stored token by token.
     Returns what keeps its name, too: the last chunk's values and what it read of the state.
     """
-    batch, heads, _, size, value_width = x.values.shape
-    width = x.key.shape[-1]
+    batch, heads, count, size, value_width = live["values"].shape
+    width = live["key"].shape[-1]
     wide, tall, square = (batch, heads, size, width), (batch, heads, size, value_width), (batch, heads, size, size)
     kept: list[Tensor] = []
 
     def turn(state: Tensor) -> Tensor:
-        value = part(t, x.values, tall)
-        predicted = [batched_matmul(t, part(t, x.keys_decayed, wide), state, tall, width)]
+        value = part(t, live["values"], tall)
+        predicted = [batched_matmul(t, part(t, live["keys_decayed"], wide), state, tall, width)]
         fresh = _minus(t, value, predicted)
         kept[:1] = [fresh]
-        read = _product(t, part(t, x.query, wide), state, tall, width, x.strided)
+        read = _product(t, part(t, live["query"], wide), state, tall, width, strided)
         kept[1:] = [read]
-        inside = [batched_matmul(t, part(t, x.inner, square), fresh, tall, size)]
+        inside = [batched_matmul(t, part(t, live["inner"], square), fresh, tall, size)]
         outs[0] = placed(t, outs[0], add(t, read, inside.pop()))
-        older = mul(t, state, part(t, x.decay, (batch, heads, 1, 1)))
-        newer = _product(t, part(t, x.key, wide), fresh, state.shape, size, x.strided)
+        older = mul(t, state, part(t, live["by_chunk"], (batch, heads, 1, 1)))
+        newer = _product(t, part(t, live["key"], wide), fresh, state.shape, size, strided)
         return add(t, older, newer)
 
     looped(t, count, states.pop(), turn)

@@ -1,7 +1,7 @@
 """Operations on parts of a tensor and along one axis of it: cut into chunks, padded, written piece by piece, summed.
 
-Sources: PyTorch 2.13, tools/autograd/derivatives.yaml, FunctionsManual.cpp, and torch/csrc/autograd/functions/tensor.cpp
-(CopySlices::apply).
+Sources: PyTorch 2.13, tools/autograd/derivatives.yaml, FunctionsManual.cpp, and
+torch/csrc/autograd/functions/tensor.cpp (CopySlices::apply).
 """
 
 from __future__ import annotations
