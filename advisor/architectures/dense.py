@@ -171,6 +171,8 @@ DENSE: dict[str, Architecture] = {
         # modeling_olmo_hybrid.py, OlmoHybridLinearAttentionDecoderLayer.__init__: self.linear_attn
         mixer_path="model.layers.{}.linear_attn",
         rope_tables="float",  # modeling_olmo_hybrid.py, OlmoHybridRotaryEmbedding.forward: return cos, sin
+        # modeling_olmo_hybrid.py, OlmoHybridModel.forward: layer_position_embeddings = ... if ... == "full_attention"
+        rope_for_attention_alone=True,
     ),
     "opt": Architecture(
         # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1

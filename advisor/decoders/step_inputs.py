@@ -49,7 +49,7 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "chunks", "masks", "padding", "position_ids", "ropes", "window")
+    __slots__ = ("alibi", "chunks", "masks", "padding", "position_ids", "ropes", "spreads_ropes", "window")
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class StepInputs:
         are kept apart.
         """
         quirks = architecture_of(m.architecture)
-        self.chunks = chunks
+        self.chunks, self.spreads_ropes = chunks, not quirks.rope_for_attention_alone
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
         self.window = m.sliding_window if slides else 0
         # the batch's own mask, which layers without attention read
@@ -119,7 +119,7 @@ class StepInputs:
             self.masks[sliding] if attends else None,
             self.alibi,
             self.window if sliding else 0,
-            self.ropes.get(sliding),
+            self.ropes.get(sliding) if attends or self.spreads_ropes else None,
             rotated,
             self.position_ids,
             self.padding,
