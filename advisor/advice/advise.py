@@ -100,6 +100,7 @@ def advise(
         *stored,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
+        *_mixer_notes(job, chosen, rows),
         *stand_in_notes(question),
         *ignored,
         *assumptions(question, workload),
@@ -145,6 +146,15 @@ def advise(
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
         notes=notes if recommendation else (*notes, *said(context, "warns")),
     )
+
+
+def _mixer_notes(job: Job, chosen: Row | None, rows: Mapping[Method, Row]) -> list[Reason]:
+    """What runs layers without attention; loaded only where there are some."""
+    if not isinstance(job.model, ModelSpec) or not job.model.mixers:
+        return []
+    from advisor.advice.mixers import mixer_notes
+
+    return mixer_notes(job, (chosen or next(iter(rows.values()))).candidate)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:

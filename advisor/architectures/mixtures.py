@@ -72,6 +72,16 @@ MIXTURES: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_gpt_oss.py, _apply_rotary_emb: return torch.cat((first_, second_), dim=-1)
     ),
     "granitemoe": Architecture(),
+    "granitemoehybrid": Architecture(
+        # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
+        mixture="granite",
+        # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.__init__: self.shared_mlp
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.shared_mlp"),
+        mixer_path="model.layers.{}.mamba",  # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer: self.mamba
+        norms_end_in_norm=False,  # modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer: self.norm, gated
+        # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: create_causal_mask(...) without position_ids
+        sees_packed_rows_as_one=True,
+    ),
     "granitemoeshared": Architecture(
         # modeling_granitemoeshared.py, GraniteMoeSharedDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
         mixture="granite",
@@ -83,6 +93,14 @@ MIXTURES: dict[str, Architecture] = {
         router_in_float=True,  # modeling_hunyuan_v1_moe.py, HunYuanMoEV1Gate: nn.Linear(..., dtype=torch.float32)
         # modeling_hunyuan_v1_moe.py, HunYuanMoEV1Attention.forward: query_layernorm after apply_rotary_pos_emb
         norms_after_rope=True,
+    ),
+    "lfm2_moe": Architecture(
+        mixture="lfm2",  # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores_for_routing = routing_weights + expert_bias
+        # modeling_lfm2_moe.py, Lfm2MoeSparseMoeBlock: self.expert_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.feed_forward
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.conv",
     ),
     "llama4_text": Architecture(
         # modeling_llama4.py, Llama4TextDecoderLayer.__init__: self.feed_forward
@@ -118,6 +136,18 @@ MIXTURES: dict[str, Architecture] = {
     "qwen2_moe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSparseMoeBlock.forward
+    ),
+    "qwen3_5_moe_text": Architecture(
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeDecoderLayer.__init__: self.linear_attn
+        mixer_path="model.layers.{}.linear_attn",
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeTextRotaryEmbedding.forward: position_ids.expand(3, -1, -1)
+        rope_by_axis=True,
+        rope_parts="joined",  # modeling_qwen3_5_moe.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "qwen3_next": Architecture(
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_next.py, Qwen3NextDecoderLayer: self.linear_attn
+        rope_parts="joined",  # modeling_qwen3_next.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
     ),
     "qwen3_moe": Architecture(
         expert_loop="shared",  # transformers 4.57, modeling_qwen3_moe.py, Qwen3MoeSparseMoeBlock.forward

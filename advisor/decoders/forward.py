@@ -15,7 +15,7 @@ from advisor.decoders.norms import Norm
 from advisor.decoders.recorder import EMBEDDING, HEAD, Recorder
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import LossInputs, Stack
-from advisor.decoders.step_inputs import StepInputs
+from advisor.decoders.step_inputs import Chunks, StepInputs
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -61,12 +61,13 @@ class Forward:
         padded: bool,
         card: str,
         packed: bool,
+        chunks: Chunks | None,
     ) -> None:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
         self.calls: dict[Call, None] = {}
-        self.one_tile, self.padded, self.packed, self.card = one_tile, padded, packed, card
+        self.one_tile, self.padded, self.packed, self.card, self.chunks = one_tile, padded, packed, card, chunks
 
     def forward(self, ends: Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -91,12 +92,13 @@ class Forward:
             x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
-        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded, self.packed)
+        rows = (self.padded, self.packed, self.chunks)
+        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, *rows)
         self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
-            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
+            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding, kind.attends)
             if recipe.gradient_checkpointing and t.grad_enabled:
                 run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
                 x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)

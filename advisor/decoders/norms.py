@@ -18,19 +18,19 @@ NormFunction = Callable[[Tape, Tensor, Tensor], Tensor]
 """(tape, x (..., width), weight (width,)) -> the norm of x."""
 
 
-def _square(t: Tape, x: Tensor) -> Tensor:
+def square(t: Tape, x: Tensor) -> Tensor:
     """`x.pow(2)`: backward makes `x.pow(1)` and its double beside the result."""
     return unary(t, x, "input", backward_temporaries=2)
 
 
-def _inverse_root(t: Tape, variance: Tensor) -> Tensor:
+def inverse_root(t: Tape, variance: Tensor) -> Tensor:
     """`rsqrt(variance + eps)`."""
     return unary(t, shift(t, variance), "output", backward_temporaries=2)
 
 
 def _unit_norm(t: Tape, x: Tensor) -> Tensor:
     """`x * rsqrt(mean(x^2) + eps)` over the last axis."""
-    return mul(t, x, _inverse_root(t, mean_last(t, _square(t, x))))
+    return mul(t, x, inverse_root(t, mean_last(t, square(t, x))))
 
 
 def unit_norm(t: Tape, x: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ def rms_norm(t: Tape, x: Tensor, weight: Tensor, keeps_twice: bool = False) -> T
     `keeps_twice`: x is cast to fp32 once more for its square.
     """
     wide = cast(t, x, "float32")
-    variance = mean_last(t, _square(t, cast(t, x, "float32") if keeps_twice else wide))
-    wide = mul(t, wide, _inverse_root(t, variance))
+    variance = mean_last(t, square(t, cast(t, x, "float32") if keeps_twice else wide))
+    wide = mul(t, wide, inverse_root(t, variance))
     return mul(t, cast(t, wide, x.dtype), weight)
 
 
@@ -59,8 +59,8 @@ def rms_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
 def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """OLMo 2's RMSNorm: Llama's, but multiplied by the weight before it is cast back."""
     wide = cast(t, x, "float32")
-    variance = mean_last(t, _square(t, wide))
-    wide = mul(t, wide, _inverse_root(t, variance))
+    variance = mean_last(t, square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
     return cast(t, mul(t, wide, weight), x.dtype)
 
 
@@ -70,11 +70,25 @@ def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
     A power keeps its base, where the root keeps its result.
     """
     wide = cast(t, x, "float32")
-    power = unary(t, shift(t, mean_last(t, _square(t, wide))), "input", backward_temporaries=2)
+    power = unary(t, shift(t, mean_last(t, square(t, wide))), "input", backward_temporaries=2)
     wide = mul(t, wide, power)
     if weight is not None:
         wide = mul(t, wide, cast(t, weight, "float32"))
     return cast(t, wide, x.dtype)
+
+
+def rms_norm_gated(t: Tape, x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+    """Llama's RMSNorm times SiLU of a gate, which is taken in fp32: the norm after a recurrence.
+
+    Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, Qwen3_5RMSNormGated.
+    """
+    wide = cast(t, x, "float32")
+    variance = mean_last(t, square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
+    hidden = mul(t, cast(t, wide, x.dtype), weight)
+    del wide
+    hidden = mul(t, hidden, unary(t, cast(t, gate, "float32"), "input"))
+    return cast(t, hidden, x.dtype)
 
 
 def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -121,8 +135,8 @@ def layer_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """A LayerNorm written out in fp32 (Cohere): subtract the mean, times the inverse root, times the weight."""
     wide = cast(t, x, "float32")
     mean = mean_last(t, wide)
-    variance = mean_last(t, _square(t, subtract(t, wide, mean)))
-    wide = mul(t, subtract(t, wide, mean), _inverse_root(t, variance))
+    variance = mean_last(t, square(t, subtract(t, wide, mean)))
+    wide = mul(t, subtract(t, wide, mean), inverse_root(t, variance))
     wide = mul(t, wide, cast(t, weight, "float32"))
     return cast(t, wide, x.dtype)
 

@@ -6,9 +6,39 @@ from typing import NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.rope import Rope, rope_tables
-from advisor.specs import ModelSpec
+from advisor.parameters.token_mixers import STATE_SPACES
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
+from advisor.tape.program import CHUNKS
 from advisor.tape.tape import Tape
+
+
+class Chunks(NamedTuple):
+    """The chunks that a row is padded to and cut into by a model's own functions."""
+
+    count: int  # type: ignore[assignment]  # CHUNKS where the code does the same for any number of them
+    size: int  # tokens of each
+    pads: bool  # the last one is not full
+    one_row: bool = False  # the batch has one row, where that matters
+
+    @property
+    def length(self) -> int:
+        """Tokens of a padded row."""
+        return self.count * self.size
+
+
+def chunks_of(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Chunks | None:
+    """How the model's own functions cut each of `batch` rows of `length` tokens into chunks; None elsewhere.
+
+    Mamba 2's work on all chunks at once: of their number they only care whether it is one.
+    """
+    size = m.recurrence.chunk_size if m.recurrence is not None else 0
+    if not size or recipe.sequence_kernels != "torch":
+        return None
+    count, pads = -(-length // size), length % size > 0
+    if STATE_SPACES.isdisjoint(m.mixers):
+        return Chunks(count, size, pads)
+    return Chunks(CHUNKS if count > 1 else 1, size, pads, batch == 1)
 
 
 class StepInputs:
@@ -19,7 +49,7 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "masks", "padding", "position_ids", "ropes", "window")
+    __slots__ = ("alibi", "chunks", "masks", "padding", "position_ids", "ropes", "spreads_ropes", "window")
 
     def __init__(
         self,
@@ -33,6 +63,7 @@ class StepInputs:
         dtype: str,
         padded: bool,
         packed: bool,
+        chunks: Chunks | None = None,
     ) -> None:
         """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states.
 
@@ -40,6 +71,7 @@ class StepInputs:
         are kept apart.
         """
         quirks = architecture_of(m.architecture)
+        self.chunks, self.spreads_ropes = chunks, not quirks.rope_for_attention_alone
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
         self.window = m.sliding_window if slides else 0
         # the batch's own mask, which layers without attention read
@@ -76,18 +108,22 @@ class StepInputs:
             if mask is not None and kind != "flash":
                 _note_mask_kernels(t, mask, batch, length, band, padded, packed)
         self.masks = {False: full, True: sliding}
-        self.ropes = rope_tables(t, m, length, dtype)
+        self.ropes = rope_tables(t, m, batch, length, dtype)
 
-    def of(self, rotated: bool, sliding: bool) -> LayerInputs:
-        """What a layer of that kind is called with; a checkpointed layer holds it until its backward."""
+    def of(self, rotated: bool, sliding: bool, attends: bool) -> LayerInputs:
+        """What a layer of that kind is called with; a checkpointed layer holds it until its backward.
+
+        `attends`: it has attention; one that has not is given the batch's own mask alone.
+        """
         return LayerInputs(
-            self.masks[sliding],
+            self.masks[sliding] if attends else None,
             self.alibi,
             self.window if sliding else 0,
-            self.ropes.get(sliding),
+            self.ropes.get(sliding) if attends or self.spreads_ropes else None,
             rotated,
             self.position_ids,
             self.padding,
+            self.chunks,
         )
 
 
@@ -120,6 +156,8 @@ class LayerInputs(NamedTuple):
     position_ids: Tensor | None
     padding: Tensor | None = None
     """The batch's mask (B, S), where rows differ in length."""
+    chunks: Chunks | None = None
+    """Of a row, for code that loops over them."""
 
 
 def unpadded(t: Tape, x: Tensor, padding: Tensor | None) -> Tensor:

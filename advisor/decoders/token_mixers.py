@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from advisor.decoders.gated_delta import apart_delta, fused_delta, gated_delta
+from advisor.decoders.mamba2 import mamba2
 from advisor.decoders.short_conv import short_conv
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
@@ -13,4 +15,10 @@ from advisor.tape.tape import Tape
 
 MixerCode = Callable[[Tape, Tensor, Weights, LayerInputs, Recipe], Tensor]
 
-MIXERS: dict[Mixer, MixerCode] = {"conv": short_conv}
+MIXERS: dict[Mixer, MixerCode] = {
+    "conv": short_conv,
+    "delta": gated_delta,
+    "delta_apart": apart_delta,
+    "delta_fused": fused_delta,
+    "mamba2": mamba2,
+}

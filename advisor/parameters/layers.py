@@ -50,6 +50,8 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
     changes: dict[str, object] = {}
     if m.mixers:
         changes |= {"mixer": kind.mixer, "mixers": ()}
+        if kind.mixer != "attention" and m.mixer_norm_placement:
+            changes["norm_placement"] = m.mixer_norm_placement
     if kind.dense:
         changes |= {"mlp": "gated", "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
     if m.global_head_dim and not kind.sliding:

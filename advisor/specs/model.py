@@ -24,7 +24,7 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
-Mixer = Literal["attention", "conv"]
+Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2"]
 """What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
 
 
@@ -33,6 +33,26 @@ class Recurrence(Frozen):
 
     conv_size: Annotated[int, Range(1, 1_000)] = 4  # taps of the causal convolution of each channel
     conv_bias: bool = False
+    # gated delta rule: heads of keys (and queries) and of values, and their widths; Mamba 2: its groups of B and C, the
+    # size of its state, its heads and their width
+    key_heads: Annotated[int, Range(0, 10_000)] = 0
+    value_heads: Annotated[int, Range(0, 10_000)] = 0
+    key_dim: Annotated[int, Range(0, 100_000)] = 0
+    value_dim: Annotated[int, Range(0, 100_000)] = 0
+    chunk_size: Annotated[int, Range(0, 100_000)] = 0  # tokens of each chunk that its code works on; 0 = it has none
+    doubles_step: bool = False  # of the gated delta rule: from 0 to 2 instead of 0 to 1
+    proj_bias: bool = False  # of the projections into a state-space layer and back
+    gate_norm: bool = True  # a norm after its gate, in groups
+
+    @property
+    def key_size(self) -> int:
+        """Width of all key heads together."""
+        return self.key_heads * self.key_dim
+
+    @property
+    def value_size(self) -> int:
+        """Width of all value heads together."""
+        return self.value_heads * self.value_dim
 
 
 class ModelSpec(Frozen):
@@ -100,7 +120,9 @@ class ModelSpec(Frozen):
     mixers: tuple[Mixer, ...] = ()  # of each layer, where not all have attention
     mixer: Mixer = "attention"  # of a layer as `parameters.layers.part_of` sees it
     recurrence: Recurrence | None = None
+    mixer_norm_placement: Literal["", "pre"] = ""  # of layers without attention, where that differs
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
+    attention_gate: bool = False  # the queries' projection makes a gate of its output, too
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
     attention_softcap: bool = False
     final_softcap: bool = False

@@ -40,6 +40,23 @@ def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
     return out
 
 
+def part(t: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """A part of x of that shape, as a view; its backward copies into a full tensor of zeros."""
+    full, dtype = x.shape, x.dtype
+    out = Tensor(shape, dtype, x.buffer)
+    if x.needs_grad and t.grad_enabled:
+
+        def backward(g: Tensor) -> tuple[Tensor]:
+            zeros = t.empty(full, dtype)
+            t.kernel("elementwise", dtype, 0, zeros.bytes)
+            t.kernel("elementwise", dtype, 0, 2 * g.bytes)
+            return (zeros,)
+
+        hollow = t.op((x,), (0,), dtype, backward)
+        out.node, out.needs_grad = hollow.node, True
+    return out
+
+
 def pick_last(t: Tape, x: Tensor, size: int) -> Tensor:
     """`x[..., [i]]`, as wide as `size`: a copy; its backward writes into zeros.
 

@@ -74,6 +74,23 @@ GEMMA4: dict[str, Any] = {
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
 }
 
+DELTA: dict[str, Any] = {
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 24,
+    "linear_value_head_dim": 40,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+GRANITE_HYBRID: dict[str, Any] = {
+    **EXPERTS,
+    "shared_intermediate_size": 136,
+    "layer_types": ["mamba", "attention"],
+    "mamba_n_heads": 12,
+    "mamba_d_state": 24,
+    "mamba_chunk_size": 16,
+}
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
     "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True, **SIZES},
@@ -325,6 +342,64 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["conv", "conv", "full_attention"],
         "conv_bias": True,
         "block_auto_adjust_ff_dim": False,
+    },
+    "qwen3_5": {"model_type": "qwen3_5_text", **SIZES, **DELTA},
+    "qwen3_5-heads": {
+        "model_type": "qwen3_5_text",
+        **SIZES,
+        **DELTA,
+        "linear_num_key_heads": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    },
+    "qwen3_5_moe": {
+        "model_type": "qwen3_5_moe_text",
+        **EXPERTS,
+        **DELTA,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "shared_expert_intermediate_size": 136,
+    },
+    "qwen3_next": {
+        "model_type": "qwen3_next",
+        **EXPERTS,
+        **DELTA,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "shared_expert_intermediate_size": 136,
+    },
+    "qwen3_next-heads": {
+        "model_type": "qwen3_next",
+        **SIZES,
+        **DELTA,
+        "linear_num_key_heads": 4,
+        "mlp_only_layers": [0, 1, 2],
+    },
+    "olmo_hybrid": {"model_type": "olmo_hybrid", **SIZES, **DELTA, "pad_token_id": 0, "rope_theta": None},
+    "olmo_hybrid-rope": {
+        "model_type": "olmo_hybrid",
+        **SIZES,
+        **DELTA,
+        "pad_token_id": 0,
+        "linear_allow_neg_eigval": False,
+    },
+    "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
+    "granitemoehybrid-dense": {
+        "model_type": "granitemoehybrid",
+        **GRANITE_HYBRID,
+        "layer_types": ["mamba", "mamba", "attention"],
+        "num_local_experts": 0,
+        "position_embedding_type": "rope",
+        "mamba_proj_bias": True,
+        "mamba_n_groups": 4,
+    },
+    "lfm2_moe": {
+        "model_type": "lfm2_moe",
+        **EXPERTS,
+        "pad_token_id": 0,
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
     },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},

@@ -1,0 +1,64 @@
+"""Mamba 2's state-space layer in attention's place.
+
+Source: transformers 5.23, models/granitemoehybrid/modeling_granitemoehybrid.py, `GraniteMoeHybridMambaLayer.forward`,
+and the same of models/{bamba,nemotron_h}/modeling_*.py.
+"""
+
+from __future__ import annotations
+
+from advisor.decoders.adapters import linear
+from advisor.decoders.chunk_scan import Constants, Scanned, chunk_scan
+from advisor.decoders.convolution import causal_convolution
+from advisor.decoders.norms import inverse_root, square
+from advisor.decoders.step_inputs import LayerInputs, unpadded
+from advisor.decoders.weights import Weights
+from advisor.parameters.token_mixers import recurrence_of
+from advisor.specs import Recipe
+from advisor.tape.graph import Tensor
+from advisor.tape.layout import chunk_last
+from advisor.tape.ops import cast, mean_last, mul, negate, unary
+from advisor.tape.tape import Tape
+
+
+def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -> Tensor:
+    """x (B, S, H) -> (B, S, H)."""
+    sizes, own, dtype = recurrence_of(w.m), w.own, x.dtype
+    batch, length, _ = x.shape
+    inner, keys_size, heads, groups = sizes.value_size, sizes.key_size, sizes.value_heads, sizes.key_heads
+    t.label("state-space layer")
+    x = unpadded(t, x, given.padding)
+    projected = linear(t, x, w.linears["in_proj"])
+    t.label("state-space layer")
+    decay = negate(t, unary(t, cast(t, own["a_log"], "float32"), "output"))
+    gate, mixed, steps = chunk_last(t, projected, (inner, inner + 2 * keys_size, heads))
+    mixed = causal_convolution(t, mixed, own["conv"], own.get("conv_bias"), fused=False, activated=True)
+    mixed = unpadded(t, mixed, given.padding)
+    x, keys, queries = chunk_last(t, mixed, (inner, keys_size, keys_size))
+    rows = (batch, length)
+    by_group = (*rows, groups, sizes.key_dim)
+    values = t.view(x, (*rows, heads, sizes.value_dim))
+    assert given.chunks is not None
+    scanned = chunk_scan(
+        t,
+        Scanned(values, steps, t.view(keys, by_group), t.view(queries, by_group)),
+        Constants(decay, own["d"], own["dt_bias"]),
+        given.chunks,
+    )
+    out = t.view(scanned, (*rows, inner))
+    out = gated_norm(t, out, gate, own["gate_norm"], groups)
+    return linear(t, cast(t, out, dtype), w.linears["out_proj"])
+
+
+def gated_norm(t: Tape, x: Tensor, gate: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """The RMSNorm by groups of x (B, S, I) times its gate, in fp32, cast back, then times the weight.
+
+    Source: transformers 5.23, models/granitemoehybrid/modeling_granitemoehybrid.py, `GraniteMoeHybridRMSNormGated`.
+    """
+    before, dtype = x.shape, x.dtype
+    x = cast(t, x, "float32")
+    x = mul(t, x, unary(t, cast(t, gate, "float32"), "input"))
+    grouped = t.view(x, (*before[:-1], groups, before[-1] // groups))
+    variance = mean_last(t, square(t, grouped))
+    grouped = mul(t, grouped, inverse_root(t, variance))
+    x = t.view(grouped, before)
+    return mul(t, weight, cast(t, x, dtype))
