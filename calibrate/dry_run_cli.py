@@ -22,6 +22,7 @@ from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison, ModelFacts, TracedLoading
 from calibrate.model_traces import keep_profile
 from calibrate.options import config_of, methods_of, recipe_of
+from calibrate.sequence_kernels import as_run, note_on
 from calibrate.show import print_comparisons
 from calibrate.stacks import beside, folders, gap_notes, installed_stack
 
@@ -118,6 +119,9 @@ def _dry_run(
     """Trace every method; one that fails is reported on stderr and left out."""
     for method in methods:
         recipe, seq_len = recipe_of(method, asked.knobs, trainer)
+        recipe = as_run(recipe, asked.model, "cpu")
+        if method == methods[0] and (note := note_on(asked.model, recipe)):
+            click.echo(note, err=True)
         rows = rows_of(asked.knobs, seq_len, trainer)
         evaluated = evaluated_batch(recipe, seq_len, rows)
         if rows is not None and rows.packing and rows.packing_strategy == "varlen" and method == methods[0]:

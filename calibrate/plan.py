@@ -11,7 +11,7 @@ model, so that they can be compared; full fine-tuning may need a deeper cut.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advisor.catalog.trainers import find_trainer
@@ -38,6 +38,7 @@ from calibrate.cut import Cut, Whole, cut, uncut
 from calibrate.options import recipe_of
 from calibrate.predict import Prediction, predict
 from calibrate.runner import Machine
+from calibrate.sequence_kernels import as_run, note_on
 
 DEFAULT_MODELS = {
     "cpu": ("smollm2-135m", "llama-3.2-1b", "pythia-70m"),
@@ -191,7 +192,7 @@ def _recipe(asked: Request, machine: Machine, model: Whole, method: Method, rows
         knobs.setdefault("base_dtype", "float16")
     if model.spec is not None:
         defaults["target_modules"] = default_targets(model.spec)
-    return recipe_of(method, knobs, asked.trainer, defaults)[0]
+    return as_run(recipe_of(method, knobs, asked.trainer, defaults)[0], model.spec, machine.device.kind)
 
 
 def why_not(recipe: Recipe, machine: Machine) -> str:
@@ -303,9 +304,10 @@ def _nothing(skipped: Sequence[Skipped], machine: Machine) -> str:
     return f"nothing can be measured on {machine.device.name}: {least.label}: {least.reason}{more}"
 
 
-def _notes(asked: Request, bursts: Iterable[PlannedBurst]) -> Iterator[str]:
+def _notes(asked: Request, bursts: Sequence[PlannedBurst]) -> Iterator[str]:
     if asked.trainer and any(find_trainer(asked.trainer).values(one).get("loss") == "chunked" for one in METHODS):
         yield f"{asked.trainer} computes its loss in chunks; bursts compute transformers' own loss, on all logits"
+    yield from dict.fromkeys(note for one in bursts if (note := note_on(one.model.spec, one.recipe)))
     told: dict[str, dict[str, None]] = {}
     for burst in bursts:
         told.setdefault(burst.model.name, {})[burst.model.text] = None

@@ -94,6 +94,14 @@ MIXTURES: dict[str, Architecture] = {
         # modeling_hunyuan_v1_moe.py, HunYuanMoEV1Attention.forward: query_layernorm after apply_rotary_pos_emb
         norms_after_rope=True,
     ),
+    "lfm2_moe": Architecture(
+        mixture="lfm2",  # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores = routing_weights + expert_bias
+        # modeling_lfm2_moe.py, Lfm2MoeSparseMoeBlock: self.expert_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.feed_forward, self.conv
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.conv",
+    ),
     "llama4_text": Architecture(
         # modeling_llama4.py, Llama4TextDecoderLayer.__init__: self.feed_forward
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),

@@ -98,7 +98,7 @@ class Forward:
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
-            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding)
+            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding, kind.attends)
             if recipe.gradient_checkpointing and t.grad_enabled:
                 run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
                 x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)

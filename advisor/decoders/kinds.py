@@ -131,6 +131,11 @@ class LayerKind(NamedTuple):
         """Whether it uses the sliding window."""
         return self.parameters.sliding
 
+    @property
+    def attends(self) -> bool:
+        """Whether it has attention."""
+        return self.parameters.mixer == "attention"
+
 
 def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
     """The kind of every layer, in order."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from advisor.architectures import architecture_of
 from advisor.decoders.deepseek import deepseek_v2_feed_forward, deepseek_v3_feed_forward
 from advisor.decoders.experts import Experts, sparse_feed_forward
+from advisor.decoders.lfm2_moe import lfm2_feed_forward
 from advisor.decoders.linear import Linear
 from advisor.decoders.phimoe import phi_feed_forward
 from advisor.decoders.shared_experts import ernie_feed_forward, granite_feed_forward, hunyuan_feed_forward
@@ -23,6 +24,7 @@ MIXTURES: dict[str, Mixture] = {
     "ernie": ernie_feed_forward,
     "granite": granite_feed_forward,
     "hunyuan": hunyuan_feed_forward,
+    "lfm2": lfm2_feed_forward,
     "phi": phi_feed_forward,
 }
 """By `Architecture.mixture`."""

@@ -110,10 +110,13 @@ class StepInputs:
         self.masks = {False: full, True: sliding}
         self.ropes = rope_tables(t, m, length, dtype)
 
-    def of(self, rotated: bool, sliding: bool) -> LayerInputs:
-        """What a layer of that kind is called with; a checkpointed layer holds it until its backward."""
+    def of(self, rotated: bool, sliding: bool, attends: bool) -> LayerInputs:
+        """What a layer of that kind is called with; a checkpointed layer holds it until its backward.
+
+        `attends`: it has attention; one that has not is given the batch's own mask alone.
+        """
         return LayerInputs(
-            self.masks[sliding],
+            self.masks[sliding] if attends else None,
             self.alibi,
             self.window if sliding else 0,
             self.ropes.get(sliding),

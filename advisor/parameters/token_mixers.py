@@ -68,3 +68,14 @@ MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {"conv": _conv, "m
 
 STATE_SPACES = frozenset(["mamba2"])
 """The mixers that are Mamba 2's, or run beside it."""
+
+PACKAGES: dict[Mixer, tuple[str, ...]] = {"conv": ("causal_conv1d",), "mamba2": ("mamba_ssm", "causal_conv1d")}
+"""Whose functions a mixer calls where they can be imported.
+
+Source: transformers 5.23, models/*/modeling_*.py, use_kernel_func_from_hub_with_fallback.
+"""
+
+
+def packages_of(m: ModelSpec) -> tuple[str, ...]:
+    """The packages that the model's mixers call."""
+    return tuple(dict.fromkeys(name for mixer in m.mixers for name in PACKAGES.get(mixer, ())))

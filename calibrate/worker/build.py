@@ -31,7 +31,7 @@ from advisor.parameters.rotations import rotates
 from advisor.specs import Recipe, RowKind
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
-from calibrate.worker.patches import readable_4bit
+from calibrate.worker.patches import leave_out_sequence_kernels, readable_4bit
 from calibrate.worker.place import fill, unfilled
 from calibrate.worker.quantized import META, quantize
 
@@ -49,6 +49,8 @@ def build_model(
     Raises BadValue for a recipe that cannot run on a CPU, UnsupportedArchitecture for an unknown model_type.
     """
     check_recipe(recipe)
+    if device != "cuda" or recipe.sequence_kernels == "torch":
+        leave_out_sequence_kernels()
     with unfilled() if device else contextlib.nullcontext():
         model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
     model.tie_weights()  # as from_pretrained does; from_config of transformers 5.0 does not

@@ -33,6 +33,7 @@ from calibrate.cut import spec_of
 from calibrate.measurement import Comparison
 from calibrate.predict import UNKNOWN, Prediction, predict
 from calibrate.records_show import gib, percent, seconds
+from calibrate.sequence_kernels import as_run
 from calibrate.session import burst_facts, now_text
 from calibrate.store import Store
 from calibrate.worker.burst import figures_of, static_terms
@@ -188,11 +189,12 @@ class _Training:
     """The watched run: the shapes of its batches, times and memory."""
 
     def __init__(self, described: Described, device: Device, model: Any, max_steps: int, seq_len: int) -> None:
-        self.described, self.device, self.model = described, device, model
+        self._spec: ModelSpec | None = spec_of(described.name, described.config)
+        recipe = as_run(described.recipe, self._spec, device.kind)
+        self.described, self.device, self.model = described._replace(recipe=recipe), device, model
         self.max_steps, self.seq_len, self.rows = max_steps, seq_len, described.recipe.micro_batch
         self.limit_bytes = device.available_bytes()
         self.times_s: list[float] = []
-        self._spec: ModelSpec | None = spec_of(described.name, described.config)
         self._shapes: set[tuple[int, int, bool]] = set()  # rows, tokens, whether padded
         self.rows_seen = Rows()
         self._memory: MemoryReading | None = None

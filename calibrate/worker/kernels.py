@@ -190,8 +190,21 @@ def flop_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) 
         return 2 * int(args[0].numel()) * int(args[2][0])
     if name == "_grouped_mm":  # rows of x (N, K) by their group's (K, M); or (K, N) by (N, M) for each group's weight
         return 2 * int(args[0].numel()) * int(args[1].shape[-1])
+    if name == "convolution_backward":
+        return _convolution_backward_flop(*args, out_val=out)
     formula = flop_registry.get(func._overloadpacket)
     return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
+
+
+def _convolution_backward_flop(*args: Any, out_val: Any) -> int:
+    """The gradients of input and weight; of the weight's, torch's formula counts each group with all other groups.
+
+    Source: torch 2.13, torch/utils/flop_counter.py, conv_backward_flop.
+    """
+    formula = flop_registry[torch.ops.aten.convolution_backward]
+    *others, groups, (of_input, of_weight, _) = args
+    found = int(formula(*others, groups, (of_input, False, False), out_val=out_val))
+    return found + int(formula(*others, groups, (False, of_weight, False), out_val=out_val)) // int(groups)
 
 
 def _attention_flop(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, products: int, causal: bool) -> int:

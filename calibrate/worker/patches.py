@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -60,6 +61,15 @@ def _packed_rows(packed: bool) -> Iterator[None]:
 
     with patch.object(masking_utils, "find_packed_sequence_indices", indices if packed else lambda *_: None):
         yield
+
+
+def leave_out_sequence_kernels() -> None:
+    """Let models that are imported from here on run their own PyTorch code in place of kernels, which need a card.
+
+    Source: transformers 5.23, integrations/hub_kernels.py, use_kernel_func_from_hub_with_fallback.
+    """
+    for name in ("causal_conv1d", "fla", "mamba_ssm"):
+        cast("dict[str, ModuleType | None]", sys.modules).setdefault(name, None)
 
 
 def keep_weights_as_they_are(model: Any) -> None:

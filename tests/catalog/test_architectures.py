@@ -39,6 +39,7 @@ INCOMPLETE = {
     "dots1": "n_shared_experts",
     "gemma4_text": "hidden_size_per_layer_input",
     "glm4_moe": "num_attention_heads",
+    "lfm2_moe": "'layer_types' is missing",
 }
 """By default tokens go to None experts, layers have an embedding of their own, or 96 heads do not divide 4,096."""
 

@@ -345,6 +345,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "mamba_proj_bias": True,
         "mamba_n_groups": 4,
     },
+    "lfm2_moe": {
+        "model_type": "lfm2_moe",
+        **EXPERTS,
+        "pad_token_id": 0,
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+    },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
     "gemma4-experts-sliding": {
