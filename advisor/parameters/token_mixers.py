@@ -63,7 +63,12 @@ def _mamba2(m: ModelSpec) -> MixerParameters:
     return MixerParameters(linears, own | ({"gate_norm": Parameter((inner,))} if sizes.gate_norm else {}))
 
 
-MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {"conv": _conv, "mamba2": _mamba2}
+def _none(m: ModelSpec) -> MixerParameters:
+    """A layer that is an MLP alone."""
+    return MixerParameters((), {})
+
+
+MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {"conv": _conv, "mamba2": _mamba2, "none": _none}
 """By `ModelSpec.mixer`, but for attention."""
 
 STATE_SPACES = frozenset(["mamba2"])

@@ -69,4 +69,64 @@ def _granite_recurrence(f: Fields, hidden: int) -> Recurrence:
     )
 
 
-FAMILIES: dict[str, Family] = {"granitemoehybrid": granitemoehybrid}
+_BLOCKS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
+_MIXERS: dict[str, Mixer] = {"M": "mamba2", "*": "attention", "-": "none", "E": "none"}
+
+
+def nemotron_h(f: Fields) -> Structure:
+    """Nemotron-H, Nano v2 and 3: layers of one block each, by a pattern."""
+    pattern = _pattern(f.replaced("layers_block_type", "layer_types"))
+    g = f.without("num_hidden_layers").replaced("hidden_act", "mlp_hidden_act")
+    d = Defaults(131_072, 4096, 21_504, len(pattern), 32, 4096, kv_heads=8, head_dim=128, activation="relu2")
+    s = {**sizes(g, d), "position": "none", "norm": "rms_wide", "one_block": True, "mlp": "plain"}
+    no_balance(f)
+    s |= {
+        "mixers": tuple(_MIXERS[block] for block in pattern),
+        "recurrence": _nemotron_recurrence(f),
+        "mlp_names": ("up_proj", "down_proj"),
+        "mlp_bias": f.flag("mlp_bias", False),
+        "expert_gated": False,
+    }
+    if "E" not in pattern:
+        return s
+    latent = f.optional_size("moe_latent_size", s["hidden_size"])
+    return {
+        **s,
+        "mlp": "experts",
+        "expert_layers": tuple(block == "E" for block in pattern),
+        **chosen_experts(f, ("n_routed_experts", "num_local_experts"), 8, ("num_experts_per_tok",), 2),
+        "expert_size": f.size("moe_intermediate_size", 7688),
+        "expert_latent": latent if f.has("moe_latent_size") else 0,
+        "shared_expert_size": f.size("moe_shared_expert_intermediate_size", 7688),
+        "router_normalised": f.flag("norm_topk_prob", True),
+    }
+
+
+def _pattern(f: Fields) -> str:
+    """One letter for each layer: M mixes by Mamba 2, * by attention; - is an MLP, E has experts."""
+    if f.has("layers_block_type"):
+        blocks = f.items("layers_block_type")
+        if not blocks or not all(block in _BLOCKS for block in blocks):
+            raise f.bad("layers_block_type", f"must be a list of {', '.join(_BLOCKS)}")
+        return "".join(_BLOCKS[block] for block in blocks)
+    found = f.text("hybrid_override_pattern", "ME*-")
+    if not found or not set(found) <= set(_MIXERS):
+        raise f.bad("hybrid_override_pattern", f"is {found[:40]!r}: it must be made of {', '.join(_MIXERS)}")
+    return found
+
+
+def _nemotron_recurrence(f: Fields) -> Recurrence:
+    bias = f.flag("use_bias", False)
+    return Recurrence(
+        conv_size=f.size(f.key_of("conv_kernel", "mamba_d_conv"), 4),
+        conv_bias=f.flag(f.key_of("use_conv_bias", "mamba_conv_bias"), True),
+        key_heads=f.size(f.key_of("n_groups", "mamba_n_groups"), 8),
+        key_dim=f.size("ssm_state_size", 128),
+        value_heads=f.size("mamba_num_heads", 128),
+        value_dim=f.size("mamba_head_dim", 64),
+        chunk_size=f.size(f.key_of("chunk_size", "mamba_chunk_size"), 128),
+        proj_bias=bias,
+    )
+
+
+FAMILIES: dict[str, Family] = {"granitemoehybrid": granitemoehybrid, "nemotron_h": nemotron_h}
