@@ -121,6 +121,18 @@ MIXTURES: dict[str, Architecture] = {
         # peft, utils/transformers_weight_conversion.py: _MODEL_TO_CONVERSION_PATTERN["mixtral"] = "mixtral"
         fused_experts_in_peft=True,
     ),
+    "nemotron_h": Architecture(
+        mixture="nemotron_h",  # modeling_nemotron_h.py, NemotronHMoE.forward: self.fc1_latent_proj(hidden_states)
+        # modeling_nemotron_h.py, NemotronHBlock.__init__: self.mixer
+        linear_paths=("model.layers.{}.mixer", "model.layers.{}.mixer"),
+        mixer_path="model.layers.{}.mixer",
+        embedding_name="embeddings",  # modeling_nemotron_h.py, NemotronHModel.__init__: self.embeddings
+        norms_end_in_norm=False,  # modeling_nemotron_h.py, NemotronHModel.__init__: self.norm_f
+        # modeling_nemotron_h.py, NemotronHTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
+    ),
     "olmoe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_olmoe.py, OlmoeSparseMoeBlock.forward

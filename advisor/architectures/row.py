@@ -26,6 +26,7 @@ class Architecture(NamedTuple):
     linears_stay_unquantized: bool = False  # they have their own class, which transformers' bitsandbytes skips
     linears_are_conv1d: bool = False  # transformers' own class for a linear layer
     bias_apart: bool = False  # a linear layer adds its bias in a separate operation
+    refused_in_peft: tuple[str, ...] = ()  # linear layers that peft refuses to adapt
     fused_experts_in_peft: bool = False  # peft mistakes gate, up and down projections for parts of fused experts
     router_returns_several: bool = False  # it is a linear layer that returns several tensors: peft fails on it
     router_in_float: bool = False  # its weight is in fp32 whatever the base

@@ -219,6 +219,12 @@ class Decoder:
         h = self.mlp(h, w)
         return self._join(x, h)
 
+    def one_block(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
+        """The mixer of tokens or the MLP, whichever the layer has, after a norm (Nemotron-H)."""
+        h = w.norms[0](self.t, x)
+        h = self.mlp(h, w) if w.m.mixer == "none" else self.attention(h, w, given, [])
+        return add(self.t, x, h)
+
     def _join(self, x: Tensor, h: Tensor) -> Tensor:
         h = self._dropped_outside(h)
         if self.m.residual_multiplier:
@@ -261,6 +267,8 @@ class Decoder:
 
 def decoder_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
     """One decoder layer: x (B, S, H) -> (B, S, H)."""
+    if d.m.one_block:
+        return d.one_block(x, w, given)
     match w.m.norm_placement:
         case "pre":
             return d.sequential(x, w, given)

@@ -179,7 +179,7 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
     share = picked_rows(t, t.view(scores, (count,)), count, order_of[1])
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
     offsets = t.empty((experts,), "float32")
-    gate_up = times("gate_up", chosen, 2 * m.expert_size)
+    gate_up = times("gate_up", chosen, (1 + m.expert_gated) * m.expert_size)
     out = _gated(t, gate_up, m)
     each = w.transformers < (5, 3)  # every product has a name of its own
     names += [gate_up, out] if each else []
@@ -197,6 +197,8 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
 
 
 def _gated(t: Tape, gate_up: Tensor, m: ModelSpec) -> Tensor:
+    if not m.expert_gated:
+        return activation(t, m.activation, gate_up)
     gate, up = chunk_last(t, gate_up, (m.expert_size, m.expert_size))
     return mul(t, activation(t, m.activation, gate), up)
 

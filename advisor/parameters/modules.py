@@ -24,6 +24,9 @@ GATED_NORM = "gated_norm"
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
 
+LATENT = ("fc1_latent_proj", "fc2_latent_proj")
+"""The projections around experts that work on narrower states (Nemotron-H)."""
+
 EXPERTS = "experts."
 """What the name of an expert's own linear layer begins with."""
 
@@ -57,7 +60,7 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
     if m.mixer == "attention":
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
-    if m.num_experts:
+    if m.num_experts or m.mlp == "none":
         return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
     if m.mlp == "gated":
         gate, up, down = m.mlp_names
@@ -81,12 +84,18 @@ def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
         found.append(LinearShape(name=m.router_linear, in_features=h, out_features=m.num_experts, wide=wide))
     if m.experts == "linears":
         found += [shape for index in range(m.num_experts) for shape in _expert_linears(m, index)]
+    if m.expert_latent and m.num_experts:
+        narrow = (h, m.expert_latent), (m.expert_latent, h)
+        found += [
+            LinearShape(name=name, in_features=ins, out_features=outs, bias=m.mlp_bias)
+            for name, (ins, outs) in zip(LATENT, narrow, strict=True)
+        ]
     if not inner:
         return found
     *gates, up, down = m.mlp_names
     found += [LinearShape(name=gate, in_features=h, out_features=inner, bias=m.mlp_bias) for gate in gates]
     found += [
-        LinearShape(name=up, in_features=h, out_features=inner if gates else 2 * inner, bias=m.mlp_bias),
+        LinearShape(name=up, in_features=h, out_features=inner if gates or not m.expert_gated else 2 * inner, bias=m.mlp_bias),
         LinearShape(name=down, in_features=inner, out_features=h, bias=m.mlp_bias),
     ]
     if m.shared_expert_gated:
@@ -133,7 +142,7 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
 def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
-    count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    count = 1 if m.one_block else {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
     found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
@@ -178,7 +187,8 @@ def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
         return dict(zip(OSS_PARAMETERS, map(Parameter, shapes), strict=True))
     if m.mlp != "experts":
         return {}
-    found = {"gate_up": Parameter((count, 2 * inner, h)), "down": Parameter((count, h, inner))}
+    width = m.expert_latent or h
+    found = {"gate_up": Parameter((count, (1 + m.expert_gated) * inner, width)), "down": Parameter((count, width, inner))}
     if m.experts == "linears":
         found = {}
     quirks = architecture_of(m.architecture)

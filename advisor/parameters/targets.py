@@ -55,11 +55,11 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
+        refused = ", ".join(architecture_of(m.architecture).refused_in_peft)
+        why = f"refuses {refused}" if refused else "fails on the router, a linear layer that returns several tensors,"
+        names = ", ".join(_names_of(m))
         raise BadValue(
-            "target modules",
-            "all-linear",
-            f"peft 0.21 fails on the router of {m.architecture}, a linear "
-            f"layer that returns several tensors; use attention, or name some of {', '.join(_names_of(m))}",
+            "target modules", "all-linear", f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {names}"
         )
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         names = _names_of(m)
@@ -111,7 +111,8 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
 def _adaptable(part: ModelSpec) -> list[str]:
     """The linear layers that peft can adapt, in the order of the forward."""
     fused = part.mlp_names if _converts_targets(part) else ()
-    return [name for name in layer_linears(part) if name not in fused]
+    refused = architecture_of(part.architecture).refused_in_peft
+    return [name for name in layer_linears(part) if name not in fused and name not in refused]
 
 
 def _names_of(m: ModelSpec) -> list[str]:
@@ -120,8 +121,13 @@ def _names_of(m: ModelSpec) -> list[str]:
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:
-    """Whether peft 0.21 cannot adapt every linear layer: it fails on a router that returns several tensors."""
-    return m.num_experts > 0 and architecture_of(m.architecture).router_returns_several
+    """Whether peft 0.21 cannot adapt every linear layer: it fails on a router that returns several tensors.
+
+    And it refuses the projection out of a state-space layer, whose weight a fused kernel reads.
+    Source: peft 0.21, tuners/tuners_utils.py, _check_lora_target_modules_mamba.
+    """
+    quirks = architecture_of(m.architecture)
+    return bool(quirks.refused_in_peft) or (m.num_experts > 0 and quirks.router_returns_several)
 
 
 def default_targets(m: Model) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
-Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2"]
+Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "none"]
 """What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
 
 
@@ -85,11 +85,14 @@ class ModelSpec(Frozen):
     attention_out_bias: bool = False
     # oss_experts: gpt-oss's mixture, whose experts' width is intermediate_size; llama4_experts: Llama 4's, experts: one
     # of gated experts, of expert_size
-    mlp: Literal["gated", "gated_fused", "plain", "oss_experts", "llama4_experts", "experts"] = "gated"
+    mlp: Literal["gated", "gated_fused", "plain", "oss_experts", "llama4_experts", "experts", "none"] = "gated"
+    one_block: bool = False  # each layer mixes tokens, or has an MLP where its mixer is none
     num_experts: Annotated[int, Range(0, 100_000)] = 0  # routed experts of a layer
     experts_per_token: Annotated[int, Range(0, 100_000)] = 0
     expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # inner width of one routed expert
     shared_expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # of the expert that every token goes through
+    expert_gated: bool = True  # routed experts have three matrices, else two
+    expert_latent: Annotated[int, Range(0, 10_000_000)] = 0  # what they are projected to and from; 0 = hidden_size
     shared_expert_gated: bool = False  # its output goes through its own gate
     router_jitter: bool = False  # its input is multiplied by noise, in place, and that of the experts (Phi)
     router_linear: str = ""  # the router's name where it is a plain linear layer

@@ -91,6 +91,16 @@ GRANITE_HYBRID: dict[str, Any] = {
     "mamba_chunk_size": 16,
 }
 
+NEMOTRON_H: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 32,
+    "n_groups": 2,
+    "mamba_num_heads": 12,
+    "mamba_head_dim": 20,
+    "ssm_state_size": 24,
+    "chunk_size": 16,
+}
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
     "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True, **SIZES},
@@ -343,6 +353,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "conv_bias": True,
         "block_auto_adjust_ff_dim": False,
     },
+<<<<<<< HEAD
     "qwen3_5": {"model_type": "qwen3_5_text", **SIZES, **DELTA},
     "qwen3_5-heads": {
         "model_type": "qwen3_5_text",
@@ -382,6 +393,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "linear_allow_neg_eigval": False,
     },
+=======
+>>>>>>> M
     "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
     "granitemoehybrid-dense": {
         "model_type": "granitemoehybrid",
@@ -392,6 +405,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "mamba_proj_bias": True,
         "mamba_n_groups": 4,
     },
+<<<<<<< HEAD
+=======
+    "nemotron_h": {"model_type": "nemotron_h", **NEMOTRON_H, "layers_block_type": ["mamba", "attention", "mlp"]},
+    "nemotron_h-experts": {
+        "model_type": "nemotron_h",
+        **NEMOTRON_H,
+        "layers_block_type": ["moe", "mamba"],
+        "n_routed_experts": 8,
+        "moe_intermediate_size": 72,
+        "moe_latent_size": 96,
+        "moe_shared_expert_intermediate_size": 136,
+        "use_bias": True,
+        "mlp_bias": True,
+    },
+>>>>>>> M
     "lfm2_moe": {
         "model_type": "lfm2_moe",
         **EXPERTS,
@@ -425,8 +453,9 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     found = dict(CONFIGS[name])
     key = next(k for k in ("n_layer", "n_layers", "num_hidden_layers") if k in found)
     found[key] = layers
-    if "layer_types" in found:
-        found["layer_types"] = (found["layer_types"] * layers)[:layers]
+    for types in ("layer_types", "layers_block_type"):
+        if types in found:
+            found[types] = (found[types] * layers)[:layers]
     if "mlp_only_layers" in found:
         found["mlp_only_layers"] = [index for index in found["mlp_only_layers"] if index < layers]
     return found
