@@ -32,14 +32,17 @@ def log_softmax_loss(t: Tape, logits: Tensor, upcasts: bool = True) -> Tensor:
     return loss
 
 
-def masked_loss(t: Tape, logits: Tensor) -> Tensor:
+def masked_loss(t: Tape, logits: Tensor, made: bool = False) -> Tensor:
     """Cross entropy of logits (B, S, V) with labels as they come, in the logits' own dtype unless autocast is on.
+
+    `made`: the labels are made for it.
 
     Every token counts as masked: those whose label is -100 are computed and left out of the mean alike.
     Source: transformers 5.23, models/bert/modeling_bert.py, BertForMaskedLM.forward.
     """
     scores = cast(t, logits, "float32" if t.autocast else logits.dtype)
-    return _cross_entropy(t, scores, Tensor(logits.shape[:2], "int64"))
+    shape = logits.shape[:2]
+    return _cross_entropy(t, scores, t.empty(shape, "int64") if made else Tensor(shape, "int64"))
 
 
 def _cross_entropy(t: Tape, scores: Tensor, labels: Tensor) -> Tensor:

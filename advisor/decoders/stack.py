@@ -256,6 +256,10 @@ class Stack:
         itself made them, under the name of the 16-bit ones, which that freed.
         Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
         """
+        if given.m.task == "embeddings":
+            from advisor.decoders.embeddings import embedding_loss
+
+            return embedding_loss(t, given.hidden)
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)

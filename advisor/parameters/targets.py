@@ -90,6 +90,8 @@ def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearS
         for name, shape in outer_linears(m).items()
         if target_modules == ("all-linear",) or target_name(name) in target_modules
     ]
+    if m.task == "embeddings":
+        return found
     head = head_linear(m)
     return [*found, head] if head.name in target_modules else found
 
@@ -121,7 +123,8 @@ def _adaptable(part: ModelSpec) -> list[str]:
 
 def _names_of(m: ModelSpec) -> list[str]:
     inside = (target_name(name) for part, _ in layer_groups(m) for name in _adaptable(part))
-    return list(dict.fromkeys((*inside, *map(target_name, outer_linears(m)), head_linear(m).name)))
+    heads = () if m.task == "embeddings" else (head_linear(m).name,)
+    return list(dict.fromkeys((*inside, *map(target_name, outer_linears(m)), *heads)))
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:

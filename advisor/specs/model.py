@@ -50,8 +50,9 @@ class ModelSpec(Frozen):
     max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)] = 2048
     tie_word_embeddings: bool = False
 
-    # what it is trained for: the next token of each, or those that are masked, by a transformation before the head
-    task: Literal["next_token", "masked_tokens"] = "next_token"
+    # what it is trained for: the next token of each; those that are masked, by a transformation before the head; or the
+    # mean of a text's tokens, without a head
+    task: Literal["next_token", "masked_tokens", "embeddings"] = "next_token"
     bidirectional: bool = False  # tokens see those after them, too: an encoder
     token_types: Annotated[int, Range(0, 1_000)] = 0  # rows of the table of token types
 

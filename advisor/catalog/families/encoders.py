@@ -32,11 +32,11 @@ def _encoder(f: Fields, d: Defaults, types: int, offset: int) -> Structure:
         raise f.unsupported("tie_word_embeddings", "an encoder whose head is not its embedding")
     if f.size("pad_token_id", offset // 2, minimum=0) != offset // 2 and offset:
         raise f.unsupported("pad_token_id", "positions that begin elsewhere")
-    dropout = f.number("hidden_dropout_prob", 0.1)
+    dropout, task = f.number("hidden_dropout_prob", 0.1), _task(f)
     return {
         **s,
         "num_key_value_heads": s["num_attention_heads"],
-        "task": "masked_tokens",
+        "task": task,
         "bidirectional": True,
         "position": "learned",
         "max_position_embeddings": s["max_position_embeddings"] - offset,
@@ -51,7 +51,7 @@ def _encoder(f: Fields, d: Defaults, types: int, offset: int) -> Structure:
         "attention_out_bias": True,
         "mlp": "plain",
         "mlp_bias": True,
-        "lm_head_bias": True,
+        "lm_head_bias": task == "masked_tokens",
         "qkv_names": ("attention.self.query", "attention.self.key", "attention.self.value"),
         "out_name": "attention.output.dense",
         "mlp_names": ("intermediate.dense", "output.dense"),
@@ -59,6 +59,16 @@ def _encoder(f: Fields, d: Defaults, types: int, offset: int) -> Structure:
         "residual_dropout": dropout,
         "embedding_dropout": dropout,
     }
+
+
+def _task(f: Fields) -> str:
+    """What the model is trained for, by the class that the config names; masked tokens where it names none."""
+    named = str(next(iter(f.items("architectures")), ""))
+    if named.endswith("Model"):
+        return "embeddings"
+    if named and not named.endswith(("ForMaskedLM", "ForPreTraining")):
+        raise f.unsupported("architectures", f"{named[:40]!r}, a head")
+    return "masked_tokens"
 
 
 FAMILIES: dict[str, Family] = {"bert": bert, "roberta": roberta, "xlm-roberta": xlm_roberta}
