@@ -95,7 +95,8 @@ MIXTURES: dict[str, Architecture] = {
         norms_after_rope=True,
     ),
     "lfm2_moe": Architecture(
-        mixture="lfm2",  # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores_for_routing = routing_weights + expert_bias
+        # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores_for_routing = routing_weights + expert_bias
+        mixture="lfm2",
         # modeling_lfm2_moe.py, Lfm2MoeSparseMoeBlock: self.expert_bias = nn.Buffer(...)
         balancing_bias="buffer",
         # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.feed_forward

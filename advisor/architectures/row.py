@@ -9,7 +9,7 @@ class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
     # Whose code runs: the shared code, or the architecture's own.
-    layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
+    layer: Literal["shared", "bert", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "lfm2", "phi"] = "shared"
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
@@ -18,6 +18,9 @@ class Architecture(NamedTuple):
 
     # Parameters, buffers and what libraries make of them.
     embedding_name: str = "embed_tokens"
+    head_name: str = "lm_head"  # the last part of the path of the output embedding
+    transform_name: str = ""  # of the linear layer before the head of an encoder
+    position_buffers: bool = False  # position ids and token types of the longest row
     # Of the modules that hold the linear layers of attention and MLP; {} is the layer's number.
     linear_paths: tuple[str, str] = ("model.layers.{}.self_attn", "model.layers.{}.mlp")
     mixer_path: str = ""  # of the module that holds a layer's linear layers where that is no attention

@@ -66,6 +66,7 @@ class Decoder:
         """The attention's output (B, H, S, D), copied where its heads are stored one after the other."""
         t, m, mask = self.t, w.m, given.mask
         k, v = self.stack.attended(t, m, k, v)
+        causal = not m.bidirectional
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
         joined = given.rotated and self.stack.joins_heads(m)
         layout = Layout(joined or single, joined or single, single, not own, single)
@@ -88,15 +89,15 @@ class Decoder:
             joined, layout = True, layout._replace(q=True, k=True, v=True)
         kernel = self._kernel(q, k, v, mask)
         if kernel == "math":
-            out = composed_attention(t, q, k, v, mask, drops, layout)
+            out = composed_attention(t, q, k, v, mask, drops, layout, causal)
         elif kernel == "efficient":
             width = max(q.shape[-1], v.shape[-1])
-            return efficient_attention(t, q, k, v, mask, sums_in_memory(width, self.card))
+            return efficient_attention(t, q, k, v, mask, sums_in_memory(width, self.card), causal)
         elif self.kind == "flash":
             return self._flash(q, k, v, given, joined)
         else:
             kinds = CUDNN_MASKED if kernel == "cudnn" and mask is not None else self._unmasked(q, v)
-            out = fused_attention(t, q, k, v, mask, given.window, kinds)
+            out = fused_attention(t, q, k, v, mask, given.window, kinds, causal)
             if not joined:  # flash attention's output has the layout of q
                 return out
         return copy(t, out, out.shape)
@@ -124,13 +125,13 @@ class Decoder:
         if not t.autocast and half != "float32":
             q, k, v = cast(t, q, half), cast(t, k, half), cast(t, v, half)
         if given.mask is None:
-            out = fused_attention(t, q, k, v, None, given.window, FLASH)
+            out = fused_attention(t, q, k, v, None, given.window, FLASH, not self.m.bidirectional)
             return copy(t, out, out.shape) if joined else out
         batch, _, length, _ = q.shape
         indices = t.empty((batch, length), "int64")
         t.kernel("reduce", "int64", 0, given.mask.bytes + indices.bytes)
         q, k, v = (without_padding(t, x, indices) for x in (q, k, v))
-        out = fused_attention(t, q, k, v, None, given.window, FLASH)
+        out = fused_attention(t, q, k, v, None, given.window, FLASH, not self.m.bidirectional)
         return with_padding(t, out, indices)
 
     def attention(self, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:

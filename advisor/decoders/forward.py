@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
+from advisor.decoders.encoder import HeadTransform, Tables, encoder_embedding
 from advisor.decoders.ends import embed
 from advisor.decoders.gradients import shared_weight
 from advisor.decoders.kinds import LayerKind
@@ -32,14 +33,17 @@ class Ends(NamedTuple):
     last_norm: Norm | None
     first_norm: Norm | None
     projections: dict[str, Linear]
+    types: Tensor | None = None
+    transform: HeadTransform | None = None
 
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
         return (
-            [p for p in (self.table, self.positions) if p is not None and p.needs_grad]
+            [p for p in (self.table, self.positions, self.types) if p is not None and p.needs_grad]
             + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
             + [p for part in (*self.projections.values(), self.head) for p in part.trained]
+            + (self.transform.trained if self.transform is not None else [])
         )
 
 
@@ -79,17 +83,24 @@ class Forward:
         if table is head.weight:
             table = head.weight = shared_weight(t, table)
         # no name for the hidden states here: a stack's loss may let go of them
-        return self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), head, self.one_tile, self.held))
+        one_tile, held = self.one_tile, self.held
+        return self.stack.loss(
+            t, LossInputs(m, self.recipe, self._decode(table, ends), head, one_tile, held, ends.transform)
+        )
 
     def _decode(self, table: Tensor, ends: Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         project, noise = ends.projections.get("project_in"), recipe.neftune > 0
-        ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
-        x = self.stack.embedded(t, m, recipe, x)
-        if ends.first_norm is not None:
-            x = ends.first_norm(t, x)
+        if ends.positions is not None and ends.types is not None and ends.first_norm is not None:
+            tables = Tables(table, ends.positions, ends.types, ends.first_norm)
+            ids, _kept, x = encoder_embedding(t, m, tables, BATCH, LENGTH, leaf, self.packed, noise)
+        else:
+            ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
+            x = self.stack.embedded(t, m, recipe, x)
+            if ends.first_norm is not None:
+                x = ends.first_norm(t, x)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
         rows = (self.padded, self.packed, self.chunks)

@@ -127,7 +127,7 @@ def _layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) 
         t.kernel("reduce", dtype, 0, 3 * g.bytes + aside)
         return tuple(t.empty(*like) if wanted else None for wanted, like in zip(needs, shapes, strict=True))
 
-    return t.op((x, *vectors), shape, dtype, backward, (x, *vectors, mean, rstd))
+    return t.op((x, *vectors), shape, dtype, backward, (x, *vectors), beside=(mean, rstd))
 
 
 def layer_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

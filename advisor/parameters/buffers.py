@@ -37,6 +37,8 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
         width, layers = rope_width(m, False), m.num_hidden_layers
         cached = ITEM_BYTES[recipe.base_dtype] * m.max_position_embeddings * width
         found = [(4 * (width // 2), layers), (cached, 2 * layers)]
+    if quirks.position_buffers:
+        found.append((8 * m.position_rows, 2))
     if quirks.causal_mask_buffer:
         found.append((m.max_position_embeddings**2, 1))
     if quirks.causal_mask_in_layers and version < (5, 2):

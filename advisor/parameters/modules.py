@@ -210,6 +210,9 @@ def own_dtype(p: Parameter, other: str) -> str:
 @lru_cache(maxsize=256)
 def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     """The linear layers around the decoder layers, the head apart: from narrower embeddings and back to them."""
+    if m.task == "masked_tokens":
+        h, name = m.hidden_size, architecture_of(m.architecture).transform_name
+        return {name: LinearShape(name=name, in_features=h, out_features=h, bias=True)}
     if m.token_size == m.hidden_size:
         return {}
     there = LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size)
@@ -219,8 +222,9 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
 
 @lru_cache(maxsize=256)
 def head_linear(m: ModelSpec) -> LinearShape:
-    """The output embedding, which has the same name throughout transformers 5."""
-    return LinearShape(name="lm_head", in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)
+    """The output embedding, which has the same name in all decoders of transformers 5."""
+    name = architecture_of(m.architecture).head_name
+    return LinearShape(name=name, in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)
 
 
 class OuterParameter(NamedTuple):
@@ -234,12 +238,16 @@ class OuterParameter(NamedTuple):
 def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
     """The parameters around the decoder layers outside of `outer_linears`.
 
-    Tokens: the embedding and the head, which are one tensor where they are tied; positions; the norms before and after.
+    Tokens: the embedding and the head, which are one tensor where they are tied; positions, and token types with them;
+    the norms before and after.
     """
-    vectors = (int(m.norm_weight) + int(m.norm_bias)) * (int(m.final_norm) + int(m.embedding_norm))
+    vectors = (int(m.norm_weight) + int(m.norm_bias)) * (
+        int(m.final_norm) + int(m.embedding_norm) + int(m.task == "masked_tokens")
+    )
     found = [
         OuterParameter((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2, "tokens"),
         OuterParameter((m.position_rows, m.hidden_size), int(m.position == "learned"), "positions"),
+        OuterParameter((m.token_types, m.hidden_size), int(m.token_types > 0), "positions"),
         OuterParameter((m.vocab_size,), int(m.lm_head_bias), "head bias"),
         OuterParameter((m.hidden_size,), vectors, "norms"),
     ]
@@ -257,5 +265,5 @@ def parameter_count(m: ModelSpec) -> int:
     """All parameters, tied embeddings counted once: what `sum(p.numel() for p in model.parameters())` gives."""
     expect("model", m, ModelSpec)
     count = sum(prod(one.shape) * one.times for one in outer_parameters(m))
-    count += sum(shape.weight_count for shape in outer_linears(m).values())
+    count += sum(shape.weight_count + shape.bias * shape.out_features for shape in outer_linears(m).values())
     return count + sum(layers * layer_parameter_count(part) for part, layers in layer_groups(m))

@@ -52,7 +52,8 @@ def embedding_name(m: ModelSpec) -> str:
 def saveable_modules(m: ModelSpec) -> tuple[str, ...]:
     """The modules that can be trained beside adapters; quantized ones cannot, others are left to full fine-tuning."""
     norms = (NORMS,) if architecture_of(m.architecture).norms_end_in_norm and m.norm_weight else ()
-    return (embedding_name(m), head_linear(m).name, *norms)
+    heads = () if m.task != "next_token" else (head_linear(m).name,)  # its bias is tied to a parameter beside it
+    return (embedding_name(m), *heads, *norms)
 
 
 def check_own_weights(m: ModelSpec, names: tuple[str, ...], layers: int) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue
 from advisor.parameters.layers import kinds_of, part_of
-from advisor.parameters.modules import layer_linears
+from advisor.parameters.modules import EXPERTS, layer_linears
+from advisor.parameters.targets import target_name
 from advisor.specs import ModelSpec
 
 _MARKS = frozenset("*+?()[]{}|^$\\")
@@ -56,4 +57,4 @@ def _linear_paths(m: ModelSpec) -> Iterator[tuple[str, str]]:
         mixer = architecture_of(m.architecture).mixer_path if kind.mixer != "attention" else attention
         for name in layer_linears(part_of(m, kind)):
             parent = mlp if name in m.mlp_names else mixer
-            yield name, f"{parent.format(index)}.{name.rpartition('.')[2]}"
+            yield name, f"{parent.format(index)}.{target_name(name) if name.startswith(EXPERTS) else name}"

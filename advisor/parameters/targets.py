@@ -31,18 +31,21 @@ def _converts_targets(m: ModelSpec) -> bool:
 
 
 def target_name(name: str) -> str:
-    """What `target_modules` calls a linear layer: 'gate_proj' for each expert's own.
+    """What `target_modules` calls a linear layer: 'gate_proj' for each expert's own, 'dense' for three of an encoder's.
 
     Source: peft 0.9 to 0.21, tuners/tuners_utils.py, check_target_module_exists: the end of a module's path.
     """
-    return name.rpartition(".")[2] if name.startswith(EXPERTS) else name
+    return name.rpartition(".")[2]
 
 
 def attention_names(m: ModelSpec) -> tuple[str, ...]:
-    """The linear layers of the attention block; () where a layer has none."""
+    """The linear layers of the attention block; () where a layer has none.
+
+    An encoder's output projection is left out: it is called 'dense', as its MLP's layers are.
+    """
     if m.mixer != "attention":
         return ()
-    return (*m.qkv_names, m.out_name)
+    return m.qkv_names if m.bidirectional else (*m.qkv_names, m.out_name)
 
 
 @lru_cache(maxsize=1024)
@@ -83,8 +86,12 @@ def unmatched_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[st
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:
     """Those around the decoder layers, in the order of the forward."""
     found = [
-        shape for name, shape in outer_linears(m).items() if target_modules == ("all-linear",) or name in target_modules
+        shape
+        for name, shape in outer_linears(m).items()
+        if target_modules == ("all-linear",) or target_name(name) in target_modules
     ]
+    if m.task == "embeddings":
+        return found
     head = head_linear(m)
     return [*found, head] if head.name in target_modules else found
 
@@ -117,7 +124,8 @@ def _adaptable(part: ModelSpec) -> list[str]:
 
 def _names_of(m: ModelSpec) -> list[str]:
     inside = (target_name(name) for part, _ in layer_groups(m) for name in _adaptable(part))
-    return list(dict.fromkeys((*inside, *outer_linears(m), head_linear(m).name)))
+    heads = () if m.task == "embeddings" else (head_linear(m).name,)
+    return list(dict.fromkeys((*inside, *map(target_name, outer_linears(m)), *heads)))
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:

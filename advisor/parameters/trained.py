@@ -121,7 +121,9 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
         rows, columns = size if len(size) > 1 else (*size, 0)
         found += [Trained(rows, columns, times, dtype)] * trained
     if own.rest:
-        found += [Trained(shape.out_features, shape.in_features, 1, own.dtype) for shape in outer_linears(m).values()]
+        for shape in outer_linears(m).values():
+            found.append(Trained(shape.out_features, shape.in_features, 1, own.dtype))
+            found += [Trained(shape.out_features, 0, 1, own.dtype)] * shape.bias
     for part, layers in trained_groups(m, recipe):
         found += _weights(part, recipe, own.dtype, layers)
     return tuple(found)

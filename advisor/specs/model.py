@@ -70,6 +70,12 @@ class ModelSpec(Frozen):
     max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)] = 2048
     tie_word_embeddings: bool = False
 
+    # what it is trained for: the next token of each; those that are masked, by a transformation before the head; or the
+    # mean of a text's tokens, without a head
+    task: Literal["next_token", "masked_tokens", "embeddings"] = "next_token"
+    bidirectional: bool = False  # tokens see those after them, too: an encoder
+    token_types: Annotated[int, Range(0, 1_000)] = 0  # rows of the table of token types
+
     norm: str = "rms"  # a key of decoders.norms.NORMS
     norm_weight: bool = True
     norm_bias: bool = False

@@ -67,8 +67,8 @@ def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
 def auto_class(hf_config: Any, architectures: object = None) -> Any:
     """The Auto class that a training script for this config would use.
 
-    An encoder-decoder is trained as one; an encoder is trained for classification if its config says so, else on
-    masked tokens; everything else is trained as a causal language model.
+    An encoder-decoder is trained as one; an encoder is trained for classification or for embeddings if its config says
+    so, else on masked tokens; everything else is trained as a causal language model.
     """
     import transformers as hf
 
@@ -80,6 +80,8 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         return type(hf_config) in kind._model_mapping
 
     encoder = knows(masked) and not getattr(hf_config, "is_decoder", False)
+    if str(named).endswith("Model") and encoder:
+        return hf.AutoModel
     if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
         return classifier
     if getattr(hf_config, "is_encoder_decoder", False):

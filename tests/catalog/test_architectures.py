@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from advisor.catalog.config_json import decoder_config, model_from_config
@@ -23,6 +23,7 @@ from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.parameters.layers import kinds_of, part_of
 from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.specs import ModelSpec
+from calibrate.worker.hf_config import auto_class
 
 FILES = sorted(p for p in Path(str(model_folder())).glob("*.json") if p.name != "index.json")
 SMALL = {
@@ -63,7 +64,7 @@ def built(text: str) -> Any:
     config = dict(decoder_config(config))
     made = AutoConfig.for_model(**{"pad_token_id": None, **config})
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(made)
+        return auto_class(made).from_config(made)
 
 
 def decoder_layer(model: Any) -> torch.nn.Module:
@@ -88,7 +89,7 @@ def check(spec: ModelSpec, model: Any) -> None:
     shapes = layer_linears(part_of(spec, kinds_of(spec)[-1]))
     assert len(found) == len(shapes)
     for name, inputs, outputs, bias in found:
-        matching = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        matching = [shapes[name]] if name in shapes else [s for s in shapes.values() if name.endswith(f".{s.name}")]
         assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
     assert spec.default_attention == model.config._attn_implementation
     assert spec.tie_word_embeddings == model.config.tie_word_embeddings
@@ -124,7 +125,8 @@ def test_defaults_of_missing_keys_are_those_of_transformers(model_type: str) -> 
     bare, full = spec_of({"model_type": model_type}), spec_of(attributes)
     assert bare == full
     if bare.position != "alibi":  # BLOOM has no longest row, MPT calls it otherwise
-        assert bare.max_position_embeddings == made.max_position_embeddings
+        beyond = bare.position_offset if bare.bidirectional else 0
+        assert bare.max_position_embeddings + beyond == made.max_position_embeddings
     assert bare.num_hidden_layers == made.num_hidden_layers
 
 
@@ -194,12 +196,15 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "granitemoe", **SMALL, "num_local_experts": 4, "attention_bias": True},
     {"model_type": "mixtral", **SMALL, "num_local_experts": 4, "head_dim": 8},
     {"model_type": "olmoe", **SMALL, "num_experts": 8, "attention_bias": True},
-    {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"], "pad_token_id": 0},
+    {"model_type": "bert", **SMALL, "type_vocab_size": 3},
+    {"model_type": "roberta", **SMALL, "type_vocab_size": 1},
+    {"model_type": "xlm-roberta", **SMALL, "hidden_act": "relu"},
+    {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"] * 2, "pad_token_id": 0},
     {"model_type": "lfm2", **SMALL, "full_attn_idxs": [1], "block_ff_dim": 96, "pad_token_id": 0},
     {
         "model_type": "lfm2_moe",
         **SMALL,
-        "layer_types": ["conv", "full_attention"],
+        "layer_types": ["conv", "full_attention"] * 2,
         "num_dense_layers": 1,
         "moe_intermediate_size": 48,
         "num_experts": 4,

@@ -429,6 +429,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_experts": 8,
         "moe_intermediate_size": 72,
     },
+    "bert": {"model_type": "bert", **EVERY_HEAD},
+    "bert-still": {
+        "model_type": "bert",
+        **EVERY_HEAD,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    "bert-embeddings": {"model_type": "bert", **EVERY_HEAD, "architectures": ["BertModel"]},
+    "xlm-roberta-embeddings": {
+        "model_type": "xlm-roberta",
+        **EVERY_HEAD,
+        "architectures": ["XLMRobertaModel"],
+        "attention_probs_dropout_prob": 0.0,
+    },
+    "roberta": {"model_type": "roberta", **EVERY_HEAD, "type_vocab_size": 1},
+    "xlm-roberta": {"model_type": "xlm-roberta", **EVERY_HEAD, "attention_probs_dropout_prob": 0.0},
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
     "gemma4-experts-sliding": {
