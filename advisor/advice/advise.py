@@ -150,7 +150,7 @@ def advise(
 
 def _mixer_notes(job: Job, chosen: Row | None, rows: Mapping[Method, Row]) -> list[Reason]:
     """What runs layers without attention; loaded only where there are some."""
-    if not isinstance(job.model, ModelSpec) or not job.model.mixers:
+    if isinstance(job.model, TracedModel) or not job.model.mixers:
         return []
     from advisor.advice.mixers import mixer_notes
 

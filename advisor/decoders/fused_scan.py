@@ -89,7 +89,11 @@ def fused_scan(t: Tape, x: Tensor, learned: Learned, out_proj: Linear, r: Recurr
         out, weight = cast(t, out, t.autocast), _detached(cast(t, weight, t.autocast))
         bias = _detached(cast(t, bias, t.autocast)) if bias is not None else None
     projected = _projected(t, out, weight)
-    inputs = (x, *(p for p in learned if p is not None), *(p for p in (out_proj.weight, out_proj.bias) if p is not None))
+    inputs = (
+        x,
+        *(p for p in learned if p is not None),
+        *(p for p in (out_proj.weight, out_proj.bias) if p is not None),
+    )
     needs = [p.needs_grad for p in inputs]
     shapes = [(p.shape, p.dtype) for p in inputs[1:]]
 

@@ -9,7 +9,7 @@ from math import prod
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import EXPERTS, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 _ALONE = ("all-linear", "attention")
@@ -62,7 +62,9 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
         why = f"refuses {refused}" if refused else "fails on the router, a linear layer that returns several tensors,"
         names = ", ".join(_names_of(m))
         raise BadValue(
-            "target modules", "all-linear", f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {names}"
+            "target modules",
+            "all-linear",
+            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {names}",
         )
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         names = _names_of(m)

@@ -353,7 +353,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "conv_bias": True,
         "block_auto_adjust_ff_dim": False,
     },
-<<<<<<< HEAD
     "qwen3_5": {"model_type": "qwen3_5_text", **SIZES, **DELTA},
     "qwen3_5-heads": {
         "model_type": "qwen3_5_text",
@@ -393,8 +392,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "linear_allow_neg_eigval": False,
     },
-=======
->>>>>>> M
     "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
     "granitemoehybrid-dense": {
         "model_type": "granitemoehybrid",
@@ -405,8 +402,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "mamba_proj_bias": True,
         "mamba_n_groups": 4,
     },
-<<<<<<< HEAD
-=======
     "nemotron_h": {"model_type": "nemotron_h", **NEMOTRON_H, "layers_block_type": ["mamba", "attention", "mlp"]},
     "nemotron_h-experts": {
         "model_type": "nemotron_h",
@@ -419,7 +414,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "use_bias": True,
         "mlp_bias": True,
     },
->>>>>>> M
     "lfm2_moe": {
         "model_type": "lfm2_moe",
         **EXPERTS,
