@@ -10,7 +10,7 @@ class Architecture(NamedTuple):
 
     # Whose code runs: the shared code, or the architecture's own.
     layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
-    mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "phi"] = "shared"
+    mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
     expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored
@@ -29,7 +29,8 @@ class Architecture(NamedTuple):
     fused_experts_in_peft: bool = False  # peft mistakes gate, up and down projections for parts of fused experts
     router_returns_several: bool = False  # it is a linear layer that returns several tensors: peft fails on it
     router_in_float: bool = False  # its weight is in fp32 whatever the base
-    balancing_bias: Literal["none", "buffer", "parameter"] = "none"  # added to the scores that experts are picked by
+    # Added to the scores that experts are picked by: a buffer is in fp32 but for base_buffer, which has the base's dtype.
+    balancing_bias: Literal["none", "buffer", "base_buffer", "parameter"] = "none"
     experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
     layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
     causal_mask_buffer: bool = False  # of all positions by all positions

@@ -159,7 +159,7 @@ class Decoder:
         if self.quirks.norms_after_rope:
             q = w.qk_norms[0](t, q)
             k = w.qk_norms[1](t, k)
-        if self.quirks.scales_queries_by_position:
+        if self.quirks.scales_queries_by_position and not m.kv_lora_rank:
             q = mul(t, q, position_factors(t, length, q.dtype))
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)

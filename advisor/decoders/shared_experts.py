@@ -37,7 +37,7 @@ def _ernie_routed(t: Tape, x: Tensor, w: Experts) -> tuple[Tensor, Tensor, Tenso
     probabilities = softmax(t, logits, "float32")
     _values, indices = best(t, add(t, probabilities, w.weights["router_bias"]), w.top_k)
     scores, _ = best(t, probabilities, w.top_k, indices)
-    scores = _divided(t, scores, _clamped_sum(t, scores))
+    scores = divided(t, scores, _clamped_sum(t, scores))
     t.autocast = was_autocast
     return logits, cast(t, scores, x.dtype), indices
 
@@ -56,7 +56,7 @@ def _clamped_sum(t: Tape, x: Tensor) -> Tensor:
     return unary(t, total, "input", backward_temporaries=1)
 
 
-def _divided(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+def divided(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     """`a / b`, b broadcast: keeps both; the gradient of b is made at full size in three steps, then reduced."""
     shape, dtype, a_bytes, moved = a.shape, a.dtype, a.bytes, 2 * a.bytes + b.bytes
     t.kernel("elementwise", dtype, 0, moved)

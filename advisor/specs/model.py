@@ -79,6 +79,7 @@ class ModelSpec(Frozen):
     expert_layers: tuple[bool, ...] = ()  # which layers have experts, where only some do; () = all
     # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen only
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
+    experts_summed_in_float: bool = False  # they and the shared expert (Hunyuan 3)
     router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
     activation: Literal[

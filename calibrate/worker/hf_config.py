@@ -68,7 +68,8 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
     """The Auto class that a training script for this config would use.
 
     An encoder-decoder is trained as one; an encoder is trained for classification if its config says so, else on
-    masked tokens; everything else is trained as a causal language model.
+    masked tokens; everything else is trained as a causal language model, which transformers files among models of
+    images for some decoders (Mistral 4).
     """
     import transformers as hf
 
@@ -88,7 +89,9 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         raise UnsupportedArchitecture(
             f"models of type {hf_config.model_type!r} encode something other than text and cannot be traced"
         )
-    for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
+    filed = str(getattr(hf.AutoModelForImageTextToText._model_mapping.get(type(hf_config), None), "__name__", ""))
+    images = hf.AutoModelForImageTextToText, filed.endswith("ForCausalLM")
+    for kind, fits in ((masked, encoder), (causal, True), images, (both, True), (classifier, True)):
         if fits and knows(kind):
             return kind
     raise UnsupportedArchitecture(

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from advisor.catalog.config_json import decoder_config, model_from_config
@@ -23,6 +23,7 @@ from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.parameters.layers import kinds_of, part_of
 from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.specs import ModelSpec
+from calibrate.worker.hf_config import auto_class
 
 FILES = sorted(p for p in Path(str(model_folder())).glob("*.json") if p.name != "index.json")
 SMALL = {
@@ -61,7 +62,7 @@ def built(text: str) -> Any:
     config = dict(decoder_config(config))
     made = AutoConfig.for_model(**{"pad_token_id": None, **config})
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(made)
+        return auto_class(made).from_config(made)
 
 
 def decoder_layer(model: Any) -> torch.nn.Module:
@@ -221,6 +222,11 @@ VARIANTS: list[dict[str, Any]] = [
         "tie_word_embeddings": False,
     },
     {"model_type": "ernie4_5_moe", **SMALL, "moe_layer_start_index": 9},
+    {"model_type": "minimax_m2", **SMALL, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "solar_open", **SMALL, **MOE, "head_dim": 16, "attention_bias": True},
+    {"model_type": "mistral4", **LATENT, **MOE, "first_k_dense_replace": 1},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "mlp_bias": True},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
     {"model_type": "gemma4_text", **GEMMA4},
     {"model_type": "gemma4_text", **GEMMA4, "attention_k_eq_v": False, "attention_bias": True},
     {

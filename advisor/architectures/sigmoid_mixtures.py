@@ -1,0 +1,35 @@
+"""Architectures whose mixtures came after DeepSeek V3's, most of them with its sigmoid scores."""
+
+from __future__ import annotations
+
+from advisor.architectures.row import Architecture
+
+SIGMOID_MIXTURES: dict[str, Architecture] = {
+    "hy_v3": Architecture(
+        mixture="hy_v3",  # modeling_hy_v3.py, HYV3TopKRouter.forward: routing_weights = torch.sigmoid(router_logits)
+        balancing_bias="buffer",  # modeling_hy_v3.py, HYV3MoE: self.e_score_correction_bias = nn.Buffer(...)
+        norms_after_values=True,  # modeling_hy_v3.py, HYV3Attention.forward: q_norm after v_proj
+    ),
+    "minimax_m2": Architecture(
+        # modeling_minimax_m2.py, MiniMaxM2TopKRouter.forward: F.linear(hidden_states.to(self.weight.dtype), self.weight)
+        mixture="minimax_m2",
+        # peft: transformers' _MODEL_TO_CONVERSION_PATTERN["minimax_m2"] = "mixtral"
+        fused_experts_in_peft=True,
+        # modeling_minimax_m2.py, MiniMaxM2SparseMoeBlock: self.e_score_correction_bias = nn.Buffer(...), and
+        # MiniMaxM2PreTrainedModel has no _keep_in_fp32_modules_strict
+        balancing_bias="base_buffer",
+        rope_parts="joined",  # modeling_minimax_m2.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "mistral4": Architecture(
+        mixture="mistral4",  # modeling_mistral4.py, Mistral4TopkRouter.forward: scores = router_logits.softmax(-1)
+        # modeling_mistral4.py, Mistral4Attention.forward: query_states * get_llama_4_attn_scale(...)
+        scales_queries_by_position=True,
+    ),
+    "solar_open": Architecture(
+        # modeling_solar_open.py, SolarOpenTopkRouter.forward: scores = router_logits.sigmoid()
+        mixture="deepseek_v3",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_solar_open.py, SolarOpenTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+    ),
+}

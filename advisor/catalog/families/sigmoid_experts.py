@@ -1,0 +1,90 @@
+"""Families whose experts are scored by a sigmoid, newer than DeepSeek V3, and Mistral 4. Sources: see the package."""
+
+from __future__ import annotations
+
+from advisor.catalog.families.experts import ExpertDefaults, chosen_experts, deepseek_mixture, no_balance
+from advisor.catalog.families.latent import latent
+from advisor.catalog.families.sizes import (
+    MAX_HEAD_DIM,
+    Defaults,
+    Family,
+    Structure,
+    expert_layers,
+    rope,
+    rotary_factor,
+    sizes,
+)
+from advisor.catalog.fields import Fields
+
+
+def mlp_layers(f: Fields, layers: int, dense: int) -> list[bool]:
+    """Which layers have experts: `mlp_layer_types`, or all but the first `dense`."""
+    types = f.items("mlp_layer_types") or [("dense", "sparse")[i >= dense] for i in range(layers)]
+    if len(types) != layers or not set(types) <= {"dense", "sparse"}:
+        raise f.bad("mlp_layer_types", f"must be a list of 'dense' or 'sparse' for each of the {layers} layers")
+    return [kind == "sparse" for kind in types]
+
+
+def minimax_m2(f: Fields) -> Structure:
+    """MiniMax M2: norms over all heads of queries and keys, partial RoPE, experts alone in every layer."""
+    s = sizes(f, Defaults(200_064, 3072, 1536, 62, 48, 196_608, kv_heads=8, head_dim=128))
+    no_balance(f)
+    if f.number("router_jitter_noise", 0.0) > 0:
+        raise f.unsupported("router_jitter_noise", "noise on the router's input")
+    turned = f.optional_size("rotary_dim", 0, maximum=MAX_HEAD_DIM)  # the old spelling of the factor
+    factor = rotary_factor(f, turned / s["head_dim"] if turned else 1.0)
+    chosen = chosen_experts(f, ("num_local_experts", "num_experts"), 256, ("num_experts_per_tok",), 8)
+    experts = {"mlp": "experts", "mlp_names": (), "expert_size": s["intermediate_size"], **chosen}
+    return rope(f, {**s, **experts, "qk_norm": "full"}, factor)
+
+
+def solar_open(f: Fields) -> Structure:
+    """Solar Open: Llama's attention, DeepSeek V3's experts in every layer."""
+    s = sizes(f, Defaults(196_608, 4096, 1280, 48, 64, 131_072, kv_heads=8, head_dim=128))
+    no_balance(f)
+    if rotary_factor(f, 1.0) != 1:
+        raise f.unsupported("partial_rotary_factor", "RoPE on a part of each head")
+    s |= {"qkv_bias": f.flag("attention_bias", False), "router_normalised": f.flag("norm_topk_prob", True)}
+    return deepseek_mixture(f, rope(f, s), 0, ExpertDefaults(128, 8, 1280, 1))
+
+
+def mistral4(f: Fields) -> Structure:
+    """Mistral 4: latent attention that scales its queries by their position, experts beside a shared one."""
+    s = sizes(f, Defaults(131_072, 4096, 12_288, 36, 32, 1_048_576, kv_heads=32, head_dim=128))
+    no_balance(f)
+    if not f.flag("rope_interleave", True):
+        raise f.unsupported("rope_interleave", "RoPE on halves of a head")
+    s["router_normalised"] = f.flag("norm_topk_prob", True)
+    s = latent(f, s, plain=64, q_rank=1024, kv_rank=256)
+    return deepseek_mixture(f, s, f.size("first_k_dense_replace", 0, minimum=0), ExpertDefaults(128, 4, 2048, 1))
+
+
+def hy_v3(f: Fields) -> Structure:
+    """Hunyuan 3: norms of queries and keys, experts beside a shared one behind a dense layer."""
+    s = sizes(f, Defaults(120_832, 4096, 13_312, 80, 64, 131_072, kv_heads=8, head_dim=128))
+    no_balance(f)
+    bias, mlp_bias = f.flag("attention_bias", False), f.flag("mlp_bias", False)
+    s = rope(
+        f, {**s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": mlp_bias}
+    )
+    mixed = mlp_layers(f, s["num_hidden_layers"], 1)
+    if not any(mixed):
+        return s
+    width = f.size("moe_intermediate_size", 1536)
+    return {
+        **s,
+        "mlp": "experts",
+        "expert_size": width,
+        **expert_layers(mixed),
+        **chosen_experts(f, ("num_experts", "num_local_experts"), 192, ("num_experts_per_tok",), 8),
+        "shared_expert_size": width * f.size("num_shared_experts", 1),
+        "experts_summed_in_float": f.flag("enable_moe_fp32_combine", True),
+    }
+
+
+FAMILIES: dict[str, Family] = {
+    "hy_v3": hy_v3,
+    "minimax_m2": minimax_m2,
+    "mistral4": mistral4,
+    "solar_open": solar_open,
+}
