@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.architectures import ARCHITECTURES
-from advisor.catalog.config_json import decoder_config
+from advisor.catalog.config_json import EXPERTS_ALONE, TEXT_PART, decoder_config
 from advisor.errors import BadConfig, UnsupportedArchitecture
 
 DROPPED_KEYS = (
@@ -19,6 +19,7 @@ DROPPED_KEYS = (
     "_name_or_path",
     "transformers_version",
     "use_cache",
+    TEXT_PART,
 )
 
 
@@ -46,6 +47,8 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
         hf_config = AutoConfig.for_model(model_type, **options)
     except Exception as error:  # whatever its validators raise, the config is at fault
         raise BadConfig(f"transformers rejects this {model_type} config: {str(error)[:300]}") from None
+    if config.get(TEXT_PART) in EXPERTS_ALONE:
+        hf_config.model_type = config[TEXT_PART]  # what peft goes by
     if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
         hf_config.decoder_start_token_id = 0  # shifts the labels; changes no tensor's size
     return hf_config, auto_class(hf_config, config.get("architectures"))
