@@ -13,10 +13,8 @@ SIGMOID_MIXTURES: dict[str, Architecture] = {
     "minimax_m2": Architecture(
         # modeling_minimax_m2.py, MiniMaxM2TopKRouter.forward: F.linear(hidden_states.to(self.weight.dtype), self.weight)
         mixture="minimax_m2",
-        # peft: transformers' _MODEL_TO_CONVERSION_PATTERN["minimax_m2"] = "mixtral"
-        fused_experts_in_peft=True,
-        # modeling_minimax_m2.py, MiniMaxM2SparseMoeBlock: self.e_score_correction_bias = nn.Buffer(...), and
-        # MiniMaxM2PreTrainedModel has no _keep_in_fp32_modules_strict
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "minimax_m2": "mixtral"
+        # modeling_minimax_m2.py, MiniMaxM2SparseMoeBlock: self.e_score_correction_bias = nn.Buffer(...)
         balancing_bias="base_buffer",
         rope_parts="joined",  # modeling_minimax_m2.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
     ),

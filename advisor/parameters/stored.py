@@ -38,10 +38,10 @@ def stored_by(m: ModelSpec, libraries: Libraries) -> ModelSpec:
     inject_adapter (`convert_peft_config_for_transformers`).
     Raises UnsupportedArchitecture for experts before transformers 5 whose code is not mirrored.
     """
-    alone = m.experts == "fused_alone" and libraries.transformers < (5, 0)  # a text part, whose class is another
-    if not (m.experts == "fused" or alone) or not m.num_experts:  # a model of a mixture's family may have none
+    alone = m.experts == "fused_alone" and libraries.transformers < (5, 0)  # a text part, of another class
+    if m.experts != "fused" and not alone:
         return m
-    if libraries.transformers >= (5, 0):
+    if not m.num_experts or libraries.transformers >= (5, 0):  # a model of a mixture's family may have none
         return m if libraries.peft >= (0, 19) else m.model_copy(update={"experts": "fused_alone"})
     found = m if alone else as_linears(m)
     if found is m:
