@@ -29,7 +29,7 @@ class Architecture(NamedTuple):
     fused_experts_in_peft: bool = False  # peft mistakes gate, up and down projections for parts of fused experts
     router_returns_several: bool = False  # it is a linear layer that returns several tensors: peft fails on it
     router_in_float: bool = False  # its weight is in fp32 whatever the base
-    # Added to the scores that experts are picked by: a buffer is in fp32 but for base_buffer, which has the base's dtype.
+    # Added to the scores that experts are picked by: a buffer is in fp32, a base_buffer in the base's dtype.
     balancing_bias: Literal["none", "buffer", "base_buffer", "parameter"] = "none"
     experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
     layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
@@ -37,6 +37,9 @@ class Architecture(NamedTuple):
     rope_caches_before_4_48: bool = False  # sines and cosines of every position in each layer
     causal_mask_in_layers: bool = False  # the same in each layer, before transformers 5.2
     embedding_scales_itself: bool = False  # the multiplier is a buffer of the embedding, not a line of the model
+
+    indexer_turns_pairs: bool = False  # its RoPE is of neighboring features
+    passes_choice_on: bool = False  # each layer is called with the tokens that the one before chose
 
     # Before the first layer.
     position_ids: Literal["shared", "by_row", "not_passed_on", "none"] = "shared"  # one row for all rows of the batch

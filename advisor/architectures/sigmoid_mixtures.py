@@ -5,13 +5,33 @@ from __future__ import annotations
 from advisor.architectures.row import Architecture
 
 SIGMOID_MIXTURES: dict[str, Architecture] = {
+    "deepseek_v32": Architecture(
+        # modeling_deepseek_v32.py, DeepseekV32TopkRouter.forward: scores = router_logits.sigmoid()
+        mixture="deepseek_v3",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_deepseek_v32.py, DeepseekV32TopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        always_makes_mask=True,  # modeling_deepseek_v32.py, DeepseekV32Model.forward: "allow_is_causal_skip": False
+    ),
+    "glm_moe_dsa": Architecture(
+        # modeling_glm_moe_dsa.py, GlmMoeDsaTopkRouter.forward: scores = router_logits.sigmoid()
+        mixture="deepseek_v3",
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        # modeling_glm_moe_dsa.py, GlmMoeDsaTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        always_makes_mask=True,  # modeling_glm_moe_dsa.py, GlmMoeDsaModel.forward: "allow_is_causal_skip": False
+        # modeling_glm_moe_dsa.py, GlmMoeDsaIndexer.forward: apply_rotary_pos_emb_interleave(q_rot, k_rot, ...)
+        indexer_turns_pairs=True,
+        # modeling_glm_moe_dsa.py, GlmMoeDsaModel.forward: prev_topk_indices=topk_indices
+        passes_choice_on=True,
+    ),
     "hy_v3": Architecture(
         mixture="hy_v3",  # modeling_hy_v3.py, HYV3TopKRouter.forward: routing_weights = torch.sigmoid(router_logits)
         balancing_bias="buffer",  # modeling_hy_v3.py, HYV3MoE: self.e_score_correction_bias = nn.Buffer(...)
         norms_after_values=True,  # modeling_hy_v3.py, HYV3Attention.forward: q_norm after v_proj
     ),
     "minimax_m2": Architecture(
-        # modeling_minimax_m2.py, MiniMaxM2TopKRouter.forward: F.linear(hidden_states.to(self.weight.dtype), self.weight)
+        # modeling_minimax_m2.py, MiniMaxM2TopKRouter.forward: F.linear(hidden_states.to(self.weight.dtype), ...)
         mixture="minimax_m2",
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "minimax_m2": "mixtral"
         # modeling_minimax_m2.py, MiniMaxM2SparseMoeBlock: self.e_score_correction_bias = nn.Buffer(...)

@@ -26,6 +26,7 @@ from advisor.decoders.fused import (
     without_padding,
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
+from advisor.decoders.indexer import chosen
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
@@ -58,6 +59,7 @@ class Decoder:
         self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
+        self.choice: Tensor | None = None
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
@@ -145,7 +147,11 @@ class Decoder:
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()
         if m.kv_lora_rank and given.rope is not None:
-            q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+            q, k, v, _parts, latent = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+            if latent is not None:
+                choice = chosen(t, x, latent, w, given, self.single_row)
+                given, _parts = given._replace(mask=choice.mask), (*_parts, latent, choice.indices, choice.masked)
+                self.choose(choice.indices)
         else:
             q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
@@ -166,6 +172,11 @@ class Decoder:
         out = t.view(out, (batch, length, m.attended_size))
         out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
+
+    def choose(self, indices: Tensor) -> None:
+        """Keep a layer's choice of tokens until the next layer returns, where the model hands it on."""
+        if self.quirks.passes_choice_on and not self.t.replaying and not self.t.rerunning:
+            self.choice = indices
 
     def mlp(self, x: Tensor, w: Weights) -> Tensor:
         """The feed-forward block of x (B, S, H)."""

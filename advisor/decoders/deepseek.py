@@ -39,6 +39,8 @@ class LatentHeads(NamedTuple):
     k: Tensor
     v: Tensor
     kept: tuple[Tensor, ...]
+    latent: Tensor | None = None
+    """The queries' latent, where an indexer reads it too."""
 
 
 def latent_heads(
@@ -49,7 +51,11 @@ def latent_heads(
     heads, turned, plain = m.num_attention_heads, m.rotary_dim, m.head_dim - m.rotary_dim
     *q_names, kv_a_name, kv_b_name = m.qkv_names
     q = linear(t, x, linears[q_names[0]])
-    if len(q_names) > 1:
+    q_latent = None
+    if m.index_topk:
+        q_latent = q = norms[0](t, q)
+        q = linear(t, q, linears[q_names[1]])
+    elif len(q_names) > 1:
         q = linear(t, norms[0](t, q), linears[q_names[1]])
     q = regathered(t, t.view(q, (batch, heads, length, m.head_dim)))
     q_plain, q_turned = chunk_last(t, q, (plain, turned))
@@ -64,7 +70,7 @@ def latent_heads(
         query = mul(t, query, position_factors(t, length, query.dtype))
     keys, values = _expanded(t, m, linear(t, latent, linears[kv_b_name]), k_turned)
     t.label("attention")
-    return LatentHeads(query, keys, values, (q, compressed, latent, q_turned, k_turned))
+    return LatentHeads(query, keys, values, (q, compressed, latent, q_turned, k_turned), q_latent)
 
 
 def _turned(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "masks", "padding", "position_ids", "ropes", "window")
+    __slots__ = ("alibi", "chosen", "masks", "padding", "position_ids", "ropes", "window")
 
     def __init__(
         self,
@@ -41,6 +41,8 @@ class StepInputs:
         """
         quirks = architecture_of(m.architecture)
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
+        self.chosen = m.index_topk if slides else 0
+        slides = slides and not m.index_topk
         self.window = m.sliding_window if slides else 0
         # the batch's own mask, which layers without attention read
         self.padding = Tensor((batch, length), "int64") if m.mixers and padded and not packed else None
@@ -88,6 +90,7 @@ class StepInputs:
             rotated,
             self.position_ids,
             self.padding,
+            self.chosen,
         )
 
 
@@ -120,6 +123,10 @@ class LayerInputs(NamedTuple):
     position_ids: Tensor | None
     padding: Tensor | None = None
     """The batch's mask (B, S), where rows differ in length."""
+    chosen: int = 0
+    """How many tokens an indexer chooses; 0 for all."""
+    choice: Tensor | None = None
+    """What the layer before chose."""
 
 
 def unpadded(t: Tape, x: Tensor, padding: Tensor | None) -> Tensor:

@@ -89,7 +89,7 @@ class Weights:
         sinks = [self.sinks] if self.sinks is not None and self.sinks.needs_grad else []
         own = [p for p in self.own.values() if p.needs_grad]
         own += self.experts.adapted if isinstance(self.experts, Experts) else []
-        return [p for part in self.linears.values() for p in part.trained] + norms + sinks + own
+        return [p for part in self.linears.values() if not part.idle for p in part.trained] + norms + sinks + own
 
 
 def _experts_of(

@@ -21,6 +21,9 @@ SINKS = "sinks"
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
 
+INDEX_WEIGHTS = "weights_proj"
+"""The linear layer of an indexer that weighs its heads."""
+
 EXPERTS = "experts."
 """What the name of an expert's own linear layer begins with."""
 
@@ -52,6 +55,8 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     else:
         sizes = (m.q_size, m.kv_size, m.kv_size)
         found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
+    if m.index_heads:
+        found += _index_linears(m)
     if m.mixer == "attention":
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts:
@@ -126,6 +131,16 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
     ]
 
 
+def _index_linears(m: ModelSpec) -> list[LinearShape]:
+    """The projections of an indexer: its queries of the queries' latent, its one key, the weights of its heads."""
+    heads, width = m.index_heads, m.index_head_dim
+    return [
+        LinearShape(name="wq_b", in_features=m.q_lora_rank, out_features=heads * width, idle=True),
+        LinearShape(name="wk", in_features=m.hidden_size, out_features=width, idle=True),
+        LinearShape(name=INDEX_WEIGHTS, in_features=m.hidden_size, out_features=heads, idle=True),
+    ]
+
+
 @lru_cache(maxsize=256)
 def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
@@ -156,6 +171,9 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     bitsandbytes does not quantize them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
     mixing = {} if m.mixer == "attention" else dict(MIXERS[m.mixer](m).own)
+    if m.index_heads:
+        vector = Parameter((m.index_head_dim,), fixed=True)
+        mixing |= {"index_norm": vector, "index_norm_bias": vector}
     return mixing | _own_of_mlp(m)
 
 

@@ -17,6 +17,7 @@ class LinearShape(Frozen):
     out_features: int
     bias: bool = False
     wide: bool = False  # in fp32 whatever the base
+    idle: bool = False  # its code runs without gradients: it, or its adapter, is never updated
 
     @property
     def weight_count(self) -> int:
@@ -91,6 +92,12 @@ class ModelSpec(Frozen):
     q_lora_rank: Annotated[int, Range(0, 100_000)] = 0
     kv_lora_rank: Annotated[int, Range(0, 100_000)] = 0
     v_head_dim: Annotated[int, Range(0, 100_000)] = 0  # width of a value head; 0 = head_dim
+    # sparse attention (DSA): sizes of the indexer that chooses the tokens a layer attends to, how many it chooses (0 =
+    # all), and which layers have one, where others take over the choice of the last that has
+    index_heads: Annotated[int, Range(0, 10_000)] = 0
+    index_head_dim: Annotated[int, Range(0, 100_000)] = 0
+    index_topk: Annotated[int, Range(0, 1_000_000_000)] = 0
+    choosing_layers: tuple[bool, ...] = ()
     nope_every: Annotated[int, Range(0)] = 0  # every n-th layer has no RoPE (SmolLM 3); 0 = none
     sliding_window: Annotated[int, Range(0)] = 0  # tokens; 0 = full attention everywhere
     sliding_layers: tuple[bool, ...] = ()  # which layers slide, where only some do; () = all

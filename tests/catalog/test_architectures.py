@@ -136,6 +136,7 @@ LATENT = SMALL | {
     "v_head_dim": 16,
     "first_k_dense_replace": 4,
 }
+INDEXER = {"index_n_heads": 4, "index_head_dim": 16, "index_topk": 32}
 LLAMA4 = SMALL | {"intermediate_size_mlp": 80, "moe_layers": []}
 
 MOE = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
@@ -222,6 +223,16 @@ VARIANTS: list[dict[str, Any]] = [
         "tie_word_embeddings": False,
     },
     {"model_type": "ernie4_5_moe", **SMALL, "moe_layer_start_index": 9},
+    {"model_type": "deepseek_v32", **LATENT, **MOE, **INDEXER, "first_k_dense_replace": 1},
+    {"model_type": "deepseek_v32", **LATENT, **INDEXER, "first_k_dense_replace": 9, "attention_bias": True},
+    {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **MOE,
+        **INDEXER,
+        "mlp_layer_types": ["dense", "dense", "sparse", "sparse"],
+    },
+    {"model_type": "glm_moe_dsa", **LATENT, **MOE, **INDEXER, "index_topk_pattern": "FSFF"},
     {"model_type": "minimax_m2", **SMALL, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
     {"model_type": "solar_open", **SMALL, **MOE, "head_dim": 16, "attention_bias": True},
     {"model_type": "mistral4", **LATENT, **MOE, "first_k_dense_replace": 1},

@@ -45,6 +45,13 @@ LATENT_EXPERTS: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 64,
 }
+INDEXER: dict[str, Any] = {
+    "index_topk": 16,
+    "index_head_dim": 32,
+    "index_n_heads": 4,
+    "n_group": 1,
+    "topk_group": 1,
+}
 LLAMA4: dict[str, Any] = {
     "model_type": "llama4_text",
     "moe_layers": [],
@@ -288,6 +295,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 72,
         "norm_topk_prob": True,
         "text_part": "qwen3_vl_moe_text",
+    },
+    "deepseek_v32": {"model_type": "deepseek_v32", **LATENT, **LATENT_EXPERTS, **INDEXER},
+    "deepseek_v32-all": {"model_type": "deepseek_v32", **LATENT, **INDEXER, "index_topk": 1000},
+    "glm_moe_dsa": {"model_type": "glm_moe_dsa", **LATENT, **LATENT_EXPERTS, **INDEXER},
+    "glm_moe_dsa-shared": {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **LATENT_EXPERTS,
+        **INDEXER,
+        "index_topk_freq": 2,
+        "index_skip_topk_offset": 1,
     },
     "minimax_m2": {"model_type": "minimax_m2", "head_dim": 32, **EXPERTS, "num_local_experts": 8, "rotary_dim": 16},
     "solar_open": {"model_type": "solar_open", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},

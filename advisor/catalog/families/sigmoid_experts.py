@@ -6,6 +6,7 @@ from advisor.catalog.families.experts import ExpertDefaults, chosen_experts, dee
 from advisor.catalog.families.latent import latent
 from advisor.catalog.families.sizes import (
     MAX_HEAD_DIM,
+    MAX_HEADS,
     Defaults,
     Family,
     Structure,
@@ -59,14 +60,67 @@ def mistral4(f: Fields) -> Structure:
     return deepseek_mixture(f, s, f.size("first_k_dense_replace", 0, minimum=0), ExpertDefaults(128, 4, 2048, 1))
 
 
+def _sparse(f: Fields, s: Structure, heads: int, defaults: tuple[int, int, int], q_rank: int) -> Structure:
+    """DeepSeek V3's layers with an indexer of that many heads.
+
+    `defaults`: the part of a head that RoPE leaves, a value head, and how many layers are dense.
+    """
+    no_balance(f)
+    plain, value, dense = defaults
+    if f.is_null("q_lora_rank"):
+        raise f.bad("q_lora_rank", "is null: the indexer reads the queries' latent")
+    s["router_normalised"] = f.flag("norm_topk_prob", True)
+    s = latent(f, s, plain=plain, value=value, q_rank=q_rank)
+    width = f.size("index_head_dim", 128, maximum=MAX_HEAD_DIM)
+    if width <= s["rotary_dim"]:
+        raise f.bad("index_head_dim", f"is {width}: RoPE rotates {s['rotary_dim']} of its features")
+    s |= {
+        "index_heads": f.size("index_n_heads", heads, maximum=MAX_HEADS),
+        "index_head_dim": width,
+        "index_topk": f.size("index_topk", 2048),
+    }
+    layers = s["num_hidden_layers"]
+    mixed = mlp_layers(f, layers, f.size("first_k_dense_replace", dense, minimum=0))
+    if not any(mixed):
+        return s
+    return deepseek_mixture(f, s, 0, ExpertDefaults(256, 8, 2048, 1)) | expert_layers(mixed)
+
+
+def deepseek_v32(f: Fields) -> Structure:
+    """DeepSeek V3.2: V3 with an indexer in every layer."""
+    s = sizes(f, Defaults(129_280, 7168, 18_432, 61, 128, 163_840, kv_heads=128, head_dim=64))
+    return _sparse(f, s, 64, (128, 128, 3), 1536)
+
+
+def glm_moe_dsa(f: Fields) -> Structure:
+    """GLM 5: an indexer in every layer, or in some, whose choice the layers after them take over."""
+    s = sizes(f, Defaults(154_880, 6144, 12_288, 78, 64, 202_752, kv_heads=64, head_dim=64))
+    found = _sparse(f, s, 32, (192, 256, 3), 2048)
+    types = _indexers(f, s["num_hidden_layers"])
+    return found if all(types) else {**found, "choosing_layers": tuple(types)}
+
+
+def _indexers(f: Fields, layers: int) -> list[bool]:
+    """Which layers have an indexer: `indexer_types`, or by a pattern of F and S, or every few layers from one on."""
+    types: list[object] = f.items("indexer_types")
+    if not types and isinstance(f.config.get("index_topk_pattern"), str):
+        types = [{"F": "full", "S": "shared"}.get(one) for one in f.text("index_topk_pattern", "")]
+    elif not types:
+        types = list(f.items("index_topk_pattern"))
+    if not types:
+        every, first = max(f.size("index_topk_freq", 1, minimum=0), 1), f.size("index_skip_topk_offset", 2, minimum=0)
+        return [max(i - first + 1, 0) % every == 0 for i in range(layers)]
+    if len(types) != layers or not set(types) <= {"full", "shared"} or types[0] != "full":
+        raise f.bad("indexer_types", f"must be 'full' or 'shared' for each of the {layers} layers, the first 'full'")
+    return [kind == "full" for kind in types]
+
+
 def hy_v3(f: Fields) -> Structure:
     """Hunyuan 3: norms of queries and keys, experts beside a shared one behind a dense layer."""
     s = sizes(f, Defaults(120_832, 4096, 13_312, 80, 64, 131_072, kv_heads=8, head_dim=128))
     no_balance(f)
     bias, mlp_bias = f.flag("attention_bias", False), f.flag("mlp_bias", False)
-    s = rope(
-        f, {**s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": mlp_bias}
-    )
+    s = rope(f, {**s, "qk_norm": "head", "qkv_bias": bias, "attention_out_bias": bias, "mlp_bias": mlp_bias})
     mixed = mlp_layers(f, s["num_hidden_layers"], 1)
     if not any(mixed):
         return s
@@ -83,6 +137,8 @@ def hy_v3(f: Fields) -> Structure:
 
 
 FAMILIES: dict[str, Family] = {
+    "deepseek_v32": deepseek_v32,
+    "glm_moe_dsa": glm_moe_dsa,
     "hy_v3": hy_v3,
     "minimax_m2": minimax_m2,
     "mistral4": mistral4,
