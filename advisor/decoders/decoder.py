@@ -14,6 +14,7 @@ from advisor.decoders.attention import (
     falcon_attention,
     model_repeat_kv,
 )
+from advisor.decoders.attention_gate import gated_by_sigmoid, gated_by_softplus, heads_and_gate
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
 from advisor.decoders.fused import (
@@ -146,12 +147,15 @@ class Decoder:
         t, m = self.t, w.m
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()
+        gate: Tensor | None = None
         if m.kv_lora_rank and given.rope is not None:
             q, k, v, _parts, latent = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
             if latent is not None:
                 choice = chosen(t, x, latent, w, given, self.single_row)
                 given, _parts = given._replace(mask=choice.mask), (*_parts, latent, choice.indices, choice.masked)
                 self.choose(choice.indices)
+        elif m.attention_gate != "none" and self.quirks.gates_by == "sigmoid":
+            (q, k, v), gate = heads_and_gate(t, x, m, w.linears, w.qk_norms)
         else:
             q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
@@ -170,6 +174,10 @@ class Decoder:
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
+        if gate is not None:
+            out = gated_by_sigmoid(t, out, gate)
+        elif m.attention_gate != "none":
+            out = gated_by_softplus(t, out, x, m, w.linears)
         out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
 

@@ -1,14 +1,16 @@
 """Mixtures that score experts by a sigmoid and pick them without groups, and Mistral 4's, which has DeepSeek's groups.
 
-Source: transformers 5.23, models/{minimax_m2,hy_v3,mistral4}/modeling_*.py: `...TopKRouter`, `...MoE`.
+Source: transformers 5.23, models/{minimax_m2,hy_v3,afmoe,laguna,mistral4}/modeling_*.py: the routers
+and `forward` of what holds the experts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from advisor.decoders.adapters import linear
 from advisor.decoders.deepseek import note_groups
-from advisor.decoders.experts import Experts, adapted_router, mixed, normalized, shared_expert
+from advisor.decoders.experts import Experts, adapted_router, adapted_weight, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best
 from advisor.decoders.linear import Linear, product
 from advisor.decoders.shared_experts import divided
@@ -59,6 +61,47 @@ def _hy_routed(t: Tape, x: Tensor, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
     scores, indices = _picked(t, unary(t, logits, "output"), w)
     scores = divided(t, scores, shift(t, row_sums(t, scores)))
     return logits, scale(t, scores), indices
+
+
+def afmoe_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H): the shared expert runs between the router, a linear layer, and the chosen ones."""
+    rows = t.view(x, (x.shape[0] * x.shape[1], x.shape[2]))
+    t.label("router")
+    _logits = cast(t, _routing_linear(t, rows, linears[m.router_linear]), "float32")
+    scores, _indices = _picked(t, unary(t, _logits, "output"), w)
+    scores = divided(t, scores, shift(t, row_sums(t, scores)))
+    scores = scale(t, scores)
+    shared = shared_expert(t, rows, m, linears)
+    out = mixed(t, rows, scores, m, w)
+    return t.view(add(t, shared, out), x.shape)
+
+
+def _routing_linear(t: Tape, x: Tensor, router: Linear) -> Tensor:
+    """A router that is a linear layer, which peft adapts as a parameter where it is not quantized."""
+    if router.lora_a is None or router.lora_b is None or router.quant != "none":
+        return linear(t, x, router)
+    return product(t, x, adapted_weight(t, router.weight, router.lora_a, router.lora_b))
+
+
+def laguna_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H): the shared expert runs first; the sum of the chosen ones is scaled."""
+    rows = t.view(x, (x.shape[0] * x.shape[1], x.shape[2]))
+    shared = shared_expert(t, rows, m, linears)
+    _logits, scores, _indices = _laguna_routed(t, rows, m, w)
+    out = mixed(t, rows, scores, m, w)
+    out = scale(t, out)
+    return t.view(add(t, out, shared), x.shape)
+
+
+def _laguna_routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (T, E) of x (T, H), capped where the model does, and scores and indices (T, K) in x's dtype."""
+    t.label("router")
+    logits = cast(t, product(t, x, adapted_router(t, w)), "float32")
+    if m.router_softcap:
+        logits = scale(t, unary(t, scale(t, logits), "output"))
+    scores, indices = _picked(t, unary(t, logits, "output"), w)
+    scores = divided(t, scores, row_sums(t, scores))
+    return logits, cast(t, scores, x.dtype), indices
 
 
 def row_sums(t: Tape, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from advisor.parameters.modules import (
 )
 from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype
-from advisor.parameters.targets import outer_adapters, targets_in
+from advisor.parameters.targets import expert_adapters, outer_adapters, targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 
@@ -52,6 +52,8 @@ class Weights:
         normed = own.dtype if norms else other
         bias_apart = architecture_of(m.architecture).bias_apart
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters and not frozen else frozenset[str]()
+        if m.router_linear and not frozen and "router" in expert_adapters(m, recipe, rank):
+            targets |= {m.router_linear}
         self.linears = {
             name: Linear(
                 shape,

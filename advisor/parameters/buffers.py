@@ -25,6 +25,8 @@ def rope_kinds(m: ModelSpec) -> frozenset[bool]:
 
 def rope_width(m: ModelSpec, sliding: bool) -> int:
     """How many features of a head the tables of such layers rotate."""
+    if m.sliding_rotary_dim and sliding:
+        return m.sliding_rotary_dim
     return m.global_head_dim if m.global_head_dim and not sliding else m.rotary_dim or m.head_dim
 
 

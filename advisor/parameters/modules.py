@@ -55,6 +55,8 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     else:
         sizes = (m.q_size, m.kv_size, m.kv_size)
         found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
+    if m.attention_gate != "none" and m.mixer == "attention":
+        found.append(gate_linear(m))
     if m.index_heads:
         found += _index_linears(m)
     if m.mixer == "attention":
@@ -131,6 +133,12 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
     ]
 
 
+def gate_linear(m: ModelSpec) -> LinearShape:
+    """The linear layer that gates the attention's output."""
+    out = m.num_attention_heads if m.attention_gate == "head" else m.q_size
+    return LinearShape(name=architecture_of(m.architecture).gate_name, in_features=m.hidden_size, out_features=out)
+
+
 def _index_linears(m: ModelSpec) -> list[LinearShape]:
     """The projections of an indexer: its queries of the queries' latent, its one key, the weights of its heads."""
     heads, width = m.index_heads, m.index_head_dim
@@ -198,6 +206,8 @@ def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
     quirks = architecture_of(m.architecture)
     if quirks.experts_beside_mlp:
         return found | {"router_scale": Parameter((h,)), "expert_scale": Parameter((count,))}
+    if quirks.balancing_bias == "base_parameter":
+        found["router_bias"] = Parameter((count,), fixed=True)
     if m.router_linear:
         return found
     found = {"router": Parameter((count, h), wide=quirks.router_in_float), **found}

@@ -9,8 +9,16 @@ from math import prod
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import EXPERTS, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.modules import EXPERTS, gate_linear, head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
+
+ATTENTION = "self_attn."
+"""What the name of a linear layer of the attention begins with where one of the MLP has the same."""
+
+_PARTS = ("gate_proj", "router.gate")
+"""Names of AFMoE's that peft takes for parts of fused experts: the gate of its attention, and its router.
+
+Source: peft 0.21, utils/transformers_weight_conversion.py, _MOE_TARGET_MODULE_MAPPING."""
 
 _ALONE = ("all-linear", "attention")
 """What stands for several layers, and beside nothing else."""
@@ -35,14 +43,15 @@ def target_name(name: str) -> str:
 
     Source: peft 0.9 to 0.21, tuners/tuners_utils.py, check_target_module_exists: the end of a module's path.
     """
-    return name.rpartition(".")[2] if name.startswith(EXPERTS) else name
+    return name.rpartition(".")[2] if name.startswith((EXPERTS, ATTENTION)) else name
 
 
 def attention_names(m: ModelSpec) -> tuple[str, ...]:
     """The linear layers of the attention block; () where a layer has none."""
     if m.mixer != "attention":
         return ()
-    return (*m.qkv_names, m.out_name)
+    gate = () if m.attention_gate == "none" or _converts_targets(m) else (gate_linear(m).name,)
+    return (*m.qkv_names, *gate, m.out_name)
 
 
 @lru_cache(maxsize=1024)
@@ -110,8 +119,8 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
 
 def _adaptable(part: ModelSpec) -> list[str]:
     """The linear layers that peft can adapt, in the order of the forward."""
-    fused = part.mlp_names if _converts_targets(part) else ()
-    return [name for name in layer_linears(part) if name not in fused]
+    fused = (*part.mlp_names, *_PARTS) if _converts_targets(part) else ()
+    return [name for name in layer_linears(part) if target_name(name) not in fused and name not in fused]
 
 
 def _names_of(m: ModelSpec) -> list[str]:
@@ -162,7 +171,8 @@ def _expert_adapter_shapes(m: ModelSpec, rank: int) -> dict[str, Pair]:
         "gate_up": ((count * 2 * rank, h), (2 * inner, count * 2 * rank)),
         "down": ((count * rank, inner), (h, count * rank)),
     }
-    return {name: pair for name, pair in found.items() if name in own_parameters(m)}
+    router = m.router_linear in _PARTS
+    return {name: pair for name, pair in found.items() if name in own_parameters(m) or (name == "router" and router)}
 
 
 def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:

@@ -80,6 +80,7 @@ class ModelSpec(Frozen):
     expert_layers: tuple[bool, ...] = ()  # which layers have experts, where only some do; () = all
     # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen only
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
+    router_softcap: bool = False  # its logits go through a tanh (Laguna)
     experts_summed_in_float: bool = False  # they and the shared expert (Hunyuan 3)
     router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
@@ -88,6 +89,7 @@ class ModelSpec(Frozen):
     ] = "silu"
     position: Literal["rope", "learned", "alibi", "none"] = "rope"
     rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # rotated part of head_dim; 0 = all
+    sliding_rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # in sliding layers, where it differs; 0 = as the others
     # latent attention (MLA): widths of the latents that queries, keys and values are projected from; 0 = none
     q_lora_rank: Annotated[int, Range(0, 100_000)] = 0
     kv_lora_rank: Annotated[int, Range(0, 100_000)] = 0
@@ -110,6 +112,7 @@ class ModelSpec(Frozen):
     recurrence: Recurrence | None = None
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
+    attention_gate: Literal["none", "head", "feature"] = "none"  # a linear layer whose output gates the attention's
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)

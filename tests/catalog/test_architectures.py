@@ -87,7 +87,8 @@ def check(spec: ModelSpec, model: Any) -> None:
     shapes = layer_linears(part_of(spec, kinds_of(spec)[-1]))
     assert len(found) == len(shapes)
     for name, inputs, outputs, bias in found:
-        matching = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        ends = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        matching = [s for s in ends if s.name.startswith("self_attn.")] or ends  # the MLP has one of that name too
         assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
     assert spec.default_attention == model.config._attn_implementation
     assert spec.tie_word_embeddings == model.config.tie_word_embeddings
@@ -233,6 +234,19 @@ VARIANTS: list[dict[str, Any]] = [
         "mlp_layer_types": ["dense", "dense", "sparse", "sparse"],
     },
     {"model_type": "glm_moe_dsa", **LATENT, **MOE, **INDEXER, "index_topk_pattern": "FSFF"},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_dense_layers": 4, "attention_bias": True},
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {
+        "model_type": "laguna",
+        **SMALL,
+        "head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "gating": "per-element",
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+    },
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
     {"model_type": "minimax_m2", **SMALL, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
     {"model_type": "solar_open", **SMALL, **MOE, "head_dim": 16, "attention_bias": True},
     {"model_type": "mistral4", **LATENT, **MOE, "first_k_dense_replace": 1},

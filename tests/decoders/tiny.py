@@ -45,6 +45,14 @@ LATENT_EXPERTS: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 64,
 }
+AFMOE: dict[str, Any] = {
+    "head_dim": 32,
+    "num_experts": 8,
+    "moe_intermediate_size": 72,
+    "global_attn_every_n_layers": 2,
+    "sliding_window": 1000,
+}
+LAGUNA: dict[str, Any] = {"num_experts": 8, "moe_intermediate_size": 72, "shared_expert_intermediate_size": 136}
 INDEXER: dict[str, Any] = {
     "index_topk": 16,
     "index_head_dim": 32,
@@ -306,6 +314,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **INDEXER,
         "index_topk_freq": 2,
         "index_skip_topk_offset": 1,
+    },
+    "afmoe": {"model_type": "afmoe", **EXPERTS, **AFMOE},
+    "afmoe-sliding": {"model_type": "afmoe", **EXPERTS, **AFMOE, "sliding_window": WINDOW, "mup_enabled": True},
+    "laguna": {"model_type": "laguna", "head_dim": 32, **EXPERTS, **LAGUNA},
+    "laguna-sliding": {
+        "model_type": "laguna",
+        "head_dim": 32,
+        **EXPERTS,
+        **LAGUNA,
+        "sliding_window": WINDOW,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        "gating": "per-element",
+        "moe_router_logit_softcapping": 30.0,
     },
     "minimax_m2": {"model_type": "minimax_m2", "head_dim": 32, **EXPERTS, "num_local_experts": 8, "rotary_dim": 16},
     "solar_open": {"model_type": "solar_open", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},

@@ -10,10 +10,14 @@ from advisor.catalog.families.sizes import (
     Defaults,
     Family,
     Structure,
+    every_nth,
     expert_layers,
     rope,
     rotary_factor,
     sizes,
+    sliding_layers,
+    window,
+    windowed,
 )
 from advisor.catalog.fields import Fields
 
@@ -58,6 +62,89 @@ def mistral4(f: Fields) -> Structure:
     s["router_normalised"] = f.flag("norm_topk_prob", True)
     s = latent(f, s, plain=64, q_rank=1024, kv_rank=256)
     return deepseek_mixture(f, s, f.size("first_k_dense_replace", 0, minimum=0), ExpertDefaults(128, 4, 2048, 1))
+
+
+def afmoe(f: Fields) -> Structure:
+    """Trinity: a gate on the attention's output, norms before and after each block, RoPE in sliding layers alone."""
+    s = sizes(f, Defaults(200_192, 2048, 6144, 32, 16, 16_384, head_dim=128))
+    no_balance(f)
+    bias, layers = f.flag("attention_bias", False), s["num_hidden_layers"]
+    every, dense = f.size("global_attn_every_n_layers", 4), f.size("num_dense_layers", 1, minimum=0)
+    slides = sliding_layers(f, layers, lambda i: bool((i + 1) % every))
+    if f.is_null("sliding_window") and any(slides):
+        raise f.bad("sliding_window", "is null, but some layers have a sliding window")
+    s = rope(
+        f,
+        {
+            **s,
+            "norm": "rms_float",
+            "norm_placement": "sandwich",
+            "qk_norm": "head",
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "attention_gate": "feature",
+            "embedding_multiplier": f.flag("mup_enabled", False),
+            "nope_every": every_nth(f, "layer_types", [not one for one in slides]),
+            **windowed(window(f, 1024), slides),
+        },
+    )
+    if dense >= layers:
+        return s
+    width = f.size("moe_intermediate_size", 1408)
+    return {
+        **s,
+        "mlp": "experts",
+        "expert_size": width,
+        "router_linear": "router.gate",
+        **expert_layers([i >= dense for i in range(layers)]),
+        **chosen_experts(f, ("num_experts",), 64, ("num_experts_per_tok",), 6),
+        "shared_expert_size": width * f.size("num_shared_experts", 2),
+    }
+
+
+def laguna(f: Fields) -> Structure:
+    """Laguna: a gate by head on the attention's output, rotary tables of their own for each kind of layer."""
+    s = sizes(f, Defaults(100_352, 2048, 8192, 40, 48, 131_072, kv_heads=8, head_dim=128))
+    no_balance(f)
+    bias, layers = f.flag("attention_bias", False), s["num_hidden_layers"]
+    if set(f.items("num_attention_heads_per_layer")) - {s["num_attention_heads"]}:
+        raise f.unsupported("num_attention_heads_per_layer", "layers with different numbers of heads")
+    gating = f.config.get("gating", True)
+    if gating not in (True, "per-head", "per-element"):
+        raise f.bad("gating", "must be true, 'per-head' or 'per-element'")
+    slides = sliding_layers(f, layers, lambda i: False)
+    turned = {kind: int(s["head_dim"] * _turned_share(f, kind)) for kind in ("full_attention", "sliding_attention")}
+    if any(width < 2 or width % 2 for width in turned.values()):
+        raise f.bad("rope_parameters", f"must rotate an even number of the {s['head_dim']} features of a head")
+    s |= {
+        "qk_norm": "head",
+        "qkv_bias": bias,
+        "attention_out_bias": bias,
+        "attention_gate": "feature" if gating == "per-element" else "head",
+        "position": "rope",
+        "rotary_dim": turned["sliding_attention" if all(slides) else "full_attention"],
+        **windowed(f.size("sliding_window", 512), slides),
+    }
+    if any(slides) and not all(slides) and turned["sliding_attention"] != turned["full_attention"]:
+        s["sliding_rotary_dim"] = turned["sliding_attention"]
+    mixed = mlp_layers(f, layers, 1)
+    if not any(mixed):
+        return s
+    return {
+        **s,
+        "mlp": "experts",
+        "expert_size": f.size("moe_intermediate_size", 512),
+        **expert_layers(mixed),
+        **chosen_experts(f, ("num_experts",), 256, ("num_experts_per_tok",), 8),
+        "shared_expert_size": f.size("shared_expert_intermediate_size", 512),
+        "router_softcap": f.config.get("moe_router_logit_softcapping") not in (None, 0, 0.0),
+    }
+
+
+def _turned_share(f: Fields, kind: str) -> float:
+    """The share of a head that RoPE rotates in layers of that kind."""
+    given, default = f.part("rope_parameters"), 0.5 if kind == "full_attention" else 1.0
+    return given.part(kind).number("partial_rotary_factor", 1.0) if given.has(kind) else default
 
 
 def _sparse(f: Fields, s: Structure, heads: int, defaults: tuple[int, int, int], q_rank: int) -> Structure:
@@ -137,9 +224,11 @@ def hy_v3(f: Fields) -> Structure:
 
 
 FAMILIES: dict[str, Family] = {
+    "afmoe": afmoe,
     "deepseek_v32": deepseek_v32,
     "glm_moe_dsa": glm_moe_dsa,
     "hy_v3": hy_v3,
+    "laguna": laguna,
     "minimax_m2": minimax_m2,
     "mistral4": mistral4,
     "solar_open": solar_open,
