@@ -50,8 +50,8 @@ SIGMOID_MIXTURES: dict[str, Architecture] = {
         rope_made="by_kind",
         rope_parts="joined",  # modeling_laguna.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], ...)
         norms_after_values=True,  # modeling_laguna.py, LagunaAttention.forward: q_norm after v_proj
-        gate_name="g_proj",  # modeling_laguna.py, LagunaAttention.forward: F.softplus(self.g_proj(hidden_states)...)
-        gates_by="softplus",
+        gate_name="g_proj",  # modeling_laguna.py, LagunaAttention.__init__: self.g_proj
+        gates_by="softplus",  # modeling_laguna.py, LagunaAttention.forward: F.softplus(self.g_proj(hidden_states)...)
     ),
     "minimax_m2": Architecture(
         # modeling_minimax_m2.py, MiniMaxM2TopKRouter.forward: F.linear(hidden_states.to(self.weight.dtype), ...)

@@ -19,6 +19,7 @@ from advisor.decoders.rope import Rope, turned, turned_pairs
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
 from advisor.parameters.modules import INDEX_WEIGHTS
+from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import cat_last, slice_last
 from advisor.tape.ops import add, batched_matmul, cast, scale, unary
@@ -57,7 +58,7 @@ def _best(t: Tape, x: Tensor, latent: Tensor, w: Weights, given: LayerInputs, si
     q = t.view(linear(t, latent, w.linears["wq_b"]), (batch, length, heads, width))
     k = layer_norm(t, linear(t, x, w.linears["wk"]), w.own["index_norm"], w.own["index_norm_bias"])
     k = t.view(k, (batch, length, 1, width))
-    q_turned, k_turned = _turned(t, q, rope, m.architecture), _turned(t, k, rope, m.architecture)
+    q_turned, k_turned = _turned(t, m, q, rope), _turned(t, m, k, rope)
     q_rest, k_rest = slice_last(t, q, width - rope.width), slice_last(t, k, width - rope.width)
     q, k = cat_last(t, q_turned, q_rest), cat_last(t, k_turned, k_rest)
     scores = _scores(t, q, k, single_row)
@@ -70,10 +71,10 @@ def _best(t: Tape, x: Tensor, latent: Tensor, w: Weights, given: LayerInputs, si
     return _top(t, summed, given.chosen or length)
 
 
-def _turned(t: Tape, x: Tensor, rope: Rope, architecture: str) -> Tensor:
+def _turned(t: Tape, m: ModelSpec, x: Tensor, rope: Rope) -> Tensor:
     """The first features of x (B, S, heads, D), rotated: by halves, or as GLM does by neighbors."""
     part = slice_last(t, x, rope.width)
-    if not architecture_of(architecture).indexer_turns_pairs:
+    if not architecture_of(m.architecture).indexer_turns_pairs:
         return turned(t, part, rope)
     half = rope.width // 2
     shape = (*rope.cos.shape[:-1], half)
