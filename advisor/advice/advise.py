@@ -34,7 +34,7 @@ from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
 from advisor.knobs import KNOBS, read_question
 from advisor.rules.context import Context
-from advisor.specs import GpuSpec, Method, Model, Workload
+from advisor.specs import GpuSpec, Method, Model, TracedModel, Workload
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog

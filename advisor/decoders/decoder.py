@@ -14,6 +14,7 @@ from advisor.decoders.attention import (
     falcon_attention,
     model_repeat_kv,
 )
+from advisor.decoders.attention_gate import gated_by_sigmoid, gated_by_softplus, heads_and_gate
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
 from advisor.decoders.fused import (
@@ -27,6 +28,7 @@ from advisor.decoders.fused import (
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.heads import gated_heads
+from advisor.decoders.indexer import chosen
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
@@ -38,7 +40,7 @@ from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy
-from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale, unary
+from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale
 from advisor.tape.tape import Tape
 
 
@@ -59,6 +61,7 @@ class Decoder:
         self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
+        self.choice: Tensor | None = None
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
@@ -148,9 +151,15 @@ class Decoder:
         _parts: tuple[Tensor, ...] = ()
         gate: Tensor | None = None
         if m.kv_lora_rank and given.rope is not None:
-            q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
-        elif m.attention_gate:
+            q, k, v, _parts, latent = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+            if latent is not None:
+                choice = chosen(t, x, latent, w, given, self.single_row)
+                given, _parts = given._replace(mask=choice.mask), (*_parts, latent, choice.indices, choice.masked)
+                self.choose(choice.indices)
+        elif m.attention_gate == "with_queries":
             q, k, v, gate = gated_heads(t, x, m, w.linears, w.qk_norms)
+        elif m.attention_gate != "none" and self.quirks.gates_by == "sigmoid":
+            (q, k, v), gate = heads_and_gate(t, x, m, w.linears, w.qk_norms)
         else:
             q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
@@ -164,15 +173,22 @@ class Decoder:
         if self.quirks.norms_after_rope:
             q = w.qk_norms[0](t, q)
             k = w.qk_norms[1](t, k)
-        if self.quirks.scales_queries_by_position:
+        if self.quirks.scales_queries_by_position and not m.kv_lora_rank:
             q = mul(t, q, position_factors(t, length, q.dtype))
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
         if gate is not None:
-            out = mul(t, out, unary(t, gate, "output"))
+            out = gated_by_sigmoid(t, out, gate)
+        elif m.attention_gate != "none":
+            out = gated_by_softplus(t, out, x, m, w.linears)
         out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
+
+    def choose(self, indices: Tensor) -> None:
+        """Keep a layer's choice of tokens until the next layer returns, where the model hands it on."""
+        if self.quirks.passes_choice_on and not self.t.replaying and not self.t.rerunning:
+            self.choice = indices
 
     def mlp(self, x: Tensor, w: Weights) -> Tensor:
         """The feed-forward block of x (B, S, H)."""

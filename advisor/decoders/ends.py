@@ -57,6 +57,8 @@ def embed(
     if noise:
         x = noised(t, x)
     if m.embedding_multiplier and not quirks.embedding_scales_itself:
+        if quirks.keeps_embedding == "unscaled":
+            kept.append(x)
         x = scale(t, x)
     if positions is not None:
         if m.position_offset:

@@ -110,6 +110,8 @@ class Forward:
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding, kind.attends)
+            if decoder.choice is not None:
+                given = given._replace(choice=decoder.choice)
             if recipe.gradient_checkpointing and t.grad_enabled:
                 run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
                 x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
@@ -122,4 +124,5 @@ class Forward:
         if ends.projections:
             x = linear(t, x, ends.projections["project_out"])
         decoder.held.clear()
+        decoder.choice = None
         return x

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
+from advisor.errors import BadValue
 from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layers import Kind, kinds_of
 from advisor.parameters.own_weights import first_trained_layer
@@ -17,7 +18,15 @@ from advisor.tape.graph import Device
 
 
 def attention_kind(m: ModelSpec, recipe: Recipe) -> str:
-    """'eager', 'sdpa' or 'flash': what was asked for, unless the model's code has only eager attention."""
+    """'eager', 'sdpa' or 'flash': what was asked for, unless the model's code has only eager attention.
+
+    Raises BadValue for flash attention with an indexer: transformers 5.23, models/glm_moe_dsa/modeling_glm_moe_dsa.py,
+    GlmMoeDsaPreTrainedModel, _supports_flash_attn = False.
+    """
+    if m.index_topk and recipe.attention == "flash":
+        raise BadValue(
+            "--attention", "flash", f"{m.architecture} has an indexer, which transformers runs with sdpa only"
+        )
     return "eager" if m.default_attention == "eager" and recipe.attention != "flash" else recipe.attention
 
 
@@ -110,8 +119,11 @@ def attention_card(m: ModelSpec, recipe: Recipe, length: int, gpu: GpuSpec, padd
 
 
 def slides(m: ModelSpec, length: int) -> bool:
-    """Whether rows of `length` tokens are long enough for the sliding window to need a mask."""
-    return bool(m.sliding_window) and m.sliding_window <= length
+    """Whether rows of `length` tokens are long enough for the sliding window to need a mask.
+
+    In a model with an indexer: whether they have more tokens than it chooses.
+    """
+    return m.index_topk < length if m.index_topk else bool(m.sliding_window) and m.sliding_window <= length
 
 
 Training = Literal["all", "frozen", "first", "after"]

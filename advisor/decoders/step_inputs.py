@@ -49,7 +49,7 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "chunks", "masks", "padding", "position_ids", "ropes", "spreads_ropes", "window")
+    __slots__ = ("alibi", "chosen", "chunks", "masks", "padding", "position_ids", "ropes", "spreads_ropes", "window")
 
     def __init__(
         self,
@@ -73,6 +73,8 @@ class StepInputs:
         quirks = architecture_of(m.architecture)
         self.chunks, self.spreads_ropes = chunks, not quirks.rope_for_attention_alone
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
+        self.chosen = m.index_topk if slides else 0
+        slides = slides and not m.index_topk
         self.window = m.sliding_window if slides else 0
         # the batch's own mask, which layers without attention read
         self.padding = Tensor((batch, length), "int64") if m.mixers and padded and not packed else None
@@ -124,6 +126,7 @@ class StepInputs:
             self.position_ids,
             self.padding,
             self.chunks,
+            self.chosen,
         )
 
 
@@ -158,6 +161,10 @@ class LayerInputs(NamedTuple):
     """The batch's mask (B, S), where rows differ in length."""
     chunks: Chunks | None = None
     """Of a row, for code that loops over them."""
+    chosen: int = 0
+    """How many tokens an indexer chooses; 0 for all."""
+    choice: Tensor | None = None
+    """What the layer before chose."""
 
 
 def unpadded(t: Tape, x: Tensor, padding: Tensor | None) -> Tensor:

@@ -22,7 +22,7 @@ from advisor.parameters.modules import (
 )
 from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype
-from advisor.parameters.targets import outer_adapters, targets_in
+from advisor.parameters.targets import expert_adapters, outer_adapters, targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 
@@ -53,6 +53,8 @@ class Weights:
         normed = own.dtype if norms else other
         bias_apart = architecture_of(m.architecture).bias_apart
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters and not frozen else frozenset[str]()
+        if m.router_linear and not frozen and "router" in expert_adapters(m, recipe, rank):
+            targets |= {m.router_linear}
         self.linears = {
             name: Linear(
                 shape,
@@ -90,7 +92,7 @@ class Weights:
         sinks = [self.sinks] if self.sinks is not None and self.sinks.needs_grad else []
         own = [p for p in self.own.values() if p.needs_grad]
         own += self.experts.adapted if isinstance(self.experts, Experts) else []
-        return [p for part in self.linears.values() for p in part.trained] + norms + sinks + own
+        return [p for part in self.linears.values() if not part.idle for p in part.trained] + norms + sinks + own
 
 
 def _experts_of(

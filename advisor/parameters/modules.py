@@ -26,6 +26,8 @@ HEAD_NORMS = ("q_norm", "k_norm")
 
 LATENT = ("fc1_latent_proj", "fc2_latent_proj")
 """The projections around experts that work on narrower states (Nemotron-H)."""
+INDEX_WEIGHTS = "weights_proj"
+"""The linear layer of an indexer that weighs its heads."""
 
 EXPERTS = "experts."
 """What the name of an expert's own linear layer begins with."""
@@ -56,8 +58,12 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     elif m.fused_qkv:
         found = [linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias)]
     else:
-        sizes = (2 * m.q_size if m.attention_gate else m.q_size, m.kv_size, m.kv_size)
+        sizes = (2 * m.q_size if m.attention_gate == "with_queries" else m.q_size, m.kv_size, m.kv_size)
         found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
+    if m.attention_gate in ("head", "feature") and m.mixer == "attention":
+        found.append(gate_linear(m))
+    if m.index_heads:
+        found += _index_linears(m)
     if m.mixer == "attention":
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts or m.mlp == "none":
@@ -140,6 +146,22 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
     ]
 
 
+def gate_linear(m: ModelSpec) -> LinearShape:
+    """The linear layer that gates the attention's output."""
+    out = m.num_attention_heads if m.attention_gate == "head" else m.q_size
+    return LinearShape(name=architecture_of(m.architecture).gate_name, in_features=m.hidden_size, out_features=out)
+
+
+def _index_linears(m: ModelSpec) -> list[LinearShape]:
+    """The projections of an indexer: its queries of the queries' latent, its one key, the weights of its heads."""
+    heads, width = m.index_heads, m.index_head_dim
+    return [
+        LinearShape(name="wq_b", in_features=m.q_lora_rank, out_features=heads * width, idle=True),
+        LinearShape(name="wk", in_features=m.hidden_size, out_features=width, idle=True),
+        LinearShape(name=INDEX_WEIGHTS, in_features=m.hidden_size, out_features=heads, idle=True),
+    ]
+
+
 @lru_cache(maxsize=256)
 def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
@@ -171,6 +193,9 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     bitsandbytes does not quantize them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
     mixing = {} if m.mixer == "attention" else dict(MIXERS[m.mixer](m).own)
+    if m.index_heads:
+        vector = Parameter((m.index_head_dim,), fixed=True)
+        mixing |= {"index_norm": vector, "index_norm_bias": vector}
     return mixing | _own_of_mlp(m)
 
 
@@ -199,6 +224,8 @@ def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
     quirks = architecture_of(m.architecture)
     if quirks.experts_beside_mlp:
         return found | {"router_scale": Parameter((h,)), "expert_scale": Parameter((count,))}
+    if quirks.balancing_bias == "base_parameter":
+        found["router_bias"] = Parameter((count,), fixed=True)
     if m.router_linear:
         return found
     found = {"router": Parameter((count, h), wide=quirks.router_in_float), **found}

@@ -9,8 +9,16 @@ from math import prod
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
+
+ATTENTION = "self_attn."
+"""What the name of a linear layer of the attention begins with where one of the MLP has the same."""
+
+_PARTS = ("gate_proj", "router.gate")
+"""Names of AFMoE's that peft takes for parts of fused experts: the gate of its attention, and its router.
+
+Source: peft 0.21, utils/transformers_weight_conversion.py, _MOE_TARGET_MODULE_MAPPING."""
 
 _ALONE = ("all-linear", "attention")
 """What stands for several layers, and beside nothing else."""
@@ -45,7 +53,10 @@ def attention_names(m: ModelSpec) -> tuple[str, ...]:
     """
     if m.mixer != "attention":
         return ()
-    return m.qkv_names if m.bidirectional else (*m.qkv_names, m.out_name)
+    if m.bidirectional:
+        return m.qkv_names
+    apart = m.attention_gate in ("head", "feature") and not _converts_targets(m)
+    return (*m.qkv_names, *((gate_linear(m).name,) if apart else ()), m.out_name)
 
 
 @lru_cache(maxsize=1024)
@@ -119,9 +130,9 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
 
 def _adaptable(part: ModelSpec) -> list[str]:
     """The linear layers that peft can adapt, in the order of the forward."""
-    fused = part.mlp_names if _converts_targets(part) else ()
-    refused = architecture_of(part.architecture).refused_in_peft
-    return [name for name in layer_linears(part) if name not in fused and name not in refused]
+    fused = (*part.mlp_names, *_PARTS) if _converts_targets(part) else ()
+    left = {*fused, *architecture_of(part.architecture).refused_in_peft}
+    return [name for name in layer_linears(part) if target_name(name) not in left and name not in left]
 
 
 def _names_of(m: ModelSpec) -> list[str]:
@@ -178,7 +189,8 @@ def _expert_adapter_shapes(m: ModelSpec, rank: int) -> dict[str, Pair]:
         "gate_up": ((count * 2 * rank, h), (2 * inner, count * 2 * rank)),
         "down": ((count * rank, inner), (h, count * rank)),
     }
-    return {name: pair for name, pair in found.items() if name in own_parameters(m)}
+    router = m.router_linear in _PARTS
+    return {name: pair for name, pair in found.items() if name in own_parameters(m) or (name == "router" and router)}
 
 
 def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:

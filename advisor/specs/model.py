@@ -17,6 +17,7 @@ class LinearShape(Frozen):
     out_features: int
     bias: bool = False
     wide: bool = False  # in fp32 whatever the base
+    idle: bool = False  # its code runs without gradients: it, or its adapter, is never updated
 
     @property
     def weight_count(self) -> int:
@@ -108,6 +109,8 @@ class ModelSpec(Frozen):
     expert_layers: tuple[bool, ...] = ()  # which layers have experts, where only some do; () = all
     # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen only
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
+    router_softcap: bool = False  # its logits go through a tanh (Laguna)
+    experts_summed_in_float: bool = False  # they and the shared expert (Hunyuan 3)
     router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
     activation: Literal[
@@ -115,10 +118,17 @@ class ModelSpec(Frozen):
     ] = "silu"
     position: Literal["rope", "learned", "alibi", "none"] = "rope"
     rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # rotated part of head_dim; 0 = all
+    sliding_rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # in sliding layers, where it differs; 0 = as the others
     # latent attention (MLA): widths of the latents that queries, keys and values are projected from; 0 = none
     q_lora_rank: Annotated[int, Range(0, 100_000)] = 0
     kv_lora_rank: Annotated[int, Range(0, 100_000)] = 0
     v_head_dim: Annotated[int, Range(0, 100_000)] = 0  # width of a value head; 0 = head_dim
+    # sparse attention (DSA): sizes of the indexer that chooses the tokens a layer attends to, how many it chooses (0 =
+    # all), and which layers have one, where others take over the choice of the last that has
+    index_heads: Annotated[int, Range(0, 10_000)] = 0
+    index_head_dim: Annotated[int, Range(0, 100_000)] = 0
+    index_topk: Annotated[int, Range(0, 1_000_000_000)] = 0
+    choosing_layers: tuple[bool, ...] = ()
     nope_every: Annotated[int, Range(0)] = 0  # every n-th layer has no RoPE (SmolLM 3); 0 = none
     sliding_window: Annotated[int, Range(0)] = 0  # tokens; 0 = full attention everywhere
     sliding_layers: tuple[bool, ...] = ()  # which layers slide, where only some do; () = all
@@ -131,8 +141,9 @@ class ModelSpec(Frozen):
     recurrence: Recurrence | None = None
     mixer_norm_placement: Literal["", "pre"] = ""  # of layers without attention, where that differs
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
-    attention_gate: bool = False  # the queries' projection makes a gate of its output, too
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
+    # what gates the attention's output: a part of the queries' projection, or a linear layer, of each head or feature
+    attention_gate: Literal["none", "with_queries", "head", "feature"] = "none"
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)

@@ -289,4 +289,6 @@ def _attention_linears(model: nn.Module) -> list[str]:
         for name, child in module.named_children()
         if hasattr(child, "weight") and child.weight.ndim == 2
     }
+    if _fuses_experts(model):
+        names = {name for name in names if name.rpartition(".")[2] not in PARTS_OF_EXPERTS}
     return sorted(names)

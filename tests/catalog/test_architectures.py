@@ -89,7 +89,9 @@ def check(spec: ModelSpec, model: Any) -> None:
     shapes = layer_linears(part_of(spec, kinds_of(spec)[-1]))
     assert len(found) == len(shapes)
     for name, inputs, outputs, bias in found:
-        matching = [shapes[name]] if name in shapes else [s for s in shapes.values() if name.endswith(f".{s.name}")]
+        ends = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        matching = [s for s in ends if s.name.startswith("self_attn.")] or ends  # the MLP has one of that name too
+        matching = [shapes[name]] if name in shapes else matching
         assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
     assert spec.default_attention == model.config._attn_implementation
     assert spec.tie_word_embeddings == model.config.tie_word_embeddings
@@ -139,6 +141,7 @@ LATENT = SMALL | {
     "v_head_dim": 16,
     "first_k_dense_replace": 4,
 }
+INDEXER = {"index_n_heads": 4, "index_head_dim": 16, "index_topk": 32}
 LLAMA4 = SMALL | {"intermediate_size_mlp": 80, "moe_layers": []}
 
 MOE = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
@@ -255,6 +258,34 @@ VARIANTS: list[dict[str, Any]] = [
         "tie_word_embeddings": False,
     },
     {"model_type": "ernie4_5_moe", **SMALL, "moe_layer_start_index": 9},
+    {"model_type": "deepseek_v32", **LATENT, **MOE, **INDEXER, "first_k_dense_replace": 1},
+    {"model_type": "deepseek_v32", **LATENT, **INDEXER, "first_k_dense_replace": 9, "attention_bias": True},
+    {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **MOE,
+        **INDEXER,
+        "mlp_layer_types": ["dense", "dense", "sparse", "sparse"],
+    },
+    {"model_type": "glm_moe_dsa", **LATENT, **MOE, **INDEXER, "index_topk_pattern": "FSFF"},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_dense_layers": 4, "attention_bias": True},
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {
+        "model_type": "laguna",
+        **SMALL,
+        "head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "gating": "per-element",
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+    },
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
+    {"model_type": "minimax_m2", **SMALL, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "solar_open", **SMALL, **MOE, "head_dim": 16, "attention_bias": True},
+    {"model_type": "mistral4", **LATENT, **MOE, "first_k_dense_replace": 1},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "mlp_bias": True},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
     {"model_type": "gemma4_text", **GEMMA4},
     {"model_type": "gemma4_text", **GEMMA4, "attention_k_eq_v": False, "attention_bias": True},
     {
