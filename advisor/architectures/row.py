@@ -9,7 +9,7 @@ class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
     # Whose code runs: the shared code, or the architecture's own.
-    layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
+    layer: Literal["shared", "bloom", "gemma3n", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "phi"] = "shared"
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied

@@ -12,6 +12,7 @@ from advisor.architectures import architecture_of
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
 from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
+from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.recorder import Recorder, drop_autocast_cache, leaving_garbage
 from advisor.decoders.sdpa import Call
@@ -82,6 +83,7 @@ def _recorded(
         outer_norm(m, norm_dtype, own.norms, stack, "final") if m.final_norm else None,
         outer_norm(m, norm_dtype, own.norms, stack) if m.embedding_norm else None,
         projections(m, recipe, RANK, stack),
+        layer_table_of(m, own, other, norm_dtype, stack),
     )
     if recipe.optimizer_in_backward:
         t.on_gradient = partial(updated_at_once, t, recipe.optimizer)

@@ -15,6 +15,7 @@ class Kind(NamedTuple):
     dense: bool  # no experts, in a model whose other layers have some
     sliding: bool  # uses the sliding window
     mixer: Mixer = "attention"
+    shares: bool = False  # takes keys and values from a layer before
 
 
 def sliding_flags(m: ModelSpec) -> tuple[bool, ...]:
@@ -32,10 +33,16 @@ def mixers_of(m: ModelSpec) -> tuple[Mixer, ...]:
     return m.mixers or (m.mixer,) * m.num_hidden_layers
 
 
+def sharing_flags(m: ModelSpec) -> tuple[bool, ...]:
+    """For each layer, whether it takes keys and values from a layer before."""
+    own = m.num_hidden_layers - m.kv_shared_layers
+    return (False,) * own + (True,) * m.kv_shared_layers
+
+
 @lru_cache(maxsize=256)
 def kinds_of(m: ModelSpec) -> tuple[Kind, ...]:
     """The kind of every layer, in order."""
-    return tuple(map(Kind, dense_flags(m), sliding_flags(m), mixers_of(m)))
+    return tuple(map(Kind, dense_flags(m), sliding_flags(m), mixers_of(m), sharing_flags(m)))
 
 
 def least_layers(m: ModelSpec) -> int:
@@ -61,6 +68,11 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
         }
         if m.keys_are_values:
             changes["qkv_names"] = m.qkv_names[:2]
+    if kind.shares:
+        inner = m.intermediate_size * (2 if m.wide_where_shared else 1)
+        changes |= {"qkv_names": m.qkv_names[:1], "qk_norm": "queries", "intermediate_size": inner}
+        if m.shared_expert_size:
+            changes["shared_expert_size"] = inner
     return m.model_copy(update=changes) if changes else m
 
 
@@ -70,7 +82,8 @@ def layer_groups(m: ModelSpec, begin: int = 0, end: int | None = None) -> tuple[
 
     Of all layers, or of those from `begin` up to `end`.
     """
-    if not m.expert_layers and not m.global_head_dim and not m.mixers:
+    plain = not m.expert_layers and not m.global_head_dim and not m.mixers and not m.kv_shared_layers
+    if plain:
         count = len(range(m.num_hidden_layers)[begin:end])
         return ((m, count),) if count else ()
     groups: Counter[ModelSpec] = Counter()

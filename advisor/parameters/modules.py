@@ -11,6 +11,13 @@ from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.errors import expect
+from advisor.parameters.layer_inputs import (
+    OUTPUT_SCALE,
+    further_outer_linears,
+    inner_linears,
+    inner_norms,
+    layer_table,
+)
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.token_mixers import MIXERS, Parameter
 from advisor.specs import LinearShape, ModelSpec
@@ -20,6 +27,9 @@ SINKS = "sinks"
 
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
+
+PLAIN_NORM = "norm_"
+"""What the name of a norm begins with that is known by its place among the layer's blocks."""
 
 EXPERTS = "experts."
 """What the name of an expert's own linear layer begins with."""
@@ -55,7 +65,7 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     if m.mixer == "attention":
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts:
-        return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
+        return {shape.name: shape for shape in (*found, *_mixture_linears(m), *inner_linears(m))}
     if m.mlp == "gated":
         gate, up, down = m.mlp_names
         found += [linear(gate, h, inner, m.mlp_bias), linear(up, h, inner, m.mlp_bias)]
@@ -66,7 +76,7 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         up, down = m.mlp_names
         found.append(linear(up, h, inner, m.mlp_bias))
     found.append(linear(down, inner, h, m.mlp_bias))
-    return {shape.name: shape for shape in found}
+    return {shape.name: shape for shape in (*found, *inner_linears(m))}
 
 
 def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
@@ -133,11 +143,13 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
-    found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
+    found = [NormVectors(f"{PLAIN_NORM}{i}", m.hidden_size, vectors) for i in range(count)]
+    found += [NormVectors(name, m.hidden_size, vectors) for name in inner_norms(m)]
     if m.mixer != "attention":
         return tuple(found)
     each = (m.q_size, m.kv_size)
-    widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
+    sizes = {"head": (m.head_dim,) * 2, "queries": (m.head_dim,), "full": each, "each": each}
+    widths = sizes.get(m.qk_norm, ())
     if m.qk_norm == "each_apart":
         heads = (m.num_attention_heads, m.num_key_value_heads)
         found += [NormVectors(name, m.head_dim, count) for name, count in zip(HEAD_NORMS, heads, strict=True)]
@@ -172,6 +184,8 @@ def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
     if m.mlp == "oss_experts":
         shapes = (count, h), (count,), (count, h, 2 * inner), (count, 2 * inner), (count, inner, h), (count, h)
         return dict(zip(OSS_PARAMETERS, map(Parameter, shapes), strict=True))
+    if m.streams is not None:
+        return {OUTPUT_SCALE: Parameter((h,))}
     if m.mlp != "experts":
         return {}
     found = {"gate_up": Parameter((count, 2 * inner, h)), "down": Parameter((count, h, inner))}
@@ -195,12 +209,12 @@ def own_dtype(p: Parameter, other: str) -> str:
 
 @lru_cache(maxsize=256)
 def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
-    """The linear layers around the decoder layers, the head apart: from narrower embeddings and back to them."""
-    if m.token_size == m.hidden_size:
-        return {}
-    there = LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size)
-    back = LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size)
-    return {shape.name: shape for shape in (there, back)}
+    """The linear layers around the decoder layers, the head apart: from narrower embeddings, and what layers get."""
+    found = further_outer_linears(m)
+    if m.token_size != m.hidden_size:
+        found.append(LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size))
+        found.append(LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size))
+    return {shape.name: shape for shape in found}
 
 
 @lru_cache(maxsize=256)
@@ -214,20 +228,23 @@ class OuterParameter(NamedTuple):
 
     shape: tuple[int, ...]
     times: int
-    part: Literal["tokens", "positions", "head bias", "norms"]
+    part: Literal["tokens", "layer tokens", "positions", "head bias", "norms"]
 
 
 def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
     """The parameters around the decoder layers outside of `outer_linears`.
 
-    Tokens: the embedding and the head, which are one tensor where they are tied; positions; the norms before and after.
+    Tokens: the embedding and the head, which are one tensor where they are tied; what every layer gets of a token;
+    positions; the norms before and after.
     """
     vectors = (int(m.norm_weight) + int(m.norm_bias)) * (int(m.final_norm) + int(m.embedding_norm))
     found = [
         OuterParameter((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2, "tokens"),
+        OuterParameter(layer_table(m), int(m.layer_input_size > 0), "layer tokens"),
         OuterParameter((m.position_rows, m.hidden_size), int(m.position == "learned"), "positions"),
         OuterParameter((m.vocab_size,), int(m.lm_head_bias), "head bias"),
         OuterParameter((m.hidden_size,), vectors, "norms"),
+        OuterParameter((m.layer_input_size,), int(m.layer_input_size > 0), "norms"),
     ]
     return [one for one in found if one.times]
 
