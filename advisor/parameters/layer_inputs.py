@@ -26,6 +26,15 @@ LINEAR_PARENTS: dict[str, str] = {
 """The module that holds each of these linear layers, seen from its decoder layer."""
 
 
+def left_whole(m: ModelSpec) -> tuple[str, ...]:
+    """The linear layers of every layer that a quantized base must have in 16 bits, by bitsandbytes' list of them.
+
+    AltUp clamps both weights itself: torch refuses that for packed ones ("result type Float can't be cast to the
+    desired output type unsigned char"). Source: modeling_gemma3n.py, Gemma3nTextAltUp.predict and correct.
+    """
+    return (PREDICTION, CORRECTION) if m.streams is not None else ()
+
+
 def inner_linears(m: ModelSpec) -> list[LinearShape]:
     """The further linear layers of one decoder layer, in the order in which the forward calls them."""
     h, width, found = m.hidden_size, m.layer_input_size, []
