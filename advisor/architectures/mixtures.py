@@ -43,6 +43,7 @@ MIXTURES: dict[str, Architecture] = {
     "gemma4_text": Architecture(
         layer="gemma4",  # modeling_gemma4.py, Gemma4TextAttention.forward: value_states = self.v_norm(value_states)
         reads_per_layer_config=True,  # configuration_gemma4.py, Gemma4TextConfig.__post_init__: "per_layer_config"
+        norms_after_values=True,  # modeling_gemma4.py, Gemma4TextAttention.forward: k_norm after v_proj
         # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states = hidden_states_1 + hidden_states_2
         experts_beside_mlp=True,
         layer_scalar=True,  # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states *= self.layer_scalar

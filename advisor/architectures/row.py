@@ -9,7 +9,7 @@ class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
     # Whose code runs: the shared code, or the architecture's own.
-    layer: Literal["shared", "bert", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
+    layer: Literal["shared", "bert", "bloom", "gemma3n", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied

@@ -31,6 +31,9 @@ _HINT = "give a config.json or a folder that holds one"
 _MAX_WRAPPERS = 3
 _TEXT_PARTS = {
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
     "mistral3": "mistral",
     "qwen2_vl": "qwen2_vl_text",
     "qwen2_5_vl": "qwen2_5_vl_text",

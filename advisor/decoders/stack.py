@@ -192,9 +192,17 @@ class Stack:
         """How many layers after the first leave more or less behind than those after them."""
         return 0
 
-    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
-        """`function(x)`, run again in backward; `last`: the last layer."""
-        return checkpoint(t, function, x, reentrant)
+    def checkpoint(
+        self,
+        t: Tape,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        reentrant: bool,
+        last: bool,
+        beside: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """`function(x, *beside)`, run again in backward; `last`: the last layer."""
+        return checkpoint(t, function, x, reentrant, beside)
 
     def rope(self, t: Tape, rope: Rope) -> Rope:
         """The rotary tables that a layer works with, from those that were made for all layers."""

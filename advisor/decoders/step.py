@@ -13,6 +13,7 @@ from advisor.decoders.encoder import HeadTransform
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
 from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
+from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.recorder import Recorder, drop_autocast_cache, leaving_garbage
 from advisor.decoders.sdpa import Call
@@ -94,6 +95,7 @@ def _recorded(
         {} if transform is not None else around,
         types,
         transform,
+        layer_table_of(m, own, other, norm_dtype, stack),
     )
     if recipe.optimizer_in_backward:
         t.on_gradient = partial(updated_at_once, t, recipe.optimizer)

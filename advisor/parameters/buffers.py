@@ -52,7 +52,10 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
     if quirks.rope_made == "in_layers":  # sines and cosines of every position
         found.append((4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers))
     if quirks.embedding_scales_itself:
-        found.append((4, 1 + (embedding_name(m) in recipe.modules_to_save and recipe.has_adapters)))  # in the copy, too
+        copied = embedding_name(m) in recipe.modules_to_save and recipe.has_adapters  # in the copy, too
+        found.append((4, 1 + copied + (m.layer_input_size > 0)))
+    if m.streams is not None:  # scales of the embeddings of layers, and of what each layer routes by
+        found.append((4, 2 + m.num_hidden_layers))
     if quirks.layer_scalar:
         found.append((ITEM_BYTES[recipe.base_dtype], m.num_hidden_layers))
     if m.activation == "xielu":  # its beta and eps

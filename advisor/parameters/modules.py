@@ -11,6 +11,13 @@ from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.errors import expect
+from advisor.parameters.layer_inputs import (
+    OUTPUT_SCALE,
+    further_outer_linears,
+    inner_linears,
+    inner_norms,
+    layer_table,
+)
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.token_mixers import MIXERS, Parameter
 from advisor.specs import LinearShape, ModelSpec
@@ -28,6 +35,8 @@ LATENT = ("fc1_latent_proj", "fc2_latent_proj")
 """The projections around experts that work on narrower states (Nemotron-H)."""
 INDEX_WEIGHTS = "weights_proj"
 """The linear layer of an indexer that weighs its heads."""
+PLAIN_NORM = "norm_"
+"""What the name of a norm begins with that is known by its place among the layer's blocks."""
 
 EXPERTS = "experts."
 """What the name of an expert's own linear layer begins with."""
@@ -67,7 +76,7 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     if m.mixer == "attention":
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts or m.mlp == "none":
-        return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
+        return {shape.name: shape for shape in (*found, *_mixture_linears(m), *inner_linears(m))}
     if m.mlp == "gated":
         gate, up, down = m.mlp_names
         found += [linear(gate, h, inner, m.mlp_bias), linear(up, h, inner, m.mlp_bias)]
@@ -78,7 +87,7 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         up, down = m.mlp_names
         found.append(linear(up, h, inner, m.mlp_bias))
     found.append(linear(down, inner, h, m.mlp_bias))
-    return {shape.name: shape for shape in found}
+    return {shape.name: shape for shape in (*found, *inner_linears(m))}
 
 
 def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
@@ -169,12 +178,14 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     count = 1 if m.one_block else {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
-    found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
+    found = [NormVectors(f"{PLAIN_NORM}{i}", m.hidden_size, vectors) for i in range(count)]
+    found += [NormVectors(name, m.hidden_size, vectors) for name in inner_norms(m)]
     if m.mixer != "attention":
         width = MIXERS[m.mixer](m).norm_width
         return (*found, NormVectors(GATED_NORM, width, 1)) if width else tuple(found)
     each = (m.q_size, m.kv_size)
-    widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
+    sizes = {"head": (m.head_dim,) * 2, "queries": (m.head_dim,), "full": each, "each": each}
+    widths = sizes.get(m.qk_norm, ())
     if m.qk_norm == "each_apart":
         heads = (m.num_attention_heads, m.num_key_value_heads)
         found += [NormVectors(name, m.head_dim, count) for name, count in zip(HEAD_NORMS, heads, strict=True)]
@@ -212,6 +223,8 @@ def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
     if m.mlp == "oss_experts":
         shapes = (count, h), (count,), (count, h, 2 * inner), (count, 2 * inner), (count, inner, h), (count, h)
         return dict(zip(OSS_PARAMETERS, map(Parameter, shapes), strict=True))
+    if m.streams is not None:
+        return {OUTPUT_SCALE: Parameter((h,))}
     if m.mlp != "experts":
         return {}
     width = m.expert_latent or h
@@ -241,15 +254,18 @@ def own_dtype(p: Parameter, other: str) -> str:
 
 @lru_cache(maxsize=256)
 def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
-    """The linear layers around the decoder layers, the head apart: from narrower embeddings and back to them."""
+    """The linear layers around the decoder layers, the head apart.
+
+    From narrower embeddings and back, what layers get of each token, and the layer before an encoder's head.
+    """
     if m.task == "masked_tokens":
         h, name = m.hidden_size, architecture_of(m.architecture).transform_name
         return {name: LinearShape(name=name, in_features=h, out_features=h, bias=True)}
-    if m.token_size == m.hidden_size:
-        return {}
-    there = LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size)
-    back = LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size)
-    return {shape.name: shape for shape in (there, back)}
+    found = further_outer_linears(m)
+    if m.token_size != m.hidden_size:
+        found.append(LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size))
+        found.append(LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size))
+    return {shape.name: shape for shape in found}
 
 
 @lru_cache(maxsize=256)
@@ -264,24 +280,26 @@ class OuterParameter(NamedTuple):
 
     shape: tuple[int, ...]
     times: int
-    part: Literal["tokens", "positions", "head bias", "norms"]
+    part: Literal["tokens", "layer tokens", "positions", "head bias", "norms"]
 
 
 def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
     """The parameters around the decoder layers outside of `outer_linears`.
 
-    Tokens: the embedding and the head, which are one tensor where they are tied; positions, and token types with them;
-    the norms before and after.
+    Tokens: the embedding and the head, which are one tensor where they are tied; what every layer gets of a token;
+    positions, and token types with them; the norms before and after.
     """
     vectors = (int(m.norm_weight) + int(m.norm_bias)) * (
         int(m.final_norm) + int(m.embedding_norm) + int(m.task == "masked_tokens")
     )
     found = [
         OuterParameter((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2, "tokens"),
+        OuterParameter(layer_table(m), int(m.layer_input_size > 0), "layer tokens"),
         OuterParameter((m.position_rows, m.hidden_size), int(m.position == "learned"), "positions"),
         OuterParameter((m.token_types, m.hidden_size), int(m.token_types > 0), "positions"),
         OuterParameter((m.vocab_size,), int(m.lm_head_bias), "head bias"),
         OuterParameter((m.hidden_size,), vectors, "norms"),
+        OuterParameter((m.layer_input_size,), int(m.layer_input_size > 0), "norms"),
     ]
     return [one for one in found if one.times]
 

@@ -56,6 +56,14 @@ class Recurrence(Frozen):
         return self.value_heads * self.value_dim
 
 
+class Streams(Frozen):
+    """Hidden states of several parallel streams, of which a layer's blocks read the first (Gemma 3n)."""
+
+    count: Annotated[int, Range(2, 64)] = 4
+    laurel_rank: Size = 64  # of the two projections beside attention
+    sparse_layers: tuple[bool, ...] = ()  # which layers cut the MLP's gate at a quantile
+
+
 class ModelSpec(Frozen):
     """A dense decoder-only language model: sizes as config.json names them, structure as its code has it."""
 
@@ -86,7 +94,8 @@ class ModelSpec(Frozen):
     final_norm: bool = True  # one after the last layer
     # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
     # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
-    qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit"] = "none"
+    # queries: per head, of queries alone, in layers that share keys
+    qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit", "queries"] = "none"
     fused_qkv: bool = False
     qkv_bias: bool = False
     attention_out_bias: bool = False
@@ -140,6 +149,12 @@ class ModelSpec(Frozen):
     mixer: Mixer = "attention"  # of a layer as `parameters.layers.part_of` sees it
     recurrence: Recurrence | None = None
     mixer_norm_placement: Literal["", "pre"] = ""  # of layers without attention, where that differs
+    # layers may get an embedding of their own of each token (Gemma 3n, Gemma 4 E): its width and rows, 0 = none
+    layer_input_size: Annotated[int, Range(0, 100_000)] = 0
+    layer_input_vocab: Annotated[int, Range(0, 10_000_000)] = 0
+    kv_shared_layers: Annotated[int, Range(0, 1_000)] = 0  # the last layers, with keys and values of those before
+    wide_where_shared: bool = False  # those have an MLP twice as wide
+    streams: Streams | None = None
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
     # what gates the attention's output: a part of the queries' projection, or a linear layer, of each head or feature

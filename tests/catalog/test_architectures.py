@@ -38,11 +38,10 @@ SMALL = {
 INCOMPLETE = {
     "deepseek_v2": "num_experts_per_tok",
     "dots1": "n_shared_experts",
-    "gemma4_text": "hidden_size_per_layer_input",
     "glm4_moe": "num_attention_heads",
     "lfm2_moe": "'layer_types' is missing",
 }
-"""By default tokens go to None experts, layers have an embedding of their own, or 96 heads do not divide 4,096."""
+"""By default tokens go to None experts, or 96 heads do not divide 4,096."""
 
 SMALL_GPT2 = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SMALL_OPT = {
@@ -153,6 +152,8 @@ GEMMA4 = SMALL | {
     "hidden_size_per_layer_input": 0,
     "sliding_window": 32,
 }
+
+SHARED_KEYS = {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention"] * 2}
 
 VARIANTS: list[dict[str, Any]] = [
     {"model_type": "llama", **SMALL, "attention_bias": True},
@@ -288,6 +289,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "hy_v3", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
     {"model_type": "gemma4_text", **GEMMA4},
     {"model_type": "gemma4_text", **GEMMA4, "attention_k_eq_v": False, "attention_bias": True},
+    {"model_type": "gemma4_text", **GEMMA4, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 90},
+    {"model_type": "gemma4_text", **GEMMA4, **SHARED_KEYS, "use_double_wide_mlp": True},
+    {"model_type": "gemma4_unified_text", **GEMMA4, **SHARED_KEYS},
     {
         "model_type": "gemma4_text",
         **GEMMA4,

@@ -112,6 +112,7 @@ def test_a_bad_field_is_named(field: str, value: object) -> None:
             "rope_parameters.partial_rotary_factor",
         ),
         ({**LLAMA, "model_type": "phi3", "rope_parameters": 7}, "rope_parameters"),
+        ({"model_type": "gemma4_text", "num_kv_shared_layers": 27}, "num_kv_shared_layers"),
         ({"model_type": "glm4_moe_lite", "head_dim": 128}, "head_dim"),
         ({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense"]}, "mlp_layer_types"),
     ],
@@ -128,8 +129,7 @@ def test_a_missing_model_type_is_said() -> None:
     ("config", "what"),
     [
         ({"model_type": "jamba", "num_experts": 16}, "mixture of experts"),
-        ({"model_type": "gemma4_text"}, "hidden_size_per_layer_input"),
-        ({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}, "share keys"),
+        ({"model_type": "gemma4_text", "use_bidirectional_attention": "all"}, "looks ahead"),
         ({"model_type": "phimoe", "num_experts_per_tok": 4}, "num_experts_per_tok"),
         ({"model_type": "hunyuan_v1_moe", "moe_topk": [1, 2]}, "layers that differ"),
         ({"model_type": "deepseek_v3", "rope_interleave": False}, "rope_interleave"),

@@ -115,6 +115,16 @@ NEMOTRON_H: dict[str, Any] = {
     "ssm_state_size": 24,
     "chunk_size": 16,
 }
+GEMMA3N: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 32,
+    "num_hidden_layers": 4,
+    "hidden_size_per_layer_input": 24,
+    "vocab_size_per_layer_input": 1003,
+    "laurel_rank": 16,
+    "sliding_window": 1000,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **SIZES},
@@ -500,8 +510,40 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "roberta": {"model_type": "roberta", **EVERY_HEAD, "type_vocab_size": 1},
     "xlm-roberta": {"model_type": "xlm-roberta", **EVERY_HEAD, "attention_probs_dropout_prob": 0.0},
+    "gemma3n": {
+        "model_type": "gemma3n_text",
+        **GEMMA3N,
+        "num_kv_shared_layers": 2,
+        "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+    },
+    "gemma3n-sliding": {
+        "model_type": "gemma3n_text",
+        **GEMMA3N,
+        "num_kv_shared_layers": 0,
+        "sliding_window": WINDOW,
+        "activation_sparsity_pattern": [0.0] * 4,
+    },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
+    "gemma4-own-inputs": {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "hidden_size_per_layer_input": 24,
+        "vocab_size_per_layer_input": 1003,
+        "attention_k_eq_v": False,
+    },
+    "gemma4-shared-sliding": {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "hidden_size_per_layer_input": 24,
+        "num_hidden_layers": 8,
+        "num_kv_shared_layers": 5,
+        "use_double_wide_mlp": True,
+        "attention_k_eq_v": False,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"] * 4,
+    },
+    "gemma4_unified": {"model_type": "gemma4_unified_text", **GEMMA4},
     "gemma4-experts-sliding": {
         "model_type": "gemma4_text",
         **GEMMA4,
@@ -527,6 +569,11 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     for types in ("layer_types", "layers_block_type"):
         if types in found:
             found[types] = (found[types] * layers)[:layers]
+    for key in ("layer_types", "activation_sparsity_pattern"):
+        if key in found:
+            found[key] = (found[key] * layers)[:layers]
+    if "num_kv_shared_layers" in found:  # one of each kind has its own
+        found["num_kv_shared_layers"] = min(found["num_kv_shared_layers"], layers - 2)
     if "mlp_only_layers" in found:
         found["mlp_only_layers"] = [index for index in found["mlp_only_layers"] if index < layers]
     return found
