@@ -70,7 +70,8 @@ def posed(asked: Asked) -> Posed:
     question, spec = taken.question, taken.model
     if question.target_modules is not None and isinstance(spec, ModelSpec):
         question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
-    job = _job(asked, question, spec, preset)._replace(methods=taken.methods)
+    methods = tuple(method for method in taken.methods if method in preset.methods)
+    job = _job(asked, question, spec, preset)._replace(methods=methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
 
 
@@ -86,7 +87,8 @@ def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: 
 
 def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
     """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
-    workload = workload_of(question, spec, asked.data, preset.collator)
+    collator = preset.collator(spec.architecture, question.loss)
+    workload = workload_of(question, spec, asked.data, collator)
     _check(question, spec)
     smallest = question.priority == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest
@@ -101,7 +103,7 @@ def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
         rank=HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
-        collator=preset.collator,
+        collator=collator,
         profile=asked.profile,
         data=asked.data,
     )

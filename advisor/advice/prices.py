@@ -143,9 +143,12 @@ def _other_adapters(job: Job, recipe: Recipe) -> Iterator[Step]:
 def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Change, ...]:
     """What single changes would bring, all else as in `row`; of the knobs that are fixed only shorter rows."""
     idle = idle_knobs(row.method, row.recipe.quant, row.recipe.gradient_checkpointing)
+    preset = find_trainer(job.question.trainer or DEFAULT_TRAINER)
     found = []
     for step in _steps(job, row.recipe):
         if (step.knob in job.question.fixed and step.knob != "seq_len") or step.knob in idle:
+            continue
+        if preset.without(step.knob) is not None:
             continue
         try:
             found.append(_price(job, row, step, stand_ins))

@@ -88,11 +88,13 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     """The savings that apply to the method and that the user left open; those that change the training last."""
     method, question = attempt.method, job.question
     idle, fixed = idle_knobs(method), question.fixed
+    trainer = find_trainer(question.trainer or DEFAULT_TRAINER)
     preset, recipe = job.preset.get(method, {}), first_recipe(job, method)
     for name in _UNDOING:
-        if preset.get(name, SAVING[name]) != SAVING[name] and name not in fixed and name not in idle:
+        undone = preset.get(name, SAVING[name]) != SAVING[name] and trainer.without(name) is None
+        if undone and name not in fixed and name not in idle:
             yield Switched(name, SAVING[name])
-    yield from switchable(find_trainer(question.trainer or DEFAULT_TRAINER), question, job.model, recipe)
+    yield from switchable(trainer, question, job.model, recipe)
     for name in _SAVINGS:
         if preset.get(name) != SAVING[name] and name not in fixed and name not in idle:
             yield Switched(name, SAVING[name])

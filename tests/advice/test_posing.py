@@ -33,3 +33,20 @@ def model_of(name: str, **knobs: Any) -> ModelSpec:
 )
 def test_the_model_is_the_one_that_the_trainer_s_libraries_build(knobs: dict[str, Any], experts: str) -> None:
     assert model_of("qwen3-30b-a3b", **knobs).experts == experts
+
+
+@pytest.mark.parametrize(
+    ("model", "knobs", "padding"),
+    [
+        ("llama-3.1-8b", {}, "none"),
+        ("llama-3.1-8b", {"loss": "full"}, "longest"),  # UNSLOTH_RETURN_LOGITS=1
+        ("llama-3.1-8b", {"loss": "chunked"}, "none"),
+        ("gemma-2-9b", {}, "longest"),
+        ("gpt-oss-20b", {}, "longest"),
+        ("gemma-2-9b", {"padding": "max_length"}, "max_length"),
+    ],
+)
+def test_unsloth_pads_where_it_cannot_keep_rows_apart(model: str, knobs: dict[str, Any], padding: str) -> None:
+    asked = read_question({"trainer": "unsloth", **knobs})
+    job = posed(Asked(asked, find_model(model), find_gpus("80GB"), None, estimate, None)).job
+    assert job.workload.padding == padding
