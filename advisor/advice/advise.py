@@ -39,10 +39,11 @@ from advisor.errors import BadValue
 from advisor.knobs import KNOBS, Question, read_question
 from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.paths import named_by
+from advisor.parameters.replacing import VERA_RANK
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.context import Context
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import METHODS, GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
+from advisor.specs import METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
@@ -249,8 +250,8 @@ def _job(
     if isinstance(spec, ModelSpec):
         if targets is not None and question.method != "full":
             resolve_targets(spec, targets)
-        if question.variant == "oft" and question.method not in ("lora", "qlora"):
-            raise BadValue("--variant", "oft", "must be asked for with --method lora or --method qlora")
+        if question.variant in REPLACING and question.method not in ("lora", "qlora"):
+            raise BadValue("--variant", question.variant, "must be asked for with --method lora or --method qlora")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
     smallest = question.priority == "memory"
@@ -263,7 +264,7 @@ def _job(
         question,
         estimator,
         estimate_time if estimator is estimate else None,
-        rank=HIGH_RANK if many else DEFAULT_RANK,
+        rank=VERA_RANK if question.variant == "vera" else HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
         collator=preset.collator,
