@@ -79,11 +79,12 @@ def opaque_rms_norm(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     size = x.bytes
     wide = t.empty(shape, "float32")
     t.kernel("elementwise", "float32", 0, size + wide.bytes)
+    wide_weight = t.empty(weight.shape, "float32")
     normed, roots = t.empty(shape, "float32"), t.empty(shape[:-1], "float32")
     t.kernel("reduce", "float32", 0, 2 * wide.bytes)
     out = t.empty(shape, dtype)
     t.kernel("elementwise", dtype, 0, size + normed.bytes)
-    del wide, normed, roots
+    del wide, wide_weight, normed, roots
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
         roots = t.empty(shape[:-1], "float32")
