@@ -126,6 +126,8 @@ def check_replacing(m: ModelSpec, recipe: Recipe) -> None:
         scaled_targets(m)
     if passes_over_linears(m) and not _in_attention(m, recipe.target_modules):
         raise BadValue("--variant", name, f"is not mirrored for the MLP of {m.name}: add --target-modules attention")
+    if recipe.attention == "flash" and name == "ia3" and _mixes_dtypes(recipe):
+        raise BadValue("--attention", "flash", f"gets two dtypes from peft 0.21's {title} on this base: take sdpa")
     if not recipe.autocast and _mixes_dtypes(recipe):
         raise BadValue(
             "--autocast", False, f"must be on: without it peft 0.21's {title} hands two dtypes to one product"

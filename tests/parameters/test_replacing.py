@@ -71,6 +71,11 @@ def test_two_vectors_and_shared_matrices_of_vera() -> None:
         ),
         (
             "llama-3.1-8b",
+            {"variant": "ia3", "method": "qlora", "quant": "nf4", "attention": "flash", "kbit_upcast": False},
+            "flash.*gets two dtypes from peft 0.21's IA3",
+        ),
+        (
+            "llama-3.1-8b",
             {"variant": "vera", "method": "qlora", "quant": "int8", "autocast": False, "adapter_dtype": "bfloat16"},
             "VeRA hands two dtypes",
         ),
