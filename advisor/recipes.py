@@ -9,7 +9,7 @@ from advisor.checkpoints import STORES, Store
 from advisor.errors import BadValue
 from advisor.knobs import BY_NAME, Knob, idle_knobs
 from advisor.libraries import libraries_of, version_text
-from advisor.specs import QUANTIZED_METHODS, Method, Model, ModelSpec, Recipe
+from advisor.specs import QUANTIZED_METHODS, Method, Model, ModelSpec, Recipe, Variant
 
 _SEARCHED = (
     "rank",
@@ -42,7 +42,8 @@ def build_recipe(
     quant = (given if quantized else {}).get("quant", "nf4" if quantized else "none")
     stored = STORES.get(quant) if isinstance(quant, str) else None  # type: ignore[call-overload]
     layers = cast(int, given.get("trained_layers", 0))
-    idle = idle_knobs(method, quant if stored else "nf4", trained_layers=layers)  # type: ignore[arg-type]
+    variant = cast(Variant, given.get("variant", "plain"))
+    idle = idle_knobs(method, quant if stored else "nf4", trained_layers=layers, variant=variant)  # type: ignore[arg-type]
     settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
     if settings.get("stack"):
         settings |= {name: value for name, value in _of_versions(method, settings).items() if name not in fixed}
@@ -133,6 +134,6 @@ def _shortest(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def flags_of(recipe: Recipe, fixed: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The flags that pin what an answer would search; knobs in `fixed` are given already."""
-    idle = idle_knobs(recipe.method, recipe.quant, recipe.gradient_checkpointing)
+    idle = idle_knobs(recipe.method, recipe.quant, recipe.gradient_checkpointing, variant=recipe.variant)
     pinned = ("method", *(name for name in _SEARCHED if name in BY_NAME and name not in idle))
     return tuple(flag(name, getattr(recipe, name)) for name in pinned if name not in fixed)

@@ -71,13 +71,18 @@ _VARIANTS = {
     "olora": "starts LoRA from a QR decomposition, which is made once before training",
     "loraplus": "gives LoRA's B matrices a higher learning rate",
 }
+_IN_PLACE = {
+    "oft": "OFT in LoRA's place, in blocks of 32",
+    "ia3": "IA3 in LoRA's place, which scales the outputs of layers, and what the MLP's last layer reads",
+    "vera": "VeRA in LoRA's place, two matrices of this rank that all layers share and two vectors of each layer",
+}
 
 
 def variant_notes(question: Question) -> list[Reason]:
     """A note that the variant that was asked for costs what LoRA costs."""
-    if question.variant == "oft":
-        text = "--variant oft: OFT in LoRA's place, in blocks of 32; rank and alpha have no effect."
-        return [Reason(code=ASSUMPTION, text=text, source="peft 0.21, tuners/oft/layer.py")]
+    if question.variant in _IN_PLACE:
+        text = f"--variant {question.variant}: {_IN_PLACE[question.variant]}."
+        return [Reason(code=ASSUMPTION, text=text, source=f"peft 0.21, tuners/{question.variant}/layer.py")]
     does = _VARIANTS.get(question.variant or "")
     if does is None or question.method == "full":
         return []

@@ -18,9 +18,10 @@ from advisor.errors import BadValue
 from advisor.knobs import Question
 from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.paths import named_by
+from advisor.parameters.replacing import VERA_RANK
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import METHODS, GpuSpec, Method, Model, ModelSpec, TracedModel
+from advisor.specs import METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -100,7 +101,7 @@ def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
         question,
         asked.estimator,
         estimate_time if asked.estimator is estimate else None,
-        rank=HIGH_RANK if many else DEFAULT_RANK,
+        rank=VERA_RANK if question.variant == "vera" else HIGH_RANK if many else DEFAULT_RANK,
         smallest=smallest,
         preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
         collator=collator,
@@ -115,8 +116,8 @@ def _check(question: Question, spec: Model) -> None:
     if isinstance(spec, ModelSpec):
         if question.target_modules is not None and question.method != "full":
             resolve_targets(spec, question.target_modules)
-        if question.variant == "oft" and question.method not in ("lora", "qlora"):
-            raise BadValue("--variant", "oft", "must be asked for with --method lora or --method qlora")
+        if question.variant in REPLACING and question.method not in ("lora", "qlora"):
+            raise BadValue("--variant", question.variant, "must be asked for with --method lora or --method qlora")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
 

@@ -142,7 +142,8 @@ def _other_adapters(job: Job, recipe: Recipe) -> Iterator[Step]:
 
 def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Change, ...]:
     """What single changes would bring, all else as in `row`; of the knobs that are fixed only shorter rows."""
-    idle = idle_knobs(row.method, row.recipe.quant, row.recipe.gradient_checkpointing)
+    recipe = row.recipe
+    idle = idle_knobs(row.method, recipe.quant, recipe.gradient_checkpointing, variant=recipe.variant)
     preset = find_trainer(job.question.trainer or DEFAULT_TRAINER)
     found = []
     for step in _steps(job, row.recipe):

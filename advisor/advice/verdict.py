@@ -22,8 +22,8 @@ def decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]
         row = context.candidates[finding.method]
         return (), Recommendation(
             method=finding.method,
-            rank=row.recipe.rank if row.recipe.has_adapters else 0,
-            learning_rate=learning_rate(finding.method, context.parameters).value,
+            rank=row.recipe.rank if row.recipe.has_rank else 0,
+            learning_rate=learning_rate(finding.method, context.parameters, row.recipe.variant).value,
             rule=rule.code,
             reasons=(*finding.reasons, *said(chosen, "remarks")),
             warnings=said(chosen, "warns"),

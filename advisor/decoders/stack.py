@@ -184,6 +184,11 @@ class Stack:
         """
         return self
 
+    @property
+    def scoring_fewest(self) -> Stack | None:
+        """The same where the data leave nearly all tokens unscored; None where that changes nothing."""
+        return None
+
     def keeps_last_apart(self, recipe: Recipe) -> bool:
         """Whether the last layer is checkpointed otherwise than those before."""
         return False

@@ -22,7 +22,6 @@ from advisor.decoders.step_inputs import Chunks, chunks_of
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
 from advisor.parameters.own_weights import own_weights
-from advisor.parameters.rotations import rotates
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
@@ -136,7 +135,7 @@ def _structure(recipe: Recipe) -> Recipe:
         update={
             "rank": 1,
             "alpha": 1.0,
-            "variant": recipe.variant if rotates(recipe) else "plain",
+            "variant": recipe.variant if recipe.replaces_lora else "plain",
             "neftune": float(recipe.neftune > 0),
             "micro_batch": 1,
             "optimizer": recipe.optimizer if recipe.optimizer_in_backward else "adamw",

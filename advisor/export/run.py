@@ -67,7 +67,7 @@ class Run(NamedTuple):
     @property
     def learning_rate(self) -> float:
         """A usual one to start from."""
-        return learning_rate(self.recipe.method, parameter_count(self.model)).value
+        return learning_rate(self.recipe.method, parameter_count(self.model), self.recipe.variant).value
 
     @property
     def adapts_all_linear(self) -> bool:

@@ -8,7 +8,8 @@ from advisor.libraries import libraries_of
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears
 from advisor.parameters.own_weights import embedding_name, trained_groups
-from advisor.parameters.rotations import INDEX_BYTES, rotates
+from advisor.parameters.replacing import shared_dtype
+from advisor.parameters.rotations import INDEX_BYTES
 from advisor.parameters.targets import outer_adapters, targets_in
 from advisor.specs import ModelSpec, Recipe
 
@@ -60,9 +61,22 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
         found.append((ITEM_BYTES[recipe.base_dtype], m.num_hidden_layers))
     if m.activation == "xielu":  # its beta and eps
         found.append((ITEM_BYTES[recipe.base_dtype], 2 * m.num_hidden_layers))
-    if rotates(recipe):
-        adapted = len(outer_adapters(m, recipe))
-        for part, layers in trained_groups(m, recipe):
-            adapted += layers * len(targets_in(part, recipe.target_modules) & layer_linears(part).keys())
-        found.append((INDEX_BYTES, 2 * adapted))
-    return found
+    return found + (_of_adapters(m, recipe) if recipe.replaces_lora else [])
+
+
+def _of_adapters(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
+    """The same of adapters in LoRA's place: OFT's indices, and the matrices that all of VeRA's share.
+
+    Those are as wide as the widest layer reads and the widest writes. Source: peft 0.21, tuners/vera/model.py,
+    _find_dim and _init_vera_A_vera_B.
+    """
+    adapted = [(shape, 1) for shape in outer_adapters(m, recipe)]
+    for part, layers in trained_groups(m, recipe):
+        targets = targets_in(part, recipe.target_modules)
+        adapted += [(shape, layers) for name, shape in layer_linears(part).items() if name in targets]
+    if recipe.variant == "oft":
+        return [(INDEX_BYTES, 2 * sum(times for _, times in adapted))]
+    if recipe.variant != "vera":
+        return []
+    widest = max(shape.in_features for shape, _ in adapted), max(shape.out_features for shape, _ in adapted)
+    return [(ITEM_BYTES[shared_dtype(recipe)] * recipe.rank * width, 1) for width in widest]

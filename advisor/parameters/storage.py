@@ -38,12 +38,15 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
 
 
 def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
-    """The dtype that a 4-bit layer's bias takes in the first forward pass, for good: the one that it computes in.
+    """The dtype that a quantized layer's bias takes in the first forward pass, for good.
 
-    Before bitsandbytes 0.50 that of the first input: fp32 after k-bit preparation, but attention's output.
-    Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward.
+    In 8 bits that of its first input: fp32 after k-bit preparation, but attention's output. In 4 bits the one that it
+    computes in, before bitsandbytes 0.50 as in 8 bits.
+    Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward and Linear8bitLt.forward.
     """
-    older = recipe.quant in ("nf4", "fp4") and libraries_of(recipe.stack).bitsandbytes < (0, 50)
+    older = recipe.quant == "int8" or (
+        recipe.quant in ("nf4", "fp4") and libraries_of(recipe.stack).bitsandbytes < (0, 50)
+    )
     attended = name == m.out_name and recipe.autocast
     return "float32" if older and recipe.kbit_upcast and not attended else recipe.base_dtype
 

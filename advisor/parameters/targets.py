@@ -135,6 +135,14 @@ def _adaptable(part: ModelSpec) -> list[str]:
     return [name for name in layer_linears(part) if target_name(name) not in left and name not in left]
 
 
+def passes_over_linears(m: ModelSpec) -> bool:
+    """Whether peft's LoRA leaves out linear layers beside fused experts that adapters of other kinds are put on.
+
+    Source: peft 0.21, utils/transformers_weight_conversion.py, convert_peft_config_for_transformers.
+    """
+    return any(len(_adaptable(part)) < len(layer_linears(part)) for part, _ in layer_groups(m))
+
+
 def _names_of(m: ModelSpec) -> list[str]:
     inside = (target_name(name) for part, _ in layer_groups(m) for name in _adaptable(part))
     heads = () if m.task == "embeddings" else (head_linear(m).name,)
@@ -201,7 +209,7 @@ def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:
     if (
         not recipe.has_adapters
         or recipe.trained_layers
-        or recipe.variant == "oft"
+        or recipe.replaces_lora
         or not adapts_experts(m, recipe.target_modules, recipe.is_dora, recipe.dropout)
     ):
         return {}

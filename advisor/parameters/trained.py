@@ -19,7 +19,7 @@ from advisor.parameters.modules import (
     own_parameters,
 )
 from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
-from advisor.parameters.rotations import check_rotations, rotates, rotation_shape
+from advisor.parameters.replacing import check_replacing, replacing_shapes
 from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
@@ -47,13 +47,20 @@ class Trained(NamedTuple):
 
 def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
     """The adapter of a linear layer that occurs `times` times."""
-    if rotates(recipe):
-        return [Trained(*rotation_shape(shape), times, recipe.adapter_dtype, True, _projection(recipe))]
+    if recipe.replaces_lora:
+        return [_replacing(one, recipe, times) for one in replacing_shapes(shape, recipe, recipe.rank)]
     found = [
         Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype, True, _projection(recipe)),
         Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype, True, _projection(recipe)),
     ]
     return [*found, Trained(shape.out_features, 0, times, recipe.magnitude_dtype)] if recipe.is_dora else found
+
+
+def _replacing(shape: tuple[int, ...], recipe: Recipe, times: int) -> Trained:
+    """A tensor of an adapter in LoRA's place."""
+    if len(shape) == 1:
+        return Trained(shape[0], 0, times, recipe.adapter_dtype)
+    return Trained(shape[0], shape[1], times, recipe.adapter_dtype, True, _projection(recipe))
 
 
 def _projection(recipe: Recipe) -> int:
@@ -126,8 +133,8 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     found: list[Trained] = []
     own = own_weights(m, recipe)
     if recipe.has_adapters:
-        if rotates(recipe):
-            check_rotations(m, recipe)
+        if recipe.replaces_lora:
+            check_replacing(m, recipe)
         resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
         for part, layers in trained_groups(m, recipe):
             found += _adapters(part, recipe, layers)

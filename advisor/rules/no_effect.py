@@ -47,7 +47,7 @@ def _idle(context: Context) -> list[tuple[str, str]]:
     fixed, checkpointing = question.fixed, question.gradient_checkpointing in (None, True)
     # What is idle for one method only may be there for another.
     each = [
-        idle_knobs(method, row.recipe.quant, checkpointing, question.trained_layers or 0)
+        idle_knobs(method, row.recipe.quant, checkpointing, question.trained_layers or 0, row.recipe.variant)
         for method, row in context.candidates.items()
     ]
     idle = [(name, why) for name, why in each[-1].items() if name in fixed and all(name in one for one in each)]

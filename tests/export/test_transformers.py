@@ -214,3 +214,22 @@ def test_liger_is_switched_on_in_parts() -> None:
     arguments = configs(recipe_of("lora", kernels=("liger_norm", "liger_loss")))["TrainingArguments"]
     assert arguments.use_liger_kernel is True
     assert arguments.liger_kernel_config == {"rope": False, "swiglu": False, "geglu": False}
+
+
+@pytest.mark.parametrize(
+    ("variant", "knobs", "lines"),
+    [
+        ("oft", {}, ["OFTConfig(", "oft_block_size=32,", 'target_modules="all-linear",']),
+        ("ia3", {"target_modules": ("k_proj", "down_proj")}, ["IA3Config(", 'target_modules=["k_proj", "down_proj"],']),
+        (
+            "vera",
+            {"rank": 256, "dropout": 0.1, "trained_layers": 2, "modules_to_save": ("lm_head",)},
+            ["VeraConfig(", "r=256,", "vera_dropout=0.1,", 'modules_to_save=["lm_head"],', "layers_to_transform="],
+        ),
+    ],
+)
+def test_adapters_in_place_of_lora(variant: Any, knobs: dict[str, Any], lines: list[str]) -> None:
+    text = script(recipe_of("lora", variant=variant, **knobs))
+    assert all(line in text for line in lines)
+    assert f"from peft import {lines[0][:-1]}, get_peft_model" in text
+    assert "LoraConfig" not in text
