@@ -55,6 +55,7 @@ def gemma3n_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tens
     del first
     assert given.layer_input is not None
     first = gated_input(t, made, given.layer_input, w)
+    t.label("streams")
     return added_to_others(t, corrected, first)
 
 
@@ -69,6 +70,7 @@ def _modalities(t: Tape, x: Tensor, w: Weights) -> Tensor:
     """How much of each stream a token x (B, S, H) asks for: (B, S, N)."""
     inputs = scale(t, w.further_norms[ROUTER_NORM](t, x))
     routed = linear(t, inputs, w.linears[ROUTER])
+    t.label("streams")
     return cast(t, unary(t, cast(t, routed, "float32"), "output"), x.dtype)
 
 
@@ -80,6 +82,7 @@ def _predicted(t: Tape, x: Tensor, w: Weights) -> Tensor:
     t.kernel("elementwise", coefficients.weight.dtype, 0, 2 * coefficients.weight.bytes)  # clamped in place
     each = (batch * length, count, count)
     all_coefs = t.view(linear(t, modalities, coefficients), each)
+    t.label("streams")
     rows = (batch * length, width, count)
     predictions = batched_matmul(t, t.view(x, rows), all_coefs, rows, count)
     predictions = t.view(predictions, x.shape)
@@ -94,6 +97,7 @@ def _corrected(t: Tape, predictions: Tensor, activated: Tensor, w: Weights) -> T
     """
     count, batch, length, _ = predictions.shape
     modalities = _modalities(t, activated, w)
+    t.label("streams")
     innovation = subtract(t, activated, first_of(t, predictions))
     innovation = repeated(t, innovation, count)
     weight = clamped(t, w.linears[CORRECTION].weight, both=True)

@@ -11,7 +11,6 @@ from advisor.decoders.decoder import Decoder
 from advisor.decoders.experts import Experts, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best, picked_rows
 from advisor.decoders.layer_inputs import gated_input
-from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import rms_norm_power
 from advisor.decoders.rope import turned
 from advisor.decoders.step_inputs import LayerInputs
@@ -33,7 +32,7 @@ def gemma4_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tenso
         h = shared_expert(t, h, w.m, w.linears)
         h = _with_experts(t, x, h, w, w.experts, kept)
     else:
-        h = feed_forward(t, h, w.m, w.linears)
+        h = d.stack.feed_forward(t, h, w.m, w.linears, w.own)
     h = after_mlp(t, h)
     x = add(t, x, h)
     del h

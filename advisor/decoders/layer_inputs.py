@@ -40,7 +40,7 @@ def layer_table_of(m: ModelSpec, own: OwnWeights, other: str, norm_dtype: str, s
     if not m.layer_input_size:
         return None
     table = Tensor(layer_table(m), own.dtype if own.rest else other, needs_grad=own.rest)
-    norm = Norm(m.norm, m.layer_input_size, norm_dtype, own.norms, False, code=stack.norm(m, "layer"))
+    norm = Norm(m.norm, m.layer_input_size, norm_dtype, own.norms, False, code=stack.norm(m, "further"))
     return LayerTable(table, norm)
 
 

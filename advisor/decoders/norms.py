@@ -11,8 +11,8 @@ from advisor.tape.layout import join_heads, split_heads
 from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
 from advisor.tape.tape import Tape
 
-NormPlace = Literal["layer", "final", "heads"]
-"""Around a layer's blocks (or before the layers), after the last layer, or of queries, keys and latents."""
+NormPlace = Literal["layer", "final", "heads", "further"]
+"""Around a layer's blocks (or before the layers), after the last layer, of queries, keys and latents, or elsewhere."""
 
 NormFunction = Callable[[Tape, Tensor, Tensor], Tensor]
 """(tape, x (..., width), weight (width,)) -> the norm of x."""

@@ -50,11 +50,13 @@ def _alike(
     kept: list[Tensor],
 ) -> list[Tensor]:
     """`first`, and of each further stream its projection, times the length of `first` over its own."""
+    t.label("streams")
     length = _power(t, mean_last(t, _power(t, first)))
     del kept[1:]  # names of the first call that are given again
     found = [first]
     for index, name in enumerate(names, 1):
         projected = linear(t, other(index), projections[name])
+        t.label("streams")
         current = cast(t, projected, first.dtype)
         own_length = mean_last(t, _power(t, current))
         own_length = unary(t, clamped(t, own_length), "output", backward_temporaries=1)

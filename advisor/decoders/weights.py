@@ -76,7 +76,7 @@ class Weights:
         names = [norm.name for norm in layer_norms(m) if norm.name not in (*HEAD_NORMS, GATED_NORM, SINKS)]
         self.norms = [outer_norm(m, normed, norms, stack) for name in names if name.startswith(PLAIN_NORM)]
         self.further_norms = {
-            name: outer_norm(m, normed, norms, stack) for name in names if not name.startswith(PLAIN_NORM)
+            name: outer_norm(m, normed, norms, stack, "further") for name in names if not name.startswith(PLAIN_NORM)
         }
         self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
         self.own = {

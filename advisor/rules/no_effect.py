@@ -3,19 +3,22 @@
 A knob was set that means nothing for the methods in question, for example --rank with --method full. It is
 left out of the recipe; the warning makes sure that nobody counts on its effect. The same holds for ways to pad rows
 that are packed, or that have one length, and for names in
---target-modules that no layer of the model has: peft passes over them as long as another name matches.
+--target-modules that no layer of the model has: peft passes over them as long as another name matches. And for an
+adapter of a layer whose weight the model's code multiplies by itself, without calling the layer.
 """
 
 from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.knobs import idle_knobs
+from advisor.parameters.layer_inputs import PASSED_OVER
 from advisor.parameters.targets import unmatched_targets
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
 from advisor.specs import ADAPTER_METHODS, ModelSpec, Workload
 
 CODE = "ADV104"
+GEMMA3N = "transformers 5.23, models/gemma3n/modeling_gemma3n.py, Gemma3nTextAltUp.correct"
 PEFT = "https://github.com/huggingface/peft/blob/main/src/peft/tuners/tuners_utils.py"
 
 
@@ -31,15 +34,20 @@ def check(context: Context) -> Finding | None:
             f"{'that name' if len(strangers) == 1 else 'one of these names'}, and peft adapts the others only."
         )
         found.append(Reason(code=CODE, text=text, source=PEFT))
+    for name in sorted(PASSED_OVER.intersection(_named(context)) - set(strangers)):
+        text = f"An adapter of {name} has no effect: the model's code multiplies by that layer's weight alone."
+        found.append(Reason(code=CODE, text=text, source=GEMMA3N))
     return Finding(tuple(found)) if found else None
 
 
 def _strangers(context: Context) -> tuple[str, ...]:
-    targets = context.question.target_modules
+    return unmatched_targets(context.model, _named(context)) if isinstance(context.model, ModelSpec) else ()
+
+
+def _named(context: Context) -> tuple[str, ...]:
+    """The target modules that were asked for, where any method has some."""
     adapted = any(method in ADAPTER_METHODS for method in context.candidates)
-    if targets is None or not adapted or not isinstance(context.model, ModelSpec):
-        return ()
-    return unmatched_targets(context.model, targets)
+    return (context.question.target_modules or ()) if adapted else ()
 
 
 def _idle(context: Context) -> list[tuple[str, str]]:
@@ -79,4 +87,4 @@ def _idle_of_rows(workload: Workload) -> list[tuple[str, str]]:
     return idle
 
 
-RULE = Rule(CODE, "warns", __doc__, (FORMULA, PEFT), check)
+RULE = Rule(CODE, "warns", __doc__, (FORMULA, PEFT, GEMMA3N), check)

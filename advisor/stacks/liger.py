@@ -57,7 +57,8 @@ class Patched(NamedTuple):
 
     def norm(self, place: NormPlace) -> NormKind:
         """How the norms at `place` are patched."""
-        return self.final if place == "final" else self.heads if place == "heads" else self.layer
+        places: dict[NormPlace, NormKind] = {"final": self.final, "heads": self.heads, "layer": self.layer}
+        return places.get(place, "")
 
 
 _LLAMA = Patched()
