@@ -16,6 +16,10 @@ _ALONE = ("all-linear", "attention")
 """What stands for several layers, and beside nothing else."""
 
 
+CONVOLUTIONS = ("conv", "conv1d")
+"""What models call the convolution of each channel by itself, in layers without attention."""
+
+
 def fuses_experts(m: ModelSpec) -> bool:
     """Whether peft mistakes gate, up and down projections for parts of fused experts, so that no dense MLP is adapted.
 
@@ -64,6 +68,9 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         names = _names_of(m)
         for name in target_modules:
+            if name in CONVOLUTIONS and m.mixers:
+                why = f"must not be adapted: peft 0.21 fails on the convolutions of {m.name} (tuners/lora/layer.py)"
+                raise BadValue("target modules", name, why)
             if name in _ALONE:
                 raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
             if name not in names and ("." in name or not set(names) & set(target_modules)):
