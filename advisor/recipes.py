@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from advisor.checkpoints import STORES, Store
 from advisor.errors import BadValue
-from advisor.knobs import BY_NAME, idle_knobs
+from advisor.knobs import BY_NAME, Knob, idle_knobs
 from advisor.libraries import libraries_of, version_text
 from advisor.specs import QUANTIZED_METHODS, Method, Model, ModelSpec, Recipe
 
@@ -118,8 +118,17 @@ def flag(name: str, value: object) -> str:
     if isinstance(value, bool):
         return knob.flag if value else f"--no-{knob.flag[2:]}"
     if isinstance(value, tuple):
-        return f"{knob.flag} {','.join(map(str, value))}"
+        return f"{knob.flag} {','.join(_shortest(knob, tuple(map(str, value))))}"
     return f"{knob.flag} {value:.15g}" if isinstance(value, float) else f"{knob.flag} {value}"
+
+
+def _shortest(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names with the one word in the place of several that stands for them all."""
+    for word, stands_for in knob.aliases.items():
+        several = stands_for.split()
+        if len(several) > 1 and set(several) <= set(names):
+            names = tuple(dict.fromkeys(word if name in several else name for name in names))
+    return names
 
 
 def flags_of(recipe: Recipe, fixed: tuple[str, ...] = ()) -> tuple[str, ...]:

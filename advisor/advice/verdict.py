@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.answer import Reason, Recommendation
 from advisor.errors import InputError
 from advisor.rates import learning_rate
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding, Rule
 from advisor.specs import TracedModel
-
-if TYPE_CHECKING:
-    pass
 
 
 def decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]:
@@ -37,11 +32,14 @@ def decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]
 
 
 def _finding(rule: Rule, context: Context) -> Finding | None:
-    """What a rule says; None if it needs a recipe that the traced model's profile lacks."""
+    """What a rule says; None if it compares with a recipe that cannot be run.
+
+    Such as one that a traced model's profile lacks, or fp32 weights beside a kernel for 16 bits.
+    """
     try:
         return rule.check(context)
     except InputError:
-        if isinstance(context.model, TracedModel):
+        if rule.kind != "recommends" or isinstance(context.model, TracedModel):
             return None
         raise
 

@@ -73,6 +73,25 @@ DENSE: dict[str, Architecture] = {
         rope_made="by_kind",
         norms_after_values=True,  # modeling_gemma3.py, Gemma3Attention.forward: q_norm after v_proj
     ),
+    "gemma3n_text": Architecture(
+        layer="gemma3n",  # modeling_gemma3n.py, Gemma3nTextDecoderLayer.forward: self.altup.predict(hidden_states)
+        # modeling_gemma3n.py, Gemma3nTextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+        # modeling_gemma3n.py, Gemma3nRotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", nn.Buffer(...))
+        rope_made="by_kind",
+    ),
+    "gemma4_unified_text": Architecture(
+        layer="gemma4",  # modeling_gemma4_unified.py, Gemma4UnifiedTextAttention.forward: self.v_norm(value_states)
+        # configuration_gemma4_unified.py, Gemma4UnifiedTextConfig.__post_init__: "per_layer_config"
+        reads_per_layer_config=True,
+        norms_after_values=True,  # modeling_gemma4_unified.py, Gemma4UnifiedTextAttention.forward: k_norm after v_proj
+        # modeling_gemma4_unified.py, Gemma4UnifiedTextDecoderLayer.forward: hidden_states *= self.layer_scalar
+        layer_scalar=True,
+        # modeling_gemma4_unified.py, Gemma4UnifiedTextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+        # modeling_gemma4_unified.py, Gemma4UnifiedTextRotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", ...)
+        rope_made="by_kind",
+    ),
     "glm": Architecture(
         # modeling_glm.py, apply_rotary_pos_emb: cos[..., : cos.shape[-1] // 2].repeat_interleave(2, dim=-1)
         spreads_rope_tables=True,

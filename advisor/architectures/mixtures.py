@@ -43,6 +43,7 @@ MIXTURES: dict[str, Architecture] = {
     "gemma4_text": Architecture(
         layer="gemma4",  # modeling_gemma4.py, Gemma4TextAttention.forward: value_states = self.v_norm(value_states)
         reads_per_layer_config=True,  # configuration_gemma4.py, Gemma4TextConfig.__post_init__: "per_layer_config"
+        norms_after_values=True,  # modeling_gemma4.py, Gemma4TextAttention.forward: k_norm after v_proj
         # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states = hidden_states_1 + hidden_states_2
         experts_beside_mlp=True,
         layer_scalar=True,  # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states *= self.layer_scalar
@@ -95,7 +96,8 @@ MIXTURES: dict[str, Architecture] = {
         norms_after_rope=True,
     ),
     "lfm2_moe": Architecture(
-        mixture="lfm2",  # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores_for_routing = routing_weights + expert_bias
+        # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores_for_routing = routing_weights + expert_bias
+        mixture="lfm2",
         # modeling_lfm2_moe.py, Lfm2MoeSparseMoeBlock: self.expert_bias = nn.Buffer(...)
         balancing_bias="buffer",
         # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.feed_forward
@@ -120,6 +122,18 @@ MIXTURES: dict[str, Architecture] = {
         expert_names=("w1", "w3", "w2"),
         # peft, utils/transformers_weight_conversion.py: _MODEL_TO_CONVERSION_PATTERN["mixtral"] = "mixtral"
         fused_experts_in_peft=True,
+    ),
+    "nemotron_h": Architecture(
+        mixture="nemotron_h",  # modeling_nemotron_h.py, NemotronHMoE.forward: self.fc1_latent_proj(hidden_states)
+        # modeling_nemotron_h.py, NemotronHBlock.__init__: self.mixer
+        linear_paths=("model.layers.{}.mixer", "model.layers.{}.mixer"),
+        mixer_path="model.layers.{}.mixer",
+        embedding_name="embeddings",  # modeling_nemotron_h.py, NemotronHModel.__init__: self.embeddings
+        norms_end_in_norm=False,  # modeling_nemotron_h.py, NemotronHModel.__init__: self.norm_f
+        # modeling_nemotron_h.py, NemotronHTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
     ),
     "olmoe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward

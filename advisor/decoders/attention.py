@@ -41,7 +41,7 @@ def _causal_numbers(t: Tape, length: int) -> Tensor:
 
 
 def composed_attention(
-    t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drops: bool, layout: Layout
+    t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drops: bool, layout: Layout, causal: bool = True
 ) -> Tensor:
     """PyTorch's own composition of fp32 products, where no fused kernel applies: (B, H, S, D), head-major.
 
@@ -61,14 +61,15 @@ def composed_attention(
         mask = mask_numbers(t, mask, batch, before)
     q, k, v = cast(t, q, "float32"), cast(t, k, "float32"), cast(t, v, "float32")
     query = scale(t, q)
-    if mask is None:
+    if mask is None and causal:
         mask = _causal_numbers(t, length)
     keys, values = k, v
     if layout.grouped and groups > 1:
         keys, values = repeat_kv(t, k, groups), repeat_kv(t, v, groups)
         layout = layout._replace(k=True, v=True)
     weights = scores_of(t, query, scale(t, keys), square, layout, autocast=False)
-    weights = add(t, weights, mask) if t.device == "cpu" else add_in_place(t, weights, mask)
+    if mask is not None:
+        weights = add(t, weights, mask) if t.device == "cpu" else add_in_place(t, weights, mask)
     weights = softmax(t, weights, "float32") if t.device == "cpu" else _safe_softmax(t, weights)
     if drops:
         weights = dropout(t, weights)

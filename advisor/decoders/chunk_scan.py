@@ -2,7 +2,7 @@
 
 B rows, S tokens, C chunks of Q tokens (the last filled up with zeros), n heads of P values, a state of N. Keys and
 queries are what the code calls B and C. All in fp32, with keys and queries repeated for every head. Products are of
-copies, unless the batch is one row of one chunk.
+copies where chunks or rows lie between heads; values come from the convolution channel by channel, head by head.
 
 Source: transformers 5.23, models/granitemoehybrid/modeling_granitemoehybrid.py, `mamba2_chunk_scan`, which
 models/{bamba,falcon_h1,mamba2,nemotron_h,zamba2}/modeling_*.py repeat word by word; PyTorch 2.13,
@@ -52,20 +52,18 @@ def chunk_scan(t: Tape, given: Scanned, learned: Constants, chunks: Chunks) -> T
     skipped = mul(t, _filled_up(t, x, rows), t.view(learned.skip, (heads, 1)))
     x = mul(t, x, cast(t, t.view(steps, (*steps.shape, 1)), "float32"))
     a = mul(t, cast(t, steps, "float32"), learned.decay)
-    x, a, keys, queries = [_filled_up(t, one, rows) for one in (x, a, keys, queries)]
-    if several:
-        x, keys, queries = regathered(t, x), regathered(t, keys), regathered(t, queries)
+    x, a, keys, queries = [_in_chunks(t, one, rows, several) for one in (x, a, keys, queries)]
 
     each = (batch, count, heads)
     summed = _cumulated(t, a)
     decays = unary(t, _segment_sum(t, a, (*each, size, size)), "output")
     scores = _contracted(t, queries, keys, (*each, size, size), state, (copies, copies))
     weights = mul(t, scores, decays)
-    diagonal = _contracted(t, weights, x, (*each, size, width), size, (False, copies), copies)
+    diagonal = _contracted(t, weights, x, (*each, size, width), size, (False, several), copies)
 
     decay = unary(t, _difference(t, part(t, summed, (*each, 1)), summed), "output")
     decayed = mul(t, keys, t.view(decay, (*decay.shape, 1)))
-    states = _contracted(t, x, decayed, (*each, width, state), size, (copies, copies), several)
+    states = _contracted(t, x, decayed, (*each, width, state), size, (several, copies), several)
     nothing = t.empty((batch, 1, heads, width, state), states.dtype)
     t.kernel("elementwise", states.dtype, 0, nothing.bytes)
     states = _behind(t, nothing, states)
@@ -121,6 +119,12 @@ def _repeated(t: Tape, x: Tensor, heads: int) -> Tensor:
         return (out,)
 
     return t.op((x,), (*shape[:2], heads, shape[3]), dtype, backward)
+
+
+def _in_chunks(t: Tape, x: Tensor, rows: int, several: bool) -> Tensor:
+    """x (B, S, ...) filled up to so many rows; of a tensor of vectors the gradient comes in another layout."""
+    out = _filled_up(t, x, rows)
+    return regathered(t, out) if several and len(x.shape) == 4 else out
 
 
 def _filled_up(t: Tape, x: Tensor, rows: int) -> Tensor:

@@ -14,6 +14,7 @@ from advisor.decoders.attention import (
     falcon_attention,
     model_repeat_kv,
 )
+from advisor.decoders.attention_gate import gated_by_sigmoid, gated_by_softplus, heads_and_gate
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
 from advisor.decoders.fused import (
@@ -27,6 +28,7 @@ from advisor.decoders.fused import (
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.heads import gated_heads
+from advisor.decoders.indexer import chosen
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
@@ -38,7 +40,7 @@ from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy
-from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale, unary
+from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale
 from advisor.tape.tape import Tape
 
 
@@ -59,6 +61,7 @@ class Decoder:
         self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
+        self.choice: Tensor | None = None
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
@@ -66,6 +69,7 @@ class Decoder:
         """The attention's output (B, H, S, D), copied where its heads are stored one after the other."""
         t, m, mask = self.t, w.m, given.mask
         k, v = self.stack.attended(t, m, k, v)
+        causal = not m.bidirectional
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
         joined = given.rotated and self.stack.joins_heads(m)
         layout = Layout(joined or single, joined or single, single, not own, single)
@@ -88,15 +92,15 @@ class Decoder:
             joined, layout = True, layout._replace(q=True, k=True, v=True)
         kernel = self._kernel(q, k, v, mask)
         if kernel == "math":
-            out = composed_attention(t, q, k, v, mask, drops, layout)
+            out = composed_attention(t, q, k, v, mask, drops, layout, causal)
         elif kernel == "efficient":
             width = max(q.shape[-1], v.shape[-1])
-            return efficient_attention(t, q, k, v, mask, sums_in_memory(width, self.card))
+            return efficient_attention(t, q, k, v, mask, sums_in_memory(width, self.card), causal)
         elif self.kind == "flash":
             return self._flash(q, k, v, given, joined)
         else:
             kinds = CUDNN_MASKED if kernel == "cudnn" and mask is not None else self._unmasked(q, v)
-            out = fused_attention(t, q, k, v, mask, given.window, kinds)
+            out = fused_attention(t, q, k, v, mask, given.window, kinds, causal)
             if not joined:  # flash attention's output has the layout of q
                 return out
         return copy(t, out, out.shape)
@@ -124,13 +128,13 @@ class Decoder:
         if not t.autocast and half != "float32":
             q, k, v = cast(t, q, half), cast(t, k, half), cast(t, v, half)
         if given.mask is None:
-            out = fused_attention(t, q, k, v, None, given.window, FLASH)
+            out = fused_attention(t, q, k, v, None, given.window, FLASH, not self.m.bidirectional)
             return copy(t, out, out.shape) if joined else out
         batch, _, length, _ = q.shape
         indices = t.empty((batch, length), "int64")
         t.kernel("reduce", "int64", 0, given.mask.bytes + indices.bytes)
         q, k, v = (without_padding(t, x, indices) for x in (q, k, v))
-        out = fused_attention(t, q, k, v, None, given.window, FLASH)
+        out = fused_attention(t, q, k, v, None, given.window, FLASH, not self.m.bidirectional)
         return with_padding(t, out, indices)
 
     def attention(self, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:
@@ -147,9 +151,15 @@ class Decoder:
         _parts: tuple[Tensor, ...] = ()
         gate: Tensor | None = None
         if m.kv_lora_rank and given.rope is not None:
-            q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
-        elif m.attention_gate:
+            q, k, v, _parts, latent = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+            if latent is not None:
+                choice = chosen(t, x, latent, w, given, self.single_row)
+                given, _parts = given._replace(mask=choice.mask), (*_parts, latent, choice.indices, choice.masked)
+                self.choose(choice.indices)
+        elif m.attention_gate == "with_queries":
             q, k, v, gate = gated_heads(t, x, m, w.linears, w.qk_norms)
+        elif m.attention_gate != "none" and self.quirks.gates_by == "sigmoid":
+            (q, k, v), gate = heads_and_gate(t, x, m, w.linears, w.qk_norms)
         else:
             q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
@@ -163,15 +173,22 @@ class Decoder:
         if self.quirks.norms_after_rope:
             q = w.qk_norms[0](t, q)
             k = w.qk_norms[1](t, k)
-        if self.quirks.scales_queries_by_position:
+        if self.quirks.scales_queries_by_position and not m.kv_lora_rank:
             q = mul(t, q, position_factors(t, length, q.dtype))
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
         if gate is not None:
-            out = mul(t, out, unary(t, gate, "output"))
+            out = gated_by_sigmoid(t, out, gate)
+        elif m.attention_gate != "none":
+            out = gated_by_softplus(t, out, x, m, w.linears)
         out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
+
+    def choose(self, indices: Tensor) -> None:
+        """Keep a layer's choice of tokens until the next layer returns, where the model hands it on."""
+        if self.quirks.passes_choice_on and not self.t.replaying and not self.t.rerunning:
+            self.choice = indices
 
     def mlp(self, x: Tensor, w: Weights) -> Tensor:
         """The feed-forward block of x (B, S, H)."""
@@ -219,6 +236,12 @@ class Decoder:
         h = self.mlp(h, w)
         return self._join(x, h)
 
+    def one_block(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
+        """The mixer of tokens or the MLP, whichever the layer has, after a norm (Nemotron-H)."""
+        h = w.norms[0](self.t, x)
+        h = self.mlp(h, w) if w.m.mixer == "none" else self.attention(h, w, given, [])
+        return add(self.t, x, h)
+
     def _join(self, x: Tensor, h: Tensor) -> Tensor:
         h = self._dropped_outside(h)
         if self.m.residual_multiplier:
@@ -261,6 +284,8 @@ class Decoder:
 
 def decoder_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
     """One decoder layer: x (B, S, H) -> (B, S, H)."""
+    if d.m.one_block:
+        return d.one_block(x, w, given)
     match w.m.norm_placement:
         case "pre":
             return d.sequential(x, w, given)

@@ -55,8 +55,10 @@ def embed(
     if leaf and not x.needs_grad:
         x.needs_grad = True
     if noise:
-        x = _noised(t, x)
+        x = noised(t, x)
     if m.embedding_multiplier and not quirks.embedding_scales_itself:
+        if quirks.keeps_embedding == "unscaled":
+            kept.append(x)
         x = scale(t, x)
     if positions is not None:
         if m.position_offset:
@@ -77,7 +79,7 @@ def embed(
     return Embedded(ids, kept, x)
 
 
-def _noised(t: Tape, x: Tensor) -> Tensor:
+def noised(t: Tape, x: Tensor) -> Tensor:
     """x plus uniform noise of its shape. Source: transformers 5.23, integrations/neftune.py."""
     noise = t.empty(x.shape, x.dtype)
     for _ in range(2):  # zeros, then filled in place

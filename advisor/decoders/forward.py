@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
+from advisor.decoders.encoder import HeadTransform, Tables, encoder_embedding
 from advisor.decoders.ends import embed
 from advisor.decoders.gradients import shared_weight
 from advisor.decoders.kinds import LayerKind
+from advisor.decoders.layer_inputs import LayerTable, layer_inputs
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import Norm
@@ -16,6 +18,7 @@ from advisor.decoders.recorder import EMBEDDING, HEAD, Recorder
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.decoders.step_inputs import Chunks, StepInputs
+from advisor.decoders.streams import averaged, gathered, spread
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -32,14 +35,19 @@ class Ends(NamedTuple):
     last_norm: Norm | None
     first_norm: Norm | None
     projections: dict[str, Linear]
+    types: Tensor | None = None
+    transform: HeadTransform | None = None
+    layer_table: LayerTable | None = None
 
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
         return (
-            [p for p in (self.table, self.positions) if p is not None and p.needs_grad]
+            [p for p in (self.table, self.positions, self.types) if p is not None and p.needs_grad]
             + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
             + [p for part in (*self.projections.values(), self.head) for p in part.trained]
+            + (self.transform.trained if self.transform is not None else [])
+            + (self.layer_table.trained if self.layer_table is not None else [])
         )
 
 
@@ -79,36 +87,54 @@ class Forward:
         if table is head.weight:
             table = head.weight = shared_weight(t, table)
         # no name for the hidden states here: a stack's loss may let go of them
-        return self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), head, self.one_tile, self.held))
+        one_tile, held = self.one_tile, self.held
+        return self.stack.loss(
+            t, LossInputs(m, self.recipe, self._decode(table, ends), head, one_tile, held, ends.transform)
+        )
 
     def _decode(self, table: Tensor, ends: Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
         t, m, recipe = self.t, self.m, self.recipe
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         project, noise = ends.projections.get("project_in"), recipe.neftune > 0
-        ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
-        x = self.stack.embedded(t, m, recipe, x)
-        if ends.first_norm is not None:
-            x = ends.first_norm(t, x)
+        if ends.positions is not None and ends.types is not None and ends.first_norm is not None:
+            tables = Tables(table, ends.positions, ends.types, ends.first_norm)
+            ids, _kept, x = encoder_embedding(t, m, tables, BATCH, LENGTH, leaf, self.packed, noise)
+        else:
+            ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
+            x = self.stack.embedded(t, m, recipe, x)
+            if ends.first_norm is not None:
+                x = ends.first_norm(t, x)
+        every = layer_inputs(t, m, ends.layer_table, ends.projections, x, BATCH, LENGTH)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
         rows = (self.padded, self.packed, self.chunks)
         shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, *rows)
+        shared.layer_inputs, streams = every, list[Tensor]()
+        if m.streams is not None:
+            x = spread(t, m, x, ends.projections, streams)
         self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
-            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding, kind.attends)
+            weights, given = self.layers[index], shared.of(t, m, kind)
+            if decoder.choice is not None:
+                given = given._replace(choice=decoder.choice)
             if recipe.gradient_checkpointing and t.grad_enabled:
-                run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
-                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
+                last = index == len(self.plan) - 1
+                run = lambda h, *own, w=weights, g=given: layer(decoder, h, w, g.with_beside(*own))  # noqa: E731
+                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last, given.beside)
             else:
                 x = layer(decoder, x, weights, given)
         self.recorder.enter(HEAD)
         t.label("final norm")
+        if m.streams is not None:
+            x = gathered(t, m, x, ends.projections, streams)
+            x = averaged(t, x)
         if ends.last_norm is not None:
             x = ends.last_norm(t, x)
-        if ends.projections:
+        if "project_out" in ends.projections:
             x = linear(t, x, ends.projections["project_out"])
         decoder.held.clear()
+        decoder.choice = None
         return x

@@ -39,8 +39,9 @@ def fused_attention(
     mask: Tensor | None = None,
     window: int = 0,
     kinds: tuple[str, str] = PREFERRED,
+    causal: bool = True,
 ) -> Tensor:
-    """Flash attention or cuDNN's: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D), causal.
+    """Flash attention or cuDNN's: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, D).
 
     Keeps q, k, v, its output, one fp32 log-sum-exp per row, and a mask as numbers of q's dtype. `window` is 0
     unless it is shorter than the row; `kinds` are those of the kernels that it launches. On CUDA backward also makes
@@ -55,7 +56,7 @@ def fused_attention(
     dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
     out_shape = (*q.shape[:-1], v.shape[-1])
     row_pairs = length * (length + 1)  # twice as many as there are: causal, all under a mask, or those of a window
-    if mask is not None:
+    if mask is not None or not causal:
         row_pairs = 2 * length * length
     elif window:
         row_pairs = 2 * length * window - window * (window - 1)
@@ -100,8 +101,10 @@ def _flash_backward_ends(t: Tape, dtype: str, grad_bytes: int, q_shape: Shape, k
             t.kernel("reduce", dtype, 0, ITEM_BYTES[dtype] * (wide + prod(k_shape)))
 
 
-def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, in_memory: bool) -> Tensor:
-    """Memory-efficient attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, Dv), causal, token by token.
+def efficient_attention(
+    t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, in_memory: bool, causal: bool = True
+) -> Tensor:
+    """Memory-efficient attention: q (B, H, S, D), k and v (B, KV, S, D) -> (B, H, S, Dv), token by token.
 
     Keeps what flash attention keeps. A mask makes it compute the whole square; without one it leaves out blocks above
     the diagonal. Heads above 128 are summed in memory, in fp32. Backward makes an fp32 accumulator of q's size;
@@ -118,7 +121,7 @@ def efficient_attention(t: Tape, q: Tensor, k: Tensor, v: Tensor, mask: Tensor |
     groups, dtype, value_width = heads // k.shape[1], q.dtype, v.shape[-1]
     q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
     out_shape, rows = (batch, heads, length, value_width), (batch, heads, length)
-    pairs = length * (length + 1) if mask is None else 2 * length * length
+    pairs = length * (length + 1) if mask is None and causal else 2 * length * length
     flop = batch * heads * pairs * (width + value_width)
     saved: tuple[Tensor, ...] = (q, k, v)
     if mask is not None:

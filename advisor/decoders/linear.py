@@ -41,6 +41,7 @@ class Linear:
         "bias",
         "bias_apart",
         "code",
+        "idle",
         "in_features",
         "lora_a",
         "lora_b",
@@ -73,7 +74,7 @@ class Linear:
         trained = recipe.method == "full" and not frozen
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
-        self.name = shape.name
+        self.name, self.idle = shape.name, shape.idle
         self.code = code
         self.recipe = recipe
         self.quant = quant

@@ -9,6 +9,7 @@ from __future__ import annotations
 from advisor.decoders.adapters import linear
 from advisor.decoders.chunk_scan import Constants, Scanned, chunk_scan
 from advisor.decoders.convolution import causal_convolution
+from advisor.decoders.fused_scan import Learned, fused_scan
 from advisor.decoders.norms import inverse_root, square
 from advisor.decoders.step_inputs import LayerInputs, unpadded
 from advisor.decoders.weights import Weights
@@ -20,7 +21,7 @@ from advisor.tape.ops import cast, mean_last, mul, negate, unary
 from advisor.tape.tape import Tape
 
 
-def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -> Tensor:
+def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, _recipe: Recipe) -> Tensor:
     """x (B, S, H) -> (B, S, H)."""
     sizes, own, dtype = recurrence_of(w.m), w.own, x.dtype
     batch, length, _ = x.shape
@@ -30,6 +31,10 @@ def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -
     projected = linear(t, x, w.linears["in_proj"])
     t.label("state-space layer")
     decay = negate(t, unary(t, cast(t, own["a_log"], "float32"), "output"))
+    if given.chunks is None:
+        norm = own.get("gate_norm")
+        learned = Learned(own["conv"], own.get("conv_bias"), own["dt_bias"], decay, own["d"], norm)
+        return fused_scan(t, projected, learned, w.linears["out_proj"], sizes)
     gate, mixed, steps = chunk_last(t, projected, (inner, inner + 2 * keys_size, heads))
     mixed = causal_convolution(t, mixed, own["conv"], own.get("conv_bias"), fused=False, activated=True)
     mixed = unpadded(t, mixed, given.padding)
@@ -37,7 +42,6 @@ def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -
     rows = (batch, length)
     by_group = (*rows, groups, sizes.key_dim)
     values = t.view(x, (*rows, heads, sizes.value_dim))
-    assert given.chunks is not None
     scanned = chunk_scan(
         t,
         Scanned(values, steps, t.view(keys, by_group), t.view(queries, by_group)),

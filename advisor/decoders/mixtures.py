@@ -9,8 +9,16 @@ from advisor.decoders.deepseek import deepseek_v2_feed_forward, deepseek_v3_feed
 from advisor.decoders.experts import Experts, sparse_feed_forward
 from advisor.decoders.lfm2_moe import lfm2_feed_forward
 from advisor.decoders.linear import Linear
+from advisor.decoders.nemotron_h import nemotron_feed_forward
 from advisor.decoders.phimoe import phi_feed_forward
 from advisor.decoders.shared_experts import ernie_feed_forward, granite_feed_forward, hunyuan_feed_forward
+from advisor.decoders.sigmoid_mixtures import (
+    afmoe_feed_forward,
+    hy_feed_forward,
+    laguna_feed_forward,
+    minimax_feed_forward,
+    mistral4_feed_forward,
+)
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
@@ -25,6 +33,12 @@ MIXTURES: dict[str, Mixture] = {
     "granite": granite_feed_forward,
     "hunyuan": hunyuan_feed_forward,
     "lfm2": lfm2_feed_forward,
+    "nemotron_h": nemotron_feed_forward,
+    "afmoe": afmoe_feed_forward,
+    "hy_v3": hy_feed_forward,
+    "laguna": laguna_feed_forward,
+    "minimax_m2": minimax_feed_forward,
+    "mistral4": mistral4_feed_forward,
     "phi": phi_feed_forward,
 }
 """By `Architecture.mixture`."""

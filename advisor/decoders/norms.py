@@ -64,6 +64,14 @@ def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     return cast(t, mul(t, wide, weight), x.dtype)
 
 
+def rms_norm_wide(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
+    """Nemotron-H's RMSNorm: OLMo 2's, whose weight is cast to fp32 before the product."""
+    wide = cast(t, x, "float32")
+    variance = mean_last(t, square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
+    return cast(t, mul(t, cast(t, weight, "float32"), wide), x.dtype)
+
+
 def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
     """Gemma 4's RMSNorm: times a power of the mean square, in fp32, then the weight, if any, and cast back.
 
@@ -119,7 +127,7 @@ def _layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) 
         t.kernel("reduce", dtype, 0, 3 * g.bytes + aside)
         return tuple(t.empty(*like) if wanted else None for wanted, like in zip(needs, shapes, strict=True))
 
-    return t.op((x, *vectors), shape, dtype, backward, (x, *vectors, mean, rstd))
+    return t.op((x, *vectors), shape, dtype, backward, (x, *vectors), beside=(mean, rstd))
 
 
 def layer_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -207,6 +215,7 @@ WRITTEN_OUT: dict[str, NormFunction] = {
     "rms_unit_offset": rms_norm_unit_offset,
     "rms_float": rms_norm_float,
     "rms_power": rms_norm_power,
+    "rms_wide": rms_norm_wide,
     "layer_float": layer_norm_float,
 }
 """The norms that the model code writes out, by ModelSpec.norm."""
@@ -216,6 +225,7 @@ NORMS: dict[str, str] = {
     "rms_unit_offset": "Gemma's, of (1 + weight)",
     "rms_float": "OLMo 2's, cast back after the weight",
     "rms_power": "Gemma 4's, of a power instead of a root",
+    "rms_wide": "Nemotron-H's, of the weight in fp32",
     "layer": "nn.LayerNorm",
     "layer_unit_offset": "Nemotron's, of (1 + weight)",
     "layer_float": "a LayerNorm in fp32 (Cohere's; OLMo's has no weight)",

@@ -17,7 +17,7 @@ from advisor.decoders.ends import head_logits
 from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.heads import queries_keys_values
 from advisor.decoders.linear import Linear, LinearCode
-from advisor.decoders.loss import chunked_loss, log_softmax_loss, shifted
+from advisor.decoders.loss import chunked_loss, log_softmax_loss, masked_loss, shifted
 from advisor.decoders.mlp import feed_forward
 from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, NormPlace
 from advisor.decoders.rope import Rope, apply_rope, joins_parts
@@ -41,6 +41,7 @@ class LossInputs(NamedTuple):
     one_tile: bool  # a chunked loss takes all tokens at once
     held: list[Tensor]
     """What the loop holds until after backward: a stack appends to it."""
+    transform: Callable[[Tape, Tensor], Tensor] | None = None  # before an encoder's head
 
 
 class Proof(NamedTuple):
@@ -191,9 +192,17 @@ class Stack:
         """How many layers after the first leave more or less behind than those after them."""
         return 0
 
-    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
-        """`function(x)`, run again in backward; `last`: the last layer."""
-        return checkpoint(t, function, x, reentrant)
+    def checkpoint(
+        self,
+        t: Tape,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        reentrant: bool,
+        last: bool,
+        beside: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """`function(x, *beside)`, run again in backward; `last`: the last layer."""
+        return checkpoint(t, function, x, reentrant, beside)
 
     def rope(self, t: Tape, rope: Rope) -> Rope:
         """The rotary tables that a layer works with, from those that were made for all layers."""
@@ -256,10 +265,16 @@ class Stack:
         itself made them, under the name of the 16-bit ones, which that freed.
         Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
         """
+        if given.m.task == "embeddings":
+            from advisor.decoders.embeddings import embedding_loss
+
+            return embedding_loss(t, given.hidden)
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
+        if given.m.task == "masked_tokens":
+            return masked_loss(t, logits)
         if self.libraries.transformers >= (4, 49):
             return log_softmax_loss(t, logits, given.recipe.upcast_logits)
         upcast = cast(t, logits, "float32")
@@ -291,7 +306,8 @@ def _untraced(m: ModelSpec, at: Version) -> bool:
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
     """Logits (B, S, V) of all tokens; the loss runs next. What the head itself saves is not offloaded."""
     offloader, t.offloader = t.offloader, None
-    projected = [linear(t, given.hidden, given.head)]
+    hidden = [given.hidden if given.transform is None else given.transform(t, given.hidden)]
+    projected = [linear(t, hidden.pop(), given.head)]
     t.offloader = offloader
     logits = head_logits(t, given.m, projected)
     t.label("loss")

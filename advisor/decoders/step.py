@@ -9,9 +9,11 @@ from __future__ import annotations
 from functools import lru_cache, partial
 
 from advisor.architectures import architecture_of
+from advisor.decoders.encoder import HeadTransform
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
 from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
+from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.recorder import Recorder, drop_autocast_cache, leaving_garbage
 from advisor.decoders.sdpa import Call
@@ -75,6 +77,13 @@ def _recorded(
     )
     if m.tie_word_embeddings and not (recipe.has_adapters and (own.embedding or own.head)):
         head = table
+    types = Tensor((m.token_types, m.hidden_size), other, needs_grad=own.rest) if m.token_types else None
+    around = projections(m, recipe, RANK, stack)
+    transform = None
+    if m.task == "masked_tokens":
+        transform = HeadTransform(
+            *around.values(), m.activation, outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
+        )
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
     norm_dtype = own.dtype if own.norms else other
     ends = Ends(
@@ -83,7 +92,10 @@ def _recorded(
         places if m.position == "learned" else None,
         outer_norm(m, norm_dtype, own.norms, stack, "final") if m.final_norm else None,
         outer_norm(m, norm_dtype, own.norms, stack) if m.embedding_norm else None,
-        projections(m, recipe, RANK, stack),
+        {} if transform is not None else around,
+        types,
+        transform,
+        layer_table_of(m, own, other, norm_dtype, stack),
     )
     if recipe.optimizer_in_backward:
         t.on_gradient = partial(updated_at_once, t, recipe.optimizer)

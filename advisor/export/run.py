@@ -9,6 +9,7 @@ from advisor.answer import DataFile
 from advisor.checkpoints import STORES
 from advisor.errors import BadValue, InputError
 from advisor.optimizers import optimizer_row
+from advisor.parameters.layer_inputs import left_whole
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
@@ -130,6 +131,11 @@ def check_stored(run: Run, trainer: str = "", *refused: str) -> None:
         raise InputError(f"no file for --quant {run.recipe.quant}: give the id of a {title} checkpoint as --model")
     if run.stored_as == "hqq" and run.recipe.is_quantized:
         raise InputError("no file for an HQQ checkpoint: transformers 5, which files are written for, does not load it")
+    if run.quantizes and trainer not in ("", "Unsloth") and (names := left_whole(run.model)):
+        raise InputError(
+            f"{trainer}'s file cannot say that {' and '.join(names)} of {run.model.architecture} stay in 16 bits, "
+            "without which its code fails: use --write python"
+        )
     if run.stored_as in refused:
         raise InputError(
             f"{trainer}'s file cannot say how a checkpoint stored by {run.stored_as} is loaded for training: use "

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.export.run import Run, quoted, quoted_list
-from advisor.specs import Recipe
+from advisor.parameters.layer_inputs import left_whole
+from advisor.parameters.modules import head_linear
+from advisor.specs import ModelSpec, Recipe
 
 NAME = "train.py"
 EOS_CHECK = """\
@@ -39,16 +41,19 @@ if options.eval_fraction is not None and not 0 < options.eval_fraction < 1:
 output_dir = options.output_dir or ("out-smoke" if options.smoke else "out")'''
 
 
-def bitsandbytes(recipe: Recipe) -> list[str]:
+def bitsandbytes(m: ModelSpec, recipe: Recipe) -> list[str]:
     """The class that says how bitsandbytes quantizes a base, and lines with its arguments."""
+    names = left_whole(m)
+    skipped = [f"    llm_int8_skip_modules={quoted_list([head_linear(m).name, *names])},"] if names else []
     if recipe.quant == "int8":
-        return ["BitsAndBytesConfig", "    load_in_8bit=True,"]
+        return ["BitsAndBytesConfig", "    load_in_8bit=True,", *skipped]
     return [
         "BitsAndBytesConfig",
         "    load_in_4bit=True,",
         f'    bnb_4bit_quant_type="{recipe.quant}",',
         f"    bnb_4bit_use_double_quant={recipe.double_quant},",
         f"    bnb_4bit_compute_dtype=torch.{recipe.base_dtype},",
+        *skipped,
     ]
 
 

@@ -175,7 +175,7 @@ def _quantization(run: Run) -> list[str]:
             "fp8": ["FineGrainedFP8Config", "    dequantize=True,"] if stored.dequantized else [],
         }
         return trains.get(stored.method, [])
-    return bitsandbytes(recipe) if recipe.is_quantized else []
+    return bitsandbytes(run.model, recipe) if recipe.is_quantized else []
 
 
 def _checkpointing(recipe: Recipe, name: str, options: str) -> list[str]:

@@ -25,6 +25,8 @@ def rope_kinds(m: ModelSpec) -> frozenset[bool]:
 
 def rope_width(m: ModelSpec, sliding: bool) -> int:
     """How many features of a head the tables of such layers rotate."""
+    if m.sliding_rotary_dim and sliding:
+        return m.sliding_rotary_dim
     return m.global_head_dim if m.global_head_dim and not sliding else m.rotary_dim or m.head_dim
 
 
@@ -37,17 +39,23 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
         width, layers = rope_width(m, False), m.num_hidden_layers
         cached = ITEM_BYTES[recipe.base_dtype] * m.max_position_embeddings * width
         found = [(4 * (width // 2), layers), (cached, 2 * layers)]
+    if quirks.position_buffers:
+        found.append((8 * m.position_rows, 2))
     if quirks.causal_mask_buffer:
         found.append((m.max_position_embeddings**2, 1))
     if quirks.causal_mask_in_layers and version < (5, 2):
         found.append((m.max_position_embeddings**2, m.num_hidden_layers))
         found.append((ITEM_BYTES["float32"], m.num_hidden_layers * (version < (5, 0))))  # what is masked
-    if quirks.balancing_bias == "buffer":
-        found += [(4 * part.num_experts, layers) for part, layers in layer_groups(m) if part.num_experts]
+    if quirks.balancing_bias in ("buffer", "base_buffer"):
+        size = ITEM_BYTES[recipe.base_dtype if quirks.balancing_bias == "base_buffer" else "float32"]
+        found += [(size * part.num_experts, layers) for part, layers in layer_groups(m) if part.num_experts]
     if quirks.rope_made == "in_layers":  # sines and cosines of every position
         found.append((4 * m.max_position_embeddings * (m.rotary_dim or m.head_dim), m.num_hidden_layers))
     if quirks.embedding_scales_itself:
-        found.append((4, 1 + (embedding_name(m) in recipe.modules_to_save and recipe.has_adapters)))  # in the copy, too
+        copied = embedding_name(m) in recipe.modules_to_save and recipe.has_adapters  # in the copy, too
+        found.append((4, 1 + copied + (m.layer_input_size > 0)))
+    if m.streams is not None:  # scales of the embeddings of layers, and of what each layer routes by
+        found.append((4, 2 + m.num_hidden_layers))
     if quirks.layer_scalar:
         found.append((ITEM_BYTES[recipe.base_dtype], m.num_hidden_layers))
     if m.activation == "xielu":  # its beta and eps

@@ -25,7 +25,10 @@ NORMS = "norm"
 
 
 class OwnWeights(NamedTuple):
-    """Which of a model's own weights get gradients; `rest`: learned positions and the layers around the decoder's."""
+    """Which of a model's own weights get gradients.
+
+    `rest`: learned positions, embeddings of layers, and the linear layers around the decoder's.
+    """
 
     layers: bool  # all of a layer that is trained at all
     norms: bool  # those outside such layers, too
@@ -52,7 +55,8 @@ def embedding_name(m: ModelSpec) -> str:
 def saveable_modules(m: ModelSpec) -> tuple[str, ...]:
     """The modules that can be trained beside adapters; quantized ones cannot, others are left to full fine-tuning."""
     norms = (NORMS,) if architecture_of(m.architecture).norms_end_in_norm and m.norm_weight else ()
-    return (embedding_name(m), head_linear(m).name, *norms)
+    heads = () if m.task != "next_token" else (head_linear(m).name,)  # its bias is tied to a parameter beside it
+    return (embedding_name(m), *heads, *norms)
 
 
 def check_own_weights(m: ModelSpec, names: tuple[str, ...], layers: int) -> None:
@@ -109,11 +113,11 @@ def outer_tensors(m: ModelSpec, recipe: Recipe) -> list[OuterTensor]:
     def tensor(shape: tuple[int, ...], times: int, trained: bool) -> OuterTensor:
         return OuterTensor(shape, times, own.dtype if full and trained else other, full and trained)
 
-    trains = {"tokens": own.embedding, "positions": own.rest, "head bias": own.head, "norms": own.norms}
+    trains = {"tokens": own.embedding, "head bias": own.head, "norms": own.norms}
     found = []
     for shape, times, part in outer_parameters(m):
         if part == "tokens" and times == 2 and own.embedding != own.head:
             found += [tensor(shape, 1, own.embedding), tensor(shape, 1, own.head)]
         else:
-            found.append(tensor(shape, times, trains[part]))
+            found.append(tensor(shape, times, trains.get(part, own.rest)))
     return found

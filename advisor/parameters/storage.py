@@ -12,8 +12,9 @@ from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.checkpoints import Quantization
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import kinds_of, layer_groups, part_of
-from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.parameters.layer_inputs import left_whole
+from advisor.parameters.layers import choosing_flags, kinds_of, layer_groups, part_of
+from advisor.parameters.modules import INDEX_WEIGHTS, layer_linears, own_parameters
 from advisor.parameters.token_mixers import Parameter
 from advisor.specs import ModelSpec, Recipe
 
@@ -79,6 +80,10 @@ def whole_linears(m: ModelSpec) -> tuple[tuple[str, ...], ...]:
     """
     if m.checkpoint is not None and m.checkpoint.whole:
         return m.checkpoint.whole
+    if m.index_heads:  # GlmMoeDsaPreTrainedModel._keep_in_fp32_modules, whose names are left out whatever the dtype
+        return tuple((INDEX_WEIGHTS,) if chooses else () for chooses in choosing_flags(m))
+    if left := left_whole(m):
+        return (left,) * m.num_hidden_layers
     name = unquantized_name(m)
     return (*((),) * (m.num_hidden_layers - 1), (name,)) if name else ()
 

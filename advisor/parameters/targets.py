@@ -9,8 +9,16 @@ from math import prod
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import EXPERTS, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
+
+ATTENTION = "self_attn."
+"""What the name of a linear layer of the attention begins with where one of the MLP has the same."""
+
+_PARTS = ("gate_proj", "router.gate")
+"""Names of AFMoE's that peft takes for parts of fused experts: the gate of its attention, and its router.
+
+Source: peft 0.21, utils/transformers_weight_conversion.py, _MOE_TARGET_MODULE_MAPPING."""
 
 _ALONE = ("all-linear", "attention")
 """What stands for several layers, and beside nothing else."""
@@ -35,18 +43,24 @@ def _converts_targets(m: ModelSpec) -> bool:
 
 
 def target_name(name: str) -> str:
-    """What `target_modules` calls a linear layer: 'gate_proj' for each expert's own.
+    """What `target_modules` calls a linear layer: 'gate_proj' for each expert's own, 'dense' for three of an encoder's.
 
     Source: peft 0.9 to 0.21, tuners/tuners_utils.py, check_target_module_exists: the end of a module's path.
     """
-    return name.rpartition(".")[2] if name.startswith(EXPERTS) else name
+    return name.rpartition(".")[2]
 
 
 def attention_names(m: ModelSpec) -> tuple[str, ...]:
-    """The linear layers of the attention block; () where a layer has none."""
+    """The linear layers of the attention block; () where a layer has none.
+
+    An encoder's output projection is left out: it is called 'dense', as its MLP's layers are.
+    """
     if m.mixer != "attention":
         return ()
-    return (*m.qkv_names, m.out_name)
+    if m.bidirectional:
+        return m.qkv_names
+    apart = m.attention_gate in ("head", "feature") and not _converts_targets(m)
+    return (*m.qkv_names, *((gate_linear(m).name,) if apart else ()), m.out_name)
 
 
 @lru_cache(maxsize=1024)
@@ -59,11 +73,13 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
+        refused = ", ".join(architecture_of(m.architecture).refused_in_peft)
+        why = f"refuses {refused}" if refused else "fails on the router, a linear layer that returns several tensors,"
+        names = ", ".join(_names_of(m))
         raise BadValue(
             "target modules",
             "all-linear",
-            f"peft 0.21 fails on the router of {m.architecture}, a linear "
-            f"layer that returns several tensors; use attention, or name some of {', '.join(_names_of(m))}",
+            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {names}",
         )
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         names = _names_of(m)
@@ -90,8 +106,12 @@ def unmatched_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[st
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:
     """Those around the decoder layers, in the order of the forward."""
     found = [
-        shape for name, shape in outer_linears(m).items() if target_modules == ("all-linear",) or name in target_modules
+        shape
+        for name, shape in outer_linears(m).items()
+        if target_modules == ("all-linear",) or target_name(name) in target_modules
     ]
+    if m.task == "embeddings":
+        return found
     head = head_linear(m)
     return [*found, head] if head.name in target_modules else found
 
@@ -117,18 +137,25 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
 
 def _adaptable(part: ModelSpec) -> list[str]:
     """The linear layers that peft can adapt, in the order of the forward."""
-    fused = part.mlp_names if _converts_targets(part) else ()
-    return [name for name in layer_linears(part) if name not in fused]
+    fused = (*part.mlp_names, *_PARTS) if _converts_targets(part) else ()
+    left = {*fused, *architecture_of(part.architecture).refused_in_peft}
+    return [name for name in layer_linears(part) if target_name(name) not in left and name not in left]
 
 
 def _names_of(m: ModelSpec) -> list[str]:
     inside = (target_name(name) for part, _ in layer_groups(m) for name in _adaptable(part))
-    return list(dict.fromkeys((*inside, *outer_linears(m), head_linear(m).name)))
+    heads = () if m.task == "embeddings" else (head_linear(m).name,)
+    return list(dict.fromkeys((*inside, *map(target_name, outer_linears(m)), *heads)))
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:
-    """Whether peft 0.21 cannot adapt every linear layer: it fails on a router that returns several tensors."""
-    return m.num_experts > 0 and architecture_of(m.architecture).router_returns_several
+    """Whether peft 0.21 cannot adapt every linear layer: it fails on a router that returns several tensors.
+
+    And it refuses the projection out of a state-space layer, whose weight a fused kernel reads.
+    Source: peft 0.21, tuners/tuners_utils.py, _check_lora_target_modules_mamba.
+    """
+    quirks = architecture_of(m.architecture)
+    return bool(quirks.refused_in_peft) or (m.num_experts > 0 and quirks.router_returns_several)
 
 
 def default_targets(m: Model) -> tuple[str, ...]:
@@ -169,7 +196,8 @@ def _expert_adapter_shapes(m: ModelSpec, rank: int) -> dict[str, Pair]:
         "gate_up": ((count * 2 * rank, h), (2 * inner, count * 2 * rank)),
         "down": ((count * rank, inner), (h, count * rank)),
     }
-    return {name: pair for name, pair in found.items() if name in own_parameters(m)}
+    router = m.router_linear in _PARTS
+    return {name: pair for name, pair in found.items() if name in own_parameters(m) or (name == "router" and router)}
 
 
 def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:

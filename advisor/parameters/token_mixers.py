@@ -101,12 +101,18 @@ def _mamba2(m: ModelSpec) -> MixerParameters:
     return MixerParameters(linears, own | ({"gate_norm": Parameter((inner,))} if sizes.gate_norm else {}))
 
 
+def _none(m: ModelSpec) -> MixerParameters:
+    """A layer that is an MLP alone."""
+    return MixerParameters((), {})
+
+
 MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
     "conv": _conv,
     "delta": _delta,
     "delta_fused": _delta_fused,
     "delta_apart": _delta_apart,
     "mamba2": _mamba2,
+    "none": _none,
 }
 """By `ModelSpec.mixer`, but for attention."""
 

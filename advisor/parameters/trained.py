@@ -75,11 +75,11 @@ def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
 
 
 def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
-    """The adapters of `layers` equal layers."""
+    """The adapters of `layers` equal layers, without the idle ones."""
     found: list[Trained] = []
     targets = targets_in(m, recipe.target_modules)
     for name, shape in layer_linears(m).items():
-        if name in targets:
+        if name in targets and not shape.idle:
             found += _adapter(shape, recipe, layers)
     for pair in expert_adapters(m, recipe, recipe.rank).values():
         found += [Trained(rows, columns, layers, recipe.adapter_dtype) for rows, columns in pair]
@@ -90,6 +90,8 @@ def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trai
     """All weights of `layers` equal layers."""
     found: list[Trained] = []
     for shape in layer_linears(m).values():
+        if shape.idle:
+            continue
         stored = "float32" if shape.wide else dtype
         found.append(Trained(shape.out_features, shape.in_features, layers, stored, True, _projection(recipe)))
         if shape.bias:
@@ -103,9 +105,24 @@ def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trai
     return found
 
 
+def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
+    """The adapters of linear layers that run without gradients: held, but never updated, and no optimizer keeps states.
+
+    Source: PyTorch 2.13, torch/optim/adamw.py, `_init_group`: parameters whose grad is None are passed over.
+    """
+    found: list[Trained] = []
+    if recipe.has_adapters:
+        for part, layers in trained_groups(m, recipe):
+            targets = targets_in(part, recipe.target_modules)
+            for name, shape in layer_linears(part).items():
+                if shape.idle and name in targets:
+                    found += _adapter(shape, recipe, layers)
+    return found
+
+
 @lru_cache(maxsize=64)
 def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
-    """Every trained tensor."""
+    """Every tensor that gets a gradient."""
     found: list[Trained] = []
     own = own_weights(m, recipe)
     if recipe.has_adapters:
@@ -121,7 +138,9 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
         rows, columns = size if len(size) > 1 else (*size, 0)
         found += [Trained(rows, columns, times, dtype)] * trained
     if own.rest:
-        found += [Trained(shape.out_features, shape.in_features, 1, own.dtype) for shape in outer_linears(m).values()]
+        for shape in outer_linears(m).values():
+            found.append(Trained(shape.out_features, shape.in_features, 1, own.dtype))
+            found += [Trained(shape.out_features, 0, 1, own.dtype)] * shape.bias
     for part, layers in trained_groups(m, recipe):
         found += _weights(part, recipe, own.dtype, layers)
     return tuple(found)

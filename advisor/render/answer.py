@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Change
+from advisor.catalog.trainers import DEFAULT_TRAINER
+from advisor.export import TARGETS
 from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text, wrapped
 from advisor.render.room import Section, fitted
 from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
@@ -180,6 +182,11 @@ def _next_command(advice: Advice) -> str:
         return f"Next: add {' '.join(flags)}." if flags else "Next: `advise gpus` lists cards, `advise models` models."
     if isinstance(advice.model, TracedModel):
         return f"Next: load it with {advice.model.kind}.from_pretrained and the knobs that --explain lists."
+    if advice.trainer.name not in (DEFAULT_TRAINER, *TARGETS):
+        return (
+            f"Next: set in {advice.trainer.name}'s own file what --explain lists under Knobs. --write python writes "
+            "the nearest script for transformers."
+        )
     return f"Next: add --write auto to write the file for {advice.trainer.name}, --script to print it."
 
 

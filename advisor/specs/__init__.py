@@ -20,7 +20,7 @@ from advisor.specs.estimate import (
     TimeEstimate,
 )
 from advisor.specs.gpu import GpuSpec
-from advisor.specs.model import LinearShape, Mixer, Model, ModelSpec, Recurrence, TracedModel
+from advisor.specs.model import LinearShape, Mixer, Model, ModelSpec, Recurrence, Streams, TracedModel
 from advisor.specs.recipe import Placement, Recipe, Rental
 from advisor.specs.words import (
     ADAPTER_METHODS,
@@ -84,6 +84,7 @@ __all__ = [
     "SequenceKernels",
     "Sharding",
     "Size",
+    "Streams",
     "Term",
     "TimeEstimate",
     "TracedModel",

@@ -102,10 +102,12 @@ class Tape:
         backward: BackwardFunction,
         saved: tuple[Tensor, ...] = (),
         keep_output: bool = False,
+        beside: tuple[Tensor, ...] = (),
     ) -> Tensor:
         """Run one operation: allocate its output and, if a gradient flows, record a node.
 
-        `saved` are the inputs that backward needs; `keep_output` says that it needs the output.
+        `saved` are the inputs that backward needs; `keep_output` says that it needs the output, `beside` are outputs
+        that only backward needs.
         """
         node = None
         if self.grad_enabled:
@@ -122,6 +124,8 @@ class Tape:
             out.needs_grad = True
             if keep_output:
                 self.save(node, (out,))
+            if beside:
+                self.save(node, beside)
         return out
 
     def function(

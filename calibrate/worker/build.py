@@ -29,6 +29,7 @@ from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.parameters.paths import is_pattern
 from advisor.parameters.rotations import rotates
 from advisor.specs import Recipe, RowKind
+from calibrate.worker.embeddings import with_loss
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
 from calibrate.worker.patches import leave_out_sequence_kernels, readable_4bit
@@ -106,13 +107,17 @@ def _from_config(hf_config: Any, kind: Any, recipe: Recipe, fake: bool, **option
         raise BadValue(
             "attention", "sdpa", f"{hf_config.model_type} in transformers has no sdpa: use --attention eager"
         )
+    embeds = kind.__name__ == "AutoModel"
+    if embeds:
+        options["add_pooling_layer"] = False
     with META if fake else torch.device("cpu"):
-        return kind.from_config(
+        model = kind.from_config(
             hf_config,
             attn_implementation=recipe.attention,
             **{dtype_keyword(): getattr(torch, recipe.base_dtype)},
             **options,
         )
+    return with_loss(model) if embeds else model
 
 
 def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: str) -> Any:
@@ -241,7 +246,7 @@ def _task_type(model: Any) -> str | None:
         return "SEQ_CLS"
     if model.config.is_encoder_decoder:
         return "SEQ_2_SEQ_LM"
-    return None if name.endswith("ForMaskedLM") else "CAUSAL_LM"
+    return None if name.endswith(("ForMaskedLM", "Model")) else "CAUSAL_LM"
 
 
 def auto_name(model: Any) -> str:
@@ -284,4 +289,6 @@ def _attention_linears(model: nn.Module) -> list[str]:
         for name, child in module.named_children()
         if hasattr(child, "weight") and child.weight.ndim == 2
     }
+    if _fuses_experts(model):
+        names = {name for name in names if name.rpartition(".")[2] not in PARTS_OF_EXPERTS}
     return sorted(names)

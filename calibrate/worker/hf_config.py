@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.architectures import ARCHITECTURES
-from advisor.catalog.config_json import decoder_config
+from advisor.catalog.config_json import EXPERTS_ALONE, TEXT_PART, decoder_config
 from advisor.errors import BadConfig, UnsupportedArchitecture
 
 DROPPED_KEYS = (
@@ -19,6 +19,7 @@ DROPPED_KEYS = (
     "_name_or_path",
     "transformers_version",
     "use_cache",
+    TEXT_PART,
 )
 
 
@@ -46,6 +47,8 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
         hf_config = AutoConfig.for_model(model_type, **options)
     except Exception as error:  # whatever its validators raise, the config is at fault
         raise BadConfig(f"transformers rejects this {model_type} config: {str(error)[:300]}") from None
+    if config.get(TEXT_PART) in EXPERTS_ALONE:
+        hf_config.model_type = config[TEXT_PART]  # what peft goes by
     if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
         hf_config.decoder_start_token_id = 0  # shifts the labels; changes no tensor's size
     return hf_config, auto_class(hf_config, config.get("architectures"))
@@ -67,8 +70,9 @@ def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
 def auto_class(hf_config: Any, architectures: object = None) -> Any:
     """The Auto class that a training script for this config would use.
 
-    An encoder-decoder is trained as one; an encoder is trained for classification if its config says so, else on
-    masked tokens; everything else is trained as a causal language model.
+    An encoder-decoder is trained as one; an encoder is trained for classification or for embeddings if its config says
+    so, else on masked tokens; everything else is trained as a causal language model, which transformers files among
+    models of images for some decoders (Mistral 4).
     """
     import transformers as hf
 
@@ -80,6 +84,8 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         return type(hf_config) in kind._model_mapping
 
     encoder = knows(masked) and not getattr(hf_config, "is_decoder", False)
+    if str(named).endswith("Model") and encoder:
+        return hf.AutoModel
     if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
         return classifier
     if getattr(hf_config, "is_encoder_decoder", False):
@@ -88,7 +94,9 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         raise UnsupportedArchitecture(
             f"models of type {hf_config.model_type!r} encode something other than text and cannot be traced"
         )
-    for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
+    filed = str(getattr(hf.AutoModelForImageTextToText._model_mapping.get(type(hf_config), None), "__name__", ""))
+    images = hf.AutoModelForImageTextToText, filed.endswith("ForCausalLM")
+    for kind, fits in ((masked, encoder), (causal, True), images, (both, True), (classifier, True)):
         if fits and knows(kind):
             return kind
     raise UnsupportedArchitecture(

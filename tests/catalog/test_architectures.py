@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from advisor.catalog.config_json import decoder_config, model_from_config
@@ -23,6 +23,7 @@ from advisor.errors import BadConfig, UnsupportedArchitecture
 from advisor.parameters.layers import kinds_of, part_of
 from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.specs import ModelSpec
+from calibrate.worker.hf_config import auto_class
 
 FILES = sorted(p for p in Path(str(model_folder())).glob("*.json") if p.name != "index.json")
 SMALL = {
@@ -37,11 +38,10 @@ SMALL = {
 INCOMPLETE = {
     "deepseek_v2": "num_experts_per_tok",
     "dots1": "n_shared_experts",
-    "gemma4_text": "hidden_size_per_layer_input",
     "glm4_moe": "num_attention_heads",
     "lfm2_moe": "'layer_types' is missing",
 }
-"""By default tokens go to None experts, layers have an embedding of their own, or 96 heads do not divide 4,096."""
+"""By default tokens go to None experts, or 96 heads do not divide 4,096."""
 
 SMALL_GPT2 = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SMALL_OPT = {
@@ -63,7 +63,7 @@ def built(text: str) -> Any:
     config = dict(decoder_config(config))
     made = AutoConfig.for_model(**{"pad_token_id": None, **config})
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(made)
+        return auto_class(made).from_config(made)
 
 
 def decoder_layer(model: Any) -> torch.nn.Module:
@@ -88,7 +88,9 @@ def check(spec: ModelSpec, model: Any) -> None:
     shapes = layer_linears(part_of(spec, kinds_of(spec)[-1]))
     assert len(found) == len(shapes)
     for name, inputs, outputs, bias in found:
-        matching = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        ends = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        matching = [s for s in ends if s.name.startswith("self_attn.")] or ends  # the MLP has one of that name too
+        matching = [shapes[name]] if name in shapes else matching
         assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
     assert spec.default_attention == model.config._attn_implementation
     assert spec.tie_word_embeddings == model.config.tie_word_embeddings
@@ -124,7 +126,8 @@ def test_defaults_of_missing_keys_are_those_of_transformers(model_type: str) -> 
     bare, full = spec_of({"model_type": model_type}), spec_of(attributes)
     assert bare == full
     if bare.position != "alibi":  # BLOOM has no longest row, MPT calls it otherwise
-        assert bare.max_position_embeddings == made.max_position_embeddings
+        beyond = bare.position_offset if bare.bidirectional else 0
+        assert bare.max_position_embeddings + beyond == made.max_position_embeddings
     assert bare.num_hidden_layers == made.num_hidden_layers
 
 
@@ -137,6 +140,7 @@ LATENT = SMALL | {
     "v_head_dim": 16,
     "first_k_dense_replace": 4,
 }
+INDEXER = {"index_n_heads": 4, "index_head_dim": 16, "index_topk": 32}
 LLAMA4 = SMALL | {"intermediate_size_mlp": 80, "moe_layers": []}
 
 MOE = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
@@ -148,6 +152,8 @@ GEMMA4 = SMALL | {
     "hidden_size_per_layer_input": 0,
     "sliding_window": 32,
 }
+
+SHARED_KEYS = {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention"] * 2}
 
 VARIANTS: list[dict[str, Any]] = [
     {"model_type": "llama", **SMALL, "attention_bias": True},
@@ -194,12 +200,15 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "granitemoe", **SMALL, "num_local_experts": 4, "attention_bias": True},
     {"model_type": "mixtral", **SMALL, "num_local_experts": 4, "head_dim": 8},
     {"model_type": "olmoe", **SMALL, "num_experts": 8, "attention_bias": True},
-    {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"], "pad_token_id": 0},
+    {"model_type": "bert", **SMALL, "type_vocab_size": 3},
+    {"model_type": "roberta", **SMALL, "type_vocab_size": 1},
+    {"model_type": "xlm-roberta", **SMALL, "hidden_act": "relu"},
+    {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"] * 2, "pad_token_id": 0},
     {"model_type": "lfm2", **SMALL, "full_attn_idxs": [1], "block_ff_dim": 96, "pad_token_id": 0},
     {
         "model_type": "lfm2_moe",
         **SMALL,
-        "layer_types": ["conv", "full_attention"],
+        "layer_types": ["conv", "full_attention"] * 2,
         "num_dense_layers": 1,
         "moe_intermediate_size": 48,
         "num_experts": 4,
@@ -250,8 +259,39 @@ VARIANTS: list[dict[str, Any]] = [
         "tie_word_embeddings": False,
     },
     {"model_type": "ernie4_5_moe", **SMALL, "moe_layer_start_index": 9},
+    {"model_type": "deepseek_v32", **LATENT, **MOE, **INDEXER, "first_k_dense_replace": 1},
+    {"model_type": "deepseek_v32", **LATENT, **INDEXER, "first_k_dense_replace": 9, "attention_bias": True},
+    {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **MOE,
+        **INDEXER,
+        "mlp_layer_types": ["dense", "dense", "sparse", "sparse"],
+    },
+    {"model_type": "glm_moe_dsa", **LATENT, **MOE, **INDEXER, "index_topk_pattern": "FSFF"},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_dense_layers": 4, "attention_bias": True},
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {
+        "model_type": "laguna",
+        **SMALL,
+        "head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "gating": "per-element",
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+    },
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
+    {"model_type": "minimax_m2", **SMALL, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "solar_open", **SMALL, **MOE, "head_dim": 16, "attention_bias": True},
+    {"model_type": "mistral4", **LATENT, **MOE, "first_k_dense_replace": 1},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "mlp_bias": True},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
     {"model_type": "gemma4_text", **GEMMA4},
     {"model_type": "gemma4_text", **GEMMA4, "attention_k_eq_v": False, "attention_bias": True},
+    {"model_type": "gemma4_text", **GEMMA4, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 90},
+    {"model_type": "gemma4_text", **GEMMA4, **SHARED_KEYS, "use_double_wide_mlp": True},
+    {"model_type": "gemma4_unified_text", **GEMMA4, **SHARED_KEYS},
     {
         "model_type": "gemma4_text",
         **GEMMA4,

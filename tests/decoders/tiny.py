@@ -45,6 +45,21 @@ LATENT_EXPERTS: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 64,
 }
+AFMOE: dict[str, Any] = {
+    "head_dim": 32,
+    "num_experts": 8,
+    "moe_intermediate_size": 72,
+    "global_attn_every_n_layers": 2,
+    "sliding_window": 1000,
+}
+LAGUNA: dict[str, Any] = {"num_experts": 8, "moe_intermediate_size": 72, "shared_expert_intermediate_size": 136}
+INDEXER: dict[str, Any] = {
+    "index_topk": 16,
+    "index_head_dim": 32,
+    "index_n_heads": 4,
+    "n_group": 1,
+    "topk_group": 1,
+}
 LLAMA4: dict[str, Any] = {
     "model_type": "llama4_text",
     "moe_layers": [],
@@ -89,6 +104,26 @@ GRANITE_HYBRID: dict[str, Any] = {
     "mamba_n_heads": 12,
     "mamba_d_state": 24,
     "mamba_chunk_size": 16,
+}
+
+NEMOTRON_H: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 32,
+    "n_groups": 2,
+    "mamba_num_heads": 12,
+    "mamba_head_dim": 20,
+    "ssm_state_size": 24,
+    "chunk_size": 16,
+}
+GEMMA3N: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 32,
+    "num_hidden_layers": 4,
+    "hidden_size_per_layer_input": 24,
+    "vocab_size_per_layer_input": 1003,
+    "laurel_rank": 16,
+    "sliding_window": 1000,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -298,6 +333,52 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": False,
     },
     "glm4_moe_lite": {"model_type": "glm4_moe_lite", **LATENT, **LATENT_EXPERTS},
+    "qwen3_moe-vision": {
+        "model_type": "qwen3_moe",
+        **EXPERTS,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "norm_topk_prob": True,
+        "text_part": "qwen3_vl_moe_text",
+    },
+    "deepseek_v32": {"model_type": "deepseek_v32", **LATENT, **LATENT_EXPERTS, **INDEXER},
+    "deepseek_v32-all": {"model_type": "deepseek_v32", **LATENT, **INDEXER, "index_topk": 1000},
+    "glm_moe_dsa": {"model_type": "glm_moe_dsa", **LATENT, **LATENT_EXPERTS, **INDEXER},
+    "glm_moe_dsa-shared": {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **LATENT_EXPERTS,
+        **INDEXER,
+        "index_topk_freq": 2,
+        "index_skip_topk_offset": 1,
+    },
+    "afmoe": {"model_type": "afmoe", **EXPERTS, **AFMOE},
+    "afmoe-sliding": {"model_type": "afmoe", **EXPERTS, **AFMOE, "sliding_window": WINDOW, "mup_enabled": True},
+    "laguna": {"model_type": "laguna", "head_dim": 32, **EXPERTS, **LAGUNA},
+    "laguna-sliding": {
+        "model_type": "laguna",
+        "head_dim": 32,
+        **EXPERTS,
+        **LAGUNA,
+        "sliding_window": WINDOW,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        "gating": "per-element",
+        "moe_router_logit_softcapping": 30.0,
+    },
+    "minimax_m2": {"model_type": "minimax_m2", "head_dim": 32, **EXPERTS, "num_local_experts": 8, "rotary_dim": 16},
+    "solar_open": {"model_type": "solar_open", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},
+    "mistral4": {"model_type": "mistral4", "pad_token_id": 0, **LATENT, **LATENT_EXPERTS},
+    "hy_v3": {"model_type": "hy_v3", "head_dim": 32, **EXPERTS, "num_experts": 8, "moe_intermediate_size": 72},
+    "hy_v3-half": {
+        "model_type": "hy_v3",
+        "head_dim": 32,
+        **EXPERTS,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "num_shared_experts": 2,
+        "attention_bias": True,
+        "enable_moe_fp32_combine": False,
+    },
     "dots1": {"model_type": "dots1", **EXPERTS, **GLM_EXPERTS, "sliding_window": WINDOW, "max_window_layers": 2},
     "ernie4_5_moe": {
         "model_type": "ernie4_5_moe",
@@ -392,6 +473,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "mamba_proj_bias": True,
         "mamba_n_groups": 4,
     },
+    "nemotron_h": {"model_type": "nemotron_h", **NEMOTRON_H, "layers_block_type": ["mamba", "attention", "mlp"]},
+    "nemotron_h-experts": {
+        "model_type": "nemotron_h",
+        **NEMOTRON_H,
+        "layers_block_type": ["moe", "mamba"],
+        "n_routed_experts": 8,
+        "moe_intermediate_size": 72,
+        "moe_latent_size": 96,
+        "moe_shared_expert_intermediate_size": 136,
+        "use_bias": True,
+        "mlp_bias": True,
+    },
     "lfm2_moe": {
         "model_type": "lfm2_moe",
         **EXPERTS,
@@ -401,8 +494,56 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_experts": 8,
         "moe_intermediate_size": 72,
     },
+    "bert": {"model_type": "bert", **EVERY_HEAD},
+    "bert-still": {
+        "model_type": "bert",
+        **EVERY_HEAD,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    "bert-embeddings": {"model_type": "bert", **EVERY_HEAD, "architectures": ["BertModel"]},
+    "xlm-roberta-embeddings": {
+        "model_type": "xlm-roberta",
+        **EVERY_HEAD,
+        "architectures": ["XLMRobertaModel"],
+        "attention_probs_dropout_prob": 0.0,
+    },
+    "roberta": {"model_type": "roberta", **EVERY_HEAD, "type_vocab_size": 1},
+    "xlm-roberta": {"model_type": "xlm-roberta", **EVERY_HEAD, "attention_probs_dropout_prob": 0.0},
+    "gemma3n": {
+        "model_type": "gemma3n_text",
+        **GEMMA3N,
+        "num_kv_shared_layers": 2,
+        "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+    },
+    "gemma3n-sliding": {
+        "model_type": "gemma3n_text",
+        **GEMMA3N,
+        "num_kv_shared_layers": 0,
+        "sliding_window": WINDOW,
+        "activation_sparsity_pattern": [0.0] * 4,
+    },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
+    "gemma4-own-inputs": {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "hidden_size_per_layer_input": 24,
+        "vocab_size_per_layer_input": 1003,
+        "attention_k_eq_v": False,
+    },
+    "gemma4-shared-sliding": {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "hidden_size_per_layer_input": 24,
+        "num_hidden_layers": 8,
+        "num_kv_shared_layers": 5,
+        "use_double_wide_mlp": True,
+        "attention_k_eq_v": False,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"] * 4,
+    },
+    "gemma4_unified": {"model_type": "gemma4_unified_text", **GEMMA4},
     "gemma4-experts-sliding": {
         "model_type": "gemma4_text",
         **GEMMA4,
@@ -425,8 +566,14 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     found = dict(CONFIGS[name])
     key = next(k for k in ("n_layer", "n_layers", "num_hidden_layers") if k in found)
     found[key] = layers
-    if "layer_types" in found:
-        found["layer_types"] = (found["layer_types"] * layers)[:layers]
+    for types in ("layer_types", "layers_block_type"):
+        if types in found:
+            found[types] = (found[types] * layers)[:layers]
+    for key in ("layer_types", "activation_sparsity_pattern"):
+        if key in found:
+            found[key] = (found[key] * layers)[:layers]
+    if "num_kv_shared_layers" in found:  # one of each kind has its own
+        found["num_kv_shared_layers"] = min(found["num_kv_shared_layers"], layers - 2)
     if "mlp_only_layers" in found:
         found["mlp_only_layers"] = [index for index in found["mlp_only_layers"] if index < layers]
     return found

@@ -39,7 +39,7 @@ def recipe_of(trainer: str, method: Method, **knobs: Any) -> Recipe:
 
 
 def file_of(trainer: str, recipe: Recipe, **run: Any) -> TrainingFile:
-    fields = {"workload": Workload(**find_trainer(trainer).collator), "data": DataFile(), **run}
+    fields = {"workload": Workload(**find_trainer(trainer).collator()), "data": DataFile(), **run}
     return EXPORTS[trainer].write(Run("maker/small", MODEL, recipe, **fields))
 
 

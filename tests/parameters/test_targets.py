@@ -6,16 +6,19 @@ import pytest
 
 from advisor.catalog import find_model
 from advisor.errors import BadValue, UnknownName
+from advisor.parameters.layers import layer_groups
 from advisor.parameters.targets import (
     adapter_parameter_count,
     adapts_experts,
     default_targets,
+    expert_adapters,
     resolve_targets,
     same_layers,
     spelled_targets,
     unmatched_targets,
 )
 from advisor.specs import Recipe
+from tests.decoders.tiny import spec
 
 ALL, ATTENTION = ("all-linear",), ("attention",)
 LLAMA_ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -53,6 +56,15 @@ def test_the_head_gets_one_where_it_is_named() -> None:
 def test_attention_is_its_projections() -> None:
     assert resolve_targets(find_model("phi-3-mini"), ATTENTION) == {"qkv_proj", "o_proj"}
     assert resolve_targets(find_model("gpt2"), ATTENTION) == {"c_attn", "attn.c_proj"}
+
+
+def test_a_gate_of_the_attention_that_is_named_as_the_mlps_gets_no_adapter() -> None:
+    afmoe = spec("afmoe")
+    assert resolve_targets(afmoe, ALL) == resolve_targets(afmoe, ATTENTION) == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    mixed = layer_groups(afmoe)[1][0]
+    assert set(expert_adapters(mixed, Recipe(method="lora"), 8)) == {"router", "gate_up", "down"}
+    assert spelled_targets(afmoe, Recipe(method="dora")) == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert "g_proj" in resolve_targets(spec("laguna"), ATTENTION)
 
 
 def test_what_the_model_does_not_have_is_refused_with_what_it_has() -> None:

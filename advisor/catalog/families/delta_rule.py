@@ -108,7 +108,7 @@ def _gated(f: Fields, s: Structure, mixer: Mixer, heads: Heads) -> Structure:
         "qk_norm": "head",
         "qkv_bias": bias,
         "attention_out_bias": bias,
-        "attention_gate": True,
+        "attention_gate": "with_queries",
         "mixers": mixers(f, layers, names, kinds),
         "recurrence": _delta_rule(f, heads),
     }

@@ -1,0 +1,74 @@
+"""Encoders: BERT, RoBERTa, XLM-RoBERTa, trained on masked tokens. Sources: see the package."""
+
+from __future__ import annotations
+
+from advisor.catalog.families.sizes import Defaults, Family, Structure, sizes
+from advisor.catalog.fields import Fields
+
+
+def bert(f: Fields) -> Structure:
+    """BERT: learned positions, token types, norms after each sum."""
+    return _encoder(f, Defaults(30_522, 768, 3072, 12, 12, 512, tied=True, activation="gelu"), 2, 0)
+
+
+def roberta(f: Fields) -> Structure:
+    """RoBERTa and XLM-RoBERTa: two rows of the table of positions are not for tokens."""
+    return _encoder(f, Defaults(50_265, 768, 3072, 12, 12, 512, tied=True, activation="gelu"), 2, 2)
+
+
+def xlm_roberta(f: Fields) -> Structure:
+    """XLM-RoBERTa."""
+    return _encoder(f, Defaults(30_522, 768, 3072, 12, 12, 512, tied=True, activation="gelu"), 2, 2)
+
+
+def _encoder(f: Fields, d: Defaults, types: int, offset: int) -> Structure:
+    s = sizes(f, d, explicit_head_dim=False)
+    for key in ("is_decoder", "add_cross_attention"):
+        if f.flag(key, False):
+            raise f.unsupported(key, "an encoder that runs as a decoder")
+    if f.size("chunk_size_feed_forward", 0, minimum=0):
+        raise f.unsupported("chunk_size_feed_forward", "an MLP in chunks of the row")
+    if not s["tie_word_embeddings"]:
+        raise f.unsupported("tie_word_embeddings", "an encoder whose head is not its embedding")
+    if f.size("pad_token_id", offset // 2, minimum=0) != offset // 2 and offset:
+        raise f.unsupported("pad_token_id", "positions that begin elsewhere")
+    dropout, task = f.number("hidden_dropout_prob", 0.1), _task(f)
+    return {
+        **s,
+        "num_key_value_heads": s["num_attention_heads"],
+        "task": task,
+        "bidirectional": True,
+        "position": "learned",
+        "max_position_embeddings": s["max_position_embeddings"] - offset,
+        "position_offset": offset,
+        "token_types": f.size("type_vocab_size", types),
+        "norm": "layer",
+        "norm_bias": True,
+        "norm_placement": "post_sum",
+        "embedding_norm": True,
+        "final_norm": False,
+        "qkv_bias": True,
+        "attention_out_bias": True,
+        "mlp": "plain",
+        "mlp_bias": True,
+        "lm_head_bias": task == "masked_tokens",
+        "qkv_names": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "out_name": "attention.output.dense",
+        "mlp_names": ("intermediate.dense", "output.dense"),
+        "attention_dropout": f.number("attention_probs_dropout_prob", 0.1),
+        "residual_dropout": dropout,
+        "embedding_dropout": dropout,
+    }
+
+
+def _task(f: Fields) -> str:
+    """What the model is trained for, by the class that the config names; masked tokens where it names none."""
+    named = str(next(iter(f.items("architectures")), ""))
+    if named.endswith("Model"):
+        return "embeddings"
+    if named and not named.endswith(("ForMaskedLM", "ForPreTraining")):
+        raise f.unsupported("architectures", f"{named[:40]!r}, a head")
+    return "masked_tokens"
+
+
+FAMILIES: dict[str, Family] = {"bert": bert, "roberta": roberta, "xlm-roberta": xlm_roberta}

@@ -1,0 +1,65 @@
+"""The loss of embedding models: mean of a text's tokens, then every text against all others of the micro-batch.
+
+What sentence-transformers' MultipleNegativesRankingLoss computes for pairs, over all texts at once: a pair is two rows.
+Source: sentence-transformers 5, models/Pooling.py, Pooling.forward; losses/MultipleNegativesRankingLoss.py.
+Ignores: that queries and passages go through the model one after the other; the pooler, which takes no part; scores
+beyond one a text, 4 bytes for each pair of texts.
+"""
+
+from __future__ import annotations
+
+from advisor.blocks import ITEM_BYTES
+from advisor.decoders.loss import masked_loss
+from advisor.decoders.shared_experts import divided
+from advisor.tape.graph import Tensor
+from advisor.tape.ops import batched_matmul, mul, scale, unary
+from advisor.tape.tape import Tape
+
+
+def embedding_loss(t: Tape, hidden: Tensor) -> Tensor:
+    """hidden (B, S, H) -> (1,)."""
+    t.label("loss")
+    unit = _normalized(t, _mean_of_tokens(t, hidden))
+    batch, width = unit.shape
+    scores = scale(t, batched_matmul(t, unit, unit, (batch, 1), width))
+    return masked_loss(t, t.view(scores, (batch, 1, 1)), made=True)
+
+
+def _mean_of_tokens(t: Tape, hidden: Tensor) -> Tensor:
+    """(B, H): the mask is spread over all features, in the dtype of hidden states."""
+    batch, length, width = hidden.shape
+    shape, dtype = hidden.shape, hidden.dtype
+    ones = t.empty((batch, length), "int64")
+    wide = t.empty(shape, dtype)
+    for moved in (ones.bytes, ones.bytes + wide.bytes):
+        t.kernel("elementwise", dtype, 0, moved)
+    masked = [mul(t, hidden, wide)]
+    sums = batch * width * ITEM_BYTES[dtype]
+    t.kernel("reduce", dtype, 0, wide.bytes + sums)
+    total = t.op((masked.pop(),), (batch, width), dtype, lambda g: (Tensor(shape, g.dtype, g.buffer),))
+    t.kernel("reduce", dtype, 0, wide.bytes + sums)
+    counts = t.empty((batch, width), dtype)
+    t.kernel("elementwise", dtype, 0, 2 * sums)
+    counts = t.empty((batch, width), dtype)
+    t.kernel("elementwise", dtype, 0, 3 * sums)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", dtype, 0, 3 * sums)
+        return (t.empty((batch, width), dtype),)
+
+    return t.op((total,), (batch, width), dtype, backward, (counts,))
+
+
+def _normalized(t: Tape, x: Tensor) -> Tensor:
+    """`F.normalize(x, dim=1)` of x (B, H)."""
+    batch, width = shape = x.shape
+    dtype = x.dtype
+    t.kernel("reduce", dtype, 0, x.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        t.kernel("elementwise", dtype, 0, 2 * x_bytes)
+        return (t.empty(shape, dtype),)
+
+    x_bytes = x.bytes
+    length = t.op((x,), (batch, 1), dtype, backward, (x,), keep_output=True)
+    return divided(t, x, unary(t, length, "input"))
