@@ -75,11 +75,11 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
         refused = ", ".join(architecture_of(m.architecture).refused_in_peft)
         why = f"refuses {refused}" if refused else "fails on the router, a linear layer that returns several tensors,"
-        names = ", ".join(_names_of(m))
+        known = ", ".join(_names_of(m))
         raise BadValue(
             "target modules",
             "all-linear",
-            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {names}",
+            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {known}",
         )
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         names = _names_of(m)
