@@ -5,13 +5,11 @@ from __future__ import annotations
 from advisor.advice.job import Job
 from advisor.advice.notes import ASSUMPTION
 from advisor.answer import Candidate, Reason
-from advisor.parameters.token_mixers import packages_of
+from advisor.parameters.token_mixers import distributions_of
 from advisor.specs import Estimate, ModelSpec, SequenceKernels
 from advisor.units import format_gib, format_seconds
 
 SOURCE = "transformers 5.23, integrations/hub_kernels.py, use_kernel_func_from_hub_with_fallback"
-DISTRIBUTIONS = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d", "mamba_ssm": "mamba-ssm"}
-"""What pip calls a package."""
 
 
 def mixer_notes(job: Job, row: Candidate) -> list[Reason]:
@@ -22,7 +20,7 @@ def mixer_notes(job: Job, row: Candidate) -> list[Reason]:
     """
     m = job.model
     assert isinstance(m, ModelSpec)
-    names = [DISTRIBUTIONS[name] for name in packages_of(m)]
+    names = distributions_of(m)
     counted = row.recipe.sequence_kernels
     other: SequenceKernels = "torch" if counted == "packages" else "packages"
     ours, theirs = (_needs(job, row, kernels) for kernels in (counted, other))

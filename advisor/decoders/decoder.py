@@ -35,7 +35,7 @@ from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
-from advisor.decoders.token_mixers import MIXERS
+from advisor.decoders.token_mixers import mixer_code
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -145,7 +145,7 @@ class Decoder:
         Appends to `kept` what lives to the end of the layer.
         """
         if w.m.mixer != "attention":
-            return MIXERS[w.m.mixer](self.t, x, w, given, self.recipe)
+            return mixer_code(w.m.mixer)(self.t, x, w, given, self.recipe)
         t, m = self.t, w.m
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()

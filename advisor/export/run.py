@@ -13,6 +13,7 @@ from advisor.parameters.layer_inputs import left_whole
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
+from advisor.parameters.token_mixers import distributions_of
 from advisor.rates import learning_rate
 from advisor.specs import ModelSpec, Recipe, Workload
 
@@ -51,6 +52,12 @@ class Run(NamedTuple):
     def stored_as(self) -> str:
         """The quant_method of a checkpoint that is not in 16 bits; '' for any other."""
         return "" if self.model.checkpoint is None else self.model.checkpoint.method
+
+    @property
+    def sequence_packages(self) -> str:
+        """What pip installs for layers without attention, each after a space, if their kernels are counted."""
+        counted = self.recipe.sequence_kernels == "packages"
+        return "".join(f" {name}" for name in distributions_of(self.model) if counted)
 
     @property
     def mixed_precision(self) -> str:

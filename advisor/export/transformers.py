@@ -70,6 +70,7 @@ def _head(run: Run, command: str) -> str:
     packages += " bitsandbytes" if by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
     packages += f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     packages += f" {PACKAGES[run.stored_as]}" if run.stored_as in PACKAGES else ""
+    packages += run.sequence_packages
     packages += " liger-kernel" if recipe.loss == "chunked" or recipe.kernels else ""
     return "\n".join(
         [

@@ -24,6 +24,10 @@ _ALONE = ("all-linear", "attention")
 """What stands for several layers, and beside nothing else."""
 
 
+CONVOLUTIONS = ("conv", "conv1d")
+"""What models call the convolution of each channel by itself, in layers without attention."""
+
+
 def fuses_experts(m: ModelSpec) -> bool:
     """Whether peft mistakes gate, up and down projections for parts of fused experts, so that no dense MLP is adapted.
 
@@ -71,15 +75,18 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
         refused = ", ".join(architecture_of(m.architecture).refused_in_peft)
         why = f"refuses {refused}" if refused else "fails on the router, a linear layer that returns several tensors,"
-        names = ", ".join(_names_of(m))
+        known = ", ".join(_names_of(m))
         raise BadValue(
             "target modules",
             "all-linear",
-            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {names}",
+            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {known}",
         )
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         names = _names_of(m)
         for name in target_modules:
+            if name in CONVOLUTIONS and m.mixers:
+                why = f"must not be adapted: peft 0.21 fails on the convolutions of {m.name} (tuners/lora/layer.py)"
+                raise BadValue("target modules", name, why)
             if name in _ALONE:
                 raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
             if name not in names and ("." in name or not set(names) & set(target_modules)):

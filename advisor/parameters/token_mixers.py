@@ -130,6 +130,15 @@ Source: transformers 5.23, models/*/modeling_*.py, use_kernel_func_from_hub_with
 """
 
 
+DISTRIBUTIONS = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d", "mamba_ssm": "mamba-ssm"}
+"""What pip calls a package."""
+
+
 def packages_of(m: ModelSpec) -> tuple[str, ...]:
     """The packages that the model's mixers call."""
     return tuple(dict.fromkeys(name for mixer in m.mixers for name in PACKAGES.get(mixer, ())))
+
+
+def distributions_of(m: ModelSpec) -> tuple[str, ...]:
+    """What pip installs for them."""
+    return tuple(DISTRIBUTIONS[name] for name in packages_of(m))

@@ -68,6 +68,8 @@ def _idle(context: Context) -> list[tuple[str, str]]:
         idle += [(name, "without --data") for name in ("data_columns", "tokenizer", "skip_bad_lines") if name in fixed]
     if "eval_steps" in fixed and not question.eval_examples:
         idle.append(("eval_steps", "without --eval-examples"))
+    if "sequence_kernels" in fixed and isinstance(context.model, ModelSpec) and not context.model.mixers:
+        idle.append(("sequence_kernels", f"on {context.model.name}, whose layers all have attention"))
     if "sharding" in fixed and context.placement.gpus == 1:
         idle.append(("sharding", "on one card"))
     return idle + [(name, why) for name, why in _idle_of_rows(context.workload) if name in fixed]

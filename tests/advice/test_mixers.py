@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from advisor import advise
 from advisor.answer import Advice
+from advisor.export.training_file import training_file
 
 MODEL = "qwen3.5-4b"
 
@@ -52,3 +55,18 @@ def test_packed_examples_are_mixed() -> None:
 
 def test_nothing_is_said_of_models_with_attention_alone() -> None:
     assert said(advise("qwen3-8b", "h100", 3000)) == []
+
+
+def test_a_choice_of_kernels_has_no_effect_where_all_layers_have_attention() -> None:
+    found = advise("qwen3-8b", "h100", 3000, sequence_kernels="torch").recommendation
+    assert found is not None
+    assert any("--sequence-kernels has no effect on qwen3-8b" in one.text for one in found.warnings)
+
+
+@pytest.mark.parametrize(("kernels", "installed"), [("packages", True), ("torch", False)])
+def test_a_script_installs_the_kernels_that_are_counted(kernels: str, *, installed: bool, tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8")
+    found = advise(MODEL, "h100", method="lora", sequence_kernels=kernels, data=str(data))
+    text = training_file(found, found.candidates[0]).text
+    assert ("flash-linear-attention causal-conv1d" in text.splitlines()[0]) is installed

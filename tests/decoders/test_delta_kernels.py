@@ -8,11 +8,12 @@ import pytest
 
 from advisor.catalog.config_json import model_from_config
 from advisor.decoders.gated_delta import gated_delta
+from advisor.decoders.kinds import layer_kinds
 from advisor.decoders.stack import THIS_STACK
-from advisor.decoders.step_inputs import LayerInputs, chunks_of
+from advisor.decoders.step_inputs import Chunks, LayerInputs, chunks_of
 from advisor.decoders.weights import Weights
 from advisor.parameters.layers import kinds_of, part_of
-from advisor.specs import ModelSpec, SequenceKernels
+from advisor.specs import ModelSpec, Recipe, SequenceKernels
 from advisor.tape.graph import Tensor
 from advisor.tape.program import BATCH, LENGTH, Program
 from advisor.tape.tape import Tape
@@ -31,12 +32,18 @@ KEPT_BYTES = 94_784
 TOKENS = 1024
 
 
+def layer_inputs(m: ModelSpec, chosen: Recipe, chunks: Chunks | None) -> LayerInputs:
+    """What a layer without attention is called with in a batch without padding."""
+    kind = layer_kinds(m, chosen)[0]
+    return LayerInputs(None, None, 0, None, False, None, None, kind, None, None, chunks)
+
+
 def kept_bytes(m: ModelSpec, kernels: SequenceKernels, tokens: int) -> int:
     """What one layer with a frozen base keeps for `tokens` tokens of one row, beside its input and output."""
     part = part_of(m, kinds_of(m)[0])
     chosen = recipe(m, "lora", target_modules=("o_proj",), sequence_kernels=kernels, autocast=False)
     t, x = Tape("cuda"), Tensor((BATCH, LENGTH, m.hidden_size), "bfloat16", needs_grad=True)
-    given = LayerInputs(None, None, 0, None, False, None, None, chunks_of(m, chosen, 1, tokens))
+    given = layer_inputs(m, chosen, chunks_of(m, chosen, 1, tokens))
     out = gated_delta(t, x, Weights(part, chosen, 1, THIS_STACK), given, chosen)
     program = Program(t.events[:], t.slots, t.labels)
     program.chunk = 64
@@ -124,7 +131,7 @@ def test_a_last_chunk_that_is_not_full_has_a_state_of_its_own() -> None:
     part = part_of(m, kinds_of(m)[0])
     chosen = recipe(m, "lora", target_modules=("o_proj",), sequence_kernels="packages", autocast=False)
     t, x = Tape("cuda"), Tensor((BATCH, LENGTH, m.hidden_size), "bfloat16")
-    gated_delta(t, x, Weights(part, chosen, 1, THIS_STACK), LayerInputs(None, None, 0, None, False, None), chosen)
+    gated_delta(t, x, Weights(part, chosen, 1, THIS_STACK), layer_inputs(m, chosen, None), chosen)
     program = Program(t.events[:], t.slots, t.labels)
     program.chunk = 64
     states = [max(program.slot_bytes(1, tokens, 1)) for tokens in (64, 65, 128)]
