@@ -79,6 +79,8 @@ MIXTURES: dict[str, Architecture] = {
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.shared_mlp"),
         mixer_path="model.layers.{}.mamba",  # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer: self.mamba
         norms_end_in_norm=False,  # modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer: self.norm, gated
+        # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: decoder_layer(...) without position_ids
+        position_ids="not_passed_on",
         # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: create_causal_mask(...) without position_ids
         sees_packed_rows_as_one=True,
     ),
@@ -132,6 +134,8 @@ MIXTURES: dict[str, Architecture] = {
         balancing_bias="buffer",
         # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
         refused_in_peft=("out_proj",),
+        # modeling_nemotron_h.py, NemotronHForCausalLM.forward: self.lm_head(...).float()
+        logits_in_float=True,
     ),
     "olmoe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward

@@ -68,4 +68,5 @@ class Architecture(NamedTuple):
     drops_inside: bool = False  # residual dropout is at the end of attention and MLP, not in the layer
     keeps_normed: Literal["none", "first", "both"] = "none"  # names for the norms' outputs that last to the layer's end
     keeps_attended: bool = False  # a name for the attention's output that lasts to the layer's end
+    logits_in_float: bool = False  # the model's code casts them, so that those in 16 bits are freed
     parallel_sum: Literal["residual_first", "residual_last", "mlp_first", "mlp_in_place"] = "residual_first"
