@@ -9,7 +9,7 @@ class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
     # Whose code runs: the shared code, or the architecture's own.
-    layer: Literal["shared", "bloom", "gemma4", "gptj", "mpt", "opt"] = "shared"
+    layer: Literal["shared", "bloom", "falcon_h1", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "lfm2", "phi"] = "shared"
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
@@ -20,6 +20,7 @@ class Architecture(NamedTuple):
     embedding_name: str = "embed_tokens"
     # Of the modules that hold the linear layers of attention and MLP; {} is the layer's number.
     linear_paths: tuple[str, str] = ("model.layers.{}.self_attn", "model.layers.{}.mlp")
+    scales_state_space: bool = False  # a state-space layer's input by a number, its projection by a vector
     mixer_path: str = ""  # of the module that holds a layer's linear layers where that is no attention
     norms_end_in_norm: bool = True  # the names of all its norms end in 'norm'
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers
@@ -60,6 +61,7 @@ class Architecture(NamedTuple):
     splits_fused: Literal["chunks", "slices", "indices"] = "chunks"  # of one projection for all three
     norms_after_values: bool = False  # values are projected before queries and keys are normed
     norms_after_rope: bool = False
+    scales_projected_keys: bool = False
     scales_projected_queries: bool = False  # before attention, which scales no more
     scales_queries_by_position: bool = False
     eager_softmax: Literal["float", "given", "given_uncast"] = "float"  # dtype; uncast: not cast back to that of values

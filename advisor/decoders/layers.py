@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from advisor.decoders.decoder import Decoder, decoder_layer
 from advisor.decoders.early import bloom_layer, gptj_layer, mpt_layer, opt_layer
+from advisor.decoders.falcon_h1 import falcon_h1_layer
 from advisor.decoders.gemma4 import gemma4_layer
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
@@ -16,6 +17,7 @@ Layer = Callable[[Decoder, Tensor, Weights, LayerInputs], Tensor]
 LAYERS: dict[str, Layer] = {
     "shared": decoder_layer,
     "bloom": bloom_layer,
+    "falcon_h1": falcon_h1_layer,
     "gemma4": gemma4_layer,
     "gptj": gptj_layer,
     "mpt": mpt_layer,

@@ -46,16 +46,15 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         return LinearShape(name=name, in_features=in_features, out_features=out_features, bias=bias)
 
     h, inner = m.hidden_size, m.intermediate_size
-    if m.mixer != "attention":
-        found = list(MIXERS[m.mixer](m).linears)
-    elif m.kv_lora_rank:
-        found = _latent_linears(m)
-    elif m.fused_qkv:
-        found = [linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias)]
-    else:
-        sizes = (m.q_size, m.kv_size, m.kv_size)
-        found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
-    if m.mixer == "attention":
+    found = [] if m.mixer == "attention" else list(MIXERS[m.mixer](m).linears)
+    if m.attends:
+        if m.kv_lora_rank:
+            found += _latent_linears(m)
+        elif m.fused_qkv:
+            found.append(linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias))
+        else:
+            sizes = (m.q_size, m.kv_size, m.kv_size)
+            found += [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts or m.mlp == "none":
         return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
@@ -143,7 +142,7 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
     found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
-    if m.mixer != "attention":
+    if not m.attends:
         return tuple(found)
     each = (m.q_size, m.kv_size)
     widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())

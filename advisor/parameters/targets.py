@@ -40,7 +40,7 @@ def target_name(name: str) -> str:
 
 def attention_names(m: ModelSpec) -> tuple[str, ...]:
     """The linear layers of the attention block; () where a layer has none."""
-    if m.mixer != "attention":
+    if not m.attends:
         return ()
     return (*m.qkv_names, m.out_name)
 

@@ -20,7 +20,7 @@ from advisor.specs.estimate import (
     TimeEstimate,
 )
 from advisor.specs.gpu import GpuSpec
-from advisor.specs.model import LinearShape, Mixer, Model, ModelSpec, Recurrence, TracedModel
+from advisor.specs.model import ATTENDING, LinearShape, Mixer, Model, ModelSpec, Recurrence, TracedModel
 from advisor.specs.recipe import Placement, Recipe, Rental
 from advisor.specs.words import (
     ADAPTER_METHODS,
@@ -49,6 +49,7 @@ from advisor.specs.words import (
 from advisor.specs.workload import KNOWN, Workload
 
 __all__ = [
+    "ATTENDING",
     "ADAPTER_METHODS",
     "DORA_METHODS",
     "KNOWN",
