@@ -10,7 +10,9 @@ class Architecture(NamedTuple):
 
     # Whose code runs: the shared code, or the architecture's own.
     layer: Literal["shared", "bloom", "falcon_h1", "gemma4", "gptj", "mpt", "opt"] = "shared"
-    mixture: Literal["shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "lfm2", "phi"] = "shared"
+    mixture: Literal[
+        "shared", "deepseek_v2", "deepseek_v3", "ernie", "granite", "hunyuan", "lfm2", "nemotron_h", "phi"
+    ] = "shared"
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
     expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored

@@ -1,6 +1,6 @@
 """Falcon-H1's layer: attention and a state-space layer side by side, multipliers on all that they read and make.
 
-Source: transformers 5.23, models/falcon_h1/modeling_falcon_h1.py, `FalconH1DecoderLayer.forward`, `FalconH1MLP.forward`.
+Source: transformers 5.23, models/falcon_h1/modeling_falcon_h1.py, `FalconH1DecoderLayer` and `FalconH1MLP`, `forward`.
 """
 
 from __future__ import annotations

@@ -88,7 +88,11 @@ def fused_scan(t: Tape, x: Tensor, learned: Learned, out_proj: Linear, r: Recurr
         out, weight = cast(t, out, t.autocast), _detached(cast(t, weight, t.autocast))
         bias = _detached(cast(t, bias, t.autocast)) if bias is not None else None
     projected = _projected(t, out, weight)
-    inputs = (x, *(p for p in learned if p is not None), *(p for p in (out_proj.weight, out_proj.bias) if p is not None))
+    inputs = (
+        x,
+        *(p for p in learned if p is not None),
+        *(p for p in (out_proj.weight, out_proj.bias) if p is not None),
+    )
     needs = [p.needs_grad for p in inputs]
     shapes = [(p.shape, p.dtype) for p in inputs[1:]]
 
@@ -186,8 +190,9 @@ def _product(t: Tape, s: _Sizes, dtype: str, sizes: tuple[int, int, int], moved:
 
 
 def _projected(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
-    out = t.empty((*x.shape[:-1], weight.shape[0]), x.dtype)
-    t.matmul(x.dtype, x.count // x.shape[-1], *weight.shape, x.bytes + out.bytes + weight.bytes)
+    outs, ins = weight.shape
+    out = t.empty((*x.shape[:-1], outs), x.dtype)
+    t.matmul(x.dtype, x.count // ins, outs, ins, x.bytes + out.bytes + weight.bytes)
     return out
 
 

@@ -16,7 +16,7 @@ from advisor.tape.tape import Tape
 class Chunks(NamedTuple):
     """The chunks that a row is padded to and cut into by a model's own functions."""
 
-    count: int  # CHUNKS where the code does the same for any number of them
+    count: int  # type: ignore[assignment]  # CHUNKS where the code does the same for any number of them
     size: int  # tokens of each
     pads: bool  # the last one is not full
     one_row: bool = False  # the batch has one row, where that matters

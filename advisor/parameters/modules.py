@@ -91,7 +91,9 @@ def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
     *gates, up, down = m.mlp_names
     found += [LinearShape(name=gate, in_features=h, out_features=inner, bias=m.mlp_bias) for gate in gates]
     found += [
-        LinearShape(name=up, in_features=h, out_features=inner if gates or not m.expert_gated else 2 * inner, bias=m.mlp_bias),
+        LinearShape(
+            name=up, in_features=h, out_features=inner if gates or not m.expert_gated else 2 * inner, bias=m.mlp_bias
+        ),
         LinearShape(name=down, in_features=inner, out_features=h, bias=m.mlp_bias),
     ]
     if m.shared_expert_gated:
@@ -183,7 +185,10 @@ def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
     if m.mlp != "experts":
         return {}
     width = m.expert_latent or h
-    found = {"gate_up": Parameter((count, (1 + m.expert_gated) * inner, width)), "down": Parameter((count, width, inner))}
+    found = {
+        "gate_up": Parameter((count, (1 + m.expert_gated) * inner, width)),
+        "down": Parameter((count, width, inner)),
+    }
     if m.experts == "linears":
         found = {}
     quirks = architecture_of(m.architecture)

@@ -10,6 +10,7 @@ from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import EXPERTS, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 _ALONE = ("all-linear", "attention")
@@ -55,15 +56,20 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
-        refused = ", ".join(architecture_of(m.architecture).refused_in_peft)
-        why = f"refuses {refused}" if refused else "fails on the router, a linear layer that returns several tensors,"
-        names = ", ".join(_names_of(m))
+        listed = ", ".join(architecture_of(m.architecture).refused_in_peft)
+        why = f"refuses {listed}" if listed else "fails on the router, a linear layer that returns several tensors,"
+        known = ", ".join(_names_of(m))
         raise BadValue(
-            "target modules", "all-linear", f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {names}"
+            "target modules",
+            "all-linear",
+            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {known}",
         )
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
-        names = _names_of(m)
+        names, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
         for name in target_modules:
+            if name in refused:
+                why = f"peft 0.21 refuses it on {m.architecture}, whose fused kernel would pass over the adapter"
+                raise BadValue("target modules", name, f"{why}; name some of {', '.join(names)}")
             if name in _ALONE:
                 raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
             if name not in names and ("." in name or not set(names) & set(target_modules)):
@@ -78,6 +84,16 @@ def unmatched_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[st
     Source: peft 0.21, tuners/tuners_utils.py, inject_adapter: it raises only if no target matches.
     """
     return tuple(name for name in target_modules if name not in (*_names_of(m), *_ALONE))
+
+
+def passed_over(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """The targets whose adapters have no effect: mamba_ssm's kernel reads the weight of the projection after it.
+
+    Source: transformers 5.23, models/granitemoehybrid/modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer.forward
+    (`outproj_weight=self.out_proj.weight`), and the same of other models with Mamba 2's layers.
+    """
+    fused = not STATE_SPACES.isdisjoint(m.mixers) and recipe.sequence_kernels == "packages" and recipe.has_adapters
+    return tuple({PROJECTION_BACK} & resolve_targets(m, recipe.target_modules)) if fused else ()
 
 
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:

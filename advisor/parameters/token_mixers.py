@@ -68,13 +68,23 @@ def _none(m: ModelSpec) -> MixerParameters:
     return MixerParameters((), {})
 
 
-MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {"conv": _conv, "mamba2": _mamba2, "beside_mamba2": _mamba2, "none": _none}
+MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
+    "conv": _conv,
+    "mamba2": _mamba2,
+    "beside_mamba2": _mamba2,
+    "none": _none,
+}
 """By `ModelSpec.mixer`, but for attention."""
 
 STATE_SPACES: frozenset[Mixer] = frozenset(["mamba2", "beside_mamba2"])
 """The mixers that are Mamba 2's, or run beside it."""
+PROJECTION_BACK = "out_proj"
+"""The linear layer at their end."""
 
-PACKAGES: dict[Mixer, tuple[str, ...]] = {"conv": ("causal_conv1d",), **dict.fromkeys(STATE_SPACES, ("mamba_ssm", "causal_conv1d"))}
+PACKAGES: dict[Mixer, tuple[str, ...]] = {
+    "conv": ("causal_conv1d",),
+    **dict.fromkeys(STATE_SPACES, ("mamba_ssm", "causal_conv1d")),
+}
 """Whose functions a mixer calls where they can be imported.
 
 Source: transformers 5.23, models/*/modeling_*.py, use_kernel_func_from_hub_with_fallback.

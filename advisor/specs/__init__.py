@@ -49,8 +49,8 @@ from advisor.specs.words import (
 from advisor.specs.workload import KNOWN, Workload
 
 __all__ = [
-    "ATTENDING",
     "ADAPTER_METHODS",
+    "ATTENDING",
     "DORA_METHODS",
     "KNOWN",
     "METHODS",

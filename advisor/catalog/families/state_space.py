@@ -21,7 +21,7 @@ _TYPES: dict[str, Mixer] = {
 
 
 def granitemoehybrid(f: Fields) -> Structure:
-    """Granite 4 H: Mamba 2 or attention, then an MLP that all tokens share, and experts beside it in the larger ones."""
+    """Granite 4 H: Mamba 2 or attention, then an MLP that all tokens share, beside experts in the larger ones."""
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
     layers, bias = s["num_hidden_layers"], f.flag("attention_bias", False)
     no_balance(f)
