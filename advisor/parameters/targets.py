@@ -56,24 +56,24 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
-        listed = ", ".join(architecture_of(m.architecture).refused_in_peft)
-        why = f"refuses {listed}" if listed else "fails on the router, a linear layer that returns several tensors,"
-        known = ", ".join(_names_of(m))
-        raise BadValue(
-            "target modules",
-            "all-linear",
-            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {known}",
+        listed, model = ", ".join(architecture_of(m.architecture).refused_in_peft), m.architecture
+        why = (
+            f"refuses {listed} of {model}"
+            if listed
+            else f"fails on the router of {model}, a linear layer that returns several tensors"
         )
+        names = ", ".join(_names_of(m))
+        raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; use attention, or name some of {names}")
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
-        names, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
+        known, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
         for name in target_modules:
             if name in refused:
                 why = f"peft 0.21 refuses it on {m.architecture}, whose fused kernel would pass over the adapter"
-                raise BadValue("target modules", name, f"{why}; name some of {', '.join(names)}")
+                raise BadValue("target modules", name, f"{why}; name some of {', '.join(known)}")
             if name in _ALONE:
                 raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
-            if name not in names and ("." in name or not set(names) & set(target_modules)):
-                raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
+            if name not in known and ("." in name or not set(known) & set(target_modules)):
+                raise UnknownName("target module", name, known, hint=f"{m.name} has {', '.join(known)}")
     inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
     return frozenset((*inside, *(shape.name for shape in outer_targets(m, target_modules))))
 
