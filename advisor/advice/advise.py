@@ -18,7 +18,6 @@ from advisor.advice.notes import (
     card_notes,
     data_notes,
     loss_notes,
-    mixer_notes,
     name_notes,
     stand_in_notes,
     traced_notes,
@@ -121,7 +120,7 @@ def advise(
         *taken.notes,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
-        *mixer_notes(spec, question),
+        *_mixer_notes(job, chosen, rows),
         *stand_in_notes(question),
         *ignored,
         *assumptions(question, workload),
@@ -177,6 +176,15 @@ def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: 
     from advisor.advice.stored import taken_as_stored
 
     return taken_as_stored(question, spec, cards, preset)
+
+
+def _mixer_notes(job: Job, chosen: Row | None, rows: Mapping[Method, Row]) -> list[Reason]:
+    """What runs layers without attention; loaded only where there are some."""
+    if not isinstance(job.model, ModelSpec) or not job.model.mixers:
+        return []
+    from advisor.advice.mixers import mixer_notes
+
+    return mixer_notes(job, (chosen or next(iter(rows.values()))).candidate)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from advisor.answer import Candidate, Comparison, DataSummary, Reason, Recommendation
 from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
-from advisor.parameters.token_mixers import packages_of
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
 from advisor.specs import GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
@@ -43,26 +42,6 @@ def trainer_notes(preset: Preset) -> list[Reason]:
         f"`advise trainers {preset.name}` lists what was traced, and the differences."
     )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
-
-
-def mixer_notes(model: Model, question: Question) -> list[Reason]:
-    """Which kernels layers without attention are counted with, and what packing does to them."""
-    if not isinstance(model, ModelSpec) or not model.mixers:
-        return []
-    texts = []
-    if question.sequence_kernels is None:
-        names = " and ".join(name.replace("_", "-") for name in packages_of(model))
-        texts.append(
-            f"Layers without attention are counted with the kernels of {names}, which trainers do not install by "
-            "themselves; where they are missing, add --sequence-kernels torch."
-        )
-    if question.packing:
-        texts.append(
-            "Layers without attention mix packed examples with each other, unless the collator passes where each "
-            "begins (transformers' DataCollatorWithFlattening with return_seq_idx)."
-        )
-    source = "transformers 5.23, integrations/hub_kernels.py, use_kernel_func_from_hub_with_fallback"
-    return [Reason(code=ASSUMPTION, text=text, source=source) for text in texts]
 
 
 def stand_in_notes(question: Question) -> list[Reason]:

@@ -186,6 +186,13 @@ DENSE: dict[str, Architecture] = {
         rope_made="by_kind",
         rope_tables="float",  # modeling_olmo3.py, Olmo3RotaryEmbedding.forward: return cos, sin
     ),
+    "olmo_hybrid": Architecture(
+        # modeling_olmo_hybrid.py, OlmoHybridLinearAttentionDecoderLayer.__init__: self.linear_attn
+        mixer_path="model.layers.{}.linear_attn",
+        rope_tables="float",  # modeling_olmo_hybrid.py, OlmoHybridRotaryEmbedding.forward: return cos, sin
+        # modeling_olmo_hybrid.py, OlmoHybridModel.forward: layer_position_embeddings = ... if ... == "full_attention"
+        rope_for_attention_alone=True,
+    ),
     "opt": Architecture(
         # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1
         linear_paths=("model.decoder.layers.{}.self_attn", "model.decoder.layers.{}"),
@@ -210,6 +217,12 @@ DENSE: dict[str, Architecture] = {
     "qwen": Architecture(),  # not in the catalog: Qwen 1, whose published measurements are checked
     "qwen2": Architecture(),
     "qwen3": Architecture(),
+    "qwen3_5_text": Architecture(
+        mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_5.py, Qwen3_5DecoderLayer.__init__: self.linear_attn
+        # modeling_qwen3_5.py, Qwen3_5TextRotaryEmbedding.forward: position_ids = position_ids.expand(3, -1, -1)
+        rope_by_axis=True,
+        rope_parts="joined",  # modeling_qwen3_5.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
     "seed_oss": Architecture(
         drops_inside=True,  # modeling_seed_oss.py, SeedOssAttention.forward: nn.functional.dropout(attn_output, ...)
     ),

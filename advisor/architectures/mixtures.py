@@ -97,10 +97,10 @@ MIXTURES: dict[str, Architecture] = {
         norms_after_rope=True,
     ),
     "lfm2_moe": Architecture(
-        mixture="lfm2",  # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores = routing_weights + expert_bias
+        mixture="lfm2",  # modeling_lfm2_moe.py, Lfm2MoeTopKRouter.forward: scores_for_routing = routing_weights + expert_bias
         # modeling_lfm2_moe.py, Lfm2MoeSparseMoeBlock: self.expert_bias = nn.Buffer(...)
         balancing_bias="buffer",
-        # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.feed_forward, self.conv
+        # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.feed_forward
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
         mixer_path="model.layers.{}.conv",
     ),
@@ -152,6 +152,18 @@ MIXTURES: dict[str, Architecture] = {
     "qwen2_moe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSparseMoeBlock.forward
+    ),
+    "qwen3_5_moe_text": Architecture(
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeDecoderLayer.__init__: self.linear_attn
+        mixer_path="model.layers.{}.linear_attn",
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeTextRotaryEmbedding.forward: position_ids.expand(3, -1, -1)
+        rope_by_axis=True,
+        rope_parts="joined",  # modeling_qwen3_5_moe.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "qwen3_next": Architecture(
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_next.py, Qwen3NextDecoderLayer: self.linear_attn
+        rope_parts="joined",  # modeling_qwen3_next.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
     ),
     "qwen3_moe": Architecture(
         expert_loop="shared",  # transformers 4.57, modeling_qwen3_moe.py, Qwen3MoeSparseMoeBlock.forward

@@ -55,6 +55,8 @@ class Architecture(NamedTuple):
     rope_tables: Literal["base", "float", "half", "complex"] = "base"  # dtype of hidden states; half: each angle once
     spreads_rope_tables: bool = False  # each layer makes tables for neighboring features
     rope_turn: Literal["base", "float", "float_parts"] = "base"  # fp32 of the inputs, or of both products' operands
+    rope_for_attention_alone: bool = False  # layers without attention are not handed the tables
+    rope_by_axis: bool = False  # three positions a token, equal for text, and tables for every row of the batch
     rope_type_reads_positions: bool = False  # any type but the default branches on the values of position ids
     # Whether the turned part of a head is joined with the rest even when nothing is left over, and how long it lives.
     rope_parts: Literal["whole", "joined", "joined_in_expression", "joined_at_return", "kept_in_attention"] = "whole"

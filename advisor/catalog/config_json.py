@@ -35,6 +35,8 @@ _TEXT_PARTS = {
     "qwen2_vl": "qwen2_vl_text",
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen3_vl": "qwen3_vl_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
 }
 """The model_type of a multimodal model's text part, for configs that do not state it."""
 _FLAT = frozenset({"qwen2_vl", "qwen2_5_vl"})

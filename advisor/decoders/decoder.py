@@ -26,18 +26,19 @@ from advisor.decoders.fused import (
     without_padding,
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
+from advisor.decoders.heads import gated_heads
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
-from advisor.decoders.token_mixers import MIXERS
+from advisor.decoders.token_mixers import mixer_code
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy
-from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale
+from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale, unary
 from advisor.tape.tape import Tape
 
 
@@ -140,12 +141,15 @@ class Decoder:
         Appends to `kept` what lives to the end of the layer.
         """
         if not w.m.attends:
-            return MIXERS[w.m.mixer](self.t, x, w, given, self.recipe)
+            return mixer_code(w.m.mixer)(self.t, x, w, given, self.recipe)
         t, m = self.t, w.m
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()
+        gate: Tensor | None = None
         if m.kv_lora_rank and given.rope is not None:
             q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+        elif m.attention_gate:
+            q, k, v, gate = gated_heads(t, x, m, w.linears, w.qk_norms)
         else:
             q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
@@ -164,6 +168,8 @@ class Decoder:
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
+        if gate is not None:
+            out = mul(t, out, unary(t, gate, "output"))
         out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
 
@@ -229,7 +235,7 @@ class Decoder:
         """Attention, then the MLP, each before a norm (and, in a sandwich, after one)."""
         t, norms = self.t, w.norms
         kept: list[Tensor] = []
-        before = self.m.norm_placement == "sandwich"
+        before = w.m.norm_placement == "sandwich"
         h = norms[0](t, x) if before else x
         h = self.attention(h, w, given, kept)
         h = norms[1 if before else 0](t, h)
@@ -263,7 +269,7 @@ def decoder_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tens
     """One decoder layer: x (B, S, H) -> (B, S, H)."""
     if d.m.one_block:
         return d.one_block(x, w, given)
-    match d.m.norm_placement:
+    match w.m.norm_placement:
         case "pre":
             return d.sequential(x, w, given)
         case "sandwich" | "post":

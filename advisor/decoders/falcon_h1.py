@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
-from advisor.decoders.mamba2 import mamba2
 from advisor.decoders.mlp import activation
 from advisor.decoders.step_inputs import LayerInputs
+from advisor.decoders.token_mixers import mixer_code
 from advisor.decoders.weights import Weights
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add, mul, scale
@@ -19,7 +19,7 @@ def falcon_h1_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Te
     """x (B, S, H) -> (B, S, H); what both sides made lives to the end."""
     t = d.t
     h = w.norms[0](t, x)
-    mixed = mamba2(t, h, w, given, d.recipe)
+    mixed = mixer_code("mamba2")(t, h, w, given, d.recipe)
     mixed = scale(t, mixed)
     attended = d.attention(scale(t, h), w, given, [])
     attended = scale(t, attended)

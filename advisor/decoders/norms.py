@@ -85,6 +85,20 @@ def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
     return cast(t, wide, x.dtype)
 
 
+def rms_norm_gated(t: Tape, x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+    """Llama's RMSNorm times SiLU of a gate, which is taken in fp32: the norm after a recurrence.
+
+    Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, Qwen3_5RMSNormGated.
+    """
+    wide = cast(t, x, "float32")
+    variance = mean_last(t, square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
+    hidden = mul(t, cast(t, wide, x.dtype), weight)
+    del wide
+    hidden = mul(t, hidden, unary(t, cast(t, gate, "float32"), "input"))
+    return cast(t, hidden, x.dtype)
+
+
 def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """`F.layer_norm`: one kernel that keeps its input and two statistics per row. CUDA's autocast runs it in fp32.
 

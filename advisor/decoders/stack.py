@@ -23,7 +23,7 @@ from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, N
 from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.optimizers import optimizer_row
-from advisor.parameters.token_mixers import STATE_SPACES
+from advisor.parameters.token_mixers import STATE_SPACES, packages_of
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
@@ -86,7 +86,7 @@ class Stack:
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """What the bytes of this step stand on: versions between traced ones were read, others are not known."""
         between, beyond = gaps(self.libraries)
-        known, at = Proof(), self.libraries.transformers
+        known, at = _with_mixers(m, recipe), self.libraries.transformers
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
         step = optimizer_row(recipe.optimizer).unknown
@@ -275,6 +275,18 @@ class Stack:
             del logits
         cut = shifted(t, upcast)
         return log_softmax_loss(t, cut)
+
+
+def _with_mixers(m: ModelSpec, recipe: Recipe) -> Proof:
+    """What the plain step stands on: kernels of packages in place of attention need a card, and were read."""
+    known = Proof()
+    if not m.mixers or recipe.sequence_kernels == "torch":
+        return known
+    names = " and ".join(packages_of(m))
+    return known._replace(
+        traced=(f"every tensor outside of {names}, against traces of the real CPU step",),
+        read=(*known.read, f"what the kernels of {names} keep and make, from their source"),
+    )
 
 
 def _untraced(m: ModelSpec, at: Version) -> bool:

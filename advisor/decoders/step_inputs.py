@@ -49,7 +49,7 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "chunks", "masks", "padding", "position_ids", "ropes", "window")
+    __slots__ = ("alibi", "chunks", "masks", "padding", "position_ids", "ropes", "spreads_ropes", "window")
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class StepInputs:
         are kept apart.
         """
         quirks = architecture_of(m.architecture)
-        self.chunks = chunks
+        self.chunks, self.spreads_ropes = chunks, not quirks.rope_for_attention_alone
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
         self.window = m.sliding_window if slides else 0
         # the batch's own mask, which layers without attention read
@@ -108,7 +108,7 @@ class StepInputs:
             if mask is not None and kind != "flash":
                 _note_mask_kernels(t, mask, batch, length, band, padded, packed)
         self.masks = {False: full, True: sliding}
-        self.ropes = rope_tables(t, m, length, dtype)
+        self.ropes = rope_tables(t, m, batch, length, dtype)
 
     def of(self, rotated: bool, sliding: bool, attends: bool) -> LayerInputs:
         """What a layer of that kind is called with; a checkpointed layer holds it until its backward.
@@ -119,7 +119,7 @@ class StepInputs:
             self.masks[sliding] if attends else None,
             self.alibi,
             self.window if sliding else 0,
-            self.ropes.get(sliding),
+            self.ropes.get(sliding) if attends or self.spreads_ropes else None,
             rotated,
             self.position_ids,
             self.padding,

@@ -11,6 +11,7 @@ from advisor.decoders.norms import HeadNorms, Norm, NormPlace
 from advisor.decoders.stack import Stack
 from advisor.errors import BadValue
 from advisor.parameters.modules import (
+    GATED_NORM,
     HEAD_NORMS,
     head_linear,
     layer_linears,
@@ -66,7 +67,7 @@ class Weights:
             )
             for name, shape in layer_linears(m).items()
         }
-        of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in HEAD_NORMS]
+        of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in (*HEAD_NORMS, GATED_NORM)]
         others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
         self.norms = [outer_norm(m, normed, norms, stack) for _ in range(others)]
         self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None

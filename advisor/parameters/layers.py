@@ -50,6 +50,8 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
     changes: dict[str, object] = {}
     if m.mixers:
         changes |= {"mixer": kind.mixer, "mixers": ()}
+        if kind.mixer != "attention" and m.mixer_norm_placement:
+            changes["norm_placement"] = m.mixer_norm_placement
     if kind.dense or (m.one_block and kind.mixer != "none"):
         mlp = "gated" if not m.one_block else "plain" if kind.mixer == "none" else "none"
         changes |= {"mlp": mlp, "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}

@@ -18,6 +18,9 @@ from advisor.specs import LinearShape, ModelSpec
 SINKS = "sinks"
 """The attention's sinks, counted with the norms: a learned vector as they are."""
 
+GATED_NORM = "gated_norm"
+"""The norm of what a layer's recurrence returns, head by head."""
+
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
 
@@ -53,7 +56,7 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         elif m.fused_qkv:
             found.append(linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias))
         else:
-            sizes = (m.q_size, m.kv_size, m.kv_size)
+            sizes = (2 * m.q_size if m.attention_gate else m.q_size, m.kv_size, m.kv_size)
             found += [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts or m.mlp == "none":
@@ -145,7 +148,8 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
         count += 3
     found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
     if not m.attends:
-        return tuple(found)
+        width = MIXERS[m.mixer](m).norm_width
+        return (*found, NormVectors(GATED_NORM, width, 1)) if width else tuple(found)
     each = (m.q_size, m.kv_size)
     widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
     if m.qk_norm == "each_apart":

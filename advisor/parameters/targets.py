@@ -17,6 +17,10 @@ _ALONE = ("all-linear", "attention")
 """What stands for several layers, and beside nothing else."""
 
 
+CONVOLUTIONS = ("conv", "conv1d")
+"""What models call the convolution of each channel by itself, in layers without attention."""
+
+
 def fuses_experts(m: ModelSpec) -> bool:
     """Whether peft mistakes gate, up and down projections for parts of fused experts, so that no dense MLP is adapted.
 
@@ -67,6 +71,9 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         known, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
         for name in target_modules:
+            if name in CONVOLUTIONS and m.mixers:
+                why = f"must not be adapted: peft 0.21 fails on the convolutions of {m.name} (tuners/lora/layer.py)"
+                raise BadValue("target modules", name, why)
             if name in refused:
                 why = f"peft 0.21 refuses it on {m.architecture}, whose fused kernel would pass over the adapter"
                 raise BadValue("target modules", name, f"{why}; name some of {', '.join(known)}")

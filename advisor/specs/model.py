@@ -43,6 +43,7 @@ class Recurrence(Frozen):
     key_dim: Annotated[int, Range(0, 100_000)] = 0
     value_dim: Annotated[int, Range(0, 100_000)] = 0
     chunk_size: Annotated[int, Range(0, 100_000)] = 0  # tokens of each chunk that its code works on; 0 = it has none
+    doubles_step: bool = False  # of the gated delta rule: from 0 to 2 instead of 0 to 1
     proj_bias: bool = False  # of the projections into a state-space layer and back
     gate_norm: bool = True  # a norm after its gate, in groups
 
@@ -125,6 +126,7 @@ class ModelSpec(Frozen):
     mixers: tuple[Mixer, ...] = ()  # of each layer, where not all have attention
     mixer: Mixer = "attention"  # of a layer as `parameters.layers.part_of` sees it
     recurrence: Recurrence | None = None
+    mixer_norm_placement: Literal["", "pre"] = ""  # of layers without attention, where that differs
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_gate: bool = False  # the queries' projection makes a gate of its output, too
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)

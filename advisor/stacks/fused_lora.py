@@ -108,6 +108,8 @@ class FusedLora(Stack):
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """To the byte, on a base in 16 bits."""
         proof = super().proof(m, recipe)
+        if m.mixers:
+            return proof.not_knowing(f"which of axolotl's LoRA functions run in layers of {m.architecture}")
         return proof if refusal(m, recipe) else proof.reading("axolotl 0.19.0")
 
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:

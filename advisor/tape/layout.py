@@ -48,7 +48,8 @@ def part(t: Tape, x: Tensor, shape: Shape) -> Tensor:
 
         def backward(g: Tensor) -> tuple[Tensor]:
             zeros = t.empty(full, dtype)
-            t.kernel("elementwise", dtype, 0, zeros.bytes + 2 * g.bytes)
+            t.kernel("elementwise", dtype, 0, zeros.bytes)
+            t.kernel("elementwise", dtype, 0, 2 * g.bytes)
             return (zeros,)
 
         hollow = t.op((x,), (0,), dtype, backward)

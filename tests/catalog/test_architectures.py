@@ -52,6 +52,7 @@ SMALL_OPT = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+SMALL_RULE = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 24}
 SMALL_FALCON = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -193,8 +194,35 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "granitemoe", **SMALL, "num_local_experts": 4, "attention_bias": True},
     {"model_type": "mixtral", **SMALL, "num_local_experts": 4, "head_dim": 8},
     {"model_type": "olmoe", **SMALL, "num_experts": 8, "attention_bias": True},
+    {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"], "pad_token_id": 0},
+    {"model_type": "lfm2", **SMALL, "full_attn_idxs": [1], "block_ff_dim": 96, "pad_token_id": 0},
+    {
+        "model_type": "lfm2_moe",
+        **SMALL,
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+        "moe_intermediate_size": 48,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "pad_token_id": 0,
+    },
     {"model_type": "qwen2_moe", **SMALL, "num_experts": 4, "moe_intermediate_size": 48, "qkv_bias": False},
     {"model_type": "qwen3_moe", **SMALL, "num_experts": 8, "moe_intermediate_size": 48, "attention_bias": True},
+    {"model_type": "qwen3_5_text", **SMALL, "linear_num_key_heads": 4, "linear_num_value_heads": 8},
+    {"model_type": "qwen3_5_text", **SMALL, **SMALL_RULE, "attention_bias": True, "tie_word_embeddings": True},
+    {"model_type": "qwen3_5_moe_text", **SMALL, **SMALL_RULE, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "qwen3_next", **SMALL, **SMALL_RULE, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "qwen3_next", **SMALL, **SMALL_RULE, "mlp_only_layers": [0, 1, 2, 3], "head_dim": 32},
+    {"model_type": "olmo_hybrid", **SMALL, "pad_token_id": 0, "rope_theta": None},
+    {
+        "model_type": "olmo_hybrid",
+        **SMALL,
+        "pad_token_id": 0,
+        "linear_num_value_heads": 8,
+        "linear_key_head_dim": 16,
+        "linear_allow_neg_eigval": False,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
     {"model_type": "gptj", **SMALL_GPT2, "rotary_dim": 8, "n_inner": 80},
     {"model_type": "hunyuan_v1_dense", **SMALL, "head_dim": 32, "attention_bias": True},
     {"model_type": "ministral3", **SMALL, "head_dim": 32},

@@ -75,6 +75,14 @@ GEMMA4: dict[str, Any] = {
 }
 
 MAMBA2: dict[str, Any] = {**SIZES, "mamba_n_heads": 12, "mamba_d_state": 24, "mamba_chunk_size": 16}
+DELTA: dict[str, Any] = {
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 24,
+    "linear_value_head_dim": 40,
+    "layer_types": ["linear_attention", "full_attention"],
+}
 GRANITE_HYBRID: dict[str, Any] = {
     **MAMBA2,
     **EXPERTS,
@@ -343,6 +351,45 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["conv", "conv", "full_attention"],
         "conv_bias": True,
         "block_auto_adjust_ff_dim": False,
+    },
+    "qwen3_5": {"model_type": "qwen3_5_text", **SIZES, **DELTA},
+    "qwen3_5-heads": {
+        "model_type": "qwen3_5_text",
+        **SIZES,
+        **DELTA,
+        "linear_num_key_heads": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    },
+    "qwen3_5_moe": {
+        "model_type": "qwen3_5_moe_text",
+        **EXPERTS,
+        **DELTA,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "shared_expert_intermediate_size": 136,
+    },
+    "qwen3_next": {
+        "model_type": "qwen3_next",
+        **EXPERTS,
+        **DELTA,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "shared_expert_intermediate_size": 136,
+    },
+    "qwen3_next-heads": {
+        "model_type": "qwen3_next",
+        **SIZES,
+        **DELTA,
+        "linear_num_key_heads": 4,
+        "mlp_only_layers": [0, 1, 2],
+    },
+    "olmo_hybrid": {"model_type": "olmo_hybrid", **SIZES, **DELTA, "pad_token_id": 0, "rope_theta": None},
+    "olmo_hybrid-rope": {
+        "model_type": "olmo_hybrid",
+        **SIZES,
+        **DELTA,
+        "pad_token_id": 0,
+        "linear_allow_neg_eigval": False,
     },
     "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
     "granitemoehybrid-dense": {
