@@ -40,7 +40,7 @@ DENSE: dict[str, Architecture] = {
         # modeling_bamba.py, BambaDecoderLayer.__init__: self.feed_forward
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
         mixer_path="model.layers.{}.mamba",  # modeling_bamba.py, BambaDecoderLayer.__init__: self.mamba
-        norms_end_in_norm=False,  # modeling_bamba.py, BambaMixer.__init__: self.norm, gated
+        norms_end_in_norm=False,  # modeling_bamba.py, BambaMixer.__init__: self.norm
         rope_parts="joined",  # modeling_bamba.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "falcon_h1": Architecture(
@@ -48,7 +48,7 @@ DENSE: dict[str, Architecture] = {
         # modeling_falcon_h1.py, FalconH1DecoderLayer.__init__: self.feed_forward
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
         mixer_path="model.layers.{}.mamba",  # modeling_falcon_h1.py, FalconH1DecoderLayer.__init__: self.mamba
-        norms_end_in_norm=False,  # modeling_falcon_h1.py, FalconH1Mixer.__init__: self.norm, gated
+        norms_end_in_norm=False,  # modeling_falcon_h1.py, FalconH1Mixer.__init__: self.norm
         scales_state_space=True,  # modeling_falcon_h1.py, FalconH1Mixer.forward: projected_states * self.mup_vector
         # modeling_falcon_h1.py, FalconH1Attention.forward: key_states = ... * self.key_multiplier
         scales_projected_keys=True,

@@ -60,11 +60,11 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
-        listed, model = ", ".join(architecture_of(m.architecture).refused_in_peft), m.architecture
+        listed = ", ".join(architecture_of(m.architecture).refused_in_peft)
         why = (
-            f"refuses {listed} of {model}"
+            f"refuses {listed} of {m.architecture}"
             if listed
-            else f"fails on the router of {model}, a linear layer that returns several tensors"
+            else f"fails on the router of {m.architecture}, a linear layer that returns several tensors"
         )
         names = ", ".join(_names_of(m))
         raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; use attention, or name some of {names}")
