@@ -36,6 +36,25 @@ DENSE: dict[str, Architecture] = {
     "exaone4": Architecture(
         norms_after_values=True,  # modeling_exaone4.py, Exaone4Attention.forward: q_norm after v_proj
     ),
+    "bamba": Architecture(
+        # modeling_bamba.py, BambaDecoderLayer.__init__: self.feed_forward
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.mamba",  # modeling_bamba.py, BambaDecoderLayer.__init__: self.mamba
+        norms_end_in_norm=False,  # modeling_bamba.py, BambaMixer.__init__: self.norm
+        rope_parts="joined",  # modeling_bamba.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "falcon_h1": Architecture(
+        layer="falcon_h1",  # modeling_falcon_h1.py, FalconH1DecoderLayer.forward: mamba_hidden_states + attention_...
+        # modeling_falcon_h1.py, FalconH1DecoderLayer.__init__: self.feed_forward
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.mamba",  # modeling_falcon_h1.py, FalconH1DecoderLayer.__init__: self.mamba
+        norms_end_in_norm=False,  # modeling_falcon_h1.py, FalconH1Mixer.__init__: self.norm
+        scales_state_space=True,  # modeling_falcon_h1.py, FalconH1Mixer.forward: projected_states * self.mup_vector
+        # modeling_falcon_h1.py, FalconH1Attention.forward: key_states = ... * self.key_multiplier
+        scales_projected_keys=True,
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
+    ),
     "falcon": Architecture(
         # modeling_falcon.py, FalconDecoderLayer.__init__: self.self_attention
         linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),

@@ -79,7 +79,9 @@ MIXTURES: dict[str, Architecture] = {
         # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.__init__: self.shared_mlp
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.shared_mlp"),
         mixer_path="model.layers.{}.mamba",  # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer: self.mamba
-        norms_end_in_norm=False,  # modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer: self.norm, gated
+        norms_end_in_norm=False,  # modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer: self.norm
+        # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: decoder_layer(...) without position_ids
+        position_ids="not_passed_on",
         # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: create_causal_mask(...) without position_ids
         sees_packed_rows_as_one=True,
     ),
@@ -127,13 +129,15 @@ MIXTURES: dict[str, Architecture] = {
         mixture="nemotron_h",  # modeling_nemotron_h.py, NemotronHMoE.forward: self.fc1_latent_proj(hidden_states)
         # modeling_nemotron_h.py, NemotronHBlock.__init__: self.mixer
         linear_paths=("model.layers.{}.mixer", "model.layers.{}.mixer"),
-        mixer_path="model.layers.{}.mixer",
+        mixer_path="model.layers.{}.mixer",  # modeling_nemotron_h.py, NemotronHBlock.__init__: self.mixer
         embedding_name="embeddings",  # modeling_nemotron_h.py, NemotronHModel.__init__: self.embeddings
         norms_end_in_norm=False,  # modeling_nemotron_h.py, NemotronHModel.__init__: self.norm_f
         # modeling_nemotron_h.py, NemotronHTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
         balancing_bias="buffer",
         # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
         refused_in_peft=("out_proj",),
+        # modeling_nemotron_h.py, NemotronHForCausalLM.forward: self.lm_head(...).float()
+        logits_in_float=True,
     ),
     "olmoe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward

@@ -9,7 +9,7 @@ class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
     # Whose code runs: the shared code, or the architecture's own.
-    layer: Literal["shared", "bert", "bloom", "gemma3n", "gemma4", "gptj", "mpt", "opt"] = "shared"
+    layer: Literal["shared", "bert", "bloom", "falcon_h1", "gemma3n", "gemma4", "gptj", "mpt", "opt"] = "shared"
     mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES
     attention: Literal["shared", "own"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
@@ -23,6 +23,7 @@ class Architecture(NamedTuple):
     position_buffers: bool = False  # position ids and token types of the longest row
     # Of the modules that hold the linear layers of attention and MLP; {} is the layer's number.
     linear_paths: tuple[str, str] = ("model.layers.{}.self_attn", "model.layers.{}.mlp")
+    scales_state_space: bool = False  # a state-space layer's input by a number, its projection by a vector
     mixer_path: str = ""  # of the module that holds a layer's linear layers where that is no attention
     norms_end_in_norm: bool = True  # the names of all its norms end in 'norm'
     reads_per_layer_config: bool = False  # its config may hold sizes of single layers
@@ -73,6 +74,7 @@ class Architecture(NamedTuple):
     norms_after_rope: bool = False
     gate_name: str = ""  # of the linear layer that gates the attention's output, where a model has one
     gates_by: Literal["sigmoid", "softplus"] = "sigmoid"  # sigmoid: projected before the norms of queries and keys
+    scales_projected_keys: bool = False
     scales_projected_queries: bool = False  # before attention, which scales no more
     scales_queries_by_position: bool = False
     eager_softmax: Literal["float", "given", "given_uncast"] = "float"  # dtype; uncast: not cast back to that of values
@@ -81,4 +83,5 @@ class Architecture(NamedTuple):
     drops_inside: bool = False  # residual dropout is at the end of attention and MLP, not in the layer
     keeps_normed: Literal["none", "first", "both"] = "none"  # names for the norms' outputs that last to the layer's end
     keeps_attended: bool = False  # a name for the attention's output that lasts to the layer's end
+    logits_in_float: bool = False  # the model's code casts them, so that those in 16 bits are freed
     parallel_sum: Literal["residual_first", "residual_last", "mlp_first", "mlp_in_place"] = "residual_first"

@@ -94,7 +94,10 @@ class Beginning(NamedTuple):
 def base_of(recipe: Recipe) -> Recipe:
     """The same quantized base under one recipe for all: what is equal before the first step."""
     same = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "base_dtype", "stack")
-    return Recipe(method="qlora", rank=1, **{name: getattr(recipe, name) for name in same})
+    # of whatever targets: peft refuses all layers of some models
+    return Recipe(
+        method="qlora", rank=1, target_modules=("attention",), **{name: getattr(recipe, name) for name in same}
+    )
 
 
 @lru_cache(maxsize=256)

@@ -144,7 +144,7 @@ class Decoder:
 
         Appends to `kept` what lives to the end of the layer.
         """
-        if w.m.mixer != "attention":
+        if not w.m.attends:
             return mixer_code(w.m.mixer)(self.t, x, w, given, self.recipe)
         t, m = self.t, w.m
         batch, length, _ = x.shape

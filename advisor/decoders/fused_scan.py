@@ -79,9 +79,8 @@ def fused_scan(t: Tape, x: Tensor, learned: Learned, out_proj: Linear, r: Recurr
     _scan_products(t, s, dtype, scanned.bytes + scores.bytes)
     del scores
     roots: tuple[Tensor, ...] = ()
-    out = scanned
+    out = t.empty(s.inner, dtype)  # behind the gate
     if learned.norm is not None:
-        out = t.empty(s.inner, dtype)
         roots = (t.empty((*s.inner[:2], r.key_heads), "float32"),)
         t.kernel("reduce", dtype, 0, 3 * out.bytes)
     weight, bias = out_proj.weight, out_proj.bias
@@ -115,9 +114,10 @@ def _backward(t: Tape, s: _Sizes, dtype: str, g: Tensor, normed: bool) -> Tensor
     out, _gradient_mixed = t.empty((*s.inner[:2], projected), dtype), t.empty(s.mixed, dtype)
     _incoming = t.empty(s.inner, dtype)
     t.matmul(dtype, s.batch * s.length, s.r.value_size, g.shape[-1], g.bytes + _incoming.bytes)
-    if normed:
-        _of_norm = t.empty(s.inner, dtype)
-        t.kernel("reduce", dtype, 0, 6 * _of_norm.bytes)
+    _behind_gate = t.empty(s.inner, dtype)
+    t.kernel("reduce", dtype, 0, 6 * _behind_gate.bytes)
+    if not normed:
+        _gated = t.empty(s.inner, dtype)
     _scan_backward(t, s, dtype)
     _moving(t, dtype, 4 * _mixed.bytes)
     return out
@@ -190,8 +190,9 @@ def _product(t: Tape, s: _Sizes, dtype: str, sizes: tuple[int, int, int], moved:
 
 
 def _projected(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
-    out = t.empty((*x.shape[:-1], weight.shape[0]), x.dtype)
-    t.matmul(x.dtype, x.count // x.shape[-1], *weight.shape, x.bytes + out.bytes + weight.bytes)
+    outs, ins = weight.shape
+    out = t.empty((*x.shape[:-1], outs), x.dtype)
+    t.matmul(x.dtype, x.count // ins, outs, ins, x.bytes + out.bytes + weight.bytes)
     return out
 
 

@@ -42,6 +42,8 @@ def queries_keys_values(
             projected[0] = scale(t, projected[0])
         q = t.view(projected.pop(), q_shape)
         k = t.view(linear(t, x, linears[k_name]), kv_shape)
+        if quirks.scales_projected_keys:
+            k = scale(t, k)
     v = t.view(linear(t, x, linears[v_name]), kv_shape)
     if norms_last:
         q = norms[0](t, q)

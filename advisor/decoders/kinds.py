@@ -13,7 +13,7 @@ from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layers import Kind, kinds_of
 from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
-from advisor.specs import GpuSpec, ModelSpec, Recipe
+from advisor.specs import ATTENDING, GpuSpec, ModelSpec, Recipe
 from advisor.tape.graph import Device
 
 
@@ -149,7 +149,7 @@ class LayerKind(NamedTuple):
     @property
     def attends(self) -> bool:
         """Whether it has attention."""
-        return self.parameters.mixer == "attention"
+        return self.parameters.mixer in ATTENDING
 
 
 def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:

@@ -6,6 +6,7 @@ and the same of models/{bamba,nemotron_h}/modeling_*.py.
 
 from __future__ import annotations
 
+from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.chunk_scan import Constants, Scanned, chunk_scan
 from advisor.decoders.convolution import causal_convolution
@@ -17,18 +18,23 @@ from advisor.parameters.token_mixers import recurrence_of
 from advisor.specs import Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import chunk_last
-from advisor.tape.ops import cast, mean_last, mul, negate, unary
+from advisor.tape.ops import cast, mean_last, mul, negate, scale, unary
 from advisor.tape.tape import Tape
 
 
-def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, _recipe: Recipe) -> Tensor:
+def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -> Tensor:
     """x (B, S, H) -> (B, S, H)."""
     sizes, own, dtype = recurrence_of(w.m), w.own, x.dtype
     batch, length, _ = x.shape
     inner, keys_size, heads, groups = sizes.value_size, sizes.key_size, sizes.value_heads, sizes.key_heads
     t.label("state-space layer")
     x = unpadded(t, x, given.padding)
+    scales = architecture_of(w.m.architecture).scales_state_space
+    if scales:
+        x = scale(t, x)
     projected = linear(t, x, w.linears["in_proj"])
+    if scales:
+        projected = mul(t, projected, Tensor((projected.shape[-1],), recipe.base_dtype))
     t.label("state-space layer")
     decay = negate(t, unary(t, cast(t, own["a_log"], "float32"), "output"))
     if given.chunks is None:
@@ -49,7 +55,10 @@ def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, _recipe: Recipe) 
         given.chunks,
     )
     out = t.view(scanned, (*rows, inner))
-    out = gated_norm(t, out, gate, own["gate_norm"], groups)
+    if sizes.gate_norm:
+        out = gated_norm(t, out, gate, own["gate_norm"], groups)
+    else:
+        out = mul(t, out, unary(t, gate, "input"))
     return linear(t, cast(t, out, dtype), w.linears["out_proj"])
 
 

@@ -23,12 +23,18 @@ from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, N
 from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.optimizers import optimizer_row
-from advisor.parameters.token_mixers import packages_of
+from advisor.parameters.token_mixers import STATE_SPACES, packages_of
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
+
+PACKED_WEIGHT = (
+    "that mamba-ssm's kernel runs on a quantized base: transformers hands it out_proj's stored weight, which it "
+    "multiplies by as it is (--sequence-kernels torch does not)"
+)
+"""Source: mamba_ssm 2.3.2.post1, ops/triton/ssd_combined.py, MambaSplitConv1dScanCombinedFn.forward: `F.linear`."""
 
 
 class LossInputs(NamedTuple):
@@ -85,6 +91,8 @@ class Stack:
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
         step = optimizer_row(recipe.optimizer).unknown
+        fused = recipe.is_quantized and recipe.sequence_kernels == "packages" and not STATE_SPACES.isdisjoint(m.mixers)
+        step = "; ".join(filter(None, (step, PACKED_WEIGHT if fused else "")))
         unknown = (*((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known

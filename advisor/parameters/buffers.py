@@ -59,6 +59,9 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
         found.append((4, 2 + m.num_hidden_layers))
     if quirks.layer_scalar:
         found.append((ITEM_BYTES[recipe.base_dtype], m.num_hidden_layers))
+    if quirks.scales_state_space:  # a vector on what goes into the layer
+        size = ITEM_BYTES[recipe.base_dtype]
+        found += [(size * layer_linears(part)["in_proj"].out_features, layers) for part, layers in layer_groups(m)]
     if m.activation == "xielu":  # its beta and eps
         found.append((ITEM_BYTES[recipe.base_dtype], 2 * m.num_hidden_layers))
     return found + (_of_adapters(m, recipe) if recipe.replaces_lora else [])

@@ -60,20 +60,19 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         return LinearShape(name=name, in_features=in_features, out_features=out_features, bias=bias)
 
     h, inner = m.hidden_size, m.intermediate_size
-    if m.mixer != "attention":
-        found = list(MIXERS[m.mixer](m).linears)
-    elif m.kv_lora_rank:
-        found = _latent_linears(m)
-    elif m.fused_qkv:
-        found = [linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias)]
-    else:
-        sizes = (2 * m.q_size if m.attention_gate == "with_queries" else m.q_size, m.kv_size, m.kv_size)
-        found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
-    if m.attention_gate in ("head", "feature") and m.mixer == "attention":
-        found.append(gate_linear(m))
-    if m.index_heads:
-        found += _index_linears(m)
-    if m.mixer == "attention":
+    found = [] if m.mixer == "attention" else list(MIXERS[m.mixer](m).linears)
+    if m.attends:
+        if m.kv_lora_rank:
+            found += _latent_linears(m)
+        elif m.fused_qkv:
+            found.append(linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias))
+        else:
+            sizes = (2 * m.q_size if m.attention_gate == "with_queries" else m.q_size, m.kv_size, m.kv_size)
+            found += [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
+        if m.attention_gate in ("head", "feature"):
+            found.append(gate_linear(m))
+        if m.index_heads:
+            found += _index_linears(m)
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
     if m.num_experts or m.mlp == "none":
         return {shape.name: shape for shape in (*found, *_mixture_linears(m), *inner_linears(m))}
@@ -180,7 +179,7 @@ def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
         count += 3
     found = [NormVectors(f"{PLAIN_NORM}{i}", m.hidden_size, vectors) for i in range(count)]
     found += [NormVectors(name, m.hidden_size, vectors) for name in inner_norms(m)]
-    if m.mixer != "attention":
+    if not m.attends:
         width = MIXERS[m.mixer](m).norm_width
         return (*found, NormVectors(GATED_NORM, width, 1)) if width else tuple(found)
     each = (m.q_size, m.kv_size)

@@ -53,11 +53,14 @@ def named_by(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
 
 def _linear_paths(m: ModelSpec) -> Iterator[tuple[str, str]]:
     """(name, path) of every linear layer of every decoder layer."""
-    attention, mlp = architecture_of(m.architecture).linear_paths
+    quirks = architecture_of(m.architecture)
+    attention, mlp = quirks.linear_paths
     layer = attention.rpartition(".")[0]
     for index, kind in enumerate(kinds_of(m)):
-        mixer = architecture_of(m.architecture).mixer_path if kind.mixer != "attention" else attention
-        for name in layer_linears(part_of(m, kind)):
+        part = part_of(m, kind)
+        attending = (*part.qkv_names, part.out_name) if part.attends else ()
+        for name in layer_linears(part):
+            mixer = attention if name in attending or part.mixer == "attention" else quirks.mixer_path
             parent = mlp if name in m.mlp_names else mixer
             if name in LINEAR_PARENTS:
                 parent = layer + LINEAR_PARENTS[name]

@@ -10,6 +10,7 @@ from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 ATTENTION = "self_attn."
@@ -55,7 +56,7 @@ def attention_names(m: ModelSpec) -> tuple[str, ...]:
 
     An encoder's output projection is left out: it is called 'dense', as its MLP's layers are.
     """
-    if m.mixer != "attention":
+    if not m.attends:
         return ()
     if m.bidirectional:
         return m.qkv_names
@@ -73,24 +74,27 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
-        refused = ", ".join(architecture_of(m.architecture).refused_in_peft)
-        why = f"refuses {refused}" if refused else "fails on the router, a linear layer that returns several tensors,"
-        known = ", ".join(_names_of(m))
-        raise BadValue(
-            "target modules",
-            "all-linear",
-            f"peft 0.21 {why} of {m.architecture}; use attention, or name some of {known}",
+        listed = ", ".join(architecture_of(m.architecture).refused_in_peft)
+        why = (
+            f"refuses {listed} of {m.architecture}"
+            if listed
+            else f"fails on the router of {m.architecture}, a linear layer that returns several tensors"
         )
+        names = ", ".join(_names_of(m))
+        raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; use attention, or name some of {names}")
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
-        names = _names_of(m)
+        known, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
         for name in target_modules:
             if name in CONVOLUTIONS and m.mixers:
                 why = f"must not be adapted: peft 0.21 fails on the convolutions of {m.name} (tuners/lora/layer.py)"
                 raise BadValue("target modules", name, why)
+            if name in refused:
+                why = f"peft 0.21 refuses it on {m.architecture}, whose fused kernel would pass over the adapter"
+                raise BadValue("target modules", name, f"{why}; name some of {', '.join(known)}")
             if name in _ALONE:
                 raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
-            if name not in names and ("." in name or not set(names) & set(target_modules)):
-                raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
+            if name not in known and ("." in name or not set(known) & set(target_modules)):
+                raise UnknownName("target module", name, known, hint=f"{m.name} has {', '.join(known)}")
     inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
     return frozenset((*inside, *(shape.name for shape in outer_targets(m, target_modules))))
 
@@ -101,6 +105,16 @@ def unmatched_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[st
     Source: peft 0.21, tuners/tuners_utils.py, inject_adapter: it raises only if no target matches.
     """
     return tuple(name for name in target_modules if name not in (*_names_of(m), *_ALONE))
+
+
+def passed_over(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """The targets whose adapters have no effect: mamba_ssm's kernel reads the weight of the projection after it.
+
+    Source: transformers 5.23, models/granitemoehybrid/modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer.forward
+    (`outproj_weight=self.out_proj.weight`), and the same of other models with Mamba 2's layers.
+    """
+    fused = not STATE_SPACES.isdisjoint(m.mixers) and recipe.sequence_kernels == "packages" and recipe.has_adapters
+    return tuple({PROJECTION_BACK} & resolve_targets(m, recipe.target_modules)) if fused else ()
 
 
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:

@@ -112,17 +112,20 @@ MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
     "delta_fused": _delta_fused,
     "delta_apart": _delta_apart,
     "mamba2": _mamba2,
+    "beside_mamba2": _mamba2,
     "none": _none,
 }
 """By `ModelSpec.mixer`, but for attention."""
 
-STATE_SPACES = frozenset(["mamba2"])
+STATE_SPACES: frozenset[Mixer] = frozenset(["mamba2", "beside_mamba2"])
 """The mixers that are Mamba 2's, or run beside it."""
+PROJECTION_BACK = "out_proj"
+"""The linear layer at their end."""
 
 PACKAGES: dict[Mixer, tuple[str, ...]] = {
     "conv": ("causal_conv1d",),
     **dict.fromkeys(("delta", "delta_fused", "delta_apart"), ("fla", "causal_conv1d")),
-    "mamba2": ("mamba_ssm", "causal_conv1d"),
+    **dict.fromkeys(STATE_SPACES, ("mamba_ssm", "causal_conv1d")),
 }
 """Whose functions a mixer calls where they can be imported.
 

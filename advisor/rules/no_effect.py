@@ -2,9 +2,9 @@
 
 A knob was set that means nothing for the methods in question, for example --rank with --method full. It is
 left out of the recipe; the warning makes sure that nobody counts on its effect. The same holds for ways to pad rows
-that are packed, or that have one length, and for names in
---target-modules that no layer of the model has: peft passes over them as long as another name matches. And for an
-adapter of a layer whose weight the model's code multiplies by itself, without calling the layer.
+that are packed, or that have one length, and for names in --target-modules that no layer of the model has: peft passes
+over them as long as another name matches. And for an adapter of a layer whose weight the code multiplies by itself,
+without calling the layer: the projection at the end of a state-space layer under mamba-ssm's kernel, for one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from advisor.answer import Reason
 from advisor.knobs import idle_knobs
 from advisor.parameters.layer_inputs import PASSED_OVER
-from advisor.parameters.targets import unmatched_targets
+from advisor.parameters.targets import passed_over, unmatched_targets
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
 from advisor.specs import ADAPTER_METHODS, ModelSpec, Workload
@@ -20,6 +20,8 @@ from advisor.specs import ADAPTER_METHODS, ModelSpec, Workload
 CODE = "ADV104"
 GEMMA3N = "transformers 5.23, models/gemma3n/modeling_gemma3n.py, Gemma3nTextAltUp.correct"
 PEFT = "https://github.com/huggingface/peft/blob/main/src/peft/tuners/tuners_utils.py"
+
+MAMBA = "https://github.com/state-spaces/mamba/blob/main/mamba_ssm/ops/triton/ssd_combined.py"
 
 
 def check(context: Context) -> Finding | None:
@@ -37,7 +39,20 @@ def check(context: Context) -> Finding | None:
     for name in sorted(PASSED_OVER.intersection(_named(context)) - set(strangers)):
         text = f"An adapter of {name} has no effect: the model's code multiplies by that layer's weight alone."
         found.append(Reason(code=CODE, text=text, source=GEMMA3N))
+    if over := _passed_over(context):
+        text = (
+            f"An adapter on {', '.join(over)} has no effect: mamba-ssm's kernel reads that layer's own weight. Name "
+            "the other layers in --target-modules; --sequence-kernels torch uses it."
+        )
+        found.append(Reason(code=CODE, text=text, source=MAMBA))
     return Finding(tuple(found)) if found else None
+
+
+def _passed_over(context: Context) -> tuple[str, ...]:
+    if not isinstance(context.model, ModelSpec) or not context.model.mixers:
+        return ()
+    found = (passed_over(context.model, row.recipe) for row in context.candidates.values())
+    return next(filter(None, found), ())
 
 
 def _strangers(context: Context) -> tuple[str, ...]:
@@ -89,4 +104,4 @@ def _idle_of_rows(workload: Workload) -> list[tuple[str, str]]:
     return idle
 
 
-RULE = Rule(CODE, "warns", __doc__, (FORMULA, PEFT, GEMMA3N), check)
+RULE = Rule(CODE, "warns", __doc__, (FORMULA, PEFT, GEMMA3N, MAMBA), check)

@@ -20,7 +20,16 @@ from advisor.specs.estimate import (
     TimeEstimate,
 )
 from advisor.specs.gpu import GpuSpec
-from advisor.specs.model import LinearShape, Mixer, Model, ModelSpec, Recurrence, Streams, TracedModel
+from advisor.specs.model import (
+    ATTENDING,
+    LinearShape,
+    Mixer,
+    Model,
+    ModelSpec,
+    Recurrence,
+    Streams,
+    TracedModel,
+)
 from advisor.specs.recipe import Placement, Recipe, Rental
 from advisor.specs.words import (
     ADAPTER_METHODS,
@@ -51,6 +60,7 @@ from advisor.specs.workload import KNOWN, Workload
 
 __all__ = [
     "ADAPTER_METHODS",
+    "ATTENDING",
     "DORA_METHODS",
     "KNOWN",
     "METHODS",

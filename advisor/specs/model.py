@@ -25,8 +25,11 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
-Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "none"]
-"""What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
+Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "beside_mamba2", "none"]
+"""What mixes the tokens of a layer: a key of parameters.token_mixers.MIXERS, but for attention.
+
+beside_mamba2: attention, and a state-space layer that reads the same input."""
+ATTENDING: frozenset[Mixer] = frozenset(["attention", "beside_mamba2"])
 
 
 class Recurrence(Frozen):
@@ -178,6 +181,11 @@ class ModelSpec(Frozen):
     mlp_names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
 
     checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
+
+    @property
+    def attends(self) -> bool:
+        """Whether a layer as `parameters.layers.part_of` sees it has attention."""
+        return self.mixer in ATTENDING
 
     @property
     def q_size(self) -> int:

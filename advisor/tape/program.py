@@ -46,7 +46,7 @@ _SHARE_AT = 100
 SHARE = 1 << _SHARE_AT * DIGIT_BITS
 """Rows of one expert: its share of the tokens, which need not be a whole number. Alone or times rank."""
 
-_CHUNKS_AT = 40
+_CHUNKS_AT = 66
 CHUNKS = 1 << _CHUNKS_AT * DIGIT_BITS
 """Chunks that a row is cut into, the last one filled up. Alone or squared, in one row or in all of the batch."""
 _CHUNK_POWERS = [(b, c) for c in (1, 2) for b in range(2)]

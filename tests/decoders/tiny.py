@@ -89,6 +89,7 @@ GEMMA4: dict[str, Any] = {
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
 }
 
+MAMBA2: dict[str, Any] = {**SIZES, "mamba_n_heads": 12, "mamba_d_state": 24, "mamba_chunk_size": 16}
 DELTA: dict[str, Any] = {
     "head_dim": 32,
     "linear_num_key_heads": 2,
@@ -98,12 +99,10 @@ DELTA: dict[str, Any] = {
     "layer_types": ["linear_attention", "full_attention"],
 }
 GRANITE_HYBRID: dict[str, Any] = {
+    **MAMBA2,
     **EXPERTS,
     "shared_intermediate_size": 136,
     "layer_types": ["mamba", "attention"],
-    "mamba_n_heads": 12,
-    "mamba_d_state": 24,
-    "mamba_chunk_size": 16,
 }
 
 NEMOTRON_H: dict[str, Any] = {
@@ -473,6 +472,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "mamba_proj_bias": True,
         "mamba_n_groups": 4,
     },
+    "bamba": {"model_type": "bamba", **MAMBA2, "attn_layer_indices": [1]},
+    "falcon_h1": {"model_type": "falcon_h1", **MAMBA2, "mamba_d_ssm": 240, "mlp_bias": True},
     "nemotron_h": {"model_type": "nemotron_h", **NEMOTRON_H, "layers_block_type": ["mamba", "attention", "mlp"]},
     "nemotron_h-experts": {
         "model_type": "nemotron_h",

@@ -12,6 +12,7 @@ from advisor.parameters.targets import (
     adapts_experts,
     default_targets,
     expert_adapters,
+    passed_over,
     resolve_targets,
     same_layers,
     spelled_targets,
@@ -95,6 +96,29 @@ def test_peft_fails_on_routers_that_return_two_tensors() -> None:
     with pytest.raises(BadValue, match="router of llama4_text"):
         resolve_targets(scout, ALL)
     assert default_targets(find_model("llama-3.1-8b")) == ALL
+
+
+def test_peft_refuses_the_projection_out_of_a_state_space_layer_in_some_models() -> None:
+    nano = find_model("nemotron-3-nano")
+    assert default_targets(nano) == ATTENTION
+    with pytest.raises(
+        BadValue, match=r"peft 0\.21 refuses out_proj of nemotron_h; use attention, or name some of in_proj"
+    ):
+        resolve_targets(nano, ALL)
+    with pytest.raises(BadValue, match=r"'out_proj': peft 0\.21 refuses it on nemotron_h"):
+        resolve_targets(nano, ("in_proj", "out_proj"))
+    assert resolve_targets(nano, ("in_proj", "down_proj")) == {"in_proj", "down_proj"}
+    assert "out_proj" in resolve_targets(find_model("granite-4.0-h-1b"), ALL)
+
+
+def test_a_fused_kernel_passes_over_the_adapter_of_that_projection() -> None:
+    granite, torch = find_model("granite-4.0-h-1b"), {"sequence_kernels": "torch"}
+    assert passed_over(granite, Recipe(method="lora")) == ("out_proj",)
+    assert passed_over(granite, Recipe(method="lora", **torch)) == ()
+    assert passed_over(granite, Recipe(method="lora", target_modules=("in_proj",))) == ()
+    assert (
+        passed_over(granite, Recipe(method="full")) == passed_over(find_model("lfm2-1.2b"), Recipe(method="lora")) == ()
+    )
 
 
 def test_fused_experts_are_adapted_by_plain_lora_alone() -> None:

@@ -11,6 +11,7 @@ from advisor.catalog import find_model
 from advisor.costs.estimation import estimate
 from advisor.render.answer import verdict_line
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
+from tests.decoders.tiny import spec
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
 
@@ -42,6 +43,13 @@ def test_dora_with_dropout() -> None:
 
 def test_doras_dropout_is_not_mentioned_where_another_method_is_recommended() -> None:
     assert "ADV101" not in warned(gradient_checkpointing=False, micro_batch=1, dropout=0.05, priority="memory")
+
+
+def test_an_adapter_that_a_fused_kernel_passes_over() -> None:
+    granite = spec("granitemoehybrid-dense")
+    assert "An adapter on out_proj has no effect: mamba-ssm's kernel" in warned(model=granite)["ADV104"]
+    assert "ADV104" not in warned(model=granite, sequence_kernels="torch")
+    assert "ADV104" not in warned(model=granite, target_modules="in_proj,q_proj")
 
 
 def test_qlora_that_saves_nothing() -> None:

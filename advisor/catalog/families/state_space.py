@@ -21,7 +21,7 @@ _TYPES: dict[str, Mixer] = {
 
 
 def granitemoehybrid(f: Fields) -> Structure:
-    """Granite 4 H: Mamba 2 or attention, then an MLP that all tokens share, and experts beside it in the larger ones."""
+    """Granite 4 H: Mamba 2 or attention, then an MLP that all tokens share, beside experts in the larger ones."""
     s = sizes(f, Defaults(32_000, 4096, 11_008, 32, 32, 2048))
     layers, bias = s["num_hidden_layers"], f.flag("attention_bias", False)
     no_balance(f)
@@ -33,7 +33,7 @@ def granitemoehybrid(f: Fields) -> Structure:
         "residual_multiplier": True,
         "logits_multiplier": True,
         "mixers": mixers(one, layers, _TYPES, ["mamba2"] * layers),
-        "recurrence": _granite_recurrence(f, s["hidden_size"]),
+        "recurrence": _recurrence(f, f.size("mamba_expand", 2) * s["hidden_size"]),
         "mlp_names": ("input_linear", "output_linear"),
         **_granite_mlp(f, s["intermediate_size"]),
     }
@@ -52,8 +52,9 @@ def _granite_mlp(f: Fields, width: int) -> Structure:
     return {"mlp": "experts", "expert_size": width, "router": "best_softmax", **chosen, "shared_expert_size": shared}
 
 
-def _granite_recurrence(f: Fields, hidden: int) -> Recurrence:
-    inner, heads = f.size("mamba_expand", 2) * hidden, f.size("mamba_n_heads", 128)
+def _recurrence(f: Fields, inner: int) -> Recurrence:
+    """The sizes of Mamba 2's layers, `inner` features wide, as most config.json spell them."""
+    heads = f.size("mamba_n_heads", 128)
     width = inner // heads if f.config.get("mamba_d_head", "auto") == "auto" else f.size("mamba_d_head", 0)
     if heads * width != inner:
         raise f.bad("mamba_n_heads", f"is {heads}: of {width} features each they must make {inner}")
@@ -129,4 +130,50 @@ def _nemotron_recurrence(f: Fields) -> Recurrence:
     )
 
 
-FAMILIES: dict[str, Family] = {"granitemoehybrid": granitemoehybrid, "nemotron_h": nemotron_h}
+def bamba(f: Fields) -> Structure:
+    """Bamba: Mamba 2, and attention with RoPE on half of each head in some layers."""
+    s = sizes(f, Defaults(128_000, 4096, 14_336, 32, 32, 262_144, kv_heads=8))
+    if f.config.get("z_loss_coefficient", 0.0):
+        raise f.unsupported("z_loss_coefficient", "a second loss on the logits")
+    attends, bias = f.items("attn_layer_indices"), f.flag("attention_bias", False)
+    found: tuple[Mixer, ...] = tuple("attention" if i in attends else "mamba2" for i in range(s["num_hidden_layers"]))
+    s |= {
+        "qkv_bias": bias,
+        "attention_out_bias": bias,
+        "mlp_bias": f.flag("mlp_bias", False),
+        "mixers": found,
+        "recurrence": _recurrence(f, f.size("mamba_expand", 2) * s["hidden_size"]),
+    }
+    return rope(f, s, 0.5)
+
+
+def falcon_h1(f: Fields) -> Structure:
+    """Falcon-H1: attention and Mamba 2 side by side in each layer, and multipliers."""
+    s = sizes(f, Defaults(128_000, 4096, 14_336, 32, 32, 8192, kv_heads=8))
+    if f.flag("mamba_rms_norm", False):
+        raise f.unsupported("mamba_rms_norm", "a norm behind the gate of a state-space layer beside attention")
+    if f.flag("projectors_bias", False) != f.flag("mamba_proj_bias", False):
+        raise f.unsupported("projectors_bias", "a bias on one projection of a state-space layer alone")
+    bias = f.flag("attention_bias", False)
+    inner = f.size("mamba_expand", 2) * s["hidden_size"] if f.is_null("mamba_d_ssm") else f.size("mamba_d_ssm", 1024)
+    return rope(
+        f,
+        {
+            **s,
+            "qkv_bias": bias,
+            "attention_out_bias": bias,
+            "mlp_bias": f.flag("mlp_bias", False),
+            "mixers": ("beside_mamba2",) * s["num_hidden_layers"],
+            "recurrence": _recurrence(f, inner).model_copy(update={"gate_norm": False}),
+            "embedding_multiplier": True,
+            "logits_multiplier": True,
+        },
+    )
+
+
+FAMILIES: dict[str, Family] = {
+    "bamba": bamba,
+    "falcon_h1": falcon_h1,
+    "granitemoehybrid": granitemoehybrid,
+    "nemotron_h": nemotron_h,
+}
