@@ -21,6 +21,7 @@ from advisor.advice.notes import (
     mixer_notes,
     name_notes,
     stand_in_notes,
+    task_notes,
     traced_notes,
     trainer_notes,
     variant_notes,
@@ -122,6 +123,7 @@ def advise(
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
         *mixer_notes(spec, question),
+        *task_notes(spec),
         *stand_in_notes(question),
         *ignored,
         *assumptions(question, workload),
@@ -253,6 +255,8 @@ def _job(
             resolve_targets(spec, targets)
         if question.variant == "oft" and question.method not in ("lora", "qlora"):
             raise BadValue("--variant", "oft", "must be asked for with --method lora or --method qlora")
+        if spec.task == "embeddings" and workload.packing:
+            raise BadValue("--packing", "on", f"{spec.name} is trained on whole texts, one a row; leave it out")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
     smallest = question.priority == "memory"

@@ -52,7 +52,7 @@ def _mean_of_tokens(t: Tape, hidden: Tensor) -> Tensor:
 
 def _normalized(t: Tape, x: Tensor) -> Tensor:
     """`F.normalize(x, dim=1)` of x (B, H)."""
-    batch, width = shape = x.shape
+    shape = x.shape
     dtype = x.dtype
     t.kernel("reduce", dtype, 0, x.bytes)
 
@@ -61,5 +61,5 @@ def _normalized(t: Tape, x: Tensor) -> Tensor:
         return (t.empty(shape, dtype),)
 
     x_bytes = x.bytes
-    length = t.op((x,), (batch, 1), dtype, backward, (x,), keep_output=True)
+    length = t.op((x,), (shape[0], 1), dtype, backward, (x,), keep_output=True)
     return divided(t, x, unary(t, length, "input"))

@@ -83,8 +83,10 @@ class Stack:
         known, at = Proof(), self.libraries.transformers
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
+        if m.task != "next_token" and (type(self) is not Stack or recipe.loss == "chunked" or recipe.kernels):
+            known = known.not_knowing("what code other than transformers' own does with an encoder")
         step = optimizer_row(recipe.optimizer).unknown
-        unknown = (*((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
+        unknown = (*known.unknown, *((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
 
@@ -262,7 +264,7 @@ class Stack:
             return embedding_loss(t, given.hidden)
         if given.recipe.loss == "chunked":
             t.label("loss")
-            return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
+            return chunked_loss(t, transformed(t, given), given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
         if given.m.task == "masked_tokens":
             return masked_loss(t, logits)
@@ -282,11 +284,15 @@ def _untraced(m: ModelSpec, at: Version) -> bool:
     return untraced_code(architecture=m.architecture, transformers=at)
 
 
+def transformed(t: Tape, given: LossInputs) -> Tensor:
+    """What the head reads: hidden states (B, S, H), which an encoder transforms."""
+    return given.hidden if given.transform is None else given.transform(t, given.hidden)
+
+
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
     """Logits (B, S, V) of all tokens; the loss runs next. What the head itself saves is not offloaded."""
     offloader, t.offloader = t.offloader, None
-    hidden = [given.hidden if given.transform is None else given.transform(t, given.hidden)]
-    projected = [linear(t, hidden.pop(), given.head)]
+    projected = [linear(t, transformed(t, given), given.head)]
     t.offloader = offloader
     logits = head_logits(t, given.m, projected)
     t.label("loss")

@@ -9,7 +9,7 @@ from math import prod
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import EXPERTS, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 _ALONE = ("all-linear", "attention")

@@ -24,6 +24,9 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
+CAUSAL = "AutoModelForCausalLM"
+"""The class that trains a model on each next token."""
+
 Mixer = Literal["attention", "conv"]
 """What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
 
@@ -127,6 +130,11 @@ class ModelSpec(Frozen):
     mlp_names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
 
     checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
+
+    @property
+    def kind(self) -> str:
+        """The Auto class of transformers that loads it for training."""
+        return {"masked_tokens": "AutoModelForMaskedLM", "embeddings": "AutoModel"}.get(self.task, CAUSAL)
 
     @property
     def q_size(self) -> int:
