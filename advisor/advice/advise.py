@@ -44,7 +44,7 @@ from advisor.parameters.paths import named_by
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.context import Context
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import METHODS, GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
+from advisor.specs import CAUSAL, METHODS, GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
@@ -89,6 +89,7 @@ def advise(
     question, ignored = switched(preset, question, architecture=spec.architecture)
     taken = _taken(question, spec, cards, preset)
     question, spec = taken.question, taken.model
+    question = _with_full_loss(question, spec)
     workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
@@ -276,6 +277,15 @@ def _job(
         profile=profile,
     )
     return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
+
+
+def _with_full_loss(question: Question, spec: Model) -> Question:
+    """An encoder's loss is not one that comes in chunks, whatever a trainer does with a decoder's."""
+    if not isinstance(spec, ModelSpec) or spec.kind == CAUSAL:
+        return question
+    if question.loss == "chunked":
+        raise BadValue("--loss", "chunked", f"{spec.name} is an encoder: chunks are of a decoder's head; leave it out")
+    return question.fixing({"loss": "full"})
 
 
 def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:

@@ -20,7 +20,7 @@ from advisor.specs.estimate import (
     TimeEstimate,
 )
 from advisor.specs.gpu import GpuSpec
-from advisor.specs.model import CAUSAL, LinearShape, Mixer, Model, ModelSpec, Recurrence, TracedModel
+from advisor.specs.model import CAUSAL, EMBEDS, LinearShape, Mixer, Model, ModelSpec, Recurrence, TracedModel
 from advisor.specs.recipe import Placement, Recipe, Rental
 from advisor.specs.words import (
     ADAPTER_METHODS,
@@ -52,6 +52,7 @@ __all__ = [
     "ADAPTER_METHODS",
     "CAUSAL",
     "DORA_METHODS",
+    "EMBEDS",
     "KNOWN",
     "METHODS",
     "QUANTIZED_METHODS",

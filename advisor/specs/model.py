@@ -24,8 +24,8 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
-CAUSAL = "AutoModelForCausalLM"
-"""The class that trains a model on each next token."""
+CAUSAL, EMBEDS = "AutoModelForCausalLM", "AutoModel"
+"""The classes that train a model on each next token, or for embeddings."""
 
 Mixer = Literal["attention", "conv"]
 """What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
@@ -134,7 +134,7 @@ class ModelSpec(Frozen):
     @property
     def kind(self) -> str:
         """The Auto class of transformers that loads it for training."""
-        return {"masked_tokens": "AutoModelForMaskedLM", "embeddings": "AutoModel"}.get(self.task, CAUSAL)
+        return {"masked_tokens": "AutoModelForMaskedLM", "embeddings": EMBEDS}.get(self.task, CAUSAL)
 
     @property
     def q_size(self) -> int:
