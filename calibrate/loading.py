@@ -38,7 +38,7 @@ def traced_loading(
     Raises what the worker raises.
     """
     if model.kind != CAUSAL:
-        return f"loading is not traced: {name} is an encoder"
+        return f"loading is not traced: {name} has no head for next tokens"
     small = cut(Whole(name, config, model, "", model.default_attention), least_layers(model), WORDS)
     assert small.spec is not None
     size_bytes = gradient_bytes(small.spec, Recipe(method="full", base_dtype=recipe.base_dtype))

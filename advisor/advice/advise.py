@@ -280,11 +280,13 @@ def _job(
 
 
 def _with_full_loss(question: Question, spec: Model) -> Question:
-    """An encoder's loss is not one that comes in chunks, whatever a trainer does with a decoder's."""
+    """A loss on anything but next tokens does not come in chunks, whatever a trainer does with that one."""
     if not isinstance(spec, ModelSpec) or spec.kind == CAUSAL:
         return question
     if question.loss == "chunked":
-        raise BadValue("--loss", "chunked", f"{spec.name} is an encoder: chunks are of a decoder's head; leave it out")
+        raise BadValue(
+            "--loss", "chunked", f"{spec.name} has no loss on next tokens, which alone comes in chunks; leave it out"
+        )
     return question.fixing({"loss": "full"})
 
 

@@ -67,7 +67,7 @@ def mixer_notes(model: Model, question: Question) -> list[Reason]:
 
 _TASKS = {
     "masked_tokens": "on masked tokens: logits of all tokens over the vocabulary. A classifier has none",
-    "embeddings": "for embeddings: the mean of a text's tokens, each text of a micro-batch against all others, so "
+    "embeddings": "for embeddings: one vector a text, each text of a micro-batch against all others, so "
     "that a batch is not split. A row is a text: a pair of query and passage counts as two",
 }
 

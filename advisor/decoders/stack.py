@@ -84,7 +84,9 @@ class Stack:
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
         if m.task != "next_token" and (type(self) is not Stack or recipe.loss == "chunked" or recipe.kernels):
-            known = known.not_knowing("what code other than transformers' own does with an encoder")
+            known = known.not_knowing(
+                "what code other than transformers' own does with a model that is not trained on next tokens"
+            )
         step = optimizer_row(recipe.optimizer).unknown
         unknown = (*known.unknown, *((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
@@ -261,7 +263,7 @@ class Stack:
         if given.m.task == "embeddings":
             from advisor.decoders.embeddings import embedding_loss
 
-            return embedding_loss(t, given.hidden)
+            return embedding_loss(t, given.hidden, not given.m.bidirectional)
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, transformed(t, given), given.head.weight, given.head.bias, given.one_tile)

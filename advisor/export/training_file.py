@@ -38,7 +38,8 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
     cannot run.
     """
     if isinstance(advice.model, TracedModel) or advice.model.kind != CAUSAL:
-        what = "a traced model" if isinstance(advice.model, TracedModel) else "an encoder"
+        traced = isinstance(advice.model, TracedModel)
+        what = "a traced model" if traced else "a model that is not trained on next tokens"
         raise InputError(
             f"no script yet for {what}: load it with {advice.model.kind}.from_pretrained({advice.model_id!r}) "
             f"and set the knobs of the answer"
