@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from advisor.costs.memory import gradient_bytes
 from advisor.costs.moments import base_of, beginnings
 from advisor.parameters.layers import least_layers
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import CAUSAL, ModelSpec, Recipe
 from advisor.units import MIB
 from calibrate.cut import Whole, cut
 from calibrate.measurement import LoadingPeaks, TracedLoading
@@ -37,6 +37,8 @@ def traced_loading(
 
     Raises what the worker raises.
     """
+    if model.kind != CAUSAL:
+        return f"loading is not traced: {name} has no head for next tokens"
     small = cut(Whole(name, config, model, "", model.default_attention), least_layers(model), WORDS)
     assert small.spec is not None
     size_bytes = gradient_bytes(small.spec, Recipe(method="full", base_dtype=recipe.base_dtype))

@@ -156,7 +156,7 @@ def test_norms_are_those_that_families_have() -> None:
 
 
 def test_rows_say_only_what_differs_and_from_where() -> None:
-    sources = [(TABLE / name).read_text() for name in ("dense.py", "mixtures.py", "sigmoid_mixtures.py")]
+    sources = [(TABLE / name).read_text() for name in ("dense.py", "mixtures.py", "sigmoid_mixtures.py", "encoders.py")]
     found = dict(row for source in sources for row in rows(source))
     assert set(found) == set(ARCHITECTURES)
     assert sum(len(list(rows(source))) for source in sources) == len(ARCHITECTURES)

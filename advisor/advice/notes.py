@@ -44,6 +44,21 @@ def trainer_notes(preset: Preset) -> list[Reason]:
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
 
 
+_TASKS = {
+    "masked_tokens": "on masked tokens: logits of all tokens over the vocabulary. A classifier has none",
+    "embeddings": "for embeddings: one vector a text, each text of a micro-batch against all others, so "
+    "that a batch is not split. A row is a text: a pair of query and passage counts as two",
+}
+
+
+def task_notes(model: Model) -> list[Reason]:
+    """What the model is trained for, where that is not the next token."""
+    if not isinstance(model, ModelSpec) or model.task not in _TASKS:
+        return []
+    text = f"{model.name} is trained {_TASKS[model.task]}."
+    return [Reason(code=ASSUMPTION, text=text, source="config.json, architectures")]
+
+
 def stand_in_notes(question: Question) -> list[Reason]:
     """What is taken in the place of words that the advisor does not know, but that stand near one that it does."""
     return [Reason(code=ASSUMPTION, text=text, source=FORMULA) for text in question.stand_ins]

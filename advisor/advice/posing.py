@@ -21,7 +21,7 @@ from advisor.parameters.paths import named_by
 from advisor.parameters.replacing import VERA_RANK
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
+from advisor.specs import CAUSAL, METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -69,11 +69,23 @@ def posed(asked: Asked) -> Posed:
         spec = as_stored(spec, stack)
     taken = _taken(question, spec, asked.cards, preset)
     question, spec = taken.question, taken.model
+    question = _with_full_loss(question, spec)
     if question.target_modules is not None and isinstance(spec, ModelSpec):
         question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
     methods = tuple(method for method in taken.methods if method in preset.methods)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
+
+
+def _with_full_loss(question: Question, spec: Model) -> Question:
+    """A loss on anything but next tokens does not come in chunks, whatever a trainer does with that one."""
+    if not isinstance(spec, ModelSpec) or spec.kind == CAUSAL:
+        return question
+    if question.loss == "chunked":
+        raise BadValue(
+            "--loss", "chunked", f"{spec.name} has no loss on next tokens, which alone comes in chunks; leave it out"
+        )
+    return question.fixing({"loss": "full"})
 
 
 def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: Preset) -> Taken:
@@ -112,7 +124,7 @@ def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
 
 
 def _check(question: Question, spec: Model) -> None:
-    """Raises InputError for modules and layers that the model does not have, and for OFT where it is not."""
+    """Raises InputError for modules and layers that the model does not have, and for what its task cannot take."""
     if isinstance(spec, ModelSpec):
         if question.target_modules is not None and question.method != "full":
             resolve_targets(spec, question.target_modules)
@@ -120,6 +132,8 @@ def _check(question: Question, spec: Model) -> None:
             raise BadValue("--variant", question.variant, "must be asked for with --method lora or --method qlora")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
+        if spec.task == "embeddings" and question.packing:
+            raise BadValue("--packing", "on", f"{spec.name} is trained on whole texts, one a row; leave it out")
 
 
 def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from advisor.advice.job import Job, first_recipe, verdict_of
 from advisor.answer import Verdict
 from advisor.rules.lora_for_speed import DEFAULT_RANK
-from advisor.specs import Estimate, Method
+from advisor.specs import EMBEDS, Estimate, Method
 from advisor.terms import TermName
 
 BAND = 1.03
@@ -53,7 +53,8 @@ def micro_batch_options(job: Job) -> tuple[int, ...]:
     if job.question.micro_batch is not None:
         return (job.question.micro_batch,)
     batch = job.batch_per_card
-    if job.question.optimizer_in_backward:  # nothing accumulates
+    # nothing accumulates, or texts are compared within a micro-batch
+    if job.question.optimizer_in_backward or job.model.kind == EMBEDS:
         return (batch,)
     small = [n for n in range(1, int(batch**0.5) + 1) if batch % n == 0]
     return tuple(sorted({*small, *(batch // n for n in small)}))

@@ -104,7 +104,7 @@ MIXTURES: dict[str, Architecture] = {
         balancing_bias="buffer",
         # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.feed_forward
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
-        mixer_path="model.layers.{}.conv",
+        mixer_path="model.layers.{}.conv",  # modeling_lfm2_moe.py, Lfm2MoeDecoderLayer.__init__: self.conv
     ),
     "llama4_text": Architecture(
         # modeling_llama4.py, Llama4TextDecoderLayer.__init__: self.feed_forward

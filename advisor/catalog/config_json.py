@@ -134,6 +134,8 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     structure = family(fields)
     if fields.config.get(TEXT_PART) in EXPERTS_ALONE:
         structure["experts"] = "fused_alone"
+    if fields.names_no_head() and structure.get("position") == "rope":  # early files name no head where there is one
+        structure |= {"task": "embeddings", "tie_word_embeddings": True, "lm_head_bias": False}
     try:
         found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
     except InputError as error:

@@ -99,6 +99,11 @@ class Fields(NamedTuple):
             raise self._wrong(key, "expected a list")
         return value
 
+    def names_no_head(self) -> bool:
+        """Whether `architectures` names a class without a head: the model gives hidden states."""
+        named = str(next(iter(self.items("architectures")), ""))
+        return named.endswith("Model") and not named.endswith("LMHeadModel")
+
     def without(self, key: str) -> Fields:
         """The same fields without one of them."""
         return self._replace(config={name: value for name, value in self.config.items() if name != key})

@@ -1,4 +1,6 @@
-"""The loss of embedding models: mean of a text's tokens, then every text against all others of the micro-batch.
+"""The loss of embedding models: one vector a text, then every text against all others of the micro-batch.
+
+An encoder's vector is the mean of its tokens, a decoder's that of the last one.
 
 What sentence-transformers' MultipleNegativesRankingLoss computes for pairs, over all texts at once: a pair is two rows.
 Source: sentence-transformers 5, models/Pooling.py, Pooling.forward; losses/MultipleNegativesRankingLoss.py.
@@ -16,13 +18,30 @@ from advisor.tape.ops import batched_matmul, mul, scale, unary
 from advisor.tape.tape import Tape
 
 
-def embedding_loss(t: Tape, hidden: Tensor) -> Tensor:
-    """hidden (B, S, H) -> (1,)."""
+def embedding_loss(t: Tape, hidden: Tensor, causal: bool) -> Tensor:
+    """hidden (B, S, H) -> (1,); a `causal` model's last token stands for a text."""
     t.label("loss")
-    unit = _normalized(t, _mean_of_tokens(t, hidden))
+    unit = _normalized(t, _last_token(t, hidden) if causal else _mean_of_tokens(t, hidden))
     batch, width = unit.shape
     scores = scale(t, batched_matmul(t, unit, unit, (batch, 1), width))
     return masked_loss(t, t.view(scores, (batch, 1, 1)), made=True)
+
+
+def _last_token(t: Tape, hidden: Tensor) -> Tensor:
+    """`hidden[:, -1]`, (B, H): a view; its backward copies into a full tensor of zeros."""
+    shape, dtype = hidden.shape, hidden.dtype
+    out = Tensor((shape[0], shape[2]), dtype, hidden.buffer)
+    if hidden.needs_grad and t.grad_enabled:
+
+        def backward(g: Tensor) -> tuple[Tensor]:
+            full = t.empty(shape, dtype)
+            for moved in (full.bytes, 2 * g.bytes):
+                t.kernel("elementwise", dtype, 0, moved)
+            return (full,)
+
+        hollow = t.op((hidden,), (0,), dtype, backward)
+        out.node, out.needs_grad = hollow.node, True
+    return out
 
 
 def _mean_of_tokens(t: Tape, hidden: Tensor) -> Tensor:
@@ -52,7 +71,7 @@ def _mean_of_tokens(t: Tape, hidden: Tensor) -> Tensor:
 
 def _normalized(t: Tape, x: Tensor) -> Tensor:
     """`F.normalize(x, dim=1)` of x (B, H)."""
-    batch, width = shape = x.shape
+    shape = x.shape
     dtype = x.dtype
     t.kernel("reduce", dtype, 0, x.bytes)
 
@@ -61,5 +80,5 @@ def _normalized(t: Tape, x: Tensor) -> Tensor:
         return (t.empty(shape, dtype),)
 
     x_bytes = x.bytes
-    length = t.op((x,), (batch, 1), dtype, backward, (x,), keep_output=True)
+    length = t.op((x,), (shape[0], 1), dtype, backward, (x,), keep_output=True)
     return divided(t, x, unary(t, length, "input"))

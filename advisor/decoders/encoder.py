@@ -64,16 +64,14 @@ def _counted_positions(t: Tape, batch: int, length: int) -> Tensor:
     mask = t.empty(shape, "int32")
     t.kernel("elementwise", "int32", 0, seen.bytes + narrow)
     del seen
-    made = t.empty(shape, "int64")
-    t.kernel("elementwise", "int64", 0, 3 * narrow)
-    for moved in (3 * narrow, 2 * narrow, 3 * narrow):  # as int32, moved, masked
-        t.kernel("elementwise", "int32", 0, moved)
-        made = t.empty(shape, "int32")
-    t.kernel("elementwise", "int64", 0, 3 * narrow)
-    made = t.empty(shape, "int64")
+    # counted, as int32, moved, masked, as int64, moved: each is made before the one before it goes
+    steps = (("int64", 3), ("int32", 3), ("int32", 2), ("int32", 3), ("int64", 3), ("int64", 4))
+    made = [mask]
+    for dtype, passes in steps:
+        t.kernel("elementwise", dtype, 0, passes * narrow)
+        made[:] = [t.empty(shape, dtype)]
     del mask
-    t.kernel("elementwise", "int64", 0, 4 * narrow)
-    return t.empty(shape, "int64")
+    return made.pop()
 
 
 def encoder_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
@@ -102,12 +100,13 @@ def _joined(d: Decoder, h: Tensor, x: Tensor, layer: Linear, norm: Norm) -> Tens
     return norm(d.t, add(d.t, h, x))
 
 
-class HeadTransform(NamedTuple):
+class HeadTransform:
     """The layer and the norm before an encoder's output embedding."""
 
-    dense: Linear
-    activation: str
-    norm: Norm
+    __slots__ = ("activation", "dense", "norm")
+
+    def __init__(self, dense: Linear, activation: str, norm: Norm) -> None:
+        self.dense, self.activation, self.norm = dense, activation, norm
 
     def __call__(self, t: Tape, x: Tensor) -> Tensor:
         """`BertPredictionHeadTransform.forward`: x (B, S, H) -> (B, S, H)."""

@@ -90,10 +90,14 @@ class Stack:
         known, at = _with_mixers(m, recipe), self.libraries.transformers
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
+        if m.task != "next_token" and (type(self) is not Stack or recipe.loss == "chunked" or recipe.kernels):
+            known = known.not_knowing(
+                "what code other than transformers' own does with a model that is not trained on next tokens"
+            )
         step = optimizer_row(recipe.optimizer).unknown
         fused = recipe.is_quantized and recipe.sequence_kernels == "packages" and not STATE_SPACES.isdisjoint(m.mixers)
         step = "; ".join(filter(None, (step, PACKED_WEIGHT if fused else "")))
-        unknown = (*((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
+        unknown = (*known.unknown, *((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
 
@@ -281,10 +285,10 @@ class Stack:
         if given.m.task == "embeddings":
             from advisor.decoders.embeddings import embedding_loss
 
-            return embedding_loss(t, given.hidden)
+            return embedding_loss(t, given.hidden, not given.m.bidirectional)
         if given.recipe.loss == "chunked":
             t.label("loss")
-            return chunked_loss(t, given.hidden, given.head.weight, given.head.bias, given.one_tile)
+            return chunked_loss(t, transformed(t, given), given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
         if given.m.task == "masked_tokens":
             return masked_loss(t, logits)
@@ -316,11 +320,15 @@ def _untraced(m: ModelSpec, at: Version) -> bool:
     return untraced_code(architecture=m.architecture, transformers=at)
 
 
+def transformed(t: Tape, given: LossInputs) -> Tensor:
+    """What the head reads: hidden states (B, S, H), which an encoder transforms."""
+    return given.hidden if given.transform is None else given.transform(t, given.hidden)
+
+
 def full_logits(t: Tape, given: LossInputs) -> Tensor:
     """Logits (B, S, V) of all tokens; the loss runs next. What the head itself saves is not offloaded."""
     offloader, t.offloader = t.offloader, None
-    hidden = [given.hidden if given.transform is None else given.transform(t, given.hidden)]
-    projected = [linear(t, hidden.pop(), given.head)]
+    projected = [linear(t, transformed(t, given), given.head)]
     t.offloader = offloader
     logits = head_logits(t, given.m, projected)
     t.label("loss")

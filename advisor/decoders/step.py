@@ -80,9 +80,9 @@ def _recorded(
     around = projections(m, recipe, RANK, stack)
     transform = None
     if m.task == "masked_tokens":
-        transform = HeadTransform(
-            *around.values(), m.activation, outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
-        )
+        (dense,) = around.values()
+        norm = outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
+        transform = HeadTransform(dense, m.activation, norm)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
     norm_dtype = own.dtype if own.norms else other
     ends = Ends(

@@ -15,7 +15,7 @@ from advisor.answer import Advice, Candidate, DataFile
 from advisor.errors import InputError
 from advisor.export import Target
 from advisor.export.run import Run, TrainingFile
-from advisor.specs import TracedModel
+from advisor.specs import CAUSAL, TracedModel
 
 
 class Export(Protocol):
@@ -34,11 +34,14 @@ def export_of(trainer: str) -> Export | None:
 def training_file(advice: Advice, row: Candidate, target: Target = "auto", folder: str = "") -> TrainingFile:
     """The file that runs `row` in `folder`, for `target`; for a trainer without an export the script, which says so.
 
-    Raises InputError for a traced model, for which there is none yet, and for what the target cannot run.
+    Raises InputError for what is not trained on each next token, for which there is none yet, and for what the target
+    cannot run.
     """
-    if isinstance(advice.model, TracedModel):
+    if isinstance(advice.model, TracedModel) or advice.model.kind != CAUSAL:
+        traced = isinstance(advice.model, TracedModel)
+        what = "a traced model" if traced else "a model that is not trained on next tokens"
         raise InputError(
-            f"no script yet for a traced model: load it with {advice.model.kind}.from_pretrained({advice.model_id!r}) "
+            f"no script yet for {what}: load it with {advice.model.kind}.from_pretrained({advice.model_id!r}) "
             f"and set the knobs of the answer"
         )
     if not row.recipe.upcast_logits:

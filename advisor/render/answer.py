@@ -17,7 +17,7 @@ from advisor.render.room import Section, fitted
 from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
 from advisor.rules.context import Rule
 from advisor.rules.wording import DISPLAY, fits_text
-from advisor.specs import GpuSpec, TimeEstimate, TracedModel
+from advisor.specs import CAUSAL, GpuSpec, TimeEstimate
 from advisor.units import format_count, format_gib, format_seconds
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _next_command(advice: Advice) -> str:
     if advice.recommendation is None:
         flags = next((one.flags for one in advice.alternatives if one.flags), ())
         return f"Next: add {' '.join(flags)}." if flags else "Next: `advise gpus` lists cards, `advise models` models."
-    if isinstance(advice.model, TracedModel):
+    if advice.model.kind != CAUSAL:
         return f"Next: load it with {advice.model.kind}.from_pretrained and the knobs that --explain lists."
     if advice.trainer.name not in (DEFAULT_TRAINER, *TARGETS):
         return (

@@ -22,6 +22,8 @@ from advisor.specs.estimate import (
 from advisor.specs.gpu import GpuSpec
 from advisor.specs.model import (
     ATTENDING,
+    CAUSAL,
+    EMBEDS,
     LinearShape,
     Mixer,
     Model,
@@ -61,7 +63,9 @@ from advisor.specs.workload import KNOWN, Workload
 __all__ = [
     "ADAPTER_METHODS",
     "ATTENDING",
+    "CAUSAL",
     "DORA_METHODS",
+    "EMBEDS",
     "KNOWN",
     "METHODS",
     "QUANTIZED_METHODS",

@@ -25,6 +25,9 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
+CAUSAL, EMBEDS = "AutoModelForCausalLM", "AutoModel"
+"""The classes that train a model on each next token, or for embeddings."""
+
 Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "beside_mamba2", "none"]
 """What mixes the tokens of a layer: a key of parameters.token_mixers.MIXERS, but for attention.
 
@@ -186,6 +189,11 @@ class ModelSpec(Frozen):
     def attends(self) -> bool:
         """Whether a layer as `parameters.layers.part_of` sees it has attention."""
         return self.mixer in ATTENDING
+
+    @property
+    def kind(self) -> str:
+        """The Auto class of transformers that loads it for training."""
+        return {"masked_tokens": "AutoModelForMaskedLM", "embeddings": EMBEDS}.get(self.task, CAUSAL)
 
     @property
     def q_size(self) -> int:

@@ -27,7 +27,7 @@ from advisor.architectures import ARCHITECTURES
 from advisor.checkpoints import STORES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.parameters.paths import is_pattern
-from advisor.specs import Recipe, RowKind
+from advisor.specs import EMBEDS, Recipe, RowKind
 from calibrate.worker.embeddings import with_loss
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
@@ -106,8 +106,8 @@ def _from_config(hf_config: Any, kind: Any, recipe: Recipe, fake: bool, **option
         raise BadValue(
             "attention", "sdpa", f"{hf_config.model_type} in transformers has no sdpa: use --attention eager"
         )
-    embeds = kind.__name__ == "AutoModel"
-    if embeds:
+    embeds = kind.__name__ == EMBEDS
+    if embeds and "add_pooling_layer" in inspect.signature(kind._model_mapping[type(hf_config)]).parameters:
         options["add_pooling_layer"] = False
     with META if fake else torch.device("cpu"):
         model = kind.from_config(

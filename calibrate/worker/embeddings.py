@@ -1,4 +1,4 @@
-"""An encoder as embedding models are trained: mean of each text's tokens, texts against each other.
+"""A model without a head as embedding models are trained: one vector a text, texts against each other.
 
 As sentence-transformers 5 does it: models/Pooling.py and losses/MultipleNegativesRankingLoss.py. Every token counts in
 the mean, whatever the padding: no tensor's size depends on it.
@@ -16,12 +16,12 @@ SCALE = 20.0
 
 
 def with_loss(model: Any) -> Any:
-    """The model, whose forward returns the loss of its texts (rows)."""
-    encode = model.forward
+    """The model, whose forward returns the loss of its texts (rows): of their means, a decoder's of last tokens."""
+    encode, causal = model.forward, hasattr(model.config, "rope_parameters")
 
     def forward(input_ids: Any, labels: Any = None, attention_mask: Any = None) -> Any:
-        found = encode(input_ids=input_ids, attention_mask=attention_mask)
-        return SimpleNamespace(loss=_contrasted(_mean_of_tokens(found.last_hidden_state, input_ids)))
+        hidden = encode(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return SimpleNamespace(loss=_contrasted(hidden[:, -1] if causal else _mean_of_tokens(hidden, input_ids)))
 
     model.forward = forward
     return model

@@ -7,6 +7,7 @@ from typing import Any
 
 from advisor.architectures import ARCHITECTURES
 from advisor.catalog.config_json import EXPERTS_ALONE, TEXT_PART, decoder_config
+from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, UnsupportedArchitecture
 
 DROPPED_KEYS = (
@@ -70,9 +71,9 @@ def _unknown(model_type: str, config: Mapping[str, Any]) -> str:
 def auto_class(hf_config: Any, architectures: object = None) -> Any:
     """The Auto class that a training script for this config would use.
 
-    An encoder-decoder is trained as one; an encoder is trained for classification or for embeddings if its config says
-    so, else on masked tokens; everything else is trained as a causal language model, which transformers files among
-    models of images for some decoders (Mistral 4).
+    An encoder-decoder is trained as one. Where the config names no head, an encoder or a decoder with rotary positions
+    is trained for embeddings; other encoders for classification if the config says so, else on masked tokens;
+    everything else as a causal language model, which transformers files among models of images for some (Mistral 4).
     """
     import transformers as hf
 
@@ -84,7 +85,9 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         return type(hf_config) in kind._model_mapping
 
     encoder = knows(masked) and not getattr(hf_config, "is_decoder", False)
-    if str(named).endswith("Model") and encoder:
+    if Fields({"architectures": architectures}, "").names_no_head() and (
+        encoder or hasattr(hf_config, "rope_parameters")
+    ):
         return hf.AutoModel
     if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
         return classifier

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 from transformers.pytorch_utils import Conv1D
 
 from advisor.catalog.config_json import decoder_config, model_from_config
@@ -62,8 +62,10 @@ def built(text: str) -> Any:
     config: dict[str, Any] = json.loads(text)
     config = dict(decoder_config(config))
     made = AutoConfig.for_model(**{"pad_token_id": None, **config})
+    kind = auto_class(made, config.get("architectures"))
+    options = {"add_pooling_layer": False} if kind is AutoModel else {}
     with torch.device("meta"):
-        return auto_class(made).from_config(made)
+        return kind.from_config(made, **options)
 
 
 def decoder_layer(model: Any) -> torch.nn.Module:
@@ -201,6 +203,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "mixtral", **SMALL, "num_local_experts": 4, "head_dim": 8},
     {"model_type": "olmoe", **SMALL, "num_experts": 8, "attention_bias": True},
     {"model_type": "bert", **SMALL, "type_vocab_size": 3},
+    {"model_type": "bert", **SMALL, "architectures": ["BertModel"]},
     {"model_type": "roberta", **SMALL, "type_vocab_size": 1},
     {"model_type": "xlm-roberta", **SMALL, "hidden_act": "relu"},
     {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"] * 2, "pad_token_id": 0},

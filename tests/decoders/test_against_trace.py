@@ -148,8 +148,23 @@ def test_a_padded_batch_with_other_knobs(name: str, method: str, knobs: dict[str
 
 
 PACKED_SHAPE = 1, 98
-PACKED = ["llama", "gemma3-sliding", "falcon-7b", "opt", "gpt2", "gpt_bigcode", "qwen3_moe", "llama4-sliding"]
-CAN_BE_PACKED = [name for name in CONFIGS if architecture_of(CONFIGS[name]["model_type"]).takes_position_ids]
+PACKED = [
+    "llama",
+    "gemma3-sliding",
+    "falcon-7b",
+    "opt",
+    "gpt2",
+    "gpt_bigcode",
+    "qwen3_moe",
+    "llama4-sliding",
+    "lfm2",
+    "roberta",
+]
+CAN_BE_PACKED = [
+    name
+    for name in CONFIGS
+    if architecture_of(CONFIGS[name]["model_type"]).takes_position_ids and "architectures" not in CONFIGS[name]
+]
 
 
 @pytest.mark.parametrize("name", CAN_BE_PACKED if EVERY_COMBINATION else PACKED)

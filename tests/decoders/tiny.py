@@ -509,6 +509,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "architectures": ["XLMRobertaModel"],
         "attention_probs_dropout_prob": 0.0,
     },
+    "qwen3-embeddings": {"model_type": "qwen3", "head_dim": 32, **SIZES, "architectures": ["Qwen3Model"]},
     "roberta": {"model_type": "roberta", **EVERY_HEAD, "type_vocab_size": 1},
     "xlm-roberta": {"model_type": "xlm-roberta", **EVERY_HEAD, "attention_probs_dropout_prob": 0.0},
     "gemma3n": {

@@ -63,9 +63,9 @@ def _encoder(f: Fields, d: Defaults, types: int, offset: int) -> Structure:
 
 def _task(f: Fields) -> str:
     """What the model is trained for, by the class that the config names; masked tokens where it names none."""
-    named = str(next(iter(f.items("architectures")), ""))
-    if named.endswith("Model"):
+    if f.names_no_head():
         return "embeddings"
+    named = str(next(iter(f.items("architectures")), ""))
     if named and not named.endswith(("ForMaskedLM", "ForPreTraining")):
         raise f.unsupported("architectures", f"{named[:40]!r}, a head")
     return "masked_tokens"

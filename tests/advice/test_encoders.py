@@ -1,0 +1,63 @@
+"""Encoders and hybrids as they are asked for: what is trained, what is refused, what the answer says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor import advise
+from advisor.answer import Advice
+from advisor.errors import BadValue, InputError
+from advisor.export.training_file import training_file
+
+
+def asked(model: str, **knobs: Any) -> Advice:
+    return advise(model, "24GB", examples=1000, method="lora", **knobs)
+
+
+def notes(advice: Advice) -> str:
+    return " ".join(reason.text for reason in advice.notes)
+
+
+def test_a_batch_of_texts_is_one_micro_batch_unless_it_is_set() -> None:
+    recipe = asked("bge-small-en-v1.5", batch_size=32).candidate("lora").recipe
+    assert (recipe.micro_batch, recipe.gradient_accumulation) == (32, 1)
+    recipe = asked("bge-small-en-v1.5", batch_size=32, micro_batch=8).candidate("lora").recipe
+    assert (recipe.micro_batch, recipe.gradient_accumulation) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("bge-small-en-v1.5", "is trained for embeddings"),
+        ("bert-base-uncased", "is trained on masked tokens"),
+        ("lfm2-350m", "--sequence-kernels torch"),
+    ],
+)
+def test_the_answer_says_what_is_not_as_in_other_models(model: str, said: str) -> None:
+    assert said in notes(asked(model))
+
+
+def test_packing_mixes_examples_in_layers_without_attention() -> None:
+    assert "mix packed examples" in notes(asked("lfm2-350m", packing=True))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"), [({"packing": True}, "one a row"), ({"loss": "chunked"}, "no loss on next tokens")]
+)
+def test_what_texts_cannot_have_is_refused(knobs: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadValue, match=said):
+        asked("bge-small-en-v1.5", **knobs)
+
+
+def test_no_script_is_written_for_an_encoder() -> None:
+    advice = asked("bert-base-uncased")
+    with pytest.raises(InputError, match=r"no script yet .* load it with AutoModelForMaskedLM"):
+        training_file(advice, advice.candidate("lora"))
+
+
+def test_other_code_is_not_known_to_run_an_encoder() -> None:
+    evidence = asked("bert-base-uncased", kernels=("liger_norm",)).candidate("lora").evidence
+    assert evidence is not None
+    assert any("not trained on next tokens" in text for text in evidence.unknown)
