@@ -113,3 +113,16 @@ def test_a_combination_leaves_nothing_out_that_it_needs_not() -> None:
     (both,) = (one for one in flagged("llama-8b", "rtx4060").values() if " together: " in one.text)
     assert both.flags == ("--kernels liger", "--no-kbit-upcast", "--method qlora")
     assert "; needs liger-kernel; changes the training." in both.text
+
+
+def test_what_surely_fits_is_named_where_the_plan_only_just_does() -> None:
+    question: dict[str, Any] = {"model": "yi-34b", "gpu": "24GB", "trainer": "ms-swift"}
+    answer = advise(**question)
+    assert answer.recommendation is not None
+    assert answer.candidate(answer.recommendation.method).verdict == "tight"
+    assert [change.flags for change in answer.alternatives] == [("--kernels liger", "--method qlora")]
+    for change in answer.alternatives:
+        check_true(question, change)
+        assert change.plan is not None
+        assert change.plan.verdict == "fits"
+    assert advise("llama-8b", "24GB").alternatives == ()
