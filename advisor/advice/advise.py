@@ -142,7 +142,9 @@ def advise(
         ),
         recommendation=recommendation,
         candidates=_compared(job, context, recommendation, neighbors, replay),
-        alternatives=() if recommendation else (*_sentences(found), *_remedies(job, named, context, catalog)),
+        alternatives=_surer(job, named, chosen.candidate, catalog)
+        if chosen
+        else (*_sentences(found), *_remedies(job, named, context, catalog)),
         frontier=() if chosen is None else frontier(job, chosen, neighbors),
         simulation=None if replay is None else replay.simulation,
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
@@ -214,6 +216,15 @@ def _remedies(job: Job, asked: Asked, context: Context, catalog: Catalog) -> tup
     from advisor.advice.remedies import remedies
 
     return remedies(job, asked, context.candidates, catalog)
+
+
+def _surer(job: Job, asked: Asked, row: Candidate, catalog: Catalog) -> tuple[Change, ...]:
+    """What surely fits, where the recommended row only just does; loaded only then."""
+    if row.verdict != "tight" or row.memory.needed_bytes.high <= job.smallest_card.memory_bytes:
+        return ()
+    from advisor.advice.remedies import surer
+
+    return surer(asked, job, row, catalog)
 
 
 def _context(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from advisor.advice.attempt import Attempt
 from advisor.advice.job import Job
@@ -34,12 +34,14 @@ _FURTHER: tuple[Mapping[str, object], ...] = (
 def other_code(attempt: Attempt, job: Job) -> Iterator[Change]:
     """The older libraries; of the other trainers the first that fits, and the next as long as none surely does."""
     yield from _older_libraries(attempt, job)
+    further = _FURTHER
     for trainer in LEANER:
         if trainer == (job.question.trainer or DEFAULT_TRAINER):
             continue
-        found = _by(attempt, trainer)
+        found = _by(attempt, trainer, further)
         if found is not None:
             yield found
+            further = _FURTHER[:1]  # beside one that likely fits only what changes nothing else
             if found.plan is not None and found.plan.verdict == "fits":
                 return
 
@@ -56,11 +58,11 @@ def _older_libraries(attempt: Attempt, job: Job) -> Iterator[Change]:
             yield found
 
 
-def _by(attempt: Attempt, trainer: Trainer) -> Change | None:
+def _by(attempt: Attempt, trainer: Trainer, changes: Sequence[Mapping[str, object]]) -> Change | None:
     """The job as another trainer runs it, with the least further change that makes it fit."""
     asked = attempt.asked.question
     methods: tuple[Method, ...] = (asked.method,) if asked.method else ("lora", "qlora")
-    for further in _FURTHER:
+    for further in changes:
         if not set(further) & set(asked.fixed):
             found = _first(attempt, {"trainer": trainer, **further}, methods)
             if found is not None:

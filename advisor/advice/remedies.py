@@ -8,7 +8,7 @@ Ignores: sharding and offloaded parameters, which are not estimated yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from advisor.advice.attempt import Attempt
 from advisor.advice.catalogs import Catalog
@@ -24,6 +24,7 @@ from advisor.recipes import flag
 from advisor.rules.context import nearest
 from advisor.rules.nothing_fits import CODE
 from advisor.rules.savings import LOW_RANK, SAVING, SHORTEST_ROW, Switched, switchable
+from advisor.rules.tight_memory import CODE as TIGHT
 from advisor.rules.wording import DISPLAY, FORMULA, needs
 from advisor.specs import METHODS, Method
 from advisor.units import format_gib
@@ -33,6 +34,7 @@ _UNDOING = ("gradient_checkpointing", "base_dtype")
 """Settings that save memory where a trainer's preset has the opposite."""
 SIXTEEN_BITS: tuple[Method, ...] = ("lora", "dora")
 _SIBLINGS_TRIED = 8
+_SURER_SHOWN = 3
 
 
 def remedies(job: Job, asked: Asked, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
@@ -47,6 +49,14 @@ def remedies(job: Job, asked: Asked, rows: Mapping[Method, Candidate], catalog: 
         *_smaller_model(attempt, job),
         Change(code=CODE, text=_more_cards(job.placement.gpus), source=FORMULA),
     )
+
+
+def surer(asked: Asked, job: Job, row: Candidate, catalog: Catalog) -> tuple[Change, ...]:
+    """What surely fits where the recommended row only just does: at most three, that change the training only last."""
+    attempt = Attempt(asked, row.method, catalog)
+    found = (*_single(attempt, _open_savings(attempt, job)), *_other_code(attempt, job))
+    fitting = [one.model_copy(update={"code": TIGHT}) for one in found if one.plan and one.plan.verdict == "fits"]
+    return tuple([one for one in fitting if not one.changes_training] or fitting)[:_SURER_SHOWN]
 
 
 def _letting_go(attempt: Attempt) -> Iterator[Change]:
@@ -73,7 +83,7 @@ def _other_methods(attempt: Attempt, job: Job, rows: Mapping[Method, Candidate])
 def _saving(attempt: Attempt, job: Job) -> Iterator[Change]:
     """Open knobs that save memory, and shorter rows: single ones, else the smallest combination."""
     savings = [one for one in _open_savings(attempt, job) if attempt.posed({one.knob: one.value}) is not None]
-    single = [found for one in savings if (found := _with(attempt, [one])) is not None]
+    single = _single(attempt, savings)
     yield from single
     if not single and len(savings) > 1:
         together = _smallest_combination(attempt, savings)
@@ -82,6 +92,10 @@ def _saving(attempt: Attempt, job: Job) -> Iterator[Change]:
         else:
             yield from _shorter_rows(attempt, job, {one.knob: one.value for one in savings})
     yield from _shorter_rows(attempt, job, {})
+
+
+def _single(attempt: Attempt, savings: Iterable[Switched]) -> list[Change]:
+    return [found for one in savings if (found := _with(attempt, [one])) is not None]
 
 
 def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:

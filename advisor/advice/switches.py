@@ -58,11 +58,9 @@ def _lacking(preset: Preset, question: Question) -> list[Reason]:
         raise BadValue("--method", question.method, allowed)
     notes = []
     for name in question.fixed:
-        lack = preset.without(name)
-        if lack is not None and getattr(question, name) not in (False, 1):
-            text = (
-                f"{flag(name, getattr(question, name))}: {preset.name} has no setting for it; it is computed as asked."
-            )
+        lack, value = preset.without(name), getattr(question, name)
+        if lack is not None and (value is True or value not in (False, 1)):  # off, or a multiple of 1
+            text = f"{flag(name, value)}: {preset.name} has no setting for it; it is computed as asked."
             notes.append(Reason(code=ASSUMPTION, text=text, source=lack.source))
     return notes
 
@@ -83,6 +81,8 @@ def stack_of(preset: Preset, names: tuple[str, ...]) -> tuple[str, ...]:
         if library == "transformers" and code in OWN_MODELS:
             raise BadValue("--stack", name, f"is not in {preset.name}'s step, whose models are its own; leave it out")
     given = {read_stack_name(name)[0] for name in names}
+    if code in given and own[code] not in names:  # another version of its code came with other libraries
+        return names
     return (*(name for library, name in own.items() if library not in given), *names)
 
 

@@ -121,7 +121,11 @@ def _sections(advice: Advice) -> list[Section]:
             Section("Warnings", tuple(f"{one.text} [{one.code}]" for one in recommendation.warnings), first=True),
         ]
     found += [
-        Section("What would fit", tuple(f"{one.text} [{one.code}]" for one in advice.alternatives), first=True),
+        Section(
+            "What would surely fit" if recommendation else "What would fit",
+            tuple(f"{one.text} [{one.code}]" for one in advice.alternatives),
+            first=recommendation is None,
+        ),
         Section(
             "Recipe and assumptions" if recommendation else "Assumptions",
             (*_plan_lines(advice), *(note.text for note in advice.notes)),

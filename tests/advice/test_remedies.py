@@ -55,7 +55,8 @@ def test_a_combination_is_named_only_where_no_single_change_is_enough(
     model: str, gpu: str, method: str, seq_len: int
 ) -> None:
     answer = advise(model, gpu, method=method, seq_len=seq_len)
-    savings = [change for change in changes(answer) if change.knobs and not change.text.startswith("Leave")]
+    named = [change for change in changes(answer) if change.knobs and not change.text.startswith("Leave")]
+    savings = [change for change in named if change.knobs[0] not in ("trainer", "stack")]  # which are other code
     combined = [change for change in savings if len(change.knobs) > 1 and "seq_len" not in change.knobs]
     if combined:
         assert not [one for one in savings if len(one.knobs) == 1 and one.knobs[0] not in ("method", "seq_len")]
@@ -112,3 +113,17 @@ def test_a_combination_leaves_nothing_out_that_it_needs_not() -> None:
     (both,) = (one for one in flagged("llama-8b", "rtx4060").values() if " together: " in one.text)
     assert both.flags == ("--kernels liger", "--no-kbit-upcast", "--method qlora")
     assert "; needs liger-kernel; changes the training." in both.text
+
+
+def test_what_surely_fits_is_named_where_the_plan_only_just_does() -> None:
+    question: dict[str, Any] = {"model": "yi-34b", "gpu": "24GB", "trainer": "ms-swift"}
+    answer = advise(**question)
+    assert answer.recommendation is not None
+    assert answer.candidate(answer.recommendation.method).verdict == "tight"
+    kernels, trainer = (change.flags for change in answer.alternatives)
+    assert (kernels, trainer) == (("--kernels liger", "--method qlora"), ("--trainer unsloth", "--method qlora"))
+    for change in answer.alternatives:
+        check_true(question, change)
+        assert change.plan is not None
+        assert change.plan.verdict == "fits"
+    assert advise("llama-8b", "24GB").alternatives == ()
