@@ -31,6 +31,7 @@ from advisor.decoders.heads import gated_heads
 from advisor.decoders.indexer import chosen
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
+from advisor.decoders.mimo import mimo_attention
 from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
@@ -76,6 +77,8 @@ class Decoder:
         if self.kind == "eager":
             if own:
                 out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
+            elif self.quirks.attention == "mimo":
+                out, weights = mimo_attention(t, q, k, v, w.sinks, m, mask, layout)
             elif w.sinks is not None:
                 out, weights = sink_attention(t, q, k, v, w.sinks, m, mask, drops, layout)
             else:

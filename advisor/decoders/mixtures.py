@@ -16,6 +16,7 @@ from advisor.decoders.sigmoid_mixtures import (
     afmoe_feed_forward,
     hy_feed_forward,
     laguna_feed_forward,
+    mimo_feed_forward,
     minimax_feed_forward,
     mistral4_feed_forward,
 )
@@ -37,6 +38,7 @@ MIXTURES: dict[str, Mixture] = {
     "afmoe": afmoe_feed_forward,
     "hy_v3": hy_feed_forward,
     "laguna": laguna_feed_forward,
+    "mimo": mimo_feed_forward,
     "minimax_m2": minimax_feed_forward,
     "mistral4": mistral4_feed_forward,
     "phi": phi_feed_forward,

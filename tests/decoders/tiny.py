@@ -53,6 +53,7 @@ AFMOE: dict[str, Any] = {
     "sliding_window": 1000,
 }
 LAGUNA: dict[str, Any] = {"num_experts": 8, "moe_intermediate_size": 72, "shared_expert_intermediate_size": 136}
+MIMO: dict[str, Any] = {"head_dim": 48, "v_head_dim": 32, "n_routed_experts": 8, "moe_intermediate_size": 72}
 INDEXER: dict[str, Any] = {
     "index_topk": 16,
     "index_head_dim": 32,
@@ -364,6 +365,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
         "gating": "per-element",
         "moe_router_logit_softcapping": 30.0,
+    },
+    "mimo_v2_flash": {"model_type": "mimo_v2_flash", **EXPERTS, **MIMO, "num_key_value_heads": 3},
+    "mimo_v2_flash-sliding": {
+        "model_type": "mimo_v2_flash",
+        **EXPERTS,
+        **MIMO,
+        "num_key_value_heads": 1,
+        "sliding_window": WINDOW,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
     },
     "minimax_m2": {"model_type": "minimax_m2", "head_dim": 32, **EXPERTS, "num_local_experts": 8, "rotary_dim": 16},
     "solar_open": {"model_type": "solar_open", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},
