@@ -353,6 +353,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "index_topk_freq": 2,
         "index_skip_topk_offset": 1,
     },
+    "glm_moe_dsa-late": {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **INDEXER,
+        "indexer_types": ["full", "full", "full", "shared"],
+    },
     "afmoe": {"model_type": "afmoe", **EXPERTS, **AFMOE},
     "afmoe-sliding": {"model_type": "afmoe", **EXPERTS, **AFMOE, "sliding_window": WINDOW, "mup_enabled": True},
     "laguna": {"model_type": "laguna", "head_dim": 32, **EXPERTS, **LAGUNA},
@@ -579,7 +585,7 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     for types in ("layer_types", "layers_block_type"):
         if types in found:
             found[types] = (found[types] * layers)[:layers]
-    for key in ("layer_types", "activation_sparsity_pattern"):
+    for key in ("layer_types", "activation_sparsity_pattern", "indexer_types"):
         if key in found:
             found[key] = (found[key] * layers)[:layers]
     if "num_kv_shared_layers" in found:  # one of each kind has its own
