@@ -10,7 +10,7 @@ class Architecture(NamedTuple):
 
     # Whose code runs: the shared code, or the architecture's own.
     layer: Literal["shared", "bert", "bloom", "gemma3n", "gemma4", "gptj", "mpt", "opt"] = "shared"
-    mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES
+    mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES, or of decoders.sigmoid_mixtures.SIGMOID_MIXTURES
     attention: Literal["shared", "own", "mimo"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
     expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored

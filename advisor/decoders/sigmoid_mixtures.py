@@ -6,7 +6,7 @@ and `forward` of what holds the experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.deepseek import deepseek_v3_routed, note_groups
@@ -139,3 +139,14 @@ def _mistral4_routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tens
     if m.router_normalised:
         top = normalized(t, top)
     return logits, scale(t, top), indices
+
+
+SIGMOID_MIXTURES: dict[str, Callable[[Tape, Tensor, ModelSpec, Experts, Mapping[str, Linear]], Tensor]] = {
+    "afmoe": afmoe_feed_forward,
+    "hy_v3": hy_feed_forward,
+    "laguna": laguna_feed_forward,
+    "mimo": mimo_feed_forward,
+    "minimax_m2": minimax_feed_forward,
+    "mistral4": mistral4_feed_forward,
+}
+"""By `Architecture.mixture`."""
