@@ -10,8 +10,8 @@ class Architecture(NamedTuple):
 
     # Whose code runs: the shared code, or the architecture's own.
     layer: Literal["shared", "bert", "bloom", "falcon_h1", "gemma3n", "gemma4", "gptj", "mpt", "opt"] = "shared"
-    mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES
-    attention: Literal["shared", "own"] = "shared"
+    mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES, or of decoders.sigmoid_mixtures.SIGMOID_MIXTURES
+    attention: Literal["shared", "own", "mimo"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
     expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored
     expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
@@ -77,6 +77,7 @@ class Architecture(NamedTuple):
     scales_projected_keys: bool = False
     scales_projected_queries: bool = False  # before attention, which scales no more
     scales_queries_by_position: bool = False
+    scales_values: bool = False
     eager_softmax: Literal["float", "given", "given_uncast"] = "float"  # dtype; uncast: not cast back to that of values
 
     # The residual stream.

@@ -53,6 +53,19 @@ SIGMOID_MIXTURES: dict[str, Architecture] = {
         gate_name="g_proj",  # modeling_laguna.py, LagunaAttention.__init__: self.g_proj
         gates_by="softplus",  # modeling_laguna.py, LagunaAttention.forward: F.softplus(self.g_proj(hidden_states)...)
     ),
+    "mimo_v2_flash": Architecture(
+        # modeling_mimo_v2_flash.py, MiMoV2FlashMoE.forward: self.experts(hidden_states, topk_indices, ...)
+        mixture="mimo",
+        # modeling_mimo_v2_flash.py, eager_attention_forward: probs = F.softmax(attn_weights, dim=-1, ...)
+        attention="mimo",
+        # modeling_mimo_v2_flash.py, MiMoV2FlashTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        # modeling_mimo_v2_flash.py, MiMoV2FlashRotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", nn.Buffer(...))
+        rope_made="by_kind",
+        rope_parts="joined",  # modeling_mimo_v2_flash.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+        # modeling_mimo_v2_flash.py, MiMoV2FlashAttention.forward: self.v_proj(hidden_states) ... * self.v_scale
+        scales_values=True,
+    ),
     "minimax_m2": Architecture(
         # modeling_minimax_m2.py, MiniMaxM2TopKRouter.forward: F.linear(hidden_states.to(self.weight.dtype), ...)
         mixture="minimax_m2",

@@ -35,12 +35,12 @@ def heads_and_gate(
     return (q, k, v), gate
 
 
-def gated_by_sigmoid(t: Tape, out: Tensor, gate: Tensor) -> Tensor:
-    """`output * sigmoid(gate)`."""
-    return mul(t, out, unary(t, gate, "output"))
+def gated(t: Tape, out: Tensor, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], gate: Tensor | None) -> Tensor:
+    """`output * sigmoid(gate)` of out (B, S, heads * D), or Laguna's product where the gate is not made yet."""
+    return mul(t, out, unary(t, gate, "output")) if gate is not None else _gated_by_softplus(t, out, x, m, linears)
 
 
-def gated_by_softplus(t: Tape, out: Tensor, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear]) -> Tensor:
+def _gated_by_softplus(t: Tape, out: Tensor, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear]) -> Tensor:
     """Laguna's `output * softplus(g_proj(x).float())`, one number a head or one a feature; out (B, S, heads * D)."""
     batch, length, width = out.shape
     projected = [cast(t, linear(t, x, linears[gate_linear(m).name]), "float32")]

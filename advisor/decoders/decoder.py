@@ -14,7 +14,6 @@ from advisor.decoders.attention import (
     falcon_attention,
     model_repeat_kv,
 )
-from advisor.decoders.attention_gate import gated_by_sigmoid, gated_by_softplus, heads_and_gate
 from advisor.decoders.deepseek import latent_heads
 from advisor.decoders.experts import Experts
 from advisor.decoders.fused import (
@@ -28,7 +27,6 @@ from advisor.decoders.fused import (
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
 from advisor.decoders.heads import gated_heads
-from advisor.decoders.indexer import chosen
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
@@ -76,6 +74,10 @@ class Decoder:
         if self.kind == "eager":
             if own:
                 out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
+            elif self.quirks.attention == "mimo":
+                from advisor.decoders.mimo import mimo_attention
+
+                out, weights = mimo_attention(t, q, k, v, w.sinks, m, mask, layout)
             elif w.sinks is not None:
                 out, weights = sink_attention(t, q, k, v, w.sinks, m, mask, drops, layout)
             else:
@@ -153,12 +155,16 @@ class Decoder:
         if m.kv_lora_rank and given.rope is not None:
             q, k, v, _parts, latent = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
             if latent is not None:
+                from advisor.decoders.indexer import chosen
+
                 choice = chosen(t, x, latent, w, given, self.single_row)
                 given, _parts = given._replace(mask=choice.mask), (*_parts, latent, choice.indices, choice.masked)
                 self.choose(choice.indices)
         elif m.attention_gate == "with_queries":
             q, k, v, gate = gated_heads(t, x, m, w.linears, w.qk_norms)
         elif m.attention_gate != "none" and self.quirks.gates_by == "sigmoid":
+            from advisor.decoders.attention_gate import heads_and_gate
+
             (q, k, v), gate = heads_and_gate(t, x, m, w.linears, w.qk_norms)
         else:
             q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
@@ -178,10 +184,10 @@ class Decoder:
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
-        if gate is not None:
-            out = gated_by_sigmoid(t, out, gate)
-        elif m.attention_gate != "none":
-            out = gated_by_softplus(t, out, x, m, w.linears)
+        if m.attention_gate != "none":
+            from advisor.decoders.attention_gate import gated
+
+            out = gated(t, out, x, m, w.linears, gate)
         out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
 

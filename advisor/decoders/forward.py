@@ -126,6 +126,7 @@ class Forward:
                 x = self.stack.checkpoint(t, run, x, recipe.reentrant, last, given.beside)
             else:
                 x = layer(decoder, x, weights, given)
+            del given  # it may hold what the layer before chose
         self.recorder.enter(HEAD)
         t.label("final norm")
         if m.streams is not None:

@@ -44,7 +44,9 @@ def queries_keys_values(
         k = t.view(linear(t, x, linears[k_name]), kv_shape)
         if quirks.scales_projected_keys:
             k = scale(t, k)
-    v = t.view(linear(t, x, linears[v_name]), kv_shape)
+    v = t.view(linear(t, x, linears[v_name]), (*kv_shape[:-1], m.value_dim))
+    if quirks.scales_values:
+        v = scale(t, v)
     if norms_last:
         q = norms[0](t, q)
         k = norms[1](t, k)

@@ -12,13 +12,6 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.nemotron_h import nemotron_feed_forward
 from advisor.decoders.phimoe import phi_feed_forward
 from advisor.decoders.shared_experts import ernie_feed_forward, granite_feed_forward, hunyuan_feed_forward
-from advisor.decoders.sigmoid_mixtures import (
-    afmoe_feed_forward,
-    hy_feed_forward,
-    laguna_feed_forward,
-    minimax_feed_forward,
-    mistral4_feed_forward,
-)
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
@@ -34,14 +27,9 @@ MIXTURES: dict[str, Mixture] = {
     "hunyuan": hunyuan_feed_forward,
     "lfm2": lfm2_feed_forward,
     "nemotron_h": nemotron_feed_forward,
-    "afmoe": afmoe_feed_forward,
-    "hy_v3": hy_feed_forward,
-    "laguna": laguna_feed_forward,
-    "minimax_m2": minimax_feed_forward,
-    "mistral4": mistral4_feed_forward,
     "phi": phi_feed_forward,
 }
-"""By `Architecture.mixture`."""
+"""By `Architecture.mixture`; those of `sigmoid_mixtures` are loaded only where one of them is asked about."""
 
 
 def mixture_of(m: ModelSpec) -> Mixture:
@@ -51,4 +39,8 @@ def mixture_of(m: ModelSpec) -> Mixture:
         from advisor.decoders.expert_loop import LOOPS
 
         return LOOPS[quirks.expert_loop]
+    if quirks.mixture not in MIXTURES:
+        from advisor.decoders.sigmoid_mixtures import SIGMOID_MIXTURES
+
+        return SIGMOID_MIXTURES[quirks.mixture]
     return MIXTURES[quirks.mixture]

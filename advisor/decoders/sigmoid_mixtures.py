@@ -1,15 +1,15 @@
 """Mixtures that score experts by a sigmoid and pick them without groups, and Mistral 4's, which has DeepSeek's groups.
 
-Source: transformers 5.23, models/{minimax_m2,hy_v3,afmoe,laguna,mistral4}/modeling_*.py: the routers
+Source: transformers 5.23, models/{minimax_m2,hy_v3,afmoe,laguna,mimo_v2_flash,mistral4}/modeling_*.py: the routers
 and `forward` of what holds the experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.deepseek import note_groups
+from advisor.decoders.deepseek import deepseek_v3_routed, note_groups
 from advisor.decoders.experts import Experts, adapted_router, adapted_weight, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best
 from advisor.decoders.linear import Linear, product
@@ -104,6 +104,13 @@ def _laguna_routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor
     return logits, cast(t, scores, x.dtype), indices
 
 
+def mimo_feed_forward(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[str, Linear]) -> Tensor:
+    """x (B, S, H) -> (B, S, H): DeepSeek V3's router, and the chosen experts alone."""
+    rows = t.view(x, (x.shape[0] * x.shape[1], x.shape[2]))
+    _logits, scores, _indices = deepseek_v3_routed(t, rows, m, w)
+    return t.view(mixed(t, rows, scores, m, w), x.shape)
+
+
 def row_sums(t: Tape, x: Tensor) -> Tensor:
     """`x.sum(dim=-1, keepdim=True)`: the gradient is spread over the row as a view."""
     shape = x.shape
@@ -132,3 +139,14 @@ def _mistral4_routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tens
     if m.router_normalised:
         top = normalized(t, top)
     return logits, scale(t, top), indices
+
+
+SIGMOID_MIXTURES: dict[str, Callable[[Tape, Tensor, ModelSpec, Experts, Mapping[str, Linear]], Tensor]] = {
+    "afmoe": afmoe_feed_forward,
+    "hy_v3": hy_feed_forward,
+    "laguna": laguna_feed_forward,
+    "mimo": mimo_feed_forward,
+    "minimax_m2": minimax_feed_forward,
+    "mistral4": mistral4_feed_forward,
+}
+"""By `Architecture.mixture`."""

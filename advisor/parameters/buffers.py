@@ -28,7 +28,7 @@ def rope_width(m: ModelSpec, sliding: bool) -> int:
     """How many features of a head the tables of such layers rotate."""
     if m.sliding_rotary_dim and sliding:
         return m.sliding_rotary_dim
-    return m.global_head_dim if m.global_head_dim and not sliding else m.rotary_dim or m.head_dim
+    return m.global_head_dim if m.global_head_dim not in (0, m.head_dim) and not sliding else m.rotary_dim or m.head_dim
 
 
 def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:

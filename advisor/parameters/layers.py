@@ -68,6 +68,8 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
             changes["norm_placement"] = m.mixer_norm_placement
     if m.choosing_layers:
         changes |= {"index_heads": m.index_heads if kind.chooses else 0, "choosing_layers": ()}
+    if m.sinks_slide:
+        changes |= {"attention_sinks": kind.sliding, "sinks_slide": False}
     if kind.dense or (m.one_block and kind.mixer != "none"):
         mlp = "gated" if not m.one_block else "plain" if kind.mixer == "none" else "none"
         changes |= {"mlp": mlp, "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
@@ -94,7 +96,8 @@ def layer_groups(m: ModelSpec, begin: int = 0, end: int | None = None) -> tuple[
 
     Of all layers, or of those from `begin` up to `end`.
     """
-    if not (m.expert_layers or m.global_head_dim or m.mixers or m.choosing_layers or m.kv_shared_layers):
+    apart = m.mixers or m.choosing_layers or m.kv_shared_layers or m.sinks_slide
+    if not (m.expert_layers or m.global_head_dim or apart):
         count = len(range(m.num_hidden_layers)[begin:end])
         return ((m, count),) if count else ()
     groups: Counter[ModelSpec] = Counter()

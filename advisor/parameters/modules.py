@@ -67,7 +67,8 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         elif m.fused_qkv:
             found.append(linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias))
         else:
-            sizes = (2 * m.q_size if m.attention_gate == "with_queries" else m.q_size, m.kv_size, m.kv_size)
+            queries = 2 * m.q_size if m.attention_gate == "with_queries" else m.q_size
+            sizes = (queries, m.kv_size, m.num_key_value_heads * m.value_dim)
             found += [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
         if m.attention_gate in ("head", "feature"):
             found.append(gate_linear(m))

@@ -165,6 +165,7 @@ class ModelSpec(Frozen):
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
     # what gates the attention's output: a part of the queries' projection, or a linear layer, of each head or feature
     attention_gate: Literal["none", "with_queries", "head", "feature"] = "none"
+    sinks_slide: bool = False  # in sliding layers alone
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)

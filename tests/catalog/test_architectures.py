@@ -307,6 +307,8 @@ VARIANTS: list[dict[str, Any]] = [
         "layer_types": ["full_attention", "sliding_attention"] * 2,
     },
     {"model_type": "laguna", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
+    {"model_type": "mimo_v2_flash", **SMALL, **MOE, "head_dim": 32, "v_head_dim": 16, "attention_bias": True},
+    {"model_type": "mimo_v2_flash", **SMALL, **MOE, "head_dim": 32, "layer_types": ["full_attention"] * 4},
     {"model_type": "minimax_m2", **SMALL, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
     {"model_type": "solar_open", **SMALL, **MOE, "head_dim": 16, "attention_bias": True},
     {"model_type": "mistral4", **LATENT, **MOE, "first_k_dense_replace": 1},

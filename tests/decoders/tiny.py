@@ -53,6 +53,7 @@ AFMOE: dict[str, Any] = {
     "sliding_window": 1000,
 }
 LAGUNA: dict[str, Any] = {"num_experts": 8, "moe_intermediate_size": 72, "shared_expert_intermediate_size": 136}
+MIMO: dict[str, Any] = {"head_dim": 48, "v_head_dim": 32, "n_routed_experts": 8, "moe_intermediate_size": 72}
 INDEXER: dict[str, Any] = {
     "index_topk": 16,
     "index_head_dim": 32,
@@ -351,6 +352,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "index_topk_freq": 2,
         "index_skip_topk_offset": 1,
     },
+    "glm_moe_dsa-late": {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **INDEXER,
+        "indexer_types": ["full", "full", "full", "shared"],
+    },
     "afmoe": {"model_type": "afmoe", **EXPERTS, **AFMOE},
     "afmoe-sliding": {"model_type": "afmoe", **EXPERTS, **AFMOE, "sliding_window": WINDOW, "mup_enabled": True},
     "laguna": {"model_type": "laguna", "head_dim": 32, **EXPERTS, **LAGUNA},
@@ -363,6 +370,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
         "gating": "per-element",
         "moe_router_logit_softcapping": 30.0,
+    },
+    "mimo_v2_flash": {"model_type": "mimo_v2_flash", **EXPERTS, **MIMO, "num_key_value_heads": 3},
+    "mimo_v2_flash-sliding": {
+        "model_type": "mimo_v2_flash",
+        **EXPERTS,
+        **MIMO,
+        "num_key_value_heads": 1,
+        "sliding_window": WINDOW,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
     },
     "minimax_m2": {"model_type": "minimax_m2", "head_dim": 32, **EXPERTS, "num_local_experts": 8, "rotary_dim": 16},
     "solar_open": {"model_type": "solar_open", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},
@@ -571,7 +587,7 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     for types in ("layer_types", "layers_block_type"):
         if types in found:
             found[types] = (found[types] * layers)[:layers]
-    for key in ("layer_types", "activation_sparsity_pattern"):
+    for key in ("layer_types", "activation_sparsity_pattern", "indexer_types"):
         if key in found:
             found[key] = (found[key] * layers)[:layers]
     if "num_kv_shared_layers" in found:  # one of each kind has its own

@@ -113,20 +113,14 @@ def laguna(f: Fields) -> Structure:
     if gating not in (True, "per-head", "per-element"):
         raise f.bad("gating", "must be true, 'per-head' or 'per-element'")
     slides = sliding_layers(f, layers, lambda i: False)
-    turned = {kind: int(s["head_dim"] * _turned_share(f, kind)) for kind in ("full_attention", "sliding_attention")}
-    if any(width < 2 or width % 2 for width in turned.values()):
-        raise f.bad("rope_parameters", f"must rotate an even number of the {s['head_dim']} features of a head")
     s |= {
         "qk_norm": "head",
         "qkv_bias": bias,
         "attention_out_bias": bias,
         "attention_gate": "feature" if gating == "per-element" else "head",
-        "position": "rope",
-        "rotary_dim": turned["sliding_attention" if all(slides) else "full_attention"],
+        **_turned(f, s, slides, {"full_attention": 0.5, "sliding_attention": 1.0}, 1.0),
         **windowed(f.size("sliding_window", 512), slides),
     }
-    if any(slides) and not all(slides) and turned["sliding_attention"] != turned["full_attention"]:
-        s["sliding_rotary_dim"] = turned["sliding_attention"]
     mixed = mlp_layers(f, layers, 1)
     if not any(mixed):
         return s
@@ -141,10 +135,58 @@ def laguna(f: Fields) -> Structure:
     }
 
 
-def _turned_share(f: Fields, kind: str) -> float:
-    """The share of a head that RoPE rotates in layers of that kind."""
-    given, default = f.part("rope_parameters"), 0.5 if kind == "full_attention" else 1.0
-    return given.part(kind).number("partial_rotary_factor", 1.0) if given.has(kind) else default
+def _turned(f: Fields, s: Structure, slides: list[bool], default: dict[str, float], missing: float) -> Structure:
+    """How much of a head RoPE rotates in each kind of layer: shares by `rope_parameters`, or the `default` ones.
+
+    `missing`: where a kind is given without its share.
+    """
+    given = f.part("rope_parameters")
+    shares = {
+        kind: given.part(kind).number("partial_rotary_factor", missing) if f.has("rope_parameters") else share
+        for kind, share in default.items()
+    }
+    full, sliding = (int(s["head_dim"] * shares[kind]) for kind in ("full_attention", "sliding_attention"))
+    if any(width < 2 or width % 2 for width in (full, sliding)):
+        raise f.bad("rope_parameters", f"must rotate an even number of the {s['head_dim']} features of a head")
+    found: Structure = {"position": "rope", "rotary_dim": sliding if all(slides) else full}
+    if any(slides) and not all(slides) and sliding != full:
+        found["sliding_rotary_dim"] = sliding
+    return found
+
+
+def mimo_v2_flash(f: Fields) -> Structure:
+    """MiMo V2: eager attention; sliding layers have twice the keys and values, and sinks."""
+    s = sizes(f, Defaults(152_576, 4096, 16_384, 48, 64, 131_072, kv_heads=4, head_dim=192))
+    no_balance(f)
+    layers, keys = s["num_hidden_layers"], s["num_key_value_heads"]
+    slides = sliding_layers(f, layers, lambda i: i > 0 and bool((i + 1) % 6))
+    if any(slides) and s["num_attention_heads"] % (2 * keys):
+        raise f.bad("num_key_value_heads", f"is {keys}: twice as many must divide the {s['num_attention_heads']} heads")
+    size = f.size("sliding_window_size", 0) + 1 if f.has("sliding_window_size") else f.size("sliding_window", 129)
+    share = {"full_attention": 0.334, "sliding_attention": 0.334}
+    s |= {
+        "qkv_bias": f.flag("attention_bias", False),
+        "v_head_dim": f.size("v_head_dim", 128, maximum=MAX_HEAD_DIM),
+        "default_attention": "eager",  # MiMoV2FlashPreTrainedModel._supports_sdpa is False
+        "router_normalised": f.flag("norm_topk_prob", True),
+        **_turned(f, s, slides, share, 0.334),
+        **windowed(size, slides),
+    }
+    if any(slides):
+        s |= {"num_key_value_heads": 2 * keys, "attention_sinks": True}
+    if any(slides) and not all(slides):
+        s |= {"global_head_dim": s["head_dim"], "global_key_value_heads": keys, "sinks_slide": True}
+    mixed = mlp_layers(f, layers, 1)
+    if not any(mixed):
+        return s
+    counts = "n_routed_experts", "num_experts", "num_local_experts"
+    return {
+        **s,
+        "mlp": "experts",
+        "expert_size": f.size("moe_intermediate_size", 2048),
+        **expert_layers(mixed),
+        **chosen_experts(f, counts, 256, ("num_experts_per_tok",), 8),
+    }
 
 
 def _sparse(f: Fields, s: Structure, heads: int, defaults: tuple[int, int, int], q_rank: int) -> Structure:
@@ -229,6 +271,7 @@ FAMILIES: dict[str, Family] = {
     "glm_moe_dsa": glm_moe_dsa,
     "hy_v3": hy_v3,
     "laguna": laguna,
+    "mimo_v2_flash": mimo_v2_flash,
     "minimax_m2": minimax_m2,
     "mistral4": mistral4,
     "solar_open": solar_open,
