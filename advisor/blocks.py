@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bool": 1, "uint8": 1, "int8": 1, "int64": 8}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "bool": 1, "uint8": 1, "int8": 1, "int32": 4, "int64": 8}
 """Bytes of one element, by dtype."""
 
 BLOCK_BYTES = 512

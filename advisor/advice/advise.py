@@ -25,17 +25,29 @@ from advisor.advice.notes import (
     variant_notes,
     with_why,
 )
+from advisor.advice.pictures import image_notes, tower_use
 from advisor.advice.prices import frontier, prices
 from advisor.advice.switches import implied, switched
 from advisor.advice.verdict import decide, said
 from advisor.advice.workload import placement_of, workload_of
-from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.answer import (
+    Advice,
+    Candidate,
+    Change,
+    DataSummary,
+    GpuChoice,
+    Reason,
+    Recommendation,
+    TowerUse,
+    TrainerChoice,
+)
 from advisor.catalog.gpus import other_sizes
 from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
 from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate, estimate_time
 from advisor.errors import BadValue
+from advisor.images import with_pictures
 from advisor.knobs import KNOBS, Question, read_question
 from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.paths import named_by
@@ -88,6 +100,7 @@ def advise(
     taken = _taken(question, spec, cards, preset)
     question, spec = taken.question, taken.model
     workload = workload_of(question, spec, data, preset.collator)
+    spec = with_pictures(spec, workload)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
     if len(cards) == 1:
@@ -123,6 +136,7 @@ def advise(
         *stand_in_notes(question),
         *ignored,
         *assumptions(question, workload),
+        *image_notes(question, spec, workload),
         *variant_notes(question),
         *loss_notes(question, head_loses_chunks(job)),
         *data_notes(question, summary),
@@ -138,6 +152,7 @@ def advise(
         model=spec,
         model_id=model_id,
         parameters=context.parameters,
+        tower=_tower(context, recommendation),
         gpu=GpuChoice(
             asked=asked,
             cards=context.cards,
@@ -175,6 +190,12 @@ def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: 
     from advisor.advice.stored import taken_as_stored
 
     return taken_as_stored(question, spec, cards, preset)
+
+
+def _tower(context: Context, recommendation: Recommendation | None) -> TowerUse | None:
+    """What the model's vision tower takes, by the recommended recipe; where nothing fits, by the first."""
+    method = recommendation.method if recommendation else next(iter(context.candidates))
+    return tower_use(context.model, context.candidates[method].recipe)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:

@@ -148,7 +148,7 @@ class _Attempt:
         def shorter(index: int) -> Job:
             return job.cut_to(lengths[index])
 
-        if not lengths or self.fits(shorter(0)) is None:
+        if not lengths or self.job.workload.images or self.fits(shorter(0)) is None:
             return
         index = last_that_fits(len(lengths), lambda i: self.fits(shorter(i)) is not None, len(lengths) - 1)
         outcome = self.fits(shorter(index))

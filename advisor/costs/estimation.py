@@ -15,10 +15,12 @@ from advisor.costs.moments import base_of, predict_evaluation_memory
 from advisor.costs.peaks import ALLOCATED_SPREAD, MEMORY_COUNTERS, MOMENT_COUNTERS, beginning_peaks, largest, peak_of
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
 from advisor.costs.stored import with_store, with_unknown_layers
+from advisor.costs.towers import with_tower
 from advisor.decoders.kinds import attention_card
 from advisor.decoders.stack import Proof, Stack
 from advisor.decoders.step import evaluation_program, step_program
 from advisor.errors import BadValue, expect
+from advisor.images import with_pictures
 from advisor.interval import Interval
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
@@ -256,6 +258,8 @@ def estimate_time(
     """The time of `estimate` for the same arguments, without the memory that it also works out. Raises as it does."""
     if isinstance(model, TracedModel):
         return estimate(model, recipe, workload, gpu, placement, profile).time
+    model = with_pictures(model, workload)
+    assert isinstance(model, ModelSpec)
     profile, recipe = profile or profile_for(gpu), _as_computed(recipe)
     likely = _time(model, recipe, workload, gpu, profile, placement)
     ends = workload.ends
@@ -291,6 +295,7 @@ def _estimate(
     model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement, profile: DeviceProfile
 ) -> Estimate:
     """The same for rows whose lengths are what the workload says."""
+    model = with_pictures(model, workload)
     if isinstance(model, TracedModel):
         return _traced_estimate(model, recipe, workload, gpu, placement, profile)
     batch = worst(workload, recipe)
@@ -299,7 +304,7 @@ def _estimate(
     stack = stack.shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
     step = _step_memory(model, _as_computed(recipe), batch, stack, card)
-    proof = with_store(stack.proof(model, recipe), model, recipe)
+    proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
     return Estimate(
         recipe=recipe,
         memory=with_unknown_layers(_job_memory(model, recipe, workload, gpu, profile, step), model, recipe),

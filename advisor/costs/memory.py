@@ -12,9 +12,10 @@ from typing import NamedTuple
 from advisor.blocks import block_bytes
 from advisor.costs.optimizer import temporary_bytes
 from advisor.costs.static import static_memory
+from advisor.decoders.recording import EMBEDDING, HEAD
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, Stack
-from advisor.decoders.step import EMBEDDING, HEAD, step_program
+from advisor.decoders.step import step_program
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, SAVED, TEMPORARY, Device

@@ -22,8 +22,9 @@ from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.checkpoints import STORES
 from advisor.costs.memory import StepMemory, extended
 from advisor.costs.static import static_memory
+from advisor.decoders.recording import HEAD
 from advisor.decoders.stack import THIS_STACK, Stack
-from advisor.decoders.step import HEAD, evaluation_program
+from advisor.decoders.step import evaluation_program
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
 from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant, own_quant

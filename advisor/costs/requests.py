@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from advisor.costs import compiled
-from advisor.decoders.step import LEAVING_AUTOCAST
+from advisor.decoders.recording import LEAVING_AUTOCAST
 from advisor.tape.graph import GRADIENT
 from advisor.tape.program import Part, Program
 

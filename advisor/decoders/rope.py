@@ -19,11 +19,12 @@ class Rope:
 
     __slots__ = ("cos", "sin", "width")
 
-    def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str, sliding: bool = False) -> None:
+    def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str, sliding: bool = False, rows: int = 1) -> None:
+        """`rows`: of the batch, where each has tables of its own."""
         self.width = rope_width(m, sliding)
         tables = architecture_of(m.architecture).rope_tables
         table_dtype = "float32" if tables in ("float", "complex") else dtype
-        shape = (1, 1, length, self.width // 2 if tables == "half" else self.width)
+        shape = (rows, 1, length, self.width // 2 if tables == "half" else self.width)
         self.cos = t.empty(shape, table_dtype)
         self.sin = self.cos
         if tables != "complex":
@@ -55,9 +56,10 @@ class Rope:
         return out
 
 
-def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str) -> dict[bool, Rope]:
-    """The tables for layers that slide (True) and for those that do not."""
-    made = {sliding: Rope(t, m, length, dtype, sliding) for sliding in sorted(rope_kinds(m))}
+def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str, batch: int = 1) -> dict[bool, Rope]:
+    """The tables for layers that slide (True) and for those that do not; `batch`: rows, which may have their own."""
+    rows = batch if m.vision is not None and m.vision.places_by_axes else 1
+    made = {sliding: Rope(t, m, length, dtype, sliding, rows) for sliding in sorted(rope_kinds(m))}
     return {kind: made.get(kind) or made[next(iter(made))] for kind in (False, True)} if made else {}
 
 

@@ -6,10 +6,8 @@ with further layers of a kind (a test checks this), so each segment carries how 
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
@@ -21,9 +19,11 @@ from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.norms import Norm
+from advisor.decoders.recording import EMBEDDING, HEAD, TOWER, Recorder, drop_autocast_cache, leaving_garbage
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, LossInputs, Stack
 from advisor.decoders.step_inputs import StepInputs
+from advisor.decoders.vision_join import scattered, stacked_on
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
 from advisor.parameters.own_weights import own_weights
@@ -31,13 +31,15 @@ from advisor.parameters.rotations import rotates
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
-from advisor.tape.graph import Device, RawKernel, Tensor
-from advisor.tape.program import BATCH, LENGTH, RANK, Part, Program, net_of
+from advisor.tape.graph import Device, Tensor
+from advisor.tape.ops import cast
+from advisor.tape.program import BATCH, LENGTH, RANK, Program
 from advisor.tape.tape import LabeledTape, Tape
 
-P = ParamSpec("P")
+if TYPE_CHECKING:
+    from advisor.decoders.vision import Seen, TowerWeights
 
-EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
+P = ParamSpec("P")
 
 
 class StepProgram(Program):
@@ -46,58 +48,8 @@ class StepProgram(Program):
     calls: tuple[Call, ...] = ()
 
 
-class _Recorder:
-    """Cuts the tape's record into parts."""
-
-    def __init__(self, t: Tape, copies: dict[int, int]) -> None:
-        self.t = t
-        self.copies = copies
-        self.parts: list[tuple[Part, list[RawKernel]]] = []
-        self.phase = "forward"
-        t.on_segment = self.enter
-
-    def enter(self, place: int) -> None:
-        """Begin the part of layer `place` in the current phase."""
-        self.close()
-        t = self.t
-        t.segment = place
-        t.kernels = []
-        self.parts.append((Part(self.phase, place, self.copies.get(place, 1), len(t.events)), t.kernels))
-
-    def close(self) -> None:
-        """End the part that is open."""
-        if self.parts:
-            part, t = self.parts[-1][0], self.t
-            part.end = len(t.events)
-            part.recomputed += t.recomputed
-            part.hooked += t.hooked
-            part.recomputed_flop += t.recomputed_flop
-            part.hosted_bytes += t.hosted_bytes
-            t.recomputed = t.hooked = t.recomputed_flop = t.hosted_bytes = 0
-
-    def finish(self) -> None:
-        """End the record and let go of the tape: each would keep the other alive."""
-        self.close()
-        del self.t.on_segment
-
-
-def _leaving_garbage(record: Callable[P, StepProgram]) -> Callable[P, StepProgram]:
-    """`record` without the search for cyclic garbage, which takes half as long again; it is left for later."""
-
-    def recorded(*args: P.args, **kwargs: P.kwargs) -> StepProgram:
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            return record(*args, **kwargs)
-        finally:
-            if collecting:
-                gc.enable()
-
-    return recorded
-
-
 @lru_cache(maxsize=512)
-@_leaving_garbage
+@leaving_garbage
 def _recorded(
     m: ModelSpec,
     recipe: Recipe,
@@ -111,19 +63,27 @@ def _recorded(
     evaluating: bool,
     card: str,
     packed: bool,
+    rows: int,
 ) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
     `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros, or
     `packed` rows are kept apart by one; `evaluating`: a forward alone, without gradients; `card`: the compute
-    capability that attention kernels are picked by.
+    capability that attention kernels are picked by; `rows`: of a micro-batch with images, else 0.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
     plan = layer_plan(m, recipe, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
-    recorder = _Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
+    copies = {index: copies for index, (_, copies) in enumerate(plan)}
+    tower = None
+    if m.vision is not None and m.vision.row and m.vision.code.code:
+        from advisor.decoders.vision import TowerWeights, block_plan
+
+        tower = TowerWeights(m.vision, recipe, RANK, stack)
+        copies |= {TOWER + index: times for index, (_, times) in enumerate(block_plan(m.vision))}
+    recorder = Recorder(t, copies)
     layers = [
         Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.whole, kind.training == "frozen")
         for kind, _ in plan
@@ -144,14 +104,15 @@ def _recorded(
         outer_norm(m, norm_dtype, own.norms, stack, "final") if m.final_norm else None,
         outer_norm(m, norm_dtype, own.norms, stack) if m.embedding_norm else None,
         projections(m, recipe, RANK, stack),
+        tower,
     )
     if recipe.optimizer_in_backward:
         t.on_gradient = partial(updated_at_once, t, recipe.optimizer)
     if recipe.gradient_accumulation > 1:
         existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card, packed)
+    step = _Step(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card, packed, rows)
     loss = step.forward(ends)
-    _drop_autocast_cache(t, recorder)
+    drop_autocast_cache(t, recorder)
     if not evaluating:
         recorder.phase = "backward"
         t.segment = -2
@@ -228,7 +189,10 @@ def step_program(
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
-    return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card, packed)
+    rows = batch if m.vision is not None and m.vision.row else 0
+    return _recorded(
+        m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card, packed, rows
+    )
 
 
 def evaluation_program(
@@ -262,6 +226,7 @@ class _Ends(NamedTuple):
     last_norm: Norm | None
     first_norm: Norm | None
     projections: dict[str, Linear]
+    tower: TowerWeights | None
 
     @property
     def trained(self) -> list[Tensor]:
@@ -270,6 +235,7 @@ class _Ends(NamedTuple):
             [p for p in (self.table, self.positions) if p is not None and p.needs_grad]
             + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
             + [p for part in (*self.projections.values(), self.head) for p in part.trained]
+            + ([] if self.tower is None else self.tower.trained)
         )
 
 
@@ -279,7 +245,7 @@ class _Step:
     def __init__(
         self,
         t: Tape,
-        recorder: _Recorder,
+        recorder: Recorder,
         m: ModelSpec,
         recipe: Recipe,
         plan: list[tuple[LayerKind, int]],
@@ -291,10 +257,13 @@ class _Step:
         padded: bool,
         card: str,
         packed: bool,
+        rows: int,
     ) -> None:
+        self.rows = rows
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
+        self.offsets: Tensor | None = None
         self.calls: dict[Call, None] = {}
         self.one_tile, self.padded, self.packed, self.card = one_tile, padded, packed, card
 
@@ -316,6 +285,15 @@ class _Step:
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         project, noise = ends.projections.get("project_in"), recipe.neftune > 0
         ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
+        seen, mask = None, None
+        if ends.tower is not None:
+            seen = self._seen(ends.tower, leaf)
+            mask = t.empty((BATCH, LENGTH, 1), "bool")
+            t.kernel("elementwise", "int64", 0, 9 * BATCH * LENGTH)
+            tokens = cast(t, seen.tokens, x.dtype)
+            _kept[:] = [scattered(t, x, mask, tokens), tokens, *seen.stacked]
+            x = _kept[0]
+            ids = self._placed(ids)
         x = self.stack.embedded(t, m, recipe, x)
         if ends.first_norm is not None:
             x = ends.first_norm(t, x)
@@ -332,6 +310,8 @@ class _Step:
                 x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
             else:
                 x = layer(decoder, x, weights, given)
+            if kind.stacked and seen is not None and mask is not None:
+                x = stacked_on(t, x, mask, seen.stacked[kind.stacked - 1])
         self.recorder.enter(HEAD)
         t.label("final norm")
         if ends.last_norm is not None:
@@ -341,18 +321,19 @@ class _Step:
         decoder.held.clear()
         return x
 
+    def _seen(self, weights: TowerWeights, leaf: bool) -> Seen:
+        """The tokens of the images."""
+        from advisor.decoders.towers import seen
 
-def _drop_autocast_cache(t: Tape, recorder: _Recorder) -> None:
-    """Leaving autocast frees its cached casts; note what each layer loses by that."""
-    recorder.enter(LEAVING_AUTOCAST)
-    places = {part.place: part for part, _ in recorder.parts}
-    lost: dict[int, list[int]] = {}
-    while t.autocast_cache:
-        start = len(t.events)
-        _, entry = t.autocast_cache.popitem()
-        place = entry.segment
-        del entry
-        lost.setdefault(place, []).extend(t.events[start:])
-    for place, events in lost.items():
-        places[place].dropped = net_of(events)
-    t.autocast = ""
+        enter = self.recorder.enter_block
+        return seen(self.t, self.m, self.recipe, self.stack, weights, self.card, self.rows, enter, leaf)
+
+    def _placed(self, ids: Tensor) -> Tensor:
+        """Position ids on three axes, where the model has them; it keeps their offsets behind the images."""
+        t = self.t
+        if ids.buffer is not None:
+            return ids
+        self.offsets = t.empty((BATCH, 1), "int64")
+        made = t.empty(ids.shape, "int64")
+        t.kernel("elementwise", "int64", 0, 2 * made.bytes)
+        return made

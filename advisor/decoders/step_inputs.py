@@ -40,7 +40,8 @@ class StepInputs:
         are kept apart.
         """
         quirks = architecture_of(m.architecture)
-        self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
+        hidden = m.vision is not None and m.vision.hides_places
+        self.position_ids = ids if quirks.position_ids in ("shared", "by_row") and not hidden else None
         self.window = m.sliding_window if slides else 0
         self.alibi: Tensor | None = None
         square = (batch, 1, length, length)
@@ -74,7 +75,7 @@ class StepInputs:
             if mask is not None and kind != "flash":
                 _note_mask_kernels(t, mask, batch, length, band, padded, packed)
         self.masks = {False: full, True: sliding}
-        self.ropes = rope_tables(t, m, length, dtype)
+        self.ropes = rope_tables(t, m, length, dtype, batch)
 
     def of(self, rotated: bool, sliding: bool) -> LayerInputs:
         """What a layer of that kind is called with; a checkpointed layer holds it until its backward."""

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.pytorch_utils import Conv1D
 
 from advisor.catalog.config_json import decoder_config, model_from_config
@@ -60,13 +60,15 @@ def built(text: str) -> Any:
     config: dict[str, Any] = json.loads(text)
     config = dict(decoder_config(config))
     made = AutoConfig.for_model(**{"pad_token_id": None, **config})
+    kind = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(made)
+        return kind.from_config(made)
 
 
 def decoder_layer(model: Any) -> torch.nn.Module:
     """Its last decoder layer: the first ones may have no experts."""
-    layers = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    language = getattr(getattr(model, "model", None), "language_model", model)
+    layers = next(m for m in language.modules() if isinstance(m, torch.nn.ModuleList))
     return layers[-1]
 
 
