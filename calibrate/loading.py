@@ -37,6 +37,8 @@ def traced_loading(
 
     Raises what the worker raises.
     """
+    if model.vision is not None:
+        return f"loading is not traced: {name} has a vision tower beside its layers"
     small = cut(Whole(name, config, model, "", model.default_attention), dense_flags(model).index(False) + 1, WORDS)
     assert small.spec is not None
     size_bytes = gradient_bytes(small.spec, Recipe(method="full", base_dtype=recipe.base_dtype))

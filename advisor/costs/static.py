@@ -94,12 +94,11 @@ def _add_tower(tally: _Tally, v: VisionSpec, recipe: Recipe) -> None:
     The bias of a layer that bitsandbytes quantizes takes the dtype that it computes in when it first runs, which on
     rows of text it never does.
     """
-    term, other, quant = TermName.BASE_WEIGHTS, ITEM_BYTES[other_dtype(recipe)], tower_quant(recipe)
-    stored = recipe.model_copy(update={"quant": quant})
+    term, other = TermName.BASE_WEIGHTS, ITEM_BYTES[other_dtype(recipe)]
     for shape, times in tower_linears(v):
         bias = other
-        if quant != "none":
-            packed, constants = store_bytes(shape.in_features, shape.out_features, stored)
+        if tower_quant(v, recipe, shape.name) != "none":
+            packed, constants = store_bytes(shape.in_features, shape.out_features, recipe)
             tally.add(term, packed, times)
             for size in constants:
                 tally.add(TermName.QUANTIZATION_CONSTANTS, size, times)

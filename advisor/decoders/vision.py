@@ -49,11 +49,12 @@ class TowerWeights:
 
     def __init__(self, v: VisionSpec, recipe: Recipe, rank: int, stack: Stack) -> None:
         self.trains, self.dtype = tower_trained(recipe), other_dtype(recipe)
-        parts, names, quant = tower_parts(v), tower_adapted(v, recipe), tower_quant(recipe)
+        parts, names = tower_parts(v), tower_adapted(v, recipe)
         base = recipe.base_dtype
 
         def made(shape: LinearShape) -> Linear:
             adapted = rank if shape.name in names else 0
+            quant = tower_quant(v, recipe, shape.name)
             return Linear(
                 shape, recipe, adapted, quant, self.dtype, stack.linear, frozen=not self.trains, bias_dtype=base
             )

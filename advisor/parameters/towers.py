@@ -25,6 +25,7 @@ class TowerParts(NamedTuple):
     tensors: tuple[tuple[int, ...], ...]  # kernels of patches, tables of positions
     buffers: tuple[int, ...] = ()  # bytes of each
     base_buffers: tuple[int, ...] = ()  # numbers of each, in the base's dtype
+    whole: str = ""  # a linear layer that no quantization reaches
 
 
 def _linear(name: str, in_features: int, out_features: int, bias: bool = True) -> LinearShape:
@@ -143,6 +144,7 @@ def _gemma4(v: VisionSpec) -> TowerParts:
         ((2, v.position_rows, h),),
         _frequencies(v),
         (*clipped, *((h, h) if v.standardizes else ())),
+        "embedding_projection",  # the model's last parameter: transformers/quantizers/base.py, get_keys_to_not_convert
     )
 
 
@@ -179,13 +181,13 @@ def _count(shape: LinearShape) -> int:
     return shape.weight_count + (shape.out_features if shape.bias else 0)
 
 
-def tower_quant(recipe: Recipe) -> Quantization:
-    """How the linear layers of a tower are stored: bitsandbytes takes all but the head, Unsloth leaves towers out.
+def tower_quant(v: VisionSpec, recipe: Recipe, name: str) -> Quantization:
+    """How a linear layer of a tower is stored: bitsandbytes takes all but the head, Unsloth leaves towers out.
 
     Checkpoints that are quantized already are taken to leave them in 16 bits. Source: unsloth_zoo 2026.10.9,
     peft_utils.py, SKIP_QUANTIZATION_MODULES.
     """
-    if not recipe.is_quantized or libraries_of(recipe.stack).code == "unsloth":
+    if not recipe.is_quantized or libraries_of(recipe.stack).code == "unsloth" or name == tower_parts(v).whole:
         return "none"
     return recipe.quant if STORES[recipe.quant].by_bitsandbytes else "none"
 

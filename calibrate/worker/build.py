@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from advisor.architectures import ARCHITECTURES
 from advisor.checkpoints import STORES
@@ -261,7 +262,8 @@ def step_inputs(
     middle of each row. Raises BadValue where the model takes none. `pictures`: the images of each row.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
+    with unset_fake_temporarily() if pictures else contextlib.nullcontext():
+        input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
     inputs = {"input_ids": input_ids, "labels": labels}

@@ -31,7 +31,7 @@ from calibrate.timeline import Timeline
 from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
-from calibrate.worker.pictures import tower_parameters
+from calibrate.worker.pictures import real_grids, tower_parameters
 from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
@@ -66,7 +66,8 @@ def trace_step(
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):
             materialize(model)
-            tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
+            with real_grids(model, pictures):
+                tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
     trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
     found = _capacities(tracker) if capacity else {}
     if evaluated is not None:

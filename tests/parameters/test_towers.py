@@ -59,11 +59,14 @@ def test_what_is_trained_whole() -> None:
 
 
 def test_what_is_quantized() -> None:
-    qlora = Recipe(method="qlora", quant="nf4")
-    assert tower_quant(LORA) == "none"
-    assert tower_quant(qlora) == "nf4"
-    assert tower_quant(Recipe(method="qlora", quant="gptq")) == "none"
-    assert tower_quant(qlora.model_copy(update={"stack": ("unsloth-2026.10",)})) == "none"
+    (_, v), qlora = seeing(), Recipe(method="qlora", quant="nf4")
+    assert tower_quant(v, LORA, "qkv") == "none"
+    assert tower_quant(v, qlora, "qkv") == "nf4"
+    assert tower_quant(v, Recipe(method="qlora", quant="gptq"), "qkv") == "none"
+    assert tower_quant(v, qlora.model_copy(update={"stack": ("unsloth-2026.10",)}), "qkv") == "none"
+    last = find_model("gemma-4-31b").vision
+    assert last is not None
+    assert tower_quant(last, qlora, "embedding_projection") == "none"
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
