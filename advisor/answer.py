@@ -8,6 +8,7 @@ Candidate         one method with its best plan
 Change            a change of the question, with the plan that it leads to
 Simulation        the recommended plan's job, replayed through the allocator
 Reason            one sentence with the rule it comes from and its source
+TowerUse          what the vision tower of a model that sees takes
 TrainerChoice     the training stack that was assumed, and the knobs that it set
 DataFile          the user's data file, as a training script has to read it
 DataSummary       how long its rows are, and what the job makes of them
@@ -183,6 +184,14 @@ class DataSummary(Frozen):
     steps: int  # of the whole job
 
 
+class TowerUse(Frozen):
+    """What the vision tower and the projector of a model that sees take."""
+
+    parameters: int  # among the model's
+    weight_bytes: int  # by the recommended recipe, or the first row's; loaded whether rows have images or not
+    image_tokens: int  # of a row; 0 for rows of text
+
+
 class Advice(Frozen):
     """The whole answer."""
 
@@ -190,6 +199,7 @@ class Advice(Frozen):
     model: Model
     model_id: str  # what from_pretrained loads: a Hub id, or the path that was asked for
     parameters: int
+    tower: TowerUse | None = None  # null for a model that reads text alone, or whose tower is not known
     gpu: GpuChoice
     workload: Workload
     data_file: DataFile | None = None  # null without --data

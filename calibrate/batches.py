@@ -13,15 +13,18 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any, NamedTuple
 
+from advisor.advice.pictures import images_of
 from advisor.advice.workload import workload_of
 from advisor.catalog.trainers import find_trainer
 from advisor.costs.micro_batches import MicroBatch, alike, collated, worst
 from advisor.errors import BadValue
+from advisor.images import with_pictures
 from advisor.knobs import KNOBS, read_question
 from advisor.lengths import quantiles_of
-from advisor.specs import Recipe, Workload
+from advisor.specs import ModelSpec, Picture, Recipe, Workload
 
 ROW_KNOBS = ("mean_seq_len", "packing", "packing_strategy", "padding", "pad_to_multiple_of")
+IMAGE_KNOBS = ("images", "image_size", "max_pixels")
 SEED = 0
 VARYING_STEPS = 50
 """Steps of a burst whose rows vary, besides the first, which makes the optimizer's states."""
@@ -62,6 +65,23 @@ def rows_of(knobs: Mapping[str, Any], seq_len: int, trainer: str = "") -> Worklo
     if question.mean_seq_len is None:
         question = question.fixing({"mean_seq_len": seq_len})
     return workload_of(question, None, collator=find_trainer(trainer).collator() if trainer else None)
+
+
+def seeing(model: ModelSpec | None, knobs: Mapping[str, Any]) -> ModelSpec | None:
+    """The model with the images that the flags give each row. Raises BadValue where it reads none."""
+    given = {name: knobs[name] for name in IMAGE_KNOBS if knobs.get(name) is not None}
+    if not given:
+        return model
+    fields = images_of(read_question(given), model, {}).fields
+    if fields and model is None:
+        raise BadValue("--images", fields["images"], "must be 0 for a model that the formula does not know")
+    found = with_pictures(model, Workload.model_validate(fields)) if model is not None else None
+    return found if isinstance(found, ModelSpec) else model
+
+
+def pictures_in(model: ModelSpec | None) -> tuple[Picture, ...]:
+    """The images of each row."""
+    return model.vision.row if model is not None and model.vision is not None else ()
 
 
 def micro_batch_of(recipe: Recipe, seq_len: int, rows: Workload | None) -> MicroBatch:

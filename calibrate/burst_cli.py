@@ -68,6 +68,8 @@ def measure(asked: Asked) -> int:
         raise BadValue("--device", asked.device, f"must be {', '.join(DEVICES)}")
     if asked.budget is not None:
         _seconds(asked.budget)
+    if asked.knobs.get("images") is not None:
+        raise BadValue("--images", asked.knobs["images"], "bursts run rows of text: add --dry-run to trace images")
     stack = read_question({"stack": asked.knobs.get("stack")}).stack
     if stack is not None and beside(stack):
         raise BadValue("--stack", ",".join(stack), "bursts run the installed libraries: add --dry-run to trace others")

@@ -10,13 +10,13 @@ import click
 
 from advisor.catalog import find_model
 from advisor.catalog.trainers import find_trainer
-from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
+from advisor.errors import AdvisorError, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.files.guarded import named_path
 from advisor.knobs import read_question
 from advisor.parameters.replacing import targets_by_default
 from advisor.parameters.stored import as_stored
 from advisor.specs import REPLACING, ModelSpec, Recipe
-from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, rows_of
+from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, pictures_in, rows_of, seeing
 from calibrate.compare import compare
 from calibrate.loading import traced_loading
 from calibrate.manager import TraceWorker
@@ -103,7 +103,7 @@ def _question(
     variant = knobs.get("variant")
     if model is not None and variant in REPLACING and knobs.get("target_modules") is None:
         knobs = knobs | {"target_modules": targets_by_default(model, variant)}
-    return _Traced(name, config, model and _as_built(model, stack), facts, code, knobs)
+    return _Traced(name, config, seeing(model and _as_built(model, stack), knobs), facts, code, knobs)
 
 
 def own_code(name: str, config: dict[str, Any]) -> str:
@@ -126,13 +126,16 @@ def _dry_run(
         recipe = as_run(recipe, asked.model, "cpu")
         if method == methods[0] and (note := note_on(asked.model, recipe)):
             click.echo(note, err=True)
+        pictures = pictures_in(asked.model)
+        seq_len = _with_images(asked.knobs, seq_len, sum(one.tokens for one in pictures))
         rows = rows_of(asked.knobs, seq_len, trainer)
         evaluated = evaluated_batch(recipe, seq_len, rows)
         if rows is not None and rows.packing and rows.packing_strategy == "varlen" and method == methods[0]:
             click.echo(NO_VARLEN, err=True)
         if sys.stderr.isatty():
             click.echo(f"tracing {asked.name} {method} ...", err=True)
-        extra = {"code": asked.code} if asked.code else {}
+        extra: dict[str, Any] = {"code": asked.code} if asked.code else {}
+        extra |= {"pictures": pictures} if pictures else {}
         try:
             batch = micro_batch_of(recipe, seq_len, rows)
             trace, environment = worker.trace(asked.config, recipe, batch, evaluated, **extra)
@@ -143,6 +146,22 @@ def _dry_run(
         except AdvisorError as error:
             click.echo(f"{asked.name} {method}: {error}", err=True)
             failures.append(error)
+
+
+def _with_images(knobs: Mapping[str, Any], seq_len: int, held: int) -> int:
+    """The tokens of a row: as many of text as without images, unless the length is given.
+
+    Raises BadValue for a length that the images fill, and for what is not traced with images.
+    """
+    if not held:
+        return seq_len
+    if knobs["eval_batch"]:
+        raise BadValue("--eval-batch", knobs["eval_batch"], "must be 0: evaluations of images are not traced")
+    if knobs["seq_len"] is None:
+        return seq_len + held
+    if seq_len <= held:
+        raise BadValue("--seq-len", seq_len, f"must be more than {held:,}, the tokens of a row's images")
+    return seq_len
 
 
 def _loading(worker: TraceWorker, asked: _Traced, recipe: Recipe) -> TracedLoading | None:

@@ -39,6 +39,8 @@ def traced_loading(
     """
     if model.kind != CAUSAL:
         return f"loading is not traced: {name} has no head for next tokens"
+    if model.vision is not None:
+        return f"loading is not traced: {name} has a vision tower beside its layers"
     small = cut(Whole(name, config, model, "", model.default_attention), least_layers(model), WORDS)
     assert small.spec is not None
     size_bytes = gradient_bytes(small.spec, Recipe(method="full", base_dtype=recipe.base_dtype))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.costs.micro_batches import MicroBatch
-from advisor.specs import Recipe
+from advisor.specs import Picture, Recipe
 from calibrate.child import INSTALL, OFFLINE, BurstFailed, BurstRefused, Child
 from calibrate.measurement import Environment, LoadingPeaks, ModelFacts, ShapeTraces, Trace
 
@@ -47,14 +47,17 @@ class TraceWorker:
         batch: MicroBatch,
         evaluated: MicroBatch | None = None,
         code: str = "",
+        pictures: tuple[Picture, ...] = (),
     ) -> tuple[Trace, Environment]:
         """The traced step of a micro-batch, with the evaluation of a batch if there is one, and what it ran on.
 
-        `code` is the folder of a model whose own code may be run.
+        `code` is the folder of a model whose own code may be run; `pictures`: the images of each row.
         Raises SourceUnavailable when torch or its companions are not installed, BurstRefused, BurstFailed.
         """
         shape = {"batch": batch.rows, "seq_len": batch.tokens, "rows": batch.kind, "evaluated": evaluated}
-        answer, environment = self._ask({"config": config, "recipe": recipe.model_dump(mode="json"), **shape}, code)
+        seen = {"pictures": [one.model_dump() for one in pictures]} if pictures else {}
+        job = {"config": config, "recipe": recipe.model_dump(mode="json"), **shape, **seen}
+        answer, environment = self._ask(job, code)
         return Trace.model_validate(answer["trace"]), environment
 
     def shapes(

@@ -13,11 +13,13 @@ from advisor.errors import BadValue, UnknownName
 from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Method, Recipe
-from calibrate.batches import ROW_KNOBS
+from calibrate.batches import IMAGE_KNOBS, ROW_KNOBS
 from calibrate.stacks import installed_stack
 
 DEFAULT_SEQ_LEN = 512
-STEP_KNOBS = tuple(k for k in KNOBS if k.home == "recipe" or k.name in ("seq_len", "batch_size", *ROW_KNOBS))
+STEP_KNOBS = tuple(
+    k for k in KNOBS if k.home == "recipe" or k.name in ("seq_len", "batch_size", *ROW_KNOBS, *IMAGE_KNOBS)
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -26,10 +26,21 @@ from advisor.advice.notes import (
     variant_notes,
     with_why,
 )
+from advisor.advice.pictures import image_notes, tower_use
 from advisor.advice.posing import Asked, posed
 from advisor.advice.prices import frontier, prices
 from advisor.advice.verdict import decide, said
-from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
+from advisor.answer import (
+    Advice,
+    Candidate,
+    Change,
+    DataSummary,
+    GpuChoice,
+    Reason,
+    Recommendation,
+    TowerUse,
+    TrainerChoice,
+)
 from advisor.catalog.gpus import other_sizes
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate
@@ -106,6 +117,7 @@ def advise(
         *stand_in_notes(question),
         *ignored,
         *assumptions(question, workload),
+        *image_notes(question, spec, workload),
         *variant_notes(question),
         *loss_notes(question, head_loses_chunks(job)),
         *data_notes(question, summary),
@@ -121,6 +133,7 @@ def advise(
         model=spec,
         model_id=model_id,
         parameters=context.parameters,
+        tower=_tower(context, recommendation),
         gpu=GpuChoice(
             asked=asked,
             cards=context.cards,
@@ -159,6 +172,12 @@ def _mixer_notes(job: Job, chosen: Row | None, rows: Mapping[Method, Row]) -> li
     from advisor.advice.mixers import mixer_notes
 
     return mixer_notes(job, (chosen or next(iter(rows.values()))).candidate)
+
+
+def _tower(context: Context, recommendation: Recommendation | None) -> TowerUse | None:
+    """What the model's vision tower takes, by the recommended recipe; where nothing fits, by the first."""
+    method = recommendation.method if recommendation else next(iter(context.candidates))
+    return tower_use(context.model, context.candidates[method].recipe)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:

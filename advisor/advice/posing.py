@@ -15,6 +15,7 @@ from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
 from advisor.costs.estimation import estimate, estimate_time
 from advisor.errors import BadValue
+from advisor.images import with_pictures
 from advisor.knobs import Question
 from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.paths import named_by
@@ -102,6 +103,7 @@ def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
     """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
     collator = preset.collator(spec.architecture, question.loss)
     workload = workload_of(question, spec, asked.data, collator)
+    spec = with_pictures(spec, workload)
     _check(question, spec)
     smallest = question.priority == "memory"
     many = workload.examples >= MANY_EXAMPLES and not smallest

@@ -96,7 +96,7 @@ def _steps(job: Job, recipe: Recipe) -> Iterator[Step]:
     yield from _other_adapters(job, recipe)
     yield from _other_micro_batches(job, recipe)
     half = job.workload.seq_len // 2
-    if half >= max(SHORTEST_ROW, job.workload.mean_seq_len):
+    if not job.workload.images and half >= max(SHORTEST_ROW, job.workload.mean_seq_len):
         yield Step("seq_len", half, f"cuts {_cut_rows(job, half)}")
 
 
@@ -114,7 +114,7 @@ def _other_micro_batches(job: Job, recipe: Recipe) -> Iterator[Step]:
         return
     if not workload.group_by_length and recipe.micro_batch > 1:
         yield Step("group_by_length", True, "rows come in another order")
-    if workload.pad_to_multiple_of < ROUND_TO <= workload.seq_len // 2:
+    if not workload.images and workload.pad_to_multiple_of < ROUND_TO <= workload.seq_len // 2:
         yield Step("pad_to_multiple_of", ROUND_TO, note="fewer different lengths")
 
 

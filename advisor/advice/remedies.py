@@ -150,7 +150,7 @@ def _shorter_rows(attempt: Attempt, job: Job, settings: dict[str, object]) -> It
     """The longest power of two of tokens with which the job fits, beside other settings."""
     lengths = [2**n for n in range(6, 24) if SHORTEST_ROW <= 2**n < job.workload.seq_len]
     long = attempt.posed(settings)
-    if long is None or not lengths or attempt.fits(long.cut_to(lengths[0])) is None:
+    if long is None or not lengths or job.workload.images or attempt.fits(long.cut_to(lengths[0])) is None:
         return
     fits = [long.cut_to(length) for length in lengths]
     index = last_that_fits(len(lengths), lambda i: attempt.fits(fits[i]) is not None, len(lengths) - 1)

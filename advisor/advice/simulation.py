@@ -186,7 +186,7 @@ def _ways(workload: Workload, recipe: Recipe) -> Iterator[_Remedy]:
     if not workload.group_by_length:
         grouped = workload.model_copy(update={"group_by_length": True})
         yield _Remedy(grouped, recipe, "group_by_length", True)
-    if workload.pad_to_multiple_of < ROUND_TO <= workload.seq_len:
+    if not workload.images and workload.pad_to_multiple_of < ROUND_TO <= workload.seq_len:
         rounded = workload.model_copy(update={"pad_to_multiple_of": ROUND_TO})
         yield _Remedy(rounded, recipe, "pad_to_multiple_of", ROUND_TO)
     yield _Remedy(workload, recipe, longest_first=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from advisor.advice.pictures import images_of
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
@@ -43,11 +44,16 @@ def workload_of(
     """
     examples = question.examples or (data.lengths.rows if data else DEFAULT_EXAMPLES)
     positions = min(model.max_position_embeddings if model else LONGEST_ROW, LONGEST_ROW)
-    longest = min(data.lengths.longest if data else DEFAULT_SEQ_LEN, positions)
+    images = images_of(question, model, collator or {})
+    held = images.tokens
+    longest = min((data.lengths.longest if data else DEFAULT_SEQ_LEN) + held, positions)
     if question.mean_seq_len is not None:
         longest = max(longest, question.mean_seq_len)
     seq_len = question.seq_len or longest
-    mean = question.mean_seq_len or (_mean_of(data, seq_len) if data else max(1, seq_len // 2))
+    _refuse_short(held, seq_len, "--seq-len")
+    text = seq_len - held
+    mean = question.mean_seq_len or held + (_mean_of(data, text) if data else max(1, text // 2))
+    _refuse_short(held, mean, "--mean-seq-len")
     if mean > seq_len:
         raise BadValue("--mean-seq-len", mean, f"must be at most --seq-len, which is {seq_len:,}")
     rows = {name: getattr(question, name) for name in _ROWS if getattr(question, name) is not None}
@@ -61,11 +67,18 @@ def workload_of(
         batch_size=_batch_size(question),
         eval_examples=question.eval_examples or 0,
         eval_steps=question.eval_steps or 0,
-        **{**(collator or {}), **rows},
-        length_quantiles=() if data is None or question.mean_seq_len else _quantiles(data, seq_len),
-        seq_len_factor=KNOWN if data is None or set_by_hand else _longest_factor(data, seq_len, positions),
-        mean_seq_len_factor=KNOWN if data is None or question.mean_seq_len else _relative(data.mean_tokens),
+        **{**{name: value for name, value in (collator or {}).items() if name != "max_pixels"}, **rows},
+        **images.fields,
+        length_quantiles=() if data is None or question.mean_seq_len else _quantiles(data, text, held),
+        seq_len_factor=KNOWN if data is None or set_by_hand else _longest_factor(data, seq_len, positions, held),
+        mean_seq_len_factor=KNOWN if data is None or question.mean_seq_len else _relative(data.mean_tokens, held),
     )
+
+
+def _refuse_short(held: int, length: int, flag: str) -> None:
+    """Raises BadValue for a row that its images fill: a trainer that cut them would fail."""
+    if held and length <= held:
+        raise BadValue(flag, length, f"must be more than {held:,}, the tokens of a row's images")
 
 
 def _refuse_contradictions(question: Question, model: Model | None) -> None:
@@ -87,21 +100,23 @@ def _mean_of(data: Measured, seq_len: int) -> int:
     return max(1, round(data.lengths.cut_at(seq_len).tokens / data.lengths.rows))
 
 
-def _quantiles(data: Measured, seq_len: int) -> Quantiles:
-    """The lengths of the file's rows, cut to `seq_len`."""
-    return quantiles_of(data.lengths.cut_at(seq_len).by_length)
+def _quantiles(data: Measured, seq_len: int, held: int) -> Quantiles:
+    """The lengths of the file's rows, cut to `seq_len`, and the tokens of their images."""
+    found = quantiles_of(data.lengths.cut_at(seq_len).by_length)
+    return tuple((share, tokens + held) for share, tokens in found)
 
 
-def _longest_factor(data: Measured, seq_len: int, positions: int) -> Interval:
+def _longest_factor(data: Measured, seq_len: int, positions: int, held: int) -> Interval:
     """What the longest row may be over `seq_len`; beyond the model's positions it is cut."""
     if data.longest_tokens.is_exact:
         return KNOWN
-    low, high = (min(end, positions) / seq_len for end in (data.longest_tokens.low, data.longest_tokens.high))
+    low, high = (min(end + held, positions) / seq_len for end in (data.longest_tokens.low, data.longest_tokens.high))
     return Interval(min(low, 1.0), 1.0, max(high, 1.0))
 
 
-def _relative(tokens: Interval) -> Interval:
-    return Interval(tokens.low / tokens.likely, 1.0, tokens.high / tokens.likely)
+def _relative(tokens: Interval, held: int) -> Interval:
+    likely = tokens.likely + held
+    return Interval((tokens.low + held) / likely, 1.0, (tokens.high + held) / likely)
 
 
 def _batch_size(question: Question) -> int:

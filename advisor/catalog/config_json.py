@@ -119,13 +119,12 @@ def parse_config(data: bytes, origin: str) -> Mapping[str, object]:
 def model_from_config(config: Mapping[str, object], name: str, origin: str) -> ModelSpec:
     """The decoder that transformers builds from `config`, called `name`; `origin` is named in errors.
 
-    For a multimodal wrapper whose text part is of a known family, it is the text tower with a head, as its name says.
+    For a multimodal wrapper whose text part is of a known family, it is the whole model where its `vision_config` is
+    there and of a known kind, else the text tower with a head, as its name says.
     A missing key takes the default of transformers 5.23's config class for that model_type.
     Raises BadConfig for an invalid field, UnsupportedArchitecture for a model that the formula does not know.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin)
-    if wrapper:
-        name = f"{name} (text tower of {shown(wrapper, 40)})"
     family = find_family(model_type)
     if family is None:
         raise UnsupportedArchitecture(_unknown(fields, model_type, origin))
@@ -140,6 +139,8 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
     except InputError as error:
         raise BadConfig(f"{origin}: {error}") from None
+    if wrapper:
+        found = _with_tower(found, config, wrapper, origin)
     if not any(one.get(key) is not None for one in (config, fields.config) for key in QUANTIZATION_KEYS):
         return found
     from advisor.catalog.quantization_config import checkpoint_of
@@ -148,12 +149,29 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     return found if checkpoint is None else found.model_copy(update={"checkpoint": checkpoint})
 
 
+def _with_tower(m: ModelSpec, config: Mapping[str, object], wrapper: str, origin: str) -> ModelSpec:
+    """The model with the tower that its config describes, or called a part of that one."""
+    if config.get("vision_config") is not None:
+        from advisor.catalog.vision import vision_of
+
+        vision = vision_of(config, wrapper, origin, m.hidden_size)
+        if vision is not None:
+            return m.model_copy(update={"vision": vision})
+    return m.model_copy(update={"name": f"{m.name} (text tower of {shown(wrapper, 40)})"})
+
+
 def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[str, object]:
     """The config of the decoder that `model_from_config` describes: `config` itself, or that of its text tower.
 
-    If the text part belongs to no known family, it is `config` itself. Raises BadConfig.
+    If the text part belongs to no known family, or the tower beside it is known, it is `config` itself. Raises
+    BadConfig.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin or "the config")
+    if wrapper and config.get("vision_config") is not None:
+        from advisor.catalog.vision import knows_tower
+
+        if knows_tower(wrapper):
+            return config
     return {**fields.config, "model_type": model_type} if wrapper and find_family(model_type) else config
 
 

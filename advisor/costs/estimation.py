@@ -14,10 +14,12 @@ from advisor.costs.peaks import beginning_peaks, largest, peak_of
 from advisor.costs.spanning import spanning_memory, spanning_times
 from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
 from advisor.costs.stored import with_store, with_unknown_layers
+from advisor.costs.towers import with_tower
 from advisor.decoders.kinds import attention_card
 from advisor.decoders.stack import Proof, Stack
 from advisor.decoders.step import evaluation_program, step_program
 from advisor.errors import expect
+from advisor.images import with_pictures
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import (
     Estimate,
@@ -171,6 +173,8 @@ def estimate_time(
     """The time of `estimate` for the same arguments, without the memory that it also works out. Raises as it does."""
     if isinstance(model, TracedModel):
         return estimate(model, recipe, workload, gpu, placement, profile).time
+    model = with_pictures(model, workload)
+    assert isinstance(model, ModelSpec)
     profile, recipe = profile or profile_for(gpu), _as_computed(recipe)
     likely = _time(model, recipe, workload, gpu, profile, placement)
     ends = workload.ends
@@ -184,6 +188,7 @@ def _estimate(
     model: Model, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement, profile: DeviceProfile
 ) -> Estimate:
     """The same for rows whose lengths are what the workload says."""
+    model = with_pictures(model, workload)
     if isinstance(model, TracedModel):
         from advisor.costs.traced_estimation import traced_estimate  # loaded for such a model alone
 
@@ -198,7 +203,7 @@ def _estimate(
     if (fewest := stack.scoring_fewest) is not None:
         least = _step_memory(model, _as_computed(recipe), batch, fewest, card)
         memory = spanning_memory(_job_memory(model, recipe, workload, gpu, profile, least), memory, memory)
-    proof = with_store(stack.proof(model, recipe), model, recipe)
+    proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
     return Estimate(
         recipe=recipe,
         memory=with_unknown_layers(memory, model, recipe),

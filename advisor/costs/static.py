@@ -30,8 +30,9 @@ from advisor.parameters.storage import (
     store_bytes,
     whole_counts,
 )
-from advisor.parameters.trained import idle_adapters, trained_shapes
-from advisor.specs import LinearShape, ModelSpec, Recipe
+from advisor.parameters.towers import picture_bytes, tower_linears, tower_parts, tower_quant, tower_shapes
+from advisor.parameters.trained import idle_adapters, tower_trained_shapes, trained_shapes
+from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 from advisor.terms import TermName
 
 
@@ -66,6 +67,8 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe, quantized_hea
         tally.add(TermName.BASE_WEIGHTS, prod(shape) * ITEM_BYTES[own], times - head)
     if quantized_head:
         _add_linear(tally, m, head_linear(m).model_copy(update={"bias": False}), recipe, dtype, 1, 0)
+    if m.vision is not None:
+        _add_tower(tally, m.vision, recipe)
     for linear in outer_linears(m).values():
         _add_linear(tally, m, linear, recipe, dtype, 1, 0)
     if recipe.has_adapters:
@@ -77,6 +80,39 @@ def _add_base_weights(tally: _Tally, m: ModelSpec, recipe: Recipe, quantized_hea
     for groups, own in ((frozen_groups(m, recipe), dtype), (trained_groups(m, recipe), own_weights(m, recipe).dtype)):
         for part, layers in groups:
             _add_layers(tally, part, recipe, own, layers, {})
+
+
+def _add_tower(tally: _Tally, v: VisionSpec, recipe: Recipe) -> None:
+    """The weights of a vision tower and its projector, and its buffers.
+
+    The bias of a layer that bitsandbytes quantizes takes the dtype that it computes in when it first runs, which on
+    rows of text it never does.
+    """
+    term, other = TermName.BASE_WEIGHTS, ITEM_BYTES[other_dtype(recipe)]
+    for shape, times in tower_linears(v):
+        bias = other
+        if tower_quant(v, recipe, shape.name) != "none":
+            packed, constants = store_bytes(shape.in_features, shape.out_features, recipe)
+            tally.add(term, packed, times)
+            for size in constants:
+                tally.add(TermName.QUANTIZATION_CONSTANTS, size, times)
+            bias = ITEM_BYTES[recipe.base_dtype] if v.row else other
+        else:
+            tally.add(term, shape.weight_count * other, times)
+        if shape.bias:
+            tally.add(term, shape.out_features * bias, times)
+    for sizes, times in tower_shapes(v):
+        tally.add(term, prod(sizes) * other, times)
+    parts, item = tower_parts(v), ITEM_BYTES[recipe.base_dtype]
+    for size in (*parts.buffers, *(item * count for count in parts.base_buffers)):
+        tally.add(TermName.BUFFERS, size)
+
+
+def tower_bytes(v: VisionSpec, recipe: Recipe) -> int:
+    """The weights of a vision tower and its projector by a recipe, with their quantization constants."""
+    tally = _Tally()
+    _add_tower(tally, v, recipe)
+    return sum(size for term, size in tally.exact.items() if term is not TermName.BUFFERS)
 
 
 def _add_linear(
@@ -133,6 +169,8 @@ def static_memory(
     held = _held(m, recipe.model_copy(update=alike), stack.quantized_head(recipe))
     tally = _Tally(held)
     tally.add(TermName.BATCH, 8 * batch * length, 1 + beside)
+    for size in picture_bytes(m, batch, length):
+        tally.add(TermName.BATCH, size)
     for size in stack.standing_bytes(m, recipe, batch, length):
         tally.add(TermName.BUFFERS, size)
     return Static(tally.exact, tally.blocks, tally.tensors)
@@ -145,7 +183,8 @@ def _held(m: ModelSpec, recipe: Recipe, quantized_head: bool) -> Static:
     _add_base_weights(tally, m, recipe, quantized_head)
     shapes = trained_shapes(m, recipe)
     if recipe.has_adapters:
-        for p in (*shapes, *idle_adapters(m, recipe)):
+        blind = () if m.vision is None or m.vision.row else tower_trained_shapes(m, recipe)
+        for p in (*shapes, *idle_adapters(m, recipe), *blind):
             tally.add(TermName.ADAPTERS, p.bytes, p.times)
     for term, size, times in kept_tensors(shapes, recipe.optimizer):
         tally.add(term, size, times)

@@ -42,7 +42,9 @@ def embed(
     """
     quirks = architecture_of(m.architecture)
     rows = {"by_row": batch, "none": 0}.get(quirks.position_ids, 1)
-    if packed:
+    if m.vision is not None and m.vision.row and m.vision.places_by_axes:
+        ids = Tensor((3, batch, length), "int64")  # made once the images are embedded
+    elif packed:
         ids = Tensor((batch, length), "int64")
     else:
         ids = t.empty((rows, length), "int64")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
@@ -19,11 +19,16 @@ from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import LossInputs, Stack
 from advisor.decoders.step_inputs import Chunks, StepInputs
 from advisor.decoders.streams import averaged, gathered, spread
+from advisor.decoders.vision_join import scattered, stacked_on
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
+from advisor.tape.ops import cast
 from advisor.tape.program import BATCH, LENGTH
 from advisor.tape.tape import Tape
+
+if TYPE_CHECKING:
+    from advisor.decoders.vision import Seen, TowerWeights
 
 
 class Ends(NamedTuple):
@@ -38,6 +43,7 @@ class Ends(NamedTuple):
     types: Tensor | None = None
     transform: HeadTransform | None = None
     layer_table: LayerTable | None = None
+    tower: TowerWeights | None = None
 
     @property
     def trained(self) -> list[Tensor]:
@@ -48,6 +54,7 @@ class Ends(NamedTuple):
             + [p for part in (*self.projections.values(), self.head) for p in part.trained]
             + (self.transform.trained if self.transform is not None else [])
             + (self.layer_table.trained if self.layer_table is not None else [])
+            + (self.tower.trained if self.tower is not None else [])
         )
 
 
@@ -70,7 +77,11 @@ class Forward:
         card: str,
         packed: bool,
         chunks: Chunks | None,
+        rows: int,
     ) -> None:
+        """`rows`: of a micro-batch with images, else 0."""
+        self.rows = rows
+        self.offsets: Tensor | None = None
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
@@ -97,11 +108,20 @@ class Forward:
         t, m, recipe = self.t, self.m, self.recipe
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         project, noise = ends.projections.get("project_in"), recipe.neftune > 0
+        pictures, mask = None, None
         if ends.positions is not None and ends.types is not None and ends.first_norm is not None:
             tables = Tables(table, ends.positions, ends.types, ends.first_norm)
             ids, _kept, x = encoder_embedding(t, m, tables, BATCH, LENGTH, leaf, self.packed, noise)
         else:
             ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
+            if ends.tower is not None:
+                pictures = self._seen(ends.tower, leaf)
+                mask = t.empty((BATCH, LENGTH, 1), "bool")
+                t.kernel("elementwise", "int64", 0, 9 * BATCH * LENGTH)
+                tokens = cast(t, pictures.tokens, x.dtype)
+                _kept[:] = [scattered(t, x, mask, tokens), tokens, *pictures.stacked]
+                x = _kept[0]
+                ids = self._placed(ids)
             x = self.stack.embedded(t, m, recipe, x)
             if ends.first_norm is not None:
                 x = ends.first_norm(t, x)
@@ -126,6 +146,8 @@ class Forward:
                 x = self.stack.checkpoint(t, run, x, recipe.reentrant, last, given.beside)
             else:
                 x = layer(decoder, x, weights, given)
+            if kind.stacked and pictures is not None and mask is not None:
+                x = stacked_on(t, x, mask, pictures.stacked[kind.stacked - 1])
             del given  # it may hold what the layer before chose
         self.recorder.enter(HEAD)
         t.label("final norm")
@@ -139,3 +161,20 @@ class Forward:
         decoder.held.clear()
         decoder.choice = None
         return x
+
+    def _seen(self, weights: TowerWeights, leaf: bool) -> Seen:
+        """The tokens of the images."""
+        from advisor.decoders.towers import seen
+
+        enter = self.recorder.enter_block
+        return seen(self.t, self.m, self.recipe, self.stack, weights, self.card, self.rows, enter, leaf)
+
+    def _placed(self, ids: Tensor) -> Tensor:
+        """Position ids on three axes, where the model has them; it keeps their offsets behind the images."""
+        t = self.t
+        if ids.buffer is not None:
+            return ids
+        self.offsets = t.empty((BATCH, 1), "int64")
+        made = t.empty(ids.shape, "int64")
+        t.kernel("elementwise", "int64", 0, 2 * made.bytes)
+        return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import groupby, product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
@@ -63,6 +63,8 @@ def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
     if m.global_head_dim:
         shapes.append((m.global_head_dim, m.global_head_dim, m.global_key_value_heads or m.num_key_value_heads))
     found = []
+    if m.vision is not None and m.vision.row:
+        found = [Call(dtype, m.vision.head_dim, m.vision.head_dim, False, False, 0.0) for dtype in dtypes]
     for dtype, (width, value_width, keys), mask in product(dtypes, shapes, (False, True) if masked else (False,)):
         grouped = keys < heads and not apart and not mask and width == value_width <= 256
         found.append(Call(dtype, width, value_width, grouped, mask, m.attention_dropout))
@@ -75,6 +77,8 @@ class SdpaPlan(NamedTuple):
     card: str  # a compute capability; '' where flash attention runs throughout, or nothing is known
     kernels: frozenset[Kernel]
 
+
+Kinds = TypeVar("Kinds")
 
 ALIKE = ("8.0", "8.6", "9.0", "7.5", "6.0")
 """Compute capabilities that stand for all others: those that pick the same kernels share one recording."""
@@ -140,6 +144,7 @@ class LayerKind(NamedTuple):
     stores: bool = False  # layers after it take its keys and values
     ends: bool = False  # the last that reads what several layers read: backward begins that gradient here
     sparse: bool = False  # cuts the gate of its MLP at a quantile
+    stacked: int = 0  # tokens of images are added to its output: the how many-th layer that is; 0: none are
 
     @property
     def sliding(self) -> bool:
@@ -155,6 +160,7 @@ class LayerKind(NamedTuple):
 def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
     """The kind of every layer, in order."""
     first = first_trained_layer(m, recipe)
+    stacked = len(m.vision.deepstack_layers) if m.vision is not None and m.vision.row else 0
     rotates, whole = m.position == "rope", whole_linears(m) or ((),) * m.num_hidden_layers
     stores, ends = _storing_layers(m), _ending_layers(m)
     sparse = m.streams.sparse_layers if m.streams is not None else ()
@@ -167,6 +173,7 @@ def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
             i in stores,
             i in ends,
             bool(sparse) and sparse[i],
+            i + 1 if i < stacked else 0,
         )
         for i, kind in enumerate(kinds_of(m))
     ]
@@ -196,9 +203,13 @@ def layer_plan(m: ModelSpec, recipe: Recipe, last_apart: bool = False, early: in
     and tables that only one kind uses live as long as in the full model. Then those that end what several layers read.
     `early`: further layers that stand for themselves, before those that stand for many.
     """
-    every = layer_kinds(m, recipe)
-    ends = [(kind, 1) for kind in every[1:] if kind.ends]
-    kinds = [every[0], *(kind for kind in every[1:] if not kind.ends)]
+    return plan_of(layer_kinds(m, recipe), last_apart, early)
+
+
+def plan_of(every: list[Kinds], last_apart: bool = False, early: int = 0) -> list[tuple[Kinds, int]]:
+    """The same for layers of these kinds."""
+    ends = [(kind, 1) for kind in every[1:] if isinstance(kind, LayerKind) and kind.ends]
+    kinds = [every[0], *(kind for kind in every[1:] if not (isinstance(kind, LayerKind) and kind.ends))]
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
     begin += [(kind, 1) for kind in kinds[seen : seen + early]]

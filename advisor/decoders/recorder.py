@@ -1,4 +1,4 @@
-"""The record of a step, cut into parts: the embedding, one layer of each kind, the head; forward and backward."""
+"""The record of a step, cut into parts: embedding, blocks of a tower, one layer of each kind, head; both ways."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from advisor.tape.tape import Tape
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EMBEDDING, HEAD, LEAVING_AUTOCAST = -1, 1_000_000, 1_000_001
-"""The places of parts that are no layers."""
+EMBEDDING, TOWER, JOINED, HEAD, LEAVING_AUTOCAST = -1_000_000, -900_000, -1, 1_000_000, 1_000_001
+"""Places of parts, in the order of the forward: layers have numbers from 0, blocks of a vision tower from TOWER."""
 
 
 class Recorder:
@@ -50,6 +50,10 @@ class Recorder:
         """End the record and let go of the tape: each would keep the other alive."""
         self.close()
         del self.t.on_segment
+
+    def enter_block(self, block: int) -> None:
+        """Begin the part of a vision tower's block, or, with -1, that in which its tokens join the text."""
+        self.enter(JOINED if block < 0 else TOWER + block)
 
 
 def drop_autocast_cache(t: Tape, recorder: Recorder) -> None:

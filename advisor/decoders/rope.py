@@ -20,6 +20,7 @@ class Rope:
     __slots__ = ("cos", "sin", "width")
 
     def __init__(self, t: Tape, m: ModelSpec, rows: int, length: int, dtype: str, sliding: bool = False) -> None:
+        """`rows`: of the batch, where each has tables of its own."""
         self.width = rope_width(m, sliding)
         tables = architecture_of(m.architecture).rope_tables
         table_dtype = "float32" if tables in ("float", "complex") else dtype
@@ -67,8 +68,9 @@ class Rope:
 
 
 def rope_tables(t: Tape, m: ModelSpec, batch: int, length: int, dtype: str) -> dict[bool, Rope]:
-    """The tables for layers that slide (True) and for those that do not."""
-    rows = batch if architecture_of(m.architecture).rope_by_axis else 1
+    """The tables for layers that slide (True) and for those that do not; `batch`: rows, which may have their own."""
+    by_axes = architecture_of(m.architecture).rope_by_axis or (m.vision is not None and m.vision.places_by_axes)
+    rows = batch if by_axes else 1
     made = {sliding: Rope(t, m, rows, length, dtype, sliding) for sliding in sorted(rope_kinds(m))}
     return {kind: made.get(kind) or made[next(iter(made))] for kind in (False, True)} if made else {}
 

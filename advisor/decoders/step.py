@@ -15,7 +15,7 @@ from advisor.decoders.gradients import existing_gradients, updated_at_once
 from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
 from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
-from advisor.decoders.recorder import Recorder, drop_autocast_cache, leaving_garbage
+from advisor.decoders.recorder import TOWER, Recorder, drop_autocast_cache, leaving_garbage
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step_inputs import Chunks, chunks_of
@@ -52,19 +52,28 @@ def _recorded(
     card: str,
     packed: bool,
     chunks: Chunks | None,
+    rows: int,
 ) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
     `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros, or
     `packed` rows are kept apart by one; `evaluating`: a forward alone, without gradients; `card`: the compute
-    capability that attention kernels are picked by; `chunks`: those of a row, where layers loop over them.
+    capability that attention kernels are picked by; `chunks`: those of a row, where layers loop over them; `rows`: of
+    a micro-batch with images, else 0.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
     t.grad_enabled = not evaluating
     plan = layer_plan(m, recipe, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
-    recorder = Recorder(t, {index: copies for index, (_, copies) in enumerate(plan)})
+    copies = {index: copies for index, (_, copies) in enumerate(plan)}
+    tower = None
+    if m.vision is not None and m.vision.row and m.vision.code.code:
+        from advisor.decoders.vision import TowerWeights, block_plan
+
+        tower = TowerWeights(m.vision, recipe, RANK, stack)
+        copies |= {TOWER + index: times for index, (_, times) in enumerate(block_plan(m.vision))}
+    recorder = Recorder(t, copies)
     layers = [
         Weights(part_of(m, kind.parameters), recipe, RANK, stack, kind.whole, kind.training == "frozen")
         for kind, _ in plan
@@ -95,13 +104,14 @@ def _recorded(
         types,
         transform,
         layer_table_of(m, own, other, norm_dtype, stack),
+        tower,
     )
     if recipe.optimizer_in_backward:
         t.on_gradient = partial(updated_at_once, t, recipe.optimizer)
     if recipe.gradient_accumulation > 1:
         existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    rows = (padded, card, packed, chunks)
-    step = Forward(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, *rows)
+    about = (padded, card, packed, chunks, rows)
+    step = Forward(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, *about)
     loss = step.forward(ends)
     drop_autocast_cache(t, recorder)
     if not evaluating:
@@ -182,10 +192,9 @@ def step_program(
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
-    chunks = chunks_of(m, recipe, batch, length)
-    return _recorded(
-        m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card, packed, chunks
-    )
+    chunks, rows = chunks_of(m, recipe, batch, length), batch if m.vision is not None and m.vision.row else 0
+    about = (padded, labeled, evaluating, card, packed, chunks, rows)
+    return _recorded(m, structure, slid, one_tile, single_row, device, stack, *about)
 
 
 def evaluation_program(

@@ -89,7 +89,8 @@ class StepInputs:
         """
         quirks = architecture_of(m.architecture)
         self.chunks, self.spreads_ropes = chunks, not quirks.rope_for_attention_alone
-        self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
+        hidden = m.vision is not None and m.vision.hides_places
+        self.position_ids = ids if quirks.position_ids in ("shared", "by_row") and not hidden else None
         self.chosen = m.index_topk if slides else 0
         slides = slides and not m.index_topk
         self.window = m.sliding_window if slides else 0

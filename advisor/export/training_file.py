@@ -44,6 +44,11 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
             f"no script yet for {what}: load it with {advice.model.kind}.from_pretrained({advice.model_id!r}) "
             f"and set the knobs of the answer"
         )
+    if advice.workload.images:
+        raise InputError(
+            f"no file yet for rows with images: load {advice.model_id} with AutoModelForImageTextToText and its "
+            "AutoProcessor, and set the knobs of the answer"
+        )
     if not row.recipe.upcast_logits:
         raise InputError("--no-upcast-logits is for a loop of one's own: every trainer's loss upcasts; leave it out")
     data = advice.data_file or DataFile()

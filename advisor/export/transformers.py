@@ -62,6 +62,13 @@ def _seq_len(run: Run) -> str:
     return str(wanted) if wanted <= MOST_TOKENS else f"{MOST_TOKENS} if options.smoke else {wanted}"
 
 
+def _auto_class(run: Run) -> str:
+    """What loads the model: a vision-language model is loaded as a whole, the tiny one of text alone."""
+    if run.model.vision is None:
+        return "AutoModelForCausalLM"
+    return "(AutoModelForCausalLM if options.smoke else AutoModelForImageTextToText)"
+
+
 def _head(run: Run, command: str) -> str:
     recipe = run.recipe
     packages = "torch 'transformers>=5.23,<6' datasets accelerate"
@@ -92,6 +99,7 @@ def _imports(run: Run) -> str:
     names = [
         "AutoConfig",
         "AutoModelForCausalLM",
+        *(["AutoModelForImageTextToText"] if run.model.vision is not None else []),
         "AutoTokenizer",
         *_quantization(run)[:1],
         _collator(run).partition("(")[0],
@@ -133,7 +141,7 @@ def _load(run: Run) -> str:
     if name:
         lines += [f"quantization = {name}(", *arguments, ")"]
     lines += [
-        "model = AutoModelForCausalLM.from_pretrained(",
+        f"model = {_auto_class(run)}.from_pretrained(",
         "    model_id,",
         f"    dtype={dtype},",
         f"    attn_implementation={attention},",

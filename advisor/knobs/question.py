@@ -46,6 +46,7 @@ class Question(Frozen):
     modules_to_save: tuple[str, ...] | None = None
     trained_layers: int | None = None
     trained_dtype: TrainedDType | None = None
+    train_tower: bool | None = None
     variant: Variant | None = None
     dropout: float | None = None
     base_dtype: DType | None = None
@@ -80,6 +81,9 @@ class Question(Frozen):
     padding: Padding | None = None
     pad_to_multiple_of: int | None = None
     group_by_length: bool | None = None
+    images: int | None = None
+    image_size: str | None = None
+    max_pixels: int | None = None
     eval_examples: int | None = None
     eval_batch: int | None = None
     eval_steps: int | None = None

@@ -41,7 +41,18 @@ def read_value(name: str, value: object) -> object:
         return chosen
     if not text.strip() or not text.isprintable() or len(text) > 4096:
         raise BadValue(knob.flag, text, "must be one line of printable text")
-    return text
+    return _image_size(knob, text) if name == "image_size" else text
+
+
+_SIDES = re.compile(r"([1-9]\d{0,4})(?:\s*[x*\u00d7]\s*([1-9]\d{0,4}))?")
+
+
+def _image_size(knob: Knob, text: str) -> str:
+    """'1024x768' of '1024 x 768' or '1024*768'; one number stands for both sides."""
+    match = _SIDES.fullmatch(_spelled(text))
+    if match is None:
+        raise BadValue(knob.flag, text, "must be width x height in pixels, as 1024x768, each from 1 to 99,999")
+    return f"{match[1]}x{match[2] or match[1]}"
 
 
 def _spelled(text: str) -> str:

@@ -134,6 +134,12 @@ KNOBS: tuple[Knob, ...] = (
         DTYPE_ALIASES,
     ),
     Knob(
+        "train_tower",
+        "recipe",
+        "bool",
+        "adapters on the vision tower and projector, where targets reach them, or their full fine-tuning",
+    ),
+    Knob(
         "variant",
         "recipe",
         "choice",
@@ -216,6 +222,9 @@ KNOBS: tuple[Knob, ...] = (
     ),
     Knob("pad_to_multiple_of", "workload", "int", "round padded lengths up to a multiple of so many tokens"),
     Knob("group_by_length", "workload", "bool", "micro-batches of rows of about the same length"),
+    Knob("images", "workload", "int", "images of each row, for a model that sees"),
+    Knob("image_size", "workload", "text", "pixels of an image, as 1024x768 (width x height)"),
+    Knob("max_pixels", "workload", "int", "most pixels of an image, beyond which it is shrunk; 0: the model's limit"),
     Knob("eval_examples", "workload", "int", "rows of an evaluation, which adds its memory and its time", k=_COUNT_K),
     Knob("eval_batch", "recipe", "int", "evaluation rows per forward pass and card (default: 8 if there is one)"),
     Knob("eval_steps", "workload", "int", "steps from one evaluation to the next (default: an epoch)"),
@@ -225,7 +234,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("price_per_hour", "rental", "float", "price of one card per hour, in any currency: adds the job's cost"),
 )
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
-COLLATOR_KNOBS = ("packing_strategy", "padding", "pad_to_multiple_of")
+COLLATOR_KNOBS = ("packing_strategy", "padding", "pad_to_multiple_of", "max_pixels")
 """Knobs of a workload that a trainer may set."""
 RECIPE_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "recipe")
 

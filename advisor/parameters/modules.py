@@ -316,4 +316,8 @@ def parameter_count(m: ModelSpec) -> int:
     expect("model", m, ModelSpec)
     count = sum(prod(one.shape) * one.times for one in outer_parameters(m))
     count += sum(shape.weight_count + shape.bias * shape.out_features for shape in outer_linears(m).values())
+    if m.vision is not None:
+        from advisor.parameters.towers import tower_parameter_count
+
+        count += tower_parameter_count(m.vision)
     return count + sum(layers * layer_parameter_count(part) for part, layers in layer_groups(m))

@@ -20,6 +20,7 @@ from advisor.parameters.modules import (
 )
 from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
 from advisor.parameters.replacing import check_replacing, replacing_shapes
+from advisor.parameters.storage import other_dtype
 from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
@@ -128,9 +129,33 @@ def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
 
 
 @lru_cache(maxsize=64)
-def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
-    """Every tensor that gets a gradient."""
+def tower_trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
+    """What of a vision tower and its projector requires gradients; on rows of text none of it gets any."""
+    if m.vision is None:
+        return ()
+    from advisor.parameters.towers import tower_adapted, tower_linears, tower_shapes, tower_trained
+
     found: list[Trained] = []
+    if recipe.has_adapters:
+        names = tower_adapted(m.vision, recipe)
+        for shape, times in tower_linears(m.vision):
+            found += _adapter(shape, recipe, times) if shape.name in names else []
+        return tuple(found)
+    if not tower_trained(recipe):
+        return ()
+    dtype = other_dtype(recipe)
+    for shape, times in tower_linears(m.vision):
+        found.append(Trained(shape.out_features, shape.in_features, times, dtype, True, _projection(recipe)))
+        found += [Trained(shape.out_features, 0, times, dtype)] * shape.bias
+    for size, times in tower_shapes(m.vision):
+        found.append(Trained(size[0], prod(size[1:]) if len(size) > 1 else 0, times, dtype))
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
+    """Every tensor that gets gradients."""
+    found: list[Trained] = list(tower_trained_shapes(m, recipe)) if m.vision is not None and m.vision.row else []
     own = own_weights(m, recipe)
     if recipe.has_adapters:
         if recipe.replaces_lora:

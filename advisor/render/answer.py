@@ -200,7 +200,7 @@ def _next_command(advice: Advice) -> str:
 def verdict_line(advice: Advice) -> str:
     """The answer in one sentence."""
     size = format_count(advice.parameters)
-    job = f"{advice.model.name} ({size} parameters) on {_gpu_text(advice)}"
+    job = f"{advice.model.name} ({size} parameters{_tower_text(advice)}) on {_gpu_text(advice)}"
     if advice.recommendation is None:
         return f"Nothing fits: {job}."
     row = advice.candidate(advice.recommendation.method)
@@ -213,6 +213,18 @@ def verdict_line(advice: Advice) -> str:
         f"{format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
     )
     return text + _time_text(advice, row) + _cost_text(row) + "."
+
+
+def _tower_text(advice: Advice) -> str:
+    """', on rows of text; 1.3 GiB of weights are its idle vision tower', or how many tokens of a row are images."""
+    if advice.tower is None:
+        return ""
+    size = f"{format_gib(advice.tower.weight_bytes)} GiB of weights"
+    if not advice.tower.image_tokens:
+        return f", on rows of text: {size} are its idle vision tower"
+    count = advice.workload.images
+    images = f"{count:,} image{'s' * (count > 1)} of {advice.tower.image_tokens // count:,} tokens"
+    return f", with {images} a row: {size} are its vision tower"
 
 
 def _time_text(advice: Advice, row: Candidate) -> str:

@@ -1,6 +1,7 @@
 """The nouns of a question, frozen: what is trained, on what, with which data, how.
 
 ModelSpec   sizes and structure of a decoder        (from a Hugging Face config.json)
+VisionSpec  the tower beside it that reads images   (from the same)
 GpuSpec     a card: memory, rates, capability       (from profiles/gpus)
 Workload    the data set and how long to train
 Recipe      how one training step is run: every knob that changes memory or time
@@ -33,6 +34,7 @@ from advisor.specs.model import (
     TracedModel,
 )
 from advisor.specs.recipe import Placement, Recipe, Rental
+from advisor.specs.vision import Picture, VisionSpec
 from advisor.specs.words import (
     ADAPTER_METHODS,
     DORA_METHODS,
@@ -90,6 +92,7 @@ __all__ = [
     "Offload",
     "PackingStrategy",
     "Padding",
+    "Picture",
     "Placement",
     "Priority",
     "Rate",
@@ -107,5 +110,6 @@ __all__ = [
     "TrainedDType",
     "Trainer",
     "Variant",
+    "VisionSpec",
     "Workload",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from advisor.checkpoints import Checkpoint
 from advisor.frozen import Frozen, Range
+from advisor.specs.vision import VisionSpec
 from advisor.specs.words import Chance, Size
 
 
@@ -184,6 +185,7 @@ class ModelSpec(Frozen):
     out_name: str = "o_proj"
     mlp_names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
 
+    vision: VisionSpec | None = None  # the tower that reads images, where it has one
     checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
 
     @property

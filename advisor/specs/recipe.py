@@ -36,6 +36,7 @@ class Recipe(Frozen):
     modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
     trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
     trained_dtype: TrainedDType = "base"  # of weights that modules_to_save or trained_layers train; base: as loaded
+    train_tower: bool = True  # of a model that sees: off leaves its tower and projector as they are
     variant: Variant = "plain"  # of LoRA's scaling, start or rates: no byte differs; REPLACING: in its place
     dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Annotated
 
-from advisor.frozen import Frozen, Range
+from advisor.frozen import Frozen, Pattern, Range
 from advisor.interval import Interval
 from advisor.lengths import Quantiles, RowLengths, wrong_quantiles
 from advisor.specs.words import PackingStrategy, Padding
 
+ImageSize = Annotated[str, Pattern(r"[1-9]\d{0,4}x[1-9]\d{0,4}")]
 KNOWN = Interval.exact(1.0)
 
 
@@ -30,6 +31,9 @@ class Workload(Frozen):
     batch_size: Annotated[int, Range(1, 1_000_000)] = 16  # effective: rows per optimizer step, over all cards
     eval_examples: Annotated[int, Range(0, 10**12)] = 0  # rows of an evaluation; 0 = none, or not stated
     eval_steps: Annotated[int, Range(0, 10**9)] = 0  # optimizer steps from one evaluation to the next; 0 = an epoch
+    images: Annotated[int, Range(0, 10_000)] = 0  # of a row; its lengths hold their tokens
+    image_size: ImageSize = "1024x1024"  # width x height, in pixels
+    max_pixels: Annotated[int, Range(0, 10**9)] = 0  # of an image; 0 = what the model's processor allows
     length_quantiles: Quantiles = ()  # of a data file's rows; () = the law that mean and maximum imply
     # What the two lengths may be, over what they are said to be; (1, 1, 1) where they are known
     seq_len_factor: Interval = KNOWN
@@ -50,6 +54,16 @@ class Workload(Frozen):
             )
         )
         return low, high
+
+    @property
+    def image_width(self) -> int:
+        """Pixels of an image from left to right."""
+        return int(self.image_size.partition("x")[0])
+
+    @property
+    def image_height(self) -> int:
+        """Pixels of an image from top to bottom."""
+        return int(self.image_size.partition("x")[2])
 
     @property
     def lengths(self) -> RowLengths:
@@ -74,4 +88,6 @@ class Workload(Frozen):
             return f"mean_seq_len is {self.mean_seq_len:,}, but must be at most seq_len, which is {self.seq_len:,}"
         if self.packing and self.group_by_length:
             return "group_by_length is set, but packed rows have one length"
+        if self.images and self.packing:
+            return "packing is set, but rows with images are not packed"
         return wrong_quantiles(self.length_quantiles, self.seq_len)

@@ -22,16 +22,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from advisor.architectures import ARCHITECTURES
 from advisor.checkpoints import STORES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.parameters.paths import is_pattern
-from advisor.specs import EMBEDS, Recipe, RowKind
+from advisor.specs import EMBEDS, Picture, Recipe, RowKind
 from calibrate.worker.embeddings import with_loss
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
 from calibrate.worker.patches import leave_out_sequence_kernels, readable_4bit
+from calibrate.worker.pictures import in_tower, picture_inputs
 from calibrate.worker.place import fill, unfilled
 from calibrate.worker.quantized import META, quantize
 
@@ -55,6 +57,7 @@ def build_model(
         model = _load_own_code(config, recipe, fake, code) if code else _load(config, recipe, fake, layers)
     model.tie_weights()  # as from_pretrained does; from_config of transformers 5.0 does not
     model.config.use_cache = False  # as Trainer does
+    model.config.get_text_config().use_cache = False  # as TRL does; Trainer leaves it on in a vision-language model
     if recipe.is_quantized:
         quantize(model, recipe, fake, device)
     if device:
@@ -267,19 +270,24 @@ def auto_name(model: Any) -> str:
     return f"AutoModelFor{tasks.get(_task_type(model) or '', 'MaskedLM')}"
 
 
-def step_inputs(model: Any, batch: int, seq_len: int, rows: RowKind = "full") -> dict[str, Any]:
+def step_inputs(
+    model: Any, batch: int, seq_len: int, rows: RowKind = "full", pictures: tuple[Picture, ...] = ()
+) -> dict[str, Any]:
     """What a training script passes to the model for `batch` rows of `seq_len` tokens.
 
     Labels are the tokens themselves (so an encoder-decoder has the same number on both sides), or one class per row.
     padded: the last row ends one token early, so there is a mask with a zero. Where all rows are full there is none:
     the mask of ones that a collator makes is dropped by transformers. packed: position ids that begin anew in the
-    middle of each row. Raises BadValue where the model takes none.
+    middle of each row. Raises BadValue where the model takes none. `pictures`: the images of each row.
     """
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
+    with unset_fake_temporarily() if pictures else contextlib.nullcontext():
+        input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
     inputs = {"input_ids": input_ids, "labels": labels}
+    if pictures:
+        inputs |= picture_inputs(base, input_ids, pictures)
     if rows == "padded":
         inputs["attention_mask"] = torch.ones(batch, seq_len, dtype=torch.long)
         inputs["attention_mask"][-1, -1] = 0
@@ -293,11 +301,11 @@ def step_inputs(model: Any, batch: int, seq_len: int, rows: RowKind = "full") ->
 
 
 def _attention_linears(model: nn.Module) -> list[str]:
-    """The linear layers right inside attention modules, as 'self_attn.q_proj': alone, 'c_proj' is GPT-2's MLP too."""
+    """The linear layers in the decoder's attention, as 'self_attn.q_proj': alone, 'c_proj' is GPT-2's MLP too."""
     names = {
         f"{path.rpartition('.')[2]}.{name}"
         for path, module in model.named_modules()
-        if "attention" in type(module).__name__.lower()
+        if "attention" in type(module).__name__.lower() and not in_tower(path)
         for name, child in module.named_children()
         if hasattr(child, "weight") and child.weight.ndim == 2
     }

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
-from advisor.specs import Recipe, RowKind
+from advisor.specs import Picture, Recipe, RowKind
 from calibrate.measurement import OpCount, PhasePeak, Trace
 from calibrate.options import config_of, recipe_of, recipe_options
 from calibrate.reserved import replayed, smallest_capacity_bytes
@@ -31,6 +31,7 @@ from calibrate.timeline import Timeline
 from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
+from calibrate.worker.pictures import real_grids, tower_parameters
 from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
@@ -54,12 +55,13 @@ def trace_step(
     capacity: bool = False,
     rows: RowKind = "full",
     evaluated: MicroBatch | None = None,
+    pictures: tuple[Picture, ...] = (),
 ) -> Trace:
     """Trace one step of `recipe` for the model of a Hugging Face config, without allocating its tensors.
 
     `layers` cuts the model; `census` adds what is alive at the peak; `events` adds every allocation and release;
     `code` is the folder of a model that brings its own Python code; `rows` is what `step_inputs` gives them.
-    The forward of an evaluation of `evaluated` is traced as well.
+    The forward of an evaluation of `evaluated` is traced as well. `pictures`: the images of each row.
     Raises BadValue, BadConfig or UnsupportedArchitecture (see `calibrate.worker.build`).
     """
     start_s = time.perf_counter()
@@ -67,7 +69,8 @@ def trace_step(
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):
             materialize(model)
-            tracker = _run(model, recipe, batch, seq_len, name_modules, rows)
+            with real_grids(model, pictures):
+                tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
     trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
     found = _capacities(tracker) if capacity else {}
     if evaluated is not None:
@@ -134,33 +137,48 @@ def real_step(
     events: bool = False,
     name_modules: bool = True,
     rows: RowKind = "full",
+    pictures: tuple[Picture, ...] = (),
 ) -> Trace:
     """The same step really executed on CPU tensors with random weights: only for tiny configs."""
     start_s = time.perf_counter()
     with quiet():
         torch.manual_seed(0)
         model = build_model(config, recipe, fake=False, layers=layers)
-        tracker = _run(model, recipe, batch, seq_len, name_modules, rows)
+        tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
     return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
 
 
-def _run(model: Any, recipe: Recipe, batch: int, seq_len: int, name_modules: bool, rows: RowKind) -> AllocationTracker:
+def _run(
+    model: Any,
+    recipe: Recipe,
+    batch: int,
+    seq_len: int,
+    name_modules: bool,
+    rows: RowKind,
+    pictures: tuple[Picture, ...] = (),
+) -> AllocationTracker:
     """Run the step until its steady state, then once under the tracker."""
-    return tracked(model, steady(model, recipe), recipe, batch, seq_len, name_modules, rows=rows)
+    optimizer = steady(model, recipe, pictures)
+    return tracked(model, optimizer, recipe, batch, seq_len, name_modules, rows=rows, pictures=pictures)
 
 
-def steady(model: Any, recipe: Recipe) -> Any:
-    """The optimizer, with everything that its first step allocates permanently."""
+def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> Any:
+    """The optimizer, with everything that its first step allocates permanently; `pictures`: the images of each row.
+
+    On rows of text a vision tower gets no gradients, and so no optimizer states.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
+    unused = tower_parameters(model)
     optimizer = make_optimizer(trained, recipe.optimizer)
     if recipe.is_quantized:
         # The first forward pass changes one thing permanently: the dtype of a quantized layer's bias.
-        inputs = step_inputs(model, 1, WARM_UP_TOKENS)
+        tokens = WARM_UP_TOKENS + sum(one.tokens + 1 for one in pictures)
+        inputs = step_inputs(model, 1, tokens, pictures=pictures)
         with torch.no_grad(), _autocast(recipe):
             model(**inputs)
         del inputs
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and WITHOUT_GRADIENTS not in name:
+        if parameter.requires_grad and WITHOUT_GRADIENTS not in name and (pictures or id(parameter) not in unused):
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
@@ -181,10 +199,11 @@ def tracked(
     name_modules: bool,
     accumulated: bool = False,
     rows: RowKind = "full",
+    pictures: tuple[Picture, ...] = (),
 ) -> AllocationTracker:
     """Run one step of the steady state under the tracker; `accumulated` notes when gradients are complete."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    inputs = step_inputs(model, batch, seq_len, rows)
+    inputs = step_inputs(model, batch, seq_len, rows, pictures)
     if recipe.gradient_accumulation > 1:  # the last micro-batch finds the gradients of the first
         with _autocast(recipe):
             loss = model(**inputs).loss

@@ -34,7 +34,7 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise BadConfig("the config has no model_type: use the config.json of a language model")
-    config = decoder_config(config)  # for a multimodal model, the text tower: that is what the formula describes
+    config = decoder_config(config)  # of a model whose tower the formula does not know, its text part
     model_type = str(config["model_type"])
     try:
         attributes = type(AutoConfig.for_model(model_type)).attribute_map
@@ -42,7 +42,12 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
         raise UnsupportedArchitecture(_unknown(model_type, config)) from None
     options = {key: value for key, value in config.items() if key not in DROPPED_KEYS}
     _fix_rotary_frequencies(options, model_type)
-    if layers is not None:
+    inner = options.get("text_config")
+    if layers is not None and isinstance(inner, Mapping):
+        text: dict[str, Any] = dict(inner)
+        _cut_layers(text, "num_hidden_layers", layers)
+        options["text_config"] = text
+    elif layers is not None:
         _cut_layers(options, attributes.get("num_hidden_layers", "num_hidden_layers"), layers)
     try:
         hf_config = AutoConfig.for_model(model_type, **options)
@@ -77,6 +82,8 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
     """
     import transformers as hf
 
+    if getattr(hf_config, "vision_config", None) is not None and type(hf_config) in _mapping(hf):
+        return hf.AutoModelForImageTextToText
     named = architectures[0] if isinstance(architectures, list) and architectures else ""
     causal, masked = hf.AutoModelForCausalLM, hf.AutoModelForMaskedLM
     both, classifier = hf.AutoModelForSeq2SeqLM, hf.AutoModelForSequenceClassification
@@ -106,6 +113,11 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         f"transformers has no model of type {hf_config.model_type!r} that can be traced: no causal"
         " or masked language model, no encoder-decoder and no classifier"
     )
+
+
+def _mapping(hf: Any) -> Any:
+    """The models that read images and text."""
+    return hf.AutoModelForImageTextToText._model_mapping
 
 
 def _cut_layers(options: dict[str, Any], key: str, layers: int) -> None:

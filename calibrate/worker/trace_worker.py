@@ -4,8 +4,8 @@ First it reports its environment: `{"environment": {...}}` or `{"missing": "torc
 `{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
 cannot run"}` or `{"failed": "what a library raised"}`. With `"shapes": [[1, 512], ...]` instead of one shape it answers
 `{"shapes": {...}}`, with only a config `{"facts": {...}}`, with `"loads": true` `{"loading": {...}}`. `"rows"` is the
-kind of the rows, `"evaluated"` the batch of an evaluation. `"code"` is the folder of a model whose own Python code the
-user has asked to run.
+kind of the rows, `"pictures"` the images of each, `"evaluated"` the batch of an evaluation. `"code"` is the folder of a
+model whose own Python code the user has asked to run.
 Whatever libraries print goes to stderr: standard output carries only answers.
 """
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
-from advisor.specs import Recipe
+from advisor.specs import Picture, Recipe
 from calibrate.measurement import Environment
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
             return {"shapes": prepared.shapes([(b, s) for b, s in job["shapes"]]).model_dump(mode="json")}
         evaluated = MicroBatch(*job["evaluated"]) if job.get("evaluated") else None
         shape = (job["batch"], job["seq_len"])
-        trace = trace_step(job["config"], recipe, *shape, code=code, rows=job.get("rows", "full"), evaluated=evaluated)
+        rows, pictures = job.get("rows", "full"), tuple(map(Picture.model_validate, job.get("pictures", ())))
+        given = {"code": code, "rows": rows, "evaluated": evaluated, "pictures": pictures}
+        trace = trace_step(job["config"], recipe, *shape, **given)
     except AdvisorError as error:
         return {"refused": str(error)}
     except Exception as error:  # raised by a library: it fails this job, not the process

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 from transformers.pytorch_utils import Conv1D
 
 from advisor.catalog.config_json import decoder_config, model_from_config
@@ -63,6 +63,8 @@ def built(text: str) -> Any:
     config = dict(decoder_config(config))
     made = AutoConfig.for_model(**{"pad_token_id": None, **config})
     kind = auto_class(made, config.get("architectures"))
+    if "vision_config" in config:
+        kind = AutoModelForImageTextToText
     options = {"add_pooling_layer": False} if kind is AutoModel else {}
     with torch.device("meta"):
         return kind.from_config(made, **options)
@@ -70,7 +72,8 @@ def built(text: str) -> Any:
 
 def decoder_layer(model: Any) -> torch.nn.Module:
     """Its last decoder layer: the first ones may have no experts."""
-    layers = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    language = getattr(getattr(model, "model", None), "language_model", model)
+    layers = next(m for m in language.modules() if isinstance(m, torch.nn.ModuleList))
     return layers[-1]
 
 

@@ -198,7 +198,7 @@ def test_layers_without_rope() -> None:
 
 
 def test_a_multimodal_wrapper_gives_its_text_tower() -> None:
-    wrapper = {"model_type": "llava", "text_config": LLAMA, "vision_config": {"hidden_size": 8}}
+    wrapper = {"model_type": "llava", "text_config": LLAMA}
     spec = spec_of(**wrapper)
     assert (spec.name, spec.architecture) == ("tiny (text tower of llava)", "llama")
     assert parameter_count(spec) == parameter_count(spec_of(**LLAMA))
@@ -209,7 +209,7 @@ def test_a_multimodal_wrapper_gives_its_text_tower() -> None:
 
 
 def test_qwen_towers_are_read_with_or_without_a_text_config() -> None:
-    flat = {**LLAMA, "model_type": "qwen2_5_vl", "vision_config": {}}
+    flat = {**LLAMA, "model_type": "qwen2_5_vl"}
     parted = {"model_type": "qwen2_5_vl", "text_config": {**LLAMA, "model_type": "qwen2_5_vl_text"}}
     assert spec_of(**flat) == spec_of(**parted)
     assert (spec_of(**flat).name, spec_of(**flat).architecture) == ("tiny (text tower of qwen2_5_vl)", "qwen2")
@@ -219,6 +219,35 @@ def test_qwen_towers_are_read_with_or_without_a_text_config() -> None:
     mixture = spec_of(model_type="qwen3_vl_moe", text_config={"num_experts": 8, "norm_topk_prob": False})
     assert (mixture.architecture, mixture.num_experts, mixture.router_normalised) == ("qwen3_moe", 8, True)
     assert mixture.experts == "fused_alone"  # peft does not take them for a Qwen 3 MoE's
+
+
+SEEING = {**LLAMA, "model_type": "qwen2_5_vl", "vision_config": {"hidden_size": 64, "out_hidden_size": 64}}
+
+
+def test_a_tower_is_read_with_its_decoder() -> None:
+    found = spec_of(**SEEING)
+    assert found.name == "tiny"
+    assert found.vision is not None
+    assert (found.vision.window_size, found.vision.full_layers, found.vision.merge_size) == (112, (7, 15, 23, 31), 2)
+    assert decoder_config(SEEING) is SEEING
+    assert spec_of(**{**SEEING, "vision_config": None}).vision is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"out_hidden_size": 32}, "field 'vision_config' gives tokens of 32, but the decoder takes 64"),
+        ({}, "field 'vision_config' gives tokens of 3584, but the decoder takes 64"),
+        (
+            {"hidden_size": 9, "out_hidden_size": 64},
+            "'vision_config.hidden_size' is 9, which 16 heads do not divide",
+        ),
+        ({"depth": "many"}, "'vision_config.depth' is 'many': expected an integer from 1 to 1000"),
+        ({"fullatt_block_indexes": [1, "2"]}, "'vision_config.fullatt_block_indexes' must list the numbers of blocks"),
+    ],
+)
+def test_a_tower_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    assert message in refusal(**{**SEEING, "vision_config": changes})
 
 
 def test_a_text_part_of_no_known_family_is_traced_as_a_whole() -> None:

@@ -162,6 +162,7 @@ def test_a_card_without_bf16_gets_fp16_from_trainers_that_take_bf16() -> None:
 def test_presets_set_recipes_and_how_rows_become_micro_batches() -> None:
     names = {knob.name for preset in all_trainers() for knob in preset.knobs}
     assert {name for name in names if BY_NAME[name].home != "recipe"} == {
+        "max_pixels",
         "packing_strategy",
         "pad_to_multiple_of",
         "padding",

@@ -1,0 +1,53 @@
+"""How each vision-language model reads images: one row per model_type of the whole model.
+
+Source: transformers 5.23, models/*/modeling_*.py, cited as in the rows of decoders.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from advisor.errors import UnsupportedArchitecture
+
+
+class TowerRow(NamedTuple):
+    """Whose parameters, whose rule for images and whose code a model's tower has."""
+
+    parts: str  # a key of parameters.towers.PARTS
+    rule: str  # file of advisor.images and the function in it
+    code: str = ""  # a key of decoders.towers.TOWERS; '' where the step on images is not mirrored
+    rms: bool = False  # its norms are RMSNorms
+    # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
+    patches_are_leaf: bool = False
+    places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
+    text_places_beside: bool = False  # of rows of text, layers are handed position ids as well
+
+
+TOWERS: dict[str, TowerRow] = {
+    # modeling_qwen2_vl.py, Qwen2VisionTransformerPretrainedModel._input_embed_layer = "patch_embed"
+    "qwen2_vl": TowerRow("qwen2", "qwen.qwen", "qwen", patches_are_leaf=True, places_by_axes=True),
+    # modeling_qwen2_5_vl.py, Qwen2_5_VLVisionBlock: self.norm1 = Qwen2_5_VLRMSNorm(config.hidden_size, eps=1e-6)
+    # modeling_qwen2_5_vl.py, Qwen2_5_VisionTransformerPretrainedModel: _input_embed_layer = "patch_embed"
+    "qwen2_5_vl": TowerRow("qwen2_5", "qwen.qwen", "qwen", rms=True, patches_are_leaf=True, places_by_axes=True),
+    # modeling_qwen3_vl.py, Qwen3VLTextModel.forward: position_ids.view(1, 1, -1).expand(4, ...)
+    "qwen3_vl": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
+    "qwen3_vl_moe": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
+    "gemma3": TowerRow("gemma3", "gemma.gemma3"),
+    "gemma4": TowerRow("gemma4", "gemma.gemma4"),
+    "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
+    "internvl": TowerRow("internvl", "tiles.internvl"),
+    "llava": TowerRow("llava", "llava.llava"),
+    "llava_next": TowerRow("llava_next", "llava.llava_next"),
+    "mistral3": TowerRow("pixtral", "pixtral.pixtral"),
+    "qwen3_5": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
+    "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
+    "smolvlm": TowerRow("smolvlm", "tiles.smolvlm"),
+}
+
+
+def tower_row(model_type: str) -> TowerRow:
+    """The row of a model. Raises UnsupportedArchitecture for one whose tower is not known."""
+    found = TOWERS.get(model_type)
+    if found is None:
+        raise UnsupportedArchitecture(f"the vision tower of {model_type[:60]!r} is not one that the formula knows")
+    return found

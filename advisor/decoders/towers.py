@@ -1,0 +1,30 @@
+"""The code of a vision tower, by TowerRow.code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from advisor.decoders.stack import Stack
+from advisor.decoders.vision import Seen, Tower, TowerWeights
+from advisor.decoders.vision_qwen import qwen_tower
+from advisor.specs import ModelSpec, Recipe
+from advisor.tape.tape import Tape
+
+TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {"qwen": qwen_tower}
+
+
+def seen(
+    t: Tape,
+    m: ModelSpec,
+    recipe: Recipe,
+    stack: Stack,
+    weights: TowerWeights,
+    card: str,
+    rows: int,
+    enter: Callable[[int], None],
+    leaf: bool,
+) -> Seen:
+    """The tokens of the images of `rows` rows; `leaf`: checkpointing makes embedded inputs require gradients."""
+    v = m.vision
+    assert v is not None
+    return TOWERS[v.code.code](Tower(t, v, recipe, stack, weights, card, rows, enter), leaf)

@@ -1,0 +1,128 @@
+"""A vision tower on the tape: its weights, which of its blocks are run, and how its tokens join those of the text.
+
+Patches of all images of a micro-batch are one matrix (P, H). The number of calls of attention depends on the rows, so a
+recording with images is of one micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from advisor.decoders.kinds import plan_of
+from advisor.decoders.linear import Linear
+from advisor.decoders.norms import Norm, rms_norm
+from advisor.decoders.stack import Stack
+from advisor.parameters.storage import other_dtype
+from advisor.parameters.towers import (
+    TowerParts,
+    tower_adapted,
+    tower_parts,
+    tower_quant,
+    tower_trained,
+)
+from advisor.specs import LinearShape, Recipe, VisionSpec
+from advisor.tape.graph import Tensor
+from advisor.tape.program import BATCH
+from advisor.tape.tape import Tape
+
+
+class BlockKind(NamedTuple):
+    """What differs between the blocks of a tower."""
+
+    windowed: bool  # patches attend within a window
+    stacked: int  # its output is projected as well: the how many-th that is; 0: it is not
+
+
+def block_plan(v: VisionSpec) -> list[tuple[BlockKind, int]]:
+    """Which blocks to run and how many each stands for."""
+    stacked = {place: number for number, place in enumerate(v.deepstack_layers, 1)}
+    windows = v.window_size > 0
+    kinds = [
+        BlockKind(windows and place not in v.full_layers, stacked.get(place, 0)) for place in range(v.num_hidden_layers)
+    ]
+    return plan_of(kinds)
+
+
+class TowerWeights:
+    """The weights of a tower and its projector as the tape sees them; blocks as `block_plan` lists them."""
+
+    def __init__(self, v: VisionSpec, recipe: Recipe, rank: int, stack: Stack) -> None:
+        self.trains, self.dtype = tower_trained(recipe), other_dtype(recipe)
+        parts, names = tower_parts(v), tower_adapted(v, recipe)
+        base = recipe.base_dtype
+
+        def made(shape: LinearShape) -> Linear:
+            adapted = rank if shape.name in names else 0
+            quant = tower_quant(v, recipe, shape.name)
+            return Linear(
+                shape, recipe, adapted, quant, self.dtype, stack.linear, frozen=not self.trains, bias_dtype=base
+            )
+
+        self.tensors = [self._made(shape) for shape in parts.tensors]
+        self.bias = self._made((v.hidden_size,))
+        self.around = {name: made(shape) for name, shape in parts.around.items()}
+        self.blocks = [
+            BlockWeights({name: made(shape) for name, shape in parts.block.items()}, self._norms(v, parts))
+            for _ in block_plan(v)
+        ]
+        self.merger_norm = self._norm(v, v.hidden_size)
+        self.stacked_norms = [self._norm(v, v.merged_size) for _ in v.deepstack_layers]
+
+    def _made(self, shape: tuple[int, ...]) -> Tensor:
+        return Tensor(shape, self.dtype, needs_grad=self.trains)
+
+    def _norms(self, v: VisionSpec, parts: TowerParts) -> list[Norm]:
+        return [self._norm(v, v.hidden_size) for _ in range(2)]
+
+    def _norm(self, v: VisionSpec, width: int) -> Norm:
+        if v.code.rms:
+            return Norm("rms", width, self.dtype, self.trains, False, code=rms_norm)
+        return Norm("layer", width, self.dtype, self.trains, True)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that get gradients."""
+        norms = [self.merger_norm, *self.stacked_norms, *(norm for block in self.blocks for norm in block.norms)]
+        linears = [*self.around.values(), *(one for block in self.blocks for one in block.linears.values())]
+        own = [p for p in (*self.tensors, self.bias) if p.needs_grad]
+        return own + [p for norm in norms for p in norm.trained] + [p for part in linears for p in part.trained]
+
+
+class BlockWeights(NamedTuple):
+    """The weights of one block."""
+
+    linears: dict[str, Linear]
+    norms: list[Norm]
+
+
+class Tower(NamedTuple):
+    """What a tower's code works with."""
+
+    t: Tape
+    v: VisionSpec
+    recipe: Recipe
+    stack: Stack
+    weights: TowerWeights
+    card: str
+    rows: int  # of the micro-batch
+    enter: Callable[[int], None]
+    """Begins the part of a block, by its number in `block_plan`."""
+
+    @property
+    def patches(self) -> int:
+        """Of the micro-batch, in the powers of the tape."""
+        return BATCH * self.v.row_patches
+
+    @property
+    def features(self) -> int:
+        """Tokens of images in the micro-batch, in the powers of the tape."""
+        return BATCH * self.v.row_features
+
+
+class Seen(NamedTuple):
+    """What a tower makes of the images."""
+
+    tokens: Tensor  # (F, H) in the order of the row
+    stacked: list[Tensor]  # further ones, added to the output of the first decoder layers
+    kept: list[Tensor]  # what the model's forward holds to its end

@@ -1,0 +1,142 @@
+"""Tiny vision-language models, and the step on images compared with the executed one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor.catalog.config_json import model_from_config
+from advisor.costs.memory import predict_step_memory
+from advisor.images import with_pictures
+from advisor.specs import ModelSpec, Workload
+from calibrate.worker.dryrun import real_step, trace_step
+from tests.decoders.tiny import SIZES, recipe
+
+TOLERANCE = 1e-4
+TEXT: dict[str, Any] = {
+    **SIZES,
+    "max_position_embeddings": 2000,
+    "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6]},
+}
+TOWER: dict[str, Any] = {
+    "depth": 6,
+    "hidden_size": 64,
+    "intermediate_size": 136,
+    "num_heads": 4,
+    "out_hidden_size": 192,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {
+        "text_config": {"model_type": "qwen2_vl_text", **TEXT},
+        "vision_config": {"depth": 4, "embed_dim": 64, "hidden_size": 192, "num_heads": 4, "mlp_ratio": 2},
+    },
+    "qwen2_5_vl": {
+        "text_config": {"model_type": "qwen2_5_vl_text", **TEXT},
+        "vision_config": {**TOWER, "fullatt_block_indexes": [2, 5]},
+    },
+    "qwen3_vl": {
+        "text_config": {"model_type": "qwen3_vl_text", **TEXT, "head_dim": 32, "num_hidden_layers": 5},
+        "vision_config": {**TOWER, "deepstack_visual_indexes": [1, 3, 4], "num_position_embeddings": 100},
+    },
+}
+SQUARES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 136,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+}
+PLAIN = {**SIZES, "max_position_embeddings": 2000}
+OF_TEXT: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "mm_tokens_per_image": 4,
+        "text_config": {"model_type": "gemma3_text", "head_dim": 64, "sliding_window": 1000, **PLAIN},
+        "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **SQUARES},
+    },
+    "gemma4": {
+        "audio_config": None,
+        "text_config": {
+            "model_type": "gemma4_text",
+            **PLAIN,
+            "head_dim": 32,
+            "global_head_dim": 64,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "hidden_size_per_layer_input": 0,
+            "sliding_window": 1000,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        },
+        "vision_config": {
+            "model_type": "gemma4_vision",
+            "hidden_size": 64,
+            "intermediate_size": 136,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 16,
+            "position_embedding_size": 64,
+            "standardize": True,
+        },
+    },
+    "internvl": {
+        "image_seq_length": 4,
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen2", **PLAIN},
+        "vision_config": {**SQUARES, "image_size": [56, 56], "patch_size": [14, 14]},
+    },
+    "llava": {
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "clip_vision_model", **SQUARES},
+    },
+    "mistral3": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
+        "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
+    },
+    "smolvlm": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "smolvlm_vision", **SQUARES},
+    },
+}
+"""Models whose tower is not on the tape: on rows of text it is idle."""
+
+
+def tiny(name: str) -> tuple[dict[str, Any], ModelSpec]:
+    """A tiny config and its spec."""
+    found = {"model_type": name, "image_token_id": 7, **(CONFIGS | OF_TEXT)[name]}
+    return found, model_from_config(found, name, name)
+
+
+def check(
+    name: str,
+    method: Any,
+    images: int = 1,
+    size: str = "200x300",
+    rows: int = 2,
+    fake: bool = False,
+    **knobs: Any,
+) -> None:
+    """Static terms to the byte and the peak within 0.01 % of the executed step, or of that on fake tensors."""
+    traced, m = tiny(name)
+    seen = with_pictures(m, Workload(images=images, image_size=size))
+    assert isinstance(seen, ModelSpec)
+    assert seen.vision is not None
+    chosen, length = recipe(m, method, **knobs), 20 + seen.vision.row_tokens
+    step = trace_step if fake else real_step
+    trace = step(traced, chosen, rows, length, name_modules=False, pictures=seen.vision.row)
+    predicted = predict_step_memory(seen, chosen, rows, length, "cpu")
+    blocks = dict(predicted.static_blocks)
+    blocks["optimizer states"] = blocks.get("optimizer states", 0) + blocks.pop("optimizer step counters", 0)
+    found = {
+        "base weights": trace.base_weights_bytes,
+        "quantization constants": trace.quantization_bytes,
+        "adapters": trace.adapters_bytes,
+        "optimizer states": trace.optimizer_states_bytes,
+        "buffers": trace.buffers_bytes,
+        "batch": trace.inputs_bytes,
+    }
+    assert {name: blocks.get(name, 0) for name in found} == found
+    assert predicted.peak_bytes == pytest.approx(trace.peak_bytes, rel=TOLERANCE)

@@ -1,0 +1,56 @@
+"""Vision-language models on the tape against the executed step of transformers: images, and rows of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.decoders.seeing import CONFIGS, OF_TEXT, check
+
+CASES = [
+    ("full", False, True),
+    ("full", True, True),
+    ("lora", False, False),
+    ("lora", True, True),
+    ("qlora", True, True),
+    ("qlora", False, False),
+]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("method", "checkpointing", "autocast"), CASES)
+def test_the_step_on_images(name: str, method: str, checkpointing: bool, autocast: bool) -> None:
+    check(name, method, gradient_checkpointing=checkpointing, autocast=autocast)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "knobs"),
+    [
+        ("qwen2_vl", "dora", {}),
+        ("qwen2_5_vl", "qdora", {"images": 2, "size": "400x100", "rows": 3}),
+        ("qwen3_vl", "dora", {"gradient_checkpointing": False}),
+        ("qwen3_vl", "full", {"images": 3, "size": "100x300", "rows": 1}),
+        ("qwen2_5_vl", "lora", {"reentrant": True}),
+        ("qwen2_vl", "full", {"gradient_accumulation": 4, "gradient_checkpointing": False}),
+        ("qwen2_5_vl", "lora", {"target_modules": ("attention",)}),
+        ("qwen2_5_vl", "lora", {"target_modules": ("q_proj", "up_proj")}),
+        ("qwen3_vl", "full", {"base_dtype": "float32"}),
+        ("qwen2_5_vl", "qlora", {"kbit_upcast": False, "double_quant": False}),
+    ],
+)
+def test_other_images_and_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
+    check(name, method, **knobs)
+
+
+@pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full")])
+def test_fake_tensors_show_the_same(name: str, method: str) -> None:
+    check(name, method, fake=True)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *OF_TEXT])
+@pytest.mark.parametrize(("method", "checkpointing"), [("full", True), ("lora", False), ("qlora", True)])
+def test_rows_of_text(name: str, method: str, checkpointing: bool) -> None:
+    check(name, method, images=0, gradient_checkpointing=checkpointing)
