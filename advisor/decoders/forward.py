@@ -84,7 +84,7 @@ class Forward:
         self.offsets: Tensor | None = None
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
-        self.held: list[Tensor] = []
+        self.held: list[Tensor] = []  # what the step keeps until after backward
         self.calls: dict[Call, None] = {}
         self.one_tile, self.padded, self.packed, self.card, self.chunks = one_tile, padded, packed, card, chunks
 
@@ -98,10 +98,8 @@ class Forward:
         if table is head.weight:
             table = head.weight = shared_weight(t, table)
         # no name for the hidden states here: a stack's loss may let go of them
-        one_tile, held = self.one_tile, self.held
-        return self.stack.loss(
-            t, LossInputs(m, self.recipe, self._decode(table, ends), head, one_tile, held, ends.transform)
-        )
+        about = (head, self.one_tile, self.held, ends.transform)
+        return self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), *about))
 
     def _decode(self, table: Tensor, ends: Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
@@ -134,7 +132,7 @@ class Forward:
         if m.streams is not None:
             x = spread(t, m, x, ends.projections, streams)
         self.calls = decoder.calls
-        self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
+        decoder.cache, layer = self.held, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
             weights, given = self.layers[index], shared.of(t, m, kind)

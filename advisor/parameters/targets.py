@@ -51,6 +51,11 @@ def target_name(name: str) -> str:
     return name.rpartition(".")[2]
 
 
+def _named(name: str, target_modules: tuple[str, ...]) -> bool:
+    """Whether one of them names that linear layer: all of its name, or the end of it after a dot."""
+    return name in target_modules or target_name(name) in target_modules
+
+
 def attention_names(m: ModelSpec) -> tuple[str, ...]:
     """The linear layers of the attention block; () where a layer has none.
 
@@ -93,7 +98,7 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
                 raise BadValue("target modules", name, f"{why}; name some of {', '.join(known)}")
             if name in _ALONE:
                 raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
-            if name not in known and ("." in name or not set(known) & set(target_modules)):
+            if name not in (*known, *_full_names(m)) and ("." in name or not set(known) & set(target_modules)):
                 raise UnknownName("target module", name, known, hint=f"{m.name} has {', '.join(known)}")
     inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
     return frozenset((*inside, *(shape.name for shape in outer_targets(m, target_modules))))
@@ -122,7 +127,7 @@ def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearS
     found = [
         shape
         for name, shape in outer_linears(m).items()
-        if target_modules == ("all-linear",) or target_name(name) in target_modules
+        if target_modules == ("all-linear",) or _named(name, target_modules)
     ]
     if m.task == "embeddings":
         return found
@@ -146,7 +151,7 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
     if target_modules == ("attention",):
         return frozenset(attention_names(part))
     names = _adaptable(part)
-    return frozenset(name for name in names if target_modules == ("all-linear",) or target_name(name) in target_modules)
+    return frozenset(name for name in names if target_modules == ("all-linear",) or _named(name, target_modules))
 
 
 def _adaptable(part: ModelSpec) -> list[str]:
@@ -162,6 +167,11 @@ def passes_over_linears(m: ModelSpec) -> bool:
     Source: peft 0.21, utils/transformers_weight_conversion.py, convert_peft_config_for_transformers.
     """
     return any(len(_adaptable(part)) < len(layer_linears(part)) for part, _ in layer_groups(m))
+
+
+def _full_names(m: ModelSpec) -> set[str]:
+    """The names of linear layers inside a decoder layer that have a dot."""
+    return {name for part, _ in layer_groups(m) for name in _adaptable(part) if "." in name}
 
 
 def _names_of(m: ModelSpec) -> list[str]:
