@@ -14,6 +14,7 @@ from advisor.errors import AdvisorError, InputError, SourceUnavailable, Unsuppor
 from advisor.files.guarded import named_path
 from advisor.knobs import read_question
 from advisor.parameters.stored import as_stored
+from advisor.parameters.targets import default_targets, fails_on_all_linear
 from advisor.specs import ModelSpec, Recipe
 from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, rows_of
 from calibrate.compare import compare
@@ -99,6 +100,8 @@ def _question(
     source = facts or model
     if source is not None and knobs["attention"] is None:  # what transformers would pick
         knobs = knobs | {"attention": source.default_attention}
+    if model is not None and fails_on_all_linear(model) and knobs.get("target_modules") is None:
+        knobs = knobs | {"target_modules": default_targets(model)}
     return _Traced(name, config, model and _as_built(model, stack), facts, code, knobs)
 
 
