@@ -103,7 +103,7 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     if fields.has("per_layer_config") and not architecture_of(model_type).reads_per_layer_config:
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     structure = family(fields)
-    if fields.names_no_head() and structure.get("position") == "rope":  # early files name no head where there is one
+    if not wrapper and fields.names_no_head() and structure.get("position") == "rope":  # early files name no head where there is one
         structure |= {"task": "embeddings", "tie_word_embeddings": True, "lm_head_bias": False}
     try:
         found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
@@ -123,7 +123,9 @@ def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[st
     If the text part belongs to no known family, it is `config` itself. Raises BadConfig.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin or "the config")
-    return {**fields.config, "model_type": model_type} if wrapper and find_family(model_type) else config
+    if not (wrapper and find_family(model_type)):
+        return config
+    return {**fields.without("architectures").config, "model_type": model_type}
 
 
 def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, str, str]:
