@@ -103,7 +103,8 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     if fields.has("per_layer_config") and not architecture_of(model_type).reads_per_layer_config:
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     structure = family(fields)
-    if not wrapper and fields.names_no_head() and structure.get("position") == "rope":  # early files name no head where there is one
+    # with rotary positions: files of earlier models name no head where there is one
+    if not wrapper and fields.names_no_head() and structure.get("position") == "rope":
         structure |= {"task": "embeddings", "tie_word_embeddings": True, "lm_head_bias": False}
     try:
         found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
