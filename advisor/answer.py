@@ -200,7 +200,7 @@ class Advice(Frozen):
     chosen: tuple[str, ...]  # knobs that neither the question nor the trainer set for every method in question
     recommendation: Recommendation | None  # null when nothing fits
     candidates: tuple[Candidate, ...]
-    alternatives: tuple[Change, ...]  # what would fit, when nothing does
+    alternatives: tuple[Change, ...]  # what would fit, when nothing does, or the recommended plan only just
     frontier: tuple[Plan, ...] = ()  # plans of the recommended method that none beats in both memory and time
     simulation: Simulation | None = None  # null without --simulate, and when nothing fits
     prices: tuple[Change, ...] = ()  # single changes of the recommended plan, and what each brings

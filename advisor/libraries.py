@@ -46,6 +46,7 @@ CODE: dict[str, Version] = {
     "litgpt": (0, 5),
     "llamafactory": (0, 9),
     "nemo-automodel": (0, 7),
+    "ms-swift": (4, 6),
 }
 """Trainers with code of their own, and the oldest version of each that is mirrored."""
 

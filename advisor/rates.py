@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from advisor.specs import DORA_METHODS, Method
+from advisor.specs import DORA_METHODS, Method, Variant
 
 LARGE = 13_000_000_000
 """Parameters above which QLoRA's authors halve the rate."""
@@ -43,10 +43,24 @@ _LORA_LARGE = Rate(
 )
 
 
-def learning_rate(method: Method, parameters: int) -> Rate:
+_COMPARISON = "https://github.com/huggingface/peft, method_comparison/MetaMathQA/experiments and results"
+_IN_PLACE: dict[Variant, Rate] = {
+    "oft": Rate(1e-4, "PEFT's MetaMathQA comparison takes it for OFT, and no other (benchmark suite)", _COMPARISON),
+    "ia3": Rate(
+        1e-3,
+        "in PEFT's MetaMathQA comparison IA3 scored 0.398 with it and 0.311 with 1e-4 (benchmark suite)",
+        _COMPARISON,
+    ),
+    "vera": Rate(1e-3, "PEFT's MetaMathQA comparison takes it for VeRA, and no other (benchmark suite)", _COMPARISON),
+}
+
+
+def learning_rate(method: Method, parameters: int, variant: Variant = "plain") -> Rate:
     """The peak learning rate for AdamW to start from, for a model of that many parameters."""
     if method == "full":
         return _FULL
+    if variant in _IN_PLACE:
+        return _IN_PLACE[variant]
     if method in DORA_METHODS:
         return _DORA
     return _LORA_LARGE if parameters > LARGE else _LORA

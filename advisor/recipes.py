@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from advisor.checkpoints import STORES, Store
 from advisor.errors import BadValue
-from advisor.knobs import BY_NAME, idle_knobs
+from advisor.knobs import BY_NAME, Knob, idle_knobs
 from advisor.libraries import libraries_of, version_text
-from advisor.specs import QUANTIZED_METHODS, Method, Model, ModelSpec, Recipe
+from advisor.specs import QUANTIZED_METHODS, Method, Model, ModelSpec, Recipe, Variant
 
 _SEARCHED = (
     "rank",
@@ -42,7 +42,8 @@ def build_recipe(
     quant = (given if quantized else {}).get("quant", "nf4" if quantized else "none")
     stored = STORES.get(quant) if isinstance(quant, str) else None  # type: ignore[call-overload]
     layers = cast(int, given.get("trained_layers", 0))
-    idle = idle_knobs(method, quant if stored else "nf4", trained_layers=layers)  # type: ignore[arg-type]
+    variant = cast(Variant, given.get("variant", "plain"))
+    idle = idle_knobs(method, quant if stored else "nf4", trained_layers=layers, variant=variant)  # type: ignore[arg-type]
     settings = {**(defaults or {}), **{name: value for name, value in given.items() if name not in idle}}
     if settings.get("stack"):
         settings |= {name: value for name, value in _of_versions(method, settings).items() if name not in fixed}
@@ -118,12 +119,21 @@ def flag(name: str, value: object) -> str:
     if isinstance(value, bool):
         return knob.flag if value else f"--no-{knob.flag[2:]}"
     if isinstance(value, tuple):
-        return f"{knob.flag} {','.join(map(str, value))}"
+        return f"{knob.flag} {','.join(_shortest(knob, tuple(map(str, value))))}"
     return f"{knob.flag} {value:.15g}" if isinstance(value, float) else f"{knob.flag} {value}"
+
+
+def _shortest(knob: Knob, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names with the one word in the place of several that stands for them all."""
+    for word, stands_for in knob.aliases.items():
+        several = stands_for.split()
+        if len(several) > 1 and set(several) <= set(names):
+            names = tuple(dict.fromkeys(word if name in several else name for name in names))
+    return names
 
 
 def flags_of(recipe: Recipe, fixed: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The flags that pin what an answer would search; knobs in `fixed` are given already."""
-    idle = idle_knobs(recipe.method, recipe.quant, recipe.gradient_checkpointing)
+    idle = idle_knobs(recipe.method, recipe.quant, recipe.gradient_checkpointing, variant=recipe.variant)
     pinned = ("method", *(name for name in _SEARCHED if name in BY_NAME and name not in idle))
     return tuple(flag(name, getattr(recipe, name)) for name in pinned if name not in fixed)

@@ -61,7 +61,7 @@ def rows_of(knobs: Mapping[str, Any], seq_len: int, trainer: str = "") -> Worklo
     question = read_question({**known, **given, "seq_len": seq_len})
     if question.mean_seq_len is None:
         question = question.fixing({"mean_seq_len": seq_len})
-    return workload_of(question, None, collator=find_trainer(trainer).collator if trainer else None)
+    return workload_of(question, None, collator=find_trainer(trainer).collator() if trainer else None)
 
 
 def micro_batch_of(recipe: Recipe, seq_len: int, rows: Workload | None) -> MicroBatch:

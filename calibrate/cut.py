@@ -73,8 +73,11 @@ def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: i
         for name in INDEX_LISTS & found.keys():
             found[name] = [index for index in found[name] or () if index < layers]
         found[next((key for key in LAYER_KEYS if key in found), LAYER_KEYS[0])] = layers
+        if spec.kv_shared_layers:
+            found["num_kv_shared_layers"] = max(0, spec.kv_shared_layers - (whole - layers))
     if words < spec.vocab_size:
         found["vocab_size"] = words
+        found |= {"vocab_size_per_layer_input": min(words, spec.layer_input_vocab)} if spec.layer_input_vocab else {}
         found |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # they may be beyond the cut
     return found
 

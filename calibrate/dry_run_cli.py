@@ -13,8 +13,9 @@ from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.files.guarded import named_path
 from advisor.knobs import read_question
+from advisor.parameters.replacing import targets_by_default
 from advisor.parameters.stored import as_stored
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import REPLACING, ModelSpec, Recipe
 from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, rows_of
 from calibrate.compare import compare
 from calibrate.loading import traced_loading
@@ -99,6 +100,9 @@ def _question(
     source = facts or model
     if source is not None and knobs["attention"] is None:  # what transformers would pick
         knobs = knobs | {"attention": source.default_attention}
+    variant = knobs.get("variant")
+    if model is not None and variant in REPLACING and knobs.get("target_modules") is None:
+        knobs = knobs | {"target_modules": targets_by_default(model, variant)}
     return _Traced(name, config, model and _as_built(model, stack), facts, code, knobs)
 
 

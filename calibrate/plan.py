@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from advisor.catalog.trainers import find_trainer
 from advisor.checkpoints import STORES
@@ -20,8 +20,8 @@ from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import InputError
 from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import least_layers
-from advisor.parameters.targets import default_targets
-from advisor.specs import METHODS, Method, ModelSpec, Recipe, Workload
+from advisor.parameters.replacing import targets_by_default
+from advisor.specs import METHODS, Method, ModelSpec, Recipe, Variant, Workload
 from advisor.units import GIB, format_gib
 from calibrate.batches import (
     VARYING_STEPS,
@@ -191,7 +191,8 @@ def _recipe(asked: Request, machine: Machine, model: Whole, method: Method, rows
     if not machine.bf16 and preset.get("base_dtype", "bfloat16") == "bfloat16":
         knobs.setdefault("base_dtype", "float16")
     if model.spec is not None:
-        defaults["target_modules"] = default_targets(model.spec)
+        variant = cast(Variant, asked.knobs.get("variant") or "plain")
+        defaults["target_modules"] = targets_by_default(model.spec, variant)
     return as_run(recipe_of(method, knobs, asked.trainer, defaults)[0], model.spec, machine.device.kind)
 
 

@@ -18,6 +18,7 @@ from advisor.catalog.families import all_families
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.mixtures import MIXTURES
 from advisor.decoders.norms import NORMS, WRITTEN_OUT, Norm
+from advisor.decoders.sigmoid_mixtures import SIGMOID_MIXTURES
 from advisor.errors import UnknownName, UnsupportedArchitecture
 from advisor.libraries import MIRRORED, TRACED
 from advisor.tape.graph import Tensor
@@ -134,7 +135,7 @@ def test_llama_is_the_default() -> None:
 
 def test_every_layer_and_mixture_has_its_code() -> None:
     assert {row.layer for row in ARCHITECTURES.values()} == set(LAYERS)
-    assert {row.mixture for row in ARCHITECTURES.values()} == set(MIXTURES)
+    assert {row.mixture for row in ARCHITECTURES.values()} == MIXTURES.keys() | SIGMOID_MIXTURES.keys()
 
 
 @pytest.mark.parametrize("kind", NORMS)
@@ -156,7 +157,7 @@ def test_norms_are_those_that_families_have() -> None:
 
 
 def test_rows_say_only_what_differs_and_from_where() -> None:
-    sources = [(TABLE / name).read_text() for name in ("dense.py", "mixtures.py", "encoders.py")]
+    sources = [(TABLE / name).read_text() for name in ("dense.py", "mixtures.py", "sigmoid_mixtures.py", "encoders.py")]
     found = dict(row for source in sources for row in rows(source))
     assert set(found) == set(ARCHITECTURES)
     assert sum(len(list(rows(source))) for source in sources) == len(ARCHITECTURES)

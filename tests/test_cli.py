@@ -415,7 +415,7 @@ def test_savings_are_tried_together_where_one_is_not_enough() -> None:
     result = run("--model", "gemma-3-27b", "--gpu", "24GB", "--examples", "3000", "--seq-len", "3000")
     assert result.exit_code == 3
     text = " ".join(result.stdout.split())
-    assert "--loss chunked --no-kbit-upcast together: QLoRA then needs" in text
+    assert "--kernels liger --no-kbit-upcast together: QLoRA then needs" in text
 
 
 def test_a_data_file_is_shown(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_without_a_filter_everything_is_listed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "key", "found"),
     [
-        (("models", "qwen3", "coder"), "name", ["qwen3-30b-a3b", "qwen3-coder-480b-a35b"]),
+        (("models", "qwen3", "coder"), "name", ["qwen3-30b-a3b", "qwen3-coder-480b-a35b", "qwen3-next-80b-a3b"]),
         (("models", "Llama-3.3"), "name", ["llama-3.3-70b"]),
         (("gpus", "rtx4090", "laptop"), "name", ["NVIDIA GeForce RTX 4090 Laptop GPU"]),
         (("gpus", "CDNA4"), "name", ["AMD Instinct MI350X", "AMD Instinct MI355X"]),

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import advisor.catalog
 from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
-from advisor.advice.job import Estimator, Job, first_recipe, has_bf16, head_loses_chunks
-from advisor.advice.meaning import Taken, cards_of, data_of, measured_card, model_of, trainer_of
+from advisor.advice.job import Estimator, Job, has_bf16, head_loses_chunks
+from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
 from advisor.advice.notes import (
     assumptions,
     batch_notes,
     card_notes,
     data_notes,
     loss_notes,
-    mixer_notes,
     name_notes,
     stand_in_notes,
     task_notes,
@@ -27,24 +26,16 @@ from advisor.advice.notes import (
     variant_notes,
     with_why,
 )
+from advisor.advice.posing import Asked, posed
 from advisor.advice.prices import frontier, prices
-from advisor.advice.switches import implied, switched
 from advisor.advice.verdict import decide, said
-from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Advice, Candidate, Change, DataSummary, GpuChoice, Reason, Recommendation, TrainerChoice
 from advisor.catalog.gpus import other_sizes
-from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
-from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
-from advisor.costs.estimation import estimate, estimate_time
-from advisor.errors import BadValue
-from advisor.knobs import KNOBS, Question, read_question
-from advisor.parameters.own_weights import check_own_weights
-from advisor.parameters.paths import named_by
-from advisor.parameters.targets import resolve_targets
+from advisor.costs.estimation import estimate
+from advisor.knobs import KNOBS, read_question
 from advisor.rules.context import Context
-from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import CAUSAL, METHODS, GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
+from advisor.specs import GpuSpec, Method, Model, TracedModel, Workload
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
@@ -73,33 +64,20 @@ def advise(
     """
     question = read_question({"examples": examples, **knobs})
     spec = model_of(model, catalog)
-    if question.stack:
-        from advisor.parameters.stored import as_stored
-
-        spec = as_stored(spec, question.stack)
     if simulate is not None:
         from advisor.advice.simulation import check
 
         check(simulate, spec)
     asked, cards, question = cards_of(gpu, catalog, question)
     model_id = catalog.hub_id_of(model if isinstance(model, str) else spec.name)
-    placement = placement_of(question)
     data = data_of(question, spec, model if isinstance(model, str) else "", model_id, progress)
-    preset = find_trainer(question.trainer or DEFAULT_TRAINER)
-    question, ignored = switched(preset, question, architecture=spec.architecture)
-    taken = _taken(question, spec, cards, preset)
-    question, spec = taken.question, taken.model
-    question = _with_full_loss(question, spec)
-    workload = workload_of(question, spec, data, preset.collator)
     measured: list[Reason] = []
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = measured_card(cards[0])
-    if question.target_modules is not None and isinstance(spec, ModelSpec):
-        question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
-    job = _job(spec, cards, workload, placement, question, estimator, preset, profile)._replace(
-        data=data, methods=taken.methods
-    )
+    named = Asked(question, spec, cards, data, estimator, profile)
+    job, preset, stored, ignored = posed(named)
+    question, spec, workload = job.question, job.model, job.workload
     trainer = trainer_of(preset, question)
     neighbors = stand_ins(job, catalog)
     rows = best_rows(job, _job_methods(job), neighbors)
@@ -120,10 +98,10 @@ def advise(
     notes = (
         *name_notes(model, spec, catalog),
         *measured,
-        *taken.notes,
+        *stored,
         *traced_notes(job.model, [method for method in question.methods if method not in _job_methods(job)]),
         *trainer_notes(preset),
-        *mixer_notes(spec, question),
+        *_mixer_notes(job, chosen, rows),
         *task_notes(spec),
         *stand_in_notes(question),
         *ignored,
@@ -132,7 +110,7 @@ def advise(
         *loss_notes(question, head_loses_chunks(job)),
         *data_notes(question, summary),
         *card_notes(cards, job.cards, neighbors, other_sizes(asked)),
-        *batch_notes(question, workload, placement),
+        *batch_notes(question, workload, job.placement),
         *_evaluation_notes(job, chosen),
         *([] if replay is None else [replay.note]),
     )
@@ -147,8 +125,8 @@ def advise(
             asked=asked,
             cards=context.cards,
             memory_bytes=context.memory_bytes,
-            gpus=placement.gpus,
-            sharding=placement.effective_sharding,
+            gpus=job.placement.gpus,
+            sharding=job.placement.effective_sharding,
             bf16=context.has_bf16,
         ),
         workload=workload,
@@ -164,7 +142,9 @@ def advise(
         ),
         recommendation=recommendation,
         candidates=_compared(job, context, recommendation, neighbors, replay),
-        alternatives=() if recommendation else (*_sentences(found), *_remedies(job, context, catalog)),
+        alternatives=_surer(job, named, chosen.candidate, catalog)
+        if chosen
+        else (*_sentences(found), *_remedies(job, named, context, catalog)),
         frontier=() if chosen is None else frontier(job, chosen, neighbors),
         simulation=None if replay is None else replay.simulation,
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
@@ -172,14 +152,13 @@ def advise(
     )
 
 
-def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: Preset) -> Taken:
-    """The question as the model's checkpoint lets it be; loaded only where that may change anything."""
-    plain = isinstance(spec, TracedModel) or spec.checkpoint is None
-    if plain and (question.quant is None or STORES[question.quant].by_bitsandbytes):
-        return Taken(question, spec)
-    from advisor.advice.stored import taken_as_stored
+def _mixer_notes(job: Job, chosen: Row | None, rows: Mapping[Method, Row]) -> list[Reason]:
+    """What runs layers without attention; loaded only where there are some."""
+    if isinstance(job.model, TracedModel) or not job.model.mixers:
+        return []
+    from advisor.advice.mixers import mixer_notes
 
-    return taken_as_stored(question, spec, cards, preset)
+    return mixer_notes(job, (chosen or next(iter(rows.values()))).candidate)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:
@@ -232,81 +211,20 @@ def _sentences(reasons: tuple[Reason, ...]) -> tuple[Change, ...]:
     return tuple(Change(**dict(reason)) for reason in reasons)
 
 
-def _remedies(job: Job, context: Context, catalog: Catalog) -> tuple[Change, ...]:
+def _remedies(job: Job, asked: Asked, context: Context, catalog: Catalog) -> tuple[Change, ...]:
     """What would fit; the search for it is loaded only when nothing does."""
     from advisor.advice.remedies import remedies
 
-    return remedies(job, context.candidates, catalog)
+    return remedies(job, asked, context.candidates, catalog)
 
 
-def _job(
-    spec: Model,
-    cards: tuple[GpuSpec, ...],
-    workload: Workload,
-    placement: Placement,
-    question: Question,
-    estimator: Estimator,
-    preset: Preset,
-    profile: DeviceProfile | None,
-) -> Job:
-    """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
-    targets = question.target_modules
-    if isinstance(spec, ModelSpec):
-        if targets is not None and question.method != "full":
-            resolve_targets(spec, targets)
-        if question.variant == "oft" and question.method not in ("lora", "qlora"):
-            raise BadValue("--variant", "oft", "must be asked for with --method lora or --method qlora")
-        if spec.task == "embeddings" and workload.packing:
-            raise BadValue("--packing", "on", f"{spec.name} is trained on whole texts, one a row; leave it out")
-        if question.modules_to_save or question.trained_layers:
-            check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
-    smallest = question.priority == "memory"
-    many = workload.examples >= MANY_EXAMPLES and not smallest
-    job = Job(
-        spec,
-        workload,
-        placement,
-        tuple(card for card in cards if has_bf16(card)) or cards,
-        question,
-        estimator,
-        estimate_time if estimator is estimate else None,
-        rank=HIGH_RANK if many else DEFAULT_RANK,
-        smallest=smallest,
-        preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
-        collator=preset.collator,
-        profile=profile,
-    )
-    return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
+def _surer(job: Job, asked: Asked, row: Candidate, catalog: Catalog) -> tuple[Change, ...]:
+    """What surely fits, where the recommended row only just does; loaded only then."""
+    if row.verdict != "tight" or row.memory.needed_bytes.high <= job.smallest_card.memory_bytes:
+        return ()
+    from advisor.advice.remedies import surer
 
-
-def _with_full_loss(question: Question, spec: Model) -> Question:
-    """A loss on anything but next tokens does not come in chunks, whatever a trainer does with that one."""
-    if not isinstance(spec, ModelSpec) or spec.kind == CAUSAL:
-        return question
-    if question.loss == "chunked":
-        raise BadValue(
-            "--loss", "chunked", f"{spec.name} has no loss on next tokens, which alone comes in chunks; leave it out"
-        )
-    return question.fixing({"loss": "full"})
-
-
-def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:
-    """What the trainer sets for `method`; a trace is of transformers' own code, without what a trainer switches on."""
-    values = {**preset.values(method), **implied(preset, question, method)}
-    traced = isinstance(spec, TracedModel)
-    return {name: value for name, value in values.items() if not (traced and name in SWITCHED)}
-
-
-def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]:
-    """The checkpointing settings that were traced, by method. Raises NotTraced if no method's recipe was traced."""
-    from advisor.costs.traced import traced_ways
-
-    methods = job.question.methods
-    recipes = {method: first_recipe(job, method) for method in methods}
-    found = {method: ways for method in methods if (ways := traced_ways(model, recipes[method]))}
-    if not found:
-        job.estimate(recipes[methods[0]])  # says what was traced
-    return found
+    return surer(asked, job, row, catalog)
 
 
 def _context(

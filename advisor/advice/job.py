@@ -12,7 +12,7 @@ from advisor.interval import Interval
 from advisor.knobs import Question
 from advisor.lengths import RowLengths
 from advisor.parameters.modules import head_linear
-from advisor.parameters.targets import default_targets
+from advisor.parameters.replacing import targets_by_default
 from advisor.recipes import build_recipe, flag, stored_fields
 from advisor.rules.lora_for_speed import DEFAULT_RANK
 from advisor.specs import (
@@ -80,7 +80,7 @@ class Job(NamedTuple):
     @property
     def default_targets(self) -> tuple[str, ...]:
         """Target modules where the question leaves them open."""
-        return self.targets or default_targets(self.model)
+        return self.targets or targets_by_default(self.model, self.question.variant or "plain")
 
     @property
     def batch_per_card(self) -> int:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from advisor.answer import Candidate, Comparison, DataSummary, Reason, Recommendation
 from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
-from advisor.parameters.token_mixers import packages_of
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
 from advisor.specs import GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
@@ -43,26 +42,6 @@ def trainer_notes(preset: Preset) -> list[Reason]:
         f"`advise trainers {preset.name}` lists what was traced, and the differences."
     )
     return [Reason(code=ASSUMPTION, text=text, source="profiles/trainers")]
-
-
-def mixer_notes(model: Model, question: Question) -> list[Reason]:
-    """Which kernels layers without attention are counted with, and what packing does to them."""
-    if not isinstance(model, ModelSpec) or not model.mixers:
-        return []
-    texts = []
-    if question.sequence_kernels is None:
-        names = " and ".join(name.replace("_", "-") for name in packages_of(model))
-        texts.append(
-            f"Layers without attention are counted with the kernels of {names}, which trainers do not install by "
-            "themselves; where they are missing, add --sequence-kernels torch."
-        )
-    if question.packing:
-        texts.append(
-            "Layers without attention mix packed examples with each other, unless the collator passes where each "
-            "begins (transformers' DataCollatorWithFlattening with return_seq_idx)."
-        )
-    source = "transformers 5.23, integrations/hub_kernels.py, use_kernel_func_from_hub_with_fallback"
-    return [Reason(code=ASSUMPTION, text=text, source=source) for text in texts]
 
 
 _TASKS = {
@@ -107,13 +86,18 @@ _VARIANTS = {
     "olora": "starts LoRA from a QR decomposition, which is made once before training",
     "loraplus": "gives LoRA's B matrices a higher learning rate",
 }
+_IN_PLACE = {
+    "oft": "OFT in LoRA's place, in blocks of 32",
+    "ia3": "IA3 in LoRA's place, which scales the outputs of layers, and what the MLP's last layer reads",
+    "vera": "VeRA in LoRA's place, two matrices of this rank that all layers share and two vectors of each layer",
+}
 
 
 def variant_notes(question: Question) -> list[Reason]:
     """A note that the variant that was asked for costs what LoRA costs."""
-    if question.variant == "oft":
-        text = "--variant oft: OFT in LoRA's place, in blocks of 32; rank and alpha have no effect."
-        return [Reason(code=ASSUMPTION, text=text, source="peft 0.21, tuners/oft/layer.py")]
+    if question.variant in _IN_PLACE:
+        text = f"--variant {question.variant}: {_IN_PLACE[question.variant]}."
+        return [Reason(code=ASSUMPTION, text=text, source=f"peft 0.21, tuners/{question.variant}/layer.py")]
     does = _VARIANTS.get(question.variant or "")
     if does is None or question.method == "full":
         return []

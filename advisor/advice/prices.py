@@ -7,13 +7,15 @@ from typing import NamedTuple, cast
 
 from advisor.advice.candidates import Row, plan_of
 from advisor.advice.job import Job
+from advisor.advice.switches import implied
 from advisor.answer import Candidate, Change, Plan
+from advisor.catalog.trainers import DEFAULT_TRAINER, find_trainer
 from advisor.costs.micro_batches import worst
 from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
 from advisor.parameters.targets import default_targets, resolve_targets
 from advisor.recipes import flag, flags_of
-from advisor.rules.savings import ROUND_TO, SAVING, SHORTEST_ROW, TRAINS_OTHERWISE
+from advisor.rules.savings import ROUND_TO, SAVING, SHORTEST_ROW, TRAINS_OTHERWISE, switchable
 from advisor.rules.wording import FORMULA, signed_gib, signed_time
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Recipe
 
@@ -83,8 +85,8 @@ def _steps(job: Job, recipe: Recipe) -> Iterator[Step]:
     """Single changes, those that leave the training as it is first."""
     yield Step("gradient_checkpointing", not recipe.gradient_checkpointing)
     yield Step("expandable_segments", not recipe.expandable_segments)
-    if recipe.loss == "full":
-        yield Step("loss", SAVING["loss"], note="needs a kernel such as Liger's")
+    for one in switchable(find_trainer(job.question.trainer or DEFAULT_TRAINER), job.question, job.model, recipe):
+        yield Step(one.knob, one.value, f"needs {one.package}" if one.package else "")
     if recipe.base_dtype == "float32":
         yield Step("base_dtype", SAVING["base_dtype"])
     if recipe.optimizer in FULL_PRECISION:
@@ -140,10 +142,14 @@ def _other_adapters(job: Job, recipe: Recipe) -> Iterator[Step]:
 
 def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Change, ...]:
     """What single changes would bring, all else as in `row`; of the knobs that are fixed only shorter rows."""
-    idle = idle_knobs(row.method, row.recipe.quant, row.recipe.gradient_checkpointing)
+    recipe = row.recipe
+    idle = idle_knobs(row.method, recipe.quant, recipe.gradient_checkpointing, variant=recipe.variant)
+    preset = find_trainer(job.question.trainer or DEFAULT_TRAINER)
     found = []
     for step in _steps(job, row.recipe):
         if (step.knob in job.question.fixed and step.knob != "seq_len") or step.knob in idle:
+            continue
+        if preset.without(step.knob) is not None:
             continue
         try:
             found.append(_price(job, row, step, stand_ins))
@@ -154,7 +160,15 @@ def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Ch
 
 def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...]) -> Change:
     recipe = row.recipe
-    if step.knob in RECIPE_KNOBS:
+    if step.knob == "offload":  # which may decide on checkpointing
+        question = job.question.fixing({"offload": step.value})
+        recipe = recipe.model_copy(
+            update={
+                "offload": step.value,
+                **implied(find_trainer(job.question.trainer or DEFAULT_TRAINER), question, row.method),
+            }
+        )
+    elif step.knob in RECIPE_KNOBS:
         recipe = _changed(job, recipe, step)
     elif step.knob == "seq_len":
         job = job.cut_to(cast(int, step.value))

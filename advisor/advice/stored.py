@@ -22,6 +22,7 @@ LOADED = {
     "gptq": "backend='auto_trainable' in GPTQConfig: the kernels that it picks by itself refuse to train",
     "awq": "backend='auto_trainable' in AwqConfig: the kernels that it picks by itself refuse to train",
     "mxfp4": "Mxfp4Config(dequantize=True): in MXFP4 itself transformers refuses to train",
+    "fp8": "FineGrainedFP8Config(dequantize=True): what a step does with experts in FP8 is not known here",
 }
 """What a checkpoint has to be loaded with to be trained on, by its quant_method, and why."""
 
@@ -37,6 +38,11 @@ def taken_as_stored(question: Question, spec: Model, cards: tuple[GpuSpec, ...],
     if checkpoint is None:
         assert question.quant is not None
         _check_store(question.quant, libraries.transformers, "")
+        if _is_mixture(spec):
+            experts = (
+                f"what training does with the {STORES[question.quant].title} experts of a mixture is not known here"
+            )
+            raise BadValue("--quant", question.quant, f"{experts}: take nf4, or leave it out")
         if question.quant == "fp8" and not _keeps_fp8(cards):
             raise BadValue("--quant", "fp8", f"{_NO_FP8}: that is --method lora")
         return Taken(question, spec, _methods(question, question.quant, plain=True))
@@ -54,7 +60,7 @@ def taken_as_stored(question: Question, spec: Model, cards: tuple[GpuSpec, ...],
     if loads_experts(libraries):
         known = tuple(what for what in checkpoint.unknown if what != UNKNOWN_EXPERTS)
         checkpoint = checkpoint.model_copy(update={"unknown": known})
-    notes = [_reason(_sentence(question, checkpoint)), *map(_reason, _loading(checkpoint))]
+    notes = [_reason(_sentence(question, checkpoint)), *map(_reason, _loading(checkpoint, _is_mixture(spec)))]
     if question.method in QUANTIZED:
         question = question.model_copy(update={"method": QUANTIZED[question.method]})
     return Taken(question, spec, _methods(question, checkpoint.quant), tuple(notes))
@@ -67,6 +73,10 @@ def _keeps_fp8(cards: tuple[GpuSpec, ...]) -> bool:
     """Whether all cards have FP8 products; one whose compute capability is not known counts as one without."""
     known = [tuple(map(int, card.compute_capability.split("."))) for card in cards if card.compute_capability]
     return len(known) == len(cards) and all(capability >= FP8_CAPABILITY for capability in known)
+
+
+def _is_mixture(spec: Model) -> bool:
+    return isinstance(spec, ModelSpec) and bool(spec.num_experts)
 
 
 def _check_store(quant: Quantization, transformers: tuple[int, int], instead: str) -> None:
@@ -115,7 +125,7 @@ def _dequantized(question: Question, spec: Model, checkpoint: Checkpoint) -> Tak
         f"The checkpoint is stored as {checkpoint.stored}, and dequantized to 16 bits while it is loaded: the base of "
         f"this answer is in 16 bits, and QLoRA is left out{_or(checkpoint) if checkpoint.original else ''}."
     )
-    return Taken(question, spec, methods, (_reason(text), *map(_reason, _loading(checkpoint))))
+    return Taken(question, spec, methods, (_reason(text), *map(_reason, _loading(checkpoint, _is_mixture(spec)))))
 
 
 def _sentence(question: Question, checkpoint: Checkpoint) -> str:
@@ -131,10 +141,10 @@ def _sentence(question: Question, checkpoint: Checkpoint) -> str:
     return f"{text}. In 16 bits: {instead}." if instead else f"{text}."
 
 
-def _loading(checkpoint: Checkpoint) -> list[str]:
+def _loading(checkpoint: Checkpoint, mixture: bool) -> list[str]:
     """How it must be loaded to be trained on, and what of it is not known."""
     texts = []
-    if checkpoint.method in LOADED:
+    if checkpoint.method in LOADED and (checkpoint.method != "fp8" or mixture):
         texts.append(f"Load it with {LOADED[checkpoint.method]}.")
     for what in checkpoint.unknown:
         text = f"It is not known {what}"

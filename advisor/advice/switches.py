@@ -9,6 +9,7 @@ from advisor.catalog.trainers import SWITCHED, Preset, Switch, all_trainers
 from advisor.errors import BadValue
 from advisor.knobs import Question
 from advisor.libraries import CODE, OWN_MODELS, read_stack_name
+from advisor.recipes import flag
 from advisor.specs import Method
 
 ASSUMPTION = "assumption"
@@ -19,7 +20,7 @@ def switched(preset: Preset, question: Question, architecture: str) -> tuple[Que
 
     Raises BadValue for what the trainer does not have, which names those that do.
     """
-    notes: list[Reason] = []
+    notes = _lacking(preset, question)
     if question.stack:
         question = question.fixing({"stack": stack_of(preset, question.stack)})
     for name in SWITCHED:
@@ -46,6 +47,24 @@ def switched(preset: Preset, question: Question, architecture: str) -> tuple[Que
     return question, notes
 
 
+def _lacking(preset: Preset, question: Question) -> list[Reason]:
+    """A note for each knob that is set to what the trainer has no setting for.
+
+    Raises BadValue for a method that it does not have.
+    """
+    if question.method is not None and question.method not in preset.methods:
+        able = next(one.name for one in all_trainers() if question.method in one.methods)
+        allowed = f"{preset.name} {preset.version} does not have it; --trainer {able} does"
+        raise BadValue("--method", question.method, allowed)
+    notes = []
+    for name in question.fixed:
+        lack, value = preset.without(name), getattr(question, name)
+        if lack is not None and (value is True or value not in (False, 1)):  # off, or a multiple of 1
+            text = f"{flag(name, value)}: {preset.name} has no setting for it; it is computed as asked."
+            notes.append(Reason(code=ASSUMPTION, text=text, source=lack.source))
+    return notes
+
+
 def stack_of(preset: Preset, names: tuple[str, ...]) -> tuple[str, ...]:
     """The versions that were asked for, and the trainer's own for the libraries that were not.
 
@@ -62,6 +81,8 @@ def stack_of(preset: Preset, names: tuple[str, ...]) -> tuple[str, ...]:
         if library == "transformers" and code in OWN_MODELS:
             raise BadValue("--stack", name, f"is not in {preset.name}'s step, whose models are its own; leave it out")
     given = {read_stack_name(name)[0] for name in names}
+    if code in given and own[code] not in names:  # another version of its code came with other libraries
+        return names
     return (*(name for library, name in own.items() if library not in given), *names)
 
 
@@ -88,7 +109,7 @@ def implied(preset: Preset, question: Question, method: Method) -> Mapping[str, 
     for switch in _of(preset, "offload", str(offload), method):
         if switch.checkpointing is None:
             continue
-        if asked not in (None, switch.checkpointing):
+        if asked not in (None, switch.checkpointing) and method in question.methods:
             state = "on" if switch.checkpointing else "off"
             why = f"--offload {offload} of {preset.name} {preset.version} turns it {state} for {method}; leave it out"
             raise BadValue("--gradient-checkpointing", asked, why)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from advisor.answer import Reason, Recommendation
 from advisor.errors import InputError
 from advisor.rates import learning_rate
 from advisor.rules import RULES
 from advisor.rules.context import Context, Finding, Rule
 from advisor.specs import TracedModel
-
-if TYPE_CHECKING:
-    pass
 
 
 def decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]:
@@ -27,8 +22,8 @@ def decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]
         row = context.candidates[finding.method]
         return (), Recommendation(
             method=finding.method,
-            rank=row.recipe.rank if row.recipe.has_adapters else 0,
-            learning_rate=learning_rate(finding.method, context.parameters).value,
+            rank=row.recipe.rank if row.recipe.has_rank else 0,
+            learning_rate=learning_rate(finding.method, context.parameters, row.recipe.variant).value,
             rule=rule.code,
             reasons=(*finding.reasons, *said(chosen, "remarks")),
             warnings=said(chosen, "warns"),
@@ -37,11 +32,14 @@ def decide(context: Context) -> tuple[tuple[Reason, ...], Recommendation | None]
 
 
 def _finding(rule: Rule, context: Context) -> Finding | None:
-    """What a rule says; None if it needs a recipe that the traced model's profile lacks."""
+    """What a rule says; None if it compares with a recipe that cannot be run.
+
+    Such as one that a traced model's profile lacks, or fp32 weights beside a kernel for 16 bits.
+    """
     try:
         return rule.check(context)
     except InputError:
-        if isinstance(context.model, TracedModel):
+        if rule.kind != "recommends" or isinstance(context.model, TracedModel):
             return None
         raise
 

@@ -14,11 +14,12 @@ from advisor.architectures.dense import DENSE
 from advisor.architectures.encoders import ENCODERS
 from advisor.architectures.mixtures import MIXTURES
 from advisor.architectures.row import Architecture
+from advisor.architectures.sigmoid_mixtures import SIGMOID_MIXTURES
 from advisor.errors import UnsupportedArchitecture
 
 __all__ = ["ARCHITECTURES", "Architecture", "architecture_of"]
 
-ARCHITECTURES: dict[str, Architecture] = dict(sorted((DENSE | MIXTURES | ENCODERS).items()))
+ARCHITECTURES: dict[str, Architecture] = dict(sorted((DENSE | MIXTURES | SIGMOID_MIXTURES | ENCODERS).items()))
 
 
 def architecture_of(model_type: str) -> Architecture:

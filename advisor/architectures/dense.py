@@ -36,6 +36,25 @@ DENSE: dict[str, Architecture] = {
     "exaone4": Architecture(
         norms_after_values=True,  # modeling_exaone4.py, Exaone4Attention.forward: q_norm after v_proj
     ),
+    "bamba": Architecture(
+        # modeling_bamba.py, BambaDecoderLayer.__init__: self.feed_forward
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.mamba",  # modeling_bamba.py, BambaDecoderLayer.__init__: self.mamba
+        norms_end_in_norm=False,  # modeling_bamba.py, BambaMixer.__init__: self.norm
+        rope_parts="joined",  # modeling_bamba.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "falcon_h1": Architecture(
+        layer="falcon_h1",  # modeling_falcon_h1.py, FalconH1DecoderLayer.forward: mamba_hidden_states + attention_...
+        # modeling_falcon_h1.py, FalconH1DecoderLayer.__init__: self.feed_forward
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.mamba",  # modeling_falcon_h1.py, FalconH1DecoderLayer.__init__: self.mamba
+        norms_end_in_norm=False,  # modeling_falcon_h1.py, FalconH1Mixer.__init__: self.norm
+        scales_state_space=True,  # modeling_falcon_h1.py, FalconH1Mixer.forward: projected_states * self.mup_vector
+        # modeling_falcon_h1.py, FalconH1Attention.forward: key_states = ... * self.key_multiplier
+        scales_projected_keys=True,
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
+    ),
     "falcon": Architecture(
         # modeling_falcon.py, FalconDecoderLayer.__init__: self.self_attention
         linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
@@ -72,6 +91,25 @@ DENSE: dict[str, Architecture] = {
         # modeling_gemma3.py, Gemma3RotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", nn.Buffer(...))
         rope_made="by_kind",
         norms_after_values=True,  # modeling_gemma3.py, Gemma3Attention.forward: q_norm after v_proj
+    ),
+    "gemma3n_text": Architecture(
+        layer="gemma3n",  # modeling_gemma3n.py, Gemma3nTextDecoderLayer.forward: self.altup.predict(hidden_states)
+        # modeling_gemma3n.py, Gemma3nTextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+        # modeling_gemma3n.py, Gemma3nRotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", nn.Buffer(...))
+        rope_made="by_kind",
+    ),
+    "gemma4_unified_text": Architecture(
+        layer="gemma4",  # modeling_gemma4_unified.py, Gemma4UnifiedTextAttention.forward: self.v_norm(value_states)
+        # configuration_gemma4_unified.py, Gemma4UnifiedTextConfig.__post_init__: "per_layer_config"
+        reads_per_layer_config=True,
+        norms_after_values=True,  # modeling_gemma4_unified.py, Gemma4UnifiedTextAttention.forward: k_norm after v_proj
+        # modeling_gemma4_unified.py, Gemma4UnifiedTextDecoderLayer.forward: hidden_states *= self.layer_scalar
+        layer_scalar=True,
+        # modeling_gemma4_unified.py, Gemma4UnifiedTextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
+        embedding_scales_itself=True,
+        # modeling_gemma4_unified.py, Gemma4UnifiedTextRotaryEmbedding: setattr(self, f"{layer_type}_inv_freq", ...)
+        rope_made="by_kind",
     ),
     "glm": Architecture(
         # modeling_glm.py, apply_rotary_pos_emb: cos[..., : cos.shape[-1] // 2].repeat_interleave(2, dim=-1)
@@ -167,6 +205,13 @@ DENSE: dict[str, Architecture] = {
         rope_made="by_kind",
         rope_tables="float",  # modeling_olmo3.py, Olmo3RotaryEmbedding.forward: return cos, sin
     ),
+    "olmo_hybrid": Architecture(
+        # modeling_olmo_hybrid.py, OlmoHybridLinearAttentionDecoderLayer.__init__: self.linear_attn
+        mixer_path="model.layers.{}.linear_attn",
+        rope_tables="float",  # modeling_olmo_hybrid.py, OlmoHybridRotaryEmbedding.forward: return cos, sin
+        # modeling_olmo_hybrid.py, OlmoHybridModel.forward: layer_position_embeddings = ... if ... == "full_attention"
+        rope_for_attention_alone=True,
+    ),
     "opt": Architecture(
         # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1
         linear_paths=("model.decoder.layers.{}.self_attn", "model.decoder.layers.{}"),
@@ -191,6 +236,12 @@ DENSE: dict[str, Architecture] = {
     "qwen": Architecture(),  # not in the catalog: Qwen 1, whose published measurements are checked
     "qwen2": Architecture(),
     "qwen3": Architecture(),
+    "qwen3_5_text": Architecture(
+        mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_5.py, Qwen3_5DecoderLayer.__init__: self.linear_attn
+        # modeling_qwen3_5.py, Qwen3_5TextRotaryEmbedding.forward: position_ids = position_ids.expand(3, -1, -1)
+        rope_by_axis=True,
+        rope_parts="joined",  # modeling_qwen3_5.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
     "seed_oss": Architecture(
         drops_inside=True,  # modeling_seed_oss.py, SeedOssAttention.forward: nn.functional.dropout(attn_output, ...)
     ),

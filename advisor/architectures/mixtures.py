@@ -43,6 +43,7 @@ MIXTURES: dict[str, Architecture] = {
     "gemma4_text": Architecture(
         layer="gemma4",  # modeling_gemma4.py, Gemma4TextAttention.forward: value_states = self.v_norm(value_states)
         reads_per_layer_config=True,  # configuration_gemma4.py, Gemma4TextConfig.__post_init__: "per_layer_config"
+        norms_after_values=True,  # modeling_gemma4.py, Gemma4TextAttention.forward: k_norm after v_proj
         # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states = hidden_states_1 + hidden_states_2
         experts_beside_mlp=True,
         layer_scalar=True,  # modeling_gemma4.py, Gemma4TextDecoderLayer.forward: hidden_states *= self.layer_scalar
@@ -72,6 +73,18 @@ MIXTURES: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_gpt_oss.py, _apply_rotary_emb: return torch.cat((first_, second_), dim=-1)
     ),
     "granitemoe": Architecture(),
+    "granitemoehybrid": Architecture(
+        # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
+        mixture="granite",
+        # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.__init__: self.shared_mlp
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.shared_mlp"),
+        mixer_path="model.layers.{}.mamba",  # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer: self.mamba
+        norms_end_in_norm=False,  # modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer: self.norm
+        # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: decoder_layer(...) without position_ids
+        position_ids="not_passed_on",
+        # modeling_granitemoehybrid.py, GraniteMoeHybridModel.forward: create_causal_mask(...) without position_ids
+        sees_packed_rows_as_one=True,
+    ),
     "granitemoeshared": Architecture(
         # modeling_granitemoeshared.py, GraniteMoeSharedDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
         mixture="granite",
@@ -112,6 +125,20 @@ MIXTURES: dict[str, Architecture] = {
         # peft, utils/transformers_weight_conversion.py: _MODEL_TO_CONVERSION_PATTERN["mixtral"] = "mixtral"
         fused_experts_in_peft=True,
     ),
+    "nemotron_h": Architecture(
+        mixture="nemotron_h",  # modeling_nemotron_h.py, NemotronHMoE.forward: self.fc1_latent_proj(hidden_states)
+        # modeling_nemotron_h.py, NemotronHBlock.__init__: self.mixer
+        linear_paths=("model.layers.{}.mixer", "model.layers.{}.mixer"),
+        mixer_path="model.layers.{}.mixer",  # modeling_nemotron_h.py, NemotronHBlock.__init__: self.mixer
+        embedding_name="embeddings",  # modeling_nemotron_h.py, NemotronHModel.__init__: self.embeddings
+        norms_end_in_norm=False,  # modeling_nemotron_h.py, NemotronHModel.__init__: self.norm_f
+        # modeling_nemotron_h.py, NemotronHTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
+        # modeling_nemotron_h.py, NemotronHForCausalLM.forward: self.lm_head(...).float()
+        logits_in_float=True,
+    ),
     "olmoe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_olmoe.py, OlmoeSparseMoeBlock.forward
@@ -127,6 +154,18 @@ MIXTURES: dict[str, Architecture] = {
     "qwen2_moe": Architecture(
         own_sdpa_before_5=True,  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSparseMoeBlock.forward
+    ),
+    "qwen3_5_moe_text": Architecture(
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeDecoderLayer.__init__: self.linear_attn
+        mixer_path="model.layers.{}.linear_attn",
+        # modeling_qwen3_5_moe.py, Qwen3_5MoeTextRotaryEmbedding.forward: position_ids.expand(3, -1, -1)
+        rope_by_axis=True,
+        rope_parts="joined",  # modeling_qwen3_5_moe.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
+    ),
+    "qwen3_next": Architecture(
+        fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
+        mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_next.py, Qwen3NextDecoderLayer: self.linear_attn
+        rope_parts="joined",  # modeling_qwen3_next.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
     ),
     "qwen3_moe": Architecture(
         expert_loop="shared",  # transformers 4.57, modeling_qwen3_moe.py, Qwen3MoeSparseMoeBlock.forward

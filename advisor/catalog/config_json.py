@@ -31,10 +31,16 @@ _HINT = "give a config.json or a folder that holds one"
 _MAX_WRAPPERS = 3
 _TEXT_PARTS = {
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
     "mistral3": "mistral",
     "qwen2_vl": "qwen2_vl_text",
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen3_vl": "qwen3_vl_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
 }
 """The model_type of a multimodal model's text part, for configs that do not state it."""
 _FLAT = frozenset({"qwen2_vl", "qwen2_5_vl"})
@@ -52,12 +58,35 @@ _LIKE: dict[str, tuple[str, dict[str, object]]] = {
     "qwen2_vl_text": ("qwen2", _QWEN2_VL),
     "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
     "qwen3_vl_text": ("qwen3", {"max_position_embeddings": 128_000}),
+    "qwen3_vl_moe_text": (
+        "qwen3_moe",
+        {
+            "intermediate_size": 5632,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "max_position_embeddings": 128_000,
+            "moe_intermediate_size": 1408,
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+        },
+    ),
 }
 """Text parts that have no causal model class: the family that their layers belong to, and their own defaults.
 
 Ignored: their rotary tables cover three axes of positions, which are equal for text. Scaling or interleaving them
 changes no size.
 """
+
+_FIXED: dict[str, dict[str, object]] = {
+    # modeling_qwen3_vl_moe.py, Qwen3VLMoeTextTopKRouter: always normalized; configuration: sliding_window = None
+    "qwen3_vl_moe_text": {"norm_topk_prob": True, "use_sliding_window": False},
+}
+"""What the code of such a text part does whatever its config says, as its family's config says it."""
+TEXT_PART = "text_part"
+"""The key under which the decoder's config keeps the model_type of such a text part."""
+EXPERTS_ALONE = frozenset({"qwen3_vl_moe_text"})
+"""Text parts whose experts peft never adapts, unlike their family's: peft 0.21 looks a wrapper's model_type up in
+transformers' conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN, which lacks theirs."""
 
 
 def read_config(path: Path, origin: str = "") -> Mapping[str, object]:
@@ -103,6 +132,8 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     if fields.has("per_layer_config") and not architecture_of(model_type).reads_per_layer_config:
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
     structure = family(fields)
+    if fields.config.get(TEXT_PART) in EXPERTS_ALONE:
+        structure["experts"] = "fused_alone"
     # with rotary positions: files of earlier models name no head where there is one
     if not wrapper and fields.names_no_head() and structure.get("position") == "rope":
         structure |= {"task": "embeddings", "tie_word_embeddings": True, "lm_head_bias": False}
@@ -142,9 +173,10 @@ def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, 
         fields = Fields({**fields.config, "model_type": default}, origin) if flat else fields.text_tower()
         model_type = fields.text("model_type", default) or _model_type(fields)
         if model_type in _LIKE:
-            model_type, defaults = _LIKE[model_type]
+            part, (model_type, defaults) = model_type, _LIKE[model_type]
             own = {key: value for key, value in fields.config.items() if key not in ("rope_scaling", "rope_parameters")}
-            fields = Fields({**defaults, **own}, origin, fields.prefix)
+            fixed = {TEXT_PART: part, **_FIXED.get(part, {})}
+            fields = Fields({**defaults, **own, **fixed}, origin, fields.prefix)
     return fields, model_type, wrapper
 
 

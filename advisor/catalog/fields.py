@@ -108,6 +108,11 @@ class Fields(NamedTuple):
         """The same fields without one of them."""
         return self._replace(config={name: value for name, value in self.config.items() if name != key})
 
+    def replaced(self, other: str, key: str) -> Fields:
+        """The same fields with what stands under `other`, another name of `key`, under that."""
+        used = self.key_of(key, other)
+        return self if used == key else self._replace(config={**self.config, key: self.config[used]})
+
     def one_for_all(self, *keys: str) -> Fields:
         """The same fields, with a list of equal per-layer values under one of `keys` replaced by that value."""
         changed = {}

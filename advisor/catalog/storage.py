@@ -133,7 +133,8 @@ def read_ending(label: str) -> Stored | None:
 
 def refused_mixture(checkpoint: Checkpoint, m: ModelSpec) -> str:
     """Why nothing here trains on this checkpoint of a mixture of experts; '' where it does, or `m` is none."""
-    if not m.num_experts or checkpoint.dequantized or STORES[checkpoint.quant].by_bitsandbytes:
+    loaded = checkpoint.dequantized or checkpoint.quant == "fp8" or STORES[checkpoint.quant].by_bitsandbytes
+    if not m.num_experts or loaded:
         return ""
     return (
         f"{NOT_MIRRORED.format(f'the {STORES[checkpoint.quant].title} experts of a mixture')}: take the 16-bit original"
@@ -143,8 +144,12 @@ def refused_mixture(checkpoint: Checkpoint, m: ModelSpec) -> str:
 def with_experts(checkpoint: Checkpoint, m: ModelSpec) -> Checkpoint:
     """The checkpoint of a mixture with what is not known of its experts: bitsandbytes quantized them one by one.
 
-    transformers 5.23 has all experts of a layer in one tensor, which bitsandbytes passes over.
+    transformers 5.23 has all experts of a layer in one tensor, which bitsandbytes passes over. Experts in FP8 are not
+    mirrored: the base is dequantized, as it is loaded on request. Source: transformers 5.23,
+    utils/quantization_config.py, FineGrainedFP8Config(dequantize=True).
     """
     if not m.num_experts or checkpoint.dequantized:
         return checkpoint
+    if checkpoint.quant == "fp8":
+        return dequantized(checkpoint.stored, "fp8", original=checkpoint.original)
     return checkpoint.model_copy(update={"unknown": (*checkpoint.unknown, UNKNOWN_EXPERTS)})

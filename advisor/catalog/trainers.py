@@ -14,12 +14,13 @@ from typing import Any
 from advisor.catalog.data import data_text
 from advisor.errors import AdvisorError, BadConfig
 from advisor.frozen import Frozen
-from advisor.knobs import COLLATOR_KNOBS, RECIPE_KNOBS, TRAINERS, read_value
+from advisor.knobs import BY_NAME, COLLATOR_KNOBS, RECIPE_KNOBS, TRAINERS, read_value
 from advisor.specs import METHODS, Method, Trainer
 
 DEFAULT_TRAINER = "transformers"
-_KEYS = {"name", "version", "title", "traced", "differs", "knob", "switch"}
-_KNOB_KEYS = {"name", "value", "methods", "source"}
+_KEYS = {"name", "version", "title", "traced", "differs", "knob", "switch", "lack"}
+_KNOB_KEYS = {"name", "value", "methods", "models", "loss", "source"}
+_LACK_KEYS = {"knobs", "methods", "source"}
 _SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "models", "ignored", "source"}
 SWITCHED = ("kernels", "offload", "optimizer_in_backward")
 """Knobs that a trainer has or has not: a preset lists what it can switch on."""
@@ -31,6 +32,8 @@ class PresetKnob(Frozen):
     name: str
     value: str | bool | int | float | tuple[str, ...]
     methods: tuple[Method, ...]
+    models: tuple[str, ...] = ()  # model types for which it does that otherwise than for all others; () = all
+    loss: str = ""  # the loss under which it does that otherwise; '' = any
     source: str
 
 
@@ -47,6 +50,14 @@ class Switch(Frozen):
     source: str
 
 
+class Lack(Frozen):
+    """Knobs for which a trainer has no setting, or methods that it does not have, and where its code shows that."""
+
+    knobs: tuple[str, ...] = ()
+    methods: tuple[Method, ...] = ()
+    source: str
+
+
 class Preset(Frozen):
     """A version of a trainer: what it sets, and what it does that the estimate leaves out."""
 
@@ -57,6 +68,16 @@ class Preset(Frozen):
     differs: tuple[str, ...]
     knobs: tuple[PresetKnob, ...]
     switches: tuple[Switch, ...] = ()
+    lacks: tuple[Lack, ...] = ()
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods that it has."""
+        return tuple(one for one in METHODS if not any(one in lack.methods for lack in self.lacks))
+
+    def without(self, name: str) -> Lack | None:
+        """That it has no setting for a knob; None where it has one, or where that is not known."""
+        return next((one for one in self.lacks if name in one.knobs), None)
 
     def values(self, method: Method) -> dict[str, object]:
         """The knobs of a recipe that it sets for `method`."""
@@ -66,15 +87,27 @@ class Preset(Frozen):
         """What it does with a value of a knob of SWITCHED; () where it has no such thing."""
         return tuple(one for one in self.switches if one.name == name and value in one.values)
 
+    def switchable(self, name: str, values: Sequence[str], method: Method, architecture: str) -> tuple[str, ...]:
+        """Those values of a knob of SWITCHED that it can switch on for a method of a model, and does not pass over."""
+
+        def does(one: Switch) -> bool:
+            return method in one.methods and not one.ignored and (not one.models or architecture in one.models)
+
+        return tuple(value for value in values if any(map(does, self.switches_for(name, value))))
+
     @property
     def stack(self) -> tuple[str, ...]:
         """Whose code its step runs, as a recipe names it; () for that of transformers."""
         return next((knob.value for knob in self.knobs if knob.name == "stack" and isinstance(knob.value, tuple)), ())
 
-    @property
-    def collator(self) -> dict[str, object]:
-        """How it makes micro-batches of rows: the knobs of a workload that it sets."""
-        return {knob.name: knob.value for knob in self.knobs if knob.name in COLLATOR_KNOBS}
+    def collator(self, architecture: str = "", loss: str | None = None) -> dict[str, object]:
+        """How it makes micro-batches of rows of a model, under a loss that was asked for: knobs of a workload."""
+        return {
+            knob.name: knob.value
+            for knob in self.knobs
+            if knob.name in COLLATOR_KNOBS
+            and (not (knob.models or knob.loss) or architecture in knob.models or loss == knob.loss != "")
+        }
 
 
 @cache
@@ -108,7 +141,11 @@ def _from_row(row: Mapping[str, Any]) -> Preset:
         Switch.model_validate({name: tuple(one) if isinstance(one, list) else one for name, one in switch.items()})
         for switch in row["switches"]
     )
-    return Preset(**{**row, "differs": tuple(row["differs"]), "knobs": knobs, "switches": switches})
+    lacks = tuple(
+        Lack(knobs=tuple(one["knobs"]), methods=tuple(one["methods"]), source=one["source"]) for one in row["lacks"]
+    )
+    found = {**row, "differs": tuple(row["differs"]), "knobs": knobs, "switches": switches, "lacks": lacks}
+    return Preset(**found)
 
 
 def preset_from_toml(text: str, where: str) -> Preset:
@@ -143,7 +180,21 @@ def preset_from_toml(text: str, where: str) -> Preset:
         differs=tuple(differs),
         knobs=knobs,
         switches=tuple(_switch(row, where) for row in table.get("switch", ())),
+        lacks=tuple(_lack(row, where) for row in table.get("lack", ())),
     )
+
+
+def _lack(row: Mapping[str, Any], where: str) -> Lack:
+    _closed(row, _LACK_KEYS, where)
+    knobs, methods, source = tuple(row.get("knobs", ())), row.get("methods", ()), row.get("source")
+    if not isinstance(source, str) or not source.strip():
+        raise BadConfig(f"{where}: what it lacks has no source; give the place in the trainer's code")
+    for name in knobs:
+        if name not in BY_NAME:
+            raise BadConfig(f"{where}: it lacks {name!r}, which is not a knob")
+    if not set(methods) <= set(METHODS):
+        raise BadConfig(f"{where}: it lacks the methods {methods!r}; known: {', '.join(METHODS)}")
+    return Lack(knobs=knobs, methods=tuple(m for m in METHODS if m in methods), source=source)
 
 
 def _switch(row: Mapping[str, Any], where: str) -> Switch:
@@ -197,13 +248,17 @@ def _knob(row: Mapping[str, Any], where: str) -> PresetKnob:
         raise BadConfig(f"{where}: {name} is about rows, not about a method; leave methods out")
     if not isinstance(value, (str, int, float, tuple)) or (name in RECIPE_KNOBS and type(value) is int):
         raise BadConfig(f"{where}: {name} is {value!r}; presets set names, switches and fractions only")
-    return PresetKnob(name=name, value=value, methods=tuple(m for m in METHODS if m in methods), source=source)
+    models, loss = tuple(row.get("models", ())), row.get("loss", "")
+    if (models or loss) and name not in COLLATOR_KNOBS:
+        raise BadConfig(f"{where}: {name} is set for some models or a loss; only {', '.join(COLLATOR_KNOBS)} can be")
+    kept = tuple(m for m in METHODS if m in methods)
+    return PresetKnob(name=name, value=value, methods=kept, models=models, loss=loss, source=source)
 
 
 def _once(knobs: Sequence[PresetKnob], where: str) -> None:
     """Refuse a knob that is set twice for one method."""
     seen: set[tuple[str, Method]] = set()
-    for knob in knobs:
+    for knob in (one for one in knobs if not (one.models or one.loss)):
         for method in knob.methods:
             if (knob.name, method) in seen:
                 raise BadConfig(f"{where}: {knob.name} is set twice for {method}; leave one")

@@ -194,10 +194,14 @@ def _estimate(
     stack = stack.shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
     step = _step_memory(model, _as_computed(recipe), batch, stack, card)
+    memory = _job_memory(model, recipe, workload, gpu, profile, step)
+    if (fewest := stack.scoring_fewest) is not None:
+        least = _step_memory(model, _as_computed(recipe), batch, fewest, card)
+        memory = spanning_memory(_job_memory(model, recipe, workload, gpu, profile, least), memory, memory)
     proof = with_store(stack.proof(model, recipe), model, recipe)
     return Estimate(
         recipe=recipe,
-        memory=with_unknown_layers(_job_memory(model, recipe, workload, gpu, profile, step), model, recipe),
+        memory=with_unknown_layers(memory, model, recipe),
         time=_time(model, _as_computed(recipe), workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
         evidence=Evidence(

@@ -25,6 +25,7 @@ from advisor.costs.static import static_memory
 from advisor.decoders.recorder import HEAD
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import evaluation_program
+from advisor.parameters.layer_inputs import layer_table
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
 from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant, own_quant
@@ -93,7 +94,10 @@ class Beginning(NamedTuple):
 def base_of(recipe: Recipe) -> Recipe:
     """The same quantized base under one recipe for all: what is equal before the first step."""
     same = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "base_dtype", "stack")
-    return Recipe(method="qlora", rank=1, **{name: getattr(recipe, name) for name in same})
+    # of whatever targets: peft refuses all layers of some models
+    return Recipe(
+        method="qlora", rank=1, target_modules=("attention",), **{name: getattr(recipe, name) for name in same}
+    )
 
 
 @lru_cache(maxsize=256)
@@ -147,13 +151,14 @@ def _beside(part: ModelSpec, recipe: Recipe) -> int:
 def _casting_peak(m: ModelSpec, loaded: Recipe) -> int:
     """Most bytes alive while the tensors that are not quantized are cast to fp32, each beside what it is made from.
 
-    The order is that of the model's parameters: embedding, layers, head. Source: peft 0.21, utils/other.py,
-    prepare_model_for_kbit_training.
+    The order is that of the model's parameters: embedding, layers, what layers get of tokens, head.
+    Source: peft 0.21, utils/other.py, prepare_model_for_kbit_training.
     """
     half, full = ITEM_BYTES[loaded.base_dtype], ITEM_BYTES["float32"]
     table = m.vocab_size * m.token_size
     inner = [n for part, layers in layer_groups(m) for n in _unquantized(part, loaded) * layers]
-    matrices = [table, *inner, *([] if m.tie_word_embeddings else [table])]
+    layered = [prod(layer_table(m))] if m.layer_input_size else []
+    matrices = [table, *inner, *layered, *([] if m.tie_word_embeddings else [table])]
     growths = [block_bytes(n * full) - block_bytes(n * half) for n in matrices]
     done = peak = sum(_weights(m, loaded).values())
     vectors = sum(_weights(m, loaded.model_copy(update={"kbit_upcast": True})).values()) - done - sum(growths)

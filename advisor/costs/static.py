@@ -30,7 +30,7 @@ from advisor.parameters.storage import (
     store_bytes,
     whole_counts,
 )
-from advisor.parameters.trained import trained_shapes
+from advisor.parameters.trained import idle_adapters, trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe
 from advisor.terms import TermName
 
@@ -145,7 +145,7 @@ def _held(m: ModelSpec, recipe: Recipe, quantized_head: bool) -> Static:
     _add_base_weights(tally, m, recipe, quantized_head)
     shapes = trained_shapes(m, recipe)
     if recipe.has_adapters:
-        for p in shapes:
+        for p in (*shapes, *idle_adapters(m, recipe)):
             tally.add(TermName.ADAPTERS, p.bytes, p.times)
     for term, size, times in kept_tensors(shapes, recipe.optimizer):
         tally.add(term, size, times)

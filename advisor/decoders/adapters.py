@@ -8,7 +8,7 @@ from __future__ import annotations
 from advisor.decoders.base_linear import base_linear
 from advisor.decoders.dequantized import dequantized
 from advisor.decoders.linear import Linear, autocast_operand, product
-from advisor.decoders.rotation import rotated
+from advisor.decoders.replaced import COPIED, REPLACED
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import copy
 from advisor.tape.ops import add, batched_matmul, cast, dropout, mul, scale, shift
@@ -22,15 +22,13 @@ ADAPTER_LABELS = ("LoRA", "DoRA")
 
 PLAIN = ("none", "gptq", "fp8")
 """Bases whose adapters work as on a plain layer: tuners/lora/layer.py and gptq.py."""
-COPIED = ("nf4", "fp4")
-"""Bases whose result peft copies before it adds to it: tuners/lora/bnb.py, Linear4bit."""
 
 
 def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """A linear layer as the recipe has it: x (B, S, I) -> (B, S, O)."""
     t.label(m.name)
-    if m.rotation is not None:
-        return _rotated(t, x, m, m.rotation)
+    if m.replacing:
+        return REPLACED[m.recipe.variant](t, x, m)
     if m.lora_a is None or m.lora_b is None:
         return base_linear(t, x, m)
     results = [base_linear(t, x, m)]  # popped: peft rebinds the name of the base layer's result
@@ -38,15 +36,6 @@ def linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
     out = _adapted(t, x, results, m)
     t.label(m.name)
     return out
-
-
-def _rotated(t: Tape, x: Tensor, m: Linear, rotation: Tensor) -> Tensor:
-    """The base layer on what OFT makes of its input, which lives until the layer has run."""
-    t.label(f"{m.name}, OFT")
-    inner = cast(t, x, rotation.dtype)
-    inner = rotated(t, inner, rotation)
-    t.label(m.name)
-    return cast(t, base_linear(t, cast(t, inner, x.dtype), m), x.dtype)
 
 
 def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:

@@ -11,6 +11,7 @@ from math import prod
 
 from advisor.decoders.linear import autocast_operand
 from advisor.tape.graph import Tensor
+from advisor.tape.layout import part
 from advisor.tape.ops import cast, unary
 from advisor.tape.tape import Tape
 
@@ -31,7 +32,7 @@ def causal_convolution(
         x, weight = autocast_operand(t, x), autocast_operand(t, weight)
         bias = autocast_operand(t, bias) if bias is not None else None
     out = _convolved(t, x, weight, bias, weight.shape[-1] - 1)
-    out = _without_last_rows(t, out, shape)
+    out = part(t, out, shape)
     return cast(t, unary(t, out, "input") if activated else out, given)
 
 
@@ -85,19 +86,3 @@ def _convolved(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None, padding:
 
     inputs = (x, weight) if bias is None else (x, weight, bias)
     return t.op(inputs, out_shape, dtype, backward, (x, weight))
-
-
-def _without_last_rows(t: Tape, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """`x[:, :, :S]`: a view; its backward copies into a full tensor of zeros."""
-    full, dtype = x.shape, x.dtype
-    out = Tensor(shape, dtype, x.buffer)
-    if x.needs_grad and t.grad_enabled:
-
-        def backward(g: Tensor) -> tuple[Tensor]:
-            zeros = t.empty(full, dtype)
-            t.kernel("elementwise", dtype, 0, zeros.bytes + 2 * g.bytes)
-            return (zeros,)
-
-        hollow = t.op((x,), (0,), dtype, backward)
-        out.node, out.needs_grad = hollow.node, True
-    return out

@@ -26,13 +26,14 @@ from advisor.decoders.fused import (
     without_padding,
 )
 from advisor.decoders.gpt_oss import OssExperts, oss_feed_forward, sink_attention
+from advisor.decoders.heads import gated_heads
 from advisor.decoders.kinds import attention_kind, calls_sdpa_itself, composes_attention, repeats_keys_values
 from advisor.decoders.llama4 import Llama4Experts, llama4_feed_forward, placed, position_factors
 from advisor.decoders.mixtures import mixture_of
 from advisor.decoders.sdpa import Call, Kernel, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
 from advisor.decoders.step_inputs import LayerInputs
-from advisor.decoders.token_mixers import MIXERS
+from advisor.decoders.token_mixers import mixer_code
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -58,6 +59,7 @@ class Decoder:
         self.calls: dict[Call, None] = {}  # of scaled_dot_product_attention
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
+        self.choice: Tensor | None = None
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
@@ -72,6 +74,10 @@ class Decoder:
         if self.kind == "eager":
             if own:
                 out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
+            elif self.quirks.attention == "mimo":
+                from advisor.decoders.mimo import mimo_attention
+
+                out, weights = mimo_attention(t, q, k, v, w.sinks, m, mask, layout)
             elif w.sinks is not None:
                 out, weights = sink_attention(t, q, k, v, w.sinks, m, mask, drops, layout)
             else:
@@ -140,13 +146,26 @@ class Decoder:
 
         Appends to `kept` what lives to the end of the layer.
         """
-        if w.m.mixer != "attention":
-            return MIXERS[w.m.mixer](self.t, x, w, given, self.recipe)
+        if not w.m.attends:
+            return mixer_code(w.m.mixer)(self.t, x, w, given, self.recipe)
         t, m = self.t, w.m
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()
+        gate: Tensor | None = None
         if m.kv_lora_rank and given.rope is not None:
-            q, k, v, _parts = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+            q, k, v, _parts, latent = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
+            if latent is not None:
+                from advisor.decoders.indexer import chosen
+
+                choice = chosen(t, x, latent, w, given, self.single_row)
+                given, _parts = given._replace(mask=choice.mask), (*_parts, latent, choice.indices, choice.masked)
+                self.choose(choice.indices)
+        elif m.attention_gate == "with_queries":
+            q, k, v, gate = gated_heads(t, x, m, w.linears, w.qk_norms)
+        elif m.attention_gate != "none" and self.quirks.gates_by == "sigmoid":
+            from advisor.decoders.attention_gate import heads_and_gate
+
+            (q, k, v), gate = heads_and_gate(t, x, m, w.linears, w.qk_norms)
         else:
             q, k, v = self.stack.queries_keys_values(t, x, m, w.linears, w.qk_norms)
         t.label("attention")
@@ -160,13 +179,22 @@ class Decoder:
         if self.quirks.norms_after_rope:
             q = w.qk_norms[0](t, q)
             k = w.qk_norms[1](t, k)
-        if self.quirks.scales_queries_by_position:
+        if self.quirks.scales_queries_by_position and not m.kv_lora_rank:
             q = mul(t, q, position_factors(t, length, q.dtype))
         self.cache += self.stack.cached(self.recipe, k, v)
         out = self.attend(q, k, v, w, given, x.dtype, kept)
         out = t.view(out, (batch, length, m.attended_size))
+        if m.attention_gate != "none":
+            from advisor.decoders.attention_gate import gated
+
+            out = gated(t, out, x, m, w.linears, gate)
         out = self.stack.output_projection(t, out, w.linears[m.out_name])
         return self.dropped(out) if self.quirks.drops_inside else out
+
+    def choose(self, indices: Tensor) -> None:
+        """Keep a layer's choice of tokens until the next layer returns, where the model hands it on."""
+        if self.quirks.passes_choice_on and not self.t.replaying and not self.t.rerunning:
+            self.choice = indices
 
     def mlp(self, x: Tensor, w: Weights) -> Tensor:
         """The feed-forward block of x (B, S, H)."""
@@ -214,6 +242,12 @@ class Decoder:
         h = self.mlp(h, w)
         return self._join(x, h)
 
+    def one_block(self, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
+        """The mixer of tokens or the MLP, whichever the layer has, after a norm (Nemotron-H)."""
+        h = w.norms[0](self.t, x)
+        h = self.mlp(h, w) if w.m.mixer == "none" else self.attention(h, w, given, [])
+        return add(self.t, x, h)
+
     def _join(self, x: Tensor, h: Tensor) -> Tensor:
         h = self._dropped_outside(h)
         if self.m.residual_multiplier:
@@ -224,7 +258,7 @@ class Decoder:
         """Attention, then the MLP, each before a norm (and, in a sandwich, after one)."""
         t, norms = self.t, w.norms
         kept: list[Tensor] = []
-        before = self.m.norm_placement == "sandwich"
+        before = w.m.norm_placement == "sandwich"
         h = norms[0](t, x) if before else x
         h = self.attention(h, w, given, kept)
         h = norms[1 if before else 0](t, h)
@@ -256,7 +290,9 @@ class Decoder:
 
 def decoder_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tensor:
     """One decoder layer: x (B, S, H) -> (B, S, H)."""
-    match d.m.norm_placement:
+    if d.m.one_block:
+        return d.one_block(x, w, given)
+    match w.m.norm_placement:
         case "pre":
             return d.sequential(x, w, given)
         case "sandwich" | "post":

@@ -22,6 +22,7 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.experts import Experts, adapted_router, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best
 from advisor.decoders.linear import Linear, product
+from advisor.decoders.llama4 import position_factors
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.decoders.rope import Rope, turned_pairs
 from advisor.specs import ModelSpec
@@ -38,6 +39,8 @@ class LatentHeads(NamedTuple):
     k: Tensor
     v: Tensor
     kept: tuple[Tensor, ...]
+    latent: Tensor | None = None
+    """The queries' latent, where an indexer reads it too."""
 
 
 def latent_heads(
@@ -48,7 +51,11 @@ def latent_heads(
     heads, turned, plain = m.num_attention_heads, m.rotary_dim, m.head_dim - m.rotary_dim
     *q_names, kv_a_name, kv_b_name = m.qkv_names
     q = linear(t, x, linears[q_names[0]])
-    if len(q_names) > 1:
+    q_latent = None
+    if m.index_topk:
+        q_latent = q = norms[0](t, q)
+        q = linear(t, q, linears[q_names[1]])
+    elif len(q_names) > 1:
         q = linear(t, norms[0](t, q), linears[q_names[1]])
     q = regathered(t, t.view(q, (batch, heads, length, m.head_dim)))
     q_plain, q_turned = chunk_last(t, q, (plain, turned))
@@ -59,9 +66,11 @@ def latent_heads(
     t.label("attention")
     q_turned, k_turned = _turned(t, m, q_turned, k_turned, rope)
     query = cat_last(t, q_plain, q_turned)
+    if architecture_of(m.architecture).scales_queries_by_position:
+        query = mul(t, query, position_factors(t, length, query.dtype))
     keys, values = _expanded(t, m, linear(t, latent, linears[kv_b_name]), k_turned)
     t.label("attention")
-    return LatentHeads(query, keys, values, (q, compressed, latent, q_turned, k_turned))
+    return LatentHeads(query, keys, values, (q, compressed, latent, q_turned, k_turned), q_latent)
 
 
 def _turned(t: Tape, m: ModelSpec, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
@@ -163,14 +172,14 @@ def _softmax_scores(t: Tape, logits: Tensor, m: ModelSpec, w: Experts) -> tuple[
 def _sigmoid_scores(t: Tape, logits: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor]:
     """V3's scores and indices (T, K) of logits (T, E): the experts are picked by groups."""
     scores = unary(t, logits, "output")
-    _note_groups(t, scores)
+    note_groups(t, scores)
     top, indices = best(t, scores, w.top_k)
     if m.router_normalised:
         top = normalized(t, top)
     return scale(t, top), indices
 
 
-def _note_groups(t: Tape, scores: Tensor) -> None:
+def note_groups(t: Tape, scores: Tensor) -> None:
     """The kernels that pick the best groups of experts and mask the others: on scores (T, E) and on the few groups."""
     wide, flags, rows = scores.bytes, scores.count, 8 * scores.shape[0]
     t.kernel("elementwise", "float32", 0, 2 * wide)  # balanced

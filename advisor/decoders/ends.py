@@ -10,7 +10,7 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.norms import softcap
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
-from advisor.tape.ops import add, dropout, embedding, scale
+from advisor.tape.ops import add, cast, dropout, embedding, scale
 from advisor.tape.tape import Tape
 
 
@@ -57,6 +57,8 @@ def embed(
     if noise:
         x = noised(t, x)
     if m.embedding_multiplier and not quirks.embedding_scales_itself:
+        if quirks.keeps_embedding == "unscaled":
+            kept.append(x)
         x = scale(t, x)
     if positions is not None:
         if m.position_offset:
@@ -90,6 +92,8 @@ def head_logits(t: Tape, m: ModelSpec, made: list[Tensor]) -> Tensor:
 
     It is popped: the model's code gives each result the name of the one before.
     """
+    if architecture_of(m.architecture).logits_in_float:
+        made.append(cast(t, made.pop(), "float32"))
     if m.logits_multiplier:
         made.append(scale(t, made.pop()))
     if m.final_softcap:

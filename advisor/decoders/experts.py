@@ -49,6 +49,7 @@ class Experts:
         self.adapters = {
             name: (Tensor(a, recipe.adapter_dtype, needs_grad=True), Tensor(b, recipe.adapter_dtype, needs_grad=True))
             for name, (a, b) in expert_adapters(m, recipe, rank).items()
+            if name in weights  # a router that is a linear layer has its own
         }
 
     @property
@@ -91,12 +92,15 @@ def gated(t: Tape, x: Tensor, kind: str, gate: Linear, up: Linear, down: Linear)
 def adapted_router(t: Tape, w: Experts) -> Tensor:
     """The router's weight (E, H), with its adapter if it has one, which is added once before to check the shape."""
     router = w.weights["router"]
-    if "router" in w.adapters:
-        delta = _router_update(t, w)
-        checked = add(t, router, delta)
-        del checked
-        router = add(t, router, delta)
-    return router
+    return adapted_weight(t, router, *w.adapters["router"]) if "router" in w.adapters else router
+
+
+def adapted_weight(t: Tape, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """A weight (E, H) with its adapter, which is added once before to check the shape."""
+    delta = _update(t, weight, a, b)
+    checked = add(t, weight, delta)
+    del checked
+    return add(t, weight, delta)
 
 
 def routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,7 +183,7 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
     share = picked_rows(t, t.view(scores, (count,)), count, order_of[1])
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
     offsets = t.empty((experts,), "float32")
-    gate_up = times("gate_up", chosen, 2 * m.expert_size)
+    gate_up = times("gate_up", chosen, (1 + m.expert_gated) * m.expert_size)
     out = _gated(t, gate_up, m)
     each = w.transformers < (5, 3)  # every product has a name of its own
     names += [gate_up, out] if each else []
@@ -197,6 +201,8 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
 
 
 def _gated(t: Tape, gate_up: Tensor, m: ModelSpec) -> Tensor:
+    if not m.expert_gated:
+        return activation(t, m.activation, gate_up)
     gate, up = chunk_last(t, gate_up, (m.expert_size, m.expert_size))
     return mul(t, activation(t, m.activation, gate), up)
 
@@ -213,13 +219,11 @@ def _with_update(t: Tape, x: Tensor, out: Tensor, w: Experts, name: str, offsets
     return add(t, out, scale(t, grouped_product(t, narrow, t.view(b, (experts, rank, outs)), offsets, outs)))
 
 
-def _router_update(t: Tape, w: Experts) -> Tensor:
+def _update(t: Tape, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """`B @ A * scaling` as a weight (E, H)."""
-    a, b = w.adapters["router"]
-    experts, width = w.weights["router"].shape
-    made = batched_matmul(t, autocast_operand(t, b), autocast_operand(t, a), (experts, width), b.shape[1])
+    made = batched_matmul(t, autocast_operand(t, b), autocast_operand(t, a), weight.shape, b.shape[1])
     made = scale(t, made)
-    return cast(t, made, w.weights["router"].dtype)
+    return cast(t, made, weight.dtype)
 
 
 def _factors(t: Tape, w: Experts, name: str) -> tuple[Tensor, Tensor]:

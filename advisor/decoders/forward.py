@@ -10,13 +10,15 @@ from advisor.decoders.encoder import HeadTransform, Tables, encoder_embedding
 from advisor.decoders.ends import embed
 from advisor.decoders.gradients import shared_weight
 from advisor.decoders.kinds import LayerKind
+from advisor.decoders.layer_inputs import LayerTable, layer_inputs
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import Norm
 from advisor.decoders.recorder import EMBEDDING, HEAD, Recorder
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import LossInputs, Stack
-from advisor.decoders.step_inputs import StepInputs
+from advisor.decoders.step_inputs import Chunks, StepInputs
+from advisor.decoders.streams import averaged, gathered, spread
 from advisor.decoders.weights import Weights
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -35,6 +37,7 @@ class Ends(NamedTuple):
     projections: dict[str, Linear]
     types: Tensor | None = None
     transform: HeadTransform | None = None
+    layer_table: LayerTable | None = None
 
     @property
     def trained(self) -> list[Tensor]:
@@ -44,6 +47,7 @@ class Ends(NamedTuple):
             + [p for norm in (self.last_norm, self.first_norm) if norm is not None for p in norm.trained]
             + [p for part in (*self.projections.values(), self.head) for p in part.trained]
             + (self.transform.trained if self.transform is not None else [])
+            + (self.layer_table.trained if self.layer_table is not None else [])
         )
 
 
@@ -65,12 +69,13 @@ class Forward:
         padded: bool,
         card: str,
         packed: bool,
+        chunks: Chunks | None,
     ) -> None:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []
         self.calls: dict[Call, None] = {}
-        self.one_tile, self.padded, self.packed, self.card = one_tile, padded, packed, card
+        self.one_tile, self.padded, self.packed, self.card, self.chunks = one_tile, padded, packed, card, chunks
 
     def forward(self, ends: Ends) -> Tensor:
         """The model's forward with its loss; the loss alone survives, as in transformers' Trainer."""
@@ -100,24 +105,37 @@ class Forward:
             x = self.stack.embedded(t, m, recipe, x)
             if ends.first_norm is not None:
                 x = ends.first_norm(t, x)
+        every = layer_inputs(t, m, ends.layer_table, ends.projections, x, BATCH, LENGTH)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
-        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, self.padded, self.packed)
+        rows = (self.padded, self.packed, self.chunks)
+        shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, *rows)
+        shared.layer_inputs, streams = every, list[Tensor]()
+        if m.streams is not None:
+            x = spread(t, m, x, ends.projections, streams)
         self.calls = decoder.calls
         self.held, layer = decoder.cache, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
-            weights, given = self.layers[index], shared.of(kind.rotated, kind.sliding, kind.attends)
+            weights, given = self.layers[index], shared.of(t, m, kind)
+            if decoder.choice is not None:
+                given = given._replace(choice=decoder.choice)
             if recipe.gradient_checkpointing and t.grad_enabled:
-                run, last = (lambda h, w=weights, g=given: layer(decoder, h, w, g)), index == len(self.plan) - 1
-                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last)
+                last = index == len(self.plan) - 1
+                run = lambda h, *own, w=weights, g=given: layer(decoder, h, w, g.with_beside(*own))  # noqa: E731
+                x = self.stack.checkpoint(t, run, x, recipe.reentrant, last, given.beside)
             else:
                 x = layer(decoder, x, weights, given)
+            del given  # it may hold what the layer before chose
         self.recorder.enter(HEAD)
         t.label("final norm")
+        if m.streams is not None:
+            x = gathered(t, m, x, ends.projections, streams)
+            x = averaged(t, x)
         if ends.last_norm is not None:
             x = ends.last_norm(t, x)
-        if ends.projections:
+        if "project_out" in ends.projections:
             x = linear(t, x, ends.projections["project_out"])
         decoder.held.clear()
+        decoder.choice = None
         return x

@@ -1,4 +1,4 @@
-"""Gemma 4's layer: values are normed too, and experts run beside the MLP.
+"""Gemma 4's layer: values are normed too, experts run beside the MLP, late layers take keys and values of earlier ones.
 
 Source: transformers 5.23, models/gemma4/modeling_gemma4.py, `Gemma4TextDecoderLayer`, `Gemma4TextAttention`,
 `Gemma4TextRouter`. Locals live as long as they do there.
@@ -10,7 +10,7 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.experts import Experts, mixed, normalized, shared_expert
 from advisor.decoders.gpt_oss import best, picked_rows
-from advisor.decoders.mlp import feed_forward
+from advisor.decoders.layer_inputs import gated_input
 from advisor.decoders.norms import rms_norm_power
 from advisor.decoders.rope import turned
 from advisor.decoders.step_inputs import LayerInputs
@@ -25,16 +25,20 @@ def gemma4_layer(d: Decoder, x: Tensor, w: Weights, given: LayerInputs) -> Tenso
     t = d.t
     before, after, before_mlp, after_mlp, *_ = w.norms
     kept: list[Tensor] = []
-    h = after(t, _attention(d, before(t, x), w, given, kept))
+    h = after(t, attention(d, before(t, x), w, given, kept))
     x = add(t, x, h)
     h = before_mlp(t, x)
     if isinstance(w.experts, Experts):
         h = shared_expert(t, h, w.m, w.linears)
         h = _with_experts(t, x, h, w, w.experts, kept)
     else:
-        h = feed_forward(t, h, w.m, w.linears)
+        h = d.stack.feed_forward(t, h, w.m, w.linears, w.own)
     h = after_mlp(t, h)
-    return _scaled_in_place(t, add(t, x, h))
+    x = add(t, x, h)
+    del h
+    if given.layer_input is not None:
+        x = add(t, x, gated_input(t, [x], given.layer_input, w))
+    return _scaled_in_place(t, x)
 
 
 def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
@@ -52,20 +56,29 @@ def _scaled_in_place(t: Tape, x: Tensor) -> Tensor:
     return out
 
 
-def _attention(d: Decoder, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:
+def attention(d: Decoder, x: Tensor, w: Weights, given: LayerInputs, kept: list[Tensor]) -> Tensor:
+    """Attention of x (B, S, H) whose values are normed, and whose keys and values may be those of a layer before."""
     t, m = d.t, w.m
     batch, length, _ = x.shape
     kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
     assert given.rope is not None
-    q_name, k_name, *v_name = m.qkv_names
+    early = d.quirks.norms_after_values
+    q_name, *k_names = m.qkv_names
     q = t.view(linear(t, x, w.linears[q_name]), (batch, m.num_attention_heads, length, m.head_dim))
     q = w.qk_norms[0](t, q)
     q = turned(t, q, given.rope)
-    k = t.view(linear(t, x, w.linears[k_name]), kv_shape)
-    v = t.view(linear(t, x, w.linears[v_name[0]]), kv_shape) if v_name else k
-    k = w.qk_norms[1](t, k)
-    k = turned(t, k, given.rope)
-    v = rms_norm_power(t, v, None)
+    if k_names:
+        k = t.view(linear(t, x, w.linears[k_names[0]]), kv_shape)
+        v = None if not early else t.view(linear(t, x, w.linears[k_names[1]]), kv_shape) if k_names[1:] else k
+        k = w.qk_norms[1](t, k)
+        k = turned(t, k, given.rope)
+        v = v or t.view(linear(t, x, w.linears[k_names[1]]), kv_shape)
+        v = rms_norm_power(t, v, None)
+    else:
+        assert given.keys is not None
+        k, v = given.keys[given.kind.sliding]
+    if given.kind.stores and given.keys is not None:
+        given.keys[given.kind.sliding] = k, v
     t.label("attention")
     out = t.view(d.attend(q, k, v, w, given, x.dtype, kept), (batch, length, m.attended_size))
     return linear(t, out, w.linears[m.out_name])

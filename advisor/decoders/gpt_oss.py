@@ -238,9 +238,9 @@ def sink_attention(
     weights = scale(t, scores_of(t, q, keys, (batch, heads, length, length), layout))
     if mask is not None:
         weights = add(t, weights, mask)
-    wide = _sinks_by_row(t, sinks, (batch, heads, length, 1))
+    wide = sinks_by_row(t, sinks, (batch, heads, length, 1))
     combined = cat_last(t, weights, wide)
-    combined = subtract(t, combined, _row_maxima(t, combined))
+    combined = subtract(t, combined, row_maxima(t, combined))
     probabilities = softmax(t, combined, combined.dtype)
     scores = slice_last(t, probabilities, length)
     weights = cast(t, dropout(t, scores) if drops else scores, values.dtype)
@@ -249,7 +249,7 @@ def sink_attention(
     return copy(t, out, out.shape), weights
 
 
-def _sinks_by_row(t: Tape, sinks: Tensor, shape: tuple[int, ...]) -> Tensor:
+def sinks_by_row(t: Tape, sinks: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The sinks for every row of every sequence: a view."""
     out = Tensor(shape, sinks.dtype, sinks.buffer)
     if sinks.needs_grad and t.grad_enabled:
@@ -264,7 +264,7 @@ def _sinks_by_row(t: Tape, sinks: Tensor, shape: tuple[int, ...]) -> Tensor:
     return out
 
 
-def _row_maxima(t: Tape, x: Tensor) -> Tensor:
+def row_maxima(t: Tape, x: Tensor) -> Tensor:
     """`x.max(dim=-1, keepdim=True).values`: keeps the indices; its backward writes into zeros.
 
     A trace with a dispatch mode writes into a second tensor, PyTorch itself in place.

@@ -42,11 +42,34 @@ def queries_keys_values(
             projected[0] = scale(t, projected[0])
         q = t.view(projected.pop(), q_shape)
         k = t.view(linear(t, x, linears[k_name]), kv_shape)
-    v = t.view(linear(t, x, linears[v_name]), kv_shape)
+        if quirks.scales_projected_keys:
+            k = scale(t, k)
+    v = t.view(linear(t, x, linears[v_name]), (*kv_shape[:-1], m.value_dim))
+    if quirks.scales_values:
+        v = scale(t, v)
     if norms_last:
         q = norms[0](t, q)
         k = norms[1](t, k)
     return q, k, v
+
+
+def gated_heads(
+    t: Tape, x: Tensor, m: ModelSpec, linears: Mapping[str, Linear], norms: Sequence[Norm | HeadNorms]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries (B, heads, S, D), keys and values (B, KV, S, D) of x (B, S, H), and the gate (B, S, heads * D).
+
+    Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, Qwen3_5Attention.forward.
+    """
+    batch, length, _ = x.shape
+    kv_shape = (batch, m.num_key_value_heads, length, m.head_dim)
+    q_name, k_name, v_name = m.qkv_names
+    both = t.view(linear(t, x, linears[q_name]), (batch, length, m.num_attention_heads, 2 * m.head_dim))
+    q, gate = chunk_last(t, both, (m.head_dim, m.head_dim))
+    del both
+    gate = copy(t, gate, (batch, length, m.q_size))
+    q = norms[0](t, t.view(q, (batch, m.num_attention_heads, length, m.head_dim)))
+    k = norms[1](t, t.view(linear(t, x, linears[k_name]), kv_shape))
+    return q, k, t.view(linear(t, x, linears[v_name]), kv_shape), gate
 
 
 def _split(t: Tape, fused: Tensor, m: ModelSpec) -> Triple:

@@ -8,16 +8,25 @@ from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
+from advisor.errors import BadValue
 from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layers import Kind, kinds_of
 from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
-from advisor.specs import GpuSpec, ModelSpec, Recipe
+from advisor.specs import ATTENDING, GpuSpec, ModelSpec, Recipe
 from advisor.tape.graph import Device
 
 
 def attention_kind(m: ModelSpec, recipe: Recipe) -> str:
-    """'eager', 'sdpa' or 'flash': what was asked for, unless the model's code has only eager attention."""
+    """'eager', 'sdpa' or 'flash': what was asked for, unless the model's code has only eager attention.
+
+    Raises BadValue for flash attention with an indexer: transformers 5.23, models/glm_moe_dsa/modeling_glm_moe_dsa.py,
+    GlmMoeDsaPreTrainedModel, _supports_flash_attn = False.
+    """
+    if m.index_topk and recipe.attention == "flash":
+        raise BadValue(
+            "--attention", "flash", f"{m.architecture} has an indexer, which transformers runs with sdpa only"
+        )
     return "eager" if m.default_attention == "eager" and recipe.attention != "flash" else recipe.attention
 
 
@@ -110,8 +119,11 @@ def attention_card(m: ModelSpec, recipe: Recipe, length: int, gpu: GpuSpec, padd
 
 
 def slides(m: ModelSpec, length: int) -> bool:
-    """Whether rows of `length` tokens are long enough for the sliding window to need a mask."""
-    return bool(m.sliding_window) and m.sliding_window <= length
+    """Whether rows of `length` tokens are long enough for the sliding window to need a mask.
+
+    In a model with an indexer: whether they have more tokens than it chooses.
+    """
+    return m.index_topk < length if m.index_topk else bool(m.sliding_window) and m.sliding_window <= length
 
 
 Training = Literal["all", "frozen", "first", "after"]
@@ -125,6 +137,9 @@ class LayerKind(NamedTuple):
     whole: tuple[str, ...]
     parameters: Kind
     training: Training
+    stores: bool = False  # layers after it take its keys and values
+    ends: bool = False  # the last that reads what several layers read: backward begins that gradient here
+    sparse: bool = False  # cuts the gate of its MLP at a quantile
 
     @property
     def sliding(self) -> bool:
@@ -134,22 +149,40 @@ class LayerKind(NamedTuple):
     @property
     def attends(self) -> bool:
         """Whether it has attention."""
-        return self.parameters.mixer == "attention"
+        return self.parameters.mixer in ATTENDING
 
 
 def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
     """The kind of every layer, in order."""
     first = first_trained_layer(m, recipe)
     rotates, whole = m.position == "rope", whole_linears(m) or ((),) * m.num_hidden_layers
+    stores, ends = _storing_layers(m), _ending_layers(m)
+    sparse = m.streams.sparse_layers if m.streams is not None else ()
     return [
         LayerKind(
             rotates and not (m.nope_every and (i + 1) % m.nope_every == 0),
             whole[i],
             kind,
             _training(i, first) if recipe.trained_layers else "all",
+            i in stores,
+            i in ends,
+            bool(sparse) and sparse[i],
         )
         for i, kind in enumerate(kinds_of(m))
     ]
+
+
+def _storing_layers(m: ModelSpec) -> set[int]:
+    """The layers whose keys and values others take: the last of each kind that have their own."""
+    if not m.kv_shared_layers:
+        return set()
+    return set({kind.sliding: i for i, kind in enumerate(kinds_of(m)) if not kind.shares}.values())
+
+
+def _ending_layers(m: ModelSpec) -> set[int]:
+    """The last layers to read what several layers read: shared keys and values, and the embeddings of all layers."""
+    found = {kind.sliding: i for i, kind in enumerate(kinds_of(m)) if kind.shares}
+    return {*found.values(), *([m.num_hidden_layers - 1] if m.layer_input_size else [])}
 
 
 def _training(index: int, first: int) -> Training:
@@ -160,14 +193,18 @@ def layer_plan(m: ModelSpec, recipe: Recipe, last_apart: bool = False, early: in
     """Which layers to run and how many each stands for; the first layer stands for itself, and so may the last.
 
     Runs of equal layers up to the first of each kind, then one layer of each kind for all that follow: so masks
-    and tables that only one kind uses live as long as in the full model. `early`: further layers that stand for
-    themselves, before those that stand for many.
+    and tables that only one kind uses live as long as in the full model. Then those that end what several layers read.
+    `early`: further layers that stand for themselves, before those that stand for many.
     """
-    kinds = layer_kinds(m, recipe)
+    every = layer_kinds(m, recipe)
+    ends = [(kind, 1) for kind in every[1:] if kind.ends]
+    kinds = [every[0], *(kind for kind in every[1:] if not kind.ends)]
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
     begin += [(kind, 1) for kind in kinds[seen : seen + early]]
     seen += early
     plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
+    if ends:
+        return [*plan, *ends]
     kind, copies = plan[-1]
     return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
 from advisor.libraries import MIRRORED, Libraries, Version
-from advisor.parameters.rotations import rotates, rotation_shape
+from advisor.parameters.replacing import replacing_shapes
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast
@@ -41,6 +41,7 @@ class Linear:
         "bias",
         "bias_apart",
         "code",
+        "idle",
         "in_features",
         "lora_a",
         "lora_b",
@@ -49,7 +50,7 @@ class Linear:
         "out_features",
         "quant",
         "recipe",
-        "rotation",
+        "replacing",
         "weight",
     )
 
@@ -73,7 +74,7 @@ class Linear:
         trained = recipe.method == "full" and not frozen
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
-        self.name = shape.name
+        self.name, self.idle = shape.name, shape.idle
         self.code = code
         self.recipe = recipe
         self.quant = quant
@@ -84,9 +85,11 @@ class Linear:
         self.weight = Tensor(size, recipe.base_dtype if quant != "none" else dtype, needs_grad=trained)
         bias_dtype = bias_dtype if not kept and bias_dtype else dtype
         self.bias = Tensor((shape.out_features,), bias_dtype, needs_grad=trained) if shape.bias else None
-        self.lora_a = self.lora_b = self.magnitude = self.rotation = None
-        if rank and rotates(recipe):
-            self.rotation = Tensor(rotation_shape(shape), recipe.adapter_dtype, needs_grad=True)
+        self.lora_a = self.lora_b = self.magnitude = None
+        self.replacing: tuple[Tensor, ...] = ()
+        if rank and recipe.replaces_lora:
+            shapes = replacing_shapes(shape, recipe, rank)
+            self.replacing = tuple(Tensor(one, recipe.adapter_dtype, needs_grad=True) for one in shapes)
         elif rank:
             self.lora_a = Tensor((rank, shape.in_features), recipe.adapter_dtype, needs_grad=code.trains_lora_a)
             self.lora_b = Tensor((shape.out_features, rank), recipe.adapter_dtype, needs_grad=True)
@@ -96,7 +99,7 @@ class Linear:
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
-        found = (self.weight, self.bias, self.lora_a, self.lora_b, self.magnitude, self.rotation)
+        found = (self.weight, self.bias, self.lora_a, self.lora_b, self.magnitude, *self.replacing)
         return [p for p in found if p is not None and p.needs_grad]
 
 

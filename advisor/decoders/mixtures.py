@@ -9,6 +9,7 @@ from advisor.decoders.deepseek import deepseek_v2_feed_forward, deepseek_v3_feed
 from advisor.decoders.experts import Experts, sparse_feed_forward
 from advisor.decoders.lfm2_moe import lfm2_feed_forward
 from advisor.decoders.linear import Linear
+from advisor.decoders.nemotron_h import nemotron_feed_forward
 from advisor.decoders.phimoe import phi_feed_forward
 from advisor.decoders.shared_experts import ernie_feed_forward, granite_feed_forward, hunyuan_feed_forward
 from advisor.specs import ModelSpec
@@ -25,9 +26,10 @@ MIXTURES: dict[str, Mixture] = {
     "granite": granite_feed_forward,
     "hunyuan": hunyuan_feed_forward,
     "lfm2": lfm2_feed_forward,
+    "nemotron_h": nemotron_feed_forward,
     "phi": phi_feed_forward,
 }
-"""By `Architecture.mixture`."""
+"""By `Architecture.mixture`; those of `sigmoid_mixtures` are loaded only where one of them is asked about."""
 
 
 def mixture_of(m: ModelSpec) -> Mixture:
@@ -37,4 +39,8 @@ def mixture_of(m: ModelSpec) -> Mixture:
         from advisor.decoders.expert_loop import LOOPS
 
         return LOOPS[quirks.expert_loop]
+    if quirks.mixture not in MIXTURES:
+        from advisor.decoders.sigmoid_mixtures import SIGMOID_MIXTURES
+
+        return SIGMOID_MIXTURES[quirks.mixture]
     return MIXTURES[quirks.mixture]

@@ -11,26 +11,26 @@ from advisor.tape.layout import join_heads, split_heads
 from advisor.tape.ops import cast, mean_last, mul, scale, shift, subtract, unary
 from advisor.tape.tape import Tape
 
-NormPlace = Literal["layer", "final", "heads"]
-"""Around a layer's blocks (or before the layers), after the last layer, or of queries, keys and latents."""
+NormPlace = Literal["layer", "final", "heads", "further"]
+"""Around a layer's blocks (or before the layers), after the last layer, of queries, keys and latents, or elsewhere."""
 
 NormFunction = Callable[[Tape, Tensor, Tensor], Tensor]
 """(tape, x (..., width), weight (width,)) -> the norm of x."""
 
 
-def _square(t: Tape, x: Tensor) -> Tensor:
+def square(t: Tape, x: Tensor) -> Tensor:
     """`x.pow(2)`: backward makes `x.pow(1)` and its double beside the result."""
     return unary(t, x, "input", backward_temporaries=2)
 
 
-def _inverse_root(t: Tape, variance: Tensor) -> Tensor:
+def inverse_root(t: Tape, variance: Tensor) -> Tensor:
     """`rsqrt(variance + eps)`."""
     return unary(t, shift(t, variance), "output", backward_temporaries=2)
 
 
 def _unit_norm(t: Tape, x: Tensor) -> Tensor:
     """`x * rsqrt(mean(x^2) + eps)` over the last axis."""
-    return mul(t, x, _inverse_root(t, mean_last(t, _square(t, x))))
+    return mul(t, x, inverse_root(t, mean_last(t, square(t, x))))
 
 
 def unit_norm(t: Tape, x: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ def rms_norm(t: Tape, x: Tensor, weight: Tensor, keeps_twice: bool = False) -> T
     `keeps_twice`: x is cast to fp32 once more for its square.
     """
     wide = cast(t, x, "float32")
-    variance = mean_last(t, _square(t, cast(t, x, "float32") if keeps_twice else wide))
-    wide = mul(t, wide, _inverse_root(t, variance))
+    variance = mean_last(t, square(t, cast(t, x, "float32") if keeps_twice else wide))
+    wide = mul(t, wide, inverse_root(t, variance))
     return mul(t, cast(t, wide, x.dtype), weight)
 
 
@@ -59,9 +59,17 @@ def rms_norm_unit_offset(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
 def rms_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """OLMo 2's RMSNorm: Llama's, but multiplied by the weight before it is cast back."""
     wide = cast(t, x, "float32")
-    variance = mean_last(t, _square(t, wide))
-    wide = mul(t, wide, _inverse_root(t, variance))
+    variance = mean_last(t, square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
     return cast(t, mul(t, wide, weight), x.dtype)
+
+
+def rms_norm_wide(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
+    """Nemotron-H's RMSNorm: OLMo 2's, whose weight is cast to fp32 before the product."""
+    wide = cast(t, x, "float32")
+    variance = mean_last(t, square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
+    return cast(t, mul(t, cast(t, weight, "float32"), wide), x.dtype)
 
 
 def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
@@ -70,11 +78,25 @@ def rms_norm_power(t: Tape, x: Tensor, weight: Tensor | None) -> Tensor:
     A power keeps its base, where the root keeps its result.
     """
     wide = cast(t, x, "float32")
-    power = unary(t, shift(t, mean_last(t, _square(t, wide))), "input", backward_temporaries=2)
+    power = unary(t, shift(t, mean_last(t, square(t, wide))), "input", backward_temporaries=2)
     wide = mul(t, wide, power)
     if weight is not None:
         wide = mul(t, wide, cast(t, weight, "float32"))
     return cast(t, wide, x.dtype)
+
+
+def rms_norm_gated(t: Tape, x: Tensor, gate: Tensor, weight: Tensor) -> Tensor:
+    """Llama's RMSNorm times SiLU of a gate, which is taken in fp32: the norm after a recurrence.
+
+    Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py, Qwen3_5RMSNormGated.
+    """
+    wide = cast(t, x, "float32")
+    variance = mean_last(t, square(t, wide))
+    wide = mul(t, wide, inverse_root(t, variance))
+    hidden = mul(t, cast(t, wide, x.dtype), weight)
+    del wide
+    hidden = mul(t, hidden, unary(t, cast(t, gate, "float32"), "input"))
+    return cast(t, hidden, x.dtype)
 
 
 def layer_norm(t: Tape, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -121,8 +143,8 @@ def layer_norm_float(t: Tape, x: Tensor, weight: Tensor) -> Tensor:
     """A LayerNorm written out in fp32 (Cohere): subtract the mean, times the inverse root, times the weight."""
     wide = cast(t, x, "float32")
     mean = mean_last(t, wide)
-    variance = mean_last(t, _square(t, subtract(t, wide, mean)))
-    wide = mul(t, subtract(t, wide, mean), _inverse_root(t, variance))
+    variance = mean_last(t, square(t, subtract(t, wide, mean)))
+    wide = mul(t, subtract(t, wide, mean), inverse_root(t, variance))
     wide = mul(t, wide, cast(t, weight, "float32"))
     return cast(t, wide, x.dtype)
 
@@ -193,6 +215,7 @@ WRITTEN_OUT: dict[str, NormFunction] = {
     "rms_unit_offset": rms_norm_unit_offset,
     "rms_float": rms_norm_float,
     "rms_power": rms_norm_power,
+    "rms_wide": rms_norm_wide,
     "layer_float": layer_norm_float,
 }
 """The norms that the model code writes out, by ModelSpec.norm."""
@@ -202,6 +225,7 @@ NORMS: dict[str, str] = {
     "rms_unit_offset": "Gemma's, of (1 + weight)",
     "rms_float": "OLMo 2's, cast back after the weight",
     "rms_power": "Gemma 4's, of a power instead of a root",
+    "rms_wide": "Nemotron-H's, of the weight in fp32",
     "layer": "nn.LayerNorm",
     "layer_unit_offset": "Nemotron's, of (1 + weight)",
     "layer_float": "a LayerNorm in fp32 (Cohere's; OLMo's has no weight)",

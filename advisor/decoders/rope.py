@@ -19,16 +19,19 @@ class Rope:
 
     __slots__ = ("cos", "sin", "width")
 
-    def __init__(self, t: Tape, m: ModelSpec, length: int, dtype: str, sliding: bool = False) -> None:
+    def __init__(self, t: Tape, m: ModelSpec, rows: int, length: int, dtype: str, sliding: bool = False) -> None:
         self.width = rope_width(m, sliding)
         tables = architecture_of(m.architecture).rope_tables
         table_dtype = "float32" if tables in ("float", "complex") else dtype
-        shape = (1, 1, length, self.width // 2 if tables == "half" else self.width)
+        shape = (rows, 1, length, self.width // 2 if tables == "half" else self.width)
         self.cos = t.empty(shape, table_dtype)
         self.sin = self.cos
         if tables != "complex":
             self.sin = t.empty(shape, table_dtype)
-        self._note_kernels(t, length, tables in ("half", "complex"))
+        if architecture_of(m.architecture).rope_by_axis:
+            self._note_axes(t, rows * length)
+        else:
+            self._note_kernels(t, length, tables in ("half", "complex"))
 
     def _note_kernels(self, t: Tape, length: int, single: bool) -> None:
         """Positions to fp32, times the frequencies, doubled; cosine and sine, each scaled and cast."""
@@ -39,6 +42,14 @@ class Rope:
         if self.cos.dtype != "float32":
             for one in (self.cos, self.sin):
                 t.kernel("elementwise", "float32", 0, table + one.bytes)
+
+    def _note_axes(self, t: Tape, tokens: int) -> None:
+        """The same for three axes, whose angles are put together before they are doubled."""
+        angles, table = 4 * tokens * (self.width // 2), 4 * tokens * self.width
+        for moved in (24 * tokens, 12 * tokens + 3 * angles, *(6 * angles,) * 4, *(angles,) * 4, *(3 * angles,) * 2):
+            t.kernel("elementwise", "float32", 0, moved)
+        for one in (self.cos, self.sin):
+            t.kernel("elementwise", "float32", 0, table + one.bytes)
 
     def spread(self, t: Tape) -> Rope:
         """Copies of the same size, made of half of each table."""
@@ -55,9 +66,10 @@ class Rope:
         return out
 
 
-def rope_tables(t: Tape, m: ModelSpec, length: int, dtype: str) -> dict[bool, Rope]:
+def rope_tables(t: Tape, m: ModelSpec, batch: int, length: int, dtype: str) -> dict[bool, Rope]:
     """The tables for layers that slide (True) and for those that do not."""
-    made = {sliding: Rope(t, m, length, dtype, sliding) for sliding in sorted(rope_kinds(m))}
+    rows = batch if architecture_of(m.architecture).rope_by_axis else 1
+    made = {sliding: Rope(t, m, rows, length, dtype, sliding) for sliding in sorted(rope_kinds(m))}
     return {kind: made.get(kind) or made[next(iter(made))] for kind in (False, True)} if made else {}
 
 

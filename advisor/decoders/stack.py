@@ -23,11 +23,18 @@ from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, N
 from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.optimizers import optimizer_row
+from advisor.parameters.token_mixers import STATE_SPACES, packages_of
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
+
+PACKED_WEIGHT = (
+    "that mamba-ssm's kernel runs on a quantized base: transformers hands it out_proj's stored weight, which it "
+    "multiplies by as it is (--sequence-kernels torch does not)"
+)
+"""Source: mamba_ssm 2.3.2.post1, ops/triton/ssd_combined.py, MambaSplitConv1dScanCombinedFn.forward: `F.linear`."""
 
 
 class LossInputs(NamedTuple):
@@ -80,7 +87,7 @@ class Stack:
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """What the bytes of this step stand on: versions between traced ones were read, others are not known."""
         between, beyond = gaps(self.libraries)
-        known, at = Proof(), self.libraries.transformers
+        known, at = _with_mixers(m, recipe), self.libraries.transformers
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
         if m.task != "next_token" and (type(self) is not Stack or recipe.loss == "chunked" or recipe.kernels):
@@ -88,6 +95,8 @@ class Stack:
                 "what code other than transformers' own does with a model that is not trained on next tokens"
             )
         step = optimizer_row(recipe.optimizer).unknown
+        fused = recipe.is_quantized and recipe.sequence_kernels == "packages" and not STATE_SPACES.isdisjoint(m.mixers)
+        step = "; ".join(filter(None, (step, PACKED_WEIGHT if fused else "")))
         unknown = (*known.unknown, *((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
@@ -187,6 +196,11 @@ class Stack:
         """
         return self
 
+    @property
+    def scoring_fewest(self) -> Stack | None:
+        """The same where the data leave nearly all tokens unscored; None where that changes nothing."""
+        return None
+
     def keeps_last_apart(self, recipe: Recipe) -> bool:
         """Whether the last layer is checkpointed otherwise than those before."""
         return False
@@ -195,9 +209,17 @@ class Stack:
         """How many layers after the first leave more or less behind than those after them."""
         return 0
 
-    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
-        """`function(x)`, run again in backward; `last`: the last layer."""
-        return checkpoint(t, function, x, reentrant)
+    def checkpoint(
+        self,
+        t: Tape,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        reentrant: bool,
+        last: bool,
+        beside: tuple[Tensor, ...] = (),
+    ) -> Tensor:
+        """`function(x, *beside)`, run again in backward; `last`: the last layer."""
+        return checkpoint(t, function, x, reentrant, beside)
 
     def rope(self, t: Tape, rope: Rope) -> Rope:
         """The rotary tables that a layer works with, from those that were made for all layers."""
@@ -277,6 +299,18 @@ class Stack:
             del logits
         cut = shifted(t, upcast)
         return log_softmax_loss(t, cut)
+
+
+def _with_mixers(m: ModelSpec, recipe: Recipe) -> Proof:
+    """What the plain step stands on: kernels of packages in place of attention need a card, and were read."""
+    known = Proof()
+    if not m.mixers or recipe.sequence_kernels == "torch":
+        return known
+    names = " and ".join(packages_of(m))
+    return known._replace(
+        traced=(f"every tensor outside of {names}, against traces of the real CPU step",),
+        read=(*known.read, f"what the kernels of {names} keep and make, from their source"),
+    )
 
 
 def _untraced(m: ModelSpec, at: Version) -> bool:

@@ -13,14 +13,15 @@ from advisor.decoders.encoder import HeadTransform
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
 from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
+from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.recorder import Recorder, drop_autocast_cache, leaving_garbage
 from advisor.decoders.sdpa import Call
 from advisor.decoders.stack import THIS_STACK, Stack
+from advisor.decoders.step_inputs import Chunks, chunks_of
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
 from advisor.parameters.own_weights import own_weights
-from advisor.parameters.rotations import rotates
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.engine import run_backward
@@ -50,13 +51,14 @@ def _recorded(
     evaluating: bool,
     card: str,
     packed: bool,
+    chunks: Chunks | None,
 ) -> StepProgram:
     """The program of `recipe`, whose rank is ignored.
 
     `slides`: rows are no shorter than the sliding window; `one_tile`: a chunked loss takes all tokens at once;
     `single_row`: the batch is 1 where that matters; `padded`: the batch has an attention mask with zeros, or
     `packed` rows are kept apart by one; `evaluating`: a forward alone, without gradients; `card`: the compute
-    capability that attention kernels are picked by.
+    capability that attention kernels are picked by; `chunks`: those of a row, where layers loop over them.
     """
     half = recipe.base_dtype if recipe.base_dtype != "float32" else "bfloat16"
     t = (LabeledTape if labeled else Tape)(device, half if recipe.autocast else "")
@@ -92,12 +94,14 @@ def _recorded(
         {} if transform is not None else around,
         types,
         transform,
+        layer_table_of(m, own, other, norm_dtype, stack),
     )
     if recipe.optimizer_in_backward:
         t.on_gradient = partial(updated_at_once, t, recipe.optimizer)
     if recipe.gradient_accumulation > 1:
         existing_gradients(t, [p for w in layers for p in w.trained] + ends.trained)
-    step = Forward(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, padded, card, packed)
+    rows = (padded, card, packed, chunks)
+    step = Forward(t, recorder, m, recipe, plan, layers, slides, one_tile, single_row, stack, *rows)
     loss = step.forward(ends)
     drop_autocast_cache(t, recorder)
     if not evaluating:
@@ -113,6 +117,7 @@ def _recorded(
     program.calls = tuple(step.calls)
     if m.experts == "linears":
         program.choices = (m.experts_per_token, m.num_experts)
+    program.chunk = m.recurrence.chunk_size if m.recurrence is not None else 0
     for part, kernels in recorder.parts:
         program.add(part, kernels)
     return program
@@ -130,7 +135,7 @@ def _structure(recipe: Recipe) -> Recipe:
         update={
             "rank": 1,
             "alpha": 1.0,
-            "variant": recipe.variant if rotates(recipe) else "plain",
+            "variant": recipe.variant if recipe.replaces_lora else "plain",
             "neftune": float(recipe.neftune > 0),
             "micro_batch": 1,
             "optimizer": recipe.optimizer if recipe.optimizer_in_backward else "adamw",
@@ -164,7 +169,8 @@ def step_program(
     `capability`: the card's compute capability, by which PyTorch picks attention kernels; '' runs flash attention
     wherever it is fused.
 
-    The shape decides only whether the sliding window matters and how large the tiles of a chunked loss are. Knobs
+    The shape decides only whether the sliding window matters, how large the tiles of a chunked loss are, and how many
+    chunks layers without attention loop over where they do so in Python. Knobs
     that do not change the structure of the step (rank, alpha, micro-batch, optimizer) share one program.
     """
     structure = _structure(recipe)
@@ -176,7 +182,10 @@ def step_program(
     padded = stack.masks(padded)
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
-    return _recorded(m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card, packed)
+    chunks = chunks_of(m, recipe, batch, length)
+    return _recorded(
+        m, structure, slid, one_tile, single_row, device, stack, padded, labeled, evaluating, card, packed, chunks
+    )
 
 
 def evaluation_program(

@@ -5,10 +5,45 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
+from advisor.decoders.kinds import LayerKind
 from advisor.decoders.rope import Rope, rope_tables
-from advisor.specs import ModelSpec
+from advisor.parameters.token_mixers import STATE_SPACES
+from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
+from advisor.tape.layout import slice_last
+from advisor.tape.program import CHUNKS
 from advisor.tape.tape import Tape
+
+KeysByKind = dict[bool, tuple[Tensor, Tensor]]
+"""Keys and values (B, KV, S, D) that later layers take, by whether those slide."""
+
+
+class Chunks(NamedTuple):
+    """The chunks that a row is padded to and cut into by a model's own functions."""
+
+    count: int  # type: ignore[assignment]  # CHUNKS where the code does the same for any number of them
+    size: int  # tokens of each
+    pads: bool  # the last one is not full
+    one_row: bool = False  # the batch has one row, where that matters
+
+    @property
+    def length(self) -> int:
+        """Tokens of a padded row."""
+        return self.count * self.size
+
+
+def chunks_of(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Chunks | None:
+    """How the model's own functions cut each of `batch` rows of `length` tokens into chunks; None elsewhere.
+
+    Mamba 2's work on all chunks at once: of their number they only care whether it is one.
+    """
+    size = m.recurrence.chunk_size if m.recurrence is not None else 0
+    if not size or recipe.sequence_kernels != "torch":
+        return None
+    count, pads = -(-length // size), length % size > 0
+    if STATE_SPACES.isdisjoint(m.mixers):
+        return Chunks(count, size, pads)
+    return Chunks(CHUNKS if count > 1 else 1, size, pads, batch == 1)
 
 
 class StepInputs:
@@ -19,7 +54,19 @@ class StepInputs:
     attention is told which tokens are padding. MPT's biases are those of its longest row.
     """
 
-    __slots__ = ("alibi", "masks", "padding", "position_ids", "ropes", "window")
+    __slots__ = (
+        "alibi",
+        "chosen",
+        "chunks",
+        "keys",
+        "layer_inputs",
+        "masks",
+        "padding",
+        "position_ids",
+        "ropes",
+        "spreads_ropes",
+        "window",
+    )
 
     def __init__(
         self,
@@ -33,6 +80,7 @@ class StepInputs:
         dtype: str,
         padded: bool,
         packed: bool,
+        chunks: Chunks | None = None,
     ) -> None:
         """`slides`: rows are longer than the window; `ids` are the positions, `dtype` is that of hidden states.
 
@@ -40,10 +88,15 @@ class StepInputs:
         are kept apart.
         """
         quirks = architecture_of(m.architecture)
+        self.chunks, self.spreads_ropes = chunks, not quirks.rope_for_attention_alone
         self.position_ids = ids if quirks.position_ids in ("shared", "by_row") else None
+        self.chosen = m.index_topk if slides else 0
+        slides = slides and not m.index_topk
         self.window = m.sliding_window if slides else 0
         # the batch's own mask, which layers without attention read
         self.padding = Tensor((batch, length), "int64") if m.mixers and padded and not packed else None
+        self.keys: KeysByKind | None = {} if m.kv_shared_layers else None
+        self.layer_inputs: Tensor | None = None
         self.alibi: Tensor | None = None
         square = (batch, 1, length, length)
         full: Tensor | None = None
@@ -76,21 +129,27 @@ class StepInputs:
             if mask is not None and kind != "flash":
                 _note_mask_kernels(t, mask, batch, length, band, padded, packed)
         self.masks = {False: full, True: sliding}
-        self.ropes = rope_tables(t, m, length, dtype)
+        self.ropes = rope_tables(t, m, batch, length, dtype)
 
-    def of(self, rotated: bool, sliding: bool, attends: bool) -> LayerInputs:
+    def of(self, t: Tape, m: ModelSpec, kind: LayerKind) -> LayerInputs:
         """What a layer of that kind is called with; a checkpointed layer holds it until its backward.
 
-        `attends`: it has attention; one that has not is given the batch's own mask alone.
+        One that has no attention is given the batch's own mask alone.
         """
+        sliding, attends, every = kind.sliding, kind.attends, self.layer_inputs
         return LayerInputs(
             self.masks[sliding] if attends else None,
             self.alibi,
             self.window if sliding else 0,
-            self.ropes.get(sliding),
-            rotated,
+            self.ropes.get(sliding) if attends or self.spreads_ropes else None,
+            kind.rotated,
             self.position_ids,
             self.padding,
+            kind,
+            self.keys,
+            slice_last(t, every, m.layer_input_size) if every is not None else None,
+            self.chunks,
+            self.chosen,
         )
 
 
@@ -121,8 +180,26 @@ class LayerInputs(NamedTuple):
     rope: Rope | None
     rotated: bool
     position_ids: Tensor | None
-    padding: Tensor | None = None
+    padding: Tensor | None
     """The batch's mask (B, S), where rows differ in length."""
+    kind: LayerKind
+    keys: KeysByKind | None
+    layer_input: Tensor | None
+    chunks: Chunks | None = None
+    """Of a row, for code that loops over them."""
+    chosen: int = 0
+    """How many tokens an indexer chooses; 0 for all."""
+    choice: Tensor | None = None
+    """What the layer before chose."""
+
+    @property
+    def beside(self) -> tuple[Tensor, ...]:
+        """Tensors that the layer is called with as with its hidden states: re-entrant checkpointing cuts both off."""
+        return () if self.layer_input is None else (self.layer_input,)
+
+    def with_beside(self, *tensors: Tensor) -> LayerInputs:
+        """The same with these in place of `beside`."""
+        return self._replace(layer_input=tensors[0]) if tensors else self
 
 
 def unpadded(t: Tape, x: Tensor, padding: Tensor | None) -> Tensor:

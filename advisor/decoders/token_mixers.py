@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from functools import cache
 
-from advisor.decoders.short_conv import short_conv
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
 from advisor.specs import Mixer, Recipe
@@ -13,4 +14,19 @@ from advisor.tape.tape import Tape
 
 MixerCode = Callable[[Tape, Tensor, Weights, LayerInputs, Recipe], Tensor]
 
-MIXERS: dict[Mixer, MixerCode] = {"conv": short_conv}
+MIXERS: dict[Mixer, str] = {
+    "conv": "advisor.decoders.short_conv:short_conv",
+    "delta": "advisor.decoders.gated_delta:gated_delta",
+    "delta_apart": "advisor.decoders.gated_delta:apart_delta",
+    "delta_fused": "advisor.decoders.gated_delta:fused_delta",
+    "mamba2": "advisor.decoders.mamba2:mamba2",
+}
+"""module:function, loaded where a model has such layers: most have none."""
+
+
+@cache
+def mixer_code(mixer: Mixer) -> MixerCode:
+    """The code of a mixer."""
+    module, _, name = MIXERS[mixer].partition(":")
+    code: MixerCode = getattr(importlib.import_module(module), name)
+    return code

@@ -10,8 +10,12 @@ from advisor.decoders.llama4 import Llama4Experts
 from advisor.decoders.norms import HeadNorms, Norm, NormPlace
 from advisor.decoders.stack import Stack
 from advisor.errors import BadValue
+from advisor.parameters.layer_inputs import PASSED_OVER
 from advisor.parameters.modules import (
+    GATED_NORM,
     HEAD_NORMS,
+    PLAIN_NORM,
+    SINKS,
     head_linear,
     layer_linears,
     layer_norms,
@@ -21,7 +25,7 @@ from advisor.parameters.modules import (
 )
 from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype
-from advisor.parameters.targets import outer_adapters, targets_in
+from advisor.parameters.targets import expert_adapters, outer_adapters, targets_in
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 
@@ -29,7 +33,7 @@ from advisor.tape.graph import Tensor
 class Weights:
     """The weights of one decoder layer as the tape sees them."""
 
-    __slots__ = ("experts", "linears", "m", "norms", "own", "qk_norms", "sinks")
+    __slots__ = ("experts", "further_norms", "linears", "m", "norms", "own", "qk_norms", "sinks")
 
     def __init__(
         self,
@@ -52,6 +56,8 @@ class Weights:
         normed = own.dtype if norms else other
         bias_apart = architecture_of(m.architecture).bias_apart
         targets = targets_in(m, recipe.target_modules) if recipe.has_adapters and not frozen else frozenset[str]()
+        if m.router_linear and not frozen and "router" in expert_adapters(m, recipe, rank):
+            targets |= {m.router_linear}
         self.linears = {
             name: Linear(
                 shape,
@@ -66,9 +72,12 @@ class Weights:
             )
             for name, shape in layer_linears(m).items()
         }
-        of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in HEAD_NORMS]
-        others = len(layer_norms(m)) - len(of_heads) - m.attention_sinks
-        self.norms = [outer_norm(m, normed, norms, stack) for _ in range(others)]
+        of_heads = [(norm.width, norm.vectors) for norm in layer_norms(m) if norm.name in (*HEAD_NORMS, GATED_NORM)]
+        names = [norm.name for norm in layer_norms(m) if norm.name not in (*HEAD_NORMS, GATED_NORM, SINKS)]
+        self.norms = [outer_norm(m, normed, norms, stack) for name in names if name.startswith(PLAIN_NORM)]
+        self.further_norms = {
+            name: outer_norm(m, normed, norms, stack, "further") for name in names if not name.startswith(PLAIN_NORM)
+        }
         self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
         self.own = {
             name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
@@ -85,11 +94,13 @@ class Weights:
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
-        norms = [p for norm in (*self.norms, *self.qk_norms) for p in norm.trained]
+        every = (*self.norms, *self.further_norms.values(), *self.qk_norms)
+        norms = [p for norm in every for p in norm.trained]
         sinks = [self.sinks] if self.sinks is not None and self.sinks.needs_grad else []
         own = [p for p in self.own.values() if p.needs_grad]
         own += self.experts.adapted if isinstance(self.experts, Experts) else []
-        return [p for part in self.linears.values() for p in part.trained] + norms + sinks + own
+        linears = [one for name, one in self.linears.items() if name not in PASSED_OVER or one.weight.needs_grad]
+        return [p for one in linears if not one.idle for p in one.trained] + norms + sinks + own
 
 
 def _experts_of(

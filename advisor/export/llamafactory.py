@@ -14,7 +14,7 @@ from advisor.export.kernels import LIGER, liger_config, refuse
 from advisor.export.run import LORAPLUS_RATIO, Run, TrainingFile, check_stored
 from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
-from advisor.parameters.rotations import BLOCK, rotates
+from advisor.parameters.rotations import BLOCK
 from advisor.specs import Recipe
 
 _TEMPLATE_NOTE = (
@@ -40,13 +40,7 @@ def write(run: Run) -> TrainingFile:
         "model_name_or_path": run.source,
         "stage": "pt" if run.data.form == "text" else "sft",
         "do_train": True,
-        "finetuning_type": "oft"
-        if rotates(recipe)
-        else "lora"
-        if recipe.has_adapters
-        else "freeze"
-        if recipe.trained_layers
-        else "full",
+        "finetuning_type": _finetuning_type(recipe),
         "flash_attn": {"eager": "disabled", "sdpa": "sdpa", "flash": "fa2"}[recipe.attention],
         "dataset": "train",
         "dataset_dir": ".",
@@ -78,7 +72,7 @@ def write(run: Run) -> TrainingFile:
             "use_dora": recipe.is_dora,
             **run.variant_keys("LLaMA-Factory", _VARIANTS),
         }
-    if rotates(recipe):
+    if recipe.variant == "oft" and recipe.has_adapters:
         values = {key: one for key, one in values.items() if not key.startswith("lora_")}
         values |= {"oft_block_size": BLOCK, "oft_target": _targets(run)}
     if run.quantizes:
@@ -106,7 +100,7 @@ def _optimizer(run: Run) -> dict[str, Any]:
 
 def _finetuning_type(recipe: Recipe) -> str:
     if recipe.has_adapters:
-        return "oft" if rotates(recipe) else "lora"
+        return "oft" if recipe.variant == "oft" else "lora"
     return "freeze" if recipe.trained_layers else "full"
 
 

@@ -9,9 +9,11 @@ from advisor.answer import DataFile
 from advisor.checkpoints import STORES
 from advisor.errors import BadValue, InputError
 from advisor.optimizers import optimizer_row
+from advisor.parameters.layer_inputs import left_whole
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
+from advisor.parameters.token_mixers import distributions_of
 from advisor.rates import learning_rate
 from advisor.specs import ModelSpec, Recipe, Workload
 
@@ -52,6 +54,12 @@ class Run(NamedTuple):
         return "" if self.model.checkpoint is None else self.model.checkpoint.method
 
     @property
+    def sequence_packages(self) -> str:
+        """What pip installs for layers without attention, each after a space, if their kernels are counted."""
+        counted = self.recipe.sequence_kernels == "packages"
+        return "".join(f" {name}" for name in distributions_of(self.model) if counted)
+
+    @property
     def mixed_precision(self) -> str:
         """The dtype of autocast: 'bf16', 'fp16', or '' where it is off."""
         if not self.recipe.autocast:
@@ -66,7 +74,7 @@ class Run(NamedTuple):
     @property
     def learning_rate(self) -> float:
         """A usual one to start from."""
-        return learning_rate(self.recipe.method, parameter_count(self.model)).value
+        return learning_rate(self.recipe.method, parameter_count(self.model), self.recipe.variant).value
 
     @property
     def adapts_all_linear(self) -> bool:
@@ -123,6 +131,11 @@ def check_stored(run: Run, trainer: str = "", *refused: str) -> None:
         raise InputError(f"no file for --quant {run.recipe.quant}: give the id of a {title} checkpoint as --model")
     if run.stored_as == "hqq" and run.recipe.is_quantized:
         raise InputError("no file for an HQQ checkpoint: transformers 5, which files are written for, does not load it")
+    if run.quantizes and trainer not in ("", "Unsloth") and (names := left_whole(run.model)):
+        raise InputError(
+            f"{trainer}'s file cannot say that {' and '.join(names)} of {run.model.architecture} stay in 16 bits, "
+            "without which its code fails: use --write python"
+        )
     if run.stored_as in refused:
         raise InputError(
             f"{trainer}'s file cannot say how a checkpoint stored by {run.stored_as} is loaded for training: use "

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.export.run import Run, quoted, quoted_list
-from advisor.specs import Recipe
+from advisor.parameters.layer_inputs import left_whole
+from advisor.parameters.modules import head_linear
+from advisor.parameters.rotations import BLOCK
+from advisor.specs import ModelSpec, Recipe
 
 NAME = "train.py"
 EOS_CHECK = """\
@@ -39,16 +42,19 @@ if options.eval_fraction is not None and not 0 < options.eval_fraction < 1:
 output_dir = options.output_dir or ("out-smoke" if options.smoke else "out")'''
 
 
-def bitsandbytes(recipe: Recipe) -> list[str]:
+def bitsandbytes(m: ModelSpec, recipe: Recipe) -> list[str]:
     """The class that says how bitsandbytes quantizes a base, and lines with its arguments."""
+    names = left_whole(m)
+    skipped = [f"    llm_int8_skip_modules={quoted_list([head_linear(m).name, *names])},"] if names else []
     if recipe.quant == "int8":
-        return ["BitsAndBytesConfig", "    load_in_8bit=True,"]
+        return ["BitsAndBytesConfig", "    load_in_8bit=True,", *skipped]
     return [
         "BitsAndBytesConfig",
         "    load_in_4bit=True,",
         f'    bnb_4bit_quant_type="{recipe.quant}",',
         f"    bnb_4bit_use_double_quant={recipe.double_quant},",
         f"    bnb_4bit_compute_dtype=torch.{recipe.base_dtype},",
+        *skipped,
     ]
 
 
@@ -58,16 +64,37 @@ def lora(run: Run, trainer: str, others: Mapping[str, tuple[str, Any]]) -> list[
     Raises BadValue for a variant of LoRA that is neither.
     """
     recipe = run.recipe
-    targets = '"all-linear"' if run.adapts_all_linear else quoted_list(run.target_modules)
     started = {name: ("init_lora_weights", name) for name in ("pissa", "olora")}
     variant = run.variant_keys(trainer, {"rslora": ("use_rslora", True), **started, **others})
     return [
         f"    r={recipe.rank},",
         f"    lora_alpha={recipe.alpha!r},",
         f"    lora_dropout={recipe.dropout!r},",
-        f"    target_modules={targets},",
+        f"    target_modules={_targets(run)},",
         *(["    use_dora=True,"] if recipe.is_dora else []),
         *(f"    {key}={quoted(value) if isinstance(value, str) else value}," for key, value in variant.items() if key),
+        *_where(recipe),
+    ]
+
+
+def in_place_of_lora(run: Run) -> list[str]:
+    """The class of peft's config for adapters in LoRA's place, and its keyword lines."""
+    recipe = run.recipe
+    own = {
+        "oft": ["OFTConfig", f"    oft_block_size={BLOCK},"],
+        "ia3": ["IA3Config"],
+        "vera": ["VeraConfig", f"    r={recipe.rank},", f"    vera_dropout={recipe.dropout!r},"],
+    }[recipe.variant]
+    return [*own, f"    target_modules={_targets(run)},", *_where(recipe)]
+
+
+def _targets(run: Run) -> str:
+    return '"all-linear"' if run.adapts_all_linear else quoted_list(run.target_modules)
+
+
+def _where(recipe: Recipe) -> list[str]:
+    """The keyword lines of modules that are trained whole, and of the layers that are adapted."""
+    return [
         *([f"    modules_to_save={quoted_list(recipe.modules_to_save)},"] if recipe.modules_to_save else []),
         *([f"    layers_to_transform=list({last_layers(recipe)}),"] if recipe.trained_layers else []),
     ]

@@ -59,7 +59,11 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
     trainer = {"auto": advice.trainer.name, "python": "transformers"}.get(target, target)
     export = export_of(trainer)
     if export is not None:
-        return export.write(run)
+        written = export.write(run)
+        if target == "auto" or trainer == advice.trainer.name:
+            return written
+        note = f"# Written for {trainer}, with the same knobs: the estimate is of {advice.trainer.name}'s step.\n"
+        return written._replace(text=note + written.text)
     from advisor.export import transformers
 
     script = transformers.write(run)

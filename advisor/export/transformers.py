@@ -25,6 +25,7 @@ from advisor.export.script import (
     NAME,
     bitsandbytes,
     evaluation,
+    in_place_of_lora,
     joined,
     last_layers,
     lora,
@@ -69,6 +70,7 @@ def _head(run: Run, command: str) -> str:
     packages += " bitsandbytes" if by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
     packages += f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     packages += f" {PACKAGES[run.stored_as]}" if run.stored_as in PACKAGES else ""
+    packages += run.sequence_packages
     packages += " liger-kernel" if recipe.loss == "chunked" or recipe.kernels else ""
     return "\n".join(
         [
@@ -102,7 +104,7 @@ def _imports(run: Run) -> str:
     lines += ["", "import torch", "from datasets import load_dataset"]
     if recipe.has_adapters:
         prepare = ", prepare_model_for_kbit_training" if _prepares(recipe) else ""
-        lines.append(f"from peft import LoraConfig, get_peft_model{prepare}")
+        lines.append(f"from peft import {_adapter_config(run)[0]}, get_peft_model{prepare}")
         if recipe.variant == "loraplus":
             lines.append("from peft.optimizers import create_loraplus_optimizer")
     return "\n".join([*lines, IMPORTS, "from transformers import (", *(f"    {name}," for name in names), ")"])
@@ -174,7 +176,7 @@ def _quantization(run: Run) -> list[str]:
             "fp8": ["FineGrainedFP8Config", "    dequantize=True,"] if stored.dequantized else [],
         }
         return trains.get(stored.method, [])
-    return bitsandbytes(recipe) if recipe.is_quantized else []
+    return bitsandbytes(run.model, recipe) if recipe.is_quantized else []
 
 
 def _checkpointing(recipe: Recipe, name: str, options: str) -> list[str]:
@@ -193,16 +195,24 @@ def _adapters(run: Run) -> str:
         lines += ["model = prepare_model_for_kbit_training(", "    model,", *switches, ")"]
     elif recipe.gradient_checkpointing and recipe.reentrant:
         lines.append("model.enable_input_require_grads()  # re-entrant checkpointing needs an input with a gradient")
+    name, *arguments = _adapter_config(run)
     lines += [
-        "lora = LoraConfig(",
-        *lora(run, "transformers", {"loraplus": ("", "")}),  # LoRA+ is a matter of the optimizer
+        f"adapters = {name}(",
+        *arguments,
         '    task_type="CAUSAL_LM",',
         ")",
-        "model = get_peft_model(model, lora)",
+        "model = get_peft_model(model, adapters)",
         *_adapter_dtypes(recipe),
         "model.print_trainable_parameters()",
     ]
     return "\n".join(lines)
+
+
+def _adapter_config(run: Run) -> list[str]:
+    """The class of peft's config of the adapters, and lines with its arguments."""
+    if run.recipe.replaces_lora:
+        return in_place_of_lora(run)
+    return ["LoraConfig", *lora(run, "transformers", {"loraplus": ("", "")})]  # LoRA+ is a matter of the optimizer
 
 
 def _adapter_dtypes(recipe: Recipe) -> list[str]:

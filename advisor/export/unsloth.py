@@ -148,7 +148,7 @@ def _checkpointing(recipe: Recipe) -> str:
 
 def _load(run: Run) -> str:
     recipe = run.recipe
-    name, *values = bitsandbytes(recipe) if _configures(run) else [""]
+    name, *values = bitsandbytes(run.model, recipe) if _configures(run) else [""]
     return "\n".join(
         [
             *([f"quantization = {name}(", *values, ")"] if name else []),

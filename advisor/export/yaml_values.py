@@ -27,7 +27,12 @@ def yaml_file(
 ) -> TrainingFile:
     """A trainer's file: what to install, the command, notes (whole comment lines), one line a key."""
     start = command_of(run, command)
-    return TrainingFile(NAME, f"# pip install {install}\n# run: {start}\n{notes}{flat_yaml(values)}", start, beside)
+    return TrainingFile(
+        NAME,
+        f"# pip install {install}{run.sequence_packages}\n# run: {start}\n{notes}{flat_yaml(values)}",
+        start,
+        beside,
+    )
 
 
 def flat_yaml(values: Mapping[str, Any]) -> str:

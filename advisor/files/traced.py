@@ -78,7 +78,7 @@ def structure_of(recipe: Recipe) -> dict[str, Any]:
     """The knobs that decide which tensors the step of a recipe makes, as a profile stores them."""
     found: dict[str, Any] = {name: value for name, value in recipe if name not in EVALUATED}
     found["dropout"] = recipe.dropout > 0
-    found["variant"] = "oft" if recipe.variant == "oft" else "plain"
+    found["variant"] = recipe.variant if recipe.replaces_lora else "plain"
     found["neftune"] = recipe.neftune > 0
     found["reentrant"] = recipe.reentrant and recipe.gradient_checkpointing
     found["target_modules"] = list(recipe.target_modules)

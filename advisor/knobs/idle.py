@@ -7,7 +7,9 @@ from advisor.specs import (
     ADAPTER_METHODS,
     DORA_METHODS,
     QUANTIZED_METHODS,
+    REPLACING,
     Method,
+    Variant,
 )
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "variant", "dropout", "adapter_dtype", "magnitude_dtype")
@@ -16,7 +18,11 @@ _ONLY_QUANTIZED = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_u
 
 
 def idle_knobs(
-    method: Method, quant: Quantization = "nf4", gradient_checkpointing: bool = True, trained_layers: int = 0
+    method: Method,
+    quant: Quantization = "nf4",
+    gradient_checkpointing: bool = True,
+    trained_layers: int = 0,
+    variant: Variant = "plain",
 ) -> dict[str, str]:
     """The recipe's knobs that mean nothing for `method`, each with why; `quant` is what a quantized base is stored in.
 
@@ -31,6 +37,8 @@ def idle_knobs(
             idle |= dict.fromkeys(_ONLY_PARTIAL, "where all weights are trained (--method full)")
     elif method not in DORA_METHODS:
         idle["magnitude_dtype"] = "without DoRA's magnitudes"
+    if method in ADAPTER_METHODS and variant in REPLACING:
+        idle |= dict.fromkeys(("alpha",) if variant == "vera" else ("rank", "alpha"), f"with --variant {variant}")
     if method not in QUANTIZED_METHODS:
         idle |= dict.fromkeys(_ONLY_QUANTIZED, f"without a quantized base (--method {method})")
     else:

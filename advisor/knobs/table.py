@@ -137,7 +137,7 @@ KNOBS: tuple[Knob, ...] = (
         "variant",
         "recipe",
         "choice",
-        "how LoRA scales, starts or learns, or OFT in its place",
+        "how LoRA scales, starts or learns, or OFT, IA3 or VeRA in its place",
         get_args(Variant),
         VARIANT_ALIASES,
     ),

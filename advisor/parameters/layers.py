@@ -15,6 +15,8 @@ class Kind(NamedTuple):
     dense: bool  # no experts, in a model whose other layers have some
     sliding: bool  # uses the sliding window
     mixer: Mixer = "attention"
+    chooses: bool = True  # the tokens that it attends to, in a model whose other layers take over its choice
+    shares: bool = False  # takes keys and values from a layer before
 
 
 def sliding_flags(m: ModelSpec) -> tuple[bool, ...]:
@@ -32,10 +34,22 @@ def mixers_of(m: ModelSpec) -> tuple[Mixer, ...]:
     return m.mixers or (m.mixer,) * m.num_hidden_layers
 
 
+def choosing_flags(m: ModelSpec) -> tuple[bool, ...]:
+    """For each layer, whether it chooses itself the tokens that it attends to."""
+    return m.choosing_layers or (True,) * m.num_hidden_layers
+
+
+def sharing_flags(m: ModelSpec) -> tuple[bool, ...]:
+    """For each layer, whether it takes keys and values from a layer before."""
+    own = m.num_hidden_layers - m.kv_shared_layers
+    return (False,) * own + (True,) * m.kv_shared_layers
+
+
 @lru_cache(maxsize=256)
 def kinds_of(m: ModelSpec) -> tuple[Kind, ...]:
     """The kind of every layer, in order."""
-    return tuple(map(Kind, dense_flags(m), sliding_flags(m), mixers_of(m)))
+    flags = dense_flags(m), sliding_flags(m), mixers_of(m), choosing_flags(m), sharing_flags(m)
+    return tuple(map(Kind, *flags))
 
 
 def least_layers(m: ModelSpec) -> int:
@@ -50,8 +64,15 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
     changes: dict[str, object] = {}
     if m.mixers:
         changes |= {"mixer": kind.mixer, "mixers": ()}
-    if kind.dense:
-        changes |= {"mlp": "gated", "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
+        if kind.mixer != "attention" and m.mixer_norm_placement:
+            changes["norm_placement"] = m.mixer_norm_placement
+    if m.choosing_layers:
+        changes |= {"index_heads": m.index_heads if kind.chooses else 0, "choosing_layers": ()}
+    if m.sinks_slide:
+        changes |= {"attention_sinks": kind.sliding, "sinks_slide": False}
+    if kind.dense or (m.one_block and kind.mixer != "none"):
+        mlp = "gated" if not m.one_block else "plain" if kind.mixer == "none" else "none"
+        changes |= {"mlp": mlp, "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
     if m.global_head_dim and not kind.sliding:
         changes |= {
             "head_dim": m.global_head_dim,
@@ -61,6 +82,11 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
         }
         if m.keys_are_values:
             changes["qkv_names"] = m.qkv_names[:2]
+    if kind.shares:
+        inner = m.intermediate_size * (2 if m.wide_where_shared else 1)
+        changes |= {"qkv_names": m.qkv_names[:1], "qk_norm": "queries", "intermediate_size": inner}
+        if m.shared_expert_size:
+            changes["shared_expert_size"] = inner
     return m.model_copy(update=changes) if changes else m
 
 
@@ -70,7 +96,8 @@ def layer_groups(m: ModelSpec, begin: int = 0, end: int | None = None) -> tuple[
 
     Of all layers, or of those from `begin` up to `end`.
     """
-    if not m.expert_layers and not m.global_head_dim and not m.mixers:
+    apart = m.mixers or m.choosing_layers or m.kv_shared_layers or m.sinks_slide
+    if not (m.expert_layers or m.global_head_dim or apart):
         count = len(range(m.num_hidden_layers)[begin:end])
         return ((m, count),) if count else ()
     groups: Counter[ModelSpec] = Counter()

@@ -11,6 +11,13 @@ from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.errors import expect
+from advisor.parameters.layer_inputs import (
+    OUTPUT_SCALE,
+    further_outer_linears,
+    inner_linears,
+    inner_norms,
+    layer_table,
+)
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.token_mixers import MIXERS, Parameter
 from advisor.specs import LinearShape, ModelSpec
@@ -18,8 +25,18 @@ from advisor.specs import LinearShape, ModelSpec
 SINKS = "sinks"
 """The attention's sinks, counted with the norms: a learned vector as they are."""
 
+GATED_NORM = "gated_norm"
+"""The norm of what a layer's recurrence returns, head by head."""
+
 HEAD_NORMS = ("q_norm", "k_norm")
 """Norms of queries and keys, where a model has them."""
+
+LATENT = ("fc1_latent_proj", "fc2_latent_proj")
+"""The projections around experts that work on narrower states (Nemotron-H)."""
+INDEX_WEIGHTS = "weights_proj"
+"""The linear layer of an indexer that weighs its heads."""
+PLAIN_NORM = "norm_"
+"""What the name of a norm begins with that is known by its place among the layer's blocks."""
 
 EXPERTS = "experts."
 """What the name of an expert's own linear layer begins with."""
@@ -43,19 +60,23 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         return LinearShape(name=name, in_features=in_features, out_features=out_features, bias=bias)
 
     h, inner = m.hidden_size, m.intermediate_size
-    if m.mixer != "attention":
-        found = list(MIXERS[m.mixer](m).linears)
-    elif m.kv_lora_rank:
-        found = _latent_linears(m)
-    elif m.fused_qkv:
-        found = [linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias)]
-    else:
-        sizes = (m.q_size, m.kv_size, m.kv_size)
-        found = [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
-    if m.mixer == "attention":
+    found = [] if m.mixer == "attention" else list(MIXERS[m.mixer](m).linears)
+    if m.attends:
+        if m.kv_lora_rank:
+            found += _latent_linears(m)
+        elif m.fused_qkv:
+            found.append(linear(m.qkv_names[0], h, m.q_size + 2 * m.kv_size, m.qkv_bias))
+        else:
+            queries = 2 * m.q_size if m.attention_gate == "with_queries" else m.q_size
+            sizes = (queries, m.kv_size, m.num_key_value_heads * m.value_dim)
+            found += [linear(n, h, size, m.qkv_bias) for n, size in zip(m.qkv_names, sizes, strict=False)]
+        if m.attention_gate in ("head", "feature"):
+            found.append(gate_linear(m))
+        if m.index_heads:
+            found += _index_linears(m)
         found.append(linear(m.out_name, m.attended_size, h, m.attention_out_bias))
-    if m.num_experts:
-        return {shape.name: shape for shape in (*found, *_mixture_linears(m))}
+    if m.num_experts or m.mlp == "none":
+        return {shape.name: shape for shape in (*found, *_mixture_linears(m), *inner_linears(m))}
     if m.mlp == "gated":
         gate, up, down = m.mlp_names
         found += [linear(gate, h, inner, m.mlp_bias), linear(up, h, inner, m.mlp_bias)]
@@ -66,7 +87,7 @@ def layer_linears(m: ModelSpec) -> dict[str, LinearShape]:
         up, down = m.mlp_names
         found.append(linear(up, h, inner, m.mlp_bias))
     found.append(linear(down, inner, h, m.mlp_bias))
-    return {shape.name: shape for shape in found}
+    return {shape.name: shape for shape in (*found, *inner_linears(m))}
 
 
 def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
@@ -78,12 +99,20 @@ def _mixture_linears(m: ModelSpec) -> list[LinearShape]:
         found.append(LinearShape(name=m.router_linear, in_features=h, out_features=m.num_experts, wide=wide))
     if m.experts == "linears":
         found += [shape for index in range(m.num_experts) for shape in _expert_linears(m, index)]
+    if m.expert_latent and m.num_experts:
+        narrow = (h, m.expert_latent), (m.expert_latent, h)
+        found += [
+            LinearShape(name=name, in_features=ins, out_features=outs, bias=m.mlp_bias)
+            for name, (ins, outs) in zip(LATENT, narrow, strict=True)
+        ]
     if not inner:
         return found
     *gates, up, down = m.mlp_names
     found += [LinearShape(name=gate, in_features=h, out_features=inner, bias=m.mlp_bias) for gate in gates]
     found += [
-        LinearShape(name=up, in_features=h, out_features=inner if gates else 2 * inner, bias=m.mlp_bias),
+        LinearShape(
+            name=up, in_features=h, out_features=inner if gates or not m.expert_gated else 2 * inner, bias=m.mlp_bias
+        ),
         LinearShape(name=down, in_features=inner, out_features=h, bias=m.mlp_bias),
     ]
     if m.shared_expert_gated:
@@ -126,18 +155,37 @@ def _latent_linears(m: ModelSpec) -> list[LinearShape]:
     ]
 
 
+def gate_linear(m: ModelSpec) -> LinearShape:
+    """The linear layer that gates the attention's output."""
+    out = m.num_attention_heads if m.attention_gate == "head" else m.q_size
+    return LinearShape(name=architecture_of(m.architecture).gate_name, in_features=m.hidden_size, out_features=out)
+
+
+def _index_linears(m: ModelSpec) -> list[LinearShape]:
+    """The projections of an indexer: its queries of the queries' latent, its one key, the weights of its heads."""
+    heads, width = m.index_heads, m.index_head_dim
+    return [
+        LinearShape(name="wq_b", in_features=m.q_lora_rank, out_features=heads * width, idle=True),
+        LinearShape(name="wk", in_features=m.hidden_size, out_features=width, idle=True),
+        LinearShape(name=INDEX_WEIGHTS, in_features=m.hidden_size, out_features=heads, idle=True),
+    ]
+
+
 @lru_cache(maxsize=256)
 def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
-    count = {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    count = 1 if m.one_block else {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
-    found = [NormVectors(f"norm_{i}", m.hidden_size, vectors) for i in range(count)]
-    if m.mixer != "attention":
-        return tuple(found)
+    found = [NormVectors(f"{PLAIN_NORM}{i}", m.hidden_size, vectors) for i in range(count)]
+    found += [NormVectors(name, m.hidden_size, vectors) for name in inner_norms(m)]
+    if not m.attends:
+        width = MIXERS[m.mixer](m).norm_width
+        return (*found, NormVectors(GATED_NORM, width, 1)) if width else tuple(found)
     each = (m.q_size, m.kv_size)
-    widths = {"none": (), "head": (m.head_dim, m.head_dim), "full": each, "each": each}.get(m.qk_norm, ())
+    sizes = {"head": (m.head_dim,) * 2, "queries": (m.head_dim,), "full": each, "each": each}
+    widths = sizes.get(m.qk_norm, ())
     if m.qk_norm == "each_apart":
         heads = (m.num_attention_heads, m.num_key_value_heads)
         found += [NormVectors(name, m.head_dim, count) for name, count in zip(HEAD_NORMS, heads, strict=True)]
@@ -156,6 +204,9 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     bitsandbytes does not quantize them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
     mixing = {} if m.mixer == "attention" else dict(MIXERS[m.mixer](m).own)
+    if m.index_heads:
+        vector = Parameter((m.index_head_dim,), fixed=True)
+        mixing |= {"index_norm": vector, "index_norm_bias": vector}
     return mixing | _own_of_mlp(m)
 
 
@@ -172,14 +223,22 @@ def _own_of_mlp(m: ModelSpec) -> dict[str, Parameter]:
     if m.mlp == "oss_experts":
         shapes = (count, h), (count,), (count, h, 2 * inner), (count, 2 * inner), (count, inner, h), (count, h)
         return dict(zip(OSS_PARAMETERS, map(Parameter, shapes), strict=True))
+    if m.streams is not None:
+        return {OUTPUT_SCALE: Parameter((h,))}
     if m.mlp != "experts":
         return {}
-    found = {"gate_up": Parameter((count, 2 * inner, h)), "down": Parameter((count, h, inner))}
+    width = m.expert_latent or h
+    found = {
+        "gate_up": Parameter((count, (1 + m.expert_gated) * inner, width)),
+        "down": Parameter((count, width, inner)),
+    }
     if m.experts == "linears":
         found = {}
     quirks = architecture_of(m.architecture)
     if quirks.experts_beside_mlp:
         return found | {"router_scale": Parameter((h,)), "expert_scale": Parameter((count,))}
+    if quirks.balancing_bias == "base_parameter":
+        found["router_bias"] = Parameter((count,), fixed=True)
     if m.router_linear:
         return found
     found = {"router": Parameter((count, h), wide=quirks.router_in_float), **found}
@@ -195,15 +254,18 @@ def own_dtype(p: Parameter, other: str) -> str:
 
 @lru_cache(maxsize=256)
 def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
-    """The linear layers around the decoder layers, the head apart: from narrower embeddings and back to them."""
+    """The linear layers around the decoder layers, the head apart.
+
+    From narrower embeddings and back, what layers get of each token, and the layer before an encoder's head.
+    """
     if m.task == "masked_tokens":
         h, name = m.hidden_size, architecture_of(m.architecture).transform_name
         return {name: LinearShape(name=name, in_features=h, out_features=h, bias=True)}
-    if m.token_size == m.hidden_size:
-        return {}
-    there = LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size)
-    back = LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size)
-    return {shape.name: shape for shape in (there, back)}
+    found = further_outer_linears(m)
+    if m.token_size != m.hidden_size:
+        found.append(LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size))
+        found.append(LinearShape(name="project_out", in_features=m.hidden_size, out_features=m.token_size))
+    return {shape.name: shape for shape in found}
 
 
 @lru_cache(maxsize=256)
@@ -218,24 +280,26 @@ class OuterParameter(NamedTuple):
 
     shape: tuple[int, ...]
     times: int
-    part: Literal["tokens", "positions", "head bias", "norms"]
+    part: Literal["tokens", "layer tokens", "positions", "head bias", "norms"]
 
 
 def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
     """The parameters around the decoder layers outside of `outer_linears`.
 
-    Tokens: the embedding and the head, which are one tensor where they are tied; positions, and token types with them;
-    the norms before and after.
+    Tokens: the embedding and the head, which are one tensor where they are tied; what every layer gets of a token;
+    positions, and token types with them; the norms before and after.
     """
     vectors = (int(m.norm_weight) + int(m.norm_bias)) * (
         int(m.final_norm) + int(m.embedding_norm) + int(m.task == "masked_tokens")
     )
     found = [
         OuterParameter((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2, "tokens"),
+        OuterParameter(layer_table(m), int(m.layer_input_size > 0), "layer tokens"),
         OuterParameter((m.position_rows, m.hidden_size), int(m.position == "learned"), "positions"),
         OuterParameter((m.token_types, m.hidden_size), int(m.token_types > 0), "positions"),
         OuterParameter((m.vocab_size,), int(m.lm_head_bias), "head bias"),
         OuterParameter((m.hidden_size,), vectors, "norms"),
+        OuterParameter((m.layer_input_size,), int(m.layer_input_size > 0), "norms"),
     ]
     return [one for one in found if one.times]
 

@@ -25,7 +25,10 @@ NORMS = "norm"
 
 
 class OwnWeights(NamedTuple):
-    """Which of a model's own weights get gradients; `rest`: learned positions and the layers around the decoder's."""
+    """Which of a model's own weights get gradients.
+
+    `rest`: learned positions, embeddings of layers, and the linear layers around the decoder's.
+    """
 
     layers: bool  # all of a layer that is trained at all
     norms: bool  # those outside such layers, too
@@ -110,11 +113,11 @@ def outer_tensors(m: ModelSpec, recipe: Recipe) -> list[OuterTensor]:
     def tensor(shape: tuple[int, ...], times: int, trained: bool) -> OuterTensor:
         return OuterTensor(shape, times, own.dtype if full and trained else other, full and trained)
 
-    trains = {"tokens": own.embedding, "positions": own.rest, "head bias": own.head, "norms": own.norms}
+    trains = {"tokens": own.embedding, "head bias": own.head, "norms": own.norms}
     found = []
     for shape, times, part in outer_parameters(m):
         if part == "tokens" and times == 2 and own.embedding != own.head:
             found += [tensor(shape, 1, own.embedding), tensor(shape, 1, own.head)]
         else:
-            found.append(tensor(shape, times, trains[part]))
+            found.append(tensor(shape, times, trains.get(part, own.rest)))
     return found

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue
+from advisor.parameters.layer_inputs import LINEAR_PARENTS
 from advisor.parameters.layers import kinds_of, part_of
 from advisor.parameters.modules import EXPERTS, layer_linears
 from advisor.parameters.targets import target_name
@@ -52,9 +53,15 @@ def named_by(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[str, ...]:
 
 def _linear_paths(m: ModelSpec) -> Iterator[tuple[str, str]]:
     """(name, path) of every linear layer of every decoder layer."""
-    attention, mlp = architecture_of(m.architecture).linear_paths
+    quirks = architecture_of(m.architecture)
+    attention, mlp = quirks.linear_paths
+    layer = attention.rpartition(".")[0]
     for index, kind in enumerate(kinds_of(m)):
-        mixer = architecture_of(m.architecture).mixer_path if kind.mixer != "attention" else attention
-        for name in layer_linears(part_of(m, kind)):
+        part = part_of(m, kind)
+        attending = (*part.qkv_names, part.out_name) if part.attends else ()
+        for name in layer_linears(part):
+            mixer = attention if name in attending or part.mixer == "attention" else quirks.mixer_path
             parent = mlp if name in m.mlp_names else mixer
+            if name in LINEAR_PARENTS:
+                parent = layer + LINEAR_PARENTS[name]
             yield name, f"{parent.format(index)}.{target_name(name) if name.startswith(EXPERTS) else name}"

@@ -12,8 +12,9 @@ from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
 from advisor.checkpoints import Quantization
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import kinds_of, layer_groups, part_of
-from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.parameters.layer_inputs import left_whole
+from advisor.parameters.layers import choosing_flags, kinds_of, layer_groups, part_of
+from advisor.parameters.modules import INDEX_WEIGHTS, layer_linears, own_parameters
 from advisor.parameters.token_mixers import Parameter
 from advisor.specs import ModelSpec, Recipe
 
@@ -37,12 +38,15 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
 
 
 def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
-    """The dtype that a 4-bit layer's bias takes in the first forward pass, for good: the one that it computes in.
+    """The dtype that a quantized layer's bias takes in the first forward pass, for good.
 
-    Before bitsandbytes 0.50 that of the first input: fp32 after k-bit preparation, but attention's output.
-    Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward.
+    In 8 bits that of its first input: fp32 after k-bit preparation, but attention's output. In 4 bits the one that it
+    computes in, before bitsandbytes 0.50 as in 8 bits.
+    Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward and Linear8bitLt.forward.
     """
-    older = recipe.quant in ("nf4", "fp4") and libraries_of(recipe.stack).bitsandbytes < (0, 50)
+    older = recipe.quant == "int8" or (
+        recipe.quant in ("nf4", "fp4") and libraries_of(recipe.stack).bitsandbytes < (0, 50)
+    )
     attended = name == m.out_name and recipe.autocast
     return "float32" if older and recipe.kbit_upcast and not attended else recipe.base_dtype
 
@@ -79,6 +83,10 @@ def whole_linears(m: ModelSpec) -> tuple[tuple[str, ...], ...]:
     """
     if m.checkpoint is not None and m.checkpoint.whole:
         return m.checkpoint.whole
+    if m.index_heads:  # GlmMoeDsaPreTrainedModel._keep_in_fp32_modules, whose names are left out whatever the dtype
+        return tuple((INDEX_WEIGHTS,) if chooses else () for chooses in choosing_flags(m))
+    if left := left_whole(m):
+        return (left,) * m.num_hidden_layers
     name = unquantized_name(m)
     return (*((),) * (m.num_hidden_layers - 1), (name,)) if name else ()
 

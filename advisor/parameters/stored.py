@@ -38,11 +38,12 @@ def stored_by(m: ModelSpec, libraries: Libraries) -> ModelSpec:
     inject_adapter (`convert_peft_config_for_transformers`).
     Raises UnsupportedArchitecture for experts before transformers 5 whose code is not mirrored.
     """
-    if m.experts != "fused":
+    alone = m.experts == "fused_alone" and libraries.transformers < (5, 0)  # a text part, of another class
+    if m.experts != "fused" and not alone:
         return m
     if not m.num_experts or libraries.transformers >= (5, 0):  # a model of a mixture's family may have none
         return m if libraries.peft >= (0, 19) else m.model_copy(update={"experts": "fused_alone"})
-    found = as_linears(m)
+    found = m if alone else as_linears(m)
     if found is m:
         version = version_text(libraries.transformers)
         raise UnsupportedArchitecture(

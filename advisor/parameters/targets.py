@@ -9,11 +9,24 @@ from math import prod
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
-from advisor.parameters.modules import head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
+
+ATTENTION = "self_attn."
+"""What the name of a linear layer of the attention begins with where one of the MLP has the same."""
+
+_PARTS = ("gate_proj", "router.gate")
+"""Names of AFMoE's that peft takes for parts of fused experts: the gate of its attention, and its router.
+
+Source: peft 0.21, utils/transformers_weight_conversion.py, _MOE_TARGET_MODULE_MAPPING."""
 
 _ALONE = ("all-linear", "attention")
 """What stands for several layers, and beside nothing else."""
+
+
+CONVOLUTIONS = ("conv", "conv1d")
+"""What models call the convolution of each channel by itself, in layers without attention."""
 
 
 def fuses_experts(m: ModelSpec) -> bool:
@@ -43,9 +56,12 @@ def attention_names(m: ModelSpec) -> tuple[str, ...]:
 
     An encoder's output projection is left out: it is called 'dense', as its MLP's layers are.
     """
-    if m.mixer != "attention":
+    if not m.attends:
         return ()
-    return m.qkv_names if m.bidirectional else (*m.qkv_names, m.out_name)
+    if m.bidirectional:
+        return m.qkv_names
+    apart = m.attention_gate in ("head", "feature") and not _converts_targets(m)
+    return (*m.qkv_names, *((gate_linear(m).name,) if apart else ()), m.out_name)
 
 
 @lru_cache(maxsize=1024)
@@ -58,19 +74,27 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
     Raises UnknownName when the model has none of the names, BadValue for what peft fails on.
     """
     if target_modules == ("all-linear",) and fails_on_all_linear(m):
-        raise BadValue(
-            "target modules",
-            "all-linear",
-            f"peft 0.21 fails on the router of {m.architecture}, a linear "
-            f"layer that returns several tensors; use attention, or name some of {', '.join(_names_of(m))}",
+        listed = ", ".join(architecture_of(m.architecture).refused_in_peft)
+        why = (
+            f"refuses {listed} of {m.architecture}"
+            if listed
+            else f"fails on the router of {m.architecture}, a linear layer that returns several tensors"
         )
+        names = ", ".join(_names_of(m))
+        raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; use attention, or name some of {names}")
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
-        names = _names_of(m)
+        known, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
         for name in target_modules:
+            if name in CONVOLUTIONS and m.mixers:
+                why = f"must not be adapted: peft 0.21 fails on the convolutions of {m.name} (tuners/lora/layer.py)"
+                raise BadValue("target modules", name, why)
+            if name in refused:
+                why = f"peft 0.21 refuses it on {m.architecture}, whose fused kernel would pass over the adapter"
+                raise BadValue("target modules", name, f"{why}; name some of {', '.join(known)}")
             if name in _ALONE:
                 raise BadValue("target modules", ",".join(target_modules), f"must be {name} alone, or names only")
-            if name not in names and ("." in name or not set(names) & set(target_modules)):
-                raise UnknownName("target module", name, names, hint=f"{m.name} has {', '.join(names)}")
+            if name not in known and ("." in name or not set(known) & set(target_modules)):
+                raise UnknownName("target module", name, known, hint=f"{m.name} has {', '.join(known)}")
     inside = (name for part, _ in layer_groups(m) for name in targets_in(part, target_modules))
     return frozenset((*inside, *(shape.name for shape in outer_targets(m, target_modules))))
 
@@ -81,6 +105,16 @@ def unmatched_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[st
     Source: peft 0.21, tuners/tuners_utils.py, inject_adapter: it raises only if no target matches.
     """
     return tuple(name for name in target_modules if name not in (*_names_of(m), *_ALONE))
+
+
+def passed_over(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """The targets whose adapters have no effect: mamba_ssm's kernel reads the weight of the projection after it.
+
+    Source: transformers 5.23, models/granitemoehybrid/modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer.forward
+    (`outproj_weight=self.out_proj.weight`), and the same of other models with Mamba 2's layers.
+    """
+    fused = not STATE_SPACES.isdisjoint(m.mixers) and recipe.sequence_kernels == "packages" and recipe.has_adapters
+    return tuple({PROJECTION_BACK} & resolve_targets(m, recipe.target_modules)) if fused else ()
 
 
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:
@@ -117,8 +151,17 @@ def targets_in(part: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[st
 
 def _adaptable(part: ModelSpec) -> list[str]:
     """The linear layers that peft can adapt, in the order of the forward."""
-    fused = part.mlp_names if _converts_targets(part) else ()
-    return [name for name in layer_linears(part) if name not in fused]
+    fused = (*part.mlp_names, *_PARTS) if _converts_targets(part) else ()
+    left = {*fused, *architecture_of(part.architecture).refused_in_peft}
+    return [name for name in layer_linears(part) if target_name(name) not in left and name not in left]
+
+
+def passes_over_linears(m: ModelSpec) -> bool:
+    """Whether peft's LoRA leaves out linear layers beside fused experts that adapters of other kinds are put on.
+
+    Source: peft 0.21, utils/transformers_weight_conversion.py, convert_peft_config_for_transformers.
+    """
+    return any(len(_adaptable(part)) < len(layer_linears(part)) for part, _ in layer_groups(m))
 
 
 def _names_of(m: ModelSpec) -> list[str]:
@@ -128,8 +171,13 @@ def _names_of(m: ModelSpec) -> list[str]:
 
 
 def fails_on_all_linear(m: ModelSpec) -> bool:
-    """Whether peft 0.21 cannot adapt every linear layer: it fails on a router that returns several tensors."""
-    return m.num_experts > 0 and architecture_of(m.architecture).router_returns_several
+    """Whether peft 0.21 cannot adapt every linear layer: it fails on a router that returns several tensors.
+
+    And it refuses the projection out of a state-space layer, whose weight a fused kernel reads.
+    Source: peft 0.21, tuners/tuners_utils.py, _check_lora_target_modules_mamba.
+    """
+    quirks = architecture_of(m.architecture)
+    return bool(quirks.refused_in_peft) or (m.num_experts > 0 and quirks.router_returns_several)
 
 
 def default_targets(m: Model) -> tuple[str, ...]:
@@ -170,7 +218,8 @@ def _expert_adapter_shapes(m: ModelSpec, rank: int) -> dict[str, Pair]:
         "gate_up": ((count * 2 * rank, h), (2 * inner, count * 2 * rank)),
         "down": ((count * rank, inner), (h, count * rank)),
     }
-    return {name: pair for name, pair in found.items() if name in own_parameters(m)}
+    router = m.router_linear in _PARTS
+    return {name: pair for name, pair in found.items() if name in own_parameters(m) or (name == "router" and router)}
 
 
 def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:
@@ -181,7 +230,7 @@ def expert_adapters(m: ModelSpec, recipe: Recipe, rank: int) -> dict[str, Pair]:
     if (
         not recipe.has_adapters
         or recipe.trained_layers
-        or recipe.variant == "oft"
+        or recipe.replaces_lora
         or not adapts_experts(m, recipe.target_modules, recipe.is_dora, recipe.dropout)
     ):
         return {}

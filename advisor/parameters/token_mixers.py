@@ -21,6 +21,7 @@ class MixerParameters(NamedTuple):
 
     linears: tuple[LinearShape, ...]
     own: Mapping[str, Parameter]
+    norm_width: int = 0  # of the norm that its output goes through; 0 = none
 
 
 def recurrence_of(m: ModelSpec) -> Recurrence:
@@ -46,16 +47,101 @@ def convolution(channels: int, sizes: Recurrence) -> dict[str, Parameter]:
     return found | ({"conv_bias": Parameter((channels,))} if sizes.conv_bias else {})
 
 
-MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {"conv": _conv}
+def _delta(m: ModelSpec) -> MixerParameters:
+    """Qwen 3.5's gated delta rule. Source: models/qwen3_5/modeling_qwen3_5.py, Qwen3_5GatedDeltaNet."""
+    sizes = recurrence_of(m)
+    widths = {
+        "in_proj_qkv": 2 * sizes.key_size + sizes.value_size,
+        "in_proj_z": sizes.value_size,
+        "in_proj_b": sizes.value_heads,
+        "in_proj_a": sizes.value_heads,
+    }
+    return _rule(m, widths, "out_proj")
+
+
+def _delta_fused(m: ModelSpec) -> MixerParameters:
+    """Qwen 3 Next's. Source: models/qwen3_next/modeling_qwen3_next.py, Qwen3NextGatedDeltaNet."""
+    sizes = recurrence_of(m)
+    widths = {"in_proj_qkvz": 2 * sizes.key_size + 2 * sizes.value_size, "in_proj_ba": 2 * sizes.value_heads}
+    return _rule(m, widths, "out_proj")
+
+
+def _delta_apart(m: ModelSpec) -> MixerParameters:
+    """OLMo Hybrid's. Source: models/olmo_hybrid/modeling_olmo_hybrid.py, OlmoHybridGatedDeltaNet."""
+    sizes = recurrence_of(m)
+    widths = dict.fromkeys(("q_proj", "k_proj"), sizes.key_size) | {"v_proj": sizes.value_size}
+    widths |= {"g_proj": sizes.value_size, "b_proj": sizes.value_heads, "a_proj": sizes.value_heads}
+    return _rule(m, widths, "o_proj")
+
+
+def _rule(m: ModelSpec, widths: Mapping[str, int], out_name: str) -> MixerParameters:
+    """A gated delta rule: projections of these widths and back, a convolution, decays and steps for each value head."""
+    h, sizes = m.hidden_size, recurrence_of(m)
+    linears = [LinearShape(name=name, in_features=h, out_features=width) for name, width in widths.items()]
+    linears.append(LinearShape(name=out_name, in_features=sizes.value_size, out_features=h))
+    own = {name: Parameter((sizes.value_heads,)) for name in ("dt_bias", "A_log")}
+    own |= convolution(2 * sizes.key_size + sizes.value_size, sizes)
+    return MixerParameters(tuple(linears), own, sizes.value_dim)
+
+
+def _mamba2(m: ModelSpec) -> MixerParameters:
+    """Mamba 2's state-space layer: one projection for gate, values, keys, queries and steps, one back.
+
+    Its keys and queries are what its code calls B and C. Source: transformers 5.23,
+    models/granitemoehybrid/modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer, and the others named Mamba.
+    """
+    h, sizes = m.hidden_size, recurrence_of(m)
+    inner, heads = sizes.value_size, sizes.value_heads
+    mixed = inner + 2 * sizes.key_size
+    linears = (
+        LinearShape(name="in_proj", in_features=h, out_features=inner + mixed + heads, bias=sizes.proj_bias),
+        LinearShape(name="out_proj", in_features=inner, out_features=h, bias=sizes.proj_bias),
+    )
+    own = convolution(mixed, sizes) | dict.fromkeys(("dt_bias", "a_log", "d"), Parameter((heads,)))
+    return MixerParameters(linears, own | ({"gate_norm": Parameter((inner,))} if sizes.gate_norm else {}))
+
+
+def _none(m: ModelSpec) -> MixerParameters:
+    """A layer that is an MLP alone."""
+    return MixerParameters((), {})
+
+
+MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
+    "conv": _conv,
+    "delta": _delta,
+    "delta_fused": _delta_fused,
+    "delta_apart": _delta_apart,
+    "mamba2": _mamba2,
+    "beside_mamba2": _mamba2,
+    "none": _none,
+}
 """By `ModelSpec.mixer`, but for attention."""
 
-PACKAGES: dict[Mixer, tuple[str, ...]] = {"conv": ("causal_conv1d",)}
+STATE_SPACES: frozenset[Mixer] = frozenset(["mamba2", "beside_mamba2"])
+"""The mixers that are Mamba 2's, or run beside it."""
+PROJECTION_BACK = "out_proj"
+"""The linear layer at their end."""
+
+PACKAGES: dict[Mixer, tuple[str, ...]] = {
+    "conv": ("causal_conv1d",),
+    **dict.fromkeys(("delta", "delta_fused", "delta_apart"), ("fla", "causal_conv1d")),
+    **dict.fromkeys(STATE_SPACES, ("mamba_ssm", "causal_conv1d")),
+}
 """Whose functions a mixer calls where they can be imported.
 
 Source: transformers 5.23, models/*/modeling_*.py, use_kernel_func_from_hub_with_fallback.
 """
 
 
+DISTRIBUTIONS = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d", "mamba_ssm": "mamba-ssm"}
+"""What pip calls a package."""
+
+
 def packages_of(m: ModelSpec) -> tuple[str, ...]:
     """The packages that the model's mixers call."""
     return tuple(dict.fromkeys(name for mixer in m.mixers for name in PACKAGES.get(mixer, ())))
+
+
+def distributions_of(m: ModelSpec) -> tuple[str, ...]:
+    """What pip installs for them."""
+    return tuple(DISTRIBUTIONS[name] for name in packages_of(m))

@@ -19,7 +19,7 @@ from advisor.parameters.modules import (
     own_parameters,
 )
 from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
-from advisor.parameters.rotations import check_rotations, rotates, rotation_shape
+from advisor.parameters.replacing import check_replacing, replacing_shapes
 from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
@@ -47,13 +47,20 @@ class Trained(NamedTuple):
 
 def _adapter(shape: LinearShape, recipe: Recipe, times: int) -> list[Trained]:
     """The adapter of a linear layer that occurs `times` times."""
-    if rotates(recipe):
-        return [Trained(*rotation_shape(shape), times, recipe.adapter_dtype, True, _projection(recipe))]
+    if recipe.replaces_lora:
+        return [_replacing(one, recipe, times) for one in replacing_shapes(shape, recipe, recipe.rank)]
     found = [
         Trained(recipe.rank, shape.in_features, times, recipe.adapter_dtype, True, _projection(recipe)),
         Trained(shape.out_features, recipe.rank, times, recipe.adapter_dtype, True, _projection(recipe)),
     ]
     return [*found, Trained(shape.out_features, 0, times, recipe.magnitude_dtype)] if recipe.is_dora else found
+
+
+def _replacing(shape: tuple[int, ...], recipe: Recipe, times: int) -> Trained:
+    """A tensor of an adapter in LoRA's place."""
+    if len(shape) == 1:
+        return Trained(shape[0], 0, times, recipe.adapter_dtype)
+    return Trained(shape[0], shape[1], times, recipe.adapter_dtype, True, _projection(recipe))
 
 
 def _projection(recipe: Recipe) -> int:
@@ -75,11 +82,11 @@ def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
 
 
 def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
-    """The adapters of `layers` equal layers."""
+    """The adapters of `layers` equal layers, without the idle ones."""
     found: list[Trained] = []
     targets = targets_in(m, recipe.target_modules)
     for name, shape in layer_linears(m).items():
-        if name in targets:
+        if name in targets and not shape.idle:
             found += _adapter(shape, recipe, layers)
     for pair in expert_adapters(m, recipe, recipe.rank).values():
         found += [Trained(rows, columns, layers, recipe.adapter_dtype) for rows, columns in pair]
@@ -90,6 +97,8 @@ def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trai
     """All weights of `layers` equal layers."""
     found: list[Trained] = []
     for shape in layer_linears(m).values():
+        if shape.idle:
+            continue
         stored = "float32" if shape.wide else dtype
         found.append(Trained(shape.out_features, shape.in_features, layers, stored, True, _projection(recipe)))
         if shape.bias:
@@ -103,14 +112,29 @@ def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trai
     return found
 
 
+def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
+    """The adapters of linear layers that run without gradients: held, but never updated, and no optimizer keeps states.
+
+    Source: PyTorch 2.13, torch/optim/adamw.py, `_init_group`: parameters whose grad is None are passed over.
+    """
+    found: list[Trained] = []
+    if recipe.has_adapters:
+        for part, layers in trained_groups(m, recipe):
+            targets = targets_in(part, recipe.target_modules)
+            for name, shape in layer_linears(part).items():
+                if shape.idle and name in targets:
+                    found += _adapter(shape, recipe, layers)
+    return found
+
+
 @lru_cache(maxsize=64)
 def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
-    """Every trained tensor."""
+    """Every tensor that gets a gradient."""
     found: list[Trained] = []
     own = own_weights(m, recipe)
     if recipe.has_adapters:
-        if rotates(recipe):
-            check_rotations(m, recipe)
+        if recipe.replaces_lora:
+            check_replacing(m, recipe)
         resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
         for part, layers in trained_groups(m, recipe):
             found += _adapters(part, recipe, layers)

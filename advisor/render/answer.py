@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from advisor.answer import Advice, Candidate, Change
+from advisor.catalog.trainers import DEFAULT_TRAINER
+from advisor.export import TARGETS
+from advisor.parameters.replacing import title_of
 from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text, wrapped
 from advisor.render.room import Section, fitted
 from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
@@ -118,7 +121,11 @@ def _sections(advice: Advice) -> list[Section]:
             Section("Warnings", tuple(f"{one.text} [{one.code}]" for one in recommendation.warnings), first=True),
         ]
     found += [
-        Section("What would fit", tuple(f"{one.text} [{one.code}]" for one in advice.alternatives), first=True),
+        Section(
+            "What would surely fit" if recommendation else "What would fit",
+            tuple(f"{one.text} [{one.code}]" for one in advice.alternatives),
+            first=recommendation is None,
+        ),
         Section(
             "Recipe and assumptions" if recommendation else "Assumptions",
             (*_plan_lines(advice), *(note.text for note in advice.notes)),
@@ -145,8 +152,10 @@ def _plan_lines(advice: Advice) -> tuple[str, ...]:
         for name in _PLAN_KNOBS
         if (name != "quant" or recipe.is_quantized) and (name not in _IF_SET or values[name])
     ]
+    if not recipe.has_rank:
+        shown.remove("rank")
     if not recipe.has_adapters:
-        shown = [name for name in shown if name not in ("rank", "target_modules")]
+        shown.remove("target_modules")
     knobs = ", ".join(f"{name.replace('_', '-')} {value_text(values[name])}" for name in shown)
     return (f"{knobs}; all other knobs are {trainer}'s defaults, or chosen.",)
 
@@ -180,6 +189,11 @@ def _next_command(advice: Advice) -> str:
         return f"Next: add {' '.join(flags)}." if flags else "Next: `advise gpus` lists cards, `advise models` models."
     if advice.model.kind != CAUSAL:
         return f"Next: load it with {advice.model.kind}.from_pretrained and the knobs that --explain lists."
+    if advice.trainer.name not in (DEFAULT_TRAINER, *TARGETS):
+        return (
+            f"Next: set in {advice.trainer.name}'s own file what --explain lists under Knobs. --write python writes "
+            "the nearest script for transformers."
+        )
     return f"Next: add --write auto to write the file for {advice.trainer.name}, --script to print it."
 
 
@@ -192,9 +206,10 @@ def verdict_line(advice: Advice) -> str:
     row = advice.candidate(advice.recommendation.method)
     needed = row.memory.needed_bytes
     rank = f" r={advice.recommendation.rank}" if advice.recommendation.rank else ""
+    in_place = f" as {title_of(row.recipe)}" if row.recipe.replaces_lora else ""
     fits = fits_text(row, advice.gpu.memory_bytes)
     text = (
-        f"Use {DISPLAY[row.method]}{rank}: {job} {fits} with {format_gib(needed.low)} to "
+        f"Use {DISPLAY[row.method]}{in_place}{rank}: {job} {fits} with {format_gib(needed.low)} to "
         f"{format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB"
     )
     return text + _time_text(advice, row) + _cost_text(row) + "."

@@ -27,7 +27,7 @@ def render_details(advice: Advice, file: TextIO, *, hint: bool) -> None:
     if recommendation is not None:
         _list(console, "Why", recommendation.reasons)
         _list(console, "Warnings", recommendation.warnings)
-    _list(console, "What would fit", advice.alternatives)
+    _list(console, "What would surely fit" if advice.recommendation else "What would fit", advice.alternatives)
     _list(console, "Notes", advice.notes)
     rows = advice.candidates if recommendation is None else (advice.candidate(recommendation.method),)
     for row in rows:

@@ -38,8 +38,10 @@ def render_trainer(preset: Preset, stack: str, proofs: Iterable[str], file: Text
         say(console, f"- {line}", indent=2)
     heading(console, "Knobs")
     for knob in preset.knobs:
-        methods = "" if knob.methods == METHODS else f" ({', '.join(knob.methods)})"
-        say(console, f"{knob.name.replace('_', '-')} {value_text(knob.value)}{methods}", indent=2)
+        only = ([f"loss {knob.loss}"] if knob.loss else []) + [*knob.models]
+        only += [] if knob.methods == METHODS else [*knob.methods]
+        where = f" ({', '.join(only)})" if only else ""
+        say(console, f"{knob.name.replace('_', '-')} {value_text(knob.value)}{where}", indent=2)
         say(console, f"  {knob.source}", style="dim", indent=2)
     if preset.switches:
         heading(console, "Can be switched on")
@@ -49,6 +51,11 @@ def render_trainer(preset: Preset, stack: str, proofs: Iterable[str], file: Text
         values = "" if switch.values == ("on",) else f" {', '.join(switch.values)}"
         say(console, f"{switch.name.replace('_', '-')}{values}{methods}{ignored}", indent=2)
         say(console, f"  {switch.source}", style="dim", indent=2)
+    if preset.lacks:
+        heading(console, "Does not have")
+    for lack in preset.lacks:
+        say(console, ", ".join((*lack.methods, *(name.replace("_", "-") for name in lack.knobs))), indent=2)
+        say(console, f"  {lack.source}", style="dim", indent=2)
     if preset.differs:
         heading(console, "Not in the estimate")
         for line in preset.differs:

@@ -23,7 +23,7 @@ USUAL_SCALE = 2.0
 def check(context: Context) -> Finding | None:
     """Speaks up from rank 64 on."""
     row = context.shown
-    if row is None or not row.recipe.has_adapters or row.recipe.rank < HIGH_RANK:
+    if row is None or not row.recipe.has_lora or row.recipe.rank < HIGH_RANK:
         return None
     rank, alpha = row.recipe.rank, row.recipe.alpha
     scale = alpha / rank

@@ -20,7 +20,8 @@ def check(context: Context) -> Finding | None:
     """The rate for the recommended method, with its source."""
     if context.recommended is None:
         return None
-    rate = learning_rate(context.recommended, context.parameters)
+    variant = context.candidates[context.recommended].recipe.variant
+    rate = learning_rate(context.recommended, context.parameters, variant)
     text = f"Start from a learning rate of {format_learning_rate(rate.value)}: {rate.evidence}."
     return Finding((Reason(code=CODE, text=text, source=rate.source),))
 

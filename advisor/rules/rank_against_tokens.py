@@ -33,7 +33,7 @@ HIGHEST_RANK = 256
 def check(context: Context) -> Finding | None:
     """Speaks up when the capacity of the adapters is far from the data's."""
     row = context.shown
-    if row is None or not row.recipe.has_adapters:
+    if row is None or not row.recipe.has_lora:
         return None
     bits = context.workload.examples * context.workload.mean_seq_len * BITS_PER_TOKEN
     capacity = row.trainable_parameters * BITS_PER_PARAMETER

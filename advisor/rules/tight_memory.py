@@ -32,9 +32,12 @@ def check(context: Context) -> Finding | None:
         return Finding((Reason(code=CODE, text=text, source=FORMULA),))
     text = (
         f"{DISPLAY[row.method]} only just fits: it needs {needs(row)} of "
-        f"{format_gib(context.memory_bytes)} GiB. Keep the card free of other processes, and set "
-        "PYTORCH_ALLOC_CONF=expandable_segments:True (--expandable-segments estimates with it)."
+        f"{format_gib(context.memory_bytes)} GiB. Keep the card free of other processes"
     )
+    if row.recipe.expandable_segments:
+        text += "; expandable segments are counted on already."
+    else:
+        text += ", and set PYTORCH_ALLOC_CONF=expandable_segments:True (--expandable-segments estimates with it)."
     return Finding((Reason(code=CODE, text=text, source=SOURCE),))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from advisor.catalog.trainers import find_trainer
 from advisor.recipes import flag
 from advisor.rules.context import Context
-from advisor.rules.savings import SAVING
+from advisor.rules.savings import SAVING, switchable
 from advisor.rules.wording import DISPLAY, default_of
 from advisor.specs import Method, Recipe
 from advisor.units import format_gib
@@ -21,11 +22,12 @@ def decisive_default(context: Context, methods: Sequence[Method]) -> str:
         row = context.candidates.get(method)
         if row is None or row.verdict == "fits":
             continue
-        for knob, changed in _without_defaults(context, row.least.recipe):
-            memory = context.estimate(changed).memory.needed_bytes
+        for knob, changes in _without_defaults(context, row.least.recipe):
+            memory = context.estimate(row.least.recipe.model_copy(update=changes)).memory.needed_bytes
             if memory.high > context.memory_bytes:
                 continue
-            default, instead = (flag(knob, getattr(one, knob)) for one in (row.least.recipe, changed))
+            default = flag(knob, getattr(row.least.recipe, knob))
+            instead = " ".join(flag(name, value) for name, value in changes.items())
             return (
                 f"{default_of(context)} {default} decides that: with {instead} {DISPLAY[method]} needs "
                 f"{format_gib(memory.likely)} GiB (at most {format_gib(memory.high)}), and fits"
@@ -33,12 +35,16 @@ def decisive_default(context: Context, methods: Sequence[Method]) -> str:
     return ""
 
 
-def _without_defaults(context: Context, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
-    """The recipe with each of the trainer's defaults that costs memory replaced by what saves it."""
+def _without_defaults(context: Context, recipe: Recipe) -> Iterator[tuple[str, dict[str, object]]]:
+    """Each of the trainer's defaults that costs memory, and what saves it; of a full loss kernels that have another."""
     for knob, value in SAVING.items():
         if knob == "base_dtype" and not context.has_bf16:
             if recipe.method == "full":  # fp16 gradients cannot be unscaled
                 continue
             value = "float16"
         if knob in context.trainer.knobs and getattr(recipe, knob) != value:
-            yield knob, recipe.model_copy(update={knob: value})
+            yield knob, {knob: value}
+    if "loss" in context.trainer.knobs and recipe.loss == "full":
+        for one in switchable(find_trainer(context.trainer.name), context.question, context.model, recipe):
+            if one.knob == "kernels":
+                yield "loss", {one.knob: one.value}

@@ -20,13 +20,25 @@ from advisor.specs.estimate import (
     TimeEstimate,
 )
 from advisor.specs.gpu import GpuSpec
-from advisor.specs.model import CAUSAL, EMBEDS, LinearShape, Mixer, Model, ModelSpec, Recurrence, TracedModel
+from advisor.specs.model import (
+    ATTENDING,
+    CAUSAL,
+    EMBEDS,
+    LinearShape,
+    Mixer,
+    Model,
+    ModelSpec,
+    Recurrence,
+    Streams,
+    TracedModel,
+)
 from advisor.specs.recipe import Placement, Recipe, Rental
 from advisor.specs.words import (
     ADAPTER_METHODS,
     DORA_METHODS,
     METHODS,
     QUANTIZED_METHODS,
+    REPLACING,
     Attention,
     Chance,
     DType,
@@ -50,12 +62,14 @@ from advisor.specs.workload import KNOWN, Workload
 
 __all__ = [
     "ADAPTER_METHODS",
+    "ATTENDING",
     "CAUSAL",
     "DORA_METHODS",
     "EMBEDS",
     "KNOWN",
     "METHODS",
     "QUANTIZED_METHODS",
+    "REPLACING",
     "Attention",
     "AttentionUse",
     "Chance",
@@ -86,6 +100,7 @@ __all__ = [
     "SequenceKernels",
     "Sharding",
     "Size",
+    "Streams",
     "Term",
     "TimeEstimate",
     "TracedModel",

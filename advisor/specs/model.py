@@ -17,6 +17,7 @@ class LinearShape(Frozen):
     out_features: int
     bias: bool = False
     wide: bool = False  # in fp32 whatever the base
+    idle: bool = False  # its code runs without gradients: it, or its adapter, is never updated
 
     @property
     def weight_count(self) -> int:
@@ -27,8 +28,11 @@ class LinearShape(Frozen):
 CAUSAL, EMBEDS = "AutoModelForCausalLM", "AutoModel"
 """The classes that train a model on each next token, or for embeddings."""
 
-Mixer = Literal["attention", "conv"]
-"""What mixes the tokens of a layer: a key of parameters.mixers.MIXERS, but for attention."""
+Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "beside_mamba2", "none"]
+"""What mixes the tokens of a layer: a key of parameters.token_mixers.MIXERS, but for attention.
+
+beside_mamba2: attention, and a state-space layer that reads the same input."""
+ATTENDING: frozenset[Mixer] = frozenset(["attention", "beside_mamba2"])
 
 
 class Recurrence(Frozen):
@@ -36,6 +40,34 @@ class Recurrence(Frozen):
 
     conv_size: Annotated[int, Range(1, 1_000)] = 4  # taps of the causal convolution of each channel
     conv_bias: bool = False
+    # gated delta rule: heads of keys (and queries) and of values, and their widths; Mamba 2: its groups of B and C, the
+    # size of its state, its heads and their width
+    key_heads: Annotated[int, Range(0, 10_000)] = 0
+    value_heads: Annotated[int, Range(0, 10_000)] = 0
+    key_dim: Annotated[int, Range(0, 100_000)] = 0
+    value_dim: Annotated[int, Range(0, 100_000)] = 0
+    chunk_size: Annotated[int, Range(0, 100_000)] = 0  # tokens of each chunk that its code works on; 0 = it has none
+    doubles_step: bool = False  # of the gated delta rule: from 0 to 2 instead of 0 to 1
+    proj_bias: bool = False  # of the projections into a state-space layer and back
+    gate_norm: bool = True  # a norm after its gate, in groups
+
+    @property
+    def key_size(self) -> int:
+        """Width of all key heads together."""
+        return self.key_heads * self.key_dim
+
+    @property
+    def value_size(self) -> int:
+        """Width of all value heads together."""
+        return self.value_heads * self.value_dim
+
+
+class Streams(Frozen):
+    """Hidden states of several parallel streams, of which a layer's blocks read the first (Gemma 3n)."""
+
+    count: Annotated[int, Range(2, 64)] = 4
+    laurel_rank: Size = 64  # of the two projections beside attention
+    sparse_layers: tuple[bool, ...] = ()  # which layers cut the MLP's gate at a quantile
 
 
 class ModelSpec(Frozen):
@@ -68,17 +100,21 @@ class ModelSpec(Frozen):
     final_norm: bool = True  # one after the last layer
     # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
     # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
-    qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit"] = "none"
+    # queries: per head, of queries alone, in layers that share keys
+    qk_norm: Literal["none", "head", "full", "each", "each_apart", "unit", "queries"] = "none"
     fused_qkv: bool = False
     qkv_bias: bool = False
     attention_out_bias: bool = False
     # oss_experts: gpt-oss's mixture, whose experts' width is intermediate_size; llama4_experts: Llama 4's, experts: one
     # of gated experts, of expert_size
-    mlp: Literal["gated", "gated_fused", "plain", "oss_experts", "llama4_experts", "experts"] = "gated"
+    mlp: Literal["gated", "gated_fused", "plain", "oss_experts", "llama4_experts", "experts", "none"] = "gated"
+    one_block: bool = False  # each layer mixes tokens, or has an MLP where its mixer is none
     num_experts: Annotated[int, Range(0, 100_000)] = 0  # routed experts of a layer
     experts_per_token: Annotated[int, Range(0, 100_000)] = 0
     expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # inner width of one routed expert
     shared_expert_size: Annotated[int, Range(0, 10_000_000)] = 0  # of the expert that every token goes through
+    expert_gated: bool = True  # routed experts have three matrices, else two
+    expert_latent: Annotated[int, Range(0, 10_000_000)] = 0  # what they are projected to and from; 0 = hidden_size
     shared_expert_gated: bool = False  # its output goes through its own gate
     router_jitter: bool = False  # its input is multiplied by noise, in place, and that of the experts (Phi)
     router_linear: str = ""  # the router's name where it is a plain linear layer
@@ -88,6 +124,8 @@ class ModelSpec(Frozen):
     expert_layers: tuple[bool, ...] = ()  # which layers have experts, where only some do; () = all
     # softmax: over all experts, in fp32; softmax_float: of logits cast to fp32; best_softmax: over the chosen only
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
+    router_softcap: bool = False  # its logits go through a tanh (Laguna)
+    experts_summed_in_float: bool = False  # they and the shared expert (Hunyuan 3)
     router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
     activation: Literal[
@@ -95,10 +133,17 @@ class ModelSpec(Frozen):
     ] = "silu"
     position: Literal["rope", "learned", "alibi", "none"] = "rope"
     rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # rotated part of head_dim; 0 = all
+    sliding_rotary_dim: Annotated[int, Range(0, 100_000)] = 0  # in sliding layers, where it differs; 0 = as the others
     # latent attention (MLA): widths of the latents that queries, keys and values are projected from; 0 = none
     q_lora_rank: Annotated[int, Range(0, 100_000)] = 0
     kv_lora_rank: Annotated[int, Range(0, 100_000)] = 0
     v_head_dim: Annotated[int, Range(0, 100_000)] = 0  # width of a value head; 0 = head_dim
+    # sparse attention (DSA): sizes of the indexer that chooses the tokens a layer attends to, how many it chooses (0 =
+    # all), and which layers have one, where others take over the choice of the last that has
+    index_heads: Annotated[int, Range(0, 10_000)] = 0
+    index_head_dim: Annotated[int, Range(0, 100_000)] = 0
+    index_topk: Annotated[int, Range(0, 1_000_000_000)] = 0
+    choosing_layers: tuple[bool, ...] = ()
     nope_every: Annotated[int, Range(0)] = 0  # every n-th layer has no RoPE (SmolLM 3); 0 = none
     sliding_window: Annotated[int, Range(0)] = 0  # tokens; 0 = full attention everywhere
     sliding_layers: tuple[bool, ...] = ()  # which layers slide, where only some do; () = all
@@ -109,8 +154,18 @@ class ModelSpec(Frozen):
     mixers: tuple[Mixer, ...] = ()  # of each layer, where not all have attention
     mixer: Mixer = "attention"  # of a layer as `parameters.layers.part_of` sees it
     recurrence: Recurrence | None = None
+    mixer_norm_placement: Literal["", "pre"] = ""  # of layers without attention, where that differs
+    # layers may get an embedding of their own of each token (Gemma 3n, Gemma 4 E): its width and rows, 0 = none
+    layer_input_size: Annotated[int, Range(0, 100_000)] = 0
+    layer_input_vocab: Annotated[int, Range(0, 10_000_000)] = 0
+    kv_shared_layers: Annotated[int, Range(0, 1_000)] = 0  # the last layers, with keys and values of those before
+    wide_where_shared: bool = False  # those have an MLP twice as wide
+    streams: Streams | None = None
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
+    # what gates the attention's output: a part of the queries' projection, or a linear layer, of each head or feature
+    attention_gate: Literal["none", "with_queries", "head", "feature"] = "none"
+    sinks_slide: bool = False  # in sliding layers alone
     attention_softcap: bool = False
     final_softcap: bool = False
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
@@ -130,6 +185,11 @@ class ModelSpec(Frozen):
     mlp_names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
 
     checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
+
+    @property
+    def attends(self) -> bool:
+        """Whether a layer as `parameters.layers.part_of` sees it has attention."""
+        return self.mixer in ATTENDING
 
     @property
     def kind(self) -> str:

@@ -11,6 +11,7 @@ from advisor.optimizers import Optimizer
 from advisor.specs.words import (
     ADAPTER_METHODS,
     DORA_METHODS,
+    REPLACING,
     Attention,
     Chance,
     DType,
@@ -35,7 +36,7 @@ class Recipe(Frozen):
     modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
     trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
     trained_dtype: TrainedDType = "base"  # of weights that modules_to_save or trained_layers train; base: as loaded
-    variant: Variant = "plain"  # of LoRA's scaling, start or learning rates: no byte differs; oft: OFT in its place
+    variant: Variant = "plain"  # of LoRA's scaling, start or rates: no byte differs; REPLACING: in its place
     dropout: Chance = 0.0
     base_dtype: DType = "bfloat16"
     adapter_dtype: DType = "float32"
@@ -70,6 +71,21 @@ class Recipe(Frozen):
     def has_adapters(self) -> bool:
         """LoRA or DoRA, on any base."""
         return self.method in ADAPTER_METHODS
+
+    @property
+    def has_lora(self) -> bool:
+        """Adapters of two matrices and a scale."""
+        return self.has_adapters and self.variant not in REPLACING
+
+    @property
+    def has_rank(self) -> bool:
+        """Adapters of a rank: LoRA's and VeRA's."""
+        return self.has_lora or (self.replaces_lora and self.variant == "vera")
+
+    @property
+    def replaces_lora(self) -> bool:
+        """Adapters that are none of LoRA's."""
+        return self.has_adapters and self.variant in REPLACING
 
     @property
     def is_dora(self) -> bool:

@@ -8,7 +8,7 @@ from advisor.frozen import Range
 
 Method = Literal["full", "lora", "dora", "qlora", "qdora"]
 DType = Literal["float32", "bfloat16", "float16"]
-Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft"]
+Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft", "ia3", "vera"]
 TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
@@ -25,6 +25,8 @@ RowKind = Literal["full", "padded", "packed"]
 Trainer = Literal[
     "transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel"
 ]
+REPLACING: tuple[Variant, ...] = ("oft", "ia3", "vera")
+"""Variants in LoRA's place."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 ADAPTER_METHODS: tuple[Method, ...] = ("lora", "dora", "qlora", "qdora")

@@ -21,6 +21,7 @@ CODE: dict[str, str] = {
     "torchtune": "advisor.stacks.torchtune:Torchtune",
     "litgpt": "advisor.stacks.litgpt_today:LitGpt",
     "llamafactory": "advisor.stacks.llamafactory:LlamaFactory",
+    "ms-swift": "advisor.stacks.ms_swift:MsSwift",
     "nemo-automodel": "advisor.stacks.nemo_automodel:NemoAutomodel",
 }
 """Where a trainer's own code is mirrored: 'module:class' by the name in `libraries.CODE`."""

@@ -35,8 +35,9 @@ def _adapted(linears: Mapping[str, Linear], names: Sequence[str]) -> bool:
 
 
 def _separate(m: ModelSpec) -> bool:
-    """Whether attention has layers q_proj, k_proj, v_proj and o_proj: no other is looked at."""
-    return not m.kv_lora_rank and {*m.qkv_names, m.out_name} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    """Whether attention has layers q_proj, k_proj, v_proj and o_proj, and no gate: no other is looked at."""
+    plain = not m.kv_lora_rank and m.attention_gate == "none"
+    return plain and {*m.qkv_names, m.out_name} == {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
 def refusal(m: ModelSpec, recipe: Recipe) -> str:
@@ -108,6 +109,8 @@ class FusedLora(Stack):
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
         """To the byte, on a base in 16 bits."""
         proof = super().proof(m, recipe)
+        if m.mixers:
+            return proof.not_knowing(f"which of axolotl's LoRA functions run in layers of {m.architecture}")
         return proof if refusal(m, recipe) else proof.reading("axolotl 0.19.0")
 
     def declined(self, m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:

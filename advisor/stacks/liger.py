@@ -57,7 +57,8 @@ class Patched(NamedTuple):
 
     def norm(self, place: NormPlace) -> NormKind:
         """How the norms at `place` are patched."""
-        return self.final if place == "final" else self.heads if place == "heads" else self.layer
+        places: dict[NormPlace, NormKind] = {"final": self.final, "heads": self.heads, "layer": self.layer}
+        return places.get(place, "")
 
 
 _LLAMA = Patched()
@@ -87,7 +88,10 @@ PATCHED: dict[str, Patched] = {
     "phi3": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": Patched(heads="in_place"),
+    "qwen3_5_moe_text": Patched("new", "new", heads="new", rope=False, mlp=False, experts=True),
+    "qwen3_5_text": Patched("new", "new", heads="new", rope=False),
     "qwen3_moe": Patched(heads="in_place", mlp=False, experts=True),
+    "qwen3_next": Patched("new", "new", heads="new", rope=False, mlp=False, experts=True),
     "smollm3": _LLAMA,
 }
 """By transformers' model_type: those of its 54 that `advisor.architectures` has."""

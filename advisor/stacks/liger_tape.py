@@ -207,12 +207,12 @@ def fused_linear_loss(t: Tape, hidden: Tensor, head: Linear, at_once: int = 0, a
     moved = item * tokens * (width + vocabulary) + read
 
     scratch = casts.states() + casts.weight(as_leaf=False)
-    t.matmul(compute, tokens, vocabulary, width, moved, at_once)
+    t.matmul(compute, tokens, vocabulary, width, moved, rows=at_once)
     logits = t.empty((rows, vocabulary), compute)
     scratch.clear()
     t.kernel("reduce", compute, 0, 3 * tokens * vocabulary * item)
     scratch = casts.weight(as_leaf=True)
-    t.matmul(compute, tokens, width, vocabulary, moved, at_once)
+    t.matmul(compute, tokens, width, vocabulary, moved, rows=at_once)
     if t.device == "cpu" or hidden.dtype != compute or weight.dtype != hidden.dtype:
         scratch.append(t.empty((rows, width), compute))
         t.kernel("elementwise", compute, 0, 2 * tokens * width * item)

@@ -38,11 +38,19 @@ class LlamaFactory(Stack):
         hosts = recipe.offload == "activations" and recipe.gradient_checkpointing
         return self if hosts == self.hosts else replace(self, hosts=hosts)
 
-    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
+    def checkpoint(
+        self,
+        t: Tape,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        reentrant: bool,
+        last: bool,
+        beside: tuple[Tensor, ...] = (),
+    ) -> Tensor:
         """Every layer's input, of any size, goes to the host as it is, and comes back into a new tensor.
 
         Source: llamafactory 0.9.5, model/model_utils/checkpointing.py, get_unsloth_gradient_checkpointing_func.
         """
         if not self.hosts:
-            return super().checkpoint(t, function, x, reentrant, last)
-        return hosted_checkpoint(t, function, x, x.dtype)
+            return super().checkpoint(t, function, x, reentrant, last, beside)
+        return hosted_checkpoint(t, function, x, x.dtype, beside=beside)

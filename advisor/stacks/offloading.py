@@ -33,7 +33,9 @@ class OffloadedActivations(Stack):
         return True
 
     def proof(self, m: ModelSpec, recipe: Recipe) -> Proof:
-        """Under re-entrant checkpointing the recomputation is offloaded again, in another graph."""
+        """Re-entrant checkpointing offloads what it computes again, in another graph. Slices were not traced."""
         proof = super().proof(m, recipe).reading("trl 1.16's offloader")
         again = recipe.gradient_checkpointing and recipe.reentrant
+        if m.layer_input_size:
+            proof = proof.not_knowing("offloading of what each layer gets of a token, slices of one tensor")
         return proof.not_knowing("offloading of what re-entrant checkpointing computes again") if again else proof

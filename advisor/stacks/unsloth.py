@@ -209,13 +209,21 @@ class Unsloth(Stack):
 
     # -- the step --------------------------------------------------------------------------------------------
 
-    def checkpoint(self, t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, last: bool) -> Tensor:
+    def checkpoint(
+        self,
+        t: Tape,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        reentrant: bool,
+        last: bool,
+        beside: tuple[Tensor, ...] = (),
+    ) -> Tensor:
         """Always re-entrant; what waits in the host's memory is in 16 bits."""
         staged = self.libraries.code_version >= KEEPS_LAST
         if not self.hosts or (last and staged):
-            return checkpoint(t, function, x, True)
+            return checkpoint(t, function, x, True, beside)
         stored = "bfloat16" if staged and x.dtype == "float32" else x.dtype
-        return hosted_checkpoint(t, function, x, stored, staged)
+        return hosted_checkpoint(t, function, x, stored, staged, beside)
 
     def norm(self, m: ModelSpec, place: NormPlace) -> NormFunction | None:
         """One kernel; Gemma's makes a new gradient."""

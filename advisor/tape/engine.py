@@ -13,19 +13,21 @@ _Heap = list[tuple[int, Any]]
 """Nodes by the negative of their sequence, which is never the same for two: nodes themselves are not compared."""
 
 
-def checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool) -> Tensor:
-    """Run `function(x)` without keeping what its backward needs; it runs again during backward.
+def checkpoint(
+    t: Tape, function: Callable[..., Tensor], x: Tensor, reentrant: bool, beside: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """Run `function(x, *beside)` without keeping what its backward needs; it runs again during backward.
 
     Source: torch/utils/checkpoint.py (PyTorch 2.13).
     """
     if reentrant:
-        return _checkpoint_reentrant(t, function, x)
-    frame, launched = Frame(function, (x,)), len(t.kernels)
+        return _checkpoint_reentrant(t, function, x, beside)
+    frame, launched = Frame(function, (x, *beside)), len(t.kernels)
     if t.offloader is not None and t.grad_enabled:
         _offload_input(t, frame, x)
     t.frame = frame
     try:
-        return function(x)
+        return function(x, *beside)
     finally:
         t.frame = None
         t.hooked += len(t.kernels) - launched
@@ -41,10 +43,17 @@ def _offload_input(t: Tape, frame: Frame, x: Tensor) -> None:
     if isinstance(frame.hosted, Hosted):
         waiting = Tensor(x.shape, x.dtype, None, x.needs_grad)
         waiting.node = x.node
-        frame.inputs = (waiting,)
+        frame.inputs = (waiting, *frame.inputs[1:])
 
 
-def hosted_checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, stored: str, staged: bool = False) -> Tensor:
+def hosted_checkpoint(
+    t: Tape,
+    function: Callable[..., Tensor],
+    x: Tensor,
+    stored: str,
+    staged: bool = False,
+    beside: tuple[Tensor, ...] = (),
+) -> Tensor:
     """Re-entrant checkpointing whose x waits in the host's memory, in dtype `stored`.
 
     It comes back into a new tensor; `staged`: into memory that the stack holds anyway, if its dtype is that of x.
@@ -60,11 +69,15 @@ def hosted_checkpoint(t: Tape, function: Callable[..., Tensor], x: Tensor, store
 
     if x.needs_grad and t.grad_enabled:
         t.to_host(waiting)
-    return _checkpoint_reentrant(t, function, x, returned)
+    return _checkpoint_reentrant(t, function, x, beside, returned)
 
 
 def _checkpoint_reentrant(
-    t: Tape, function: Callable[..., Tensor], x: Tensor, returned: Callable[[], Buffer | None] | None = None
+    t: Tape,
+    function: Callable[..., Tensor],
+    x: Tensor,
+    beside: tuple[Tensor, ...],
+    returned: Callable[[], Buffer | None] | None = None,
 ) -> Tensor:
     """Tensors that `function` puts into `side` are further outputs, which get zeros for gradients.
 
@@ -73,28 +86,30 @@ def _checkpoint_reentrant(
     node = None
     shape, dtype = x.shape, x.dtype
     further: list[Tensor] = []
-    if x.needs_grad and t.grad_enabled:
+    if t.grad_enabled and any(one.needs_grad for one in (x, *beside)):
         held = [x.buffer] if returned is None else []
+        others = [(one.shape, one.dtype, one.buffer, one.needs_grad) for one in beside]
 
         def backward(g: Tensor) -> tuple[Tensor | None, ...]:
             zeros = [t.empty(one.shape, one.dtype) for one in further]
             for one in zeros:
                 t.kernel("elementwise", one.dtype, 0, one.bytes)
             again = Tensor(shape, dtype, returned() if returned else held.pop(), needs_grad=True)
+            own = [Tensor(*other) for other in others]
+            others.clear()
             _enter_recompute(t)
             t.rerunning, t.side, launched = True, [], len(t.kernels)
-            out, side = function(again), t.side
+            out, side = function(again, *own), t.side
             t.rerunning, t.side = False, None
             _note_recomputed(t, launched)
             _leave_recompute(t)
             run_backward(t, out, g, *zip(side, zeros, strict=True))
-            return (again.grad,)
+            return (again.grad, *(one.grad for one in own))
 
-        node = Node(t, (x,), backward)
-        if returned is None:
-            t.save(node, (x,))
+        node = Node(t, (x, *beside), backward)
+        t.save(node, beside if returned is not None else (x, *beside))
     was_enabled, t.grad_enabled, t.side = t.grad_enabled, False, []
-    out = function(Tensor(shape, dtype, x.buffer))
+    out = function(Tensor(shape, dtype, x.buffer), *(Tensor(one.shape, one.dtype, one.buffer) for one in beside))
     t.grad_enabled = was_enabled
     further += [Tensor(one.shape, one.dtype) for one in t.side]
     t.side = None

@@ -19,14 +19,22 @@ def alias(t: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> Te
 
 
 def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
-    """`x[..., :size]`: a view; its backward fills a full tensor with zeros and copies into it.
-
-    Indexing with the whole width is a no-op.
-    """
-    shape, dtype = x.shape, x.dtype
+    """`x[..., :size]`: a view; indexing with the whole width is a no-op."""
+    shape = x.shape
     if size == shape[-1]:
         return x
-    out = Tensor((*shape[:-1], size), dtype, x.buffer)
+    return _cut(t, x, (*shape[:-1], size))
+
+
+def slice_rows(t: Tape, x: Tensor, rows: int) -> Tensor:
+    """`x[:, -rows:]` of x (B, S, H): the same along the tokens."""
+    return _cut(t, x, (x.shape[0], rows, x.shape[2]))
+
+
+def _cut(t: Tape, x: Tensor, size: Shape) -> Tensor:
+    """A part of x as a view; its backward fills a full tensor with zeros and copies into it."""
+    shape, dtype = x.shape, x.dtype
+    out = Tensor(size, dtype, x.buffer)
     if x.needs_grad and t.grad_enabled:
 
         def backward(g: Tensor) -> tuple[Tensor]:
@@ -34,6 +42,23 @@ def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
             t.kernel("elementwise", dtype, 0, full.bytes)
             t.kernel("elementwise", dtype, 0, 2 * g.bytes)
             return (full,)
+
+        hollow = t.op((x,), (0,), dtype, backward)
+        out.node, out.needs_grad = hollow.node, True
+    return out
+
+
+def part(t: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """A part of x of that shape, as a view; its backward copies into a full tensor of zeros."""
+    full, dtype = x.shape, x.dtype
+    out = Tensor(shape, dtype, x.buffer)
+    if x.needs_grad and t.grad_enabled:
+
+        def backward(g: Tensor) -> tuple[Tensor]:
+            zeros = t.empty(full, dtype)
+            t.kernel("elementwise", dtype, 0, zeros.bytes)
+            t.kernel("elementwise", dtype, 0, 2 * g.bytes)
+            return (zeros,)
 
         hollow = t.op((x,), (0,), dtype, backward)
         out.node, out.needs_grad = hollow.node, True

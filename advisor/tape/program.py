@@ -46,11 +46,17 @@ _SHARE_AT = 100
 SHARE = 1 << _SHARE_AT * DIGIT_BITS
 """Rows of one expert: its share of the tokens, which need not be a whole number. Alone or times rank."""
 
+_CHUNKS_AT = 66
+CHUNKS = 1 << _CHUNKS_AT * DIGIT_BITS
+"""Chunks that a row is cut into, the last one filled up. Alone or squared, in one row or in all of the batch."""
+_CHUNK_POWERS = [(b, c) for c in (1, 2) for b in range(2)]
+
 _DIGITS = {_position(*powers): digit for digit, powers in enumerate(_POWERS)}
 _DIGITS |= {_SHARE_AT: len(_POWERS), _SHARE_AT + _RANK_AT: len(_POWERS) + 1}
+_DIGITS |= {b * _BATCH_AT + c * _CHUNKS_AT: len(_POWERS) + 2 + at for at, (b, c) in enumerate(_CHUNK_POWERS)}
 
 Polynomial = tuple[tuple[int, int], ...]
-"""(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power, then SHARE's two."""
+"""(coefficient, digit) terms; digit = batch power + 2 * length power + 6 * rank power, then SHARE's, then CHUNKS'."""
 
 Kernel = tuple[str, str, float, float, tuple[int, int, int]]
 """(kind, dtype, FLOP, bytes read and written, (m, n, k) of a matrix product or zeros)."""
@@ -101,9 +107,10 @@ def _named(batch: int, length: int, rank: int) -> str:
     return " ".join(f"{name}^{exponent}" for name, exponent in powers if exponent) or "the constant"
 
 
-def basis(batch: int, length: int, rank: int, share: Any = 0) -> list[Any]:
+def basis(batch: int, length: int, rank: int, share: Any = 0, chunks: int = 0) -> list[Any]:
     """The value of each digit's monomial: whole numbers, unless `share`, that of SHARE, is none."""
-    return [*(batch**b * length**s * rank**r for b, s, r in _POWERS), share, share * rank]
+    plain = (batch**b * length**s * rank**r for b, s, r in _POWERS)
+    return [*plain, share, share * rank, *(batch**b * chunks**c for b, c in _CHUNK_POWERS)]
 
 
 def evaluated(polynomials: list[Polynomial], values: list[int]) -> list[int]:
@@ -226,13 +233,15 @@ class Program:
         self._kernels = Numbered[RecordedKernel]()  # each kind once
         self.choices = (0, 1)
         """Experts that a token picks, and experts that share the tokens."""
+        self.chunk = 0
+        """Tokens of a chunk, where rows are cut into some."""
 
     def _values(self, batch: int, length: int, rank: int, whole: bool) -> list[Any]:
         """`whole`: an expert has whole rows, as its kernels do; the mean of all that are alike is what they hold."""
         picked, experts = self.choices
         rows, rest = divmod(batch * length * picked, experts)
         share = rows if not rest else rows + 1 if whole else rows + rest / experts
-        return basis(batch, length, rank, share)
+        return basis(batch, length, rank, share, -(-length // self.chunk) if self.chunk else 0)
 
     def add(self, part: Part, kernels: list[RawKernel]) -> None:
         """Append a finished part with its kernels, equal ones counted together."""

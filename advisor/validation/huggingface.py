@@ -41,7 +41,8 @@ STEPS = 2
 def _adapters(row: Row) -> dict[str, Any]:
     if row["method"] == "full":
         return {}
-    return {"rank": row["rank"], "target_modules": tuple(row["target_modules"]), "dropout": row["lora_dropout"]}
+    adapters = {"target_modules": tuple(row["target_modules"]), "variant": row.get("variant", "plain")}
+    return adapters | {"rank": row.get("rank", 1), "dropout": row.get("lora_dropout", 0.0)}
 
 
 def _table_bytes(m: ModelSpec, seq_len: int) -> int:

@@ -27,7 +27,6 @@ from advisor.architectures import ARCHITECTURES
 from advisor.checkpoints import STORES
 from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.parameters.paths import is_pattern
-from advisor.parameters.rotations import rotates
 from advisor.specs import EMBEDS, Recipe, RowKind
 from calibrate.worker.embeddings import with_loss
 from calibrate.worker.hf_config import resolve
@@ -151,7 +150,7 @@ def _load_own_code(config: Mapping[str, Any], recipe: Recipe, fake: bool, code: 
 
 
 def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
-    from peft import LoraConfig, OFTConfig, get_peft_model
+    from peft import get_peft_model
 
     targets = recipe.target_modules
     if targets == ("all-linear",) and (
@@ -166,21 +165,14 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         if targets == ("all-linear",) or is_pattern(targets)
         else list(targets)
     )
-    common = {
+    common: dict[str, Any] = {
         "target_modules": named,
         "task_type": _task_type(model),
         "modules_to_save": list(recipe.modules_to_save) or None,
-        "layers_to_transform": _last_layers(model, recipe) if recipe.trained_layers else None,
     }
-    options: Any = OFTConfig(**common)
-    if not rotates(recipe):
-        options = LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            lora_dropout=recipe.dropout,
-            use_dora=recipe.is_dora,
-            **common,
-        )
+    if recipe.trained_layers:
+        common["layers_to_transform"] = _last_layers(model, recipe)
+    options = _adapter_config(recipe, common)
     upcast = recipe.adapter_dtype == "float32"
     try:
         with readable_4bit():
@@ -201,6 +193,26 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
             if dtype != "base":
                 parameter.data = parameter.data.to(getattr(torch, dtype))
     return model
+
+
+def _adapter_config(recipe: Recipe, common: Mapping[str, Any]) -> Any:
+    """peft's config of the adapters; `common`: what those of all kinds take."""
+    import peft
+
+    match recipe.variant:
+        case "oft":
+            return peft.OFTConfig(**common)
+        case "ia3":
+            return peft.IA3Config(**common)
+        case "vera":
+            return peft.VeraConfig(r=recipe.rank, vera_dropout=recipe.dropout, **common)
+    return peft.LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        use_dora=recipe.is_dora,
+        **common,
+    )
 
 
 def _last_layers(model: Any, recipe: Recipe) -> list[int]:
@@ -289,4 +301,6 @@ def _attention_linears(model: nn.Module) -> list[str]:
         for name, child in module.named_children()
         if hasattr(child, "weight") and child.weight.ndim == 2
     }
+    if _fuses_experts(model):
+        names = {name for name in names if name.rpartition(".")[2] not in PARTS_OF_EXPERTS}
     return sorted(names)

@@ -35,6 +35,9 @@ from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
 WARM_UP_TOKENS = 4
+WITHOUT_GRADIENTS = ".indexer."
+"""Part of the names of parameters that the loss does not reach: transformers 5.23 runs indexers under no_grad, so no
+optimizer keeps states for them (models/deepseek_v32/modeling_deepseek_v32.py, DeepseekV32Indexer.forward)."""
 
 
 def trace_step(
@@ -156,8 +159,9 @@ def steady(model: Any, recipe: Recipe) -> Any:
         with torch.no_grad(), _autocast(recipe):
             model(**inputs)
         del inputs
-    for parameter in trained:
-        parameter.grad = torch.zeros_like(parameter)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and WITHOUT_GRADIENTS not in name:
+            parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
     return optimizer

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.architectures import ARCHITECTURES
-from advisor.catalog.config_json import decoder_config
+from advisor.catalog.config_json import EXPERTS_ALONE, TEXT_PART, decoder_config
 from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, UnsupportedArchitecture
 
@@ -20,6 +20,7 @@ DROPPED_KEYS = (
     "_name_or_path",
     "transformers_version",
     "use_cache",
+    TEXT_PART,
 )
 
 
@@ -47,6 +48,8 @@ def resolve(config: Mapping[str, Any], layers: int | None = None) -> tuple[Any, 
         hf_config = AutoConfig.for_model(model_type, **options)
     except Exception as error:  # whatever its validators raise, the config is at fault
         raise BadConfig(f"transformers rejects this {model_type} config: {str(error)[:300]}") from None
+    if config.get(TEXT_PART) in EXPERTS_ALONE:
+        hf_config.model_type = config[TEXT_PART]  # what peft goes by
     if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
         hf_config.decoder_start_token_id = 0  # shifts the labels; changes no tensor's size
     return hf_config, auto_class(hf_config, config.get("architectures"))
@@ -70,7 +73,7 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
 
     An encoder-decoder is trained as one. Where the config names no head, an encoder or a decoder with rotary positions
     is trained for embeddings; other encoders for classification if the config says so, else on masked tokens;
-    everything else as a causal language model.
+    everything else as a causal language model, which transformers files among models of images for some (Mistral 4).
     """
     import transformers as hf
 
@@ -94,7 +97,9 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         raise UnsupportedArchitecture(
             f"models of type {hf_config.model_type!r} encode something other than text and cannot be traced"
         )
-    for kind, fits in ((masked, encoder), (causal, True), (both, True), (classifier, True)):
+    filed = str(getattr(hf.AutoModelForImageTextToText._model_mapping.get(type(hf_config), None), "__name__", ""))
+    images = hf.AutoModelForImageTextToText, filed.endswith("ForCausalLM")
+    for kind, fits in ((masked, encoder), (causal, True), images, (both, True), (classifier, True)):
         if fits and knows(kind):
             return kind
     raise UnsupportedArchitecture(

@@ -179,7 +179,7 @@ def flop_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) 
     """Floating point operations of one call, 0 where no formula is known.
 
     Adds to torch's own table its CPU attention (two products of query by key length by head size forward, five
-    backward, half of that under a causal mask), grouped products and bitsandbytes' 4-bit product.
+    backward, half of that under a causal mask), grouped products, triangular systems and bitsandbytes' 4-bit product.
     """
     name = func._overloadpacket.__name__
     if name == "_scaled_dot_product_flash_attention_for_cpu":
@@ -190,6 +190,8 @@ def flop_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) 
         return 2 * int(args[0].numel()) * int(args[2][0])
     if name == "_grouped_mm":  # rows of x (N, K) by their group's (K, M); or (K, N) by (N, M) for each group's weight
         return 2 * int(args[0].numel()) * int(args[1].shape[-1])
+    if name == "linalg_solve_triangular":  # half of a product with a full matrix
+        return int(args[0].shape[-1]) * int(args[1].numel())
     if name == "convolution_backward":
         return _convolution_backward_flop(*args, out_val=out)
     formula = flop_registry.get(func._overloadpacket)

@@ -14,6 +14,11 @@ from calibrate.worker.place import random_like
 META = torch.device("meta")
 
 
+CLAMPED = ("altup.prediction_coefs", "altup.correction_coefs")
+"""Modules whose weights Gemma 3n clamps, which fails on packed ones: a run must name them in llm_int8_skip_modules,
+which replaces the list that transformers makes itself (transformers 5.23, quantizers/base.py)."""
+
+
 def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
     """Replace the linear layers that transformers would quantize by bitsandbytes' own, on `device` if given.
 
@@ -34,7 +39,9 @@ def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
             "bnb_4bit_compute_dtype": getattr(torch, recipe.base_dtype),
         }
     )
-    replace_linears(model, kept_linears(model), BitsAndBytesConfig(**options))
+    clamped = [path for path in before if path.endswith(CLAMPED)]
+    kept = ["lm_head", *clamped] if clamped else kept_linears(model)
+    replace_linears(model, kept, BitsAndBytesConfig(**options))
     for name, layer in model.named_modules():
         old = before.get(name)
         if old is None or old is layer:

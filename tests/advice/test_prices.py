@@ -85,7 +85,7 @@ def test_no_plan_of_the_frontier_beats_another(question: dict[str, Any]) -> None
 def test_what_changes_the_training_is_marked() -> None:
     prices = {change.knobs[0]: change for change in advise("llama-8b", "a100-80gb", 3000, method="lora").prices}
     assert not prices["gradient_checkpointing"].changes_training
-    assert not prices["loss"].changes_training
+    assert not prices["kernels"].changes_training
     assert prices["target_modules"].changes_training
     assert prices["target_modules"].text.endswith("adapts 4 kinds of layers in place of 7")
     assert prices["target_modules"].memory_bytes < 0
@@ -128,3 +128,40 @@ def test_a_card_of_unknown_speed_has_prices_in_memory(knobs: dict[str, Any]) -> 
     assert answer.recommendation is not None
     assert answer.frontier
     assert answer.prices
+
+
+def knobs_of(trainer: str, **knobs: Any) -> dict[str, list[str]]:
+    """The values that are priced, by knob, as flags."""
+    found: dict[str, list[str]] = {}
+    for change in advise("llama-3.2-3b", "rtx4090", 3000, trainer=trainer, method="lora", **knobs).prices:
+        found.setdefault(change.knobs[0], []).append(change.flags[0])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("trainer", "kernels", "offloads"),
+    [
+        ("transformers", ["--kernels liger"], False),
+        ("trl", ["--kernels liger_norm,liger_rope,liger_mlp"], True),
+        ("axolotl", ["--kernels liger,fused_lora", "--kernels cce,fused_lora"], True),
+        ("llamafactory", ["--kernels liger"], True),
+        ("torchtune", [], True),
+        ("litgpt", [], False),
+        ("unsloth", [], False),  # it offloads by itself
+    ],
+)
+def test_what_the_trainer_can_switch_on_has_a_price(trainer: str, kernels: list[str], offloads: bool) -> None:
+    found = knobs_of(trainer)
+    assert found.get("kernels", []) == kernels
+    assert ("offload" in found) == offloads
+    assert "loss" not in found
+
+
+def test_what_the_question_decides_has_none() -> None:
+    found = knobs_of("axolotl", kernels="none", offload="none")
+    assert not {"kernels", "offload"} & set(found)
+
+
+def test_a_price_says_what_is_to_be_installed() -> None:
+    (change,) = (one for one in advise("llama-3.2-3b", "rtx4090", 3000, method="lora").prices if "kernels" in one.knobs)
+    assert change.text.endswith(", needs liger-kernel")

@@ -10,7 +10,7 @@ import pytest
 
 from advisor.advice.advise import advise
 from advisor.answer import Advice
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, BadValue
 from advisor.terms import TermName
 
 NF4, GPTQ, AWQ, FP8 = (
@@ -141,3 +141,19 @@ def test_a_folder_with_its_own_config_is_read(tmp_path: Path) -> None:
     none = ask(str(path)).candidate("qlora").memory
     left = 2 * (4 * 512 * 512 + 3 * 512 * 1024)  # weights of two layers: in fp32 after k-bit preparation, not in 4 bits
     assert half.bytes_of(BASE) - none.bytes_of(BASE) == left * 4 - left // 2
+
+
+def test_a_mixture_in_fp8_is_answered_in_16_bits_and_says_how_it_is_loaded() -> None:
+    """DeepSeek V3 is published so."""
+    answer = ask("deepseek-v3", "b200")
+    assert [row.method for row in answer.candidates] == ["full", "lora", "dora"]
+    notes = " ".join(note.text for note in answer.notes)
+    assert "stored as FP8, squares of 128, and dequantized to 16 bits" in notes
+    assert "FineGrainedFP8Config(dequantize=True)" in notes
+
+
+@pytest.mark.parametrize("quant", ["awq", "gptq", "hqq", "fp8"])
+def test_experts_in_forms_that_are_not_mirrored_are_refused(quant: str) -> None:
+    with pytest.raises(BadValue) as caught:
+        ask("mixtral-8x7b", "h100", quant=quant, stack="transformers-4.57")
+    assert "experts of a mixture is not known here: take nf4, or leave it out" in str(caught.value)

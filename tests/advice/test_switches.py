@@ -93,6 +93,19 @@ def test_a_stack_that_a_trainer_cannot_have(trainer: str, asked: str, said: str)
 
 
 def test_a_trainers_own_code_stays_beside_versions_that_are_asked_for() -> None:
-    assert stack_of(find_trainer("unsloth"), ("peft-0.15",)) == ("unsloth-2026.10", "peft-0.15")
+    assert stack_of(find_trainer("unsloth"), ("peft-0.15",)) == ("unsloth-2026.10", "transformers-5.17", "peft-0.15")
     assert stack_of(find_trainer("unsloth"), ("unsloth-2025.11",)) == ("unsloth-2025.11",)
     assert stack_of(find_trainer("trl"), ("transformers-4.57",)) == ("transformers-4.57",)
+
+
+def test_what_a_trainer_has_no_setting_for_is_said_and_never_proposed() -> None:
+    question = read_question({"group_by_length": True, "gradient_checkpointing": False})
+    (note,) = switched(find_trainer("litgpt"), question, "llama")[1]
+    assert note.text == "--group-by-length: litgpt has no setting for it; it is computed as asked."
+    assert "litgpt/data/base.py" in note.source
+    answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer="litgpt")
+    assert [row.method for row in answer.candidates] == ["full", "lora", "qlora"]
+    lacking = {"gradient_checkpointing", "group_by_length", "pad_to_multiple_of"}
+    assert not lacking & {change.knobs[0] for change in answer.prices}
+    with pytest.raises(BadValue, match=r"--method is 'dora': litgpt 0\.5\.13 does not have it; --trainer transformers"):
+        switched(find_trainer("litgpt"), read_question({"method": "dora"}), "llama")

@@ -16,6 +16,13 @@ def test_layers_and_words_are_cut() -> None:
     assert found.spec == spec_of("llama-3.1-8b", found.config)
 
 
+def test_layers_that_share_keys_are_cut_from_the_end() -> None:
+    found = cut(whole("gemma-4-e2b"), 20, 1000)
+    assert found.spec is not None
+    assert (found.spec.kv_shared_layers, found.spec.layer_input_vocab) == (5, 1000)
+    assert cut(whole("gemma-4-e2b"), 2, 1000).config["num_kv_shared_layers"] == 0
+
+
 def test_what_is_small_stays_whole() -> None:
     model = whole("pythia-70m")
     assert cut(model, 100, 10**6) == uncut(model)

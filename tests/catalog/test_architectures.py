@@ -39,11 +39,10 @@ SMALL = {
 INCOMPLETE = {
     "deepseek_v2": "num_experts_per_tok",
     "dots1": "n_shared_experts",
-    "gemma4_text": "hidden_size_per_layer_input",
     "glm4_moe": "num_attention_heads",
     "lfm2_moe": "'layer_types' is missing",
 }
-"""By default tokens go to None experts, layers have an embedding of their own, or 96 heads do not divide 4,096."""
+"""By default tokens go to None experts, or 96 heads do not divide 4,096."""
 
 SMALL_GPT2 = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SMALL_OPT = {
@@ -54,6 +53,7 @@ SMALL_OPT = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+SMALL_RULE = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 24}
 SMALL_FALCON = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -92,7 +92,9 @@ def check(spec: ModelSpec, model: Any) -> None:
     shapes = layer_linears(part_of(spec, kinds_of(spec)[-1]))
     assert len(found) == len(shapes)
     for name, inputs, outputs, bias in found:
-        matching = [shapes[name]] if name in shapes else [s for s in shapes.values() if name.endswith(f".{s.name}")]
+        ends = [s for s in shapes.values() if f".{name}".endswith(f".{s.name}")]
+        matching = [s for s in ends if s.name.startswith("self_attn.")] or ends  # the MLP has one of that name too
+        matching = [shapes[name]] if name in shapes else matching
         assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
     assert spec.default_attention == model.config._attn_implementation
     assert spec.tie_word_embeddings == model.config.tie_word_embeddings
@@ -142,6 +144,7 @@ LATENT = SMALL | {
     "v_head_dim": 16,
     "first_k_dense_replace": 4,
 }
+INDEXER = {"index_n_heads": 4, "index_head_dim": 16, "index_topk": 32}
 LLAMA4 = SMALL | {"intermediate_size_mlp": 80, "moe_layers": []}
 
 MOE = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
@@ -153,6 +156,8 @@ GEMMA4 = SMALL | {
     "hidden_size_per_layer_input": 0,
     "sliding_window": 32,
 }
+
+SHARED_KEYS = {"num_kv_shared_layers": 2, "layer_types": ["full_attention", "sliding_attention"] * 2}
 
 VARIANTS: list[dict[str, Any]] = [
     {"model_type": "llama", **SMALL, "attention_bias": True},
@@ -215,8 +220,45 @@ VARIANTS: list[dict[str, Any]] = [
         "num_experts_per_tok": 2,
         "pad_token_id": 0,
     },
+    {"model_type": "granitemoehybrid", **SMALL, "mamba_n_heads": 8, "mamba_proj_bias": True, "num_local_experts": 4},
+    {
+        "model_type": "granitemoehybrid",
+        **SMALL,
+        "layer_types": ["mamba", "attention"] * 2,
+        "mamba_n_heads": 8,
+        "num_local_experts": 0,
+        "position_embedding_type": "rope",
+    },
+    {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "attn_layer_indices": [3], "attention_bias": True},
+    {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "mamba_conv_bias": False, "mlp_bias": True},
+    {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": None, "mlp_bias": True},
+    {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": 48, "tie_word_embeddings": True},
+    {"model_type": "nemotron_h", **SMALL, "mamba_num_heads": 8, "hybrid_override_pattern": "M*-M"},
+    {
+        "model_type": "nemotron_h",
+        **SMALL,
+        "layers_block_type": ["mamba", "mlp", "attention", "moe"],
+        "moe_intermediate_size": 48,
+        "moe_latent_size": 24,
+        "use_bias": True,
+    },
     {"model_type": "qwen2_moe", **SMALL, "num_experts": 4, "moe_intermediate_size": 48, "qkv_bias": False},
     {"model_type": "qwen3_moe", **SMALL, "num_experts": 8, "moe_intermediate_size": 48, "attention_bias": True},
+    {"model_type": "qwen3_5_text", **SMALL, "linear_num_key_heads": 4, "linear_num_value_heads": 8},
+    {"model_type": "qwen3_5_text", **SMALL, **SMALL_RULE, "attention_bias": True, "tie_word_embeddings": True},
+    {"model_type": "qwen3_5_moe_text", **SMALL, **SMALL_RULE, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "qwen3_next", **SMALL, **SMALL_RULE, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "qwen3_next", **SMALL, **SMALL_RULE, "mlp_only_layers": [0, 1, 2, 3], "head_dim": 32},
+    {"model_type": "olmo_hybrid", **SMALL, "pad_token_id": 0, "rope_theta": None},
+    {
+        "model_type": "olmo_hybrid",
+        **SMALL,
+        "pad_token_id": 0,
+        "linear_num_value_heads": 8,
+        "linear_key_head_dim": 16,
+        "linear_allow_neg_eigval": False,
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
     {"model_type": "gptj", **SMALL_GPT2, "rotary_dim": 8, "n_inner": 80},
     {"model_type": "hunyuan_v1_dense", **SMALL, "head_dim": 32, "attention_bias": True},
     {"model_type": "ministral3", **SMALL, "head_dim": 32},
@@ -244,8 +286,41 @@ VARIANTS: list[dict[str, Any]] = [
         "tie_word_embeddings": False,
     },
     {"model_type": "ernie4_5_moe", **SMALL, "moe_layer_start_index": 9},
+    {"model_type": "deepseek_v32", **LATENT, **MOE, **INDEXER, "first_k_dense_replace": 1},
+    {"model_type": "deepseek_v32", **LATENT, **INDEXER, "first_k_dense_replace": 9, "attention_bias": True},
+    {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **MOE,
+        **INDEXER,
+        "mlp_layer_types": ["dense", "dense", "sparse", "sparse"],
+    },
+    {"model_type": "glm_moe_dsa", **LATENT, **MOE, **INDEXER, "index_topk_pattern": "FSFF"},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "afmoe", **SMALL, "head_dim": 16, "num_dense_layers": 4, "attention_bias": True},
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2},
+    {
+        "model_type": "laguna",
+        **SMALL,
+        "head_dim": 16,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "gating": "per-element",
+        "layer_types": ["full_attention", "sliding_attention"] * 2,
+    },
+    {"model_type": "laguna", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
+    {"model_type": "mimo_v2_flash", **SMALL, **MOE, "head_dim": 32, "v_head_dim": 16, "attention_bias": True},
+    {"model_type": "mimo_v2_flash", **SMALL, **MOE, "head_dim": 32, "layer_types": ["full_attention"] * 4},
+    {"model_type": "minimax_m2", **SMALL, "head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    {"model_type": "solar_open", **SMALL, **MOE, "head_dim": 16, "attention_bias": True},
+    {"model_type": "mistral4", **LATENT, **MOE, "first_k_dense_replace": 1},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "mlp_bias": True},
+    {"model_type": "hy_v3", **SMALL, "head_dim": 16, "mlp_layer_types": ["dense"] * 4},
     {"model_type": "gemma4_text", **GEMMA4},
     {"model_type": "gemma4_text", **GEMMA4, "attention_k_eq_v": False, "attention_bias": True},
+    {"model_type": "gemma4_text", **GEMMA4, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 90},
+    {"model_type": "gemma4_text", **GEMMA4, **SHARED_KEYS, "use_double_wide_mlp": True},
+    {"model_type": "gemma4_unified_text", **GEMMA4, **SHARED_KEYS},
     {
         "model_type": "gemma4_text",
         **GEMMA4,

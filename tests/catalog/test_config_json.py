@@ -112,6 +112,7 @@ def test_a_bad_field_is_named(field: str, value: object) -> None:
             "rope_parameters.partial_rotary_factor",
         ),
         ({**LLAMA, "model_type": "phi3", "rope_parameters": 7}, "rope_parameters"),
+        ({"model_type": "gemma4_text", "num_kv_shared_layers": 27}, "num_kv_shared_layers"),
         ({"model_type": "glm4_moe_lite", "head_dim": 128}, "head_dim"),
         ({"model_type": "glm4_moe_lite", "mlp_layer_types": ["dense"]}, "mlp_layer_types"),
     ],
@@ -128,8 +129,7 @@ def test_a_missing_model_type_is_said() -> None:
     ("config", "what"),
     [
         ({"model_type": "jamba", "num_experts": 16}, "mixture of experts"),
-        ({"model_type": "gemma4_text"}, "hidden_size_per_layer_input"),
-        ({"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 2}, "share keys"),
+        ({"model_type": "gemma4_text", "use_bidirectional_attention": "all"}, "looks ahead"),
         ({"model_type": "phimoe", "num_experts_per_tok": 4}, "num_experts_per_tok"),
         ({"model_type": "hunyuan_v1_moe", "moe_topk": [1, 2]}, "layers that differ"),
         ({"model_type": "deepseek_v3", "rope_interleave": False}, "rope_interleave"),
@@ -216,6 +216,9 @@ def test_qwen_towers_are_read_with_or_without_a_text_config() -> None:
     assert spec_of(**flat, tie_word_embeddings=True).tie_word_embeddings
     assert spec_of(model_type="qwen2_vl").num_hidden_layers == 80
     assert spec_of(model_type="qwen3_vl").architecture == "qwen3"
+    mixture = spec_of(model_type="qwen3_vl_moe", text_config={"num_experts": 8, "norm_topk_prob": False})
+    assert (mixture.architecture, mixture.num_experts, mixture.router_normalised) == ("qwen3_moe", 8, True)
+    assert mixture.experts == "fused_alone"  # peft does not take them for a Qwen 3 MoE's
 
 
 def test_a_text_part_of_no_known_family_is_traced_as_a_whole() -> None:

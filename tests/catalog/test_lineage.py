@@ -34,7 +34,7 @@ def test_a_name_taken_apart(name: str, lineage: tuple[str, ...], version: tuple[
     [
         ("llama-3.1-8b", ["llama-3.2-3b", "llama-3.2-1b"]),
         ("llama-3.1-405b", ["llama-3.3-70b", "llama-3.1-70b", "llama-3-70b", "llama-3.1-8b"]),
-        ("qwen2.5-7b", ["qwen3-4b", "qwen3-1.7b", "qwen3-0.6b"]),
+        ("qwen2.5-7b", ["qwen3.5-4b", "qwen3-4b", "qwen3.5-2b"]),
         ("deepseek-v3", []),
         ("gpt-oss-20b", []),
         ("mixtral-8x22b", ["mixtral-8x7b"]),

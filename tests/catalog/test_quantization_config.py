@@ -145,7 +145,14 @@ def test_what_cannot_be_used_is_one_line_with_the_field(config: object, field: s
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.parametrize("name", ["gptq", "awq", "hqq", "fp8"])
+def test_a_mixture_in_fp8_is_dequantized() -> None:
+    found = read(GOOD["fp8"], MIXTURE)
+    assert found is not None
+    assert found.dequantized
+    assert found.method == "fp8"
+
+
+@pytest.mark.parametrize("name", ["gptq", "awq", "hqq"])
 def test_experts_of_a_mixture_in_other_forms_are_refused(name: str) -> None:
     with pytest.raises(BadConfig, match="experts of a mixture"):
         read(GOOD[name], MIXTURE)

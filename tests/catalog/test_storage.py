@@ -38,6 +38,7 @@ def checkpoint_of(name: str) -> Checkpoint:
         ("RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-Dynamic", "llama-3.1-8b", "none", 4, 0),
         ("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16", "llama-3.1-8b", "none", 4, 0),
         ("openai/gpt-oss-20b-MXFP4", "gpt-oss-20b", "none", 4, 0),
+        ("Qwen/Qwen3-30B-A3B-FP8", "qwen3-30b-a3b", "none", 4, 0),
         ("LLAMA-8B-GPTQ/", "llama-3.1-8b", "gptq", 4, 128),
     ],
 )
@@ -63,7 +64,7 @@ def test_an_ending_is_what_the_checkpoint_holds(name: str, model: str, quant: st
         ("01-ai/Yi-34B-Chat-4bits", "does not say in which format", "--model 01-ai/Yi-34B-Chat"),
         ("google/gemma-3-4b-it-qat", "does not say in which format", "--model google/gemma-3-4b-it"),
         ("Qwen/Qwen-7B-Chat-Int4", "does not say in which format", "config.json"),
-        ("Qwen/Qwen3-30B-A3B-FP8", "the FP8 experts of a mixture", "--model Qwen/Qwen3-30B-A3B"),
+        ("Qwen/Qwen3-30B-A3B-GPTQ-Int4", "the GPTQ experts of a mixture", "--model Qwen/Qwen3-30B-A3B"),
     ],
 )
 def test_what_nothing_trains_on_is_refused_in_one_line(name: str, why: str, instead: str) -> None:

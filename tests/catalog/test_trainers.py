@@ -44,7 +44,8 @@ def test_loaded_presets_are_the_files() -> None:
         assert preset == preset_from_toml(text, preset.name)
         assert len(preset.knobs) == text.count("[[knob]]")
         assert len(preset.switches) == text.count("[[switch]]")
-        assert len(preset.knobs) + len(preset.switches) == text.count("\nsource = ")
+        assert len(preset.lacks) == text.count("[[lack]]")
+        assert len(preset.knobs) + len(preset.switches) + len(preset.lacks) == text.count("\nsource = ")
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
@@ -165,8 +166,8 @@ def test_presets_set_recipes_and_how_rows_become_micro_batches() -> None:
         "pad_to_multiple_of",
         "padding",
     }
-    assert find_trainer("axolotl").collator == {"pad_to_multiple_of": 64, "packing_strategy": "varlen"}
-    assert find_trainer("transformers").collator == {}
+    assert find_trainer("axolotl").collator() == {"pad_to_multiple_of": 64, "packing_strategy": "varlen"}
+    assert find_trainer("transformers").collator() == {}
 
 
 def test_a_trainers_collator_shapes_the_rows_unless_a_flag_does() -> None:

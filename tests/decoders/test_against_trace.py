@@ -52,6 +52,10 @@ def some_combinations(index: int, name: str) -> list[tuple[Any, bool, bool]]:
 
 def layers_of(name: str) -> int:
     """Enough layers for each kind."""
+    if CONFIGS[name].get("num_kv_shared_layers"):
+        return int(CONFIGS[name]["num_hidden_layers"])
+    if "indexer_types" in CONFIGS[name]:
+        return 4
     return 3 if "pattern" in str(CONFIGS[name]) or "sliding" in name else 2
 
 

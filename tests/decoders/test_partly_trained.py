@@ -73,19 +73,6 @@ def test_a_pattern_adapts_what_peft_finds(name: str, pattern: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "method", "knobs"),
-    [
-        ("llama", "lora", {}),
-        ("llama", "qlora", {"gradient_checkpointing": False, "kbit_upcast": False}),
-        ("qwen2", "lora", {"adapter_dtype": "bfloat16", "autocast": False, "modules_to_save": ("lm_head",)}),
-    ],
-)
-def test_rotations_in_place_of_lora(name: str, method: str, knobs: dict[str, Any]) -> None:
-    m = spec(name, 2)
-    check(m, config(name, 2), recipe(m, method, variant="oft", target_modules=("q_proj", "v_proj"), **knobs))
-
-
-@pytest.mark.parametrize(
-    ("name", "method", "knobs"),
     [("gemma2", "qlora", {"gradient_checkpointing": False}), ("gpt2", "lora", {}), ("llama", "full", {})],
 )
 def test_noise_on_embedded_tokens(name: str, method: str, knobs: dict[str, Any]) -> None:

@@ -45,6 +45,22 @@ LATENT_EXPERTS: dict[str, Any] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 64,
 }
+AFMOE: dict[str, Any] = {
+    "head_dim": 32,
+    "num_experts": 8,
+    "moe_intermediate_size": 72,
+    "global_attn_every_n_layers": 2,
+    "sliding_window": 1000,
+}
+LAGUNA: dict[str, Any] = {"num_experts": 8, "moe_intermediate_size": 72, "shared_expert_intermediate_size": 136}
+MIMO: dict[str, Any] = {"head_dim": 48, "v_head_dim": 32, "n_routed_experts": 8, "moe_intermediate_size": 72}
+INDEXER: dict[str, Any] = {
+    "index_topk": 16,
+    "index_head_dim": 32,
+    "index_n_heads": 4,
+    "n_group": 1,
+    "topk_group": 1,
+}
 LLAMA4: dict[str, Any] = {
     "model_type": "llama4_text",
     "moe_layers": [],
@@ -72,6 +88,42 @@ GEMMA4: dict[str, Any] = {
     "sliding_window": 1000,
     "final_logit_softcapping": 30.0,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+}
+
+MAMBA2: dict[str, Any] = {**SIZES, "mamba_n_heads": 12, "mamba_d_state": 24, "mamba_chunk_size": 16}
+DELTA: dict[str, Any] = {
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 24,
+    "linear_value_head_dim": 40,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+GRANITE_HYBRID: dict[str, Any] = {
+    **MAMBA2,
+    **EXPERTS,
+    "shared_intermediate_size": 136,
+    "layer_types": ["mamba", "attention"],
+}
+
+NEMOTRON_H: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 32,
+    "n_groups": 2,
+    "mamba_num_heads": 12,
+    "mamba_head_dim": 20,
+    "ssm_state_size": 24,
+    "chunk_size": 16,
+}
+GEMMA3N: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 32,
+    "num_hidden_layers": 4,
+    "hidden_size_per_layer_input": 24,
+    "vocab_size_per_layer_input": 1003,
+    "laurel_rank": 16,
+    "sliding_window": 1000,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -281,6 +333,67 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "norm_topk_prob": False,
     },
     "glm4_moe_lite": {"model_type": "glm4_moe_lite", **LATENT, **LATENT_EXPERTS},
+    "qwen3_moe-vision": {
+        "model_type": "qwen3_moe",
+        **EXPERTS,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "norm_topk_prob": True,
+        "text_part": "qwen3_vl_moe_text",
+    },
+    "deepseek_v32": {"model_type": "deepseek_v32", **LATENT, **LATENT_EXPERTS, **INDEXER},
+    "deepseek_v32-all": {"model_type": "deepseek_v32", **LATENT, **INDEXER, "index_topk": 1000},
+    "glm_moe_dsa": {"model_type": "glm_moe_dsa", **LATENT, **LATENT_EXPERTS, **INDEXER},
+    "glm_moe_dsa-shared": {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **LATENT_EXPERTS,
+        **INDEXER,
+        "index_topk_freq": 2,
+        "index_skip_topk_offset": 1,
+    },
+    "glm_moe_dsa-late": {
+        "model_type": "glm_moe_dsa",
+        **LATENT,
+        **INDEXER,
+        "indexer_types": ["full", "full", "full", "shared"],
+    },
+    "afmoe": {"model_type": "afmoe", **EXPERTS, **AFMOE},
+    "afmoe-sliding": {"model_type": "afmoe", **EXPERTS, **AFMOE, "sliding_window": WINDOW, "mup_enabled": True},
+    "laguna": {"model_type": "laguna", "head_dim": 32, **EXPERTS, **LAGUNA},
+    "laguna-sliding": {
+        "model_type": "laguna",
+        "head_dim": 32,
+        **EXPERTS,
+        **LAGUNA,
+        "sliding_window": WINDOW,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        "gating": "per-element",
+        "moe_router_logit_softcapping": 30.0,
+    },
+    "mimo_v2_flash": {"model_type": "mimo_v2_flash", **EXPERTS, **MIMO, "num_key_value_heads": 3},
+    "mimo_v2_flash-sliding": {
+        "model_type": "mimo_v2_flash",
+        **EXPERTS,
+        **MIMO,
+        "num_key_value_heads": 1,
+        "sliding_window": WINDOW,
+        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+    },
+    "minimax_m2": {"model_type": "minimax_m2", "head_dim": 32, **EXPERTS, "num_local_experts": 8, "rotary_dim": 16},
+    "solar_open": {"model_type": "solar_open", "head_dim": 32, **EXPERTS, **GLM_EXPERTS},
+    "mistral4": {"model_type": "mistral4", "pad_token_id": 0, **LATENT, **LATENT_EXPERTS},
+    "hy_v3": {"model_type": "hy_v3", "head_dim": 32, **EXPERTS, "num_experts": 8, "moe_intermediate_size": 72},
+    "hy_v3-half": {
+        "model_type": "hy_v3",
+        "head_dim": 32,
+        **EXPERTS,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "num_shared_experts": 2,
+        "attention_bias": True,
+        "enable_moe_fp32_combine": False,
+    },
     "dots1": {"model_type": "dots1", **EXPERTS, **GLM_EXPERTS, "sliding_window": WINDOW, "max_window_layers": 2},
     "ernie4_5_moe": {
         "model_type": "ernie4_5_moe",
@@ -326,6 +439,69 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "conv_bias": True,
         "block_auto_adjust_ff_dim": False,
     },
+    "qwen3_5": {"model_type": "qwen3_5_text", **SIZES, **DELTA},
+    "qwen3_5-heads": {
+        "model_type": "qwen3_5_text",
+        **SIZES,
+        **DELTA,
+        "linear_num_key_heads": 4,
+        "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    },
+    "qwen3_5_moe": {
+        "model_type": "qwen3_5_moe_text",
+        **EXPERTS,
+        **DELTA,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "shared_expert_intermediate_size": 136,
+    },
+    "qwen3_next": {
+        "model_type": "qwen3_next",
+        **EXPERTS,
+        **DELTA,
+        "num_experts": 8,
+        "moe_intermediate_size": 72,
+        "shared_expert_intermediate_size": 136,
+    },
+    "qwen3_next-heads": {
+        "model_type": "qwen3_next",
+        **SIZES,
+        **DELTA,
+        "linear_num_key_heads": 4,
+        "mlp_only_layers": [0, 1, 2],
+    },
+    "olmo_hybrid": {"model_type": "olmo_hybrid", **SIZES, **DELTA, "pad_token_id": 0, "rope_theta": None},
+    "olmo_hybrid-rope": {
+        "model_type": "olmo_hybrid",
+        **SIZES,
+        **DELTA,
+        "pad_token_id": 0,
+        "linear_allow_neg_eigval": False,
+    },
+    "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
+    "granitemoehybrid-dense": {
+        "model_type": "granitemoehybrid",
+        **GRANITE_HYBRID,
+        "layer_types": ["mamba", "mamba", "attention"],
+        "num_local_experts": 0,
+        "position_embedding_type": "rope",
+        "mamba_proj_bias": True,
+        "mamba_n_groups": 4,
+    },
+    "bamba": {"model_type": "bamba", **MAMBA2, "attn_layer_indices": [1]},
+    "falcon_h1": {"model_type": "falcon_h1", **MAMBA2, "mamba_d_ssm": 240, "mlp_bias": True},
+    "nemotron_h": {"model_type": "nemotron_h", **NEMOTRON_H, "layers_block_type": ["mamba", "attention", "mlp"]},
+    "nemotron_h-experts": {
+        "model_type": "nemotron_h",
+        **NEMOTRON_H,
+        "layers_block_type": ["moe", "mamba"],
+        "n_routed_experts": 8,
+        "moe_intermediate_size": 72,
+        "moe_latent_size": 96,
+        "moe_shared_expert_intermediate_size": 136,
+        "use_bias": True,
+        "mlp_bias": True,
+    },
     "lfm2_moe": {
         "model_type": "lfm2_moe",
         **EXPERTS,
@@ -352,8 +528,40 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3-embeddings": {"model_type": "qwen3", "head_dim": 32, **SIZES, "architectures": ["Qwen3Model"]},
     "roberta": {"model_type": "roberta", **EVERY_HEAD, "type_vocab_size": 1},
     "xlm-roberta": {"model_type": "xlm-roberta", **EVERY_HEAD, "attention_probs_dropout_prob": 0.0},
+    "gemma3n": {
+        "model_type": "gemma3n_text",
+        **GEMMA3N,
+        "num_kv_shared_layers": 2,
+        "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+    },
+    "gemma3n-sliding": {
+        "model_type": "gemma3n_text",
+        **GEMMA3N,
+        "num_kv_shared_layers": 0,
+        "sliding_window": WINDOW,
+        "activation_sparsity_pattern": [0.0] * 4,
+    },
     "gemma4": {"model_type": "gemma4_text", **GEMMA4},
     "gemma4-sliding": {"model_type": "gemma4_text", **GEMMA4, "sliding_window": WINDOW, "attention_k_eq_v": False},
+    "gemma4-own-inputs": {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "hidden_size_per_layer_input": 24,
+        "vocab_size_per_layer_input": 1003,
+        "attention_k_eq_v": False,
+    },
+    "gemma4-shared-sliding": {
+        "model_type": "gemma4_text",
+        **GEMMA4,
+        "hidden_size_per_layer_input": 24,
+        "num_hidden_layers": 8,
+        "num_kv_shared_layers": 5,
+        "use_double_wide_mlp": True,
+        "attention_k_eq_v": False,
+        "sliding_window": WINDOW,
+        "layer_types": ["sliding_attention", "full_attention"] * 4,
+    },
+    "gemma4_unified": {"model_type": "gemma4_unified_text", **GEMMA4},
     "gemma4-experts-sliding": {
         "model_type": "gemma4_text",
         **GEMMA4,
@@ -376,8 +584,14 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     found = dict(CONFIGS[name])
     key = next(k for k in ("n_layer", "n_layers", "num_hidden_layers") if k in found)
     found[key] = layers
-    if "layer_types" in found:
-        found["layer_types"] = (found["layer_types"] * layers)[:layers]
+    for types in ("layer_types", "layers_block_type"):
+        if types in found:
+            found[types] = (found[types] * layers)[:layers]
+    for key in ("layer_types", "activation_sparsity_pattern", "indexer_types"):
+        if key in found:
+            found[key] = (found[key] * layers)[:layers]
+    if "num_kv_shared_layers" in found:  # one of each kind has its own
+        found["num_kv_shared_layers"] = min(found["num_kv_shared_layers"], layers - 2)
     if "mlp_only_layers" in found:
         found["mlp_only_layers"] = [index for index in found["mlp_only_layers"] if index < layers]
     return found

@@ -39,7 +39,7 @@ def recipe_of(trainer: str, method: Method, **knobs: Any) -> Recipe:
 
 
 def file_of(trainer: str, recipe: Recipe, **run: Any) -> TrainingFile:
-    fields = {"workload": Workload(**find_trainer(trainer).collator), "data": DataFile(), **run}
+    fields = {"workload": Workload(**find_trainer(trainer).collator()), "data": DataFile(), **run}
     return EXPORTS[trainer].write(Run("maker/small", MODEL, recipe, **fields))
 
 
@@ -397,6 +397,8 @@ def test_variants_of_lora(trainer: str, variant: Any, key: str, value: object) -
         ("trl", "lora", "loraplus", "a file for TRL has no key for it, only for rslora"),
         ("llamafactory", "lora", "olora", "has no key for it"),
         ("axolotl", "lora", "oft", "has no key for it"),
+        ("trl", "lora", "ia3", "has no key for it"),
+        ("llamafactory", "qlora", "vera", "has no key for it"),
         ("axolotl", "qlora", "pissa", "cannot start it from a quantized base"),
     ],
 )

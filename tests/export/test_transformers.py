@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.answer import DataFile, DataForm, DataFormat
-from advisor.export.run import Run
+from advisor.catalog import find_model
+from advisor.errors import InputError
+from advisor.export.run import Run, check_stored
 from advisor.export.transformers import write
 from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, Workload
@@ -214,3 +216,35 @@ def test_liger_is_switched_on_in_parts() -> None:
     arguments = configs(recipe_of("lora", kernels=("liger_norm", "liger_loss")))["TrainingArguments"]
     assert arguments.use_liger_kernel is True
     assert arguments.liger_kernel_config == {"rope": False, "swiglu": False, "geglu": False}
+
+
+@pytest.mark.parametrize(
+    ("variant", "knobs", "lines"),
+    [
+        ("oft", {}, ["OFTConfig(", "oft_block_size=32,", 'target_modules="all-linear",']),
+        ("ia3", {"target_modules": ("k_proj", "down_proj")}, ["IA3Config(", 'target_modules=["k_proj", "down_proj"],']),
+        (
+            "vera",
+            {"rank": 256, "dropout": 0.1, "trained_layers": 2, "modules_to_save": ("lm_head",)},
+            ["VeraConfig(", "r=256,", "vera_dropout=0.1,", 'modules_to_save=["lm_head"],', "layers_to_transform="],
+        ),
+    ],
+)
+def test_adapters_in_place_of_lora(variant: Any, knobs: dict[str, Any], lines: list[str]) -> None:
+    text = script(recipe_of("lora", variant=variant, **knobs))
+    assert all(line in text for line in lines)
+    assert f"from peft import {lines[0][:-1]}, get_peft_model" in text
+    assert "LoraConfig" not in text
+
+
+def test_what_gemma_3ns_code_reads_itself_stays_in_16_bits() -> None:
+    gemma = find_model("gemma-3n-e2b")
+    run = Run("google/gemma-3n-E2B", gemma, recipe_of("qlora"), workload=Workload(), data=DataFile())
+    assert (
+        "llm_int8_skip_modules=['lm_head', 'prediction_coefs', 'correction_coefs']"
+        in calls(write(run).text)["BitsAndBytesConfig"]
+    )
+    assert "llm_int8_skip_modules" not in script(recipe_of("qlora"))
+    with pytest.raises(InputError, match="prediction_coefs and correction_coefs of gemma3n_text stay in 16 bits"):
+        check_stored(run, "TRL")
+    check_stored(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from advisor.catalog import find_model
 from advisor.parameters.layers import Kind, dense_flags, layer_groups, part_of, sliding_flags
+from advisor.parameters.modules import layer_linears
 
 
 def test_equal_layers_are_one_group() -> None:
@@ -38,3 +39,22 @@ def test_the_global_layers_of_gemma_4_have_heads_of_their_own() -> None:
     assert sliding == gemma
     assert wide.head_dim == gemma.global_head_dim > gemma.head_dim
     assert sum(count for _, count in layer_groups(gemma)) == gemma.num_hidden_layers
+
+
+def test_a_layer_of_nemotron_h_has_one_block() -> None:
+    groups = {part.mixer: (part, count) for part, count in layer_groups(find_model("nemotron-3-nano"))}
+    assert {mixer: count for mixer, (_, count) in groups.items()} == {"mamba2": 23, "none": 23, "attention": 6}
+    assert {mixer: part.mlp for mixer, (part, _) in groups.items()} == {
+        "mamba2": "none",
+        "attention": "none",
+        "none": "experts",
+    }
+    assert {name for part, _ in groups.values() for name in layer_linears(part)} == {
+        *("in_proj", "out_proj", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+    }
+
+
+def test_falcon_h1_has_attention_beside_its_state_space_layer() -> None:
+    ((part, count),) = layer_groups(find_model("falcon-h1-7b"))
+    assert (part.attends, count) == (True, 44)
+    assert {"in_proj", "out_proj", "q_proj", "o_proj", "gate_proj"} <= layer_linears(part).keys()

@@ -18,6 +18,8 @@ LLAMA = find_model("llama-3.1-8b")
         ("llama-3.1-8b", r".*self_attn.*", ("q_proj", "k_proj", "v_proj", "o_proj")),
         ("llama-3.1-8b", r"^model\.layers\.\d+\.mlp\.(gate|down)_proj", ("gate_proj", "down_proj")),
         ("gpt2", r".*attn\.c_proj", ("attn.c_proj",)),
+        ("granite-4.0-h-1b", r".*mamba\..*", ("in_proj", "out_proj")),
+        ("falcon-h1-7b", r".*(self_attn\.k|feed_forward\.up)_proj", ("k_proj", "up_proj")),
         ("opt-1.3b", r".*fc\d", ("fc1", "fc2")),
         ("deepseek-r1-distill-qwen-7b", r".*[kv]_proj", ("k_proj", "v_proj")),
     ],

@@ -6,16 +6,20 @@ import pytest
 
 from advisor.catalog import find_model
 from advisor.errors import BadValue, UnknownName
+from advisor.parameters.layers import layer_groups
 from advisor.parameters.targets import (
     adapter_parameter_count,
     adapts_experts,
     default_targets,
+    expert_adapters,
+    passed_over,
     resolve_targets,
     same_layers,
     spelled_targets,
     unmatched_targets,
 )
 from advisor.specs import Recipe
+from tests.decoders.tiny import spec
 
 ALL, ATTENTION = ("all-linear",), ("attention",)
 LLAMA_ALL = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -55,6 +59,15 @@ def test_attention_is_its_projections() -> None:
     assert resolve_targets(find_model("gpt2"), ATTENTION) == {"c_attn", "attn.c_proj"}
 
 
+def test_a_gate_of_the_attention_that_is_named_as_the_mlps_gets_no_adapter() -> None:
+    afmoe = spec("afmoe")
+    assert resolve_targets(afmoe, ALL) == resolve_targets(afmoe, ATTENTION) == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    mixed = layer_groups(afmoe)[1][0]
+    assert set(expert_adapters(mixed, Recipe(method="lora"), 8)) == {"router", "gate_up", "down"}
+    assert spelled_targets(afmoe, Recipe(method="dora")) == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert "g_proj" in resolve_targets(spec("laguna"), ATTENTION)
+
+
 def test_what_the_model_does_not_have_is_refused_with_what_it_has() -> None:
     with pytest.raises(UnknownName, match=r"'qproj'; did you mean q_proj.*down_proj"):
         resolve_targets(find_model("llama-3.1-8b"), ("qproj",))
@@ -83,6 +96,29 @@ def test_peft_fails_on_routers_that_return_two_tensors() -> None:
     with pytest.raises(BadValue, match="router of llama4_text"):
         resolve_targets(scout, ALL)
     assert default_targets(find_model("llama-3.1-8b")) == ALL
+
+
+def test_peft_refuses_the_projection_out_of_a_state_space_layer_in_some_models() -> None:
+    nano = find_model("nemotron-3-nano")
+    assert default_targets(nano) == ATTENTION
+    with pytest.raises(
+        BadValue, match=r"peft 0\.21 refuses out_proj of nemotron_h; use attention, or name some of in_proj"
+    ):
+        resolve_targets(nano, ALL)
+    with pytest.raises(BadValue, match=r"'out_proj': peft 0\.21 refuses it on nemotron_h"):
+        resolve_targets(nano, ("in_proj", "out_proj"))
+    assert resolve_targets(nano, ("in_proj", "down_proj")) == {"in_proj", "down_proj"}
+    assert "out_proj" in resolve_targets(find_model("granite-4.0-h-1b"), ALL)
+
+
+def test_a_fused_kernel_passes_over_the_adapter_of_that_projection() -> None:
+    granite, torch = find_model("granite-4.0-h-1b"), {"sequence_kernels": "torch"}
+    assert passed_over(granite, Recipe(method="lora")) == ("out_proj",)
+    assert passed_over(granite, Recipe(method="lora", **torch)) == ()
+    assert passed_over(granite, Recipe(method="lora", target_modules=("in_proj",))) == ()
+    assert (
+        passed_over(granite, Recipe(method="full")) == passed_over(find_model("lfm2-1.2b"), Recipe(method="lora")) == ()
+    )
 
 
 def test_fused_experts_are_adapted_by_plain_lora_alone() -> None:

@@ -81,7 +81,7 @@ def test_trls_fp32_base_is_a_warning_and_its_loss_is_none() -> None:
 def test_nothing_fits_says_which_default_stands_in_the_way() -> None:
     undone = {
         "trl": "--base-dtype bfloat16: LoRA then",
-        "litgpt": "--gradient-checkpointing --base-dtype bfloat16 together: LoRA then",
+        "litgpt": "--base-dtype bfloat16 --target-modules attention together: LoRA then",
     }
     for trainer, words in undone.items():
         answer = advise("llama-3.1-8b", "rtx4090", 3000, trainer=trainer, method="lora")

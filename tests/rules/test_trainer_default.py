@@ -56,4 +56,4 @@ def test_a_loss_that_takes_all_logits_at_once() -> None:
     answer = advise("gemma-2-9b", "rtx4090", 3000, seq_len=2048)
     assert answer.recommendation is not None
     first = answer.recommendation.reasons[0].text
-    assert "transformers' default --loss full decides that: with --loss chunked LoRA needs" in first
+    assert "transformers' default --loss full decides that: with --kernels liger LoRA needs" in first

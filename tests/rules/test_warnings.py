@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from advisor.advice.advise import advise
+from advisor.catalog import find_model
 from advisor.costs.estimation import estimate
 from advisor.render.answer import verdict_line
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
+from tests.decoders.tiny import spec
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
 
 
@@ -41,6 +43,13 @@ def test_dora_with_dropout() -> None:
 
 def test_doras_dropout_is_not_mentioned_where_another_method_is_recommended() -> None:
     assert "ADV101" not in warned(gradient_checkpointing=False, micro_batch=1, dropout=0.05, priority="memory")
+
+
+def test_an_adapter_that_a_fused_kernel_passes_over() -> None:
+    granite = spec("granitemoehybrid-dense")
+    assert "An adapter on out_proj has no effect: mamba-ssm's kernel" in warned(model=granite)["ADV104"]
+    assert "ADV104" not in warned(model=granite, sequence_kernels="torch")
+    assert "ADV104" not in warned(model=granite, target_modules="in_proj,q_proj")
 
 
 def test_qlora_that_saves_nothing() -> None:
@@ -83,6 +92,13 @@ def test_target_names_that_match_nothing() -> None:
     assert "one of these names" in warned(target_modules="q_prj,k_prj,v_proj")["ADV104"]
     assert "ADV104" not in warned(target_modules="q_proj,v_proj")
     assert "q_prj" not in warned(card(80), method="full", target_modules="q_prj,v_proj")["ADV104"]
+
+
+def test_an_adapter_that_the_code_passes_over() -> None:
+    gemma = find_model("gemma-3n-e2b")
+    text = warned(card(80), gemma, target_modules="q_proj,correction_coefs")["ADV104"]
+    assert "An adapter of correction_coefs has no effect" in text
+    assert "ADV104" not in warned(card(80), gemma, target_modules="q_proj,prediction_coefs")
 
 
 def test_a_base_in_fp32() -> None:

@@ -24,7 +24,7 @@ from advisor.stacks.liger_tape import (
 )
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add
-from advisor.tape.tape import Tape
+from advisor.tape.tape import MATMUL, Tape
 from benchmarks.tape_bytes import Measured, mirrored
 
 BATCH, LENGTH, WIDTH, INNER = 2, 96, 128, 352
@@ -93,6 +93,19 @@ def test_fused_loss(
     rows = chunk_rows(BATCH * LENGTH, vocabulary, WIDTH)
     found = mirrored(lambda t, x, w: fused_linear_loss(t, x, head, rows), [x, w], t)
     assert found == Measured(*measured)
+
+
+@pytest.mark.parametrize(("rows", "trains"), [(0, False), (16, False), (16, True)])
+def test_chunks_compute_each_product_once(rows: int, trains: bool) -> None:
+    t = Tape("cuda")
+    x, w = leaf(t, (BATCH, LENGTH, WIDTH), "bfloat16"), leaf(t, (1000, WIDTH), "bfloat16", trains)
+    head = Linear(
+        LinearShape(name="head", in_features=WIDTH, out_features=1000), Recipe(method="full"), 0, "none", "bfloat16"
+    )
+    head.weight = w
+    fused_linear_loss(t, x, head, rows)
+    products = [flop for kind, _, flop, *_ in t.kernels if kind == MATMUL]
+    assert products == [2 * BATCH * LENGTH * WIDTH * 1000] * (3 if trains else 2)
 
 
 def test_cross_entropy() -> None:

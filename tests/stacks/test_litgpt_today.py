@@ -9,6 +9,7 @@ from advisor.blocks import block_bytes
 from advisor.catalog import find_model
 from advisor.costs.memory import predict_step_memory
 from advisor.costs.static import static_memory
+from advisor.errors import BadValue
 from advisor.parameters.modules import layer_linears
 from advisor.specs import Recipe
 from advisor.stacks import named_stack
@@ -84,8 +85,7 @@ def test_slices_of_a_frozen_fp32_head_depend_on_the_length() -> None:
 
 
 def test_what_it_does_not_have_never_fits_for_sure() -> None:
-    answer = advise("llama-3.2-1b", "h100", 1000, trainer="litgpt", method="dora")
-    assert answer.candidates[0].verdict == "tight"
-    assert "litgpt 0.5 has no DoRA" in answer.candidates[0].evidence.unknown
+    with pytest.raises(BadValue, match=r"litgpt 0\.5\.13 does not have it"):
+        advise("llama-3.2-1b", "h100", 1000, trainer="litgpt", method="dora")
     assert STACK.proof(find_model("gpt2"), QLORA).unknown == ("litgpt 0.5 does not describe gpt2",)
     assert "its experts" in STACK.proof(find_model("mixtral-8x7b"), QLORA).unknown[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from advisor.catalog import find_model
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.recipes import build_recipe
 from advisor.specs import ModelSpec, Workload
@@ -62,4 +63,6 @@ def test_what_re_entrant_checkpointing_offloads_is_not_known() -> None:
     recipe = build_recipe("lora", {"rank": 4, "offload": "activations", "reentrant": True})
     stack = stack_for(recipe, card(24), Workload())
     assert stack.proof(layers(3), recipe).unknown
-    assert not stack.proof(layers(3), recipe.model_copy(update={"reentrant": False})).unknown
+    plain = recipe.model_copy(update={"reentrant": False})
+    assert not stack.proof(layers(3), plain).unknown
+    assert stack.proof(find_model("gemma-4-e2b"), plain).unknown

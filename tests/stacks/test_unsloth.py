@@ -342,7 +342,7 @@ def test_experts_are_in_4_bits_under_unsloth_alone() -> None:
 def test_the_preset_sets_the_stack_and_the_answer_says_what_the_host_holds() -> None:
     answer = advise("llama-3.1-8b", "rtx4090", 3000, trainer="unsloth", method="qlora", seq_len=4096)
     row = answer.candidate("qlora")
-    assert row.recipe.stack == (NEWEST,)
+    assert row.recipe.stack == (NEWEST, "transformers-5.17", "peft-0.21")
     assert row.recipe.offload == "activations"
     assert row.memory.host_bytes > 0
     assert row.evidence.stack.startswith("Unsloth 2026.10")

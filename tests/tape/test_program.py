@@ -19,6 +19,7 @@ from advisor.parameters.stored import as_linears
 from advisor.specs import METHODS, ModelSpec, Recipe
 from advisor.tape.program import (
     BATCH,
+    CHUNKS,
     COEFFICIENT_BITS,
     LENGTH,
     RANK,
@@ -197,12 +198,24 @@ def test_more_of_anything_never_needs_less(
     assert peak(*small) <= peak(*large)
 
 
+def test_the_last_chunk_of_a_row_counts_as_a_whole_one() -> None:
+    assert polynomial(CHUNKS * 3 + BATCH * CHUNKS**2 * 5) == ((3, 14), (5, 17))
+    assert basis(2, 25, 4, chunks=3)[14:] == [3, 6, 9, 18]
+    m = spec("granitemoehybrid")
+    program = step_program(m, recipe(m, "lora"), 2, 49, "cpu")
+    assert program.chunk == 16
+    assert program is step_program(m, recipe(m, "lora"), 3, 1000, "cpu"), "their number is no part of what is recorded"
+    assert program is not step_program(m, recipe(m, "lora"), 2, 48, "cpu"), "the last chunk is not filled up"
+    with pytest.raises(AssertionError, match="in a recorded size"):
+        polynomial(CHUNKS * LENGTH)
+
+
 def test_an_experts_share_of_the_tokens_is_rounded_up() -> None:
     program = step_program(as_linears(spec("mixtral")), recipe(spec("mixtral"), "full"), 1, 25, "cpu")
     assert program.choices == (2, 4)
     assert polynomial(SHARE * 3 + BATCH) == ((1, 1), (3, 12))
     assert polynomial(SHARE * RANK * 5) == ((5, 13),)
-    assert basis(1, 25, 4, share=13)[12:] == [13, 52]
+    assert basis(1, 25, 4, share=13)[12:14] == [13, 52]
     with pytest.raises(AssertionError, match="in a recorded size"):
         polynomial(SHARE * BATCH)
     shapes = {shape for part in program.kernels(1, 25, 4) for (_, _, _, _, shape), _ in part.kernels}

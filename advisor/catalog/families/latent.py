@@ -22,10 +22,12 @@ from advisor.catalog.fields import Fields
 KV_NAMES = ("kv_a_proj_with_mqa", "kv_b_proj")
 
 
-def latent(f: Fields, s: Structure, plain: int = 128, value: int = 128, q_rank: int = 1536) -> Structure:
+def latent(
+    f: Fields, s: Structure, plain: int = 128, value: int = 128, q_rank: int = 1536, kv_rank: int = 512
+) -> Structure:
     """The projections through latents, and the two parts of a head: one that RoPE rotates and one that it leaves.
 
-    `plain`, `value` and `q_rank` are defaults: the part that RoPE leaves, a value head, the latent of queries.
+    The defaults: `plain`, the part that RoPE leaves; `value`, a value head; `q_rank` and `kv_rank`, the latents.
     """
     plain, turned = f.size("qk_nope_head_dim", plain), f.size("qk_rope_head_dim", 64)
     if s["num_key_value_heads"] != s["num_attention_heads"]:
@@ -42,7 +44,7 @@ def latent(f: Fields, s: Structure, plain: int = 128, value: int = 128, q_rank: 
             "qkv_bias": bias,
             "attention_out_bias": bias,
             "q_lora_rank": q_rank,
-            "kv_lora_rank": f.size("kv_lora_rank", 512, maximum=MAX_HEAD_DIM),
+            "kv_lora_rank": f.size("kv_lora_rank", kv_rank, maximum=MAX_HEAD_DIM),
             "v_head_dim": f.optional_size("v_head_dim", value, maximum=MAX_HEAD_DIM),
             "qkv_names": (*(("q_a_proj", "q_b_proj") if q_rank else ("q_proj",)), *KV_NAMES),
         },

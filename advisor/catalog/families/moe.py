@@ -43,7 +43,7 @@ def mixtral(f: Fields) -> Structure:
     )
 
 
-def _qwen_moe(f: Fields, s: Structure, count: int, per_token: int, width: int) -> Structure:
+def qwen_experts(f: Fields, s: Structure, count: int, per_token: int, width: int) -> Structure:
     """Experts with their own width, in every n-th layer except those listed."""
     no_balance(f)
     layers, step, without = s["num_hidden_layers"], f.size("decoder_sparse_step", 1), f.items("mlp_only_layers")
@@ -68,7 +68,7 @@ def qwen3_moe(f: Fields) -> Structure:
     return rope(
         f,
         {
-            **_qwen_moe(f, s, 128, 8, 768),
+            **qwen_experts(f, s, 128, 8, 768),
             "qk_norm": "head",
             "qkv_bias": bias,
             "attention_out_bias": bias,
@@ -87,7 +87,7 @@ def qwen2_moe(f: Fields) -> Structure:
     return rope(
         f,
         {
-            **_qwen_moe(f, s, 60, 4, 1408),
+            **qwen_experts(f, s, 60, 4, 1408),
             "qkv_bias": f.flag("qkv_bias", True),
             "shared_expert_size": f.size("shared_expert_intermediate_size", 5632),
             "shared_expert_gated": True,

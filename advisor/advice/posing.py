@@ -1,0 +1,155 @@
+"""From a question to the job that a trainer makes of it: what it switches on, what it loads, what it sets by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from advisor.advice.job import Estimator, Job, first_recipe, has_bf16
+from advisor.advice.meaning import Taken
+from advisor.advice.switches import implied, switched
+from advisor.advice.workload import placement_of, workload_of
+from advisor.answer import Reason
+from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
+from advisor.checkpoints import STORES
+from advisor.costs.device import DeviceProfile
+from advisor.costs.estimation import estimate, estimate_time
+from advisor.errors import BadValue
+from advisor.knobs import Question
+from advisor.parameters.own_weights import check_own_weights
+from advisor.parameters.paths import named_by
+from advisor.parameters.replacing import VERA_RANK
+from advisor.parameters.targets import resolve_targets
+from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
+from advisor.specs import CAUSAL, METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
+
+if TYPE_CHECKING:
+    from advisor.dataset.summary import Measured
+
+
+class Asked(NamedTuple):
+    """A question and what it names, whatever trainer runs it."""
+
+    question: Question
+    model: Model
+    cards: tuple[GpuSpec, ...]
+    data: Measured | None
+    estimator: Estimator
+    profile: DeviceProfile | None
+    """How the card was measured."""
+
+    def fixing(self, settings: Mapping[str, object]) -> Asked:
+        """The same with knobs set."""
+        return self._replace(question=self.question.fixing(settings))
+
+
+class Posed(NamedTuple):
+    """The job that a trainer makes of a question."""
+
+    job: Job
+    preset: Preset
+    stored: tuple[Reason, ...]
+    """What there is to say about the checkpoint."""
+    ignored: tuple[Reason, ...]
+    """What the trainer goes on without."""
+
+
+def posed(asked: Asked) -> Posed:
+    """The job of the trainer that the question names.
+
+    Raises BadValue or InputError for what the trainer, the model or its checkpoint cannot do.
+    """
+    preset = find_trainer(asked.question.trainer or DEFAULT_TRAINER)
+    spec = asked.model
+    question, ignored = switched(preset, asked.question, architecture=spec.architecture)
+    stack = question.stack or preset.stack
+    if stack:
+        from advisor.parameters.stored import as_stored
+
+        spec = as_stored(spec, stack)
+    taken = _taken(question, spec, asked.cards, preset)
+    question, spec = taken.question, taken.model
+    question = _with_full_loss(question, spec)
+    if question.target_modules is not None and isinstance(spec, ModelSpec):
+        question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
+    methods = tuple(method for method in taken.methods if method in preset.methods)
+    job = _job(asked, question, spec, preset)._replace(methods=methods)
+    return Posed(job, preset, taken.notes, tuple(ignored))
+
+
+def _with_full_loss(question: Question, spec: Model) -> Question:
+    """A loss on anything but next tokens does not come in chunks, whatever a trainer does with that one."""
+    if not isinstance(spec, ModelSpec) or spec.kind == CAUSAL:
+        return question
+    if question.loss == "chunked":
+        raise BadValue(
+            "--loss", "chunked", f"{spec.name} has no loss on next tokens, which alone comes in chunks; leave it out"
+        )
+    return question.fixing({"loss": "full"})
+
+
+def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: Preset) -> Taken:
+    """The question as the model's checkpoint lets it be; loaded only where that may change anything."""
+    plain = isinstance(spec, TracedModel) or spec.checkpoint is None
+    if plain and (question.quant is None or STORES[question.quant].by_bitsandbytes):
+        return Taken(question, spec)
+    from advisor.advice.stored import taken_as_stored
+
+    return taken_as_stored(question, spec, cards, preset)
+
+
+def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
+    """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
+    collator = preset.collator(spec.architecture, question.loss)
+    workload = workload_of(question, spec, asked.data, collator)
+    _check(question, spec)
+    smallest = question.priority == "memory"
+    many = workload.examples >= MANY_EXAMPLES and not smallest
+    job = Job(
+        spec,
+        workload,
+        placement_of(question),
+        tuple(card for card in asked.cards if has_bf16(card)) or asked.cards,
+        question,
+        asked.estimator,
+        estimate_time if asked.estimator is estimate else None,
+        rank=VERA_RANK if question.variant == "vera" else HIGH_RANK if many else DEFAULT_RANK,
+        smallest=smallest,
+        preset={method: _preset_of(preset, question, method, spec) for method in METHODS},
+        collator=collator,
+        profile=asked.profile,
+        data=asked.data,
+    )
+    return job._replace(traced=_traced_ways(job, spec)) if isinstance(spec, TracedModel) else job
+
+
+def _check(question: Question, spec: Model) -> None:
+    """Raises InputError for modules and layers that the model does not have, and for what its task cannot take."""
+    if isinstance(spec, ModelSpec):
+        if question.target_modules is not None and question.method != "full":
+            resolve_targets(spec, question.target_modules)
+        if question.variant in REPLACING and question.method not in ("lora", "qlora"):
+            raise BadValue("--variant", question.variant, "must be asked for with --method lora or --method qlora")
+        if question.modules_to_save or question.trained_layers:
+            check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
+        if spec.task == "embeddings" and question.packing:
+            raise BadValue("--packing", "on", f"{spec.name} is trained on whole texts, one a row; leave it out")
+
+
+def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:
+    """What the trainer sets for `method`; a trace is of transformers' own code, without what a trainer switches on."""
+    values = {**preset.values(method), **implied(preset, question, method)}
+    traced = isinstance(spec, TracedModel)
+    return {name: value for name, value in values.items() if not (traced and name in SWITCHED)}
+
+
+def _traced_ways(job: Job, model: TracedModel) -> dict[Method, tuple[bool, ...]]:
+    """The checkpointing settings that were traced, by method. Raises NotTraced if no method's recipe was traced."""
+    from advisor.costs.traced import traced_ways
+
+    methods = job.question.methods
+    recipes = {method: first_recipe(job, method) for method in methods}
+    found = {method: ways for method in methods if (ways := traced_ways(model, recipes[method]))}
+    if not found:
+        job.estimate(recipes[methods[0]])  # says what was traced
+    return found
