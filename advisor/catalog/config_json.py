@@ -133,7 +133,8 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
     structure = family(fields)
     if fields.config.get(TEXT_PART) in EXPERTS_ALONE:
         structure["experts"] = "fused_alone"
-    if fields.names_no_head() and structure.get("position") == "rope":  # early files name no head where there is one
+    # with rotary positions: files of earlier models name no head where there is one
+    if not wrapper and fields.names_no_head() and structure.get("position") == "rope":
         structure |= {"task": "embeddings", "tie_word_embeddings": True, "lm_head_bias": False}
     try:
         found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
@@ -167,12 +168,14 @@ def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[st
     BadConfig.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin or "the config")
-    if wrapper and config.get("vision_config") is not None:
+    if not (wrapper and find_family(model_type)):
+        return config
+    if config.get("vision_config") is not None:
         from advisor.catalog.vision import knows_tower
 
         if knows_tower(wrapper):
             return config
-    return {**fields.config, "model_type": model_type} if wrapper and find_family(model_type) else config
+    return {**fields.without("architectures").config, "model_type": model_type}
 
 
 def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -65,7 +66,8 @@ def built(text: str) -> Any:
     kind = auto_class(made, config.get("architectures"))
     if "vision_config" in config:
         kind = AutoModelForImageTextToText
-    options = {"add_pooling_layer": False} if kind is AutoModel else {}
+    pools = kind is AutoModel and "add_pooling_layer" in inspect.signature(kind._model_mapping[type(made)]).parameters
+    options = {"add_pooling_layer": False} if pools else {}
     with torch.device("meta"):
         return kind.from_config(made, **options)
 

@@ -22,9 +22,9 @@ def mixers(f: Fields, layers: int, names: Mapping[str, Mixer], default: list[Mix
         if len(types) != layers:
             raise f.bad("layer_types", f"has {len(types)} entries for {layers} layers")
         for kind in types:
-            if str(kind) not in names:
+            if not isinstance(kind, str) or kind not in names:
                 raise f.unsupported("layer_types", f"{str(kind)[:40]!r} layers")
-        found = [names[str(kind)] for kind in types]
+        found = [names[kind] for kind in types]
     return () if set(found) == {"attention"} else tuple(found)
 
 
