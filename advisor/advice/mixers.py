@@ -39,7 +39,20 @@ def mixer_notes(job: Job, row: Candidate) -> list[Reason]:
     texts = [text]
     if job.workload.packing:
         texts.append(_packing(both, counted))
-    return [Reason(code=ASSUMPTION, text=one, source=SOURCE) for one in texts]
+    notes = [Reason(code=ASSUMPTION, text=one, source=SOURCE) for one in texts]
+    return [*notes, *_on_hopper(job, names, counted)]
+
+
+def _on_hopper(job: Job, names: tuple[str, ...], counted: SequenceKernels) -> list[Reason]:
+    """That the kernels refuse to run backward beside some versions of Triton."""
+    hopper = any(card.generation == "Hopper" for card in job.cards)
+    if not hopper or counted != "packages" or "flash-linear-attention" not in names:
+        return []
+    text = (
+        "On Hopper cards flash-linear-attention 0.6.0 raises an error beside Triton from 3.4.0 to before 3.7.1, unless "
+        "tilelang is installed."
+    )
+    return [Reason(code=ASSUMPTION, text=text, source="fla-core 0.6.0, fla/ops/common/chunk_o.py, chunk_bwd_dqkwg")]
 
 
 def _needs(job: Job, row: Candidate, kernels: SequenceKernels) -> str:

@@ -44,6 +44,12 @@ def test_the_models_own_code_needs_more_and_takes_longer() -> None:
     assert own.time.total_s.likely > 1.2 * packages.time.total_s.likely
 
 
+@pytest.mark.parametrize(("card", "kernels", "warned"), [("h100", None, 1), ("h100", "torch", 0), ("a100", None, 0)])
+def test_hopper_cards_need_a_triton_that_the_kernels_accept(card: str, kernels: str | None, warned: int) -> None:
+    notes = advise(MODEL, card, 3000, method="lora", sequence_kernels=kernels).notes
+    assert sum("Triton from 3.4.0" in note.text for note in notes) == warned
+
+
 def test_packed_examples_are_mixed() -> None:
     kernels, own = (
         said(advise(MODEL, "h100", 3000, method="lora", packing=True, sequence_kernels=one))[1]
