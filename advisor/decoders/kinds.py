@@ -21,8 +21,11 @@ def attention_kind(m: ModelSpec, recipe: Recipe) -> str:
     """'eager', 'sdpa' or 'flash': what was asked for, unless the model's code has only eager attention.
 
     Raises BadValue for flash attention with an indexer: transformers 5.23, models/glm_moe_dsa/modeling_glm_moe_dsa.py,
-    GlmMoeDsaPreTrainedModel, _supports_flash_attn = False.
+    GlmMoeDsaPreTrainedModel, _supports_flash_attn = False; and for MiMo V2, which takes none but flash-attn 4:
+    modeling_mimo_v2_flash.py, MiMoV2FlashPreTrainedModel, _compatible_flash_implementations.
     """
+    if recipe.attention == "flash" and architecture_of(m.architecture).attention == "mimo":
+        raise BadValue("--attention", "flash", f"{m.architecture} runs with flash-attn 4 alone: use eager")
     if m.index_topk and recipe.attention == "flash":
         raise BadValue(
             "--attention", "flash", f"{m.architecture} has an indexer, which transformers runs with sdpa only"

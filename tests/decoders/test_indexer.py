@@ -48,3 +48,5 @@ def test_flash_attention_is_refused() -> None:
     m = spec("glm_moe_dsa")
     with pytest.raises(BadValue, match="glm_moe_dsa has an indexer, which transformers runs with sdpa only"):
         attention_kind(m, Recipe(method="lora", attention="flash"))
+    with pytest.raises(BadValue, match="mimo_v2_flash runs with flash-attn 4 alone"):
+        attention_kind(spec("mimo_v2_flash"), Recipe(method="lora", attention="flash"))
