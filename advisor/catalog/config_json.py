@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
+from advisor.architectures.towers import TOWERS
 from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, InputError, SourceUnavailable, UnsupportedArchitecture, shown
@@ -35,6 +36,7 @@ _TEXT_PARTS = {
     "qwen2_vl": "qwen2_vl_text",
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
 }
 """The model_type of a multimodal model's text part, for configs that do not state it."""
 _FLAT = frozenset({"qwen2_vl", "qwen2_5_vl"})
@@ -52,6 +54,7 @@ _LIKE: dict[str, tuple[str, dict[str, object]]] = {
     "qwen2_vl_text": ("qwen2", _QWEN2_VL),
     "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
     "qwen3_vl_text": ("qwen3", {"max_position_embeddings": 128_000}),
+    "qwen3_vl_moe_text": ("qwen3_moe", {"max_position_embeddings": 128_000}),
 }
 """Text parts that have no causal model class: the family that their layers belong to, and their own defaults.
 
@@ -118,6 +121,9 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
 
 def _with_tower(m: ModelSpec, config: Mapping[str, object], wrapper: str, origin: str) -> ModelSpec:
     """The model with the tower that its config describes, or called a part of that one."""
+    row = TOWERS.get(wrapper)
+    if row is not None and row.experts_alone and m.experts == "fused":
+        m = m.model_copy(update={"experts": "fused_alone"})
     if config.get("vision_config") is not None:
         from advisor.catalog.vision import vision_of
 
