@@ -249,10 +249,11 @@ def test_version_and_listings() -> None:
 
 RUBBISH = ("", "nan", "-1", "1e9999", "[/]", "x" * 300, "\u0663", "0x10", "--")
 TEXTS = {
-    "model": ("llama-8b", "gpt2", "qwen2.5-0.5b", "gemma-2-2b", "phi-2", "pythia-1.4b", "falcon-7b"),
+    "model": ("llama-8b", "gpt2", "qwen2.5-0.5b", "gemma-2-2b", "phi-2", "pythia-1.4b", "qwen2.5-vl-3b"),
     "gpu": ("24GB", "8GB", "rtx4090", "h100", "7GB", "t4"),
     "data": ("/", "a.txt"),
     "tokenizer": ("/", "a/b"),
+    "image_size": ("1024x768", "99999x1", "640"),
 }
 
 

@@ -20,6 +20,9 @@ class TowerRow(NamedTuple):
     # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
     patches_are_leaf: bool = False
     places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
+    experts_alone: bool = (
+        False  # peft does not know the fused experts of the whole model, as it does of the decoder's own
+    )
     text_places_beside: bool = False  # of rows of text, layers are handed position ids as well
 
 
@@ -31,7 +34,10 @@ TOWERS: dict[str, TowerRow] = {
     "qwen2_5_vl": TowerRow("qwen2_5", "qwen.qwen", "qwen", rms=True, patches_are_leaf=True, places_by_axes=True),
     # modeling_qwen3_vl.py, Qwen3VLTextModel.forward: position_ids.view(1, 1, -1).expand(4, ...)
     "qwen3_vl": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
-    "qwen3_vl_moe": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
+    # peft 0.21, utils/transformers_weight_conversion.py, which has no pattern for it
+    "qwen3_vl_moe": TowerRow(
+        "qwen3", "qwen.qwen", "qwen", places_by_axes=True, experts_alone=True, text_places_beside=True
+    ),
     "gemma3": TowerRow("gemma3", "gemma.gemma3"),
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
+from advisor.architectures.towers import TOWERS
 from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, InputError, SourceUnavailable, UnsupportedArchitecture, shown
@@ -152,6 +153,9 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
 
 def _with_tower(m: ModelSpec, config: Mapping[str, object], wrapper: str, origin: str) -> ModelSpec:
     """The model with the tower that its config describes, or called a part of that one."""
+    row = TOWERS.get(wrapper)
+    if row is not None and row.experts_alone and m.experts == "fused":
+        m = m.model_copy(update={"experts": "fused_alone"})
     if config.get("vision_config") is not None:
         from advisor.catalog.vision import vision_of
 

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from advisor.catalog import find_model
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import BadValue
 from advisor.specs import Recipe, Workload
-from calibrate.batches import as_drawn, draw, evaluated_batch, micro_batch_of, rows_of, varies
+from calibrate.batches import as_drawn, draw, evaluated_batch, micro_batch_of, pictures_in, rows_of, seeing, varies
 
 RECIPE = Recipe(method="lora", micro_batch=3, gradient_accumulation=2, eval_batch=4)
 
@@ -65,3 +66,21 @@ def test_the_worst_of_what_was_drawn_is_the_largest_draw() -> None:
 def test_varying_rows_without_padding_are_refused() -> None:
     with pytest.raises(BadValue, match="--padding"):
         draw(Workload(seq_len=64, mean_seq_len=30, padding="none"), RECIPE)
+
+
+def test_the_images_that_flags_give_each_row() -> None:
+    model = find_model("qwen2.5-vl-3b")
+    seen = seeing(model, {"images": "2", "image_size": "640x480", "max_pixels": None})
+    assert seen is not None
+    assert [one.tokens for one in pictures_in(seen)] == [391, 391]
+    assert seeing(model, {"images": None}) is model
+    assert (pictures_in(model), pictures_in(None)) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("llama-3.2-1b", "reads text alone"), ("", "must be 0 for a model that the formula does not know")],
+)
+def test_images_for_a_model_that_reads_none(model: str, message: str) -> None:
+    with pytest.raises(BadValue, match=message):
+        seeing(find_model(model) if model else None, {"images": "1"})

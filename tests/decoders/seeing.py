@@ -40,6 +40,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": {**TOWER, "deepstack_visual_indexes": [1, 3, 4], "num_position_embeddings": 100},
     },
 }
+MIXTURE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 72, "norm_topk_prob": True}
+CONFIGS["qwen3_vl_moe"] = {
+    "text_config": {**CONFIGS["qwen3_vl"]["text_config"], "model_type": "qwen3_vl_moe_text", **MIXTURE},
+    "vision_config": CONFIGS["qwen3_vl"]["vision_config"],
+}
 SQUARES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 136,
