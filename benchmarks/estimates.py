@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from advisor import estimate, find_gpus, find_model
+from advisor.optimizers import Optimizer
 from advisor.specs import (
     METHODS,
     QUANTIZED_METHODS,
@@ -27,7 +28,6 @@ from advisor.specs import (
     GpuSpec,
     Loss,
     ModelSpec,
-    Optimizer,
     Recipe,
     Workload,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 
@@ -16,7 +16,7 @@ from advisor.knobs import read_question
 from advisor.parameters.replacing import targets_by_default
 from advisor.parameters.stored import as_stored
 from advisor.parameters.targets import fails_on_all_linear
-from advisor.specs import REPLACING, ModelSpec, Recipe
+from advisor.specs import REPLACING, ModelSpec, Recipe, Variant
 from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, pictures_in, rows_of, seeing
 from calibrate.compare import compare
 from calibrate.loading import traced_loading
@@ -101,13 +101,10 @@ def _question(
     source = facts or model
     if source is not None and knobs["attention"] is None:  # what transformers would pick
         knobs = knobs | {"attention": source.default_attention}
-    variant = knobs.get("variant") or "plain"
-    if (
-        model is not None
-        and knobs.get("target_modules") is None
-        and (variant in REPLACING or fails_on_all_linear(model))
-    ):
-        knobs = knobs | {"target_modules": targets_by_default(model, variant)}
+    variant = cast(Variant, knobs.get("variant") or "plain")
+    if model is not None and knobs.get("target_modules") is None:
+        if variant in REPLACING or fails_on_all_linear(model):
+            knobs = knobs | {"target_modules": targets_by_default(model, variant)}
     return _Traced(name, config, seeing(model and _as_built(model, stack), knobs), facts, code, knobs)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from advisor.catalog.gpus import all_gpus, find_gpus
 from advisor.catalog.models import find_model
+from advisor.checkpoints import Quantization
 from advisor.costs.device import profile_for
 from advisor.costs.micro_batches import expected
 from advisor.costs.optimizer import optimizer_work
@@ -28,7 +29,7 @@ from advisor.decoders.step import step_program
 from advisor.errors import BadValue
 from advisor.parameters.targets import adapter_parameter_count
 from advisor.parameters.trained import Trained, trained_shapes
-from advisor.specs import GpuSpec, ModelSpec, Placement, Quantization, Recipe, TimeEstimate, Workload
+from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
 from advisor.tape.program import Launches
 
 METHODS: tuple[tuple[str, Quantization], ...] = (
