@@ -102,9 +102,9 @@ def _question(
     if source is not None and knobs["attention"] is None:  # what transformers would pick
         knobs = knobs | {"attention": source.default_attention}
     variant = cast(Variant, knobs.get("variant") or "plain")
-    if model is not None and knobs.get("target_modules") is None:
-        if variant in REPLACING or fails_on_all_linear(model):
-            knobs = knobs | {"target_modules": targets_by_default(model, variant)}
+    unnamed = knobs.get("target_modules") is None
+    if model is not None and unnamed and (variant in REPLACING or fails_on_all_linear(model)):
+        knobs = knobs | {"target_modules": targets_by_default(model, variant)}
     return _Traced(name, config, seeing(model and _as_built(model, stack), knobs), facts, code, knobs)
 
 
