@@ -59,12 +59,13 @@ def cut(model: Whole, layers: int, words: int) -> Cut:
     ]
     if not said:
         return uncut(model)
+    said += ["without its vision tower"] if spec.vision is not None else []
     return Cut(model.name, config, model_from_config(config, model.name, model.name), ", ".join(said), model.code)
 
 
 def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: int) -> dict[str, Any]:
     """The config.json of the decoder with this many layers and words; per-layer lists are cut too."""
-    found = _unstored(decoder_config(config))
+    found = _unstored(decoder_config(config, towers=False))
     whole = spec.num_hidden_layers
     if layers < whole:
         for name, value in found.items():
