@@ -59,12 +59,13 @@ def cut(model: Whole, layers: int, words: int) -> Cut:
     ]
     if not said:
         return uncut(model)
+    said += ["without its vision tower"] if spec.vision is not None else []
     return Cut(model.name, config, model_from_config(config, model.name, model.name), ", ".join(said), model.code)
 
 
 def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: int) -> dict[str, Any]:
     """The config.json of the decoder with this many layers and words; per-layer lists are cut too."""
-    found = _unstored(decoder_config(config))
+    found = _unstored(decoder_config(config, towers=False))
     whole = spec.num_hidden_layers
     if layers < whole:
         for name, value in found.items():
@@ -78,7 +79,9 @@ def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: i
     if words < spec.vocab_size:
         found["vocab_size"] = words
         found |= {"vocab_size_per_layer_input": min(words, spec.layer_input_vocab)} if spec.layer_input_vocab else {}
-        found |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))  # they may be beyond the cut
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):  # they may be beyond the cut
+            there = found.get(name)
+            found[name] = there if isinstance(there, int) and there < words else None
     return found
 
 

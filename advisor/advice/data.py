@@ -67,6 +67,11 @@ def describe(path: str, knobs: Mapping[str, object], progress: Progress | None =
     question = read_question(given)
     found = measured(question, path, spec, model, catalog.hub_id_of(model) if model else "", progress)
     preset = find_trainer(question.trainer or DEFAULT_TRAINER)
-    workload = workload_of(question, spec, found, preset.collator(spec.architecture if spec else "", question.loss))
+    rows = (
+        preset.collator(architecture=spec.architecture, loss=question.loss)
+        if spec
+        else preset.collator(loss=question.loss)
+    )
+    workload = workload_of(question, spec, found, rows)
     micro_batch = question.micro_batch or workload.batch_size
     return Described(found.file, summary_of(found, workload, micro_batch))

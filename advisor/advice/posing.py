@@ -101,7 +101,7 @@ def _taken(question: Question, spec: Model, cards: tuple[GpuSpec, ...], preset: 
 
 def _job(asked: Asked, question: Question, spec: Model, preset: Preset) -> Job:
     """The job to find recipes for. Of several cards, those without bf16 are left out if others have it."""
-    collator = preset.collator(spec.architecture, question.loss)
+    collator = preset.collator(architecture=spec.architecture, loss=question.loss)
     workload = workload_of(question, spec, asked.data, collator)
     spec = with_pictures(spec, workload)
     _check(question, spec)

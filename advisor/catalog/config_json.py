@@ -165,16 +165,16 @@ def _with_tower(m: ModelSpec, config: Mapping[str, object], wrapper: str, origin
     return m.model_copy(update={"name": f"{m.name} (text tower of {shown(wrapper, 40)})"})
 
 
-def decoder_config(config: Mapping[str, object], origin: str = "") -> Mapping[str, object]:
+def decoder_config(config: Mapping[str, object], origin: str = "", towers: bool = True) -> Mapping[str, object]:
     """The config of the decoder that `model_from_config` describes: `config` itself, or that of its text tower.
 
-    If the text part belongs to no known family, or the tower beside it is known, it is `config` itself. Raises
-    BadConfig.
+    If the text part belongs to no known family, or the tower beside it is known, it is `config` itself; without
+    `towers` never for the latter. Raises BadConfig.
     """
     fields, model_type, wrapper = _decoder_fields(config, origin or "the config")
     if not (wrapper and find_family(model_type)):
         return config
-    if config.get("vision_config") is not None:
+    if towers and config.get("vision_config") is not None:
         from advisor.catalog.vision import knows_tower
 
         if knows_tower(wrapper):

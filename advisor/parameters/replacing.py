@@ -7,6 +7,7 @@ have.
 from __future__ import annotations
 
 from advisor.architectures import architecture_of
+from advisor.architectures.scaled import READ_SCALED, scaled_modules
 from advisor.errors import BadValue
 from advisor.libraries import MIRRORED, libraries_of, version_text
 from advisor.parameters.rotations import rotation_shape
@@ -14,29 +15,6 @@ from advisor.parameters.storage import other_dtype
 from advisor.parameters.targets import default_targets, passes_over_linears, resolve_targets
 from advisor.specs import REPLACING, DType, LinearShape, Model, ModelSpec, Recipe, Variant
 
-_SCALED: dict[str, tuple[tuple[str, ...], str]] = {
-    "bloom": (("query_key_value", "dense_4h_to_h"), "dense_4h_to_h"),
-    "falcon": (("query_key_value", "dense_4h_to_h"), "dense_4h_to_h"),
-    "gemma": (("q_proj", "v_proj", "down_proj"), "down_proj"),
-    "gemma2": (("q_proj", "v_proj", "down_proj"), "down_proj"),
-    "gemma3_text": (("q_proj", "v_proj", "down_proj"), "down_proj"),
-    "gpt2": (("c_attn", "mlp.c_proj"), "mlp.c_proj"),
-    "gpt_bigcode": (("c_attn", "mlp.c_proj"), "mlp.c_proj"),
-    "gpt_neox": (("query_key_value", "dense_4h_to_h"), "dense_4h_to_h"),
-    "gptj": (("q_proj", "v_proj", "fc_out"), "fc_out"),
-    "llama": (("k_proj", "v_proj", "down_proj"), "down_proj"),
-    "mistral": (("k_proj", "v_proj", "down_proj"), "down_proj"),
-    "mixtral": (("k_proj", "v_proj"), ""),  # 'w2' is in no module's name since transformers 5
-    "opt": (("q_proj", "k_proj", "fc2"), "fc2"),
-    "phi": (("q_proj", "v_proj", "fc2"), "fc2"),
-    "qwen2": (("q_proj", "v_proj", "down_proj"), "down_proj"),
-    "qwen3": (("q_proj", "v_proj", "down_proj"), "down_proj"),
-}
-"""The layers that IA3 scales by default, and of those the one whose input it scales, not its output.
-
-Source: peft 0.21, utils/constants.py, TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING and ..._FEEDFORWARD_MODULES_...
-"""
-_READ_SCALED = frozenset(name for _, name in _SCALED.values() if name)
 _TITLES: dict[Variant, str] = {"oft": "OFT", "ia3": "IA3", "vera": "VeRA"}
 
 
@@ -51,14 +29,15 @@ def title_of(recipe: Recipe) -> str:
 
 def scales_input(name: str) -> bool:
     """Whether IA3 scales what this layer reads: peft's "feedforward" modules, by the end of a module's path."""
-    return name.rpartition(".")[2] in _READ_SCALED or name in _READ_SCALED
+    return name.rpartition(".")[2] in READ_SCALED or name in READ_SCALED
 
 
 def scaled_targets(m: ModelSpec) -> tuple[str, ...]:
     """The layers that IA3 scales where nobody names any. Raises BadValue for a model for which peft names none."""
-    if m.architecture not in _SCALED:
+    named = scaled_modules(architecture=m.architecture)
+    if not named:
         raise BadValue("--variant", "ia3", f"peft 0.21 names no modules of {m.architecture} for it")
-    return _SCALED[m.architecture][0]
+    return named
 
 
 def targets_by_default(m: Model, variant: Variant = "plain") -> tuple[str, ...]:

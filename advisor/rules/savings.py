@@ -60,10 +60,10 @@ def switchable(preset: Preset, question: Question, m: Model, recipe: Recipe) -> 
     if not isinstance(m, ModelSpec):  # a trace is of transformers' own code
         return
     for package, kernels in PACKAGES.items() if "kernels" not in question.fixed else ():
-        found = preset.switchable("kernels", kernels, recipe.method, m.architecture)
+        found = preset.switchable("kernels", kernels, recipe.method, architecture=m.architecture)
         if not set(found) <= set(recipe.kernels):
             beside = {*recipe.kernels, *found}
             yield Switched("kernels", tuple(name for name in get_args(KernelSet) if name in beside), package)
     if recipe.offload == "none" and "offload" not in question.fixed:
-        for value in preset.switchable("offload", ("activations",), recipe.method, m.architecture):
+        for value in preset.switchable("offload", ("activations",), recipe.method, architecture=m.architecture):
             yield Switched("offload", value)

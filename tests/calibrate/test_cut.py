@@ -56,3 +56,11 @@ def test_how_a_checkpoint_stores_its_weights_is_left_out() -> None:
     assert found is not None
     assert found.checkpoint is None
     assert "quantization_config" not in cut(Whole("llama", config_, found), 1, 500).config
+
+
+def test_a_model_that_sees_is_cut_to_its_decoder() -> None:
+    small = cut(whole("qwen3-vl-2b"), 2, 512)
+    assert small.spec is not None
+    assert (small.spec.vision, small.spec.num_hidden_layers, small.spec.vocab_size) == (None, 2, 512)
+    assert small.text == "2 of 28 layers, 512 of 151,936 words, without its vision tower"
+    assert "vision_config" not in small.config

@@ -122,6 +122,7 @@ def check(
     size: str = "200x300",
     rows: int = 2,
     fake: bool = False,
+    padded: bool = False,
     **knobs: Any,
 ) -> None:
     """Static terms to the byte and the peak within 0.01 % of the executed step, or of that on fake tensors."""
@@ -131,8 +132,10 @@ def check(
     assert seen.vision is not None
     chosen, length = recipe(m, method, **knobs), 20 + seen.vision.row_tokens
     step = trace_step if fake else real_step
-    trace = step(traced, chosen, rows, length, name_modules=False, pictures=seen.vision.row)
-    predicted = predict_step_memory(seen, chosen, rows, length, "cpu")
+    trace = step(
+        traced, chosen, rows, length, name_modules=False, pictures=seen.vision.row, rows="padded" if padded else "full"
+    )
+    predicted = predict_step_memory(seen, chosen, rows, length, "cpu", padded=padded)
     blocks = dict(predicted.static_blocks)
     blocks["optimizer states"] = blocks.get("optimizer states", 0) + blocks.pop("optimizer step counters", 0)
     found = {

@@ -12,8 +12,6 @@ from tests.decoders.seeing import CONFIGS, OF_TEXT, check
 
 CASES = [
     ("full", False, True),
-    ("full", True, True),
-    ("lora", False, False),
     ("lora", True, True),
     ("qlora", True, True),
     ("qlora", False, False),
@@ -43,6 +41,11 @@ def test_the_step_on_images(name: str, method: str, checkpointing: bool, autocas
 )
 def test_other_images_and_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     check(name, method, **knobs)
+
+
+@pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full")])
+def test_padded_rows_with_images(name: str, method: str) -> None:
+    check(name, method, padded=True)
 
 
 @pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full")])

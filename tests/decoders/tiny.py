@@ -584,14 +584,11 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
     found = dict(CONFIGS[name])
     key = next(k for k in ("n_layer", "n_layers", "num_hidden_layers") if k in found)
     found[key] = layers
-    for types in ("layer_types", "layers_block_type"):
-        if types in found:
-            found[types] = (found[types] * layers)[:layers]
-    for key in ("layer_types", "activation_sparsity_pattern", "indexer_types"):
+    for key in ("layer_types", "layers_block_type", "activation_sparsity_pattern", "indexer_types"):
         if key in found:
             found[key] = (found[key] * layers)[:layers]
     if "num_kv_shared_layers" in found:  # one of each kind has its own
-        found["num_kv_shared_layers"] = min(found["num_kv_shared_layers"], layers - 2)
+        found["num_kv_shared_layers"] = max(0, min(found["num_kv_shared_layers"], layers - 2))
     if "mlp_only_layers" in found:
         found["mlp_only_layers"] = [index for index in found["mlp_only_layers"] if index < layers]
     return found

@@ -14,9 +14,9 @@ import pytest
 
 def functions(file: str, *names: str, **around: Any) -> dict[str, Callable[..., Any]]:
     """The functions and methods of these names of a file of transformers, without decorators and annotations."""
-    found = find_spec("transformers")
-    if found is None or found.origin is None:
-        pytest.skip("needs transformers")
+    found = find_spec(pytest.importorskip("transformers").__name__)
+    assert found is not None
+    assert found.origin is not None
     tree = ast.parse((Path(found.origin).parent / file).read_text(encoding="utf-8"))
     taken = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in names]
     for node in taken:

@@ -119,9 +119,9 @@ def test_ia3_scales_what_peft_scales() -> None:
     pytest.importorskip("peft")
     from peft.utils import constants
 
-    from advisor.parameters.replacing import _SCALED
+    from advisor.architectures.scaled import SCALED
 
-    for architecture, (targets, reads) in _SCALED.items():
+    for architecture, (targets, reads) in SCALED.items():
         named = constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING[architecture]
         fed = constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING[architecture]
         if architecture == "mixtral":

@@ -172,7 +172,8 @@ def test_a_division_that_leaves_a_remainder_is_refused(times: int, divisor: int,
         polynomial(int(times * symbols(*powers) / divisor))
 
 
-SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 300), st.integers(1, 64), st.integers(1, 9))
+SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 300), st.integers(1, 64), st.integers(2, 9))
+"""Rows, tokens, rank and layers, of which hybrids have one of each kind."""
 
 
 @settings(max_examples=60)
