@@ -81,7 +81,8 @@ def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: i
         found |= {"vocab_size_per_layer_input": min(words, spec.layer_input_vocab)} if spec.layer_input_vocab else {}
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):  # they may be beyond the cut
             there = found.get(name)
-            found[name] = there if isinstance(there, int) and there < words else None
+            if not (isinstance(there, int) and there < words) and not (spec.bidirectional and there is None):
+                found[name] = None
     return found
 
 
