@@ -31,7 +31,7 @@ class Recipe(Frozen):
 
     method: Method
     rank: Annotated[int, Range(1, 16_384)] = 16
-    alpha: Annotated[float, Range(0, 1e6, open_low=True)] = 32.0
+    alpha: Annotated[float, Range(0, 1_000_000, open_low=True)] = 32.0
     target_modules: tuple[str, ...] = ("all-linear",)  # ('all-linear',), ('attention',) or names
     modules_to_save: tuple[str, ...] = ()  # trained whole: beside adapters as copies, or beside the last layers
     trained_layers: Annotated[int, Range(0, 1_000)] = 0  # the last so many layers get adapters or are trained; 0 = all
@@ -57,7 +57,7 @@ class Recipe(Frozen):
     attention: Attention = "sdpa"
     loss: Loss = "full"
     upcast_logits: bool = True  # off: the loop itself calls cross entropy, on logits in their own dtype
-    neftune: Annotated[float, Range(0, 1e6)] = 0.0  # alpha of the noise on embedded tokens; 0 = none
+    neftune: Annotated[float, Range(0, 1_000_000)] = 0.0  # alpha of the noise on embedded tokens; 0 = none
     stack: tuple[str, ...] = ()  # 'transformers-4.57', ...: libraries other than the mirrored ones (advisor.libraries)
     kernels: tuple[KernelSet, ...] = ()  # in place of the model's own code
     sequence_kernels: SequenceKernels = "packages"  # of layers without attention; torch: the model's own functions
