@@ -6,8 +6,8 @@ from advisor.advice.job import Job
 from advisor.advice.notes import ASSUMPTION
 from advisor.answer import Candidate, Reason
 from advisor.parameters.token_mixers import distributions_of
-from advisor.specs import Estimate, ModelSpec, SequenceKernels
-from advisor.units import format_gib, format_seconds
+from advisor.specs import ModelSpec, SequenceKernels
+from advisor.units import format_gib
 
 SOURCE = "transformers 5.23, integrations/hub_kernels.py, use_kernel_func_from_hub_with_fallback"
 
@@ -23,18 +23,20 @@ def mixer_notes(job: Job, row: Candidate) -> list[Reason]:
     names = distributions_of(m)
     counted = row.recipe.sequence_kernels
     other: SequenceKernels = "torch" if counted == "packages" else "packages"
-    ours, theirs = (_needs(job, row, kernels) for kernels in (counted, other))
+    difference = _difference(job, row, other)
     both = " and ".join(names)
     if counted == "packages":
-        installed = "axolotl alone installs the first" if "flash-linear-attention" in names else "no trainer installs"
+        installed = (
+            "axolotl alone installs the first" if "flash-linear-attention" in names else "no trainer installs them"
+        )
         text = (
-            f"Layers without attention are counted with the kernels of {both} ({installed}): {ours}. Without them "
-            f"transformers runs its own PyTorch code, and the same plan needs {theirs}: --sequence-kernels torch."
+            f"Layers without attention are counted with the kernels of {both} ({installed}). Where they are missing, "
+            f"transformers runs its own PyTorch code: the same plan then {difference}; add --sequence-kernels torch."
         )
     else:
         text = (
-            f"Layers without attention are counted with transformers' own PyTorch code: {ours}. With the kernels of "
-            f"{both} (pip install {' '.join(names)}) the same plan needs {theirs}."
+            "Layers without attention are counted with transformers' own PyTorch code. With the kernels of "
+            f"{both} (pip install {' '.join(names)}) the same plan {difference}."
         )
     texts = [text]
     if job.workload.packing:
@@ -55,11 +57,17 @@ def _on_hopper(job: Job, names: tuple[str, ...], counted: SequenceKernels) -> li
     return [Reason(code=ASSUMPTION, text=text, source="fla-core 0.6.0, fla/ops/common/chunk_o.py, chunk_bwd_dqkwg")]
 
 
-def _needs(job: Job, row: Candidate, kernels: SequenceKernels) -> str:
-    """GiB and time of the row's plan by those kernels."""
-    found: Estimate = job.estimate(row.recipe.model_copy(update={"sequence_kernels": kernels}))
-    needed = f"{format_gib(found.memory.needed_bytes.likely)} GiB"
-    return needed if found.time is None else f"{needed}, {format_seconds(found.time.total_s.likely)}"
+def _difference(job: Job, row: Candidate, kernels: SequenceKernels) -> str:
+    """What the row's plan needs and takes by those kernels, beside what it does by its own."""
+    ours, theirs = (
+        job.estimate(row.recipe.model_copy(update={"sequence_kernels": one}))
+        for one in (row.recipe.sequence_kernels, kernels)
+    )
+    gib = [format_gib(found.memory.needed_bytes.likely) for found in (theirs, ours)]
+    needed = f"needs {gib[0]} GiB" + (f" in place of {gib[1]}" if gib[0] != gib[1] else ", as before")
+    if ours.time is None or theirs.time is None:
+        return needed
+    return f"{needed}, and takes {theirs.time.total_s.likely / ours.time.total_s.likely:.2f} times as long"
 
 
 def _packing(names: str, counted: SequenceKernels) -> str:
