@@ -22,7 +22,8 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
-    "model_type": "bert",
+    "model_type": "electra",
+    "embedding_size": 16,
     "vocab_size": 211,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -35,7 +36,7 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "data"))
-    folder = tmp_path / "tiny-bert"
+    folder = tmp_path / "tiny-electra"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder

@@ -151,6 +151,13 @@ INDEXER = {"index_n_heads": 4, "index_head_dim": 16, "index_topk": 32}
 LLAMA4 = SMALL | {"intermediate_size_mlp": 80, "moe_layers": []}
 
 MOE = {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+GEMMA3N = SMALL | {
+    "head_dim": 16,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": 90,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
 GEMMA4 = SMALL | {
     "head_dim": 16,
     "global_head_dim": 32,
@@ -324,6 +331,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "gemma4_text", **GEMMA4, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 90},
     {"model_type": "gemma4_text", **GEMMA4, **SHARED_KEYS, "use_double_wide_mlp": True},
     {"model_type": "gemma4_unified_text", **GEMMA4, **SHARED_KEYS},
+    {"model_type": "gemma3n_text", **GEMMA3N},
+    {"model_type": "gemma3n_text", **GEMMA3N, "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0], "laurel_rank": 8},
     {
         "model_type": "gemma4_text",
         **GEMMA4,

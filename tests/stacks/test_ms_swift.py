@@ -39,12 +39,12 @@ def test_a_step_equals_its_trace(
 
     plain = dryrun.step_inputs
 
-    def seen(model: Any, rows: int, length: int, kind: Any = "full") -> dict[str, Any]:
+    def seen(model: Any, rows: int, length: int, kind: Any = "full", pictures: Any = ()) -> dict[str, Any]:
         """ms-swift 4.6.0, trainers/mixin.py, prepare_logits_to_keep; fake tensors have no masks that pick."""
         count = FEWEST if fewest else length
         labels = torch.zeros(rows, count, dtype=torch.long)
         kept = torch.arange(length - count, length) if rows == 1 else (count if fewest else length + 1)
-        return {**plain(model, rows, length, kind), "labels": labels, "logits_to_keep": kept}
+        return {**plain(model, rows, length, kind, pictures), "labels": labels, "logits_to_keep": kept}
 
     monkeypatch.setattr(dryrun, "step_inputs", seen)
     m = spec(name, 2)
