@@ -85,7 +85,7 @@ def _costs(plan: Plan) -> tuple[str, ...]:
     if plan.memory.host_bytes:
         texts.append(f"{format_gib(plan.memory.host_bytes)} GiB of the host's memory")
     if plan.evidence.unknown:
-        texts.append(f"it likely fits, but not known is {plan.evidence.unknown[0]}")
+        texts.append(f"it likely fits; not known: {plan.evidence.unknown[0]}")
     return tuple(texts)
 
 

@@ -26,7 +26,7 @@ def check(context: Context) -> Finding | None:
     row = context.candidates[context.recommended]
     if row.evidence.unknown and row.memory.needed_bytes.high <= context.memory_bytes:
         text = (
-            f"{DISPLAY[row.method]} likely fits, but it is not sure: not known is {'; '.join(row.evidence.unknown)}. "
+            f"{DISPLAY[row.method]} likely fits, but it is not sure; not known: {'; '.join(row.evidence.unknown)}. "
             f"What is known needs {needs(row)} of {format_gib(context.memory_bytes)} GiB."
         )
         return Finding((Reason(code=CODE, text=text, source=FORMULA),))

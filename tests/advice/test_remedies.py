@@ -91,7 +91,7 @@ def test_another_trainer_that_fits_is_named_with_what_is_not_known_of_it() -> No
     found = flagged("gpt-oss-20b", "rtx5000ada")["--trainer unsloth --method qlora"]
     assert found.plan is not None
     assert found.plan.memory.needed_bytes.high < 32e9
-    assert "it likely fits, but not known is what torch.compile keeps of this model's layers" in found.text
+    assert "it likely fits; not known: what torch.compile keeps of this model's layers" in found.text
     assert "GiB of the host's memory" in found.text
     assert not found.changes_training
 

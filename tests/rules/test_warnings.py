@@ -241,7 +241,7 @@ def test_what_is_not_known_is_named_where_it_alone_keeps_a_job_from_fitting() ->
     assert answer.recommendation is not None
     texts = [one.text for one in answer.recommendation.warnings if one.code == "ADV107"]
     assert len(texts) == 1
-    assert "likely fits, but it is not sure: not known is what torch.compile keeps" in texts[0]
+    assert "likely fits, but it is not sure; not known: what torch.compile keeps" in texts[0]
     assert "likely fits with" in verdict_line(answer)
 
 
