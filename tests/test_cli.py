@@ -410,6 +410,8 @@ def test_the_head_gets_an_adapter_where_it_is_named() -> None:
     assert any("past its adapter: estimated with --loss full" in note["text"] for note in answer["notes"])
     words = one_line_error(run(*asked, "--trainer", "trl", "--loss", "chunked"))
     assert "--loss is 'chunked': it bypasses the adapter of lm_head; add --loss full" in words
+    words = one_line_error(run(*asked, "--kernels", "liger"))
+    assert "--kernels is 'liger_loss': it bypasses the adapter of lm_head; leave it out" in words
 
 
 def test_savings_are_tried_together_where_one_is_not_enough() -> None:

@@ -76,7 +76,7 @@ def test_it_stays_short() -> None:
 
 
 def test_commands_were_found() -> None:
-    assert len(ADVISE) == 11
+    assert len(ADVISE) == 13
     assert len(CALIBRATE) == 5
 
 

@@ -26,7 +26,7 @@ from advisor.parameters.modules import (
 from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype
 from advisor.parameters.targets import expert_adapters, outer_adapters, targets_in
-from advisor.specs import ModelSpec, Recipe
+from advisor.specs import FUSED_LOSSES, ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 
 
@@ -143,12 +143,14 @@ def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[s
 def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, stack: Stack) -> Linear:
     """The head, never quantized, with an adapter where it is named among the targets; `weight` may be the embedding's.
 
-    Raises BadValue for a chunked loss, which multiplies by the weight and bypasses the adapter.
+    Raises BadValue for a loss that multiplies by the weight itself and bypasses the adapter.
     """
     shape = head_linear(m)
     adapted = shape in outer_adapters(m, recipe)
-    if adapted and recipe.loss == "chunked":
-        raise BadValue("--loss", "chunked", f"it bypasses the adapter of {shape.name}; add --loss full")
+    fused = next((kernel for kernel in recipe.kernels if kernel in FUSED_LOSSES), "")
+    if adapted and (recipe.loss == "chunked" or fused):
+        flag, value, do = ("--kernels", fused, "leave it out") if fused else ("--loss", "chunked", "add --loss full")
+        raise BadValue(flag, value, f"it bypasses the adapter of {shape.name}; {do}")
     head = Linear(shape, recipe, rank if adapted else 0, "none", weight.dtype, stack.linear)
     head.weight = weight
     if head.bias is not None:

@@ -38,6 +38,7 @@ from advisor.specs.vision import Picture, VisionSpec
 from advisor.specs.words import (
     ADAPTER_METHODS,
     DORA_METHODS,
+    FUSED_LOSSES,
     METHODS,
     QUANTIZED_METHODS,
     REPLACING,
@@ -68,6 +69,7 @@ __all__ = [
     "CAUSAL",
     "DORA_METHODS",
     "EMBEDS",
+    "FUSED_LOSSES",
     "KNOWN",
     "METHODS",
     "QUANTIZED_METHODS",

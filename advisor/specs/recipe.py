@@ -11,6 +11,7 @@ from advisor.optimizers import Optimizer
 from advisor.specs.words import (
     ADAPTER_METHODS,
     DORA_METHODS,
+    FUSED_LOSSES,
     REPLACING,
     Attention,
     Chance,
@@ -104,7 +105,7 @@ class Recipe(Frozen):
             return f"quant_bits is {self.quant_bits}, but a {self.quant} base has {', '.join(map(str, widths))}"
         if self.optimizer_in_backward and self.gradient_accumulation > 1:
             return "optimizer_in_backward allows no accumulation, but gradient_accumulation is more than 1"
-        losses = [*({"liger_loss", "cce"} & set(self.kernels)), *(["loss chunked"] if self.loss == "chunked" else [])]
+        losses = [*(set(FUSED_LOSSES) & set(self.kernels)), *(["loss chunked"] if self.loss == "chunked" else [])]
         if len(losses) > 1:
             return f"{' and '.join(sorted(losses))} replace the same code; leave one out"
         return wrong_stack(self.stack) if self.stack else ""

@@ -17,6 +17,8 @@ Priority = Literal["quality", "speed", "memory"]
 Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
 KernelSet = Literal["liger_norm", "liger_rope", "liger_mlp", "liger_loss", "cce", "fused_lora"]
+FUSED_LOSSES: tuple[KernelSet, ...] = ("liger_loss", "cce")
+"""Kernels that multiply by the head's weight and compute the loss at once."""
 SequenceKernels = Literal["packages", "torch"]
 """What runs linear attention, Mamba layers and short convolutions."""
 Offload = Literal["none", "activations"]
