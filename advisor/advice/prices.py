@@ -9,7 +9,7 @@ from advisor.advice.candidates import Row, plan_of
 from advisor.advice.job import Job
 from advisor.advice.switches import implied
 from advisor.answer import Candidate, Change, Plan
-from advisor.catalog.trainers import DEFAULT_TRAINER, find_trainer
+from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.micro_batches import worst
 from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
@@ -81,11 +81,11 @@ class Step(NamedTuple):
     note: str = ""
 
 
-def _steps(job: Job, recipe: Recipe) -> Iterator[Step]:
+def _steps(job: Job, recipe: Recipe, preset: Preset) -> Iterator[Step]:
     """Single changes, those that leave the training as it is first."""
     yield Step("gradient_checkpointing", not recipe.gradient_checkpointing)
     yield Step("expandable_segments", not recipe.expandable_segments)
-    for one in switchable(find_trainer(job.question.trainer or DEFAULT_TRAINER), job.question, job.model, recipe):
+    for one in switchable(preset, job.question, job.model, recipe):
         yield Step(one.knob, one.value, f"needs {one.package}" if one.package else "")
     if recipe.base_dtype == "float32":
         yield Step("base_dtype", SAVING["base_dtype"])
@@ -146,28 +146,23 @@ def prices(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple[Ch
     idle = idle_knobs(row.method, recipe.quant, recipe.gradient_checkpointing, variant=recipe.variant)
     preset = find_trainer(job.question.trainer or DEFAULT_TRAINER)
     found = []
-    for step in _steps(job, row.recipe):
+    for step in _steps(job, recipe, preset):
         if (step.knob in job.question.fixed and step.knob != "seq_len") or step.knob in idle:
             continue
         if preset.without(step.knob) is not None:
             continue
         try:
-            found.append(_price(job, row, step, stand_ins))
+            found.append(_price(job, row, step, stand_ins, preset))
         except InputError:  # the model or its trace does not have it
             continue
     return tuple(change for change in found if _matters(change, row))
 
 
-def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...]) -> Change:
+def _price(job: Job, row: Candidate, step: Step, stand_ins: tuple[GpuSpec, ...], preset: Preset) -> Change:
     recipe = row.recipe
     if step.knob == "offload":  # which may decide on checkpointing
         question = job.question.fixing({"offload": step.value})
-        recipe = recipe.model_copy(
-            update={
-                "offload": step.value,
-                **implied(find_trainer(job.question.trainer or DEFAULT_TRAINER), question, row.method),
-            }
-        )
+        recipe = recipe.model_copy(update={"offload": step.value, **implied(preset, question, row.method)})
     elif step.knob in RECIPE_KNOBS:
         recipe = _changed(job, recipe, step)
     elif step.knob == "seq_len":

@@ -8,12 +8,13 @@ already, gptqmodel 7.7 (nn_modules/qlinear), hqq 0.2.8 (core/quantize.py) and tr
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.dequantized import dequantized, dequantized_int8
 from advisor.decoders.linear import Linear, product
 from advisor.decoders.unpacked import UNPACKED
-from advisor.tape.graph import Node, Tensor
+from advisor.tape.graph import Node, Shape, Tensor
 from advisor.tape.ops import add, add_in_place, cast
 from advisor.tape.tape import Tape
 
@@ -52,12 +53,7 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     rows = x.count // m.in_features
     moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.in_features * m.out_features)
 
-    def backward(g: Tensor) -> tuple[Tensor]:
-        weight = cast(t, dequantized(t, m), g.dtype)
-        t.matmul(g.dtype, rows, m.in_features, m.out_features, moved)
-        out = t.empty(shape, g.dtype)
-        del weight
-        return (out,)
+    backward = _unpacked_again(t, m, shape, moved)
 
     scratch: list[Tensor] = []
     if composed or t.device == "cuda":
@@ -71,6 +67,20 @@ def _linear_4bit(t: Tape, x: Tensor, m: Linear) -> Tensor:
     if m.code.bitsandbytes < FIRST_WITHOUT_INPUT and isinstance(out.node, Node):
         out.node.context = (x.buffer,)
     return cast(t, out, before)
+
+
+def _unpacked_again(t: Tape, m: Linear, shape: Shape, moved: int) -> Callable[[Tensor], tuple[Tensor]]:
+    """The backward of a product of x, of this shape, whose weight is made from its store once more."""
+    rows = prod(shape) // m.in_features
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        weight = cast(t, dequantized(t, m), g.dtype)
+        t.matmul(g.dtype, rows, m.in_features, m.out_features, moved)
+        out = t.empty(shape, g.dtype)
+        del weight
+        return (out,)
+
+    return backward
 
 
 def _linear_dequantized(t: Tape, x: Tensor, m: Linear) -> Tensor:
@@ -155,12 +165,7 @@ def _linear_hqq(t: Tape, x: Tensor, m: Linear) -> Tensor:
     rows = x.count // m.in_features
     moved = ITEM_BYTES[dtype] * (rows * (m.in_features + m.out_features) + m.weight.count)
 
-    def backward(g: Tensor) -> tuple[Tensor]:
-        weight = cast(t, dequantized(t, m), g.dtype)
-        t.matmul(g.dtype, rows, m.in_features, m.out_features, moved)
-        out = t.empty(shape, g.dtype)
-        del weight
-        return (out,)
+    backward = _unpacked_again(t, m, shape, moved)
 
     scratch = [dequantized(t, m), cast(t, Tensor(shape, x.dtype, x.buffer), dtype)]
     scratch[0] = cast(t, scratch[0], dtype)

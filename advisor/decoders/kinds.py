@@ -206,19 +206,18 @@ def layer_plan(m: ModelSpec, recipe: Recipe, last_apart: bool = False, early: in
     and tables that only one kind uses live as long as in the full model. Then those that end what several layers read.
     `early`: further layers that stand for themselves, before those that stand for many.
     """
-    return plan_of(layer_kinds(m, recipe), last_apart, early)
+    first, *others = layer_kinds(m, recipe)
+    ends = [(kind, 1) for kind in others if kind.ends]
+    plan = plan_of([first, *(kind for kind in others if not kind.ends)], last_apart and not ends, early)
+    return [*plan, *ends]
 
 
-def plan_of(every: list[Kinds], last_apart: bool = False, early: int = 0) -> list[tuple[Kinds, int]]:
-    """The same for layers of these kinds."""
-    ends = [(kind, 1) for kind in every[1:] if isinstance(kind, LayerKind) and kind.ends]
-    kinds = [every[0], *(kind for kind in every[1:] if not (isinstance(kind, LayerKind) and kind.ends))]
+def plan_of(kinds: list[Kinds], last_apart: bool = False, early: int = 0) -> list[tuple[Kinds, int]]:
+    """The same for layers of these kinds, of which none ends anything."""
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
     begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
     begin += [(kind, 1) for kind in kinds[seen : seen + early]]
     seen += early
     plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]
-    if ends:
-        return [*plan, *ends]
     kind, copies = plan[-1]
     return [*plan[:-1], (kind, copies - 1), (kind, 1)] if last_apart and copies > 1 else plan

@@ -23,29 +23,12 @@ def slice_last(t: Tape, x: Tensor, size: int) -> Tensor:
     shape = x.shape
     if size == shape[-1]:
         return x
-    return _cut(t, x, (*shape[:-1], size))
+    return part(t, x, (*shape[:-1], size))
 
 
 def slice_rows(t: Tape, x: Tensor, rows: int) -> Tensor:
     """`x[:, -rows:]` of x (B, S, H): the same along the tokens."""
-    return _cut(t, x, (x.shape[0], rows, x.shape[2]))
-
-
-def _cut(t: Tape, x: Tensor, size: Shape) -> Tensor:
-    """A part of x as a view; its backward fills a full tensor with zeros and copies into it."""
-    shape, dtype = x.shape, x.dtype
-    out = Tensor(size, dtype, x.buffer)
-    if x.needs_grad and t.grad_enabled:
-
-        def backward(g: Tensor) -> tuple[Tensor]:
-            full = t.empty(shape, dtype)
-            t.kernel("elementwise", dtype, 0, full.bytes)
-            t.kernel("elementwise", dtype, 0, 2 * g.bytes)
-            return (full,)
-
-        hollow = t.op((x,), (0,), dtype, backward)
-        out.node, out.needs_grad = hollow.node, True
-    return out
+    return part(t, x, (x.shape[0], rows, x.shape[2]))
 
 
 def part(t: Tape, x: Tensor, shape: Shape) -> Tensor:
