@@ -13,6 +13,7 @@ from advisor.decoders.kinds import LayerKind
 from advisor.decoders.layer_inputs import LayerTable, layer_inputs
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
+from advisor.decoders.modernbert import normed_embedding
 from advisor.decoders.norms import Norm
 from advisor.decoders.recorder import EMBEDDING, HEAD, Recorder
 from advisor.decoders.sdpa import Call
@@ -110,6 +111,8 @@ class Forward:
         if ends.positions is not None and ends.types is not None and ends.first_norm is not None:
             tables = Tables(table, ends.positions, ends.types, ends.first_norm)
             ids, _kept, x = encoder_embedding(t, m, tables, BATCH, LENGTH, leaf, self.packed, noise)
+        elif ends.first_norm is not None and m.bidirectional:
+            ids, _kept, x = normed_embedding(t, m, table, ends.first_norm, BATCH, LENGTH, leaf, self.packed, noise)
         else:
             ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
             if ends.tower is not None:

@@ -104,10 +104,19 @@ def _turned_float(t: Tape, x: Tensor, rope: Rope) -> Tensor:
     return add(t, first.pop(), mul(t, cast(t, rotate_half(t, x), "float32"), rope.sin))
 
 
+def _turned_twice(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """A rotation in fp32 whose input is cast once for each of its two parts."""
+    first = [mul(t, cast(t, x, "float32"), rope.cos)]  # popped: no operand outlives its operation
+    return add(t, first.pop(), mul(t, rotate_half(t, cast(t, x, "float32")), rope.sin))
+
+
 def _turned_whole(t: Tape, quirks: Architecture, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     dtype = q.dtype
     if quirks.rope_turn == "float_parts":
         turned_q, turned_k = _turned_float(t, q, rope), _turned_float(t, k, rope)
+        return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
+    if quirks.rope_turn == "float_twice":
+        turned_q, turned_k = _turned_twice(t, q, rope), _turned_twice(t, k, rope)
         return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
     if quirks.rope_turn == "float":
         q, k = cast(t, q, "float32"), cast(t, k, "float32")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.experts import ExpertsCode
@@ -291,7 +292,7 @@ class Stack:
             return chunked_loss(t, transformed(t, given), given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
         if given.m.task == "masked_tokens":
-            return masked_loss(t, logits)
+            return masked_loss(t, logits, upcasts=architecture_of(given.m.architecture).masked_loss_in_float)
         if self.libraries.transformers >= (4, 49):
             return log_softmax_loss(t, logits, given.recipe.upcast_logits)
         upcast = cast(t, logits, "float32")

@@ -175,7 +175,9 @@ def _index_linears(m: ModelSpec) -> list[LinearShape]:
 def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
-    count = 1 if m.one_block else {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    count = (
+        1 if m.one_block or m.attention_norm == "none" else {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    )
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
     found = [NormVectors(f"{PLAIN_NORM}{i}", m.hidden_size, vectors) for i in range(count)]
@@ -260,7 +262,7 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     """
     if m.task == "masked_tokens":
         h, name = m.hidden_size, architecture_of(m.architecture).transform_name
-        return {name: LinearShape(name=name, in_features=h, out_features=h, bias=True)}
+        return {name: LinearShape(name=name, in_features=h, out_features=h, bias=m.transform_bias)}
     found = further_outer_linears(m)
     if m.token_size != m.hidden_size:
         found.append(LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size))

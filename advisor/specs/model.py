@@ -98,6 +98,8 @@ class ModelSpec(Frozen):
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block
     # is added to (OPT 350M); parallel_*: attention and MLP read the same input, through one norm or two
     norm_placement: Literal["pre", "sandwich", "post", "post_sum", "parallel_one", "parallel_two"] = "pre"
+    # which layers have the norm before attention: every one, or all but the first (ModernBERT); none: as that one is seen
+    attention_norm: Literal["every", "after_first", "none"] = "every"
     final_norm: bool = True  # one after the last layer
     # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
     # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
@@ -172,6 +174,7 @@ class ModelSpec(Frozen):
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
     embedding_size: Annotated[int, Range(0, 10_000_000)] = 0  # of tokens and head, if narrower: projections between
     embedding_norm: bool = False  # a norm right after the embedding (BLOOM)
+    transform_bias: bool = False  # of the layer before an encoder's head
     embedding_multiplier: bool = False
     residual_multiplier: bool = False
     logits_multiplier: bool = False
