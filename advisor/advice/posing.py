@@ -10,6 +10,7 @@ from advisor.advice.meaning import Taken
 from advisor.advice.switches import implied, switched
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Reason
+from advisor.architectures.classifiers import classifier_of
 from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
 from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
@@ -22,10 +23,14 @@ from advisor.parameters.paths import named_by
 from advisor.parameters.replacing import VERA_RANK
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import CAUSAL, METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
+from advisor.specs import CAUSAL, METHODS, QUANTIZED_METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
+
+
+DEFAULT_LABELS = 2
+"""Source: transformers 5.23, configuration_utils.py, PreTrainedConfig.num_labels."""
 
 
 class Asked(NamedTuple):
@@ -63,6 +68,8 @@ def posed(asked: Asked) -> Posed:
     preset = find_trainer(asked.question.trainer or DEFAULT_TRAINER)
     spec = asked.model
     question, ignored = switched(preset, asked.question, architecture=spec.architecture)
+    if question.task or question.labels is not None:
+        spec = _with_task(spec, question)
     stack = question.stack or preset.stack
     if stack:
         from advisor.parameters.stored import as_stored
@@ -74,8 +81,24 @@ def posed(asked: Asked) -> Posed:
     if question.target_modules is not None and isinstance(spec, ModelSpec):
         question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
     methods = tuple(method for method in taken.methods if method in preset.methods)
+    if question.method is None and isinstance(spec, ModelSpec) and spec.task == "classification" and spec.bidirectional:
+        methods = tuple(method for method in methods if method not in QUANTIZED_METHODS)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
+
+
+def _with_task(spec: Model, question: Question) -> Model:
+    """The model as it is trained on that task. Raises BadValue or UnsupportedArchitecture where it cannot be."""
+    if isinstance(spec, TracedModel):
+        raise BadValue("--task", question.task or "", f"cannot change {spec.name}, whose step was traced as it is")
+    if question.labels == 0:
+        raise BadValue("--labels", 0, "must be at least 1: the classes, or 1 for a number")
+    if question.labels and not (question.task or spec.labels):
+        raise BadValue("--labels", question.labels, "means something with --task classification alone; add that")
+    if spec.vision is not None:
+        raise BadValue("--task", "classification", f"is known of models of text alone, and {spec.name} sees")
+    classifier_of(spec.architecture)
+    return spec.classifying(question.labels or spec.labels or DEFAULT_LABELS)
 
 
 def _with_full_loss(question: Question, spec: Model) -> Question:
@@ -134,7 +157,7 @@ def _check(question: Question, spec: Model) -> None:
             raise BadValue("--variant", question.variant, "must be asked for with --method lora or --method qlora")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
-        if spec.task == "embeddings" and question.packing:
+        if spec.task in ("embeddings", "classification") and question.packing:
             raise BadValue("--packing", "on", f"{spec.name} is trained on whole texts, one a row; leave it out")
 
 

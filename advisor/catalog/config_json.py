@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
+from advisor.architectures.classifiers import classifier_of
 from advisor.architectures.towers import TOWERS
 from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields
@@ -141,6 +142,9 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
     except InputError as error:
         raise BadConfig(f"{origin}: {error}") from None
+    if fields.names_classifier():
+        classifier_of(model_type)
+        found = found.classifying(fields.labels())
     if wrapper:
         found = _with_tower(found, config, wrapper, origin)
     if not any(one.get(key) is not None for one in (config, fields.config) for key in QUANTIZATION_KEYS):

@@ -169,6 +169,8 @@ def static_memory(
     held = _held(m, recipe.model_copy(update=alike), stack.quantized_head(recipe))
     tally = _Tally(held)
     tally.add(TermName.BATCH, 8 * batch * length, 1 + beside)
+    if m.labels:
+        tally.add(TermName.BATCH, (8 if m.labels > 1 else 4) * batch)
     for size in picture_bytes(m, batch, length):
         tally.add(TermName.BATCH, size)
     for size in stack.standing_bytes(m, recipe, batch, length):

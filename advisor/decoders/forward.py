@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.decoders.adapters import linear
+from advisor.decoders.classifier import Pooler
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.encoder import HeadTransform, Tables, encoder_embedding
 from advisor.decoders.ends import embed
@@ -42,7 +43,7 @@ class Ends(NamedTuple):
     first_norm: Norm | None
     projections: dict[str, Linear]
     types: Tensor | None = None
-    transform: HeadTransform | None = None
+    transform: HeadTransform | Pooler | None = None
     layer_table: LayerTable | None = None
     tower: TowerWeights | None = None
 

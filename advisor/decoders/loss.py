@@ -38,7 +38,8 @@ def masked_loss(t: Tape, logits: Tensor, made: bool = False, upcasts: bool = Fal
     `made`: the labels are made for it; `upcasts`: to fp32 in any case.
 
     Every token counts as masked: those whose label is -100 are computed and left out of the mean alike.
-    Source: transformers 5.23, models/bert/modeling_bert.py, BertForMaskedLM.forward; loss/loss_utils.py, ForMaskedLMLoss.
+    Source: transformers 5.23, models/bert/modeling_bert.py, BertForMaskedLM.forward; loss/loss_utils.py,
+    ForMaskedLMLoss.
     """
     scores = cast(t, logits, "float32" if t.autocast or upcasts else logits.dtype)
     shape = logits.shape[:2]

@@ -287,6 +287,10 @@ class Stack:
             from advisor.decoders.embeddings import embedding_loss
 
             return embedding_loss(t, given.hidden, not given.m.bidirectional)
+        if given.m.task == "classification":
+            from advisor.decoders.classifier import classification_loss, scores
+
+            return classification_loss(t, scores(t, given.m, given.hidden, given.head, given.transform))
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, transformed(t, given), given.head.weight, given.head.bias, given.one_tile)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 
 from advisor.architectures import architecture_of
+from advisor.decoders.classifier import Pooler
 from advisor.decoders.encoder import HeadTransform
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
@@ -21,6 +22,7 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step_inputs import Chunks, chunks_of
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
+from advisor.parameters.modules import transforms_head
 from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
@@ -80,18 +82,20 @@ def _recorded(
     ]
     own, other = own_weights(m, recipe), other_dtype(recipe)
     table, head = (
-        Tensor((m.vocab_size, m.token_size), own.dtype if trained else other, needs_grad=trained)
-        for trained in (own.embedding, own.head)
+        Tensor((rows, m.token_size), own.dtype if trained else other, needs_grad=trained)
+        for rows, trained in ((m.vocab_size, own.embedding), (m.labels or m.vocab_size, own.head))
     )
-    if m.tie_word_embeddings and not (recipe.has_adapters and (own.embedding or own.head)):
+    if m.tie_word_embeddings and not m.labels and not (recipe.has_adapters and (own.embedding or own.head)):
         head = table
     types = Tensor((m.token_types, m.hidden_size), other, needs_grad=own.rest) if m.token_types else None
     around = projections(m, recipe, RANK, stack)
-    transform = None
-    if m.task == "masked_tokens":
+    transform: HeadTransform | Pooler | None = None
+    if m.bidirectional and around:
         (dense,) = around.values()
-        norm = outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
-        transform = HeadTransform(dense, m.activation, norm)
+        transform = Pooler(dense)
+        if transforms_head(m):
+            norm = outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
+            transform = HeadTransform(dense, m.activation, norm)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
     norm_dtype = own.dtype if own.norms else other
     ends = Ends(

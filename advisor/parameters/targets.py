@@ -10,6 +10,7 @@ from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.own_weights import saves_inner
 from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
@@ -132,7 +133,7 @@ def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearS
     if m.task == "embeddings":
         return found
     head = head_linear(m)
-    return [*found, head] if head.name in target_modules else found
+    return [*found, head] if head.name in target_modules and not m.labels else found
 
 
 def outer_adapters(m: ModelSpec, recipe: Recipe) -> list[LinearShape]:
@@ -142,6 +143,8 @@ def outer_adapters(m: ModelSpec, recipe: Recipe) -> list[LinearShape]:
     layer's number, `modules_to_save` goes first.
     """
     if not recipe.has_adapters or recipe.trained_layers:
+        return []
+    if saves_inner(m):
         return []
     return [one for one in outer_targets(m, recipe.target_modules) if one.name not in recipe.modules_to_save]
 
@@ -176,7 +179,7 @@ def _full_names(m: ModelSpec) -> set[str]:
 
 def _names_of(m: ModelSpec) -> list[str]:
     inside = (target_name(name) for part, _ in layer_groups(m) for name in _adaptable(part))
-    heads = () if m.task == "embeddings" else (head_linear(m).name,)
+    heads = () if m.task in ("embeddings", "classification") else (head_linear(m).name,)
     return list(dict.fromkeys((*inside, *map(target_name, outer_linears(m)), *heads)))
 
 

@@ -11,6 +11,7 @@ from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
     SINKS,
+    head_linear,
     layer_linears,
     layer_norms,
     outer_linears,
@@ -18,7 +19,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
+from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, saves_inner, trained_groups
 from advisor.parameters.replacing import check_replacing, replacing_shapes
 from advisor.parameters.storage import other_dtype
 from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
@@ -72,7 +73,11 @@ def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
     """What peft trains of the modules that are named beside the adapters: copies of their parameters."""
     tokens = Trained(m.vocab_size, m.token_size, 1, own.dtype)
     found = [tokens] * own.embedding
-    if own.head:
+    if own.head and m.labels:
+        saved = [head_linear(m), *(outer_linears(m).values() if saves_inner(m) else ())]
+        found += [Trained(one.out_features, one.in_features, 1, own.dtype) for one in saved]
+        found += [Trained(one.out_features, 0, 1, own.dtype) for one in saved if one.bias]
+    elif own.head:
         found += [tokens, *[Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias]
     if own.norms:
         vectors = [(one.shape[0], one.times) for one in outer_parameters(m) if one.part == "norms"]

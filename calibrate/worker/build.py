@@ -285,6 +285,8 @@ def step_inputs(
         input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
+    if one_a_row and base.config.num_labels == 1:
+        labels = torch.zeros(batch)
     inputs = {"input_ids": input_ids, "labels": labels}
     if pictures:
         inputs |= picture_inputs(base, input_ids, pictures)

@@ -8,7 +8,7 @@ import pytest
 
 from advisor import advise
 from advisor.answer import Advice
-from advisor.errors import BadValue, InputError
+from advisor.errors import AdvisorError, BadValue, InputError
 from advisor.export.training_file import training_file
 
 
@@ -61,3 +61,33 @@ def test_other_code_is_not_known_to_run_an_encoder() -> None:
     evidence = asked("bert-base-uncased", kernels=("liger_norm",)).candidate("lora").evidence
     assert evidence is not None
     assert any("not trained on next tokens" in text for text in evidence.unknown)
+
+
+def test_a_classifier_has_scores_of_rows_in_place_of_logits() -> None:
+    plain, scored = asked("qwen3-0.6b"), asked("qwen3-0.6b", task="classification", labels=3)
+    assert scored.model.kind == "AutoModelForSequenceClassification"
+    assert "is trained as a classifier" in notes(scored)
+    needed = [one.candidate("lora").memory.needed_bytes.likely for one in (plain, scored)]
+    assert needed[1] < needed[0]
+
+
+def test_the_classifier_of_an_encoder_is_not_quantized() -> None:
+    advice = advise("modernbert", "8GB", examples=1000, task="classification")
+    assert [row.method for row in advice.candidates] == ["full", "lora", "dora"]
+    assert "QLoRA fails on the classifier" in notes(advice)
+
+
+@pytest.mark.parametrize(
+    ("model", "knobs", "said"),
+    [
+        ("qwen3-0.6b", {"labels": 3}, "--task classification alone"),
+        ("qwen3-0.6b", {"task": "classification", "labels": 0}, "must be at least 1"),
+        ("qwen3-0.6b", {"task": "classification", "packing": True}, "one a row"),
+        ("command-r7b", {"task": "classification"}, "no classifier of architecture 'cohere2'"),
+        ("bert-base", {"task": "classification", "quant": "nf4"}, "fails on the classifier"),
+    ],
+)
+def test_what_a_classifier_cannot_have_is_refused(model: str, knobs: dict[str, Any], said: str) -> None:
+    method = "qlora" if "quant" in knobs else "lora"
+    with pytest.raises(AdvisorError, match=said):
+        advise(model, "24GB", examples=1000, method=method, **knobs)

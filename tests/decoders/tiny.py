@@ -544,6 +544,33 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "architectures": ["ModernBertModel"],
     },
+    "llama-classifier": {
+        "model_type": "llama",
+        **SIZES,
+        "pad_token_id": 0,
+        "architectures": ["LlamaForSequenceClassification"],
+        "num_labels": 5,
+    },
+    "gpt2-classifier": {
+        "model_type": "gpt2",
+        **GPT2,
+        "pad_token_id": 0,
+        "architectures": ["GPT2ForSequenceClassification"],
+    },
+    "bert-classifier": {"model_type": "bert", **EVERY_HEAD, "architectures": ["BertForSequenceClassification"]},
+    "roberta-classifier": {
+        "model_type": "roberta",
+        **EVERY_HEAD,
+        "architectures": ["RobertaForSequenceClassification"],
+        "num_labels": 3,
+    },
+    "modernbert-classifier": {
+        "model_type": "modernbert",
+        **EVERY_HEAD,
+        "pad_token_id": 0,
+        "architectures": ["ModernBertForSequenceClassification"],
+        "classifier_pooling": "mean",
+    },
     "roberta": {"model_type": "roberta", **EVERY_HEAD, "type_vocab_size": 1},
     "xlm-roberta": {"model_type": "xlm-roberta", **EVERY_HEAD, "attention_probs_dropout_prob": 0.0},
     "gemma3n": {
@@ -614,6 +641,8 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
 
 def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
     """A recipe that can be traced for `m`."""
+    if m.task == "classification" and m.bidirectional:  # peft fails on its quantized classifier
+        method = {"qlora": "lora", "qdora": "dora"}.get(method, method)
     knobs.setdefault("attention", m.default_attention)
     if fuses_experts(m) and method in DORA_METHODS:  # peft refuses all-linear
         knobs.setdefault("target_modules", ("attention",))

@@ -43,6 +43,8 @@ def _encoder(f: Fields, d: Defaults, types: int, offset: int) -> Structure:
     if f.size("pad_token_id", offset // 2, minimum=0) != offset // 2 and offset:
         raise f.unsupported("pad_token_id", "positions that begin elsewhere")
     dropout, task = f.number("hidden_dropout_prob", 0.1), _task(f)
+    if f.has("classifier_dropout") and (f.number("classifier_dropout", 0.0) > 0) != (dropout > 0):
+        raise f.unsupported("classifier_dropout", "dropout in the classifier alone, or everywhere else")
     return {
         **s,
         "num_key_value_heads": s["num_attention_heads"],
@@ -78,9 +80,9 @@ def modernbert(f: Fields) -> Structure:
     s["activation"] = activation(f, "hidden_activation", "gelu")
     if activation(f, "classifier_activation", "gelu") != s["activation"]:
         raise f.unsupported("classifier_activation", "a head with an activation of its own")
-    for key in ("attention_dropout", "mlp_dropout"):
+    for key in ("attention_dropout", "mlp_dropout", "classifier_dropout"):
         if f.number(key, 0.0):
-            raise f.unsupported(key, "dropout inside the layers")
+            raise f.unsupported(key, "dropout after the embedding")
     if f.flag("sparse_prediction", False):
         raise f.unsupported("sparse_prediction", "logits of the masked tokens alone, whose number the labels decide")
     if not s["tie_word_embeddings"]:
@@ -97,6 +99,7 @@ def modernbert(f: Fields) -> Structure:
         "norm_bias": f.flag("norm_bias", False),
         "attention_norm": "after_first",
         "embedding_norm": True,
+        "pools_mean": f.text("classifier_pooling", "cls") == "mean",
         "transform_bias": f.flag("classifier_bias", False),
         "fused_qkv": True,
         "qkv_bias": bias,
@@ -118,6 +121,8 @@ def _task(f: Fields) -> str:
     if f.names_no_head():
         return "embeddings"
     named = str(next(iter(f.items("architectures")), ""))
+    if f.names_classifier():
+        return "classification"
     if named and not named.endswith(("ForMaskedLM", "ForPreTraining")):
         raise f.unsupported("architectures", f"{named[:40]!r}, a head")
     return "masked_tokens"
