@@ -9,9 +9,9 @@ class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
     # Whose code runs: the shared code, or the architecture's own.
-    layer: Literal["shared", "bert", "bloom", "falcon_h1", "gemma3n", "gemma4", "gptj", "modernbert", "mpt", "opt"] = (
-        "shared"
-    )
+    layer: Literal[
+        "shared", "bert", "bloom", "falcon_h1", "gemma3n", "gemma4", "gptj", "mamba", "modernbert", "mpt", "opt"
+    ] = "shared"
     mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES, or of decoders.sigmoid_mixtures.SIGMOID_MIXTURES
     attention: Literal["shared", "own", "mimo"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
@@ -88,5 +88,6 @@ class Architecture(NamedTuple):
     keeps_normed: Literal["none", "first", "both"] = "none"  # names for the norms' outputs that last to the layer's end
     keeps_attended: bool = False  # a name for the attention's output that lasts to the layer's end
     masked_loss_in_float: bool = False  # that on masked tokens is transformers' own loss function, not the model's
+    head_reads_its_dtype: bool = False  # hidden states are cast to that of the head's weight
     logits_in_float: bool = False  # the model's code casts them, so that those in 16 bits are freed
     parallel_sum: Literal["residual_first", "residual_last", "mlp_first", "mlp_in_place"] = "residual_first"

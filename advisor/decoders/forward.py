@@ -23,6 +23,7 @@ from advisor.decoders.step_inputs import Chunks, StepInputs
 from advisor.decoders.streams import averaged, gathered, spread
 from advisor.decoders.vision_join import scattered, stacked_on
 from advisor.decoders.weights import Weights
+from advisor.parameters.layers import attends_anywhere
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast
@@ -130,6 +131,8 @@ class Forward:
         every = layer_inputs(t, m, ends.layer_table, ends.projections, x, BATCH, LENGTH)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
+        if not attends_anywhere(m):
+            masked_as = "none"
         rows = (self.padded, self.packed, self.chunks)
         shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, *rows)
         shared.layer_inputs, streams = every, list[Tensor]()

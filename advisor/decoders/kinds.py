@@ -10,7 +10,7 @@ from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.errors import BadValue
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import Kind, kinds_of
+from advisor.parameters.layers import Kind, attends_anywhere, kinds_of
 from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
 from advisor.specs import ATTENDING, GpuSpec, ModelSpec, Recipe
@@ -26,6 +26,8 @@ def attention_kind(m: ModelSpec, recipe: Recipe) -> str:
     """
     if recipe.attention == "flash" and architecture_of(m.architecture).attention == "mimo":
         raise BadValue("--attention", "flash", f"{m.architecture} runs with flash-attn 4 alone: use eager")
+    if recipe.attention == "flash" and not attends_anywhere(m):
+        raise BadValue("--attention", "flash", f"{m.name} has no attention; leave it out")
     if m.index_topk and recipe.attention == "flash":
         raise BadValue(
             "--attention", "flash", f"{m.architecture} has an indexer, which transformers runs with sdpa only"

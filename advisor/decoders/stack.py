@@ -327,6 +327,8 @@ def _untraced(m: ModelSpec, at: Version) -> bool:
 
 def transformed(t: Tape, given: LossInputs) -> Tensor:
     """What the head reads: hidden states (B, S, H), which an encoder transforms."""
+    if architecture_of(given.m.architecture).head_reads_its_dtype:
+        return cast(t, given.hidden, given.head.weight.dtype)
     return given.hidden if given.transform is None else given.transform(t, given.hidden)
 
 

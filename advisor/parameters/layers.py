@@ -6,7 +6,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
-from advisor.specs import Mixer, ModelSpec
+from advisor.specs import ATTENDING, Mixer, ModelSpec
 
 
 class Kind(NamedTuple):
@@ -33,6 +33,11 @@ def dense_flags(m: ModelSpec) -> tuple[bool, ...]:
 def mixers_of(m: ModelSpec) -> tuple[Mixer, ...]:
     """For each layer, what mixes its tokens."""
     return m.mixers or (m.mixer,) * m.num_hidden_layers
+
+
+def attends_anywhere(m: ModelSpec) -> bool:
+    """Whether any layer has attention."""
+    return any(mixer in ATTENDING for mixer in mixers_of(m))
 
 
 def choosing_flags(m: ModelSpec) -> tuple[bool, ...]:

@@ -8,7 +8,7 @@ from math import prod
 
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
-from advisor.parameters.layers import layer_groups
+from advisor.parameters.layers import attends_anywhere, layer_groups
 from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
 from advisor.parameters.own_weights import saves_inner
 from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES
@@ -86,8 +86,11 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
             if listed
             else f"fails on the router of {m.architecture}, a linear layer that returns several tensors"
         )
+        names, other = ", ".join(_names_of(m)), "use attention, or " if attends_anywhere(m) else ""
+        raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; {other}name some of {names}")
+    if target_modules == ("attention",) and not attends_anywhere(m):
         names = ", ".join(_names_of(m))
-        raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; use attention, or name some of {names}")
+        raise BadValue("target modules", "attention", f"names nothing in {m.name}: name some of {names}")
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         known, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
         for name in target_modules:
@@ -194,8 +197,12 @@ def fails_on_all_linear(m: ModelSpec) -> bool:
 
 
 def default_targets(m: Model) -> tuple[str, ...]:
-    """What is adapted by default: every linear layer, or the attention's where peft fails on that."""
-    return ("attention",) if isinstance(m, ModelSpec) and fails_on_all_linear(m) else ("all-linear",)
+    """What is adapted by default: every linear layer; where peft fails on that the attention's, or what it takes."""
+    if not isinstance(m, ModelSpec) or not fails_on_all_linear(m):
+        return ("all-linear",)
+    if attends_anywhere(m):
+        return ("attention",)
+    return tuple(name for part, _ in layer_groups(m) for name in _adaptable(part))
 
 
 def same_layers(m: Model) -> bool:

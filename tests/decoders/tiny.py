@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog.config_json import model_from_config
-from advisor.parameters.targets import fails_on_all_linear, fuses_experts
+from advisor.parameters.targets import default_targets, fails_on_all_linear, fuses_experts
 from advisor.specs import DORA_METHODS, ModelSpec, Recipe
 
 SIZES: dict[str, Any] = {
@@ -478,6 +478,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "linear_allow_neg_eigval": False,
     },
+    "mamba2": {
+        "model_type": "mamba2",
+        "vocab_size": 1009,
+        "hidden_size": 192,
+        "num_hidden_layers": 3,
+        "num_heads": 12,
+        "head_dim": 32,
+        "state_size": 24,
+        "n_groups": 2,
+        "chunk_size": 16,
+    },
     "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
     "granitemoehybrid-dense": {
         "model_type": "granitemoehybrid",
@@ -647,7 +658,8 @@ def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
     if fuses_experts(m) and method in DORA_METHODS:  # peft refuses all-linear
         knobs.setdefault("target_modules", ("attention",))
     if fails_on_all_linear(m):
-        knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]))
+        attends = default_targets(m) == ("attention",)
+        knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]) if attends else default_targets(m))
     knobs.setdefault("sequence_kernels", "torch")
     knobs.setdefault("quant", "nf4" if method in ("qlora", "qdora") else "none")
     return Recipe(method=method, **knobs)
