@@ -10,7 +10,6 @@ from advisor.advice.meaning import Taken
 from advisor.advice.switches import implied, switched
 from advisor.advice.workload import placement_of, workload_of
 from advisor.answer import Reason
-from advisor.architectures.classifiers import classifier_of
 from advisor.catalog.trainers import DEFAULT_TRAINER, SWITCHED, Preset, find_trainer
 from advisor.checkpoints import STORES
 from advisor.costs.device import DeviceProfile
@@ -18,6 +17,7 @@ from advisor.costs.estimation import estimate, estimate_time
 from advisor.errors import BadValue
 from advisor.images import with_pictures
 from advisor.knobs import Question
+from advisor.knobs.task import on_task
 from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.paths import named_by
 from advisor.parameters.replacing import VERA_RANK
@@ -27,10 +27,6 @@ from advisor.specs import CAUSAL, METHODS, QUANTIZED_METHODS, REPLACING, GpuSpec
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
-
-
-DEFAULT_LABELS = 2
-"""Source: transformers 5.23, configuration_utils.py, PreTrainedConfig.num_labels."""
 
 
 class Asked(NamedTuple):
@@ -66,10 +62,8 @@ def posed(asked: Asked) -> Posed:
     Raises BadValue or InputError for what the trainer, the model or its checkpoint cannot do.
     """
     preset = find_trainer(asked.question.trainer or DEFAULT_TRAINER)
-    spec = asked.model
+    spec = on_task(asked.model, asked.question)
     question, ignored = switched(preset, asked.question, architecture=spec.architecture)
-    if question.task or question.labels is not None:
-        spec = _with_task(spec, question)
     stack = question.stack or preset.stack
     if stack:
         from advisor.parameters.stored import as_stored
@@ -85,20 +79,6 @@ def posed(asked: Asked) -> Posed:
         methods = tuple(method for method in methods if method not in QUANTIZED_METHODS)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
-
-
-def _with_task(spec: Model, question: Question) -> Model:
-    """The model as it is trained on that task. Raises BadValue or UnsupportedArchitecture where it cannot be."""
-    if isinstance(spec, TracedModel):
-        raise BadValue("--task", question.task or "", f"cannot change {spec.name}, whose step was traced as it is")
-    if question.labels == 0:
-        raise BadValue("--labels", 0, "must be at least 1: the classes, or 1 for a number")
-    if question.labels and not (question.task or spec.labels):
-        raise BadValue("--labels", question.labels, "means something with --task classification alone; add that")
-    if spec.vision is not None:
-        raise BadValue("--task", "classification", f"is known of models of text alone, and {spec.name} sees")
-    classifier_of(spec.architecture)
-    return spec.classifying(question.labels or spec.labels or DEFAULT_LABELS)
 
 
 def _with_full_loss(question: Question, spec: Model) -> Question:
