@@ -185,8 +185,8 @@ DENSE: dict[str, Architecture] = {
         mixer_path="backbone.layers.{}.mixer",  # modeling_mamba2.py, Mamba2Block.__init__: self.mixer
         embedding_name="embeddings",  # modeling_mamba2.py, Mamba2Model.__init__: self.embeddings
         norms_end_in_norm=False,  # modeling_mamba2.py, Mamba2Model.__init__: self.norm_f
-        position_ids="none",
-        # modeling_mamba2.py, Mamba2ForCausalLM.forward: without position_ids
+        position_ids="none",  # modeling_mamba2.py, Mamba2Model.forward: mixer_block(...) without position_ids
+        # modeling_mamba2.py, Mamba2ForCausalLM.forward: attention_mask without position_ids
         takes_position_ids=False,
         # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
         refused_in_peft=("out_proj",),

@@ -44,7 +44,7 @@ def scores(t: Tape, m: ModelSpec, hidden: Tensor, head: Linear, transform: objec
     """Hidden states (B, S, H) -> scores (B, labels)."""
     if not callable(transform):
         return _scores_of_last(t, linear(t, hidden, head))
-    row, drops = classifier_of(m.architecture), m.residual_dropout > 0
+    row, drops = classifier_of(model_type=m.architecture), m.residual_dropout > 0
     x = _mean_of_tokens(t, hidden) if m.pools_mean else one_token(t, hidden)
     if row.drops_input and drops:
         x = dropout(t, x)

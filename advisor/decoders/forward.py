@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.classifier import Pooler
 from advisor.decoders.decoder import Decoder
 from advisor.decoders.encoder import HeadTransform, Tables, encoder_embedding
 from advisor.decoders.ends import embed
@@ -14,7 +13,6 @@ from advisor.decoders.kinds import LayerKind
 from advisor.decoders.layer_inputs import LayerTable, layer_inputs
 from advisor.decoders.layers import LAYERS
 from advisor.decoders.linear import Linear
-from advisor.decoders.modernbert import normed_embedding
 from advisor.decoders.norms import Norm
 from advisor.decoders.recorder import EMBEDDING, HEAD, Recorder
 from advisor.decoders.sdpa import Call
@@ -31,6 +29,7 @@ from advisor.tape.program import BATCH, LENGTH
 from advisor.tape.tape import Tape
 
 if TYPE_CHECKING:
+    from advisor.decoders.classifier import Pooler
     from advisor.decoders.vision import Seen, TowerWeights
 
 
@@ -114,6 +113,8 @@ class Forward:
             tables = Tables(table, ends.positions, ends.types, ends.first_norm)
             ids, _kept, x = encoder_embedding(t, m, tables, BATCH, LENGTH, leaf, self.packed, noise)
         elif ends.first_norm is not None and m.bidirectional:
+            from advisor.decoders.modernbert import normed_embedding
+
             ids, _kept, x = normed_embedding(t, m, table, ends.first_norm, BATCH, LENGTH, leaf, self.packed, noise)
         else:
             ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)

@@ -7,9 +7,9 @@ with further layers of a kind (a test checks this), so each segment carries how 
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
-from advisor.decoders.classifier import Pooler
 from advisor.decoders.encoder import HeadTransform
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
@@ -30,6 +30,9 @@ from advisor.tape.engine import run_backward
 from advisor.tape.graph import Device, Tensor
 from advisor.tape.program import RANK, Program
 from advisor.tape.tape import LabeledTape, Tape
+
+if TYPE_CHECKING:
+    from advisor.decoders.classifier import Pooler
 
 
 class StepProgram(Program):
@@ -92,10 +95,13 @@ def _recorded(
     transform: HeadTransform | Pooler | None = None
     if m.bidirectional and around:
         (dense,) = around.values()
-        transform = Pooler(dense)
         if transforms_head(m):
             norm = outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
             transform = HeadTransform(dense, m.activation, norm)
+        else:
+            from advisor.decoders.classifier import Pooler
+
+            transform = Pooler(dense)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
     norm_dtype = own.dtype if own.norms else other
     ends = Ends(

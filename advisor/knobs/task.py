@@ -28,5 +28,5 @@ def on_task(model: Model, question: Question) -> Model:
         raise BadValue("--labels", question.labels, "means something with --task classification alone; add that")
     if model.vision is not None:
         raise BadValue("--task", "classification", f"is known of models of text alone, and {model.name} sees")
-    classifier_of(model.architecture)
+    classifier_of(model_type=model.architecture)
     return model.classifying(question.labels or model.labels or DEFAULT_LABELS)

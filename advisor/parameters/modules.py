@@ -264,7 +264,7 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     if m.bidirectional and m.task != "embeddings":
         h, name = m.hidden_size, architecture_of(m.architecture).transform_name
         if m.task == "classification":
-            name = classifier_of(m.architecture).inner
+            name = classifier_of(model_type=m.architecture).inner
         return {name: LinearShape(name=name, in_features=h, out_features=h, bias=m.transform_bias)}
     found = further_outer_linears(m)
     if m.token_size != m.hidden_size:
@@ -276,7 +276,7 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
 def transforms_head(m: ModelSpec) -> bool:
     """Whether a linear layer, an activation and a norm come before the head."""
     return m.task == "masked_tokens" or (
-        m.task == "classification" and m.bidirectional and classifier_of(m.architecture).normed
+        m.task == "classification" and m.bidirectional and classifier_of(model_type=m.architecture).normed
     )
 
 
@@ -284,7 +284,7 @@ def transforms_head(m: ModelSpec) -> bool:
 def head_linear(m: ModelSpec) -> LinearShape:
     """The output embedding, which has the same name in all decoders of transformers 5, or the scores of a row."""
     if m.task == "classification":
-        name = classifier_of(m.architecture).head
+        name = classifier_of(model_type=m.architecture).head
         return LinearShape(name=name, in_features=m.token_size, out_features=m.labels, bias=m.bidirectional)
     name = architecture_of(m.architecture).head_name
     return LinearShape(name=name, in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)

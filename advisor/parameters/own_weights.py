@@ -64,7 +64,7 @@ def saveable_modules(m: ModelSpec) -> tuple[str, ...]:
     norms = (NORMS,) if architecture_of(m.architecture).norms_end_in_norm and m.norm_weight else ()
     heads = (head_linear(m).name,) if m.task == "next_token" else ()  # an encoder's is tied to a parameter beside it
     if m.task == "classification":
-        heads = (classifier_of(m.architecture).module,)
+        heads = (classifier_of(model_type=m.architecture).module,)
     return (embedding_name(m), *heads, *norms)
 
 
@@ -101,7 +101,7 @@ def own_weights(m: ModelSpec, recipe: Recipe) -> OwnWeights:
 
 def head_module(m: ModelSpec) -> str:
     """The module that holds the head."""
-    return classifier_of(m.architecture).module if m.task == "classification" else head_linear(m).name
+    return classifier_of(model_type=m.architecture).module if m.task == "classification" else head_linear(m).name
 
 
 def saved_modules(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def saved_modules(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
 
 def saves_inner(m: ModelSpec) -> bool:
     """Whether the head's module holds the layer before it, too (RoBERTa's)."""
-    row = classifier_of(m.architecture) if m.task == "classification" else None
+    row = classifier_of(model_type=m.architecture) if m.task == "classification" else None
     return row is not None and row.inner.startswith(f"{row.module}.")
 
 

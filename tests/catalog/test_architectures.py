@@ -109,7 +109,7 @@ def check(spec: ModelSpec, model: Any) -> None:
         matching = [shapes[name]] if name in shapes else matching
         assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
     assert spec.default_attention == model.config._attn_implementation
-    assert spec.tie_word_embeddings == model.config.tie_word_embeddings
+    assert spec.labels or spec.tie_word_embeddings == model.config.tie_word_embeddings
 
 
 def spec_of(config: Mapping[str, Any]) -> ModelSpec:
