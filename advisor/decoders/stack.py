@@ -91,6 +91,8 @@ class Stack:
         known, at = _with_mixers(m, recipe), self.libraries.transformers
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
+        if m.labels and at < MIRRORED.transformers:
+            beyond = (*beyond, f"transformers {version_text(at)}'s classifiers (other tasks were traced)")
         if m.task != "next_token" and (type(self) is not Stack or recipe.loss == "chunked" or recipe.kernels):
             known = known.not_knowing(
                 "what code other than transformers' own does with a model that is not trained on next tokens"

@@ -91,3 +91,8 @@ def test_what_a_classifier_cannot_have_is_refused(model: str, knobs: dict[str, A
     method = "qlora" if "quant" in knobs else "lora"
     with pytest.raises(AdvisorError, match=said):
         advise(model, "24GB", examples=1000, method=method, **knobs)
+
+
+def test_older_classifiers_are_not_known() -> None:
+    advice = asked("qwen3-0.6b", task="classification", stack="transformers-4.57")
+    assert any("classifiers (other tasks were traced)" in one for one in advice.candidate("lora").evidence.unknown)
