@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from advisor.catalog.entries import Match, ModelEntry
 from advisor.catalog.matching import by_base, match_of
-from advisor.catalog.names import Name, shorter, squashed
+from advisor.catalog.names import Name, read_names, shorter, squashed
 from advisor.errors import AmbiguousName
 
 UNLIKE_ITS_BASE = (
@@ -35,9 +35,9 @@ _OTHER_BUILD = re.compile(
 """Of a word beside the base's name: what such names have been seen to mean for layers, parts and heads."""
 
 
-def derivative(names: Iterable[Name]) -> Match | None:
-    """The model that a name stands for because it stands inside, or None. Raises AmbiguousName where it is not sure."""
-    name, base, entries = _contained(names)
+def derivative(text: str) -> Match | None:
+    """The model whose name stands inside `text`, or None. Raises AmbiguousName where it is not sure."""
+    name, base, entries = _contained(read_names(text))
     if name is None:
         return None
     entry = entries[0]

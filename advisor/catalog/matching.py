@@ -1,8 +1,8 @@
 """Which model of the catalog a typed name means, by the rules for names; a name that fits two is never guessed.
 
 In this order: the whole name; then without one ending after the other (`names.shorter`) the whole name again, and the
-name without its organization; then the model whose name stands inside (`derivatives`). What was left out on the way
-stays in the match, and the answer says it.
+name without its organization. What was left out on the way stays in the match, and the answer says it. For a name that
+means none, `derivatives` looks inside it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,14 @@ def matched(text: str) -> Match | None:
     found = listed(text)
     if found is not None:
         return found
-    names = read_names(text)
-    for name in names:
+    for name in read_names(text):
         found = _by_rule(name)
         if found is not None:
             for organization, pattern, what in _UNLIKE:
                 if name.organization == organization and re.match(pattern, name.base):
                     raise AmbiguousName("model", text, (original_id(found),), what)
             return found
-    from advisor.catalog.derivatives import derivative  # loaded for such a name alone
-
-    return derivative(names)
+    return None
 
 
 def _by_rule(name: Name) -> Match | None:

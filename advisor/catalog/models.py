@@ -95,12 +95,10 @@ def _label(text: str) -> str:
 
 def _by_name(label: str, offline: bool) -> Source:
     """The source of a name that is neither listed nor a file: by the rules for names, or from the Hub."""
-    from advisor.catalog.matching import matched
-
     match, unclear = None, None
     if not label.lower().endswith(".json"):
         try:
-            match = matched(label)
+            match = _matched(label)
         except AmbiguousName as error:
             unclear = error
     if match is not None and not (match.foreign or match.derivative):
@@ -183,11 +181,21 @@ def _match_of(label: str) -> tuple[Match | None, str]:
         base = adapter_base(label)
         if base or _config_path(label) is not None:
             return None, base
-        from advisor.catalog.matching import matched
-
-        return matched(label), ""
+        return _matched(label), ""
     except InputError:
         return None, ""
+
+
+def _matched(label: str) -> Match | None:
+    """The model of the catalog that a name means, or that it was made from. Raises AmbiguousName."""
+    from advisor.catalog.matching import matched
+
+    found = matched(label)
+    if found is None:
+        from advisor.catalog.derivatives import derivative
+
+        found = derivative(label)
+    return found
 
 
 def _of_catalog(match: Match) -> Source:

@@ -10,7 +10,6 @@ import pytest
 from advisor import advise
 from advisor.catalog import find_model
 from advisor.catalog.derivatives import UNLIKE_ITS_BASE, derivative
-from advisor.catalog.names import read_names
 from advisor.errors import AmbiguousName
 
 
@@ -27,7 +26,7 @@ from advisor.errors import AmbiguousName
     ],
 )
 def test_a_derivative_is_taken_as_its_base(typed: str, base: str, storage: str) -> None:
-    found = derivative(read_names(typed))
+    found = derivative(typed)
     assert found is not None
     assert (found.entry.name, found.derivative, found.storage) == (base, True, storage)
     model = find_model(typed, offline=True)
@@ -53,12 +52,12 @@ def test_a_derivative_is_taken_as_its_base(typed: str, base: str, storage: str) 
 )
 def test_one_of_another_size_or_kind_is_asked_back(typed: str) -> None:
     with pytest.raises(AmbiguousName, match=UNLIKE_ITS_BASE):
-        derivative(read_names(typed))
+        derivative(typed)
 
 
 @pytest.mark.parametrize("typed", ["acme/poems-7b", "qwen3-27b", "", "///"])
 def test_a_name_without_a_base_in_it_is_none(typed: str) -> None:
-    assert derivative(read_names(typed)) is None
+    assert derivative(typed) is None
 
 
 def test_it_likely_fits_at_best_and_says_so() -> None:
