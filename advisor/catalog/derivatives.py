@@ -7,20 +7,20 @@ name that speaks of other sizes, of parts that the base does not have or of anot
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from advisor.catalog.entries import Match, ModelEntry
-from advisor.catalog.matching import by_base, match_of
-from advisor.catalog.names import Name, read_names, shorter, squashed
+from advisor.catalog.matching import by_spelling, match_of
+from advisor.catalog.names import read_names, shorter, squashed
 from advisor.errors import AmbiguousName
 
 UNLIKE_ITS_BASE = (
     "by its name a derivative, which may differ in size, and its own config.json is not here: give a path to it, or "
     "take its base"
 )
+_BETWEEN = re.compile("[-_.]+")
 _SIZED = re.compile(r"\d[bm]\b")
-_OTHER_SIZE = re.compile(r"(?:[ae]|\d+x)?\d+b|\d{2,}m|\d+x\d+|\d+(?:e|experts?|layers?|l)")
-"""Of a word beside the base's name: a size, or a number of experts or layers. One digit and m is a context."""
+_OTHER_SIZE = re.compile(r"(?:[ae]|\d+x)?\d+b|\d{2,}m|\d+x\d+|\d{2,}e|\d+(?:experts?|layers?|l)")
+"""Of a word beside the base's name: a size, or a number of experts or layers. Not a context (1m) or a rate (1e-5)."""
 _OTHER_BUILD = re.compile(
     # grown, cut or thinned out
     r"pro|solar|franken.*|passthrough|.*upscal.*|expand.*|double.*|depth|width|deep|shallow|half|tiny|mini|small|nano"
@@ -37,35 +37,29 @@ _OTHER_BUILD = re.compile(
 
 def derivative(text: str) -> Match | None:
     """The model whose name stands inside `text`, or None. Raises AmbiguousName where it is not sure."""
-    name, base, entries = _contained(read_names(text))
-    if name is None:
-        return None
-    entry = entries[0]
-    unlike = any(_OTHER_SIZE.fullmatch(word) or _OTHER_BUILD.fullmatch(word) for word in _beside(name.base, base))
-    bare = squashed(base) in map(squashed, entry.bare)
-    if unlike or bare or len(entries) > 1:
-        raise AmbiguousName("model", name.text, (one.hub_id for one in entries), UNLIKE_ITS_BASE)
-    *_, (_, taken) = shorter(name.base)
-    return match_of(entry, name, taken)._replace(derivative=True)
+    for name in read_names(text):
+        found = _contained(name.base)
+        if found is None:
+            continue
+        entries, spelling, beside = found
+        entry = entries[0]
+        unlike = any(_OTHER_SIZE.fullmatch(word) or _OTHER_BUILD.fullmatch(word) for word in beside)
+        if unlike or len(entries) > 1 or spelling in map(squashed, entry.bare):
+            raise AmbiguousName("model", name.text, (one.hub_id for one in entries), UNLIKE_ITS_BASE)
+        *_, (_, taken) = shorter(name.base)
+        return match_of(entry, name, taken)._replace(derivative=True)
+    return None
 
 
-def _contained(names: Iterable[Name]) -> tuple[Name | None, str, tuple[ModelEntry, ...]]:
-    """The name and the longest listed one, with its size, inside it, and what that one fits."""
-    found: tuple[Name | None, str, tuple[ModelEntry, ...]] = (None, "", ())
-    for name in names:
-        wrapped = _dashed(name.base)
-        for base, entries in by_base().items():
-            if len(base) > len(found[1]) and _dashed(base) in wrapped and _SIZED.search(base):
-                found = (name, base, entries)
-    return found
-
-
-def _dashed(base: str) -> str:
-    """A spelling in which all that may stand between words is one sign, around it, too."""
-    return f"-{re.sub('[_.]', '-', base)}-"
-
-
-def _beside(whole: str, base: str) -> list[str]:
-    """The words of a name before and after that of its base."""
-    before, _, after = _dashed(whole).partition(_dashed(base))
-    return [word for word in (*before.split("-"), *after.split("-")) if word]
+def _contained(base: str) -> tuple[tuple[ModelEntry, ...], str, list[str]] | None:
+    """The entries of the longest listed name, with its size, inside another; its spelling; and the words beside it."""
+    marks = list(_BETWEEN.finditer(base))
+    starts, ends = [0, *(mark.end() for mark in marks)], [*(mark.start() for mark in marks), len(base)]
+    spans = [(start, end) for start in starts for end in ends if start < end]
+    for start, end in sorted(spans, key=lambda span: span[0] - span[1]):
+        part = base[start:end]
+        for spelling in (squashed(part), squashed(part.replace("_", "-"))) if _SIZED.search(part) else ():
+            entries = by_spelling().get(spelling, ())
+            if entries:
+                return entries, spelling, [word for word in _BETWEEN.split(f"{base[:start]}-{base[end:]}") if word]
+    return None

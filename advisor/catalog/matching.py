@@ -50,7 +50,7 @@ def _by_rule(name: Name) -> Match | None:
     steps = list(shorter(name.base))
     stored = [index for index, (_, taken) in enumerate(steps) if taken and taken[0].kind == "storage"]
     for base, taken in steps[max(stored, default=0) :]:  # no listed name says how it is stored
-        found = _known(name, base, taken, _by_spelling().get(squashed(base), ()))
+        found = _known(name, base, taken, by_spelling().get(squashed(base), ()))
         if found is not None:
             return found
         kin = _kin().get(squashed(base))
@@ -67,7 +67,7 @@ def _known(name: Name, base: str, taken: tuple[Ending, ...], spelled: tuple[Mode
     whole = listed(f"{name.organization}/{base}") if name.organization else None
     if whole is not None:
         return match_of(whole.entry, name, taken)._replace(derived=whole.derived)
-    entries = by_base().get(base, spelled)
+    entries = _by_base().get(base, spelled)
     if not entries:
         return None
     own = [entry for entry in entries if squashed(base) not in map(squashed, entry.bare)]
@@ -98,7 +98,7 @@ def _same_files(organization: str, taken: tuple[Ending, ...], entry: ModelEntry)
 
 
 @cache
-def by_base() -> dict[str, tuple[ModelEntry, ...]]:
+def _by_base() -> dict[str, tuple[ModelEntry, ...]]:
     """The entries of every name without its organization, in lower case.
 
     A maker's id gives its base, a mirror's does not: `unsloth/mistral-7b` says nothing about `mistral-7b`.
@@ -114,10 +114,10 @@ def by_base() -> dict[str, tuple[ModelEntry, ...]]:
 
 
 @cache
-def _by_spelling() -> dict[str, tuple[ModelEntry, ...]]:
+def by_spelling() -> dict[str, tuple[ModelEntry, ...]]:
     """The same by `squashed` names."""
     found: dict[str, tuple[ModelEntry, ...]] = {}
-    for base, entries in by_base().items():
+    for base, entries in _by_base().items():
         key = squashed(base)
         found[key] = tuple(dict.fromkeys((*found.get(key, ()), *entries)))
     return found

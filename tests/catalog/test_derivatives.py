@@ -18,6 +18,7 @@ from advisor.errors import AmbiguousName
     [
         ("acme/my-llama-3-8b-tuned", "llama-3-8b", ""),
         ("acme/Foo_Qwen3_1.7B_Wordle-SFT", "qwen3-1.7b", ""),
+        ("/runs/olmo3-32b-instruct-SFT-1114-seed_33333/step814-hf", "olmo-3-32b", ""),
         ("acme/Nous-Mixtral-8x7B-v2", "mixtral-8x7b", ""),
         ("acme/llama-3.1-8b-1m-context", "llama-3.1-8b", ""),
         ("acme/qwen2.5-vl-7b-charts", "qwen2.5-vl-7b", ""),
