@@ -216,13 +216,18 @@ def _keep(
 
 
 def known_model(name: str) -> ModelSpec | None:
-    """The formula's model; for an unknown architecture, prints a line to stderr and returns None."""
+    """The formula's model; for an unknown architecture, prints a line to stderr and returns None.
+
+    Also prints what is not known of one that was taken as the model which it is named after.
+    """
     try:
-        # Weights are made here, and stored as the recipe says.
-        return find_model(name).model_copy(update={"checkpoint": None})
+        found = find_model(name)
     except UnsupportedArchitecture as error:
         _say_without_formula(error)
         return None
+    if found.unread:
+        click.echo(f"not known: {found.unread}", err=True)
+    return found.model_copy(update={"checkpoint": None})  # weights are made here, and stored as the recipe says
 
 
 def _as_built(model: ModelSpec, stack: tuple[str, ...]) -> ModelSpec | None:

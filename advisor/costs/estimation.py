@@ -204,6 +204,8 @@ def _estimate(
         least = _step_memory(model, _as_computed(recipe), batch, fewest, card)
         memory = spanning_memory(_job_memory(model, recipe, workload, gpu, profile, least), memory, memory)
     proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
+    if model.unread:
+        proof = proof.not_knowing(model.unread)
     return Estimate(
         recipe=recipe,
         memory=with_unknown_layers(memory, model, recipe),

@@ -195,6 +195,7 @@ class ModelSpec(Frozen):
 
     vision: VisionSpec | None = None  # the tower that reads images, where it has one
     checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
+    unread: str = ""  # what is not known of it because another model's sizes were taken: then nothing surely fits
 
     @property
     def attends(self) -> bool:
