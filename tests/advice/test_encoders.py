@@ -51,6 +51,21 @@ def test_what_texts_cannot_have_is_refused(knobs: dict[str, Any], said: str) -> 
         asked("bge-small-en-v1.5", **knobs)
 
 
+def test_scores_of_decoders_are_not_quoted_for_an_encoder() -> None:
+    knobs = {"examples": 1000, "method": "dora"}
+    of_an_encoder, of_a_decoder = (advise(name, "24GB", **knobs) for name in ("bge-small-en-v1.5", "qwen3-0.6b"))
+    texts = []
+    for advice in (of_an_encoder, of_a_decoder):
+        assert advice.recommendation is not None
+        texts.append(" ".join(reason.text for reason in advice.recommendation.reasons))
+    assert "we know no comparison on an encoder" in texts[0]
+    assert "0.469" not in texts[0]
+    assert "0.469" in texts[1]
+    free = advise("bge-small-en-v1.5", "24GB", examples=1000).recommendation
+    assert free is not None and free.method == "dora"
+    assert not any("85.2" in reason.text for reason in free.reasons)
+
+
 def test_no_script_is_written_for_an_encoder() -> None:
     advice = asked("bert-base-uncased")
     with pytest.raises(InputError, match=r"no script yet .* load it with AutoModelForMaskedLM"):

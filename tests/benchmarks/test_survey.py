@@ -39,6 +39,9 @@ ROW = {
         ({"gc": "off", "packing": "on"}, {"gradient_checkpointing": False, "packing": True}),
         ({"special_knobs": "reentrant group_by_length"}, {"reentrant": True, "group_by_length": True}),
         ({"tool": "unsloth-notebook"}, {"trainer": "unsloth"}),
+        ({"method": "oft", "quant": "awq"}, {"method": "qlora", "variant": "oft", "quant": "awq"}),
+        ({"method": "qlora", "quant": "mxfp4"}, {"method": "lora"}),
+        ({"quant": "hqq4"}, {"method": "qlora", "quant": "hqq", "quant_bits": 4}),
     ],
 )
 def test_settings_become_knobs(changes: dict[str, str], knobs: dict[str, Any]) -> None:
@@ -53,6 +56,7 @@ def test_settings_become_knobs(changes: dict[str, str], knobs: dict[str, Any]) -
         ({"special_knobs": "compile"}, ["compile"]),
         ({"optimizer": "shampoo"}, ["optimizer shampoo"]),
         ({"variants": "rslora"}, []),
+        ({"variants": "loftq", "special_knobs": "neftune"}, []),
         ({"variants": "lisa"}, ["method lisa"]),
         ({"tool": "open-instruct"}, ["trainer open-instruct"]),
         ({"attention": "xformers"}, ["attention xformers"]),
@@ -60,6 +64,12 @@ def test_settings_become_knobs(changes: dict[str, str], knobs: dict[str, Any]) -
 )
 def test_what_has_no_word_is_lost(changes: dict[str, str], lost: list[str]) -> None:
     assert question({**ROW, **changes})[1] == lost
+
+
+def test_a_trainer_that_offloads_decides_on_checkpointing() -> None:
+    knobs, _ = question({**ROW, "tool": "axolotl", "special_knobs": "activation_offload"})
+    assert knobs["offload"] == "activations"
+    assert "gradient_checkpointing" not in knobs
 
 
 def test_rows_are_answered_or_refused() -> None:
