@@ -44,7 +44,7 @@ TOWERS: dict[str, TowerRow] = {
     "internvl": TowerRow("internvl", "tiles.internvl"),
     "llava": TowerRow("llava", "llava.llava"),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
-    "mistral3": TowerRow("pixtral", "pixtral.pixtral"),
+    "mistral3": TowerRow("pixtral", "pixtral.pixtral", rms=True),
     "qwen3_5": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
     "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
     "smolvlm": TowerRow("smolvlm", "tiles.smolvlm"),

@@ -26,6 +26,18 @@ class TowerParts(NamedTuple):
     buffers: tuple[int, ...] = ()  # bytes of each
     base_buffers: tuple[int, ...] = ()  # numbers of each, in the base's dtype
     whole: str = ""  # a linear layer that no quantization reaches
+    norms: Mapping[str, int] = {}  # around the blocks, by their width; their vectors are among `vectors`
+    loose: Mapping[str, int] = {}  # other vectors around: the convolution's bias, a class's token
+    block_loose: Mapping[str, int] = {}  # other vectors of each block
+    unread: frozenset[str] = frozenset()  # norms whose output nothing reads
+
+
+def _with_vectors(v: VisionSpec, parts: TowerParts) -> TowerParts:
+    """`parts` with the vectors of a tower of two norms a block, of their widths."""
+    each = 1 if v.code.rms else 2
+    inside = (*(v.hidden_size,) * 2 * each, *parts.block_loose.values())
+    around = (*(width for width in parts.norms.values() for _ in range(each)), *parts.loose.values())
+    return parts._replace(block_vectors=inside, vectors=around)
 
 
 def _linear(name: str, in_features: int, out_features: int, bias: bool = True) -> LinearShape:
@@ -54,7 +66,8 @@ def _qwen2(v: VisionSpec) -> TowerParts:
     mlp = (_linear("fc1", h, inner), _linear("fc2", inner, h))
     kernel = (h, v.patch_width)
     merger = _named(*_qwen_merger(v, "mlp", "0", "2"))
-    return TowerParts(_named(*attention, *mlp), merger, (h,) * 4, (h,) * 2, (kernel,), _frequencies(v))
+    parts = TowerParts(_named(*attention, *mlp), merger, (), (), (kernel,), _frequencies(v), norms={"merger": h})
+    return _with_vectors(v, parts)
 
 
 def _qwen2_5(v: VisionSpec) -> TowerParts:
@@ -63,7 +76,8 @@ def _qwen2_5(v: VisionSpec) -> TowerParts:
     mlp = (_linear("gate_proj", h, inner), _linear("up_proj", h, inner), _linear("down_proj", inner, h))
     kernel = (h, v.patch_width)
     merger = _named(*_qwen_merger(v, "mlp", "0", "2"))
-    return TowerParts(_named(*attention, *mlp), merger, (h,) * 2, (h,), (kernel,), _frequencies(v))
+    parts = TowerParts(_named(*attention, *mlp), merger, (), (), (kernel,), _frequencies(v), norms={"merger": h})
+    return _with_vectors(v, parts)
 
 
 def _qwen3(v: VisionSpec) -> TowerParts:
@@ -72,9 +86,10 @@ def _qwen3(v: VisionSpec) -> TowerParts:
     mlp = (_linear("linear_fc1", h, inner), _linear("linear_fc2", inner, h))
     paths = ["merger", *(f"deepstack_merger_list.{index}" for index in range(len(v.deepstack_layers)))]
     around = [shape for path in paths for shape in _qwen_merger(v, path, "linear_fc1", "linear_fc2")]
-    norms = (h,) * 2 + (v.merged_size,) * 2 * len(v.deepstack_layers)
-    tensors = ((h, v.patch_width), (v.position_rows, h))
-    return TowerParts(_named(*attention, *mlp), _named(*around), (h,) * 4, (h, *norms), tensors, _frequencies(v))
+    norms = {"merger": h, **{path: v.merged_size for path in paths[1:]}}
+    tensors, block, loose = ((h, v.patch_width), (v.position_rows, h)), _named(*attention, *mlp), {"bias": h}
+    parts = TowerParts(block, _named(*around), (), (), tensors, _frequencies(v), norms=norms, loose=loose)
+    return _with_vectors(v, parts)
 
 
 def _clip_block(v: VisionSpec) -> dict[str, LinearShape]:
@@ -93,19 +108,22 @@ def _gemma3(v: VisionSpec) -> TowerParts:
 def _llava(v: VisionSpec) -> TowerParts:
     h, out = v.hidden_size, v.output_size
     around = _named(_linear("linear_1", h, out), _linear("linear_2", out, out))
-    tensors = ((h, v.patch_width), (v.position_rows, h))
-    return TowerParts(_clip_block(v), around, (h,) * 4, (h,) * 5, tensors, (8 * v.position_rows,))
+    tensors, norms = ((h, v.patch_width), (v.position_rows, h)), {"pre": h, "pooled": h}
+    parts = TowerParts(_clip_block(v), around, (), (), tensors, (8 * v.position_rows,))
+    return _with_vectors(v, parts._replace(norms=norms, loose={"class": h}, unread=frozenset(("pooled",))))
 
 
 def _llava_next(v: VisionSpec) -> TowerParts:
     parts = _llava(v)
-    return parts._replace(vectors=(*parts.vectors, v.output_size))  # the token that ends a row of patches
+    return _with_vectors(v, parts._replace(loose={**parts.loose, "line": v.output_size}))  # ends a row of patches
 
 
 def _smolvlm(v: VisionSpec) -> TowerParts:
     h = v.hidden_size
     around = _named(_linear("proj", v.merged_size, v.output_size, bias=False))
-    return TowerParts(_clip_block(v), around, (h,) * 4, (h,) * 3, ((h, v.patch_width), (v.position_rows, h)))
+    tensors = ((h, v.patch_width), (v.position_rows, h))
+    parts = TowerParts(_clip_block(v), around, (), (), tensors, norms={"post": h}, loose={"bias": h})
+    return _with_vectors(v, parts)
 
 
 def _pixtral(v: VisionSpec) -> TowerParts:
@@ -115,7 +133,8 @@ def _pixtral(v: VisionSpec) -> TowerParts:
     block = _named(*attention, *mlp, _linear("down_proj", inner, h, bias=False))
     merging = _linear("patch_merger.merging_layer", v.merged_size, h, bias=False)
     around = _named(merging, _linear("linear_1", h, out, bias=False), _linear("linear_2", out, out, bias=False))
-    return TowerParts(block, around, (h,) * 2, (h,) * 2, ((h, v.patch_width),), (2 * v.head_dim,) * 2)
+    parts = TowerParts(block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h, "merger": h})
+    return _with_vectors(v, parts)
 
 
 def _internvl(v: VisionSpec) -> TowerParts:
@@ -124,8 +143,10 @@ def _internvl(v: VisionSpec) -> TowerParts:
     mlp = (_linear("fc1", h, inner), _linear("fc2", inner, h))
     block = _named(*attention, _linear("projection_layer", h, h), *mlp)
     around = _named(_linear("linear_1", v.merged_size, out), _linear("linear_2", out, out))
-    tensors = ((h, v.patch_width), (v.position_rows, h))
-    return TowerParts(block, around, (h,) * 6, (h, h, v.merged_size, v.merged_size), tensors)
+    tensors, loose = ((h, v.patch_width), (v.position_rows, h)), {"class": h, "bias": h}
+    scales, norms = {"lambda_1": h, "lambda_2": h}, {"merger": v.merged_size}
+    parts = TowerParts(block, around, (), (), tensors, norms=norms, loose=loose, block_loose=scales)
+    return _with_vectors(v, parts)
 
 
 def _gemma4(v: VisionSpec) -> TowerParts:

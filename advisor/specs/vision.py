@@ -47,6 +47,7 @@ class VisionSpec(Frozen):
     position_rows: Count = 0  # of the table of learned positions
     window_size: Count = 0  # pixels of the square in which patches attend to each other; 0: all of an image
     full_layers: tuple[int, ...] = ()  # blocks without that window
+    unread_blocks: Count = 0  # at its end, whose output no token is made of: they run, and get no gradients
     deepstack_layers: tuple[int, ...] = ()  # blocks whose output is projected as well, into the first decoder layers
     least_pixels: Annotated[int, Range(0, 10**12)] = 0  # of an image after the processor; 0: no limit
     most_pixels: Annotated[int, Range(0, 10**12)] = 0
