@@ -5,9 +5,16 @@ Source: transformers 5.23, models/*/modeling_*.py, cited as in the rows of decod
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.errors import UnsupportedArchitecture
+
+
+Beside = Literal["grids", "", "sizes", "mask"]
+"""What a processor hands the model beside pixels: the grid of each image and the kind of each token (Qwen), nothing,
+the size of each image, or a mask of all pixels."""
+Returned = Literal["", "tokens", "tower"]
+"""What the model's outputs hold beside the logits: nothing, the tokens of images, or what the tower made of them."""
 
 
 class TowerRow(NamedTuple):
@@ -20,6 +27,8 @@ class TowerRow(NamedTuple):
     # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
     patches_are_leaf: bool = False
     places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
+    beside: Beside = "grids"
+    returns: Returned = ""
     experts_alone: bool = (
         False  # peft does not know the fused experts of the whole model, as it does of the decoder's own
     )
@@ -42,7 +51,8 @@ TOWERS: dict[str, TowerRow] = {
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
     "internvl": TowerRow("internvl", "tiles.internvl"),
-    "llava": TowerRow("llava", "llava.llava"),
+    # modeling_clip.py, CLIPVisionModel: _input_embed_layer = "patch_embedding"
+    "llava": TowerRow("llava", "llava.llava", "llava", patches_are_leaf=True, beside="", returns="tokens"),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
     "mistral3": TowerRow("pixtral", "pixtral.pixtral", rms=True),
     "qwen3_5": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),

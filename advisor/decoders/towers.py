@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from advisor.decoders.stack import Stack
 from advisor.decoders.vision import Seen, Tower, TowerWeights
+from advisor.decoders.vision_clip import llava_tower
 from advisor.decoders.vision_qwen import qwen_tower
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.tape import Tape
 
-TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {"qwen": qwen_tower}
+TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {"llava": llava_tower, "qwen": qwen_tower}
 
 
 def seen(

@@ -8,15 +8,15 @@ from __future__ import annotations
 from math import ceil
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.mlp import activation
 from advisor.decoders.rope import rotate_half
 from advisor.decoders.vision import BlockKind, BlockWeights, Seen, Tower, block_plan
 from advisor.decoders.vision_attention import attended_pieces, kinds_of
 from advisor.decoders.vision_patches import begun, embedded_patches, pixels_of
+from advisor.decoders.vision_tiles import activated
 from advisor.specs import Picture, VisionSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import chunk_last, copy, regathered
-from advisor.tape.ops import add, cast, mul, scale, unary
+from advisor.tape.ops import add, cast, mul, unary
 from advisor.tape.tape import Tape
 
 
@@ -177,17 +177,10 @@ def _turned(t: Tape, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor]) -> tup
 def _mlp(d: Tower, x: Tensor, w: BlockWeights) -> Tensor:
     t, v, linears = d.t, d.v, w.linears
     if "gate_proj" in linears:
-        activated = [_activated(t, v.activation, linear(t, x, linears["gate_proj"]))]
+        activated = [activated(t, v.activation, linear(t, x, linears["gate_proj"]))]
         return linear(t, mul(t, activated.pop(), linear(t, x, linears["up_proj"])), linears["down_proj"])
     first, second = ("fc1", "fc2") if "fc1" in linears else ("linear_fc1", "linear_fc2")
-    return linear(t, _activated(t, v.activation, linear(t, x, linears[first])), linears[second])
-
-
-def _activated(t: Tape, kind: str, x: Tensor) -> Tensor:
-    """The activation of x; quick_gelu is `x * sigmoid(1.702 * x)`."""
-    if kind == "quick_gelu":
-        return mul(t, x, unary(t, scale(t, x), "output"))
-    return activation(t, kind, x)
+    return linear(t, activated(t, v.activation, linear(t, x, linears[first])), linears[second])
 
 
 def _merged(d: Tower, x: Tensor, path: str, stacked: int) -> Tensor:

@@ -232,17 +232,21 @@ def tower_adapted(v: VisionSpec, recipe: Recipe) -> frozenset[str]:
     return frozenset(n for n in names if targets == ("all-linear",) or n.rpartition(".")[2] in targets)
 
 
-def tower_linears(v: VisionSpec) -> list[tuple[LinearShape, int]]:
-    """Every linear layer, and how often it occurs."""
-    parts = tower_parts(v)
-    return [(one, v.num_hidden_layers) for one in parts.block.values()] + [(one, 1) for one in parts.around.values()]
+def tower_linears(v: VisionSpec, read: bool = False) -> list[tuple[LinearShape, int]]:
+    """Every linear layer, or those that tokens are made of, and how often it occurs."""
+    parts, blocks = tower_parts(v), v.num_hidden_layers - v.unread_blocks * read
+    return [(one, blocks) for one in parts.block.values()] + [(one, 1) for one in parts.around.values()]
 
 
-def tower_shapes(v: VisionSpec) -> list[tuple[tuple[int, ...], int]]:
-    """Every other parameter, and how often it occurs."""
-    parts = tower_parts(v)
-    vectors = [((width,), v.num_hidden_layers) for width in parts.block_vectors]
-    return [*vectors, *(((width,), 1) for width in parts.vectors), *((shape, 1) for shape in parts.tensors)]
+def tower_shapes(v: VisionSpec, read: bool = False) -> list[tuple[tuple[int, ...], int]]:
+    """Every other parameter, or those that tokens are made of, and how often it occurs."""
+    parts, blocks = tower_parts(v), v.num_hidden_layers - v.unread_blocks * read
+    around = list(parts.vectors)
+    for name in parts.unread if read else ():
+        for _ in range(1 if v.code.rms else 2):
+            around.remove(parts.norms[name])
+    vectors = [((width,), blocks) for width in parts.block_vectors]
+    return [*vectors, *(((width,), 1) for width in around), *((shape, 1) for shape in parts.tensors)]
 
 
 def sees_images(m: ModelSpec) -> bool:
@@ -251,11 +255,14 @@ def sees_images(m: ModelSpec) -> bool:
 
 
 def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
-    """Sizes of what a batch holds beside its tokens: pixels in fp32, the grid of each image, the kind of each token.
+    """Sizes of what a batch holds beside its tokens: pixels in fp32, and what TowerRow.beside says, in int64.
 
-    Source: transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py: pixel_values, image_grid_thw, mm_token_type_ids.
+    Source: transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py: pixel_values, image_grid_thw, mm_token_type_ids;
+    models/{pixtral,llava_next,smolvlm}/image_processing_*.py: image_sizes, pixel_attention_mask.
     """
     v = m.vision
     if v is None or not v.row:
         return []
-    return [4 * batch * v.row_patches * v.patch_width, 24 * batch * len(v.row), 8 * batch * length]
+    images, patches = batch * len(v.row), batch * v.row_patches
+    beside = {"grids": [24 * images, 8 * batch * length], "sizes": [16 * images], "mask": [8 * patches * v.patch_size**2]}
+    return [4 * patches * v.patch_width, *beside.get(v.code.beside, [])]
