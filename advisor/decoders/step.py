@@ -71,7 +71,7 @@ def _recorded(
     if m.vision is not None and m.vision.row and m.vision.code.code:
         from advisor.decoders.vision import TowerWeights, block_plan
 
-        tower = TowerWeights(m.vision, recipe, RANK, stack)
+        tower = TowerWeights(m, m.vision, recipe, RANK, stack)
         copies |= {TOWER + index: times for index, (_, times) in enumerate(block_plan(m.vision))}
     recorder = Recorder(t, copies)
     layers = [

@@ -20,7 +20,7 @@ from advisor.parameters.towers import (
     tower_quant,
     tower_trained,
 )
-from advisor.specs import LinearShape, Recipe, VisionSpec
+from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.program import BATCH
 from advisor.tape.tape import Tape
@@ -52,9 +52,9 @@ class TowerWeights:
     `read`: the blocks that tokens are made of.
     """
 
-    def __init__(self, v: VisionSpec, recipe: Recipe, rank: int, stack: Stack) -> None:
+    def __init__(self, m: ModelSpec, v: VisionSpec, recipe: Recipe, rank: int, stack: Stack) -> None:
         self.trains, self.dtype = tower_trained(recipe), other_dtype(recipe)
-        parts, names = tower_parts(v), tower_adapted(v, recipe)
+        parts, names = tower_parts(v), tower_adapted(m, recipe)
         base = recipe.base_dtype
 
         def made(shape: LinearShape) -> Linear:

@@ -177,8 +177,8 @@ def _turned(t: Tape, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor]) -> tup
 def _mlp(d: Tower, x: Tensor, w: BlockWeights) -> Tensor:
     t, v, linears = d.t, d.v, w.linears
     if "gate_proj" in linears:
-        activated = [activated(t, v.activation, linear(t, x, linears["gate_proj"]))]
-        return linear(t, mul(t, activated.pop(), linear(t, x, linears["up_proj"])), linears["down_proj"])
+        gate = [activated(t, v.activation, linear(t, x, linears["gate_proj"]))]
+        return linear(t, mul(t, gate.pop(), linear(t, x, linears["up_proj"])), linears["down_proj"])
     first, second = ("fc1", "fc2") if "fc1" in linears else ("linear_fc1", "linear_fc2")
     return linear(t, activated(t, v.activation, linear(t, x, linears[first])), linears[second])
 

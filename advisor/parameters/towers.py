@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from advisor.checkpoints import STORES, Quantization
 from advisor.libraries import libraries_of
+from advisor.parameters.targets import attention_names
 from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 
 
@@ -218,18 +219,19 @@ def tower_trained(recipe: Recipe) -> bool:
     return recipe.method == "full" and recipe.train_tower and not recipe.trained_layers
 
 
-def tower_adapted(v: VisionSpec, recipe: Recipe) -> frozenset[str]:
+def tower_adapted(m: ModelSpec, recipe: Recipe) -> frozenset[str]:
     """Names of the tower's linear layers that get an adapter: all, or those that a target names the end of.
 
-    `attention` stands for the decoder's names, as an exported file lists them. Where only the last layers have
-    adapters, the tower is taken to have none.
+    `attention` stands for the decoder's names, as an exported file lists them: some towers have layers of those names.
+    Where only the last layers have adapters, the tower is taken to have none.
     """
     targets = recipe.target_modules
-    if not (recipe.has_adapters and recipe.train_tower) or recipe.trained_layers or targets == ("attention",):
+    if m.vision is None or not (recipe.has_adapters and recipe.train_tower) or recipe.trained_layers:
         return frozenset()
-    parts = tower_parts(v)
+    parts = tower_parts(m.vision)
     names = (*parts.block, *parts.around)
-    return frozenset(n for n in names if targets == ("all-linear",) or n.rpartition(".")[2] in targets)
+    ends = attention_names(m) if targets == ("attention",) else targets
+    return frozenset(n for n in names if targets == ("all-linear",) or n.rpartition(".")[2] in ends)
 
 
 def tower_linears(v: VisionSpec, read: bool = False) -> list[tuple[LinearShape, int]]:

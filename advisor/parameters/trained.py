@@ -137,7 +137,7 @@ def tower_trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
 
     found: list[Trained] = []
     if recipe.has_adapters:
-        names = tower_adapted(m.vision, recipe)
+        names = tower_adapted(m, recipe)
         for shape, times in tower_linears(m.vision, read=True):
             found += _adapter(shape, recipe, times) if shape.name in names else []
         return tuple(found)
@@ -161,7 +161,7 @@ def idle_tower_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
 
     found = [] if v.row else list(tower_trained_shapes(m, recipe))
     if v.unread_blocks:
-        names, block = tower_adapted(v, recipe), tower_parts(v).block.values()
+        names, block = tower_adapted(m, recipe), tower_parts(v).block.values()
         found += [one for shape in block if shape.name in names for one in _adapter(shape, recipe, v.unread_blocks)]
     return found
 

@@ -80,6 +80,18 @@ TOWERS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "co
 """What the modules of towers and projectors are called."""
 
 
+TOWER_PATHS = rf"(.*\.)?({'|'.join(TOWERS)})(\..*)?"
+"""A pattern of the paths of those modules."""
+
+
+def freeze_tower(model: Any) -> None:
+    """Leave a vision tower and its projector as they are."""
+    frozen = tower_parameters(model)
+    for parameter in model.parameters():
+        if id(parameter) in frozen:
+            parameter.requires_grad_(False)
+
+
 def tower_parameters(model: Any) -> set[int]:
     """The ids of the parameters of a vision tower and its projector; empty where the model has none."""
     return {id(parameter) for name, parameter in model.named_parameters() if in_tower(name)}
