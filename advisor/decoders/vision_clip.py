@@ -49,8 +49,16 @@ def _features(d: Tower, pixels: Tensor, leaf: bool) -> tuple[Tensor, list[Tensor
 
 
 def _patches_alone(d: Tower, x: Tensor) -> Tensor:
-    """x without the class's token: a view."""
-    return part(d.t, x, (tile_count(d), tile_patches(d), d.v.hidden_size))
+    """x without the class's token: a view, which a product whose weight is trained copies and keeps.
+
+    Casts to the product's dtype copy it as well. Source: PyTorch 2.13, aten/src/ATen/native/LinearAlgebra.cpp,
+    should_fold.
+    """
+    t, first = d.t, d.weights.around["linear_1"]
+    x = part(t, x, (tile_count(d), tile_patches(d), d.v.hidden_size))
+    trained = first.lora_a if first.lora_a is not None else first.weight
+    copied = trained.needs_grad and x.dtype == (t.autocast or trained.dtype)
+    return copy(t, x, x.shape) if copied else x
 
 
 def llava_tower(d: Tower, leaf: bool) -> Seen:
