@@ -50,14 +50,18 @@ TOWERS: dict[str, TowerRow] = {
     "gemma3": TowerRow("gemma3", "gemma.gemma3"),
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
-    "internvl": TowerRow("internvl", "tiles.internvl"),
+    # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings
+    "internvl": TowerRow(
+        "internvl", "tiles.internvl", "internvl", patches_are_leaf=True, beside="", returns="tokens"
+    ),
     # modeling_clip.py, CLIPVisionModel: _input_embed_layer = "patch_embedding"
     "llava": TowerRow("llava", "llava.llava", "llava", patches_are_leaf=True, beside="", returns="tokens"),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
     "mistral3": TowerRow("pixtral", "pixtral.pixtral", rms=True),
     "qwen3_5": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
     "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
-    "smolvlm": TowerRow("smolvlm", "tiles.smolvlm"),
+    # modeling_smolvlm.py, SmolVLMVisionTransformer.get_input_embeddings: self.embeddings
+    "smolvlm": TowerRow("smolvlm", "tiles.smolvlm", "smolvlm", patches_are_leaf=True, beside="mask", returns="tower"),
 }
 
 

@@ -12,6 +12,7 @@ from advisor.decoders.mlp import activation
 from advisor.decoders.vision import BlockWeights, Tower, block_plan
 from advisor.decoders.vision_patches import begun, embedded_patches
 from advisor.tape.graph import Tensor
+from advisor.tape.layout import copy, regathered
 from advisor.tape.ops import add, cast, mul, promoted, scale, unary
 from advisor.tape.program import BATCH
 from advisor.tape.tape import Tape
@@ -104,3 +105,14 @@ def projected(d: Tower, x: Tensor) -> Tensor:
     hidden = [linear(t, x, around["linear_1"])]
     hidden.append(activated(t, "gelu", hidden.pop()))
     return linear(t, hidden[0], around["linear_2"])
+
+
+def shuffled(d: Tower, x: Tensor) -> Tensor:
+    """Squares of a tile's patches (N, P, H) side by side: (N, tokens, squares); columns are merged, then rows.
+
+    Source: models/internvl/modeling_internvl.py, InternVLModel.pixel_shuffle.
+    """
+    t, merge = d.t, d.v.merge_size
+    tiles, patches, width = x.shape
+    x = copy(t, regathered(t, x), (tiles, patches // merge, width * merge))
+    return copy(t, regathered(t, x), (tiles, patches // merge**2, width * merge**2))

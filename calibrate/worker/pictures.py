@@ -70,9 +70,19 @@ def _side(config: Any) -> tuple[int, int]:
     return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
 
 
-PROCESSED: dict[str, Callable[..., dict[str, Any]]] = dict.fromkeys(
-    ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids
-)
+def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """SmolVLM's: tiles row by row, none of them all zeros, which means that there is none; and a mask of their pixels."""
+    shape = (batch, sum(one.tiles for one in pictures))
+    side = _side(config)
+    with unset_fake_temporarily():
+        mask = torch.ones(*shape, *side, dtype=torch.int64)
+    return {"pixel_values": torch.ones(*shape, 3, *side), "pixel_attention_mask": mask}
+
+
+PROCESSED: dict[str, Callable[..., dict[str, Any]]] = {
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids),
+    "smolvlm": _rows_of_tiles,
+}
 """What a model's processor hands on, by the model's type; the others': `_tiles`."""
 
 
