@@ -58,8 +58,8 @@ TOWERS: dict[str, TowerRow] = {
     "llava": TowerRow("llava", "llava.llava", "llava", patches_are_leaf=True, beside="", returns="tokens"),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
     "mistral3": TowerRow("pixtral", "pixtral.pixtral", rms=True),
-    "qwen3_5": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
-    "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
+    "qwen3_5": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
+    "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
     # modeling_smolvlm.py, SmolVLMVisionTransformer.get_input_embeddings: self.embeddings
     "smolvlm": TowerRow("smolvlm", "tiles.smolvlm", "smolvlm", patches_are_leaf=True, beside="mask", returns="tower"),
 }
