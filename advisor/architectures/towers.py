@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 from advisor.errors import UnsupportedArchitecture
 
 
-Beside = Literal["grids", "", "sizes", "mask"]
+Beside = Literal["grids", "", "sizes", "mask", "kinds"]
 """What a processor hands the model beside pixels: the grid of each image and the kind of each token (Qwen), nothing,
-the size of each image, or a mask of all pixels."""
+the size of each image, a mask of all pixels, or the kind of each token."""
 Returned = Literal["", "tokens", "tower"]
 """What the model's outputs hold beside the logits: nothing, the tokens of images, or what the tower made of them."""
 
@@ -29,6 +29,7 @@ class TowerRow(NamedTuple):
     places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
     beside: Beside = "grids"
     returns: Returned = ""
+    see_both_ways: bool = False  # tokens of an image attend to each other both ways: every row has masks of its own
     experts_alone: bool = (
         False  # peft does not know the fused experts of the whole model, as it does of the decoder's own
     )
@@ -47,7 +48,11 @@ TOWERS: dict[str, TowerRow] = {
     "qwen3_vl_moe": TowerRow(
         "qwen3", "qwen.qwen", "qwen", places_by_axes=True, experts_alone=True, text_places_beside=True
     ),
-    "gemma3": TowerRow("gemma3", "gemma.gemma3"),
+    # modeling_siglip.py, SiglipVisionModel: _input_embed_layer = "patch_embedding"
+    # modeling_gemma3.py, create_masks_for_vision_model
+    "gemma3": TowerRow(
+        "gemma3", "gemma.gemma3", "gemma3", patches_are_leaf=True, beside="kinds", returns="tokens", see_both_ways=True
+    ),
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
     # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings

@@ -9,11 +9,13 @@ from advisor.decoders.vision import Seen, Tower, TowerWeights
 from advisor.decoders.vision_clip import llava_tower
 from advisor.decoders.vision_intern import internvl_tower
 from advisor.decoders.vision_qwen import qwen_tower
+from advisor.decoders.vision_siglip import gemma3_tower
 from advisor.decoders.vision_smol import smolvlm_tower
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.tape import Tape
 
 TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {
+    "gemma3": gemma3_tower,
     "internvl": internvl_tower,
     "llava": llava_tower,
     "qwen": qwen_tower,

@@ -102,8 +102,8 @@ def _clip_block(v: VisionSpec) -> dict[str, LinearShape]:
 
 def _gemma3(v: VisionSpec) -> TowerParts:
     h, tensors = v.hidden_size, ((v.hidden_size, v.patch_width), (v.position_rows, v.hidden_size))
-    projection = (h, v.output_size)
-    return TowerParts(_clip_block(v), {}, (h,) * 4, (h,) * 4, (*tensors, projection), (8 * v.position_rows,))
+    parts = TowerParts(_clip_block(v), {}, (), (), (*tensors, (h, v.output_size)), (8 * v.position_rows,))
+    return _with_vectors(v, parts._replace(norms={"post": h}, loose={"bias": h, "soft": h}))
 
 
 def _llava(v: VisionSpec) -> TowerParts:
@@ -134,7 +134,9 @@ def _pixtral(v: VisionSpec) -> TowerParts:
     block = _named(*attention, *mlp, _linear("down_proj", inner, h, bias=False))
     merging = _linear("patch_merger.merging_layer", v.merged_size, h, bias=False)
     around = _named(merging, _linear("linear_1", h, out, bias=False), _linear("linear_2", out, out, bias=False))
-    parts = TowerParts(block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h, "merger": h})
+    parts = TowerParts(
+        block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h, "merger": h}
+    )
     return _with_vectors(v, parts)
 
 
@@ -260,11 +262,17 @@ def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
     """Sizes of what a batch holds beside its tokens: pixels in fp32, and what TowerRow.beside says, in int64.
 
     Source: transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py: pixel_values, image_grid_thw, mm_token_type_ids;
-    models/{pixtral,llava_next,smolvlm}/image_processing_*.py: image_sizes, pixel_attention_mask.
+    models/{pixtral,llava_next,smolvlm}/image_processing_*.py: image_sizes, pixel_attention_mask;
+    models/gemma3/processing_gemma3.py: token_type_ids.
     """
     v = m.vision
     if v is None or not v.row:
         return []
     images, patches = batch * len(v.row), batch * v.row_patches
-    beside = {"grids": [24 * images, 8 * batch * length], "sizes": [16 * images], "mask": [8 * patches * v.patch_size**2]}
+    beside = {
+        "grids": [24 * images, 8 * batch * length],
+        "sizes": [16 * images],
+        "mask": [8 * patches * v.patch_size**2],
+        "kinds": [8 * batch * length],
+    }
     return [4 * patches * v.patch_width, *beside.get(v.code.beside, [])]

@@ -79,6 +79,11 @@ class VisionSpec(Frozen):
         return self.places_by_axes and (bool(self.row) or not self.code.text_places_beside)
 
     @property
+    def sees_both_ways(self) -> bool:
+        """Whether tokens of the row's images attend to each other both ways, so that every row has masks of its own."""
+        return self.code.see_both_ways and bool(self.row)
+
+    @property
     def patch_width(self) -> int:
         """Numbers of one patch."""
         return self.channels * self.temporal_patch_size * self.patch_size**2

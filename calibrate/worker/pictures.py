@@ -45,7 +45,11 @@ def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture,
 def _features(config: Any, one: Picture) -> int:
     """Tokens of an image that the tower makes; the others are marks, which are text."""
     patches, kind = one.patches, config.model_type
-    merged = {"internvl": 2, "mistral3": getattr(config, "spatial_merge_size", 1), "smolvlm": getattr(config, "scale_factor", 1)}
+    merged = {
+        "internvl": 2,
+        "mistral3": getattr(config, "spatial_merge_size", 1),
+        "smolvlm": getattr(config, "scale_factor", 1),
+    }
     return patches // merged[kind] ** 2 if kind in merged else one.tokens
 
 
@@ -65,6 +69,11 @@ def _tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.
     return {"pixel_values": torch.zeros(tiles, 3, *_side(config))}
 
 
+def _tiles_and_kinds(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Square tiles, and the kind of each token."""
+    return {**_tiles(config, batch, pictures, kinds), "token_type_ids": kinds}
+
+
 def _side(config: Any) -> tuple[int, int]:
     side = config.vision_config.image_size
     return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
@@ -81,6 +90,7 @@ def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds
 
 PROCESSED: dict[str, Callable[..., dict[str, Any]]] = {
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids),
+    "gemma3": _tiles_and_kinds,
     "smolvlm": _rows_of_tiles,
 }
 """What a model's processor hands on, by the model's type; the others': `_tiles`."""
