@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 from advisor.errors import UnsupportedArchitecture
 
-
 Beside = Literal["grids", "", "sizes", "mask", "kinds"]
 """What a processor hands the model beside pixels: the grid of each image and the kind of each token (Qwen), nothing,
 the size of each image, a mask of all pixels, or the kind of each token."""

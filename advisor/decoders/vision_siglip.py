@@ -6,7 +6,7 @@ Source: transformers 5.23, models/{siglip,gemma3}/modeling_*.py. Locals live as 
 from __future__ import annotations
 
 from advisor.decoders.norms import rms_norm_unit_offset
-from advisor.decoders.vision import BlockWeights, Seen, Tower
+from advisor.decoders.vision import Seen, Tower
 from advisor.decoders.vision_clip import clip_block
 from advisor.decoders.vision_patches import begun, embedded_patches, pixels_of
 from advisor.decoders.vision_tiles import run_blocks, tile_count, tile_patches
