@@ -123,6 +123,7 @@ class Forward:
                 _kept[:] = [scattered(t, x, mask, tokens), tokens, *pictures.stacked]
                 self._return(tokens, pictures)
                 x = _kept[0]
+                _kept += self._blocks()
                 ids = self._placed(ids)
             x = self.stack.embedded(t, m, recipe, x)
             if ends.first_norm is not None:
@@ -176,6 +177,20 @@ class Forward:
         assert self.m.vision is not None
         returned = self.m.vision.code.returns
         self.returned = {"": [], "tokens": [tokens], "tower": pictures.kept}[returned]
+
+    def _blocks(self) -> list[Tensor]:
+        """Which image each token belongs to, where those of one image attend to each other both ways.
+
+        Source: transformers 5.23, models/gemma3/modeling_gemma3.py, get_block_sequence_ids_for_mask.
+        """
+        vision, t = self.m.vision, self.t
+        if vision is None or not vision.sees_both_ways:
+            return []
+        made = t.empty((BATCH, LENGTH), "int64")
+        tokens = BATCH * LENGTH
+        for moved in (9 * tokens, 2 * tokens, 2 * tokens, 3 * tokens, 5 * tokens, 12 * tokens, 2 * made.bytes):
+            t.kernel("elementwise", "int64", 0, moved)
+        return [made]
 
     def _placed(self, ids: Tensor) -> Tensor:
         """Position ids on three axes, where the model has them; it keeps their offsets behind the images."""

@@ -73,9 +73,10 @@ SQUARES: dict[str, Any] = {
     "image_size": 56,
     "patch_size": 14,
 }
+LAYERS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
 CONFIGS["gemma3"] = {
     "mm_tokens_per_image": 4,
-    "text_config": {"model_type": "gemma3_text", "head_dim": 64, "sliding_window": 1000, **PLAIN},
+    "text_config": {"model_type": "gemma3_text", "head_dim": 64, "sliding_window": 1000, **LAYERS, **PLAIN},
     "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **SQUARES, "image_size": 224},
 }
 OF_TEXT: dict[str, dict[str, Any]] = {
