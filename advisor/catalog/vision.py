@@ -150,8 +150,12 @@ def _llava(v: Fields, whole: Fields, width: int) -> Sizes:
     sizes = _common(v, 768, 3072, 12, 12, 32, 224)
     if whole.text("vision_feature_select_strategy", "default") != "default":
         raise whole.unsupported("vision_feature_select_strategy", "the class token among an image's tokens")
+    layer, blocks = whole.config.get("vision_feature_layer", -2), int(str(sizes["num_hidden_layers"]))
+    if type(layer) is not int or not -blocks - 1 <= layer <= blocks:
+        raise whole.unsupported("vision_feature_layer", "image features of several blocks, or of none")
     act = v.text("hidden_act", "quick_gelu")
-    return {**sizes, "position_rows": _squares(sizes) + 1, "activation": act, "output_size": width}
+    return {**sizes, "position_rows": _squares(sizes) + 1, "activation": act, "output_size": width,
+            "unread_blocks": blocks - layer if layer >= 0 else -1 - layer}  # fmt: skip
 
 
 def _mistral3(v: Fields, whole: Fields, width: int) -> Sizes:

@@ -89,6 +89,11 @@ ALIKE = ("8.0", "8.6", "9.0", "7.5", "6.0")
 """Compute capabilities that stand for all others: those that pick the same kernels share one recording."""
 
 
+def masks_rows(m: ModelSpec, padded: bool) -> bool:
+    """Whether every row has masks of its own: rows differ in length, or tokens of images attend both ways."""
+    return padded or (m.vision is not None and m.vision.sees_both_ways)
+
+
 @lru_cache(maxsize=1024)
 def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padded: bool) -> SdpaPlan:
     """The first of ALIKE that picks what `capability` picks for each call of this step.
@@ -97,7 +102,7 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
     """
     if not capability or attention_kind(m, recipe) != "sdpa":
         return SdpaPlan("", frozenset())
-    masked = slides or padded or architecture_of(m.architecture).always_makes_mask
+    masked = slides or masks_rows(m, padded) or architecture_of(m.architecture).always_makes_mask
     calls = sdpa_calls(m, recipe, masked)
     torch = libraries_of(recipe.stack).torch
 

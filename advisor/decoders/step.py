@@ -13,7 +13,7 @@ from advisor.architectures import architecture_of
 from advisor.decoders.encoder import HeadTransform
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
-from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
+from advisor.decoders.kinds import composes_attention, layer_plan, masks_rows, sdpa_plan, slides
 from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.recorder import TOWER, Recorder, drop_autocast_cache, leaving_garbage
@@ -76,7 +76,7 @@ def _recorded(
     if m.vision is not None and m.vision.row and m.vision.code.code:
         from advisor.decoders.vision import TowerWeights, block_plan
 
-        tower = TowerWeights(m.vision, recipe, RANK, stack)
+        tower = TowerWeights(m, m.vision, recipe, RANK, stack)
         copies |= {TOWER + index: times for index, (_, times) in enumerate(block_plan(m.vision))}
     recorder = Recorder(t, copies)
     layers = [
@@ -199,7 +199,7 @@ def step_program(
     if packed:
         padded = stack.sees_packed_rows and not architecture_of(m.architecture).sees_packed_rows_as_one
     stack = stack.shaped(m, recipe, batch, length)
-    padded = stack.masks(padded)
+    padded = masks_rows(m, stack.masks(padded))
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
     chunks, rows = chunks_of(m, recipe, batch, length), batch if m.vision is not None and m.vision.row else 0

@@ -6,11 +6,21 @@ from collections.abc import Callable
 
 from advisor.decoders.stack import Stack
 from advisor.decoders.vision import Seen, Tower, TowerWeights
+from advisor.decoders.vision_clip import llava_tower
+from advisor.decoders.vision_intern import internvl_tower
 from advisor.decoders.vision_qwen import qwen_tower
+from advisor.decoders.vision_siglip import gemma3_tower
+from advisor.decoders.vision_smol import smolvlm_tower
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.tape import Tape
 
-TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {"qwen": qwen_tower}
+TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {
+    "gemma3": gemma3_tower,
+    "internvl": internvl_tower,
+    "llava": llava_tower,
+    "qwen": qwen_tower,
+    "smolvlm": smolvlm_tower,
+}
 
 
 def seen(

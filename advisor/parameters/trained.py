@@ -135,26 +135,40 @@ def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
 
 @lru_cache(maxsize=64)
 def tower_trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
-    """What of a vision tower and its projector requires gradients; on rows of text none of it gets any."""
+    """What of a vision tower and its projector gets gradients on images: not what no token is made of."""
     if m.vision is None:
         return ()
     from advisor.parameters.towers import tower_adapted, tower_linears, tower_shapes, tower_trained
 
     found: list[Trained] = []
     if recipe.has_adapters:
-        names = tower_adapted(m.vision, recipe)
-        for shape, times in tower_linears(m.vision):
+        names = tower_adapted(m, recipe)
+        for shape, times in tower_linears(m.vision, read=True):
             found += _adapter(shape, recipe, times) if shape.name in names else []
         return tuple(found)
     if not tower_trained(recipe):
         return ()
     dtype = other_dtype(recipe)
-    for shape, times in tower_linears(m.vision):
+    for shape, times in tower_linears(m.vision, read=True):
         found.append(Trained(shape.out_features, shape.in_features, times, dtype, True, _projection(recipe)))
         found += [Trained(shape.out_features, 0, times, dtype)] * shape.bias
-    for size, times in tower_shapes(m.vision):
+    for size, times in tower_shapes(m.vision, read=True):
         found.append(Trained(size[0], prod(size[1:]) if len(size) > 1 else 0, times, dtype))
     return tuple(found)
+
+
+def idle_tower_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
+    """The adapters of a tower that get no gradients: on rows of text all, else those of blocks that nothing reads."""
+    v = m.vision
+    if v is None or not recipe.has_adapters:
+        return []
+    from advisor.parameters.towers import tower_adapted, tower_parts
+
+    found = [] if v.row else list(tower_trained_shapes(m, recipe))
+    if v.unread_blocks:
+        names, block = tower_adapted(m, recipe), tower_parts(v).block.values()
+        found += [one for shape in block if shape.name in names for one in _adapter(shape, recipe, v.unread_blocks)]
+    return found
 
 
 @lru_cache(maxsize=64)

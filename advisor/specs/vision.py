@@ -47,6 +47,7 @@ class VisionSpec(Frozen):
     position_rows: Count = 0  # of the table of learned positions
     window_size: Count = 0  # pixels of the square in which patches attend to each other; 0: all of an image
     full_layers: tuple[int, ...] = ()  # blocks without that window
+    unread_blocks: Count = 0  # at its end, whose output no token is made of: they run, and get no gradients
     deepstack_layers: tuple[int, ...] = ()  # blocks whose output is projected as well, into the first decoder layers
     least_pixels: Annotated[int, Range(0, 10**12)] = 0  # of an image after the processor; 0: no limit
     most_pixels: Annotated[int, Range(0, 10**12)] = 0
@@ -76,6 +77,11 @@ class VisionSpec(Frozen):
         Source: transformers 5.23, models/qwen2_5_vl and qwen3_vl, modeling_*.py: text_position_ids.
         """
         return self.places_by_axes and (bool(self.row) or not self.code.text_places_beside)
+
+    @property
+    def sees_both_ways(self) -> bool:
+        """Whether tokens of the row's images attend to each other both ways, so that every row has masks of its own."""
+        return self.code.see_both_ways and bool(self.row)
 
     @property
     def patch_width(self) -> int:

@@ -28,31 +28,99 @@ GRIDS = (
 def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture, ...]) -> dict[str, Any]:
     """The inputs of a micro-batch whose rows begin with a token of text and hold these images, one after the other.
 
-    `input_ids` gets the marks of the images. What says how large they are has values, on fake tensors, too. Source:
-    transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py.
+    `input_ids` gets the marks of the images. What says how large they are has values, on fake tensors, too. Sources:
+    transformers 5.23, models/*/processing_*.py and image_processing_*.py of each model.
     """
-    config = model.config
-    vision, batch = config.vision_config, input_ids.shape[0]
+    config, batch = model.config, input_ids.shape[0]
     with unset_fake_temporarily():
-        kinds = torch.zeros_like(input_ids)
-        begin = 1
+        kinds, begin = torch.zeros_like(input_ids), 1
         for one in pictures:
-            input_ids[:, begin : begin + one.tokens] = config.image_token_id
-            kinds[:, begin : begin + one.tokens] = 1
+            count = _features(config, one)
+            input_ids[:, begin : begin + count] = config.image_token_id
+            kinds[:, begin : begin + count] = 1
             begin += one.tokens + 1
+    return PROCESSED.get(config.model_type, _tiles)(config, batch, pictures, kinds)
+
+
+def _features(config: Any, one: Picture) -> int:
+    """Tokens of an image that the tower makes; the others are marks, which are text."""
+    patches, kind = one.patches, config.model_type
+    merged = {
+        "internvl": 2,
+        "mistral3": getattr(config, "spatial_merge_size", 1),
+        "smolvlm": getattr(config, "scale_factor", 1),
+    }
+    return patches // merged[kind] ** 2 if kind in merged else one.tokens
+
+
+def _grids(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Qwen's: patches side by side, the grid of each image, the kind of each token."""
+    vision = config.vision_config
+    with unset_fake_temporarily():
         grid = torch.tensor([[1, one.high, one.wide] for _ in range(batch) for one in pictures])
     patches = batch * sum(one.patches for one in pictures)
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     return {"pixel_values": torch.zeros(patches, width), "image_grid_thw": grid, "mm_token_type_ids": kinds}
 
 
+def _tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Square tiles, of all images together."""
+    tiles = batch * sum(one.tiles for one in pictures)
+    return {"pixel_values": torch.zeros(tiles, 3, *_side(config))}
+
+
+def _tiles_and_kinds(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Square tiles, and the kind of each token."""
+    return {**_tiles(config, batch, pictures, kinds), "token_type_ids": kinds}
+
+
+def _side(config: Any) -> tuple[int, int]:
+    side = config.vision_config.image_size
+    return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
+
+
+def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """SmolVLM's: tiles row by row, none of them all zeros, which means that there is none; and a mask of their pixels."""
+    shape = (batch, sum(one.tiles for one in pictures))
+    side = _side(config)
+    with unset_fake_temporarily():
+        mask = torch.ones(*shape, *side, dtype=torch.int64)
+    return {"pixel_values": torch.ones(*shape, 3, *side), "pixel_attention_mask": mask}
+
+
+PROCESSED: dict[str, Callable[..., dict[str, Any]]] = {
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids),
+    "gemma3": _tiles_and_kinds,
+    "smolvlm": _rows_of_tiles,
+}
+"""What a model's processor hands on, by the model's type; the others': `_tiles`."""
+
+
 TOWERS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector", "embed_vision")
 """What the modules of towers and projectors are called."""
+
+
+TOWER_PATHS = rf"(.*\.)?({'|'.join(TOWERS)})(\..*)?"
+"""A pattern of the paths of those modules."""
+
+
+def freeze_tower(model: Any) -> None:
+    """Leave a vision tower and its projector as they are."""
+    frozen = tower_parameters(model)
+    for parameter in model.parameters():
+        if id(parameter) in frozen:
+            parameter.requires_grad_(False)
 
 
 def tower_parameters(model: Any) -> set[int]:
     """The ids of the parameters of a vision tower and its projector; empty where the model has none."""
     return {id(parameter) for name, parameter in model.named_parameters() if in_tower(name)}
+
+
+def reads_early(model: Any) -> bool:
+    """Whether tokens are made of what an earlier block of the tower returns, so that later ones get no gradients."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    return getattr(base.config, "vision_feature_layer", -1) != -1
 
 
 def in_tower(path: str) -> bool:

@@ -36,6 +36,9 @@ def test_the_step_on_images(name: str, method: str, checkpointing: bool, autocas
         ("qwen2_5_vl", "lora", {"target_modules": ("attention",)}),
         ("qwen2_5_vl", "lora", {"target_modules": ("q_proj", "up_proj")}),
         ("qwen3_vl", "full", {"base_dtype": "float32"}),
+        ("gemma3", "qdora", {"gradient_checkpointing": False, "rows": 3}),
+        ("gemma3", "lora", {"images": 4, "train_tower": False}),
+        ("qwen3_5", "full", {"train_tower": False}),
         ("qwen2_5_vl", "qlora", {"kbit_upcast": False, "double_quant": False}),
     ],
 )
@@ -43,7 +46,7 @@ def test_other_images_and_knobs(name: str, method: str, knobs: dict[str, Any]) -
     check(name, method, **knobs)
 
 
-@pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full")])
+@pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full"), ("gemma3", "lora")])
 def test_padded_rows_with_images(name: str, method: str) -> None:
     check(name, method, padded=True)
 

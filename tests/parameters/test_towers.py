@@ -44,12 +44,12 @@ def test_the_count_of_a_tower(name: str, tower: int) -> None:
 
 
 def test_what_is_adapted() -> None:
-    _, v = seeing()
-    assert tower_adapted(v, LORA) >= {"qkv", "proj", "gate_proj", "mlp.0", "mlp.2"}
-    assert tower_adapted(v, LORA.model_copy(update={"target_modules": ("attention",)})) == frozenset()
-    assert tower_adapted(v, LORA.model_copy(update={"target_modules": ("q_proj", "up_proj")})) == {"up_proj"}
-    assert tower_adapted(v, LORA.model_copy(update={"train_tower": False})) == frozenset()
-    assert tower_adapted(v, LORA.model_copy(update={"trained_layers": 2})) == frozenset()
+    m, _ = seeing()
+    assert tower_adapted(m, LORA) >= {"qkv", "proj", "gate_proj", "mlp.0", "mlp.2"}
+    assert tower_adapted(m, LORA.model_copy(update={"target_modules": ("attention",)})) == frozenset()
+    assert tower_adapted(m, LORA.model_copy(update={"target_modules": ("q_proj", "up_proj")})) == {"up_proj"}
+    assert tower_adapted(m, LORA.model_copy(update={"train_tower": False})) == frozenset()
+    assert tower_adapted(m, LORA.model_copy(update={"trained_layers": 2})) == frozenset()
 
 
 def test_what_is_trained_whole() -> None:
