@@ -15,6 +15,7 @@ from advisor.specs import (
     Attention,
     DType,
     KernelSet,
+    Link,
     Loss,
     Method,
     Offload,
@@ -33,6 +34,7 @@ class Question(Frozen):
     """One field for each knob of `knobs.KNOBS` except the model and the card; None leaves it open."""
 
     gpus: int | None = None
+    nodes: int | None = None
     examples: int | None = None
     data: str | None = None
     data_columns: tuple[str, ...] | None = None
@@ -89,6 +91,9 @@ class Question(Frozen):
     eval_steps: int | None = None
     trainer: Trainer | None = None
     sharding: Sharding | None = None
+    reshard: bool | None = None
+    link: Link | None = None
+    network_gbit: float | None = None
     priority: Priority | None = None
     price_per_hour: float | None = None
     fixed: tuple[str, ...] = ()  # names of the knobs that were given, in the order of KNOBS
