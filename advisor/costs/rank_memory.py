@@ -9,8 +9,8 @@ from advisor.costs.static import Static, static_memory
 from advisor.decoders.recorder import HEAD
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step import StepProgram, step_program
-from advisor.engines import Engine, engine_for
-from advisor.engines.engine import Height
+from advisor.engines import engine_for
+from advisor.engines.engine import Engine, Height
 from advisor.engines.parts import Parts, plus
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
@@ -24,8 +24,8 @@ def rank_static(m: ModelSpec, engine: Engine, batch: int, length: int, beside: b
     """What the rank with the most holds from the first step to the last."""
     whole = static_memory(m, engine.recipe, batch, length, beside, stack)
     tensors = [one for one in whole.tensors if one[0] not in SHARDED]
-    tensors += [tuple(one) for one in (*engine.weights(), *engine.beside())]
-    tensors += [tuple(one) for one in kept_tensors(engine.updated(), engine.recipe.optimizer)]
+    tensors += [(held.term, held.bytes, held.times) for held in (*engine.weights(), *engine.beside())]
+    tensors += kept_tensors(engine.updated(), engine.recipe.optimizer)
     exact: dict[TermName, int] = {}
     blocks: dict[TermName, int] = {}
     for term, size, count in tensors:

@@ -80,7 +80,8 @@ def units_of(m: ModelSpec, recipe: Recipe, stack: Stack) -> Units:
             for kind, copies in layer_plan(m, recipe, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
         )
     )
-    tokens, others = [], []
+    tokens: list[Piece] = []
+    others: list[Piece] = []
     for shape, times, dtype, trained in outer_tensors(m, recipe):
         piece = Piece(shape[0], prod(shape[1:]), dtype, trained)
         (tokens if shape == (m.vocab_size, m.token_size) else others).extend([piece] * times)
@@ -88,7 +89,9 @@ def units_of(m: ModelSpec, recipe: Recipe, stack: Stack) -> Units:
     rest = [piece for linear in projections(m, recipe, recipe.rank, stack).values() for piece in of_linear(linear)]
     rest += [piece for piece in others if piece.columns > 1]
     head = head_linear(m)
-    adapted = Linear(head, recipe, recipe.rank, "none", recipe.base_dtype) if head in outer_adapters(m, recipe) else None
+    adapted = (
+        Linear(head, recipe, recipe.rank, "none", recipe.base_dtype) if head in outer_adapters(m, recipe) else None
+    )
     beside = [piece for piece in of_linear(adapted) if piece.trained][:3] if adapted is not None else []
     vectors = [piece for piece in others if piece.columns == 1]
     return Units(
@@ -102,8 +105,8 @@ def units_of(m: ModelSpec, recipe: Recipe, stack: Stack) -> Units:
 def _of_layer(w: Weights) -> Iterator[Piece]:
     """The parameters of a decoder layer."""
     for linear in w.linears.values():
-        yield from of_linear(linear)
-    for norm in (*w.norms, *w.qk_norms):
+        yield from (one._replace(trained=one.trained and not linear.idle) for one in of_linear(linear))
+    for norm in (*w.norms, *w.further_norms.values(), *w.qk_norms):
         for one in norm.norms if isinstance(norm, HeadNorms) else (norm,):
             yield from _of_norm(one)
     tensors = [*w.own.values()] + ([w.sinks] if w.sinks is not None else [])
@@ -118,7 +121,7 @@ def of_linear(m: Linear) -> Iterator[Piece]:
     else:
         packed, _constants = store_bytes(m.in_features, m.out_features, m.recipe)
         yield Piece(packed, 1, "uint8", False, True)
-    yield from map(_piece, _there(m.bias, m.lora_a, m.lora_b, m.magnitude, m.rotation))
+    yield from map(_piece, _there(m.bias, m.lora_a, m.lora_b, m.magnitude, *m.replacing))
 
 
 def _of_norm(norm: Norm) -> Iterator[Piece]:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.engines.engine import Engine, Held, trained_pieces
+from advisor.engines.engine import Engine, Held, Phase, Transfer, trained_pieces
 from advisor.terms import TermName
+
+
+BUCKET_BYTES = 25 * 1024**2
+"""bucket_cap_mb."""
 
 
 class Ddp(Engine):
@@ -21,3 +25,14 @@ class Ddp(Engine):
         """The buckets: as many bytes as the trained parameters have. Their sizes change with the first step."""
         size = sum(piece.bytes * unit.copies for unit in self.units.all for piece in trained_pieces(unit))
         yield Held(TermName.REDUCTION, size, 1)
+
+    def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
+        """The gradients of a layer, in buckets that are reduced while backward goes on."""
+        size = sum(piece.bytes for piece in trained_pieces(self.by_place[place])) if place in self.by_place else 0
+        if not size or phase == "forward" or not syncs:
+            return ()
+        return (Transfer("reduce", size, max(1, round(size / BUCKET_BYTES)), "all"),)
+
+    def copied_bytes(self, place: int, phase: Phase, syncs: bool) -> float:
+        """Gradients are copied into their bucket and back: each is read and written twice."""
+        return 4.0 * sum(one.bytes for one in self.transfers(place, phase, syncs))

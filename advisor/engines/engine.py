@@ -13,6 +13,7 @@ from advisor.parameters.trained import Trained
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.terms import TermName
 
+Phase = Literal["forward", "backward"]
 At = Literal["before", "peak", "after"]
 """Of a part: as it begins, at its highest, as it has ended."""
 
@@ -25,6 +26,18 @@ class Height(NamedTuple):
     gathered: int
     reduction: int = 0
     reduced: bool = False  # the part's own gradients have been reduced by then
+
+
+class Transfer(NamedTuple):
+    """Calls of a collective, `calls` for `bytes` together: of what is gathered, or before what is reduced.
+
+    `among`: the cards that shard one copy of the model, those that hold the same shard, or all of them.
+    """
+
+    kind: Literal["gather", "scatter", "reduce"]
+    bytes: int
+    calls: int = 1
+    among: Literal["shards", "copies", "all"] = "shards"
 
 
 class Held(NamedTuple):
@@ -69,6 +82,8 @@ class Engine:
     name = ""
     gradient_dtype = ""
     """Of the gradients that a layer makes; '' for that of each parameter."""
+    overlaps = True
+    """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 
     def __init__(self, m: ModelSpec, recipe: Recipe, placement: Placement, units: Units) -> None:
         self.m, self.recipe, self.placement, self.units = m, recipe, placement, units
@@ -123,3 +138,19 @@ class Engine:
         """The points of forward and backward that may be the highest."""
         for turn in (*parts.forward_turns(), *parts.backward_turns()):
             yield Height(turn, "peak", 0)
+
+    def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
+        """What one layer at `place` exchanges in `phase`. `syncs`: in a micro-batch whose gradients are reduced."""
+        return ()
+
+    def closing(self) -> tuple[Transfer, ...]:
+        """What is exchanged once a step after the optimizer, beside nothing."""
+        return ()
+
+    def copied_bytes(self, place: int, phase: Phase, syncs: bool) -> float:
+        """Traffic of the card's memory for copies into and out of what is exchanged, for one layer at `place`."""
+        return 0.0
+
+    def syncs(self, index: int) -> bool:
+        """Whether micro-batch `index` of a step, from 0, reduces its gradients: the last one alone."""
+        return index == self.recipe.gradient_accumulation - 1

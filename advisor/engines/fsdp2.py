@@ -4,9 +4,9 @@ Sources: PyTorch 2.13, distributed/fsdp/_fully_shard (_fsdp_param_group.py, _fsd
 accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model.
 
 A unit's weights are gathered into one buffer and copied out of it. Forward: the buffer of the unit before is freed only
-after the next unit's copy-out. Backward: the unit before is gathered while a layer runs; the buffer of a unit's gradients
-waits for the end of the next layer. The last unit keeps its weights from the forward on, and so does every unit where
-nothing is resharded.
+after the next unit's copy-out. Backward: the unit before is gathered while a layer runs; the buffer of a unit's
+gradients waits for the end of the next layer. The last unit keeps its weights from the forward on, and so does every
+unit where nothing is resharded.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.decoders.units import Piece, Unit
 from advisor.engines.engine import (
     Engine,
-    Held,
     Height,
+    Held,
     as_trained,
     gradient_blocks,
     padded_elements,
@@ -158,3 +158,37 @@ class Fsdp2(Engine):
             yield Height(turn, "before", standing + me.buffer + me.weights, waiting)
             yield Height(turn, "peak", standing + me.weights + ahead, waiting)
             yield Height(turn, "after", standing + ahead, me.scattered + me.left)
+
+    def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
+        """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.
+
+        Between copies of the model, what is left of the gradients is reduced once more.
+        """
+        me = self._exchanged(place)
+        found = []
+        if me.buffer and (phase == "forward" or not self._stays(place)):
+            found.append(Transfer("gather", me.buffer))
+        if phase == "backward" and syncs and me.scattered:
+            found.append(Transfer("scatter", me.scattered))
+            if self.placement.gpus > self.ranks:
+                found.append(Transfer("reduce", me.scattered // self.ranks, among="copies"))
+        return tuple(found)
+
+    def _exchanged(self, place: int) -> UnitBytes:
+        """The unit that comes and goes with a part: tied weights with the embedding."""
+        if self.tied and place in (EMBEDDING, HEAD):
+            return self.sizes[HEAD] if place == EMBEDDING else NOTHING
+        return self.sizes.get(place, NOTHING)
+
+    def _stays(self, place: int) -> bool:
+        """Whether a unit's weights are kept from its forward to its backward."""
+        return not self.placement.reshard or place == (EMBEDDING if self.tied else HEAD)
+
+    def copied_bytes(self, place: int, phase: Phase, syncs: bool) -> float:
+        """Weights are copied out of their buffer, gradients into theirs, and what is left of them is cast."""
+        me = self._exchanged(place)
+        gathered = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
+        out = 2.0 * me.weights + 2.0 * me.cast if gathered else 0.0
+        if phase == "backward" and syncs:
+            out += float(me.gradients + me.scattered + me.left + me.scattered // self.ranks)
+        return out
