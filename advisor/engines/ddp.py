@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from advisor.engines.engine import Engine, Held, Phase, Transfer, trained_pieces
 from advisor.terms import TermName
 
-
 BUCKET_BYTES = 25 * 1024**2
 """bucket_cap_mb."""
 

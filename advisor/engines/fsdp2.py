@@ -22,6 +22,8 @@ from advisor.engines.engine import (
     Engine,
     Height,
     Held,
+    Phase,
+    Transfer,
     as_trained,
     gradient_blocks,
     padded_elements,
