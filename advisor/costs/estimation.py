@@ -51,7 +51,13 @@ def memory_evidence(stack: Stack, proof: Proof) -> str:
 
 
 def _job_memory(
-    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, step: StepMemory
+    m: ModelSpec,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement,
+    profile: DeviceProfile,
+    step: StepMemory,
 ) -> MemoryEstimate:
     """The peak of the job: of its worst step, or of what is before and between steps."""
     lengths = length_count(workload)
@@ -66,9 +72,9 @@ def _job_memory(
         batch = worst(workload, one)
         stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
         card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
-        found = _step_memory(m, one, batch, stack, card, evaluating=True)
+        found = _step_memory(m, one, batch, stack, card, placement, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
-    if recipe.is_quantized:
+    if recipe.is_quantized and placement.copies_model:  # what is spread is loaded on the host
         peaks += beginning_peaks(m, base_of(recipe), profile)
     return largest(peaks)
 
@@ -80,10 +86,31 @@ def _as_computed(recipe: Recipe) -> Recipe:
 
 @lru_cache(maxsize=256)
 def _step_memory(
-    m: ModelSpec, recipe: Recipe, batch: MicroBatch, stack: Stack, card: str, evaluating: bool = False
+    m: ModelSpec,
+    recipe: Recipe,
+    batch: MicroBatch,
+    stack: Stack,
+    card: str,
+    placement: Placement,
+    evaluating: bool = False,
 ) -> StepMemory:
     """Computed once for the many cards of a bare size that run the same attention kernels."""
     rows, tokens, padded, packed = batch
+    if placement.gpus > 1:
+        from advisor.costs.rank_memory import predict_rank_memory  # loaded where several cards share a job
+
+        return predict_rank_memory(
+            m,
+            recipe,
+            placement,
+            rows,
+            tokens,
+            stack=stack,
+            padded=padded,
+            capability=card,
+            packed=packed,
+            evaluating=evaluating,
+        )
     predict = predict_evaluation_memory if evaluating else predict_step_memory
     return predict(m, recipe, rows, tokens, stack=stack, padded=padded, capability=card, packed=packed)
 
@@ -198,14 +225,17 @@ def _estimate(
     model = stack.built(model)
     stack = stack.shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
-    step = _step_memory(model, _as_computed(recipe), batch, stack, card)
-    memory = _job_memory(model, recipe, workload, gpu, profile, step)
+    step = _step_memory(model, _as_computed(recipe), batch, stack, card, placement)
+    memory = _job_memory(model, recipe, workload, gpu, placement, profile, step)
     if (fewest := stack.scoring_fewest) is not None:
-        least = _step_memory(model, _as_computed(recipe), batch, fewest, card)
-        memory = spanning_memory(_job_memory(model, recipe, workload, gpu, profile, least), memory, memory)
+        least = _step_memory(model, _as_computed(recipe), batch, fewest, card, placement)
+        memory = spanning_memory(_job_memory(model, recipe, workload, gpu, placement, profile, least), memory, memory)
     proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
+    if placement.gpus > 1:
+        proof = _spread(proof, model, recipe, placement, stack)
     return Estimate(
         recipe=recipe,
+        placement=placement if placement.gpus > 1 else None,
         memory=with_unknown_layers(memory, model, recipe),
         time=_time(model, _as_computed(recipe), workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
@@ -219,3 +249,13 @@ def _estimate(
             attention=attention_uses(model, recipe, gpu, step.calls),
         ),
     )
+
+
+def _spread(proof: Proof, m: ModelSpec, recipe: Recipe, placement: Placement, stack: Stack) -> Proof:
+    """`proof` with what is not known of several cards; loaded only where there are some."""
+    from advisor.engines import engine_for
+    from advisor.engines.limits import not_known
+
+    engine = engine_for(m, recipe, placement, stack)
+    assert engine is not None
+    return proof._replace(unknown=(*proof.unknown, *not_known(m, recipe, engine)))

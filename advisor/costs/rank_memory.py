@@ -8,9 +8,10 @@ from advisor.costs.optimizer import kept_tensors, temporary_bytes
 from advisor.costs.static import Static, static_memory
 from advisor.decoders.recorder import HEAD
 from advisor.decoders.stack import THIS_STACK, Stack
-from advisor.decoders.step import StepProgram, step_program
+from advisor.decoders.step import StepProgram, evaluation_program, step_program
 from advisor.engines import engine_for
 from advisor.engines.engine import Engine, Height
+from advisor.engines.limits import check_placement
 from advisor.engines.parts import Parts, plus
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
@@ -45,33 +46,45 @@ def predict_rank_memory(
     padded: bool = False,
     capability: str = "",
     packed: bool = False,
+    evaluating: bool = False,
 ) -> StepMemory:
-    """Peak memory of one of the cards of a placement of several; arguments as of `predict_step_memory`.
+    """Peak memory of one of several cards that share a job; arguments as of `predict_step_memory`.
 
     It is that of the rank with the most rows of each parameter, in a step whose last micro-batch is reduced.
+    `evaluating`: of a batch without gradients, between two steps. Raises BadValue for what cannot run so.
     """
+    check_placement(m, recipe, placement)
     stack = stack.shaped(m, recipe, batch, seq_len)
     engine = engine_for(m, recipe, placement, stack)
     if engine is None:
         raise ValueError("one card has no engine")
     computed = engine.computed()
     static = rank_static(m, engine, batch, seq_len, padded or packed, stack)
-    base = sum(static.blocks.values())
-    program = step_program(
-        m, computed, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed
-    )
+    record = evaluation_program if evaluating else step_program
+    program = record(m, computed, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed)
     shape = (batch, seq_len, computed.rank)
+    return _highest(engine, static, program, shape, evaluating)._replace(
+        calls=program.calls, host_bytes=stack.host_bytes(program.hosted(*shape)) + engine.host_bytes()
+    )
+
+
+def _highest(
+    engine: Engine, static: Static, program: StepProgram, shape: tuple[int, int, int], evaluating: bool
+) -> StepMemory:
+    """The highest point of a recorded step, with the engine's buffers."""
+    recipe, base = engine.recipe, sum(static.blocks.values())
     segments = program.memory(*shape)
     standing = 0  # gradients of earlier micro-batches that belong to layers that were not run
-    if recipe.gradient_accumulation > 1:
+    if recipe.gradient_accumulation > 1 and not evaluating:
         standing = engine.accumulated_bytes() - segments[0].before[GRADIENT]
     parts = Parts(segments, engine.reduced())
     found = [(one, _live_bytes(one) + standing + one.gathered + one.reduction) for one in engine.heights(parts)]
     highest, most = max(found, key=lambda one: one[1])
     gradients = engine.gradients_bytes()
     temporary = temporary_bytes(engine.updated(), recipe.optimizer) + engine.optimizer_beside()
-    phases = {phase: max(h for one, h in found if one.turn.part.phase == phase) for phase in ("forward", "backward")}
-    phases["optimizer"] = gradients + temporary
+    phases = {one.turn.part.phase: 0 for one, _ in found}
+    phases = {phase: max(h for one, h in found if one.turn.part.phase == phase) for phase in phases}
+    phases["optimizer"] = 0 if evaluating else gradients + temporary
     if phases["optimizer"] > most:
         where, moving, gathered, reduction = "optimizer step", [0, temporary, gradients, 0], 0, 0
     else:
@@ -87,14 +100,12 @@ def predict_rank_memory(
         static_blocks=static.blocks,
         moving={term: size for term, size in terms.items() if term not in static.blocks},
         after_forward_bytes=base,
-        after_backward_bytes=base + gradients,
+        after_backward_bytes=base + (0 if evaluating else gradients),
         phase_peaks={phase: base + height for phase, height in phases.items()},
         part_peaks=(
             base + max(h for one, h in found if one.turn.part.place == HEAD),
             base + max(phases["optimizer"], *(h for one, h in found if one.turn.part.place != HEAD)),
         ),
-        calls=program.calls,
-        host_bytes=stack.host_bytes(program.hosted(*shape)),
     )
 
 

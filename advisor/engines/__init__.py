@@ -26,11 +26,16 @@ ENGINES: dict[Sharding, str] = {
 """File and class, loaded when asked for."""
 
 
+def engine_kind(sharding: Sharding) -> type[Engine]:
+    """The class of an engine, loaded when it is asked for."""
+    file, name = ENGINES[sharding].split(".")
+    kind: type[Engine] = getattr(importlib.import_module(f"{__name__}.{file}"), name)
+    return kind
+
+
 @lru_cache(maxsize=256)
 def engine_for(m: ModelSpec, recipe: Recipe, placement: Placement, stack: Stack) -> Engine | None:
     """The engine of a placement; None for one card."""
     if placement.gpus == 1:
         return None
-    file, name = ENGINES[placement.effective_sharding].split(".")
-    kind: type[Engine] = getattr(importlib.import_module(f"{__name__}.{file}"), name)
-    return kind(m, recipe, placement, units_of(m, recipe, stack))
+    return engine_kind(placement.effective_sharding)(m, recipe, placement, units_of(m, recipe, stack))

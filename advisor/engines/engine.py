@@ -92,6 +92,19 @@ class Engine:
         self.tied = not units.embedding.pieces
         self.by_place = {EMBEDDING: units.embedding, HEAD: units.last, **dict(enumerate(units.layers))}
 
+    @classmethod
+    def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
+        """Why this engine cannot run the recipe, and what to do; '' where it can."""
+        return ""
+
+    def unknown(self) -> tuple[str, ...]:
+        """What runs under this engine and is not mirrored."""
+        return ()
+
+    def host_bytes(self) -> int:
+        """What this rank holds of the host's memory for the whole run."""
+        return 0
+
     def computed(self) -> Recipe:
         """The recipe as the layers compute it: which dtypes their weights have there."""
         return self.recipe

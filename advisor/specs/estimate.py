@@ -6,7 +6,7 @@ from typing import Literal
 
 from advisor.frozen import Frozen
 from advisor.interval import Interval
-from advisor.specs.recipe import Recipe
+from advisor.specs.recipe import Placement, Recipe
 from advisor.terms import TermName
 
 
@@ -98,3 +98,4 @@ class Estimate(Frozen):
     time: TimeEstimate | None  # null when the card's speed is not known
     trainable_parameters: int
     evidence: Evidence
+    placement: Placement | None = None  # null for one card

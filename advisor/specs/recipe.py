@@ -127,6 +127,11 @@ class Placement(Frozen):
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
 
     @property
+    def copies_model(self) -> bool:
+        """Whether each card holds all of the model."""
+        return self.effective_sharding in ("none", "ddp")
+
+    @property
     def effective_sharding(self) -> Sharding:
         """How the cards work together: several that shard nothing run as plain data parallelism."""
         return "ddp" if self.gpus > 1 and self.sharding == "none" else self.sharding
@@ -139,7 +144,7 @@ class Placement(Frozen):
     @property
     def shards(self) -> int:
         """Cards that one copy of the model is spread over; 1 where each holds all of it."""
-        if self.effective_sharding in ("none", "ddp"):
+        if self.copies_model:
             return 1
         return self.node_gpus if self.sharding == "hsdp" else self.gpus
 
