@@ -26,6 +26,7 @@ from advisor.specs import (
     MemoryEstimate,
     Method,
     Model,
+    Placement,
     Priority,
     Recipe,
     Sharding,
@@ -63,6 +64,7 @@ class Plan(Frozen):
     time: TimeEstimate | None  # over all cards; null when no card's speed is known
     evidence: Evidence
     trainable_parameters: int
+    placement: Placement | None = None  # how several cards share the job; null for one
     cost: Interval | None = None  # of the whole job on all cards; null without --price-per-hour or times
     fastest_card: str = ""  # of several cards: where time is lowest
     slowest_card: str = ""  # of several cards: where time is highest
@@ -131,7 +133,7 @@ class GpuChoice(Frozen):
     memory_bytes: int  # the smallest that the driver reports among the cards
     bf16: bool  # whether they compute in bf16; if not, mixed precision is fp16
     gpus: int
-    sharding: Sharding
+    sharding: Sharding  # of the recommended plan; of the first where nothing fits
 
 
 class TrainerChoice(Frozen):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
+from advisor.advice.candidates import Row, best_rows, card_times, comparisons, placed_by_row, stand_ins, timing_card
 from advisor.advice.job import Estimator, Job, has_bf16, head_loses_chunks
 from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
 from advisor.advice.notes import (
@@ -101,6 +101,7 @@ def advise(
             measured = [*measured, smaller_note(default, smaller)]
             job = job._replace(question=job.question.fixing({"eval_batch": smaller}))
             rows = best_rows(job, _job_methods(job), neighbors)
+    job = placed_by_row(job, rows)
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
@@ -139,7 +140,7 @@ def advise(
             cards=context.cards,
             memory_bytes=context.memory_bytes,
             gpus=job.placement.gpus,
-            sharding=job.placement.effective_sharding,
+            sharding=(chosen or next(iter(rows.values()))).sharding,
             bf16=context.has_bf16,
         ),
         workload=workload,

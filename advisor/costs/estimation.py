@@ -64,7 +64,8 @@ def _job_memory(
     training = memory_estimate(step, recipe, profile, lengths=lengths)
     if lengths > 1:
         training = within_card(training, gpu.memory_bytes, profile.context_bytes)
-    if not (recipe.eval_batch or recipe.is_quantized):
+    quantizes = recipe.is_quantized and placement.copies_model  # what is spread is loaded on the host
+    if not (recipe.eval_batch or quantizes):
         return training
     peaks = [peak_of("step", training)]
     if recipe.eval_batch:
@@ -74,7 +75,7 @@ def _job_memory(
         card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
         found = _step_memory(m, one, batch, stack, card, placement, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
-    if recipe.is_quantized and placement.copies_model:  # what is spread is loaded on the host
+    if quantizes:
         peaks += beginning_peaks(m, base_of(recipe), profile)
     return largest(peaks)
 
