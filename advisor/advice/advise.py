@@ -38,6 +38,7 @@ from advisor.answer import (
     GpuChoice,
     Reason,
     Recommendation,
+    Spread,
     TowerUse,
     TrainerChoice,
 )
@@ -86,7 +87,7 @@ def advise(
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = measured_card(cards[0])
-    named = Asked(question, spec, cards, data, estimator, profile)
+    named = Asked(question, spec, cards, data, estimator, profile, asked)
     job, preset, stored, ignored = posed(named)
     question, spec, workload = job.question, job.model, job.workload
     trainer = trainer_of(preset, question)
@@ -130,6 +131,7 @@ def advise(
     if replay is not None and recommendation is not None and replay.warning is not None:
         warnings = (replay.warning, *recommendation.warnings)
         recommendation = recommendation.model_copy(update={"warnings": warnings})
+    engines, scaling = _spread(job, chosen, neighbors)
     return Advice(
         model=spec,
         model_id=model_id,
@@ -159,6 +161,8 @@ def advise(
         alternatives=_surer(job, named, chosen.candidate, catalog)
         if chosen
         else (*_sentences(found), *_remedies(job, named, context, catalog)),
+        engines=engines,
+        scaling=scaling,
         frontier=() if chosen is None else frontier(job, chosen, neighbors),
         simulation=None if replay is None else replay.simulation,
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
@@ -179,6 +183,15 @@ def _tower(context: Context, recommendation: Recommendation | None) -> TowerUse 
     """What the model's vision tower takes, by the recommended recipe; where nothing fits, by the first."""
     method = recommendation.method if recommendation else next(iter(context.candidates))
     return tower_use(context.model, context.candidates[method].recipe)
+
+
+def _spread(job: Job, chosen: Row | None, stand_ins: tuple[GpuSpec, ...]) -> tuple[tuple[Spread, ...], ...]:
+    """The recommended method under other engines and on other numbers of cards; loaded only where there are several."""
+    if chosen is None or job.placement.gpus == 1:
+        return (), ()
+    from advisor.advice.several import by_engine, on_other_counts
+
+    return by_engine(job, chosen.candidate, stand_ins), on_other_counts(job, chosen.candidate, stand_ins)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:

@@ -25,7 +25,9 @@ LONGEST_ROW = int(range_of(BY_NAME["seq_len"]).high)
 
 
 def placement_of(question: Question) -> Placement:
-    """How many cards, and how the job is spread over them."""
+    """How many cards, and how the job is spread over them. Raises BadValue for machines without a network."""
+    if (question.nodes or 1) > 1 and not question.network_gbit:
+        raise BadValue("--nodes", question.nodes, "needs --network-gbit: Gbit/s of each card's way out of its machine")
     given = {name: getattr(question, name) for name in _SPREAD if getattr(question, name) is not None}
     return Placement(**{"gpus": question.gpus or 1, **given})
 

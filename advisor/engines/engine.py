@@ -101,9 +101,22 @@ class Engine:
         """What runs under this engine and is not mirrored."""
         return ()
 
+    @property
+    def on_host(self) -> bool:
+        """Whether weights, gradients and optimizer states are kept on the host, and come and go for each unit."""
+        return self.placement.cpu_offload == "parameters"
+
     def host_bytes(self) -> int:
-        """What this rank holds of the host's memory for the whole run."""
+        """What this rank holds of the host's memory for the whole run, without the optimizer's states."""
         return 0
+
+    def updated_on_host(self) -> list[Trained]:
+        """The tensors that the optimizer updates on the host."""
+        return []
+
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """Bytes that one layer at `place` copies to the card before it runs, and to the host after."""
+        return 0, 0
 
     def computed(self) -> Recipe:
         """The recipe as the layers compute it: which dtypes their weights have there."""

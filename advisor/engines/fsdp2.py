@@ -44,9 +44,10 @@ class UnitBytes(NamedTuple):
     gradients: int  # whole
     scattered: int  # the input of their reduction
     left: int  # this rank's part of them
+    stored: int  # this rank's part of the weights
 
 
-NOTHING = UnitBytes(0, 0, 0, 0, 0, 0)
+NOTHING = UnitBytes(0, 0, 0, 0, 0, 0, 0)
 
 
 class Fsdp2(Engine):
@@ -85,14 +86,45 @@ class Fsdp2(Engine):
         return "float32" if upcast else piece.dtype
 
     def weights(self) -> Iterator[Held]:
-        """Each parameter's rows of this rank."""
+        """Each parameter's rows of this rank; none where they are on the host (CPUOffloadPolicy)."""
+        return iter(()) if self.on_host else self._parts()
+
+    def _parts(self) -> Iterator[Held]:
         for unit in self.units.all:
             for piece in unit.pieces:
-                size = shard_rows(piece, self.ranks) * piece.columns * ITEM_BYTES[self.stored_dtype(piece)]
-                yield Held(self.term_of(piece), size, unit.copies)
+                yield Held(self.term_of(piece), self._stored_bytes(piece), unit.copies)
+
+    def _stored_bytes(self, piece: Piece) -> int:
+        return shard_rows(piece, self.ranks) * piece.columns * ITEM_BYTES[self.stored_dtype(piece)]
 
     def updated(self) -> list[Trained]:
-        """The trained parameters' rows of this rank."""
+        """The trained parameters' rows of this rank, on the card."""
+        return [] if self.on_host else self._updated()
+
+    def updated_on_host(self) -> list[Trained]:
+        """The same where they are on the host."""
+        return self._updated() if self.on_host else []
+
+    def host_bytes(self) -> int:
+        """Parts of the weights and of their gradients, in pinned memory.
+
+        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy.
+        """
+        gradients = sum(one.bytes * one.times for one in self.updated_on_host())
+        return gradients + sum(held.bytes * held.times for held in self._parts()) if self.on_host else 0
+
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """A part goes up before each gather; what is left of the gradients goes down after their reduction.
+
+        Source: PyTorch 2.13, _fsdp_param.py, FSDPParam.all_gather_inputs, and _fsdp_collectives.py, foreach_reduce.
+        """
+        if not self.on_host:
+            return 0, 0
+        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
+        me = self._exchanged(place)
+        return me.stored if "gather" in kinds else 0, me.scattered // self.ranks if "scatter" in kinds else 0
+
+    def _updated(self) -> list[Trained]:
         return [self._part(piece, unit.copies) for unit in self.units.all for piece in trained_pieces(unit)]
 
     def _part(self, piece: Piece, times: int) -> Trained:
@@ -104,13 +136,16 @@ class Fsdp2(Engine):
         sizes = [padded_elements(p, n) * ITEM_BYTES[(not p.packed and dtype) or p.dtype] for p in unit.pieces]
         trained = trained_pieces(unit)
         scattered = sum(padded_elements(p, n) * ITEM_BYTES[dtype or self.stored_dtype(p)] for p in trained)
+        left = sum(block_bytes(self._part(p, 1).bytes) for p in trained)
+        stored = sum(block_bytes(self._stored_bytes(p)) for p in unit.pieces)
         return UnitBytes(
             buffer=block_bytes(sum(sizes)),
             weights=sum(map(block_bytes, sizes)),
-            cast=block_bytes(sum(sizes) // n) if dtype else 0,
+            cast=(block_bytes(sum(sizes) // n) if dtype else 0) + (stored if self.on_host else 0),
             gradients=gradient_blocks(unit.pieces, dtype),
             scattered=block_bytes(scattered),
-            left=sum(block_bytes(self._part(p, 1).bytes) for p in trained),
+            left=0 if self.on_host else left,
+            stored=stored,
         )
 
     @cached_property

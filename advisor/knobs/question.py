@@ -13,6 +13,7 @@ from advisor.optimizers import Optimizer
 from advisor.specs import (
     METHODS,
     Attention,
+    CpuOffload,
     DType,
     KernelSet,
     Link,
@@ -92,6 +93,7 @@ class Question(Frozen):
     trainer: Trainer | None = None
     sharding: Sharding | None = None
     reshard: bool | None = None
+    cpu_offload: CpuOffload | None = None
     link: Link | None = None
     network_gbit: float | None = None
     priority: Priority | None = None

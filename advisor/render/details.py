@@ -37,6 +37,10 @@ def render_details(advice: Advice, file: TextIO, *, hint: bool) -> None:
         _list(console, "What makes the allocator hold less", advice.simulation.remedies)
     if chosen is not None:
         _frontier(console, advice, chosen, file)
+        if advice.gpu.gpus > 1:
+            from advisor.render.cards import render_cards
+
+            render_cards(console, advice, file)
         _list(console, "What one change brings", (_priced(change) for change in advice.prices))
         _time(console, advice, chosen, hint)
     _cards(console, advice)

@@ -15,6 +15,7 @@ from advisor.specs.words import (
     REPLACING,
     Attention,
     Chance,
+    CpuOffload,
     DType,
     KernelSet,
     Link,
@@ -123,6 +124,7 @@ class Placement(Frozen):
     nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
     reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    cpu_offload: CpuOffload = "none"
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
 
@@ -153,6 +155,10 @@ class Placement(Frozen):
             return f"nodes is {self.nodes}, but must divide gpus, which is {self.gpus}"
         if self.sharding == "hsdp" and self.nodes == 1:
             return "hsdp copies between nodes, but nodes is 1; use fsdp2"
+        if self.cpu_offload != "none" and self.gpus > 1 and self.copies_model:
+            return (
+                f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding} has no offload; use fsdp2 or zero3"
+            )
         return ""
 
 
