@@ -32,8 +32,8 @@ XGMI_BYTES_PER_S = Interval(44.7e9, 46.0e9, 47.7e9)
 PCIE_BYTES_PER_S = {3: 12e9, 4: 24e9, 5: 48e9}
 """Sixteen lanes, by generation."""
 
-NVLINK_SHARES = (0.75, 1.0, 1.0)
-"""Of NCCL's figure: large messages get all of it; eight B200 401 GB/s of 64 MiB, where latency alone leaves 536."""
+NVLINK_SHARES = (0.70, 1.0, 1.0)
+"""Of NCCL's figure, of which large messages get all: eight B200 reduce 64 MiB in 293 us, of which 41 are latency."""
 IN_SWITCH = 1.25
 """Of an all-reduce that the switch adds up: 473 of 371 GB/s on H100s, 846 of 722 on B200s."""
 PCIE_SHARES = (0.53, 1.0, 1.17)

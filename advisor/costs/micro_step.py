@@ -24,7 +24,7 @@ from advisor.tape.program import Kernel, Launches, PartKernels
 if TYPE_CHECKING:
     from advisor.engines.engine import Engine
 
-Bound = Literal["compute", "memory", "launch"]
+Bound = Literal["compute", "memory", "launch", "link"]
 
 StepKernels = Sequence[PartKernels]
 """For each part in order what it runs; what tape.program.Program.kernels gives."""
@@ -41,15 +41,18 @@ class MicroStepTime(NamedTuple):
     kernel_count: int
     flop: float  # without recomputation
     peak_s: float  # of those FLOP at the rates of the data sheet
+    link_s: float = 0.0  # of what several cards exchange, beside the kernels or not
 
     @property
     def bound(self) -> Bound:
-        """What to speed up first: the host, the arithmetic units, or the memory."""
-        return bound_of(self.launch_s, self.device_s, self.compute_s, self.memory_s)
+        """What to speed up first: the host, the arithmetic units, the memory, or the links between cards."""
+        return bound_of(self.launch_s, self.device_s, self.compute_s, self.memory_s, self.link_s)
 
 
-def bound_of(launch_s: float, device_s: float, compute_s: float, memory_s: float) -> Bound:
-    """What to speed up first."""
+def bound_of(launch_s: float, device_s: float, compute_s: float, memory_s: float, link_s: float) -> Bound:
+    """What takes longest of those that run side by side."""
+    if link_s > max(launch_s, device_s):
+        return "link"
     if launch_s > device_s:
         return "launch"
     return "compute" if compute_s > memory_s else "memory"
@@ -72,6 +75,7 @@ def mean_of(micro_steps: Sequence[tuple[MicroStepTime, float]]) -> MicroStepTime
         kernel_count=round(mean(lambda one: one.kernel_count)),
         flop=mean(lambda one: one.flop),
         peak_s=mean(lambda one: one.peak_s),
+        link_s=mean(lambda one: one.link_s),
     )
 
 
@@ -196,8 +200,9 @@ def micro_step_time(
         launch_s = launch_seconds(one.launches, profile) * copies
         for some, device_s in zip(loads, (busy_s - part.less_s, busy_s, busy_s + part.more_s), strict=True):
             some.append(Load(device_s * copies, launch_s, part.copied_bytes * copies, part.first_bytes))
+    seconds, link_s = _elapsed(parts, loads, gpu, profile, engine, syncs)
     return MicroStepTime(
-        seconds=_elapsed(parts, loads, gpu, profile, engine, syncs),
+        seconds=seconds,
         device_s=sum(load.card_s for load in loads[1]),
         launch_s=sum(load.launch_s for load in loads[1]) + profile.micro_step_s,
         compute_s=compute_s,
@@ -205,6 +210,7 @@ def micro_step_time(
         kernel_count=kernel_count,
         flop=flop,
         peak_s=peak_s,
+        link_s=link_s,
     )
 
 
@@ -215,15 +221,16 @@ def _elapsed(
     profile: DeviceProfile,
     engine: Engine | None,
     syncs: bool,
-) -> Interval:
-    """From the first launch to the end of the last kernel, and of what the cards exchange."""
+) -> tuple[Interval, float]:
+    """From the first launch to the end of the last kernel and exchange; and the seconds of all exchanges."""
     link = reversed(profile.host_bytes_per_s)  # the fastest first
-    times_s = []
+    times_s, link_s = [], 0.0
     exchanges = None
     if engine is not None:
         from advisor.costs.link_lane import exchanges_of, lane_seconds, turns_of  # loaded for several cards alone
 
         exchanges = exchanges_of(parts, engine, syncs, gpu)
+        link_s = sum(sum(time.likely for time in of) * part.copies for part, of in zip(parts, exchanges, strict=True))
     for end, (some, device, launch, rate) in enumerate(
         zip(loads, profile.device_spread, profile.launch_spread, link, strict=True)
     ):
@@ -234,4 +241,4 @@ def _elapsed(
             turns = turns_of(parts, pairs, exchanges, end, profile.asynchronous)
             elapsed_s = lane_seconds(turns, engine.overlaps)
         times_s.append(elapsed_s + profile.micro_step_s * launch)
-    return Interval(*times_s)
+    return Interval(*times_s), link_s

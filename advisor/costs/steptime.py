@@ -144,6 +144,7 @@ def time_estimate(
             micro.device_s * repeats + optimizer.device_s,
             micro.compute_s * repeats,
             micro.memory_s * repeats + optimizer.device_s,
+            micro.link_s * repeats,
         ),
         flop_per_step=micro.flop * repeats,
         mfu=micro.peak_s * repeats / step_s.likely,
