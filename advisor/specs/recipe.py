@@ -116,8 +116,8 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs share one job, and how.
 
-    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside a
-    node and copies between nodes.
+    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
+    a node and copies between nodes.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
