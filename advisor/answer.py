@@ -4,6 +4,7 @@ Advice            the whole answer
 Recommendation    the method to use, the rule that says so, reasons and warnings
 Plan              a recipe with its verdict and its costs
 CardTime          how long a plan takes on one of several cards
+Spread            the recommended method on several cards another way
 Candidate         one method with its best plan
 Change            a change of the question, with the plan that it leads to
 Simulation        the recommended plan's job, replayed through the allocator
@@ -26,6 +27,7 @@ from advisor.specs import (
     MemoryEstimate,
     Method,
     Model,
+    Placement,
     Priority,
     Recipe,
     Sharding,
@@ -63,10 +65,23 @@ class Plan(Frozen):
     time: TimeEstimate | None  # over all cards; null when no card's speed is known
     evidence: Evidence
     trainable_parameters: int
+    placement: Placement | None = None  # how several cards share the job; null for one
     cost: Interval | None = None  # of the whole job on all cards; null without --price-per-hour or times
     fastest_card: str = ""  # of several cards: where time is lowest
     slowest_card: str = ""  # of several cards: where time is highest
     card_times: tuple[CardTime, ...] = ()  # recommended plan: on the fastest, median and slowest card
+
+
+class Spread(Frozen):
+    """The recommended method's best plan with another engine, or on another number of cards; the step's rows stay."""
+
+    gpus: int
+    plan: Plan  # its placement says how; null for one card
+
+    @property
+    def engine(self) -> Sharding:
+        """What spreads it."""
+        return "none" if self.plan.placement is None else self.plan.placement.effective_sharding
 
 
 class Comparison(Frozen):
@@ -131,7 +146,7 @@ class GpuChoice(Frozen):
     memory_bytes: int  # the smallest that the driver reports among the cards
     bf16: bool  # whether they compute in bf16; if not, mixed precision is fp16
     gpus: int
-    sharding: Sharding
+    sharding: Sharding  # of the recommended plan; of the first where nothing fits
 
 
 class TrainerChoice(Frozen):
@@ -211,6 +226,8 @@ class Advice(Frozen):
     recommendation: Recommendation | None  # null when nothing fits
     candidates: tuple[Candidate, ...]
     alternatives: tuple[Change, ...]  # what would fit, when nothing does, or the recommended plan only just
+    engines: tuple[Spread, ...] = ()  # several cards: the recommended method under each engine
+    scaling: tuple[Spread, ...] = ()  # several cards: the recommended method on fewer and more of them
     frontier: tuple[Plan, ...] = ()  # plans of the recommended method that none beats in both memory and time
     simulation: Simulation | None = None  # null without --simulate, and when nothing fits
     prices: tuple[Change, ...] = ()  # single changes of the recommended plan, and what each brings

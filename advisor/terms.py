@@ -22,6 +22,8 @@ class TermName(StrEnum):
     TEMPORARIES = "temporaries"
     GRADIENTS = "gradients"
     LOGITS = "logits and loss"
+    GATHERED = "gathered weights"
+    REDUCTION = "gradients on their way"
 
     # Dependent on the card.
     WORKSPACE = "cuBLAS workspace"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import advisor.catalog
-from advisor.advice.candidates import Row, best_rows, card_times, comparisons, stand_ins, timing_card
+from advisor.advice.candidates import Row, best_rows, card_times, comparisons, placed_by_row, stand_ins, timing_card
 from advisor.advice.job import Estimator, Job, has_bf16, head_loses_chunks
 from advisor.advice.meaning import cards_of, data_of, measured_card, model_of, trainer_of
 from advisor.advice.notes import (
@@ -38,6 +38,7 @@ from advisor.answer import (
     GpuChoice,
     Reason,
     Recommendation,
+    Spread,
     TowerUse,
     TrainerChoice,
 )
@@ -86,7 +87,7 @@ def advise(
     profile: DeviceProfile | None = None
     if len(cards) == 1:
         cards, profile, measured = measured_card(cards[0])
-    named = Asked(question, spec, cards, data, estimator, profile)
+    named = Asked(question, spec, cards, data, estimator, profile, asked)
     job, preset, stored, ignored = posed(named)
     question, spec, workload = job.question, job.model, job.workload
     trainer = trainer_of(preset, question)
@@ -101,6 +102,7 @@ def advise(
             measured = [*measured, smaller_note(default, smaller)]
             job = job._replace(question=job.question.fixing({"eval_batch": smaller}))
             rows = best_rows(job, _job_methods(job), neighbors)
+    job = placed_by_row(job, rows)
     context = _context(job, trainer, {method: row.candidate for method, row in rows.items()}, neighbors)
     found, recommendation = decide(context)
     chosen = None if recommendation is None else rows[recommendation.method]
@@ -129,6 +131,7 @@ def advise(
     if replay is not None and recommendation is not None and replay.warning is not None:
         warnings = (replay.warning, *recommendation.warnings)
         recommendation = recommendation.model_copy(update={"warnings": warnings})
+    engines, scaling = _spread(job, chosen, neighbors)
     return Advice(
         model=spec,
         model_id=model_id,
@@ -139,7 +142,7 @@ def advise(
             cards=context.cards,
             memory_bytes=context.memory_bytes,
             gpus=job.placement.gpus,
-            sharding=job.placement.effective_sharding,
+            sharding=(chosen or next(iter(rows.values()))).sharding,
             bf16=context.has_bf16,
         ),
         workload=workload,
@@ -158,6 +161,8 @@ def advise(
         alternatives=_surer(job, named, chosen.candidate, catalog)
         if chosen
         else (*_sentences(found), *_remedies(job, named, context, catalog)),
+        engines=engines,
+        scaling=scaling,
         frontier=() if chosen is None else frontier(job, chosen, neighbors),
         simulation=None if replay is None else replay.simulation,
         prices=() if chosen is None else prices(job, chosen.candidate, neighbors),
@@ -178,6 +183,15 @@ def _tower(context: Context, recommendation: Recommendation | None) -> TowerUse 
     """What the model's vision tower takes, by the recommended recipe; where nothing fits, by the first."""
     method = recommendation.method if recommendation else next(iter(context.candidates))
     return tower_use(context.model, context.candidates[method].recipe)
+
+
+def _spread(job: Job, chosen: Row | None, stand_ins: tuple[GpuSpec, ...]) -> tuple[tuple[Spread, ...], ...]:
+    """The recommended method under other engines and on other numbers of cards; loaded only where there are several."""
+    if chosen is None or job.placement.gpus == 1:
+        return (), ()
+    from advisor.advice.several import by_engine, on_other_counts
+
+    return by_engine(job, chosen.candidate, stand_ins), on_other_counts(job, chosen.candidate, stand_ins)
 
 
 def _evaluation_notes(job: Job, chosen: Row | None) -> list[Reason]:

@@ -76,7 +76,9 @@ def _held_for_good(job: Job, method: Method) -> int:
         return 0
     recipe = first_recipe(job, method)
     stack = stack_for(recipe, job.smallest_card, job.workload)
-    return sum(static_memory(stack.built(job.model), recipe, 1, 1, stack=stack).blocks.values())
+    held = sum(static_memory(stack.built(job.model), recipe, 1, 1, stack=stack).blocks.values())
+    spread = job.question.sharding is None or not job.placement.copies_model
+    return held // job.placement.gpus if spread else held
 
 
 def _costs(plan: Plan) -> tuple[str, ...]:

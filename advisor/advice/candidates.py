@@ -12,7 +12,7 @@ from advisor.answer import Candidate, CardTime, Comparison, Plan
 from advisor.errors import InputError
 from advisor.recipes import like
 from advisor.rules.premise import EVERYWHERE, PLAIN, over_plain
-from advisor.specs import DORA_METHODS, Estimate, GpuSpec, Method, ModelSpec, TracedModel
+from advisor.specs import DORA_METHODS, Estimate, GpuSpec, Method, ModelSpec, Sharding, TracedModel
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
@@ -25,6 +25,17 @@ class Row(NamedTuple):
 
     candidate: Candidate
     fitting: tuple[Estimate, ...]
+
+    @property
+    def sharding(self) -> Sharding:
+        """The engine that spreads it over several cards."""
+        return "none" if self.candidate.placement is None else self.candidate.placement.effective_sharding
+
+
+def placed_by_row(job: Job, rows: Mapping[Method, Row]) -> Job:
+    """The job with each method spread as its row is."""
+    found = {method: row.candidate.placement for method, row in rows.items() if row.candidate.placement is not None}
+    return job._replace(placements=found) if found else job
 
 
 def stand_ins(job: Job, catalog: Catalog) -> tuple[GpuSpec, ...]:
@@ -59,11 +70,21 @@ def searched(
             plain = searched(job, PLAIN[method], stand_ins, known)
             card = timing_card(job, stand_ins)
             recipe = like(first_recipe(job, method), plain.estimate.recipe)
-            ratio = over_plain(job.model, lambda one: job.time_on(card, one), recipe)
+            at = job.placed(plain.estimate)
+            ratio = over_plain(job.model, lambda one: at.time_on(card, one), recipe)
             if ratio is not None and ratio > EVERYWHERE:
                 job = job._replace(targets=ATTENTION)
-        known[method] = best_outcome(job, method)
+        known[method] = _best(job, method)
     return known[method]
+
+
+def _best(job: Job, method: Method) -> Outcome:
+    """The best plan; of several cards under the best engine, the search for which is loaded only then."""
+    if job.placement.gpus == 1 or method in job.placements:
+        return best_outcome(job, method)
+    from advisor.advice.sharding import best_placed
+
+    return best_placed(job, method)
 
 
 def _targets_open(job: Job) -> bool:
@@ -77,6 +98,7 @@ def _targets_open(job: Job) -> bool:
 
 
 def _row(job: Job, outcome: Outcome, stand_ins: tuple[GpuSpec, ...]) -> Row:
+    job = job.placed(outcome.estimate)
     best = plan_of(job, outcome.estimate, stand_ins)
     least = best if outcome.least is outcome.estimate else plan_of(job, outcome.least, stand_ins)
     return Row(Candidate(method=best.recipe.method, least=least, **dict(best)), outcome.fitting)
@@ -98,6 +120,7 @@ def plan_of(job: Job, one: Estimate, stand_ins: tuple[GpuSpec, ...]) -> Plan:
         memory=one.memory,
         time=time,
         evidence=one.evidence,
+        placement=one.placement,
         trainable_parameters=one.trainable_parameters,
         cost=time.total_s.times(price * job.placement.gpus / 3600) if time is not None and price else None,
         fastest_card=fastest,
@@ -119,6 +142,7 @@ def card_times(job: Job, plan: Plan, stand_ins: tuple[GpuSpec, ...]) -> tuple[Ca
 def comparisons(job: Job, rows: Mapping[Method, Candidate], recommended: Method) -> dict[Method, Comparison]:
     """Every other method that fits, by the recommended row's recipe; a traced model lacks those not traced."""
     base = job.estimate(rows[recommended].recipe)
+    job = job.placed(base)
     found: dict[Method, Comparison] = {}
     for method, row in rows.items():
         if method == recommended or row.verdict == "does_not_fit":

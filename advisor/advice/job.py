@@ -71,6 +71,8 @@ class Job(NamedTuple):
     """What can be done with the checkpoint."""
     data: Measured | None = None
     """The rows of the data file, if there is one."""
+    placements: Mapping[Method, Placement] = {}
+    """How each method is spread over the cards, where that was chosen; `placement` holds for the others."""
 
     @property
     def smallest_card(self) -> GpuSpec:
@@ -111,13 +113,22 @@ class Job(NamedTuple):
         longest = flag("seq_len", self.workload.seq_len)
         return (longest, flag("mean_seq_len", self.workload.mean_seq_len)) if self._mean_is_stated else (longest,)
 
+    def placement_of(self, method: Method) -> Placement:
+        """How a method is spread over the cards."""
+        return self.placements.get(method, self.placement)
+
+    def placed(self, one: Estimate) -> Job:
+        """The same job with all methods spread as an estimate of it was."""
+        return self if one.placement is None else self._replace(placement=one.placement, placements={})
+
     def estimate(self, recipe: Recipe) -> Estimate:
         """Costs of `recipe` on the smallest card."""
-        return self.estimator(self.model, recipe, self.workload, self.smallest_card, self.placement, self.profile)
+        placement = self.placement_of(recipe.method)
+        return self.estimator(self.model, recipe, self.workload, self.smallest_card, placement, self.profile)
 
     def time_on(self, card: GpuSpec, recipe: Recipe) -> TimeEstimate | None:
         """Time of `recipe` where all cards are like `card`; None where it is not known."""
-        asked = self.model, recipe, self.workload, card, self.placement, self.profile
+        asked = self.model, recipe, self.workload, card, self.placement_of(recipe.method), self.profile
         return self.estimator(*asked).time if self.timer is None else self.timer(*asked)
 
 
@@ -172,5 +183,7 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "target_modules": job.default_targets,
         "eval_batch": DEFAULT_EVAL_BATCH if job.workload.eval_examples else 0,
     }
+    if not job.placement.copies_model and method in ("qlora", "qdora"):
+        preset["kbit_upcast"] = False  # trl 1.16, experimental/utils.py, prepare_peft_model: not on shards
     fixed = {**job.question.recipe_fields, **stored_fields(job.model, method)}
     return build_recipe(method, fixed, preset, defaults)

@@ -39,6 +39,8 @@ class Asked(NamedTuple):
     estimator: Estimator
     profile: DeviceProfile | None
     """How the card was measured."""
+    gpu: str = ""
+    """What the question calls the card, without their number."""
 
     def fixing(self, settings: Mapping[str, object]) -> Asked:
         """The same with knobs set."""

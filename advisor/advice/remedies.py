@@ -3,7 +3,7 @@
 A remedy is stated only if the changed job fits even at its high bound, by the search that answers every question. The
 order: single changes; the smallest combination, where no single one is enough; other code that runs the same job;
 cards; a smaller model.
-Ignores: sharding and offloaded parameters, which are not estimated yet.
+Ignores: more machines than the question has.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _SAVINGS = ("kbit_upcast", "optimizer", "target_modules")
 _UNDOING = ("gradient_checkpointing", "base_dtype")
 """Settings that save memory where a trainer's preset has the opposite."""
 SIXTEEN_BITS: tuple[Method, ...] = ("lora", "dora")
+MOST_CARDS = 8
+"""More than one machine has are not proposed."""
 _SIBLINGS_TRIED = 8
 _SURER_SHOWN = 3
 
@@ -47,7 +49,7 @@ def remedies(job: Job, asked: Asked, rows: Mapping[Method, Candidate], catalog: 
         *_other_code(attempt, job),
         *_bigger_cards(attempt, job, rows),
         *_smaller_model(attempt, job),
-        Change(code=CODE, text=_more_cards(job.placement.gpus), source=FORMULA),
+        *_more_cards(attempt, job),
     )
 
 
@@ -213,9 +215,24 @@ def _smaller_model(attempt: Attempt, job: Job) -> Iterator[Change]:
             return
 
 
-def _more_cards(gpus: int) -> str:
-    more = "More cards do" if gpus == 1 else "Data-parallel cards do"
-    return (
-        f"{more} not help by themselves: under data parallelism each holds a full copy of the model. Sharding it "
-        "over the cards (FSDP, DeepSpeed) or offloading to CPU memory would help, but neither is estimated yet."
-    )
+def _more_cards(attempt: Attempt, job: Job) -> Iterator[Change]:
+    """More of the same cards, which share the model; the search for them is loaded only here."""
+    if job.traced is not None:
+        text = "More cards do not help: each holds a full copy of a model that is traced, not computed."
+        yield Change(code=CODE, text=text, source=FORMULA)
+        return
+    from advisor.advice.several import fitting_count
+    from advisor.advice.sharding import best_placed
+
+    found = fitting_count(job, attempt.method, MOST_CARDS)
+    if found is None:
+        most = max(MOST_CARDS, job.placement.gpus)
+        text = f"More cards do not help: not even {most} of them that share the model hold their parts of it."
+        yield Change(code=CODE, text=text, source=FORMULA)
+        return
+    outcome = best_placed(found, attempt.method)
+    placement = outcome.estimate.placement
+    assert placement is not None
+    gpus, engine = placement.gpus, placement.effective_sharding
+    what = f"{gpus} of these cards by {engine}"
+    yield attempt.change(what, found, outcome, (f"--gpu {gpus}x{attempt.asked.gpu}",))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from advisor.costs.attention import attention_uses
 from advisor.costs.card_memory import memory_estimate, within_card
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, evaluating, expected, length_count, worst
+from advisor.costs.micro_step import StepKernels
 from advisor.costs.moments import base_of, predict_evaluation_memory
 from advisor.costs.peaks import beginning_peaks, largest, peak_of
 from advisor.costs.spanning import spanning_memory, spanning_times
-from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
+from advisor.costs.steptime import evaluation_seconds, time_estimate, with_evaluation
 from advisor.costs.stored import with_store, with_unknown_layers
 from advisor.costs.towers import with_tower
 from advisor.decoders.kinds import attention_card
@@ -36,6 +38,9 @@ from advisor.specs import (
 )
 from advisor.stacks import stack_for
 
+if TYPE_CHECKING:
+    from advisor.engines.engine import Engine
+
 REST_OF_EVIDENCE = "fragmentation from a simulated allocator; a default CUDA context"
 
 
@@ -51,14 +56,21 @@ def memory_evidence(stack: Stack, proof: Proof) -> str:
 
 
 def _job_memory(
-    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, step: StepMemory
+    m: ModelSpec,
+    recipe: Recipe,
+    workload: Workload,
+    gpu: GpuSpec,
+    placement: Placement,
+    profile: DeviceProfile,
+    step: StepMemory,
 ) -> MemoryEstimate:
     """The peak of the job: of its worst step, or of what is before and between steps."""
     lengths = length_count(workload)
     training = memory_estimate(step, recipe, profile, lengths=lengths)
     if lengths > 1:
         training = within_card(training, gpu.memory_bytes, profile.context_bytes)
-    if not (recipe.eval_batch or recipe.is_quantized):
+    quantizes = recipe.is_quantized and placement.copies_model  # what is spread is loaded on the host
+    if not (recipe.eval_batch or quantizes):
         return training
     peaks = [peak_of("step", training)]
     if recipe.eval_batch:
@@ -66,9 +78,9 @@ def _job_memory(
         batch = worst(workload, one)
         stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
         card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
-        found = _step_memory(m, one, batch, stack, card, evaluating=True)
+        found = _step_memory(m, one, batch, stack, card, placement, evaluating=True)
         peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
-    if recipe.is_quantized:
+    if quantizes:
         peaks += beginning_peaks(m, base_of(recipe), profile)
     return largest(peaks)
 
@@ -80,10 +92,31 @@ def _as_computed(recipe: Recipe) -> Recipe:
 
 @lru_cache(maxsize=256)
 def _step_memory(
-    m: ModelSpec, recipe: Recipe, batch: MicroBatch, stack: Stack, card: str, evaluating: bool = False
+    m: ModelSpec,
+    recipe: Recipe,
+    batch: MicroBatch,
+    stack: Stack,
+    card: str,
+    placement: Placement,
+    evaluating: bool = False,
 ) -> StepMemory:
     """Computed once for the many cards of a bare size that run the same attention kernels."""
     rows, tokens, padded, packed = batch
+    if placement.gpus > 1:
+        from advisor.costs.rank_memory import predict_rank_memory  # loaded where several cards share a job
+
+        return predict_rank_memory(
+            m,
+            recipe,
+            placement,
+            rows,
+            tokens,
+            stack=stack,
+            padded=padded,
+            capability=card,
+            packed=packed,
+            evaluating=evaluating,
+        )
     predict = predict_evaluation_memory if evaluating else predict_step_memory
     return predict(m, recipe, rows, tokens, stack=stack, padded=padded, capability=card, packed=packed)
 
@@ -108,6 +141,15 @@ def _runs(
     return found
 
 
+def _engine(m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement) -> Engine | None:
+    """What the cards exchange; None for one."""
+    if placement.gpus == 1:
+        return None
+    from advisor.engines import engine_for  # loaded where several cards share a job
+
+    return engine_for(m, recipe, placement, stack_for(recipe, gpu, workload))
+
+
 @lru_cache(maxsize=256)
 def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
@@ -116,12 +158,14 @@ def _time(
     if not gpu.speed_known:
         return None
     m = stack_for(recipe, gpu, workload).built(m)
-    runs = _runs(m, recipe, workload, gpu)
-    training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
+    engine = _engine(m, recipe, workload, gpu, placement)
+    computed = recipe if engine is None else engine.computed()
+    runs = _runs(m, computed, workload, gpu)
+    training = time_estimate(m, recipe, workload, gpu, profile, runs, placement, engine)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
-    runs = _runs(m, evaluating(recipe), workload, gpu, evaluating=True)
-    evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement)
+    runs = _runs(m, evaluating(computed), workload, gpu, evaluating=True)
+    evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement, engine)
     return with_evaluation(training, evaluations)
 
 
@@ -198,16 +242,19 @@ def _estimate(
     model = stack.built(model)
     stack = stack.shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
-    step = _step_memory(model, _as_computed(recipe), batch, stack, card)
-    memory = _job_memory(model, recipe, workload, gpu, profile, step)
+    step = _step_memory(model, _as_computed(recipe), batch, stack, card, placement)
+    memory = _job_memory(model, recipe, workload, gpu, placement, profile, step)
     if (fewest := stack.scoring_fewest) is not None:
-        least = _step_memory(model, _as_computed(recipe), batch, fewest, card)
-        memory = spanning_memory(_job_memory(model, recipe, workload, gpu, profile, least), memory, memory)
+        least = _step_memory(model, _as_computed(recipe), batch, fewest, card, placement)
+        memory = spanning_memory(_job_memory(model, recipe, workload, gpu, placement, profile, least), memory, memory)
     proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
     if model.unread:
         proof = proof.not_knowing(model.unread)
+    if placement.gpus > 1:
+        proof = _spread(proof, model, recipe, placement, stack)
     return Estimate(
         recipe=recipe,
+        placement=placement if placement.gpus > 1 else None,
         memory=with_unknown_layers(memory, model, recipe),
         time=_time(model, _as_computed(recipe), workload, gpu, profile, placement),
         trainable_parameters=sum(p.elements * p.times for p in trained_shapes(model, recipe)),
@@ -221,3 +268,13 @@ def _estimate(
             attention=attention_uses(model, recipe, gpu, step.calls),
         ),
     )
+
+
+def _spread(proof: Proof, m: ModelSpec, recipe: Recipe, placement: Placement, stack: Stack) -> Proof:
+    """`proof` with what is not known of several cards; loaded only where there are some."""
+    from advisor.engines import engine_for
+    from advisor.engines.limits import not_known
+
+    engine = engine_for(m, recipe, placement, stack)
+    assert engine is not None
+    return proof._replace(unknown=(*proof.unknown, *not_known(m, recipe, engine)))

@@ -13,8 +13,10 @@ from advisor.optimizers import Optimizer
 from advisor.specs import (
     METHODS,
     Attention,
+    CpuOffload,
     DType,
     KernelSet,
+    Link,
     Loss,
     Method,
     Offload,
@@ -33,6 +35,7 @@ class Question(Frozen):
     """One field for each knob of `knobs.KNOBS` except the model and the card; None leaves it open."""
 
     gpus: int | None = None
+    nodes: int | None = None
     examples: int | None = None
     data: str | None = None
     data_columns: tuple[str, ...] | None = None
@@ -91,6 +94,10 @@ class Question(Frozen):
     eval_steps: int | None = None
     trainer: Trainer | None = None
     sharding: Sharding | None = None
+    reshard: bool | None = None
+    cpu_offload: CpuOffload | None = None
+    link: Link | None = None
+    network_gbit: float | None = None
     priority: Priority | None = None
     price_per_hour: float | None = None
     fixed: tuple[str, ...] = ()  # names of the knobs that were given, in the order of KNOBS

@@ -126,6 +126,7 @@ def _sections(advice: Advice) -> list[Section]:
             tuple(f"{one.text} [{one.code}]" for one in advice.alternatives),
             first=recommendation is None,
         ),
+        Section("Several cards", _card_lines(advice)),
         Section(
             "Recipe and assumptions" if recommendation else "Assumptions",
             (*_plan_lines(advice), *(note.text for note in advice.notes)),
@@ -134,6 +135,15 @@ def _sections(advice: Advice) -> list[Section]:
         Section("What one change brings", tuple(map(price_text, worth_knowing(advice.prices)))),
     ]
     return found
+
+
+def _card_lines(advice: Advice) -> tuple[str, ...]:
+    """What other engines and numbers of cards do; loaded only where there are several."""
+    if not (advice.engines or advice.scaling):
+        return ()
+    from advisor.render.cards import card_lines
+
+    return card_lines(advice)
 
 
 def _remedies(advice: Advice) -> tuple[str, ...]:

@@ -17,7 +17,12 @@ from advisor.render.table import VERDICTS, batch_text
 from advisor.rules.wording import DISPLAY, FORMULA, how
 from advisor.units import format_gib, format_seconds
 
-BOUND_BY = {"compute": "matrix products", "memory": "memory traffic", "launch": "kernel launches on the host"}
+BOUND_BY = {
+    "compute": "matrix products",
+    "memory": "memory traffic",
+    "launch": "kernel launches on the host",
+    "link": "the links between the cards",
+}
 
 
 def render_details(advice: Advice, file: TextIO, *, hint: bool) -> None:
@@ -37,6 +42,10 @@ def render_details(advice: Advice, file: TextIO, *, hint: bool) -> None:
         _list(console, "What makes the allocator hold less", advice.simulation.remedies)
     if chosen is not None:
         _frontier(console, advice, chosen, file)
+        if advice.gpu.gpus > 1:
+            from advisor.render.cards import render_cards
+
+            render_cards(console, advice, file)
         _list(console, "What one change brings", (_priced(change) for change in advice.prices))
         _time(console, advice, chosen, hint)
     _cards(console, advice)

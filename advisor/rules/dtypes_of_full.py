@@ -18,6 +18,7 @@ from advisor.units import format_gib
 
 CODE = "ADV012"
 SOURCE = "Micikevicius et al. 2018, arXiv:1710.03740, section 3.1"
+UPCAST = "accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model; deepspeed 0.19, runtime/bf16_optimizer.py"
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _TWO_MOMENTS = ("adamw", "adamw_foreach")
 _OWN_DTYPE = (*_TWO_MOMENTS, "sgd", "rmsprop", "muon", "galore", "apollo")
@@ -30,6 +31,11 @@ def check(context: Context) -> Finding | None:
     if row is None or row.method != "full":
         return None
     recipe, dtype = row.recipe, _trained_dtype(row.recipe)
+    if row.placement is not None and not row.placement.copies_model and recipe.autocast:
+        text = (
+            f"Assumed: weights, gradients and states of {recipe.optimizer} in fp32, 16 bytes a parameter over all cards"
+        )
+        return Finding((Reason(code=CODE, text=f"{text}: that is what accelerate makes of bf16=True.", source=UPCAST),))
     weights = _SHORT[dtype]
     states = weights if recipe.optimizer in _OWN_DTYPE else "their own dtype"
     total = f", {4 * ITEM_BYTES[dtype]} bytes a parameter" if recipe.optimizer in _TWO_MOMENTS else ""

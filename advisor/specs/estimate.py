@@ -6,7 +6,7 @@ from typing import Literal
 
 from advisor.frozen import Frozen
 from advisor.interval import Interval
-from advisor.specs.recipe import Recipe
+from advisor.specs.recipe import Placement, Recipe
 from advisor.terms import TermName
 
 
@@ -59,7 +59,7 @@ class TimeEstimate(Frozen):
     total_s: Interval  # with the evaluations, where their rows are stated
     steps: int
     tokens_per_s: float
-    bound: Literal["compute", "memory", "launch"]
+    bound: Literal["compute", "memory", "launch", "link"]  # link: what several cards exchange
     flop_per_step: float  # that one card's part of a step needs, recomputation left out
     mfu: float  # model FLOPs utilization: the time of those at the data sheet's rates, over the time they take
     energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known
@@ -98,3 +98,4 @@ class Estimate(Frozen):
     time: TimeEstimate | None  # null when the card's speed is not known
     trainable_parameters: int
     evidence: Evidence
+    placement: Placement | None = None  # null for one card

@@ -15,8 +15,10 @@ from advisor.specs.words import (
     REPLACING,
     Attention,
     Chance,
+    CpuOffload,
     DType,
     KernelSet,
+    Link,
     Loss,
     Method,
     Offload,
@@ -112,15 +114,50 @@ class Recipe(Frozen):
 
 
 class Placement(Frozen):
-    """How many GPUs share one job, and how: `ddp` copies the model to each and averages their gradients."""
+    """How many GPUs share one job, and how.
 
-    gpus: Annotated[int, Range(1, 100_000)] = 1
+    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
+    a node and copies between nodes.
+    """
+
+    gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
+    nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
+    reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    cpu_offload: CpuOffload = "none"
+    link: Link = "auto"
+    network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
+
+    @property
+    def copies_model(self) -> bool:
+        """Whether each card holds all of the model."""
+        return self.effective_sharding in ("none", "ddp")
 
     @property
     def effective_sharding(self) -> Sharding:
         """How the cards work together: several that shard nothing run as plain data parallelism."""
         return "ddp" if self.gpus > 1 and self.sharding == "none" else self.sharding
+
+    @property
+    def node_gpus(self) -> int:
+        """Cards of one node."""
+        return self.gpus // self.nodes
+
+    @property
+    def shards(self) -> int:
+        """Cards that one copy of the model is spread over; 1 where each holds all of it."""
+        if self.copies_model:
+            return 1
+        return self.node_gpus if self.sharding == "hsdp" else self.gpus
+
+    def _contradiction(self) -> str:
+        if self.gpus % self.nodes:
+            return f"nodes is {self.nodes}, but must divide gpus, which is {self.gpus}"
+        if self.sharding == "hsdp" and self.nodes == 1:
+            return "hsdp copies between nodes, but nodes is 1; use fsdp2"
+        if self.cpu_offload != "none" and self.gpus > 1 and self.copies_model:
+            return f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding} has no offload; use fsdp2"
+        return ""
 
 
 class Rental(Frozen):

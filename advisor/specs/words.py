@@ -12,7 +12,9 @@ Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft", "ia3",
 TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
-Sharding = Literal["none", "ddp"]
+Sharding = Literal["none", "ddp", "fsdp2", "hsdp"]
+Link = Literal["auto", "nvlink", "pcie", "host"]
+"""What joins the cards of a node; host: PCIe without peer-to-peer copies, through the host's memory."""
 Priority = Literal["quality", "speed", "memory"]
 Padding = Literal["longest", "max_length", "none"]
 PackingStrategy = Literal["wrapped", "position_ids", "varlen"]
@@ -22,6 +24,8 @@ FUSED_LOSSES: tuple[KernelSet, ...] = ("liger_loss", "cce")
 SequenceKernels = Literal["packages", "torch"]
 """What runs linear attention, Mamba layers and short convolutions."""
 Offload = Literal["none", "activations"]
+CpuOffload = Literal["none", "optimizer", "parameters"]
+"""What a sharded job keeps in the host's memory; parameters: with their gradients and optimizer states."""
 RowKind = Literal["full", "padded", "packed"]
 """Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
 Trainer = Literal[

@@ -1,0 +1,61 @@
+"""Which engine spreads a job over several cards, where the question leaves it open.
+
+Each method is searched under every engine that can run it; a copy on each card comes first among plans that are equally
+fast, because it is the simplest to run. Loaded only where several cards share a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from advisor.advice.job import Job, first_recipe
+from advisor.advice.search import BAND, Outcome, best_outcome
+from advisor.engines import ENGINES
+from advisor.engines.limits import refusal
+from advisor.errors import InputError
+from advisor.specs import Method, Placement, Sharding, TracedModel
+
+OPEN: tuple[Sharding, ...] = ("ddp", "fsdp2")
+"""What is tried, in the order in which it is preferred."""
+_ORDER = ("fits", "tight", "does_not_fit")
+
+
+def placements(job: Job, method: Method) -> Iterator[Placement]:
+    """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
+    asked = job.placement
+    if job.question.sharding is not None or isinstance(job.model, TracedModel):
+        yield asked
+        return
+    recipe = first_recipe(job, method)
+    for sharding in OPEN:
+        one = asked.model_copy(update={"sharding": sharding})
+        if sharding in ENGINES and not refusal(job.model, recipe, one):
+            yield one
+
+
+def outcomes(job: Job, method: Method) -> list[Outcome]:
+    """The best plan of a method under each placement."""
+    found = []
+    for placement in placements(job, method):
+        try:
+            found.append(best_outcome(job._replace(placement=placement), method))
+        except InputError:
+            if job.question.sharding is not None:
+                raise
+    return found
+
+
+def best_placed(job: Job, method: Method) -> Outcome:
+    """The best of `outcomes`: what fits, then what is fastest; where memory is what matters, what needs the least."""
+    found = outcomes(job, method)
+    best = min(_ORDER.index(one.verdict) for one in found)
+    found = [one for one in found if _ORDER.index(one.verdict) == best]
+    if job.smallest or best or any(one.estimate.time is None for one in found):
+        return min(found, key=lambda one: one.estimate.memory.needed_bytes.high)
+    within = BAND * min(_seconds(one) for one in found)
+    return next(one for one in found if _seconds(one) <= within)
+
+
+def _seconds(one: Outcome) -> float:
+    assert one.estimate.time is not None
+    return one.estimate.time.total_s.likely

@@ -1,0 +1,231 @@
+"""PyTorch's `fully_shard` as accelerate sets it up: a unit for the embedding, each decoder layer, and norm with head.
+
+Sources: PyTorch 2.13, distributed/fsdp/_fully_shard (_fsdp_param_group.py, _fsdp_collectives.py, _fsdp_param.py);
+accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model.
+
+A unit's weights are gathered into one buffer and copied out of it. Forward: the buffer of the unit before is freed only
+after the next unit's copy-out. Backward: the unit before is gathered while a layer runs; the buffer of a unit's
+gradients waits for the end of the next layer. The last unit keeps its weights from the forward on, and so does every
+unit where nothing is resharded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.decoders.recorder import EMBEDDING, HEAD
+from advisor.decoders.units import Piece, Unit
+from advisor.engines.engine import (
+    Engine,
+    Height,
+    Held,
+    Phase,
+    Transfer,
+    as_trained,
+    gradient_blocks,
+    padded_elements,
+    shard_rows,
+    trained_pieces,
+)
+from advisor.engines.parts import Parts, Turn
+from advisor.parameters.trained import Trained
+from advisor.specs import Recipe
+
+
+class UnitBytes(NamedTuple):
+    """A unit in each of its states, in blocks."""
+
+    buffer: int  # gathered
+    weights: int  # copied out of the buffer
+    cast: int  # this rank's part in the dtype that is gathered
+    gradients: int  # whole
+    scattered: int  # the input of their reduction
+    left: int  # this rank's part of them
+    stored: int  # this rank's part of the weights
+
+
+NOTHING = UnitBytes(0, 0, 0, 0, 0, 0, 0)
+
+
+class Fsdp2(Engine):
+    """Everything that is a parameter is spread over the ranks by its rows."""
+
+    name = "FSDP2"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether accelerate's mixed precision is on: weights are gathered, and gradients reduced, in 16 bits."""
+        return self.recipe.autocast
+
+    @property
+    def gathers(self) -> str:
+        """The dtype that is gathered; '' for each parameter's own."""
+        return self.half if self.mixed else ""
+
+    @property
+    def gradient_dtype(self) -> str:  # type: ignore[override]
+        """That of the gathered weights."""
+        return self.gathers
+
+    def computed(self) -> Recipe:
+        """All weights in 16 bits and no autocast: MixedPrecisionPolicy casts, the forward is not wrapped.
+
+        Source: accelerate 1.15, accelerator.py, _prepare_fsdp2.
+        """
+        if not self.mixed:
+            return self.recipe
+        same = dict.fromkeys(("base_dtype", "adapter_dtype", "magnitude_dtype"), self.half)
+        return self.recipe.model_copy(update={**same, "autocast": False, "kbit_upcast": False})
+
+    def stored_dtype(self, piece: Piece) -> str:
+        """What a parameter's part is kept in: trained ones in fp32, unless the model has weights in 4 bits."""
+        upcast = piece.trained and self.mixed and not self.recipe.is_quantized
+        return "float32" if upcast else piece.dtype
+
+    def weights(self) -> Iterator[Held]:
+        """Each parameter's rows of this rank; none where they are on the host (CPUOffloadPolicy)."""
+        return iter(()) if self.on_host else self._parts()
+
+    def _parts(self) -> Iterator[Held]:
+        for unit in self.units.all:
+            for piece in unit.pieces:
+                yield Held(self.term_of(piece), self._stored_bytes(piece), unit.copies)
+
+    def _stored_bytes(self, piece: Piece) -> int:
+        return shard_rows(piece, self.ranks) * piece.columns * ITEM_BYTES[self.stored_dtype(piece)]
+
+    def updated(self) -> list[Trained]:
+        """The trained parameters' rows of this rank, on the card."""
+        return [] if self.on_host else self._updated()
+
+    def updated_on_host(self) -> list[Trained]:
+        """The same where they are on the host."""
+        return self._updated() if self.on_host else []
+
+    def host_bytes(self) -> int:
+        """Parts of the weights and of their gradients, in pinned memory.
+
+        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy.
+        """
+        gradients = sum(one.bytes * one.times for one in self.updated_on_host())
+        return gradients + sum(held.bytes * held.times for held in self._parts()) if self.on_host else 0
+
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """A part goes up before each gather; what is left of the gradients goes down after their reduction.
+
+        Source: PyTorch 2.13, _fsdp_param.py, FSDPParam.all_gather_inputs, and _fsdp_collectives.py, foreach_reduce.
+        """
+        if not self.on_host:
+            return 0, 0
+        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
+        me = self._exchanged(place)
+        return me.stored if "gather" in kinds else 0, me.scattered // self.ranks if "scatter" in kinds else 0
+
+    def _updated(self) -> list[Trained]:
+        return [self._part(piece, unit.copies) for unit in self.units.all for piece in trained_pieces(unit)]
+
+    def _part(self, piece: Piece, times: int) -> Trained:
+        return as_trained(piece, shard_rows(piece, self.ranks), self.stored_dtype(piece), times)
+
+    def _bytes_of(self, unit: Unit) -> UnitBytes:
+        """A unit in each of its states. Packed weights are gathered as they are."""
+        n, dtype = self.ranks, self.gathers
+        sizes = [padded_elements(p, n) * ITEM_BYTES[(not p.packed and dtype) or p.dtype] for p in unit.pieces]
+        trained = trained_pieces(unit)
+        scattered = sum(padded_elements(p, n) * ITEM_BYTES[dtype or self.stored_dtype(p)] for p in trained)
+        left = sum(block_bytes(self._part(p, 1).bytes) for p in trained)
+        stored = sum(block_bytes(self._stored_bytes(p)) for p in unit.pieces)
+        return UnitBytes(
+            buffer=block_bytes(sum(sizes)),
+            weights=sum(map(block_bytes, sizes)),
+            cast=(block_bytes(sum(sizes) // n) if dtype else 0) + (stored if self.on_host else 0),
+            gradients=gradient_blocks(unit.pieces, dtype),
+            scattered=block_bytes(scattered),
+            left=0 if self.on_host else left,
+            stored=stored,
+        )
+
+    @cached_property
+    def sizes(self) -> dict[int | None, UnitBytes]:
+        """The bytes of each unit, by the place of its part; a tied embedding's are the last unit's."""
+        return {None: NOTHING, **{place: self._bytes_of(unit) for place, unit in self.by_place.items()}}
+
+    def reduced(self) -> dict[int, int]:
+        """A unit is reduced as soon as its layer has run backward; tied weights with the embedding."""
+        waiting = {HEAD} if self.tied else set()
+        return {p: one.left - one.gradients for p, one in self.sizes.items() if p is not None and p not in waiting}
+
+    def heights(self, parts: Parts) -> Iterator[Height]:
+        """Around each part: its copy-out, its highest point, and the reduction of its gradients."""
+        kept = 0 if self.placement.reshard else sum(self.sizes[p].weights * u.copies for p, u in self.by_place.items())
+        standing = self.sizes[HEAD].weights if self.tied else 0
+        for turn in parts.forward_turns():
+            yield from self._forward(turn, standing)
+        for turn in parts.backward_turns():
+            yield from self._backward(turn, standing if turn.part.place != HEAD else 0)
+        assert kept >= 0
+
+    def _forward(self, turn: Turn, standing: int) -> Iterator[Height]:
+        place = turn.part.place
+        me, before = self.sizes[place], self.sizes[turn.earlier]
+        if self.tied and place == HEAD:  # gathered since the embedding
+            yield Height(turn, "peak", standing + before.buffer)
+            return
+        if self.tied and place == EMBEDDING:
+            me = self.sizes[HEAD]
+            standing = 0
+        yield Height(turn, "before", standing + before.buffer + me.buffer + max(me.weights, me.cast))
+        yield Height(turn, "peak", standing + me.buffer + me.weights)
+
+    def _backward(self, turn: Turn, standing: int) -> Iterator[Height]:
+        place = turn.part.place
+        me, ahead = self.sizes[place], self.sizes[turn.later].buffer
+        waiting = 0 if self.tied and turn.earlier == HEAD else self.sizes[turn.earlier].scattered
+        if place == HEAD:  # the loss runs backward before the head is asked for
+            yield Height(turn, "peak", me.weights)
+            yield Height(turn, "after", me.weights + ahead, 0 if self.tied else me.scattered + me.left)
+        elif place == EMBEDDING:
+            last = self.sizes[HEAD] if self.tied else me
+            yield Height(turn, "peak", standing + (0 if self.tied else me.buffer), waiting)
+            yield Height(turn, "after", 0, max(waiting, last.scattered + last.left + (0 if self.tied else me.left)))
+        else:
+            yield Height(turn, "before", standing + me.buffer + me.weights, waiting)
+            yield Height(turn, "peak", standing + me.weights + ahead, waiting)
+            yield Height(turn, "after", standing + ahead, me.scattered + me.left)
+
+    def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
+        """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.
+
+        Between copies of the model, what is left of the gradients is reduced once more.
+        """
+        me = self._exchanged(place)
+        found = []
+        if me.buffer and (phase == "forward" or not self._stays(place)):
+            found.append(Transfer("gather", me.buffer))
+        if phase == "backward" and syncs and me.scattered:
+            found.append(Transfer("scatter", me.scattered))
+            if self.placement.gpus > self.ranks:
+                found.append(Transfer("reduce", me.scattered // self.ranks, among="copies"))
+        return tuple(found)
+
+    def _exchanged(self, place: int) -> UnitBytes:
+        """The unit that comes and goes with a part: tied weights with the embedding."""
+        if self.tied and place in (EMBEDDING, HEAD):
+            return self.sizes[HEAD] if place == EMBEDDING else NOTHING
+        return self.sizes.get(place, NOTHING)
+
+    def _stays(self, place: int) -> bool:
+        """Whether a unit's weights are kept from its forward to its backward."""
+        return not self.placement.reshard or place == (EMBEDDING if self.tied else HEAD)
+
+    def copied_bytes(self, place: int, phase: Phase, syncs: bool) -> float:
+        """Weights are copied out of their buffer, gradients into theirs, and what is left of them is cast."""
+        me = self._exchanged(place)
+        gathered = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
+        out = 2.0 * me.weights + 2.0 * me.cast if gathered else 0.0
+        if phase == "backward" and syncs:
+            out += float(me.gradients + me.scattered + me.left + me.scattered // self.ranks)
+        return out

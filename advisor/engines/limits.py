@@ -1,0 +1,48 @@
+"""Which jobs can be spread over several cards, and what is not known of one that is."""
+
+from __future__ import annotations
+
+from advisor.engines import engine_kind
+from advisor.engines.engine import Engine
+from advisor.errors import BadValue
+from advisor.libraries import libraries_of
+from advisor.specs import Model, ModelSpec, Placement, Recipe
+
+BY_ELEMENT = ("adamw", "adamw_foreach", "sgd")
+"""Optimizers of PyTorch that do with a part of a parameter what they do with all of it."""
+BY_ACCELERATE = ("", "llamafactory", "ms-swift")
+"""Trainers, by the code of their stack, that leave several cards to transformers' Trainer and accelerate."""
+
+
+def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
+    """Why a recipe cannot run on cards that shard by the placement's engine, and what to do; '' where it can."""
+    sharding = placement.effective_sharding
+    if placement.gpus == 1 or placement.copies_model:
+        return ""
+    if not isinstance(m, ModelSpec):
+        return "only ddp is known for a model that was traced, not computed; use --sharding ddp"
+    if recipe.optimizer_in_backward:
+        return "an optimizer step inside backward updates whole parameters, and a card has parts; leave it out"
+    if recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
+        return f"weights stored as {recipe.quant} are not spread over cards; use --sharding ddp"
+    return engine_kind(sharding).refuses(m, recipe)
+
+
+def check_placement(m: Model, recipe: Recipe, placement: Placement) -> None:
+    """Raises BadValue where `refusal` says why."""
+    if why := refusal(m, recipe, placement):
+        raise BadValue("--sharding", placement.effective_sharding, f"with --method {recipe.method}: {why}")
+
+
+def not_known(m: ModelSpec, recipe: Recipe, engine: Engine) -> tuple[str, ...]:
+    """What runs on several cards and is not mirrored, beside what the engine says itself."""
+    found, code = list(engine.unknown()), libraries_of(recipe.stack).code
+    if engine.placement.copies_model:
+        return tuple(found)
+    if code not in BY_ACCELERATE:
+        found.append(f"how {code} sets {engine.name} up: counted as accelerate does")
+    if recipe.optimizer not in BY_ELEMENT:
+        found.append(f"{recipe.optimizer} on parts of parameters: counted as on whole ones")
+    if m.vision is not None:
+        found.append(f"how {engine.name} cuts a vision tower: counted as one unit of its own")
+    return tuple(found)

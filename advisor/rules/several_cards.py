@@ -1,0 +1,76 @@
+"""How several cards share the job, and what that leaves out.
+
+DDP keeps the whole model on each card, and buckets for all gradients beside the gradients themselves. FSDP2
+spreads weights, gradients and optimizer states; the weights are gathered again, unit by unit, while they compute, and
+gradients that accumulate over micro-batches stay whole on every card until the last one (accelerate's no_sync). The
+estimate counts all of this by the engines' own code; waiting for the slowest card and loading the data are left out.
+
+A base in 4 bits is spread only if bitsandbytes stores it in a floating dtype (bnb_4bit_quant_storage), and transformers
+puts all of it on each card before it is spread, unless it is loaded with device_map="cpu".
+"""
+
+from __future__ import annotations
+
+from advisor.answer import Candidate, Reason
+from advisor.costs.moments import base_of, beginnings
+from advisor.rules.context import Context, Finding, Rule
+from advisor.specs import ModelSpec, Placement, Recipe, Sharding
+from advisor.terms import TermName
+from advisor.units import format_gib
+
+CODE = "ADV108"
+DDP = "https://docs.pytorch.org/docs/stable/notes/ddp.html"
+FSDP = "https://huggingface.co/docs/accelerate/concept_guides/fsdp1_vs_fsdp2"
+QLORA = "https://huggingface.co/docs/peft/accelerate/fsdp"
+TITLES: dict[Sharding, str] = {
+    "ddp": "DDP: each holds all of the model",
+    "fsdp2": "FSDP2: each holds its part of weights, gradients and optimizer states",
+    "hsdp": "FSDP2 inside each machine, copies between them",
+}
+
+
+def check(context: Context) -> Finding | None:
+    """Speaks up for more than one card."""
+    if context.placement.gpus == 1:
+        return None
+    row = context.shown or next(iter(context.candidates.values()))
+    placement = row.placement or context.placement
+    found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else FSDP)]
+    if row.recipe.is_quantized and not placement.copies_model:
+        found.append(Reason(code=CODE, text=_loading(context, row.recipe), source=QLORA))
+    return Finding(tuple(found))
+
+
+def _shared(row: Candidate, placement: Placement) -> str:
+    """What each card holds, and what is not counted."""
+    memory = row.memory
+    texts = [f"{placement.gpus:,} cards by {TITLES[placement.effective_sharding]}"]
+    gathered = memory.bytes_of(TermName.GATHERED)
+    reduction = memory.bytes_of(TermName.REDUCTION)
+    if gathered or reduction:
+        beside = {"gathered weights": gathered, "buckets of gradients": reduction}
+        named = " and ".join(f"{format_gib(size)} GiB of {name}" for name, size in beside.items() if size)
+        texts.append(f"{named} at the peak")
+    if not placement.copies_model and row.recipe.gradient_accumulation > 1 and row.recipe.method == "full":
+        texts.append("gradients of earlier micro-batches stay whole")
+    if memory.host_bytes:
+        texts.append(f"{format_gib(memory.host_bytes)} GiB of the host's memory for each card")
+    return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
+
+
+def _loading(context: Context, recipe: Recipe) -> str:
+    """How a base in 4 bits must be loaded to be spread."""
+    text = "Load the 4-bit base with bnb_4bit_quant_storage=torch.bfloat16, or nothing of it is spread"
+    if not isinstance(context.model, ModelSpec):
+        return text + "."
+    whole = max(one.bytes for one in beginnings(context.model, base_of(recipe)))
+    size, card = format_gib(whole), format_gib(context.memory_bytes)
+    if whole > context.memory_bytes:
+        return (
+            f'{text}, and with device_map="cpu": by default all {size} GiB are loaded on each card first, which has '
+            f"{card}."
+        )
+    return f"{text}. While it is loaded each card holds all {size} GiB."
+
+
+RULE = Rule(CODE, "warns", __doc__, (DDP, FSDP, QLORA), check)
