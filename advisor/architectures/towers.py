@@ -55,9 +55,7 @@ TOWERS: dict[str, TowerRow] = {
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
     # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings
-    "internvl": TowerRow(
-        "internvl", "tiles.internvl", "internvl", patches_are_leaf=True, beside="", returns="tokens"
-    ),
+    "internvl": TowerRow("internvl", "tiles.internvl", "internvl", patches_are_leaf=True, beside="", returns="tokens"),
     # modeling_clip.py, CLIPVisionModel: _input_embed_layer = "patch_embedding"
     "llava": TowerRow("llava", "llava.llava", "llava", patches_are_leaf=True, beside="", returns="tokens"),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),

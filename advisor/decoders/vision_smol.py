@@ -31,7 +31,9 @@ def smolvlm_tower(d: Tower, leaf: bool) -> Seen:
     x = shuffled(d, last)
     projected = linear(t, x, d.weights.around["proj"])
     del pixels, mask
-    tokens = regathered(t, t.view(projected, (d.features, d.v.output_size)))  # a list of rows, whose gradients are joined
+    tokens = regathered(
+        t, t.view(projected, (d.features, d.v.output_size))
+    )  # a list of rows, whose gradients are joined
     return Seen(copy(t, tokens, tokens.shape), [], [last, projected])
 
 
