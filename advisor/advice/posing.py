@@ -80,6 +80,11 @@ def posed(asked: Asked) -> Posed:
     if question.method is None and isinstance(spec, ModelSpec) and spec.task == "classification" and spec.bidirectional:
         methods = tuple(method for method in methods if method not in QUANTIZED_METHODS)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
+    if job.placement.gpus > 1 and question.method is None and not job.placement.copies_model:
+        from advisor.engines.limits import refusal  # loaded where several cards share a job
+
+        able = tuple(one for one in methods if not refusal(spec, first_recipe(job, one), job.placement))
+        job = job._replace(methods=able or methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
 
 

@@ -25,7 +25,8 @@ def by_engine(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple
     if row.placement is None or not isinstance(job.model, ModelSpec):
         return ()
     job, found = _like(job, row), []
-    for sharding in dict.fromkeys((row.placement.effective_sharding, *OPEN)):
+    others = OPEN if row.placement.cpu_offload == "none" else ()
+    for sharding in dict.fromkeys((row.placement.effective_sharding, *others)):
         placement = row.placement.model_copy(update={"sharding": sharding})
         if refusal(job.model, first_recipe(job, row.method), placement):
             continue

@@ -29,6 +29,8 @@ def placement_of(question: Question) -> Placement:
     if (question.nodes or 1) > 1 and not question.network_gbit:
         raise BadValue("--nodes", question.nodes, "needs --network-gbit: Gbit/s of each card's way out of its machine")
     given = {name: getattr(question, name) for name in _SPREAD if getattr(question, name) is not None}
+    if given.get("cpu_offload", "none") != "none":
+        given.setdefault("sharding", "fsdp2")  # the engine that has it
     return Placement(**{"gpus": question.gpus or 1, **given})
 
 

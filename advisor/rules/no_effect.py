@@ -23,6 +23,9 @@ PEFT = "https://github.com/huggingface/peft/blob/main/src/peft/tuners/tuners_uti
 
 MAMBA = "https://github.com/state-spaces/mamba/blob/main/mamba_ssm/ops/triton/ssd_combined.py"
 
+SPREADING = ("nodes", "sharding", "reshard", "cpu_offload", "link", "network_gbit")
+"""Knobs about several cards."""
+
 
 def check(context: Context) -> Finding | None:
     """One reason for each idle knob."""
@@ -85,8 +88,10 @@ def _idle(context: Context) -> list[tuple[str, str]]:
         idle.append(("eval_steps", "without --eval-examples"))
     if "sequence_kernels" in fixed and isinstance(context.model, ModelSpec) and not context.model.mixers:
         idle.append(("sequence_kernels", f"on {context.model.name}, whose layers all have attention"))
-    if "sharding" in fixed and context.placement.gpus == 1:
-        idle.append(("sharding", "on one card"))
+    if context.placement.gpus == 1:
+        idle += [(name, "on one card") for name in SPREADING if name in fixed]
+    elif context.placement.copies_model and "reshard" in fixed:
+        idle.append(("reshard", f"with --sharding {context.placement.effective_sharding}"))
     return idle + [(name, why) for name, why in _idle_of_rows(context.workload) if name in fixed]
 
 
