@@ -235,4 +235,5 @@ def _more_cards(attempt: Attempt, job: Job) -> Iterator[Change]:
     assert placement is not None
     gpus, engine = placement.gpus, placement.effective_sharding
     what = f"{gpus} of these cards by {engine}"
+    found = found.placed(outcome.estimate)
     yield attempt.change(what, found, outcome, (f"--gpu {gpus}x{attempt.asked.gpu}",))

@@ -24,9 +24,9 @@ SHARDED = (TermName.BASE_WEIGHTS, TermName.ADAPTERS, TermName.OPTIMIZER_STATES, 
 def rank_static(m: ModelSpec, engine: Engine, batch: int, length: int, beside: bool, stack: Stack) -> Static:
     """What the rank with the most holds from the first step to the last."""
     whole = static_memory(m, engine.recipe, batch, length, beside, stack)
-    tensors = [one for one in whole.tensors if one[0] not in SHARDED]
+    tensors = [one for one in whole.tensors if not engine.spreads or one[0] not in SHARDED]
     tensors += [(held.term, held.bytes, held.times) for held in (*engine.weights(), *engine.beside())]
-    tensors += kept_tensors(engine.updated(), engine.recipe.optimizer)
+    tensors += kept_tensors(engine.updated(), engine.recipe.optimizer) if engine.spreads else []
     exact: dict[TermName, int] = {}
     blocks: dict[TermName, int] = {}
     for term, size, count in tensors:

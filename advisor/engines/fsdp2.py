@@ -54,6 +54,7 @@ class Fsdp2(Engine):
     """Everything that is a parameter is spread over the ranks by its rows."""
 
     name = "FSDP2"
+    spreads = True
 
     @property
     def mixed(self) -> bool:
@@ -152,6 +153,10 @@ class Fsdp2(Engine):
     def sizes(self) -> dict[int | None, UnitBytes]:
         """The bytes of each unit, by the place of its part; a tied embedding's are the last unit's."""
         return {None: NOTHING, **{place: self._bytes_of(unit) for place, unit in self.by_place.items()}}
+
+    def accumulated_bytes(self) -> int:
+        """Whole gradients, in the dtype of the gathered weights."""
+        return sum(gradient_blocks(unit.pieces, self.gradient_dtype) * unit.copies for unit in self.units.all)
 
     def reduced(self) -> dict[int, int]:
         """A unit is reduced as soon as its layer has run backward; tied weights with the embedding."""

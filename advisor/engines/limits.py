@@ -21,6 +21,8 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
         return ""
     if not isinstance(m, ModelSpec):
         return "only ddp is known for a model that was traced, not computed; use --sharding ddp"
+    if m.task == "classification":
+        return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:
         return "an optimizer step inside backward updates whole parameters, and a card has parts; leave it out"
     if recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
