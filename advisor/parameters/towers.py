@@ -132,10 +132,16 @@ def _pixtral(v: VisionSpec) -> TowerParts:
     attention = [_linear(name, h, h, bias=False) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
     mlp = [_linear(name, h, inner, bias=False) for name in ("gate_proj", "up_proj")]
     block = _named(*attention, *mlp, _linear("down_proj", inner, h, bias=False))
+    around = _named(_linear("linear_1", h, out), _linear("linear_2", out, out))
+    parts = TowerParts(block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h})
+    return _with_vectors(v, parts)
+
+
+def _mistral3(v: VisionSpec) -> TowerParts:
+    h, out, parts = v.hidden_size, v.output_size, _pixtral(v)
     merging = _linear("patch_merger.merging_layer", v.merged_size, h, bias=False)
     around = _named(merging, _linear("linear_1", h, out, bias=False), _linear("linear_2", out, out, bias=False))
-    parts = TowerParts(block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h, "merger": h})
-    return _with_vectors(v, parts)
+    return _with_vectors(v, parts._replace(around=around, norms={**parts.norms, "merger": h}))
 
 
 def _internvl(v: VisionSpec) -> TowerParts:
@@ -176,6 +182,7 @@ PARTS: dict[str, Callable[[VisionSpec], TowerParts]] = {
     "internvl": _internvl,
     "llava": _llava,
     "llava_next": _llava_next,
+    "mistral3": _mistral3,
     "pixtral": _pixtral,
     "qwen2": _qwen2,
     "qwen2_5": _qwen2_5,
