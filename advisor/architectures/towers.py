@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 from advisor.errors import UnsupportedArchitecture
 
-
 Beside = Literal["grids", "", "sizes", "mask"]
 """What a processor hands the model beside pixels: the grid of each image and the kind of each token (Qwen), nothing,
 the size of each image, or a mask of all pixels."""
@@ -52,20 +51,30 @@ TOWERS: dict[str, TowerRow] = {
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
     # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings
-    "internvl": TowerRow(
-        "internvl", "tiles.internvl", "internvl", patches_are_leaf=True, beside="", returns="tokens"
-    ),
+    "internvl": TowerRow("internvl", "tiles.internvl", "internvl", patches_are_leaf=True, beside="", returns="tokens"),
     # modeling_clip.py, CLIPVisionModel: _input_embed_layer = "patch_embedding"
     "llava": TowerRow("llava", "llava.llava", "llava", patches_are_leaf=True, beside="", returns="tokens"),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
     # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv; generate_block_attention_mask
     "mistral3": TowerRow(
-        "mistral3", "pixtral.pixtral", "mistral3", rms=True, patches_are_leaf=True, masks=True, beside="sizes",
+        "mistral3",
+        "pixtral.pixtral",
+        "mistral3",
+        rms=True,
+        patches_are_leaf=True,
+        masks=True,
+        beside="sizes",
         returns="tokens",
     ),
     # modeling_llava.py with a tower of modeling_pixtral.py: Pixtral 12B
     "llava_pixtral": TowerRow(
-        "pixtral", "pixtral.pixtral", "pixtral", rms=True, patches_are_leaf=True, masks=True, beside="sizes",
+        "pixtral",
+        "pixtral.pixtral",
+        "pixtral",
+        rms=True,
+        patches_are_leaf=True,
+        masks=True,
+        beside="sizes",
         returns="tokens",
     ),
     "qwen3_5": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),

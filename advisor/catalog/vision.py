@@ -163,7 +163,7 @@ def _llava_pixtral(v: Fields, whole: Fields, width: int) -> Sizes:
     if whole.config.get("vision_feature_layer", -2) != -1 or (
         whole.text("vision_feature_select_strategy", "default") != "full"
     ):
-        raise whole.unsupported("vision_feature_layer", "image features of other blocks than the last, or of some patches")
+        raise whole.unsupported("vision_feature_layer", "features of other blocks than the last, or of some patches")
     return {**_pixtral(v, width), "merge_size": 1}
 
 

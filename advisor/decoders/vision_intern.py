@@ -9,7 +9,15 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.vision import BlockWeights, Seen, Tower
 from advisor.decoders.vision_attention import attended_tiles
 from advisor.decoders.vision_patches import pixels_of
-from advisor.decoders.vision_tiles import plain_mlp, projected, run_blocks, shuffled, tile_count, tile_patches, with_class
+from advisor.decoders.vision_tiles import (
+    plain_mlp,
+    projected,
+    run_blocks,
+    shuffled,
+    tile_count,
+    tile_patches,
+    with_class,
+)
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import part
 from advisor.tape.ops import add, mul

@@ -82,8 +82,8 @@ def _made(d: Tower, dtype: str) -> _Beside:
             t.kernel("elementwise", "float32", 0, 8 * one.count)
     mask = t.empty((1, 1, count, count), dtype)
     t.kernel("elementwise", dtype, 0, mask.bytes)
-    for one in d.v.row * d.rows:
-        t.kernel("elementwise", dtype, 0, one.patches**2 * mask.bytes // mask.count)
+    for picture in d.v.row * d.rows:
+        t.kernel("elementwise", dtype, 0, picture.patches**2 * mask.bytes // mask.count)
     return _Beside(mask, *tables)
 
 

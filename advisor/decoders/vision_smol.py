@@ -20,7 +20,7 @@ def smolvlm_tower(d: Tower, leaf: bool) -> Seen:
 
     Source: SmolVLMModel.get_image_features, SmolVLMVisionTransformer.forward, SmolVLMConnector.forward.
     """
-    t, tiles, patches, width = d.t, tile_count(d), tile_patches(d), d.v.hidden_size
+    t, tiles = d.t, tile_count(d)
     pixels = pixels_of(d)
     pixels = copy(t, pixels, pixels.shape)  # tiles that are not all zeros
     mask = t.empty((tiles, d.v.image_size, d.v.image_size), "int64")  # of the pixels of those tiles
@@ -31,7 +31,9 @@ def smolvlm_tower(d: Tower, leaf: bool) -> Seen:
     x = shuffled(d, last)
     projected = linear(t, x, d.weights.around["proj"])
     del pixels, mask
-    tokens = regathered(t, t.view(projected, (d.features, d.v.output_size)))  # a list of rows, whose gradients are joined
+    tokens = regathered(
+        t, t.view(projected, (d.features, d.v.output_size))
+    )  # a list of rows, whose gradients are joined
     return Seen(copy(t, tokens, tokens.shape), [], [last, projected])
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from advisor.checkpoints import STORES, Quantization
 from advisor.libraries import libraries_of
-from advisor.parameters.targets import attention_names
 from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 
 
@@ -87,7 +86,7 @@ def _qwen3(v: VisionSpec) -> TowerParts:
     mlp = (_linear("linear_fc1", h, inner), _linear("linear_fc2", inner, h))
     paths = ["merger", *(f"deepstack_merger_list.{index}" for index in range(len(v.deepstack_layers)))]
     around = [shape for path in paths for shape in _qwen_merger(v, path, "linear_fc1", "linear_fc2")]
-    norms = {"merger": h, **{path: v.merged_size for path in paths[1:]}}
+    norms = {"merger": h, **dict.fromkeys(paths[1:], v.merged_size)}
     tensors, block, loose = ((h, v.patch_width), (v.position_rows, h)), _named(*attention, *mlp), {"bias": h}
     parts = TowerParts(block, _named(*around), (), (), tensors, _frequencies(v), norms=norms, loose=loose)
     return _with_vectors(v, parts)
@@ -226,21 +225,6 @@ def tower_trained(recipe: Recipe) -> bool:
     return recipe.method == "full" and recipe.train_tower and not recipe.trained_layers
 
 
-def tower_adapted(m: ModelSpec, recipe: Recipe) -> frozenset[str]:
-    """Names of the tower's linear layers that get an adapter: all, or those that a target names the end of.
-
-    `attention` stands for the decoder's names, as an exported file lists them: some towers have layers of those names.
-    Where only the last layers have adapters, the tower is taken to have none.
-    """
-    targets = recipe.target_modules
-    if m.vision is None or not (recipe.has_adapters and recipe.train_tower) or recipe.trained_layers:
-        return frozenset()
-    parts = tower_parts(m.vision)
-    names = (*parts.block, *parts.around)
-    ends = attention_names(m) if targets == ("attention",) else targets
-    return frozenset(n for n in names if targets == ("all-linear",) or n.rpartition(".")[2] in ends)
-
-
 def tower_linears(v: VisionSpec, read: bool = False) -> list[tuple[LinearShape, int]]:
     """Every linear layer, or those that tokens are made of, and how often it occurs."""
     parts, blocks = tower_parts(v), v.num_hidden_layers - v.unread_blocks * read
@@ -273,5 +257,9 @@ def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
     if v is None or not v.row:
         return []
     images, patches = batch * len(v.row), batch * v.row_patches
-    beside = {"grids": [24 * images, 8 * batch * length], "sizes": [16 * images], "mask": [8 * patches * v.patch_size**2]}
+    beside = {
+        "grids": [24 * images, 8 * batch * length],
+        "sizes": [16 * images],
+        "mask": [8 * patches * v.patch_size**2],
+    }
     return [4 * patches * v.patch_width, *beside.get(v.code.beside, [])]

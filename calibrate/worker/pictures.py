@@ -48,11 +48,11 @@ def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture,
 def _features(config: Any, one: Picture) -> int:
     """Tokens of an image that the tower makes; the others are marks, which are text."""
     if config.model_type == "internvl":
-        return one.patches // round(1 / config.downsample_ratio) ** 2
+        return one.patches // int(1 / config.downsample_ratio) ** 2
     if config.model_type == "smolvlm":
-        return one.patches // config.scale_factor**2
+        return one.patches // int(config.scale_factor) ** 2
     if config.vision_config.model_type == "pixtral":
-        return one.patches // getattr(config, "spatial_merge_size", 1) ** 2
+        return one.patches // int(getattr(config, "spatial_merge_size", 1)) ** 2
     return one.tokens
 
 
@@ -87,7 +87,7 @@ def _side(config: Any) -> tuple[int, int]:
 
 
 def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
-    """SmolVLM's: tiles row by row, none of them all zeros, which means that there is none; and a mask of their pixels."""
+    """SmolVLM's: tiles row by row, none all zeros, as those that fill up a row are; a mask of their pixels."""
     shape = (batch, sum(one.tiles for one in pictures))
     side = _side(config)
     with unset_fake_temporarily():
