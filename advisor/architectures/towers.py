@@ -26,6 +26,7 @@ class TowerRow(NamedTuple):
     # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
     patches_are_leaf: bool = False
     places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
+    masks: bool = False  # attention is given a mask, of numbers
     beside: Beside = "grids"
     returns: Returned = ""
     see_both_ways: bool = False  # tokens of an image attend to each other both ways: every row has masks of its own
@@ -59,7 +60,28 @@ TOWERS: dict[str, TowerRow] = {
     # modeling_clip.py, CLIPVisionModel: _input_embed_layer = "patch_embedding"
     "llava": TowerRow("llava", "llava.llava", "llava", patches_are_leaf=True, beside="", returns="tokens"),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
-    "mistral3": TowerRow("pixtral", "pixtral.pixtral", rms=True),
+    # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv; generate_block_attention_mask
+    "mistral3": TowerRow(
+        "mistral3",
+        "pixtral.pixtral",
+        "mistral3",
+        rms=True,
+        patches_are_leaf=True,
+        masks=True,
+        beside="sizes",
+        returns="tokens",
+    ),
+    # modeling_llava.py with a tower of modeling_pixtral.py: Pixtral 12B
+    "llava_pixtral": TowerRow(
+        "pixtral",
+        "pixtral.pixtral",
+        "pixtral",
+        rms=True,
+        patches_are_leaf=True,
+        masks=True,
+        beside="sizes",
+        returns="tokens",
+    ),
     "qwen3_5": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
     "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
     # modeling_smolvlm.py, SmolVLMVisionTransformer.get_input_embeddings: self.embeddings

@@ -158,16 +158,27 @@ def _llava(v: Fields, whole: Fields, width: int) -> Sizes:
             "unread_blocks": blocks - layer if layer >= 0 else -1 - layer}  # fmt: skip
 
 
-def _mistral3(v: Fields, whole: Fields, width: int) -> Sizes:
+def _llava_pixtral(v: Fields, whole: Fields, width: int) -> Sizes:
+    """Pixtral 12B: LLaVA's projector on all patches of Pixtral's tower."""
+    if whole.config.get("vision_feature_layer", -2) != -1 or (
+        whole.text("vision_feature_select_strategy", "default") != "full"
+    ):
+        raise whole.unsupported("vision_feature_layer", "features of other blocks than the last, or of some patches")
+    return {**_pixtral(v, width), "merge_size": 1}
+
+
+def _pixtral(v: Fields, width: int) -> Sizes:
     sizes = _common(v, 1024, 4096, 24, 16, 16, 1024)
-    merge = whole.size("spatial_merge_size", 2, maximum=100)
-    act = v.text("hidden_act", "gelu")
     if v.size("head_dim", 64, maximum=MOST_SIDE) * int(str(sizes["num_attention_heads"])) != sizes["hidden_size"]:
         raise v.unsupported("head_dim", "heads that are not as wide as the tower")
+    act = v.text("hidden_act", "gelu")
+    return {**sizes, "longest_edge": sizes["image_size"], "activation": act, "output_size": width}
+
+
+def _mistral3(v: Fields, whole: Fields, width: int) -> Sizes:
     if whole.flag("multimodal_projector_bias", False):
         raise whole.unsupported("multimodal_projector_bias", "a projector with biases")
-    longest = sizes["image_size"]
-    return {**sizes, "merge_size": merge, "longest_edge": longest, "activation": act, "output_size": width}
+    return {**_pixtral(v, width), "merge_size": whole.size("spatial_merge_size", 2, maximum=100)}
 
 
 def _internvl(v: Fields, whole: Fields, width: int) -> Sizes:
@@ -200,6 +211,7 @@ _TOWERS: dict[str, Callable[[Fields, Fields, int], Sizes]] = {
     "internvl": _internvl,
     "llava": _llava,
     "llava_next": _llava,
+    "llava_pixtral": _llava_pixtral,
     "mistral3": _mistral3,
     "qwen2_vl": _qwen2,
     "qwen2_5_vl": _qwen2_5,
@@ -209,7 +221,7 @@ _TOWERS: dict[str, Callable[[Fields, Fields, int], Sizes]] = {
     "qwen3_5_moe": _qwen3,
     "smolvlm": _smolvlm,
 }
-"""By the model_type of the whole model: (vision_config, the whole, the decoder's width) -> sizes."""
+"""By model_type of the whole model, or that and its tower's: (vision_config, the whole, decoder's width) to sizes."""
 
 
 def knows_tower(model_type: str) -> bool:
@@ -228,6 +240,8 @@ def vision_of(config: Mapping[str, object], model_type: str, origin: str, hidden
     if whole.has("audio_config"):
         return None
     fields = whole.part("vision_config")
+    if model_type == "llava" and fields.config.get("model_type") == "pixtral":
+        model_type = "llava_pixtral"
     try:
         found = VisionSpec.model_validate({"model_type": model_type, **_TOWERS[model_type](fields, whole, hidden_size)})
     except InputError as error:

@@ -69,7 +69,8 @@ def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
         shapes.append((m.global_head_dim, m.global_head_dim, m.global_key_value_heads or m.num_key_value_heads))
     found = []
     if m.vision is not None and m.vision.row:
-        found = [Call(dtype, m.vision.head_dim, m.vision.head_dim, False, False, 0.0) for dtype in dtypes]
+        width, kept_apart = m.vision.head_dim, m.vision.code.masks
+        found = [Call(dtype, width, width, False, kept_apart, 0.0) for dtype in dtypes]
     for dtype, (width, value_width, keys), mask in product(dtypes, shapes, (False, True) if masked else (False,)):
         grouped = keys < heads and not apart and not mask and width == value_width <= 256
         found.append(Call(dtype, width, value_width, grouped, mask, m.attention_dropout))

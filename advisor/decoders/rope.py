@@ -89,9 +89,14 @@ def rotate_half(t: Tape, x: Tensor) -> Tensor:
 
 
 def turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """x (B, heads, S, D), rotated by tables."""
+    return turned_by(t, x, rope.cos, rope.sin)
+
+
+def turned_by(t: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """`x * cos + rotate_half(x) * sin`."""
     x = regathered(t, x)  # its gradient comes head by head
-    return add(t, mul(t, x, rope.cos), mul(t, rotate_half(t, x), rope.sin))
+    return add(t, mul(t, x, cos), mul(t, rotate_half(t, x), sin))
 
 
 def _split(t: Tape, x: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from advisor.decoders.stack import Stack
 from advisor.decoders.vision import Seen, Tower, TowerWeights
 from advisor.decoders.vision_clip import llava_tower
 from advisor.decoders.vision_intern import internvl_tower
+from advisor.decoders.vision_pixtral import mistral3_tower, pixtral_tower
 from advisor.decoders.vision_qwen import qwen_tower
 from advisor.decoders.vision_siglip import gemma3_tower
 from advisor.decoders.vision_smol import smolvlm_tower
@@ -18,6 +19,8 @@ TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {
     "gemma3": gemma3_tower,
     "internvl": internvl_tower,
     "llava": llava_tower,
+    "mistral3": mistral3_tower,
+    "pixtral": pixtral_tower,
     "qwen": qwen_tower,
     "smolvlm": smolvlm_tower,
 }

@@ -14,12 +14,8 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.norms import Norm, rms_norm
 from advisor.decoders.stack import Stack
 from advisor.parameters.storage import other_dtype
-from advisor.parameters.towers import (
-    tower_adapted,
-    tower_parts,
-    tower_quant,
-    tower_trained,
-)
+from advisor.parameters.tower_targets import tower_adapted
+from advisor.parameters.towers import tower_parts, tower_quant, tower_trained
 from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.program import BATCH

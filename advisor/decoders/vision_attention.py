@@ -38,16 +38,16 @@ def kinds_of(t: Tape, q: Tensor, stack: Stack, card: str) -> tuple[str, str]:
     return PREFERRED if cudnn_takes(call) else FLASH
 
 
-def attended_tiles(d: Tower, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """q, k and v (N, P, H) of N tiles, in each of which all attend to all, or as a mask of numbers says: (N, P, H)."""
+def attended_tiles(d: Tower, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q, k and v (N, P, H) of N tiles, in each of which all attend to all: (N, P, H)."""
     t, (tiles, places, width) = d.t, q.shape
     shape = (tiles, d.v.num_attention_heads, places, d.v.head_dim)
     q, k, v = (t.view(x, shape) for x in (q, k, v))
-    return t.view(_fused(d, q, k, v, mask), (tiles, places, width))
+    return t.view(attended_heads(d, q, k, v), (tiles, places, width))
 
 
-def _fused(d: Tower, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Queries, keys and values (N, heads, P, D), in the kernel that PyTorch picks."""
+def attended_heads(d: Tower, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Queries, keys and values (N, heads, P, D), in the kernel that PyTorch picks; a mask is one of numbers."""
     t, width = d.t, d.v.head_dim
     call = Call(t.autocast or q.dtype, width, width, False, mask is not None, 0.0)
     kernel = sdpa_kernel(call, d.card, d.stack.libraries.torch).kernel if d.card else "flash"

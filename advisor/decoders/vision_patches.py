@@ -1,4 +1,4 @@
-"""How patches enter a vision tower: pixels in its dtype, the convolution, and the gradient that checkpointing asks for."""
+"""How patches enter a vision tower: pixels in its dtype, the convolution, the gradient that checkpointing asks for."""
 
 from __future__ import annotations
 

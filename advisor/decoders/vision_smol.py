@@ -20,7 +20,7 @@ def smolvlm_tower(d: Tower, leaf: bool) -> Seen:
 
     Source: SmolVLMModel.get_image_features, SmolVLMVisionTransformer.forward, SmolVLMConnector.forward.
     """
-    t, tiles, patches, width = d.t, tile_count(d), tile_patches(d), d.v.hidden_size
+    t, tiles = d.t, tile_count(d)
     pixels = pixels_of(d)
     pixels = copy(t, pixels, pixels.shape)  # tiles that are not all zeros
     mask = t.empty((tiles, d.v.image_size, d.v.image_size), "int64")  # of the pixels of those tiles

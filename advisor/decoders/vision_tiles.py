@@ -46,7 +46,7 @@ def with_class(d: Tower, pixels: Tensor, leaf: bool) -> Tensor:
 
 
 def _joined(t: Tape, token: Tensor, tiles: Tensor) -> Tensor:
-    """`cat([token.expand(N, 1, H), tiles], dim=1)`: its gradients are views; under autocast both take the wider dtype."""
+    """`cat([token.expand(N, 1, H), tiles], dim=1)`: its gradients are views; autocast casts both to the wider dtype."""
     dtype = promoted(token.dtype, tiles.dtype)
     if t.autocast:
         token, tiles = cast(t, token, dtype), cast(t, tiles, dtype)
@@ -54,7 +54,6 @@ def _joined(t: Tape, token: Tensor, tiles: Tensor) -> Tensor:
     shape, inner, own = (count, places + 1, width), tiles.shape, token.shape
     t.kernel("elementwise", dtype, 0, 2 * tiles.bytes)
     needs = token.needs_grad, tiles.needs_grad
-    inner_dtype, own_dtype = tiles.dtype, token.dtype
 
     def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         g_token = t.empty(own, g.dtype) if needs[0] else None

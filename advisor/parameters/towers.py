@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from advisor.checkpoints import STORES, Quantization
 from advisor.libraries import libraries_of
-from advisor.parameters.targets import attention_names
 from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 
 
@@ -87,7 +86,7 @@ def _qwen3(v: VisionSpec) -> TowerParts:
     mlp = (_linear("linear_fc1", h, inner), _linear("linear_fc2", inner, h))
     paths = ["merger", *(f"deepstack_merger_list.{index}" for index in range(len(v.deepstack_layers)))]
     around = [shape for path in paths for shape in _qwen_merger(v, path, "linear_fc1", "linear_fc2")]
-    norms = {"merger": h, **{path: v.merged_size for path in paths[1:]}}
+    norms = {"merger": h, **dict.fromkeys(paths[1:], v.merged_size)}
     tensors, block, loose = ((h, v.patch_width), (v.position_rows, h)), _named(*attention, *mlp), {"bias": h}
     parts = TowerParts(block, _named(*around), (), (), tensors, _frequencies(v), norms=norms, loose=loose)
     return _with_vectors(v, parts)
@@ -132,12 +131,16 @@ def _pixtral(v: VisionSpec) -> TowerParts:
     attention = [_linear(name, h, h, bias=False) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
     mlp = [_linear(name, h, inner, bias=False) for name in ("gate_proj", "up_proj")]
     block = _named(*attention, *mlp, _linear("down_proj", inner, h, bias=False))
+    around = _named(_linear("linear_1", h, out), _linear("linear_2", out, out))
+    parts = TowerParts(block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h})
+    return _with_vectors(v, parts)
+
+
+def _mistral3(v: VisionSpec) -> TowerParts:
+    h, out, parts = v.hidden_size, v.output_size, _pixtral(v)
     merging = _linear("patch_merger.merging_layer", v.merged_size, h, bias=False)
     around = _named(merging, _linear("linear_1", h, out, bias=False), _linear("linear_2", out, out, bias=False))
-    parts = TowerParts(
-        block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h, "merger": h}
-    )
-    return _with_vectors(v, parts)
+    return _with_vectors(v, parts._replace(around=around, norms={**parts.norms, "merger": h}))
 
 
 def _internvl(v: VisionSpec) -> TowerParts:
@@ -178,6 +181,7 @@ PARTS: dict[str, Callable[[VisionSpec], TowerParts]] = {
     "internvl": _internvl,
     "llava": _llava,
     "llava_next": _llava_next,
+    "mistral3": _mistral3,
     "pixtral": _pixtral,
     "qwen2": _qwen2,
     "qwen2_5": _qwen2_5,
@@ -219,21 +223,6 @@ def tower_quant(v: VisionSpec, recipe: Recipe, name: str) -> Quantization:
 def tower_trained(recipe: Recipe) -> bool:
     """Whether all of the tower is trained: by full fine-tuning of the whole model, unless it is frozen."""
     return recipe.method == "full" and recipe.train_tower and not recipe.trained_layers
-
-
-def tower_adapted(m: ModelSpec, recipe: Recipe) -> frozenset[str]:
-    """Names of the tower's linear layers that get an adapter: all, or those that a target names the end of.
-
-    `attention` stands for the decoder's names, as an exported file lists them: some towers have layers of those names.
-    Where only the last layers have adapters, the tower is taken to have none.
-    """
-    targets = recipe.target_modules
-    if m.vision is None or not (recipe.has_adapters and recipe.train_tower) or recipe.trained_layers:
-        return frozenset()
-    parts = tower_parts(m.vision)
-    names = (*parts.block, *parts.around)
-    ends = attention_names(m) if targets == ("attention",) else targets
-    return frozenset(n for n in names if targets == ("all-linear",) or n.rpartition(".")[2] in ends)
 
 
 def tower_linears(v: VisionSpec, read: bool = False) -> list[tuple[LinearShape, int]]:

@@ -138,7 +138,8 @@ def tower_trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
     """What of a vision tower and its projector gets gradients on images: not what no token is made of."""
     if m.vision is None:
         return ()
-    from advisor.parameters.towers import tower_adapted, tower_linears, tower_shapes, tower_trained
+    from advisor.parameters.tower_targets import tower_adapted
+    from advisor.parameters.towers import tower_linears, tower_shapes, tower_trained
 
     found: list[Trained] = []
     if recipe.has_adapters:
@@ -162,7 +163,8 @@ def idle_tower_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
     v = m.vision
     if v is None or not recipe.has_adapters:
         return []
-    from advisor.parameters.towers import tower_adapted, tower_parts
+    from advisor.parameters.tower_targets import tower_adapted
+    from advisor.parameters.towers import tower_parts
 
     found = [] if v.row else list(tower_trained_shapes(m, recipe))
     if v.unread_blocks:

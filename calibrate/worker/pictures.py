@@ -39,18 +39,22 @@ def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture,
             input_ids[:, begin : begin + count] = config.image_token_id
             kinds[:, begin : begin + count] = 1
             begin += one.tokens + 1
-    return PROCESSED.get(config.model_type, _tiles)(config, batch, pictures, kinds)
+    kind = config.model_type
+    if kind == "llava" and config.vision_config.model_type == "pixtral":
+        kind = "mistral3"
+    processed: dict[str, Any] = PROCESSED.get(kind, _tiles)(config, batch, pictures, kinds)
+    return processed
 
 
 def _features(config: Any, one: Picture) -> int:
     """Tokens of an image that the tower makes; the others are marks, which are text."""
-    patches, kind = one.patches, config.model_type
-    merged = {
-        "internvl": 2,
-        "mistral3": getattr(config, "spatial_merge_size", 1),
-        "smolvlm": getattr(config, "scale_factor", 1),
-    }
-    return patches // merged[kind] ** 2 if kind in merged else one.tokens
+    if config.model_type == "internvl":
+        return one.patches // int(1 / config.downsample_ratio) ** 2
+    if config.model_type == "smolvlm":
+        return one.patches // int(config.scale_factor) ** 2
+    if config.vision_config.model_type == "pixtral":
+        return one.patches // int(getattr(config, "spatial_merge_size", 1)) ** 2
+    return one.tokens
 
 
 def _grids(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
@@ -74,13 +78,22 @@ def _tiles_and_kinds(config: Any, batch: int, pictures: tuple[Picture, ...], kin
     return {**_tiles(config, batch, pictures, kinds), "token_type_ids": kinds}
 
 
+def _whole(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Pixtral's: images as they are, filled up to the largest, and their sizes."""
+    patch = config.vision_config.patch_size
+    sizes = [[one.high * patch, one.wide * patch] for _ in range(batch) for one in pictures]
+    with unset_fake_temporarily():
+        shown = torch.tensor(sizes)
+    return {"pixel_values": torch.zeros(len(sizes), 3, *map(max, zip(*sizes, strict=True))), "image_sizes": shown}
+
+
 def _side(config: Any) -> tuple[int, int]:
     side = config.vision_config.image_size
     return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
 
 
 def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
-    """SmolVLM's: tiles row by row, none of them all zeros, which means that there is none; and a mask of their pixels."""
+    """SmolVLM's: tiles row by row, none all zeros, as those that fill up a row are; a mask of their pixels."""
     shape = (batch, sum(one.tiles for one in pictures))
     side = _side(config)
     with unset_fake_temporarily():
@@ -88,9 +101,13 @@ def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds
     return {"pixel_values": torch.ones(*shape, 3, *side), "pixel_attention_mask": mask}
 
 
+TILES_BY_VALUE = ("smolvlm", "idefics3")
+"""Models that count how many pixels of a tile are zero, to find those that only fill up a row."""
+
 PROCESSED: dict[str, Callable[..., dict[str, Any]]] = {
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids),
     "gemma3": _tiles_and_kinds,
+    "mistral3": _whole,
     "smolvlm": _rows_of_tiles,
 }
 """What a model's processor hands on, by the model's type; the others': `_tiles`."""
@@ -142,7 +159,7 @@ def real_grids(model: Any, pictures: tuple[Picture, ...]) -> Iterator[None]:
                 stack.enter_context(patch.object(module, name, _with_values(getattr(module, name))))
         if hasattr(base.model, "get_rope_index"):
             stack.enter_context(patch.object(base.model, "get_rope_index", _with_values(base.model.get_rope_index)))
-        stack.enter_context(_Values())  # type: ignore[no-untyped-call]
+        stack.enter_context(_Values(base.config.model_type in TILES_BY_VALUE))
         yield
 
 
@@ -164,13 +181,23 @@ def _have_values(*values: Any) -> bool:
 
 
 class _Values(TorchDispatchMode):
-    """Runs for real what is made of real whole numbers alone, and gives shapes to what a mask with values picks."""
+    """Runs for real what is made of real whole numbers alone, and gives shapes to what a mask with values picks.
+
+    `sorts_tiles`: the model leaves out tiles that are all zeros, which none is.
+    """
+
+    def __init__(self, sorts_tiles: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sorts_tiles = sorts_tiles
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if _have_values(args, kwargs):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
+        if self.sorts_tiles and func is torch.ops.aten.ne.Scalar and args[0].ndim == 1:
+            with unset_fake_temporarily():
+                return torch.ones(args[0].shape, dtype=torch.bool)
         if func is torch.ops.aten.masked_scatter_backward.default:
             return args[0].new_empty(args[2])
         if str(func).startswith(("aten.index.", "aten.index_put", "aten._index_put", "aten._unsafe_index_put")):

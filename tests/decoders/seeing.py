@@ -79,6 +79,34 @@ CONFIGS["gemma3"] = {
     "text_config": {"model_type": "gemma3_text", "head_dim": 64, "sliding_window": 1000, **LAYERS, **PLAIN},
     "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **SQUARES, "image_size": 224},
 }
+CONFIGS |= {
+    "internvl": {
+        "image_seq_length": 4,
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen2", **PLAIN},
+        "vision_config": {**SQUARES, "image_size": [56, 56], "patch_size": [14, 14]},
+    },
+    "llava": {
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "clip_vision_model", **SQUARES},
+    },
+    "llava_pixtral": {
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
+        "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
+    },
+    "mistral3": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
+        "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
+    },
+    "smolvlm": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "smolvlm_vision", **SQUARES},
+    },
+}
 OF_TEXT: dict[str, dict[str, Any]] = {
     "gemma4": {
         "audio_config": None,
@@ -105,33 +133,14 @@ OF_TEXT: dict[str, dict[str, Any]] = {
             "standardize": True,
         },
     },
-    "internvl": {
-        "image_seq_length": 4,
-        "tie_word_embeddings": False,
-        "text_config": {"model_type": "qwen2", **PLAIN},
-        "vision_config": {**SQUARES, "image_size": [56, 56], "patch_size": [14, 14]},
-    },
-    "llava": {
-        "text_config": {"model_type": "llama", **PLAIN},
-        "vision_config": {"model_type": "clip_vision_model", **SQUARES},
-    },
-    "mistral3": {
-        "tie_word_embeddings": False,
-        "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
-        "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
-    },
-    "smolvlm": {
-        "tie_word_embeddings": False,
-        "text_config": {"model_type": "llama", **PLAIN},
-        "vision_config": {"model_type": "smolvlm_vision", **SQUARES},
-    },
 }
 """Models whose tower is not on the tape: on rows of text it is idle."""
 
 
 def tiny(name: str) -> tuple[dict[str, Any], ModelSpec]:
     """A tiny config and its spec."""
-    found = {"model_type": name, "image_token_id": 7, **(CONFIGS | OF_TEXT)[name]}
+    kind = "llava" if name == "llava_pixtral" else name
+    found = {"model_type": kind, "image_token_id": 7, **(CONFIGS | OF_TEXT)[name]}
     return found, model_from_config(found, name, name)
 
 
