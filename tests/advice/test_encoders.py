@@ -62,7 +62,8 @@ def test_scores_of_decoders_are_not_quoted_for_an_encoder() -> None:
     assert "0.469" not in texts[0]
     assert "0.469" in texts[1]
     free = advise("bge-small-en-v1.5", "24GB", examples=1000).recommendation
-    assert free is not None and free.method == "dora"
+    assert free is not None
+    assert free.method == "dora"
     assert not any("85.2" in reason.text for reason in free.reasons)
 
 
