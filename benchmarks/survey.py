@@ -36,6 +36,10 @@ TRAINERS = {
     "alignment-handbook": "trl",
     "peft": "transformers",
 }
+OTHER_CODE = dict.fromkeys(
+    ("scripts/train/debug/oc_sft.sh", "scripts/train/debug/oc_sft_cache.sh"), "OLMo-core's own models"
+)
+"""Files of a repository that run something else than its trainer: open-instruct's olmo_core_finetune.py."""
 ADAPTED = {"lora": "qlora", "dora": "qdora"}
 QUANTS = {"hqq4": {"quant": "hqq", "quant_bits": 4}}
 """Forms of a base whose word holds more than one knob."""
@@ -99,6 +103,8 @@ def question(row: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         knobs["trainer"] = trainer
     if "trainer" not in knobs or stand_in_text("trainer", trainer):
         lost.append(f"trainer {trainer}")
+    if row["path"] in OTHER_CODE:
+        lost.append(OTHER_CODE[row["path"]])
     for field, name in (("seq", "seq_len"), ("mb", "micro_batch"), ("rank", "rank")):
         if row[field].isdigit():
             knobs[name] = int(row[field])

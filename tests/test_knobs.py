@@ -152,7 +152,6 @@ def test_what_means_nothing_beside_another_knob() -> None:
     [
         ("attention", "flash_attention_3", "flash"),
         ("attention", "xformers", "sdpa"),
-        ("trainer", "open-instruct", "transformers"),
         ("trainer", "alignment-handbook", "trl"),
     ],
 )

@@ -29,7 +29,16 @@ CpuOffload = Literal["none", "parameters"]
 RowKind = Literal["full", "padded", "packed"]
 """Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
 Trainer = Literal[
-    "transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel"
+    "transformers",
+    "trl",
+    "axolotl",
+    "llamafactory",
+    "unsloth",
+    "torchtune",
+    "litgpt",
+    "ms-swift",
+    "nemo-automodel",
+    "open-instruct",
 ]
 REPLACING: tuple[Variant, ...] = ("oft", "ia3", "vera")
 """Variants in LoRA's place."""

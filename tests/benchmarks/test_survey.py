@@ -10,6 +10,7 @@ from benchmarks.survey import Asked, asked, lines, question
 
 ROW = {
     "tool": "ms-swift",
+    "path": "examples/sft.sh",
     "model": "qwen2.5-7b",
     "catalogue_model": "",
     "method": "lora",
@@ -58,7 +59,9 @@ def test_settings_become_knobs(changes: dict[str, str], knobs: dict[str, Any]) -
         ({"variants": "rslora"}, []),
         ({"variants": "loftq", "special_knobs": "neftune"}, []),
         ({"variants": "lisa"}, ["method lisa"]),
-        ({"tool": "open-instruct"}, ["trainer open-instruct"]),
+        ({"tool": "lmflow"}, ["trainer lmflow"]),
+        ({"tool": "open-instruct"}, []),
+        ({"tool": "open-instruct", "path": "scripts/train/debug/oc_sft.sh"}, ["OLMo-core's own models"]),
         ({"attention": "xformers"}, ["attention xformers"]),
     ],
 )
