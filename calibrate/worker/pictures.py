@@ -42,7 +42,8 @@ def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture,
     kind = config.model_type
     if kind == "llava" and config.vision_config.model_type == "pixtral":
         kind = "mistral3"
-    return PROCESSED.get(kind, _tiles)(config, batch, pictures, kinds)
+    processed: Callable[..., dict[str, Any]] = PROCESSED.get(str(kind), _tiles)
+    return processed(config, batch, pictures, kinds)
 
 
 def _features(config: Any, one: Picture) -> int:
