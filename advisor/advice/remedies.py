@@ -110,6 +110,9 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
         undone = preset.get(name, SAVING[name]) != SAVING[name] and trainer.without(name) is None
         if undone and name not in fixed and name not in idle:
             yield Switched(name, SAVING[name])
+    spread = job.placement.gpus > 1 and question.sharding != "ddp"
+    if spread and method == "full" and recipe.autocast and not {"autocast", "base_dtype"} & {*fixed}:
+        yield Switched("autocast", False)  # weights that are spread then stay in 16 bits
     yield from switchable(trainer, question, job.model, recipe)
     for name in _SAVINGS:
         if preset.get(name) != SAVING[name] and name not in fixed and name not in idle:

@@ -26,6 +26,7 @@ class TowerRow(NamedTuple):
     # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
     patches_are_leaf: bool = False
     places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
+    squares: bool = False  # it is given square tiles
     masks: bool = False  # attention is given a mask, of numbers
     beside: Beside = "grids"
     returns: Returned = ""
@@ -51,14 +52,25 @@ TOWERS: dict[str, TowerRow] = {
     # modeling_siglip.py, SiglipVisionModel: _input_embed_layer = "patch_embedding"
     # modeling_gemma3.py, create_masks_for_vision_model
     "gemma3": TowerRow(
-        "gemma3", "gemma.gemma3", "gemma3", patches_are_leaf=True, beside="kinds", returns="tokens", see_both_ways=True
+        "gemma3",
+        "gemma.gemma3",
+        "gemma3",
+        patches_are_leaf=True,
+        beside="kinds",
+        returns="tokens",
+        see_both_ways=True,
+        squares=True,
     ),
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
     # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings
-    "internvl": TowerRow("internvl", "tiles.internvl", "internvl", patches_are_leaf=True, beside="", returns="tokens"),
+    "internvl": TowerRow(
+        "internvl", "tiles.internvl", "internvl", patches_are_leaf=True, squares=True, beside="", returns="tokens"
+    ),
     # modeling_clip.py, CLIPVisionModel: _input_embed_layer = "patch_embedding"
-    "llava": TowerRow("llava", "llava.llava", "llava", patches_are_leaf=True, beside="", returns="tokens"),
+    "llava": TowerRow(
+        "llava", "llava.llava", "llava", patches_are_leaf=True, squares=True, beside="", returns="tokens"
+    ),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
     # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv; generate_block_attention_mask
     "mistral3": TowerRow(
@@ -85,7 +97,9 @@ TOWERS: dict[str, TowerRow] = {
     "qwen3_5": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
     "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
     # modeling_smolvlm.py, SmolVLMVisionTransformer.get_input_embeddings: self.embeddings
-    "smolvlm": TowerRow("smolvlm", "tiles.smolvlm", "smolvlm", patches_are_leaf=True, beside="mask", returns="tower"),
+    "smolvlm": TowerRow(
+        "smolvlm", "tiles.smolvlm", "smolvlm", patches_are_leaf=True, squares=True, beside="mask", returns="tower"
+    ),
 }
 
 

@@ -221,7 +221,7 @@ _TOWERS: dict[str, Callable[[Fields, Fields, int], Sizes]] = {
     "qwen3_5_moe": _qwen3,
     "smolvlm": _smolvlm,
 }
-"""By model_type of the whole model, or that and its tower's: (vision_config, the whole, decoder's width) to sizes."""
+"""By the model_type of the whole model, or with its tower's: (vision_config, the whole, decoder's width) -> sizes."""
 
 
 def knows_tower(model_type: str) -> bool:

@@ -6,11 +6,12 @@ from advisor.decoders.linear import autocast_operand
 from advisor.decoders.vision import Tower
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast
+from advisor.tape.program import BATCH
 
 
 def pixels_of(d: Tower) -> Tensor:
     """The batch's pixels in the tower's dtype, held while the tower runs."""
-    pixels = Tensor((d.patches, d.v.patch_width), "float32")
+    pixels = Tensor((BATCH * d.v.row_pixels,), "float32")
     return cast(d.t, pixels, d.weights.tensors[0].dtype)
 
 

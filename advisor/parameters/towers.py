@@ -257,11 +257,11 @@ def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
     v = m.vision
     if v is None or not v.row:
         return []
-    images, patches = batch * len(v.row), batch * v.row_patches
+    images, pixels = batch * len(v.row), batch * v.row_pixels
     beside = {
         "grids": [24 * images, 8 * batch * length],
         "sizes": [16 * images],
-        "mask": [8 * patches * v.patch_size**2],
+        "mask": [8 * pixels // v.channels],
         "kinds": [8 * batch * length],
     }
-    return [4 * patches * v.patch_width, *beside.get(v.code.beside, [])]
+    return [4 * pixels, *beside.get(v.code.beside, [])]

@@ -99,6 +99,13 @@ class VisionSpec(Frozen):
         return sum(one.patches for one in self.row)
 
     @property
+    def row_pixels(self) -> int:
+        """Numbers that a row's images are; square tiles reach beyond their last whole patch (384 = 27 * 14 + 6)."""
+        if self.code.squares:
+            return sum(one.tiles for one in self.row) * self.channels * self.image_size**2
+        return self.row_patches * self.patch_width
+
+    @property
     def row_features(self) -> int:
         """Tokens of a row that the tower makes."""
         return self.row_patches // self.merge_size**2

@@ -72,19 +72,15 @@ def trace_step(
             with real_grids(model, pictures):
                 tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
     trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
-    found = _capacities(tracker) if capacity else {}
+    found: dict[str, int] = {}
+    if capacity:
+        found["needed_reserved_bytes"] = smallest_capacity_bytes(tracker.timeline)
+        found["needed_reserved_expandable_bytes"] = smallest_capacity_bytes(tracker.timeline, expandable_segments=True)
     if evaluated is not None:
         shape = (evaluated.rows, evaluated.tokens, evaluated.kind)
         evaluation = trace_evaluation(config, recipe, *shape, layers=layers, code=code)
         found["evaluation_peak_bytes"] = evaluation.peak_bytes
     return trace.model_copy(update=found) if found else trace
-
-
-def _capacities(tracker: AllocationTracker) -> dict[str, int]:
-    return {
-        "needed_reserved_bytes": smallest_capacity_bytes(tracker.timeline),
-        "needed_reserved_expandable_bytes": smallest_capacity_bytes(tracker.timeline, expandable_segments=True),
-    }
 
 
 def trace_evaluation(
@@ -173,10 +169,8 @@ def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> An
     tokens = WARM_UP_TOKENS + sum(one.tokens + 1 for one in pictures)
     if recipe.is_quantized:
         # The first forward pass changes one thing permanently: the dtype of a quantized layer's bias.
-        inputs = step_inputs(model, 1, tokens, pictures=pictures)
         with torch.no_grad(), _autocast(recipe):
-            model(**inputs)
-        del inputs
+            model(**step_inputs(model, 1, tokens, pictures=pictures))
     if pictures:
         unused = _without_gradients(model, recipe, tokens, pictures) if reads_early(model) else set()
     for name, parameter in model.named_parameters():
@@ -189,9 +183,8 @@ def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> An
 
 def _without_gradients(model: Any, recipe: Recipe, tokens: int, pictures: tuple[Picture, ...]) -> set[int]:
     """The ids of the trained parameters that one step leaves without a gradient."""
-    inputs = step_inputs(model, 1, tokens, pictures=pictures)
     with _autocast(recipe):
-        loss = model(**inputs).loss
+        loss = model(**step_inputs(model, 1, tokens, pictures=pictures)).loss
     loss.backward()
     return {id(parameter) for parameter in model.parameters() if parameter.grad is None}
 

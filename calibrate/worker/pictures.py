@@ -42,8 +42,8 @@ def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture,
     kind = config.model_type
     if kind == "llava" and config.vision_config.model_type == "pixtral":
         kind = "mistral3"
-    process: Callable[..., dict[str, Any]] = PROCESSED.get(kind, _tiles)
-    return process(config, batch, pictures, kinds)
+    processed: Callable[..., dict[str, Any]] = PROCESSED.get(str(kind), _tiles)
+    return processed(config, batch, pictures, kinds)
 
 
 def _features(config: Any, one: Picture) -> int:

@@ -104,7 +104,7 @@ CONFIGS |= {
     "smolvlm": {
         "tie_word_embeddings": False,
         "text_config": {"model_type": "llama", **PLAIN},
-        "vision_config": {"model_type": "smolvlm_vision", **SQUARES},
+        "vision_config": {"model_type": "smolvlm_vision", **SQUARES, "image_size": 60},
     },
 }
 OF_TEXT: dict[str, dict[str, Any]] = {
