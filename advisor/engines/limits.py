@@ -21,6 +21,9 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
         return ""
     if not isinstance(m, ModelSpec):
         return "only ddp is known for a model that was traced, not computed; use --sharding ddp"
+    if libraries_of(recipe.stack).code == "unsloth":
+        # trelis.substack.com/p/multi-gpu-training-with-unsloth; accelerate loads its models on one card each
+        return "Unsloth runs several cards as copies of the model alone; use --sharding ddp"
     if m.task == "classification":
         return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:
