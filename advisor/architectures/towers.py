@@ -72,7 +72,7 @@ TOWERS: dict[str, TowerRow] = {
         "llava", "llava.llava", "llava", patches_are_leaf=True, squares=True, beside="", returns="tokens"
     ),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
-    # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv; generate_block_attention_mask
+    # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv
     "mistral3": TowerRow(
         "mistral3",
         "pixtral.pixtral",
