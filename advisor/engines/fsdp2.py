@@ -165,41 +165,51 @@ class Fsdp2(Engine):
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Around each part: its copy-out, its highest point, and the reduction of its gradients."""
-        kept = 0 if self.placement.reshard else sum(self.sizes[p].weights * u.copies for p, u in self.by_place.items())
         standing = self.sizes[HEAD].weights if self.tied else 0
         for turn in parts.forward_turns():
             yield from self._forward(turn, standing)
         for turn in parts.backward_turns():
             yield from self._backward(turn, standing if turn.part.place != HEAD else 0)
-        assert kept >= 0
+
+    @cached_property
+    def kept(self) -> int:
+        """What stands of gathered weights where nothing is resharded: all units, as at the end of the forward.
+
+        Ignores: that fewer stand early in the forward and late in the backward, away from the highest point.
+        """
+        return 0 if self.placement.reshard else sum(self.sizes[p].weights * u.copies for p, u in self.by_place.items())
 
     def _forward(self, turn: Turn, standing: int) -> Iterator[Height]:
         place = turn.part.place
         me, before = self.sizes[place], self.sizes[turn.earlier]
         if self.tied and place == HEAD:  # gathered since the embedding
-            yield Height(turn, "peak", standing + before.buffer)
+            yield Height(turn, "peak", max(standing, self.kept) + before.buffer)
             return
         if self.tied and place == EMBEDDING:
             me = self.sizes[HEAD]
             standing = 0
-        yield Height(turn, "before", standing + before.buffer + me.buffer + max(me.weights, me.cast))
-        yield Height(turn, "peak", standing + me.buffer + me.weights)
+        weights = max(standing + me.weights, self.kept if place != EMBEDDING else 0)
+        yield Height(turn, "before", before.buffer + me.buffer + max(weights, standing + me.cast))
+        yield Height(turn, "peak", me.buffer + weights)
 
     def _backward(self, turn: Turn, standing: int) -> Iterator[Height]:
         place = turn.part.place
-        me, ahead = self.sizes[place], self.sizes[turn.later].buffer
+        me, ahead = self.sizes[place], self.sizes[turn.later].buffer if self.placement.reshard else 0
         waiting = 0 if self.tied and turn.earlier == HEAD else self.sizes[turn.earlier].scattered
         if place == HEAD:  # the loss runs backward before the head is asked for
-            yield Height(turn, "peak", me.weights)
-            yield Height(turn, "after", me.weights + ahead, 0 if self.tied else me.scattered + me.left)
+            weights = max(me.weights, self.kept)
+            yield Height(turn, "peak", weights)
+            yield Height(turn, "after", weights + ahead, 0 if self.tied else me.scattered + me.left)
         elif place == EMBEDDING:
             last = self.sizes[HEAD] if self.tied else me
             yield Height(turn, "peak", standing + (0 if self.tied else me.buffer), waiting)
             yield Height(turn, "after", 0, max(waiting, last.scattered + last.left + (0 if self.tied else me.left)))
         else:
-            yield Height(turn, "before", standing + me.buffer + me.weights, waiting)
-            yield Height(turn, "peak", standing + me.weights + ahead, waiting)
-            yield Height(turn, "after", standing + ahead, me.scattered + me.left)
+            weights = max(standing + me.weights, self.kept)
+            if self.placement.reshard:
+                yield Height(turn, "before", me.buffer + weights, waiting)
+            yield Height(turn, "peak", weights + ahead, waiting)
+            yield Height(turn, "after", weights - me.weights + ahead, me.scattered + me.left)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.
