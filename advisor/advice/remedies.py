@@ -225,7 +225,6 @@ def _more_cards(attempt: Attempt, job: Job) -> Iterator[Change]:
         yield Change(code=CODE, text=text, source=FORMULA)
         return
     from advisor.advice.several import fitting_count
-    from advisor.advice.sharding import best_placed
 
     found = fitting_count(job, attempt.method, MOST_CARDS)
     if found is None:
@@ -233,10 +232,7 @@ def _more_cards(attempt: Attempt, job: Job) -> Iterator[Change]:
         text = f"More cards do not help: not even {most} of them that share the model hold their parts of it."
         yield Change(code=CODE, text=text, source=FORMULA)
         return
-    outcome = best_placed(found, attempt.method)
-    placement = outcome.estimate.placement
-    assert placement is not None
-    gpus, engine = placement.gpus, placement.effective_sharding
-    what = f"{gpus} of these cards by {engine}"
-    found = found.placed(outcome.estimate)
-    yield attempt.change(what, found, outcome, (f"--gpu {gpus}x{attempt.asked.gpu}",))
+    at, outcome = found
+    gpus = at.placement.gpus
+    what = f"{gpus} of these cards by {at.placement.effective_sharding}"
+    yield attempt.change(what, at, outcome, (f"--gpu {gpus}x{attempt.asked.gpu}",))

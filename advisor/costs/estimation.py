@@ -250,8 +250,10 @@ def _estimate(
     proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
     if model.unread:
         proof = proof.not_knowing(model.unread)
-    if placement.gpus > 1:
-        proof = _spread(proof, model, recipe, placement, stack)
+    if (engine := _engine(model, recipe, workload, gpu, placement)) is not None:
+        from advisor.engines.limits import not_known
+
+        proof = proof._replace(unknown=(*proof.unknown, *not_known(model, recipe, engine)))
     return Estimate(
         recipe=recipe,
         placement=placement if placement.gpus > 1 else None,
@@ -268,13 +270,3 @@ def _estimate(
             attention=attention_uses(model, recipe, gpu, step.calls),
         ),
     )
-
-
-def _spread(proof: Proof, m: ModelSpec, recipe: Recipe, placement: Placement, stack: Stack) -> Proof:
-    """`proof` with what is not known of several cards; loaded only where there are some."""
-    from advisor.engines import engine_for
-    from advisor.engines.limits import not_known
-
-    engine = engine_for(m, recipe, placement, stack)
-    assert engine is not None
-    return proof._replace(unknown=(*proof.unknown, *not_known(m, recipe, engine)))

@@ -32,6 +32,7 @@ from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant, own_quan
 from advisor.parameters.targets import default_targets
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, Device
+from advisor.tape.program import plus
 from advisor.terms import TermName
 
 WEIGHTS = (TermName.BASE_WEIGHTS, TermName.QUANTIZATION_CONSTANTS, TermName.BUFFERS)
@@ -61,7 +62,7 @@ def predict_evaluation_memory(
     heights = [(part, extra, part.peak_bytes + extra.total) for part, extra in extended(program.memory(*shape))]
     part, extra, height = max(heights, key=lambda found: found[2])
     at_peak = program.live_at(part.peak_event, *shape)
-    moving = [a + b for a, b in zip(at_peak, extra.by_category(), strict=True)]
+    moving = plus(at_peak, extra.by_category())
     return StepMemory(
         peak_bytes=base + height,
         peak_at=f"evaluation, {program.label_at(part.peak_event)}",

@@ -12,10 +12,10 @@ from advisor.decoders.step import StepProgram, evaluation_program, step_program
 from advisor.engines import engine_for
 from advisor.engines.engine import Engine, Height
 from advisor.engines.limits import check_placement
-from advisor.engines.parts import Parts, plus
+from advisor.engines.parts import Parts
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
-from advisor.tape.program import Bytes
+from advisor.tape.program import Bytes, plus
 from advisor.terms import TermName
 
 SHARDED = (TermName.BASE_WEIGHTS, TermName.ADAPTERS, TermName.OPTIMIZER_STATES, TermName.STEP_COUNTERS)

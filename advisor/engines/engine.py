@@ -25,7 +25,6 @@ class Height(NamedTuple):
     at: At
     gathered: int
     reduction: int = 0
-    reduced: bool = False  # the part's own gradients have been reduced by then
 
 
 class Transfer(NamedTuple):
@@ -115,10 +114,6 @@ class Engine:
     def updated_on_host(self) -> list[Trained]:
         """The tensors that the optimizer updates on the host."""
         return []
-
-    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
-        """Bytes that one layer at `place` copies to the card before it runs, and to the host after."""
-        return 0, 0
 
     def computed(self) -> Recipe:
         """The recipe as the layers compute it: which dtypes their weights have there."""

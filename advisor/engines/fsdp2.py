@@ -114,17 +114,6 @@ class Fsdp2(Engine):
         gradients = sum(one.bytes * one.times for one in self.updated_on_host())
         return gradients + sum(held.bytes * held.times for held in self._parts()) if self.on_host else 0
 
-    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
-        """A part goes up before each gather; what is left of the gradients goes down after their reduction.
-
-        Source: PyTorch 2.13, _fsdp_param.py, FSDPParam.all_gather_inputs, and _fsdp_collectives.py, foreach_reduce.
-        """
-        if not self.on_host:
-            return 0, 0
-        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
-        me = self._exchanged(place)
-        return me.stored if "gather" in kinds else 0, me.scattered // self.ranks if "scatter" in kinds else 0
-
     def _updated(self) -> list[Trained]:
         return [self._part(piece, unit.copies) for unit in self.units.all for piece in trained_pieces(unit)]
 

@@ -247,6 +247,8 @@ KNOBS: tuple[Knob, ...] = (
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 COLLATOR_KNOBS = ("packing_strategy", "padding", "pad_to_multiple_of", "max_pixels")
 """Knobs of a workload that a trainer may set."""
+SPREADING_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "placement" and knob.name != "gpus")
+"""Knobs about several cards."""
 RECIPE_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "recipe")
 
 
