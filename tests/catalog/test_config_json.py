@@ -390,3 +390,9 @@ def test_no_config_ever_brings_a_traceback(model_type: object, rest: dict[str, A
 def test_no_bytes_ever_bring_a_traceback(data: bytes) -> None:
     found = attempt(lambda: parse_config(data, "config.json"))
     assert isinstance(found, dict) or str(found).startswith("config.json: ")
+
+
+def test_a_part_that_a_family_makes_is_named_with_its_file() -> None:
+    config = {"model_type": "mamba2", "chunk_size": 1_280_001}
+    with pytest.raises(BadConfig, match=r"^odd\.json: chunk_size of Recurrence is 1280001"):
+        model_from_config(config, "odd", "odd.json")
