@@ -268,6 +268,14 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "mamba_conv_bias": False, "mlp_bias": True},
     {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": None, "mlp_bias": True},
     {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": 48, "tie_word_embeddings": True},
+    {
+        "model_type": "falcon_h1",
+        **SMALL,
+        "mamba_n_heads": 8,
+        "mamba_d_ssm": 48,
+        "mamba_rms_norm": True,
+        "mamba_norm_before_gate": False,
+    },
     {"model_type": "nemotron_h", **SMALL, "mamba_num_heads": 8, "hybrid_override_pattern": "M*-M"},
     {
         "model_type": "nemotron_h",
