@@ -22,7 +22,7 @@ from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture, shown
 from advisor.files.guarded import decoded, read_bytes
-from advisor.specs import ModelSpec
+from advisor.specs import PART_OF, ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,7 +223,7 @@ def _with_tower(m: ModelSpec, config: Mapping[str, object], wrapper: str, origin
         vision = vision_of(config, wrapper, origin, m.hidden_size)
         if vision is not None:
             return m.model_copy(update={"vision": vision})
-    return m.model_copy(update={"name": f"{m.name} (text tower of {shown(wrapper, 40)})"})
+    return m.model_copy(update={"name": f"{m.name}{PART_OF}{shown(wrapper, 40)})"})
 
 
 def decoder_config(config: Mapping[str, object], origin: str = "", towers: bool = True) -> Mapping[str, object]:

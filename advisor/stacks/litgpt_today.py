@@ -81,7 +81,11 @@ class LitGpt(Stack):
         if m.architecture not in CONFIGURED or m.num_experts:
             return m
         gated = {"gated_fused": "gated"}.get(m.mlp, m.mlp)
-        names = {"out_name": "o_proj", "mlp": gated, "mlp_names": MLP_NAMES if gated == "gated" else MLP_NAMES[1:]}
+        names: dict[str, object] = {
+            "out_name": "o_proj",
+            "mlp": gated,
+            "mlp_names": MLP_NAMES if gated == "gated" else MLP_NAMES[1:],
+        }
         if m.fused_qkv:  # code of the architecture's own, which splits the fused projection, does not run
             whole = rope_width(m, False) == m.head_dim
             names |= {"fused_qkv": False, "qkv_names": QKV_NAMES, "architecture": "llama" if whole else "lit-gpt"}
