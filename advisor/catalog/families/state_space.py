@@ -107,7 +107,7 @@ def _pattern(f: Fields) -> str:
     """One letter for each layer: M mixes by Mamba 2, * by attention; - is an MLP, E has experts."""
     if f.has("layers_block_type"):
         blocks = f.items("layers_block_type")
-        if not blocks or not all(block in _BLOCKS for block in blocks):
+        if not blocks or not all(isinstance(block, str) and block in _BLOCKS for block in blocks):
             raise f.bad("layers_block_type", f"must be a list of {', '.join(_BLOCKS)}")
         return "".join(_BLOCKS[block] for block in blocks)
     found = f.text("hybrid_override_pattern", "ME*-")
