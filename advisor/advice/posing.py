@@ -69,8 +69,11 @@ def posed(asked: Asked) -> Posed:
     stack = question.stack or preset.stack
     if stack:
         from advisor.parameters.stored import as_stored
+        from advisor.stacks import named_stack
 
         spec = as_stored(spec, stack)
+        if isinstance(spec, ModelSpec):
+            spec = named_stack(stack).named(spec)
     taken = _taken(question, spec, asked.cards, preset)
     question, spec = taken.question, taken.model
     question = _with_full_loss(question, spec)

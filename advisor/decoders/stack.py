@@ -104,6 +104,10 @@ class Stack:
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
 
+    def named(self, m: ModelSpec) -> ModelSpec:
+        """The model with its linear layers split and called as this code does, which adapters are named by."""
+        return m
+
     def built(self, m: ModelSpec) -> ModelSpec:
         """The model as its code and its libraries build it: what it ties and fuses, which parts run otherwise."""
         if self.libraries == MIRRORED:

@@ -9,6 +9,9 @@ from advisor.frozen import Frozen, Range
 from advisor.specs.vision import VisionSpec
 from advisor.specs.words import Chance, Size
 
+PART_OF = " (text tower of "
+"""What stands in the name of a decoder beside a tower that is not described, before the model_type of the whole."""
+
 
 class LinearShape(Frozen):
     """One linear layer: weight of shape (out_features, in_features), as nn.Linear stores it."""
@@ -196,6 +199,11 @@ class ModelSpec(Frozen):
     vision: VisionSpec | None = None  # the tower that reads images, where it has one
     checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
     unread: str = ""  # what is not known of it because another model's sizes were taken: then nothing surely fits
+
+    @property
+    def part_of(self) -> str:
+        """The model_type of the model whose decoder it is beside a tower; '' of one that reads text alone."""
+        return self.name.partition(PART_OF)[2].rstrip(")") if self.vision is None else self.vision.model_type
 
     @property
     def attends(self) -> bool:

@@ -627,6 +627,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "top_k_experts": 2,
         "moe_intermediate_size": 72,
     },
+    "falcon_h1-normed": {
+        "model_type": "falcon_h1",
+        **MAMBA2,
+        "mamba_d_ssm": 240,
+        "mamba_n_groups": 2,
+        "mamba_rms_norm": True,
+        "mamba_norm_before_gate": False,
+    },
 }
 
 
