@@ -12,7 +12,7 @@ from math import prod
 from advisor.blocks import ITEM_BYTES
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.layout import alias
-from advisor.tape.ops import cast
+from advisor.tape.ops import cast, unary
 from advisor.tape.tape import Tape
 
 
@@ -35,6 +35,24 @@ def placed(t: Tape, into: Tensor, value: Tensor) -> Tensor:
         return (rest if into_needs else None), cast(t, piece, dtype)
 
     return alias(t, (into, value), backward)
+
+
+def softplus(t: Tape, x: Tensor) -> Tensor:
+    """`F.softplus`; CUDA's autocast takes it in fp32."""
+    return unary(t, cast(t, x, "float32") if t.autocast and t.device == "cuda" else x, "input")
+
+
+def stacked(t: Tape, parts: Sequence[Tensor], shape: Shape) -> Tensor:
+    """`torch.stack(parts)` of more or fewer tensors than are there: backward hands out views of one gradient."""
+    like, dtype = parts[0].shape, parts[0].dtype
+    out_bytes = prod(shape) * ITEM_BYTES[dtype]
+    t.kernel("elementwise", dtype, 0, 2 * out_bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor, ...]:
+        return tuple(Tensor(like, g.dtype, g.buffer) for _ in range(count))
+
+    count = len(parts)
+    return t.op(tuple(parts), shape, dtype, backward)
 
 
 def padded(t: Tape, x: Tensor, shape: Shape, pads: bool) -> Tensor:
