@@ -40,7 +40,7 @@ def chunks_of(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Chunks |
     """
     size = m.recurrence.chunk_size if m.recurrence is not None else 0
     own = recipe.sequence_kernels == "torch"
-    if "mamba" in m.mixers:
+    if "mamba1" in m.mixers:
         return Chunks(length, 1, False, batch == 1) if own else Chunks(CHUNKS, size, False, batch == 1)
     if not size or not own:
         return None

@@ -19,7 +19,7 @@ MIXERS: dict[Mixer, str] = {
     "delta": "advisor.decoders.gated_delta:gated_delta",
     "delta_apart": "advisor.decoders.gated_delta:apart_delta",
     "delta_fused": "advisor.decoders.gated_delta:fused_delta",
-    "mamba": "advisor.decoders.mamba1:mamba1",
+    "mamba1": "advisor.decoders.mamba1:mamba1",
     "mamba2": "advisor.decoders.mamba2:mamba2",
 }
 """module:function, loaded where a model has such layers: most have none."""

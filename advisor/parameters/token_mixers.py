@@ -101,7 +101,7 @@ def _mamba2(m: ModelSpec) -> MixerParameters:
     return MixerParameters(linears, own | ({"gate_norm": Parameter((inner,))} if sizes.gate_norm else {}))
 
 
-def _mamba(m: ModelSpec) -> MixerParameters:
+def _mamba1(m: ModelSpec) -> MixerParameters:
     """Mamba's state-space layer, every channel a head of its own: from its channels to steps, keys and queries.
 
     Its keys and queries are what its code calls B and C. Source: transformers 5.23, models/jamba/modeling_jamba.py,
@@ -131,7 +131,7 @@ MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
     "delta": _delta,
     "delta_fused": _delta_fused,
     "delta_apart": _delta_apart,
-    "mamba": _mamba,
+    "mamba1": _mamba1,
     "mamba2": _mamba2,
     "beside_mamba2": _mamba2,
     "none": _none,
@@ -148,7 +148,7 @@ STEP_NORMS = ("dt_norm", "b_norm", "c_norm")
 PACKAGES: dict[Mixer, tuple[str, ...]] = {
     "conv": ("causal_conv1d",),
     **dict.fromkeys(("delta", "delta_fused", "delta_apart"), ("fla", "causal_conv1d")),
-    **dict.fromkeys((*STATE_SPACES, "mamba"), ("mamba_ssm", "causal_conv1d")),
+    **dict.fromkeys((*STATE_SPACES, "mamba1"), ("mamba_ssm", "causal_conv1d")),
 }
 """Whose functions a mixer calls where they can be imported.
 
@@ -165,7 +165,7 @@ def one_function(m: ModelSpec) -> bool:
 
     Source: transformers 5.23, models/mamba/modeling_mamba.py, MambaMixer.forward: `mamba_inner_fn`.
     """
-    return "mamba" in m.mixers and recurrence_of(m).step_norms != "learned"
+    return "mamba1" in m.mixers and recurrence_of(m).step_norms != "learned"
 
 
 def packages_of(m: ModelSpec) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def some_combinations(index: int, name: str) -> list[tuple[Any, bool, bool]]:
 
 def shape_of(m: ModelSpec, shape: tuple[int, int] = SHAPE) -> tuple[int, int]:
     """The shape to trace a model at."""
-    return FEW_TOKENS if "mamba" in m.mixers and shape == SHAPE else shape
+    return FEW_TOKENS if "mamba1" in m.mixers and shape == SHAPE else shape
 
 
 def layers_of(name: str) -> int:

@@ -28,7 +28,7 @@ def jamba(f: Fields) -> Structure:
         raise f.unsupported("use_mambapy", "the scan of mamba.py")
     layers, hidden = s["num_hidden_layers"], s["hidden_size"]
     attends = _every(f, "attn_layer_period", "attn_layer_offset", 8, 4, layers)
-    found: tuple[Mixer, ...] = tuple("attention" if one else "mamba" for one in attends)
+    found: tuple[Mixer, ...] = tuple("attention" if one else "mamba1" for one in attends)
     names = {"state": "mamba_d_state", "taps": "mamba_d_conv", "expand": "mamba_expand", "rank": "mamba_dt_rank"}
     s |= {
         "position": "none",
@@ -107,7 +107,7 @@ def _alone(f: Fields, norms: Literal["none", "unit"]) -> Structure:
         "default_attention": "eager",  # MambaPreTrainedModel has no _supports_sdpa
         "one_block": True,
         "mlp": "none",
-        "mixers": ("mamba",) * layers,
+        "mixers": ("mamba1",) * layers,
         "recurrence": found.model_copy(update={"value_heads": inner, "step_norms": norms}),
     }
 
