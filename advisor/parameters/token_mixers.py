@@ -74,6 +74,18 @@ def _delta_apart(m: ModelSpec) -> MixerParameters:
     return _rule(m, widths, "o_proj")
 
 
+def _kda(m: ModelSpec) -> MixerParameters:
+    """Kimi's. Source: models/kimi_linear/modeling_kimi_linear.py, KimiLinearDeltaAttention and KimiLinearForgetGate."""
+    h, sizes = m.hidden_size, recurrence_of(m)
+    width, all_heads = sizes.key_dim, sizes.key_size
+    shapes = {name: (h, all_heads) for name in ("q_proj", "k_proj", "v_proj")}
+    shapes |= {"f_a_proj": (h, width), "f_b_proj": (width, all_heads), "b_proj": (h, sizes.key_heads)}
+    shapes |= {"g_a_proj": (h, width), "g_b_proj": (width, all_heads), "o_proj": (all_heads, h)}
+    linears = [LinearShape(name=name, in_features=ins, out_features=outs) for name, (ins, outs) in shapes.items()]
+    own = {"dt_bias": Parameter((all_heads,)), "A_log": Parameter((1, 1, sizes.key_heads, 1))}
+    return MixerParameters(tuple(linears), own | convolution(3 * all_heads, sizes), width)
+
+
 def _rule(m: ModelSpec, widths: Mapping[str, int], out_name: str) -> MixerParameters:
     """A gated delta rule: projections of these widths and back, a convolution, decays and steps for each value head."""
     h, sizes = m.hidden_size, recurrence_of(m)
@@ -131,6 +143,7 @@ MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
     "delta": _delta,
     "delta_fused": _delta_fused,
     "delta_apart": _delta_apart,
+    "kda": _kda,
     "mamba1": _mamba1,
     "mamba2": _mamba2,
     "beside_mamba2": _mamba2,
@@ -147,7 +160,7 @@ STEP_NORMS = ("dt_norm", "b_norm", "c_norm")
 
 PACKAGES: dict[Mixer, tuple[str, ...]] = {
     "conv": ("causal_conv1d",),
-    **dict.fromkeys(("delta", "delta_fused", "delta_apart"), ("fla", "causal_conv1d")),
+    **dict.fromkeys(("delta", "delta_fused", "delta_apart", "kda"), ("fla", "causal_conv1d")),
     **dict.fromkeys((*STATE_SPACES, "mamba1"), ("mamba_ssm", "causal_conv1d")),
 }
 """Whose functions a mixer calls where they can be imported.

@@ -481,6 +481,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "linear_allow_neg_eigval": False,
     },
+    "kimi_linear": {
+        "model_type": "kimi_linear",
+        **LATENT,
+        "q_lora_rank": None,
+        "pad_token_id": 0,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "linear_num_heads": 3,
+        "linear_head_dim": 24,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
     "mamba": {"model_type": "mamba", **MAMBA},
     "falcon_mamba": {"model_type": "falcon_mamba", **MAMBA, "use_bias": True, "tie_word_embeddings": False},
     "mamba2": {
