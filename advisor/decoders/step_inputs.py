@@ -35,10 +35,14 @@ class Chunks(NamedTuple):
 def chunks_of(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Chunks | None:
     """How the model's own functions cut each of `batch` rows of `length` tokens into chunks; None elsewhere.
 
-    Mamba 2's work on all chunks at once: of their number they only care whether it is one.
+    Mamba 2's work on all chunks at once: of their number they only care whether it is one. Mamba's run token by token;
+    around its kernels, too, some copies are made of several rows alone.
     """
     size = m.recurrence.chunk_size if m.recurrence is not None else 0
-    if not size or recipe.sequence_kernels != "torch":
+    own = recipe.sequence_kernels == "torch"
+    if "mamba1" in m.mixers:
+        return Chunks(length, 1, False, batch == 1) if own else Chunks(CHUNKS, size, False, batch == 1)
+    if not size or not own:
         return None
     count, pads = -(-length // size), length % size > 0
     if STATE_SPACES.isdisjoint(m.mixers):

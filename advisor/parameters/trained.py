@@ -22,7 +22,7 @@ from advisor.parameters.modules import (
 from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, saves_inner, trained_groups
 from advisor.parameters.replacing import check_replacing, replacing_shapes
 from advisor.parameters.storage import other_dtype
-from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
+from advisor.parameters.targets import expert_adapters, idles, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
 
@@ -92,7 +92,7 @@ def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
     found: list[Trained] = []
     targets = targets_in(m, recipe.target_modules)
     for name, shape in layer_linears(m).items():
-        if name in targets and not shape.idle:
+        if name in targets and not idles(shape, recipe):
             found += _adapter(shape, recipe, layers)
     for pair in expert_adapters(m, recipe, recipe.rank).values():
         found += [Trained(rows, columns, layers, recipe.adapter_dtype) for rows, columns in pair]
@@ -119,7 +119,7 @@ def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trai
 
 
 def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
-    """The adapters of linear layers that run without gradients: held, but never updated, and no optimizer keeps states.
+    """The adapters of linear layers that get no gradients: held, but never updated, and no optimizer keeps states.
 
     Source: PyTorch 2.13, torch/optim/adamw.py, `_init_group`: parameters whose grad is None are passed over.
     """
@@ -128,7 +128,7 @@ def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
         for part, layers in trained_groups(m, recipe):
             targets = targets_in(part, recipe.target_modules)
             for name, shape in layer_linears(part).items():
-                if shape.idle and name in targets:
+                if name in targets and idles(shape, recipe):
                     found += _adapter(shape, recipe, layers)
     return found
 

@@ -22,6 +22,7 @@ class LinearShape(Frozen):
     bias: bool = False
     wide: bool = False  # in fp32 whatever the base
     idle: bool = False  # its code runs without gradients: it, or its adapter, is never updated
+    weight_alone: bool = False  # the model multiplies by its weight itself, unless it is quantized: not by an adapter
 
     @property
     def weight_count(self) -> int:
@@ -32,7 +33,7 @@ class LinearShape(Frozen):
 CAUSAL, EMBEDS, CLASSIFIES = "AutoModelForCausalLM", "AutoModel", "AutoModelForSequenceClassification"
 """The classes that train a model on each next token, for embeddings, or for the scores of rows."""
 
-Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "beside_mamba2", "none"]
+Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "kda", "mamba1", "mamba2", "beside_mamba2", "none"]
 """What mixes the tokens of a layer: a key of parameters.token_mixers.MIXERS, but for attention.
 
 beside_mamba2: attention, and a state-space layer that reads the same input."""
@@ -48,15 +49,18 @@ class Recurrence(Frozen):
     conv_size: Annotated[int, Range(1, 1_000)] = 4  # taps of the causal convolution of each channel
     conv_bias: bool = False
     # gated delta rule: heads of keys (and queries) and of values, and their widths; Mamba 2: its groups of B and C, the
-    # size of its state, its heads and their width
+    # size of its state, its heads and their width; Mamba: one group, its state, and as many heads as it has channels
     key_heads: Annotated[int, Range(0, 10_000)] = 0
-    value_heads: Annotated[int, Range(0, 10_000)] = 0
+    value_heads: Annotated[int, Range(0, 1_000_000)] = 0
     key_dim: Annotated[int, Range(0, 100_000)] = 0
     value_dim: Annotated[int, Range(0, 100_000)] = 0
     chunk_size: Annotated[int, Range(0, 100_000)] = 0  # tokens of each chunk that its code works on; 0 = it has none
     doubles_step: bool = False  # of the gated delta rule: from 0 to 2 instead of 0 to 1
     proj_bias: bool = False  # of the projections into a state-space layer and back
     gate_norm: bool = True  # a norm after its gate, in groups
+    # of Mamba's layers: the features that its steps are projected from, and norms of steps, B and C
+    step_rank: Annotated[int, Range(0, 100_000)] = 0
+    step_norms: Literal["none", "learned", "unit"] = "none"
 
     @property
     def key_size(self) -> int:

@@ -54,6 +54,7 @@ SMALL_OPT = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+SMALL_MAMBA = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}
 SMALL_MAMBA2 = {
     "vocab_size": 96,
     "hidden_size": 64,
@@ -265,6 +266,11 @@ VARIANTS: list[dict[str, Any]] = [
     },
     {"model_type": "mamba2", **SMALL_MAMBA2, "use_bias": True, "tie_word_embeddings": True},
     {"model_type": "mamba2", **SMALL_MAMBA2, "use_conv_bias": False, "n_groups": 1},
+    {"model_type": "jamba", **SMALL, "num_experts": 4, "attn_layer_period": 3, "attn_layer_offset": 1},
+    {"model_type": "jamba", **SMALL, "num_experts": 1, "mamba_proj_bias": True, "mamba_dt_rank": 5},
+    {"model_type": "mamba", **SMALL_MAMBA, "use_bias": True, "time_step_rank": 7},
+    {"model_type": "mamba", **SMALL_MAMBA, "use_conv_bias": False, "tie_word_embeddings": False, "expand": 3},
+    {"model_type": "falcon_mamba", **SMALL_MAMBA, "intermediate_size": 96, "tie_word_embeddings": False},
     {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "attn_layer_indices": [3], "attention_bias": True},
     {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "mamba_conv_bias": False, "mlp_bias": True},
     {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": None, "mlp_bias": True},
