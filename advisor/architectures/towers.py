@@ -71,7 +71,15 @@ TOWERS: dict[str, TowerRow] = {
     "llava": TowerRow(
         "llava", "llava.llava", "llava", patches_are_leaf=True, squares=True, beside="", returns="tokens"
     ),
-    "llava_next": TowerRow("llava_next", "llava.llava_next"),
+    "llava_next": TowerRow(
+        "llava_next",
+        "llava.llava_next",
+        "llava_next",
+        patches_are_leaf=True,
+        squares=True,
+        beside="sizes",
+        returns="tokens",
+    ),
     # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv
     "mistral3": TowerRow(
         "mistral3",

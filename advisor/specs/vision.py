@@ -18,6 +18,8 @@ class Picture(Frozen):
     high: Size  # patches
     wide: Size  # patches
     tiles: Annotated[int, Range(1, 10_000)] = 1
+    height: Count = 0  # pixels before the processor, where the model is told them; else 0
+    width: Count = 0
 
     @property
     def patches(self) -> int:

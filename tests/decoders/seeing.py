@@ -90,6 +90,11 @@ CONFIGS |= {
         "text_config": {"model_type": "llama", **PLAIN},
         "vision_config": {"model_type": "clip_vision_model", **SQUARES},
     },
+    "llava_next": {
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "clip_vision_model", **SQUARES},
+        "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]],
+    },
     "llava_pixtral": {
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
