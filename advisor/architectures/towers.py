@@ -62,7 +62,10 @@ TOWERS: dict[str, TowerRow] = {
         squares=True,
     ),
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
-    "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
+    # modeling_idefics3.py, Idefics3VisionTransformer.get_input_embeddings: self.embeddings
+    "idefics3": TowerRow(
+        "smolvlm", "tiles.smolvlm", "smolvlm", patches_are_leaf=True, squares=True, beside="mask", returns="tower"
+    ),
     # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings
     "internvl": TowerRow(
         "internvl", "tiles.internvl", "internvl", patches_are_leaf=True, squares=True, beside="", returns="tokens"

@@ -106,6 +106,11 @@ CONFIGS |= {
         "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
         "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
     },
+    "idefics3": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "idefics3_vision", **SQUARES, "image_size": 60},
+    },
     "smolvlm": {
         "tie_word_embeddings": False,
         "text_config": {"model_type": "llama", **PLAIN},
