@@ -142,6 +142,7 @@ def _gemma4(v: Fields, whole: Fields, width: int) -> Sizes:
         "activation": v.text("hidden_activation", "gelu_pytorch_tanh"),
         "clips": v.flag("use_clipped_linears", False),
         "standardizes": v.flag("standardize", False),
+        "sees_ahead": whole.part("text_config").text("use_bidirectional_attention", "") == "vision",
         "output_size": width,
     }
 

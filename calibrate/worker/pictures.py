@@ -81,6 +81,19 @@ def _tiles_of_sizes(config: Any, batch: int, pictures: tuple[Picture, ...], kind
     return {"pixel_values": torch.zeros(images, most, 3, *_side(config)), "image_sizes": sizes}
 
 
+def _patches_and_places(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Gemma 4's: patches of each image and their places, filled up to the most that one has, the kind of each token."""
+    vision, images = config.vision_config, batch * len(pictures)
+    most = getattr(vision, "default_output_length", 280) * vision.pooling_kernel_size**2
+    with unset_fake_temporarily():
+        places = torch.full((images, most, 2), -1)
+        for index, one in enumerate(pictures * batch):
+            grid = torch.meshgrid(torch.arange(one.wide), torch.arange(one.high), indexing="xy")
+            places[index, : one.patches] = torch.stack(grid, dim=-1).reshape(one.patches, 2)
+    pixels = torch.zeros(images, most, 3 * vision.patch_size**2)
+    return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": kinds}
+
+
 def _side(config: Any) -> tuple[int, int]:
     side = config.vision_config.image_size
     return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
@@ -109,6 +122,7 @@ PROCESSORS: dict[str, Processor] = {
         ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), Processor(_grids)
     ),
     "gemma3": Processor(_tiles_and_kinds),
+    "gemma4": Processor(_patches_and_places),
     "idefics3": Processor(_rows_of_tiles, lambda config: int(config.scale_factor) ** 2, sorts_tiles=True),
     "internvl": Processor(_tiles, lambda config: int(1 / config.downsample_ratio) ** 2),
     "llava": Processor(_tiles),

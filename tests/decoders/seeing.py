@@ -117,7 +117,7 @@ CONFIGS |= {
         "vision_config": {"model_type": "smolvlm_vision", **SQUARES, "image_size": 60},
     },
 }
-OF_TEXT: dict[str, dict[str, Any]] = {
+CONFIGS |= {
     "gemma4": {
         "audio_config": None,
         "text_config": {
@@ -129,6 +129,7 @@ OF_TEXT: dict[str, dict[str, Any]] = {
             "attention_k_eq_v": True,
             "hidden_size_per_layer_input": 0,
             "sliding_window": 1000,
+            "use_bidirectional_attention": "vision",
             "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
         },
         "vision_config": {
@@ -141,16 +142,16 @@ OF_TEXT: dict[str, dict[str, Any]] = {
             "head_dim": 16,
             "position_embedding_size": 64,
             "standardize": True,
+            "default_output_length": 12,
         },
     },
 }
-"""Models whose tower is not on the tape: on rows of text it is idle."""
 
 
 def tiny(name: str) -> tuple[dict[str, Any], ModelSpec]:
     """A tiny config and its spec."""
     kind = "llava" if name == "llava_pixtral" else name
-    found = {"model_type": kind, "image_token_id": 7, **(CONFIGS | OF_TEXT)[name]}
+    found = {"model_type": kind, "image_token_id": 7, **CONFIGS[name]}
     return found, model_from_config(found, name, name)
 
 
