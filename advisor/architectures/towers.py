@@ -35,6 +35,8 @@ class TowerRow(NamedTuple):
     squares: bool = False  # it is given square tiles
     masks: bool = False  # attention is given a mask, of numbers
     fills_up: bool = False  # images are filled up to the most patches that one may have, and these are masked
+    # Its linear layers are inside modules that have their names (Gemma4ClippableLinear), which peft refuses to adapt.
+    wraps_linears: bool = False
     beside: Beside = "grids"
     returns: Returned = ""
     see_both_ways: SeeBothWays = ""  # or as a config says
@@ -70,7 +72,14 @@ TOWERS: dict[str, TowerRow] = {
     ),
     # modeling_gemma4.py, Gemma4RMSNorm; Gemma4VisionModel, which names no input embedding
     "gemma4": TowerRow(
-        "gemma4", "gemma.gemma4", "gemma4", norm="rms_power", fills_up=True, beside="places", returns="tokens"
+        "gemma4",
+        "gemma.gemma4",
+        "gemma4",
+        norm="rms_power",
+        fills_up=True,
+        wraps_linears=True,
+        beside="places",
+        returns="tokens",
     ),
     # modeling_idefics3.py, Idefics3VisionTransformer.get_input_embeddings: self.embeddings
     "idefics3": TowerRow(

@@ -29,7 +29,7 @@ from advisor.tape.ops import (
     shift,
     subtract,
 )
-from advisor.tape.program import BATCH
+from advisor.tape.program import BATCH, LENGTH
 from advisor.tape.tape import Tape
 
 
@@ -47,12 +47,19 @@ def _images(d: Tower) -> int:
 
 
 def gemma4_tower(d: Tower, leaf: bool) -> Seen:
-    """The tokens of a micro-batch's images. Source: Gemma4Model.get_image_features."""
+    """The tokens of a micro-batch's images. Source: Gemma4Model.forward and get_image_features.
+
+    Beside them live token ids without marks, and where images, videos, sounds and any of these are in the text.
+    """
     t = d.t
+    marks = [t.empty((BATCH, LENGTH), kind) for kind in ("int64", "bool", "bool", "bool", "bool")]
+    for moved in (9, 9, 9, 3, 3, 16, 17):
+        t.kernel("elementwise", "int64", 0, moved * BATCH * LENGTH)
     last = _tower(d)
     tokens = linear(t, rms_norm_power(t, last, None), d.weights.around["embedding_projection"])
     pieces = regathered(t, tokens)  # cut into images and joined
-    return Seen(copy(t, pieces, pieces.shape), [], [last, tokens])
+    del marks[-1]  # it becomes the mask of the images' tokens
+    return Seen(copy(t, pieces, pieces.shape), [], [last, tokens, *marks])
 
 
 def _tower(d: Tower) -> Tensor:
@@ -96,8 +103,8 @@ def _places(d: Tower, padding: Tensor) -> Tensor:
     clamped = t.empty((count, patches, 2), "int64")
     t.kernel("elementwise", "int64", 0, 2 * clamped.bytes)
     rows = table.shape[1:]
-    axes = [embedding(t, t.view(part(t, table, (1, *rows)), rows), count, patches, (clamped,)) for _ in range(2)]
-    return masked_fill(t, add(t, *axes), padding)
+    x, y = (embedding(t, t.view(part(t, table, (1, *rows)), rows), count, patches, (clamped,)) for _ in range(2))
+    return masked_fill(t, add(t, x, y), padding)
 
 
 def _made(d: Tower, dtype: str) -> _Beside:
@@ -137,7 +144,8 @@ def _attention(d: Tower, x: Tensor, w: BlockWeights, beside: _Beside) -> Tensor:
     k = _turned(t, k, beside)
     values = rms_norm_power(t, t.view(_product(d, x, w, "v_proj"), shape), None)
     t.label("attention")
-    out = attended_heads(d, *(t.view(one, heads) for one in (q, k, values)), beside.mask)
+    q, k, values = (t.view(one, heads) for one in (q, k, values))
+    out = attended_heads(d, q, k, values, beside.mask)
     return _product(d, t.view(out, (count, patches, width)), w, "o_proj")
 
 
@@ -146,7 +154,8 @@ def _turned(t: Tape, x: Tensor, beside: _Beside) -> Tensor:
     half = x.shape[-1] // 2
     cos, sin = (Tensor((*table.shape[:-1], half), table.dtype, table.buffer) for table in (beside.cos, beside.sin))
     parts = chunk_last(t, x, (half, half))
-    return cat_last(t, *(add(t, mul(t, one, cos), mul(t, rotate_half(t, one), sin)) for one in parts))
+    first, second = (add(t, mul(t, one, cos), mul(t, rotate_half(t, one), sin)) for one in parts)
+    return cat_last(t, first, second)
 
 
 def _mlp(d: Tower, x: Tensor, w: BlockWeights) -> Tensor:

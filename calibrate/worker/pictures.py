@@ -169,6 +169,11 @@ def tower_parameters(model: Any) -> set[int]:
     return {id(parameter) for name, parameter in model.named_parameters() if in_tower(name)}
 
 
+def wraps_linears(model: Any) -> bool:
+    """Whether linear layers of a tower are inside modules of their names, which peft refuses to adapt by these."""
+    return any(in_tower(path) and path.endswith("_proj.linear") for path, _ in model.named_modules())
+
+
 def reads_early(model: Any) -> bool:
     """Whether tokens are made of what an earlier block of the tower returns, so that later ones get no gradients."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -194,14 +199,18 @@ def real_grids(model: Any, pictures: tuple[Picture, ...]) -> Iterator[None]:
                 stack.enter_context(patch.object(module, name, _with_values(getattr(module, name))))
         if hasattr(base.model, "get_rope_index"):
             stack.enter_context(patch.object(base.model, "get_rope_index", _with_values(base.model.get_rope_index)))
+        one_hot = torch.nn.functional.one_hot  # fills a tensor that a fake mode makes a fake one
+        stack.enter_context(patch.object(torch.nn.functional, "one_hot", _with_values(one_hot)))
         stack.enter_context(_Values(_processor(base.config).sorts_tiles))
         yield
 
 
 def _with_values(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` run for real; of what it returns, whole numbers keep their values."""
+    """`function` run for real, unless it is given fake tensors; of what it returns, whole numbers keep their values."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(one, FakeTensor) for one in tree_leaves((args, kwargs))):
+            return function(*args, **kwargs)
         with unset_fake_temporarily():
             found = function(*args, **kwargs)
         return tree_map_only(torch.Tensor, lambda x: x if x.dtype in COUNTED else x.new_empty(x.shape), found)
@@ -210,9 +219,9 @@ def _with_values(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _have_values(*values: Any) -> bool:
-    """Whether all tensors among these, of which there is one, are real and count something."""
+    """Whether all tensors among these, of which there is one, are real: they count something, or are made of counts."""
     tensors = [one for one in tree_leaves(values) if isinstance(one, torch.Tensor)]
-    return bool(tensors) and all(not isinstance(one, FakeTensor) and one.dtype in COUNTED for one in tensors)
+    return bool(tensors) and not any(isinstance(one, FakeTensor) for one in tensors)
 
 
 class _Values(TorchDispatchMode):
