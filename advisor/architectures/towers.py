@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 from advisor.errors import UnsupportedArchitecture
 
-Beside = Literal["grids", "", "sizes", "mask", "kinds", "places"]
+Beside = Literal["grids", "", "sizes", "mask", "kinds", "places", "tiles"]
 """What a processor hands the model beside pixels: the grid of each image and the kind of each token (Qwen), nothing,
-the size of each image, a mask of all pixels, the kind of each token, or that and the place of each patch."""
+the size of each image, a mask of all pixels, the kind of each token, that and the place of each patch, or how tiles
+lie, which there are, and which of them each token attends to."""
 Returned = Literal["", "tokens", "tower"]
 """What the model's outputs hold beside the logits: nothing, the tokens of images, or what the tower made of them."""
 
@@ -102,6 +103,8 @@ TOWERS: dict[str, TowerRow] = {
         beside="sizes",
         returns="tokens",
     ),
+    # modeling_mllama.py, MllamaVisionModel.get_input_embeddings: self.patch_embedding
+    "mllama": TowerRow("mllama", "tiles.mllama", patches_are_leaf=True, squares=True, beside="tiles"),
     # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv
     "mistral3": TowerRow(
         "mistral3",

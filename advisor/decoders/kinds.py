@@ -10,7 +10,7 @@ from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.errors import BadValue
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import Kind, attends_anywhere, kinds_of
+from advisor.parameters.layers import Kind, attends_anywhere, kinds_of, part_of
 from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
 from advisor.specs import ATTENDING, GpuSpec, ModelSpec, Recipe
@@ -174,7 +174,7 @@ class LayerKind(NamedTuple):
 
 
 def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
-    """The kind of every layer, in order."""
+    """The kind of every layer that is run, in order."""
     first = first_trained_layer(m, recipe)
     stacked = len(m.vision.deepstack_layers) if m.vision is not None and m.vision.row else 0
     rotates, whole = m.position == "rope", whole_linears(m) or ((),) * m.num_hidden_layers
@@ -192,6 +192,7 @@ def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
             i + 1 if i < stacked else 0,
         )
         for i, kind in enumerate(kinds_of(m))
+        if not part_of(m, kind).passed_over
     ]
 
 

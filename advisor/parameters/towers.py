@@ -184,6 +184,19 @@ def _gemma4(v: VisionSpec) -> TowerParts:
     return _with_vectors(v, parts)
 
 
+def _mllama(v: VisionSpec) -> TowerParts:
+    h, inner, places = v.hidden_size, v.intermediate_size, v.position_rows
+    attention = [_linear(name, h, h, bias=False) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
+    block = _named(*attention, _linear("fc1", h, inner), _linear("fc2", inner, h))
+    around = _named(_linear("multi_modal_projector", (1 + len(v.joined_blocks)) * h, v.output_size))
+    shapes, tiles = v.tile_shapes + 1, v.most_tiles * h
+    tables = (shapes, tiles * places), (shapes, tiles), (shapes, tiles)
+    gates = ["places", "before", "after"]
+    gates += [f"{part}_{index}" for index in range(v.global_blocks) for part in ("attention", "mlp")]
+    parts = TowerParts(block, around, (), (), ((h, v.patch_width), (places, h), *tables), norms={"pre": h, "post": h})
+    return _with_vectors(v, parts._replace(loose={"class": h, **dict.fromkeys(gates, 1)}))
+
+
 PARTS: dict[str, Callable[[VisionSpec], TowerParts]] = {
     "gemma3": _gemma3,
     "gemma4": _gemma4,
@@ -191,6 +204,7 @@ PARTS: dict[str, Callable[[VisionSpec], TowerParts]] = {
     "llava": _llava,
     "llava_next": _llava_next,
     "mistral3": _mistral3,
+    "mllama": _mllama,
     "pixtral": _pixtral,
     "qwen2": _qwen2,
     "qwen2_5": _qwen2_5,
@@ -272,6 +286,7 @@ def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
         "sizes": [16 * images],
         "mask": [8 * pixels // v.channels],
         "kinds": [8 * batch * length],
+        "tiles": [8 * images, 8 * images * v.most_tiles, 8 * images * v.most_tiles * length],
         "places": [16 * images * v.most_patches, 8 * batch * length],
     }
     return [4 * pixels, *beside.get(v.code.beside, [])]

@@ -51,6 +51,9 @@ class VisionSpec(Frozen):
     window_size: Count = 0  # pixels of the square in which patches attend to each other; 0: all of an image
     full_layers: tuple[int, ...] = ()  # blocks without that window
     unread_blocks: Count = 0  # at its end, whose output no token is made of: they run, and get no gradients
+    global_blocks: Count = 0  # the last blocks, with gates, after a norm and the places of tiles (Llama 3.2)
+    joined_blocks: tuple[int, ...] = ()  # whose outputs are joined to that of the last in each token
+    tile_shapes: Count = 0  # how tiles of an image may lie
     deepstack_layers: tuple[int, ...] = ()  # blocks whose output is projected as well, into the first decoder layers
     least_pixels: Annotated[int, Range(0, 10**12)] = 0  # of an image after the processor; 0: no limit
     most_pixels: Annotated[int, Range(0, 10**12)] = 0

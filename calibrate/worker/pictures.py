@@ -169,6 +169,15 @@ def tower_parameters(model: Any) -> set[int]:
     return {id(parameter) for name, parameter in model.named_parameters() if in_tower(name)}
 
 
+def parameters_for_images(model: Any) -> set[int]:
+    """The ids of the parameters that rows of text give no gradients: the tower's, and those of layers that read it.
+
+    Source: transformers 5.23, models/mllama/modeling_mllama.py, MllamaTextModel.forward.
+    """
+    crossing = [one for one in model.modules() if type(one).__name__ == "MllamaCrossAttentionDecoderLayer"]
+    return tower_parameters(model) | {id(parameter) for layer in crossing for parameter in layer.parameters()}
+
+
 def wraps_linears(model: Any) -> bool:
     """Whether linear layers of a tower are inside modules of their names, which peft refuses to adapt by these."""
     return any(in_tower(path) and path.endswith("_proj.linear") for path, _ in model.named_modules())

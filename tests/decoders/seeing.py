@@ -95,6 +95,25 @@ CONFIGS |= {
         "vision_config": {"model_type": "clip_vision_model", **SQUARES},
         "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]],
     },
+    "mllama": {
+        "text_config": {
+            "model_type": "mllama_text_model",
+            **PLAIN,
+            "num_hidden_layers": 5,
+            "cross_attention_layers": [1, 3],
+            "pad_token_id": 0,
+        },
+        "vision_config": {
+            "hidden_size": 64,
+            "intermediate_size": 136,
+            "num_hidden_layers": 4,
+            "num_global_layers": 2,
+            "attention_heads": 4,
+            "image_size": 56,
+            "intermediate_layers_indices": [0, 2],
+            "vision_output_dim": 192,
+        },
+    },
     "llava_pixtral": {
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
