@@ -231,6 +231,8 @@ DENSE: dict[str, Architecture] = {
         logits_in_float=True,
     ),
     "mistral": Architecture(),
+    # modeling_mllama.py, MllamaCrossAttentionDecoderLayer; MllamaTextModel.forward passes it over on rows of text
+    "mllama_text_model": Architecture(layer="mllama"),
     "mpt": Architecture(
         # modeling_mpt.py, MptBlock.__init__: self.ffn
         linear_paths=("transformer.blocks.{}.attn", "transformer.blocks.{}.ffn"),

@@ -40,6 +40,7 @@ _TEXT_PARTS = {
     "glm46v": "glm4v_text",
     "glm4v_moe": "glm4v_moe_text",
     "mistral3": "mistral",
+    "mllama": "mllama_text_model",
     "paddleocr_vl": "paddleocr_vl_text",
     "qwen2_5_omni_thinker": "qwen2_5_omni_text",
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",

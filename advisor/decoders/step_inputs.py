@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
-from advisor.decoders.kinds import LayerKind
+from advisor.decoders.kinds import LayerKind, masks_windows
 from advisor.decoders.rope import Rope, rope_tables
 from advisor.parameters.token_mixers import STATE_SPACES
 from advisor.specs import ModelSpec, Recipe
@@ -129,8 +129,8 @@ class StepInputs:
             full = sliding = t.empty((batch, length), "bool") if padded else None
         elif kind == "sdpa":
             full = t.empty((1, *square[1:]), "bool") if quirks.always_makes_mask else None
-            rows = batch if quirks.mask_by_row else 1
-            sliding = t.empty((rows, *square[1:]), "bool") if slides else None
+            rows = batch if quirks.mask_by_row or masks_windows(m) else 1
+            sliding = t.empty((rows, *square[1:]), "bool") if slides or masks_windows(m) else None
         for mask, band in ((full, 0), (sliding, self.window)):
             if mask is not None and kind != "flash":
                 _note_mask_kernels(t, mask, batch, length, band, padded, packed)

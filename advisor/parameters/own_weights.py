@@ -158,11 +158,6 @@ def outer_tensors(m: ModelSpec, recipe: Recipe) -> list[OuterTensor]:
     def tensor(shape: tuple[int, ...], times: int, trained: bool) -> OuterTensor:
         return OuterTensor(shape, times, own.dtype if full and trained else other, full and trained)
 
-    trains = {"tokens": own.embedding, "scores": own.head, "head bias": own.head, "norms": own.norms}
-    found = []
-    for shape, times, part in outer_parameters(m):
-        if part == "tokens" and times == 2 and own.embedding != own.head:
-            found += [tensor(shape, 1, own.embedding), tensor(shape, 1, own.head)]
-        else:
-            found.append(tensor(shape, times, trains.get(part, own.rest)))
-    return found
+    heads = dict.fromkeys(("head", "scores", "head bias"), own.head)
+    trains = {"tokens": own.embedding, "norms": own.norms, **heads}
+    return [tensor(shape, times, trains.get(part, own.rest)) for shape, times, part in outer_parameters(m)]

@@ -71,14 +71,14 @@ def _projection(recipe: Recipe) -> int:
 
 def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
     """What peft trains of the modules that are named beside the adapters: copies of their parameters."""
-    tokens = Trained(m.vocab_size, m.token_size, 1, own.dtype)
-    found = [tokens] * own.embedding
+    found = [Trained(m.embedding_rows, m.token_size, 1, own.dtype)] * own.embedding
     if own.head and m.labels:
         saved = [head_linear(m), *(outer_linears(m).values() if saves_inner(m) else ())]
         found += [Trained(one.out_features, one.in_features, 1, own.dtype) for one in saved]
         found += [Trained(one.out_features, 0, 1, own.dtype) for one in saved if one.bias]
     elif own.head:
-        found += [tokens, *[Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias]
+        found.append(Trained(m.vocab_size, m.token_size, 1, own.dtype))
+        found += [Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias
     if own.norms:
         vectors = [(one.shape[0], one.times) for one in outer_parameters(m) if one.part == "norms"]
         for part, layers in layer_groups(m):
@@ -128,7 +128,7 @@ def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
         for part, layers in trained_groups(m, recipe):
             targets = targets_in(part, recipe.target_modules)
             for name, shape in layer_linears(part).items():
-                if name in targets and idles(shape, recipe):
+                if name in targets and (part.passed_over or idles(shape, recipe)):
                     found += _adapter(shape, recipe, layers)
     return found
 
@@ -183,7 +183,7 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
             check_replacing(m, recipe)
         resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
         for part, layers in trained_groups(m, recipe):
-            found += _adapters(part, recipe, layers)
+            found += [] if part.passed_over else _adapters(part, recipe, layers)
         for shape in outer_adapters(m, recipe):
             found += _adapter(shape, recipe, 1)
         return (*found, *_copies(m, own))
@@ -195,5 +195,5 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
             found.append(Trained(shape.out_features, shape.in_features, 1, own.dtype))
             found += [Trained(shape.out_features, 0, 1, own.dtype)] * shape.bias
     for part, layers in trained_groups(m, recipe):
-        found += _weights(part, recipe, own.dtype, layers)
+        found += [] if part.passed_over else _weights(part, recipe, own.dtype, layers)
     return tuple(found)

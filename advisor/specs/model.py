@@ -175,6 +175,9 @@ class ModelSpec(Frozen):
     layer_input_vocab: Annotated[int, Range(0, 10_000_000)] = 0
     kv_shared_layers: Annotated[int, Range(0, 1_000)] = 0  # the last layers, with keys and values of those before
     wide_where_shared: bool = False  # those have an MLP twice as wide
+    # which layers attend to what the tower makes of images instead of the row, and are passed over where it has none
+    cross_layers: tuple[bool, ...] = ()
+    extra_tokens: Annotated[int, Range(0, 10_000)] = 0  # rows of the embedding beyond those of the head
     streams: Streams | None = None
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
@@ -213,6 +216,21 @@ class ModelSpec(Frozen):
     def attends(self) -> bool:
         """Whether a layer as `parameters.layers.part_of` sees it has attention."""
         return self.mixer in ATTENDING
+
+    @property
+    def crosses(self) -> bool:
+        """Whether a layer as `parameters.layers.part_of` sees it attends to what the tower makes of images."""
+        return self.cross_layers == (True,)
+
+    @property
+    def passed_over(self) -> bool:
+        """Whether such a layer is passed over, for the rows have no images."""
+        return self.crosses and not (self.vision is not None and self.vision.row)
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the embedding of tokens."""
+        return self.vocab_size + self.extra_tokens
 
     @property
     def kind(self) -> str:

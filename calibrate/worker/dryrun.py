@@ -31,7 +31,7 @@ from calibrate.timeline import Timeline
 from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
-from calibrate.worker.pictures import reads_early, real_grids, tower_parameters
+from calibrate.worker.pictures import parameters_for_images, reads_early, real_grids
 from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
@@ -164,10 +164,10 @@ def _run(
 def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> Any:
     """The optimizer, with everything that its first step allocates permanently; `pictures`: the images of each row.
 
-    On rows of text a vision tower gets no gradients, and so no optimizer states.
+    On rows of text a vision tower, and layers that read it, get no gradients, and so no optimizer states.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    unused = tower_parameters(model)
+    unused = parameters_for_images(model)
     optimizer = make_optimizer(trained, recipe.optimizer)
     tokens = WARM_UP_TOKENS + sum(one.tokens + 1 for one in pictures)
     if recipe.is_quantized:
