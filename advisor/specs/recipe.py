@@ -125,6 +125,7 @@ class Placement(Frozen):
     sharding: Sharding = "none"
     reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
     cpu_offload: CpuOffload = "none"
+    bucket_elements: Annotated[int, Range(0, 10**12)] = 0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
 
