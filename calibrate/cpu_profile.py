@@ -31,7 +31,6 @@ CPU_PROFILE = DeviceProfile(
     hook_s=HOOK_S,
     micro_step_s=1e-3,
     optimizer_step_s=1e-4,
-    link_bytes_per_s=Interval(1e9, 1e9, 1e9),
     device_spread=Interval(0.5, 1.0, 2.0),
     launch_spread=Interval(0.5, 1.0, 2.0),
     context_bytes=NO_OVERHEAD,

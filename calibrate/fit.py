@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from advisor.costs.device import DeviceProfile
+from advisor.costs.micro_step import StepKernels
 from advisor.costs.roofline import Roofline
-from advisor.costs.steptime import StepKernels
 from advisor.errors import SourceUnavailable
 from advisor.interval import Interval
 from advisor.specs import GpuSpec, ModelSpec, Recipe

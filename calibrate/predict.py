@@ -10,7 +10,8 @@ from advisor.costs.device import DeviceProfile, workspace_bytes
 from advisor.costs.estimation import estimate
 from advisor.costs.memory import predict_step_memory
 from advisor.costs.micro_batches import MicroBatch
-from advisor.costs.steptime import StepKernels, micro_step_time, optimizer_step_time
+from advisor.costs.micro_step import StepKernels, micro_step_time
+from advisor.costs.steptime import optimizer_step_time
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.parameters.stored import as_stored

@@ -218,12 +218,17 @@ def _smaller_model(attempt: Attempt, job: Job) -> Iterator[Change]:
 def _more_cards(attempt: Attempt, job: Job) -> Iterator[Change]:
     """More of the same cards, which share the model; the search for them is loaded only here."""
     if job.traced is not None:
+        text = "More cards do not help: each holds a full copy of a model that is traced, not computed."
+        yield Change(code=CODE, text=text, source=FORMULA)
         return
     from advisor.advice.several import fitting_count
     from advisor.advice.sharding import best_placed
 
     found = fitting_count(job, attempt.method, MOST_CARDS)
     if found is None:
+        most = max(MOST_CARDS, job.placement.gpus)
+        text = f"More cards do not help: not even {most} of them that share the model hold their parts of it."
+        yield Change(code=CODE, text=text, source=FORMULA)
         return
     outcome = best_placed(found, attempt.method)
     placement = outcome.estimate.placement

@@ -46,6 +46,9 @@ class Card(BaseModel):
     power_w: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = Field(0.0, description="0 = unknown")
     for_training: bool = Field(True, description="false for boards that are not sold for training")
     unified_memory: bool = Field(False, description="the GPU shares the CPU's memory")
+    links: Annotated[int, Field(ge=0, le=1000)] = Field(0, description="of NVLink or Infinity Fabric; 0 = none")
+    link_cards: Annotated[int, Field(ge=0, le=1000)] = Field(0, description="that a bridge joins; 0 = all of a node")
+    peer_to_peer: bool = Field(True, description="false where cards reach each other through the host's memory")
     sources: dict[Figure, str] = Field(default_factory=dict)
 
     def missing_rate(self) -> str:
@@ -70,6 +73,9 @@ class Card(BaseModel):
             power_w=float(self.power_w),
             for_training=self.for_training and "Laptop" not in self.name,
             unified_memory=self.unified_memory,
+            links=self.links,
+            link_cards=self.link_cards,
+            peer_to_peer=self.peer_to_peer and "GeForce" not in self.name,
             sources=tuple(f"{figure}: {_resolved(text, links)}" for figure, text in self.sources.items()),
         )
 

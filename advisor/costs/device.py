@@ -75,7 +75,6 @@ class DeviceProfile(Frozen):
     hook_s: Annotated[float, Range(0)]  # extra CPU time per kernel under checkpointing's hooks on saved tensors
     micro_step_s: Positive  # CPU time per micro-step outside the model: loader, copies, a sync
     optimizer_step_s: Positive  # CPU time per optimizer step: schedule, logging, callbacks
-    link_bytes_per_s: Interval  # what a ring of cards moves, PCIe to NVLink
     host_bytes_per_s: Interval = PCIE3  # of copies from or to the host's pinned memory
     device_spread: Interval  # time on the card over the predicted time
     launch_spread: Interval  # time on the CPU over the predicted time
@@ -98,7 +97,6 @@ class _Generation(NamedTuple):
     cache_us: float
     kernel_us: float
     host: float | tuple[float, float]
-    link_gb_per_s: tuple[float, float, float]
     context_gib: tuple[float, float, float]
 
 
@@ -109,10 +107,6 @@ On one core of an AMD EPYC (Zen 5), with tensors so small that the kernels thems
 forward (most where peft's code runs), 4 to 6 us in autograd's engine, 3 to 5 us more under non-reentrant checkpointing
 (`python -m benchmarks.host`). A CUDA launch takes 1 to 3 us (github.com/meta-pytorch/tritonbench/pull/1017).
 """
-
-_PCIE3 = (4.0, 8.0, 12.0)
-_PCIE4 = (8.0, 15.0, 24.0)
-_PCIE5 = (15.0, 30.0, 48.0)
 
 # matrix     limit for large products, over the dense peak with fp32 accumulation. The best shapes reach 271 of
 #            312 TFLOP/s on an A100 SXM, 253 on a PCIe one, 794 of 989 on an H100 SXM, 1745 of 2250 on a B200
@@ -139,7 +133,6 @@ _PCIE5 = (15.0, 30.0, 48.0)
 #            server. The host that comes with a card is as old as the card: single-thread ratings put an EPYC 7742 or
 #            Xeon of 2019 at 0.6 of that core, one of 2023 at 0.75, a desktop's Core i9-13900K at 1.2
 #            (cpubenchmark.net/single-thread). Our choice of hosts.
-# link       ring all-reduce, GB/s per card: low without, high with NVLink where the generation has it.
 # AMD        the best shapes reach 785 of 1307 TFLOP/s on an MI325X of 1000 W, 668 on an MI300X of 750 W, 1565 of 2517
 #            on an MI355X of 1400 W (the same page). All else about AMD's cards is our judgment.
 # context    the context alone is 256 MiB on an RTX 3090 (github.com/invoke-ai/InvokeAI/issues/9413), 426 MiB on an
@@ -150,24 +143,23 @@ _G = _Generation
 _OLD, _GDDR, _FAST = (0.45, 0.35), (0.93, 0.86), (0.46, 0.40)
 _AMD_HBM, _AMD_GDDR = (0.50, 0.35), (0.70, 0.50)
 _CDNA_CONTEXT, _RDNA_CONTEXT = (0.30, 0.70, 1.60), (0.25, 0.60, 1.50)
-_A100_LINK, _HOPPER_LINK, _B200_LINK = (15, 150, 240), (30, 280, 400), (60, 500, 800)
 _TABLE = {
     #                                          matrix watts vector attn stream cache kernel host
-    "pascal": _G("Pascal", 0.80, 0.0, 0.92, _OLD, 0.75, 6, 4.0, (1.6, 1.9), _PCIE3, (0.20, 0.32, 0.50)),
-    "volta": _G("Volta", 0.72, 0.0, 0.92, _OLD, 0.80, 7, 3.5, 1.9, (8, 60, 120), (0.25, 0.36, 0.55)),
-    "turing": _G("Turing", 0.90, 4.0, 0.90, _OLD, 0.79, 11, 3.5, (1.4, 1.8), _PCIE3, (0.15, 0.28, 0.50)),
-    "ampere": _G("Ampere", 0.90, 2.6, 0.82, _GDDR, 0.84, 8, 3.0, (1.1, 1.55), _PCIE4, (0.25, 0.38, 0.60)),
-    "ampere hbm": _G("A100 and A30", 0.84, 0.8, 0.92, (0.82, 0.70), 0.82, 22, 3.0, 1.6, _A100_LINK, (0.40, 0.48, 0.70)),
-    "ada": _G("Ada", 0.90, 2.0, 0.82, _GDDR, 0.85, 90, 2.5, (0.85, 1.4), _PCIE4, (0.38, 0.49, 0.71)),
-    "hopper": _G("Hopper", 0.74, 0.6, 0.82, _FAST, 0.82, 14, 2.5, 1.3, _HOPPER_LINK, (0.48, 0.62, 0.85)),
-    "blackwell": _G("Blackwell", 0.90, 2.0, 0.82, _GDDR, 0.86, 65, 2.5, (0.8, 1.1), _PCIE5, (0.38, 0.58, 0.90)),
-    "blackwell hbm": _G("B200 and GB200", 0.72, 0.4, 0.82, _FAST, 0.82, 16, 2.5, 1.1, _B200_LINK, (0.50, 0.75, 1.10)),
-    "cdna2": _G("CDNA 2", 0.70, 0.0, 0.90, _AMD_HBM, 0.80, 5, 5.0, 1.9, (15, 80, 150), _CDNA_CONTEXT),
-    "cdna3": _G("CDNA 3", 0.60, 0.76, 0.50, _AMD_HBM, 0.76, 48, 5.0, 1.6, (30, 200, 350), _CDNA_CONTEXT),
-    "cdna4": _G("CDNA 4", 0.62, 0.55, 0.50, _AMD_HBM, 0.76, 33, 5.0, 1.4, (30, 200, 350), _CDNA_CONTEXT),
-    "rdna3": _G("RDNA 3", 0.70, 0.0, 0.45, _AMD_GDDR, 0.84, 90, 5.0, 1.2, _PCIE4, _RDNA_CONTEXT),
-    "rdna4": _G("RDNA 4", 0.70, 0.0, 0.45, _AMD_GDDR, 0.84, 90, 5.0, 1.0, _PCIE5, _RDNA_CONTEXT),
-    "": _G("unknown", 0.65, 0.0, 0.80, (0.6, 0.5), 0.78, 8, 3.5, (1.0, 1.4), _PCIE3, (0.20, 0.50, 1.00)),
+    "pascal": _G("Pascal", 0.80, 0.0, 0.92, _OLD, 0.75, 6, 4.0, (1.6, 1.9), (0.20, 0.32, 0.50)),
+    "volta": _G("Volta", 0.72, 0.0, 0.92, _OLD, 0.80, 7, 3.5, 1.9, (0.25, 0.36, 0.55)),
+    "turing": _G("Turing", 0.90, 4.0, 0.90, _OLD, 0.79, 11, 3.5, (1.4, 1.8), (0.15, 0.28, 0.50)),
+    "ampere": _G("Ampere", 0.90, 2.6, 0.82, _GDDR, 0.84, 8, 3.0, (1.1, 1.55), (0.25, 0.38, 0.60)),
+    "ampere hbm": _G("A100 and A30", 0.84, 0.8, 0.92, (0.82, 0.70), 0.82, 22, 3.0, 1.6, (0.40, 0.48, 0.70)),
+    "ada": _G("Ada", 0.90, 2.0, 0.82, _GDDR, 0.85, 90, 2.5, (0.85, 1.4), (0.38, 0.49, 0.71)),
+    "hopper": _G("Hopper", 0.74, 0.6, 0.82, _FAST, 0.82, 14, 2.5, 1.3, (0.48, 0.62, 0.85)),
+    "blackwell": _G("Blackwell", 0.90, 2.0, 0.82, _GDDR, 0.86, 65, 2.5, (0.8, 1.1), (0.38, 0.58, 0.90)),
+    "blackwell hbm": _G("B200 and GB200", 0.72, 0.4, 0.82, _FAST, 0.82, 16, 2.5, 1.1, (0.50, 0.75, 1.10)),
+    "cdna2": _G("CDNA 2", 0.70, 0.0, 0.90, _AMD_HBM, 0.80, 5, 5.0, 1.9, _CDNA_CONTEXT),
+    "cdna3": _G("CDNA 3", 0.60, 0.76, 0.50, _AMD_HBM, 0.76, 48, 5.0, 1.6, _CDNA_CONTEXT),
+    "cdna4": _G("CDNA 4", 0.62, 0.55, 0.50, _AMD_HBM, 0.76, 33, 5.0, 1.4, _CDNA_CONTEXT),
+    "rdna3": _G("RDNA 3", 0.70, 0.0, 0.45, _AMD_GDDR, 0.84, 90, 5.0, 1.2, _RDNA_CONTEXT),
+    "rdna4": _G("RDNA 4", 0.70, 0.0, 0.45, _AMD_GDDR, 0.84, 90, 5.0, 1.0, _RDNA_CONTEXT),
+    "": _G("unknown", 0.65, 0.0, 0.80, (0.6, 0.5), 0.78, 8, 3.5, (1.0, 1.4), (0.20, 0.50, 1.00)),
 }
 
 _BY_CAPABILITY = {
@@ -268,7 +260,6 @@ def profile_for(gpu: GpuSpec) -> DeviceProfile:
         hook_s=host * HOOK_S,
         micro_step_s=1.5e-3,
         optimizer_step_s=1.0e-3,
-        link_bytes_per_s=Interval(*(rate * 1e9 for rate in row.link_gb_per_s)),
         host_bytes_per_s=host_link(key),
         device_spread=device,
         launch_spread=LAUNCH_SPREAD,

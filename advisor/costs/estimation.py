@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from advisor.costs.attention import attention_uses
 from advisor.costs.card_memory import memory_estimate, within_card
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, evaluating, expected, length_count, worst
+from advisor.costs.micro_step import StepKernels
 from advisor.costs.moments import base_of, predict_evaluation_memory
 from advisor.costs.peaks import beginning_peaks, largest, peak_of
 from advisor.costs.spanning import spanning_memory, spanning_times
-from advisor.costs.steptime import StepKernels, evaluation_seconds, time_estimate, with_evaluation
+from advisor.costs.steptime import evaluation_seconds, time_estimate, with_evaluation
 from advisor.costs.stored import with_store, with_unknown_layers
 from advisor.costs.towers import with_tower
 from advisor.decoders.kinds import attention_card
@@ -35,6 +37,9 @@ from advisor.specs import (
     Workload,
 )
 from advisor.stacks import stack_for
+
+if TYPE_CHECKING:
+    from advisor.engines.engine import Engine
 
 REST_OF_EVIDENCE = "fragmentation from a simulated allocator; a default CUDA context"
 
@@ -136,6 +141,15 @@ def _runs(
     return found
 
 
+def _engine(m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement) -> Engine | None:
+    """What the cards exchange; None for one."""
+    if placement.gpus == 1:
+        return None
+    from advisor.engines import engine_for  # loaded where several cards share a job
+
+    return engine_for(m, recipe, placement, stack_for(recipe, gpu, workload))
+
+
 @lru_cache(maxsize=256)
 def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
@@ -144,12 +158,14 @@ def _time(
     if not gpu.speed_known:
         return None
     m = stack_for(recipe, gpu, workload).built(m)
-    runs = _runs(m, recipe, workload, gpu)
-    training = time_estimate(m, recipe, workload, gpu, profile, runs, placement)
+    engine = _engine(m, recipe, workload, gpu, placement)
+    computed = recipe if engine is None else engine.computed()
+    runs = _runs(m, computed, workload, gpu)
+    training = time_estimate(m, recipe, workload, gpu, profile, runs, placement, engine)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
-    runs = _runs(m, evaluating(recipe), workload, gpu, evaluating=True)
-    evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement)
+    runs = _runs(m, evaluating(computed), workload, gpu, evaluating=True)
+    evaluations = evaluation_seconds(runs, recipe, workload, training.steps, gpu, profile, placement, engine)
     return with_evaluation(training, evaluations)
 
 

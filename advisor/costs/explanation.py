@@ -1,6 +1,6 @@
 """Where the time of a step goes: its most expensive kernels, and its parts side by side for several methods.
 
-The step is recorded once more on a tape that notes where each kernel runs; the seconds are those of `steptime`.
+The step is recorded once more on a tape that notes where each kernel runs; the seconds are those of `micro_step`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from advisor.costs.attention_rates import ATTENTION
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.host_link import HOST_COPIES
 from advisor.costs.micro_batches import average
+from advisor.costs.micro_step import micro_step_time
 from advisor.costs.roofline import Roofline
-from advisor.costs.steptime import micro_step_time, optimizer_step_time
+from advisor.costs.steptime import optimizer_step_time
 from advisor.decoders.adapters import ADAPTER_LABELS
 from advisor.decoders.dequantized import DEQUANTIZING
 from advisor.decoders.kinds import attention_card

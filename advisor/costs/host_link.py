@@ -25,15 +25,21 @@ Sixteen lanes carry 15.75, 31.5 and 63.0 GB/s each way (PCI-SIG, base specificat
 0.8 to 0.9 of that, and a slot of eight lanes halves it: our judgment.
 """
 
-_LINKS = {
-    **dict.fromkeys(("pascal", "volta", "turing", ""), PCIE3),
-    **dict.fromkeys(("hopper", "blackwell", "blackwell hbm", "cdna3", "cdna4", "rdna4"), PCIE5),
+_BUS = {3: PCIE3, 4: PCIE4, 5: PCIE5}
+_GENERATIONS = {
+    **dict.fromkeys(("pascal", "volta", "turing", ""), 3),
+    **dict.fromkeys(("hopper", "blackwell", "blackwell hbm", "cdna3", "cdna4", "rdna4"), 5),
 }
 
 
+def bus_generation(card_class: str) -> int:
+    """Of PCI Express, by the class of the card (`costs.device.card_class`): 4 where nothing is said."""
+    return _GENERATIONS.get(card_class, 4)
+
+
 def host_link(card_class: str) -> Interval:
-    """Bytes per second by the class of the card (`costs.device.card_class`): PCI Express 4 where nothing is said."""
-    return _LINKS.get(card_class, PCIE4)
+    """Bytes per second by the class of the card."""
+    return _BUS[bus_generation(card_class)]
 
 
 class Load(NamedTuple):

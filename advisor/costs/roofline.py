@@ -91,6 +91,10 @@ class Roofline:
         self._cached = 1 - 1 / profile.cache_speedup
         self.fixed_s = profile.kernel_s
 
+    def copy_seconds(self, moved_bytes: float) -> float:
+        """Of elementwise traffic that is too much for the cache."""
+        return moved_bytes / self._bandwidth["elementwise"]
+
     def seconds(self, kernel: Kernel) -> tuple[float, float]:
         """(arithmetic, traffic) of one kernel in seconds; both only grow with every size.
 

@@ -25,7 +25,7 @@ from advisor.costs.micro_batches import average
 from advisor.costs.optimizer import kept_tensors, optimizer_work, temporary_bytes
 from advisor.costs.power import energy
 from advisor.costs.roofline import peak_flop_per_s
-from advisor.costs.steptime import exchange_seconds, step_count
+from advisor.costs.steptime import step_count
 from advisor.errors import InputError
 from advisor.files.traced import EVALUATED, read_profile, structure_of, unpack
 from advisor.interval import Interval
@@ -286,7 +286,10 @@ def traced_time(
     busy_s = compute_s + memory_s
     micro = TIME_SPREAD.times(max(busy_s, launch_s) + profile.micro_step_s)
     step = micro.times(recipe.gradient_accumulation).plus(TIME_SPREAD.times(optimizer_s))
-    step = step.plus(exchange_seconds(trained, placement, profile))
+    if placement.gpus > 1:
+        from advisor.costs.collectives import gradient_seconds  # loaded where several cards share a job
+
+        step = step.plus(gradient_seconds(sum(p.bytes * p.times for p in trained), placement, gpu))
     steps = step_count(workload, recipe, placement)
     tokens = workload.seq_len if workload.packing else min(workload.mean_seq_len, workload.seq_len)
     total = step.times(steps)

@@ -16,12 +16,8 @@ from advisor.specs import ModelSpec, Placement, Recipe, Sharding
 
 ENGINES: dict[Sharding, str] = {
     "ddp": "ddp.Ddp",
-    "fsdp1": "fsdp1.Fsdp1",
     "fsdp2": "fsdp2.Fsdp2",
     "hsdp": "fsdp2.Fsdp2",
-    "zero1": "zero.Zero1",
-    "zero2": "zero.Zero2",
-    "zero3": "zero3.Zero3",
 }
 """File and class, loaded when asked for."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.engines.engine import Engine, Held, Phase, Transfer, trained_pieces
 from advisor.terms import TermName
 
@@ -26,7 +27,9 @@ class Ddp(Engine):
         yield Held(TermName.REDUCTION, size, 1)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
-        """The gradients of a layer, in buckets that are reduced while backward goes on."""
+        """The gradients of a layer, in buckets that are reduced while backward goes on; tied weights' come last."""
+        if self.tied and place in (EMBEDDING, HEAD):
+            place = HEAD if place == EMBEDDING else EMBEDDING
         size = sum(piece.bytes for piece in trained_pieces(self.by_place[place])) if place in self.by_place else 0
         if not size or phase == "forward" or not syncs:
             return ()

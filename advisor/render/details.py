@@ -17,7 +17,12 @@ from advisor.render.table import VERDICTS, batch_text
 from advisor.rules.wording import DISPLAY, FORMULA, how
 from advisor.units import format_gib, format_seconds
 
-BOUND_BY = {"compute": "matrix products", "memory": "memory traffic", "launch": "kernel launches on the host"}
+BOUND_BY = {
+    "compute": "matrix products",
+    "memory": "memory traffic",
+    "launch": "kernel launches on the host",
+    "link": "the links between the cards",
+}
 
 
 def render_details(advice: Advice, file: TextIO, *, hint: bool) -> None:

@@ -1,8 +1,7 @@
 """How several cards share the job, and what that leaves out.
 
-DDP keeps the whole model on each card, and buckets for all gradients beside the gradients themselves. FSDP2 and
-DeepSpeed's ZeRO spread what they can: weights, gradients and optimizer states under fsdp2 and zero3, gradients and
-states under zero2, states under zero1. What is spread is gathered again, unit by unit, while it computes. Under FSDP2
+DDP keeps the whole model on each card, and buckets for all gradients beside the gradients themselves. FSDP2
+spreads weights, gradients and optimizer states; the weights are gathered again, unit by unit, while they compute, and
 gradients that accumulate over micro-batches stay whole on every card until the last one (accelerate's no_sync). The
 estimate counts all of this by the engines' own code; waiting for the slowest card and loading the data are left out.
 
@@ -25,12 +24,8 @@ FSDP = "https://huggingface.co/docs/accelerate/concept_guides/fsdp1_vs_fsdp2"
 QLORA = "https://huggingface.co/docs/peft/accelerate/fsdp"
 TITLES: dict[Sharding, str] = {
     "ddp": "DDP: each holds all of the model",
-    "fsdp1": "FSDP1: each holds its part of weights, gradients and optimizer states",
     "fsdp2": "FSDP2: each holds its part of weights, gradients and optimizer states",
     "hsdp": "FSDP2 inside each machine, copies between them",
-    "zero1": "DeepSpeed ZeRO-1: each holds its part of the optimizer states",
-    "zero2": "DeepSpeed ZeRO-2: each holds its part of gradients and optimizer states",
-    "zero3": "DeepSpeed ZeRO-3: each holds its part of weights, gradients and optimizer states",
 }
 
 

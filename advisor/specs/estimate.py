@@ -59,7 +59,7 @@ class TimeEstimate(Frozen):
     total_s: Interval  # with the evaluations, where their rows are stated
     steps: int
     tokens_per_s: float
-    bound: Literal["compute", "memory", "launch"]
+    bound: Literal["compute", "memory", "launch", "link"]  # link: what several cards exchange
     flop_per_step: float  # that one card's part of a step needs, recomputation left out
     mfu: float  # model FLOPs utilization: the time of those at the data sheet's rates, over the time they take
     energy_j: Interval | None  # of all cards over the whole job; null when the card's power is not known

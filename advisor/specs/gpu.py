@@ -24,6 +24,9 @@ class GpuSpec(Frozen):
     power_w: Rate = 0.0  # what the maker lets it draw; 0 = unknown
     for_training: bool = True  # not a board for virtual desktops or inference, nor a part of a laptop
     unified_memory: bool = False  # shared with the CPU: the operating system and every program take their part
+    links: Annotated[int, Range(0, 1000)] = 0  # of NVLink or Infinity Fabric on the card; 0 = PCI Express alone
+    link_cards: Annotated[int, Range(0, 1000)] = 0  # that a bridge, sold apart, joins; 0 = all of a node are joined
+    peer_to_peer: bool = True  # cards reach each other over PCI Express, past the host's memory
     sources: tuple[str, ...] = ()
 
     @property

@@ -116,14 +116,14 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs share one job, and how.
 
-    ddp copies the model to each and averages their gradients; zero1, zero2 and zero3 are DeepSpeed's stages, fsdp1 and
-    fsdp2 PyTorch's; hsdp shards by fsdp2 inside a node and copies between nodes.
+    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
+    a node and copies between nodes.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
     nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
-    reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
     cpu_offload: CpuOffload = "none"
     bucket_elements: Annotated[int, Range(0, 10**12)] = 0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
     link: Link = "auto"
@@ -157,9 +157,7 @@ class Placement(Frozen):
         if self.sharding == "hsdp" and self.nodes == 1:
             return "hsdp copies between nodes, but nodes is 1; use fsdp2"
         if self.cpu_offload != "none" and self.gpus > 1 and self.copies_model:
-            return (
-                f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding} has no offload; use fsdp2 or zero3"
-            )
+            return f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding} has no offload; use fsdp2"
         return ""
 
 

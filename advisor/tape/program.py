@@ -162,6 +162,8 @@ class PartKernels(NamedTuple):
     kernels: list[tuple[Kernel, int]]
     launches: Launches
     recomputed_flop: float
+    place: int = 0
+    phase: str = "forward"
 
 
 RecordedKernel = tuple[str, str, int, int, int, int, int]
@@ -306,6 +308,8 @@ class Program:
                 [(found[number], times) for number, times, _ in s.kernels],
                 s.launches,
                 amounts[s.recomputed_slot],
+                s.place,
+                s.phase,
             )
             for s in self.parts
         ]

@@ -14,7 +14,6 @@ from advisor.advice.data import describe
 from advisor.answer import Advice
 from advisor.errors import AdvisorError, BadValue
 from advisor.interval import Interval
-from advisor.specs import Placement
 from tests.dataset.files import ROWS, written
 
 TEXTS = [{"text": "word " * (20 + 40 * (number % 10))} for number in range(200)]
@@ -66,9 +65,8 @@ def test_estimated_lengths_widen_memory_and_time(texts: Path) -> None:
 def test_each_row_is_what_estimate_says(texts: Path, knobs: dict[str, Any]) -> None:
     answer = ask(texts, **knobs)
     (card,) = find_gpus("rtx4090")
-    placement = Placement(gpus=answer.gpu.gpus, sharding=answer.gpu.sharding)
     for row in answer.candidates:
-        found = estimate(answer.model, row.recipe, answer.workload, card, placement)
+        found = estimate(answer.model, row.recipe, answer.workload, card, row.placement)
         assert (row.memory, row.time) == (found.memory, found.time)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from advisor import AdvisorError, Estimate, Placement, advise, estimate, find_gpus
+from advisor import AdvisorError, Estimate, advise, estimate, find_gpus
 from advisor.answer import Advice, Candidate
 from advisor.specs import METHODS, GpuSpec
 
@@ -24,7 +24,7 @@ questions = st.fixed_dictionaries(
         "method": st.sampled_from(("all", *METHODS)),
     },
     optional={
-        "sharding": st.sampled_from(("none", "ddp")),
+        "sharding": st.sampled_from(("none", "ddp", "fsdp2")),
         "epochs": st.sampled_from((0.5, 2.5)),
         "rank": st.sampled_from((1, 8, 256)),
         "dropout": st.sampled_from((0.0, 0.1)),
@@ -59,8 +59,7 @@ def cards_of(answer: Advice) -> list[GpuSpec]:
 
 def estimated(answer: Advice, row: Candidate, card: GpuSpec) -> Estimate:
     """What `estimate` says of the row's recipe for the answer's job."""
-    placement = Placement(gpus=answer.gpu.gpus, sharding=answer.gpu.sharding)
-    return estimate(answer.model, row.recipe, answer.workload, card, placement)
+    return estimate(answer.model, row.recipe, answer.workload, card, row.placement)
 
 
 @settings(max_examples=40)

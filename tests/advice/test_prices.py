@@ -49,6 +49,7 @@ def test_a_price_is_what_the_changed_question_gets(question: dict[str, Any]) -> 
         assert answer.prices == ()
         return
     row = answer.candidate(answer.recommendation.method)
+    question = question | {"sharding": answer.gpu.sharding}  # prices are of the plan's own engine
     for change in answer.prices:
         check_true(question, change)
         assert change.plan is not None
@@ -67,6 +68,7 @@ def test_a_plan_of_the_frontier_is_what_its_flags_get(question: dict[str, Any]) 
     row = answer.candidate(method)
     assert 1 <= len(answer.frontier) <= MOST_PLANS
     assert row.recipe in [plan.recipe for plan in answer.frontier]
+    question = question | {"sharding": answer.gpu.sharding}
     for plan in answer.frontier:
         again = asked([*flags_for(question), *flags_of(plan.recipe, answer.fixed)]).candidate(method)
         assert (again.recipe, again.memory, again.time) == (plan.recipe, plan.memory, plan.time)

@@ -20,7 +20,7 @@ HOPELESS = (
     {"model": "gpt-oss-20b", "gpu": "rtx3060", "examples": 500},
     {"model": "llama-8b", "gpu": "rtx4090", "method": "full"},
     {"model": "llama-8b", "gpu": "rtx4090", "micro_batch": 16, "seq_len": 4096},
-    {"model": "llama-3.2-3b", "gpu": "rtx3060", "trainer": "trl", "method": "lora", "gpus": 2},
+    {"model": "llama-3.2-3b", "gpu": "rtx3060", "trainer": "trl", "method": "lora", "gpus": 2, "sharding": "ddp"},
     {"model": "qwen3-14b", "gpu": "a10g", "dropout": 0.1, "optimizer": "adamw", "gradient_checkpointing": False},
     {"model": "llama-8b", "gpu": "rtx4060", "trainer": "llamafactory", "method": "qlora", "seq_len": 4096},
     {"model": "olmoe-1b-7b", "gpu": "rtx4060", "method": "qlora"},

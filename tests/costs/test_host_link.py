@@ -7,7 +7,7 @@ import pytest
 from advisor.catalog.gpus import all_gpus, find_gpus
 from advisor.costs.device import profile_for
 from advisor.costs.host_link import PCIE3, PCIE4, PCIE5, Load, host_link, with_copies
-from advisor.costs.steptime import micro_step_time
+from advisor.costs.micro_step import micro_step_time
 from advisor.tape.program import Launches, PartKernels
 
 

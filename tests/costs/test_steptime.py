@@ -12,23 +12,19 @@ from advisor.catalog.models import find_model
 from advisor.checkpoints import Quantization
 from advisor.costs.device import profile_for
 from advisor.costs.micro_batches import expected
+from advisor.costs.micro_step import StepKernels, launch_seconds, mean_of, micro_step_time, queue_seconds
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.steptime import (
-    StepKernels,
-    exchanged_bytes,
-    launch_seconds,
-    mean_of,
-    micro_step_time,
     optimizer_step_time,
-    queue_seconds,
     step_count,
     steps_between_evaluations,
     time_estimate,
 )
+from advisor.decoders.stack import THIS_STACK
 from advisor.decoders.step import step_program
+from advisor.engines import engine_for
 from advisor.errors import BadValue
-from advisor.parameters.targets import adapter_parameter_count
-from advisor.parameters.trained import Trained, trained_shapes
+from advisor.parameters.trained import Trained
 from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, TimeEstimate, Workload
 from advisor.tape.program import Launches
 
@@ -63,7 +59,9 @@ def estimate(
 ) -> TimeEstimate:
     m = find_model("smollm2-135m")
     runs = [(tape(m, recipe, *batch[:2]), share) for batch, share in expected(workload, recipe)]
-    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), runs, placement or Placement())
+    placement = placement or Placement()
+    engine = engine_for(m, recipe, placement, THIS_STACK)
+    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), runs, placement, engine)
 
 
 # -- a micro-step -----------------------------------------------------------------------------------------------
@@ -302,16 +300,6 @@ def test_the_terms_of_a_step_add_up() -> None:
     assert found.steps == 10
     assert found.total_s.high == pytest.approx(10 * found.step_s.high)
     assert found.tokens_per_s == pytest.approx(8 * 256 / found.step_s.likely)
-
-
-def test_gradients_travel_the_ring_once() -> None:
-    m, recipe = find_model("llama-3.1-8b"), Recipe(method="lora", rank=16)
-    gradients = 4 * adapter_parameter_count(m, ("all-linear",), 16, dora=False)
-    trained = trained_shapes(m, recipe)
-    assert exchanged_bytes(trained, Placement()) == 0
-    assert exchanged_bytes(trained, Placement(gpus=1, sharding="ddp")) == 0
-    assert exchanged_bytes(trained, Placement(gpus=2)) == gradients
-    assert exchanged_bytes(trained, Placement(gpus=4, sharding="ddp")) == 1.5 * gradients
 
 
 def test_more_cards_finish_sooner_but_not_proportionally() -> None:

@@ -187,8 +187,10 @@ def test_cards_without_bf16() -> None:
     assert "ADV106" not in warned(card(24))
 
 
-def test_data_parallel_says_what_it_leaves_out() -> None:
-    assert "2 data-parallel cards" in warned(gpus=2)["ADV108"]
+def test_several_cards_say_what_each_holds_and_what_is_left_out() -> None:
+    said = warned(gpus=2)["ADV108"]
+    assert "2 cards by DDP" in said
+    assert "not included" in said
     assert "ADV108" not in warned(gpus=1)
 
 

@@ -1,0 +1,157 @@
+"""One training step of one of several cards, really executed on the CPU: the oracle of FSDP2's memory.
+
+PyTorch's fake process group stands for the other cards: collectives return at once, allocations are those of a rank,
+values mean nothing. The model is sharded by accelerate's own `fsdp2_prepare_model`. FSDP frees by resizing storages to
+nothing, which only torch.profiler's allocator events see.
+Source: PyTorch 2.13, testing/_internal/distributed/fake_pg.py.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import FullyShardedDataParallelPlugin, fsdp_utils
+from torch.distributed.tensor import DTensor
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from advisor.specs import Placement, Recipe
+from calibrate.worker.build import build_model
+from calibrate.worker.cpu_memory import MEMORY_EVENT, rounded
+from calibrate.worker.patches import quiet
+
+MARK = "calibrate: "
+WARM_UP_STEPS = 2
+
+
+class RankStep(NamedTuple):
+    """What a rank holds from step to step, in blocks of 512 bytes, and each phase's peak beyond it."""
+
+    static_bytes: int
+    forward_bytes: int
+    backward_bytes: int
+    gradients_bytes: int  # when the optimizer begins
+
+
+@contextmanager
+def fake_group(ranks: int) -> Iterator[None]:
+    """A process group of `ranks`, of which this process is the first."""
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank_step(
+    config: Mapping[str, Any], recipe: Recipe, placement: Placement, batch: int, seq_len: int, layers: int | None = None
+) -> RankStep:
+    """Run steps of `recipe` on the first of the placement's cards. For models that fit in the host's memory.
+
+    `layers` cuts the model. Within a `fake_group`.
+    """
+    with quiet():
+        torch.manual_seed(0)
+        before = set(_living())
+        model = build_model(config, recipe, fake=False, layers=layers)
+        if recipe.is_quantized:
+            _store_in(model, getattr(torch, recipe.base_dtype))
+        model = _sharded(model, recipe, placement)
+        optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad])
+        ids = torch.zeros((batch, seq_len), dtype=torch.long)
+        inputs = {"input_ids": ids, "labels": ids}
+        for _ in range(WARM_UP_STEPS):
+            model(**inputs).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        static = sum(rounded(size) for storage, size in _living().items() if storage not in before)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            _step(model, optimizer, inputs, recipe.gradient_accumulation)
+    return _read(seen, static)
+
+
+def _step(model: Any, optimizer: Any, inputs: Mapping[str, Any], micro_batches: int) -> None:
+    """As transformers' Trainer does it: only the last micro-batch reduces its gradients."""
+    for index in range(micro_batches):
+        model.set_requires_gradient_sync(index == micro_batches - 1)
+        _mark("forward")
+        loss = model(**inputs).loss
+        _mark("backward")
+        loss.backward()
+        del loss
+    _mark("optimizer")
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _mark(phase: str) -> None:
+    with record_function(MARK + phase):
+        pass
+
+
+def _sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
+    """accelerate's FSDP2 with transformers' defaults.
+
+    Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model; transformers 5.23, training_args.py.
+    """
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        reshard_after_forward=placement.reshard,
+        auto_wrap_policy="transformer_based_wrap",
+        cpu_ram_efficient_loading=False,
+        state_dict_type="SHARDED_STATE_DICT",
+    )
+    mixed = "bf16" if recipe.autocast else "no"
+    if recipe.autocast:
+        plugin.set_mixed_precision(mixed)
+    accelerator = SimpleNamespace(
+        state=SimpleNamespace(fsdp_plugin=plugin),
+        mixed_precision=mixed,
+        is_main_process=False,
+        device=torch.device("cpu"),
+        parallelism_config=None,
+    )
+    return fsdp_utils.fsdp2_prepare_model(accelerator, model)
+
+
+def _store_in(model: Any, dtype: torch.dtype) -> None:
+    """Packed weights in a floating dtype (bnb_4bit_quant_storage), without which accelerate does not shard them."""
+    for module in model.modules():
+        if type(getattr(module, "weight", None)).__name__ == "Params4bit":
+            weight = module.weight
+            weight.data = weight.data.view(-1).view(dtype).view(-1, 1)
+            weight.quant_storage = module.quant_storage = dtype
+
+
+def _living() -> dict[int, int]:
+    """Bytes of every storage that Python knows, by its address."""
+    gc.collect()
+    found: dict[int, int] = {}
+    for thing in gc.get_objects():
+        if issubclass(type(thing), torch.Tensor) and not isinstance(thing, DTensor) and thing.layout == torch.strided:
+            storage = thing.untyped_storage()
+            found[storage._cdata] = storage.nbytes()
+    return found
+
+
+def _read(seen: Any, static: int) -> RankStep:
+    """The peaks of the phases, the highest of all micro-batches."""
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == MEMORY_EVENT or e.name().startswith(MARK)]
+    live, phase = 0, ""
+    peaks = {"forward": 0, "backward": 0, "optimizer": 0}
+    begins = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        if event.name() == MEMORY_EVENT:
+            live += rounded(event.nbytes())
+        else:
+            phase = event.name().removeprefix(MARK)
+            begins = live if phase == "optimizer" else begins
+        if phase:
+            peaks[phase] = max(peaks[phase], live)
+    return RankStep(static, peaks["forward"], peaks["backward"], begins)
