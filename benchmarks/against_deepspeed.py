@@ -2,8 +2,8 @@
 
     python -m benchmarks.against_deepspeed llama full,lora zero1,zero2,zero3 --ranks 2,8 --set gradient_accumulation=2
 
-DeepSpeed 0.19.8 runs on PyTorch's fake process group: one process on the CPU is rank 0 of so many, and collectives
-return at once. Bytes are then a rank's own, without gloo's copies; losses mean nothing.
+DeepSpeed 0.19.8 runs on PyTorch's fake process group: one process on the CPU is one rank of so many, and collectives
+return at once; the most of all ranks is printed. Bytes are then a rank's own, without gloo's copies; losses mean nothing.
 """
 
 from __future__ import annotations
@@ -32,10 +32,14 @@ class Found(NamedTuple):
 
 def recipe_of(m: ModelSpec, method: str, knobs: dict[str, Any]) -> Recipe:
     """A recipe in mixed precision."""
-    return recipe(m, method, autocast=True, base_dtype="bfloat16", adapter_dtype="float32", optimizer="adamw_foreach", **knobs)
+    return recipe(
+        m, method, autocast=True, base_dtype="bfloat16", adapter_dtype="float32", optimizer="adamw_foreach", **knobs
+    )
 
 
-def real(name: str, r: Recipe, stage: int, ranks: int, shape: tuple[int, int], zero: dict[str, Any]) -> Found:
+def real(
+    name: str, r: Recipe, stage: int, rank: int, ranks: int, shape: tuple[int, int], zero: dict[str, Any]
+) -> Found:
     """The second step of the real engine; one process runs one of them."""
     import torch
     import torch.distributed as dist
@@ -44,9 +48,9 @@ def real(name: str, r: Recipe, stage: int, ranks: int, shape: tuple[int, int], z
 
     from calibrate.worker.build import build_model
 
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks), "DS_ACCELERATOR": "cpu"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks), "DS_ACCELERATOR": "cpu"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
-    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
     import deepspeed
 
     model = build_model(config(name, 4), r, fake=False)
@@ -117,19 +121,22 @@ def compared(name: str, method: str, sharding: str, ranks: int, shape: tuple[int
     given = dict(one.split("=") for one in knobs)
     r = recipe_of(m, method, {key: int(value) for key, value in given.items()})
     asked = [name, method, sharding, "--ranks", str(ranks), "--shape", ",".join(map(str, shape)), "--real"]
-    command = [sys.executable, "-m", "benchmarks.against_deepspeed", *asked, "--set", *knobs]
-    out = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in out.stdout.splitlines() if line.startswith("FOUND ")]
-    if not lines:
-        return f"{name} {method} {sharding} N={ranks}: {out.stderr.strip().splitlines()[-1:]}"
-    static, *peaks = map(int, lines[0].split()[1:])
+    command = [sys.executable, "-m", "benchmarks.against_deepspeed", *asked, "--set", *knobs, "--rank"]
+    found: list[list[int]] = []
+    for rank in range(1 if sharding == "zero3" else ranks):  # stage 3 asks other ranks whether they do the same
+        out = subprocess.run([*command, str(rank)], capture_output=True, text=True, check=False)
+        lines = [line for line in out.stdout.splitlines() if line.startswith("FOUND ")]
+        if not lines:
+            return f"{name} {method} {sharding} N={ranks}: {out.stderr.strip().splitlines()[-1:]}"
+        found.append([int(one) for one in lines[0].split()[1:]])
+    static, *peaks = (max(one) for one in zip(*found, strict=True))
     placement = Placement(gpus=ranks, sharding=sharding, bucket_elements=BUCKET)
     p = predict_rank_memory(m, r, placement, *shape, device="cpu")
     base = sum(p.static_blocks.values())
     parts = [f"static {static:,} {base - static:+,}"]
-    for phase, found in zip(PHASES, peaks, strict=True):
+    for phase, most in zip(PHASES, peaks, strict=True):
         said = p.phase_peaks[phase]
-        parts.append(f"{phase} {found:,} {100 * (said / (found + static) - 1):+.2f} % ({said - base - found:+,})")
+        parts.append(f"{phase} {most:,} {100 * (said / (most + static) - 1):+.2f} % ({said - base - most:+,})")
     return f"{name} {method} {sharding} N={ranks} {shape} {' '.join(knobs)}: " + "; ".join(parts)
 
 
@@ -141,6 +148,7 @@ def main() -> None:
     parser.add_argument("--ranks", default="2")
     parser.add_argument("--shape", default="2,49", help="rows and their length")
     parser.add_argument("--set", nargs="*", default=[], help="knobs of the recipe, NAME=NUMBER")
+    parser.add_argument("--rank", type=int, default=0, help="with --real: which of them")
     parser.add_argument("--real", action="store_true", help="run the real engine in this process, and print its bytes")
     args = parser.parse_args()
     rows, length = map(int, args.shape.split(","))
@@ -152,7 +160,7 @@ def main() -> None:
         if stage == 3:
             h = m.hidden_size
             zero |= {"stage3_prefetch_bucket_size": int(0.9 * h * h), "stage3_param_persistence_threshold": 10 * h}
-        found = real(args.names, r, stage, int(args.ranks), (rows, length), zero)
+        found = real(args.names, r, stage, args.rank, int(args.ranks), (rows, length), zero)
         print("FOUND", found.static, *found.peaks.values())
         return
     for name in args.names.split(","):

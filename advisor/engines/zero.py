@@ -50,8 +50,6 @@ class Group(NamedTuple):
 class DeepSpeed(Engine):
     """What the three stages share: the module is cast to 16 bits, adapters too, and the optimizer works in fp32."""
 
-    gradient_dtype = ""
-
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
         """DeepSpeed casts the whole module, or works in fp32."""
@@ -111,10 +109,23 @@ class DeepSpeed(Engine):
         for group in self.groups:
             yield Held(TermName.OPTIMIZER_STATES, 4 * group.part, 1)
 
+    def cut(self, elements: int) -> bool:
+        """Whether a parameter of that size lies in the parts of several ranks."""
+        for group in self.groups:
+            ends = list(accumulate(group.elements))
+            starts = (end - size for end, size in zip(ends, group.elements, strict=True) if size == elements)
+            if any(start // group.part != (start + elements - 1) // group.part for start in starts):
+                return True
+        return False
+
     @cached_property
     def largest(self) -> int:
         """Elements of the largest trained parameter."""
         return max(max(group.elements) for group in self.groups)
+
+    def temporary(self, part: Trained) -> int:
+        """What the optimizer's step of a sort allocates."""
+        return sum(map(block_bytes, optimizer_row(self.recipe.optimizer).temporaries(part)))
 
     def syncs(self, index: int) -> bool:
         """Every micro-batch reduces its gradients."""
@@ -170,13 +181,9 @@ class Zero2(DeepSpeed):
             norm = block_bytes(NORM_BYTES * min(group.part, max(group.elements)))
             flat = block_bytes(item * group.part) + (0 if item == 4 else block_bytes(4 * group.part))
             gone = self.partition_bytes if index == len(self.groups) - 1 else 0
-            step = block_bytes(4 * group.part) + self._temporary(part) - gone
+            step = block_bytes(4 * group.part) + self.temporary(part) - gone
             most = max(most, norm, flat, step)
-        return most - sum(self._temporary(part) for part in self.updated())
-
-    def _temporary(self, part: Trained) -> int:
-        """What the optimizer's step of a sort allocates."""
-        return sum(map(block_bytes, optimizer_row(self.recipe.optimizer).temporaries(part)))
+        return most - sum(self.temporary(part) for part in self.updated())
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Backward: the bucket, what is kept of it from the first reduction on, and the copy that is reduced.
@@ -195,7 +202,7 @@ class Zero2(DeepSpeed):
             yield Height(turn, "peak", 0, (self.bucket_bytes if seen else 0) + kept)
             waiting = max((size for size in sizes if size > self.bucket_elements), default=0)
             if seen > self.bucket_elements or place == EMBEDDING:
-                copy = 2 * waiting or min(seen, self.bucket_elements)
+                copy = waiting * (1 + self.cut(waiting)) or min(seen, self.bucket_elements)
                 yield Height(turn, "after", 0, self.bucket_bytes + self.partition_bytes + block_bytes(item * copy))
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
@@ -234,9 +241,11 @@ class Zero1(Zero2):
         return sum(block_bytes(p.elements * item) * u.copies for u in self.units.all for p in trained_pieces(u))
 
     def heights(self, parts: Parts) -> Iterator[Height]:
-        """The bucket from the first gradient on; at the end it is filled, reduced, and the rank's part copied."""
-        item, trained = ITEM_BYTES[self.dtype], sum(sum(group.elements) for group in self.groups)
-        filled = min(trained, self.bucket_elements)
+        """The bucket from the first gradient on; at the end it is filled and reduced, and the rank's part copied.
+
+        What is filled into it is freed, and copied once more to be reduced: the two even out. A parameter larger than
+        the bucket is only copied.
+        """
         standing = self.recipe.gradient_accumulation > 1
         for turn in parts.forward_turns():
             yield Height(turn, "peak", 0, self.bucket_bytes if standing else 0)
@@ -245,8 +254,9 @@ class Zero1(Zero2):
             yield Height(turn, "peak", 0, self.bucket_bytes)
             last = turn
         if last is not None:
-            copy = block_bytes(item * max(filled, self.largest if self.largest > filled else 0))
-            yield Height(last, "after", 0, self.bucket_bytes + self.partition_bytes + copy - item * filled)
+            copied = self.largest if self.largest > self.bucket_elements and self.cut(self.largest) else 0
+            copy = block_bytes(copied * ITEM_BYTES[self.dtype])
+            yield Height(last, "after", 0, self.bucket_bytes + self.partition_bytes + copy)
 
     def syncs(self, index: int) -> bool:
         """Only the last micro-batch reduces."""

@@ -93,6 +93,7 @@ class Question(Frozen):
     trainer: Trainer | None = None
     sharding: Sharding | None = None
     reshard: bool | None = None
+    bucket_elements: int | None = None
     cpu_offload: CpuOffload | None = None
     link: Link | None = None
     network_gbit: float | None = None

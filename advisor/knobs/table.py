@@ -234,6 +234,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("nodes", "placement", "int", "number of machines that the cards are in (default: 1)"),
     Knob("sharding", "placement", "choice", "engine that spreads the job over several cards", get_args(Sharding)),
     Knob("reshard", "placement", "bool", "FSDP: free a layer's weights after its forward and gather them again"),
+    Knob("bucket_elements", "placement", "int", "DeepSpeed's reduce_bucket_size (default: its usual value)"),
     Knob("cpu_offload", "placement", "choice", "what a sharded job keeps in the host's memory", get_args(CpuOffload)),
     Knob("link", "placement", "choice", "what joins the cards of a machine", get_args(Link)),
     Knob("network_gbit", "placement", "float", "Gbit/s of each card's way out of its machine"),

@@ -117,7 +117,7 @@ class Placement(Frozen):
     """How many GPUs share one job, and how.
 
     ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
-    a node and copies between nodes.
+    a node and copies between nodes; zero1, zero2 and zero3 are DeepSpeed's stages.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
@@ -125,7 +125,9 @@ class Placement(Frozen):
     sharding: Sharding = "none"
     reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
     cpu_offload: CpuOffload = "none"
-    bucket_elements: Annotated[int, Range(0, 10**12)] = 0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
+    bucket_elements: Annotated[int, Range(0, 10**12)] = (
+        0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
+    )
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
 
@@ -158,6 +160,8 @@ class Placement(Frozen):
             return "hsdp copies between nodes, but nodes is 1; use fsdp2"
         if self.cpu_offload != "none" and self.gpus > 1 and self.copies_model:
             return f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding} has no offload; use fsdp2"
+        if self.cpu_offload != "none" and self.sharding.startswith("zero"):
+            return f"cpu_offload is {self.cpu_offload}, but DeepSpeed's offload is not counted yet; use fsdp2"
         return ""
 
 
