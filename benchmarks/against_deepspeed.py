@@ -3,7 +3,8 @@
     python -m benchmarks.against_deepspeed llama full,lora zero1,zero2,zero3 --ranks 2,8 --set gradient_accumulation=2
 
 DeepSpeed 0.19.8 runs on PyTorch's fake process group: one process on the CPU is one rank of so many, and collectives
-return at once; the most of all ranks is printed. Bytes are then a rank's own, without gloo's copies; losses mean nothing.
+return at once; the most of all ranks is printed. Bytes are then a rank's own, without gloo's copies;
+losses mean nothing.
 """
 
 from __future__ import annotations

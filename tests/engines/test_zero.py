@@ -13,7 +13,7 @@ from advisor.costs.rank_memory import predict_rank_memory
 from advisor.decoders.stack import THIS_STACK
 from advisor.engines import engine_for
 from advisor.engines.zero import Group
-from advisor.errors import BadValue
+from advisor.errors import InputError
 from advisor.specs import Method, Placement, Recipe, Sharding
 from advisor.terms import TermName
 from tests.decoders.tiny import recipe as tiny_recipe
@@ -23,7 +23,7 @@ MODEL = find_model("llama-3.1-8b")
 STAGES: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
 TWICE = {"gradient_accumulation": 2, "gradient_checkpointing": True}
 
-# method, stage, ranks, knobs; then standing bytes, and the most above them forward, backward and in the optimizer's step
+# method, stage, ranks, knobs; then standing bytes, and the most above them forward, backward, in the optimizer's step
 RUNS: tuple[tuple[Method, Sharding, int, dict[str, object], int, int, int, int], ...] = (
     ("full", "zero1", 2, {}, 15_848_960, 1_324_032, 6_065_152, 9_898_496),
     ("full", "zero1", 3, {}, 11_887_616, 1_324_032, 5_465_088, 6_748_672),
@@ -73,9 +73,9 @@ def test_more_cards_never_hold_more(method: Method, stage: Sharding) -> None:
 def test_a_bucket_is_whole_however_little_is_trained() -> None:
     found = predict_rank_memory(MODEL, recipe_of("lora"), Placement(gpus=8, sharding="zero2"), 1, 512)
     assert found.moving[TermName.REDUCTION] >= 2 * 500_000_000
-    small = Placement(gpus=8, sharding="zero2", bucket_elements=200_000_000)
+    small = Placement(gpus=8, sharding="zero2", bucket_elements=400_000_000)
     fewer = predict_rank_memory(MODEL, recipe_of("lora"), small, 1, 512)
-    assert found.peak_bytes - fewer.peak_bytes == pytest.approx(2 * 300_000_000, rel=1e-3)
+    assert found.peak_bytes - fewer.peak_bytes == pytest.approx(2 * 100_000_000, rel=1e-3)
 
 
 def test_what_zero3_gathers_is_bounded_and_said_so() -> None:
@@ -100,7 +100,8 @@ def test_the_second_stage_exchanges_three_times_and_in_every_micro_batch() -> No
     first, second = (
         engine_for(MODEL, recipe, Placement(gpus=8, sharding=stage), THIS_STACK) for stage in ("zero1", "zero2")
     )
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert [first.syncs(index) for index in range(4)] == [False, False, False, True]
     assert all(second.syncs(index) for index in range(4))
     assert sum(one.bytes for one in second.closing()) == pytest.approx(2 * 8.03e9, rel=1e-3)
@@ -108,5 +109,5 @@ def test_the_second_stage_exchanges_three_times_and_in_every_micro_batch() -> No
 
 
 def test_offload_is_refused() -> None:
-    with pytest.raises(BadValue, match="not counted yet"):
+    with pytest.raises(InputError, match="not counted yet"):
         Placement(gpus=8, sharding="zero3", cpu_offload="parameters")
