@@ -71,6 +71,11 @@ class Plan(Frozen):
     slowest_card: str = ""  # of several cards: where time is highest
     card_times: tuple[CardTime, ...] = ()  # recommended plan: on the fastest, median and slowest card
 
+    @property
+    def sharding(self) -> Sharding:
+        """The engine that spreads it over several cards; 'none' for one."""
+        return "none" if self.placement is None else self.placement.effective_sharding
+
 
 class Spread(Frozen):
     """The recommended method's best plan with another engine, or on another number of cards; the step's rows stay."""
@@ -81,7 +86,7 @@ class Spread(Frozen):
     @property
     def engine(self) -> Sharding:
         """What spreads it."""
-        return "none" if self.plan.placement is None else self.plan.placement.effective_sharding
+        return self.plan.sharding
 
 
 class Comparison(Frozen):

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 from advisor.catalog.config_json import model_from_config
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
+from advisor.libraries import libraries_of
+from advisor.parameters.replacing import BY_BASE
 from advisor.parameters.stored import as_stored
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Recipe
@@ -81,7 +83,7 @@ def cut_model(name: str) -> dict[str, Any]:
 
 
 def recipes(config: dict[str, Any], stack: tuple[str, ...], method: str) -> Iterator[tuple[str, Recipe]]:
-    """What is traced: with and without checkpointing, and adapters with dropout."""
+    """What is traced: with and without checkpointing, adapters with dropout, and OFT where an older one is mirrored."""
     spec = as_stored(model_from_config(config, "cut", "cut"), stack)
     targets = ("attention",) if refuses_all_linear(spec, method) else ("all-linear",)
     fixed: dict[str, Any] = {"stack": stack, "target_modules": targets, "attention": spec.default_attention}
@@ -92,6 +94,8 @@ def recipes(config: dict[str, Any], stack: tuple[str, ...], method: str) -> Iter
     ):
         if what != "dropout" or (method in ("dora", "qdora") and not spec.num_experts):
             yield what, build_recipe(method, fixed | knobs)  # type: ignore[arg-type]
+    if method in ("lora", "qlora") and not spec.num_experts and libraries_of(stack).peft == BY_BASE:
+        yield "OFT", build_recipe(method, fixed | {"variant": "oft"})  # type: ignore[arg-type]
 
 
 def cases(name: str, model: str, methods: list[str], worker: TraceWorker) -> Iterator[Case | str]:

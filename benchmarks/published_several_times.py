@@ -29,6 +29,7 @@ from advisor.specs import Model, ModelSpec, Placement, Recipe, Workload
 from advisor.validation.figures import Row
 
 MEDIAN_BAR, INSIDE_BAR, SCALING_BAR = 0.15, 0.8, 0.08
+MPT = re.compile("mpt")
 SHORT = 4096
 """Tokens of a row up to which attention is a small part of the work."""
 CARDS = {
@@ -78,7 +79,7 @@ def refusal(row: Row) -> str:
 
 def model_of(row: Row) -> Model:
     """The row's model."""
-    if "mpt" not in row["model_id"]:
+    if not MPT.search(row["model_id"]):
         return find_model(row["model_id"])
     facts, plain = row["model_facts"], find_model("starcoder2-3b")
     assert isinstance(plain, ModelSpec)

@@ -36,7 +36,15 @@ TRAINERS = {
     "alignment-handbook": "trl",
     "peft": "transformers",
 }
+OTHER_CODE = dict.fromkeys(
+    ("scripts/train/debug/oc_sft.sh", "scripts/train/debug/oc_sft_cache.sh"), "OLMo-core's own models"
+)
+"""Files of a repository that run something else than its trainer: open-instruct's olmo_core_finetune.py."""
 ADAPTED = {"lora": "qlora", "dora": "qdora"}
+QUANTS = {"hqq4": {"quant": "hqq", "quant_bits": 4}}
+"""Forms of a base whose word holds more than one knob."""
+UNPACKED = ("mxfp4",)
+"""Forms that a trainer unpacks to 16 bits while it loads them: axolotl's files say Mxfp4Config(dequantize=True)."""
 CHECKPOINTING = {"on": True, "on(default)": True, "off": False, "none(litgpt 1 GPU)": False}
 OFFLOADING = ("unsloth", "unsloth(default)", "offload")
 OPTIMIZERS = {
@@ -47,15 +55,21 @@ OPTIMIZERS = {
     "bitsandbytes.optim.PagedAdamW": "paged_adamw",
     "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
 }
-SAME_BYTES = ("rslora", "loraplus", "pissa", "dft", "asft", "eaft", "init:lora-ga", "init:olora", "init:pissa")
+SAME_BYTES = ("rslora", "loraplus", "pissa", "loftq", "dft", "asft", "eaft", "init:lora-ga", "init:olora", "init:pissa")
 """Variants of a method that change neither memory nor time of a step."""
-SAME_STEP = ("responses_only", "resize-embeddings", "embedding_lr", "vllm", "chunked-ce", "unresolved:lora_alpha")
-"""Switches that change none, or that the trainer's own stack has by itself."""
+SAME_STEP = (
+    *("responses_only", "resize-embeddings", "embedding_lr", "vllm", "chunked-ce", "unresolved:lora_alpha"),
+    *("streaming", "experts_impl=grouped_mm"),
+)
+"""Switches that change none, or that the trainer's own stack or the libraries have by themselves."""
+REPLACING = ("oft",)
+"""Methods that are adapters in LoRA's place."""
 SWITCHES: dict[str, dict[str, Any]] = {
     "reentrant": {"reentrant": True},
     "group_by_length": {"group_by_length": True},
     "padding_free": {"padding": "none"},
     "pure_bf16": {"base_dtype": "bfloat16"},
+    "neftune": {"neftune": 15.0},
 }
 BY_ITSELF = "fused LoRA kernels (axolotl, switched on by itself)"
 KERNEL_WORDS = {
@@ -89,6 +103,8 @@ def question(row: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         knobs["trainer"] = trainer
     if "trainer" not in knobs or stand_in_text("trainer", trainer):
         lost.append(f"trainer {trainer}")
+    if row["path"] in OTHER_CODE:
+        lost.append(OTHER_CODE[row["path"]])
     for field, name in (("seq", "seq_len"), ("mb", "micro_batch"), ("rank", "rank")):
         if row[field].isdigit():
             knobs[name] = int(row[field])
@@ -97,6 +113,8 @@ def question(row: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     if row["packing"] in ("on", "off"):
         knobs["packing"] = row["packing"] == "on"
     knobs |= dict(_words(row, lost))
+    if trainer == "axolotl" and "activation_offload" in row["special_knobs"].split():
+        knobs.pop("gradient_checkpointing", None)  # which it then sets itself, whatever the file says
     if knobs.get("method") == "full":
         knobs = {name: value for name, value in knobs.items() if name not in ("rank", "target_modules")}
     return knobs, lost
@@ -109,9 +127,14 @@ def _method(row: Mapping[str, str], lost: list[str]) -> Iterator[tuple[str, Any]
             method = method.replace("lora", "dora")
         elif variant and variant not in SAME_BYTES:
             lost.append(f"method {variant}")
+    if method in REPLACING:
+        yield "variant", method
+        method = "lora"
+    if quant in UNPACKED:
+        quant, method = "none", method.removeprefix("q")
     if quant != "none":
         method = ADAPTED.get(method, method)
-        yield "quant", quant
+        yield from QUANTS.get(quant, {"quant": quant}).items()
     yield "method", method
 
 

@@ -17,7 +17,8 @@ from click.core import ParameterSource
 from advisor.catalog.trainers import find_trainer
 from advisor.command import CommandGroup
 from advisor.errors import BadValue, InputError
-from advisor.knobs import TRAINERS
+from advisor.knobs import BY_NAME, TRAINERS, read_question
+from advisor.knobs.task import names_task
 from calibrate.burst_cli import Asked, measure
 from calibrate.dry_run_cli import DEFAULT_MODEL, dry_run
 from calibrate.fit_cli import fit_records
@@ -56,6 +57,8 @@ Example:  calibrate --method all --budget 5min
     metavar="NAMES",
     help="all, or full, lora, dora, qlora, qdora with commas; repeatable [default: all]",
 )
+@click.option("--task", metavar="NAME", help=f"with --dry-run: {BY_NAME['task'].explanation}")
+@click.option("--labels", metavar="N", help=f"with --dry-run: {BY_NAME['labels'].help}")
 @partial(recipe_options, several=SEVERAL)
 @click.option("--trainer", metavar="NAME", help=f"use this trainer's defaults: {', '.join(TRAINERS)}")
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cuda or cpu")
@@ -101,6 +104,8 @@ def command(
     knobs = {name: value for name, value in given.items() if name not in (*BURST_ONLY, "trainer")}
     if dry_run:
         return _dry_run(context, models, method, knobs, given, timeout, retrace, trust_remote_code, as_json)
+    if names_task(read_question({name: knobs.pop(name) for name in ("task", "labels")})):
+        raise BadValue("--task", "classification", "is known with --dry-run alone: bursts train what a config names")
     return measure(
         Asked(
             models=models,

@@ -13,6 +13,7 @@ from advisor.catalog.trainers import find_trainer
 from advisor.errors import AdvisorError, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.files.guarded import named_path
 from advisor.knobs import read_question
+from advisor.knobs.task import names_task, on_task
 from advisor.parameters.replacing import targets_by_default
 from advisor.parameters.stored import as_stored
 from advisor.parameters.targets import fails_on_all_linear
@@ -23,7 +24,7 @@ from calibrate.loading import traced_loading
 from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison, ModelFacts, TracedLoading
 from calibrate.model_traces import keep_profile
-from calibrate.options import config_of, methods_of, recipe_of
+from calibrate.options import config_of, methods_of, recipe_of, trained_as
 from calibrate.sequence_kernels import as_run, note_on
 from calibrate.show import print_comparisons
 from calibrate.stacks import beside, folders, gap_notes, installed_stack
@@ -87,6 +88,12 @@ def _question(
 ) -> _Traced | None:
     """The facts about a model before it is traced; prints a line and returns None when it cannot be built."""
     config, model = config_of(name), known_model(name)
+    asked = read_question({name: knobs.get(name) for name in ("task", "labels")})
+    if names_task(asked):
+        if model is None:
+            raise BadValue("--task", asked.task or "", f"is known of models with a formula alone, not of {name}")
+        model = cast(ModelSpec, on_task(model, asked))
+        config = trained_as(config, model)
     code = own_code(name, config) if trust and model is None else ""
     facts = None
     if model is None:
@@ -209,13 +216,18 @@ def _keep(
 
 
 def known_model(name: str) -> ModelSpec | None:
-    """The formula's model; for an unknown architecture, prints a line to stderr and returns None."""
+    """The formula's model; for an unknown architecture, prints a line to stderr and returns None.
+
+    Also prints what is not known of one that was taken as the model which it is named after.
+    """
     try:
-        # Weights are made here, and stored as the recipe says.
-        return find_model(name).model_copy(update={"checkpoint": None})
+        found = find_model(name)
     except UnsupportedArchitecture as error:
         _say_without_formula(error)
         return None
+    if found.unread:
+        click.echo(f"not known: {found.unread}", err=True)
+    return found.model_copy(update={"checkpoint": None})  # weights are made here, and stored as the recipe says
 
 
 def _as_built(model: ModelSpec, stack: tuple[str, ...]) -> ModelSpec | None:

@@ -12,7 +12,7 @@ from advisor.catalog.trainers import SWITCHED, find_trainer
 from advisor.errors import BadValue, UnknownName
 from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.recipes import build_recipe
-from advisor.specs import METHODS, Method, Recipe
+from advisor.specs import METHODS, Method, Model, ModelSpec, Recipe
 from calibrate.batches import IMAGE_KNOBS, ROW_KNOBS
 from calibrate.stacks import installed_stack
 
@@ -107,3 +107,11 @@ def config_of(text: str) -> dict[str, Any]:
     Raises UnknownName, BadConfig or SourceUnavailable.
     """
     return dict(find_source(text).config)
+
+
+def trained_as(config: Mapping[str, Any], model: Model | None) -> dict[str, Any]:
+    """The config of the model as it is trained: of a classifier what names its class, its scores and its padding."""
+    if not isinstance(model, ModelSpec) or not model.labels:
+        return dict(config)
+    named = {"architectures": ["ForSequenceClassification"], "num_labels": model.labels}
+    return {"pad_token_id": 0, **{key: value for key, value in config.items() if key != "id2label"}, **named}

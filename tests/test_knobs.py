@@ -7,9 +7,9 @@ import pytest
 from advisor.errors import BadValue, UnknownName
 from advisor.knobs import BY_NAME, KNOBS, idle_knobs, range_of, read_question, read_value, stand_in_text
 from advisor.optimizers import OPTIMIZERS
-from advisor.specs import METHODS, Placement, Recipe, Rental, Workload
+from advisor.specs import METHODS, ModelSpec, Placement, Recipe, Rental, Workload
 
-HOMES = {"recipe": Recipe, "workload": Workload, "placement": Placement, "rental": Rental}
+HOMES = {"model": ModelSpec, "recipe": Recipe, "workload": Workload, "placement": Placement, "rental": Rental}
 
 
 def test_every_knob_is_a_field_of_its_home() -> None:
@@ -152,7 +152,6 @@ def test_what_means_nothing_beside_another_knob() -> None:
     [
         ("attention", "flash_attention_3", "flash"),
         ("attention", "xformers", "sdpa"),
-        ("trainer", "open-instruct", "transformers"),
         ("trainer", "alignment-handbook", "trl"),
     ],
 )

@@ -142,7 +142,7 @@ def advise(
             cards=context.cards,
             memory_bytes=context.memory_bytes,
             gpus=job.placement.gpus,
-            sharding=(chosen or next(iter(rows.values()))).sharding,
+            sharding=(chosen or next(iter(rows.values()))).candidate.sharding,
             bf16=context.has_bf16,
         ),
         workload=workload,

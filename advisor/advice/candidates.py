@@ -12,7 +12,7 @@ from advisor.answer import Candidate, CardTime, Comparison, Plan
 from advisor.errors import InputError
 from advisor.recipes import like
 from advisor.rules.premise import EVERYWHERE, PLAIN, over_plain
-from advisor.specs import DORA_METHODS, Estimate, GpuSpec, Method, ModelSpec, Sharding, TracedModel
+from advisor.specs import DORA_METHODS, Estimate, GpuSpec, Method, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.advice.catalogs import Catalog
@@ -25,11 +25,6 @@ class Row(NamedTuple):
 
     candidate: Candidate
     fitting: tuple[Estimate, ...]
-
-    @property
-    def sharding(self) -> Sharding:
-        """The engine that spreads it over several cards."""
-        return "none" if self.candidate.placement is None else self.candidate.placement.effective_sharding
 
 
 def placed_by_row(job: Job, rows: Mapping[Method, Row]) -> Job:
@@ -74,11 +69,11 @@ def searched(
             ratio = over_plain(job.model, lambda one: at.time_on(card, one), recipe)
             if ratio is not None and ratio > EVERYWHERE:
                 job = job._replace(targets=ATTENTION)
-        known[method] = _best(job, method)
+        known[method] = best(job, method)
     return known[method]
 
 
-def _best(job: Job, method: Method) -> Outcome:
+def best(job: Job, method: Method) -> Outcome:
     """The best plan; of several cards under the best engine, the search for which is loaded only then."""
     if job.placement.gpus == 1 or method in job.placements:
         return best_outcome(job, method)

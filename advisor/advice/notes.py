@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from advisor.answer import Candidate, Comparison, DataSummary, Reason, Recommendation
 from advisor.catalog.trainers import Preset
 from advisor.knobs import Question
+from advisor.parameters.own_weights import QUANTIZED_SCORES
 from advisor.rules.context import Context
 from advisor.rules.wording import FORMULA, cut_text, signed_gib, tokens_text
 from advisor.specs import GpuSpec, Method, Model, ModelSpec, Placement, TracedModel, Workload
@@ -45,7 +46,9 @@ def trainer_notes(preset: Preset) -> list[Reason]:
 
 
 _TASKS = {
-    "masked_tokens": "on masked tokens: logits of all tokens over the vocabulary. A classifier has none",
+    "masked_tokens": "on masked tokens: logits of all tokens over the vocabulary. --task classification has none",
+    "classification": "as a classifier: scores of each row in place of logits of each token; adapters leave its head, "
+    "which is trained whole. A row is one text; two answers that a reward model compares are two rows",
     "embeddings": "for embeddings: one vector a text, each text of a micro-batch against all others, so "
     "that a batch is not split. A row is a text: a pair of query and passage counts as two",
 }
@@ -56,6 +59,8 @@ def task_notes(model: Model) -> list[Reason]:
     if not isinstance(model, ModelSpec) or model.task not in _TASKS:
         return []
     text = f"{model.name} is trained {_TASKS[model.task]}."
+    if model.task == "classification" and model.bidirectional:
+        text += f" QLoRA {QUANTIZED_SCORES.format(model.name)}."
     return [Reason(code=ASSUMPTION, text=text, source="config.json, architectures")]
 
 

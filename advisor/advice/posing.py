@@ -17,12 +17,13 @@ from advisor.costs.estimation import estimate, estimate_time
 from advisor.errors import BadValue
 from advisor.images import with_pictures
 from advisor.knobs import Question
+from advisor.knobs.task import on_task
 from advisor.parameters.own_weights import check_own_weights
 from advisor.parameters.paths import named_by
 from advisor.parameters.replacing import VERA_RANK
 from advisor.parameters.targets import resolve_targets
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
-from advisor.specs import CAUSAL, METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
+from advisor.specs import CAUSAL, METHODS, QUANTIZED_METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -63,7 +64,7 @@ def posed(asked: Asked) -> Posed:
     Raises BadValue or InputError for what the trainer, the model or its checkpoint cannot do.
     """
     preset = find_trainer(asked.question.trainer or DEFAULT_TRAINER)
-    spec = asked.model
+    spec = on_task(asked.model, asked.question)
     question, ignored = switched(preset, asked.question, architecture=spec.architecture)
     stack = question.stack or preset.stack
     if stack:
@@ -76,7 +77,14 @@ def posed(asked: Asked) -> Posed:
     if question.target_modules is not None and isinstance(spec, ModelSpec):
         question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
     methods = tuple(method for method in taken.methods if method in preset.methods)
+    if question.method is None and isinstance(spec, ModelSpec) and spec.task == "classification" and spec.bidirectional:
+        methods = tuple(method for method in methods if method not in QUANTIZED_METHODS)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
+    if job.placement.gpus > 1 and question.method is None and not job.placement.copies_model:
+        from advisor.engines.limits import refusal  # loaded where several cards share a job
+
+        able = tuple(one for one in methods if not refusal(spec, first_recipe(job, one), job.placement))
+        job = job._replace(methods=able or methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
 
 
@@ -136,7 +144,7 @@ def _check(question: Question, spec: Model) -> None:
             raise BadValue("--variant", question.variant, "must be asked for with --method lora or --method qlora")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
-        if spec.task == "embeddings" and question.packing:
+        if spec.task in ("embeddings", "classification") and question.packing:
             raise BadValue("--packing", "on", f"{spec.name} is trained on whole texts, one a row; leave it out")
 
 

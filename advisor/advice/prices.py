@@ -13,6 +13,7 @@ from advisor.catalog.trainers import DEFAULT_TRAINER, Preset, find_trainer
 from advisor.costs.micro_batches import worst
 from advisor.errors import InputError
 from advisor.knobs import BY_NAME, RECIPE_KNOBS, idle_knobs, range_of
+from advisor.parameters.layers import attends_anywhere
 from advisor.parameters.targets import default_targets, resolve_targets
 from advisor.recipes import flag, flags_of
 from advisor.rules.savings import ROUND_TO, SAVING, SHORTEST_ROW, TRAINS_OTHERWISE, switchable
@@ -131,7 +132,7 @@ def _other_adapters(job: Job, recipe: Recipe) -> Iterator[Step]:
     if not recipe.has_adapters or not isinstance(m, ModelSpec):
         return
     others = (("attention",), default_targets(m))
-    if recipe.target_modules in others and others[0] != others[1]:
+    if attends_anywhere(m) and recipe.target_modules in others and others[0] != others[1]:
         other = others[1 - others.index(recipe.target_modules)]
         mine, its = (len(resolve_targets(m, names)) for names in (recipe.target_modules, other))
         if mine != its:

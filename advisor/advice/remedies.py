@@ -110,6 +110,9 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
         undone = preset.get(name, SAVING[name]) != SAVING[name] and trainer.without(name) is None
         if undone and name not in fixed and name not in idle:
             yield Switched(name, SAVING[name])
+    spread = job.placement.gpus > 1 and question.sharding != "ddp"
+    if spread and method == "full" and recipe.autocast and not {"autocast", "base_dtype"} & {*fixed}:
+        yield Switched("autocast", False)  # weights that are spread then stay in 16 bits
     yield from switchable(trainer, question, job.model, recipe)
     for name in _SAVINGS:
         if preset.get(name) != SAVING[name] and name not in fixed and name not in idle:
@@ -222,7 +225,6 @@ def _more_cards(attempt: Attempt, job: Job) -> Iterator[Change]:
         yield Change(code=CODE, text=text, source=FORMULA)
         return
     from advisor.advice.several import fitting_count
-    from advisor.advice.sharding import best_placed
 
     found = fitting_count(job, attempt.method, MOST_CARDS)
     if found is None:
@@ -230,9 +232,7 @@ def _more_cards(attempt: Attempt, job: Job) -> Iterator[Change]:
         text = f"More cards do not help: not even {most} of them that share the model hold their parts of it."
         yield Change(code=CODE, text=text, source=FORMULA)
         return
-    outcome = best_placed(found, attempt.method)
-    placement = outcome.estimate.placement
-    assert placement is not None
-    gpus, engine = placement.gpus, placement.effective_sharding
-    what = f"{gpus} of these cards by {engine}"
-    yield attempt.change(what, found, outcome, (f"--gpu {gpus}x{attempt.asked.gpu}",))
+    at, outcome = found
+    gpus = at.placement.gpus
+    what = f"{gpus} of these cards by {at.placement.effective_sharding}"
+    yield attempt.change(what, at, outcome, (f"--gpu {gpus}x{attempt.asked.gpu}",))

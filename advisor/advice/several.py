@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from advisor.advice.candidates import plan_of
-from advisor.advice.job import Job, first_recipe
-from advisor.advice.search import best_outcome
-from advisor.advice.sharding import OPEN, best_placed
+from advisor.advice.candidates import best, plan_of
+from advisor.advice.job import Job
+from advisor.advice.search import Outcome, best_outcome
+from advisor.advice.sharding import OPEN, runnable
 from advisor.answer import Candidate, Spread
-from advisor.engines.limits import refusal
 from advisor.errors import InputError
 from advisor.specs import GpuSpec, Method, ModelSpec
 
@@ -25,10 +24,8 @@ def by_engine(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple
     if row.placement is None or not isinstance(job.model, ModelSpec):
         return ()
     job, found = _like(job, row), []
-    for sharding in dict.fromkeys((row.placement.effective_sharding, *OPEN)):
-        placement = row.placement.model_copy(update={"sharding": sharding})
-        if refusal(job.model, first_recipe(job, row.method), placement):
-            continue
+    others = OPEN if row.placement.cpu_offload == "none" else ()
+    for placement in runnable(job, row.method, row.placement, dict.fromkeys((row.sharding, *others))):
         at = job._replace(placement=placement, placements={})
         try:
             outcome = best_outcome(at, row.method)
@@ -61,7 +58,7 @@ def on_other_counts(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) ->
         if at is None:
             continue
         try:
-            outcome = best_outcome(at, row.method) if count == 1 else best_placed(at, row.method)
+            outcome = best(at, row.method)
         except InputError:
             continue
         at = at.placed(outcome.estimate)
@@ -85,8 +82,8 @@ def job_on(job: Job, gpus: int) -> Job | None:
     return job._replace(placement=placement.model_copy(update=changes), placements={})
 
 
-def fitting_count(job: Job, method: Method, most: int) -> Job | None:
-    """The job on the fewest cards, up to `most`, on which the method surely fits; None where it never does."""
+def fitting_count(job: Job, method: Method, most: int) -> tuple[Job, Outcome] | None:
+    """The job on the fewest cards, up to `most`, on which the method surely fits, and how; None where it never does."""
     gpus = job.placement.gpus
     while gpus < most:
         gpus *= 2
@@ -94,9 +91,9 @@ def fitting_count(job: Job, method: Method, most: int) -> Job | None:
         if at is None:
             continue
         try:
-            outcome = best_placed(at, method)
+            outcome = best(at, method)
         except InputError:
             return None
         if outcome.verdict == "fits":
-            return at
+            return at.placed(outcome.estimate), outcome
     return None

@@ -6,11 +6,10 @@ fast, because it is the simplest to run. Loaded only where several cards share a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from advisor.advice.job import Job, first_recipe
 from advisor.advice.search import BAND, Outcome, best_outcome
-from advisor.engines import ENGINES
 from advisor.engines.limits import refusal
 from advisor.errors import InputError
 from advisor.specs import Method, Placement, Sharding, TracedModel
@@ -23,13 +22,19 @@ _ORDER = ("fits", "tight", "does_not_fit")
 def placements(job: Job, method: Method) -> Iterator[Placement]:
     """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
     asked = job.placement
-    if job.question.sharding is not None or isinstance(job.model, TracedModel):
+    offloaded = asked.cpu_offload != "none"
+    if job.question.sharding is not None or offloaded or isinstance(job.model, TracedModel):
         yield asked
         return
+    yield from runnable(job, method, asked, OPEN)
+
+
+def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Sharding]) -> Iterator[Placement]:
+    """The placement under each of the engines that can run the method."""
     recipe = first_recipe(job, method)
-    for sharding in OPEN:
-        one = asked.model_copy(update={"sharding": sharding})
-        if sharding in ENGINES and not refusal(job.model, recipe, one):
+    for sharding in engines:
+        one = like.model_copy(update={"sharding": sharding})
+        if not refusal(job.model, recipe, one):
             yield one
 
 

@@ -102,13 +102,16 @@ def _refusal(preset: Preset, name: str, value: str) -> str:
 def implied(preset: Preset, question: Question, method: Method) -> Mapping[str, object]:
     """Gradient checkpointing as what is switched on sets it for `method`; {} where it stays open.
 
-    Raises BadValue where the question says the opposite.
+    A question that says the opposite switches off what the trainer alone would have switched on.
+    Raises BadValue where the question asks for both.
     """
     asked = question.gradient_checkpointing
     offload = question.offload or preset.values(method).get("offload", "none")
     for switch in _of(preset, "offload", str(offload), method):
         if switch.checkpointing is None:
             continue
+        if asked not in (None, switch.checkpointing) and question.offload is None:
+            return {"offload": "none"}
         if asked not in (None, switch.checkpointing) and method in question.methods:
             state = "on" if switch.checkpointing else "off"
             why = f"--offload {offload} of {preset.name} {preset.version} turns it {state} for {method}; leave it out"

@@ -9,7 +9,7 @@ from advisor.advice.pictures import images_of
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, InputError
 from advisor.interval import Interval
-from advisor.knobs import BY_NAME, KNOBS, Question, range_of
+from advisor.knobs import BY_NAME, SPREADING_KNOBS, Question, range_of
 from advisor.lengths import Quantiles, quantiles_of
 from advisor.specs import KNOWN, Model, ModelSpec, Placement, Workload
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 DEFAULT_EXAMPLES = 10_000
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_SEQ_LEN = 1024
-_SPREAD = tuple(knob.name for knob in KNOBS if knob.home == "placement" and knob.name != "gpus")
 _ROWS = ("packing", "packing_strategy", "padding", "pad_to_multiple_of", "group_by_length")
 LONGEST_ROW = int(range_of(BY_NAME["seq_len"]).high)
 
@@ -28,7 +27,9 @@ def placement_of(question: Question) -> Placement:
     """How many cards, and how the job is spread over them. Raises BadValue for machines without a network."""
     if (question.nodes or 1) > 1 and not question.network_gbit:
         raise BadValue("--nodes", question.nodes, "needs --network-gbit: Gbit/s of each card's way out of its machine")
-    given = {name: getattr(question, name) for name in _SPREAD if getattr(question, name) is not None}
+    given = {name: getattr(question, name) for name in SPREADING_KNOBS if getattr(question, name) is not None}
+    if given.get("cpu_offload", "none") != "none":
+        given.setdefault("sharding", "fsdp2")  # the engine that has it
     return Placement(**{"gpus": question.gpus or 1, **given})
 
 

@@ -178,6 +178,23 @@ DENSE: dict[str, Architecture] = {
         # modeling_ministral3.py, Ministral3Attention.forward: query_states * get_llama_4_attn_scale(...)
         scales_queries_by_position=True,
     ),
+    "mamba2": Architecture(
+        layer="mamba",  # modeling_mamba2.py, Mamba2Block.forward: residual = residual.to(torch.float32)
+        # modeling_mamba2.py, Mamba2Model.__init__: self.layers
+        linear_paths=("backbone.layers.{}.mixer", "backbone.layers.{}.mixer"),
+        mixer_path="backbone.layers.{}.mixer",  # modeling_mamba2.py, Mamba2Block.__init__: self.mixer
+        embedding_name="embeddings",  # modeling_mamba2.py, Mamba2Model.__init__: self.embeddings
+        norms_end_in_norm=False,  # modeling_mamba2.py, Mamba2Model.__init__: self.norm_f
+        position_ids="none",  # modeling_mamba2.py, Mamba2Model.forward: mixer_block(...) without position_ids
+        # modeling_mamba2.py, Mamba2ForCausalLM.forward: attention_mask without position_ids
+        takes_position_ids=False,
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
+        # modeling_mamba2.py, Mamba2ForCausalLM.forward: hidden_states.to(self.lm_head.weight.dtype)
+        head_reads_its_dtype=True,
+        # modeling_mamba2.py, Mamba2ForCausalLM.forward: self.lm_head(...).float()
+        logits_in_float=True,
+    ),
     "mistral": Architecture(),
     "mpt": Architecture(
         # modeling_mpt.py, MptBlock.__init__: self.ffn

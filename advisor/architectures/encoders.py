@@ -27,6 +27,30 @@ ENCODERS: dict[str, Architecture] = {
         # modeling_bert.py, eager_attention_forward: softmax(attn_weights, dim=-1)
         eager_softmax="given_uncast",
     ),
+    "modernbert": Architecture(
+        # modeling_modernbert.py, ModernBertEncoderLayer.__init__: self.attn_norm = nn.Identity()
+        layer="modernbert",
+        # modeling_modernbert.py, ModernBertModel.__init__: self.layers
+        linear_paths=("model.layers.{}", "model.layers.{}"),
+        # modeling_modernbert.py, ModernBertEmbeddings.__init__: self.tok_embeddings
+        embedding_name="tok_embeddings",
+        # modeling_modernbert.py, ModernBertForMaskedLM.__init__: self.decoder
+        head_name="decoder",
+        # modeling_modernbert.py, ModernBertPredictionHead.__init__: self.dense
+        transform_name="head.dense",
+        # modeling_modernbert.py, ModernBertModel.forward: create_bidirectional_mask(**mask_kwargs)
+        sees_packed_rows_as_one=True,
+        # modeling_modernbert.py, ModernBertModel.forward: mask_kwargs = {... "inputs_embeds": hidden_states
+        keeps_embedding="dropped",
+        # modeling_modernbert.py, ModernBertModel.forward: encoder_layer(..., position_embeddings=..., **kwargs)
+        position_ids="not_passed_on",
+        # modeling_modernbert.py, ModernBertRotaryEmbedding.__init__: setattr(self, f"{layer_type}_inv_freq", ...)
+        rope_made="by_kind",
+        # modeling_modernbert.py, apply_rotary_pos_emb: (q.float() * cos) + (rotate_half(q.float()) * sin)
+        rope_turn="float_twice",
+        # modeling_modernbert.py, ModernBertForMaskedLM.forward: self.loss_function(logits, labels, ...)
+        masked_loss_in_float=True,
+    ),
     "roberta": Architecture(
         # modeling_roberta.py, RobertaSelfOutput.forward: self.LayerNorm(hidden_states + input_tensor)
         layer="bert",

@@ -9,7 +9,9 @@ class Architecture(NamedTuple):
     """What the code of an architecture does; each default is what Llama's does."""
 
     # Whose code runs: the shared code, or the architecture's own.
-    layer: Literal["shared", "bert", "bloom", "falcon_h1", "gemma3n", "gemma4", "gptj", "mpt", "opt"] = "shared"
+    layer: Literal[
+        "shared", "bert", "bloom", "falcon_h1", "gemma3n", "gemma4", "gptj", "mamba", "modernbert", "mpt", "opt"
+    ] = "shared"
     mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES, or of decoders.sigmoid_mixtures.SIGMOID_MIXTURES
     attention: Literal["shared", "own", "mimo"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
@@ -61,7 +63,8 @@ class Architecture(NamedTuple):
     rope_made: Literal["where_used", "always", "by_kind", "in_layers"] = "where_used"  # by kind: sliding or not
     rope_tables: Literal["base", "float", "half", "complex"] = "base"  # dtype of hidden states; half: each angle once
     spreads_rope_tables: bool = False  # each layer makes tables for neighboring features
-    rope_turn: Literal["base", "float", "float_parts"] = "base"  # fp32 of the inputs, or of both products' operands
+    # fp32 of the inputs; of both products' operands; or of the input twice, whose halves one product swaps
+    rope_turn: Literal["base", "float", "float_parts", "float_twice"] = "base"
     rope_for_attention_alone: bool = False  # layers without attention are not handed the tables
     rope_by_axis: bool = False  # three positions a token, equal for text, and tables for every row of the batch
     rope_type_reads_positions: bool = False  # any type but the default branches on the values of position ids
@@ -84,5 +87,7 @@ class Architecture(NamedTuple):
     drops_inside: bool = False  # residual dropout is at the end of attention and MLP, not in the layer
     keeps_normed: Literal["none", "first", "both"] = "none"  # names for the norms' outputs that last to the layer's end
     keeps_attended: bool = False  # a name for the attention's output that lasts to the layer's end
+    masked_loss_in_float: bool = False  # that on masked tokens is transformers' own loss function, not the model's
+    head_reads_its_dtype: bool = False  # hidden states are cast to that of the head's weight
     logits_in_float: bool = False  # the model's code casts them, so that those in 16 bits are freed
     parallel_sum: Literal["residual_first", "residual_last", "mlp_first", "mlp_in_place"] = "residual_first"

@@ -5,9 +5,15 @@ Source: transformers 5.23, models/*/modeling_*.py, cited as in the rows of decod
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.errors import UnsupportedArchitecture
+
+Beside = Literal["grids", "", "sizes", "mask", "kinds"]
+"""What a processor hands the model beside pixels: the grid of each image and the kind of each token (Qwen), nothing,
+the size of each image, a mask of all pixels, or the kind of each token."""
+Returned = Literal["", "tokens", "tower"]
+"""What the model's outputs hold beside the logits: nothing, the tokens of images, or what the tower made of them."""
 
 
 class TowerRow(NamedTuple):
@@ -20,6 +26,11 @@ class TowerRow(NamedTuple):
     # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
     patches_are_leaf: bool = False
     places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
+    squares: bool = False  # it is given square tiles
+    masks: bool = False  # attention is given a mask, of numbers
+    beside: Beside = "grids"
+    returns: Returned = ""
+    see_both_ways: bool = False  # tokens of an image attend to each other both ways: every row has masks of its own
     experts_alone: bool = (
         False  # peft does not know the fused experts of the whole model, as it does of the decoder's own
     )
@@ -38,16 +49,57 @@ TOWERS: dict[str, TowerRow] = {
     "qwen3_vl_moe": TowerRow(
         "qwen3", "qwen.qwen", "qwen", places_by_axes=True, experts_alone=True, text_places_beside=True
     ),
-    "gemma3": TowerRow("gemma3", "gemma.gemma3"),
+    # modeling_siglip.py, SiglipVisionModel: _input_embed_layer = "patch_embedding"
+    # modeling_gemma3.py, create_masks_for_vision_model
+    "gemma3": TowerRow(
+        "gemma3",
+        "gemma.gemma3",
+        "gemma3",
+        patches_are_leaf=True,
+        beside="kinds",
+        returns="tokens",
+        see_both_ways=True,
+        squares=True,
+    ),
     "gemma4": TowerRow("gemma4", "gemma.gemma4"),
     "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
-    "internvl": TowerRow("internvl", "tiles.internvl"),
-    "llava": TowerRow("llava", "llava.llava"),
+    # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings
+    "internvl": TowerRow(
+        "internvl", "tiles.internvl", "internvl", patches_are_leaf=True, squares=True, beside="", returns="tokens"
+    ),
+    # modeling_clip.py, CLIPVisionModel: _input_embed_layer = "patch_embedding"
+    "llava": TowerRow(
+        "llava", "llava.llava", "llava", patches_are_leaf=True, squares=True, beside="", returns="tokens"
+    ),
     "llava_next": TowerRow("llava_next", "llava.llava_next"),
-    "mistral3": TowerRow("pixtral", "pixtral.pixtral"),
-    "qwen3_5": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
-    "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", places_by_axes=True, text_places_beside=True),
-    "smolvlm": TowerRow("smolvlm", "tiles.smolvlm"),
+    # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv
+    "mistral3": TowerRow(
+        "mistral3",
+        "pixtral.pixtral",
+        "mistral3",
+        rms=True,
+        patches_are_leaf=True,
+        masks=True,
+        beside="sizes",
+        returns="tokens",
+    ),
+    # modeling_llava.py with a tower of modeling_pixtral.py: Pixtral 12B
+    "llava_pixtral": TowerRow(
+        "pixtral",
+        "pixtral.pixtral",
+        "pixtral",
+        rms=True,
+        patches_are_leaf=True,
+        masks=True,
+        beside="sizes",
+        returns="tokens",
+    ),
+    "qwen3_5": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
+    "qwen3_5_moe": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
+    # modeling_smolvlm.py, SmolVLMVisionTransformer.get_input_embeddings: self.embeddings
+    "smolvlm": TowerRow(
+        "smolvlm", "tiles.smolvlm", "smolvlm", patches_are_leaf=True, squares=True, beside="mask", returns="tower"
+    ),
 }
 
 

@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
+from advisor.architectures.classifiers import classifier_of
 from advisor.architectures.towers import TOWERS
 from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields
-from advisor.errors import BadConfig, InputError, SourceUnavailable, UnsupportedArchitecture, shown
+from advisor.errors import BadConfig, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture, shown
 from advisor.files.guarded import decoded, read_bytes
 from advisor.specs import ModelSpec
 
@@ -131,7 +132,10 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         raise UnsupportedArchitecture(_unknown(fields, model_type, origin))
     if fields.has("per_layer_config") and not architecture_of(model_type).reads_per_layer_config:
         raise fields.unsupported("per_layer_config", "layers that differ from each other")
-    structure = family(fields)
+    try:
+        structure = family(fields)
+    except BadValue as error:  # of a part that the family itself makes, which does not know the file
+        raise BadConfig(f"{origin}: {error}") from None
     if fields.config.get(TEXT_PART) in EXPERTS_ALONE:
         structure["experts"] = "fused_alone"
     # with rotary positions: files of earlier models name no head where there is one
@@ -141,6 +145,9 @@ def model_from_config(config: Mapping[str, object], name: str, origin: str) -> M
         found = ModelSpec.model_validate({"name": name, "architecture": model_type, **structure})
     except InputError as error:
         raise BadConfig(f"{origin}: {error}") from None
+    if fields.names_classifier():
+        classifier_of(model_type)
+        found = found.classifying(fields.labels())
     if wrapper:
         found = _with_tower(found, config, wrapper, origin)
     if not any(one.get(key) is not None for one in (config, fields.config) for key in QUANTIZATION_KEYS):

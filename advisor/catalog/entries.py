@@ -33,7 +33,7 @@ class ModelEntry(NamedTuple):
     derived: tuple[str, ...] = ()
     """Hub ids whose sizes follow from their name and kinship: nobody read their config.json. Taken, and said."""
     kin: tuple[str, ...] = ()
-    """Hub ids of derivatives that differ in some size or that nobody checked: asked back, with this as the base."""
+    """Hub ids of derivatives that differ a little or that nobody checked: taken as this, and said to be unread."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -65,6 +65,8 @@ class Match(NamedTuple):
     """Of an organization that is neither the model's own nor a mirror: its own config.json would say more."""
     derived: bool = False
     """Its sizes follow from its name and kinship."""
+    derivative: bool = False
+    """It was made from this model and may differ: only its own config.json says, so that nothing surely fits."""
 
 
 def model_folder() -> Path:

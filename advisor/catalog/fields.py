@@ -104,6 +104,14 @@ class Fields(NamedTuple):
         named = str(next(iter(self.items("architectures")), ""))
         return named.endswith("Model") and not named.endswith("LMHeadModel")
 
+    def names_classifier(self) -> bool:
+        """Whether `architectures` names a class that scores whole rows."""
+        return str(next(iter(self.items("architectures")), "")).endswith("ForSequenceClassification")
+
+    def labels(self) -> int:
+        """How many scores a row gets: `num_labels`, or as many as `id2label` names; two by default."""
+        return self.size("num_labels", len(self.part("id2label").config) or 2)
+
     def without(self, key: str) -> Fields:
         """The same fields without one of them."""
         return self._replace(config={name: value for name, value in self.config.items() if name != key})

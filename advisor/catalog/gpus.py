@@ -29,7 +29,7 @@ GeForce cards report 0.995 to 1.0 of it, cards that keep ECC codes in GDDR 0.937
 SMALLEST_CARD_BYTES = 512 * MIB
 _NEXT_STEP = "`advise gpus` lists them, or give a size such as 24GB"
 _FILE_SUFFIXES = (".toml", ".json")
-_SEVERAL = re.compile(r"\s*(\d{1,3})\s*[xX×]\s*(\S.*?)\s*")  # no more digits: a "7900 XT" is one card
+_SEVERAL = re.compile(r"\s*(\d{1,3}|\d{5,7}|\d{4}(?=[xX×][^tTxX\s]))\s*[xX×]\s*(\S.*?)\s*")  # a "7900 XT" is one card
 _APPLE = re.compile(r"apple.*|mps|metal|m[1-9](pro|max|ultra)?")
 
 

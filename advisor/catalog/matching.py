@@ -1,7 +1,8 @@
 """Which model of the catalog a typed name means, by the rules for names; a name that fits two is never guessed.
 
 In this order: the whole name; then without one ending after the other (`names.shorter`) the whole name again, and the
-name without its organization. What was left out on the way stays in the match, and the answer says it.
+name without its organization. What was left out on the way stays in the match, and the answer says it. For a name that
+means none, `derivatives` looks inside it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,6 @@ from advisor.catalog.names import MIRRORS, STORING, Ending, Name, read_names, sh
 from advisor.errors import AmbiguousName
 
 _DATE = r"-(\d{4}|\d{2}-20\d{2})"
-_SIZE = r"\d[bm]\b"
-DERIVATIVE = (
-    "by its name a derivative, which may differ in size, and its own config.json is not here: give a path to it, or "
-    "take its base"
-)
 _UNLIKE = (
     (
         "unsloth",
@@ -54,12 +50,12 @@ def _by_rule(name: Name) -> Match | None:
     steps = list(shorter(name.base))
     stored = [index for index, (_, taken) in enumerate(steps) if taken and taken[0].kind == "storage"]
     for base, taken in steps[max(stored, default=0) :]:  # no listed name says how it is stored
-        found = _known(name, base, taken, _by_spelling().get(squashed(base), ()))
+        found = _known(name, base, taken, by_spelling().get(squashed(base), ()))
         if found is not None:
             return found
         kin = _kin().get(squashed(base))
         if kin is not None:
-            raise AmbiguousName("model", name.text, (kin.hub_id,), DERIVATIVE)
+            return match_of(kin, name, taken)._replace(derivative=True)
         dated = tuple(_dated(base))
         if dated:
             raise AmbiguousName("model", name.text, dated, "no listed model has exactly this name; give one")
@@ -70,7 +66,7 @@ def _known(name: Name, base: str, taken: tuple[Ending, ...], spelled: tuple[Mode
     """The match of the whole name or of its base, as it is or else as the entries that are `spelled` so."""
     whole = listed(f"{name.organization}/{base}") if name.organization else None
     if whole is not None:
-        return _match(whole.entry, name, taken)._replace(derived=whole.derived)
+        return match_of(whole.entry, name, taken)._replace(derived=whole.derived)
     entries = _by_base().get(base, spelled)
     if not entries:
         return None
@@ -80,10 +76,11 @@ def _known(name: Name, base: str, taken: tuple[Ending, ...], spelled: tuple[Mode
         raise AmbiguousName("model", name.text, (entry.hub_id for entry in entries), why)
     entry = only_one(name.text, entries)
     foreign = bool(name.organization) and not name.path and not _same_files(name.organization, taken, entry)
-    return _match(entry, name, taken)._replace(bare=not own, foreign=foreign, derived=_is_derived(base, entry))
+    return match_of(entry, name, taken)._replace(bare=not own, foreign=foreign, derived=_is_derived(base, entry))
 
 
-def _match(entry: ModelEntry, name: Name, taken: tuple[Ending, ...]) -> Match:
+def match_of(entry: ModelEntry, name: Name, taken: tuple[Ending, ...]) -> Match:
+    """A name read as an entry, when these endings were taken off it."""
     spelled = "".join(f"-{ending.text}" for ending in taken if ending.kind == "tuning")
     base = name.base
     for ending in reversed(taken):
@@ -117,7 +114,7 @@ def _by_base() -> dict[str, tuple[ModelEntry, ...]]:
 
 
 @cache
-def _by_spelling() -> dict[str, tuple[ModelEntry, ...]]:
+def by_spelling() -> dict[str, tuple[ModelEntry, ...]]:
     """The same by `squashed` names."""
     found: dict[str, tuple[ModelEntry, ...]] = {}
     for base, entries in _by_base().items():
@@ -148,26 +145,13 @@ def _dated(base: str) -> Iterator[str]:
                 yield label
 
 
-def contained(text: str) -> tuple[ModelEntry, ...]:
-    """The models whose name, with its size, stands inside that of `text`: what it may derive from."""
-    best: tuple[ModelEntry, ...] = ()
-    length = 0
-    for name in read_names(text):
-        wrapped = f"-{re.sub('[_.]', '-', name.base)}-"
-        for base, entries in _by_base().items():
-            tail = re.sub("[_.]", "-", base)
-            if len(tail) > length and f"-{tail}-" in wrapped and re.search(_SIZE, tail):
-                best, length = entries, len(tail)
-    return best
-
-
 def spelled_id(match: Match) -> str:
     """The Hub id for a script: the one that was typed, the one that a short name spells, or the catalog's.
 
     'llama-3-8b-instruct' is meta-llama/Meta-Llama-3-8B-Instruct, 'llama-2-7b-chat' meta-llama/Llama-2-7b-chat-hf.
     """
     entry, text = match.entry, match.text
-    if match.path:
+    if match.path or match.derivative:
         return text
     ids = entry.ids
     if "/" in text:
@@ -184,5 +168,8 @@ def spelled_id(match: Match) -> str:
 
 
 def original_id(match: Match) -> str:
-    """A listed Hub id of the same model in 16 bits: of 'TheBloke/Llama-2-7B-GPTQ', meta-llama/Llama-2-7b-hf."""
-    return spelled_id(match._replace(text=match.base, path=False))
+    """A listed Hub id of the same model in 16 bits: of 'TheBloke/Llama-2-7B-GPTQ', meta-llama/Llama-2-7b-hf.
+
+    '' of a derivative, whose own is not known.
+    """
+    return "" if match.derivative else spelled_id(match._replace(text=match.base, path=False))

@@ -51,6 +51,10 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     if source.match is None:
         return model_from_config(source.config, source.name, source.place)
     found = _catalog_model(source.name, _variant(source.match))
+    if source.match.derivative:
+        from advisor.catalog.remarks import unread
+
+        found = found.model_copy(update={"unread": unread(source.match)})
     if source.match.storage:
         from advisor.catalog.stored_models import as_stored
 
@@ -91,15 +95,13 @@ def _label(text: str) -> str:
 
 def _by_name(label: str, offline: bool) -> Source:
     """The source of a name that is neither listed nor a file: by the rules for names, or from the Hub."""
-    from advisor.catalog.matching import contained, matched
-
     match, unclear = None, None
     if not label.lower().endswith(".json"):
         try:
-            match = matched(label)
+            match = _matched(label)
         except AmbiguousName as error:
             unclear = error
-    if match is not None and not match.foreign:
+    if match is not None and not (match.foreign or match.derivative):
         return _of_catalog(match)
     from advisor.catalog import hub
     from advisor.catalog.stored_models import refuse
@@ -110,20 +112,15 @@ def _by_name(label: str, offline: bool) -> Source:
         try:
             return Source(hub.fetch_config(label, offline=offline), label, label)
         except SourceUnavailable as error:
-            if match is None and unclear is None and not contained(label):
+            if match is None and unclear is None:
                 raise _with_kin(error, label) from None
     if match is not None:
         return _of_catalog(match)
     raise unclear or _unknown(label)
 
 
-def _unknown(label: str) -> UnknownName | AmbiguousName | BadConfig:
-    """What to say of a text that means no model: a derivative of one, a file that is not there, or a wrong name."""
-    from advisor.catalog.matching import DERIVATIVE, contained
-
-    bases = contained(label)
-    if bases:
-        return AmbiguousName("model", label, (entry.hub_id for entry in bases), DERIVATIVE)
+def _unknown(label: str) -> UnknownName | BadConfig:
+    """What to say of a text that means no model: a file that is not there, or a wrong name."""
     if _looks_like_path(label):
         return BadConfig(f"{shown(label)}: no such file")
     return UnknownName("model", label, by_label(), _HINT, _kin(label))
@@ -184,11 +181,21 @@ def _match_of(label: str) -> tuple[Match | None, str]:
         base = adapter_base(label)
         if base or _config_path(label) is not None:
             return None, base
-        from advisor.catalog.matching import matched
-
-        return matched(label), ""
+        return _matched(label), ""
     except InputError:
         return None, ""
+
+
+def _matched(label: str) -> Match | None:
+    """The model of the catalog that a name means, or that it was made from. Raises AmbiguousName."""
+    from advisor.catalog.matching import matched
+
+    found = matched(label)
+    if found is None:
+        from advisor.catalog.derivatives import derivative
+
+        found = derivative(label)
+    return found
 
 
 def _of_catalog(match: Match) -> Source:

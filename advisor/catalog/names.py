@@ -33,11 +33,11 @@ TUNING = (
 _RUN_WORDS = frozenset(
     {
         *("base_model", "base_models", "best", "checkpoint", "checkpoints", "ckpt", "ckpts", "default", "dpo", "final"),
-        *("hf", "last", "latest", "merged", "model", "models", "out", "output", "outputs", "pytorch", "sft"),
-        *("snapshots", "transformers", "weights"),
+        *("hf", "last", "latest", "merged", "model", "model_and_optim", "models", "out", "output", "outputs"),
+        *("pytorch", "sft", "snapshots", "transformers", "weights"),
     }
 )
-_RUN_NUMBERS = r"checkpoint[-_]\d+|step[-_]?\d+|[0-9a-f]{12,64}|v?\d*"
+_RUN_NUMBERS = r"checkpoint[-_]\d+|step[-_]?\d+(?:-hf)?|[0-9a-f]{12,64}|v?\d*"
 """Parts of a path that name a run, a version or a format, not a model."""
 
 

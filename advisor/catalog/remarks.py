@@ -9,7 +9,13 @@ def remarks(match: Match) -> tuple[str, ...]:
     """One sentence a thing that was assumed; () where the catalog lists the name as it is."""
     name = match.entry.name
     texts = []
-    if match.path:
+    if match.derivative:
+        online = "" if match.path else ", or go online once"
+        texts.append(
+            f"{match.text}: taken as {name}: its own config.json was not read; its vocabulary and size may differ: give"
+            f" a path to it{online}."
+        )
+    elif match.path:
         texts.append(f"{match.text} is not here: taken as {name} by its name.")
     elif match.bare:
         texts.append(f"{match.text} names no version: taken as {name}, the newest of that size in the catalog.")
@@ -22,3 +28,10 @@ def remarks(match: Match) -> tuple[str, ...]:
     if match.derived:
         texts.append(f"{match.text}: sizes of {name} by name and kinship; its own config.json was not read.")
     return tuple(texts)
+
+
+def unread(match: Match) -> str:
+    """What is not known of a model that was taken as its base; '' where nothing is open."""
+    if not match.derivative:
+        return ""
+    return f"what {match.text} changes of {match.entry.name} (its own config.json was not read)"

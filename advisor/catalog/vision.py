@@ -150,20 +150,35 @@ def _llava(v: Fields, whole: Fields, width: int) -> Sizes:
     sizes = _common(v, 768, 3072, 12, 12, 32, 224)
     if whole.text("vision_feature_select_strategy", "default") != "default":
         raise whole.unsupported("vision_feature_select_strategy", "the class token among an image's tokens")
+    layer, blocks = whole.config.get("vision_feature_layer", -2), int(str(sizes["num_hidden_layers"]))
+    if type(layer) is not int or not -blocks - 1 <= layer <= blocks:
+        raise whole.unsupported("vision_feature_layer", "image features of several blocks, or of none")
     act = v.text("hidden_act", "quick_gelu")
-    return {**sizes, "position_rows": _squares(sizes) + 1, "activation": act, "output_size": width}
+    return {**sizes, "position_rows": _squares(sizes) + 1, "activation": act, "output_size": width,
+            "unread_blocks": blocks - layer if layer >= 0 else -1 - layer}  # fmt: skip
+
+
+def _llava_pixtral(v: Fields, whole: Fields, width: int) -> Sizes:
+    """Pixtral 12B: LLaVA's projector on all patches of Pixtral's tower."""
+    if whole.config.get("vision_feature_layer", -2) != -1 or (
+        whole.text("vision_feature_select_strategy", "default") != "full"
+    ):
+        raise whole.unsupported("vision_feature_layer", "features of other blocks than the last, or of some patches")
+    return {**_pixtral(v, width), "merge_size": 1}
+
+
+def _pixtral(v: Fields, width: int) -> Sizes:
+    sizes = _common(v, 1024, 4096, 24, 16, 16, 1024)
+    if v.size("head_dim", 64, maximum=MOST_SIDE) * int(str(sizes["num_attention_heads"])) != sizes["hidden_size"]:
+        raise v.unsupported("head_dim", "heads that are not as wide as the tower")
+    act = v.text("hidden_act", "gelu")
+    return {**sizes, "longest_edge": sizes["image_size"], "activation": act, "output_size": width}
 
 
 def _mistral3(v: Fields, whole: Fields, width: int) -> Sizes:
-    sizes = _common(v, 1024, 4096, 24, 16, 16, 1024)
-    merge = whole.size("spatial_merge_size", 2, maximum=100)
-    act = v.text("hidden_act", "gelu")
-    if v.size("head_dim", 64, maximum=MOST_SIDE) * int(str(sizes["num_attention_heads"])) != sizes["hidden_size"]:
-        raise v.unsupported("head_dim", "heads that are not as wide as the tower")
     if whole.flag("multimodal_projector_bias", False):
         raise whole.unsupported("multimodal_projector_bias", "a projector with biases")
-    longest = sizes["image_size"]
-    return {**sizes, "merge_size": merge, "longest_edge": longest, "activation": act, "output_size": width}
+    return {**_pixtral(v, width), "merge_size": whole.size("spatial_merge_size", 2, maximum=100)}
 
 
 def _internvl(v: Fields, whole: Fields, width: int) -> Sizes:
@@ -196,6 +211,7 @@ _TOWERS: dict[str, Callable[[Fields, Fields, int], Sizes]] = {
     "internvl": _internvl,
     "llava": _llava,
     "llava_next": _llava,
+    "llava_pixtral": _llava_pixtral,
     "mistral3": _mistral3,
     "qwen2_vl": _qwen2,
     "qwen2_5_vl": _qwen2_5,
@@ -205,7 +221,7 @@ _TOWERS: dict[str, Callable[[Fields, Fields, int], Sizes]] = {
     "qwen3_5_moe": _qwen3,
     "smolvlm": _smolvlm,
 }
-"""By the model_type of the whole model: (vision_config, the whole, the decoder's width) -> sizes."""
+"""By the model_type of the whole model, or with its tower's: (vision_config, the whole, decoder's width) -> sizes."""
 
 
 def knows_tower(model_type: str) -> bool:
@@ -224,6 +240,8 @@ def vision_of(config: Mapping[str, object], model_type: str, origin: str, hidden
     if whole.has("audio_config"):
         return None
     fields = whole.part("vision_config")
+    if model_type == "llava" and fields.config.get("model_type") == "pixtral":
+        model_type = "llava_pixtral"
     try:
         found = VisionSpec.model_validate({"model_type": model_type, **_TOWERS[model_type](fields, whole, hidden_size)})
     except InputError as error:

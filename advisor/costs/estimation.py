@@ -155,7 +155,7 @@ def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
 ) -> TimeEstimate | None:
     """The time of a recipe `_as_computed`."""
-    if not gpu.speed_known:
+    if not gpu.speed_known or placement.cpu_offload != "none":  # nor how long the host's copies and updates take
         return None
     m = stack_for(recipe, gpu, workload).built(m)
     engine = _engine(m, recipe, workload, gpu, placement)
@@ -248,8 +248,12 @@ def _estimate(
         least = _step_memory(model, _as_computed(recipe), batch, fewest, card, placement)
         memory = spanning_memory(_job_memory(model, recipe, workload, gpu, placement, profile, least), memory, memory)
     proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
-    if placement.gpus > 1:
-        proof = _spread(proof, model, recipe, placement, stack)
+    if model.unread:
+        proof = proof.not_knowing(model.unread)
+    if (engine := _engine(model, recipe, workload, gpu, placement)) is not None:
+        from advisor.engines.limits import not_known
+
+        proof = proof._replace(unknown=(*proof.unknown, *not_known(model, recipe, engine)))
     return Estimate(
         recipe=recipe,
         placement=placement if placement.gpus > 1 else None,
@@ -266,13 +270,3 @@ def _estimate(
             attention=attention_uses(model, recipe, gpu, step.calls),
         ),
     )
-
-
-def _spread(proof: Proof, m: ModelSpec, recipe: Recipe, placement: Placement, stack: Stack) -> Proof:
-    """`proof` with what is not known of several cards; loaded only where there are some."""
-    from advisor.engines import engine_for
-    from advisor.engines.limits import not_known
-
-    engine = engine_for(m, recipe, placement, stack)
-    assert engine is not None
-    return proof._replace(unknown=(*proof.unknown, *not_known(m, recipe, engine)))

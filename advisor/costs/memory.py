@@ -19,7 +19,7 @@ from advisor.decoders.step import step_program
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, SAVED, TEMPORARY, Device
-from advisor.tape.program import Bytes, PartMemory
+from advisor.tape.program import Bytes, PartMemory, minus, plus, times
 from advisor.terms import TermName
 
 
@@ -39,10 +39,6 @@ class StepMemory(NamedTuple):
     host_bytes: int = 0  # of the host's memory, for what was moved there until backward
 
 
-def _minus(a: Bytes, b: Bytes) -> Bytes:
-    return [x - y for x, y in zip(a, b, strict=True)]
-
-
 class _Extra(NamedTuple):
     """What the layers that were not run add to a segment: (bytes by category, how many layers) pairs."""
 
@@ -50,13 +46,10 @@ class _Extra(NamedTuple):
 
     @property
     def total(self) -> int:
-        return sum(sum(part) * times for part, times in self.parts)
+        return sum(sum(part) * count for part, count in self.parts)
 
     def by_category(self) -> Bytes:
-        out = [0] * len(CATEGORY_NAMES)
-        for part, times in self.parts:
-            out = [x + y * times for x, y in zip(out, part, strict=True)]
-        return out
+        return plus([0] * len(CATEGORY_NAMES), *(times(part, count) for part, count in self.parts))
 
 
 def extended(segments: list[PartMemory]) -> list[tuple[PartMemory, _Extra]]:
@@ -70,12 +63,10 @@ def extended(segments: list[PartMemory]) -> list[tuple[PartMemory, _Extra]]:
     backward = {s.place: s for s in segments if s.phase == "backward"}
     layers = sorted(p for p in forward if EMBEDDING < p < HEAD)
     extra = {p: forward[p].copies - 1 for p in layers}
-    left = {p: _minus(forward[p].after, forward[p].before) for p in layers}
+    left = {p: minus(forward[p].after, forward[p].before) for p in layers}
     # What autocast drops is a net of releases, hence negative.
-    kept = {p: [a + b for a, b in zip(left[p], forward[p].dropped, strict=True)] for p in layers}
-    grads = {
-        p: _minus(kept[p], _minus(backward[p].before, backward[p].after)) if p in backward else zero for p in layers
-    }
+    kept = {p: plus(left[p], forward[p].dropped) for p in layers}
+    grads = {p: minus(kept[p], minus(backward[p].before, backward[p].after)) if p in backward else zero for p in layers}
     found = []
     for s in segments:
         if s.phase == "forward":
@@ -139,7 +130,7 @@ def predict_step_memory(
     else:
         where = f"{segment.phase}, {program.label_at(segment.peak_event)}"
         at_peak = program.live_at(segment.peak_event, *shape)
-        parts = [a + b for a, b in zip(at_peak, extra.by_category(), strict=True)]
+        parts = plus(at_peak, extra.by_category())
         parts[GRADIENT] += standing
         parts[SAVED] += held if segment.phase == "forward" else 0
     return StepMemory(

@@ -29,8 +29,10 @@ from advisor.parameters.layer_inputs import layer_table
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
 from advisor.parameters.storage import QUANTIZATION_BLOCK, layer_quant, own_quant
+from advisor.parameters.targets import default_targets
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, Device
+from advisor.tape.program import plus
 from advisor.terms import TermName
 
 WEIGHTS = (TermName.BASE_WEIGHTS, TermName.QUANTIZATION_CONSTANTS, TermName.BUFFERS)
@@ -60,7 +62,7 @@ def predict_evaluation_memory(
     heights = [(part, extra, part.peak_bytes + extra.total) for part, extra in extended(program.memory(*shape))]
     part, extra, height = max(heights, key=lambda found: found[2])
     at_peak = program.live_at(part.peak_event, *shape)
-    moving = [a + b for a, b in zip(at_peak, extra.by_category(), strict=True)]
+    moving = plus(at_peak, extra.by_category())
     return StepMemory(
         peak_bytes=base + height,
         peak_at=f"evaluation, {program.label_at(part.peak_event)}",
@@ -92,12 +94,9 @@ class Beginning(NamedTuple):
 
 
 def base_of(recipe: Recipe) -> Recipe:
-    """The same quantized base under one recipe for all: what is equal before the first step."""
+    """The same quantized base under one recipe for all, of whatever targets: what is equal before the first step."""
     same = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "base_dtype", "stack")
-    # of whatever targets: peft refuses all layers of some models
-    return Recipe(
-        method="qlora", rank=1, target_modules=("attention",), **{name: getattr(recipe, name) for name in same}
-    )
+    return Recipe(method="qlora", rank=1, **{name: getattr(recipe, name) for name in same})
 
 
 @lru_cache(maxsize=256)
@@ -107,7 +106,7 @@ def beginnings(m: ModelSpec, base: Recipe) -> tuple[Beginning, ...]:
     Of a checkpoint that is quantized already the stored tensors are loaded as they are, one by one. Source:
     transformers 5.23, core_model_loading.py, and integrations/bitsandbytes.py, Bnb4bitDeserialize.
     """
-    recipe = base.model_copy(update={"kbit_upcast": False})
+    recipe = base.model_copy(update={"kbit_upcast": False, "target_modules": default_targets(m)})
     stored = m.checkpoint is not None and m.checkpoint.quant == base.quant
     if stored or not STORES[base.quant].by_bitsandbytes:
         loaded = Beginning("loading", "loading", _weights(m, recipe), 0)

@@ -12,10 +12,10 @@ from advisor.decoders.step import StepProgram, evaluation_program, step_program
 from advisor.engines import engine_for
 from advisor.engines.engine import Engine, Height
 from advisor.engines.limits import check_placement
-from advisor.engines.parts import Parts, plus
+from advisor.engines.parts import Parts
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT, Device
-from advisor.tape.program import Bytes
+from advisor.tape.program import Bytes, plus
 from advisor.terms import TermName
 
 SHARDED = (TermName.BASE_WEIGHTS, TermName.ADAPTERS, TermName.OPTIMIZER_STATES, TermName.STEP_COUNTERS)
@@ -24,9 +24,9 @@ SHARDED = (TermName.BASE_WEIGHTS, TermName.ADAPTERS, TermName.OPTIMIZER_STATES, 
 def rank_static(m: ModelSpec, engine: Engine, batch: int, length: int, beside: bool, stack: Stack) -> Static:
     """What the rank with the most holds from the first step to the last."""
     whole = static_memory(m, engine.recipe, batch, length, beside, stack)
-    tensors = [one for one in whole.tensors if one[0] not in SHARDED]
+    tensors = [one for one in whole.tensors if not engine.spreads or one[0] not in SHARDED]
     tensors += [(held.term, held.bytes, held.times) for held in (*engine.weights(), *engine.beside())]
-    tensors += kept_tensors(engine.updated(), engine.recipe.optimizer)
+    tensors += kept_tensors(engine.updated(), engine.recipe.optimizer) if engine.spreads else []
     exact: dict[TermName, int] = {}
     blocks: dict[TermName, int] = {}
     for term, size, count in tensors:
@@ -63,7 +63,7 @@ def predict_rank_memory(
     record = evaluation_program if evaluating else step_program
     program = record(m, computed, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed)
     shape = (batch, seq_len, computed.rank)
-    states = kept_tensors(engine.updated_on_host(), recipe.optimizer)
+    states = kept_tensors(engine.updated_on_host(), recipe.optimizer) if engine.on_host else []
     held = engine.host_bytes() + sum(size * times for _, size, times in states)
     return _highest(engine, static, program, shape, evaluating)._replace(
         calls=program.calls, host_bytes=stack.host_bytes(program.hosted(*shape)) + held

@@ -31,7 +31,7 @@ from advisor.parameters.storage import (
     whole_counts,
 )
 from advisor.parameters.towers import picture_bytes, tower_linears, tower_parts, tower_quant, tower_shapes
-from advisor.parameters.trained import idle_adapters, tower_trained_shapes, trained_shapes
+from advisor.parameters.trained import idle_adapters, idle_tower_adapters, trained_shapes
 from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 from advisor.terms import TermName
 
@@ -169,6 +169,8 @@ def static_memory(
     held = _held(m, recipe.model_copy(update=alike), stack.quantized_head(recipe))
     tally = _Tally(held)
     tally.add(TermName.BATCH, 8 * batch * length, 1 + beside)
+    if m.labels:
+        tally.add(TermName.BATCH, (8 if m.labels > 1 else 4) * batch)
     for size in picture_bytes(m, batch, length):
         tally.add(TermName.BATCH, size)
     for size in stack.standing_bytes(m, recipe, batch, length):
@@ -183,8 +185,7 @@ def _held(m: ModelSpec, recipe: Recipe, quantized_head: bool) -> Static:
     _add_base_weights(tally, m, recipe, quantized_head)
     shapes = trained_shapes(m, recipe)
     if recipe.has_adapters:
-        blind = () if m.vision is None or m.vision.row else tower_trained_shapes(m, recipe)
-        for p in (*shapes, *idle_adapters(m, recipe), *blind):
+        for p in (*shapes, *idle_adapters(m, recipe), *idle_tower_adapters(m, recipe)):
             tally.add(TermName.ADAPTERS, p.bytes, p.times)
     for term, size, times in kept_tensors(shapes, recipe.optimizer):
         tally.add(term, size, times)

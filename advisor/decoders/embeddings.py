@@ -21,14 +21,14 @@ from advisor.tape.tape import Tape
 def embedding_loss(t: Tape, hidden: Tensor, causal: bool) -> Tensor:
     """hidden (B, S, H) -> (1,); a `causal` model's last token stands for a text."""
     t.label("loss")
-    unit = _normalized(t, _last_token(t, hidden) if causal else _mean_of_tokens(t, hidden))
+    unit = _normalized(t, one_token(t, hidden) if causal else _mean_of_tokens(t, hidden))
     batch, width = unit.shape
     scores = scale(t, batched_matmul(t, unit, unit, (batch, 1), width))
     return masked_loss(t, t.view(scores, (batch, 1, 1)), made=True)
 
 
-def _last_token(t: Tape, hidden: Tensor) -> Tensor:
-    """`hidden[:, -1]`, (B, H): a view; its backward copies into a full tensor of zeros."""
+def one_token(t: Tape, hidden: Tensor) -> Tensor:
+    """`hidden[:, -1]` or `hidden[:, 0]`, (B, H): a view; its backward copies into a full tensor of zeros."""
     shape, dtype = hidden.shape, hidden.dtype
     out = Tensor((shape[0], shape[2]), dtype, hidden.buffer)
     if hidden.needs_grad and t.grad_enabled:

@@ -21,6 +21,7 @@ from advisor.decoders.step_inputs import Chunks, StepInputs
 from advisor.decoders.streams import averaged, gathered, spread
 from advisor.decoders.vision_join import scattered, stacked_on
 from advisor.decoders.weights import Weights
+from advisor.parameters.layers import attends_anywhere
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import cast
@@ -28,6 +29,7 @@ from advisor.tape.program import BATCH, LENGTH
 from advisor.tape.tape import Tape
 
 if TYPE_CHECKING:
+    from advisor.decoders.classifier import Pooler
     from advisor.decoders.vision import Seen, TowerWeights
 
 
@@ -41,7 +43,7 @@ class Ends(NamedTuple):
     first_norm: Norm | None
     projections: dict[str, Linear]
     types: Tensor | None = None
-    transform: HeadTransform | None = None
+    transform: HeadTransform | Pooler | None = None
     layer_table: LayerTable | None = None
     tower: TowerWeights | None = None
 
@@ -85,6 +87,7 @@ class Forward:
         self.t, self.recorder, self.m, self.recipe, self.stack = t, recorder, m, recipe, stack
         self.plan, self.layers, self.slides, self.single_row = plan, layers, slides, single_row
         self.held: list[Tensor] = []  # what the step keeps until after backward
+        self.returned: list[Tensor] = []  # what the model's outputs hold until the loss is taken of them
         self.calls: dict[Call, None] = {}
         self.one_tile, self.padded, self.packed, self.card, self.chunks = one_tile, padded, packed, card, chunks
 
@@ -99,7 +102,9 @@ class Forward:
             table = head.weight = shared_weight(t, table)
         # no name for the hidden states here: a stack's loss may let go of them
         about = (head, self.one_tile, self.held, ends.transform)
-        return self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), *about))
+        loss = self.stack.loss(t, LossInputs(m, self.recipe, self._decode(table, ends), *about))
+        self.returned.clear()
+        return loss
 
     def _decode(self, table: Tensor, ends: Ends) -> Tensor:
         """Embedding, layers and last norm: (B, S, H). What `embed` returns lives as long as this function."""
@@ -110,6 +115,10 @@ class Forward:
         if ends.positions is not None and ends.types is not None and ends.first_norm is not None:
             tables = Tables(table, ends.positions, ends.types, ends.first_norm)
             ids, _kept, x = encoder_embedding(t, m, tables, BATCH, LENGTH, leaf, self.packed, noise)
+        elif ends.first_norm is not None and m.bidirectional:
+            from advisor.decoders.modernbert import normed_embedding
+
+            ids, _kept, x = normed_embedding(t, m, table, ends.first_norm, BATCH, LENGTH, leaf, self.packed, noise)
         else:
             ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
             if ends.tower is not None:
@@ -118,7 +127,9 @@ class Forward:
                 t.kernel("elementwise", "int64", 0, 9 * BATCH * LENGTH)
                 tokens = cast(t, pictures.tokens, x.dtype)
                 _kept[:] = [scattered(t, x, mask, tokens), tokens, *pictures.stacked]
+                self._return(tokens, pictures)
                 x = _kept[0]
+                _kept += self._blocks()
                 ids = self._placed(ids)
             x = self.stack.embedded(t, m, recipe, x)
             if ends.first_norm is not None:
@@ -126,6 +137,8 @@ class Forward:
         every = layer_inputs(t, m, ends.layer_table, ends.projections, x, BATCH, LENGTH)
         decoder = Decoder(t, m, recipe, self.single_row, self.stack, self.card)
         masked_as = "flash" if decoder.kind == "sdpa" and self.stack.windows_inside else decoder.kind
+        if not attends_anywhere(m):
+            masked_as = "none"
         rows = (self.padded, self.packed, self.chunks)
         shared = StepInputs(t, m, masked_as, BATCH, LENGTH, self.slides, ids, x.dtype, *rows)
         shared.layer_inputs, streams = every, list[Tensor]()
@@ -166,6 +179,26 @@ class Forward:
 
         enter = self.recorder.enter_block
         return seen(self.t, self.m, self.recipe, self.stack, weights, self.card, self.rows, enter, leaf)
+
+    def _return(self, tokens: Tensor, pictures: Seen) -> None:
+        """Keep what the model's outputs hold of images."""
+        assert self.m.vision is not None
+        returned = self.m.vision.code.returns
+        self.returned = {"": [], "tokens": [tokens], "tower": pictures.kept}[returned]
+
+    def _blocks(self) -> list[Tensor]:
+        """Which image each token belongs to, where those of one image attend to each other both ways.
+
+        Source: transformers 5.23, models/gemma3/modeling_gemma3.py, get_block_sequence_ids_for_mask.
+        """
+        vision, t = self.m.vision, self.t
+        if vision is None or not vision.sees_both_ways:
+            return []
+        made = t.empty((BATCH, LENGTH), "int64")
+        tokens = BATCH * LENGTH
+        for moved in (9 * tokens, 2 * tokens, 2 * tokens, 3 * tokens, 5 * tokens, 12 * tokens, 2 * made.bytes):
+            t.kernel("elementwise", "int64", 0, moved)
+        return [made]
 
     def _placed(self, ids: Tensor) -> Tensor:
         """Position ids on three axes, where the model has them; it keeps their offsets behind the images."""

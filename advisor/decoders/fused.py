@@ -56,7 +56,9 @@ def fused_attention(
     dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
     out_shape = (*q.shape[:-1], v.shape[-1])
     row_pairs = length * (length + 1)  # twice as many as there are: causal, all under a mask, or those of a window
-    if mask is not None or not causal:
+    if window and not causal and mask is None:  # so many tokens on both sides
+        row_pairs = 2 * length * (2 * window + 1) - 2 * window * (window + 1)
+    elif mask is not None or not causal:
         row_pairs = 2 * length * length
     elif window:
         row_pairs = 2 * length * window - window * (window - 1)

@@ -10,7 +10,7 @@ from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.errors import BadValue
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import Kind, kinds_of
+from advisor.parameters.layers import Kind, attends_anywhere, kinds_of
 from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
 from advisor.specs import ATTENDING, GpuSpec, ModelSpec, Recipe
@@ -26,6 +26,8 @@ def attention_kind(m: ModelSpec, recipe: Recipe) -> str:
     """
     if recipe.attention == "flash" and architecture_of(m.architecture).attention == "mimo":
         raise BadValue("--attention", "flash", f"{m.architecture} runs with flash-attn 4 alone: use eager")
+    if recipe.attention == "flash" and not attends_anywhere(m):
+        raise BadValue("--attention", "flash", f"{m.name} has no attention; leave it out")
     if m.index_topk and recipe.attention == "flash":
         raise BadValue(
             "--attention", "flash", f"{m.architecture} has an indexer, which transformers runs with sdpa only"
@@ -67,7 +69,8 @@ def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
         shapes.append((m.global_head_dim, m.global_head_dim, m.global_key_value_heads or m.num_key_value_heads))
     found = []
     if m.vision is not None and m.vision.row:
-        found = [Call(dtype, m.vision.head_dim, m.vision.head_dim, False, False, 0.0) for dtype in dtypes]
+        width, kept_apart = m.vision.head_dim, m.vision.code.masks
+        found = [Call(dtype, width, width, False, kept_apart, 0.0) for dtype in dtypes]
     for dtype, (width, value_width, keys), mask in product(dtypes, shapes, (False, True) if masked else (False,)):
         grouped = keys < heads and not apart and not mask and width == value_width <= 256
         found.append(Call(dtype, width, value_width, grouped, mask, m.attention_dropout))
@@ -87,6 +90,11 @@ ALIKE = ("8.0", "8.6", "9.0", "7.5", "6.0")
 """Compute capabilities that stand for all others: those that pick the same kernels share one recording."""
 
 
+def masks_rows(m: ModelSpec, padded: bool) -> bool:
+    """Whether every row has masks of its own: rows differ in length, or tokens of images attend both ways."""
+    return padded or (m.vision is not None and m.vision.sees_both_ways)
+
+
 @lru_cache(maxsize=1024)
 def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padded: bool) -> SdpaPlan:
     """The first of ALIKE that picks what `capability` picks for each call of this step.
@@ -95,7 +103,7 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
     """
     if not capability or attention_kind(m, recipe) != "sdpa":
         return SdpaPlan("", frozenset())
-    masked = slides or padded or architecture_of(m.architecture).always_makes_mask
+    masked = slides or masks_rows(m, padded) or architecture_of(m.architecture).always_makes_mask
     calls = sdpa_calls(m, recipe, masked)
     torch = libraries_of(recipe.stack).torch
 

@@ -10,6 +10,8 @@ from advisor.decoders.encoder import encoder_layer
 from advisor.decoders.falcon_h1 import falcon_h1_layer
 from advisor.decoders.gemma3n import gemma3n_layer
 from advisor.decoders.gemma4 import gemma4_layer
+from advisor.decoders.mamba import mamba_layer
+from advisor.decoders.modernbert import modernbert_layer
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
 from advisor.tape.graph import Tensor
@@ -24,6 +26,8 @@ LAYERS: dict[str, Layer] = {
     "falcon_h1": falcon_h1_layer,
     "gemma4": gemma4_layer,
     "gptj": gptj_layer,
+    "mamba": mamba_layer,
+    "modernbert": modernbert_layer,
     "mpt": mpt_layer,
     "opt": opt_layer,
 }

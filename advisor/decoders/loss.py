@@ -32,15 +32,16 @@ def log_softmax_loss(t: Tape, logits: Tensor, upcasts: bool = True) -> Tensor:
     return loss
 
 
-def masked_loss(t: Tape, logits: Tensor, made: bool = False) -> Tensor:
+def masked_loss(t: Tape, logits: Tensor, made: bool = False, upcasts: bool = False) -> Tensor:
     """Cross entropy of logits (B, S, V) with labels as they come, in the logits' own dtype unless autocast is on.
 
-    `made`: the labels are made for it.
+    `made`: the labels are made for it; `upcasts`: to fp32 in any case.
 
     Every token counts as masked: those whose label is -100 are computed and left out of the mean alike.
-    Source: transformers 5.23, models/bert/modeling_bert.py, BertForMaskedLM.forward.
+    Source: transformers 5.23, models/bert/modeling_bert.py, BertForMaskedLM.forward; loss/loss_utils.py,
+    ForMaskedLMLoss.
     """
-    scores = cast(t, logits, "float32" if t.autocast else logits.dtype)
+    scores = cast(t, logits, "float32" if t.autocast or upcasts else logits.dtype)
     shape = logits.shape[:2]
     return _cross_entropy(t, scores, t.empty(shape, "int64") if made else Tensor(shape, "int64"))
 

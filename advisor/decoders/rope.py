@@ -89,9 +89,14 @@ def rotate_half(t: Tape, x: Tensor) -> Tensor:
 
 
 def turned(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """x (B, heads, S, D), rotated by tables."""
+    return turned_by(t, x, rope.cos, rope.sin)
+
+
+def turned_by(t: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """`x * cos + rotate_half(x) * sin`."""
     x = regathered(t, x)  # its gradient comes head by head
-    return add(t, mul(t, x, rope.cos), mul(t, rotate_half(t, x), rope.sin))
+    return add(t, mul(t, x, cos), mul(t, rotate_half(t, x), sin))
 
 
 def _split(t: Tape, x: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -104,10 +109,19 @@ def _turned_float(t: Tape, x: Tensor, rope: Rope) -> Tensor:
     return add(t, first.pop(), mul(t, cast(t, rotate_half(t, x), "float32"), rope.sin))
 
 
+def _turned_twice(t: Tape, x: Tensor, rope: Rope) -> Tensor:
+    """A rotation in fp32 whose input is cast once for each of its two parts."""
+    first = [mul(t, cast(t, x, "float32"), rope.cos)]  # popped: no operand outlives its operation
+    return add(t, first.pop(), mul(t, rotate_half(t, cast(t, x, "float32")), rope.sin))
+
+
 def _turned_whole(t: Tape, quirks: Architecture, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     dtype = q.dtype
     if quirks.rope_turn == "float_parts":
         turned_q, turned_k = _turned_float(t, q, rope), _turned_float(t, k, rope)
+        return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
+    if quirks.rope_turn == "float_twice":
+        turned_q, turned_k = _turned_twice(t, q, rope), _turned_twice(t, k, rope)
         return cast(t, turned_q, dtype), cast(t, turned_k, dtype)
     if quirks.rope_turn == "float":
         q, k = cast(t, q, "float32"), cast(t, k, "float32")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.experts import ExpertsCode
@@ -90,6 +91,8 @@ class Stack:
         known, at = _with_mixers(m, recipe), self.libraries.transformers
         if at < MIRRORED.transformers and _untraced(m, at):
             beyond = (*beyond, f"transformers {version_text(at)}'s code of {m.architecture} (other models were traced)")
+        if m.labels and at < MIRRORED.transformers:
+            beyond = (*beyond, f"transformers {version_text(at)}'s classifiers (other tasks were traced)")
         if m.task != "next_token" and (type(self) is not Stack or recipe.loss == "chunked" or recipe.kernels):
             known = known.not_knowing(
                 "what code other than transformers' own does with a model that is not trained on next tokens"
@@ -286,12 +289,16 @@ class Stack:
             from advisor.decoders.embeddings import embedding_loss
 
             return embedding_loss(t, given.hidden, not given.m.bidirectional)
+        if given.m.task == "classification":
+            from advisor.decoders.classifier import classification_loss, scores
+
+            return classification_loss(t, scores(t, given.m, given.hidden, given.head, given.transform))
         if given.recipe.loss == "chunked":
             t.label("loss")
             return chunked_loss(t, transformed(t, given), given.head.weight, given.head.bias, given.one_tile)
         logits = full_logits(t, given)
         if given.m.task == "masked_tokens":
-            return masked_loss(t, logits)
+            return masked_loss(t, logits, upcasts=architecture_of(given.m.architecture).masked_loss_in_float)
         if self.libraries.transformers >= (4, 49):
             return log_softmax_loss(t, logits, given.recipe.upcast_logits)
         upcast = cast(t, logits, "float32")
@@ -322,6 +329,8 @@ def _untraced(m: ModelSpec, at: Version) -> bool:
 
 def transformed(t: Tape, given: LossInputs) -> Tensor:
     """What the head reads: hidden states (B, S, H), which an encoder transforms."""
+    if architecture_of(given.m.architecture).head_reads_its_dtype:
+        return cast(t, given.hidden, given.head.weight.dtype)
     return given.hidden if given.transform is None else given.transform(t, given.hidden)
 
 

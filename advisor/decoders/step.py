@@ -7,12 +7,13 @@ with further layers of a kind (a test checks this), so each segment carries how 
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from advisor.architectures import architecture_of
 from advisor.decoders.encoder import HeadTransform
 from advisor.decoders.forward import Ends, Forward
 from advisor.decoders.gradients import existing_gradients, updated_at_once
-from advisor.decoders.kinds import composes_attention, layer_plan, sdpa_plan, slides
+from advisor.decoders.kinds import composes_attention, layer_plan, masks_rows, sdpa_plan, slides
 from advisor.decoders.layer_inputs import layer_table_of
 from advisor.decoders.loss import TILE_TOKENS
 from advisor.decoders.recorder import TOWER, Recorder, drop_autocast_cache, leaving_garbage
@@ -21,6 +22,7 @@ from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.step_inputs import Chunks, chunks_of
 from advisor.decoders.weights import Weights, outer_norm, output_embedding, projections
 from advisor.parameters.layers import part_of
+from advisor.parameters.modules import transforms_head
 from advisor.parameters.own_weights import own_weights
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
@@ -28,6 +30,9 @@ from advisor.tape.engine import run_backward
 from advisor.tape.graph import Device, Tensor
 from advisor.tape.program import RANK, Program
 from advisor.tape.tape import LabeledTape, Tape
+
+if TYPE_CHECKING:
+    from advisor.decoders.classifier import Pooler
 
 
 class StepProgram(Program):
@@ -71,7 +76,7 @@ def _recorded(
     if m.vision is not None and m.vision.row and m.vision.code.code:
         from advisor.decoders.vision import TowerWeights, block_plan
 
-        tower = TowerWeights(m.vision, recipe, RANK, stack)
+        tower = TowerWeights(m, m.vision, recipe, RANK, stack)
         copies |= {TOWER + index: times for index, (_, times) in enumerate(block_plan(m.vision))}
     recorder = Recorder(t, copies)
     layers = [
@@ -80,18 +85,23 @@ def _recorded(
     ]
     own, other = own_weights(m, recipe), other_dtype(recipe)
     table, head = (
-        Tensor((m.vocab_size, m.token_size), own.dtype if trained else other, needs_grad=trained)
-        for trained in (own.embedding, own.head)
+        Tensor((rows, m.token_size), own.dtype if trained else other, needs_grad=trained)
+        for rows, trained in ((m.vocab_size, own.embedding), (m.labels or m.vocab_size, own.head))
     )
-    if m.tie_word_embeddings and not (recipe.has_adapters and (own.embedding or own.head)):
+    if m.tie_word_embeddings and not m.labels and not (recipe.has_adapters and (own.embedding or own.head)):
         head = table
     types = Tensor((m.token_types, m.hidden_size), other, needs_grad=own.rest) if m.token_types else None
     around = projections(m, recipe, RANK, stack)
-    transform = None
-    if m.task == "masked_tokens":
+    transform: HeadTransform | Pooler | None = None
+    if m.bidirectional and around:
         (dense,) = around.values()
-        norm = outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
-        transform = HeadTransform(dense, m.activation, norm)
+        if transforms_head(m):
+            norm = outer_norm(m, own.dtype if own.norms else other, own.norms, stack)
+            transform = HeadTransform(dense, m.activation, norm)
+        else:
+            from advisor.decoders.classifier import Pooler
+
+            transform = Pooler(dense)
     places = Tensor((m.position_rows, m.hidden_size), other, needs_grad=own.rest)
     norm_dtype = own.dtype if own.norms else other
     ends = Ends(
@@ -189,7 +199,7 @@ def step_program(
     if packed:
         padded = stack.sees_packed_rows and not architecture_of(m.architecture).sees_packed_rows_as_one
     stack = stack.shaped(m, recipe, batch, length)
-    padded = stack.masks(padded)
+    padded = masks_rows(m, stack.masks(padded))
     card, kernels = sdpa_plan(m, recipe, capability if device == "cuda" else "", slid, padded)
     single_row = batch == 1 and (composes_attention(m, recipe, device) or "math" in kernels)
     chunks, rows = chunks_of(m, recipe, batch, length), batch if m.vision is not None and m.vision.row else 0

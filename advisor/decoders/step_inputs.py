@@ -116,9 +116,10 @@ class StepInputs:
             full = t.empty((batch, m.num_attention_heads, length, length), dtype)
         elif kind == "eager" or (kind == "sdpa" and padded):
             form = dtype if kind == "eager" else "bool"
-            if not m.sliding_window or not all(m.sliding_layers or (True,)):
+            needed = padded or not m.bidirectional  # rows that see all of themselves need none
+            if needed and (not m.sliding_window or not all(m.sliding_layers or (True,))):
                 full = t.empty(square, form)
-            if m.sliding_window:
+            if m.sliding_window and (needed or slides):
                 sliding = t.empty(square, form)
         elif kind == "flash":
             full = sliding = t.empty((batch, length), "bool") if padded else None

@@ -6,11 +6,24 @@ from collections.abc import Callable
 
 from advisor.decoders.stack import Stack
 from advisor.decoders.vision import Seen, Tower, TowerWeights
+from advisor.decoders.vision_clip import llava_tower
+from advisor.decoders.vision_intern import internvl_tower
+from advisor.decoders.vision_pixtral import mistral3_tower, pixtral_tower
 from advisor.decoders.vision_qwen import qwen_tower
+from advisor.decoders.vision_siglip import gemma3_tower
+from advisor.decoders.vision_smol import smolvlm_tower
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.tape import Tape
 
-TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {"qwen": qwen_tower}
+TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {
+    "gemma3": gemma3_tower,
+    "internvl": internvl_tower,
+    "llava": llava_tower,
+    "mistral3": mistral3_tower,
+    "pixtral": pixtral_tower,
+    "qwen": qwen_tower,
+    "smolvlm": smolvlm_tower,
+}
 
 
 def seen(

@@ -14,14 +14,9 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.norms import Norm, rms_norm
 from advisor.decoders.stack import Stack
 from advisor.parameters.storage import other_dtype
-from advisor.parameters.towers import (
-    TowerParts,
-    tower_adapted,
-    tower_parts,
-    tower_quant,
-    tower_trained,
-)
-from advisor.specs import LinearShape, Recipe, VisionSpec
+from advisor.parameters.tower_targets import tower_adapted
+from advisor.parameters.towers import tower_parts, tower_quant, tower_trained
+from advisor.specs import LinearShape, ModelSpec, Recipe, VisionSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.program import BATCH
 from advisor.tape.tape import Tape
@@ -31,25 +26,31 @@ class BlockKind(NamedTuple):
     """What differs between the blocks of a tower."""
 
     windowed: bool  # patches attend within a window
-    stacked: int  # its output is projected as well: the how many-th that is; 0: it is not
+    stacked: int = 0  # its output is projected as well: the how many-th that is; 0: it is not
+    unread: bool = False  # no token is made of its output
 
 
 def block_plan(v: VisionSpec) -> list[tuple[BlockKind, int]]:
     """Which blocks to run and how many each stands for."""
     stacked = {place: number for number, place in enumerate(v.deepstack_layers, 1)}
-    windows = v.window_size > 0
-    kinds = [
-        BlockKind(windows and place not in v.full_layers, stacked.get(place, 0)) for place in range(v.num_hidden_layers)
-    ]
-    return plan_of(kinds)
+    windows, read = v.window_size > 0, v.num_hidden_layers - v.unread_blocks
+    return plan_of(
+        [
+            BlockKind(windows and place not in v.full_layers, stacked.get(place, 0), place >= read)
+            for place in range(v.num_hidden_layers)
+        ]
+    )
 
 
 class TowerWeights:
-    """The weights of a tower and its projector as the tape sees them; blocks as `block_plan` lists them."""
+    """The weights of a tower and its projector as the tape sees them; blocks as `block_plan` lists them.
 
-    def __init__(self, v: VisionSpec, recipe: Recipe, rank: int, stack: Stack) -> None:
+    `read`: the blocks that tokens are made of.
+    """
+
+    def __init__(self, m: ModelSpec, v: VisionSpec, recipe: Recipe, rank: int, stack: Stack) -> None:
         self.trains, self.dtype = tower_trained(recipe), other_dtype(recipe)
-        parts, names = tower_parts(v), tower_adapted(v, recipe)
+        parts, names = tower_parts(v), tower_adapted(m, recipe)
         base = recipe.base_dtype
 
         def made(shape: LinearShape) -> Linear:
@@ -60,20 +61,22 @@ class TowerWeights:
             )
 
         self.tensors = [self._made(shape) for shape in parts.tensors]
-        self.bias = self._made((v.hidden_size,))
         self.around = {name: made(shape) for name, shape in parts.around.items()}
+        self.norms = {name: self._norm(v, width) for name, width in parts.norms.items()}
+        self.loose = {name: self._made((width,)) for name, width in parts.loose.items()}
         self.blocks = [
-            BlockWeights({name: made(shape) for name, shape in parts.block.items()}, self._norms(v, parts))
+            BlockWeights(
+                {name: made(shape) for name, shape in parts.block.items()},
+                [self._norm(v, v.hidden_size) for _ in range(2)],
+                {name: self._made((width,)) for name, width in parts.block_loose.items()},
+            )
             for _ in block_plan(v)
         ]
-        self.merger_norm = self._norm(v, v.hidden_size)
-        self.stacked_norms = [self._norm(v, v.merged_size) for _ in v.deepstack_layers]
+        self.read = [block for block, (kind, _) in zip(self.blocks, block_plan(v), strict=True) if not kind.unread]
+        self.unread = parts.unread
 
     def _made(self, shape: tuple[int, ...]) -> Tensor:
         return Tensor(shape, self.dtype, needs_grad=self.trains)
-
-    def _norms(self, v: VisionSpec, parts: TowerParts) -> list[Norm]:
-        return [self._norm(v, v.hidden_size) for _ in range(2)]
 
     def _norm(self, v: VisionSpec, width: int) -> Norm:
         if v.code.rms:
@@ -83,9 +86,11 @@ class TowerWeights:
     @property
     def trained(self) -> list[Tensor]:
         """The tensors that get gradients."""
-        norms = [self.merger_norm, *self.stacked_norms, *(norm for block in self.blocks for norm in block.norms)]
-        linears = [*self.around.values(), *(one for block in self.blocks for one in block.linears.values())]
-        own = [p for p in (*self.tensors, self.bias) if p.needs_grad]
+        norms = [norm for name, norm in self.norms.items() if name not in self.unread]
+        norms += [norm for block in self.read for norm in block.norms]
+        linears = [*self.around.values(), *(one for block in self.read for one in block.linears.values())]
+        loose = [*self.loose.values(), *(one for block in self.read for one in block.loose.values())]
+        own = [p for p in (*self.tensors, *loose) if p.needs_grad]
         return own + [p for norm in norms for p in norm.trained] + [p for part in linears for p in part.trained]
 
 
@@ -94,6 +99,7 @@ class BlockWeights(NamedTuple):
 
     linears: dict[str, Linear]
     norms: list[Norm]
+    loose: dict[str, Tensor]
 
 
 class Tower(NamedTuple):

@@ -1,4 +1,4 @@
-"""Attention of a vision tower: every patch of a piece attends to every other, piece by piece.
+"""Attention of a vision tower: every patch of a piece attends to every other, piece by piece, or tile beside tile.
 
 Source: transformers 5.23, models/qwen2_5_vl/modeling_qwen2_5_vl.py, Qwen2_5_VLVisionAttention.forward, and
 integrations/sdpa_attention.py.
@@ -11,9 +11,18 @@ from collections.abc import Sequence
 from math import prod
 
 from advisor.blocks import ITEM_BYTES
-from advisor.decoders.fused import EFFICIENT, FLASH, PREFERRED
-from advisor.decoders.sdpa import Call, cudnn_takes, sdpa_kernel
+from advisor.decoders.attention import Layout, composed_attention
+from advisor.decoders.fused import (
+    CUDNN_MASKED,
+    EFFICIENT,
+    FLASH,
+    PREFERRED,
+    efficient_attention,
+    fused_attention,
+)
+from advisor.decoders.sdpa import Call, cudnn_takes, sdpa_kernel, sums_in_memory
 from advisor.decoders.stack import Stack
+from advisor.decoders.vision import Tower
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import alias, copy
 from advisor.tape.ops import cast
@@ -27,6 +36,29 @@ def kinds_of(t: Tape, q: Tensor, stack: Stack, card: str) -> tuple[str, str]:
     if card and sdpa_kernel(call, card, stack.libraries.torch).kernel not in ("flash", "cudnn"):
         return EFFICIENT
     return PREFERRED if cudnn_takes(call) else FLASH
+
+
+def attended_tiles(d: Tower, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q, k and v (N, P, H) of N tiles, in each of which all attend to all: (N, P, H)."""
+    t, (tiles, places, width) = d.t, q.shape
+    shape = (tiles, d.v.num_attention_heads, places, d.v.head_dim)
+    q, k, v = (t.view(x, shape) for x in (q, k, v))
+    return t.view(attended_heads(d, q, k, v), (tiles, places, width))
+
+
+def attended_heads(d: Tower, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Queries, keys and values (N, heads, P, D), in the kernel that PyTorch picks; a mask is one of numbers."""
+    t, width = d.t, d.v.head_dim
+    call = Call(t.autocast or q.dtype, width, width, False, mask is not None, 0.0)
+    kernel = sdpa_kernel(call, d.card, d.stack.libraries.torch).kernel if d.card else "flash"
+    if kernel == "efficient":
+        return efficient_attention(t, q, k, v, mask, sums_in_memory(width, d.card), causal=False)
+    if kernel == "math":
+        layout = Layout(False, False, False, grouped=False, single_row=False)
+        return copy(t, composed_attention(t, q, k, v, mask, False, layout, causal=False), q.shape)
+    if mask is not None:
+        return fused_attention(t, q, k, v, mask, 0, CUDNN_MASKED, causal=False)
+    return fused_attention(t, q, k, v, None, 0, PREFERRED if cudnn_takes(call) else FLASH, causal=False)
 
 
 def attended_pieces(t: Tape, q: Tensor, k: Tensor, v: Tensor, pieces: Sequence[int], kinds: tuple[str, str]) -> Tensor:

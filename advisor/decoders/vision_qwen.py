@@ -8,26 +8,25 @@ from __future__ import annotations
 from math import ceil
 
 from advisor.decoders.adapters import linear
-from advisor.decoders.linear import autocast_operand
-from advisor.decoders.mlp import activation
 from advisor.decoders.rope import rotate_half
 from advisor.decoders.vision import BlockKind, BlockWeights, Seen, Tower, block_plan
 from advisor.decoders.vision_attention import attended_pieces, kinds_of
+from advisor.decoders.vision_patches import begun, embedded_patches, pixels_of
+from advisor.decoders.vision_tiles import activated
 from advisor.specs import Picture, VisionSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import chunk_last, copy, regathered
-from advisor.tape.ops import add, cast, mul, scale, unary
+from advisor.tape.ops import add, cast, mul, unary
 from advisor.tape.tape import Tape
 
 
 def qwen_tower(d: Tower, leaf: bool) -> Seen:
     """The tokens of a micro-batch's images; `leaf`: checkpointing makes embedded inputs require gradients."""
     t, v, plan = d.t, d.v, block_plan(d.v)
-    pixels = _pixels(d)
+    pixels = pixels_of(d)
     aside = [t.empty((d.patches, 2), "int64")]  # places of patches
-    x = _embedded(d, pixels)
-    if leaf and v.code.patches_are_leaf and not x.needs_grad:
-        x.needs_grad = True
+    x = embedded_patches(d, pixels)
+    begun(d, x, leaf)
     if v.position_rows:
         x = add(t, x, _positions(d, aside))
     tables = _tables(d)
@@ -62,35 +61,6 @@ def _finished(d: Tower, x: Tensor, stacked: list[Tensor], aside: list[Tensor]) -
     aside.clear()
     tokens, *further = (copy(t, one, one.shape) for one in (merged[0], *stacked))
     return Seen(tokens, further, [x, merged[0], *stacked])
-
-
-def _pixels(d: Tower) -> Tensor:
-    """The batch's pixels in the tower's dtype, held while the tower runs."""
-    pixels = Tensor((d.patches, d.v.patch_width), "float32")
-    return cast(d.t, pixels, d.weights.tensors[0].dtype)
-
-
-def _embedded(d: Tower, pixels: Tensor) -> Tensor:
-    """A convolution whose steps are as long as its kernel: (P, H). Where it is trained, it keeps input and kernel."""
-    t, weight = d.t, d.weights.tensors[0]
-    t.label("patches")
-    bias = d.weights.bias if d.v.position_rows else None
-    pixels, weight = autocast_operand(t, pixels), autocast_operand(t, weight)
-    bias = autocast_operand(t, bias) if bias is not None else None
-    dtype, (rows, columns), count = weight.dtype, weight.shape, d.patches
-    moved = pixels.bytes + weight.bytes
-    t.matmul(dtype, count, rows, columns, moved)
-    inputs = (weight,) if bias is None else (weight, bias)
-
-    def backward(g: Tensor) -> tuple[Tensor, ...]:
-        t.matmul(dtype, rows, columns, count, moved)
-        made = [t.empty((rows, columns), dtype)]
-        if bias is not None:
-            t.kernel("reduce", dtype, 0, g.bytes)
-            made.append(t.empty((rows,), dtype))
-        return tuple(made)
-
-    return t.op(inputs, (count, rows), dtype, backward, (pixels, weight))
 
 
 def _tables(d: Tower) -> tuple[Tensor, Tensor]:
@@ -207,17 +177,10 @@ def _turned(t: Tape, q: Tensor, k: Tensor, tables: tuple[Tensor, Tensor]) -> tup
 def _mlp(d: Tower, x: Tensor, w: BlockWeights) -> Tensor:
     t, v, linears = d.t, d.v, w.linears
     if "gate_proj" in linears:
-        activated = [_activated(t, v.activation, linear(t, x, linears["gate_proj"]))]
-        return linear(t, mul(t, activated.pop(), linear(t, x, linears["up_proj"])), linears["down_proj"])
+        gate = [activated(t, v.activation, linear(t, x, linears["gate_proj"]))]
+        return linear(t, mul(t, gate.pop(), linear(t, x, linears["up_proj"])), linears["down_proj"])
     first, second = ("fc1", "fc2") if "fc1" in linears else ("linear_fc1", "linear_fc2")
-    return linear(t, _activated(t, v.activation, linear(t, x, linears[first])), linears[second])
-
-
-def _activated(t: Tape, kind: str, x: Tensor) -> Tensor:
-    """The activation of x; quick_gelu is `x * sigmoid(1.702 * x)`."""
-    if kind == "quick_gelu":
-        return mul(t, x, unary(t, scale(t, x), "output"))
-    return activation(t, kind, x)
+    return linear(t, activated(t, v.activation, linear(t, x, linears[first])), linears[second])
 
 
 def _merged(d: Tower, x: Tensor, path: str, stacked: int) -> Tensor:
@@ -225,9 +188,9 @@ def _merged(d: Tower, x: Tensor, path: str, stacked: int) -> Tensor:
     t, v, around = d.t, d.v, d.weights.around
     first, second = ("0", "2") if path == "mlp" else ("linear_fc1", "linear_fc2")
     if stacked:
-        x = d.weights.stacked_norms[stacked - 1](t, t.view(x, (d.features, v.merged_size)))
+        x = d.weights.norms[path](t, t.view(x, (d.features, v.merged_size)))
     else:
-        x = t.view(d.weights.merger_norm(t, x), (d.features, v.merged_size))
+        x = t.view(d.weights.norms["merger"](t, x), (d.features, v.merged_size))
     hidden = [linear(t, x, around[f"{path}.{first}"])]
     hidden.append(unary(t, hidden.pop(), "input"))
     return linear(t, hidden.pop(), around[f"{path}.{second}"])

@@ -23,7 +23,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.own_weights import own_weights
+from advisor.parameters.own_weights import own_weights, saves_inner
 from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype
 from advisor.parameters.targets import expert_adapters, outer_adapters, targets_in
 from advisor.specs import FUSED_LOSSES, ModelSpec, Recipe
@@ -125,8 +125,9 @@ def outer_norm(m: ModelSpec, dtype: str, trained: bool, stack: Stack, place: Nor
 
 def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[str, Linear]:
     """The linear layers around the decoder layers."""
-    targets, frozen = outer_adapters(m, recipe), not own_weights(m, recipe).rest
-    return {
+    targets, own = outer_adapters(m, recipe), own_weights(m, recipe)
+    frozen = not own.rest
+    found = {
         name: Linear(
             shape,
             recipe,
@@ -138,6 +139,11 @@ def projections(m: ModelSpec, recipe: Recipe, rank: int, stack: Stack) -> dict[s
         )
         for name, shape in outer_linears(m).items()
     }
+    if own.head and recipe.has_adapters and saves_inner(m):  # a copy of it is trained, as it is
+        for one in found.values():
+            one.weight = Tensor(one.weight.shape, own.dtype, needs_grad=True)
+            one.bias = Tensor((one.out_features,), own.dtype, needs_grad=True) if one.bias is not None else None
+    return found
 
 
 def output_embedding(m: ModelSpec, recipe: Recipe, rank: int, weight: Tensor, stack: Stack) -> Linear:

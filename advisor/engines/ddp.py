@@ -23,7 +23,7 @@ class Ddp(Engine):
 
     def beside(self) -> Iterator[Held]:
         """The buckets: as many bytes as the trained parameters have. Their sizes change with the first step."""
-        size = sum(piece.bytes * unit.copies for unit in self.units.all for piece in trained_pieces(unit))
+        size = sum(one.bytes * one.times for one in self.updated())
         yield Held(TermName.REDUCTION, size, 1)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:

@@ -9,7 +9,7 @@ from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.decoders.units import Piece, Unit, Units
 from advisor.engines.parts import Parts, Turn
-from advisor.parameters.trained import Trained
+from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.terms import TermName
 
@@ -25,7 +25,6 @@ class Height(NamedTuple):
     at: At
     gathered: int
     reduction: int = 0
-    reduced: bool = False  # the part's own gradients have been reduced by then
 
 
 class Transfer(NamedTuple):
@@ -82,6 +81,8 @@ class Engine:
     name = ""
     gradient_dtype = ""
     """Of the gradients that a layer makes; '' for that of each parameter."""
+    spreads = False
+    """Whether a rank holds parts of parameters; if not, it holds what one card would."""
     overlaps = True
     """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 
@@ -114,10 +115,6 @@ class Engine:
         """The tensors that the optimizer updates on the host."""
         return []
 
-    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
-        """Bytes that one layer at `place` copies to the card before it runs, and to the host after."""
-        return 0, 0
-
     def computed(self) -> Recipe:
         """The recipe as the layers compute it: which dtypes their weights have there."""
         return self.recipe
@@ -127,10 +124,8 @@ class Engine:
         return TermName.ADAPTERS if piece.trained and self.recipe.has_adapters else TermName.BASE_WEIGHTS
 
     def weights(self) -> Iterator[Held]:
-        """The parameters of a rank."""
-        for unit in self.units.all:
-            for piece in unit.pieces:
-                yield Held(self.term_of(piece), piece.bytes, unit.copies)
+        """The parameters of a rank that `spreads` them."""
+        return iter(())
 
     def beside(self) -> Iterator[Held]:
         """What the engine itself holds from step to step."""
@@ -138,11 +133,7 @@ class Engine:
 
     def updated(self) -> list[Trained]:
         """The tensors that the optimizer of a rank updates."""
-        return [
-            as_trained(piece, piece.rows, piece.dtype, unit.copies)
-            for unit in self.units.all
-            for piece in trained_pieces(unit)
-        ]
+        return list(trained_shapes(self.m, self.recipe))
 
     def gradients_bytes(self) -> int:
         """What stands of the gradients when the optimizer begins."""
@@ -158,7 +149,7 @@ class Engine:
 
     def accumulated_bytes(self) -> int:
         """What stands of the gradients between two micro-batches of a step: whole, as the layers made them."""
-        return sum(gradient_blocks(unit.pieces, self.gradient_dtype) * unit.copies for unit in self.units.all)
+        return self.gradients_bytes()
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """The points of forward and backward that may be the highest."""

@@ -54,6 +54,7 @@ class Fsdp2(Engine):
     """Everything that is a parameter is spread over the ranks by its rows."""
 
     name = "FSDP2"
+    spreads = True
 
     @property
     def mixed(self) -> bool:
@@ -113,17 +114,6 @@ class Fsdp2(Engine):
         gradients = sum(one.bytes * one.times for one in self.updated_on_host())
         return gradients + sum(held.bytes * held.times for held in self._parts()) if self.on_host else 0
 
-    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
-        """A part goes up before each gather; what is left of the gradients goes down after their reduction.
-
-        Source: PyTorch 2.13, _fsdp_param.py, FSDPParam.all_gather_inputs, and _fsdp_collectives.py, foreach_reduce.
-        """
-        if not self.on_host:
-            return 0, 0
-        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
-        me = self._exchanged(place)
-        return me.stored if "gather" in kinds else 0, me.scattered // self.ranks if "scatter" in kinds else 0
-
     def _updated(self) -> list[Trained]:
         return [self._part(piece, unit.copies) for unit in self.units.all for piece in trained_pieces(unit)]
 
@@ -153,6 +143,10 @@ class Fsdp2(Engine):
         """The bytes of each unit, by the place of its part; a tied embedding's are the last unit's."""
         return {None: NOTHING, **{place: self._bytes_of(unit) for place, unit in self.by_place.items()}}
 
+    def accumulated_bytes(self) -> int:
+        """Whole gradients, in the dtype of the gathered weights."""
+        return sum(gradient_blocks(unit.pieces, self.gradient_dtype) * unit.copies for unit in self.units.all)
+
     def reduced(self) -> dict[int, int]:
         """A unit is reduced as soon as its layer has run backward; tied weights with the embedding."""
         waiting = {HEAD} if self.tied else set()
@@ -160,41 +154,51 @@ class Fsdp2(Engine):
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Around each part: its copy-out, its highest point, and the reduction of its gradients."""
-        kept = 0 if self.placement.reshard else sum(self.sizes[p].weights * u.copies for p, u in self.by_place.items())
         standing = self.sizes[HEAD].weights if self.tied else 0
         for turn in parts.forward_turns():
             yield from self._forward(turn, standing)
         for turn in parts.backward_turns():
             yield from self._backward(turn, standing if turn.part.place != HEAD else 0)
-        assert kept >= 0
+
+    @cached_property
+    def kept(self) -> int:
+        """What stands of gathered weights where nothing is resharded: all units, as at the end of the forward.
+
+        Ignores: that fewer stand early in the forward and late in the backward, away from the highest point.
+        """
+        return 0 if self.placement.reshard else sum(self.sizes[p].weights * u.copies for p, u in self.by_place.items())
 
     def _forward(self, turn: Turn, standing: int) -> Iterator[Height]:
         place = turn.part.place
         me, before = self.sizes[place], self.sizes[turn.earlier]
         if self.tied and place == HEAD:  # gathered since the embedding
-            yield Height(turn, "peak", standing + before.buffer)
+            yield Height(turn, "peak", max(standing, self.kept) + before.buffer)
             return
         if self.tied and place == EMBEDDING:
             me = self.sizes[HEAD]
             standing = 0
-        yield Height(turn, "before", standing + before.buffer + me.buffer + max(me.weights, me.cast))
-        yield Height(turn, "peak", standing + me.buffer + me.weights)
+        weights = max(standing + me.weights, self.kept if place != EMBEDDING else 0)
+        yield Height(turn, "before", before.buffer + me.buffer + max(weights, standing + me.cast))
+        yield Height(turn, "peak", me.buffer + weights)
 
     def _backward(self, turn: Turn, standing: int) -> Iterator[Height]:
         place = turn.part.place
-        me, ahead = self.sizes[place], self.sizes[turn.later].buffer
+        me, ahead = self.sizes[place], self.sizes[turn.later].buffer if self.placement.reshard else 0
         waiting = 0 if self.tied and turn.earlier == HEAD else self.sizes[turn.earlier].scattered
         if place == HEAD:  # the loss runs backward before the head is asked for
-            yield Height(turn, "peak", me.weights)
-            yield Height(turn, "after", me.weights + ahead, 0 if self.tied else me.scattered + me.left)
+            weights = max(me.weights, self.kept)
+            yield Height(turn, "peak", weights)
+            yield Height(turn, "after", weights + ahead, 0 if self.tied else me.scattered + me.left)
         elif place == EMBEDDING:
             last = self.sizes[HEAD] if self.tied else me
             yield Height(turn, "peak", standing + (0 if self.tied else me.buffer), waiting)
             yield Height(turn, "after", 0, max(waiting, last.scattered + last.left + (0 if self.tied else me.left)))
         else:
-            yield Height(turn, "before", standing + me.buffer + me.weights, waiting)
-            yield Height(turn, "peak", standing + me.weights + ahead, waiting)
-            yield Height(turn, "after", standing + ahead, me.scattered + me.left)
+            weights = max(standing + me.weights, self.kept)
+            if self.placement.reshard:
+                yield Height(turn, "before", me.buffer + weights, waiting)
+            yield Height(turn, "peak", weights + ahead, waiting)
+            yield Height(turn, "after", weights - me.weights + ahead, me.scattered + me.left)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.

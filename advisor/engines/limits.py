@@ -16,16 +16,20 @@ BY_ACCELERATE = ("", "llamafactory", "ms-swift")
 
 def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
     """Why a recipe cannot run on cards that shard by the placement's engine, and what to do; '' where it can."""
-    sharding = placement.effective_sharding
-    if placement.gpus == 1 or placement.copies_model:
+    if placement.copies_model:
         return ""
     if not isinstance(m, ModelSpec):
         return "only ddp is known for a model that was traced, not computed; use --sharding ddp"
+    if libraries_of(recipe.stack).code == "unsloth":
+        # trelis.substack.com/p/multi-gpu-training-with-unsloth; accelerate loads its models on one card each
+        return "Unsloth runs several cards as copies of the model alone; use --sharding ddp"
+    if m.task == "classification":
+        return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:
         return "an optimizer step inside backward updates whole parameters, and a card has parts; leave it out"
     if recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
         return f"weights stored as {recipe.quant} are not spread over cards; use --sharding ddp"
-    return engine_kind(sharding).refuses(m, recipe)
+    return engine_kind(placement.effective_sharding).refuses(m, recipe)
 
 
 def check_placement(m: Model, recipe: Recipe, placement: Placement) -> None:

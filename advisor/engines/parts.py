@@ -7,24 +7,9 @@ from typing import NamedTuple
 
 from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT
-from advisor.tape.program import Bytes, PartMemory
+from advisor.tape.program import Bytes, PartMemory, minus, plus, times
 
 ZERO: Bytes = [0] * len(CATEGORY_NAMES)
-
-
-def minus(a: Bytes, b: Bytes) -> Bytes:
-    """The difference, by category."""
-    return [x - y for x, y in zip(a, b, strict=True)]
-
-
-def plus(*parts: Bytes) -> Bytes:
-    """The sum, by category."""
-    return [sum(one) for one in zip(*parts, strict=True)]
-
-
-def times(a: Bytes, count: int) -> Bytes:
-    """So many of it."""
-    return [x * count for x in a]
 
 
 class Turn(NamedTuple):

@@ -50,6 +50,8 @@ class Group(NamedTuple):
 class DeepSpeed(Engine):
     """What the three stages share: the module is cast to 16 bits, adapters too, and the optimizer works in fp32."""
 
+    spreads = True
+
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
         """DeepSpeed casts the whole module, or works in fp32."""

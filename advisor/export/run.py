@@ -15,7 +15,7 @@ from advisor.parameters.modules import layer_linears, parameter_count
 from advisor.parameters.targets import attention_names, spelled_targets
 from advisor.parameters.token_mixers import distributions_of
 from advisor.rates import learning_rate
-from advisor.specs import ModelSpec, Recipe, Workload
+from advisor.specs import ModelSpec, Placement, Recipe, Workload
 
 ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
 
@@ -36,6 +36,8 @@ class Run(NamedTuple):
     gpus: int = 1
     bf16: bool = True
     """Whether the cards compute in bf16; if not, mixed precision is fp16."""
+    placement: Placement = Placement()
+    """How the cards share the job."""
 
     @property
     def source(self) -> str:

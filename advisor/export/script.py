@@ -24,7 +24,28 @@ def joined(*parts: str) -> str:
 
 def start_command(run: Run) -> str:
     """What starts the script, on one card or on all of a machine."""
-    return f"python {NAME}" if run.gpus == 1 else f"torchrun --nproc-per-node {run.gpus} {NAME}"
+    if run.gpus == 1:
+        return f"python {NAME}"
+    return f"torchrun --nproc-per-node {run.gpus} {NAME}" if run.placement.copies_model else _accelerated(run)
+
+
+def _accelerated(run: Run) -> str:
+    """accelerate's launcher, which hands FSDP2 on to the Trainer.
+
+    Source: accelerate 1.15, commands/launch.py; transformers 5.23, trainer.py, which takes FSDP from the environment.
+    """
+    at = run.placement
+    flags = {
+        "num_processes": run.gpus,
+        "fsdp_version": 2,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_reshard_after_forward": str(at.reshard).lower(),
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "mixed_precision": run.mixed_precision or "no",
+    }
+    if at.cpu_offload == "parameters":
+        flags["fsdp_offload_params"] = "true"
+    return f"accelerate launch --use_fsdp {' '.join(f'--{name} {value}' for name, value in flags.items())} {NAME}"
 
 
 def options(run: Run, smoke: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
+from advisor.parameters.layers import attends_anywhere
 from advisor.specs import ModelSpec
 
 STEPS = 3
@@ -71,4 +72,6 @@ def _sizes(model: ModelSpec) -> dict[str, int]:
     if model.kv_lora_rank or model.fused_qkv:
         del sizes["head_dim"]  # which some of their configs do not take
     sizes |= {"rotary_dim": 8} if model.rotary_dim else {}
+    if not attends_anywhere(model):
+        sizes["num_heads"] = 2 * sizes["hidden_size"] // sizes["head_dim"]  # of its state-space layers, twice as wide
     return sizes | (_LATENT if model.kv_lora_rank else _EXPERTS if model.num_experts else {})

@@ -15,7 +15,7 @@ from advisor.answer import Advice, Candidate, DataFile
 from advisor.errors import InputError
 from advisor.export import Target
 from advisor.export.run import Run, TrainingFile
-from advisor.specs import CAUSAL, TracedModel
+from advisor.specs import CAUSAL, Placement, TracedModel
 
 
 class Export(Protocol):
@@ -60,8 +60,10 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
         data.model_copy(update={"path": _seen_from(folder, data.path)}),
         advice.gpu.gpus,
         advice.gpu.bf16,
+        row.placement or Placement(),
     )
     trainer = {"auto": advice.trainer.name, "python": "transformers"}.get(target, target)
+    _check_spread(run, trainer)
     export = export_of(trainer)
     if export is not None:
         written = export.write(run)
@@ -74,6 +76,22 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
     script = transformers.write(run)
     note = f"# Written for transformers, with the same knobs: there is no export for {trainer} yet.\n"
     return script._replace(text=note + script.text)
+
+
+def _check_spread(run: Run, trainer: str) -> None:
+    """Raises InputError for a job that is spread over cards in a way that no file says yet."""
+    at = run.placement
+    if at.nodes > 1:
+        raise InputError(
+            "no file yet for more than one machine: start the one of --nodes 1 on each by accelerate launch"
+        )
+    if at.copies_model or (trainer == "transformers" and not run.recipe.is_quantized):
+        return
+    what = f"{at.effective_sharding} with {trainer}" + (" on a 4-bit base" if run.recipe.is_quantized else "")
+    raise InputError(
+        f"no file yet for {what}: take the one of --sharding ddp, start it by accelerate launch --use_fsdp "
+        "--fsdp_version 2, and load as ADV108 says"
+    )
 
 
 def _seen_from(folder: str, path: str) -> str:

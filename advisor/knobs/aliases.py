@@ -24,7 +24,6 @@ STAND_INS: dict[str, dict[str, tuple[str, str]]] = {
         **dict.fromkeys(("peft", "accelerate", "lmflow", "fastchat"), ("transformers", "it runs that Trainer or loop")),
         **dict.fromkeys(("alignment_handbook", "sfttrainer"), ("trl", "it runs that SFTTrainer")),
         "qlora": ("transformers", "its libraries of 2023 can be named: --stack transformers-4.36"),
-        "open_instruct": ("transformers", "its own loop has no preset"),
         "llm_foundry": ("transformers", "its own loop, Composer's, has no preset"),
     },
 }
@@ -47,5 +46,6 @@ TRAINER_ALIASES = {
     "automodel": "nemo-automodel",
     "nemo": "nemo-automodel",
     "llama_factory": "llamafactory",
+    "open_instruct": "open-instruct",
     "lit_gpt": "litgpt",
 }

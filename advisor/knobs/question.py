@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from advisor.checkpoints import Quantization
 from advisor.frozen import Frozen
@@ -43,6 +43,8 @@ class Question(Frozen):
     skip_bad_lines: bool | None = None
     epochs: float | None = None
     method: Method | None = None  # 'all' leaves it open
+    task: Literal["classification"] | None = None
+    labels: int | None = None
     rank: int | None = None
     alpha: float | None = None
     target_modules: tuple[str, ...] | None = None

@@ -33,6 +33,7 @@ from advisor.specs import (
     KernelSet,
     Link,
     Loss,
+    ModelSpec,
     Offload,
     PackingStrategy,
     Padding,
@@ -48,10 +49,11 @@ from advisor.specs import (
     Workload,
 )
 
-Home = Literal["question", "workload", "recipe", "placement", "rental"]
+Home = Literal["question", "model", "workload", "recipe", "placement", "rental"]
 Kind = Literal["int", "float", "bool", "choice", "names", "text"]
 
 _SPECS: dict[str, type[Frozen]] = {
+    "model": ModelSpec,
     "workload": Workload,
     "recipe": Recipe,
     "placement": Placement,
@@ -111,6 +113,8 @@ KNOBS: tuple[Knob, ...] = (
     Knob("skip_bad_lines", "question", "bool", "leave out rows of --data that cannot be read"),
     Knob("epochs", "workload", "float", "passes over the data"),
     Knob("method", "question", "choice", "only this method ('all' compares them)", ("all", *METHODS)),
+    Knob("task", "model", "choice", "train it for another task than its config names", ("classification",)),
+    Knob("labels", "model", "int", "scores of a row with --task classification: classes, or 1 for a number"),
     Knob("rank", "recipe", "int", "rank of the adapters"),
     Knob("alpha", "recipe", "float", "scaling of the adapters (default: twice the rank)"),
     Knob(
@@ -244,6 +248,8 @@ KNOBS: tuple[Knob, ...] = (
 BY_NAME: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 COLLATOR_KNOBS = ("packing_strategy", "padding", "pad_to_multiple_of", "max_pixels")
 """Knobs of a workload that a trainer may set."""
+SPREADING_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "placement" and knob.name != "gpus")
+"""Knobs about several cards."""
 RECIPE_KNOBS = tuple(knob.name for knob in KNOBS if knob.home == "recipe")
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import NamedTuple
 
-from advisor.specs import Mixer, ModelSpec
+from advisor.specs import ATTENDING, Mixer, ModelSpec
 
 
 class Kind(NamedTuple):
@@ -17,6 +17,7 @@ class Kind(NamedTuple):
     mixer: Mixer = "attention"
     chooses: bool = True  # the tokens that it attends to, in a model whose other layers take over its choice
     shares: bool = False  # takes keys and values from a layer before
+    unnormed: bool = False  # lacks the norm before attention that others have
 
 
 def sliding_flags(m: ModelSpec) -> tuple[bool, ...]:
@@ -34,6 +35,11 @@ def mixers_of(m: ModelSpec) -> tuple[Mixer, ...]:
     return m.mixers or (m.mixer,) * m.num_hidden_layers
 
 
+def attends_anywhere(m: ModelSpec) -> bool:
+    """Whether any layer has attention."""
+    return any(mixer in ATTENDING for mixer in mixers_of(m))
+
+
 def choosing_flags(m: ModelSpec) -> tuple[bool, ...]:
     """For each layer, whether it chooses itself the tokens that it attends to."""
     return m.choosing_layers or (True,) * m.num_hidden_layers
@@ -48,7 +54,8 @@ def sharing_flags(m: ModelSpec) -> tuple[bool, ...]:
 @lru_cache(maxsize=256)
 def kinds_of(m: ModelSpec) -> tuple[Kind, ...]:
     """The kind of every layer, in order."""
-    flags = dense_flags(m), sliding_flags(m), mixers_of(m), choosing_flags(m), sharing_flags(m)
+    unnormed = [m.attention_norm == "after_first" and not i for i in range(m.num_hidden_layers)]
+    flags = dense_flags(m), sliding_flags(m), mixers_of(m), choosing_flags(m), sharing_flags(m), unnormed
     return tuple(map(Kind, *flags))
 
 
@@ -70,6 +77,8 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
         changes |= {"index_heads": m.index_heads if kind.chooses else 0, "choosing_layers": ()}
     if m.sinks_slide:
         changes |= {"attention_sinks": kind.sliding, "sinks_slide": False}
+    if m.attention_norm == "after_first":
+        changes["attention_norm"] = "none" if kind.unnormed else "every"
     if kind.dense or (m.one_block and kind.mixer != "none"):
         mlp = "gated" if not m.one_block else "plain" if kind.mixer == "none" else "none"
         changes |= {"mlp": mlp, "num_experts": 0, "shared_expert_size": 0, "expert_layers": ()}
@@ -97,6 +106,7 @@ def layer_groups(m: ModelSpec, begin: int = 0, end: int | None = None) -> tuple[
     Of all layers, or of those from `begin` up to `end`.
     """
     apart = m.mixers or m.choosing_layers or m.kv_shared_layers or m.sinks_slide
+    apart = apart or m.attention_norm == "after_first"
     if not (m.expert_layers or m.global_head_dim or apart):
         count = len(range(m.num_hidden_layers)[begin:end])
         return ((m, count),) if count else ()

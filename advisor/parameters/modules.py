@@ -10,6 +10,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
+from advisor.architectures.classifiers import classifier_of
 from advisor.errors import expect
 from advisor.parameters.layer_inputs import (
     OUTPUT_SCALE,
@@ -175,7 +176,9 @@ def _index_linears(m: ModelSpec) -> list[LinearShape]:
 def layer_norms(m: ModelSpec) -> tuple[NormVectors, ...]:
     """The norms of one decoder layer, and the sinks of its attention."""
     vectors = int(m.norm_weight) + int(m.norm_bias)
-    count = 1 if m.one_block else {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    count = (
+        1 if m.one_block or m.attention_norm == "none" else {"sandwich": 4, "parallel_one": 1}.get(m.norm_placement, 2)
+    )
     if m.num_experts and architecture_of(m.architecture).experts_beside_mlp:  # before, after and beside them
         count += 3
     found = [NormVectors(f"{PLAIN_NORM}{i}", m.hidden_size, vectors) for i in range(count)]
@@ -258,9 +261,11 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
 
     From narrower embeddings and back, what layers get of each token, and the layer before an encoder's head.
     """
-    if m.task == "masked_tokens":
+    if m.bidirectional and m.task != "embeddings":
         h, name = m.hidden_size, architecture_of(m.architecture).transform_name
-        return {name: LinearShape(name=name, in_features=h, out_features=h, bias=True)}
+        if m.task == "classification":
+            name = classifier_of(model_type=m.architecture).inner
+        return {name: LinearShape(name=name, in_features=h, out_features=h, bias=m.transform_bias)}
     found = further_outer_linears(m)
     if m.token_size != m.hidden_size:
         found.append(LinearShape(name="project_in", in_features=m.token_size, out_features=m.hidden_size))
@@ -268,9 +273,19 @@ def outer_linears(m: ModelSpec) -> dict[str, LinearShape]:
     return {shape.name: shape for shape in found}
 
 
+def transforms_head(m: ModelSpec) -> bool:
+    """Whether a linear layer, an activation and a norm come before the head."""
+    return m.task == "masked_tokens" or (
+        m.task == "classification" and m.bidirectional and classifier_of(model_type=m.architecture).normed
+    )
+
+
 @lru_cache(maxsize=256)
 def head_linear(m: ModelSpec) -> LinearShape:
-    """The output embedding, which has the same name in all decoders of transformers 5."""
+    """The output embedding, which has the same name in all decoders of transformers 5, or the scores of a row."""
+    if m.task == "classification":
+        name = classifier_of(model_type=m.architecture).head
+        return LinearShape(name=name, in_features=m.token_size, out_features=m.labels, bias=m.bidirectional)
     name = architecture_of(m.architecture).head_name
     return LinearShape(name=name, in_features=m.token_size, out_features=m.vocab_size, bias=m.lm_head_bias)
 
@@ -280,7 +295,7 @@ class OuterParameter(NamedTuple):
 
     shape: tuple[int, ...]
     times: int
-    part: Literal["tokens", "layer tokens", "positions", "head bias", "norms"]
+    part: Literal["tokens", "layer tokens", "positions", "scores", "head bias", "norms"]
 
 
 def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
@@ -290,7 +305,7 @@ def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
     positions, and token types with them; the norms before and after.
     """
     vectors = (int(m.norm_weight) + int(m.norm_bias)) * (
-        int(m.final_norm) + int(m.embedding_norm) + int(m.task == "masked_tokens")
+        int(m.final_norm) + int(m.embedding_norm) + int(transforms_head(m))
     )
     found = [
         OuterParameter((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2, "tokens"),
@@ -298,6 +313,8 @@ def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
         OuterParameter((m.position_rows, m.hidden_size), int(m.position == "learned"), "positions"),
         OuterParameter((m.token_types, m.hidden_size), int(m.token_types > 0), "positions"),
         OuterParameter((m.vocab_size,), int(m.lm_head_bias), "head bias"),
+        OuterParameter((m.labels, m.token_size), int(m.labels > 0), "scores"),
+        OuterParameter((m.labels,), int(m.labels > 0 and m.bidirectional), "head bias"),
         OuterParameter((m.hidden_size,), vectors, "norms"),
         OuterParameter((m.layer_input_size,), int(m.layer_input_size > 0), "norms"),
     ]

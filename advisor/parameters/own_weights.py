@@ -14,11 +14,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
+from advisor.architectures.classifiers import classifier_of
 from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import head_linear, outer_parameters
 from advisor.parameters.storage import other_dtype
 from advisor.specs import ModelSpec, Recipe
+
+QUANTIZED_SCORES = (
+    "fails on the classifier of {}: transformers quantizes it, for its last parameter is a bias, and peft cannot train "
+    "it then: use lora, dora or full"
+)
+"""Source: transformers 5.23, quantizers/base.py, get_keys_to_not_convert: the last parameter's name less '.weight'."""
 
 NORMS = "norm"
 """The name that ends those of all norms, in most models."""
@@ -55,7 +62,9 @@ def embedding_name(m: ModelSpec) -> str:
 def saveable_modules(m: ModelSpec) -> tuple[str, ...]:
     """The modules that can be trained beside adapters; quantized ones cannot, others are left to full fine-tuning."""
     norms = (NORMS,) if architecture_of(m.architecture).norms_end_in_norm and m.norm_weight else ()
-    heads = () if m.task != "next_token" else (head_linear(m).name,)  # its bias is tied to a parameter beside it
+    heads = (head_linear(m).name,) if m.task == "next_token" else ()  # an encoder's is tied to a parameter beside it
+    if m.task == "classification":
+        heads = (classifier_of(model_type=m.architecture).module,)
     return (embedding_name(m), *heads, *norms)
 
 
@@ -74,20 +83,43 @@ def own_weights(m: ModelSpec, recipe: Recipe) -> OwnWeights:
 
     Raises what `check_own_weights` raises.
     """
-    other, names, full = other_dtype(recipe), recipe.modules_to_save, recipe.method == "full"
+    other, names, full = other_dtype(recipe), saved_modules(m, recipe), recipe.method == "full"
     if not recipe.trained_layers and (full or not names):
         return OwnWeights(full, full, full, full, full, other)
     check_own_weights(m, names, recipe.trained_layers)
     if full and NORMS in names:
         raise BadValue("--modules-to-save", NORMS, "must not be named where the last layers are trained whole")
-    embedding, head = embedding_name(m) in names, head_linear(m).name in names
-    if full and m.tie_word_embeddings:  # one tensor, under one name
+    embedding, head = embedding_name(m) in names, head_module(m) in names
+    if full and not m.labels and m.tie_word_embeddings:  # one tensor, under one name
         if head and not embedding:
             why = f"of {m.name} is tied to {embedding_name(m)}: name that to train it where it is"
             raise BadValue("--modules-to-save", head_linear(m).name, why)
         head = embedding
     dtype = other if recipe.trained_dtype == "base" else recipe.trained_dtype
     return OwnWeights(full, NORMS in names, embedding, head, False, dtype)
+
+
+def head_module(m: ModelSpec) -> str:
+    """The module that holds the head."""
+    return classifier_of(model_type=m.architecture).module if m.task == "classification" else head_linear(m).name
+
+
+def saved_modules(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """What is trained beside adapters, or the last layers: what is named, and a classifier's head beside adapters.
+
+    Source: peft 0.21, peft_model.py, PeftModelForSequenceClassification.__init__: ["classifier", "score"].
+    """
+    names = recipe.modules_to_save
+    if m.task == "classification" and m.bidirectional and recipe.is_quantized:
+        raise BadValue("--method", recipe.method, QUANTIZED_SCORES.format(m.name))
+    scored = m.task == "classification" and recipe.has_adapters and head_module(m) not in names
+    return (*names, head_module(m)) if scored else names
+
+
+def saves_inner(m: ModelSpec) -> bool:
+    """Whether the head's module holds the layer before it, too (RoBERTa's)."""
+    row = classifier_of(model_type=m.architecture) if m.task == "classification" else None
+    return row is not None and row.inner.startswith(f"{row.module}.")
 
 
 def first_trained_layer(m: ModelSpec, recipe: Recipe) -> int:
@@ -113,7 +145,7 @@ def outer_tensors(m: ModelSpec, recipe: Recipe) -> list[OuterTensor]:
     def tensor(shape: tuple[int, ...], times: int, trained: bool) -> OuterTensor:
         return OuterTensor(shape, times, own.dtype if full and trained else other, full and trained)
 
-    trains = {"tokens": own.embedding, "head bias": own.head, "norms": own.norms}
+    trains = {"tokens": own.embedding, "scores": own.head, "head bias": own.head, "norms": own.norms}
     found = []
     for shape, times, part in outer_parameters(m):
         if part == "tokens" and times == 2 and own.embedding != own.head:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from advisor.architectures import architecture_of
 from advisor.architectures.scaled import READ_SCALED, scaled_modules
 from advisor.errors import BadValue
-from advisor.libraries import MIRRORED, libraries_of, version_text
+from advisor.libraries import MIRRORED, Version, libraries_of, version_text
 from advisor.parameters.rotations import rotation_shape
 from advisor.parameters.storage import other_dtype
 from advisor.parameters.targets import default_targets, passes_over_linears, resolve_targets
@@ -17,7 +17,8 @@ from advisor.specs import REPLACING, DType, LinearShape, Model, ModelSpec, Recip
 
 _TITLES: dict[Variant, str] = {"oft": "OFT", "ia3": "IA3", "vera": "VeRA"}
 
-
+BY_BASE: Version = (0, 18)
+"""The version of peft whose OFT has a class for each kind of quantized base; known beside 0.21's."""
 VERA_RANK = 256
 """peft's own. Source: peft 0.21, tuners/vera/config.py."""
 
@@ -87,6 +88,15 @@ def _mixes_dtypes(recipe: Recipe) -> bool:
     return recipe.variant == "vera" and recipe.adapter_dtype != shared_dtype(recipe)
 
 
+def _knows_rotation(recipe: Recipe, peft: Version) -> bool:
+    """Whether OFT on that base is mirrored of that version of peft: 0.18 but for GPTQ, whose layer it runs twice.
+
+    Its classes for quantized bases let the fp32 input go before the layer runs, not after; the rotation before that
+    holds more, so that no peak differs. Source: peft 0.18.1, tuners/oft/layer.py, bnb.py, awq.py and gptq.py.
+    """
+    return recipe.variant == "oft" and peft == BY_BASE and recipe.quant in ("none", "nf4", "fp4", "awq")
+
+
 def check_replacing(m: ModelSpec, recipe: Recipe) -> None:
     """Raises BadValue for what peft cannot adapt so, and for what is not mirrored of it."""
     name, title = recipe.variant, title_of(recipe)
@@ -96,7 +106,7 @@ def check_replacing(m: ModelSpec, recipe: Recipe) -> None:
     libraries = libraries_of(recipe.stack)
     if libraries.code and (name, libraries.code) != ("oft", "llamafactory"):
         raise BadValue("--variant", name, f"{libraries.code} has none")
-    if libraries.peft != MIRRORED.peft:
+    if libraries.peft != MIRRORED.peft and not _knows_rotation(recipe, libraries.peft):
         mirrored, other = version_text(MIRRORED.peft), version_text(libraries.peft)
         raise BadValue("--variant", name, f"is mirrored of peft {mirrored} alone, and this stack has {other}")
     if name == "oft" and architecture_of(m.architecture).linears_are_conv1d:
@@ -112,6 +122,7 @@ def check_replacing(m: ModelSpec, recipe: Recipe) -> None:
             "--autocast", False, f"must be on: without it peft 0.21's {title} hands two dtypes to one product"
         )
     stores = {"oft": ("none", "nf4", "fp4")}.get(name, ("none", "nf4", "fp4", "int8"))
+    stores = (*stores, *(("awq",) if name == "oft" and libraries.peft == BY_BASE else ()))
     wrong: list[str] = [recipe.method] * recipe.is_dora
     wrong += ["dropout"] * (recipe.dropout > 0 and name != "vera")
     wrong += ["trained layers"] * (recipe.trained_layers > 0 and name == "ia3")

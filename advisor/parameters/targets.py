@@ -8,8 +8,9 @@ from math import prod
 
 from advisor.architectures import architecture_of
 from advisor.errors import BadValue, UnknownName
-from advisor.parameters.layers import layer_groups
+from advisor.parameters.layers import attends_anywhere, layer_groups
 from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
+from advisor.parameters.own_weights import saves_inner
 from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
@@ -85,8 +86,11 @@ def resolve_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> frozenset[
             if listed
             else f"fails on the router of {m.architecture}, a linear layer that returns several tensors"
         )
+        names, other = ", ".join(_names_of(m)), "use attention, or " if attends_anywhere(m) else ""
+        raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; {other}name some of {names}")
+    if target_modules == ("attention",) and not attends_anywhere(m):
         names = ", ".join(_names_of(m))
-        raise BadValue("target modules", "all-linear", f"peft 0.21 {why}; use attention, or name some of {names}")
+        raise BadValue("target modules", "attention", f"names nothing in {m.name}: name some of {names}")
     if not (len(target_modules) == 1 and target_modules[0] in _ALONE):
         known, refused = _names_of(m), architecture_of(m.architecture).refused_in_peft
         for name in target_modules:
@@ -132,7 +136,7 @@ def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearS
     if m.task == "embeddings":
         return found
     head = head_linear(m)
-    return [*found, head] if head.name in target_modules else found
+    return [*found, head] if head.name in target_modules and not m.labels else found
 
 
 def outer_adapters(m: ModelSpec, recipe: Recipe) -> list[LinearShape]:
@@ -142,6 +146,8 @@ def outer_adapters(m: ModelSpec, recipe: Recipe) -> list[LinearShape]:
     layer's number, `modules_to_save` goes first.
     """
     if not recipe.has_adapters or recipe.trained_layers:
+        return []
+    if saves_inner(m):
         return []
     return [one for one in outer_targets(m, recipe.target_modules) if one.name not in recipe.modules_to_save]
 
@@ -176,7 +182,7 @@ def _full_names(m: ModelSpec) -> set[str]:
 
 def _names_of(m: ModelSpec) -> list[str]:
     inside = (target_name(name) for part, _ in layer_groups(m) for name in _adaptable(part))
-    heads = () if m.task == "embeddings" else (head_linear(m).name,)
+    heads = () if m.task in ("embeddings", "classification") else (head_linear(m).name,)
     return list(dict.fromkeys((*inside, *map(target_name, outer_linears(m)), *heads)))
 
 
@@ -191,8 +197,12 @@ def fails_on_all_linear(m: ModelSpec) -> bool:
 
 
 def default_targets(m: Model) -> tuple[str, ...]:
-    """What is adapted by default: every linear layer, or the attention's where peft fails on that."""
-    return ("attention",) if isinstance(m, ModelSpec) and fails_on_all_linear(m) else ("all-linear",)
+    """What is adapted by default: every linear layer; where peft fails on that the attention's, or what it takes."""
+    if not isinstance(m, ModelSpec) or not fails_on_all_linear(m):
+        return ("all-linear",)
+    if attends_anywhere(m):
+        return ("attention",)
+    return tuple(name for part, _ in layer_groups(m) for name in _adaptable(part))
 
 
 def same_layers(m: Model) -> bool:

@@ -26,6 +26,18 @@ class TowerParts(NamedTuple):
     buffers: tuple[int, ...] = ()  # bytes of each
     base_buffers: tuple[int, ...] = ()  # numbers of each, in the base's dtype
     whole: str = ""  # a linear layer that no quantization reaches
+    norms: Mapping[str, int] = {}  # around the blocks, by their width; their vectors are among `vectors`
+    loose: Mapping[str, int] = {}  # other vectors around: the convolution's bias, a class's token
+    block_loose: Mapping[str, int] = {}  # other vectors of each block
+    unread: frozenset[str] = frozenset()  # norms whose output nothing reads
+
+
+def _with_vectors(v: VisionSpec, parts: TowerParts) -> TowerParts:
+    """`parts` with the vectors of a tower of two norms a block, of their widths."""
+    each = 1 if v.code.rms else 2
+    inside = (*(v.hidden_size,) * 2 * each, *parts.block_loose.values())
+    around = (*(width for width in parts.norms.values() for _ in range(each)), *parts.loose.values())
+    return parts._replace(block_vectors=inside, vectors=around)
 
 
 def _linear(name: str, in_features: int, out_features: int, bias: bool = True) -> LinearShape:
@@ -54,7 +66,8 @@ def _qwen2(v: VisionSpec) -> TowerParts:
     mlp = (_linear("fc1", h, inner), _linear("fc2", inner, h))
     kernel = (h, v.patch_width)
     merger = _named(*_qwen_merger(v, "mlp", "0", "2"))
-    return TowerParts(_named(*attention, *mlp), merger, (h,) * 4, (h,) * 2, (kernel,), _frequencies(v))
+    parts = TowerParts(_named(*attention, *mlp), merger, (), (), (kernel,), _frequencies(v), norms={"merger": h})
+    return _with_vectors(v, parts)
 
 
 def _qwen2_5(v: VisionSpec) -> TowerParts:
@@ -63,7 +76,8 @@ def _qwen2_5(v: VisionSpec) -> TowerParts:
     mlp = (_linear("gate_proj", h, inner), _linear("up_proj", h, inner), _linear("down_proj", inner, h))
     kernel = (h, v.patch_width)
     merger = _named(*_qwen_merger(v, "mlp", "0", "2"))
-    return TowerParts(_named(*attention, *mlp), merger, (h,) * 2, (h,), (kernel,), _frequencies(v))
+    parts = TowerParts(_named(*attention, *mlp), merger, (), (), (kernel,), _frequencies(v), norms={"merger": h})
+    return _with_vectors(v, parts)
 
 
 def _qwen3(v: VisionSpec) -> TowerParts:
@@ -72,9 +86,10 @@ def _qwen3(v: VisionSpec) -> TowerParts:
     mlp = (_linear("linear_fc1", h, inner), _linear("linear_fc2", inner, h))
     paths = ["merger", *(f"deepstack_merger_list.{index}" for index in range(len(v.deepstack_layers)))]
     around = [shape for path in paths for shape in _qwen_merger(v, path, "linear_fc1", "linear_fc2")]
-    norms = (h,) * 2 + (v.merged_size,) * 2 * len(v.deepstack_layers)
-    tensors = ((h, v.patch_width), (v.position_rows, h))
-    return TowerParts(_named(*attention, *mlp), _named(*around), (h,) * 4, (h, *norms), tensors, _frequencies(v))
+    norms = {"merger": h, **dict.fromkeys(paths[1:], v.merged_size)}
+    tensors, block, loose = ((h, v.patch_width), (v.position_rows, h)), _named(*attention, *mlp), {"bias": h}
+    parts = TowerParts(block, _named(*around), (), (), tensors, _frequencies(v), norms=norms, loose=loose)
+    return _with_vectors(v, parts)
 
 
 def _clip_block(v: VisionSpec) -> dict[str, LinearShape]:
@@ -86,26 +101,29 @@ def _clip_block(v: VisionSpec) -> dict[str, LinearShape]:
 
 def _gemma3(v: VisionSpec) -> TowerParts:
     h, tensors = v.hidden_size, ((v.hidden_size, v.patch_width), (v.position_rows, v.hidden_size))
-    projection = (h, v.output_size)
-    return TowerParts(_clip_block(v), {}, (h,) * 4, (h,) * 4, (*tensors, projection), (8 * v.position_rows,))
+    parts = TowerParts(_clip_block(v), {}, (), (), (*tensors, (h, v.output_size)), (8 * v.position_rows,))
+    return _with_vectors(v, parts._replace(norms={"post": h}, loose={"bias": h, "soft": h}))
 
 
 def _llava(v: VisionSpec) -> TowerParts:
     h, out = v.hidden_size, v.output_size
     around = _named(_linear("linear_1", h, out), _linear("linear_2", out, out))
-    tensors = ((h, v.patch_width), (v.position_rows, h))
-    return TowerParts(_clip_block(v), around, (h,) * 4, (h,) * 5, tensors, (8 * v.position_rows,))
+    tensors, norms = ((h, v.patch_width), (v.position_rows, h)), {"pre": h, "pooled": h}
+    parts = TowerParts(_clip_block(v), around, (), (), tensors, (8 * v.position_rows,))
+    return _with_vectors(v, parts._replace(norms=norms, loose={"class": h}, unread=frozenset(("pooled",))))
 
 
 def _llava_next(v: VisionSpec) -> TowerParts:
     parts = _llava(v)
-    return parts._replace(vectors=(*parts.vectors, v.output_size))  # the token that ends a row of patches
+    return _with_vectors(v, parts._replace(loose={**parts.loose, "line": v.output_size}))  # ends a row of patches
 
 
 def _smolvlm(v: VisionSpec) -> TowerParts:
     h = v.hidden_size
     around = _named(_linear("proj", v.merged_size, v.output_size, bias=False))
-    return TowerParts(_clip_block(v), around, (h,) * 4, (h,) * 3, ((h, v.patch_width), (v.position_rows, h)))
+    tensors = ((h, v.patch_width), (v.position_rows, h))
+    parts = TowerParts(_clip_block(v), around, (), (), tensors, norms={"post": h}, loose={"bias": h})
+    return _with_vectors(v, parts)
 
 
 def _pixtral(v: VisionSpec) -> TowerParts:
@@ -113,9 +131,16 @@ def _pixtral(v: VisionSpec) -> TowerParts:
     attention = [_linear(name, h, h, bias=False) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
     mlp = [_linear(name, h, inner, bias=False) for name in ("gate_proj", "up_proj")]
     block = _named(*attention, *mlp, _linear("down_proj", inner, h, bias=False))
+    around = _named(_linear("linear_1", h, out), _linear("linear_2", out, out))
+    parts = TowerParts(block, around, (), (), ((h, v.patch_width),), (2 * v.head_dim,) * 2, norms={"pre": h})
+    return _with_vectors(v, parts)
+
+
+def _mistral3(v: VisionSpec) -> TowerParts:
+    h, out, parts = v.hidden_size, v.output_size, _pixtral(v)
     merging = _linear("patch_merger.merging_layer", v.merged_size, h, bias=False)
     around = _named(merging, _linear("linear_1", h, out, bias=False), _linear("linear_2", out, out, bias=False))
-    return TowerParts(block, around, (h,) * 2, (h,) * 2, ((h, v.patch_width),), (2 * v.head_dim,) * 2)
+    return _with_vectors(v, parts._replace(around=around, norms={**parts.norms, "merger": h}))
 
 
 def _internvl(v: VisionSpec) -> TowerParts:
@@ -124,8 +149,10 @@ def _internvl(v: VisionSpec) -> TowerParts:
     mlp = (_linear("fc1", h, inner), _linear("fc2", inner, h))
     block = _named(*attention, _linear("projection_layer", h, h), *mlp)
     around = _named(_linear("linear_1", v.merged_size, out), _linear("linear_2", out, out))
-    tensors = ((h, v.patch_width), (v.position_rows, h))
-    return TowerParts(block, around, (h,) * 6, (h, h, v.merged_size, v.merged_size), tensors)
+    tensors, loose = ((h, v.patch_width), (v.position_rows, h)), {"class": h, "bias": h}
+    scales, norms = {"lambda_1": h, "lambda_2": h}, {"merger": v.merged_size}
+    parts = TowerParts(block, around, (), (), tensors, norms=norms, loose=loose, block_loose=scales)
+    return _with_vectors(v, parts)
 
 
 def _gemma4(v: VisionSpec) -> TowerParts:
@@ -154,6 +181,7 @@ PARTS: dict[str, Callable[[VisionSpec], TowerParts]] = {
     "internvl": _internvl,
     "llava": _llava,
     "llava_next": _llava_next,
+    "mistral3": _mistral3,
     "pixtral": _pixtral,
     "qwen2": _qwen2,
     "qwen2_5": _qwen2_5,
@@ -197,31 +225,21 @@ def tower_trained(recipe: Recipe) -> bool:
     return recipe.method == "full" and recipe.train_tower and not recipe.trained_layers
 
 
-def tower_adapted(v: VisionSpec, recipe: Recipe) -> frozenset[str]:
-    """Names of the tower's linear layers that get an adapter: all, or those that a target names the end of.
-
-    `attention` stands for the decoder's names, as an exported file lists them. Where only the last layers have
-    adapters, the tower is taken to have none.
-    """
-    targets = recipe.target_modules
-    if not (recipe.has_adapters and recipe.train_tower) or recipe.trained_layers or targets == ("attention",):
-        return frozenset()
-    parts = tower_parts(v)
-    names = (*parts.block, *parts.around)
-    return frozenset(n for n in names if targets == ("all-linear",) or n.rpartition(".")[2] in targets)
+def tower_linears(v: VisionSpec, read: bool = False) -> list[tuple[LinearShape, int]]:
+    """Every linear layer, or those that tokens are made of, and how often it occurs."""
+    parts, blocks = tower_parts(v), v.num_hidden_layers - v.unread_blocks * read
+    return [(one, blocks) for one in parts.block.values()] + [(one, 1) for one in parts.around.values()]
 
 
-def tower_linears(v: VisionSpec) -> list[tuple[LinearShape, int]]:
-    """Every linear layer, and how often it occurs."""
-    parts = tower_parts(v)
-    return [(one, v.num_hidden_layers) for one in parts.block.values()] + [(one, 1) for one in parts.around.values()]
-
-
-def tower_shapes(v: VisionSpec) -> list[tuple[tuple[int, ...], int]]:
-    """Every other parameter, and how often it occurs."""
-    parts = tower_parts(v)
-    vectors = [((width,), v.num_hidden_layers) for width in parts.block_vectors]
-    return [*vectors, *(((width,), 1) for width in parts.vectors), *((shape, 1) for shape in parts.tensors)]
+def tower_shapes(v: VisionSpec, read: bool = False) -> list[tuple[tuple[int, ...], int]]:
+    """Every other parameter, or those that tokens are made of, and how often it occurs."""
+    parts, blocks = tower_parts(v), v.num_hidden_layers - v.unread_blocks * read
+    around = list(parts.vectors)
+    for name in parts.unread if read else ():
+        for _ in range(1 if v.code.rms else 2):
+            around.remove(parts.norms[name])
+    vectors = [((width,), blocks) for width in parts.block_vectors]
+    return [*vectors, *(((width,), 1) for width in around), *((shape, 1) for shape in parts.tensors)]
 
 
 def sees_images(m: ModelSpec) -> bool:
@@ -230,11 +248,20 @@ def sees_images(m: ModelSpec) -> bool:
 
 
 def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
-    """Sizes of what a batch holds beside its tokens: pixels in fp32, the grid of each image, the kind of each token.
+    """Sizes of what a batch holds beside its tokens: pixels in fp32, and what TowerRow.beside says, in int64.
 
-    Source: transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py: pixel_values, image_grid_thw, mm_token_type_ids.
+    Source: transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py: pixel_values, image_grid_thw, mm_token_type_ids;
+    models/{pixtral,llava_next,smolvlm}/image_processing_*.py: image_sizes, pixel_attention_mask;
+    models/gemma3/processing_gemma3.py: token_type_ids.
     """
     v = m.vision
     if v is None or not v.row:
         return []
-    return [4 * batch * v.row_patches * v.patch_width, 24 * batch * len(v.row), 8 * batch * length]
+    images, pixels = batch * len(v.row), batch * v.row_pixels
+    beside = {
+        "grids": [24 * images, 8 * batch * length],
+        "sizes": [16 * images],
+        "mask": [8 * pixels // v.channels],
+        "kinds": [8 * batch * length],
+    }
+    return [4 * pixels, *beside.get(v.code.beside, [])]

@@ -11,6 +11,7 @@ from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import (
     SINKS,
+    head_linear,
     layer_linears,
     layer_norms,
     outer_linears,
@@ -18,7 +19,7 @@ from advisor.parameters.modules import (
     own_dtype,
     own_parameters,
 )
-from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, trained_groups
+from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, saves_inner, trained_groups
 from advisor.parameters.replacing import check_replacing, replacing_shapes
 from advisor.parameters.storage import other_dtype
 from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
@@ -72,7 +73,11 @@ def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
     """What peft trains of the modules that are named beside the adapters: copies of their parameters."""
     tokens = Trained(m.vocab_size, m.token_size, 1, own.dtype)
     found = [tokens] * own.embedding
-    if own.head:
+    if own.head and m.labels:
+        saved = [head_linear(m), *(outer_linears(m).values() if saves_inner(m) else ())]
+        found += [Trained(one.out_features, one.in_features, 1, own.dtype) for one in saved]
+        found += [Trained(one.out_features, 0, 1, own.dtype) for one in saved if one.bias]
+    elif own.head:
         found += [tokens, *[Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias]
     if own.norms:
         vectors = [(one.shape[0], one.times) for one in outer_parameters(m) if one.part == "norms"]
@@ -130,26 +135,42 @@ def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
 
 @lru_cache(maxsize=64)
 def tower_trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
-    """What of a vision tower and its projector requires gradients; on rows of text none of it gets any."""
+    """What of a vision tower and its projector gets gradients on images: not what no token is made of."""
     if m.vision is None:
         return ()
-    from advisor.parameters.towers import tower_adapted, tower_linears, tower_shapes, tower_trained
+    from advisor.parameters.tower_targets import tower_adapted
+    from advisor.parameters.towers import tower_linears, tower_shapes, tower_trained
 
     found: list[Trained] = []
     if recipe.has_adapters:
-        names = tower_adapted(m.vision, recipe)
-        for shape, times in tower_linears(m.vision):
+        names = tower_adapted(m, recipe)
+        for shape, times in tower_linears(m.vision, read=True):
             found += _adapter(shape, recipe, times) if shape.name in names else []
         return tuple(found)
     if not tower_trained(recipe):
         return ()
     dtype = other_dtype(recipe)
-    for shape, times in tower_linears(m.vision):
+    for shape, times in tower_linears(m.vision, read=True):
         found.append(Trained(shape.out_features, shape.in_features, times, dtype, True, _projection(recipe)))
         found += [Trained(shape.out_features, 0, times, dtype)] * shape.bias
-    for size, times in tower_shapes(m.vision):
+    for size, times in tower_shapes(m.vision, read=True):
         found.append(Trained(size[0], prod(size[1:]) if len(size) > 1 else 0, times, dtype))
     return tuple(found)
+
+
+def idle_tower_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
+    """The adapters of a tower that get no gradients: on rows of text all, else those of blocks that nothing reads."""
+    v = m.vision
+    if v is None or not recipe.has_adapters:
+        return []
+    from advisor.parameters.tower_targets import tower_adapted
+    from advisor.parameters.towers import tower_parts
+
+    found = [] if v.row else list(tower_trained_shapes(m, recipe))
+    if v.unread_blocks:
+        names, block = tower_adapted(m, recipe), tower_parts(v).block.values()
+        found += [one for shape in block if shape.name in names for one in _adapter(shape, recipe, v.unread_blocks)]
+    return found
 
 
 @lru_cache(maxsize=64)

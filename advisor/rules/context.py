@@ -60,6 +60,11 @@ class Context(NamedTuple):
         return self.model.parameters if isinstance(self.model, TracedModel) else parameter_count(self.model)
 
     @property
+    def encodes(self) -> bool:
+        """Whether the model is an encoder, for which scores of decoders say nothing."""
+        return isinstance(self.model, ModelSpec) and self.model.bidirectional
+
+    @property
     def stored_already(self) -> bool:
         """Whether the model's checkpoint is not in 16 bits: what it is in cannot be chosen."""
         return isinstance(self.model, ModelSpec) and self.model.checkpoint is not None

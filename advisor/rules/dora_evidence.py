@@ -4,7 +4,8 @@ Its authors report gains over LoRA; PEFT's own comparison on MetaMathQA with Lla
 scored 0.469 and LoRA 0.478 on the test set, and DoRA's step took longer. Numbers as of commit a999426. Where DoRA
 adapts the attention only, because of its price, the evidence is weaker still: a swept study of LoRA found the attention
 only behind layers that include the MLP, even with as many parameters. LoRA on all linear layers is the alternative.
-Try both on your own data if the difference matters.
+All of them trained decoders: of an encoder these scores say nothing, and none is quoted for one. Try both on your own
+data if the difference matters.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from advisor.units import format_seconds
 
 CODE = "ADV008"
 SOURCE = "https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA"
+SOURCE_GAIN = "Liu et al. 2024, arXiv:2402.09353, table 1"
 SOURCE_LAYERS = "Schulman et al. 2025, https://thinkingmachines.ai/blog/lora/"
 
 
@@ -24,6 +26,9 @@ def check(context: Context) -> Finding | None:
     """Speaks up whenever DoRA or QDoRA is recommended."""
     if context.recommended not in DORA_METHODS:
         return None
+    if context.encodes:
+        text = "DoRA's gain over LoRA was reported for decoders (LLaMA3-8B); we know no comparison on an encoder"
+        return Finding((Reason(code=CODE, text=f"{text}{_instead(context)}.", source=SOURCE_GAIN),))
     text = "The evidence is mixed: in PEFT's MetaMathQA comparison (benchmark suite) DoRA scored 0.469 and LoRA 0.478"
     recipe = context.candidates[context.recommended].recipe
     if recipe.target_modules != ("attention",):

@@ -5,7 +5,7 @@ LoRA's at the same rank (LLaMA3-8B, eight commonsense tasks: 85.2 against 80.8),
 step costs little in total. That presumes a step of 1.3 to 1.5 times LoRA's. On all linear layers PEFT's DoRA often
 takes longer; the search then adapts the attention only. If a step takes more than 2.5 times LoRA's even so, or if DoRA
 does not fit, this rule falls back to LoRA. Target modules that you fix are kept, with their price. Not everyone sees
-DoRA's gain: see ADV008.
+DoRA's gain, and of encoders no score is quoted: see ADV008.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ def check(context: Context) -> Finding | None:
 
 
 def _for_dora(context: Context) -> tuple[Reason, ...]:
-    """Why DoRA, and its price: that first where the question fixed the layers."""
+    """Why DoRA, and its price: that first where the question fixed the layers, or where the scores are of others."""
     because = f"DoRA, because {context.workload.examples:,} examples are fewer than {FEW_EXAMPLES:,}"
     price = "; ".join(filter(None, (_step_price(context), dora_cost(context))))
+    if context.encodes:
+        return (Reason(code=CODE, text=f"{'; '.join(filter(None, (because, price)))}.", source=FORMULA),)
     if "target_modules" in context.question.fixed and price:
         first = Reason(code=CODE, text=f"{because}; {price}.", source=FORMULA)
         return (first, Reason(code=CODE, text=f"{_CLAIM[0].upper()}{_CLAIM[1:]}.", source=SOURCE))

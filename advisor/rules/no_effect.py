@@ -10,7 +10,7 @@ without calling the layer: the projection at the end of a state-space layer unde
 from __future__ import annotations
 
 from advisor.answer import Reason
-from advisor.knobs import idle_knobs
+from advisor.knobs import SPREADING_KNOBS, idle_knobs
 from advisor.parameters.layer_inputs import PASSED_OVER
 from advisor.parameters.targets import passed_over, unmatched_targets
 from advisor.rules.context import Context, Finding, Rule
@@ -85,8 +85,10 @@ def _idle(context: Context) -> list[tuple[str, str]]:
         idle.append(("eval_steps", "without --eval-examples"))
     if "sequence_kernels" in fixed and isinstance(context.model, ModelSpec) and not context.model.mixers:
         idle.append(("sequence_kernels", f"on {context.model.name}, whose layers all have attention"))
-    if "sharding" in fixed and context.placement.gpus == 1:
-        idle.append(("sharding", "on one card"))
+    if context.placement.gpus == 1:
+        idle += [(name, "on one card") for name in SPREADING_KNOBS if name in fixed]
+    elif context.placement.copies_model and "reshard" in fixed:
+        idle.append(("reshard", f"with --sharding {context.placement.effective_sharding}"))
     return idle + [(name, why) for name, why in _idle_of_rows(context.workload) if name in fixed]
 
 

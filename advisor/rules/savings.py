@@ -23,7 +23,17 @@ SAVING: Mapping[str, object] = MappingProxyType(
 """By knob, the value that takes less memory; those that leave the training as it is first."""
 
 TRAINS_OTHERWISE = frozenset(
-    {"group_by_length", "kbit_upcast", "method", "optimizer", "packing_strategy", "rank", "seq_len", "target_modules"}
+    {
+        "autocast",
+        "group_by_length",
+        "kbit_upcast",
+        "method",
+        "optimizer",
+        "packing_strategy",
+        "rank",
+        "seq_len",
+        "target_modules",
+    }
 )
 """Knobs whose change makes another model of the same data: other layers, rows, order or numbers."""
 

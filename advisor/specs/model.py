@@ -26,14 +26,17 @@ class LinearShape(Frozen):
         return self.in_features * self.out_features
 
 
-CAUSAL, EMBEDS = "AutoModelForCausalLM", "AutoModel"
-"""The classes that train a model on each next token, or for embeddings."""
+CAUSAL, EMBEDS, CLASSIFIES = "AutoModelForCausalLM", "AutoModel", "AutoModelForSequenceClassification"
+"""The classes that train a model on each next token, for embeddings, or for the scores of rows."""
 
 Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "beside_mamba2", "none"]
 """What mixes the tokens of a layer: a key of parameters.token_mixers.MIXERS, but for attention.
 
 beside_mamba2: attention, and a state-space layer that reads the same input."""
 ATTENDING: frozenset[Mixer] = frozenset(["attention", "beside_mamba2"])
+
+
+Task = Literal["next_token", "masked_tokens", "embeddings", "classification"]
 
 
 class Recurrence(Frozen):
@@ -86,9 +89,11 @@ class ModelSpec(Frozen):
     max_position_embeddings: Annotated[int, Range(1, 1_000_000_000)] = 2048
     tie_word_embeddings: bool = False
 
-    # what it is trained for: the next token of each; those that are masked, by a transformation before the head; or the
-    # mean of a text's tokens, without a head
-    task: Literal["next_token", "masked_tokens", "embeddings"] = "next_token"
+    # what it is trained for: the next token of each; those that are masked, by a transformation before the head; the
+    # mean of a text's tokens, without a head; or the scores of a row
+    task: Task = "next_token"
+    labels: Annotated[int, Range(0, 1_000_000)] = 0  # scores of a row: classes, or 1 for a number; 0 = it has none
+    pools_mean: bool = False  # an encoder's classifier reads the mean of all tokens, not the first
     bidirectional: bool = False  # tokens see those after them, too: an encoder
     token_types: Annotated[int, Range(0, 1_000)] = 0  # rows of the table of token types
 
@@ -98,6 +103,8 @@ class ModelSpec(Frozen):
     # pre: before each block; sandwich: before and after (Gemma 2); post: after (OLMo 2); post_sum: after what the block
     # is added to (OPT 350M); parallel_*: attention and MLP read the same input, through one norm or two
     norm_placement: Literal["pre", "sandwich", "post", "post_sum", "parallel_one", "parallel_two"] = "pre"
+    # which layers have a norm before attention: every one, or all but the first (ModernBERT), as which none has one
+    attention_norm: Literal["every", "after_first", "none"] = "every"
     final_norm: bool = True  # one after the last layer
     # norm of queries and keys: per head (Qwen 3), over all heads (OLMo 2), per head with weights of its own, in one
     # tensor (Command R+) or in one norm a head (StableLM 2 12B); unit: without weights, in layers with RoPE (Llama 4)
@@ -172,6 +179,7 @@ class ModelSpec(Frozen):
     position_offset: Annotated[int, Range(0, 100)] = 0  # learned positions beyond those of the context (OPT)
     embedding_size: Annotated[int, Range(0, 10_000_000)] = 0  # of tokens and head, if narrower: projections between
     embedding_norm: bool = False  # a norm right after the embedding (BLOOM)
+    transform_bias: bool = False  # of the layer before an encoder's head
     embedding_multiplier: bool = False
     residual_multiplier: bool = False
     logits_multiplier: bool = False
@@ -187,6 +195,7 @@ class ModelSpec(Frozen):
 
     vision: VisionSpec | None = None  # the tower that reads images, where it has one
     checkpoint: Checkpoint | None = None  # how its weights are published, where that is not in 16 or 32 bits
+    unread: str = ""  # what is not known of it because another model's sizes were taken: then nothing surely fits
 
     @property
     def attends(self) -> bool:
@@ -196,7 +205,13 @@ class ModelSpec(Frozen):
     @property
     def kind(self) -> str:
         """The Auto class of transformers that loads it for training."""
-        return {"masked_tokens": "AutoModelForMaskedLM", "embeddings": EMBEDS}.get(self.task, CAUSAL)
+        others = {"masked_tokens": "AutoModelForMaskedLM", "embeddings": EMBEDS, "classification": CLASSIFIES}
+        return others.get(self.task, CAUSAL)
+
+    def classifying(self, labels: int) -> ModelSpec:
+        """The same model with scores of whole rows in place of its head."""
+        changes = {"task": "classification", "labels": labels, "tie_word_embeddings": True, "lm_head_bias": False}
+        return self.model_copy(update=changes)
 
     @property
     def q_size(self) -> int:

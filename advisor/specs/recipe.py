@@ -134,7 +134,7 @@ class Placement(Frozen):
     @property
     def copies_model(self) -> bool:
         """Whether each card holds all of the model."""
-        return self.effective_sharding in ("none", "ddp")
+        return self.gpus == 1 or self.effective_sharding in ("none", "ddp")
 
     @property
     def effective_sharding(self) -> Sharding:

@@ -47,6 +47,7 @@ class VisionSpec(Frozen):
     position_rows: Count = 0  # of the table of learned positions
     window_size: Count = 0  # pixels of the square in which patches attend to each other; 0: all of an image
     full_layers: tuple[int, ...] = ()  # blocks without that window
+    unread_blocks: Count = 0  # at its end, whose output no token is made of: they run, and get no gradients
     deepstack_layers: tuple[int, ...] = ()  # blocks whose output is projected as well, into the first decoder layers
     least_pixels: Annotated[int, Range(0, 10**12)] = 0  # of an image after the processor; 0: no limit
     most_pixels: Annotated[int, Range(0, 10**12)] = 0
@@ -78,6 +79,11 @@ class VisionSpec(Frozen):
         return self.places_by_axes and (bool(self.row) or not self.code.text_places_beside)
 
     @property
+    def sees_both_ways(self) -> bool:
+        """Whether tokens of the row's images attend to each other both ways, so that every row has masks of its own."""
+        return self.code.see_both_ways and bool(self.row)
+
+    @property
     def patch_width(self) -> int:
         """Numbers of one patch."""
         return self.channels * self.temporal_patch_size * self.patch_size**2
@@ -91,6 +97,13 @@ class VisionSpec(Frozen):
     def row_patches(self) -> int:
         """Patches of a row."""
         return sum(one.patches for one in self.row)
+
+    @property
+    def row_pixels(self) -> int:
+        """Numbers that a row's images are; square tiles reach beyond their last whole patch (384 = 27 * 14 + 6)."""
+        if self.code.squares:
+            return sum(one.tiles for one in self.row) * self.channels * self.image_size**2
+        return self.row_patches * self.patch_width
 
     @property
     def row_features(self) -> int:

@@ -24,12 +24,21 @@ FUSED_LOSSES: tuple[KernelSet, ...] = ("liger_loss", "cce")
 SequenceKernels = Literal["packages", "torch"]
 """What runs linear attention, Mamba layers and short convolutions."""
 Offload = Literal["none", "activations"]
-CpuOffload = Literal["none", "optimizer", "parameters"]
+CpuOffload = Literal["none", "parameters"]
 """What a sharded job keeps in the host's memory; parameters: with their gradients and optimizer states."""
 RowKind = Literal["full", "padded", "packed"]
 """Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
 Trainer = Literal[
-    "transformers", "trl", "axolotl", "llamafactory", "unsloth", "torchtune", "litgpt", "ms-swift", "nemo-automodel"
+    "transformers",
+    "trl",
+    "axolotl",
+    "llamafactory",
+    "unsloth",
+    "torchtune",
+    "litgpt",
+    "ms-swift",
+    "nemo-automodel",
+    "open-instruct",
 ]
 REPLACING: tuple[Variant, ...] = ("oft", "ia3", "vera")
 """Variants in LoRA's place."""

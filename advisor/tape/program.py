@@ -64,6 +64,22 @@ Kernel = tuple[str, str, float, float, tuple[int, int, int]]
 Bytes = list[int]
 """Bytes by category, in the order of graph.CATEGORY_NAMES."""
 
+
+def plus(*parts: Bytes) -> Bytes:
+    """The sum, by category."""
+    return [sum(one) for one in zip(*parts, strict=True)]
+
+
+def minus(a: Bytes, b: Bytes) -> Bytes:
+    """The difference, by category."""
+    return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def times(a: Bytes, count: int) -> Bytes:
+    """So many of it."""
+    return [x * count for x in a]
+
+
 Net = list[tuple[int, int, int]]
 """(slot, category, how many more were allocated than released)."""
 

@@ -33,7 +33,7 @@ from calibrate.worker.embeddings import with_loss
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
 from calibrate.worker.patches import leave_out_sequence_kernels, readable_4bit
-from calibrate.worker.pictures import in_tower, picture_inputs
+from calibrate.worker.pictures import TOWER_PATHS, freeze_tower, in_tower, picture_inputs, tower_parameters
 from calibrate.worker.place import fill, unfilled
 from calibrate.worker.quantized import META, quantize
 
@@ -70,6 +70,8 @@ def build_model(
         model = _add_adapters(model, recipe, fake)
     elif recipe.trained_layers:
         _freeze(model, recipe)
+    elif not recipe.train_tower:
+        freeze_tower(model)
     if recipe.gradient_checkpointing:
         enable_checkpointing(model, recipe)
     if recipe.neftune:
@@ -173,6 +175,8 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         "task_type": _task_type(model),
         "modules_to_save": list(recipe.modules_to_save) or None,
     }
+    if not recipe.train_tower:
+        common["exclude_modules"] = TOWER_PATHS
     if recipe.trained_layers:
         common["layers_to_transform"] = _last_layers(model, recipe)
     options = _adapter_config(recipe, common)
@@ -285,6 +289,8 @@ def step_inputs(
         input_ids = torch.zeros(batch, seq_len, dtype=torch.long)
     one_a_row = type(base).__name__.endswith("ForSequenceClassification")
     labels = torch.zeros(batch, dtype=torch.long) if one_a_row else input_ids
+    if one_a_row and base.config.num_labels == 1:
+        labels = torch.zeros(batch)
     inputs = {"input_ids": input_ids, "labels": labels}
     if pictures:
         inputs |= picture_inputs(base, input_ids, pictures)
@@ -301,9 +307,13 @@ def step_inputs(
 
 
 def _attention_linears(model: nn.Module) -> list[str]:
-    """The linear layers in the decoder's attention, as 'self_attn.q_proj': alone, 'c_proj' is GPT-2's MLP too."""
+    """The linear layers in the decoder's attention, as 'self_attn.q_proj': alone, 'c_proj' is GPT-2's MLP too.
+
+    Of a model with a tower the names alone, as a training script lists them.
+    """
+    sees = bool(tower_parameters(model))
     names = {
-        f"{path.rpartition('.')[2]}.{name}"
+        name if sees else f"{path.rpartition('.')[2]}.{name}"
         for path, module in model.named_modules()
         if "attention" in type(module).__name__.lower() and not in_tower(path)
         for name, child in module.named_children()

@@ -93,11 +93,15 @@ def rounded(size_bytes: int) -> int:
     return blocks if size_bytes >= 0 else -blocks
 
 
-def living_storages() -> list[Any]:
-    """Every storage held by a tensor known to Python, once each."""
+def living_storages(without: tuple[type, ...] = ()) -> list[Any]:
+    """Every storage held by a tensor known to Python, once each; tensors of the kinds `without` are passed over."""
     found: dict[int, Any] = {}
     for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor) and thing.layout == torch.strided:
+        if (
+            issubclass(type(thing), torch.Tensor)
+            and not issubclass(type(thing), without)
+            and thing.layout == torch.strided
+        ):
             storage = thing.untyped_storage()
             found[storage._cdata] = storage
     return list(found.values())

@@ -31,7 +31,7 @@ from calibrate.timeline import Timeline
 from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
-from calibrate.worker.pictures import real_grids, tower_parameters
+from calibrate.worker.pictures import reads_early, real_grids, tower_parameters
 from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
@@ -72,19 +72,15 @@ def trace_step(
             with real_grids(model, pictures):
                 tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
     trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
-    found = _capacities(tracker) if capacity else {}
+    found: dict[str, int] = {}
+    if capacity:
+        found["needed_reserved_bytes"] = smallest_capacity_bytes(tracker.timeline)
+        found["needed_reserved_expandable_bytes"] = smallest_capacity_bytes(tracker.timeline, expandable_segments=True)
     if evaluated is not None:
         shape = (evaluated.rows, evaluated.tokens, evaluated.kind)
         evaluation = trace_evaluation(config, recipe, *shape, layers=layers, code=code)
         found["evaluation_peak_bytes"] = evaluation.peak_bytes
     return trace.model_copy(update=found) if found else trace
-
-
-def _capacities(tracker: AllocationTracker) -> dict[str, int]:
-    return {
-        "needed_reserved_bytes": smallest_capacity_bytes(tracker.timeline),
-        "needed_reserved_expandable_bytes": smallest_capacity_bytes(tracker.timeline, expandable_segments=True),
-    }
 
 
 def trace_evaluation(
@@ -170,19 +166,27 @@ def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> An
     trained = [p for p in model.parameters() if p.requires_grad]
     unused = tower_parameters(model)
     optimizer = make_optimizer(trained, recipe.optimizer)
+    tokens = WARM_UP_TOKENS + sum(one.tokens + 1 for one in pictures)
     if recipe.is_quantized:
         # The first forward pass changes one thing permanently: the dtype of a quantized layer's bias.
-        tokens = WARM_UP_TOKENS + sum(one.tokens + 1 for one in pictures)
-        inputs = step_inputs(model, 1, tokens, pictures=pictures)
         with torch.no_grad(), _autocast(recipe):
-            model(**inputs)
-        del inputs
+            model(**step_inputs(model, 1, tokens, pictures=pictures))
+    if pictures:
+        unused = _without_gradients(model, recipe, tokens, pictures) if reads_early(model) else set()
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and WITHOUT_GRADIENTS not in name and (pictures or id(parameter) not in unused):
+        if parameter.requires_grad and WITHOUT_GRADIENTS not in name and id(parameter) not in unused:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
     return optimizer
+
+
+def _without_gradients(model: Any, recipe: Recipe, tokens: int, pictures: tuple[Picture, ...]) -> set[int]:
+    """The ids of the trained parameters that one step leaves without a gradient."""
+    with _autocast(recipe):
+        loss = model(**step_inputs(model, 1, tokens, pictures=pictures)).loss
+    loss.backward()
+    return {id(parameter) for parameter in model.parameters() if parameter.grad is None}
 
 
 def _autocast(recipe: Recipe) -> Any:

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from transformers import AutoModelForMaskedLM
 
 SCALE = 20.0
 
 
 def with_loss(model: Any) -> Any:
     """The model, whose forward returns the loss of its texts (rows): of their means, a decoder's of last tokens."""
-    encode, causal = model.forward, hasattr(model.config, "rope_parameters")
+    encode, causal = model.forward, type(model.config) not in AutoModelForMaskedLM._model_mapping
 
     def forward(input_ids: Any, labels: Any = None, attention_mask: Any = None) -> Any:
         hidden = encode(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

@@ -96,7 +96,7 @@ def auto_class(hf_config: Any, architectures: object = None) -> Any:
         encoder or hasattr(hf_config, "rope_parameters")
     ):
         return hf.AutoModel
-    if str(named).endswith("ForSequenceClassification") and encoder and knows(classifier):
+    if str(named).endswith("ForSequenceClassification") and knows(classifier):
         return classifier
     if getattr(hf_config, "is_encoder_decoder", False):
         if knows(both):

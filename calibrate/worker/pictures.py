@@ -28,31 +28,116 @@ GRIDS = (
 def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture, ...]) -> dict[str, Any]:
     """The inputs of a micro-batch whose rows begin with a token of text and hold these images, one after the other.
 
-    `input_ids` gets the marks of the images. What says how large they are has values, on fake tensors, too. Source:
-    transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py.
+    `input_ids` gets the marks of the images. What says how large they are has values, on fake tensors, too. Sources:
+    transformers 5.23, models/*/processing_*.py and image_processing_*.py of each model.
     """
-    config = model.config
-    vision, batch = config.vision_config, input_ids.shape[0]
+    config, batch = model.config, input_ids.shape[0]
     with unset_fake_temporarily():
-        kinds = torch.zeros_like(input_ids)
-        begin = 1
+        kinds, begin = torch.zeros_like(input_ids), 1
         for one in pictures:
-            input_ids[:, begin : begin + one.tokens] = config.image_token_id
-            kinds[:, begin : begin + one.tokens] = 1
+            count = _features(config, one)
+            input_ids[:, begin : begin + count] = config.image_token_id
+            kinds[:, begin : begin + count] = 1
             begin += one.tokens + 1
+    kind = config.model_type
+    if kind == "llava" and config.vision_config.model_type == "pixtral":
+        kind = "mistral3"
+    processed: Callable[..., dict[str, Any]] = PROCESSED.get(str(kind), _tiles)
+    return processed(config, batch, pictures, kinds)
+
+
+def _features(config: Any, one: Picture) -> int:
+    """Tokens of an image that the tower makes; the others are marks, which are text."""
+    if config.model_type == "internvl":
+        return one.patches // int(1 / config.downsample_ratio) ** 2
+    if config.model_type == "smolvlm":
+        return one.patches // int(config.scale_factor) ** 2
+    if config.vision_config.model_type == "pixtral":
+        return one.patches // int(getattr(config, "spatial_merge_size", 1)) ** 2
+    return one.tokens
+
+
+def _grids(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Qwen's: patches side by side, the grid of each image, the kind of each token."""
+    vision = config.vision_config
+    with unset_fake_temporarily():
         grid = torch.tensor([[1, one.high, one.wide] for _ in range(batch) for one in pictures])
     patches = batch * sum(one.patches for one in pictures)
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     return {"pixel_values": torch.zeros(patches, width), "image_grid_thw": grid, "mm_token_type_ids": kinds}
 
 
+def _tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Square tiles, of all images together."""
+    tiles = batch * sum(one.tiles for one in pictures)
+    return {"pixel_values": torch.zeros(tiles, 3, *_side(config))}
+
+
+def _tiles_and_kinds(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Square tiles, and the kind of each token."""
+    return {**_tiles(config, batch, pictures, kinds), "token_type_ids": kinds}
+
+
+def _whole(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Pixtral's: images as they are, filled up to the largest, and their sizes."""
+    patch = config.vision_config.patch_size
+    sizes = [[one.high * patch, one.wide * patch] for _ in range(batch) for one in pictures]
+    with unset_fake_temporarily():
+        shown = torch.tensor(sizes)
+    return {"pixel_values": torch.zeros(len(sizes), 3, *map(max, zip(*sizes, strict=True))), "image_sizes": shown}
+
+
+def _side(config: Any) -> tuple[int, int]:
+    side = config.vision_config.image_size
+    return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
+
+
+def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """SmolVLM's: tiles row by row, none all zeros, as those that fill up a row are; a mask of their pixels."""
+    shape = (batch, sum(one.tiles for one in pictures))
+    side = _side(config)
+    with unset_fake_temporarily():
+        mask = torch.ones(*shape, *side, dtype=torch.int64)
+    return {"pixel_values": torch.ones(*shape, 3, *side), "pixel_attention_mask": mask}
+
+
+TILES_BY_VALUE = ("smolvlm", "idefics3")
+"""Models that count how many pixels of a tile are zero, to find those that only fill up a row."""
+
+PROCESSED: dict[str, Callable[..., dict[str, Any]]] = {
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids),
+    "gemma3": _tiles_and_kinds,
+    "mistral3": _whole,
+    "smolvlm": _rows_of_tiles,
+}
+"""What a model's processor hands on, by the model's type; the others': `_tiles`."""
+
+
 TOWERS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector", "embed_vision")
 """What the modules of towers and projectors are called."""
+
+
+TOWER_PATHS = rf"(.*\.)?({'|'.join(TOWERS)})(\..*)?"
+"""A pattern of the paths of those modules."""
+
+
+def freeze_tower(model: Any) -> None:
+    """Leave a vision tower and its projector as they are."""
+    frozen = tower_parameters(model)
+    for parameter in model.parameters():
+        if id(parameter) in frozen:
+            parameter.requires_grad_(False)
 
 
 def tower_parameters(model: Any) -> set[int]:
     """The ids of the parameters of a vision tower and its projector; empty where the model has none."""
     return {id(parameter) for name, parameter in model.named_parameters() if in_tower(name)}
+
+
+def reads_early(model: Any) -> bool:
+    """Whether tokens are made of what an earlier block of the tower returns, so that later ones get no gradients."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    return getattr(base.config, "vision_feature_layer", -1) != -1
 
 
 def in_tower(path: str) -> bool:
@@ -74,7 +159,7 @@ def real_grids(model: Any, pictures: tuple[Picture, ...]) -> Iterator[None]:
                 stack.enter_context(patch.object(module, name, _with_values(getattr(module, name))))
         if hasattr(base.model, "get_rope_index"):
             stack.enter_context(patch.object(base.model, "get_rope_index", _with_values(base.model.get_rope_index)))
-        stack.enter_context(_Values())  # type: ignore[no-untyped-call]
+        stack.enter_context(_Values(base.config.model_type in TILES_BY_VALUE))
         yield
 
 
@@ -96,13 +181,23 @@ def _have_values(*values: Any) -> bool:
 
 
 class _Values(TorchDispatchMode):
-    """Runs for real what is made of real whole numbers alone, and gives shapes to what a mask with values picks."""
+    """Runs for real what is made of real whole numbers alone, and gives shapes to what a mask with values picks.
+
+    `sorts_tiles`: the model leaves out tiles that are all zeros, which none is.
+    """
+
+    def __init__(self, sorts_tiles: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sorts_tiles = sorts_tiles
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if _have_values(args, kwargs):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
+        if self.sorts_tiles and func is torch.ops.aten.ne.Scalar and args[0].ndim == 1:
+            with unset_fake_temporarily():
+                return torch.ones(args[0].shape, dtype=torch.bool)
         if func is torch.ops.aten.masked_scatter_backward.default:
             return args[0].new_empty(args[2])
         if str(func).startswith(("aten.index.", "aten.index_put", "aten._index_put", "aten._unsafe_index_put")):

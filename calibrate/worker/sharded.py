@@ -23,7 +23,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from advisor.specs import Placement, Recipe
 from calibrate.worker.build import build_model
-from calibrate.worker.cpu_memory import MEMORY_EVENT, rounded
+from calibrate.worker.cpu_memory import MEMORY_EVENT, living_storages, rounded
 from calibrate.worker.patches import quiet
 
 MARK = "calibrate: "
@@ -36,7 +36,6 @@ class RankStep(NamedTuple):
     static_bytes: int
     forward_bytes: int
     backward_bytes: int
-    gradients_bytes: int  # when the optimizer begins
 
 
 @contextmanager
@@ -49,17 +48,15 @@ def fake_group(ranks: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def rank_step(
-    config: Mapping[str, Any], recipe: Recipe, placement: Placement, batch: int, seq_len: int, layers: int | None = None
-) -> RankStep:
-    """Run steps of `recipe` on the first of the placement's cards. For models that fit in the host's memory.
+def rank_step(config: Mapping[str, Any], recipe: Recipe, placement: Placement, batch: int, seq_len: int) -> RankStep:
+    """Run steps of `recipe` on the first of the placement's cards, within a `fake_group`.
 
-    `layers` cuts the model. Within a `fake_group`.
+    For models that fit in the host's memory.
     """
     with quiet():
         torch.manual_seed(0)
         before = set(_living())
-        model = build_model(config, recipe, fake=False, layers=layers)
+        model = build_model(config, recipe, fake=False)
         if recipe.is_quantized:
             _store_in(model, getattr(torch, recipe.base_dtype))
         model = _sharded(model, recipe, placement)
@@ -130,14 +127,9 @@ def _store_in(model: Any, dtype: torch.dtype) -> None:
 
 
 def _living() -> dict[int, int]:
-    """Bytes of every storage that Python knows, by its address."""
+    """Bytes of every storage of this process, by its address. A DTensor's is that of its local part."""
     gc.collect()
-    found: dict[int, int] = {}
-    for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor) and not isinstance(thing, DTensor) and thing.layout == torch.strided:
-            storage = thing.untyped_storage()
-            found[storage._cdata] = storage.nbytes()
-    return found
+    return {storage._cdata: storage.nbytes() for storage in living_storages(without=(DTensor,))}
 
 
 def _read(seen: Any, static: int) -> RankStep:
@@ -145,13 +137,11 @@ def _read(seen: Any, static: int) -> RankStep:
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == MEMORY_EVENT or e.name().startswith(MARK)]
     live, phase = 0, ""
     peaks = {"forward": 0, "backward": 0, "optimizer": 0}
-    begins = 0
     for event in sorted(events, key=lambda one: one.start_ns()):
         if event.name() == MEMORY_EVENT:
             live += rounded(event.nbytes())
         else:
             phase = event.name().removeprefix(MARK)
-            begins = live if phase == "optimizer" else begins
         if phase:
             peaks[phase] = max(peaks[phase], live)
-    return RankStep(static, peaks["forward"], peaks["backward"], begins)
+    return RankStep(static, peaks["forward"], peaks["backward"])

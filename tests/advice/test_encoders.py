@@ -8,7 +8,7 @@ import pytest
 
 from advisor import advise
 from advisor.answer import Advice
-from advisor.errors import BadValue, InputError
+from advisor.errors import AdvisorError, BadValue, InputError
 from advisor.export.training_file import training_file
 
 
@@ -51,6 +51,22 @@ def test_what_texts_cannot_have_is_refused(knobs: dict[str, Any], said: str) -> 
         asked("bge-small-en-v1.5", **knobs)
 
 
+def test_scores_of_decoders_are_not_quoted_for_an_encoder() -> None:
+    knobs = {"examples": 1000, "method": "dora"}
+    of_an_encoder, of_a_decoder = (advise(name, "24GB", **knobs) for name in ("bge-small-en-v1.5", "qwen3-0.6b"))
+    texts = []
+    for advice in (of_an_encoder, of_a_decoder):
+        assert advice.recommendation is not None
+        texts.append(" ".join(reason.text for reason in advice.recommendation.reasons))
+    assert "we know no comparison on an encoder" in texts[0]
+    assert "0.469" not in texts[0]
+    assert "0.469" in texts[1]
+    free = advise("bge-small-en-v1.5", "24GB", examples=1000).recommendation
+    assert free is not None
+    assert free.method == "dora"
+    assert not any("85.2" in reason.text for reason in free.reasons)
+
+
 def test_no_script_is_written_for_an_encoder() -> None:
     advice = asked("bert-base-uncased")
     with pytest.raises(InputError, match=r"no script yet .* load it with AutoModelForMaskedLM"):
@@ -61,3 +77,38 @@ def test_other_code_is_not_known_to_run_an_encoder() -> None:
     evidence = asked("bert-base-uncased", kernels=("liger_norm",)).candidate("lora").evidence
     assert evidence is not None
     assert any("not trained on next tokens" in text for text in evidence.unknown)
+
+
+def test_a_classifier_has_scores_of_rows_in_place_of_logits() -> None:
+    plain, scored = asked("qwen3-0.6b"), asked("qwen3-0.6b", task="classification", labels=3)
+    assert scored.model.kind == "AutoModelForSequenceClassification"
+    assert "is trained as a classifier" in notes(scored)
+    needed = [one.candidate("lora").memory.needed_bytes.likely for one in (plain, scored)]
+    assert needed[1] < needed[0]
+
+
+def test_the_classifier_of_an_encoder_is_not_quantized() -> None:
+    advice = advise("modernbert", "8GB", examples=1000, task="classification")
+    assert [row.method for row in advice.candidates] == ["full", "lora", "dora"]
+    assert "QLoRA fails on the classifier" in notes(advice)
+
+
+@pytest.mark.parametrize(
+    ("model", "knobs", "said"),
+    [
+        ("qwen3-0.6b", {"labels": 3}, "--task classification alone"),
+        ("qwen3-0.6b", {"task": "classification", "labels": 0}, "must be at least 1"),
+        ("qwen3-0.6b", {"task": "classification", "packing": True}, "one a row"),
+        ("command-r7b", {"task": "classification"}, "no classifier of architecture 'cohere2'"),
+        ("bert-base", {"task": "classification", "quant": "nf4"}, "fails on the classifier"),
+    ],
+)
+def test_what_a_classifier_cannot_have_is_refused(model: str, knobs: dict[str, Any], said: str) -> None:
+    method = "qlora" if "quant" in knobs else "lora"
+    with pytest.raises(AdvisorError, match=said):
+        advise(model, "24GB", examples=1000, method=method, **knobs)
+
+
+def test_older_classifiers_are_not_known() -> None:
+    advice = asked("qwen3-0.6b", task="classification", stack="transformers-4.57")
+    assert any("classifiers (other tasks were traced)" in one for one in advice.candidate("lora").evidence.unknown)

@@ -64,6 +64,14 @@ def test_offloading_decides_on_checkpointing() -> None:
         implied(find_trainer("torchtune"), asked, "full")
 
 
+def test_what_the_trainer_alone_offloads_gives_way_to_the_question() -> None:
+    unsloth, off = find_trainer("unsloth"), {"gradient_checkpointing": False}
+    assert implied(unsloth, read_question({}), "lora") == {"gradient_checkpointing": True}
+    assert implied(unsloth, read_question(off), "lora") == {"offload": "none"}
+    found = advise(MODEL, card(24), catalog=FakeCatalog(), trainer="unsloth", method="lora", **off).candidates[0].recipe
+    assert (found.offload, found.gradient_checkpointing) == ("none", False)
+
+
 def test_none_switches_a_preset_s_kernels_off() -> None:
     def kernels(**knobs: Any) -> tuple[str, ...]:
         found = advise(MODEL, card(24), catalog=FakeCatalog(), trainer="axolotl", method="lora", **knobs)

@@ -10,6 +10,7 @@ from benchmarks.survey import Asked, asked, lines, question
 
 ROW = {
     "tool": "ms-swift",
+    "path": "examples/sft.sh",
     "model": "qwen2.5-7b",
     "catalogue_model": "",
     "method": "lora",
@@ -39,6 +40,9 @@ ROW = {
         ({"gc": "off", "packing": "on"}, {"gradient_checkpointing": False, "packing": True}),
         ({"special_knobs": "reentrant group_by_length"}, {"reentrant": True, "group_by_length": True}),
         ({"tool": "unsloth-notebook"}, {"trainer": "unsloth"}),
+        ({"method": "oft", "quant": "awq"}, {"method": "qlora", "variant": "oft", "quant": "awq"}),
+        ({"method": "qlora", "quant": "mxfp4"}, {"method": "lora"}),
+        ({"quant": "hqq4"}, {"method": "qlora", "quant": "hqq", "quant_bits": 4}),
     ],
 )
 def test_settings_become_knobs(changes: dict[str, str], knobs: dict[str, Any]) -> None:
@@ -53,13 +57,22 @@ def test_settings_become_knobs(changes: dict[str, str], knobs: dict[str, Any]) -
         ({"special_knobs": "compile"}, ["compile"]),
         ({"optimizer": "shampoo"}, ["optimizer shampoo"]),
         ({"variants": "rslora"}, []),
+        ({"variants": "loftq", "special_knobs": "neftune"}, []),
         ({"variants": "lisa"}, ["method lisa"]),
-        ({"tool": "open-instruct"}, ["trainer open-instruct"]),
+        ({"tool": "lmflow"}, ["trainer lmflow"]),
+        ({"tool": "open-instruct"}, []),
+        ({"tool": "open-instruct", "path": "scripts/train/debug/oc_sft.sh"}, ["OLMo-core's own models"]),
         ({"attention": "xformers"}, ["attention xformers"]),
     ],
 )
 def test_what_has_no_word_is_lost(changes: dict[str, str], lost: list[str]) -> None:
     assert question({**ROW, **changes})[1] == lost
+
+
+def test_a_trainer_that_offloads_decides_on_checkpointing() -> None:
+    knobs, _ = question({**ROW, "tool": "axolotl", "special_knobs": "activation_offload"})
+    assert knobs["offload"] == "activations"
+    assert "gradient_checkpointing" not in knobs
 
 
 def test_rows_are_answered_or_refused() -> None:

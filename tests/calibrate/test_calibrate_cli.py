@@ -196,6 +196,16 @@ def test_rows_that_contradict_are_refused(stub: type[StubWorker], monkeypatch: p
     assert not stub.asked
 
 
+@pytest.mark.parametrize(
+    "flags", [("--task", "classification"), ("--dry-run", "--labels", "3"), ("--dry-run", "--task", "ranking")]
+)
+def test_a_task_that_cannot_be_traced_is_refused(
+    flags: tuple[str, ...], stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(monkeypatch, *flags) == 2
+    assert not stub.asked
+
+
 def test_loading_is_traced_for_a_quantized_base(
     stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ from advisor.catalog.trainers import SWITCHED, find_trainer
 from advisor.errors import BadConfig, BadValue, UnknownName
 from advisor.knobs import TRAINERS, idle_knobs
 from advisor.specs import METHODS, Method, Recipe
-from calibrate.options import STEP_KNOBS, config_of, methods_of, recipe_of
+from calibrate.options import STEP_KNOBS, config_of, methods_of, recipe_of, trained_as
 
 
 def test_every_knob_of_the_recipe_has_a_flag() -> None:
@@ -96,3 +96,11 @@ def test_only_transformers_own_code_runs(knobs: dict[str, str]) -> None:
     with pytest.raises(BadValue, match="run transformers' own code"):
         recipe_of("lora", knobs)
     assert recipe_of("lora", {}, "axolotl")[0].kernels == ()
+
+
+def test_a_classifier_is_traced_as_its_config_would_name_it() -> None:
+    model, config = find_model("qwen3-0.6b"), config_of("qwen3-0.6b")
+    assert trained_as(config, model) == config
+    scored = trained_as(config, model.classifying(3))
+    assert scored["architectures"] == ["ForSequenceClassification"]
+    assert (scored["num_labels"], scored["pad_token_id"]) == (3, config.get("pad_token_id", 0))

@@ -25,8 +25,10 @@ def group() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("checkpointing", "accumulation"), [(True, 1), (False, 2)])
-def test_what_a_rank_holds_is_what_the_step_allocates(method: Method, checkpointing: bool, accumulation: int) -> None:
+@pytest.mark.parametrize(("checkpointing", "accumulation", "reshard"), [(True, 1, True), (False, 2, False)])
+def test_what_a_rank_holds_is_what_the_step_allocates(
+    method: Method, checkpointing: bool, accumulation: int, reshard: bool
+) -> None:
     m = find_model(NAME).model_copy(update={"num_hidden_layers": LAYERS})
     recipe = Recipe(
         method=method,
@@ -38,7 +40,7 @@ def test_what_a_rank_holds_is_what_the_step_allocates(method: Method, checkpoint
         quant="nf4" if method in ("qlora", "qdora") else "none",
         optimizer="adamw_foreach",
     )
-    placement = Placement(gpus=RANKS, sharding="fsdp2")
+    placement = Placement(gpus=RANKS, sharding="fsdp2", reshard=reshard)
     step = rank_step({**config_of(NAME), "num_hidden_layers": LAYERS}, recipe, placement, 1, 128)
     found = predict_rank_memory(m, recipe, placement, 1, 128, "cpu")
     static = sum(found.static_blocks.values())

@@ -53,6 +53,15 @@ SMALL_OPT = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+SMALL_MAMBA2 = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_heads": 8,
+    "head_dim": 16,
+    "n_groups": 2,
+    "state_size": 24,
+}
 SMALL_RULE = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 24}
 SMALL_FALCON = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -100,7 +109,7 @@ def check(spec: ModelSpec, model: Any) -> None:
         matching = [shapes[name]] if name in shapes else matching
         assert [(s.in_features, s.out_features, s.bias) for s in matching] == [(inputs, outputs, bias)], name
     assert spec.default_attention == model.config._attn_implementation
-    assert spec.tie_word_embeddings == model.config.tie_word_embeddings
+    assert spec.labels or spec.tie_word_embeddings == model.config.tie_word_embeddings
 
 
 def spec_of(config: Mapping[str, Any]) -> ModelSpec:
@@ -132,7 +141,7 @@ def test_defaults_of_missing_keys_are_those_of_transformers(model_type: str) -> 
     attributes = made.to_dict() | {"model_type": model_type}
     bare, full = spec_of({"model_type": model_type}), spec_of(attributes)
     assert bare == full
-    if bare.position != "alibi":  # BLOOM has no longest row, MPT calls it otherwise
+    if bare.position != "alibi" and not bare.one_block:  # BLOOM and Mamba have no longest row, MPT calls it otherwise
         beyond = bare.position_offset if bare.bidirectional else 0
         assert bare.max_position_embeddings + beyond == made.max_position_embeddings
     assert bare.num_hidden_layers == made.num_hidden_layers
@@ -216,6 +225,20 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "olmoe", **SMALL, "num_experts": 8, "attention_bias": True},
     {"model_type": "bert", **SMALL, "type_vocab_size": 3},
     {"model_type": "bert", **SMALL, "architectures": ["BertModel"]},
+    {"model_type": "modernbert", **SMALL, "pad_token_id": 0, "global_attn_every_n_layers": 2, "norm_bias": True},
+    {
+        "model_type": "modernbert",
+        **SMALL,
+        "pad_token_id": 0,
+        "decoder_bias": False,
+        "classifier_bias": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+    {"model_type": "modernbert", **SMALL, "pad_token_id": 0, "architectures": ["ModernBertForSequenceClassification"]},
+    {"model_type": "bert", **SMALL, "architectures": ["BertForSequenceClassification"], "num_labels": 3},
+    {"model_type": "roberta", **SMALL, "architectures": ["RobertaForSequenceClassification"], "num_labels": 1},
+    {"model_type": "qwen3", **SMALL, "architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1},
     {"model_type": "roberta", **SMALL, "type_vocab_size": 1},
     {"model_type": "xlm-roberta", **SMALL, "hidden_act": "relu"},
     {"model_type": "lfm2", **SMALL, "layer_types": ["conv", "full_attention"] * 2, "pad_token_id": 0},
@@ -239,6 +262,8 @@ VARIANTS: list[dict[str, Any]] = [
         "num_local_experts": 0,
         "position_embedding_type": "rope",
     },
+    {"model_type": "mamba2", **SMALL_MAMBA2, "use_bias": True, "tie_word_embeddings": True},
+    {"model_type": "mamba2", **SMALL_MAMBA2, "use_conv_bias": False, "n_groups": 1},
     {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "attn_layer_indices": [3], "attention_bias": True},
     {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "mamba_conv_bias": False, "mlp_bias": True},
     {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": None, "mlp_bias": True},

@@ -133,7 +133,7 @@ def test_a_missing_model_type_is_said() -> None:
         ({"model_type": "phimoe", "num_experts_per_tok": 4}, "num_experts_per_tok"),
         ({"model_type": "hunyuan_v1_moe", "moe_topk": [1, 2]}, "layers that differ"),
         ({"model_type": "deepseek_v3", "rope_interleave": False}, "rope_interleave"),
-        ({"model_type": "mamba2"}, "not one that the formula knows"),
+        ({"model_type": "zamba2"}, "not one that the formula knows"),
         ({"model_type": "new_dense", "num_experts": 0}, "not one that the formula knows"),
         ({"model_type": "x" * 100_000}, "not one that the formula knows"),
         ({**LLAMA, "hidden_act": "xielu"}, "xielu"),
@@ -251,7 +251,7 @@ def test_a_tower_that_cannot_be(changes: dict[str, Any], message: str) -> None:
 
 
 def test_a_text_part_of_no_known_family_is_traced_as_a_whole() -> None:
-    whole = {"model_type": "llava", "text_config": {"model_type": "mamba2"}}
+    whole = {"model_type": "llava", "text_config": {"model_type": "zamba2"}}
     assert decoder_config(whole) is whole
 
 
@@ -390,3 +390,9 @@ def test_no_config_ever_brings_a_traceback(model_type: object, rest: dict[str, A
 def test_no_bytes_ever_bring_a_traceback(data: bytes) -> None:
     found = attempt(lambda: parse_config(data, "config.json"))
     assert isinstance(found, dict) or str(found).startswith("config.json: ")
+
+
+def test_a_part_that_a_family_makes_is_named_with_its_file() -> None:
+    config = {"model_type": "mamba2", "chunk_size": 1_280_001}
+    with pytest.raises(BadConfig, match=r"^odd\.json: chunk_size of Recurrence is 1280001"):
+        model_from_config(config, "odd", "odd.json")

@@ -55,6 +55,7 @@ PUBLISHED = {  # parameter counts that the makers give, or that the Hub shows fo
     "deepseek-ai/DeepSeek-V2-Lite": 15_706_484_224,
     "microsoft/Phi-3.5-MoE-instruct": 41_873_153_344,
     "swiss-ai/Apertus-8B-2509": 8_053_338_176,
+    "nvidia/NVIDIA-Nemotron-3-Nano-4B-BF16": 3_973_556_832,
     # described by the nearest family, and equal all the same
     "Qwen/Qwen-1_8B": 1_836_828_672,
     "Qwen/Qwen-7B": 7_721_324_544,

@@ -19,6 +19,7 @@ from advisor.catalog.names import MIRRORS, read_names, shorter, squashed, storag
         ("models/Qwen3-1.7B-Base", ["qwen3-1.7b-base"], True),
         ("checkpoints/meta-llama/Llama-3.2-1B", ["meta-llama/llama-3.2-1b", "llama-3.2-1b"], True),
         ("/data/ckpts/Llama-3.1-8B/checkpoint-500/merged", ["data/llama-3.1-8b", "llama-3.1-8b"], True),
+        ("/weka/Olmo-3-7B-Think-SFT/model_and_optim", ["weka/olmo-3-7b-think-sft", "olmo-3-7b-think-sft"], True),
         ("C:\\models\\Qwen3-8B", ["c:/qwen3-8b", "qwen3-8b"], True),
         ("models--Qwen--Qwen2.5-7B", ["qwen/qwen2.5-7b"], False),
         (f"~/hub/models--Qwen--Qwen2.5-7B/snapshots/{'0a' * 20}", ["qwen/qwen2.5-7b"], True),

@@ -74,7 +74,13 @@ def test_what_trl_is_known_for() -> None:
 
 @pytest.mark.parametrize(
     ("word", "name"),
-    [("swift", "ms-swift"), ("MS_SWIFT", "ms-swift"), ("lit-gpt", "litgpt"), ("nemo", "nemo-automodel")],
+    [
+        ("swift", "ms-swift"),
+        ("MS_SWIFT", "ms-swift"),
+        ("lit-gpt", "litgpt"),
+        ("nemo", "nemo-automodel"),
+        ("open_instruct", "open-instruct"),
+    ],
 )
 def test_other_spellings(word: str, name: str) -> None:
     assert find_trainer(word).name == trainer_named(word) == name

@@ -67,7 +67,7 @@ def test_intervals_are_ordered_for_every_card() -> None:
     for gpu in all_gpus():
         profile = profile_for(gpu)
         intervals = [value for _, value in profile if isinstance(value, Interval)]
-        assert len(intervals) == 5
+        assert len(intervals) == 4
         assert all(i.low <= i.likely <= i.high for i in intervals)
         assert profile.device_spread.likely == profile.launch_spread.likely == 1
         assert profile.context_bytes.low > 0.1 * 2**30

@@ -11,7 +11,7 @@ from advisor.costs.memory import predict_step_memory
 from advisor.images import with_pictures
 from advisor.specs import ModelSpec, Workload
 from calibrate.worker.dryrun import real_step, trace_step
-from tests.decoders.tiny import SIZES, recipe
+from tests.decoders.tiny import DELTA, SIZES, recipe
 
 TOLERANCE = 1e-4
 TEXT: dict[str, Any] = {
@@ -19,6 +19,7 @@ TEXT: dict[str, Any] = {
     "max_position_embeddings": 2000,
     "rope_scaling": {"rope_type": "default", "mrope_section": [4, 6, 6]},
 }
+PLAIN = {**SIZES, "max_position_embeddings": 2000}
 TOWER: dict[str, Any] = {
     "depth": 6,
     "hidden_size": 64,
@@ -45,6 +46,25 @@ CONFIGS["qwen3_vl_moe"] = {
     "text_config": {**CONFIGS["qwen3_vl"]["text_config"], "model_type": "qwen3_vl_moe_text", **MIXTURE},
     "vision_config": CONFIGS["qwen3_vl"]["vision_config"],
 }
+CONFIGS["qwen3_5"] = {
+    "text_config": {
+        "model_type": "qwen3_5_text",
+        **PLAIN,
+        **DELTA,
+        "num_hidden_layers": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.25},
+    },
+    "vision_config": {**TOWER, "num_position_embeddings": 100},
+}
+CONFIGS["qwen3_5_moe"] = {
+    "text_config": {
+        **CONFIGS["qwen3_5"]["text_config"],
+        "model_type": "qwen3_5_moe_text",
+        **MIXTURE,
+        "shared_expert_intermediate_size": 136,
+    },
+    "vision_config": CONFIGS["qwen3_5"]["vision_config"],
+}
 SQUARES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 136,
@@ -53,13 +73,41 @@ SQUARES: dict[str, Any] = {
     "image_size": 56,
     "patch_size": 14,
 }
-PLAIN = {**SIZES, "max_position_embeddings": 2000}
-OF_TEXT: dict[str, dict[str, Any]] = {
-    "gemma3": {
-        "mm_tokens_per_image": 4,
-        "text_config": {"model_type": "gemma3_text", "head_dim": 64, "sliding_window": 1000, **PLAIN},
-        "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **SQUARES},
+LAYERS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+CONFIGS["gemma3"] = {
+    "mm_tokens_per_image": 4,
+    "text_config": {"model_type": "gemma3_text", "head_dim": 64, "sliding_window": 1000, **LAYERS, **PLAIN},
+    "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **SQUARES, "image_size": 224},
+}
+CONFIGS |= {
+    "internvl": {
+        "image_seq_length": 4,
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "qwen2", **PLAIN},
+        "vision_config": {**SQUARES, "image_size": [56, 56], "patch_size": [14, 14]},
     },
+    "llava": {
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "clip_vision_model", **SQUARES},
+    },
+    "llava_pixtral": {
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
+        "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
+    },
+    "mistral3": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
+        "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
+    },
+    "smolvlm": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "smolvlm_vision", **SQUARES, "image_size": 60},
+    },
+}
+OF_TEXT: dict[str, dict[str, Any]] = {
     "gemma4": {
         "audio_config": None,
         "text_config": {
@@ -85,33 +133,14 @@ OF_TEXT: dict[str, dict[str, Any]] = {
             "standardize": True,
         },
     },
-    "internvl": {
-        "image_seq_length": 4,
-        "tie_word_embeddings": False,
-        "text_config": {"model_type": "qwen2", **PLAIN},
-        "vision_config": {**SQUARES, "image_size": [56, 56], "patch_size": [14, 14]},
-    },
-    "llava": {
-        "text_config": {"model_type": "llama", **PLAIN},
-        "vision_config": {"model_type": "clip_vision_model", **SQUARES},
-    },
-    "mistral3": {
-        "tie_word_embeddings": False,
-        "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
-        "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
-    },
-    "smolvlm": {
-        "tie_word_embeddings": False,
-        "text_config": {"model_type": "llama", **PLAIN},
-        "vision_config": {"model_type": "smolvlm_vision", **SQUARES},
-    },
 }
 """Models whose tower is not on the tape: on rows of text it is idle."""
 
 
 def tiny(name: str) -> tuple[dict[str, Any], ModelSpec]:
     """A tiny config and its spec."""
-    found = {"model_type": name, "image_token_id": 7, **(CONFIGS | OF_TEXT)[name]}
+    kind = "llava" if name == "llava_pixtral" else name
+    found = {"model_type": kind, "image_token_id": 7, **(CONFIGS | OF_TEXT)[name]}
     return found, model_from_config(found, name, name)
 
 

@@ -12,7 +12,7 @@ from advisor.specs import METHODS
 from tests.decoders.tiny import CONFIGS, recipe, spec
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if spec(name, 3).task != "classification"])
 def test_units_hold_every_parameter(name: str) -> None:
     m = spec(name, 3)
     for method in METHODS:

@@ -36,19 +36,38 @@ def test_the_step_on_images(name: str, method: str, checkpointing: bool, autocas
         ("qwen2_5_vl", "lora", {"target_modules": ("attention",)}),
         ("qwen2_5_vl", "lora", {"target_modules": ("q_proj", "up_proj")}),
         ("qwen3_vl", "full", {"base_dtype": "float32"}),
+        ("gemma3", "qdora", {"gradient_checkpointing": False, "rows": 3}),
+        ("gemma3", "lora", {"images": 4, "train_tower": False}),
+        ("qwen3_5", "full", {"train_tower": False}),
         ("qwen2_5_vl", "qlora", {"kbit_upcast": False, "double_quant": False}),
+        ("llava", "full", {"images": 2, "size": "400x100", "rows": 3}),
+        ("llava", "qdora", {"gradient_checkpointing": False, "autocast": False}),
+        ("llava", "lora", {"target_modules": ("attention",)}),
+        ("internvl", "qdora", {"images": 2, "size": "400x100", "rows": 1}),
+        ("smolvlm", "dora", {"gradient_checkpointing": False}),
+        ("mistral3", "dora", {"images": 2, "size": "400x100", "rows": 3}),
+        ("llava_pixtral", "qlora", {"kbit_upcast": False, "gradient_checkpointing": False}),
     ],
 )
 def test_other_images_and_knobs(name: str, method: str, knobs: dict[str, Any]) -> None:
     check(name, method, **knobs)
 
 
-@pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full")])
+@pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full"), ("gemma3", "lora")])
 def test_padded_rows_with_images(name: str, method: str) -> None:
     check(name, method, padded=True)
 
 
-@pytest.mark.parametrize(("name", "method"), [("qwen2_5_vl", "lora"), ("qwen3_vl", "full")])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "llava", "internvl", "smolvlm", "mistral3"])
+@pytest.mark.parametrize(("method", "checkpointing"), [("full", False), ("lora", True)])
+def test_a_frozen_tower(name: str, method: str, checkpointing: bool) -> None:
+    check(name, method, train_tower=False, gradient_checkpointing=checkpointing)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("qwen2_5_vl", "lora"), ("qwen3_vl", "full"), ("llava", "full"), ("smolvlm", "lora"), ("mistral3", "lora")],
+)
 def test_fake_tensors_show_the_same(name: str, method: str) -> None:
     check(name, method, fake=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog.config_json import model_from_config
-from advisor.parameters.targets import fails_on_all_linear, fuses_experts
+from advisor.parameters.targets import default_targets, fails_on_all_linear, fuses_experts
 from advisor.specs import DORA_METHODS, ModelSpec, Recipe
 
 SIZES: dict[str, Any] = {
@@ -478,6 +478,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "linear_allow_neg_eigval": False,
     },
+    "mamba2": {
+        "model_type": "mamba2",
+        "vocab_size": 1009,
+        "hidden_size": 192,
+        "num_hidden_layers": 3,
+        "num_heads": 12,
+        "head_dim": 32,
+        "state_size": 24,
+        "n_groups": 2,
+        "chunk_size": 16,
+    },
     "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
     "granitemoehybrid-dense": {
         "model_type": "granitemoehybrid",
@@ -526,6 +537,51 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "attention_probs_dropout_prob": 0.0,
     },
     "qwen3-embeddings": {"model_type": "qwen3", "head_dim": 32, **SIZES, "architectures": ["Qwen3Model"]},
+    "modernbert": {"model_type": "modernbert", **EVERY_HEAD, "pad_token_id": 0, "local_attention": 2000},
+    "modernbert-sliding": {
+        "model_type": "modernbert",
+        **EVERY_HEAD,
+        "pad_token_id": 0,
+        "local_attention": 2 * WINDOW,
+        "norm_bias": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "classifier_bias": True,
+        "embedding_dropout": 0.1,
+    },
+    "modernbert-embeddings": {
+        "model_type": "modernbert",
+        **EVERY_HEAD,
+        "pad_token_id": 0,
+        "architectures": ["ModernBertModel"],
+    },
+    "llama-classifier": {
+        "model_type": "llama",
+        **SIZES,
+        "pad_token_id": 0,
+        "architectures": ["LlamaForSequenceClassification"],
+        "num_labels": 5,
+    },
+    "gpt2-classifier": {
+        "model_type": "gpt2",
+        **GPT2,
+        "pad_token_id": 0,
+        "architectures": ["GPT2ForSequenceClassification"],
+    },
+    "bert-classifier": {"model_type": "bert", **EVERY_HEAD, "architectures": ["BertForSequenceClassification"]},
+    "roberta-classifier": {
+        "model_type": "roberta",
+        **EVERY_HEAD,
+        "architectures": ["RobertaForSequenceClassification"],
+        "num_labels": 3,
+    },
+    "modernbert-classifier": {
+        "model_type": "modernbert",
+        **EVERY_HEAD,
+        "pad_token_id": 0,
+        "architectures": ["ModernBertForSequenceClassification"],
+        "classifier_pooling": "mean",
+    },
     "roberta": {"model_type": "roberta", **EVERY_HEAD, "type_vocab_size": 1},
     "xlm-roberta": {"model_type": "xlm-roberta", **EVERY_HEAD, "attention_probs_dropout_prob": 0.0},
     "gemma3n": {
@@ -596,11 +652,14 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
 
 def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
     """A recipe that can be traced for `m`."""
+    if m.task == "classification" and m.bidirectional:  # peft fails on its quantized classifier
+        method = {"qlora": "lora", "qdora": "dora"}.get(method, method)
     knobs.setdefault("attention", m.default_attention)
     if fuses_experts(m) and method in DORA_METHODS:  # peft refuses all-linear
         knobs.setdefault("target_modules", ("attention",))
     if fails_on_all_linear(m):
-        knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]))
+        attends = default_targets(m) == ("attention",)
+        knobs.setdefault("target_modules", ("q_proj", "o_proj", *m.mlp_names[-1:]) if attends else default_targets(m))
     knobs.setdefault("sequence_kernels", "torch")
     knobs.setdefault("quant", "nf4" if method in ("qlora", "qdora") else "none")
     return Recipe(method=method, **knobs)

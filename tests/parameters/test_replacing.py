@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from advisor.advice.advise import advise
@@ -61,6 +63,11 @@ def test_two_vectors_and_shared_matrices_of_vera() -> None:
         ("llama-3.1-8b", {"variant": "oft", "kernels": ("fused_lora",)}, "fused_lora has none"),
         ("llama-3.1-8b", {"variant": "vera", "stack": ("torchtune-0.6",)}, "torchtune has none"),
         ("llama-3.1-8b", {"variant": "vera", "stack": ("peft-0.17",)}, "of peft 0.21 alone, and this stack has 0.17"),
+        (
+            "llama-3.1-8b",
+            {"variant": "oft", "method": "qlora", "quant": "gptq", "stack": ("peft-0.18",)},
+            "of peft 0.21 alone, and this stack has 0.18",
+        ),
         ("gpt2", {"variant": "oft"}, "Conv1D layers of gpt2"),
         ("phi-3-mini", {"variant": "ia3"}, "peft 0.21 names no modules of phi3"),
         ("glm-4.5-air", {"variant": "vera"}, "MLP of glm-4.5-air: add --target-modules attention"),
@@ -84,6 +91,17 @@ def test_two_vectors_and_shared_matrices_of_vera() -> None:
 def test_what_is_refused(model: str, knobs: dict[str, object], why: str) -> None:
     with pytest.raises(BadValue, match=why):
         trained_shapes(find_model(model), Recipe.model_validate({"method": "lora", **knobs}))
+
+
+@pytest.mark.parametrize("quant", ["none", "nf4", "awq"])
+def test_oft_of_an_older_peft(quant: Any) -> None:
+    method = "lora" if quant == "none" else "qlora"
+    knobs = {"method": method, "quant": quant, "variant": "oft", "target_modules": ("q_proj",)}
+    older, newer = (Recipe.model_validate({**knobs, "stack": stack}) for stack in (("peft-0.18",), ()))
+    assert [(one.rows, one.columns, one.times) for one in trained_shapes(LLAMA, older)] == [(128, 496, 32)]
+    if quant == "awq":
+        with pytest.raises(BadValue, match="not awq"):
+            trained_shapes(LLAMA, newer)
 
 
 @pytest.mark.parametrize("variant", ["oft", "ia3", "vera"])

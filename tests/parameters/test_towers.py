@@ -8,7 +8,6 @@ from advisor.catalog import find_model
 from advisor.images import with_pictures
 from advisor.parameters.modules import parameter_count
 from advisor.parameters.towers import (
-    tower_adapted,
     tower_linears,
     tower_parameter_count,
     tower_parts,
@@ -41,15 +40,6 @@ def test_the_count_of_a_tower(name: str, tower: int) -> None:
     elements = sum(shape.weight_count * times for shape, times in tower_linears(m.vision))
     assert 0 < elements < tower
     assert len(tower_shapes(m.vision)) == sum(map(len, tower_parts(m.vision)[2:5]))
-
-
-def test_what_is_adapted() -> None:
-    _, v = seeing()
-    assert tower_adapted(v, LORA) >= {"qkv", "proj", "gate_proj", "mlp.0", "mlp.2"}
-    assert tower_adapted(v, LORA.model_copy(update={"target_modules": ("attention",)})) == frozenset()
-    assert tower_adapted(v, LORA.model_copy(update={"target_modules": ("q_proj", "up_proj")})) == {"up_proj"}
-    assert tower_adapted(v, LORA.model_copy(update={"train_tower": False})) == frozenset()
-    assert tower_adapted(v, LORA.model_copy(update={"trained_layers": 2})) == frozenset()
 
 
 def test_what_is_trained_whole() -> None:

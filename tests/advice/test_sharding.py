@@ -1,0 +1,97 @@
+"""Which engine the search takes, what the others need, and fewer and more cards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from advisor import advise
+from advisor.errors import InputError
+
+JOB: dict[str, Any] = {"model": "llama-3.1-8b", "examples": 3000}
+
+
+def test_a_copy_on_each_card_is_taken_where_it_fits_and_is_as_fast() -> None:
+    answer = advise(gpu="h100", gpus=4, method="lora", **JOB)
+    assert answer.gpu.sharding == "ddp"
+
+
+def test_what_no_card_holds_is_spread() -> None:
+    answer = advise(gpu="h100", gpus=8, method="full", **JOB | {"batch_size": 8})
+    assert answer.candidates[0].verdict == "fits"
+    spread = advise("llama-3.3-70b", "h100", gpus=8, method="lora", examples=3000)
+    assert spread.gpu.sharding == "fsdp2"
+    assert spread.candidates[0].placement is not None
+    assert spread.candidates[0].placement.sharding == "fsdp2"
+    copies = advise("llama-3.3-70b", "h100", gpus=8, method="lora", examples=3000, sharding="ddp")
+    assert copies.recommendation is None
+
+
+def test_the_other_engines_are_what_the_question_gets_with_them() -> None:
+    answer = advise(gpu="h100", gpus=4, method="lora", **JOB)
+    assert {one.engine for one in answer.engines} == {"ddp", "fsdp2"}
+    for one in answer.engines:
+        asked = advise(gpu="h100", gpus=4, method="lora", sharding=one.engine, **JOB).candidates[0]
+        assert (asked.recipe, asked.memory, asked.time) == (one.plan.recipe, one.plan.memory, one.plan.time)
+
+
+def test_other_numbers_of_cards_are_what_the_question_gets_with_them() -> None:
+    answer = advise(gpu="h100", gpus=4, method="lora", **JOB)
+    assert [one.gpus for one in answer.scaling] == [1, 2, 4, 8], "more need a second machine"
+    for one in answer.scaling[:3]:
+        asked = advise(gpu="h100", gpus=one.gpus, method="lora", **JOB).candidates[0]
+        assert (asked.recipe, asked.memory, asked.time) == (one.plan.recipe, one.plan.memory, one.plan.time)
+    assert advise(gpu="h100", method="lora", **JOB).scaling == ()
+
+
+def test_more_cards_are_among_what_would_fit() -> None:
+    answer = advise(gpu="rtx4090", method="full", **JOB)
+    assert answer.recommendation is None
+    change = next(one for one in answer.alternatives if "of these cards by fsdp2" in one.text)
+    assert change.plan is not None
+    assert change.plan.verdict == "fits"
+    assert change.flags[0] == "--gpu 8xrtx4090"
+
+
+def test_weights_that_are_spread_may_stay_in_16_bits() -> None:
+    answer = advise(gpu="rtx4090", gpus=4, method="full", **JOB)
+    change = next(one for one in answer.alternatives if one.text.startswith("--no-autocast"))
+    assert change.changes_training
+    assert change.plan is not None
+    assert change.plan.verdict == "fits"
+
+
+def test_parameters_on_the_host_are_counted_there_and_their_time_is_not_known() -> None:
+    answer = advise("llama-3.3-70b", "24GB", gpus=2, method="qlora", seq_len=512, cpu_offload="parameters")
+    row = answer.candidates[0]
+    assert row.verdict == "fits"
+    assert row.memory.host_bytes > 15 * 2**30
+    assert row.time is None
+    said = " ".join(one.text for one in answer.recommendation.warnings) if answer.recommendation else ""
+    assert "not known" in said
+    assert 'device_map="cpu"' in said
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"gpus": 8, "nodes": 2}, "--network-gbit"),
+        ({"gpus": 8, "nodes": 3, "network_gbit": 100.0}, "must divide gpus"),
+        ({"gpus": 2, "sharding": "hsdp"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "ddp", "cpu_offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "fsdp2", "trainer": "unsloth"}, "use --sharding ddp"),
+        ({"gpus": 2, "sharding": "fsdp2", "quant": "int8", "method": "qlora"}, "use --sharding ddp"),
+        ({"gpus": 0}, "from 1"),
+        ({"gpus": 1_000_000}, "to 100,000"),
+    ],
+)
+def test_what_several_cards_cannot_do_is_refused_in_one_line(knobs: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said) as raised:
+        advise(gpu="24GB", **JOB, **knobs)
+    assert "\n" not in str(raised.value)
+
+
+def test_methods_that_an_engine_cannot_run_are_left_out() -> None:
+    answer = advise(gpu="24GB", gpus=2, sharding="fsdp2", quant="int8", **JOB)
+    assert [row.method for row in answer.candidates] == ["full", "lora", "dora"]
