@@ -61,7 +61,7 @@ def _shared(row: Candidate, placement: Placement) -> str:
         texts.append("gradients of earlier micro-batches stay whole")
     if memory.host_bytes:
         texts.append(f"{format_gib(memory.host_bytes)} GiB of the host's memory for each card")
-    if placement.cpu_offload != "none":
+    if placement.offload != "none":
         texts.append("how long its copies and the optimizer there take is not known")
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
 

@@ -24,7 +24,7 @@ FUSED_LOSSES: tuple[KernelSet, ...] = ("liger_loss", "cce")
 SequenceKernels = Literal["packages", "torch"]
 """What runs linear attention, Mamba layers and short convolutions."""
 Offload = Literal["none", "activations"]
-CpuOffload = Literal["none", "parameters"]
+StateOffload = Literal["none", "optimizer", "parameters"]
 """What a sharded job keeps in the host's memory; parameters: with their gradients and optimizer states."""
 RowKind = Literal["full", "padded", "packed"]
 """Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""

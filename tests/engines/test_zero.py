@@ -110,4 +110,4 @@ def test_the_second_stage_exchanges_three_times_and_in_every_micro_batch() -> No
 
 def test_offload_is_refused() -> None:
     with pytest.raises(InputError, match="not counted yet"):
-        Placement(gpus=8, sharding="zero3", cpu_offload="parameters")
+        Placement(gpus=8, sharding="zero3", offload="parameters")
