@@ -159,6 +159,7 @@ def _adapters(run: Run) -> dict[str, Any]:
     values |= {"peft_use_dora": True} if recipe.is_dora else {}
     values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
     values |= {"load_in_4bit": True} if four_bits else {}
+    values |= {"quantize_moe_experts": True} if recipe.quantize_experts else {}
     return values | ({"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {})
 
 

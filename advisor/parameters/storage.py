@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil, prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
@@ -52,13 +52,22 @@ def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
 
 
 def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:
-    """How a layer's own parameter is stored: the stacks of experts in 4 bits where Unsloth's code loads them.
+    """How a layer's own parameter is stored: stacks of experts in 4 bits where Unsloth loads them, or where asked.
 
     Source: unsloth_zoo 2026.10.9, temporary_patches/moe_utils_bnb4bit.py, and gpt_oss.py, GptOssExpertsBnb4bit (one
-    linear layer an expert, of the same bytes but for the tables); elsewhere bitsandbytes passes them over.
+    linear layer an expert, of the same bytes but for the tables); bitsandbytes 0.50, nn/parametrize.py,
+    replace_parameter_4bit; elsewhere bitsandbytes passes them over.
     """
-    stacked = len(p.shape) == 3 and m.mlp in ("experts", "oss_experts") and recipe.quant in ("nf4", "fp4")
-    return recipe.quant if stacked and libraries_of(recipe.stack).code == "unsloth" else "none"
+    stacked = len(p.shape) == 3 and p.shape[1] > 1 and m.mlp in ("experts", "oss_experts")  # no convolution's (C, 1, K)
+    stacked &= recipe.quant in ("nf4", "fp4")
+    return recipe.quant if stacked and experts_made(recipe) != "never" else "none"
+
+
+def experts_made(recipe: Recipe) -> Literal["never", "twice", "once"]:
+    """How often 16-bit stacks of experts are made of those in 4 bits: for each product, or once in a forward pass."""
+    if libraries_of(recipe.stack).code == "unsloth":
+        return "twice"
+    return "once" if recipe.quantize_experts else "never"
 
 
 def loads_experts(libraries: Libraries) -> bool:
