@@ -78,7 +78,7 @@ def _kda(m: ModelSpec) -> MixerParameters:
     """Kimi's. Source: models/kimi_linear/modeling_kimi_linear.py, KimiLinearDeltaAttention and KimiLinearForgetGate."""
     h, sizes = m.hidden_size, recurrence_of(m)
     width, all_heads = sizes.key_dim, sizes.key_size
-    shapes = {name: (h, all_heads) for name in ("q_proj", "k_proj", "v_proj")}
+    shapes = dict.fromkeys(("q_proj", "k_proj", "v_proj"), (h, all_heads))
     shapes |= {"f_a_proj": (h, width), "f_b_proj": (width, all_heads), "b_proj": (h, sizes.key_heads)}
     shapes |= {"g_a_proj": (h, width), "g_b_proj": (width, all_heads), "o_proj": (all_heads, h)}
     linears = [LinearShape(name=name, in_features=ins, out_features=outs) for name, (ins, outs) in shapes.items()]
