@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from advisor.decoders.linear import Linear
 from advisor.decoders.selective_kernels import BACKWARD_FLOP, FORWARD_FLOP, note_scan, states_shape
+from advisor.parameters.token_mixers import STEPS
 from advisor.specs import Recurrence
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.ops import cast
@@ -65,7 +66,7 @@ class _Sizes(NamedTuple):
 
 def inner_weights(t: Tape, own: Mapping[str, Tensor], linears: Mapping[str, Linear], decay: Tensor) -> InnerWeights:
     """The weights as the layer hands them over: vectors in fp32."""
-    back, steps = linears["out_proj"], linears["dt_proj"]
+    back, steps = linears["out_proj"], linears[STEPS]
     assert steps.bias is not None
     back_bias = cast(t, back.bias, "float32") if back.bias is not None else None
     skip, step_bias = cast(t, own["d"], "float32"), cast(t, steps.bias, "float32")

@@ -124,7 +124,7 @@ def _mamba1(m: ModelSpec) -> MixerParameters:
     linears = (
         LinearShape(name="in_proj", in_features=h, out_features=2 * inner, bias=bias),
         LinearShape(name="x_proj", in_features=inner, out_features=rank + 2 * state),
-        LinearShape(name="dt_proj", in_features=rank, out_features=inner, bias=True, weight_alone=True),
+        LinearShape(name=STEPS, in_features=rank, out_features=inner, bias=True, weight_alone=True),
         LinearShape(name=PROJECTION_BACK, in_features=inner, out_features=h, bias=bias),
     )
     own = convolution(inner, sizes) | {"a_log": Parameter((inner, state)), "d": Parameter((inner,))}
@@ -155,6 +155,8 @@ STATE_SPACES: frozenset[Mixer] = frozenset(["mamba2", "beside_mamba2"])
 """The mixers that are Mamba 2's, or run beside it."""
 PROJECTION_BACK = "out_proj"
 """The linear layer at their end."""
+STEPS = "dt_proj"
+"""The linear layer that makes the steps of Mamba's layers."""
 STEP_NORMS = ("dt_norm", "b_norm", "c_norm")
 """The norms of steps, keys and queries in Jamba's state-space layers."""
 
