@@ -15,7 +15,7 @@ from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layer_inputs import left_whole
 from advisor.parameters.layers import choosing_flags, kinds_of, layer_groups, part_of
 from advisor.parameters.modules import INDEX_WEIGHTS, layer_linears, own_parameters
-from advisor.parameters.token_mixers import Parameter
+from advisor.parameters.token_mixers import STEPS, Parameter
 from advisor.specs import ModelSpec, Recipe
 
 QUANTIZATION_BLOCK = 64
@@ -40,15 +40,16 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
 def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
     """The dtype that a quantized layer's bias takes in the first forward pass, for good.
 
-    In 8 bits that of its first input: fp32 after k-bit preparation, but attention's output. In 4 bits the one that it
-    computes in, before bitsandbytes 0.50 as in 8 bits.
+    In 8 bits that of its first input: fp32 after k-bit preparation, but attention's output, and what Falcon Mamba's
+    norms without weights make of a product. In 4 bits the one that it computes in, before bitsandbytes 0.50 as in 8.
     Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward and Linear8bitLt.forward.
     """
     older = recipe.quant == "int8" or (
         recipe.quant in ("nf4", "fp4") and libraries_of(recipe.stack).bitsandbytes < (0, 50)
     )
-    attended = name == m.out_name and recipe.autocast
-    return "float32" if older and recipe.kbit_upcast and not attended else recipe.base_dtype
+    normed = name == STEPS and m.recurrence is not None and m.recurrence.step_norms == "unit"
+    of_product = recipe.autocast and (name == m.out_name or normed)
+    return "float32" if older and recipe.kbit_upcast and not of_product else recipe.base_dtype
 
 
 def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:
