@@ -104,7 +104,9 @@ TOWERS: dict[str, TowerRow] = {
         returns="tokens",
     ),
     # modeling_mllama.py, MllamaVisionModel.get_input_embeddings: self.patch_embedding
-    "mllama": TowerRow("mllama", "tiles.mllama", patches_are_leaf=True, squares=True, beside="tiles"),
+    "mllama": TowerRow(
+        "mllama", "tiles.mllama", "mllama", patches_are_leaf=True, squares=True, masks=True, beside="tiles"
+    ),
     # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv
     "mistral3": TowerRow(
         "mistral3",

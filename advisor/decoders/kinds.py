@@ -108,7 +108,14 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
     """
     if not capability or attention_kind(m, recipe) != "sdpa":
         return SdpaPlan("", frozenset())
-    masked = slides or masks_rows(m, padded) or masks_windows(m) or architecture_of(m.architecture).always_makes_mask
+    across = bool(m.cross_layers) and m.vision is not None and bool(m.vision.row)
+    masked = (
+        slides
+        or masks_rows(m, padded)
+        or masks_windows(m)
+        or across
+        or architecture_of(m.architecture).always_makes_mask
+    )
     calls = sdpa_calls(m, recipe, masked)
     torch = libraries_of(recipe.stack).torch
 
