@@ -41,7 +41,7 @@ def _crossing(d: Decoder, x: Tensor, w: Weights, given: LayerInputs, tokens: Ten
 
 def gated(t: Tape, x: Tensor, gate: Tensor) -> Tensor:
     """`gate.tanh() * x`."""
-    return mul(t, x, unary(t, gate, "output"))
+    return mul(t, unary(t, gate, "output"), x)
 
 
 def _attention(d: Decoder, x: Tensor, w: Weights, given: LayerInputs, tokens: Tensor) -> Tensor:

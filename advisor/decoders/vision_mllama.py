@@ -119,7 +119,7 @@ def _encoded(d: Tower, x: Tensor, begin: int, end: int, mask: Tensor) -> list[Te
     first_gated = d.v.num_hidden_layers - d.v.global_blocks
     for index in range(begin, end):
         d.enter(index)
-        gates = ()
+        gates: tuple[Tensor, ...] = ()
         if index >= first_gated:
             gates = tuple(d.weights.loose[f"{name}_{index - first_gated}"] for name in ("attention", "mlp"))
         x = _block(d, x, d.weights.blocks[index], mask, gates)
