@@ -146,7 +146,9 @@ class Forward:
         shared.layer_inputs, streams = every, list[Tensor]()
         if m.streams is not None:
             x = spread(t, m, x, ends.projections, streams)
-        self.calls, decoder.seen = decoder.calls, pictures and pictures._replace(kept=[])
+        self.calls = decoder.calls
+        if pictures is not None and m.cross_layers:
+            decoder.seen = pictures._replace(kept=[])
         decoder.cache, layer = self.held, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)
