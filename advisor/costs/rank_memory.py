@@ -63,7 +63,7 @@ def predict_rank_memory(
     record = evaluation_program if evaluating else step_program
     program = record(m, computed, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed)
     shape = (batch, seq_len, computed.rank)
-    states = kept_tensors(engine.updated_on_host(), recipe.optimizer) if engine.on_host else []
+    states = kept_tensors(engine.updated_on_host(), recipe.optimizer)
     held = engine.host_bytes() + sum(size * times for _, size, times in states)
     return _highest(engine, static, program, shape, evaluating)._replace(
         calls=program.calls, host_bytes=stack.host_bytes(program.hosted(*shape)) + held

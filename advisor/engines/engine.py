@@ -104,8 +104,8 @@ class Engine:
 
     @property
     def on_host(self) -> bool:
-        """Whether weights, gradients and optimizer states are kept on the host, and come and go for each unit."""
-        return self.placement.offload == "parameters"
+        """Whether the optimizer works on the host, where its states and what it updates are then."""
+        return self.placement.offload != "none"
 
     def host_bytes(self) -> int:
         """What this rank holds of the host's memory for the whole run, without the optimizer's states."""

@@ -161,13 +161,15 @@ class Placement(Frozen):
         return "" if self.gpus == 1 or self.offload == "none" else self._wrong_offload()
 
     def _wrong_offload(self) -> str:
-        """FSDP offloads all of a part or nothing; DeepSpeed's stages before the third have whole weights."""
+        """What an engine cannot keep on the host, and which can; '' where it can."""
         what, engine = f"offload is {self.offload}", self.effective_sharding
         if self.copies_model:
             return f"{what}, but {engine} has no offload; use fsdp2"
-        if engine.startswith("zero"):
-            return f"{what}, but DeepSpeed's offload is not counted yet; use fsdp2"
-        return f"{what}, but {engine} offloads parameters with it or nothing" if self.offload == "optimizer" else ""
+        if engine in ("zero1", "zero2") and self.offload == "parameters":
+            return f"{what}, but {engine} keeps whole weights on each card; use zero3"
+        if engine in ("fsdp2", "hsdp") and self.offload == "optimizer":
+            return f"{what}, but {engine} offloads parameters with it or nothing; use zero2"
+        return ""
 
 
 class Rental(Frozen):
