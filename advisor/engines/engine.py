@@ -83,6 +83,8 @@ class Engine:
     """Of the gradients that a layer makes; '' for that of each parameter."""
     spreads = False
     """Whether a rank holds parts of parameters; if not, it holds what one card would."""
+    gathers_at_most = False
+    """Whether what is gathered is counted as the most that may be, because it is not known."""
     overlaps = True
     """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 

@@ -23,6 +23,8 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
     if libraries_of(recipe.stack).code == "unsloth":
         # trelis.substack.com/p/multi-gpu-training-with-unsloth; accelerate loads its models on one card each
         return "Unsloth runs several cards as copies of the model alone; use --sharding ddp"
+    if placement.sharding.startswith("zero") and libraries_of(recipe.stack).code not in BY_ACCELERATE:
+        return f"{libraries_of(recipe.stack).code} does not run DeepSpeed; use --sharding fsdp2"
     if m.task == "classification":
         return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:

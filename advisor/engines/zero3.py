@@ -19,7 +19,7 @@ from advisor.decoders.units import Piece, Unit
 from advisor.engines.engine import Height, Held, Phase, Transfer, trained_pieces
 from advisor.engines.parts import Parts
 from advisor.engines.zero import NORM_BYTES, DeepSpeed
-from advisor.specs import Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.terms import TermName
 
 LIVE_ELEMENTS = 1_000_000_000
@@ -34,10 +34,14 @@ class Zero3(DeepSpeed):
     """Every parameter is spread element by element; small ones stay whole beside their part."""
 
     name = "DeepSpeed ZeRO-3"
+    gathers_at_most = True
 
-    def unknown(self) -> tuple[str, ...]:
-        """Which weights are gathered at a time."""
-        return ("how many weights ZeRO-3 has gathered at its peak: counted as the most that it allows",)
+    @classmethod
+    def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
+        """peft's DoRA asks packed weights for what DeepSpeed keeps of parameters, and fails: seen with peft 0.21.2."""
+        if recipe.method == "qdora":
+            return "peft's DoRA fails on 4-bit weights that are spread by ZeRO-3; use zero2 or qlora"
+        return super().refuses(m, recipe)
 
     def computed(self) -> Recipe:
         """Gradients leave for the bucket as they are made."""

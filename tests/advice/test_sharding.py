@@ -30,10 +30,17 @@ def test_what_no_card_holds_is_spread() -> None:
 
 def test_the_other_engines_are_what_the_question_gets_with_them() -> None:
     answer = advise(gpu="h100", gpus=4, method="lora", **JOB)
-    assert {one.engine for one in answer.engines} == {"ddp", "fsdp2"}
-    for one in answer.engines:
+    assert [one.engine for one in answer.engines] == ["ddp", "fsdp2", "zero1", "zero2", "zero3"]
+    for one in answer.engines[1::2]:
         asked = advise(gpu="h100", gpus=4, method="lora", sharding=one.engine, **JOB).candidates[0]
         assert (asked.recipe, asked.memory, asked.time) == (one.plan.recipe, one.plan.memory, one.plan.time)
+
+
+def test_deepspeed_does_not_round_adapters_where_a_copy_fits() -> None:
+    answer = advise(gpu="h100", gpus=8, method="dora", **JOB | {"batch_size": 8})
+    assert answer.gpu.sharding == "ddp"
+    fastest = min(answer.engines, key=lambda one: one.plan.time.total_s.likely)  # type: ignore[union-attr]
+    assert fastest.engine == "zero1"
 
 
 def test_other_numbers_of_cards_are_what_the_question_gets_with_them() -> None:
