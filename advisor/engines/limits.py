@@ -29,7 +29,7 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
         return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:
         return "an optimizer step inside backward updates whole parameters, and a card has parts; leave it out"
-    if recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
+    if placement.spreads_weights and recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
         return f"weights stored as {recipe.quant} are not spread over cards; use --sharding ddp"
     return engine_kind(placement.effective_sharding).refuses(m, recipe)
 

@@ -41,7 +41,7 @@ def check(context: Context) -> Finding | None:
     placement = row.placement or context.placement
     sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
     found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
-    if row.recipe.is_quantized and not placement.copies_model:
+    if row.recipe.is_quantized and placement.spreads_weights:
         found.append(Reason(code=CODE, text=_loading(context, row.recipe), source=QLORA))
     return Finding(tuple(found))
 
