@@ -21,8 +21,6 @@ from tests.decoders.tiny import spec
 
 MODEL = find_model("llama-3.1-8b")
 STAGES: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
-SIZED = ("llamafactory-0.9",)
-"""Its config of stage 3 goes by the hidden size, as the recorded runs do."""
 TWICE = {"gradient_accumulation": 2, "gradient_checkpointing": True}
 
 # method, stage, ranks, knobs; then standing bytes, and the most above them forward, backward, in the optimizer's step
@@ -55,9 +53,7 @@ def test_recorded_runs(run: tuple[Method, Sharding, int, dict[str, object], int,
     m = spec("llama", 4)
     dtypes = {"base_dtype": "bfloat16", "adapter_dtype": "float32"}
     recipe = tiny_recipe(m, method, autocast=True, optimizer="adamw_foreach", **dtypes, **knobs)
-    placement = Placement(gpus=ranks, sharding=stage, bucket_elements=60_000)
-    if stage == "zero3":
-        recipe = recipe.model_copy(update={"stack": SIZED})
+    placement = Placement(gpus=ranks, sharding=stage, bucket_elements=60_000, configs="llamafactory")
     found = predict_rank_memory(m, recipe, placement, 2, 49, device="cpu")
     assert sum(found.static_blocks.values()) == pytest.approx(static, abs=512), "but for a scalar"
     for phase, peak in zip(("forward", "backward", "optimizer"), peaks, strict=True):
@@ -151,17 +147,26 @@ def test_what_an_engine_cannot_offload_is_refused(stage: Sharding, offload: Stat
 
 
 def test_a_trainer_has_its_own_sizes() -> None:
-    at = Placement(gpus=8, sharding="zero2")
-    found = {}
-    for stack in ("", "ms-swift-4.6", "llamafactory-0.9"):
-        r = recipe_of("lora", stack=(stack,) if stack else ())
-        found[stack] = [
-            engine_for(MODEL, r, one, THIS_STACK) for one in (at, at.model_copy(update={"sharding": "zero3"}))
-        ]
-    sizes = {name: [one.bucket_elements for one in engines] for name, engines in found.items()}  # type: ignore[union-attr]
     auto = 4096**2
-    assert sizes == {
-        "": [500_000_000, 500_000_000],
-        "ms-swift-4.6": [200_000_000, auto],
-        "llamafactory-0.9": [500_000_000, auto],
-    }
+    for trainer, second, third in (
+        ("", 500_000_000, 500_000_000),
+        ("axolotl", 500_000_000, auto),
+        ("llamafactory", 500_000_000, auto),
+        ("ms-swift", 200_000_000, auto),
+    ):
+        at = Placement.model_validate({"gpus": 8, "sharding": "zero2", "configs": trainer})
+        engines = [
+            engine_for(MODEL, recipe_of("lora"), one, THIS_STACK)
+            for one in (at, at.model_copy(update={"sharding": "zero3"}))
+        ]
+        assert [one.bucket_elements for one in engines] == [second, third]  # type: ignore[union-attr]
+    twice, once = (
+        predict_rank_memory(MODEL, recipe_of("lora"), Placement(gpus=8, sharding="zero2", configs=one), 1, 512)
+        for one in ("axolotl", "")
+    )
+    assert twice.moving[TermName.REDUCTION] >= once.moving[TermName.REDUCTION] + 10**9 - 10**8
+    kept, released = (
+        predict_rank_memory(MODEL, recipe_of("lora"), Placement(gpus=8, sharding="zero3", configs=one), 1, 512)
+        for one in ("llamafactory", "axolotl")
+    )
+    assert released.moving[TermName.GATHERED] <= 2 * 2 * 128_256 * 4096 + 10**6 < kept.moving[TermName.GATHERED]
