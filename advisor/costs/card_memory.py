@@ -32,6 +32,11 @@ def memory_estimate(
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
     reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, lengths)
+    if step.at_most_bytes:
+        bounds, reserved, needed = (
+            Interval(max(static, low - step.at_most_bytes), likely, high)
+            for low, likely, high in (bounds, reserved, needed)
+        )
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,

@@ -30,12 +30,35 @@ def start_command(run: Run) -> str:
 
 
 def _accelerated(run: Run) -> str:
-    """accelerate's launcher, which hands FSDP2 on to the Trainer.
+    """accelerate's launcher, which hands the engine on to the Trainer.
 
-    Source: accelerate 1.15, commands/launch.py; transformers 5.23, trainer.py, which takes FSDP from the environment.
+    Source: accelerate 1.15, commands/launch.py; transformers 5.23, trainer.py, which takes it from the environment.
     """
+    use, flags = _deepspeed(run) if run.placement.sharding.startswith("zero") else _fsdp2(run)
+    return f"accelerate launch {use} {' '.join(f'--{name} {value}' for name, value in flags.items())} {NAME}"
+
+
+def _deepspeed(run: Run) -> tuple[str, dict[str, object]]:
     at = run.placement
-    flags = {
+    flags: dict[str, object] = {
+        "num_processes": run.gpus,
+        "zero_stage": at.sharding[-1],
+        "gradient_accumulation_steps": run.recipe.gradient_accumulation,
+        "gradient_clipping": 1.0,
+        "mixed_precision": run.mixed_precision or "no",
+    }
+    if at.sharding == "zero3":
+        flags |= {"zero3_init_flag": "true", "zero3_save_16bit_model": "true"}
+    if at.offload != "none":
+        flags["offload_optimizer_device"] = "cpu"
+    if at.offload == "parameters":
+        flags["offload_param_device"] = "cpu"
+    return "--use_deepspeed", flags
+
+
+def _fsdp2(run: Run) -> tuple[str, dict[str, object]]:
+    at = run.placement
+    flags: dict[str, object] = {
         "num_processes": run.gpus,
         "fsdp_version": 2,
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
@@ -45,7 +68,7 @@ def _accelerated(run: Run) -> str:
     }
     if at.offload == "parameters":
         flags["fsdp_offload_params"] = "true"
-    return f"accelerate launch --use_fsdp {' '.join(f'--{name} {value}' for name, value in flags.items())} {NAME}"
+    return "--use_fsdp", flags
 
 
 def options(run: Run, smoke: str) -> str:

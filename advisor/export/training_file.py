@@ -85,12 +85,18 @@ def _check_spread(run: Run, trainer: str) -> None:
         raise InputError(
             "no file yet for more than one machine: start the one of --nodes 1 on each by accelerate launch"
         )
+    if at.bucket_elements:
+        raise InputError(
+            "no file yet for --bucket-elements: leave it out, and put it in a DeepSpeed config of your own"
+        )
     if at.copies_model or (trainer == "transformers" and not run.recipe.is_quantized):
         return
     what = f"{at.effective_sharding} with {trainer}" + (" on a 4-bit base" if run.recipe.is_quantized else "")
+    stage = at.sharding[-1] if at.sharding.startswith("zero") else ""
+    flags = f"--use_deepspeed --zero_stage {stage}" if stage else "--use_fsdp --fsdp_version 2"
     raise InputError(
-        f"no file yet for {what}: take the one of --sharding ddp, start it by accelerate launch --use_fsdp "
-        "--fsdp_version 2, and load as ADV108 says"
+        f"no file yet for {what}: take the one of --sharding ddp, start it by accelerate launch {flags}, and load as "
+        "ADV108 says"
     )
 
 

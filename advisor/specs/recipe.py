@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from advisor.checkpoints import STORES, Quantization
 from advisor.frozen import Frozen, Range
@@ -131,6 +131,7 @@ class Placement(Frozen):
     bucket_elements: Annotated[int, Range(0, 10**12)] = (
         0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
     )
+    configs: Literal["", "axolotl", "llamafactory", "ms-swift"] = ""  # zero1-3: whose config; '': accelerate's own
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
 
@@ -138,6 +139,11 @@ class Placement(Frozen):
     def copies_model(self) -> bool:
         """Whether each card holds all of the model."""
         return self.gpus == 1 or self.effective_sharding in ("none", "ddp")
+
+    @property
+    def spreads_weights(self) -> bool:
+        """Whether each card holds a part of the weights alone."""
+        return not self.copies_model and self.sharding not in ("zero1", "zero2")
 
     @property
     def effective_sharding(self) -> Sharding:
@@ -164,13 +170,15 @@ class Placement(Frozen):
         return "" if self.gpus == 1 or self.offload == "none" else self._wrong_offload()
 
     def _wrong_offload(self) -> str:
-        """FSDP offloads all of a part or nothing; DeepSpeed's stages before the third have whole weights."""
+        """What an engine cannot keep on the host, and which can; '' where it can."""
         what, engine = f"offload is {self.offload}", self.effective_sharding
         if self.copies_model:
             return f"{what}, but {engine} has no offload; use fsdp2"
-        if engine.startswith("zero"):
-            return f"{what}, but DeepSpeed's offload is not counted yet; use fsdp2"
-        return f"{what}, but {engine} offloads parameters with it or nothing" if self.offload == "optimizer" else ""
+        if engine in ("zero1", "zero2") and self.offload == "parameters":
+            return f"{what}, but {engine} keeps whole weights on each card; use zero3"
+        if engine in ("fsdp2", "hsdp") and self.offload == "optimizer":
+            return f"{what}, but {engine} offloads parameters with it or nothing; use zero2"
+        return ""
 
 
 class Rental(Frozen):

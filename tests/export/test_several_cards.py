@@ -32,6 +32,17 @@ def test_fsdp2_starts_by_accelerate_with_flags_that_it_takes() -> None:
     assert found.mixed_precision == "bf16"
 
 
+def test_deepspeed_starts_by_accelerate_with_flags_that_it_takes() -> None:
+    launch = pytest.importorskip("accelerate.commands.launch")
+    command = started(method="lora", sharding="zero3", offload="parameters")
+    flags = command.removeprefix("# run: accelerate launch ").split()
+    found = launch.launch_command_parser().parse_args(flags)
+    assert (found.use_deepspeed, found.num_processes, found.zero_stage) == (True, 2, 3)
+    assert (found.offload_optimizer_device, found.offload_param_device) == ("cpu", "cpu")
+    with pytest.raises(InputError, match="no file yet for --bucket-elements"):
+        started(method="lora", sharding="zero2", bucket_elements=10**6)
+
+
 @pytest.mark.parametrize("knobs", [{"method": "qlora"}, {"method": "lora", "trainer": "axolotl"}])
 def test_what_no_file_says_yet_is_refused(knobs: dict[str, object]) -> None:
     with pytest.raises(InputError, match="no file yet for fsdp2"):
