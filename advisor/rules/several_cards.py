@@ -12,7 +12,7 @@ puts all of it on each card before it is spread, unless it is loaded with device
 from __future__ import annotations
 
 from advisor.answer import Candidate, Reason
-from advisor.costs.moments import base_of, beginnings
+from advisor.costs.moments import loaded_bytes
 from advisor.rules.context import Context, Finding, Rule
 from advisor.specs import ModelSpec, Placement, Recipe, Sharding
 from advisor.terms import TermName
@@ -71,7 +71,7 @@ def _loading(context: Context, recipe: Recipe) -> str:
     text = "Load the 4-bit base with bnb_4bit_quant_storage=torch.bfloat16, or nothing of it is spread"
     if not isinstance(context.model, ModelSpec):
         return text + "."
-    whole = max(one.bytes for one in beginnings(context.model, base_of(recipe)))
+    whole = loaded_bytes(context.model, recipe)
     size, card = format_gib(whole), format_gib(context.memory_bytes)
     if whole > context.memory_bytes:
         return (

@@ -25,6 +25,7 @@ from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, TracedMode
 from tests.fakes import MODEL
 
 SCRIPTS = ("transformers", "unsloth")
+STARTERS = ("accelerate", "slurm")
 EXPORTS = {
     trainer: export for trainer in TRAINERS if trainer not in SCRIPTS and (export := export_of(trainer)) is not None
 }
@@ -193,7 +194,7 @@ def test_the_answer_comes_with_the_trainers_own_file(trainer: str) -> None:
 
 
 def test_there_are_exports() -> None:
-    assert set(EXPORTS) == {"trl", "axolotl", "llamafactory"} == set(TARGETS) - {"auto", "python", "unsloth"}
+    assert set(EXPORTS) == {"trl", "axolotl", "llamafactory"} == set(TARGETS) - {"auto", "python", "unsloth", *STARTERS}
 
 
 @pytest.mark.parametrize("trainer", [*sorted(EXPORTS), *SCRIPTS])
