@@ -16,6 +16,10 @@ from advisor.export.run import Run, TrainingFile, command_of
 from advisor.export.yaml_values import flat_yaml
 
 
+FSDP: dict[str, int] = {"fsdp1": 1, "fsdp2": 2, "hsdp": 2}
+"""Version of FSDP, by engine. The first is as transformers sets it up: 5.23, training_args.py, _process_fsdp_args."""
+
+
 def is_started(run: Run) -> bool:
     """Whether accelerate starts the run: where it is asked for, or sets up the engine."""
     return run.by_accelerate or not run.placement.copies_model
@@ -71,15 +75,24 @@ def _sections(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def fsdp_keys(run: Run) -> dict[str, Any]:
-    """FSDP2. Only whole state dicts become a saved model: transformers 5.23, trainer.py, save_model.
+    """FSDP's settings. Only whole state dicts become a saved model: transformers 5.23, trainer.py, save_model.
 
-    Of a 4-bit base every rank loads its own: accelerate cannot send it from the first one (utils/fsdp_utils.py).
+    Of a base in 4 bits every rank loads its own: accelerate cannot send it from the first one (utils/fsdp_utils.py).
     """
-    return {
-        "fsdp_version": 2,
+    at, sends = run.placement, not run.recipe.is_quantized
+    version = FSDP[at.effective_sharding]
+    settings = {
+        "fsdp_version": version,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "reshard_after_forward": run.placement.reshard,
-        "offload_params": run.placement.offload == "parameters",
-        "cpu_ram_efficient_loading": not run.recipe.is_quantized,
+        "offload_params": at.offload == "parameters",
+        "cpu_ram_efficient_loading": sends,
         "state_dict_type": "FULL_STATE_DICT",
+    }
+    if version == 2:
+        return settings | {"reshard_after_forward": at.reshard}
+    return settings | {
+        "sharding_strategy": "FULL_SHARD" if at.reshard else "SHARD_GRAD_OP",
+        "backward_prefetch": "NO_PREFETCH",
+        "use_orig_params": True,
+        "sync_module_states": sends,
     }

@@ -35,6 +35,8 @@ _KERNELS: dict[KernelSet, str] = {
     "cce": "cut_cross_entropy",
 }
 """Flags of its plugins, by kernel."""
+_ACCELERATES_OWN = ("sharding_strategy", "backward_prefetch")
+"""Of FSDP1, what it leaves to transformers, which says the same."""
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
@@ -104,10 +106,11 @@ def _spread(run: Run) -> dict[str, Any]:
         if optimizer == "muon":
             raise BadValue("--optimizer", optimizer, "Axolotl has it without DeepSpeed only")
         return {"deepspeed": DEEPSPEED}
-    if _optimizer(run)["optimizer"] in ("adamw_8bit", "adamw_bnb_8bit"):
+    fsdp = {name: value for name, value in fsdp_keys(run).items() if name not in _ACCELERATES_OWN}
+    if fsdp["fsdp_version"] == 2 and _optimizer(run)["optimizer"] in ("adamw_8bit", "adamw_bnb_8bit"):
         raise BadValue("--optimizer", optimizer, "Axolotl refuses it with FSDP2; adamw is spread by it")
     sizes = {"dp_replicate_size": at.nodes, "dp_shard_size": at.node_gpus} if at.sharding == "hsdp" else {}
-    return {"fsdp_version": 2, "fsdp_config": fsdp_keys(run), **sizes}
+    return {"fsdp_version": fsdp["fsdp_version"], "fsdp_config": fsdp, **sizes}
 
 
 def _plugins(recipe: Recipe) -> dict[str, Any]:

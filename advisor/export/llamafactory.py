@@ -11,7 +11,7 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.errors import BadValue
-from advisor.export.accelerate import accelerate_files, is_started
+from advisor.export.accelerate import FSDP, accelerate_files, is_started
 from advisor.export.deepspeed import FILE as DEEPSPEED
 from advisor.export.deepspeed import deepspeed_files, stage_of
 from advisor.export.kernels import LIGER, liger_config, refuse
@@ -203,7 +203,7 @@ def _unsaid(run: Run, pure: bool) -> str:
         (pure and recipe.autocast, "autocast beside bf16 weights that are trained"),
         (
             # model/model_utils/checkpointing.py, prepare_model_for_training
-            recipe.reentrant and recipe.gradient_checkpointing and run.placement.effective_sharding == "fsdp2",
+            recipe.reentrant and recipe.gradient_checkpointing and FSDP.get(run.placement.effective_sharding) == 2,
             "re-entrant checkpointing (LLaMA-Factory switches it off with FSDP2)",
         ),
         (

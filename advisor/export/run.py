@@ -77,8 +77,7 @@ class Run(NamedTuple):
     @property
     def shares_base(self) -> bool:
         """Whether each card holds its part of a quantized base."""
-        at = self.placement
-        return self.recipe.is_quantized and not (at.copies_model or at.effective_sharding in ("zero1", "zero2"))
+        return self.recipe.is_quantized and self.placement.splits_weights
 
     @property
     def storage_dtype(self) -> str:

@@ -27,8 +27,8 @@ def wrap(run: Run, file: TrainingFile) -> TrainingFile:
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={run.gpus // at.nodes}
 #SBATCH --output=%x-%j.log
-# run: {command}   in this folder, which all machines must see; add what your cluster asks for, above this line:
-# --partition, --account, --time, --cpus-per-task
+# add above this line what your cluster asks for: --partition, --account, --time, --cpus-per-task
+# run: {command}   in this folder, which every machine of the job must see
 set -euo pipefail
 {_MEETING if at.nodes > 1 else ""}
 srun --kill-on-bad-exit=1 ${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}} \\

@@ -41,8 +41,8 @@ def check(context: Context) -> Finding | None:
     placement = row.placement or context.placement
     sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
     found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
-    if row.recipe.is_quantized and not placement.copies_model:
-        found.append(Reason(code=CODE, text=_loading(context, row.recipe), source=QLORA))
+    if row.recipe.is_quantized and placement.splits_weights:
+        found.append(Reason(code=CODE, text=_loading(context, row.recipe, placement), source=QLORA))
     return Finding(tuple(found))
 
 
@@ -66,13 +66,16 @@ def _shared(row: Candidate, placement: Placement) -> str:
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
 
 
-def _loading(context: Context, recipe: Recipe) -> str:
+def _loading(context: Context, recipe: Recipe, placement: Placement) -> str:
     """How a base in 4 bits must be loaded to be spread."""
-    text = "Load the 4-bit base with bnb_4bit_quant_storage=torch.bfloat16, or nothing of it is spread"
+    half = "float16" if recipe.base_dtype == "float16" else "bfloat16"
+    text = f"Load the 4-bit base with bnb_4bit_quant_storage=torch.{half}, or nothing of it is spread"
     if not isinstance(context.model, ModelSpec):
         return text + "."
     whole = loaded_bytes(context.model, recipe)
     size, card = format_gib(whole), format_gib(context.memory_bytes)
+    if whole > context.memory_bytes and placement.sharding == "zero3":  # transformers takes no device_map with it
+        return f"ZeRO-3 loads all {size} GiB of the 4-bit base on each card first, which has {card}: take fsdp2."
     if whole > context.memory_bytes:
         return (
             f'{text}, and with device_map="cpu": by default all {size} GiB are loaded on each card first, which has '

@@ -137,6 +137,11 @@ class Placement(Frozen):
         return self.gpus == 1 or self.effective_sharding in ("none", "ddp")
 
     @property
+    def splits_weights(self) -> bool:
+        """Whether each card holds its part of the weights, and not only of gradients or optimizer states."""
+        return not self.copies_model and self.effective_sharding not in ("zero1", "zero2")
+
+    @property
     def effective_sharding(self) -> Sharding:
         """How the cards work together: several that shard nothing run as plain data parallelism."""
         return "ddp" if self.gpus > 1 and self.sharding == "none" else self.sharding
