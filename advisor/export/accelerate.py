@@ -15,9 +15,11 @@ from advisor.export.launch import CONFIG, where
 from advisor.export.run import Run, TrainingFile, command_of
 from advisor.export.yaml_values import flat_yaml
 
-
 FSDP: dict[str, int] = {"fsdp1": 1, "fsdp2": 2, "hsdp": 2}
 """Version of FSDP, by engine. The first is as transformers sets it up: 5.23, training_args.py, _process_fsdp_args."""
+
+FSDP1_ONLY = ("sharding_strategy", "backward_prefetch")
+"""Settings of the first that trainers leave to transformers, which says the same of them."""
 
 
 def is_started(run: Run) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.errors import BadValue
-from advisor.export.accelerate import accelerate_files, fsdp_keys
+from advisor.export.accelerate import FSDP1_ONLY, accelerate_files, fsdp_keys
 from advisor.export.deepspeed import FILE as DEEPSPEED
 from advisor.export.deepspeed import deepspeed_files, stage_of
 from advisor.export.kernels import refuse
@@ -35,8 +35,6 @@ _KERNELS: dict[KernelSet, str] = {
     "cce": "cut_cross_entropy",
 }
 """Flags of its plugins, by kernel."""
-_ACCELERATES_OWN = ("sharding_strategy", "backward_prefetch")
-"""Of FSDP1, what it leaves to transformers, which says the same."""
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
@@ -106,7 +104,7 @@ def _spread(run: Run) -> dict[str, Any]:
         if optimizer == "muon":
             raise BadValue("--optimizer", optimizer, "Axolotl has it without DeepSpeed only")
         return {"deepspeed": DEEPSPEED}
-    fsdp = {name: value for name, value in fsdp_keys(run).items() if name not in _ACCELERATES_OWN}
+    fsdp = {name: value for name, value in fsdp_keys(run).items() if name not in FSDP1_ONLY}
     if fsdp["fsdp_version"] == 2 and _optimizer(run)["optimizer"] in ("adamw_8bit", "adamw_bnb_8bit"):
         raise BadValue("--optimizer", optimizer, "Axolotl refuses it with FSDP2; adamw is spread by it")
     sizes = {"dp_replicate_size": at.nodes, "dp_shard_size": at.node_gpus} if at.sharding == "hsdp" else {}

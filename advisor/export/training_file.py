@@ -28,7 +28,7 @@ class Export(Protocol):
 
 def export_of(trainer: str) -> Export | None:
     """The export of a trainer, None where it has none."""
-    name = f"advisor.export.{trainer}"
+    name = f"advisor.export.{trainer.replace('-', '_')}"
     return None if find_spec(name) is None else cast(Export, import_module(name))
 
 

@@ -47,6 +47,13 @@ def test_a_copy_on_each_card_starts_by_torchrun() -> None:
             "FORCE_TORCHRUN=1 NPROC_PER_NODE=8 NNODES=2 RDZV_ID=train MASTER_ADDR=$MASTER_ADDR MASTER_PORT=29500 "
             "llamafactory-cli train train.yaml",
         ),
+        ("ms-swift", ZERO3, "NPROC_PER_NODE=4 swift pt train.yaml"),
+        (
+            "ms-swift",
+            FAR,
+            "NPROC_PER_NODE=8 NNODES=2 PET_RDZV_BACKEND=c10d PET_RDZV_ID=train PET_RDZV_ENDPOINT=$MASTER_ADDR:29500 "
+            "swift pt train.yaml",
+        ),
         ("llamafactory", FSDP2, "accelerate launch --config_file accelerate.yaml -m llamafactory.launcher train.yaml"),
     ],
 )
