@@ -18,9 +18,6 @@ from advisor.export.yaml_values import flat_yaml
 FSDP: dict[str, int] = {"fsdp1": 1, "fsdp2": 2, "hsdp": 2}
 """Version of FSDP, by engine. The first is as transformers sets it up: 5.23, training_args.py, _process_fsdp_args."""
 
-FSDP1_ONLY = ("sharding_strategy", "backward_prefetch")
-"""Settings of the first that trainers leave to transformers, which says the same of them."""
-
 
 def is_started(run: Run) -> bool:
     """Whether accelerate starts the run: where it is asked for, or sets up the engine."""

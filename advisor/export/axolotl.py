@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.errors import BadValue
-from advisor.export.accelerate import FSDP1_ONLY, accelerate_files, fsdp_keys
+from advisor.export.accelerate import accelerate_files, fsdp_keys
 from advisor.export.deepspeed import FILE as DEEPSPEED
 from advisor.export.deepspeed import deepspeed_files, stage_of
 from advisor.export.kernels import refuse
@@ -35,6 +35,8 @@ _KERNELS: dict[KernelSet, str] = {
     "cce": "cut_cross_entropy",
 }
 """Flags of its plugins, by kernel."""
+_NO_FIELD = ("sharding_strategy", "backward_prefetch")
+"""Settings of FSDP1 that its schema has no field for, and drops."""
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
@@ -104,9 +106,11 @@ def _spread(run: Run) -> dict[str, Any]:
         if optimizer == "muon":
             raise BadValue("--optimizer", optimizer, "Axolotl has it without DeepSpeed only")
         return {"deepspeed": DEEPSPEED}
-    fsdp = {name: value for name, value in fsdp_keys(run).items() if name not in FSDP1_ONLY}
+    fsdp = {name: value for name, value in fsdp_keys(run).items() if name not in _NO_FIELD}
     if fsdp["fsdp_version"] == 2 and _optimizer(run)["optimizer"] in ("adamw_8bit", "adamw_bnb_8bit"):
         raise BadValue("--optimizer", optimizer, "Axolotl refuses it with FSDP2; adamw is spread by it")
+    if fsdp["fsdp_version"] == 1 and not at.reshard:
+        raise BadValue("--reshard", False, "Axolotl can say it of FSDP2 only")
     sizes = {"dp_replicate_size": at.nodes, "dp_shard_size": at.node_gpus} if at.sharding == "hsdp" else {}
     return {"fsdp_version": fsdp["fsdp_version"], "fsdp_config": fsdp, **sizes}
 

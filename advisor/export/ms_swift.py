@@ -11,7 +11,7 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.errors import BadValue, InputError
-from advisor.export.accelerate import FSDP, FSDP1_ONLY, fsdp_keys
+from advisor.export.accelerate import FSDP, fsdp_keys
 from advisor.export.deepspeed import FILE as DEEPSPEED
 from advisor.export.deepspeed import deepspeed_files, stage_of
 from advisor.export.kernels import LIGER, liger_config, refuse
@@ -102,9 +102,11 @@ def _fsdp_files(run: Run) -> tuple[tuple[str, str], ...]:
     """Its own form of FSDP's settings: arguments/sft_args.py, _init_fsdp."""
     if run.placement.effective_sharding not in FSDP:
         return ()
-    settings = {name: value for name, value in fsdp_keys(run).items() if name not in FSDP1_ONLY}
-    offload = " offload" if settings.pop("offload_params") else ""
-    text = json.dumps({"fsdp": f"full_shard auto_wrap{offload}", "fsdp_config": settings}, indent=2)
+    settings = fsdp_keys(run)
+    settings.pop("sharding_strategy", None)  # stands in the words
+    words = f"{'full_shard' if run.placement.reshard else 'shard_grad_op'} auto_wrap"
+    words += " offload" if settings.pop("offload_params") else ""
+    text = json.dumps({"fsdp": words, "fsdp_config": settings}, indent=2)
     return ((FSDP_FILE, text + "\n"),)
 
 
