@@ -107,7 +107,8 @@ class DeepSpeed(Engine):
         return [Trained(group.part, 0, 1, "float32") for group in self.groups]
 
     def masters(self) -> Iterator[Held]:
-        """The fp32 copies that the optimizer updates."""
+        """The fp32 copies that the optimizer updates, and the norm of the last step's gradients."""
+        yield Held(TermName.OPTIMIZER_STATES, NORM_BYTES, 1)
         for group in self.groups:
             yield Held(TermName.OPTIMIZER_STATES, 4 * group.part, 1)
 

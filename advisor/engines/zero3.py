@@ -27,6 +27,8 @@ LIVE_ELEMENTS = 1_000_000_000
 """stage3_max_live_parameters and stage3_max_reuse_distance. Source: DeepSpeed 0.19.8, runtime/zero/config.py."""
 SUB_GROUP_ELEMENTS = 1_000_000_000
 """sub_group_size: elements of a rank that the optimizer updates at once. Source: the same file."""
+FLAG_BYTES = 1
+"""Whether a gradient was no number. Source: DeepSpeed 0.19.8, runtime/zero/stage3.py, inf_or_nan_tracker."""
 PREFETCH = 0.9
 """stage3_prefetch_bucket_size, and below PERSISTENT stage3_param_persistence_threshold, by the hidden size.
 
@@ -77,9 +79,9 @@ class Zero3(DeepSpeed):
             yield Held(term, part * ITEM_BYTES[self.dtype], 1)
 
     def beside(self) -> Iterator[Held]:
-        """The fp32 copies that the optimizer updates, the rank's part of all gradients, and the bucket."""
-        for part in self.sub_groups:
-            yield Held(TermName.OPTIMIZER_STATES, 4 * part, 1)
+        """The last norm and its flag, the fp32 copies that the optimizer updates, the rank's part of all gradients, and the bucket."""
+        for size in (NORM_BYTES, FLAG_BYTES, *(4 * part for part in self.sub_groups)):
+            yield Held(TermName.OPTIMIZER_STATES, size, 1)
         yield Held(TermName.GRADIENTS, sum(self.sub_groups) * ITEM_BYTES[self.dtype], 1)
         yield Held(TermName.REDUCTION, self.bucket_bytes, 1)
 
@@ -142,12 +144,15 @@ class Zero3(DeepSpeed):
         return found
 
     def _bounded(self, elements: int, size: int) -> int:
-        """What may be live of so many elements: all, or the most allowed beside the module that runs.
+        """What may be live of so many elements: all, or the most allowed, which the last one prefetched goes beyond.
 
-        Several weights are gathered in one buffer and copied out of it, which is a prefetch's worth more.
+        Several weights are gathered in one buffer, from which all are copied when the first is asked for, and which
+        stays until the last is: a prefetch's worth more, which its last one goes beyond, too.
+        Source: partitioned_param_coordinator.py, _fetch_sub_module_impl; AllGatherCoalescedHandle.wait.
         """
-        flat = min(elements, int(PREFETCH * self.m.hidden_size**2))
-        most = LIVE_ELEMENTS + max((p.elements for unit in self.units.all for p in unit.pieces), default=0)
+        largest = max((p.elements for unit in self.units.all for p in unit.pieces), default=0)
+        flat = min(elements, int(PREFETCH * self.m.hidden_size**2) + largest)
+        most = LIVE_ELEMENTS + largest
         share = min(1.0, most / elements) if elements else 0.0
         return int(size * share) + (size * flat // elements if elements else 0)
 
