@@ -116,14 +116,15 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs share one job, and how.
 
-    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
-    a node and copies between nodes.
+    ddp copies the model to each and averages their gradients; fsdp1 is PyTorch's FullyShardedDataParallel, fsdp2 its
+    fully_shard; hsdp shards by fully_shard inside a node and copies between nodes.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
     nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
-    reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    prefetch: bool = False  # fsdp1: backward gathers the layer before early (BACKWARD_PRE, accelerate config's choice)
     cpu_offload: CpuOffload = "none"
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
