@@ -134,46 +134,64 @@ class Fsdp1(Engine):
             found[place] = sum(one.left - one.gradients for one in map(_bytes_of, flats))
         return found
 
-    @cached_property
-    def kept(self) -> int:
-        """What stands of the layers' gathered weights where nothing is resharded (SHARD_GRAD_OP).
-
-        Ignores: that fewer stand early in the forward and late in the backward, away from the highest point.
-        """
+    def _standing(self, turn: Turn) -> int:
+        """Gathered weights while a part runs: the root's, its own, and without resharding those of all layers below."""
+        place, weights = turn.part.place, self.sizes[EMBEDDING].weights
         if self.placement.reshard:
-            return 0
-        units = ((place, unit) for place, unit in self.flat_units.items() if place != EMBEDDING)
-        return sum(_bytes_of(flat).weights * unit.copies for _, unit in units for flat in unit.all)
+            return weights if place in (EMBEDDING, HEAD) else weights + self.sizes[place].weights
+        for below, unit in self.flat_units.items():
+            count = turn.nth + 1 if below == place else unit.copies
+            if EMBEDDING < below <= place:
+                weights += count * sum(_bytes_of(flat).weights for flat in unit.all)
+        return weights
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Around each part: its gather, its highest point, and the reduction of its gradients."""
         root = self.sizes[EMBEDDING]
         for turn in parts.forward_turns():
             place = turn.part.place
-            me = NOTHING if place == EMBEDDING else self.sizes[place]
-            if place == EMBEDDING:
-                yield Height(turn, "before", root.weights + root.cast)
-            weights = root.weights + max(me.weights, self.kept if place != EMBEDDING else 0)
-            yield Height(turn, "before", weights + me.cast)
-            yield Height(turn, "peak", weights)
+            yield Height(turn, "before", self._standing(turn) + self.sizes[place].cast)
+            yield Height(turn, "peak", self._standing(turn))
         for turn in parts.backward_turns():
             yield from self._backward(turn, root)
 
     def _backward(self, turn: Turn, root: FlatBytes) -> Iterator[Height]:
         place = turn.part.place
         if place in (EMBEDDING, HEAD):
-            yield Height(turn, "peak", root.weights + max(self.kept, self._ahead(turn) if place == HEAD else 0))
+            ahead = self._ahead(turn) if place == HEAD else 0
+            yield Height(turn, "peak", self._standing(turn) + ahead, self._waiting if place == EMBEDDING else 0)
             if place == EMBEDDING:
-                yield from _reduction(turn, root, root.weights)
+                yield from self._reduction(turn, root, root.weights)
             return
-        me, before = self.sizes[place], self.sizes[turn.earlier]
-        weights = root.weights + max(me.weights, self.kept)
+        me, before, unit = self.sizes[place], self.sizes[turn.earlier], self.flat_units[place]
+        weights = self._standing(turn)
         if self.placement.reshard:
-            yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
-        if not self.flat_units[place].inner:  # else what was run last inside the layer is asked for
+            yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights), self._waiting)
+        if not unit.inner:  # else what was run last inside the layer is asked for
             weights += self._ahead(turn)
-        yield Height(turn, "peak", weights)
-        yield from _reduction(turn, me, weights)
+        inside = map(_bytes_of, unit.inner)
+        inner = max(((one.weights, one.joined) for one in inside), default=(0, 0))
+        yield Height(turn, "peak", weights + inner[0], inner[1] + self._waiting)
+        yield from self._reduction(turn, me, weights)
+
+    @cached_property
+    def _waiting(self) -> int:
+        """Of the head's gradients: they wait for the embedding's, but the tape has added them to earlier ones."""
+        if self.recipe.gradient_accumulation == 1 or not self.sizes[EMBEDDING].joined:
+            return 0
+        return gradient_blocks(self.layout.unit(self.units.last).own.pieces, self.layout.gathers)
+
+    def _reduction(self, turn: Turn, me: FlatBytes, weights: int) -> Iterator[Height]:
+        """The end of a trained part: gradients are joined beside the weights, then both are freed; it is reduced.
+
+        The tape has freed them already where they were added to those of earlier micro-batches.
+        """
+        if me.joined:
+            again = me.gradients if self.recipe.gradient_accumulation > 1 else 0
+            waiting = 0 if turn.part.place == EMBEDDING else self._waiting
+            yield Height(turn, "after", weights, again + me.joined + waiting)
+            left = me.joined + me.scattered + me.left - me.gradients
+            yield Height(turn, "after", weights - me.weights, left + waiting)
 
     def _ahead(self, turn: Turn) -> int:
         """What a part asks for as its backward begins: the weights of the layer whose turn is next."""
@@ -233,10 +251,3 @@ def _bytes_of(flat: Flat) -> FlatBytes:
         scattered=block_bytes(joined // flat.ranks) if casts else 0,
         left=flat.bytes_of(flat.part, flat.stored) if flat.trained else 0,
     )
-
-
-def _reduction(turn: Turn, me: FlatBytes, weights: int) -> Iterator[Height]:
-    """The end of a trained part: its gradients are joined beside its weights, then both are freed, and it is reduced."""
-    if me.joined:
-        yield Height(turn, "after", weights, me.joined)
-        yield Height(turn, "after", weights - me.weights, me.joined + me.scattered + me.left - me.gradients)
