@@ -84,6 +84,8 @@ class Engine:
     """Of the gradients that a layer makes; '' for that of each parameter."""
     spreads = False
     """Whether a rank holds parts of parameters; if not, it holds what one card would."""
+    joins = False
+    """Whether a layer's gradients stand until all are there in every micro-batch, beside those of earlier ones."""
     overlaps = True
     """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 

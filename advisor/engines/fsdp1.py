@@ -3,10 +3,10 @@
 Sources: PyTorch 2.13, distributed/fsdp/_runtime_utils.py and _flat_param.py; accelerate 1.15, accelerator.py,
 prepare_model; transformers 5.23, training_args.py (full_shard, NO_PREFETCH, use_orig_params).
 
-A unit is a decoder layer, with peft each trained matrix too; the root is all else. A unit's weights are one flat tensor,
-gathered in place, and freed after the unit's forward and again after its backward; the root's stand from the embedding
-to the end of the backward. A trained unit's gradients are joined into one flat gradient while its weights still stand.
-A frozen layer's weights are freed only once those of the layer before it are gathered.
+A unit is a decoder layer, with peft each trained matrix too; the root is all else. A unit's weights are one flat
+tensor, gathered in place, and freed after the unit's forward and again after its backward; the root's stand from the
+embedding to the end of the backward. A trained unit's gradients are joined into one flat gradient while its weights
+still stand. A frozen layer's weights are freed only once those of the layer before it are gathered.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Fsdp1(Engine):
 
     name = "FSDP1"
     spreads = True
+    joins = True
 
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
@@ -131,7 +132,7 @@ class Fsdp1(Engine):
         found = {}
         for place, unit in self.flat_units.items():
             flats = unit.inner if place == EMBEDDING else unit.all
-            found[place] = sum(one.left - one.gradients for one in map(_bytes_of, flats))
+            found[place] = sum(one.left - one.gradients - self._earlier(one) for one in map(_bytes_of, flats))
         return found
 
     def _standing(self, turn: Turn) -> int:
@@ -159,39 +160,31 @@ class Fsdp1(Engine):
         place = turn.part.place
         if place in (EMBEDDING, HEAD):
             ahead = self._ahead(turn) if place == HEAD else 0
-            yield Height(turn, "peak", self._standing(turn) + ahead, self._waiting if place == EMBEDDING else 0)
+            yield Height(turn, "peak", self._standing(turn) + ahead)
             if place == EMBEDDING:
                 yield from self._reduction(turn, root, root.weights)
             return
         me, before, unit = self.sizes[place], self.sizes[turn.earlier], self.flat_units[place]
         weights = self._standing(turn)
         if self.placement.reshard:
-            yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights), self._waiting)
+            yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
         if not unit.inner:  # else what was run last inside the layer is asked for
             weights += self._ahead(turn)
         inside = map(_bytes_of, unit.inner)
         inner = max(((one.weights, one.joined) for one in inside), default=(0, 0))
-        yield Height(turn, "peak", weights + inner[0], inner[1] + self._waiting)
+        yield Height(turn, "peak", weights + inner[0], inner[1])
         yield from self._reduction(turn, me, weights)
 
-    @cached_property
-    def _waiting(self) -> int:
-        """Of the head's gradients: they wait for the embedding's, but the tape has added them to earlier ones."""
-        if self.recipe.gradient_accumulation == 1 or not self.sizes[EMBEDDING].joined:
-            return 0
-        return gradient_blocks(self.layout.unit(self.units.last).own.pieces, self.layout.gathers)
+    def _earlier(self, me: FlatBytes) -> int:
+        """What earlier micro-batches of the step left of a unit's gradients."""
+        return me.joined if self.recipe.gradient_accumulation > 1 else 0
 
     def _reduction(self, turn: Turn, me: FlatBytes, weights: int) -> Iterator[Height]:
-        """The end of a trained part: gradients are joined beside the weights, then both are freed; it is reduced.
-
-        The tape has freed them already where they were added to those of earlier micro-batches.
-        """
+        """The end of a trained part: gradients are joined beside the weights, then both are freed; it is reduced."""
         if me.joined:
-            again = me.gradients if self.recipe.gradient_accumulation > 1 else 0
-            waiting = 0 if turn.part.place == EMBEDDING else self._waiting
-            yield Height(turn, "after", weights, again + me.joined + waiting)
-            left = me.joined + me.scattered + me.left - me.gradients
-            yield Height(turn, "after", weights - me.weights, left + waiting)
+            yield Height(turn, "after", weights, me.joined)
+            left = me.joined - self._earlier(me) + me.scattered + me.left - me.gradients
+            yield Height(turn, "after", weights - me.weights, left)
 
     def _ahead(self, turn: Turn) -> int:
         """What a part asks for as its backward begins: the weights of the layer whose turn is next."""
@@ -223,7 +216,7 @@ class Fsdp1(Engine):
         gathers = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
         out = sum(3.0 * one.cast for one in sizes) if gathers else 0.0
         if phase == "backward":
-            out += sum(one.gradients + one.joined for one in sizes)
+            out += sum(one.gradients + one.joined + 3.0 * self._earlier(one) for one in sizes)
             out += sum(2.0 * one.joined + one.scattered + one.left for one in sizes) if syncs else 0.0
         return out
 
