@@ -150,6 +150,10 @@ class Engine:
         """What the engine allocates around the optimizer's step, beside the optimizer's own temporaries."""
         return 0
 
+    def pending_bytes(self) -> int:
+        """Most that was freed and that a stream may still be reading: PyTorch reuses it only when that is done."""
+        return 0
+
     def reduced(self) -> dict[int, int]:
         """By place: what is left of a part's gradients once they are reduced, minus what they were."""
         return {}

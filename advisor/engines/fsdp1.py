@@ -122,6 +122,17 @@ class Fsdp1(Engine):
         """Whole flat gradients, in the dtype of the gathered weights."""
         return sum(_bytes_of(flat).joined * times for flat, times in self._flats())
 
+    def pending_bytes(self) -> int:
+        """The weights of the unit before: with `limit_all_gathers` at most two units' are held at once.
+
+        They are freed by `record_stream`, so it depends on timing whether they are gone; allocated bytes do not count
+        them, and PyTorch waits for them before it runs out of memory.
+        Source: PyTorch 2.13, distributed/fsdp/_limiter_utils.py, _FreeEventQueue; _flat_param.py,
+        _free_unsharded_flat_param; c10/cuda/CUDACachingAllocator.cpp, free and release_cached_blocks.
+        """
+        layers = (unit.own for place, unit in self.flat_units.items() if place != EMBEDDING)
+        return max((_bytes_of(one).weights for one in layers), default=0) if self.placement.reshard else 0
+
     @cached_property
     def sizes(self) -> dict[int | None, FlatBytes]:
         """The bytes of each unit without those inside it, by place."""

@@ -156,8 +156,8 @@ class Placement(Frozen):
             return f"nodes is {self.nodes}, but must divide gpus, which is {self.gpus}"
         if self.sharding == "hsdp" and self.nodes == 1:
             return "hsdp copies between nodes, but nodes is 1; use fsdp2"
-        if self.cpu_offload != "none" and self.gpus > 1 and self.copies_model:
-            return f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding} has no offload; use fsdp2"
+        if self.cpu_offload != "none" and self.gpus > 1 and (self.copies_model or self.sharding == "fsdp1"):
+            return f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding}'s is not known; use fsdp2"
         return ""
 
 
