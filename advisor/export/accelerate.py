@@ -91,7 +91,7 @@ def fsdp_keys(run: Run) -> dict[str, Any]:
         return settings | {"reshard_after_forward": at.reshard}
     return settings | {
         "sharding_strategy": "FULL_SHARD" if at.reshard else "SHARD_GRAD_OP",
-        "backward_prefetch": "NO_PREFETCH",
+        "backward_prefetch": "BACKWARD_PRE" if at.prefetch else "NO_PREFETCH",
         "use_orig_params": True,
         "sync_module_states": sends,
     }

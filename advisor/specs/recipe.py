@@ -116,14 +116,16 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs share one job, and how.
 
-    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
-    a node and copies between nodes; zero1, zero2 and zero3 are DeepSpeed's stages.
+    ddp copies the model to each and averages their gradients; fsdp1 is PyTorch's FullyShardedDataParallel, fsdp2 its
+    fully_shard; hsdp shards by fully_shard inside a node and copies between nodes; zero1, zero2 and zero3 are
+    DeepSpeed's stages.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
     nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
-    reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    prefetch: bool = False  # fsdp1: backward gathers the layer before early (BACKWARD_PRE, accelerate config's choice)
     offload: StateOffload = "none"
     bucket_elements: Annotated[int, Range(0, 10**12)] = (
         0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
@@ -168,8 +170,8 @@ class Placement(Frozen):
     def _wrong_offload(self) -> str:
         """FSDP offloads all of a part or nothing; DeepSpeed's stages before the third have whole weights."""
         what, engine = f"offload is {self.offload}", self.effective_sharding
-        if self.copies_model:
-            return f"{what}, but {engine} has no offload; use fsdp2"
+        if self.copies_model or engine == "fsdp1":
+            return f"{what}, but {engine}'s is not known; use fsdp2"
         if engine.startswith("zero"):
             return f"{what}, but DeepSpeed's offload is not counted yet; use fsdp2"
         return f"{what}, but {engine} offloads parameters with it or nothing" if self.offload == "optimizer" else ""

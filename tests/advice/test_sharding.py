@@ -80,6 +80,8 @@ def test_parameters_on_the_host_are_counted_there_and_their_time_is_not_known() 
         ({"gpus": 8, "nodes": 3, "network_gbit": 100.0}, "must divide gpus"),
         ({"gpus": 2, "sharding": "hsdp"}, "use fsdp2"),
         ({"gpus": 2, "sharding": "ddp", "offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "fsdp1", "offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "fsdp1", "method": "dora"}, "use --sharding fsdp2"),
         ({"gpus": 2, "sharding": "fsdp2", "trainer": "unsloth"}, "use --sharding ddp"),
         ({"gpus": 2, "sharding": "fsdp2", "quant": "int8", "method": "qlora"}, "use --sharding ddp"),
         ({"gpus": 0}, "from 1"),

@@ -54,6 +54,12 @@ def test_fsdp2_is_set_up_as_estimated(launched: Any) -> None:
     assert plugin.cpu_ram_efficient_loading
 
 
+def test_fsdp1_is_set_up_as_estimated(launched: Any) -> None:
+    _, found = launched(Placement(gpus=2, sharding="fsdp1", reshard=False, prefetch=True))
+    assert (found["FSDP_VERSION"], found["FSDP_SHARDING_STRATEGY"]) == ("1", "SHARD_GRAD_OP")
+    assert (found["FSDP_BACKWARD_PREFETCH"], found["FSDP_USE_ORIG_PARAMS"]) == ("BACKWARD_PRE", "true")
+
+
 def test_copies_between_machines(launched: Any) -> None:
     args, found = launched(HSDP)
     assert (args.num_machines, args.nnodes, args.nproc_per_node) == (2, "2", "8")
