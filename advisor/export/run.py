@@ -75,18 +75,13 @@ class Run(NamedTuple):
         return " deepspeed" if self.placement.effective_sharding.startswith("zero") else ""
 
     @property
-    def shares_base(self) -> bool:
-        """Whether each card holds its part of a quantized base."""
-        return self.recipe.is_quantized and self.placement.splits_weights
-
-    @property
     def storage_dtype(self) -> str:
         """What bitsandbytes must store 4-bit weights as, so that they are shared out: what is computed in; '' for any.
 
         Another floating dtype would be cast where weights are gathered, and uint8 is not spread. Source: PyTorch 2.13,
         distributed/fsdp/_fully_shard/_fsdp_param.py; accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model.
         """
-        if not (self.shares_base and self.quantizes):
+        if not (self.quantizes and self.placement.splits_weights):
             return ""
         return DTYPES[self.mixed_precision] if self.recipe.autocast else self.recipe.base_dtype
 

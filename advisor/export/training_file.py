@@ -75,7 +75,8 @@ def _run_of(advice: Advice, row: Candidate, folder: str) -> Run:
         advice.gpu.bf16,
         row.placement or Placement(),
     )
-    on_host = run.shares_base and loaded_bytes(advice.model, row.recipe) > advice.gpu.memory_bytes
+    spread = row.recipe.is_quantized and run.placement.loads_on_host
+    on_host = spread and loaded_bytes(advice.model, row.recipe) > advice.gpu.memory_bytes
     return run._replace(loads_on_host=on_host)
 
 
@@ -94,14 +95,6 @@ def _trainers_file(run: Run, trainer: str, estimated: str) -> TrainingFile:
 
 def _check_spread(run: Run, trainer: str) -> None:
     """Raises InputError for a quantized base that cannot be loaded so that cards share it out."""
-    engine = run.placement.effective_sharding
-    if run.shares_base and not run.quantizes:
-        raise InputError(
-            f"no file for {engine} on a checkpoint in 4 bits: what it is stored as is not shared out; give the id of "
-            "the model in 16 bits, or --sharding ddp"
-        )
-    if run.loads_on_host and engine.startswith("zero"):
-        raise InputError(f"no file for {engine}: each card loads the whole 4-bit base first; --sharding fsdp2 need not")
     if run.loads_on_host and trainer != "transformers":
         raise InputError(f"{trainer} loads the whole 4-bit base on each card first, which is too small: --write python")
 

@@ -144,6 +144,14 @@ class Placement(Frozen):
         return not self.copies_model and self.effective_sharding not in ("zero1", "zero2")
 
     @property
+    def loads_on_host(self) -> bool:
+        """Whether a quantized base can be made on the host, and each card gets its part of it from there.
+
+        With ZeRO-3 transformers takes no device_map: 5.23, integrations/accelerate.py, check_and_set_device_map.
+        """
+        return self.splits_weights and self.sharding != "zero3"
+
+    @property
     def effective_sharding(self) -> Sharding:
         """How the cards work together: several that shard nothing run as plain data parallelism."""
         return "ddp" if self.gpus > 1 and self.sharding == "none" else self.sharding
