@@ -139,6 +139,8 @@ def compared(name: str, method: str, sharding: str, ranks: int, shape: tuple[int
     m = spec(name, 4)
     given = dict(one.split("=") for one in knobs)
     r = recipe_of(m, method, {key: int(value) for key, value in given.items()})
+    if sharding == "zero3":  # whose sizes go by the hidden size, as here
+        r = r.model_copy(update={"stack": ("llamafactory-0.9",)})
     asked = [name, method, sharding, "--ranks", str(ranks), "--shape", ",".join(map(str, shape)), "--real"]
     command = [sys.executable, "-m", "benchmarks.against_deepspeed", *asked, "--set", *knobs, "--rank"]
     found: list[list[int]] = []

@@ -14,19 +14,17 @@ from advisor.engines.limits import refusal
 from advisor.errors import InputError
 from advisor.specs import Method, Placement, Sharding, TracedModel
 
-OPEN: tuple[Sharding, ...] = ("ddp", "fsdp2")
+FIRST: tuple[Sharding, ...] = ("ddp", "fsdp2")
+DEEPSPEED: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
+"""Tried for adapters only where none of FIRST surely fits: DeepSpeed trains them in 16 bits (engines.zero)."""
+OPEN = (*FIRST, *DEEPSPEED)
 """What is tried, in the order in which it is preferred."""
 _ORDER = ("fits", "tight", "does_not_fit")
 
 
-def placements(job: Job, method: Method) -> Iterator[Placement]:
-    """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
-    asked = job.placement
-    offloaded = asked.offload != "none"
-    if job.question.sharding is not None or offloaded or isinstance(job.model, TracedModel):
-        yield asked
-        return
-    yield from runnable(job, method, asked, OPEN)
+def is_open(job: Job) -> bool:
+    """Whether the engine is to be found: not with one that was asked for, by its name or for what it offloads."""
+    return job.question.sharding is None and job.placement.offload == "none" and not isinstance(job.model, TracedModel)
 
 
 def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Sharding]) -> Iterator[Placement]:
@@ -39,9 +37,18 @@ def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Shardi
 
 
 def outcomes(job: Job, method: Method) -> list[Outcome]:
-    """The best plan of a method under each placement."""
+    """The best plan of a method under the question's own placement, or under each engine that can run it."""
+    if not is_open(job):
+        return _tried(job, method, [job.placement])
+    found = _tried(job, method, runnable(job, method, job.placement, FIRST))
+    if method == "full" or all(one.verdict != "fits" for one in found):
+        found += _tried(job, method, runnable(job, method, job.placement, DEEPSPEED))
+    return found
+
+
+def _tried(job: Job, method: Method, placements: Iterable[Placement]) -> list[Outcome]:
     found = []
-    for placement in placements(job, method):
+    for placement in placements:
         try:
             found.append(best_outcome(job._replace(placement=placement), method))
         except InputError:

@@ -33,6 +33,11 @@ def memory_estimate(
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
     reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, lengths)
     reserved = reserved.plus(Interval(0.0, 0.0, float(step.pending_bytes)))
+    if step.at_most_bytes:
+        bounds, reserved, needed = (
+            Interval(max(static, low - step.at_most_bytes), likely, high)
+            for low, likely, high in (bounds, reserved, needed)
+        )
     must_fit = needed.plus(profile.context_bytes)
     terms = {
         **step.static_blocks,

@@ -38,6 +38,7 @@ class StepMemory(NamedTuple):
     calls: tuple[Call, ...] = ()  # of scaled_dot_product_attention, each kind once
     host_bytes: int = 0  # of the host's memory, for what was moved there until backward
     pending_bytes: int = 0  # most that was freed and that another stream may still be reading
+    at_most_bytes: int = 0  # by which the peak may be less, where something is counted as the most that it may be
 
 
 class _Extra(NamedTuple):

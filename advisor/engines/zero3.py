@@ -19,8 +19,7 @@ from advisor.decoders.units import Piece, Unit
 from advisor.engines.engine import Height, Held, Phase, Transfer, trained_pieces
 from advisor.engines.parts import Parts
 from advisor.engines.zero import NORM_BYTES, DeepSpeed
-from advisor.parameters.trained import Trained
-from advisor.specs import Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.terms import TermName
 
 LIVE_ELEMENTS = 1_000_000_000
@@ -29,27 +28,20 @@ SUB_GROUP_ELEMENTS = 1_000_000_000
 """sub_group_size: elements of a rank that the optimizer updates at once. Source: the same file."""
 FLAG_BYTES = 1
 """Whether a gradient was no number. Source: DeepSpeed 0.19.8, runtime/zero/stage3.py, inf_or_nan_tracker."""
-PREFETCH = 0.9
-"""stage3_prefetch_bucket_size, and below PERSISTENT stage3_param_persistence_threshold, by the hidden size.
-
-Source: transformers 5.23, integrations/deepspeed.py, trainer_config_finalize.
-"""
-PERSISTENT = 10
 
 
 class Zero3(DeepSpeed):
     """Every parameter is spread element by element; small ones stay whole beside their part."""
 
     name = "DeepSpeed ZeRO-3"
+    gathers_at_most = True
 
-    @property
-    def bucket_elements(self) -> int:
-        """reduce_bucket_size: the square of the hidden size."""
-        return self.placement.bucket_elements or self.m.hidden_size**2
-
-    def unknown(self) -> tuple[str, ...]:
-        """Which weights are gathered at a time."""
-        return ("how many weights ZeRO-3 has gathered at its peak: counted as the most that it allows",)
+    @classmethod
+    def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
+        """peft's DoRA asks packed weights for what DeepSpeed keeps of parameters, and fails: seen with peft 0.21.2."""
+        if recipe.method == "qdora":
+            return "peft's DoRA fails on 4-bit weights that are spread by ZeRO-3; use zero2 or qlora"
+        return super().refuses(m, recipe)
 
     def computed(self) -> Recipe:
         """Gradients leave for the bucket as they are made."""
@@ -63,26 +55,40 @@ class Zero3(DeepSpeed):
         return ITEM_BYTES[piece.dtype if piece.packed else self.dtype]
 
     def _stays_whole(self, piece: Piece) -> bool:
-        return piece.elements <= PERSISTENT * self.m.hidden_size
+        return piece.elements <= self.config.persistent(self.m.hidden_size)
 
     def weights(self) -> Iterator[Held]:
-        """A rank's part of each, and small parameters whole."""
+        """A rank's part of each, unless parameters are on the host, and small parameters whole."""
+        if self.placement.offload != "parameters":
+            yield from self._parts()
         for unit in self.units.all:
             for piece in unit.pieces:
-                term, item = self.term_of(piece), self._item_bytes(piece)
-                if not piece.trained:
-                    yield Held(term, self._part_elements(piece) * item, unit.copies)
                 if self._stays_whole(piece):
-                    yield Held(term, piece.elements * item, unit.copies)
+                    yield Held(self.term_of(piece), piece.elements * self._item_bytes(piece), unit.copies)
+
+    def _parts(self) -> Iterator[Held]:
+        for unit in self.units.all:
+            for piece in unit.pieces:
+                if not piece.trained:
+                    yield Held(self.term_of(piece), self._part_elements(piece) * self._item_bytes(piece), unit.copies)
         term = TermName.ADAPTERS if self.recipe.has_adapters else TermName.BASE_WEIGHTS
         for part in self.sub_groups:
             yield Held(term, part * ITEM_BYTES[self.dtype], 1)
 
+    def host_bytes(self) -> int:
+        """Also the rank's parts of all parameters, where they are offloaded.
+
+        Source: param_groups_fp16_flat_cpu_memory; partition_parameters.py, _partition_param.
+        """
+        held = self._parts() if self.placement.offload == "parameters" else ()
+        return super().host_bytes() + sum(one.bytes * one.times for one in held)
+
     def beside(self) -> Iterator[Held]:
-        """The last norm and its flag, the fp32 copies that the optimizer updates, the rank's part of all gradients, and the bucket."""
-        for size in (NORM_BYTES, FLAG_BYTES, *(4 * part for part in self.sub_groups)):
-            yield Held(TermName.OPTIMIZER_STATES, size, 1)
-        yield Held(TermName.GRADIENTS, sum(self.sub_groups) * ITEM_BYTES[self.dtype], 1)
+        """The fp32 copies that the optimizer updates and the rank's part of all gradients, on the card; the bucket."""
+        yield from self.masters()
+        yield Held(TermName.OPTIMIZER_STATES, FLAG_BYTES, 1)
+        if not self.on_host:
+            yield Held(TermName.GRADIENTS, sum(self.sub_groups) * ITEM_BYTES[self.dtype], 1)
         yield Held(TermName.REDUCTION, self.bucket_bytes, 1)
 
     @cached_property
@@ -103,9 +109,9 @@ class Zero3(DeepSpeed):
                 found.append(filled)
         return tuple(found)
 
-    def updated(self) -> list[Trained]:
-        """The fp32 copy of each sub-group."""
-        return [Trained(part, 0, 1, "float32") for part in self.sub_groups]
+    def flat_parts(self) -> tuple[int, ...]:
+        """Elements of each sub-group."""
+        return self.sub_groups
 
     def gradients_bytes(self) -> int:
         """None beside those that always stand."""
@@ -120,6 +126,8 @@ class Zero3(DeepSpeed):
 
         Minus the temporaries of all sub-groups, which are counted already.
         """
+        if self.on_host:
+            return 0
         most = block_bytes(NORM_BYTES * -(-self.largest // self.ranks))
         for part in self.updated():
             copy = block_bytes(part.bytes)
@@ -151,7 +159,9 @@ class Zero3(DeepSpeed):
         Source: partitioned_param_coordinator.py, _fetch_sub_module_impl; AllGatherCoalescedHandle.wait.
         """
         largest = max((p.elements for unit in self.units.all for p in unit.pieces), default=0)
-        flat = min(elements, int(PREFETCH * self.m.hidden_size**2) + largest)
+        flat = min(elements, self.config.prefetch(self.m.hidden_size) + largest)
+        if self.placement.offload == "parameters":  # the rank's parts are copied up first
+            flat += flat // self.ranks
         most = LIVE_ELEMENTS + largest
         share = min(1.0, most / elements) if elements else 0.0
         return int(size * share) + (size * flat // elements if elements else 0)
@@ -165,6 +175,7 @@ class Zero3(DeepSpeed):
             waiting = max((size for size in sizes if size > self.bucket_elements), default=0)
             waiting = waiting or min(sum(sizes), self.bucket_elements)
             reduction = block_bytes(waiting * ITEM_BYTES[self.dtype])
+            reduction += self.norm_bytes(-(-max(sizes, default=0) // self.ranks))
             gathered, last = self.most_gathered[turn.part.place], turn.part.place == HEAD
             yield Height(turn, "peak", gathered, 0 if last else reduction)
             if last:  # the head's gradient is the first

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from advisor.engines.zero import BUCKET_ELEMENTS
+from advisor.engines.zero_configs import config_of
 from advisor.export.run import Run
+from advisor.libraries import libraries_of
 from advisor.specs import Sharding
 
 FILE = "deepspeed.json"
@@ -38,13 +39,19 @@ def _values(run: Run) -> dict[str, Any]:
 
 def _zero(run: Run) -> dict[str, Any]:
     """The sizes; without stage3_gather_16bit_weights_on_model_save a model is not saved whole."""
-    bucket, stage = run.placement.bucket_elements, stage_of(run)
-    if stage < 3:
-        return {"stage": stage, "reduce_bucket_size": bucket or BUCKET_ELEMENTS}
-    return {
+    at, stage, hidden = run.placement, stage_of(run), run.model.hidden_size
+    sizes = config_of(libraries_of(run.recipe.stack).code, stage == 3)
+    on_host = {"device": "cpu", "pin_memory": True}
+    values: dict[str, Any] = {
         "stage": stage,
-        "reduce_bucket_size": bucket or "auto",
-        "stage3_prefetch_bucket_size": "auto",
-        "stage3_param_persistence_threshold": "auto",
+        "reduce_bucket_size": at.bucket_elements or sizes.bucket(hidden),
+        **({"offload_optimizer": on_host} if at.offload != "none" else {}),
+        **({"offload_param": on_host} if at.offload == "parameters" else {}),
+    }
+    if stage < 3:
+        return values | {"overlap_comm": sizes.overlap_comm}
+    return values | {
+        "stage3_prefetch_bucket_size": sizes.prefetch(hidden),
+        "stage3_param_persistence_threshold": sizes.persistent(hidden),
         "stage3_gather_16bit_weights_on_model_save": True,
     }

@@ -81,7 +81,7 @@ class Run(NamedTuple):
         Another floating dtype would be cast where weights are gathered, and uint8 is not spread. Source: PyTorch 2.13,
         distributed/fsdp/_fully_shard/_fsdp_param.py; accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model.
         """
-        if not (self.quantizes and self.placement.splits_weights):
+        if not (self.quantizes and self.placement.spreads_weights):
             return ""
         return DTYPES[self.mixed_precision] if self.recipe.autocast else self.recipe.base_dtype
 

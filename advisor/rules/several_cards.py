@@ -44,7 +44,7 @@ def check(context: Context) -> Finding | None:
     placement = row.placement or context.placement
     sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
     found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
-    if row.recipe.is_quantized and placement.splits_weights:
+    if row.recipe.is_quantized and placement.spreads_weights:
         found.append(Reason(code=CODE, text=_loading(context, row.recipe, placement), source=QLORA))
     return Finding(tuple(found))
 
@@ -58,7 +58,8 @@ def _shared(row: Candidate, placement: Placement) -> str:
     if gathered or reduction:
         beside = {"gathered weights": gathered, "buckets of gradients": reduction}
         named = " and ".join(f"{format_gib(size)} GiB of {name}" for name, size in beside.items() if size)
-        texts.append(f"{named} at the peak")
+        bounded = gathered and placement.sharding == "zero3"
+        texts.append(f"{named} at the peak" + (", counted as the most that ZeRO-3 may have" if bounded else ""))
     keeps = not placement.copies_model and placement.sharding not in ("zero2", "zero3")
     if keeps and row.recipe.gradient_accumulation > 1 and row.recipe.method == "full":
         texts.append("gradients of earlier micro-batches stay whole")

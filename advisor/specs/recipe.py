@@ -139,9 +139,9 @@ class Placement(Frozen):
         return self.gpus == 1 or self.effective_sharding in ("none", "ddp")
 
     @property
-    def splits_weights(self) -> bool:
-        """Whether each card holds its part of the weights, and not only of gradients or optimizer states."""
-        return not self.copies_model and self.effective_sharding not in ("zero1", "zero2")
+    def spreads_weights(self) -> bool:
+        """Whether each card holds a part of the weights alone."""
+        return not self.copies_model and self.sharding not in ("zero1", "zero2")
 
     @property
     def loads_on_host(self) -> bool:
@@ -149,7 +149,7 @@ class Placement(Frozen):
 
         With ZeRO-3 transformers takes no device_map: 5.23, integrations/accelerate.py, check_and_set_device_map.
         """
-        return self.splits_weights and self.sharding != "zero3"
+        return self.spreads_weights and self.sharding != "zero3"
 
     @property
     def effective_sharding(self) -> Sharding:
@@ -176,13 +176,17 @@ class Placement(Frozen):
         return "" if self.gpus == 1 or self.offload == "none" else self._wrong_offload()
 
     def _wrong_offload(self) -> str:
-        """FSDP offloads all of a part or nothing; DeepSpeed's stages before the third have whole weights."""
+        """What an engine cannot keep on the host, and which can; '' where it can."""
         what, engine = f"offload is {self.offload}", self.effective_sharding
-        if self.copies_model or engine == "fsdp1":
+        if self.copies_model:
+            return f"{what}, but {engine} has no offload; use fsdp2"
+        if engine == "fsdp1":
             return f"{what}, but {engine}'s is not known; use fsdp2"
-        if engine.startswith("zero"):
-            return f"{what}, but DeepSpeed's offload is not counted yet; use fsdp2"
-        return f"{what}, but {engine} offloads parameters with it or nothing" if self.offload == "optimizer" else ""
+        if engine in ("zero1", "zero2") and self.offload == "parameters":
+            return f"{what}, but {engine} keeps whole weights on each card; use zero3"
+        if engine in ("fsdp2", "hsdp") and self.offload == "optimizer":
+            return f"{what}, but {engine} offloads parameters with it or nothing; use zero2"
+        return ""
 
 
 class Rental(Frozen):

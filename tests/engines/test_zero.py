@@ -14,13 +14,15 @@ from advisor.decoders.stack import THIS_STACK
 from advisor.engines import engine_for
 from advisor.engines.zero import Group
 from advisor.errors import InputError
-from advisor.specs import Method, Placement, Recipe, Sharding
+from advisor.specs import Method, Placement, Recipe, Sharding, StateOffload
 from advisor.terms import TermName
 from tests.decoders.tiny import recipe as tiny_recipe
 from tests.decoders.tiny import spec
 
 MODEL = find_model("llama-3.1-8b")
 STAGES: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
+SIZED = ("llamafactory-0.9",)
+"""Its config of stage 3 goes by the hidden size, as the recorded runs do."""
 TWICE = {"gradient_accumulation": 2, "gradient_checkpointing": True}
 
 # method, stage, ranks, knobs; then standing bytes, and the most above them forward, backward, in the optimizer's step
@@ -50,10 +52,15 @@ def test_recorded_runs(run: tuple[Method, Sharding, int, dict[str, object], int,
     dtypes = {"base_dtype": "bfloat16", "adapter_dtype": "float32"}
     recipe = tiny_recipe(m, method, autocast=True, optimizer="adamw_foreach", **dtypes, **knobs)
     placement = Placement(gpus=ranks, sharding=stage, bucket_elements=60_000)
+    if stage == "zero3":
+        recipe = recipe.model_copy(update={"stack": SIZED})
     found = predict_rank_memory(m, recipe, placement, 2, 49, device="cpu")
     assert sum(found.static_blocks.values()) == pytest.approx(static, abs=6_000), "but for counters and scalars"
     for phase, peak in zip(("forward", "backward", "optimizer"), peaks, strict=True):
-        assert found.phase_peaks[phase] == pytest.approx(static + peak, rel=0.01), phase
+        if stage == "zero3" and phase != "optimizer":
+            assert 1.0 <= found.phase_peaks[phase] / (static + peak) < 1.1, "the most that may be gathered"
+        else:
+            assert found.phase_peaks[phase] == pytest.approx(static + peak, rel=0.01), phase
 
 
 def recipe_of(method: Method, **changes: object) -> Recipe:
@@ -81,10 +88,10 @@ def test_a_bucket_is_whole_however_little_is_trained() -> None:
 def test_what_zero3_gathers_is_bounded_and_said_so() -> None:
     engine = engine_for(MODEL, recipe_of("full"), Placement(gpus=64, sharding="zero3"), THIS_STACK)
     assert engine is not None
-    assert any("most that it allows" in text for text in engine.unknown())
+    assert engine.gathers_at_most
     found = predict_rank_memory(MODEL, recipe_of("full"), Placement(gpus=64, sharding="zero3"), 1, 512)
     largest = 128_256 * 4096
-    assert 2e9 < found.moving[TermName.GATHERED] < 2 * (1e9 + largest + 0.9 * 4096**2) + 1e6
+    assert 2e9 < found.moving[TermName.GATHERED] < 2 * (1e9 + 2 * largest + 5e7) + 1e6
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 5, 8, 16])
@@ -108,6 +115,49 @@ def test_the_second_stage_exchanges_three_times_and_in_every_micro_batch() -> No
     assert {one.kind for one in second.transfers(0, "backward", True)} == {"reduce"}
 
 
-def test_offload_is_refused() -> None:
-    with pytest.raises(InputError, match="not counted yet"):
-        Placement(gpus=8, sharding="zero3", offload="parameters")
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_optimizer_on_the_host_leaves_the_card(stage: Sharding) -> None:
+    here = predict_rank_memory(MODEL, recipe_of("full"), Placement(gpus=8, sharding=stage), 1, 512)
+    there = predict_rank_memory(
+        MODEL, recipe_of("full"), Placement(gpus=8, sharding=stage, offload="optimizer"), 1, 512
+    )
+    part = 8_030_261_248 // 8
+    moved = here.static[TermName.OPTIMIZER_STATES] - there.static[TermName.OPTIMIZER_STATES]
+    assert moved == pytest.approx(12 * part, rel=1e-3)
+    assert there.phase_peaks["optimizer"] <= here.phase_peaks["optimizer"] - moved
+    largest = 0 if stage == "zero3" else 2 * 128_256 * 4096
+    assert there.host_bytes == pytest.approx((8 + 4 + 4 + 2) * part + largest, rel=1e-3), "moments, copies, gradients"
+
+
+def test_parameters_on_the_host_leave_the_card() -> None:
+    at = Placement(gpus=8, sharding="zero3", offload="optimizer")
+    some, all_ = (
+        predict_rank_memory(MODEL, recipe_of("full"), one, 1, 512)
+        for one in (at, at.model_copy(update={"offload": "parameters"}))
+    )
+    part = 2 * 8_030_261_248 // 8
+    assert some.static[TermName.BASE_WEIGHTS] - all_.static[TermName.BASE_WEIGHTS] == pytest.approx(part, rel=1e-3)
+    assert all_.host_bytes - some.host_bytes == pytest.approx(part, rel=1e-3)
+
+
+@pytest.mark.parametrize(("stage", "offload"), [("zero2", "parameters"), ("fsdp2", "optimizer")])
+def test_what_an_engine_cannot_offload_is_refused(stage: Sharding, offload: StateOffload) -> None:
+    with pytest.raises(InputError, match="use zero"):
+        Placement(gpus=8, sharding=stage, offload=offload)
+
+
+def test_a_trainer_has_its_own_sizes() -> None:
+    at = Placement(gpus=8, sharding="zero2")
+    found = {}
+    for stack in ("", "ms-swift-4.6", "llamafactory-0.9"):
+        r = recipe_of("lora", stack=(stack,) if stack else ())
+        found[stack] = [
+            engine_for(MODEL, r, one, THIS_STACK) for one in (at, at.model_copy(update={"sharding": "zero3"}))
+        ]
+    sizes = {name: [one.bucket_elements for one in engines] for name, engines in found.items()}  # type: ignore[union-attr]
+    auto = 4096**2
+    assert sizes == {
+        "": [500_000_000, 500_000_000],
+        "ms-swift-4.6": [200_000_000, auto],
+        "llamafactory-0.9": [500_000_000, auto],
+    }

@@ -70,7 +70,8 @@ def test_copies_between_machines(launched: Any) -> None:
 
 @pytest.mark.parametrize(("sharding", "stage", "bucket"), [("zero1", 1, 7_000), ("zero2", 2, 0), ("zero3", 3, 0)])
 def test_deepspeed_reads_its_own_file(launched: Any, sharding: Any, stage: int, bucket: int) -> None:
-    at = Placement(gpus=16, nodes=2, sharding=sharding, network_gbit=100.0, bucket_elements=bucket)
+    offload = "parameters" if stage == 3 else "optimizer"
+    at = Placement(gpus=16, nodes=2, sharding=sharding, network_gbit=100.0, bucket_elements=bucket, offload=offload)
     args, _ = launched(at)
     assert (args.use_deepspeed, args.nnodes, args.deepspeed_multinode_launcher) == (True, "2", "standard")
     from accelerate.utils import DeepSpeedPlugin
@@ -78,7 +79,8 @@ def test_deepspeed_reads_its_own_file(launched: Any, sharding: Any, stage: int, 
     plugin = DeepSpeedPlugin()
     assert (plugin.zero_stage, plugin.zero3_init_flag) == (stage, stage == 3)
     values = plugin.deepspeed_config["zero_optimization"]
-    assert values["reduce_bucket_size"] == (bucket or ("auto" if stage == 3 else 500_000_000))
+    assert values["reduce_bucket_size"] == (bucket or 500_000_000)
+    assert (plugin.offload_optimizer_device, plugin.offload_param_device) == ("cpu", "cpu" if stage == 3 else "none")
     assert plugin.zero3_save_16bit_model is (stage == 3)
 
 
