@@ -214,7 +214,8 @@ def _print_written(script: TrainingFile, folder: str | None, paths: Sequence[str
     import shlex
 
     start = f"cd {shlex.quote(folder)} && {script.command}" if folder else script.command
-    click.echo(f"\nWrote {' and '.join(paths)}. Start it with:\n{start}", err=to_stderr)
+    where = f" on each of the {script.machines:,} machines" if script.machines > 1 else ""
+    click.echo(f"\nWrote {' and '.join(paths)}. Start it{where} with:\n{start}", err=to_stderr)
 
 
 def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:

@@ -32,6 +32,7 @@ def memory_estimate(
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
     reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, lengths)
+    reserved = reserved.plus(Interval(0.0, 0.0, float(step.pending_bytes)))
     if step.at_most_bytes:
         bounds, reserved, needed = (
             Interval(max(static, low - step.at_most_bytes), likely, high)

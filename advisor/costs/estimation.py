@@ -69,7 +69,7 @@ def _job_memory(
     training = memory_estimate(step, recipe, profile, lengths=lengths)
     if lengths > 1:
         training = within_card(training, gpu.memory_bytes, profile.context_bytes)
-    quantizes = recipe.is_quantized and not placement.spreads_weights  # what is spread is loaded on the host
+    quantizes = recipe.is_quantized and not placement.loads_on_host
     if not (recipe.eval_batch or quantizes):
         return training
     peaks = [peak_of("step", training)]

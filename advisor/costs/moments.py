@@ -129,6 +129,11 @@ def beginnings(m: ModelSpec, base: Recipe) -> tuple[Beginning, ...]:
     return loaded, Beginning("preparation", what, held, _casting_peak(m, recipe) - sum(held.values()))
 
 
+def loaded_bytes(m: ModelSpec, recipe: Recipe) -> int:
+    """The most that a card holds of a quantized base before it gets its part of it."""
+    return max(one.bytes for one in beginnings(m, base_of(recipe)))
+
+
 def _weights(m: ModelSpec, recipe: Recipe) -> dict[TermName, int]:
     """The model without adapters, in blocks."""
     blocks = static_memory(m, recipe, 1, 1).blocks

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
+from advisor.decoders.stack import Stack
 from advisor.decoders.units import Piece, Unit, Units
 from advisor.engines.parts import Parts, Turn
 from advisor.parameters.trained import Trained, trained_shapes
@@ -83,6 +84,8 @@ class Engine:
     """Of the gradients that a layer makes; '' for that of each parameter."""
     spreads = False
     """Whether a rank holds parts of parameters; if not, it holds what one card would."""
+    joins = False
+    """Whether a layer's gradients stand until all are there in every micro-batch, beside those of earlier ones."""
     gathers_at_most = False
     """Whether what is gathered is counted as the most that may be, because it is not known."""
     overlaps = True
@@ -121,6 +124,10 @@ class Engine:
         """The recipe as the layers compute it: which dtypes their weights have there."""
         return self.recipe
 
+    def coded(self, stack: Stack) -> Stack:
+        """The stack as it computes under this engine."""
+        return stack
+
     def term_of(self, piece: Piece) -> TermName:
         """What a parameter counts as."""
         return TermName.ADAPTERS if piece.trained and self.recipe.has_adapters else TermName.BASE_WEIGHTS
@@ -143,6 +150,10 @@ class Engine:
 
     def optimizer_beside(self) -> int:
         """What the engine allocates around the optimizer's step, beside the optimizer's own temporaries."""
+        return 0
+
+    def pending_bytes(self) -> int:
+        """Most that was freed and that a stream may still be reading: PyTorch reuses it only when that is done."""
         return 0
 
     def reduced(self) -> dict[int, int]:

@@ -33,6 +33,9 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
         return "how stacks of experts in 4 bits are spread over cards is not known; leave --quantize-experts out"
     if placement.spreads_weights and recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
         return f"weights stored as {recipe.quant} are not spread over cards; use --sharding ddp"
+    if recipe.is_quantized and m.checkpoint is not None and placement.spreads_weights:
+        # accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model, leaves uint8 whole; peft's guide of DeepSpeed
+        return "a checkpoint in 4 bits is stored as uint8, which is not spread; take the model in 16 bits, or ddp"
     return engine_kind(placement.effective_sharding).refuses(m, recipe)
 
 

@@ -2,7 +2,9 @@
 
 DDP keeps the whole model on each card, and buckets for all gradients beside the gradients themselves. FSDP2
 spreads weights, gradients and optimizer states; the weights are gathered again, unit by unit, while they compute, and
-gradients that accumulate over micro-batches stay whole on every card until the last one (accelerate's no_sync). The
+gradients that accumulate over micro-batches stay whole on every card until the last one (accelerate's no_sync). FSDP1,
+which transformers calls deprecated, does so with one flat tensor a layer: embedding, norm and head stay gathered from
+the first layer to the end of backward, a layer's gradients are joined beside its weights, and it takes no DoRA. The
 estimate counts all of this by the engines' own code; waiting for the slowest card and loading the data are left out.
 
 A base in 4 bits is spread only if bitsandbytes stores it in a floating dtype (bnb_4bit_quant_storage), and transformers
@@ -12,7 +14,7 @@ puts all of it on each card before it is spread, unless it is loaded with device
 from __future__ import annotations
 
 from advisor.answer import Candidate, Reason
-from advisor.costs.moments import base_of, beginnings
+from advisor.costs.moments import loaded_bytes
 from advisor.rules.context import Context, Finding, Rule
 from advisor.specs import ModelSpec, Placement, Recipe, Sharding
 from advisor.terms import TermName
@@ -25,6 +27,7 @@ FSDP = "https://huggingface.co/docs/accelerate/concept_guides/fsdp1_vs_fsdp2"
 QLORA = "https://huggingface.co/docs/peft/accelerate/fsdp"
 TITLES: dict[Sharding, str] = {
     "ddp": "DDP: each holds all of the model",
+    "fsdp1": "FSDP1: each holds its part of weights, gradients and optimizer states",
     "fsdp2": "FSDP2: each holds its part of weights, gradients and optimizer states",
     "zero1": "DeepSpeed ZeRO-1: each holds all weights, and its part of the optimizer's states",
     "zero2": "DeepSpeed ZeRO-2: each holds all weights, and its part of gradients and optimizer states",
@@ -42,7 +45,7 @@ def check(context: Context) -> Finding | None:
     sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
     found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
     if row.recipe.is_quantized and placement.spreads_weights:
-        found.append(Reason(code=CODE, text=_loading(context, row.recipe), source=QLORA))
+        found.append(Reason(code=CODE, text=_loading(context, row.recipe, placement), source=QLORA))
     return Finding(tuple(found))
 
 
@@ -67,13 +70,16 @@ def _shared(row: Candidate, placement: Placement) -> str:
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
 
 
-def _loading(context: Context, recipe: Recipe) -> str:
+def _loading(context: Context, recipe: Recipe, placement: Placement) -> str:
     """How a base in 4 bits must be loaded to be spread."""
-    text = "Load the 4-bit base with bnb_4bit_quant_storage=torch.bfloat16, or nothing of it is spread"
+    half = "float16" if recipe.base_dtype == "float16" else "bfloat16"
+    text = f"Load the 4-bit base with bnb_4bit_quant_storage=torch.{half}, or nothing of it is spread"
     if not isinstance(context.model, ModelSpec):
         return text + "."
-    whole = max(one.bytes for one in beginnings(context.model, base_of(recipe)))
+    whole = loaded_bytes(context.model, recipe)
     size, card = format_gib(whole), format_gib(context.memory_bytes)
+    if whole > context.memory_bytes and placement.sharding == "zero3":  # transformers takes no device_map with it
+        return f"ZeRO-3 loads all {size} GiB of the 4-bit base on each card first, which has {card}: take fsdp2."
     if whole > context.memory_bytes:
         return (
             f'{text}, and with device_map="cpu": by default all {size} GiB are loaded on each card first, which has '

@@ -119,14 +119,16 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs share one job, and how.
 
-    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
-    a node and copies between nodes; zero1, zero2 and zero3 are DeepSpeed's stages.
+    ddp copies the model to each and averages their gradients; fsdp1 is PyTorch's FullyShardedDataParallel, fsdp2 its
+    fully_shard; hsdp shards by fully_shard inside a node and copies between nodes; zero1, zero2 and zero3 are
+    DeepSpeed's stages.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
     nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
-    reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    prefetch: bool = False  # fsdp1: backward gathers the layer before early (BACKWARD_PRE, accelerate config's choice)
     offload: StateOffload = "none"
     bucket_elements: Annotated[int, Range(0, 10**12)] = (
         0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
@@ -144,6 +146,14 @@ class Placement(Frozen):
     def spreads_weights(self) -> bool:
         """Whether each card holds a part of the weights alone."""
         return not self.copies_model and self.sharding not in ("zero1", "zero2")
+
+    @property
+    def loads_on_host(self) -> bool:
+        """Whether a quantized base can be made on the host, and each card gets its part of it from there.
+
+        With ZeRO-3 transformers takes no device_map: 5.23, integrations/accelerate.py, check_and_set_device_map.
+        """
+        return self.spreads_weights and self.sharding != "zero3"
 
     @property
     def effective_sharding(self) -> Sharding:
@@ -174,6 +184,8 @@ class Placement(Frozen):
         what, engine = f"offload is {self.offload}", self.effective_sharding
         if self.copies_model:
             return f"{what}, but {engine} has no offload; use fsdp2"
+        if engine == "fsdp1":
+            return f"{what}, but {engine}'s is not known; use fsdp2"
         if engine in ("zero1", "zero2") and self.offload == "parameters":
             return f"{what}, but {engine} keeps whole weights on each card; use zero3"
         if engine in ("fsdp2", "hsdp") and self.offload == "optimizer":

@@ -82,15 +82,18 @@ def test_parameters_on_the_host_are_counted_there_and_their_time_is_not_known() 
         ({"gpus": 8, "nodes": 3, "network_gbit": 100.0}, "must divide gpus"),
         ({"gpus": 2, "sharding": "hsdp"}, "use fsdp2"),
         ({"gpus": 2, "sharding": "ddp", "offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "fsdp1", "offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "fsdp1", "method": "dora"}, "use --sharding fsdp2"),
         ({"gpus": 2, "sharding": "fsdp2", "trainer": "unsloth"}, "use --sharding ddp"),
         ({"gpus": 2, "sharding": "fsdp2", "quant": "int8", "method": "qlora"}, "use --sharding ddp"),
+        ({"gpus": 2, "sharding": "fsdp2", "model": "unsloth/Qwen3-8B-bnb-4bit", "method": "qlora"}, "stored as uint8"),
         ({"gpus": 0}, "from 1"),
         ({"gpus": 1_000_000}, "to 100,000"),
     ],
 )
 def test_what_several_cards_cannot_do_is_refused_in_one_line(knobs: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said) as raised:
-        advise(gpu="24GB", **JOB, **knobs)
+        advise(gpu="24GB", **{**JOB, **knobs})
     assert "\n" not in str(raised.value)
 
 
