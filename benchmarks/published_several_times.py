@@ -4,8 +4,9 @@
 
 FILE holds one published run a line. Left out, each with its reason: runs with other kernels or under torch.compile,
 with selective checkpointing, on the host's memory, and of engines that are not here. Rows of more than 4,096 tokens
-are also summed up apart: these runs may be older than FlashAttention 2, whose rates are ours. Nothing is fitted. Exits
-with 1 when the median error exceeds 15 %, fewer than 80 % are inside their interval, or scaling is off by more than 8 %.
+are also summed up apart: these runs may be older than FlashAttention 2, whose rates are ours. Nothing is fitted.
+Exits with 1 when the median error exceeds 15 %, fewer than 80 % are inside their interval, or scaling is off by more
+than 8 %.
 """
 
 from __future__ import annotations

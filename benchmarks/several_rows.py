@@ -18,6 +18,8 @@ from advisor.specs import GpuSpec, KernelSet, Model, ModelSpec, Placement, Recip
 from advisor.validation.figures import Row
 
 MPT = re.compile("mpt")
+SANTACODER = "bigcode/gpt_bigcode-santacoder"
+"""A StarCoder of 24 layers (its config.json)."""
 CARDS = {
     "NVIDIA H100 80GB": "h100",
     "NVIDIA H100 80GB (DGX)": "h100",
@@ -49,23 +51,22 @@ def rows_of(path: str) -> list[Row]:
 
 def model_of(row: Row) -> Model:
     """The row's model."""
-    if not MPT.search(row["model_id"]):
-        return find_model(NAMES.get(row["model_id"], row["model_id"]))
-    facts, plain = row["model_facts"], find_model("starcoder2-3b")
-    assert isinstance(plain, ModelSpec)
-    heads = facts["n_heads"]
-    widths = {"num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": facts["d_model"] // heads}
-    sizes = {"hidden_size": facts["d_model"], "intermediate_size": facts["expansion_ratio"] * facts["d_model"]}
-    return plain.model_copy(
-        update={
-            **widths,
-            **sizes,
-            "name": row["model_id"].split("/")[1],
-            "num_hidden_layers": facts["n_layers"],
-            "vocab_size": facts["vocab_size"],
-            "sliding_window": 0,
-        }
-    )
+    name = row["model_id"]
+    if MPT.search(name):
+        facts, plain = row["model_facts"], "starcoder2-3b"
+        changes = {"intermediate_size": facts["expansion_ratio"] * facts["d_model"], "sliding_window": 0}
+        heads = {"num_key_value_heads": facts["n_heads"], "num_hidden_layers": facts["n_layers"]}
+    elif name == SANTACODER:
+        facts, plain = {"n_heads": 16, "d_model": 2048, "vocab_size": 49_280}, "starcoder-15b"
+        changes, heads = {"intermediate_size": 8192, "max_position_embeddings": 2048}, {"num_hidden_layers": 24}
+    else:
+        return find_model(NAMES.get(name, name))
+    found = find_model(plain)
+    assert isinstance(found, ModelSpec)
+    width, count = facts["d_model"], facts["n_heads"]
+    sizes = {"hidden_size": width, "num_attention_heads": count, "head_dim": width // count}
+    more = {"name": name.split("/")[1], "vocab_size": facts["vocab_size"]}
+    return found.model_copy(update={**sizes, **changes, **heads, **more})
 
 
 def card_of(row: Row) -> GpuSpec:

@@ -10,6 +10,7 @@ DENSE: dict[str, Architecture] = {
     ),
     "arcee": Architecture(),
     "bloom": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_bloom.py, BloomForCausalLM: loss_fct
         # modeling_bloom.py, BloomBlock.__init__: self.self_attention
         linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
         embedding_name="word_embeddings",  # modeling_bloom.py, BloomModel.__init__: self.word_embeddings
@@ -56,6 +57,7 @@ DENSE: dict[str, Architecture] = {
         refused_in_peft=("out_proj",),
     ),
     "falcon": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_falcon.py, FalconForCausalLM: loss_fct
         # modeling_falcon.py, FalconDecoderLayer.__init__: self.self_attention
         linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
         embedding_name="word_embeddings",  # modeling_falcon.py, FalconModel.__init__: self.word_embeddings
@@ -122,6 +124,7 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_gpt2.py, GPT2LMHeadModel: loss_fct
         linears_are_conv1d=True,  # modeling_gpt2.py, GPT2Attention.__init__: self.c_attn = Conv1D(...)
         # modeling_gpt2.py, GPT2Block.__init__: self.attn
         linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
@@ -134,6 +137,7 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual
     ),
     "gpt_bigcode": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_gpt_bigcode.py, GPTBigCodeForCausalLM: loss_fct
         # modeling_gpt_bigcode.py, GPTBigCodeBlock.__init__: self.attn
         linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
         embedding_name="wte",  # modeling_gpt_bigcode.py, GPTBigCodeModel.__init__: self.wte
@@ -145,6 +149,7 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.forward: attn_output + residual
     ),
     "gpt_neox": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_gpt_neox.py, GPTNeoXForCausalLM: loss_fct
         # modeling_gpt_neox.py, GPTNeoXLayer.__init__: self.attention
         linear_paths=("gpt_neox.layers.{}.attention", "gpt_neox.layers.{}.mlp"),
         embedding_name="embed_in",  # modeling_gpt_neox.py, GPTNeoXModel.__init__: self.embed_in
@@ -197,6 +202,7 @@ DENSE: dict[str, Architecture] = {
     ),
     "mistral": Architecture(),
     "mpt": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_mpt.py, MptForCausalLM: loss_fct
         # modeling_mpt.py, MptBlock.__init__: self.ffn
         linear_paths=("transformer.blocks.{}.attn", "transformer.blocks.{}.ffn"),
         embedding_name="wte",  # modeling_mpt.py, MptModel.__init__: self.wte
@@ -230,6 +236,7 @@ DENSE: dict[str, Architecture] = {
         rope_for_attention_alone=True,
     ),
     "opt": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_opt.py, OPTForCausalLM: loss_fct
         # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1
         linear_paths=("model.decoder.layers.{}.self_attn", "model.decoder.layers.{}"),
         layer="opt",  # modeling_opt.py, OPTDecoderLayer.forward: hidden_states = self.fc1(hidden_states)
@@ -264,6 +271,7 @@ DENSE: dict[str, Architecture] = {
     ),
     "smollm3": Architecture(),
     "stablelm": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_stablelm.py, StableLmForCausalLM: loss_fct
         # modeling_stablelm.py, StableLmAttention.forward: query_states = torch.cat((query_rot, query_pass), dim=-1)
         rope_parts="kept_in_attention",
         norms_after_values=True,  # modeling_stablelm.py, StableLmAttention.forward: q_layernorm after v_proj
