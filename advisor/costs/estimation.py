@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from advisor.costs.attention import attention_uses
-from advisor.costs.card_memory import memory_estimate, within_card
+from advisor.costs.card_memory import communication_of, memory_estimate, within_card
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, evaluating, expected, length_count, worst
@@ -65,10 +65,10 @@ def _job_memory(
     step: StepMemory,
 ) -> MemoryEstimate:
     """The peak of the job: of its worst step, or of what is before and between steps."""
-    lengths = length_count(workload)
-    training = memory_estimate(step, recipe, profile, lengths=lengths)
+    lengths, communication = length_count(workload), communication_of(gpu, placement)
+    training = memory_estimate(step, recipe, profile, lengths=lengths, communication=communication)
     if lengths > 1:
-        training = within_card(training, gpu.memory_bytes, profile.context_bytes)
+        training = within_card(training, gpu.memory_bytes, profile.context_bytes.plus(communication))
     quantizes = recipe.is_quantized and placement.copies_model  # what is spread is loaded on the host
     if not (recipe.eval_batch or quantizes):
         return training
@@ -79,7 +79,8 @@ def _job_memory(
         stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
         card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
         found = _step_memory(m, one, batch, stack, card, placement, evaluating=True)
-        peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
+        held = memory_estimate(found, recipe, profile, evaluating=True, communication=communication)
+        peaks.append(peak_of("evaluation", held))
     if quantizes:
         peaks += beginning_peaks(m, base_of(recipe), profile)
     return largest(peaks)

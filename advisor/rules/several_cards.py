@@ -51,6 +51,8 @@ def _shared(row: Candidate, placement: Placement) -> str:
         beside = {"gathered weights": gathered, "buckets of gradients": reduction}
         named = " and ".join(f"{format_gib(size)} GiB of {name}" for name, size in beside.items() if size)
         texts.append(f"{named} at the peak")
+    if communication := memory.bytes_of(TermName.COMMUNICATION):
+        texts.append(f"about {format_gib(communication)} GiB for NCCL, by the sizes and numbers of its buffers")
     if not placement.copies_model and row.recipe.gradient_accumulation > 1 and row.recipe.method == "full":
         texts.append("gradients of earlier micro-batches stay whole")
     if memory.host_bytes:
