@@ -1,0 +1,223 @@
+"""PyTorch's FullyShardedDataParallel as transformers' Trainer and accelerate set it up.
+
+Sources: PyTorch 2.13, distributed/fsdp/_runtime_utils.py and _flat_param.py; accelerate 1.15, accelerator.py,
+prepare_model; transformers 5.23, training_args.py (full_shard, NO_PREFETCH, use_orig_params).
+
+A unit is a decoder layer, with peft each trained matrix too; the root is all else. A unit's weights are one flat tensor,
+gathered in place, and freed after the unit's forward and again after its backward; the root's stand from the embedding
+to the end of the backward. A trained unit's gradients are joined into one flat gradient while its weights still stand.
+A frozen layer's weights are freed only once those of the layer before it are gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.decoders.recorder import EMBEDDING, HEAD
+from advisor.decoders.stack import THIS_STACK
+from advisor.decoders.units import units_of
+from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, gradient_blocks
+from advisor.engines.flat import Flat, FlatLayout, FlatUnit, root_of
+from advisor.engines.parts import Parts, Turn
+from advisor.parameters.trained import Trained
+from advisor.specs import ModelSpec, Recipe
+
+
+class FlatBytes(NamedTuple):
+    """A unit in each of its states, in blocks."""
+
+    cast: int  # this rank's part in the dtype that is gathered, where that is another
+    weights: int  # gathered
+    gradients: int  # of each tensor
+    joined: int  # the same as one flat gradient
+    scattered: int  # this rank's part of it, before the cast
+    left: int  # this rank's part of it
+
+
+NOTHING = FlatBytes(0, 0, 0, 0, 0, 0)
+
+
+class Fsdp1(Engine):
+    """Every flat parameter is spread over the ranks."""
+
+    name = "FSDP1"
+    spreads = True
+
+    @classmethod
+    def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
+        """FSDP1 joins only tensors of one dtype."""
+        layout, units = _layout(recipe, 2, recipe.base_dtype), units_of(m, recipe, THIS_STACK)
+        for unit in (root_of(units), *units.layers):
+            kinds = sorted({layout.dtype_of(piece) for piece in layout.unit(unit).own.pieces})
+            if len(kinds) > 1:
+                how = "use --no-kbit-upcast" if recipe.is_quantized and recipe.kbit_upcast else "use --sharding fsdp2"
+                return f"FSDP1 joins a layer's tensors and needs one dtype, but these are {' and '.join(kinds)}; {how}"
+        return ""
+
+    @cached_property
+    def layout(self) -> FlatLayout:
+        """Of this job's flat parameters."""
+        return _layout(self.recipe, self.ranks, self.half)
+
+    @property
+    def gradient_dtype(self) -> str:  # type: ignore[override]
+        """That of the gathered weights."""
+        return self.layout.gathers
+
+    def computed(self) -> Recipe:
+        """All weights in the dtype that is gathered; accelerate's autocast stays on.
+
+        Source: accelerate 1.15, accelerator.py, prepare_model.
+        """
+        if not self.layout.gathers:
+            return self.recipe
+        same = dict.fromkeys(("base_dtype", "adapter_dtype", "magnitude_dtype"), self.layout.gathers)
+        return self.recipe.model_copy(update={**same, "kbit_upcast": False})
+
+    @cached_property
+    def flat_units(self) -> dict[int, FlatUnit]:
+        """The units, by the place where they are gathered: the root's is that of the embedding."""
+        units = enumerate(self.units.layers)
+        return {EMBEDDING: self.layout.unit(root_of(self.units)), **{p: self.layout.unit(one) for p, one in units}}
+
+    def _flats(self) -> Iterator[tuple[Flat, int]]:
+        for unit in self.flat_units.values():
+            yield from ((flat, unit.copies) for flat in unit.all)
+
+    def weights(self) -> Iterator[Held]:
+        """This rank's part of every flat parameter."""
+        for flat, times in self._flats():
+            yield Held(self.term_of(flat.pieces[0]), flat.part * ITEM_BYTES[flat.stored], times)
+
+    def updated(self) -> list[Trained]:
+        """What the first rank's parts have of each trained tensor, as a vector."""
+        return [
+            Trained(size, 0, times, flat.stored)
+            for flat, times in self._flats()
+            if flat.trained
+            for size in flat.first_part()
+        ]
+
+    def gradients_bytes(self) -> int:
+        """This rank's part of every flat gradient."""
+        return sum(_bytes_of(flat).left * times for flat, times in self._flats())
+
+    def accumulated_bytes(self) -> int:
+        """Whole flat gradients, in the dtype of the gathered weights."""
+        return sum(_bytes_of(flat).joined * times for flat, times in self._flats())
+
+    @cached_property
+    def sizes(self) -> dict[int | None, FlatBytes]:
+        """The bytes of each unit without those inside it, by place."""
+        return {None: NOTHING, HEAD: NOTHING, **{p: _bytes_of(unit.own) for p, unit in self.flat_units.items()}}
+
+    def reduced(self) -> dict[int, int]:
+        """A layer is reduced as soon as it has run backward, a unit inside it at once; the root with the embedding."""
+        found = {}
+        for place, unit in self.flat_units.items():
+            flats = unit.inner if place == EMBEDDING else unit.all
+            found[place] = sum(one.left - one.gradients for one in map(_bytes_of, flats))
+        return found
+
+    @cached_property
+    def kept(self) -> int:
+        """What stands of the layers' gathered weights where nothing is resharded (SHARD_GRAD_OP).
+
+        Ignores: that fewer stand early in the forward and late in the backward, away from the highest point.
+        """
+        if self.placement.reshard:
+            return 0
+        units = ((place, unit) for place, unit in self.flat_units.items() if place != EMBEDDING)
+        return sum(_bytes_of(flat).weights * unit.copies for _, unit in units for flat in unit.all)
+
+    def heights(self, parts: Parts) -> Iterator[Height]:
+        """Around each part: its gather, its highest point, and the reduction of its gradients."""
+        root = self.sizes[EMBEDDING]
+        for turn in parts.forward_turns():
+            place = turn.part.place
+            me = NOTHING if place == EMBEDDING else self.sizes[place]
+            if place == EMBEDDING:
+                yield Height(turn, "before", root.weights + root.cast)
+            weights = root.weights + max(me.weights, self.kept if place != EMBEDDING else 0)
+            yield Height(turn, "before", weights + me.cast)
+            yield Height(turn, "peak", weights)
+        for turn in parts.backward_turns():
+            yield from self._backward(turn, root)
+
+    def _backward(self, turn: Turn, root: FlatBytes) -> Iterator[Height]:
+        place = turn.part.place
+        if place in (EMBEDDING, HEAD):
+            yield Height(turn, "peak", root.weights + self.kept)
+            if place == EMBEDDING:
+                yield from _reduction(turn, root, root.weights)
+            return
+        me, before = self.sizes[place], self.sizes[turn.earlier]
+        weights = root.weights + max(me.weights, self.kept)
+        if self.placement.reshard:
+            yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
+        yield Height(turn, "peak", weights)
+        yield from _reduction(turn, me, weights)
+
+    def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
+        """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced."""
+        unit = self.flat_units.get(place)
+        if unit is None:
+            return ()
+        found = []
+        gathered = phase == "forward" or (place != EMBEDDING and self.placement.reshard)
+        again = 2 if phase == "backward" and self.recipe.gradient_checkpointing else 1
+        if gathered:
+            size = sum(_bytes_of(flat).weights for flat in unit.inner) * again
+            found.append(Transfer("gather", self.sizes[place].weights + size, 1 + len(unit.inner) * again))
+        size = sum(_bytes_of(flat).joined for flat in unit.all)
+        if phase == "backward" and syncs and size:
+            found.append(Transfer("scatter", size, sum(flat.trained for flat in unit.all)))
+        return tuple(found)
+
+    def copied_bytes(self, place: int, phase: Phase, syncs: bool) -> float:
+        """Parts are cast before they are gathered; gradients are joined, divided, and what is left of them is cast."""
+        unit = self.flat_units.get(place)
+        if unit is None:
+            return 0.0
+        sizes = [_bytes_of(flat) for flat in unit.all]
+        gathers = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
+        out = sum(3.0 * one.cast for one in sizes) if gathers else 0.0
+        if phase == "backward":
+            out += sum(one.gradients + one.joined for one in sizes)
+            out += sum(2.0 * one.joined + one.scattered + one.left for one in sizes) if syncs else 0.0
+        return out
+
+
+def _layout(recipe: Recipe, ranks: int, half: str) -> FlatLayout:
+    """Mixed precision gathers and reduces in 16 bits, and keeps trained flat parameters in fp32.
+
+    A base in 4 bits is gathered in the dtype that it is stored in, with or without mixed precision.
+    Sources: accelerate 1.15, accelerator.py, prepare_model; transformers 5.23, distributed/fsdp.py,
+    update_fsdp_plugin_peft.
+    """
+    stored = recipe.base_dtype if recipe.is_quantized else ""
+    return FlatLayout(recipe, half if recipe.autocast else stored, recipe.autocast, ranks)
+
+
+def _bytes_of(flat: Flat) -> FlatBytes:
+    """A flat parameter in each of its states."""
+    casts = flat.gathered != flat.stored
+    joined = flat.bytes_of(flat.elements, flat.gathered) if flat.trained else 0
+    return FlatBytes(
+        cast=flat.bytes_of(flat.part, flat.gathered) if casts else 0,
+        weights=flat.bytes_of(flat.elements, flat.gathered),
+        gradients=gradient_blocks(flat.pieces, flat.gathered),
+        joined=joined,
+        scattered=block_bytes(joined // flat.ranks) if casts else 0,
+        left=flat.bytes_of(flat.part, flat.stored) if flat.trained else 0,
+    )
+
+
+def _reduction(turn: Turn, me: FlatBytes, weights: int) -> Iterator[Height]:
+    """The end of a trained part: its gradients are joined beside its weights, then both are freed, and it is reduced."""
+    if me.joined:
+        yield Height(turn, "after", weights, me.joined)
+        yield Height(turn, "after", weights - me.weights, me.joined + me.scattered + me.left - me.gradients)
