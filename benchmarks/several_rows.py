@@ -125,6 +125,7 @@ def _adapters(row: Row, half: str) -> dict[str, Any]:
     return {
         "target_modules": tuple(MODULES.get(name, name) for name in names if name != "c_attn"),
         "rank": row.get("rank", 16),
+        "dropout": row.get("lora_dropout", 0.0),
         "adapter_dtype": half if dtype.startswith(("bfloat16", "float16")) else "float32",
     }
 

@@ -79,7 +79,7 @@ def _highest(
     standing = 0  # gradients of earlier micro-batches that belong to layers that were not run
     if recipe.gradient_accumulation > 1 and not evaluating:
         standing = engine.accumulated_bytes() - segments[0].before[GRADIENT]
-    parts = Parts(segments, engine.reduced())
+    parts = Parts(segments, engine.reduced(), engine.holds_inputs)
     found = [(one, _live_bytes(one) + standing + one.gathered + one.reduction) for one in engine.heights(parts)]
     highest, most = max(found, key=lambda one: one[1])
     gradients = engine.gradients_bytes()

@@ -83,6 +83,8 @@ class Engine:
     """Of the gradients that a layer makes; '' for that of each parameter."""
     spreads = False
     """Whether a rank holds parts of parameters; if not, it holds what one card would."""
+    holds_inputs = False
+    """Whether the inputs that checkpointing keeps of layers stay to the end of the backward, with their gradients."""
     overlaps = True
     """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 

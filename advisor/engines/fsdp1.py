@@ -77,6 +77,17 @@ class Fsdp1(Engine):
         same = dict.fromkeys(("base_dtype", "adapter_dtype", "magnitude_dtype"), self.layout.gathers)
         return self.recipe.model_copy(update={**same, "kbit_upcast": False})
 
+    @property
+    def holds_inputs(self) -> bool:  # type: ignore[override]
+        """Of frozen layers that are checkpointed the re-entrant way.
+
+        A hook on what a frozen unit is called with waits for its gradient, and holds it in a cycle: here a leaf that
+        checkpointing made. The hooks are removed at the end of the backward.
+        Sources: PyTorch 2.4 and 2.13, distributed/fsdp/_runtime_utils.py, _register_post_backward_reshard_only_hook,
+        _finalize_params; autograd/graph.py, register_multi_grad_hook.
+        """
+        return self.recipe.has_adapters and self.recipe.gradient_checkpointing and self.recipe.reentrant
+
     @cached_property
     def flat_units(self) -> dict[int, FlatUnit]:
         """The units, by the place where they are gathered: the root's is that of the embedding."""
