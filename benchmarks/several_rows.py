@@ -14,7 +14,7 @@ from typing import Any
 
 from advisor.catalog import find_gpus, find_model
 from advisor.libraries import OLDEST, version_text
-from advisor.specs import GpuSpec, KernelSet, Model, ModelSpec, Placement, Recipe, Workload
+from advisor.specs import GpuSpec, KernelSet, Model, ModelSpec, Placement, Recipe, StateOffload, Workload
 from advisor.validation.figures import Row
 
 MPT = re.compile("mpt")
@@ -40,6 +40,13 @@ BY_TRAINER = ("fms-accel", "peft-docs", "hf-blog", "ms-swift-dist", "longlora")
 """Groups of rows that transformers' Trainer ran."""
 OWN_ADAPTERS = ("vectorlm", "torchtune-dist", "llama-cookbook")
 """Groups of rows whose code keeps adapters in the dtype of the base."""
+OF_ITS_TIME = {
+    "gist-a800-llama7b": {"transformers": "4.40"},
+    "llama-cookbook": {"transformers": "4.36", "peft": "0.5"},
+}
+"""Versions that a group does not state: the newest when DeepSpeed 0.14.2 was, or the oldest that are mirrored."""
+OFFLOADS: tuple[tuple[str, StateOffload], ...] = (("params", "parameters"), ("optimizer", "optimizer"))
+"""What is kept on the host, by a word of the row."""
 GBIT_OF_NODE = {"h100": 3200.0, "a100": 1600.0}
 """Of eight ports where a row does not say: a DGX H100, and the machines with A100 of the same source."""
 
@@ -80,8 +87,8 @@ def work_of(row: Row) -> Workload:
 
 
 def stack_of(row: Row) -> tuple[str, ...]:
-    """The versions that the row states of libraries whose older ones are mirrored."""
-    stated = row.get("versions", {})
+    """The versions that the row states of libraries whose older ones are mirrored, or that its time had."""
+    stated = {**OF_ITS_TIME.get(row["group"], {}), **row.get("versions", {})}
     found = {name: tuple(map(int, stated[name].split(".")[:2])) for name in OLDEST if name in stated}
     return tuple(f"{name}-{version_text(version)}" for name, version in found.items() if version >= OLDEST[name])
 
@@ -106,15 +113,22 @@ def recipe_of(row: Row) -> Recipe:
         base_dtype="float32" if full32 else half,
         autocast=not pure,
         optimizer="adamw" if "fused" in row["optimizer"] else "adamw_foreach",
-        attention="flash" if "flash" in attention else "sdpa",
+        attention="flash" if "flash" in attention else "eager" if "eager" in attention else "sdpa",
         kernels=LIGER if row.get("loss_impl", "").startswith("liger") else (),
         stack=stack_of(row),
         gradient_checkpointing=checkpoints,
         reentrant=checkpoints and row.get("reentrant", row["group"] in BY_TRAINER),
         micro_batch=row["micro_batch"],
-        gradient_accumulation=row.get("grad_accum") or 1,
+        gradient_accumulation=accumulation_of(row),
         **_adapters(row, half),
     )
+
+
+def accumulation_of(row: Row) -> int:
+    """Micro-batches of a step: as stated, or by the rows of a step that stand beside the micro-batch."""
+    if "batch_column" in row:
+        return int(row["batch_column"].split("/")[1]) // (row["micro_batch"] * row["num_gpus"])
+    return int(row.get("grad_accum") or 1)
 
 
 def _adapters(row: Row, half: str) -> dict[str, Any]:
@@ -143,5 +157,11 @@ def placement_of(row: Row) -> Placement:
         said = re.search(r"(\d+) Gbps", row["interconnect"])
         of_node = float(said[1]) if said else GBIT_OF_NODE["h100" if "H100" in row["gpu"] else "a100"]
         network = of_node / (cards // nodes)
-    reshard = row.get("sharding_detail") != "SHARD_GRAD_OP"
-    return Placement(gpus=cards, nodes=nodes, sharding=sharding, reshard=reshard, network_gbit=network)
+    return Placement(
+        gpus=cards,
+        nodes=nodes,
+        sharding=sharding,
+        reshard=row.get("sharding_detail") != "SHARD_GRAD_OP",
+        offload=next((what for word, what in OFFLOADS if word in row["offload"]), "none"),
+        network_gbit=network,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from advisor.advice.job import Job, first_recipe
+from advisor.advice.job import WORSE, Job, first_recipe
 from advisor.advice.search import BAND, Outcome, best_outcome
 from advisor.engines.limits import refusal
 from advisor.errors import InputError
@@ -16,7 +16,6 @@ from advisor.specs import Method, Placement, Sharding, TracedModel
 
 OPEN: tuple[Sharding, ...] = ("ddp", "fsdp2")
 """What is tried, in the order in which it is preferred."""
-_ORDER = ("fits", "tight", "does_not_fit")
 
 
 def placements(job: Job, method: Method) -> Iterator[Placement]:
@@ -53,8 +52,8 @@ def outcomes(job: Job, method: Method) -> list[Outcome]:
 def best_placed(job: Job, method: Method) -> Outcome:
     """The best of `outcomes`: what fits, then what is fastest; where memory is what matters, what needs the least."""
     found = outcomes(job, method)
-    best = min(_ORDER.index(one.verdict) for one in found)
-    found = [one for one in found if _ORDER.index(one.verdict) == best]
+    best = min(WORSE.index(one.verdict) for one in found)
+    found = [one for one in found if WORSE.index(one.verdict) == best]
     if job.smallest or best or any(one.estimate.time is None for one in found):
         return min(found, key=lambda one: one.estimate.memory.needed_bytes.high)
     within = BAND * min(_seconds(one) for one in found)

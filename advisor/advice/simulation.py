@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.advice.job import Job, fit_of
+from advisor.advice.job import WORSE, Job, fit_of, host_fit
 from advisor.answer import Candidate, Change, Reason, Simulation
 from advisor.costs.card_memory import communication_of, replayed_memory, within_card
 from advisor.costs.device import profile_for
@@ -106,7 +106,8 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     memory = within_card(replayed_memory(row.memory, found.reserved, needed, context), card.memory_bytes, context)
     evidence = row.evidence.model_copy(update={"memory": f"{row.evidence.memory}; {_replay_text(found.steps)}"})
     chance = chance_beyond(each, card.memory_bytes)
-    verdict = fit_of(memory.needed_bytes, card.memory_bytes)
+    fits = fit_of(memory.needed_bytes, card.memory_bytes), host_fit(memory, row.placement)
+    verdict = max(fits, key=WORSE.index)
     simulation = Simulation(
         steps=found.steps,
         seed=asked.seed,

@@ -252,9 +252,12 @@ def _estimate(
     if model.unread:
         proof = proof.not_knowing(model.unread)
     if (engine := _engine(model, recipe, workload, gpu, placement)) is not None:
+        from advisor.costs.host_memory import machine_bytes
         from advisor.engines.limits import not_known
 
         proof = proof._replace(unknown=(*proof.unknown, *not_known(model, recipe, engine)))
+        taken = machine_bytes(model, recipe, placement, memory.host_bytes)
+        memory = memory.model_copy(update={"machine_bytes": taken})
     return Estimate(
         recipe=recipe,
         placement=placement if placement.gpus > 1 else None,

@@ -3,10 +3,10 @@
 Sources: PyTorch 2.13, distributed/fsdp/_runtime_utils.py and _flat_param.py; accelerate 1.15, accelerator.py,
 prepare_model; transformers 5.23, training_args.py (full_shard, NO_PREFETCH, use_orig_params).
 
-A unit is a decoder layer, with peft each trained matrix too; the root is all else. A unit's weights are one flat tensor,
-gathered in place, and freed after the unit's forward and again after its backward; the root's stand from the embedding
-to the end of the backward. A trained unit's gradients are joined into one flat gradient while its weights still stand.
-A frozen layer's weights are freed only once those of the layer before it are gathered.
+A unit is a decoder layer, with peft each trained matrix too; the root is all else. A unit's weights are one flat
+tensor, gathered in place, and freed after the unit's forward and again after its backward; the root's stand from the
+embedding to the end of the backward. A trained unit's gradients are joined into one flat gradient while its weights
+still stand. A frozen layer's weights are freed only once those of the layer before it are gathered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.blocks import ITEM_BYTES, block_bytes, pinned_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.decoders.stack import THIS_STACK
 from advisor.decoders.units import units_of
@@ -99,12 +99,27 @@ class Fsdp1(Engine):
             yield from ((flat, unit.copies) for flat in unit.all)
 
     def weights(self) -> Iterator[Held]:
-        """This rank's part of every flat parameter."""
-        for flat, times in self._flats():
+        """This rank's part of every flat parameter; none where they are on the host."""
+        for flat, times in () if self.on_host else self._flats():
             yield Held(self.term_of(flat.pieces[0]), flat.part * ITEM_BYTES[flat.stored], times)
 
+    def host_bytes(self) -> int:
+        """Parts of the weights, and as much for gradients, of frozen ones too; all pinned.
+
+        Source: PyTorch 2.13, distributed/fsdp/_flat_param.py, init_flat_param_attributes: _local_shard, _cpu_grad.
+        """
+        flats = self._flats() if self.on_host else ()
+        return sum(2 * pinned_bytes(flat.part * ITEM_BYTES[flat.stored]) * times for flat, times in flats)
+
     def updated(self) -> list[Trained]:
-        """What the first rank's parts have of each trained tensor, as a vector."""
+        """What the first rank's parts have of each trained tensor, as a vector, on the card."""
+        return [] if self.on_host else self._updated()
+
+    def updated_on_host(self) -> list[Trained]:
+        """The same where they are on the host."""
+        return self._updated() if self.on_host else []
+
+    def _updated(self) -> list[Trained]:
         return [
             Trained(size, 0, times, flat.stored)
             for flat, times in self._flats()
@@ -114,23 +129,37 @@ class Fsdp1(Engine):
 
     def gradients_bytes(self) -> int:
         """This rank's part of every flat gradient."""
-        return sum(_bytes_of(flat).left * times for flat, times in self._flats())
+        return sum(self._bytes_of(flat).left * times for flat, times in self._flats())
 
     def accumulated_bytes(self) -> int:
         """Whole flat gradients, in the dtype of the gathered weights."""
-        return sum(_bytes_of(flat).joined * times for flat, times in self._flats())
+        return sum(self._bytes_of(flat).joined * times for flat, times in self._flats())
+
+    def _bytes_of(self, flat: Flat) -> FlatBytes:
+        """A flat parameter in each of its states. What is on the host comes as it is stored, and goes as it is left."""
+        casts = flat.gathered != flat.stored
+        joined = flat.bytes_of(flat.elements, flat.gathered) if flat.trained else 0
+        stored = flat.bytes_of(flat.part, flat.stored)
+        return FlatBytes(
+            cast=(flat.bytes_of(flat.part, flat.gathered) if casts else 0) + (stored if self.on_host else 0),
+            weights=flat.bytes_of(flat.elements, flat.gathered),
+            gradients=gradient_blocks(flat.pieces, flat.gathered),
+            joined=joined,
+            scattered=block_bytes(joined // flat.ranks) if casts else 0,
+            left=stored if flat.trained and not self.on_host else 0,
+        )
 
     @cached_property
     def sizes(self) -> dict[int | None, FlatBytes]:
         """The bytes of each unit without those inside it, by place."""
-        return {None: NOTHING, HEAD: NOTHING, **{p: _bytes_of(unit.own) for p, unit in self.flat_units.items()}}
+        return {None: NOTHING, HEAD: NOTHING, **{p: self._bytes_of(unit.own) for p, unit in self.flat_units.items()}}
 
     def reduced(self) -> dict[int, int]:
         """A layer is reduced as soon as it has run backward, a unit inside it at once; the root with the embedding."""
         found = {}
         for place, unit in self.flat_units.items():
             flats = unit.inner if place == EMBEDDING else unit.all
-            found[place] = sum(one.left - one.gradients for one in map(_bytes_of, flats))
+            found[place] = sum(one.left - one.gradients for one in map(self._bytes_of, flats))
         return found
 
     @cached_property
@@ -142,7 +171,7 @@ class Fsdp1(Engine):
         if self.placement.reshard:
             return 0
         units = ((place, unit) for place, unit in self.flat_units.items() if place != EMBEDDING)
-        return sum(_bytes_of(flat).weights * unit.copies for _, unit in units for flat in unit.all)
+        return sum(self._bytes_of(flat).weights * unit.copies for _, unit in units for flat in unit.all)
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Around each part: its gather, its highest point, and the reduction of its gradients."""
@@ -181,9 +210,9 @@ class Fsdp1(Engine):
         gathered = phase == "forward" or (place != EMBEDDING and self.placement.reshard)
         again = 2 if phase == "backward" and self.recipe.gradient_checkpointing else 1
         if gathered:
-            size = sum(_bytes_of(flat).weights for flat in unit.inner) * again
+            size = sum(self._bytes_of(flat).weights for flat in unit.inner) * again
             found.append(Transfer("gather", self.sizes[place].weights + size, 1 + len(unit.inner) * again))
-        size = sum(_bytes_of(flat).joined for flat in unit.all)
+        size = sum(self._bytes_of(flat).joined for flat in unit.all)
         if phase == "backward" and syncs and size:
             found.append(Transfer("scatter", size, sum(flat.trained for flat in unit.all)))
         return tuple(found)
@@ -193,7 +222,7 @@ class Fsdp1(Engine):
         unit = self.flat_units.get(place)
         if unit is None:
             return 0.0
-        sizes = [_bytes_of(flat) for flat in unit.all]
+        sizes = [self._bytes_of(flat) for flat in unit.all]
         gathers = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
         out = sum(3.0 * one.cast for one in sizes) if gathers else 0.0
         if phase == "backward":
@@ -213,22 +242,8 @@ def _layout(recipe: Recipe, ranks: int, half: str) -> FlatLayout:
     return FlatLayout(recipe, half if recipe.autocast else stored, recipe.autocast, ranks)
 
 
-def _bytes_of(flat: Flat) -> FlatBytes:
-    """A flat parameter in each of its states."""
-    casts = flat.gathered != flat.stored
-    joined = flat.bytes_of(flat.elements, flat.gathered) if flat.trained else 0
-    return FlatBytes(
-        cast=flat.bytes_of(flat.part, flat.gathered) if casts else 0,
-        weights=flat.bytes_of(flat.elements, flat.gathered),
-        gradients=gradient_blocks(flat.pieces, flat.gathered),
-        joined=joined,
-        scattered=block_bytes(joined // flat.ranks) if casts else 0,
-        left=flat.bytes_of(flat.part, flat.stored) if flat.trained else 0,
-    )
-
-
 def _reduction(turn: Turn, me: FlatBytes, weights: int) -> Iterator[Height]:
-    """The end of a trained part: its gradients are joined beside its weights, then both are freed, and it is reduced."""
+    """The end of a trained part: its gradients are joined beside its weights, both are freed, and it is reduced."""
     if me.joined:
         yield Height(turn, "after", weights, me.joined)
         yield Height(turn, "after", weights - me.weights, me.joined + me.scattered + me.left - me.gradients)

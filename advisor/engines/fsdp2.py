@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.blocks import ITEM_BYTES, block_bytes, pinned_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.decoders.units import Piece, Unit
 from advisor.engines.engine import (
@@ -109,10 +109,14 @@ class Fsdp2(Engine):
     def host_bytes(self) -> int:
         """Parts of the weights and of their gradients, in pinned memory.
 
-        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy.
+        Sources: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy; _fsdp_collectives.py,
+        foreach_reduce, copies gradients without blocking, for which ATen's _to_copy pins.
         """
-        gradients = sum(one.bytes * one.times for one in self.updated_on_host())
-        return gradients + sum(held.bytes * held.times for held in self._parts()) if self.on_host else 0
+        if not self.on_host:
+            return 0
+        tensors = [*((held.bytes, held.times) for held in self._parts())]
+        tensors += [(one.bytes, one.times) for one in self.updated_on_host()]
+        return sum(pinned_bytes(size) * times for size, times in tensors)
 
     def _updated(self) -> list[Trained]:
         return [self._part(piece, unit.copies) for unit in self.units.all for piece in trained_pieces(unit)]

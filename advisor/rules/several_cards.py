@@ -14,6 +14,7 @@ from __future__ import annotations
 from advisor.answer import Candidate, Reason
 from advisor.costs.moments import base_of, beginnings
 from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.wording import machine_text
 from advisor.specs import ModelSpec, Placement, Recipe, Sharding
 from advisor.terms import TermName
 from advisor.units import format_gib
@@ -25,6 +26,7 @@ FSDP = "https://huggingface.co/docs/accelerate/concept_guides/fsdp1_vs_fsdp2"
 QLORA = "https://huggingface.co/docs/peft/accelerate/fsdp"
 TITLES: dict[Sharding, str] = {
     "ddp": "DDP: each holds all of the model",
+    "fsdp1": "FSDP1: each holds its part of weights, gradients and optimizer states",
     "fsdp2": "FSDP2: each holds its part of weights, gradients and optimizer states",
     "zero1": "DeepSpeed ZeRO-1: each holds all weights, and its part of the optimizer's states",
     "zero2": "DeepSpeed ZeRO-2: each holds all weights, and its part of gradients and optimizer states",
@@ -63,6 +65,8 @@ def _shared(row: Candidate, placement: Placement) -> str:
         texts.append("gradients of earlier micro-batches stay whole")
     if memory.host_bytes:
         texts.append(f"{format_gib(memory.host_bytes)} GiB of the host's memory for each card")
+    if taken := machine_text(row):
+        texts.append(f"a machine's own memory holds {taken}, how the model is loaded included")
     if placement.offload != "none":
         texts.append("how long its copies and the optimizer there take is not known")
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."

@@ -39,7 +39,8 @@ class MemoryEstimate(Frozen):
     peak_at: str  # phase and operation at which the peak occurs
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
     moments: tuple[Moment, ...] = ()  # the parts of the job that were estimated; () = the step alone
-    host_bytes: int = 0  # of the host's memory, for what waits there until backward
+    host_bytes: int = 0  # of the host's memory, for what one card keeps there
+    machine_bytes: Interval | None = None  # of a machine's memory, for all its cards; null for one card
 
     @property
     def highest(self) -> str:
