@@ -161,6 +161,7 @@ def placement_of(row: Row) -> Placement:
         gpus=cards,
         nodes=nodes,
         sharding=sharding,
+        prefetch=row.get("backward_prefetch") == "BACKWARD_PRE",
         reshard=row.get("sharding_detail") != "SHARD_GRAD_OP",
         offload=next((what for word, what in OFFLOADS if word in row["offload"]), "none"),
         network_gbit=network,

@@ -58,7 +58,7 @@ def predict_rank_memory(
     engine = engine_for(m, recipe, placement, stack)
     if engine is None:
         raise ValueError("one card has no engine")
-    computed = engine.computed()
+    computed, stack = engine.computed(), engine.coded(stack)
     static = rank_static(m, engine, batch, seq_len, padded or packed, stack)
     record = evaluation_program if evaluating else step_program
     program = record(m, computed, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed)

@@ -44,7 +44,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     result = results.pop()
     if m.quant in PLAIN or m.code.dequantize is not None:
         dtype = result.dtype
-        inner = cast(t, x, m.lora_a.dtype)
+        inner = cast(t, x, m.code.adapters_kept or m.lora_a.dtype)
         if m.magnitude is not None:
             inner = _dropped_by_name(t, inner, m)
             result = _dora(t, inner, result, m)
@@ -57,7 +57,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     # peft asks torch.is_autocast_enabled(), which answers for CUDA only.
     convert = not (t.autocast and t.device == "cuda")
     expected = result.dtype
-    inner = cast(t, x, m.lora_a.dtype) if convert else x
+    inner = cast(t, x, m.code.adapters_kept or m.lora_a.dtype) if convert else x
     if m.magnitude is not None:
         inner = _dropped_by_name(t, inner, m)
         result = _dora(t, inner, result, m)
@@ -91,6 +91,8 @@ def _drops(m: Linear) -> bool:
 def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """What LoRA adds for x (B, S, I): (B, S, O). Only this function holds the product before it is scaled."""
     assert m.lora_a is not None and m.lora_b is not None
+    if m.code.adapters_kept:  # the engine casts what its unit is given
+        x = cast(t, x, m.lora_a.dtype)
     update = product(t, product(t, x, m.lora_a), m.lora_b)
     if m.code.update is not None:
         update = m.code.update(t, update)

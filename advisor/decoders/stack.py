@@ -77,6 +77,8 @@ class Stack:
     """Kernels and kinds of offloading that the trainer's own code brings: no other code is laid over it for them."""
 
     libraries: Libraries = field(default=MIRRORED, kw_only=True)
+    adapters_kept: str = field(default="", kw_only=True)
+    """As of `LinearCode`: an engine for several cards may say so."""
 
     @property
     def name(self) -> str:
@@ -123,7 +125,7 @@ class Stack:
     @property
     def linear(self) -> LinearCode:
         """How a linear layer differs."""
-        return LinearCode(libraries=self.libraries)
+        return LinearCode(libraries=self.libraries, adapters_kept=self.adapters_kept)
 
     def leaf_under_checkpointing(self, recipe: Recipe) -> bool:
         """Whether checkpointing makes the output of a frozen embedding require a gradient.

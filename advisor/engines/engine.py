@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
+from advisor.decoders.stack import Stack
 from advisor.decoders.units import Piece, Unit, Units
 from advisor.engines.parts import Parts, Turn
 from advisor.parameters.trained import Trained, trained_shapes
@@ -120,6 +121,10 @@ class Engine:
     def computed(self) -> Recipe:
         """The recipe as the layers compute it: which dtypes their weights have there."""
         return self.recipe
+
+    def coded(self, stack: Stack) -> Stack:
+        """The stack as it computes under this engine."""
+        return stack
 
     def term_of(self, piece: Piece) -> TermName:
         """What a parameter counts as."""

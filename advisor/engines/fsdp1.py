@@ -12,12 +12,13 @@ still stand. A frozen layer's weights are freed only once those of the layer bef
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes, pinned_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
-from advisor.decoders.stack import THIS_STACK
+from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.units import units_of
 from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, gradient_blocks
 from advisor.engines.flat import Flat, FlatLayout, FlatUnit, root_of
@@ -49,6 +50,9 @@ class Fsdp1(Engine):
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
         """FSDP1 joins only tensors of one dtype."""
+        if recipe.is_dora:
+            # peft 0.21, tuners/lora/dora.py, DoraLinearLayer.forward; PyTorch 2.13, _flat_param.py, _use_sharded_views
+            return "DoRA asks an adapter's matrix for its columns, and FSDP1 has made it a vector; use --sharding fsdp2"
         layout, units = _layout(recipe, 2, recipe.base_dtype), units_of(m, recipe, THIS_STACK)
         for unit in (root_of(units), *units.layers):
             kinds = sorted({layout.dtype_of(piece) for piece in layout.unit(unit).own.pieces})
@@ -87,6 +91,14 @@ class Fsdp1(Engine):
         _finalize_params; autograd/graph.py, register_multi_grad_hook.
         """
         return self.recipe.has_adapters and self.recipe.gradient_checkpointing and self.recipe.reentrant
+
+    def coded(self, stack: Stack) -> Stack:
+        """peft asks an adapter's matrix for its dtype while it is cut; its unit then casts what it is given.
+
+        Source: peft 0.21, tuners/lora/layer.py, Linear.forward; PyTorch 2.13, _runtime_utils.py, _pre_forward.
+        """
+        kept = {flat.stored for flat, _ in self._flats() if flat.trained and flat.stored != flat.gathered}
+        return replace(stack, adapters_kept=kept.pop()) if self.recipe.has_adapters and kept else stack
 
     @cached_property
     def flat_units(self) -> dict[int, FlatUnit]:
@@ -190,7 +202,7 @@ class Fsdp1(Engine):
     def _backward(self, turn: Turn, root: FlatBytes) -> Iterator[Height]:
         place = turn.part.place
         if place in (EMBEDDING, HEAD):
-            yield Height(turn, "peak", root.weights + self.kept)
+            yield Height(turn, "peak", root.weights + max(self.kept, self._ahead(turn) if place == HEAD else 0))
             if place == EMBEDDING:
                 yield from _reduction(turn, root, root.weights)
             return
@@ -198,8 +210,15 @@ class Fsdp1(Engine):
         weights = root.weights + max(me.weights, self.kept)
         if self.placement.reshard:
             yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
+        if not self.flat_units[place].inner:  # else what was run last inside the layer is asked for
+            weights += self._ahead(turn)
         yield Height(turn, "peak", weights)
         yield from _reduction(turn, me, weights)
+
+    def _ahead(self, turn: Turn) -> int:
+        """What a part asks for as its backward begins: the weights of the layer whose turn is next."""
+        asks = self.placement.prefetch and self.placement.reshard and turn.later not in (None, EMBEDDING)
+        return self.sizes[turn.later].weights if asks else 0
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced."""

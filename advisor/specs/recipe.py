@@ -116,14 +116,16 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs share one job, and how.
 
-    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
-    a node and copies between nodes; zero1, zero2 and zero3 are DeepSpeed's stages.
+    ddp copies the model to each and averages their gradients; fsdp1 is PyTorch's FullyShardedDataParallel, fsdp2 its
+    fully_shard; hsdp shards by fully_shard inside a node and copies between nodes; zero1, zero2 and zero3 are
+    DeepSpeed's stages.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
     nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
-    reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    prefetch: bool = False  # fsdp1: backward gathers the layer before early (BACKWARD_PRE, accelerate config's choice)
     offload: StateOffload = "none"
     bucket_elements: Annotated[int, Range(0, 10**12)] = (
         0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
