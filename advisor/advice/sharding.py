@@ -38,14 +38,16 @@ def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Shardi
 
 
 def outcomes(job: Job, method: Method) -> list[Outcome]:
-    """The best plan of a method under each placement."""
-    found = []
+    """The best plan of a method under each placement that can run it. Raises InputError where none can."""
+    found: list[Outcome] = []
+    refused: InputError | None = None
     for placement in placements(job, method):
         try:
             found.append(best_outcome(job._replace(placement=placement), method))
-        except InputError:
-            if job.question.sharding is not None:
-                raise
+        except InputError as error:
+            refused = error
+    if refused is not None and not found:
+        raise refused
     return found
 
 

@@ -167,6 +167,10 @@ class Engine:
         """What one layer at `place` exchanges in `phase`. `syncs`: in a micro-batch whose gradients are reduced."""
         return ()
 
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """Bytes that one layer at `place` brings from the host before it is gathered, and takes there once reduced."""
+        return 0, 0
+
     def closing(self) -> tuple[Transfer, ...]:
         """What is exchanged once a step after the optimizer, beside nothing."""
         return ()

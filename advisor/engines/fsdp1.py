@@ -236,6 +236,16 @@ class Fsdp1(Engine):
             found.append(Transfer("scatter", size, sum(flat.trained for flat in unit.all)))
         return tuple(found)
 
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """A unit's part comes each time that it is gathered; what is left of its gradients goes."""
+        unit = self.flat_units.get(place)
+        if unit is None or not self.on_host:
+            return 0, 0
+        sizes = [(flat.part * ITEM_BYTES[flat.stored], flat.trained) for flat in unit.all]
+        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
+        up = sum(size for size, _ in sizes) if "gather" in kinds else 0
+        return up, sum(size for size, trained in sizes if trained) if "scatter" in kinds else 0
+
     def copied_bytes(self, place: int, phase: Phase, syncs: bool) -> float:
         """Parts are cast before they are gathered; gradients are joined, divided, and what is left of them is cast."""
         unit = self.flat_units.get(place)

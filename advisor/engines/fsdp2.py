@@ -219,6 +219,19 @@ class Fsdp2(Engine):
                 found.append(Transfer("reduce", me.scattered // self.ranks, among="copies"))
         return tuple(found)
 
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """A unit's part comes each time that it is gathered; what is left of its gradients goes."""
+        if not self.on_host:
+            return 0, 0
+        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
+        unit = HEAD if self.tied and place == EMBEDDING else place
+        down = (
+            sum(self._part(piece, 1).bytes for piece in trained_pieces(self.by_place[unit]))
+            if unit in self.by_place
+            else 0
+        )
+        return self._exchanged(place).stored if "gather" in kinds else 0, down if "scatter" in kinds else 0
+
     def _exchanged(self, place: int) -> UnitBytes:
         """The unit that comes and goes with a part: tied weights with the embedding."""
         if self.tied and place in (EMBEDDING, HEAD):
