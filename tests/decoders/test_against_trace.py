@@ -39,6 +39,8 @@ SWITCHES = list(itertools.product((False, True), (False, True)))
 # DoRA is a matter of one linear layer and slow to trace: less often.
 COMBINATIONS = [(method, *on) for method in ("full", "lora", "qlora") for on in SWITCHES]
 COMBINATIONS += [("dora", False, True), ("dora", True, False), ("qdora", False, False), ("qdora", True, True)]
+SLOW = ("gemma3n", "gemma4")
+"""Families of many layers, of which one combination is taken."""
 EVERY_COMBINATION = bool(os.environ.get("EVERY_COMBINATION"))
 SHAPES = (SHAPE, (3, 70)) if EVERY_COMBINATION else (SHAPE,)
 
@@ -47,7 +49,10 @@ def some_combinations(index: int, name: str) -> list[tuple[Any, bool, bool]]:
     """Of all combinations of method, checkpointing and autocast, in turn, two for a family and one for a variant."""
     if EVERY_COMBINATION:
         return [(method, *on) for method in METHODS for on in SWITCHES]
-    return [COMBINATIONS[(7 * index + step) % len(COMBINATIONS)] for step in ((3,) if "-" in name else (3, 14))]
+    return [
+        COMBINATIONS[(7 * index + step) % len(COMBINATIONS)]
+        for step in ((3,) if "-" in name or name in SLOW else (3, 14))
+    ]
 
 
 def layers_of(name: str) -> int:
