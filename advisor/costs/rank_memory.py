@@ -59,6 +59,8 @@ def predict_rank_memory(
     if engine is None:
         raise ValueError("one card has no engine")
     computed, stack = engine.computed(), engine.coded(stack)
+    if engine.joins:
+        computed = computed.model_copy(update={"gradient_accumulation": 1})
     static = rank_static(m, engine, batch, seq_len, padded or packed, stack)
     record = evaluation_program if evaluating else step_program
     program = record(m, computed, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed)

@@ -86,6 +86,8 @@ class Engine:
     """Whether a rank holds parts of parameters; if not, it holds what one card would."""
     holds_inputs = False
     """Whether the inputs that checkpointing keeps of layers stay to the end of the backward, with their gradients."""
+    joins = False
+    """Whether a layer's gradients stand until all are there in every micro-batch, beside those of earlier ones."""
     overlaps = True
     """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 

@@ -46,6 +46,7 @@ class Fsdp1(Engine):
 
     name = "FSDP1"
     spreads = True
+    joins = True
 
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
@@ -171,49 +172,59 @@ class Fsdp1(Engine):
         found = {}
         for place, unit in self.flat_units.items():
             flats = unit.inner if place == EMBEDDING else unit.all
-            found[place] = sum(one.left - one.gradients for one in map(self._bytes_of, flats))
+            found[place] = sum(one.left - one.gradients - self._earlier(one) for one in map(self._bytes_of, flats))
         return found
 
-    @cached_property
-    def kept(self) -> int:
-        """What stands of the layers' gathered weights where nothing is resharded (SHARD_GRAD_OP).
-
-        Ignores: that fewer stand early in the forward and late in the backward, away from the highest point.
-        """
+    def _standing(self, turn: Turn) -> int:
+        """Gathered weights while a part runs: the root's, its own, and without resharding those of all layers below."""
+        place, weights = turn.part.place, self.sizes[EMBEDDING].weights
         if self.placement.reshard:
-            return 0
-        units = ((place, unit) for place, unit in self.flat_units.items() if place != EMBEDDING)
-        return sum(self._bytes_of(flat).weights * unit.copies for _, unit in units for flat in unit.all)
+            return weights if place in (EMBEDDING, HEAD) else weights + self.sizes[place].weights
+        for below, unit in self.flat_units.items():
+            count = turn.nth + 1 if below == place else unit.copies
+            if EMBEDDING < below <= place:
+                weights += count * sum(self._bytes_of(flat).weights for flat in unit.all)
+        return weights
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Around each part: its gather, its highest point, and the reduction of its gradients."""
         root = self.sizes[EMBEDDING]
         for turn in parts.forward_turns():
             place = turn.part.place
-            me = NOTHING if place == EMBEDDING else self.sizes[place]
-            if place == EMBEDDING:
-                yield Height(turn, "before", root.weights + root.cast)
-            weights = root.weights + max(me.weights, self.kept if place != EMBEDDING else 0)
-            yield Height(turn, "before", weights + me.cast)
-            yield Height(turn, "peak", weights)
+            yield Height(turn, "before", self._standing(turn) + self.sizes[place].cast)
+            yield Height(turn, "peak", self._standing(turn))
         for turn in parts.backward_turns():
             yield from self._backward(turn, root)
 
     def _backward(self, turn: Turn, root: FlatBytes) -> Iterator[Height]:
         place = turn.part.place
         if place in (EMBEDDING, HEAD):
-            yield Height(turn, "peak", root.weights + max(self.kept, self._ahead(turn) if place == HEAD else 0))
+            ahead = self._ahead(turn) if place == HEAD else 0
+            yield Height(turn, "peak", self._standing(turn) + ahead)
             if place == EMBEDDING:
-                yield from _reduction(turn, root, root.weights)
+                yield from self._reduction(turn, root, root.weights)
             return
-        me, before = self.sizes[place], self.sizes[turn.earlier]
-        weights = root.weights + max(me.weights, self.kept)
+        me, before, unit = self.sizes[place], self.sizes[turn.earlier], self.flat_units[place]
+        weights = self._standing(turn)
         if self.placement.reshard:
             yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
-        if not self.flat_units[place].inner:  # else what was run last inside the layer is asked for
+        if not unit.inner:  # else what was run last inside the layer is asked for
             weights += self._ahead(turn)
-        yield Height(turn, "peak", weights)
-        yield from _reduction(turn, me, weights)
+        inside = map(self._bytes_of, unit.inner)
+        inner = max(((one.weights, one.joined) for one in inside), default=(0, 0))
+        yield Height(turn, "peak", weights + inner[0], inner[1])
+        yield from self._reduction(turn, me, weights)
+
+    def _earlier(self, me: FlatBytes) -> int:
+        """What earlier micro-batches of the step left of a unit's gradients."""
+        return me.joined if self.recipe.gradient_accumulation > 1 else 0
+
+    def _reduction(self, turn: Turn, me: FlatBytes, weights: int) -> Iterator[Height]:
+        """The end of a trained part: gradients are joined beside the weights, then both are freed; it is reduced."""
+        if me.joined:
+            yield Height(turn, "after", weights, me.joined)
+            left = me.joined - self._earlier(me) + me.scattered + me.left - me.gradients
+            yield Height(turn, "after", weights - me.weights, left)
 
     def _ahead(self, turn: Turn) -> int:
         """What a part asks for as its backward begins: the weights of the layer whose turn is next."""
@@ -255,7 +266,7 @@ class Fsdp1(Engine):
         gathers = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
         out = sum(3.0 * one.cast for one in sizes) if gathers else 0.0
         if phase == "backward":
-            out += sum(one.gradients + one.joined for one in sizes)
+            out += sum(one.gradients + one.joined + 3.0 * self._earlier(one) for one in sizes)
             out += sum(2.0 * one.joined + one.scattered + one.left for one in sizes) if syncs else 0.0
         return out
 
@@ -269,10 +280,3 @@ def _layout(recipe: Recipe, ranks: int, half: str) -> FlatLayout:
     """
     stored = recipe.base_dtype if recipe.is_quantized else ""
     return FlatLayout(recipe, half if recipe.autocast else stored, recipe.autocast, ranks)
-
-
-def _reduction(turn: Turn, me: FlatBytes, weights: int) -> Iterator[Height]:
-    """The end of a trained part: its gradients are joined beside its weights, both are freed, and it is reduced."""
-    if me.joined:
-        yield Height(turn, "after", weights, me.joined)
-        yield Height(turn, "after", weights - me.weights, me.joined + me.scattered + me.left - me.gradients)

@@ -22,6 +22,7 @@ class Turn(NamedTuple):
     beside: Bytes  # what the layers that were not run add to the part's own bytes
     earlier: int | None
     later: int | None
+    nth: int = 0  # of the layers that the part stands for, from 0 at the bottom
 
 
 class Parts:
@@ -60,7 +61,7 @@ class Parts:
             more = self._more.get(place, 0)
             yield Turn(part, base, before, place if more else after)
             if more:
-                yield Turn(part, plus(base, times(self._left[place], more)), place, after)
+                yield Turn(part, plus(base, times(self._left[place], more)), place, after, more)
 
     def backward_turns(self) -> Iterator[Turn]:
         """Each part of the backward: the first, second and last of the layers that it stands for."""
@@ -78,8 +79,8 @@ class Parts:
                 yield Turn(part, base, before, after)
                 continue
             kept, gone = self._kept[place], self._gone[place]
-            yield Turn(part, plus(base, times(kept, more)), before, place)
-            yield Turn(part, plus(base, times(kept, more - 1), gone), place, place if more > 1 else after)
+            yield Turn(part, plus(base, times(kept, more)), before, place, more)
+            yield Turn(part, plus(base, times(kept, more - 1), gone), place, place if more > 1 else after, more - 1)
             yield Turn(part, plus(base, times(gone, more)), place, after)
 
 
