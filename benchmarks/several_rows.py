@@ -38,13 +38,12 @@ MODULES = {"output_proj": "o_proj"}
 LIGER: tuple[KernelSet, ...] = ("liger_norm", "liger_rope", "liger_mlp", "liger_loss")
 BY_TRAINER = ("fms-accel", "peft-docs", "hf-blog", "ms-swift-dist", "longlora")
 """Groups of rows that transformers' Trainer ran."""
-OWN_ADAPTERS = ("vectorlm", "torchtune-dist", "llama-cookbook")
+OWN_ADAPTERS = ("vectorlm", "torchtune-dist")
 """Groups of rows whose code keeps adapters in the dtype of the base."""
 OF_ITS_TIME = {
     "gist-a800-llama7b": {"transformers": "4.40"},
-    "llama-cookbook": {"transformers": "4.36", "peft": "0.5"},
 }
-"""Versions that a group does not state: the newest when DeepSpeed 0.14.2 was, or the oldest that are mirrored."""
+"""Versions that a group does not state: the newest when DeepSpeed 0.14.2 was."""
 OFFLOADS: tuple[tuple[str, StateOffload], ...] = (("params", "parameters"), ("optimizer", "optimizer"))
 """What is kept on the host, by a word of the row."""
 GBIT_OF_NODE = {"h100": 3200.0, "a100": 1600.0}

@@ -26,9 +26,10 @@ def memory_estimate(
 
     PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
     fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
-    The terms add up to `needed_bytes.likely`. `evaluating`: the step is an evaluation's. `lengths`: it is the worst of
-    many, which have so many lengths in random order. `communication`: what exchanging with other cards takes, outside
-    of the allocator as the context is.
+    What other streams gather has pools of its own, which add to what is reserved where there is room. The terms add up
+    to `needed_bytes.likely`. `evaluating`: the step is an evaluation's. `lengths`: it is the worst of many, which have
+    so many lengths in random order. `communication`: what exchanging with other cards takes, outside of the allocator
+    as the context is.
     """
     allocated = step.peak_bytes + profile.workspace_bytes
     low, high = spread
@@ -36,6 +37,8 @@ def memory_estimate(
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
     reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, lengths)
+    aside = max(0, step.aside_bytes - step.moving.get(TermName.GATHERED, 0))  # beside what is counted at the peak
+    reserved = reserved.plus(Interval(0, aside, step.aside_bytes))
     outside = profile.context_bytes.plus(communication)
     must_fit = needed.plus(outside)
     terms = {

@@ -12,7 +12,7 @@ from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, evaluating, expected, length_count, worst
 from advisor.costs.micro_step import StepKernels
 from advisor.costs.moments import base_of, predict_evaluation_memory
-from advisor.costs.peaks import beginning_peaks, largest, peak_of
+from advisor.costs.peaks import beginning_peaks, largest, peak_of, reaching
 from advisor.costs.spanning import spanning_memory, spanning_times
 from advisor.costs.steptime import evaluation_seconds, time_estimate, with_evaluation
 from advisor.costs.stored import with_store, with_unknown_layers
@@ -69,7 +69,9 @@ def _job_memory(
     training = memory_estimate(step, recipe, profile, lengths=lengths, communication=communication)
     if lengths > 1:
         training = within_card(training, gpu.memory_bytes, profile.context_bytes.plus(communication))
-    quantizes = recipe.is_quantized and placement.copies_model  # what is spread is loaded on the host
+    quantizes = recipe.is_quantized and placement.copies_model
+    if recipe.is_quantized and not quantizes:  # what is spread is loaded on the host, or whole on each card
+        training = reaching(training, beginning_peaks(m, base_of(recipe), profile))
     if not (recipe.eval_batch or quantizes):
         return training
     peaks = [peak_of("step", training)]

@@ -68,7 +68,9 @@ def predict_rank_memory(
     states = kept_tensors(engine.updated_on_host(), recipe.optimizer) if engine.on_host else []
     held = engine.host_bytes() + sum(size * times for _, size, times in states)
     return _highest(engine, static, program, shape, evaluating)._replace(
-        calls=program.calls, host_bytes=stack.host_bytes(program.hosted(*shape)) + held
+        calls=program.calls,
+        host_bytes=stack.host_bytes(program.hosted(*shape)) + held,
+        aside_bytes=engine.aside_bytes(),
     )
 
 

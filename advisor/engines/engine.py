@@ -165,6 +165,13 @@ class Engine:
         for turn in (*parts.forward_turns(), *parts.backward_turns()):
             yield Height(turn, "peak", 0)
 
+    def aside_bytes(self) -> int:
+        """The most that is gathered on a stream of its own, whose blocks PyTorch's allocator keeps for that stream.
+
+        Source: PyTorch 2.13, c10/cuda/CUDACachingAllocator.cpp, get_free_block: a block of the same stream alone.
+        """
+        return 0
+
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """What one layer at `place` exchanges in `phase`. `syncs`: in a micro-batch whose gradients are reduced."""
         return ()

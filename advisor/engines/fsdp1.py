@@ -231,6 +231,14 @@ class Fsdp1(Engine):
         asks = self.placement.prefetch and self.placement.reshard and turn.later not in (None, EMBEDDING)
         return self.sizes[turn.later].weights if asks else 0
 
+    def aside_bytes(self) -> int:
+        """The root's weights and those of two layers with this rank's part, which are gathered at a time.
+
+        Source: PyTorch 2.13, distributed/fsdp/_runtime_utils.py, _unshard, of which limit_all_gathers allows two.
+        """
+        layers = [one.weights + one.cast for place, one in self.sizes.items() if place not in (None, EMBEDDING)]
+        return self.sizes[EMBEDDING].weights + 2 * max(layers)
+
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced."""
         unit = self.flat_units.get(place)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes, pinned_bytes
@@ -203,6 +204,15 @@ class Fsdp2(Engine):
                 yield Height(turn, "before", me.buffer + weights, waiting)
             yield Height(turn, "peak", weights + ahead, waiting)
             yield Height(turn, "after", weights - me.weights + ahead, me.scattered + me.left)
+
+    def aside_bytes(self) -> int:
+        """The buffers of two units, one after the other, with this rank's part of one.
+
+        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_collectives.py, foreach_all_gather.
+        """
+        places = sorted(self.by_place)
+        units = [self.sizes[place] for place in places for _ in range(min(2, self.by_place[place].copies))]
+        return max((one.buffer + two.buffer + max(one.cast, two.cast) for one, two in pairwise(units)), default=0)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.

@@ -109,3 +109,10 @@ def test_what_cannot_be_spread_is_refused_in_one_line() -> None:
     assert refusal(MODEL, recipe("qlora", quant="int8"), Placement(gpus=8)) == ""
     with pytest.raises(BadValue, match="--sharding"):
         predict_rank_memory(MODEL, recipe("full", optimizer_in_backward=True), SHARDED, 1, 512)
+
+
+def test_gathers_have_a_pool_of_their_own() -> None:
+    """Of two units one after the other: the embedding's buffer, and a layer's, with this rank's part of one."""
+    found = predict_rank_memory(MODEL, recipe("full"), SHARDED, 1, 512)
+    embedding, layer = 2 * 128_256 * 4096, 2 * 218_112_000
+    assert found.aside_bytes == pytest.approx(embedding + layer + embedding / 8, rel=1e-2)
