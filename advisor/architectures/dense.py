@@ -200,7 +200,8 @@ DENSE: dict[str, Architecture] = {
         # modeling_mamba2.py, Mamba2ForCausalLM.forward: self.lm_head(...).float()
         logits_in_float=True,
     ),
-    "mistral": Architecture(),
+    # transformers 4.47 and 4.48, modeling_mistral.py, MistralFlashAttention2.forward: repeat_kv
+    "mistral": Architecture(flash_repeats_before=(4, 48)),
     "mpt": Architecture(
         loss_as_given_before_4_49=True,  # transformers 4.48, modeling_mpt.py, MptForCausalLM: loss_fct
         # modeling_mpt.py, MptBlock.__init__: self.ffn
@@ -253,12 +254,14 @@ DENSE: dict[str, Architecture] = {
         parallel_sum="residual_last",
     ),
     "phi3": Architecture(
+        flash_repeats_before=(4, 48),  # transformers 4.47 and 4.48, modeling_phi3.py, Phi3FlashAttention2: repeat_kv
         # modeling_phi3.py, apply_rotary_pos_emb: torch.cat([(q_rot * cos) + (rotate_half(q_rot) * sin), q_pass], ...)
         rope_parts="joined_in_expression",
         splits_fused="slices",  # modeling_phi3.py, Phi3Attention.forward: query_states = qkv[..., :query_pos]
     ),
     "qwen": Architecture(),  # not in the catalog: Qwen 1, whose published measurements are checked
-    "qwen2": Architecture(),
+    # transformers 4.47 and 4.48, modeling_qwen2.py, Qwen2FlashAttention2.forward: repeat_kv
+    "qwen2": Architecture(flash_repeats_before=(4, 48)),
     "qwen3": Architecture(),
     "qwen3_5_text": Architecture(
         mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_5.py, Qwen3_5DecoderLayer.__init__: self.linear_attn
@@ -279,6 +282,8 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_stablelm.py, StableLmDecoderLayer.forward: residual + self_attn_output
     ),
     "starcoder2": Architecture(
+        # transformers 4.47 and 4.48, modeling_starcoder2.py, Starcoder2FlashAttention2: repeat_kv
+        flash_repeats_before=(4, 48),
         drops_inside=True,  # modeling_starcoder2.py, Starcoder2Attention.forward: nn.functional.dropout(attn_output)
     ),
 }

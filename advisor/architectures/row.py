@@ -15,6 +15,7 @@ class Architecture(NamedTuple):
     mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES, or of decoders.sigmoid_mixtures.SIGMOID_MIXTURES
     attention: Literal["shared", "own", "mimo"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
+    flash_repeats_before: tuple[int, int] = (0, 0)  # versions whose own call of flash-attn repeats keys and values
     expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored
     expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
 
