@@ -21,7 +21,7 @@ from advisor.interval import Interval
 from advisor.specs import MemoryEstimate
 from advisor.units import GIB, MIB
 from advisor.validation.figures import Counter, Row, stated_by
-from benchmarks.several_rows import card_of, model_of, placement_of, recipe_of, rows_of, work_of
+from benchmarks.several_rows import OF_CONFIG, card_of, model_of, placement_of, recipe_of, rows_of, work_of
 
 MEDIAN_BAR, WORST_BAR, INSIDE_BAR = 0.03, 0.12, 0.85
 COUNTERS: tuple[tuple[str, Counter], ...] = (
@@ -76,7 +76,7 @@ def refusal(row: Row) -> str:
     if row.get("compile"):
         return "compiled"
     config = row.get("framework_config", "none")
-    if "foak" in config or "padding" in config:
+    if ("foak" in config and config not in OF_CONFIG) or "padding" in config:
         return f"other kernels ({config})"
     if row.get("zero_pp"):
         return "ZeRO++"

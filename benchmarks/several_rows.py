@@ -36,6 +36,14 @@ CARDS = {
 NAMES = {"LLaMA-7B": "huggyllama/llama-7b"}
 MODULES = {"output_proj": "o_proj"}
 LIGER: tuple[KernelSet, ...] = ("liger_norm", "liger_rope", "liger_mlp", "liger_loss")
+OF_CONFIG: dict[str | None, tuple[KernelSet, ...]] = {
+    "foak-fast-kernels-liger": ("liger_norm", "liger_rope", "liger_loss")
+}
+"""Kernels by the configuration of fms-acceleration: its norm and RoPE are Unsloth's, which keep what Liger's do.
+
+Source: fms-acceleration 876e2ed6, plugins/fused-ops-and-kernels, fms_acceleration_foak/models/mistral.py,
+kernels/unsloth/rms_layernorm.py and rope_embedding.py, fused_ops/liger_ce.
+"""
 BY_TRAINER = ("fms-accel", "peft-docs", "hf-blog", "ms-swift-dist", "longlora")
 """Groups of rows that transformers' Trainer ran."""
 OWN_ADAPTERS = ("vectorlm", "torchtune-dist")
@@ -113,7 +121,9 @@ def recipe_of(row: Row) -> Recipe:
         autocast=not pure,
         optimizer="adamw" if "fused" in row["optimizer"] else "adamw_foreach",
         attention="flash" if "flash" in attention else "eager" if "eager" in attention else "sdpa",
-        kernels=LIGER if row.get("loss_impl", "").startswith("liger") else (),
+        kernels=LIGER
+        if row.get("loss_impl", "").startswith("liger")
+        else OF_CONFIG.get(row.get("framework_config"), ()),
         stack=stack_of(row),
         gradient_checkpointing=checkpoints,
         reentrant=checkpoints and row.get("reentrant", row["group"] in BY_TRAINER),

@@ -91,7 +91,7 @@ class Fsdp1(Engine):
         Sources: PyTorch 2.4 and 2.13, distributed/fsdp/_runtime_utils.py, _register_post_backward_reshard_only_hook,
         _finalize_params; autograd/graph.py, register_multi_grad_hook.
         """
-        return self.recipe.has_adapters and self.recipe.gradient_checkpointing and self.recipe.reentrant
+        return self.recipe.has_adapters and self._runs_again
 
     def coded(self, stack: Stack) -> Stack:
         """peft asks an adapter's matrix for its dtype while it is cut; its unit then casts what it is given.
@@ -226,15 +226,27 @@ class Fsdp1(Engine):
             left = me.joined - self._earlier(me) + me.scattered + me.left - me.gradients
             yield Height(turn, "after", weights - me.weights, left)
 
+    @property
+    def _runs_again(self) -> bool:
+        """Whether a layer's backward is a forward and a backward of its own: gathered for each, and never early.
+
+        Source: PyTorch 2.13, distributed/fsdp/_runtime_utils.py, _register_pre_backward_hooks, leaves what ran without
+        gradients alone, and _get_handle_to_prefetch asks for nothing of which no hook will ask.
+        """
+        return self.recipe.gradient_checkpointing and self.recipe.reentrant
+
     def _ahead(self, turn: Turn) -> int:
         """What a part asks for as its backward begins: the weights of the layer whose turn is next."""
         asks = self.placement.prefetch and self.placement.reshard and turn.later not in (None, EMBEDDING)
-        return self.sizes[turn.later].weights if asks else 0
+        return self.sizes[turn.later].weights if asks and not self._runs_again else 0
 
     def aside_bytes(self) -> int:
-        """The root's weights and those of two layers with this rank's part, which are gathered at a time.
+        """The root's weights and those of two layers with this rank's part: with `limit_all_gathers` at most two's.
 
-        Source: PyTorch 2.13, distributed/fsdp/_runtime_utils.py, _unshard, of which limit_all_gathers allows two.
+        They are freed by `record_stream`, so it depends on timing whether the first is gone; allocated bytes do not
+        count it, and PyTorch waits for it before it runs out of memory.
+        Source: PyTorch 2.13, distributed/fsdp/_runtime_utils.py, _unshard; _limiter_utils.py, _FreeEventQueue;
+        _flat_param.py, _free_unsharded_flat_param; c10/cuda/CUDACachingAllocator.cpp, free, release_cached_blocks.
         """
         layers = [one.weights + one.cast for place, one in self.sizes.items() if place not in (None, EMBEDDING)]
         return self.sizes[EMBEDDING].weights + 2 * max(layers)
@@ -248,8 +260,9 @@ class Fsdp1(Engine):
         gathered = phase == "forward" or (place != EMBEDDING and self.placement.reshard)
         again = 2 if phase == "backward" and self.recipe.gradient_checkpointing else 1
         if gathered:
+            times = 2 if phase == "backward" and self._runs_again else 1
             size = sum(self._bytes_of(flat).weights for flat in unit.inner) * again
-            found.append(Transfer("gather", self.sizes[place].weights + size, 1 + len(unit.inner) * again))
+            found.append(Transfer("gather", self.sizes[place].weights * times + size, times + len(unit.inner) * again))
         size = sum(self._bytes_of(flat).joined for flat in unit.all)
         if phase == "backward" and syncs and size:
             found.append(Transfer("scatter", size, sum(flat.trained for flat in unit.all)))

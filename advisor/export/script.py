@@ -30,16 +30,22 @@ def start_command(run: Run) -> str:
 
 
 def _accelerated(run: Run) -> str:
-    """accelerate's launcher, which hands FSDP2 on to the Trainer.
+    """accelerate's launcher, which hands FSDP on to the Trainer.
 
     Source: accelerate 1.15, commands/launch.py; transformers 5.23, trainer.py, which takes FSDP from the environment.
     """
     at = run.placement
+    first_version = {
+        "fsdp_version": 1,
+        "fsdp_sharding_strategy": "FULL_SHARD" if at.reshard else "SHARD_GRAD_OP",
+        "fsdp_backward_prefetch": "BACKWARD_PRE" if at.prefetch else "NO_PREFETCH",
+        "fsdp_use_orig_params": "true",
+    }
+    second_version = {"fsdp_version": 2, "fsdp_reshard_after_forward": str(at.reshard).lower()}
     flags = {
         "num_processes": run.gpus,
-        "fsdp_version": 2,
+        **(first_version if at.sharding == "fsdp1" else second_version),
         "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "fsdp_reshard_after_forward": str(at.reshard).lower(),
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",
         "mixed_precision": run.mixed_precision or "no",
     }

@@ -90,7 +90,7 @@ def _check_spread(run: Run, trainer: str) -> None:
     what = f"{at.effective_sharding} with {trainer}" + (" on a 4-bit base" if run.recipe.is_quantized else "")
     raise InputError(
         f"no file yet for {what}: take the one of --sharding ddp, start it by accelerate launch --use_fsdp "
-        "--fsdp_version 2, and load as ADV108 says"
+        f"--fsdp_version {1 if at.sharding == 'fsdp1' else 2}, and load as ADV108 says"
     )
 
 

@@ -2,7 +2,9 @@
 
 DDP keeps the whole model on each card, and buckets for all gradients beside the gradients themselves. FSDP2
 spreads weights, gradients and optimizer states; the weights are gathered again, unit by unit, while they compute, and
-gradients that accumulate over micro-batches stay whole on every card until the last one (accelerate's no_sync). The
+gradients that accumulate over micro-batches stay whole on every card until the last one (accelerate's no_sync). FSDP1,
+which transformers calls deprecated, does so with one flat tensor a layer: embedding, norm and head stay gathered from
+the first layer to the end of backward, a layer's gradients are joined beside its weights, and it takes no DoRA. The
 estimate counts all of this by the engines' own code; waiting for the slowest card and loading the data are left out.
 
 A base in 4 bits is spread only if bitsandbytes stores it in a floating dtype (bnb_4bit_quant_storage), and transformers

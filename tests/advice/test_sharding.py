@@ -90,6 +90,7 @@ def test_parameters_on_the_host_must_fit_there(host_memory_gb: float | None, ver
         ({"gpus": 8, "nodes": 3, "network_gbit": 100.0}, "must divide gpus"),
         ({"gpus": 2, "sharding": "hsdp"}, "use fsdp2"),
         ({"gpus": 2, "sharding": "ddp", "offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "fsdp1", "method": "dora"}, "use --sharding fsdp2"),
         ({"gpus": 2, "sharding": "fsdp2", "trainer": "unsloth"}, "use --sharding ddp"),
         ({"gpus": 2, "sharding": "fsdp2", "quant": "int8", "method": "qlora"}, "use --sharding ddp"),
         ({"gpus": 0}, "from 1"),

@@ -32,6 +32,11 @@ def test_fsdp2_starts_by_accelerate_with_flags_that_it_takes() -> None:
     assert found.mixed_precision == "bf16"
 
 
+def test_fsdp1_starts_with_flags_of_its_own() -> None:
+    command = started(method="lora", sharding="fsdp1", reshard=False)
+    assert "--fsdp_version 1 --fsdp_sharding_strategy SHARD_GRAD_OP --fsdp_backward_prefetch NO_PREFETCH" in command
+
+
 @pytest.mark.parametrize("knobs", [{"method": "qlora"}, {"method": "lora", "trainer": "axolotl"}])
 def test_what_no_file_says_yet_is_refused(knobs: dict[str, object]) -> None:
     with pytest.raises(InputError, match="no file yet for fsdp2"):
