@@ -71,8 +71,10 @@ def refusal(row: Row) -> str:
         return "no memory figure"
     if row["status"] == "ok" and row["completeness_mem"] not in ("A", "B"):
         return "how it was run is not known"
-    if not row.get("seq_len"):
-        return "the lengths of its rows are not stated"
+    if not row.get("seq_len") or not row.get("micro_batch"):
+        return "the lengths of its rows are not stated" if row.get("micro_batch") else "its micro-batch is not stated"
+    if row.get("gradient_checkpointing") not in (True, False):
+        return "whether layers run again, or which, is not stated"
     if row.get("compile"):
         return "compiled"
     config = row.get("framework_config", "none")

@@ -155,7 +155,7 @@ def _adapters(row: Row, half: str) -> dict[str, Any]:
 
 def placement_of(row: Row) -> Placement:
     """The row's cards and what joins them; FSDP1 as FSDP2 where FSDP1 is not here."""
-    cards, nodes = row["num_gpus"], row["num_nodes"]
+    cards, nodes = row["num_gpus"], row.get("num_nodes") or 1
     if cards == 1:
         return Placement()
     sharding = row["sharding"]
