@@ -7,6 +7,11 @@ which transformers calls deprecated, does so with one flat tensor a layer: embed
 the first layer to the end of backward, a layer's gradients are joined beside its weights, and it takes no DoRA. The
 estimate counts all of this by the engines' own code; waiting for the slowest card and loading the data are left out.
 
+NCCL takes memory of each card beside PyTorch: buffers for each channel and neighbor, by its sources, and what measured
+communicators hold beyond them. A machine's own memory holds what is offloaded, in pinned blocks of powers of two, the
+weights while they are loaded (one copy, or one for each process) and the processes. How fast its processors and memory
+are is not known: an optimizer that runs there is counted from one thread a card to all memory channels.
+
 A base in 4 bits is spread only if bitsandbytes stores it in a floating dtype (bnb_4bit_quant_storage), and transformers
 puts all of it on each card before it is spread, unless it is loaded with device_map="cpu".
 """
