@@ -23,6 +23,7 @@ from advisor.decoders.units import units_of
 from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, gradient_blocks
 from advisor.engines.flat import Flat, FlatLayout, FlatUnit, root_of
 from advisor.engines.parts import Parts, Turn
+from advisor.libraries import libraries_of
 from advisor.parameters.trained import Trained
 from advisor.specs import ModelSpec, Recipe
 
@@ -164,8 +165,30 @@ class Fsdp1(Engine):
             place = turn.part.place
             yield Height(turn, "before", self._standing(turn) + self.sizes[place].cast)
             yield Height(turn, "peak", self._standing(turn))
+        held = self._held_inputs(parts)
         for turn in parts.backward_turns():
-            yield from self._backward(turn, root)
+            more = 0
+            if turn.part.place < HEAD:
+                above = {p: unit.copies for p, unit in self.flat_units.items() if p >= max(turn.part.place, 0)}
+                if turn.part.place in above:
+                    above[turn.part.place] -= turn.nth + 1
+                more = sum(held[p] * count for p, count in above.items())
+            for height in self._backward(turn, root):
+                yield height._replace(reduction=height.reduction + more)
+
+    def _held_inputs(self, parts: Parts) -> dict[int, int]:
+        """By place: what a frozen layer that has run backward leaves under re-entrant checkpointing, until the end.
+
+        Where transformers checkpoints from outside a layer, the layer's forward that is run again registers a hook on
+        its detached input, which keeps that input and its gradient.
+        Source: PyTorch 2.13, _runtime_utils.py, _register_post_backward_reshard_only_hook; transformers 4.52 and 4.53,
+        models/llama/modeling_llama.py, LlamaModel.forward, and modeling_layers.py, GradientCheckpointingLayer.
+        """
+        outside = libraries_of(self.recipe.stack).transformers < (4, 53)
+        if not (outside and self.recipe.gradient_checkpointing and self.recipe.reentrant):
+            return dict.fromkeys(self.flat_units, 0)
+        frozen = {place for place in parts.layers if not self.sizes[place].joined}
+        return {place: 2 * sum(parts.left[place]) if place in frozen else 0 for place in self.flat_units}
 
     def _backward(self, turn: Turn, root: FlatBytes) -> Iterator[Height]:
         place = turn.part.place

@@ -37,8 +37,8 @@ class Parts:
         self.layers = sorted(place for place in self.forward if EMBEDDING < place < HEAD)
         self.places = [EMBEDDING, *self.layers, HEAD]
         self._more = {place: self.forward[place].copies - 1 for place in self.layers}
-        self._left = {place: minus(self.forward[place].after, self.forward[place].before) for place in self.layers}
-        self._kept = {p: plus(self._left[p], self.forward[p].dropped) for p in self.layers}
+        self.left = {place: minus(self.forward[place].after, self.forward[place].before) for place in self.layers}
+        self._kept = {p: plus(self.left[p], self.forward[p].dropped) for p in self.layers}
         self.reduced = {place: _gradients(reduced.get(place, 0)) for place in self.places}
         self._gone = {
             p: plus(minus(self._kept[p], minus(s.before, s.after)), self.reduced[p])
@@ -50,13 +50,13 @@ class Parts:
         """Each part of the forward: the first and the last of the layers that it stands for."""
         for index, place in enumerate(self.places):
             part = self.forward[place]
-            base = plus(ZERO, *(times(self._left[p], self._more[p]) for p in self.layers if p < place))
+            base = plus(ZERO, *(times(self.left[p], self._more[p]) for p in self.layers if p < place))
             before = self.places[index - 1] if index else None
             after = self.places[index + 1] if place != HEAD else None
             more = self._more.get(place, 0)
             yield Turn(part, base, before, place if more else after)
             if more:
-                yield Turn(part, plus(base, times(self._left[place], more)), place, after, more)
+                yield Turn(part, plus(base, times(self.left[place], more)), place, after, more)
 
     def backward_turns(self) -> Iterator[Turn]:
         """Each part of the backward: the first, second and last of the layers that it stands for."""
