@@ -167,14 +167,15 @@ class Fsdp1(Engine):
             yield Height(turn, "peak", self._standing(turn))
         held = self._held_inputs(parts)
         for turn in parts.backward_turns():
-            more = 0
-            if turn.part.place < HEAD:
-                above = {p: unit.copies for p, unit in self.flat_units.items() if p >= max(turn.part.place, 0)}
-                if turn.part.place in above:
-                    above[turn.part.place] -= turn.nth + 1
-                more = sum(held[p] * count for p, count in above.items())
+            done = sum(size * self._layers_done(turn, place) for place, size in held.items())
             for height in self._backward(turn, root):
-                yield height._replace(reduction=height.reduction + more)
+                yield height._replace(reduction=height.reduction + done)
+
+    def _layers_done(self, turn: Turn, place: int) -> int:
+        """How many layers at `place` have run backward before this turn."""
+        if place < turn.part.place:
+            return 0
+        return self.flat_units[place].copies - (turn.nth + 1 if place == turn.part.place else 0)
 
     def _held_inputs(self, parts: Parts) -> dict[int, int]:
         """By place: what a frozen layer that has run backward leaves under re-entrant checkpointing, until the end.
@@ -186,9 +187,8 @@ class Fsdp1(Engine):
         """
         outside = libraries_of(self.recipe.stack).transformers < (4, 53)
         if not (outside and self.recipe.gradient_checkpointing and self.recipe.reentrant):
-            return dict.fromkeys(self.flat_units, 0)
-        frozen = {place for place in parts.layers if not self.sizes[place].joined}
-        return {place: 2 * sum(parts.left[place]) if place in frozen else 0 for place in self.flat_units}
+            return {}
+        return {place: 2 * sum(parts.left[place]) for place in parts.layers if not self.sizes[place].joined}
 
     def _backward(self, turn: Turn, root: FlatBytes) -> Iterator[Height]:
         place = turn.part.place
