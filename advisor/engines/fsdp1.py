@@ -24,6 +24,7 @@ from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, gradie
 from advisor.engines.flat import Flat, FlatLayout, FlatUnit, root_of
 from advisor.engines.parts import Parts, Turn
 from advisor.libraries import libraries_of
+from advisor.parameters.targets import expert_adapters
 from advisor.parameters.trained import Trained
 from advisor.specs import ModelSpec, Recipe
 
@@ -55,6 +56,11 @@ class Fsdp1(Engine):
         if recipe.is_dora:
             # peft 0.21, tuners/lora/dora.py, DoraLinearLayer.forward; PyTorch 2.13, _flat_param.py, _use_sharded_views
             return "DoRA asks an adapter's matrix for its columns, and FSDP1 has made it a vector; use --sharding fsdp2"
+        if expert_adapters(m, recipe, recipe.rank):
+            return "FSDP1 cannot cut peft's adapters on fused experts; use --sharding fsdp2"
+        if recipe.is_quantized and not recipe.autocast and recipe.adapter_dtype != recipe.base_dtype:
+            # the unit gathers in the base's dtype what peft has seen in its own (`coded`)
+            return f"peft gives adapters {recipe.adapter_dtype}, but FSDP1 {recipe.base_dtype} weights; use --autocast"
         layout, units = _layout(recipe, 2, recipe.base_dtype), units_of(m, recipe, THIS_STACK)
         for unit in (root_of(units), *units.layers):
             kinds = sorted({layout.dtype_of(piece) for piece in layout.unit(unit).own.pieces})
@@ -84,9 +90,10 @@ class Fsdp1(Engine):
         return self.recipe.model_copy(update={**same, "kbit_upcast": False})
 
     def coded(self, stack: Stack) -> Stack:
-        """peft asks an adapter's matrix for its dtype while it is cut; its unit then casts what it is given.
+        """peft asks an adapter's matrix for its dtype while it is cut, and casts to it; autocast casts back.
 
-        Source: peft 0.21, tuners/lora/layer.py, Linear.forward; PyTorch 2.13, _runtime_utils.py, _pre_forward.
+        Source: peft 0.21, tuners/lora/layer.py, Linear.forward. Ignores: that with SHARD_GRAD_OP, or gathered early, it
+        is still whole when a checkpointed layer runs again, and peft casts nothing then.
         """
         kept = {flat.stored for flat, _ in self._flats() if flat.trained and flat.stored != flat.gathered}
         return replace(stack, adapters_kept=kept.pop()) if self.recipe.has_adapters and kept else stack

@@ -32,7 +32,7 @@ def recipe(method: Method, **changes: object) -> Recipe:
         ("full", True, 2, 57_951_349_480, 72_434_838_195),
         ("full", True, 4, 28_984_372_049, 36_226_116_406),
         ("lora", False, 2, 7_368_231_145, 21_959_845_662),
-        ("qlora", False, 2, 2_244_764_657, 15_970_084_271),
+        ("qlora", True, 2, 2_244_764_657, 15_970_084_271),
     ],
 )
 def test_published_cards_hold_as_much(method: Method, autocast: bool, ranks: int, after: int, peak: int) -> None:
@@ -77,5 +77,7 @@ def test_accumulation_keeps_whole_gradients() -> None:
 
 def test_what_fsdp1_cannot_join_is_refused() -> None:
     assert "columns" in refusal(MODEL, recipe("dora"), SHARDED)
+    assert "experts" in refusal(find_model("mixtral-8x7b"), recipe("lora", target_modules=("all-linear",)), SHARDED)
+    assert "--autocast" in refusal(MODEL, recipe("qlora", autocast=False, adapter_dtype="float32"), SHARDED)
     assert "--no-kbit-upcast" in refusal(MODEL, recipe("qlora", kbit_upcast=True), SHARDED)
     assert refusal(MODEL, recipe("lora", adapter_dtype="float32", base_dtype="bfloat16"), SHARDED) == ""
