@@ -171,7 +171,7 @@ class Fsdp1(Engine):
         for turn in parts.forward_turns():
             place = turn.part.place
             yield Height(turn, "before", self._standing(turn) + self.sizes[place].cast)
-            yield Height(turn, "peak", self._standing(turn))
+            yield Height(turn, "peak", self._standing(turn) + self._inside(place).weights)
         held = self._held_inputs(parts)
         for turn in parts.backward_turns():
             done = sum(size * self._layers_done(turn, place) for place, size in held.items())
@@ -211,10 +211,15 @@ class Fsdp1(Engine):
             yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
         if not unit.inner:  # else what was run last inside the layer is asked for
             weights += self._ahead(turn)
-        inside = map(_bytes_of, unit.inner)
-        inner = max(((one.weights, one.joined) for one in inside), default=(0, 0))
-        yield Height(turn, "peak", weights + inner[0], inner[1])
+        inner = self._inside(place)
+        yield Height(turn, "peak", weights + inner.weights, inner.joined)
         yield from self._reduction(turn, me, weights)
+
+    def _inside(self, place: int) -> FlatBytes:
+        """The largest unit inside a layer, which comes and goes alone."""
+        unit = self.flat_units.get(place)
+        flats = unit.inner if unit is not None and place != EMBEDDING else ()
+        return max((_bytes_of(flat) for flat in flats), key=lambda one: one.weights, default=NOTHING)
 
     def _earlier(self, me: FlatBytes) -> int:
         """What earlier micro-batches of the step left of a unit's gradients."""
