@@ -12,10 +12,16 @@ from advisor.advice.job import Job, first_recipe
 from advisor.advice.search import BAND, Outcome, best_outcome
 from advisor.engines.limits import refusal
 from advisor.errors import InputError
+from advisor.libraries import libraries_of
 from advisor.specs import Method, Placement, Sharding, TracedModel
 
 OPEN: tuple[Sharding, ...] = ("ddp", "fsdp2")
-"""What is tried, in the order in which it is preferred."""
+"""What is tried, in the order in which it is preferred. FSDP2 has replaced FSDP1, which is asked for by name."""
+ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",)}
+"""Of trainers, by the code of their stack, that have one engine for several cards.
+
+Source: litgpt 0.5, finetune/full.py and lora.py, setup: FSDPStrategy for more than one device.
+"""
 _ORDER = ("fits", "tight", "does_not_fit")
 
 
@@ -26,16 +32,21 @@ def placements(job: Job, method: Method) -> Iterator[Placement]:
     if job.question.sharding is not None or offloaded or isinstance(job.model, TracedModel):
         yield asked
         return
-    yield from runnable(job, method, asked, OPEN)
+    yield from runnable(job, method, asked, open_to(job, method))
+
+
+def open_to(job: Job, method: Method) -> tuple[Sharding, ...]:
+    """The engines that the trainer of a job can use."""
+    return ONLY.get(libraries_of(first_recipe(job, method).stack).code, OPEN)
 
 
 def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Sharding]) -> Iterator[Placement]:
     """The placement under each of the engines that can run the method."""
-    recipe = first_recipe(job, method)
+    recipe, engines = first_recipe(job, method), tuple(engines)
     for sharding in engines:
         one = like.model_copy(update={"sharding": sharding})
-        if not refusal(job.model, recipe, one):
-            yield one
+        if len(engines) == 1 or not refusal(job.model, recipe, one):
+            yield one  # the only one says itself why it cannot
 
 
 def outcomes(job: Job, method: Method) -> list[Outcome]:
@@ -45,7 +56,7 @@ def outcomes(job: Job, method: Method) -> list[Outcome]:
         try:
             found.append(best_outcome(job._replace(placement=placement), method))
         except InputError:
-            if job.question.sharding is not None:
+            if job.question.sharding is not None or placement.sharding not in OPEN:
                 raise
     return found
 

@@ -52,7 +52,9 @@ class Fsdp1(Engine):
 
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
-        """FSDP1 joins only tensors of one dtype."""
+        """FSDP1 joins only tensors of one dtype; what else runs on one card alone."""
+        if recipe.is_quantized and libraries_of(recipe.stack).code == "litgpt":
+            return "LitGPT quantizes on one card alone (finetune/lora.py, setup); use --gpus 1"  # litgpt 0.5
         if recipe.is_dora:
             # peft 0.21, tuners/lora/dora.py, DoraLinearLayer.forward; PyTorch 2.13, _flat_param.py, _use_sharded_views
             return "DoRA asks an adapter's matrix for its columns, and FSDP1 has made it a vector; use --sharding fsdp2"
