@@ -29,10 +29,10 @@ def placements(job: Job, method: Method) -> Iterator[Placement]:
     """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
     asked = job.placement
     offloaded = asked.cpu_offload != "none"
-    if job.question.sharding is not None or offloaded or isinstance(job.model, TracedModel):
+    if asked.sharding != "none" or job.question.sharding or offloaded or isinstance(job.model, TracedModel):
         yield asked
         return
-    yield from runnable(job, method, asked, open_to(job, method))
+    yield from runnable(job, method, asked, OPEN)
 
 
 def open_to(job: Job, method: Method) -> tuple[Sharding, ...]:
@@ -40,13 +40,21 @@ def open_to(job: Job, method: Method) -> tuple[Sharding, ...]:
     return ONLY.get(libraries_of(first_recipe(job, method).stack).code, OPEN)
 
 
+def with_only_engine(job: Job) -> Job:
+    """The job under the one engine that its trainer has, where it has one and the question names none."""
+    engines = open_to(job, job.methods[0])
+    if len(engines) > 1 or job.question.sharding is not None or job.placement.sharding != "none":
+        return job
+    return job._replace(placement=job.placement.model_copy(update={"sharding": engines[0]}))
+
+
 def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Sharding]) -> Iterator[Placement]:
     """The placement under each of the engines that can run the method."""
-    recipe, engines = first_recipe(job, method), tuple(engines)
+    recipe = first_recipe(job, method)
     for sharding in engines:
         one = like.model_copy(update={"sharding": sharding})
-        if len(engines) == 1 or not refusal(job.model, recipe, one):
-            yield one  # the only one says itself why it cannot
+        if not refusal(job.model, recipe, one):
+            yield one
 
 
 def outcomes(job: Job, method: Method) -> list[Outcome]:
@@ -56,7 +64,7 @@ def outcomes(job: Job, method: Method) -> list[Outcome]:
         try:
             found.append(best_outcome(job._replace(placement=placement), method))
         except InputError:
-            if job.question.sharding is not None or placement.sharding not in OPEN:
+            if job.placement.sharding != "none":
                 raise
     return found
 
