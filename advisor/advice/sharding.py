@@ -12,20 +12,39 @@ from advisor.advice.job import WORSE, Job, first_recipe
 from advisor.advice.search import BAND, Outcome, best_outcome
 from advisor.engines.limits import refusal
 from advisor.errors import InputError
+from advisor.libraries import libraries_of
 from advisor.specs import Method, Placement, Sharding, TracedModel
 
 OPEN: tuple[Sharding, ...] = ("ddp", "fsdp2")
-"""What is tried, in the order in which it is preferred."""
+"""What is tried, in the order in which it is preferred. FSDP2 has replaced FSDP1, which is asked for by name."""
+ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",)}
+"""Of trainers, by the code of their stack, that have one engine for several cards.
+
+Source: litgpt 0.5, finetune/full.py and lora.py, setup: FSDPStrategy for more than one device.
+"""
 
 
 def placements(job: Job, method: Method) -> Iterator[Placement]:
     """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
     asked = job.placement
     offloaded = asked.offload != "none"
-    if job.question.sharding is not None or offloaded or isinstance(job.model, TracedModel):
+    if asked.sharding != "none" or job.question.sharding or offloaded or isinstance(job.model, TracedModel):
         yield asked
         return
     yield from runnable(job, method, asked, OPEN)
+
+
+def open_to(job: Job, method: Method) -> tuple[Sharding, ...]:
+    """The engines that the trainer of a job can use."""
+    return ONLY.get(libraries_of(first_recipe(job, method).stack).code, OPEN)
+
+
+def with_only_engine(job: Job) -> Job:
+    """The job under the one engine that its trainer has, where it has one and the question names none."""
+    engines = open_to(job, job.methods[0])
+    if len(engines) > 1 or job.question.sharding is not None or job.placement.sharding != "none":
+        return job
+    return job._replace(placement=job.placement.model_copy(update={"sharding": engines[0]}))
 
 
 def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Sharding]) -> Iterator[Placement]:

@@ -23,6 +23,8 @@ from advisor.decoders.units import units_of
 from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, gradient_blocks
 from advisor.engines.flat import Flat, FlatLayout, FlatUnit, root_of
 from advisor.engines.parts import Parts, Turn
+from advisor.libraries import libraries_of
+from advisor.parameters.targets import expert_adapters
 from advisor.parameters.trained import Trained
 from advisor.specs import ModelSpec, Recipe
 
@@ -50,10 +52,17 @@ class Fsdp1(Engine):
 
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
-        """FSDP1 joins only tensors of one dtype."""
+        """FSDP1 joins only tensors of one dtype; what else runs on one card alone."""
+        if recipe.is_quantized and libraries_of(recipe.stack).code == "litgpt":
+            return "LitGPT quantizes on one card alone (finetune/lora.py, setup); use --gpus 1"  # litgpt 0.5
         if recipe.is_dora:
             # peft 0.21, tuners/lora/dora.py, DoraLinearLayer.forward; PyTorch 2.13, _flat_param.py, _use_sharded_views
             return "DoRA asks an adapter's matrix for its columns, and FSDP1 has made it a vector; use --sharding fsdp2"
+        if expert_adapters(m, recipe, recipe.rank):
+            return "FSDP1 cannot cut peft's adapters on fused experts; use --sharding fsdp2"
+        if recipe.is_quantized and not recipe.autocast and recipe.adapter_dtype != recipe.base_dtype:
+            # the unit gathers in the base's dtype what peft has seen in its own (`coded`)
+            return f"peft gives adapters {recipe.adapter_dtype}, but FSDP1 {recipe.base_dtype} weights; use --autocast"
         layout, units = _layout(recipe, 2, recipe.base_dtype), units_of(m, recipe, THIS_STACK)
         for unit in (root_of(units), *units.layers):
             kinds = sorted({layout.dtype_of(piece) for piece in layout.unit(unit).own.pieces})
@@ -94,9 +103,10 @@ class Fsdp1(Engine):
         return self.recipe.has_adapters and self._runs_again
 
     def coded(self, stack: Stack) -> Stack:
-        """peft asks an adapter's matrix for its dtype while it is cut; its unit then casts what it is given.
+        """peft asks an adapter's matrix for its dtype while it is cut, and casts to it; autocast casts back.
 
-        Source: peft 0.21, tuners/lora/layer.py, Linear.forward; PyTorch 2.13, _runtime_utils.py, _pre_forward.
+        Source: peft 0.21, tuners/lora/layer.py, Linear.forward. Ignores: that with SHARD_GRAD_OP, or gathered early, it
+        is still whole when a checkpointed layer runs again, and peft casts nothing then.
         """
         kept = {flat.stored for flat, _ in self._flats() if flat.trained and flat.stored != flat.gathered}
         return replace(stack, adapters_kept=kept.pop()) if self.recipe.has_adapters and kept else stack
@@ -192,7 +202,7 @@ class Fsdp1(Engine):
         for turn in parts.forward_turns():
             place = turn.part.place
             yield Height(turn, "before", self._standing(turn) + self.sizes[place].cast)
-            yield Height(turn, "peak", self._standing(turn))
+            yield Height(turn, "peak", self._standing(turn) + self._inside(place).weights)
         for turn in parts.backward_turns():
             yield from self._backward(turn, root)
 
@@ -210,10 +220,15 @@ class Fsdp1(Engine):
             yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
         if not unit.inner:  # else what was run last inside the layer is asked for
             weights += self._ahead(turn)
-        inside = map(self._bytes_of, unit.inner)
-        inner = max(((one.weights, one.joined) for one in inside), default=(0, 0))
-        yield Height(turn, "peak", weights + inner[0], inner[1])
+        inner = self._inside(place)
+        yield Height(turn, "peak", weights + inner.weights, inner.joined)
         yield from self._reduction(turn, me, weights)
+
+    def _inside(self, place: int) -> FlatBytes:
+        """The largest unit inside a layer, which comes and goes alone."""
+        unit = self.flat_units.get(place)
+        flats = unit.inner if unit is not None and place != EMBEDDING else ()
+        return max((self._bytes_of(flat) for flat in flats), key=lambda one: one.weights, default=NOTHING)
 
     def _earlier(self, me: FlatBytes) -> int:
         """What earlier micro-batches of the step left of a unit's gradients."""
@@ -230,10 +245,13 @@ class Fsdp1(Engine):
     def _runs_again(self) -> bool:
         """Whether a layer's backward is a forward and a backward of its own: gathered for each, and never early.
 
+        So it is under re-entrant checkpointing of a unit as a whole: before transformers 4.53 (Llama: 4.52) the model
+        checkpoints its layers, since then a layer checkpoints itself, inside its unit (modeling_layers.py).
         Source: PyTorch 2.13, distributed/fsdp/_runtime_utils.py, _register_pre_backward_hooks, leaves what ran without
         gradients alone, and _get_handle_to_prefetch asks for nothing of which no hook will ask.
         """
-        return self.recipe.gradient_checkpointing and self.recipe.reentrant
+        before = libraries_of(self.recipe.stack).transformers < (4, 53)
+        return before and self.recipe.gradient_checkpointing and self.recipe.reentrant
 
     def _ahead(self, turn: Turn) -> int:
         """What a part asks for as its backward begins: the weights of the layer whose turn is next."""
