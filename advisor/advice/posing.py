@@ -84,6 +84,10 @@ def posed(asked: Asked) -> Posed:
     if question.method is None and isinstance(spec, ModelSpec) and fails_quantized(spec):
         methods = tuple(method for method in methods if method not in QUANTIZED_METHODS)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
+    if job.placement.gpus > 1 and isinstance(spec, ModelSpec):
+        from advisor.advice.sharding import with_only_engine  # loaded where several cards share a job
+
+        job = with_only_engine(job)
     if job.placement.gpus > 1 and question.method is None and not job.placement.copies_model:
         from advisor.engines.limits import refusal  # loaded where several cards share a job
 

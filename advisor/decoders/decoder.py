@@ -91,7 +91,9 @@ class Decoder:
             kept.append(weights)
             return out
         repeats = mask is not None or m.head_dim > 256 or repeats_keys_values(m, self.stack.libraries)
-        if not own and self.kind == "sdpa" and repeats:
+        if self.kind == "flash":
+            repeats = self.stack.libraries.transformers < self.quirks.flash_repeats_before
+        if not own and self.kind in ("sdpa", "flash") and repeats:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)

@@ -47,7 +47,9 @@ def check_placement(m: Model, recipe: Recipe, placement: Placement) -> None:
 
 def not_known(m: ModelSpec, recipe: Recipe, engine: Engine) -> tuple[str, ...]:
     """What runs on several cards and is not mirrored, beside what the engine says itself."""
-    found, code = list(engine.unknown()), libraries_of(recipe.stack).code
+    found, code, at = list(engine.unknown()), libraries_of(recipe.stack).code, engine.placement
+    if at.offload != "none" and not at.host_memory_gb:
+        found.append("whether a machine's memory holds what is offloaded: --host-memory-gb is not given")
     if engine.placement.copies_model:
         return tuple(found)
     if code not in BY_ACCELERATE:

@@ -99,6 +99,7 @@ class Question(Frozen):
     bucket_elements: int | None = None
     link: Link | None = None
     network_gbit: float | None = None
+    host_memory_gb: float | None = None
     priority: Priority | None = None
     price_per_hour: float | None = None
     fixed: tuple[str, ...] = ()  # names of the knobs that were given, in the order of KNOBS

@@ -248,6 +248,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("bucket_elements", "placement", "int", "DeepSpeed's reduce_bucket_size (default: its usual value)"),
     Knob("link", "placement", "choice", "what joins the cards of a machine", get_args(Link)),
     Knob("network_gbit", "placement", "float", "Gbit/s of each card's way out of its machine"),
+    Knob("host_memory_gb", "placement", "float", "memory of each machine in GB, which several cards must fit too"),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
     Knob("price_per_hour", "rental", "float", "price of one card per hour, in any currency: adds the job's cost"),
 )

@@ -136,6 +136,7 @@ class Placement(Frozen):
     configs: Literal["", "axolotl", "llamafactory", "ms-swift"] = ""  # zero1-3: whose config; '': accelerate's own
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
+    host_memory_gb: Annotated[float, Range(0, 1_000_000)] = 0.0  # of each node, as memory is sold (GiB); 0 = unknown
 
     @property
     def copies_model(self) -> bool:
