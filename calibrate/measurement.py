@@ -78,6 +78,7 @@ class Trace(Record):
     buffers_bytes: int
     inputs_bytes: int
     optimizer_states_bytes: int
+    buckets_bytes: int = Field(default=0, description="of gradients, held by the engine of several cards")
     trainable_parameters: int
     phases: tuple[PhasePeak, ...]
     census: tuple[CensusRow, ...] = ()
@@ -125,6 +126,7 @@ class Trace(Record):
             + self.buffers_bytes
             + self.inputs_bytes
             + self.optimizer_states_bytes
+            + self.buckets_bytes
         )
 
     @property

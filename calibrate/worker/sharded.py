@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from accelerate.utils import FullyShardedDataParallelPlugin, fsdp_utils
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -58,8 +60,8 @@ def rank_step(config: Mapping[str, Any], recipe: Recipe, placement: Placement, b
         before = set(_living())
         model = build_model(config, recipe, fake=False)
         if recipe.is_quantized:
-            _store_in(model, getattr(torch, recipe.base_dtype))
-        model = _sharded(model, recipe, placement)
+            store_in(model, getattr(torch, recipe.base_dtype))
+        model = sharded(model, recipe, placement)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad])
         ids = torch.zeros((batch, seq_len), dtype=torch.long)
         inputs = {"input_ids": ids, "labels": ids}
@@ -92,7 +94,7 @@ def _mark(phase: str) -> None:
         pass
 
 
-def _sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
+def sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
     """accelerate's FSDP2 with transformers' defaults.
 
     Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model; transformers 5.23, training_args.py.
@@ -104,23 +106,35 @@ def _sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
         cpu_ram_efficient_loading=False,
         state_dict_type="SHARDED_STATE_DICT",
     )
-    mixed = "bf16" if recipe.autocast else "no"
     if recipe.autocast:
-        plugin.set_mixed_precision(mixed)
+        plugin.set_mixed_precision("bf16")
+    mesh = _mesh(placement)
     accelerator = SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
-        mixed_precision=mixed,
+        # Trained weights become fp32, unless there are Params4bit, a class that no fake tensor has.
+        mixed_precision="bf16" if recipe.autocast and not recipe.is_quantized else "no",
         is_main_process=False,
         device=torch.device("cpu"),
-        parallelism_config=None,
+        torch_device_mesh=mesh,
+        parallelism_config=SimpleNamespace(fsdp_dim_names=mesh.mesh_dim_names),
     )
     return fsdp_utils.fsdp2_prepare_model(accelerator, model)
 
 
-def _store_in(model: Any, dtype: torch.dtype) -> None:
+def _mesh(placement: Placement) -> Any:
+    """The cards that shard one copy of the model or, with several copies, (copies, shards)."""
+    copies = placement.gpus // placement.shards
+    names = ("dp_replicate", "dp_shard") if copies > 1 else ("dp_shard",)
+    with unset_fake_temporarily():  # its ranks are values
+        return init_device_mesh("cpu", (copies, placement.shards)[-len(names) :], mesh_dim_names=names)
+
+
+def store_in(model: Any, dtype: torch.dtype) -> None:
     """Packed weights in a floating dtype (bnb_4bit_quant_storage), without which accelerate does not shard them."""
+    from bitsandbytes.functional import QuantState
+
     for module in model.modules():
-        if type(getattr(module, "weight", None)).__name__ == "Params4bit":
+        if isinstance(getattr(module, "quant_state", None), QuantState):
             weight = module.weight
             weight.data = weight.data.view(-1).view(dtype).view(-1, 1)
             weight.quant_storage = module.quant_storage = dtype
