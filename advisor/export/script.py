@@ -43,7 +43,7 @@ def _accelerated(run: Run) -> str:
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",
         "mixed_precision": run.mixed_precision or "no",
     }
-    if at.cpu_offload == "parameters":
+    if at.offload == "parameters":
         flags["fsdp_offload_params"] = "true"
     return f"accelerate launch --use_fsdp {' '.join(f'--{name} {value}' for name, value in flags.items())} {NAME}"
 
