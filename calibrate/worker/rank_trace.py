@@ -19,7 +19,6 @@ from unittest.mock import patch
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from advisor.errors import BadValue
 from advisor.specs import Placement, Recipe, RowKind
 from calibrate.measurement import Trace
 from calibrate.timeline import BUCKETS
@@ -55,6 +54,7 @@ def trace_rank(
     *,
     census: bool = False,
     rows: RowKind = "full",
+    code: str = "",
 ) -> Trace:
     """Trace one step of the first of the placement's cards, which has the most rows of every parameter.
 
@@ -63,7 +63,7 @@ def trace_rank(
     """
     start_s = time.perf_counter()
     with quiet(), fake_group(placement.gpus):
-        model = build_model(config, recipe, fake=True)
+        model = build_model(config, recipe, fake=True, code=code)
         fakes = FakeTensorMode(allow_non_fake_inputs=True)
         with fakes, readable_4bit(), no_data_dependence(rows == "packed"), _packed_weights():
             materialize(model)
@@ -105,7 +105,7 @@ def _step(
 
 
 def spread_over(model: Any, recipe: Recipe, placement: Placement) -> Spread:
-    """The model as accelerate prepares it for the placement. Raises BadValue for an engine that is not run here."""
+    """The model as accelerate prepares it for the placement: by ddp, fsdp2 or hsdp."""
     if placement.copies_model:
         from calibrate.worker.replicated import replicated
 
@@ -117,8 +117,6 @@ def spread_over(model: Any, recipe: Recipe, placement: Placement) -> Spread:
                 return copied(**inputs)
 
         return Spread(forward, copied.no_sync, buckets)
-    if placement.effective_sharding not in ("fsdp2", "hsdp"):
-        raise BadValue("--sharding", placement.sharding, "is not traced; ddp, fsdp2 and hsdp are")
     if recipe.is_quantized:
         store_in(model, getattr(torch, recipe.base_dtype))
     model = sharded(model, recipe, placement)
