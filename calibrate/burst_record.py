@@ -100,6 +100,7 @@ class Run(Record):
     step_reserved_bytes: tuple[Bytes | None, ...] = Field(
         default=(), description="of these steps, most that the allocator had reserved; null on a CPU"
     )
+    rank_peak_bytes: tuple[Bytes, ...] = Field(default=(), description="of every rank of several cards; () on one")
     trainable_parameters: Count
     peak_exact_bytes: Bytes | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
     before: Conditions

@@ -28,7 +28,7 @@ from calibrate.options import config_of, recipe_of, recipe_options
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
 from calibrate.timeline import Timeline
-from calibrate.worker.build import build_model, step_inputs
+from calibrate.worker.build import autocast, build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
 from calibrate.worker.pictures import reads_early, real_grids, tower_parameters
@@ -187,12 +187,6 @@ def _without_gradients(model: Any, recipe: Recipe, tokens: int, pictures: tuple[
         loss = model(**step_inputs(model, 1, tokens, pictures=pictures)).loss
     loss.backward()
     return {id(parameter) for parameter in model.parameters() if parameter.grad is None}
-
-
-def autocast(recipe: Recipe) -> Any:
-    """What Trainer wraps the forward in with fp16=True or bf16=True."""
-    half = torch.float16 if recipe.base_dtype == "float16" else torch.bfloat16
-    return torch.autocast("cpu", dtype=half, enabled=recipe.autocast)
 
 
 def tracked(

@@ -12,37 +12,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import contextmanager, nullcontext
+from typing import Any
 from unittest.mock import patch
 
-import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from advisor.specs import Placement, Recipe, RowKind
 from calibrate.measurement import Trace
 from calibrate.timeline import BUCKETS
 from calibrate.worker.build import build_model, step_inputs
-from calibrate.worker.dryrun import add_static, autocast, short_name, summary
+from calibrate.worker.dryrun import add_static, short_name, summary
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import no_data_dependence, quiet, readable_4bit
 from calibrate.worker.quantized import materialize
 from calibrate.worker.rank_tracker import RankTracker
-from calibrate.worker.sharded import fake_group, sharded, store_in
+from calibrate.worker.sharded import fake_group
+from calibrate.worker.spread import Spread, spread_over
 
 WARM_UP_STEPS = 2
 """DDP makes its buckets anew in the second step."""
-
-
-class Spread(NamedTuple):
-    """A model as its engine runs it; `unsynced` is around a micro-batch whose gradients are not reduced.
-
-    `buckets` of gradients stand from step to step; they are known once gradients have been reduced.
-    """
-
-    forward: Callable[..., Any]
-    unsynced: Callable[[], AbstractContextManager[Any]]
-    buckets: Mapping[int, torch.Tensor]
 
 
 def trace_rank(
@@ -74,7 +63,7 @@ def trace_rank(
 def _run(model: Any, recipe: Recipe, placement: Placement, inputs: Mapping[str, Any]) -> RankTracker:
     """Two steps until the steady state, then one under the tracker."""
     names = {id(module): short_name(name) for name, module in model.named_modules()}
-    spread = spread_over(model, recipe, placement)
+    spread = spread_over(model, recipe, placement, alone=True)
     optimizer = make_optimizer([p for p in model.parameters() if p.requires_grad], recipe.optimizer)
     alone = recipe.model_copy(update={"gradient_accumulation": 1})
     for _ in range(WARM_UP_STEPS):
@@ -102,35 +91,6 @@ def _step(
     mark("optimizer")
     optimizer.step()
     optimizer.zero_grad()
-
-
-def spread_over(model: Any, recipe: Recipe, placement: Placement) -> Spread:
-    """The model as accelerate prepares it for the placement: by ddp, fsdp2 or hsdp."""
-    if placement.copies_model:
-        from calibrate.worker.replicated import replicated
-
-        buckets: dict[int, torch.Tensor] = {}
-        copied = replicated(model, buckets)
-
-        def forward(**inputs: Any) -> Any:
-            with autocast(recipe):
-                return copied(**inputs)
-
-        return Spread(forward, copied.no_sync, buckets)
-    if recipe.is_quantized:
-        store_in(model, getattr(torch, recipe.base_dtype))
-    model = sharded(model, recipe, placement)
-    return Spread(model, lambda: _unsynced(model), {})
-
-
-@contextmanager
-def _unsynced(model: Any) -> Iterator[None]:
-    """accelerate 1.15, accelerator.py, no_sync."""
-    model.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        model.set_requires_gradient_sync(True)
 
 
 @contextmanager

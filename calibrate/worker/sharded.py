@@ -94,7 +94,7 @@ def _mark(phase: str) -> None:
         pass
 
 
-def sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
+def sharded(model: Any, recipe: Recipe, placement: Placement, device: str = "cpu") -> Any:
     """accelerate's FSDP2 with transformers' defaults.
 
     Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model; transformers 5.23, training_args.py.
@@ -108,25 +108,25 @@ def sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
     )
     if recipe.autocast:
         plugin.set_mixed_precision("bf16")
-    mesh = _mesh(placement)
+    mesh = _mesh(placement, device)
     accelerator = SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin),
         # Trained weights become fp32, unless there are Params4bit, a class that no fake tensor has.
         mixed_precision="bf16" if recipe.autocast and not recipe.is_quantized else "no",
         is_main_process=False,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         torch_device_mesh=mesh,
         parallelism_config=SimpleNamespace(fsdp_dim_names=mesh.mesh_dim_names),
     )
     return fsdp_utils.fsdp2_prepare_model(accelerator, model)
 
 
-def _mesh(placement: Placement) -> Any:
+def _mesh(placement: Placement, device: str) -> Any:
     """The cards that shard one copy of the model or, with several copies, (copies, shards)."""
     copies = placement.gpus // placement.shards
     names = ("dp_replicate", "dp_shard") if copies > 1 else ("dp_shard",)
     with unset_fake_temporarily():  # its ranks are values
-        return init_device_mesh("cpu", (copies, placement.shards)[-len(names) :], mesh_dim_names=names)
+        return init_device_mesh(device, (copies, placement.shards)[-len(names) :], mesh_dim_names=names)
 
 
 def store_in(model: Any, dtype: torch.dtype) -> None:
