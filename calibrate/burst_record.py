@@ -142,9 +142,8 @@ def key_of(
     recipe: dict[str, Any],
     batch: int,
     seq_len: int,
-    workload: dict[str, Any] | None = None,
+    *more: dict[str, Any],
 ) -> str:
-    """The key under which the same burst is found again; without `workload` as before there was one."""
-    parts = [signature, versions, config, recipe, batch, seq_len]
-    text = json.dumps(parts if workload is None else [*parts, workload], sort_keys=True)
+    """The key under which the same burst is found again; `more`: how its rows come and which cards share it."""
+    text = json.dumps([signature, versions, config, recipe, batch, seq_len, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

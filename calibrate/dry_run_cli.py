@@ -170,9 +170,7 @@ def _dry_run(
             failures.append(error)
 
 
-def _rank(
-    worker: TraceWorker, asked: _Traced, recipe: Recipe, batch: MicroBatch, placement: Placement
-) -> Comparison:
+def _rank(worker: TraceWorker, asked: _Traced, recipe: Recipe, batch: MicroBatch, placement: Placement) -> Comparison:
     """Formula and trace of one of several cards; what the formula says cannot run is not traced."""
     predicted = None if asked.model is None else rank_memory(asked.model, recipe, placement, batch)
     trace, environment = worker.trace(asked.config, recipe, batch, code=asked.code, placement=placement)

@@ -10,7 +10,7 @@ from advisor.costs.memory import StepMemory
 from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.rank_memory import predict_rank_memory
 from advisor.errors import BadValue
-from advisor.knobs import KNOBS, read_question
+from advisor.knobs import KNOBS, SPREADING_KNOBS, read_question
 from advisor.parameters.stored import as_stored
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.stacks import library_stack
@@ -29,6 +29,10 @@ def placed(knobs: Mapping[str, Any]) -> Placement | None:
     question = read_question({name: knobs.get(name) for name in names})
     found = placement_of(question)
     if found.gpus == 1:
+        for name in (*SPREADING_KNOBS, "state_offload"):
+            if (value := getattr(question, name)) is not None:
+                flag = "--offload" if name == "state_offload" else f"--{name.replace('_', '-')}"
+                raise BadValue(flag, value, "has no effect on one card: add --gpus")
         return None
     if found.effective_sharding not in RUN_HERE:
         raise BadValue("--sharding", found.sharding, f"is not run here; {', '.join(RUN_HERE)} are")
@@ -37,7 +41,9 @@ def placed(knobs: Mapping[str, Any]) -> Placement | None:
     for name in ("eval_batch", "images"):
         if getattr(question, name):
             flag = f"--{name.replace('_', '-')}"
-            raise BadValue(flag, getattr(question, name), f"is run on one card alone; leave it out, or --gpus {found.gpus}")
+            raise BadValue(
+                flag, getattr(question, name), f"is run on one card alone; leave it out, or --gpus {found.gpus}"
+            )
     return found
 
 

@@ -14,7 +14,7 @@ from advisor.units import GIB, format_seconds
 from calibrate.burst_record import Run
 from calibrate.checks import Mark, is_worst, marks_of
 from calibrate.measurement import Comparison
-from calibrate.plan import shape_text
+from calibrate.plan import cards_text, shape_text
 from calibrate.residuals import PEAK, RESERVED, STEP, Spread, errors, spread
 
 COLUMNS = (
@@ -58,7 +58,11 @@ def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> N
 
 def label(record: Comparison) -> str:
     """'llama-3.1-8b qlora 1x512 c'."""
-    return f"{record.model} {record.method} {shape_text(record.recipe, record.batch, record.seq_len, record.kind)}"
+    return f"{record.model} {record.method} {_shape(record)}"
+
+
+def _shape(record: Comparison) -> str:
+    return shape_text(record.recipe, record.batch, record.seq_len, record.kind) + cards_text(record.placement)
 
 
 def beyond_one_step(record: Comparison) -> Iterator[str]:
@@ -66,6 +70,9 @@ def beyond_one_step(record: Comparison) -> Iterator[str]:
     run = record.burst.run if record.burst is not None else None
     if record.measured is None or record.burst is None or run is None:
         return
+    if run.rank_peak_bytes:
+        found = ", ".join(gib(one) for one in run.rank_peak_bytes)
+        yield f"{label(record)}: peak of each rank, GiB: {found}"
     measured, drawn = run.step_peak_bytes, record.burst.drawn
     if measured:
         shapes = len({step.lengths for step in drawn[: len(measured)]})
@@ -133,7 +140,7 @@ def _groups(records: Iterable[Comparison]) -> dict[str, list[Comparison]]:
 
 
 def _cells(record: Comparison) -> tuple[str, ...]:
-    shape = shape_text(record.recipe, record.batch, record.seq_len, record.kind)
+    shape = _shape(record)
     predicted, measured, burst = record.predicted, record.measured, record.burst
     peak = gib(predicted.peak_allocated_bytes) if predicted is not None else "-"
     step = seconds(predicted.step_s) if predicted is not None else "-"

@@ -152,6 +152,7 @@ def answer(job: Mapping[str, Any], say: Say) -> None:
 
 
 def failure(error: Exception) -> dict[str, str]:
+    """The answer to a job that raised: out of memory, or failed."""
     import torch
 
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -168,6 +169,7 @@ def _probe(kind: str) -> dict[str, Any]:
         "device": facts.model_dump(),
         "available_bytes": device.available_bytes(),
         "remark": remark,
+        "devices": device.count(),
         "conditions": device.conditions().model_dump(),
         "quantization_problem": _quantization_problem(device.place),
         "bf16": facts.kind == "cpu" or int(facts.compute_capability.partition(".")[0]) >= BF16_FROM,

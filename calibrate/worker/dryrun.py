@@ -270,6 +270,7 @@ def summary(
     events: bool,
     start_s: float,
 ) -> Trace:
+    """What was recorded, as a record."""
     timeline = tracker.timeline
     static = timeline.static_bytes()
     phases = timeline.phase_peaks()

@@ -1,7 +1,7 @@
 """Records what a rank of several allocates and frees: also what FSDP does to the storages of its buffers.
 
-Both FSDPs free a buffer by resizing its storage to nothing and fill it again by resizing it back, which is no operation:
-PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_param.py, free_storage and alloc_storage; distributed/utils.py,
+Both FSDPs free a buffer by resizing its storage to nothing and fill it again by resizing it back; no operation says so.
+Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_param.py, free_storage, alloc_storage; distributed/utils.py,
 _free_storage and _alloc_storage. A DTensor is only the shell of its part, so operations on it are left to it, and what
 it does with its part is recorded.
 """

@@ -25,7 +25,7 @@ def replicated(model: Any, recipe: Recipe, buckets: dict[int, torch.Tensor], alo
     as they read values: that search, whose map has 4 bytes a parameter tensor, and the broadcast of the weights.
     """
     search = not alone and not recipe.gradient_checkpointing
-    copied = DistributedDataParallel(model, init_sync=not alone, find_unused_parameters=search)
+    copied: Any = DistributedDataParallel(model, init_sync=not alone, find_unused_parameters=search)
     # A lambda, as the annotations of a function are checked.
     copied.register_comm_hook(None, lambda _, bucket: _reduced(buckets, bucket, alone))
     if alone:
@@ -39,7 +39,7 @@ def _reduced(buckets: dict[int, torch.Tensor], bucket: Any, alone: bool) -> Any:
         buckets.clear()
     buckets[bucket.index()] = bucket.buffer()
     if not alone:
-        return allreduce_hook(distributed.group.WORLD, bucket)
+        return allreduce_hook(distributed.distributed_c10d._get_default_group(), bucket)
     found: Any = torch.futures.Future()
     found.set_result(bucket.buffer())
     return found
