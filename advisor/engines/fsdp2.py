@@ -44,10 +44,11 @@ class UnitBytes(NamedTuple):
     gradients: int  # whole
     scattered: int  # the input of their reduction
     left: int  # this rank's part of them
+    reducing: int  # at most, from their copy-in until that part is there; beside them, or in their place
     stored: int  # this rank's part of the weights
 
 
-NOTHING = UnitBytes(0, 0, 0, 0, 0, 0, 0)
+NOTHING = UnitBytes(0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Fsdp2(Engine):
@@ -135,8 +136,21 @@ class Fsdp2(Engine):
             gradients=gradient_blocks(unit.pieces, dtype),
             scattered=block_bytes(scattered),
             left=0 if self.on_host else left,
+            reducing=self._reducing(trained, block_bytes(scattered), left),
             stored=stored,
         )
+
+    def _reducing(self, trained: tuple[Piece, ...], scattered: int, left: int) -> int:
+        """First the input beside all gradients; then they are freed but for the last one, and the output is made.
+
+        The output is the rank's part of the gradients or, where that has another dtype, is cast to it.
+        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_collectives.py, foreach_reduce: a loop's variable
+        holds the last gradient.
+        """
+        dtype = self.gathers
+        cast = any(dtype not in ("", self.stored_dtype(piece)) for piece in trained)
+        freed = gradient_blocks(trained[:-1], dtype)
+        return max(scattered, scattered + left + (block_bytes(scattered // self.ranks) if cast else 0) - freed)
 
     @cached_property
     def sizes(self) -> dict[int | None, UnitBytes]:
@@ -188,17 +202,17 @@ class Fsdp2(Engine):
         if place == HEAD:  # the loss runs backward before the head is asked for
             weights = max(me.weights, self.kept)
             yield Height(turn, "peak", weights)
-            yield Height(turn, "after", weights + ahead, 0 if self.tied else me.scattered + me.left)
+            yield Height(turn, "after", weights - (0 if self.tied else me.weights) + ahead, 0 if self.tied else me.reducing)
         elif place == EMBEDDING:
             last = self.sizes[HEAD] if self.tied else me
             yield Height(turn, "peak", standing + (0 if self.tied else me.buffer), waiting)
-            yield Height(turn, "after", 0, max(waiting, last.scattered + last.left + (0 if self.tied else me.left)))
+            yield Height(turn, "after", 0, max(waiting, last.reducing))
         else:
             weights = max(standing + me.weights, self.kept)
             if self.placement.reshard:
                 yield Height(turn, "before", me.buffer + weights, waiting)
             yield Height(turn, "peak", weights + ahead, waiting)
-            yield Height(turn, "after", weights - me.weights + ahead, me.scattered + me.left)
+            yield Height(turn, "after", weights - me.weights + ahead, me.reducing)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.
