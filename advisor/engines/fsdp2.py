@@ -46,9 +46,10 @@ class UnitBytes(NamedTuple):
     left: int  # this rank's part of them
     reducing: int  # at most, from their copy-in until that part is there; beside them, or in their place
     stored: int  # this rank's part of the weights
+    copied: int  # this rank's part of the gradients as copies of the model exchange it, to the end of backward
 
 
-NOTHING = UnitBytes(0, 0, 0, 0, 0, 0, 0, 0)
+NOTHING = UnitBytes(*[0] * 9)
 
 
 class Fsdp2(Engine):
@@ -122,13 +123,19 @@ class Fsdp2(Engine):
         return as_trained(piece, shard_rows(piece, self.ranks), self.stored_dtype(piece), times)
 
     def _bytes_of(self, unit: Unit) -> UnitBytes:
-        """A unit in each of its states. Packed weights are gathered as they are."""
+        """A unit in each of its states. Packed weights are gathered as they are.
+
+        A reduction's input is filled beside all gradients; then they are freed but for the last one, which a loop's
+        variable holds, and its output is made. That is the rank's part or, where that has another dtype, is cast to it,
+        and held where copies of the model exchange it (_fsdp_collectives.py, foreach_reduce; AllReduceState).
+        """
         n, dtype = self.ranks, self.gathers
         sizes = [padded_elements(p, n) * ITEM_BYTES[(not p.packed and dtype) or p.dtype] for p in unit.pieces]
         trained = trained_pieces(unit)
         scattered = sum(padded_elements(p, n) * ITEM_BYTES[dtype or self.stored_dtype(p)] for p in trained)
         left = sum(block_bytes(self._part(p, 1).bytes) for p in trained)
         stored = sum(block_bytes(self._stored_bytes(p)) for p in unit.pieces)
+        output = block_bytes(scattered // n) if any(dtype not in ("", self.stored_dtype(p)) for p in trained) else 0
         return UnitBytes(
             buffer=block_bytes(sum(sizes)),
             weights=sum(map(block_bytes, sizes)),
@@ -136,21 +143,10 @@ class Fsdp2(Engine):
             gradients=gradient_blocks(unit.pieces, dtype),
             scattered=block_bytes(scattered),
             left=0 if self.on_host else left,
-            reducing=self._reducing(trained, block_bytes(scattered), left),
+            reducing=block_bytes(scattered) + max(0, left + output - gradient_blocks(trained[:-1], dtype)),
             stored=stored,
+            copied=output if self.placement.gpus > n else 0,
         )
-
-    def _reducing(self, trained: tuple[Piece, ...], scattered: int, left: int) -> int:
-        """First the input beside all gradients; then they are freed but for the last one, and the output is made.
-
-        The output is the rank's part of the gradients or, where that has another dtype, is cast to it.
-        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_collectives.py, foreach_reduce: a loop's variable
-        holds the last gradient.
-        """
-        dtype = self.gathers
-        cast = any(dtype not in ("", self.stored_dtype(piece)) for piece in trained)
-        freed = gradient_blocks(trained[:-1], dtype)
-        return max(scattered, scattered + left + (block_bytes(scattered // self.ranks) if cast else 0) - freed)
 
     @cached_property
     def sizes(self) -> dict[int | None, UnitBytes]:
@@ -164,7 +160,11 @@ class Fsdp2(Engine):
     def reduced(self) -> dict[int, int]:
         """A unit is reduced as soon as its layer has run backward; tied weights with the embedding."""
         waiting = {HEAD} if self.tied else set()
-        return {p: one.left - one.gradients for p, one in self.sizes.items() if p is not None and p not in waiting}
+        return {
+            p: one.left + one.copied - one.gradients
+            for p, one in self.sizes.items()
+            if p is not None and p not in waiting
+        }
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Around each part: its copy-out, its highest point, and the reduction of its gradients."""
@@ -184,7 +184,7 @@ class Fsdp2(Engine):
 
     def _forward(self, turn: Turn, standing: int) -> Iterator[Height]:
         place = turn.part.place
-        me, before = self.sizes[place], self.sizes[turn.earlier]
+        me, before = self.sizes[place], self._exchanged(turn.earlier)
         if self.tied and place == HEAD:  # gathered since the embedding
             yield Height(turn, "peak", max(standing, self.kept) + before.buffer)
             return
@@ -202,7 +202,9 @@ class Fsdp2(Engine):
         if place == HEAD:  # the loss runs backward before the head is asked for
             weights = max(me.weights, self.kept)
             yield Height(turn, "peak", weights)
-            yield Height(turn, "after", weights - (0 if self.tied else me.weights) + ahead, 0 if self.tied else me.reducing)
+            yield Height(
+                turn, "after", weights - (0 if self.tied else me.weights) + ahead, 0 if self.tied else me.reducing
+            )
         elif place == EMBEDDING:
             last = self.sizes[HEAD] if self.tied else me
             yield Height(turn, "peak", standing + (0 if self.tied else me.buffer), waiting)
@@ -229,7 +231,7 @@ class Fsdp2(Engine):
                 found.append(Transfer("reduce", me.scattered // self.ranks, among="copies"))
         return tuple(found)
 
-    def _exchanged(self, place: int) -> UnitBytes:
+    def _exchanged(self, place: int | None) -> UnitBytes:
         """The unit that comes and goes with a part: tied weights with the embedding."""
         if self.tied and place in (EMBEDDING, HEAD):
             return self.sizes[HEAD] if place == EMBEDDING else NOTHING
