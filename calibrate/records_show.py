@@ -58,11 +58,8 @@ def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> N
 
 def label(record: Comparison) -> str:
     """'llama-3.1-8b qlora 1x512 c'."""
-    return f"{record.model} {record.method} {_shape(record)}"
-
-
-def _shape(record: Comparison) -> str:
-    return shape_text(record.recipe, record.batch, record.seq_len, record.kind) + cards_text(record.placement)
+    shape = shape_text(record.recipe, record.batch, record.seq_len, record.kind)
+    return f"{record.model} {record.method} {shape}{cards_text(record.placement)}"
 
 
 def beyond_one_step(record: Comparison) -> Iterator[str]:
@@ -135,12 +132,12 @@ def _groups(records: Iterable[Comparison]) -> dict[str, list[Comparison]]:
         model = f"{record.model}, cut to {burst.cut}" if burst is not None and burst.cut else record.model
         own = " (own training)" if burst is not None and burst.origin == "training" else ""
         place = device.signature if device is not None else record.source
-        found.setdefault(f"{model}{own}; {place}", []).append(record)
+        found.setdefault(f"{model}{own}; {place}{cards_text(record.placement)}", []).append(record)
     return found
 
 
 def _cells(record: Comparison) -> tuple[str, ...]:
-    shape = _shape(record)
+    shape = shape_text(record.recipe, record.batch, record.seq_len, record.kind)
     predicted, measured, burst = record.predicted, record.measured, record.burst
     peak = gib(predicted.peak_allocated_bytes) if predicted is not None else "-"
     step = seconds(predicted.step_s) if predicted is not None else "-"

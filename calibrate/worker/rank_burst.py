@@ -6,8 +6,8 @@ allocator counts, where NCCL's own buffers are not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from advisor.costs.micro_batches import MicroBatch
 from advisor.specs import Placement, Recipe
 from calibrate.burst_record import Run
 from calibrate.measurement import Figures
-from calibrate.timeline import BUCKETS
+from calibrate.timeline import BUCKETS, Timeline
 from calibrate.worker.burst import Limits, Say, Training, alike, bytes_of, figures_of, static_terms
 from calibrate.worker.cpu_memory import MemoryReading
 from calibrate.worker.device import Device
@@ -25,6 +25,7 @@ from calibrate.worker.dryrun import add_static
 from calibrate.worker.rank_tracker import RankTracker
 from calibrate.worker.spread import spread_over
 
+WATCHED_STEPS = 3
 CPU = torch.device("cpu")
 
 
@@ -68,26 +69,26 @@ class RankTraining(Training):
         return found[0]
 
     def memory(self) -> MemoryReading:
-        """Of a step, without what gloo copies."""
+        """Of a step, without what gloo copies: the least of several, as its threads may let go of a tensor late."""
         if self.device.kind != "cpu":
             return super().memory()
-        with self._watched() as tracker:
-            self.step()
-        phases = tracker.timeline.phase_peaks()
+        timelines = [self._watched_step() for _ in range(WATCHED_STEPS)]
+        least = min(timelines, key=lambda one: max(phase.peak_bytes for phase in one.phase_peaks()))
+        phases = least.phase_peaks()
         self.forward_bytes = max(one.peak_bytes for one in phases if one.phase == "forward")
-        static = sum(tracker.timeline.static_bytes().values())
+        static = sum(least.static_bytes().values())
         return MemoryReading(max(one.peak_bytes for one in phases), static, 0, None, None, None)
 
-    @contextmanager
-    def _watched(self) -> Iterator[RankTracker]:
+    def _watched_step(self) -> Timeline:
         tracker = RankTracker({}, name_modules=False)
         add_static(tracker, self.model, self.optimizer, self.batches[0])
         for bucket in self.spread.buckets.values():
             tracker.add(bucket, BUCKETS, "")
         self._mark = tracker.mark
         with tracker:
-            yield tracker
+            self.step()
         self._mark = lambda _: None
+        return tracker.timeline
 
     def figures(self, memory: MemoryReading, run: Run) -> Figures:
         """Of this rank."""

@@ -1,8 +1,9 @@
 """One rank of a burst on several cards: torchrun starts as many as there are cards. Imports torch; run as `python -m`.
 
 All ranks share standard input and output with the launcher. The first one sends the first message, reads the job and
-gives it to the others, and answers, as `calibrate.worker.burst_worker` does; a rank whose step raises answers in its
-place. Each has one card. A rank ends when the other end of standard input is closed, whatever became of the launcher.
+gives it to the others, and answers, as `calibrate.worker.burst_worker` does; a rank that is refused or out of memory
+answers in its place, and one that fails ends, which its launcher reports. Each has one card. A rank ends when the
+launcher does, and when the other end of standard input is closed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +24,11 @@ from advisor.specs import Placement, Recipe
 from calibrate.worker.burst_worker import Say, end_with_parent, failure, load, next_line
 from calibrate.worker.trace_worker import claim_stdout, environment
 
+BETWEEN_RANKS = ("gloo", "nccl", "connection")
+"""In what a rank raises because another one has ended."""
+LATER_S = 2.0
+"""How much later such a rank ends, so that the launcher names the one that ended first."""
+POLL_S = 0.5
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -30,6 +37,7 @@ def main() -> None:
     rank = int(os.environ["RANK"])
     say = claim_stdout()
     end_with_parent()
+    _end_with_launcher()
     _see_one_card(int(os.environ["LOCAL_RANK"]))
     try:
         load(False)
@@ -43,8 +51,24 @@ def main() -> None:
         say({"refused": str(error)})
     except MemoryError:
         say({"out_of_memory": f"rank {rank}: this machine ran out of memory"})
-    except Exception as error:  # raised by a library: the launcher then ends the other ranks
-        say({what: f"rank {rank}: {text}" for what, text in failure(error).items()})
+    except Exception as error:
+        if text := failure(error).get("out_of_memory"):
+            say({"out_of_memory": f"rank {rank}: {text}"})
+        if any(name in str(error).lower() for name in BETWEEN_RANKS):
+            time.sleep(LATER_S)
+        raise
+
+
+def _end_with_launcher() -> None:
+    """End this process once another one is its parent."""
+    launcher = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == launcher:
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _see_one_card(local_rank: int) -> None:
