@@ -39,6 +39,7 @@ Trainer = Literal[
     "ms-swift",
     "nemo-automodel",
     "open-instruct",
+    "qlora",
 ]
 REPLACING: tuple[Variant, ...] = ("oft", "ia3", "vera")
 """Variants in LoRA's place."""
