@@ -133,7 +133,7 @@ class Fsdp2(Engine):
         sizes = [padded_elements(p, n) * ITEM_BYTES[(not p.packed and dtype) or p.dtype] for p in unit.pieces]
         trained = trained_pieces(unit)
         scattered = sum(padded_elements(p, n) * ITEM_BYTES[dtype or self.stored_dtype(p)] for p in trained)
-        left = sum(block_bytes(self._part(p, 1).bytes) for p in trained)
+        left = block_bytes(sum(self._part(p, 1).bytes for p in trained))  # one tensor, of which gradients are views
         stored = sum(block_bytes(self._stored_bytes(p)) for p in unit.pieces)
         output = block_bytes(scattered // n) if any(dtype not in ("", self.stored_dtype(p)) for p in trained) else 0
         return UnitBytes(
@@ -152,6 +152,10 @@ class Fsdp2(Engine):
     def sizes(self) -> dict[int | None, UnitBytes]:
         """The bytes of each unit, by the place of its part; a tied embedding's are the last unit's."""
         return {None: NOTHING, **{place: self._bytes_of(unit) for place, unit in self.by_place.items()}}
+
+    def gradients_bytes(self) -> int:
+        """What is left of each unit's."""
+        return sum(self._bytes_of(unit).left * unit.copies for unit in self.units.all)
 
     def accumulated_bytes(self) -> int:
         """Whole gradients, in the dtype of the gathered weights."""
