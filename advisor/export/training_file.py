@@ -11,11 +11,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
-from advisor.answer import Advice, Candidate, DataFile
+from advisor.answer import Advice, Candidate, DataFile, Plan
 from advisor.errors import InputError
 from advisor.export import Target
 from advisor.export.run import Run, TrainingFile
-from advisor.specs import CAUSAL, Placement, TracedModel
+from advisor.specs import CAUSAL, ModelSpec, Placement, TracedModel, Workload
 
 
 class Export(Protocol):
@@ -51,17 +51,7 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
         )
     if not row.recipe.upcast_logits:
         raise InputError("--no-upcast-logits is for a loop of one's own: every trainer's loss upcasts; leave it out")
-    data = advice.data_file or DataFile()
-    run = Run(
-        _seen_from(folder, advice.model_id) if os.path.exists(advice.model_id) else advice.model_id,
-        advice.model,
-        row.recipe,
-        advice.workload,
-        data.model_copy(update={"path": _seen_from(folder, data.path)}),
-        advice.gpu.gpus,
-        advice.gpu.bf16,
-        row.placement or Placement(),
-    )
+    run = run_of(advice, row, advice.workload, folder)
     trainer = {"auto": advice.trainer.name, "python": "transformers"}.get(target, target)
     _check_spread(run, trainer)
     export = export_of(trainer)
@@ -76,6 +66,22 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
     script = transformers.write(run)
     note = f"# Written for transformers, with the same knobs: there is no export for {trainer} yet.\n"
     return script._replace(text=note + script.text)
+
+
+def run_of(advice: Advice, plan: Plan, workload: Workload, folder: str = "") -> Run:
+    """A plan of an answer as a run whose files stand in `folder`."""
+    assert isinstance(advice.model, ModelSpec)
+    data = advice.data_file or DataFile()
+    return Run(
+        _seen_from(folder, advice.model_id) if os.path.exists(advice.model_id) else advice.model_id,
+        advice.model,
+        plan.recipe,
+        workload,
+        data.model_copy(update={"path": _seen_from(folder, data.path)}),
+        advice.gpu.gpus,
+        advice.gpu.bf16,
+        plan.placement or Placement(),
+    )
 
 
 def _check_spread(run: Run, trainer: str) -> None:

@@ -1,0 +1,52 @@
+"""A configuration file: whose it is, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+from advisor.configs.found import Found
+from advisor.configs.sheet import Sheet
+from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree
+from advisor.errors import BadConfig
+from advisor.files.guarded import named_path, read_text
+
+FORMATS = ("llamafactory", "axolotl", "trl")
+"""Modules of this package, in the order in which they are asked whose a file is."""
+_KNOWN = "known: YAML of Axolotl, LLaMA-Factory and TRL"
+_READERS: dict[str, Callable[[str, str], Tree]] = {".yaml": yaml_tree, ".yml": yaml_tree, ".json": json_tree}
+
+
+class Config(NamedTuple):
+    """A file that was read."""
+
+    path: str
+    text: str
+    tree: Tree
+    found: Found
+
+
+def read_config(path: str) -> Config:
+    """The training configuration at `path`; nothing in it is executed.
+
+    Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one that cannot be read.
+    """
+    file = named_path(path)
+    reader = _READERS.get(file.suffix.lower())
+    if reader is None:
+        raise BadConfig(f"{path}: not a kind of file that is read ({file.suffix or 'no ending'}); {_KNOWN}")
+    text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
+    tree = reader(text, path)
+    module = _format_of(tree, path)
+    return Config(path, text, tree, module.read(Sheet(path, tree)))
+
+
+def _format_of(tree: Tree, path: str) -> ModuleType:
+    for name in FORMATS:
+        module = import_module(f"advisor.configs.{name}")
+        if all(key in tree.values for key in module.MARKS):
+            return module
+    keys = ", ".join(list(tree.values)[:4]) or "none"
+    raise BadConfig(f"{path}: whose configuration it is cannot be told from its keys ({keys}, ...); {_KNOWN}")
