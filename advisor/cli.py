@@ -36,6 +36,9 @@ Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
             4 source unavailable, 130 interrupted
 """
 EXIT_NOTHING_FITS = 3
+EXIT_NOT_SURE = 5
+GATES = ("tight", "unknown", "does-not-fit")
+"""Verdicts of `advise check` that can fail a pipeline, the worst last."""
 
 
 def _complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
@@ -247,6 +250,40 @@ def compare(
 
         render_comparison(pairs, sys.stdout)
     return 0 if any(pair.advice.recommendation for pair in pairs) else EXIT_NOTHING_FITS
+
+
+@cli.command("check")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@knob_options()
+@click.option("--json", "as_json", is_flag=True, help="print a list of judged files as JSON")
+@click.option("--explain", is_flag=True, help="every key, and every change that is worth knowing")
+@click.option("--fail-on", metavar="VERDICT", default="tight", help=f"least bad verdict that fails: {', '.join(GATES)}")
+def check_command(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **knobs: Any) -> int:
+    """Judge training configurations before they are launched: does exactly this run fit?
+
+    Reads YAML of Axolotl, LLaMA-Factory and TRL; flags win over a file. Exits with 0 where all fit, 3 where one does
+    not, 5 where it is not known or only just fits.
+    """
+    if fail_on not in GATES:
+        raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
+    from advisor.advice.check import check
+
+    gpu = knobs.pop("gpu")
+    checked = [check(path, gpu, **knobs) for path in files]
+    if as_json:
+        click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
+    else:
+        from advisor.render.check import render_check
+
+        for number, one in enumerate(checked):
+            if number:
+                click.echo()
+            render_check(one, sys.stdout, explain=explain)
+    failing = GATES[GATES.index(fail_on) :]
+    failed = [one.verdict for one in checked if one.verdict.replace("_", "-") in failing]
+    if "does_not_fit" in failed:
+        return EXIT_NOTHING_FITS
+    return EXIT_NOT_SURE if failed else 0
 
 
 @cli.command("data")

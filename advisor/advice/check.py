@@ -79,6 +79,8 @@ def check(
     row = answer.candidates[0]
     why = tuple(map(_said, found.unread))
     why += tuple(f"not known: {one}" for one in row.evidence.unknown)
+    if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
+        why += (f"the trained layers end at number {found.last_layer}, which is not the model's last one",)
     verdict: Judged = row.verdict if row.verdict == "does_not_fit" or not why else "unknown"
     return _checked(
         config,
@@ -97,7 +99,7 @@ def _edits(config: Config, answer: Advice, row: Candidate) -> Iterator[Edit]:
 
     for change in answer.alternatives if answer.recommendation is None else (*answer.alternatives, *answer.prices):
         if change.plan is not None and change.plan.verdict != "does_not_fit":
-            same = not change.model and not change.card
+            same = not change.model and not change.card and not any("--trainer" in flag for flag in change.flags)
             diff = edited(config, answer, row, change.plan, change.workload) if same else ""
             yield Edit(text=change.text, flags=change.flags, verdict=change.plan.verdict, diff=diff)
 

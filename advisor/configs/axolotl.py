@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from advisor.configs.engines import read_engine
 from advisor.configs.found import Found
 from advisor.configs.sheet import Sheet
@@ -35,7 +37,6 @@ _OTHER = {
 }
 _UNSAID = {
     "lora_target_parameters": "adapters on parameters that no module holds",
-    "unfrozen_parameters": "parts of the model are trained by patterns; say --trained-layers and --modules-to-save",
     "torch_compile": "torch.compile changes memory and time",
     "tensor_parallel_size": "tensor parallelism",
     "context_parallel_size": "context parallelism",
@@ -59,6 +60,8 @@ _UNSAID = {
     "liger_cross_entropy": "a loss kernel that still makes all logits",
     "resize_token_embeddings_to_32x": "more rows in the vocabulary than the model's",
 }
+_OF_LAYERS = re.compile(r"(?:\]\*|layers)\\?\.\(?(\d+(?:\|\d+)*)\)?\\?\.")
+_OF_MODULE = re.compile(r"(embed_tokens|lm_head|norm)\\?\.?[*$]?$")
 _OFF = (0, 1, False, "")
 IDLE = frozenset(
     (
@@ -138,6 +141,7 @@ def _method(sheet: Sheet) -> bool:
         sheet.refuses("adapter", "adapters of another kind")
     if not adapter:
         sheet.sets("method", "full")
+        _unfrozen(sheet)
         return False
     keys = ["adapter", *(key for key, on in (("load_in_8bit", eight), ("load_in_4bit", four)) if on)]
     quantized = eight or four or stored or adapter == "qlora"
@@ -153,6 +157,21 @@ def _method(sheet: Sheet) -> bool:
     if not eight and sheet.get("bnb_config_kwargs.bnb_4bit_use_double_quant") is not None:
         sheet.takes("double_quant", "bnb_config_kwargs.bnb_4bit_use_double_quant")
     return True
+
+
+def _unfrozen(sheet: Sheet) -> None:
+    """Patterns of names of parameters, of which those that whole layers and modules have are understood."""
+    modules: list[str] = []
+    for pattern in sheet.get("unfrozen_parameters") or []:
+        layers, module = _OF_LAYERS.search(str(pattern)), _OF_MODULE.search(str(pattern))
+        if layers is not None:
+            sheet.layers("unfrozen_parameters", layers[1].split("|"))
+        elif module is not None:
+            modules.append(module[1])
+        else:
+            sheet.loses("unfrozen_parameters", "a pattern of names; say --trained-layers and --modules-to-save")
+    if modules:
+        sheet.sets("modules_to_save", modules, "unfrozen_parameters")
 
 
 def _adapters(sheet: Sheet) -> None:
@@ -173,8 +192,7 @@ def _adapters(sheet: Sheet) -> None:
         sheet.sets("variant", start, "peft_init_lora_weights")
     if sheet.get("peft_autocast_adapter_dtype") is False:
         sheet.sets("adapter_dtype", "bfloat16", "peft_autocast_adapter_dtype")
-    if sheet.get("peft_layers_to_transform"):
-        sheet.loses("peft_layers_to_transform", "adapters on some layers; say --trained-layers for the last ones")
+    sheet.layers("peft_layers_to_transform", sheet.get("peft_layers_to_transform"))
     sheet.get("peft.loftq_config")
 
 
@@ -184,6 +202,7 @@ def _rows(sheet: Sheet) -> None:
     sheet.takes("neftune", "neftune_noise_alpha")
     packed = sheet.has("sample_packing")
     sheet.sets("packing", packed, *(["sample_packing"] if sheet.peek("sample_packing") is not None else []))
+    sheet.takes("pad_to_multiple_of", "pad_to_multiple_of")
     if packed:
         sheet.get("pad_to_sequence_len")
     elif sheet.has("batch_flattening"):
@@ -247,8 +266,7 @@ def _checkpointing(sheet: Sheet) -> None:
             sheet.takes("reentrant", "gradient_checkpointing_kwargs.use_reentrant")
     sheet.get("gradient_checkpointing_kwargs")
     key = next((key for key in ("attn_implementation", *_ATTENTION) if sheet.has(key)), "")
-    if key:
-        sheet.sets("attention", _ATTENTION.get(key, sheet.get(key)), key)
+    sheet.sets("attention", _ATTENTION.get(key, sheet.get(key)) if key else "sdpa", *([key] if key else []))
 
 
 def _kernels(sheet: Sheet, adapted: bool) -> None:

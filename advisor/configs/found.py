@@ -45,5 +45,7 @@ class Found(NamedTuple):
     """An epoch; 0: none, or as many as the tool does by itself."""
     most_steps: int = 0
     """Optimizer steps at which the job ends; 0: after its epochs."""
+    last_layer: int | None = None
+    """The number of the last of the layers that are trained, from 0, where the file numbers them."""
     written: str = ""
     """The target of `--write` whose files have these keys; '' where there is none."""

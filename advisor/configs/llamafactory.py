@@ -175,6 +175,7 @@ def _code(sheet: Sheet) -> None:
         sheet.sets("offload", "activations", "use_unsloth_gc")
     sheet.sets("gradient_checkpointing", not off, *([key] if sheet.peek(key) is not None else []))
     sheet.takes("reentrant", "use_reentrant_gc")
+    sheet.sets("expandable_segments", False)  # launcher.py sets it for several cards only
     words = {"disabled": "eager", "auto": "sdpa"}
     word = sheet.get("flash_attn", "auto")
     sheet.sets("attention", words.get(word, word), *(["flash_attn"] if sheet.peek("flash_attn") else []))

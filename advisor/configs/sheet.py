@@ -27,6 +27,7 @@ class Sheet:
         self._unread: list[Unread] = []
         self._other: list[Unread] = []
         self._taken: dict[str, None] = {}
+        self.last_layer: int | None = None
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a key, taken; `default` where the file has none or null. A dot reaches into a mapping."""
@@ -82,6 +83,21 @@ class Sheet:
         steps = 1 if accumulation is None else int(self.number(key, accumulation))
         self.sets("batch_size", int(self.knobs["micro_batch"]) * steps, *([key] if self.peek(key) is not None else []))
 
+    def layers(self, key: str, numbers: Any) -> None:
+        """The numbers of the layers that are trained: the last ones, if the last of them is the model's."""
+        if not numbers:
+            return
+        try:
+            wanted = sorted({int(one) for one in (numbers if isinstance(numbers, list) else [numbers])})
+        except (TypeError, ValueError):
+            self.loses(key, "no numbers of layers")
+            return
+        if wanted != list(range(wanted[0], wanted[-1] + 1)):
+            self.loses(key, "some layers, which are not the last ones")
+            return
+        self.sets("trained_layers", len(wanted), key)
+        self.last_layer = wanted[-1]
+
     def data(self, key: str) -> None:
         """The data set, which is read where it is one file that is here; else its rows are not known."""
         listed = self.get(key)
@@ -128,6 +144,7 @@ class Sheet:
             unread=tuple(self._unread),
             idle=tuple(key for key in left if key not in unknown),
             other=tuple(self._other),
+            last_layer=self.last_layer,
             **more,
         )
 

@@ -122,6 +122,7 @@ def _code(sheet: Sheet) -> None:
     for one in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
         if sheet.get(f"{one}.use_reentrant") is not None:
             sheet.takes("reentrant", f"{one}.use_reentrant")
+    sheet.sets("expandable_segments", False)
     word = sheet.get("attn_implementation")
     sheet.sets("attention", word or "sdpa", *(["attn_implementation"] if word else []))
     if sheet.has("use_liger_kernel"):

@@ -179,6 +179,7 @@ def _unsaid(run: Run) -> str:
             "a 4-bit format other than double-quantized nf4",
         ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
+        (not recipe.expandable_segments, "no-expandable-segments (set PYTORCH_ALLOC_CONF before it starts)"),
         (recipe.base_dtype != DTYPES[_half(run)], f"base-dtype {recipe.base_dtype}"),
         (
             run.workload.packing and run.workload.packing_strategy != "varlen",
