@@ -43,6 +43,7 @@ class Checked(Frozen):
     format: str
     verdict: Judged
     why: tuple[str, ...]  # of a verdict 'unknown'; else empty
+    not_known: tuple[str, ...] = ()  # what runs in the step and is not mirrored: with it nothing surely fits
     uses: tuple[Use, ...]
     unread: tuple[Unread, ...]
     idle: tuple[str, ...]
@@ -63,6 +64,7 @@ def check(
     config = read_config(path)
     given = {name: value for name, value in knobs.items() if value is not None}
     found = config.found
+    gpu = gpu or found.card or None
     if gpu is None:
         raise InputError(f"{shown(path)} names no card: add --gpu, for example --gpu 24GB")
     of_flags = cards_of(gpu, catalog, read_question(given))[2]  # what was typed is refused before the file is judged
@@ -77,8 +79,10 @@ def check(
     except AdvisorError as error:
         return _checked(config, "unknown", (str(error),), assumed=assumed)
     row = answer.candidates[0]
+    if "seq_len" not in asked and "data" not in asked:
+        longest = answer.workload.seq_len
+        assumed = (*assumed, f"the file does not say how long rows are: --seq-len {longest} is taken for the longest")
     why = tuple(map(_said, found.unread))
-    why += tuple(f"not known: {one}" for one in row.evidence.unknown)
     if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
         why += (f"the trained layers end at number {found.last_layer}, which is not the model's last one",)
     verdict: Judged = row.verdict if row.verdict == "does_not_fit" or not why else "unknown"
@@ -87,6 +91,7 @@ def check(
         verdict,
         why if verdict == "unknown" else (),
         assumed=assumed,
+        not_known=row.evidence.unknown,
         total_s=_total(found, row),
         advice=answer,
         edits=tuple(_edits(config, answer, row)),

@@ -47,5 +47,7 @@ class Found(NamedTuple):
     """Optimizer steps at which the job ends; 0: after its epochs."""
     last_layer: int | None = None
     """The number of the last of the layers that are trained, from 0, where the file numbers them."""
+    card: str = ""
+    """The card that the file names."""
     written: str = ""
     """The target of `--write` whose files have these keys; '' where there is none."""

@@ -7,16 +7,21 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
+from advisor.configs.calls import notebook_tree, python_tree
 from advisor.configs.found import Found
 from advisor.configs.sheet import Sheet
+from advisor.configs.shell import shell_tree
 from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree
 from advisor.errors import BadConfig
 from advisor.files.guarded import named_path, read_text
 
-FORMATS = ("llamafactory", "axolotl", "trl")
+FORMATS = ("swift", "llamafactory", "axolotl", "torchtune", "litgpt", "trl", "scripts")
 """Modules of this package, in the order in which they are asked whose a file is."""
-_KNOWN = "known: YAML of Axolotl, LLaMA-Factory and TRL"
-_READERS: dict[str, Callable[[str, str], Tree]] = {".yaml": yaml_tree, ".yml": yaml_tree, ".json": json_tree}
+_KNOWN = (
+    "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune and LitGPT, scripts and notebooks of Unsloth, TRL and "
+    "transformers, shell scripts of ms-swift"
+)
+_READERS: dict[str, Callable[[str, str], Tree]] = {".yaml": yaml_tree, ".yml": yaml_tree, ".json": json_tree, ".py": python_tree, ".ipynb": notebook_tree, ".sh": shell_tree}
 
 
 class Config(NamedTuple):

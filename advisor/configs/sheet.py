@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from copy import copy
 from typing import Any
 
+from advisor.configs.calls import Computed
 from advisor.configs.found import Found, Unread, Use
 from advisor.configs.tree import Tree
 from advisor.errors import AdvisorError, BadConfig
@@ -27,19 +29,31 @@ class Sheet:
         self._unread: list[Unread] = []
         self._other: list[Unread] = []
         self._taken: dict[str, None] = {}
-        self.last_layer: int | None = None
+        self.prefix = ""
+        self._last_layers: list[int] = []
+
+    def at(self, prefix: str) -> Sheet:
+        """The same sheet for keys that all start with `prefix`: 'arguments.'."""
+        part = copy(self)
+        part.prefix = self.prefix + prefix
+        return part
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a key, taken; `default` where the file has none or null. A dot reaches into a mapping."""
         value = self.peek(key)
-        if value is not None:
-            self._taken[key] = None
-        return default if value is None else value
+        if value is None:
+            return default
+        if isinstance(value, Computed):
+            if self.prefix + key not in self._taken:
+                self.loses(key, "only the run knows it")
+            return default
+        self._taken[self.prefix + key] = None
+        return value
 
     def peek(self, key: str) -> Any:
         """The value of a key, which stays for others to take; None where the file has none."""
         value: Any = self.tree.values
-        for part in key.split("."):
+        for part in (self.prefix + key).split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
@@ -58,7 +72,7 @@ class Sheet:
         self.knobs[knob] = value
         flags = _flag(knob, value)
         for key in keys or ("",):
-            self._uses.append(Use(key=key, value=_shown(self.peek(key)) if key else "", line=self._line(key), flags=flags))
+            self._uses.append(Use(key=self.prefix + key if key else "", value=_shown(self.peek(key)) if key else "", line=self._line(key), flags=flags))
 
     def takes(self, knob: str, key: str, default: Any = None) -> None:
         """The knob that has a key's own value; `default` is the tool's, where the file has none."""
@@ -67,6 +81,13 @@ class Sheet:
             self.sets(knob, value, key)
         elif default is not None:
             self.sets(knob, default)
+
+    def takes_if_known(self, knob: str, key: str) -> None:
+        """The same for a knob that changes neither memory nor time: a value that only the run knows is left."""
+        if isinstance(self.peek(key), Computed):
+            self._taken[self.prefix + key] = None
+        else:
+            self.takes(knob, key)
 
     def number(self, key: str, value: Any) -> float:
         """A number that a file has. Raises BadConfig for anything else."""
@@ -96,7 +117,7 @@ class Sheet:
             self.loses(key, "some layers, which are not the last ones")
             return
         self.sets("trained_layers", len(wanted), key)
-        self.last_layer = wanted[-1]
+        self._last_layers.append(wanted[-1])
 
     def data(self, key: str) -> None:
         """The data set, which is read where it is one file that is here; else its rows are not known."""
@@ -109,30 +130,27 @@ class Sheet:
 
     def loses(self, key: str, why: str) -> None:
         """A key that changes memory or time in a way that no knob says."""
-        self.get(key)
-        self._unread.append(Unread(key=key, value=_shown(self.peek(key)), line=self._line(key), why=why))
+        self._taken[self.prefix + key] = None
+        self._unread.append(Unread(key=self.prefix + key, value=_shown(self.peek(key)), line=self._line(key), why=why))
 
     def refuses(self, key: str, why: str) -> None:
         """A key by which this is another kind of run."""
-        self.get(key)
-        self._other.append(Unread(key=key, value=_shown(self.peek(key)), line=self._line(key), why=why))
+        self._taken[self.prefix + key] = None
+        self._other.append(Unread(key=self.prefix + key, value=_shown(self.peek(key)), line=self._line(key), why=why))
 
-    def left(self) -> Iterator[str]:
-        """Keys with a value that were not taken, those of mappings by their paths."""
-        yield from self._left(self.tree.values, "")
-
-    def _left(self, values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    def _left(self, values: Mapping[str, Any], opened: Set[str], prefix: str = "") -> Iterator[str]:
+        """Keys with a value that were not taken; mappings of which some keys are known are looked into."""
         for key, value in values.items():
             path = prefix + key
-            inside = isinstance(value, Mapping) and any(one.startswith(f"{path}.") for one in self._taken)
-            if inside:
-                yield from self._left(value, f"{path}.")
+            if isinstance(value, Mapping) and path in opened:
+                yield from self._left(value, opened, f"{path}.")
             elif path not in self._taken and value not in (None, "", [], {}):
                 yield path
 
     def found(self, format: str, trainer: Trainer, idle: frozenset[str], **more: Any) -> Found:
         """The file as a question; keys that were not taken and are not `idle` are unread."""
-        left = list(self.left())
+        opened = {key.rsplit(".", 1)[0] for key in (*self._taken, *idle) if "." in key}
+        left = list(self._left(self.tree.values, opened))
         unknown = [key for key in left if key not in idle and key.split(".")[0] not in idle]
         for key in unknown:
             self.loses(key, "not known here, so that it may change memory or time")
@@ -144,16 +162,16 @@ class Sheet:
             unread=tuple(self._unread),
             idle=tuple(key for key in left if key not in unknown),
             other=tuple(self._other),
-            last_layer=self.last_layer,
+            last_layer=self._last_layers[-1] if self._last_layers else None,
             **more,
         )
 
     def _where(self, key: str) -> str:
         line = self._line(key)
-        return f"line {line}, {key}" if line else key
+        return f"line {line}, {self.prefix}{key}" if line else self.prefix + key
 
     def _line(self, key: str) -> int:
-        return self.tree.lines.get(key, 0)
+        return self.tree.lines.get(self.prefix + key, 0)
 
 
 def _shown(value: Any) -> str:

@@ -32,6 +32,8 @@ def render_check(checked: Checked, file: TextIO, *, explain: bool = False) -> No
         heading(console, "Left out, and may need more")
         for one in checked.unread:
             say(console, f"- line {one.line}, {one.key}: {one.value} ({one.why})", indent=2)
+    for text in checked.not_known:
+        say(console, f"- not known: {text}", indent=2)
     _understood(console, checked, explain)
     edits = checked.edits if explain else checked.edits[:_MOST_EDITS]
     if edits:
@@ -46,7 +48,8 @@ def render_check(checked: Checked, file: TextIO, *, explain: bool = False) -> No
 
 def verdict_line(checked: Checked) -> str:
     """'axolotl.yml (Axolotl YAML): fits. QLoRA of llama-3-8b needs 11.2 to 12.0 of 22.5 GiB; 1.2 h to 1.9 h.'"""
-    start = f"{checked.path} ({checked.format}): {WORDS[checked.verdict]}"
+    likely = checked.verdict == "tight" and checked.not_known
+    start = f"{checked.path} ({checked.format}): {'likely fits' if likely else WORDS[checked.verdict]}"
     if checked.advice is None:
         return f"{start}."
     advice, row = checked.advice, checked.advice.candidates[0]
