@@ -54,7 +54,12 @@ class Checked(Frozen):
 
 
 def check(
-    path: str, gpu: str | None = None, *, catalog: Catalog = advisor.catalog, progress: Progress | None = None, **knobs: Any
+    path: str,
+    gpu: str | None = None,
+    *,
+    catalog: Catalog = advisor.catalog,
+    progress: Progress | None = None,
+    **knobs: Any,
 ) -> Checked:
     """Judge the run that the configuration file at `path` describes, on `gpu`.
 
@@ -169,4 +174,3 @@ def _total(found: Found, row: Candidate) -> Interval | None:
     if row.time is None or not found.most_steps or row.time.steps <= found.most_steps:
         return None if row.time is None else row.time.total_s
     return row.time.total_s.times(found.most_steps / row.time.steps)
-

@@ -6,6 +6,7 @@ import re
 
 from advisor.configs.engines import read_engine
 from advisor.configs.found import Found
+from advisor.configs.idle import AXOLOTL
 from advisor.configs.sheet import Sheet
 
 MARKS = ("base_model",)
@@ -62,38 +63,6 @@ _UNSAID = {
 }
 _OF_LAYERS = re.compile(r"(?:\]\*|layers)\\?\.\(?(\d+(?:\|\d+)*)\)?\\?\.")
 _OF_MODULE = re.compile(r"(embed_tokens|lm_head|norm)\\?\.?[*$]?$")
-_OFF = (0, 1, False, "")
-IDLE = frozenset(
-    (
-        *("learning_rate", "output_dir", "warmup_ratio", "warmup_steps", "tf32", "lr_scheduler", "lr_scheduler_kwargs"),
-        *("logging_steps", "saves_per_epoch", "save_steps", "save_strategy", "save_total_limit", "save_only_model"),
-        *("save_first_step", "save_safetensors", "weight_decay", "dataset_prepared_path", "model_type", "strict"),
-        *("tokenizer_type", "tokenizer_config", "tokenizer_use_fast", "tokenizer_legacy", "tokenizer_save_jinja_files"),
-        *("tokenizer_use_mistral_common", "chat_template", "chat_template_jinja", "special_tokens", "tokens"),
-        *("eot_tokens", "ddp_find_unused_parameters", "ddp_timeout", "loss_watchdog_threshold", "loss_watchdog_patience"),
-        *("adam_beta1", "adam_beta2", "adam_epsilon", "adam_eps", "max_grad_norm", "train_on_inputs", "seed", "debug"),
-        *("lora_fan_in_fan_out", "early_stopping_patience", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name"),
-        *("wandb_run_id", "wandb_log_model", "use_wandb", "mlflow_tracking_uri", "mlflow_experiment_name", "hub_model_id"),
-        *("hub_strategy", "push_dataset_to_hub", "hf_use_auth_token", "auto_resume_from_checkpoints", "local_rank"),
-        *("resume_from_checkpoint", "lr_quadratic_warmup", "cosine_constant_lr_ratio", "cosine_min_lr_ratio"),
-        *("revision_of_model", "shuffle_merged_datasets", "base_model_config", "base_model_ignore_patterns", "device_map"),
-        *("evaluation_strategy", "eval_strategy", "eval_table_size", "eval_max_new_tokens", "do_causal_lm_eval"),
-        *("eval_causal_lm_metrics", "dataset_exact_deduplication", "use_otel_metrics", "otel_metrics_host"),
-        *("otel_metrics_port", "use_swanlab", "swanlab_project", "swanlab_experiment_name", "swanlab_description"),
-        *("swanlab_mode", "swanlab_log_completions", "low_cpu_mem_usage", "use_eaft", "eaft_alpha", "eaft_k"),
-        *("dataset_processes", "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory"),
-        *("default_system_message", "lora_model_dir", "loraplus_lr_embedding", "remove_unused_columns", "xformers_version"),
-        *("gptq_disable_exllama", "trust_remote_code", "curriculum_sampling", "embedding_lr", "embedding_lr_scale"),
-        *("lora_alpha_pattern", "fsdp_version", "dp_shard_size", "liger_rms_norm_gated", "use_tensorboard", "bench_dataset"),
-        *("shuffle_before_merging_datasets", "excess_length_strategy", "is_falcon_derived_model", "plugins", "torchdistx_path"),
-        *("is_llama_derived_model", "is_mistral_derived_model", "is_qwen_derived_model", "skip_prepare_dataset"),
-        *("sample_packing_eff_est", "sample_packing_bin_size", "sample_packing_group_size", "sample_packing_sequentially"),
-        *("multipack_real_batches", "eval_sample_packing", "gc_steps", "include_tokens_per_second", "profiler_steps"),
-        *("experimental_skip_move_to_device", "streaming_multipack_buffer_size", "streaming", "pretrain_multipack_attn"),
-        *("loftq_config", "tokenizer_save_jinja_files", "hub_revision", "model_revision", "test_datasets", "bfloat16"),
-    )
-)
-"""Keys that change neither the memory nor the time of a step."""
 
 
 def read(sheet: Sheet) -> Found:
@@ -102,7 +71,7 @@ def read(sheet: Sheet) -> Found:
         if sheet.has(key):
             sheet.refuses(key, why)
     for key, why in _UNSAID.items():
-        if sheet.get(key) not in (None, *_OFF, [], {}):
+        if not sheet.is_off(key):
             sheet.loses(key, why)
     sheet.takes("model", "base_model")
     adapted = _method(sheet)
@@ -123,7 +92,7 @@ def read(sheet: Sheet) -> Found:
     return sheet.found(
         "Axolotl YAML",
         "axolotl",
-        IDLE,
+        AXOLOTL,
         held_out=sheet.number("val_set_size", held_out),
         evaluations=sheet.number("evals_per_epoch", evaluations),
         most_steps=int(sheet.number("max_steps", sheet.get("max_steps", 0))),
@@ -146,7 +115,9 @@ def _method(sheet: Sheet) -> bool:
     keys = ["adapter", *(key for key, on in (("load_in_8bit", eight), ("load_in_4bit", four)) if on)]
     quantized = eight or four or stored or adapter == "qlora"
     sheet.sets("method", ("q" if quantized else "") + ("dora" if dora else "lora"), *keys)
-    if sheet.get("model_quantization_config") == "Mxfp4Config" and sheet.has("model_quantization_config_kwargs.dequantize"):
+    if sheet.get("model_quantization_config") == "Mxfp4Config" and sheet.has(
+        "model_quantization_config_kwargs.dequantize"
+    ):
         sheet.get("model_quantization_config_kwargs")  # the weights are made 16 bits of while they are loaded
     elif sheet.peek("model_quantization_config"):
         sheet.loses("model_quantization_config", "a base quantized in another way")

@@ -158,7 +158,11 @@ def _value(node: ast.expr, known: dict[str, Any]) -> Any:
         return value if isinstance(value, Computed) else not value
     if isinstance(node, ast.IfExp):
         test = _value(node.test, known)
-        return Computed(ast.unparse(node)) if isinstance(test, Computed) else _value(node.body if test else node.orelse, known)
+        return (
+            Computed(ast.unparse(node))
+            if isinstance(test, Computed)
+            else _value(node.body if test else node.orelse, known)
+        )
     if isinstance(node, (ast.List, ast.Tuple)):
         found = [_value(one, known) for one in node.elts]
         return Computed(ast.unparse(node)) if any(isinstance(one, Computed) for one in found) else found

@@ -51,7 +51,7 @@ def _beside(sheet: Sheet, path: str) -> Mapping[str, Any] | None:
 
 
 def _fsdp(sheet: Sheet) -> None:
-    """FSDP1 unless version 2 is said: accelerate's own default (utils/dataclasses.py, FullyShardedDataParallelPlugin)."""
+    """FSDP1 unless version 2 is said: accelerate 1.15, utils/dataclasses.py, FullyShardedDataParallelPlugin."""
     config = sheet.get("fsdp_config") or {}
     sheet.get("fsdp")
     version = str(sheet.get("fsdp_version") or (config.get("fsdp_version") if isinstance(config, Mapping) else "") or 1)

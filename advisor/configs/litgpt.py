@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.configs.found import Found
+from advisor.configs.idle import LITGPT
 from advisor.configs.sheet import Sheet
 
 MARKS = ("checkpoint_dir", "train")
@@ -23,16 +24,14 @@ _PRECISIONS = {
     "bf16-mixed": ("float32", True),
     "16-mixed": ("float32", True),
 }
-_QUANTIZED = {"bnb.nf4": ("nf4", False), "bnb.nf4-dq": ("nf4", True), "bnb.fp4": ("fp4", False), "bnb.fp4-dq": ("fp4", True), "bnb.int8": ("int8", False)}
+_QUANTIZED = {
+    "bnb.nf4": ("nf4", False),
+    "bnb.nf4-dq": ("nf4", True),
+    "bnb.fp4": ("fp4", False),
+    "bnb.fp4-dq": ("fp4", True),
+    "bnb.int8": ("int8", False),
+}
 _OPTIMIZERS = {"AdamW": "adamw_foreach", "Adam": "adamw_foreach", "SGD": "sgd", "torch.optim.AdamW": "adamw_foreach"}
-_IDLE = frozenset(
-    """
-    out_dir logger_name seed resume access_token train.save_interval train.log_interval train.lr_warmup_steps
-    train.lr_warmup_fraction train.max_tokens train.max_norm train.min_lr train.tie_embeddings eval.interval eval.max_new_tokens
-    eval.max_iters eval.initial_validation eval.final_validation eval.evaluate_example data optimizer.init_args lora_alpha
-    optimizer optimizer.class_path log
-    """.split()
-)
 
 
 def read(sheet: Sheet) -> Found:
@@ -58,7 +57,7 @@ def read(sheet: Sheet) -> Found:
     sheet.sets("attention", "sdpa")
     sheet.sets("expandable_segments", False)
     steps = sheet.get("train.max_steps", 0)
-    return sheet.found("LitGPT YAML", "litgpt", _IDLE, most_steps=int(sheet.number("train.max_steps", steps)))
+    return sheet.found("LitGPT YAML", "litgpt", LITGPT, most_steps=int(sheet.number("train.max_steps", steps)))
 
 
 def _adapters(sheet: Sheet) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from advisor.configs.found import Found
+from advisor.configs.idle import LLAMAFACTORY
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import IDLE, most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments
 
 MARKS = ("finetuning_type", "model_name_or_path")
 _STAGES = ("sft", "pt")
@@ -17,7 +18,6 @@ _OTHER = {
     "use_mca": "Megatron trains it",
     "use_megatron_bridge": "Megatron trains it",
     "use_hyper_parallel": "several kinds of parallelism",
-    "adapter_name_or_path": "",
 }
 _UNSAID = {
     "upcast_layernorm": "norms in fp32",
@@ -29,23 +29,6 @@ _UNSAID = {
     "freeze_trainable_modules": "parts of layers are trained",
 }
 _LOW_RANK = ("galore", "apollo")
-_IDLE = IDLE | frozenset(
-    """
-    trust_remote_code do_train dataset eval_dataset dataset_dir media_dir template max_samples overwrite_cache
-    preprocessing_num_workers preprocessing_batch_size plot_loss use_fast_tokenizer cache_dir model_revision
-    low_cpu_mem_usage rope_scaling moe_aux_loss_coef train_from_scratch infer_backend offload_folder use_kv_cache
-    hf_hub_token ms_hub_token om_hub_token print_param_status use_dft_loss use_asft_loss asft_alpha use_eaft_loss
-    eaft_alpha loraplus_lr_embedding pissa_iter pissa_convert create_new_adapter galore_target galore_update_interval
-    galore_scale galore_proj_type apollo_target apollo_update_interval apollo_scale apollo_proj apollo_proj_type
-    apollo_scale_type apollo_scale_front use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode
-    swanlab_api_key swanlab_logdir compute_accuracy disable_shuffling early_stopping_steps
-    include_effective_tokens_per_second train_on_prompt mask_history streaming buffer_size mix_strategy
-    interleave_probs ignore_pad_token_for_loss eval_on_each_dataset tool_format default_system enable_thinking
-    tokenized_path split_special_tokens add_tokens add_special_tokens ray_run_name ray_storage_path ray_num_workers
-    quantization_device_map oft_block_size video_max_pixels video_fps video_maxlen image_min_pixels
-    data_shared_file_system disable_gradient_checkpointing_kwargs module_dropout oft_rank adapter_folder
-    """.split()
-)
 
 
 def read(sheet: Sheet) -> Found:
@@ -54,7 +37,7 @@ def read(sheet: Sheet) -> Found:
     if stage not in _STAGES:
         sheet.refuses("stage", "another objective than supervised fine-tuning")
     for key, why in _OTHER.items():
-        if why and sheet.has(key):
+        if sheet.has(key):
             sheet.refuses(key, why)
     for key, why in _UNSAID.items():
         if sheet.get(key) not in (None, False, "all"):
@@ -71,7 +54,7 @@ def read(sheet: Sheet) -> Found:
     return sheet.found(
         "LLaMA-Factory YAML",
         "llamafactory",
-        _IDLE,
+        LLAMAFACTORY,
         held_out=held_out,
         most_steps=most_steps(sheet),
         written="llamafactory",

@@ -21,7 +21,14 @@ _KNOWN = (
     "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune and LitGPT, scripts and notebooks of Unsloth, TRL and "
     "transformers, shell scripts of ms-swift"
 )
-_READERS: dict[str, Callable[[str, str], Tree]] = {".yaml": yaml_tree, ".yml": yaml_tree, ".json": json_tree, ".py": python_tree, ".ipynb": notebook_tree, ".sh": shell_tree}
+_READERS: dict[str, Callable[[str, str], Tree]] = {
+    ".yaml": yaml_tree,
+    ".yml": yaml_tree,
+    ".json": json_tree,
+    ".py": python_tree,
+    ".ipynb": notebook_tree,
+    ".sh": shell_tree,
+}
 
 
 class Config(NamedTuple):

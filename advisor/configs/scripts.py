@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from advisor.configs.calls import Computed
 from advisor.configs.found import Found
+from advisor.configs.idle import SCRIPTS
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import IDLE, most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments
 from advisor.specs import Trainer
 
 MARKS = ("model",)
 _UNSLOTH = ("FastLanguageModel", "FastModel", "FastVisionModel", "FastTextModel")
 _SFT = ("SFTTrainer", "UnslothTrainer", "Trainer", "Seq2SeqTrainer")
 _OTHER_MODELS = ("AutoModelForSequenceClassification",)
-_IDLE = frozenset(
-    f"{group}.{key}"
-    for group, keys in {
-        "model": "token trust_remote_code device_map cache_dir use_cache revision low_cpu_mem_usage dtype torch_dtype "
-        "model_name quantization_config max_lora_rank use_exact_model_name return_logits fullgraph",
-        "adapters": "random_state loftq_config bias task_type inference_mode init_lora_weights use_gradient_checkpointing "
-        "fan_in_fan_out max_seq_length temporary_location layers_pattern finetune_language_layers",
-        "storage": "bnb_4bit_compute_dtype bnb_4bit_quant_storage llm_int8_threshold llm_int8_enable_fp32_cpu_offload",
-        "trainer": "model tokenizer processing_class train_dataset eval_dataset dataset_text_field dataset_num_proc args "
-        "data_collator callbacks compute_metrics formatting_func dataset_kwargs peft_config optimizers preprocess_logits_for_metrics",
-        "arguments": "embedding_learning_rate dataset_text_field dataset_num_proc dataset_kwargs skip_prepare_dataset "
-        "completion_only_loss assistant_only_loss eos_token pad_token chat_template_path shuffle_dataset "
-        + " ".join(IDLE),
-    }.items()
-    for key in keys.split()
-) | {"loader", "classes", "card"}
 
 
 def read(sheet: Sheet) -> Found:
@@ -52,7 +37,7 @@ def read(sheet: Sheet) -> Found:
     return sheet.found(
         {"unsloth": "Unsloth script", "trl": "TRL script", "transformers": "transformers script"}[trainer],
         trainer,
-        _IDLE,
+        SCRIPTS,
         most_steps=most_steps(arguments),
         card=card if isinstance(card, str) else "",
     )
@@ -94,7 +79,9 @@ def _method(sheet: Sheet, trainer: Trainer) -> None:
     name = ("q" if four or eight else "") + ("dora" if adapters.has("use_dora") else "lora")
     where.sets("method", name, *([key] if where.peek(key) is not None else []))
     if four or eight:
-        word = "int8" if eight and not (four and where.peek("load_in_4bit")) else storage.get("bnb_4bit_quant_type", "nf4")
+        word = (
+            "int8" if eight and not (four and where.peek("load_in_4bit")) else storage.get("bnb_4bit_quant_type", "nf4")
+        )
         word = "fp4" if word == "nf4" and has_storage and storage.peek("bnb_4bit_quant_type") is None else word
         sheet.sets("quant", word)
         if has_storage and not eight:
@@ -103,7 +90,7 @@ def _method(sheet: Sheet, trainer: Trainer) -> None:
     adapters.takes_if_known("alpha", "lora_alpha")
     adapters.takes("dropout", "lora_dropout", 0.0)
     names, saved = adapters.get("target_modules"), list(adapters.get("modules_to_save") or [])
-    if isinstance(names, list) and not isinstance(names, Computed):
+    if isinstance(names, list):
         saved += [one for one in names if one in ("embed_tokens", "lm_head") and trainer == "unsloth"]
         names = [one for one in names if one not in saved]
     if names:
@@ -116,12 +103,13 @@ def _method(sheet: Sheet, trainer: Trainer) -> None:
     if adapters.has("use_rslora"):
         adapters.sets("variant", "rslora", "use_rslora")
     adapters.layers("layers_to_transform", adapters.get("layers_to_transform"))
-    for one in ("finetune_vision_layers", "finetune_attention_modules", "finetune_mlp_modules", "target_parameters"):
-        value = adapters.get(one)
-        if one.startswith("finetune_vision") and value:
-            adapters.sets("train_tower", True, one)
-        elif one == "target_parameters" and value or one.startswith("finetune_") and value is False and "vision" not in one:
+    if adapters.has("finetune_vision_layers"):
+        adapters.sets("train_tower", True, "finetune_vision_layers")
+    for one in ("finetune_attention_modules", "finetune_mlp_modules"):
+        if adapters.get(one) is False:
             adapters.loses(one, "only some kinds of layers get adapters; say --target-modules")
+    if adapters.get("target_parameters"):
+        adapters.loses("target_parameters", "adapters on parameters that no module holds")
 
 
 def _rows(sheet: Sheet, loader: str, trainer: Trainer) -> None:

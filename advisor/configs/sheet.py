@@ -32,6 +32,11 @@ class Sheet:
         self.prefix = ""
         self._last_layers: list[int] = []
 
+    def is_off(self, key: str) -> bool:
+        """Whether the file leaves a key out or switches it off: also 0, and 1 for a number of ways to split."""
+        value = self.get(key)
+        return value is not True and value in (None, False, 0, 1, "", "none", [], {})
+
     def at(self, prefix: str) -> Sheet:
         """The same sheet for keys that all start with `prefix`: 'arguments.'."""
         part = copy(self)
@@ -59,7 +64,8 @@ class Sheet:
 
     def has(self, *keys: str) -> bool:
         """Whether one of these keys is switched on, which takes them."""
-        return any([bool(self.get(key)) for key in keys])
+        found = [bool(self.get(key)) for key in keys]
+        return any(found)
 
     def sets(self, knob: str, value: Any, *keys: str) -> None:
         """The knob that keys set; without keys, what the tool does by itself. Raises BadConfig for a bad value."""
@@ -72,7 +78,14 @@ class Sheet:
         self.knobs[knob] = value
         flags = _flag(knob, value)
         for key in keys or ("",):
-            self._uses.append(Use(key=self.prefix + key if key else "", value=_shown(self.peek(key)) if key else "", line=self._line(key), flags=flags))
+            self._uses.append(
+                Use(
+                    key=self.prefix + key if key else "",
+                    value=_shown(self.peek(key)) if key else "",
+                    line=self._line(key),
+                    flags=flags,
+                )
+            )
 
     def takes(self, knob: str, key: str, default: Any = None) -> None:
         """The knob that has a key's own value; `default` is the tool's, where the file has none."""

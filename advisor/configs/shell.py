@@ -1,4 +1,7 @@
-"""Shell scripts: the command that trains, and its flags. Nothing is executed; variables stand for what the text gives them."""
+"""Shell scripts: the command that trains, and its flags. Nothing is executed.
+
+Variables stand for what the text above gives them.
+"""
 
 from __future__ import annotations
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from advisor.configs.found import Found
+from advisor.configs.idle import SWIFT
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import IDLE, most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments
 
 MARKS = ("command", "model")
 _TRAINS = ("swift sft", "swift pt")
 _ATTENTION = {"flash_attn": "flash", "flash_attention_2": "flash", "flash_attention_3": "flash_attention_3"}
 _UNSAID = {
     "sequence_parallel_size": "sequence parallelism",
-    "padding_side": "",
     "use_galore": "GaLore by its own code",
     "lisa_activated_layers": "LISA trains other layers from time to time",
     "llamapro_num_new_blocks": "LLaMA Pro adds layers",
@@ -26,20 +26,6 @@ _UNSAID = {
     "loss_type": "another loss than the default one",
     "tp_size": "tensor parallelism",
 }
-_IDLE = IDLE | frozenset(
-    """
-    command environment dataset val_dataset split_dataset_ratio dataset_num_proc system model_author model_name model_type
-    template use_hf check_model load_from_cache_file lazy_tokenize streaming strict columns custom_register_path
-    external_plugins truncation_strategy loss_scale init_weights task_type data_seed dataset_shuffle train_dataloader_shuffle
-    max_new_tokens create_checkpoint_symlink add_version swanlab_project swanlab_exp_name agent_template tools_prompt
-    response_prefix template_backend save_only_model use_swift_lora metric acc_strategy ddp_find_unused_parameters
-    interleave_prob download_mode model_kwargs new_special_tokens packing_cache remove_unused_columns enable_thinking
-    lora_dtype aligner_lr vit_lr lorap_lr_ratio self_cognition norm_bbox group_by_length_column ignore_args_error
-    predict_with_generate resume_only_model cached_dataset packing_num_proc deepspeed_autotp_size hub_model_id logging_first_step
-    router_aux_loss_coef eval_use_evalscope eval_dataset eval_dataset_args eval_limit early_stop_interval
-    add_non_thinking_prefix cache_dir use_flash_ckpt device_map max_memory ddp_backend
-    """.split()
-)
 
 
 def read(sheet: Sheet) -> Found:
@@ -49,8 +35,7 @@ def read(sheet: Sheet) -> Found:
         sheet.refuses("command", "another objective than supervised fine-tuning")
     environment = sheet.get("environment") or {}
     for key, why in _UNSAID.items():
-        value = sheet.get(key)
-        if why and value not in (None, False, 0, 1, "", [], "cross_entropy"):
+        if not sheet.is_off(key) and sheet.peek(key) != "cross_entropy":
             sheet.loses(key, why)
     if sheet.get("task_type", "causal_lm") not in ("causal_lm",):
         sheet.refuses("task_type", "another task than next tokens")
@@ -66,7 +51,7 @@ def read(sheet: Sheet) -> Found:
     _cards(sheet, environment)
     _code(sheet)
     share = sheet.number("split_dataset_ratio", sheet.get("split_dataset_ratio", 0))
-    return sheet.found("ms-swift command", "ms-swift", _IDLE, held_out=share, most_steps=most_steps(sheet))
+    return sheet.found("ms-swift command", "ms-swift", SWIFT, held_out=share, most_steps=most_steps(sheet))
 
 
 def _method(sheet: Sheet) -> None:
@@ -88,7 +73,9 @@ def _method(sheet: Sheet) -> None:
         return
     bits, way = sheet.get("quant_bits"), sheet.get("quant_method", "bnb")
     dora = sheet.has("use_dora")
-    sheet.sets("method", ("q" if bits else "") + ("dora" if dora else "lora"), *named, *(["quant_bits"] if bits else []))
+    sheet.sets(
+        "method", ("q" if bits else "") + ("dora" if dora else "lora"), *named, *(["quant_bits"] if bits else [])
+    )
     if bits:
         word = {"bnb": "int8" if bits == 8 else sheet.get("bnb_4bit_quant_type", "nf4")}.get(str(way), way)
         sheet.sets("quant", word, "quant_bits")
@@ -126,7 +113,10 @@ def _rows(sheet: Sheet, command: str) -> None:
 def _cards(sheet: Sheet, environment: dict[str, str]) -> None:
     number = environment.get("NPROC_PER_NODE", "")
     if number.isdigit() and int(number) > 1:
-        sheet.sets("gpus", int(number) * (int(environment.get("NNODES", "1")) if environment.get("NNODES", "1").isdigit() else 1))
+        sheet.sets(
+            "gpus",
+            int(number) * (int(environment.get("NNODES", "1")) if environment.get("NNODES", "1").isdigit() else 1),
+        )
 
 
 def _code(sheet: Sheet) -> None:

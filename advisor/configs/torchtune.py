@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from advisor.configs.found import Found
+from advisor.configs.idle import TORCHTUNE
 from advisor.configs.sheet import Sheet
 
 MARKS = ("model", "tokenizer", "checkpointer")
@@ -18,14 +19,6 @@ _OPTIMIZERS = {
     "bitsandbytes.optim.PagedAdamW": "paged_adamw",
     "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
 }
-_IDLE = frozenset(
-    """
-    output_dir checkpointer tokenizer resume_from_checkpoint seed shuffle lr_scheduler max_steps_per_epoch clip_grad_norm
-    metric_logger log_every_n_steps log_peak_memory_stats log_level device profiler save_adapter_weights_only low_cpu_ram
-    save_steps model.lora_alpha optimizer.lr optimizer.weight_decay optimizer.betas optimizer.eps dataset
-    loss._component_ collate_fn max_validation_steps run_val_every_n_steps cudnn_deterministic_mode
-    """.split()
-)
 _LOSSES = (
     "torchtune.modules.loss.LinearCrossEntropyLoss",
     "torchtune.modules.loss.CEWithChunkedOutputLoss",
@@ -67,13 +60,22 @@ def read(sheet: Sheet) -> Found:
         sheet.loses("loss._component_", "another loss")
     sheet.sets("attention", "sdpa")
     sheet.sets("expandable_segments", False)
-    for key in ("vocab_size", "num_layers", "num_heads", "num_kv_heads", "embed_dim", "max_seq_len", "attn_dropout", "norm_eps"):
+    for key in (
+        "vocab_size",
+        "num_layers",
+        "num_heads",
+        "num_kv_heads",
+        "embed_dim",
+        "max_seq_len",
+        "attn_dropout",
+        "norm_eps",
+    ):
         model.get(key)  # the sizes of the checkpoint that is loaded
     cap = sheet.get("max_steps_per_epoch", 0)
     return sheet.found(
         "torchtune YAML",
         "torchtune",
-        _IDLE,
+        TORCHTUNE,
         most_steps=int(sheet.number("max_steps_per_epoch", cap) * sheet.number("epochs", sheet.peek("epochs") or 1)),
     )
 

@@ -8,24 +8,6 @@ from __future__ import annotations
 from advisor.configs.engines import read_engine
 from advisor.configs.sheet import Sheet
 
-IDLE = frozenset(
-    """
-    output_dir overwrite_output_dir do_train do_eval do_predict learning_rate lr_scheduler_type lr_scheduler_kwargs
-    warmup_steps warmup_ratio weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor tf32
-    average_tokens_across_devices logging_strategy logging_steps logging_first_step logging_dir log_on_each_node
-    logging_nan_inf_filter include_num_input_tokens_seen include_tokens_per_second log_level log_level_replica
-    disable_tqdm report_to run_name project trackio_space_id trackio_bucket_id trackio_static_space_id eval_delay
-    prediction_loss_only eval_on_start eval_use_gather_object save_only_model save_strategy save_steps
-    save_on_each_node save_total_limit save_safetensors enable_jit_checkpoint push_to_hub hub_token hub_private_repo
-    hub_model_id hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model
-    greater_is_better ignore_data_skip restore_callback_states_from_checkpoint full_determinism seed data_seed
-    dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
-    dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order remove_unused_columns
-    label_names length_column_name ddp_find_unused_parameters ddp_broadcast_buffers ddp_backend ddp_timeout
-    debug skip_memory_metrics resume_from_checkpoint local_rank use_cache evaluation_strategy
-    """.split()
-)
-"""Keys that change neither the memory nor the time of a step."""
 _UNSAID = {
     "torch_compile": "torch.compile changes memory and time",
     "auto_find_batch_size": "the micro-batch is found by running out of memory",
@@ -44,7 +26,7 @@ _UNSAID = {
 def read_arguments(sheet: Sheet) -> None:
     """Rows of a step, optimizer, precision, evaluation and engine."""
     for key, why in _UNSAID.items():
-        if sheet.get(key) not in (None, False, "", [], {}):
+        if not sheet.is_off(key):
             sheet.loses(key, why)
     sheet.takes("micro_batch", "per_device_train_batch_size", 8)
     sheet.rows_of_a_step(sheet.get("gradient_accumulation_steps"), "gradient_accumulation_steps")

@@ -1,4 +1,4 @@
-"""YAML and JSON as plain values with the lines they stand on: nothing is executed, and nothing grows beyond the file."""
+"""YAML and JSON as plain values with their lines: nothing is executed, and nothing grows beyond the file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tree(NamedTuple):
 
 
 def yaml_tree(text: str, name: str) -> Tree:
-    """The mapping that a YAML text holds. Raises BadConfig for a text that holds none, is too deep or repeats itself."""
+    """The mapping that a YAML text holds. Raises BadConfig for one that holds none, is too deep or too large."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -37,7 +37,9 @@ def yaml_tree(text: str, name: str) -> Tree:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""
-        raise BadConfig(f"{name}: not YAML ({where}{getattr(error, 'problem', None) or 'unreadable'}); {_HINT}") from None
+        raise BadConfig(
+            f"{name}: not YAML ({where}{getattr(error, 'problem', None) or 'unreadable'}); {_HINT}"
+        ) from None
     except (RecursionError, ValueError):
         raise BadConfig(f"{name}: not YAML that can be read (nested too deep); {_HINT}") from None
     if not isinstance(node, yaml.MappingNode):
@@ -86,11 +88,16 @@ class _Reader:
     def value(self, node: Node, path: str, depth: int) -> Any:
         import yaml
 
+        if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
+            raise BadConfig(
+                f"{self.name}, line {node.start_mark.line + 1}: {node.tag.rsplit(':', 1)[-1]} is no plain value; write "
+                "text, a number, true, false or null"
+            )
         self.left -= 1
         if self.left < 0 or depth > _DEEPEST:
             what = "more values than a configuration has" if self.left < 0 else "nested too deep"
             raise BadConfig(f"{self.name}, line {node.start_mark.line + 1}: {what}; {_HINT}")
-        self.lines.setdefault(path, node.start_mark.line + 1)
+        self.lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, f"{path}.", depth + 1)
         if isinstance(node, yaml.SequenceNode):

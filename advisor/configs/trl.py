@@ -6,8 +6,9 @@ Files of the alignment handbook and of PEFT's examples/sft have the same keys, s
 from __future__ import annotations
 
 from advisor.configs.found import Found
+from advisor.configs.idle import TRL
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import IDLE, most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments
 
 MARKS = ("model_name_or_path",)
 _OTHER = {
@@ -24,15 +25,6 @@ _UNSAID = {
     "loss_type": "another loss than the default one",
     "use_dense_attention": "another attention",
 }
-_IDLE = IDLE | frozenset(
-    """
-    model_revision trust_remote_code chat_template chat_template_path dataset_text_field dataset_kwargs dataset_num_proc
-    eos_token pad_token truncation_mode shuffle_dataset completion_only_loss assistant_only_loss lora_task_type
-    dataset_name dataset_config dataset_train_split dataset_test_split dataset_streaming ignore_bias_buffers datasets
-    dataset_mixture dataset_mixer dataset_splits streaming test_split_size hub_model_revision router_aux_loss_coef
-    preprocessing_num_workers add_special_tokens append_concat_token splits max_samples dataset_batch_size
-    """.split()
-)
 _DTYPES = ("dtype", "torch_dtype")
 
 
@@ -50,7 +42,7 @@ def read(sheet: Sheet) -> Found:
     read_arguments(sheet)
     _numbers(sheet)
     _code(sheet)
-    return sheet.found("TRL YAML", "trl", _IDLE, most_steps=most_steps(sheet), written="trl")
+    return sheet.found("TRL YAML", "trl", TRL, most_steps=most_steps(sheet), written="trl")
 
 
 def _method(sheet: Sheet) -> None:

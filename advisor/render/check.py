@@ -47,7 +47,7 @@ def render_check(checked: Checked, file: TextIO, *, explain: bool = False) -> No
 
 
 def verdict_line(checked: Checked) -> str:
-    """'axolotl.yml (Axolotl YAML): fits. QLoRA of llama-3-8b needs 11.2 to 12.0 of 22.5 GiB; 1.2 h to 1.9 h.'"""
+    """What a file's run needs and how long it takes, in one sentence."""
     likely = checked.verdict == "tight" and checked.not_known
     start = f"{checked.path} ({checked.format}): {'likely fits' if likely else WORDS[checked.verdict]}"
     if checked.advice is None:
