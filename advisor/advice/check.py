@@ -108,7 +108,8 @@ def _edits(config: Config, answer: Advice, row: Candidate) -> Iterator[Edit]:
     from advisor.configs.edits import edited
 
     for change in answer.alternatives if answer.recommendation is None else (*answer.alternatives, *answer.prices):
-        if change.plan is not None and change.plan.verdict != "does_not_fit":
+        brings = not answer.recommendation or change.memory_bytes < 0 or (change.time_s or 0) < 0
+        if brings and change.plan is not None and change.plan.verdict != "does_not_fit":
             same = not change.model and not change.card and not any("--trainer" in flag for flag in change.flags)
             diff = edited(config, answer, row, change.plan, change.workload) if same else ""
             yield Edit(text=change.text, flags=change.flags, verdict=change.plan.verdict, diff=diff)
