@@ -29,7 +29,7 @@ def run(*arguments: str) -> Result:
     [
         (("fits.yml",), 0),
         (("odd.yml",), 5),
-        (("fits.yml", "large.yml", "--optimizer", "adamw"), 3),
+        (("fits.yml", "large.yml", "--optimizer", "adamw", "--base-dtype", "float32"), 3),
         (("fits.yml", "odd.yml"), 5),
         (("odd.yml", "--fail-on", "does-not-fit"), 0),
         (("odd.yml", "--fail-on", "unknown"), 5),
