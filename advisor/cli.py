@@ -267,9 +267,14 @@ def check_command(files: Sequence[str], as_json: bool, explain: bool, fail_on: s
     if fail_on not in GATES:
         raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
     from advisor.advice.check import check
+    from advisor.configs.reading import engine_of
 
     gpu = knobs.pop("gpu")
-    checked = [check(path, gpu, **knobs) for path in files]
+    beside = [path for path in files if path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None]
+    runs = [path for path in files if path not in beside]
+    if not runs:
+        raise InputError(f"{beside[0]} says how cards share a job, not which: give the training configuration as well")
+    checked = [check(path, gpu, beside=beside, **knobs) for path in runs]
     if as_json:
         click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
     else:

@@ -52,7 +52,8 @@ def test_a_file_alone_needs_a_card_and_files_are_needed() -> None:
 def test_first_line_is_the_verdict_and_the_change_is_a_diff() -> None:
     lines = run("large.yml", "--gpu", "a100-80gb").stdout.splitlines()
     assert lines[0].startswith("large.yml (Axolotl YAML): fits.")
-    assert any(line.startswith("    -") for line in lines) and any(line.startswith("    +") for line in lines)
+    assert any(line.startswith("    -") for line in lines)
+    assert any(line.startswith("    +") for line in lines)
     assert max(map(len, lines)) <= 80
 
 
@@ -67,3 +68,13 @@ def test_json_holds_every_file() -> None:
     assert (fits["verdict"], odd["verdict"]) == ("fits", "unknown")
     assert odd["unread"][0]["key"] == "new_kernel"
     assert fits["advice"]["model_id"] == "NousResearch/Meta-Llama-3-8B"
+
+
+def test_files_about_cards_go_with_the_run() -> None:
+    Path("ds.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    Path("acc.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 4\nnum_machines: 1\n")
+    (zero,) = json.loads(run("large.yml", "ds.json", "--gpu", "a100-80gb", "--gpus", "4", "--json").stdout)
+    (ddp,) = json.loads(run("fits.yml", "acc.yaml", "--gpu", "a100-80gb", "--json").stdout)
+    assert (zero["advice"]["gpu"]["gpus"], zero["advice"]["gpu"]["sharding"]) == (4, "zero3")
+    assert (ddp["advice"]["gpu"]["gpus"], ddp["advice"]["gpu"]["sharding"]) == (4, "ddp")
+    assert "says how cards share a job" in run("ds.json", "--gpu", "a100-80gb").stderr

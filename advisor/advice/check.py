@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import advisor.catalog
@@ -57,16 +57,17 @@ def check(
     path: str,
     gpu: str | None = None,
     *,
+    beside: Sequence[str] = (),
     catalog: Catalog = advisor.catalog,
     progress: Progress | None = None,
     **knobs: Any,
 ) -> Checked:
     """Judge the run that the configuration file at `path` describes, on `gpu`.
 
-    `knobs` win over the file. Raises BadConfig for a file that cannot be used, InputError for what is missing,
-    and what `advise` raises.
+    `beside` are files of accelerate or DeepSpeed that say how cards share it; `knobs` win over the files. Raises
+    BadConfig for a file that cannot be used, InputError for what is missing, and what `advise` raises for bad flags.
     """
-    config = read_config(path)
+    config = read_config(path, beside)
     given = {name: value for name, value in knobs.items() if value is not None}
     found = config.found
     gpu = gpu or found.card or None
@@ -75,7 +76,7 @@ def check(
     of_flags = cards_of(gpu, catalog, read_question(given))[2]  # what was typed is refused before the file is judged
     if found.other:
         return _checked(config, "unknown", tuple(map(_said, found.other)))
-    asked, assumed = _question(config, given, of_flags.gpus or 1)
+    asked, assumed = _question(config, given, of_flags.gpus or int(found.knobs.get("gpus", 1)))
     model = asked.pop("model", None)
     if model is None:
         raise InputError(f"{shown(path)} names no model: add --model, for example --model llama-8b")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
 from advisor.configs.calls import notebook_tree, python_tree
+from advisor.configs.engines import Engine, accelerate_engine, deepspeed_engine
 from advisor.configs.found import Found
 from advisor.configs.sheet import Sheet
 from advisor.configs.shell import shell_tree
@@ -40,19 +41,37 @@ class Config(NamedTuple):
     found: Found
 
 
-def read_config(path: str) -> Config:
-    """The training configuration at `path`; nothing in it is executed.
+def read_config(path: str, beside: Sequence[str] = ()) -> Config:
+    """The training configuration at `path`, with what accelerate's or DeepSpeed's files `beside` it say of the cards.
 
-    Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one that cannot be read.
+    Nothing in them is executed. Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one
+    that cannot be read.
     """
+    text, tree = _read(path)
+    sheet = Sheet(path, tree)
+    for one in beside:
+        engine = engine_of(one)
+        if engine is None:
+            raise BadConfig(f"{one}: neither accelerate's YAML nor DeepSpeed's JSON")
+        engine.sets(sheet)
+    return Config(path, text, tree, _format_of(tree, path).read(sheet))
+
+
+def engine_of(path: str) -> Engine | None:
+    """What a file of accelerate or DeepSpeed says of the cards; None for any other file."""
+    tree = _read(path)[1]
+    if "distributed_type" in tree.values:
+        return accelerate_engine(tree.values)
+    return deepspeed_engine(tree.values) if "zero_optimization" in tree.values else None
+
+
+def _read(path: str) -> tuple[str, Tree]:
     file = named_path(path)
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise BadConfig(f"{path}: not a kind of file that is read ({file.suffix or 'no ending'}); {_KNOWN}")
     text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
-    tree = reader(text, path)
-    module = _format_of(tree, path)
-    return Config(path, text, tree, module.read(Sheet(path, tree)))
+    return text, reader(text, path)
 
 
 def _format_of(tree: Tree, path: str) -> ModuleType:

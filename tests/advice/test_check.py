@@ -78,7 +78,8 @@ def test_rows_kept_for_evaluation_are_not_trained_on() -> None:
 def test_the_last_step_ends_the_time() -> None:
     Path("cpt.py").write_text(UNSLOTH.replace("pick_a_rate()", "1e-4"))
     checked = check("cpt.py", "a100-80gb", examples=100_000)
-    assert checked.advice is not None and checked.total_s is not None
+    assert checked.advice is not None
+    assert checked.total_s is not None
     time = checked.advice.candidates[0].time
     assert time is not None
     assert checked.total_s.likely == pytest.approx(time.total_s.likely * 120 / time.steps)

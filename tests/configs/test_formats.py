@@ -280,7 +280,7 @@ def test_keys_become_knobs(tmp_path: Path, text: str, name: str, trainer: str, k
     read = found(tmp_path, text, name)
     assert read.trainer == trainer
     assert {key: read.knobs.get(key) for key in knobs} == knobs
-    assert not read.unread and not read.other
+    assert (read.unread, read.other) == ((), ())
 
 
 def test_rows_held_out_and_the_last_step_are_read(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_rows_held_out_and_the_last_step_are_read(tmp_path: Path) -> None:
 def test_a_value_that_only_the_run_knows_is_unread(tmp_path: Path) -> None:
     read = found(tmp_path, SCRIPT, "train.py")
     assert [one.key for one in read.unread] == ["arguments.per_device_train_batch_size"]
-    assert read.knobs["method"] == "qlora" and read.knobs["double_quant"] is False
+    assert (read.knobs["method"], read.knobs["double_quant"]) == ("qlora", False)
 
 
 def test_a_notebook_names_its_card(tmp_path: Path) -> None:
