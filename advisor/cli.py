@@ -109,6 +109,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 @click.option("--simulate-steps", "steps", type=int, metavar="N", help="optimizer steps to replay")
 @click.option("--seed", type=int, metavar="N", help="of the order of the rows in --simulate  [0]")
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
+@click.option("--brief", is_flag=True, help="with --json: what matters, in at most 1,200 tokens")
 @click.option("--explain", is_flag=True, help="everything: sources, bytes, other plans, prices, knobs")
 @click.option(
     "--explain-time", is_flag=True, help="list the most expensive kernels, and where each method's step spends its time"
@@ -132,6 +133,8 @@ def cli(context: click.Context, /, **given: Any) -> int:
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
     target = _target_of(given["target"], given["folder"] is not None, given["force"])
+    if given["brief"] and not given["as_json"]:
+        raise InputError("--brief has no effect without --json")
     answer = _answer(knobs, given["simulate"], given["steps"], given["seed"])
     script = _script_of(answer, target, given["folder"] or "") if target or given["show_script"] else None
     written: tuple[str, ...] = ()
@@ -192,6 +195,11 @@ def _script_of(answer: Advice, target: Target | None, folder: str) -> TrainingFi
 
 
 def _print_json(answer: Advice, given: dict[str, Any]) -> None:
+    if given["brief"]:
+        from advisor.advice.brief import brief
+
+        click.echo(brief(answer).model_dump_json())
+        return
     click.echo(answer.model_dump_json(indent=2))
     for warning in answer.recommendation.warnings if answer.recommendation else ():
         click.echo(f"advise: warning: {warning.text}", err=True)
