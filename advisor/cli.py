@@ -105,6 +105,7 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 
 @click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
 @knob_options()
+@click.option("--from", "from_file", metavar="FILE", help="judge a training configuration, as `advise check` does")
 @click.option("--simulate", is_flag=True, help="replay the job's steps through PyTorch's allocator: some seconds")
 @click.option("--simulate-steps", "steps", type=int, metavar="N", help="optimizer steps to replay")
 @click.option("--seed", type=int, metavar="N", help="of the order of the rows in --simulate  [0]")
@@ -129,6 +130,9 @@ def cli(context: click.Context, /, **given: Any) -> int:
     if context.invoked_subcommand is not None:
         _refuse_stray_flags(context.invoked_subcommand, [*knobs.values(), *given.values()])
         return 0
+    if given["from_file"] is not None:
+        _refuse_beside_from(given)
+        return _check([given["from_file"]], knobs, given["as_json"], given["explain"])
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
@@ -149,6 +153,35 @@ def cli(context: click.Context, /, **given: Any) -> int:
     if script is not None and written:
         _print_written(script, given["folder"], written, to_stderr=given["as_json"])
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
+
+
+def _check(files: Sequence[str], knobs: dict[str, Any], as_json: bool, explain: bool, fail_on: str = "tight") -> int:
+    """Judge files and print what is found; the exit code. Raises UnknownName for a verdict that is none."""
+    if fail_on not in GATES:
+        raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
+    from advisor.advice.check import check
+    from advisor.configs.reading import engine_of
+
+    gpu = knobs.pop("gpu")
+    beside = [path for path in files if path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None]
+    runs = [path for path in files if path not in beside]
+    if not runs:
+        raise InputError(f"{beside[0]} says how cards share a job, not which: give the training configuration as well")
+    checked = [check(path, gpu, beside=beside, **knobs) for path in runs]
+    if as_json:
+        click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
+    else:
+        from advisor.render.check import render_check
+
+        for number, one in enumerate(checked):
+            if number:
+                click.echo()
+            render_check(one, sys.stdout, explain=explain)
+    failing = GATES[GATES.index(fail_on) :]
+    failed = [one.verdict for one in checked if one.verdict.replace("_", "-") in failing]
+    if "does_not_fit" in failed:
+        return EXIT_NOTHING_FITS
+    return EXIT_NOT_SURE if failed else 0
 
 
 def _answer(knobs: dict[str, Any], simulate: bool, steps: int | None, seed: int | None) -> Advice:
@@ -228,6 +261,17 @@ def _print_written(script: TrainingFile, folder: str | None, paths: Sequence[str
     click.echo(f"\nWrote {' and '.join(paths)}. Start it with:\n{start}", err=to_stderr)
 
 
+def _refuse_beside_from(given: dict[str, Any]) -> None:
+    """Raises InputError for a flag that does nothing for a file that is judged as it is."""
+    judging = ("from_file", "as_json", "explain")
+    for name, value in given.items():
+        if name not in judging and value not in (None, False):
+            flags = {"target": "--write", "folder": "--to", "show_script": "--script", "steps": "--simulate-steps"}
+            raise InputError(
+                f"{flags.get(name, '--' + name.replace('_', '-'))} has no effect with --from; leave it out"
+            )
+
+
 def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:
     """Refuse flags in front of a sub-command, where they would have no effect."""
     if any(value not in (None, False) for value in values):
@@ -272,31 +316,7 @@ def check_command(files: Sequence[str], as_json: bool, explain: bool, fail_on: s
     Reads YAML of Axolotl, LLaMA-Factory and TRL; flags win over a file. Exits with 0 where all fit, 3 where one does
     not, 5 where it is not known or only just fits.
     """
-    if fail_on not in GATES:
-        raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
-    from advisor.advice.check import check
-    from advisor.configs.reading import engine_of
-
-    gpu = knobs.pop("gpu")
-    beside = [path for path in files if path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None]
-    runs = [path for path in files if path not in beside]
-    if not runs:
-        raise InputError(f"{beside[0]} says how cards share a job, not which: give the training configuration as well")
-    checked = [check(path, gpu, beside=beside, **knobs) for path in runs]
-    if as_json:
-        click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
-    else:
-        from advisor.render.check import render_check
-
-        for number, one in enumerate(checked):
-            if number:
-                click.echo()
-            render_check(one, sys.stdout, explain=explain)
-    failing = GATES[GATES.index(fail_on) :]
-    failed = [one.verdict for one in checked if one.verdict.replace("_", "-") in failing]
-    if "does_not_fit" in failed:
-        return EXIT_NOTHING_FITS
-    return EXIT_NOT_SURE if failed else 0
+    return _check(files, knobs, as_json, explain, fail_on)
 
 
 @cli.command("data")

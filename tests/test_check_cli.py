@@ -78,3 +78,10 @@ def test_files_about_cards_go_with_the_run() -> None:
     assert (zero["advice"]["gpu"]["gpus"], zero["advice"]["gpu"]["sharding"]) == (4, "zero3")
     assert (ddp["advice"]["gpu"]["gpus"], ddp["advice"]["gpu"]["sharding"]) == (4, "ddp")
     assert "says how cards share a job" in run("ds.json", "--gpu", "a100-80gb").stderr
+
+
+def test_from_is_the_same() -> None:
+    judged = CliRunner().invoke(cli, ["--from", "odd.yml", "--gpu", "a100-80gb"])
+    assert (judged.exit_code, judged.stdout) == (5, run("odd.yml", "--gpu", "a100-80gb").stdout)
+    refused = CliRunner().invoke(cli, ["--from", "odd.yml", "--gpu", "24GB", "--write", "auto"])
+    assert refused.stderr == "advise: error: --write has no effect with --from; leave it out\n"
