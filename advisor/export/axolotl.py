@@ -219,6 +219,7 @@ def _unsaid(run: Run) -> str:
         ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (run.storage_dtype not in ("", "bfloat16"), f"4-bit weights stored as {run.storage_dtype} (Axolotl: bfloat16)"),
+        (not recipe.expandable_segments, "no-expandable-segments (set PYTORCH_ALLOC_CONF before it starts)"),
         (recipe.base_dtype != DTYPES[_half(run)], f"base-dtype {recipe.base_dtype}"),
         (
             run.workload.packing and run.workload.packing_strategy != "varlen",
