@@ -43,7 +43,6 @@ _UNSAID = {
     "context_parallel_size": "context parallelism",
     "sequence_parallel_degree": "sequence parallelism",
     "expert_parallel_size": "expert parallelism",
-    "quantize_moe_experts": "experts quantized by Axolotl's own code",
     "use_kernels": "kernels of the Hub",
     "use_scattermoe": "kernels of its own for experts",
     "use_sonicmoe": "kernels of its own for experts",
@@ -125,6 +124,8 @@ def _method(sheet: Sheet) -> bool:
         sheet.sets("quant", stored, "gptq")
     elif quantized:
         sheet.sets("quant", "int8" if eight and not four else sheet.get("bnb_config_kwargs.bnb_4bit_quant_type", "nf4"))
+    if quantized and sheet.has("quantize_moe_experts"):
+        sheet.sets("quantize_experts", True, "quantize_moe_experts")
     if not eight and sheet.get("bnb_config_kwargs.bnb_4bit_use_double_quant") is not None:
         sheet.takes("double_quant", "bnb_config_kwargs.bnb_4bit_use_double_quant")
     return True
