@@ -5,6 +5,7 @@ from __future__ import annotations
 from advisor.advice.job import Job
 from advisor.advice.notes import ASSUMPTION
 from advisor.answer import Candidate, Reason
+from advisor.parameters.own_weights import fails_quantized
 from advisor.parameters.token_mixers import distributions_of
 from advisor.specs import ModelSpec, SequenceKernels
 from advisor.units import format_gib
@@ -41,6 +42,8 @@ def mixer_notes(job: Job, row: Candidate) -> list[Reason]:
     texts = [text]
     if job.workload.packing:
         texts.append(_packing(both, counted))
+    if why := fails_quantized(m):
+        texts.append(f"QLoRA {why}.")
     notes = [Reason(code=ASSUMPTION, text=one, source=SOURCE) for one in texts]
     return [*notes, *_on_hopper(job, names, counted)]
 

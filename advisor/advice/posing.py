@@ -18,7 +18,7 @@ from advisor.errors import BadValue
 from advisor.images import with_pictures
 from advisor.knobs import Question
 from advisor.knobs.task import on_task
-from advisor.parameters.own_weights import check_own_weights
+from advisor.parameters.own_weights import check_own_weights, fails_quantized
 from advisor.parameters.paths import named_by
 from advisor.parameters.replacing import VERA_RANK
 from advisor.parameters.targets import resolve_targets
@@ -69,15 +69,18 @@ def posed(asked: Asked) -> Posed:
     stack = question.stack or preset.stack
     if stack:
         from advisor.parameters.stored import as_stored
+        from advisor.stacks import named_stack
 
         spec = as_stored(spec, stack)
+        if isinstance(spec, ModelSpec):
+            spec = named_stack(stack).named(spec)
     taken = _taken(question, spec, asked.cards, preset)
     question, spec = taken.question, taken.model
     question = _with_full_loss(question, spec)
     if question.target_modules is not None and isinstance(spec, ModelSpec):
         question = question.fixing({"target_modules": named_by(spec, question.target_modules)})
     methods = tuple(method for method in taken.methods if method in preset.methods)
-    if question.method is None and isinstance(spec, ModelSpec) and spec.task == "classification" and spec.bidirectional:
+    if question.method is None and isinstance(spec, ModelSpec) and fails_quantized(spec):
         methods = tuple(method for method in methods if method not in QUANTIZED_METHODS)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
     if job.placement.gpus > 1 and isinstance(spec, ModelSpec):

@@ -24,7 +24,7 @@ def by_engine(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple
     if row.placement is None or not isinstance(job.model, ModelSpec):
         return ()
     job, found = _like(job, row), []
-    others = open_to(job, row.method) if row.placement.cpu_offload == "none" else ()
+    others = open_to(job, row.method) if row.placement.offload == "none" else ()
     for placement in runnable(job, row.method, row.placement, dict.fromkeys((row.sharding, *others))):
         at = job._replace(placement=placement, placements={})
         try:
@@ -78,7 +78,7 @@ def job_on(job: Job, gpus: int) -> Job | None:
         return None
     changes = {"gpus": gpus, "nodes": nodes}
     if gpus == 1:
-        changes |= {"sharding": "none", "cpu_offload": "none"}  # type: ignore[dict-item]
+        changes |= {"sharding": "none", "offload": "none"}  # type: ignore[dict-item]
     return job._replace(placement=placement.model_copy(update=changes), placements={})
 
 

@@ -28,7 +28,7 @@ _ORDER = ("fits", "tight", "does_not_fit")
 def placements(job: Job, method: Method) -> Iterator[Placement]:
     """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
     asked = job.placement
-    offloaded = asked.cpu_offload != "none"
+    offloaded = asked.offload != "none"
     if asked.sharding != "none" or job.question.sharding or offloaded or isinstance(job.model, TracedModel):
         yield asked
         return

@@ -24,9 +24,9 @@ def switched(preset: Preset, question: Question, architecture: str) -> tuple[Que
     if question.stack:
         question = question.fixing({"stack": stack_of(preset, question.stack)})
     for name in SWITCHED:
-        if name not in question.fixed:
+        if name not in question.recipe_fields:
             continue
-        value = getattr(question, name)
+        value = question.recipe_fields[name]
         kept = []
         for one in _values(value):
             found = [switch for switch in preset.switches_for(name, one) if set(switch.methods) & set(question.methods)]
@@ -106,11 +106,12 @@ def implied(preset: Preset, question: Question, method: Method) -> Mapping[str, 
     Raises BadValue where the question asks for both.
     """
     asked = question.gradient_checkpointing
-    offload = question.offload or preset.values(method).get("offload", "none")
+    given = question.recipe_fields.get("offload")
+    offload = given or preset.values(method).get("offload", "none")
     for switch in _of(preset, "offload", str(offload), method):
         if switch.checkpointing is None:
             continue
-        if asked not in (None, switch.checkpointing) and question.offload is None:
+        if asked not in (None, switch.checkpointing) and given is None:
             return {"offload": "none"}
         if asked not in (None, switch.checkpointing) and method in question.methods:
             state = "on" if switch.checkpointing else "off"

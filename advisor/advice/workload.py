@@ -28,8 +28,9 @@ def placement_of(question: Question) -> Placement:
     if (question.nodes or 1) > 1 and not question.network_gbit:
         raise BadValue("--nodes", question.nodes, "needs --network-gbit: Gbit/s of each card's way out of its machine")
     given = {name: getattr(question, name) for name in SPREADING_KNOBS if getattr(question, name) is not None}
-    if given.get("cpu_offload", "none") != "none":
-        given.setdefault("sharding", "fsdp2")  # the engine that has it
+    if question.state_offload:
+        given["offload"] = question.state_offload
+        given.setdefault("sharding", "fsdp2" if question.state_offload == "parameters" else "zero2")  # that have it
     return Placement(**{"gpus": question.gpus or 1, **given})
 
 

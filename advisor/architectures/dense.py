@@ -77,6 +77,24 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_falcon.py, FalconDecoderLayer.forward: attention_output
         parallel_sum="mlp_in_place",  # modeling_falcon.py, FalconDecoderLayer.forward: mlp_output += attention_output
     ),
+    "falcon_mamba": Architecture(
+        layer="mamba",  # modeling_falcon_mamba.py, FalconMambaBlock.forward: residual = residual.to(torch.float32)
+        # modeling_falcon_mamba.py, FalconMambaModel.__init__: self.layers
+        linear_paths=("backbone.layers.{}.mixer", "backbone.layers.{}.mixer"),
+        mixer_path="backbone.layers.{}.mixer",  # modeling_falcon_mamba.py, FalconMambaBlock.__init__: self.mixer
+        embedding_name="embeddings",  # modeling_falcon_mamba.py, FalconMambaModel.__init__: self.embeddings
+        norms_end_in_norm=False,  # modeling_falcon_mamba.py, FalconMambaModel.__init__: self.norm_f
+        # modeling_falcon_mamba.py, FalconMambaModel.forward: mixer_block(...) without position_ids
+        position_ids="none",
+        # modeling_falcon_mamba.py, FalconMambaForCausalLM.forward: attention_mask without position_ids
+        takes_position_ids=False,
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
+        # modeling_falcon_mamba.py, FalconMambaForCausalLM.forward: hidden_states.to(self.lm_head.weight.dtype)
+        head_reads_its_dtype=True,
+        # modeling_falcon_mamba.py, FalconMambaForCausalLM.forward: self.lm_head(...).float()
+        logits_in_float=True,
+    ),
     "gemma": Architecture(
         # modeling_gemma.py, GemmaTextScaledWordEmbedding: self.embed_scale = nn.Buffer(...)
         embedding_scales_itself=True,
@@ -178,6 +196,23 @@ DENSE: dict[str, Architecture] = {
         # modeling_ministral3.py, Ministral3Attention.forward: query_states * get_llama_4_attn_scale(...)
         scales_queries_by_position=True,
     ),
+    "mamba": Architecture(
+        layer="mamba",  # modeling_mamba.py, MambaBlock.forward: residual = residual.to(torch.float32)
+        # modeling_mamba.py, MambaModel.__init__: self.layers
+        linear_paths=("backbone.layers.{}.mixer", "backbone.layers.{}.mixer"),
+        mixer_path="backbone.layers.{}.mixer",  # modeling_mamba.py, MambaBlock.__init__: self.mixer
+        embedding_name="embeddings",  # modeling_mamba.py, MambaModel.__init__: self.embeddings
+        norms_end_in_norm=False,  # modeling_mamba.py, MambaModel.__init__: self.norm_f
+        position_ids="none",  # modeling_mamba.py, MambaModel.forward: mixer_block(...) without position_ids
+        # modeling_mamba.py, MambaForCausalLM.forward: attention_mask without position_ids
+        takes_position_ids=False,
+        # peft, tuners/tuners_utils.py, _check_lora_target_modules_mamba: incompatible_modules
+        refused_in_peft=("out_proj",),
+        # modeling_mamba.py, MambaForCausalLM.forward: hidden_states.to(self.lm_head.weight.dtype)
+        head_reads_its_dtype=True,
+        # modeling_mamba.py, MambaForCausalLM.forward: self.lm_head(...).float()
+        logits_in_float=True,
+    ),
     "mamba2": Architecture(
         layer="mamba",  # modeling_mamba2.py, Mamba2Block.forward: residual = residual.to(torch.float32)
         # modeling_mamba2.py, Mamba2Model.__init__: self.layers
@@ -196,6 +231,8 @@ DENSE: dict[str, Architecture] = {
         logits_in_float=True,
     ),
     "mistral": Architecture(),
+    # modeling_mllama.py, MllamaCrossAttentionDecoderLayer; MllamaTextModel.forward passes it over on rows of text
+    "mllama_text_model": Architecture(layer="mllama"),
     "mpt": Architecture(
         # modeling_mpt.py, MptBlock.__init__: self.ffn
         linear_paths=("transformer.blocks.{}.attn", "transformer.blocks.{}.ffn"),

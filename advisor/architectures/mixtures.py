@@ -125,6 +125,12 @@ MIXTURES: dict[str, Architecture] = {
         # peft, utils/transformers_weight_conversion.py: _MODEL_TO_CONVERSION_PATTERN["mixtral"] = "mixtral"
         fused_experts_in_peft=True,
     ),
+    "jamba": Architecture(
+        # modeling_jamba.py, JambaAttentionDecoderLayer.__init__: self.feed_forward = ffn_layer_class(config)
+        linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
+        mixer_path="model.layers.{}.mamba",  # modeling_jamba.py, JambaMambaDecoderLayer.__init__: self.mamba
+        norms_end_in_norm=False,  # modeling_jamba.py, JambaMambaMixer: self.dt_layernorm is none of hidden states
+    ),
     "nemotron_h": Architecture(
         mixture="nemotron_h",  # modeling_nemotron_h.py, NemotronHMoE.forward: self.fc1_latent_proj(hidden_states)
         # modeling_nemotron_h.py, NemotronHBlock.__init__: self.mixer

@@ -10,7 +10,18 @@ class Architecture(NamedTuple):
 
     # Whose code runs: the shared code, or the architecture's own.
     layer: Literal[
-        "shared", "bert", "bloom", "falcon_h1", "gemma3n", "gemma4", "gptj", "mamba", "modernbert", "mpt", "opt"
+        "shared",
+        "bert",
+        "bloom",
+        "falcon_h1",
+        "gemma3n",
+        "gemma4",
+        "gptj",
+        "mamba",
+        "mllama",
+        "modernbert",
+        "mpt",
+        "opt",
     ] = "shared"
     mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES, or of decoders.sigmoid_mixtures.SIGMOID_MIXTURES
     attention: Literal["shared", "own", "mimo"] = "shared"

@@ -41,6 +41,13 @@ SIGMOID_MIXTURES: dict[str, Architecture] = {
         balancing_bias="buffer",  # modeling_hy_v3.py, HYV3MoE: self.e_score_correction_bias = nn.Buffer(...)
         norms_after_values=True,  # modeling_hy_v3.py, HYV3Attention.forward: q_norm after v_proj
     ),
+    "kimi_linear": Architecture(
+        # modeling_kimi_linear.py, KimiLinearTopkRouter.forward: scores = router_logits.sigmoid()
+        mixture="deepseek_v3",
+        # modeling_kimi_linear.py, KimiLinearTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
+        balancing_bias="buffer",
+        mixer_path="model.layers.{}.self_attn",  # modeling_kimi_linear.py, KimiLinearDecoderLayer: self.self_attn
+    ),
     "laguna": Architecture(
         # modeling_laguna.py, LagunaTopKRouter.forward: routing_weights = routing_weights.to(hidden_states.dtype)
         mixture="laguna",

@@ -9,11 +9,18 @@ from typing import Literal, NamedTuple
 
 from advisor.errors import UnsupportedArchitecture
 
-Beside = Literal["grids", "", "sizes", "mask", "kinds"]
+Beside = Literal["grids", "", "sizes", "mask", "kinds", "places", "tiles"]
 """What a processor hands the model beside pixels: the grid of each image and the kind of each token (Qwen), nothing,
-the size of each image, a mask of all pixels, or the kind of each token."""
+the size of each image, a mask of all pixels, the kind of each token, that and the place of each patch, or how tiles
+lie, which there are, and which of them each token attends to."""
 Returned = Literal["", "tokens", "tower"]
 """What the model's outputs hold beside the logits: nothing, the tokens of images, or what the tower made of them."""
+
+
+TowerNorm = Literal["layer", "rms", "rms_power"]
+"""Of a tower, as decoders.norms.NORMS names them."""
+SeeBothWays = Literal["", "all", "sliding"]
+"""In which layers tokens of an image attend to each other both ways, so that every row has a mask of its own."""
 
 
 class TowerRow(NamedTuple):
@@ -22,15 +29,18 @@ class TowerRow(NamedTuple):
     parts: str  # a key of parameters.towers.PARTS
     rule: str  # file of advisor.images and the function in it
     code: str = ""  # a key of decoders.towers.TOWERS; '' where the step on images is not mirrored
-    rms: bool = False  # its norms are RMSNorms
+    norm: TowerNorm = "layer"
     # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
     patches_are_leaf: bool = False
     places_by_axes: bool = False  # tokens have positions on three axes: each row has rotary tables of its own
     squares: bool = False  # it is given square tiles
     masks: bool = False  # attention is given a mask, of numbers
+    fills_up: bool = False  # images are filled up to the most patches that one may have, and these are masked
+    # Its linear layers are inside modules that have their names (Gemma4ClippableLinear), which peft refuses to adapt.
+    wraps_linears: bool = False
     beside: Beside = "grids"
     returns: Returned = ""
-    see_both_ways: bool = False  # tokens of an image attend to each other both ways: every row has masks of its own
+    see_both_ways: SeeBothWays = ""  # or as a config says
     experts_alone: bool = (
         False  # peft does not know the fused experts of the whole model, as it does of the decoder's own
     )
@@ -42,7 +52,7 @@ TOWERS: dict[str, TowerRow] = {
     "qwen2_vl": TowerRow("qwen2", "qwen.qwen", "qwen", patches_are_leaf=True, places_by_axes=True),
     # modeling_qwen2_5_vl.py, Qwen2_5_VLVisionBlock: self.norm1 = Qwen2_5_VLRMSNorm(config.hidden_size, eps=1e-6)
     # modeling_qwen2_5_vl.py, Qwen2_5_VisionTransformerPretrainedModel: _input_embed_layer = "patch_embed"
-    "qwen2_5_vl": TowerRow("qwen2_5", "qwen.qwen", "qwen", rms=True, patches_are_leaf=True, places_by_axes=True),
+    "qwen2_5_vl": TowerRow("qwen2_5", "qwen.qwen", "qwen", norm="rms", patches_are_leaf=True, places_by_axes=True),
     # modeling_qwen3_vl.py, Qwen3VLTextModel.forward: position_ids.view(1, 1, -1).expand(4, ...)
     "qwen3_vl": TowerRow("qwen3", "qwen.qwen", "qwen", places_by_axes=True, text_places_beside=True),
     # peft 0.21, utils/transformers_weight_conversion.py, which has no pattern for it
@@ -58,11 +68,24 @@ TOWERS: dict[str, TowerRow] = {
         patches_are_leaf=True,
         beside="kinds",
         returns="tokens",
-        see_both_ways=True,
+        see_both_ways="all",
         squares=True,
     ),
-    "gemma4": TowerRow("gemma4", "gemma.gemma4"),
-    "idefics3": TowerRow("smolvlm", "tiles.smolvlm"),
+    # modeling_gemma4.py, Gemma4RMSNorm; Gemma4VisionModel, which names no input embedding
+    "gemma4": TowerRow(
+        "gemma4",
+        "gemma.gemma4",
+        "gemma4",
+        norm="rms_power",
+        fills_up=True,
+        wraps_linears=True,
+        beside="places",
+        returns="tokens",
+    ),
+    # modeling_idefics3.py, Idefics3VisionTransformer.get_input_embeddings: self.embeddings
+    "idefics3": TowerRow(
+        "smolvlm", "tiles.smolvlm", "smolvlm", patches_are_leaf=True, squares=True, beside="mask", returns="tower"
+    ),
     # modeling_internvl.py, InternVLVisionModel.get_input_embeddings: self.embeddings.patch_embeddings
     "internvl": TowerRow(
         "internvl", "tiles.internvl", "internvl", patches_are_leaf=True, squares=True, beside="", returns="tokens"
@@ -71,13 +94,23 @@ TOWERS: dict[str, TowerRow] = {
     "llava": TowerRow(
         "llava", "llava.llava", "llava", patches_are_leaf=True, squares=True, beside="", returns="tokens"
     ),
-    "llava_next": TowerRow("llava_next", "llava.llava_next"),
+    "llava_next": TowerRow(
+        "llava_next",
+        "llava.llava_next",
+        "llava_next",
+        patches_are_leaf=True,
+        squares=True,
+        beside="sizes",
+        returns="tokens",
+    ),
+    # modeling_mllama.py, MllamaVisionModel.get_input_embeddings: self.patch_embedding
+    "mllama": TowerRow("mllama", "tiles.mllama", patches_are_leaf=True, squares=True, beside="tiles"),
     # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv
     "mistral3": TowerRow(
         "mistral3",
         "pixtral.pixtral",
         "mistral3",
-        rms=True,
+        norm="rms",
         patches_are_leaf=True,
         masks=True,
         beside="sizes",
@@ -88,7 +121,7 @@ TOWERS: dict[str, TowerRow] = {
         "pixtral",
         "pixtral.pixtral",
         "pixtral",
-        rms=True,
+        norm="rms",
         patches_are_leaf=True,
         masks=True,
         beside="sizes",

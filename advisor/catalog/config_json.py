@@ -22,7 +22,7 @@ from advisor.catalog.families import find_family
 from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture, shown
 from advisor.files.guarded import decoded, read_bytes
-from advisor.specs import ModelSpec
+from advisor.specs import PART_OF, ModelSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,14 @@ _TEXT_PARTS = {
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
     "gemma4_unified": "gemma4_unified_text",
+    "glm4v": "glm4v_text",
+    "glm46v": "glm4v_text",
+    "glm4v_moe": "glm4v_moe_text",
     "mistral3": "mistral",
+    "mllama": "mllama_text_model",
+    "paddleocr_vl": "paddleocr_vl_text",
+    "qwen2_5_omni_thinker": "qwen2_5_omni_text",
+    "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
     "qwen2_vl": "qwen2_vl_text",
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen3_vl": "qwen3_vl_text",
@@ -45,6 +52,12 @@ _TEXT_PARTS = {
     "qwen3_vl_moe": "qwen3_vl_moe_text",
 }
 """The model_type of a multimodal model's text part, for configs that do not state it."""
+_THINKERS = {"qwen2_5_omni": "qwen2_5_omni_thinker", "qwen3_omni_moe": "qwen3_omni_moe_thinker"}
+"""Models that speak, too, and the model_type of the part under their `thinker_config` that reads and writes text.
+
+Source: transformers 5.23, models/qwen2_5_omni/modeling_qwen2_5_omni.py, Qwen2_5OmniForConditionalGeneration: it has no
+forward of its own, and is trained through its thinker.
+"""
 _FLAT = frozenset({"qwen2_vl", "qwen2_5_vl"})
 """Models whose early config files keep the text part's sizes outside any `text_config`."""
 _QWEN2_VL: dict[str, object] = {
@@ -57,6 +70,46 @@ _QWEN2_VL: dict[str, object] = {
     "max_window_layers": 80,
 }
 _LIKE: dict[str, tuple[str, dict[str, object]]] = {
+    "glm4v_text": ("glm4", {"max_position_embeddings": 32_768}),
+    "glm4v_moe_text": (
+        "glm4_moe",
+        {"vocab_size": 151_424, "max_position_embeddings": 65_536, "attention_bias": True},
+    ),
+    "paddleocr_vl_text": (
+        "llama",
+        {
+            "vocab_size": 103_424,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 18,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "max_position_embeddings": 131_072,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen2_5_omni_text": (
+        "qwen2",
+        {
+            "vocab_size": 152_064,
+            "hidden_size": 3584,
+            "intermediate_size": 18_944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+        },
+    ),
+    "qwen3_omni_moe_text": (
+        "qwen3_moe",
+        {
+            "vocab_size": 3584,
+            "intermediate_size": 18_944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "norm_topk_prob": True,
+        },
+    ),
     "qwen2_vl_text": ("qwen2", _QWEN2_VL),
     "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
     "qwen3_vl_text": ("qwen3", {"max_position_embeddings": 128_000}),
@@ -82,6 +135,8 @@ changes no size.
 _FIXED: dict[str, dict[str, object]] = {
     # modeling_qwen3_vl_moe.py, Qwen3VLMoeTextTopKRouter: always normalized; configuration: sliding_window = None
     "qwen3_vl_moe_text": {"norm_topk_prob": True, "use_sliding_window": False},
+    "glm4v_text": {"attention_bias": True},  # modeling_glm4v.py, Glm4vTextAttention: nn.Linear(..., bias=True)
+    "glm4v_moe_text": {"use_qk_norm": False},  # modeling_glm4v_moe.py, Glm4vMoeTextAttention: no norms
 }
 """What the code of such a text part does whatever its config says, as its family's config says it."""
 TEXT_PART = "text_part"
@@ -169,7 +224,7 @@ def _with_tower(m: ModelSpec, config: Mapping[str, object], wrapper: str, origin
         vision = vision_of(config, wrapper, origin, m.hidden_size)
         if vision is not None:
             return m.model_copy(update={"vision": vision})
-    return m.model_copy(update={"name": f"{m.name} (text tower of {shown(wrapper, 40)})"})
+    return m.model_copy(update={"name": f"{m.name}{PART_OF}{shown(wrapper, 40)})"})
 
 
 def decoder_config(config: Mapping[str, object], origin: str = "", towers: bool = True) -> Mapping[str, object]:
@@ -193,6 +248,8 @@ def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, 
     """The fields of the decoder, its model_type, and that of the multimodal wrapper around it, or ''."""
     fields = Fields(config, origin)
     model_type, wrapper = _model_type(fields), ""
+    if model_type in _THINKERS:
+        wrapper, fields, model_type = model_type, fields.part("thinker_config"), _THINKERS[model_type]
     for _ in range(_MAX_WRAPPERS):
         default = _TEXT_PARTS.get(model_type, "")
         if find_family(model_type) or not (fields.has("text_config") or default):
@@ -205,6 +262,8 @@ def _decoder_fields(config: Mapping[str, object], origin: str) -> tuple[Fields, 
             part, (model_type, defaults) = model_type, _LIKE[model_type]
             own = {key: value for key, value in fields.config.items() if key not in ("rope_scaling", "rope_parameters")}
             fixed = {TEXT_PART: part, **_FIXED.get(part, {})}
+            if part == "glm4v_text":  # modeling_glm4v.py, Glm4vTextAttention: hidden_size // num_heads
+                fixed["head_dim"] = fields.size("hidden_size", 4096) // fields.size("num_attention_heads", 32)
             fields = Fields({**defaults, **own, **fixed}, origin, fields.prefix)
     return fields, model_type, wrapper
 

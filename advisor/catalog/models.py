@@ -169,7 +169,7 @@ def remarks_on(text: str, model: str) -> tuple[str, ...]:
         return ()
     from advisor.catalog.remarks import remarks
 
-    return remarks(match)
+    return remarks(match, _file(match.entry.name).get("kin", {}))
 
 
 def _match_of(label: str) -> tuple[Match | None, str]:

@@ -37,6 +37,8 @@ _RUN_WORDS = frozenset(
         *("pytorch", "sft", "snapshots", "transformers", "weights"),
     }
 )
+_SIZE = r"(?:\d+x)?\d+(?:\.\d+)?[bm]"
+"""A part of a path that is a size alone: the folder above it names the family."""
 _RUN_NUMBERS = r"checkpoint[-_]\d+|step[-_]?\d+(?:-hf)?|[0-9a-f]{12,64}|v?\d*"
 """Parts of a path that name a run, a version or a format, not a model."""
 
@@ -79,6 +81,9 @@ def read_names(text: str) -> tuple[Name, ...]:
     telling = [part.lower() for part in parts if not _of_a_run(part.lower())]
     if not telling:
         return ()
+    if len(telling) > 1 and re.fullmatch(_SIZE, telling[-1]):
+        words = [word for word in re.split("[-_]", telling[-2]) if word not in _RUN_WORDS]
+        telling[-2:] = ["-".join((*words, telling[-1]))]
     pair = [Name(text, telling[-2], telling[-1], path=True)] if len(telling) > 1 else []
     return (*pair, Name(text, "", telling[-1], path=True))
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from advisor.catalog.entries import Match
 
 
-def remarks(match: Match) -> tuple[str, ...]:
-    """One sentence a thing that was assumed; () where the catalog lists the name as it is."""
+def remarks(match: Match, kin: Mapping[str, str]) -> tuple[str, ...]:
+    """One sentence a thing that was assumed; () where the catalog lists the name as it is.
+
+    `kin`: the entry's known derivatives, and what is known of each.
+    """
     name = match.entry.name
     texts = []
     if match.derivative:
         online = "" if match.path else ", or go online once"
         texts.append(
-            f"{match.text}: taken as {name}: its own config.json was not read; its vocabulary and size may differ: give"
-            f" a path to it{online}."
+            f"{match.text}: taken as {name}{_known(match, kin)}: its own config.json was not read; its vocabulary and"
+            f" size may differ: give a path to it{online}."
         )
     elif match.path:
         texts.append(f"{match.text} is not here: taken as {name} by its name.")
@@ -35,3 +40,14 @@ def unread(match: Match) -> str:
     if not match.derivative:
         return ""
     return f"what {match.text} changes of {match.entry.name} (its own config.json was not read)"
+
+
+def _known(match: Match, kin: Mapping[str, str]) -> str:
+    """What the catalog knows of the derivative, in parentheses; '' of one that it does not list."""
+    from advisor.catalog.names import shorter, squashed
+
+    spelled = {squashed(base) for base, _ in shorter(match.base)}
+    for label, what in kin.items():
+        if spelled & {squashed(base) for base, _ in shorter(label.lower().rpartition("/")[2])}:
+            return f" ({what})"
+    return ""

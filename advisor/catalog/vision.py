@@ -142,6 +142,7 @@ def _gemma4(v: Fields, whole: Fields, width: int) -> Sizes:
         "activation": v.text("hidden_activation", "gelu_pytorch_tanh"),
         "clips": v.flag("use_clipped_linears", False),
         "standardizes": v.flag("standardize", False),
+        "sees_ahead": whole.part("text_config").text("use_bidirectional_attention", "") == "vision",
         "output_size": width,
     }
 
@@ -195,6 +196,20 @@ def _internvl(v: Fields, whole: Fields, width: int) -> Sizes:
             "output_size": width}  # fmt: skip
 
 
+def _mllama(v: Fields, whole: Fields, width: int) -> Sizes:
+    sizes = _common(v, 1280, 5120, 32, 16, 14, 448)
+    heads = v.size("attention_heads", 16, maximum=MOST_SIDE)
+    blocks, last = int(str(sizes["num_hidden_layers"])), v.size("num_global_layers", 8, maximum=MOST_BLOCKS)
+    joined = _indexes(v, "intermediate_layers_indices", (3, 7, 15, 23, 30), blocks)
+    if v.size("vision_output_dim", 7680) != (1 + len(joined)) * int(str(sizes["hidden_size"])):
+        raise v.bad("vision_output_dim", f"is not as wide as {1 + len(joined)} blocks' outputs")
+    shapes = len(v.items("supported_aspect_ratios")) if v.has("supported_aspect_ratios") else 8
+    return {**sizes, "num_attention_heads": heads, "num_hidden_layers": blocks + last, "global_blocks": last,
+            "joined_blocks": joined, "tile_shapes": shapes, "most_tiles": v.size("max_num_tiles", 4, maximum=100),
+            "position_rows": _squares(sizes) + 1, "activation": v.text("hidden_act", "gelu"),
+            "output_size": width}  # fmt: skip
+
+
 def _smolvlm(v: Fields, whole: Fields, width: int) -> Sizes:
     sizes = _common(v, 1152, 3072, 12, 16, 32, 224)
     merge = whole.size("scale_factor", 2, maximum=100)
@@ -213,6 +228,7 @@ _TOWERS: dict[str, Callable[[Fields, Fields, int], Sizes]] = {
     "llava_next": _llava,
     "llava_pixtral": _llava_pixtral,
     "mistral3": _mistral3,
+    "mllama": _mllama,
     "qwen2_vl": _qwen2,
     "qwen2_5_vl": _qwen2_5,
     "qwen3_vl": _qwen3_vl,

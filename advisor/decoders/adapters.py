@@ -91,7 +91,7 @@ def _drops(m: Linear) -> bool:
 def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """What LoRA adds for x (B, S, I): (B, S, O). Only this function holds the product before it is scaled."""
     assert m.lora_a is not None and m.lora_b is not None
-    update = product(t, product(t, x, m.lora_a), m.lora_b)
+    update = product(t, product(t, x, m.lora_a, apart=m.apart), m.lora_b)
     if m.code.update is not None:
         update = m.code.update(t, update)
     return scale(t, update)
@@ -160,7 +160,7 @@ def _dora_extra(t: Tape, x: Tensor, base_result: Tensor | None, m: Linear) -> Te
     weight = cast(t, weight, x.dtype)
     norm = _weight_norm(t, weight, update, m)
     ratio = mul(t, m.magnitude, norm)
-    lora_result = product(t, product(t, x, m.lora_a), m.lora_b)
+    lora_result = product(t, product(t, x, m.lora_a, apart=m.apart), m.lora_b)
     if base_result is None:
         base_result = product(t, x, weight)
     elif m.bias is not None:

@@ -214,7 +214,7 @@ def base_linear(t: Tape, x: Tensor, m: Linear) -> Tensor:
     if m.quant == "none":
         if m.bias_apart and m.bias is not None:
             return add(t, product(t, x, m.weight), m.bias)
-        return product(t, x, m.weight, m.bias)
+        return product(t, x, m.weight, m.bias, m.apart)
     if m.code.dequantize is not None:
         return _linear_dequantized(t, x, m)
     return _STORED.get(m.quant, _linear_4bit)(t, x, m)

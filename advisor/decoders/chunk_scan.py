@@ -17,6 +17,7 @@ from advisor.decoders.step_inputs import Chunks
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.layout import alias, copy, part, regathered
 from advisor.tape.ops import add, batched_matmul, cast, masked_fill, mul, unary
+from advisor.tape.pieces import softplus
 from advisor.tape.tape import Tape
 
 
@@ -44,7 +45,7 @@ def chunk_scan(t: Tape, given: Scanned, learned: Constants, chunks: Chunks) -> T
     state, count, size, rows = keys.shape[-1], chunks.count, chunks.size, chunks.length
     several, copies = count != 1, count != 1 or not chunks.one_row
     steps = add(t, steps, cast(t, learned.step_bias, steps.dtype))
-    steps = _softplus(t, steps)
+    steps = softplus(t, steps)
     steps = _clamped(t, steps)
     x = cast(t, x, "float32")
     keys = _repeated(t, cast(t, keys, "float32"), heads)
@@ -81,11 +82,6 @@ def chunk_scan(t: Tape, given: Scanned, learned: Constants, chunks: Chunks) -> T
     out = copy(t, add(t, diagonal, off), (batch, rows, heads, width))
     out = add(t, out, skipped)
     return part(t, out, (batch, length, heads, width)) if chunks.pads else out
-
-
-def _softplus(t: Tape, x: Tensor) -> Tensor:
-    """`F.softplus`; CUDA's autocast takes it in fp32."""
-    return unary(t, cast(t, x, "float32") if t.autocast and t.device == "cuda" else x, "input")
 
 
 def _clamped(t: Tape, x: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Decoder:
         causal = not m.bidirectional
         drops, own, single = m.attention_dropout > 0, self.quirks.attention == "own", self.single_row
         joined = given.rotated and self.stack.joins_heads(m)
-        layout = Layout(joined or single, joined or single, single, not own, single)
+        layout = Layout(joined or single, joined or single or m.kv_lora_rank > 0, single, not own, single)
         if self.kind == "eager":
             if own:
                 out, weights = falcon_attention(t, q, k, v, given, dtype, layout)
@@ -152,7 +152,11 @@ class Decoder:
         batch, length, _ = x.shape
         _parts: tuple[Tensor, ...] = ()
         gate: Tensor | None = None
-        if m.kv_lora_rank and given.rope is not None:
+        if m.kv_lora_rank and given.rope is None:
+            from advisor.decoders.kimi_linear import unturned_heads
+
+            q, k, v, _parts, _ = unturned_heads(t, x, m, w.linears, w.qk_norms)
+        elif m.kv_lora_rank and given.rope is not None:
             q, k, v, _parts, latent = latent_heads(t, x, m, w.linears, w.qk_norms, given.rope)
             if latent is not None:
                 from advisor.decoders.indexer import chosen

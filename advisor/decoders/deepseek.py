@@ -68,7 +68,7 @@ def latent_heads(
     query = cat_last(t, q_plain, q_turned)
     if architecture_of(m.architecture).scales_queries_by_position:
         query = mul(t, query, position_factors(t, length, query.dtype))
-    keys, values = _expanded(t, m, linear(t, latent, linears[kv_b_name]), k_turned)
+    keys, values = expanded(t, m, linear(t, latent, linears[kv_b_name]), k_turned)
     t.label("attention")
     return LatentHeads(query, keys, values, (q, compressed, latent, q_turned, k_turned), q_latent)
 
@@ -92,7 +92,7 @@ def turned_complex(t: Tape, q: Tensor, k: Tensor, rope: Rope) -> tuple[Tensor, T
     return q_out, cast(t, mul(t, wide_k, rope.cos), k.dtype)
 
 
-def _expanded(t: Tape, m: ModelSpec, projected: Tensor, k_turned: Tensor) -> tuple[Tensor, Tensor]:
+def expanded(t: Tape, m: ModelSpec, projected: Tensor, k_turned: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values of every head: keys are an empty tensor into which both parts are copied."""
     batch, _, length, _ = projected.shape
     heads, plain = m.num_attention_heads, m.head_dim - m.rotary_dim

@@ -10,7 +10,7 @@ from advisor.architectures import architecture_of
 from advisor.decoders.sdpa import Call, Kernel, sdpa_kernel, sums_in_memory
 from advisor.errors import BadValue
 from advisor.libraries import Libraries, libraries_of
-from advisor.parameters.layers import Kind, attends_anywhere, kinds_of
+from advisor.parameters.layers import Kind, attends_anywhere, kinds_of, part_of
 from advisor.parameters.own_weights import first_trained_layer
 from advisor.parameters.storage import whole_linears
 from advisor.specs import ATTENDING, GpuSpec, ModelSpec, Recipe
@@ -69,7 +69,7 @@ def sdpa_calls(m: ModelSpec, recipe: Recipe, masked: bool) -> list[Call]:
         shapes.append((m.global_head_dim, m.global_head_dim, m.global_key_value_heads or m.num_key_value_heads))
     found = []
     if m.vision is not None and m.vision.row:
-        width, kept_apart = m.vision.head_dim, m.vision.code.masks
+        width, kept_apart = m.vision.head_dim, m.vision.masks_patches
         found = [Call(dtype, width, width, False, kept_apart, 0.0) for dtype in dtypes]
     for dtype, (width, value_width, keys), mask in product(dtypes, shapes, (False, True) if masked else (False,)):
         grouped = keys < heads and not apart and not mask and width == value_width <= 256
@@ -92,7 +92,12 @@ ALIKE = ("8.0", "8.6", "9.0", "7.5", "6.0")
 
 def masks_rows(m: ModelSpec, padded: bool) -> bool:
     """Whether every row has masks of its own: rows differ in length, or tokens of images attend both ways."""
-    return padded or (m.vision is not None and m.vision.sees_both_ways)
+    return padded or (m.vision is not None and m.vision.sees_both_ways == "all")
+
+
+def masks_windows(m: ModelSpec) -> bool:
+    """Whether every row has a mask of its own in layers that slide, where tokens of images attend both ways."""
+    return m.vision is not None and m.vision.sees_both_ways == "sliding"
 
 
 @lru_cache(maxsize=1024)
@@ -103,7 +108,7 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
     """
     if not capability or attention_kind(m, recipe) != "sdpa":
         return SdpaPlan("", frozenset())
-    masked = slides or masks_rows(m, padded) or architecture_of(m.architecture).always_makes_mask
+    masked = slides or masks_rows(m, padded) or masks_windows(m) or architecture_of(m.architecture).always_makes_mask
     calls = sdpa_calls(m, recipe, masked)
     torch = libraries_of(recipe.stack).torch
 
@@ -169,7 +174,7 @@ class LayerKind(NamedTuple):
 
 
 def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
-    """The kind of every layer, in order."""
+    """The kind of every layer that is run, in order."""
     first = first_trained_layer(m, recipe)
     stacked = len(m.vision.deepstack_layers) if m.vision is not None and m.vision.row else 0
     rotates, whole = m.position == "rope", whole_linears(m) or ((),) * m.num_hidden_layers
@@ -187,6 +192,7 @@ def layer_kinds(m: ModelSpec, recipe: Recipe) -> list[LayerKind]:
             i + 1 if i < stacked else 0,
         )
         for i, kind in enumerate(kinds_of(m))
+        if not part_of(m, kind).passed_over
     ]
 
 

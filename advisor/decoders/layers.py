@@ -11,6 +11,7 @@ from advisor.decoders.falcon_h1 import falcon_h1_layer
 from advisor.decoders.gemma3n import gemma3n_layer
 from advisor.decoders.gemma4 import gemma4_layer
 from advisor.decoders.mamba import mamba_layer
+from advisor.decoders.mllama import mllama_layer
 from advisor.decoders.modernbert import modernbert_layer
 from advisor.decoders.step_inputs import LayerInputs
 from advisor.decoders.weights import Weights
@@ -27,6 +28,7 @@ LAYERS: dict[str, Layer] = {
     "gemma4": gemma4_layer,
     "gptj": gptj_layer,
     "mamba": mamba_layer,
+    "mllama": mllama_layer,
     "modernbert": modernbert_layer,
     "mpt": mpt_layer,
     "opt": opt_layer,

@@ -11,8 +11,10 @@ from typing import NamedTuple
 from advisor.blocks import ITEM_BYTES
 from advisor.libraries import MIRRORED, Libraries, Version
 from advisor.parameters.replacing import replacing_shapes
+from advisor.parameters.targets import idles
 from advisor.specs import LinearShape, Recipe
 from advisor.tape.graph import Tensor
+from advisor.tape.layout import copy
 from advisor.tape.ops import cast
 from advisor.tape.tape import CachedCast, Tape
 
@@ -40,6 +42,7 @@ class Linear:
     """One linear layer with its weights as tensors; an adapter where the recipe puts one."""
 
     __slots__ = (
+        "apart",
         "bias",
         "bias_apart",
         "code",
@@ -76,8 +79,9 @@ class Linear:
         trained = recipe.method == "full" and not frozen
         size = (shape.out_features, shape.in_features)
         self.in_features, self.out_features = shape.in_features, shape.out_features
-        self.name, self.idle = shape.name, shape.idle
+        self.name, self.idle = shape.name, idles(shape, recipe)
         self.code = code
+        self.apart = False  # its input's rows are not stored one after the other
         self.recipe = recipe
         self.quant = quant
         self.bias_apart = bias_apart
@@ -120,11 +124,17 @@ def autocast_operand(t: Tape, x: Tensor) -> Tensor:
     return found.cast
 
 
-def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`: x (..., I) times weight (O, I). Keeps x if the weight trains, the weight if x needs a gradient."""
+def product(t: Tape, x: Tensor, weight: Tensor, bias: Tensor | None = None, apart: bool = False) -> Tensor:
+    """`F.linear`: x (..., I) times weight (O, I). Keeps x if the weight trains, the weight if x needs a gradient.
+
+    `apart`: rows of x are not stored one after the other: a weight that trains gets a copy in which they are.
+    Source: PyTorch 2.13, aten/src/ATen/native/LinearAlgebra.cpp, should_fold.
+    """
     if t.autocast:
         x, weight = autocast_operand(t, x), autocast_operand(t, weight)
         bias = autocast_operand(t, bias) if bias is not None else None
+    if apart and weight.needs_grad:
+        x = copy(t, x, x.shape)
     out_features, in_features = weight.shape
     dtype, shape, weight_shape = weight.dtype, x.shape, weight.shape
     rows = x.count // in_features

@@ -56,7 +56,8 @@ def mamba2(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -
     )
     out = t.view(scanned, (*rows, inner))
     if sizes.gate_norm:
-        out = gated_norm(t, out, gate, own["gate_norm"], groups)
+        code = weighed_gated_norm if scales else gated_norm
+        out = code(t, out, gate, own["gate_norm"], groups)
     else:
         out = mul(t, out, unary(t, gate, "input"))
     return linear(t, cast(t, out, dtype), w.linears["out_proj"])
@@ -75,3 +76,17 @@ def gated_norm(t: Tape, x: Tensor, gate: Tensor, weight: Tensor, groups: int) ->
     grouped = mul(t, grouped, inverse_root(t, variance))
     x = t.view(grouped, before)
     return mul(t, weight, cast(t, x, dtype))
+
+
+def weighed_gated_norm(t: Tape, x: Tensor, gate: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """The same of Falcon-H1: its weight in groups, too, and multiplied in fp32, before all is cast back.
+
+    Source: transformers 5.23, models/falcon_h1/modeling_falcon_h1.py, `FalconH1RMSNormGated`, norm_before_gate=False.
+    """
+    before, dtype = x.shape, x.dtype
+    x = cast(t, mul(t, x, unary(t, cast(t, gate, "float32"), "input")), "float32")
+    x = t.view(x, (*before[:-1], groups, before[-1] // groups))
+    variance = mean_last(t, square(t, x))
+    x = mul(t, x, inverse_root(t, variance))
+    x = mul(t, t.view(weight, (groups, before[-1] // groups)), x)
+    return cast(t, t.view(x, before), dtype)

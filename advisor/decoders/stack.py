@@ -17,6 +17,7 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.heads import queries_keys_values
+from advisor.decoders.kernel_doubts import kernel_doubt
 from advisor.decoders.linear import Linear, LinearCode
 from advisor.decoders.loss import chunked_loss, log_softmax_loss, masked_loss, shifted
 from advisor.decoders.mlp import feed_forward
@@ -24,18 +25,12 @@ from advisor.decoders.norms import WRITTEN_OUT, HeadNorms, Norm, NormFunction, N
 from advisor.decoders.rope import Rope, apply_rope, joins_parts
 from advisor.libraries import MIRRORED, Libraries, Version, gaps, version_text
 from advisor.optimizers import optimizer_row
-from advisor.parameters.token_mixers import STATE_SPACES, packages_of
+from advisor.parameters.token_mixers import packages_of
 from advisor.specs import GpuSpec, ModelSpec, Recipe, Workload
 from advisor.tape.engine import checkpoint
 from advisor.tape.graph import LOGITS, SavedTensorHooks, Tensor
 from advisor.tape.ops import cast
 from advisor.tape.tape import Tape
-
-PACKED_WEIGHT = (
-    "that mamba-ssm's kernel runs on a quantized base: transformers hands it out_proj's stored weight, which it "
-    "multiplies by as it is (--sequence-kernels torch does not)"
-)
-"""Source: mamba_ssm 2.3.2.post1, ops/triton/ssd_combined.py, MambaSplitConv1dScanCombinedFn.forward: `F.linear`."""
 
 
 class LossInputs(NamedTuple):
@@ -100,11 +95,14 @@ class Stack:
                 "what code other than transformers' own does with a model that is not trained on next tokens"
             )
         step = optimizer_row(recipe.optimizer).unknown
-        fused = recipe.is_quantized and recipe.sequence_kernels == "packages" and not STATE_SPACES.isdisjoint(m.mixers)
-        step = "; ".join(filter(None, (step, PACKED_WEIGHT if fused else "")))
+        step = "; ".join(filter(None, (step, kernel_doubt(m, recipe))))
         unknown = (*known.unknown, *((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
+
+    def named(self, m: ModelSpec) -> ModelSpec:
+        """The model with its linear layers split and called as this code does, which adapters are named by."""
+        return m
 
     def built(self, m: ModelSpec) -> ModelSpec:
         """The model as its code and its libraries build it: what it ties and fuses, which parts run otherwise."""

@@ -86,7 +86,7 @@ def _recorded(
     own, other = own_weights(m, recipe), other_dtype(recipe)
     table, head = (
         Tensor((rows, m.token_size), own.dtype if trained else other, needs_grad=trained)
-        for rows, trained in ((m.vocab_size, own.embedding), (m.labels or m.vocab_size, own.head))
+        for rows, trained in ((m.embedding_rows, own.embedding), (m.labels or m.vocab_size, own.head))
     )
     if m.tie_word_embeddings and not m.labels and not (recipe.has_adapters and (own.embedding or own.head)):
         head = table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from advisor.architectures import architecture_of
-from advisor.decoders.kinds import LayerKind
+from advisor.decoders.kinds import LayerKind, masks_windows
 from advisor.decoders.rope import Rope, rope_tables
 from advisor.parameters.token_mixers import STATE_SPACES
 from advisor.specs import ModelSpec, Recipe
@@ -35,10 +35,14 @@ class Chunks(NamedTuple):
 def chunks_of(m: ModelSpec, recipe: Recipe, batch: int, length: int) -> Chunks | None:
     """How the model's own functions cut each of `batch` rows of `length` tokens into chunks; None elsewhere.
 
-    Mamba 2's work on all chunks at once: of their number they only care whether it is one.
+    Mamba 2's work on all chunks at once: of their number they only care whether it is one. Mamba's run token by token;
+    around its kernels, too, some copies are made of several rows alone.
     """
     size = m.recurrence.chunk_size if m.recurrence is not None else 0
-    if not size or recipe.sequence_kernels != "torch":
+    own = recipe.sequence_kernels == "torch"
+    if "mamba1" in m.mixers:
+        return Chunks(length, 1, False, batch == 1) if own else Chunks(CHUNKS, size, False, batch == 1)
+    if not size or not own:
         return None
     count, pads = -(-length // size), length % size > 0
     if STATE_SPACES.isdisjoint(m.mixers):
@@ -125,8 +129,8 @@ class StepInputs:
             full = sliding = t.empty((batch, length), "bool") if padded else None
         elif kind == "sdpa":
             full = t.empty((1, *square[1:]), "bool") if quirks.always_makes_mask else None
-            rows = batch if quirks.mask_by_row else 1
-            sliding = t.empty((rows, *square[1:]), "bool") if slides else None
+            rows = batch if quirks.mask_by_row or masks_windows(m) else 1
+            sliding = t.empty((rows, *square[1:]), "bool") if slides or masks_windows(m) else None
         for mask, band in ((full, 0), (sliding, self.window)):
             if mask is not None and kind != "flash":
                 _note_mask_kernels(t, mask, batch, length, band, padded, packed)

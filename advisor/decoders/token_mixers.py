@@ -19,6 +19,8 @@ MIXERS: dict[Mixer, str] = {
     "delta": "advisor.decoders.gated_delta:gated_delta",
     "delta_apart": "advisor.decoders.gated_delta:apart_delta",
     "delta_fused": "advisor.decoders.gated_delta:fused_delta",
+    "kda": "advisor.decoders.kimi_linear:kimi_delta",
+    "mamba1": "advisor.decoders.mamba1:mamba1",
     "mamba2": "advisor.decoders.mamba2:mamba2",
 }
 """module:function, loaded where a model has such layers: most have none."""

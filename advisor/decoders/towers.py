@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from advisor.decoders.stack import Stack
 from advisor.decoders.vision import Seen, Tower, TowerWeights
-from advisor.decoders.vision_clip import llava_tower
+from advisor.decoders.vision_clip import llava_next_tower, llava_tower
+from advisor.decoders.vision_gemma4 import gemma4_tower
 from advisor.decoders.vision_intern import internvl_tower
 from advisor.decoders.vision_pixtral import mistral3_tower, pixtral_tower
 from advisor.decoders.vision_qwen import qwen_tower
@@ -17,8 +18,10 @@ from advisor.tape.tape import Tape
 
 TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {
     "gemma3": gemma3_tower,
+    "gemma4": gemma4_tower,
     "internvl": internvl_tower,
     "llava": llava_tower,
+    "llava_next": llava_next_tower,
     "mistral3": mistral3_tower,
     "pixtral": pixtral_tower,
     "qwen": qwen_tower,

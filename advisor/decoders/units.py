@@ -84,7 +84,9 @@ def units_of(m: ModelSpec, recipe: Recipe, stack: Stack) -> Units:
     others: list[Piece] = []
     for shape, times, dtype, trained in outer_tensors(m, recipe):
         piece = Piece(shape[0], prod(shape[1:]), dtype, trained)
-        (tokens if shape == (m.vocab_size, m.token_size) else others).extend([piece] * times)
+        (tokens if shape in ((m.embedding_rows, m.token_size), (m.vocab_size, m.token_size)) else others).extend(
+            [piece] * times
+        )
     tied = m.tie_word_embeddings and len(tokens) == 1
     rest = [piece for linear in projections(m, recipe, recipe.rank, stack).values() for piece in of_linear(linear)]
     rest += [piece for piece in others if piece.columns > 1]

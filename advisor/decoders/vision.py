@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from advisor.decoders.kinds import plan_of
 from advisor.decoders.linear import Linear
-from advisor.decoders.norms import Norm, rms_norm
+from advisor.decoders.norms import WRITTEN_OUT, Norm
 from advisor.decoders.stack import Stack
 from advisor.parameters.storage import other_dtype
 from advisor.parameters.tower_targets import tower_adapted
@@ -67,7 +67,7 @@ class TowerWeights:
         self.blocks = [
             BlockWeights(
                 {name: made(shape) for name, shape in parts.block.items()},
-                [self._norm(v, v.hidden_size) for _ in range(2)],
+                [self._norm(v, width) for width in parts.block_norms],
                 {name: self._made((width,)) for name, width in parts.block_loose.items()},
             )
             for _ in block_plan(v)
@@ -79,9 +79,8 @@ class TowerWeights:
         return Tensor(shape, self.dtype, needs_grad=self.trains)
 
     def _norm(self, v: VisionSpec, width: int) -> Norm:
-        if v.code.rms:
-            return Norm("rms", width, self.dtype, self.trains, False, code=rms_norm)
-        return Norm("layer", width, self.dtype, self.trains, True)
+        kind = v.code.norm
+        return Norm(kind, width, self.dtype, self.trains, kind == "layer", code=WRITTEN_OUT.get(kind))
 
     @property
     def trained(self) -> list[Tensor]:

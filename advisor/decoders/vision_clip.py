@@ -10,9 +10,13 @@ from advisor.decoders.vision import BlockWeights, Seen, Tower
 from advisor.decoders.vision_attention import attended_tiles
 from advisor.decoders.vision_patches import pixels_of
 from advisor.decoders.vision_tiles import plain_mlp, projected, run_blocks, tile_count, tile_patches, with_class
+from advisor.images.llava import canvas_of
+from advisor.specs import Picture
 from advisor.tape.graph import Tensor
-from advisor.tape.layout import copy, part, regathered
-from advisor.tape.ops import add
+from advisor.tape.layout import alias, cat_last, copy, cut_first, join_first, part, regathered
+from advisor.tape.ops import add, cast
+from advisor.tape.program import BATCH
+from advisor.tape.tape import Tape
 
 
 def clip_block(d: Tower, x: Tensor, w: BlockWeights) -> Tensor:
@@ -73,3 +77,51 @@ def llava_tower(d: Tower, leaf: bool) -> Seen:
     outputs[-1] = tokens
     tokens = regathered(t, tokens)  # a list of images, whose gradients are stacked
     return Seen(copy(t, tokens, (d.features, d.v.output_size)), [], outputs)
+
+
+def llava_next_tower(d: Tower, leaf: bool) -> Seen:
+    """The same for LLaVA-NeXT, whose tiles are joined, and their rows of patches ended by a learned token.
+
+    Source: models/llava_next/modeling_llava_next.py, LlavaNextModel.get_image_features and forward.
+    """
+    t, v, row = d.t, d.v, d.v.row * d.rows
+    batch = Tensor((BATCH * v.row_pixels,), "float32")
+    pixels = copy(t, batch, batch.shape)  # the tiles of all images, without those that fill up an image's
+    read, outputs = _features(d, cast(t, pixels, d.weights.tensors[0].dtype), leaf)
+    selected = _patches_alone(d, read)
+    tiles = cut_first(t, projected(d, selected), [one.tiles for one in row])
+    packed = [_packed(d, tile, one) for tile, one in zip(tiles, row, strict=True)]
+    del tiles
+    outputs[-1:] = packed
+    return Seen(join_first(t, packed), [], outputs)
+
+
+def _packed(d: Tower, x: Tensor, one: Picture) -> Tensor:
+    """An image's tiles (N, P, O), the overview first: tokens (T, O).
+
+    The gradient of tiles that lie side by side, or are full, comes row by row and is copied.
+    Source: the same file, pack_image_features and unpad_image.
+    """
+    t, canvas, (_, places, width) = d.t, canvas_of(d.v, one.height, one.width), x.shape
+    overview = t.view(part(t, x, (1, places, width)), (places, width))
+    x = part(t, x, (canvas.tiles, places, width))
+    filled = (width, canvas.high, canvas.wide)
+    padded = canvas.high * canvas.wide < canvas.tiles * places
+    if canvas.columns > 1 or not padded:
+        x = regathered(t, x)
+    x = copy(t, x, filled) if not padded else part(t, copy(t, x, x.shape), filled)
+    line = cast(t, _repeated(t, d.weights.loose["line"], canvas.high), x.dtype)
+    x = t.view(cat_last(t, x, line), (canvas.high * (canvas.wide + 1), width))
+    return join_first(t, [overview, x])
+
+
+def _repeated(t: Tape, line: Tensor, rows: int) -> Tensor:
+    """A vector at the end of every row: a view, whose gradient is summed."""
+    own = line.shape
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        out = t.empty(own, g.dtype)
+        t.kernel("reduce", g.dtype, 0, g.bytes + out.bytes)
+        return (out,)
+
+    return alias(t, (line,), backward, (*own, rows, 1))

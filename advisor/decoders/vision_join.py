@@ -44,11 +44,11 @@ def stacked_on(t: Tape, x: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
     Source: transformers 5.23, models/qwen3_vl/modeling_qwen3_vl.py, _deepstack_process.
     """
     cloned = copy(t, x, x.shape)
-    local = add(t, _picked(t, cloned, mask, tokens.shape), tokens)
+    local = add(t, picked_places(t, cloned, mask, tokens.shape), tokens)
     return _put(t, cloned, mask, local)
 
 
-def _picked(t: Tape, x: Tensor, mask: Tensor, picked: tuple[int, ...]) -> Tensor:
+def picked_places(t: Tape, x: Tensor, mask: Tensor, picked: tuple[int, ...]) -> Tensor:
     """`x[mask, :]`: a copy; its gradient is written into zeros. Keeps the mask."""
     shape, dtype = x.shape, x.dtype
     _places = t.empty((2, picked[0]), "int64")  # row and column of each, made of the mask

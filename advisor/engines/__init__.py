@@ -19,6 +19,9 @@ ENGINES: dict[Sharding, str] = {
     "fsdp1": "fsdp1.Fsdp1",
     "fsdp2": "fsdp2.Fsdp2",
     "hsdp": "fsdp2.Fsdp2",
+    "zero1": "zero.Zero1",
+    "zero2": "zero.Zero2",
+    "zero3": "zero3.Zero3",
 }
 """File and class, loaded when asked for."""
 

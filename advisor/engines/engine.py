@@ -108,7 +108,7 @@ class Engine:
     @property
     def on_host(self) -> bool:
         """Whether weights, gradients and optimizer states are kept on the host, and come and go for each unit."""
-        return self.placement.cpu_offload == "parameters"
+        return self.placement.offload == "parameters"
 
     def host_bytes(self) -> int:
         """What this rank holds of the host's memory for the whole run, without the optimizer's states."""

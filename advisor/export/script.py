@@ -49,7 +49,7 @@ def _accelerated(run: Run) -> str:
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",
         "mixed_precision": run.mixed_precision or "no",
     }
-    if at.cpu_offload == "parameters":
+    if at.offload == "parameters":
         flags["fsdp_offload_params"] = "true"
     return f"accelerate launch --use_fsdp {' '.join(f'--{name} {value}' for name, value in flags.items())} {NAME}"
 
@@ -100,7 +100,7 @@ def lora(run: Run, trainer: str, others: Mapping[str, tuple[str, Any]]) -> list[
         f"    target_modules={_targets(run)},",
         *(["    use_dora=True,"] if recipe.is_dora else []),
         *(f"    {key}={quoted(value) if isinstance(value, str) else value}," for key, value in variant.items() if key),
-        *_where(recipe),
+        *_where(run),
     ]
 
 
@@ -112,16 +112,19 @@ def in_place_of_lora(run: Run) -> list[str]:
         "ia3": ["IA3Config"],
         "vera": ["VeraConfig", f"    r={recipe.rank},", f"    vera_dropout={recipe.dropout!r},"],
     }[recipe.variant]
-    return [*own, f"    target_modules={_targets(run)},", *_where(recipe)]
+    return [*own, f"    target_modules={_targets(run)},", *_where(run)]
 
 
 def _targets(run: Run) -> str:
     return '"all-linear"' if run.adapts_all_linear else quoted_list(run.target_modules)
 
 
-def _where(recipe: Recipe) -> list[str]:
-    """The keyword lines of modules that are trained whole, and of the layers that are adapted."""
+def _where(run: Run) -> list[str]:
+    """The keyword lines of modules that are left out or trained whole, and of the layers that are adapted."""
+    recipe, vision = run.recipe, run.model.vision
+    wrapped = vision is not None and vision.code.wraps_linears and not run.adapts_all_linear
     return [
+        *(['    exclude_modules=r".*vision_tower.*",'] if wrapped else []),
         *([f"    modules_to_save={quoted_list(recipe.modules_to_save)},"] if recipe.modules_to_save else []),
         *([f"    layers_to_transform=list({last_layers(recipe)}),"] if recipe.trained_layers else []),
     ]

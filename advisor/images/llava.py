@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from advisor.specs import Picture, VisionSpec
 
 PINPOINTS = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
@@ -17,8 +19,32 @@ def llava(vision: VisionSpec, height: int, width: int) -> Picture:
 def llava_next(vision: VisionSpec, height: int, width: int) -> Picture:
     """The whole image, and its tiles without the padding, each row of patches ended by a token.
 
-    Source: transformers 5.23, models/llava_next/processing_llava_next.py, _get_number_of_features and
-    _get_unpadded_features.
+    Source: transformers 5.23, models/llava_next/processing_llava_next.py, _get_number_of_features.
+    """
+    side = vision.image_size // vision.patch_size
+    canvas = canvas_of(vision, height, width)
+    tokens = side * side + canvas.high * (canvas.wide + 1)
+    return Picture(tokens=tokens, high=side, wide=side, tiles=1 + canvas.tiles, height=height, width=width)
+
+
+class Canvas(NamedTuple):
+    """The tiles of an image side by side, and what of them the image fills, in patches."""
+
+    rows: int  # of tiles
+    columns: int
+    high: int
+    wide: int
+
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return self.rows * self.columns
+
+
+def canvas_of(vision: VisionSpec, height: int, width: int) -> Canvas:
+    """The tiles of an image of that many pixels.
+
+    Source: transformers 5.23, models/llava_next/processing_llava_next.py, _get_unpadded_features.
     """
     side = vision.image_size // vision.patch_size
     rows, columns = _best(height, width, vision.image_size)
@@ -27,7 +53,7 @@ def llava_next(vision: VisionSpec, height: int, width: int) -> Picture:
         high -= (high - int(round(height * (wide / width), 7))) // 2 * 2
     else:
         wide -= (wide - int(round(width * (high / height), 7))) // 2 * 2
-    return Picture(tokens=side * side + high * wide + high, high=side, wide=side, tiles=1 + rows * columns)
+    return Canvas(rows, columns, high, wide)
 
 
 def _best(height: int, width: int, side: int) -> tuple[int, int]:

@@ -32,6 +32,16 @@ def _nearest_aspect(height: int, width: int, side: int, most: int) -> tuple[int,
     return best
 
 
+def mllama(vision: VisionSpec, height: int, width: int) -> Picture:
+    """Llama 3.2 Vision: one mark; an image is as many tiles as one may have, of which those that it lacks are masked.
+
+    Source: transformers 5.23, models/mllama/image_processing_mllama.py, pack_images, and processing_mllama.py,
+    replace_image_token.
+    """
+    side = vision.image_size // vision.patch_size
+    return Picture(tokens=1, high=side, wide=side, tiles=vision.most_tiles)
+
+
 def smolvlm(vision: VisionSpec, height: int, width: int) -> Picture:
     """SmolVLM and Idefics 3: the image is enlarged to its longest edge, cut into tiles, and shown whole beside them.
 

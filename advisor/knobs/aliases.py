@@ -23,7 +23,6 @@ STAND_INS: dict[str, dict[str, tuple[str, str]]] = {
     "trainer": {
         **dict.fromkeys(("peft", "accelerate", "lmflow", "fastchat"), ("transformers", "it runs that Trainer or loop")),
         **dict.fromkeys(("alignment_handbook", "sfttrainer"), ("trl", "it runs that SFTTrainer")),
-        "qlora": ("transformers", "its libraries of 2023 can be named: --stack transformers-4.36"),
         "llm_foundry": ("transformers", "its own loop, Composer's, has no preset"),
     },
 }

@@ -13,7 +13,6 @@ from advisor.optimizers import Optimizer
 from advisor.specs import (
     METHODS,
     Attention,
-    CpuOffload,
     DType,
     KernelSet,
     Link,
@@ -25,6 +24,7 @@ from advisor.specs import (
     Priority,
     SequenceKernels,
     Sharding,
+    StateOffload,
     TrainedDType,
     Trainer,
     Variant,
@@ -74,7 +74,7 @@ class Question(Frozen):
     stack: tuple[str, ...] | None = None
     kernels: tuple[KernelSet, ...] | None = None
     sequence_kernels: SequenceKernels | None = None
-    offload: Offload | None = None
+    offload: Offload | StateOffload | None = None
     optimizer_in_backward: bool | None = None
     micro_batch: int | None = None
     expandable_segments: bool | None = None
@@ -95,7 +95,7 @@ class Question(Frozen):
     trainer: Trainer | None = None
     sharding: Sharding | None = None
     reshard: bool | None = None
-    cpu_offload: CpuOffload | None = None
+    bucket_elements: int | None = None
     link: Link | None = None
     network_gbit: float | None = None
     priority: Priority | None = None
@@ -111,7 +111,13 @@ class Question(Frozen):
     @property
     def recipe_fields(self) -> dict[str, Any]:
         """The knobs of a recipe that were given, by name."""
-        return {name: getattr(self, name) for name in self.fixed if name in RECIPE_KNOBS}
+        names = [name for name in self.fixed if name in RECIPE_KNOBS and not (name == "offload" and self.state_offload)]
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def state_offload(self) -> StateOffload | None:
+        """What the cards keep in the host's memory beside activations, which are a recipe's; None where left open."""
+        return self.offload if self.offload in ("optimizer", "parameters") else None
 
     def fixing(self, changes: Mapping[str, object]) -> Question:
         """The same question with further knobs given, or with other values."""

@@ -62,6 +62,9 @@ def buffer_bytes(m: ModelSpec, recipe: Recipe) -> list[tuple[int, int]]:
     if quirks.scales_state_space:  # a vector on what goes into the layer
         size = ITEM_BYTES[recipe.base_dtype]
         found += [(size * layer_linears(part)["in_proj"].out_features, layers) for part, layers in layer_groups(m)]
+    if m.recurrence is not None and m.recurrence.step_norms == "unit":  # weights that its norms do not use
+        widths = m.recurrence.value_size, m.recurrence.key_dim, m.recurrence.key_dim
+        found += [(ITEM_BYTES[recipe.base_dtype] * width, m.num_hidden_layers) for width in widths]
     if m.activation == "xielu":  # its beta and eps
         found.append((ITEM_BYTES[recipe.base_dtype], 2 * m.num_hidden_layers))
     return found + (_of_adapters(m, recipe) if recipe.replaces_lora else [])

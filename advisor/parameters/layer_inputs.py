@@ -19,6 +19,7 @@ PASSED_OVER = frozenset({CORRECTION})
 """Linear layers whose weight alone the model's code multiplies by: an adapter of them gets no gradient."""
 
 LINEAR_PARENTS: dict[str, str] = {
+    **dict.fromkeys(("f_a_proj", "f_b_proj"), ".self_attn.forget_gate"),
     **dict.fromkeys((GATE, PROJECTION), ""),
     **dict.fromkeys(LAUREL, ".laurel"),
     **dict.fromkeys((PREDICTION, CORRECTION, ROUTER), ".altup"),

@@ -18,6 +18,7 @@ class Kind(NamedTuple):
     chooses: bool = True  # the tokens that it attends to, in a model whose other layers take over its choice
     shares: bool = False  # takes keys and values from a layer before
     unnormed: bool = False  # lacks the norm before attention that others have
+    crosses: bool = False  # attends to what the tower makes of images
 
 
 def sliding_flags(m: ModelSpec) -> tuple[bool, ...]:
@@ -55,7 +56,8 @@ def sharing_flags(m: ModelSpec) -> tuple[bool, ...]:
 def kinds_of(m: ModelSpec) -> tuple[Kind, ...]:
     """The kind of every layer, in order."""
     unnormed = [m.attention_norm == "after_first" and not i for i in range(m.num_hidden_layers)]
-    flags = dense_flags(m), sliding_flags(m), mixers_of(m), choosing_flags(m), sharing_flags(m), unnormed
+    crossing = m.cross_layers or (False,) * m.num_hidden_layers
+    flags = dense_flags(m), sliding_flags(m), mixers_of(m), choosing_flags(m), sharing_flags(m), unnormed, crossing
     return tuple(map(Kind, *flags))
 
 
@@ -73,6 +75,8 @@ def part_of(m: ModelSpec, kind: Kind) -> ModelSpec:
         changes |= {"mixer": kind.mixer, "mixers": ()}
         if kind.mixer != "attention" and m.mixer_norm_placement:
             changes["norm_placement"] = m.mixer_norm_placement
+    if m.cross_layers:
+        changes |= {"cross_layers": (True,), "qk_norm": "head"} if kind.crosses else {"cross_layers": ()}
     if m.choosing_layers:
         changes |= {"index_heads": m.index_heads if kind.chooses else 0, "choosing_layers": ()}
     if m.sinks_slide:
@@ -105,7 +109,7 @@ def layer_groups(m: ModelSpec, begin: int = 0, end: int | None = None) -> tuple[
 
     Of all layers, or of those from `begin` up to `end`.
     """
-    apart = m.mixers or m.choosing_layers or m.kv_shared_layers or m.sinks_slide
+    apart = m.mixers or m.choosing_layers or m.kv_shared_layers or m.sinks_slide or m.cross_layers
     apart = apart or m.attention_norm == "after_first"
     if not (m.expert_layers or m.global_head_dim or apart):
         count = len(range(m.num_hidden_layers)[begin:end])

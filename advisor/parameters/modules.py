@@ -207,6 +207,8 @@ def own_parameters(m: ModelSpec) -> dict[str, Parameter]:
     bitsandbytes does not quantize them. Llama 4's and Phi's routers are linear layers of a class that it passes over.
     """
     mixing = {} if m.mixer == "attention" else dict(MIXERS[m.mixer](m).own)
+    if m.crosses:
+        mixing |= {"attention_gate": Parameter((1,)), "mlp_gate": Parameter((1,))}
     if m.index_heads:
         vector = Parameter((m.index_head_dim,), fixed=True)
         mixing |= {"index_norm": vector, "index_norm_bias": vector}
@@ -295,20 +297,21 @@ class OuterParameter(NamedTuple):
 
     shape: tuple[int, ...]
     times: int
-    part: Literal["tokens", "layer tokens", "positions", "scores", "head bias", "norms"]
+    part: Literal["tokens", "head", "layer tokens", "positions", "scores", "head bias", "norms"]
 
 
 def outer_parameters(m: ModelSpec) -> list[OuterParameter]:
     """The parameters around the decoder layers outside of `outer_linears`.
 
-    Tokens: the embedding and the head, which are one tensor where they are tied; what every layer gets of a token;
+    Tokens and head: one tensor where they are tied; what every layer gets of a token;
     positions, and token types with them; the norms before and after.
     """
     vectors = (int(m.norm_weight) + int(m.norm_bias)) * (
         int(m.final_norm) + int(m.embedding_norm) + int(transforms_head(m))
     )
     found = [
-        OuterParameter((m.vocab_size, m.token_size), 1 if m.tie_word_embeddings else 2, "tokens"),
+        OuterParameter((m.embedding_rows, m.token_size), 1, "tokens"),
+        OuterParameter((m.vocab_size, m.token_size), int(not m.tie_word_embeddings), "head"),
         OuterParameter(layer_table(m), int(m.layer_input_size > 0), "layer tokens"),
         OuterParameter((m.position_rows, m.hidden_size), int(m.position == "learned"), "positions"),
         OuterParameter((m.token_types, m.hidden_size), int(m.token_types > 0), "positions"),

@@ -27,6 +27,11 @@ QUANTIZED_SCORES = (
 )
 """Source: transformers 5.23, quantizers/base.py, get_keys_to_not_convert: the last parameter's name less '.weight'."""
 
+PACKED_STEPS = (
+    "fails on {}: its code multiplies by dt_proj's stored weight, which is packed then: use lora, dora or full"
+)
+"""Source: transformers 5.23, models/mamba/modeling_mamba.py, MambaMixer.forward: `self.dt_proj.weight @ time_step`."""
+
 NORMS = "norm"
 """The name that ends those of all norms, in most models."""
 
@@ -110,10 +115,18 @@ def saved_modules(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
     Source: peft 0.21, peft_model.py, PeftModelForSequenceClassification.__init__: ["classifier", "score"].
     """
     names = recipe.modules_to_save
-    if m.task == "classification" and m.bidirectional and recipe.is_quantized:
-        raise BadValue("--method", recipe.method, QUANTIZED_SCORES.format(m.name))
+    if recipe.is_quantized and (why := fails_quantized(m)):
+        raise BadValue("--method", recipe.method, why)
     scored = m.task == "classification" and recipe.has_adapters and head_module(m) not in names
     return (*names, head_module(m)) if scored else names
+
+
+def fails_quantized(m: ModelSpec) -> str:
+    """Why no adapter can be trained on a quantized base of this model; '' where it can."""
+    if m.task == "classification" and m.bidirectional:
+        return QUANTIZED_SCORES.format(m.name)
+    plain = m.recurrence is not None and m.recurrence.step_rank > 0 and m.recurrence.step_norms == "none"
+    return PACKED_STEPS.format(m.name) if plain else ""
 
 
 def saves_inner(m: ModelSpec) -> bool:
@@ -145,11 +158,6 @@ def outer_tensors(m: ModelSpec, recipe: Recipe) -> list[OuterTensor]:
     def tensor(shape: tuple[int, ...], times: int, trained: bool) -> OuterTensor:
         return OuterTensor(shape, times, own.dtype if full and trained else other, full and trained)
 
-    trains = {"tokens": own.embedding, "scores": own.head, "head bias": own.head, "norms": own.norms}
-    found = []
-    for shape, times, part in outer_parameters(m):
-        if part == "tokens" and times == 2 and own.embedding != own.head:
-            found += [tensor(shape, 1, own.embedding), tensor(shape, 1, own.head)]
-        else:
-            found.append(tensor(shape, times, trains.get(part, own.rest)))
-    return found
+    heads = dict.fromkeys(("head", "scores", "head bias"), own.head)
+    trains = {"tokens": own.embedding, "norms": own.norms, **heads}
+    return [tensor(shape, times, trains.get(part, own.rest)) for shape, times, part in outer_parameters(m)]

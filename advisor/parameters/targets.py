@@ -11,7 +11,7 @@ from advisor.errors import BadValue, UnknownName
 from advisor.parameters.layers import attends_anywhere, layer_groups
 from advisor.parameters.modules import gate_linear, head_linear, layer_linears, outer_linears, own_parameters
 from advisor.parameters.own_weights import saves_inner
-from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES
+from advisor.parameters.token_mixers import PROJECTION_BACK, STATE_SPACES, one_function
 from advisor.specs import LinearShape, Model, ModelSpec, Recipe
 
 ATTENTION = "self_attn."
@@ -117,13 +117,36 @@ def unmatched_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> tuple[st
 
 
 def passed_over(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
-    """The targets whose adapters have no effect: mamba_ssm's kernel reads the weight of the projection after it.
+    """The targets whose adapters have no effect: mamba_ssm's kernel reads the weights of the projections after it.
 
     Source: transformers 5.23, models/granitemoehybrid/modeling_granitemoehybrid.py, GraniteMoeHybridMambaLayer.forward
-    (`outproj_weight=self.out_proj.weight`), and the same of other models with Mamba 2's layers.
+    (`outproj_weight=self.out_proj.weight`), and the same of other models with Mamba 2's layers; models/mamba/
+    modeling_mamba.py, MambaMixer.forward (`self.x_proj.weight`).
     """
-    fused = not STATE_SPACES.isdisjoint(m.mixers) and recipe.sequence_kernels == "packages" and recipe.has_adapters
-    return tuple({PROJECTION_BACK} & resolve_targets(m, recipe.target_modules)) if fused else ()
+    if recipe.sequence_kernels != "packages" or not recipe.has_adapters:
+        return ()
+    read = {PROJECTION_BACK} if not STATE_SPACES.isdisjoint(m.mixers) else {"x_proj"} if one_function(m) else set()
+    return tuple(read & resolve_targets(m, recipe.target_modules)) if read else ()
+
+
+def never_called(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """The targets whose adapters have no effect because the model's code multiplies by the layer's weight itself."""
+    alone = {
+        shape.name
+        for part, _ in layer_groups(m)
+        for shape in layer_linears(part).values()
+        if shape.weight_alone and idles(shape, recipe)
+    }
+    return tuple(alone & resolve_targets(m, recipe.target_modules)) if alone else ()
+
+
+def idles(shape: LinearShape, recipe: Recipe) -> bool:
+    """Whether a linear layer, or its adapter, gets no gradient.
+
+    Source: transformers 5.23, models/jamba/modeling_jamba.py, JambaMambaMixer.forward: `self.dt_proj.weight @
+    time_step`, and `self.dt_proj(time_step)` on a quantized base.
+    """
+    return shape.idle or (shape.weight_alone and recipe.has_adapters and not recipe.is_quantized)
 
 
 def outer_targets(m: ModelSpec, target_modules: tuple[str, ...]) -> list[LinearShape]:
@@ -197,12 +220,15 @@ def fails_on_all_linear(m: ModelSpec) -> bool:
 
 
 def default_targets(m: Model) -> tuple[str, ...]:
-    """What is adapted by default: every linear layer; where peft fails on that the attention's, or what it takes."""
+    """What is adapted by default: every linear layer; where peft fails on that the attention's, or what it takes.
+
+    Of Mamba's layers the first projection alone: the function that does the rest reads the others' weights.
+    """
     if not isinstance(m, ModelSpec) or not fails_on_all_linear(m):
         return ("all-linear",)
     if attends_anywhere(m):
         return ("attention",)
-    return tuple(name for part, _ in layer_groups(m) for name in _adaptable(part))
+    return tuple(name for part, _ in layer_groups(m) for name in _adaptable(part)[: 1 if one_function(m) else None])
 
 
 def same_layers(m: Model) -> bool:

@@ -74,6 +74,18 @@ def _delta_apart(m: ModelSpec) -> MixerParameters:
     return _rule(m, widths, "o_proj")
 
 
+def _kda(m: ModelSpec) -> MixerParameters:
+    """Kimi's. Source: models/kimi_linear/modeling_kimi_linear.py, KimiLinearDeltaAttention and KimiLinearForgetGate."""
+    h, sizes = m.hidden_size, recurrence_of(m)
+    width, all_heads = sizes.key_dim, sizes.key_size
+    shapes = {name: (h, all_heads) for name in ("q_proj", "k_proj", "v_proj")}
+    shapes |= {"f_a_proj": (h, width), "f_b_proj": (width, all_heads), "b_proj": (h, sizes.key_heads)}
+    shapes |= {"g_a_proj": (h, width), "g_b_proj": (width, all_heads), "o_proj": (all_heads, h)}
+    linears = [LinearShape(name=name, in_features=ins, out_features=outs) for name, (ins, outs) in shapes.items()]
+    own = {"dt_bias": Parameter((all_heads,)), "A_log": Parameter((1, 1, sizes.key_heads, 1))}
+    return MixerParameters(tuple(linears), own | convolution(3 * all_heads, sizes), width)
+
+
 def _rule(m: ModelSpec, widths: Mapping[str, int], out_name: str) -> MixerParameters:
     """A gated delta rule: projections of these widths and back, a convolution, decays and steps for each value head."""
     h, sizes = m.hidden_size, recurrence_of(m)
@@ -101,6 +113,26 @@ def _mamba2(m: ModelSpec) -> MixerParameters:
     return MixerParameters(linears, own | ({"gate_norm": Parameter((inner,))} if sizes.gate_norm else {}))
 
 
+def _mamba1(m: ModelSpec) -> MixerParameters:
+    """Mamba's state-space layer, every channel a head of its own: from its channels to steps, keys and queries.
+
+    Its keys and queries are what its code calls B and C. Source: transformers 5.23, models/jamba/modeling_jamba.py,
+    JambaMambaMixer, models/mamba/modeling_mamba.py, MambaMixer, and models/falcon_mamba/modeling_falcon_mamba.py.
+    """
+    h, sizes = m.hidden_size, recurrence_of(m)
+    inner, state, rank, bias = sizes.value_size, sizes.key_dim, sizes.step_rank, sizes.proj_bias
+    linears = (
+        LinearShape(name="in_proj", in_features=h, out_features=2 * inner, bias=bias),
+        LinearShape(name="x_proj", in_features=inner, out_features=rank + 2 * state),
+        LinearShape(name="dt_proj", in_features=rank, out_features=inner, bias=True, weight_alone=True),
+        LinearShape(name=PROJECTION_BACK, in_features=inner, out_features=h, bias=bias),
+    )
+    own = convolution(inner, sizes) | {"a_log": Parameter((inner, state)), "d": Parameter((inner,))}
+    if sizes.step_norms == "learned":
+        own |= {name: Parameter((width,)) for name, width in zip(STEP_NORMS, (rank, state, state), strict=True)}
+    return MixerParameters(linears, own)
+
+
 def _none(m: ModelSpec) -> MixerParameters:
     """A layer that is an MLP alone."""
     return MixerParameters((), {})
@@ -111,6 +143,8 @@ MIXERS: dict[Mixer, Callable[[ModelSpec], MixerParameters]] = {
     "delta": _delta,
     "delta_fused": _delta_fused,
     "delta_apart": _delta_apart,
+    "kda": _kda,
+    "mamba1": _mamba1,
     "mamba2": _mamba2,
     "beside_mamba2": _mamba2,
     "none": _none,
@@ -121,11 +155,13 @@ STATE_SPACES: frozenset[Mixer] = frozenset(["mamba2", "beside_mamba2"])
 """The mixers that are Mamba 2's, or run beside it."""
 PROJECTION_BACK = "out_proj"
 """The linear layer at their end."""
+STEP_NORMS = ("dt_norm", "b_norm", "c_norm")
+"""The norms of steps, keys and queries in Jamba's state-space layers."""
 
 PACKAGES: dict[Mixer, tuple[str, ...]] = {
     "conv": ("causal_conv1d",),
-    **dict.fromkeys(("delta", "delta_fused", "delta_apart"), ("fla", "causal_conv1d")),
-    **dict.fromkeys(STATE_SPACES, ("mamba_ssm", "causal_conv1d")),
+    **dict.fromkeys(("delta", "delta_fused", "delta_apart", "kda"), ("fla", "causal_conv1d")),
+    **dict.fromkeys((*STATE_SPACES, "mamba1"), ("mamba_ssm", "causal_conv1d")),
 }
 """Whose functions a mixer calls where they can be imported.
 
@@ -135,6 +171,14 @@ Source: transformers 5.23, models/*/modeling_*.py, use_kernel_func_from_hub_with
 
 DISTRIBUTIONS = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d", "mamba_ssm": "mamba-ssm"}
 """What pip calls a package."""
+
+
+def one_function(m: ModelSpec) -> bool:
+    """Whether mamba_ssm runs all of Mamba's layer but the first projection as one function, which Jamba's norms bar.
+
+    Source: transformers 5.23, models/mamba/modeling_mamba.py, MambaMixer.forward: `mamba_inner_fn`.
+    """
+    return "mamba1" in m.mixers and recurrence_of(m).step_norms != "learned"
 
 
 def packages_of(m: ModelSpec) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class TowerParts(NamedTuple):
 
     block: Mapping[str, LinearShape]  # of each block, in the order of the forward
     around: Mapping[str, LinearShape]  # before and after the blocks
-    block_vectors: tuple[int, ...]  # widths of the norms' vectors of each block
+    block_vectors: tuple[int, ...]  # widths of the norms' and other vectors of each block
     vectors: tuple[int, ...]  # of the norms around, and biases outside linear layers
     tensors: tuple[tuple[int, ...], ...]  # kernels of patches, tables of positions
     buffers: tuple[int, ...] = ()  # bytes of each
@@ -28,14 +28,21 @@ class TowerParts(NamedTuple):
     whole: str = ""  # a linear layer that no quantization reaches
     norms: Mapping[str, int] = {}  # around the blocks, by their width; their vectors are among `vectors`
     loose: Mapping[str, int] = {}  # other vectors around: the convolution's bias, a class's token
+    block_norms: tuple[int, ...] = ()  # widths of the norms of each block, in the order of the forward
     block_loose: Mapping[str, int] = {}  # other vectors of each block
     unread: frozenset[str] = frozenset()  # norms whose output nothing reads
 
 
+def vectors_of_norm(v: VisionSpec) -> int:
+    """A weight, and a bias unless the tower's norms are RMSNorms."""
+    return 2 if v.code.norm == "layer" else 1
+
+
 def _with_vectors(v: VisionSpec, parts: TowerParts) -> TowerParts:
-    """`parts` with the vectors of a tower of two norms a block, of their widths."""
-    each = 1 if v.code.rms else 2
-    inside = (*(v.hidden_size,) * 2 * each, *parts.block_loose.values())
+    """`parts` with the vectors of its norms, two a block unless they are listed, and of what else has one."""
+    parts = parts if parts.block_norms else parts._replace(block_norms=(v.hidden_size,) * 2)
+    each = vectors_of_norm(v)
+    inside = (*(width for width in parts.block_norms for _ in range(each)), *parts.block_loose.values())
     around = (*(width for width in parts.norms.values() for _ in range(each)), *parts.loose.values())
     return parts._replace(block_vectors=inside, vectors=around)
 
@@ -163,16 +170,31 @@ def _gemma4(v: VisionSpec) -> TowerParts:
     projections = (("input_proj", v.patch_width, h), ("embedding_projection", h, v.output_size))
     around = _named(*(_linear(*one, bias=False) for one in projections))
     clipped = (1,) * 4 * len(block) * v.num_hidden_layers if v.clips else ()
-    return TowerParts(
+    parts = TowerParts(
         block,
         around,
-        (head, head, *(h,) * 4),
+        (),
         (),
         ((2, v.position_rows, h),),
         _frequencies(v),
         (*clipped, *((h, h) if v.standardizes else ())),
         "embedding_projection",  # the model's last parameter: transformers/quantizers/base.py, get_keys_to_not_convert
+        block_norms=(h, head, head, h, h, h),
     )
+    return _with_vectors(v, parts)
+
+
+def _mllama(v: VisionSpec) -> TowerParts:
+    h, inner, places = v.hidden_size, v.intermediate_size, v.position_rows
+    attention = [_linear(name, h, h, bias=False) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
+    block = _named(*attention, _linear("fc1", h, inner), _linear("fc2", inner, h))
+    around = _named(_linear("multi_modal_projector", (1 + len(v.joined_blocks)) * h, v.output_size))
+    shapes, tiles = v.tile_shapes + 1, v.most_tiles * h
+    tables = (shapes, tiles * places), (shapes, tiles), (shapes, tiles)
+    gates = ["places", "before", "after"]
+    gates += [f"{part}_{index}" for index in range(v.global_blocks) for part in ("attention", "mlp")]
+    parts = TowerParts(block, around, (), (), ((h, v.patch_width), (places, h), *tables), norms={"pre": h, "post": h})
+    return _with_vectors(v, parts._replace(loose={"class": h, **dict.fromkeys(gates, 1)}))
 
 
 PARTS: dict[str, Callable[[VisionSpec], TowerParts]] = {
@@ -182,6 +204,7 @@ PARTS: dict[str, Callable[[VisionSpec], TowerParts]] = {
     "llava": _llava,
     "llava_next": _llava_next,
     "mistral3": _mistral3,
+    "mllama": _mllama,
     "pixtral": _pixtral,
     "qwen2": _qwen2,
     "qwen2_5": _qwen2_5,
@@ -236,7 +259,7 @@ def tower_shapes(v: VisionSpec, read: bool = False) -> list[tuple[tuple[int, ...
     parts, blocks = tower_parts(v), v.num_hidden_layers - v.unread_blocks * read
     around = list(parts.vectors)
     for name in parts.unread if read else ():
-        for _ in range(1 if v.code.rms else 2):
+        for _ in range(vectors_of_norm(v)):
             around.remove(parts.norms[name])
     vectors = [((width,), blocks) for width in parts.block_vectors]
     return [*vectors, *(((width,), 1) for width in around), *((shape, 1) for shape in parts.tensors)]
@@ -252,7 +275,7 @@ def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
 
     Source: transformers 5.23, models/qwen2_vl/processing_qwen2_vl.py: pixel_values, image_grid_thw, mm_token_type_ids;
     models/{pixtral,llava_next,smolvlm}/image_processing_*.py: image_sizes, pixel_attention_mask;
-    models/gemma3/processing_gemma3.py: token_type_ids.
+    models/gemma3/processing_gemma3.py: token_type_ids; models/gemma4/image_processing_gemma4.py: image_position_ids.
     """
     v = m.vision
     if v is None or not v.row:
@@ -263,5 +286,7 @@ def picture_bytes(m: ModelSpec, batch: int, length: int) -> list[int]:
         "sizes": [16 * images],
         "mask": [8 * pixels // v.channels],
         "kinds": [8 * batch * length],
+        "tiles": [8 * images, 8 * images * v.most_tiles, 8 * images * v.most_tiles * length],
+        "places": [16 * images * v.most_patches, 8 * batch * length],
     }
     return [4 * pixels, *beside.get(v.code.beside, [])]

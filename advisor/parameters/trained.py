@@ -22,7 +22,7 @@ from advisor.parameters.modules import (
 from advisor.parameters.own_weights import OwnWeights, outer_tensors, own_weights, saves_inner, trained_groups
 from advisor.parameters.replacing import check_replacing, replacing_shapes
 from advisor.parameters.storage import other_dtype
-from advisor.parameters.targets import expert_adapters, outer_adapters, resolve_targets, targets_in
+from advisor.parameters.targets import expert_adapters, idles, outer_adapters, resolve_targets, targets_in
 from advisor.specs import LinearShape, ModelSpec, Recipe
 
 
@@ -71,14 +71,14 @@ def _projection(recipe: Recipe) -> int:
 
 def _copies(m: ModelSpec, own: OwnWeights) -> list[Trained]:
     """What peft trains of the modules that are named beside the adapters: copies of their parameters."""
-    tokens = Trained(m.vocab_size, m.token_size, 1, own.dtype)
-    found = [tokens] * own.embedding
+    found = [Trained(m.embedding_rows, m.token_size, 1, own.dtype)] * own.embedding
     if own.head and m.labels:
         saved = [head_linear(m), *(outer_linears(m).values() if saves_inner(m) else ())]
         found += [Trained(one.out_features, one.in_features, 1, own.dtype) for one in saved]
         found += [Trained(one.out_features, 0, 1, own.dtype) for one in saved if one.bias]
     elif own.head:
-        found += [tokens, *[Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias]
+        found.append(Trained(m.vocab_size, m.token_size, 1, own.dtype))
+        found += [Trained(m.vocab_size, 0, 1, own.dtype)] * m.lm_head_bias
     if own.norms:
         vectors = [(one.shape[0], one.times) for one in outer_parameters(m) if one.part == "norms"]
         for part, layers in layer_groups(m):
@@ -92,7 +92,7 @@ def _adapters(m: ModelSpec, recipe: Recipe, layers: int) -> list[Trained]:
     found: list[Trained] = []
     targets = targets_in(m, recipe.target_modules)
     for name, shape in layer_linears(m).items():
-        if name in targets and not shape.idle:
+        if name in targets and not idles(shape, recipe):
             found += _adapter(shape, recipe, layers)
     for pair in expert_adapters(m, recipe, recipe.rank).values():
         found += [Trained(rows, columns, layers, recipe.adapter_dtype) for rows, columns in pair]
@@ -119,7 +119,7 @@ def _weights(m: ModelSpec, recipe: Recipe, dtype: str, layers: int) -> list[Trai
 
 
 def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
-    """The adapters of linear layers that run without gradients: held, but never updated, and no optimizer keeps states.
+    """The adapters of linear layers that get no gradients: held, but never updated, and no optimizer keeps states.
 
     Source: PyTorch 2.13, torch/optim/adamw.py, `_init_group`: parameters whose grad is None are passed over.
     """
@@ -128,7 +128,7 @@ def idle_adapters(m: ModelSpec, recipe: Recipe) -> list[Trained]:
         for part, layers in trained_groups(m, recipe):
             targets = targets_in(part, recipe.target_modules)
             for name, shape in layer_linears(part).items():
-                if shape.idle and name in targets:
+                if name in targets and (part.passed_over or idles(shape, recipe)):
                     found += _adapter(shape, recipe, layers)
     return found
 
@@ -183,7 +183,7 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
             check_replacing(m, recipe)
         resolve_targets(m, recipe.target_modules)  # raises for what the model does not have
         for part, layers in trained_groups(m, recipe):
-            found += _adapters(part, recipe, layers)
+            found += [] if part.passed_over else _adapters(part, recipe, layers)
         for shape in outer_adapters(m, recipe):
             found += _adapter(shape, recipe, 1)
         return (*found, *_copies(m, own))
@@ -195,5 +195,5 @@ def trained_shapes(m: ModelSpec, recipe: Recipe) -> tuple[Trained, ...]:
             found.append(Trained(shape.out_features, shape.in_features, 1, own.dtype))
             found += [Trained(shape.out_features, 0, 1, own.dtype)] * shape.bias
     for part, layers in trained_groups(m, recipe):
-        found += _weights(part, recipe, own.dtype, layers)
+        found += [] if part.passed_over else _weights(part, recipe, own.dtype, layers)
     return tuple(found)

@@ -9,16 +9,19 @@ without calling the layer: the projection at the end of a state-space layer unde
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from advisor.answer import Reason
 from advisor.knobs import SPREADING_KNOBS, idle_knobs
 from advisor.parameters.layer_inputs import PASSED_OVER
-from advisor.parameters.targets import passed_over, unmatched_targets
+from advisor.parameters.targets import never_called, passed_over, unmatched_targets
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import FORMULA
-from advisor.specs import ADAPTER_METHODS, ModelSpec, Workload
+from advisor.specs import ADAPTER_METHODS, ModelSpec, Recipe, Workload
 
 CODE = "ADV104"
 GEMMA3N = "transformers 5.23, models/gemma3n/modeling_gemma3n.py, Gemma3nTextAltUp.correct"
+JAMBA = "transformers 5.23, models/jamba/modeling_jamba.py, JambaMambaMixer.forward"
 PEFT = "https://github.com/huggingface/peft/blob/main/src/peft/tuners/tuners_utils.py"
 
 MAMBA = "https://github.com/state-spaces/mamba/blob/main/mamba_ssm/ops/triton/ssd_combined.py"
@@ -39,7 +42,13 @@ def check(context: Context) -> Finding | None:
     for name in sorted(PASSED_OVER.intersection(_named(context)) - set(strangers)):
         text = f"An adapter of {name} has no effect: the model's code multiplies by that layer's weight alone."
         found.append(Reason(code=CODE, text=text, source=GEMMA3N))
-    if over := _passed_over(context):
+    if alone := _passed_over(context, never_called):
+        text = (
+            f"An adapter on {', '.join(alone)} has no effect: the model's code multiplies by that layer's weight "
+            "itself, unless the base is quantized."
+        )
+        found.append(Reason(code=CODE, text=text, source=JAMBA))
+    if over := _passed_over(context, passed_over):
         text = (
             f"An adapter on {', '.join(over)} has no effect: mamba-ssm's kernel reads that layer's own weight. Name "
             "the other layers in --target-modules; --sequence-kernels torch uses it."
@@ -48,10 +57,10 @@ def check(context: Context) -> Finding | None:
     return Finding(tuple(found)) if found else None
 
 
-def _passed_over(context: Context) -> tuple[str, ...]:
+def _passed_over(context: Context, over: Callable[[ModelSpec, Recipe], tuple[str, ...]]) -> tuple[str, ...]:
     if not isinstance(context.model, ModelSpec) or not context.model.mixers:
         return ()
-    found = (passed_over(context.model, row.recipe) for row in context.candidates.values())
+    found = (over(context.model, row.recipe) for row in context.candidates.values())
     return next(filter(None, found), ())
 
 
@@ -87,6 +96,7 @@ def _idle(context: Context) -> list[tuple[str, str]]:
         idle.append(("sequence_kernels", f"on {context.model.name}, whose layers all have attention"))
     if context.placement.gpus == 1:
         idle += [(name, "on one card") for name in SPREADING_KNOBS if name in fixed]
+        idle += [(f"offload {question.state_offload}", "on one card")] if question.state_offload else []
     elif context.placement.copies_model and "reshard" in fixed:
         idle.append(("reshard", f"with --sharding {context.placement.effective_sharding}"))
     return idle + [(name, why) for name, why in _idle_of_rows(context.workload) if name in fixed]
@@ -106,4 +116,4 @@ def _idle_of_rows(workload: Workload) -> list[tuple[str, str]]:
     return idle
 
 
-RULE = Rule(CODE, "warns", __doc__, (FORMULA, PEFT, GEMMA3N, MAMBA), check)
+RULE = Rule(CODE, "warns", __doc__, (FORMULA, PEFT, GEMMA3N, JAMBA, MAMBA), check)

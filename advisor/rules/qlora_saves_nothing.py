@@ -18,7 +18,7 @@ SOURCE = "peft 0.21.2, peft/utils/other.py, prepare_model_for_kbit_training"
 def check(context: Context) -> Finding | None:
     """Speaks up when QLoRA at its recipe needs at least what LoRA needs there."""
     row = context.candidates.get("qlora")
-    if row is None or context.stored_already or context.placement.cpu_offload != "none":
+    if row is None or context.stored_already or context.placement.offload != "none":
         return None  # what it saves is the host's then
     lora = {"method": "lora", "quant": "none", "double_quant": False, "kbit_upcast": False}
     extra = extra_bytes(context, row, lora)

@@ -22,12 +22,16 @@ from advisor.units import format_gib
 
 CODE = "ADV108"
 DDP = "https://docs.pytorch.org/docs/stable/notes/ddp.html"
+DEEPSPEED = "https://www.deepspeed.ai/docs/config-json/#zero-optimizations-for-fp16-training"
 FSDP = "https://huggingface.co/docs/accelerate/concept_guides/fsdp1_vs_fsdp2"
 QLORA = "https://huggingface.co/docs/peft/accelerate/fsdp"
 TITLES: dict[Sharding, str] = {
     "ddp": "DDP: each holds all of the model",
     "fsdp1": "FSDP1: each holds its part of weights, gradients and optimizer states",
     "fsdp2": "FSDP2: each holds its part of weights, gradients and optimizer states",
+    "zero1": "DeepSpeed ZeRO-1: each holds all weights, and its part of the optimizer's states",
+    "zero2": "DeepSpeed ZeRO-2: each holds all weights, and its part of gradients and optimizer states",
+    "zero3": "DeepSpeed ZeRO-3: each holds its part of weights, gradients and optimizer states",
     "hsdp": "FSDP2 inside each machine, copies between them",
 }
 
@@ -38,7 +42,8 @@ def check(context: Context) -> Finding | None:
         return None
     row = context.shown or next(iter(context.candidates.values()))
     placement = row.placement or context.placement
-    found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else FSDP)]
+    sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
+    found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
     if row.recipe.is_quantized and not placement.copies_model:
         found.append(Reason(code=CODE, text=_loading(context, row.recipe), source=QLORA))
     return Finding(tuple(found))
@@ -54,11 +59,12 @@ def _shared(row: Candidate, placement: Placement) -> str:
         beside = {"gathered weights": gathered, "buckets of gradients": reduction}
         named = " and ".join(f"{format_gib(size)} GiB of {name}" for name, size in beside.items() if size)
         texts.append(f"{named} at the peak")
-    if not placement.copies_model and row.recipe.gradient_accumulation > 1 and row.recipe.method == "full":
+    keeps = not placement.copies_model and placement.sharding not in ("zero2", "zero3")
+    if keeps and row.recipe.gradient_accumulation > 1 and row.recipe.method == "full":
         texts.append("gradients of earlier micro-batches stay whole")
     if memory.host_bytes:
         texts.append(f"{format_gib(memory.host_bytes)} GiB of the host's memory for each card")
-    if placement.cpu_offload != "none":
+    if placement.offload != "none":
         texts.append("how long its copies and the optimizer there take is not known")
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
 
@@ -78,4 +84,4 @@ def _loading(context: Context, recipe: Recipe) -> str:
     return f"{text}. While it is loaded each card holds all {size} GiB."
 
 
-RULE = Rule(CODE, "warns", __doc__, (DDP, FSDP, QLORA), check)
+RULE = Rule(CODE, "warns", __doc__, (DDP, DEEPSPEED, FSDP, QLORA), check)

@@ -9,6 +9,9 @@ from advisor.frozen import Frozen, Range
 from advisor.specs.vision import VisionSpec
 from advisor.specs.words import Chance, Size
 
+PART_OF = " (text tower of "
+"""What stands in the name of a decoder beside a tower that is not described, before the model_type of the whole."""
+
 
 class LinearShape(Frozen):
     """One linear layer: weight of shape (out_features, in_features), as nn.Linear stores it."""
@@ -19,6 +22,7 @@ class LinearShape(Frozen):
     bias: bool = False
     wide: bool = False  # in fp32 whatever the base
     idle: bool = False  # its code runs without gradients: it, or its adapter, is never updated
+    weight_alone: bool = False  # the model multiplies by its weight itself, unless it is quantized: not by an adapter
 
     @property
     def weight_count(self) -> int:
@@ -29,7 +33,9 @@ class LinearShape(Frozen):
 CAUSAL, EMBEDS, CLASSIFIES = "AutoModelForCausalLM", "AutoModel", "AutoModelForSequenceClassification"
 """The classes that train a model on each next token, for embeddings, or for the scores of rows."""
 
-Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "mamba2", "beside_mamba2", "none"]
+Mixer = Literal[
+    "attention", "conv", "delta", "delta_fused", "delta_apart", "kda", "mamba1", "mamba2", "beside_mamba2", "none"
+]
 """What mixes the tokens of a layer: a key of parameters.token_mixers.MIXERS, but for attention.
 
 beside_mamba2: attention, and a state-space layer that reads the same input."""
@@ -45,15 +51,18 @@ class Recurrence(Frozen):
     conv_size: Annotated[int, Range(1, 1_000)] = 4  # taps of the causal convolution of each channel
     conv_bias: bool = False
     # gated delta rule: heads of keys (and queries) and of values, and their widths; Mamba 2: its groups of B and C, the
-    # size of its state, its heads and their width
+    # size of its state, its heads and their width; Mamba: one group, its state, and as many heads as it has channels
     key_heads: Annotated[int, Range(0, 10_000)] = 0
-    value_heads: Annotated[int, Range(0, 10_000)] = 0
+    value_heads: Annotated[int, Range(0, 1_000_000)] = 0
     key_dim: Annotated[int, Range(0, 100_000)] = 0
     value_dim: Annotated[int, Range(0, 100_000)] = 0
     chunk_size: Annotated[int, Range(0, 100_000)] = 0  # tokens of each chunk that its code works on; 0 = it has none
     doubles_step: bool = False  # of the gated delta rule: from 0 to 2 instead of 0 to 1
     proj_bias: bool = False  # of the projections into a state-space layer and back
     gate_norm: bool = True  # a norm after its gate, in groups
+    # of Mamba's layers: the features that its steps are projected from, and norms of steps, B and C
+    step_rank: Annotated[int, Range(0, 100_000)] = 0
+    step_norms: Literal["none", "learned", "unit"] = "none"
 
     @property
     def key_size(self) -> int:
@@ -168,6 +177,9 @@ class ModelSpec(Frozen):
     layer_input_vocab: Annotated[int, Range(0, 10_000_000)] = 0
     kv_shared_layers: Annotated[int, Range(0, 1_000)] = 0  # the last layers, with keys and values of those before
     wide_where_shared: bool = False  # those have an MLP twice as wide
+    # which layers attend to what the tower makes of images instead of the row, and are passed over where it has none
+    cross_layers: tuple[bool, ...] = ()
+    extra_tokens: Annotated[int, Range(0, 10_000)] = 0  # rows of the embedding beyond those of the head
     streams: Streams | None = None
     attention_temperature: bool = False  # layers without RoPE scale queries by their position (Llama 4)
     attention_sinks: bool = False  # one learned score per head beside every row of scores (gpt-oss)
@@ -198,9 +210,29 @@ class ModelSpec(Frozen):
     unread: str = ""  # what is not known of it because another model's sizes were taken: then nothing surely fits
 
     @property
+    def part_of(self) -> str:
+        """The model_type of the model whose decoder it is beside a tower; '' of one that reads text alone."""
+        return self.name.partition(PART_OF)[2].rstrip(")") if self.vision is None else self.vision.model_type
+
+    @property
     def attends(self) -> bool:
         """Whether a layer as `parameters.layers.part_of` sees it has attention."""
         return self.mixer in ATTENDING
+
+    @property
+    def crosses(self) -> bool:
+        """Whether a layer as `parameters.layers.part_of` sees it attends to what the tower makes of images."""
+        return self.cross_layers == (True,)
+
+    @property
+    def passed_over(self) -> bool:
+        """Whether such a layer is passed over, for the rows have no images."""
+        return self.crosses and not (self.vision is not None and self.vision.row)
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the embedding of tokens."""
+        return self.vocab_size + self.extra_tokens
 
     @property
     def kind(self) -> str:

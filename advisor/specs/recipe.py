@@ -15,7 +15,6 @@ from advisor.specs.words import (
     REPLACING,
     Attention,
     Chance,
-    CpuOffload,
     DType,
     KernelSet,
     Link,
@@ -24,6 +23,7 @@ from advisor.specs.words import (
     Offload,
     SequenceKernels,
     Sharding,
+    StateOffload,
     TrainedDType,
     Variant,
 )
@@ -117,7 +117,8 @@ class Placement(Frozen):
     """How many GPUs share one job, and how.
 
     ddp copies the model to each and averages their gradients; fsdp1 is PyTorch's FullyShardedDataParallel, fsdp2 its
-    fully_shard; hsdp shards by fully_shard inside a node and copies between nodes.
+    fully_shard; hsdp shards by fully_shard inside a node and copies between nodes; zero1, zero2 and zero3 are
+    DeepSpeed's stages.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
@@ -125,7 +126,10 @@ class Placement(Frozen):
     sharding: Sharding = "none"
     reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
     prefetch: bool = False  # fsdp1: backward gathers the layer before early (BACKWARD_PRE, accelerate config's choice)
-    cpu_offload: CpuOffload = "none"
+    offload: StateOffload = "none"
+    bucket_elements: Annotated[int, Range(0, 10**12)] = (
+        0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
+    )
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
 
@@ -156,9 +160,18 @@ class Placement(Frozen):
             return f"nodes is {self.nodes}, but must divide gpus, which is {self.gpus}"
         if self.sharding == "hsdp" and self.nodes == 1:
             return "hsdp copies between nodes, but nodes is 1; use fsdp2"
-        if self.cpu_offload != "none" and self.gpus > 1 and (self.copies_model or self.sharding == "fsdp1"):
-            return f"cpu_offload is {self.cpu_offload}, but {self.effective_sharding}'s is not known; use fsdp2"
-        return ""
+        return "" if self.gpus == 1 or self.offload == "none" else self._wrong_offload()
+
+    def _wrong_offload(self) -> str:
+        """FSDP offloads all of a part or nothing; DeepSpeed's stages before the third have whole weights."""
+        what, engine = f"offload is {self.offload}", self.effective_sharding
+        if self.copies_model:
+            return f"{what}, but {engine} has no offload; use fsdp2"
+        if engine == "fsdp1":
+            return f"{what}, but what FSDP1 offloads is not known; use fsdp2"
+        if engine.startswith("zero"):
+            return f"{what}, but DeepSpeed's offload is not counted yet; use fsdp2"
+        return f"{what}, but {engine} offloads parameters with it or nothing" if self.offload == "optimizer" else ""
 
 
 class Rental(Frozen):

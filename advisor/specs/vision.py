@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from advisor.architectures.towers import TowerRow, tower_row
+from advisor.architectures.towers import SeeBothWays, TowerRow, tower_row
 from advisor.frozen import Frozen, Range
 from advisor.specs.words import Size
 
@@ -18,6 +18,8 @@ class Picture(Frozen):
     high: Size  # patches
     wide: Size  # patches
     tiles: Annotated[int, Range(1, 10_000)] = 1
+    height: Count = 0  # pixels before the processor, where the model is told them; else 0
+    width: Count = 0
 
     @property
     def patches(self) -> int:
@@ -41,6 +43,7 @@ class VisionSpec(Frozen):
     activation: str = "gelu"
     clips: bool = False  # inputs and outputs of its linear layers (Gemma 4)
     standardizes: bool = False  # what leaves the tower (Gemma 4)
+    sees_ahead: bool = False  # in sliding layers, tokens of an image attend to each other both ways (Gemma 4)
     qkv_bias: bool = True  # of queries, keys and values, where a config says
     image_size: Count = 0  # side of an image, or of its tiles; 0: as the rule for images makes it
     image_tokens: Count = 0  # of an image, or of its tiles, where all have as many
@@ -48,6 +51,9 @@ class VisionSpec(Frozen):
     window_size: Count = 0  # pixels of the square in which patches attend to each other; 0: all of an image
     full_layers: tuple[int, ...] = ()  # blocks without that window
     unread_blocks: Count = 0  # at its end, whose output no token is made of: they run, and get no gradients
+    global_blocks: Count = 0  # the last blocks, with gates, after a norm and the places of tiles (Llama 3.2)
+    joined_blocks: tuple[int, ...] = ()  # whose outputs are joined to that of the last in each token
+    tile_shapes: Count = 0  # how tiles of an image may lie
     deepstack_layers: tuple[int, ...] = ()  # blocks whose output is projected as well, into the first decoder layers
     least_pixels: Annotated[int, Range(0, 10**12)] = 0  # of an image after the processor; 0: no limit
     most_pixels: Annotated[int, Range(0, 10**12)] = 0
@@ -79,9 +85,21 @@ class VisionSpec(Frozen):
         return self.places_by_axes and (bool(self.row) or not self.code.text_places_beside)
 
     @property
-    def sees_both_ways(self) -> bool:
-        """Whether tokens of the row's images attend to each other both ways, so that every row has masks of its own."""
-        return self.code.see_both_ways and bool(self.row)
+    def sees_both_ways(self) -> SeeBothWays:
+        """In which layers tokens of the row's images attend to each other both ways."""
+        if not self.row:
+            return ""
+        return "sliding" if self.sees_ahead else self.code.see_both_ways
+
+    @property
+    def masks_patches(self) -> bool:
+        """Whether its attention is given a mask for the row's images."""
+        return self.code.masks or any(one.patches < self.most_patches for one in self.row)
+
+    @property
+    def most_patches(self) -> int:
+        """To which images are filled up; 0: they are not."""
+        return self.image_tokens * self.merge_size**2 if self.code.fills_up else 0
 
     @property
     def patch_width(self) -> int:
@@ -103,7 +121,7 @@ class VisionSpec(Frozen):
         """Numbers that a row's images are; square tiles reach beyond their last whole patch (384 = 27 * 14 + 6)."""
         if self.code.squares:
             return sum(one.tiles for one in self.row) * self.channels * self.image_size**2
-        return self.row_patches * self.patch_width
+        return (len(self.row) * self.most_patches or self.row_patches) * self.patch_width
 
     @property
     def row_features(self) -> int:

@@ -12,7 +12,7 @@ Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft", "ia3",
 TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
-Sharding = Literal["none", "ddp", "fsdp1", "fsdp2", "hsdp"]
+Sharding = Literal["none", "ddp", "fsdp1", "fsdp2", "hsdp", "zero1", "zero2", "zero3"]
 Link = Literal["auto", "nvlink", "pcie", "host"]
 """What joins the cards of a node; host: PCIe without peer-to-peer copies, through the host's memory."""
 Priority = Literal["quality", "speed", "memory"]
@@ -24,7 +24,7 @@ FUSED_LOSSES: tuple[KernelSet, ...] = ("liger_loss", "cce")
 SequenceKernels = Literal["packages", "torch"]
 """What runs linear attention, Mamba layers and short convolutions."""
 Offload = Literal["none", "activations"]
-CpuOffload = Literal["none", "parameters"]
+StateOffload = Literal["none", "optimizer", "parameters"]
 """What a sharded job keeps in the host's memory; parameters: with their gradients and optimizer states."""
 RowKind = Literal["full", "padded", "packed"]
 """Rows of a micro-batch: all full; of different lengths, with a mask; several examples in one, with position ids."""
@@ -39,6 +39,7 @@ Trainer = Literal[
     "ms-swift",
     "nemo-automodel",
     "open-instruct",
+    "qlora",
 ]
 REPLACING: tuple[Variant, ...] = ("oft", "ia3", "vera")
 """Variants in LoRA's place."""

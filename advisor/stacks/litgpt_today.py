@@ -28,6 +28,7 @@ CONFIGURED = (
     "gemma2",
     "gemma3_text",
     "gpt_neox",
+    "lit-gpt",
     "llama",
     "mistral",
     "mixtral",
@@ -41,6 +42,8 @@ CONFIGURED = (
     "stablelm",
 )
 """The architectures that litgpt 0.5.13 describes (litgpt/config.py)."""
+QKV_NAMES, MLP_NAMES = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj", "down_proj")
+"""What a Llama's layers are called in transformers, for those that its settings name (lora_query, lora_mlp ...)."""
 BITSANDBYTES = (0, 42)
 """The version that it asks for (litgpt/constants.py, _BITANDBYTES_AVAILABLE_NOT_EQUAL_0_42_0)."""
 
@@ -69,13 +72,32 @@ class LitGpt(Stack):
         read = ("CUDA's own kernels, from their source", "Lightning Fabric and bitsandbytes 0.42, from their source")
         return Proof(("its decoder, LoRA and loss on a CPU, for a Llama",), read, tuple(unknown))
 
+    def named(self, m: ModelSpec) -> ModelSpec:
+        """Every model has the same layers, with LoRA on queries, keys and values apart, whatever transformers' has.
+
+        A plain MLP is called by the last two of a gated one's names; `lora_mlp` adapts all of an MLP.
+        Source: litgpt 0.5.13, lora.py, CausalSelfAttention, GptNeoxMLP and LLaMAMLP.
+        """
+        if m.architecture not in CONFIGURED or m.num_experts:
+            return m
+        gated = {"gated_fused": "gated"}.get(m.mlp, m.mlp)
+        names: dict[str, object] = {
+            "out_name": "o_proj",
+            "mlp": gated,
+            "mlp_names": MLP_NAMES if gated == "gated" else MLP_NAMES[1:],
+        }
+        if m.fused_qkv:  # code of the architecture's own, which splits the fused projection, does not run
+            whole = rope_width(m, False) == m.head_dim
+            names |= {"fused_qkv": False, "qkv_names": QKV_NAMES, "architecture": "llama" if whole else "lit-gpt"}
+        return m.model_copy(update=names)
+
     def built(self, m: ModelSpec) -> ModelSpec:
         """Embedding and head are two tensors, and RMSNorm is multiplied by its weight before it is cast back.
 
         Source: litgpt 0.5.13, model.py, GPT.__init__; RMSNorm.forward.
         """
         norm = "rms_float" if m.norm == "rms" else m.norm
-        return super().built(m).model_copy(update={"tie_word_embeddings": False, "norm": norm})
+        return super().built(self.named(m)).model_copy(update={"tie_word_embeddings": False, "norm": norm})
 
     def quantized_head(self, recipe: Recipe) -> bool:
         """Fabric's plugin replaces every nn.Linear. Source: lightning 2.5, plugins/precision/bitsandbytes.py."""

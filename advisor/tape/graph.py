@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from advisor.blocks import ITEM_BYTES
 from advisor.terms import TermName
@@ -63,7 +63,7 @@ class Buffer:
         events.append(code)
 
     @classmethod
-    def standing(cls, tape: Recorder, code: int) -> Buffer:
+    def standing(cls, tape: Recorder, code: int) -> Self:
         """Bytes that were noted before, by the `code` of their event, and are still there."""
         buffer = cls.__new__(cls)
         buffer.events, buffer.code = tape.events, code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from advisor.blocks import ITEM_BYTES
@@ -9,10 +10,10 @@ from advisor.tape.graph import BackwardFunction, ManyNode, Node, Output, Shape, 
 from advisor.tape.tape import Tape
 
 
-def alias(t: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction) -> Tensor:
-    """An operation whose output is the memory of its first input."""
+def alias(t: Tape, inputs: tuple[Tensor, ...], backward: BackwardFunction, shape: Shape = ()) -> Tensor:
+    """An operation whose output is the memory of its first input, in its shape unless another is given."""
     x = inputs[0]
-    out = Tensor(x.shape, x.dtype, x.buffer)
+    out = Tensor(shape or x.shape, x.dtype, x.buffer)
     if t.grad_enabled and any(i.needs_grad for i in inputs):
         out.node, out.needs_grad = Node(t, inputs, backward), True
     return out
@@ -106,6 +107,23 @@ def join_heads(t: Tape, parts: list[Tensor]) -> Tensor:
     return t.op(
         tuple(parts), (batch, heads, length, width), dtype, lambda g: (Tensor(part, g.dtype, g.buffer),) * heads
     )
+
+
+def cut_first(t: Tape, x: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """`x.split(sizes)`: views; their gradients are joined by one `cat`."""
+    inner = x.shape[1:]
+    parts = chunk_last(t, t.view(x, (x.count,)), tuple(size * prod(inner) for size in sizes))
+    for part, size in zip(parts, sizes, strict=True):
+        part.shape = (size, *inner)
+    return parts
+
+
+def join_first(t: Tape, parts: Sequence[Tensor]) -> Tensor:
+    """`cat(parts)`; its backward hands out views."""
+    dtype, inner, shapes = parts[0].dtype, parts[0].shape[1:], [part.shape for part in parts]
+    t.kernel("elementwise", dtype, 0, 2 * sum(part.bytes for part in parts))
+    shape = (sum(part.shape[0] for part in parts), *inner)
+    return t.op(tuple(parts), shape, dtype, lambda g: tuple(Tensor(one, g.dtype, g.buffer) for one in shapes))
 
 
 def cat_last(t: Tape, a: Tensor, b: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.tape.graph import Tensor
+from advisor.tape.graph import Buffer, Tensor
 from advisor.tape.layout import alias
 from advisor.tape.tape import Tape
 
@@ -37,8 +37,30 @@ class _Block:
         self.t.kernels += self.t.kernels[self.kernels :] * self.times
 
 
-def looped(t: Tape, times: int, carried: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
-    """What `turn` makes of `carried`, `times` times over.
+class _Others(Buffer):
+    """What the turns that do not run have listed: as many buffers, which go together."""
+
+    __slots__ = ("times",)
+    times: int
+
+    def __del__(self) -> None:
+        self.events += [self.code + 1] * self.times
+
+
+class Listed:
+    """What the turns of a loop append to a list, one tensor each, all of one size."""
+
+    __slots__ = ("others", "tensors")
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []  # of the turns that ran
+        self.others: Buffer | None = None
+
+
+def looped(
+    t: Tape, times: int, carried: Tensor, turn: Callable[[Tensor], Tensor], listed: Listed | None = None
+) -> Tensor:
+    """What `turn` makes of `carried`, `times` times over; `listed` is what each turn appends to, if any.
 
     What a turn saves for backward stays on the card: with an offloader, which counts what it moves, every turn runs.
     """
@@ -50,9 +72,18 @@ def looped(t: Tape, times: int, carried: Tensor, turn: Callable[[Tensor], Tensor
             carried = _marked(t, carried, back.end)
         elif left_out and index == STANDS + 1:
             there.end()
+            if listed is not None:
+                listed.others = _others(listed.tensors[STANDS], left_out, t)
             carried = _marked(t, carried, back.begin)
         carried = turn(carried)
     return carried
+
+
+def _others(like: Tensor, times: int, t: Tape) -> Buffer:
+    assert like.buffer is not None
+    found = _Others.standing(t, like.buffer.code)
+    found.times = times
+    return found
 
 
 def _marked(t: Tape, x: Tensor, reached: Callable[[], None]) -> Tensor:

@@ -111,9 +111,9 @@ def subtract(t: Tape, a: Tensor, b: Tensor) -> Tensor:
     return t.op((a, b), shape, a.dtype, backward)
 
 
-def mul(t: Tape, a: Tensor, b: Tensor) -> Tensor:
-    """`a * b`, broadcasting the smaller; its gradient is made at full size and then reduced."""
-    shape = a.shape if len(a.shape) > len(b.shape) or a.count >= b.count else b.shape
+def mul(t: Tape, a: Tensor, b: Tensor, shape: Shape = ()) -> Tensor:
+    """`a * b`, broadcasting the smaller, or both to `shape`; gradients are made at full size and then reduced."""
+    shape = shape or (a.shape if len(a.shape) > len(b.shape) or a.count >= b.count else b.shape)
     dtype = a.dtype if a.dtype == b.dtype else "float32"
     a_bytes, b_bytes = a.bytes, b.bytes
     t.kernel("elementwise", dtype, 0, a_bytes + b_bytes + prod(shape) * ITEM_BYTES[dtype])

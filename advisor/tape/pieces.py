@@ -12,7 +12,7 @@ from math import prod
 from advisor.blocks import ITEM_BYTES
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.layout import alias
-from advisor.tape.ops import cast
+from advisor.tape.ops import cast, unary
 from advisor.tape.tape import Tape
 
 
@@ -35,6 +35,24 @@ def placed(t: Tape, into: Tensor, value: Tensor) -> Tensor:
         return (rest if into_needs else None), cast(t, piece, dtype)
 
     return alias(t, (into, value), backward)
+
+
+def softplus(t: Tape, x: Tensor) -> Tensor:
+    """`F.softplus`; CUDA's autocast takes it in fp32."""
+    return unary(t, cast(t, x, "float32") if t.autocast and t.device == "cuda" else x, "input")
+
+
+def stacked(t: Tape, parts: Sequence[Tensor], shape: Shape) -> Tensor:
+    """`torch.stack(parts)` of more or fewer tensors than are there: backward hands out views of one gradient."""
+    like, dtype = parts[0].shape, parts[0].dtype
+    out_bytes = prod(shape) * ITEM_BYTES[dtype]
+    t.kernel("elementwise", dtype, 0, 2 * out_bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor, ...]:
+        return tuple(Tensor(like, g.dtype, g.buffer) for _ in range(count))
+
+    count = len(parts)
+    return t.op(tuple(parts), shape, dtype, backward)
 
 
 def padded(t: Tape, x: Tensor, shape: Shape, pads: bool) -> Tensor:
@@ -77,6 +95,51 @@ def summed_last(t: Tape, x: Tensor) -> Tensor:
         return (spread,)
 
     return t.op((x,), out_shape, x.dtype, backward)
+
+
+def summed(t: Tape, x: Tensor, shape: Shape) -> Tensor:
+    """`x.sum(-2)`: backward spreads its gradient without a copy."""
+    before = x.shape
+    t.kernel("reduce", x.dtype, 0, x.bytes + prod(shape) * ITEM_BYTES[x.dtype])
+
+    def backward(g: Tensor) -> tuple[Tensor]:
+        spread = Tensor(before, g.dtype, g.buffer)
+        spread.bytes = g.bytes
+        return (spread,)
+
+    return t.op((x,), shape, x.dtype, backward)
+
+
+def divided(t: Tape, a: Tensor, b: Tensor) -> Tensor:
+    """`a / b`, broadcasting `b`: its gradient is made at full size, of three others, and then reduced."""
+    shape, dtype, moved = a.shape, a.dtype, 2 * a.bytes + b.bytes
+    t.kernel("elementwise", dtype, 0, moved)
+
+    def backward(g: Tensor) -> tuple[Tensor, Tensor]:
+        ga = t.empty(shape, dtype)
+        negative, ratio, again = (t.empty(shape, dtype) for _ in range(3))
+        for passes in (moved, moved, moved, moved, 3 * moved // 2):
+            t.kernel("elementwise", dtype, 0, passes)
+        gb = t.empty(shape, dtype)
+        del negative, ratio, again
+        return ga, gb
+
+    return t.op((a, b), shape, dtype, backward, (a, b))
+
+
+def chosen_where(t: Tape, mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`torch.where(mask, a, b)`: keeps the mask; each gradient is chosen from it or zero."""
+    shape, dtype, moved = a.shape, a.dtype, a.bytes + b.bytes + mask.bytes
+    t.kernel("elementwise", dtype, 0, moved + a.bytes)
+
+    def backward(g: Tensor) -> tuple[Tensor, Tensor]:
+        found = t.empty(shape, dtype), t.empty(shape, dtype)
+        for _ in found:
+            t.kernel("elementwise", dtype, 0, 4)
+            t.kernel("elementwise", dtype, 0, moved)
+        return found
+
+    return t.op((a, b), shape, dtype, backward, (mask,))
 
 
 def cumulated(t: Tape, x: Tensor) -> Tensor:

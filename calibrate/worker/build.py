@@ -33,7 +33,14 @@ from calibrate.worker.embeddings import with_loss
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
 from calibrate.worker.patches import leave_out_sequence_kernels, readable_4bit
-from calibrate.worker.pictures import TOWER_PATHS, freeze_tower, in_tower, picture_inputs, tower_parameters
+from calibrate.worker.pictures import (
+    TOWER_PATHS,
+    freeze_tower,
+    in_tower,
+    picture_inputs,
+    tower_parameters,
+    wraps_linears,
+)
 from calibrate.worker.place import fill, unfilled
 from calibrate.worker.quantized import META, quantize
 
@@ -175,7 +182,7 @@ def _add_adapters(model: Any, recipe: Recipe, fake: bool) -> Any:
         "task_type": _task_type(model),
         "modules_to_save": list(recipe.modules_to_save) or None,
     }
-    if not recipe.train_tower:
+    if not recipe.train_tower or (isinstance(named, list) and wraps_linears(model)):
         common["exclude_modules"] = TOWER_PATHS
     if recipe.trained_layers:
         common["layers_to_transform"] = _last_layers(model, recipe)

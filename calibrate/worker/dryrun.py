@@ -31,7 +31,7 @@ from calibrate.timeline import Timeline
 from calibrate.worker.build import build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
-from calibrate.worker.pictures import reads_early, real_grids, tower_parameters
+from calibrate.worker.pictures import parameters_for_images, reads_early, real_grids
 from calibrate.worker.quantized import materialize, quantization_tensors
 from calibrate.worker.tracker import AllocationTracker
 
@@ -39,6 +39,9 @@ WARM_UP_TOKENS = 4
 WITHOUT_GRADIENTS = ".indexer."
 """Part of the names of parameters that the loss does not reach: transformers 5.23 runs indexers under no_grad, so no
 optimizer keeps states for them (models/deepseek_v32/modeling_deepseek_v32.py, DeepseekV32Indexer.forward)."""
+PASSED_OVER = ".mamba.dt_proj.lora_", ".mixer.dt_proj.lora_"
+"""Parts of the names of adapters that the model's code passes over, unless its base is quantized: it multiplies by the
+layer's own weight (models/jamba/modeling_jamba.py, JambaMambaMixer.forward)."""
 
 
 def trace_step(
@@ -161,10 +164,10 @@ def _run(
 def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> Any:
     """The optimizer, with everything that its first step allocates permanently; `pictures`: the images of each row.
 
-    On rows of text a vision tower gets no gradients, and so no optimizer states.
+    On rows of text a vision tower, and layers that read it, get no gradients, and so no optimizer states.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    unused = tower_parameters(model)
+    unused = parameters_for_images(model)
     optimizer = make_optimizer(trained, recipe.optimizer)
     tokens = WARM_UP_TOKENS + sum(one.tokens + 1 for one in pictures)
     if recipe.is_quantized:
@@ -173,8 +176,10 @@ def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> An
             model(**step_inputs(model, 1, tokens, pictures=pictures))
     if pictures:
         unused = _without_gradients(model, recipe, tokens, pictures) if reads_early(model) else set()
+    passed_over = (WITHOUT_GRADIENTS, *(() if recipe.is_quantized else PASSED_OVER))
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and WITHOUT_GRADIENTS not in name and id(parameter) not in unused:
+        reached = parameter.requires_grad and not any(part in name for part in passed_over)
+        if reached and id(parameter) not in unused:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()

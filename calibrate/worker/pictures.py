@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -32,29 +32,15 @@ def picture_inputs(model: Any, input_ids: torch.Tensor, pictures: tuple[Picture,
     transformers 5.23, models/*/processing_*.py and image_processing_*.py of each model.
     """
     config, batch = model.config, input_ids.shape[0]
+    patches = _processor(config).patches(config)
     with unset_fake_temporarily():
         kinds, begin = torch.zeros_like(input_ids), 1
         for one in pictures:
-            count = _features(config, one)
+            count = one.patches // patches if patches else one.tokens
             input_ids[:, begin : begin + count] = config.image_token_id
             kinds[:, begin : begin + count] = 1
             begin += one.tokens + 1
-    kind = config.model_type
-    if kind == "llava" and config.vision_config.model_type == "pixtral":
-        kind = "mistral3"
-    processed: Callable[..., dict[str, Any]] = PROCESSED.get(str(kind), _tiles)
-    return processed(config, batch, pictures, kinds)
-
-
-def _features(config: Any, one: Picture) -> int:
-    """Tokens of an image that the tower makes; the others are marks, which are text."""
-    if config.model_type == "internvl":
-        return one.patches // int(1 / config.downsample_ratio) ** 2
-    if config.model_type == "smolvlm":
-        return one.patches // int(config.scale_factor) ** 2
-    if config.vision_config.model_type == "pixtral":
-        return one.patches // int(getattr(config, "spatial_merge_size", 1)) ** 2
-    return one.tokens
+    return _processor(config).hands_on(config, batch, pictures, kinds)
 
 
 def _grids(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
@@ -87,6 +73,27 @@ def _whole(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.
     return {"pixel_values": torch.zeros(len(sizes), 3, *map(max, zip(*sizes, strict=True))), "image_sizes": shown}
 
 
+def _tiles_of_sizes(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """LLaVA-NeXT's: the square tiles of each image, filled up to the most that one has, and the images' sizes."""
+    images, most = batch * len(pictures), max(one.tiles for one in pictures)
+    with unset_fake_temporarily():
+        sizes = torch.tensor([[one.height, one.width] for _ in range(batch) for one in pictures])
+    return {"pixel_values": torch.zeros(images, most, 3, *_side(config)), "image_sizes": sizes}
+
+
+def _patches_and_places(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Gemma 4's: patches of each image and their places, filled up to the most that one has, the kind of each token."""
+    vision, images = config.vision_config, batch * len(pictures)
+    most = getattr(vision, "default_output_length", 280) * vision.pooling_kernel_size**2
+    with unset_fake_temporarily():
+        places = torch.full((images, most, 2), -1)
+        for index, one in enumerate(pictures * batch):
+            grid = torch.meshgrid(torch.arange(one.wide), torch.arange(one.high), indexing="xy")
+            places[index, : one.patches] = torch.stack(grid, dim=-1).reshape(one.patches, 2)
+    pixels = torch.zeros(images, most, 3 * vision.patch_size**2)
+    return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": kinds}
+
+
 def _side(config: Any) -> tuple[int, int]:
     side = config.vision_config.image_size
     return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
@@ -101,20 +108,48 @@ def _rows_of_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds
     return {"pixel_values": torch.ones(*shape, 3, *side), "pixel_attention_mask": mask}
 
 
-TILES_BY_VALUE = ("smolvlm", "idefics3")
-"""Models that count how many pixels of a tile are zero, to find those that only fill up a row."""
+class Processor(NamedTuple):
+    """What a model's processor hands on."""
 
-PROCESSED: dict[str, Callable[..., dict[str, Any]]] = {
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _grids),
-    "gemma3": _tiles_and_kinds,
-    "mistral3": _whole,
-    "smolvlm": _rows_of_tiles,
+    hands_on: Callable[..., dict[str, Any]]
+    patches: Callable[[Any], int] = lambda config: 0
+    """How many become a token that the tower makes, the others being marks, which are text; 0: all are its own."""
+    sorts_tiles: bool = False  # the model counts how many pixels of a tile are zero, to find those that fill up a row
+
+
+PROCESSORS: dict[str, Processor] = {
+    **dict.fromkeys(
+        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), Processor(_grids)
+    ),
+    "gemma3": Processor(_tiles_and_kinds),
+    "gemma4": Processor(_patches_and_places),
+    "idefics3": Processor(_rows_of_tiles, lambda config: int(config.scale_factor) ** 2, sorts_tiles=True),
+    "internvl": Processor(_tiles, lambda config: int(1 / config.downsample_ratio) ** 2),
+    "llava": Processor(_tiles),
+    "llava_next": Processor(_tiles_of_sizes),
+    "mistral3": Processor(_whole, lambda config: int(config.spatial_merge_size) ** 2),
+    "llava_pixtral": Processor(_whole, lambda config: 1),
+    "smolvlm": Processor(_rows_of_tiles, lambda config: int(config.scale_factor) ** 2, sorts_tiles=True),
 }
-"""What a model's processor hands on, by the model's type; the others': `_tiles`."""
+"""By the model_type of the whole model, or with its tower's."""
 
 
-TOWERS = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector", "embed_vision")
-"""What the modules of towers and projectors are called."""
+def _processor(config: Any) -> Processor:
+    """Raises KeyError for a model whose images are not known here."""
+    both = f"{config.model_type}_{config.vision_config.model_type}"
+    return PROCESSORS.get(both) or PROCESSORS[config.model_type]
+
+
+TOWERS = (
+    "visual",
+    "vision_tower",
+    "vision_model",
+    "multi_modal_projector",
+    "connector",
+    "embed_vision",
+    "image_newline",
+)
+"""What the modules and parameters of towers and projectors are called."""
 
 
 TOWER_PATHS = rf"(.*\.)?({'|'.join(TOWERS)})(\..*)?"
@@ -132,6 +167,20 @@ def freeze_tower(model: Any) -> None:
 def tower_parameters(model: Any) -> set[int]:
     """The ids of the parameters of a vision tower and its projector; empty where the model has none."""
     return {id(parameter) for name, parameter in model.named_parameters() if in_tower(name)}
+
+
+def parameters_for_images(model: Any) -> set[int]:
+    """The ids of the parameters that rows of text give no gradients: the tower's, and those of layers that read it.
+
+    Source: transformers 5.23, models/mllama/modeling_mllama.py, MllamaTextModel.forward.
+    """
+    crossing = [one for one in model.modules() if type(one).__name__ == "MllamaCrossAttentionDecoderLayer"]
+    return tower_parameters(model) | {id(parameter) for layer in crossing for parameter in layer.parameters()}
+
+
+def wraps_linears(model: Any) -> bool:
+    """Whether linear layers of a tower are inside modules of their names, which peft refuses to adapt by these."""
+    return any(in_tower(path) and path.endswith("_proj.linear") for path, _ in model.named_modules())
 
 
 def reads_early(model: Any) -> bool:
@@ -159,14 +208,18 @@ def real_grids(model: Any, pictures: tuple[Picture, ...]) -> Iterator[None]:
                 stack.enter_context(patch.object(module, name, _with_values(getattr(module, name))))
         if hasattr(base.model, "get_rope_index"):
             stack.enter_context(patch.object(base.model, "get_rope_index", _with_values(base.model.get_rope_index)))
-        stack.enter_context(_Values(base.config.model_type in TILES_BY_VALUE))
+        one_hot = torch.nn.functional.one_hot  # fills a tensor that a fake mode makes a fake one
+        stack.enter_context(patch.object(torch.nn.functional, "one_hot", _with_values(one_hot)))
+        stack.enter_context(_Values(_processor(base.config).sorts_tiles))
         yield
 
 
 def _with_values(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` run for real; of what it returns, whole numbers keep their values."""
+    """`function` run for real, unless it is given fake tensors; of what it returns, whole numbers keep their values."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(one, FakeTensor) for one in tree_leaves((args, kwargs))):
+            return function(*args, **kwargs)
         with unset_fake_temporarily():
             found = function(*args, **kwargs)
         return tree_map_only(torch.Tensor, lambda x: x if x.dtype in COUNTED else x.new_empty(x.shape), found)
@@ -175,9 +228,9 @@ def _with_values(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _have_values(*values: Any) -> bool:
-    """Whether all tensors among these, of which there is one, are real and count something."""
+    """Whether all tensors among these, of which there is one, are real: they count something, or are made of counts."""
     tensors = [one for one in tree_leaves(values) if isinstance(one, torch.Tensor)]
-    return bool(tensors) and all(not isinstance(one, FakeTensor) and one.dtype in COUNTED for one in tensors)
+    return bool(tensors) and not any(isinstance(one, FakeTensor) for one in tensors)
 
 
 class _Values(TorchDispatchMode):

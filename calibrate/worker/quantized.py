@@ -55,6 +55,7 @@ def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
         convert(layer, weight, recipe)
     model.is_loaded_in_8bit, model.is_loaded_in_4bit = int8, not int8
     model.quantization_method = "bitsandbytes"
+    model.config._is_quantized = True  # transformers 5.23, quantizers/base.py, _assign_is_quantized
 
 
 def _fill_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:

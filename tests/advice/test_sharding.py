@@ -63,7 +63,7 @@ def test_weights_that_are_spread_may_stay_in_16_bits() -> None:
 
 
 def test_parameters_on_the_host_are_counted_there_and_their_time_is_not_known() -> None:
-    answer = advise("llama-3.3-70b", "24GB", gpus=2, method="qlora", seq_len=512, cpu_offload="parameters")
+    answer = advise("llama-3.3-70b", "24GB", gpus=2, method="qlora", seq_len=512, offload="parameters")
     row = answer.candidates[0]
     assert row.verdict == "fits"
     assert row.memory.host_bytes > 15 * 2**30
@@ -85,8 +85,8 @@ def test_a_trainer_with_one_engine_is_given_no_other() -> None:
         ({"gpus": 8, "nodes": 2}, "--network-gbit"),
         ({"gpus": 8, "nodes": 3, "network_gbit": 100.0}, "must divide gpus"),
         ({"gpus": 2, "sharding": "hsdp"}, "use fsdp2"),
-        ({"gpus": 2, "sharding": "ddp", "cpu_offload": "parameters"}, "use fsdp2"),
-        ({"gpus": 2, "sharding": "fsdp1", "cpu_offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "ddp", "offload": "parameters"}, "use fsdp2"),
+        ({"gpus": 2, "sharding": "fsdp1", "offload": "parameters"}, "use fsdp2"),
         ({"gpus": 2, "sharding": "fsdp1", "method": "dora"}, "use --sharding fsdp2"),
         ({"gpus": 2, "sharding": "fsdp2", "trainer": "unsloth"}, "use --sharding ddp"),
         ({"gpus": 2, "sharding": "fsdp2", "quant": "int8", "method": "qlora"}, "use --sharding ddp"),

@@ -45,20 +45,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_heads": 4,
         "is_encoder_decoder": True,
     },
-    "lfm2": SMALL | {"layer_types": ["conv", "full_attention"]},
-    "qwen3_next": SMALL
-    | {
-        "num_hidden_layers": 4,
-        "head_dim": 16,
-        "linear_num_value_heads": 4,
-        "linear_num_key_heads": 2,
-        "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "shared_expert_intermediate_size": 32,
-    },
     "granitemoehybrid": SMALL
     | {
         "num_local_experts": 0,
@@ -121,11 +107,7 @@ def recipe_for(name: str, method: Any, **knobs: Any) -> Recipe:
     [
         ("llama", "qdora", True, [(1, 333), (5, 77)]),
         ("bert", "lora", True, [(1, 333), (4, 201)]),
-        ("bert", "full", False, [(1, 61), (4, 201)]),
         ("t5", "lora", False, [(1, 333), (4, 77)]),
-        ("t5", "full", True, [(1, 41), (3, 401)]),
-        ("lfm2", "dora", False, [(1, 333), (5, 77)]),
-        ("qwen3_next", "full", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
         ("granitemoehybrid", "lora", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
         ("mamba", "full", False, [(1, SEQ_LEN), (5, SEQ_LEN)]),
     ],

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 from transformers.pytorch_utils import Conv1D
 
@@ -53,6 +54,7 @@ SMALL_OPT = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+SMALL_MAMBA = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 8}
 SMALL_MAMBA2 = {
     "vocab_size": 96,
     "hidden_size": 64,
@@ -264,10 +266,23 @@ VARIANTS: list[dict[str, Any]] = [
     },
     {"model_type": "mamba2", **SMALL_MAMBA2, "use_bias": True, "tie_word_embeddings": True},
     {"model_type": "mamba2", **SMALL_MAMBA2, "use_conv_bias": False, "n_groups": 1},
+    {"model_type": "jamba", **SMALL, "num_experts": 4, "attn_layer_period": 3, "attn_layer_offset": 1},
+    {"model_type": "jamba", **SMALL, "num_experts": 1, "mamba_proj_bias": True, "mamba_dt_rank": 5},
+    {"model_type": "mamba", **SMALL_MAMBA, "use_bias": True, "time_step_rank": 7},
+    {"model_type": "mamba", **SMALL_MAMBA, "use_conv_bias": False, "tie_word_embeddings": False, "expand": 3},
+    {"model_type": "falcon_mamba", **SMALL_MAMBA, "intermediate_size": 96, "tie_word_embeddings": False},
     {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "attn_layer_indices": [3], "attention_bias": True},
     {"model_type": "bamba", **SMALL, "mamba_n_heads": 8, "mamba_conv_bias": False, "mlp_bias": True},
     {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": None, "mlp_bias": True},
     {"model_type": "falcon_h1", **SMALL, "mamba_n_heads": 8, "mamba_d_ssm": 48, "tie_word_embeddings": True},
+    {
+        "model_type": "falcon_h1",
+        **SMALL,
+        "mamba_n_heads": 8,
+        "mamba_d_ssm": 48,
+        "mamba_rms_norm": True,
+        "mamba_norm_before_gate": False,
+    },
     {"model_type": "nemotron_h", **SMALL, "mamba_num_heads": 8, "hybrid_override_pattern": "M*-M"},
     {
         "model_type": "nemotron_h",
@@ -377,6 +392,30 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "qwen3_moe", **SMALL, "num_experts": 8, "moe_intermediate_size": 48, "mlp_only_layers": [0, 2]},
     {"model_type": "qwen2_moe", **SMALL, "num_experts": 4, "moe_intermediate_size": 48, "decoder_sparse_step": 2},
 ]
+
+
+TEXT_PARTS = {
+    "Glm4vTextModel": {"model_type": "glm4v", "text_config": SMALL},
+    "Glm4vMoeTextModel": {"model_type": "glm4v_moe", "text_config": {**SMALL, **MOE}},
+    "PaddleOCRTextModel": {"model_type": "paddleocr_vl", "text_config": {**SMALL, "tie_word_embeddings": False}},
+    "Qwen2_5OmniThinkerTextModel": {"model_type": "qwen2_5_omni", "thinker_config": {"text_config": SMALL}},
+    "Qwen3OmniMoeThinkerTextModel": {
+        "model_type": "qwen3_omni_moe",
+        "thinker_config": {"text_config": {**SMALL, "head_dim": 16, "num_experts": 9, "moe_intermediate_size": 48}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", TEXT_PARTS)
+def test_a_text_part_that_is_read_as_a_familys_has_its_layers(name: str) -> None:
+    part: dict[str, Any] = TEXT_PARTS[name]
+    spec = spec_of(part)
+    kind = getattr(transformers, name)
+    sizes = part.get("thinker_config", part)["text_config"]
+    with torch.device("meta"):
+        model = kind(kind.config_class(**{"pad_token_id": None, "tie_word_embeddings": False, **sizes}))
+        model.head = torch.nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
+    check(spec, model)
 
 
 def test_every_family_has_a_variant() -> None:

@@ -128,7 +128,8 @@ def test_a_missing_model_type_is_said() -> None:
 @pytest.mark.parametrize(
     ("config", "what"),
     [
-        ({"model_type": "jamba", "num_experts": 16}, "mixture of experts"),
+        ({"model_type": "jamba", "use_mambapy": True}, "mamba.py"),
+        ({"model_type": "mamba", "residual_in_fp32": False}, "residual_in_fp32"),
         ({"model_type": "gemma4_text", "use_bidirectional_attention": "all"}, "looks ahead"),
         ({"model_type": "phimoe", "num_experts_per_tok": 4}, "num_experts_per_tok"),
         ({"model_type": "hunyuan_v1_moe", "moe_topk": [1, 2]}, "layers that differ"),

@@ -90,6 +90,30 @@ CONFIGS |= {
         "text_config": {"model_type": "llama", **PLAIN},
         "vision_config": {"model_type": "clip_vision_model", **SQUARES},
     },
+    "llava_next": {
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "clip_vision_model", **SQUARES},
+        "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]],
+    },
+    "mllama": {
+        "text_config": {
+            "model_type": "mllama_text_model",
+            **PLAIN,
+            "num_hidden_layers": 5,
+            "cross_attention_layers": [1, 3],
+            "pad_token_id": 0,
+        },
+        "vision_config": {
+            "hidden_size": 64,
+            "intermediate_size": 136,
+            "num_hidden_layers": 4,
+            "num_global_layers": 2,
+            "attention_heads": 4,
+            "image_size": 56,
+            "intermediate_layers_indices": [0, 2],
+            "vision_output_dim": 192,
+        },
+    },
     "llava_pixtral": {
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
@@ -101,13 +125,18 @@ CONFIGS |= {
         "text_config": {"model_type": "mistral", "head_dim": 32, "sliding_window": None, **PLAIN},
         "vision_config": {"model_type": "pixtral", **SQUARES, "head_dim": 16, "image_size": 140},
     },
+    "idefics3": {
+        "tie_word_embeddings": False,
+        "text_config": {"model_type": "llama", **PLAIN},
+        "vision_config": {"model_type": "idefics3_vision", **SQUARES, "image_size": 60},
+    },
     "smolvlm": {
         "tie_word_embeddings": False,
         "text_config": {"model_type": "llama", **PLAIN},
         "vision_config": {"model_type": "smolvlm_vision", **SQUARES, "image_size": 60},
     },
 }
-OF_TEXT: dict[str, dict[str, Any]] = {
+CONFIGS |= {
     "gemma4": {
         "audio_config": None,
         "text_config": {
@@ -119,6 +148,7 @@ OF_TEXT: dict[str, dict[str, Any]] = {
             "attention_k_eq_v": True,
             "hidden_size_per_layer_input": 0,
             "sliding_window": 1000,
+            "use_bidirectional_attention": "vision",
             "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
         },
         "vision_config": {
@@ -131,16 +161,16 @@ OF_TEXT: dict[str, dict[str, Any]] = {
             "head_dim": 16,
             "position_embedding_size": 64,
             "standardize": True,
+            "default_output_length": 12,
         },
     },
 }
-"""Models whose tower is not on the tape: on rows of text it is idle."""
 
 
 def tiny(name: str) -> tuple[dict[str, Any], ModelSpec]:
     """A tiny config and its spec."""
     kind = "llava" if name == "llava_pixtral" else name
-    found = {"model_type": kind, "image_token_id": 7, **(CONFIGS | OF_TEXT)[name]}
+    found = {"model_type": kind, "image_token_id": 7, **CONFIGS[name]}
     return found, model_from_config(found, name, name)
 
 

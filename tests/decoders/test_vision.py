@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.decoders.seeing import CONFIGS, OF_TEXT, check
+from tests.decoders.seeing import CONFIGS, check
 
 CASES = [
     ("full", False, True),
@@ -72,7 +72,7 @@ def test_fake_tensors_show_the_same(name: str, method: str) -> None:
     check(name, method, fake=True)
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, *OF_TEXT])
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(("method", "checkpointing"), [("full", True), ("lora", False), ("qlora", True)])
 def test_rows_of_text(name: str, method: str, checkpointing: bool) -> None:
     check(name, method, images=0, gradient_checkpointing=checkpointing)

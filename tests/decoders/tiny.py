@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.catalog.config_json import model_from_config
+from advisor.parameters.own_weights import fails_quantized
 from advisor.parameters.targets import default_targets, fails_on_all_linear, fuses_experts
 from advisor.specs import DORA_METHODS, ModelSpec, Recipe
 
@@ -91,6 +92,8 @@ GEMMA4: dict[str, Any] = {
 }
 
 MAMBA2: dict[str, Any] = {**SIZES, "mamba_n_heads": 12, "mamba_d_state": 24, "mamba_chunk_size": 16}
+MAMBA: dict[str, Any] = {"vocab_size": 1009, "hidden_size": 192, "num_hidden_layers": 3, "state_size": 24}
+JAMBA: dict[str, Any] = {**SIZES, "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 24}
 DELTA: dict[str, Any] = {
     "head_dim": 32,
     "linear_num_key_heads": 2,
@@ -478,6 +481,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
         "linear_allow_neg_eigval": False,
     },
+    "kimi_linear": {
+        "model_type": "kimi_linear",
+        **LATENT,
+        "q_lora_rank": None,
+        "pad_token_id": 0,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 64,
+        "linear_num_heads": 3,
+        "linear_head_dim": 24,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
+    "mamba": {"model_type": "mamba", **MAMBA},
+    "falcon_mamba": {"model_type": "falcon_mamba", **MAMBA, "use_bias": True, "tie_word_embeddings": False},
     "mamba2": {
         "model_type": "mamba2",
         "vocab_size": 1009,
@@ -489,6 +506,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "n_groups": 2,
         "chunk_size": 16,
     },
+    "jamba": {"model_type": "jamba", **JAMBA, "num_experts": 4, "mamba_proj_bias": True},
     "granitemoehybrid": {"model_type": "granitemoehybrid", **GRANITE_HYBRID, "num_local_experts": 5},
     "granitemoehybrid-dense": {
         "model_type": "granitemoehybrid",
@@ -627,6 +645,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "top_k_experts": 2,
         "moe_intermediate_size": 72,
     },
+    "falcon_h1-normed": {
+        "model_type": "falcon_h1",
+        **MAMBA2,
+        "mamba_d_ssm": 240,
+        "mamba_n_groups": 2,
+        "mamba_rms_norm": True,
+        "mamba_norm_before_gate": False,
+    },
 }
 
 
@@ -652,7 +678,7 @@ def config(name: str, layers: int = 3) -> dict[str, Any]:
 
 def recipe(m: ModelSpec, method: Any, **knobs: Any) -> Recipe:
     """A recipe that can be traced for `m`."""
-    if m.task == "classification" and m.bidirectional:  # peft fails on its quantized classifier
+    if fails_quantized(m):
         method = {"qlora": "lora", "qdora": "dora"}.get(method, method)
     knobs.setdefault("attention", m.default_attention)
     if fuses_experts(m) and method in DORA_METHODS:  # peft refuses all-linear

@@ -87,7 +87,7 @@ def test_between_machines_hsdp_reduces_what_is_left() -> None:
 
 
 def test_offloaded_parameters_are_on_the_host() -> None:
-    at = SHARDED.model_copy(update={"cpu_offload": "parameters"})
+    at = SHARDED.model_copy(update={"offload": "parameters"})
     found = predict_rank_memory(MODEL, recipe("full"), at, 1, 512)
     assert TermName.BASE_WEIGHTS not in found.static
     assert TermName.OPTIMIZER_STATES not in found.static

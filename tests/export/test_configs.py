@@ -187,7 +187,7 @@ def test_the_answer_comes_with_the_trainers_own_file(trainer: str) -> None:
     answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer=trainer, method="lora")
     text = training_file(answer, answer.candidates[0]).text
     assert text.startswith("# Written for transformers") is (
-        trainer in ("torchtune", "litgpt", "ms-swift", "nemo-automodel", "open-instruct")
+        trainer in ("torchtune", "litgpt", "ms-swift", "nemo-automodel", "open-instruct", "qlora")
     )
     assert ("import torch" in text) is (trainer not in EXPORTS)
 

@@ -24,7 +24,7 @@ def test_a_copy_on_each_card_starts_by_torchrun() -> None:
 
 def test_fsdp2_starts_by_accelerate_with_flags_that_it_takes() -> None:
     launch = pytest.importorskip("accelerate.commands.launch")
-    command = started(method="lora", sharding="fsdp2", reshard=False, cpu_offload="parameters")
+    command = started(method="lora", sharding="fsdp2", reshard=False, offload="parameters")
     flags = command.removeprefix("# run: accelerate launch ").split()
     found = launch.launch_command_parser().parse_args(flags)
     assert (found.use_fsdp, found.num_processes, found.fsdp_version) == (True, 2, "2")

@@ -89,3 +89,25 @@ def test_what_it_does_not_have_never_fits_for_sure() -> None:
         advise("llama-3.2-1b", "h100", 1000, trainer="litgpt", method="dora")
     assert STACK.proof(find_model("gpt2"), QLORA).unknown == ("litgpt 0.5 does not describe gpt2",)
     assert "its experts" in STACK.proof(find_model("mixtral-8x7b"), QLORA).unknown[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "target_modules", "trained"),
+    [
+        ("falcon-7b", ("q_proj", "v_proj"), 32 * 8 * (2 * 4544 + 4544 + 64)),
+        ("phi-2", ("o_proj", "up_proj", "down_proj"), 32 * 8 * (2 * 2560 + 2 * (2560 + 10_240))),
+        ("phi-3-mini", ("q_proj", "gate_proj"), 32 * 8 * (2 * 3072 + 3072 + 8192)),
+    ],
+)
+def test_every_model_has_the_layers_that_its_settings_name(
+    model: str, target_modules: tuple[str, ...], trained: int
+) -> None:
+    found = advise(
+        model=model, gpu="80GB", trainer="litgpt", method="lora", rank=8, target_modules=target_modules
+    ).candidates[0]
+    assert found.trainable_parameters == trained
+
+
+def test_a_model_that_it_does_not_describe_keeps_its_names() -> None:
+    m = find_model("bloom-560m")
+    assert STACK.named(m) is m

@@ -30,6 +30,19 @@ def mistral(f: Fields) -> Structure:
     return rope(f, {**s, "sliding_window": window(f, 4096)})
 
 
+def mllama(f: Fields) -> Structure:
+    """Llama 3.2 Vision: some layers attend to images, and marks of images are embedded beyond the head's tokens."""
+    s = sizes(f, Defaults(128_256, 4096, 14_336, 40, 32, 131_072, kv_heads=8), must_divide=True)
+    layers, given = s["num_hidden_layers"], f.has("cross_attention_layers")
+    crossing = f.items("cross_attention_layers") if given else list(range(3, layers, 5))
+    if not all(type(one) is int and 0 <= one < layers for one in crossing):
+        raise f.bad("cross_attention_layers", f"must list the numbers of some of the {layers} layers")
+    if f.number("dropout", 0.0):
+        raise f.unsupported("dropout", "dropout of attention")
+    flags = tuple(one in crossing for one in range(layers))
+    return rope(f, {**s, "cross_layers": flags if any(flags) else (), "extra_tokens": 8})
+
+
 def _qwen_window(f: Fields, layers: int) -> Structure:
     if not f.flag("use_sliding_window", False):
         return {}
@@ -172,6 +185,7 @@ FAMILIES: dict[str, Family] = {
     "granite": granite,
     "llama": llama,
     "mistral": mistral,
+    "mllama_text_model": mllama,
     "olmo": olmo,
     "olmo2": olmo2,
     "qwen2": qwen2,

@@ -107,7 +107,7 @@ def _pattern(f: Fields) -> str:
     """One letter for each layer: M mixes by Mamba 2, * by attention; - is an MLP, E has experts."""
     if f.has("layers_block_type"):
         blocks = f.items("layers_block_type")
-        if not blocks or not all(block in _BLOCKS for block in blocks):
+        if not blocks or not all(isinstance(block, str) and block in _BLOCKS for block in blocks):
             raise f.bad("layers_block_type", f"must be a list of {', '.join(_BLOCKS)}")
         return "".join(_BLOCKS[block] for block in blocks)
     found = f.text("hybrid_override_pattern", "ME*-")
@@ -150,8 +150,9 @@ def bamba(f: Fields) -> Structure:
 def falcon_h1(f: Fields) -> Structure:
     """Falcon-H1: attention and Mamba 2 side by side in each layer, and multipliers."""
     s = sizes(f, Defaults(128_000, 4096, 14_336, 32, 32, 8192, kv_heads=8))
-    if f.flag("mamba_rms_norm", False):
-        raise f.unsupported("mamba_rms_norm", "a norm behind the gate of a state-space layer beside attention")
+    normed = f.flag("mamba_rms_norm", False)
+    if normed and f.flag("mamba_norm_before_gate", True):
+        raise f.unsupported("mamba_norm_before_gate", "a norm before the gate of a state-space layer")
     if f.flag("projectors_bias", False) != f.flag("mamba_proj_bias", False):
         raise f.unsupported("projectors_bias", "a bias on one projection of a state-space layer alone")
     bias = f.flag("attention_bias", False)
@@ -164,7 +165,7 @@ def falcon_h1(f: Fields) -> Structure:
             "attention_out_bias": bias,
             "mlp_bias": f.flag("mlp_bias", False),
             "mixers": ("beside_mamba2",) * s["num_hidden_layers"],
-            "recurrence": _recurrence(f, inner).model_copy(update={"gate_norm": False}),
+            "recurrence": _recurrence(f, inner).model_copy(update={"gate_norm": normed}),
             "embedding_multiplier": True,
             "logits_multiplier": True,
         },
