@@ -139,8 +139,6 @@ def compared(name: str, method: str, sharding: str, ranks: int, shape: tuple[int
     m = spec(name, 4)
     given = dict(one.split("=") for one in knobs)
     r = recipe_of(m, method, {key: int(value) for key, value in given.items()})
-    if sharding == "zero3":  # whose sizes go by the hidden size, as here
-        r = r.model_copy(update={"stack": ("llamafactory-0.9",)})
     asked = [name, method, sharding, "--ranks", str(ranks), "--shape", ",".join(map(str, shape)), "--real"]
     command = [sys.executable, "-m", "benchmarks.against_deepspeed", *asked, "--set", *knobs, "--rank"]
     found: list[list[int]] = []
@@ -151,7 +149,7 @@ def compared(name: str, method: str, sharding: str, ranks: int, shape: tuple[int
             return f"{name} {method} {sharding} N={ranks}: {out.stderr.strip().splitlines()[-1:]}"
         found.append([int(one) for one in lines[0].split()[1:]])
     static, *peaks = (max(one) for one in zip(*found, strict=True))
-    placement = Placement(gpus=ranks, sharding=sharding, bucket_elements=BUCKET)
+    placement = Placement(gpus=ranks, sharding=sharding, bucket_elements=BUCKET, configs="llamafactory")
     p = predict_rank_memory(m, r, placement, *shape, device="cpu")
     base = sum(p.static_blocks.values())
     parts = [f"static {static:,} {base - static:+,}"]

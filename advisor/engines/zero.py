@@ -20,7 +20,6 @@ from advisor.decoders.units import Piece
 from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, trained_pieces
 from advisor.engines.parts import Parts
 from advisor.engines.zero_configs import ZeroConfig, config_of
-from advisor.libraries import libraries_of
 from advisor.optimizers import optimizer_row
 from advisor.parameters.trained import Trained
 from advisor.specs import ModelSpec, Recipe
@@ -66,7 +65,7 @@ class DeepSpeed(Engine):
     @cached_property
     def config(self) -> ZeroConfig:
         """The sizes in the trainer's config."""
-        return config_of(libraries_of(self.recipe.stack).code, self.placement.sharding == "zero3")
+        return config_of(self.placement.configs, self.placement.sharding == "zero3")
 
     @property
     def bucket_elements(self) -> int:

@@ -22,10 +22,6 @@ from advisor.engines.zero import NORM_BYTES, DeepSpeed
 from advisor.specs import ModelSpec, Recipe
 from advisor.terms import TermName
 
-LIVE_ELEMENTS = 1_000_000_000
-"""stage3_max_live_parameters and stage3_max_reuse_distance. Source: DeepSpeed 0.19.8, runtime/zero/config.py."""
-SUB_GROUP_ELEMENTS = 1_000_000_000
-"""sub_group_size: elements of a rank that the optimizer updates at once. Source: the same file."""
 FLAG_BYTES = 1
 """Whether a gradient was no number. Source: DeepSpeed 0.19.8, runtime/zero/stage3.py, inf_or_nan_tracker."""
 
@@ -102,7 +98,7 @@ class Zero3(DeepSpeed):
             filled = 0
             for elements in group.elements:
                 filled += -(-elements // self.ranks)
-                if filled >= SUB_GROUP_ELEMENTS:
+                if filled >= self.config.sub_group_size:
                     found.append(filled)
                     filled = 0
             if filled:
@@ -162,7 +158,7 @@ class Zero3(DeepSpeed):
         flat = min(elements, self.config.prefetch(self.m.hidden_size) + largest)
         if self.placement.offload == "parameters":  # the rank's parts are copied up first
             flat += flat // self.ranks
-        most = LIVE_ELEMENTS + largest
+        most = self.config.max_live_parameters + largest
         share = min(1.0, most / elements) if elements else 0.0
         return int(size * share) + (size * flat // elements if elements else 0)
 
@@ -188,7 +184,7 @@ class Zero3(DeepSpeed):
         unit, found = self.by_place[place], []
         elements, size = self._gathered(unit)
         calls = max(1, sum(not self._stays_whole(piece) for piece in unit.pieces))
-        stays = sum(self._gathered(one)[0] * one.copies for one in self.units.all) <= LIVE_ELEMENTS
+        stays = sum(self._gathered(one)[0] * one.copies for one in self.units.all) <= self.config.max_live_parameters
         if elements and (phase == "forward" or not stays):
             found.append(Transfer("gather", size, calls))
         trained = sum(piece.elements for piece in trained_pieces(unit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from advisor.checkpoints import STORES, Quantization
 from advisor.frozen import Frozen, Range
@@ -130,6 +130,7 @@ class Placement(Frozen):
     bucket_elements: Annotated[int, Range(0, 10**12)] = (
         0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
     )
+    configs: Literal["", "axolotl", "llamafactory", "ms-swift"] = ""  # zero1-3: whose config; '': accelerate's own
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
 
