@@ -10,7 +10,7 @@ module's start fetches more, until stage3_max_live_parameters are there. The bou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from advisor.blocks import ITEM_BYTES, block_bytes
@@ -154,13 +154,28 @@ class Zero3(DeepSpeed):
         stays until the last is: a prefetch's worth more, which its last one goes beyond, too.
         Source: partitioned_param_coordinator.py, _fetch_sub_module_impl; AllGatherCoalescedHandle.wait.
         """
-        largest = max((p.elements for unit in self.units.all for p in unit.pieces), default=0)
-        flat = min(elements, self.config.prefetch(self.m.hidden_size) + largest)
+        flat = min(elements, self.config.prefetch(self.m.hidden_size) + self._largest_of(self._gathered_together))
         if self.placement.offload == "parameters":  # the rank's parts are copied up first
             flat += flat // self.ranks
-        most = self.config.max_live_parameters + largest
+        most = self.config.max_live_parameters + self._largest_of(self.units.all)
         share = min(1.0, most / elements) if elements else 0.0
         return int(size * share) + (size * flat // elements if elements else 0)
+
+    @staticmethod
+    def _largest_of(units: Iterable[Unit]) -> int:
+        return max((piece.elements for unit in units for piece in unit.pieces), default=0)
+
+    @cached_property
+    def _stays(self) -> bool:
+        """Whether all of the model may be live, so that each weight is gathered once a micro-batch."""
+        total = sum(self._gathered(unit)[0] * unit.copies for unit in self.units.all)
+        return total <= self.config.max_live_parameters
+
+    @property
+    def _gathered_together(self) -> list[Unit]:
+        """Units whose weights may share a buffer: not the embedding where all stays: asked for first, it comes alone."""
+        first = self.units.last if self.tied else self.units.embedding
+        return [unit for unit in self.units.all if not (self._stays and unit is first)]
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """All that may be gathered; backward, gradients that wait for the next one, or the copy that is reduced."""
@@ -184,8 +199,7 @@ class Zero3(DeepSpeed):
         unit, found = self.by_place[place], []
         elements, size = self._gathered(unit)
         calls = max(1, sum(not self._stays_whole(piece) for piece in unit.pieces))
-        stays = sum(self._gathered(one)[0] * one.copies for one in self.units.all) <= self.config.max_live_parameters
-        if elements and (phase == "forward" or not stays):
+        if elements and (phase == "forward" or not self._stays):
             found.append(Transfer("gather", size, calls))
         trained = sum(piece.elements for piece in trained_pieces(unit))
         if phase == "backward" and syncs and trained and place >= EMBEDDING:

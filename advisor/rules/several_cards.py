@@ -56,10 +56,10 @@ def _shared(row: Candidate, placement: Placement) -> str:
     gathered = memory.bytes_of(TermName.GATHERED)
     reduction = memory.bytes_of(TermName.REDUCTION)
     if gathered or reduction:
-        beside = {"gathered weights": gathered, "buckets of gradients": reduction}
+        most = " (the most that ZeRO-3 may have)" if placement.sharding == "zero3" else ""
+        beside = {f"gathered weights{most}": gathered, "buckets of gradients": reduction}
         named = " and ".join(f"{format_gib(size)} GiB of {name}" for name, size in beside.items() if size)
-        bounded = gathered and placement.sharding == "zero3"
-        texts.append(f"{named} at the peak" + (", counted as the most that ZeRO-3 may have" if bounded else ""))
+        texts.append(f"{named} at the peak")
     keeps = not placement.copies_model and placement.sharding not in ("zero2", "zero3")
     if keeps and row.recipe.gradient_accumulation > 1 and row.recipe.method == "full":
         texts.append("gradients of earlier micro-batches stay whole")
