@@ -1,7 +1,7 @@
 """The `advise` command: parse, call, print.
 
 Exit codes: 0 advice given, 1 it could not be written, 2 bad input, 3 nothing fits, 4 a source is unavailable,
-130 interrupted.
+5 not known or not sure (`gate`), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
@@ -17,8 +17,10 @@ import click
 from advisor.command import CommandGroup, run
 from advisor.errors import InputError, UnknownName
 from advisor.export import TARGETS
-from advisor.knobs import BY_NAME, KNOBS
+from advisor.gate import EXIT_NOTHING_FITS, check, judge
+from advisor.knobs import KNOBS
 from advisor.lists import COMMANDS
+from advisor.options import knob_options
 
 if TYPE_CHECKING:
     from advisor.answer import Advice
@@ -35,50 +37,6 @@ Example:    {EXAMPLE}
 Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
             4 source unavailable, 130 interrupted
 """
-EXIT_NOTHING_FITS = 3
-EXIT_NOT_SURE = 5
-GATES = ("tight", "unknown", "does-not-fit")
-"""Verdicts of `advise check` that can fail a pipeline, the worst last."""
-
-
-def _complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
-    """What the shell offers after a knob's flag; the catalog is read only when a shell asks."""
-    knob = BY_NAME[parameter.name or ""]
-    known: list[str] = list(knob.choices)
-    if knob.name == "model":
-        from advisor.catalog import model_entries
-
-        known = list(dict.fromkeys(label for entry in model_entries() for label in entry.labels))
-    elif knob.name == "gpu":
-        from advisor.catalog import gpu_aliases
-
-        known = ["auto", *gpu_aliases()]
-    elif knob.name == "target_modules":
-        known = ["all-linear", "attention"]
-    return [label for label in known if label.lower().startswith(typed.lower())]
-
-
-def knob_options(*names: str, repeated: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """One option for each of these knobs, or for each of the table; the library reads and checks the texts.
-
-    Those of `repeated` can be given several times.
-    """
-
-    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        for knob in reversed([BY_NAME[name] for name in names] or KNOBS):
-            again = knob.name in repeated
-            command = click.option(
-                knob.option,
-                knob.name,
-                default=None,
-                multiple=again,
-                metavar=knob.metavar or None,
-                help=knob.explanation + ("; can be repeated" if again else ""),
-                shell_complete=_complete,
-            )(command)
-        return command
-
-    return decorated
 
 
 class AdviseGroup(CommandGroup):
@@ -132,7 +90,7 @@ def cli(context: click.Context, /, **given: Any) -> int:
         return 0
     if given["from_file"] is not None:
         _refuse_beside_from(given)
-        return _check([given["from_file"]], knobs, given["as_json"], given["explain"])
+        return judge([given["from_file"]], knobs, given["as_json"], given["explain"])
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
@@ -153,35 +111,6 @@ def cli(context: click.Context, /, **given: Any) -> int:
     if script is not None and written:
         _print_written(script, given["folder"], written, to_stderr=given["as_json"])
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
-
-
-def _check(files: Sequence[str], knobs: dict[str, Any], as_json: bool, explain: bool, fail_on: str = "tight") -> int:
-    """Judge files and print what is found; the exit code. Raises UnknownName for a verdict that is none."""
-    if fail_on not in GATES:
-        raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
-    from advisor.advice.check import check
-    from advisor.configs.reading import engine_of
-
-    gpu = knobs.pop("gpu")
-    beside = [path for path in files if path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None]
-    runs = [path for path in files if path not in beside]
-    if not runs:
-        raise InputError(f"{beside[0]} says how cards share a job, not which: give the training configuration as well")
-    checked = [check(path, gpu, beside=beside, **knobs) for path in runs]
-    if as_json:
-        click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
-    else:
-        from advisor.render.check import render_check
-
-        for number, one in enumerate(checked):
-            if number:
-                click.echo()
-            render_check(one, sys.stdout, explain=explain)
-    failing = GATES[GATES.index(fail_on) :]
-    failed = [one.verdict for one in checked if one.verdict.replace("_", "-") in failing]
-    if "does_not_fit" in failed:
-        return EXIT_NOTHING_FITS
-    return EXIT_NOT_SURE if failed else 0
 
 
 def _answer(knobs: dict[str, Any], simulate: bool, steps: int | None, seed: int | None) -> Advice:
@@ -279,7 +208,7 @@ def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:
         raise InputError(f"options before a subcommand have no effect: remove those before `advise {command}`")
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, check):
     cli.add_command(_command)
 
 
@@ -303,21 +232,6 @@ def compare(
 
         render_comparison(pairs, sys.stdout)
     return 0 if any(pair.advice.recommendation for pair in pairs) else EXIT_NOTHING_FITS
-
-
-@cli.command("check")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@knob_options()
-@click.option("--json", "as_json", is_flag=True, help="print a list of judged files as JSON")
-@click.option("--explain", is_flag=True, help="every key, and every change that is worth knowing")
-@click.option("--fail-on", metavar="VERDICT", default="tight", help=f"least bad verdict that fails: {', '.join(GATES)}")
-def check_command(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **knobs: Any) -> int:
-    """Judge training configurations before they are launched: does exactly this run fit?
-
-    Reads YAML of Axolotl, LLaMA-Factory and TRL; flags win over a file. Exits with 0 where all fit, 3 where one does
-    not, 5 where it is not known or only just fits.
-    """
-    return _check(files, knobs, as_json, explain, fail_on)
 
 
 @cli.command("data")

@@ -1,0 +1,62 @@
+"""`advise check`: a gate for training configurations, by its exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from advisor.errors import InputError, UnknownName
+from advisor.options import knob_options
+
+EXIT_NOTHING_FITS = 3
+EXIT_NOT_SURE = 5
+GATES = ("tight", "unknown", "does-not-fit")
+"""Verdicts of `advise check` that can fail a pipeline, the worst last."""
+
+
+def judge(files: Sequence[str], knobs: dict[str, Any], as_json: bool, explain: bool, fail_on: str = "tight") -> int:
+    """Judge files and print what is found; the exit code. Raises UnknownName for a verdict that is none."""
+    if fail_on not in GATES:
+        raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
+    from advisor.advice.check import check as checked_file
+    from advisor.configs.reading import engine_of
+
+    gpu = knobs.pop("gpu")
+    beside = [path for path in files if path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None]
+    runs = [path for path in files if path not in beside]
+    if not runs:
+        raise InputError(f"{beside[0]} says how cards share a job, not which: give the training configuration as well")
+    checked = [checked_file(path, gpu, beside=beside, **knobs) for path in runs]
+    if as_json:
+        click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
+    else:
+        from advisor.render.check import render_check
+
+        for number, one in enumerate(checked):
+            if number:
+                click.echo()
+            render_check(one, sys.stdout, explain=explain)
+    failing = GATES[GATES.index(fail_on) :]
+    failed = [one.verdict for one in checked if one.verdict.replace("_", "-") in failing]
+    if "does_not_fit" in failed:
+        return EXIT_NOTHING_FITS
+    return EXIT_NOT_SURE if failed else 0
+
+
+@click.command("check")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@knob_options()
+@click.option("--json", "as_json", is_flag=True, help="print a list of judged files as JSON")
+@click.option("--explain", is_flag=True, help="every key, and every change that is worth knowing")
+@click.option("--fail-on", metavar="VERDICT", default="tight", help=f"least bad verdict that fails: {', '.join(GATES)}")
+def check(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **knobs: Any) -> int:
+    """Judge training configurations before they are launched: does exactly this run fit?
+
+    Reads YAML of Axolotl, LLaMA-Factory, TRL, torchtune and LitGPT, Python scripts, notebooks, shell scripts of
+    ms-swift, with files of accelerate or DeepSpeed beside them. Flags win over files. Exits with 0 where all fit, 3
+    where one does not, 5 where it is not known or only just fits.
+    """
+    return judge(files, knobs, as_json, explain, fail_on)
