@@ -238,7 +238,7 @@ def _checkpointing(sheet: Sheet) -> None:
             sheet.takes("reentrant", "gradient_checkpointing_kwargs.use_reentrant")
     sheet.get("gradient_checkpointing_kwargs")
     key = next((key for key in ("attn_implementation", *_ATTENTION) if sheet.has(key)), "")
-    sheet.sets("attention", _ATTENTION.get(key, sheet.get(key)) if key else "sdpa", *([key] if key else []))
+    sheet.sets("attention", (_ATTENTION.get(key) or sheet.word(key, "sdpa")) if key else "sdpa", *([key] if key else []))
 
 
 def _kernels(sheet: Sheet, adapted: bool) -> None:

@@ -85,17 +85,17 @@ def _rows(sheet: Sheet) -> None:
 
 
 def _numbers(sheet: Sheet, adapted: bool) -> None:
-    word = sheet.get("precision")
+    word = sheet.word("precision")
     if word in _PRECISIONS:
         dtype, mixed = _PRECISIONS[word]
         sheet.sets("base_dtype", dtype, "precision")
         sheet.sets("autocast", mixed, "precision")
         if adapted:
             sheet.sets("adapter_dtype", dtype, "precision")
-    elif word is not None:
+    elif word:
         sheet.loses("precision", "another precision")
     optimizer = sheet.get("optimizer", "AdamW")
-    name = sheet.get("optimizer.class_path", "AdamW") if isinstance(optimizer, dict) else optimizer
+    name = sheet.word("optimizer.class_path" if isinstance(optimizer, dict) else "optimizer", "AdamW")
     if sheet.peek("quantize"):
         return  # the preset's: utils.py, instantiate_bnb_optimizer
     if name in _OPTIMIZERS:

@@ -160,7 +160,7 @@ def _code(sheet: Sheet) -> None:
     sheet.takes("reentrant", "use_reentrant_gc")
     sheet.sets("expandable_segments", False)  # launcher.py sets it for several cards only
     words = {"disabled": "eager", "auto": "sdpa"}
-    word = sheet.get("flash_attn", "auto")
+    word = sheet.word("flash_attn", "auto")
     sheet.sets("attention", words.get(word, word), *(["flash_attn"] if sheet.peek("flash_attn") else []))
     if sheet.has("use_unsloth"):
         sheet.loses("use_unsloth", "Unsloth's kernels in LLaMA-Factory's loop; --trainer unsloth has them")

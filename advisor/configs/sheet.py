@@ -62,6 +62,16 @@ class Sheet:
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
+    def word(self, key: str, default: str = "") -> str:
+        """The value of a key as text; of one that is no plain value, which is unread then, `default`."""
+        value = self.get(key)
+        if value is None:
+            return default
+        if isinstance(value, (list, dict)):
+            self.loses(key, "several values in place of one")
+            return default
+        return str(value)
+
     def has(self, *keys: str) -> bool:
         """Whether one of these keys is switched on, which takes them."""
         found = [bool(self.get(key)) for key in keys]
@@ -106,7 +116,7 @@ class Sheet:
         """A number that a file has. Raises BadConfig for anything else."""
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise BadConfig(f"{self.name}, {self._where(key)}: {_shown(value)!r} is no number") from None
         if not 0 <= number < 1e12:
             raise BadConfig(f"{self.name}, {self._where(key)}: {_shown(value)} is out of range")

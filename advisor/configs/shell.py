@@ -10,6 +10,7 @@ import re
 import shlex
 from typing import Any
 
+from advisor.configs.calls import Computed
 from advisor.configs.tree import Tree
 from advisor.errors import BadConfig
 
@@ -24,6 +25,8 @@ _COMMANDS = (
 )
 _VARIABLE = re.compile(r"\$\{?(\w+)(?::?-([^}]*))?\}?")
 _ASSIGNED = re.compile(r"(\w+)=(.*)", re.DOTALL)
+_SUBSTITUTED = re.compile(r"\$\([^()]*\)|`[^`]*`")
+"""What another command prints."""
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 _ENDS = (";", "&&", "||", "|", "&", ">", ">>", "2>&1", "<")
 _HINT = "give a script that runs `swift sft`, `llamafactory-cli train` or `trl sft`"
@@ -35,7 +38,8 @@ def shell_tree(text: str, name: str) -> Tree:
     Raises BadConfig for a script without one.
     """
     known: dict[str, str] = {}
-    lines = text.replace("\r", "").replace("\\\n", " \x00").split("\n")
+    text = _SUBSTITUTED.sub("$UNKNOWN", text.replace("\r", ""))
+    lines = text.replace("\\\n", " \x00").split("\n")
     number = 1
     for line in lines:
         words = _words(line.replace("\x00", " "), known)
@@ -105,6 +109,8 @@ def _flags(words: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _value(word: str) -> Any:
+    if "$" in word:
+        return Computed(word)
     if word.lower() in ("true", "false"):
         return word.lower() == "true"
     if _NUMBER.fullmatch(word) and len(word) < 40:

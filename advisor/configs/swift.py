@@ -128,8 +128,8 @@ def _code(sheet: Sheet) -> None:
     if sheet.get("gradient_checkpointing") is not None:
         sheet.takes("gradient_checkpointing", "gradient_checkpointing")
     sheet.get("gradient_checkpointing_kwargs")
-    word = sheet.get("attn_impl", sheet.get("attn_implementation", "sdpa"))
     key = next((key for key in ("attn_impl", "attn_implementation") if sheet.peek(key) is not None), "")
+    word = sheet.word(key, "sdpa") if key else "sdpa"
     sheet.sets("attention", _ATTENTION.get(word, word), *([key] if key else []))
     liger = sheet.has("use_liger_kernel")
     sheet.sets("kernels", "liger" if liger else "none", *(["use_liger_kernel"] if liger else []))
