@@ -30,7 +30,7 @@ def mamba1(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -
     """x (B, S, H) -> (B, S, H)."""
     sizes, own, dtype, chunks = recurrence_of(w.m), w.own, x.dtype, given.chunks
     assert chunks is not None
-    inner, state, fused = sizes.value_size, sizes.key_dim, recipe.sequence_kernels == "packages"
+    inner, fused = sizes.value_size, recipe.sequence_kernels == "packages"
     t.label("state-space layer")
     x = unpadded(t, x, given.padding)
     projected = linear(t, x, w.linears["in_proj"])
@@ -42,21 +42,11 @@ def mamba1(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -
     mixed, gate = chunk_last(t, projected, (inner, inner))
     mixed = causal_convolution(t, mixed, own["conv"], own.get("conv_bias"), fused, activated=True)
     mixed = unpadded(t, mixed, given.padding)
-    of_channels = w.linears["x_proj"]
-    of_channels.apart = not (fused or chunks.one_row)
-    parts = chunk_last(t, linear(t, mixed, of_channels), (sizes.step_rank, state, state))
-    t.label("state-space layer")
-    steps, keys, queries = parts
-    del parts
-    if sizes.step_norms != "none":
-        steps = _normed(t, w, 0, steps)
-        keys = _normed(t, w, 1, keys)
-        queries = _normed(t, w, 2, queries)
-    steps = _projected(t, w.linears[STEPS], steps, recipe, chunks.one_row)
+    w.linears["x_proj"].apart = not (fused or chunks.one_row)
+    scanned = Scanned(mixed, *_scan_inputs(t, mixed, w, recipe, chunks.one_row), gate)
     bias = w.linears[STEPS].bias
     assert bias is not None
     weights = ScanWeights(decay, cast(t, own["d"], "float32"), cast(t, bias, "float32"))
-    scanned = Scanned(mixed, steps, keys, queries, gate)
     if fused:
         out = fused_selective_scan(t, scanned, weights, by_channel=not recipe.is_quantized)
     else:
@@ -65,6 +55,19 @@ def mamba1(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -
     back = w.linears["out_proj"]
     back.apart = not chunks.one_row
     return linear(t, cast(t, out, dtype), back)
+
+
+def _scan_inputs(t: Tape, mixed: Tensor, w: Weights, recipe: Recipe, one_row: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps (B, S, I), keys and queries (B, S, N) of the channels (B, S, I)."""
+    sizes = recurrence_of(w.m)
+    widths = (sizes.step_rank, sizes.key_dim, sizes.key_dim)
+    steps, keys, queries = chunk_last(t, linear(t, mixed, w.linears["x_proj"]), widths)
+    t.label("state-space layer")
+    if sizes.step_norms != "none":
+        steps = _normed(t, w, 0, steps)
+        keys = _normed(t, w, 1, keys)
+        queries = _normed(t, w, 2, queries)
+    return _projected(t, w.linears[STEPS], steps, recipe, one_row), keys, queries
 
 
 def _normed(t: Tape, w: Weights, at: int, x: Tensor) -> Tensor:

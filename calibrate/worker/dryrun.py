@@ -39,7 +39,7 @@ WARM_UP_TOKENS = 4
 WITHOUT_GRADIENTS = ".indexer."
 """Part of the names of parameters that the loss does not reach: transformers 5.23 runs indexers under no_grad, so no
 optimizer keeps states for them (models/deepseek_v32/modeling_deepseek_v32.py, DeepseekV32Indexer.forward)."""
-PASSED_OVER = ".mamba.dt_proj.lora_", ".mixer.dt_proj.lora_"
+PASSED_OVER = ".mamba.dt_proj.", ".mixer.dt_proj."
 """Parts of the names of adapters that the model's code passes over, unless its base is quantized: it multiplies by the
 layer's own weight (models/jamba/modeling_jamba.py, JambaMambaMixer.forward)."""
 
@@ -176,7 +176,8 @@ def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> An
             model(**step_inputs(model, 1, tokens, pictures=pictures))
     if pictures:
         unused = _without_gradients(model, recipe, tokens, pictures) if reads_early(model) else set()
-    passed_over = (WITHOUT_GRADIENTS, *(() if recipe.is_quantized else PASSED_OVER))
+    adapts_whole = recipe.has_adapters and not recipe.is_quantized
+    passed_over = (WITHOUT_GRADIENTS, *(PASSED_OVER if adapts_whole else ()))
     for name, parameter in model.named_parameters():
         reached = parameter.requires_grad and not any(part in name for part in passed_over)
         if reached and id(parameter) not in unused:
