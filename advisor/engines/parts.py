@@ -28,18 +28,23 @@ class Turn(NamedTuple):
 class Parts:
     """The parts of a step, and what each layer leaves behind.
 
-    `reduced`: by place, what an engine changes of the gradients that a part leaves behind, in bytes.
+    `reduced`: by place, what an engine changes of the gradients that a part leaves behind, in bytes. `holds`: the input
+    that checkpointing keeps of a layer, and its gradient, stay to the end of the backward.
     """
 
-    def __init__(self, segments: list[PartMemory], reduced: Mapping[int, int]) -> None:
+    def __init__(self, segments: list[PartMemory], reduced: Mapping[int, int], holds: bool = False) -> None:
         self.forward = {s.place: s for s in segments if s.phase == "forward"}
         self.backward = {s.place: s for s in segments if s.phase == "backward"}
         self.layers = sorted(place for place in self.forward if EMBEDDING < place < HEAD)
         self.places = [EMBEDDING, *self.layers, HEAD]
         self._more = {place: self.forward[place].copies - 1 for place in self.layers}
-        self.left = {place: minus(self.forward[place].after, self.forward[place].before) for place in self.layers}
-        self._kept = {p: plus(self.left[p], self.forward[p].dropped) for p in self.layers}
+        self._left = {place: minus(self.forward[place].after, self.forward[place].before) for place in self.layers}
+        self._kept = {p: plus(self._left[p], self.forward[p].dropped) for p in self.layers}
         self.reduced = {place: _gradients(reduced.get(place, 0)) for place in self.places}
+        if holds and self.layers:  # the gradient that a layer is handed is the tape's while the layer runs
+            for place in self.layers:
+                self.reduced[place] = plus(self.reduced[place], times(self._kept[place], 2))
+            self.reduced[HEAD] = minus(self.reduced[HEAD], self._kept[self.layers[-1]])
         self._gone = {
             p: plus(minus(self._kept[p], minus(s.before, s.after)), self.reduced[p])
             for p in self.layers
@@ -50,13 +55,13 @@ class Parts:
         """Each part of the forward: the first and the last of the layers that it stands for."""
         for index, place in enumerate(self.places):
             part = self.forward[place]
-            base = plus(ZERO, *(times(self.left[p], self._more[p]) for p in self.layers if p < place))
+            base = plus(ZERO, *(times(self._left[p], self._more[p]) for p in self.layers if p < place))
             before = self.places[index - 1] if index else None
             after = self.places[index + 1] if place != HEAD else None
             more = self._more.get(place, 0)
             yield Turn(part, base, before, place if more else after)
             if more:
-                yield Turn(part, plus(base, times(self.left[place], more)), place, after, more)
+                yield Turn(part, plus(base, times(self._left[place], more)), place, after, more)
 
     def backward_turns(self) -> Iterator[Turn]:
         """Each part of the backward: the first, second and last of the layers that it stands for."""

@@ -43,7 +43,7 @@ def test_published_cards_hold_as_much(method: Method, autocast: bool, ranks: int
     run = recipe(method, gradient_checkpointing=True, reentrant=True, stack=stack, **changes)
     found = predict_rank_memory(MODEL, run, at, 4, 4096, stack=named_stack(stack))
     assert found.after_backward_bytes + WORKSPACES == pytest.approx(after, rel=3e-5)
-    assert found.peak_bytes + WORKSPACES == pytest.approx(peak, rel=3e-5 if method == "full" else 9e-3)
+    assert found.peak_bytes + WORKSPACES == pytest.approx(peak, rel=3e-5 if method == "full" else 2e-3)
 
 
 def test_a_layer_is_gathered_twice_and_the_root_once() -> None:
@@ -55,7 +55,7 @@ def test_a_layer_is_gathered_twice_and_the_root_once() -> None:
     }
     assert kinds == {EMBEDDING: [["gather"], ["scatter"]], 0: [["gather"], ["gather", "scatter"]], HEAD: [[], []]}
     assert engine.transfers(0, "forward", True)[0].bytes == pytest.approx(2 * 218_112_000, rel=1e-3)
-    assert engine.pending_bytes() == pytest.approx(2 * 218_112_000, rel=1e-3)
+    assert engine.aside_bytes() > 2 * 2 * 218_112_000
 
 
 def test_weights_that_stay_are_gathered_once_and_need_more() -> None:
