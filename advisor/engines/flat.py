@@ -15,6 +15,7 @@ from advisor.libraries import libraries_of
 from advisor.specs import Recipe
 
 ALIGNED_BYTES = 16
+VECTORS = ("ia3", "vera")
 
 
 class Flat(NamedTuple):
@@ -102,10 +103,12 @@ class FlatLayout(NamedTuple):
     def unit(self, unit: Unit) -> FlatUnit:
         """A unit, with each adapter's matrix in a unit of its own: peft wraps every leaf module that is trained.
 
-        LitGPT wraps its blocks alone. Source: peft 0.21, utils/other.py, fsdp_auto_wrap_policy; transformers 5.23,
-        trainer.py asks for it; litgpt 0.5, finetune/lora.py, setup.
+        IA3's and VeRA's vectors are in no module of their own; LitGPT wraps its blocks alone. Sources: peft 0.21,
+        utils/other.py, fsdp_auto_wrap_policy; transformers 5.23, trainer.py asks for it; litgpt 0.5,
+        finetune/lora.py, setup.
         """
-        apart = self.recipe.has_adapters and libraries_of(self.recipe.stack).code != "litgpt"
+        apart = self.recipe.has_adapters and self.recipe.variant not in VECTORS
+        apart = apart and libraries_of(self.recipe.stack).code != "litgpt"
         inside = [piece for piece in unit.pieces if piece.trained and apart]
         own = tuple(piece for piece in unit.pieces if not (piece.trained and apart))
         return FlatUnit(self.flat(own), tuple(self.flat((piece,)) for piece in inside), unit.copies)

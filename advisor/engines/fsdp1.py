@@ -270,7 +270,11 @@ class Fsdp1(Engine):
         return self.sizes[EMBEDDING].weights + 2 * max(layers)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
-        """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced."""
+        """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.
+
+        Ignores: that without prefetch a trained layer's gather waits behind the reduction of the layer above, on the
+        same communicator: the lane has it one layer ahead.
+        """
         unit = self.flat_units.get(place)
         if unit is None:
             return ()

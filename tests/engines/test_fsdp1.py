@@ -79,5 +79,6 @@ def test_what_fsdp1_cannot_join_is_refused() -> None:
     assert "columns" in refusal(MODEL, recipe("dora"), SHARDED)
     assert "experts" in refusal(find_model("mixtral-8x7b"), recipe("lora", target_modules=("all-linear",)), SHARDED)
     assert "--autocast" in refusal(MODEL, recipe("qlora", autocast=False, adapter_dtype="float32"), SHARDED)
+    assert "one dtype" in refusal(MODEL, recipe("lora", variant="ia3", base_dtype="bfloat16"), SHARDED)
     assert "--no-kbit-upcast" in refusal(MODEL, recipe("qlora", kbit_upcast=True), SHARDED)
     assert refusal(MODEL, recipe("lora", adapter_dtype="float32", base_dtype="bfloat16"), SHARDED) == ""
