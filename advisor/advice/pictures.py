@@ -82,6 +82,7 @@ def image_notes(question: Question, m: Model, workload: Workload) -> list[Reason
     assumed = "" if question.image_size else " (assumed; give --image-size)"
     text = (
         f"{workload.images:,} image{'s' * (workload.images > 1)} of {size} pixels a row{assumed}: {one.tokens:,} "
-        f"tokens and {one.patches:,} patches each. --seq-len and --mean-seq-len count the tokens of images, too."
+        f"token{'s' * (one.tokens > 1)} and {one.patches:,} patches each. "
+        f"--seq-len and --mean-seq-len count the tokens of images, too."
     )
     return [Reason(code="assumption", text=text, source="transformers 5.23, the model's image processor")]

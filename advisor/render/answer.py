@@ -236,7 +236,8 @@ def _tower_text(advice: Advice) -> str:
     if not advice.tower.image_tokens:
         return f", on rows of text: {size} are its idle vision tower"
     count = advice.workload.images
-    images = f"{count:,} image{'s' * (count > 1)} of {advice.tower.image_tokens // count:,} tokens"
+    each = advice.tower.image_tokens // count
+    images = f"{count:,} image{'s' * (count > 1)} of {each:,} token{'s' * (each > 1)}"
     return f", with {images} a row: {size} are its vision tower"
 
 
