@@ -70,7 +70,7 @@ def predict_rank_memory(
     return _highest(engine, static, program, shape, evaluating)._replace(
         calls=program.calls,
         host_bytes=stack.host_bytes(program.hosted(*shape)) + held,
-        pending_bytes=engine.pending_bytes(),
+        aside_bytes=engine.aside_bytes(),
     )
 
 
@@ -83,7 +83,7 @@ def _highest(
     standing = 0  # gradients of earlier micro-batches that belong to layers that were not run
     if recipe.gradient_accumulation > 1 and not evaluating:
         standing = engine.accumulated_bytes() - segments[0].before[GRADIENT]
-    parts = Parts(segments, engine.reduced())
+    parts = Parts(segments, engine.reduced(), engine.holds_inputs)
     found = [(one, _live_bytes(one) + standing + one.gathered + one.reduction) for one in engine.heights(parts)]
     highest, most = max(found, key=lambda one: one[1])
     gradients = engine.gradients_bytes()

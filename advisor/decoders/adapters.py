@@ -91,8 +91,6 @@ def _drops(m: Linear) -> bool:
 def _lora_update(t: Tape, x: Tensor, m: Linear) -> Tensor:
     """What LoRA adds for x (B, S, I): (B, S, O). Only this function holds the product before it is scaled."""
     assert m.lora_a is not None and m.lora_b is not None
-    if m.code.adapters_kept:  # the engine casts what its unit is given
-        x = cast(t, x, m.lora_a.dtype)
     update = product(t, product(t, x, m.lora_a, apart=m.apart), m.lora_b)
     if m.code.update is not None:
         update = m.code.update(t, update)

@@ -281,8 +281,8 @@ class Stack:
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Head and loss: (1,).
 
-        transformers before 4.49 read a copy of the fp32 logits without each row's last token; before 4.46 the model
-        itself made them, under the name of the 16-bit ones, which that freed.
+        transformers before 4.49 read a copy of the fp32 logits without each row's last token (some models, of those in
+        16 bits); before 4.46 the model made them, under the name of the 16-bit ones, which that freed.
         Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
         """
         if given.m.task == "embeddings":
@@ -301,11 +301,11 @@ class Stack:
             return masked_loss(t, logits, upcasts=architecture_of(given.m.architecture).masked_loss_in_float)
         if self.libraries.transformers >= (4, 49):
             return log_softmax_loss(t, logits, given.recipe.upcast_logits)
-        upcast = cast(t, logits, "float32")
-        if self.libraries.transformers < (4, 46):
+        as_given = architecture_of(given.m.architecture).loss_as_given_before_4_49
+        read = logits if as_given else cast(t, logits, "float32")
+        if self.libraries.transformers < (4, 46) and not as_given:
             del logits
-        cut = shifted(t, upcast)
-        return log_softmax_loss(t, cut)
+        return log_softmax_loss(t, shifted(t, read), not as_given)
 
 
 def _with_mixers(m: ModelSpec, recipe: Recipe) -> Proof:

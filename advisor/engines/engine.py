@@ -84,6 +84,8 @@ class Engine:
     """Of the gradients that a layer makes; '' for that of each parameter."""
     spreads = False
     """Whether a rank holds parts of parameters; if not, it holds what one card would."""
+    holds_inputs = False
+    """Whether the inputs that checkpointing keeps of layers stay to the end of the backward, with their gradients."""
     joins = False
     """Whether a layer's gradients stand until all are there in every micro-batch, beside those of earlier ones."""
     gathers_at_most = False
@@ -152,10 +154,6 @@ class Engine:
         """What the engine allocates around the optimizer's step, beside the optimizer's own temporaries."""
         return 0
 
-    def pending_bytes(self) -> int:
-        """Most that was freed and that a stream may still be reading: PyTorch reuses it only when that is done."""
-        return 0
-
     def reduced(self) -> dict[int, int]:
         """By place: what is left of a part's gradients once they are reduced, minus what they were."""
         return {}
@@ -169,9 +167,20 @@ class Engine:
         for turn in (*parts.forward_turns(), *parts.backward_turns()):
             yield Height(turn, "peak", 0)
 
+    def aside_bytes(self) -> int:
+        """The most that is gathered on a stream of its own, whose blocks PyTorch's allocator keeps for that stream.
+
+        Source: PyTorch 2.13, c10/cuda/CUDACachingAllocator.cpp, get_free_block: a block of the same stream alone.
+        """
+        return 0
+
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """What one layer at `place` exchanges in `phase`. `syncs`: in a micro-batch whose gradients are reduced."""
         return ()
+
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """Bytes that one layer at `place` brings from the host before it is gathered, and takes there once reduced."""
+        return 0, 0
 
     def closing(self) -> tuple[Transfer, ...]:
         """What is exchanged once a step after the optimizer, beside nothing."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.decoders.units import Piece, Unit, Units
+from advisor.libraries import libraries_of
 from advisor.specs import Recipe
 
 ALIGNED_BYTES = 16
@@ -101,10 +102,12 @@ class FlatLayout(NamedTuple):
     def unit(self, unit: Unit) -> FlatUnit:
         """A unit, with each adapter's matrix in a unit of its own: peft wraps every leaf module that is trained.
 
-        Source: peft 0.21, utils/other.py, fsdp_auto_wrap_policy; transformers 5.23, trainer.py asks for it.
+        LitGPT wraps its blocks alone. Source: peft 0.21, utils/other.py, fsdp_auto_wrap_policy; transformers 5.23,
+        trainer.py asks for it; litgpt 0.5, finetune/lora.py, setup.
         """
-        inside = [piece for piece in unit.pieces if piece.trained and self.recipe.has_adapters]
-        own = tuple(piece for piece in unit.pieces if not (piece.trained and self.recipe.has_adapters))
+        apart = self.recipe.has_adapters and libraries_of(self.recipe.stack).code != "litgpt"
+        inside = [piece for piece in unit.pieces if piece.trained and apart]
+        own = tuple(piece for piece in unit.pieces if not (piece.trained and apart))
         return FlatUnit(self.flat(own), tuple(self.flat((piece,)) for piece in inside), unit.copies)
 
 

@@ -16,13 +16,15 @@ from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
-from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.blocks import ITEM_BYTES, block_bytes, pinned_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.decoders.stack import THIS_STACK, Stack
 from advisor.decoders.units import units_of
 from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, gradient_blocks
 from advisor.engines.flat import Flat, FlatLayout, FlatUnit, root_of
 from advisor.engines.parts import Parts, Turn
+from advisor.libraries import libraries_of
+from advisor.parameters.targets import expert_adapters
 from advisor.parameters.trained import Trained
 from advisor.specs import ModelSpec, Recipe
 
@@ -50,10 +52,17 @@ class Fsdp1(Engine):
 
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
-        """FSDP1 joins only tensors of one dtype."""
+        """FSDP1 joins only tensors of one dtype; what else runs on one card alone."""
+        if recipe.is_quantized and libraries_of(recipe.stack).code == "litgpt":
+            return "LitGPT quantizes on one card alone (finetune/lora.py, setup); use --gpus 1"  # litgpt 0.5
         if recipe.is_dora:
             # peft 0.21, tuners/lora/dora.py, DoraLinearLayer.forward; PyTorch 2.13, _flat_param.py, _use_sharded_views
             return "DoRA asks an adapter's matrix for its columns, and FSDP1 has made it a vector; use --sharding fsdp2"
+        if expert_adapters(m, recipe, recipe.rank):
+            return "FSDP1 cannot cut peft's adapters on fused experts; use --sharding fsdp2"
+        if recipe.is_quantized and not recipe.autocast and recipe.adapter_dtype != recipe.base_dtype:
+            # the unit gathers in the base's dtype what peft has seen in its own (`coded`)
+            return f"peft gives adapters {recipe.adapter_dtype}, but FSDP1 {recipe.base_dtype} weights; use --autocast"
         layout, units = _layout(recipe, 2, recipe.base_dtype), units_of(m, recipe, THIS_STACK)
         for unit in (root_of(units), *units.layers):
             kinds = sorted({layout.dtype_of(piece) for piece in layout.unit(unit).own.pieces})
@@ -82,10 +91,22 @@ class Fsdp1(Engine):
         same = dict.fromkeys(("base_dtype", "adapter_dtype", "magnitude_dtype"), self.layout.gathers)
         return self.recipe.model_copy(update={**same, "kbit_upcast": False})
 
-    def coded(self, stack: Stack) -> Stack:
-        """peft asks an adapter's matrix for its dtype while it is cut; its unit then casts what it is given.
+    @property
+    def holds_inputs(self) -> bool:  # type: ignore[override]
+        """Of frozen layers that are checkpointed the re-entrant way.
 
-        Source: peft 0.21, tuners/lora/layer.py, Linear.forward; PyTorch 2.13, _runtime_utils.py, _pre_forward.
+        A hook on what a frozen unit is called with waits for its gradient, and holds it in a cycle: here a leaf that
+        checkpointing made. The hooks are removed at the end of the backward.
+        Sources: PyTorch 2.4 and 2.13, distributed/fsdp/_runtime_utils.py, _register_post_backward_reshard_only_hook,
+        _finalize_params; autograd/graph.py, register_multi_grad_hook.
+        """
+        return self.recipe.has_adapters and self._runs_again
+
+    def coded(self, stack: Stack) -> Stack:
+        """peft asks an adapter's matrix for its dtype while it is cut, and casts to it; autocast casts back.
+
+        Source: peft 0.21, tuners/lora/layer.py, Linear.forward. Ignores: that with SHARD_GRAD_OP, or gathered early, it
+        is still whole when a checkpointed layer runs again, and peft casts nothing then.
         """
         kept = {flat.stored for flat, _ in self._flats() if flat.trained and flat.stored != flat.gathered}
         return replace(stack, adapters_kept=kept.pop()) if self.recipe.has_adapters and kept else stack
@@ -101,12 +122,27 @@ class Fsdp1(Engine):
             yield from ((flat, unit.copies) for flat in unit.all)
 
     def weights(self) -> Iterator[Held]:
-        """This rank's part of every flat parameter."""
-        for flat, times in self._flats():
+        """This rank's part of every flat parameter; none where they are on the host."""
+        for flat, times in () if self.on_host else self._flats():
             yield Held(self.term_of(flat.pieces[0]), flat.part * ITEM_BYTES[flat.stored], times)
 
+    def host_bytes(self) -> int:
+        """Parts of the weights, and as much for gradients, of frozen ones too; all pinned.
+
+        Source: PyTorch 2.13, distributed/fsdp/_flat_param.py, init_flat_param_attributes: _local_shard, _cpu_grad.
+        """
+        flats = self._flats() if self.on_host else ()
+        return sum(2 * pinned_bytes(flat.part * ITEM_BYTES[flat.stored]) * times for flat, times in flats)
+
     def updated(self) -> list[Trained]:
-        """What the first rank's parts have of each trained tensor, as a vector."""
+        """What the first rank's parts have of each trained tensor, as a vector, on the card."""
+        return [] if self.on_host else self._updated()
+
+    def updated_on_host(self) -> list[Trained]:
+        """The same where they are on the host."""
+        return self._updated() if self.on_host else []
+
+    def _updated(self) -> list[Trained]:
         return [
             Trained(size, 0, times, flat.stored)
             for flat, times in self._flats()
@@ -116,34 +152,37 @@ class Fsdp1(Engine):
 
     def gradients_bytes(self) -> int:
         """This rank's part of every flat gradient."""
-        return sum(_bytes_of(flat).left * times for flat, times in self._flats())
+        return sum(self._bytes_of(flat).left * times for flat, times in self._flats())
 
     def accumulated_bytes(self) -> int:
         """Whole flat gradients, in the dtype of the gathered weights."""
-        return sum(_bytes_of(flat).joined * times for flat, times in self._flats())
+        return sum(self._bytes_of(flat).joined * times for flat, times in self._flats())
 
-    def pending_bytes(self) -> int:
-        """The weights of the unit before: with `limit_all_gathers` at most two units' are held at once.
-
-        They are freed by `record_stream`, so it depends on timing whether they are gone; allocated bytes do not count
-        them, and PyTorch waits for them before it runs out of memory.
-        Source: PyTorch 2.13, distributed/fsdp/_limiter_utils.py, _FreeEventQueue; _flat_param.py,
-        _free_unsharded_flat_param; c10/cuda/CUDACachingAllocator.cpp, free and release_cached_blocks.
-        """
-        layers = (unit.own for place, unit in self.flat_units.items() if place != EMBEDDING)
-        return max((_bytes_of(one).weights for one in layers), default=0) if self.placement.reshard else 0
+    def _bytes_of(self, flat: Flat) -> FlatBytes:
+        """A flat parameter in each of its states. What is on the host comes as it is stored, and goes as it is left."""
+        casts = flat.gathered != flat.stored
+        joined = flat.bytes_of(flat.elements, flat.gathered) if flat.trained else 0
+        stored = flat.bytes_of(flat.part, flat.stored)
+        return FlatBytes(
+            cast=(flat.bytes_of(flat.part, flat.gathered) if casts else 0) + (stored if self.on_host else 0),
+            weights=flat.bytes_of(flat.elements, flat.gathered),
+            gradients=gradient_blocks(flat.pieces, flat.gathered),
+            joined=joined,
+            scattered=block_bytes(joined // flat.ranks) if casts else 0,
+            left=stored if flat.trained and not self.on_host else 0,
+        )
 
     @cached_property
     def sizes(self) -> dict[int | None, FlatBytes]:
         """The bytes of each unit without those inside it, by place."""
-        return {None: NOTHING, HEAD: NOTHING, **{p: _bytes_of(unit.own) for p, unit in self.flat_units.items()}}
+        return {None: NOTHING, HEAD: NOTHING, **{p: self._bytes_of(unit.own) for p, unit in self.flat_units.items()}}
 
     def reduced(self) -> dict[int, int]:
         """A layer is reduced as soon as it has run backward, a unit inside it at once; the root with the embedding."""
         found = {}
         for place, unit in self.flat_units.items():
             flats = unit.inner if place == EMBEDDING else unit.all
-            found[place] = sum(one.left - one.gradients - self._earlier(one) for one in map(_bytes_of, flats))
+            found[place] = sum(one.left - one.gradients - self._earlier(one) for one in map(self._bytes_of, flats))
         return found
 
     def _standing(self, turn: Turn) -> int:
@@ -154,7 +193,7 @@ class Fsdp1(Engine):
         for below, unit in self.flat_units.items():
             count = turn.nth + 1 if below == place else unit.copies
             if EMBEDDING < below <= place:
-                weights += count * sum(_bytes_of(flat).weights for flat in unit.all)
+                weights += count * sum(self._bytes_of(flat).weights for flat in unit.all)
         return weights
 
     def heights(self, parts: Parts) -> Iterator[Height]:
@@ -163,7 +202,7 @@ class Fsdp1(Engine):
         for turn in parts.forward_turns():
             place = turn.part.place
             yield Height(turn, "before", self._standing(turn) + self.sizes[place].cast)
-            yield Height(turn, "peak", self._standing(turn))
+            yield Height(turn, "peak", self._standing(turn) + self._inside(place).weights)
         for turn in parts.backward_turns():
             yield from self._backward(turn, root)
 
@@ -181,10 +220,15 @@ class Fsdp1(Engine):
             yield Height(turn, "before", weights + me.cast + (0 if before.joined else before.weights))
         if not unit.inner:  # else what was run last inside the layer is asked for
             weights += self._ahead(turn)
-        inside = map(_bytes_of, unit.inner)
-        inner = max(((one.weights, one.joined) for one in inside), default=(0, 0))
-        yield Height(turn, "peak", weights + inner[0], inner[1])
+        inner = self._inside(place)
+        yield Height(turn, "peak", weights + inner.weights, inner.joined)
         yield from self._reduction(turn, me, weights)
+
+    def _inside(self, place: int) -> FlatBytes:
+        """The largest unit inside a layer, which comes and goes alone."""
+        unit = self.flat_units.get(place)
+        flats = unit.inner if unit is not None and place != EMBEDDING else ()
+        return max((self._bytes_of(flat) for flat in flats), key=lambda one: one.weights, default=NOTHING)
 
     def _earlier(self, me: FlatBytes) -> int:
         """What earlier micro-batches of the step left of a unit's gradients."""
@@ -197,10 +241,33 @@ class Fsdp1(Engine):
             left = me.joined - self._earlier(me) + me.scattered + me.left - me.gradients
             yield Height(turn, "after", weights - me.weights, left)
 
+    @property
+    def _runs_again(self) -> bool:
+        """Whether a layer's backward is a forward and a backward of its own: gathered for each, and never early.
+
+        So it is under re-entrant checkpointing of a unit as a whole: before transformers 4.53 (Llama: 4.52) the model
+        checkpoints its layers, since then a layer checkpoints itself, inside its unit (modeling_layers.py).
+        Source: PyTorch 2.13, distributed/fsdp/_runtime_utils.py, _register_pre_backward_hooks, leaves what ran without
+        gradients alone, and _get_handle_to_prefetch asks for nothing of which no hook will ask.
+        """
+        before = libraries_of(self.recipe.stack).transformers < (4, 53)
+        return before and self.recipe.gradient_checkpointing and self.recipe.reentrant
+
     def _ahead(self, turn: Turn) -> int:
         """What a part asks for as its backward begins: the weights of the layer whose turn is next."""
         asks = self.placement.prefetch and self.placement.reshard and turn.later not in (None, EMBEDDING)
-        return self.sizes[turn.later].weights if asks else 0
+        return self.sizes[turn.later].weights if asks and not self._runs_again else 0
+
+    def aside_bytes(self) -> int:
+        """The root's weights and those of two layers with this rank's part: with `limit_all_gathers` at most two's.
+
+        They are freed by `record_stream`, so it depends on timing whether the first is gone; allocated bytes do not
+        count it, and PyTorch waits for it before it runs out of memory.
+        Source: PyTorch 2.13, distributed/fsdp/_runtime_utils.py, _unshard; _limiter_utils.py, _FreeEventQueue;
+        _flat_param.py, _free_unsharded_flat_param; c10/cuda/CUDACachingAllocator.cpp, free, release_cached_blocks.
+        """
+        layers = [one.weights + one.cast for place, one in self.sizes.items() if place not in (None, EMBEDDING)]
+        return self.sizes[EMBEDDING].weights + 2 * max(layers)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced."""
@@ -211,19 +278,30 @@ class Fsdp1(Engine):
         gathered = phase == "forward" or (place != EMBEDDING and self.placement.reshard)
         again = 2 if phase == "backward" and self.recipe.gradient_checkpointing else 1
         if gathered:
-            size = sum(_bytes_of(flat).weights for flat in unit.inner) * again
-            found.append(Transfer("gather", self.sizes[place].weights + size, 1 + len(unit.inner) * again))
-        size = sum(_bytes_of(flat).joined for flat in unit.all)
+            times = 2 if phase == "backward" and self._runs_again else 1
+            size = sum(self._bytes_of(flat).weights for flat in unit.inner) * again
+            found.append(Transfer("gather", self.sizes[place].weights * times + size, times + len(unit.inner) * again))
+        size = sum(self._bytes_of(flat).joined for flat in unit.all)
         if phase == "backward" and syncs and size:
             found.append(Transfer("scatter", size, sum(flat.trained for flat in unit.all)))
         return tuple(found)
+
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """A unit's part comes each time that it is gathered; what is left of its gradients goes."""
+        unit = self.flat_units.get(place)
+        if unit is None or not self.on_host:
+            return 0, 0
+        sizes = [(flat.part * ITEM_BYTES[flat.stored], flat.trained) for flat in unit.all]
+        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
+        up = sum(size for size, _ in sizes) if "gather" in kinds else 0
+        return up, sum(size for size, trained in sizes if trained) if "scatter" in kinds else 0
 
     def copied_bytes(self, place: int, phase: Phase, syncs: bool) -> float:
         """Parts are cast before they are gathered; gradients are joined, divided, and what is left of them is cast."""
         unit = self.flat_units.get(place)
         if unit is None:
             return 0.0
-        sizes = [_bytes_of(flat) for flat in unit.all]
+        sizes = [self._bytes_of(flat) for flat in unit.all]
         gathers = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
         out = sum(3.0 * one.cast for one in sizes) if gathers else 0.0
         if phase == "backward":
@@ -241,17 +319,3 @@ def _layout(recipe: Recipe, ranks: int, half: str) -> FlatLayout:
     """
     stored = recipe.base_dtype if recipe.is_quantized else ""
     return FlatLayout(recipe, half if recipe.autocast else stored, recipe.autocast, ranks)
-
-
-def _bytes_of(flat: Flat) -> FlatBytes:
-    """A flat parameter in each of its states."""
-    casts = flat.gathered != flat.stored
-    joined = flat.bytes_of(flat.elements, flat.gathered) if flat.trained else 0
-    return FlatBytes(
-        cast=flat.bytes_of(flat.part, flat.gathered) if casts else 0,
-        weights=flat.bytes_of(flat.elements, flat.gathered),
-        gradients=gradient_blocks(flat.pieces, flat.gathered),
-        joined=joined,
-        scattered=block_bytes(joined // flat.ranks) if casts else 0,
-        left=flat.bytes_of(flat.part, flat.stored) if flat.trained else 0,
-    )

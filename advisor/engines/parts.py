@@ -28,10 +28,11 @@ class Turn(NamedTuple):
 class Parts:
     """The parts of a step, and what each layer leaves behind.
 
-    `reduced`: by place, what an engine changes of the gradients that a part leaves behind, in bytes.
+    `reduced`: by place, what an engine changes of the gradients that a part leaves behind, in bytes. `holds`: the input
+    that checkpointing keeps of a layer, and its gradient, stay to the end of the backward.
     """
 
-    def __init__(self, segments: list[PartMemory], reduced: Mapping[int, int]) -> None:
+    def __init__(self, segments: list[PartMemory], reduced: Mapping[int, int], holds: bool = False) -> None:
         self.forward = {s.place: s for s in segments if s.phase == "forward"}
         self.backward = {s.place: s for s in segments if s.phase == "backward"}
         self.layers = sorted(place for place in self.forward if EMBEDDING < place < HEAD)
@@ -40,6 +41,10 @@ class Parts:
         self._left = {place: minus(self.forward[place].after, self.forward[place].before) for place in self.layers}
         self._kept = {p: plus(self._left[p], self.forward[p].dropped) for p in self.layers}
         self.reduced = {place: _gradients(reduced.get(place, 0)) for place in self.places}
+        if holds and self.layers:  # the gradient that a layer is handed is the tape's while the layer runs
+            for place in self.layers:
+                self.reduced[place] = plus(self.reduced[place], times(self._kept[place], 2))
+            self.reduced[HEAD] = minus(self.reduced[HEAD], self._kept[self.layers[-1]])
         self._gone = {
             p: plus(minus(self._kept[p], minus(s.before, s.after)), self.reduced[p])
             for p in self.layers

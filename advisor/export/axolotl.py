@@ -197,6 +197,7 @@ def _adapters(run: Run) -> dict[str, Any]:
     values |= {"peft_use_dora": True} if recipe.is_dora else {}
     values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
     values |= {"load_in_4bit": True} if four_bits else {}
+    values |= {"quantize_moe_experts": True} if recipe.quantize_experts else {}
     return values | ({"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {})
 
 
@@ -218,6 +219,7 @@ def _unsaid(run: Run) -> str:
         ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
         (run.storage_dtype not in ("", "bfloat16"), f"4-bit weights stored as {run.storage_dtype} (Axolotl: bfloat16)"),
+        (not recipe.expandable_segments, "no-expandable-segments (set PYTORCH_ALLOC_CONF before it starts)"),
         (recipe.base_dtype != DTYPES[_half(run)], f"base-dtype {recipe.base_dtype}"),
         (
             run.workload.packing and run.workload.packing_strategy != "varlen",

@@ -11,12 +11,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
-from advisor.answer import Advice, Candidate, DataFile
+from advisor.answer import Advice, Candidate, DataFile, Plan
 from advisor.costs.moments import loaded_bytes
 from advisor.errors import InputError
 from advisor.export import Target, accelerate, slurm
 from advisor.export.run import Run, TrainingFile
-from advisor.specs import CAUSAL, Placement, TracedModel
+from advisor.specs import CAUSAL, ModelSpec, Placement, TracedModel, Workload
 
 
 class Export(Protocol):
@@ -64,20 +64,7 @@ def _run_of(advice: Advice, row: Candidate, folder: str) -> Run:
         )
     if not row.recipe.upcast_logits:
         raise InputError("--no-upcast-logits is for a loop of one's own: every trainer's loss upcasts; leave it out")
-    data = advice.data_file or DataFile()
-    run = Run(
-        _seen_from(folder, advice.model_id) if os.path.exists(advice.model_id) else advice.model_id,
-        advice.model,
-        row.recipe,
-        advice.workload,
-        data.model_copy(update={"path": _seen_from(folder, data.path)}),
-        advice.gpu.gpus,
-        advice.gpu.bf16,
-        row.placement or Placement(),
-    )
-    spread = row.recipe.is_quantized and run.placement.loads_on_host
-    on_host = spread and loaded_bytes(advice.model, row.recipe) > advice.gpu.memory_bytes
-    return run._replace(loads_on_host=on_host)
+    return run_of(advice, row, advice.workload, folder)
 
 
 def _trainers_file(run: Run, trainer: str, estimated: str) -> TrainingFile:
@@ -91,6 +78,25 @@ def _trainers_file(run: Run, trainer: str, estimated: str) -> TrainingFile:
     _check_spread(run, trainer)
     written = export.write(run)
     return written if trainer == estimated else written._replace(text=note + written.text)
+
+
+def run_of(advice: Advice, plan: Plan, workload: Workload, folder: str = "") -> Run:
+    """A plan of an answer as a run whose files stand in `folder`."""
+    assert isinstance(advice.model, ModelSpec)
+    data = advice.data_file or DataFile()
+    at = plan.placement or Placement()
+    spread = plan.recipe.is_quantized and at.loads_on_host
+    return Run(
+        _seen_from(folder, advice.model_id) if os.path.exists(advice.model_id) else advice.model_id,
+        advice.model,
+        plan.recipe,
+        workload,
+        data.model_copy(update={"path": _seen_from(folder, data.path)}),
+        advice.gpu.gpus,
+        advice.gpu.bf16,
+        at,
+        loads_on_host=spread and loaded_bytes(advice.model, plan.recipe) > advice.gpu.memory_bytes,
+    )
 
 
 def _check_spread(run: Run, trainer: str) -> None:

@@ -7,6 +7,11 @@ which transformers calls deprecated, does so with one flat tensor a layer: embed
 the first layer to the end of backward, a layer's gradients are joined beside its weights, and it takes no DoRA. The
 estimate counts all of this by the engines' own code; waiting for the slowest card and loading the data are left out.
 
+NCCL takes memory of each card beside PyTorch: buffers for each channel and neighbor, by its sources, and what measured
+communicators hold beyond them. A machine's own memory holds what is offloaded, in pinned blocks of powers of two, the
+weights while they are loaded (one copy, or one for each process) and the processes. How fast its processors and memory
+are is not known: an optimizer that runs there is counted from one thread a card to all memory channels.
+
 A base in 4 bits is spread only if bitsandbytes stores it in a floating dtype (bnb_4bit_quant_storage), and transformers
 puts all of it on each card before it is spread, unless it is loaded with device_map="cpu".
 """
@@ -16,6 +21,7 @@ from __future__ import annotations
 from advisor.answer import Candidate, Reason
 from advisor.costs.moments import loaded_bytes
 from advisor.rules.context import Context, Finding, Rule
+from advisor.rules.wording import machine_text
 from advisor.specs import ModelSpec, Placement, Recipe, Sharding
 from advisor.terms import TermName
 from advisor.units import format_gib
@@ -60,13 +66,22 @@ def _shared(row: Candidate, placement: Placement) -> str:
         beside = {f"gathered weights{most}": gathered, "buckets of gradients": reduction}
         named = " and ".join(f"{format_gib(size)} GiB of {name}" for name, size in beside.items() if size)
         texts.append(f"{named} at the peak")
+    if communication := memory.bytes_of(TermName.COMMUNICATION):
+        texts.append(f"about {format_gib(communication)} GiB for NCCL, by the sizes and numbers of its buffers")
     keeps = not placement.copies_model and placement.sharding not in ("zero2", "zero3")
     if keeps and row.recipe.gradient_accumulation > 1 and row.recipe.method == "full":
         texts.append("gradients of earlier micro-batches stay whole")
     if memory.host_bytes:
         texts.append(f"{format_gib(memory.host_bytes)} GiB of the host's memory for each card")
+    if taken := machine_text(row):
+        texts.append(f"a machine's own memory holds {taken}, how the model is loaded included")
     if placement.offload != "none":
-        texts.append("how long its copies and the optimizer there take is not known")
+        texts.append(
+            "how long its copies and the optimizer there take is not known"
+            if row.time is None
+            else "its time counts copies over PCI Express and the optimizer on the host, on one thread a card or, at "
+            "best, on all of a machine's memory channels"
+        )
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
 
 

@@ -52,6 +52,7 @@ class Recipe(Frozen):
     # many rows and columns, of fp8; 0 = all of a row, of fp8 all of a tensor
     quant_group: Annotated[int, Range(0, 10_000_000)] = 128
     kbit_upcast: bool = True
+    quantize_experts: bool = False  # stacks of experts, too, which bitsandbytes passes over unless it is told
     autocast: bool = True
     optimizer: Optimizer = "adamw"
     optimizer_rank: Annotated[int, Range(1, 16_384)] = 128  # of the projections of GaLore and APOLLO
@@ -107,6 +108,8 @@ class Recipe(Frozen):
             return f"quant_bits is {self.quant_bits}, but a {self.quant} base has {', '.join(map(str, widths))}"
         if self.optimizer_in_backward and self.gradient_accumulation > 1:
             return "optimizer_in_backward allows no accumulation, but gradient_accumulation is more than 1"
+        if self.quantize_experts and self.is_quantized and self.quant not in ("nf4", "fp4"):
+            return f"quantize_experts takes nf4 or fp4: what a step does with stacks in {self.quant} is not known"
         losses = [*(set(FUSED_LOSSES) & set(self.kernels)), *(["loss chunked"] if self.loss == "chunked" else [])]
         if len(losses) > 1:
             return f"{' and '.join(sorted(losses))} replace the same code; leave one out"
@@ -133,6 +136,7 @@ class Placement(Frozen):
     configs: Literal["", "axolotl", "llamafactory", "ms-swift"] = ""  # zero1-3: whose config; '': accelerate's own
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
+    host_memory_gb: Annotated[float, Range(0, 1_000_000)] = 0.0  # of each node, as memory is sold (GiB); 0 = unknown
 
     @property
     def copies_model(self) -> bool:

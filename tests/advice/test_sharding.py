@@ -64,15 +64,31 @@ def test_weights_that_are_spread_may_stay_in_16_bits() -> None:
     assert change.plan.verdict == "fits"
 
 
-def test_parameters_on_the_host_are_counted_there_and_their_time_is_not_known() -> None:
-    answer = advise("llama-3.3-70b", "24GB", gpus=2, method="qlora", seq_len=512, offload="parameters")
+@pytest.mark.parametrize(
+    ("host_memory_gb", "verdict", "said"),
+    [
+        (None, "tight", "--host-memory-gb is not given"),
+        (256.0, "fits", "of 256, how the model is loaded included"),
+        (64.0, "tight", "only just fits a machine's own memory"),
+        (32.0, "does_not_fit", "of 32"),
+    ],
+)
+def test_parameters_on_the_host_must_fit_there(host_memory_gb: float | None, verdict: str, said: str) -> None:
+    knobs: dict[str, Any] = {"host_memory_gb": host_memory_gb} if host_memory_gb else {}
+    answer = advise("llama-3.3-70b", "a10", gpus=2, method="qlora", seq_len=512, offload="parameters", **knobs)
     row = answer.candidates[0]
-    assert row.verdict == "fits"
+    assert row.verdict == verdict
     assert row.memory.host_bytes > 15 * 2**30
-    assert row.time is None
-    said = " ".join(one.text for one in answer.recommendation.warnings) if answer.recommendation else ""
-    assert "not known" in said
-    assert 'device_map="cpu"' in said
+    assert row.time is not None
+    assert row.time.total_s.high > 1.5 * row.time.total_s.low
+    reasons = answer.recommendation.warnings if answer.recommendation else answer.alternatives
+    assert said in " ".join(one.text for one in reasons)
+
+
+def test_a_trainer_with_one_engine_is_given_no_other() -> None:
+    answer = advise(gpu="80GB", gpus=2, method="lora", trainer="litgpt", **JOB)
+    assert {row.placement.sharding for row in answer.candidates if row.placement is not None} == {"fsdp1"}
+    assert {one.engine for one in answer.engines} == {"fsdp1"}
 
 
 @pytest.mark.parametrize(

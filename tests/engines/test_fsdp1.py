@@ -11,6 +11,7 @@ from advisor.decoders.stack import THIS_STACK
 from advisor.engines import engine_for
 from advisor.engines.limits import refusal
 from advisor.specs import Method, Placement, Recipe
+from advisor.stacks import named_stack
 from advisor.terms import TermName
 
 MODEL = find_model("mistral-7b-v0.1")
@@ -30,17 +31,19 @@ def recipe(method: Method, **changes: object) -> Recipe:
         ("full", False, 2, 28_984_372_049, 36_226_116_406),
         ("full", True, 2, 57_951_349_480, 72_434_838_195),
         ("full", True, 4, 28_984_372_049, 36_226_116_406),
-        ("lora", False, 2, 7_368_231_145, 0),
-        ("qlora", False, 2, 2_244_764_657, 0),
+        ("lora", False, 2, 7_368_231_145, 21_959_845_662),
+        ("qlora", True, 2, 2_244_764_657, 15_970_084_271),
     ],
 )
 def test_published_cards_hold_as_much(method: Method, autocast: bool, ranks: int, after: int, peak: int) -> None:
     """fms-acceleration's a100_80gb.csv, Mistral 7B on A100s: allocated after training, and the most."""
     at = Placement(gpus=ranks, sharding="fsdp1", prefetch=True)
-    changes = {"autocast": autocast, "double_quant": True, "attention": "flash", "gradient_checkpointing": True}
-    found = predict_rank_memory(MODEL, recipe(method, **changes), at, 4, 4096)
+    stack = ("transformers-4.48", "peft-0.13", "bitsandbytes-0.43")
+    changes = {"autocast": autocast, "double_quant": True, "attention": "flash", "dropout": 0.1 * (method != "full")}
+    run = recipe(method, gradient_checkpointing=True, reentrant=True, stack=stack, **changes)
+    found = predict_rank_memory(MODEL, run, at, 4, 4096, stack=named_stack(stack))
     assert found.after_backward_bytes + WORKSPACES == pytest.approx(after, rel=3e-5)
-    assert not peak or found.peak_bytes + WORKSPACES == pytest.approx(peak, rel=3e-5)
+    assert found.peak_bytes + WORKSPACES == pytest.approx(peak, rel=3e-5 if method == "full" else 2e-3)
 
 
 def test_a_layer_is_gathered_twice_and_the_root_once() -> None:
@@ -52,7 +55,7 @@ def test_a_layer_is_gathered_twice_and_the_root_once() -> None:
     }
     assert kinds == {EMBEDDING: [["gather"], ["scatter"]], 0: [["gather"], ["gather", "scatter"]], HEAD: [[], []]}
     assert engine.transfers(0, "forward", True)[0].bytes == pytest.approx(2 * 218_112_000, rel=1e-3)
-    assert engine.pending_bytes() == pytest.approx(2 * 218_112_000, rel=1e-3)
+    assert engine.aside_bytes() > 2 * 2 * 218_112_000
 
 
 def test_weights_that_stay_are_gathered_once_and_need_more() -> None:
@@ -74,5 +77,7 @@ def test_accumulation_keeps_whole_gradients() -> None:
 
 def test_what_fsdp1_cannot_join_is_refused() -> None:
     assert "columns" in refusal(MODEL, recipe("dora"), SHARDED)
+    assert "experts" in refusal(find_model("mixtral-8x7b"), recipe("lora", target_modules=("all-linear",)), SHARDED)
+    assert "--autocast" in refusal(MODEL, recipe("qlora", autocast=False, adapter_dtype="float32"), SHARDED)
     assert "--no-kbit-upcast" in refusal(MODEL, recipe("qlora", kbit_upcast=True), SHARDED)
     assert refusal(MODEL, recipe("lora", adapter_dtype="float32", base_dtype="bfloat16"), SHARDED) == ""

@@ -248,6 +248,7 @@ def test_small_numbers_stay_numbers_in_yaml(trainer: str) -> None:
         ("axolotl", "lora", {"base_dtype": "float32", "autocast": False}, ""),
         ("axolotl", "qlora", {"quant": "int8", "double_quant": False}, ""),
         ("axolotl", "qlora", {"double_quant": False}, "a 4-bit format other than double-quantized nf4"),
+        ("axolotl", "qlora", {"quantize_experts": True}, ""),
         ("axolotl", "dora", {"adapter_dtype": "bfloat16"}, "magnitude-dtype float32"),
         ("llamafactory", "full", {}, ""),
         ("llamafactory", "full", {"base_dtype": "bfloat16"}, "autocast beside bf16 weights that are trained"),
