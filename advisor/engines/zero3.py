@@ -173,7 +173,7 @@ class Zero3(DeepSpeed):
 
     @property
     def _gathered_together(self) -> list[Unit]:
-        """Units whose weights may share a buffer: not the embedding where all stays: asked for first, it comes alone."""
+        """Units whose weights may share a buffer: not an embedding where all stays: asked for first, it comes alone."""
         first = self.units.last if self.tied else self.units.embedding
         return [unit for unit in self.units.all if not (self._stays and unit is first)]
 
