@@ -9,8 +9,8 @@ from advisor.configs.found import Found
 from advisor.configs.idle import AXOLOTL
 from advisor.configs.sheet import Sheet
 
-MARKS = ("base_model",)
-"""A file with one of these keys is its."""
+MARKS = (("base_model",),)
+"""A file with all keys of one of these is its."""
 _LIGER = {
     "liger_rms_norm": ("liger_norm",),
     "liger_layer_norm": ("liger_norm",),
@@ -238,7 +238,9 @@ def _checkpointing(sheet: Sheet) -> None:
             sheet.takes("reentrant", "gradient_checkpointing_kwargs.use_reentrant")
     sheet.get("gradient_checkpointing_kwargs")
     key = next((key for key in ("attn_implementation", *_ATTENTION) if sheet.has(key)), "")
-    sheet.sets("attention", (_ATTENTION.get(key) or sheet.word(key, "sdpa")) if key else "sdpa", *([key] if key else []))
+    sheet.sets(
+        "attention", (_ATTENTION.get(key) or sheet.word(key, "sdpa")) if key else "sdpa", *([key] if key else [])
+    )
 
 
 def _kernels(sheet: Sheet, adapted: bool) -> None:

@@ -41,6 +41,13 @@ class Engine(NamedTuple):
 
 def read_engine(sheet: Sheet) -> None:
     """The engine of axolotl's, LLaMA-Factory's, ms-swift's and TRL's keys `deepspeed`, `fsdp` and `fsdp_config`."""
+    path = sheet.word("accelerate_config")
+    if path:
+        tree = _accelerate_file(sheet, path)
+        if tree is None:
+            sheet.loses("accelerate_config", "how cards share the job is in a file that is not here")
+        else:
+            accelerate_engine(tree).sets(sheet, "accelerate_config")
     value = sheet.get("deepspeed")
     if value:
         config = value if isinstance(value, Mapping) else _beside(sheet, str(value))
@@ -113,6 +120,18 @@ def _by_name(path: str) -> Engine | None:
     offloaded = "offload" in path or "cpu" in path
     where = ("parameters" if match[1] == "3" and "optimizer" not in path else "optimizer") if offloaded else ""
     return Engine(f"zero{match[1]}" if match[1] != "0" else "ddp", where)
+
+
+def _accelerate_file(sheet: Sheet, path: str) -> Mapping[str, Any] | None:
+    """accelerate's YAML that a file names; None where it is not here."""
+    from advisor.configs.tree import LIMIT_BYTES, yaml_tree
+    from advisor.files.guarded import read_text
+
+    for folder in (Path(), Path(sheet.name).parent):
+        if path.endswith((".yaml", ".yml")) and (folder / path).is_file():
+            text = read_text(folder / path, str(folder / path), "name accelerate's YAML", LIMIT_BYTES)
+            return yaml_tree(text, str(folder / path)).values
+    return None
 
 
 def _beside(sheet: Sheet, path: str) -> Mapping[str, Any] | None:

@@ -104,7 +104,7 @@ SWIFT = ARGUMENTS | _keys(
     columns command create_checkpoint_symlink custom_register_path dataset dataset_num_proc dataset_shuffle
     deepspeed_autotp_size device_map download_mode early_stop_interval enable_thinking environment eval_dataset
     eval_dataset_args eval_limit eval_use_evalscope external_plugins group_by_length_column ignore_args_error
-    init_weights interleave_prob lazy_tokenize load_from_cache_file lora_dtype lorap_lr_ratio loss_scale max_memory
+    interleave_prob lazy_tokenize load_from_cache_file loss_scale max_memory
     max_new_tokens metric model_author model_kwargs model_name model_type new_special_tokens norm_bbox packing_cache
     packing_num_proc predict_with_generate response_prefix resume_only_model router_aux_loss_coef self_cognition
     split_dataset_ratio streaming strict swanlab_exp_name swanlab_project system task_type template template_backend

@@ -6,7 +6,7 @@ from advisor.configs.found import Found
 from advisor.configs.idle import LITGPT
 from advisor.configs.sheet import Sheet
 
-MARKS = ("checkpoint_dir", "train")
+MARKS = (("checkpoint_dir", "train"),)
 _ROLES = {
     "lora_query": ("q_proj",),
     "lora_key": ("k_proj",),

@@ -7,7 +7,7 @@ from advisor.configs.idle import LLAMAFACTORY
 from advisor.configs.sheet import Sheet
 from advisor.configs.training_arguments import most_steps, read_arguments
 
-MARKS = ("finetuning_type", "model_name_or_path")
+MARKS = (("finetuning_type", "model_name_or_path"),)
 _STAGES = ("sft", "pt")
 _OTHER = {
     "use_badam": "BAdam trains blocks in turn",

@@ -77,7 +77,7 @@ def _read(path: str) -> tuple[str, Tree]:
 def _format_of(tree: Tree, path: str) -> ModuleType:
     for name in FORMATS:
         module = import_module(f"advisor.configs.{name}")
-        if all(key in tree.values for key in module.MARKS):
+        if any(all(key in tree.values for key in keys) for keys in module.MARKS):
             return module
     keys = ", ".join(list(tree.values)[:4]) or "none"
     raise BadConfig(f"{path}: whose configuration it is cannot be told from its keys ({keys}, ...); {_KNOWN}")

@@ -9,7 +9,7 @@ from advisor.configs.sheet import Sheet
 from advisor.configs.training_arguments import most_steps, read_arguments
 from advisor.specs import Trainer
 
-MARKS = ("model",)
+MARKS = (("model",),)
 _UNSLOTH = ("FastLanguageModel", "FastModel", "FastVisionModel", "FastTextModel")
 _SFT = ("SFTTrainer", "UnslothTrainer", "Trainer", "Seq2SeqTrainer")
 _OTHER_MODELS = ("AutoModelForSequenceClassification",)

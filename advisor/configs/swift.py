@@ -1,4 +1,4 @@
-"""ms-swift's command line, as ms-swift 4.6.0 reads it: arguments/*.py of `swift sft` and `swift pt`."""
+"""ms-swift's command line and YAML, as ms-swift 4.6.0 reads them: arguments/*.py of `swift sft` and `swift pt`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from advisor.configs.idle import SWIFT
 from advisor.configs.sheet import Sheet
 from advisor.configs.training_arguments import most_steps, read_arguments
 
-MARKS = ("command", "model")
+MARKS = (("command", "model"), ("tuner_type", "model"), ("train_type", "model"))
 _TRAINS = ("swift sft", "swift pt")
 _ATTENTION = {"flash_attn": "flash", "flash_attention_2": "flash", "flash_attention_3": "flash_attention_3"}
 _UNSAID = {
@@ -30,7 +30,7 @@ _UNSAID = {
 
 def read(sheet: Sheet) -> Found:
     """The command as a question."""
-    command = str(sheet.get("command"))
+    command = sheet.word("command", _TRAINS[0])
     if command not in _TRAINS:
         sheet.refuses("command", "another objective than supervised fine-tuning")
     environment = sheet.get("environment") or {}
@@ -51,7 +51,14 @@ def read(sheet: Sheet) -> Found:
     _cards(sheet, environment)
     _code(sheet)
     share = sheet.number("split_dataset_ratio", sheet.get("split_dataset_ratio", 0))
-    return sheet.found("ms-swift command", "ms-swift", SWIFT, held_out=share, most_steps=most_steps(sheet))
+    return sheet.found(
+        "ms-swift command" if "command" in sheet.tree.values else "ms-swift YAML",
+        "ms-swift",
+        SWIFT,
+        held_out=share,
+        most_steps=most_steps(sheet),
+        written="ms-swift",
+    )
 
 
 def _method(sheet: Sheet) -> None:
@@ -81,7 +88,15 @@ def _method(sheet: Sheet) -> None:
         sheet.sets("quant", word, "quant_bits")
         if str(way) == "bnb" and bits != 8 and sheet.get("bnb_4bit_use_double_quant") is not None:
             sheet.takes("double_quant", "bnb_4bit_use_double_quant")
-    sheet.get("bnb_4bit_compute_dtype")
+    for one in ("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage"):
+        sheet.get(one)
+    if sheet.get("lora_dtype") is not None:
+        sheet.takes("adapter_dtype", "lora_dtype")
+    start = sheet.word("init_weights")
+    if start in ("pissa", "olora"):
+        sheet.sets("variant", start, "init_weights")
+    if sheet.get("lorap_lr_ratio"):
+        sheet.sets("variant", "loraplus", "lorap_lr_ratio")
     sheet.takes("rank", "lora_rank", 8)
     sheet.takes("alpha", "lora_alpha", 32)
     sheet.takes("dropout", "lora_dropout")
@@ -123,14 +138,19 @@ def _code(sheet: Sheet) -> None:
     dtype = sheet.get("torch_dtype")
     if dtype is not None:
         sheet.takes("base_dtype", "torch_dtype")
-    for key in ("bf16", "fp16"):
-        sheet.get(key)
+    bf16, fp16 = sheet.get("bf16"), sheet.get("fp16")
+    if bf16 is False and fp16 is False:
+        sheet.sets("autocast", False, "bf16", "fp16")
     if sheet.get("gradient_checkpointing") is not None:
         sheet.takes("gradient_checkpointing", "gradient_checkpointing")
+    if sheet.get("gradient_checkpointing_kwargs.use_reentrant") is not None:
+        sheet.takes("reentrant", "gradient_checkpointing_kwargs.use_reentrant")
     sheet.get("gradient_checkpointing_kwargs")
     key = next((key for key in ("attn_impl", "attn_implementation") if sheet.peek(key) is not None), "")
     word = sheet.word(key, "sdpa") if key else "sdpa"
     sheet.sets("attention", _ATTENTION.get(word, word), *([key] if key else []))
     liger = sheet.has("use_liger_kernel")
     sheet.sets("kernels", "liger" if liger else "none", *(["use_liger_kernel"] if liger else []))
+    if sheet.get("liger_kernel_config"):
+        sheet.loses("liger_kernel_config", "some of Liger's kernels without the others")
     sheet.sets("expandable_segments", False)

@@ -8,7 +8,7 @@ from advisor.configs.found import Found
 from advisor.configs.idle import TORCHTUNE
 from advisor.configs.sheet import Sheet
 
-MARKS = ("model", "tokenizer", "checkpointer")
+MARKS = (("model", "tokenizer", "checkpointer"),)
 _ROLES = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
 _MLP = ("gate_proj", "up_proj", "down_proj")
 _OPTIMIZERS = {

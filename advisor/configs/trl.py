@@ -10,7 +10,7 @@ from advisor.configs.idle import TRL
 from advisor.configs.sheet import Sheet
 from advisor.configs.training_arguments import most_steps, read_arguments
 
-MARKS = ("model_name_or_path",)
+MARKS = (("model_name_or_path",),)
 _OTHER = {
     "beta": "preference optimization",
     "max_prompt_length": "preference optimization or reinforcement learning",

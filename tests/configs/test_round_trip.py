@@ -24,6 +24,11 @@ KNOBS: dict[Target, list[dict[str, Any]]] = {
         {"gradient_checkpointing": False, "rank": 64, "attention": "flash"},
         {"optimizer": "paged_adamw_8bit", "reentrant": False},
     ],
+    "ms-swift": [
+        {"packing": True, "micro_batch": 2, "attention": "flash", "kernels": "liger"},
+        {"gradient_checkpointing": False, "rank": 64, "attention": "eager", "autocast": False},
+        {"optimizer": "adamw_8bit", "reentrant": True},
+    ],
     "trl": [
         {"packing": True, "micro_batch": 2, "kernels": "liger_norm,liger_rope,liger_mlp"},
         {"gradient_checkpointing": False, "rank": 64, "attention": "eager"},
