@@ -117,6 +117,8 @@ MIXTURES: dict[str, Architecture] = {
         keeps_attended=True,
     ),
     "mixtral": Architecture(
+        # transformers 4.47 and 4.48, modeling_mixtral.py, MixtralFlashAttention2.forward: repeat_kv
+        flash_repeats_before=(4, 48),
         # transformers 4.45 and 4.47, modeling_mixtral.py, MixtralRotaryEmbedding: register_buffer("cos_cached", ...)
         rope_caches_before_4_48=True,
         expert_loop="shared",  # transformers 4.57, modeling_mixtral.py, MixtralSparseMoeBlock.forward

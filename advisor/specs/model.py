@@ -33,7 +33,9 @@ class LinearShape(Frozen):
 CAUSAL, EMBEDS, CLASSIFIES = "AutoModelForCausalLM", "AutoModel", "AutoModelForSequenceClassification"
 """The classes that train a model on each next token, for embeddings, or for the scores of rows."""
 
-Mixer = Literal["attention", "conv", "delta", "delta_fused", "delta_apart", "kda", "mamba1", "mamba2", "beside_mamba2", "none"]
+Mixer = Literal[
+    "attention", "conv", "delta", "delta_fused", "delta_apart", "kda", "mamba1", "mamba2", "beside_mamba2", "none"
+]
 """What mixes the tokens of a layer: a key of parameters.token_mixers.MIXERS, but for attention.
 
 beside_mamba2: attention, and a state-space layer that reads the same input."""
