@@ -10,7 +10,6 @@ from typing import Any
 
 from advisor.engines.zero_configs import config_of
 from advisor.export.run import Run
-from advisor.libraries import libraries_of
 from advisor.specs import Sharding
 
 FILE = "deepspeed.json"
@@ -40,7 +39,7 @@ def _values(run: Run) -> dict[str, Any]:
 def _zero(run: Run) -> dict[str, Any]:
     """The sizes; without stage3_gather_16bit_weights_on_model_save a model is not saved whole."""
     at, stage, hidden = run.placement, stage_of(run), run.model.hidden_size
-    sizes = config_of(libraries_of(run.recipe.stack).code, stage == 3)
+    sizes = config_of(at.configs, stage == 3)
     on_host = {"device": "cpu", "pin_memory": True}
     values: dict[str, Any] = {
         "stage": stage,
@@ -53,5 +52,8 @@ def _zero(run: Run) -> dict[str, Any]:
     return values | {
         "stage3_prefetch_bucket_size": sizes.prefetch(hidden),
         "stage3_param_persistence_threshold": sizes.persistent(hidden),
+        "stage3_max_live_parameters": sizes.max_live_parameters,
+        "stage3_max_reuse_distance": sizes.max_live_parameters,
+        "sub_group_size": sizes.sub_group_size,
         "stage3_gather_16bit_weights_on_model_save": True,
     }

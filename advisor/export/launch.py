@@ -41,9 +41,6 @@ def meeting_flags(run: Run) -> str:
 
 def where(run: Run) -> str:
     """A comment line on where the command is run; '' for one machine."""
-    nodes = run.placement.nodes
-    return (
-        ""
-        if nodes == 1
-        else f"# on each of the {nodes:,} machines, with the same files; {FIRST[1:]} names one of them\n"
-    )
+    nodes, name = run.placement.nodes, FIRST[1:]
+    text = f"# on each of the {nodes:,} machines, with the same files; {name} names one of them\n"
+    return "" if nodes == 1 else text

@@ -17,7 +17,7 @@ LLAMA = find_model("llama-3.1-8b")
 
 def taken(model: str, gpus: int, sharding: str, method: str = "qlora", offload: str = "parameters") -> Interval:
     quant = "nf4" if method == "qlora" else "none"
-    recipe = Recipe.model_validate({"method": method, "quant": quant, "autocast": False, "kbit_upcast": False})
+    recipe = Recipe.model_validate({"method": method, "quant": quant, "autocast": True, "kbit_upcast": False})
     placement = Placement.model_validate({"gpus": gpus, "sharding": sharding, "offload": offload})
     work = Workload(examples=1, seq_len=512, mean_seq_len=512)
     found = estimate(find_model(model), recipe, work, find_gpus("3090")[0], placement).memory.machine_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from advisor.export.accelerate import accelerate_files, lead
 from advisor.specs import Placement
 from tests.export.spread import file_of, flags_of, run_of, saved
+from tests.fakes import MODEL
 
 FSDP2 = Placement(gpus=2, sharding="fsdp2", reshard=False)
 HSDP = Placement(gpus=16, nodes=2, sharding="hsdp", network_gbit=100.0)
@@ -82,6 +84,13 @@ def test_deepspeed_reads_its_own_file(launched: Any, sharding: Any, stage: int, 
     assert values["reduce_bucket_size"] == (bucket or 500_000_000)
     assert (plugin.offload_optimizer_device, plugin.offload_param_device) == ("cpu", "cpu" if stage == 3 else "none")
     assert plugin.zero3_save_16bit_model is (stage == 3)
+
+
+def test_deepspeeds_sizes_are_those_that_were_counted() -> None:
+    at = Placement(gpus=2, sharding="zero3", configs="axolotl")
+    sizes = json.loads(dict(file_of("axolotl", at).beside)["deepspeed.json"])["zero_optimization"]
+    assert sizes["reduce_bucket_size"] == MODEL.hidden_size**2
+    assert (sizes["stage3_max_live_parameters"], sizes["sub_group_size"]) == (0, 0)
 
 
 def test_llamafactory_is_started_as_a_module(launched: Any) -> None:
