@@ -12,7 +12,7 @@ from advisor import find_model
 from advisor.costs.rank_memory import predict_rank_memory
 from advisor.decoders.stack import THIS_STACK
 from advisor.engines import engine_for
-from advisor.engines.zero import Group
+from advisor.engines.deepspeed import Group
 from advisor.errors import InputError
 from advisor.specs import Method, Placement, Recipe, Sharding, StateOffload
 from advisor.terms import TermName
