@@ -18,7 +18,7 @@ from advisor.specs import Method, Placement, Sharding, TracedModel
 FIRST: tuple[Sharding, ...] = ("ddp", "fsdp2")
 """FSDP2 has replaced FSDP1, which is asked for by name."""
 DEEPSPEED: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
-"""Tried for adapters only where none of FIRST surely fits: DeepSpeed trains them in 16 bits (engines.zero)."""
+"""Tried for adapters only where none of FIRST surely fits: DeepSpeed trains them in 16 bits (engines.deepspeed)."""
 OPEN = (*FIRST, *DEEPSPEED)
 """What is tried, in the order in which it is preferred."""
 ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",)}

@@ -158,7 +158,7 @@ def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
 ) -> TimeEstimate | None:
     """The time of a recipe `_as_computed`."""
-    if not gpu.speed_known or placement.offload == "optimizer":
+    if not gpu.speed_known:
         return None
     m = stack_for(recipe, gpu, workload).built(m)
     engine = _engine(m, recipe, workload, gpu, placement)

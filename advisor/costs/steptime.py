@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.costs.device import DeviceProfile
+from advisor.costs.device import DeviceProfile, card_class
+from advisor.costs.host_link import host_link
 from advisor.costs.micro_step import MicroStepTime, StepKernels, bound_of, mean_of, micro_step_time
 from advisor.costs.optimizer import OptimizerWork, optimizer_work
 from advisor.costs.power import energy
@@ -65,12 +66,13 @@ def optimizer_step_time(
 
 
 def closing_seconds(engine: Engine | None, gpu: GpuSpec) -> Interval:
-    """Of what the cards exchange once a step, after the optimizer and beside nothing."""
-    if engine is None or not engine.closing():
+    """Of what comes from the host and what the cards exchange once a step, after the optimizer and beside nothing."""
+    if engine is None or not (engine.closing() or engine.returned_bytes()):
         return Interval.exact(0.0)
     from advisor.costs.collectives import seconds  # loaded for several cards alone
 
-    total = Interval.exact(0.0)
+    link = reversed(host_link(card_class(gpu)))
+    total = Interval(*(engine.returned_bytes() / rate for rate in link))
     for one in engine.closing():
         total = total.plus(seconds(one, engine.placement, gpu))
     return total

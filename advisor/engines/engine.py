@@ -182,6 +182,10 @@ class Engine:
         """Bytes that one layer at `place` brings from the host before it is gathered, and takes there once reduced."""
         return 0, 0
 
+    def returned_bytes(self) -> int:
+        """Weights that come from the host once a step, after the optimizer and before what is `closing`."""
+        return 0
+
     def closing(self) -> tuple[Transfer, ...]:
         """What is exchanged once a step after the optimizer, beside nothing."""
         return ()

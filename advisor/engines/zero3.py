@@ -16,9 +16,9 @@ from functools import cached_property
 from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.decoders.units import Piece, Unit
+from advisor.engines.deepspeed import NORM_BYTES, DeepSpeed
 from advisor.engines.engine import Height, Held, Phase, Transfer, trained_pieces
 from advisor.engines.parts import Parts
-from advisor.engines.zero import NORM_BYTES, DeepSpeed
 from advisor.specs import ModelSpec, Recipe
 from advisor.terms import TermName
 
@@ -31,6 +31,7 @@ class Zero3(DeepSpeed):
 
     name = "DeepSpeed ZeRO-3"
     gathers_at_most = True
+    accumulates_on_host = True
 
     @classmethod
     def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:

@@ -75,12 +75,10 @@ def _shared(row: Candidate, placement: Placement) -> str:
         texts.append(f"{format_gib(memory.host_bytes)} GiB of the host's memory for each card")
     if taken := machine_text(row):
         texts.append(f"a machine's own memory holds {taken}, how the model is loaded included")
-    if placement.offload != "none":
+    if placement.offload != "none" and row.time is not None:
         texts.append(
-            "how long its copies and the optimizer there take is not known"
-            if row.time is None
-            else "its time counts copies over PCI Express and the optimizer on the host, on one thread a card or, at "
-            "best, on all of a machine's memory channels"
+            "its time counts copies over PCI Express and the optimizer on the host, on one thread a card or, at best, "
+            "on all of a machine's memory channels"
         )
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
 

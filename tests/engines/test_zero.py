@@ -12,7 +12,7 @@ from advisor import find_model
 from advisor.costs.rank_memory import predict_rank_memory
 from advisor.decoders.stack import THIS_STACK
 from advisor.engines import engine_for
-from advisor.engines.zero import Group
+from advisor.engines.deepspeed import Group
 from advisor.errors import InputError
 from advisor.specs import Method, Placement, Recipe, Sharding, StateOffload
 from advisor.terms import TermName
@@ -171,3 +171,15 @@ def test_a_trainer_has_its_own_sizes() -> None:
         for one in ("llamafactory", "axolotl")
     )
     assert released.moving[TermName.GATHERED] <= 2 * 2 * 128_256 * 4096 + 10**6 < kept.moving[TermName.GATHERED]
+
+
+def test_gradients_go_to_the_host_and_weights_come_back() -> None:
+    layer, part = 218_103_808, 8_030_261_248 // 8  # elements of a layer without its norms
+    for stage, turns, bytes_ in (("zero2", 1, 4), ("zero2", 2, 2 * 1.5 + 2), ("zero3", 1, 2 + 4)):
+        at = Placement.model_validate({"gpus": 8, "sharding": stage, "offload": "optimizer"})
+        engine = engine_for(MODEL, recipe_of("full", gradient_accumulation=turns), at, THIS_STACK)
+        assert engine is not None
+        up, down = engine.host_copies(0, "backward", True)
+        assert up == 0
+        assert down == pytest.approx(bytes_ * layer / 8, rel=1e-3)
+        assert engine.returned_bytes() == pytest.approx(2 * part, rel=1e-3)
