@@ -175,7 +175,8 @@ class Fsdp2(Engine):
 
     def _forward(self, turn: Turn, standing: int) -> Iterator[Height]:
         place = turn.part.place
-        me, before = self.sizes[place], self.sizes[turn.earlier]
+        tied = self.tied and turn.earlier == EMBEDDING
+        me, before = self.sizes[place], self.sizes[HEAD if tied else turn.earlier]
         if self.tied and place == HEAD:  # gathered since the embedding
             yield Height(turn, "peak", max(standing, self.kept) + before.buffer)
             return

@@ -168,6 +168,8 @@ class Placement(Frozen):
         what, engine = f"offload is {self.offload}", self.effective_sharding
         if self.copies_model:
             return f"{what}, but {engine} has no offload; use fsdp2"
+        if engine == "fsdp1":
+            return f"{what}, but what FSDP1 offloads is not known; use fsdp2"
         if engine.startswith("zero"):
             return f"{what}, but DeepSpeed's offload is not counted yet; use fsdp2"
         return f"{what}, but {engine} offloads parameters with it or nothing" if self.offload == "optimizer" else ""
