@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import click
@@ -11,17 +13,21 @@ import click
 from advisor.errors import BadValue
 from advisor.files.guarded import named_path
 from advisor.knobs import read_question
+from advisor.specs import Placement
 from advisor.units import parse_seconds
 from calibrate.batches import draw, rows_of, varies
 from calibrate.checks import is_worst
 from calibrate.cut import Whole
 from calibrate.dry_run_cli import known_model, own_code
 from calibrate.fit_cli import conclude, rates_of, speed_for
+from calibrate.launch import launcher, rank_that_died
 from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison
 from calibrate.options import config_of, methods_of, recipe_of
 from calibrate.plan import DEFAULT_MODELS, Plan, Request, Rows, make_plan
 from calibrate.progress import audience_for
+from calibrate.ranks import placed
+from calibrate.rates import Benchmarks
 from calibrate.records_cli import store_at
 from calibrate.records_show import print_records
 from calibrate.runner import BurstRunner, Machine
@@ -75,42 +81,74 @@ def measure(asked: Asked) -> int:
         raise BadValue("--stack", ",".join(stack), "bursts run the installed libraries: add --dry-run to trace others")
     for note in gap_notes(installed_stack()):
         _say(f"calibrate: warning: {note}")
+    placement = placed(asked.knobs)
     knobs = {name: value for name, value in asked.knobs.items() if name not in ("micro_batch", "seq_len")}
-    for method in methods:
-        for micro_batch in asked.knobs["micro_batch"] or (None,):
-            for seq_len in asked.knobs["seq_len"] or (None,):
-                one = {**knobs, "micro_batch": micro_batch, "seq_len": seq_len}
-                recipe, tokens = recipe_of(method, one)
-                workload = rows_of(one, tokens, asked.trainer) if seq_len else None
-                if workload is not None and varies(workload):
-                    draw(workload, recipe, steps=1)
+    _check_shapes(asked, methods, knobs, placement)
     models = tuple(_whole(name, asked.trust) for name in asked.models)
     store = store_at(asked.out)
     store.prepare()
     with BurstRunner(timeout_s=asked.timeout_s) as runner:
         machine = runner.probe(asked.device)
         _say_machine(machine)
+        _check_devices(placement, machine)
         kind = machine.device.kind
         models = models or tuple(_whole(name, False) for name in DEFAULT_MODELS[kind])
         rows = _rows(asked.knobs["micro_batch"], asked.knobs["seq_len"], kind)
-        question = Request(models, methods, knobs, rows, asked.trainer, asked.steps)
+        question = Request(models, methods, knobs, rows, asked.trainer, asked.steps, placement)
         make_plan(question, machine)  # report what cannot be planned before anything is measured
         budget_s = _seconds(asked.budget or DEFAULT_BUDGET[kind])
-        samples = rates_of(runner, machine, store, asked.again, budget_s * RATES_SHARE)
-        machine = machine._replace(speed=speed_for(machine, samples, store))
+        samples = Benchmarks()
+        if placement is None:
+            samples = rates_of(runner, machine, store, asked.again, budget_s * RATES_SHARE)
+            machine = machine._replace(speed=speed_for(machine, samples, store))
         plan = make_plan(question, machine)
         _say_plan(plan)
         options = Options(budget_s, time.monotonic() - begin_s + CLOSING_S, asked.steps, asked.again)
-        with audience_for(asked.as_json, options.budget_s) as audience:
+        hands = _runner_of(placement, runner, asked.timeout_s, kind)
+        with hands as hand, audience_for(asked.as_json, options.budget_s) as audience:
             try:
-                summary = work(plan, machine, store, runner, options, audience)
+                summary = work(plan, machine, store, hand, options, audience)
             except KeyboardInterrupt:
                 audience.stop()
                 _say(f"finished bursts are saved in {store.path}; run the same command to resume")
                 raise
     code = _conclude(asked, summary, store)
-    conclude(store, store.read().results, samples, machine)
+    if placement is None:
+        conclude(store, store.read().results, samples, machine)
     return code
+
+
+def _check_shapes(asked: Asked, methods: Sequence[str], knobs: Mapping[str, Any], placement: Placement | None) -> None:
+    """Report what cannot be trained in one of the requested shapes."""
+    if placement is not None and placement.nodes > 1:
+        raise BadValue("--nodes", placement.nodes, "bursts run on this machine alone: add --dry-run")
+    for method, micro_batch, seq_len in itertools.product(
+        methods, asked.knobs["micro_batch"] or (None,), asked.knobs["seq_len"] or (None,)
+    ):
+        one = {**knobs, "micro_batch": micro_batch, "seq_len": seq_len}
+        recipe, tokens = recipe_of(method, one)
+        workload = rows_of(one, tokens, asked.trainer) if seq_len else None
+        if workload is not None and varies(workload):
+            if placement is not None:
+                raise BadValue("--mean-seq-len", one["mean_seq_len"], "rows vary on one card alone; leave it out")
+            draw(workload, recipe, steps=1)
+
+
+def _check_devices(placement: Placement | None, machine: Machine) -> None:
+    """Each rank needs a card or, on a CPU, a core."""
+    if placement is not None and placement.gpus > machine.devices:
+        what = "cards" if machine.device.kind == "cuda" else "cores"
+        text = f"must be at most {machine.devices}, the {what} here; add --dry-run for more"
+        raise BadValue("--gpus", placement.gpus, text)
+
+
+def _runner_of(
+    placement: Placement | None, runner: BurstRunner, timeout_s: float, kind: str
+) -> AbstractContextManager[BurstRunner]:
+    """What runs bursts: several cards have a process each, which a launcher starts."""
+    if placement is None:
+        return nullcontext(runner)
+    return BurstRunner(launcher(placement.gpus), timeout_s, kind, rank_that_died)
 
 
 def _conclude(asked: Asked, summary: Summary, store: Store) -> int:

@@ -100,6 +100,7 @@ class Run(Record):
     step_reserved_bytes: tuple[Bytes | None, ...] = Field(
         default=(), description="of these steps, most that the allocator had reserved; null on a CPU"
     )
+    rank_peak_bytes: tuple[Bytes, ...] = Field(default=(), description="of every rank of several cards; () on one")
     trainable_parameters: Count
     peak_exact_bytes: Bytes | None = Field(default=None, description="CPU: the peak without rounding up to 512 bytes")
     before: Conditions
@@ -141,9 +142,8 @@ def key_of(
     recipe: dict[str, Any],
     batch: int,
     seq_len: int,
-    workload: dict[str, Any] | None = None,
+    *more: dict[str, Any],
 ) -> str:
-    """The key under which the same burst is found again; without `workload` as before there was one."""
-    parts = [signature, versions, config, recipe, batch, seq_len]
-    text = json.dumps(parts if workload is None else [*parts, workload], sort_keys=True)
+    """The key under which the same burst is found again; `more`: how its rows come and which cards share it."""
+    text = json.dumps([signature, versions, config, recipe, batch, seq_len, *more], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -48,6 +48,8 @@ def marks_of(record: Comparison) -> tuple[Mark, ...]:
     found = [mark for check in checks for mark in check(run, device)]
     if record.kind != "full":
         found.append(Mark("rows", f"rows are {record.kind}, and a fit of times takes full ones", "time"))
+    if record.placement is not None:
+        found.append(Mark("cards", "several share it, and a fit takes one alone", "time"))
     if record.recipe.loss == "chunked" and record.source == "cpu":
         found.append(Mark("CPU loss", "on a CPU trl's loss keeps tiles that its CUDA kernels do not", "memory"))
     return tuple(found)

@@ -56,16 +56,28 @@ def end_of(code: int, words: str) -> str:
     return f"was killed (signal {-code}, {name}): {words}"
 
 
+def last_line(lines: Sequence[str]) -> str:
+    """What may say why a process ended: the last line that it printed."""
+    return lines[-1][:300] if lines else "it printed nothing"
+
+
 class Child:
     """One process and the lines it prints. `hello` is its first one."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folders: Sequence[Path] = ()) -> None:
-        """Start it; `folders` are searched for modules before all others.
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folders: Sequence[Path] = (),
+        words: Callable[[Sequence[str]], str] = last_line,
+    ) -> None:
+        """Start it; `folders` are searched for modules before all others. `words`: why it ended, from its stderr.
 
         Raises SourceUnavailable when a library is missing, BurstFailed when it does not start.
         """
         # The child searches for modules where its parent does, whatever directory either was started from.
         search_path = os.pathsep.join([*map(str, folders), *(path for path in sys.path if path)])
+        self._words = words
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             command,
@@ -110,6 +122,9 @@ class Child:
                 os.killpg(self._process.pid, KILL)  # it leads a session, hence a group, of its own
         self._process.kill()
         self._process.wait()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()  # by which processes that a launcher started elsewhere see the end
         self._stderr.close()
 
     def _read(self) -> None:
@@ -129,7 +144,6 @@ class Child:
         return answer
 
     def last_words(self) -> str:
-        """The last line that it wrote to stderr."""
+        """What it wrote to stderr last."""
         self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it printed nothing"
+        return self._words(self._stderr.read().decode(errors="replace").strip().splitlines())

@@ -22,6 +22,7 @@ from advisor.knobs.task import names_task
 from calibrate.burst_cli import Asked, measure
 from calibrate.dry_run_cli import DEFAULT_MODEL, dry_run
 from calibrate.fit_cli import fit_records
+from calibrate.launch import started_ranks
 from calibrate.options import recipe_options
 from calibrate.plan import DEFAULT_MODELS
 from calibrate.records_cli import export_records, import_records, report, show
@@ -100,6 +101,8 @@ def command(
         return 0
     if given["trainer"] is not None:
         find_trainer(given["trainer"])
+    if (ranks := started_ranks()) > 1 and given["gpus"] is None:
+        given["gpus"] = str(ranks)
     method = ",".join(methods) if methods else "all"
     knobs = {name: value for name, value in given.items() if name not in (*BURST_ONLY, "trainer")}
     if dry_run:

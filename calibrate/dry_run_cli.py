@@ -10,6 +10,7 @@ import click
 
 from advisor.catalog import find_model
 from advisor.catalog.trainers import find_trainer
+from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture
 from advisor.files.guarded import named_path
 from advisor.knobs import read_question
@@ -17,7 +18,7 @@ from advisor.knobs.task import names_task, on_task
 from advisor.parameters.replacing import targets_by_default
 from advisor.parameters.stored import as_stored
 from advisor.parameters.targets import fails_on_all_linear
-from advisor.specs import REPLACING, ModelSpec, Recipe, Variant
+from advisor.specs import REPLACING, ModelSpec, Placement, Recipe, Variant
 from calibrate.batches import NO_VARLEN, evaluated_batch, micro_batch_of, pictures_in, rows_of, seeing
 from calibrate.compare import compare
 from calibrate.loading import traced_loading
@@ -25,6 +26,7 @@ from calibrate.manager import TraceWorker
 from calibrate.measurement import Comparison, ModelFacts, TracedLoading
 from calibrate.model_traces import keep_profile
 from calibrate.options import config_of, methods_of, recipe_of, trained_as
+from calibrate.ranks import placed, rank_memory, traced_rank
 from calibrate.sequence_kernels import as_run, note_on
 from calibrate.show import print_comparisons
 from calibrate.stacks import beside, folders, gap_notes, installed_stack
@@ -48,6 +50,9 @@ def dry_run(
         note = f"{trainer}: transformers' step with its defaults; `advise trainers {trainer}` says what differs"
         click.echo(note, err=True)
     stack = read_question({"stack": knobs["stack"]}).stack or installed_stack()
+    placement = placed(knobs)
+    if placement is not None and beside(stack):
+        raise BadValue("--stack", ",".join(stack), "is traced on one card alone; leave it out, or --gpus")
     for note in gap_notes(stack):
         click.echo(f"calibrate: warning: {note}", err=True)
     with TraceWorker(limit_s=timeout_s, folders=folders(beside(stack))) as worker:
@@ -56,13 +61,13 @@ def dry_run(
             if asked is None:
                 continue
             found = []
-            for comparison in _dry_run(worker, asked, methods_of(method), trainer, failures):
+            for comparison in _dry_run(worker, asked, methods_of(method), trainer, placement, failures):
                 if as_json:
                     click.echo(comparison.model_dump_json())
                 found.append(comparison)
             if not as_json:
                 print_comparisons(found)
-            if asked.facts is not None and found:
+            if asked.facts is not None and found and placement is None:
                 _keep(worker, asked, found, retrace, failures)
     return failures[0].exit_code if failures else 0
 
@@ -127,7 +132,12 @@ def own_code(name: str, config: dict[str, Any]) -> str:
 
 
 def _dry_run(
-    worker: TraceWorker, asked: _Traced, methods: tuple[str, ...], trainer: str, failures: list[AdvisorError]
+    worker: TraceWorker,
+    asked: _Traced,
+    methods: tuple[str, ...],
+    trainer: str,
+    placement: Placement | None,
+    failures: list[AdvisorError],
 ) -> Iterator[Comparison]:
     """Trace every method; one that fails is reported on stderr and left out."""
     for method in methods:
@@ -147,6 +157,9 @@ def _dry_run(
         extra |= {"pictures": pictures} if pictures else {}
         try:
             batch = micro_batch_of(recipe, seq_len, rows)
+            if placement is not None:
+                yield _rank(worker, asked, recipe, batch, placement)
+                continue
             trace, environment = worker.trace(asked.config, recipe, batch, evaluated, **extra)
             loading = _loading(worker, asked, recipe)
             yield compare(asked.name, asked.model, trace, environment, evaluated, loading)
@@ -155,6 +168,25 @@ def _dry_run(
         except AdvisorError as error:
             click.echo(f"{asked.name} {method}: {error}", err=True)
             failures.append(error)
+
+
+def _rank(worker: TraceWorker, asked: _Traced, recipe: Recipe, batch: MicroBatch, placement: Placement) -> Comparison:
+    """Formula and trace of one of several cards; what the formula says cannot run is not traced."""
+    predicted = None if asked.model is None else rank_memory(asked.model, recipe, placement, batch)
+    trace, environment = worker.trace(asked.config, recipe, batch, code=asked.code, placement=placement)
+    return Comparison(
+        model=asked.name,
+        method=recipe.method,
+        recipe=recipe,
+        batch=trace.batch,
+        seq_len=trace.seq_len,
+        placement=placement,
+        rows=trace.rows,
+        source="trace",
+        predicted=predicted,
+        measured=traced_rank(trace),
+        environment=environment,
+    )
 
 
 def _with_images(knobs: Mapping[str, Any], seq_len: int, held: int) -> int:

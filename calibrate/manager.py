@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.costs.micro_batches import MicroBatch
-from advisor.specs import Picture, Recipe
+from advisor.specs import Picture, Placement, Recipe
 from calibrate.child import INSTALL, OFFLINE, BurstFailed, BurstRefused, Child
 from calibrate.measurement import Environment, LoadingPeaks, ModelFacts, ShapeTraces, Trace
 
@@ -48,14 +48,17 @@ class TraceWorker:
         evaluated: MicroBatch | None = None,
         code: str = "",
         pictures: tuple[Picture, ...] = (),
+        placement: Placement | None = None,
     ) -> tuple[Trace, Environment]:
         """The traced step of a micro-batch, with the evaluation of a batch if there is one, and what it ran on.
 
-        `code` is the folder of a model whose own code may be run; `pictures`: the images of each row.
+        `code` is the folder of a model whose own code may be run; `pictures`: the images of each row; `placement`: the
+        cards of which one is traced.
         Raises SourceUnavailable when torch or its companions are not installed, BurstRefused, BurstFailed.
         """
         shape = {"batch": batch.rows, "seq_len": batch.tokens, "rows": batch.kind, "evaluated": evaluated}
-        seen = {"pictures": [one.model_dump() for one in pictures]} if pictures else {}
+        seen: dict[str, Any] = {"pictures": [one.model_dump() for one in pictures]} if pictures else {}
+        seen |= {} if placement is None else {"placement": placement.model_dump(mode="json")}
         job = {"config": config, "recipe": recipe.model_dump(mode="json"), **shape, **seen}
         answer, environment = self._ask(job, code)
         return Trace.model_validate(answer["trace"]), environment

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from advisor.files.checked import LIBRARIES
-from advisor.specs import Method, Recipe, RowKind
+from advisor.specs import Method, Placement, Recipe, RowKind
 from calibrate.burst_record import BurstFacts, DeviceFacts
 from calibrate.record import LARGEST_DEVICE_BYTES, Bytes, Count, HostSeconds, PeakBytes, Record, Seconds, Text
 
@@ -78,6 +78,7 @@ class Trace(Record):
     buffers_bytes: int
     inputs_bytes: int
     optimizer_states_bytes: int
+    buckets_bytes: int = Field(default=0, description="of gradients, held by the engine of several cards")
     trainable_parameters: int
     phases: tuple[PhasePeak, ...]
     census: tuple[CensusRow, ...] = ()
@@ -125,6 +126,7 @@ class Trace(Record):
             + self.buffers_bytes
             + self.inputs_bytes
             + self.optimizer_states_bytes
+            + self.buckets_bytes
         )
 
     @property
@@ -196,6 +198,8 @@ class Figures(Record):
     quantization_bytes: Bytes
     adapters_bytes: Bytes
     optimizer_states_bytes: Bytes
+    forward_bytes: Bytes | None = Field(default=None, description="most in a forward pass; of several cards alone")
+    buckets_bytes: Bytes | None = Field(default=None, description="of gradients, kept by the engine of several cards")
     peak_at: Text = Field(description="'' where it was not determined")
     micro_step_s: Seconds | None = Field(default=None, description="forward and backward of one micro-batch")
     step_s: Seconds | None = Field(default=None, description="including clipping and the optimizer")
@@ -254,6 +258,7 @@ class Comparison(Record):
     recipe: Recipe
     batch: int = Field(ge=1, le=1_000_000)
     seq_len: int = Field(ge=1, le=10_000_000)
+    placement: Placement | None = Field(default=None, description="of several cards, one of which was run; else null")
     rows: RowKind = Field(default="full", description="of the largest micro-batch")
     source: Literal["trace", "cpu", "cuda"]
     predicted: Figures | None = Field(description="null when the formula does not know the architecture")

@@ -14,11 +14,14 @@ from advisor.knobs import KNOBS, Question, read_question, read_value
 from advisor.recipes import build_recipe
 from advisor.specs import METHODS, Method, Model, ModelSpec, Recipe
 from calibrate.batches import IMAGE_KNOBS, ROW_KNOBS
+from calibrate.ranks import PLACEMENT_KNOBS
 from calibrate.stacks import installed_stack
 
 DEFAULT_SEQ_LEN = 512
 STEP_KNOBS = tuple(
-    k for k in KNOBS if k.home == "recipe" or k.name in ("seq_len", "batch_size", *ROW_KNOBS, *IMAGE_KNOBS)
+    k
+    for k in KNOBS
+    if k.home == "recipe" or k.name in ("seq_len", "batch_size", *ROW_KNOBS, *IMAGE_KNOBS, *PLACEMENT_KNOBS)
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -55,10 +58,13 @@ def recipe_of(
         raise UnknownName("method", method, (*METHODS, "all"), hint=f"must be all, {', '.join(METHODS)}")
     question = read_question(knobs)
     micro_batch = question.micro_batch or 1
-    batch_size = question.batch_size or micro_batch
-    if batch_size % micro_batch:
-        raise BadValue("--batch-size", batch_size, f"must be a multiple of --micro-batch, which is {micro_batch}")
-    fixed = question.recipe_fields | {"gradient_accumulation": batch_size // micro_batch}
+    gpus = question.gpus or 1
+    at_once = micro_batch * gpus
+    batch_size = question.batch_size or at_once
+    if batch_size % at_once:
+        what = "--micro-batch" if gpus == 1 else "--gpus times --micro-batch"
+        raise BadValue("--batch-size", batch_size, f"must be a multiple of {what}, which is {at_once}")
+    fixed = question.recipe_fields | {"gradient_accumulation": batch_size // at_once}
     if question.stack is None and (installed := installed_stack()):
         fixed["stack"] = installed
     recipe = build_recipe(method, fixed, _preset(trainer, method, question), defaults)

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, cast
 from advisor.catalog.trainers import find_trainer
 from advisor.checkpoints import STORES
 from advisor.costs.micro_batches import MicroBatch
+from advisor.engines.limits import refusal
 from advisor.errors import InputError
 from advisor.optimizers import optimizer_row
 from advisor.parameters.layers import least_layers
 from advisor.parameters.replacing import targets_by_default
-from advisor.specs import METHODS, Method, ModelSpec, Recipe, Variant, Workload
+from advisor.specs import METHODS, Method, ModelSpec, Placement, Recipe, Variant, Workload
 from advisor.units import GIB, format_gib
 from calibrate.batches import (
     VARYING_STEPS,
@@ -56,6 +57,8 @@ CPU_FLOP_PER_S = 4e10
 CUDA_FLOP_PER_S = 5e13
 """Rough rates for a burst's planned time; the runner corrects them as it goes."""
 OVERHEAD_S = {"cpu": 2.0, "cuda": 4.0}
+LAUNCH_S = 15.0
+"""Rough time to start the processes of several cards."""
 WATCHED_STEPS = {"cpu": 3, "cuda": 1}
 """Steps that a step takes whose memory is measured: on a CPU it runs under the profiler."""
 STEPS = 11
@@ -65,7 +68,10 @@ Rows = tuple[int, int]
 
 
 class Request(NamedTuple):
-    """What to measure. `knobs` are those that were given; without `rows` the plan chooses its shapes."""
+    """What to measure. `knobs` are those that were given; without `rows` the plan chooses its shapes.
+
+    `placement`: the cards that share each burst, where there are several.
+    """
 
     models: tuple[Whole, ...]
     methods: tuple[Method, ...] = METHODS
@@ -73,6 +79,7 @@ class Request(NamedTuple):
     rows: tuple[Rows, ...] = ()
     trainer: str = ""
     steps: int = 0
+    placement: Placement | None = None
 
 
 class PlannedBurst(NamedTuple):
@@ -88,13 +95,14 @@ class PlannedBurst(NamedTuple):
     cost_s: float
     workload: Workload | None = None
     draws: Draws = ()
+    placement: Placement | None = None
 
     @property
     def label(self) -> str:
         """'llama-3.1-8b qlora 1x512 c', as a progress line shows it."""
         batch = self.batch
         shape = shape_text(self.recipe, batch.rows, batch.tokens, "varying" if self.draws else batch.kind)
-        return f"{self.model.name} {self.recipe.method} {shape}"
+        return f"{self.model.name} {self.recipe.method} {shape}{cards_text(self.placement)}"
 
     @property
     def batch(self) -> MicroBatch:
@@ -137,6 +145,11 @@ def shape_text(recipe: Recipe, rows: int, tokens: int, kind: str = "full") -> st
     return f"{rows}x{tokens}{repeats}{said}{' c' if recipe.gradient_checkpointing else ''}"
 
 
+def cards_text(placement: Placement | None) -> str:
+    """', ddp on 2' cards; '' for one."""
+    return "" if placement is None else f", {placement.effective_sharding} on {placement.gpus}"
+
+
 def make_plan(asked: Request, machine: Machine) -> Plan:
     """The bursts that answer a question on this machine.
 
@@ -153,7 +166,7 @@ def make_plan(asked: Request, machine: Machine) -> Plan:
             if (model.name, recipe, rows[1]) in seen:
                 continue
             seen.add((model.name, recipe, rows[1]))
-            reason = why_not(recipe, machine)
+            reason = why_not(recipe, machine) or _why_not_spread(model, recipe, asked.placement)
             key = (model.name, method == "full")
             if not reason and key not in cuts:
                 cuts[key] = _cut(asked, machine, model, method == "full")
@@ -213,6 +226,11 @@ def why_not(recipe: Recipe, machine: Machine) -> str:
     return ""
 
 
+def _why_not_spread(model: Whole, recipe: Recipe, placement: Placement | None) -> str:
+    """Why several cards cannot share it; '' where they can."""
+    return refusal(model.spec, recipe, placement) if placement is not None and model.spec is not None else ""
+
+
 def _planned(model: Cut, recipe: Recipe, seq_len: int, machine: Machine, asked: Request) -> PlannedBurst:
     device, speed = machine.device, machine.speed
     draws: Draws = ()
@@ -220,9 +238,12 @@ def _planned(model: Cut, recipe: Recipe, seq_len: int, machine: Machine, asked: 
     if workload is not None and varies(workload):
         draws = draw(workload, recipe, asked.steps or VARYING_STEPS)
         workload = as_drawn(workload, draws)
-    prediction = predict(model.spec, recipe, seq_len, device, machine.available_bytes, speed, workload)
+    place = asked.placement
+    prediction = predict(model.spec, recipe, seq_len, device, machine.available_bytes, speed, workload, place)
     cost_s = _cost_s(model, recipe, seq_len, prediction, machine, len(draws))
-    return PlannedBurst(model, recipe, seq_len, prediction, cost_s, workload, draws)
+    if place is not None:
+        cost_s = LAUNCH_S + cost_s * (place.gpus if device.kind == "cpu" else 1)
+    return PlannedBurst(model, recipe, seq_len, prediction, cost_s, workload, draws, place)
 
 
 def _cost_s(
@@ -261,7 +282,7 @@ def _cut(asked: Request, machine: Machine, model: Whole, full: bool) -> Cut:
     for wanted in (rows, rows[:1]) if machine.device.kind == "cuda" else (rows,):
         recipes = [(_recipe(asked, machine, model, m, shape, True), shape[1]) for m in group for shape in wanted]
         for candidate in _candidates(model, machine):
-            if all(_suits(candidate, recipe, seq_len, machine) for recipe, seq_len in recipes):
+            if all(_suits(candidate, recipe, seq_len, machine, asked.placement) for recipe, seq_len in recipes):
                 return candidate
     return candidate
 
@@ -277,14 +298,16 @@ def _candidates(model: Whole, machine: Machine) -> Iterator[Cut]:
             yield cut(model, layers, words)
 
 
-def _suits(model: Cut, recipe: Recipe, seq_len: int, machine: Machine) -> bool:
+def _suits(model: Cut, recipe: Recipe, seq_len: int, machine: Machine, placement: Placement | None) -> bool:
     """Whether a burst fits and, on a CPU, is short enough."""
-    if why_not(recipe, machine):
-        return True
     assert model.spec is not None
+    if why_not(recipe, machine) or (placement is not None and refusal(model.spec, recipe, placement)):
+        return True
     if machine.device.kind == "cpu" and not _in_a_moment(model.spec, recipe, seq_len):
         return False
-    return predict(model.spec, recipe, seq_len, machine.device, machine.available_bytes).verdict != "does_not_fit"
+    free_bytes = machine.available_bytes
+    found = predict(model.spec, recipe, seq_len, machine.device, free_bytes, placement=placement)
+    return found.verdict != "does_not_fit"
 
 
 def _in_a_moment(model: ModelSpec, recipe: Recipe, seq_len: int) -> bool:

@@ -11,11 +11,12 @@ from advisor.costs.estimation import estimate
 from advisor.costs.memory import predict_step_memory
 from advisor.costs.micro_batches import MicroBatch
 from advisor.costs.micro_step import StepKernels, micro_step_time
+from advisor.costs.rank_memory import predict_rank_memory
 from advisor.costs.steptime import optimizer_step_time
 from advisor.decoders.step import step_program
 from advisor.interval import Interval
 from advisor.parameters.stored import as_stored
-from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Recipe, Workload
+from advisor.specs import Estimate, GpuSpec, MemoryEstimate, ModelSpec, Placement, Recipe, Workload
 from advisor.stacks import library_stack
 from advisor.terms import TermName
 from advisor.units import GIB
@@ -23,6 +24,7 @@ from calibrate.batches import Draws, evaluated_batch, micro_batch_of, varies
 from calibrate.burst_record import DeviceFacts, PredictedVerdict
 from calibrate.compare import evaluation_bytes, predicted_memory, static_terms
 from calibrate.measurement import Figures
+from calibrate.ranks import rank_figures, rank_memory
 
 CPU_PROCESS_BYTES = Interval(0.4 * GIB, 0.8 * GIB, 1.2 * GIB)
 """Libraries and whatever else a burst's process needs besides its tensors."""
@@ -64,11 +66,13 @@ def predict(
     limit_bytes: int,
     speed: Speed | None = None,
     rows: Workload | None = None,
+    placement: Placement | None = None,
 ) -> Prediction:
     """The prediction for one burst on `device`, which has `limit_bytes` available (0: unknown).
 
     `rows`: how they come, None where all have `seq_len` tokens. Without `speed`, times come from the card's default
-    profile; where rows vary there are none, as every step has its own.
+    profile; where rows vary there are none, as every step has its own. `placement`: the cards that share the burst, of
+    which the figures are one's; ranks on a CPU share its memory, and their time is not predicted.
     Raises UnknownName for target modules that the model does not have.
     """
     if model is None:
@@ -76,16 +80,23 @@ def predict(
     model = as_stored(model, recipe.stack)
     batch, evaluated = micro_batch_of(recipe, seq_len, rows), evaluated_batch(recipe, seq_len, rows)
     if device.kind == "cpu":
-        figures = predicted_memory(model, recipe, batch.rows, batch.tokens, batch.kind, evaluated)
+        if placement is None:
+            figures = predicted_memory(model, recipe, batch.rows, batch.tokens, batch.kind, evaluated)
+        else:
+            figures = rank_memory(model, recipe, placement, batch)
         needed = Interval.around(float(figures.peak_allocated_bytes), *CPU_SPREAD).plus(CPU_PROCESS_BYTES)
+        needed = needed.times(1 if placement is None else placement.gpus)
         figures = figures.model_copy(update={"peak_reserved_bytes": None})
-        times = predicted_time(model, recipe, seq_len, device, speed, batch)
+        times = predicted_time(model, recipe, seq_len, device, speed, batch) if placement is None else None
     else:
-        found = _estimate(model, recipe, seq_len, device, speed, rows)
+        found = _estimate(model, recipe, seq_len, device, speed, rows, placement)
         steps = found  # an evaluation may need more than they do
         if evaluated is not None:
             steps = _estimate(model, recipe.model_copy(update={"eval_batch": 0}), seq_len, device, speed, rows)
-        figures = _on_card(model, recipe, batch, evaluated, device, steps.memory)
+        if placement is None:
+            figures = _on_card(model, recipe, batch, evaluated, device, steps.memory)
+        else:
+            figures = _on_one_of(placement, model, recipe, batch, device, steps.memory)
         needed, times = found.memory.needed_bytes, _times_of(steps)
     if times is not None and not varies(rows):
         figures = figures.model_copy(update=times._asdict())
@@ -150,12 +161,13 @@ def _estimate(
     device: DeviceFacts,
     speed: Speed | None,
     rows: Workload | None = None,
+    placement: Placement | None = None,
 ) -> Estimate:
     card = _card_of(device) if speed is None else speed.card
-    number = recipe.micro_batch * recipe.gradient_accumulation
+    number = recipe.micro_batch * recipe.gradient_accumulation * (1 if placement is None else placement.gpus)
     full = rows or Workload(seq_len=seq_len, mean_seq_len=seq_len)
     workload = full.model_copy(update={"examples": number, "batch_size": number})
-    return estimate(model, recipe, workload, card, profile=None if speed is None else speed.profile)
+    return estimate(model, recipe, workload, card, placement, profile=None if speed is None else speed.profile)
 
 
 def _card_of(device: DeviceFacts) -> GpuSpec:
@@ -187,3 +199,23 @@ def _on_card(
         peak_at=step.peak_at,
         **static_terms(step),
     )
+
+
+def _on_one_of(
+    placement: Placement,
+    model: ModelSpec,
+    recipe: Recipe,
+    batch: MicroBatch,
+    device: DeviceFacts,
+    memory: MemoryEstimate,
+) -> Figures:
+    """The same of one of several cards."""
+    rows, tokens, padded, packed = batch
+    stack, card = library_stack(recipe), device.compute_capability
+    step = predict_rank_memory(model, recipe, placement, rows, tokens, "cuda", stack, padded, card, packed)
+    found = {
+        "peak_allocated_bytes": round(memory.peak_allocated_bytes.likely),
+        "peak_reserved_bytes": round(memory.peak_reserved_bytes.likely),
+        "device_bytes": round(memory.device_bytes.likely),
+    }
+    return rank_figures(step, memory.bytes_of(TermName.WORKSPACE)).model_copy(update=found)

@@ -14,7 +14,7 @@ from advisor.units import GIB, format_seconds
 from calibrate.burst_record import Run
 from calibrate.checks import Mark, is_worst, marks_of
 from calibrate.measurement import Comparison
-from calibrate.plan import shape_text
+from calibrate.plan import cards_text, shape_text
 from calibrate.residuals import PEAK, RESERVED, STEP, Spread, errors, spread
 
 COLUMNS = (
@@ -58,7 +58,8 @@ def print_records(records: Sequence[Comparison], out: TextIO | None = None) -> N
 
 def label(record: Comparison) -> str:
     """'llama-3.1-8b qlora 1x512 c'."""
-    return f"{record.model} {record.method} {shape_text(record.recipe, record.batch, record.seq_len, record.kind)}"
+    shape = shape_text(record.recipe, record.batch, record.seq_len, record.kind)
+    return f"{record.model} {record.method} {shape}{cards_text(record.placement)}"
 
 
 def beyond_one_step(record: Comparison) -> Iterator[str]:
@@ -66,6 +67,9 @@ def beyond_one_step(record: Comparison) -> Iterator[str]:
     run = record.burst.run if record.burst is not None else None
     if record.measured is None or record.burst is None or run is None:
         return
+    if run.rank_peak_bytes:
+        found = ", ".join(gib(one) for one in run.rank_peak_bytes)
+        yield f"{label(record)}: peak of each rank, GiB: {found}"
     measured, drawn = run.step_peak_bytes, record.burst.drawn
     if measured:
         shapes = len({step.lengths for step in drawn[: len(measured)]})
@@ -128,7 +132,7 @@ def _groups(records: Iterable[Comparison]) -> dict[str, list[Comparison]]:
         model = f"{record.model}, cut to {burst.cut}" if burst is not None and burst.cut else record.model
         own = " (own training)" if burst is not None and burst.origin == "training" else ""
         place = device.signature if device is not None else record.source
-        found.setdefault(f"{model}{own}; {place}", []).append(record)
+        found.setdefault(f"{model}{own}; {place}{cards_text(record.placement)}", []).append(record)
     return found
 
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
-from advisor.specs import Recipe
+from advisor.specs import Placement, Recipe
 from calibrate.attention_rates import AttentionSample
 from calibrate.batches import Draws
 from calibrate.burst_record import Conditions, DeviceFacts, Outcome, Run
-from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut, end_of
+from calibrate.child import OFFLINE, BurstFailed, BurstRefused, Child, TimedOut, end_of, last_line
 from calibrate.measurement import Environment, Figures
 from calibrate.predict import Speed
 from calibrate.rates import Sample
@@ -31,7 +31,7 @@ GRACE_S = 30.0
 
 
 class Machine(NamedTuple):
-    """What bursts run on."""
+    """What bursts run on; `devices`: cards here, or cores of a CPU."""
 
     environment: Environment
     device: DeviceFacts
@@ -40,6 +40,7 @@ class Machine(NamedTuple):
     quantization_problem: str
     bf16: bool
     remark: str = ""
+    devices: int = 1
     speed: Speed | None = None
 
 
@@ -49,6 +50,7 @@ class BurstJob(NamedTuple):
     Steps are timed for `limit_s` seconds, unless their number is given; whatever their number, none begins later than
     `left_s` seconds after the burst does. `batch` is its micro-batch where that is not full rows of `seq_len` tokens,
     `evaluated` the batch of an evaluation after the steps, `draws` are the steps of a burst whose rows vary.
+    `placement`: the cards that share the burst, where there are several.
     """
 
     config: Mapping[str, Any]
@@ -61,6 +63,7 @@ class BurstJob(NamedTuple):
     batch: MicroBatch | None = None
     evaluated: MicroBatch | None = None
     draws: Draws = ()
+    placement: Placement | None = None
 
 
 class Result(NamedTuple):
@@ -75,12 +78,19 @@ class Result(NamedTuple):
 class BurstRunner:
     """Manages a worker process. Use as a context manager."""
 
-    def __init__(self, command: Sequence[str] = WORKER, timeout_s: float = 600.0) -> None:
-        """`command` starts the worker; `timeout_s` is the wall time that one burst may take."""
+    def __init__(
+        self,
+        command: Sequence[str] = WORKER,
+        timeout_s: float = 600.0,
+        device: str = "auto",
+        words: Callable[[Sequence[str]], str] = last_line,
+    ) -> None:
+        """`command` starts the worker; `timeout_s` is the wall time that one burst may take; `words` as of a Child."""
         self._command = tuple(command)
         self._timeout_s = timeout_s
         self._child: Child | None = None
-        self._device = "auto"
+        self._device = device
+        self._words = words
 
     def __enter__(self) -> BurstRunner:
         return self
@@ -108,6 +118,7 @@ class BurstRunner:
             found["quantization_problem"],
             found["bf16"],
             found["remark"],
+            found["devices"],
         )
 
     def rates(self, machine: Machine, limit_s: float) -> tuple[Sample, ...]:
@@ -134,6 +145,7 @@ class BurstRunner:
     def run(self, job: BurstJob, hear: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Result:
         """Measure one burst; `hear` gets its steps. Raises SourceUnavailable when the libraries are missing."""
         burst = job._asdict() | {"recipe": job.recipe.model_dump(mode="json"), "device": self._device}
+        burst["placement"] = None if job.placement is None else job.placement.model_dump(mode="json")
         limit_s = min(self._timeout_s, job.left_s + GRACE_S)
         try:
             answer, _ = self._ask({"burst": burst}, limit_s, hear)
@@ -164,7 +176,7 @@ class BurstRunner:
 
         try:
             if self._child is None:
-                self._child = Child(self._command, CHILD)
+                self._child = Child(self._command, CHILD, words=self._words)
             hello = self._child.hello
             answer = self._child.ask(job, limit_s, on_the_way)
         except BaseException:

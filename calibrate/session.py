@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from advisor.specs import Recipe, Workload
+from advisor.specs import Placement, Recipe, Workload
 from calibrate.burst_record import BurstFacts, DrawnStep, key_of
 from calibrate.checks import FEW_STEPS
 from calibrate.measurement import Comparison, Environment
@@ -151,7 +151,7 @@ class _TimeLeft:
 
 
 def _job(burst: PlannedBurst, steps: int, timing_s: float, left_s: float) -> BurstJob:
-    model, shape = burst.model, (burst.batch, burst.evaluated, burst.draws)
+    model, shape = burst.model, (burst.batch, burst.evaluated, burst.draws, burst.placement)
     return BurstJob(model.config, burst.recipe, burst.seq_len, steps, timing_s, model.code, left_s, *shape)
 
 
@@ -165,6 +165,7 @@ def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
         recipe=recipe,
         batch=burst.batch.rows,
         seq_len=burst.batch.tokens,
+        placement=burst.placement,
         rows=burst.batch.kind,
         source=device.kind,
         predicted=prediction.figures,
@@ -181,6 +182,7 @@ def note_of(burst: PlannedBurst, machine: Machine) -> Comparison:
             outcome="started",
             cut=burst.model.text,
             workload=burst.workload,
+            placement=burst.placement,
             drawn=_drawn(burst, machine),
         ),
     )
@@ -206,6 +208,7 @@ def burst_facts(
     prediction: Prediction,
     limit_bytes: int,
     workload: Workload | None = None,
+    placement: Placement | None = None,
     **more: Any,
 ) -> BurstFacts:
     """What a record says of a burst on the environment's device; `more` are further fields of BurstFacts."""
@@ -217,7 +220,7 @@ def burst_facts(
         recipe.model_dump(mode="json"),
         recipe.micro_batch,
         seq_len,
-        None if workload is None else workload.model_dump(mode="json"),
+        *(one.model_dump(mode="json") for one in (workload, placement) if one is not None),
     )
     return BurstFacts(
         id=uuid.uuid4().hex,

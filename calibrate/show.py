@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from advisor.units import GIB, MIB
 from calibrate.measurement import Comparison, Figures, Trace
+from calibrate.ranks import how
 from calibrate.records_show import gib, percent
 from calibrate.timeline import STATIC
 
@@ -24,6 +25,13 @@ TERMS = {
     "after_forward_bytes": "fwd end",
     "peak_allocated_bytes": "peak",
 }
+RANK_TERMS = {
+    **{field: title for field, title in TERMS.items() if field not in ("after_forward_bytes", "peak_allocated_bytes")},
+    "static_bytes": "static",
+    "forward_bytes": "forward",
+    "peak_allocated_bytes": "peak",
+}
+"""Of one of several cards: static is all that stands, buckets of gradients too. Columns without a byte are left out."""
 
 
 LOADING = {"loading": "loading_bytes", "loaded": "loaded_bytes", "preparing": "preparing_bytes"}
@@ -45,13 +53,15 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
     first = comparisons[0]
     console = Console(file=out or sys.stdout, width=COLUMNS, highlight=False, color_system=None)
     rows = "" if first.rows == "full" else f", {first.rows}"
-    console.print(f"{first.model}, {first.batch} x {first.seq_len} tokens{rows}, GiB", markup=False)
-    table = _table([("method", False), ("", False), *((title, True) for title in TERMS.values()), ("error", True)])
+    where = "" if first.placement is None else f", {how(first.placement)}"
+    console.print(f"{first.model}, {first.batch} x {first.seq_len} tokens{rows}{where}, GiB", markup=False)
+    terms = TERMS if first.placement is None else _filled(comparisons)
+    table = _table([("method", False), ("", False), *((title, True) for title in terms.values()), ("error", True)])
     for found in comparisons:
         if found.predicted is not None:
-            table.add_row(found.method, "formula", *_gib_cells(found.predicted), percent(found.peak_error, 2))
+            table.add_row(found.method, "formula", *_gib_cells(found.predicted, terms), percent(found.peak_error, 2))
         if found.measured is not None:
-            table.add_row("" if found.predicted else found.method, "trace", *_gib_cells(found.measured), "")
+            table.add_row("" if found.predicted else found.method, "trace", *_gib_cells(found.measured, terms), "")
     console.print(table)
     traced = [(one.method, one.measured) for one in comparisons if one.measured is not None]
     for method, figures in traced:
@@ -62,6 +72,8 @@ def print_comparisons(comparisons: Sequence[Comparison], out: TextIO | None = No
         _print_loading(console, one)
     if first.rows != "full":
         console.print(FROM_SOURCE, markup=False)
+    if first.placement is not None:
+        return
     console.print(f"Reserved by a simulated CUDA caching allocator, GiB: {reserved}", markup=False)
 
 
@@ -88,8 +100,14 @@ def _print_loading(console: Console, one: Comparison) -> None:
         console.print(f"  {what:9} {mib(predicted):>9} {mib(measured):>9} {error:>8}", markup=False)
 
 
-def _gib_cells(figures: Figures) -> list[str]:
-    return [gib(getattr(figures, field)) for field in TERMS]
+def _gib_cells(figures: Figures, terms: Mapping[str, str]) -> list[str]:
+    return [gib(getattr(figures, field)) for field in terms]
+
+
+def _filled(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """The terms of several cards that have a byte somewhere."""
+    found = [one for each in comparisons for one in (each.predicted, each.measured) if one is not None]
+    return {field: title for field, title in RANK_TERMS.items() if any(getattr(one, field) for one in found)}
 
 
 def print_trace(trace: Trace, out: TextIO | None = None) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from advisor.terms import TermName
 from calibrate.measurement import CensusRow, Event, PhasePeak
 
+BUCKETS = "buckets"
+"""Category of what the engine of several cards holds from step to step to exchange gradients."""
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 STATIC: Mapping[str, TermName] = {
     "base_weights": TermName.BASE_WEIGHTS,
@@ -113,7 +115,7 @@ class Timeline:
 
     def static_bytes(self) -> dict[str, int]:
         """Bytes alive before the step begins, by category."""
-        totals = dict.fromkeys((*STATIC, "gradients"), 0)
+        totals = dict.fromkeys((*STATIC, BUCKETS, "gradients"), 0)
         for move in self.moves[: self.marks[0][0]]:
             allocation = self.allocations[move if move >= 0 else -move - 1]
             totals[allocation.category] += allocation.bytes if move >= 0 else -allocation.bytes

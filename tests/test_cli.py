@@ -388,7 +388,7 @@ def test_a_closed_output_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: compare, data, explain, gpus"),
+        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: check, compare, data, explain"),
         ((*JOB, "--packing", "yes"), "switches take no value"),
         ((*JOB, "--compile"), "torch.compile changes memory and time"),
     ],

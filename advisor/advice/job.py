@@ -194,7 +194,7 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "target_modules": job.default_targets,
         "eval_batch": DEFAULT_EVAL_BATCH if job.workload.eval_examples else 0,
     }
-    if not job.placement.copies_model and method in ("qlora", "qdora"):
+    if job.placement.spreads_weights and method in ("qlora", "qdora"):
         preset["kbit_upcast"] = False  # trl 1.16, experimental/utils.py, prepare_peft_model: not on shards
     fixed = {**job.question.recipe_fields, **stored_fields(job.model, method)}
     return build_recipe(method, fixed, preset, defaults)

@@ -128,6 +128,8 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     spread = job.placement.gpus > 1 and question.sharding != "ddp"
     if spread and method == "full" and recipe.autocast and not {"autocast", "base_dtype"} & {*fixed}:
         yield Switched("autocast", False)  # weights that are spread then stay in 16 bits
+    if spread and "offload" not in fixed and recipe.offload == "none":
+        yield Switched("offload", "parameters")
     yield from switchable(trainer, question, job.model, recipe)
     for name in _SAVINGS:
         if preset.get(name) != SAVING[name] and name not in fixed and name not in idle:

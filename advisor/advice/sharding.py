@@ -15,8 +15,12 @@ from advisor.errors import InputError
 from advisor.libraries import libraries_of
 from advisor.specs import Method, Placement, Sharding, TracedModel
 
-OPEN: tuple[Sharding, ...] = ("ddp", "fsdp2")
-"""What is tried, in the order in which it is preferred. FSDP2 has replaced FSDP1, which is asked for by name."""
+FIRST: tuple[Sharding, ...] = ("ddp", "fsdp2")
+"""FSDP2 has replaced FSDP1, which is asked for by name."""
+DEEPSPEED: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
+"""Tried for adapters only where none of FIRST surely fits: DeepSpeed trains them in 16 bits (engines.zero)."""
+OPEN = (*FIRST, *DEEPSPEED)
+"""What is tried, in the order in which it is preferred."""
 ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",)}
 """Of trainers, by the code of their stack, that have one engine for several cards.
 
@@ -24,14 +28,10 @@ Source: litgpt 0.5, finetune/full.py and lora.py, setup: FSDPStrategy for more t
 """
 
 
-def placements(job: Job, method: Method) -> Iterator[Placement]:
-    """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
-    asked = job.placement
-    offloaded = asked.offload != "none"
-    if asked.sharding != "none" or job.question.sharding or offloaded or isinstance(job.model, TracedModel):
-        yield asked
-        return
-    yield from runnable(job, method, asked, OPEN)
+def is_open(job: Job) -> bool:
+    """Whether the engine is to be found: not with one that was asked for, by its name or for what it offloads."""
+    asked = job.question.sharding is not None or job.placement.sharding != "none"
+    return not asked and job.placement.offload == "none" and not isinstance(job.model, TracedModel)
 
 
 def open_to(job: Job, method: Method) -> tuple[Sharding, ...]:
@@ -57,16 +57,30 @@ def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Shardi
 
 
 def outcomes(job: Job, method: Method) -> list[Outcome]:
-    """The best plan of a method under each placement that can run it. Raises InputError where none can."""
-    found: list[Outcome] = []
-    refused: InputError | None = None
-    for placement in placements(job, method):
+    """The best plan of a method under the question's own placement, or under each engine that can run it.
+
+    Raises InputError where none can.
+    """
+    refused: list[InputError] = []
+    if not is_open(job):
+        found = _tried(job, method, [job.placement], refused)
+    else:
+        found = _tried(job, method, runnable(job, method, job.placement, FIRST), refused)
+        if method == "full" or all(one.verdict != "fits" for one in found):
+            found += _tried(job, method, runnable(job, method, job.placement, DEEPSPEED), refused)
+    if refused and not found:
+        raise refused[-1]
+    return found
+
+
+def _tried(job: Job, method: Method, placements: Iterable[Placement], refused: list[InputError]) -> list[Outcome]:
+    """The best plan under each placement; what cannot be run is added to `refused`."""
+    found = []
+    for placement in placements:
         try:
             found.append(best_outcome(job._replace(placement=placement), method))
         except InputError as error:
-            refused = error
-    if refused is not None and not found:
-        raise refused
+            refused.append(error)
     return found
 
 

@@ -39,6 +39,11 @@ def memory_estimate(
     reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, lengths)
     aside = max(0, step.aside_bytes - step.moving.get(TermName.GATHERED, 0))  # beside what is counted at the peak
     reserved = reserved.plus(Interval(0, aside, step.aside_bytes))
+    if step.at_most_bytes:
+        bounds, reserved, needed = (
+            Interval(max(static, low - step.at_most_bytes), likely, high)
+            for low, likely, high in (bounds, reserved, needed)
+        )
     outside = profile.context_bytes.plus(communication)
     must_fit = needed.plus(outside)
     terms = {

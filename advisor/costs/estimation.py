@@ -69,7 +69,7 @@ def _job_memory(
     training = memory_estimate(step, recipe, profile, lengths=lengths, communication=communication)
     if lengths > 1:
         training = within_card(training, gpu.memory_bytes, profile.context_bytes.plus(communication))
-    quantizes = recipe.is_quantized and placement.copies_model
+    quantizes = recipe.is_quantized and not placement.loads_on_host
     if recipe.is_quantized and not quantizes:  # what is spread is loaded on the host, or whole on each card
         training = reaching(training, beginning_peaks(m, base_of(recipe), profile))
     if not (recipe.eval_batch or quantizes):
@@ -158,8 +158,8 @@ def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
 ) -> TimeEstimate | None:
     """The time of a recipe `_as_computed`."""
-    if not gpu.speed_known or placement.offload == "optimizer":
-        return None
+    if not gpu.speed_known or (placement.offload != "none" and placement.sharding.startswith("zero")):
+        return None  # DeepSpeed's copies and sums on the host are not known
     m = stack_for(recipe, gpu, workload).built(m)
     engine = _engine(m, recipe, workload, gpu, placement)
     computed = recipe if engine is None else engine.computed()

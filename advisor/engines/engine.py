@@ -88,6 +88,8 @@ class Engine:
     """Whether the inputs that checkpointing keeps of layers stay to the end of the backward, with their gradients."""
     joins = False
     """Whether a layer's gradients stand until all are there in every micro-batch, beside those of earlier ones."""
+    gathers_at_most = False
+    """Whether what is gathered is counted as the most that may be, because it is not known."""
     overlaps = True
     """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 
@@ -109,8 +111,8 @@ class Engine:
 
     @property
     def on_host(self) -> bool:
-        """Whether weights, gradients and optimizer states are kept on the host, and come and go for each unit."""
-        return self.placement.offload == "parameters"
+        """Whether the optimizer works on the host, where its states and what it updates are then."""
+        return self.placement.offload != "none"
 
     def host_bytes(self) -> int:
         """What this rank holds of the host's memory for the whole run, without the optimizer's states."""

@@ -45,10 +45,12 @@ class UnitBytes(NamedTuple):
     gradients: int  # whole
     scattered: int  # the input of their reduction
     left: int  # this rank's part of them
+    reducing: int  # at most, from their copy-in until that part is there; beside them, or in their place
     stored: int  # this rank's part of the weights
+    copied: int  # this rank's part of the gradients as copies of the model exchange it, to the end of backward
 
 
-NOTHING = UnitBytes(0, 0, 0, 0, 0, 0, 0)
+NOTHING = UnitBytes(*[0] * 9)
 
 
 class Fsdp2(Engine):
@@ -126,13 +128,19 @@ class Fsdp2(Engine):
         return as_trained(piece, shard_rows(piece, self.ranks), self.stored_dtype(piece), times)
 
     def _bytes_of(self, unit: Unit) -> UnitBytes:
-        """A unit in each of its states. Packed weights are gathered as they are."""
+        """A unit in each of its states. Packed weights are gathered as they are.
+
+        A reduction's input is filled beside all gradients; then they are freed but for the last one, which a loop's
+        variable holds, and its output is made. That is the rank's part or, where that has another dtype, is cast to it,
+        and held where copies of the model exchange it (_fsdp_collectives.py, foreach_reduce; AllReduceState).
+        """
         n, dtype = self.ranks, self.gathers
         sizes = [padded_elements(p, n) * ITEM_BYTES[(not p.packed and dtype) or p.dtype] for p in unit.pieces]
         trained = trained_pieces(unit)
         scattered = sum(padded_elements(p, n) * ITEM_BYTES[dtype or self.stored_dtype(p)] for p in trained)
-        left = sum(block_bytes(self._part(p, 1).bytes) for p in trained)
+        left = block_bytes(sum(self._part(p, 1).bytes for p in trained))  # one tensor, of which gradients are views
         stored = sum(block_bytes(self._stored_bytes(p)) for p in unit.pieces)
+        output = block_bytes(scattered // n) if any(dtype not in ("", self.stored_dtype(p)) for p in trained) else 0
         return UnitBytes(
             buffer=block_bytes(sum(sizes)),
             weights=sum(map(block_bytes, sizes)),
@@ -140,13 +148,19 @@ class Fsdp2(Engine):
             gradients=gradient_blocks(unit.pieces, dtype),
             scattered=block_bytes(scattered),
             left=0 if self.on_host else left,
+            reducing=block_bytes(scattered) + max(0, left + output - gradient_blocks(trained[:-1], dtype)),
             stored=stored,
+            copied=output if self.placement.gpus > n else 0,
         )
 
     @cached_property
     def sizes(self) -> dict[int | None, UnitBytes]:
         """The bytes of each unit, by the place of its part; a tied embedding's are the last unit's."""
         return {None: NOTHING, **{place: self._bytes_of(unit) for place, unit in self.by_place.items()}}
+
+    def gradients_bytes(self) -> int:
+        """What is left of each unit's."""
+        return sum(self._bytes_of(unit).left * unit.copies for unit in self.units.all)
 
     def accumulated_bytes(self) -> int:
         """Whole gradients, in the dtype of the gathered weights."""
@@ -155,7 +169,11 @@ class Fsdp2(Engine):
     def reduced(self) -> dict[int, int]:
         """A unit is reduced as soon as its layer has run backward; tied weights with the embedding."""
         waiting = {HEAD} if self.tied else set()
-        return {p: one.left - one.gradients for p, one in self.sizes.items() if p is not None and p not in waiting}
+        return {
+            p: one.left + one.copied - one.gradients
+            for p, one in self.sizes.items()
+            if p is not None and p not in waiting
+        }
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """Around each part: its copy-out, its highest point, and the reduction of its gradients."""
@@ -175,8 +193,7 @@ class Fsdp2(Engine):
 
     def _forward(self, turn: Turn, standing: int) -> Iterator[Height]:
         place = turn.part.place
-        tied = self.tied and turn.earlier == EMBEDDING
-        me, before = self.sizes[place], self.sizes[HEAD if tied else turn.earlier]
+        me, before = self.sizes[place], self._exchanged(turn.earlier)
         if self.tied and place == HEAD:  # gathered since the embedding
             yield Height(turn, "peak", max(standing, self.kept) + before.buffer)
             return
@@ -194,17 +211,19 @@ class Fsdp2(Engine):
         if place == HEAD:  # the loss runs backward before the head is asked for
             weights = max(me.weights, self.kept)
             yield Height(turn, "peak", weights)
-            yield Height(turn, "after", weights + ahead, 0 if self.tied else me.scattered + me.left)
+            yield Height(
+                turn, "after", weights - (0 if self.tied else me.weights) + ahead, 0 if self.tied else me.reducing
+            )
         elif place == EMBEDDING:
             last = self.sizes[HEAD] if self.tied else me
             yield Height(turn, "peak", standing + (0 if self.tied else me.buffer), waiting)
-            yield Height(turn, "after", 0, max(waiting, last.scattered + last.left + (0 if self.tied else me.left)))
+            yield Height(turn, "after", 0, max(waiting, last.reducing))
         else:
             weights = max(standing + me.weights, self.kept)
             if self.placement.reshard:
                 yield Height(turn, "before", me.buffer + weights, waiting)
             yield Height(turn, "peak", weights + ahead, waiting)
-            yield Height(turn, "after", weights - me.weights + ahead, me.scattered + me.left)
+            yield Height(turn, "after", weights - me.weights + ahead, me.reducing)
 
     def aside_bytes(self) -> int:
         """The buffers of two units, one after the other, with this rank's part of one.
@@ -243,7 +262,7 @@ class Fsdp2(Engine):
         )
         return self._exchanged(place).stored if "gather" in kinds else 0, down if "scatter" in kinds else 0
 
-    def _exchanged(self, place: int) -> UnitBytes:
+    def _exchanged(self, place: int | None) -> UnitBytes:
         """The unit that comes and goes with a part: tied weights with the embedding."""
         if self.tied and place in (EMBEDDING, HEAD):
             return self.sizes[HEAD] if place == EMBEDDING else NOTHING

@@ -62,6 +62,7 @@ class Question(Frozen):
     quant_bits: int | None = None
     quant_group: int | None = None
     kbit_upcast: bool | None = None
+    quantize_experts: bool | None = None
     autocast: bool | None = None
     optimizer: Optimizer | None = None
     optimizer_rank: int | None = None

@@ -19,7 +19,7 @@ puts all of it on each card before it is spread, unless it is loaded with device
 from __future__ import annotations
 
 from advisor.answer import Candidate, Reason
-from advisor.costs.moments import base_of, beginnings
+from advisor.costs.moments import loaded_bytes
 from advisor.rules.context import Context, Finding, Rule
 from advisor.rules.wording import machine_text
 from advisor.specs import ModelSpec, Placement, Recipe, Sharding
@@ -50,8 +50,8 @@ def check(context: Context) -> Finding | None:
     placement = row.placement or context.placement
     sharded = DEEPSPEED if placement.sharding.startswith("zero") else FSDP
     found = [Reason(code=CODE, text=_shared(row, placement), source=DDP if placement.copies_model else sharded)]
-    if row.recipe.is_quantized and not placement.copies_model:
-        found.append(Reason(code=CODE, text=_loading(context, row.recipe), source=QLORA))
+    if row.recipe.is_quantized and placement.spreads_weights:
+        found.append(Reason(code=CODE, text=_loading(context, row.recipe, placement), source=QLORA))
     return Finding(tuple(found))
 
 
@@ -62,7 +62,8 @@ def _shared(row: Candidate, placement: Placement) -> str:
     gathered = memory.bytes_of(TermName.GATHERED)
     reduction = memory.bytes_of(TermName.REDUCTION)
     if gathered or reduction:
-        beside = {"gathered weights": gathered, "buckets of gradients": reduction}
+        most = " (the most that ZeRO-3 may have)" if placement.sharding == "zero3" else ""
+        beside = {f"gathered weights{most}": gathered, "buckets of gradients": reduction}
         named = " and ".join(f"{format_gib(size)} GiB of {name}" for name, size in beside.items() if size)
         texts.append(f"{named} at the peak")
     if communication := memory.bytes_of(TermName.COMMUNICATION):
@@ -84,13 +85,16 @@ def _shared(row: Candidate, placement: Placement) -> str:
     return "; ".join(texts) + ". Waiting for the slowest card and loading the data are not included."
 
 
-def _loading(context: Context, recipe: Recipe) -> str:
+def _loading(context: Context, recipe: Recipe, placement: Placement) -> str:
     """How a base in 4 bits must be loaded to be spread."""
-    text = "Load the 4-bit base with bnb_4bit_quant_storage=torch.bfloat16, or nothing of it is spread"
+    half = "float16" if recipe.base_dtype == "float16" else "bfloat16"
+    text = f"Load the 4-bit base with bnb_4bit_quant_storage=torch.{half}, or nothing of it is spread"
     if not isinstance(context.model, ModelSpec):
         return text + "."
-    whole = max(one.bytes for one in beginnings(context.model, base_of(recipe)))
+    whole = loaded_bytes(context.model, recipe)
     size, card = format_gib(whole), format_gib(context.memory_bytes)
+    if whole > context.memory_bytes and placement.sharding == "zero3":  # transformers takes no device_map with it
+        return f"ZeRO-3 loads all {size} GiB of the 4-bit base on each card first, which has {card}: take fsdp2."
     if whole > context.memory_bytes:
         return (
             f'{text}, and with device_map="cpu": by default all {size} GiB are loaded on each card first, which has '

@@ -281,6 +281,12 @@ def auto_name(model: Any) -> str:
     return f"AutoModelFor{tasks.get(_task_type(model) or '', 'MaskedLM')}"
 
 
+def autocast(recipe: Recipe, device: str = "cpu") -> Any:
+    """What Trainer wraps the forward in with fp16=True or bf16=True."""
+    half = torch.float16 if recipe.base_dtype == "float16" else torch.bfloat16
+    return torch.autocast(device, dtype=half, enabled=recipe.autocast)
+
+
 def step_inputs(
     model: Any, batch: int, seq_len: int, rows: RowKind = "full", pictures: tuple[Picture, ...] = ()
 ) -> dict[str, Any]:

@@ -10,12 +10,14 @@ schedule, the copy of the logits that accelerate makes under autocast, and fp16'
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +29,7 @@ from calibrate import host
 from calibrate.batches import Draws
 from calibrate.burst_record import Run
 from calibrate.measurement import Figures
-from calibrate.worker.build import build_model, step_inputs
+from calibrate.worker.build import autocast, build_model, step_inputs
 from calibrate.worker.cpu_memory import MemoryReading, rounded
 from calibrate.worker.device import Device
 from calibrate.worker.optimizers import make_optimizer
@@ -78,11 +80,27 @@ class Training:
         """Builds the model on the device; raises what `build_model` and `step_inputs` raise."""
         torch.manual_seed(0)
         self.recipe, self.device = recipe, device
-        self.model = build_model(config, recipe, fake=False, code=code, device=device.place)
+        self.model = self.prepared(build_model(config, recipe, fake=False, code=code, device=device.place))
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.trained, recipe.optimizer)
         self.words = int(self.model.config.get_text_config().vocab_size)
         self.batches = [self._inputs(batch)]  # the micro-batches of a step, one after the other and over again
+
+    def prepared(self, model: Any) -> Any:
+        """The model before its optimizer is made; several cards spread it here."""
+        return model
+
+    def micro_batch(self, last: bool) -> AbstractContextManager[Any]:
+        """Around the forward and backward of a micro-batch; `last` of its step."""
+        return contextlib.nullcontext()
+
+    def agreed(self, decision: bool) -> bool:
+        """What all ranks decide; one card decides alone."""
+        return decision
+
+    def memory(self) -> MemoryReading:
+        """That of a step."""
+        return self.device.read_memory(self.step)
 
     def _inputs(self, batch: MicroBatch) -> dict[str, Any]:
         """Random tokens on the device."""
@@ -94,8 +112,7 @@ class Training:
         return inputs | moved
 
     def _loss(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        half = torch.float16 if self.recipe.base_dtype == "float16" else torch.bfloat16
-        with torch.autocast(self.device.kind, dtype=half, enabled=self.recipe.autocast):
+        with autocast(self.recipe, self.device.kind):
             loss: torch.Tensor = self.model(**inputs).loss
         return loss
 
@@ -121,12 +138,13 @@ class Training:
         device.synchronize()
         begin_s = time.perf_counter()
         waited_s, marks = 0.0, [device.mark()]
-        for inputs in itertools.islice(itertools.cycle(self.batches), repeats):
-            loss = self._loss(inputs)
-            after_forward()
-            if repeats > 1:
-                loss = loss / repeats
-            loss.backward()
+        for number, inputs in enumerate(itertools.islice(itertools.cycle(self.batches), repeats), 1):
+            with self.micro_batch(last=number == repeats):
+                loss = self._loss(inputs)
+                after_forward()
+                if repeats > 1:
+                    loss = loss / repeats
+                loss.backward()
             loss = loss.detach()
             asked_s = time.perf_counter()
             bool(torch.isnan(loss) or torch.isinf(loss))
@@ -159,7 +177,8 @@ def static_terms(model: Any, optimizer: Any) -> dict[str, int]:
 
 def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages of tensors, each storage once, in whole blocks."""
-    storages = {storage._cdata: storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    own = (getattr(tensor, "_local_tensor", tensor) for tensor in tensors)  # of a DTensor this rank's part
+    storages = {storage._cdata: storage.nbytes() for storage in (tensor.untyped_storage() for tensor in own)}
     return sum(map(rounded, storages.values()))
 
 
@@ -184,7 +203,7 @@ def run_burst(
     training = Training(config, recipe, batch, device, code)
     device.settle()
     build_s = time.perf_counter() - begin_s
-    measure = _varying if draws else _alike
+    measure = _varying if draws else alike
     run, memory = measure(training, limits, say, draws)
     run = run.model_copy(update={"build_s": build_s})
     figures = figures_of(memory, static_terms(training.model, training.optimizer), run)
@@ -193,14 +212,14 @@ def run_burst(
     return figures, run
 
 
-def _alike(training: Training, limits: Limits, say: Say, draws: Draws) -> tuple[Run, MemoryReading]:
+def alike(training: Training, limits: Limits, say: Say, draws: Draws = ()) -> tuple[Run, MemoryReading]:
     """Steps of one shape: timed until they are stable, then one whose memory is measured."""
     device = training.device
     warm_up = _warm_up(training, limits, say)
     before = device.conditions()
     timed, clocks, reasons, share = _timed(training, limits, say)
     after = device.conditions()
-    memory = device.read_memory(training.step)
+    memory = training.memory()
     run = Run(
         build_s=0.0,
         warm_up_s=warm_up,
@@ -269,7 +288,8 @@ def _warm_up(training: Training, limits: Limits, say: Say) -> tuple[float, ...]:
         times.append(training.step().wall_s)
         say({"warm_up_s": times[-1]})
         settled = len(times) >= least and times[-1] > (1 - WARM) * times[-2]
-        if _is_late(limits.end_s, times[-1]) or settled or (len(times) >= least and sum(times) > limits.seconds / 2):
+        long = len(times) >= least and sum(times) > limits.seconds / 2
+        if training.agreed(_is_late(limits.end_s, times[-1]) or settled or long):
             break
     return tuple(times)
 
@@ -295,10 +315,9 @@ def _timed(
         clocks += [] if clock_hz is None else [clock_hz]
         reasons |= dict.fromkeys(why)
         say({"step_s": timed[-1].wall_s, "steps": len(timed)})
-        if _is_late(limits.end_s, timed[-1].wall_s):
-            break
         late = time.perf_counter() - begin_s > limits.seconds
-        if len(timed) >= least and (late or is_stable([one.wall_s for one in timed])):
+        enough = len(timed) >= least and (late or is_stable([one.wall_s for one in timed]))
+        if training.agreed(enough or _is_late(limits.end_s, timed[-1].wall_s)):
             break
     return timed, tuple(clocks), tuple(reasons), watch.read()
 

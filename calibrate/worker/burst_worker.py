@@ -56,21 +56,21 @@ def main() -> None:
     """Send the first message, then do every job from standard input."""
     say = claim_stdout()
     try:
-        forks = _load("--fresh" not in sys.argv[1:])
+        forks = load("--fresh" not in sys.argv[1:])
     except ImportError as error:
         say({"missing": error.name or str(error)})
         return
     say({"environment": environment().model_dump(), "forks": forks})
-    while line := _next_line():
+    while line := next_line():
         job = json.loads(line)
         if not forks:
-            _end_with_parent()
+            end_with_parent()
             answer(job, say)
             return
         _in_a_fork(job, say)
 
 
-def _load(forking: bool) -> bool:
+def load(forking: bool) -> bool:
     """Import what all jobs need; returns whether jobs can be forked from here. Raises ImportError.
 
     Where torch was built with CUDA, importing bitsandbytes initializes the card, and peft imports it: each job's own
@@ -89,7 +89,7 @@ def _load(forking: bool) -> bool:
     return forking and CAN_FORK and not torch.cuda.is_initialized()
 
 
-def _next_line() -> bytes:
+def next_line() -> bytes:
     """A line of standard input, read byte by byte: a reader that reads ahead would take it from the next process."""
     line = b""
     while not line.endswith(b"\n"):
@@ -106,7 +106,7 @@ def _in_a_fork(job: Mapping[str, Any], say: Say) -> None:
     if child == 0:
         code = 1
         try:
-            _end_with_parent()
+            end_with_parent()
             answer(job, say)
             code = 0
         finally:
@@ -116,7 +116,7 @@ def _in_a_fork(job: Mapping[str, Any], say: Say) -> None:
         say({"crashed": code})
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process once the other end of its standard input is closed."""
     if not hasattr(select, "poll"):
         return
@@ -148,10 +148,11 @@ def answer(job: Mapping[str, Any], say: Say) -> None:
     except MemoryError:
         say({"out_of_memory": "this machine ran out of memory"})
     except Exception as error:  # raised by a library: it fails only this job
-        say(_failure(error))
+        say(failure(error))
 
 
-def _failure(error: Exception) -> dict[str, str]:
+def failure(error: Exception) -> dict[str, str]:
+    """The answer to a job that raised: out of memory, or failed."""
     import torch
 
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -168,6 +169,7 @@ def _probe(kind: str) -> dict[str, Any]:
         "device": facts.model_dump(),
         "available_bytes": device.available_bytes(),
         "remark": remark,
+        "devices": device.count(),
         "conditions": device.conditions().model_dump(),
         "quantization_problem": _quantization_problem(device.place),
         "bf16": facts.kind == "cpu" or int(facts.compute_capability.partition(".")[0]) >= BF16_FROM,

@@ -41,6 +41,9 @@ class Device(Protocol):
     def facts(self) -> DeviceFacts:
         """The facts that do not change."""
 
+    def count(self) -> int:
+        """How many of them there are: cards, or cores of a CPU."""
+
     def available_bytes(self) -> int:
         """Memory that a burst could have."""
 
@@ -87,6 +90,10 @@ class CpuDevice:
             cores=os.cpu_count() or 1,
             threads=torch.get_num_threads(),
         )
+
+    def count(self) -> int:
+        """The cores."""
+        return os.cpu_count() or 1
 
     def available_bytes(self) -> int:
         """Memory that other programs leave free."""
@@ -165,6 +172,10 @@ class CudaDevice:
             cores=os.cpu_count() or 1,
             threads=torch.get_num_threads(),
         )
+
+    def count(self) -> int:
+        """The cards that torch sees."""
+        return int(self._cuda.device_count())
 
     def available_bytes(self) -> int:
         """Free memory plus what this process holds, since a burst's own process starts with nothing."""

@@ -28,7 +28,7 @@ from calibrate.options import config_of, recipe_of, recipe_options
 from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
 from calibrate.timeline import Timeline
-from calibrate.worker.build import build_model, step_inputs
+from calibrate.worker.build import autocast, build_model, step_inputs
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
 from calibrate.worker.pictures import parameters_for_images, reads_early, real_grids
@@ -74,7 +74,7 @@ def trace_step(
             materialize(model)
             with real_grids(model, pictures):
                 tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
-    trace = _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
+    trace = summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
     found: dict[str, int] = {}
     if capacity:
         found["needed_reserved_bytes"] = smallest_capacity_bytes(tracker.timeline)
@@ -119,7 +119,7 @@ def evaluation_timeline(
             add_static(tracker, model, optimizer, inputs)
             with tracker:
                 tracker.mark("evaluation")
-                with torch.no_grad(), _autocast(recipe):
+                with torch.no_grad(), autocast(recipe):
                     outputs = model(**inputs)
                 del outputs
     return tracker.timeline
@@ -144,7 +144,7 @@ def real_step(
         torch.manual_seed(0)
         model = build_model(config, recipe, fake=False, layers=layers)
         tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
-    return _summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
+    return summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
 
 
 def _run(
@@ -172,7 +172,7 @@ def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> An
     tokens = WARM_UP_TOKENS + sum(one.tokens + 1 for one in pictures)
     if recipe.is_quantized:
         # The first forward pass changes one thing permanently: the dtype of a quantized layer's bias.
-        with torch.no_grad(), _autocast(recipe):
+        with torch.no_grad(), autocast(recipe):
             model(**step_inputs(model, 1, tokens, pictures=pictures))
     if pictures:
         unused = _without_gradients(model, recipe, tokens, pictures) if reads_early(model) else set()
@@ -188,15 +188,10 @@ def steady(model: Any, recipe: Recipe, pictures: tuple[Picture, ...] = ()) -> An
 
 def _without_gradients(model: Any, recipe: Recipe, tokens: int, pictures: tuple[Picture, ...]) -> set[int]:
     """The ids of the trained parameters that one step leaves without a gradient."""
-    with _autocast(recipe):
+    with autocast(recipe):
         loss = model(**step_inputs(model, 1, tokens, pictures=pictures)).loss
     loss.backward()
     return {id(parameter) for parameter in model.parameters() if parameter.grad is None}
-
-
-def _autocast(recipe: Recipe) -> Any:
-    half = torch.float16 if recipe.base_dtype == "float16" else torch.bfloat16  # Trainer's fp16=True or bf16=True
-    return torch.autocast("cpu", dtype=half, enabled=recipe.autocast)
 
 
 def tracked(
@@ -214,7 +209,7 @@ def tracked(
     trained = [p for p in model.parameters() if p.requires_grad]
     inputs = step_inputs(model, batch, seq_len, rows, pictures)
     if recipe.gradient_accumulation > 1:  # the last micro-batch finds the gradients of the first
-        with _autocast(recipe):
+        with autocast(recipe):
             loss = model(**inputs).loss
         loss.backward()
         del loss
@@ -224,7 +219,7 @@ def tracked(
     hooks = tracker.watch_gradients(trained) if accumulated else []
     with tracker:
         tracker.mark("forward")
-        with _autocast(recipe):
+        with autocast(recipe):
             loss = model(**inputs).loss
         tracker.mark("backward")
         loss.backward()
@@ -268,7 +263,7 @@ def _is_paged(key: str, parameter: torch.Tensor) -> bool:
     return key in ("state1", "state2") and parameter.numel() >= 1e5
 
 
-def _summary(
+def summary(
     tracker: AllocationTracker,
     model: Any,
     recipe: Recipe,
@@ -280,6 +275,7 @@ def _summary(
     events: bool,
     start_s: float,
 ) -> Trace:
+    """What was recorded, as a record."""
     timeline = tracker.timeline
     static = timeline.static_bytes()
     phases = timeline.phase_peaks()
@@ -297,6 +293,7 @@ def _summary(
         buffers_bytes=static["buffers"],
         inputs_bytes=static["inputs"],
         optimizer_states_bytes=static["optimizer_states"],
+        buckets_bytes=static["buckets"],
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         phases=phases,
         census=timeline.census(highest.move) if census else (),

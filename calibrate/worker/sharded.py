@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, DynamoBackend, FullyShardedDataParallelPlugin, fsdp_utils
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp._runtime_utils import _reset_flat_param_grad_info_if_needed as free_gradients
 from torch.distributed.tensor import DTensor
@@ -61,8 +63,8 @@ def rank_step(config: Mapping[str, Any], recipe: Recipe, placement: Placement, b
         before = set(_living())
         model = build_model(config, recipe, fake=False)
         if recipe.is_quantized:
-            _store_in(model, getattr(torch, recipe.base_dtype))
-        model = _sharded(model, recipe, placement)
+            store_in(model, getattr(torch, recipe.base_dtype))
+        model = sharded(model, recipe, placement)
         optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad])
         ids = torch.zeros((batch, seq_len), dtype=torch.long)
         inputs = {"input_ids": ids, "labels": ids}
@@ -108,7 +110,7 @@ def _mark(phase: str) -> None:
         pass
 
 
-def _sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
+def sharded(model: Any, recipe: Recipe, placement: Placement, device: str = "cpu") -> Any:
     """accelerate's FSDP with transformers' defaults.
 
     Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model, and accelerator.py, prepare_model; transformers
@@ -122,16 +124,18 @@ def _sharded(model: Any, recipe: Recipe, placement: Placement) -> Any:
         state_dict_type="SHARDED_STATE_DICT",
         **(_of_first_version(placement) if first_version else {"reshard_after_forward": placement.reshard}),
     )
-    mixed = "bf16" if recipe.autocast else "no"
     if recipe.autocast:
-        plugin.set_mixed_precision(mixed)
+        plugin.set_mixed_precision("bf16")
+    mesh = _mesh(placement, device)
     state = SimpleNamespace(fsdp_plugin=plugin, dynamo_plugin=SimpleNamespace(backend=DynamoBackend.NO))
     accelerator: Any = SimpleNamespace(
         state=state,
-        mixed_precision=mixed,
+        # FSDP2's trained weights become fp32, unless there are Params4bit, a class that no fake tensor has.
+        mixed_precision="bf16" if recipe.autocast and (first_version or not recipe.is_quantized) else "no",
         is_main_process=False,
-        device=torch.device("cpu"),
-        parallelism_config=None,
+        device=torch.device(device),
+        torch_device_mesh=mesh,
+        parallelism_config=None if first_version else SimpleNamespace(fsdp_dim_names=mesh.mesh_dim_names),
     )
     if not first_version:
         return fsdp_utils.fsdp2_prepare_model(accelerator, model)
@@ -156,10 +160,20 @@ def _of_first_version(placement: Placement) -> dict[str, Any]:
     }
 
 
-def _store_in(model: Any, dtype: torch.dtype) -> None:
+def _mesh(placement: Placement, device: str) -> Any:
+    """The cards that shard one copy of the model or, with several copies, (copies, shards)."""
+    copies = placement.gpus // placement.shards
+    names = ("dp_replicate", "dp_shard") if copies > 1 else ("dp_shard",)
+    with unset_fake_temporarily():  # its ranks are values
+        return init_device_mesh(device, (copies, placement.shards)[-len(names) :], mesh_dim_names=names)
+
+
+def store_in(model: Any, dtype: torch.dtype) -> None:
     """Packed weights in a floating dtype (bnb_4bit_quant_storage), without which accelerate does not shard them."""
+    from bitsandbytes.functional import QuantState
+
     for module in model.modules():
-        if type(getattr(module, "weight", None)).__name__ == "Params4bit":
+        if isinstance(getattr(module, "quant_state", None), QuantState):
             weight = module.weight
             weight.data = weight.data.view(-1).view(dtype).view(-1, 1)
             weight.quant_storage = module.quant_storage = dtype

@@ -4,8 +4,8 @@ First it reports its environment: `{"environment": {...}}` or `{"missing": "torc
 `{"config": {...}, "recipe": {...}, "batch": 1, "seq_len": 512}`, `{"trace": {...}}`, `{"refused": "why it
 cannot run"}` or `{"failed": "what a library raised"}`. With `"shapes": [[1, 512], ...]` instead of one shape it answers
 `{"shapes": {...}}`, with only a config `{"facts": {...}}`, with `"loads": true` `{"loading": {...}}`. `"rows"` is the
-kind of the rows, `"pictures"` the images of each, `"evaluated"` the batch of an evaluation. `"code"` is the folder of a
-model whose own Python code the user has asked to run.
+kind of the rows, `"pictures"` the images of each, `"evaluated"` the batch of an evaluation, `"placement"` the cards of
+which one is traced. `"code"` is the folder of a model whose own Python code the user has asked to run.
 Whatever libraries print goes to stderr: standard output carries only answers.
 """
 
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import AdvisorError
-from advisor.specs import Picture, Recipe
-from calibrate.measurement import Environment
+from advisor.specs import Picture, Placement, Recipe
+from calibrate.measurement import Environment, Trace
 
 if TYPE_CHECKING:
     from calibrate.worker.prepared import Prepared
@@ -59,6 +59,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         if "shapes" in job:
             prepared = _prepared(json.dumps(job["config"]), recipe, code)
             return {"shapes": prepared.shapes([(b, s) for b, s in job["shapes"]]).model_dump(mode="json")}
+        if "placement" in job:
+            return {"trace": _rank(job, recipe, code).model_dump(mode="json", exclude={"census", "events"})}
         evaluated = MicroBatch(*job["evaluated"]) if job.get("evaluated") else None
         shape = (job["batch"], job["seq_len"])
         rows, pictures = job.get("rows", "full"), tuple(map(Picture.model_validate, job.get("pictures", ())))
@@ -69,6 +71,15 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # raised by a library: it fails this job, not the process
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     return {"trace": trace.model_dump(mode="json", exclude={"census", "events"})}
+
+
+def _rank(job: Mapping[str, Any], recipe: Recipe, code: str) -> Trace:
+    """The step of one of several cards."""
+    from calibrate.worker.rank_trace import trace_rank
+
+    placement = Placement.model_validate(job["placement"])
+    shape = (job["batch"], job["seq_len"])
+    return trace_rank(job["config"], recipe, placement, *shape, rows=job.get("rows", "full"), code=code)
 
 
 @lru_cache(maxsize=1)

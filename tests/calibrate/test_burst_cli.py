@@ -42,8 +42,10 @@ class StubRunner:
     attention_found: Any = ()
     measured: list[str] = []  # noqa: RUF012 - made anew for each test
 
-    def __init__(self, timeout_s: float) -> None:
-        pass
+    commands: list[tuple[Any, ...]] = []  # noqa: RUF012 - made anew for each test
+
+    def __init__(self, *given: Any, timeout_s: float = 0.0) -> None:
+        self.commands.append(given)
 
     def __enter__(self) -> StubRunner:
         return self
@@ -80,7 +82,15 @@ class StubRunner:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[StubRunner]:
     monkeypatch.setattr(burst_cli, "BurstRunner", StubRunner)
-    fresh = {"here": machine(), "results": {}, "jobs": [], "takes_s": 0.0, "measured": [], "samples": ()}
+    fresh = {
+        "here": machine(),
+        "results": {},
+        "jobs": [],
+        "takes_s": 0.0,
+        "measured": [],
+        "samples": (),
+        "commands": [],
+    }
     for name, value in (fresh | {"attention_found": ()}).items():
         monkeypatch.setattr(StubRunner, name, value)
     return StubRunner
@@ -310,3 +320,35 @@ def test_a_model_without_a_formula_is_measured_with_what_transformers_says(
 def test_a_record_does_not_tell_where_a_model_lay(stub: type[StubRunner], calibrate: Door) -> None:
     assert calibrate("--seq-len", 16, "--method", "lora") == 0
     assert str(calibrate.model.parent.parent) not in calibrate.store.path.read_text()
+
+
+def test_several_cards_share_a_burst(stub: type[StubRunner], calibrate: Door) -> None:
+    """A launcher starts them, nothing is fitted, and the record says which cards it was."""
+    stub.here = machine()._replace(devices=2)
+    shared = ("--seq-len", 16, "--method", "lora", "--gpus", 2, "--gradient-checkpointing")
+    assert calibrate(*shared) == 0
+    assert calibrate.out.splitlines()[0] == "tiny; cpu: Some CPU, 1 thread, ddp on 2"
+    assert stub.measured == []
+    (job,) = stub.jobs
+    assert job.placement is not None
+    assert job.placement.gpus == 2
+    _, (command, *_) = stub.commands
+    assert "torch.distributed.run" in command
+    (kept,) = calibrate.store.read().results
+    assert kept.placement == job.placement
+    assert calibrate(*shared[:4], "--gradient-checkpointing") == 0  # one card's is another burst
+    assert len(stub.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--gpus", 3), "must be at most 1, the cores here; add --dry-run for more"),
+        (("--gpus", 4, "--nodes", 2, "--network-gbit", 100), "on this machine alone"),
+        (("--gpus", 2, "--micro-batch", 4, "--mean-seq-len", 8), "on one card alone"),
+        (("--gpus", 2, "--batch-size", 3), "multiple of --gpus times --micro-batch"),
+    ],
+)
+def test_what_several_cards_cannot_run(stub: type[StubRunner], calibrate: Door, flags: Any, says: str) -> None:
+    assert calibrate("--seq-len", 16, "--method", "lora", *flags) == 2
+    assert says in calibrate.err

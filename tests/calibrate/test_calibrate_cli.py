@@ -10,7 +10,7 @@ import pytest
 
 from advisor.costs.micro_batches import MicroBatch
 from advisor.errors import SourceUnavailable
-from advisor.specs import Recipe
+from advisor.specs import Placement, Recipe
 from calibrate import cli, dry_run_cli, stacks_cli
 from calibrate.manager import BurstFailed, BurstRefused
 from calibrate.measurement import Environment, LoadingPeaks, ModelFacts, PhasePeak, ShapeTraces, Trace
@@ -60,7 +60,13 @@ class StubWorker:
         pass
 
     def trace(
-        self, config: Any, recipe: Recipe, batch: MicroBatch, evaluated: MicroBatch | None
+        self,
+        config: Any,
+        recipe: Recipe,
+        batch: MicroBatch,
+        evaluated: MicroBatch | None = None,
+        code: str = "",
+        placement: Placement | None = None,
     ) -> tuple[Trace, Environment]:
         self.asked.append((recipe, batch, evaluated))
         if recipe.method in self.broken:
@@ -398,3 +404,20 @@ def test_a_folder_is_made_once(
     assert "already" in capsys.readouterr().out
     assert run(monkeypatch, "stack", "torch-2.13") == 2
     assert "nothing to make" in capsys.readouterr().err
+
+
+def test_one_of_several_cards(
+    stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--dry-run", "--model", "smollm2-135m", "--method", "lora", "--gpus", "8", "--sharding", "fsdp2")
+    assert run(monkeypatch, *asked, "--json") == 0
+    (found,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (found["placement"]["gpus"], found["placement"]["sharding"]) == (8, "fsdp2")
+    assert found["predicted"].keys() == found["measured"].keys()
+    assert run(monkeypatch, *asked) == 0
+    title, names, *_ = capsys.readouterr().out.splitlines()
+    assert title == "smollm2-135m, 1 x 512 tokens, one of 8 cards (fsdp2), GiB"
+    assert names.split() == ["method", "weights", "adapters", "optim", "static", "forward", "peak", "error"]
+    assert run(monkeypatch, *asked, "--batch-size", "12") == 2
+    assert run(monkeypatch, *asked, "--stack", "transformers-4.57") == 2
+    assert "one card alone" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.estimation import estimate
 from advisor.interval import Interval
-from advisor.specs import Recipe, Workload
+from advisor.specs import Placement, Recipe, Workload
 from calibrate.compare import predicted_memory
 from calibrate.predict import UNKNOWN, predict, predicted_time, verdict_of
 from tests.calibrate.made_up import CPU, GIB, gpu
@@ -54,3 +54,21 @@ def test_without_a_formula_nothing_is_said() -> None:
 )
 def test_verdicts(limit: int, verdict: str) -> None:
     assert verdict_of(Interval(8, 10, 12), limit) == verdict
+
+
+def test_one_of_several_cards_has_the_estimate_of_the_placement() -> None:
+    card = find_gpus("NVIDIA H200")[0]
+    device = gpu().model_copy(update={"memory_bytes": card.memory_bytes})
+    placement = Placement(gpus=8, sharding="fsdp2")
+    found = predict(MODEL, RECIPE, 512, device, 100 * GIB, placement=placement)
+    work = Workload(examples=48, seq_len=512, mean_seq_len=512, batch_size=48)
+    expected = estimate(MODEL, RECIPE, work, card, placement)
+    assert found.figures is not None
+    assert expected.time is not None
+    assert found.figures.peak_allocated_bytes == round(expected.memory.peak_allocated_bytes.likely)
+    assert found.figures.step_s == expected.time.step_s.likely
+    on_cpu = predict(MODEL, RECIPE, 512, CPU, 100 * GIB, placement=placement)
+    assert on_cpu.needed is not None
+    assert on_cpu.figures is not None
+    assert on_cpu.needed.low > 8 * on_cpu.figures.peak_allocated_bytes  # they share the machine's memory
+    assert on_cpu.figures.step_s is None

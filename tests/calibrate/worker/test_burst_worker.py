@@ -118,19 +118,19 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
     with pytest.raises(ImportError) as missing:
-        burst_worker._load(True)
+        burst_worker.load(True)
     assert missing.value.name == "peft"
 
 
 def test_with_cuda_what_begins_to_use_it_is_left_to_the_forks(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(burst_worker.importlib, "import_module", loaded.append)
-    assert burst_worker._load(True) is True
+    assert burst_worker.load(True) is True
     assert set(loaded) == set(burst_worker.PRELOADED)
     loaded.clear()
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
-    assert burst_worker._load(True) is True
+    assert burst_worker.load(True) is True
     assert loaded == []
-    assert burst_worker._load(False) is False
+    assert burst_worker.load(False) is False
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    assert burst_worker._load(True) is False
+    assert burst_worker.load(True) is False
