@@ -50,8 +50,13 @@ OWN_ADAPTERS = ("vectorlm", "torchtune-dist")
 """Groups of rows whose code keeps adapters in the dtype of the base."""
 OF_ITS_TIME = {
     "gist-a800-llama7b": {"transformers": "4.40"},
+    "peft-docs": {"transformers": "4.39", "peft": "0.10"},
+    "hf-blog": {"transformers": "4.40", "peft": "0.10"},
 }
-"""Versions that a group does not state: the newest when DeepSpeed 0.14.2 was."""
+"""Versions that a group does not state: the newest when DeepSpeed 0.14.2 was, and when those pages were written.
+
+Source: peft's pull request 1550 (March 2024); philschmid.de/fsdp-qlora-llama3, which installs them.
+"""
 OFFLOADS: tuple[tuple[str, StateOffload], ...] = (("params", "parameters"), ("optimizer", "optimizer"))
 """What is kept on the host, by a word of the row."""
 GBIT_OF_NODE = {"h100": 3200.0, "a100": 1600.0}

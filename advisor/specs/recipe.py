@@ -185,11 +185,9 @@ class Placement(Frozen):
         what, engine = f"offload is {self.offload}", self.effective_sharding
         if self.copies_model:
             return f"{what}, but {engine} has no offload; use fsdp2"
-        if engine == "fsdp1":
-            return f"{what}, but {engine}'s is not known; use fsdp2"
         if engine in ("zero1", "zero2") and self.offload == "parameters":
             return f"{what}, but {engine} keeps whole weights on each card; use zero3"
-        if engine in ("fsdp2", "hsdp") and self.offload == "optimizer":
+        if engine in ("fsdp1", "fsdp2", "hsdp") and self.offload == "optimizer":
             return f"{what}, but {engine} offloads parameters with it or nothing; use zero2"
         return ""
 

@@ -98,7 +98,6 @@ def test_a_trainer_with_one_engine_is_given_no_other() -> None:
         ({"gpus": 8, "nodes": 3, "network_gbit": 100.0}, "must divide gpus"),
         ({"gpus": 2, "sharding": "hsdp"}, "use fsdp2"),
         ({"gpus": 2, "sharding": "ddp", "offload": "parameters"}, "use fsdp2"),
-        ({"gpus": 2, "sharding": "fsdp1", "offload": "parameters"}, "use fsdp2"),
         ({"gpus": 2, "sharding": "fsdp1", "method": "dora"}, "use --sharding fsdp2"),
         ({"gpus": 2, "sharding": "fsdp2", "trainer": "unsloth"}, "use --sharding ddp"),
         ({"gpus": 2, "sharding": "fsdp2", "quant": "int8", "method": "qlora"}, "use --sharding ddp"),
