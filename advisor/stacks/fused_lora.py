@@ -85,7 +85,7 @@ class FusedLora(Stack):
         if normed == "full":
             made[0], made[1] = norms[0](t, made[0]), norms[1](t, made[1])
         q, k, v = (t.view(made.pop(0), shape) for shape in shapes)
-        if normed not in ("none", "full"):
+        if normed not in ("none", "full", "unit"):  # Llama 4 brings heads to unit length after RoPE
             q = norms[0](t, q)
             k = norms[1](t, k)
         return q, k, v

@@ -12,7 +12,7 @@ from tests.stacks.steps import kept, recipe_of, stack_of, step
 
 @pytest.mark.parametrize("method", ["lora", "dora", "qlora", "qdora"])
 def test_fused_lora_keeps_less(method: Any) -> None:
-    for name in ("llama", "qwen3", "gemma2", "olmo2"):
+    for name in ("llama", "qwen3", "gemma2", "olmo2", "llama4"):
         m, knobs = spec(name), {"target_modules": ("all-linear",)}
         assert kept(m, recipe_of(method, "fused_lora", **knobs)) < kept(m, recipe_of(method, **knobs)), name
 
