@@ -36,6 +36,9 @@ Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
             4 source unavailable, 130 interrupted
 """
 EXIT_NOTHING_FITS = 3
+EXIT_NOT_SURE = 5
+GATES = ("tight", "unknown", "does-not-fit")
+"""Verdicts of `advise check` that can fail a pipeline, the worst last."""
 
 
 def _complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
@@ -102,10 +105,12 @@ def _show_version(context: click.Context, option: click.Parameter, asked: bool) 
 
 @click.group("advise", cls=AdviseGroup, invoke_without_command=True, help=HELP)
 @knob_options()
+@click.option("--from", "from_file", metavar="FILE", help="judge a training configuration, as `advise check` does")
 @click.option("--simulate", is_flag=True, help="replay the job's steps through PyTorch's allocator: some seconds")
 @click.option("--simulate-steps", "steps", type=int, metavar="N", help="optimizer steps to replay")
 @click.option("--seed", type=int, metavar="N", help="of the order of the rows in --simulate  [0]")
 @click.option("--json", "as_json", is_flag=True, help="print the answer as JSON")
+@click.option("--brief", is_flag=True, help="with --json: what matters, in at most 1,200 tokens")
 @click.option("--explain", is_flag=True, help="everything: sources, bytes, other plans, prices, knobs")
 @click.option(
     "--explain-time", is_flag=True, help="list the most expensive kernels, and where each method's step spends its time"
@@ -125,10 +130,15 @@ def cli(context: click.Context, /, **given: Any) -> int:
     if context.invoked_subcommand is not None:
         _refuse_stray_flags(context.invoked_subcommand, [*knobs.values(), *given.values()])
         return 0
+    if given["from_file"] is not None:
+        _refuse_beside_from(given)
+        return _check([given["from_file"]], knobs, given["as_json"], given["explain"])
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
             raise InputError(f"no --{name} given, for example --{name} {hint}; try: {EXAMPLE}")
     target = _target_of(given["target"], given["folder"] is not None, given["force"])
+    if given["brief"] and not given["as_json"]:
+        raise InputError("--brief has no effect without --json")
     answer = _answer(knobs, given["simulate"], given["steps"], given["seed"])
     script = _script_of(answer, target, given["folder"] or "") if target or given["show_script"] else None
     written: tuple[str, ...] = ()
@@ -143,6 +153,35 @@ def cli(context: click.Context, /, **given: Any) -> int:
     if script is not None and written:
         _print_written(script, given["folder"], written, to_stderr=given["as_json"])
     return 0 if answer.recommendation else EXIT_NOTHING_FITS
+
+
+def _check(files: Sequence[str], knobs: dict[str, Any], as_json: bool, explain: bool, fail_on: str = "tight") -> int:
+    """Judge files and print what is found; the exit code. Raises UnknownName for a verdict that is none."""
+    if fail_on not in GATES:
+        raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
+    from advisor.advice.check import check
+    from advisor.configs.reading import engine_of
+
+    gpu = knobs.pop("gpu")
+    beside = [path for path in files if path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None]
+    runs = [path for path in files if path not in beside]
+    if not runs:
+        raise InputError(f"{beside[0]} says how cards share a job, not which: give the training configuration as well")
+    checked = [check(path, gpu, beside=beside, **knobs) for path in runs]
+    if as_json:
+        click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
+    else:
+        from advisor.render.check import render_check
+
+        for number, one in enumerate(checked):
+            if number:
+                click.echo()
+            render_check(one, sys.stdout, explain=explain)
+    failing = GATES[GATES.index(fail_on) :]
+    failed = [one.verdict for one in checked if one.verdict.replace("_", "-") in failing]
+    if "does_not_fit" in failed:
+        return EXIT_NOTHING_FITS
+    return EXIT_NOT_SURE if failed else 0
 
 
 def _answer(knobs: dict[str, Any], simulate: bool, steps: int | None, seed: int | None) -> Advice:
@@ -189,6 +228,11 @@ def _script_of(answer: Advice, target: Target | None, folder: str) -> TrainingFi
 
 
 def _print_json(answer: Advice, given: dict[str, Any]) -> None:
+    if given["brief"]:
+        from advisor.advice.brief import brief
+
+        click.echo(brief(answer).model_dump_json())
+        return
     click.echo(answer.model_dump_json(indent=2))
     for warning in answer.recommendation.warnings if answer.recommendation else ():
         click.echo(f"advise: warning: {warning.text}", err=True)
@@ -214,7 +258,19 @@ def _print_written(script: TrainingFile, folder: str | None, paths: Sequence[str
     import shlex
 
     start = f"cd {shlex.quote(folder)} && {script.command}" if folder else script.command
-    click.echo(f"\nWrote {' and '.join(paths)}. Start it with:\n{start}", err=to_stderr)
+    where = f" on each of the {script.machines:,} machines" if script.machines > 1 else ""
+    click.echo(f"\nWrote {' and '.join(paths)}. Start it{where} with:\n{start}", err=to_stderr)
+
+
+def _refuse_beside_from(given: dict[str, Any]) -> None:
+    """Raises InputError for a flag that does nothing for a file that is judged as it is."""
+    judging = ("from_file", "as_json", "explain")
+    for name, value in given.items():
+        if name not in judging and value not in (None, False):
+            flags = {"target": "--write", "folder": "--to", "show_script": "--script", "steps": "--simulate-steps"}
+            raise InputError(
+                f"{flags.get(name, '--' + name.replace('_', '-'))} has no effect with --from; leave it out"
+            )
 
 
 def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:
@@ -247,6 +303,21 @@ def compare(
 
         render_comparison(pairs, sys.stdout)
     return 0 if any(pair.advice.recommendation for pair in pairs) else EXIT_NOTHING_FITS
+
+
+@cli.command("check")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@knob_options()
+@click.option("--json", "as_json", is_flag=True, help="print a list of judged files as JSON")
+@click.option("--explain", is_flag=True, help="every key, and every change that is worth knowing")
+@click.option("--fail-on", metavar="VERDICT", default="tight", help=f"least bad verdict that fails: {', '.join(GATES)}")
+def check_command(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **knobs: Any) -> int:
+    """Judge training configurations before they are launched: does exactly this run fit?
+
+    Reads YAML of Axolotl, LLaMA-Factory and TRL; flags win over a file. Exits with 0 where all fit, 3 where one does
+    not, 5 where it is not known or only just fits.
+    """
+    return _check(files, knobs, as_json, explain, fail_on)
 
 
 @cli.command("data")

@@ -33,6 +33,7 @@ from typing import (
 )
 
 from advisor.errors import BadValue, InputError, UnknownName
+from advisor.json_text import json_text
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
@@ -180,7 +181,7 @@ class Frozen:
 
     def model_dump_json(self, *, indent: int | None = None) -> str:
         """The fields as a JSON object."""
-        return _adapter(type(self)).dump_json(self, indent=indent).decode()
+        return json_text(self, indent)
 
     @classmethod
     def model_validate(cls, values: Mapping[str, Any]) -> Self:

@@ -29,6 +29,7 @@ class TermName(StrEnum):
     WORKSPACE = "cuBLAS workspace"
     FRAGMENTATION = "fragmentation"
     CONTEXT = "CUDA context"
+    COMMUNICATION = "NCCL's buffers"
 
     @classmethod
     def _missing_(cls, value: object) -> TermName | None:

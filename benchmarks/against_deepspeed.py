@@ -13,6 +13,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from advisor.costs.rank_memory import predict_rank_memory
@@ -22,6 +23,8 @@ from tests.decoders.tiny import config, recipe, spec
 PHASES = ("forward", "backward", "optimizer")
 MARK = "phase: "
 BUCKET = 60_000
+SCALAR_BYTES = 8
+"""A number that multiplies a tensor, kept for backward: on the host beside a card, as a generator's state is."""
 
 
 class Found(NamedTuple):
@@ -54,6 +57,8 @@ def real(
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
     import deepspeed
 
+    torch.backends.mkldnn.enabled = False  # its products have buffers of their own, which no card has
+    constants = _constants()
     model = build_model(config(name, 4), r, fake=False)
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     groups = [[p for n, p in trained if ("norm" in n or "bias" in n) is kind] for kind in (False, True)]
@@ -83,37 +88,50 @@ def real(
             engine.step()
 
     step()
-    step()
-    return _watched(step)
+    return _watched(step, constants)
 
 
-def _watched(step: Any) -> Found:
-    """Allocations of a step, by phase."""
+def _watched(step: Callable[[], None], constants: frozenset[int]) -> Found:
+    """Allocations of a step, by phase; what another step before it left is known to the profiler."""
     import gc
 
-    from torch.profiler import ProfilerActivity, profile
+    import torch
+    from torch.profiler import ProfilerActivity, profile, record_function
 
     from calibrate.worker.cpu_memory import MEMORY_EVENT, living_storages, rounded
 
-    gc.collect()
-    real_ones = [one.nbytes() for one in living_storages() if one.device.type != "meta"]
-    live = static = sum(map(rounded, real_ones))
+    host = (SCALAR_BYTES, torch.get_rng_state().nbytes)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
+        gc.collect()
+        real_ones = [one for one in living_storages() if one.device.type != "meta" and one._cdata not in constants]
+        live = static = sum(rounded(one.nbytes()) for one in real_ones)
+        with record_function(MARK):
+            pass
+        step()
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == MEMORY_EVENT or e.name().startswith(MARK)]
-    peaks = dict.fromkeys(PHASES, 0)
-    phase = PHASES[0]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        if event.name() == MEMORY_EVENT:
-            live += rounded(event.nbytes())
-            if "DUMP" in os.environ and abs(event.nbytes()) > int(os.environ["DUMP"]):
-                print(f"{event.nbytes():>12,} {live - static:>12,}")
-        else:
+    peaks, phase = dict.fromkeys(PHASES, 0), ""
+    events.sort(key=lambda e: e.start_ns())
+    first = next(index for index, event in enumerate(events) if event.name() == MARK)
+    for event in events[first + 1 :]:
+        if event.name() != MEMORY_EVENT:
             phase = event.name()[len(MARK) :]
-            if "DUMP" in os.environ:
-                print(phase)
-        peaks[phase] = max(peaks[phase], live - static)
+        elif abs(event.nbytes()) not in host:
+            live += rounded(event.nbytes())
+        peaks[phase or PHASES[0]] = max(peaks[phase or PHASES[0]], live - static)
     return Found(static, peaks)
+
+
+def _constants() -> frozenset[int]:
+    """Tensors of the libraries themselves, which belong to no model."""
+    import peft  # noqa: F401
+    import torch
+    from bitsandbytes.functional import quantize_4bit
+
+    from calibrate.worker.cpu_memory import living_storages
+
+    quantize_4bit(torch.zeros(64), compress_statistics=True, quant_type="nf4")
+    return frozenset(one._cdata for one in living_storages())
 
 
 def compared(name: str, method: str, sharding: str, ranks: int, shape: tuple[int, int], knobs: list[str]) -> str:
@@ -131,7 +149,7 @@ def compared(name: str, method: str, sharding: str, ranks: int, shape: tuple[int
             return f"{name} {method} {sharding} N={ranks}: {out.stderr.strip().splitlines()[-1:]}"
         found.append([int(one) for one in lines[0].split()[1:]])
     static, *peaks = (max(one) for one in zip(*found, strict=True))
-    placement = Placement(gpus=ranks, sharding=sharding, bucket_elements=BUCKET)
+    placement = Placement(gpus=ranks, sharding=sharding, bucket_elements=BUCKET, configs="llamafactory")
     p = predict_rank_memory(m, r, placement, *shape, device="cpu")
     base = sum(p.static_blocks.values())
     parts = [f"static {static:,} {base - static:+,}"]

@@ -3,44 +3,28 @@
     python -m benchmarks.published_several_times FILE.jsonl
 
 FILE holds one published run a line. Left out, each with its reason: runs with other kernels or under torch.compile,
-with selective checkpointing, on the host's memory, and of engines that are not here. MPT (llm-foundry) is taken as a
-StarCoder2 of its widths, which has the same products; FSDP1 as FSDP2 where FSDP1 is not here. The network of a node is
-what the row says, and otherwise that of the cloud machines of that card. Rows of more than 4,096 tokens are also summed
-up apart: these runs may be older than FlashAttention 2, whose rates are ours. Nothing is fitted. Exits with 1 when the
-median error exceeds 15 %, fewer than 80 % are inside their interval, or scaling is off by more than 8 %.
+with selective checkpointing, on the host's memory, and of engines that are not here. Rows of more than 4,096 tokens
+are also summed up apart: these runs may be older than FlashAttention 2, whose rates are ours. Nothing is fitted.
+Exits with 1 when the median error exceeds 15 %, fewer than 80 % are inside their interval, or scaling is off by more
+than 8 %.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from advisor.catalog import find_gpus, find_model
 from advisor.costs.estimation import estimate_time
 from advisor.errors import AdvisorError
 from advisor.interval import Interval
-from advisor.specs import Model, ModelSpec, Placement, Recipe, Workload
 from advisor.validation.figures import Row
+from benchmarks.several_rows import card_of, model_of, placement_of, recipe_of, rows_of, work_of
 
 MEDIAN_BAR, INSIDE_BAR, SCALING_BAR = 0.15, 0.8, 0.08
-MPT = re.compile("mpt")
 SHORT = 4096
 """Tokens of a row up to which attention is a small part of the work."""
-CARDS = {
-    "NVIDIA H100 80GB": "h100",
-    "NVIDIA H100 80GB (DGX)": "h100",
-    "NVIDIA A100-80GB": "a100-80gb",
-    "NVIDIA A800-80GB": "a800",
-    "NVIDIA H20 96GB": "h20",
-}
-GBIT_OF_NODE = {"h100": 3200.0, "a100": 1600.0}
-"""Of eight ports where a row does not say: a DGX H100, and the machines with A100 of the same source."""
 
 
 class Compared(NamedTuple):
@@ -77,75 +61,9 @@ def refusal(row: Row) -> str:
     return ""
 
 
-def model_of(row: Row) -> Model:
-    """The row's model."""
-    if not MPT.search(row["model_id"]):
-        return find_model(row["model_id"])
-    facts, plain = row["model_facts"], find_model("starcoder2-3b")
-    assert isinstance(plain, ModelSpec)
-    heads = facts["n_heads"]
-    widths = {"num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": facts["d_model"] // heads}
-    sizes = {"hidden_size": facts["d_model"], "intermediate_size": facts["expansion_ratio"] * facts["d_model"]}
-    return plain.model_copy(
-        update={
-            **widths,
-            **sizes,
-            "name": row["model_id"].split("/")[1],
-            "num_hidden_layers": facts["n_layers"],
-            "vocab_size": facts["vocab_size"],
-            "sliding_window": 0,
-        }
-    )
-
-
-def recipe_of(row: Row) -> Recipe:
-    """The row's recipe."""
-    half = "float16" if "float16" in row["compute_dtype"] and "bfloat16" not in row["compute_dtype"] else "bfloat16"
-    full32 = row["base_dtype"].startswith("float32")
-    pure = row["compute_dtype"].startswith("pure") or row["group"] == "vectorlm"
-    attention = row.get("attn_impl") or ""
-    adapters: dict[str, Any] = {}
-    if row["method"] != "full":
-        names = [name for name in row.get("target_modules") or ("q_proj", "v_proj") if name != "c_attn"]
-        adapters = {"target_modules": tuple(names), "rank": row.get("rank", 16)}
-        adapters["adapter_dtype"] = half if pure else "float32"
-    return Recipe(
-        method=row["method"],
-        quant=row["quant"],
-        base_dtype="float32" if full32 else half,
-        autocast=not pure,
-        optimizer="adamw_foreach",
-        attention="flash" if "flash_att" in attention or "flash att" in attention else "sdpa",
-        stack=("transformers-4.48", "peft-0.13", "bitsandbytes-0.43") if row["group"] == "fms-accel" else (),
-        gradient_checkpointing=bool(row["gradient_checkpointing"]),
-        micro_batch=row["micro_batch"],
-        gradient_accumulation=row["grad_accum"],
-        **adapters,
-    )
-
-
-def placement_of(row: Row) -> Placement:
-    """The row's cards and what joins them."""
-    cards, nodes = row["num_gpus"], row["num_nodes"]
-    if cards == 1:
-        return Placement()
-    sharding = row["sharding"]
-    if sharding == "fsdp1" and find_spec("advisor.engines.fsdp1") is None:
-        sharding = "fsdp2"
-    network = 0.0
-    if nodes > 1:
-        said = re.search(r"(\d+) Gbps", row["interconnect"])
-        of_node = float(said[1]) if said else GBIT_OF_NODE["h100" if "H100" in row["gpu"] else "a100"]
-        network = of_node / (cards // nodes)
-    reshard = row.get("sharding_detail") != "SHARD_GRAD_OP"
-    return Placement(gpus=cards, nodes=nodes, sharding=sharding, reshard=reshard, network_gbit=network)
-
-
 def compared(row: Row) -> Compared:
     """The row beside its estimate. Raises AdvisorError where an engine or a model refuses it."""
-    work = Workload(examples=1, seq_len=row["seq_len"], mean_seq_len=row["seq_len"])
-    card = find_gpus(CARDS.get(row["gpu"], row["gpu"]))[0]
-    found = estimate_time(model_of(row), recipe_of(row), work, card, placement_of(row))
+    found = estimate_time(model_of(row), recipe_of(row), work_of(row), card_of(row), placement_of(row))
     assert found is not None
     return Compared(row, float(row["step_time_s"]), found.step_s)
 
@@ -185,7 +103,7 @@ def misses(several: list[Compared], scaling: dict[str, float]) -> bool:
 
 def main(path: str) -> int:
     """Print every row and the table; returns 1 where a bar is missed."""
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    rows = rows_of(path)
     found: list[Compared] = []
     left_out: dict[str, int] = {}
     for row in rows:

@@ -70,6 +70,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "padding_free": {"padding": "none"},
     "pure_bf16": {"base_dtype": "bfloat16"},
     "neftune": {"neftune": 15.0},
+    "quantize_moe_experts": {"quantize_experts": True},
 }
 BY_ITSELF = "fused LoRA kernels (axolotl, switched on by itself)"
 KERNEL_WORDS = {

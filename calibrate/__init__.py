@@ -1,6 +1,7 @@
 """calibrate: measures what `advise` estimates.
 
     from calibrate import EstimateCallback # a transformers TrainerCallback; loads torch and transformers
+    from calibrate import preflight        # whether a run that is about to start fits
 
 Everything else is the command `calibrate`. Importing the package loads nothing.
 """
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from calibrate.worker.callback import EstimateCallback
+    from calibrate.worker.preflight import preflight
 
-__all__ = ["EstimateCallback"]
+__all__ = ["EstimateCallback", "preflight"]
+
+_HOMES = {"EstimateCallback": "calibrate.worker.callback", "preflight": "calibrate.worker.preflight"}
 
 
 def __getattr__(name: str) -> object:
-    if name != "EstimateCallback":
+    if name not in _HOMES:
         raise AttributeError(f"module 'calibrate' has no attribute {name!r}")
     # By its name as a text: torch stays out of every process that only imports the package.
-    return importlib.import_module("calibrate.worker.callback").EstimateCallback
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -198,7 +198,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         ((*JOB, "--dropout", "1"), "less than 1"),
         ((*JOB, "--seq-len", "9" * 5000), "1 to 10,000,000"),
         ((*JOB, "--trainer", "axolotle"), "did you mean"),
-        ((*JOB, "--sharding", "pipeline", "--gpus", "8"), "known: none, ddp, fsdp2"),
+        ((*JOB, "--sharding", "pipeline", "--gpus", "8"), "known: none, ddp, fsdp1, fsdp2"),
         ((*JOB, "--micro-batch", "3", "--batch-size", "16"), "must be a multiple of --micro-batch"),
         ((*JOB, "--mean-seq-len", "4096", "--seq-len", "2048"), "at most --seq-len"),
         ((*JOB, "--no-such-flag"), "--no-such-flag"),
@@ -388,7 +388,7 @@ def test_a_closed_output_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: compare, data, explain, gpus"),
+        (("--model", "llama-8b", "--gpu", "24", "GB"), "unknown command 'GB'; commands: check, compare, data, explain"),
         ((*JOB, "--packing", "yes"), "switches take no value"),
         ((*JOB, "--compile"), "torch.compile changes memory and time"),
     ],

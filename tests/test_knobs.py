@@ -128,7 +128,7 @@ def test_only_numbers_have_ranges() -> None:
 def test_what_means_nothing_for_a_method() -> None:
     adapters = {"rank", "alpha", "target_modules", "variant", "dropout", "adapter_dtype", "magnitude_dtype"}
     widths = {"quant_bits", "quant_group"}
-    quantized = {"quant", "double_quant", "kbit_upcast", *widths}
+    quantized = {"quant", "double_quant", "kbit_upcast", "quantize_experts", *widths}
     assert {method: set(idle_knobs(method)) for method in METHODS} == {
         "full": adapters | quantized | {"modules_to_save", "trained_dtype"},
         "lora": quantized | {"magnitude_dtype", "optimizer_in_backward"},

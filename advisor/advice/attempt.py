@@ -19,7 +19,7 @@ from advisor.rules.savings import TRAINS_OTHERWISE
 from advisor.rules.wording import DISPLAY, FORMULA, how, needs
 from advisor.specs import Method, ModelSpec
 from advisor.stacks import stack_for
-from advisor.units import format_gib, format_seconds
+from advisor.units import MIB, format_gib, format_seconds
 
 
 class Attempt(NamedTuple):
@@ -84,7 +84,7 @@ def _held_for_good(job: Job, method: Method) -> int:
 def _costs(plan: Plan) -> tuple[str, ...]:
     """Time, memory of the host, and what is not known of the step, each in a few words."""
     texts = [f"likely {format_seconds(plan.time.total_s.likely)}"] if plan.time is not None else []
-    if plan.memory.host_bytes:
+    if plan.memory.host_bytes >= MIB:
         texts.append(f"{format_gib(plan.memory.host_bytes)} GiB of the host's memory")
     if plan.evidence.unknown:
         texts.append(f"it likely fits; not known: {plan.evidence.unknown[0]}")

@@ -20,6 +20,7 @@ from advisor.specs import (
     METHODS,
     Estimate,
     GpuSpec,
+    MemoryEstimate,
     Method,
     Model,
     ModelSpec,
@@ -28,6 +29,7 @@ from advisor.specs import (
     TimeEstimate,
     Workload,
 )
+from advisor.units import GIB
 
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 Estimator = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], Estimate]
 Timer = Callable[[Model, Recipe, Workload, GpuSpec, Placement, DeviceProfile | None], TimeEstimate | None]
 
+WORSE: tuple[Verdict, ...] = ("fits", "tight", "does_not_fit")
 WITHOUT_BF16 = ("Kepler", "Maxwell", "Pascal", "Volta", "Turing")
 DEFAULT_EVAL_BATCH = 8
 """per_device_eval_batch_size of transformers 5.23's TrainingArguments."""
@@ -139,8 +142,16 @@ def has_bf16(card: GpuSpec) -> bool:
 
 def verdict_of(estimate: Estimate, memory_bytes: int) -> Verdict:
     """The verdict on what an estimate says must fit; nothing surely fits in which something runs that is not known."""
-    found = fit_of(estimate.memory.needed_bytes, memory_bytes)
+    fits = fit_of(estimate.memory.needed_bytes, memory_bytes), host_fit(estimate.memory, estimate.placement)
+    found = max(fits, key=WORSE.index)
     return "tight" if found == "fits" and estimate.evidence.unknown else found
+
+
+def host_fit(memory: MemoryEstimate, placement: Placement | None) -> Verdict:
+    """The same of a machine's memory, where it is given."""
+    if placement is None or memory.machine_bytes is None or not placement.host_memory_gb:
+        return "fits"
+    return fit_of(memory.machine_bytes, int(placement.host_memory_gb * GIB))
 
 
 def fit_of(needed: Interval, memory_bytes: int) -> Verdict:
@@ -183,7 +194,7 @@ def first_recipe(job: Job, method: Method) -> Recipe:
         "target_modules": job.default_targets,
         "eval_batch": DEFAULT_EVAL_BATCH if job.workload.eval_examples else 0,
     }
-    if not job.placement.copies_model and method in ("qlora", "qdora"):
+    if job.placement.spreads_weights and method in ("qlora", "qdora"):
         preset["kbit_upcast"] = False  # trl 1.16, experimental/utils.py, prepare_peft_model: not on shards
     fixed = {**job.question.recipe_fields, **stored_fields(job.model, method)}
     return build_recipe(method, fixed, preset, defaults)

@@ -70,7 +70,10 @@ def _difference(job: Job, row: Candidate, kernels: SequenceKernels) -> str:
     needed = f"needs {gib[0]} GiB" + (f" in place of {gib[1]}" if gib[0] != gib[1] else ", as before")
     if ours.time is None or theirs.time is None:
         return needed
-    return f"{needed}, and takes {theirs.time.total_s.likely / ours.time.total_s.likely:.2f} times as long"
+    times = theirs.time.total_s.likely / ours.time.total_s.likely
+    return (
+        f"{needed}, and takes {times:.2f} times as long" if times >= 0.01 else f"{needed}, in less than 1 % of the time"
+    )
 
 
 def _packing(names: str, counted: SequenceKernels) -> str:

@@ -18,10 +18,11 @@ from advisor.errors import BadValue
 from advisor.images import with_pictures
 from advisor.knobs import Question
 from advisor.knobs.task import on_task
+from advisor.parameters.layers import layer_groups
 from advisor.parameters.own_weights import check_own_weights, fails_quantized
 from advisor.parameters.paths import named_by
 from advisor.parameters.replacing import VERA_RANK
-from advisor.parameters.targets import resolve_targets
+from advisor.parameters.targets import adapts_experts, resolve_targets
 from advisor.rules.lora_for_speed import DEFAULT_RANK, HIGH_RANK, MANY_EXAMPLES
 from advisor.specs import CAUSAL, METHODS, QUANTIZED_METHODS, REPLACING, GpuSpec, Method, Model, ModelSpec, TracedModel
 
@@ -83,6 +84,10 @@ def posed(asked: Asked) -> Posed:
     if question.method is None and isinstance(spec, ModelSpec) and fails_quantized(spec):
         methods = tuple(method for method in methods if method not in QUANTIZED_METHODS)
     job = _job(asked, question, spec, preset)._replace(methods=methods)
+    if job.placement.gpus > 1 and isinstance(spec, ModelSpec):
+        from advisor.advice.sharding import with_only_engine  # loaded where several cards share a job
+
+        job = with_only_engine(job)
     if job.placement.gpus > 1 and question.method is None and not job.placement.copies_model:
         from advisor.engines.limits import refusal  # loaded where several cards share a job
 
@@ -143,12 +148,28 @@ def _check(question: Question, spec: Model) -> None:
     if isinstance(spec, ModelSpec):
         if question.target_modules is not None and question.method != "full":
             resolve_targets(spec, question.target_modules)
+        if question.quantize_experts:
+            _check_experts(question, spec)
         if question.variant in REPLACING and question.method not in ("lora", "qlora"):
             raise BadValue("--variant", question.variant, "must be asked for with --method lora or --method qlora")
         if question.modules_to_save or question.trained_layers:
             check_own_weights(spec, question.modules_to_save or (), question.trained_layers or 0)
         if spec.task in ("embeddings", "classification") and question.packing:
             raise BadValue("--packing", "on", f"{spec.name} is trained on whole texts, one a row; leave it out")
+
+
+def _check_experts(question: Question, spec: ModelSpec) -> None:
+    """Raises BadValue for a model without stacks of experts, and for what nobody knows a step with such stacks of."""
+    why, targets, dora = "", question.target_modules or ("all-linear",), question.method in ("dora", "qdora")
+    reached = any(adapts_experts(part, targets, dora, question.dropout or 0.0) for part, _ in layer_groups(spec))
+    if not spec.num_experts or spec.experts == "linears":
+        why = f"{spec.name} has no stacks of experts; leave it out"
+    elif spec.mlp == "llama4_experts":
+        why = f"what a step of {spec.architecture} does with stacks of experts in 4 bits is not known; leave it out"
+    elif question.method != "full" and reached:
+        why = "what a step does with adapters on stacks of experts in 4 bits is not known; name --target-modules"
+    if why:
+        raise BadValue("--quantize-experts", "on", f"must not be asked for: {why}")
 
 
 def _preset_of(preset: Preset, question: Question, method: Method, spec: Model) -> dict[str, object]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from advisor.advice.attempt import Attempt
 from advisor.advice.catalogs import Catalog
-from advisor.advice.job import Job, first_recipe
+from advisor.advice.job import Job, first_recipe, host_fit
 from advisor.advice.posing import Asked, posed
 from advisor.advice.search import last_that_fits
 from advisor.answer import Candidate, Change
@@ -41,7 +41,13 @@ _SURER_SHOWN = 3
 
 def remedies(job: Job, asked: Asked, rows: Mapping[Method, Candidate], catalog: Catalog) -> tuple[Change, ...]:
     """Everything that would make the job fit, the least change first."""
-    attempt = Attempt(asked, nearest(rows).method, catalog)
+    row = nearest(rows)
+    attempt = Attempt(asked, row.method, catalog)
+    if (
+        row.memory.needed_bytes.likely <= job.smallest_card.memory_bytes
+        and host_fit(row.memory, row.placement) != "fits"
+    ):
+        return (*_on_the_cards(attempt), *_saving(attempt, job), *_smaller_model(attempt, job))
     return (
         *_letting_go(attempt),
         *_other_methods(attempt, job, rows),
@@ -59,6 +65,15 @@ def surer(asked: Asked, job: Job, row: Candidate, catalog: Catalog) -> tuple[Cha
     found = (*_single(attempt, _open_savings(attempt, job)), *_other_code(attempt, job))
     fitting = [one.model_copy(update={"code": TIGHT}) for one in found if one.plan and one.plan.verdict == "fits"]
     return tuple([one for one in fitting if not one.changes_training] or fitting)[:_SURER_SHOWN]
+
+
+def _on_the_cards(attempt: Attempt) -> Iterator[Change]:
+    """Nothing on the host, whose memory is too small."""
+    freed = attempt._replace(asked=attempt.asked._replace(question=attempt.asked.question.leaving_open("offload")))
+    job = freed.posed({})
+    outcome = attempt.fits(job)
+    if job is not None and outcome is not None:
+        yield attempt.change("Leave --offload out", job, outcome, knobs=("offload",))
 
 
 def _letting_go(attempt: Attempt) -> Iterator[Change]:
@@ -113,6 +128,8 @@ def _open_savings(attempt: Attempt, job: Job) -> Iterator[Switched]:
     spread = job.placement.gpus > 1 and question.sharding != "ddp"
     if spread and method == "full" and recipe.autocast and not {"autocast", "base_dtype"} & {*fixed}:
         yield Switched("autocast", False)  # weights that are spread then stay in 16 bits
+    if spread and "offload" not in fixed and recipe.offload == "none":
+        yield Switched("offload", "parameters")
     yield from switchable(trainer, question, job.model, recipe)
     for name in _SAVINGS:
         if preset.get(name) != SAVING[name] and name not in fixed and name not in idle:

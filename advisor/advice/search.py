@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
-from advisor.advice.job import Job, first_recipe, verdict_of
+from advisor.advice.job import Job, first_recipe, host_fit, verdict_of
 from advisor.answer import Verdict
 from advisor.rules.lora_for_speed import DEFAULT_RANK
 from advisor.specs import EMBEDS, Estimate, Method
@@ -189,7 +189,7 @@ def _best_at_rank(job: Job, method: Method) -> Outcome:
     if found:
         best = min(found.values(), key=_least_memory) if job.smallest else fastest(tuple(found.values()))
         least = grid.smallest(best.recipe.expandable_segments)
-        return Outcome(best, "fits", least, tuple(found.values()))
+        return Outcome(best, host_fit(best.memory, best.placement), least, tuple(found.values()))
     best = grid.smallest(grid.segments[-1])
     return Outcome(best, verdict_of(best, grid.memory_bytes), best, ())
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from advisor.advice.candidates import best, plan_of
 from advisor.advice.job import Job
 from advisor.advice.search import Outcome, best_outcome
-from advisor.advice.sharding import OPEN, runnable
+from advisor.advice.sharding import open_to, runnable
 from advisor.answer import Candidate, Spread
 from advisor.errors import InputError
 from advisor.specs import GpuSpec, Method, ModelSpec
@@ -24,7 +24,7 @@ def by_engine(job: Job, row: Candidate, stand_ins: tuple[GpuSpec, ...]) -> tuple
     if row.placement is None or not isinstance(job.model, ModelSpec):
         return ()
     job, found = _like(job, row), []
-    others = OPEN if row.placement.offload == "none" else ()
+    others = open_to(job, row.method) if row.placement.offload == "none" else ()
     for placement in runnable(job, row.method, row.placement, dict.fromkeys((row.sharding, *others))):
         at = job._replace(placement=placement, placements={})
         try:

@@ -8,25 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from advisor.advice.job import Job, first_recipe
+from advisor.advice.job import WORSE, Job, first_recipe
 from advisor.advice.search import BAND, Outcome, best_outcome
 from advisor.engines.limits import refusal
 from advisor.errors import InputError
+from advisor.libraries import libraries_of
 from advisor.specs import Method, Placement, Sharding, TracedModel
 
-OPEN: tuple[Sharding, ...] = ("ddp", "fsdp2")
+FIRST: tuple[Sharding, ...] = ("ddp", "fsdp2")
+"""FSDP2 has replaced FSDP1, which is asked for by name."""
+DEEPSPEED: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
+"""Tried for adapters only where none of FIRST surely fits: DeepSpeed trains them in 16 bits (engines.zero)."""
+OPEN = (*FIRST, *DEEPSPEED)
 """What is tried, in the order in which it is preferred."""
-_ORDER = ("fits", "tight", "does_not_fit")
+ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",)}
+"""Of trainers, by the code of their stack, that have one engine for several cards.
+
+Source: litgpt 0.5, finetune/full.py and lora.py, setup: FSDPStrategy for more than one device.
+"""
 
 
-def placements(job: Job, method: Method) -> Iterator[Placement]:
-    """The placements that a method is searched under: the question's own, or one for each engine that can run it."""
-    asked = job.placement
-    offloaded = asked.offload != "none"
-    if job.question.sharding is not None or offloaded or isinstance(job.model, TracedModel):
-        yield asked
-        return
-    yield from runnable(job, method, asked, OPEN)
+def is_open(job: Job) -> bool:
+    """Whether the engine is to be found: not with one that was asked for, by its name or for what it offloads."""
+    asked = job.question.sharding is not None or job.placement.sharding != "none"
+    return not asked and job.placement.offload == "none" and not isinstance(job.model, TracedModel)
+
+
+def open_to(job: Job, method: Method) -> tuple[Sharding, ...]:
+    """The engines that the trainer of a job can use."""
+    return ONLY.get(libraries_of(first_recipe(job, method).stack).code, OPEN)
+
+
+def with_only_engine(job: Job) -> Job:
+    """The job under the one engine that its trainer has, where it has one and the question names none."""
+    engines = open_to(job, job.methods[0])
+    if len(engines) > 1 or job.question.sharding is not None or job.placement.sharding != "none":
+        return job
+    return job._replace(placement=job.placement.model_copy(update={"sharding": engines[0]}))
 
 
 def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Sharding]) -> Iterator[Placement]:
@@ -39,22 +57,38 @@ def runnable(job: Job, method: Method, like: Placement, engines: Iterable[Shardi
 
 
 def outcomes(job: Job, method: Method) -> list[Outcome]:
-    """The best plan of a method under each placement."""
+    """The best plan of a method under the question's own placement, or under each engine that can run it.
+
+    Raises InputError where none can.
+    """
+    refused: list[InputError] = []
+    if not is_open(job):
+        found = _tried(job, method, [job.placement], refused)
+    else:
+        found = _tried(job, method, runnable(job, method, job.placement, FIRST), refused)
+        if method == "full" or all(one.verdict != "fits" for one in found):
+            found += _tried(job, method, runnable(job, method, job.placement, DEEPSPEED), refused)
+    if refused and not found:
+        raise refused[-1]
+    return found
+
+
+def _tried(job: Job, method: Method, placements: Iterable[Placement], refused: list[InputError]) -> list[Outcome]:
+    """The best plan under each placement; what cannot be run is added to `refused`."""
     found = []
-    for placement in placements(job, method):
+    for placement in placements:
         try:
             found.append(best_outcome(job._replace(placement=placement), method))
-        except InputError:
-            if job.question.sharding is not None:
-                raise
+        except InputError as error:
+            refused.append(error)
     return found
 
 
 def best_placed(job: Job, method: Method) -> Outcome:
     """The best of `outcomes`: what fits, then what is fastest; where memory is what matters, what needs the least."""
     found = outcomes(job, method)
-    best = min(_ORDER.index(one.verdict) for one in found)
-    found = [one for one in found if _ORDER.index(one.verdict) == best]
+    best = min(WORSE.index(one.verdict) for one in found)
+    found = [one for one in found if WORSE.index(one.verdict) == best]
     if job.smallest or best or any(one.estimate.time is None for one in found):
         return min(found, key=lambda one: one.estimate.memory.needed_bytes.high)
     within = BAND * min(_seconds(one) for one in found)

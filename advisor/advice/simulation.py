@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from advisor.advice.job import Job, fit_of
+from advisor.advice.job import WORSE, Job, fit_of, host_fit
 from advisor.answer import Candidate, Change, Reason, Simulation
-from advisor.costs.card_memory import replayed_memory, within_card
+from advisor.costs.card_memory import communication_of, replayed_memory, within_card
 from advisor.costs.device import profile_for
 from advisor.costs.machine_code import COMPILED
 from advisor.costs.peaks import ALLOCATED_SPREAD
@@ -97,7 +97,7 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     found = simulated(
         job.model, recipe, workload, steps, asked.seed, aside, ALLOCATED_SPREAD, capability, on_step, every, stack
     )
-    context = profile.context_bytes
+    context = profile.context_bytes.plus(communication_of(card, job.placement))
     beginnings = [one.needed_bytes for one in row.memory.moments if one.name in ("loading", "preparation")]
     needed, each = row.memory.needed_bytes, [row.memory.needed_bytes]
     if found.needed is not None:
@@ -106,7 +106,8 @@ def replayed(job: Job, row: Candidate, asked: Simulating, progress: Progress | N
     memory = within_card(replayed_memory(row.memory, found.reserved, needed, context), card.memory_bytes, context)
     evidence = row.evidence.model_copy(update={"memory": f"{row.evidence.memory}; {_replay_text(found.steps)}"})
     chance = chance_beyond(each, card.memory_bytes)
-    verdict = fit_of(memory.needed_bytes, card.memory_bytes)
+    fits = fit_of(memory.needed_bytes, card.memory_bytes), host_fit(memory, row.placement)
+    verdict = max(fits, key=WORSE.index)
     simulation = Simulation(
         steps=found.steps,
         seed=asked.seed,
@@ -233,6 +234,8 @@ def _held(job: Job, way: _Remedy, steps: int, seed: int, aside: list[int], evalu
     stack, capability = stack_for(way.recipe, card, job.workload), card.compute_capability
     simulator = Simulator(job.model, way.recipe, [whole, short], aside, stack, capability)
     if way.recipe.expandable_segments:
-        context = (job.profile or profile_for(job.smallest_card)).context_bytes.likely
-        return simulator.reserved_bytes(whole), job.estimate(way.recipe).memory.needed_bytes.likely - context
+        aside_bytes = (
+            (job.profile or profile_for(card)).context_bytes.plus(communication_of(card, job.placement)).likely
+        )
+        return simulator.reserved_bytes(whole), job.estimate(way.recipe).memory.needed_bytes.likely - aside_bytes
     return simulator.reserved_bytes(whole), simulator.needed_bytes(short)

@@ -16,6 +16,8 @@ from advisor.specs import KNOWN, Model, ModelSpec, Placement, Workload
 if TYPE_CHECKING:
     from advisor.dataset.summary import Measured
 
+CONFIGURED = ("axolotl", "llamafactory", "ms-swift")
+"""Trainers that ship DeepSpeed configs with sizes of their own."""
 DEFAULT_EXAMPLES = 10_000
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_SEQ_LEN = 1024
@@ -31,6 +33,8 @@ def placement_of(question: Question) -> Placement:
     if question.state_offload:
         given["offload"] = question.state_offload
         given.setdefault("sharding", "fsdp2" if question.state_offload == "parameters" else "zero2")  # that have it
+    if question.trainer in CONFIGURED:
+        given["configs"] = question.trainer
     return Placement(**{"gpus": question.gpus or 1, **given})
 
 

@@ -10,6 +10,7 @@ DENSE: dict[str, Architecture] = {
     ),
     "arcee": Architecture(),
     "bloom": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_bloom.py, BloomForCausalLM: loss_fct
         # modeling_bloom.py, BloomBlock.__init__: self.self_attention
         linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
         embedding_name="word_embeddings",  # modeling_bloom.py, BloomModel.__init__: self.word_embeddings
@@ -56,6 +57,7 @@ DENSE: dict[str, Architecture] = {
         refused_in_peft=("out_proj",),
     ),
     "falcon": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_falcon.py, FalconForCausalLM: loss_fct
         # modeling_falcon.py, FalconDecoderLayer.__init__: self.self_attention
         linear_paths=("transformer.h.{}.self_attention", "transformer.h.{}.mlp"),
         embedding_name="word_embeddings",  # modeling_falcon.py, FalconModel.__init__: self.word_embeddings
@@ -140,6 +142,7 @@ DENSE: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_glm4.py, apply_rotary_pos_emb: q_embed = torch.cat([q_embed, q_pass], dim=-1)
     ),
     "gpt2": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_gpt2.py, GPT2LMHeadModel: loss_fct
         linears_are_conv1d=True,  # modeling_gpt2.py, GPT2Attention.__init__: self.c_attn = Conv1D(...)
         # modeling_gpt2.py, GPT2Block.__init__: self.attn
         linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
@@ -152,6 +155,7 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt2.py, GPT2Block.forward: hidden_states = attn_output + residual
     ),
     "gpt_bigcode": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_gpt_bigcode.py, GPTBigCodeForCausalLM: loss_fct
         # modeling_gpt_bigcode.py, GPTBigCodeBlock.__init__: self.attn
         linear_paths=("transformer.h.{}.attn", "transformer.h.{}.mlp"),
         embedding_name="wte",  # modeling_gpt_bigcode.py, GPTBigCodeModel.__init__: self.wte
@@ -163,6 +167,7 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_gpt_bigcode.py, GPTBigCodeBlock.forward: attn_output + residual
     ),
     "gpt_neox": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_gpt_neox.py, GPTNeoXForCausalLM: loss_fct
         # modeling_gpt_neox.py, GPTNeoXLayer.__init__: self.attention
         linear_paths=("gpt_neox.layers.{}.attention", "gpt_neox.layers.{}.mlp"),
         embedding_name="embed_in",  # modeling_gpt_neox.py, GPTNeoXModel.__init__: self.embed_in
@@ -230,10 +235,12 @@ DENSE: dict[str, Architecture] = {
         # modeling_mamba2.py, Mamba2ForCausalLM.forward: self.lm_head(...).float()
         logits_in_float=True,
     ),
-    "mistral": Architecture(),
+    # transformers 4.47 and 4.48, modeling_mistral.py, MistralFlashAttention2.forward: repeat_kv
+    "mistral": Architecture(flash_repeats_before=(4, 48)),
     # modeling_mllama.py, MllamaCrossAttentionDecoderLayer; MllamaTextModel.forward passes it over on rows of text
     "mllama_text_model": Architecture(layer="mllama"),
     "mpt": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_mpt.py, MptForCausalLM: loss_fct
         # modeling_mpt.py, MptBlock.__init__: self.ffn
         linear_paths=("transformer.blocks.{}.attn", "transformer.blocks.{}.ffn"),
         embedding_name="wte",  # modeling_mpt.py, MptModel.__init__: self.wte
@@ -267,6 +274,7 @@ DENSE: dict[str, Architecture] = {
         rope_for_attention_alone=True,
     ),
     "opt": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_opt.py, OPTForCausalLM: loss_fct
         # modeling_opt.py, OPTDecoderLayer.__init__: self.fc1
         linear_paths=("model.decoder.layers.{}.self_attn", "model.decoder.layers.{}"),
         layer="opt",  # modeling_opt.py, OPTDecoderLayer.forward: hidden_states = self.fc1(hidden_states)
@@ -283,12 +291,14 @@ DENSE: dict[str, Architecture] = {
         parallel_sum="residual_last",
     ),
     "phi3": Architecture(
+        flash_repeats_before=(4, 48),  # transformers 4.47 and 4.48, modeling_phi3.py, Phi3FlashAttention2: repeat_kv
         # modeling_phi3.py, apply_rotary_pos_emb: torch.cat([(q_rot * cos) + (rotate_half(q_rot) * sin), q_pass], ...)
         rope_parts="joined_in_expression",
         splits_fused="slices",  # modeling_phi3.py, Phi3Attention.forward: query_states = qkv[..., :query_pos]
     ),
     "qwen": Architecture(),  # not in the catalog: Qwen 1, whose published measurements are checked
-    "qwen2": Architecture(),
+    # transformers 4.47 and 4.48, modeling_qwen2.py, Qwen2FlashAttention2.forward: repeat_kv
+    "qwen2": Architecture(flash_repeats_before=(4, 48)),
     "qwen3": Architecture(),
     "qwen3_5_text": Architecture(
         mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_5.py, Qwen3_5DecoderLayer.__init__: self.linear_attn
@@ -301,6 +311,7 @@ DENSE: dict[str, Architecture] = {
     ),
     "smollm3": Architecture(),
     "stablelm": Architecture(
+        loss_as_given_before_4_49=True,  # transformers 4.48, modeling_stablelm.py, StableLmForCausalLM: loss_fct
         # modeling_stablelm.py, StableLmAttention.forward: query_states = torch.cat((query_rot, query_pass), dim=-1)
         rope_parts="kept_in_attention",
         norms_after_values=True,  # modeling_stablelm.py, StableLmAttention.forward: q_layernorm after v_proj
@@ -308,6 +319,8 @@ DENSE: dict[str, Architecture] = {
         keeps_attended=True,  # modeling_stablelm.py, StableLmDecoderLayer.forward: residual + self_attn_output
     ),
     "starcoder2": Architecture(
+        # transformers 4.47 and 4.48, modeling_starcoder2.py, Starcoder2FlashAttention2: repeat_kv
+        flash_repeats_before=(4, 48),
         drops_inside=True,  # modeling_starcoder2.py, Starcoder2Attention.forward: nn.functional.dropout(attn_output)
     ),
 }

@@ -117,6 +117,8 @@ MIXTURES: dict[str, Architecture] = {
         keeps_attended=True,
     ),
     "mixtral": Architecture(
+        # transformers 4.47 and 4.48, modeling_mixtral.py, MixtralFlashAttention2.forward: repeat_kv
+        flash_repeats_before=(4, 48),
         # transformers 4.45 and 4.47, modeling_mixtral.py, MixtralRotaryEmbedding: register_buffer("cos_cached", ...)
         rope_caches_before_4_48=True,
         expert_loop="shared",  # transformers 4.57, modeling_mixtral.py, MixtralSparseMoeBlock.forward
@@ -129,7 +131,7 @@ MIXTURES: dict[str, Architecture] = {
         # modeling_jamba.py, JambaAttentionDecoderLayer.__init__: self.feed_forward = ffn_layer_class(config)
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
         mixer_path="model.layers.{}.mamba",  # modeling_jamba.py, JambaMambaDecoderLayer.__init__: self.mamba
-        norms_end_in_norm=False,  # modeling_jamba.py, JambaMambaMixer: self.dt_layernorm is none of hidden states
+        norms_end_in_norm=False,  # modeling_jamba.py, JambaMambaMixer.__init__: self.dt_layernorm = JambaRMSNorm(...)
     ),
     "nemotron_h": Architecture(
         mixture="nemotron_h",  # modeling_nemotron_h.py, NemotronHMoE.forward: self.fc1_latent_proj(hidden_states)

@@ -26,6 +26,7 @@ class Architecture(NamedTuple):
     mixture: str = "shared"  # a key of decoders.mixtures.MIXTURES, or of decoders.sigmoid_mixtures.SIGMOID_MIXTURES
     attention: Literal["shared", "own", "mimo"] = "shared"
     own_sdpa_before_5: bool = False  # its own call of PyTorch's attention: repeated keys and values, nothing copied
+    flash_repeats_before: tuple[int, int] = (0, 0)  # versions whose own call of flash-attn repeats keys and values
     expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored
     expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
 
@@ -99,6 +100,7 @@ class Architecture(NamedTuple):
     keeps_normed: Literal["none", "first", "both"] = "none"  # names for the norms' outputs that last to the layer's end
     keeps_attended: bool = False  # a name for the attention's output that lasts to the layer's end
     masked_loss_in_float: bool = False  # that on masked tokens is transformers' own loss function, not the model's
+    loss_as_given_before_4_49: bool = False  # that on next tokens is of logits in their own dtype
     head_reads_its_dtype: bool = False  # hidden states are cast to that of the head's weight
     logits_in_float: bool = False  # the model's code casts them, so that those in 16 bits are freed
     parallel_sum: Literal["residual_first", "residual_last", "mlp_first", "mlp_in_place"] = "residual_first"

@@ -45,7 +45,7 @@ SIGMOID_MIXTURES: dict[str, Architecture] = {
         # modeling_kimi_linear.py, KimiLinearTopkRouter.forward: scores = router_logits.sigmoid()
         mixture="deepseek_v3",
         # modeling_kimi_linear.py, KimiLinearTopkRouter: self.e_score_correction_bias = nn.Buffer(...)
-        balancing_bias="buffer",
+        balancing_bias="base_buffer",
         mixer_path="model.layers.{}.self_attn",  # modeling_kimi_linear.py, KimiLinearDecoderLayer: self.self_attn
     ),
     "laguna": Architecture(

@@ -28,7 +28,7 @@ class TowerRow(NamedTuple):
 
     parts: str  # a key of parameters.towers.PARTS
     rule: str  # file of advisor.images and the function in it
-    code: str = ""  # a key of decoders.towers.TOWERS; '' where the step on images is not mirrored
+    code: str  # a key of decoders.towers.TOWERS
     norm: TowerNorm = "layer"
     # Its patches are its input embedding (`_input_embed_layer`), whose output checkpointing makes require a gradient.
     patches_are_leaf: bool = False
@@ -104,7 +104,9 @@ TOWERS: dict[str, TowerRow] = {
         returns="tokens",
     ),
     # modeling_mllama.py, MllamaVisionModel.get_input_embeddings: self.patch_embedding
-    "mllama": TowerRow("mllama", "tiles.mllama", patches_are_leaf=True, squares=True, beside="tiles"),
+    "mllama": TowerRow(
+        "mllama", "tiles.mllama", "mllama", patches_are_leaf=True, squares=True, masks=True, beside="tiles"
+    ),
     # modeling_pixtral.py, PixtralVisionModel.get_input_embeddings: self.patch_conv
     "mistral3": TowerRow(
         "mistral3",

@@ -22,7 +22,7 @@ _KEYS = {"name", "version", "title", "traced", "differs", "knob", "switch", "lac
 _KNOB_KEYS = {"name", "value", "methods", "models", "loss", "source"}
 _LACK_KEYS = {"knobs", "methods", "source"}
 _SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "models", "ignored", "source"}
-SWITCHED = ("kernels", "offload", "optimizer_in_backward")
+SWITCHED = ("kernels", "offload", "optimizer_in_backward", "quantize_experts")
 """Knobs that a trainer has or has not: a preset lists what it can switch on."""
 
 

@@ -11,6 +11,7 @@ from math import isqrt
 
 from advisor.catalog.fields import Fields
 from advisor.errors import BadConfig, InputError
+from advisor.images.llava import PINPOINTS
 from advisor.specs import VisionSpec
 
 Sizes = dict[str, object]
@@ -159,6 +160,15 @@ def _llava(v: Fields, whole: Fields, width: int) -> Sizes:
             "unread_blocks": blocks - layer if layer >= 0 else -1 - layer}  # fmt: skip
 
 
+def _llava_next(v: Fields, whole: Fields, width: int) -> Sizes:
+    sizes = _llava(v, whole, width)
+    side = int(str(sizes["image_size"]))
+    points = [[rows * side, columns * side] for rows, columns in PINPOINTS]
+    if whole.has("image_grid_pinpoints") and whole.items("image_grid_pinpoints") != points:
+        raise whole.unsupported("image_grid_pinpoints", "images of other sizes than two, three or four tiles")
+    return sizes
+
+
 def _llava_pixtral(v: Fields, whole: Fields, width: int) -> Sizes:
     """Pixtral 12B: LLaVA's projector on all patches of Pixtral's tower."""
     if whole.config.get("vision_feature_layer", -2) != -1 or (
@@ -225,7 +235,7 @@ _TOWERS: dict[str, Callable[[Fields, Fields, int], Sizes]] = {
     "idefics3": _smolvlm,
     "internvl": _internvl,
     "llava": _llava,
-    "llava_next": _llava,
+    "llava_next": _llava_next,
     "llava_pixtral": _llava_pixtral,
     "mistral3": _mistral3,
     "mllama": _mllama,

@@ -7,8 +7,10 @@ from advisor.costs.fragmentation import counted_bytes, held_bytes
 from advisor.costs.memory import StepMemory
 from advisor.costs.peaks import ALLOCATED_SPREAD
 from advisor.interval import Interval
-from advisor.specs import MemoryEstimate, Recipe, Term
+from advisor.specs import GpuSpec, MemoryEstimate, Placement, Recipe, Term
 from advisor.terms import TermName
+
+NONE = Interval.exact(0)
 
 
 def memory_estimate(
@@ -18,13 +20,16 @@ def memory_estimate(
     spread: tuple[float, float] = ALLOCATED_SPREAD,
     evaluating: bool = False,
     lengths: int = 1,
+    communication: Interval = NONE,
 ) -> MemoryEstimate:
     """What the card must hold for a step, and what it will show: two numbers.
 
     PyTorch's allocator reserves more than its tensors need while there is room, and empties its cache before it
     fails. So what must fit lies between the allocated and the reserved peak. The CUDA context comes on top of both.
-    The terms add up to `needed_bytes.likely`. `evaluating`: the step is an evaluation's. `lengths`: it is the worst of
-    many, which have so many lengths in random order.
+    What other streams gather has pools of its own, which add to what is reserved where there is room. The terms add up
+    to `needed_bytes.likely`. `evaluating`: the step is an evaluation's. `lengths`: it is the worst of many, which have
+    so many lengths in random order. `communication`: what exchanging with other cards takes, outside of the allocator
+    as the context is.
     """
     allocated = step.peak_bytes + profile.workspace_bytes
     low, high = spread
@@ -32,23 +37,41 @@ def memory_estimate(
     static = sum(step.static_blocks.values()) + profile.workspace_bytes
     head, others = (Interval.around(float(peak + profile.workspace_bytes), low, high) for peak in step.part_peaks)
     reserved, needed = held_bytes(recipe, (head, others), static, profile.fragmentation, evaluating, lengths)
-    must_fit = needed.plus(profile.context_bytes)
+    aside = max(0, step.aside_bytes - step.moving.get(TermName.GATHERED, 0))  # beside what is counted at the peak
+    reserved = reserved.plus(Interval(0, aside, step.aside_bytes))
+    if step.at_most_bytes:
+        bounds, reserved, needed = (
+            Interval(max(static, low - step.at_most_bytes), likely, high)
+            for low, likely, high in (bounds, reserved, needed)
+        )
+    outside = profile.context_bytes.plus(communication)
+    must_fit = needed.plus(outside)
     terms = {
         **step.static_blocks,
         **step.moving,
         TermName.WORKSPACE: profile.workspace_bytes,
         TermName.FRAGMENTATION: round(needed.likely) - allocated,
-        TermName.CONTEXT: round(must_fit.likely) - round(needed.likely),
+        TermName.CONTEXT: round(must_fit.likely) - round(needed.likely) - round(communication.likely),
+        TermName.COMMUNICATION: round(communication.likely),
     }
     return MemoryEstimate(
         peak_allocated_bytes=counted_bytes(bounds, needed, recipe),
         peak_reserved_bytes=reserved,
         needed_bytes=must_fit,
-        device_bytes=reserved.plus(profile.context_bytes),
+        device_bytes=reserved.plus(outside),
         peak_at=step.peak_at,
         host_bytes=step.host_bytes,
         terms=tuple(Term(name=name, bytes=size) for name, size in terms.items() if size),
     )
+
+
+def communication_of(gpu: GpuSpec, placement: Placement) -> Interval:
+    """What exchanging with other cards takes; nothing on one."""
+    if placement.gpus == 1:
+        return NONE
+    from advisor.costs.communicators import communication_bytes  # loaded for several cards alone
+
+    return communication_bytes(gpu, placement)
 
 
 def replayed_memory(memory: MemoryEstimate, reserved: Interval, needed: Interval, context: Interval) -> MemoryEstimate:

@@ -6,13 +6,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from advisor.costs.attention import attention_uses
-from advisor.costs.card_memory import memory_estimate, within_card
+from advisor.costs.card_memory import communication_of, memory_estimate, within_card
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, evaluating, expected, length_count, worst
 from advisor.costs.micro_step import StepKernels
 from advisor.costs.moments import base_of, predict_evaluation_memory
-from advisor.costs.peaks import beginning_peaks, largest, peak_of
+from advisor.costs.peaks import beginning_peaks, largest, peak_of, reaching
 from advisor.costs.spanning import spanning_memory, spanning_times
 from advisor.costs.steptime import evaluation_seconds, time_estimate, with_evaluation
 from advisor.costs.stored import with_store, with_unknown_layers
@@ -65,11 +65,13 @@ def _job_memory(
     step: StepMemory,
 ) -> MemoryEstimate:
     """The peak of the job: of its worst step, or of what is before and between steps."""
-    lengths = length_count(workload)
-    training = memory_estimate(step, recipe, profile, lengths=lengths)
+    lengths, communication = length_count(workload), communication_of(gpu, placement)
+    training = memory_estimate(step, recipe, profile, lengths=lengths, communication=communication)
     if lengths > 1:
-        training = within_card(training, gpu.memory_bytes, profile.context_bytes)
-    quantizes = recipe.is_quantized and placement.copies_model  # what is spread is loaded on the host
+        training = within_card(training, gpu.memory_bytes, profile.context_bytes.plus(communication))
+    quantizes = recipe.is_quantized and not placement.loads_on_host
+    if recipe.is_quantized and not quantizes:  # what is spread is loaded on the host, or whole on each card
+        training = reaching(training, beginning_peaks(m, base_of(recipe), profile))
     if not (recipe.eval_batch or quantizes):
         return training
     peaks = [peak_of("step", training)]
@@ -79,7 +81,8 @@ def _job_memory(
         stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
         card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
         found = _step_memory(m, one, batch, stack, card, placement, evaluating=True)
-        peaks.append(peak_of("evaluation", memory_estimate(found, recipe, profile, evaluating=True)))
+        held = memory_estimate(found, recipe, profile, evaluating=True, communication=communication)
+        peaks.append(peak_of("evaluation", held))
     if quantizes:
         peaks += beginning_peaks(m, base_of(recipe), profile)
     return largest(peaks)
@@ -155,7 +158,7 @@ def _time(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, placement: Placement
 ) -> TimeEstimate | None:
     """The time of a recipe `_as_computed`."""
-    if not gpu.speed_known or placement.offload != "none":  # nor how long the host's copies and updates take
+    if not gpu.speed_known or placement.offload == "optimizer":
         return None
     m = stack_for(recipe, gpu, workload).built(m)
     engine = _engine(m, recipe, workload, gpu, placement)
@@ -251,9 +254,12 @@ def _estimate(
     if model.unread:
         proof = proof.not_knowing(model.unread)
     if (engine := _engine(model, recipe, workload, gpu, placement)) is not None:
+        from advisor.costs.host_memory import machine_bytes
         from advisor.engines.limits import not_known
 
         proof = proof._replace(unknown=(*proof.unknown, *not_known(model, recipe, engine)))
+        taken = machine_bytes(model, recipe, placement, memory.host_bytes)
+        memory = memory.model_copy(update={"machine_bytes": taken})
     return Estimate(
         recipe=recipe,
         placement=placement if placement.gpus > 1 else None,

@@ -1,6 +1,6 @@
 """The third lane of a micro-step: what cards exchange runs beside their kernels, as far as the engine lets it.
 
-    gather      of the next layer while this one runs; the first is waited for
+    gather      of the next layer while this one runs; the first is waited for; a part on the host comes before it
     reduction   after its layer, while later ones run; the last is waited for
     copies      what is reduced between copies of the model has a lane of its own
 
@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from advisor.costs.collectives import seconds
+from advisor.costs.device import card_class
+from advisor.costs.host_link import host_link
 from advisor.engines.engine import Engine, Phase
 from advisor.interval import Interval
 from advisor.specs import GpuSpec
@@ -43,14 +45,16 @@ class Turn(NamedTuple):
 
 
 def exchanges_of(parts: Iterable[PartKernels], engine: Engine, syncs: bool, gpu: GpuSpec) -> list[Exchange]:
-    """Of one layer of each part, by the engine's transfers."""
-    found = []
+    """Of one layer of each part, by the engine's transfers; what comes from the host or goes there is beside them."""
+    found, host = [], host_link(card_class(gpu))
     for part in parts:
         times = [NONE, NONE, NONE]
         phase: Phase = "forward" if part.phase == "forward" else "backward"
         for one in engine.transfers(part.place, phase, syncs):
             index = 0 if one.kind == "gather" else 2 if one.among == "copies" else 1
             times[index] = times[index].plus(seconds(one, engine.placement, gpu))
+        for index, size in enumerate(engine.host_copies(part.place, phase, syncs)):
+            times[index] = times[index].plus(Interval(*(size / rate for rate in reversed(host))))
         found.append(Exchange(*times))
     return found
 

@@ -37,6 +37,8 @@ class StepMemory(NamedTuple):
     part_peaks: tuple[int, int]  # while the head and the loss run; while anything else does
     calls: tuple[Call, ...] = ()  # of scaled_dot_product_attention, each kind once
     host_bytes: int = 0  # of the host's memory, for what was moved there until backward
+    aside_bytes: int = 0  # at most, of the allocator's pools for other streams than that of the kernels
+    at_most_bytes: int = 0  # by which the peak may be less, where something is counted as the most that it may be
 
 
 class _Extra(NamedTuple):

@@ -95,7 +95,16 @@ class Beginning(NamedTuple):
 
 def base_of(recipe: Recipe) -> Recipe:
     """The same quantized base under one recipe for all, of whatever targets: what is equal before the first step."""
-    same = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "base_dtype", "stack")
+    same = (
+        "quant",
+        "double_quant",
+        "quant_bits",
+        "quant_group",
+        "kbit_upcast",
+        "quantize_experts",
+        "base_dtype",
+        "stack",
+    )
     return Recipe(method="qlora", rank=1, **{name: getattr(recipe, name) for name in same})
 
 
@@ -118,6 +127,11 @@ def beginnings(m: ModelSpec, base: Recipe) -> tuple[Beginning, ...]:
     held = _weights(m, recipe.model_copy(update={"kbit_upcast": True}))
     what = "k-bit preparation, while a tensor is cast to fp32"
     return loaded, Beginning("preparation", what, held, _casting_peak(m, recipe) - sum(held.values()))
+
+
+def loaded_bytes(m: ModelSpec, recipe: Recipe) -> int:
+    """The most that a card holds of a quantized base before it gets its part of it."""
+    return max(one.bytes for one in beginnings(m, base_of(recipe)))
 
 
 def _weights(m: ModelSpec, recipe: Recipe) -> dict[TermName, int]:
@@ -144,7 +158,11 @@ def _beside(part: ModelSpec, recipe: Recipe) -> int:
         constants = 2 if recipe.double_quant else 0
         made = [block_bytes(n * item) + constants * block_bytes(4 * -(-n // QUANTIZATION_BLOCK)) for n in weights]
     merged = own_parameters(part).values() if part.mlp == "experts" else ()
-    return max([*made, *(block_bytes(prod(p.shape) * item) for p in merged)], default=0)
+    constants = 2 if recipe.quantize_experts and recipe.double_quant else 0
+    for p in merged:
+        n = prod(p.shape)
+        made.append(block_bytes(n * item) + constants * block_bytes(4 * -(-n // QUANTIZATION_BLOCK)))
+    return max(made, default=0)
 
 
 def _casting_peak(m: ModelSpec, loaded: Recipe) -> int:

@@ -38,6 +38,15 @@ def largest(peaks: Sequence[Peak]) -> MemoryEstimate:
     return highest.model_copy(update={**counters, "moments": tuple(one.moment for one in peaks)})
 
 
+def reaching(memory: MemoryEstimate, peaks: Sequence[Peak]) -> MemoryEstimate:
+    """The same where the card may show as much as at other moments, which need not be there."""
+    update = {}
+    for name in ("peak_reserved_bytes", "device_bytes"):
+        own = getattr(memory, name)
+        update[name] = own._replace(high=max(own.high, *(getattr(one.memory, name).high for one in peaks)))
+    return memory.model_copy(update=update)
+
+
 @lru_cache(maxsize=256)
 def beginning_peaks(m: ModelSpec, base: Recipe, profile: DeviceProfile) -> tuple[Peak, ...]:
     """How a job on a quantized base (`moments.base_of`) begins, on a card: the same for all plans of a method."""

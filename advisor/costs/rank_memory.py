@@ -58,15 +58,19 @@ def predict_rank_memory(
     engine = engine_for(m, recipe, placement, stack)
     if engine is None:
         raise ValueError("one card has no engine")
-    computed = engine.computed()
+    computed, stack = engine.computed(), engine.coded(stack)
+    if engine.joins:
+        computed = computed.model_copy(update={"gradient_accumulation": 1})
     static = rank_static(m, engine, batch, seq_len, padded or packed, stack)
     record = evaluation_program if evaluating else step_program
     program = record(m, computed, batch, seq_len, device, stack, padded=padded, capability=capability, packed=packed)
     shape = (batch, seq_len, computed.rank)
-    states = kept_tensors(engine.updated_on_host(), recipe.optimizer) if engine.on_host else []
+    states = kept_tensors(engine.updated_on_host(), recipe.optimizer)
     held = engine.host_bytes() + sum(size * times for _, size, times in states)
     return _highest(engine, static, program, shape, evaluating)._replace(
-        calls=program.calls, host_bytes=stack.host_bytes(program.hosted(*shape)) + held
+        calls=program.calls,
+        host_bytes=stack.host_bytes(program.hosted(*shape)) + held,
+        aside_bytes=engine.aside_bytes(),
     )
 
 
@@ -79,7 +83,7 @@ def _highest(
     standing = 0  # gradients of earlier micro-batches that belong to layers that were not run
     if recipe.gradient_accumulation > 1 and not evaluating:
         standing = engine.accumulated_bytes() - segments[0].before[GRADIENT]
-    parts = Parts(segments, engine.reduced())
+    parts = Parts(segments, engine.reduced(), engine.holds_inputs)
     found = [(one, _live_bytes(one) + standing + one.gathered + one.reduction) for one in engine.heights(parts)]
     highest, most = max(found, key=lambda one: one[1])
     gradients = engine.gradients_bytes()
@@ -87,6 +91,7 @@ def _highest(
     phases = {one.turn.part.phase: 0 for one, _ in found}
     phases = {phase: max(h for one, h in found if one.turn.part.phase == phase) for phase in phases}
     phases["optimizer"] = 0 if evaluating else gradients + temporary
+    sure = max(h - one.gathered for one, h in found) if engine.gathers_at_most else most
     if phases["optimizer"] > most:
         where, moving, gathered, reduction = "optimizer step", [0, temporary, gradients, 0], 0, 0
     else:
@@ -101,6 +106,7 @@ def _highest(
         static=static.exact,
         static_blocks=static.blocks,
         moving={term: size for term, size in terms.items() if term not in static.blocks},
+        at_most_bytes=max(0, most - max(sure, phases["optimizer"])),
         after_forward_bytes=base,
         after_backward_bytes=base + (0 if evaluating else gradients),
         phase_peaks={phase: base + height for phase, height in phases.items()},

@@ -56,7 +56,12 @@ def optimizer_step_time(
         times_s = [max(device_s * device, launch_s * launch) for device, launch in spread]
     else:
         times_s = [device_s * device + launch_s * launch for device, launch in spread]
-    return OptimizerStepTime(Interval(*times_s), device_s, launch_s)
+    seconds = Interval(*times_s)
+    if engine is not None and engine.on_host:
+        from advisor.costs.host_step import host_optimizer_seconds  # loaded where states are on the host alone
+
+        seconds = seconds.plus(host_optimizer_seconds(engine.updated_on_host(), recipe, engine.placement))
+    return OptimizerStepTime(seconds, device_s, launch_s)
 
 
 def closing_seconds(engine: Engine | None, gpu: GpuSpec) -> Interval:

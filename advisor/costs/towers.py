@@ -18,9 +18,7 @@ def with_tower(proof: Proof, m: ModelSpec, recipe: Recipe) -> Proof:
     if libraries.code == "unsloth":
         unknown.append("the code that Unsloth compiles of a vision-language model: counted as its text models'")
     if m.vision.row:
-        if not m.vision.code.code:
-            unknown.append(f"what the vision tower of {m.vision.model_type} keeps of images: not counted")
-        elif libraries.code not in ("", "llamafactory"):
+        if libraries.code not in ("", "llamafactory"):
             unknown.append(f"what {libraries.code} does with a vision tower: counted as transformers' code")
         if libraries.transformers < MIRRORED.transformers:
             version = version_text(libraries.transformers)
@@ -31,6 +29,10 @@ def with_tower(proof: Proof, m: ModelSpec, recipe: Recipe) -> Proof:
             unknown.append(f"{recipe.attention} attention in a vision tower: counted as PyTorch's fused attention")
         if recipe.kernels or recipe.offload != "none":
             unknown.append("what kernels and offloading do with a vision tower: counted without them there")
+    if m.vision.row and m.cross_layers and recipe.gradient_checkpointing and recipe.reentrant:
+        unknown.append(
+            "re-entrant checkpointing, which layers that attend to images fail under where these get gradients"
+        )
     if m.vision.row and recipe.trained_layers:
         unknown.append("whether the vision tower is trained beside the last layers: counted as frozen")
     return proof._replace(unknown=(*proof.unknown, *unknown)) if unknown else proof

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.costs import traced
-from advisor.costs.card_memory import memory_estimate
+from advisor.costs.card_memory import communication_of, memory_estimate
 from advisor.costs.device import DeviceProfile
 from advisor.costs.micro_batches import length_count, worst
 from advisor.errors import BadValue
@@ -37,7 +37,14 @@ def traced_estimate(
     rough = NO_TRACED_TIME if gpu.speed_known and time is None else TRACED_TIME.format(profile.evidence)
     return Estimate(
         recipe=recipe,
-        memory=memory_estimate(step, recipe, profile, spread, lengths=length_count(workload)),
+        memory=memory_estimate(
+            step,
+            recipe,
+            profile,
+            spread,
+            lengths=length_count(workload),
+            communication=communication_of(gpu, placement),
+        ),
         time=time,
         trainable_parameters=traced.traced_parameter_count(model, recipe, length),
         evidence=Evidence(rung="trace", memory=TRACED_EVIDENCE.format(model.traced_with), time=rough),

@@ -44,7 +44,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     result = results.pop()
     if m.quant in PLAIN or m.code.dequantize is not None:
         dtype = result.dtype
-        inner = cast(t, x, m.lora_a.dtype)
+        inner = cast(t, x, m.code.adapters_kept or m.lora_a.dtype)
         if m.magnitude is not None:
             inner = _dropped_by_name(t, inner, m)
             result = _dora(t, inner, result, m)
@@ -57,7 +57,7 @@ def _adapted(t: Tape, x: Tensor, results: list[Tensor], m: Linear) -> Tensor:
     # peft asks torch.is_autocast_enabled(), which answers for CUDA only.
     convert = not (t.autocast and t.device == "cuda")
     expected = result.dtype
-    inner = cast(t, x, m.lora_a.dtype) if convert else x
+    inner = cast(t, x, m.code.adapters_kept or m.lora_a.dtype) if convert else x
     if m.magnitude is not None:
         inner = _dropped_by_name(t, inner, m)
         result = _dora(t, inner, result, m)

@@ -56,7 +56,7 @@ def composed_attention(
             mask = cast(t, mask, t.autocast)
     batch, heads, length, _ = q.shape
     before, groups, arguments = q.dtype, heads // k.shape[1], (q, k, v)
-    square = (batch, heads, length, length)
+    square = (batch, heads, length, k.shape[2])
     if mask is not None:
         mask = mask_numbers(t, mask, batch, before)
     q, k, v = cast(t, q, "float32"), cast(t, k, "float32"), cast(t, v, "float32")
@@ -145,7 +145,7 @@ def eager_attention(
     batch, heads, length, _ = q.shape
     if 1 < m.num_key_value_heads < heads:
         layout = layout._replace(k=True, v=True)
-    weights = scale(t, scores_of(t, q, keys, (batch, heads, length, length), layout))
+    weights = scale(t, scores_of(t, q, keys, (batch, heads, length, k.shape[2]), layout))
     if m.attention_softcap:
         weights = scale(t, weights)
         weights = unary(t, weights, "output")

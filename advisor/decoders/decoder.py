@@ -6,6 +6,8 @@ what makes the peak right. `advisor.architectures` says how families differ in t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from advisor.architectures import architecture_of
 from advisor.decoders.attention import (
     Layout,
@@ -41,6 +43,9 @@ from advisor.tape.layout import copy
 from advisor.tape.ops import add, add_in_place, cast, dropout, mul, scale
 from advisor.tape.tape import Tape
 
+if TYPE_CHECKING:
+    from advisor.decoders.vision import Seen
+
 
 class Decoder:
     """The code of one model under one recipe; the toolbox that every layer is made with."""
@@ -60,6 +65,7 @@ class Decoder:
         self.cache: list[Tensor] = []
         self.held: list[Tensor] = []
         self.choice: Tensor | None = None
+        self.seen: Seen | None = None  # what layers that attend to images read
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, w: Weights, given: LayerInputs, dtype: str, kept: list[Tensor]
@@ -85,7 +91,9 @@ class Decoder:
             kept.append(weights)
             return out
         repeats = mask is not None or m.head_dim > 256 or repeats_keys_values(m, self.stack.libraries)
-        if not own and self.kind == "sdpa" and repeats:
+        if self.kind == "flash":
+            repeats = self.stack.libraries.transformers < self.quirks.flash_repeats_before
+        if not own and self.kind in ("sdpa", "flash") and repeats:
             k, v = model_repeat_kv(t, m, k), model_repeat_kv(t, m, v)
             if 1 < m.num_key_value_heads < m.num_attention_heads:
                 layout = layout._replace(k=True, v=True)

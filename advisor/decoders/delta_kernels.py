@@ -16,6 +16,7 @@ from typing import NamedTuple
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.delta_rule import RuleInputs
 from advisor.tape.graph import Shape, Tensor
+from advisor.tape.pieces import made
 from advisor.tape.program import CHUNKS
 from advisor.tape.tape import Tape
 
@@ -63,14 +64,14 @@ def fused_delta_rule(t: Tape, given: RuleInputs) -> Tensor:
     query, key, value, _, beta = given
     batch, heads, length, width = value.shape
     s = _Sizes(batch, length, key.shape[1], heads, key.shape[-1], width, query.dtype)
-    copies = [_made(t, shape, s.dtype) for shape in (s.keys, s.keys, s.values)]
+    copies = [made(t, shape, s.dtype) for shape in (s.keys, s.keys, s.values)]
     values = copies[2]
     kept = []
     for shape in (s.keys, s.keys):
         normed, root = t.empty(shape, s.dtype), t.empty(shape[:-1], "float32")
         t.kernel("reduce", s.dtype, 0, 2 * normed.bytes + root.bytes)
         kept += [normed, root]
-    kept += [values, _made(t, s.by_head, "float32", "reduce"), beta]
+    kept += [values, made(t, s.by_head, "float32", "reduce"), beta]
     out, inverse = _forward(t, s)
     kept.append(inverse)
     del copies
@@ -111,16 +112,16 @@ def _backward(t: Tape, s: _Sizes, g: Tensor) -> tuple[Tensor, ...]:
     ddecay = t.empty((1, *s.by_head), "float32")
     _launch(t, s, 3 * s.key * s.value + CHUNK * (2 * s.key + s.value), 6, 3, 2 * states.bytes)
     dquery, dkey = _grouped(t, s, [dquery]), _grouped(t, s, [dkey])
-    ddecay = _made(t, s.by_head, "float32", "reduce")
+    ddecay = made(t, s.by_head, "float32", "reduce")
     dkey2, dvalue = t.empty(s.wide_keys, s.dtype), t.empty(s.values, s.dtype)
     ddecay2, dbeta = t.empty(s.by_head, "float32"), t.empty(s.by_head, s.dtype)
     _launch(t, s, CHUNK * (5 * s.key + 2 * s.value) + 2 * CHUNK * CHUNK, 3, 3, square_bytes)
     dkey2 = _grouped(t, s, [dkey2])
     for one, other in ((dkey, dkey2), (ddecay, ddecay2)):  # in place
         t.kernel("elementwise", one.dtype, 0, 2 * one.bytes + other.bytes)
-    ddecay = _made(t, s.by_head, "float32", "reduce")
+    ddecay = made(t, s.by_head, "float32", "reduce")
     del w, u, states, fresh, dv, dstates, dw, dkey2, ddecay2
-    dquery, dkey = (_made(t, s.keys, s.dtype, "reduce", 3) for _ in range(2))
+    dquery, dkey = (made(t, s.keys, s.dtype, "reduce", 3) for _ in range(2))
     return dquery, dkey, dvalue, ddecay, dbeta
 
 
@@ -132,13 +133,6 @@ def _launch(t: Tape, s: _Sizes, products: int, keys: int, values: int, beside_by
     heads = s.batch * s.length * s.heads * ITEM_BYTES[s.dtype]
     moved = heads * (keys * s.key + values * s.value) + beside_bytes
     t.matmul(s.dtype, CHUNK, -(-products // s.key), s.key, moved, s.batch * s.heads * CHUNKS)
-
-
-def _made(t: Tape, shape: Shape, dtype: str, kind: str = "elementwise", passes: int = 2) -> Tensor:
-    """A tensor made of one or more of its size."""
-    out = t.empty(shape, dtype)
-    t.kernel(kind, dtype, 0, passes * out.bytes)
-    return out
 
 
 def _grouped(t: Tape, s: _Sizes, gradients: list[Tensor]) -> Tensor:

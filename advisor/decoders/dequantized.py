@@ -5,6 +5,9 @@ Mirrors bitsandbytes 0.50 (functional.py, dequantize_4bit and int8_vectorwise_de
 
 from __future__ import annotations
 
+from math import prod
+
+from advisor.blocks import ITEM_BYTES
 from advisor.decoders.linear import Linear
 from advisor.decoders.unpacked import UNPACKED
 from advisor.libraries import Version
@@ -29,20 +32,27 @@ def dequantized(t: Tape, m: Linear) -> Tensor:
     """The 16-bit weight (O, I) made from its store."""
     if m.code.dequantize is not None:
         return m.code.dequantize(t, m)
-    count = m.weight.count
     if m.quant == "int8":
         return dequantized_int8(t, m, m.weight.dtype)
     if m.quant in UNPACKED:
         return UNPACKED[m.quant](t, m.weight.shape, m.weight.dtype, m.recipe)
+    return from_4_bits(t, m.weight.shape, m.weight.dtype, m.recipe.double_quant, m.code.bitsandbytes)
+
+
+def from_4_bits(
+    t: Tape, shape: tuple[int, ...], dtype: str, nested: bool, version: Version = FIRST_WITH_TABLE
+) -> Tensor:
+    """A weight in `dtype` made of one in 4 bits, whose constants are in 8 bits where `nested`."""
+    count = prod(shape)
     blocks = count // 64
-    kind = dequantize_kind(m.code.bitsandbytes, m.recipe.double_quant)
+    kind = dequantize_kind(version, nested)
     absmax: Tensor | None = None
-    if m.recipe.double_quant:
+    if nested:
         absmax = t.empty((blocks,), "float32")
         t.kernel(kind, "float32", 0, absmax.bytes + blocks + blocks // 64 + 1024)  # with a table of 256
         t.kernel("elementwise", "float32", 0, 2 * absmax.bytes)
-    t.kernel(kind, m.weight.dtype, 0, count // 2 + 4 * blocks + m.weight.bytes)
-    out = t.empty(m.weight.shape, m.weight.dtype)
+    t.kernel(kind, dtype, 0, count // 2 + 4 * blocks + count * ITEM_BYTES[dtype])
+    out = t.empty(shape, dtype)
     del absmax
     return out
 

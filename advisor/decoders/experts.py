@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from advisor.decoders.adapters import linear
+from advisor.decoders.dequantized import from_4_bits
 from advisor.decoders.gpt_oss import best, grouped_product, note_sorting, picked_rows, summed
 from advisor.decoders.linear import Linear, autocast_operand, product
 from advisor.decoders.mlp import activation
 from advisor.libraries import libraries_of
 from advisor.parameters.modules import own_parameters
-from advisor.parameters.storage import own_quant
+from advisor.parameters.storage import experts_made, own_quant
 from advisor.parameters.targets import expert_adapters
 from advisor.specs import ModelSpec, Recipe
 from advisor.tape.graph import Tensor
@@ -34,7 +35,7 @@ ExpertsCode = Callable[[Tape, Tensor, Tensor, ModelSpec, int, Callable[[str], Te
 class Experts:
     """The weights of one layer: router (E, H), gate_up (E, 2 I, H) and down (E, H, I), each with its adapter if any."""
 
-    __slots__ = ("adapters", "code", "decodes", "top_k", "transformers", "weights")
+    __slots__ = ("adapters", "code", "decodes", "nested", "top_k", "transformers", "weights")
 
     def __init__(
         self, m: ModelSpec, recipe: Recipe, rank: int, weights: dict[str, Tensor], code: ExpertsCode | None = None
@@ -45,7 +46,9 @@ class Experts:
         self.transformers = libraries_of(recipe.stack).transformers
         self.weights = weights
         fused = own_parameters(m).get("down")
-        self.decodes = fused is not None and own_quant(fused, m, recipe) != "none"
+        made = experts_made(recipe) if fused is not None and own_quant(fused, m, recipe) != "none" else "never"
+        self.decodes = made == "twice"
+        self.nested = recipe.double_quant if made == "once" else None
         self.adapters = {
             name: (Tensor(a, recipe.adapter_dtype, needs_grad=True), Tensor(b, recipe.adapter_dtype, needs_grad=True))
             for name, (a, b) in expert_adapters(m, recipe, rank).items()
@@ -158,9 +161,8 @@ def mixed(t: Tape, x: Tensor, scores: Tensor, m: ModelSpec, w: Experts) -> Tenso
     cache: dict[str, Tensor] = {}
 
     def weight(name: str) -> Tensor:
-        if name not in factors:
-            return w.weights[name]
-        cache[name] = _adapted(t, w.weights[name], *factors[name])
+        found = stacked(t, w, name)
+        cache[name] = _adapted(t, found, *factors[name]) if name in factors else found
         return cache[name]
 
     if w.code is not None:
@@ -226,12 +228,21 @@ def _update(t: Tape, weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return cast(t, made, weight.dtype)
 
 
+def stacked(t: Tape, w: Experts, name: str) -> Tensor:
+    """A stack of weights; of one in 4 bits that a parametrization makes in 16 bits, those: products keep them.
+
+    Source: bitsandbytes 0.50, nn/parametrize.py, Bnb4bitParametrization and _enable_parametrization_cache.
+    """
+    stored = w.weights[name]
+    return stored if w.nested is None else from_4_bits(t, stored.shape, stored.dtype, w.nested)
+
+
 def _factors(t: Tape, w: Experts, name: str) -> tuple[Tensor, Tensor]:
     """B and A as stacks over experts, in the dtype of the weight; then the check that a parametrisation makes."""
     a, b = w.adapters[name]
     weight = w.weights[name]
     found = cast(t, b, weight.dtype), cast(t, a, weight.dtype)
-    checked = _adapted(t, weight, *found)
+    checked = _adapted(t, stacked(t, w, name), *found)
     del checked
     return found
 

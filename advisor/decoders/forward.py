@@ -112,6 +112,8 @@ class Forward:
         leaf = recipe.gradient_checkpointing and self.stack.leaf_under_checkpointing(recipe)
         project, noise = ends.projections.get("project_in"), recipe.neftune > 0
         pictures, mask = None, None
+        if ends.tower is not None and m.cross_layers:
+            pictures = self._seen(ends.tower, leaf)
         if ends.positions is not None and ends.types is not None and ends.first_norm is not None:
             tables = Tables(table, ends.positions, ends.types, ends.first_norm)
             ids, _kept, x = encoder_embedding(t, m, tables, BATCH, LENGTH, leaf, self.packed, noise)
@@ -121,7 +123,7 @@ class Forward:
             ids, _kept, x = normed_embedding(t, m, table, ends.first_norm, BATCH, LENGTH, leaf, self.packed, noise)
         else:
             ids, _kept, x = embed(t, m, table, ends.positions, project, BATCH, LENGTH, leaf, self.packed, noise)
-            if ends.tower is not None:
+            if ends.tower is not None and pictures is None:
                 pictures = self._seen(ends.tower, leaf)
                 mask = t.empty((BATCH, LENGTH, 1), "bool")
                 t.kernel("elementwise", "int64", 0, 9 * BATCH * LENGTH)
@@ -145,6 +147,8 @@ class Forward:
         if m.streams is not None:
             x = spread(t, m, x, ends.projections, streams)
         self.calls = decoder.calls
+        if pictures is not None and m.cross_layers:
+            decoder.seen = pictures._replace(kept=[])
         decoder.cache, layer = self.held, LAYERS[decoder.quirks.layer]
         for index, (kind, _) in enumerate(self.plan):
             self.recorder.enter(index)

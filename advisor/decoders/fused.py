@@ -52,14 +52,14 @@ def fused_attention(
         if mask is not None and mask.dtype != "bool":
             mask = cast(t, mask, t.autocast)
     batch, heads, length, width = q.shape
-    groups = heads // k.shape[1]
+    groups, keys = heads // k.shape[1], k.shape[2]
     dtype, q_shape, k_shape, v_shape = q.dtype, q.shape, k.shape, v.shape
     out_shape = (*q.shape[:-1], v.shape[-1])
     row_pairs = length * (length + 1)  # twice as many as there are: causal, all under a mask, or those of a window
     if window and not causal and mask is None:  # so many tokens on both sides
         row_pairs = 2 * length * (2 * window + 1) - 2 * window * (window + 1)
     elif mask is not None or not causal:
-        row_pairs = 2 * length * length
+        row_pairs = 2 * length * keys
     elif window:
         row_pairs = 2 * length * window - window * (window - 1)
     flop = batch * heads * row_pairs * (width + out_shape[-1])
@@ -79,7 +79,7 @@ def fused_attention(
         if t.device == "cuda":
             scratch = [t.empty(q_shape, "float32"), t.empty((batch, heads, length), "float32")]
             if groups > 1:
-                wide = (batch, heads, length, width)
+                wide = (batch, heads, keys, width)
                 scratch += [t.empty(wide, dtype), t.empty(wide, dtype)]
             _flash_backward_ends(t, dtype, g.bytes, q_shape, k_shape if groups > 1 else None)
         out = (t.empty(q_shape, dtype), t.empty(k_shape, dtype), t.empty(v_shape, dtype))
@@ -123,7 +123,7 @@ def efficient_attention(
     groups, dtype, value_width = heads // k.shape[1], q.dtype, v.shape[-1]
     q_shape, k_shape, v_shape = q.shape, k.shape, v.shape
     out_shape, rows = (batch, heads, length, value_width), (batch, heads, length)
-    pairs = length * (length + 1) if mask is None and causal else 2 * length * length
+    pairs = length * (length + 1) if mask is None and causal else 2 * length * k.shape[2]
     flop = batch * heads * pairs * (width + value_width)
     saved: tuple[Tensor, ...] = (q, k, v)
     if mask is not None:

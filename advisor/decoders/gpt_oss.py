@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES
 from advisor.decoders.attention import Layout, model_repeat_kv, scores_of
+from advisor.decoders.dequantized import from_4_bits
 from advisor.decoders.linear import product
 from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
@@ -46,7 +47,9 @@ class OssExperts(NamedTuple):
     down_bias: Tensor
     top_k: int
     decodes: bool = False
-    """The two stacks are in 4 bits."""
+    """The two stacks are in 4 bits, and made in 16 for each product."""
+    nested: bool | None = None
+    """They are in 4 bits, with constants in 8 bits or not, and made in 16 once, as a parametrization does."""
 
 
 def oss_feed_forward(t: Tape, x: Tensor, w: OssExperts) -> Tensor:
@@ -194,11 +197,13 @@ def _experts(t: Tape, x: Tensor, scores: Tensor, w: OssExperts) -> Tensor:
     del source
     factors = picked_rows(t, t.view(scores, (count,)), count, order)
     _histogram = t.empty((count,), "float32"), t.empty((experts,), "float32")
+    gate_up = w.gate_up if w.nested is None else from_4_bits(t, w.gate_up.shape, w.gate_up.dtype, w.nested)
     bias = picked_rows(t, w.gate_up_bias, count, expert)
-    out = add_in_place(t, grouped_product(t, chosen, w.gate_up, offsets, w.gate_up.shape[-1], w.decodes), bias)
+    out = add_in_place(t, grouped_product(t, chosen, gate_up, offsets, gate_up.shape[-1], w.decodes), bias)
     out = _gated(t, out)
+    down = w.down if w.nested is None else from_4_bits(t, w.down.shape, w.down.dtype, w.nested)
     bias = picked_rows(t, w.down_bias, count, expert)
-    out = add_in_place(t, grouped_product(t, out, w.down, offsets, width, w.decodes), bias)
+    out = add_in_place(t, grouped_product(t, out, down, offsets, width, w.decodes), bias)
     weighted = mul(t, out, t.view(factors, (count, 1)))
     inverse = t.empty((count,), "int64")
     arange = t.empty((count,), "int64")

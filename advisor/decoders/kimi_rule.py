@@ -9,6 +9,8 @@ live as long as they do there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from advisor.decoders.delta_rule import Live, RuleInputs
 from advisor.decoders.step_inputs import Chunks
 from advisor.tape.graph import Shape, Tensor
@@ -26,9 +28,10 @@ def chunked_kimi_rule(t: Tape, given: RuleInputs, chunks: Chunks) -> Tensor:
     _weigh_within(t, live, chunks.size)
     _solve_within(t, live, chunks.size)
     wide = (batch, heads, width, width)
-    state, out = t.empty(wide, "float32"), t.empty(live["values"].shape, "float32")
+    solved = live["value"].dtype  # autocast's, where it makes products
+    state, out = t.empty(wide, solved), t.empty(live["value"].shape, solved)
     for zeros in (state, out):
-        t.kernel("elementwise", "float32", 0, zeros.bytes)
+        t.kernel("elementwise", solved, 0, zeros.bytes)
     states, outs = [state], [out]
     del state, out, zeros
     live["mask"] = _upper_mask(t, chunks.size)
@@ -80,15 +83,19 @@ def _weigh_within(t: Tape, live: Live, size: int) -> None:
     between = [difference(t, t.view(summed, row), t.view(summed, column), each)]
     between = [masked_fill(t, between.pop(), live["strict"])]
     live["decays"] = unary(t, between.pop(), "output")
-    live["system"] = negate(t, _masked_scores(t, live["k_beta"], live["key"], live["decays"], live["mask"]))
+    live["system"] = negate(t, _masked_scores(t, live["k_beta"], live["key"], lambda: live["decays"], live["mask"]))
 
 
-def _masked_scores(t: Tape, rows: Tensor, columns: Tensor, decays: Tensor, mask: Tensor) -> Tensor:
-    """`(rows * columns * decays).sum(-1).masked_fill(mask, 0)` of all pairs of a chunk's tokens: (..., C, C)."""
+def _masked_scores(t: Tape, rows: Tensor, columns: Tensor, decays: Callable[[], Tensor], mask: Tensor) -> Tensor:
+    """`(rows * columns * decays).sum(-1).masked_fill(mask, 0)` of all pairs of a chunk's tokens: (..., C, C).
+
+    The decays are taken once the pairs are there.
+    """
     *before, size, width = rows.shape
     square = (*before, size, size)
-    pairs = mul(t, t.view(rows, (*before, size, 1, width)), t.view(columns, (*before, 1, size, width)), decays.shape)
-    decayed = [mul(t, pairs, decays)]
+    row, column = (*before, size, 1, width), (*before, 1, size, width)
+    pairs = mul(t, t.view(rows, row), t.view(columns, column), (*square, width))
+    decayed = [mul(t, pairs, decays())]
     del pairs
     scores = [t.view(summed_last(t, decayed.pop()), square)]
     return masked_fill(t, scores.pop(), mask)
@@ -109,7 +116,7 @@ def _solve_within(t: Tape, live: Live, size: int) -> None:
         t.kernel("elementwise", "float32", 0, eye.bytes)
     system = add(t, system, eye)
     del eye
-    live["values"] = batched_matmul(t, system, live["v_beta"], live["v_beta"].shape, size)
+    live["value"] = batched_matmul(t, system, live["v_beta"], live["v_beta"].shape, size)
     decayed = [mul(t, live["k_beta"], unary(t, live["decay"], "output"))]
     live["keys_decayed"] = batched_matmul(t, system, decayed.pop(), live["key"].shape, size)
     live["system"] = system
@@ -135,16 +142,17 @@ def _scanned(t: Tape, live: Live, states: list[Tensor], outs: list[Tensor]) -> L
     `states` holds the first state and lets go of it; `outs` the zeros that outputs are written into. Returns what keeps
     its name from the last chunk.
     """
-    batch, heads, count, size, width = live["values"].shape
+    batch, heads, count, size, width = live["value"].shape
     wide, square = (batch, heads, size, width), (batch, heads, size, size)
     names: Live = {}
 
+    def decays() -> Tensor:
+        return part(t, live["decays"], (*square, width))
+
     def turn(state: Tensor) -> Tensor:
-        query, key, value, decay = (part(t, live[of], wide) for of in ("query", "key", "values", "decay"))
+        query, key, value, decay = (part(t, live[of], wide) for of in ("query", "key", "value", "decay"))
         names["inter"] = batched_matmul(t, mul(t, query, unary(t, decay, "output")), state, wide, width)
-        decays = part(t, live["decays"], (*square, width))
         names["intra"] = _masked_scores(t, query, key, decays, live["mask"])
-        del decays
         names["predicted"] = batched_matmul(t, part(t, live["keys_decayed"], wide), state, wide, width)
         names["fresh"] = subtract(t, value, names["predicted"])
         inside = [batched_matmul(t, names["intra"], names["fresh"], wide, size)]

@@ -108,7 +108,14 @@ def sdpa_plan(m: ModelSpec, recipe: Recipe, capability: str, slides: bool, padde
     """
     if not capability or attention_kind(m, recipe) != "sdpa":
         return SdpaPlan("", frozenset())
-    masked = slides or masks_rows(m, padded) or masks_windows(m) or architecture_of(m.architecture).always_makes_mask
+    across = bool(m.cross_layers) and m.vision is not None and bool(m.vision.row)
+    masked = (
+        slides
+        or masks_rows(m, padded)
+        or masks_windows(m)
+        or across
+        or architecture_of(m.architecture).always_makes_mask
+    )
     calls = sdpa_calls(m, recipe, masked)
     torch = libraries_of(recipe.stack).torch
 
@@ -221,15 +228,24 @@ def layer_plan(m: ModelSpec, recipe: Recipe, last_apart: bool = False, early: in
     `early`: further layers that stand for themselves, before those that stand for many.
     """
     first, *others = layer_kinds(m, recipe)
+    crossing = [index for index, kind in enumerate(others) if kind.parameters.crosses]
+    if len(crossing) > 1:  # layers after the last two are the first to run backward, before images have gradients
+        begin = crossing[-2] + 1
+        return [*plan_of([first, *others[:begin]], early=early), *_runs(others[begin:])]
     ends = [(kind, 1) for kind in others if kind.ends]
     plan = plan_of([first, *(kind for kind in others if not kind.ends)], last_apart and not ends, early)
     return [*plan, *ends]
 
 
+def _runs(kinds: list[Kinds]) -> list[tuple[Kinds, int]]:
+    """Layers in their order, those that are alike and follow each other as one."""
+    return [(kind, len(list(run))) for kind, run in groupby(kinds)]
+
+
 def plan_of(kinds: list[Kinds], last_apart: bool = False, early: int = 0) -> list[tuple[Kinds, int]]:
     """The same for layers of these kinds, of which none ends anything."""
     seen = 1 + max(kinds.index(kind) for kind in set(kinds))
-    begin = [(kind, len(list(run))) for kind, run in groupby(kinds[1:seen])]
+    begin = _runs(kinds[1:seen])
     begin += [(kind, 1) for kind in kinds[seen : seen + early]]
     seen += early
     plan = [(kinds[0], 1), *begin, *((kind, kinds[seen:].count(kind)) for kind in dict.fromkeys(kinds[seen:]))]

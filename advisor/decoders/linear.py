@@ -29,6 +29,8 @@ class LinearCode(NamedTuple):
     """What is done to LoRA's update (B, S, O) before it is scaled."""
     dequantize: Callable[[Tape, Linear], Tensor] | None = None
     """What makes the weight (O, I) of its store, where another library than bitsandbytes quantizes."""
+    adapters_kept: str = ""
+    """The dtype that an adapter's matrices have outside their own forward, where that is not the one inside it."""
 
     @property
     def bitsandbytes(self) -> Version:

@@ -18,7 +18,7 @@ from advisor.decoders.selective_kernels import fused_selective_scan
 from advisor.decoders.selective_scan import Scanned, ScanWeights, selective_scan
 from advisor.decoders.step_inputs import LayerInputs, unpadded
 from advisor.decoders.weights import Weights
-from advisor.parameters.token_mixers import STEP_NORMS, recurrence_of
+from advisor.parameters.token_mixers import STEP_NORMS, STEPS, recurrence_of
 from advisor.specs import Recipe
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import chunk_last, copy, regathered
@@ -52,8 +52,8 @@ def mamba1(t: Tape, x: Tensor, w: Weights, given: LayerInputs, recipe: Recipe) -
         steps = _normed(t, w, 0, steps)
         keys = _normed(t, w, 1, keys)
         queries = _normed(t, w, 2, queries)
-    steps = _projected(t, w.linears["dt_proj"], steps, recipe, chunks.one_row)
-    bias = w.linears["dt_proj"].bias
+    steps = _projected(t, w.linears[STEPS], steps, recipe, chunks.one_row)
+    bias = w.linears[STEPS].bias
     assert bias is not None
     weights = ScanWeights(decay, cast(t, own["d"], "float32"), cast(t, bias, "float32"))
     scanned = Scanned(mixed, steps, keys, queries, gate)

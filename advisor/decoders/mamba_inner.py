@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 from advisor.decoders.linear import Linear
 from advisor.decoders.selective_kernels import BACKWARD_FLOP, FORWARD_FLOP, note_scan, states_shape
+from advisor.parameters.token_mixers import STEPS
 from advisor.specs import Recurrence
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.ops import cast
+from advisor.tape.pieces import made
 from advisor.tape.tape import Tape
 
 
@@ -64,7 +66,7 @@ class _Sizes(NamedTuple):
 
 def inner_weights(t: Tape, own: Mapping[str, Tensor], linears: Mapping[str, Linear], decay: Tensor) -> InnerWeights:
     """The weights as the layer hands them over: vectors in fp32."""
-    back, steps = linears["out_proj"], linears["dt_proj"]
+    back, steps = linears["out_proj"], linears[STEPS]
     assert steps.bias is not None
     back_bias = cast(t, back.bias, "float32") if back.bias is not None else None
     skip, step_bias = cast(t, own["d"], "float32"), cast(t, steps.bias, "float32")
@@ -78,7 +80,7 @@ def mamba_inner(t: Tape, x: Tensor, given: InnerWeights, r: Recurrence, one_row:
     t.label("state-space layer")
     matrices = [_in_autocast(t, one) for one in (given.channels, given.steps, given.back)]
     back_bias = _in_autocast(t, given.back_bias) if given.back_bias is not None else None
-    held = _made(t, x.shape, x.dtype)  # channel by channel
+    held = made(t, x.shape, x.dtype)  # channel by channel
     projected, keys, queries, states, out, gated = _scanned(t, s, matrices)
     back = matrices[2]
     result = t.empty((*s.inner[:2], back.shape[0]), s.dtype)
@@ -105,7 +107,7 @@ def _scanned(t: Tape, s: _Sizes, matrices: list[Tensor]) -> tuple[Tensor, ...]:
     t.matmul(s.dtype, s.channels[0], s.channels[1], s.r.value_size, mixed.bytes + projected.bytes)
     del rows
     delta = _steps(t, s, projected, matrices[1])
-    keys, queries = (_normed_keys(t, s, _made(t, s.keys, s.dtype)) for _ in range(2))
+    keys, queries = (_normed_keys(t, s, made(t, s.keys, s.dtype)) for _ in range(2))
     out, states = t.empty(s.inner, s.dtype), t.empty(states_shape(s.inner, s.r.key_dim), "float32")
     gated = t.empty(s.inner, s.dtype)
     note_scan(t, s.dtype, out.count * s.r.key_dim * FORWARD_FLOP, 5 * delta.bytes + states.bytes)
@@ -160,30 +162,23 @@ def _steps(t: Tape, s: _Sizes, projected: Tensor, weight: Tensor) -> Tensor:
     t.matmul(s.dtype, s.r.value_size, projected.shape[0], s.r.step_rank, delta.bytes + weight.bytes)
     if not s.normed:
         return delta
-    delta = _made(t, s.inner, s.dtype)
-    delta = _made(t, s.inner, s.dtype, "reduce")
-    return _made(t, s.inner, s.dtype)
+    delta = made(t, s.inner, s.dtype)
+    delta = made(t, s.inner, s.dtype, "reduce")
+    return made(t, s.inner, s.dtype)
 
 
 def _normed_keys(t: Tape, s: _Sizes, x: Tensor) -> Tensor:
     """Keys or queries, which Falcon Mamba norms in the same way."""
     if not s.normed:
         return x
-    x = _made(t, s.keys, s.dtype)
-    x = _made(t, s.keys, s.dtype, "reduce")
-    return _made(t, s.keys, s.dtype)
+    x = made(t, s.keys, s.dtype)
+    x = made(t, s.keys, s.dtype, "reduce")
+    return made(t, s.keys, s.dtype)
 
 
 def _regrouped(t: Tape, s: _Sizes, x: Tensor) -> Tensor:
     """x with all its rows side by side: a copy, but of one row."""
-    return x if s.one_row else _made(t, x.shape, x.dtype)
-
-
-def _made(t: Tape, shape: Shape, dtype: str, kind: str = "elementwise") -> Tensor:
-    """A tensor made of one of its size."""
-    out = t.empty(shape, dtype)
-    t.kernel(kind, dtype, 0, 2 * out.bytes)
-    return out
+    return x if s.one_row else made(t, x.shape, x.dtype)
 
 
 def _in_autocast(t: Tape, x: Tensor) -> Tensor:

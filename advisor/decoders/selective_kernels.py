@@ -14,6 +14,7 @@ from __future__ import annotations
 from advisor.decoders.selective_scan import Scanned, ScanWeights
 from advisor.tape.graph import Shape, Tensor
 from advisor.tape.ops import cast
+from advisor.tape.pieces import made
 from advisor.tape.program import CHUNKS
 from advisor.tape.tape import Tape
 
@@ -28,8 +29,8 @@ def fused_selective_scan(t: Tape, given: Scanned, weights: ScanWeights, by_chann
     """
     values, steps, keys, queries, gate = given
     dtype, shape, state = values.dtype, values.shape, keys.shape[-1]
-    u, z, b, c = (_stored_by_channel(t, one) for one in (values, gate, keys, queries))
-    delta = steps if by_channel else _stored_by_channel(t, steps)
+    u, z, b, c = (made(t, one.shape, dtype) for one in (values, gate, keys, queries))
+    delta = steps if by_channel else made(t, steps.shape, dtype)
     out, states = t.empty(shape, dtype), t.empty(states_shape(shape, state), "float32")
     gated = t.empty(shape, dtype)
     note_scan(t, dtype, u.count * state * FORWARD_FLOP, 5 * u.bytes + states.bytes)
@@ -38,10 +39,13 @@ def fused_selective_scan(t: Tape, given: Scanned, weights: ScanWeights, by_chann
     vectors, keys_shape = [(one.shape, one.dtype) for one in weights], keys.shape
 
     def backward(g: Tensor) -> tuple[Tensor | None, ...]:
-        _incoming = _stored_by_channel(t, g)
+        _incoming = made(t, g.shape, g.dtype)
         dz, du, ddelta = (t.empty(shape, dtype) for _ in range(3))
-        da, dkeys, dqueries = _zeros(t, *vectors[0]), *(_zeros(t, keys_shape, "float32") for _ in range(2))
-        dskip, dbias = (_zeros(t, *one) for one in vectors[1:])
+        da, dkeys, dqueries = (
+            made(t, *vectors[0], passes=1),
+            *(made(t, keys_shape, "float32", passes=1) for _ in range(2)),
+        )
+        dskip, dbias = (made(t, *one, passes=1) for one in vectors[1:])
         note_scan(t, dtype, du.count * state * BACKWARD_FLOP, 8 * du.bytes + dkeys.bytes + dqueries.bytes)
         narrow = [cast(t, one, dtype) for one in (dkeys, dqueries)]
         del dkeys, dqueries
@@ -60,16 +64,3 @@ def states_shape(shape: Shape, state: int) -> Shape:
 def note_scan(t: Tape, dtype: str, flop: int, moved: int) -> None:
     """One launch of the scan."""
     t.kernel("elementwise", dtype, flop, moved)
-
-
-def _stored_by_channel(t: Tape, x: Tensor) -> Tensor:
-    """`x.contiguous()` of x (B, S, any), transposed: outside of the graph."""
-    out = t.empty(x.shape, x.dtype)
-    t.kernel("elementwise", x.dtype, 0, 2 * x.bytes)
-    return out
-
-
-def _zeros(t: Tape, shape: Shape, dtype: str) -> Tensor:
-    out = t.empty(shape, dtype)
-    t.kernel("elementwise", dtype, 0, out.bytes)
-    return out

@@ -72,6 +72,8 @@ class Stack:
     """Kernels and kinds of offloading that the trainer's own code brings: no other code is laid over it for them."""
 
     libraries: Libraries = field(default=MIRRORED, kw_only=True)
+    adapters_kept: str = field(default="", kw_only=True)
+    """As of `LinearCode`: an engine for several cards may say so."""
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ class Stack:
     @property
     def linear(self) -> LinearCode:
         """How a linear layer differs."""
-        return LinearCode(libraries=self.libraries)
+        return LinearCode(libraries=self.libraries, adapters_kept=self.adapters_kept)
 
     def leaf_under_checkpointing(self, recipe: Recipe) -> bool:
         """Whether checkpointing makes the output of a frozen embedding require a gradient.
@@ -279,8 +281,8 @@ class Stack:
     def loss(self, t: Tape, given: LossInputs) -> Tensor:
         """Head and loss: (1,).
 
-        transformers before 4.49 read a copy of the fp32 logits without each row's last token; before 4.46 the model
-        itself made them, under the name of the 16-bit ones, which that freed.
+        transformers before 4.49 read a copy of the fp32 logits without each row's last token (some models, of those in
+        16 bits); before 4.46 the model made them, under the name of the 16-bit ones, which that freed.
         Source: transformers 4.45, models/llama/modeling_llama.py, LlamaForCausalLM.forward; 4.48, loss/loss_utils.py.
         """
         if given.m.task == "embeddings":
@@ -299,11 +301,11 @@ class Stack:
             return masked_loss(t, logits, upcasts=architecture_of(given.m.architecture).masked_loss_in_float)
         if self.libraries.transformers >= (4, 49):
             return log_softmax_loss(t, logits, given.recipe.upcast_logits)
-        upcast = cast(t, logits, "float32")
-        if self.libraries.transformers < (4, 46):
+        as_given = architecture_of(given.m.architecture).loss_as_given_before_4_49
+        read = logits if as_given else cast(t, logits, "float32")
+        if self.libraries.transformers < (4, 46) and not as_given:
             del logits
-        cut = shifted(t, upcast)
-        return log_softmax_loss(t, cut)
+        return log_softmax_loss(t, shifted(t, read), not as_given)
 
 
 def _with_mixers(m: ModelSpec, recipe: Recipe) -> Proof:

@@ -73,7 +73,7 @@ def _recorded(
     plan = layer_plan(m, recipe, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
     copies = {index: copies for index, (_, copies) in enumerate(plan)}
     tower = None
-    if m.vision is not None and m.vision.row and m.vision.code.code:
+    if m.vision is not None and m.vision.row:
         from advisor.decoders.vision import TowerWeights, block_plan
 
         tower = TowerWeights(m, m.vision, recipe, RANK, stack)

@@ -9,6 +9,7 @@ from advisor.decoders.vision import Seen, Tower, TowerWeights
 from advisor.decoders.vision_clip import llava_next_tower, llava_tower
 from advisor.decoders.vision_gemma4 import gemma4_tower
 from advisor.decoders.vision_intern import internvl_tower
+from advisor.decoders.vision_mllama import mllama_tower
 from advisor.decoders.vision_pixtral import mistral3_tower, pixtral_tower
 from advisor.decoders.vision_qwen import qwen_tower
 from advisor.decoders.vision_siglip import gemma3_tower
@@ -23,6 +24,7 @@ TOWERS: dict[str, Callable[[Tower, bool], Seen]] = {
     "llava": llava_tower,
     "llava_next": llava_next_tower,
     "mistral3": mistral3_tower,
+    "mllama": mllama_tower,
     "pixtral": pixtral_tower,
     "qwen": qwen_tower,
     "smolvlm": smolvlm_tower,

@@ -17,7 +17,7 @@ from advisor.decoders.linear import Linear
 from advisor.decoders.norms import HeadNorms, Norm
 from advisor.decoders.stack import Stack
 from advisor.decoders.weights import Weights, projections
-from advisor.parameters.layers import part_of
+from advisor.parameters.layers import layer_groups, part_of
 from advisor.parameters.modules import head_linear
 from advisor.parameters.own_weights import outer_tensors
 from advisor.parameters.storage import store_bytes
@@ -80,6 +80,7 @@ def units_of(m: ModelSpec, recipe: Recipe, stack: Stack) -> Units:
             for kind, copies in layer_plan(m, recipe, stack.keeps_last_apart(recipe), stack.unsteady_layers(recipe))
         )
     )
+    idle = [piece for part, count in layer_groups(m) if part.passed_over for piece in _idle(part, recipe, stack, count)]
     tokens: list[Piece] = []
     others: list[Piece] = []
     for shape, times, dtype, trained in outer_tensors(m, recipe):
@@ -100,8 +101,16 @@ def units_of(m: ModelSpec, recipe: Recipe, stack: Stack) -> Units:
         Unit(() if tied else tuple(tokens[:1])),
         layers,
         Unit((*vectors, *(tokens if tied else tokens[1:]), *beside)),
-        Unit(tuple(rest)),
+        Unit((*rest, *idle)),
     )
+
+
+def _idle(m: ModelSpec, recipe: Recipe, stack: Stack, layers: int) -> list[Piece]:
+    """The parameters of layers that are passed over on rows of text: held, but neither gathered nor trained.
+
+    Ignores that full fine-tuning keeps them in fp32, as it does what is trained.
+    """
+    return [piece._replace(trained=False) for piece in _of_layer(Weights(m, recipe, recipe.rank, stack))] * layers
 
 
 def _of_layer(w: Weights) -> Iterator[Piece]:

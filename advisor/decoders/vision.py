@@ -33,6 +33,8 @@ class BlockKind(NamedTuple):
 def block_plan(v: VisionSpec) -> list[tuple[BlockKind, int]]:
     """Which blocks to run and how many each stands for."""
     stacked = {place: number for number, place in enumerate(v.deepstack_layers, 1)}
+    if v.joined_blocks:  # the outputs of all blocks are held until the last has run
+        return [(BlockKind(False), 1)] * v.num_hidden_layers
     windows, read = v.window_size > 0, v.num_hidden_layers - v.unread_blocks
     return plan_of(
         [
@@ -125,9 +127,17 @@ class Tower(NamedTuple):
         return BATCH * self.v.row_features
 
 
+class Across(NamedTuple):
+    """What layers that attend to images (K tokens a row) are called with beside these."""
+
+    mask: Tensor  # (B, 1, S, K), numbers: which tokens of the row attend to which of the images
+    attending: Tensor  # (B, S, 1): which attend to any
+
+
 class Seen(NamedTuple):
     """What a tower makes of the images."""
 
     tokens: Tensor  # (F, H) in the order of the row
     stacked: list[Tensor]  # further ones, added to the output of the first decoder layers
     kept: list[Tensor]  # what the model's forward holds to its end
+    across: Across | None = None

@@ -40,12 +40,12 @@ def with_class(d: Tower, pixels: Tensor, leaf: bool) -> Tensor:
     patches = embedded_patches(d, pixels)
     begun(d, patches, leaf)
     tiles = t.view(patches, (tile_count(d), tile_patches(d), width))
-    joined = [_joined(t, d.weights.loose["class"], tiles)]
+    joined = [class_first(t, d.weights.loose["class"], tiles)]
     t.kernel("gather", d.weights.tensors[1].dtype, 0, 2 * d.weights.tensors[1].bytes)
     return add(t, joined[0], d.weights.tensors[1])
 
 
-def _joined(t: Tape, token: Tensor, tiles: Tensor) -> Tensor:
+def class_first(t: Tape, token: Tensor, tiles: Tensor) -> Tensor:
     """`cat([token.expand(N, 1, H), tiles], dim=1)`: its gradients are views; autocast casts both to the wider dtype."""
     dtype = promoted(token.dtype, tiles.dtype)
     if t.autocast:

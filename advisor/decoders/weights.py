@@ -24,8 +24,9 @@ from advisor.parameters.modules import (
     own_parameters,
 )
 from advisor.parameters.own_weights import own_weights, saves_inner
-from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quantized_bias_dtype
+from advisor.parameters.storage import experts_made, layer_quant, other_dtype, own_quant, quantized_bias_dtype
 from advisor.parameters.targets import expert_adapters, outer_adapters, targets_in
+from advisor.parameters.token_mixers import Parameter
 from advisor.specs import FUSED_LOSSES, ModelSpec, Recipe
 from advisor.tape.graph import Tensor
 
@@ -80,7 +81,7 @@ class Weights:
         }
         self.sinks = Tensor((m.num_attention_heads,), other, needs_grad=trained) if m.attention_sinks else None
         self.own = {
-            name: Tensor(p.shape, own_dtype(p, other), needs_grad=trained and not p.fixed)
+            name: Tensor(p.shape, _stored_or_made(p, m, recipe, other), needs_grad=trained and not p.fixed)
             for name, p in own_parameters(m).items()
         }
         self.experts = _experts_of(m, recipe, rank, self.own, stack)
@@ -103,6 +104,11 @@ class Weights:
         return [p for one in linears if not one.idle for p in one.trained] + norms + sinks + own
 
 
+def _stored_or_made(p: Parameter, m: ModelSpec, recipe: Recipe, other: str) -> str:
+    """The dtype a layer's own parameter is worked with in: of one that is quantized, what is made of it."""
+    return own_dtype(p, other) if own_quant(p, m, recipe) == "none" else recipe.base_dtype
+
+
 def _experts_of(
     m: ModelSpec, recipe: Recipe, rank: int, own: dict[str, Tensor], stack: Stack
 ) -> Experts | OssExperts | Llama4Experts | None:
@@ -111,8 +117,9 @@ def _experts_of(
         case "experts":
             return Experts(m, recipe, rank, own, stack.experts(m))
         case "oss_experts":
-            decodes = own_quant(own_parameters(m)["down"], m, recipe) != "none"
-            return OssExperts(**own, top_k=m.experts_per_token, decodes=decodes)
+            made = experts_made(recipe) if own_quant(own_parameters(m)["down"], m, recipe) != "none" else "never"
+            nested = recipe.double_quant if made == "once" else None
+            return OssExperts(**own, top_k=m.experts_per_token, decodes=made == "twice", nested=nested)
         case "llama4_experts":
             return Llama4Experts(**own, top_k=m.experts_per_token)
     return None

@@ -16,6 +16,7 @@ from advisor.specs import ModelSpec, Placement, Recipe, Sharding
 
 ENGINES: dict[Sharding, str] = {
     "ddp": "ddp.Ddp",
+    "fsdp1": "fsdp1.Fsdp1",
     "fsdp2": "fsdp2.Fsdp2",
     "hsdp": "fsdp2.Fsdp2",
     "zero1": "zero.Zero1",

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
+from advisor.decoders.stack import Stack
 from advisor.decoders.units import Piece, Unit, Units
 from advisor.engines.parts import Parts, Turn
 from advisor.parameters.trained import Trained, trained_shapes
@@ -83,6 +84,12 @@ class Engine:
     """Of the gradients that a layer makes; '' for that of each parameter."""
     spreads = False
     """Whether a rank holds parts of parameters; if not, it holds what one card would."""
+    holds_inputs = False
+    """Whether the inputs that checkpointing keeps of layers stay to the end of the backward, with their gradients."""
+    joins = False
+    """Whether a layer's gradients stand until all are there in every micro-batch, beside those of earlier ones."""
+    gathers_at_most = False
+    """Whether what is gathered is counted as the most that may be, because it is not known."""
     overlaps = True
     """Whether collectives run beside the kernels; gathers begin one unit ahead then."""
 
@@ -104,8 +111,8 @@ class Engine:
 
     @property
     def on_host(self) -> bool:
-        """Whether weights, gradients and optimizer states are kept on the host, and come and go for each unit."""
-        return self.placement.offload == "parameters"
+        """Whether the optimizer works on the host, where its states and what it updates are then."""
+        return self.placement.offload != "none"
 
     def host_bytes(self) -> int:
         """What this rank holds of the host's memory for the whole run, without the optimizer's states."""
@@ -118,6 +125,10 @@ class Engine:
     def computed(self) -> Recipe:
         """The recipe as the layers compute it: which dtypes their weights have there."""
         return self.recipe
+
+    def coded(self, stack: Stack) -> Stack:
+        """The stack as it computes under this engine."""
+        return stack
 
     def term_of(self, piece: Piece) -> TermName:
         """What a parameter counts as."""
@@ -156,9 +167,20 @@ class Engine:
         for turn in (*parts.forward_turns(), *parts.backward_turns()):
             yield Height(turn, "peak", 0)
 
+    def aside_bytes(self) -> int:
+        """The most that is gathered on a stream of its own, whose blocks PyTorch's allocator keeps for that stream.
+
+        Source: PyTorch 2.13, c10/cuda/CUDACachingAllocator.cpp, get_free_block: a block of the same stream alone.
+        """
+        return 0
+
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """What one layer at `place` exchanges in `phase`. `syncs`: in a micro-batch whose gradients are reduced."""
         return ()
+
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """Bytes that one layer at `place` brings from the host before it is gathered, and takes there once reduced."""
+        return 0, 0
 
     def closing(self) -> tuple[Transfer, ...]:
         """What is exchanged once a step after the optimizer, beside nothing."""

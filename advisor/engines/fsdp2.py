@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
-from advisor.blocks import ITEM_BYTES, block_bytes
+from advisor.blocks import ITEM_BYTES, block_bytes, pinned_bytes
 from advisor.decoders.recorder import EMBEDDING, HEAD
 from advisor.decoders.units import Piece, Unit
 from advisor.engines.engine import (
@@ -111,10 +112,14 @@ class Fsdp2(Engine):
     def host_bytes(self) -> int:
         """Parts of the weights and of their gradients, in pinned memory.
 
-        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy.
+        Sources: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_api.py, CPUOffloadPolicy; _fsdp_collectives.py,
+        foreach_reduce, copies gradients without blocking, for which ATen's _to_copy pins.
         """
-        gradients = sum(one.bytes * one.times for one in self.updated_on_host())
-        return gradients + sum(held.bytes * held.times for held in self._parts()) if self.on_host else 0
+        if not self.on_host:
+            return 0
+        tensors = [*((held.bytes, held.times) for held in self._parts())]
+        tensors += [(one.bytes, one.times) for one in self.updated_on_host()]
+        return sum(pinned_bytes(size) * times for size, times in tensors)
 
     def _updated(self) -> list[Trained]:
         return [self._part(piece, unit.copies) for unit in self.units.all for piece in trained_pieces(unit)]
@@ -220,6 +225,15 @@ class Fsdp2(Engine):
             yield Height(turn, "peak", weights + ahead, waiting)
             yield Height(turn, "after", weights - me.weights + ahead, me.reducing)
 
+    def aside_bytes(self) -> int:
+        """The buffers of two units, one after the other, with this rank's part of one.
+
+        Source: PyTorch 2.13, distributed/fsdp/_fully_shard/_fsdp_collectives.py, foreach_all_gather.
+        """
+        places = sorted(self.by_place)
+        units = [self.sizes[place] for place in places for _ in range(min(2, self.by_place[place].copies))]
+        return max((one.buffer + two.buffer + max(one.cast, two.cast) for one, two in pairwise(units)), default=0)
+
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """A unit is gathered before its forward and, unless its weights stay, before its backward; then reduced.
 
@@ -234,6 +248,19 @@ class Fsdp2(Engine):
             if self.placement.gpus > self.ranks:
                 found.append(Transfer("reduce", me.scattered // self.ranks, among="copies"))
         return tuple(found)
+
+    def host_copies(self, place: int, phase: Phase, syncs: bool) -> tuple[int, int]:
+        """A unit's part comes each time that it is gathered; what is left of its gradients goes."""
+        if not self.on_host:
+            return 0, 0
+        kinds = {one.kind for one in self.transfers(place, phase, syncs)}
+        unit = HEAD if self.tied and place == EMBEDDING else place
+        down = (
+            sum(self._part(piece, 1).bytes for piece in trained_pieces(self.by_place[unit]))
+            if unit in self.by_place
+            else 0
+        )
+        return self._exchanged(place).stored if "gather" in kinds else 0, down if "scatter" in kinds else 0
 
     def _exchanged(self, place: int | None) -> UnitBytes:
         """The unit that comes and goes with a part: tied weights with the embedding."""

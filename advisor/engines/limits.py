@@ -23,12 +23,19 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
     if libraries_of(recipe.stack).code == "unsloth":
         # trelis.substack.com/p/multi-gpu-training-with-unsloth; accelerate loads its models on one card each
         return "Unsloth runs several cards as copies of the model alone; use --sharding ddp"
+    if placement.sharding.startswith("zero") and libraries_of(recipe.stack).code not in BY_ACCELERATE:
+        return f"{libraries_of(recipe.stack).code} does not run DeepSpeed; use --sharding fsdp2"
     if m.task == "classification":
         return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:
         return "an optimizer step inside backward updates whole parameters, and a card has parts; leave it out"
-    if recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
+    if recipe.quantize_experts and recipe.is_quantized:
+        return "how stacks of experts in 4 bits are spread over cards is not known; leave --quantize-experts out"
+    if placement.spreads_weights and recipe.is_quantized and recipe.quant not in ("nf4", "fp4"):
         return f"weights stored as {recipe.quant} are not spread over cards; use --sharding ddp"
+    if recipe.is_quantized and m.checkpoint is not None and placement.spreads_weights:
+        # accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model, leaves uint8 whole; peft's guide of DeepSpeed
+        return "a checkpoint in 4 bits is stored as uint8, which is not spread; take the model in 16 bits, or ddp"
     return engine_kind(placement.effective_sharding).refuses(m, recipe)
 
 
@@ -40,7 +47,9 @@ def check_placement(m: Model, recipe: Recipe, placement: Placement) -> None:
 
 def not_known(m: ModelSpec, recipe: Recipe, engine: Engine) -> tuple[str, ...]:
     """What runs on several cards and is not mirrored, beside what the engine says itself."""
-    found, code = list(engine.unknown()), libraries_of(recipe.stack).code
+    found, code, at = list(engine.unknown()), libraries_of(recipe.stack).code, engine.placement
+    if at.offload != "none" and not at.host_memory_gb:
+        found.append("whether a machine's memory holds what is offloaded: --host-memory-gb is not given")
     if engine.placement.copies_model:
         return tuple(found)
     if code not in BY_ACCELERATE:

@@ -22,15 +22,17 @@ class Turn(NamedTuple):
     beside: Bytes  # what the layers that were not run add to the part's own bytes
     earlier: int | None
     later: int | None
+    nth: int = 0  # of the layers that the part stands for, from 0 at the bottom
 
 
 class Parts:
     """The parts of a step, and what each layer leaves behind.
 
-    `reduced`: by place, what an engine changes of the gradients that a part leaves behind, in bytes.
+    `reduced`: by place, what an engine changes of the gradients that a part leaves behind, in bytes. `holds`: the input
+    that checkpointing keeps of a layer, and its gradient, stay to the end of the backward.
     """
 
-    def __init__(self, segments: list[PartMemory], reduced: Mapping[int, int]) -> None:
+    def __init__(self, segments: list[PartMemory], reduced: Mapping[int, int], holds: bool = False) -> None:
         self.forward = {s.place: s for s in segments if s.phase == "forward"}
         self.backward = {s.place: s for s in segments if s.phase == "backward"}
         self.layers = sorted(place for place in self.forward if EMBEDDING < place < HEAD)
@@ -39,6 +41,10 @@ class Parts:
         self._left = {place: minus(self.forward[place].after, self.forward[place].before) for place in self.layers}
         self._kept = {p: plus(self._left[p], self.forward[p].dropped) for p in self.layers}
         self.reduced = {place: _gradients(reduced.get(place, 0)) for place in self.places}
+        if holds and self.layers:  # the gradient that a layer is handed is the tape's while the layer runs
+            for place in self.layers:
+                self.reduced[place] = plus(self.reduced[place], times(self._kept[place], 2))
+            self.reduced[HEAD] = minus(self.reduced[HEAD], self._kept[self.layers[-1]])
         self._gone = {
             p: plus(minus(self._kept[p], minus(s.before, s.after)), self.reduced[p])
             for p in self.layers
@@ -55,7 +61,7 @@ class Parts:
             more = self._more.get(place, 0)
             yield Turn(part, base, before, place if more else after)
             if more:
-                yield Turn(part, plus(base, times(self._left[place], more)), place, after)
+                yield Turn(part, plus(base, times(self._left[place], more)), place, after, more)
 
     def backward_turns(self) -> Iterator[Turn]:
         """Each part of the backward: the first, second and last of the layers that it stands for."""
@@ -73,8 +79,8 @@ class Parts:
                 yield Turn(part, base, before, after)
                 continue
             kept, gone = self._kept[place], self._gone[place]
-            yield Turn(part, plus(base, times(kept, more)), before, place)
-            yield Turn(part, plus(base, times(kept, more - 1), gone), place, place if more > 1 else after)
+            yield Turn(part, plus(base, times(kept, more)), before, place, more)
+            yield Turn(part, plus(base, times(kept, more - 1), gone), place, place if more > 1 else after, more - 1)
             yield Turn(part, plus(base, times(gone, more)), place, after)
 
 

@@ -19,14 +19,12 @@ from advisor.decoders.recorder import EMBEDDING
 from advisor.decoders.units import Piece
 from advisor.engines.engine import Engine, Height, Held, Phase, Transfer, trained_pieces
 from advisor.engines.parts import Parts
+from advisor.engines.zero_configs import ZeroConfig, config_of
 from advisor.optimizers import optimizer_row
 from advisor.parameters.trained import Trained
 from advisor.specs import ModelSpec, Recipe
 from advisor.terms import TermName
 
-BUCKET_ELEMENTS = 500_000_000
-"""reduce_bucket_size. Source: DeepSpeed 0.19.8, runtime/zero/config.py; LLaMA-Factory's ds_z2_config.json says the
-same, axolotl's zero1.json and zero2.json and accelerate's own config leave it out; ms-swift's say 2e8."""
 NORM_BYTES = 8
 """The norm of a gradient is taken in fp64. Source: DeepSpeed 0.19.8, runtime/zero/utils.py, get_norm_dtype."""
 
@@ -64,10 +62,15 @@ class DeepSpeed(Engine):
         """Of weights and gradients."""
         return self.half if self.recipe.autocast else "float32"
 
+    @cached_property
+    def config(self) -> ZeroConfig:
+        """The sizes in the trainer's config."""
+        return config_of(self.placement.configs, self.placement.sharding == "zero3")
+
     @property
     def bucket_elements(self) -> int:
         """reduce_bucket_size."""
-        return self.placement.bucket_elements or BUCKET_ELEMENTS
+        return self.placement.bucket_elements or self.config.bucket(self.m.hidden_size)
 
     @property
     def bucket_bytes(self) -> int:
@@ -102,14 +105,41 @@ class DeepSpeed(Engine):
         """A rank's part of a flat tensor, which is padded to a multiple of two elements for each rank."""
         return 2 * -(-elements // (2 * self.ranks))
 
+    def flat_parts(self) -> tuple[int, ...]:
+        """Elements of each flat tensor of a rank that the optimizer updates."""
+        return tuple(group.part for group in self.groups)
+
+    def _copies(self) -> list[Trained]:
+        return [Trained(part, 0, 1, "float32") for part in self.flat_parts()]
+
     def updated(self) -> list[Trained]:
-        """The fp32 copy of the rank's part of each sort."""
-        return [Trained(group.part, 0, 1, "float32") for group in self.groups]
+        """The fp32 copies of the rank's parts, on the card."""
+        return [] if self.on_host else self._copies()
+
+    def updated_on_host(self) -> list[Trained]:
+        """The same where they are on the host."""
+        return self._copies() if self.on_host else []
+
+    def host_bytes(self) -> int:
+        """The fp32 copies and their gradients, and 16-bit copies on their way, in pinned memory (offload_config.py).
+
+        Stages 1 and 2: initialize_optimizer_states, param_buffer_of_bit16_for_cpu_offload_groups; stage 3:
+        fp32_partitioned_groups_flat, grad_partitions_flat_buffer.
+        """
+        return sum(part.elements * (4 + 4 + ITEM_BYTES[self.dtype]) for part in self.updated_on_host())
 
     def masters(self) -> Iterator[Held]:
-        """The fp32 copies that the optimizer updates."""
-        for group in self.groups:
-            yield Held(TermName.OPTIMIZER_STATES, 4 * group.part, 1)
+        """The fp32 copies that the optimizer updates, and the norm of the last step's gradients."""
+        yield Held(TermName.OPTIMIZER_STATES, NORM_BYTES, 1)
+        for part in self.updated():
+            yield Held(TermName.OPTIMIZER_STATES, part.bytes, 1)
+
+    def norm_bytes(self, elements: int) -> int:
+        """Beside the gradients that are reduced: the norm of one in fp64, taken there if the optimizer is on the host.
+
+        Source: stage_1_and_2.py, set_norm_for_param_grad_in_gpu; stage3.py, partition_grads.
+        """
+        return block_bytes(NORM_BYTES * elements) if self.on_host else 0
 
     def cut(self, elements: int) -> bool:
         """Whether a parameter of that size lies in the parts of several ranks."""
@@ -138,7 +168,11 @@ class Zero2(DeepSpeed):
     """Gradients leave for a bucket as they are made; what a rank updates of them is copied out of it."""
 
     name = "DeepSpeed ZeRO-2"
-    overlaps = False
+
+    @property
+    def overlaps(self) -> bool:  # type: ignore[override]
+        """Whether reductions run beside the kernels: overlap_comm."""
+        return self.config.overlap_comm
 
     def computed(self) -> Recipe:
         """Gradients do not stay where they were made."""
@@ -155,13 +189,37 @@ class Zero2(DeepSpeed):
             yield Held(term, self.ranks * group.part * ITEM_BYTES[self.dtype], 1)
 
     def beside(self) -> Iterator[Held]:
-        """The fp32 copies that the optimizer updates."""
-        return self.masters()
+        """The fp32 copies that the optimizer updates; where they are on the host, a buffer for the largest gradient.
+
+        Source: temp_grad_buffer_for_gpu_offload.
+        """
+        yield from self.masters()
+        if self.on_host:
+            yield Held(TermName.REDUCTION, self.largest * ITEM_BYTES[self.dtype], 1)
+
+    def host_bytes(self) -> int:
+        """Also a buffer for the largest gradient, and gradients that accumulate there.
+
+        Source: temp_grad_buffer_for_cpu_offload, accumulated_grads_in_cpu.
+        """
+        if not self.on_host:
+            return 0
+        waiting = self._touching if self.recipe.gradient_accumulation > 1 else 0
+        return super().host_bytes() + (self.largest + waiting) * ITEM_BYTES[self.dtype]
+
+    @property
+    def bucket_bytes(self) -> int:
+        """The tensor that gradients wait in, and a second one that fills while the first is reduced."""
+        return super().bucket_bytes * (2 if self.config.overlap_comm else 1)
 
     @cached_property
     def partition_bytes(self) -> int:
-        """grads_in_partition: the gradients of all parameters that the rank's part touches."""
-        return block_bytes(sum(group.touching() for group in self.groups) * ITEM_BYTES[self.dtype])
+        """grads_in_partition: the gradients of all parameters that the rank's part touches; none if on the host."""
+        return 0 if self.on_host else block_bytes(self._touching * ITEM_BYTES[self.dtype])
+
+    @cached_property
+    def _touching(self) -> int:
+        return sum(group.touching() for group in self.groups)
 
     def gradients_bytes(self) -> int:
         """Those of the rank's part."""
@@ -176,6 +234,8 @@ class Zero2(DeepSpeed):
 
         Minus the temporaries of all sorts, which are counted already. The gradients stand until the last sort's step.
         """
+        if self.on_host:
+            return 0
         item = ITEM_BYTES[self.dtype]
         most = 0
         for index, group in enumerate(self.groups):
@@ -205,7 +265,8 @@ class Zero2(DeepSpeed):
             waiting = max((size for size in sizes if size > self.bucket_elements), default=0)
             if seen > self.bucket_elements or place == EMBEDDING:
                 copy = waiting * (1 + self.cut(waiting)) or min(seen, self.bucket_elements)
-                yield Height(turn, "after", 0, self.bucket_bytes + self.partition_bytes + block_bytes(item * copy))
+                copy = max(block_bytes(item * copy), self.norm_bytes(max(sizes, default=0)))
+                yield Height(turn, "after", 0, self.bucket_bytes + self.partition_bytes + copy)
 
     def transfers(self, place: int, phase: Phase, syncs: bool) -> tuple[Transfer, ...]:
         """The gradients of a layer are summed over all ranks, in every micro-batch; each rank keeps its part."""
@@ -257,7 +318,7 @@ class Zero1(Zero2):
             last = turn
         if last is not None:
             copied = self.largest if self.largest > self.bucket_elements and self.cut(self.largest) else 0
-            copy = block_bytes(copied * ITEM_BYTES[self.dtype])
+            copy = max(block_bytes(copied * ITEM_BYTES[self.dtype]), self.norm_bytes(self.largest))
             yield Height(last, "after", 0, self.bucket_bytes + self.partition_bytes + copy)
 
     def syncs(self, index: int) -> bool:

@@ -10,7 +10,7 @@ module's start fetches more, until stage3_max_live_parameters are there. The bou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from advisor.blocks import ITEM_BYTES, block_bytes
@@ -19,35 +19,25 @@ from advisor.decoders.units import Piece, Unit
 from advisor.engines.engine import Height, Held, Phase, Transfer, trained_pieces
 from advisor.engines.parts import Parts
 from advisor.engines.zero import NORM_BYTES, DeepSpeed
-from advisor.parameters.trained import Trained
-from advisor.specs import Recipe
+from advisor.specs import ModelSpec, Recipe
 from advisor.terms import TermName
 
-LIVE_ELEMENTS = 1_000_000_000
-"""stage3_max_live_parameters and stage3_max_reuse_distance. Source: DeepSpeed 0.19.8, runtime/zero/config.py."""
-SUB_GROUP_ELEMENTS = 1_000_000_000
-"""sub_group_size: elements of a rank that the optimizer updates at once. Source: the same file."""
-PREFETCH = 0.9
-"""stage3_prefetch_bucket_size, and below PERSISTENT stage3_param_persistence_threshold, by the hidden size.
-
-Source: transformers 5.23, integrations/deepspeed.py, trainer_config_finalize.
-"""
-PERSISTENT = 10
+FLAG_BYTES = 1
+"""Whether a gradient was no number. Source: DeepSpeed 0.19.8, runtime/zero/stage3.py, inf_or_nan_tracker."""
 
 
 class Zero3(DeepSpeed):
     """Every parameter is spread element by element; small ones stay whole beside their part."""
 
     name = "DeepSpeed ZeRO-3"
+    gathers_at_most = True
 
-    @property
-    def bucket_elements(self) -> int:
-        """reduce_bucket_size: the square of the hidden size."""
-        return self.placement.bucket_elements or self.m.hidden_size**2
-
-    def unknown(self) -> tuple[str, ...]:
-        """Which weights are gathered at a time."""
-        return ("how many weights ZeRO-3 has gathered at its peak: counted as the most that it allows",)
+    @classmethod
+    def refuses(cls, m: ModelSpec, recipe: Recipe) -> str:
+        """peft's DoRA asks packed weights for what DeepSpeed keeps of parameters, and fails: seen with peft 0.21.2."""
+        if recipe.method == "qdora":
+            return "peft's DoRA fails on 4-bit weights that are spread by ZeRO-3; use zero2 or qlora"
+        return super().refuses(m, recipe)
 
     def computed(self) -> Recipe:
         """Gradients leave for the bucket as they are made."""
@@ -61,26 +51,40 @@ class Zero3(DeepSpeed):
         return ITEM_BYTES[piece.dtype if piece.packed else self.dtype]
 
     def _stays_whole(self, piece: Piece) -> bool:
-        return piece.elements <= PERSISTENT * self.m.hidden_size
+        return piece.elements <= self.config.persistent(self.m.hidden_size)
 
     def weights(self) -> Iterator[Held]:
-        """A rank's part of each, and small parameters whole."""
+        """A rank's part of each, unless parameters are on the host, and small parameters whole."""
+        if self.placement.offload != "parameters":
+            yield from self._parts()
         for unit in self.units.all:
             for piece in unit.pieces:
-                term, item = self.term_of(piece), self._item_bytes(piece)
-                if not piece.trained:
-                    yield Held(term, self._part_elements(piece) * item, unit.copies)
                 if self._stays_whole(piece):
-                    yield Held(term, piece.elements * item, unit.copies)
+                    yield Held(self.term_of(piece), piece.elements * self._item_bytes(piece), unit.copies)
+
+    def _parts(self) -> Iterator[Held]:
+        for unit in self.units.all:
+            for piece in unit.pieces:
+                if not piece.trained:
+                    yield Held(self.term_of(piece), self._part_elements(piece) * self._item_bytes(piece), unit.copies)
         term = TermName.ADAPTERS if self.recipe.has_adapters else TermName.BASE_WEIGHTS
         for part in self.sub_groups:
             yield Held(term, part * ITEM_BYTES[self.dtype], 1)
 
+    def host_bytes(self) -> int:
+        """Also the rank's parts of all parameters, where they are offloaded.
+
+        Source: param_groups_fp16_flat_cpu_memory; partition_parameters.py, _partition_param.
+        """
+        held = self._parts() if self.placement.offload == "parameters" else ()
+        return super().host_bytes() + sum(one.bytes * one.times for one in held)
+
     def beside(self) -> Iterator[Held]:
-        """The fp32 copies that the optimizer updates, the rank's part of all gradients, and the bucket."""
-        for part in self.sub_groups:
-            yield Held(TermName.OPTIMIZER_STATES, 4 * part, 1)
-        yield Held(TermName.GRADIENTS, sum(self.sub_groups) * ITEM_BYTES[self.dtype], 1)
+        """The fp32 copies that the optimizer updates and the rank's part of all gradients, on the card; the bucket."""
+        yield from self.masters()
+        yield Held(TermName.OPTIMIZER_STATES, FLAG_BYTES, 1)
+        if not self.on_host:
+            yield Held(TermName.GRADIENTS, sum(self.sub_groups) * ITEM_BYTES[self.dtype], 1)
         yield Held(TermName.REDUCTION, self.bucket_bytes, 1)
 
     @cached_property
@@ -94,16 +98,16 @@ class Zero3(DeepSpeed):
             filled = 0
             for elements in group.elements:
                 filled += -(-elements // self.ranks)
-                if filled >= SUB_GROUP_ELEMENTS:
+                if filled >= self.config.sub_group_size:
                     found.append(filled)
                     filled = 0
             if filled:
                 found.append(filled)
         return tuple(found)
 
-    def updated(self) -> list[Trained]:
-        """The fp32 copy of each sub-group."""
-        return [Trained(part, 0, 1, "float32") for part in self.sub_groups]
+    def flat_parts(self) -> tuple[int, ...]:
+        """Elements of each sub-group."""
+        return self.sub_groups
 
     def gradients_bytes(self) -> int:
         """None beside those that always stand."""
@@ -118,6 +122,8 @@ class Zero3(DeepSpeed):
 
         Minus the temporaries of all sub-groups, which are counted already.
         """
+        if self.on_host:
+            return 0
         most = block_bytes(NORM_BYTES * -(-self.largest // self.ranks))
         for part in self.updated():
             copy = block_bytes(part.bytes)
@@ -142,14 +148,34 @@ class Zero3(DeepSpeed):
         return found
 
     def _bounded(self, elements: int, size: int) -> int:
-        """What may be live of so many elements: all, or the most allowed beside the module that runs.
+        """What may be live of so many elements: all, or the most allowed, which the last one prefetched goes beyond.
 
-        Several weights are gathered in one buffer and copied out of it, which is a prefetch's worth more.
+        Several weights are gathered in one buffer, from which all are copied when the first is asked for, and which
+        stays until the last is: a prefetch's worth more, which its last one goes beyond, too.
+        Source: partitioned_param_coordinator.py, _fetch_sub_module_impl; AllGatherCoalescedHandle.wait.
         """
-        flat = min(elements, int(PREFETCH * self.m.hidden_size**2))
-        most = LIVE_ELEMENTS + max((p.elements for unit in self.units.all for p in unit.pieces), default=0)
+        flat = min(elements, self.config.prefetch(self.m.hidden_size) + self._largest_of(self._gathered_together))
+        if self.placement.offload == "parameters":  # the rank's parts are copied up first
+            flat += flat // self.ranks
+        most = self.config.max_live_parameters + self._largest_of(self.units.all)
         share = min(1.0, most / elements) if elements else 0.0
         return int(size * share) + (size * flat // elements if elements else 0)
+
+    @staticmethod
+    def _largest_of(units: Iterable[Unit]) -> int:
+        return max((piece.elements for unit in units for piece in unit.pieces), default=0)
+
+    @cached_property
+    def _stays(self) -> bool:
+        """Whether all of the model may be live, so that each weight is gathered once a micro-batch."""
+        total = sum(self._gathered(unit)[0] * unit.copies for unit in self.units.all)
+        return total <= self.config.max_live_parameters
+
+    @property
+    def _gathered_together(self) -> list[Unit]:
+        """Units whose weights may share a buffer: not an embedding where all stays: asked for first, it comes alone."""
+        first = self.units.last if self.tied else self.units.embedding
+        return [unit for unit in self.units.all if not (self._stays and unit is first)]
 
     def heights(self, parts: Parts) -> Iterator[Height]:
         """All that may be gathered; backward, gradients that wait for the next one, or the copy that is reduced."""
@@ -160,6 +186,7 @@ class Zero3(DeepSpeed):
             waiting = max((size for size in sizes if size > self.bucket_elements), default=0)
             waiting = waiting or min(sum(sizes), self.bucket_elements)
             reduction = block_bytes(waiting * ITEM_BYTES[self.dtype])
+            reduction += self.norm_bytes(-(-max(sizes, default=0) // self.ranks))
             gathered, last = self.most_gathered[turn.part.place], turn.part.place == HEAD
             yield Height(turn, "peak", gathered, 0 if last else reduction)
             if last:  # the head's gradient is the first
@@ -172,8 +199,7 @@ class Zero3(DeepSpeed):
         unit, found = self.by_place[place], []
         elements, size = self._gathered(unit)
         calls = max(1, sum(not self._stays_whole(piece) for piece in unit.pieces))
-        stays = sum(self._gathered(one)[0] * one.copies for one in self.units.all) <= LIVE_ELEMENTS
-        if elements and (phase == "forward" or not stays):
+        if elements and (phase == "forward" or not self._stays):
             found.append(Transfer("gather", size, calls))
         trained = sum(piece.elements for piece in trained_pieces(unit))
         if phase == "backward" and syncs and trained and place >= EMBEDDING:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Target = Literal["auto", "python", "trl", "axolotl", "llamafactory", "unsloth"]
+Target = Literal["auto", "python", "trl", "axolotl", "llamafactory", "unsloth", "ms-swift", "accelerate", "slurm"]
 TARGETS: tuple[Target, ...] = get_args(Target)
-"""What a file can be written for; auto: the trainer that the answer assumes."""
+"""What a file can be written for; auto: the trainer that the answer assumes; accelerate, slurm: what starts that."""

@@ -8,10 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.answer import DataFile
+from advisor.errors import BadValue
+from advisor.export.accelerate import accelerate_files, fsdp_keys
+from advisor.export.deepspeed import FILE as DEEPSPEED
+from advisor.export.deepspeed import deepspeed_files, stage_of
 from advisor.export.kernels import refuse
+from advisor.export.launch import CONFIG, meeting_flags, torchrun_flags
 from advisor.export.rows import BUILDERS
-from advisor.export.run import ATTENTION, LORAPLUS_RATIO, Run, TrainingFile, check_stored
-from advisor.export.yaml_values import DTYPES, NAME, unsaid, whole, whole_alpha, yaml_file
+from advisor.export.run import ATTENTION, DTYPES, LORAPLUS_RATIO, Run, TrainingFile, check_stored
+from advisor.export.yaml_values import NAME, unsaid, whole, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
 from advisor.specs import KernelSet, Recipe
 from advisor.stacks.fused_lora import ACTIVATIONS, refusal
@@ -30,6 +35,8 @@ _KERNELS: dict[KernelSet, str] = {
     "cce": "cut_cross_entropy",
 }
 """Flags of its plugins, by kernel."""
+_NO_FIELD = ("sharding_strategy", "backward_prefetch")
+"""Settings of FSDP1 that its schema has no field for, and drops."""
 _TEXTS_NOTE = "# prompts and completions must be texts here, not messages\n"
 
 
@@ -39,7 +46,6 @@ def write(run: Run) -> TrainingFile:
     recipe, half = run.recipe, _half(run)
     refuse(recipe, "Axolotl", (*_KERNELS, "fused_lora"), offloads=True)
     fused = "fused_lora" in recipe.kernels and not refusal(run.model, recipe)
-    command = f"axolotl train {NAME}" + ("" if run.gpus == 1 else f" --num-processes {run.gpus}")
     values: dict[str, Any] = {
         "base_model": run.source,
         "attn_implementation": ATTENTION[recipe.attention],
@@ -73,8 +79,40 @@ def write(run: Run) -> TrainingFile:
         values["unfrozen_parameters"] = _unfrozen(run)
     if run.stored_as == "mxfp4":
         values |= {"model_quantization_config": "Mxfp4Config", "model_quantization_config_kwargs": {"dequantize": True}}
+    values |= _spread(run)
     notes = (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
-    return yaml_file(run, "axolotl", command, notes, values)
+    beside = accelerate_files(run, _command(run)) if run.by_accelerate else deepspeed_files(run)
+    return yaml_file(run, "axolotl", _command(run), notes, values, beside)
+
+
+def _command(run: Run) -> str:
+    """What stands after -- goes to the launcher. Source: cli/utils/train.py, launch_training."""
+    if run.by_accelerate:
+        return f"axolotl train {NAME} -- --config_file {CONFIG}{meeting_flags(run)}"
+    if run.placement.nodes > 1:
+        return f"axolotl train {NAME} --launcher torchrun -- {torchrun_flags(run)}"
+    return f"axolotl train {NAME}" + ("" if run.gpus == 1 else f" --num-processes {run.gpus}")
+
+
+def _spread(run: Run) -> dict[str, Any]:
+    """The engine: utils/schemas/fsdp.py, and utils/trainer.py, prepare_optim_env. Raises BadValue.
+
+    utils/schemas/validation.py refuses two optimizers of bitsandbytes with FSDP2, and muon with DeepSpeed.
+    """
+    at, optimizer = run.placement, run.recipe.optimizer
+    if at.copies_model:
+        return {}
+    if stage_of(run):
+        if optimizer == "muon":
+            raise BadValue("--optimizer", optimizer, "Axolotl has it without DeepSpeed only")
+        return {"deepspeed": DEEPSPEED}
+    fsdp = {name: value for name, value in fsdp_keys(run).items() if name not in _NO_FIELD}
+    if fsdp["fsdp_version"] == 2 and _optimizer(run)["optimizer"] in ("adamw_8bit", "adamw_bnb_8bit"):
+        raise BadValue("--optimizer", optimizer, "Axolotl refuses it with FSDP2; adamw is spread by it")
+    if fsdp["fsdp_version"] == 1 and not at.reshard:
+        raise BadValue("--reshard", False, "Axolotl can say it of FSDP2 only")
+    sizes = {"dp_replicate_size": at.nodes, "dp_shard_size": at.node_gpus} if at.sharding == "hsdp" else {}
+    return {"fsdp_version": fsdp["fsdp_version"], "fsdp_config": fsdp, **sizes}
 
 
 def _plugins(recipe: Recipe) -> dict[str, Any]:
@@ -159,6 +197,7 @@ def _adapters(run: Run) -> dict[str, Any]:
     values |= {"peft_use_dora": True} if recipe.is_dora else {}
     values |= {"load_in_8bit": True} if recipe.quant == "int8" else {}
     values |= {"load_in_4bit": True} if four_bits else {}
+    values |= {"quantize_moe_experts": True} if recipe.quantize_experts else {}
     return values | ({"peft_autocast_adapter_dtype": False} if recipe.adapter_dtype != "float32" else {})
 
 
@@ -179,6 +218,8 @@ def _unsaid(run: Run) -> str:
             "a 4-bit format other than double-quantized nf4",
         ),
         (recipe.is_quantized and recipe.kbit_upcast, "kbit-upcast"),
+        (run.storage_dtype not in ("", "bfloat16"), f"4-bit weights stored as {run.storage_dtype} (Axolotl: bfloat16)"),
+        (not recipe.expandable_segments, "no-expandable-segments (set PYTORCH_ALLOC_CONF before it starts)"),
         (recipe.base_dtype != DTYPES[_half(run)], f"base-dtype {recipe.base_dtype}"),
         (
             run.workload.packing and run.workload.packing_strategy != "varlen",

@@ -10,7 +10,12 @@ import json
 from typing import Any
 
 from advisor.answer import DataFile
+from advisor.errors import BadValue
+from advisor.export.accelerate import FSDP, accelerate_files, is_started
+from advisor.export.deepspeed import FILE as DEEPSPEED
+from advisor.export.deepspeed import deepspeed_files, stage_of
 from advisor.export.kernels import LIGER, liger_config, refuse
+from advisor.export.launch import FIRST, JOB, by_accelerate
 from advisor.export.run import LORAPLUS_RATIO, Run, TrainingFile, check_stored
 from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
 from advisor.optimizers import optimizer_row
@@ -79,13 +84,46 @@ def write(run: Run) -> TrainingFile:
         values |= {"quantization_bit": 8 if recipe.quant == "int8" else 4, "quantization_method": "bnb"}
     if run.quantizes and recipe.quant in ("nf4", "fp4"):
         values |= {"quantization_type": recipe.quant, "double_quantization": recipe.double_quant}
-    command = ("" if run.gpus == 1 else "FORCE_TORCHRUN=1 ") + f"llamafactory-cli train {NAME}"
+    _check_spread(run, pure)
+    command = _command(run)
+    if _has_key(run):
+        values["deepspeed"] = DEEPSPEED
     info = json.dumps({"train": _rows(run.data)}, ensure_ascii=False)
     notes = f"# dataset_info.json, next to this file: {info}\n"
     notes += _TEMPLATE_NOTE if run.data.form in ("messages", "sharegpt") else ""
     notes += _TEXTS_NOTE if run.data.form == "prompt_completion" else ""
-    beside = (("dataset_info.json", info + "\n"),)
+    engine = deepspeed_files(run) if _has_key(run) else accelerate_files(run, command)
+    beside = (("dataset_info.json", info + "\n"), *engine)
     return yaml_file(run, "llamafactory", command, notes + _unsaid(run, pure), values, beside)
+
+
+def _command(run: Run) -> str:
+    """Its own launcher calls torchrun, and knows DeepSpeed; for FSDP it is a module that accelerate starts.
+
+    Source: launcher.py; with RDZV_ID several machines meet by c10d.
+    """
+    if is_started(run) and not _has_key(run):
+        return by_accelerate(run, f"-m llamafactory.launcher {NAME}")
+    if run.gpus == 1:
+        return f"llamafactory-cli train {NAME}"
+    at = run.placement
+    meeting = f"NNODES={at.nodes} RDZV_ID={JOB} MASTER_ADDR={FIRST} MASTER_PORT={run.port} " if at.nodes > 1 else ""
+    return f"FORCE_TORCHRUN=1 NPROC_PER_NODE={run.gpus // at.nodes} {meeting}llamafactory-cli train {NAME}"
+
+
+def _has_key(run: Run) -> bool:
+    """Whether its own file names the engine's."""
+    return bool(stage_of(run)) and not run.by_accelerate
+
+
+def _check_spread(run: Run, pure: bool) -> None:
+    """Raise BadValue for what it does not train by DeepSpeed. Source: hparams/parser.py, get_train_args."""
+    recipe, stage = run.recipe, stage_of(run)
+    if stage and optimizer_row(recipe.optimizer).low_rank:
+        raise BadValue("--optimizer", recipe.optimizer, "LLaMA-Factory has it without DeepSpeed only")
+    if stage == 3 and (pure or (recipe.has_adapters and recipe.variant == "pissa")):
+        what = "--variant pissa" if recipe.variant == "pissa" else "weights trained in bf16"
+        raise BadValue("--sharding", "zero3", f"LLaMA-Factory has no {what} with it; --write python has")
 
 
 def _optimizer(run: Run) -> dict[str, Any]:
@@ -163,6 +201,11 @@ def _unsaid(run: Run, pure: bool) -> str:
         (recipe.base_dtype != weights, f"base-dtype {recipe.base_dtype}"),
         (bool(liger_config(recipe)), "some of Liger's kernels without the others"),
         (pure and recipe.autocast, "autocast beside bf16 weights that are trained"),
+        (
+            # model/model_utils/checkpointing.py, prepare_model_for_training
+            recipe.reentrant and recipe.gradient_checkpointing and FSDP.get(run.placement.effective_sharding) == 2,
+            "re-entrant checkpointing (LLaMA-Factory switches it off with FSDP2)",
+        ),
         (
             recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype,
             f"magnitude-dtype {recipe.magnitude_dtype}",

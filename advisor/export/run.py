@@ -20,6 +20,8 @@ from advisor.specs import ModelSpec, Placement, Recipe, Workload
 ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
 
 
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "": "float32"}
+"""By the word of mixed precision, '' where it is off."""
 LORAPLUS_RATIO = 16
 """Of the learning rates of B and A: Hayou et al. 2024, arXiv:2402.12354, section 4.3."""
 
@@ -38,6 +40,12 @@ class Run(NamedTuple):
     """Whether the cards compute in bf16; if not, mixed precision is fp16."""
     placement: Placement = Placement()
     """How the cards share the job."""
+    by_accelerate: bool = False
+    """Whether accelerate's launcher starts it where the trainer has one of its own."""
+    port: str = "29500"
+    """Where several machines meet."""
+    loads_on_host: bool = False
+    """Whether a base in 4 bits is larger than a card, which gets its part of it later."""
 
     @property
     def source(self) -> str:
@@ -60,6 +68,22 @@ class Run(NamedTuple):
         """What pip installs for layers without attention, each after a space, if their kernels are counted."""
         counted = self.recipe.sequence_kernels == "packages"
         return "".join(f" {name}" for name in distributions_of(self.model) if counted)
+
+    @property
+    def engine_packages(self) -> str:
+        """What pip installs for the engine, after a space."""
+        return " deepspeed" if self.placement.effective_sharding.startswith("zero") else ""
+
+    @property
+    def storage_dtype(self) -> str:
+        """What bitsandbytes must store 4-bit weights as, so that they are shared out: what is computed in; '' for any.
+
+        Another floating dtype would be cast where weights are gathered, and uint8 is not spread. Source: PyTorch 2.13,
+        distributed/fsdp/_fully_shard/_fsdp_param.py; accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model.
+        """
+        if not (self.quantizes and self.placement.spreads_weights):
+            return ""
+        return DTYPES[self.mixed_precision] if self.recipe.autocast else self.recipe.base_dtype
 
     @property
     def mixed_precision(self) -> str:
@@ -153,6 +177,8 @@ class TrainingFile(NamedTuple):
     command: str
     beside: tuple[tuple[str, str], ...] = ()
     """(name, text) of other files that it needs next to it."""
+    machines: int = 1
+    """On how many the command is run."""
 
 
 def command_of(run: Run, command: str) -> str:

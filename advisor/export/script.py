@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from advisor.export.accelerate import is_started
+from advisor.export.launch import by_accelerate, by_torchrun
 from advisor.export.run import Run, quoted, quoted_list
 from advisor.parameters.layer_inputs import left_whole
 from advisor.parameters.modules import head_linear
@@ -23,29 +25,10 @@ def joined(*parts: str) -> str:
 
 
 def start_command(run: Run) -> str:
-    """What starts the script, on one card or on all of a machine."""
-    if run.gpus == 1:
-        return f"python {NAME}"
-    return f"torchrun --nproc-per-node {run.gpus} {NAME}" if run.placement.copies_model else _accelerated(run)
-
-
-def _accelerated(run: Run) -> str:
-    """accelerate's launcher, which hands FSDP2 on to the Trainer.
-
-    Source: accelerate 1.15, commands/launch.py; transformers 5.23, trainer.py, which takes FSDP from the environment.
-    """
-    at = run.placement
-    flags = {
-        "num_processes": run.gpus,
-        "fsdp_version": 2,
-        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "fsdp_reshard_after_forward": str(at.reshard).lower(),
-        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
-        "mixed_precision": run.mixed_precision or "no",
-    }
-    if at.offload == "parameters":
-        flags["fsdp_offload_params"] = "true"
-    return f"accelerate launch --use_fsdp {' '.join(f'--{name} {value}' for name, value in flags.items())} {NAME}"
+    """What starts the script, on one card or on all."""
+    if is_started(run):
+        return by_accelerate(run, NAME)
+    return f"python {NAME}" if run.gpus == 1 else by_torchrun(run, NAME)
 
 
 def options(run: Run, smoke: str) -> str:
@@ -63,8 +46,8 @@ if options.eval_fraction is not None and not 0 < options.eval_fraction < 1:
 output_dir = options.output_dir or ("out-smoke" if options.smoke else "out")'''
 
 
-def bitsandbytes(m: ModelSpec, recipe: Recipe) -> list[str]:
-    """The class that says how bitsandbytes quantizes a base, and lines with its arguments."""
+def bitsandbytes(m: ModelSpec, recipe: Recipe, storage: str = "") -> list[str]:
+    """The class that says how bitsandbytes quantizes a base, and lines with its arguments; `storage`: a dtype."""
     names = left_whole(m)
     skipped = [f"    llm_int8_skip_modules={quoted_list([head_linear(m).name, *names])},"] if names else []
     if recipe.quant == "int8":
@@ -75,6 +58,7 @@ def bitsandbytes(m: ModelSpec, recipe: Recipe) -> list[str]:
         f'    bnb_4bit_quant_type="{recipe.quant}",',
         f"    bnb_4bit_use_double_quant={recipe.double_quant},",
         f"    bnb_4bit_compute_dtype=torch.{recipe.base_dtype},",
+        *([f"    bnb_4bit_quant_storage=torch.{storage},  # or nothing of it is spread"] if storage else []),
         *skipped,
     ]
 

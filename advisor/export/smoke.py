@@ -63,7 +63,9 @@ $sizes
 def tiny_model(model: ModelSpec) -> str:
     """The function `save_tiny_model` for the architecture of `model`, as source code."""
     lines = "\n".join(f"        {name}={size}," for name, size in _sizes(model).items())
-    return _FUNCTION.substitute(architecture=f'"{model.architecture}"', sizes=lines).strip("\n")
+    # the text part of Llama 3.2 Vision, which transformers has no Auto class for, is Llama's without images
+    architecture = "llama" if model.cross_layers else model.architecture
+    return _FUNCTION.substitute(architecture=f'"{architecture}"', sizes=lines).strip("\n")
 
 
 def _sizes(model: ModelSpec) -> dict[str, int]:

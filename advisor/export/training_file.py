@@ -11,11 +11,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol, cast
 
-from advisor.answer import Advice, Candidate, DataFile
+from advisor.answer import Advice, Candidate, DataFile, Plan
+from advisor.costs.moments import loaded_bytes
 from advisor.errors import InputError
-from advisor.export import Target
+from advisor.export import Target, accelerate, slurm
 from advisor.export.run import Run, TrainingFile
-from advisor.specs import CAUSAL, Placement, TracedModel
+from advisor.specs import CAUSAL, ModelSpec, Placement, TracedModel, Workload
 
 
 class Export(Protocol):
@@ -27,7 +28,7 @@ class Export(Protocol):
 
 def export_of(trainer: str) -> Export | None:
     """The export of a trainer, None where it has none."""
-    name = f"advisor.export.{trainer}"
+    name = f"advisor.export.{trainer.replace('-', '_')}"
     return None if find_spec(name) is None else cast(Export, import_module(name))
 
 
@@ -37,6 +38,18 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
     Raises InputError for what is not trained on each next token, for which there is none yet, and for what the target
     cannot run.
     """
+    run = _run_of(advice, row, folder)._replace(by_accelerate=target == "accelerate")
+    starts = target in ("auto", "accelerate", "slurm")
+    trainer = advice.trainer.name if starts else {"python": "transformers"}.get(target, target)
+    if target == "slurm":
+        run = run._replace(port=slurm.PORT)
+        return slurm.wrap(run, _trainers_file(run, trainer, advice.trainer.name))
+    written = _trainers_file(run, trainer, advice.trainer.name)._replace(machines=run.placement.nodes)
+    return accelerate.lead(written) if target == "accelerate" else written
+
+
+def _run_of(advice: Advice, row: Candidate, folder: str) -> Run:
+    """What `row` trains. Raises InputError for what no file says yet."""
     if isinstance(advice.model, TracedModel) or advice.model.kind != CAUSAL:
         traced = isinstance(advice.model, TracedModel)
         what = "a traced model" if traced else "a model that is not trained on next tokens"
@@ -51,47 +64,45 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
         )
     if not row.recipe.upcast_logits:
         raise InputError("--no-upcast-logits is for a loop of one's own: every trainer's loss upcasts; leave it out")
+    return run_of(advice, row, advice.workload, folder)
+
+
+def _trainers_file(run: Run, trainer: str, estimated: str) -> TrainingFile:
+    """The file for `trainer`, with a note where it is not the one that was estimated."""
+    export = export_of(trainer)
+    if export is None:
+        trainer, export = "transformers", cast(Export, import_module("advisor.export.transformers"))
+        note = f"# Written for transformers, with the same knobs: there is no export for {estimated} yet.\n"
+    else:
+        note = f"# Written for {trainer}, with the same knobs: the estimate is of {estimated}'s step.\n"
+    _check_spread(run, trainer)
+    written = export.write(run)
+    return written if trainer == estimated else written._replace(text=note + written.text)
+
+
+def run_of(advice: Advice, plan: Plan, workload: Workload, folder: str = "") -> Run:
+    """A plan of an answer as a run whose files stand in `folder`."""
+    assert isinstance(advice.model, ModelSpec)
     data = advice.data_file or DataFile()
-    run = Run(
+    at = plan.placement or Placement()
+    spread = plan.recipe.is_quantized and at.loads_on_host
+    return Run(
         _seen_from(folder, advice.model_id) if os.path.exists(advice.model_id) else advice.model_id,
         advice.model,
-        row.recipe,
-        advice.workload,
+        plan.recipe,
+        workload,
         data.model_copy(update={"path": _seen_from(folder, data.path)}),
         advice.gpu.gpus,
         advice.gpu.bf16,
-        row.placement or Placement(),
+        at,
+        loads_on_host=spread and loaded_bytes(advice.model, plan.recipe) > advice.gpu.memory_bytes,
     )
-    trainer = {"auto": advice.trainer.name, "python": "transformers"}.get(target, target)
-    _check_spread(run, trainer)
-    export = export_of(trainer)
-    if export is not None:
-        written = export.write(run)
-        if target == "auto" or trainer == advice.trainer.name:
-            return written
-        note = f"# Written for {trainer}, with the same knobs: the estimate is of {advice.trainer.name}'s step.\n"
-        return written._replace(text=note + written.text)
-    from advisor.export import transformers
-
-    script = transformers.write(run)
-    note = f"# Written for transformers, with the same knobs: there is no export for {trainer} yet.\n"
-    return script._replace(text=note + script.text)
 
 
 def _check_spread(run: Run, trainer: str) -> None:
-    """Raises InputError for a job that is spread over cards in a way that no file says yet."""
-    at = run.placement
-    if at.nodes > 1:
-        raise InputError(
-            "no file yet for more than one machine: start the one of --nodes 1 on each by accelerate launch"
-        )
-    if at.copies_model or (trainer == "transformers" and not run.recipe.is_quantized):
-        return
-    what = f"{at.effective_sharding} with {trainer}" + (" on a 4-bit base" if run.recipe.is_quantized else "")
-    raise InputError(
-        f"no file yet for {what}: take the one of --sharding ddp, start it by accelerate launch --use_fsdp "
-        "--fsdp_version 2, and load as ADV108 says"
-    )
+    """Raises InputError for a quantized base that cannot be loaded so that cards share it out."""
+    if run.loads_on_host and trainer != "transformers":
+        raise InputError(f"{trainer} loads the whole 4-bit base on each card first, which is too small: --write python")
 
 
 def _seen_from(folder: str, path: str) -> str:

@@ -8,7 +8,9 @@ memory nor step time by much; the learning rates are usual starting points.
 from __future__ import annotations
 
 from advisor.errors import BadValue
+from advisor.export.accelerate import accelerate_files
 from advisor.export.kernels import LIGER, liger_config, refuse
+from advisor.export.launch import where
 from advisor.export.rows import rows_section
 from advisor.export.run import (
     ATTENTION,
@@ -49,12 +51,14 @@ def write(run: Run) -> TrainingFile:
         options(run, f"{STEPS} steps of a tiny random model on the CPU"),
         f"model_id = {quoted(run.source)}\nSEQ_LEN = {_seq_len(run)}  # tokens of the longest row\n",
         tiny_model(run.model) + "\n",
+        _tokenizer(),
+        rows_section(run.data, run.workload, ROWS) + "\n",
+        _arguments(run),
         _load(run),
         _adapters(run) if run.recipe.has_adapters else _last_layers(run),
-        rows_section(run.data, run.workload, ROWS) + "\n",
         _train(run),
     )
-    return TrainingFile(NAME, text, command)
+    return TrainingFile(NAME, text, command, accelerate_files(run, start_command(run)))
 
 
 def _seq_len(run: Run) -> str:
@@ -77,12 +81,13 @@ def _head(run: Run, command: str) -> str:
     packages += " bitsandbytes" if by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes else ""
     packages += f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     packages += f" {PACKAGES[run.stored_as]}" if run.stored_as in PACKAGES else ""
-    packages += run.sequence_packages
+    packages += run.sequence_packages + run.engine_packages
     packages += " liger-kernel" if recipe.loss == "chunked" or recipe.kernels else ""
     return "\n".join(
         [
             f"# pip install {packages}",
             f"# run: {command}",
+            *where(run).splitlines(),
             *(["# packed rows are wrapped: examples attend to those before them"] if _wraps_instead(run) else []),
             f"# try it first: python {NAME} --smoke   ({STEPS} steps of a tiny random model on the CPU)",
         ]
@@ -122,24 +127,28 @@ def _prepares(recipe: Recipe) -> bool:
     return recipe.is_quantized and recipe.kbit_upcast
 
 
+def _tokenizer() -> str:
+    return "\n".join(
+        [
+            "if options.smoke:",
+            "    tiny = tempfile.TemporaryDirectory()",
+            "    save_tiny_model(tiny.name)",
+            "    model_id = tiny.name",
+            "tokenizer = AutoTokenizer.from_pretrained(model_id)",
+            EOS_CHECK,
+            "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is told apart by its labels",
+        ]
+    )
+
+
 def _load(run: Run) -> str:
     recipe = run.recipe
     dtype = f"torch.{recipe.base_dtype}"
     attention = quoted(ATTENTION[recipe.attention])
     if recipe.attention == "flash":  # which needs a GPU
         attention = f"{quoted('sdpa')} if options.smoke else {attention}"
-    lines = [
-        "if options.smoke:",
-        "    tiny = tempfile.TemporaryDirectory()",
-        "    save_tiny_model(tiny.name)",
-        "    model_id = tiny.name",
-        "tokenizer = AutoTokenizer.from_pretrained(model_id)",
-        EOS_CHECK,
-        "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # padding is told apart by its labels",
-    ]
     name, *arguments = _quantization(run) or [""]
-    if name:
-        lines += [f"quantization = {name}(", *arguments, ")"]
+    lines = [f"quantization = {name}(", *arguments, ")"] if name else []
     lines += [
         f"model = {_auto_class(run)}.from_pretrained(",
         "    model_id,",
@@ -153,6 +162,8 @@ def _load(run: Run) -> str:
     if run.stored_as in PLACED:
         place = _UNLESS_SMOKE.format('{"": int(os.environ.get("LOCAL_RANK", 0))}')
         lines.append(f"    device_map={place},  # its kernels are picked for where it is loaded")
+    if run.loads_on_host:
+        lines.append('    device_map="cpu",  # one card does not hold all of it: each gets its part from here')
     return "\n".join([*lines, ")", "model.config.use_cache = False"])
 
 
@@ -184,7 +195,7 @@ def _quantization(run: Run) -> list[str]:
             "fp8": ["FineGrainedFP8Config", "    dequantize=True,"] if stored.dequantized else [],
         }
         return trains.get(stored.method, [])
-    return bitsandbytes(run.model, recipe) if recipe.is_quantized else []
+    return bitsandbytes(run.model, recipe, run.storage_dtype) if recipe.is_quantized else []
 
 
 def _checkpointing(recipe: Recipe, name: str, options: str) -> list[str]:
@@ -270,11 +281,12 @@ def _last_layers(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _train(run: Run) -> str:
+def _arguments(run: Run) -> str:
+    """Made before the model is loaded: they say which card is this process's own, and how weights are spread."""
     recipe = run.recipe
     precision, config = run.mixed_precision, liger_config(recipe)
     lines = [
-        "arguments = TrainingArguments(",
+        f"arguments = TrainingArguments({'  # before the model: it picks the card' if run.gpus > 1 else ''}",
         "    output_dir=output_dir,",
         f"    num_train_epochs={run.workload.epochs!r},",
         f"    max_steps={STEPS} if options.smoke else -1,",
@@ -290,6 +302,12 @@ def _train(run: Run) -> str:
         *evaluation(run),
         "    use_cpu=options.smoke,",
         ")",
+    ]
+    return "\n".join(lines)
+
+
+def _train(run: Run) -> str:
+    lines = [
         "trainer = Trainer(",
         "    model=model,",
         "    args=arguments,",
@@ -299,7 +317,7 @@ def _train(run: Run) -> str:
         "    processing_class=tokenizer,",
         f"    data_collator={_collator(run)},  # labels of padding are -100, those of EOS are not",
         ")",
-        *saving(recipe),
+        *saving(run.recipe),
     ]
     return "\n".join(lines)
 

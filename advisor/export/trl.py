@@ -9,7 +9,9 @@ from typing import Any
 
 from advisor.answer import DataFile
 from advisor.errors import InputError
+from advisor.export.accelerate import accelerate_files, is_started
 from advisor.export.kernels import liger_config, refuse
+from advisor.export.launch import CONFIG, meeting_flags
 from advisor.export.rows import BUILDERS
 from advisor.export.run import ATTENTION, Run, TrainingFile, check_stored
 from advisor.export.yaml_values import NAME, refuse_some_layers, training_arguments, unsaid, whole_alpha, yaml_file
@@ -31,7 +33,6 @@ def write(run: Run) -> TrainingFile:
     recipe = run.recipe
     refuse_some_layers(run, "TRL")
     refuse(recipe, "TRL", _LIGER, offloads=True)
-    command = f"trl sft --config {NAME}" + ("" if run.gpus == 1 else f" --num_processes {run.gpus}")
     by_bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes"
     needs_bitsandbytes = by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes
     package = f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
@@ -63,15 +64,25 @@ def write(run: Run) -> TrainingFile:
             "load_in_4bit": True,
             "bnb_4bit_quant_type": recipe.quant,
             "use_bnb_nested_quant": recipe.double_quant,
+            **({"bnb_4bit_quant_storage": run.storage_dtype} if run.storage_dtype else {}),
         }
     notes = (_CHAT_NOTE if run.data.form == "messages" else "") + _unsaid(run)
     return yaml_file(
         run,
         "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else "") + package,
-        command,
+        _command(run),
         notes,
         values,
+        accelerate_files(run, _command(run)),
     )
+
+
+def _command(run: Run) -> str:
+    """It hands flags that are not its own to accelerate's launcher. Source: cli/commands/training.py."""
+    if is_started(run):
+        return f"trl sft --config {NAME} --accelerate_config {CONFIG}{meeting_flags(run)}"
+    cards = f" --multi_gpu --num_machines {run.placement.nodes} --num_processes {run.gpus}{meeting_flags(run)}"
+    return f"trl sft --config {NAME}" + ("" if run.gpus == 1 else cards)
 
 
 def _micro_batches(run: Run) -> dict[str, Any]:

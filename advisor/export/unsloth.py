@@ -9,7 +9,9 @@ is the first steps of the real model.
 from __future__ import annotations
 
 from advisor.errors import BadValue
+from advisor.export.accelerate import accelerate_files
 from advisor.export.kernels import refuse
+from advisor.export.launch import where
 from advisor.export.rows import rows_section
 from advisor.export.run import Run, TrainingFile, check_stored, command_of, quoted
 from advisor.export.script import (
@@ -64,12 +66,14 @@ def write(run: Run) -> TrainingFile:
         _MASKED,
         _train(run),
     )
-    return TrainingFile(NAME, text, command)
+    return TrainingFile(NAME, text, command, accelerate_files(run, start_command(run)))
 
 
 def _refuse(run: Run) -> None:
     """Raise BadValue for what makes another run than the estimate's."""
     recipe, workload = run.recipe, run.workload
+    if not run.placement.copies_model:
+        raise BadValue("--sharding", run.placement.effective_sharding, "Unsloth copies the model to each card: ddp")
     refuse(recipe, "Unsloth", (), offloads=True)
     check_stored(run, "Unsloth", *NOT_LOADED)
     if not recipe.has_adapters:
@@ -103,7 +107,7 @@ def _head(run: Run, command: str) -> str:
     padded = workload.padding == "none" and run.model.architecture in PADDED
     by_positions = workload.packing and workload.packing_strategy == "position_ids"
     return (
-        f"# pip install {packages}\n# run: {command}\n"
+        f"# pip install {packages}\n# run: {command}\n{where(run)}"
         f"# try it first: python {NAME} --smoke   (the first {STEPS} steps, on {ROWS} rows)\n"
         + unsaid(
             (recipe.has_adapters and recipe.adapter_dtype != "float32", f"adapter-dtype {recipe.adapter_dtype}"),

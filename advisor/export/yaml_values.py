@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.errors import BadValue
+from advisor.export.launch import where
 from advisor.export.run import Run, TrainingFile, command_of
 
 NAME = "train.yaml"
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "": "float32"}
-"""By the word of mixed precision, '' where it is off."""
 
 _NO_POINT = re.compile(r"^(-?\d+)e")
 
@@ -29,7 +28,8 @@ def yaml_file(
     start = command_of(run, command)
     return TrainingFile(
         NAME,
-        f"# pip install {install}{run.sequence_packages}\n# run: {start}\n{notes}{flat_yaml(values)}",
+        f"# pip install {install}{run.sequence_packages}{run.engine_packages}\n# run: {start}\n{where(run)}{notes}"
+        + flat_yaml(values),
         start,
         beside,
     )

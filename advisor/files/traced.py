@@ -42,6 +42,7 @@ LATER: dict[str, object] = {
     "kernels": (),
     "offload": "none",
     "optimizer_in_backward": False,
+    "quantize_experts": False,
     "modules_to_save": (),
     "trained_layers": 0,
     "trained_dtype": "base",

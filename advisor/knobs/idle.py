@@ -14,7 +14,7 @@ from advisor.specs import (
 
 _ONLY_ADAPTERS = ("rank", "alpha", "target_modules", "variant", "dropout", "adapter_dtype", "magnitude_dtype")
 _ONLY_PARTIAL = ("modules_to_save", "trained_dtype")
-_ONLY_QUANTIZED = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast")
+_ONLY_QUANTIZED = ("quant", "double_quant", "quant_bits", "quant_group", "kbit_upcast", "quantize_experts")
 
 
 def idle_knobs(

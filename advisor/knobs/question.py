@@ -62,6 +62,7 @@ class Question(Frozen):
     quant_bits: int | None = None
     quant_group: int | None = None
     kbit_upcast: bool | None = None
+    quantize_experts: bool | None = None
     autocast: bool | None = None
     optimizer: Optimizer | None = None
     optimizer_rank: int | None = None
@@ -98,6 +99,7 @@ class Question(Frozen):
     bucket_elements: int | None = None
     link: Link | None = None
     network_gbit: float | None = None
+    host_memory_gb: float | None = None
     priority: Priority | None = None
     price_per_hour: float | None = None
     fixed: tuple[str, ...] = ()  # names of the knobs that were given, in the order of KNOBS

@@ -169,6 +169,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("quant_bits", "recipe", "int", "bits of a weight in a gptq, awq or hqq base"),
     Knob("quant_group", "recipe", "int", "weights that share a scale in a gptq, awq, hqq or fp8 base; 0 for one a row"),
     Knob("kbit_upcast", "recipe", "bool", "prepare_model_for_kbit_training: cast the rest of the base to fp32"),
+    Knob("quantize_experts", "recipe", "bool", "store the stacks of a mixture's experts in 4 bits, too"),
     Knob("autocast", "recipe", "bool", "mixed precision (Trainer's bf16=True or fp16=True)"),
     Knob(
         "optimizer",
@@ -247,6 +248,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("bucket_elements", "placement", "int", "DeepSpeed's reduce_bucket_size (default: its usual value)"),
     Knob("link", "placement", "choice", "what joins the cards of a machine", get_args(Link)),
     Knob("network_gbit", "placement", "float", "Gbit/s of each card's way out of its machine"),
+    Knob("host_memory_gb", "placement", "float", "memory of each machine in GB, which several cards must fit too"),
     Knob("priority", "question", "choice", "what matters most", get_args(Priority)),
     Knob("price_per_hour", "rental", "float", "price of one card per hour, in any currency: adds the job's cost"),
 )

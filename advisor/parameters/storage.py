@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from math import ceil, prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from advisor.architectures import architecture_of
 from advisor.blocks import ITEM_BYTES
@@ -15,7 +15,7 @@ from advisor.libraries import Libraries, libraries_of
 from advisor.parameters.layer_inputs import left_whole
 from advisor.parameters.layers import choosing_flags, kinds_of, layer_groups, part_of
 from advisor.parameters.modules import INDEX_WEIGHTS, layer_linears, own_parameters
-from advisor.parameters.token_mixers import Parameter
+from advisor.parameters.token_mixers import STEPS, Parameter
 from advisor.specs import ModelSpec, Recipe
 
 QUANTIZATION_BLOCK = 64
@@ -40,25 +40,35 @@ def layer_quant(m: ModelSpec, recipe: Recipe) -> Quantization:
 def quantized_bias_dtype(m: ModelSpec, recipe: Recipe, name: str) -> str:
     """The dtype that a quantized layer's bias takes in the first forward pass, for good.
 
-    In 8 bits that of its first input: fp32 after k-bit preparation, but attention's output. In 4 bits the one that it
-    computes in, before bitsandbytes 0.50 as in 8 bits.
+    In 8 bits that of its first input: fp32 after k-bit preparation, but attention's output, and what Falcon Mamba's
+    norms without weights make of a product. In 4 bits the one that it computes in, before bitsandbytes 0.50 as in 8.
     Source: bitsandbytes 0.49 and 0.50, nn/modules.py, Linear4bit.forward and Linear8bitLt.forward.
     """
     older = recipe.quant == "int8" or (
         recipe.quant in ("nf4", "fp4") and libraries_of(recipe.stack).bitsandbytes < (0, 50)
     )
-    attended = name == m.out_name and recipe.autocast
-    return "float32" if older and recipe.kbit_upcast and not attended else recipe.base_dtype
+    normed = name == STEPS and m.recurrence is not None and m.recurrence.step_norms == "unit"
+    of_product = recipe.autocast and (name == m.out_name or normed)
+    return "float32" if older and recipe.kbit_upcast and not of_product else recipe.base_dtype
 
 
 def own_quant(p: Parameter, m: ModelSpec, recipe: Recipe) -> Quantization:
-    """How a layer's own parameter is stored: the stacks of experts in 4 bits where Unsloth's code loads them.
+    """How a layer's own parameter is stored: stacks of experts in 4 bits where Unsloth loads them, or where asked.
 
     Source: unsloth_zoo 2026.10.9, temporary_patches/moe_utils_bnb4bit.py, and gpt_oss.py, GptOssExpertsBnb4bit (one
-    linear layer an expert, of the same bytes but for the tables); elsewhere bitsandbytes passes them over.
+    linear layer an expert, of the same bytes but for the tables); bitsandbytes 0.50, nn/parametrize.py,
+    replace_parameter_4bit; elsewhere bitsandbytes passes them over.
     """
-    stacked = len(p.shape) == 3 and m.mlp in ("experts", "oss_experts") and recipe.quant in ("nf4", "fp4")
-    return recipe.quant if stacked and libraries_of(recipe.stack).code == "unsloth" else "none"
+    stacked = len(p.shape) == 3 and p.shape[1] > 1 and m.mlp in ("experts", "oss_experts")  # no convolution's (C, 1, K)
+    stacked &= recipe.quant in ("nf4", "fp4")
+    return recipe.quant if stacked and experts_made(recipe) != "never" else "none"
+
+
+def experts_made(recipe: Recipe) -> Literal["never", "twice", "once"]:
+    """How often 16-bit stacks of experts are made of those in 4 bits: for each product, or once in a forward pass."""
+    if libraries_of(recipe.stack).code == "unsloth":
+        return "twice"
+    return "once" if recipe.quantize_experts else "never"
 
 
 def loads_experts(libraries: Libraries) -> bool:

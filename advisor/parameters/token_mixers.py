@@ -78,7 +78,7 @@ def _kda(m: ModelSpec) -> MixerParameters:
     """Kimi's. Source: models/kimi_linear/modeling_kimi_linear.py, KimiLinearDeltaAttention and KimiLinearForgetGate."""
     h, sizes = m.hidden_size, recurrence_of(m)
     width, all_heads = sizes.key_dim, sizes.key_size
-    shapes = {name: (h, all_heads) for name in ("q_proj", "k_proj", "v_proj")}
+    shapes = dict.fromkeys(("q_proj", "k_proj", "v_proj"), (h, all_heads))
     shapes |= {"f_a_proj": (h, width), "f_b_proj": (width, all_heads), "b_proj": (h, sizes.key_heads)}
     shapes |= {"g_a_proj": (h, width), "g_b_proj": (width, all_heads), "o_proj": (all_heads, h)}
     linears = [LinearShape(name=name, in_features=ins, out_features=outs) for name, (ins, outs) in shapes.items()]
@@ -124,7 +124,7 @@ def _mamba1(m: ModelSpec) -> MixerParameters:
     linears = (
         LinearShape(name="in_proj", in_features=h, out_features=2 * inner, bias=bias),
         LinearShape(name="x_proj", in_features=inner, out_features=rank + 2 * state),
-        LinearShape(name="dt_proj", in_features=rank, out_features=inner, bias=True, weight_alone=True),
+        LinearShape(name=STEPS, in_features=rank, out_features=inner, bias=True, weight_alone=True),
         LinearShape(name=PROJECTION_BACK, in_features=inner, out_features=h, bias=bias),
     )
     own = convolution(inner, sizes) | {"a_log": Parameter((inner, state)), "d": Parameter((inner,))}
@@ -155,6 +155,8 @@ STATE_SPACES: frozenset[Mixer] = frozenset(["mamba2", "beside_mamba2"])
 """The mixers that are Mamba 2's, or run beside it."""
 PROJECTION_BACK = "out_proj"
 """The linear layer at their end."""
+STEPS = "dt_proj"
+"""The linear layer that makes the steps of Mamba's layers."""
 STEP_NORMS = ("dt_norm", "b_norm", "c_norm")
 """The norms of steps, keys and queries in Jamba's state-space layers."""
 

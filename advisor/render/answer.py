@@ -60,6 +60,9 @@ def render(
     if script is not None:
         heading(console, f"Run this ({script.name})")
         file.write(script.text)
+        for name, text in script.beside:
+            heading(console, f"Beside it ({name})")
+            file.write(text)
 
 
 def _head(console: Console, advice: Advice, pointer: bool) -> int:

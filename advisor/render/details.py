@@ -94,7 +94,7 @@ def _memory(console: Console, row: Candidate, file: TextIO) -> None:
         say(console, f"Must fit, by moment of the job: {', '.join(parts)}.")
     say(console, "nvidia-smi may show more than must fit, because PyTorch caches freed memory.")
     if memory.host_bytes:
-        say(console, f"The host holds {format_gib(memory.host_bytes)} GiB besides, from forward to backward.")
+        say(console, f"The host holds {format_gib(memory.host_bytes)} GiB besides for each card.")
     if row.evidence.attention:
         say(console, f"Attention: {attention_text(row.evidence.attention, row.recipe.stack)}.")
     say(console, f"Evidence: {row.evidence.memory}; {row.evidence.time}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule, nearest
-from advisor.rules.wording import DISPLAY, FORMULA, how, needs
+from advisor.rules.wording import DISPLAY, FORMULA, how, machine_text, needs
 from advisor.units import format_gib
 
 CODE = "ADV005"
@@ -24,6 +24,8 @@ def check(context: Context) -> Finding | None:
         f"Nothing fits: the smallest is {DISPLAY[row.method]} with {needs(row)} at {how(row.recipe)}, "
         f"and the card has {format_gib(context.memory_bytes)} GiB."
     )
+    if row.memory.needed_bytes.likely <= context.memory_bytes and machine_text(row):
+        text = text[:-1] + f"; but a machine's own memory must hold {machine_text(row)}."
     return Finding((Reason(code=CODE, text=text, source=FORMULA),))
 
 

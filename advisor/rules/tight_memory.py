@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from advisor.answer import Reason
 from advisor.rules.context import Context, Finding, Rule
-from advisor.rules.wording import DISPLAY, FORMULA, needs
+from advisor.rules.wording import DISPLAY, FORMULA, machine_text, needs
 from advisor.units import format_gib
 
 CODE = "ADV107"
@@ -29,6 +29,9 @@ def check(context: Context) -> Finding | None:
             f"{DISPLAY[row.method]} likely fits, but it is not sure; not known: {'; '.join(row.evidence.unknown)}. "
             f"What is known needs {needs(row)} of {format_gib(context.memory_bytes)} GiB."
         )
+        return Finding((Reason(code=CODE, text=text, source=FORMULA),))
+    if row.memory.needed_bytes.high <= context.memory_bytes and machine_text(row):
+        text = f"{DISPLAY[row.method]} only just fits a machine's own memory: it takes {machine_text(row)}."
         return Finding((Reason(code=CODE, text=text, source=FORMULA),))
     text = (
         f"{DISPLAY[row.method]} only just fits: it needs {needs(row)} of "

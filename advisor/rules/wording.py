@@ -50,6 +50,15 @@ def needs(row: Plan) -> str:
     return f"{format_gib(needed.likely)} GiB (at most {format_gib(needed.high)})"
 
 
+def machine_text(row: Plan) -> str:
+    """'93.1 GiB (at most 125) of 128': what a machine with several cards needs of its own memory; '' for one card."""
+    taken, placement = row.memory.machine_bytes, row.placement
+    if taken is None or placement is None:
+        return ""
+    given = f" of {placement.host_memory_gb:,g}" if placement.host_memory_gb else ""
+    return f"{format_gib(taken.likely)} GiB (at most {format_gib(taken.high)}){given}"
+
+
 def fits_text(row: Candidate, memory_bytes: int) -> str:
     """'fits', 'only just fits', or 'likely fits' where there is room but something of the step is not known."""
     if row.verdict == "fits":

@@ -34,12 +34,13 @@ class MemoryEstimate(Frozen):
 
     peak_allocated_bytes: Interval  # torch.cuda.max_memory_allocated
     peak_reserved_bytes: Interval  # torch.cuda.max_memory_reserved
-    needed_bytes: Interval  # what must fit: the least to reserve, plus CUDA context
-    device_bytes: Interval  # what nvidia-smi shows where there is room: reserved plus CUDA context
+    needed_bytes: Interval  # what must fit: the least to reserve, plus CUDA context and NCCL's
+    device_bytes: Interval  # what nvidia-smi shows where there is room: reserved plus those two
     peak_at: str  # phase and operation at which the peak occurs
     terms: tuple[Term, ...]  # they add up to needed_bytes.likely
     moments: tuple[Moment, ...] = ()  # the parts of the job that were estimated; () = the step alone
-    host_bytes: int = 0  # of the host's memory, for what waits there until backward
+    host_bytes: int = 0  # of the host's memory, for what one card keeps there
+    machine_bytes: Interval | None = None  # of a machine's memory, for all its cards; null for one card
 
     @property
     def highest(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from advisor.checkpoints import STORES, Quantization
 from advisor.frozen import Frozen, Range
@@ -52,6 +52,7 @@ class Recipe(Frozen):
     # many rows and columns, of fp8; 0 = all of a row, of fp8 all of a tensor
     quant_group: Annotated[int, Range(0, 10_000_000)] = 128
     kbit_upcast: bool = True
+    quantize_experts: bool = False  # stacks of experts, too, which bitsandbytes passes over unless it is told
     autocast: bool = True
     optimizer: Optimizer = "adamw"
     optimizer_rank: Annotated[int, Range(1, 16_384)] = 128  # of the projections of GaLore and APOLLO
@@ -107,6 +108,8 @@ class Recipe(Frozen):
             return f"quant_bits is {self.quant_bits}, but a {self.quant} base has {', '.join(map(str, widths))}"
         if self.optimizer_in_backward and self.gradient_accumulation > 1:
             return "optimizer_in_backward allows no accumulation, but gradient_accumulation is more than 1"
+        if self.quantize_experts and self.is_quantized and self.quant not in ("nf4", "fp4"):
+            return f"quantize_experts takes nf4 or fp4: what a step does with stacks in {self.quant} is not known"
         losses = [*(set(FUSED_LOSSES) & set(self.kernels)), *(["loss chunked"] if self.loss == "chunked" else [])]
         if len(losses) > 1:
             return f"{' and '.join(sorted(losses))} replace the same code; leave one out"
@@ -116,25 +119,42 @@ class Recipe(Frozen):
 class Placement(Frozen):
     """How many GPUs share one job, and how.
 
-    ddp copies the model to each and averages their gradients; fsdp2 is PyTorch's fully_shard; hsdp shards by it inside
-    a node and copies between nodes; zero1, zero2 and zero3 are DeepSpeed's stages.
+    ddp copies the model to each and averages their gradients; fsdp1 is PyTorch's FullyShardedDataParallel, fsdp2 its
+    fully_shard; hsdp shards by fully_shard inside a node and copies between nodes; zero1, zero2 and zero3 are
+    DeepSpeed's stages.
     """
 
     gpus: Annotated[int, Range(1, 100_000)] = 1  # of all nodes together
     nodes: Annotated[int, Range(1, 100_000)] = 1
     sharding: Sharding = "none"
-    reshard: bool = True  # fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    reshard: bool = True  # fsdp1, fsdp2, hsdp: a layer's weights are freed after its forward and gathered again
+    prefetch: bool = False  # fsdp1: backward gathers the layer before early (BACKWARD_PRE, accelerate config's choice)
     offload: StateOffload = "none"
     bucket_elements: Annotated[int, Range(0, 10**12)] = (
         0  # zero1-3: DeepSpeed's reduce_bucket_size; 0 = its usual value
     )
+    configs: Literal["", "axolotl", "llamafactory", "ms-swift"] = ""  # zero1-3: whose config; '': accelerate's own
     link: Link = "auto"
     network_gbit: Annotated[float, Range(0, 1_000_000)] = 0.0  # Gbit/s of each card's way out of its node; 0 = unknown
+    host_memory_gb: Annotated[float, Range(0, 1_000_000)] = 0.0  # of each node, as memory is sold (GiB); 0 = unknown
 
     @property
     def copies_model(self) -> bool:
         """Whether each card holds all of the model."""
         return self.gpus == 1 or self.effective_sharding in ("none", "ddp")
+
+    @property
+    def spreads_weights(self) -> bool:
+        """Whether each card holds a part of the weights alone."""
+        return not self.copies_model and self.sharding not in ("zero1", "zero2")
+
+    @property
+    def loads_on_host(self) -> bool:
+        """Whether a quantized base can be made on the host, and each card gets its part of it from there.
+
+        With ZeRO-3 transformers takes no device_map: 5.23, integrations/accelerate.py, check_and_set_device_map.
+        """
+        return self.spreads_weights and self.sharding != "zero3"
 
     @property
     def effective_sharding(self) -> Sharding:
@@ -161,13 +181,17 @@ class Placement(Frozen):
         return "" if self.gpus == 1 or self.offload == "none" else self._wrong_offload()
 
     def _wrong_offload(self) -> str:
-        """FSDP offloads all of a part or nothing; DeepSpeed's stages before the third have whole weights."""
+        """What an engine cannot keep on the host, and which can; '' where it can."""
         what, engine = f"offload is {self.offload}", self.effective_sharding
         if self.copies_model:
             return f"{what}, but {engine} has no offload; use fsdp2"
-        if engine.startswith("zero"):
-            return f"{what}, but DeepSpeed's offload is not counted yet; use fsdp2"
-        return f"{what}, but {engine} offloads parameters with it or nothing" if self.offload == "optimizer" else ""
+        if engine == "fsdp1":
+            return f"{what}, but {engine}'s is not known; use fsdp2"
+        if engine in ("zero1", "zero2") and self.offload == "parameters":
+            return f"{what}, but {engine} keeps whole weights on each card; use zero3"
+        if engine in ("fsdp2", "hsdp") and self.offload == "optimizer":
+            return f"{what}, but {engine} offloads parameters with it or nothing; use zero2"
+        return ""
 
 
 class Rental(Frozen):

@@ -12,7 +12,7 @@ Variant = Literal["plain", "rslora", "pissa", "olora", "loraplus", "oft", "ia3",
 TrainedDType = Literal["base", "float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash"]
 Loss = Literal["full", "chunked"]
-Sharding = Literal["none", "ddp", "fsdp2", "hsdp", "zero1", "zero2", "zero3"]
+Sharding = Literal["none", "ddp", "fsdp1", "fsdp2", "hsdp", "zero1", "zero2", "zero3"]
 Link = Literal["auto", "nvlink", "pcie", "host"]
 """What joins the cards of a node; host: PCIe without peer-to-peer copies, through the host's memory."""
 Priority = Literal["quality", "speed", "memory"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from advisor.blocks import pinned_bytes
 from advisor.decoders.linear import Linear
 from advisor.decoders.norms import HeadNorms, Norm, NormFunction, NormPlace
 from advisor.decoders.rope import Rope, joins_parts
@@ -39,7 +40,7 @@ from advisor.stacks.unsloth_loss import (
     split_form,
     split_loss,
 )
-from advisor.stacks.unsloth_memory import free_bytes, pinned_bytes
+from advisor.stacks.unsloth_memory import free_bytes
 from advisor.tape.engine import checkpoint, hosted_checkpoint
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import repeat_kv

@@ -11,14 +11,6 @@ from advisor.parameters.storage import layer_quant, other_dtype, own_quant, quan
 from advisor.specs import ModelSpec, Recipe
 
 
-def pinned_bytes(size_bytes: int) -> int:
-    """The block of pinned memory for one tensor: the next power of two.
-
-    Source: PyTorch 2.13, aten/src/ATen/core/CachingHostAllocator.h, allocate.
-    """
-    return 1 << max(0, size_bytes - 1).bit_length()
-
-
 def free_bytes(m: ModelSpec, recipe: Recipe, card_bytes: int) -> int:
     """The card's memory without the base weights: the most that can be free at the first loss, and at least 1 GiB.
 

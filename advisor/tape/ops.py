@@ -99,16 +99,16 @@ def scale_in_place(t: Tape, x: Tensor) -> Tensor:
 
 
 def subtract(t: Tape, a: Tensor, b: Tensor) -> Tensor:
-    """`a - b`, broadcasting `b`, of one dtype; the gradient of `b` is made at full size and then reduced."""
-    t.kernel("elementwise", a.dtype, 0, 2 * a.bytes + b.bytes)
-    shape, a_needs, b_needs = a.shape, a.needs_grad, b.needs_grad
+    """`a - b`, broadcasting `b`; the gradient of `b` is made at full size and then reduced."""
+    shape, dtype, a_needs, b_needs = a.shape, promoted(a.dtype, b.dtype), a.needs_grad, b.needs_grad
+    t.kernel("elementwise", dtype, 0, a.bytes + b.bytes + a.count * ITEM_BYTES[dtype])
 
     def backward(g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if b_needs:
             t.kernel("elementwise", g.dtype, 0, 2 * g.bytes)
         return (g if a_needs else None), (t.empty(shape, g.dtype) if b_needs else None)
 
-    return t.op((a, b), shape, a.dtype, backward)
+    return t.op((a, b), shape, dtype, backward)
 
 
 def mul(t: Tape, a: Tensor, b: Tensor, shape: Shape = ()) -> Tensor:

@@ -16,6 +16,13 @@ from advisor.tape.ops import cast, unary
 from advisor.tape.tape import Tape
 
 
+def made(t: Tape, shape: Shape, dtype: str, kind: str = "elementwise", passes: int = 2) -> Tensor:
+    """A tensor that a function written in Python makes of one or more of its size, outside of the graph."""
+    out = t.empty(shape, dtype)
+    t.kernel(kind, dtype, 0, passes * out.bytes)
+    return out
+
+
 def placed(t: Tape, into: Tensor, value: Tensor) -> Tensor:
     """`into[...] = value`: backward copies the whole gradient, takes out the piece, and leaves zeros in its place."""
     shape, dtype, into_needs = value.shape, value.dtype, into.needs_grad

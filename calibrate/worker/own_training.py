@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from advisor.errors import InputError
 from advisor.libraries import libraries_of
 from advisor.optimizers import named_in_transformers
 from advisor.recipes import build_recipe
@@ -45,12 +46,50 @@ def describe(model: Any, args: Any) -> Described:
     Raises BadValue for values that a recipe does not allow.
     """
     model = unwrapped(model)
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    if not hasattr(model, "peft_config"):
+        return _described(model, args, None, {})
+    adapter = next(iter(model.peft_config.values()))
+    return _described(model.get_base_model(), args, adapter, _adapters(model, adapter))
+
+
+def planned(model: Any, adapter: Any, args: Any) -> Described:
+    """The same for adapters that are still to be made by peft's `adapter`, a LoraConfig.
+
+    Source: peft 0.21.2, tuners/lora: adapters in 16 bits become fp32 (autocast_adapter_dtype), and without names the
+    model's default ones are taken (utils/constants.py).
+    """
+    model = unwrapped(model)
+    if hasattr(model, "peft_config"):
+        raise InputError("the model has adapters already: leave peft_config out")
+    if not hasattr(adapter, "lora_alpha"):
+        raise InputError(f"peft_config is a {type(adapter).__name__}, but LoraConfig is what is estimated")
+    values = {
+        "rank": int(adapter.r),
+        "alpha": float(adapter.lora_alpha),
+        "dropout": float(adapter.lora_dropout),
+        **_named_targets(model, adapter),
+    }
+    if adapter.modules_to_save:
+        values["modules_to_save"] = tuple(adapter.modules_to_save)
+    return _described(model, args, adapter, values)
+
+
+def _named_targets(model: Any, adapter: Any) -> dict[str, Any]:
+    names = adapter.target_modules
+    if names is None:
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+        names = DEFAULTS.get(model.config.model_type)
+    if names is None:
+        raise InputError(f"target_modules is missing: peft has no default for {model.config.model_type}")
+    return {"target_modules": (names,) if isinstance(names, str) else tuple(sorted(names))}
+
+
+def _described(base: Any, args: Any, adapter: Any, adapters: dict[str, Any]) -> Described:
     notes = list(_notes(args))
     loss = "chunked" if type(args).__name__ == "SFTConfig" else "full"
     if loss == "chunked" and args.device.type == "cpu":
         notes.append("on a CPU trl's loss keeps tiles that its CUDA kernels do not; the predicted peak is for CUDA")
-    adapter = next(iter(model.peft_config.values())) if hasattr(model, "peft_config") else None
     quant = _quantization(base)
     asked_for = str(getattr(args.optim, "value", args.optim))
     optimizer = named_in_transformers(asked_for)
@@ -72,7 +111,7 @@ def describe(model: Any, args: Any) -> Described:
         "micro_batch": int(args.per_device_train_batch_size),
         "gradient_accumulation": int(args.gradient_accumulation_steps),
         **_base(base, quant),
-        **(_adapters(model, adapter) if adapter is not None else {}),
+        **adapters,
     }
     config = {key: value for key, value in base.config.to_dict().items() if key not in VOLATILE}
     config = json.loads(json.dumps(config, default=str))  # as it comes back from a record

@@ -94,6 +94,17 @@ def _patches_and_places(config: Any, batch: int, pictures: tuple[Picture, ...], 
     return {"pixel_values": pixels, "image_position_ids": places, "mm_token_type_ids": kinds}
 
 
+def _masked_tiles(config: Any, batch: int, pictures: tuple[Picture, ...], kinds: torch.Tensor) -> dict[str, Any]:
+    """Llama 3.2's: the most tiles for each image, how they lie, which there are, and which of them each token sees."""
+    images, tiles = (batch, len(pictures)), config.vision_config.max_num_tiles
+    return {
+        "pixel_values": torch.zeros(*images, tiles, 3, *_side(config)),
+        "aspect_ratio_ids": torch.ones(images, dtype=torch.int64),
+        "aspect_ratio_mask": torch.ones(*images, tiles, dtype=torch.int64),
+        "cross_attention_mask": torch.ones(batch, kinds.shape[1], len(pictures), tiles, dtype=torch.int64),
+    }
+
+
 def _side(config: Any) -> tuple[int, int]:
     side = config.vision_config.image_size
     return tuple(side) if isinstance(side, (list, tuple)) else (side, side)
@@ -127,6 +138,7 @@ PROCESSORS: dict[str, Processor] = {
     "internvl": Processor(_tiles, lambda config: int(1 / config.downsample_ratio) ** 2),
     "llava": Processor(_tiles),
     "llava_next": Processor(_tiles_of_sizes),
+    "mllama": Processor(_masked_tiles),
     "mistral3": Processor(_whole, lambda config: int(config.spatial_merge_size) ** 2),
     "llava_pixtral": Processor(_whole, lambda config: 1),
     "smolvlm": Processor(_rows_of_tiles, lambda config: int(config.scale_factor) ** 2, sorts_tiles=True),

@@ -53,6 +53,8 @@ def quantize(model: Any, recipe: Recipe, fake: bool, device: str = "") -> None:
         layer.bias = old.bias
         convert = (_fill_fake_int8 if int8 else _fill_fake_4bit) if fake else (_fill_int8 if int8 else _fill_4bit)
         convert(layer, weight, recipe)
+    if recipe.quantize_experts:
+        quantize_experts(model, recipe, fake)
     model.is_loaded_in_8bit, model.is_loaded_in_4bit = int8, not int8
     model.quantization_method = "bitsandbytes"
     model.config._is_quantized = True  # transformers 5.23, quantizers/base.py, _assign_is_quantized
@@ -73,7 +75,34 @@ def _fill_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
     layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)._quantize(weight.device)
 
 
+def quantize_experts(model: Any, recipe: Recipe, fake: bool) -> None:
+    """Stacks of experts in 4 bits behind bitsandbytes' parametrization, as axolotl's monkeypatch/moe_quant.py does."""
+    from bitsandbytes.nn import parametrize as bnb
+    from torch.nn.utils.parametrize import register_parametrization
+
+    for path, module in list(model.named_modules()):
+        stacks = [name for name, p in module.named_parameters(recurse=False) if p.ndim >= 3]
+        for name in stacks if "expert" in path.lower() else ():
+            if not fake:
+                bnb.replace_parameter_4bit(module, name, recipe.double_quant, recipe.quant)
+                continue
+            state = _fake_state(getattr(module, name), recipe)
+            elements = getattr(module, name).numel()
+            packed = torch.empty((elements + 1) // 2, 1, dtype=torch.uint8, device=META)
+            setattr(module, name, nn.Parameter(packed, False))
+            register_parametrization(module, name, bnb.Bnb4bitParametrization(state), unsafe=True)
+            bnb._register_parametrization_hooks(module, name)
+
+
 def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
+    """A packed weight and what `bitsandbytes.functional.quantize_4bit` makes beside it."""
+    layer.quant_state = _fake_state(weight, recipe)
+    layer.weight = nn.Parameter(torch.empty((weight.numel() + 1) // 2, 1, dtype=torch.uint8, device=META), False)
+    # What peft reads from bitsandbytes' parameter class, which can hold neither a fake nor a copied meta tensor.
+    layer.weight.quant_type, layer.weight.compress_statistics = recipe.quant, recipe.double_quant
+
+
+def _fake_state(weight: torch.Tensor, recipe: Recipe) -> Any:
     """Shapes as `bitsandbytes.functional.quantize_4bit` makes them: blocks of 64, of 256 for the second stage."""
     from bitsandbytes.functional import QuantState
 
@@ -89,7 +118,7 @@ def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
         if recipe.double_quant
         else None
     )
-    layer.quant_state = QuantState(
+    return QuantState(
         absmax=torch.empty(blocks, dtype=torch.uint8 if nested else torch.float32, device=META),
         shape=weight.shape,
         code=torch.empty(16, device=META),
@@ -99,9 +128,6 @@ def _fill_fake_4bit(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
         offset=torch.empty((), device=META) if nested else None,
         state2=nested,
     )
-    layer.weight = nn.Parameter(torch.empty((elements + 1) // 2, 1, dtype=torch.uint8, device=META), False)
-    # What peft reads from bitsandbytes' parameter class, which can hold neither a fake nor a copied meta tensor.
-    layer.weight.quant_type, layer.weight.compress_statistics = recipe.quant, recipe.double_quant
 
 
 def _fill_fake_int8(layer: Any, weight: torch.Tensor, recipe: Recipe) -> None:
@@ -148,7 +174,8 @@ def _materialize_quantization(module: Any, fake: Any) -> None:
             for name in ("absmax", "code", "offset"):
                 if isinstance(value := getattr(owner, name, None), torch.Tensor):
                     setattr(owner, name, fake(value))
-        module.weight.quant_state = state
+        if hasattr(module, "weight"):
+            module.weight.quant_state = state
     elif (state := getattr(module, "state", None)) is not None and type(module).__name__ == "Linear8bitLt":
         state.CB, state.SCB = module.weight.data, fake(state.SCB)
         module.weight.CB = module.weight.SCB = None

@@ -1,8 +1,8 @@
-"""One training step of one of several cards, really executed on the CPU: the oracle of FSDP2's memory.
+"""One training step of one of several cards, really executed on the CPU: the oracle of FSDP's memory.
 
 PyTorch's fake process group stands for the other cards: collectives return at once, allocations are those of a rank,
-values mean nothing. The model is sharded by accelerate's own `fsdp2_prepare_model`. FSDP frees by resizing storages to
-nothing, which only torch.profiler's allocator events see.
+values mean nothing. The model is sharded by accelerate's own code. FSDP frees by resizing storages to nothing, which
+only torch.profiler's allocator events see.
 Source: PyTorch 2.13, testing/_internal/distributed/fake_pg.py.
 """
 
@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from accelerate.utils import FullyShardedDataParallelPlugin, fsdp_utils
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, DynamoBackend, FullyShardedDataParallelPlugin, fsdp_utils
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp._runtime_utils import _reset_flat_param_grad_info_if_needed as free_gradients
 from torch.distributed.tensor import DTensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -66,24 +69,37 @@ def rank_step(config: Mapping[str, Any], recipe: Recipe, placement: Placement, b
         ids = torch.zeros((batch, seq_len), dtype=torch.long)
         inputs = {"input_ids": ids, "labels": ids}
         for _ in range(WARM_UP_STEPS):
-            model(**inputs).loss.backward()
+            _loss(model, inputs, recipe).backward()
             optimizer.step()
             optimizer.zero_grad()
+        if isinstance(model, FullyShardedDataParallel):
+            free_gradients(model._all_handles)  # as the next forward does first
         static = sum(rounded(size) for storage, size in _living().items() if storage not in before)
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            _step(model, optimizer, inputs, recipe.gradient_accumulation)
+            _step(model, optimizer, inputs, recipe)
     return _read(seen, static)
 
 
-def _step(model: Any, optimizer: Any, inputs: Mapping[str, Any], micro_batches: int) -> None:
+def _loss(model: Any, inputs: Mapping[str, Any], recipe: Recipe) -> Any:
+    """accelerate puts autocast around an FSDP1 model's forward, and none around FSDP2's."""
+    on = recipe.autocast and isinstance(model, FullyShardedDataParallel)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+        return model(**inputs).loss
+
+
+def _step(model: Any, optimizer: Any, inputs: Mapping[str, Any], recipe: Recipe) -> None:
     """As transformers' Trainer does it: only the last micro-batch reduces its gradients."""
-    for index in range(micro_batches):
-        model.set_requires_gradient_sync(index == micro_batches - 1)
-        _mark("forward")
-        loss = model(**inputs).loss
-        _mark("backward")
-        loss.backward()
-        del loss
+    for index in range(recipe.gradient_accumulation):
+        last = index == recipe.gradient_accumulation - 1
+        first_version = isinstance(model, FullyShardedDataParallel)
+        if not first_version:
+            model.set_requires_gradient_sync(last)
+        with model.no_sync() if first_version and not last else nullcontext():
+            _mark("forward")
+            loss = _loss(model, inputs, recipe)
+            _mark("backward")
+            loss.backward()
+            del loss
     _mark("optimizer")
     optimizer.step()
     optimizer.zero_grad()
@@ -95,30 +111,53 @@ def _mark(phase: str) -> None:
 
 
 def sharded(model: Any, recipe: Recipe, placement: Placement, device: str = "cpu") -> Any:
-    """accelerate's FSDP2 with transformers' defaults.
+    """accelerate's FSDP with transformers' defaults.
 
-    Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model; transformers 5.23, training_args.py.
+    Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model, and accelerator.py, prepare_model; transformers
+    5.23, training_args.py and distributed/fsdp.py, update_fsdp_plugin_peft.
     """
+    first_version = placement.sharding == "fsdp1"
     plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        reshard_after_forward=placement.reshard,
+        fsdp_version=1 if first_version else 2,
         auto_wrap_policy="transformer_based_wrap",
         cpu_ram_efficient_loading=False,
         state_dict_type="SHARDED_STATE_DICT",
+        **(_of_first_version(placement) if first_version else {"reshard_after_forward": placement.reshard}),
     )
     if recipe.autocast:
         plugin.set_mixed_precision("bf16")
     mesh = _mesh(placement, device)
-    accelerator = SimpleNamespace(
-        state=SimpleNamespace(fsdp_plugin=plugin),
-        # Trained weights become fp32, unless there are Params4bit, a class that no fake tensor has.
-        mixed_precision="bf16" if recipe.autocast and not recipe.is_quantized else "no",
+    state = SimpleNamespace(fsdp_plugin=plugin, dynamo_plugin=SimpleNamespace(backend=DynamoBackend.NO))
+    accelerator: Any = SimpleNamespace(
+        state=state,
+        # FSDP2's trained weights become fp32, unless there are Params4bit, a class that no fake tensor has.
+        mixed_precision="bf16" if recipe.autocast and (first_version or not recipe.is_quantized) else "no",
         is_main_process=False,
         device=torch.device(device),
         torch_device_mesh=mesh,
-        parallelism_config=SimpleNamespace(fsdp_dim_names=mesh.mesh_dim_names),
+        parallelism_config=None if first_version else SimpleNamespace(fsdp_dim_names=mesh.mesh_dim_names),
     )
-    return fsdp_utils.fsdp2_prepare_model(accelerator, model)
+    if not first_version:
+        return fsdp_utils.fsdp2_prepare_model(accelerator, model)
+    if recipe.has_adapters:
+        from peft.utils.other import fsdp_auto_wrap_policy
+
+        plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
+        if recipe.is_quantized:
+            plugin.set_mixed_precision(getattr(torch, recipe.base_dtype), override=True)
+    accelerator.__dict__.update(_models=[], distributed_type=DistributedType.FSDP, is_fsdp2=False, multi_device=False)
+    accelerator.__dict__.update(native_amp=False, fp8_backend=None, delayed_fp8_autocast=False)  # autocast: `_loss`
+    accelerator.verify_device_map = lambda model: False
+    return Accelerator.prepare_model(accelerator, model, device_placement=False)
+
+
+def _of_first_version(placement: Placement) -> dict[str, Any]:
+    """What the plugin is given for FSDP1; accelerate 1.15 takes its strategy from no other argument."""
+    return {
+        "sharding_strategy": "FULL_SHARD" if placement.reshard else "SHARD_GRAD_OP",
+        "backward_prefetch": "BACKWARD_PRE" if placement.prefetch else "NO_PREFETCH",
+        "use_orig_params": True,
+    }
 
 
 def _mesh(placement: Placement, device: str) -> Any:

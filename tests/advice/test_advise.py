@@ -302,7 +302,7 @@ def test_data_is_counted_and_said(tmp_path: Path) -> None:
         ({"method": "loraa"}, UnknownName, "lora"),
         ({"rnak": 3}, UnknownName, "rank"),
         ({"rank": 0}, BadValue, "1 to 16,384"),
-        ({"sharding": "pipeline"}, UnknownName, "known: none, ddp, fsdp2"),
+        ({"sharding": "pipeline"}, UnknownName, "known: none, ddp, fsdp1, fsdp2"),
         ({"trainer": "trll"}, UnknownName, "transformers"),
         ({"batch_size": 10, "gpus": 4}, BadValue, "--gpus"),
     ],

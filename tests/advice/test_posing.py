@@ -9,6 +9,7 @@ import pytest
 from advisor.advice.posing import Asked, posed
 from advisor.catalog import find_gpus, find_model
 from advisor.costs.estimation import estimate
+from advisor.errors import BadValue
 from advisor.knobs import read_question
 from advisor.specs import ModelSpec
 
@@ -50,3 +51,18 @@ def test_unsloth_pads_where_it_cannot_keep_rows_apart(model: str, knobs: dict[st
     asked = read_question({"trainer": "unsloth", **knobs})
     job = posed(Asked(asked, find_model(model), find_gpus("80GB"), None, estimate, None)).job
     assert job.workload.padding == padding
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "why"),
+    [
+        ("qwen3-8b", "q_proj", "qwen3-8b has no stacks of experts"),
+        ("llama-4-scout", "q_proj", "llama4_text does with stacks"),
+        ("qwen3-30b-a3b", "all-linear", "adapters on stacks of experts in 4 bits is not known; name --target-modules"),
+    ],
+)
+def test_stacks_of_experts_in_4_bits_are_for_what_has_them(model: str, targets: str, why: str) -> None:
+    knobs = {"method": "qlora", "trainer": "axolotl", "quantize_experts": True, "target_modules": (targets,)}
+    with pytest.raises(BadValue, match=why):
+        model_of(model, **knobs)
+    assert model_of("qwen3-30b-a3b", **{**knobs, "target_modules": ("q_proj", "v_proj")}).num_experts == 128

@@ -27,6 +27,7 @@ from tests.fakes import MODEL, FakeCatalog, card
         ("transformers", {"optimizer_in_backward": True}, "--trainer torchtune can"),
         ("torchtune", {"optimizer_in_backward": True, "method": "lora"}, "for the methods in question"),
         ("torchtune", {"optimizer_in_backward": True, "method": "full", "micro_batch": 1}, "--micro-batch is 1"),
+        ("trl", {"quantize_experts": True}, "--trainer axolotl can"),
     ],
 )
 def test_what_a_trainer_does_not_have_is_refused(trainer: str, knobs: dict[str, Any], message: str) -> None:

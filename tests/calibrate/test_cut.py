@@ -23,6 +23,12 @@ def test_layers_that_share_keys_are_cut_from_the_end() -> None:
     assert cut(whole("gemma-4-e2b"), 2, 1000).config["num_kv_shared_layers"] == 0
 
 
+def test_without_a_tower_no_layer_attends_to_images() -> None:
+    found = cut(whole("llama-3.2-11b-vision"), 4, 1000)
+    assert found.text == "4 of 40 layers, 1,000 of 128,256 words, without its vision tower"
+    assert found.spec == spec_of("llama-3.2-11b-vision", {**found.config, "model_type": "llama"})
+
+
 def test_what_is_small_stays_whole() -> None:
     model = whole("pythia-70m")
     assert cut(model, 100, 10**6) == uncut(model)

@@ -129,6 +129,7 @@ def test_a_missing_model_type_is_said() -> None:
     ("config", "what"),
     [
         ({"model_type": "jamba", "use_mambapy": True}, "mamba.py"),
+        ({"model_type": "kimi_linear", "layer_types": ["sliding_attention"] * 27}, "sliding_attention"),
         ({"model_type": "mamba", "residual_in_fp32": False}, "residual_in_fp32"),
         ({"model_type": "gemma4_text", "use_bidirectional_attention": "all"}, "looks ahead"),
         ({"model_type": "phimoe", "num_experts_per_tok": 4}, "num_experts_per_tok"),

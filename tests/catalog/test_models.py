@@ -65,6 +65,7 @@ PUBLISHED = {  # parameter counts that the makers give, or that the Hub shows fo
     "THUDM/chatglm3-6b": 6_243_584_000,
     "baichuan-inc/Baichuan2-7B-Base": 7_505_973_248,
     "baichuan-inc/Baichuan2-13B-Base": 13_896_668_160,
+    "Qwen/Qwen2.5-Omni-3B": 3_397_103_616,
 }
 
 TYPED = {

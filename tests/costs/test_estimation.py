@@ -143,3 +143,13 @@ def test_uncertain_lengths_widen_every_moment() -> None:
         assert after.needed_bytes.likely == before.needed_bytes.likely
         assert after.needed_bytes.high > before.needed_bytes.high
     assert max(one.needed_bytes.high for one in found.moments) == found.needed_bytes.high
+
+
+def test_a_base_in_four_bits_that_is_spread_may_be_loaded_whole_on_each_card() -> None:
+    copied, spread = (
+        estimated("qlora", placement=Placement(gpus=8, sharding=sharding), kbit_upcast=False).memory
+        for sharding in ("ddp", "fsdp2")
+    )
+    loaded = next(one for one in copied.moments if one.name == "loading").needed_bytes
+    assert spread.device_bytes.high >= loaded.high
+    assert spread.needed_bytes.high < copied.needed_bytes.high

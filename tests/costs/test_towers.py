@@ -23,12 +23,13 @@ def test_a_mirrored_tower_leaves_nothing_open() -> None:
     assert unknown("qwen2.5-vl-3b", 1) == ()
     assert unknown("llama-3.2-1b", 0) == ()
     assert unknown("gemma-3-4b", 1) == ()
+    assert unknown("llama-3.2-11b-vision", 1, gradient_checkpointing=True) == ()
 
 
 @pytest.mark.parametrize(
     ("name", "images", "knobs", "text"),
     [
-        ("gemma-4-31b", 1, {}, "what the vision tower of gemma4 keeps of images: not counted"),
+        ("llama-3.2-11b-vision", 1, {"reentrant": True, "gradient_checkpointing": True}, "re-entrant checkpointing"),
         ("qwen3-vl-4b", 1, {"attention": "eager"}, "eager attention in a vision tower"),
         ("qwen3-vl-4b", 1, {"stack": ("transformers-4.57",)}, "transformers 4.57's code of a vision tower"),
         ("qwen3-vl-4b", 0, {"stack": ("unsloth-2026.10",)}, "the code that Unsloth compiles"),

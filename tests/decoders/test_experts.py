@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from advisor.decoders.step import step_program
+from advisor.parameters.layers import layer_groups
 from advisor.parameters.modules import layer_linears, own_parameters
+from advisor.parameters.storage import own_quant
 from advisor.parameters.targets import adapter_parameter_count, expert_adapters, spelled_targets
 from advisor.parameters.trained import trained_shapes
 from advisor.specs import Recipe
-from tests.decoders.tiny import spec
+from tests.decoders.test_against_trace import check
+from tests.decoders.tiny import config, recipe, spec
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -48,6 +51,23 @@ def test_peft_does_not_know_granite_experts() -> None:
     m = spec("granitemoe")
     assert expert_adapters(m, Recipe(method="lora"), 8) == {}
     assert tuple(layer_linears(m)) == ATTENTION
+
+
+@pytest.mark.parametrize(
+    ("name", "double_quant", "checkpointing"),
+    [("qwen3_moe", True, True), ("gpt_oss", False, True), ("qwen3_next", False, False)],
+)
+def test_stacks_in_4_bits_are_made_in_16_once_in_a_pass(name: str, double_quant: bool, checkpointing: bool) -> None:
+    knobs = {"target_modules": ("q_proj", "v_proj"), "double_quant": double_quant, "quantize_experts": True}
+    m = spec(name, 2)
+    check(m, config(name, 2), recipe(m, "qlora", gradient_checkpointing=checkpointing, **knobs))
+
+
+def test_a_convolution_is_no_stack_of_experts() -> None:
+    own = own_parameters(next(part for part, _ in layer_groups(spec("qwen3_next", 2)) if part.recurrence is not None))
+    chosen = Recipe(method="qlora", quant="nf4", quantize_experts=True)
+    stored = {name: own_quant(p, spec("qwen3_next"), chosen) for name, p in own.items() if len(p.shape) == 3}
+    assert stored == {"conv": "none", "gate_up": "nf4", "down": "nf4"}
 
 
 def test_experts_compute_for_the_chosen_alone() -> None:

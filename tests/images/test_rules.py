@@ -10,6 +10,7 @@ import pytest
 
 from advisor.errors import BadValue
 from advisor.images import picture, pictures, shrunk, with_pictures
+from advisor.images.llava import canvas_of
 from advisor.specs import VisionSpec, Workload
 from tests.decoders.tiny import spec
 from tests.images.processors import functions
@@ -110,8 +111,12 @@ def test_llava_next() -> None:
     processor._get_unpadded_features = found[names[1]].__get__(processor)
     count = found[names[0]]
     vision = tower("llava_next", image_size=336)
+    tiles = functions("image_processing_utils.py", "select_best_resolution")["select_best_resolution"]
     for height, width in sizes():
-        assert picture(vision, height, width).tokens == count(processor, height, width, 336, 336) - 1
+        found, canvas = picture(vision, height, width), canvas_of(vision, height, width)
+        assert found.tokens == count(processor, height, width, 336, 336) - 1
+        assert (canvas.rows * 336, canvas.columns * 336) == tiles((height, width), points)
+        assert found.tokens == 576 + canvas.high * (canvas.wide + 1)
 
 
 @pytest.mark.parametrize(("edge", "tile", "each"), [(1536, 384, 81), (2048, 512, 64)])
@@ -137,6 +142,8 @@ def test_squares() -> None:
     assert picture(tower("gemma3", image_size=896, image_tokens=256), 100, 3000).tokens == 256
     found = picture(tower("llava", image_size=336), 100, 3000)
     assert (found.tokens, found.patches) == (576, 576)
+    found = picture(tower("mllama", image_size=560, most_tiles=4), 100, 3000)
+    assert (found.tokens, found.patches) == (1, 4 * 1600)
 
 
 def test_a_limit_of_the_user() -> None:

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from advisor.catalog import find_model
+from advisor.images import with_pictures
 from advisor.parameters.layers import Kind, dense_flags, layer_groups, part_of, sliding_flags
 from advisor.parameters.modules import layer_linears
+from advisor.specs import ModelSpec, Workload
+
+
+def test_layers_that_attend_to_images() -> None:
+    m = find_model("llama-3.2-11b-vision")
+    (own, many), (across, few) = layer_groups(m)
+    assert (many, few) == (32, 8)
+    assert not own.passed_over
+    assert across.passed_over
+    seen = with_pictures(m, Workload(images=1))
+    assert isinstance(seen, ModelSpec)
+    assert [part.passed_over for part, _ in layer_groups(seen)] == [False, False]
 
 
 def test_equal_layers_are_one_group() -> None:

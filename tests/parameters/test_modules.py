@@ -93,7 +93,8 @@ def test_norms_and_what_they_learn() -> None:
 
 def test_around_the_layers() -> None:
     llama = find_model("llama-3.1-8b")
-    assert outer_parameters(llama) == [((128_256, 4096), 2, "tokens"), ((4096,), 1, "norms")]
+    size = (128_256, 4096)
+    assert outer_parameters(llama) == [(size, 1, "tokens"), (size, 1, "head"), ((4096,), 1, "norms")]
     assert (head_linear(llama).in_features, head_linear(llama).out_features) == (4096, 128_256)
     assert outer_parameters(find_model("gpt2")) == [
         ((50_257, 768), 1, "tokens"),

@@ -9,6 +9,7 @@ from advisor.errors import BadValue, UnknownName
 from advisor.parameters.own_weights import (
     OuterTensor,
     OwnWeights,
+    fails_quantized,
     frozen_groups,
     outer_tensors,
     own_weights,
@@ -17,6 +18,7 @@ from advisor.parameters.own_weights import (
 )
 from advisor.parameters.trained import Trained, trained_shapes
 from advisor.specs import Recipe
+from tests.decoders.tiny import spec
 
 LLAMA = find_model("llama-3.1-8b")  # 32 layers, untied
 TIED = find_model("llama-3.2-1b")
@@ -103,3 +105,10 @@ def test_a_tied_head_is_trained_by_the_name_of_the_embedding() -> None:
 def test_what_a_model_does_not_have(knobs: dict[str, object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         own_weights(LLAMA, Recipe.model_validate(knobs))
+
+
+def test_mamba_multiplies_by_a_weight_that_must_not_be_packed() -> None:
+    assert "dt_proj's stored weight" in fails_quantized(spec("mamba"))
+    assert fails_quantized(spec("falcon_mamba")) == fails_quantized(spec("jamba")) == ""
+    with pytest.raises(BadValue, match=r"qlora.*fails on mamba"):
+        own_weights(spec("mamba"), Recipe(method="qlora", quant="nf4"))

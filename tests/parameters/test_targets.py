@@ -12,6 +12,7 @@ from advisor.parameters.targets import (
     adapts_experts,
     default_targets,
     expert_adapters,
+    never_called,
     passed_over,
     resolve_targets,
     same_layers,
@@ -135,3 +136,15 @@ def test_where_peft_would_refuse_the_names_are_spelled_out() -> None:
     mixtral = find_model("mixtral-8x7b")
     assert spelled_targets(mixtral, Recipe(method="lora")) == ALL
     assert spelled_targets(mixtral, Recipe(method="dora")) == ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def test_adapters_of_steps_that_the_code_never_calls() -> None:
+    jamba, mamba = spec("jamba"), spec("mamba")
+    assert never_called(jamba, Recipe(method="lora")) == ("dt_proj",)
+    assert never_called(jamba, Recipe(method="qlora", quant="nf4")) == never_called(jamba, Recipe(method="full")) == ()
+    assert never_called(spec("llama"), Recipe(method="lora")) == ()
+    assert passed_over(jamba, Recipe(method="lora")) == ()
+    reads = Recipe(method="lora", target_modules=("in_proj", "x_proj"))
+    assert passed_over(mamba, reads) == ("x_proj",)
+    assert passed_over(mamba, reads.model_copy(update={"sequence_kernels": "torch"})) == ()
+    assert default_targets(mamba) == ("in_proj",)

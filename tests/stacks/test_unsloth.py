@@ -10,6 +10,7 @@ import pytest
 from advisor import stacks
 from advisor.advice.advise import advise
 from advisor.advice.job import verdict_of
+from advisor.blocks import pinned_bytes
 from advisor.catalog.gpus import find_gpus
 from advisor.catalog.models import find_model
 from advisor.costs.estimation import estimate
@@ -24,7 +25,6 @@ from advisor.stacks import stack_for
 from advisor.stacks.unsloth import Unsloth
 from advisor.stacks.unsloth_lora import fuses
 from advisor.stacks.unsloth_loss import LossForm, chunk_rows, fixed_form, split_count
-from advisor.stacks.unsloth_memory import pinned_bytes
 from advisor.tape.graph import Tensor
 from advisor.tape.tape import Tape
 from advisor.terms import TermName

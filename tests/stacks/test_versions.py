@@ -141,3 +141,13 @@ def test_packed_rows_are_kept_apart_by_a_mask_since_transformers_4_53() -> None:
         peaks.append(memory.after_forward_bytes)
     masks = 3 * 2 * BATCH * LENGTH**2  # a bias of 16 bits in each layer
     assert peaks[1] - peaks[0] >= masks
+
+
+def test_models_whose_code_took_16_bit_logits_did_so_until_4_49() -> None:
+    logits = BATCH * LENGTH * spec("gpt_bigcode").vocab_size
+    knobs = {"autocast": False, "base_dtype": "bfloat16"}
+    old, new = (
+        step(spec("gpt_bigcode"), "full", name, **knobs).phase_peaks["forward"]
+        for name in ("transformers-4.48", "transformers-4.49")
+    )
+    assert new - old == pytest.approx(4 * logits, rel=0.05)  # 2 + 4 + 4 bytes each; before, 2 + 2 + 2

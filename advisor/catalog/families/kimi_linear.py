@@ -1,4 +1,7 @@
-"""Kimi Linear: a delta rule whose decay is of each feature, and latent attention in some layers. Sources: see the package."""
+"""Kimi Linear: a delta rule whose decay is of each feature, and latent attention in some layers.
+
+Sources: see the package.
+"""
 
 from __future__ import annotations
 
@@ -61,11 +64,11 @@ def _direct(f: Fields) -> Fields:
 
 def _listed(rule: Fields, layers: int) -> list[Mixer]:
     """The mixers by lists of layers, counted from 1."""
-    found: dict[int, Mixer] = {index: "kda" for index in rule.items("kda_layers")}
-    found |= {index: "attention" for index in rule.items("full_attn_layers")}
-    if set(found) != set(range(1, layers + 1)):
-        raise rule.bad("kda_layers", f"and full_attn_layers must name each of the {layers} layers, counted from 1")
-    return [found[index] for index in range(1, layers + 1)]
+    ruled, attending = rule.items("kda_layers"), rule.items("full_attn_layers")
+    every = range(1, layers + 1)
+    if any(ruled.count(index) + attending.count(index) != 1 for index in every):
+        raise rule.bad("kda_layers", f"and full_attn_layers must name each of the {layers} layers once, counted from 1")
+    return ["attention" if index in attending else "kda" for index in every]
 
 
 FAMILIES: dict[str, Family] = {"kimi_linear": kimi_linear}

@@ -1,0 +1,53 @@
+"""What was read in a configuration file."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from advisor.frozen import Frozen
+from advisor.specs import Trainer
+
+
+class Use(Frozen):
+    """A key of a file and the flags that say the same to `advise`."""
+
+    key: str
+    value: str  # as the file has it
+    line: int  # from 1; 0 for what the tool does where the file says nothing
+    flags: str  # '--rank 16'
+
+
+class Unread(Frozen):
+    """A key of a file that changes memory or time, or may, and that no flag says."""
+
+    key: str
+    value: str
+    line: int
+    why: str
+
+
+class Found(NamedTuple):
+    """A file as a question."""
+
+    format: str
+    """'Axolotl YAML'."""
+    trainer: Trainer
+    knobs: dict[str, Any]
+    uses: tuple[Use, ...]
+    unread: tuple[Unread, ...]
+    idle: tuple[str, ...]
+    """Keys that change neither memory nor time."""
+    other: tuple[Unread, ...] = ()
+    """Keys by which the run is another kind of run than any that is estimated."""
+    held_out: float = 0.0
+    """Rows kept for evaluation: their number, or below 1 their share."""
+    evaluations: float = 0.0
+    """An epoch; 0: none, or as many as the tool does by itself."""
+    most_steps: int = 0
+    """Optimizer steps at which the job ends; 0: after its epochs."""
+    last_layer: int | None = None
+    """The number of the last of the layers that are trained, from 0, where the file numbers them."""
+    card: str = ""
+    """The card that the file names."""
+    written: str = ""
+    """The target of `--write` whose files have these keys; '' where there is none."""

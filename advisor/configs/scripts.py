@@ -1,0 +1,174 @@
+"""Scripts and notebooks of Unsloth, TRL and transformers, by the calls that configure their runs (`calls`)."""
+
+from __future__ import annotations
+
+from advisor.configs.calls import Computed
+from advisor.configs.found import Found
+from advisor.configs.idle import SCRIPTS
+from advisor.configs.sheet import Sheet
+from advisor.configs.training_arguments import most_steps, read_arguments
+from advisor.specs import Trainer
+
+MARKS = ("model",)
+_UNSLOTH = ("FastLanguageModel", "FastModel", "FastVisionModel", "FastTextModel")
+_SFT = ("SFTTrainer", "UnslothTrainer", "Trainer", "Seq2SeqTrainer")
+_OTHER_MODELS = ("AutoModelForSequenceClassification",)
+
+
+def read(sheet: Sheet) -> Found:
+    """The calls as a question."""
+    loader = str(sheet.get("loader", ""))
+    trainer: Trainer = "unsloth" if loader in _UNSLOTH else "trl" if _has(sheet, "SFTTrainer") else "transformers"
+    _objective(sheet, loader)
+    model, arguments = sheet.at("model."), sheet.at("arguments.")
+    for key in ("model_name", "pretrained_model_name_or_path"):
+        if model.get(key) is not None:
+            model.takes("model", key)
+            break
+    _method(sheet, trainer)
+    _rows(sheet, loader, trainer)
+    read_arguments(arguments)
+    _numbers(sheet, trainer)
+    _code(sheet, trainer)
+    for group in ("model", "adapters", "storage", "arguments", "trainer"):
+        if sheet.peek(f"{group}.**") is not None:
+            sheet.loses(f"{group}.**", "arguments that only the run knows")
+    card = sheet.get("card")
+    return sheet.found(
+        {"unsloth": "Unsloth script", "trl": "TRL script", "transformers": "transformers script"}[trainer],
+        trainer,
+        SCRIPTS,
+        most_steps=most_steps(arguments),
+        card=card if isinstance(card, str) else "",
+    )
+
+
+def _has(sheet: Sheet, name: str) -> bool:
+    return name in (sheet.peek("classes") or {})
+
+
+def _objective(sheet: Sheet, loader: str) -> None:
+    classes = sheet.get("classes") or {}
+    others = [name for name in classes if name.endswith("Trainer") and name not in _SFT]
+    if others and not any(name in classes for name in _SFT):
+        sheet.refuses(f"classes.{others[0]}", "another objective than supervised fine-tuning")
+    if loader in _OTHER_MODELS:
+        sheet.refuses("loader", "a classifier: say --task classification and --labels to advise")
+    if loader in ("FastVisionModel", "AutoModelForImageTextToText", "AutoModelForVision2Seq"):
+        sheet.loses("loader", "rows with images: say --images and --image-size")
+
+
+def _method(sheet: Sheet, trainer: Trainer) -> None:
+    """Unsloth's from_pretrained loads 4 bits unless it is told otherwise (models/loader.py, load_in_4bit = True)."""
+    model, adapters, storage = sheet.at("model."), sheet.at("adapters."), sheet.at("storage.")
+    has_storage = sheet.peek("storage") is not None
+    if sheet.peek("adapters") is None:
+        full = trainer != "unsloth" or model.has("full_finetuning")
+        model.get("load_in_4bit")
+        if full:
+            model.sets("method", "full", *(["full_finetuning"] if model.peek("full_finetuning") is not None else []))
+        else:
+            sheet.loses("loader", "adapters are made somewhere that is not read")
+            sheet.sets("method", "qlora")
+        return
+    where = storage if has_storage else model
+    model.get("full_finetuning")
+    eight, sixteen = where.has("load_in_8bit"), model.has("load_in_16bit")
+    four = where.get("load_in_4bit", trainer == "unsloth" and not (eight or sixteen or has_storage))
+    key = "load_in_8bit" if eight else "load_in_4bit"
+    name = ("q" if four or eight else "") + ("dora" if adapters.has("use_dora") else "lora")
+    where.sets("method", name, *([key] if where.peek(key) is not None else []))
+    if four or eight:
+        word = (
+            "int8" if eight and not (four and where.peek("load_in_4bit")) else storage.get("bnb_4bit_quant_type", "nf4")
+        )
+        word = "fp4" if word == "nf4" and has_storage and storage.peek("bnb_4bit_quant_type") is None else word
+        sheet.sets("quant", word)
+        if has_storage and not eight:
+            storage.sets("double_quant", bool(storage.get("bnb_4bit_use_double_quant", False)))
+    adapters.takes("rank", "r", 16 if trainer == "unsloth" else 8)
+    adapters.takes_if_known("alpha", "lora_alpha")
+    adapters.takes("dropout", "lora_dropout", 0.0)
+    names, saved = adapters.get("target_modules"), list(adapters.get("modules_to_save") or [])
+    if isinstance(names, list):
+        saved += [one for one in names if one in ("embed_tokens", "lm_head") and trainer == "unsloth"]
+        names = [one for one in names if one not in saved]
+    if names:
+        adapters.sets("target_modules", names, "target_modules")
+    elif trainer == "unsloth":
+        adapters.sets("target_modules", "all-linear")
+    if saved:
+        key = "modules_to_save" if adapters.peek("modules_to_save") else "target_modules"
+        adapters.sets("modules_to_save", list(dict.fromkeys(saved)), key)
+    if adapters.has("use_rslora"):
+        adapters.sets("variant", "rslora", "use_rslora")
+    adapters.layers("layers_to_transform", adapters.get("layers_to_transform"))
+    if adapters.has("finetune_vision_layers"):
+        adapters.sets("train_tower", True, "finetune_vision_layers")
+    for one in ("finetune_attention_modules", "finetune_mlp_modules"):
+        if adapters.get(one) is False:
+            adapters.loses(one, "only some kinds of layers get adapters; say --target-modules")
+    if adapters.get("target_parameters"):
+        adapters.loses("target_parameters", "adapters on parameters that no module holds")
+
+
+def _rows(sheet: Sheet, loader: str, trainer: Trainer) -> None:
+    places = [(group, key) for group in ("arguments", "trainer", "model") for key in ("max_length", "max_seq_length")]
+    stated = [(group, key) for group, key in places if sheet.at(f"{group}.").get(key) is not None]
+    if stated:
+        group, key = stated[0]
+        sheet.at(f"{group}.").takes("seq_len", key)
+    elif trainer != "transformers":
+        sheet.sets("seq_len", 2048 if trainer == "unsloth" else 1024)
+    packs = [group for group in ("arguments", "trainer") if sheet.at(f"{group}.").get("packing") is not None]
+    if packs:
+        sheet.at(f"{packs[0]}.").takes("packing", "packing")
+    else:
+        sheet.sets("packing", False)
+    if sheet.at("arguments.").get("padding_free") is not None:
+        on = sheet.peek("arguments.padding_free")
+        sheet.at("arguments.").sets("padding", "none" if on else "longest", "padding_free")
+
+
+def _numbers(sheet: Sheet, trainer: Trainer) -> None:
+    model, arguments = sheet.at("model."), sheet.at("arguments.")
+    key = next((key for key in ("dtype", "torch_dtype") if model.get(key) not in (None, "auto")), "")
+    if key and trainer != "unsloth" and not isinstance(model.peek(key), Computed):
+        model.sets("base_dtype", model.peek(key), key)
+    bf16, fp16 = arguments.get("bf16"), arguments.has("fp16")
+    if trainer == "transformers" and not bf16 and not fp16:
+        arguments.sets("autocast", False)
+    elif bf16 is False and not fp16 and trainer == "trl":
+        arguments.sets("autocast", False, "bf16")
+
+
+def _code(sheet: Sheet, trainer: Trainer) -> None:
+    """Checkpointing: Unsloth's word is an argument of get_peft_model and of from_pretrained, 'unsloth' by default."""
+    adapters, model, arguments = sheet.at("adapters."), sheet.at("model."), sheet.at("arguments.")
+    if trainer == "unsloth":
+        where = adapters if sheet.peek("adapters") is not None else model
+        value = where.get("use_gradient_checkpointing", "unsloth")
+        keys = ["use_gradient_checkpointing"] if where.peek("use_gradient_checkpointing") is not None else []
+        if value == "unsloth":
+            where.sets("offload", "activations", *keys)
+        else:
+            where.sets("offload", "none", *keys)
+            where.sets("gradient_checkpointing", bool(value) and value != "False", *keys)
+        for key in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+            arguments.get(key)
+    else:
+        for key in ("activation_checkpointing", "gradient_checkpointing"):
+            if arguments.get(key) is not None:
+                arguments.takes("gradient_checkpointing", key)
+        if trainer == "transformers" and "gradient_checkpointing" not in sheet.knobs:
+            sheet.sets("gradient_checkpointing", False)
+        if arguments.get("gradient_checkpointing_kwargs.use_reentrant") is not None:
+            arguments.takes("reentrant", "gradient_checkpointing_kwargs.use_reentrant")
+        word = model.get("attn_implementation")
+        model.sets("attention", word or "sdpa", *(["attn_implementation"] if word else []))
+        liger = arguments.has("use_liger_kernel")
+        arguments.sets("kernels", "liger" if liger else "none", *(["use_liger_kernel"] if liger else []))
+    sheet.sets("expandable_segments", trainer == "unsloth")
+    if model.has("fast_inference"):
+        model.loses("fast_inference", "vLLM keeps memory of its own")
+    model.get("gpu_memory_utilization")

@@ -1,0 +1,136 @@
+"""ms-swift's command line, as ms-swift 4.6.0 reads it: arguments/*.py of `swift sft` and `swift pt`."""
+
+from __future__ import annotations
+
+from advisor.configs.found import Found
+from advisor.configs.idle import SWIFT
+from advisor.configs.sheet import Sheet
+from advisor.configs.training_arguments import most_steps, read_arguments
+
+MARKS = ("command", "model")
+_TRAINS = ("swift sft", "swift pt")
+_ATTENTION = {"flash_attn": "flash", "flash_attention_2": "flash", "flash_attention_3": "flash_attention_3"}
+_UNSAID = {
+    "sequence_parallel_size": "sequence parallelism",
+    "use_galore": "GaLore by its own code",
+    "lisa_activated_layers": "LISA trains other layers from time to time",
+    "llamapro_num_new_blocks": "LLaMA Pro adds layers",
+    "use_logits_to_keep": "which logits are made",
+    "vit_gradient_checkpointing": "checkpointing of the vision tower alone",
+    "target_parameters": "adapters on parameters that no module holds",
+    "target_regex": "targets by a pattern; say --target-modules",
+    "freeze_parameters": "parts of the model are frozen",
+    "freeze_parameters_ratio": "parts of the model are frozen",
+    "trainable_parameters": "parts of the model are trained",
+    "use_chunked_loss": "a loss in chunks",
+    "loss_type": "another loss than the default one",
+    "tp_size": "tensor parallelism",
+}
+
+
+def read(sheet: Sheet) -> Found:
+    """The command as a question."""
+    command = str(sheet.get("command"))
+    if command not in _TRAINS:
+        sheet.refuses("command", "another objective than supervised fine-tuning")
+    environment = sheet.get("environment") or {}
+    for key, why in _UNSAID.items():
+        if not sheet.is_off(key) and sheet.peek(key) != "cross_entropy":
+            sheet.loses(key, why)
+    if sheet.get("task_type", "causal_lm") not in ("causal_lm",):
+        sheet.refuses("task_type", "another task than next tokens")
+    sheet.takes("model", "model")
+    _method(sheet)
+    _rows(sheet, command)
+    if sheet.peek("optimizer") is not None:
+        sheet.loses("optimizer", "an optimizer of its own")
+    if sheet.peek("per_device_train_batch_size") is None:
+        sheet.sets("micro_batch", 1)
+        sheet.tree.values["per_device_train_batch_size"] = 1
+    read_arguments(sheet)
+    _cards(sheet, environment)
+    _code(sheet)
+    share = sheet.number("split_dataset_ratio", sheet.get("split_dataset_ratio", 0))
+    return sheet.found("ms-swift command", "ms-swift", SWIFT, held_out=share, most_steps=most_steps(sheet))
+
+
+def _method(sheet: Sheet) -> None:
+    key = "tuner_type" if sheet.peek("tuner_type") is not None else "train_type"
+    kind = sheet.get(key, "lora")
+    for one in ("tuner_type", "train_type", "tuner_backend"):
+        sheet.get(one)
+    named = [key] if sheet.peek(key) is not None else []
+    if kind == "full":
+        sheet.sets("method", "full", *named)
+        for one in ("freeze_vit", "freeze_aligner"):
+            if sheet.get(one) is False:
+                sheet.sets("train_tower", True, one)
+        if sheet.has("freeze_llm"):
+            sheet.loses("freeze_llm", "only the tower is trained")
+        return
+    if kind != "lora":
+        sheet.refuses(key, "a method of another kind")
+        return
+    bits, way = sheet.get("quant_bits"), sheet.get("quant_method", "bnb")
+    dora = sheet.has("use_dora")
+    sheet.sets(
+        "method", ("q" if bits else "") + ("dora" if dora else "lora"), *named, *(["quant_bits"] if bits else [])
+    )
+    if bits:
+        word = {"bnb": "int8" if bits == 8 else sheet.get("bnb_4bit_quant_type", "nf4")}.get(str(way), way)
+        sheet.sets("quant", word, "quant_bits")
+        if str(way) == "bnb" and bits != 8 and sheet.get("bnb_4bit_use_double_quant") is not None:
+            sheet.takes("double_quant", "bnb_4bit_use_double_quant")
+    sheet.get("bnb_4bit_compute_dtype")
+    sheet.takes("rank", "lora_rank", 8)
+    sheet.takes("alpha", "lora_alpha", 32)
+    sheet.takes("dropout", "lora_dropout")
+    names = sheet.get("target_modules", "all-linear")
+    sheet.sets("target_modules", names, *(["target_modules"] if sheet.peek("target_modules") is not None else []))
+    sheet.takes("modules_to_save", "modules_to_save")
+    if sheet.has("use_rslora"):
+        sheet.sets("variant", "rslora", "use_rslora")
+    for one in ("freeze_vit", "freeze_aligner"):
+        if sheet.get(one) is False:
+            sheet.sets("train_tower", True, one)
+    if sheet.has("freeze_llm"):
+        sheet.loses("freeze_llm", "only the tower is trained")
+
+
+def _rows(sheet: Sheet, command: str) -> None:
+    """Without max_length rows are cut at the model's own limit alone: arguments/base_args/template_args.py."""
+    if sheet.get("max_length") is not None:
+        sheet.takes("seq_len", "max_length")
+    packed = sheet.get("packing")
+    sheet.sets("packing", bool(packed), *(["packing"] if packed is not None else []))
+    if sheet.has("padding_free") and not packed:
+        sheet.sets("padding", "none", "padding_free")
+    images = [key for key in ("max_pixels",) if sheet.get(key) is not None]
+    if images:
+        sheet.takes("max_pixels", "max_pixels")
+
+
+def _cards(sheet: Sheet, environment: dict[str, str]) -> None:
+    number = environment.get("NPROC_PER_NODE", "")
+    if number.isdigit() and int(number) > 1:
+        sheet.sets(
+            "gpus",
+            int(number) * (int(environment.get("NNODES", "1")) if environment.get("NNODES", "1").isdigit() else 1),
+        )
+
+
+def _code(sheet: Sheet) -> None:
+    dtype = sheet.get("torch_dtype")
+    if dtype is not None:
+        sheet.takes("base_dtype", "torch_dtype")
+    for key in ("bf16", "fp16"):
+        sheet.get(key)
+    if sheet.get("gradient_checkpointing") is not None:
+        sheet.takes("gradient_checkpointing", "gradient_checkpointing")
+    sheet.get("gradient_checkpointing_kwargs")
+    word = sheet.get("attn_impl", sheet.get("attn_implementation", "sdpa"))
+    key = next((key for key in ("attn_impl", "attn_implementation") if sheet.peek(key) is not None), "")
+    sheet.sets("attention", _ATTENTION.get(word, word), *([key] if key else []))
+    liger = sheet.has("use_liger_kernel")
+    sheet.sets("kernels", "liger" if liger else "none", *(["use_liger_kernel"] if liger else []))
+    sheet.sets("expandable_segments", False)

@@ -1,0 +1,54 @@
+"""Keys that transformers' TrainingArguments have, which LLaMA-Factory's and TRL's files share.
+
+Source: transformers 5.23.0, training_args.py; keys of older versions (group_by_length, per_gpu_...) are read, too.
+"""
+
+from __future__ import annotations
+
+from advisor.configs.engines import read_engine
+from advisor.configs.sheet import Sheet
+
+_UNSAID = {
+    "torch_compile": "torch.compile changes memory and time",
+    "auto_find_batch_size": "the micro-batch is found by running out of memory",
+    "eval_accumulation_steps": "logits of evaluation stay on the card",
+    "include_for_metrics": "logits of evaluation stay on the card",
+    "parallelism_config": "several kinds of parallelism",
+    "torch_empty_cache_steps": "the cache is emptied as the job runs",
+    "ddp_bucket_cap_mb": "buckets of another size",
+    "ddp_static_graph": "DDP by a fixed graph",
+    "bf16_full_eval": "evaluation in 16 bits",
+    "fp16_full_eval": "evaluation in 16 bits",
+    "accelerator_config": "settings of accelerate",
+}
+
+
+def read_arguments(sheet: Sheet) -> None:
+    """Rows of a step, optimizer, precision, evaluation and engine."""
+    for key, why in _UNSAID.items():
+        if not sheet.is_off(key):
+            sheet.loses(key, why)
+    sheet.takes("micro_batch", "per_device_train_batch_size", 8)
+    sheet.rows_of_a_step(sheet.get("gradient_accumulation_steps"), "gradient_accumulation_steps")
+    sheet.takes("epochs", "num_train_epochs", 3)
+    sheet.takes("optimizer", "optim", "adamw_torch_fused")
+    for key in ("optim_args", "optim_target_modules"):
+        sheet.get(key)
+    sheet.takes("neftune", "neftune_noise_alpha")
+    if sheet.has("group_by_length") or sheet.get("train_sampling_strategy") == "group_by_length":
+        key = "group_by_length" if sheet.peek("group_by_length") else "train_sampling_strategy"
+        sheet.sets("group_by_length", True, key)
+    evaluates = sheet.get("eval_strategy", sheet.get("evaluation_strategy", "no")) not in ("no", False)
+    if evaluates or sheet.peek("do_eval"):
+        sheet.takes("eval_batch", "per_device_eval_batch_size")
+    sheet.get("per_device_eval_batch_size")
+    steps = sheet.get("eval_steps")
+    if evaluates and isinstance(steps, int) and sheet.peek("eval_strategy") == "steps":
+        sheet.takes("eval_steps", "eval_steps")
+    read_engine(sheet)
+
+
+def most_steps(sheet: Sheet) -> int:
+    """Steps at which the job ends; -1 and 0 stand for none."""
+    value = sheet.get("max_steps", 0)
+    return 0 if isinstance(value, (int, float)) and value <= 0 else int(sheet.number("max_steps", value))
