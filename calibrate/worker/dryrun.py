@@ -103,10 +103,7 @@ def evaluation_timeline(
     layers: int | None = None,
     code: str = "",
 ) -> Timeline:
-    """The forward of the Trainer's evaluation between two steps, with the model in its steady state.
-
-    Raises what `trace_step` raises.
-    """
+    """The forward of the Trainer's evaluation between two steady steps. Raises what `trace_step` raises."""
     with quiet():
         model = build_model(config, recipe, fake=True, layers=layers, code=code)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):

@@ -40,6 +40,9 @@ class FakeCuda:
         if self._error:
             raise RuntimeError(self._error)
 
+    def device_count(self) -> int:
+        return 1
+
     def get_device_properties(self, index: int) -> Any:
         return types.SimpleNamespace(
             name="NVIDIA Fake 8", total_memory=8 * GIB, major=8, minor=6, multi_processor_count=46, uuid="1234"

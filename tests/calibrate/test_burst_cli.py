@@ -309,7 +309,7 @@ def test_a_model_without_a_formula_is_measured_with_what_transformers_says(
     from tests.calibrate.test_calibrate_cli import StubWorker
 
     monkeypatch.setattr(burst_cli, "TraceWorker", lambda: StubWorker(1.0))
-    calibrate.model.write_text(json.dumps({"model_type": "mamba", "hidden_size": 64}))
+    calibrate.model.write_text(json.dumps({"model_type": "zamba2", "hidden_size": 64}))
     assert calibrate("--seq-len", 16, "--method", "lora") == 0
     assert {job.recipe.attention for job in stub.jobs} == {"eager"}
     assert "no formula: " in calibrate.err

@@ -277,7 +277,7 @@ def test_methods_may_be_repeated(
 def test_architecture_without_formula_is_still_traced(
     stub: type[StubWorker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", "hidden_size": 64}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "zamba2", "hidden_size": 64}))
     assert run(monkeypatch, "--dry-run", "--model", str(tmp_path), "--method", "lora") == 0
     printed = capsys.readouterr()
     assert "no formula" in printed.err

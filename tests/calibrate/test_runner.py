@@ -32,7 +32,7 @@ EACH = "for line in sys.stdin:\n    job = json.loads(line)\n"
 MEASURED = f"say(measured={made_up.figures().model_dump()!r}, run={made_up.run().model_dump(mode='json')!r})"
 MACHINE = (
     f"say(machine=dict(device={CPU.model_dump()!r}, available_bytes=5, conditions={{}}, "
-    "quantization_problem='no', bf16=True, remark='so it is'))"
+    "quantization_problem='no', bf16=True, remark='so it is', devices=2))"
 )
 JOB = BurstJob(TINY, Recipe(method="lora"), 16, 3, 1.0)
 
@@ -129,7 +129,7 @@ def test_the_machine() -> None:
         found = worker.probe("auto")
     assert (found.device, found.available_bytes, found.quantization_problem) == (CPU, 5, "no")
     assert found.environment == made_up.environment(CPU)
-    assert found.remark == "so it is"
+    assert (found.remark, found.devices) == ("so it is", 2)
 
 
 def test_a_device_that_is_not_there() -> None:

@@ -211,6 +211,9 @@ class Steps:
         self.now_s += took_s
         return burst.StepSeconds(took_s, took_s, (took_s,), took_s)
 
+    def agreed(self, decision: bool) -> bool:
+        return decision
+
 
 def stepping(monkeypatch: pytest.MonkeyPatch, times_s: list[float]) -> Any:
     steps = Steps(times_s)
