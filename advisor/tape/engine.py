@@ -278,5 +278,5 @@ def _accumulate(t: Tape, leaf: Tensor, g: Tensor) -> None:
     leaf.grad = g
     if g.buffer is not None and leaf.buffer is None:
         g.buffer.move_to(GRADIENT)
-    if t.on_gradient is not None:
+    if t.on_gradient is not None and leaf.buffer is None:  # not the input that re-entrant checkpointing detaches
         t.on_gradient(leaf)
