@@ -147,6 +147,8 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
     engine = asked.get("sharding", "none")
     if engine not in ("none", "ddp") and gpus == 1:
         raise InputError(f"{shown(config.path)} spreads the job by {engine}: add --gpus, for example --gpus 8")
+    if gpus > 1 and engine == "none":
+        asked["sharding"] = "ddp"  # what every launcher does where no engine is named
     if "batch_size" not in given and "batch_size" in asked:
         asked["batch_size"] = int(asked["batch_size"]) * gpus
     if "data" in asked and "examples" in asked:

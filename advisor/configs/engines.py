@@ -43,14 +43,14 @@ def read_engine(sheet: Sheet) -> None:
     """The engine of axolotl's, LLaMA-Factory's, ms-swift's and TRL's keys `deepspeed`, `fsdp` and `fsdp_config`."""
     path = sheet.word("accelerate_config")
     if path:
-        tree = _accelerate_file(sheet, path)
+        tree = _file(sheet.name, path)
         if tree is None:
             sheet.loses("accelerate_config", "how cards share the job is in a file that is not here")
         else:
-            accelerate_engine(tree).sets(sheet, "accelerate_config")
+            accelerate_engine(tree, path).sets(sheet, "accelerate_config")
     value = sheet.get("deepspeed")
     if value:
-        config = value if isinstance(value, Mapping) else _beside(sheet, str(value))
+        config = value if isinstance(value, Mapping) else _file(sheet.name, str(value))
         engine = _by_name(str(value)) if config is None else deepspeed_engine(config)
         if engine is None:
             sheet.loses("deepspeed", "the stage is in a file that is not here: give it beside this one, or --sharding")
@@ -58,10 +58,27 @@ def read_engine(sheet: Sheet) -> None:
             engine.sets(sheet, "deepspeed")
         return
     if sheet.peek("fsdp") or sheet.peek("fsdp_config"):
-        config = sheet.get("fsdp_config") or {}
-        sheet.get("fsdp")
+        config, words = sheet.get("fsdp_config") or {}, sheet.get("fsdp")
         key = "fsdp_config" if config else "fsdp"
-        fsdp_engine(config if isinstance(config, Mapping) else {}, sheet.get("fsdp_version")).sets(sheet, key)
+        own = _file(sheet.name, words) if isinstance(words, str) else None  # ms-swift's, with both in one
+        if own is not None:
+            config, words = own.get("fsdp_config") or {}, own.get("fsdp")
+        config = dict(config) if isinstance(config, Mapping) else {}
+        config |= {"offload_params": True} if "offload" in str(words) else {}
+        config |= {"sharding_strategy": "SHARD_GRAD_OP"} if "shard_grad_op" in str(words) else {}
+        version = sheet.get("fsdp_version") or ("2" if str(words) == "fsdp2" else None)
+        fsdp_engine(config, version).sets(sheet, key)
+
+
+def shares_whole(sheet: Sheet) -> None:
+    """A 4-bit base whose bytes are packed as uint8 is not shared out: every card holds all of it.
+
+    Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model.
+    """
+    storage = sheet.word("bnb_4bit_quant_storage", "uint8")
+    spread = sheet.knobs.get("sharding") in ("fsdp1", "fsdp2", "zero3")
+    if spread and storage == "uint8" and str(sheet.knobs.get("method")).startswith("q"):
+        sheet.loses("bnb_4bit_quant_storage", "without a floating dtype each card holds the whole 4-bit base")
 
 
 def deepspeed_engine(config: Mapping[str, Any]) -> Engine:
@@ -90,14 +107,16 @@ def fsdp_engine(config: Mapping[str, Any], version: Any = None) -> Engine:
     )
 
 
-def accelerate_engine(config: Mapping[str, Any]) -> Engine:
-    """What accelerate's YAML says: distributed_type, with the configuration of that kind."""
+def accelerate_engine(config: Mapping[str, Any], path: str = "") -> Engine:
+    """What accelerate's YAML at `path` says: distributed_type, with the configuration of that kind."""
     kind = str(config.get("distributed_type", "NO")).upper()
     counts = {key: value for key in ("num_processes", "num_machines") if isinstance(value := config.get(key), int)}
     if kind == "DEEPSPEED":
         inner = config.get("deepspeed_config") or {}
+        own = _file(path, str(inner.get("deepspeed_config_file", "")))
         engine = deepspeed_engine(
-            {
+            own
+            or {
                 "zero_optimization": {
                     "stage": inner.get("zero_stage", 2),
                     "offload_param": {"device": inner.get("offload_param_device")},
@@ -122,25 +141,16 @@ def _by_name(path: str) -> Engine | None:
     return Engine(f"zero{match[1]}" if match[1] != "0" else "ddp", where)
 
 
-def _accelerate_file(sheet: Sheet, path: str) -> Mapping[str, Any] | None:
-    """accelerate's YAML that a file names; None where it is not here."""
-    from advisor.configs.tree import LIMIT_BYTES, yaml_tree
+def _file(beside: str, path: str) -> Mapping[str, Any] | None:
+    """The JSON or YAML that a file names, from this folder or from that of the file `beside` it; None if not here."""
+    from advisor.configs.tree import LIMIT_BYTES, json_tree, yaml_tree
     from advisor.files.guarded import read_text
 
-    for folder in (Path(), Path(sheet.name).parent):
-        if path.endswith((".yaml", ".yml")) and (folder / path).is_file():
-            text = read_text(folder / path, str(folder / path), "name accelerate's YAML", LIMIT_BYTES)
-            return yaml_tree(text, str(folder / path)).values
-    return None
-
-
-def _beside(sheet: Sheet, path: str) -> Mapping[str, Any] | None:
-    """A DeepSpeed JSON that a file names, from this folder or from the file's own; None where it is not here."""
-    from advisor.configs.tree import LIMIT_BYTES, json_tree
-    from advisor.files.guarded import read_text
-
-    for folder in (Path(), Path(sheet.name).parent):
-        if path.endswith(".json") and (folder / path).is_file():
-            text = read_text(folder / path, str(folder / path), "name DeepSpeed's JSON", LIMIT_BYTES)
-            return json_tree(text, str(folder / path)).values
+    reader = json_tree if path.endswith(".json") else yaml_tree if path.endswith((".yaml", ".yml")) else None
+    for folder in (Path(), Path(beside).parent):
+        if reader is not None and (folder / path).is_file():
+            name = str(folder / path)
+            return reader(
+                read_text(folder / path, name, "name a file of accelerate or DeepSpeed", LIMIT_BYTES), name
+            ).values
     return None

@@ -61,7 +61,7 @@ def engine_of(path: str) -> Engine | None:
     """What a file of accelerate or DeepSpeed says of the cards; None for any other file."""
     tree = _read(path)[1]
     if "distributed_type" in tree.values:
-        return accelerate_engine(tree.values)
+        return accelerate_engine(tree.values, path)
     return deepspeed_engine(tree.values) if "zero_optimization" in tree.values else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import SWIFT
 from advisor.configs.sheet import Sheet
@@ -48,6 +49,7 @@ def read(sheet: Sheet) -> Found:
         sheet.sets("micro_batch", 1)
         sheet.tree.values["per_device_train_batch_size"] = 1
     read_arguments(sheet)
+    shares_whole(sheet)
     _cards(sheet, environment)
     _code(sheet)
     share = sheet.number("split_dataset_ratio", sheet.get("split_dataset_ratio", 0))
@@ -88,8 +90,7 @@ def _method(sheet: Sheet) -> None:
         sheet.sets("quant", word, "quant_bits")
         if str(way) == "bnb" and bits != 8 and sheet.get("bnb_4bit_use_double_quant") is not None:
             sheet.takes("double_quant", "bnb_4bit_use_double_quant")
-    for one in ("bnb_4bit_compute_dtype", "bnb_4bit_quant_storage"):
-        sheet.get(one)
+    sheet.get("bnb_4bit_compute_dtype")
     if sheet.get("lora_dtype") is not None:
         sheet.takes("adapter_dtype", "lora_dtype")
     start = sheet.word("init_weights")

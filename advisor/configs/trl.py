@@ -5,6 +5,7 @@ Files of the alignment handbook and of PEFT's examples/sft have the same keys, s
 
 from __future__ import annotations
 
+from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import TRL
 from advisor.configs.sheet import Sheet
@@ -40,6 +41,7 @@ def read(sheet: Sheet) -> Found:
     _method(sheet)
     _rows(sheet)
     read_arguments(sheet)
+    shares_whole(sheet)
     _numbers(sheet)
     _code(sheet)
     return sheet.found("TRL YAML", "trl", TRL, most_steps=most_steps(sheet), written="trl")

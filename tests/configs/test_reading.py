@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pytest
 
 from advisor.configs.reading import read_config
 from advisor.errors import AdvisorError, BadConfig
-from tests.configs.test_formats import AXOLOTL_QLORA
+from tests.configs.test_formats import (
+    AXOLOTL_QLORA,
+    LITGPT,
+    LLAMAFACTORY,
+    SCRIPT,
+    SWIFT,
+    TORCHTUNE,
+    TRL,
+    UNSLOTH,
+)
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdefg", "bcdefgh", strict=True)
@@ -87,3 +97,28 @@ def test_a_pipe_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_merged_keys_and_anchors_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(f"base: &base\n  a: 1\n{AXOLOTL_QLORA}peft:\n  <<: *base\n")
     assert read_config(str(tmp_path / "a.yaml")).tree.values["peft"] == {"a": 1}
+
+
+WORDS = ["null", "true", "[]", "{}", "-1", "1e400", "'", '"', "&a", "*a", "!!python/name:os.system", "\x00", "9" * 400]
+"""What is put into texts at random places."""
+
+
+@pytest.mark.parametrize("name", ["a.yml", "a.sh", "a.py"])
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    draw = random.Random(7)
+    texts = {
+        "a.yml": (AXOLOTL_QLORA, LLAMAFACTORY, TRL, TORCHTUNE, LITGPT),
+        "a.sh": (SWIFT,),
+        "a.py": (UNSLOTH, SCRIPT),
+    }
+    path = tmp_path / name
+    for _ in range(150):
+        text = draw.choice(texts[name])
+        for _ in range(draw.randint(1, 5)):
+            at = draw.randrange(len(text))
+            text = text[:at] + draw.choice(["", *WORDS]) + text[at + draw.randint(0, 20) :]
+        path.write_text(text)
+        try:
+            read_config(str(path))
+        except AdvisorError as error:
+            assert "\n" not in str(error)

@@ -54,3 +54,30 @@ def test_reading_back_gives_the_same_estimate(
         was, read = advice.candidates[0], checked.advice.candidates[0]
         assert read.memory == was.memory
         assert read.time == was.time
+
+
+@pytest.mark.parametrize(
+    ("target", "knobs"),
+    [
+        ("axolotl", {"method": "qlora", "sharding": "fsdp2"}),
+        ("llamafactory", {"method": "lora", "sharding": "zero2", "offload": "optimizer"}),
+        ("trl", {"method": "lora", "sharding": "zero3"}),
+        ("trl", {"method": "full", "sharding": "fsdp2", "reshard": False}),
+        ("ms-swift", {"method": "full", "sharding": "fsdp1", "reshard": False}),
+        ("ms-swift", {"method": "lora", "sharding": "ddp"}),
+    ],
+    ids=str,
+)
+def test_so_does_a_file_for_several_cards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, knobs: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    advice = advise("llama-3.2-1b", "a100-80gb", 3000, trainer=target, gpus=4, **knobs)
+    written = training_file(advice, advice.candidates[0], target)
+    for name, text in ((written.name, written.text), *written.beside):
+        Path(name).write_text(text)
+    beside = [name for name, _ in written.beside if name == "accelerate.yaml"]
+    checked = check(written.name, "a100-80gb", examples=3000, gpus=4, beside=beside)
+    assert checked.advice is not None
+    was, read = advice.candidates[0], checked.advice.candidates[0]
+    assert (read.placement, read.memory, read.time) == (was.placement, was.memory, was.time)
