@@ -80,4 +80,4 @@ def test_so_does_a_file_for_several_cards(
     checked = check(written.name, "a100-80gb", examples=3000, gpus=4, beside=beside)
     assert checked.advice is not None
     was, read = advice.candidates[0], checked.advice.candidates[0]
-    assert (read.placement, read.memory, read.time) == (was.placement, was.memory, was.time)
+    assert (read.sharding, read.memory, read.time) == (was.sharding, was.memory, was.time)
