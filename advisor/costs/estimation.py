@@ -159,7 +159,7 @@ def _time(
 ) -> TimeEstimate | None:
     """The time of a recipe `_as_computed`."""
     if not gpu.speed_known or (placement.offload != "none" and placement.sharding.startswith("zero")):
-        return None  # the sum of DeepSpeed's copies and steps on the host is a third of what published rows lose by them
+        return None  # the copies and steps of DeepSpeed on the host explain a quarter of what published rows lose
     m = stack_for(recipe, gpu, workload).built(m)
     engine = _engine(m, recipe, workload, gpu, placement)
     computed = recipe if engine is None else engine.computed()
