@@ -151,11 +151,14 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
         asked["sharding"] = "ddp"  # what every launcher does where no engine is named
     if "batch_size" not in given and "batch_size" in asked:
         asked["batch_size"] = int(asked["batch_size"]) * gpus
+        if gpus > 1:
+            assumed.append(f"the rows of a step are those of {gpus} cards: --batch-size {asked['batch_size']}")
     if "data" in asked and "examples" in asked:
         del asked["data"]
     if "data" not in asked and "examples" not in asked:
-        asked["examples"] = _EXAMPLES
-        assumed.append(f"the file does not say how many rows its data has: --examples {_EXAMPLES} is taken")
+        asked["examples"] = found.rows or _EXAMPLES
+        known = "the file takes no more rows" if found.rows else "the file does not say how many rows its data has"
+        assumed.append(f"{known}: --examples {asked['examples']} is taken")
     if found.held_out and "data" not in asked and "eval_examples" not in given:
         _hold_out(found, asked)
     return asked, tuple(assumed)

@@ -39,6 +39,8 @@ class Found(NamedTuple):
     """Keys that change neither memory nor time."""
     other: tuple[Unread, ...] = ()
     """Keys by which the run is another kind of run than any that is estimated."""
+    rows: int = 0
+    """At most so many rows, where the file limits them; 0: it does not."""
     held_out: float = 0.0
     """Rows kept for evaluation: their number, or below 1 their share."""
     evaluations: float = 0.0

@@ -56,9 +56,16 @@ def read(sheet: Sheet) -> Found:
         "llamafactory",
         LLAMAFACTORY,
         held_out=held_out,
+        rows=_rows_at_most(sheet),
         most_steps=most_steps(sheet),
         written="llamafactory",
     )
+
+
+def _rows_at_most(sheet: Sheet) -> int:
+    """max_samples is a limit for each data set."""
+    limit = int(sheet.number("max_samples", sheet.get("max_samples", 0)))
+    return limit * len(sheet.word("dataset", "one").split(","))
 
 
 def _method(sheet: Sheet, kind: str) -> None:

@@ -57,10 +57,18 @@ def read(sheet: Sheet) -> Found:
         "ms-swift command" if "command" in sheet.tree.values else "ms-swift YAML",
         "ms-swift",
         SWIFT,
+        rows=_rows_at_most(sheet),
         held_out=share,
         most_steps=most_steps(sheet),
-        written="ms-swift",
+        written="" if "command" in sheet.tree.values else "ms-swift",
     )
+
+
+def _rows_at_most(sheet: Sheet) -> int:
+    """The numbers behind '#' in the names of data sets, where each has one."""
+    named = sheet.get("dataset") or []
+    counts = [str(one).rpartition("#")[2] for one in (named if isinstance(named, list) else [named])]
+    return sum(map(int, counts)) if counts and all(one.isdigit() for one in counts) else 0
 
 
 def _method(sheet: Sheet) -> None:

@@ -290,6 +290,12 @@ def test_rows_held_out_and_the_last_step_are_read(tmp_path: Path) -> None:
     assert found(tmp_path, TRL).most_steps == 0
 
 
+def test_the_most_rows_of_a_file_are_read(tmp_path: Path) -> None:
+    assert found(tmp_path, SWIFT, "a.sh").rows == 1000
+    assert found(tmp_path, f"{LLAMAFACTORY}max_samples: 700\n").rows == 1400
+    assert found(tmp_path, LLAMAFACTORY).rows == 0
+
+
 def test_a_value_that_only_the_run_knows_is_unread(tmp_path: Path) -> None:
     read = found(tmp_path, SCRIPT, "train.py")
     assert [one.key for one in read.unread] == ["arguments.per_device_train_batch_size"]
