@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from advisor.architectures import architecture_of
 from advisor.catalog.config_json import QUANTIZATION_KEYS, decoder_config, model_from_config
 from advisor.errors import AdvisorError
 from advisor.specs import ModelSpec
@@ -74,9 +75,9 @@ def cut_config(config: Mapping[str, Any], spec: ModelSpec, layers: int, words: i
         for name in INDEX_LISTS & found.keys():
             found[name] = [index for index in found[name] or () if index < layers]
         found[next((key for key in LAYER_KEYS if key in found), LAYER_KEYS[0])] = layers
-        if spec.cross_layers:  # which are passed over without a tower: the others are Llama's
+        if alone := architecture_of(spec.architecture).without_images:
             found = {key: value for key, value in found.items() if key != "cross_attention_layers"}
-            found["model_type"] = "llama"
+            found["model_type"] = alone
         if spec.kv_shared_layers:
             found["num_kv_shared_layers"] = max(0, spec.kv_shared_layers - (whole - layers))
     if words < spec.vocab_size:

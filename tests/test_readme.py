@@ -16,6 +16,7 @@ from advisor import cli as door
 from advisor.command import EXIT_INTERRUPTED
 from advisor.errors import InputError, SourceUnavailable
 from benchmarks.readme import CARD, CARD_PARTS, FLAGS, FLAGS_PARTS, PARTS, README, parts_of, regenerate
+from tests.configs.test_formats import AXOLOTL_QLORA
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -76,7 +77,7 @@ def test_it_stays_short() -> None:
 
 
 def test_commands_were_found() -> None:
-    assert len(ADVISE) == 13
+    assert len(ADVISE) == 15
     assert len(CALIBRATE) == 5
 
 
@@ -86,6 +87,7 @@ def test_the_quoted_questions_run(line: str, tmp_path: Path, monkeypatch: pytest
     (tmp_path / "my-model").mkdir()
     (tmp_path / "my-model" / "config.json").write_text(json.dumps(json.loads(catalog_file.read_text())["config"]))
     (tmp_path / "train.jsonl").write_text('{"text": "' + "word " * 100 + '"}\n')
+    (tmp_path / "train.yaml").write_text(AXOLOTL_QLORA)
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(door.cli, shlex.split(line)[1:])
     if "--gpu auto" in line and result.exit_code == SourceUnavailable.exit_code:

@@ -237,8 +237,10 @@ DENSE: dict[str, Architecture] = {
     ),
     # transformers 4.47 and 4.48, modeling_mistral.py, MistralFlashAttention2.forward: repeat_kv
     "mistral": Architecture(flash_repeats_before=(4, 48)),
-    # modeling_mllama.py, MllamaCrossAttentionDecoderLayer; MllamaTextModel.forward passes it over on rows of text
-    "mllama_text_model": Architecture(layer="mllama"),
+    "mllama_text_model": Architecture(
+        layer="mllama",  # modeling_mllama.py, MllamaCrossAttentionDecoderLayer; MllamaTextModel.forward
+        without_images="llama",  # modeling_mllama.py, MllamaSelfAttentionDecoderLayer, as LlamaDecoderLayer
+    ),
     "mpt": Architecture(
         loss_as_given_before_4_49=True,  # transformers 4.48, modeling_mpt.py, MptForCausalLM: loss_fct
         # modeling_mpt.py, MptBlock.__init__: self.ffn

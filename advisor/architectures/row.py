@@ -30,6 +30,8 @@ class Architecture(NamedTuple):
     expert_loop: Literal["none", "shared", "wide_sum"] = "none"  # before transformers 5; none: not mirrored
     expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")  # linear layers of one of its experts
 
+    without_images: str = ""  # the model_type whose class is its layers that rows of text run through; '': its own
+
     # Parameters, buffers and what libraries make of them.
     embedding_name: str = "embed_tokens"
     head_name: str = "lm_head"  # the last part of the path of the output embedding

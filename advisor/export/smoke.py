@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
+from advisor.architectures import architecture_of
 from advisor.parameters.layers import attends_anywhere
 from advisor.specs import ModelSpec
 
@@ -63,9 +64,9 @@ $sizes
 def tiny_model(model: ModelSpec) -> str:
     """The function `save_tiny_model` for the architecture of `model`, as source code."""
     lines = "\n".join(f"        {name}={size}," for name, size in _sizes(model).items())
-    # the text part of Llama 3.2 Vision, which transformers has no Auto class for, is Llama's without images
-    architecture = "llama" if model.cross_layers else model.architecture
-    return _FUNCTION.substitute(architecture=f'"{architecture}"', sizes=lines).strip("\n")
+    alone = architecture_of(model.architecture).without_images
+    named = f'"{alone}"' if alone else f'"{model.architecture}"'
+    return _FUNCTION.substitute(architecture=named, sizes=lines).strip("\n")
 
 
 def _sizes(model: ModelSpec) -> dict[str, int]:

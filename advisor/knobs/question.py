@@ -96,6 +96,7 @@ class Question(Frozen):
     trainer: Trainer | None = None
     sharding: Sharding | None = None
     reshard: bool | None = None
+    prefetch: bool | None = None
     bucket_elements: int | None = None
     link: Link | None = None
     network_gbit: float | None = None

@@ -245,6 +245,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("nodes", "placement", "int", "number of machines that the cards are in (default: 1)"),
     Knob("sharding", "placement", "choice", "engine that spreads the job over several cards", get_args(Sharding)),
     Knob("reshard", "placement", "bool", "FSDP: free a layer's weights after its forward and gather them again"),
+    Knob("prefetch", "placement", "bool", "FSDP1: gather the next layer early in backward (BACKWARD_PRE)"),
     Knob("bucket_elements", "placement", "int", "DeepSpeed's reduce_bucket_size (default: its usual value)"),
     Knob("link", "placement", "choice", "what joins the cards of a machine", get_args(Link)),
     Knob("network_gbit", "placement", "float", "Gbit/s of each card's way out of its machine"),

@@ -44,7 +44,7 @@ def test_the_json_contract() -> None:
         assert row["verdict"] in ("fits", "tight", "does_not_fit")
         memory, time = row["memory"], row["time"]
         counters = {"peak_allocated_bytes", "peak_reserved_bytes", "needed_bytes", "device_bytes"}
-        assert set(memory) == counters | {"peak_at", "terms", "moments", "host_bytes"}
+        assert set(memory) == counters | {"peak_at", "terms", "moments", "host_bytes", "machine_bytes"}
         assert set(memory["device_bytes"]) == {"low", "likely", "high"}
         assert set(memory["terms"][0]) == {"name", "bytes"}
         assert set(time) == {

@@ -52,7 +52,7 @@ def test_every_architecture_is_still_the_same_with_fewer_layers(name: str) -> No
 
 
 def test_an_unknown_architecture_has_no_spec() -> None:
-    assert spec_of("x", {"model_type": "mamba"}) is None
+    assert spec_of("x", {"model_type": "zamba2"}) is None
 
 
 def test_how_a_checkpoint_stores_its_weights_is_left_out() -> None:
