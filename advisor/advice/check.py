@@ -146,6 +146,10 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
         asked = {name: value for name, value in asked.items() if name not in ("rank", "alpha", "target_modules")}
     engine = asked.get("sharding", "none")
     if engine not in ("none", "ddp") and gpus == 1:
+        if "gpus" in given:
+            raise InputError(
+                f"{shown(config.path)} runs one card by {engine}, which is not counted; give the number of cards it is for"
+            )
         raise InputError(f"{shown(config.path)} spreads the job by {engine}: add --gpus, for example --gpus 8")
     if gpus > 1 and engine == "none":
         asked["sharding"] = "ddp"  # what every launcher does where no engine is named

@@ -26,9 +26,15 @@ LONGEST_ROW = int(range_of(BY_NAME["seq_len"]).high)
 
 
 def placement_of(question: Question) -> Placement:
-    """How many cards, and how the job is spread over them. Raises BadValue for machines without a network."""
+    """How many cards, and how the job is spread over them.
+
+    Raises BadValue for machines without a network, and for states that a single card offloads.
+    """
     if (question.nodes or 1) > 1 and not question.network_gbit:
         raise BadValue("--nodes", question.nodes, "needs --network-gbit: Gbit/s of each card's way out of its machine")
+    if question.state_offload and (question.gpus or 1) == 1:
+        why = "what DeepSpeed keeps on the host for one card is not counted; give --gpus, or --offload activations"
+        raise BadValue("--offload", question.offload, why)
     given = {name: getattr(question, name) for name in SPREADING_KNOBS if getattr(question, name) is not None}
     if question.state_offload:
         given["offload"] = question.state_offload

@@ -96,7 +96,6 @@ def _idle(context: Context) -> list[tuple[str, str]]:
         idle.append(("sequence_kernels", f"on {context.model.name}, whose layers all have attention"))
     if context.placement.gpus == 1:
         idle += [(name, "on one card") for name in SPREADING_KNOBS if name in fixed]
-        idle += [(f"offload {question.state_offload}", "on one card")] if question.state_offload else []
     elif context.placement.copies_model and "reshard" in fixed:
         idle.append(("reshard", f"with --sharding {context.placement.effective_sharding}"))
     return idle + [(name, why) for name, why in _idle_of_rows(context.workload) if name in fixed]
