@@ -148,7 +148,7 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
     if engine not in ("none", "ddp") and gpus == 1:
         if "gpus" in given:
             raise InputError(
-                f"{shown(config.path)} runs one card by {engine}, which is not counted; give the number of cards it is for"
+                f"{shown(config.path)} runs one card by {engine}, which is not counted; say how many it is for"
             )
         raise InputError(f"{shown(config.path)} spreads the job by {engine}: add --gpus, for example --gpus 8")
     if gpus > 1 and engine == "none":
