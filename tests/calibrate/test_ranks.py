@@ -22,8 +22,8 @@ from calibrate.ranks import how, placed, rank_memory
         ({"gpus": 4, "offload": "parameters"}, "card and host are one"),
         ({"gpus": 4, "eval_batch": 2}, "one card alone"),
         ({"gpus": 4, "nodes": 2}, "--network-gbit"),
-        ({"sharding": "fsdp2"}, "add --gpus"),
-        ({"gpus": 1, "offload": "optimizer"}, "add --gpus"),
+        ({"sharding": "fsdp2"}, "give --gpus"),
+        ({"gpus": 1, "offload": "optimizer"}, "give --gpus"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line(knobs: dict[str, Any], says: str) -> None:
