@@ -22,7 +22,7 @@ from calibrate.ranks import how, placed, rank_memory
         ({"gpus": 4, "offload": "parameters"}, "card and host are one"),
         ({"gpus": 4, "eval_batch": 2}, "one card alone"),
         ({"gpus": 4, "nodes": 2}, "--network-gbit"),
-        ({"sharding": "fsdp2"}, "give --gpus"),
+        ({"sharding": "fsdp2"}, "add --gpus"),
         ({"gpus": 1, "offload": "optimizer"}, "give --gpus"),
     ],
 )
