@@ -153,6 +153,12 @@ class GpuChoice(Frozen):
     gpus: int
     sharding: Sharding  # of the recommended plan; of the first where nothing fits
 
+    @property
+    def label(self) -> str:
+        """'2 x NVIDIA L4', or what was asked for where that means several cards."""
+        name = self.cards[0] if len(self.cards) == 1 else self.asked
+        return f"{self.gpus} x {name}" if self.gpus > 1 else name
+
 
 class TrainerChoice(Frozen):
     """The training stack that the answer assumes; `advise trainers NAME` says where it sets what."""

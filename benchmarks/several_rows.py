@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +158,10 @@ def _adapters(row: Row, half: str) -> dict[str, Any]:
 
 
 def placement_of(row: Row) -> Placement:
-    """The row's cards and what joins them; FSDP1 as FSDP2 where FSDP1 is not here."""
+    """The row's cards and what joins them."""
     cards, nodes = row["num_gpus"], row.get("num_nodes") or 1
     if cards == 1:
         return Placement()
-    sharding = row["sharding"]
-    if sharding == "fsdp1" and find_spec("advisor.engines.fsdp1") is None:
-        sharding = "fsdp2"
     network = 0.0
     if nodes > 1:
         said = re.search(r"(\d+) Gbps", row["interconnect"])
@@ -174,7 +170,7 @@ def placement_of(row: Row) -> Placement:
     return Placement(
         gpus=cards,
         nodes=nodes,
-        sharding=sharding,
+        sharding=row["sharding"],
         prefetch=row.get("backward_prefetch") == "BACKWARD_PRE",
         reshard=row.get("sharding_detail") != "SHARD_GRAD_OP",
         offload=next((what for word, what in OFFLOADS if word in row["offload"]), "none"),

@@ -74,13 +74,20 @@ def traced_memory(trace: Trace) -> Figures:
         peak_reserved_bytes=trace.peak_reserved_bytes,
         static_bytes=trace.static_bytes,
         after_forward_bytes=trace.after_forward_bytes,
-        base_weights_bytes=trace.base_weights_bytes,
-        quantization_bytes=trace.quantization_bytes,
-        adapters_bytes=trace.adapters_bytes,
-        optimizer_states_bytes=trace.optimizer_states_bytes,
         evaluation_bytes=trace.evaluation_peak_bytes or None,
         peak_at=trace.peak_at,
+        **traced_terms(trace),
     )
+
+
+def traced_terms(trace: Trace) -> dict[str, int]:
+    """What `static_terms` names, from a trace."""
+    return {
+        "base_weights_bytes": trace.base_weights_bytes,
+        "quantization_bytes": trace.quantization_bytes,
+        "adapters_bytes": trace.adapters_bytes,
+        "optimizer_states_bytes": trace.optimizer_states_bytes,
+    }
 
 
 def predicted_work(model: ModelSpec, recipe: Recipe, batch: int, seq_len: int, rows: RowKind = "full") -> Work:

@@ -15,7 +15,7 @@ from advisor.parameters.stored import as_stored
 from advisor.specs import ModelSpec, Placement, Recipe
 from advisor.stacks import library_stack
 from advisor.terms import TermName
-from calibrate.compare import static_terms
+from calibrate.compare import static_terms, traced_terms
 from calibrate.measurement import Figures, Trace
 
 RUN_HERE = ("ddp", "fsdp2", "hsdp")
@@ -84,10 +84,7 @@ def traced_rank(trace: Trace) -> Figures:
         peak_allocated_bytes=trace.peak_bytes,
         static_bytes=trace.static_bytes,
         forward_bytes=max(one.peak_bytes for one in trace.phases if one.phase == "forward"),
-        base_weights_bytes=trace.base_weights_bytes,
-        quantization_bytes=trace.quantization_bytes,
-        adapters_bytes=trace.adapters_bytes,
-        optimizer_states_bytes=trace.optimizer_states_bytes,
         buckets_bytes=trace.buckets_bytes,
         peak_at=trace.peak_at,
+        **traced_terms(trace),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.answer import Advice, Candidate, Plan, Reason
+from advisor.answer import Advice, Candidate, Reason
 from advisor.frozen import Frozen
 from advisor.recipes import flags_of
 from advisor.units import GIB
@@ -48,17 +48,16 @@ def brief(answer: Advice) -> Brief:
     """The answer in short: at most 1,200 tokens."""
     chosen = answer.recommendation
     row = None if chosen is None else answer.candidate(chosen.method)
-    cards = answer.gpu.cards[0] if len(answer.gpu.cards) == 1 else answer.gpu.asked
     return Brief(
         model=answer.model_id,
         parameters=answer.parameters,
-        cards=f"{answer.gpu.gpus} x {cards}" if answer.gpu.gpus > 1 else cards,
+        cards=answer.gpu.label,
         card_gib=round(answer.gpu.memory_bytes / GIB, 2),
         recommended=None if chosen is None else chosen.method,
         rule=None if chosen is None else chosen.rule,
         learning_rate=None if chosen is None else chosen.learning_rate,
         plans=tuple(map(_plan, answer.candidates)),
-        flags="" if row is None else _flags(row),
+        flags="" if row is None else " ".join(flags_of(row.recipe)),
         why=_texts(chosen.reasons if chosen else ()),
         warnings=_texts(chosen.warnings if chosen else ()),
         would_fit=_texts(answer.alternatives),
@@ -77,10 +76,6 @@ def _plan(row: Candidate) -> BriefPlan:
         gradient_accumulation=recipe.gradient_accumulation,
         gradient_checkpointing=recipe.gradient_checkpointing,
     )
-
-
-def _flags(row: Plan) -> str:
-    return " ".join(flags_of(row.recipe))
 
 
 def _texts(said: Sequence[Reason]) -> tuple[str, ...]:

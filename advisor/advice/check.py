@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import advisor.catalog
 from advisor.advice.advise import advise
 from advisor.advice.meaning import cards_of
+from advisor.advice.workload import DEFAULT_EXAMPLES
 from advisor.answer import Advice, Candidate
 from advisor.configs.found import Found, Unread, Use
 from advisor.configs.reading import Config, read_config
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Judged = Literal["fits", "tight", "unknown", "does_not_fit"]
 """From the best to the worst for a gate."""
-_EXAMPLES = 10_000
 
 
 class Edit(Frozen):
@@ -160,7 +160,7 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
     if "data" in asked and "examples" in asked:
         del asked["data"]
     if "data" not in asked and "examples" not in asked:
-        asked["examples"] = found.rows or _EXAMPLES
+        asked["examples"] = found.rows or DEFAULT_EXAMPLES
         known = "the file takes no more rows" if found.rows else "the file does not say how many rows its data has"
         assumed.append(f"{known}: --examples {asked['examples']} is taken")
     if found.held_out and "data" not in asked and "eval_examples" not in given:

@@ -66,12 +66,8 @@ _OF_MODULE = re.compile(r"(embed_tokens|lm_head|norm)\\?\.?[*$]?$")
 
 def read(sheet: Sheet) -> Found:
     """The file as a question."""
-    for key, why in _OTHER.items():
-        if sheet.has(key):
-            sheet.refuses(key, why)
-    for key, why in _UNSAID.items():
-        if not sheet.is_off(key):
-            sheet.loses(key, why)
+    sheet.refuses_those_on(_OTHER)
+    sheet.loses_those_on(_UNSAID)
     sheet.takes("model", "base_model")
     adapted = _method(sheet)
     if adapted:

@@ -9,7 +9,7 @@ import ast
 import json
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from advisor.configs.tree import Tree
 from advisor.errors import BadConfig
@@ -38,22 +38,14 @@ class Computed(str):
     """The source of a value that only the run knows."""
 
 
-class Loader(NamedTuple):
-    """Whose from_pretrained loads the model."""
-
-    name: str
-
-
 def python_tree(text: str, name: str) -> Tree:
     """The calls of a script as a tree; `loader` is the class that loads the model. Raises BadConfig."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = ast.parse(text)
+        module = _parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f"line {error.lineno}" if isinstance(error, SyntaxError) else "nested too deep"
         raise BadConfig(f"{name}: not Python that can be read ({where}); {_HINT}") from None
-    return _tree([(0, module)])
+    return _tree([module])
 
 
 def notebook_tree(text: str, name: str) -> Tree:
@@ -71,20 +63,25 @@ def notebook_tree(text: str, name: str) -> Tree:
         lines = "".join(source if isinstance(source, list) else [str(source)]).splitlines()
         plain = "\n".join("" if line.lstrip().startswith(("!", "%")) else line for line in lines)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                modules.append((0, ast.parse(plain)))
+            modules.append(_parsed(plain))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     tree = _tree(modules)
     return Tree({**tree.values, **({"card": card} if isinstance(card, str) else {})}, {})
 
 
-def _tree(modules: list[tuple[int, ast.Module]]) -> Tree:
+def _parsed(text: str) -> ast.Module:
+    """The syntax of a text, without what Python would warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
+
+
+def _tree(modules: list[ast.Module]) -> Tree:
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
     known: dict[str, Any] = {}
-    for _, module in modules:
+    for module in modules:
         try:
             for node in _walked(module.body):
                 _read(node, known, values, lines)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from advisor.configs.sheet import Sheet
+from advisor.specs import Placement
 
 _STAGE = re.compile(r"(?:zero|stage|z|ds)[-_]?([0-3])", re.IGNORECASE)
 _OFFLOADED = {"offload_param": "parameters", "offload_optimizer": "optimizer"}
@@ -76,7 +77,7 @@ def shares_whole(sheet: Sheet) -> None:
     Source: accelerate 1.15, utils/fsdp_utils.py, fsdp2_prepare_model.
     """
     storage = sheet.word("bnb_4bit_quant_storage", "uint8")
-    spread = sheet.knobs.get("sharding") in ("fsdp1", "fsdp2", "zero3")
+    spread = Placement(gpus=2, sharding=sheet.knobs.get("sharding", "none")).spreads_weights
     if spread and storage == "uint8" and str(sheet.knobs.get("method")).startswith("q"):
         sheet.loses("bnb_4bit_quant_storage", "without a floating dtype each card holds the whole 4-bit base")
 

@@ -36,9 +36,7 @@ def read(sheet: Sheet) -> Found:
     stage = sheet.get("stage", "sft")
     if stage not in _STAGES:
         sheet.refuses("stage", "another objective than supervised fine-tuning")
-    for key, why in _OTHER.items():
-        if sheet.has(key):
-            sheet.refuses(key, why)
+    sheet.refuses_those_on(_OTHER)
     for key, why in _UNSAID.items():
         if sheet.get(key) not in (None, False, "all"):
             sheet.loses(key, why)

@@ -156,6 +156,18 @@ class Sheet:
         self._taken[self.prefix + key] = None
         self._unread.append(Unread(key=self.prefix + key, value=_shown(self.peek(key)), line=self._line(key), why=why))
 
+    def loses_those_on(self, known: Mapping[str, str]) -> None:
+        """The keys of a table, each with why it matters, that the file switches on."""
+        for key, why in known.items():
+            if not self.is_off(key):
+                self.loses(key, why)
+
+    def refuses_those_on(self, known: Mapping[str, str]) -> None:
+        """The keys of a table, each with why it is another kind of run, that the file switches on."""
+        for key, why in known.items():
+            if self.has(key):
+                self.refuses(key, why)
+
     def refuses(self, key: str, why: str) -> None:
         """A key by which this is another kind of run."""
         self._taken[self.prefix + key] = None

@@ -45,10 +45,7 @@ def read(sheet: Sheet) -> Found:
     _rows(sheet, command)
     if sheet.peek("optimizer") is not None:
         sheet.loses("optimizer", "an optimizer of its own")
-    if sheet.peek("per_device_train_batch_size") is None:
-        sheet.sets("micro_batch", 1)
-        sheet.tree.values["per_device_train_batch_size"] = 1
-    read_arguments(sheet)
+    read_arguments(sheet, micro_batch=1)
     shares_whole(sheet)
     _cards(sheet, environment)
     _code(sheet)

@@ -23,12 +23,10 @@ _UNSAID = {
 }
 
 
-def read_arguments(sheet: Sheet) -> None:
-    """Rows of a step, optimizer, precision, evaluation and engine."""
-    for key, why in _UNSAID.items():
-        if not sheet.is_off(key):
-            sheet.loses(key, why)
-    sheet.takes("micro_batch", "per_device_train_batch_size", 8)
+def read_arguments(sheet: Sheet, micro_batch: int = 8) -> None:
+    """Rows of a step, optimizer, precision, evaluation and engine; `micro_batch`: the tool's own."""
+    sheet.loses_those_on(_UNSAID)
+    sheet.takes("micro_batch", "per_device_train_batch_size", micro_batch)
     sheet.rows_of_a_step(sheet.get("gradient_accumulation_steps"), "gradient_accumulation_steps")
     sheet.takes("epochs", "num_train_epochs", 3)
     sheet.takes("optimizer", "optim", "adamw_torch_fused")

@@ -21,14 +21,13 @@ from advisor.units import GIB
 
 PROCESS_BYTES = Interval(1.0 * GIB, 3.0 * GIB, 6.0 * GIB)
 """Of one process that trains: our judgment."""
-ONE_LOADS = ("fsdp1", "fsdp2", "hsdp", "zero3")
 
 
 def machine_bytes(m: ModelSpec, recipe: Recipe, placement: Placement, rank_bytes: int) -> Interval:
     """Of a machine whose cards keep `rank_bytes` each on the host."""
     ranks = placement.node_gpus
     held, weights = rank_bytes * ranks, parameter_count(m) * ITEM_BYTES[recipe.base_dtype]
-    copies = 1 if placement.effective_sharding in ONE_LOADS else ranks
+    copies = 1 if placement.spreads_weights else ranks
     loaded = Interval(0, 0, weights) if recipe.is_quantized else Interval(weights, weights * copies, weights * ranks)
     most = held + loaded.high if held else loaded.high
     return Interval(max(held, loaded.low), max(held, loaded.likely), most).plus(PROCESS_BYTES.times(ranks))

@@ -15,6 +15,7 @@ from advisor.decoders.vision_tiles import class_first, plain_mlp, tile_patches
 from advisor.tape.graph import Tensor
 from advisor.tape.layout import cat_last, part
 from advisor.tape.ops import add, embedding, mul, negate, shift, unary
+from advisor.tape.pieces import padded
 from advisor.tape.program import BATCH, LENGTH
 from advisor.tape.tape import Tape
 
@@ -48,7 +49,7 @@ def _tower(d: Tower, leaf: bool) -> Tensor:
     x = d.weights.norms["pre"](t, x)
     places = tile_patches(d) + 1
     filled = -(-places // ROUND_TO) * ROUND_TO
-    x = _filled(t, x, filled)
+    x = padded(t, x, (x.shape[0], filled, x.shape[2]), pads=False)
     mask, last = _mask(d, filled), v.num_hidden_layers - v.global_blocks
     outputs = _encoded(d, t.view(x, (count, tiles * filled, width)), 0, last, mask)
     x = d.weights.norms["post"](t, outputs[-1])
@@ -79,20 +80,6 @@ def _with_places(d: Tower, x: Tensor) -> Tensor:
     own = embedding(t, d.weights.tensors[2], _images(d), 1)
     own_gated = gated(t, own, gate)
     return add(t, x, t.view(own_gated, (_images(d) * d.v.most_tiles, places, width)))
-
-
-def _filled(t: Tape, x: Tensor, places: int) -> Tensor:
-    """`F.pad` of x (N, P, H) to so many places; its gradient is cut by a copy."""
-    before, dtype = x.shape, x.dtype
-    shape = (before[0], places, before[2])
-    t.kernel("elementwise", dtype, 0, 2 * x.bytes)
-
-    def backward(g: Tensor) -> tuple[Tensor]:
-        out = t.empty(before, g.dtype)
-        t.kernel("elementwise", g.dtype, 0, 2 * out.bytes)
-        return (out,)
-
-    return t.op((x,), shape, dtype, backward)
 
 
 def _without_filling(t: Tape, x: Tensor, shape: tuple[int, ...], cut: bool) -> Tensor:

@@ -141,11 +141,9 @@ class DeepSpeed(Engine):
         """
         if not self.on_host:
             return 0, 0
-        gathered = reduced = 0
-        for one in self.transfers(place, phase, syncs):
-            gathered, reduced = (
-                (gathered + one.bytes, reduced) if one.kind == "gather" else (gathered, reduced + one.bytes)
-            )
+        found = self.transfers(place, phase, syncs)
+        gathered = sum(one.bytes for one in found if one.kind == "gather")
+        reduced = sum(one.bytes for one in found if one.kind != "gather")
         turns, item = self.recipe.gradient_accumulation, ITEM_BYTES[self.dtype]
         waits = item * (2 - 1 / turns) if turns > 1 or self.accumulates_on_host else 0
         up = gathered // self.ranks if self.placement.offload == "parameters" else 0

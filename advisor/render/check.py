@@ -54,11 +54,10 @@ def verdict_line(checked: Checked) -> str:
         return f"{start}."
     advice, row = checked.advice, checked.advice.candidates[0]
     needed = row.memory.needed_bytes
-    cards = f"{advice.gpu.gpus} x " if advice.gpu.gpus > 1 else ""
     text = (
         f"{start}. {DISPLAY[row.method]} of {advice.model.name} ({format_count(advice.parameters)} parameters) needs "
         f"{format_gib(needed.low)} to {format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB on "
-        f"{cards}{advice.gpu.cards[0] if len(advice.gpu.cards) == 1 else advice.gpu.asked}"
+        f"{advice.gpu.label}"
     )
     if checked.total_s is not None and checked.verdict != "does_not_fit":
         text += f" and takes {format_seconds(checked.total_s.low)} to {format_seconds(checked.total_s.high)}"

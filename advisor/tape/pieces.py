@@ -91,17 +91,8 @@ def joined_last(t: Tape, parts: Sequence[Tensor]) -> Tensor:
 
 
 def summed_last(t: Tape, x: Tensor) -> Tensor:
-    """`x.sum(-1, keepdim=True)`: backward spreads its gradient without a copy."""
-    shape = x.shape
-    out_shape = (*shape[:-1], 1)
-    t.kernel("reduce", x.dtype, 0, x.bytes + prod(out_shape) * ITEM_BYTES[x.dtype])
-
-    def backward(g: Tensor) -> tuple[Tensor]:
-        spread = Tensor(shape, g.dtype, g.buffer)
-        spread.bytes = g.bytes
-        return (spread,)
-
-    return t.op((x,), out_shape, x.dtype, backward)
+    """`x.sum(-1, keepdim=True)`."""
+    return summed(t, x, (*x.shape[:-1], 1))
 
 
 def summed(t: Tape, x: Tensor, shape: Shape) -> Tensor:

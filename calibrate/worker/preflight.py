@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from advisor.advice.advise import advise
+from advisor.advice.workload import DEFAULT_SEQ_LEN
 from advisor.answer import Advice, Candidate
 from advisor.errors import InputError, UnsupportedArchitecture
 from advisor.knobs import RECIPE_KNOBS, idle_knobs
@@ -24,7 +25,6 @@ from calibrate.cut import spec_of
 from calibrate.worker.own_training import describe, planned
 
 _WORDS = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit"}
-_DEFAULT_LENGTH = 1024
 
 
 class Preflight(NamedTuple):
@@ -82,7 +82,7 @@ def preflight(
     notes = list(described.notes)
     longest = seq_len or int(getattr(training_args, "max_length", None) or 0) or max(lengths, default=0)
     if not longest:
-        longest = _DEFAULT_LENGTH
+        longest = DEFAULT_SEQ_LEN
         notes.append(f"nothing says how long rows are: {longest} tokens are taken; give seq_len or tokenized rows")
     kept = [min(one, longest) for one in lengths]
     knobs = {
