@@ -91,7 +91,7 @@ def posed(asked: Asked) -> Posed:
     if job.placement.gpus > 1 and question.method is None and not job.placement.copies_model:
         from advisor.engines.limits import refusal  # loaded where several cards share a job
 
-        able = tuple(one for one in methods if not refusal(spec, first_recipe(job, one), job.placement))
+        able = tuple(one for one in methods if not refusal(job.model, first_recipe(job, one), job.placement))
         job = job._replace(methods=able or methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
 

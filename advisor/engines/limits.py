@@ -25,6 +25,8 @@ def refusal(m: Model, recipe: Recipe, placement: Placement) -> str:
         return "Unsloth runs several cards as copies of the model alone; use --sharding ddp"
     if placement.sharding.startswith("zero") and libraries_of(recipe.stack).code not in BY_ACCELERATE:
         return f"{libraries_of(recipe.stack).code} does not run DeepSpeed; use --sharding fsdp2"
+    if m.vision is not None and m.vision.row:
+        return "how the tower that reads images is spread is not known; use --sharding ddp"
     if m.task == "classification":
         return "how a classifier's head is spread is not known; use --sharding ddp"
     if recipe.optimizer_in_backward:

@@ -45,11 +45,11 @@ class Parts:
             for place in self.layers:
                 self.reduced[place] = plus(self.reduced[place], times(self._kept[place], 2))
             self.reduced[HEAD] = minus(self.reduced[HEAD], self._kept[self.layers[-1]])
-        self._gone = {
-            p: plus(minus(self._kept[p], minus(s.before, s.after)), self.reduced[p])
-            for p in self.layers
-            if (s := self.backward.get(p)) is not None
-        }
+        self._gone = dict(self._kept)  # a frozen tower runs no backward: what its blocks leave stays
+        for place in self.layers:
+            if (part := self.backward.get(place)) is not None:
+                kept = minus(self._kept[place], minus(part.before, part.after))
+                self._gone[place] = plus(kept, self.reduced[place])
 
     def forward_turns(self) -> Iterator[Turn]:
         """Each part of the forward: the first and the last of the layers that it stands for."""

@@ -37,8 +37,8 @@ def render_check(checked: Checked, file: TextIO, *, explain: bool = False) -> No
     _understood(console, checked, explain)
     edits = checked.edits if explain else checked.edits[:_MOST_EDITS]
     if edits:
-        fits = checked.verdict in ("fits", "tight")
-        heading(console, "What one change brings" if fits else "What would make it fit")
+        short = checked.verdict == "does_not_fit"
+        heading(console, "What would make it fit" if short else "What one change brings")
     for edit in edits:
         _edit(console, edit)
     if not explain and (len(checked.edits) > len(edits) or checked.idle):

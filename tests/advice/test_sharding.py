@@ -8,6 +8,7 @@ import pytest
 
 from advisor import advise
 from advisor.errors import InputError
+from advisor.terms import TermName
 
 JOB: dict[str, Any] = {"model": "llama-3.1-8b", "examples": 3000}
 
@@ -127,3 +128,24 @@ def test_gradients_that_leave_at_once_do_not_take_those_of_checkpointed_inputs(s
         for reentrant in (True, False)
     ]
     assert needs[0] == pytest.approx(needs[1], rel=0.02)
+
+
+def test_rows_with_images_run_as_copies_and_are_spread_by_nothing_else() -> None:
+    job = {"model": "llava-1.6-mistral-7b", "gpu": "80GB", "examples": 1000, "method": "lora"}
+    job |= {"images": 1, "image_size": "640x480"}
+    one = advise(**job, batch_size=1).candidates[0]
+    answer = advise(**job, batch_size=2, gpus=2)
+    assert [one.engine for one in answer.engines] == [answer.gpu.sharding] == ["ddp"]
+    sizes = [{term.name: term.bytes for term in row.memory.terms} for row in (one, answer.candidates[0])]
+    more = {name for name, size in sizes[1].items() if size != sizes[0].get(name)}
+    assert more == {TermName.REDUCTION, TermName.COMMUNICATION}, "the rest is the step of one card"
+    for engine in ("fsdp2", "fsdp1", "zero2", "zero3"):
+        with pytest.raises(InputError, match="how the tower that reads images is spread is not known; use --sharding"):
+            advise(**job, batch_size=2, gpus=2, sharding=engine)
+
+
+def test_what_would_fit_spreads_no_rows_with_images() -> None:
+    job = {"model": "llama-3.2-11b-vision", "gpu": "24GB", "examples": 1000, "method": "qlora"}
+    answer = advise(**job, images=1, image_size="1024x768")
+    assert answer.recommendation is None
+    assert not [one for one in answer.alternatives if "of these cards by" in one.text]
