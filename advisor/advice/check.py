@@ -58,16 +58,18 @@ def check(
     gpu: str | None = None,
     *,
     beside: Sequence[str] = (),
+    text: str | None = None,
     catalog: Catalog = advisor.catalog,
     progress: Progress | None = None,
     **knobs: Any,
 ) -> Checked:
     """Judge the run that the configuration file at `path` describes, on `gpu`.
 
-    `beside` are files of accelerate or DeepSpeed that say how cards share it; `knobs` win over the files. Raises
+    `beside` are files of accelerate or DeepSpeed that say how cards share it; `knobs` win over the files. With `text`
+    no file is read, neither this one nor a data file that it names: `path` is what the text is called. Raises
     BadConfig for a file that cannot be used, InputError for what is missing, and what `advise` raises for bad flags.
     """
-    config = read_config(path, beside)
+    config = read_config(path, beside, text)
     given = {name: value for name, value in knobs.items() if value is not None}
     found = config.found
     gpu = gpu or found.card or None
@@ -76,6 +78,8 @@ def check(
     of_flags = cards_of(gpu, catalog, read_question(given))[2]  # what was typed is refused before the file is judged
     if found.other:
         return _checked(config, "unknown", tuple(map(_said, found.other)))
+    if text is not None:
+        found.knobs.pop("data", None)
     asked, assumed = _question(config, given, of_flags.gpus or int(found.knobs.get("gpus", 1)))
     model = asked.pop("model", None)
     if model is None:

@@ -15,6 +15,7 @@ from advisor.configs.shell import shell_tree
 from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree
 from advisor.errors import BadConfig
 from advisor.files.guarded import named_path, read_text
+from advisor.units import MIB
 
 FORMATS = ("swift", "llamafactory", "axolotl", "torchtune", "litgpt", "trl", "scripts")
 """Modules of this package, in the order in which they are asked whose a file is."""
@@ -41,13 +42,13 @@ class Config(NamedTuple):
     found: Found
 
 
-def read_config(path: str, beside: Sequence[str] = ()) -> Config:
+def read_config(path: str, beside: Sequence[str] = (), text: str | None = None) -> Config:
     """The training configuration at `path`, with what accelerate's or DeepSpeed's files `beside` it say of the cards.
 
-    Nothing in them is executed. Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one
+    Nothing in them is executed. With `text` no file is read: `path` is what that text is called. Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one
     that cannot be read.
     """
-    text, tree = _read(path)
+    text, tree = _read(path, text)
     sheet = Sheet(path, tree)
     for one in beside:
         engine = engine_of(one)
@@ -65,12 +66,16 @@ def engine_of(path: str) -> Engine | None:
     return deepspeed_engine(tree.values) if "zero_optimization" in tree.values else None
 
 
-def _read(path: str) -> tuple[str, Tree]:
+def _read(path: str, text: str | None = None) -> tuple[str, Tree]:
     file = named_path(path)
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise BadConfig(f"{path}: not a kind of file that is read ({file.suffix or 'no ending'}); {_KNOWN}")
-    text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
+    hint = "give a training configuration"
+    if text is None:
+        text = read_text(file, path, hint, LIMIT_BYTES)
+    elif len(text) > LIMIT_BYTES:
+        raise BadConfig(f"{path}: larger than {LIMIT_BYTES // MIB} MiB; {hint}")
     return text, reader(text, path)
 
 
