@@ -42,9 +42,7 @@ def _row(first: str, *cells: str) -> str:
     return f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
 
 
-def picture(
-    title: str, text: str, height: float, marks: Iterable[str], width: float = WIDTH, group: bool = False
-) -> str:
+def picture(title: str, text: str, height: float, marks: Iterable[str], group: bool = False) -> str:
     """An SVG of so many units, as wide as the page lets it be; `text` says to who cannot see it what is in it.
 
     `group`: something in it can be operated, which a single image would hide.
@@ -52,8 +50,9 @@ def picture(
     inner = "".join(marks)
     mark = f"c{crc32(f'{title}{text}{inner}'.encode()):08x}"  # alike pictures may share it
     return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="{"group" if group else "img"}"'
-        f' aria-labelledby="{mark}-title" aria-describedby="{mark}-text"><title id="{mark}-title">{escape(title)}</title>'
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="{"group" if group else "img"}"'
+        f' aria-labelledby="{mark}-title" aria-describedby="{mark}-text">'
+        f'<title id="{mark}-title">{escape(title)}</title>'
         f'<desc id="{mark}-text">{escape(text)}</desc>{inner}</svg>'
     )
 
@@ -83,16 +82,10 @@ def polygon(kind: str, points: Iterable[tuple[float, float]], hover: str = "") -
 
 def hatched(x: float, y: float, width: float, height: float, apart: float, crossed: bool) -> str:
     """Slanted lines over a rectangle, and those that cross them; lines of its own, for a pattern needs an id."""
-    parts = [part for start in _steps(-height, width, apart) if (part := _slanted(x, y, width, height, start, False))]
-    if crossed:
-        parts += [
-            part for start in _steps(-height, width, apart) if (part := _slanted(x, y, width, height, start, True))
-        ]
+    starts = [apart * n - height for n in range(1, int((width + height) / apart) + 1)]
+    parts = [_slanted(x, y, width, height, start, False) for start in starts]
+    parts += [_slanted(x, y, width, height, start, True) for start in starts] if crossed else []
     return f'<path class="hatch" d="{"".join(parts)}"/>'
-
-
-def _steps(first: float, last: float, apart: float) -> Iterable[float]:
-    return (first + apart * n for n in range(1, int((last - first) / apart) + 1))
 
 
 def _slanted(x: float, y: float, width: float, height: float, start: float, mirrored: bool) -> str:

@@ -25,13 +25,12 @@ def frontier_chart(advice: Advice, buttons: bool = False) -> Chart | None:
         return None
     method = advice.recommendation.method
     chosen = advice.candidate(method).recipe
-    x = log_axis(
-        [plan.memory.needed_bytes.likely / GIB for plan, _ in timed], "likely GiB that must fit", "{:g}".format
-    )
+    sizes = [plan.memory.needed_bytes.likely / GIB for plan, _ in timed]
+    x = log_axis(sizes, "likely GiB that must fit", "{:g}".format)
     y = log_axis([time.total_s.likely for _, time in timed], "likely time", format_seconds)
     points = [
-        Point(plan.memory.needed_bytes.likely / GIB, time.total_s.likely, method, _said(advice, plan, time))
-        for plan, time in timed
+        Point(size, time.total_s.likely, method, _said(advice, plan, time))
+        for size, (plan, time) in zip(sizes, timed, strict=True)
     ]
     path = " ".join(f"{at_x(x, one.x):.1f},{at_y(y, one.y):.1f}" for one in points)
     marks = [f'<polyline class="joined" points="{path}"/>']
@@ -41,9 +40,7 @@ def frontier_chart(advice: Advice, buttons: bool = False) -> Chart | None:
         operated = f' role="button" tabindex="0" aria-label="{escape(point.text)}"' if buttons else ""
         flags = escape(" ".join(flags_of(plan.recipe, advice.fixed)))
         marks.append(f'<g class="plan" data-flags="{flags}"{operated}>{target}{ring}{dot(x, y, point)}</g>')
-    title = (
-        f"Plans of {DISPLAY[method]}: none takes less memory and less time than one of these; the ringed one is taken."
-    )
+    title = f"Plans of {DISPLAY[method]}, none beaten in both memory and time; the ringed one is taken."
     text = " ".join(f"{point.text}." for point in points)
     head = ("plan", "verdict", "GiB, likely", "low", "high", "seconds, likely", "low", "high")
     rows = tuple(_cells(advice, plan, time, chosen) for plan, time in timed)

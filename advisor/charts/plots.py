@@ -94,4 +94,4 @@ def plotted(
         parts += [line("tick", LEFT - 4, at, LEFT, at), words("small end", LEFT - 7, at + 4, y.write(value))]
     parts += [words("middle", (LEFT + right) / 2, HEIGHT - 6, x.title), words("", 2, 13, y.title)]
     over = f"{y.title} over {x.title}" if x.title else y.title
-    return picture(title, text or f"{over}.", HEIGHT, [*parts, *marks], WIDTH, group)
+    return picture(title, text or f"{over}.", HEIGHT, [*parts, *marks], group)

@@ -59,12 +59,9 @@ def _timed(title: str, advice: Advice, plans: Sequence[tuple[str, Plan]], chosen
     rows, text = [], []
     for name, plan in plans:
         time, verdict = _time(plan), verdict_text(advice, plan)
-        likely, low, high = (
-            (0.0, 0.0, 0.0) if time is None else (time.total_s.likely, time.total_s.low, time.total_s.high)
-        )
-        span = (
-            verdict if time is None else f"{format_seconds(likely)} ({format_seconds(low)} to {format_seconds(high)})"
-        )
+        low, likely, high = Interval.exact(0.0) if time is None else time.total_s
+        in_words = f"{format_seconds(likely)} ({format_seconds(low)} to {format_seconds(high)})"
+        span = verdict if time is None else in_words
         text.append(f"{name}: {span}.")
         bar = () if time is None else (Segment("weights", likely / unit_s, f"{name}: {span}"),)
         star = "★ " if name == chosen else ""
