@@ -55,11 +55,8 @@ def _sections(records: Sequence[Comparison]) -> Iterator[str]:
         device = record.environment.device
         devices.setdefault(device.signature if device is not None else record.source, []).append(record)
     if devices:
-        yield (
-            '<p class="advisor-answer key">'
-            + "".join(f'<span class="{name}">{name}</span>' for name in METHODS)
-            + "</p>\n"
-        )
+        names = "".join(f'<span class="{name}">{name}</span>' for name in METHODS)
+        yield f'<p class="advisor-answer key">{names}</p>\n'
     for name, group in devices.items():
         yield f"<h2>{escape(name)}</h2>\n{_software(group)}{_in_short(group)}"
         yield f'<div class="pictures">{"".join(chart.html() for chart in _pictures(group))}</div>'

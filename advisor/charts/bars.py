@@ -127,9 +127,11 @@ def _whisker(x: Axis, row: Bar, y: float) -> Iterator[str]:
 
 def _limit(x: Axis, limit: Limit, base: float) -> list[str]:
     at, half = _x(x, limit.value), len(limit.text) * _LETTER / 2
-    side, place = (
-        ("", EDGE) if at < half + EDGE else ("end", WIDTH - EDGE) if at > WIDTH - half - EDGE else ("middle", at)
-    )
+    side, place = "middle", at
+    if at < half + EDGE:
+        side, place = "", float(EDGE)
+    elif at > WIDTH - half - EDGE:
+        side, place = "end", float(WIDTH - EDGE)
     return [line("card", at, 16, at, base), words(f"small {side}".strip(), place, 11, limit.text)]
 
 

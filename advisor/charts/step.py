@@ -52,8 +52,8 @@ def step_chart(advice: Advice, row: Candidate) -> Chart | None:
     most = sorted((kind for kind in alive if alive[kind] > 0), key=lambda kind: -alive[kind])
     peak = f"{highest.phase}, {highest.what}" if highest.what else highest.phase
     title = (
-        f"Memory of tensors over one step of {DISPLAY[row.method]}: at the peak of {format_gib(highest.peak_bytes)} GiB "
-        f"({peak}) {_listed(most[:3], alive)} are alive."
+        f"Memory of tensors over one step of {DISPLAY[row.method]}: at the peak of "
+        f"{format_gib(highest.peak_bytes)} GiB ({peak}) {_listed(most[:3], alive)} are alive."
     )
     used = [kind for kind in GROUPS if any(grouped(one.highest.items())[kind] for one in curve)]
     text = " ".join(f"{one.phase}, {one.what}: {format_gib(one.peak_bytes)} GiB." for one in curve)
@@ -85,9 +85,9 @@ def _card(advice: Advice) -> GpuSpec | None:
 
 def _listed(kinds: Sequence[str], alive: dict[str, int]) -> str:
     """'base weights (5.3 GiB), logits and loss (4.1) and activations (2.0)'."""
-    first, *rest = (
-        f"{GROUPS[kind][0]} ({format_gib(alive[kind])}{' GiB' if kind == kinds[0] else ''})" for kind in kinds
-    )
+    sizes = [format_gib(alive[kind]) for kind in kinds]
+    sizes[0] += " GiB"
+    first, *rest = (f"{GROUPS[kind][0]} ({size})" for kind, size in zip(kinds, sizes, strict=True))
     return first if not rest else f"{', '.join([first, *rest[:-1]])} and {rest[-1]}"
 
 
@@ -154,13 +154,9 @@ def _peak(highest: Placed, y: float) -> list[str]:
     """A mark above the highest point, and how high it is."""
     one = highest.stretch
     at_first, at_last = sum(one.first.values()), sum(one.last.values())
-    x = (
-        (highest.left + highest.right) / 2
-        if at_first == at_last
-        else highest.left
-        if at_first > at_last
-        else highest.right
-    )
+    x = highest.left if at_first > at_last else highest.right
+    if at_first == at_last:
+        x = (highest.left + highest.right) / 2
     text = f"peak {format_gib(one.peak_bytes)} GiB"
     side, place = ("end", WIDTH - RIGHT) if x > WIDTH - 60 else ("middle", max(x, LEFT + 42.0))
     return [

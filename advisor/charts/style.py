@@ -101,7 +101,8 @@ STYLE = (
     + "".join(f".advisor-chart polyline.{name}{{fill:none;stroke:var(--advisor-{name})}}" for name in METHOD_COLORS)
     + f"@media print{{{_SCOPE}{{color-scheme:light;{_properties(False)}}}"
     ".advisor-chart details::details-content{content-visibility:visible;height:auto}}"
-    f"@media (forced-colors:active){{{_SCOPE}{{--advisor-ink:CanvasText;--advisor-page:Canvas;--advisor-rule:CanvasText}}"
+    f"@media (forced-colors:active){{{_SCOPE}{{"
+    "--advisor-ink:CanvasText;--advisor-page:Canvas;--advisor-rule:CanvasText}"
     ".advisor-chart .part{stroke:CanvasText}}"
 )
 """The style sheet of all pictures and of an answer's frame, for a `<style>` element or a file."""
