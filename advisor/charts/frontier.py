@@ -9,6 +9,7 @@ from advisor.charts.axes import log_axis
 from advisor.charts.chart import Chart
 from advisor.charts.memory import gib, verdict_text
 from advisor.charts.plots import Point, at_x, at_y, dot, plotted
+from advisor.charts.time import unit_of
 from advisor.recipes import flags_of
 from advisor.rules.wording import DISPLAY, how
 from advisor.specs import Recipe, TimeEstimate
@@ -27,9 +28,10 @@ def frontier_chart(advice: Advice, buttons: bool = False) -> Chart | None:
     chosen = advice.candidate(method).recipe
     sizes = [plan.memory.needed_bytes.likely / GIB for plan, _ in timed]
     x = log_axis(sizes, "likely GiB that must fit", "{:g}".format)
-    y = log_axis([time.total_s.likely for _, time in timed], "likely time", format_seconds)
+    unit_s, unit = unit_of(max(time.total_s.likely for _, time in timed))
+    y = log_axis([time.total_s.likely / unit_s for _, time in timed], f"likely {unit}", "{:g}".format)
     points = [
-        Point(size, time.total_s.likely, method, _said(advice, plan, time))
+        Point(size, time.total_s.likely / unit_s, method, _said(advice, plan, time))
         for size, (plan, time) in zip(sizes, timed, strict=True)
     ]
     path = " ".join(f"{at_x(x, one.x):.1f},{at_y(y, one.y):.1f}" for one in points)
@@ -42,7 +44,7 @@ def frontier_chart(advice: Advice, buttons: bool = False) -> Chart | None:
         marks.append(f'<g class="plan" data-flags="{flags}"{operated}>{target}{ring}{dot(x, y, point)}</g>')
     title = f"Plans of {DISPLAY[method]}, none beaten in both memory and time; the ringed one is taken."
     text = " ".join(f"{point.text}." for point in points)
-    head = ("plan", "verdict", "GiB, likely", "low", "high", "seconds, likely", "low", "high")
+    head = ("plan", "verdict", "likely, GiB", "low, GiB", "high, GiB", "likely, s", "low, s", "high, s")
     rows = tuple(_cells(advice, plan, time, chosen) for plan, time in timed)
     return Chart("frontier", title, plotted(title, x, y, marks, text=text, group=buttons), head, rows)
 

@@ -8,6 +8,7 @@ from advisor.charts.bars import Bar, Limit, Segment, bars
 from advisor.charts.chart import Chart
 from advisor.charts.parts import GROUPS, grouped, shown
 from advisor.rules.wording import DISPLAY, fits_text
+from advisor.specs import Estimate, MemoryEstimate
 from advisor.units import GIB, format_gib
 
 _BEYOND = 2.0
@@ -83,23 +84,33 @@ def _method(advice: Advice, row: Candidate) -> str:
 
 
 def _bar(advice: Advice, row: Candidate, groups: dict[str, int]) -> Bar:
-    needed = row.memory.needed_bytes
     chosen = advice.recommendation is not None and advice.recommendation.method == row.method
-    drawn = shown(groups)
-    return Bar(
-        name=f"{'★ ' if chosen else ''}{DISPLAY[row.method]}: {verdict_text(advice, row)}",
-        figures=f"{format_gib(needed.likely)} GiB ({format_gib(needed.low)}–{format_gib(needed.high)})",
-        segments=tuple(
-            Segment(kind, size / GIB, f"{GROUPS[kind][0]}: {gib(groups[kind])} GiB")
-            for kind, size in drawn.items()
-            if size
-        ),
-        low=needed.low / GIB,
-        high=needed.high / GIB,
-        verdict=row.verdict,
-        least=row.least.memory.needed_bytes.likely / GIB,
-        strong=chosen,
+    bar = _plain_bar(f"{'★ ' if chosen else ''}{DISPLAY[row.method]}: {verdict_text(advice, row)}", row.memory, groups)
+    least = row.least.memory.needed_bytes.likely / GIB
+    return bar._replace(verdict=row.verdict, least=least, strong=chosen)
+
+
+def _plain_bar(name: str, memory: MemoryEstimate, groups: dict[str, int]) -> Bar:
+    needed = memory.needed_bytes
+    segments = tuple(
+        Segment(kind, size / GIB, f"{GROUPS[kind][0]}: {gib(groups[kind])} GiB")
+        for kind, size in shown(groups).items()
+        if size
     )
+    figures = f"{format_gib(needed.likely)} GiB ({format_gib(needed.low)}–{format_gib(needed.high)})"
+    return Bar(name, figures, segments, needed.low / GIB, needed.high / GIB, "fits")
+
+
+def estimate_chart(found: Estimate) -> Chart:
+    """The terms of one estimate, whose card it does not name."""
+    memory, method = found.memory, DISPLAY[found.recipe.method]
+    groups = grouped((term.name, term.bytes) for term in memory.terms)
+    title = f"Memory that {method} needs: {format_gib(memory.needed_bytes.likely)} GiB."
+    legend = [(kind, GROUPS[kind][0]) for kind, size in groups.items() if size]
+    axis = (1.05 * memory.needed_bytes.high / GIB, "GiB", "{:g}".format)
+    svg = bars(title, title, [_plain_bar(method, memory, groups)], axis, legend=[*legend, MARKS[0]])
+    rows = tuple((term.name.value, gib(term.bytes), f"{term.bytes:,}") for term in memory.terms)
+    return Chart("memory", title, svg, ("term", "GiB", "bytes"), rows)
 
 
 def _cells(advice: Advice, row: Candidate, sizes: list[int]) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ _FRAME = """
 .advisor-chart table,.advisor-answer table{border-collapse:collapse;font-size:13px;color:inherit}
 .advisor-chart :is(td,th),.advisor-answer :is(td,th){padding:.15rem .6rem;text-align:right;font-weight:400;
 border-bottom:1px solid var(--advisor-rule)}
-.advisor-chart th[scope=row],.advisor-answer th[scope=row]{text-align:left}
+.advisor-chart th:first-child,.advisor-answer th:first-child{text-align:left}
 .advisor-chart thead th,.advisor-answer thead th{font-weight:700}
 .advisor-answer{font:15px/1.45 system-ui,sans-serif;padding:.5rem;max-width:72rem}
 .advisor-answer p{margin:0 0 .8rem}.advisor-answer .verdict{font-weight:700}

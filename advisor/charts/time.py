@@ -44,6 +44,11 @@ def scaling_chart(advice: Advice) -> Chart | None:
     return Chart("scaling", title, svg, *_table("cards", advice, plans))
 
 
+def unit_of(longest_s: float) -> tuple[float, str]:
+    """Seconds of the unit that an axis up to so many counts in, and its name."""
+    return next((size, name) for size, name, least in _UNITS if longest_s >= least * size)
+
+
 def _cards(one: Spread) -> str:
     return "1 card" if one.gpus == 1 else f"{one.gpus:,} cards, {one.engine}"
 
@@ -55,7 +60,7 @@ def _time(plan: Plan) -> TimeEstimate | None:
 
 def _timed(title: str, advice: Advice, plans: Sequence[tuple[str, Plan]], chosen: str | None) -> str:
     longest = max(time.total_s.high for _, plan in plans if (time := _time(plan)) is not None)
-    unit_s, unit = next((size, name) for size, name, least in _UNITS if longest >= least * size)
+    unit_s, unit = unit_of(longest)
     rows, text = [], []
     for name, plan in plans:
         time, verdict = _time(plan), verdict_text(advice, plan)
