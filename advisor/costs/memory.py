@@ -117,7 +117,7 @@ def predict_step_memory(
     standing = 0  # gradients of earlier micro-steps that belong to layers that were not run
     if recipe.gradient_accumulation > 1:
         standing = grads - segments[0].before[GRADIENT]
-    held = _still_held(segments) if stack.graph_outlives_step else 0
+    held = still_held(segments) if stack.graph_outlives_step else 0
     heights = [
         (s, extra, s.peak_bytes + extra.total + standing + (held if s.phase == "forward" else 0))
         for s, extra in extended(segments)
@@ -153,7 +153,7 @@ def predict_step_memory(
     )
 
 
-def _still_held(segments: list[PartMemory]) -> int:
+def still_held(segments: list[PartMemory]) -> int:
     """Bytes that the graph of a finished step holds as long as its loss exists, its logits and gradients left out.
 
     They are what operations keep on the graph itself, where backward does not free it.

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import fsum
 from itertools import islice
+from math import fsum
 from typing import NamedTuple
 
 from advisor.specs import Recipe, RowKind, Workload

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.advice.advise import advise
-from advisor.advice.sentences import verdict_line
+from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice
 from advisor.errors import BadConfig, InputError, UnknownName
 from advisor.export import TARGETS

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from advisor.advice.check import Checked, check
-from advisor.advice.sentences import checked_line
+from advisor.advice.phrases import checked_line
 from advisor.errors import BadValue
 from advisor.page.flags import texts_of
 from advisor.page.markup import bullets, folded, grid, linked, paragraph, setting

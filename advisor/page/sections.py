@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from advisor.advice.sentences import batch_text, price_text, value_text, verdict_line
+from advisor.advice.phrases import batch_text, price_text, value_text
+from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
+from advisor.charts import charts_of
 from advisor.costs.attention import attention_text
 from advisor.page.flags import texts_of
 from advisor.page.markup import bullets, folded, grid, linked, paragraph, section, setting
@@ -27,11 +29,6 @@ def state_of(advice: Advice) -> str:
 
 def sections_of(advice: Advice) -> dict[str, str]:
     """The HTML of each of PARTS; '' for one that has nothing to say."""
-    try:
-        from advisor.charts import charts_of
-    except ImportError:
-        charts_of = lambda _: ()
-
     charts = {chart.name: chart.html() for chart in charts_of(advice)}
     first = "".join(charts.pop(name, "") for name in ("memory", "time"))
     state = state_of(advice)

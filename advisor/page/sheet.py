@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from advisor.advice.sentences import value_text
+from advisor.advice.phrases import value_text
 from advisor.answer import Advice
 from advisor.catalog.trainers import Preset, PresetKnob, find_trainer
 from advisor.knobs import BY_NAME, KNOBS, Knob

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from advisor.advice.sentences import price_text, value_text, verdict_line
+from advisor.advice.phrases import price_text, value_text
+from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Change
 from advisor.catalog.trainers import DEFAULT_TRAINER
 from advisor.export import TARGETS

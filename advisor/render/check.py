@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from advisor.advice.sentences import checked_line
+from advisor.advice.phrases import checked_line
 from advisor.render.console import console_for, heading, say
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from advisor.advice.sentences import BOUND_BY, VERDICTS, batch_text, price_text, value_text
+from advisor.advice.phrases import BOUND_BY, VERDICTS, batch_text, price_text, value_text
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.costs.attention import attention_text
 from advisor.knobs import idle_knobs

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from advisor.advice.sentences import VERDICTS, batch_text, total_text
+from advisor.advice.phrases import VERDICTS, batch_text, total_text
 from advisor.answer import Advice, Candidate
 from advisor.render.console import new_table
 from advisor.rules.wording import signed_gib

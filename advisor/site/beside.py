@@ -40,6 +40,4 @@ def _row(row: Row, what: str, tokens: int, figures: tuple[float, float, float, f
     model = catalog.find_model(row["model_id"], offline=True, files=False) if named else NOTEBOOK_MODEL
     name = row["model_id"].rpartition("/")[2] if named else "a random Llama"
     card, parameters = row.get("gpu") or "a card not named", parameter_count(model)
-    return Published(
-        what, name, row["method"], card, parameters, tokens, measured, low, likely, high, row["url"]
-    )
+    return Published(what, name, row["method"], card, parameters, tokens, measured, low, likely, high, row["url"])

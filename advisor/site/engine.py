@@ -9,10 +9,10 @@ import json
 from functools import cache
 from pathlib import Path
 
-import profiles
 import yaml
 
 import advisor
+import profiles
 from advisor.page.trust import FILE
 
 _NOT_THERE = (

@@ -39,7 +39,9 @@ def runtime_files(folder: str | None = None) -> dict[str, bytes]:
         places = (given, given / "node_modules" / "pyodide", given / "package")
         place = next((one for one in places if (one / "pyodide.mjs").is_file()), None)
         if place is None:
-            raise SourceUnavailable(f"--runtime {shown(folder)}: no pyodide.mjs there; give the folder of npm's pyodide")
+            raise SourceUnavailable(
+                f"--runtime {shown(folder)}: no pyodide.mjs there; give the folder of npm's pyodide"
+            )
         return _read(place)
     kept = _cache() / f"pyodide-{VERSION}"
     if not all((kept / name).is_file() for name in DIGESTS):

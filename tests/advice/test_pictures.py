@@ -8,7 +8,7 @@ import pytest
 
 from advisor import advise
 from advisor.advice.pictures import images_of
-from advisor.advice.sentences import verdict_line
+from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice
 from advisor.catalog import find_model
 from advisor.errors import BadValue, InputError

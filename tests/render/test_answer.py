@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from advisor.advice.advise import advise
-from advisor.advice.sentences import verdict_line
+from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Reason
 from advisor.cli import cli
 from advisor.export.run import TrainingFile

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.advice.advise import advise
-from advisor.advice.sentences import verdict_line
+from advisor.advice.sentence import verdict_line
 from advisor.catalog import find_model
 from advisor.costs.estimation import estimate
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
