@@ -282,7 +282,7 @@ def _refusal(spec: type[Frozen], error: ValidationError) -> InputError:
 
 
 def _unconverted(spec: type[Frozen], given: object) -> InputError:
-    """The refusal where pydantic is not installed: then nothing is converted, and only values as annotated are taken."""
+    """The refusal where pydantic is not installed: nothing is converted, only values as annotated are taken."""
     checks = spec._checks or _make_checks(spec)
     values = given if isinstance(given, Mapping) else {}
     for name, value in values.items():

@@ -45,8 +45,8 @@ class Config(NamedTuple):
 def read_config(path: str, beside: Sequence[str] = (), text: str | None = None) -> Config:
     """The training configuration at `path`, with what accelerate's or DeepSpeed's files `beside` it say of the cards.
 
-    Nothing in them is executed. With `text` no file is read: `path` is what that text is called. Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one
-    that cannot be read.
+    Nothing in them is executed. With `text` no file is read: `path` is what that text is called.
+    Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one that cannot be read.
     """
     text, tree = _read(path, text)
     sheet = Sheet(path, tree)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from advisor.advice.advise import advise
@@ -16,9 +17,12 @@ from advisor.page.markup import bullets, linked
 from advisor.page.names import Names
 from advisor.page.sections import sections_of, state_of
 from advisor.page.sheet import hints_of
+from advisor.page.trust import trust_html
 from advisor.specs import ModelSpec
 
 Values = Mapping[str, str | bool]
+_KEPT = 8
+"""Answers: a person goes back and forth, and asks for the file of an answer that is shown."""
 OWN_MODEL = "config.json"
 """What a dropped config.json is called in the command, which expects it in the current folder."""
 
@@ -42,15 +46,18 @@ def advised(values: Values, config: str = "") -> dict[str, Any]:
 
 def answer_of(values: Values, config: str = "") -> Advice:
     """The answer itself. Raises as `advised`."""
-    knobs = dict(values)
+    return _answer(tuple(values.items()), config)
+
+
+@lru_cache(maxsize=_KEPT)
+def _answer(items: tuple[tuple[str, str | bool], ...], config: str) -> Advice:
+    knobs: dict[str, Any] = dict(items)
     model, gpu = str(knobs.pop("model", "")), str(knobs.pop("gpu", ""))
     if not (model or config):
         raise InputError("no --model given, for example llama-8b; or drop a model's config.json")
     if not gpu:
         raise InputError("no --gpu given, for example 24GB or rtx4090")
-    knobs.setdefault("examples", "")
-    asked: dict[str, Any] = {name: value for name, value in knobs.items() if value != ""}
-    return advise(own_model(config) if config else model, gpu, catalog=Names(), **asked)
+    return advise(own_model(config) if config else model, gpu, catalog=Names(), **knobs)
 
 
 def own_model(text: str) -> ModelSpec:
@@ -86,6 +93,11 @@ def written(values: Values, config: str, target: str) -> dict[str, Any]:
     found = training_file(advice, advice.candidate(advice.recommendation.method), target)
     files = [{"name": name, "text": text} for name, text in ((found.name, found.text), *found.beside)]
     return {"files": files, "run": found.command, "machines": found.machines}
+
+
+def trusted(values: Values, config: str) -> dict[str, Any]:
+    """Published figures beside ours, the nearest to the question first. Raises as `advised`."""
+    return {"html": trust_html(answer_of(values, config))}
 
 
 def explained(code: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.knobs import BY_NAME, read_value
-from advisor.page.answered import advised, explained, written
+from advisor.page.answered import advised, explained, trusted, written
 from advisor.page.dropped import checked, counted
 from advisor.page.flags import values_of
 from advisor.page.names import Names, offered_cards, offered_models
@@ -75,6 +75,10 @@ def _file(asked: Asked) -> dict[str, Any]:
     return written(values_of(asked.get("flags", {})), _text(asked, "config"), _text(asked, "target"))
 
 
+def _trust(asked: Asked) -> dict[str, Any]:
+    return trusted(values_of(asked.get("flags", {})), _text(asked, "config"))
+
+
 def _check(asked: Asked) -> dict[str, Any]:
     return checked(values_of(asked.get("flags", {})), _text(asked, "name"), _text(asked, "text"))
 
@@ -90,6 +94,7 @@ def _explain(asked: Asked) -> dict[str, Any]:
 KINDS: dict[str, Callable[[Asked], dict[str, Any]]] = {
     "advise": _advise,
     "file": _file,
+    "trust": _trust,
     "check": _check,
     "data": _data,
     "models": _models,

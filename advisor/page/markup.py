@@ -15,7 +15,8 @@ def section(name: str, title: str, *parts: str) -> str:
     body = "".join(parts)
     if not body:
         return ""
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(title)}</h2>{body}</section>'
+    heading = f'<h2 id="{name}-title">{escape(title)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">{heading}{body}</section>'
 
 
 def folded(title: str, *parts: str) -> str:

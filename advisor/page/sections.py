@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
-from html import escape
+from html import escape, unescape
 
 from advisor.advice.phrases import batch_text, price_text, value_text
 from advisor.advice.sentence import verdict_line
@@ -29,7 +31,7 @@ def state_of(advice: Advice) -> str:
 
 def sections_of(advice: Advice) -> dict[str, str]:
     """The HTML of each of PARTS; '' for one that has nothing to say."""
-    charts = {chart.name: chart.html() for chart in charts_of(advice)}
+    charts = {chart.name: _settable(chart.html()) for chart in charts_of(advice, buttons=True)}
     first = "".join(charts.pop(name, "") for name in ("memory", "time"))
     state = state_of(advice)
     verdict = f'<p class="verdict {state}">{escape(verdict_line(advice))}</p>'
@@ -44,6 +46,15 @@ def sections_of(advice: Advice) -> dict[str, str]:
         "assumed": _assumed(advice),
     }
     return {name: parts[name] for name in PARTS}
+
+
+def _settable(picture: str) -> str:
+    """A chart whose points put the knobs of their flags into the question when they are pressed."""
+    return re.sub(r'data-flags="([^"]*)"', lambda found: f'data-knobs="{_knobs(unescape(found[1]))}"', picture)
+
+
+def _knobs(flags: str) -> str:
+    return escape(json.dumps(texts_of([flags])))
 
 
 def _charts(pictures: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ _DIGITS = 4
 
 
 def beside() -> list[Published]:
-    """Every published figure that is predicted; steps under torch.compile, which the estimate does not know, are not."""
+    """Every published figure that is predicted, but those of steps under torch.compile, which no estimate is of."""
     memory = [_of_memory(line) for line in validate().lines]
     times = [_of_time(one) for one in validate_time().rows if not one.compiled]
     return sorted((*memory, *times), key=lambda row: (row.what, row.model, row.method, row.tokens, row.measured))
