@@ -21,6 +21,7 @@ from advisor.gate import EXIT_NOTHING_FITS, check, judge
 from advisor.knobs import KNOBS
 from advisor.lists import COMMANDS
 from advisor.options import knob_options
+from advisor.pages import page
 
 if TYPE_CHECKING:
     from advisor.answer import Advice
@@ -208,7 +209,7 @@ def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:
         raise InputError(f"options before a subcommand have no effect: remove those before `advise {command}`")
 
 
-for _command in (*COMMANDS, check):
+for _command in (*COMMANDS, check, page):
     cli.add_command(_command)
 
 

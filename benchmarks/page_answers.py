@@ -120,9 +120,7 @@ def main() -> int:
     answered = sum(json.loads(text)["ok"] for text in found["answers"])
     for one in unlike[:10]:
         print("differs:", json.dumps(one["flags"]))
-    print(
-        f"{len(asked) - len(unlike)} of {len(asked)} answers equal byte for byte ({answered} advice, others refused),"
-    )
+    print(f"{len(asked) - len(unlike)} of {len(asked)} answers equal to the byte ({answered} advice, others refused),")
     print(f"under Python {found['version']} in WebAssembly and {sys.version.split()[0]};")
     print(f"in WebAssembly {median(found['times']):.0f} ms each (median).")
     return 1 if unlike else 0

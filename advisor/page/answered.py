@@ -17,7 +17,7 @@ from advisor.page.markup import bullets, linked
 from advisor.page.names import Names
 from advisor.page.sections import sections_of, state_of
 from advisor.page.sheet import hints_of
-from advisor.page.trust import trust_html
+from advisor.page.trust import published, trust_html
 from advisor.specs import ModelSpec
 
 Values = Mapping[str, str | bool]
@@ -97,7 +97,7 @@ def written(values: Values, config: str, target: str) -> dict[str, Any]:
 
 def trusted(values: Values, config: str) -> dict[str, Any]:
     """Published figures beside ours, the nearest to the question first. Raises as `advised`."""
-    return {"html": trust_html(answer_of(values, config))}
+    return {"html": trust_html(answer_of(values, config), published())}
 
 
 def explained(code: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.knobs import BY_NAME, read_value
 from advisor.page.answered import advised, explained, trusted, written
-from advisor.page.dropped import checked, counted
+from advisor.page.dropped import counted
 from advisor.page.flags import values_of
 from advisor.page.names import Names, offered_cards, offered_models
 
@@ -80,6 +80,8 @@ def _trust(asked: Asked) -> dict[str, Any]:
 
 
 def _check(asked: Asked) -> dict[str, Any]:
+    from advisor.page.judged import checked
+
     return checked(values_of(asked.get("flags", {})), _text(asked, "name"), _text(asked, "text"))
 
 

@@ -61,9 +61,8 @@ def distance(row: Published, parameters: int, method: str, tokens: int, cards: t
     return away + (row.method != method) * 2.0 + (row.card not in cards) * 0.5
 
 
-def trust_html(advice: Advice) -> str:
-    """How often the intervals hold, and the table, in which the row nearest to this answer is marked."""
-    rows = published()
+def trust_html(advice: Advice, rows: tuple[Published, ...]) -> str:
+    """How often the intervals hold, and the table, the row nearest to this answer marked; '' for no rows."""
     if not rows:
         return ""
     chosen = advice.recommendation

@@ -18,11 +18,17 @@ from advisor.page.trust import FILE
 _NOT_THERE = (
     *("advisor/cli.py", "advisor/command.py", "advisor/gate.py", "advisor/lists.py", "advisor/options.py"),
     *("advisor/pages.py", "advisor/__main__.py", "advisor/render/", "advisor/site/", "advisor/validation/"),
-    *("advisor/mcp/", "advisor/catalog/index.py", "advisor/catalog/gpu_file.py", "advisor/catalog/nvml.py"),
+    *(
+        "advisor/mcp/",
+        "advisor/charts/notebook.py",
+        "advisor/catalog/index.py",
+        "advisor/catalog/gpu_file.py",
+        "advisor/catalog/nvml.py",
+    ),
     *("advisor/costs/machine_code.py", "advisor/dataset/parquet.py", "profiles/measured/"),
 )
 """What a page has no use for: the terminal, this folder, published rows as they were typed, other machines' files."""
-_LATER = ("advisor/configs/",)
+_LATER = ("advisor/configs/", "advisor/advice/check.py", "advisor/page/judged.py")
 """What only a dropped configuration file needs, and PyYAML."""
 
 

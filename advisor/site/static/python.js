@@ -15,11 +15,11 @@ from advisor.page import dropped
 from advisor.page.ask import ask
 `;
 
-/** Loads Python and the engine. `files`: texts by path; `options`: of loadPyodide. */
+/** Loads Python and the engine. `files`: texts by path, or a promise of them; `options`: of loadPyodide. */
 export async function startPython(loadPyodide, options, files) {
   const python = await loadPyodide({ ...options, lockFileContents: LOCK });
   python.FS.mkdirTree("/engine");
-  addFiles(python, files);
+  addFiles(python, await files);
   python.runPython(START);
   return { python, ask: python.globals.get("ask") };
 }

@@ -1,0 +1,57 @@
+// Small things of the page: its elements, what changes in them, copying and saving.
+
+export const element = (id) => document.getElementById(id);
+
+/** Lets the browser draw and hear keys before what follows. */
+export const nextTask = () => new Promise((resolve) => setTimeout(resolve));
+
+const shown = new Map();
+
+/** Puts HTML of the engine into a part of the page, if it is new; what was unfolded stays so. Whether it was new. */
+export function put(id, html) {
+  if (shown.get(id) === html) return false;
+  shown.set(id, html);
+  const place = element(id);
+  const open = new Set([...place.querySelectorAll("details[open] > summary")].map((one) => one.textContent));
+  place.innerHTML = html;
+  for (const one of place.querySelectorAll("details > summary")) if (open.has(one.textContent)) one.parentElement.open = true;
+  return true;
+}
+
+/** Shows a text, or hides its place where there is none. */
+export function show(id, text) {
+  const place = element(id);
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+export async function copyText(button, text) {
+  const label = button.dataset.label ?? button.textContent;
+  button.dataset.label = label;
+  let done = true;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    done = copiedByHand(text);
+  }
+  button.textContent = done ? "Copied" : "Not copied: select it by hand";
+  setTimeout(() => (button.textContent = label), 2000);
+}
+
+function copiedByHand(text) {
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+}
+
+export function download(name, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
