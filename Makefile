@@ -13,6 +13,7 @@ DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000
 PYTEST_FLAGS ?=
 TEST_WORKERS ?= 2
 PYODIDE_VERSION ?= 314.0.7
+AXE_VERSION ?= 4.14.1
 
 DEMO_BIN := .venv/bin
 TEST_BIN := .venv-test/bin

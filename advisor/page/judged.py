@@ -24,6 +24,8 @@ def checked(values: Mapping[str, str | bool], name: str, text: str) -> dict[str,
     knobs = texts_of(use.flags for use in found.uses)
     if gpu:
         knobs["gpu"] = gpu
+    if found.advice is not None:
+        knobs |= {"trainer": found.advice.trainer.name, "examples": str(found.advice.workload.examples)}
     return {"verdict": checked_line(found), "state": found.verdict, "html": _checked_html(found), "knobs": knobs}
 
 

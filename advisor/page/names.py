@@ -72,13 +72,15 @@ def offered_cards(query: str) -> list[dict[str, str]]:
 
 
 def _best(rows: Sequence[Listed], query: str) -> list[Listed]:
-    """Rows that contain the words, those that begin with them first; where there are none, those spelled alike."""
+    """Rows that contain the words, first those that begin with them; where there are none, those spelled alike."""
     typed = query[:_LONGEST].strip().lower()
     found = containing(rows, typed.split())
     if not found:
         by_name = {name.lower(): row for row in rows for name in row.names}
         alike = get_close_matches(typed, by_name, n=MOST, cutoff=0.5)
         return list({id(by_name[name]): by_name[name] for name in alike}.values())
-    begin = [row for row in found if any(name.lower().startswith(typed) for name in row.names)]
-    first = {id(row) for row in begin}
-    return [*begin, *(row for row in found if id(row) not in first)][:MOST]
+
+    def rank(row: Listed) -> tuple[bool, int]:
+        return not any(name.lower().startswith(typed) for name in row.names), len(row.names[0])
+
+    return sorted(found, key=rank)[:MOST]
