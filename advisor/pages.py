@@ -53,8 +53,8 @@ def page(folder: str | None, shown: bool, port: int | None, runtime: str | None,
 def _show(server: PageServer) -> None:
     """Give out the page until the command is interrupted."""
     with server:
-        click.echo(f"{server.address}  (Ctrl-C ends it)")
         try:
+            click.echo(f"{server.address}  (Ctrl-C ends it)")
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo()

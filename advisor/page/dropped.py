@@ -31,7 +31,7 @@ def counted(values: Mapping[str, str | bool], name: str) -> dict[str, Any]:
     percentiles = [(f"{share:g} %", f"{tokens:,}") for share, tokens in found.percentiles]
     said = (
         f"{found.rows:,} rows, {tokens_text(found.mean_tokens)} tokens on average, {tokens_text(found.longest_tokens)} "
-        f"the longest; {cut_text(found)}. Counted by {found.counted_by}."
+        f"the longest; {cut_text(found)}. Tokens: {found.counted_by}."
     )
     if found.bad_lines:
         said += f" {found.bad_lines:,} rows cannot be read and are left out."

@@ -39,7 +39,23 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
 }
 """All other knobs that a page asks for, by what they are about."""
-_LABELS = {"gpu": "Card, or its GB", "seq_len": "Longest row in tokens", "examples": "Examples", "model": "Model"}
+_LABELS = {
+    "gpu": "Card, or its GB",
+    "seq_len": "Longest row in tokens",
+    "mean_seq_len": "Mean row in tokens",
+    "gpus": "Number of cards",
+    "nodes": "Number of machines",
+    "batch_size": "Rows of a step",
+    "micro_batch": "Rows of a micro-batch",
+    "base_dtype": "Base model's dtype",
+    "adapter_dtype": "Adapters' dtype",
+    "magnitude_dtype": "Magnitudes' dtype",
+    "trained_dtype": "Trained weights' dtype",
+    "neftune": "NEFTune",
+    "quant": "Quantization",
+    "network_gbit": "Network, Gbit/s",
+    "host_memory_gb": "Host memory, GB",
+}
 _HINTS = {"model": "llama-8b", "gpu": "24GB", "examples": "10k", "seq_len": "1024"}
 
 
@@ -65,13 +81,20 @@ def form_html(values: Mapping[str, str]) -> str:
 
 def _field(knob: Knob, value: str) -> str:
     inner = _choice(knob, value) if knob.kind in ("choice", "bool") else _text(knob, value)
-    hint = f'<p class="hint" id="{knob.name}-hint"></p><p class="wrong" id="{knob.name}-wrong" hidden></p>'
-    title = f'<label for="{knob.name}" title="{escape(knob.explanation)}">{escape(label_of(knob))}</label>'
+    about = "" if knob.name in FIRST else f'<p class="about" id="{knob.name}-about">{escape(_about(knob))}</p>'
+    hint = f'{about}<p class="hint" id="{knob.name}-hint"></p><p class="wrong" id="{knob.name}-wrong" hidden></p>'
+    title = f'<label for="{knob.name}">{escape(label_of(knob))}</label>'
     return f'<div class="field" data-knob="{knob.name}">{title}{inner}{hint}</div>'
 
 
+def _about(knob: Knob) -> str:
+    """What it is, and of numbers what is allowed; the choices stand in its list."""
+    return knob.explanation if knob.kind in ("int", "float") else knob.help
+
+
 def _attributes(knob: Knob) -> str:
-    return f'id="{knob.name}" name="{knob.name}" aria-describedby="{knob.name}-hint {knob.name}-wrong"'
+    about = "" if knob.name in FIRST else f"{knob.name}-about "
+    return f'id="{knob.name}" name="{knob.name}" aria-describedby="{about}{knob.name}-hint {knob.name}-wrong"'
 
 
 def _text(knob: Knob, value: str) -> str:

@@ -128,7 +128,7 @@ function showHints(hints) {
   for (const name of inputs.keys()) {
     const place = element(`${name}-hint`);
     const hint = hints[name];
-    const text = hint ? `${hint.value} (${hint.who}${hint.source ? `: ${hint.source}` : ""})` : "";
+    const text = hint ? `Now ${hint.value} (${hint.who}${hint.source ? `: ${hint.source}` : ""})` : "";
     if (place.textContent !== text) place.textContent = text;
   }
 }
