@@ -5,8 +5,9 @@
 #
 # `make quick` runs the tests that need no torch and no process: a minute. `make bench` holds the bars on time, on a
 # machine that does nothing else. `make check` adds the linter, the types and the import contracts. `make interpreters`
-# records steps under every other Python of this machine and, under Node, Python 3.14. `make page` writes the page. PYTHON=python3.12 picks another
-# interpreter; a changed pyproject.toml or constraints.txt brings the environments up to date.
+# records steps under every other Python of this machine and, under Node, Python 3.14. `make page` writes the
+# page. PYTHON=python3.12 picks another interpreter; a changed pyproject.toml or constraints.txt brings the environments
+# up to date.
 
 PYTHON ?= python3
 DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000

@@ -27,14 +27,16 @@ OWN_MODEL = "config.json"
 """What a dropped config.json is called in the command, which expects it in the current folder."""
 
 
-def advised(values: Values, config: str = "") -> dict[str, Any]:
+def advised(values: Values, config: str = "", whole: bool = True) -> dict[str, Any]:
     """What a page shows of the answer; `config` is the text of a config.json that is asked for in a model's place.
+
+    Without `whole` it comes without the bytes of `advise --json`, which a page needs only to save them.
 
     Raises AdvisorError, as `advise` does, and InputError where the question names no model or card.
     """
     advice = answer_of(values, config)
     return {
-        "json": advice.model_dump_json(indent=2),
+        "json": advice.model_dump_json(indent=2) if whole else "",
         "verdict": verdict_line(advice),
         "state": state_of(advice),
         "parts": sections_of(advice),

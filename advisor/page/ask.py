@@ -68,7 +68,7 @@ def _cards(asked: Asked) -> dict[str, Any]:
 
 
 def _advise(asked: Asked) -> dict[str, Any]:
-    return advised(values_of(asked.get("flags", {})), _text(asked, "config"))
+    return advised(values_of(asked.get("flags", {})), _text(asked, "config"), asked.get("whole") is not False)
 
 
 def _file(asked: Asked) -> dict[str, Any]:

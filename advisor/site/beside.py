@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from advisor import catalog
 from advisor.page.trust import Published
 from advisor.parameters.modules import parameter_count
@@ -14,11 +16,12 @@ _DIGITS = 4
 """Significant ones of a figure: more are not shown."""
 
 
-def beside() -> list[Published]:
+@cache
+def beside() -> tuple[Published, ...]:
     """Every published figure that is predicted, but those of steps under torch.compile, which no estimate is of."""
     memory = [_of_memory(line) for line in validate().lines]
     times = [_of_time(one) for one in validate_time().rows if not one.compiled]
-    return sorted((*memory, *times), key=lambda row: (row.what, row.model, row.method, row.tokens, row.measured))
+    return tuple(sorted((*memory, *times), key=lambda row: (row.what, row.model, row.method, row.tokens, row.measured)))
 
 
 def _of_memory(line: Line) -> Published:

@@ -28,8 +28,9 @@ _NOT_THERE = (
     *("advisor/costs/machine_code.py", "advisor/dataset/parquet.py", "profiles/measured/"),
 )
 """What a page has no use for: the terminal, this folder, published rows as they were typed, other machines' files."""
-_LATER = ("advisor/configs/", "advisor/advice/check.py", "advisor/page/judged.py")
-"""What only a dropped configuration file needs, and PyYAML."""
+_LATER = ("advisor/configs/", "advisor/advice/check.py", "advisor/page/judged.py", "advisor/export/")
+_AT_ONCE = "advisor/export/__init__.py"
+"""What reads and writes training configurations is loaded with the first of them, as PyYAML; but for their names."""
 
 
 @cache
@@ -47,16 +48,20 @@ def _files() -> dict[str, str]:
 
 def engine_text() -> str:
     """What every question needs."""
-    files = {name: text for name, text in _files().items() if not name.startswith(_LATER)}
+    files = {name: text for name, text in _files().items() if not _is_later(name)}
     return _document({**files, "/".join(("profiles", *FILE)): beside_text()})
 
 
 def readers_text() -> str:
-    """What reads dropped configuration files, loaded with the first of them."""
+    """What reads dropped configurations and writes training files, loaded with the first of them."""
     folder = Path(yaml.__file__ or "").parent
-    files = {name: text for name, text in _files().items() if name.startswith(_LATER)}
+    files = {name: text for name, text in _files().items() if _is_later(name)}
     library = {f"yaml/{path.name}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
     return _document({**files, **library})
+
+
+def _is_later(name: str) -> bool:
+    return name.startswith(_LATER) and name != _AT_ONCE
 
 
 def _document(files: dict[str, str]) -> str:

@@ -97,7 +97,7 @@ def _usual_answer() -> dict[str, str]:
 
     values = values_of(USUAL)
     found = advised(values)
-    trust = trust_html(answer_of(values), tuple(beside()))
+    trust = trust_html(answer_of(values), beside())
     return {**{part: found["parts"][part] for part in PARTS}, "command": escape(found["command"]), "trust": trust}
 
 

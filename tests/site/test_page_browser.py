@@ -287,10 +287,13 @@ def test_no_request_leaves_the_origin(page: Page, server: PageServer) -> None:
     assert [one for one in page.asked if not one.startswith((own, "blob:"))] == []  # type: ignore[attr-defined]
     blocked = page.evaluate("fetch('https://example.com/').then(() => 'sent', () => 'blocked')")
     assert blocked == "blocked"
-    inline = (
-        "() => { const one = document.createElement('script'); one.text = 'window.ran = 1'; document.body.append(one) }"
+    page.evaluate(
+        """() => {
+            const one = document.createElement("script");
+            one.text = "window.ran = 1";
+            document.body.append(one);
+        }"""
     )
-    page.evaluate(inline)
     assert not page.evaluate("'ran' in window")
 
 

@@ -30,11 +30,8 @@ from advisor.site.server import PageServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = {name: name.encode() for name in DIGESTS}
-FILES = {
-    "index.html": b"<!doctype html>",
-    "main.js": b"1",
-    LIST: json.dumps({"files": ["index.html", "main.js", LIST]}).encode(),
-}
+NAMES = ["index.html", "main.js", LIST]
+FILES = {"index.html": b"<!doctype html>", "main.js": b"1", LIST: json.dumps({"files": NAMES}).encode()}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +46,7 @@ def test_the_engine_is_the_packages_own_files() -> None:
         assert engine[name] == (ROOT / name).read_text(encoding="utf-8")
     assert not [name for name in engine if name.startswith(("advisor/render", "advisor/validation", "advisor/site"))]
     assert "yaml/__init__.py" in readers
-    assert "advisor/configs/axolotl.py" in readers
+    assert {"advisor/configs/axolotl.py", "advisor/export/axolotl.py"} <= readers.keys()
     assert not engine.keys() & readers.keys()
 
 
@@ -91,7 +88,7 @@ def test_the_nearest_row_is_marked() -> None:
     from advisor import advise
 
     advice = advise("llama-3.2-3b", "NVIDIA L40S", 3000, method="dora")
-    rows = tuple(beside())
+    rows = beside()
     near = min(rows, key=lambda row: distance(row, advice.parameters, "dora", 840, ("NVIDIA L40S",)))
     text = trust_html(advice, rows)
     assert near.model == "Llama-3.2-3B"
@@ -182,9 +179,10 @@ def test_files_are_given_out_under_their_types_and_the_policy(server: PageServer
     assert got(server, "/main.js", **{"If-None-Match": got(server, "/main.js")[1]["etag"]})[0] == 304
 
 
-@pytest.mark.parametrize(
-    "path", ["/../pyproject.toml", "/%2e%2e/x", "//etc/passwd", "/nothing", "/static/", "/.git", "/\\..\\x"]
-)
+STRANGE = ("/../pyproject.toml", "/%2e%2e/x", "//etc/passwd", "/nothing", "/static/", "/.git", "/\\..\\x")
+
+
+@pytest.mark.parametrize("path", STRANGE)
 def test_nothing_else_of_the_machine_is_given_out(server: PageServer, path: str) -> None:
     assert got(server, path)[0] == 404
     assert got(server, "/", Host="evil.example")[0] == 404
@@ -197,7 +195,7 @@ def test_a_taken_port_is_one_line(server: PageServer) -> None:
 
 
 def test_the_runtime_must_be_the_pinned_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SourceUnavailable, match="no pyodide.mjs there"):
+    with pytest.raises(SourceUnavailable, match="no pyodide"):
         runtime_files(str(tmp_path))
     for name, data in FAKE.items():
         (tmp_path / name).write_bytes(data)
@@ -280,10 +278,9 @@ def test_the_command_writes_and_serves_until_it_is_interrupted(runtime: dict[str
     place = tmp_path / "page"
     found = CliRunner().invoke(cli, ["page", "--to", str(place), "--runtime", str(folder)])
     assert found.exit_code == 0, found.output
-    assert (
-        found.output
-        == f"Wrote {len(list(place.iterdir()))} files, {_megabytes(place)} MB, to {place}: any static host gives them out.\n"
-    )
+    written = list(place.iterdir())
+    megabytes = sum(path.stat().st_size for path in written) / 1e6
+    assert f"Wrote {len(written)} files, {megabytes:.1f} MB, to {place}" in found.output
     assert {name: (place / name).read_bytes() for name in runtime} == runtime
     command = [sys.executable, "-m", "advisor", "page", "--serve", "--port", "0", "--runtime", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
@@ -294,10 +291,6 @@ def test_the_command_writes_and_serves_until_it_is_interrupted(runtime: dict[str
         assert running.wait(30) == 0
         assert running.stderr is not None
         assert running.stderr.read() == ""
-
-
-def _megabytes(place: Path) -> str:
-    return f"{sum(path.stat().st_size for path in place.iterdir()) / 1e6:.1f}"
 
 
 def test_the_wheel_stays_small() -> None:

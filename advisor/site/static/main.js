@@ -15,7 +15,6 @@ const inputs = new Map([...form.elements].filter((one) => one.name).map((one) =>
 const usual = flagsOf();
 let own = null; // a dropped config.json, asked for in the model's place
 let engine = null;
-let answer = null;
 let typedAt = 0;
 let timers = {};
 
@@ -51,7 +50,7 @@ async function ask() {
   showSet(flags);
   if (!engine?.ready) return;
   element("answer").setAttribute("aria-busy", "true");
-  const found = await engine.ask({ kind: "advise", flags, config: own?.text ?? "" });
+  const found = await engine.ask({ kind: "advise", whole: false, flags, config: own?.text ?? "" });
   if (found === undefined) return;
   element("answer").removeAttribute("aria-busy");
   clearWrong();
@@ -64,7 +63,6 @@ function same(some, others) {
 }
 
 async function showAnswer(found) {
-  answer = found;
   document.body.classList.remove("stale");
   performance.mark("answered");
   for (const part of PARTS) {
@@ -273,7 +271,10 @@ element("chosen").addEventListener("change", ({ target }) => {
 });
 element("files").addEventListener("toggle", () => element("files").open && askFile());
 element("target").addEventListener("change", askFile);
-element("save-json").addEventListener("click", () => answer && download("advice.json", `${answer.json}\n`));
+element("save-json").addEventListener("click", async () => {
+  const found = await engine.ask({ kind: "advise", flags: flagsOf(), config: own?.text ?? "" });
+  if (found?.ok) download("advice.json", `${found.json}\n`);
+});
 addEventListener("hashchange", () => readLink() && changed());
 
 function readLink() {

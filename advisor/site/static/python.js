@@ -10,9 +10,10 @@ os.environ["FINETUNE_ADVISOR_DATA"] = "/data"
 sys.dont_write_bytecode = True
 sys.path.insert(0, "/engine")
 import gc
-gc.disable()
 from advisor.page import dropped
 from advisor.page.ask import ask
+gc.disable()
+gc.freeze()
 `;
 
 /** Loads Python and the engine. `files`: texts by path, or a promise of them; `options`: of loadPyodide. */
@@ -21,7 +22,7 @@ export async function startPython(loadPyodide, options, files) {
   python.FS.mkdirTree("/engine");
   addFiles(python, await files);
   python.runPython(START);
-  return { python, ask: python.globals.get("ask") };
+  return { python, ask: python.globals.get("ask"), tidy: () => python.runPython("gc.collect()") };
 }
 
 /** Puts further files of the engine beside those that are there. */

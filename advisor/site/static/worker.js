@@ -26,10 +26,12 @@ async function document(name) {
   return response.json();
 }
 
-const NEEDS_READERS = new Set(["check"]);
+const NEEDS_READERS = new Set(["check", "file"]);
 let engine = null;
 let readers = null;
 let mounted = false;
+let answers = 0;
+const EVERY = 10; // answers, after which what nobody holds any more is let go: while nobody waits
 
 async function answer(question, file) {
   if (NEEDS_READERS.has(question.kind)) {
@@ -62,6 +64,7 @@ self.onmessage = async ({ data: { number, question, file } }) => {
     found = { ok: false, error: `This question cannot be answered here (${lastLine(error)}).`, field: "", near: [] };
   }
   self.postMessage({ kind: "answer", number, answer: found });
+  if (++answers % EVERY === 0) setTimeout(() => engine.tidy());
 };
 
 try {
