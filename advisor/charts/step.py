@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum  # the same in every interpreter
 from typing import NamedTuple
 
 from advisor.answer import Advice, Candidate
@@ -94,7 +95,7 @@ def _listed(kinds: Sequence[str], alive: dict[str, int]) -> str:
 def _placed(curve: Sequence[Stretch]) -> list[Placed]:
     """Each phase in its share of the width, its parts by their layers."""
     phases = list(dict.fromkeys(one.phase for one in curve))
-    unit = (WIDTH - LEFT - RIGHT) / sum(SHARES[phase][0] for phase in phases)
+    unit = (WIDTH - LEFT - RIGHT) / fsum(SHARES[phase][0] for phase in phases)
     found, left = [], float(LEFT)
     for phase in phases:
         parts = [one for one in curve if one.phase == phase]
@@ -102,7 +103,7 @@ def _placed(curve: Sequence[Stretch]) -> list[Placed]:
         widths = [max(float(one.layers), _NARROWEST * layers) for one in parts]
         width = SHARES[phase][0] * unit
         for one, own in zip(parts, widths, strict=True):
-            right = left + own * width / sum(widths)
+            right = left + own * width / fsum(widths)
             found.append(Placed(one, left, right))
             left = right
     return found
