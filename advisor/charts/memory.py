@@ -14,7 +14,7 @@ from advisor.units import GIB, format_gib
 _BEYOND = 2.0
 """How many cards wide the axis may be, where that shows every method that fits."""
 MARKS: tuple[tuple[str, str], ...] = (("whisker", "low to high"), ("least", "least the method needs"))
-HATCHES: tuple[tuple[Verdict, str], ...] = (("tight", "only just fits"), ("does_not_fit", "does not fit"))
+HATCHES: tuple[tuple[Verdict, str], ...] = (("tight", "not sure to fit"), ("does_not_fit", "does not fit"))
 
 
 def memory_chart(advice: Advice) -> Chart:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum
+from math import fsum  # the same in every interpreter
 from typing import NamedTuple
 
 from advisor.answer import Advice, Candidate

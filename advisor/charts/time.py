@@ -35,7 +35,7 @@ def scaling_chart(advice: Advice) -> Chart | None:
     plans = [(_cards(one), one.plan) for one in advice.scaling]
     chosen = next((_cards(one) for one in advice.scaling if one.gpus == advice.gpu.gpus), None)
     method = DISPLAY[advice.recommendation.method]
-    if any(_time(one.plan) for one in advice.scaling):
+    if all(one.plan.time for one in advice.scaling if one.plan.verdict != "does_not_fit"):
         title = f"Time of the whole job by {method} on fewer and more cards."
         svg = _timed(title, advice, plans, chosen)
     else:
@@ -80,7 +80,7 @@ def _held(title: str, advice: Advice, plans: Sequence[tuple[str, Plan]], chosen:
     rows = []
     for name, plan in plans:
         needed = plan.memory.needed_bytes
-        figures = f"{format_gib(needed.likely)} GiB ({format_gib(needed.low)}–{format_gib(needed.high)})"
+        figures = f"{format_gib(needed.low)}–{format_gib(needed.high)} GiB"
         bar = (Segment("weights", needed.likely / GIB, f"{name}: {figures}"),)
         star = "★ " if name == chosen else ""
         label = f"{star}{name}: {verdict_text(advice, plan)}"

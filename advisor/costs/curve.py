@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from advisor.costs.estimation import step_memory
-from advisor.costs.memory import gradient_bytes, still_held
+from advisor.costs.memory import added, gradient_bytes, still_held
 from advisor.costs.micro_batches import MicroBatch, evaluating, worst
 from advisor.costs.moments import WEIGHTS, base_of, beginnings
 from advisor.costs.optimizer import temporary_bytes
@@ -32,7 +32,7 @@ from advisor.parameters.trained import trained_shapes
 from advisor.specs import GpuSpec, ModelSpec, Placement, Recipe, Workload
 from advisor.stacks import stack_for
 from advisor.tape.graph import CATEGORY_NAMES, GRADIENT
-from advisor.tape.program import PartMemory
+from advisor.tape.program import Bytes, PartMemory
 from advisor.terms import TermName
 
 Phase = Literal["load", "forward", "backward", "optimizer", "evaluation"]
@@ -98,15 +98,15 @@ def _recorded(
     program = step_program(m, computed, rows, tokens, "cuda", stack, padded=padded, capability=card, packed=packed)
     shape = (rows, tokens, computed.rank)
     segments = program.memory(*shape)
-    held = {**dict.fromkeys(CATEGORY_NAMES, 0), **static.blocks}
+    held = static.blocks
     if recipe.gradient_accumulation > 1:
-        held[TermName.GRADIENTS] += standing - segments[0].before[GRADIENT]
+        held = added(held, {TermName.GRADIENTS: standing - segments[0].before[GRADIENT]})
     outlives = stack.graph_outlives_step and engine is None
-    kept = {**held, TermName.SAVED_ACTIVATIONS: still_held(segments)} if outlives else held
+    kept = added(held, {TermName.SAVED_ACTIVATIONS: still_held(segments)}) if outlives else held
     found = _stretches(_points(segments, engine), program, shape, {"forward": kept, "backward": held})
     if not (recipe.optimizer_in_backward and engine is None):
         temporary = temporary_bytes(updated, recipe.optimizer) + beside
-        alive = {**static.blocks, TermName.GRADIENTS: gradients, TermName.TEMPORARIES: temporary}
+        alive = added(static.blocks, {TermName.GRADIENTS: gradients, TermName.TEMPORARIES: temporary})
         found.append(Stretch("optimizer", "the optimizer's step", 1, alive, alive))
     return found
 
@@ -121,32 +121,33 @@ def _points(segments: list[PartMemory], engine: Engine | None) -> list[Height]:
 def _stretches(
     points: Iterable[Height], program: StepProgram, shape: tuple[int, int, int], held: Mapping[str, Held]
 ) -> list[Stretch]:
-    """The points of a part together: the highest of its first layer that runs, and of its last."""
+    """The points of a part together: the highest as its first layers run, and as its last one does."""
     parts: dict[tuple[str, int], list[Height]] = {}
     for point in points:
         parts.setdefault((point.turn.part.phase, point.turn.part.place), []).append(point)
     found = []
-    for (phase, _), these in parts.items():
-        ends = []
-        for nth in (these[0].turn.nth, these[-1].turn.nth):
-            point = max((one for one in these if one.turn.nth == nth), key=_bytes_of)
-            what, moving = described(program, point, shape)
-            alive = dict(held[phase])
-            for term, size in (*zip(CATEGORY_NAMES, moving, strict=True), *_of_engine(point)):
-                alive[term] = alive.get(term, 0) + size
-            ends.append((what.partition(", ")[2], {term: size for term, size in alive.items() if size}))
-        (what, first), (_, last) = ends
-        layers = these[0].turn.part.copies
-        found.append(Stretch("forward" if phase == "forward" else "backward", what, layers, first, last))
+    for (name, _), these in parts.items():
+        phase: Phase = "forward" if name == "forward" else "backward"
+        last = [one for one in these if one.turn.nth == these[-1].turn.nth]
+        first = [one for one in these if one.turn.nth != these[-1].turn.nth] or last
+        begin, end = (max(some, key=_bytes_of) for some in (first, last))
+        what, moving = described(program, begin, shape)
+        ends = (_alive(held[phase], begin, moving), _alive(held[phase], end, described(program, end, shape)[1]))
+        found.append(Stretch(phase, what.partition(", ")[2], these[0].turn.part.copies, *ends))
     return found
+
+
+def _alive(held: Held, point: Height, moving: Bytes) -> Held:
+    """What is alive at a point, by term."""
+    found = added(held, dict(zip(CATEGORY_NAMES, moving, strict=True)))
+    found = added(found, {TermName.GATHERED: point.gathered, TermName.REDUCTION: point.reduction})
+    if (less := found[TermName.TEMPORARIES]) < 0:  # casts that autocast drops were counted as kept for backward
+        found = added(found, {TermName.SAVED_ACTIVATIONS: less, TermName.TEMPORARIES: -less})
+    return {term: size for term, size in found.items() if size}
 
 
 def _bytes_of(point: Height) -> int:
     return live_bytes(point) + point.gathered + point.reduction
-
-
-def _of_engine(point: Height) -> tuple[tuple[TermName, int], ...]:
-    return (TermName.GATHERED, point.gathered), (TermName.REDUCTION, point.reduction)
 
 
 def _load(m: ModelSpec, recipe: Recipe, placement: Placement, step: Iterable[Stretch]) -> list[Stretch]:
@@ -171,5 +172,4 @@ def _evaluation(m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, 
     stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
     card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
     found = step_memory(m, one, batch, stack, card, placement, evaluating=True)
-    held = {**found.static_blocks, **found.moving}
-    return [Stretch("evaluation", found.peak_at.partition(", ")[2], 1, held, held)]
+    return [Stretch("evaluation", found.peak_at.partition(", ")[2], 1, found.terms, found.terms)]

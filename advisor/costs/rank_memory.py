@@ -105,7 +105,7 @@ def _highest(
         peak_at=where,
         static=static.exact,
         static_blocks=static.blocks,
-        moving={term: size for term, size in terms.items() if term not in static.blocks},
+        moving=terms,
         at_most_bytes=max(0, most - max(sure, phases["optimizer"])),
         after_forward_bytes=base,
         after_backward_bytes=base + (0 if evaluating else gradients),
