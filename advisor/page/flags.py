@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from advisor.errors import BadValue, UnknownName
-from advisor.knobs import BY_NAME, KNOBS, Knob
+from advisor.knobs import BY_NAME, KNOBS, Knob, read_value
 
 SWITCHES = {"on": True, "off": False}
 NOT_ASKED = ("data", "data_columns", "tokenizer", "skip_bad_lines")
@@ -49,8 +49,16 @@ def texts_of(flags: Iterable[str]) -> dict[str, str]:
         knob = BY_NAME.get(name) or BY_NAME.get(name.removeprefix("no_"))
         if knob is None or knob.name in NOT_ASKED:
             continue
-        found[knob.name] = words[place + 1] if knob.kind != "bool" else "on" if knob.name == name else "off"
+        if knob.kind == "bool":
+            found[knob.name] = "on" if knob.name == name else "off"
+        else:
+            found[knob.name] = _chosen(knob, words[place + 1])
     return found
+
+
+def _chosen(knob: Knob, word: str) -> str:
+    """Of a choice the word that a page's list has, whatever alias was written."""
+    return str(read_value(knob.name, word)) if knob.kind == "choice" else word
 
 
 def command_of(values: Mapping[str, str | bool]) -> str:

@@ -167,6 +167,7 @@ def test_a_dropped_configuration_is_judged_in_memory() -> None:
     assert found["ok"], found
     assert found["verdict"].startswith("axolotl.yaml (Axolotl YAML): ")
     assert found["knobs"]["rank"] == "16"
+    assert found["knobs"]["optimizer"] == "adamw_foreach"  # as its list has it
     assert "/etc/passwd" not in found["knobs"].values()
     assert asked("advise", flags=found["knobs"])["ok"]
 

@@ -253,6 +253,7 @@ def test_a_file_of_500_mb_is_refused_at_once(page: Page) -> None:
         ("#v=1&model=llama-8b&gpu=24GB&nonsense=1&examples=3000", "does not know it: nonsense"),
         ("#%E0%A4%A&=&&v", "another version"),
         (f"#v=1&model={'x' * 3000}", "does not know it: model"),
+        ("#v=1&model=llama-8b&gpu=24GB&method=magic", "does not know its value: method"),
     ],
 )
 def test_an_address_with_nonsense_is_left_out_with_one_sentence(page: Page, fragment: str, said: str) -> None:

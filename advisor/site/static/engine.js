@@ -5,6 +5,7 @@ export class Engine {
   #asked = new Map(); // those with the worker, by number
   #waiting = new Map(); // the newest question of each kind
   #number = 0;
+  #again = false; // whether this worker took the place of one that failed
 
   /** `told`: called with {kind: "progress" | "ready" | "failed" | "reading", ...}. */
   constructor(told) {
@@ -46,7 +47,10 @@ export class Engine {
       this.#asked.get(data.number)?.resolve(data.answer);
       this.#asked.delete(data.number);
     } else {
-      if (data.kind === "ready") this.ready = true;
+      if (data.kind === "ready") {
+        this.ready = true;
+        data.again = this.#again;
+      }
       if (data.kind === "failed") return this.#failed(data.why);
       this.told(data);
     }
@@ -59,7 +63,9 @@ export class Engine {
     this.#worker.terminate();
     for (const one of this.#asked.values()) one.resolve({ ok: false, error: "The engine stopped at this question.", field: "", near: [] });
     this.#asked.clear();
-    if (had) this.#start(); // it ran out of memory, say: the next question gets a fresh one
-    else this.told({ kind: "failed", why });
+    if (had) {
+      this.#again = true; // it ran out of memory, say: the next question gets a fresh one
+      this.#start();
+    } else this.told({ kind: "failed", why });
   }
 }

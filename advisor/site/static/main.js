@@ -3,7 +3,7 @@ import { Combobox } from "./combobox.js";
 import { Engine } from "./engine.js";
 import { questionOf } from "./drop.js";
 import { addressOf, readAddress } from "./state.js";
-import { copyText, download, element, nextTask, put, show } from "./view.js";
+import { button, copyText, download, element, fileShown, nextTask, paragraph, put, show } from "./view.js";
 
 const TYPING_MS = 150; // from the last letter to the question
 const PAUSE_MS = 1000; // from the last letter until what is wrong is said
@@ -30,14 +30,19 @@ function later(name, wait, run) {
 
 // The question
 
+/** Puts texts into their inputs; the names of those that no choice of theirs is. */
 function setFlags(flags) {
+  const strange = [];
   for (const [name, value] of Object.entries(flags)) {
     const input = inputs.get(name);
     if (!input) continue;
-    if (input.tagName === "SELECT" && ![...input.options].some((option) => option.value === value)) input.value = "";
-    else input.value = value;
+    input.value = value;
+    if (input.value === value) continue;
+    input.value = ""; // a choice that is not in the list
+    strange.push(name);
   }
   if (flags.model) forgetOwn();
+  return strange;
 }
 
 function changed(wait = 0) {
@@ -87,39 +92,7 @@ async function askFile() {
   if (found === undefined) return;
   const place = element("file");
   if (!found.ok) return place.replaceChildren(paragraph(found.error, "problem"));
-  const parts = found.files.flatMap(({ name, text }, at) => {
-    const pre = document.createElement("pre");
-    pre.tabIndex = 0;
-    pre.setAttribute("aria-label", name);
-    const code = document.createElement("code");
-    code.id = `file-${at}`;
-    code.textContent = text;
-    pre.append(code);
-    return [heading(name), copyButton(code.id, name), pre];
-  });
-  place.replaceChildren(...parts, paragraph(`Start it with: ${found.run}`));
-}
-
-function paragraph(text, kind = "") {
-  const one = document.createElement("p");
-  one.textContent = text;
-  one.className = kind;
-  return one;
-}
-
-function heading(text) {
-  const one = document.createElement("h3");
-  one.textContent = text;
-  return one;
-}
-
-function copyButton(id, what) {
-  const one = document.createElement("button");
-  one.type = "button";
-  one.className = "copy";
-  one.dataset.copies = id;
-  one.textContent = `Copy ${what}`;
-  return one;
+  place.replaceChildren(...found.files.flatMap(fileShown), paragraph(`Start it with: ${found.run}`));
 }
 
 function showHints(hints) {
@@ -135,12 +108,9 @@ function showHints(hints) {
 function showSet(flags) {
   const names = Object.keys(flags).filter((name) => inputs.get(name).closest("#knobs"));
   const buttons = names.map((name) => {
-    const one = document.createElement("button");
-    one.type = "button";
-    one.className = "setting";
-    one.dataset.knobs = JSON.stringify({ [name]: "" });
-    one.textContent = `${name.replaceAll("_", " ")}: ${flags[name]} \u2715`;
-    one.setAttribute("aria-label", `${name.replaceAll("_", " ")} is ${flags[name]}: leave it open`);
+    const said = name.replaceAll("_", " ");
+    const one = button(`${said}: ${flags[name]} \u2715`, { knobs: JSON.stringify({ [name]: "" }) });
+    one.setAttribute("aria-label", `${said} is ${flags[name]}: leave it open`);
     return one;
   });
   element("set").hidden = !names.length;
@@ -175,12 +145,7 @@ function sayWrong(found, input) {
   show(`${input.name}-wrong`, found.error);
   const place = element(`${input.name}-wrong`);
   for (const near of found.near ?? []) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "setting";
-    button.dataset.knobs = JSON.stringify({ [input.name]: near });
-    button.textContent = near;
-    place.append(" ", button);
+    place.append(" ", button(near, { knobs: JSON.stringify({ [input.name]: near }) }));
   }
 }
 
@@ -206,11 +171,8 @@ async function dropped(file) {
   const verdict = paragraph(found.verdict, `verdict ${found.state}`);
   const body = document.createElement("div");
   body.innerHTML = found.html;
-  const take = document.createElement("button");
-  take.type = "button";
-  take.className = "setting";
-  take.dataset.knobs = JSON.stringify(found.knobs);
-  take.textContent = question.kind === "data" ? "Ask with these rows" : "Ask about this run";
+  const label = question.kind === "data" ? "Ask with these rows" : "Ask about this run";
+  const take = button(label, { knobs: JSON.stringify(found.knobs) });
   place.replaceChildren(verdict, take, body);
 }
 
@@ -282,7 +244,8 @@ function readLink() {
   show("notice", said);
   if (!Object.keys(flags).length && !said) return false;
   for (const input of inputs.values()) input.value = "";
-  setFlags(Object.keys(flags).length ? flags : usual);
+  const strange = setFlags(Object.keys(flags).length ? flags : usual);
+  if (strange.length) show("notice", `Left out of the link, as this page does not know its value: ${strange.join(", ")}.`);
   return true;
 }
 
@@ -297,7 +260,7 @@ function told(message) {
     performance.mark("ready");
     element("engine").hidden = true;
     document.body.classList.add("live");
-    ask();
+    if (!message.again) ask();
     keepOffline();
   } else giveUp(`The engine could not be started here, so this page shows one answer and cannot take another. ${message.why ?? ""}`);
 }

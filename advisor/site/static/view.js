@@ -55,3 +55,34 @@ export function download(name, text) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
+
+export function paragraph(text, kind = "") {
+  const one = document.createElement("p");
+  one.textContent = text;
+  one.className = kind;
+  return one;
+}
+
+/** A button that sets knobs or copies, as its data say. */
+export function button(label, data, kind = "setting") {
+  const one = document.createElement("button");
+  one.type = "button";
+  one.className = kind;
+  one.textContent = label;
+  Object.assign(one.dataset, data);
+  return one;
+}
+
+/** A file: its name, a button that copies it, its text. */
+export function fileShown({ name, text }, place) {
+  const title = document.createElement("h3");
+  title.textContent = name;
+  const code = document.createElement("code");
+  code.id = `file-${place}`;
+  code.textContent = text;
+  const pre = document.createElement("pre");
+  pre.tabIndex = 0;
+  pre.setAttribute("aria-label", name);
+  pre.append(code);
+  return [title, button(`Copy ${name}`, { copies: code.id }, "copy"), pre];
+}

@@ -61,6 +61,9 @@ self.onmessage = async ({ data: { number, question, file } }) => {
   try {
     found = await answer(question, file);
   } catch (error) {
+    if (error instanceof WebAssembly.RuntimeError || /fatal/i.test(String(error))) {
+      return self.postMessage({ kind: "failed", why: lastLine(error) }); // Python is gone: a new worker starts it again
+    }
     found = { ok: false, error: `This question cannot be answered here (${lastLine(error)}).`, field: "", near: [] };
   }
   self.postMessage({ kind: "answer", number, answer: found });
