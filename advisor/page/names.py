@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from advisor import catalog
 from advisor.catalog.gpus import reads_machine
 from advisor.catalog.listing import Listed, containing, listed_gpus, listed_models
-from advisor.errors import BadConfig, BadValue, InputError, SourceUnavailable, shown
+from advisor.errors import BadConfig, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture, shown
 from advisor.specs import GpuSpec, ModelSpec
 from advisor.units import format_count, format_gib
 
@@ -27,7 +27,7 @@ class Names:
     cards_with_at_least = staticmethod(catalog.cards_with_at_least)
 
     def find_model(self, text: str) -> ModelSpec:
-        """The model of this name or Hub id. Raises UnknownName, AmbiguousName or SourceUnavailable."""
+        """The model of this name or Hub id. Raises InputError or SourceUnavailable."""
         try:
             return catalog.find_model(text, offline=True, files=False)
         except SourceUnavailable as error:
@@ -35,6 +35,8 @@ class Names:
             raise SourceUnavailable(
                 f"{shown(text, 80)} is not in the catalog: drop its config.json here{sign}{kin}"
             ) from None
+        except UnsupportedArchitecture as error:  # a trace of it would be looked for by path
+            raise InputError(str(error)) from None
         except BadConfig as error:  # a text that ends like a file, say
             raise InputError(f"{error}; drop the file here") from None
 
