@@ -38,5 +38,6 @@ def _text_of(name: str) -> str:
         files = distribution(name).files or ()
     except PackageNotFoundError:
         files = ()
-    found = next((file for file in files if file.name.upper().startswith("LICENSE")), None)
+    beside = (file for file in files if any(part.endswith(".dist-info") for part in file.parts))
+    found = next((file for file in beside if file.name.upper().startswith("LICENSE")), None)
     return found.read_text() if found is not None else _NOT_HERE.format(name)

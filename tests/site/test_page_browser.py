@@ -125,6 +125,16 @@ def test_an_engine_that_does_not_start_leaves_the_first_answer(browser: Browser,
     page.context.close()
 
 
+def test_opened_as_a_file_it_says_what_is_missing(browser: Browser, files: dict[str, bytes], tmp_path: Path) -> None:
+    for name in ("index.html", "style.css", "plain.js", "main.js"):
+        (tmp_path / name).write_bytes(files[name])
+    page = opened(browser, (tmp_path / "index.html").as_uri())
+    page.wait_for_selector("#notice:visible")
+    assert "Opened as a file" in page.locator("#notice").inner_text()
+    assert page.locator("#verdict").inner_text().strip() == usual_verdict()
+    page.context.close()
+
+
 def test_every_change_answers_with_the_command_lines_bytes(page: Page) -> None:
     page.locator("#gpu").fill("rtx3090")
     answered(page, "--gpu rtx3090")

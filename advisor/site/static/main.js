@@ -53,7 +53,7 @@ async function ask() {
   const flags = flagsOf();
   history.replaceState(null, "", same(flags, usual) && !own ? location.pathname + location.search : addressOf(flags));
   showSet(flags);
-  if (!engine?.ready) return;
+  if (!engine?.ready) return void document.body.classList.toggle("stale", !same(flags, usual));
   element("answer").setAttribute("aria-busy", "true");
   const found = await engine.ask({ kind: "advise", whole: false, flags, config: own?.text ?? "" });
   if (found === undefined) return;
