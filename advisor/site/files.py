@@ -36,6 +36,7 @@ POLICY = "; ".join(
     )
 )
 """What the page may load, and from where: from its own place alone, and no code that stands in a document."""
+WRITER = "advise page"
 LIST = "files.json"
 """Which files are the page's; by it a folder is known as one that was written here."""
 TYPES = {
@@ -68,7 +69,9 @@ def page_files(runtime: Mapping[str, bytes]) -> dict[str, bytes]:
     kept = ["./", *sorted(name for name in files if name != "index.html")]
     worker = (_STATIC / "sw.js").read_text(encoding="utf-8")
     files["sw.js"] = _filled(worker, {"digest": f"advise-{digest}", "files": json.dumps(kept)}).encode()
-    files[LIST] = json.dumps({"version": advisor.__version__, "files": sorted((*files, LIST))}, indent=1).encode()
+    files[LIST] = json.dumps(
+        {"written_by": WRITER, "version": advisor.__version__, "files": sorted((*files, LIST))}, indent=1
+    ).encode()
     return dict(sorted(files.items()))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from advisor.errors import BadValue, SourceUnavailable
-from advisor.site.files import LIST
+from advisor.site.files import LIST, WRITER
 
 
 def save_page(files: Mapping[str, bytes], folder: str, force: bool = False) -> None:
@@ -25,9 +25,9 @@ def save_page(files: Mapping[str, bytes], folder: str, force: bool = False) -> N
         if others and not force:
             why = f"holds other files ({others[0]}, ...): name another folder, or add --force, which keeps them"
             raise BadValue("--to", folder, why)
-        if place in (Path.cwd(), *Path.cwd().parents):
+        if not others and place in (Path.cwd(), *Path.cwd().parents):
             raise BadValue("--to", folder, "the current folder is inside; name one of its own for the page")
-        _replace(place, files, others)
+        (_put_beside if others else _replace)(place, files)
     except OSError as error:
         raise SourceUnavailable(f"--to {folder}: cannot be written ({error.strerror or error})") from None
 
@@ -44,13 +44,14 @@ def _others(place: Path, folder: str) -> list[str]:
 def _of_page(place: Path) -> set[str]:
     """What the list of an earlier page names; none where there is no such list."""
     try:
-        found = json.loads((place / LIST).read_text(encoding="utf-8"))["files"]
+        listed = json.loads((place / LIST).read_text(encoding="utf-8"))
+        found = listed["files"] if listed["written_by"] == WRITER else []
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
 
 
-def _replace(place: Path, files: Mapping[str, bytes], others: list[str]) -> None:
+def _replace(place: Path, files: Mapping[str, bytes]) -> None:
     """Put a finished copy in the folder's place."""
     place.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
@@ -59,8 +60,6 @@ def _replace(place: Path, files: Mapping[str, bytes], others: list[str]) -> None
     try:
         for name, data in files.items():
             (draft / name).write_bytes(data)
-        for name in others:
-            _keep(place / name, draft / name)
         if place.exists():
             os.rename(place, old)
         try:
@@ -74,11 +73,18 @@ def _replace(place: Path, files: Mapping[str, bytes], others: list[str]) -> None
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _keep(source: Path, copy: Path) -> None:
-    """Another's file or folder, with everything in it, unless the page has one of that name."""
-    if copy.exists():
-        return
-    if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, copy, symlinks=True)
-    else:
-        shutil.copy2(source, copy, follow_symlinks=False)
+def _put_beside(place: Path, files: Mapping[str, bytes]) -> None:
+    """Put the page among files of others: all of it is written before the first file is renamed to its place."""
+    stale = _of_page(place) - files.keys()
+    draft = place / f".{uuid.uuid4().hex}.new"
+    draft.mkdir()
+    try:
+        for name, data in files.items():
+            (draft / name).write_bytes(data)
+        for name in files:
+            os.replace(draft / name, place / name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    for name in stale:
+        if os.path.basename(name) == name:
+            (place / name).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from advisor.page.trust import Published, distance, trust_html
 from advisor.site import runtime as of_runtime
 from advisor.site.beside import beside
 from advisor.site.engine import engine_text, readers_text
-from advisor.site.files import LIST, POLICY, TYPES, page_files
+from advisor.site.files import LIST, POLICY, TYPES, WRITER, page_files
 from advisor.site.folder import save_page
 from advisor.site.runtime import DIGESTS, runtime_files
 from advisor.site.server import PageServer
@@ -31,7 +31,11 @@ from advisor.site.server import PageServer
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = {name: name.encode() for name in DIGESTS}
 NAMES = ["index.html", "main.js", LIST]
-FILES = {"index.html": b"<!doctype html>", "main.js": b"1", LIST: json.dumps({"files": NAMES}).encode()}
+FILES = {
+    "index.html": b"<!doctype html>",
+    "main.js": b"1",
+    LIST: json.dumps({"written_by": WRITER, "files": NAMES}).encode(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +123,18 @@ def test_others_files_are_left_alone_and_kept(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").read_text() == "mine"
     assert (tmp_path / "folder" / "more.txt").read_text() == "more"
     assert (tmp_path / "index.html").read_bytes() == FILES["index.html"]
+    newer = {name: data for name, data in FILES.items() if name != "main.js"}
+    save_page(newer, str(tmp_path), force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["folder", "mine.txt", *newer])
+
+
+def test_a_list_of_somebody_else_is_no_page(tmp_path: Path) -> None:
+    (tmp_path / LIST).write_text(json.dumps({"files": [LIST, "mine.txt"]}))
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BadValue, match="holds other files"):
+        save_page(FILES, str(tmp_path))
+    save_page(FILES, str(tmp_path), force=True)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,9 +144,10 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     for place in (file, link):
         with pytest.raises(BadValue, match="is no folder"):
             save_page(FILES, str(place), force=True)
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(BadValue, match="current folder"):
-        save_page(FILES, ".", force=True)
+        save_page(FILES, ".")
     with pytest.raises(SourceUnavailable, match="cannot be written"):
         save_page(FILES, str(file / "below"))
     assert file.read_text() == "x"
