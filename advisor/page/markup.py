@@ -53,6 +53,13 @@ def setting(label: str, knobs: Mapping[str, str]) -> str:
     )
 
 
+def rule_button(code: str) -> str:
+    """A button that unfolds what a rule says."""
+    label = f"What rule {escape(code)} says"
+    shown = f'aria-expanded="false" aria-label="{label}"'
+    return f'<button type="button" class="code" data-rule="{escape(code)}" {shown}>{escape(code)}</button>'
+
+
 def copied(name: str, what: str) -> str:
     """A button that copies the text of the element of that name."""
     return f'<button type="button" class="copy" data-copies="{name}">Copy {escape(what)}</button>'

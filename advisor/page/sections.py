@@ -13,7 +13,7 @@ from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.charts import charts_of
 from advisor.costs.attention import attention_text
 from advisor.page.flags import texts_of
-from advisor.page.markup import bullets, folded, grid, linked, paragraph, section, setting
+from advisor.page.markup import bullets, folded, grid, linked, paragraph, rule_button, section, setting
 from advisor.recipes import flags_of
 from advisor.rules.wording import DISPLAY, FORMULA
 from advisor.units import format_gib, format_seconds
@@ -68,7 +68,7 @@ def reasons_html(reasons: Iterable[Reason]) -> str:
 
 
 def _origin(reason: Reason) -> str:
-    code = f' <span class="code">{escape(reason.code)}</span>' if reason.code.startswith("ADV") else ""
+    code = f" {rule_button(reason.code)}" if reason.code.startswith("ADV") else ""
     return code if reason.source == FORMULA else f'{code} <cite class="source">{linked(reason.source)}</cite>'
 
 

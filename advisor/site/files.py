@@ -69,9 +69,8 @@ def page_files(runtime: Mapping[str, bytes]) -> dict[str, bytes]:
     kept = ["./", *sorted(name for name in files if name != "index.html")]
     worker = (_STATIC / "sw.js").read_text(encoding="utf-8")
     files["sw.js"] = _filled(worker, {"digest": f"advise-{digest}", "files": json.dumps(kept)}).encode()
-    files[LIST] = json.dumps(
-        {"written_by": WRITER, "version": advisor.__version__, "files": sorted((*files, LIST))}, indent=1
-    ).encode()
+    listed = {"written_by": WRITER, "version": advisor.__version__, "files": sorted((*files, LIST))}
+    files[LIST] = json.dumps(listed, indent=1).encode()
     return dict(sorted(files.items()))
 
 

@@ -217,6 +217,15 @@ def test_what_would_make_it_fit_is_a_button(page: Page) -> None:
     assert page.evaluate("document.activeElement.id") == "verdict"
 
 
+def test_a_rule_is_unfolded_and_folded(page: Page) -> None:
+    button = page.get_by_role("button", name="What rule ADV003 says").first
+    button.click()
+    page.get_by_text("ADV003: ").first.wait_for()
+    assert "Source: " in page.locator(".rule").first.inner_text()
+    button.click()
+    page.locator(".rule").first.wait_for(state="detached")
+
+
 def test_a_point_of_the_frontier_is_pressed(page: Page) -> None:
     page.locator("#gpu").fill("80GB")
     answered(page, "--gpu 80GB")

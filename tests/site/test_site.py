@@ -30,12 +30,8 @@ from advisor.site.server import PageServer
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = {name: name.encode() for name in DIGESTS}
-NAMES = ["index.html", "main.js", LIST]
-FILES = {
-    "index.html": b"<!doctype html>",
-    "main.js": b"1",
-    LIST: json.dumps({"written_by": WRITER, "files": NAMES}).encode(),
-}
+LISTED = {"written_by": WRITER, "files": ["index.html", "main.js", LIST]}
+FILES = {"index.html": b"<!doctype html>", "main.js": b"1", LIST: json.dumps(LISTED).encode()}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 import { Combobox } from "./combobox.js";
 import { Engine } from "./engine.js";
 import { questionOf } from "./drop.js";
+import { toggleRule } from "./rule.js";
 import { addressOf, readAddress } from "./state.js";
 import { button, copyText, download, element, fileShown, nextTask, paragraph, put, show } from "./view.js";
 
@@ -204,9 +205,10 @@ function pressed(target) {
     element("verdict").focus();
     return true;
   }
+  const rule = target.closest("[data-rule]");
+  if (rule && engine?.ready) toggleRule(rule, (question) => engine.ask(question));
   const copy = target.closest("[data-copies]");
   if (copy) copyText(copy, copy.dataset.copies === "address" ? location.href : element(copy.dataset.copies).textContent);
-  return Boolean(copy);
 }
 
 document.addEventListener("click", ({ target }) => pressed(target));

@@ -10,9 +10,9 @@ os.environ["FINETUNE_ADVISOR_DATA"] = "/data"
 sys.dont_write_bytecode = True
 sys.path.insert(0, "/engine")
 import gc
+gc.disable() # the worker collects while nobody waits
 from advisor.page import dropped
 from advisor.page.ask import ask
-gc.disable()
 gc.freeze()
 `;
 
