@@ -1,0 +1,31 @@
+"""`advise mcp`: the tools for agents, over stdin and stdout."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from advisor.errors import InputError
+
+
+@click.command("mcp")
+@click.option("--folder", metavar="DIR", help="let agents name files in this folder: config.json, data, cards")
+@click.option("--text", "as_text", is_flag=True, help="answers as text, for clients that ignore structured content")
+def mcp(folder: str | None, as_text: bool) -> None:
+    """Serve agents by the Model Context Protocol (stdio): estimates, explanations, names.
+
+    Nothing of this machine is read, except for files in --folder. Needs `pip install 'finetune-advisor[mcp]'`.
+    """
+    from advisor.mcp.confined import Confined
+
+    try:
+        from advisor.mcp.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types", "anyio"):
+            raise
+        raise InputError("advise mcp needs a package: pip install 'finetune-advisor[mcp]'") from None
+    files = Confined(folder)
+    if files.folder is not None:
+        os.chdir(files.folder)  # whatever path is meant, it is one of this folder
+    serve(files, as_text)
