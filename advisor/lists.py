@@ -27,7 +27,9 @@ def _chosen(kind: str, rows: Sequence[Listed], words: tuple[str, ...]) -> list[L
     raise UnknownName(kind, " ".join(words), known, f"`advise {kind.lower()}s` lists all")
 
 
-def _print(kind: str, rows: Sequence[Listed], words: tuple[str, ...], as_json: bool, render: Callable[..., None]) -> None:
+def _print(
+    kind: str, rows: Sequence[Listed], words: tuple[str, ...], as_json: bool, render: Callable[..., None]
+) -> None:
     found = _chosen(kind, rows, words)
     if as_json:
         click.echo(json.dumps([row.document for row in found], indent=2))

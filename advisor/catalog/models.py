@@ -248,7 +248,7 @@ def adapter_base(text: str) -> str:
 
 
 def names_path(text: str) -> bool:
-    """Whether `text` can only be meant as a path: it is no listed name, no Hub id and no address on the Hub."""
+    """Whether `text` can only be meant as a path: no name, Hub id or address on the Hub looks like it."""
     label = _label(text)
     return _looks_like_path(label) or label.count("/") > 1 or "\\" in label
 

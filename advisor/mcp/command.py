@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -17,6 +18,8 @@ def mcp(folder: str | None, as_text: bool) -> None:
 
     Nothing of this machine is read, except for files in --folder. Needs `pip install 'finetune-advisor[mcp]'`.
     """
+    if sys.stdin is None:
+        raise InputError("advise mcp is started by a client, which speaks to it over stdin, and stdin is closed")
     from advisor.mcp.confined import Confined
 
     try:
@@ -28,4 +31,6 @@ def mcp(folder: str | None, as_text: bool) -> None:
     files = Confined(folder)
     if files.folder is not None:
         os.chdir(files.folder)  # whatever path is meant, it is one of this folder
+    if sys.stdin.isatty():
+        click.echo("advise mcp waits for a client on stdin; Ctrl-C ends it", err=True)
     serve(files, as_text)

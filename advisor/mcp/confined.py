@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor import catalog
+from advisor.catalog.entries import by_label
 from advisor.catalog.gpus import reads_machine
 from advisor.catalog.models import adapter_base, names_path
-from advisor.errors import BadConfig, InputError, SourceUnavailable, UnknownName, shown
+from advisor.errors import BadConfig, InputError, SourceUnavailable, UnknownName, UnsupportedArchitecture, shown
 from advisor.specs import GpuSpec, ModelSpec
 
 _FILES = ("data", "tokenizer")
@@ -17,14 +18,20 @@ _FILES = ("data", "tokenizer")
 
 
 class Names:
-    """The catalog without files: no path is opened, no driver and no network asked. See advice.catalogs.Catalog."""
+    """The catalog without files: no path is opened, no driver and no network asked. See advice.catalogs.Catalog.
+
+    With `cards`, cards may be files: for texts that were looked at before.
+    """
+
+    def __init__(self, cards: bool = False) -> None:
+        self._cards = cards
 
     model_entries = staticmethod(catalog.model_entries)
     cards_near = staticmethod(catalog.cards_near)
     cards_with_at_least = staticmethod(catalog.cards_with_at_least)
 
     def find_model(self, text: str) -> ModelSpec:
-        """The model of this name or Hub id. Raises UnknownName, AmbiguousName or SourceUnavailable."""
+        """The model of this name or Hub id. Raises InputError or SourceUnavailable."""
         try:
             return catalog.find_model(text, offline=True, files=False)
         except SourceUnavailable as error:
@@ -33,14 +40,21 @@ class Names:
                 f"{shown(text, 80)} is neither in the catalog nor in this machine's Hub cache: give its config.json "
                 f"as config{kin[1]}{kin[2]}"
             ) from None
-        except BadConfig as error:  # a text that ends like a file, say
+        except UnsupportedArchitecture as error:  # a trace of it would be looked for by path
             raise InputError(str(error)) from None
+        except UnknownName as error:
+            hint = "find_models_and_gpus lists names; or give the model's config.json as config"
+            raise UnknownName("model", text, (), hint, error.near) from None
 
     def find_gpus(self, text: str) -> tuple[GpuSpec, ...]:
         """The cards that a name or a size stands for. Raises InputError for what would ask this machine."""
-        if reads_machine(text):
+        if reads_machine(text) and not self._cards:
             raise _refused("gpu", text)
-        return catalog.find_gpus(text)
+        try:
+            return catalog.find_gpus(text)
+        except UnknownName as error:
+            hint = "find_models_and_gpus lists names, or give a size such as 24GB"
+            raise UnknownName("GPU", text, (), hint, error.near) from None
 
     def hub_id_of(self, name: str) -> str:
         """The Hub id of a name."""
@@ -80,14 +94,10 @@ class Confined:
         return found, True
 
     def _has(self, text: str) -> bool:
-        """Whether a name that no list has is something in the folder."""
-        if self.folder is None or "\0" in text:
+        """Whether a text that no list has is something in the folder."""
+        if self.folder is None or text.strip().lower() in by_label():
             return False
-        try:
-            catalog.find_model(text, offline=True, files=False)
-        except Exception:  # whatever it is: no name
-            return os.path.exists(os.path.join(self.folder, text))
-        return False
+        return os.path.exists(os.path.join(self.folder, text.strip()))
 
     def _model(self, text: str, base_of: str = "") -> str:
         """The config.json that a path means; of an adapter's folder, that of its base, or the base's name."""
@@ -123,6 +133,6 @@ def _refused(name: str, text: object) -> InputError:
         "gpu": "name a card or a size such as 24GB",
     }
     return InputError(
-        f"{name} {shown(text, 80)!r} would read a file of this machine, and the server was started without --folder: "
+        f"{name} {shown(text, 80)!r} would be read from this machine, and the server was started without --folder: "
         + instead.get(name, "describe the rows by examples, seq_len and mean_seq_len")
     )

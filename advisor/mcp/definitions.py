@@ -52,7 +52,11 @@ def tools(files: bool) -> tuple[Tool, ...]:
             "One part of the answer to the same question, in detail: where memory or time goes, the sources of its "
             "rule (or of a rule by code, with no question), the training script, the data file.",
             _object(
-                {"about": {"type": "string", "description": f"{', '.join(ABOUT)}, or a code: ADV003"}, **_bare(question), "part": {"type": "integer", "description": "of a long script"}},
+                {
+                    "about": {"type": "string", "description": f"{', '.join(ABOUT)}, or a code: ADV003"},
+                    **_bare(question),
+                    "part": {"type": "integer", "description": "of a long script"},
+                },
                 ("about",),
             ),
             {"type": "object", "required": ["about"]},

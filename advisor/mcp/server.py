@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,16 +20,17 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 
 from advisor import __version__
-from advisor.errors import AdvisorError, UnknownName, shown
+from advisor.command import EXIT_INTERRUPTED
+from advisor.errors import AdvisorError, UnknownName
 from advisor.mcp import resources
 from advisor.mcp.confined import Confined
 from advisor.mcp.definitions import ANNOTATIONS, Tool, tools
-from advisor.mcp.tools import Answered, call
+from advisor.mcp.tools import Answered, call, line_of
 
 INSTRUCTIONS = "Memory and time of fine-tuning jobs, computed on this machine before anything is rented or started."
-MOST_ERROR = 1_200
-"""Characters of an error."""
-_INTERRUPTED = 130
+STRUCTURED_SINCE = "2025-06-18"
+"""The first version of the protocol that has structured content; to older clients answers go as text."""
+_JSON = "application/json"
 
 
 def server_of(files: Confined, as_text: bool = False) -> Any:
@@ -40,37 +41,14 @@ def server_of(files: Confined, as_text: bool = False) -> Any:
         return types.ListToolsResult(tools=[_tool(one, as_text) for one in tools(files.folder is not None)])
 
     async def call_tool(context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
-        work = partial(_called, params.name, params.arguments or {}, files, as_text)
+        plain = as_text or context.protocol_version < STRUCTURED_SINCE
+        work = partial(_called, params.name, params.arguments or {}, files, plain)
         return await anyio.to_thread.run_sync(work, limiter=alone)
-
-    async def list_resources(context: Any, params: Any) -> types.ListResourcesResult:
-        rows = resources.FIXED.items()
-        return types.ListResourcesResult(
-            resources=[
-                types.Resource(name=path, uri=resources.SCHEME + path, description=text, mime_type="application/json")
-                for path, text in rows
-            ]
-        )
-
-    async def list_templates(context: Any, params: Any) -> types.ListResourceTemplatesResult:
-        rows = resources.TEMPLATES.items()
-        return types.ListResourceTemplatesResult(
-            resource_templates=[
-                types.ResourceTemplate(
-                    name=path.partition("/")[0],
-                    uri_template=resources.SCHEME + path,
-                    description=text,
-                    mime_type="application/json",
-                )
-                for path, text in rows
-            ]
-        )
 
     async def read_resource(context: Any, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         uri = str(params.uri)
-        with_error = partial(_or_refused, resources.read, uri)
-        text = await anyio.to_thread.run_sync(with_error, limiter=alone)
-        contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
+        text = await anyio.to_thread.run_sync(partial(_or_refused, resources.read, uri), limiter=alone)
+        contents = types.TextResourceContents(uri=uri, mime_type=_JSON, text=text)
         return types.ReadResourceResult(contents=[contents])
 
     return Server(
@@ -79,12 +57,30 @@ def server_of(files: Confined, as_text: bool = False) -> Any:
         instructions=INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
-        on_list_resources=list_resources,
-        on_list_resource_templates=list_templates,
+        on_list_resources=_list_resources,
+        on_list_resource_templates=_list_templates,
         on_read_resource=read_resource,
         on_list_prompts=_list_prompts,
         on_get_prompt=_get_prompt,
     )
+
+
+async def _list_resources(context: Any, params: Any) -> types.ListResourcesResult:
+    rows = [
+        types.Resource(name=path, uri=resources.SCHEME + path, description=text, mime_type=_JSON)
+        for path, text in resources.FIXED.items()
+    ]
+    return types.ListResourcesResult(resources=rows)
+
+
+async def _list_templates(context: Any, params: Any) -> types.ListResourceTemplatesResult:
+    rows = [
+        types.ResourceTemplate(
+            name=path.partition("/")[0], uri_template=resources.SCHEME + path, description=text, mime_type=_JSON
+        )
+        for path, text in resources.TEMPLATES.items()
+    ]
+    return types.ListResourceTemplatesResult(resource_templates=rows)
 
 
 async def _list_prompts(context: Any, params: Any) -> types.ListPromptsResult:
@@ -117,7 +113,7 @@ def _called(name: str, arguments: dict[str, Any], files: Confined, as_text: bool
     try:
         answer = call(name, arguments, files)
     except AdvisorError as error:
-        return _result(_line(error), is_error=True)
+        return _result(line_of(error), is_error=True)
     except Exception as error:  # a bug here must not end the conversation
         return _result(f"{name} failed ({type(error).__name__}): a bug in finetune-advisor", is_error=True)
     return _result(answer.record.model_dump_json()) if as_text else _structured(answer)
@@ -133,10 +129,6 @@ def _result(text: str, is_error: bool = False) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=is_error)
 
 
-def _line(error: AdvisorError) -> str:
-    return shown(error, MOST_ERROR)
-
-
 def _or_refused(read: Any, given: Any) -> str:
     """What `read` gives. Raises the protocol's own error, with our line."""
     try:
@@ -146,7 +138,7 @@ def _or_refused(read: Any, given: Any) -> str:
 
 
 def _refusal(error: AdvisorError) -> MCPError:
-    return MCPError(types.INVALID_PARAMS, _line(error))
+    return MCPError(types.INVALID_PARAMS, line_of(error))
 
 
 @asynccontextmanager
@@ -172,11 +164,12 @@ def _parse_error(error: Exception) -> types.JSONRPCError:
     """The answer to a line that could not be read, to its id if that can be told."""
     identity: Any = None
     try:
-        identity = json.loads(error.errors()[0]["input"])["id"]  # type: ignore[attr-defined]
+        said = error.errors()[0]["input"]  # type: ignore[attr-defined]
+        identity = (json.loads(said) if isinstance(said, str) else said)["id"]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError):
         pass
     known = identity if isinstance(identity, str | int) and not isinstance(identity, bool) else None
-    what = types.ErrorData(code=types.PARSE_ERROR, message="not a message: it is no JSON, or nested too deeply")
+    what = types.ErrorData(code=types.PARSE_ERROR, message="no message of JSON-RPC, or nested too deeply")
     return types.JSONRPCError(jsonrpc="2.0", id=known, error=what)
 
 
@@ -187,9 +180,12 @@ async def _serve(server: Any) -> None:
 
 def serve(files: Confined, as_text: bool) -> None:
     """Serve over this process's stdin and stdout, until stdin closes."""
+    gc.enable()  # the command line switches it off for its one answer
     # A thread waits for stdin, and nothing can wake it: after Ctrl-C there is nothing to wait for.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
     try:
         anyio.run(_serve, server_of(files, as_text))
     except* (BrokenPipeError, anyio.BrokenResourceError):  # the client is gone
-        sys.stderr.close()
+        pass
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -10,7 +10,8 @@ from advisor.advice.advise import advise
 from advisor.advice.brief import Brief, brief
 from advisor.answer import Advice
 from advisor.catalog.config_json import model_from_config
-from advisor.errors import BadValue, InputError, UnknownName, shown
+from advisor.catalog.models import names_path
+from advisor.errors import AdvisorError, BadValue, InputError, UnknownName, shown
 from advisor.frozen import Frozen
 from advisor.knobs import BY_NAME
 from advisor.mcp.confined import Confined, Names
@@ -18,10 +19,11 @@ from advisor.mcp.definitions import ADVISE, EXPLAIN, FIND
 from advisor.mcp.explained import ABOUT, explained, rule_part
 from advisor.mcp.found import find
 from advisor.rules import RULES
+from advisor.specs import ModelSpec
 from advisor.units import format_seconds
 
-_MOST_KEYS = 200
-_NAMES = Names()
+MOST_ERROR = 1_200
+"""Characters of an error."""
 
 
 class Answered(NamedTuple):
@@ -45,6 +47,11 @@ def call(tool: str, arguments: Mapping[str, Any], files: Confined) -> Answered:
     raise UnknownName("tool", str(tool), (ADVISE, EXPLAIN, FIND))
 
 
+def line_of(error: AdvisorError) -> str:
+    """What the agent reads of an error: one printable line."""
+    return shown(error, MOST_ERROR)
+
+
 def _explain(arguments: dict[str, Any], files: Confined) -> Answered:
     """A part of an answer, or a rule by its code."""
     about, part = arguments.pop("about", None), arguments.pop("part", 1)
@@ -66,21 +73,23 @@ def _advice(arguments: Mapping[str, Any], files: Confined) -> Advice:
     if knobs.get("gpu") is None:
         raise InputError("no gpu given, for example rtx4090, or a size such as 24GB")
     if config is not None:
-        name = knobs.pop("model", None)
-        knobs, _ = files.allowed(knobs)
-        return advise(_own_model(config, name), knobs.pop("gpu"), catalog=_NAMES if files.folder is None else catalog, **knobs)
-    if knobs.get("model") is None:
+        model: Any = _own_model(config, knobs.pop("model", None))
+        knobs, is_file = files.allowed(knobs)
+    elif knobs.get("model") is None:
         raise InputError("no model given: a name such as qwen3-8b, or the model's config.json as config")
-    knobs, is_file = files.allowed(knobs)
-    return advise(knobs.pop("model"), knobs.pop("gpu"), catalog=catalog if is_file else _NAMES, **knobs)
+    else:
+        knobs, is_file = files.allowed(knobs)
+        model = knobs.pop("model")
+    known = catalog if is_file else Names(cards=files.folder is not None)
+    return advise(model, knobs.pop("gpu"), catalog=known, **knobs)
 
 
-def _own_model(config: object, name: object) -> Any:
-    """The model that an inline config.json describes."""
+def _own_model(config: object, name: object) -> ModelSpec:
+    """The model that an inline config.json describes, by the name that was given for it."""
     if not isinstance(config, dict):
         raise BadValue("config", config, "must be the object that a config.json holds")
-    if name is not None and not isinstance(name, str):
-        raise BadValue("model", name, "must be text")
+    if name is not None and (not isinstance(name, str) or names_path(name)):
+        raise BadValue("model", name, "must be a name beside config, not a path")
     return model_from_config(config, shown(name or "config", 60), "config")
 
 
