@@ -91,7 +91,7 @@ class Confined:
         if not isinstance(model, str) or not (names_path(model) or self._has(model)):
             return found, False
         found["model"] = self._model(model)
-        return found, True
+        return found, os.path.isabs(found["model"])
 
     def _has(self, text: str) -> bool:
         """Whether a text that no list has is something in the folder."""

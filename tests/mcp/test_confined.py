@@ -53,6 +53,9 @@ def test_models_of_the_folder_are_read(folder: Path, model: str) -> None:
 
 def test_an_adapter_of_a_named_base_is_answered_for_that(folder: Path) -> None:
     assert ask(Confined(str(folder)), model="base")["model"] == "openai-community/gpt2"
+    (folder / "base" / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2x"}')
+    with pytest.raises(InputError, match="unknown model 'gpt2x'"):
+        ask(Confined(str(folder)), model="base")
 
 
 OUTSIDE = (
