@@ -16,7 +16,7 @@ from advisor.errors import InputError
 def mcp(folder: str | None, as_text: bool) -> None:
     """Serve agents by the Model Context Protocol (stdio): estimates, explanations, names.
 
-    Nothing of this machine is read, except for files in --folder. Needs `pip install 'finetune-advisor[mcp]'`.
+    No network, and agents can name no file but those in --folder. Needs `pip install 'finetune-advisor[mcp]'`.
     """
     if sys.stdin is None:
         raise InputError("advise mcp is started by a client, which speaks to it over stdin, and stdin is closed")
