@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from advisor.errors import UnknownName
 
 if TYPE_CHECKING:
+    from advisor.catalog.listing import Listed
     from advisor.catalog.trainers import Preset
 
 
-class _Row(NamedTuple):
-    """One thing of a list: its names, what else a filter may look at, and what it is in JSON."""
+def _chosen(kind: str, rows: Sequence[Listed], words: tuple[str, ...]) -> list[Listed]:
+    """The rows that contain every word. Raises UnknownName when none does."""
+    from advisor.catalog.listing import containing
 
-    item: Any
-    names: tuple[str, ...]
-    more: str
-    document: dict[str, Any]
-
-
-def _squashed(text: str) -> str:
-    return re.sub(r"[\s_-]+", "", text.lower())
-
-
-def _chosen(kind: str, rows: Iterable[_Row], words: tuple[str, ...]) -> list[_Row]:
-    """The rows that contain every word as it is written; if there are none, whatever the dashes and spaces.
-
-    Capitals do not matter. Raises UnknownName when no row contains them.
-    """
-    rows = list(rows)
-    for spelled in (str.lower, _squashed):
-        wanted = [spelled(word) for word in words]
-        texts = (" ".join(map(spelled, (*row.names, row.more))) for row in rows)
-        found = [row for row, text in zip(rows, texts, strict=True) if all(word in text for word in wanted)]
-        if found:
-            return found
+    found = containing(rows, words)
+    if found:
+        return found
     known = [name for row in rows for name in row.names]
     raise UnknownName(kind, " ".join(words), known, f"`advise {kind.lower()}s` lists all")
 
 
-def _print(kind: str, rows: Iterable[_Row], words: tuple[str, ...], as_json: bool, render: Callable[..., None]) -> None:
+def _print(
+    kind: str, rows: Sequence[Listed], words: tuple[str, ...], as_json: bool, render: Callable[..., None]
+) -> None:
     found = _chosen(kind, rows, words)
     if as_json:
         click.echo(json.dumps([row.document for row in found], indent=2))
@@ -65,19 +49,10 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
 
     Ids of mirrors (unsloth/...), of stored copies (-GPTQ) and of variants (-Instruct) are understood, but not listed.
     """
-    from advisor.catalog import model_entries
+    from advisor.catalog.listing import listed_models
     from advisor.render.answer import render_models
 
-    rows = (
-        _Row(
-            (entry.name, entry.parameters, entry.hub_id, (*entry.aliases, *entry.bare)),
-            entry.labels,
-            "",
-            entry._asdict(),
-        )
-        for entry in model_entries()
-    )
-    _print("model", rows, words, as_json, render_models)
+    _print("model", listed_models(), words, as_json, render_models)
 
 
 @click.command()
@@ -85,22 +60,10 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
 @_json
 def gpus(words: tuple[str, ...], as_json: bool) -> None:
     """List the cards of the catalog, or those that contain every word of FILTER, such as: hopper, 24gb, mi300."""
-    from advisor.catalog import all_gpus, gpu_aliases
+    from advisor.catalog.listing import listed_gpus
     from advisor.render.answer import render_gpus
 
-    aliases: dict[str, list[str]] = {}
-    for alias, name in gpu_aliases().items():
-        aliases.setdefault(name, []).append(alias)
-    rows = (
-        _Row(
-            card,
-            (card.name, *aliases.get(card.name, ())),
-            f"{card.generation} {card.marketed_gb:g}gb",
-            {**dict(card), "aliases": aliases.get(card.name, [])},
-        )
-        for card in all_gpus()
-    )
-    _print("GPU", rows, words, as_json, render_gpus)
+    _print("GPU", listed_gpus(), words, as_json, render_gpus)
 
 
 @click.command()
@@ -108,24 +71,11 @@ def gpus(words: tuple[str, ...], as_json: bool) -> None:
 @_json
 def rules(words: tuple[str, ...], as_json: bool) -> None:
     """List the rules in the order in which they are evaluated, or those that contain every word of FILTER."""
+    from advisor.catalog.listing import Listed
     from advisor.render.answer import render_rules
     from advisor.rules import RULES
 
-    rows = (
-        _Row(
-            rule,
-            (rule.code,),
-            f"{rule.kind} {rule.title}",
-            {
-                "code": rule.code,
-                "kind": rule.kind,
-                "title": rule.title,
-                "explanation": rule.explanation.strip(),
-                "sources": rule.sources,
-            },
-        )
-        for rule in RULES
-    )
+    rows = [Listed(rule, (rule.code,), f"{rule.kind} {rule.title}", rule.document) for rule in RULES]
     _print("rule", rows, words, as_json, render_rules)
 
 
@@ -140,15 +90,16 @@ def _complete_trainers(context: click.Context, parameter: click.Parameter, typed
 @_json
 def trainers(words: tuple[str, ...], as_json: bool) -> None:
     """List the trainers that contain every word of FILTER; by its name, what one sets and where its code says so."""
+    from advisor.catalog.listing import Listed
     from advisor.catalog.trainers import all_trainers, trainer_named
     from advisor.render.trainers import render_trainer, render_trainers
 
     presets = all_trainers()
     named = [preset for preset in presets if len(words) == 1 and preset.name == trainer_named(words[0])]
-    rows = (
-        _Row(preset, (preset.name,), preset.title, preset.model_dump(mode="json") if as_json else {})
+    rows = [
+        Listed(preset, (preset.name,), preset.title, preset.model_dump(mode="json") if as_json else {})
         for preset in named or presets
-    )
+    ]
     if named and not as_json:
         render_trainer(named[0], *_stack_of(named[0]), sys.stdout)
     else:

@@ -134,6 +134,12 @@ def other_sizes(text: str) -> tuple[tuple[str, GpuSpec], ...]:
     return tuple(found.values())
 
 
+def reads_machine(text: str) -> bool:
+    """Whether `--gpu TEXT`, after its number of cards, asks this machine: its driver, or one of its files."""
+    wanted = several(text)[1].strip().lower()
+    return wanted == "auto" or wanted.endswith(_FILE_SUFFIXES)
+
+
 def find_gpus(text: str) -> tuple[GpuSpec, ...]:
     """The cards that `--gpu TEXT` means: one by name, alias, file or 'auto'; all of a size for "24GB".
 

@@ -1,7 +1,8 @@
 """Models by name, by file or from the Hub: what `--model` was given, as a ModelSpec.
 
 A name that the catalog lists wins over a folder of that name, a folder or file over what a name may be read as
-(`matching`), and a derivative's own config.json over that of the model which it is named after.
+(`matching`), and a derivative's own config.json over that of the model which it is named after. Without `files` no
+text is a path: what a stranger typed neither opens a file of this machine nor tells whether there is one.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ class Source(NamedTuple):
     """It is the catalog's: how the name was read."""
 
 
-def find_model(text: str, *, offline: bool = False) -> ModelSpec:
+def find_model(text: str, *, offline: bool = False, files: bool = True) -> ModelSpec:
     """The model that `text` names: catalog name, alias or Hub id; path of a config.json or its folder; Hub id.
 
-    Capitals do not matter in names. With `offline` the Hub is not asked beyond its local cache.
+    Capitals do not matter in names. With `offline` the Hub is not asked beyond its local cache; without `files` no
+    path is read.
     Raises UnknownName, AmbiguousName, BadConfig, UnsupportedArchitecture or SourceUnavailable.
     """
     expect("model", text, str)
-    source = find_source(text, offline=offline)
+    source = find_source(text, offline=offline, files=files)
     if source.match is None:
         return model_from_config(source.config, source.name, source.place)
     found = _catalog_model(source.name, _variant(source.match))
@@ -67,12 +69,14 @@ def find_model(text: str, *, offline: bool = False) -> ModelSpec:
     return found.model_copy(update={"checkpoint": found.checkpoint.model_copy(update={"original": original})})
 
 
-def find_source(text: str, *, offline: bool = False) -> Source:
+def find_source(text: str, *, offline: bool = False, files: bool = True) -> Source:
     """The config.json of the model that `text` names, of whatever architecture. Raises as `find_model`."""
     label = _label(text)
     match = listed(label)
     if match is not None:
         return _of_catalog(match)
+    if not files:
+        return _by_name(label, offline)
     path = _config_path(label)
     if path is not None:
         return Source(read_config(path), _name_of(path), shown(path), path)
@@ -137,14 +141,14 @@ def _kin(label: str) -> tuple[str, ...]:
     return nearest_kin(label.rpartition("/")[2], {entry.name: entry.parameters for entry in model_entries()})
 
 
-def hub_id_of(name: str) -> str:
+def hub_id_of(name: str, *, files: bool = True) -> str:
     """What a script loads for the model that a user called `name`.
 
     A Hub id or a path stays the one that was asked for (an -Instruct variant is not replaced by its base model); a
     short name gives the id that it spells, or the catalog's; what the catalog does not know is returned unchanged.
     """
     label = _label(name)
-    match, base = _match_of(label)
+    match, base = _match_of(label, files)
     if match is None:
         return base or label
     if match.bare and match.base == label.lower():
@@ -159,10 +163,10 @@ def hub_id_of(name: str) -> str:
     return spelled_id(match)
 
 
-def remarks_on(text: str, model: str) -> tuple[str, ...]:
+def remarks_on(text: str, model: str, *, files: bool = True) -> tuple[str, ...]:
     """What to say about how `text` was read, when the answer is about the `model` of that name."""
     label = _label(text)
-    match, base = _match_of(label)
+    match, base = _match_of(label, files)
     if base:
         return (f"{shown(label)} holds an adapter: answered for its base {shown(base)}.",)
     if match is None or match.entry.name != model.partition(" (")[0]:
@@ -172,14 +176,14 @@ def remarks_on(text: str, model: str) -> tuple[str, ...]:
     return remarks(match, _file(match.entry.name).get("kin", {}))
 
 
-def _match_of(label: str) -> tuple[Match | None, str]:
+def _match_of(label: str, files: bool) -> tuple[Match | None, str]:
     """The model of the catalog that a text means, if it is no file; of an adapter's folder, its base."""
     try:
         match = listed(label)
         if match is not None:
             return match, ""
-        base = adapter_base(label)
-        if base or _config_path(label) is not None:
+        base = adapter_base(label) if files else ""
+        if base or (files and _config_path(label) is not None):
             return None, base
         return _matched(label), ""
     except InputError:
@@ -241,6 +245,12 @@ def adapter_base(text: str) -> str:
 
     base = read_config(Path(file)).get("base_model_name_or_path")
     return base.strip() if isinstance(base, str) and base.strip() != text else ""
+
+
+def names_path(text: str) -> bool:
+    """Whether `text` can only be meant as a path: no name, Hub id or address on the Hub looks like it."""
+    label = _label(text)
+    return _looks_like_path(label) or label.count("/") > 1 or "\\" in label
 
 
 def _looks_like_path(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from advisor.answer import Candidate, Reason, TrainerChoice
 from advisor.knobs import Question
@@ -105,3 +105,14 @@ class Rule(NamedTuple):
     def title(self) -> str:
         """The first line of its explanation."""
         return self.explanation.strip().partition("\n")[0].rstrip(".")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What it is in JSON."""
+        return {
+            "code": self.code,
+            "kind": self.kind,
+            "title": self.title,
+            "explanation": self.explanation.strip(),
+            "sources": self.sources,
+        }
