@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 from advisor.errors import UnknownName
 from advisor.frozen import Frozen, Range
 from advisor.interval import Interval
+from advisor.notebooks import Shown
 from advisor.specs import (
     Evidence,
     MemoryEstimate,
@@ -218,7 +219,7 @@ class TowerUse(Frozen):
     image_tokens: int  # of a row; 0 for rows of text
 
 
-class Advice(Frozen):
+class Advice(Frozen, Shown):
     """The whole answer."""
 
     schema_version: Literal[1] = 1

@@ -11,9 +11,12 @@ from functools import partial
 from html import escape
 from typing import NamedTuple
 
+from advisor.charts.axes import Format, log_axis
+from advisor.charts.chart import Chart
+from advisor.charts.plots import Point, curves, scatter, strips
+from advisor.charts.style import METHOD_COLORS, STYLE
 from advisor.specs import METHODS
 from advisor.units import GIB, format_seconds
-from calibrate import svg
 from calibrate.attention_show import AttentionTable, attention_html
 from calibrate.checks import is_worst, marks_of
 from calibrate.measurement import Comparison
@@ -22,24 +25,16 @@ from calibrate.records_show import beyond_one_step, gib, label, percent, seconds
 from calibrate.residuals import PEAK, RESERVED, STEP, by_method, errors, spread
 
 NOTHING = "There are no records yet. Run calibrate --method all to measure some."
-COLOURS = {"full": "#555555", "lora": "#1f77b4", "dora": "#d1495b", "qlora": "#2a9d8f", "qdora": "#e08e1b"}
-STYLE = """
-:root{color-scheme:light dark;--ink:#222;--line:#bbb;--page:#fff}
-@media (prefers-color-scheme:dark){:root{--ink:#ddd;--line:#555;--page:#161616}}
+PAGE = """
+:root{color-scheme:light dark;--ink:#222;--page:#fff}
+@media (prefers-color-scheme:dark){:root{--ink:#ddd;--page:#161616}}
 body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:70rem;margin:1.5rem auto;
 padding:0 1rem}
-figure{display:inline-block;width:min(100%,27rem);margin:0 1rem 1rem 0}figcaption{font-size:13px}
-svg{width:100%;height:auto}text{font-size:11px;fill:var(--ink)}text.x{text-anchor:middle}text.y{text-anchor:end}
-.frame{fill:none;stroke:var(--line)}.tick,.equal{stroke:var(--line)}circle{fill-opacity:.75}
-polyline{fill:none;stroke-width:1.5}.dashed{stroke-dasharray:5 4}
+.pictures{display:flex;flex-wrap:wrap;gap:0 2rem}.pictures>*{flex:1 1 20rem}
 table{border-collapse:collapse;font-size:13px}td,th{padding:.15rem .6rem;text-align:right}
 td:nth-child(-n+3),th:nth-child(-n+3),td:last-child,th:last-child{text-align:left}tr.bad td{font-weight:bold}
-.key span{margin-right:1rem;white-space:nowrap}
-""" + "".join(
-    f"circle.{name}{{fill:{color}}}polyline.{name}{{stroke:{color}}}.key .{name}::before{{content:'\\25cf ';"
-    f"color:{color}}}"
-    for name, color in COLOURS.items()
-)
+.key{background:none}.key span{margin-right:1rem;white-space:nowrap}
+""" + "".join(f".key .{name}::before{{content:'\\25cf ';color:var(--advisor-{name})}}" for name in METHOD_COLORS)
 
 
 def report_html(records: Sequence[Comparison], attention: Iterable[AttentionTable] = ()) -> str:
@@ -49,7 +44,7 @@ def report_html(records: Sequence[Comparison], attention: Iterable[AttentionTabl
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Predicted and measured fine-tuning steps</title><style>{STYLE}</style></head>\n"
+        f"<title>Predicted and measured fine-tuning steps</title><style>{STYLE}{PAGE}</style></head>\n"
         f"<body><h1>Predicted and measured fine-tuning steps</h1>\n{body}</body></html>\n"
     )
 
@@ -60,10 +55,11 @@ def _sections(records: Sequence[Comparison]) -> Iterator[str]:
         device = record.environment.device
         devices.setdefault(device.signature if device is not None else record.source, []).append(record)
     if devices:
-        yield '<p class="key">' + "".join(f'<span class="{name}">{name}</span>' for name in METHODS) + "</p>\n"
+        names = "".join(f'<span class="{name}">{name}</span>' for name in METHODS)
+        yield f'<p class="advisor-answer key">{names}</p>\n'
     for name, group in devices.items():
         yield f"<h2>{escape(name)}</h2>\n{_software(group)}{_in_short(group)}"
-        yield from _pictures(group)
+        yield f'<div class="pictures">{"".join(chart.html() for chart in _pictures(group))}</div>'
         yield _table(group)
 
 
@@ -85,12 +81,15 @@ def _in_short(group: Sequence[Comparison]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>\n" if lines else ""
 
 
-def _pictures(group: Sequence[Comparison]) -> Iterator[str]:
+def _pictures(group: Sequence[Comparison]) -> Iterator[Chart]:
     for figure in _FIGURES:
         points = list(_points(group, figure))
         if points:
-            picture = svg.scatter(points, f"predicted{figure.unit}", f"measured{figure.unit}", figure.write)
-            yield _figure(picture, f"{figure.title}: each burst, predicted and measured")
+            title = f"{figure.title}: each burst, predicted and measured."
+            axes = (f"predicted{figure.unit}", f"measured{figure.unit}")
+            picture = scatter(title, points, *axes, figure.write)
+            cells = tuple((*one.text.split(": "), f"{one.x:,.4g}", f"{one.y:,.4g}") for one in points)
+            yield Chart(figure.field, title, picture, ("burst", "error", *axes), cells)
         groups = {
             method: [
                 (error, f"{label(one)}: {percent(error, 2)}")
@@ -100,8 +99,10 @@ def _pictures(group: Sequence[Comparison]) -> Iterator[str]:
             for method in by_method(group, figure.field)
         }
         if groups:
-            picture = svg.strips(groups, "error", partial(percent, digits=figure.digits), figure.least_error)
-            yield _figure(picture, f"{figure.title}: error of the prediction by method")
+            title = f"{figure.title}: error of the prediction by method."
+            picture = strips(title, groups, "error", partial(percent, digits=figure.digits), figure.least_error)
+            rows = tuple((text, method) for method, found in groups.items() for _, text in found)
+            yield Chart(f"{figure.field}-errors", title, picture, ("burst and error", "method"), rows)
     yield from _curves(group)
 
 
@@ -112,7 +113,7 @@ class _Figure(NamedTuple):
     title: str
     unit: str
     scale: float
-    write: svg.Format
+    write: Format
     digits: int
     least_error: float
 
@@ -123,15 +124,15 @@ _FIGURES = (
 )
 
 
-def _points(group: Iterable[Comparison], figure: _Figure) -> Iterator[svg.Point]:
+def _points(group: Iterable[Comparison], figure: _Figure) -> Iterator[Point]:
     for one in group:
         error = one.error_of(figure.field)
         if error is not None:
             x, y = (getattr(side, figure.field) / figure.scale for side in (one.predicted, one.measured))
-            yield svg.Point(x, y, one.method, f"{label(one)}: {percent(error, 2)}")
+            yield Point(x, y, one.method, f"{label(one)}: {percent(error, 2)}")
 
 
-def _curves(group: Sequence[Comparison]) -> Iterator[str]:
+def _curves(group: Sequence[Comparison]) -> Iterator[Chart]:
     """For each model, with and without checkpointing: step time over tokens per step, one line per method."""
     models: dict[tuple[str, str, bool], list[Comparison]] = {}
     for one in group:
@@ -145,19 +146,22 @@ def _curves(group: Sequence[Comparison]) -> Iterator[str]:
         predicted = [(m, True, _line(records, m, _predicted_s)) for m in METHODS]
         series = [one for one in (*measured, *predicted) if len(one[2]) > 1 or (one[2] and not one[1])]
         times = [point.y for _, _, points in series for point in points]
-        picture = svg.curves(
-            series,
-            svg.log_axis([float(_tokens(one)) for one in records], "tokens per step", lambda v: f"{v:g}"),
-            svg.log_axis(times, "step", format_seconds),
-        )
         way = "with" if checkpointing else "without"
         dashed = "; dashed: predicted" if any(one[1] for one in series) else ""
-        yield _figure(picture, f"{model}{f', {cut}' if cut else ''}, {way} checkpointing{dashed}")
+        title = f"{model}{f', {cut}' if cut else ''}, {way} checkpointing: step time over tokens{dashed}."
+        tokens = log_axis([float(_tokens(one)) for one in records], "tokens per step", lambda v: f"{v:g}")
+        rows = tuple(
+            (f"{kind}, {'predicted' if ahead else 'measured'}", f"{point.x:,.0f}", format_seconds(point.y))
+            for kind, ahead, points in series
+            for point in points
+        )
+        picture = curves(title, series, tokens, log_axis(times, "step", format_seconds))
+        yield Chart("step-times", title, picture, ("method", "tokens per step", "step"), rows)
 
 
-def _line(records: Iterable[Comparison], method: str, time_of: Callable[[Comparison], float | None]) -> list[svg.Point]:
+def _line(records: Iterable[Comparison], method: str, time_of: Callable[[Comparison], float | None]) -> list[Point]:
     points = [
-        svg.Point(float(_tokens(one)), time_s, method, f"{label(one)}: {format_seconds(time_s)}")
+        Point(float(_tokens(one)), time_s, method, f"{label(one)}: {format_seconds(time_s)}")
         for one in records
         if one.method == method and (time_s := time_of(one))
     ]
@@ -174,10 +178,6 @@ def _predicted_s(record: Comparison) -> float | None:
 
 def _tokens(record: Comparison) -> int:
     return record.batch * record.seq_len * record.recipe.gradient_accumulation
-
-
-def _figure(picture: str, caption: str) -> str:
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>\n"
 
 
 def _table(group: Iterable[Comparison]) -> str:

@@ -16,6 +16,7 @@ from advisor.errors import AdvisorError, InputError, shown
 from advisor.frozen import Frozen
 from advisor.interval import Interval
 from advisor.knobs import read_question, read_value
+from advisor.notebooks import Shown
 from advisor.specs import METHODS
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Edit(Frozen):
     diff: str  # of the file; '' where its format cannot be written yet
 
 
-class Checked(Frozen):
+class Checked(Frozen, Shown):
     """What a configuration file means, and whether its run fits."""
 
     schema_version: Literal[1] = 1

@@ -47,8 +47,7 @@ def memory_estimate(
     outside = profile.context_bytes.plus(communication)
     must_fit = needed.plus(outside)
     terms = {
-        **step.static_blocks,
-        **step.moving,
+        **step.terms,
         TermName.WORKSPACE: profile.workspace_bytes,
         TermName.FRAGMENTATION: round(needed.likely) - allocated,
         TermName.CONTEXT: round(must_fit.likely) - round(needed.likely) - round(communication.likely),

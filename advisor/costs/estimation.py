@@ -80,7 +80,7 @@ def _job_memory(
         batch = worst(workload, one)
         stack = stack_for(one, gpu, workload).shaped(m, one, batch.rows, batch.tokens)
         card = attention_card(m, one, batch.tokens, gpu, stack.masks(batch.padded))
-        found = _step_memory(m, one, batch, stack, card, placement, evaluating=True)
+        found = step_memory(m, one, batch, stack, card, placement, evaluating=True)
         held = memory_estimate(found, recipe, profile, evaluating=True, communication=communication)
         peaks.append(peak_of("evaluation", held))
     if quantizes:
@@ -94,7 +94,7 @@ def _as_computed(recipe: Recipe) -> Recipe:
 
 
 @lru_cache(maxsize=256)
-def _step_memory(
+def step_memory(
     m: ModelSpec,
     recipe: Recipe,
     batch: MicroBatch,
@@ -245,10 +245,10 @@ def _estimate(
     model = stack.built(model)
     stack = stack.shaped(model, recipe, batch.rows, batch.tokens)
     card = attention_card(model, recipe, batch.tokens, gpu, stack.masks(batch.padded))
-    step = _step_memory(model, _as_computed(recipe), batch, stack, card, placement)
+    step = step_memory(model, _as_computed(recipe), batch, stack, card, placement)
     memory = _job_memory(model, recipe, workload, gpu, placement, profile, step)
     if (fewest := stack.scoring_fewest) is not None:
-        least = _step_memory(model, _as_computed(recipe), batch, fewest, card, placement)
+        least = step_memory(model, _as_computed(recipe), batch, fewest, card, placement)
         memory = spanning_memory(_job_memory(model, recipe, workload, gpu, placement, profile, least), memory, memory)
     proof = with_tower(with_store(stack.proof(model, recipe), model, recipe), model, recipe)
     if model.unread:

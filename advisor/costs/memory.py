@@ -7,6 +7,7 @@ peak     static plus the highest point of forward, backward or the optimizer's s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from advisor.blocks import block_bytes
@@ -39,6 +40,16 @@ class StepMemory(NamedTuple):
     host_bytes: int = 0  # of the host's memory, for what was moved there until backward
     aside_bytes: int = 0  # at most, of the allocator's pools for other streams than that of the kernels
     at_most_bytes: int = 0  # by which the peak may be less, where something is counted as the most that it may be
+
+    @property
+    def terms(self) -> dict[TermName, int]:
+        """What is alive at the peak; an engine's buffers may hold some of what comes and goes elsewhere."""
+        return added(self.static_blocks, self.moving)
+
+
+def added(one: Mapping[TermName, int], other: Mapping[TermName, int]) -> dict[TermName, int]:
+    """Both, term by term."""
+    return {**one, **{term: one.get(term, 0) + size for term, size in other.items()}}
 
 
 class _Extra(NamedTuple):
@@ -117,7 +128,7 @@ def predict_step_memory(
     standing = 0  # gradients of earlier micro-steps that belong to layers that were not run
     if recipe.gradient_accumulation > 1:
         standing = grads - segments[0].before[GRADIENT]
-    held = _still_held(segments) if stack.graph_outlives_step else 0
+    held = still_held(segments) if stack.graph_outlives_step else 0
     heights = [
         (s, extra, s.peak_bytes + extra.total + standing + (held if s.phase == "forward" else 0))
         for s, extra in extended(segments)
@@ -153,7 +164,7 @@ def predict_step_memory(
     )
 
 
-def _still_held(segments: list[PartMemory]) -> int:
+def still_held(segments: list[PartMemory]) -> int:
     """Bytes that the graph of a finished step holds as long as its loss exists, its logits and gradients left out.
 
     They are what operations keep on the graph itself, where backward does not free it.

@@ -84,7 +84,7 @@ def _highest(
     if recipe.gradient_accumulation > 1 and not evaluating:
         standing = engine.accumulated_bytes() - segments[0].before[GRADIENT]
     parts = Parts(segments, engine.reduced(), engine.holds_inputs)
-    found = [(one, _live_bytes(one) + standing + one.gathered + one.reduction) for one in engine.heights(parts)]
+    found = [(one, live_bytes(one) + standing + one.gathered + one.reduction) for one in engine.heights(parts)]
     highest, most = max(found, key=lambda one: one[1])
     gradients = engine.gradients_bytes()
     temporary = temporary_bytes(engine.updated(), recipe.optimizer) + engine.optimizer_beside()
@@ -95,7 +95,7 @@ def _highest(
     if phases["optimizer"] > most:
         where, moving, gathered, reduction = "optimizer step", [0, temporary, gradients, 0], 0, 0
     else:
-        where, moving = _described(program, highest, shape)
+        where, moving = described(program, highest, shape)
         moving[GRADIENT] += standing
         gathered, reduction = highest.gathered, highest.reduction
     terms = {**dict(zip(CATEGORY_NAMES, moving, strict=True)), TermName.GATHERED: gathered}
@@ -105,7 +105,7 @@ def _highest(
         peak_at=where,
         static=static.exact,
         static_blocks=static.blocks,
-        moving={term: size for term, size in terms.items() if term not in static.blocks},
+        moving=terms,
         at_most_bytes=max(0, most - max(sure, phases["optimizer"])),
         after_forward_bytes=base,
         after_backward_bytes=base + (0 if evaluating else gradients),
@@ -117,14 +117,14 @@ def _highest(
     )
 
 
-def _live_bytes(height: Height) -> int:
+def live_bytes(height: Height) -> int:
     """The tape's bytes at that point."""
     part = height.turn.part
     own = {"before": sum(part.before), "peak": part.peak_bytes, "after": sum(part.after)}[height.at]
     return own + sum(height.turn.beside)
 
 
-def _described(program: StepProgram, height: Height, shape: tuple[int, int, int]) -> tuple[str, Bytes]:
+def described(program: StepProgram, height: Height, shape: tuple[int, int, int]) -> tuple[str, Bytes]:
     """Where in the step that point is, and the tape's bytes there by category."""
     part, beside = height.turn.part, height.turn.beside
     if height.at == "peak":

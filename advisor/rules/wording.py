@@ -59,7 +59,7 @@ def machine_text(row: Plan) -> str:
     return f"{format_gib(taken.likely)} GiB (at most {format_gib(taken.high)}){given}"
 
 
-def fits_text(row: Candidate, memory_bytes: int) -> str:
+def fits_text(row: Plan, memory_bytes: int) -> str:
     """'fits', 'only just fits', or 'likely fits' where there is room but something of the step is not known."""
     if row.verdict == "fits":
         return "fits"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from advisor.frozen import Frozen
 from advisor.interval import Interval
+from advisor.notebooks import Shown
 from advisor.specs.recipe import Placement, Recipe
 from advisor.terms import TermName
 
@@ -91,7 +92,7 @@ class Evidence(Frozen):
     unknown: tuple[str, ...] = ()  # what runs in that step and is not mirrored: where there is any, nothing "fits"
 
 
-class Estimate(Frozen):
+class Estimate(Frozen, Shown):
     """One recipe on one card: what it needs and how long it takes."""
 
     recipe: Recipe

@@ -45,7 +45,7 @@ def describe(model: Any, args: Any) -> Described:
 
     Raises BadValue for values that a recipe does not allow.
     """
-    model = unwrapped(model)
+    model = checked(model, args)
     if not hasattr(model, "peft_config"):
         return _described(model, args, None, {})
     adapter = next(iter(model.peft_config.values()))
@@ -58,7 +58,7 @@ def planned(model: Any, adapter: Any, args: Any) -> Described:
     Source: peft 0.21.2, tuners/lora: adapters in 16 bits become fp32 (autocast_adapter_dtype), and without names the
     model's default ones are taken (utils/constants.py).
     """
-    model = unwrapped(model)
+    model = checked(model, args)
     if hasattr(model, "peft_config"):
         raise InputError("the model has adapters already: leave peft_config out")
     if not hasattr(adapter, "lora_alpha"):
@@ -71,6 +71,8 @@ def planned(model: Any, adapter: Any, args: Any) -> Described:
     }
     if adapter.modules_to_save:
         values["modules_to_save"] = tuple(adapter.modules_to_save)
+    if is_sft(args) and _quantization(model):  # trl 1.16.0, trainer/sft_trainer.py, SFTTrainer.__init__
+        values |= {"adapter_dtype": "bfloat16", "magnitude_dtype": "float32"}
     return _described(model, args, adapter, values)
 
 
@@ -87,7 +89,7 @@ def _named_targets(model: Any, adapter: Any) -> dict[str, Any]:
 
 def _described(base: Any, args: Any, adapter: Any, adapters: dict[str, Any]) -> Described:
     notes = list(_notes(args))
-    loss = "chunked" if type(args).__name__ == "SFTConfig" else "full"
+    loss = "chunked" if is_sft(args) else "full"
     if loss == "chunked" and args.device.type == "cpu":
         notes.append("on a CPU trl's loss keeps tiles that its CUDA kernels do not; the predicted peak is for CUDA")
     quant = _quantization(base)
@@ -95,7 +97,7 @@ def _described(base: Any, args: Any, adapter: Any, adapters: dict[str, Any]) -> 
     optimizer = named_in_transformers(asked_for)
     if optimizer is None:
         notes.append(f"optimizer {asked_for} is treated as adamw")
-    checkpointing = bool(args.gradient_checkpointing)
+    checkpointing = bool(args.gradient_checkpointing or getattr(base, "is_gradient_checkpointing", False))
     stack = installed_stack()
     notes += gap_notes(stack)
     by_default = libraries_of(stack).transformers < (5, 0)
@@ -103,8 +105,7 @@ def _described(base: Any, args: Any, adapter: Any, adapters: dict[str, Any]) -> 
         "autocast": bool(args.bf16 or args.fp16),
         "optimizer": optimizer or "adamw",
         "gradient_checkpointing": checkpointing,
-        "reentrant": checkpointing
-        and bool((args.gradient_checkpointing_kwargs or {}).get("use_reentrant", by_default)),
+        "reentrant": checkpointing and bool(_checkpointing_options(base, args).get("use_reentrant", by_default)),
         "stack": stack,
         "attention": ATTENTION_OF.get(str(getattr(base.config, "_attn_implementation", "sdpa")), "sdpa"),
         "loss": loss,
@@ -118,6 +119,29 @@ def _described(base: Any, args: Any, adapter: Any, adapters: dict[str, Any]) -> 
     name = str(getattr(base.config, "_name_or_path", "") or config.get("model_type", "model"))
     recipe = build_recipe(_method(adapter, quant), values)
     return Described(name.rstrip("/").rpartition("/")[2] or name, config, recipe, tuple(notes))
+
+
+def _checkpointing_options(base: Any, args: Any) -> dict[str, Any]:
+    """The arguments', or those of a script that has switched checkpointing on itself, as for k-bit training."""
+    if args.gradient_checkpointing:
+        return args.gradient_checkpointing_kwargs or {}
+    found = (getattr(module, "_gradient_checkpointing_func", None) for module in base.modules())
+    return next((dict(getattr(one, "keywords", {})) for one in found if one is not None), {})
+
+
+def checked(model: Any, args: Any) -> Any:
+    """The model inside of wrappers. Raises InputError for objects of other libraries."""
+    model = unwrapped(model)
+    if not hasattr(getattr(model, "config", None), "to_dict") or not hasattr(model, "get_input_embeddings"):
+        raise InputError(f"the model is a {type(model).__name__}, and only models of transformers are read, or peft's")
+    if not hasattr(args, "per_device_train_batch_size") or not hasattr(args, "optim"):
+        raise InputError(f"training_args is a {type(args).__name__}: give a TrainingArguments or an SFTConfig")
+    return model
+
+
+def is_sft(args: Any) -> bool:
+    """Whether these are the arguments of trl's SFTTrainer, or of a class derived from them."""
+    return any(kind.__name__ == "SFTConfig" for kind in type(args).__mro__)
 
 
 def unwrapped(model: Any) -> Any:

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from calibrate import svg
+from advisor.charts import chart, plots
+from advisor.charts.axes import Axis
 from calibrate.report import NOTHING, report_html
 from tests.calibrate import made_up
 from tests.calibrate.made_up import CPU, figures, gpu, record
@@ -70,8 +71,8 @@ def test_every_dot_says_what_it_is_and_lies_in_the_frame() -> None:
     for picture in pictures(report_html(RECORDS)):
         for dot in picture.findall("circle"):
             assert re.match(r"tiny \w+ 1x\d+", dot.findtext("title") or "")
-            assert svg.LEFT <= float(dot.get("cx", "-1")) <= svg.WIDTH - svg.RIGHT
-            assert svg.TOP <= float(dot.get("cy", "-1")) <= svg.HEIGHT - svg.BOTTOM
+            assert plots.LEFT <= float(dot.get("cx", "-1")) <= chart.WIDTH - plots.RIGHT
+            assert plots.TOP <= float(dot.get("cy", "-1")) <= plots.HEIGHT - plots.BOTTOM
 
 
 def test_what_is_predicted_too_low_lies_above_the_line() -> None:
@@ -79,9 +80,9 @@ def test_what_is_predicted_too_low_lies_above_the_line() -> None:
     dots = {dot.get("class"): dot for dot in pictures(page)[0].findall("circle")}
     x, y = (float(dots["lora"].get(name, "0")) for name in ("cx", "cy"))
     on_the_line = (
-        svg.HEIGHT
-        - svg.BOTTOM
-        - (x - svg.LEFT) / (svg.WIDTH - svg.LEFT - svg.RIGHT) * (svg.HEIGHT - svg.TOP - svg.BOTTOM)
+        plots.HEIGHT
+        - plots.BOTTOM
+        - (x - plots.LEFT) / (chart.WIDTH - plots.LEFT - plots.RIGHT) * (plots.HEIGHT - plots.TOP - plots.BOTTOM)
     )
     assert y < on_the_line - 20
 
@@ -137,7 +138,7 @@ def test_without_predicted_times_there_are_none() -> None:
     ],
 )
 def test_ticks_are_few_and_inside(low: float, high: float, log: bool) -> None:
-    axis = svg.Axis(low, high, log, "", str)
+    axis = Axis(low, high, log, "", str)
     ticks = axis.ticks()
     assert 2 <= len(ticks) <= 13
     air = 1e-6 * (high - low)

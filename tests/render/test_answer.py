@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from advisor.advice.advise import advise
+from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Reason
 from advisor.cli import cli
 from advisor.export.run import TrainingFile
-from advisor.render.answer import LINES, render, render_rule, verdict_line, worth_knowing
+from advisor.render.answer import LINES, render, render_rule, worth_knowing
 from advisor.rules import RULES
 from advisor.specs import METHODS, GpuSpec, TracedModel
 from advisor.units import format_gib

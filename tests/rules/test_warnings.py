@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from advisor.advice.advise import advise
+from advisor.advice.sentence import verdict_line
 from advisor.catalog import find_model
 from advisor.costs.estimation import estimate
-from advisor.render.answer import verdict_line
 from advisor.specs import Estimate, GpuSpec, ModelSpec, Placement, Recipe, Workload
 from tests.decoders.tiny import spec
 from tests.fakes import MODEL, FakeCatalog, card, fake_estimate
