@@ -91,11 +91,13 @@ def check(
     why = tuple(map(_said, found.unread))
     if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
         why += (f"the trained layers end at number {found.last_layer}, which is not the model's last one",)
-    verdict: Judged = row.verdict if row.verdict == "does_not_fit" or not why else "unknown"
+    if getattr(answer.model, "vocab_size", 0) % found.vocabulary_multiple:
+        why += (f"the vocabulary is made a multiple of {found.vocabulary_multiple}, which the model's is not",)
+    verdict: Judged = "unknown" if why else row.verdict
     return _checked(
         config,
         verdict,
-        why if verdict == "unknown" else (),
+        why,
         assumed=assumed,
         not_known=row.evidence.unknown,
         total_s=_total(found, row),
@@ -139,7 +141,7 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
     """The knobs of the file and of the flags, which win, and what is assumed beside them."""
     found = config.found
     asked = {**found.knobs, **given}
-    assumed: list[str] = []
+    assumed = list(found.assumed)
     if asked.get("method") not in METHODS:
         raise InputError(f"{shown(config.path)} names no method: add --method")
     if asked.get("method") == "full":

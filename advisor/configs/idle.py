@@ -29,7 +29,8 @@ ARGUMENTS = _keys(
 AXOLOTL = _keys(
     """
     adam_beta1 adam_beta2 adam_eps adam_epsilon auto_resume_from_checkpoints base_model_config
-    base_model_ignore_patterns bench_dataset bfloat16 chat_template chat_template_jinja cosine_constant_lr_ratio
+    base_model_ignore_patterns bench_dataset bfloat16 chat_template chat_template_jinja cls_model_config
+    cosine_constant_lr_ratio
     cosine_min_lr_ratio curriculum_sampling dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor
     dataset_exact_deduplication dataset_prepared_path dataset_processes ddp_find_unused_parameters ddp_timeout debug
     default_system_message device_map do_causal_lm_eval dp_shard_size eaft_alpha eaft_k early_stopping_patience
@@ -73,7 +74,8 @@ LLAMAFACTORY = ARGUMENTS | _keys(
 )
 TRL = ARGUMENTS | _keys(
     """
-    add_special_tokens append_concat_token assistant_only_loss chat_template chat_template_path completion_only_loss
+    add_special_tokens append_concat_token assistant_only_loss bnb_4bit_compute_dtype chat_template
+    chat_template_format chat_template_path command completion_only_loss environment
     dataset_batch_size dataset_config dataset_kwargs dataset_mixer dataset_mixture dataset_name dataset_num_proc
     dataset_splits dataset_streaming dataset_test_split dataset_text_field dataset_train_split datasets eos_token
     hub_model_revision ignore_bias_buffers lora_task_type max_samples model_revision pad_token
@@ -120,13 +122,14 @@ SCRIPTS = frozenset(f"arguments.{key}" for key in ARGUMENTS) | _keys(
     arguments.assistant_only_loss arguments.chat_template_path arguments.completion_only_loss
     arguments.dataset_kwargs arguments.dataset_num_proc arguments.dataset_text_field
     arguments.embedding_learning_rate arguments.eos_token arguments.pad_token arguments.shuffle_dataset
-    arguments.skip_prepare_dataset card classes loader model.cache_dir model.device_map model.dtype model.fullgraph
+    arguments.skip_prepare_dataset card classes flags loader model.cache_dir model.device_map model.dtype model.fullgraph
     model.low_cpu_mem_usage model.max_lora_rank model.model_name model.quantization_config model.return_logits
     model.revision model.token model.torch_dtype model.trust_remote_code model.use_cache model.use_exact_model_name
     storage.bnb_4bit_compute_dtype storage.bnb_4bit_quant_storage storage.llm_int8_enable_fp32_cpu_offload
     storage.llm_int8_threshold trainer.args trainer.callbacks trainer.compute_metrics trainer.data_collator
     trainer.dataset_kwargs trainer.dataset_num_proc trainer.dataset_text_field trainer.eval_dataset
     trainer.formatting_func trainer.model trainer.optimizers trainer.peft_config
-    trainer.preprocess_logits_for_metrics trainer.processing_class trainer.tokenizer trainer.train_dataset
+    trainer.preprocess_logits_for_metrics trainer.processing_class trainer.quantization_config trainer.tokenizer
+    trainer.train_dataset
     """
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from copy import copy
 from typing import Any
 
-from advisor.configs.calls import Computed
+from advisor.configs.literals import Computed
 from advisor.configs.found import Found, Unread, Use
 from advisor.configs.tree import Tree
 from advisor.errors import AdvisorError, BadConfig

@@ -10,7 +10,7 @@ import re
 import shlex
 from typing import Any
 
-from advisor.configs.calls import Computed
+from advisor.configs.literals import Computed
 from advisor.configs.tree import Tree
 from advisor.errors import BadConfig
 

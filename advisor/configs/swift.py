@@ -11,6 +11,8 @@ from advisor.configs.training_arguments import most_steps, read_arguments
 MARKS = (("command", "model"), ("tuner_type", "model"), ("train_type", "model"))
 _TRAINS = ("swift sft", "swift pt")
 _ATTENTION = {"flash_attn": "flash", "flash_attention_2": "flash", "flash_attention_3": "flash_attention_3"}
+_EXPERTS = "grouped_mm"
+"""What transformers takes by itself: modeling_utils.py, get_correct_experts_implementation."""
 _UNSAID = {
     "sequence_parallel_size": "sequence parallelism",
     "use_galore": "GaLore by its own code",
@@ -38,14 +40,15 @@ def read(sheet: Sheet) -> Found:
     for key, why in _UNSAID.items():
         if not sheet.is_off(key) and sheet.peek(key) != "cross_entropy":
             sheet.loses(key, why)
+    if sheet.get("experts_impl", _EXPERTS) != _EXPERTS:
+        sheet.loses("experts_impl", "other code for experts than transformers' own choice")
     if sheet.get("task_type", "causal_lm") not in ("causal_lm",):
         sheet.refuses("task_type", "another task than next tokens")
     sheet.takes("model", "model")
     _method(sheet)
     _rows(sheet, command)
-    if sheet.peek("optimizer") is not None:
-        sheet.loses("optimizer", "an optimizer of its own")
     read_arguments(sheet, micro_batch=1)
+    _own_optimizer(sheet)
     shares_whole(sheet)
     _cards(sheet, environment)
     _code(sheet)
@@ -59,6 +62,15 @@ def read(sheet: Sheet) -> Found:
         most_steps=most_steps(sheet),
         written="" if "command" in sheet.tree.values else "ms-swift",
     )
+
+
+def _own_optimizer(sheet: Sheet) -> None:
+    """optimizers/muon.py runs Moonlight's Muon, from which the one that is mirrored here was made."""
+    word = sheet.get("optimizer")
+    if word == "muon":
+        sheet.sets("optimizer", "muon", "optimizer")
+    elif word is not None:
+        sheet.loses("optimizer", "an optimizer of its own")
 
 
 def _rows_at_most(sheet: Sheet) -> int:
