@@ -88,7 +88,7 @@ def check(
     if "seq_len" not in asked and "data" not in asked:
         longest = answer.workload.seq_len
         assumed = (*assumed, f"the file does not say how long rows are: --seq-len {longest} is taken for the longest")
-    why = tuple(map(_said, found.unread))
+    why = tuple(_said(one) for one in found.unread if not any(knob in given for knob in one.settled_by))
     if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
         why += (f"the trained layers end at number {found.last_layer}, which is not the model's last one",)
     if getattr(answer.model, "vocab_size", 0) % found.vocabulary_multiple:

@@ -141,7 +141,8 @@ def _unfrozen(sheet: Sheet) -> None:
         elif module is not None:
             modules.append(module[1])
         else:
-            sheet.loses("unfrozen_parameters", "a pattern of names; say --trained-layers and --modules-to-save")
+            why = "a pattern of names; say --trained-layers and --modules-to-save"
+            sheet.loses("unfrozen_parameters", why, "trained_layers", "modules_to_save")
     if modules:
         sheet.sets("modules_to_save", modules, "unfrozen_parameters")
 
@@ -186,7 +187,7 @@ def _rows(sheet: Sheet) -> None:
     if sheet.has("group_by_length"):
         sheet.sets("group_by_length", True, "group_by_length")
     if sheet.get("processor_type") and "images" not in sheet.knobs:
-        sheet.loses("processor_type", "rows with images: say --images and --image-size")
+        sheet.loses("processor_type", "rows with images: say --images and --image-size", "images")
     sheet.data("datasets")
     sheet.get("pretraining_dataset")
 

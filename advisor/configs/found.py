@@ -24,6 +24,7 @@ class Unread(Frozen):
     value: str
     line: int
     why: str
+    settled_by: tuple[str, ...] = ()  # knobs of which any, given beside the file, says what the key means
 
 
 class Found(NamedTuple):

@@ -62,7 +62,7 @@ def _objective(sheet: Sheet, loader: str) -> None:
     if loader.endswith("ForSequenceClassification"):
         sheet.refuses("loader", "a classifier: say --task classification and --labels to advise")
     if loader == "FastVisionModel" or loader.endswith(_SEES):
-        sheet.loses("loader", "rows with images: say --images and --image-size")
+        sheet.loses("loader", "rows may have images: say --images 0, or --images 1 and --image-size", "images")
 
 
 def _method(sheet: Sheet, trainer: Trainer) -> None:
@@ -114,7 +114,8 @@ def _method(sheet: Sheet, trainer: Trainer) -> None:
         adapters.sets("train_tower", True, "finetune_vision_layers")
     for one in ("finetune_attention_modules", "finetune_mlp_modules"):
         if adapters.get(one) is False:
-            adapters.loses(one, "only some kinds of layers get adapters; say --target-modules")
+            why = "only some kinds of layers get adapters; say --target-modules"
+            adapters.loses(one, why, "target_modules")
     if adapters.get("target_parameters"):
         adapters.loses("target_parameters", "adapters on parameters that no module holds")
 

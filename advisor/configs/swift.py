@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from advisor.catalog.storage import read_ending
+from advisor.checkpoints import STORES
 from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import SWIFT
@@ -21,7 +23,6 @@ _UNSAID = {
     "use_logits_to_keep": "which logits are made",
     "vit_gradient_checkpointing": "checkpointing of the vision tower alone",
     "target_parameters": "adapters on parameters that no module holds",
-    "target_regex": "targets by a pattern; say --target-modules",
     "freeze_parameters": "parts of the model are frozen",
     "freeze_parameters_ratio": "parts of the model are frozen",
     "trainable_parameters": "parts of the model are trained",
@@ -50,6 +51,10 @@ def read(sheet: Sheet) -> Found:
     read_arguments(sheet, micro_batch=1)
     _own_optimizer(sheet)
     shares_whole(sheet)
+    if sheet.get("launcher") == "deepspeed":
+        sheet.loses("launcher", "it starts a process for each card of its hosts: say --gpus", "gpus")
+    if sheet.peek("target_regex"):
+        sheet.loses("target_regex", "targets by a pattern; say --target-modules", "target_modules")
     _cards(sheet, environment)
     _code(sheet)
     share = sheet.number("split_dataset_ratio", sheet.get("split_dataset_ratio", 0))
@@ -153,9 +158,10 @@ def _cards(sheet: Sheet, environment: dict[str, str]) -> None:
 
 
 def _code(sheet: Sheet) -> None:
-    dtype = sheet.get("torch_dtype")
-    if dtype is not None:
-        sheet.takes("base_dtype", "torch_dtype")
+    stored = read_ending(sheet.word("model"))
+    forced = STORES[stored.checkpoint.quant].only_dtype if stored and stored.checkpoint else ""
+    if sheet.get("torch_dtype") is not None:
+        sheet.sets("base_dtype", forced or sheet.peek("torch_dtype"), "torch_dtype")
     bf16, fp16 = sheet.get("bf16"), sheet.get("fp16")
     if bf16 is False and fp16 is False:
         sheet.sets("autocast", False, "bf16", "fp16")
