@@ -58,6 +58,8 @@ def read(sheet: Sheet) -> Found:
     _cards(sheet, environment)
     _code(sheet)
     share = sheet.number("split_dataset_ratio", sheet.get("split_dataset_ratio", 0))
+    if share and sheet.get("eval_strategy", sheet.get("save_strategy", "steps")) == "steps":
+        sheet.takes("eval_steps", "eval_steps" if sheet.peek("eval_steps") is not None else "save_steps")
     return sheet.found(
         "ms-swift command" if "command" in sheet.tree.values else "ms-swift YAML",
         "ms-swift",

@@ -50,7 +50,16 @@ def read(sheet: Sheet) -> Found:
     shares_whole(sheet)
     _numbers(sheet)
     _code(sheet)
-    return sheet.found("TRL YAML", "trl", TRL, most_steps=most_steps(sheet), written="trl")
+    return sheet.found("TRL YAML", "trl", TRL, most_steps=most_steps(sheet), written="trl", **_held_out(sheet))
+
+
+def _held_out(sheet: Sheet) -> dict[str, float]:
+    """Rows of a mixture of data sets that are kept for evaluation: DatasetMixtureConfig, test_split_size."""
+    for key in ("dataset_mixture.test_split_size", "test_split_size"):
+        size = sheet.get(key)
+        if size is not None and sheet.peek("eval_strategy") == "epoch":
+            return {"held_out": sheet.number(key, size), "evaluations": 1.0}
+    return {}
 
 
 def _method(sheet: Sheet) -> None:
