@@ -11,7 +11,7 @@ from advisor.advice.meaning import cards_of
 from advisor.advice.workload import DEFAULT_EXAMPLES
 from advisor.answer import Advice, Candidate
 from advisor.configs.found import Found, Unread, Use
-from advisor.configs.reading import Config, read_config
+from advisor.configs.reading import Config, Text, read_config
 from advisor.errors import AdvisorError, InputError, shown
 from advisor.frozen import Frozen
 from advisor.interval import Interval
@@ -54,15 +54,15 @@ class Checked(Frozen):
 
 
 def check(
-    path: str,
+    path: str | Text,
     gpu: str | None = None,
     *,
-    beside: Sequence[str] = (),
+    beside: Sequence[str | Text] = (),
     catalog: Catalog = advisor.catalog,
     progress: Progress | None = None,
     **knobs: Any,
 ) -> Checked:
-    """Judge the run that the configuration file at `path` describes, on `gpu`.
+    """Judge the run that a configuration file describes, on `gpu`: its path, or its text where it was read before.
 
     `beside` are files of accelerate or DeepSpeed that say how cards share it; `knobs` win over the files. Raises
     BadConfig for a file that cannot be used, InputError for what is missing, and what `advise` raises for bad flags.
@@ -72,14 +72,14 @@ def check(
     found = config.found
     gpu = gpu or found.card or None
     if gpu is None:
-        raise InputError(f"{shown(path)} names no card: add --gpu, for example --gpu 24GB")
+        raise InputError(f"{shown(config.path)} names no card: add --gpu, for example --gpu 24GB")
     of_flags = cards_of(gpu, catalog, read_question(given))[2]  # what was typed is refused before the file is judged
     if found.other:
         return _checked(config, "unknown", tuple(map(_said, found.other)))
     asked, assumed = _question(config, given, of_flags.gpus or int(found.knobs.get("gpus", 1)))
     model = asked.pop("model", None)
     if model is None:
-        raise InputError(f"{shown(path)} names no model: add --model, for example --model llama-8b")
+        raise InputError(f"{shown(config.path)} names no model: add --model, for example --model llama-8b")
     try:
         answer = advise(model, gpu, catalog=catalog, progress=progress, **asked)
     except AdvisorError as error:

@@ -166,7 +166,9 @@ class _Calls:
         outside = dict(self.known)
         given = [*node.args.posonlyargs, *node.args.args]
         defaults = dict(zip([one.arg for one in given[::-1]], node.args.defaults[::-1], strict=False))
-        defaults |= {a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None}
+        defaults |= {
+            a.arg: d for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None
+        }
         for one in (*given, *node.args.kwonlyargs):
             stated = one.arg in defaults and not self.called.get(node.name, False)
             self.known[one.arg] = value_of(defaults[one.arg], self.known) if stated else Computed(one.arg)

@@ -100,6 +100,13 @@ LITGPT = _keys(
     train.max_tokens train.min_lr train.save_interval train.tie_embeddings
     """
 )
+UNSLOTH = _keys(
+    """
+    data logging lora.finetune_vision_layers lora.use_loftq lora.vision_all_linear training.learning_rate
+    training.output_dir training.random_seed training.save_steps training.train_on_completions
+    training.warmup_steps training.weight_decay
+    """
+)
 SWIFT = ARGUMENTS | _keys(
     """
     acc_strategy add_non_thinking_prefix add_version agent_template aligner_lr cache_dir cached_dataset check_model
@@ -122,7 +129,7 @@ SCRIPTS = frozenset(f"arguments.{key}" for key in ARGUMENTS) | _keys(
     arguments.assistant_only_loss arguments.chat_template_path arguments.completion_only_loss
     arguments.dataset_kwargs arguments.dataset_num_proc arguments.dataset_text_field
     arguments.embedding_learning_rate arguments.eos_token arguments.pad_token arguments.shuffle_dataset
-    arguments.skip_prepare_dataset card classes flags loader model.cache_dir model.device_map model.dtype model.fullgraph
+    arguments.skip_prepare_dataset card classes loader model.cache_dir model.device_map model.dtype model.fullgraph
     model.low_cpu_mem_usage model.max_lora_rank model.model_name model.quantization_config model.return_logits
     model.revision model.token model.torch_dtype model.trust_remote_code model.use_cache model.use_exact_model_name
     storage.bnb_4bit_compute_dtype storage.bnb_4bit_quant_storage storage.llm_int8_enable_fp32_cpu_offload

@@ -175,7 +175,7 @@ def _called(node: ast.Call, known: Mapping[str, Any]) -> Any:
     if name in _BF16:
         return True
     if name == "dict" and not node.args:
-        keys = [ast.Constant(one.arg) if one.arg else None for one in node.keywords]
+        keys: list[ast.expr | None] = [ast.Constant(one.arg) if one.arg else None for one in node.keywords]
         return _mapping(ast.Dict(keys, [one.value for one in node.keywords]), known)
     if node.keywords:
         raise _NotStated

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from advisor.configs.literals import Computed
 from advisor.configs.found import Found
 from advisor.configs.idle import SCRIPTS
+from advisor.configs.literals import Computed
 from advisor.configs.sheet import Sheet
 from advisor.configs.training_arguments import most_steps, read_arguments
 from advisor.specs import Trainer
 
-MARKS = (("model",), ("classes",))
+MARKS = (("model", "loader"), ("classes",))
 _UNSLOTH = ("FastLanguageModel", "FastModel", "FastVisionModel", "FastTextModel")
 _SFT = ("SFTTrainer", "UnslothTrainer", "Trainer", "Seq2SeqTrainer")
 _SEES = ("ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
@@ -47,6 +47,7 @@ def read(sheet: Sheet) -> Found:
         SCRIPTS,
         most_steps=most_steps(arguments),
         card=card if isinstance(card, str) else "",
+        assumed=("the script is started without flags: their defaults are taken",) if sheet.get("flags") else (),
     )
 
 

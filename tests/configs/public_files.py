@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 _SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -22,7 +24,7 @@ class PublicFile(NamedTuple):
     """Each knob that it sets, by itself or by what its tool does where it says nothing."""
     verdict: str
     """On an H100 of 80 GB; '' where a line is asked for instead."""
-    more: dict[str, Any] = {}
+    more: Mapping[str, Any] = MappingProxyType({})
     """What it says beside knobs: rows, rows held out, evaluations an epoch, the last step, the card."""
 
     @property
