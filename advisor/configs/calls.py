@@ -13,7 +13,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from advisor.configs.literals import Computed, value_of
+from advisor.configs.literals import Computed, Fields, value_of
+from advisor.configs.names import Names
 from advisor.configs.tree import Tree
 from advisor.errors import BadConfig
 
@@ -40,6 +41,8 @@ _SHELL = re.compile(r"^([ \t]*)[!%](?:.*\\\n)*.*", re.MULTILINE)
 """Shell commands and magics of a cell, over all lines that they go on for; `pass` keeps the block around them whole."""
 _CHANGE = ("append", "extend", "insert", "pop", "remove", "update", "setdefault", "clear", "add", "discard")
 """Methods that change what a name stands for."""
+LONGEST_TEXT = 200_000
+"""Letters of Python in a script, or in all cells of a notebook; the longest that people publish has 60,000."""
 _HINT = "give a script or a notebook that trains"
 
 
@@ -48,7 +51,7 @@ def python_tree(text: str, name: str) -> Tree:
     try:
         module = _parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f"line {error.lineno}" if isinstance(error, SyntaxError) else "nested too deep"
+        where = f"line {error.lineno}" if isinstance(error, SyntaxError) else str(error) or "nested too deep"
         raise BadConfig(f"{name}: not Python that can be read ({where}); {_HINT}") from None
     return _Calls().tree([module])
 
@@ -62,10 +65,13 @@ def notebook_tree(text: str, name: str) -> Tree:
         card = (metadata.get("colab") or {}).get("gpuType")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadConfig(f"{name}: not a notebook; {_HINT}") from None
-    modules = []
+    modules, left = [], LONGEST_TEXT
     for cell in cells:
         source = cell.get("source", "")
         text = "".join(map(str, source) if isinstance(source, list) else [str(source)])
+        left -= len(text)
+        if left < 0:
+            raise BadConfig(f"{name}: not a notebook that can be read (more than {LONGEST_TEXT:,} letters of Python)")
         try:
             modules.append(_parsed(_SHELL.sub(r"\1pass", text)))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -75,7 +81,9 @@ def notebook_tree(text: str, name: str) -> Tree:
 
 
 def _parsed(text: str) -> ast.Module:
-    """The syntax of a text, without what Python would warn of."""
+    """The syntax of a text, without what Python would warn of. Raises ValueError for one that is far too long."""
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"more than {LONGEST_TEXT:,} letters of Python")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(text)
@@ -85,7 +93,7 @@ class _Calls:
     """What was read so far: names, the calls, defaults of flags and of fields."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Any] = {"__name__": "__main__"}
+        self.known = Names({"__name__": "__main__"})
         self.objects: dict[str, str] = {}
         self.values: dict[str, Any] = {}
         self.lines: dict[str, int] = {}
@@ -137,13 +145,12 @@ class _Calls:
         if not isinstance(test, Computed):
             self.block(node.body if test else node.orelse)
             return
-        before = dict(self.known)
+        mark = self.known.mark()
         self.block(node.body)
-        after, self.known = self.known, before
+        one = self.known.back_to(mark)
+        mark = self.known.mark()
         self.block(node.orelse)
-        for name, value in after.items():
-            if name not in self.known or self.known[name] != value:
-                self.known[name] = Computed(name)
+        self.known.merge(one, mark)
 
     def forget(self, node: ast.AST) -> None:
         """What a loop assigns is not known in it, nor after it."""
@@ -153,17 +160,19 @@ class _Calls:
 
     def fields(self, node: ast.ClassDef) -> None:
         """The fields of a class with their defaults; the bodies of its methods as they stand."""
+        found: dict[str, Any] = {}
         for one in node.body:
             if not isinstance(one, (ast.Assign, ast.AnnAssign)):
                 self.block([one])
                 continue
             target = one.target if isinstance(one, ast.AnnAssign) else one.targets[0]
             if isinstance(target, ast.Name) and one.value is not None:
-                self.known[f"{node.name}.{target.id}"] = value_of(one.value, self.known)
+                found[target.id] = value_of(one.value, self.known)
+        self.known[node.name] = Fields(found)
 
     def function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """A body with its parameters: their defaults where no call gives one."""
-        outside = dict(self.known)
+        mark = self.known.mark()
         given = [*node.args.posonlyargs, *node.args.args]
         defaults = dict(zip([one.arg for one in given[::-1]], node.args.defaults[::-1], strict=False))
         defaults |= {
@@ -173,7 +182,7 @@ class _Calls:
             stated = one.arg in defaults and not self.called.get(node.name, False)
             self.known[one.arg] = value_of(defaults[one.arg], self.known) if stated else Computed(one.arg)
         self.block(node.body)
-        self.known = outside
+        self.known.back_to(mark)
 
     def assignment(self, node: ast.stmt) -> None:
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
@@ -201,7 +210,9 @@ class _Calls:
             self.values[self.objects[owner]][target.attr] = value_of(value, self.known)
             self.lines[f"{self.objects[owner]}.{target.attr}"] = value.lineno
         elif owner:
-            self.known[f"{owner}.{target.attr}"] = value_of(value, self.known)
+            made = self.known.get(owner)
+            fields = made.values if isinstance(made, Fields) else {}
+            self.known[owner] = Fields({**fields, target.attr: value_of(value, self.known)})
 
     def item(self, name: str, key: ast.expr, value: ast.expr) -> None:
         """A value that is put into a dict after it was made."""
@@ -221,11 +232,12 @@ class _Calls:
             self.objects[name] = group
         if isinstance(function, ast.Attribute) and function.attr == "parse_args":
             self.values["flags"] = True
-            self.known |= {f"{name}.{flag}": default for flag, default in self.flags.items()}
+            self.known[name] = Fields(dict(self.flags))
         elif isinstance(function, ast.Name) and not value.args:
-            fields = {key: one for key, one in self.known.items() if key.startswith(f"{function.id}.")}
-            given = {f"{name}.{one.arg}": value_of(one.value, self.known) for one in value.keywords if one.arg}
-            self.known |= {f"{name}.{key.partition('.')[2]}": one for key, one in fields.items()} | given
+            made = self.known.get(function.id)
+            if isinstance(made, Fields):
+                given = {one.arg: value_of(one.value, self.known) for one in value.keywords if one.arg}
+                self.known[name] = Fields({**made.values, **given}) if given else made
 
     def call(self, node: ast.Call) -> None:
         function = node.func

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 LONGEST = 4096
 """Letters of a text and values of a list that arithmetic may make."""
@@ -41,6 +41,12 @@ class Computed(str):
     """The source of a value that only the run knows."""
 
 
+class Fields(NamedTuple):
+    """The fields of an object whose values are stated: a class's defaults, the flags of a parser."""
+
+    values: Mapping[str, Any]
+
+
 def value_of(node: ast.expr, known: Mapping[str, Any]) -> Any:
     """What an expression stands for; `Computed` where literals above it do not say."""
     try:
@@ -65,7 +71,7 @@ def _folded(node: ast.expr, known: Mapping[str, Any]) -> Any:
 
 def _name(node: ast.Name, known: Mapping[str, Any]) -> Any:
     value = known.get(node.id, _NotStated)
-    if value is _NotStated or isinstance(value, Computed):
+    if value is _NotStated or isinstance(value, (Computed, Fields)):
         raise _NotStated
     return value
 
@@ -75,14 +81,17 @@ def _attribute(node: ast.Attribute, known: Mapping[str, Any]) -> Any:
     owner = getattr(node.value, "id", "")
     if owner == "torch":
         return node.attr
-    value = known.get(f"{owner}.{node.attr}", _NotStated) if owner else _NotStated
+    made = known.get(owner) if owner else None
+    value = made.values.get(node.attr, _NotStated) if isinstance(made, Fields) else _NotStated
     if value is _NotStated or isinstance(value, Computed):
         raise _NotStated
     return value
 
 
 def _several(node: ast.List | ast.Tuple | ast.Set, known: Mapping[str, Any]) -> list[Any]:
-    return [_folded(one, known) for one in node.elts]
+    found = [_folded(one, known) for one in node.elts]
+    _bounded(found)
+    return found
 
 
 def _mapping(node: ast.Dict, known: Mapping[str, Any]) -> dict[Any, Any]:
@@ -93,6 +102,7 @@ def _mapping(node: ast.Dict, known: Mapping[str, Any]) -> dict[Any, Any]:
             found |= _folded(value, known)
         else:
             found[_folded(key, known)] = value_of(value, known)
+    _bounded(found)
     return found
 
 
@@ -119,10 +129,15 @@ def _binary(node: ast.BinOp, known: Mapping[str, Any]) -> Any:
 
 
 def _bounded(value: Any) -> Any:
-    """A value, unless it is larger than any setting."""
-    long = isinstance(value, (str, bytes, list, tuple)) and len(value) > LONGEST
-    if long or (isinstance(value, int) and abs(value) > 1 << 62):
-        raise _NotStated
+    """A value, unless it is larger than any setting, its parts counted as often as they stand in it."""
+    size, left = 0, [value]
+    while left:
+        one = left.pop()
+        size += len(one) if isinstance(one, (str, bytes)) else 1
+        if size > LONGEST or (isinstance(one, int) and abs(one) > 1 << 62):
+            raise _NotStated
+        if isinstance(one, (list, tuple, dict)):
+            left += one.values() if isinstance(one, dict) else one
     return value
 
 

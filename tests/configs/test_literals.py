@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from advisor.configs.calls import python_tree
-from advisor.configs.literals import Computed, value_of
+from advisor.configs.literals import Computed, Fields, value_of
 from advisor.configs.reading import read_config
 
-KNOWN = {"n": 4, "base": "models", "many": Computed("many"), "table": {"rank": 16}, "args.rank": 8}
+KNOWN = {"n": 4, "base": "models", "many": Computed("many"), "table": {"rank": 16}, "args": Fields({"rank": 8})}
 
 
 def folded(text: str) -> Any:
