@@ -7,16 +7,12 @@ or a loop, it stands for nothing.
 from __future__ import annotations
 
 import ast
-import json
-import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from advisor.configs.literals import Computed, Fields, value_of
 from advisor.configs.names import Names
 from advisor.configs.tree import Tree
-from advisor.errors import BadConfig
 
 GROUPS = {
     "from_pretrained": "model",
@@ -37,62 +33,15 @@ _LOADERS = (*_UNSLOTH, "AutoModel")
 _OF_A_MODEL = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
 """Endings of classes that load a model to train: AutoModelForCausalLM, Qwen3VLForConditionalGeneration."""
 _CLASSIFIER = "ForSequenceClassification"
-_SHELL = re.compile(r"^([ \t]*)[!%](?:.*\\\n)*.*", re.MULTILINE)
-"""Shell commands and magics of a cell, over all lines that they go on for; `pass` keeps the block around them whole."""
 _CHANGE = ("append", "extend", "insert", "pop", "remove", "update", "setdefault", "clear", "add", "discard")
 """Methods that change what a name stands for."""
-LONGEST_TEXT = 200_000
-"""Letters of Python in a script, or in all cells of a notebook; the longest that people publish has 60,000."""
-_HINT = "give a script or a notebook that trains"
 
 
-def python_tree(text: str, name: str) -> Tree:
-    """The calls of a script as a tree; `loader` is the class that loads the model. Raises BadConfig."""
-    try:
-        module = _parsed(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f"line {error.lineno}" if isinstance(error, SyntaxError) else str(error) or "nested too deep"
-        raise BadConfig(f"{name}: not Python that can be read ({where}); {_HINT}") from None
-    return _Calls().tree([module])
-
-
-def notebook_tree(text: str, name: str) -> Tree:
-    """The calls in a notebook's cells, and the card that Colab's metadata names. Raises BadConfig."""
-    try:
-        book = json.loads(text)
-        cells = [one for one in book["cells"] if one.get("cell_type") == "code"]
-        metadata = book.get("metadata") or {}
-        card = (metadata.get("colab") or {}).get("gpuType")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BadConfig(f"{name}: not a notebook; {_HINT}") from None
-    modules, left = [], LONGEST_TEXT
-    for cell in cells:
-        source = cell.get("source", "")
-        text = "".join(map(str, source) if isinstance(source, list) else [str(source)])
-        left -= len(text)
-        if left < 0:
-            raise BadConfig(f"{name}: not a notebook that can be read (more than {LONGEST_TEXT:,} letters of Python)")
-        try:
-            modules.append(_parsed(_SHELL.sub(r"\1pass", text)))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-    tree = _Calls().tree(modules)
-    return Tree({**tree.values, **({"card": card} if isinstance(card, str) else {})}, {})
-
-
-def _parsed(text: str) -> ast.Module:
-    """The syntax of a text, without what Python would warn of. Raises ValueError for one that is far too long."""
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"more than {LONGEST_TEXT:,} letters of Python")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(text)
-
-
-class _Calls:
+class Calls:
     """What was read so far: names, the calls, defaults of flags and of fields."""
 
     def __init__(self) -> None:
+        """Begin with nothing."""
         self.known = Names({"__name__": "__main__"})
         self.objects: dict[str, str] = {}
         self.values: dict[str, Any] = {}
@@ -101,15 +50,16 @@ class _Calls:
         self.called: dict[str, bool] = {}
 
     def tree(self, modules: list[ast.Module]) -> Tree:
+        """The arguments of the calls by group; `loader` is the class that loads the model."""
         for module in modules:
             try:
                 self.called |= dict(_with_arguments(module))
-                self.block(module.body)
+                self._block(module.body)
             except RecursionError:
                 continue
         return Tree(self.values, self.lines)
 
-    def named_model(self) -> None:
+    def _named_model(self) -> None:
         """A model that the trainer is given by its name, and loads itself."""
         name = self.values.get("trainer", {}).get("model")
         if isinstance(name, str) and not isinstance(name, Computed) and "model" not in self.values:
@@ -118,59 +68,59 @@ class _Calls:
             self.lines["model.model_name"] = self.lines.get("trainer.model", 0)
             self.values["loader"] = "AutoModelForCausalLM"
 
-    def block(self, body: list[ast.stmt]) -> None:
+    def _block(self, body: list[ast.stmt]) -> None:
         """Assignments and calls in the order of the text; of a condition that literals decide, its one side."""
         for node in body:
             if isinstance(node, ast.If):
-                self.condition(node)
+                self._condition(node)
             elif isinstance(node, ast.ClassDef):
-                self.fields(node)
+                self._fields(node)
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                self.function(node)
+                self._function(node)
             elif isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
-                self.forget(node)
-                self.block(node.body)
-                self.forget(node)
-                self.block(node.orelse)
+                self._forget(node)
+                self._block(node.body)
+                self._forget(node)
+                self._block(node.orelse)
             elif inner := [one for name in ("body", "orelse", "finalbody") for one in getattr(node, name, [])]:
-                self.block([one for one in inner if isinstance(one, ast.stmt)])
+                self._block([one for one in inner if isinstance(one, ast.stmt)])
             else:
                 for one in ast.walk(node):
                     if isinstance(one, ast.Call):
-                        self.call(one)
-                self.assignment(node)
+                        self._call(one)
+                self._assignment(node)
 
-    def condition(self, node: ast.If) -> None:
+    def _condition(self, node: ast.If) -> None:
         test = value_of(node.test, self.known)
         if not isinstance(test, Computed):
-            self.block(node.body if test else node.orelse)
+            self._block(node.body if test else node.orelse)
             return
         mark = self.known.mark()
-        self.block(node.body)
+        self._block(node.body)
         one = self.known.back_to(mark)
         mark = self.known.mark()
-        self.block(node.orelse)
+        self._block(node.orelse)
         self.known.merge(one, mark)
 
-    def forget(self, node: ast.AST) -> None:
+    def _forget(self, node: ast.AST) -> None:
         """What a loop assigns is not known in it, nor after it."""
         for one in ast.walk(node):
             if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store):
                 self.known[one.id] = Computed(one.id)
 
-    def fields(self, node: ast.ClassDef) -> None:
+    def _fields(self, node: ast.ClassDef) -> None:
         """The fields of a class with their defaults; the bodies of its methods as they stand."""
         found: dict[str, Any] = {}
         for one in node.body:
             if not isinstance(one, (ast.Assign, ast.AnnAssign)):
-                self.block([one])
+                self._block([one])
                 continue
             target = one.target if isinstance(one, ast.AnnAssign) else one.targets[0]
             if isinstance(target, ast.Name) and one.value is not None:
                 found[target.id] = value_of(one.value, self.known)
         self.known[node.name] = Fields(found)
 
-    def function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """A body with its parameters: their defaults where no call gives one."""
         mark = self.known.mark()
         given = [*node.args.posonlyargs, *node.args.args]
@@ -181,10 +131,10 @@ class _Calls:
         for one in (*given, *node.args.kwonlyargs):
             stated = one.arg in defaults and not self.called.get(node.name, False)
             self.known[one.arg] = value_of(defaults[one.arg], self.known) if stated else Computed(one.arg)
-        self.block(node.body)
+        self._block(node.body)
         self.known.back_to(mark)
 
-    def assignment(self, node: ast.stmt) -> None:
+    def _assignment(self, node: ast.stmt) -> None:
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             self.known[node.target.id] = Computed(node.target.id)
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
@@ -197,13 +147,13 @@ class _Calls:
                     if isinstance(one, ast.Name):
                         self.known[one.id] = parts[i] if parts else Computed(one.id)
             elif isinstance(target, ast.Name):
-                self.assign(target.id, node.value)
+                self._assign(target.id, node.value)
             elif isinstance(target, ast.Attribute):
-                self.attribute(target, node.value)
+                self._attribute(target, node.value)
             elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
-                self.item(target.value.id, target.slice, node.value)
+                self._item(target.value.id, target.slice, node.value)
 
-    def attribute(self, target: ast.Attribute, value: ast.expr) -> None:
+    def _attribute(self, target: ast.Attribute, value: ast.expr) -> None:
         """A field that is set after its object was made: `args.max_steps = 5`."""
         owner = getattr(target.value, "id", "")
         if owner in self.objects:
@@ -214,7 +164,7 @@ class _Calls:
             fields = made.values if isinstance(made, Fields) else {}
             self.known[owner] = Fields({**fields, target.attr: value_of(value, self.known)})
 
-    def item(self, name: str, key: ast.expr, value: ast.expr) -> None:
+    def _item(self, name: str, key: ast.expr, value: ast.expr) -> None:
         """A value that is put into a dict after it was made."""
         before, word = self.known.get(name), value_of(key, self.known)
         if isinstance(before, dict) and not isinstance(word, (Computed, list, dict)):
@@ -222,14 +172,14 @@ class _Calls:
         else:
             self.known[name] = Computed(name)
 
-    def assign(self, name: str, value: ast.expr) -> None:
+    def _assign(self, name: str, value: ast.expr) -> None:
         self.known[name] = value_of(value, self.known)
         if not isinstance(value, ast.Call):
             return
         function = value.func
-        group = GROUPS.get(getattr(function, "attr", getattr(function, "id", "")))
-        if group in ("arguments", "adapters", "storage"):
-            self.objects[name] = group
+        word = getattr(function, "attr", getattr(function, "id", ""))
+        if word in GROUPS and word.endswith(("Config", "Arguments")):
+            self.objects[name] = GROUPS[word]
         if isinstance(function, ast.Attribute) and function.attr == "parse_args":
             self.values["flags"] = True
             self.known[name] = Fields(dict(self.flags))
@@ -239,12 +189,12 @@ class _Calls:
                 given = {one.arg: value_of(one.value, self.known) for one in value.keywords if one.arg}
                 self.known[name] = Fields({**made.values, **given}) if given else made
 
-    def call(self, node: ast.Call) -> None:
+    def _call(self, node: ast.Call) -> None:
         function = node.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
         owner = getattr(getattr(function, "value", None), "id", "") if isinstance(function, ast.Attribute) else ""
         if name == "add_argument":
-            self.flag(node)
+            self._flag(node)
         if name in _CHANGE and owner in self.known:
             self.known[owner] = Computed(owner)
         if name.endswith("Trainer"):
@@ -258,11 +208,11 @@ class _Calls:
             self.values["loader"] = owner
         if name == "get_peft_model" and not owner:
             return  # peft's own takes a LoraConfig
-        self.arguments(node, group, name == "from_pretrained")
+        self._arguments(node, group, name == "from_pretrained")
         if group == "trainer":
-            self.named_model()
+            self._named_model()
 
-    def flag(self, node: ast.Call) -> None:
+    def _flag(self, node: ast.Call) -> None:
         """A flag of argparse and its default."""
         names = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
         long = next((one for one in names if one.startswith("--")), "")
@@ -272,23 +222,23 @@ class _Calls:
             target = str(words.get("dest") or long.lstrip("-").replace("-", "_"))
             self.flags[target] = words.get("default", switch)
 
-    def arguments(self, node: ast.Call, group: str, loads: bool) -> None:
+    def _arguments(self, node: ast.Call, group: str, loads: bool) -> None:
         found = self.values.setdefault(group, {})
         if loads and node.args:
             found.setdefault("model_name", value_of(node.args[0], self.known))
             self.lines.setdefault(f"{group}.model_name", node.lineno)
         for keyword in node.keywords:
             if keyword.arg is not None:
-                self.argument(found, group, keyword.arg, value_of(keyword.value, self.known), keyword.value.lineno)
+                self._argument(found, group, keyword.arg, value_of(keyword.value, self.known), keyword.value.lineno)
                 continue
             several = value_of(keyword.value, self.known)
             if isinstance(several, dict):
                 for key, value in several.items():
-                    self.argument(found, group, str(key), value, keyword.value.lineno)
+                    self._argument(found, group, str(key), value, keyword.value.lineno)
             else:
                 found.setdefault("**", Computed(ast.unparse(keyword.value)))
 
-    def argument(self, found: dict[str, Any], group: str, key: str, value: Any, line: int) -> None:
+    def _argument(self, found: dict[str, Any], group: str, key: str, value: Any, line: int) -> None:
         if key not in found:
             found[key] = value
             self.lines[f"{group}.{key}"] = line

@@ -7,9 +7,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-from advisor.configs.calls import notebook_tree, python_tree
 from advisor.configs.engines import Engine, accelerate_engine, deepspeed_engine
 from advisor.configs.found import Found
+from advisor.configs.python_text import notebook_tree, python_tree
 from advisor.configs.sheet import Sheet
 from advisor.configs.shell import shell_tree
 from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree

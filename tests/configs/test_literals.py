@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from advisor.configs.calls import python_tree
 from advisor.configs.literals import Computed, Fields, value_of
+from advisor.configs.python_text import python_tree
 from advisor.configs.reading import read_config
 
 KNOWN = {"n": 4, "base": "models", "many": Computed("many"), "table": {"rank": 16}, "args": Fields({"rank": 8})}
@@ -81,6 +81,7 @@ def adapters(text: str) -> dict[str, Any]:
         ("more = dict(r=8)\nLoraConfig(**more)", 8),
         ("more = {'r': 8}\nmore['r'] = 16\nLoraConfig(**more)", 16),
         ("c = LoraConfig(r=8)\nc.r = 16", 16),
+        ("c = LoraConfig(r=8)\nm = get_peft_model(m, c)\nm.r = 16", 8),
         ("def go(r=8):\n    LoraConfig(r=r)\ngo()", 8),
         ("def go(r=8):\n    LoraConfig(r=r)\ngo(64)", Computed("r")),
         ("class C:\n    r: int = 8\nc = C()\nLoraConfig(r=c.r)", 8),
