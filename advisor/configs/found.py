@@ -24,6 +24,7 @@ class Unread(Frozen):
     value: str
     line: int
     why: str
+    settled_by: tuple[str, ...] = ()  # knobs of which any, given beside the file, says what the key means
 
 
 class Found(NamedTuple):
@@ -49,6 +50,10 @@ class Found(NamedTuple):
     """Optimizer steps at which the job ends; 0: after its epochs."""
     last_layer: int | None = None
     """The number of the last of the layers that are trained, from 0, where the file numbers them."""
+    vocabulary_multiple: int = 1
+    """The embeddings get rows up to a multiple of this, where the model's own number of rows is none."""
+    assumed: tuple[str, ...] = ()
+    """What the file leaves open, and how it is taken, in sentences."""
     card: str = ""
     """The card that the file names."""
     written: str = ""

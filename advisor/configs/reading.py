@@ -7,20 +7,26 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-from advisor.configs.calls import notebook_tree, python_tree
 from advisor.configs.engines import Engine, accelerate_engine, deepspeed_engine
 from advisor.configs.found import Found
+from advisor.configs.python_text import notebook_tree, python_tree
 from advisor.configs.sheet import Sheet
 from advisor.configs.shell import shell_tree
 from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree
 from advisor.errors import BadConfig
 from advisor.files.guarded import named_path, read_text
 
-FORMATS = ("swift", "llamafactory", "axolotl", "torchtune", "litgpt", "trl", "scripts")
+FORMATS = ("swift", "llamafactory", "axolotl", "torchtune", "litgpt", "unsloth_yaml", "trl", "scripts")
 """Modules of this package, in the order in which they are asked whose a file is."""
+_NOT_READ = {
+    ("model", "train_dataset"): "a file of LLaMA-Factory v1, whose keys are not read",
+    ("step_scheduler", "model"): "a recipe of NeMo Automodel, whose keys are not read",
+    ("train_loader", "model"): "a file of LLM Foundry, whose keys are not read",
+}
+"""Files that are known by the keys that all of them have, and refused by name."""
 _KNOWN = (
-    "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune and LitGPT, scripts and notebooks of Unsloth, TRL and "
-    "transformers, shell scripts of ms-swift"
+    "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT and Unsloth, scripts and notebooks of Unsloth, TRL "
+    "and transformers, shell scripts of ms-swift"
 )
 _READERS: dict[str, Callable[[str, str], Tree]] = {
     ".yaml": yaml_tree,
@@ -41,37 +47,48 @@ class Config(NamedTuple):
     found: Found
 
 
-def read_config(path: str, beside: Sequence[str] = ()) -> Config:
-    """The training configuration at `path`, with what accelerate's or DeepSpeed's files `beside` it say of the cards.
+class Text(NamedTuple):
+    """A file as text and as a tree, not yet understood."""
+
+    path: str
+    text: str
+    tree: Tree
+
+
+def read_config(of: str | Text, beside: Sequence[str | Text] = ()) -> Config:
+    """The training configuration of a file, with what accelerate's or DeepSpeed's files `beside` it say of the cards.
 
     Nothing in them is executed. Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one
     that cannot be read.
     """
-    text, tree = _read(path)
+    path, text, tree = of if isinstance(of, Text) else read_text_of(of)
     sheet = Sheet(path, tree)
     for one in beside:
         engine = engine_of(one)
         if engine is None:
-            raise BadConfig(f"{one}: neither accelerate's YAML nor DeepSpeed's JSON")
+            raise BadConfig(
+                f"{one if isinstance(one, str) else one.path}: neither accelerate's YAML nor DeepSpeed's JSON"
+            )
         engine.sets(sheet)
     return Config(path, text, tree, _format_of(tree, path).read(sheet))
 
 
-def engine_of(path: str) -> Engine | None:
+def engine_of(of: str | Text) -> Engine | None:
     """What a file of accelerate or DeepSpeed says of the cards; None for any other file."""
-    tree = _read(path)[1]
+    path, _, tree = of if isinstance(of, Text) else read_text_of(of)
     if "distributed_type" in tree.values:
         return accelerate_engine(tree.values, path)
     return deepspeed_engine(tree.values) if "zero_optimization" in tree.values else None
 
 
-def _read(path: str) -> tuple[str, Tree]:
+def read_text_of(path: str) -> Text:
+    """A file that `read_config` and `engine_of` take, read once. Raises BadConfig, SourceUnavailable."""
     file = named_path(path)
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise BadConfig(f"{path}: not a kind of file that is read ({file.suffix or 'no ending'}); {_KNOWN}")
     text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
-    return text, reader(text, path)
+    return Text(path, text, reader(text, path))
 
 
 def _format_of(tree: Tree, path: str) -> ModuleType:
@@ -79,5 +96,8 @@ def _format_of(tree: Tree, path: str) -> ModuleType:
         module = import_module(f"advisor.configs.{name}")
         if any(all(key in tree.values for key in keys) for keys in module.MARKS):
             return module
+    for words, told in _NOT_READ.items():
+        if all(key in tree.values for key in words):
+            raise BadConfig(f"{path}: {told}; give its settings as flags to advise")
     keys = ", ".join(list(tree.values)[:4]) or "none"
     raise BadConfig(f"{path}: whose configuration it is cannot be told from its keys ({keys}, ...); {_KNOWN}")

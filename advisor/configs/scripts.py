@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from advisor.configs.calls import Computed
 from advisor.configs.found import Found
 from advisor.configs.idle import SCRIPTS
+from advisor.configs.literals import Computed
 from advisor.configs.sheet import Sheet
 from advisor.configs.training_arguments import most_steps, read_arguments
 from advisor.specs import Trainer
 
-MARKS = (("model",),)
+MARKS = (("model", "loader"), ("classes",))
 _UNSLOTH = ("FastLanguageModel", "FastModel", "FastVisionModel", "FastTextModel")
 _SFT = ("SFTTrainer", "UnslothTrainer", "Trainer", "Seq2SeqTrainer")
-_OTHER_MODELS = ("AutoModelForSequenceClassification",)
+_SEES = ("ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
+_UNSAID = {
+    "load_in_fp8": "a base in FP8 by torchao",
+    "qat_scheme": "training with simulated quantization",
+    "unsloth_force_compile": "torch.compile changes memory and time",
+    "fast_inference": "vLLM keeps memory of its own",
+}
+"""Of from_pretrained and get_peft_model."""
 
 
 def read(sheet: Sheet) -> Found:
@@ -40,6 +47,7 @@ def read(sheet: Sheet) -> Found:
         SCRIPTS,
         most_steps=most_steps(arguments),
         card=card if isinstance(card, str) else "",
+        assumed=("the script is started without flags: their defaults are taken",) if sheet.get("flags") else (),
     )
 
 
@@ -52,10 +60,10 @@ def _objective(sheet: Sheet, loader: str) -> None:
     others = [name for name in classes if name.endswith("Trainer") and name not in _SFT]
     if others and not any(name in classes for name in _SFT):
         sheet.refuses(f"classes.{others[0]}", "another objective than supervised fine-tuning")
-    if loader in _OTHER_MODELS:
+    if loader.endswith("ForSequenceClassification"):
         sheet.refuses("loader", "a classifier: say --task classification and --labels to advise")
-    if loader in ("FastVisionModel", "AutoModelForImageTextToText", "AutoModelForVision2Seq"):
-        sheet.loses("loader", "rows with images: say --images and --image-size")
+    if loader == "FastVisionModel" or loader.endswith(_SEES):
+        sheet.loses("loader", "rows may have images: say --images 0, or --images 1 and --image-size", "images")
 
 
 def _method(sheet: Sheet, trainer: Trainer) -> None:
@@ -107,7 +115,8 @@ def _method(sheet: Sheet, trainer: Trainer) -> None:
         adapters.sets("train_tower", True, "finetune_vision_layers")
     for one in ("finetune_attention_modules", "finetune_mlp_modules"):
         if adapters.get(one) is False:
-            adapters.loses(one, "only some kinds of layers get adapters; say --target-modules")
+            why = "only some kinds of layers get adapters; say --target-modules"
+            adapters.loses(one, why, "target_modules")
     if adapters.get("target_parameters"):
         adapters.loses("target_parameters", "adapters on parameters that no module holds")
 
@@ -118,7 +127,7 @@ def _rows(sheet: Sheet, loader: str, trainer: Trainer) -> None:
     if stated:
         group, key = stated[0]
         sheet.at(f"{group}.").takes("seq_len", key)
-    elif trainer != "transformers":
+    elif trainer != "transformers" and "max_length" not in (sheet.peek("arguments") or {}):  # null: nothing is cut
         sheet.sets("seq_len", 2048 if trainer == "unsloth" else 1024)
     packs = [group for group in ("arguments", "trainer") if sheet.at(f"{group}.").get("packing") is not None]
     if packs:
@@ -157,8 +166,11 @@ def _code(sheet: Sheet, trainer: Trainer) -> None:
         for key in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
             arguments.get(key)
     else:
+        offloads = arguments.has("activation_offloading")
+        if offloads:
+            arguments.sets("offload", "activations", "activation_offloading")
         for key in ("activation_checkpointing", "gradient_checkpointing"):
-            if arguments.get(key) is not None:
+            if arguments.get(key) is not None and not offloads:
                 arguments.takes("gradient_checkpointing", key)
         if trainer == "transformers" and "gradient_checkpointing" not in sheet.knobs:
             sheet.sets("gradient_checkpointing", False)
@@ -169,6 +181,6 @@ def _code(sheet: Sheet, trainer: Trainer) -> None:
         liger = arguments.has("use_liger_kernel")
         arguments.sets("kernels", "liger" if liger else "none", *(["use_liger_kernel"] if liger else []))
     sheet.sets("expandable_segments", trainer == "unsloth")
-    if model.has("fast_inference"):
-        model.loses("fast_inference", "vLLM keeps memory of its own")
+    for group in (model, adapters):
+        group.loses_those_on(_UNSAID)
     model.get("gpu_memory_utilization")
