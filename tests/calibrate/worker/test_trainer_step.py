@@ -85,6 +85,12 @@ def test_trl_with_other_models_and_knobs(method: Method, name: str, knobs: dict[
     check("trl", method, config(name, 2), **knobs, **eager)
 
 
+def test_trls_loss_holds_two_parts_of_a_large_head() -> None:
+    """Three tiles of logits: while one part of the head is cast, the name still holds the part before."""
+    pytest.importorskip("trl")
+    check("trl", "qlora", CONFIG | {"vocab_size": 70_000, "num_hidden_layers": 1})
+
+
 def test_what_cannot_be_run_is_refused() -> None:
     with pytest.raises(BadValue, match="must be transformers or trl"):
         traced_step("unsloth", preset_recipe("unsloth", "lora"))
