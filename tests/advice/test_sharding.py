@@ -146,9 +146,9 @@ def test_rows_with_images_run_as_copies_and_are_spread_by_nothing_else() -> None
 
 def test_a_refusal_that_holds_for_every_method_names_none() -> None:
     job = {"model": "qwen2.5-vl-7b", "gpu": "a100-80gb", "gpus": 4, "sharding": "zero2", "images": 2}
-    with pytest.raises(InputError, match="^--sharding is 'zero2': how the tower"):
+    with pytest.raises(InputError, match=r"^--sharding is 'zero2': how the tower"):
         advise(**job)
-    with pytest.raises(InputError, match="^--sharding is 'zero2': with --method lora: how the tower"):
+    with pytest.raises(InputError, match=r"^--sharding is 'zero2': with --method lora: how the tower"):
         advise(**job, method="lora")
 
 
