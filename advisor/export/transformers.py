@@ -112,7 +112,7 @@ def _imports(run: Run) -> str:
         "Trainer",
         "TrainingArguments",
     ]
-    lines = ["import argparse", *(["import os"] if run.stored_as in PLACED else []), "import tempfile"]
+    lines = ["import argparse", "import glob", "import os", "import tempfile"]
     lines += ["from itertools import chain"] if run.workload.packing else []
     lines += ["", "import torch", "from datasets import load_dataset"]
     if recipe.has_adapters:

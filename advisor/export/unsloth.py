@@ -126,8 +126,7 @@ def _head(run: Run, command: str) -> str:
 
 def _imports(run: Run) -> str:
     recipe = run.recipe
-    lines = ["import argparse"]
-    lines += ["import os"] if recipe.loss == "full" else []
+    lines = ["import argparse", "import glob", "import os"]
     lines += ["from itertools import chain"] if _wraps(run.workload) else []
     lines.append("")
     if recipe.loss == "full":

@@ -144,6 +144,14 @@ def test_rows_with_images_run_as_copies_and_are_spread_by_nothing_else() -> None
             advise(**job, batch_size=2, gpus=2, sharding=engine)
 
 
+def test_a_refusal_that_holds_for_every_method_names_none() -> None:
+    job = {"model": "qwen2.5-vl-7b", "gpu": "a100-80gb", "gpus": 4, "sharding": "zero2", "images": 2}
+    with pytest.raises(InputError, match=r"^--sharding is 'zero2': how the tower"):
+        advise(**job)
+    with pytest.raises(InputError, match=r"^--sharding is 'zero2': with --method lora: how the tower"):
+        advise(**job, method="lora")
+
+
 def test_what_would_fit_spreads_no_rows_with_images() -> None:
     job = {"model": "llama-3.2-11b-vision", "gpu": "24GB", "examples": 1000, "method": "qlora"}
     answer = advise(**job, images=1, image_size="1024x768")

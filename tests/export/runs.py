@@ -17,7 +17,7 @@ def ran(module: str, jobs: Mapping[Any, Mapping[str, Any]], folder: Path) -> dic
     path = folder / "jobs.json"
     path.write_text(json.dumps(list(jobs.values())))
     process = subprocess.run(
-        [sys.executable, "-m", module, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=400
+        [sys.executable, "-m", module, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=1200
     )
     assert process.returncode == 0, process.stderr[-3000:]
     return dict(zip(jobs, map(json.loads, process.stdout.splitlines()), strict=True))
