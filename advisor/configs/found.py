@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from advisor.frozen import Frozen
-from advisor.specs import Trainer
+from advisor.specs import Sharding, Trainer
 
 
 class Use(Frozen):
@@ -51,5 +51,7 @@ class Found(NamedTuple):
     """The number of the last of the layers that are trained, from 0, where the file numbers them."""
     card: str = ""
     """The card that the file names."""
+    spreads: Sharding = "ddp"
+    """What several cards share the job by where no key names it: what every launcher does, or the tool's own."""
     written: str = ""
     """The target of `--write` whose files have these keys; '' where there is none."""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from advisor.configs.found import Found
 from advisor.configs.idle import TORCHTUNE
 from advisor.configs.sheet import Sheet
+from advisor.export.torchtune import MLP, OPTIMIZERS, ROLES
 
 MARKS = (("model", "tokenizer", "checkpointer"),)
-_ROLES = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
-_MLP = ("gate_proj", "up_proj", "down_proj")
+_ROLES = {own: name for name, own in ROLES.items()}
 _OPTIMIZERS = {
-    "torch.optim.AdamW": "adamw_foreach",
+    **{component: name for name, component in OPTIMIZERS.items() if name != "adamw"},
     "torch.optim.Adam": "adamw_foreach",
-    "torch.optim.SGD": "sgd",
-    "bitsandbytes.optim.AdamW8bit": "adamw_8bit",
-    "bitsandbytes.optim.PagedAdamW": "paged_adamw",
-    "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
 }
 _LOSSES = (
     "torchtune.modules.loss.LinearCrossEntropyLoss",
@@ -32,9 +29,7 @@ def read(sheet: Sheet) -> Found:
     builder = str(model.get("_component_", ""))
     if not builder.startswith("torchtune.models."):
         sheet.refuses("model", "a model that is not torchtune's own")
-    folder = sheet.get("checkpointer.checkpoint_dir")
-    if folder:
-        sheet.sets("model", str(folder).rstrip("/").rsplit("/", 1)[-1], "checkpointer.checkpoint_dir")
+    _checkpoint(sheet)
     for key, why in (("quantizer", "training with simulated quantization"), ("fsdp", "FSDP by its own code")):
         if sheet.get(key):
             sheet.refuses(key, why)
@@ -60,6 +55,7 @@ def read(sheet: Sheet) -> Found:
         sheet.loses("loss._component_", "another loss")
     sheet.sets("attention", "sdpa")
     sheet.sets("expandable_segments", False)
+    _cards(sheet)
     for key in (
         "vocab_size",
         "num_layers",
@@ -76,8 +72,31 @@ def read(sheet: Sheet) -> Found:
         "torchtune YAML",
         "torchtune",
         TORCHTUNE,
+        spreads="fsdp2",
+        written="torchtune",
         most_steps=int(sheet.number("max_steps_per_epoch", cap) * sheet.number("epochs", sheet.peek("epochs") or 1)),
     )
+
+
+def _checkpoint(sheet: Sheet) -> None:
+    """The folder of the weights, which is usually called as the model; a Hub id where it is a path of two words."""
+    folder = str(sheet.get("checkpointer.checkpoint_dir", "")).rstrip("/").removesuffix("/original")
+    if not folder:
+        return
+    path = Path(folder)
+    named = path.is_file() or (path / "config.json").is_file() or re.fullmatch(r"[\w.-]*\w/[\w.-]+", folder)
+    sheet.sets("model", folder if named else path.name, "checkpointer.checkpoint_dir")
+
+
+def _cards(sheet: Sheet) -> None:
+    """What its distributed recipes hand to FSDP2; how many cards there are is said where it is started."""
+    if sheet.has("fsdp_cpu_offload"):
+        sheet.sets("offload", "parameters", "fsdp_cpu_offload")
+    if sheet.get("fsdp_reshard_after_forward") is False:
+        sheet.sets("reshard", False, "fsdp_reshard_after_forward")
+    for key, why in (("tensor_parallel_dim", "tensor parallelism"), ("custom_sharded_layers", "layers in units of their own")):
+        if not sheet.is_off(key):
+            sheet.loses(key, why)
 
 
 def _method(sheet: Sheet, builder: str) -> None:
@@ -92,7 +111,7 @@ def _method(sheet: Sheet, builder: str) -> None:
     keys = ["_component_", *(key for key in ("quantize_base", "use_dora") if model.peek(key))]
     model.sets("method", ("q" if quantized else "") + ("dora" if dora else "lora"), *keys)
     names = [_ROLES.get(str(one), str(one)) for one in model.get("lora_attn_modules") or []]
-    names += _MLP if model.has("apply_lora_to_mlp") else ()
+    names += MLP if model.has("apply_lora_to_mlp") else ()
     names += ["lm_head"] if model.has("apply_lora_to_output") else []
     used = [key for key in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output") if model.peek(key)]
     model.sets("target_modules", names, *used)
