@@ -12,6 +12,7 @@ from advisor.configs.engines import Engine, accelerate_engine, deepspeed_engine
 from advisor.configs.found import Found
 from advisor.configs.sheet import Sheet
 from advisor.configs.shell import shell_tree
+from advisor.configs.starters import SCRIPTS, starter_of
 from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree
 from advisor.errors import BadConfig
 from advisor.files.guarded import named_path, read_text
@@ -20,7 +21,7 @@ FORMATS = ("swift", "llamafactory", "axolotl", "torchtune", "litgpt", "trl", "sc
 """Modules of this package, in the order in which they are asked whose a file is."""
 _KNOWN = (
     "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune and LitGPT, scripts and notebooks of Unsloth, TRL and "
-    "transformers, shell scripts of ms-swift"
+    "transformers, shell scripts of ms-swift, and Slurm's scripts and SkyPilot's tasks that start them"
 )
 _READERS: dict[str, Callable[[str, str], Tree]] = {
     ".yaml": yaml_tree,
@@ -29,6 +30,7 @@ _READERS: dict[str, Callable[[str, str], Tree]] = {
     ".py": python_tree,
     ".ipynb": notebook_tree,
     ".sh": shell_tree,
+    **dict.fromkeys(SCRIPTS, shell_tree),
 }
 
 
@@ -44,9 +46,22 @@ class Config(NamedTuple):
 def read_config(path: str, beside: Sequence[str] = ()) -> Config:
     """The training configuration at `path`, with what accelerate's or DeepSpeed's files `beside` it say of the cards.
 
+    Of Slurm's script or SkyPilot's task, that of the file which it starts, on its cards.
     Nothing in them is executed. Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one
     that cannot be read.
     """
+    starter = starter_of(path, _text(path))
+    if starter is None:
+        return _config(path, beside)
+    engines = [one for one in starter.files if _is_engine(one)]
+    runs = [one for one in starter.files if one not in engines]
+    if not runs:
+        raise BadConfig(f"{path}: starts {starter.files[0]}, which says how cards share a job, not which; {_KNOWN}")
+    config = _config(runs[0], (*beside, *engines))
+    return config._replace(found=starter.started(config.found))
+
+
+def _config(path: str, beside: Sequence[str]) -> Config:
     text, tree = _read(path)
     sheet = Sheet(path, tree)
     for one in beside:
@@ -65,13 +80,20 @@ def engine_of(path: str) -> Engine | None:
     return deepspeed_engine(tree.values) if "zero_optimization" in tree.values else None
 
 
+def _is_engine(path: str) -> bool:
+    return path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None
+
+
 def _read(path: str) -> tuple[str, Tree]:
+    text = _text(path)
+    return text, _READERS[named_path(path).suffix.lower()](text, path)
+
+
+def _text(path: str) -> str:
     file = named_path(path)
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
+    if file.suffix.lower() not in _READERS:
         raise BadConfig(f"{path}: not a kind of file that is read ({file.suffix or 'no ending'}); {_KNOWN}")
-    text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
-    return text, reader(text, path)
+    return read_text(file, path, "give a training configuration", LIMIT_BYTES)
 
 
 def _format_of(tree: Tree, path: str) -> ModuleType:

@@ -94,7 +94,10 @@ def _cards(sheet: Sheet) -> None:
         sheet.sets("offload", "parameters", "fsdp_cpu_offload")
     if sheet.get("fsdp_reshard_after_forward") is False:
         sheet.sets("reshard", False, "fsdp_reshard_after_forward")
-    for key, why in (("tensor_parallel_dim", "tensor parallelism"), ("custom_sharded_layers", "layers in units of their own")):
+    for key, why in (
+        ("tensor_parallel_dim", "tensor parallelism"),
+        ("custom_sharded_layers", "layers in units of their own"),
+    ):
         if not sheet.is_off(key):
             sheet.loses(key, why)
 

@@ -30,13 +30,14 @@ def yaml_file(
 
     `nested`: a mapping stands below its key.
     """
-    start = command_of(run, command)
+    start, packages = command_of(run, command), f"{install}{run.sequence_packages}{run.engine_packages}"
     return TrainingFile(
         NAME,
-        f"# pip install {install}{run.sequence_packages}{run.engine_packages}\n# run: {start}\n{where(run)}{notes}"
+        f"# pip install {packages}\n# run: {start}\n{where(run)}{notes}"
         + (nested_yaml(values) if nested else flat_yaml(values)),
         start,
         beside,
+        packages=packages,
     )
 
 
