@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from advisor.configs.calls import Computed
 from advisor.configs.found import Found
 from advisor.configs.idle import SCRIPTS
-from advisor.configs.sheet import Sheet
+from advisor.configs.sheet import DATA_ENDINGS, Sheet
 from advisor.configs.training_arguments import most_steps, read_arguments
 from advisor.specs import Trainer
 
@@ -30,7 +32,8 @@ def read(sheet: Sheet) -> Found:
     read_arguments(arguments)
     _numbers(sheet, trainer)
     _code(sheet, trainer)
-    for group in ("model", "adapters", "storage", "arguments", "trainer"):
+    _loop(sheet, trainer)
+    for group in ("model", "adapters", "storage", "arguments", "trainer", "prepared", "collator"):
         if sheet.peek(f"{group}.**") is not None:
             sheet.loses(f"{group}.**", "arguments that only the run knows")
     card = sheet.get("card")
@@ -64,7 +67,8 @@ def _method(sheet: Sheet, trainer: Trainer) -> None:
     has_storage = sheet.peek("storage") is not None
     if sheet.peek("adapters") is None:
         full = trainer != "unsloth" or model.has("full_finetuning")
-        model.get("load_in_4bit")
+        for key in ("load_in_4bit", "load_in_8bit", "load_in_16bit"):
+            model.get(key)
         if full:
             model.sets("method", "full", *(["full_finetuning"] if model.peek("full_finetuning") is not None else []))
         else:
@@ -120,14 +124,21 @@ def _rows(sheet: Sheet, loader: str, trainer: Trainer) -> None:
         sheet.at(f"{group}.").takes("seq_len", key)
     elif trainer != "transformers":
         sheet.sets("seq_len", 2048 if trainer == "unsloth" else 1024)
+    elif len(lengths := sheet.get("lengths", {})) == 1:
+        sheet.takes("seq_len", f"lengths.{next(iter(lengths))}")
     packs = [group for group in ("arguments", "trainer") if sheet.at(f"{group}.").get("packing") is not None]
     if packs:
         sheet.at(f"{packs[0]}.").takes("packing", "packing")
+    elif sheet.has("packed"):
+        sheet.sets("packing", True, "packed")
     else:
         sheet.sets("packing", False)
-    if sheet.at("arguments.").get("padding_free") is not None:
-        on = sheet.peek("arguments.padding_free")
-        sheet.at("arguments.").sets("padding", "none" if on else "longest", "padding_free")
+    free = sheet.at("arguments.").get("padding_free")
+    if free is not None and not (free and trainer == "unsloth"):  # which does so by itself
+        sheet.at("arguments.").sets("padding", "none" if free else "longest", "padding_free")
+    path = sheet.get("options", {}).get("data")
+    if isinstance(path, str) and path.endswith(DATA_ENDINGS) and os.path.isfile(path):
+        sheet.sets("data", path, "options")
 
 
 def _numbers(sheet: Sheet, trainer: Trainer) -> None:
@@ -147,6 +158,7 @@ def _code(sheet: Sheet, trainer: Trainer) -> None:
     adapters, model, arguments = sheet.at("adapters."), sheet.at("model."), sheet.at("arguments.")
     if trainer == "unsloth":
         where = adapters if sheet.peek("adapters") is not None else model
+        model.get("use_gradient_checkpointing")
         value = where.get("use_gradient_checkpointing", "unsloth")
         keys = ["use_gradient_checkpointing"] if where.peek("use_gradient_checkpointing") is not None else []
         if value == "unsloth":
@@ -162,8 +174,9 @@ def _code(sheet: Sheet, trainer: Trainer) -> None:
                 arguments.takes("gradient_checkpointing", key)
         if trainer == "transformers" and "gradient_checkpointing" not in sheet.knobs:
             sheet.sets("gradient_checkpointing", False)
-        if arguments.get("gradient_checkpointing_kwargs.use_reentrant") is not None:
-            arguments.takes("reentrant", "gradient_checkpointing_kwargs.use_reentrant")
+        for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+            if arguments.get(f"{key}.use_reentrant") is not None:
+                arguments.takes("reentrant", f"{key}.use_reentrant")
         word = model.get("attn_implementation")
         model.sets("attention", word or "sdpa", *(["attn_implementation"] if word else []))
         liger = arguments.has("use_liger_kernel")
@@ -172,3 +185,27 @@ def _code(sheet: Sheet, trainer: Trainer) -> None:
     if model.has("fast_inference"):
         model.loses("fast_inference", "vLLM keeps memory of its own")
     model.get("gpu_memory_utilization")
+
+
+def _loop(sheet: Sheet, trainer: Trainer) -> None:
+    """What the script does itself around the Trainer: how weights are prepared and cast, how rows are padded."""
+    prepared, collator = sheet.at("prepared."), sheet.at("collator.")
+    if trainer == "transformers" and sheet.knobs.get("method", "").startswith("q"):
+        sheet.sets("kbit_upcast", sheet.peek("prepared") is not None)
+    if sheet.peek("prepared") is not None and trainer != "unsloth":
+        on = prepared.get("use_gradient_checkpointing", True)
+        if on is True or on == "True":
+            prepared.sets("gradient_checkpointing", True, *(["use_gradient_checkpointing"] if on is True else []))
+        for one in ("gradient_checkpointing_kwargs", "gradient_checkpointing_kwargs.use_reentrant"):
+            prepared.get(one)
+        if on is True and prepared.get("gradient_checkpointing_kwargs.use_reentrant") is not None:
+            prepared.takes("reentrant", "gradient_checkpointing_kwargs.use_reentrant")
+    if sheet.peek("casts") is not None:
+        sheet.loses("casts", "weights are put in another dtype")
+    if trainer == "transformers" and sheet.peek("collator") is not None and not sheet.knobs.get("packing"):
+        longest = "none" if collator.get("class") == "DataCollatorWithFlattening" else "longest"
+        padded = collator.get("padding") == "max_length"
+        collator.sets("padding", "max_length" if padded else longest, *(["padding"] if padded else ["class"]))
+        collator.takes("pad_to_multiple_of", "pad_to_multiple_of", 1)
+    if sheet.has("arguments.use_cpu"):
+        sheet.loses("arguments.use_cpu", "it runs on the CPU")
