@@ -26,12 +26,13 @@ from advisor.specs import METHODS, Method, Placement, Workload
 from tests.export.test_configs import recipe_of, rows_of
 
 ONE, FSDP2 = Placement(), Placement(gpus=4, sharding="fsdp2")
-SHARED = set(
-    "batch_size checkpointer clip_grad_norm collate_fn compile cudnn_deterministic_mode dataset device dtype "
-    "enable_activation_checkpointing enable_activation_offloading epochs gradient_accumulation_steps "
-    "log_every_n_steps log_peak_memory_stats loss lr_scheduler max_steps_per_epoch metric_logger model optimizer "
-    "output_dir resume_from_checkpoint seed shuffle tokenizer".split()
-)
+SHARED = {
+    *("batch_size", "checkpointer", "clip_grad_norm", "collate_fn", "compile", "cudnn_deterministic_mode", "dataset"),
+    *("device", "dtype", "enable_activation_checkpointing", "enable_activation_offloading", "epochs"),
+    *("gradient_accumulation_steps", "log_every_n_steps", "log_peak_memory_stats", "loss", "lr_scheduler"),
+    *("max_steps_per_epoch", "metric_logger", "model", "optimizer", "output_dir", "resume_from_checkpoint", "seed"),
+    *("shuffle", "tokenizer"),
+}
 LORA, FULL = SHARED | {"save_adapter_weights_only"}, SHARED | {"optimizer_in_bwd"}
 SEVERAL = {"custom_sharded_layers", "fsdp_cpu_offload", "fsdp_reshard_after_forward"}
 KEYS = {
@@ -120,7 +121,7 @@ def test_its_command_line_takes_the_command() -> None:
     run = pytest.importorskip("torchtune._cli.tune").TuneCLIParser()
     command = file_of("qlora", FSDP2, optimizer="adamw").command.split()
     options = run._parser.parse_args(command[1:])
-    assert (options.nproc_per_node, options.training_script) == ("4", "lora_finetune_distributed")
+    assert (options.nproc_per_node, options.recipe) == ("4", "lora_finetune_distributed")
 
 
 def test_what_is_recorded_is_what_its_source_has() -> None:
@@ -129,7 +130,8 @@ def test_what_is_recorded_is_what_its_source_has() -> None:
     for name, words in PARAMETERS.items():
         assert set(inspect.signature(path(f"torchtune.{name}")).parameters) == set(words.split())
     source = find_spec("torchtune")
-    assert source is not None and source.origin is not None
+    assert source is not None
+    assert source.origin is not None
     folder = Path(source.origin).parent
     for recipe, keys in KEYS.items():
         assert read_keys(folder.parent / "recipes" / f"{recipe}.py") == keys
