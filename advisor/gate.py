@@ -56,7 +56,7 @@ def check(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **kn
     """Judge training configurations before they are launched: does exactly this run fit?
 
     Reads YAML of Axolotl, LLaMA-Factory, TRL, torchtune and LitGPT, Python scripts, notebooks, shell scripts of
-    ms-swift, with files of accelerate or DeepSpeed beside them. Flags win over files. Exits with 0 where all fit, 3
-    where one does not, 5 where it is not known or only just fits.
+    ms-swift, with files of accelerate or DeepSpeed beside them, and what scripts of Slurm and tasks of SkyPilot start.
+    Flags win over files. Exits with 0 where all fit, 3 where one does not, 5 where it is not known or only just fits.
     """
     return judge(files, knobs, as_json, explain, fail_on)
