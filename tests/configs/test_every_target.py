@@ -71,6 +71,20 @@ def test_it_is_read_back_as_the_same_estimate(
     assert (read.memory, read.time, read.verdict) == (was.memory, was.time, was.verdict)
 
 
+@pytest.mark.parametrize("target", ["skypilot", "slurm"])
+def test_so_is_a_job_on_several_machines(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    knobs = {"trainer": "axolotl", "method": "lora", "sharding": "fsdp2", "network_gbit": 100.0}
+    answer = advise("llama-3.2-1b", CARD, 3000, gpus=4, nodes=2, **knobs)
+    file = training_file(answer, answer.candidates[0], target)
+    for name, text in (*file.beside, (file.name, file.text)):
+        Path(name).write_text(text)
+    checked = check(file.name, CARD, examples=3000, network_gbit=100.0)
+    assert checked.advice is not None
+    was, read = answer.candidates[0], checked.advice.candidates[0]
+    assert (read.placement, read.memory, read.time) == (was.placement, was.memory, was.time)
+
+
 def by_python(file: TrainingFile) -> None:
     compile(file.text, file.name, "exec")
 
