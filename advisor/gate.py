@@ -22,11 +22,11 @@ def judge(files: Sequence[str], knobs: dict[str, Any], as_json: bool, explain: b
     if fail_on not in GATES:
         raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
     from advisor.advice.check import check as checked_file
-    from advisor.configs.reading import engine_of, read_text_of
+    from advisor.configs.reading import is_engine, read_text_of
 
     gpu = knobs.pop("gpu")
     texts = [read_text_of(path) for path in files]
-    beside = [one for one in texts if one.path.endswith((".json", ".yaml", ".yml")) and engine_of(one) is not None]
+    beside = [one for one in texts if is_engine(one)]
     runs = [one for one in texts if one not in beside]
     if not runs:
         told = "says how cards share a job, not which: give the training configuration as well"
@@ -58,7 +58,8 @@ def check(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **kn
     """Judge training configurations before they are launched: does exactly this run fit?
 
     Reads YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT and Unsloth, Python scripts, notebooks, shell scripts
-    of ms-swift, with files of accelerate or DeepSpeed beside them. Flags win over files. Exits with 0 where all fit, 3
-    where one does not, 5 where it is not known or only just fits.
+    of ms-swift, with files of accelerate or DeepSpeed beside them, and what scripts of Slurm and tasks of SkyPilot
+    start. Flags win over files. Exits with 0 where all fit, 3 where one does not, 5 where it is not known or only just
+    fits.
     """
     return judge(files, knobs, as_json, explain, fail_on)

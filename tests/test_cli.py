@@ -115,7 +115,8 @@ def test_it_ends_with_the_next_step_and_prints_the_script_on_request() -> None:
         ("auto", "trl", "train.yaml", "trl sft --config train.yaml"),
         ("python", "trl", "train.py", "python train.py"),
         ("axolotl", "transformers", "train.yaml", "axolotl train train.yaml"),
-        ("auto", "unsloth", "train.py", "python train.py"),
+        ("auto", "unsloth", "train.py", "PYTORCH_ALLOC_CONF=expandable_segments:True python train.py"),
+        ("auto", "torchtune", "train.yaml", "tune run lora_finetune_single_device --config train.yaml"),
     ],
 )
 def test_write_leaves_the_file_and_says_how_to_start_it(

@@ -155,7 +155,7 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
             )
         raise InputError(f"{shown(config.path)} spreads the job by {engine}: add --gpus, for example --gpus 8")
     if gpus > 1 and engine == "none":
-        asked["sharding"] = "ddp"  # what every launcher does where no engine is named
+        asked["sharding"] = found.spreads
     if "batch_size" not in given and "batch_size" in asked:
         asked["batch_size"] = int(asked["batch_size"]) * gpus
         if gpus > 1:

@@ -7,32 +7,15 @@ or a loop, it stands for nothing.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from advisor.configs.called import GROUPS, LENGTHS, PACKERS, loads
+from advisor.configs.casts import casts_itself, casts_of
 from advisor.configs.literals import Computed, Fields, value_of
 from advisor.configs.names import Names
 from advisor.configs.tree import Tree
 
-GROUPS = {
-    "from_pretrained": "model",
-    "get_peft_model": "adapters",
-    "LoraConfig": "adapters",
-    "BitsAndBytesConfig": "storage",
-    "SFTConfig": "arguments",
-    "TrainingArguments": "arguments",
-    "Seq2SeqTrainingArguments": "arguments",
-    "UnslothTrainingArguments": "arguments",
-    "SFTTrainer": "trainer",
-    "UnslothTrainer": "trainer",
-    "Trainer": "trainer",
-}
-"""Calls, and under which name of a tree their arguments stand."""
-_UNSLOTH = ("FastLanguageModel", "FastModel", "FastVisionModel", "FastTextModel")
-_LOADERS = (*_UNSLOTH, "AutoModel")
-_OF_A_MODEL = ("ForCausalLM", "ForConditionalGeneration", "ForImageTextToText", "ForVision2Seq")
-"""Endings of classes that load a model to train: AutoModelForCausalLM, Qwen3VLForConditionalGeneration."""
-_CLASSIFIER = "ForSequenceClassification"
 _CHANGE = ("append", "extend", "insert", "pop", "remove", "update", "setdefault", "clear", "add", "discard")
 """Methods that change what a name stands for."""
 
@@ -48,6 +31,8 @@ class Calls:
         self.lines: dict[str, int] = {}
         self.flags: dict[str, Any] = {}
         self.called: dict[str, bool] = {}
+        self.adapted = False
+        self.certain = True
 
     def tree(self, modules: list[ast.Module]) -> Tree:
         """The arguments of the calls by group; `loader` is the class that loads the model."""
@@ -57,7 +42,14 @@ class Calls:
                 self._block(module.body)
             except RecursionError:
                 continue
+        self._lengths(self.known)
         return Tree(self.values, self.lines)
+
+    def _lengths(self, names: Mapping[str, Any]) -> None:
+        """Keep the lengths of rows among names."""
+        found = {name: names[name] for name in names if name.lower() in LENGTHS and type(names[name]) is int}
+        if found:
+            self.values["lengths"] = {**found, **self.values.get("lengths", {})}
 
     def _named_model(self) -> None:
         """A model that the trainer is given by its name, and loads itself."""
@@ -78,6 +70,8 @@ class Calls:
             elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 self._function(node)
             elif isinstance(node, (ast.For, ast.AsyncFor, ast.While)):
+                if not isinstance(node, ast.While) and self._casts(node):
+                    continue
                 self._forget(node)
                 self._block(node.body)
                 self._forget(node)
@@ -95,18 +89,28 @@ class Calls:
         if not isinstance(test, Computed):
             self._block(node.body if test else node.orelse)
             return
+        certain, self.certain = self.certain, False
         mark = self.known.mark()
         self._block(node.body)
         one = self.known.back_to(mark)
         mark = self.known.mark()
         self._block(node.orelse)
         self.known.merge(one, mark)
+        self.certain = certain
 
     def _forget(self, node: ast.AST) -> None:
         """What a loop assigns is not known in it, nor after it."""
         for one in ast.walk(node):
             if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store):
                 self.known[one.id] = Computed(one.id)
+
+    def _casts(self, node: ast.For | ast.AsyncFor) -> bool:
+        """Whether a loop puts parameters of adapters that were made above in other dtypes, which are kept."""
+        found = casts_of(node, self.known) if self.adapted and self.certain else None
+        if found is not None:
+            self.values["dtypes"] = {**self.values.get("dtypes", {}), **found}
+            self.lines |= {f"dtypes.{knob}": node.lineno for knob in found}
+        return found is not None
 
     def _fields(self, node: ast.ClassDef) -> None:
         """The fields of a class with their defaults; the bodies of its methods as they stand."""
@@ -132,7 +136,7 @@ class Calls:
             stated = one.arg in defaults and not self.called.get(node.name, False)
             self.known[one.arg] = value_of(defaults[one.arg], self.known) if stated else Computed(one.arg)
         self._block(node.body)
-        self.known.back_to(mark)
+        self._lengths(self.known.back_to(mark))
 
     def _assignment(self, node: ast.stmt) -> None:
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
@@ -141,11 +145,7 @@ class Calls:
             return
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             if isinstance(target, (ast.Tuple, ast.List)):
-                value = value_of(node.value, self.known)
-                parts = value if isinstance(value, list) and len(value) == len(target.elts) else None
-                for i, one in enumerate(target.elts):
-                    if isinstance(one, ast.Name):
-                        self.known[one.id] = parts[i] if parts else Computed(one.id)
+                self._parts(target.elts, node.value)
             elif isinstance(target, ast.Name):
                 self._assign(target.id, node.value)
             elif isinstance(target, ast.Attribute):
@@ -153,16 +153,38 @@ class Calls:
             elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
                 self._item(target.value.id, target.slice, node.value)
 
+    def _parts(self, targets: list[ast.expr], value: ast.expr) -> None:
+        """Several names at once: each of its own expression, or of a list that is stated."""
+        if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(targets):
+            parts = [value_of(one, self.known) for one in value.elts]
+        else:
+            whole = value_of(value, self.known)
+            stated = isinstance(whole, list) and len(whole) == len(targets)
+            parts = whole if stated else [Computed(getattr(one, "id", "")) for one in targets]
+        for one, part in zip(targets, parts, strict=True):
+            if isinstance(one, ast.Name):
+                self.known[one.id] = part
+
     def _attribute(self, target: ast.Attribute, value: ast.expr) -> None:
         """A field that is set after its object was made: `args.max_steps = 5`."""
         owner = getattr(target.value, "id", "")
-        if owner in self.objects:
+        if casts_itself(target, value):
+            self.values.setdefault("casts", Computed(ast.unparse(value)[:200]))
+            self.lines.setdefault("casts", value.lineno)
+        elif target.attr == "requires_grad":
+            self._freezes(value)
+        elif owner in self.objects:
             self.values[self.objects[owner]][target.attr] = value_of(value, self.known)
             self.lines[f"{self.objects[owner]}.{target.attr}"] = value.lineno
         elif owner:
             made = self.known.get(owner)
             fields = made.values if isinstance(made, Fields) else {}
             self.known[owner] = Fields({**fields, target.attr: value_of(value, self.known)})
+
+    def _freezes(self, value: ast.expr) -> None:
+        """Parameters that the script's own code trains, or does not."""
+        self.values.setdefault("freezes", ast.unparse(value)[:200])
+        self.lines.setdefault("freezes", value.lineno)
 
     def _item(self, name: str, key: ast.expr, value: ast.expr) -> None:
         """A value that is put into a dict after it was made."""
@@ -181,7 +203,7 @@ class Calls:
         if word in GROUPS and word.endswith(("Config", "Arguments")):
             self.objects[name] = GROUPS[word]
         if isinstance(function, ast.Attribute) and function.attr == "parse_args":
-            self.values["flags"] = True
+            self.values["flags"] = dict(self.flags)
             self.known[name] = Fields(dict(self.flags))
         elif isinstance(function, ast.Name) and not value.args:
             made = self.known.get(function.id)
@@ -195,19 +217,27 @@ class Calls:
         owner = getattr(getattr(function, "value", None), "id", "") if isinstance(function, ast.Attribute) else ""
         if name == "add_argument":
             self._flag(node)
+        if name == "requires_grad_":
+            self._freezes(node)
+        if name == "map" and node.args and getattr(node.args[0], "id", "") in PACKERS:
+            self.values["packed"] = True
+            self.lines.setdefault("packed", node.lineno)
         if name in _CHANGE and owner in self.known:
             self.known[owner] = Computed(owner)
         if name.endswith("Trainer"):
             self.values.setdefault("classes", {}).setdefault(name, node.lineno)
         group = GROUPS.get(name)
-        if group is None or (name == "from_pretrained" and not _loads(owner)):
+        if group is None or (name == "from_pretrained" and not loads(owner)):
             return
         if name == "from_pretrained":
             if "loader" in self.values:
                 return  # the first one is trained; others load what came of it
             self.values["loader"] = owner
         if name == "get_peft_model" and not owner:
+            self.adapted = True
             return  # peft's own takes a LoraConfig
+        if group == "collator":
+            self.values.setdefault(group, {"class": name})
         self._arguments(node, group, name == "from_pretrained")
         if group == "trainer":
             self._named_model()
@@ -242,11 +272,6 @@ class Calls:
         if key not in found:
             found[key] = value
             self.lines[f"{group}.{key}"] = line
-
-
-def _loads(owner: str) -> bool:
-    """Whether a class loads a model that is trained."""
-    return owner in _LOADERS or owner.endswith((*_OF_A_MODEL, _CLASSIFIER))
 
 
 def _with_arguments(module: ast.Module) -> Iterator[tuple[str, bool]]:

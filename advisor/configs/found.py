@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from advisor.frozen import Frozen
-from advisor.specs import Trainer
+from advisor.specs import Sharding, Trainer
 
 
 class Use(Frozen):
@@ -56,5 +56,7 @@ class Found(NamedTuple):
     """What the file leaves open, and how it is taken, in sentences."""
     card: str = ""
     """The card that the file names."""
+    spreads: Sharding = "ddp"
+    """What several cards share the job by where no key names it: what every launcher does, or the tool's own."""
     written: str = ""
     """The target of `--write` whose files have these keys; '' where there is none."""

@@ -123,6 +123,7 @@ SWIFT = ARGUMENTS | _keys(
 )
 SCRIPTS = frozenset(f"arguments.{key}" for key in ARGUMENTS) | _keys(
     """
+    flags lengths collator arguments.use_cpu model.text_only
     adapters.bias adapters.fan_in_fan_out adapters.finetune_language_layers adapters.inference_mode
     adapters.init_lora_weights adapters.layers_pattern adapters.loftq_config adapters.max_seq_length
     adapters.random_state adapters.task_type adapters.temporary_location adapters.use_gradient_checkpointing

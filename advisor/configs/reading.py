@@ -12,6 +12,7 @@ from advisor.configs.found import Found
 from advisor.configs.python_text import notebook_tree, python_tree
 from advisor.configs.sheet import Sheet
 from advisor.configs.shell import shell_tree
+from advisor.configs.starters import SCRIPTS, Starter, skypilot_starter, slurm_starter
 from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree
 from advisor.errors import BadConfig
 from advisor.files.guarded import named_path, read_text
@@ -26,7 +27,7 @@ _NOT_READ = {
 """Files that are known by the keys that all of them have, and refused by name."""
 _KNOWN = (
     "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT and Unsloth, scripts and notebooks of Unsloth, TRL "
-    "and transformers, shell scripts of ms-swift"
+    "and transformers, shell scripts of ms-swift, and Slurm's scripts and SkyPilot's tasks that start them"
 )
 _READERS: dict[str, Callable[[str, str], Tree]] = {
     ".yaml": yaml_tree,
@@ -35,6 +36,7 @@ _READERS: dict[str, Callable[[str, str], Tree]] = {
     ".py": python_tree,
     ".ipynb": notebook_tree,
     ".sh": shell_tree,
+    **dict.fromkeys(SCRIPTS, shell_tree),
 }
 
 
@@ -48,21 +50,36 @@ class Config(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A file as text and as a tree, not yet understood."""
+    """A file as text and as a tree, not yet understood; Slurm's script has no tree but what it starts."""
 
     path: str
     text: str
     tree: Tree
+    starter: Starter | None = None
 
 
 def read_config(of: str | Text, beside: Sequence[str | Text] = ()) -> Config:
     """The training configuration of a file, with what accelerate's or DeepSpeed's files `beside` it say of the cards.
 
+    Of Slurm's script or SkyPilot's task, that of the file which it starts, on its cards.
     Nothing in them is executed. Raises BadConfig for a file that is none or has a bad value, SourceUnavailable for one
     that cannot be read.
     """
-    path, text, tree = of if isinstance(of, Text) else read_text_of(of)
-    sheet = Sheet(path, tree)
+    text = of if isinstance(of, Text) else read_text_of(of)
+    if text.starter is None:
+        return _config(text, beside)
+    files = [read_text_of(one) for one in text.starter.files]
+    engines = [one for one in files if is_engine(one)]
+    runs = [one for one in files if one not in engines]
+    if not runs:
+        told = f"starts {engines[0].path}, which says how cards share a job, not which"
+        raise BadConfig(f"{text.path}: {told}; {_KNOWN}")
+    config = _config(runs[0], (*beside, *engines))
+    return config._replace(found=text.starter.started(config.found))
+
+
+def _config(of: Text, beside: Sequence[str | Text]) -> Config:
+    sheet = Sheet(of.path, of.tree)
     for one in beside:
         engine = engine_of(one)
         if engine is None:
@@ -70,25 +87,31 @@ def read_config(of: str | Text, beside: Sequence[str | Text] = ()) -> Config:
                 f"{one if isinstance(one, str) else one.path}: neither accelerate's YAML nor DeepSpeed's JSON"
             )
         engine.sets(sheet)
-    return Config(path, text, tree, _format_of(tree, path).read(sheet))
+    return Config(of.path, of.text, of.tree, _format_of(of.tree, of.path).read(sheet))
 
 
 def engine_of(of: str | Text) -> Engine | None:
     """What a file of accelerate or DeepSpeed says of the cards; None for any other file."""
-    path, _, tree = of if isinstance(of, Text) else read_text_of(of)
+    path, _, tree, _ = of if isinstance(of, Text) else read_text_of(of)
     if "distributed_type" in tree.values:
         return accelerate_engine(tree.values, path)
     return deepspeed_engine(tree.values) if "zero_optimization" in tree.values else None
 
 
+def is_engine(of: Text) -> bool:
+    """Whether a file says how cards share a job, and not which."""
+    return of.path.endswith((".json", ".yaml", ".yml")) and engine_of(of) is not None
+
+
 def read_text_of(path: str) -> Text:
     """A file that `read_config` and `engine_of` take, read once. Raises BadConfig, SourceUnavailable."""
     file = named_path(path)
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
+    if file.suffix.lower() not in _READERS:
         raise BadConfig(f"{path}: not a kind of file that is read ({file.suffix or 'no ending'}); {_KNOWN}")
     text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
-    return Text(path, text, reader(text, path))
+    starter = slurm_starter(path, text) if path.endswith(SCRIPTS) else None
+    tree = _READERS[file.suffix.lower()](text, path) if starter is None else Tree({}, {})
+    return Text(path, text, tree, starter or skypilot_starter(path, tree))
 
 
 def _format_of(tree: Tree, path: str) -> ModuleType:

@@ -8,7 +8,7 @@ from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import SWIFT
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments, read_liger
 
 MARKS = (("command", "model"), ("tuner_type", "model"), ("train_type", "model"))
 _TRAINS = ("swift sft", "swift pt")
@@ -175,8 +175,5 @@ def _code(sheet: Sheet) -> None:
     key = next((key for key in ("attn_impl", "attn_implementation") if sheet.peek(key) is not None), "")
     word = sheet.word(key, "sdpa") if key else "sdpa"
     sheet.sets("attention", _ATTENTION.get(word, word), *([key] if key else []))
-    liger = sheet.has("use_liger_kernel")
-    sheet.sets("kernels", "liger" if liger else "none", *(["use_liger_kernel"] if liger else []))
-    if sheet.get("liger_kernel_config"):
-        sheet.loses("liger_kernel_config", "some of Liger's kernels without the others")
+    read_liger(sheet)
     sheet.sets("expandable_segments", False)

@@ -9,7 +9,7 @@ from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import TRL
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments, read_liger
 
 MARKS = (("model_name_or_path",),)
 _OTHER = {
@@ -138,9 +138,4 @@ def _code(sheet: Sheet) -> None:
     word, flash = sheet.get("attn_implementation"), sheet.has("use_flash_attn")
     named = ["attn_implementation"] if word else ["use_flash_attn"] if flash else []
     sheet.sets("attention", word or ("flash" if flash else "sdpa"), *named)
-    if sheet.has("use_liger_kernel"):
-        sheet.sets("kernels", "liger_norm,liger_rope,liger_mlp", "use_liger_kernel")
-    else:
-        sheet.sets("kernels", "none")
-    if sheet.get("liger_kernel_config"):
-        sheet.loses("liger_kernel_config", "some of Liger's kernels without the others")
+    read_liger(sheet, ("liger_norm", "liger_rope", "liger_mlp"))  # its loss is its own

@@ -23,7 +23,9 @@ def liger_config(recipe: Recipe, known: tuple[KernelSet, ...] = tuple(LIGER)) ->
     return dict.fromkeys([*off, *(["geglu"] if "swiglu" in off else [])], False)
 
 
-def refuse(recipe: Recipe, trainer: str, kernels: tuple[KernelSet, ...], offloads: bool = False) -> None:
+def refuse(
+    recipe: Recipe, trainer: str, kernels: tuple[KernelSet, ...], offloads: bool = False, in_backward: bool = False
+) -> None:
     """Raise BadValue for what a file of `trainer` cannot say, though the estimate counts on it."""
     for name in recipe.kernels:
         if name not in kernels:
@@ -32,5 +34,5 @@ def refuse(recipe: Recipe, trainer: str, kernels: tuple[KernelSet, ...], offload
         raise BadValue(
             "--offload", recipe.offload, f"a file for {trainer} cannot ask for it: --offload none to write one"
         )
-    if recipe.optimizer_in_backward:
+    if recipe.optimizer_in_backward and not in_backward:
         raise BadValue("--optimizer-in-backward", True, f"a file for {trainer} cannot ask for it; leave it out")

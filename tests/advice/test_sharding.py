@@ -86,10 +86,11 @@ def test_parameters_on_the_host_must_fit_there(host_memory_gb: float | None, ver
     assert said in " ".join(one.text for one in reasons)
 
 
-def test_a_trainer_with_one_engine_is_given_no_other() -> None:
-    answer = advise(gpu="80GB", gpus=2, method="lora", trainer="litgpt", **JOB)
-    assert {row.placement.sharding for row in answer.candidates if row.placement is not None} == {"fsdp1"}
-    assert {one.engine for one in answer.engines} == {"fsdp1"}
+@pytest.mark.parametrize(("trainer", "engine"), [("litgpt", "fsdp1"), ("torchtune", "fsdp2")])
+def test_a_trainer_with_one_engine_is_given_no_other(trainer: str, engine: str) -> None:
+    answer = advise(gpu="80GB", gpus=2, method="lora", trainer=trainer, **JOB)
+    assert {row.placement.sharding for row in answer.candidates if row.placement is not None} == {engine}
+    assert {one.engine for one in answer.engines} == {engine}
 
 
 @pytest.mark.parametrize(

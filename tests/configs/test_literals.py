@@ -78,6 +78,7 @@ def adapters(text: str) -> dict[str, Any]:
         ("r = 8\nr += 8\nLoraConfig(r=r)", Computed("r")),
         ("r, a = 8, 16\nLoraConfig(r=r)", 8),
         ("r, a = pick()\nLoraConfig(r=r)", Computed("r")),
+        ("a, r = pick(), 8\nLoraConfig(r=r)", 8),
         ("more = dict(r=8)\nLoraConfig(**more)", 8),
         ("more = {'r': 8}\nmore['r'] = 16\nLoraConfig(**more)", 16),
         ("c = LoraConfig(r=8)\nc.r = 16", 16),
