@@ -14,9 +14,15 @@ LIGER: dict[KernelSet, str] = {
 """liger_kernel_config of transformers 5.23's TrainingArguments; the gated MLP of some models is named geglu there."""
 
 
-def liger_config(recipe: Recipe, known: tuple[KernelSet, ...] = tuple(LIGER)) -> dict[str, bool] | None:
-    """What liger_kernel_config has to say beside use_liger_kernel; None where Liger is off, {} where all is on."""
-    wanted = [name for name in known if name in recipe.kernels]
+def liger_config(
+    recipe: Recipe, known: tuple[KernelSet, ...] = tuple(LIGER), chunks: bool = False
+) -> dict[str, bool] | None:
+    """What liger_kernel_config has to say beside use_liger_kernel; None where Liger is off, {} where all is on.
+
+    `chunks`: the trainer has no chunked loss but Liger's, which is then on.
+    """
+    by_loss = chunks and recipe.loss == "chunked"
+    wanted = [name for name in known if name in recipe.kernels or (by_loss and name == "liger_loss")]
     if not wanted:
         return None
     off = [LIGER[name] for name in known if name not in wanted]

@@ -288,7 +288,7 @@ def _last_layers(run: Run) -> str:
 def _arguments(run: Run) -> str:
     """Made before the model is loaded: they say which card is this process's own, and how weights are spread."""
     recipe = run.recipe
-    precision, config = run.mixed_precision, liger_config(recipe)
+    precision, config = run.mixed_precision, liger_config(recipe, chunks=True)
     lines = [
         f"arguments = TrainingArguments({'  # before the model: it picks the card' if run.gpus > 1 else ''}",
         "    output_dir=output_dir,",
@@ -301,7 +301,7 @@ def _arguments(run: Run) -> str:
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
-        *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" or config is not None else []),
+        *(["    use_liger_kernel=not options.smoke,"] if config is not None else []),
         *([f"    liger_kernel_config={config},"] if config else []),
         *evaluation(run),
         "    use_cpu=options.smoke,",
