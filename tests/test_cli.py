@@ -300,7 +300,7 @@ ENDS = st.sampled_from([[], ["--json"], ["--explain"]])
 
 
 @pytest.mark.slow
-@settings(max_examples=75)
+@settings(max_examples=40)
 @given(st.data())
 def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) -> None:
     arguments = [*JOB]
@@ -310,7 +310,7 @@ def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_anything_typed_ends_in_a_documented_exit(data: st.DataObject) -> None:
     arguments = [*JOB]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from advisor.export.run import Run
 from advisor.export.smoke import SIZES
 from advisor.export.transformers import write
 from advisor.specs import METHODS, QUANTIZED_METHODS, Attention, Method, Recipe, Workload
+from tests.every import EVERY_COMBINATION
 from tests.export.runs import ran
 from tests.fakes import MODEL
 
@@ -51,7 +51,6 @@ FORGETS_THOUGHTS = (
 )
 """Chat templates: one ends turns with another token than EOS, one renders earlier answers without their thoughts."""
 
-EVERY_COMBINATION = bool(os.environ.get("EVERY_COMBINATION"))
 CASES = [
     (method, form) for method in METHODS for form in FORMS if EVERY_COMBINATION or method == "lora" or form == "text"
 ]

@@ -8,17 +8,16 @@ parsers take their files (`test_configs.py`).
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
 
 from advisor.specs import METHODS, QUANTIZED_METHODS
+from tests.every import EVERY_COMBINATION
 from tests.export.runs import ran
 
 pytestmark = pytest.mark.process
 
-EVERY_COMBINATION = bool(os.environ.get("EVERY_COMBINATION"))
 TARGETS = ("python", "trl", "accelerate")
 CASES = [
     (target, method)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from typing import Any
 
@@ -19,9 +18,9 @@ from advisor.mcp.explained import ABOUT, explained
 from advisor.mcp.found import MOST_BYTES, MOST_NAMES
 from advisor.mcp.tools import MOST_ERROR, Answered, call, line_of
 from advisor.rules import RULES
+from tests.every import EVERY_COMBINATION
 from tests.hostile import mutated
 
-EVERY_COMBINATION = bool(os.environ.get("EVERY_COMBINATION"))
 BYTES_OF_A_TOKEN = {"definitions": 3.5, ADVISE: 2.85, EXPLAIN: 2.85, FIND: 1.55}
 """At least, counted by o200k: definitions have 3.9; of 156 answers each at least 2.93; of 294 explanations that are
 longer than 1,000 bytes at least 2.88; of 1,090 lists of names at least 1.55."""
