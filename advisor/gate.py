@@ -22,14 +22,16 @@ def judge(files: Sequence[str], knobs: dict[str, Any], as_json: bool, explain: b
     if fail_on not in GATES:
         raise UnknownName("verdict", fail_on, GATES, f"known: {', '.join(GATES)}")
     from advisor.advice.check import check as checked_file
-    from advisor.configs.reading import engine_of
+    from advisor.configs.reading import is_engine, read_text_of
 
     gpu = knobs.pop("gpu")
-    beside = [path for path in files if path.endswith((".json", ".yaml", ".yml")) and engine_of(path) is not None]
-    runs = [path for path in files if path not in beside]
+    texts = [read_text_of(path) for path in files]
+    beside = [one for one in texts if is_engine(one)]
+    runs = [one for one in texts if one not in beside]
     if not runs:
-        raise InputError(f"{beside[0]} says how cards share a job, not which: give the training configuration as well")
-    checked = [checked_file(path, gpu, beside=beside, **knobs) for path in runs]
+        told = "says how cards share a job, not which: give the training configuration as well"
+        raise InputError(f"{beside[0].path} {told}")
+    checked = [checked_file(one, gpu, beside=beside, **knobs) for one in runs]
     if as_json:
         click.echo("[" + ",\n".join(one.model_dump_json(indent=2) for one in checked) + "]")
     else:
@@ -55,8 +57,9 @@ def judge(files: Sequence[str], knobs: dict[str, Any], as_json: bool, explain: b
 def check(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **knobs: Any) -> int:
     """Judge training configurations before they are launched: does exactly this run fit?
 
-    Reads YAML of Axolotl, LLaMA-Factory, TRL, torchtune and LitGPT, Python scripts, notebooks, shell scripts of
-    ms-swift, with files of accelerate or DeepSpeed beside them. Flags win over files. Exits with 0 where all fit, 3
-    where one does not, 5 where it is not known or only just fits.
+    Reads YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT and Unsloth, Python scripts, notebooks, shell scripts
+    of ms-swift, with files of accelerate or DeepSpeed beside them, and what scripts of Slurm and tasks of SkyPilot
+    start. Flags win over files. Exits with 0 where all fit, 3 where one does not, 5 where it is not known or only just
+    fits.
     """
     return judge(files, knobs, as_json, explain, fail_on)

@@ -3,7 +3,8 @@
     python -m benchmarks.checked configs.csv FOLDER
 
 `configs.csv` is that of `benchmarks.survey`; FOLDER holds a check-out of each repository under its name without the
-owner. Counts verdicts of the files of one card, text and supervised fine-tuning, and why some are unknown.
+owner. Counts verdicts of the files of one card, text and supervised fine-tuning, and in how many files each reason for
+none stands, in how many of them alone.
 """
 
 from __future__ import annotations
@@ -54,8 +55,17 @@ def lines(found: list[Judged]) -> Iterator[str]:
         counts = Counter(one.verdict for one in found if tool in ("all", one.tool))
         known = sum(counts[word] for word in ("fits", "tight", "does_not_fit"))
         yield f"{tool:20} {sum(counts.values()):4}  verdict {known / sum(counts.values()):4.0%}  {dict(counts)}"
-    why = Counter(re.sub(r"^line \d+, ", "", text)[:110] for one in found for text in one.why)
-    yield from (f"{count:5}  {text}" for text, count in why.most_common(40))
+    files = [{_key(text) for text in one.why} for one in found if one.why]
+    for key, count in Counter(key for keys in files for key in keys).most_common():
+        yield f"{count:5}  {sum(keys == {key} for keys in files):4} alone  {key}"
+
+
+def _key(text: str) -> str:
+    """The key that makes a verdict unknown, with why, or what the whole is refused for."""
+    key, why = re.match(r"(?:line \d+, )?([\w.*]+): ", text), re.search(r"\(([^()]*)\)$", text)
+    return (
+        f"{key[1]} ({why[1]})" if key and why else re.sub(r"^.*?( is neither in the catalog)", r"a model\1", text)[:110]
+    )
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The generated parts of README.md, docs/flags.md and docs/contributing-a-card.md.
+"""The generated parts of README.md and of docs/answer.md, docs/flags.md and docs/contributing-a-card.md.
 
 Each is between `<!-- generated: NAME -->` and `<!-- end -->`.
 
@@ -51,6 +51,7 @@ from calibrate.rates import Rates, Sample
 README = Path(__file__).resolve().parent.parent / "README.md"
 CARD = README.parent / "docs" / "contributing-a-card.md"
 FLAGS = README.parent / "docs" / "flags.md"
+ANSWER = README.parent / "docs" / "answer.md"
 SCREEN = ("--model", "llama-8b", "--gpu", "24GB", "--examples", "3000")
 PLAIN = {"COLUMNS": "80", "NO_COLOR": "1", "FORCE_COLOR": None, "PYTHONIOENCODING": "utf-8"}
 
@@ -156,13 +157,12 @@ def records(_: str) -> str:
     return _table(("object", "keys"), rows)
 
 
-PARTS: Mapping[str, Callable[[str], str]] = {
-    part.__name__: part for part in (screen, library, contract, rules, catalog)
-}
+PARTS: Mapping[str, Callable[[str], str]] = {part.__name__: part for part in (screen, library, rules, catalog)}
 
 CARD_PARTS: Mapping[str, Callable[[str], str]] = {"records": records}
 FLAGS_PARTS: Mapping[str, Callable[[str], str]] = {"flags": flags}
-DOCUMENTS = ((README, PARTS), (CARD, CARD_PARTS), (FLAGS, FLAGS_PARTS))
+ANSWER_PARTS: Mapping[str, Callable[[str], str]] = {"contract": contract}
+DOCUMENTS = ((README, PARTS), (CARD, CARD_PARTS), (FLAGS, FLAGS_PARTS), (ANSWER, ANSWER_PARTS))
 
 
 def _fenced(text: str) -> str:

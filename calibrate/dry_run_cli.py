@@ -143,6 +143,8 @@ def _dry_run(
     for method in methods:
         recipe, seq_len = recipe_of(method, asked.knobs, trainer)
         recipe = as_run(recipe, asked.model, "cpu")
+        if recipe.loss == "chunked" and beside(recipe.stack):
+            raise BadValue("--loss", "chunked", "TRL's own is traced with the installed libraries: leave out --stack")
         if method == methods[0] and (note := note_on(asked.model, recipe)):
             click.echo(note, err=True)
         pictures = pictures_in(asked.model)

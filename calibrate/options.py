@@ -73,18 +73,17 @@ def recipe_of(
 
 
 def _preset(trainer: str, method: Method, question: Question) -> dict[str, object]:
-    """The knobs that `trainer` sets for `method`. Raises UnknownName, and BadValue for a loss that cannot be traced."""
+    """The knobs that `trainer` sets for `method`. Raises UnknownName, and BadValue for a loss that cannot be run."""
     if not trainer:
         return {}
     preset = find_trainer(trainer)
     values = preset.values(method)
     loss = values.get("loss", "full")
-    if loss != "full" and question.loss is None:
-        own = "; `python -m calibrate.worker.trainer_step` runs its own step on a tiny model" if preset.traced else ""
+    if loss != "full" and question.loss is None and not preset.traced:
         raise BadValue(
             f"loss of {preset.name}",
             loss,
-            f"a dry run computes only transformers' full loss: add --loss full to use the other knobs{own}",
+            "a dry run computes transformers' and TRL's loss alone: add --loss full to use the other knobs",
         )
     return {name: value for name, value in values.items() if name not in SWITCHED}
 

@@ -85,3 +85,21 @@ def test_from_is_the_same() -> None:
     assert (judged.exit_code, judged.stdout) == (5, run("odd.yml", "--gpu", "a100-80gb").stdout)
     refused = CliRunner().invoke(cli, ["--from", "odd.yml", "--gpu", "24GB", "--write", "auto"])
     assert refused.stderr == "advise: error: --write has no effect with --from; leave it out\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "verdict"),
+    [
+        ("new_kernel: true\nbase_model: meta-llama/Llama-3.1-70B\nload_in_4bit: false\nadapter:\n", (), "unknown"),
+        ("processor_type: AutoProcessor\n", (), "unknown"),
+        ("processor_type: AutoProcessor\n", ("--images", "0"), "fits"),
+        ("resize_token_embeddings_to_32x: true\n", (), "fits"),
+        ("resize_token_embeddings_to_32x: true\nbase_model: gpt2\n", (), "unknown"),
+    ],
+)
+def test_what_is_not_understood_is_unknown_unless_a_flag_says_it(
+    lines: str, flags: tuple[str, ...], verdict: str
+) -> None:
+    Path("one.yml").write_text(f"{AXOLOTL_QLORA}{lines}")
+    (found,) = json.loads(run("one.yml", "--gpu", "h100", "--json", *flags).stdout)
+    assert found["verdict"] == verdict, found["why"]

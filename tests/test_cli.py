@@ -115,7 +115,8 @@ def test_it_ends_with_the_next_step_and_prints_the_script_on_request() -> None:
         ("auto", "trl", "train.yaml", "trl sft --config train.yaml"),
         ("python", "trl", "train.py", "python train.py"),
         ("axolotl", "transformers", "train.yaml", "axolotl train train.yaml"),
-        ("auto", "unsloth", "train.py", "python train.py"),
+        ("auto", "unsloth", "train.py", "PYTORCH_ALLOC_CONF=expandable_segments:True python train.py"),
+        ("auto", "torchtune", "train.yaml", "tune run lora_finetune_single_device --config train.yaml"),
     ],
 )
 def test_write_leaves_the_file_and_says_how_to_start_it(
@@ -299,7 +300,7 @@ ENDS = st.sampled_from([[], ["--json"], ["--explain"]])
 
 
 @pytest.mark.slow
-@settings(max_examples=75)
+@settings(max_examples=40)
 @given(st.data())
 def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) -> None:
     arguments = [*JOB]
@@ -309,7 +310,7 @@ def test_allowed_values_end_in_advice_or_a_contradiction(data: st.DataObject) ->
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_anything_typed_ends_in_a_documented_exit(data: st.DataObject) -> None:
     arguments = [*JOB]

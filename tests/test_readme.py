@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from advisor import cli as door
 from advisor.command import EXIT_INTERRUPTED
 from advisor.errors import InputError, SourceUnavailable
-from benchmarks.readme import CARD, CARD_PARTS, FLAGS, FLAGS_PARTS, PARTS, README, parts_of, regenerate
+from benchmarks.readme import DOCUMENTS, PARTS, README, parts_of, regenerate
 from tests.configs.test_formats import AXOLOTL_QLORA
 
 ROOT = README.parent
@@ -45,7 +45,7 @@ def test_generated_parts_are_current(name: str, made_anew: dict[str, str]) -> No
     assert parts_of(TEXT)[name] == made_anew[name], CURRENT
 
 
-@pytest.mark.parametrize(("path", "parts"), [(CARD, CARD_PARTS), (FLAGS, FLAGS_PARTS)])
+@pytest.mark.parametrize(("path", "parts"), DOCUMENTS[1:])
 def test_the_documents_beside_it_are_current(path: Path, parts: Mapping[str, Callable[[str], str]]) -> None:
     text = path.read_text(encoding="utf-8")
     assert list(parts_of(text)) == list(parts)

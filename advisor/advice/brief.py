@@ -9,6 +9,8 @@ from advisor.frozen import Frozen
 from advisor.recipes import flags_of
 from advisor.units import GIB
 
+MOST_BYTES = 3_300
+"""Of the JSON text: 1,200 tokens of o200k at 2.75 bytes; answers have 2.9 to 3.3, the less the more numbers."""
 _MOST_TEXTS = 3
 _LONGEST_TEXT = 240
 
@@ -41,6 +43,7 @@ class Brief(Frozen):
     why: tuple[str, ...]
     warnings: tuple[str, ...]
     would_fit: tuple[str, ...]  # where nothing does
+    assumed: tuple[str, ...]  # what the question left open, or how it was read
     engine: str | None  # what spreads it over several cards
 
 
@@ -48,7 +51,7 @@ def brief(answer: Advice) -> Brief:
     """The answer in short: at most 1,200 tokens."""
     chosen = answer.recommendation
     row = None if chosen is None else answer.candidate(chosen.method)
-    return Brief(
+    found = Brief(
         model=answer.model_id,
         parameters=answer.parameters,
         cards=answer.gpu.label,
@@ -61,8 +64,18 @@ def brief(answer: Advice) -> Brief:
         why=_texts(chosen.reasons if chosen else ()),
         warnings=_texts(chosen.warnings if chosen else ()),
         would_fit=_texts(answer.alternatives),
+        assumed=_texts(answer.notes),
         engine=answer.gpu.sharding if answer.gpu.gpus > 1 else None,
     )
+    return _shortened(found)
+
+
+def _shortened(found: Brief) -> Brief:
+    """Without the last sentences, those that matter least first, until it is short enough."""
+    for name in ("assumed", "why", "would_fit", "warnings"):
+        while len(found.model_dump_json().encode()) > MOST_BYTES and getattr(found, name):
+            found = found.model_copy(update={name: getattr(found, name)[:-1]})
+    return found
 
 
 def _plan(row: Candidate) -> BriefPlan:

@@ -11,7 +11,7 @@ from advisor.advice.meaning import cards_of
 from advisor.advice.workload import DEFAULT_EXAMPLES
 from advisor.answer import Advice, Candidate
 from advisor.configs.found import Found, Unread, Use
-from advisor.configs.reading import Config, read_config
+from advisor.configs.reading import Config, Text, read_config
 from advisor.errors import AdvisorError, InputError, shown
 from advisor.frozen import Frozen
 from advisor.interval import Interval
@@ -55,36 +55,34 @@ class Checked(Frozen, Shown):
 
 
 def check(
-    path: str,
+    path: str | Text,
     gpu: str | None = None,
     *,
-    beside: Sequence[str] = (),
-    text: str | None = None,
+    beside: Sequence[str | Text] = (),
     catalog: Catalog = advisor.catalog,
     progress: Progress | None = None,
     **knobs: Any,
 ) -> Checked:
-    """Judge the run that the configuration file at `path` describes, on `gpu`.
+    """Judge the run that a configuration file describes, on `gpu`: its path, or its text where it was read before.
 
-    `beside` are files of accelerate or DeepSpeed that say how cards share it; `knobs` win over the files. With `text`
-    no file is read, neither this one nor a data file that it names: `path` is what the text is called. Raises
+    `beside` are files of accelerate or DeepSpeed that say how cards share it; `knobs` win over the files. Raises
     BadConfig for a file that cannot be used, InputError for what is missing, and what `advise` raises for bad flags.
     """
-    config = read_config(path, beside, text)
+    config = read_config(path, beside)
     given = {name: value for name, value in knobs.items() if value is not None}
     found = config.found
     gpu = gpu or found.card or None
     if gpu is None:
-        raise InputError(f"{shown(path)} names no card: add --gpu, for example --gpu 24GB")
+        raise InputError(f"{shown(config.path)} names no card: add --gpu, for example --gpu 24GB")
     of_flags = cards_of(gpu, catalog, read_question(given))[2]  # what was typed is refused before the file is judged
     if found.other:
         return _checked(config, "unknown", tuple(map(_said, found.other)))
-    if text is not None:
+    if isinstance(path, Text) and path.alone:
         found.knobs.pop("data", None)
     asked, assumed = _question(config, given, of_flags.gpus or int(found.knobs.get("gpus", 1)))
     model = asked.pop("model", None)
     if model is None:
-        raise InputError(f"{shown(path)} names no model: add --model, for example --model llama-8b")
+        raise InputError(f"{shown(config.path)} names no model: add --model, for example --model llama-8b")
     try:
         answer = advise(model, gpu, catalog=catalog, progress=progress, **asked)
     except AdvisorError as error:
@@ -93,14 +91,16 @@ def check(
     if "seq_len" not in asked and "data" not in asked:
         longest = answer.workload.seq_len
         assumed = (*assumed, f"the file does not say how long rows are: --seq-len {longest} is taken for the longest")
-    why = tuple(map(_said, found.unread))
+    why = tuple(_said(one) for one in found.unread if not any(knob in given for knob in one.settled_by))
     if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
         why += (f"the trained layers end at number {found.last_layer}, which is not the model's last one",)
-    verdict: Judged = row.verdict if row.verdict == "does_not_fit" or not why else "unknown"
+    if getattr(answer.model, "vocab_size", 0) % found.vocabulary_multiple:
+        why += (f"the vocabulary is made a multiple of {found.vocabulary_multiple}, which the model's is not",)
+    verdict: Judged = "unknown" if why else row.verdict
     return _checked(
         config,
         verdict,
-        why if verdict == "unknown" else (),
+        why,
         assumed=assumed,
         not_known=row.evidence.unknown,
         total_s=_total(found, row),
@@ -144,7 +144,7 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
     """The knobs of the file and of the flags, which win, and what is assumed beside them."""
     found = config.found
     asked = {**found.knobs, **given}
-    assumed: list[str] = []
+    assumed = list(found.assumed)
     if asked.get("method") not in METHODS:
         raise InputError(f"{shown(config.path)} names no method: add --method")
     if asked.get("method") == "full":
@@ -157,7 +157,7 @@ def _question(config: Config, given: Mapping[str, Any], gpus: int) -> tuple[dict
             )
         raise InputError(f"{shown(config.path)} spreads the job by {engine}: add --gpus, for example --gpus 8")
     if gpus > 1 and engine == "none":
-        asked["sharding"] = "ddp"  # what every launcher does where no engine is named
+        asked["sharding"] = found.spreads
     if "batch_size" not in given and "batch_size" in asked:
         asked["batch_size"] = int(asked["batch_size"]) * gpus
         if gpus > 1:

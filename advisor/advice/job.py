@@ -124,9 +124,9 @@ class Job(NamedTuple):
         """The same job with all methods spread as an estimate of it was."""
         return self if one.placement is None else self._replace(placement=one.placement, placements={})
 
-    def estimate(self, recipe: Recipe) -> Estimate:
-        """Costs of `recipe` on the smallest card."""
-        placement = self.placement_of(recipe.method)
+    def estimate(self, recipe: Recipe, spread_as: Placement | None = None) -> Estimate:
+        """Costs of `recipe` on the smallest card, spread over the cards as its method is, or as another plan is."""
+        placement = self.placement_of(recipe.method) if spread_as is None else spread_as
         return self.estimator(self.model, recipe, self.workload, self.smallest_card, placement, self.profile)
 
     def time_on(self, card: GpuSpec, recipe: Recipe) -> TimeEstimate | None:

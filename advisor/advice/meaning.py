@@ -49,7 +49,7 @@ def cards_of(gpu: object, catalog: Catalog, question: Question) -> tuple[str, tu
     """What was asked for, the cards that it means, and the question with their number if `gpu` says it ("2x3090")."""
     if isinstance(gpu, GpuSpec):
         return gpu.name, (gpu,), question
-    if isinstance(gpu, int | float) and not isinstance(gpu, bool):
+    if isinstance(gpu, int | float) and not isinstance(gpu, bool) and 0 < gpu <= 10_000:
         raise BadValue("gpu", gpu, f'for a card of that size give "{gpu:g}GB"')
     expect("gpu", gpu, str, GpuSpec)
     number, asked = several(str(read_value("gpu", gpu)))

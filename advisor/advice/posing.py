@@ -91,8 +91,10 @@ def posed(asked: Asked) -> Posed:
     if job.placement.gpus > 1 and question.method is None and not job.placement.copies_model:
         from advisor.engines.limits import refusal  # loaded where several cards share a job
 
-        able = tuple(one for one in methods if not refusal(job.model, first_recipe(job, one), job.placement))
-        job = job._replace(methods=able or methods)
+        why = {one: refusal(job.model, first_recipe(job, one), job.placement) for one in methods}
+        if all(why.values()) and len(set(why.values())) == 1:
+            raise BadValue("--sharding", job.placement.effective_sharding, why[methods[0]])
+        job = job._replace(methods=tuple(one for one in methods if not why[one]) or methods)
     return Posed(job, preset, taken.notes, tuple(ignored))
 
 

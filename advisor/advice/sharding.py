@@ -21,10 +21,11 @@ DEEPSPEED: tuple[Sharding, ...] = ("zero1", "zero2", "zero3")
 """Tried for adapters only where none of FIRST surely fits: DeepSpeed trains them in 16 bits (engines.deepspeed)."""
 OPEN = (*FIRST, *DEEPSPEED)
 """What is tried, in the order in which it is preferred."""
-ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",)}
+ONLY: dict[str, tuple[Sharding, ...]] = {"litgpt": ("fsdp1",), "torchtune": ("fsdp2",)}
 """Of trainers, by the code of their stack, that have one engine for several cards.
 
-Source: litgpt 0.5, finetune/full.py and lora.py, setup: FSDPStrategy for more than one device.
+Source: litgpt 0.5, finetune/full.py and lora.py, setup: FSDPStrategy for more than one device; torchtune 0.6.1,
+recipes/full_finetune_distributed.py and lora_finetune_distributed.py: training.shard_model, by fully_shard.
 """
 
 

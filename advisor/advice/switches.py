@@ -32,6 +32,10 @@ def switched(preset: Preset, question: Question, architecture: str) -> tuple[Que
             found = [switch for switch in preset.switches_for(name, one) if set(switch.methods) & set(question.methods)]
             if not found:
                 raise BadValue(f"--{name.replace('_', '-')}", one, _refusal(preset, name, one))
+            only = found[0].optimizers
+            if only and question.optimizer not in only:
+                told = f"{preset.name} {preset.version} does it with --optimizer {' or '.join(only)} alone"
+                raise BadValue(f"--{name.replace('_', '-')}", one, told)
             ignored = found[0].ignored
             if found[0].models and architecture not in found[0].models:
                 ignored = f"{architecture} is not in its list of models"
@@ -94,7 +98,8 @@ def _values(value: object) -> tuple[str, ...]:
 
 
 def _refusal(preset: Preset, name: str, value: str) -> str:
-    able = [one.name for one in all_trainers() if any(not s.ignored for s in one.switches_for(name, value))]
+    does = {one.name: one.switches_for(name, value) for one in all_trainers()}
+    able = [one for one, found in does.items() if any(not s.ignored and not s.optimizers for s in found)]
     others = f"; --trainer {' or '.join(able)} can" if able else ""
     return f"{preset.name} {preset.version} cannot switch it on for the methods in question{others}"
 

@@ -20,13 +20,15 @@ from advisor.errors import SourceUnavailable
 TIMEOUT_S = 3.0
 """Total for connecting, waiting and reading, so that a server sending one byte per second cannot stall us."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}\w)?"
+_HUB_ID = re.compile(f"{_PART}/{_PART}", re.ASCII)
 _GIVE_A_PATH = "or give a path to its config.json"
 
 
 def is_hub_id(text: str) -> bool:
     """Whether `text` looks like "organization/model"."""
-    return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
+    refused = len(text) > 96 or text.endswith(".git") or ".." in text or "--" in text
+    return not refused and _HUB_ID.fullmatch(text) is not None
 
 
 def cached_file(hub_id: str, name: str) -> Path | None:

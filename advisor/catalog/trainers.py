@@ -15,13 +15,14 @@ from advisor.catalog.data import data_text
 from advisor.errors import AdvisorError, BadConfig
 from advisor.frozen import Frozen
 from advisor.knobs import BY_NAME, COLLATOR_KNOBS, RECIPE_KNOBS, TRAINERS, read_value
+from advisor.optimizers import OPTIMIZERS
 from advisor.specs import METHODS, Method, Trainer
 
 DEFAULT_TRAINER = "transformers"
 _KEYS = {"name", "version", "title", "traced", "differs", "knob", "switch", "lack"}
 _KNOB_KEYS = {"name", "value", "methods", "models", "loss", "source"}
 _LACK_KEYS = {"knobs", "methods", "source"}
-_SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "models", "ignored", "source"}
+_SWITCH_KEYS = {"name", "values", "methods", "checkpointing", "reentrant", "models", "optimizers", "ignored", "source"}
 SWITCHED = ("kernels", "offload", "optimizer_in_backward", "quantize_experts")
 """Knobs that a trainer has or has not: a preset lists what it can switch on."""
 
@@ -46,6 +47,7 @@ class Switch(Frozen):
     checkpointing: bool | None = None  # what gradient checkpointing then is; None leaves it open
     reentrant: bool | None = None  # and its variant
     models: tuple[str, ...] = ()  # model types that it does it for, where its own list says so; () = all
+    optimizers: tuple[str, ...] = ()  # those that it does it with alone; () = all
     ignored: str = ""  # why the trainer goes on without it; '' where it does it
     source: str
 
@@ -88,10 +90,14 @@ class Preset(Frozen):
         return tuple(one for one in self.switches if one.name == name and value in one.values)
 
     def switchable(self, name: str, values: Sequence[str], method: Method, architecture: str) -> tuple[str, ...]:
-        """Those values of a knob of SWITCHED that it can switch on for a method of a model, and does not pass over."""
+        """Those values of a knob of SWITCHED that it can switch on for a method of a model, and does not pass over.
+
+        What it does with some optimizers alone is left out.
+        """
 
         def does(one: Switch) -> bool:
-            return method in one.methods and not one.ignored and (not one.models or architecture in one.models)
+            known = not one.models or architecture in one.models
+            return method in one.methods and known and not one.ignored and not one.optimizers
 
         return tuple(value for value in values if any(map(does, self.switches_for(name, value))))
 
@@ -211,6 +217,9 @@ def _switch(row: Mapping[str, Any], where: str) -> Switch:
         except AdvisorError as error:
             raise BadConfig(f"{where}: {error}") from None
     methods = row.get("methods", METHODS)
+    for one in row.get("optimizers", ()):
+        if one not in OPTIMIZERS:
+            raise BadConfig(f"{where}: the switch {name} is for {one!r}, which is no optimizer")
     return Switch(
         name=name,
         values=tuple(values),
@@ -218,6 +227,7 @@ def _switch(row: Mapping[str, Any], where: str) -> Switch:
         checkpointing=row.get("checkpointing"),
         reentrant=row.get("reentrant"),
         models=tuple(row.get("models", ())),
+        optimizers=tuple(row.get("optimizers", ())),
         ignored=row.get("ignored", ""),
         source=source,
     )

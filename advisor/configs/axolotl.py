@@ -34,6 +34,9 @@ _OTHER = {
     "relora": "ReLoRA merges its adapters as it goes",
     "lisa_n_layers": "LISA trains other layers from time to time",
     "qat": "training with simulated quantization",
+    "max_packed_sequence_len": "axolotl 0.19 refuses it; sample_packing packs",
+    "flash_attn_rms_norm": "axolotl 0.19 refuses it",
+    "flash_optimum": "BetterTransformer's layers in place of the model's",
     "llmcompressor": "training of a sparse model",
 }
 _UNSAID = {
@@ -53,12 +56,10 @@ _UNSAID = {
     "lora_embedding_kernel": "a kernel for adapters of the embedding",
     "torch_compile_mode": "torch.compile changes memory and time",
     "flash_attn_fuse_mlp": "a kernel of flash-attn for the MLP",
-    "flash_attn_rms_norm": "a kernel of flash-attn for norms",
     "flash_attn_cross_entropy": "a kernel of flash-attn for the loss",
     "freeze_mm_modules": "whether the vision tower is trained; say --train-tower or not",
     "chunked_cross_entropy": "a loss in chunks by a patch of its own",
     "liger_cross_entropy": "a loss kernel that still makes all logits",
-    "resize_token_embeddings_to_32x": "more rows in the vocabulary than the model's",
 }
 _OF_LAYERS = re.compile(r"(?:\]\*|layers)\\?\.\(?(\d+(?:\|\d+)*)\)?\\?\.")
 _OF_MODULE = re.compile(r"(embed_tokens|lm_head|norm)\\?\.?[*$]?$")
@@ -70,6 +71,8 @@ def read(sheet: Sheet) -> Found:
     sheet.loses_those_on(_UNSAID)
     sheet.takes("model", "base_model")
     adapted = _method(sheet)
+    if adapted and sheet.get("unfrozen_parameters"):
+        sheet.loses("unfrozen_parameters", "it freezes adapters, too, whose names peft begins with base_model.model")
     if adapted:
         _adapters(sheet)
     for key in sheet.tree.values:
@@ -91,6 +94,7 @@ def read(sheet: Sheet) -> Found:
         held_out=sheet.number("val_set_size", held_out),
         evaluations=sheet.number("evals_per_epoch", evaluations),
         most_steps=int(sheet.number("max_steps", sheet.get("max_steps", 0))),
+        vocabulary_multiple=32 if sheet.has("resize_token_embeddings_to_32x") else 1,
         written="axolotl",
     )
 
@@ -137,7 +141,8 @@ def _unfrozen(sheet: Sheet) -> None:
         elif module is not None:
             modules.append(module[1])
         else:
-            sheet.loses("unfrozen_parameters", "a pattern of names; say --trained-layers and --modules-to-save")
+            why = "a pattern of names; say --trained-layers and --modules-to-save"
+            sheet.loses("unfrozen_parameters", why, "trained_layers", "modules_to_save")
     if modules:
         sheet.sets("modules_to_save", modules, "unfrozen_parameters")
 
@@ -182,7 +187,7 @@ def _rows(sheet: Sheet) -> None:
     if sheet.has("group_by_length"):
         sheet.sets("group_by_length", True, "group_by_length")
     if sheet.get("processor_type") and "images" not in sheet.knobs:
-        sheet.loses("processor_type", "rows with images: say --images and --image-size")
+        sheet.loses("processor_type", "rows with images: say --images and --image-size", "images")
     sheet.data("datasets")
     sheet.get("pretraining_dataset")
 

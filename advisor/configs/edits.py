@@ -35,13 +35,18 @@ def edited(config: Config, answer: Advice, was: Plan, plan: Plan, workload: Work
     except AdvisorError:
         return ""
     changed = {key: after.get(key) for key in (*before, *after) if before.get(key) != after.get(key)}
-    if not changed or any(key in _OURS for key in changed):
+    if not changed or any(key in _OURS or _is_component(before.get(key)) for key in changed):
         return ""
     text = changed_text(config.text, changed)
     lines = difflib.unified_diff(
         config.text.splitlines(), text.splitlines(), config.path, config.path, n=1, lineterm=""
     )
     return "\n".join(lines)
+
+
+def _is_component(value: Any) -> bool:
+    """Whether a value is a section that names what it builds, whose other keys are the file's own."""
+    return isinstance(value, Mapping) and "_component_" in value
 
 
 def changed_text(text: str, changed: Mapping[str, Any]) -> str:

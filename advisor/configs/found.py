@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from advisor.frozen import Frozen
-from advisor.specs import Trainer
+from advisor.specs import Sharding, Trainer
 
 
 class Use(Frozen):
@@ -24,6 +24,7 @@ class Unread(Frozen):
     value: str
     line: int
     why: str
+    settled_by: tuple[str, ...] = ()  # knobs of which any, given beside the file, says what the key means
 
 
 class Found(NamedTuple):
@@ -49,7 +50,13 @@ class Found(NamedTuple):
     """Optimizer steps at which the job ends; 0: after its epochs."""
     last_layer: int | None = None
     """The number of the last of the layers that are trained, from 0, where the file numbers them."""
+    vocabulary_multiple: int = 1
+    """The embeddings get rows up to a multiple of this, where the model's own number of rows is none."""
+    assumed: tuple[str, ...] = ()
+    """What the file leaves open, and how it is taken, in sentences."""
     card: str = ""
     """The card that the file names."""
+    spreads: Sharding = "ddp"
+    """What several cards share the job by where no key names it: what every launcher does, or the tool's own."""
     written: str = ""
     """The target of `--write` whose files have these keys; '' where there is none."""

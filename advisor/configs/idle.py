@@ -29,7 +29,8 @@ ARGUMENTS = _keys(
 AXOLOTL = _keys(
     """
     adam_beta1 adam_beta2 adam_eps adam_epsilon auto_resume_from_checkpoints base_model_config
-    base_model_ignore_patterns bench_dataset bfloat16 chat_template chat_template_jinja cosine_constant_lr_ratio
+    base_model_ignore_patterns bench_dataset bfloat16 chat_template chat_template_jinja cls_model_config
+    cosine_constant_lr_ratio
     cosine_min_lr_ratio curriculum_sampling dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor
     dataset_exact_deduplication dataset_prepared_path dataset_processes ddp_find_unused_parameters ddp_timeout debug
     default_system_message device_map do_causal_lm_eval dp_shard_size eaft_alpha eaft_k early_stopping_patience
@@ -73,7 +74,8 @@ LLAMAFACTORY = ARGUMENTS | _keys(
 )
 TRL = ARGUMENTS | _keys(
     """
-    add_special_tokens append_concat_token assistant_only_loss chat_template chat_template_path completion_only_loss
+    add_special_tokens append_concat_token assistant_only_loss bnb_4bit_compute_dtype chat_template
+    chat_template_format chat_template_path command completion_only_loss environment
     dataset_batch_size dataset_config dataset_kwargs dataset_mixer dataset_mixture dataset_name dataset_num_proc
     dataset_splits dataset_streaming dataset_test_split dataset_text_field dataset_train_split datasets eos_token
     hub_model_revision ignore_bias_buffers lora_task_type max_samples model_revision pad_token
@@ -98,6 +100,13 @@ LITGPT = _keys(
     train.max_tokens train.min_lr train.save_interval train.tie_embeddings
     """
 )
+UNSLOTH = _keys(
+    """
+    data logging lora.finetune_vision_layers lora.use_loftq lora.vision_all_linear training.learning_rate
+    training.output_dir training.random_seed training.save_steps training.train_on_completions
+    training.warmup_steps training.weight_decay
+    """
+)
 SWIFT = ARGUMENTS | _keys(
     """
     acc_strategy add_non_thinking_prefix add_version agent_template aligner_lr cache_dir cached_dataset check_model
@@ -114,6 +123,7 @@ SWIFT = ARGUMENTS | _keys(
 )
 SCRIPTS = frozenset(f"arguments.{key}" for key in ARGUMENTS) | _keys(
     """
+    flags lengths collator arguments.use_cpu model.text_only
     adapters.bias adapters.fan_in_fan_out adapters.finetune_language_layers adapters.inference_mode
     adapters.init_lora_weights adapters.layers_pattern adapters.loftq_config adapters.max_seq_length
     adapters.random_state adapters.task_type adapters.temporary_location adapters.use_gradient_checkpointing
@@ -127,6 +137,7 @@ SCRIPTS = frozenset(f"arguments.{key}" for key in ARGUMENTS) | _keys(
     storage.llm_int8_threshold trainer.args trainer.callbacks trainer.compute_metrics trainer.data_collator
     trainer.dataset_kwargs trainer.dataset_num_proc trainer.dataset_text_field trainer.eval_dataset
     trainer.formatting_func trainer.model trainer.optimizers trainer.peft_config
-    trainer.preprocess_logits_for_metrics trainer.processing_class trainer.tokenizer trainer.train_dataset
+    trainer.preprocess_logits_for_metrics trainer.processing_class trainer.quantization_config trainer.tokenizer
+    trainer.train_dataset
     """
 )

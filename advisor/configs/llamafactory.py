@@ -24,8 +24,6 @@ _UNSAID = {
     "upcast_lmhead_output": "logits in fp32",
     "shift_attn": "attention in shifted groups",
     "resize_vocab": "more rows in the vocabulary than the model's",
-    "galore_layerwise": "the optimizer runs in the backward pass",
-    "apollo_layerwise": "the optimizer runs in the backward pass",
     "freeze_trainable_modules": "parts of layers are trained",
 }
 _LOW_RANK = ("galore", "apollo")
@@ -126,10 +124,14 @@ def _rows(sheet: Sheet, stage: str) -> None:
 
 
 def _own_optimizer(sheet: Sheet) -> None:
+    """Layer-wise, each parameter has an optimizer that steps as soon as its gradient is there: trainer_utils.py."""
     for name in _LOW_RANK:
         if sheet.has(f"use_{name}"):
             sheet.sets("optimizer", name, f"use_{name}")
             sheet.takes("optimizer_rank", f"{name}_rank", 16)
+            if sheet.has(f"{name}_layerwise"):
+                sheet.sets("optimizer_in_backward", True, f"{name}_layerwise")
+        sheet.get(f"{name}_layerwise")
         sheet.get(f"{name}_rank")
     if sheet.has("use_muon"):
         sheet.sets("optimizer", "muon", "use_muon")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Set
 from copy import copy
 from typing import Any
 
-from advisor.configs.calls import Computed
 from advisor.configs.found import Found, Unread, Use
+from advisor.configs.literals import Computed
 from advisor.configs.tree import Tree
 from advisor.errors import AdvisorError, BadConfig
 from advisor.knobs import BY_NAME, read_value
@@ -151,10 +151,11 @@ class Sheet:
         if isinstance(path, str) and os.path.isfile(path) and path.endswith(DATA_ENDINGS):
             self.sets("data", path, key)
 
-    def loses(self, key: str, why: str) -> None:
-        """A key that changes memory or time in a way that no knob says."""
+    def loses(self, key: str, why: str, *settled_by: str) -> None:
+        """A key that changes memory or time in a way that no knob says, unless one of `settled_by` is given."""
         self._taken[self.prefix + key] = None
-        self._unread.append(Unread(key=self.prefix + key, value=_shown(self.peek(key)), line=self._line(key), why=why))
+        value, line = _shown(self.peek(key)), self._line(key)
+        self._unread.append(Unread(key=self.prefix + key, value=value, line=line, why=why, settled_by=settled_by))
 
     def loses_those_on(self, known: Mapping[str, str]) -> None:
         """The keys of a table, each with why it matters, that the file switches on."""

@@ -10,7 +10,7 @@ import re
 import shlex
 from typing import Any
 
-from advisor.configs.calls import Computed
+from advisor.configs.literals import Computed
 from advisor.configs.tree import Tree
 from advisor.errors import BadConfig
 
@@ -23,6 +23,8 @@ _COMMANDS = (
     ("trl", "sft"),
     ("trl", "dpo"),
 )
+_SCRIPTS = ("swift/cli/sft.py", "swift/cli/pt.py")
+"""What `swift sft` and `swift pt` run, which other launchers name by its path."""
 _VARIABLE = re.compile(r"\$\{?(\w+)(?::?-([^}]*))?\}?")
 _ASSIGNED = re.compile(r"(\w+)=(.*)", re.DOTALL)
 _SUBSTITUTED = re.compile(r"\$\([^()]*\)|`[^`]*`")
@@ -47,6 +49,8 @@ def shell_tree(text: str, name: str) -> Tree:
         if found is not None:
             start, command = found
             values, places = _flags(words[start:])
+            if "deepspeed" in words[:start]:
+                values["launcher"] = "deepspeed"
             values |= {"command": command, "environment": {**known, **_environment(words[:start])}}
             return Tree(values, dict.fromkeys(places, number))
         for word in words:
@@ -77,6 +81,9 @@ def _command(words: list[str]) -> tuple[int, str] | None:
         for command in _COMMANDS:
             if tuple(names[start : start + len(command)]) == command:
                 return start + len(command), " ".join(command)
+    for i, word in enumerate(words):
+        if word.endswith(_SCRIPTS):
+            return i + 1, f"swift {names[i].removesuffix('.py')}"
     launched = any(name in ("python", "python3", "torchrun", "accelerate", "deepspeed") for name in names)
     script = next((i for i, name in enumerate(names) if name.endswith(".py")), None)
     if launched and script is not None and any(word.startswith("--model_name_or_path") for word in words[script:]):

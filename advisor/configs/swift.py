@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from advisor.catalog.storage import read_ending
+from advisor.checkpoints import STORES
 from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import SWIFT
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments, read_liger
 
 MARKS = (("command", "model"), ("tuner_type", "model"), ("train_type", "model"))
 _TRAINS = ("swift sft", "swift pt")
 _ATTENTION = {"flash_attn": "flash", "flash_attention_2": "flash", "flash_attention_3": "flash_attention_3"}
+_EXPERTS = "grouped_mm"
+"""What transformers takes by itself: modeling_utils.py, get_correct_experts_implementation."""
 _UNSAID = {
     "sequence_parallel_size": "sequence parallelism",
     "use_galore": "GaLore by its own code",
@@ -19,7 +23,6 @@ _UNSAID = {
     "use_logits_to_keep": "which logits are made",
     "vit_gradient_checkpointing": "checkpointing of the vision tower alone",
     "target_parameters": "adapters on parameters that no module holds",
-    "target_regex": "targets by a pattern; say --target-modules",
     "freeze_parameters": "parts of the model are frozen",
     "freeze_parameters_ratio": "parts of the model are frozen",
     "trainable_parameters": "parts of the model are trained",
@@ -38,18 +41,25 @@ def read(sheet: Sheet) -> Found:
     for key, why in _UNSAID.items():
         if not sheet.is_off(key) and sheet.peek(key) != "cross_entropy":
             sheet.loses(key, why)
+    if sheet.get("experts_impl", _EXPERTS) != _EXPERTS:
+        sheet.loses("experts_impl", "other code for experts than transformers' own choice")
     if sheet.get("task_type", "causal_lm") not in ("causal_lm",):
         sheet.refuses("task_type", "another task than next tokens")
     sheet.takes("model", "model")
     _method(sheet)
     _rows(sheet, command)
-    if sheet.peek("optimizer") is not None:
-        sheet.loses("optimizer", "an optimizer of its own")
     read_arguments(sheet, micro_batch=1)
+    _own_optimizer(sheet)
     shares_whole(sheet)
+    if sheet.get("launcher") == "deepspeed":
+        sheet.loses("launcher", "it starts a process for each card of its hosts: say --gpus", "gpus")
+    if sheet.peek("target_regex"):
+        sheet.loses("target_regex", "targets by a pattern; say --target-modules", "target_modules")
     _cards(sheet, environment)
     _code(sheet)
     share = sheet.number("split_dataset_ratio", sheet.get("split_dataset_ratio", 0))
+    if share and sheet.get("eval_strategy", sheet.get("save_strategy", "steps")) == "steps":
+        sheet.takes("eval_steps", "eval_steps" if sheet.peek("eval_steps") is not None else "save_steps")
     return sheet.found(
         "ms-swift command" if "command" in sheet.tree.values else "ms-swift YAML",
         "ms-swift",
@@ -59,6 +69,15 @@ def read(sheet: Sheet) -> Found:
         most_steps=most_steps(sheet),
         written="" if "command" in sheet.tree.values else "ms-swift",
     )
+
+
+def _own_optimizer(sheet: Sheet) -> None:
+    """optimizers/muon.py runs Moonlight's Muon, from which the one that is mirrored here was made."""
+    word = sheet.get("optimizer")
+    if word == "muon":
+        sheet.sets("optimizer", "muon", "optimizer")
+    elif word is not None:
+        sheet.loses("optimizer", "an optimizer of its own")
 
 
 def _rows_at_most(sheet: Sheet) -> int:
@@ -141,9 +160,10 @@ def _cards(sheet: Sheet, environment: dict[str, str]) -> None:
 
 
 def _code(sheet: Sheet) -> None:
-    dtype = sheet.get("torch_dtype")
-    if dtype is not None:
-        sheet.takes("base_dtype", "torch_dtype")
+    stored = read_ending(sheet.word("model"))
+    forced = STORES[stored.checkpoint.quant].only_dtype if stored and stored.checkpoint else ""
+    if sheet.get("torch_dtype") is not None:
+        sheet.sets("base_dtype", forced or sheet.peek("torch_dtype"), "torch_dtype")
     bf16, fp16 = sheet.get("bf16"), sheet.get("fp16")
     if bf16 is False and fp16 is False:
         sheet.sets("autocast", False, "bf16", "fp16")
@@ -155,8 +175,5 @@ def _code(sheet: Sheet) -> None:
     key = next((key for key in ("attn_impl", "attn_implementation") if sheet.peek(key) is not None), "")
     word = sheet.word(key, "sdpa") if key else "sdpa"
     sheet.sets("attention", _ATTENTION.get(word, word), *([key] if key else []))
-    liger = sheet.has("use_liger_kernel")
-    sheet.sets("kernels", "liger" if liger else "none", *(["use_liger_kernel"] if liger else []))
-    if sheet.get("liger_kernel_config"):
-        sheet.loses("liger_kernel_config", "some of Liger's kernels without the others")
+    read_liger(sheet)
     sheet.sets("expandable_segments", False)

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from advisor.configs.found import Found
 from advisor.configs.idle import TORCHTUNE
 from advisor.configs.sheet import Sheet
+from advisor.export.torchtune import MLP, OPTIMIZERS, ROLES
 
 MARKS = (("model", "tokenizer", "checkpointer"),)
-_ROLES = {"q_proj": "q_proj", "k_proj": "k_proj", "v_proj": "v_proj", "output_proj": "o_proj"}
-_MLP = ("gate_proj", "up_proj", "down_proj")
+_ROLES = {own: name for name, own in ROLES.items()}
 _OPTIMIZERS = {
-    "torch.optim.AdamW": "adamw_foreach",
+    **{component: name for name, component in OPTIMIZERS.items() if name != "adamw"},
     "torch.optim.Adam": "adamw_foreach",
-    "torch.optim.SGD": "sgd",
-    "bitsandbytes.optim.AdamW8bit": "adamw_8bit",
-    "bitsandbytes.optim.PagedAdamW": "paged_adamw",
-    "bitsandbytes.optim.PagedAdamW8bit": "paged_adamw_8bit",
 }
 _LOSSES = (
     "torchtune.modules.loss.LinearCrossEntropyLoss",
     "torchtune.modules.loss.CEWithChunkedOutputLoss",
     "torch.nn.CrossEntropyLoss",
+)
+_SIZES = (
+    "vocab_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "embed_dim",
+    "max_seq_len",
+    "attn_dropout",
+    "norm_eps",
 )
 
 
@@ -32,9 +39,7 @@ def read(sheet: Sheet) -> Found:
     builder = str(model.get("_component_", ""))
     if not builder.startswith("torchtune.models."):
         sheet.refuses("model", "a model that is not torchtune's own")
-    folder = sheet.get("checkpointer.checkpoint_dir")
-    if folder:
-        sheet.sets("model", str(folder).rstrip("/").rsplit("/", 1)[-1], "checkpointer.checkpoint_dir")
+    _checkpoint(sheet)
     for key, why in (("quantizer", "training with simulated quantization"), ("fsdp", "FSDP by its own code")):
         if sheet.get(key):
             sheet.refuses(key, why)
@@ -46,38 +51,58 @@ def read(sheet: Sheet) -> Found:
     sheet.rows_of_a_step(sheet.get("gradient_accumulation_steps"), "gradient_accumulation_steps")
     sheet.takes("epochs", "epochs", 1)
     _optimizer(sheet)
+    _numbers(sheet)
+    _cards(sheet)
+    for key in _SIZES:
+        model.get(key)  # of the checkpoint that is loaded
+    cap = sheet.get("max_steps_per_epoch", 0)
+    return sheet.found(
+        "torchtune YAML",
+        "torchtune",
+        TORCHTUNE,
+        spreads="fsdp2",
+        written="torchtune",
+        most_steps=int(sheet.number("max_steps_per_epoch", cap) * sheet.number("epochs", sheet.peek("epochs") or 1)),
+    )
+
+
+def _numbers(sheet: Sheet) -> None:
     word = sheet.get("dtype", "bf16")
     sheet.sets("base_dtype", word, *(["dtype"] if sheet.peek("dtype") else []))
-    for key, knob in (("compile", ""), ("enable_activation_checkpointing", "gradient_checkpointing")):
-        value = sheet.get(key, False)
-        if knob:
-            sheet.sets(knob, bool(value), *([key] if sheet.peek(key) is not None else []))
-        elif value:
-            sheet.loses(key, "torch.compile changes memory and time")
+    if sheet.get("compile"):
+        sheet.loses("compile", "torch.compile changes memory and time")
+    key = "enable_activation_checkpointing"
+    sheet.sets("gradient_checkpointing", sheet.has(key), *([key] if sheet.peek(key) is not None else []))
     if sheet.has("enable_activation_offloading"):
         sheet.sets("offload", "activations", "enable_activation_offloading")
     if str(sheet.get("loss._component_", _LOSSES[0])) not in _LOSSES:
         sheet.loses("loss._component_", "another loss")
     sheet.sets("attention", "sdpa")
     sheet.sets("expandable_segments", False)
-    for key in (
-        "vocab_size",
-        "num_layers",
-        "num_heads",
-        "num_kv_heads",
-        "embed_dim",
-        "max_seq_len",
-        "attn_dropout",
-        "norm_eps",
+
+
+def _checkpoint(sheet: Sheet) -> None:
+    """The folder of the weights, which is usually called as the model; a Hub id where it is a path of two words."""
+    folder = str(sheet.get("checkpointer.checkpoint_dir", "")).rstrip("/").removesuffix("/original")
+    if not folder:
+        return
+    path = Path(folder)
+    named = path.is_file() or (path / "config.json").is_file() or re.fullmatch(r"[\w.-]*\w/[\w.-]+", folder)
+    sheet.sets("model", folder if named else path.name, "checkpointer.checkpoint_dir")
+
+
+def _cards(sheet: Sheet) -> None:
+    """What its distributed recipes hand to FSDP2; how many cards there are is said where it is started."""
+    if sheet.has("fsdp_cpu_offload"):
+        sheet.sets("offload", "parameters", "fsdp_cpu_offload")
+    if sheet.get("fsdp_reshard_after_forward") is False:
+        sheet.sets("reshard", False, "fsdp_reshard_after_forward")
+    for key, why in (
+        ("tensor_parallel_dim", "tensor parallelism"),
+        ("custom_sharded_layers", "layers in units of their own"),
     ):
-        model.get(key)  # the sizes of the checkpoint that is loaded
-    cap = sheet.get("max_steps_per_epoch", 0)
-    return sheet.found(
-        "torchtune YAML",
-        "torchtune",
-        TORCHTUNE,
-        most_steps=int(sheet.number("max_steps_per_epoch", cap) * sheet.number("epochs", sheet.peek("epochs") or 1)),
-    )
+        if not sheet.is_off(key):
+            sheet.loses(key, why)
 
 
 def _method(sheet: Sheet, builder: str) -> None:
@@ -92,7 +117,7 @@ def _method(sheet: Sheet, builder: str) -> None:
     keys = ["_component_", *(key for key in ("quantize_base", "use_dora") if model.peek(key))]
     model.sets("method", ("q" if quantized else "") + ("dora" if dora else "lora"), *keys)
     names = [_ROLES.get(str(one), str(one)) for one in model.get("lora_attn_modules") or []]
-    names += _MLP if model.has("apply_lora_to_mlp") else ()
+    names += MLP if model.has("apply_lora_to_mlp") else ()
     names += ["lm_head"] if model.has("apply_lora_to_output") else []
     used = [key for key in ("lora_attn_modules", "apply_lora_to_mlp", "apply_lora_to_output") if model.peek(key)]
     model.sets("target_modules", names, *used)

@@ -5,8 +5,12 @@ Source: transformers 5.23.0, training_args.py; keys of older versions (group_by_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from advisor.configs.engines import read_engine
 from advisor.configs.sheet import Sheet
+from advisor.export.kernels import LIGER
+from advisor.specs import KernelSet
 
 _UNSAID = {
     "torch_compile": "torch.compile changes memory and time",
@@ -44,6 +48,27 @@ def read_arguments(sheet: Sheet, micro_batch: int = 8) -> None:
     if evaluates and isinstance(steps, int) and sheet.peek("eval_strategy") == "steps":
         sheet.takes("eval_steps", "eval_steps")
     read_engine(sheet)
+
+
+def read_liger(sheet: Sheet, has: tuple[KernelSet, ...] = tuple(LIGER)) -> None:
+    """Liger's kernels of those that the tool `has`, but for what liger_kernel_config switches off."""
+    config = sheet.get("liger_kernel_config", {})
+    if not sheet.has("use_liger_kernel"):
+        sheet.sets("kernels", "none")
+        return
+    words = {"geglu", *LIGER.values()}
+    known = (
+        isinstance(config, Mapping) and set(config) <= words and all(isinstance(one, bool) for one in config.values())
+    )
+    if not known or config.get("geglu", True) != config.get("swiglu", True):  # the gate of some models, or of others
+        sheet.loses("liger_kernel_config", "some of Liger's kernels without the others")
+        config = {}
+    on = [name for name in has if config.get(LIGER[name], True)]
+    keys = (
+        "use_liger_kernel",
+        *(f"liger_kernel_config.{key}" for key in config if sheet.get(f"liger_kernel_config.{key}") is False),
+    )
+    sheet.sets("kernels", "liger" if on == list(LIGER) else ",".join(on) or "none", *keys)
 
 
 def most_steps(sheet: Sheet) -> int:

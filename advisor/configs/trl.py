@@ -9,7 +9,7 @@ from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import TRL
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import most_steps, read_arguments
+from advisor.configs.training_arguments import most_steps, read_arguments, read_liger
 
 MARKS = (("model_name_or_path",),)
 _OTHER = {
@@ -25,12 +25,18 @@ _UNSAID = {
     "eval_packing": "evaluation rows packed otherwise than training rows",
     "loss_type": "another loss than the default one",
     "use_dense_attention": "another attention",
+    "use_unsloth": "Unsloth's kernels in this loop; --trainer unsloth has them",
 }
+_COMMANDS = ("trl sft", "sft.py", "run_sft.py", "train.py")
+"""What reads these flags: TRL's command and script, the alignment handbook's and PEFT's examples/sft."""
 _DTYPES = ("dtype", "torch_dtype")
 
 
 def read(sheet: Sheet) -> Found:
     """The file as a question."""
+    command = sheet.get("command", _COMMANDS[0])
+    if command not in _COMMANDS:
+        sheet.refuses("command", "a script with flags of its own")
     for key, why in _OTHER.items():
         if sheet.peek(key) is not None:
             sheet.refuses(key, why)
@@ -44,23 +50,34 @@ def read(sheet: Sheet) -> Found:
     shares_whole(sheet)
     _numbers(sheet)
     _code(sheet)
-    return sheet.found("TRL YAML", "trl", TRL, most_steps=most_steps(sheet), written="trl")
+    return sheet.found("TRL YAML", "trl", TRL, most_steps=most_steps(sheet), written="trl", **_held_out(sheet))
+
+
+def _held_out(sheet: Sheet) -> dict[str, float]:
+    """Rows of a mixture of data sets that are kept for evaluation: DatasetMixtureConfig, test_split_size."""
+    for key in ("dataset_mixture.test_split_size", "test_split_size"):
+        size = sheet.get(key)
+        if size is not None and sheet.peek("eval_strategy") == "epoch":
+            return {"held_out": sheet.number(key, size), "evaluations": 1.0}
+    return {}
 
 
 def _method(sheet: Sheet) -> None:
-    bits = next((key for key in ("load_in_4bit", "load_in_8bit") if sheet.has(key)), "")
+    words = ("load_in_4bit", "load_in_8bit", "use_4bit_quantization", "use_8bit_quantization")
+    bits = next((key for key in words if sheet.has(key)), "")
     if not sheet.has("use_peft", "use_peft_lora"):
         sheet.sets("method", "full")
         if bits:
             sheet.refuses(bits, "a quantized base without adapters, which cannot be trained")
         return
     name = ("q" if bits else "") + ("dora" if sheet.has("use_dora") else "lora")
-    sheet.sets("method", name, "use_peft", *([bits] if bits else []))
+    key = "use_peft" if sheet.peek("use_peft") else "use_peft_lora"
+    sheet.sets("method", name, key, *([bits] if bits else []))
     if bits:
-        word = sheet.get("bnb_4bit_quant_type", "nf4") if bits == "load_in_4bit" else "int8"
-        sheet.sets("quant", word, bits)
-        if sheet.get("use_bnb_nested_quant") is not None:
-            sheet.takes("double_quant", "use_bnb_nested_quant")
+        sheet.sets("quant", sheet.get("bnb_4bit_quant_type", "nf4") if "4bit" in bits else "int8", bits)
+        for key in ("use_bnb_nested_quant", "use_nested_quant"):
+            if sheet.get(key) is not None:
+                sheet.takes("double_quant", key)
     sheet.takes("rank", "lora_r", 16)
     sheet.takes("alpha", "lora_alpha", 32)
     sheet.takes("dropout", "lora_dropout")
@@ -117,11 +134,8 @@ def _code(sheet: Sheet) -> None:
         if sheet.get(f"{one}.use_reentrant") is not None:
             sheet.takes("reentrant", f"{one}.use_reentrant")
     sheet.sets("expandable_segments", False)
-    word = sheet.get("attn_implementation")
-    sheet.sets("attention", word or "sdpa", *(["attn_implementation"] if word else []))
-    if sheet.has("use_liger_kernel"):
-        sheet.sets("kernels", "liger_norm,liger_rope,liger_mlp", "use_liger_kernel")
-    else:
-        sheet.sets("kernels", "none")
-    if sheet.get("liger_kernel_config"):
-        sheet.loses("liger_kernel_config", "some of Liger's kernels without the others")
+    sheet.takes("reentrant", "use_reentrant")
+    word, flash = sheet.get("attn_implementation"), sheet.has("use_flash_attn")
+    named = ["attn_implementation"] if word else ["use_flash_attn"] if flash else []
+    sheet.sets("attention", word or ("flash" if flash else "sdpa"), *named)
+    read_liger(sheet, ("liger_norm", "liger_rope", "liger_mlp"))  # its loss is its own

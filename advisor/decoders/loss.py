@@ -126,13 +126,17 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, one
     moved = ITEM_BYTES[compute] * (counted * (width + vocabulary) + vocabulary * width)
     needs = [one.needs_grad if one is not None else False for one in (x, head, bias)]
 
+    def head_part(left: int) -> Tensor:
+        """A tile's part of the head, cast, where so many rows of it are left."""
+        return t.empty((min(left, TILE_VOCABULARY), width), compute)
+
     def tiles() -> list[Tensor]:
         """What a pass over the tiles works in: the tile, and parts of states and head where they need a cast."""
         made = [t.empty((tile_rows, TILE_VOCABULARY), compute)]
         if dtype != compute:
             made.append(t.empty((tile_rows, width), compute))
         if head.dtype != compute:
-            made.append(t.empty((min(vocabulary, TILE_VOCABULARY), width), compute))
+            made.append(head_part(vocabulary))
         t.matmul(compute, counted, vocabulary, width, moved)
         t.kernel("reduce", compute, 0, counted * vocabulary * ITEM_BYTES[compute])
         return made
@@ -144,6 +148,11 @@ def chunked_loss(t: Tape, hidden: Tensor, head: Tensor, bias: Tensor | None, one
         ]
         sums = [None if shape is None else t.empty(shape, "float32") for shape in shapes]
         scratch = tiles()
+        if head.dtype != compute and (vocabulary > TILE_VOCABULARY or not one_tile):
+            others = max(vocabulary - TILE_VOCABULARY, 0) or vocabulary
+            scratch[-1] = head_part(others)  # made while its name still holds the part before
+            del scratch[-1]
+            scratch.append(head_part(vocabulary % TILE_VOCABULARY or TILE_VOCABULARY))  # the last one
         t.kernel("elementwise", compute, 0, 2 * counted * vocabulary * ITEM_BYTES[compute])
         if sums[0] is not None:
             t.matmul(compute, counted, width, vocabulary, moved)

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Target = Literal["auto", "python", "trl", "axolotl", "llamafactory", "unsloth", "ms-swift", "accelerate", "slurm"]
+Target = Literal[
+    "auto",
+    "python",
+    "trl",
+    "axolotl",
+    "llamafactory",
+    "unsloth",
+    "torchtune",
+    "ms-swift",
+    "accelerate",
+    "skypilot",
+    "slurm",
+]
 TARGETS: tuple[Target, ...] = get_args(Target)
-"""What a file can be written for; auto: the trainer that the answer assumes; accelerate, slurm: what starts that."""
+"""What a file can be written for; auto: the trainer that the answer assumes."""
+STARTERS: tuple[Target, ...] = ("accelerate", "skypilot", "slurm")
+"""Those that start the file of the trainer that the answer assumes."""

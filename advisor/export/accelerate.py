@@ -7,13 +7,12 @@ mixed_precision beside a file of DeepSpeed's own.
 
 from __future__ import annotations
 
-from textwrap import indent
 from typing import Any
 
 from advisor.export import deepspeed
 from advisor.export.launch import CONFIG, where
 from advisor.export.run import Run, TrainingFile, command_of
-from advisor.export.yaml_values import flat_yaml
+from advisor.export.yaml_values import nested_yaml
 
 FSDP: dict[str, int] = {"fsdp1": 1, "fsdp2": 2, "hsdp": 2}
 """Version of FSDP, by engine. The first is as transformers sets it up: 5.23, training_args.py, _process_fsdp_args."""
@@ -29,8 +28,7 @@ def accelerate_files(run: Run, command: str) -> tuple[tuple[str, str], ...]:
     if not is_started(run):
         return ()
     head = f"# run: {command_of(run, command)}\n{where(run)}"
-    sections = "".join(f"{key}:\n{indent(flat_yaml(values), '  ')}" for key, values in _sections(run).items())
-    text = head + flat_yaml(_cards(run)) + sections
+    text = head + nested_yaml({**_cards(run), **_sections(run)})
     return (*deepspeed.deepspeed_files(run), (CONFIG, text))
 
 

@@ -14,16 +14,24 @@ LIGER: dict[KernelSet, str] = {
 """liger_kernel_config of transformers 5.23's TrainingArguments; the gated MLP of some models is named geglu there."""
 
 
-def liger_config(recipe: Recipe, known: tuple[KernelSet, ...] = tuple(LIGER)) -> dict[str, bool] | None:
-    """What liger_kernel_config has to say beside use_liger_kernel; None where Liger is off, {} where all is on."""
-    wanted = [name for name in known if name in recipe.kernels]
+def liger_config(
+    recipe: Recipe, known: tuple[KernelSet, ...] = tuple(LIGER), chunks: bool = False
+) -> dict[str, bool] | None:
+    """What liger_kernel_config has to say beside use_liger_kernel; None where Liger is off, {} where all is on.
+
+    `chunks`: the trainer has no chunked loss but Liger's, which is then on.
+    """
+    by_loss = chunks and recipe.loss == "chunked"
+    wanted = [name for name in known if name in recipe.kernels or (by_loss and name == "liger_loss")]
     if not wanted:
         return None
     off = [LIGER[name] for name in known if name not in wanted]
     return dict.fromkeys([*off, *(["geglu"] if "swiglu" in off else [])], False)
 
 
-def refuse(recipe: Recipe, trainer: str, kernels: tuple[KernelSet, ...], offloads: bool = False) -> None:
+def refuse(
+    recipe: Recipe, trainer: str, kernels: tuple[KernelSet, ...], offloads: bool = False, in_backward: bool = False
+) -> None:
     """Raise BadValue for what a file of `trainer` cannot say, though the estimate counts on it."""
     for name in recipe.kernels:
         if name not in kernels:
@@ -32,5 +40,5 @@ def refuse(recipe: Recipe, trainer: str, kernels: tuple[KernelSet, ...], offload
         raise BadValue(
             "--offload", recipe.offload, f"a file for {trainer} cannot ask for it: --offload none to write one"
         )
-    if recipe.optimizer_in_backward:
+    if recipe.optimizer_in_backward and not in_backward:
         raise BadValue("--optimizer-in-backward", True, f"a file for {trainer} cannot ask for it; leave it out")

@@ -179,6 +179,8 @@ class TrainingFile(NamedTuple):
     """(name, text) of other files that it needs next to it."""
     machines: int = 1
     """On how many the command is run."""
+    packages: str = ""
+    """What pip installs for it."""
 
 
 def command_of(run: Run, command: str) -> str:

@@ -39,6 +39,7 @@ evaluation = parser.add_mutually_exclusive_group()
 evaluation.add_argument("--eval-file", help="rows to evaluate on after each epoch, in the same form")
 evaluation.add_argument("--eval-fraction", type=float, help="evaluate on this part of the rows, such as 0.05")
 parser.add_argument("--output-dir", help="default: out, or out-smoke")
+parser.add_argument("--resume", action="store_true", help="go on from the last complete checkpoint")
 parser.add_argument("--smoke", action="store_true", help="{smoke}")
 options = parser.parse_args()
 if options.eval_fraction is not None and not 0 < options.eval_fraction < 1:
@@ -136,9 +137,18 @@ def evaluation(run: Run) -> list[str]:
 
 
 def saving(recipe: Recipe) -> list[str]:
-    """The lines that train, save, and say where."""
+    """The lines that train, save, and say where: files appear in the folder whole, whenever the run is stopped."""
     return [
-        "trainer.train()",
-        f"trainer.save_model()  # {'the adapter' if recipe.has_adapters else 'the model'} and the tokenizer",
+        'states = glob.glob(os.path.join(output_dir, "checkpoint-*", "trainer_state.json"))  # written last',
+        "last = os.path.dirname(max(states, key=os.path.getmtime)) if options.resume and states else None",
+        "if options.resume:",
+        "    print(f\"going on from {last or 'the beginning: there is no complete checkpoint'}\")",
+        "trainer.train(resume_from_checkpoint=last)",
+        'unfinished = os.path.join(output_dir, "unfinished")',
+        f"trainer.save_model(unfinished)  # {'the adapter' if recipe.has_adapters else 'the model'} and the tokenizer",
+        "if trainer.is_world_process_zero():",
+        "    for name in os.listdir(unfinished):  # only now: a run that is stopped leaves nothing that looks complete",
+        "        os.replace(os.path.join(unfinished, name), os.path.join(output_dir, name))",
+        "    os.rmdir(unfinished)",
         'print(f"saved to {output_dir}")',
     ]

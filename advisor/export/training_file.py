@@ -14,7 +14,7 @@ from typing import Protocol, cast
 from advisor.answer import Advice, Candidate, DataFile, Plan
 from advisor.costs.moments import loaded_bytes
 from advisor.errors import InputError
-from advisor.export import Target, accelerate, slurm
+from advisor.export import STARTERS, Target, accelerate, skypilot, slurm
 from advisor.export.run import Run, TrainingFile
 from advisor.specs import CAUSAL, ModelSpec, Placement, TracedModel, Workload
 
@@ -39,11 +39,15 @@ def training_file(advice: Advice, row: Candidate, target: Target = "auto", folde
     cannot run.
     """
     run = _run_of(advice, row, folder)._replace(by_accelerate=target == "accelerate")
-    starts = target in ("auto", "accelerate", "slurm")
+    starts = target in ("auto", *STARTERS)
     trainer = advice.trainer.name if starts else {"python": "transformers"}.get(target, target)
     if target == "slurm":
         run = run._replace(port=slurm.PORT)
         return slurm.wrap(run, _trainers_file(run, trainer, advice.trainer.name))
+    if target == "skypilot":
+        data = run.data.model_copy(update={"path": _within(run.data.path)})
+        run = run._replace(model_id=_within(run.model_id), data=data)
+        return skypilot.wrap(run, _trainers_file(run, trainer, advice.trainer.name), advice.gpu)
     written = _trainers_file(run, trainer, advice.trainer.name)._replace(machines=run.placement.nodes)
     return accelerate.lead(written) if target == "accelerate" else written
 
@@ -109,3 +113,9 @@ def _seen_from(folder: str, path: str) -> str:
     """A path of the current folder, as a file in `folder` has to name it."""
     path = os.path.expanduser(path)
     return path if os.path.abspath(folder) == os.getcwd() else os.path.abspath(path)
+
+
+def _within(path: str) -> str:
+    """A path that is copied as it is called: one that leads out of the folder, made absolute."""
+    leads_out = os.path.normpath(path).startswith(os.pardir) and os.path.exists(path)
+    return os.path.abspath(path) if leads_out else path

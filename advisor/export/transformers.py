@@ -45,9 +45,9 @@ def write(run: Run) -> TrainingFile:
     """A Python script that trains as the run says. Raises BadValue for what transformers' Trainer does not have."""
     refuse(run.recipe, "transformers", tuple(LIGER))
     check_stored(run)
-    command = command_of(run, start_command(run))
+    command, packages = command_of(run, start_command(run)), _packages(run)
     text = joined(
-        _head(run, command) + "\n" + _imports(run),
+        _head(run, packages, command) + "\n" + _imports(run),
         options(run, f"{STEPS} steps of a tiny random model on the CPU"),
         f"model_id = {quoted(run.source)}\nSEQ_LEN = {_seq_len(run)}  # tokens of the longest row\n",
         tiny_model(run.model) + "\n",
@@ -58,7 +58,8 @@ def write(run: Run) -> TrainingFile:
         _adapters(run) if run.recipe.has_adapters else _last_layers(run),
         _train(run),
     )
-    return TrainingFile(NAME, text, command, accelerate_files(run, start_command(run)))
+    beside = accelerate_files(run, start_command(run))
+    return TrainingFile(NAME, text, command, beside, packages=packages)
 
 
 def _seq_len(run: Run) -> str:
@@ -73,7 +74,7 @@ def _auto_class(run: Run) -> str:
     return "(AutoModelForCausalLM if options.smoke else AutoModelForImageTextToText)"
 
 
-def _head(run: Run, command: str) -> str:
+def _packages(run: Run) -> str:
     recipe = run.recipe
     packages = "torch 'transformers>=5.23,<6' datasets accelerate"
     packages += " peft" if recipe.has_adapters else ""
@@ -82,7 +83,10 @@ def _head(run: Run, command: str) -> str:
     packages += f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     packages += f" {PACKAGES[run.stored_as]}" if run.stored_as in PACKAGES else ""
     packages += run.sequence_packages + run.engine_packages
-    packages += " liger-kernel" if recipe.loss == "chunked" or recipe.kernels else ""
+    return packages + (" liger-kernel" if recipe.loss == "chunked" or recipe.kernels else "")
+
+
+def _head(run: Run, packages: str, command: str) -> str:
     return "\n".join(
         [
             f"# pip install {packages}",
@@ -112,7 +116,7 @@ def _imports(run: Run) -> str:
         "Trainer",
         "TrainingArguments",
     ]
-    lines = ["import argparse", *(["import os"] if run.stored_as in PLACED else []), "import tempfile"]
+    lines = ["import argparse", "import glob", "import os", "import tempfile"]
     lines += ["from itertools import chain"] if run.workload.packing else []
     lines += ["", "import torch", "from datasets import load_dataset"]
     if recipe.has_adapters:
@@ -284,7 +288,7 @@ def _last_layers(run: Run) -> str:
 def _arguments(run: Run) -> str:
     """Made before the model is loaded: they say which card is this process's own, and how weights are spread."""
     recipe = run.recipe
-    precision, config = run.mixed_precision, liger_config(recipe)
+    precision, config = run.mixed_precision, liger_config(recipe, chunks=True)
     lines = [
         f"arguments = TrainingArguments({'  # before the model: it picks the card' if run.gpus > 1 else ''}",
         "    output_dir=output_dir,",
@@ -297,7 +301,7 @@ def _arguments(run: Run) -> str:
         *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
-        *(["    use_liger_kernel=not options.smoke,"] if recipe.loss == "chunked" or config is not None else []),
+        *(["    use_liger_kernel=not options.smoke,"] if config is not None else []),
         *([f"    liger_kernel_config={config},"] if config else []),
         *evaluation(run),
         "    use_cpu=options.smoke,",

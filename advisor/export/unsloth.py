@@ -53,11 +53,11 @@ if eval_rows is not None:
 def write(run: Run) -> TrainingFile:
     """A Python script that trains as the run says. Raises BadValue for what Unsloth does not have, or does not do."""
     _refuse(run)
-    command = command_of(run, start_command(run))
+    command, packages = command_of(run, start_command(run)), _packages(run)
     workload = run.workload
     prepared = workload.model_copy(update={"packing": _wraps(workload)})  # TRL packs what is not wrapped
     text = joined(
-        _head(run, command) + "\n" + _imports(run),
+        _head(run, packages, command) + "\n" + _imports(run),
         options(run, f"the first {STEPS} steps, on {ROWS} rows"),
         f"model_id = {quoted(run.source)}\nSEQ_LEN = {workload.seq_len}  # tokens of the longest row",
         _load(run),
@@ -66,7 +66,8 @@ def write(run: Run) -> TrainingFile:
         _MASKED,
         _train(run),
     )
-    return TrainingFile(NAME, text, command, accelerate_files(run, start_command(run)))
+    beside = accelerate_files(run, start_command(run))
+    return TrainingFile(NAME, text, command, beside, packages=packages)
 
 
 def _refuse(run: Run) -> None:
@@ -98,12 +99,16 @@ def _wraps(workload: Workload) -> bool:
     return workload.packing and workload.packing_strategy == "wrapped"
 
 
-def _head(run: Run, command: str) -> str:
-    recipe, workload = run.recipe, run.workload
+def _packages(run: Run) -> str:
+    recipe = run.recipe
     named = (read_stack_name(name) for name in recipe.stack)
     packages = " ".join(f"'{library}=={version_text(version)}.*'" for library, version in named)
     packages += f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
-    packages += " flash-attn" if recipe.attention == "flash" else ""
+    return packages + (" flash-attn" if recipe.attention == "flash" else "")
+
+
+def _head(run: Run, packages: str, command: str) -> str:
+    recipe, workload = run.recipe, run.workload
     padded = workload.padding == "none" and run.model.architecture in PADDED
     by_positions = workload.packing and workload.packing_strategy == "position_ids"
     return (
@@ -126,8 +131,7 @@ def _head(run: Run, command: str) -> str:
 
 def _imports(run: Run) -> str:
     recipe = run.recipe
-    lines = ["import argparse"]
-    lines += ["import os"] if recipe.loss == "full" else []
+    lines = ["import argparse", "import glob", "import os"]
     lines += ["from itertools import chain"] if _wraps(run.workload) else []
     lines.append("")
     if recipe.loss == "full":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from textwrap import indent
 from typing import Any
 
 from advisor.errors import BadValue
@@ -23,21 +24,35 @@ def yaml_file(
     notes: str,
     values: Mapping[str, Any],
     beside: tuple[tuple[str, str], ...] = (),
+    nested: bool = False,
 ) -> TrainingFile:
-    """A trainer's file: what to install, the command, notes (whole comment lines), one line a key."""
-    start = command_of(run, command)
+    """A trainer's file: what to install, the command, notes (whole comment lines), one line a key.
+
+    `nested`: a mapping stands below its key.
+    """
+    start, packages = command_of(run, command), f"{install}{run.sequence_packages}{run.engine_packages}"
     return TrainingFile(
         NAME,
-        f"# pip install {install}{run.sequence_packages}{run.engine_packages}\n# run: {start}\n{where(run)}{notes}"
-        + flat_yaml(values),
+        f"# pip install {packages}\n# run: {start}\n{where(run)}{notes}"
+        + (nested_yaml(values) if nested else flat_yaml(values)),
         start,
         beside,
+        packages=packages,
     )
 
 
 def flat_yaml(values: Mapping[str, Any]) -> str:
     """One line a key: a JSON value is a YAML value."""
     return "".join(f"{key}: {_scalar(value)}\n" for key, value in values.items())
+
+
+def nested_yaml(values: Mapping[str, Any]) -> str:
+    """The same, where a mapping stands below its key."""
+    lines = (
+        f"{key}:\n{indent(nested_yaml(value), '  ')}" if isinstance(value, Mapping) else flat_yaml({key: value})
+        for key, value in values.items()
+    )
+    return "".join(lines)
 
 
 def _scalar(value: Any) -> str:

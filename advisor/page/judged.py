@@ -8,6 +8,7 @@ from typing import Any
 
 from advisor.advice.check import Checked, check
 from advisor.advice.phrases import checked_line
+from advisor.configs.reading import text_alone
 from advisor.page.dropped import plain_name
 from advisor.page.flags import texts_of
 from advisor.page.markup import bullets, folded, grid, linked, paragraph, setting
@@ -20,7 +21,7 @@ def checked(values: Mapping[str, str | bool], name: str, text: str) -> dict[str,
     Raises BadConfig, InputError or BadValue as `advice.check.check` does.
     """
     gpu = str(values.get("gpu", "")) or None
-    found = check(plain_name(name), gpu, text=text, catalog=Names())
+    found = check(text_alone(plain_name(name), text), gpu, catalog=Names())
     knobs = texts_of(use.flags for use in found.uses)
     if gpu:
         knobs["gpu"] = gpu

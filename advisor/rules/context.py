@@ -26,7 +26,8 @@ from advisor.specs import (
 class Context(NamedTuple):
     """One question with its candidates.
 
-    `estimate` costs a further recipe of the same job on the same card; `time_of` says its time on a card of known
+    `estimate` costs a further recipe of the same job on the same card, spread over several as a placement says, or as
+    the plan of its method is; `time_of` says its time on a card of known
     speed, if there is one, for the ratio of two times.
     """
 
@@ -39,7 +40,7 @@ class Context(NamedTuple):
     has_bf16: bool
     question: Question
     candidates: Mapping[Method, Candidate]
-    estimate: Callable[[Recipe], Estimate]
+    estimate: Callable[[Recipe, Placement | None], Estimate]
     time_of: Callable[[Recipe], TimeEstimate | None]
     trainer: TrainerChoice = TrainerChoice(name="transformers", version="", traced=True, knobs=())
     """The training stack whose defaults were taken."""

@@ -23,7 +23,8 @@ def decisive_default(context: Context, methods: Sequence[Method]) -> str:
         if row is None or row.verdict == "fits":
             continue
         for knob, changes in _without_defaults(context, row.least.recipe):
-            memory = context.estimate(row.least.recipe.model_copy(update=changes)).memory.needed_bytes
+            other = row.least.recipe.model_copy(update=changes)
+            memory = context.estimate(other, row.least.placement).memory.needed_bytes
             if memory.high > context.memory_bytes:
                 continue
             default = flag(knob, getattr(row.least.recipe, knob))

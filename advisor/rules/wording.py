@@ -86,8 +86,8 @@ def where(context: Context) -> str:
 
 
 def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) -> float:
-    """Bytes that `row` needs beyond the same recipe with the fields of `without` replaced (likely values)."""
-    other = context.estimate(row.recipe.model_copy(update=without))
+    """Bytes that `row` needs beyond the same recipe with the fields of `without` replaced, spread as it (likely)."""
+    other = context.estimate(row.recipe.model_copy(update=without), row.placement)
     return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 
@@ -112,7 +112,7 @@ def on_layers(context: Context, recipe: Recipe) -> str:
 
 def extra_dora_bytes(context: Context, row: Candidate) -> float:
     """Bytes that a DoRA row needs beyond the same recipe without DoRA."""
-    other = context.estimate(plain(context.model, row.recipe))
+    other = context.estimate(plain(context.model, row.recipe), row.placement)
     return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 

@@ -30,6 +30,7 @@ from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.parameters.paths import is_pattern
 from advisor.specs import EMBEDS, Picture, Recipe, RowKind
 from calibrate.worker.embeddings import with_loss
+from calibrate.worker.fused_head import with_fused_head
 from calibrate.worker.hf_config import resolve
 from calibrate.worker.older import dtype_keyword, enable_checkpointing, peft_options, version_of
 from calibrate.worker.patches import leave_out_sequence_kernels, readable_4bit
@@ -49,15 +50,22 @@ PARTS_OF_EXPERTS = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3
 
 
 def build_model(
-    config: Mapping[str, Any], recipe: Recipe, fake: bool, layers: int | None = None, code: str = "", device: str = ""
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    fake: bool,
+    layers: int | None = None,
+    code: str = "",
+    device: str = "",
+    fused_head: bool = False,
 ) -> Any:
     """The model in training mode, its parameters on meta when `fake`, else initialized on the CPU.
 
     With `device` ('cpu' or 'cuda') each weight is made there, random: see `calibrate.worker.place`.
     `code` is the folder of a model that brings its own Python code, once the user has asked to run that code.
+    `fused_head`: what runs the model can run TRL's chunked loss, too.
     Raises BadValue for a recipe that cannot run on a CPU, UnsupportedArchitecture for an unknown model_type.
     """
-    check_recipe(recipe)
+    check_recipe(recipe, fused_head)
     if device != "cuda" or recipe.sequence_kernels == "torch":
         leave_out_sequence_kernels()
     with unfilled() if device else contextlib.nullcontext():
@@ -73,6 +81,10 @@ def build_model(
         from peft import prepare_model_for_kbit_training
 
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if recipe.loss == "chunked":
+        if _task_type(model) != "CAUSAL_LM":
+            raise BadValue("--loss", "chunked", f"it is TRL's loss of next tokens, not of {type(model).__name__}")
+        model = with_fused_head(model)  # before peft, as TRL does
     if recipe.has_adapters:
         model = _add_adapters(model, recipe, fake)
     elif recipe.trained_layers:
@@ -89,8 +101,8 @@ def build_model(
     return model
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Reject recipes that are inconsistent or that a CPU cannot run."""
+def check_recipe(recipe: Recipe, fused_head: bool = False) -> None:
+    """Reject recipes that are inconsistent or that a CPU cannot run; `fused_head`: a chunked loss can."""
     wants_quantized = recipe.method in ("qlora", "qdora")
     if wants_quantized != recipe.is_quantized:
         allowed = "nf4, fp4 or int8" if wants_quantized else "none"
@@ -101,8 +113,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise BadValue("attention", "flash", "must be sdpa or eager without a GPU; sdpa keeps the same tensors")
     if not recipe.upcast_logits:
         raise BadValue("upcast_logits", False, "must be True: the dry run traces transformers' loss, which upcasts")
-    if recipe.loss == "chunked":
-        raise BadValue("loss", "chunked", "must be full: the dry run traces only transformers' own loss")
+    if recipe.loss == "chunked" and not fused_head:
+        raise BadValue("--loss", "chunked", "must be full here: TRL's loss is run by a dry run on one card alone")
     if recipe.quant == "int8" and recipe.is_dora:
         raise BadValue("quant of method qdora", "int8", "must be nf4 or fp4: DoRA loses the int8 scales on a CPU")
 

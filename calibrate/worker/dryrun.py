@@ -3,6 +3,7 @@
 It runs what transformers' Trainer runs: `loss = model(input_ids, labels).loss` with the cache off (only the
 loss is kept), backward, optimizer step, zero_grad; labels are the input ids, a padded batch has an attention mask. Left
 out: gradient clipping (scalars only) and the copy of the logits that accelerate makes under autocast (not at the peak).
+A recipe with a chunked loss runs TRL's (`calibrate.worker.fused_head`).
 
 It shows the CPU's kernels: a dropout mask as wide as its input, an int8 product that dequantizes its weight. Paged
 optimizer states of 100,000 elements and more are not counted: on a GPU they are outside torch's allocator.
@@ -29,6 +30,7 @@ from calibrate.reserved import replayed, smallest_capacity_bytes
 from calibrate.show import print_trace
 from calibrate.timeline import Timeline
 from calibrate.worker.build import autocast, build_model, step_inputs
+from calibrate.worker.fused_head import every_token_scored
 from calibrate.worker.optimizers import make_optimizer
 from calibrate.worker.patches import keep_weights_as_they_are, no_data_dependence, quiet, readable_4bit
 from calibrate.worker.pictures import parameters_for_images, reads_early, real_grids
@@ -69,10 +71,10 @@ def trace_step(
     """
     start_s = time.perf_counter()
     with quiet():
-        model = build_model(config, recipe, fake=True, layers=layers, code=code)
+        model = build_model(config, recipe, fake=True, layers=layers, code=code, fused_head=True)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):
             materialize(model)
-            with real_grids(model, pictures):
+            with real_grids(model, pictures), every_token_scored(recipe.loss == "chunked"):
                 tracker = _run(model, recipe, batch, seq_len, name_modules, rows, pictures)
     trace = summary(tracker, model, recipe, str(config["model_type"]), batch, seq_len, rows, census, events, start_s)
     found: dict[str, int] = {}
@@ -105,7 +107,7 @@ def evaluation_timeline(
 ) -> Timeline:
     """The forward of the Trainer's evaluation between two steady steps. Raises what `trace_step` raises."""
     with quiet():
-        model = build_model(config, recipe, fake=True, layers=layers, code=code)
+        model = build_model(config, recipe, fake=True, layers=layers, code=code, fused_head=True)
         with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(rows == "packed"):
             materialize(model)
             optimizer = steady(model, recipe)
@@ -116,7 +118,7 @@ def evaluation_timeline(
             add_static(tracker, model, optimizer, inputs)
             with tracker:
                 tracker.mark("evaluation")
-                with torch.no_grad(), autocast(recipe):
+                with torch.no_grad(), autocast(recipe), every_token_scored(recipe.loss == "chunked"):
                     outputs = model(**inputs)
                 del outputs
     return tracker.timeline

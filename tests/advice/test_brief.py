@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from advisor.advice.advise import advise
-from advisor.advice.brief import brief
+from advisor.advice.brief import MOST_BYTES, brief
 from advisor.cli import cli
 
 BYTES_OF_A_TOKEN = 3
@@ -29,6 +29,17 @@ def test_at_most_1200_tokens(gpu: str, knobs: dict[str, Any]) -> None:
     assert (short.recommended is None) == (answer.recommendation is None)
     assert [one.method for one in short.plans] == [row.method for row in answer.candidates]
     assert short.would_fit or answer.recommendation is not None
+
+
+def test_what_matters_least_is_left_out_where_it_is_too_long() -> None:
+    answer = advise("llama-8b", "24GB", 3000)
+    assert answer.recommendation is not None
+    long = [one.model_copy(update={"text": "\u00e9" * 230}) for one in (*answer.notes, *answer.notes)][:3]
+    said = answer.recommendation.model_copy(update={"reasons": tuple(long), "warnings": tuple(long)})
+    short = brief(answer.model_copy(update={"notes": tuple(long), "recommendation": said}))
+    assert len(short.model_dump_json().encode()) <= MOST_BYTES
+    assert (len(short.assumed), len(short.warnings)) == (0, 3)
+    assert short.plans == brief(answer).plans
 
 
 def test_its_flags_answer_for_the_same_plan() -> None:

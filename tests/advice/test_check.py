@@ -37,10 +37,12 @@ def test_verdicts() -> None:
     assert (check("dpo.yml", "a100-80gb").verdict, check("dpo.yml", "a100-80gb").advice) == ("unknown", None)
 
 
-def test_what_does_not_fit_even_without_the_unknown_key_does_not_fit() -> None:
+def test_an_unknown_key_makes_what_would_not_fit_unknown_too() -> None:
     Path("odd.yml").write_text(f"{AXOLOTL_FULL}new_kernel: true\n")
     odd = check("odd.yml", "24GB")
-    assert (odd.verdict, odd.why, [one.key for one in odd.unread]) == ("does_not_fit", (), ["new_kernel"])
+    assert (odd.verdict, len(odd.why), [one.key for one in odd.unread]) == ("unknown", 1, ["new_kernel"])
+    assert odd.advice is not None
+    assert odd.advice.candidates[0].verdict == "does_not_fit"
 
 
 def test_a_model_that_is_not_known_makes_it_unknown() -> None:

@@ -86,10 +86,11 @@ def test_parameters_on_the_host_must_fit_there(host_memory_gb: float | None, ver
     assert said in " ".join(one.text for one in reasons)
 
 
-def test_a_trainer_with_one_engine_is_given_no_other() -> None:
-    answer = advise(gpu="80GB", gpus=2, method="lora", trainer="litgpt", **JOB)
-    assert {row.placement.sharding for row in answer.candidates if row.placement is not None} == {"fsdp1"}
-    assert {one.engine for one in answer.engines} == {"fsdp1"}
+@pytest.mark.parametrize(("trainer", "engine"), [("litgpt", "fsdp1"), ("torchtune", "fsdp2")])
+def test_a_trainer_with_one_engine_is_given_no_other(trainer: str, engine: str) -> None:
+    answer = advise(gpu="80GB", gpus=2, method="lora", trainer=trainer, **JOB)
+    assert {row.placement.sharding for row in answer.candidates if row.placement is not None} == {engine}
+    assert {one.engine for one in answer.engines} == {engine}
 
 
 @pytest.mark.parametrize(
@@ -142,6 +143,14 @@ def test_rows_with_images_run_as_copies_and_are_spread_by_nothing_else() -> None
     for engine in ("fsdp2", "fsdp1", "zero2", "zero3"):
         with pytest.raises(InputError, match="how the tower that reads images is spread is not known; use --sharding"):
             advise(**job, batch_size=2, gpus=2, sharding=engine)
+
+
+def test_a_refusal_that_holds_for_every_method_names_none() -> None:
+    job = {"model": "qwen2.5-vl-7b", "gpu": "a100-80gb", "gpus": 4, "sharding": "zero2", "images": 2}
+    with pytest.raises(InputError, match=r"^--sharding is 'zero2': how the tower"):
+        advise(**job)
+    with pytest.raises(InputError, match=r"^--sharding is 'zero2': with --method lora: how the tower"):
+        advise(**job, method="lora")
 
 
 def test_what_would_fit_spreads_no_rows_with_images() -> None:

@@ -21,6 +21,7 @@ from calibrate.tuning import devices_folder
 from tests.calibrate import made_up
 from tests.calibrate.made_up import TINY
 from tests.calibrate.processes import children_of, is_alive
+from tests.every import EVERY_COMBINATION
 
 pytestmark = pytest.mark.process
 
@@ -92,7 +93,7 @@ def test_varying_rows_and_an_evaluation_for_real(tmp_path: Path, measured: Measu
     assert (kept.kind, kept.schema_version) == ("varying", 2)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, *([signal.SIGKILL] if EVERY_COMBINATION else [])])
 def test_stopped_at_any_moment_it_goes_on_where_it_was(
     tmp_path: Path, measured: Measured, signal_number: signal.Signals
 ) -> None:

@@ -242,9 +242,12 @@ def test_a_trainers_knobs_are_traced(
     )
     assert run(monkeypatch, *asked, "--trainer", "transformers") == 0
     assert not capsys.readouterr().err
-    for trainer in ("trl", ""):
-        assert run(monkeypatch, *asked, "--trainer", trainer) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+    assert run(monkeypatch, *asked, "--trainer", "trl") == 0
+    assert stub.asked[0][0].loss == "chunked"
+    stub.asked.clear()
+    capsys.readouterr()
+    assert run(monkeypatch, *asked, "--trainer", "") == 2
+    assert capsys.readouterr().err.count("\n") == 1
     assert not stub.asked
 
 

@@ -49,9 +49,8 @@ def test_flags_come_before_the_trainer() -> None:
     assert (recipe.base_dtype, recipe.gradient_checkpointing, recipe.dropout) == ("bfloat16", False, 0.05)
 
 
-def test_a_trainers_own_loss_is_refused() -> None:
-    with pytest.raises(BadValue, match=r"--loss full .*trainer_step"):
-        recipe_of("lora", {}, "trl")
+def test_a_trainers_own_loss_is_run_or_refused() -> None:
+    assert recipe_of("lora", {}, "trl")[0].loss == "chunked"
     with pytest.raises(BadValue, match=r"--loss full to use the other knobs$"):
         recipe_of("lora", {}, "unsloth")
     with pytest.raises(UnknownName, match="trl, axolotl"):

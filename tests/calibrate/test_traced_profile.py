@@ -23,6 +23,7 @@ from calibrate.traced_profile import PILOT, lengths_of, profile_of, store, trace
 from calibrate.worker.build import build_model
 from calibrate.worker.dryrun import trace_step
 from calibrate.worker.prepared import Prepared, model_facts
+from tests.every import EVERY_COMBINATION
 
 SMALL: dict[str, Any] = {
     "vocab_size": 1009,
@@ -97,21 +98,21 @@ def traced(name: str, recipe: Recipe, folder: Path) -> tuple[TracedModel, dict[s
     return model, profile["structures"][0]
 
 
+ELSEWHERE = [
+    ("llama", "qdora", True, [(1, 333), (5, 77)]),
+    ("t5", "lora", False, [(1, 333), (4, 77)]),
+    ("bert", "lora", True, [(1, 333), (4, 201)]),
+    ("granitemoehybrid", "lora", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
+    ("mamba", "full", False, [(1, SEQ_LEN), (5, SEQ_LEN)]),
+]
+
+
 def recipe_for(name: str, method: Any, **knobs: Any) -> Recipe:
     knobs.setdefault("attention", "eager" if name == "mamba" else "sdpa")
     return Recipe(method=method, rank=8, quant="nf4" if method in ("qlora", "qdora") else "none", **knobs)
 
 
-@pytest.mark.parametrize(
-    ("name", "method", "on", "shapes"),
-    [
-        ("llama", "qdora", True, [(1, 333), (5, 77)]),
-        ("bert", "lora", True, [(1, 333), (4, 201)]),
-        ("t5", "lora", False, [(1, 333), (4, 77)]),
-        ("granitemoehybrid", "lora", True, [(1, SEQ_LEN), (5, SEQ_LEN)]),
-        ("mamba", "full", False, [(1, SEQ_LEN), (5, SEQ_LEN)]),
-    ],
-)
+@pytest.mark.parametrize(("name", "method", "on", "shapes"), ELSEWHERE if EVERY_COMBINATION else ELSEWHERE[:2])
 def test_equals_a_fresh_trace_elsewhere(
     name: str, method: str, on: bool, shapes: list[tuple[int, int]], tmp_path: Path
 ) -> None:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from advisor.catalog.data import data_folder
 from advisor.catalog.gpu_file import catalog_cards
-from advisor.catalog.gpus import all_gpus, cards_with_at_least, find_gpus, gpu_aliases, gpu_names, other_sizes, several
+from advisor.catalog.gpus import (
+    all_gpus,
+    cards_with_at_least,
+    find_gpus,
+    gpu_aliases,
+    gpu_names,
+    other_sizes,
+    reads_machine,
+    several,
+)
 from advisor.catalog.index import gpu_index_text
 from advisor.errors import AdvisorError, BadValue, UnknownName
 from advisor.specs import GpuSpec
@@ -328,3 +337,12 @@ def test_bigger_cards_are_for_training() -> None:
     assert not {"NVIDIA A16", "NVIDIA A2"} & set(suggested)
     assert not [name for name in suggested if "Laptop" in name]
     assert {"NVIDIA A16", "NVIDIA A2"} <= {card.name for card in find_gpus("16GB")}
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [("auto", True), (" Auto", True), ("2xauto", True), ("card.toml", True), ("2x card.JSON", True), ("rtx4090", False),
+     ("24GB", False), ("2x24GB", False), ("", False)],
+)  # fmt: skip
+def test_which_texts_ask_this_machine(text: str, asks: bool) -> None:
+    assert reads_machine(text) == asks

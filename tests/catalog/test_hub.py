@@ -18,7 +18,7 @@ pytest.importorskip("huggingface_hub")
 from huggingface_hub import constants
 
 from advisor.catalog import find_model, hub, remarks_on
-from advisor.catalog.hub import fetch_config, is_hub_id
+from advisor.catalog.hub import cached_file, fetch_config, is_hub_id
 from advisor.errors import BadConfig, SourceUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,6 +166,14 @@ def test_refusals_say_what_to_do_next(online: str, hub_id: str) -> None:
 def test_garbage_from_the_hub_is_a_bad_config(online: str, hub_id: str) -> None:
     with pytest.raises(BadConfig, match=rf"^{hub_id} config\.json: "):
         find_model(hub_id)
+
+
+@pytest.mark.parametrize(
+    "text", ["a/b-", "a-/b", "a./b", "a/b.", "a/b.git", "a/b--c", "a/b..c", f"a/{'b' * 95}", "a/é"]
+)
+def test_what_the_hub_takes_for_no_id_is_none(text: str) -> None:
+    assert not is_hub_id(text)
+    assert cached_file(text, "config.json") is None
 
 
 @pytest.mark.slow

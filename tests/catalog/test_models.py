@@ -14,6 +14,7 @@ from advisor.catalog import entries, find_model, hub_id_of, model_entries, model
 from advisor.catalog.data import data_text
 from advisor.catalog.entries import model_folder
 from advisor.catalog.index import model_index_text
+from advisor.catalog.models import names_path
 from advisor.errors import AdvisorError, BadConfig, SourceUnavailable, UnknownName
 from advisor.parameters.modules import parameter_count
 
@@ -293,3 +294,27 @@ def test_a_look_up_reads_two_files(monkeypatch: pytest.MonkeyPatch) -> None:
         remembers.cache_clear()
     find_model("llama-8b")
     assert read == ["index.json", "llama-3.1-8b.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("qwen3-8b", False), ("Qwen/Qwen3-8B", False), ("https://huggingface.co/Qwen/Qwen3-8B/tree/main", False),
+     ("./qwen3-8b", True), ("/models/qwen3-8b", True), ("~/m", True), ("config.json", True),
+     ("a/b/c", True), ("a\\b", True)],
+)  # fmt: skip
+def test_which_texts_can_only_be_paths(text: str, path: bool) -> None:
+    assert names_path(text) == path
+
+
+def test_without_files_no_text_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, file in (("mine", "config.json"), ("tuned", "adapter_config.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text('{"model_type": "llama", "base_model_name_or_path": "gpt2"}')
+    assert find_model("tuned").name == "gpt2"
+    for text in ("mine", "tuned", "./mine", "mine/config.json", str(tmp_path / "mine")):
+        with pytest.raises(AdvisorError):
+            find_model(text, offline=True, files=False)
+        assert hub_id_of(text, files=False) == text
+        assert remarks_on(text, "gpt2", files=False) == ()
+    assert remarks_on("tuned", "gpt2") != ()

@@ -187,6 +187,24 @@ trainer = UnslothTrainer(
 if False:
     model, tokenizer = FastLanguageModel.from_pretrained("saved", load_in_4bit = False)
 """
+UNSLOTH_YAML = """
+model: unsloth/Llama-3.2-3B-Instruct
+data:
+  dataset: yahma/alpaca-cleaned
+training:
+  max_seq_length: 4096
+  batch_size: 4
+  gradient_accumulation_steps: 2
+  gradient_checkpointing: true
+  max_steps: 60
+lora:
+  lora_r: 16
+  use_rslora: true
+"""
+PEFT = """
+python train.py --model_name_or_path mistralai/Mistral-7B-v0.1 --use_peft_lora True --lora_r 8 --use_reentrant True \\
+  --use_4bit_quantization True --use_nested_quant True --use_flash_attn True --max_length 2048 --packing True
+"""
 SCRIPT = """
 bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 model = AutoModelForCausalLM.from_pretrained("mistralai/Mistral-7B-v0.1", quantization_config=bnb)
@@ -273,6 +291,50 @@ def found(folder: Path, text: str, name: str = "train.yaml") -> Found:
                 **{"modules_to_save": ["embed_tokens", "lm_head"], "offload": "activations", "batch_size": 16},
             },
         ),
+        (
+            UNSLOTH_YAML,
+            "unsloth.yaml",
+            "unsloth",
+            {
+                **{"method": "qlora", "quant": "nf4", "rank": 16, "alpha": 16, "variant": "rslora", "seq_len": 4096},
+                **{"micro_batch": 4, "batch_size": 8, "optimizer": "adamw_8bit", "epochs": 3, "packing": False},
+                **{"offload": "none", "gradient_checkpointing": True},
+            },
+        ),
+        (
+            f"{UNSLOTH_YAML.partition('lora:')[0]}  training_type: full\n",
+            "full.yaml",
+            "unsloth",
+            {"method": "full", "rank": None, "quant": None},
+        ),
+        (
+            PEFT,
+            "peft.sh",
+            "trl",
+            {
+                **{"method": "qlora", "quant": "nf4", "double_quant": True, "attention": "flash", "reentrant": True},
+                **{"seq_len": 2048, "packing": True, "rank": 8},
+            },
+        ),
+        (
+            LLAMAFACTORY.replace("lora\n", "full\n").replace("lora_target: all\n", "use_galore: true\n")
+            + "galore_layerwise: true\ngalore_rank: 64\n",
+            "galore.yaml",
+            "llamafactory",
+            {"method": "full", "optimizer": "galore", "optimizer_rank": 64, "optimizer_in_backward": True},
+        ),
+        (
+            SWIFT.replace("7B-Instruct", "7B-Instruct-AWQ").replace("--tuner", "--optimizer muon --tuner"),
+            "awq.sh",
+            "ms-swift",
+            {"base_dtype": "float16", "optimizer": "muon"},
+        ),
+        (
+            SWIFT.replace("swift sft", "python swift/cli/sft.py --experts_impl grouped_mm"),
+            "path.sh",
+            "ms-swift",
+            {"method": "lora"},
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
 )
@@ -323,6 +385,35 @@ def test_a_key_that_may_matter_is_unread(tmp_path: Path, line: str, key: str) ->
     read = found(tmp_path, f"{AXOLOTL_QLORA}{line}\n")
     (one,) = read.unread
     assert (one.key, one.line) == (key, len(AXOLOTL_QLORA.splitlines()) + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "key"),
+    [
+        (SWIFT.replace("swift sft", "swift sft --experts_impl eager"), "a.sh", "experts_impl"),
+        (SWIFT.replace("swift sft", "deepspeed swift/cli/sft.py"), "a.sh", "launcher"),
+        (SWIFT.replace("swift sft", "swift sft --optimizer muonclip"), "a.sh", "optimizer"),
+        (SWIFT.replace("swift sft", "swift sft --target_regex '.*q_proj'"), "a.sh", "target_regex"),
+        (UNSLOTH.replace("load_in_4bit = True", "load_in_fp8 = True"), "a.py", "model.load_in_fp8"),
+        (UNSLOTH.replace("r = 128", "r = 128, qat_scheme = 'int4'"), "a.py", "adapters.qat_scheme"),
+        (f"{UNSLOTH_YAML}  finetune_mlp_modules: false\n", "a.yaml", "lora.finetune_mlp_modules"),
+        (f"{AXOLOTL_QLORA}unfrozen_parameters: [lm_head]\n", "a.yml", "unfrozen_parameters"),
+        (f"{AXOLOTL_QLORA}max_packed_sequence_len: 2048\n", "a.yml", "max_packed_sequence_len"),
+    ],
+)
+def test_what_no_knob_says_is_unread(tmp_path: Path, text: str, name: str, key: str) -> None:
+    read = found(tmp_path, text, name)
+    assert [one.key for one in (*read.unread, *read.other)] == [key]
+
+
+def test_a_script_with_flags_of_its_own_is_told(tmp_path: Path) -> None:
+    (one,) = found(tmp_path, PEFT.replace("train.py", "qlora.py"), "a.sh").other
+    assert (one.key, one.value) == ("command", "qlora.py")
+
+
+def test_rows_kept_for_evaluation_are_read(tmp_path: Path) -> None:
+    read = found(tmp_path, f"{TRL}dataset_mixture:\n  test_split_size: 1000\n")
+    assert (read.held_out, read.evaluations) == (1000, 1)
 
 
 @pytest.mark.parametrize("line", ["rl: dpo", "relora: true", "reward_model: true"])

@@ -39,6 +39,9 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a.yaml", "a: " + "[" * 100_000, "nested too deep"),
         ("a.yaml", "".join(f"{' ' * i}a:\n" for i in range(700)), "nested too deep"),
         ("a.yaml", "a: 1\nb: 2\n", "cannot be told from its keys (a, b"),
+        ("a.yaml", "model: gpt2\ntrain_dataset: a.yaml\n", "a file of LLaMA-Factory v1"),
+        ("a.yaml", "model: {}\nstep_scheduler: {}\n", "a recipe of NeMo Automodel"),
+        ("a.yaml", "model: gpt2\nrank: 8\n", "cannot be told from its keys (model, rank"),
         ("a.yaml", "? [1, 2]\n: 3\n", "a key that is no word"),
         (
             "a.yaml",

@@ -29,6 +29,10 @@ KNOBS: dict[Target, list[dict[str, Any]]] = {
         {"gradient_checkpointing": False, "rank": 64, "attention": "eager", "autocast": False},
         {"optimizer": "adamw_8bit", "reentrant": True},
     ],
+    "torchtune": [
+        {"packing": True, "gradient_checkpointing": False, "rank": 64, "base_dtype": "float32"},
+        {"optimizer": "adamw_8bit", "offload": "activations", "micro_batch": 2},
+    ],
     "trl": [
         {"packing": True, "micro_batch": 2, "kernels": "liger_norm,liger_rope,liger_mlp"},
         {"gradient_checkpointing": False, "rank": 64, "attention": "eager"},
@@ -65,6 +69,8 @@ def test_reading_back_gives_the_same_estimate(
         ("trl", {"method": "full", "sharding": "fsdp2", "reshard": False}),
         ("ms-swift", {"method": "full", "sharding": "fsdp1", "reshard": False}),
         ("ms-swift", {"method": "lora", "sharding": "ddp"}),
+        ("torchtune", {"method": "qdora", "sharding": "fsdp2", "reshard": False}),
+        ("torchtune", {"method": "full", "sharding": "fsdp2", "offload": "parameters", "optimizer": "adamw"}),
     ],
     ids=str,
 )

@@ -7,7 +7,6 @@ kinds of checkpointing (an hour): EVERY_COMBINATION=1 make test PYTEST_FLAGS=tes
 from __future__ import annotations
 
 import itertools
-import os
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from calibrate.compare import predicted_work, traced_work
 from calibrate.measurement import Trace
 from calibrate.worker.dryrun import trace_step
 from tests.decoders.tiny import CONFIGS, SIZES, config, recipe, spec
+from tests.every import EVERY_COMBINATION
 
 SHAPE = 2, 49
 TOLERANCE = 1e-4
@@ -41,7 +41,6 @@ COMBINATIONS = [(method, *on) for method in ("full", "lora", "qlora") for on in 
 COMBINATIONS += [("dora", False, True), ("dora", True, False), ("qdora", False, False), ("qdora", True, True)]
 SLOW = ("gemma3n", "gemma4")
 """Families of many layers, of which one combination is taken."""
-EVERY_COMBINATION = bool(os.environ.get("EVERY_COMBINATION"))
 SHAPES = (SHAPE, (3, 70)) if EVERY_COMBINATION else (SHAPE,)
 FEW_TOKENS = 2, 17
 """Of models whose own code loops over tokens: a trace takes as long as it has some."""

@@ -16,7 +16,7 @@ from advisor.advice.advise import advise
 from advisor.answer import DataFile, DataForm
 from advisor.catalog.trainers import find_trainer
 from advisor.errors import BadValue, InputError
-from advisor.export import TARGETS, Target
+from advisor.export import STARTERS, TARGETS, Target
 from advisor.export.run import Run, TrainingFile
 from advisor.export.training_file import Export, export_of, training_file
 from advisor.knobs import TRAINERS
@@ -25,9 +25,12 @@ from advisor.specs import METHODS, QUANTIZED_METHODS, Method, Recipe, TracedMode
 from tests.fakes import MODEL
 
 SCRIPTS = ("transformers", "unsloth")
-STARTERS = ("accelerate", "slurm")
+NESTED = ("torchtune",)
+"""Whose files have sections; see test_torchtune."""
 EXPORTS = {
-    trainer: export for trainer in TRAINERS if trainer not in SCRIPTS and (export := export_of(trainer)) is not None
+    trainer: export
+    for trainer in TRAINERS
+    if trainer not in (*SCRIPTS, *NESTED) and (export := export_of(trainer)) is not None
 }
 FORMS: tuple[DataForm, ...] = get_args(DataForm)
 
@@ -190,20 +193,20 @@ def test_the_answer_comes_with_the_trainers_own_file(trainer: str) -> None:
     answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer=trainer, method="lora")
     text = training_file(answer, answer.candidates[0]).text
     assert text.startswith("# Written for transformers") is (
-        trainer in ("torchtune", "litgpt", "nemo-automodel", "open-instruct", "qlora")
+        trainer in ("litgpt", "nemo-automodel", "open-instruct", "qlora")
     )
-    assert ("import torch" in text) is (trainer not in EXPORTS)
+    assert ("import torch" in text) is (trainer not in (*EXPORTS, *NESTED))
 
 
 def test_there_are_exports() -> None:
     assert (
         set(EXPORTS)
         == {"trl", "axolotl", "llamafactory", "ms-swift"}
-        == set(TARGETS) - {"auto", "python", "unsloth", *STARTERS}
+        == set(TARGETS) - {"auto", "python", "unsloth", *NESTED, *STARTERS}
     )
 
 
-@pytest.mark.parametrize("trainer", [*sorted(EXPORTS), *SCRIPTS])
+@pytest.mark.parametrize("trainer", [*sorted(EXPORTS), *SCRIPTS, *NESTED])
 def test_every_export_has_the_same_signature(trainer: str) -> None:
     wanted = list(inspect.signature(Export.write).parameters.values())[1:]
     export = export_of(trainer)

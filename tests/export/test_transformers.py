@@ -174,7 +174,9 @@ def test_other_knobs_reach_the_script() -> None:
     assert (old_card.fp16, old_card.bf16) == (True, False)
     plain = configs(recipe_of("lora", autocast=False))["TrainingArguments"]
     assert (plain.fp16, plain.bf16) == (False, False)
-    assert configs(recipe_of("lora", loss="chunked"))["TrainingArguments"].use_liger_kernel is True
+    arguments = configs(recipe_of("lora", loss="chunked"))["TrainingArguments"]
+    assert arguments.use_liger_kernel is True
+    assert arguments.liger_kernel_config == {"rms_norm": False, "rope": False, "swiglu": False, "geglu": False}
 
 
 def test_k_bit_preparation_follows_the_recipe() -> None:

@@ -261,7 +261,7 @@ def test_the_prices_on_the_screen() -> None:
 
 def test_the_next_command() -> None:
     assert screen(ask()).splitlines()[-1].startswith("Next: add --write")
-    assert "Next: set in torchtune's own file what --explain lists" in words(screen(ask(trainer="torchtune")))
+    assert "Next: set in litgpt's own file what --explain lists" in words(screen(ask(trainer="litgpt")))
     nothing = ask(1)
     assert "What would fit" in screen(nothing)
     flags = next(one.flags for one in nothing.alternatives if one.flags)

@@ -64,6 +64,15 @@ def test_qlora_that_saves_nothing() -> None:
     assert "ADV102" not in warned()
 
 
+def test_qlora_is_compared_with_lora_as_it_is_spread_itself() -> None:
+    """LoRA runs by FSDP2 there, QLoRA as copies: less by 10 GiB a card under the same engine."""
+    advice = advise("qwen3-32b", "4xa6000", 10_000, trainer="llamafactory")
+    spread = {one.recipe.method: one.sharding for one in advice.candidates}
+    assert spread["lora"] != spread["qlora"], "the case has gone: the two are spread alike"
+    assert advice.recommendation is not None
+    assert "ADV102" not in {one.code for one in advice.recommendation.warnings}
+
+
 def test_math_attention() -> None:
     t4 = card(16).model_copy(update={"generation": "Turing", "compute_capability": "7.5"})
 

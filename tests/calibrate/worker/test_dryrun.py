@@ -13,6 +13,7 @@ from advisor.errors import BadConfig, BadValue, UnsupportedArchitecture
 from advisor.specs import METHODS, QUANTIZED_METHODS, Recipe, RowKind
 from calibrate.measurement import Trace
 from calibrate.worker.dryrun import real_step, trace_step
+from tests.decoders.tiny import config
 
 Configs = dict[str, dict[str, Any]]
 SEQ_LEN = 24
@@ -124,6 +125,14 @@ def test_static_bytes_of_a_published_model() -> None:
     assert trace.optimizer_states_bytes == 4 * 1_235_814_400 + 512 * (16 * 9 + 2)
 
 
+def test_a_chunked_loss_is_of_next_tokens(tiny: Configs) -> None:
+    pytest.importorskip("trl")
+    with pytest.raises(BadValue, match="it is TRL's loss of next tokens, not of BertForMaskedLM"):
+        trace_step(config("bert"), Recipe(method="full", loss="chunked"), 1, SEQ_LEN)
+    with pytest.raises(BadValue, match="must be full here"):
+        real_step(tiny["llama"], Recipe(method="full", loss="chunked"), 1, SEQ_LEN)
+
+
 def test_layers_cut_the_model(tiny: Configs) -> None:
     one = trace_step(tiny["llama"], recipe("lora"), 1, SEQ_LEN, layers=1)
     two = trace_step(tiny["llama"], recipe("lora"), 1, SEQ_LEN)
@@ -134,7 +143,7 @@ def test_layers_cut_the_model(tiny: Configs) -> None:
     ("chosen", "words"),
     [
         (Recipe(method="lora", attention="flash"), "flash"),
-        (Recipe(method="lora", loss="chunked"), "chunked"),
+        (Recipe(method="lora", loss="chunked", target_modules=("query",)), "query"),
         (Recipe(method="qdora", quant="int8"), "int8"),
         (Recipe(method="qlora"), "quant of method qlora"),
         (Recipe(method="qlora", quant="gptq"), "which bitsandbytes makes"),

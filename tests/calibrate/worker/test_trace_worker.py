@@ -46,7 +46,7 @@ def test_error_of_a_library_is_an_answer(tiny: dict[str, dict[str, Any]], monkey
 
 def test_answers_alone_on_standard_output(tiny: dict[str, dict[str, Any]]) -> None:
     """Two jobs, of which the first is refused, in one process; what libraries print stays away."""
-    jobs = [job(tiny["llama"], loss="chunked"), job(tiny["llama"])]
+    jobs = [job(tiny["llama"], attention="flash"), job(tiny["llama"])]
     done = subprocess.run(
         [sys.executable, "-m", "calibrate.worker.trace_worker"],
         cwd=ROOT,

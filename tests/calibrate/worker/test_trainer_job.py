@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ from advisor.costs.micro_batches import worst
 from advisor.specs import METHODS, Method
 from calibrate.worker.trainer_job import JOB, job_peaks
 from calibrate.worker.trainer_step import preset_recipe
+from tests.every import EVERY_COMBINATION
 
-EVERY_METHOD = bool(os.environ.get("EVERY_COMBINATION"))
-METHODS_RUN: tuple[Method, ...] = METHODS if EVERY_METHOD else ("full", "qdora")
+METHODS_RUN: tuple[Method, ...] = METHODS if EVERY_COMBINATION else ("full", "qdora")
 """What the others do in a step is in one of the two; all of them take minutes: EVERY_COMBINATION=1."""
-STEPS = 60 if EVERY_METHOD else 30
+STEPS = 60 if EVERY_COMBINATION else 30
 TOLERANCE = 0.01
 
 

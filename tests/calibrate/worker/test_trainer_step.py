@@ -12,7 +12,8 @@ import torch
 
 from advisor.errors import BadValue
 from advisor.specs import METHODS, Method
-from calibrate.worker.trainer_step import BATCH, SEQ_LEN, predicted_step, preset_recipe, traced_step
+from calibrate.worker.dryrun import trace_step
+from calibrate.worker.trainer_step import BATCH, CONFIG, SEQ_LEN, predicted_step, preset_recipe, traced_step
 from tests.decoders.tiny import config
 
 PEAK_TOLERANCE = 1e-4
@@ -34,6 +35,8 @@ def check(trainer: str, method: Method, traced: dict[str, Any] | None = None, **
     recipe = preset_recipe(trainer, method, knobs)
     shapes = {} if traced is None else {"config": traced}
     real, predicted = traced_step(trainer, recipe, **shapes), predicted_step(recipe, **shapes)
+    dry = trace_step(shapes.get("config", CONFIG), recipe, BATCH, SEQ_LEN)
+    assert dry.peak_bytes == near(real.peak, PEAK_TOLERANCE)
     assert real.trained_dtypes == predicted.trained_dtypes
     assert real.static == predicted.static
     assert predicted.after_forward == near(real.after_forward, PHASE_TOLERANCE)
@@ -80,6 +83,12 @@ def test_trl_with_other_models_and_knobs(method: Method, name: str, knobs: dict[
     pytest.importorskip("trl")
     eager = {"attention": "eager"} if name == "gemma2" else {}
     check("trl", method, config(name, 2), **knobs, **eager)
+
+
+def test_trls_loss_holds_two_parts_of_a_large_head() -> None:
+    """Three tiles of logits: while one part of the head is cast, the name still holds the part before."""
+    pytest.importorskip("trl")
+    check("trl", "qlora", CONFIG | {"vocab_size": 70_000, "num_hidden_layers": 1})
 
 
 def test_what_cannot_be_run_is_refused() -> None:

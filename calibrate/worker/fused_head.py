@@ -1,0 +1,69 @@
+"""TRL's head and loss in one, in a dry run: tiles of logits as its CUDA kernels make them, every token scored.
+
+TRL picks the scored hidden states by a mask, whose values fake tensors do not have. Here all of them are picked, by
+places as the mask's own kernel makes them, and the kernels do nothing (see `silent_tiles`). Rows of padding and prompts
+are scored, too: what a step needs where every token teaches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from advisor.errors import SourceUnavailable
+from calibrate.worker.patches import silent_tiles
+
+REPORTED = ("log_probs", "entropy", "is_top1")
+"""What SFTTrainer asks of the head a token. Source: trl 1.16, trainer/sft_trainer.py, SFTTrainer.__init__."""
+
+
+def with_fused_head(model: Any) -> Any:
+    """The model, whose forward with labels returns TRL's loss. Raises SourceUnavailable without trl."""
+    try:
+        from trl.trainer.utils import add_fused_lm_head
+    except ImportError:
+        raise SourceUnavailable(
+            "--loss chunked is TRL's, and its own code is run: `pip install 'trl>=1.16'`, or add --loss full"
+        ) from None
+    add_fused_lm_head(model, outputs=REPORTED)
+    fused = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(*args: Any, labels: Any = None, **options: Any) -> Any:
+        return fused(*args, labels=labels, fused_lm_head=labels is not None, **options)
+
+    model.forward = forward
+    return model
+
+
+@contextlib.contextmanager
+def every_token_scored(active: bool) -> Iterator[None]:
+    """TRL's loss without kernels and without values: for fake tensors."""
+    with silent_tiles(active), _EveryToken() if active else contextlib.nullcontext():
+        yield
+
+
+class _EveryToken(TorchFunctionMode):
+    """Takes masks of scored tokens as if all were."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
+            return args[0][_places(args[1])]
+        if func is torch.Tensor.masked_scatter and _is_mask(args[1]):
+            return args[2].reshape(args[1].shape).clone()
+        return func(*args, **(kwargs or {}))
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, torch.Tensor) and index.dtype == torch.bool and index.ndim == 2
+
+
+def _places(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of each element, as a mask is turned into them."""
+    rows, columns = (torch.arange(size) for size in mask.shape)
+    return rows.repeat_interleave(mask.shape[1]), columns.repeat(mask.shape[0])
