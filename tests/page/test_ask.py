@@ -194,6 +194,7 @@ def test_the_rows_of_a_dropped_data_file_become_knobs(tmp_path: Path, monkeypatc
 def test_the_file_to_run_is_written_for_each_target(answer: dict[str, Any]) -> None:
     found = {target: asked("file", target=target, flags=USUAL) for target in answer["targets"]}
     assert "--stack is 'none'" in found.pop("unsloth")["error"]  # a file for Unsloth is of its own step
+    assert "no builder for tinyllama" in found.pop("torchtune")["error"]
     for target, one in found.items():
         assert one["ok"], (target, one)
         assert all(file["text"] for file in one["files"])
