@@ -5,18 +5,23 @@
 #
 # `make quick` runs the tests that need no torch and no process: a minute. `make bench` holds the bars on time, on a
 # machine that does nothing else. `make check` adds the linter, the types and the import contracts. `make interpreters`
-# records steps under every other Python of this machine and, under Node, Python 3.14. PYTHON=python3.12 picks another
-# interpreter; a changed pyproject.toml or constraints.txt brings the environments up to date.
+# records steps under every other Python of this machine and, under Node, Python 3.14. `make page` writes the
+# page. PYTHON=python3.12 picks another interpreter; a changed pyproject.toml or constraints.txt brings the environments
+# up to date.
 
 PYTHON ?= python3
 DEMO_FLAGS ?= --model llama-8b --gpu 24GB --examples 3000
 PYTEST_FLAGS ?=
 TEST_WORKERS ?= 2
 PYODIDE_VERSION ?= 314.0.7
+AXE_VERSION ?= 4.14.1
+PAGE ?= build/page
 
 DEMO_BIN := .venv/bin
 TEST_BIN := .venv-test/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
+# What the tests of the page need beside Chromium; without npm or Chromium they are skipped.
+BROWSER_FILES := $(if $(and $(shell command -v npm),$(shell command -v chromium)),.pyodide/installed)
 SOURCES := $(shell find advisor calibrate profiles -type f ! -name '*.pyc')
 
 # One thread each: on a loaded machine, torch with more is up to a hundred times slower. And no network.
@@ -27,13 +32,13 @@ export HF_HUB_OFFLINE := 1
 # Or each of the many processes under test compiles the packages anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick bench check lint types contracts interpreters environment python clean
+.PHONY: demo test quick bench check lint types contracts interpreters page environment python clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
 	$(DEMO_BIN)/advise $(DEMO_FLAGS)
 
-test: .venv-test/installed
+test: .venv-test/installed $(BROWSER_FILES)
 	$(TEST_BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 quick: .venv-test/installed
@@ -59,11 +64,15 @@ contracts: .venv-test/installed
 
 # Python 3.14 as WebAssembly, from the npm registry.
 interpreters: .venv-test/installed .pyodide/installed
-	$(TEST_BIN)/python -m pytest tests/tape/test_interpreters.py
+	$(TEST_BIN)/python -m pytest tests/tape/test_interpreters.py tests/site/test_page_answers.py
 
-.pyodide/installed:
-	npm install --prefix .pyodide --no-audit --no-fund --silent pyodide@$(PYODIDE_VERSION)
+.pyodide/installed: Makefile
+	npm install --prefix .pyodide --no-audit --no-fund --silent pyodide@$(PYODIDE_VERSION) axe-core@$(AXE_VERSION)
 	touch $@
+
+# The page that answers in a browser, as static files.
+page: .venv/installed .pyodide/installed
+	$(DEMO_BIN)/advise page --to $(PAGE) --runtime .pyodide
 
 environment: .venv-test/installed
 
@@ -77,7 +86,7 @@ environment: .venv-test/installed
 .venv-test/installed: pyproject.toml constraints.txt | python
 	$(PYTHON) -m venv .venv-test
 	$(TEST_BIN)/python -m pip install $(PIP_FLAGS) "$$(grep '^torch==' constraints.txt)"
-	$(TEST_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[calibrate,hub,test]'
+	$(TEST_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[browser,calibrate,hub,test]'
 	touch $@
 
 python:

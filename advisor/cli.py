@@ -22,6 +22,7 @@ from advisor.knobs import KNOBS
 from advisor.lists import COMMANDS
 from advisor.mcp.command import mcp
 from advisor.options import knob_options
+from advisor.pages import page
 
 if TYPE_CHECKING:
     from advisor.answer import Advice
@@ -209,7 +210,7 @@ def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:
         raise InputError(f"options before a subcommand have no effect: remove those before `advise {command}`")
 
 
-for _command in (*COMMANDS, check, mcp):
+for _command in (*COMMANDS, check, mcp, page):
     cli.add_command(_command)
 
 

@@ -256,8 +256,10 @@ def _consistent(spec: Frozen) -> Frozen:
 
 def _validated(spec: type[Frozen], how: Literal["validate_python", "validate_json"], given: Any) -> Any:
     """What pydantic makes of `given`. Raises InputError, UnknownName or BadValue for the first field it refuses."""
-    from pydantic import ValidationError
-
+    try:
+        from pydantic import ValidationError
+    except ImportError:  # in a browser
+        raise _unconverted(spec, given) from None
     try:
         return getattr(_adapter(spec), how)(given)
     except ValidationError as error:
@@ -277,6 +279,19 @@ def _refusal(spec: type[Frozen], error: ValidationError) -> InputError:
         return InputError(f"{spec.__name__}: {message}")
     said = message.removeprefix("Input should be ")
     return BadValue(what, first["input"], f"must be {said}" if said != message else message)
+
+
+def _unconverted(spec: type[Frozen], given: object) -> InputError:
+    """The refusal where pydantic is not installed: nothing is converted, only values as annotated are taken."""
+    checks = spec._checks or _make_checks(spec)
+    values = given if isinstance(given, Mapping) else {}
+    for name, value in values.items():
+        if name not in checks:
+            return UnknownName(f"field of {spec.__name__}", str(name), spec.model_fields)
+        if not checks[name](value):
+            return BadValue(f"{name} of {spec.__name__}", value, f"must be {annotations_of(spec)[name]}")
+    missing = (name for name in spec.model_fields if name not in {**spec._defaults, **values})
+    return InputError(f"{next(missing, 'a value')} of {spec.__name__} is missing; give it")
 
 
 def annotations_of(spec: type[Frozen]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import NamedTuple
 
 from advisor.advice.job import Job
@@ -41,8 +42,8 @@ def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTi
             "micro_step_s": _span([time.micro_step_s for time in times]),
             "step_s": _span([time.step_s for time in times]),
             "total_s": _span([time.total_s for time in times]),
-            "tokens_per_s": (quick.tokens_per_s * slow.tokens_per_s) ** 0.5,
-            "mfu": (quick.mfu * slow.mfu) ** 0.5,
+            "tokens_per_s": sqrt(quick.tokens_per_s * slow.tokens_per_s),
+            "mfu": sqrt(quick.mfu * slow.mfu),
             "energy_j": _span([time.energy_j for time in times if time.energy_j]) if quick.energy_j else None,
             "bound": slow.bound,
         }
@@ -53,7 +54,7 @@ def time_over_cards(job: Job, one: Estimate, cards: Sequence[GpuSpec]) -> CardTi
 def _span(intervals: Sequence[Interval]) -> Interval:
     likely = [interval.likely for interval in intervals]
     hull = Interval.hull(intervals)
-    return Interval(hull.low, (min(likely) * max(likely)) ** 0.5, hull.high)
+    return Interval(hull.low, sqrt(min(likely) * max(likely)), hull.high)
 
 
 def end_cards(cards: Sequence[GpuSpec]) -> tuple[GpuSpec, ...]:

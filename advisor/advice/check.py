@@ -77,6 +77,8 @@ def check(
     of_flags = cards_of(gpu, catalog, read_question(given))[2]  # what was typed is refused before the file is judged
     if found.other:
         return _checked(config, "unknown", tuple(map(_said, found.other)))
+    if isinstance(path, Text) and path.alone:
+        found.knobs.pop("data", None)
     asked, assumed = _question(config, given, of_flags.gpus or int(found.knobs.get("gpus", 1)))
     model = asked.pop("model", None)
     if model is None:

@@ -16,6 +16,7 @@ from advisor.configs.starters import SCRIPTS, Starter, skypilot_starter, slurm_s
 from advisor.configs.tree import LIMIT_BYTES, Tree, json_tree, yaml_tree
 from advisor.errors import BadConfig
 from advisor.files.guarded import named_path, read_text
+from advisor.units import MIB
 
 FORMATS = ("swift", "llamafactory", "axolotl", "torchtune", "litgpt", "unsloth_yaml", "trl", "scripts")
 """Modules of this package, in the order in which they are asked whose a file is."""
@@ -56,6 +57,8 @@ class Text(NamedTuple):
     text: str
     tree: Tree
     starter: Starter | None = None
+    alone: bool = False
+    """Whether it has no file, and none that it names is read."""
 
 
 def read_config(of: str | Text, beside: Sequence[str | Text] = ()) -> Config:
@@ -92,10 +95,11 @@ def _config(of: Text, beside: Sequence[str | Text]) -> Config:
 
 def engine_of(of: str | Text) -> Engine | None:
     """What a file of accelerate or DeepSpeed says of the cards; None for any other file."""
-    path, _, tree, _ = of if isinstance(of, Text) else read_text_of(of)
-    if "distributed_type" in tree.values:
-        return accelerate_engine(tree.values, path)
-    return deepspeed_engine(tree.values) if "zero_optimization" in tree.values else None
+    text = of if isinstance(of, Text) else read_text_of(of)
+    values = text.tree.values
+    if "distributed_type" in values:
+        return accelerate_engine(values, text.path)
+    return deepspeed_engine(values) if "zero_optimization" in values else None
 
 
 def is_engine(of: Text) -> bool:
@@ -106,12 +110,26 @@ def is_engine(of: Text) -> bool:
 def read_text_of(path: str) -> Text:
     """A file that `read_config` and `engine_of` take, read once. Raises BadConfig, SourceUnavailable."""
     file = named_path(path)
-    if file.suffix.lower() not in _READERS:
-        raise BadConfig(f"{path}: not a kind of file that is read ({file.suffix or 'no ending'}); {_KNOWN}")
+    reader = _reader_of(file.suffix, path)
     text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
     starter = slurm_starter(path, text) if path.endswith(SCRIPTS) else None
-    tree = _READERS[file.suffix.lower()](text, path) if starter is None else Tree({}, {})
+    tree = reader(text, path) if starter is None else Tree({}, {})
     return Text(path, text, tree, starter or skypilot_starter(path, tree))
+
+
+def text_alone(name: str, text: str) -> Text:
+    """A text without a file, under the name that says its kind; what it starts is not looked for. Raises BadConfig."""
+    reader = _reader_of(named_path(name).suffix, name)
+    if len(text) > LIMIT_BYTES:
+        raise BadConfig(f"{name}: larger than {LIMIT_BYTES // MIB} MiB; give a training configuration")
+    return Text(name, text, reader(text, name), alone=True)
+
+
+def _reader_of(suffix: str, path: str) -> Callable[[str, str], Tree]:
+    reader = _READERS.get(suffix.lower())
+    if reader is None:
+        raise BadConfig(f"{path}: not a kind of file that is read ({suffix or 'no ending'}); {_KNOWN}")
+    return reader
 
 
 def _format_of(tree: Tree, path: str) -> ModuleType:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import fsum
 from typing import NamedTuple
 
 from advisor.costs.attention_rates import ATTENTION
@@ -63,7 +64,7 @@ class StepParts(NamedTuple):
     @property
     def kernels_s(self) -> float:
         """Card seconds of all kernels of the micro-step."""
-        return sum(kernel.seconds for kernel in self.kernels)
+        return fsum(kernel.seconds for kernel in self.kernels)
 
 
 def part_of(kind: str, place: str) -> str:
@@ -121,7 +122,7 @@ def explain_time(
     for kernel in kernels:
         parts[part_of(kernel.kind, kernel.place)] += kernel.seconds
     parts[OPTIMIZER] = optimizer_step_time(model, recipe, gpu, profile).seconds.likely / recipe.gradient_accumulation
-    parts[WAITING] = max(0.0, total_s - sum(kernel.seconds for kernel in kernels))
+    parts[WAITING] = max(0.0, total_s - fsum(kernel.seconds for kernel in kernels))
     return StepParts(total_s, kernels, parts)
 
 

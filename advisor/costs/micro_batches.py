@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
+from math import fsum
 from typing import NamedTuple
 
 from advisor.specs import Recipe, RowKind, Workload
@@ -105,7 +106,7 @@ def expected(workload: Workload, recipe: Recipe) -> tuple[tuple[MicroBatch, floa
 def average(workload: Workload, recipe: Recipe) -> MicroBatch:
     """The micro-batch of mean length, padding included."""
     batches = expected(workload, recipe)
-    return batches[0][0]._replace(tokens=round(sum(batch.tokens * share for batch, share in batches)))
+    return batches[0][0]._replace(tokens=round(fsum(batch.tokens * share for batch, share in batches)))
 
 
 def alike(workload: Workload) -> bool:

@@ -11,6 +11,7 @@ spreads of the DeviceProfile are meant to cover these.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import fsum
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from advisor.costs.attention_rates import unsure
@@ -64,7 +65,7 @@ def mean_of(micro_steps: Sequence[tuple[MicroStepTime, float]]) -> MicroStepTime
         return micro_steps[0][0]
 
     def mean(of: Callable[[MicroStepTime], float]) -> float:
-        return sum(of(one) * share for one, share in micro_steps)
+        return fsum(of(one) * share for one, share in micro_steps)
 
     return MicroStepTime(
         seconds=Interval(*(mean(lambda one, n=n: one.seconds[n]) for n in range(3))),  # type: ignore[misc]
@@ -203,8 +204,8 @@ def micro_step_time(
     seconds, link_s = _elapsed(parts, loads, gpu, profile, engine, syncs)
     return MicroStepTime(
         seconds=seconds,
-        device_s=sum(load.card_s for load in loads[1]),
-        launch_s=sum(load.launch_s for load in loads[1]) + profile.micro_step_s,
+        device_s=fsum(load.card_s for load in loads[1]),
+        launch_s=fsum(load.launch_s for load in loads[1]) + profile.micro_step_s,
         compute_s=compute_s,
         memory_s=memory_s,
         kernel_count=kernel_count,
@@ -230,7 +231,7 @@ def _elapsed(
         from advisor.costs.link_lane import exchanges_of, lane_seconds, turns_of  # loaded for several cards alone
 
         exchanges = exchanges_of(parts, engine, syncs, gpu)
-        link_s = sum(sum(time.likely for time in of) * part.copies for part, of in zip(parts, exchanges, strict=True))
+        link_s = fsum(fsum(time.likely for time in of) * part.copies for part, of in zip(parts, exchanges, strict=True))
     for end, (some, device, launch, rate) in enumerate(
         zip(loads, profile.device_spread, profile.launch_spread, link, strict=True)
     ):

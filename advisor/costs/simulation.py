@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
-from math import exp, log, sqrt
+from math import exp, fsum, log, sqrt
 from random import Random
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -105,7 +105,7 @@ class Simulated(NamedTuple):
 
 def chance_beyond(quantities: Sequence[Interval], limit: float) -> float:
     """How likely one of these, drawn at random, is more than `limit`: 0 to 1."""
-    return sum(_beyond(quantity, limit) for quantity in quantities) / len(quantities)
+    return fsum(_beyond(quantity, limit) for quantity in quantities) / len(quantities)
 
 
 def _beyond(quantity: Interval, limit: float) -> float:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from math import fsum
 from typing import NamedTuple
 
 from advisor.blocks import ITEM_BYTES, block_bytes, pinned_bytes
@@ -307,10 +308,10 @@ class Fsdp1(Engine):
             return 0.0
         sizes = [self._bytes_of(flat) for flat in unit.all]
         gathers = any(one.kind == "gather" for one in self.transfers(place, phase, syncs))
-        out = sum(3.0 * one.cast for one in sizes) if gathers else 0.0
+        out = fsum(3.0 * one.cast for one in sizes) if gathers else 0.0
         if phase == "backward":
-            out += sum(one.gradients + one.joined + 3.0 * self._earlier(one) for one in sizes)
-            out += sum(2.0 * one.joined + one.scattered + one.left for one in sizes) if syncs else 0.0
+            out += fsum(one.gradients + one.joined + 3.0 * self._earlier(one) for one in sizes)
+            out += fsum(2.0 * one.joined + one.scattered + one.left for one in sizes) if syncs else 0.0
         return out
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from advisor.advice.phrases import price_text, value_text
 from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Change
 from advisor.catalog.trainers import DEFAULT_TRAINER
 from advisor.export import TARGETS
-from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text, wrapped
+from advisor.render.console import console_for, heading, new_table, print_table, say, wrapped
 from advisor.render.room import Section, fitted
 from advisor.render.table import ASCII, BLOCKS, Marks, candidate_table
 from advisor.rules.context import Rule

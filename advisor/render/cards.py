@@ -7,9 +7,9 @@ from typing import TextIO
 
 from rich.console import Console
 
+from advisor.advice.phrases import VERDICTS, batch_text
 from advisor.answer import Advice, Spread
 from advisor.render.console import heading, new_table, print_table, say
-from advisor.render.table import VERDICTS, batch_text
 from advisor.units import format_gib, format_seconds
 
 

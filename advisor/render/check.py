@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from advisor.advice.phrases import checked_line
 from advisor.render.console import console_for, heading, say
-from advisor.rules.wording import DISPLAY
-from advisor.units import format_count, format_gib, format_seconds
 
 if TYPE_CHECKING:
     from advisor.advice.check import Checked, Edit
 
-WORDS = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit", "unknown": "unknown"}
 _MOST_WHY = 6
 _MOST_EDITS = 3
 
@@ -22,7 +20,7 @@ _MOST_EDITS = 3
 def render_check(checked: Checked, file: TextIO, *, explain: bool = False) -> None:
     """Print the verdict in one sentence, why it is not known, what the keys became, and what would change it."""
     console = console_for(file)
-    say(console, verdict_line(checked), style="bold")
+    say(console, checked_line(checked), style="bold")
     shown = checked.why if explain else checked.why[:_MOST_WHY]
     for text in shown:
         say(console, f"- {text}", indent=2)
@@ -44,24 +42,6 @@ def render_check(checked: Checked, file: TextIO, *, explain: bool = False) -> No
     if not explain and (len(checked.edits) > len(edits) or checked.idle):
         console.print()
         say(console, "--explain: every key and change.", style="dim")
-
-
-def verdict_line(checked: Checked) -> str:
-    """What a file's run needs and how long it takes, in one sentence."""
-    likely = checked.verdict == "tight" and checked.not_known
-    start = f"{checked.path} ({checked.format}): {'likely fits' if likely else WORDS[checked.verdict]}"
-    if checked.advice is None:
-        return f"{start}."
-    advice, row = checked.advice, checked.advice.candidates[0]
-    needed = row.memory.needed_bytes
-    text = (
-        f"{start}. {DISPLAY[row.method]} of {advice.model.name} ({format_count(advice.parameters)} parameters) needs "
-        f"{format_gib(needed.low)} to {format_gib(needed.high)} of {format_gib(advice.gpu.memory_bytes)} GiB on "
-        f"{advice.gpu.label}"
-    )
-    if checked.total_s is not None and checked.verdict != "does_not_fit":
-        text += f" and takes {format_seconds(checked.total_s.low)} to {format_seconds(checked.total_s.high)}"
-    return text + "."
 
 
 def _understood(console: Console, checked: Checked, explain: bool) -> None:

@@ -8,9 +8,9 @@ from typing import TextIO
 from rich.text import Text
 
 from advisor.advice.compare import Pair
+from advisor.advice.phrases import VERDICTS, batch_text, total_text
 from advisor.answer import Candidate
 from advisor.render.console import console_for, new_table, print_table, say
-from advisor.render.table import VERDICTS, batch_text, total_text
 from advisor.units import format_gib
 
 

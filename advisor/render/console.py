@@ -1,4 +1,4 @@
-"""Lines, headings and tables of at most 80 columns, printed as they are; short texts that several pages share."""
+"""Lines, headings and tables of at most 80 columns, printed as they are; of one style."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from advisor.answer import Change
 
 WIDTH = 80
 NARROWEST = 40
@@ -65,17 +63,3 @@ def wrapped(console: Console, text: str, style: str = "", indent: int = 0) -> li
         line.rstrip()
         lines.append(Text(" " * indent if number else "") + line)
     return lines
-
-
-def value_text(value: object) -> str:
-    """A knob's value for people."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, tuple):
-        return ",".join(str(part) for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def price_text(change: Change) -> str:
-    """'--rank 32: +0.21 GiB, +1.45 s; changes the training'."""
-    return change.text + ("; changes the training" if change.changes_training else "")

@@ -8,21 +8,14 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from advisor.advice.phrases import BOUND_BY, VERDICTS, batch_text, price_text, value_text
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.costs.attention import attention_text
 from advisor.knobs import idle_knobs
 from advisor.optimizers import optimizer_row
-from advisor.render.console import console_for, heading, new_table, price_text, print_table, say, value_text
-from advisor.render.table import VERDICTS, batch_text
+from advisor.render.console import console_for, heading, new_table, print_table, say
 from advisor.rules.wording import DISPLAY, FORMULA, how
 from advisor.units import format_gib, format_seconds
-
-BOUND_BY = {
-    "compute": "matrix products",
-    "memory": "memory traffic",
-    "launch": "kernel launches on the host",
-    "link": "the links between the cards",
-}
 
 
 def render_details(advice: Advice, file: TextIO, *, hint: bool) -> None:

@@ -10,13 +10,12 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from advisor.advice.phrases import VERDICTS, batch_text, total_text
 from advisor.answer import Advice, Candidate
 from advisor.render.console import new_table
 from advisor.rules.wording import signed_gib
-from advisor.specs import Recipe
-from advisor.units import format_gib, format_seconds
+from advisor.units import format_gib
 
-VERDICTS = {"fits": "yes", "tight": "tight", "does_not_fit": "no"}
 NARROWEST_BAR, WIDEST_BAR = 10, 24
 _LINE_AT = 0.75
 """Where the card's line is, as a share of the bar: what does not fit has room beyond it."""
@@ -95,18 +94,6 @@ def _name(advice: Advice, row: Candidate) -> str:
     """The method, with a star if it is the recommended one."""
     chosen = advice.recommendation is not None and advice.recommendation.method == row.method
     return ("* " if chosen else "  ") + row.method
-
-
-def batch_text(recipe: Recipe) -> str:
-    """'2x8 c': micro-batch x accumulation, with checkpointing."""
-    return f"{recipe.micro_batch}x{recipe.gradient_accumulation}{' c' if recipe.gradient_checkpointing else '  '}"
-
-
-def total_text(row: Candidate) -> str:
-    """Likely time of the whole job, if it runs."""
-    if row.time is None or row.verdict == "does_not_fit":
-        return "-"
-    return format_seconds(row.time.total_s.likely)
 
 
 def _compared(row: Candidate) -> str:

@@ -7,8 +7,9 @@ from typing import TextIO
 
 from rich.text import Text
 
+from advisor.advice.phrases import value_text
 from advisor.catalog.trainers import Preset
-from advisor.render.console import console_for, heading, new_table, print_table, say, value_text
+from advisor.render.console import console_for, heading, new_table, print_table, say
 from advisor.specs import METHODS
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from advisor import advise
 from advisor.advice.pictures import images_of
+from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice
 from advisor.catalog import find_model
 from advisor.errors import BadValue, InputError
 from advisor.export.training_file import training_file
 from advisor.knobs import read_question
-from advisor.render.answer import verdict_line
 
 QWEN = find_model("qwen2.5-vl-3b")
 

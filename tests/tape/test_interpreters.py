@@ -16,11 +16,21 @@ from typing import Any
 
 import pytest
 
+from advisor.page.ask import ask
 from tests.tape.step_digests import step_digests
 
 pytestmark = pytest.mark.process
 ROOT = Path(__file__).resolve().parents[2]
 PYODIDE = ROOT / ".pyodide"
+ASKED = (
+    {"model": "tinyllama-1.1b", "gpu": "24GB", "examples": "3000"},
+    {"model": "llama-3.2-1b", "gpu": "2xrtx4090", "examples": "500", "price_per_hour": "0.7", "packing": "on"},
+)
+ANSWERS = """
+import json, sys
+from advisor.page.ask import ask
+print(json.dumps([ask(json.dumps(one)) for one in json.load(sys.stdin)]))
+"""
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 
 
@@ -58,6 +68,21 @@ def test_another_python_records_the_same_steps(version: str, here: dict[str, Any
     answer = printed([path, "-B", "tests/tape/step_digests.py"])
     assert answer["python"].startswith(f"{version}.")
     assert answer["steps"] == here
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_another_python_answers_with_the_same_bytes(version: str) -> None:
+    """Sums and roots that differ in their last digits from one version to another are exact."""
+    path = None if version == f"{sys.version_info.major}.{sys.version_info.minor}" else interpreter(version)
+    if path is None:
+        pytest.skip(f"no other python{version} on this machine")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "FINETUNE_ADVISOR_DATA": "/nowhere"}
+    asked = json.dumps([{"kind": "advise", "flags": flags} for flags in ASKED])
+    done = subprocess.run(
+        [path, "-B", "-c", ANSWERS], input=asked, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [ask(json.dumps(one)) for one in json.loads(asked)]
 
 
 def test_pyodides_python_records_the_same_steps(here: dict[str, Any]) -> None:

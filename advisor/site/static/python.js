@@ -1,0 +1,35 @@
+// Python with the engine in it: the same in the page's worker and under Node, where tests compare its answers.
+
+const LOCK = {
+  info: { abi_version: "2026_0", arch: "wasm32", platform: "emscripten_5_0_3", python: "3.14.2", version: "314.0.7" },
+  packages: {}, // none is ever loaded: the engine needs the standard library alone
+};
+const START = `
+import os, sys
+os.environ["FINETUNE_ADVISOR_DATA"] = "/data"
+sys.dont_write_bytecode = True
+sys.path.insert(0, "/engine")
+import gc
+gc.disable() # the worker collects while nobody waits
+from advisor.page import dropped
+from advisor.page.ask import ask
+gc.freeze()
+`;
+
+/** Loads Python and the engine. `files`: texts by path, or a promise of them; `options`: of loadPyodide. */
+export async function startPython(loadPyodide, options, files) {
+  const python = await loadPyodide({ ...options, lockFileContents: LOCK });
+  python.FS.mkdirTree("/engine");
+  addFiles(python, await files);
+  python.runPython(START);
+  return { python, ask: python.globals.get("ask"), tidy: () => python.runPython("gc.collect()") };
+}
+
+/** Puts further files of the engine beside those that are there. */
+export function addFiles(python, files) {
+  for (const [path, text] of Object.entries(files)) {
+    python.FS.mkdirTree(`/engine/${path.slice(0, path.lastIndexOf("/"))}`);
+    python.FS.writeFile(`/engine/${path}`, text);
+  }
+  python.runPython("import importlib; importlib.invalidate_caches()");
+}
