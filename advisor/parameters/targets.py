@@ -249,7 +249,8 @@ def spelled_targets(m: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
     """
     refused = recipe.trained_layers or (fuses_experts(m) and (recipe.is_dora or recipe.dropout))
     if refused and recipe.target_modules == ("all-linear",):
-        return tuple(name for name in _names_of(m) if name in resolve_targets(m, recipe.target_modules))
+        reached = {target_name(name) for name in resolve_targets(m, recipe.target_modules)}
+        return tuple(name for name in _names_of(m) if name in reached)
     return recipe.target_modules
 
 

@@ -146,13 +146,17 @@ def _shifted_labels(t: Tape, batch: int, length: int) -> list[Tensor]:
     return made
 
 
+_MOST_ROWS = 1 << 27
+
+
 def chunk_rows(tokens: int, vocabulary: int, width: int) -> int:
     """Tokens whose logits exist at a time: so many that these need about what the hidden states do; a power of two.
 
+    Ignores: chunks beyond 2^27 tokens, whose logits no card holds and no recorded size expresses.
     Source: ops/fused_linear_cross_entropy.py, chunk_mem_const = 1.
     """
     pieces = -(-vocabulary // width)
-    rows = -(-tokens // pieces)
+    rows = min(-(-tokens // pieces), _MOST_ROWS)
     return min(1 << (rows - 1).bit_length(), tokens)
 
 

@@ -132,6 +132,14 @@ def test_fused_experts_are_adapted_by_plain_lora_alone() -> None:
     assert same_layers(find_model("llama-3.1-8b"))
 
 
+@pytest.mark.parametrize("name", ["llama-3.2-1b", "gpt2", "bert-base-uncased", "modernbert-base", "phi-2"])
+def test_names_that_are_spelled_out_reach_the_same_layers(name: str) -> None:
+    m = find_model(name)
+    spelled = spelled_targets(m, Recipe(method="lora", trained_layers=2))
+    assert spelled != ALL
+    assert resolve_targets(m, spelled) == resolve_targets(m, ALL)
+
+
 def test_where_peft_would_refuse_the_names_are_spelled_out() -> None:
     mixtral = find_model("mixtral-8x7b")
     assert spelled_targets(mixtral, Recipe(method="lora")) == ALL

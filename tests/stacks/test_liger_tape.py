@@ -24,6 +24,7 @@ from advisor.stacks.liger_tape import (
 )
 from advisor.tape.graph import Tensor
 from advisor.tape.ops import add
+from advisor.tape.program import COEFFICIENT_BITS
 from advisor.tape.tape import MATMUL, Tape
 from benchmarks.tape_bytes import Measured, mirrored
 
@@ -132,3 +133,8 @@ def test_older_cards_make_the_head_s_gradient_apart() -> None:
         return mirrored(lambda t, x, w: fused_linear_loss(t, x, head, 16, apart), [x, w], t).forward_peak
 
     assert peak(True) - peak(False) == 2 * 4096 * 64 + 4 * 4096 * 64
+
+
+def test_no_chunk_is_larger_than_a_recorded_size_can_say() -> None:
+    assert chunk_rows(10**12, 262_144, 4096) * 262_144 * 4 < 1 << COEFFICIENT_BITS
+    assert chunk_rows(10**6, 128_256, 4096) == 1 << 15
