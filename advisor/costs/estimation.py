@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,11 @@ from advisor.costs.card_memory import communication_of, memory_estimate, within_
 from advisor.costs.device import DeviceProfile, profile_for
 from advisor.costs.memory import StepMemory, predict_step_memory
 from advisor.costs.micro_batches import MicroBatch, evaluating, expected, length_count, worst
-from advisor.costs.micro_step import StepKernels
+from advisor.costs.micro_step import MicroStepTime, StepKernels, mean_of, micro_step_time
 from advisor.costs.moments import base_of, predict_evaluation_memory
 from advisor.costs.peaks import beginning_peaks, largest, peak_of, reaching
 from advisor.costs.spanning import spanning_memory, spanning_times
-from advisor.costs.steptime import evaluation_seconds, time_estimate, with_evaluation
+from advisor.costs.steptime import evaluation_seconds, micro_steps_time, time_estimate, with_evaluation
 from advisor.costs.stored import with_store, with_unknown_layers
 from advisor.costs.towers import with_tower
 from advisor.decoders.kinds import attention_card
@@ -93,7 +94,7 @@ def _as_computed(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"expandable_segments": False})
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def step_memory(
     m: ModelSpec,
     recipe: Recipe,
@@ -132,16 +133,47 @@ def _kernels(m: ModelSpec, recipe: Recipe, batch: MicroBatch, stack: Stack, card
     return program.kernels(rows, tokens, recipe.rank)
 
 
+@lru_cache(maxsize=2048)
+def _alone(
+    m: ModelSpec, recipe: Recipe, batch: MicroBatch, stack: Stack, card: str, gpu: GpuSpec, profile: DeviceProfile
+) -> MicroStepTime:
+    """A micro-step on one card: the same in all questions about other numbers of rows, epochs or micro-steps."""
+    return micro_step_time(_kernels(m, recipe, batch, stack, card, False), gpu, profile)
+
+
+def _batches(
+    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec
+) -> Iterator[tuple[MicroBatch, Stack, str, float]]:
+    """Each micro-batch that stands for a share of them all, the code that runs it, what picks kernels, its share."""
+    placed = stack_for(recipe, gpu, workload)
+    for batch, share in expected(workload, recipe):
+        stack = placed.shaped(m, recipe, batch.rows, batch.tokens)
+        yield batch, stack, attention_card(m, recipe, batch.tokens, gpu, stack.masks(batch.padded)), share
+
+
 def _runs(
     m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, evaluating: bool = False
 ) -> list[tuple[StepKernels, float]]:
     """The kernels of each micro-batch that stands for a share of them all, and that share."""
-    found, placed = [], stack_for(recipe, gpu, workload)
-    for batch, share in expected(workload, recipe):
-        stack = placed.shaped(m, recipe, batch.rows, batch.tokens)
-        card = attention_card(m, recipe, batch.tokens, gpu, stack.masks(batch.padded))
-        found.append((_kernels(m, recipe, batch, stack, card, evaluating), share))
-    return found
+    return [
+        (_kernels(m, recipe, batch, stack, card, evaluating), share)
+        for batch, stack, card, share in _batches(m, recipe, workload, gpu)
+    ]
+
+
+def _micro_step(
+    m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, profile: DeviceProfile, engine: Engine | None
+) -> MicroStepTime:
+    """The mean micro-step of the job."""
+    if engine is not None:
+        return micro_steps_time(_runs(m, recipe, workload, gpu), recipe, gpu, profile, engine)
+    one = recipe.model_copy(update={"gradient_accumulation": min(recipe.gradient_accumulation, 2)})
+    return mean_of(
+        [
+            (_alone(m, one, batch, stack, card, gpu, profile), share)
+            for batch, stack, card, share in _batches(m, recipe, workload, gpu)
+        ]
+    )
 
 
 def _engine(m: ModelSpec, recipe: Recipe, workload: Workload, gpu: GpuSpec, placement: Placement) -> Engine | None:
@@ -163,8 +195,8 @@ def _time(
     m = stack_for(recipe, gpu, workload).built(m)
     engine = _engine(m, recipe, workload, gpu, placement)
     computed = recipe if engine is None else engine.computed()
-    runs = _runs(m, computed, workload, gpu)
-    training = time_estimate(m, recipe, workload, gpu, profile, runs, placement, engine)
+    micro = _micro_step(m, computed, workload, gpu, profile, engine)
+    training = time_estimate(m, recipe, workload, gpu, profile, micro, placement, engine)
     if not (recipe.eval_batch and workload.eval_examples):
         return training
     runs = _runs(m, evaluating(computed), workload, gpu, evaluating=True)

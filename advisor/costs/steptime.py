@@ -123,16 +123,15 @@ def time_estimate(
     workload: Workload,
     gpu: GpuSpec,
     profile: DeviceProfile,
-    micro_batches: Sequence[tuple[StepKernels, float]],
+    micro: MicroStepTime,
     placement: Placement,
     engine: Engine | None = None,
 ) -> TimeEstimate:
-    """Time of the job over all cards of the placement, from the tape's kernels of micro-batches with their shares.
+    """Time of the job over all cards of the placement, from that of a mean micro-step (`micro_steps_time`).
 
     `engine`: that of the placement, None for one card. Tokens per second count real tokens, without padding, over all
     cards. Raises BadValue for a card without rates, and for nodes without a network.
     """
-    micro = micro_steps_time(micro_batches, recipe, gpu, profile, engine)
     optimizer = optimizer_step_time(m, recipe, gpu, profile, engine)
     repeats = recipe.gradient_accumulation
     step_s = micro.seconds.times(repeats).plus(optimizer.seconds).plus(closing_seconds(engine, gpu))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from advisor.catalog import find_gpus
 from advisor.costs.device import profile_for
+from advisor.costs.micro_step import micro_step_time
 from advisor.costs.steptime import time_estimate
 from advisor.decoders.step import step_program
 from advisor.errors import UnknownName
@@ -141,9 +142,9 @@ def timed(row: Row) -> Timed:
     work = Workload(examples=1, seq_len=length, mean_seq_len=length)
     shape, capability = (recipe.micro_batch, length), card.compute_capability
     program = step_program(model, recipe, *shape, "cuda", stack, padded=padded, capability=capability)
-    kernels = program.kernels(*shape, recipe.rank)
+    micro = micro_step_time(program.kernels(*shape, recipe.rank), card, profile_for(card))
     placement = Placement(gpus=row["num_gpus"], sharding="ddp" if row["num_gpus"] > 1 else "none")
-    estimate = time_estimate(model, recipe, work, card, profile_for(card), [(kernels, 1.0)], placement)
+    estimate = time_estimate(model, recipe, work, card, profile_for(card), micro, placement)
     return Timed(row, float(row["step_time_s"]), estimate, round(tokens))
 
 

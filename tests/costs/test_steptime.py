@@ -15,6 +15,7 @@ from advisor.costs.micro_batches import expected
 from advisor.costs.micro_step import StepKernels, launch_seconds, mean_of, micro_step_time, queue_seconds
 from advisor.costs.optimizer import optimizer_work
 from advisor.costs.steptime import (
+    micro_steps_time,
     optimizer_step_time,
     step_count,
     steps_between_evaluations,
@@ -61,7 +62,8 @@ def estimate(
     runs = [(tape(m, recipe, *batch[:2]), share) for batch, share in expected(workload, recipe)]
     placement = placement or Placement()
     engine = engine_for(m, recipe, placement, THIS_STACK)
-    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), runs, placement, engine)
+    micro = micro_steps_time(runs, recipe, gpu, profile_for(gpu), engine)
+    return time_estimate(m, recipe, workload, gpu, profile_for(gpu), micro, placement, engine)
 
 
 # -- a micro-step -----------------------------------------------------------------------------------------------
@@ -137,8 +139,8 @@ def test_what_dora_adds_comes_once_a_micro_batch() -> None:
 
     def step(method: Any, accumulation: int) -> float:
         recipe = Recipe(method=method, gradient_accumulation=accumulation)
-        parts = tape(m, recipe, 1, 512)
-        return time_estimate(m, recipe, work, A100, profile_for(A100), [(parts, 1.0)], Placement()).step_s.likely
+        micro = micro_step_time(tape(m, recipe, 1, 512), A100, profile_for(A100))
+        return time_estimate(m, recipe, work, A100, profile_for(A100), micro, Placement()).step_s.likely
 
     once, often = (step("dora", n) - step("lora", n) for n in (2, 16))
     assert often == pytest.approx(8 * once, rel=0.01)
