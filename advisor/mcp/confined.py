@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from advisor import catalog
+from advisor.catalog.by_name import ByName
 from advisor.catalog.entries import by_label
-from advisor.catalog.gpus import reads_machine
+from advisor.catalog.gpus import find_gpus, reads_machine
 from advisor.catalog.models import adapter_base, names_path
-from advisor.errors import BadConfig, InputError, SourceUnavailable, UnknownName, UnsupportedArchitecture, shown
+from advisor.errors import BadConfig, InputError, UnknownName, shown
 from advisor.specs import GpuSpec, ModelSpec
 
 _FILES = ("data", "tokenizer")
 """Knobs that are paths, or can be."""
+_INSTEAD = {
+    "model": "give a name, a Hub id, or the model's config.json as config",
+    "gpu": "name a card or a size such as 24GB",
+}
 
 
-class Names:
-    """The catalog without files: no path is opened, no driver and no network asked. See advice.catalogs.Catalog.
-
-    With `cards`, cards may be files: for texts that were looked at before.
-    """
+class Names(ByName):
+    """Those that an agent may give. With `cards`, cards may be files: for texts that were looked at before."""
 
     def __init__(self, cards: bool = False) -> None:
+        super().__init__(
+            "is neither in the catalog nor in this machine's Hub cache: give its config.json as config", _INSTEAD["gpu"]
+        )
         self._cards = cards
-
-    model_entries = staticmethod(catalog.model_entries)
-    cards_near = staticmethod(catalog.cards_near)
-    cards_with_at_least = staticmethod(catalog.cards_with_at_least)
 
     def find_model(self, text: str) -> ModelSpec:
         """The model of this name or Hub id. Raises InputError or SourceUnavailable."""
         try:
-            return catalog.find_model(text, offline=True, files=False)
-        except SourceUnavailable as error:
-            kin = str(error).partition("; of that lineage: ")
-            raise SourceUnavailable(
-                f"{shown(text, 80)} is neither in the catalog nor in this machine's Hub cache: give its config.json "
-                f"as config{kin[1]}{kin[2]}"
-            ) from None
-        except UnsupportedArchitecture as error:  # a trace of it would be looked for by path
-            raise InputError(str(error)) from None
+            return super().find_model(text)
         except UnknownName as error:
             hint = "find_models_and_gpus lists names; or give the model's config.json as config"
             raise UnknownName("model", text, (), hint, error.near) from None
@@ -51,18 +43,10 @@ class Names:
         if reads_machine(text) and not self._cards:
             raise _refused("gpu", text)
         try:
-            return catalog.find_gpus(text)
+            return find_gpus(text)
         except UnknownName as error:
             hint = "find_models_and_gpus lists names, or give a size such as 24GB"
             raise UnknownName("GPU", text, (), hint, error.near) from None
-
-    def hub_id_of(self, name: str) -> str:
-        """The Hub id of a name."""
-        return catalog.hub_id_of(name, files=False)
-
-    def remarks_on(self, text: str, model: str) -> Sequence[str]:
-        """How a name was read."""
-        return catalog.remarks_on(text, model, files=False)
 
 
 class Confined:
@@ -128,11 +112,7 @@ class Confined:
 
 def _refused(name: str, text: object) -> InputError:
     """Why a path is not read, and what to give in its place."""
-    instead = {
-        "model": "give a name, a Hub id, or the model's config.json as config",
-        "gpu": "name a card or a size such as 24GB",
-    }
     return InputError(
         f"{name} {shown(text, 80)!r} would be read from this machine, and the server was started without --folder: "
-        + instead.get(name, "describe the rows by examples, seq_len and mean_seq_len")
+        + _INSTEAD.get(name, "describe the rows by examples, seq_len and mean_seq_len")
     )

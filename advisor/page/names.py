@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from advisor import catalog
-from advisor.catalog.gpus import reads_machine
+from advisor.catalog.by_name import ByName
 from advisor.catalog.listing import Listed, containing, listed_gpus, listed_models
-from advisor.errors import BadConfig, BadValue, InputError, SourceUnavailable, UnsupportedArchitecture, shown
-from advisor.specs import GpuSpec, ModelSpec
+from advisor.errors import BadConfig, InputError
+from advisor.specs import ModelSpec
 from advisor.units import format_count, format_gib
 
 MOST = 12
@@ -19,40 +18,22 @@ _LONGEST = 120
 _SIZES = ("8GB", "12GB", "16GB", "24GB", "32GB", "40GB", "48GB", "80GB", "96GB", "141GB", "180GB")
 
 
-class Names:
-    """The catalog without files. See advice.catalogs.Catalog."""
+class Names(ByName):
+    """Those of the page: what no list has is dropped on it."""
 
-    model_entries = staticmethod(catalog.model_entries)
-    cards_near = staticmethod(catalog.cards_near)
-    cards_with_at_least = staticmethod(catalog.cards_with_at_least)
+    def __init__(self) -> None:
+        """Say what to do on the page."""
+        super().__init__(
+            "is not in the catalog: drop its config.json here",
+            "a page reads no machine and no file; give a card's name, or a size as 24GB",
+        )
 
     def find_model(self, text: str) -> ModelSpec:
         """The model of this name or Hub id. Raises InputError or SourceUnavailable."""
         try:
-            return catalog.find_model(text, offline=True, files=False)
-        except SourceUnavailable as error:
-            _, sign, kin = str(error).partition("; of that lineage: ")
-            raise SourceUnavailable(
-                f"{shown(text, 80)} is not in the catalog: drop its config.json here{sign}{kin}"
-            ) from None
-        except UnsupportedArchitecture as error:  # a trace of it would be looked for by path
-            raise InputError(str(error)) from None
+            return super().find_model(text)
         except BadConfig as error:  # a text that ends like a file, say
             raise InputError(f"{error}; drop the file here") from None
-
-    def find_gpus(self, text: str) -> tuple[GpuSpec, ...]:
-        """The cards that a name or a size stands for. Raises BadValue for what would ask the machine."""
-        if reads_machine(text):
-            raise BadValue("--gpu", text, "a page reads no machine and no file; give a card's name, or a size as 24GB")
-        return catalog.find_gpus(text)
-
-    def hub_id_of(self, name: str) -> str:
-        """The Hub id of a name."""
-        return catalog.hub_id_of(name, files=False)
-
-    def remarks_on(self, text: str, model: str) -> Sequence[str]:
-        """How a name was read."""
-        return catalog.remarks_on(text, model, files=False)
 
 
 def offered_models(query: str) -> list[dict[str, str]]:

@@ -105,11 +105,22 @@ def _span(plan: Plan) -> str:
 def _changes(advice: Advice) -> str:
     """What would fit, where nothing does, and what single changes of the plan bring."""
     fits = bullets(map(_change, advice.alternatives), "changes")
-    prices = bullets((_change(one, price_text(one)) for one in advice.prices), "changes")
+    prices = bullets(
+        (
+            linked(price_text(one)) if advice.recommendation and _spoils(one) else _change(one, price_text(one))
+            for one in advice.prices
+        ),
+        "changes",
+    )
     if advice.alternatives:
         title = "What would surely fit" if advice.recommendation else "What would make it fit"
         return section("changes-part", title, fits, folded("What one change brings", prices))
     return section("changes-part", "What one change brings", prices)
+
+
+def _spoils(change: Change) -> bool:
+    """Whether nothing fits with the change, as its text says: nobody presses that."""
+    return change.plan is not None and change.plan.verdict == "does_not_fit"
 
 
 def _change(change: Change, text: str = "") -> str:

@@ -79,6 +79,12 @@ def test_no_part_carries_style_or_script(answer: dict[str, Any]) -> None:
     assert not re.search(r"<script|<style|\sstyle=|\son\w+=|javascript:", text)
 
 
+def test_what_would_no_longer_fit_has_no_button() -> None:
+    changes = advised(model="llama-8b", gpu="24GB", examples="3000")["parts"]["changes"]
+    items = re.findall(r"<li>(.*?)</li>", changes, re.DOTALL)
+    assert {("does not fit" in one, "<button" in one) for one in items} == {(True, False), (False, True)}
+
+
 def test_hints_name_the_trainers_source(answer: dict[str, Any]) -> None:
     hint = answer["hints"]["optimizer"]
     assert hint["who"] == "transformers sets it"
