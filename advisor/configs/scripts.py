@@ -92,11 +92,16 @@ def _storage(sheet: Sheet, trainer: Trainer) -> None:
     has_storage = sheet.peek("storage") is not None
     where = storage if has_storage else model
     model.get("full_finetuning")
+    if isinstance(where.peek("load_in_4bit"), Computed):
+        where.loses("load_in_4bit", "only the run knows it: say --method", "method")
     eight, sixteen = where.has("load_in_8bit"), model.has("load_in_16bit")
     four = where.get("load_in_4bit", trainer == "unsloth" and not (eight or sixteen or has_storage))
     key = "load_in_8bit" if eight else "load_in_4bit"
     name = ("q" if four or eight else "") + ("dora" if sheet.has("adapters.use_dora") else "lora")
     where.sets("method", name, *([key] if where.peek(key) is not None else []))
+    if not four:
+        for idle in ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant"):
+            storage.get(idle)
     if not (four or eight):
         return
     word = "int8" if eight and not (four and where.peek("load_in_4bit")) else storage.get("bnb_4bit_quant_type", "nf4")

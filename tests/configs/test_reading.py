@@ -95,6 +95,18 @@ def test_a_pipe_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").mkdir()
     with pytest.raises(BadConfig, match="a folder"):
         read_config(str(tmp_path / "b.yaml"))
+    with pytest.raises(BadConfig, match="a folder"):
+        read_config(str(tmp_path))
+    with pytest.raises(BadConfig, match="standard input"):
+        read_config("-")
+
+
+def test_a_misspelt_key_names_the_one_that_it_may_stand_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text("base_model: llama-8b\nadapter: lora\ngradient_acumulation_steps: 4\nnew_kernel: 1\n")
+    whys = {one.key: one.why for one in read_config(str(path)).found.unread}
+    assert whys["gradient_acumulation_steps"].endswith("; did you mean gradient_accumulation_steps?")
+    assert "did you mean" not in whys["new_kernel"]
 
 
 def test_merged_keys_and_anchors_are_read(tmp_path: Path) -> None:
