@@ -82,8 +82,8 @@ def check(files: Sequence[str], as_json: bool, explain: bool, fail_on: str, **kn
     """Judge training configurations before they are launched: does exactly this run fit?
 
     Reads YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT, Unsloth and ms-swift, Python scripts, notebooks, shell
-    scripts of ms-swift, with files of accelerate or DeepSpeed beside them, and what scripts of Slurm and tasks of SkyPilot
-    start. Flags win over files. Exits with 0 where all fit, 3 where one does not, 5 where it is not known or only just
-    fits, 2 or 4 where a file cannot be judged, after judging the others.
+    scripts of ms-swift, with files of accelerate or DeepSpeed beside them, and what scripts of Slurm and tasks of
+    SkyPilot start. Flags win over files. Exits with 0 where all fit, 3 where one does not, 5 where it is not known or
+    only just fits, 2 or 4 where a file cannot be judged, after judging the others.
     """
     return judge(files, knobs, as_json, explain, fail_on)

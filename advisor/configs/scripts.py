@@ -136,6 +136,8 @@ def _adapters(sheet: Sheet, trainer: Trainer) -> None:
         if adapters.get(one) is False:
             why = "only some kinds of layers get adapters; say --target-modules"
             adapters.loses(one, why, "target_modules")
+    if adapters.get("bias", "none") != "none":
+        adapters.loses("bias", "biases of the model are trained")
     if adapters.get("target_parameters"):
         adapters.loses("target_parameters", "adapters on parameters that no module holds")
 
@@ -238,6 +240,19 @@ def _loop(sheet: Sheet, trainer: Trainer) -> None:
         collator.takes("pad_to_multiple_of", "pad_to_multiple_of", 1)
     if sheet.has("arguments.use_cpu"):
         sheet.loses("arguments.use_cpu", "it runs on the CPU")
+    _handed_over(sheet)
+
+
+def _handed_over(sheet: Sheet) -> None:
+    """Objects that the Trainer gets: an optimizer in its own's place, metrics of the logits of all rows."""
+    made = sheet.peek("trainer.optimizers")
+    if isinstance(made, list) and made[:1] == [None]:
+        sheet.get("trainer.optimizers")
+    elif made is not None:
+        sheet.loses("trainer.optimizers", "an optimizer that the script makes: say --optimizer", "optimizer")
+    evaluates = sheet.peek("arguments.eval_strategy") or sheet.peek("arguments.evaluation_strategy")
+    if sheet.peek("trainer.compute_metrics") is not None and evaluates not in (None, "no", False):
+        sheet.loses("trainer.compute_metrics", "logits of all rows of evaluation stay on the card")
 
 
 def _prepared(prepared: Sheet) -> None:

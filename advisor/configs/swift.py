@@ -8,7 +8,7 @@ from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import SWIFT
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import most_steps, read_arguments, read_liger
+from advisor.configs.training_arguments import BALANCES, most_steps, read_arguments, read_liger
 
 MARKS = (("command", "model"), ("tuner_type", "model"), ("train_type", "model"))
 _TRAINS = ("swift sft", "swift pt")
@@ -29,6 +29,7 @@ _UNSAID = {
     "use_chunked_loss": "a loss in chunks",
     "loss_type": "another loss than the default one",
     "tp_size": "tensor parallelism",
+    "router_aux_loss_coef": BALANCES,  # trainers/seq2seq_trainer.py
 }
 
 

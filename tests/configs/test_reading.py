@@ -101,7 +101,7 @@ def test_a_pipe_and_a_folder_are_refused(tmp_path: Path) -> None:
         read_config("-")
 
 
-def test_a_misspelt_key_names_the_one_that_it_may_stand_for(tmp_path: Path) -> None:
+def test_a_misspelled_key_names_the_one_that_it_may_stand_for(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     path.write_text("base_model: llama-8b\nadapter: lora\ngradient_acumulation_steps: 4\nnew_kernel: 1\n")
     whys = {one.key: one.why for one in read_config(str(path)).found.unread}
