@@ -1,4 +1,8 @@
-"""Keys of configuration files that change neither the memory nor the time of a step, by format."""
+"""Keys of configuration files that change neither the memory nor the time of a step, by format.
+
+Beside each format stands where its tool declares them; keys of its older versions are among them. What a key does when
+it is on is read where the tool uses it: a loss, a kernel or a dtype of its own is no key for here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ ARGUMENTS = _keys(
     warmup_steps weight_decay
     """
 )
-"""Of transformers' TrainingArguments, which three of the formats take."""
+"""Of transformers' TrainingArguments, which four of the formats take. Source: training_args.py, 5.23.0 and 4.x."""
 AXOLOTL = _keys(
     """
     adam_beta1 adam_beta2 adam_eps adam_epsilon auto_resume_from_checkpoints base_model_config
@@ -54,6 +58,7 @@ AXOLOTL = _keys(
     wandb_watch warmup_ratio warmup_steps weight_decay xformers_version
     """
 )
+"""Source: axolotl, utils/schemas/*.py; of its plugins integrations/*/args.py."""
 LLAMAFACTORY = ARGUMENTS | _keys(
     """
     adapter_folder add_special_tokens add_tokens apollo_proj apollo_proj_type apollo_scale apollo_scale_front
@@ -72,6 +77,7 @@ LLAMAFACTORY = ARGUMENTS | _keys(
     video_maxlen
     """
 )
+"""Source: LLaMA-Factory, hparams/*.py."""
 TRL = ARGUMENTS | _keys(
     """
     add_special_tokens append_concat_token assistant_only_loss bnb_4bit_compute_dtype chat_template
@@ -83,6 +89,10 @@ TRL = ARGUMENTS | _keys(
     trust_remote_code
     """
 )
+"""Source: TRL, trainer/sft_config.py, trainer/model_config.py and scripts/utils.py.
+
+Beside them the alignment handbook, src/alignment/configs.py, and PEFT's examples/sft/train.py.
+"""
 TORCHTUNE = _keys(
     """
     checkpointer clip_grad_norm collate_fn cudnn_deterministic_mode dataset device log_every_n_steps log_level
@@ -92,6 +102,7 @@ TORCHTUNE = _keys(
     tokenizer
     """
 )
+"""Source: torchtune, recipes/*.py and recipes/configs."""
 LITGPT = _keys(
     """
     access_token data eval.evaluate_example eval.final_validation eval.initial_validation eval.interval
@@ -100,6 +111,7 @@ LITGPT = _keys(
     train.max_tokens train.min_lr train.save_interval train.tie_embeddings
     """
 )
+"""Source: LitGPT, args.py and finetune/*.py."""
 UNSLOTH = _keys(
     """
     data logging lora.finetune_vision_layers lora.use_loftq lora.vision_all_linear training.learning_rate
@@ -107,6 +119,7 @@ UNSLOTH = _keys(
     training.warmup_steps training.weight_decay
     """
 )
+"""Source: Unsloth, unsloth_cli/config.py."""
 SWIFT = ARGUMENTS | _keys(
     """
     acc_strategy add_non_thinking_prefix add_version agent_template aligner_lr cache_dir cached_dataset check_model
@@ -121,6 +134,7 @@ SWIFT = ARGUMENTS | _keys(
     vit_lr
     """
 )
+"""Source: ms-swift, arguments/*.py and trainers/arguments.py."""
 SCRIPTS = frozenset(f"arguments.{key}" for key in ARGUMENTS) | _keys(
     """
     flags lengths collator arguments.use_cpu model.text_only
@@ -141,3 +155,4 @@ SCRIPTS = frozenset(f"arguments.{key}" for key in ARGUMENTS) | _keys(
     trainer.train_dataset
     """
 )
+"""Source: peft's LoraConfig, trl's SFTConfig and SFTTrainer, from_pretrained of transformers and Unsloth."""

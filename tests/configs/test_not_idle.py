@@ -1,4 +1,4 @@
-"""Keys that look harmless and change the step: each makes the verdict unknown where it is on, and not where it is off."""
+"""Keys that look harmless and change the step: each makes the verdict unknown where it is on, not where it is off."""
 
 from __future__ import annotations
 
