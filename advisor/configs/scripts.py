@@ -23,6 +23,8 @@ _UNSAID = {
     "fast_inference": "vLLM keeps memory of its own",
 }
 """Of from_pretrained and get_peft_model."""
+_LORAPLUS = "(create_loraplus_optimizer(model, torch.optim.AdamW,"
+"""peft/optimizers/loraplus.py: AdamW by groups of its own, with the same states."""
 
 
 def read(sheet: Sheet) -> Found:
@@ -248,6 +250,9 @@ def _handed_over(sheet: Sheet) -> None:
     made = sheet.peek("trainer.optimizers")
     if isinstance(made, list) and made[:1] == [None]:
         sheet.get("trainer.optimizers")
+    elif str(made).startswith(_LORAPLUS) and isinstance(made, Computed):
+        sheet.sets("variant", "loraplus", "trainer.optimizers")
+        sheet.takes_if_known("variant", "trainer.optimizers")  # read by its source
     elif made is not None:
         sheet.loses("trainer.optimizers", "an optimizer that the script makes: say --optimizer", "optimizer")
     evaluates = sheet.peek("arguments.eval_strategy") or sheet.peek("arguments.evaluation_strategy")

@@ -59,3 +59,10 @@ def test_an_argument_of_a_script(on: dict[str, str], off: dict[str, str], key: s
     empty = {"adapter": "", "arguments": "", "handed": ""}
     assert unread(tmp_path / "a.py", SCRIPT.format(**empty | on)) == [key]
     assert unread(tmp_path / "a.py", SCRIPT.format(**empty | off)) == []
+
+
+def test_an_optimizer_of_loraplus_is_its_variant(tmp_path: Path) -> None:
+    handed = ", optimizers=(create_loraplus_optimizer(model, torch.optim.AdamW, lr=1e-4, loraplus_lr_ratio=16), None)"
+    (tmp_path / "a.py").write_text(SCRIPT.format(adapter="", arguments="", handed=handed))
+    found = read_config(str(tmp_path / "a.py")).found
+    assert (found.unread, found.knobs["variant"]) == ((), "loraplus")
