@@ -72,6 +72,17 @@ def _checked(files: Sequence[str], knobs: dict[str, Any]) -> tuple[list[Checked]
     return checked, list(errors.values())
 
 
+def refuse_beside_from(given: dict[str, Any]) -> None:
+    """Raises InputError for a flag that does nothing for a file that is judged as it is."""
+    judging = ("from_file", "as_json", "explain")
+    for name, value in given.items():
+        if name not in judging and value not in (None, False):
+            flags = {"target": "--write", "folder": "--to", "show_script": "--script", "steps": "--simulate-steps"}
+            raise InputError(
+                f"{flags.get(name, '--' + name.replace('_', '-'))} has no effect with --from; leave it out"
+            )
+
+
 @click.command("check")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @knob_options()

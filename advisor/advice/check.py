@@ -95,11 +95,7 @@ def check(
     if "seq_len" not in asked and "data" not in asked:
         longest = answer.workload.seq_len
         assumed = (*assumed, f"the file does not say how long rows are: --seq-len {longest} is taken for the longest")
-    why = tuple(map(_said, found.unread))
-    if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
-        why += (f"the trained layers end at number {found.last_layer}, which is not the model's last one",)
-    if getattr(answer.model, "vocab_size", 0) % found.vocabulary_multiple:
-        why += (f"the vocabulary is made a multiple of {found.vocabulary_multiple}, which the model's is not",)
+    why = tuple(_reasons(found, answer))
     verdict: Judged = "unknown" if why else row.verdict
     return _checked(
         config,
@@ -112,6 +108,15 @@ def check(
         advice=answer,
         edits=tuple(_edits(config, answer, row, given)),
     )
+
+
+def _reasons(found: Found, answer: Advice) -> Iterator[str]:
+    """Why the verdict is not known, one sentence each."""
+    yield from map(_said, found.unread)
+    if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
+        yield f"the trained layers end at number {found.last_layer}, which is not the model's last one"
+    if getattr(answer.model, "vocab_size", 0) % found.vocabulary_multiple:
+        yield f"the vocabulary is made a multiple of {found.vocabulary_multiple}, which the model's is not"
 
 
 def _settled(config: Config, given: Collection[str]) -> Config:

@@ -105,6 +105,12 @@ def _method(sheet: Sheet) -> None:
     if kind != "lora":
         sheet.refuses(key, "a method of another kind")
         return
+    _storage(sheet, named)
+    _adapters(sheet)
+
+
+def _storage(sheet: Sheet, named: list[str]) -> None:
+    """The method of adapters, whose kind the keys in `named` say, and how their base is stored."""
     bits, way = sheet.get("quant_bits"), sheet.get("quant_method", "bnb")
     dora = sheet.has("use_dora")
     sheet.sets(
@@ -116,6 +122,9 @@ def _method(sheet: Sheet) -> None:
         if str(way) == "bnb" and bits != 8 and sheet.get("bnb_4bit_use_double_quant") is not None:
             sheet.takes("double_quant", "bnb_4bit_use_double_quant")
     sheet.get("bnb_4bit_compute_dtype")
+
+
+def _adapters(sheet: Sheet) -> None:
     if sheet.get("lora_dtype") is not None:
         sheet.takes("adapter_dtype", "lora_dtype")
     start = sheet.word("init_weights")
