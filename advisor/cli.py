@@ -37,7 +37,7 @@ Flags that you set are kept; everything else is chosen, and the answer says whic
 \b
 Example:    {EXAMPLE}
 Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
-            4 source unavailable, 130 interrupted
+            4 source unavailable, 5 not known (check), 130 interrupted
 """
 
 
@@ -193,7 +193,8 @@ def _print_written(script: TrainingFile, folder: str | None, paths: Sequence[str
 
     start = f"cd {shlex.quote(folder)} && {script.command}" if folder else script.command
     where = f" on each of the {script.machines:,} machines" if script.machines > 1 else ""
-    click.echo(f"\nWrote {' and '.join(paths)}. Start it{where} with:\n{start}", err=to_stderr)
+    caution = f"{script.caution}\n" if script.caution else ""
+    click.echo(f"\n{caution}Wrote {' and '.join(paths)}. Start it{where} with:\n{start}", err=to_stderr)
 
 
 def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:
