@@ -30,6 +30,8 @@ _KNOWN = (
     "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT, Unsloth and ms-swift, scripts and notebooks of "
     "Unsloth, TRL and transformers, shell scripts of ms-swift, and Slurm's scripts and SkyPilot's tasks that start them"
 )
+NOTEBOOK_BYTES = 8 << 20
+"""The most of a notebook, which keeps pictures and outputs beside its code (`python_text.LONGEST_TEXT` limits that)."""
 _READERS: dict[str, Callable[[str, str], Tree]] = {
     ".yaml": yaml_tree,
     ".yml": yaml_tree,
@@ -112,7 +114,7 @@ def read_text_of(path: str) -> Text:
     file = named_path(path)
     kind = "standard input" if path == "-" else "a folder" if file.is_dir() else file.suffix
     reader = _reader_of(file.suffix, path, kind)
-    text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
+    text = read_text(file, path, "give a training configuration", _limit_bytes(file.suffix))
     starter = slurm_starter(path, text) if path.endswith(SCRIPTS) else None
     tree = reader(text, path) if starter is None else Tree({}, {})
     return Text(path, text, tree, starter or skypilot_starter(path, tree))
@@ -122,8 +124,8 @@ def text_alone(name: str, text: str) -> Text:
     """A text without a file, under the name that says its kind; what it starts is not looked for. Raises BadConfig."""
     suffix = named_path(name).suffix
     reader = _reader_of(suffix, name, suffix)
-    if len(text) > LIMIT_BYTES:
-        raise BadConfig(f"{name}: larger than {LIMIT_BYTES // MIB} MiB; give a training configuration")
+    if len(text) > _limit_bytes(suffix):
+        raise BadConfig(f"{name}: larger than {_limit_bytes(suffix) // MIB} MiB; give a training configuration")
     return Text(name, text, reader(text, name), alone=True)
 
 
@@ -133,6 +135,10 @@ def _reader_of(suffix: str, path: str, kind: str) -> Callable[[str, str], Tree]:
     if reader is None:
         raise BadConfig(f"{path}: not a kind of file that is read ({kind or 'no ending'}); {_KNOWN}")
     return reader
+
+
+def _limit_bytes(suffix: str) -> int:
+    return NOTEBOOK_BYTES if suffix.lower() == ".ipynb" else LIMIT_BYTES
 
 
 def _format_of(tree: Tree, path: str) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -85,6 +86,18 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(100_000_000)
     with pytest.raises(BadConfig, match="larger than 1 MiB"):
+        read_config(str(path))
+
+
+def test_a_notebook_may_hold_pictures(tmp_path: Path) -> None:
+    code = 'from trl import SFTConfig, SFTTrainer\nSFTTrainer("gpt2", args=SFTConfig(per_device_train_batch_size=3))'
+    picture = {"output_type": "display_data", "data": {"image/png": "A" * 3_000_000}}
+    cell = {"cell_type": "code", "source": code, "outputs": [picture]}
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [cell]}))
+    assert read_config(str(path)).found.knobs["micro_batch"] == 3
+    path.write_text(json.dumps({"cells": [{**cell, "outputs": [picture] * 3}]}))
+    with pytest.raises(BadConfig, match="larger than 8 MiB"):
         read_config(str(path))
 
 
