@@ -17,7 +17,7 @@ import click
 from advisor.command import CommandGroup, run
 from advisor.errors import InputError, UnknownName
 from advisor.export import TARGETS
-from advisor.gate import EXIT_NOTHING_FITS, check, judge
+from advisor.gate import EXIT_NOTHING_FITS, check, judge, refuse_beside_from
 from advisor.knobs import KNOBS
 from advisor.lists import COMMANDS
 from advisor.mcp.command import mcp
@@ -37,14 +37,17 @@ Flags that you set are kept; everything else is chosen, and the answer says whic
 \b
 Example:    {EXAMPLE}
 Exit codes: 0 advice, 1 not written, 2 bad input, 3 nothing fits,
-            4 source unavailable, 130 interrupted
+            4 source unavailable, 5 not known (check), 130 interrupted
 """
 
 
 class AdviseGroup(CommandGroup):
     """The group; a stray word is most often a value that lost its quotes."""
 
-    hint = "a value with a space needs quotes, and switches take no value (--packing, --no-packing)"
+    hint = (
+        "a model and a card are flags (--model, --gpu), a value with a space needs quotes, and switches take no value "
+        "(--packing, --no-packing)"
+    )
 
 
 def _refuse_compile(context: click.Context, option: click.Parameter, asked: bool) -> None:
@@ -91,7 +94,7 @@ def cli(context: click.Context, /, **given: Any) -> int:
         _refuse_stray_flags(context.invoked_subcommand, [*knobs.values(), *given.values()])
         return 0
     if given["from_file"] is not None:
-        _refuse_beside_from(given)
+        refuse_beside_from(given)
         return judge([given["from_file"]], knobs, given["as_json"], given["explain"])
     for name, hint in (("model", "llama-8b"), ("gpu", "24GB, or 'auto' for this machine's")):
         if knobs[name] is None:
@@ -190,18 +193,8 @@ def _print_written(script: TrainingFile, folder: str | None, paths: Sequence[str
 
     start = f"cd {shlex.quote(folder)} && {script.command}" if folder else script.command
     where = f" on each of the {script.machines:,} machines" if script.machines > 1 else ""
-    click.echo(f"\nWrote {' and '.join(paths)}. Start it{where} with:\n{start}", err=to_stderr)
-
-
-def _refuse_beside_from(given: dict[str, Any]) -> None:
-    """Raises InputError for a flag that does nothing for a file that is judged as it is."""
-    judging = ("from_file", "as_json", "explain")
-    for name, value in given.items():
-        if name not in judging and value not in (None, False):
-            flags = {"target": "--write", "folder": "--to", "show_script": "--script", "steps": "--simulate-steps"}
-            raise InputError(
-                f"{flags.get(name, '--' + name.replace('_', '-'))} has no effect with --from; leave it out"
-            )
+    caution = f"{script.caution}\n" if script.caution else ""
+    click.echo(f"\n{caution}Wrote {' and '.join(paths)}. Start it{where} with:\n{start}", err=to_stderr)
 
 
 def _refuse_stray_flags(command: str, values: Sequence[object]) -> None:

@@ -86,11 +86,16 @@ class CommandGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def _fail(self, message: str, code: int) -> NoReturn:
-        # What was typed is repeated in messages, click's too: a terminal must not obey it.
-        line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(message.split()))
-        shown = line if len(line) <= MAX_ERROR else f"{line[:MAX_ERROR]}..."
-        click.echo(f"{self.name}: error: {shown}", err=True)
+        tell_error(str(self.name), message)
         sys.exit(code)
+
+
+def tell_error(command: str, message: str) -> None:
+    """Print an error on stderr as one line, which starts with the command's name."""
+    # What was typed is repeated in messages, click's too: a terminal must not obey it.
+    line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in " ".join(message.split()))
+    shown = line if len(line) <= MAX_ERROR else f"{line[:MAX_ERROR]}..."
+    click.echo(f"{command}: error: {shown}", err=True)
 
 
 @contextmanager

@@ -70,6 +70,20 @@ def test_json_holds_every_file() -> None:
     assert fits["advice"]["model_id"] == "NousResearch/Meta-Llama-3-8B"
 
 
+def test_files_that_can_be_judged_are_before_the_errors_of_the_others() -> None:
+    Path("other.yml").write_text("hello: world\n")
+    Path("bare.yml").write_text("adapter: qlora\nbase_model:\nsequence_len: 512\nmicro_batch_size: 1\n")
+    result = run("other.yml", "fits.yml", "bare.yml", "--gpu", "a100-80gb")
+    assert (result.exit_code, result.stdout.count("fits.yml (Axolotl YAML): fits.")) == (2, 1)
+    assert [line[:40] for line in result.stderr.splitlines()] == [
+        f"advise: error: {name}.yml: whose configuration"[:40]
+        if name == "other"
+        else "advise: error: bare.yml names no model: "
+        for name in ("other", "bare")
+    ]
+    assert run("other.yml", "--json", "--gpu", "a100-80gb").stdout == ""
+
+
 def test_files_about_cards_go_with_the_run() -> None:
     Path("ds.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
     Path("acc.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 4\nnum_machines: 1\n")

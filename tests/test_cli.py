@@ -145,6 +145,7 @@ def test_a_file_in_another_folder_finds_the_rows(tmp_path: Path, monkeypatch: py
     asked = ("--model", "llama-8b", "--gpu", "24GB", "--data", "train.jsonl", "--method", "lora")
     result = run(*asked, "--write", "llamafactory", "--to", "my runs")
     assert result.exit_code == 0, result.output
+    assert "the estimate is of transformers's step; --trainer llamafactory has its own.\nWrote" in result.stdout
     assert "Wrote my runs/train.yaml and my runs/dataset_info.json." in result.stdout
     assert result.stdout.endswith("\ncd 'my runs' && llamafactory-cli train train.yaml\n")
     rows = json.loads((tmp_path / "my runs" / "dataset_info.json").read_text())["train"]

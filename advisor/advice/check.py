@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import advisor.catalog
@@ -15,8 +15,9 @@ from advisor.configs.reading import Config, Text, read_config
 from advisor.errors import AdvisorError, InputError, shown
 from advisor.frozen import Frozen
 from advisor.interval import Interval
-from advisor.knobs import read_question, read_value
+from advisor.knobs import BY_NAME, read_question, read_value
 from advisor.notebooks import Shown
+from advisor.recipes import flag
 from advisor.specs import METHODS
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Checked(Frozen, Shown):
     unread: tuple[Unread, ...]
     idle: tuple[str, ...]
     assumed: tuple[str, ...]  # what the file leaves open, and how it is taken
+    given: tuple[str, ...] = ()  # flags beside the file, which win
     total_s: Interval | None = None  # of the job: up to its last step where the file limits them
     advice: Advice | None = None  # null where it is another kind of run
     edits: tuple[Edit, ...] = ()
@@ -68,15 +70,17 @@ def check(
     `beside` are files of accelerate or DeepSpeed that say how cards share it; `knobs` win over the files. Raises
     BadConfig for a file that cannot be used, InputError for what is missing, and what `advise` raises for bad flags.
     """
-    config = read_config(path, beside)
     given = {name: value for name, value in knobs.items() if value is not None}
+    config = _settled(read_config(path, beside), given)
     found = config.found
     gpu = gpu or found.card or None
     if gpu is None:
         raise InputError(f"{shown(config.path)} names no card: add --gpu, for example --gpu 24GB")
-    of_flags = cards_of(gpu, catalog, read_question(given))[2]  # what was typed is refused before the file is judged
+    typed = read_question({name: value for name, value in given.items() if name != "model"})
+    of_flags = cards_of(gpu, catalog, typed)[2]  # what was typed is refused before the file is judged
+    flags = tuple(flag(name, value) for name, value in given.items())
     if found.other:
-        return _checked(config, "unknown", tuple(map(_said, found.other)))
+        return _checked(config, "unknown", tuple(map(_said, found.other)), given=flags)
     if isinstance(path, Text) and path.alone:
         found.knobs.pop("data", None)
     asked, assumed = _question(config, given, of_flags.gpus or int(found.knobs.get("gpus", 1)))
@@ -86,37 +90,57 @@ def check(
     try:
         answer = advise(model, gpu, catalog=catalog, progress=progress, **asked)
     except AdvisorError as error:
-        return _checked(config, "unknown", (str(error),), assumed=assumed)
+        return _checked(config, "unknown", (str(error),), assumed=assumed, given=flags)
     row = answer.candidates[0]
     if "seq_len" not in asked and "data" not in asked:
         longest = answer.workload.seq_len
         assumed = (*assumed, f"the file does not say how long rows are: --seq-len {longest} is taken for the longest")
-    why = tuple(_said(one) for one in found.unread if not any(knob in given for knob in one.settled_by))
-    if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
-        why += (f"the trained layers end at number {found.last_layer}, which is not the model's last one",)
-    if getattr(answer.model, "vocab_size", 0) % found.vocabulary_multiple:
-        why += (f"the vocabulary is made a multiple of {found.vocabulary_multiple}, which the model's is not",)
+    why = tuple(_reasons(found, answer))
     verdict: Judged = "unknown" if why else row.verdict
     return _checked(
         config,
         verdict,
         why,
         assumed=assumed,
+        given=flags,
         not_known=row.evidence.unknown,
         total_s=_total(found, row),
         advice=answer,
-        edits=tuple(_edits(config, answer, row)),
+        edits=tuple(_edits(config, answer, row, given)),
     )
 
 
-def _edits(config: Config, answer: Advice, row: Candidate) -> Iterator[Edit]:
-    """What would make the run fit, or, where it does, what single changes bring."""
+def _reasons(found: Found, answer: Advice) -> Iterator[str]:
+    """Why the verdict is not known, one sentence each."""
+    yield from map(_said, found.unread)
+    if found.last_layer not in (None, getattr(answer.model, "num_hidden_layers", 0) - 1):
+        yield f"the trained layers end at number {found.last_layer}, which is not the model's last one"
+    if getattr(answer.model, "vocab_size", 0) % found.vocabulary_multiple:
+        yield f"the vocabulary is made a multiple of {found.vocabulary_multiple}, which the model's is not"
+
+
+def _settled(config: Config, given: Collection[str]) -> Config:
+    """The file without the keys whose meaning a flag says."""
+    unread = tuple(one for one in config.found.unread if not any(knob in given for knob in one.settled_by))
+    return config._replace(found=config.found._replace(unread=unread))
+
+
+def _edits(config: Config, answer: Advice, row: Candidate, given: Collection[str]) -> Iterator[Edit]:
+    """What would make the run fit, or, where it does, what single changes bring.
+
+    A change of what a flag says in the file's place is none of the file's: it has no diff.
+    """
+    replaced = {BY_NAME[name].flag for name in given if name in config.found.knobs}
     from advisor.configs.edits import edited
 
     for change in answer.alternatives if answer.recommendation is None else (*answer.alternatives, *answer.prices):
         brings = not answer.recommendation or change.memory_bytes < 0 or (change.time_s or 0) < 0
         if brings and change.plan is not None and change.plan.verdict != "does_not_fit":
-            same = not change.model and not change.card and not any("--trainer" in flag for flag in change.flags)
+            same = (
+                not change.model
+                and not change.card
+                and not any(word.split()[0] in (*replaced, "--trainer") for word in change.flags)
+            )
             diff = edited(config, answer, row, change.plan, change.workload) if same else ""
             yield Edit(text=change.text, flags=change.flags, verdict=change.plan.verdict, diff=diff)
 

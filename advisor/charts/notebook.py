@@ -96,7 +96,11 @@ def _estimate_body(found: Estimate) -> str:
 
 
 def _checked_body(found: Checked) -> str:
-    """The verdict on a file, why it is unknown, what is assumed, and the run's own answer."""
+    """The verdict on a file, why it is unknown, flags that win, what is assumed, and the run's own answer."""
     lines = verdict(f"The run of {found.path} {_JUDGED[found.verdict]}.")
-    lines += sentences(found.why, "Not understood, and it matters") + sentences(found.assumed, "Assumed")
+    lines += (
+        sentences(found.why, "Not understood, and it matters")
+        + sentences(found.given, "Flags, which win")
+        + sentences(found.assumed, "Assumed")
+    )
     return lines + (advice_body(found.advice) if found.advice is not None else "")

@@ -60,6 +60,9 @@ _UNSAID = {
     "freeze_mm_modules": "whether the vision tower is trained; say --train-tower or not",
     "chunked_cross_entropy": "a loss in chunks by a patch of its own",
     "liger_cross_entropy": "a loss kernel that still makes all logits",
+    "liger_rms_norm_gated": "Liger's kernel for gated norms",  # integrations/liger/args.py
+    "use_eaft": "another loss than the default one",  # core/builders/causal.py
+    "dp_shard_size": "FSDP over some of the cards, or all",
 }
 _OF_LAYERS = re.compile(r"(?:\]\*|layers)\\?\.\(?(\d+(?:\|\d+)*)\)?\\?\.")
 _OF_MODULE = re.compile(r"(embed_tokens|lm_head|norm)\\?\.?[*$]?$")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from advisor.configs.found import Found
 from advisor.configs.idle import LLAMAFACTORY
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import most_steps, read_arguments
+from advisor.configs.training_arguments import BALANCES, most_steps, read_arguments
+from advisor.parameters.rotations import BLOCK
 
 MARKS = (("finetuning_type", "model_name_or_path"),)
 _STAGES = ("sft", "pt")
@@ -25,6 +26,10 @@ _UNSAID = {
     "shift_attn": "attention in shifted groups",
     "resize_vocab": "more rows in the vocabulary than the model's",
     "freeze_trainable_modules": "parts of layers are trained",
+    "use_asft_loss": "a second copy of the model beside it",  # train/sft/workflow.py, create_ref_model
+    "use_dft_loss": "another loss than the default one",  # train/trainer_utils.py, dft_loss_func
+    "use_eaft_loss": "another loss than the default one",
+    "moe_aux_loss_coef": BALANCES,  # model/model_utils/moe.py, configure_moe
 }
 _LOW_RANK = ("galore", "apollo")
 
@@ -91,6 +96,9 @@ def _method(sheet: Sheet, kind: str) -> None:
     if kind == "oft":
         sheet.sets("variant", "oft", "finetuning_type")
         sheet.sets("target_modules", sheet.get("oft_target", "all"), "oft_target")
+        for key, usual in (("oft_rank", 0), ("oft_block_size", BLOCK), ("module_dropout", 0)):
+            if sheet.get(key, usual) != usual:
+                sheet.loses(key, "rotations of another size, or dropped")
         return
     sheet.takes("rank", "lora_rank", 8)
     sheet.takes("alpha", "lora_alpha")

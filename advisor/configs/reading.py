@@ -27,9 +27,11 @@ _NOT_READ = {
 }
 """Files that are known by the keys that all of them have, and refused by name."""
 _KNOWN = (
-    "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT and Unsloth, scripts and notebooks of Unsloth, TRL "
-    "and transformers, shell scripts of ms-swift, and Slurm's scripts and SkyPilot's tasks that start them"
+    "known: YAML of Axolotl, LLaMA-Factory, TRL, torchtune, LitGPT, Unsloth and ms-swift, scripts and notebooks of "
+    "Unsloth, TRL and transformers, shell scripts of ms-swift, and Slurm's scripts and SkyPilot's tasks that start them"
 )
+NOTEBOOK_BYTES = 8 << 20
+"""The most of a notebook, which keeps pictures and outputs beside its code (`python_text.LONGEST_TEXT` limits that)."""
 _READERS: dict[str, Callable[[str, str], Tree]] = {
     ".yaml": yaml_tree,
     ".yml": yaml_tree,
@@ -110,8 +112,9 @@ def is_engine(of: Text) -> bool:
 def read_text_of(path: str) -> Text:
     """A file that `read_config` and `engine_of` take, read once. Raises BadConfig, SourceUnavailable."""
     file = named_path(path)
-    reader = _reader_of(file.suffix, path)
-    text = read_text(file, path, "give a training configuration", LIMIT_BYTES)
+    kind = "standard input" if path == "-" else "a folder" if file.is_dir() else file.suffix
+    reader = _reader_of(file.suffix, path, kind)
+    text = read_text(file, path, "give a training configuration", _limit_bytes(file.suffix))
     starter = slurm_starter(path, text) if path.endswith(SCRIPTS) else None
     tree = reader(text, path) if starter is None else Tree({}, {})
     return Text(path, text, tree, starter or skypilot_starter(path, tree))
@@ -119,17 +122,23 @@ def read_text_of(path: str) -> Text:
 
 def text_alone(name: str, text: str) -> Text:
     """A text without a file, under the name that says its kind; what it starts is not looked for. Raises BadConfig."""
-    reader = _reader_of(named_path(name).suffix, name)
-    if len(text) > LIMIT_BYTES:
-        raise BadConfig(f"{name}: larger than {LIMIT_BYTES // MIB} MiB; give a training configuration")
+    suffix = named_path(name).suffix
+    reader = _reader_of(suffix, name, suffix)
+    if len(text) > _limit_bytes(suffix):
+        raise BadConfig(f"{name}: larger than {_limit_bytes(suffix) // MIB} MiB; give a training configuration")
     return Text(name, text, reader(text, name), alone=True)
 
 
-def _reader_of(suffix: str, path: str) -> Callable[[str, str], Tree]:
+def _reader_of(suffix: str, path: str, kind: str) -> Callable[[str, str], Tree]:
+    """What reads files with that ending; an error says of what `kind` this one is instead."""
     reader = _READERS.get(suffix.lower())
     if reader is None:
-        raise BadConfig(f"{path}: not a kind of file that is read ({suffix or 'no ending'}); {_KNOWN}")
+        raise BadConfig(f"{path}: not a kind of file that is read ({kind or 'no ending'}); {_KNOWN}")
     return reader
+
+
+def _limit_bytes(suffix: str) -> int:
+    return NOTEBOOK_BYTES if suffix.lower() == ".ipynb" else LIMIT_BYTES
 
 
 def _format_of(tree: Tree, path: str) -> ModuleType:

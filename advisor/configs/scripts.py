@@ -23,6 +23,8 @@ _UNSAID = {
     "fast_inference": "vLLM keeps memory of its own",
 }
 """Of from_pretrained and get_peft_model."""
+_LORAPLUS = "(create_loraplus_optimizer(model, torch.optim.AdamW,"
+"""peft/optimizers/loraplus.py: AdamW by groups of its own, with the same states."""
 
 
 def read(sheet: Sheet) -> Found:
@@ -92,11 +94,16 @@ def _storage(sheet: Sheet, trainer: Trainer) -> None:
     has_storage = sheet.peek("storage") is not None
     where = storage if has_storage else model
     model.get("full_finetuning")
+    if isinstance(where.peek("load_in_4bit"), Computed):
+        where.loses("load_in_4bit", "only the run knows it: say --method", "method")
     eight, sixteen = where.has("load_in_8bit"), model.has("load_in_16bit")
     four = where.get("load_in_4bit", trainer == "unsloth" and not (eight or sixteen or has_storage))
     key = "load_in_8bit" if eight else "load_in_4bit"
     name = ("q" if four or eight else "") + ("dora" if sheet.has("adapters.use_dora") else "lora")
     where.sets("method", name, *([key] if where.peek(key) is not None else []))
+    if not four:
+        for idle in ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant"):
+            storage.get(idle)
     if not (four or eight):
         return
     word = "int8" if eight and not (four and where.peek("load_in_4bit")) else storage.get("bnb_4bit_quant_type", "nf4")
@@ -131,6 +138,8 @@ def _adapters(sheet: Sheet, trainer: Trainer) -> None:
         if adapters.get(one) is False:
             why = "only some kinds of layers get adapters; say --target-modules"
             adapters.loses(one, why, "target_modules")
+    if adapters.get("bias", "none") != "none":
+        adapters.loses("bias", "biases of the model are trained")
     if adapters.get("target_parameters"):
         adapters.loses("target_parameters", "adapters on parameters that no module holds")
 
@@ -233,6 +242,22 @@ def _loop(sheet: Sheet, trainer: Trainer) -> None:
         collator.takes("pad_to_multiple_of", "pad_to_multiple_of", 1)
     if sheet.has("arguments.use_cpu"):
         sheet.loses("arguments.use_cpu", "it runs on the CPU")
+    _handed_over(sheet)
+
+
+def _handed_over(sheet: Sheet) -> None:
+    """Objects that the Trainer gets: an optimizer in its own's place, metrics of the logits of all rows."""
+    made = sheet.peek("trainer.optimizers")
+    if isinstance(made, list) and made[:1] == [None]:
+        sheet.get("trainer.optimizers")
+    elif str(made).startswith(_LORAPLUS) and isinstance(made, Computed):
+        sheet.sets("variant", "loraplus", "trainer.optimizers")
+        sheet.takes_if_known("variant", "trainer.optimizers")  # read by its source
+    elif made is not None:
+        sheet.loses("trainer.optimizers", "an optimizer that the script makes: say --optimizer", "optimizer")
+    evaluates = sheet.peek("arguments.eval_strategy") or sheet.peek("arguments.evaluation_strategy")
+    if sheet.peek("trainer.compute_metrics") is not None and evaluates not in (None, "no", False):
+        sheet.loses("trainer.compute_metrics", "logits of all rows of evaluation stay on the card")
 
 
 def _prepared(prepared: Sheet) -> None:

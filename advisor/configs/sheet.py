@@ -11,7 +11,8 @@ from advisor.configs.found import Found, Unread, Use
 from advisor.configs.literals import Computed
 from advisor.configs.tree import Tree
 from advisor.errors import AdvisorError, BadConfig
-from advisor.knobs import BY_NAME, read_value
+from advisor.knobs import read_value
+from advisor.recipes import flag
 from advisor.specs import Trainer
 
 DATA_ENDINGS = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".gz")
@@ -29,6 +30,7 @@ class Sheet:
         self._unread: list[Unread] = []
         self._other: list[Unread] = []
         self._taken: dict[str, None] = {}
+        self._asked: set[str] = set()
         self.prefix = ""
         self._last_layers: list[int] = []
 
@@ -57,6 +59,7 @@ class Sheet:
 
     def peek(self, key: str) -> Any:
         """The value of a key, which stays for others to take; None where the file has none."""
+        self._asked.add(self.prefix + key)
         value: Any = self.tree.values
         for part in (self.prefix + key).split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
@@ -86,7 +89,7 @@ class Sheet:
                 raise
             raise BadConfig(f"{self.name}, {self._where(keys[0])}: {error}") from None
         self.knobs[knob] = value
-        flags = _flag(knob, value)
+        flags = flag(knob, tuple(value) if isinstance(value, list) else value)
         for key in keys or ("",):
             self._uses.append(
                 Use(
@@ -189,7 +192,7 @@ class Sheet:
         left = list(self._left(self.tree.values, opened))
         unknown = [key for key in left if key not in idle and key.split(".")[0] not in idle]
         for key in unknown:
-            self.loses(key, "not known here, so that it may change memory or time")
+            self.loses(key, f"not known here, so that it may change memory or time{self._near(key, idle)}")
         return Found(
             format=format,
             trainer=trainer,
@@ -201,6 +204,13 @@ class Sheet:
             last_layer=self._last_layers[-1] if self._last_layers else None,
             **more,
         )
+
+    def _near(self, key: str, idle: frozenset[str]) -> str:
+        """The key that a misspelled one may stand for, of those that the file does not have."""
+        from difflib import get_close_matches  # only a mistake needs it
+
+        near = get_close_matches(key, sorted((self._asked | idle) - self.tree.lines.keys()), n=1, cutoff=0.85)
+        return f"; did you mean {near[0]}?" if near else ""
 
     def _where(self, key: str) -> str:
         line = self._line(key)
@@ -216,11 +226,3 @@ def _shown(value: Any) -> str:
     text = words[value] if isinstance(value, bool) or value is None else str(value)
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _flag(knob: str, value: Any) -> str:
-    """A knob as it is typed."""
-    flag = BY_NAME[knob].flag
-    if isinstance(value, bool):
-        return flag if value else f"--no-{flag[2:]}"
-    return f"{flag} {','.join(map(str, value)) if isinstance(value, (list, tuple)) else value}"

@@ -8,7 +8,7 @@ from advisor.configs.engines import shares_whole
 from advisor.configs.found import Found
 from advisor.configs.idle import SWIFT
 from advisor.configs.sheet import Sheet
-from advisor.configs.training_arguments import most_steps, read_arguments, read_liger
+from advisor.configs.training_arguments import BALANCES, most_steps, read_arguments, read_liger
 
 MARKS = (("command", "model"), ("tuner_type", "model"), ("train_type", "model"))
 _TRAINS = ("swift sft", "swift pt")
@@ -29,6 +29,7 @@ _UNSAID = {
     "use_chunked_loss": "a loss in chunks",
     "loss_type": "another loss than the default one",
     "tp_size": "tensor parallelism",
+    "router_aux_loss_coef": BALANCES,  # trainers/seq2seq_trainer.py
 }
 
 
@@ -104,6 +105,12 @@ def _method(sheet: Sheet) -> None:
     if kind != "lora":
         sheet.refuses(key, "a method of another kind")
         return
+    _storage(sheet, named)
+    _adapters(sheet)
+
+
+def _storage(sheet: Sheet, named: list[str]) -> None:
+    """The method of adapters, whose kind the keys in `named` say, and how their base is stored."""
     bits, way = sheet.get("quant_bits"), sheet.get("quant_method", "bnb")
     dora = sheet.has("use_dora")
     sheet.sets(
@@ -115,6 +122,9 @@ def _method(sheet: Sheet) -> None:
         if str(way) == "bnb" and bits != 8 and sheet.get("bnb_4bit_use_double_quant") is not None:
             sheet.takes("double_quant", "bnb_4bit_use_double_quant")
     sheet.get("bnb_4bit_compute_dtype")
+
+
+def _adapters(sheet: Sheet) -> None:
     if sheet.get("lora_dtype") is not None:
         sheet.takes("adapter_dtype", "lora_dtype")
     start = sheet.word("init_weights")

@@ -24,7 +24,10 @@ _UNSAID = {
     "bf16_full_eval": "evaluation in 16 bits",
     "fp16_full_eval": "evaluation in 16 bits",
     "accelerator_config": "settings of accelerate",
+    "label_smoothing_factor": "a loss of its own, on a copy of the logits",  # trainer_pt_utils.py, LabelSmoother
 }
+BALANCES = "a second loss, on the routers' logits"
+"""Why a coefficient of the loss that balances experts matters."""
 
 
 def read_arguments(sheet: Sheet, micro_batch: int = 8) -> None:

@@ -174,7 +174,7 @@ def _sigmoid_scores(t: Tape, logits: Tensor, m: ModelSpec, w: Experts) -> tuple[
     scores = unary(t, logits, "output")
     note_groups(t, scores)
     top, indices = best(t, scores, w.top_k)
-    if m.router_normalised:
+    if m.router_normalized:
         top = normalized(t, top)
     return scale(t, top), indices
 

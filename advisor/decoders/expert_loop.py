@@ -33,7 +33,7 @@ def shared_loop(t: Tape, x: Tensor, m: ModelSpec, w: Experts, linears: Mapping[s
     _logits = linear(t, rows, linears[m.router_linear])
     t.label("router")
     scores, _chosen = best(t, softmax(t, _logits, "float32"), w.top_k)
-    if m.router_normalised:
+    if m.router_normalized:
         scores = normalized(t, scores)
     scores = cast(t, scores, x.dtype)
     total = t.empty(rows.shape, x.dtype)

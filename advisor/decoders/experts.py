@@ -116,7 +116,7 @@ def routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tensor
         return logits, cast(t, softmax(t, top, top.dtype), x.dtype), indices
     probabilities = softmax(t, logits if m.router == "softmax" else cast(t, logits, "float32"), "float32")
     scores, indices = best(t, probabilities, w.top_k)
-    if m.router_normalised:
+    if m.router_normalized:
         scores = normalized(t, scores)
     if m.router == "softmax":
         scores = cast(t, scores, logits.dtype)
@@ -238,7 +238,7 @@ def stacked(t: Tape, w: Experts, name: str) -> Tensor:
 
 
 def _factors(t: Tape, w: Experts, name: str) -> tuple[Tensor, Tensor]:
-    """B and A as stacks over experts, in the dtype of the weight; then the check that a parametrisation makes."""
+    """B and A as stacks over experts, in the dtype of the weight; then the check that a parametrization makes."""
     a, b = w.adapters[name]
     weight = w.weights[name]
     found = cast(t, b, weight.dtype), cast(t, a, weight.dtype)

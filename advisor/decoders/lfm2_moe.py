@@ -32,7 +32,7 @@ def _routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tensor, Tenso
     _balanced = add(t, scores, Tensor((m.num_experts,), "float32"))
     _values, indices = best(t, _balanced, w.top_k)
     scores, _ = best(t, scores, w.top_k, indices)
-    if m.router_normalised:
+    if m.router_normalized:
         scores = divided(t, scores, shift(t, _row_sums(t, scores)))
     return logits, scale(t, scores), indices
 

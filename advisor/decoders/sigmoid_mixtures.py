@@ -136,7 +136,7 @@ def _mistral4_routed(t: Tape, x: Tensor, m: ModelSpec, w: Experts) -> tuple[Tens
     scores = softmax(t, logits, "float32" if t.autocast and t.device == "cuda" else logits.dtype)
     note_groups(t, scores)
     top, indices = best(t, scores, w.top_k)
-    if m.router_normalised:
+    if m.router_normalized:
         top = normalized(t, top)
     return logits, scale(t, top), indices
 

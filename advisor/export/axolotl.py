@@ -61,7 +61,7 @@ def write(run: Run) -> TrainingFile:
         "lr_scheduler": "linear",
         "bf16": half == "bf16",
         "fp16": half == "fp16",
-        "gradient_checkpointing": recipe.gradient_checkpointing or recipe.offload != "none",
+        **_checkpointing(recipe),
         **({"neftune_noise_alpha": recipe.neftune} if recipe.neftune else {}),
         "output_dir": "out",
         "lora_mlp_kernel": fused and run.model.activation in ACTIVATIONS,
@@ -69,10 +69,6 @@ def write(run: Run) -> TrainingFile:
         "lora_o_kernel": fused,
         **_plugins(recipe),
     }
-    if recipe.offload != "none":
-        values["activation_offloading"] = True
-    elif recipe.gradient_checkpointing:
-        values["gradient_checkpointing_kwargs"] = {"use_reentrant": recipe.reentrant}
     if recipe.has_adapters:
         values |= _adapters(run)
     elif recipe.trained_layers:
@@ -83,6 +79,14 @@ def write(run: Run) -> TrainingFile:
     notes = (_TEXTS_NOTE if run.data.form == "prompt_completion" else "") + _unsaid(run)
     beside = accelerate_files(run, _command(run)) if run.by_accelerate else deepspeed_files(run)
     return yaml_file(run, "axolotl", _command(run), notes, values, beside)
+
+
+def _checkpointing(recipe: Recipe) -> dict[str, Any]:
+    if recipe.offload != "none":
+        return {"gradient_checkpointing": True, "activation_offloading": True}
+    if not recipe.gradient_checkpointing:
+        return {"gradient_checkpointing": False}
+    return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": recipe.reentrant}}
 
 
 def _command(run: Run) -> str:

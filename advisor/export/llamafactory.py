@@ -68,33 +68,51 @@ def write(run: Run) -> TrainingFile:
     if recipe.modules_to_save:
         key = "additional_target" if recipe.has_adapters else "freeze_extra_modules"
         values[key] = ",".join(recipe.modules_to_save)
-    if recipe.has_adapters:
-        values |= {
-            "lora_rank": recipe.rank,
-            "lora_alpha": whole_alpha(run, "LLaMA-Factory"),
-            "lora_dropout": recipe.dropout,
-            "lora_target": _targets(run),
-            "use_dora": recipe.is_dora,
-            **run.variant_keys("LLaMA-Factory", _VARIANTS),
-        }
-    if recipe.variant == "oft" and recipe.has_adapters:
-        values = {key: one for key, one in values.items() if not key.startswith("lora_")}
-        values |= {"oft_block_size": BLOCK, "oft_target": _targets(run)}
-    if run.quantizes:
-        values |= {"quantization_bit": 8 if recipe.quant == "int8" else 4, "quantization_method": "bnb"}
-    if run.quantizes and recipe.quant in ("nf4", "fp4"):
-        values |= {"quantization_type": recipe.quant, "double_quantization": recipe.double_quant}
+    values |= {**_adapters(run), **_storage(run)}
     _check_spread(run, pure)
-    command = _command(run)
     if _has_key(run):
         values["deepspeed"] = DEEPSPEED
+    return _file(run, values, _unsaid(run, pure))
+
+
+def _adapters(run: Run) -> dict[str, Any]:
+    recipe = run.recipe
+    if not recipe.has_adapters:
+        return {}
+    variant = run.variant_keys("LLaMA-Factory", _VARIANTS)
+    if recipe.variant == "oft":
+        return {"use_dora": recipe.is_dora, **variant, "oft_block_size": BLOCK, "oft_target": _targets(run)}
+    return {
+        "lora_rank": recipe.rank,
+        "lora_alpha": whole_alpha(run, "LLaMA-Factory"),
+        "lora_dropout": recipe.dropout,
+        "lora_target": _targets(run),
+        "use_dora": recipe.is_dora,
+        **variant,
+    }
+
+
+def _storage(run: Run) -> dict[str, Any]:
+    """How it quantizes the base; nothing for a checkpoint that is quantized already."""
+    quant = run.recipe.quant
+    if not run.quantizes:
+        return {}
+    values = {"quantization_bit": 8 if quant == "int8" else 4, "quantization_method": "bnb"}
+    if quant in ("nf4", "fp4"):
+        values |= {"quantization_type": quant, "double_quantization": run.recipe.double_quant}
+    return values
+
+
+def _file(run: Run, values: dict[str, Any], unsaid_keys: str) -> TrainingFile:
+    """The file with its notes, and those beside it."""
+    command = _command(run)
     info = json.dumps({"train": _rows(run.data)}, ensure_ascii=False)
     notes = f"# dataset_info.json, next to this file: {info}\n"
     notes += _TEMPLATE_NOTE if run.data.form in ("messages", "sharegpt") else ""
     notes += _TEXTS_NOTE if run.data.form == "prompt_completion" else ""
     engine = deepspeed_files(run) if _has_key(run) else accelerate_files(run, command)
     beside = (("dataset_info.json", info + "\n"), *engine)
-    return yaml_file(run, "llamafactory", command, notes + _unsaid(run, pure), values, beside)
+    return yaml_file(run, "llamafactory", command, notes + unsaid_keys, values, beside)
 
 
 def _command(run: Run) -> str:

@@ -181,6 +181,8 @@ class TrainingFile(NamedTuple):
     """On how many the command is run."""
     packages: str = ""
     """What pip installs for it."""
+    caution: str = ""
+    """A sentence where another trainer's step was estimated than this file runs; its text begins with it."""
 
 
 def command_of(run: Run, command: str) -> str:

@@ -76,12 +76,13 @@ def _trainers_file(run: Run, trainer: str, estimated: str) -> TrainingFile:
     export = export_of(trainer)
     if export is None:
         trainer, export = "transformers", cast(Export, import_module("advisor.export.transformers"))
-        note = f"# Written for transformers, with the same knobs: there is no export for {estimated} yet.\n"
+        note = f"Written for transformers, with the same knobs: there is no export for {estimated} yet."
     else:
-        note = f"# Written for {trainer}, with the same knobs: the estimate is of {estimated}'s step.\n"
+        own = f"the estimate is of {estimated}'s step; --trainer {trainer} has its own"
+        note = f"Written for {trainer}, with the same knobs: {own}."
     _check_spread(run, trainer)
     written = export.write(run)
-    return written if trainer == estimated else written._replace(text=note + written.text)
+    return written if trainer == estimated else written._replace(text=f"# {note}\n{written.text}", caution=note)
 
 
 def run_of(advice: Advice, plan: Plan, workload: Workload, folder: str = "") -> Run:

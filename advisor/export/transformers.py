@@ -7,38 +7,32 @@ memory nor step time by much; the learning rates are usual starting points.
 
 from __future__ import annotations
 
-from advisor.errors import BadValue
 from advisor.export.accelerate import accelerate_files
 from advisor.export.kernels import LIGER, liger_config, refuse
 from advisor.export.launch import where
 from advisor.export.rows import rows_section
 from advisor.export.run import (
     ATTENTION,
-    LORAPLUS_RATIO,
     Run,
     TrainingFile,
     check_stored,
     command_of,
     quoted,
-    quoted_list,
 )
 from advisor.export.script import (
     EOS_CHECK,
     NAME,
     bitsandbytes,
     evaluation,
-    in_place_of_lora,
     joined,
-    last_layers,
-    lora,
     optimization,
     options,
     saving,
     start_command,
 )
 from advisor.export.smoke import IMPORTS, MOST_TOKENS, ROWS, STEPS, tiny_model
+from advisor.export.trained import adapter_config, adapters, checkpointing, last_layers_alone, loraplus, prepares
 from advisor.optimizers import optimizer_row
-from advisor.specs import Recipe
 
 
 def write(run: Run) -> TrainingFile:
@@ -55,7 +49,7 @@ def write(run: Run) -> TrainingFile:
         rows_section(run.data, run.workload, ROWS) + "\n",
         _arguments(run),
         _load(run),
-        _adapters(run) if run.recipe.has_adapters else _last_layers(run),
+        adapters(run) if run.recipe.has_adapters else last_layers_alone(run),
         _train(run),
     )
     beside = accelerate_files(run, start_command(run))
@@ -120,15 +114,11 @@ def _imports(run: Run) -> str:
     lines += ["from itertools import chain"] if run.workload.packing else []
     lines += ["", "import torch", "from datasets import load_dataset"]
     if recipe.has_adapters:
-        prepare = ", prepare_model_for_kbit_training" if _prepares(recipe) else ""
-        lines.append(f"from peft import {_adapter_config(run)[0]}, get_peft_model{prepare}")
+        prepare = ", prepare_model_for_kbit_training" if prepares(recipe) else ""
+        lines.append(f"from peft import {adapter_config(run)[0]}, get_peft_model{prepare}")
         if recipe.variant == "loraplus":
             lines.append("from peft.optimizers import create_loraplus_optimizer")
     return "\n".join([*lines, IMPORTS, "from transformers import (", *(f"    {name}," for name in names), ")"])
-
-
-def _prepares(recipe: Recipe) -> bool:
-    return recipe.is_quantized and recipe.kbit_upcast
 
 
 def _tokenizer() -> str:
@@ -202,89 +192,6 @@ def _quantization(run: Run) -> list[str]:
     return bitsandbytes(run.model, recipe, run.storage_dtype) if recipe.is_quantized else []
 
 
-def _checkpointing(recipe: Recipe, name: str, options: str) -> list[str]:
-    """Keyword lines that switch checkpointing on in the wanted variant, or off."""
-    lines = [f"    {name}={recipe.gradient_checkpointing},"]
-    if recipe.gradient_checkpointing:
-        lines.append(f'    {options}={{"use_reentrant": {recipe.reentrant}}},')
-    return lines
-
-
-def _adapters(run: Run) -> str:
-    recipe = run.recipe
-    lines = []
-    if _prepares(recipe):
-        switches = _checkpointing(recipe, "use_gradient_checkpointing", "gradient_checkpointing_kwargs")
-        lines += ["model = prepare_model_for_kbit_training(", "    model,", *switches, ")"]
-    elif recipe.gradient_checkpointing and recipe.reentrant:
-        lines.append("model.enable_input_require_grads()  # re-entrant checkpointing needs an input with a gradient")
-    name, *arguments = _adapter_config(run)
-    lines += [
-        f"adapters = {name}(",
-        *arguments,
-        '    task_type="CAUSAL_LM",',
-        ")",
-        "model = get_peft_model(model, adapters)",
-        *_adapter_dtypes(recipe),
-        "model.print_trainable_parameters()",
-    ]
-    return "\n".join(lines)
-
-
-def _adapter_config(run: Run) -> list[str]:
-    """The class of peft's config of the adapters, and lines with its arguments."""
-    if run.recipe.replaces_lora:
-        return in_place_of_lora(run)
-    return ["LoraConfig", *lora(run, "transformers", {"loraplus": ("", "")})]  # LoRA+ is a matter of the optimizer
-
-
-def _adapter_dtypes(recipe: Recipe) -> list[str]:
-    """Lines that cast the adapters, where the recipe wants them in other dtypes than peft's fp32."""
-    magnitudes = recipe.is_dora and recipe.magnitude_dtype != recipe.adapter_dtype
-    copies = bool(recipe.modules_to_save) and recipe.trained_dtype != recipe.adapter_dtype
-    upcast = recipe.modules_to_save and recipe.trained_dtype != "base"
-    if recipe.adapter_dtype == "float32" and not magnitudes and not upcast:
-        return []
-    loop = "for name, parameter in model.named_parameters():"
-    casts = [f"        dtype = torch.{recipe.adapter_dtype}"]
-    if magnitudes:
-        casts += ['        if "lora_magnitude_vector" in name:', f"            dtype = torch.{recipe.magnitude_dtype}"]
-    if copies:
-        kept = "parameter.dtype" if recipe.trained_dtype == "base" else f"torch.{recipe.trained_dtype}"
-        casts += ['        if ".modules_to_save." in name:', f"            dtype = {kept}"]
-    if not magnitudes and not copies:
-        loop = "for parameter in model.parameters():"
-    return [loop, "    if parameter.requires_grad:", *casts, "        parameter.data = parameter.data.to(dtype)"]
-
-
-def _loraplus(run: Run) -> list[str]:
-    """The Trainer's keyword for an optimizer of LoRA+. Raises BadValue for one that it is not written for."""
-    if run.recipe.variant != "loraplus" or not run.recipe.has_adapters:
-        return []
-    if run.recipe.optimizer != "adamw":
-        raise BadValue("--optimizer", run.recipe.optimizer, "must be adamw for --variant loraplus in this script")
-    rate = f"lr={run.learning_rate!r}, loraplus_lr_ratio={LORAPLUS_RATIO}"
-    return [f"    optimizers=(create_loraplus_optimizer(model, torch.optim.AdamW, {rate}, fused=True), None),"]
-
-
-def _last_layers(run: Run) -> str:
-    """Lines that freeze all but the last layers, and the modules that are named."""
-    recipe = run.recipe
-    if not recipe.trained_layers:
-        return ""
-    named = f' or name.split(".")[-2] in {quoted_list(recipe.modules_to_save)}' if recipe.modules_to_save else ""
-    lines = [
-        f"last = {last_layers(recipe)}",
-        "for name, parameter in model.named_parameters():  # the first number in a name is that of its layer",
-        '    layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)',
-        f"    parameter.requires_grad_(layer in last{named})",
-    ]
-    if recipe.trained_dtype != "base":
-        lines += ["    if parameter.requires_grad:"]
-        lines += [f"        parameter.data = parameter.data.to(torch.{recipe.trained_dtype})"]
-    return "\n".join(lines)
-
-
 def _arguments(run: Run) -> str:
     """Made before the model is loaded: they say which card is this process's own, and how weights are spread."""
     recipe = run.recipe
@@ -298,7 +205,7 @@ def _arguments(run: Run) -> str:
         f"    per_device_eval_batch_size={_small(run.eval_batch, 2)},  # fits as well",
         f"    gradient_accumulation_steps={_small(recipe.gradient_accumulation, 1)},",
         *optimization(run, "transformers' Trainer"),
-        *_checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
+        *checkpointing(recipe, "activation_checkpointing", "activation_checkpointing_kwargs"),
         *(["    bf16=True,"] if precision == "bf16" else []),
         *(["    fp16=not options.smoke,"] if precision == "fp16" else []),
         *(["    use_liger_kernel=not options.smoke,"] if config is not None else []),
@@ -315,7 +222,7 @@ def _train(run: Run) -> str:
         "trainer = Trainer(",
         "    model=model,",
         "    args=arguments,",
-        *_loraplus(run),
+        *loraplus(run),
         "    train_dataset=rows,",
         "    eval_dataset=eval_rows,",
         "    processing_class=tokenizer,",

@@ -33,9 +33,6 @@ def write(run: Run) -> TrainingFile:
     recipe = run.recipe
     refuse_some_layers(run, "TRL")
     refuse(recipe, "TRL", _LIGER, offloads=True)
-    by_bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes"
-    needs_bitsandbytes = by_bitsandbytes or optimizer_row(recipe.optimizer).needs_bitsandbytes
-    package = f" {own}" if (own := optimizer_row(recipe.optimizer).package) else ""
     values: dict[str, Any] = {
         "model_name_or_path": run.source,
         "dtype": recipe.base_dtype,
@@ -57,24 +54,31 @@ def write(run: Run) -> TrainingFile:
         values["activation_offloading"] = True
     if recipe.has_adapters:
         values |= _adapters(run)
-    if run.quantizes and recipe.quant == "int8":
-        values["load_in_8bit"] = True
-    elif run.quantizes:
-        values |= {
-            "load_in_4bit": True,
-            "bnb_4bit_quant_type": recipe.quant,
-            "use_bnb_nested_quant": recipe.double_quant,
-            **({"bnb_4bit_quant_storage": run.storage_dtype} if run.storage_dtype else {}),
-        }
+    values |= _storage(run)
     notes = (_CHAT_NOTE if run.data.form == "messages" else "") + _unsaid(run)
-    return yaml_file(
-        run,
-        "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if needs_bitsandbytes else "") + package,
-        _command(run),
-        notes,
-        values,
-        accelerate_files(run, _command(run)),
-    )
+    command = _command(run)
+    return yaml_file(run, _packages(run), command, notes, values, accelerate_files(run, command))
+
+
+def _packages(run: Run) -> str:
+    optimizer = optimizer_row(run.recipe.optimizer)
+    bitsandbytes = run.quantizes or run.stored_as == "bitsandbytes" or optimizer.needs_bitsandbytes
+    own = f" {optimizer.package}" if optimizer.package else ""
+    return "'trl[peft]' 'transformers>=5.23,<6'" + (" bitsandbytes" if bitsandbytes else "") + own
+
+
+def _storage(run: Run) -> dict[str, Any]:
+    """How it quantizes the base; nothing for a checkpoint that is quantized already."""
+    if not run.quantizes:
+        return {}
+    if run.recipe.quant == "int8":
+        return {"load_in_8bit": True}
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": run.recipe.quant,
+        "use_bnb_nested_quant": run.recipe.double_quant,
+        **({"bnb_4bit_quant_storage": run.storage_dtype} if run.storage_dtype else {}),
+    }
 
 
 def _command(run: Run) -> str:

@@ -26,10 +26,6 @@ def render_check(checked: Checked, file: TextIO, *, explain: bool = False) -> No
         say(console, f"- {text}", indent=2)
     if len(checked.why) > len(shown):
         say(console, f"- and {len(checked.why) - len(shown)} more", indent=2)
-    if checked.verdict != "unknown" and checked.unread:
-        heading(console, "Left out, and may need more")
-        for one in checked.unread:
-            say(console, f"- line {one.line}, {one.key}: {one.value} ({one.why})", indent=2)
     for text in checked.not_known:
         say(console, f"- not known: {text}", indent=2)
     _understood(console, checked, explain)
@@ -57,6 +53,8 @@ def _understood(console: Console, checked: Checked, explain: bool) -> None:
         say(console, " ".join(dict.fromkeys(one.flags for one in stated)), indent=2)
     if by_itself:
         say(console, f"by itself: {' '.join(by_itself)}", indent=2)
+    if checked.given:
+        say(console, f"flags, which win: {' '.join(checked.given)}", indent=2)
     for text in checked.assumed:
         say(console, f"assumed: {text}", indent=2)
     if explain and checked.idle:

@@ -143,7 +143,7 @@ class ModelSpec(Frozen):
     router: Literal["softmax", "softmax_float", "best_softmax"] = "softmax"
     router_softcap: bool = False  # its logits go through a tanh (Laguna)
     experts_summed_in_float: bool = False  # they and the shared expert (Hunyuan 3)
-    router_normalised: bool = False  # the scores of the chosen experts are made to sum to 1
+    router_normalized: bool = False  # the scores of the chosen experts are made to sum to 1
     mlp_bias: bool = False
     activation: Literal[
         "silu", "gelu", "gelu_tanh", "gelu_new", "gelu_fast", "gelu_bloom", "relu", "relu2", "xielu"

@@ -97,7 +97,8 @@ def _described(base: Any, args: Any, adapter: Any, adapters: dict[str, Any]) -> 
     optimizer = named_in_transformers(asked_for)
     if optimizer is None:
         notes.append(f"optimizer {asked_for} is treated as adamw")
-    checkpointing = bool(args.gradient_checkpointing or getattr(base, "is_gradient_checkpointing", False))
+    switched_on = any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+    checkpointing = bool(args.gradient_checkpointing) or switched_on
     stack = installed_stack()
     notes += gap_notes(stack)
     by_default = libraries_of(stack).transformers < (5, 0)

@@ -22,7 +22,7 @@ import advisor.catalog
 from advisor.advice.advise import advise
 from advisor.advice.job import fit_of
 from advisor.advice.meaning import cards_of, measured_card
-from advisor.advice.workload import DEFAULT_SEQ_LEN
+from advisor.advice.workload import DEFAULT_EXAMPLES, DEFAULT_SEQ_LEN
 from advisor.answer import Advice, Candidate, Verdict
 from advisor.costs.card_memory import memory_estimate, within_card
 from advisor.costs.device import profile_for
@@ -156,6 +156,8 @@ def _rows(args: Any, dataset: Any, seq_len: int, mean_seq_len: int, recipe: Reci
     if not longest:
         longest = DEFAULT_SEQ_LEN
         notes.append(f"nothing says how long rows are: {longest} tokens are taken; give seq_len or tokenized rows")
+    if not lengths:
+        notes.append(f"nothing says how many rows there are: {DEFAULT_EXAMPLES} are taken for the time")
     kept = [min(one, longest) for one in lengths]
     return {
         "batch_size": recipe.micro_batch * recipe.gradient_accumulation,
@@ -212,7 +214,8 @@ def _differences(row: Candidate, traced: OwnTrace) -> list[str]:
     share = formula / traced.trace.peak_bytes - 1
     if row.memory.highest != "step" or abs(share) <= ALIKE:
         return []
-    return [f"the formula has {format_gib(formula)} GiB of tensors, {share:+.0%}: of a card's kernels, not a CPU's"]
+    than = f"{abs(share):.0%} {'more' if share > 0 else 'less'} than the trace's"
+    return [f"the formula's tensors take {than}: they are those of a card's kernels, not a CPU's"]
 
 
 def _knobs(recipe: Recipe) -> dict[str, Any]:

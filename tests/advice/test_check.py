@@ -70,6 +70,20 @@ def test_flags_win_over_the_file() -> None:
     assert (advice.candidates[0].recipe.rank, advice.candidates[0].recipe.micro_batch) == (8, 4)
 
 
+def test_flags_are_said_and_what_they_replace_has_no_diff() -> None:
+    checked = check("full.yml", "a100-40gb", seq_len="4096")
+    assert checked.given == ("--seq-len 4096",)
+    of_flags = [one for one in checked.edits if one.flags[0].startswith("--seq-len ")]
+    assert [one.diff for one in of_flags] == [""] * len(of_flags) != []
+    assert any(one.diff for one in check("full.yml", "a100-40gb").edits if one.flags[0].startswith("--seq-len "))
+
+
+def test_a_model_is_given_in_the_file_s_place() -> None:
+    advice = check("qlora.yml", "a100-80gb", model="qwen2.5-0.5b").advice
+    assert advice is not None
+    assert advice.model.name == "qwen2.5-0.5b"
+
+
 def test_rows_kept_for_evaluation_are_not_trained_on() -> None:
     Path("held.yml").write_text(f"{AXOLOTL_QLORA.replace('val_set_size: 0', 'val_set_size: 0.1')}evals_per_epoch: 2\n")
     advice = check("held.yml", "a100-80gb", examples=1000).advice

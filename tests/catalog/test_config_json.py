@@ -219,7 +219,7 @@ def test_qwen_towers_are_read_with_or_without_a_text_config() -> None:
     assert spec_of(model_type="qwen2_vl").num_hidden_layers == 80
     assert spec_of(model_type="qwen3_vl").architecture == "qwen3"
     mixture = spec_of(model_type="qwen3_vl_moe", text_config={"num_experts": 8, "norm_topk_prob": False})
-    assert (mixture.architecture, mixture.num_experts, mixture.router_normalised) == ("qwen3_moe", 8, True)
+    assert (mixture.architecture, mixture.num_experts, mixture.router_normalized) == ("qwen3_moe", 8, True)
     assert mixture.experts == "fused_alone"  # peft does not take them for a Qwen 3 MoE's
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -88,6 +89,18 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         read_config(str(path))
 
 
+def test_a_notebook_may_hold_pictures(tmp_path: Path) -> None:
+    code = 'from trl import SFTConfig, SFTTrainer\nSFTTrainer("gpt2", args=SFTConfig(per_device_train_batch_size=3))'
+    picture = {"output_type": "display_data", "data": {"image/png": "A" * 3_000_000}}
+    cell = {"cell_type": "code", "source": code, "outputs": [picture]}
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [cell]}))
+    assert read_config(str(path)).found.knobs["micro_batch"] == 3
+    path.write_text(json.dumps({"cells": [{**cell, "outputs": [picture] * 3}]}))
+    with pytest.raises(BadConfig, match="larger than 8 MiB"):
+        read_config(str(path))
+
+
 def test_a_pipe_and_a_folder_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.yaml")
     with pytest.raises(BadConfig, match="a pipe"):
@@ -95,6 +108,18 @@ def test_a_pipe_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").mkdir()
     with pytest.raises(BadConfig, match="a folder"):
         read_config(str(tmp_path / "b.yaml"))
+    with pytest.raises(BadConfig, match="a folder"):
+        read_config(str(tmp_path))
+    with pytest.raises(BadConfig, match="standard input"):
+        read_config("-")
+
+
+def test_a_misspelled_key_names_the_one_that_it_may_stand_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text("base_model: llama-8b\nadapter: lora\ngradient_acumulation_steps: 4\nnew_kernel: 1\n")
+    whys = {one.key: one.why for one in read_config(str(path)).found.unread}
+    assert whys["gradient_acumulation_steps"].endswith("; did you mean gradient_accumulation_steps?")
+    assert "did you mean" not in whys["new_kernel"]
 
 
 def test_merged_keys_and_anchors_are_read(tmp_path: Path) -> None:

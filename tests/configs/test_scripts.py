@@ -95,3 +95,17 @@ def test_weights_that_the_script_casts_are_not_known(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(f"{LOADS}for p in model.parameters():\n    p.data = p.data.half()\nTrainer()\n")
     (unread,) = read_config(str(tmp_path / "train.py")).found.unread
     assert (unread.key, unread.why) == ("casts", "weights are put in another dtype")
+
+
+@pytest.mark.parametrize("bits", ["load_in_8bit=True", "load_in_4bit=False"])
+def test_keys_of_four_bits_mean_nothing_without_them(bits: str, tmp_path: Path) -> None:
+    script = QLORA.format("").replace("load_in_4bit=True", f"{bits}, bnb_4bit_quant_type='nf4'")
+    (tmp_path / "train.py").write_text(script)
+    assert read_config(str(tmp_path / "train.py")).found.unread == ()
+
+
+def test_bits_that_only_the_run_knows_are_asked_for(tmp_path: Path) -> None:
+    script = QLORA.format("").replace("load_in_4bit=True", "load_in_4bit=small(), bnb_4bit_quant_type='nf4'")
+    (tmp_path / "train.py").write_text(script)
+    (unread,) = read_config(str(tmp_path / "train.py")).found.unread
+    assert (unread.key, unread.settled_by) == ("storage.load_in_4bit", ("method",))

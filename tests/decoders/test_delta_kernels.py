@@ -17,6 +17,7 @@ from advisor.specs import ModelSpec, Recipe, SequenceKernels
 from advisor.tape.graph import Tensor
 from advisor.tape.program import BATCH, LENGTH, Program
 from advisor.tape.tape import Tape
+from tests.decoders.kernel_stubs import convolution_stub
 from tests.decoders.tiny import recipe
 
 QWEN: dict[str, Any] = {
@@ -63,7 +64,7 @@ def real() -> Any:
 
 
 def stubs(torch: Any) -> tuple[Any, Any]:
-    """fla-core 0.6.0's ChunkGatedDeltaRuleFunction and causal-conv1d's CausalConv1dFn: what they save, no more."""
+    """fla-core 0.6.0's ChunkGatedDeltaRuleFunction: what it saves, no more; and the convolution's."""
 
     class Rule(torch.autograd.Function):  # type: ignore[misc, name-defined]
         @staticmethod
@@ -79,23 +80,10 @@ def stubs(torch: Any) -> tuple[Any, Any]:
         def backward(ctx: Any, *grads: Any) -> Any:
             raise NotImplementedError
 
-    class Convolution(torch.autograd.Function):  # type: ignore[misc, name-defined]
-        @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any) -> Any:
-            ctx.save_for_backward(x, weight)
-            return torch.empty_like(x)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            raise NotImplementedError
-
     def rule(q: Any, k: Any, v: Any, *, g: Any, beta: Any, **_: Any) -> Any:
         return Rule.apply(q, k, v, g, beta), None
 
-    def convolution(x: Any, weight: Any, *_: Any, **__: Any) -> Any:
-        return Convolution.apply(x, weight)
-
-    return rule, convolution
+    return rule, convolution_stub(torch)
 
 
 def test_the_real_layer_keeps_as_much(real: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.program import BATCH, LENGTH, Program
 from advisor.tape.tape import Tape
+from tests.decoders.kernel_stubs import convolution_stub
 from tests.decoders.test_delta_kernels import layer_inputs
 from tests.decoders.tiny import recipe
 
@@ -60,7 +61,7 @@ def test_the_real_layer_keeps_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stubs(torch: Any) -> tuple[Any, Any]:
-    """fla-core 0.6.0's ChunkKDAFunction and causal-conv1d's CausalConv1dFn: what they save, no more."""
+    """fla-core 0.6.0's ChunkKDAFunction: what it saves, no more; and the convolution's."""
 
     class Rule(torch.autograd.Function):  # type: ignore[misc, name-defined]
         @staticmethod
@@ -77,20 +78,7 @@ def stubs(torch: Any) -> tuple[Any, Any]:
         def backward(ctx: Any, *grads: Any) -> Any:
             raise NotImplementedError
 
-    class Convolution(torch.autograd.Function):  # type: ignore[misc, name-defined]
-        @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any) -> Any:
-            ctx.save_for_backward(x, weight)
-            return torch.empty_like(x)
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            raise NotImplementedError
-
     def rule(q: Any, k: Any, v: Any, *, g: Any, beta: Any, **_: Any) -> Any:
         return Rule.apply(q, k, v, g, beta), None
 
-    def convolution(x: Any, *, weight: Any, **_: Any) -> Any:
-        return Convolution.apply(x, weight)
-
-    return rule, convolution
+    return rule, convolution_stub(torch)

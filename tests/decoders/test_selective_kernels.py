@@ -16,6 +16,7 @@ from advisor.specs import ModelSpec
 from advisor.tape.graph import Tensor
 from advisor.tape.program import BATCH, LENGTH, Program
 from advisor.tape.tape import Tape
+from tests.decoders.kernel_stubs import convolution_stub
 from tests.decoders.test_delta_kernels import layer_inputs
 from tests.decoders.tiny import recipe
 
@@ -78,7 +79,7 @@ def real_layer(torch: Any, config: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def stubs(torch: Any) -> tuple[Any, Any, Any]:
-    """mamba_ssm 2.3.2's SelectiveScanFn and MambaInnerFn, causal-conv1d's CausalConv1dFn: what they save, no more."""
+    """mamba_ssm 2.3.2's SelectiveScanFn and MambaInnerFn: what they save, no more; and the convolution's."""
 
     def states(u: Any, a: Any) -> Any:
         return u.new_empty((*u.shape[:2], -(-u.shape[2] // 2048), 2 * a.shape[1]), dtype=torch.float32)
@@ -114,12 +115,6 @@ def stubs(torch: Any) -> tuple[Any, Any, Any]:
             )
             return u.new_empty((u.shape[0], u.shape[2], w_out.shape[0]))
 
-    class Convolution(Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> Any:
-            ctx.save_for_backward(x, weight, bias)
-            return torch.empty_like(x)
-
     def scan(u: Any, delta: Any, a: Any, b: Any, c: Any, **named: Any) -> Any:
         return Scan.apply(u, delta, a, b, c, named["D"], named["z"], named["delta_bias"])
 
@@ -127,7 +122,4 @@ def stubs(torch: Any) -> tuple[Any, Any, Any]:
         *weights, _b, _c, skip = given
         return Inner.apply(xz, *weights, skip, named["delta_bias"])
 
-    def convolution(x: Any, weight: Any, bias: Any, **_: Any) -> Any:
-        return Convolution.apply(x, weight, bias)
-
-    return scan, inner, convolution
+    return scan, inner, convolution_stub(torch)

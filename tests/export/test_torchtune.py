@@ -288,7 +288,9 @@ def test_what_else_is_refused() -> None:
 def test_what_differs_from_the_estimate_stands_at_the_head() -> None:
     answer = advise("llama-3.2-1b", "a100-80gb", 3000, method="qlora", trainer="transformers")
     head = training_file(answer, answer.candidates[0], "torchtune").text.partition("output_dir:")[0]
-    assert head.startswith("# Written for torchtune, with the same knobs: the estimate is of transformers's step.\n")
+    assert head.startswith(
+        "# Written for torchtune, with the same knobs: the estimate is of transformers's step; --trainer"
+    )
     for said in ("autocast", "adapter-dtype float32", "kbit-upcast"):
         assert f"# not configurable here: {said}" in head
     assert "not configurable" not in file_of("qlora").text

@@ -349,4 +349,5 @@ def test_an_answer_for_unsloth_comes_with_its_script(method: Method) -> None:
 def test_a_script_of_another_trainer_says_whose_step_was_estimated() -> None:
     answer = advise("llama-3.2-1b", "rtx4090", 3000, trainer="unsloth", method="lora", offload="none")
     first = training_file(answer, answer.candidates[0], "python").text.splitlines()[0]
-    assert first == "# Written for transformers, with the same knobs: the estimate is of unsloth's step."
+    own = "the estimate is of unsloth's step; --trainer transformers has its own"
+    assert first == f"# Written for transformers, with the same knobs: {own}."

@@ -36,14 +36,14 @@ def qwen3_5_moe(f: Fields) -> Structure:
     """Qwen 3.5 MoE: the same layers with experts in all of them."""
     s = sizes(f, Defaults(248_320, 2048, 512, 40, 16, 32_768, kv_heads=2, head_dim=256))
     found = _with_experts(f, s, 256, 8)
-    return {**_gated(f, found, "delta", Heads(16, 32, 128, 128)), "router_normalised": True}
+    return {**_gated(f, found, "delta", Heads(16, 32, 128, 128)), "router_normalized": True}
 
 
 def qwen3_next(f: Fields) -> Structure:
     """Qwen 3 Next: the same with projections that are joined head by head, and experts."""
     s = sizes(f, Defaults(151_936, 2048, 5632, 48, 16, 32_768, kv_heads=2, head_dim=256))
     found = _with_experts(f, s, 512, 10)
-    found["router_normalised"] = f.flag("norm_topk_prob", True)
+    found["router_normalized"] = f.flag("norm_topk_prob", True)
     return _gated(f, found, "delta_fused", Heads(16, 32, 128, 128))
 
 

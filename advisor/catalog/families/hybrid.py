@@ -57,7 +57,7 @@ def lfm2_moe(f: Fields) -> Structure:
             **chosen_experts(f, ("num_experts", "num_local_experts"), 32, ("num_experts_per_tok",), 4),
             "expert_size": f.size("moe_intermediate_size", 1792),
             **expert_layers([i >= first for i in range(layers)]),
-            "router_normalised": f.flag("norm_topk_prob", True),
+            "router_normalized": f.flag("norm_topk_prob", True),
         },
     )
 

@@ -31,7 +31,7 @@ def kimi_linear(f: Fields) -> Structure:
     s = sizes(f, Defaults(163_840, 2304, 9216, 27, 32, 1_048_576, kv_heads=32, head_dim=64))
     layers = s["num_hidden_layers"]
     s = latent(f if f.has("q_lora_rank") else _direct(f), s)
-    s |= {"router_normalised": f.flag("norm_topk_prob", True), "position": "none"}
+    s |= {"router_normalized": f.flag("norm_topk_prob", True), "position": "none"}
     rule = f.part("linear_attn_config")
     default: list[Mixer] = ["attention" if i and i % 4 == 0 else "kda" for i in range(layers)]
     if rule.has("full_attn_layers") and rule.has("kda_layers"):

@@ -67,7 +67,7 @@ def deepseek_v3(f: Fields) -> Structure:
     s = sizes(f, Defaults(129_280, 7168, 18_432, 61, 128, 4096, kv_heads=128, head_dim=64))
     if not f.flag("rope_interleave", True):
         raise f.unsupported("rope_interleave", "RoPE on halves of a head")
-    s["router_normalised"] = f.flag("norm_topk_prob", True)
+    s["router_normalized"] = f.flag("norm_topk_prob", True)
     first = f.size("first_k_dense_replace", 3, minimum=0)
     return deepseek_mixture(f, latent(f, s), first, ExpertDefaults(256, 8, 2048, 1))
 

@@ -37,7 +37,7 @@ def mixtral(f: Fields) -> Structure:
         {
             **_mixture(f, s, f.key_of("num_local_experts", "num_experts"), 8, 2, s["intermediate_size"]),
             "router": "softmax_float",
-            "router_normalised": True,
+            "router_normalized": True,
             "sliding_window": window(f, 0) if f.has("sliding_window") else 0,
         },
     )
@@ -56,7 +56,7 @@ def qwen_experts(f: Fields, s: Structure, count: int, per_token: int, width: int
         f, s, f.key_of("num_experts", "num_local_experts"), count, per_token, f.size("moe_intermediate_size", width)
     )
     names = ("gate_proj", "up_proj", "down_proj")
-    return {**found, "router_normalised": f.flag("norm_topk_prob", False), "mlp_names": names, **expert_layers(mixed)}
+    return {**found, "router_normalized": f.flag("norm_topk_prob", False), "mlp_names": names, **expert_layers(mixed)}
 
 
 def qwen3_moe(f: Fields) -> Structure:
@@ -108,7 +108,7 @@ def olmoe(f: Fields) -> Structure:
         f,
         {
             **found,
-            "router_normalised": f.flag("norm_topk_prob", False),
+            "router_normalized": f.flag("norm_topk_prob", False),
             "qk_norm": "full",
             "qkv_bias": bias,
             "attention_out_bias": bias,

@@ -32,7 +32,7 @@ def glm4_moe(f: Fields) -> Structure:
             **s,
             "qkv_bias": f.flag("attention_bias", False),
             "qk_norm": "head" if f.flag("use_qk_norm", False) else "none",
-            "router_normalised": f.flag("norm_topk_prob", True),
+            "router_normalized": f.flag("norm_topk_prob", True),
         },
         rotary_factor(f, 0.5),
     )
@@ -50,7 +50,7 @@ def glm4_moe_lite(f: Fields) -> Structure:
     if len(types) != layers or not set(types) <= {"dense", "sparse"}:
         raise f.bad("mlp_layer_types", f"must be a list of 'dense' or 'sparse' for each of the {layers} layers")
     first = types.index("sparse") if "sparse" in types else layers
-    s["router_normalised"] = f.flag("norm_topk_prob", True)
+    s["router_normalized"] = f.flag("norm_topk_prob", True)
     s = latent(f, s, plain=192, value=256, q_rank=768)
     if f.optional_size("head_dim", s["rotary_dim"]) != s["rotary_dim"]:  # transformers takes both names for one field
         raise f.bad("head_dim", f"differs from qk_rope_head_dim, which is {s['rotary_dim']}: give one of the two")
@@ -76,7 +76,7 @@ def dots1(f: Fields) -> Structure:
             "qkv_bias": bias,
             "attention_out_bias": bias,
             **windowed(size, slides),
-            "router_normalised": f.flag("norm_topk_prob", False),
+            "router_normalized": f.flag("norm_topk_prob", False),
         },
     )
     return deepseek_mixture(f, s, f.size("first_k_dense_replace", 0, minimum=0), ExpertDefaults(0, 0, 1408, 0))

@@ -49,7 +49,7 @@ def solar_open(f: Fields) -> Structure:
     no_balance(f)
     if rotary_factor(f, 1.0) != 1:
         raise f.unsupported("partial_rotary_factor", "RoPE on a part of each head")
-    s |= {"qkv_bias": f.flag("attention_bias", False), "router_normalised": f.flag("norm_topk_prob", True)}
+    s |= {"qkv_bias": f.flag("attention_bias", False), "router_normalized": f.flag("norm_topk_prob", True)}
     return deepseek_mixture(f, rope(f, s), 0, ExpertDefaults(128, 8, 1280, 1))
 
 
@@ -59,7 +59,7 @@ def mistral4(f: Fields) -> Structure:
     no_balance(f)
     if not f.flag("rope_interleave", True):
         raise f.unsupported("rope_interleave", "RoPE on halves of a head")
-    s["router_normalised"] = f.flag("norm_topk_prob", True)
+    s["router_normalized"] = f.flag("norm_topk_prob", True)
     s = latent(f, s, plain=64, q_rank=1024, kv_rank=256)
     return deepseek_mixture(f, s, f.size("first_k_dense_replace", 0, minimum=0), ExpertDefaults(128, 4, 2048, 1))
 
@@ -168,7 +168,7 @@ def mimo_v2_flash(f: Fields) -> Structure:
         "qkv_bias": f.flag("attention_bias", False),
         "v_head_dim": f.size("v_head_dim", 128, maximum=MAX_HEAD_DIM),
         "default_attention": "eager",  # MiMoV2FlashPreTrainedModel._supports_sdpa is False
-        "router_normalised": f.flag("norm_topk_prob", True),
+        "router_normalized": f.flag("norm_topk_prob", True),
         **_turned(f, s, slides, share, 0.334),
         **windowed(size, slides),
     }
@@ -198,7 +198,7 @@ def _sparse(f: Fields, s: Structure, heads: int, defaults: tuple[int, int, int],
     plain, value, dense = defaults
     if f.is_null("q_lora_rank"):
         raise f.bad("q_lora_rank", "is null: the indexer reads the queries' latent")
-    s["router_normalised"] = f.flag("norm_topk_prob", True)
+    s["router_normalized"] = f.flag("norm_topk_prob", True)
     s = latent(f, s, plain=plain, value=value, q_rank=q_rank)
     width = f.size("index_head_dim", 128, maximum=MAX_HEAD_DIM)
     if width <= s["rotary_dim"]:

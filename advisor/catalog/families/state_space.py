@@ -99,7 +99,7 @@ def nemotron_h(f: Fields) -> Structure:
         "expert_size": f.size("moe_intermediate_size", 7688),
         "expert_latent": latent if f.has("moe_latent_size") else 0,
         "shared_expert_size": f.size("moe_shared_expert_intermediate_size", 7688),
-        "router_normalised": f.flag("norm_topk_prob", True),
+        "router_normalized": f.flag("norm_topk_prob", True),
     }
 
 

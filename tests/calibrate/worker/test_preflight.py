@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -61,7 +62,12 @@ def test_it_answers_as_the_flags_do(checkpointing: bool) -> None:
 
 
 def test_what_is_not_known_is_said() -> None:
-    assert any("how long rows are" in note for note in preflight(model_of(), None, arguments(), gpu="24GB").notes)
+    notes = preflight(model_of(), None, arguments(), gpu="24GB").notes
+    assert any("how long rows are" in note for note in notes)
+    assert any("how many rows there are: 10000" in note for note in notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # transformers deprecates what says whether checkpointing is on
+        describe(model_of(), arguments())
 
 
 def test_bad_input_is_one_line() -> None:
