@@ -7,6 +7,7 @@ or refused where another run would come of it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -183,9 +184,7 @@ def _checkpointer(run: Run, builder: Builder) -> dict[str, Any]:
 def _files(run: Run, builder: Builder) -> list[str] | dict[str, str]:
     """The files of the weights: those of a folder that is here, or as torchtune's own configuration has them."""
     for ending in (".safetensors", ".bin"):
-        found = sorted(
-            one for one in _listed(run.source) if one.endswith(ending) and one.startswith(("model", "pytorch_"))
-        )
+        found = sorted(one for one in _listed(run.source) if re.match(rf"(pytorch_)?model.*\{ending}$", one))
         if found:
             return found
     if not builder.files:

@@ -29,6 +29,8 @@ class Family(NamedTuple):
     """The tokenizer's arguments that name files of the checkpoint's folder."""
     file_format: str = _SHARDS
     """Of the checkpoint, where it has several files."""
+    takes_longer: bool = False
+    """Whether it makes models of more positions, too: RoPE is not stretched to their number."""
 
 
 class Builder(NamedTuple):
@@ -68,8 +70,12 @@ FAMILIES: Mapping[str, Family] = {
     "phi4": Family(
         "phi3", 10_000, "PHI4", "phi4.phi4_tokenizer", {"vocab_path": "vocab.json", "merges_path": "merges.txt"}
     ),
-    "qwen2": Family("qwen2", 1_000_000, "QWEN2", "qwen2.qwen2_tokenizer", _VOCABULARY),
-    "qwen2_5": Family("qwen2", 1_000_000, "QWEN2", "qwen2_5.qwen2_5_tokenizer", _VOCABULARY),
+    "qwen2": Family("qwen2", 1_000_000, "QWEN2", "qwen2.qwen2_tokenizer", _VOCABULARY, takes_longer=True),
+    "qwen2_5": Family("qwen2", 1_000_000, "QWEN2", "qwen2_5.qwen2_5_tokenizer", _VOCABULARY, takes_longer=True),
+}
+BY_ARCHITECTURE: Mapping[str, frozenset[str]] = {
+    kind: frozenset(name for name, one in FAMILIES.items() if one.architecture == kind)
+    for kind in {one.architecture for one in FAMILIES.values()}
 }
 BUILDERS = (
     Builder("llama2", "llama2_7b", (4096, 11008, 32, 32, 32, 32000), 4096, files=2),
@@ -127,13 +133,13 @@ def builder_of(model: ModelSpec, name: str) -> Builder:
         model.num_key_value_heads,
         model.vocab_size,
     )
-    most = model.max_position_embeddings
+    most, families = model.max_position_embeddings, BY_ARCHITECTURE.get(model.architecture, frozenset())
     fitting = [
         one
         for one in BUILDERS
-        if (FAMILIES[one.family].architecture, one.sizes, one.tied)
-        == (model.architecture, sizes, model.tie_word_embeddings)
-        and (one.positions == most or (model.architecture == "qwen2" and one.positions <= most))
+        if one.family in families
+        and (one.sizes, one.tied) == (sizes, model.tie_word_embeddings)
+        and (one.positions == most or (FAMILIES[one.family].takes_longer and one.positions <= most))
         and not model.part_of
     ]
     if not fitting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ def file_of(trainer: str, at: Placement, method: Method = "lora", **knobs: Any) 
 
 
 def flags_of(file: TrainingFile, command: str) -> list[str]:
-    """What stands after `command` in the file's own."""
-    assert file.command.startswith(f"{command} ")
-    return shlex.split(file.command.removeprefix(command))
+    """What stands after `command` in the file's own, which may set variables first."""
+    started = re.sub(r"^(\w+=\S+ )+", "", file.command)
+    assert started.startswith(f"{command} ")
+    return shlex.split(started.removeprefix(command))
 
 
 def saved(file: TrainingFile, folder: Path) -> None:
