@@ -18,7 +18,7 @@ _SHARDS, _BIN = "model-{}-of-{}.safetensors", "pytorch_model-{}-of-{}.bin"
 class Family(NamedTuple):
     """What the builders of one folder of torchtune/models share."""
 
-    architecture: str
+    loads: str
     """transformers' model_type of the checkpoints that it loads."""
     rope_base: int
     model_type: str
@@ -74,8 +74,8 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2_5": Family("qwen2", 1_000_000, "QWEN2", "qwen2_5.qwen2_5_tokenizer", _VOCABULARY, takes_longer=True),
 }
 BY_ARCHITECTURE: Mapping[str, frozenset[str]] = {
-    kind: frozenset(name for name, one in FAMILIES.items() if one.architecture == kind)
-    for kind in {one.architecture for one in FAMILIES.values()}
+    kind: frozenset(name for name, one in FAMILIES.items() if one.loads == kind)
+    for kind in {one.loads for one in FAMILIES.values()}
 }
 BUILDERS = (
     Builder("llama2", "llama2_7b", (4096, 11008, 32, 32, 32, 32000), 4096, files=2),
