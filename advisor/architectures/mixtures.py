@@ -27,6 +27,7 @@ MIXTURES: dict[str, Architecture] = {
         balancing_bias="buffer",  # modeling_dots1.py, Dots1TopkRouter: self.e_score_correction_bias = nn.Buffer(...)
     ),
     "ernie4_5_moe": Architecture(
+        balances_experts=True,  # modeling_ernie4_5_moe.py, load_balancing_loss_func
         # modeling_ernie4_5_moe.py, Ernie4_5_MoeTopKRouter.forward: with maybe_autocast(..., enabled=False)
         mixture="ernie",
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
@@ -69,11 +70,15 @@ MIXTURES: dict[str, Architecture] = {
         balancing_bias="buffer",
     ),
     "gpt_oss": Architecture(
+        balances_experts=True,  # modeling_gpt_oss.py, load_balancing_loss_func
         rope_tables="half",  # modeling_gpt_oss.py, GptOssRotaryEmbedding.forward: emb = freqs
         rope_parts="joined",  # modeling_gpt_oss.py, _apply_rotary_emb: return torch.cat((first_, second_), dim=-1)
     ),
-    "granitemoe": Architecture(),
+    "granitemoe": Architecture(
+        balances_experts=True,  # modeling_granitemoe.py, load_balancing_loss_func
+    ),
     "granitemoehybrid": Architecture(
+        balances_experts=True,  # modeling_granitemoehybrid.py, load_balancing_loss_func
         # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.forward: moe_hidden_states + self.shared_mlp(...)
         mixture="granite",
         # modeling_granitemoehybrid.py, GraniteMoeHybridDecoderLayer.__init__: self.shared_mlp
@@ -117,6 +122,7 @@ MIXTURES: dict[str, Architecture] = {
         keeps_attended=True,
     ),
     "mixtral": Architecture(
+        balances_experts=True,  # modeling_mixtral.py, load_balancing_loss_func
         # transformers 4.47 and 4.48, modeling_mixtral.py, MixtralFlashAttention2.forward: repeat_kv
         flash_repeats_before=(4, 48),
         # transformers 4.45 and 4.47, modeling_mixtral.py, MixtralRotaryEmbedding: register_buffer("cos_cached", ...)
@@ -128,6 +134,7 @@ MIXTURES: dict[str, Architecture] = {
         fused_experts_in_peft=True,
     ),
     "jamba": Architecture(
+        balances_experts=True,  # modeling_jamba.py, load_balancing_loss_func
         # modeling_jamba.py, JambaAttentionDecoderLayer.__init__: self.feed_forward = ffn_layer_class(config)
         linear_paths=("model.layers.{}.self_attn", "model.layers.{}.feed_forward"),
         mixer_path="model.layers.{}.mamba",  # modeling_jamba.py, JambaMambaDecoderLayer.__init__: self.mamba
@@ -148,11 +155,13 @@ MIXTURES: dict[str, Architecture] = {
         logits_in_float=True,
     ),
     "olmoe": Architecture(
+        balances_experts=True,  # modeling_olmoe.py, load_balancing_loss_func
         own_sdpa_before_5=True,  # transformers 4.57, modeling_olmoe.py, OlmoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_olmoe.py, OlmoeSparseMoeBlock.forward
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
     ),
     "phimoe": Architecture(
+        balances_experts=True,  # modeling_phimoe.py, load_balancing_loss_func
         mixture="phi",  # modeling_phimoe.py, PhimoeTopKRouter.forward: sparsemixer(...)
         # modeling_phimoe.py, PhimoeTopKRouter.forward: return router_logits, routing_weights, selected_experts
         router_returns_several=True,
@@ -160,10 +169,12 @@ MIXTURES: dict[str, Architecture] = {
         rope_type_reads_positions=True,
     ),
     "qwen2_moe": Architecture(
+        balances_experts=True,  # modeling_qwen2_moe.py, load_balancing_loss_func
         own_sdpa_before_5=True,  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSdpaAttention.forward
         expert_loop="shared",  # transformers 4.57, modeling_qwen2_moe.py, Qwen2MoeSparseMoeBlock.forward
     ),
     "qwen3_5_moe_text": Architecture(
+        balances_experts=True,  # modeling_qwen3_5_moe.py, load_balancing_loss_func
         # modeling_qwen3_5_moe.py, Qwen3_5MoeDecoderLayer.__init__: self.linear_attn
         mixer_path="model.layers.{}.linear_attn",
         # modeling_qwen3_5_moe.py, Qwen3_5MoeTextRotaryEmbedding.forward: position_ids.expand(3, -1, -1)
@@ -171,11 +182,13 @@ MIXTURES: dict[str, Architecture] = {
         rope_parts="joined",  # modeling_qwen3_5_moe.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
     ),
     "qwen3_next": Architecture(
+        balances_experts=True,  # modeling_qwen3_next.py, load_balancing_loss_func
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
         mixer_path="model.layers.{}.linear_attn",  # modeling_qwen3_next.py, Qwen3NextDecoderLayer: self.linear_attn
         rope_parts="joined",  # modeling_qwen3_next.py, apply_rotary_pos_emb: torch.cat([q_embed, q_pass], dim=-1)
     ),
     "qwen3_moe": Architecture(
+        balances_experts=True,  # modeling_qwen3_moe.py, load_balancing_loss_func
         expert_loop="shared",  # transformers 4.57, modeling_qwen3_moe.py, Qwen3MoeSparseMoeBlock.forward
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "qwen2_moe"
     ),

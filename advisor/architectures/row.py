@@ -52,6 +52,7 @@ class Architecture(NamedTuple):
     router_in_float: bool = False  # its weight is in fp32 whatever the base
     # Added to the scores that experts are picked by: in fp32, or in the base's dtype.
     balancing_bias: Literal["none", "buffer", "base_buffer", "parameter", "base_parameter"] = "none"
+    balances_experts: bool = False  # it can return a second loss, on the logits of its routers
     experts_beside_mlp: bool = False  # with three more norms, and learned scales of the router
     layer_scalar: bool = False  # a buffer of one number that each layer's output is multiplied by
     causal_mask_buffer: bool = False  # of all positions by all positions

@@ -49,6 +49,7 @@ SIGMOID_MIXTURES: dict[str, Architecture] = {
         mixer_path="model.layers.{}.self_attn",  # modeling_kimi_linear.py, KimiLinearDecoderLayer: self.self_attn
     ),
     "laguna": Architecture(
+        balances_experts=True,  # modeling_laguna.py, load_balancing_loss_func
         # modeling_laguna.py, LagunaTopKRouter.forward: routing_weights = routing_weights.to(hidden_states.dtype)
         mixture="laguna",
         # modeling_laguna.py, LagunaTopKRouter: self.e_score_correction_bias = nn.Parameter(..., requires_grad=False)
@@ -74,6 +75,7 @@ SIGMOID_MIXTURES: dict[str, Architecture] = {
         scales_values=True,
     ),
     "minimax_m2": Architecture(
+        balances_experts=True,  # modeling_minimax_m2.py, load_balancing_loss_func
         # modeling_minimax_m2.py, MiniMaxM2TopKRouter.forward: F.linear(hidden_states.to(self.weight.dtype), ...)
         mixture="minimax_m2",
         fused_experts_in_peft=True,  # conversion_mapping.py, _MODEL_TO_CONVERSION_PATTERN: "minimax_m2": "mixtral"

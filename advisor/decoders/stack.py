@@ -17,7 +17,7 @@ from advisor.decoders.adapters import linear
 from advisor.decoders.ends import head_logits
 from advisor.decoders.experts import ExpertsCode
 from advisor.decoders.heads import queries_keys_values
-from advisor.decoders.kernel_doubts import kernel_doubt
+from advisor.decoders.kernel_doubts import balancing_doubt, kernel_doubt
 from advisor.decoders.linear import Linear, LinearCode
 from advisor.decoders.loss import chunked_loss, log_softmax_loss, masked_loss, shifted
 from advisor.decoders.mlp import feed_forward
@@ -95,7 +95,8 @@ class Stack:
                 "what code other than transformers' own does with a model that is not trained on next tokens"
             )
         step = optimizer_row(recipe.optimizer).unknown
-        step = "; ".join(filter(None, (step, kernel_doubt(m, recipe))))
+        balancing = balancing_doubt(m, recipe) if type(self) is Stack else ""
+        step = "; ".join(filter(None, (step, kernel_doubt(m, recipe), balancing)))
         unknown = (*known.unknown, *((step,) if step else ()), *(f"what is different in {text}" for text in beyond))
         read = (*known.read, *(f"what {text} changed" for text in between))
         return Proof(() if beyond else known.traced, read, unknown) if between or unknown else known
