@@ -62,7 +62,7 @@ def estimated(answer: Advice, row: Candidate, card: GpuSpec) -> Estimate:
     return estimate(answer.model, row.recipe, answer.workload, card, row.placement)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(card=st.sampled_from(CARDS), question=questions)
 def test_rows_for_a_card_are_what_estimate_says(card: str, question: dict[str, Any]) -> None:
     answer = answered(card, question)
