@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import torch
@@ -44,26 +45,35 @@ def with_fused_head(model: Any) -> Any:
 @contextlib.contextmanager
 def every_token_scored(active: bool) -> Iterator[None]:
     """TRL's loss without kernels and without values: for fake tensors."""
-    with silent_tiles(active), _EveryToken() if active else contextlib.nullcontext():
+    with silent_tiles(active), EveryToken() if active else contextlib.nullcontext():
         yield
 
 
-class _EveryToken(TorchFunctionMode):
-    """Takes masks of scored tokens as if all were."""
+class EveryToken(TorchFunctionMode):
+    """Takes masks of scored tokens as if all were; with `any_shape` what any mask picks, in a model of unknown code."""
+
+    def __init__(self, any_shape: bool = False) -> None:
+        super().__init__()
+        self._any_shape = any_shape
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.__getitem__ and _is_mask(args[1]):
+        if func is torch.Tensor.__getitem__ and _is_mask(args[1]) and (self._any_shape or args[1].ndim == 2):
             return args[0][_places(args[1])]
-        if func is torch.Tensor.masked_scatter and _is_mask(args[1]):
+        if func is torch.Tensor.masked_scatter and _is_mask(args[1]) and args[1].ndim == 2:
             return args[2].reshape(args[1].shape).clone()
         return func(*args, **(kwargs or {}))
 
 
 def _is_mask(index: Any) -> bool:
-    return isinstance(index, torch.Tensor) and index.dtype == torch.bool and index.ndim == 2
+    return isinstance(index, torch.Tensor) and index.dtype == torch.bool
 
 
-def _places(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and column of each element, as a mask is turned into them."""
-    rows, columns = (torch.arange(size) for size in mask.shape)
-    return rows.repeat_interleave(mask.shape[1]), columns.repeat(mask.shape[0])
+def _places(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The places of all elements by dimension (rows and columns), as a mask is turned into them."""
+    found = []
+    for at, size in enumerate(mask.shape):
+        one = torch.arange(size)
+        if at < mask.ndim - 1:
+            one = one.repeat_interleave(prod(mask.shape[at + 1 :]))
+        found.append(one.repeat(prod(mask.shape[:at])) if at else one)
+    return tuple(found)

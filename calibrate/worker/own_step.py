@@ -11,13 +11,11 @@ Not traced: what callbacks, a custom loss function or gradient clipping hold.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 
 from advisor.costs.memory import StepMemory
 from advisor.costs.micro_batches import MicroBatch
@@ -27,6 +25,7 @@ from advisor.terms import TermName
 from calibrate.measurement import Trace
 from calibrate.timeline import STATIC
 from calibrate.worker.dryrun import steady, summary, tracked
+from calibrate.worker.fused_head import EveryToken, with_fused_head
 from calibrate.worker.older import enable_checkpointing
 from calibrate.worker.own_training import is_sft, unwrapped
 from calibrate.worker.patches import no_data_dependence, quiet, readable_4bit, silent_tiles
@@ -50,7 +49,12 @@ def own_step(model: Any, adapter: Any, args: Any, recipe: Recipe, batch: MicroBa
                 made = _with_adapters(made, adapter, recipe, sft)
             _as_trained(made, recipe, sft)
             packed = batch.kind == "packed"
-            with FakeTensorMode(allow_non_fake_inputs=True), readable_4bit(), no_data_dependence(packed), _Picked():
+            with (
+                FakeTensorMode(allow_non_fake_inputs=True),
+                readable_4bit(),
+                no_data_dependence(packed),
+                EveryToken(any_shape=True),
+            ):
                 materialize(made)
                 optimizer = steady(made, recipe)
                 tracker = tracked(made, optimizer, recipe, batch.rows, batch.tokens, True, rows=batch.kind)
@@ -185,25 +189,5 @@ def _as_trained(model: Any, recipe: Recipe, sft: bool) -> None:
     if recipe.gradient_checkpointing:
         enable_checkpointing(model, recipe)
     if sft:
-        from functools import partial, update_wrapper
-
-        from trl.trainer.utils import add_fused_lm_head
-
-        add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
-        base.forward = update_wrapper(partial(base.forward, fused_lm_head=True), base.forward)
+        with_fused_head(base)
     model.train()
-
-
-class _Picked(TorchFunctionMode):
-    """Lets `rows[mask]` take all of them: which a mask picks is a value, which fake tensors do not have."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        if func is torch.Tensor.__getitem__ and isinstance(args[1], torch.Tensor) and args[1].dtype is torch.bool:
-            return args[0][_all_of(args[1].shape)]
-        return func(*args, **(kwargs or {}))
-
-
-def _all_of(shape: torch.Size) -> tuple[torch.Tensor, ...]:
-    """Index tensors of every element, in order."""
-    grids = torch.meshgrid(*(torch.arange(size) for size in shape), indexing="ij")
-    return tuple(grid.reshape(-1) for grid in grids)
