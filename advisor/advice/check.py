@@ -130,9 +130,9 @@ def _edits(config: Config, answer: Advice, row: Candidate, given: Collection[str
 
     A change of what a flag says in the file's place is none of the file's: it has no diff.
     """
-    replaced = {BY_NAME[name].flag for name in given if name in config.found.knobs}
     from advisor.configs.edits import edited
 
+    replaced = {BY_NAME[name].flag for name in given if name in config.found.knobs}
     for change in answer.alternatives if answer.recommendation is None else (*answer.alternatives, *answer.prices):
         brings = not answer.recommendation or change.memory_bytes < 0 or (change.time_s or 0) < 0
         if brings and change.plan is not None and change.plan.verdict != "does_not_fit":

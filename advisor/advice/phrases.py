@@ -20,13 +20,14 @@ BOUND_BY = {
     "launch": "kernel launches on the host",
     "link": "the links between the cards",
 }
-_JUDGED = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit", "unknown": "unknown"}
+JUDGED = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit", "unknown": "unknown"}
+"""A verdict within a sentence."""
 
 
 def checked_line(checked: Checked) -> str:
     """What a file's run needs and how long it takes, in one sentence."""
     likely = checked.verdict == "tight" and checked.not_known
-    start = f"{checked.path} ({checked.format}): {'likely fits' if likely else _JUDGED[checked.verdict]}"
+    start = f"{checked.path} ({checked.format}): {'likely fits' if likely else JUDGED[checked.verdict]}"
     if checked.advice is None:
         return f"{start}."
     advice, row = checked.advice, checked.advice.candidates[0]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from advisor.advice.check import Checked
+from advisor.advice.phrases import JUDGED
 from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Candidate, Reason
 from advisor.charts.answer import charts_of
@@ -16,7 +17,7 @@ from advisor.rules.wording import DISPLAY, needs
 from advisor.specs import Estimate
 from advisor.units import format_count, format_gib, format_seconds
 
-_JUDGED = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit", "unknown": "is not known to fit"}
+_JUDGED = {**JUDGED, "unknown": "is not known to fit"}
 
 
 def html_of(value: object) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from html import escape, unescape
 
-from advisor.advice.phrases import batch_text, price_text, value_text
+from advisor.advice.phrases import JUDGED, batch_text, price_text, value_text
 from advisor.advice.sentence import verdict_line
 from advisor.answer import Advice, Candidate, Change, Plan, Reason
 from advisor.charts import charts_of
@@ -18,7 +18,6 @@ from advisor.recipes import flags_of
 from advisor.rules.wording import DISPLAY, FORMULA
 from advisor.units import format_gib, format_seconds
 
-WORDS = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit"}
 PARTS = ("verdict", "methods", "changes", "why", "pictures", "plans", "assumed")
 """The parts of an answer, in the order in which they stand."""
 
@@ -88,7 +87,7 @@ def _method_row(row: Candidate) -> tuple[str, ...]:
         escape(DISPLAY[row.method]),
         format_gib(row.least.memory.needed_bytes.likely),
         f"{format_gib(needed.likely)} ({format_gib(needed.low)} to {format_gib(needed.high)})",
-        f'<span class="mark {row.verdict}">{WORDS[row.verdict]}</span>',
+        f'<span class="mark {row.verdict}">{JUDGED[row.verdict]}</span>',
         escape(batch_text(row.recipe).strip()),
         _span(row),
         escape(row.why),
@@ -128,7 +127,7 @@ def _change(change: Change, text: str = "") -> str:
     knobs = texts_of(change.flags)
     said = linked(text or change.text)
     if change.plan is not None:
-        said += f' <span class="mark {change.plan.verdict}">{WORDS[change.plan.verdict]}</span>'
+        said += f' <span class="mark {change.plan.verdict}">{JUDGED[change.plan.verdict]}</span>'
     return f"{said} {setting('Use this', knobs)}" if knobs else said
 
 
@@ -178,7 +177,7 @@ def _plan_row(plan: Plan, same: bool, button: str) -> tuple[str, ...]:
         escape(batch_text(plan.recipe).strip()),
         "expandable" if plan.recipe.expandable_segments else "fixed",
         f"{format_gib(needed.likely)} ({format_gib(needed.high)})",
-        f'<span class="mark {plan.verdict}">{WORDS[plan.verdict]}</span>',
+        f'<span class="mark {plan.verdict}">{JUDGED[plan.verdict]}</span>',
         "-" if time is None else format_seconds(time.step_s.likely),
         "-" if time is None else format_seconds(time.total_s.likely),
         "this plan" if same else button,

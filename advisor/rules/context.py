@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from advisor.answer import Candidate, Reason, TrainerChoice
+from advisor.answer import Candidate, Plan, Reason, TrainerChoice
 from advisor.knobs import Question
 from advisor.parameters.modules import parameter_count
 from advisor.specs import (
@@ -26,9 +26,8 @@ from advisor.specs import (
 class Context(NamedTuple):
     """One question with its candidates.
 
-    `estimate` costs a further recipe of the same job on the same card, spread over several as a placement says, or as
-    the plan of its method is; `time_of` says its time on a card of known
-    speed, if there is one, for the ratio of two times.
+    `estimate` costs a further recipe of the same job on the same card, spread over several as a placement says (see
+    `beside`); `time_of` says its time on a card of known speed, if there is one, for the ratio of two times.
     """
 
     model: Model
@@ -46,6 +45,10 @@ class Context(NamedTuple):
     """The training stack whose defaults were taken."""
     recommended: Method | None = None
     """The method that a recommending rule chose; set for remarks and warnings only."""
+
+    def beside(self, plan: Plan, recipe: Recipe) -> Estimate:
+        """Costs of another recipe, spread over several cards as a plan is: the two are then compared alike."""
+        return self.estimate(recipe, plan.placement)
 
     def fits(self, method: Method) -> bool:
         """Whether the method can be recommended: it fits, or it is tight and no method with adapters fits."""

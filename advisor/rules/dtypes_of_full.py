@@ -62,7 +62,7 @@ def _other(context: Context, row: Candidate) -> str:
     changes: dict[str, object] = {knob: "bfloat16" if wide else "float32"}
     if not wide and "autocast" not in context.question.fixed:
         changes["autocast"] = True
-    memory = context.estimate(row.recipe.model_copy(update=changes), row.placement).memory
+    memory = context.beside(row, row.recipe.model_copy(update=changes)).memory
     other = row.model_copy(update={"memory": memory})
     needed, card = memory.needed_bytes, context.memory_bytes
     fits = "fits" if needed.high <= card else "only just fits" if needed.likely <= card else "does not fit"

@@ -55,7 +55,7 @@ def _ways(context: Context, row: Candidate) -> list[str]:
         other = row.recipe.model_copy(update=change)
         if other == row.recipe:
             continue
-        one = context.estimate(other, row.placement)
+        one = context.beside(row, other)
         saved = row.memory.needed_bytes.likely - one.memory.needed_bytes.likely
         if all(use.kernel not in SLOW for use in one.evidence.attention):
             found.append(f"{flag} ({extra_gib(saved)} less)" if saved > 0 else flag)

@@ -61,7 +61,7 @@ def _other_rank(context: Context) -> str:
     if context.question.alpha is None:
         changes["alpha"] = row.recipe.alpha * rank / row.recipe.rank
     other = row.recipe.model_copy(update=changes)
-    needed = context.estimate(other, row.placement).memory.needed_bytes
+    needed = context.beside(row, other).memory.needed_bytes
     price = f"({signed_gib(needed.likely - row.memory.needed_bytes.likely)}"
     here, there = context.time_of(row.recipe), context.time_of(other)
     if here is not None and there is not None and here.total_s.likely:

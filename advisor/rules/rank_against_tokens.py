@@ -72,7 +72,7 @@ def _higher(context: Context, row: Candidate, bits: float) -> str:
 
 def _extra(context: Context, row: Candidate, rank: int) -> float:
     """Bytes that another rank needs beyond the row's."""
-    other = context.estimate(row.recipe.model_copy(update={"rank": rank}), row.placement)
+    other = context.beside(row, row.recipe.model_copy(update={"rank": rank}))
     return other.memory.needed_bytes.likely - row.memory.needed_bytes.likely
 
 

@@ -24,7 +24,7 @@ def decisive_default(context: Context, methods: Sequence[Method]) -> str:
             continue
         for knob, changes in _without_defaults(context, row.least.recipe):
             other = row.least.recipe.model_copy(update=changes)
-            memory = context.estimate(other, row.least.placement).memory.needed_bytes
+            memory = context.beside(row.least, other).memory.needed_bytes
             if memory.high > context.memory_bytes:
                 continue
             default = flag(knob, getattr(row.least.recipe, knob))

@@ -87,7 +87,7 @@ def where(context: Context) -> str:
 
 def extra_bytes(context: Context, row: Candidate, without: dict[str, object]) -> float:
     """Bytes that `row` needs beyond the same recipe with the fields of `without` replaced, spread as it (likely)."""
-    other = context.estimate(row.recipe.model_copy(update=without), row.placement)
+    other = context.beside(row, row.recipe.model_copy(update=without))
     return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 
@@ -112,7 +112,7 @@ def on_layers(context: Context, recipe: Recipe) -> str:
 
 def extra_dora_bytes(context: Context, row: Candidate) -> float:
     """Bytes that a DoRA row needs beyond the same recipe without DoRA."""
-    other = context.estimate(plain(context.model, row.recipe), row.placement)
+    other = context.beside(row, plain(context.model, row.recipe))
     return row.memory.needed_bytes.likely - other.memory.needed_bytes.likely
 
 

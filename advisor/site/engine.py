@@ -14,6 +14,7 @@ import yaml
 import advisor
 import profiles
 from advisor.page.trust import FILE
+from advisor.site.beside import beside
 
 _NOT_THERE = (
     *("advisor/cli.py", "advisor/command.py", "advisor/gate.py", "advisor/lists.py", "advisor/options.py"),
@@ -71,6 +72,4 @@ def _document(files: dict[str, str]) -> str:
 @cache
 def beside_text() -> str:
     """Published figures with the engine's own for the same runs, computed now, as the page's table has them."""
-    from advisor.site.beside import beside
-
     return json.dumps(beside(), ensure_ascii=False, separators=(",", ":"))

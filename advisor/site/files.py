@@ -12,11 +12,13 @@ from pathlib import Path
 import advisor
 from advisor.charts import STYLE
 from advisor.export import TARGETS
-from advisor.page.answered import advised
+from advisor.page.answered import advised, answer_of
 from advisor.page.flags import values_of
 from advisor.page.markup import copied
 from advisor.page.sections import PARTS
 from advisor.page.sheet import form_html
+from advisor.page.trust import trust_html
+from advisor.site.beside import beside
 from advisor.site.engine import engine_text, readers_text
 from advisor.site.licenses import licenses_text
 from advisor.site.runtime import SOURCE, VERSION
@@ -93,10 +95,6 @@ def _index(loaded: int) -> str:
 @cache
 def _usual_answer() -> dict[str, str]:
     """The parts of the answer to the usual question, its command and the published rows nearest to it."""
-    from advisor.page.answered import answer_of
-    from advisor.page.trust import trust_html
-    from advisor.site.beside import beside
-
     values = values_of(USUAL)
     found = advised(values)
     trust = trust_html(answer_of(values), beside())

@@ -22,6 +22,7 @@ import advisor.catalog
 from advisor.advice.advise import advise
 from advisor.advice.job import fit_of
 from advisor.advice.meaning import cards_of, measured_card
+from advisor.advice.phrases import JUDGED
 from advisor.advice.workload import DEFAULT_EXAMPLES, DEFAULT_SEQ_LEN
 from advisor.answer import Advice, Candidate, Verdict
 from advisor.costs.card_memory import memory_estimate, within_card
@@ -42,7 +43,6 @@ OUTSIDE = (TermName.WORKSPACE, TermName.FRAGMENTATION, TermName.CONTEXT)
 """Terms that no tensor of the step holds."""
 ALIKE = 0.02
 """The share up to which formula and trace are taken as one."""
-_WORDS = {"fits": "fits", "tight": "only just fits", "does_not_fit": "does not fit"}
 
 
 class OwnTrace(NamedTuple):
@@ -96,7 +96,7 @@ class Preflight(NamedTuple):
         card = self.traced.memory_bytes if self.traced is not None else cast(Advice, advice).gpu.memory_bytes
         timed = None if advice is None else self.row.time
         text = (
-            f"{DISPLAY[self.recipe.method]} of {self.name} {_WORDS[self.verdict]}: {format_gib(needed.low)} to "
+            f"{DISPLAY[self.recipe.method]} of {self.name} {JUDGED[self.verdict]}: {format_gib(needed.low)} to "
             f"{format_gib(needed.high)} of {format_gib(card)} GiB"
         )
         text += "" if timed is None else f"; {format_seconds(timed.total_s.likely)}"
